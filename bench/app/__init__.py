@@ -1,0 +1,1 @@
+"""The entry point: the one place that knows every room and wires them together."""

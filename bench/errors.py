@@ -1,0 +1,39 @@
+"""Errors a user can act on: each says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BenchError(Exception):
+    """Base of every error that is told to the user without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(BenchError):
+    """A wrong name, key, value or combination; nothing has been measured or lost."""
+
+    exit_code = 2
+
+
+class ResultsError(BenchError):
+    """Something is wrong with what is on disk: a locked, unwritable or unreadable results folder."""
+
+    exit_code = 2
+
+
+def did_you_mean(name: str, available: Iterable[str], *, limit: int = 12) -> str:
+    """A clause naming the nearest right spelling and what is available, for the end of an error message.
+
+    Args:
+        name: the word that was not found.
+        available: the words that would have been right.
+        limit: how many available words are listed at most.
+    """
+    options = sorted(set(available))
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    hint = f'did you mean "{near[0]}"? ' if near else ""
+    shown = ", ".join(options[:limit]) + (", ..." if len(options) > limit else "")
+    return f"{hint}(available: {shown or 'none'})"

@@ -1,0 +1,1 @@
+"""Measured quantities: one module per quantity."""

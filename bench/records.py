@@ -1,0 +1,172 @@
+"""The truth on disk: one write-once JSON record per case and machine, raw samples beside it, versioned.
+
+A record is plain JSON with these parts (schema 1)::
+
+    schema, record_key, case_key, group_key, baseline_key, machine_key, content_hash, supersedes
+    case         the fields of `bench.case.Case`
+    status       ok | oom | timeout | crashed | unsupported | invalid | contaminated | interrupted
+    error        null or {phase, type, message, log_tail}
+    flags        [{code, severity: info|warn|invalid, text}]
+    started_at, finished_at    UTC, ISO 8601
+    code         {version, commit, dirty}
+    protocol     {version, name, hash, parameters}
+    environment  what `bench.machine.environment` read
+    machine      {peaks: [{dtype, threads, unit, value, low, high, n}], bandwidth: {value, low, high, n, unit}, ...}
+    readings     [fields of `bench.reading.Reading`]
+    layers       [rows of `bench.meters.layers`]
+    layers_info  {end_to_end_ms, unexplained_ms, method_note}
+    counts       what `bench.meters.macs` found: both counters, conventions, coverage, uncounted operators
+    memory, energy, quality, params    details of those meters
+    timing       {session, paired, stop_reason, noise_floor, invocations: [...]}
+    claims       [keys of claims that bear on the case]
+
+`migrate` brings older schemas forward; nothing ever rewrites a record in place.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.errors import ResultsError
+
+SCHEMA = 1
+
+Record = dict[str, Any]
+
+
+class CorruptRecord(ResultsError):
+    """A record that cannot be read or whose content does not match its hash."""
+
+
+def content_hash(record: Record) -> str:
+    """SHA-256 of the record's canonical JSON without the hash itself."""
+    body = {key: value for key, value in record.items() if key != "content_hash"}
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside, sync, rename: a reader sees the whole file or none, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Plain JSON, atomically; `.gz` names are compressed. NaN and infinity are refused."""
+    data = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+    write_atomically(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote.
+
+    Raises:
+        CorruptRecord: the file is not complete, valid JSON.
+    """
+    try:
+        data = path.read_bytes()
+        return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+    except (OSError, EOFError, ValueError, RecursionError) as error:
+        raise CorruptRecord(
+            f"{path}: cannot be read ({error}); move it away and run again to measure it anew"
+        ) from error
+
+
+def seal(record: Record) -> Record:
+    """The record with its schema and content hash filled in."""
+    sealed = {**record, "schema": SCHEMA}
+    return {**sealed, "content_hash": content_hash(sealed)}
+
+
+def migrate(record: Record) -> Record:
+    """The record in the present schema.
+
+    Raises:
+        CorruptRecord: the schema is newer than this version of the suite, or no schema at all.
+    """
+    schema = record.get("schema")
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise CorruptRecord(f"record has no usable schema number (found {schema!r})")
+    if schema > SCHEMA:
+        raise CorruptRecord(
+            f"record has schema {schema}, newer than {SCHEMA}: update waterline-bench to read it"
+        )
+    for version in range(schema, SCHEMA):
+        record = _MIGRATIONS[version](record)
+    return record
+
+
+#: From schema n to n + 1; each takes and returns a whole record.
+_MIGRATIONS: dict[int, Any] = {}
+
+
+def check(record: Any, where: str) -> Record:
+    """The record, verified against its content hash and brought to the present schema.
+
+    Raises:
+        CorruptRecord: it is not a record, was edited, or is of a schema that is not known here.
+    """
+    if not isinstance(record, dict) or not isinstance(record.get("case"), dict):
+        raise CorruptRecord(f"{where}: not a record")
+    if record.get("content_hash") != content_hash(record):
+        raise CorruptRecord(f"{where}: content does not match its hash: it was edited or damaged")
+    return migrate(record)
+
+
+class Store:
+    """A results folder: `records/`, `samples/`, `probes/`, `logs/`, `machines/` and the journal."""
+
+    def __init__(self, root: Path | str):
+        self.root = Path(root)
+        self.records = self.root / "records"
+        self.samples = self.root / "samples"
+        self.probes = self.root / "probes"
+        self.logs = self.root / "logs"
+        self.machines = self.root / "machines"
+        self.journal = self.root / "journal.jsonl"
+
+    def record_path(self, case_key: str, machine_key: str) -> Path:
+        """Where the record of a case on a machine is."""
+        return self.records / f"{case_key}.{machine_key}.json"
+
+    def write(self, record: Record) -> Path:
+        """Seal and write a record once.
+
+        Raises:
+            FileExistsError: there is a record of this case and machine already.
+        """
+        path = self.record_path(record["case_key"], record["machine_key"])
+        if path.exists():
+            raise FileExistsError(f"{path} exists; records are written once")
+        write_json(path, seal(record))
+        return path
+
+    def read(self, path: Path) -> Record:
+        """One verified record in the present schema."""
+        return check(read_json(path), str(path))
+
+    def iterate(self, problems: list[str] | None = None) -> Iterator[Record]:
+        """Every readable record, in a stable order; what could not be read is appended to `problems`."""
+        for path in sorted(self.records.glob("*.json")):
+            try:
+                yield self.read(path)
+            except CorruptRecord as error:
+                if problems is None:
+                    raise
+                problems.append(str(error))

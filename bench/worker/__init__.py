@@ -1,0 +1,1 @@
+"""Fresh processes: the server that forks them and the jobs they run."""

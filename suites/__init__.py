@@ -1,0 +1,1 @@
+"""The subjects: one folder per suite, shared building blocks in `suites.common`."""

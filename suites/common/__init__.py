@@ -1,0 +1,1 @@
+"""common subjects; see catalogue.yaml for what is registered by name."""

@@ -1,0 +1,1 @@
+"""vit_tokens subjects; see catalogue.yaml for what is registered by name."""
