@@ -58,9 +58,7 @@ class Reading:
 
 def reading(metric: str, value: float, provenance: Provenance, **rest: Any) -> Reading:
     """A reading in the metric's own unit; `rest` are further fields of `Reading`."""
-    return Reading(
-        metric=metric, value=float(value), unit=METRICS[metric].unit, provenance=provenance, **rest
-    )
+    return Reading(metric=metric, value=float(value), unit=METRICS[metric].unit, provenance=provenance, **rest)
 
 
 def unavailable(metric: str, reason: str) -> Reading:

@@ -122,15 +122,11 @@ def record(
     ]  # fmt: skip
     if not case.is_baseline:
         ratio = baseline_ms / latency_ms
-        readings.append(
-            reading("speedup", ratio, "measured", ci_low=ratio * 0.98, ci_high=ratio * 1.02, n=len(runs))
-        )
+        readings.append(reading("speedup", ratio, "measured", ci_low=ratio * 0.98, ci_high=ratio * 1.02, n=len(runs)))
     if accuracy is None:
         readings.append(unavailable("accuracy", "random weights: accuracy has no meaning"))
     else:
-        readings.append(
-            reading("accuracy", accuracy, "measured", ci_low=accuracy - 1.5, ci_high=accuracy + 1.2, n=450)
-        )
+        readings.append(reading("accuracy", accuracy, "measured", ci_low=accuracy - 1.5, ci_high=accuracy + 1.2, n=450))
     if status != "ok":
         readings = [unavailable(item.metric, f"the case ended as {status}") for item in readings]
     return {
@@ -166,11 +162,7 @@ def suite_records() -> list[dict[str, Any]]:
     """A small suite: two models, a baseline and three methods each, one failed case."""
     rows = []
     for model, macs, base, top in (("deit_tiny", 1.25e9, 40.0, 92.0), ("deit_small", 4.6e9, 130.0, 95.0)):
-        rows.append(
-            record(
-                model=model, macs=macs, baseline_macs=macs, latency_ms=base, baseline_ms=base, accuracy=top
-            )
-        )
+        rows.append(record(model=model, macs=macs, baseline_macs=macs, latency_ms=base, baseline_ms=base, accuracy=top))
         for setting, share in (("r=8", 0.78), ("r=13", 0.59)):
             rows.append(record(model=model, method="tome", setting=setting, macs=macs * share, baseline_macs=macs,
                                latency_ms=base * (share + 0.12), baseline_ms=base, accuracy=top - 6 * (1 - share)))  # fmt: skip
