@@ -1,0 +1,168 @@
+"""Models, methods and tasks by name: the union of the `catalogue.yaml` tables of all suite folders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.case import BASELINE_METHOD, parse_settings
+from bench.errors import UsageError, did_you_mean
+from bench.paths import suite_folders
+from bench.signatures import check_settings, signature, source_digest, split_path
+
+#: Parameters that the bench fills in from the case, not from the settings.
+RESERVED = ("resolution", "batch", "seed")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered callable: its dotted path, preset settings, and for a model the task it is trained on."""
+
+    name: str
+    path: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    task: str | None = None
+    folder: Path | None = None
+
+    @property
+    def digest(self) -> str:
+        """Hash of the source behind the entry."""
+        return source_digest(self.path)
+
+    def accepts(self, parameter: str) -> bool:
+        """Whether the callable takes this keyword."""
+        known = signature(self.path)
+        return parameter in known.settings
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All names there are; `prefixes` resolve names such as `timm:vit_small_patch16_224`."""
+
+    models: dict[str, Entry]
+    methods: dict[str, Entry]
+    tasks: dict[str, Entry]
+    prefixes: dict[str, Entry]
+
+    def model(self, name: str) -> Entry:
+        """The model of this name, prefix:name or dotted path.
+
+        Raises:
+            UsageError: there is none; the message names the nearest.
+        """
+        prefix, colon, rest = name.partition(":")
+        if colon and prefix in self.prefixes and rest:
+            entry = self.prefixes[prefix]
+            return Entry(name, entry.path, {**entry.settings, "name": rest}, entry.task, entry.folder)
+        return _find("model", name, self.models)
+
+    def method(self, name: str) -> Entry:
+        """The method of this name or dotted path.
+
+        Raises:
+            UsageError: there is none; the message names the nearest.
+        """
+        return _find("method", name, self.methods, extra=(BASELINE_METHOD,))
+
+    def task(self, name: str) -> Entry:
+        """The task of this name or dotted path.
+
+        Raises:
+            UsageError: there is none; the message names the nearest.
+        """
+        return _find("task", name, self.tasks)
+
+
+def _find(kind: str, name: str, table: dict[str, Entry], extra: tuple[str, ...] = ()) -> Entry:
+    if name in table:
+        return table[name]
+    if ":" in name:
+        signature(name)  # says now if the module or the name does not exist
+        return Entry(name, name)
+    raise UsageError(f'{kind} "{name}" is not in the catalogue; {did_you_mean(name, [*table, *extra])}')
+
+
+def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
+    """Name and settings of `name` or `name(setting=value, ...)`; values are Python literals.
+
+    Raises:
+        UsageError: the text is not of that form.
+    """
+    name, bracket, rest = text.strip().partition("(")
+    if not bracket:
+        return name, {}
+    if not rest.endswith(")"):
+        raise UsageError(f'"{text}": a closing bracket is missing; write it as name(setting=value)')
+    try:
+        return name.strip(), parse_settings(rest[:-1])
+    except ValueError as error:
+        raise UsageError(f'"{text}": {error}') from error
+
+
+def check_model(entry: Entry, settings: dict[str, Any]) -> None:
+    """Nothing, if the model takes these settings; else a UsageError."""
+    known = signature(entry.path)
+    optional = tuple(name for name in RESERVED if name in known.settings)
+    check_settings(f'model "{entry.name}"', entry.path, {**entry.settings, **settings}, reserved=optional)
+
+
+def check_method(entry: Entry, settings: dict[str, Any]) -> None:
+    """Nothing, if the method takes these settings; else a UsageError."""
+    check_settings(f'method "{entry.name}"', entry.path, {**entry.settings, **settings})
+
+
+def _entry(kind: str, name: str, value: Any, file: Path) -> Entry:
+    if isinstance(value, str):
+        value = {"build": value}
+    allowed = {"build", "settings", "task"} if kind == "models" else {"build", "settings"}
+    if not isinstance(value, dict) or "build" not in value:
+        raise UsageError(f"{file}: {kind}.{name} must be a dotted path or have the key build")
+    for key in value:
+        if key not in allowed:
+            raise UsageError(f'{file}: {kind}.{name} has an unknown key "{key}"; {did_you_mean(key, allowed)}')
+    split_path(value["build"])
+    return Entry(name, value["build"], dict(value.get("settings") or {}), value.get("task"), file.parent)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A mapping from a YAML file.
+
+    Raises:
+        UsageError: the file is not YAML or not a mapping; the message names file and line.
+    """
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UsageError(f"{file}{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{file}: must be a mapping of keys to values")
+    return content
+
+
+def load(folders: list[Path] | None = None) -> Catalogue:
+    """The union of all catalogues.
+
+    Raises:
+        UsageError: a catalogue is malformed, or two of them define the same name.
+    """
+    kinds: dict[str, dict[str, Entry]] = {"models": {}, "methods": {}, "tasks": {}, "prefixes": {}}
+    for folder in suite_folders() if folders is None else folders:
+        file = folder / "catalogue.yaml"
+        if not file.is_file():
+            continue
+        for kind, rows in read_yaml(file).items():
+            if kind not in kinds:
+                raise UsageError(f'{file}: unknown key "{kind}"; {did_you_mean(str(kind), kinds)}')
+            for name, value in (rows or {}).items():
+                if name in kinds[kind]:
+                    first = kinds[kind][name].folder
+                    raise UsageError(f'{file}: {kind[:-1]} "{name}" is already defined in {first}; rename one')
+                kinds[kind][name] = _entry(kind, name, value, file)
+    return Catalogue(**kinds)

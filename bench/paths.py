@@ -1,0 +1,75 @@
+"""Where the project's own folders are, in a checkout or inside an installed wheel."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from bench.errors import UsageError
+
+PACKAGE = Path(__file__).resolve().parent
+
+#: Folders of users' own suites, separated like PATH.
+SUITES_VARIABLE = "BENCH_SUITES"
+#: Entry-point group under which an installed package names its suite package.
+SUITES_ENTRY_POINT = "bench.suites"
+
+
+def config_folder() -> Path:
+    """The folder of the shared Hydra groups: beside the package in a checkout, inside it in a wheel."""
+    for candidate in (PACKAGE.parent / "conf", PACKAGE / "conf"):
+        if (candidate / "config.yaml").is_file():
+            return candidate
+    raise UsageError(f"conf/config.yaml is neither beside nor inside {PACKAGE}: the installation is incomplete")
+
+
+def _bundled_suites() -> list[Path]:
+    root = PACKAGE.parent / "suites"
+    return sorted(path for path in root.iterdir() if path.is_dir() and _is_suite(path)) if root.is_dir() else []
+
+
+def _is_suite(folder: Path) -> bool:
+    return (folder / "suite.yaml").is_file() or (folder / "catalogue.yaml").is_file()
+
+
+def _users_suites() -> list[Path]:
+    found = []
+    for text in filter(None, os.environ.get(SUITES_VARIABLE, "").split(os.pathsep)):
+        folder = Path(text).expanduser()
+        if not folder.is_dir():
+            raise UsageError(f"{SUITES_VARIABLE} names {folder}, which is not a folder")
+        inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and _is_suite(path)]
+        if not _is_suite(folder) and not inside:
+            raise UsageError(f"{SUITES_VARIABLE} names {folder}, which holds no suite.yaml or catalogue.yaml")
+        found += [folder] if _is_suite(folder) else inside
+    return found
+
+
+def _installed_suites() -> list[Path]:
+    found = []
+    for entry in entry_points(group=SUITES_ENTRY_POINT):
+        package = entry.load()
+        found += [Path(folder) for folder in package.__path__ if _is_suite(Path(folder))]
+    return found
+
+
+def suite_folders() -> list[Path]:
+    """Every folder that holds a suite or a catalogue: ours, those in BENCH_SUITES, those of entry points.
+
+    Raises:
+        UsageError: BENCH_SUITES names something that is not a suite folder.
+    """
+    return _bundled_suites() + _users_suites() + _installed_suites()
+
+
+def import_roots() -> list[str]:
+    """Folders to put on the import path so that suites' and users' dotted paths resolve: their parents and here."""
+    parents = [str(folder.resolve().parent) for folder in _users_suites()]
+    return list(dict.fromkeys([os.getcwd(), *parents]))
+
+
+def extend_import_path() -> None:
+    """Put `import_roots` on `sys.path`, behind what is there."""
+    sys.path.extend(root for root in import_roots() if root not in sys.path)

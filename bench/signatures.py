@@ -1,0 +1,211 @@
+"""Settings of a builder or method read from its source, so that they are checked before torch is imported."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from bench.errors import UsageError, did_you_mean
+from bench.settings import VOCABULARY
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Keyword settings of a callable: name -> (type, default); `open` accepts any other keyword as well."""
+
+    settings: dict[str, tuple[Any, Any]]
+    open: bool = False
+
+
+#: A callable whose source was not found: everything is accepted here and checked when it is called.
+UNKNOWN = Signature({}, open=True)
+
+
+def split_path(path: str) -> tuple[str, str]:
+    """Module and attribute of `package.module:name`.
+
+    Raises:
+        UsageError: the text is not of that form.
+    """
+    module, colon, name = path.partition(":")
+    parts = [*module.split("."), *name.split(".")]
+    if not colon or not all(part.isidentifier() for part in parts):
+        raise UsageError(f'"{path}" is not of the form package.module:Callable')
+    return module, name
+
+
+def source_file(module: str) -> Path | None:
+    """The file a module is defined in, found without importing the module itself; None for one without source.
+
+    Raises:
+        UsageError: there is no such module on the path.
+    """
+    try:
+        spec = importlib.util.find_spec(module)
+    except ImportError as error:
+        raise UsageError(f'module "{module}" cannot be found: {error}') from error
+    except ValueError:
+        return None
+    if spec is None:
+        raise UsageError(f'module "{module}" is not on the path; run where it can be imported or set PYTHONPATH')
+    has_source = spec.origin and spec.origin.endswith(".py")
+    return Path(spec.origin) if has_source and spec.origin else None
+
+
+@cache
+def _tree(file: Path) -> ast.Module:
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise UsageError(f"{file.name}, line {error.lineno}: {error.msg}") from error
+
+
+def _defined_names(tree: ast.Module) -> set[str]:
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return names
+
+
+def _function(tree: ast.Module, name: str) -> ast.FunctionDef | None:
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return node
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            inits = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
+            return inits[0] if inits else None
+    return None
+
+
+def _type(annotation: ast.expr | None) -> Any:
+    """The annotated type if it uses only our vocabulary, else Any: then the callable itself has to check."""
+    if annotation is None:
+        return Any
+    names = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
+    if not names <= set(VOCABULARY):
+        return Any
+    code = compile(ast.Expression(annotation), "<annotation>", "eval")
+    return eval(code, {"__builtins__": {}}, dict(VOCABULARY))  # names were checked: only our own vocabulary is left
+
+
+def _default(node: ast.expr | None) -> Any:
+    if node is None:
+        return ...
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None
+
+
+@cache
+def signature(path: str) -> Signature:
+    """The keyword settings of `package.module:Callable`, from its source alone.
+
+    Raises:
+        UsageError: the module does not exist or has nothing of that name.
+    """
+    module, name = split_path(path)
+    file = source_file(module)
+    if file is None or "." in name:
+        return UNKNOWN
+    tree = _tree(file)
+    function = _function(tree, name)
+    if function is None:
+        known = _defined_names(tree)
+        star = any(isinstance(n, ast.ImportFrom) and n.names[0].name == "*" for n in ast.walk(tree))
+        if name in known or star:
+            return UNKNOWN
+        raise UsageError(f'"{module}" has no "{name}"; {did_you_mean(name, known)}')
+    arguments = function.args
+    settings = {
+        argument.arg: (_type(argument.annotation), _default(default))
+        for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    }
+    positional = [*arguments.posonlyargs, *arguments.args]
+    defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
+    for argument, node in zip(positional, defaults, strict=True):
+        if node is not None:
+            settings[argument.arg] = (_type(argument.annotation), _default(node))
+    return Signature(settings, open=arguments.kwarg is not None)
+
+
+def check_settings(what: str, path: str, given: dict[str, Any], *, reserved: tuple[str, ...] = ()) -> None:
+    """Nothing, if the settings fit the callable.
+
+    Args:
+        what: how to name the callable in an error, such as `method "tome"`.
+        path: `package.module:Callable`.
+        given: the settings by name.
+        reserved: parameters that the bench itself fills in.
+
+    Raises:
+        UsageError: a name that it does not take, a value of the wrong type or range, or a missing one.
+    """
+    known = signature(path)
+    names = [name for name in known.settings if name not in reserved]
+    for name in given:
+        if name not in names and not known.open:
+            raise UsageError(f'{what} has no setting "{name}"; {did_you_mean(name, names)}')
+    fields: dict[str, Any] = {name: known.settings[name] for name in names}
+    try:
+        pydantic.create_model("Settings", __config__=_STRICT, **fields)(**given)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = str(first["loc"][0]) if first["loc"] else "?"
+        if first["type"] == "missing":
+            raise UsageError(f'{what} needs the setting "{where}"') from error
+        value = given.get(where)
+        raise UsageError(f"{what}: setting {where}={value!r} is not valid: {first['msg'].lower()}") from error
+
+
+_STRICT = pydantic.ConfigDict(extra="allow", arbitrary_types_allowed=True, protected_namespaces=(), strict=False)
+
+
+def _imports(tree: ast.Module, package: str) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            base = node.module if node.level == 0 else f"{package.rsplit('.', node.level - 1)[0]}.{node.module}"
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def source_digest(path: str) -> str:
+    """Hash of the source that a callable is made of: its module and all it imports from the same top package.
+
+    Changing a method's source makes new cases of that method and leaves the others alone.
+    """
+    module, _ = split_path(path)
+    top = module.split(".")[0]
+    waiting, seen, hashed = [module], set(), hashlib.sha256()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name.split(".")[0] != top:
+            continue
+        seen.add(name)
+        try:
+            file = source_file(name)
+        except UsageError:
+            continue  # `from package import attribute` also proposes package.attribute, which is no module
+        if file is not None:
+            waiting += sorted(_imports(_tree(file), name if file.name == "__init__.py" else name.rpartition(".")[0]))
+    for name in sorted(seen):
+        try:
+            file = source_file(name)
+        except UsageError:
+            continue
+        if file is not None:
+            hashed.update(name.encode() + b"\0" + file.read_bytes())
+    return hashed.hexdigest()[:16]
