@@ -42,8 +42,8 @@ def parse_settings(text: str) -> dict[str, Any]:
 class Case:
     """A subject and the conditions it is measured under; `settings` are canonical text (see `settings_text`).
 
-    `subject_digest` is a hash of the source of the model and the method, `checkpoint` one of the weights file, and
-    `protocol` the hash of the protocol's parameters: change any of them and it is another case.
+    `subject_digest` is a hash of the source of the model and the method, `checkpoint` one of the weights file, `data`
+    one of the user's data, and `protocol` the hash of the protocol's parameters: change one and it is another case.
     """
 
     suite: str
@@ -56,6 +56,7 @@ class Case:
     batch: int = 1
     resolution: int | None = None
     task: str = "none"
+    data: str | None = None
     checkpoint: str | None = None
     seed: int = 0
     threads: int = 1

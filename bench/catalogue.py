@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from bench.case import BASELINE_METHOD, parse_settings
+from bench.case import BASELINE_METHOD, digest, parse_settings, settings_text
 from bench.errors import UsageError, did_you_mean
 from bench.paths import suite_folders
 from bench.signatures import check_settings, signature, source_digest, split_path
@@ -29,8 +29,8 @@ class Entry:
 
     @property
     def digest(self) -> str:
-        """Hash of the source behind the entry."""
-        return source_digest(self.path)
+        """Hash of the source behind the entry and of its preset settings."""
+        return digest([source_digest(self.path), settings_text(self.settings)])
 
     def accepts(self, parameter: str) -> bool:
         """Whether the callable takes this keyword."""

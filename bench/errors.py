@@ -33,7 +33,7 @@ def did_you_mean(name: str, available: Iterable[str], *, limit: int = 12) -> str
         limit: how many available words are listed at most.
     """
     options = sorted(set(available))
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.55)
     hint = f'did you mean "{near[0]}"? ' if near else ""
     shown = ", ".join(options[:limit]) + (", ..." if len(options) > limit else "")
     return f"{hint}(available: {shown or 'none'})"

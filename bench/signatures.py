@@ -125,7 +125,8 @@ def signature(path: str) -> Signature:
         star = any(isinstance(n, ast.ImportFrom) and n.names[0].name == "*" for n in ast.walk(tree))
         if name in known or star:
             return UNKNOWN
-        raise UsageError(f'"{module}" has no "{name}"; {did_you_mean(name, known)}')
+        own = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        raise UsageError(f'"{module}" has no "{name}"; {did_you_mean(name, own)}')
     arguments = function.args
     settings = {
         argument.arg: (_type(argument.annotation), _default(default))

@@ -1,0 +1,111 @@
+"""The command line: Hydra composes, pydantic validates, a job runs; errors are told without a traceback."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from bench.errors import BenchError, UsageError, did_you_mean
+from bench.paths import config_folder, extend_import_path, suite_folders
+
+INTERRUPTED = 130
+
+
+def register_suites() -> list[str]:
+    """Put every `suite.yaml` into Hydra's `suite` group; the names, which Hydra then lists and completes."""
+    from hydra.core.config_store import ConfigStore
+
+    from bench.catalogue import read_yaml
+
+    names: dict[str, str] = {}
+    for folder in suite_folders():
+        file = folder / "suite.yaml"
+        if not file.is_file():
+            continue
+        content = read_yaml(file)
+        name = str(content.get("name", folder.name))
+        if name in names:
+            raise UsageError(f'{file}: a suite named "{name}" is already defined in {names[name]}; rename one')
+        names[name] = str(file)
+        optional = ("models", "methods", "resolutions", "batches", "dtypes")
+        node = {**dict.fromkeys(optional), **content, "name": name}
+        ConfigStore.instance().store(group="suite", name=name, node=node, provider=str(file))
+    return sorted(names)
+
+
+def _groups(suites: list[str]) -> dict[str, list[str]]:
+    folder = config_folder()
+    found = {path.name: sorted(p.stem for p in path.glob("*.yaml")) for path in folder.iterdir() if path.is_dir()}
+    return {**found, "suite": suites}
+
+
+def _known_keys() -> list[str]:
+    from bench.config import all_keys
+
+    return all_keys()
+
+
+def explain_hydra(error: Exception, suites: list[str]) -> str:
+    """What Hydra complained about in our words, with the nearest right name."""
+    text = str(error)
+    groups = _groups(suites)
+    missing = re.search(r"Could not find '([\w/]+)/([^']+)'", text)
+    if missing and missing[1] in groups:
+        return f'{missing[1]} "{missing[2]}" does not exist; {did_you_mean(missing[2], groups[missing[1]])}'
+    key = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
+    if key:
+        return f'unknown key "{key[1]}"; {did_you_mean(key[1], _known_keys())}'
+    group = re.search(r"No match in the defaults list.*?'([^']+)'", text, re.S)
+    if group:
+        return f'unknown key "{group[1]}"; {did_you_mean(group[1].split("=")[0], _known_keys())}'
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return "the command line cannot be read: " + " ".join(lines[:3])
+
+
+def _report(error: BenchError) -> int:
+    print(f"bench: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _task(codes: list[int]) -> Callable[[Any], None]:
+    """The function Hydra calls with the composed tree; appends the job's exit code to `codes`."""
+
+    def run(tree: Any) -> None:
+        from omegaconf import OmegaConf
+
+        from bench.app.jobs import run_job
+        from bench.config import validate
+
+        try:
+            codes.append(run_job(validate(OmegaConf.to_container(tree, resolve=True))))  # type: ignore[arg-type]
+        except BenchError as error:
+            codes.append(_report(error))
+        except KeyboardInterrupt:
+            codes.append(INTERRUPTED)
+
+    return run
+
+
+def main() -> None:
+    """Run the command line and exit with the job's code: 0, 1, 2, 3, 4, 5 or 130 (see docs/commands.md)."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise instead of printing: we say it in our own words
+    codes: list[int] = []
+    suites: list[str] = []
+    try:
+        extend_import_path()
+        suites = register_suites()
+        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(_task(codes))()
+    except BenchError as error:
+        codes.append(_report(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        codes.append(_report(UsageError(explain_hydra(error, suites))))
+    except KeyboardInterrupt:
+        codes.append(INTERRUPTED)
+    sys.exit(max(codes, default=0))

@@ -1,0 +1,269 @@
+"""The composed configuration, validated: one frozen model, errors that name the key, the value and the remedy."""
+
+from __future__ import annotations
+
+import re
+import types
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from bench.errors import UsageError, did_you_mean
+from bench.protocol import Part, Protocol
+
+DTYPES = ("fp32", "tf32", "bf16", "fp16", "fp64")
+JOBS = ("run", "plan", "report", "reproduce", "compare", "bundle", "verify", "calibrate", "doctor", "ui")
+
+
+class Block(Part):
+    """One rectangle of a grid: every combination of its lists is a case."""
+
+    models: list[str] = Field(min_length=1)
+    methods: list[str] = Field(min_length=1)
+    resolutions: list[int | None] = Field([None], min_length=1)
+    batches: list[int] = Field([1], min_length=1)
+    dtypes: list[str] = Field(["fp32"], min_length=1)
+
+    @field_validator("batches")
+    @classmethod
+    def _positive(cls, values: list[int]) -> list[int]:
+        if any(value < 1 for value in values):
+            raise ValueError("a batch is 1 or more")
+        return values
+
+    @field_validator("resolutions")
+    @classmethod
+    def _resolvable(cls, values: list[int | None]) -> list[int | None]:
+        if any(value is not None and value < 1 for value in values):
+            raise ValueError("a resolution is a positive number of pixels")
+        return values
+
+    @field_validator("dtypes")
+    @classmethod
+    def _known(cls, values: list[str]) -> list[str]:
+        for value in values:
+            if value not in DTYPES:
+                raise ValueError(f'dtype "{value}" does not exist; {did_you_mean(value, DTYPES)}')
+        return values
+
+
+class Suite(Part):
+    """A suite file; `models`, `methods` and so on override the grid from the command line."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+    title: str = ""
+    description: str = ""
+    task: str = "none"
+    grids: dict[str, list[Block]]
+    models: list[str] | None = None
+    methods: list[str] | None = None
+    resolutions: list[int | None] | None = None
+    batches: list[int] | None = None
+    dtypes: list[str] | None = None
+
+
+class Device(Part):
+    """Where and how the subject runs; each of these is an axis of a case."""
+
+    name: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    threads: int | Literal["auto"] = "auto"
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
+    cuda_graphs: bool = False
+    memory_format: Literal["contiguous", "channels_last"] = "contiguous"
+
+    @field_validator("threads")
+    @classmethod
+    def _positive(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("threads is 1 or more, or auto")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Device:
+        if self.cuda_graphs and self.name == "cpu":
+            raise ValueError("device.cuda_graphs=true clashes with device.name=cpu: take device=cuda or switch it off")
+        return self
+
+
+class Timeouts(Part):
+    """Seconds that each phase of a worker may take."""
+
+    start: float = Field(60, gt=0)
+    load: float = Field(600, gt=0)
+    compile: float = Field(1200, gt=0)
+    warmup: float = Field(600, gt=0)
+    measure: float = Field(3600, gt=0)
+
+
+class Executor(Part):
+    """How worker processes are run."""
+
+    name: Literal["local"] = "local"
+    retries: int = Field(1, ge=0, le=10)
+    breaker: int = Field(5, ge=1)
+    memory_share: float = Field(0.8, gt=0, le=1)
+    timeouts_s: Timeouts = Timeouts()
+
+
+class Tracking(Part):
+    """Where the mirror goes."""
+
+    enabled: bool = True
+    uri: str | None = None
+    folder: str = "mlflow"
+    experiment: str = Field("waterline", min_length=1)
+
+    @field_validator("uri")
+    @classmethod
+    def _supported(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"^(https?://|sqlite:///|postgresql(\+\w+)?://|mysql(\+\w+)?://)", value):
+            raise ValueError(f"{value!r} is no MLflow address; use http://host:port, sqlite:///file or null")
+        return value
+
+
+class Report(Part):
+    """Whether and how the page is written."""
+
+    enabled: bool = True
+    show_paths: bool = False
+
+
+class Task(Part):
+    """What quality is measured on; null takes the suite's own."""
+
+    name: str | None = None
+
+
+class Data(Part):
+    """The user's own data."""
+
+    root: str | None = None
+
+
+class Paths(Part):
+    """Folders that a sweep writes to, relative to where it is started."""
+
+    results: str = Field("results", min_length=1)
+    site: str = Field("site", min_length=1)
+    cache: str = Field("cache", min_length=1)
+
+
+class Config(Part):
+    """Everything a job needs to know."""
+
+    job: Literal[JOBS] = "run"  # type: ignore[valid-type]
+    grid: str = "default"
+    model: str | None = None
+    checkpoint: str | None = None
+    seed: int = Field(0, ge=0, lt=2**31)
+    row: str | None = None
+    a: str | None = None
+    b: str | None = None
+    trust: bool = False
+    retry_failed: bool = False
+    suite: Suite
+    protocol: Protocol
+    device: Device = Device()
+    executor: Executor = Executor()
+    tracking: Tracking = Tracking()
+    report: Report = Report()
+    task: Task = Task()
+    data: Data = Data()
+    paths: Paths = Paths()
+
+    @property
+    def task_name(self) -> str:
+        """The task in force: the one asked for, else the suite's."""
+        return self.task.name or self.suite.task
+
+    @model_validator(mode="after")
+    def _clashes(self) -> Config:
+        if self.grid not in self.suite.grids:
+            raise ValueError(f'suite "{self.suite.name}" has no grid "{self.grid}"; '
+                             f"{did_you_mean(self.grid, self.suite.grids)}")  # fmt: skip
+        if self.task_name == "imagefolder" and self.data.root is None:
+            raise ValueError("task=imagefolder clashes with data.root=null: name the folder with data.root=...")
+        if self.data.root is not None and self.task_name != "imagefolder":
+            raise ValueError(f"data.root={self.data.root} clashes with task={self.task_name}: add task=imagefolder")
+        if self.data.root is not None and not Path(self.data.root).is_dir():
+            raise ValueError(f"data.root: there is no folder {self.data.root}")
+        if self.checkpoint is not None and not Path(self.checkpoint).is_file():
+            raise ValueError(f"checkpoint: there is no file {self.checkpoint}")
+        if self.job == "reproduce" and self.row is None:
+            raise ValueError("job=reproduce needs row=<key of a row, or a bundle>")
+        if self.job == "compare" and (self.a is None or self.b is None):
+            raise ValueError("job=compare needs both a=<results> and b=<results>")
+        return self
+
+
+def _fields_at(location: tuple[Any, ...]) -> list[str]:
+    """Names that would have been right where an unknown key was found."""
+    model: Any = Config
+    for part in location:
+        model = _inner_model(model.model_fields[part].annotation) if _has(model, part) else model
+        if model is None:
+            return []
+    return list(model.model_fields) if _is_model(model) else []
+
+
+def _is_model(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseModel)
+
+
+def _has(model: Any, part: Any) -> bool:
+    return _is_model(model) and part in model.model_fields
+
+
+def _inner_model(annotation: Any) -> Any:
+    if _is_model(annotation):
+        return annotation
+    if get_origin(annotation) in (list, dict, Union, types.UnionType):
+        for inner in get_args(annotation):
+            found = _inner_model(inner)
+            if found is not None:
+                return found
+    return None
+
+
+def all_keys(model: type[BaseModel] | None = None, prefix: str = "") -> list[str]:
+    """Every dotted key of the configuration."""
+    keys = []
+    for name, field in (model or Config).model_fields.items():
+        keys.append(prefix + name)
+        if _is_model(field.annotation):
+            keys += all_keys(field.annotation, f"{prefix}{name}.")
+    return keys
+
+
+def explain(error: ValidationError, prefix: tuple[str, ...] = ()) -> str:
+    """One line per problem: where, what, what to do."""
+    lines = []
+    for item in error.errors():
+        location = (*prefix, *item["loc"])
+        where = ".".join(str(part) for part in location)
+        if item["type"] == "extra_forbidden":
+            lines.append(f'unknown key "{where}"; {did_you_mean(str(location[-1]), _fields_at(location[:-1]))}')
+        elif item["type"] == "value_error":
+            message = str(item["msg"]).removeprefix("Value error, ")
+            lines.append(f"{where}: {message}" if where else message)
+        elif item["type"] == "literal_error":
+            options = re.findall(r"'([^']+)'", item["ctx"]["expected"])
+            lines.append(f'{where} "{item["input"]}" does not exist; {did_you_mean(str(item["input"]), options)}')
+        elif item["type"] == "missing":
+            lines.append(f'the key "{where}" is missing')
+        else:
+            lines.append(f"{where}={item['input']!r} is not valid: {item['msg'].lower()}")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def validate(tree: dict[str, Any]) -> Config:
+    """The configuration that the composed tree describes.
+
+    Raises:
+        UsageError: an unknown key, a wrong type or range, or settings that clash.
+    """
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UsageError(explain(error)) from error

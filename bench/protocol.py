@@ -1,0 +1,90 @@
+"""The measurement protocol, version 1: every number of it, and the hash that stands in every row."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from bench.case import digest
+
+VERSION = 1
+
+
+class Part(BaseModel):
+    """A frozen part of the configuration that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Latency(Part):
+    """How time is taken; see docs/protocol.md for the reason behind each value."""
+
+    invocations: int = Field(5, ge=1, le=1000, description="fresh processes at least")
+    max_invocations: int = Field(8, ge=1, le=1000, description="fresh processes at most")
+    budget_s: float = Field(600.0, gt=0, description="time after which a group gets no further process")
+    ratio_half_width: float = Field(0.01, gt=0, lt=1, description="half-width of ratios that stops adding processes")
+    absolute_half_width: float = Field(0.02, gt=0, lt=1, description="the same for absolute times")
+    samples: int = Field(100, ge=3, le=100_000, description="raw samples of a case in a process")
+    min_samples: int = Field(10, ge=3, description="raw samples that a slow case gets all the same")
+    case_seconds: float = Field(20.0, gt=0, description="time for the samples of a case in a process")
+    min_sample_ms: float = Field(1.0, ge=0, description="iterations are blocked until a sample lasts this long")
+    warmup_iterations: int = Field(10, ge=1)
+    warmup_s: float = Field(1.0, ge=0, description="on a CPU")
+    warmup_s_gpu: float = Field(3.0, ge=0)
+    warmup_cap_s: float = Field(30.0, gt=0)
+    steady_variation: float = Field(0.02, gt=0, description="variation of the last 10 that counts as steady")
+    throughput_windows: int = Field(5, ge=1)
+    throughput_window_s: float = Field(0.2, gt=0)
+    quiet_wait_s: float = Field(10.0, ge=0, description="cap of the wait for a quiet host before a process")
+    preempted_share: float = Field(0.25, gt=0, le=1, description="preempted samples that set a process aside")
+    drift: float = Field(0.02, gt=0, description="last third against first that is labelled")
+    page_faults: float = Field(10.0, ge=0, description="minor faults per iteration that are labelled")
+    equivalence_margin: float = Field(0.02, gt=0, lt=0.5)
+    replacements: int = Field(2, ge=0, description="processes set aside that are replaced")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Latency:
+        if self.max_invocations < self.invocations:
+            raise ValueError(
+                f"max_invocations={self.max_invocations} clashes with invocations={self.invocations}: "
+                "raise the first or lower the second"
+            )
+        if self.min_samples > self.samples:
+            raise ValueError(f"min_samples={self.min_samples} clashes with samples={self.samples}")
+        return self
+
+
+class Counting(Part):
+    """How MACs, layers and memory are taken."""
+
+    second_count: bool = Field(True, description="count with fvcore as well and compare")
+    layer_repeats: int = Field(10, ge=1, description="passes of the per-layer timing")
+
+
+class Energy(Part):
+    """How energy is taken."""
+
+    backend: Literal["auto", "nvml", "rapl", "zeus", "external", "estimate", "off"] = "auto"
+    windows: int = Field(3, ge=1)
+    window_s: float = Field(10.0, gt=0)
+
+
+class Protocol(Part):
+    """The parameters of a measurement; two rows with other parameters are never ranked together."""
+
+    name: str = "standard"
+    version: Literal[1] = VERSION
+    latency: Latency = Latency()
+    counting: Counting = Counting()
+    energy: Energy = Energy()
+
+    @property
+    def hash(self) -> str:
+        """Hash of every value but the name."""
+        return digest(self.model_dump(exclude={"name"}))
+
+    def as_record(self) -> dict[str, Any]:
+        """The `protocol` part of a record."""
+        parameters = self.model_dump(exclude={"name", "version"})
+        return {"version": self.version, "name": self.name, "hash": self.hash, "parameters": parameters}
