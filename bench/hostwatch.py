@@ -1,0 +1,230 @@
+"""Whether something else disturbed a measurement: what the host did during a window, as numbers and labels.
+
+Two snapshots of counters, before and after, and nothing in between: no thread runs beside what is being timed.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.gpus import gpu_state
+
+PROC = Path("/proc")
+
+#: Above these a window is labelled. Shares are of the window's length; cores are whole cores of other processes.
+#: The kernel counts processor time in ticks of 10 ms, so that less than three ticks say nothing about a short window.
+MINIMUM_S = 0.03
+BUSY_CORES = 0.25
+PRESSURE_SHARE = 0.05
+STEAL_SHARE = 0.01
+SWITCHES_PER_S = 25.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Counters at one moment, all growing; `None` where the host does not tell. Times in seconds."""
+
+    clock_s: float
+    host_busy_s: float
+    host_steal_s: float | None
+    own_cpu_s: float
+    pressure_s: float | None
+    involuntary_switches: int
+    minor_faults: int
+    major_faults: int
+    throttle_events: int | None
+    load_1min: float
+    cores: int
+    gpu: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HostReport:
+    """What happened on the host during a window, and the labels that follow from it (empty: nothing to object to).
+
+    `other_cores` is how many cores' worth of time other processes used, `pressure_share` the part of the window in
+    which some runnable task waited for a processor, `steal_share` the part of all processors' time that the
+    hypervisor gave to others. Switches and faults are this process's own.
+    """
+
+    seconds: float
+    other_cores: float
+    pressure_share: float | None
+    steal_share: float | None
+    load_1min: float
+    involuntary_switches: int
+    involuntary_switches_per_s: float
+    minor_faults: int
+    major_faults: int
+    throttle_events: int | None
+    foreign_gpu_processes: int | None
+    gpu_throttle_reasons: int | None
+    labels: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain JSON types."""
+        return {**asdict(self), "labels": list(self.labels)}
+
+
+@dataclass(frozen=True)
+class Quiet:
+    """How waiting for a quiet host ended: whether it became quiet, after how long, and what disturbed last."""
+
+    quiet: bool
+    waited_s: float
+    labels: tuple[str, ...]
+
+
+class HostWatch:
+    """A window on the host; leave it and `report` says what happened inside.
+
+    Args:
+        device: `cuda` also looks for foreign GPU processes and throttled GPU clocks.
+        read: gives the snapshot; replaced in tests.
+    """
+
+    def __init__(self, device: str = "cpu", read: Callable[[str], Snapshot] | None = None):
+        self._device = device
+        self._read = read or snapshot
+        self._before: Snapshot | None = None
+        self.report: HostReport | None = None
+
+    def __enter__(self) -> HostWatch:
+        self._before = self._read(self._device)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        assert self._before is not None
+        self.report = compare(self._before, self._read(self._device))
+
+
+def wait_until_quiet(
+    cap_s: float,
+    *,
+    device: str = "cpu",
+    window_s: float = 1.0,
+    read: Callable[[str], Snapshot] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Quiet:
+    """Wait until one window passes in which nobody else computes, but never longer than `cap_s` seconds.
+
+    Args:
+        cap_s: give up after so many seconds; 0 looks once, for a tenth of a second.
+        device: see `HostWatch`.
+        window_s: length of the windows that are looked at.
+        read: gives the snapshot; replaced in tests.
+        sleep: how to wait; replaced in tests.
+    """
+    take = read or snapshot
+    first = before = take(device)
+    while True:
+        elapsed = before.clock_s - first.clock_s
+        sleep(max(min(window_s, cap_s - elapsed), 0.1))
+        after = take(device)
+        labels = tuple(label for label in compare(before, after).labels if label in FOREIGN_LABELS)
+        waited = after.clock_s - first.clock_s
+        if not labels or waited >= cap_s:
+            return Quiet(not labels, waited, labels)
+        before = after
+
+
+#: Labels that speak of others, not of this process; only these are worth waiting for.
+FOREIGN_LABELS = frozenset({"host busy", "stolen time", "throttled", "foreign GPU process"})
+
+
+def compare(before: Snapshot, after: Snapshot) -> HostReport:
+    """The report of the window between two snapshots; a clock that stood still makes a window of a microsecond."""
+    seconds = max(after.clock_s - before.clock_s, 1e-6)
+    others = (after.host_busy_s - before.host_busy_s) - (after.own_cpu_s - before.own_cpu_s)
+    switches = after.involuntary_switches - before.involuntary_switches
+    steal = _delta(before.host_steal_s, after.host_steal_s)
+    pressure = _delta(before.pressure_s, after.pressure_s)
+    numbers = {
+        "seconds": seconds,
+        "other_cores": max(others, 0.0) / seconds,
+        "pressure_share": None if pressure is None else pressure / seconds,
+        "steal_share": None if steal is None else steal / (seconds * max(after.cores, 1)),
+        "load_1min": after.load_1min,
+        "involuntary_switches": switches,
+        "involuntary_switches_per_s": switches / seconds,
+        "minor_faults": after.minor_faults - before.minor_faults,
+        "major_faults": after.major_faults - before.major_faults,
+        "throttle_events": _delta(before.throttle_events, after.throttle_events),
+        "foreign_gpu_processes": after.gpu.get("foreign_processes"),
+        "gpu_throttle_reasons": after.gpu.get("throttle_reasons"),
+    }
+    return HostReport(**numbers, labels=_labels(numbers))
+
+
+def _labels(numbers: dict[str, Any]) -> tuple[str, ...]:
+    """Short names of what disturbed the window."""
+    limits = (
+        ("host busy", "other_cores", BUSY_CORES),
+        ("pressure stall", "pressure_share", PRESSURE_SHARE),
+        ("stolen time", "steal_share", STEAL_SHARE),
+        ("involuntary switches", "involuntary_switches_per_s", SWITCHES_PER_S),
+        ("paging", "major_faults", 0),
+        ("throttled", "throttle_events", 0),
+        ("foreign GPU process", "foreign_gpu_processes", 0),
+        ("GPU throttled", "gpu_throttle_reasons", 0),
+    )
+    seconds = numbers["seconds"]
+    enough = {
+        "other_cores": numbers["other_cores"] * seconds >= MINIMUM_S,
+        "steal_share": (numbers["steal_share"] or 0) * seconds >= MINIMUM_S,
+    }
+    return tuple(name for name, key, limit in limits if (numbers[key] or 0) > limit and enough.get(key, True))
+
+
+def snapshot(device: str = "cpu") -> Snapshot:
+    """The host's and this process's counters now; about a millisecond, more with a GPU."""
+    times = psutil.cpu_times()
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
+    gpu = gpu_state(frozenset({os.getpid(), os.getppid()})) if device.startswith("cuda") else {}
+    return Snapshot(
+        clock_s=time.monotonic(),
+        host_busy_s=busy,
+        host_steal_s=getattr(times, "steal", None),
+        own_cpu_s=own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime,
+        pressure_s=_pressure(PROC / "pressure/cpu"),
+        involuntary_switches=own.ru_nivcsw,
+        minor_faults=own.ru_minflt,
+        major_faults=own.ru_majflt,
+        throttle_events=_throttle_events(),
+        load_1min=os.getloadavg()[0],
+        cores=psutil.cpu_count(logical=True) or 1,
+        gpu=gpu,
+    )
+
+
+def _pressure(path: Path) -> float | None:
+    """Seconds in which some task waited for a processor since boot, from the kernel's pressure file."""
+    try:
+        some = path.read_text().splitlines()[0]
+        return int(some.rsplit("total=", 1)[1]) / 1e6
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def _throttle_events() -> int | None:
+    """Times that any core was slowed for heat since boot; `None` where the kernel does not count it."""
+    counts = []
+    for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count"):
+        try:
+            counts.append(int(path.read_text()))
+        except (OSError, ValueError):
+            continue
+    return sum(counts) if counts else None
+
+
+def _delta(before: Any, after: Any) -> Any:
+    return None if before is None or after is None else after - before

@@ -1,0 +1,497 @@
+"""What the numbers were taken on: the environment record, the key of comparable machines, and readable differences.
+
+Everything is read unprivileged, without torch, in a fraction of a second. What cannot be read is `None` and has its
+reason under `unreadable`. Host name, user and paths are left out unless asked for.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.case import digest
+from bench.gpus import read_gpus
+from bench.hostwatch import HostReport, HostWatch, Quiet, wait_until_quiet
+
+__all__ = [
+    "HostReport", "HostWatch", "Quiet", "cgroup_limits", "difference", "environment", "machine_class", "machine_key",
+    "torch_build", "wait_until_quiet",
+]  # fmt: skip
+
+Environment = dict[str, Any]
+
+GIB = 2**30
+UNLIMITED = 2**60  # cgroup v1 writes "no limit" as a number near 2**63
+ROOT = Path("/")
+
+#: Instruction sets that decide which kernels a library picks.
+FLAGS_OF_INTEREST = re.compile(
+    r"^(sse4_2|avx|avx2|fma|f16c|avx512\w*|avx_vnni\w*|avx_ifma|avx10\w*|amx_\w+|asimd\w*|sve\w*|sme|sme2|bf16|i8mm)$"
+)
+
+#: Distributions whose version may change a number or explain a difference.
+PACKAGES = (
+    "waterline-bench", "torch", "torchvision", "timm", "torchao", "triton", "fvcore", "numpy", "scipy", "mkl",
+    "intel-openmp", "nvidia-ml-py", "nvidia-cublas", "nvidia-cublas-cu12", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13",
+    "transformers", "safetensors", "scikit-learn", "statsmodels", "pandas", "pillow", "psutil", "hydra-core",
+    "omegaconf", "pydantic", "mlflow", "plotly", "zeus", "ray", "cloudpickle",
+)  # fmt: skip
+
+#: Environment variables that change what libraries compute or how fast.
+VARIABLES = re.compile(
+    r"^(OMP|MKL|KMP|GOMP|OPENBLAS|BLIS|VECLIB|NUMEXPR|DNNL|ONEDNN|ATEN|PYTORCH|TORCH|TORCHINDUCTOR|TORCHDYNAMO|CUDA|"
+    r"CUBLAS|CUDNN|MALLOC|TCMALLOC)_\w+$|^(GLIBC_TUNABLES|NVIDIA_TF32_OVERRIDE|LD_PRELOAD|PYTHONHASHSEED|PYTHONMALLOC)$"
+)
+SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY", re.IGNORECASE)
+
+
+def environment(device: str = "cpu", *, private: bool = False, root: Path = ROOT) -> Environment:
+    """Everything about this machine and its software that bears on a number, as plain JSON types.
+
+    Args:
+        device: what the measurements will run on; kept in the record.
+        private: also give host name, user, paths and GPU identifiers under `private` and `gpus[].uuid`.
+        root: where `/proc` and `/sys` are looked for.
+    """
+    unreadable: dict[str, str] = {}
+    gpus, driver, why_no_gpu = read_gpus(private=private)
+    if why_no_gpu:
+        unreadable["gpus"] = why_no_gpu
+    result: Environment = {
+        "device": device,
+        "cpu": _cpu(root, unreadable),
+        "frequency": _frequency(root, unreadable),
+        "memory_bytes": int(psutil.virtual_memory().total),
+        "memory": _memory_policy(root),
+        "limits": cgroup_limits(root),
+        "hypervisor": _hypervisor(root),
+        "container": _container(root),
+        **_software(),
+        "packages": _packages(),
+        "variables": _variables(private),
+        "gpus": gpus,
+        "gpu_driver": driver,
+        "unreadable": unreadable,
+    }
+    if "torch" in sys.modules:
+        result["torch"] = torch_build()
+    if private:
+        result["private"] = _private()
+    return result
+
+
+def machine_key(env: Environment) -> str:
+    """Hash of what makes two numbers comparable: rows with the same key may be ranked together.
+
+    In: the CPU's model and architecture, its cores (physical, logical, usable), the cgroup's CPU limit, the memory to
+    the nearest power of two GiB, every GPU with its memory, power limit and MIG state, the family of operating system
+    and C library, Python's minor version, and torch with its build.
+
+    Out, though `difference` shows them: kernel, driver, microcode, governor, environment variables and other
+    packages, which change in ordinary upkeep; threads and dtype, which belong to the case; and host names, so that
+    two equal machines have one key.
+
+    Read the environment before a process pins itself to a core: usable cores are those of the caller.
+    """
+    cpu, packages = env.get("cpu", {}), env.get("packages", {})
+    torch_version = packages.get("torch")
+    return digest({
+        "cpu": [cpu.get("model"), cpu.get("architecture")],
+        "cores": [cpu.get("physical_cores"), cpu.get("logical_cores"), cpu.get("usable_cores")],
+        "cpu_limit": env.get("limits", {}).get("cpu_cores"),
+        "memory": _memory_class(env),
+        "gpus": _gpu_classes(env),
+        "os": [str(env.get("os", "")).split(" ")[0], str(env.get("libc", "")).split(" ")[0]],
+        "python": ".".join(str(env.get("python", "")).split(".")[:2]),
+        "torch": torch_version,
+    })  # fmt: skip
+
+
+def machine_class(env: Environment) -> str:
+    """The hardware in one readable line, without software: equal text means the same class of machine."""
+    cpu = env.get("cpu", {})
+    cores = f"{cpu.get('physical_cores') or '?'} cores ({cpu.get('logical_cores') or '?'} threads)"
+    limit = env.get("limits", {}).get("cpu_cores")
+    parts = [
+        str(cpu.get("model") or "unknown CPU"),
+        cores + (f", limited to {limit:g}" if limit else ""),
+        _memory_class(env),
+        ", ".join(" ".join(str(part) for part in gpu if part) for gpu in _gpu_classes(env)) or "no GPU",
+    ]
+    return " · ".join(parts)
+
+
+def difference(a: Environment, b: Environment) -> list[tuple[str, str, str]]:
+    """What differs between two environments: (what, in `a`, in `b`) as readable text, in a stable order.
+
+    Lists of words are compared as sets, so that only the words that differ are shown. Reasons and private parts are
+    not compared.
+    """
+    left, right = _flat(a), _flat(b)
+    rows = []
+    for name in sorted(left.keys() | right.keys(), key=_order):
+        one, two = left.get(name), right.get(name)
+        if one == two:
+            continue
+        if _words(one) and _words(two):
+            one, two = _without(one, two), _without(two, one)
+            if not one and not two:
+                continue
+        rows.append((name, _show(one, name in left), _show(two, name in right)))
+    return rows
+
+
+def torch_build() -> dict[str, Any]:
+    """How the torch that this process has imported was built and what it picked; call it after importing torch.
+
+    Raises:
+        RuntimeError: torch is not imported in this process.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        raise RuntimeError("torch is not imported in this process, so nothing can be said about its build")
+    backends = torch.backends
+    return {
+        "version": str(torch.__version__),
+        "git_version": torch.version.git_version,
+        "cuda": torch.version.cuda,
+        "cudnn": backends.cudnn.version() if torch.version.cuda else None,
+        "hip": torch.version.hip,
+        "cpu_capability": backends.cpu.get_cpu_capability(),
+        "mkl": backends.mkl.is_available(),
+        "mkldnn": backends.mkldnn.is_available(),
+        "openmp": backends.openmp.is_available(),
+        "threads": torch.get_num_threads(),
+        "interop_threads": torch.get_num_interop_threads(),
+        "debug": bool(torch.version.debug),
+    }
+
+
+def cgroup_limits(root: Path = ROOT) -> dict[str, Any]:
+    """Cores and bytes that this process's control group allows; `None` where there is no limit.
+
+    The strictest limit on the way from the group to the root counts. Versions 1 and 2 are understood.
+
+    Args:
+        root: where `/proc` and `/sys` are looked for.
+    """
+    groups = _own_groups(root)
+    base = root / "sys/fs/cgroup"
+    if (base / "cgroup.controllers").exists():
+        folders = _up(base, groups.get("", "/"))
+        cores = [_quota(*(_read(folder / "cpu.max") or "max 100000").split()) for folder in folders]
+        memory = [_bytes(_read(folder / "memory.max")) for folder in folders]
+        version: int | None = 2
+    else:
+        cores = [
+            _quota(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
+            for folder in _up(base / "cpu", groups.get("cpu", "/"))
+        ]
+        memory = [
+            _bytes(_read(folder / "memory.limit_in_bytes"))
+            for folder in _up(base / "memory", groups.get("memory", "/"))
+        ]
+        version = 1 if (base / "memory").exists() or (base / "cpu").exists() else None
+    return {"cgroup_version": version, "cpu_cores": _least(cores), "memory_bytes": _least(memory)}
+
+
+def _own_groups(root: Path) -> dict[str, str]:
+    """Controller to path of this process's control groups; version 2 under the empty name."""
+    groups = {}
+    for line in (_read(root / "proc/self/cgroup") or "").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        groups.update(dict.fromkeys(controllers.split(","), path))
+    return groups
+
+
+def _up(base: Path, path: str) -> list[Path]:
+    """The group's folder and all above it up to `base`; only `base` where the path is not visible from here."""
+    folder = base / path.lstrip("/")
+    if ".." in path or not folder.is_dir():
+        return [base]
+    return [folder, *[parent for parent in folder.parents if parent.is_relative_to(base)]]
+
+
+def _quota(quota: str | None, period: str | None = None) -> float | None:
+    """Cores from quota and period in microseconds."""
+    if not quota or not period or quota == "max" or int(quota) <= 0 or int(period) <= 0:
+        return None
+    return round(int(quota) / int(period), 2)
+
+
+def _bytes(text: str | None) -> int | None:
+    return int(text) if text and text.isdigit() and int(text) < UNLIMITED else None
+
+
+def _least(values: list[Any]) -> Any:
+    return min((value for value in values if value is not None), default=None)
+
+
+def _cpu(root: Path, unreadable: dict[str, str]) -> dict[str, Any]:
+    """The processor: what it is, what it can do, how many cores this process may use."""
+    info = _cpuinfo(root)
+    model = info.get("model name") or info.get("Model") or info.get("Hardware") or platform.processor()
+    if not model:
+        unreadable["cpu.model"] = "neither /proc/cpuinfo nor the platform names the processor"
+    flags = (info.get("flags") or info.get("Features") or "").split()
+    return {
+        "model": " ".join(model.split()) if model else None,
+        "vendor": info.get("vendor_id") or info.get("CPU implementer"),
+        "architecture": platform.machine(),
+        "family": info.get("cpu family"),
+        "model_number": info.get("model") or info.get("CPU part"),
+        "stepping": info.get("stepping") or info.get("CPU revision"),
+        "microcode": info.get("microcode"),
+        "physical_cores": psutil.cpu_count(logical=False),
+        "logical_cores": psutil.cpu_count(logical=True),
+        "usable_cores": _usable_cores(),
+        "smt": {"1": True, "0": False}.get(_read(root / "sys/devices/system/cpu/smt/active") or ""),
+        "numa_nodes": len(list((root / "sys/devices/system/node").glob("node[0-9]*"))) or None,
+        "caches": _caches(root, unreadable),
+        "flags": sorted({flag for flag in flags if FLAGS_OF_INTEREST.match(flag)}),
+        "mitigations": _mitigations(root),
+    }
+
+
+def _cpuinfo(root: Path) -> dict[str, str]:
+    """The first processor of `/proc/cpuinfo`."""
+    first = (_read(root / "proc/cpuinfo") or "").split("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _usable_cores() -> int | None:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _caches(root: Path, unreadable: dict[str, str]) -> list[dict[str, Any]]:
+    """The caches that core 0 sees: level, kind, bytes and how many logical cores share one."""
+    caches = []
+    for folder in sorted((root / "sys/devices/system/cpu/cpu0/cache").glob("index[0-9]*")):
+        size = _size(_read(folder / "size"))
+        if size is None:
+            continue
+        level = int(_read(folder / "level") or 0)
+        shared = _count_list(_read(folder / "shared_cpu_list"))
+        caches.append({"level": level, "kind": _read(folder / "type"), "bytes": size, "shared_by": shared})
+    if not caches:
+        unreadable["cpu.caches"] = "the kernel does not describe the caches"
+    return caches
+
+
+def _size(text: str | None) -> int | None:
+    """`48K` and the like in bytes."""
+    match = re.fullmatch(r"(\d+)([KMG]?)", text or "")
+    return int(match[1]) * {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}[match[2]] if match else None
+
+
+def _count_list(text: str | None) -> int | None:
+    """How many numbers a kernel list such as `0-3,8` holds."""
+    if not text:
+        return None
+    ends = [part.split("-") for part in text.split(",")]
+    return sum(int(end[-1]) - int(end[0]) + 1 for end in ends)
+
+
+def _mitigations(root: Path) -> list[str]:
+    """Names of the processor vulnerabilities that the kernel works around at a cost."""
+    folder = root / "sys/devices/system/cpu/vulnerabilities"
+    return sorted(path.name for path in folder.glob("*") if (_read(path) or "").startswith("Mitigation"))
+
+
+def _frequency(root: Path, unreadable: dict[str, str]) -> dict[str, Any]:
+    """Who sets the clock and how far it may go; `turbo` is True, False or unknown."""
+    cpu = root / "sys/devices/system/cpu"
+    policy = cpu / "cpu0/cpufreq"
+    if not policy.is_dir():
+        unreadable["frequency"] = "no cpufreq interface (usual on virtual machines)"
+    no_turbo, boost = _read(cpu / "intel_pstate/no_turbo"), _read(cpu / "cpufreq/boost")
+    turbo = {"0": True, "1": False}.get(no_turbo or "", {"1": True, "0": False}.get(boost or ""))
+    highest = _read(policy / "cpuinfo_max_freq")
+    return {
+        "governor": _read(policy / "scaling_governor"),
+        "driver": _read(policy / "scaling_driver"),
+        "energy_preference": _read(policy / "energy_performance_preference"),
+        "max_mhz": int(highest) / 1000 if highest and highest.isdigit() else None,
+        "turbo": turbo,
+    }
+
+
+def _memory_policy(root: Path) -> dict[str, Any]:
+    """Swap and page policy, which decide what a first touch costs."""
+    chosen = re.search(r"\[(\w+)\]", _read(root / "sys/kernel/mm/transparent_hugepage/enabled") or "")
+    return {
+        "swap_bytes": int(psutil.swap_memory().total),
+        "transparent_hugepages": chosen[1] if chosen else None,
+        "overcommit": _read(root / "proc/sys/vm/overcommit_memory"),
+    }
+
+
+def _hypervisor(root: Path) -> str | None:
+    """The hypervisor's name, `unknown hypervisor` where only its presence shows, `None` on bare metal."""
+    if "hypervisor" not in _cpuinfo(root).get("flags", "").split() and not (root / "sys/hypervisor").exists():
+        return None
+    kind = _read(root / "sys/hypervisor/type")
+    return kind or _lscpu().get("Hypervisor vendor:") or "unknown hypervisor"
+
+
+def _lscpu() -> dict[str, str]:
+    """What `lscpu` says, empty where it is not installed; it can ask the processor, which Python cannot."""
+    command = shutil.which("lscpu")
+    if command is None:
+        return {}
+    try:
+        done = subprocess.run([command, "-J"], capture_output=True, timeout=1, check=True, env={"LC_ALL": "C"})
+        return {row["field"]: row["data"] for row in json.loads(done.stdout)["lscpu"] if row.get("data")}
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError):
+        return {}
+
+
+def _container(root: Path) -> str | None:
+    """The kind of container this runs in, or `None`."""
+    if (root / ".dockerenv").exists():
+        return "docker"
+    if (root / "run/.containerenv").exists():
+        return "podman"
+    return "kubernetes" if "KUBERNETES_SERVICE_HOST" in os.environ else os.environ.get("container")  # noqa: SIM112
+
+
+def _software() -> dict[str, Any]:
+    """Operating system, C library and Python."""
+    try:
+        distribution = platform.freedesktop_os_release().get("PRETTY_NAME")
+    except OSError:
+        distribution = platform.mac_ver()[0] or None
+    release = platform.release()
+    version = ".".join(re.findall(r"\d+", release)[:2])
+    return {
+        "os": f"{platform.system()} {version}".strip(),
+        "kernel": release,
+        "distribution": distribution,
+        "libc": " ".join(platform.libc_ver()).strip() or None,
+        "python": platform.python_version(),
+        "python_implementation": platform.python_implementation(),
+        "python_compiler": platform.python_compiler(),
+    }
+
+
+def _packages() -> dict[str, str]:
+    """Installed versions of the distributions that matter; absent ones are left out."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    if "torch" not in found and (version := _torch_on_path()):
+        found["torch"] = version
+    return found
+
+
+def _torch_on_path() -> str | None:
+    """The version of a torch that lies on the path without package metadata (a source build), not importing it."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.origin:
+        return None
+    match = re.search(r"__version__\s*=\s*['\"]([^'\"]+)", _read(Path(spec.origin).with_name("version.py")) or "")
+    return match[1] if match else "unknown"
+
+
+def _variables(private: bool) -> dict[str, str]:
+    """Variables that change results or speed; of paths only the last part, of devices only how many, unless private."""
+    chosen = {name: value for name, value in os.environ.items() if VARIABLES.match(name) and not SECRET.search(name)}
+    return dict(sorted(chosen.items() if private else ((name, _anonymous(value)) for name, value in chosen.items())))
+
+
+def _anonymous(value: str) -> str:
+    """The value without folders and without GPU identifiers."""
+    without_ids = re.sub(r"\b(GPU|MIG)-[0-9a-fA-F-]{6,}", r"\1", value)
+    return re.sub(r"[^\s:;,=]*[/\\]", "", without_ids)
+
+
+def _private() -> dict[str, Any]:
+    """Who and where: only on request."""
+    import getpass
+
+    return {"host": platform.node(), "user": getpass.getuser(), "executable": sys.executable, "folder": os.getcwd()}
+
+
+def _memory_class(env: Environment) -> str:
+    """The usable memory to the nearest power of two: `about 32 GiB`."""
+    limit = env.get("limits", {}).get("memory_bytes")
+    usable = min(value for value in (env.get("memory_bytes"), limit, UNLIMITED) if value)
+    if usable == UNLIMITED:
+        return "unknown memory"
+    return f"about {2 ** round(math.log2(usable / GIB)):g} GiB"
+
+
+def _gpu_classes(env: Environment) -> list[list[Any]]:
+    """Per GPU what its speed depends on: name, memory class, power limit, MIG devices."""
+    return [
+        [
+            gpu.get("name"),
+            f"{round(gpu['memory_bytes'] / GIB)} GiB" if gpu.get("memory_bytes") else None,
+            f"{round(gpu['power_limit_w'])} W" if gpu.get("power_limit_w") else None,
+            ", ".join(gpu.get("mig_devices") or []) or None,
+        ]
+        for gpu in env.get("gpus", [])
+    ]
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted names; lists of mappings are numbered, other lists stay whole."""
+    if isinstance(value, dict):
+        items = [(f"{name}.{key}" if name else str(key), item) for key, item in value.items()]
+        items = [(key, item) for key, item in items if key.split(".")[-1] not in ("unreadable", "private", "uuid")]
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        items = [(f"{name}[{index}]", item) for index, item in enumerate(value)]
+    else:
+        return {name: value}
+    return {key: leaf for inner, item in items for key, leaf in _flat(item, inner).items()}
+
+
+def _without(words: Any, others: Any) -> list[str]:
+    return sorted(set(words) - set(others))
+
+
+def _words(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _order(name: str) -> tuple[int, str]:
+    """Hardware first, then limits, then software: the likelier cause of a difference stands higher."""
+    first = ("cpu", "gpus", "memory_bytes", "limits", "hypervisor", "container", "frequency", "memory", "gpu_driver",
+             "os", "kernel", "distribution", "libc", "python", "torch", "packages", "variables")  # fmt: skip
+    head = re.split(r"[.\[]", name)[0]
+    return (first.index(head) if head in first else len(first), name)
+
+
+def _show(value: Any, recorded: bool) -> str:
+    if not recorded:
+        return "not recorded"
+    if value is None:
+        return "unknown"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none of these"
+    return str(value)
+
+
+def _read(path: Path) -> str | None:
+    """The file's text without surrounding space; `None` if it cannot be read."""
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return None
