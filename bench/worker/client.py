@@ -1,0 +1,297 @@
+"""The driver's side of the workers: start them, watch them, end them, say what became of each."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.paths import import_roots
+from bench.records import CorruptRecord, read_json, write_json
+
+POLL_S = 0.05
+LOG_LIMIT_BYTES = 4 << 20
+LOG_TAIL_BYTES = 4000
+GRACE_S = 3.0
+
+#: Phases of a worker -> key of the timeout that bounds them.
+TIMEOUT_OF = {"start": "start", "load": "load", "compile": "compile", "warmup": "warmup"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a worker ended: its result, or the status and error that its row will carry."""
+
+    status: str
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+    seconds: float
+    max_resident_bytes: int | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a result."""
+        return self.status == "ok"
+
+
+class ServerLost(Exception):
+    """The process that forks the workers is gone."""
+
+
+class Workers:
+    """Runs jobs in fresh processes, one at a time; a context manager that leaves no process behind."""
+
+    def __init__(self, timeouts: dict[str, float], *, environment: dict[str, str] | None = None):
+        self.timeouts = timeouts
+        self.environment = environment or {}
+        self.ready: dict[str, Any] = {}
+        self._server: subprocess.Popen[bytes] | None = None
+        self._buffer = b""
+        self._scratch = tempfile.TemporaryDirectory(prefix="bench-")
+        self._count = 0
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the server and whatever it runs."""
+        self._stop_server()
+        self._scratch.cleanup()
+
+    def run(
+        self,
+        kind: str,
+        spec: dict[str, Any],
+        *,
+        log: Path,
+        memory_limit_bytes: int | None = None,
+        on_tick: Callable[[str], None] | None = None,
+    ) -> Outcome:
+        """Run one job to its end, however it ends; never raises for what the job does.
+
+        Args:
+            kind: one of `bench.worker.child.JOBS`.
+            spec: plain JSON types for the job.
+            log: file that gets everything the worker prints.
+            memory_limit_bytes: data size above which the worker's allocations fail.
+            on_tick: called with the current phase about twenty times a second.
+        """
+        self._count += 1
+        folder = Path(self._scratch.name) / f"{self._count:06d}"
+        folder.mkdir(parents=True)
+        files = {"phase_file": str(folder / "phase"), "outcome_file": str(folder / "outcome.json")}
+        write_json(folder / "spec.json", {**spec, **files, "kind": kind, "memory_limit_bytes": memory_limit_bytes})
+        start, kills_before = time.monotonic(), _oom_kills()
+        try:
+            pid = self._fork(folder / "spec.json", log)
+            ended, timed_out = self._watch(pid, folder / "phase", log, on_tick)
+        except ServerLost as error:
+            self._stop_server()
+            return Outcome("crashed", None, _error("start", "ServerLost", str(error), log), time.monotonic() - start)
+        seconds = time.monotonic() - start
+        return self._outcome(folder, ended, timed_out, seconds, log, killed_by_kernel=_oom_kills() > kills_before)
+
+    # -- the server ---------------------------------------------------------------------------------------------
+
+    def _start_server(self) -> None:
+        inherited = {**os.environ, **self.environment}
+        paths = [*import_roots(), *filter(None, inherited.get("PYTHONPATH", "").split(os.pathsep))]
+        inherited["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(Path(__file__).parents[2]), *paths]))
+        command = [sys.executable, "-m", "bench.worker.server"]
+        self._server = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=inherited, start_new_session=True
+        )
+        self._buffer = b""
+        self.ready = self._receive(self.timeouts["start"], "ready")["ready"]
+
+    def _stop_server(self) -> None:
+        server, self._server = self._server, None
+        if server is None:
+            return
+        for stream in (server.stdin, server.stdout):
+            with contextlib.suppress(OSError):
+                stream.close()  # type: ignore[union-attr]
+        with contextlib.suppress(ProcessLookupError):
+            server.kill()  # its workers go with it: see isolation.die_with_parent
+        server.wait()
+
+    def _fork(self, spec: Path, log: Path) -> int:
+        if self._server is None or self._server.poll() is not None:
+            self._stop_server()
+            self._start_server()
+        assert self._server is not None and self._server.stdin is not None
+        request = json.dumps({"spec": str(spec), "log": str(Path(log).resolve())}) + "\n"
+        try:
+            self._server.stdin.write(request.encode())
+            self._server.stdin.flush()
+        except OSError as error:
+            raise ServerLost(f"the worker server does not take requests: {error}") from error
+        return int(self._receive(self.timeouts["start"], "pid")["pid"])
+
+    def _receive(self, timeout: float, expected: str) -> dict[str, Any]:
+        """The server's next message, which must have the key `expected`."""
+        deadline = time.monotonic() + timeout
+        while True:
+            message = self._poll(max(0.0, deadline - time.monotonic()))
+            if message is not None:
+                if expected not in message:
+                    raise ServerLost(f"the worker server said {message} instead of {expected}")
+                return message
+            if time.monotonic() >= deadline:
+                raise ServerLost(f"the worker server did not answer in {timeout:g} s")
+
+    def _poll(self, timeout: float) -> dict[str, Any] | None:
+        """A message if one arrives within the timeout."""
+        assert self._server is not None and self._server.stdout is not None
+        if b"\n" not in self._buffer:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._server.stdout, selectors.EVENT_READ)
+                if not selector.select(timeout):
+                    return None
+            data = os.read(self._server.stdout.fileno(), 65536)
+            if not data:
+                raise ServerLost("the worker server has ended")
+            self._buffer += data
+            if b"\n" not in self._buffer:
+                return None
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        try:
+            message: dict[str, Any] = json.loads(line)
+        except ValueError as error:
+            raise ServerLost(f"the worker server wrote {line[:80]!r}") from error
+        return message
+
+    # -- one worker ---------------------------------------------------------------------------------------------
+
+    def _watch(
+        self, pid: int, phase_file: Path, log: Path, on_tick: Callable[[str], None] | None
+    ) -> tuple[dict[str, Any], str | None]:
+        """The server's closing message about the worker, and the phase in which it ran out of time, if it did."""
+        phase, since, timed_out = "start", time.monotonic(), None
+        stamp: tuple[Any, ...] | None = None
+        try:
+            while True:
+                message = self._poll(POLL_S)
+                if message is not None:
+                    return message, timed_out
+                _cut(log)
+                current = _phase(phase_file)
+                if current is not None and (current["phase"], current["case"]) != stamp:
+                    stamp = (current["phase"], current["case"])
+                    phase, since = current["phase"], time.monotonic()
+                if on_tick:
+                    on_tick(phase)
+                limit = self.timeouts[TIMEOUT_OF.get(phase, "measure")]
+                if timed_out is None and time.monotonic() - since > limit:
+                    timed_out = phase
+                    _kill(pid, signal.SIGTERM)
+                    since = time.monotonic()
+                elif timed_out is not None and time.monotonic() - since > GRACE_S:
+                    _kill(pid, signal.SIGKILL)
+        except BaseException:
+            _kill(pid, signal.SIGKILL)
+            self._stop_server()
+            raise
+
+    def _outcome(
+        self, folder: Path, ended: dict[str, Any], timed_out: str | None, seconds: float, log: Path, *,
+        killed_by_kernel: bool,
+    ) -> Outcome:  # fmt: skip
+        phase = (_phase(folder / "phase") or {}).get("phase", "start")
+        resident = ended.get("max_resident_bytes")
+        if timed_out is not None:
+            limit = self.timeouts[TIMEOUT_OF.get(timed_out, "measure")]
+            error = _error(timed_out, "Timeout", f"the phase {timed_out} took longer than {limit:g} s", log)
+            return Outcome("timeout", None, {**error, "case": _case(folder)}, seconds, resident)
+        outcome_file = folder / "outcome.json"
+        if outcome_file.exists():
+            try:
+                told = read_json(outcome_file)
+            except CorruptRecord as error:
+                told = {"status": "crashed", "error": {"phase": phase, "type": "CorruptOutcome", "message": str(error)}}
+            if told["status"] == "ok":
+                return Outcome("ok", told["result"], None, seconds, resident)
+            return Outcome(told["status"], None, {**told["error"], "log_tail": log_tail(log)}, seconds, resident)
+        status, what = _how_it_ended(ended["ended"], killed_by_kernel)
+        return Outcome(status, None, {**_error(phase, *what, log), "case": _case(folder)}, seconds, resident)
+
+
+def _how_it_ended(wait_status: int, killed_by_kernel: bool) -> tuple[str, tuple[str, str]]:
+    code = os.waitstatus_to_exitcode(wait_status)
+    if code == -signal.SIGKILL and killed_by_kernel:
+        return "oom", ("OutOfMemory", "the kernel killed the process because memory ran out")
+    if code < 0:
+        name = signal.Signals(-code).name
+        return "crashed", (name, f"the process was ended by {name}")
+    return "crashed", ("NoResult", f"the process exited with {code} and left no result")
+
+
+def _error(phase: str, kind: str, message: str, log: Path) -> dict[str, Any]:
+    return {"phase": phase, "case": None, "type": kind, "message": message, "log_tail": log_tail(log)}
+
+
+def _phase(file: Path) -> dict[str, Any] | None:
+    try:
+        value: dict[str, Any] = json.loads(file.read_text())
+        return value
+    except (OSError, ValueError):
+        return None
+
+
+def _case(folder: Path) -> str | None:
+    return (_phase(folder / "phase") or {}).get("case")
+
+
+def _kill(pid: int, number: int) -> None:
+    for target in (lambda: os.killpg(pid, number), lambda: os.kill(pid, number)):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            target()
+
+
+def _oom_kills() -> int:
+    """How many processes the kernel has killed for want of memory since boot."""
+    try:
+        text = Path("/proc/vmstat").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
+
+
+def _cut(log: Path) -> None:
+    """Keep the end of a log that grows too long."""
+    with contextlib.suppress(OSError):
+        if log.stat().st_size > LOG_LIMIT_BYTES:
+            tail = log_tail(log)
+            os.truncate(log, 0)
+            with log.open("a") as file:
+                file.write(f"[log cut at {LOG_LIMIT_BYTES} bytes]\n{tail}\n")
+
+
+def log_tail(log: Path) -> str:
+    """The last few thousand bytes of a worker's output."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
+            return file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def memory_limit(share: float) -> int:
+    """Bytes that one worker may allocate: a share of what is free now."""
+    return int(psutil.virtual_memory().available * share)

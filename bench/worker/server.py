@@ -1,0 +1,84 @@
+"""A process with torch imported and nothing else done, from which every worker is forked.
+
+Importing torch takes one to two seconds; a fork of a process that has it takes a few milliseconds. The server touches
+neither CUDA nor threads, so that a fork is as good as a fresh start (docs/protocol.md has the measurement).
+
+Protocol: one JSON object a line. In: `{"spec": path, "log": path}`. Out: first `{"ready": {...}}`, then per job
+`{"pid": n}` and, when it has ended, `{"ended": wait status, "user_s", "system_s", "max_resident_bytes"}`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.paths import extend_import_path
+from bench.worker import isolation
+
+
+def _say(message: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def _preload() -> dict[str, Any]:
+    """Import what every worker needs; what it cost and whether it started threads."""
+    start = time.perf_counter()
+    import torch
+
+    import bench.worker.child  # noqa: F401
+
+    threads = len(list(Path("/proc/self/task").iterdir())) if Path("/proc/self/task").is_dir() else None
+    return {"import_s": time.perf_counter() - start, "threads": threads, "torch": torch.__version__}
+
+
+def _become_worker(request: dict[str, Any]) -> None:
+    """In the fork: run the job and leave without returning to the server's loop."""
+    code = 1
+    try:
+        os.setsid()
+        isolation.die_with_parent()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        isolation.volunteer_for_oom()
+        isolation.redirect_output(Path(request["log"]))
+        gc.enable()
+        from bench.worker import child
+
+        code = child.run(Path(request["spec"]))
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def serve() -> None:
+    """Fork one worker per request until standard input ends."""
+    isolation.die_with_parent()
+    isolation.adopt_orphans()
+    extend_import_path()
+    _say({"ready": _preload()})
+    gc.collect()
+    gc.freeze()  # collections in a fork would otherwise copy every page that the server shares with it
+    gc.disable()
+    for line in sys.stdin:
+        request = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            _become_worker(request)
+        _say({"pid": pid})
+        _, status, usage = os.wait4(pid, 0)
+        isolation.end_children()
+        resident = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        _say({"ended": status, "user_s": usage.ru_utime, "system_s": usage.ru_stime, "max_resident_bytes": resident})
+
+
+if __name__ == "__main__":
+    serve()

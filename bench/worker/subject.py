@@ -1,0 +1,240 @@
+"""A built model with its example inputs, ready to run: the same construction in every process."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench.case import BASELINE_METHOD, Case, parse_settings
+from bench.errors import UsageError
+from bench.signatures import split_path
+
+DTYPES = {
+    "fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64,
+}  # fmt: skip
+DEFAULT_RESOLUTION = 224
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What it takes to build the subject of a case: dotted paths with all settings, and where to find files.
+
+    `pickle` names a file with a module and inputs that were handed over as objects; then nothing else is needed.
+    """
+
+    case: Case
+    model_path: str = ""
+    model_settings: dict[str, Any] = field(default_factory=dict)
+    method_path: str | None = None
+    method_settings: dict[str, Any] = field(default_factory=dict)
+    task_path: str | None = None
+    task_settings: dict[str, Any] = field(default_factory=dict)
+    checkpoint: str | None = None
+    cache: str = "cache"
+    pickle: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON types; settings travel as text so that tuples stay tuples."""
+        from bench.case import settings_text
+
+        plain = {k: v for k, v in self.__dict__.items() if not k.endswith("_settings") and k != "case"}
+        texts = {k: settings_text(v) for k, v in self.__dict__.items() if k.endswith("_settings")}
+        return {**plain, **texts, "case": self.case.as_dict()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Recipe:
+        """What `as_dict` wrote."""
+        settings = {k: parse_settings(v) for k, v in data.items() if k.endswith("_settings")}
+        return cls(**{**data, **settings, "case": Case.from_dict(data["case"])})
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A module in evaluation mode and one forward's inputs, on their device and in their dtype."""
+
+    case: Case
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    weights: dict[str, Any]
+    task: Any = None
+    eager: nn.Module | None = None
+
+    def step(self) -> Callable[[], Any]:
+        """One forward as a call without arguments."""
+        module, args, kwargs = self.module, self.args, self.kwargs
+        return lambda: module(*args, **kwargs)
+
+    @property
+    def counted(self) -> nn.Module:
+        """The eager module: what is counted is the graph before compilation."""
+        return self.eager if self.eager is not None else self.module
+
+
+def find(path: str) -> Callable[..., Any]:
+    """The callable behind `package.module:name`.
+
+    Raises:
+        UsageError: the module cannot be imported or has no such name.
+    """
+    module_name, name = split_path(path)
+    try:
+        value: Any = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UsageError(f'"{path}": the module cannot be imported: {error}') from error
+    for part in name.split("."):
+        if not hasattr(value, part):
+            raise UsageError(f'"{path}": the module has no "{name}"')
+        value = getattr(value, part)
+    if not callable(value):
+        raise UsageError(f'"{path}" is not callable')
+    return value
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(seed)
+
+
+def _accepted(function: Callable[..., Any], offered: dict[str, Any]) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters
+    return {name: value for name, value in offered.items() if name in parameters and value is not None}
+
+
+def build_model(recipe: Recipe) -> tuple[nn.Module, tuple[Any, ...] | None]:
+    """The model before any method, seeded, and its inputs if the builder gives some."""
+    case = recipe.case
+    builder = find(recipe.model_path)
+    seed_everything(case.seed)
+    offered = {"resolution": case.resolution, "batch": case.batch, "seed": case.seed}
+    built = builder(**{**_accepted(builder, offered), **recipe.model_settings})
+    module, inputs = built if isinstance(built, tuple) else (built, None)
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"{recipe.model_path} gave a {type(module).__name__}, not a torch.nn.Module")
+    if inputs is not None and not isinstance(inputs, tuple):
+        inputs = (inputs,)
+    return module.eval(), inputs
+
+
+def resolution_of(module: nn.Module, case: Case) -> int:
+    """Pixels of the example image: the case's, else what the module says of itself, else 224."""
+    own = getattr(module, "resolution", None)
+    return case.resolution or (own if isinstance(own, int) else DEFAULT_RESOLUTION)
+
+
+def example_inputs(module: nn.Module, case: Case) -> tuple[Any, ...]:
+    """Seeded example inputs of a module: its own `example_inputs(batch)`, else a batch of images."""
+    generator = torch.Generator().manual_seed(case.seed)
+    if hasattr(module, "example_inputs"):
+        seed_everything(case.seed)
+        inputs = module.example_inputs(case.batch)
+        return inputs if isinstance(inputs, tuple) else (inputs,)
+    pixels = resolution_of(module, case)
+    return (torch.randn(case.batch, 3, pixels, pixels, generator=generator),)
+
+
+def make_task(recipe: Recipe) -> Any:
+    """The task object of a recipe, or None for a case without one."""
+    if recipe.task_path is None or recipe.case.task == "none":
+        return None
+    return find(recipe.task_path)(cache=Path(recipe.cache), seed=recipe.case.seed, **recipe.task_settings)
+
+
+def _load_weights(module: nn.Module, recipe: Recipe, task: Any) -> dict[str, Any]:
+    """Put weights into the module; where they come from."""
+    if task is not None:
+        return {"kind": "trained", **task.load(module, recipe.case.model)}
+    if recipe.checkpoint is not None:
+        from bench.worker.checkpoint import load_checkpoint
+
+        load_checkpoint(module, Path(recipe.checkpoint), recipe.model_path)
+        return {"kind": "checkpoint", "sha256": recipe.case.checkpoint}
+    return {"kind": "random", "seed": recipe.case.seed}
+
+
+def _on_device(value: Any, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format) -> Any:
+    if isinstance(value, torch.Tensor):
+        moved = value.to(device, dtype) if value.is_floating_point() else value.to(device)
+        return moved.contiguous(memory_format=memory_format) if moved.dim() == 4 else moved
+    if isinstance(value, dict):
+        return {k: _on_device(v, device, dtype, memory_format) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_on_device(v, device, dtype, memory_format) for v in value)
+    return value
+
+
+def _from_pickle(recipe: Recipe) -> Subject:
+    import cloudpickle
+
+    with open(str(recipe.pickle), "rb") as file:  # our own file: the caller handed these objects over in this run
+        module, args, kwargs = cloudpickle.load(file)
+    device = torch.device(recipe.case.device)
+    module = module.eval().to(device)
+    move = [_on_device(value, device, DTYPES[recipe.case.dtype], torch.contiguous_format) for value in (args, kwargs)]
+    return Subject(recipe.case, module, tuple(move[0]), move[1], {"kind": "given"})
+
+
+def build(recipe: Recipe) -> Subject:
+    """The subject of a recipe: model, weights, method, dtype, device, inputs, in that order.
+
+    Raises:
+        UsageError: something in the recipe does not fit, with the remedy.
+    """
+    if recipe.pickle is not None:
+        return _from_pickle(recipe)
+    case = recipe.case
+    module, inputs = build_model(recipe)
+    task = make_task(recipe)
+    weights = _load_weights(module, recipe, task)
+    if inputs is None:
+        inputs = _task_inputs(task, case) if task is not None else example_inputs(module, case)
+    if case.method != BASELINE_METHOD:
+        assert recipe.method_path is not None
+        seed_everything(case.seed)
+        module = find(recipe.method_path)(module, **recipe.method_settings)
+    device, dtype = torch.device(case.device), DTYPES[case.dtype]
+    layout = torch.channels_last if case.memory_format == "channels_last" else torch.contiguous_format
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = case.dtype == "tf32"
+    module = module.eval().to(device=device, memory_format=layout)
+    module = module.to(dtype) if dtype != torch.float32 else module
+    args = _on_device(tuple(inputs), device, dtype, layout)
+    compiled = torch.compile(module, mode=case.compile) if case.compile != "off" else None
+    return Subject(case, compiled or module, args, {}, weights, task, module if compiled else None)  # type: ignore[arg-type]
+
+
+def _task_inputs(task: Any, case: Case) -> tuple[Any, ...]:
+    """The task's first batch: cost and quality come from the same images."""
+    batches: Iterator[Any] = iter(task.batches(case.batch))
+    images, _ = next(batches)
+    if len(images) < case.batch:
+        raise UsageError(f"batch={case.batch} clashes with task={case.task}, which has only {len(images)} samples")
+    return (images,)
+
+
+def synchronise(device: str) -> Callable[[], None]:
+    """What makes all work on the device finish; nothing on a CPU."""
+    if device == "cpu":
+        return lambda: None
+    return lambda: torch.cuda.synchronize(device)
+
+
+def timed_build(recipe: Recipe) -> tuple[Subject, float]:
+    """The subject and the milliseconds it took to build."""
+    start = time.perf_counter_ns()
+    subject = build(recipe)
+    synchronise(recipe.case.device)()
+    return subject, (time.perf_counter_ns() - start) / 1e6
