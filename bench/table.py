@@ -1,0 +1,218 @@
+"""One tidy pandas table of everything that was measured: one row per reading, from any number of results folders.
+
+The columns are `bench.reading.COLUMNS` in that order, followed by `CONDITIONS`: the case fields and the session that
+decide whether two rows may be compared. Missing values are missing (`pandas.isna`), never a number; the reason stands in
+`method_note` or `error`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.metrics import METRICS
+from bench.reading import COLUMNS, PROVENANCES
+from bench.records import CorruptRecord, Record, Store, check, read_json
+
+#: Further columns, after `COLUMNS`: what else must be equal before two rows may stand side by side.
+CONDITIONS: tuple[str, ...] = (
+    "model_settings", "threads", "compile", "cuda_graphs", "memory_format", "checkpoint", "seed", "session",
+)  # fmt: skip
+
+_FROM_CASE = (
+    "suite", "model", "method", "setting", "device", "dtype", "batch", "resolution", "task",
+    "model_settings", "threads", "compile", "cuda_graphs", "memory_format", "checkpoint", "seed",
+)  # fmt: skip
+_FROM_READING = ("metric", "value", "unit", "ci_low", "ci_high", "n", "statistic", "provenance", "method_note")
+_FLOATS = ("value", "ci_low", "ci_high")
+_INTEGERS = ("n", "batch", "resolution", "threads", "seed")
+_BOOLEANS = ("cuda_graphs",)
+
+
+@dataclass
+class Loaded:
+    """Records that were read, each once, and what could not be read."""
+
+    records: list[Record] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def load(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
+    """The tidy table of one or several results folders, as a union; `df.attrs["problems"]` lists unreadable records.
+
+    Args:
+        paths: results folders, folders of record files, or single record files.
+    """
+    loaded = read_records(paths)
+    frame = from_records(loaded.records)
+    frame.attrs["problems"] = loaded.problems + frame.attrs["problems"]
+    return frame
+
+
+def read_records(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Loaded:
+    """Every readable record of the folders once: the same content twice is one, a superseded record is left out."""
+    loaded = Loaded()
+    seen: dict[str, Record] = {}
+    for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
+        for record in _records_at(Path(path), loaded.problems):
+            seen.setdefault(record["content_hash"], record)
+    loaded.records = without_superseded(seen.values())
+    return loaded
+
+
+def without_superseded(records: Iterable[Record]) -> list[Record]:
+    """The records that no other of them replaces (`supersedes` names a content hash)."""
+    kept = list(records)
+    replaced = {record.get("supersedes") for record in kept} - {None}
+    return [record for record in kept if record.get("content_hash") not in replaced]
+
+
+def from_records(records: Iterable[Record]) -> pd.DataFrame:
+    """The tidy table of records, one row per reading; a failed case without readings still has a row with its reason."""
+    problems: list[str] = []
+    heads: list[dict[str, Any]] = []
+    counts: list[int] = []
+    columns: dict[str, list[Any]] = {name: [] for name in _FROM_READING}
+    for record in records:
+        try:
+            head, readings = _head(record), _readings(record, problems)
+            rows = [tuple(item.get(name) for name in _FROM_READING) for item in readings]
+        except (KeyError, TypeError, AttributeError) as error:
+            problems.append(f"record {_name(record)}: left out, a part is missing or malformed ({error!r})")
+            continue
+        heads.append(head)
+        counts.append(len(rows))
+        for name, values in zip(_FROM_READING, zip(*rows, strict=True), strict=True):
+            columns[name].extend(values)
+    frame = _assemble(heads, counts, columns)
+    frame.attrs["problems"] = problems
+    return frame
+
+
+def newest(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the latest record of every case on every machine: for pages that show a case once."""
+    if frame.empty:
+        return frame
+    latest = frame.groupby(["case_key", "machine_key"])["started_at"].transform("max")
+    return frame[frame["started_at"] == latest]
+
+
+def metric(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The rows of one metric that have a value."""
+    return frame[(frame["metric"] == name) & frame["value"].notna()]
+
+
+def promised(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per non-baseline case that has MACs: what the operations promise and what the machine gives.
+
+    Columns beside those that name the case: `macs`, `baseline_macs`, `mac_ratio` (baseline over case, the promised
+    speed-up), `speedup`, `speedup_low`, `speedup_high`, `realised_gain`, `realised_gain_low`, `realised_gain_high` (the
+    measured speed-up divided by the MAC ratio; the ratio is counted, so the interval is the speed-up's scaled) and
+    `reason`, which says why a derived value is missing.
+    """
+    names = [name for name in (*COLUMNS, *CONDITIONS) if name not in {*_FROM_READING, "error"}]
+    counted = metric(frame, "macs")
+    of_baseline = counted[counted["method"] == "none"].drop_duplicates("case_key").set_index("case_key")["value"]
+    rows = counted.loc[counted["method"] != "none", [*names, "value"]].rename(columns={"value": "macs"})
+    rows["baseline_macs"] = rows["baseline_key"].map(of_baseline).astype(float)
+    rows["mac_ratio"] = (rows["baseline_macs"] / rows["macs"]).where(rows["macs"] > 0)
+    keys = ["case_key", "machine_key", "session", "started_at"]
+    speed = metric(frame, "speedup")[[*keys, "value", "ci_low", "ci_high"]]
+    speed = speed.rename(columns={"value": "speedup", "ci_low": "speedup_low", "ci_high": "speedup_high"})
+    rows = rows.merge(speed.drop_duplicates(keys), on=keys, how="left")
+    for end in ("", "_low", "_high"):
+        rows[f"realised_gain{end}"] = rows[f"speedup{end}"] / rows["mac_ratio"]
+    rows["reason"] = np.select(
+        [rows["baseline_macs"].isna(), rows["speedup"].isna()],
+        ["the baseline's MACs are not in the table", "no speed-up was measured"],
+        default="",
+    )
+    return rows.reset_index(drop=True)
+
+
+def _records_at(path: Path, problems: list[str]) -> Iterable[Record]:
+    """The readable records of a results folder, a folder of records or one file."""
+    if path.is_file():
+        try:
+            return [check(read_json(path), str(path))]
+        except CorruptRecord as error:
+            problems.append(str(error))
+            return []
+    if (path / "records").is_dir():
+        return Store(path).iterate(problems)
+    if path.is_dir() and any(path.glob("*.json")):
+        store = Store(path)
+        store.records = path
+        return store.iterate(problems)
+    problems.append(f"{path}: no records here; give a results folder (it has a folder named records)")
+    return []
+
+
+def _head(record: Record) -> dict[str, Any]:
+    """The columns that all readings of a record share."""
+    case, error = record["case"], record.get("error")
+    head = {name: case.get(name) for name in _FROM_CASE}
+    code = record.get("code") or {}
+    head |= {
+        "case_key": record["case_key"], "baseline_key": record["baseline_key"], "machine_key": record["machine_key"],
+        "status": record["status"], "error": error_text(error), "protocol": (record.get("protocol") or {}).get("hash"),
+        "code_version": code.get("version"), "started_at": record["started_at"],
+        "session": (record.get("timing") or {}).get("session"),
+    }  # fmt: skip
+    return head
+
+
+def error_text(error: dict[str, Any] | None) -> str | None:
+    """The error of a record in one line: phase, type and message."""
+    if not error:
+        return None
+    parts = [error.get("phase"), error.get("type"), error.get("message")]
+    return ": ".join(str(part) for part in parts if part) or None
+
+
+def _readings(record: Record, problems: list[str]) -> list[dict[str, Any]]:
+    """The record's readings with a known metric and provenance, or the one row that says that there are none."""
+    kept = []
+    for item in record["readings"]:
+        if item["metric"] in METRICS and item["provenance"] in PROVENANCES:
+            kept.append(item)
+        else:
+            name = f"{item['metric']!r} ({item['provenance']!r})"
+            problems.append(f"record {_name(record)}: reading {name} is not of a known metric and provenance, left out")
+    if kept:
+        return kept
+    note = f"the case ended as {record['status']}: {error_text(record.get('error')) or 'no readings were taken'}"
+    return [{"metric": "latency_ms", "unit": METRICS["latency_ms"].unit, "provenance": "unavailable",
+             "statistic": "", "method_note": note}]  # fmt: skip
+
+
+def _name(record: Any) -> str:
+    return str(record.get("record_key") or record.get("case_key")) if isinstance(record, dict) else repr(record)[:40]
+
+
+def _assemble(heads: list[dict[str, Any]], counts: list[int], columns: dict[str, list[Any]]) -> pd.DataFrame:
+    """The table: the shared columns are made once per record and repeated, which keeps 10 000 records fast."""
+    repeat = np.repeat(np.arange(len(heads)), counts)
+    series: dict[str, Any] = {}
+    for name in (*COLUMNS, *CONDITIONS):
+        if name in columns:
+            series[name] = _typed(name, columns[name])
+        else:
+            series[name] = _typed(name, [head[name] for head in heads]).take(repeat).reset_index(drop=True)
+    return pd.DataFrame(series)
+
+
+def _typed(name: str, values: list[Any]) -> pd.Series:
+    if name in _FLOATS:
+        return pd.Series([np.nan if value is None else value for value in values], dtype="float64", name=name)
+    if name in _INTEGERS:
+        return pd.Series([pd.NA if value is None else value for value in values], dtype="Int64", name=name)
+    if name in _BOOLEANS:
+        return pd.Series([pd.NA if value is None else value for value in values], dtype="boolean", name=name)
+    return pd.Series(values, dtype="str", name=name)
