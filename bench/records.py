@@ -139,19 +139,41 @@ class Store:
         self.machines = self.root / "machines"
         self.journal = self.root / "journal.jsonl"
 
-    def record_path(self, case_key: str, machine_key: str) -> Path:
-        """Where the record of a case on a machine is."""
-        return self.records / f"{case_key}.{machine_key}.json"
+    def record_path(self, case_key: str, machine_key: str, attempt: int = 1) -> Path:
+        """Where an attempt at a case on a machine is."""
+        suffix = "" if attempt == 1 else f".{attempt}"
+        return self.records / f"{case_key}.{machine_key}{suffix}.json"
 
-    def write(self, record: Record) -> Path:
-        """Seal and write a record once.
+    def _attempts(self, case_key: str, machine_key: str) -> int:
+        attempt = 0
+        while self.record_path(case_key, machine_key, attempt + 1).exists():
+            attempt += 1
+        return attempt
+
+    def latest(self, case_key: str, machine_key: str) -> Record | None:
+        """The newest record of a case on a machine, or None.
 
         Raises:
-            FileExistsError: there is a record of this case and machine already.
+            CorruptRecord: it is there but cannot be trusted.
         """
-        path = self.record_path(record["case_key"], record["machine_key"])
-        if path.exists():
-            raise FileExistsError(f"{path} exists; records are written once")
+        attempts = self._attempts(case_key, machine_key)
+        return self.read(self.record_path(case_key, machine_key, attempts)) if attempts else None
+
+    def write(self, record: Record) -> Path:
+        """Seal and write a record once; one that `supersedes` another gets a file of its own beside it.
+
+        Raises:
+            FileExistsError: there is a record of this case and machine that this one does not supersede.
+        """
+        case_key, machine_key = record["case_key"], record["machine_key"]
+        attempts = self._attempts(case_key, machine_key)
+        if attempts:
+            before = self.read(self.record_path(case_key, machine_key, attempts))
+            if record.get("supersedes") != before["content_hash"]:
+                raise FileExistsError(
+                    f"{self.record_path(case_key, machine_key, attempts)} exists; records are written once"
+                )
+        path = self.record_path(case_key, machine_key, attempts + 1)
         write_json(path, seal(record))
         return path
 
@@ -160,11 +182,18 @@ class Store:
         return check(read_json(path), str(path))
 
     def iterate(self, problems: list[str] | None = None) -> Iterator[Record]:
-        """Every readable record, in a stable order; what could not be read is appended to `problems`."""
+        """Every readable record that no other supersedes, in a stable order.
+
+        Args:
+            problems: gets a line for each file that could not be read; without it the first one raises.
+        """
+        found = []
         for path in sorted(self.records.glob("*.json")):
             try:
-                yield self.read(path)
+                found.append(self.read(path))
             except CorruptRecord as error:
                 if problems is None:
                     raise
                 problems.append(str(error))
+        superseded = {record["supersedes"] for record in found if record.get("supersedes")}
+        yield from (record for record in found if record["content_hash"] not in superseded)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from bench.recipe import Recipe
 from bench.worker.child import Phase
-from bench.worker.subject import Recipe, build_model, make_task
+from bench.worker.subject import build_model, make_task
 
 
 def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:

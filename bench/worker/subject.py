@@ -8,54 +8,22 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from bench.case import BASELINE_METHOD, Case, parse_settings
+from bench.case import BASELINE_METHOD, Case
 from bench.errors import UsageError
+from bench.recipe import Recipe
 from bench.signatures import split_path
 
 DTYPES = {
     "fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64,
 }  # fmt: skip
 DEFAULT_RESOLUTION = 224
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What it takes to build the subject of a case: dotted paths with all settings, and where to find files.
-
-    `pickle` names a file with a module and inputs that were handed over as objects; then nothing else is needed.
-    """
-
-    case: Case
-    model_path: str = ""
-    model_settings: dict[str, Any] = field(default_factory=dict)
-    method_path: str | None = None
-    method_settings: dict[str, Any] = field(default_factory=dict)
-    task_path: str | None = None
-    task_settings: dict[str, Any] = field(default_factory=dict)
-    checkpoint: str | None = None
-    cache: str = "cache"
-    pickle: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON types; settings travel as text so that tuples stay tuples."""
-        from bench.case import settings_text
-
-        plain = {k: v for k, v in self.__dict__.items() if not k.endswith("_settings") and k != "case"}
-        texts = {k: settings_text(v) for k, v in self.__dict__.items() if k.endswith("_settings")}
-        return {**plain, **texts, "case": self.case.as_dict()}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Recipe:
-        """What `as_dict` wrote."""
-        settings = {k: parse_settings(v) for k, v in data.items() if k.endswith("_settings")}
-        return cls(**{**data, **settings, "case": Case.from_dict(data["case"])})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,60 @@
+"""What a worker is told about a case: dotted paths with all settings and where to find files; torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.case import Case, parse_settings, settings_text
+from bench.config import Config
+from bench.plan import Plan
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What it takes to build the subject of a case: dotted paths with all settings, and where to find files.
+
+    `pickle` names a file with a module and inputs that were handed over as objects; then nothing else is needed.
+    """
+
+    case: Case
+    model_path: str = ""
+    model_settings: dict[str, Any] = field(default_factory=dict)
+    method_path: str | None = None
+    method_settings: dict[str, Any] = field(default_factory=dict)
+    task_path: str | None = None
+    task_settings: dict[str, Any] = field(default_factory=dict)
+    checkpoint: str | None = None
+    cache: str = "cache"
+    pickle: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON types; settings travel as text so that tuples stay tuples."""
+        plain = {k: v for k, v in self.__dict__.items() if not k.endswith("_settings") and k != "case"}
+        texts = {k: settings_text(v) for k, v in self.__dict__.items() if k.endswith("_settings")}
+        return {**plain, **texts, "case": self.case.as_dict()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Recipe:
+        """What `as_dict` wrote."""
+        settings = {k: parse_settings(v) for k, v in data.items() if k.endswith("_settings")}
+        return cls(**{**data, **settings, "case": Case.from_dict(data["case"])})
+
+
+def recipe_for(case: Case, plan: Plan, config: Config) -> Recipe:
+    """The recipe of a planned case: catalogue presets and the case's own settings merged."""
+    model = plan.models[case.model]
+    method = plan.methods.get(case.method)
+    task = plan.task if case.task != "none" else None
+    options = {"root": config.data.root} if config.data.root else {}
+    return Recipe(
+        case=case,
+        model_path=model.path,
+        model_settings={**model.settings, **parse_settings(case.model_settings)},
+        method_path=method.path if method else None,
+        method_settings={**method.settings, **parse_settings(case.setting)} if method else {},
+        task_path=task.path if task else None,
+        task_settings={**task.settings, **options} if task else {},
+        checkpoint=config.checkpoint,
+        cache=config.paths.cache,
+    )

@@ -1,0 +1,151 @@
+"""When a group has been timed enough: pure decisions over the raw samples of its invocations.
+
+A session is the set of invocations that time the same members; it is what pairs a case with its baseline.
+"""
+
+from __future__ import annotations
+
+import statistics as plain
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.protocol import Latency
+from bench.statistics import iqr_over_median, log_mean_interval, outlier_share, ratio_interval_paired
+
+Invocation = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a session is finished, and why."""
+
+    done: bool
+    reason: str
+
+
+def preempted_share(invocation: Invocation) -> float:
+    """Share of the raw samples during which the process was preempted."""
+    flags = [flag for case in [*invocation["cases"].values(), invocation["twin"]] for flag in case["preempted"]]
+    return sum(flags) / len(flags) if flags else 0.0
+
+
+def is_set_aside(invocation: Invocation, protocol: Latency) -> bool:
+    """Whether so many samples were preempted that the invocation is kept but not used."""
+    return preempted_share(invocation) > protocol.preempted_share
+
+
+def usable(invocations: Sequence[Invocation], protocol: Latency) -> tuple[list[Invocation], bool]:
+    """The invocations that count, and whether they are clean.
+
+    If too few clean ones are left after the allowed replacements, all of them count and the rows are contaminated.
+    """
+    clean = [item for item in invocations if not is_set_aside(item, protocol)]
+    if len(clean) >= protocol.invocations or len(clean) == len(invocations):
+        return clean, True
+    return list(invocations), False
+
+
+def medians(invocations: Sequence[Invocation], key: str) -> list[float]:
+    """Per invocation the median of a member's raw samples, in milliseconds."""
+    return [plain.median(member(item, key)["latency_ms"]) for item in invocations]
+
+
+def member(invocation: Invocation, key: str) -> dict[str, Any]:
+    """A member's part of the raw samples; `twin` is the baseline's twin."""
+    part: dict[str, Any] = invocation["twin"] if key == "twin" else invocation["cases"][key]
+    return part
+
+
+def _half_width(low: float | None, high: float | None, value: float) -> float:
+    if low is None or high is None:
+        return float("inf")
+    return (high - low) / 2 / value
+
+
+def _precise(kept: Sequence[Invocation], keys: Sequence[str], anchor: str, protocol: Latency) -> bool:
+    base = medians(kept, anchor)
+    for key in keys:
+        own = log_mean_interval(medians(kept, key))
+        if _half_width(own.low, own.high, own.value) > protocol.absolute_half_width:
+            return False
+        if key != anchor:
+            ratio = ratio_interval_paired(base, medians(kept, key))
+            if _half_width(ratio.low, ratio.high, ratio.value) > protocol.ratio_half_width:
+                return False
+    return True
+
+
+def decide(invocations: Sequence[Invocation], keys: Sequence[str], anchor: str, protocol: Latency) -> Decision:
+    """Whether to add another process.
+
+    Args:
+        invocations: all there are, in order.
+        keys: case keys of the members.
+        anchor: the member that the others are compared with.
+        protocol: limits on number, precision and time.
+    """
+    clean = [item for item in invocations if not is_set_aside(item, protocol)]
+    set_aside = len(invocations) - len(clean)
+    if len(clean) < protocol.invocations:
+        exhausted = set_aside > protocol.replacements
+        if exhausted and len(invocations) >= protocol.invocations + protocol.replacements:
+            return Decision(True, f"{set_aside} processes were preempted too often to replace them all")
+        return Decision(False, "too few processes")
+    if len(clean) >= 2 and _precise(clean, keys, anchor, protocol):
+        return Decision(True, "the precision asked for")
+    if len(clean) >= protocol.max_invocations:
+        return Decision(True, f"the cap of {protocol.max_invocations} processes")
+    if sum(item["seconds"] for item in invocations) >= protocol.budget_s:
+        return Decision(True, f"the time budget of {protocol.budget_s:g} s")
+    return Decision(False, "intervals too wide")
+
+
+def drift(values: Sequence[float]) -> float | None:
+    """Median of the last third over median of the first, less one; None with fewer than nine samples."""
+    third = len(values) // 3
+    if third < 3:
+        return None
+    return plain.median(values[-third:]) / plain.median(values[:third]) - 1.0
+
+
+def labels(invocation: Invocation, key: str, protocol: Latency) -> list[str]:
+    """What disturbed this member in this invocation, in words that the report explains."""
+    part = member(invocation, key)
+    found = list(invocation["labels"])
+    if not part["warmup"]["steady"]:
+        found.append("no steady state")
+    moved = drift(part["latency_ms"])
+    if moved is not None and abs(moved) > protocol.drift:
+        found.append("drift")
+    iterations = max(1, len(part["latency_ms"]) * part["block"])
+    if sum(part["minor_faults"]) / iterations > protocol.page_faults:
+        found.append("page faults")
+    if is_set_aside(invocation, protocol):
+        found.append("preempted")
+    return found
+
+
+def throughput(part: dict[str, Any], batch: int) -> float:
+    """Samples per second over a member's windows: the median window."""
+    return plain.median(batch * window["iterations"] / window["ms"] * 1e3 for window in part["throughput"])
+
+
+def summarise(invocation: Invocation, key: str, anchor: str, batch: int, protocol: Latency) -> dict[str, Any]:
+    """The line of a record's `timing.invocations` for one member."""
+    part = member(invocation, key)
+    values = part["latency_ms"]
+    return {
+        "index": invocation["index"], "samples_file": f"samples/{invocation['session']}/{invocation['index']:02d}.json.gz",
+        "n": len(values), "block": part["block"], "median_ms": plain.median(values),
+        "device_median_ms": plain.median(part["device_ms"]) if part["device_ms"] else None,
+        "baseline_median_ms": plain.median(member(invocation, anchor)["latency_ms"]),
+        "twin_median_ms": plain.median(invocation["twin"]["latency_ms"]),
+        "gemm_median_ms": plain.median(invocation["reference_gemm"]["ms"]),
+        "throughput_per_s": throughput(part, batch), "first_inference_ms": part["first_inference_ms"],
+        "load_ms": part["load_ms"], "steady_state": part["warmup"]["steady"],
+        "set_aside": is_set_aside(invocation, protocol), "labels": labels(invocation, key, protocol),
+        "iqr_over_median": iqr_over_median(values), "outlier_share": outlier_share(values),
+        "preempted_share": sum(part["preempted"]) / len(values), "drift": drift(values),
+        "started_at": invocation["started_at"], "seconds": invocation["seconds"],
+    }  # fmt: skip

@@ -1,0 +1,14 @@
+"""What the machine could do, measured in a fresh process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.meters import peaks
+from bench.worker.child import Phase
+
+
+def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
+    """The `machine` part of a record: peak arithmetic rates, bandwidth, launch overhead, idle power."""
+    phase.enter("measure")
+    return peaks.measure_peaks(spec["device"], spec["threads"], spec["budget_s"])

@@ -1,0 +1,156 @@
+"""A probe: one fresh process that runs one case alone, counts it, and takes the blow if it crashes or hangs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from bench.meters import energy, macs, memory, params, quality
+from bench.meters.allocator import pin_allocator_for_memory
+from bench.reading import Reading, unavailable
+from bench.recipe import Recipe
+from bench.worker.child import InvalidOutput, Phase
+from bench.worker.subject import Subject, seed_everything, synchronise, timed_build
+
+#: Relative difference between two identical forwards from which the output counts as changing.
+SAME_OUTPUT = 1e-4
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in _tensors(item)]
+    return []
+
+
+def check_output(subject: Subject) -> list[dict[str, str]]:
+    """Flags about two identical forwards.
+
+    Raises:
+        InvalidOutput: an output is not finite, so that neither its cost nor its accuracy means anything.
+    """
+    first, second = (_tensors(subject.module(*subject.args, **subject.kwargs)) for _ in range(2))
+    for tensor in first:
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InvalidOutput("the output holds NaN or infinity; the forward is numerically broken")
+    if not first:
+        return [_flag("no_tensor_output", "info", "the output holds no tensor, so it could not be checked")]
+    same = [
+        a.shape == b.shape and torch.allclose(a.float(), b.float(), rtol=SAME_OUTPUT, atol=SAME_OUTPUT)
+        for a, b in zip(first, second, strict=True)
+    ]
+    if all(same):
+        return []
+    return [_flag("changing_output", "warn", "two forwards of the same input gave different outputs")]
+
+
+def _flag(code: str, severity: str, text: str) -> dict[str, str]:
+    return {"code": code, "severity": severity, "text": text}
+
+
+class _Probe:
+    """Collects readings, details and flags of one subject, meter by meter."""
+
+    def __init__(self, spec: dict[str, Any], phase: Phase):
+        self.spec, self.phase = spec, phase
+        self.recipe = Recipe.from_dict(spec["recipe"])
+        self.wanted = set(spec["meters"])
+        self.readings: list[Reading] = []
+        self.flags: list[dict[str, str]] = []
+        self.details: dict[str, Any] = {}
+
+    def take(self, meter: str, measure: Callable[[], tuple[list[Reading], dict[str, Any]]]) -> None:
+        """Run one meter in its phase and keep what it found, if it is wanted."""
+        if meter not in self.wanted:
+            return
+        self.phase.enter("measure", self.recipe.case.key)
+        readings, details = measure()
+        self.readings += readings
+        self.flags += details.pop("flags", [])
+        self.details[meter] = details
+
+    def params(self, subject: Subject) -> tuple[list[Reading], dict[str, Any]]:
+        found = params.measure(subject.counted)
+        return found.readings(), found.as_dict()
+
+    def macs(self, subject: Subject) -> tuple[list[Reading], dict[str, Any]]:
+        second = self.spec["protocol"]["counting"]["second_count"]
+        macs.self_test()
+        found = macs.count(subject.counted, subject.args, subject.kwargs, second_count=second)
+        details = found.as_dict()
+        details["token_counts"] = getattr(subject.counted, "token_counts", None)
+        other = self._other_input(subject)
+        if other is not None:
+            again = macs.count(subject.counted, other, subject.kwargs, second_count=False)
+            details["macs_of_other_input"] = again.macs
+            if again.macs != found.macs:
+                details["flags"] = [*details.get("flags", []), self._dynamic(subject, found.macs, again.macs)]
+        return macs.readings(found, subject.case.batch), details
+
+    def _other_input(self, subject: Subject) -> tuple[Any, ...] | None:
+        """Another input of the same shape, if the inputs are plain floating-point tensors."""
+        if not subject.args or not all(isinstance(a, torch.Tensor) and a.is_floating_point() for a in subject.args):
+            return None
+        seed_everything(self.recipe.case.seed + 1)
+        return tuple(torch.randn_like(arg) for arg in subject.args)
+
+    def _dynamic(self, subject: Subject, first: float, second: float) -> dict[str, str]:
+        random_weights = subject.weights["kind"] == "random"
+        text = f"the cost depends on the input: {first:.6g} MACs on one, {second:.6g} on another"
+        if random_weights:
+            text += "; with random weights this cost says nothing of a trained model"
+        return _flag("input_dependent", "invalid" if random_weights else "warn", text)
+
+    def memory(self, subject: Subject) -> tuple[list[Reading], dict[str, Any]]:
+        found = memory.measure(subject.module, subject.args, subject.kwargs)
+        return found.readings(), found.as_dict()
+
+    def quality(self, subject: Subject) -> tuple[list[Reading], dict[str, Any]]:
+        if subject.task is None:
+            why = self.spec.get("no_quality", "this case has no task")
+            return [unavailable("accuracy", why)], {}
+        batches = subject.task.batches(self.spec.get("quality_batch", 64))
+        case = subject.case
+        found = quality.measure(subject.module, batches, device=case.device, dtype=case.dtype)
+        return found.readings(), {**found.as_dict(), "task": subject.task.describe()}
+
+    def energy(self, subject: Subject) -> tuple[list[Reading], dict[str, Any]]:
+        protocol = self.spec["protocol"]["energy"]
+        found = energy.measure_for(subject.step(), subject.case.batch, subject.case.device, protocol,
+                                   synchronise=synchronise(subject.case.device))  # fmt: skip
+        return found.readings(), found.as_dict()
+
+
+def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
+    """Readings, details per meter and flags of one case.
+
+    Args:
+        spec: `recipe`, `protocol` parameters, `meters` to take, `no_quality` reason.
+        phase: tells the driver where we are.
+    """
+    started = datetime.now(UTC).isoformat()
+    pin_allocator_for_memory()
+    probe = _Probe(spec, phase)
+    torch.set_num_threads(probe.recipe.case.threads)
+    phase.enter("load", probe.recipe.case.key)
+    subject, load_ms = timed_build(probe.recipe)
+    with torch.inference_mode():
+        phase.enter("compile" if probe.recipe.case.compile != "off" else "warmup", probe.recipe.case.key)
+        flags = check_output(subject)
+        probe.take("memory", lambda: probe.memory(subject))
+    with torch.no_grad():
+        probe.take("params", lambda: probe.params(subject))
+        probe.take("macs", lambda: probe.macs(subject))
+    with torch.inference_mode():
+        probe.take("quality", lambda: probe.quality(subject))
+        probe.take("energy", lambda: probe.energy(subject))
+    return {
+        "started_at": started, "load_ms": load_ms, "weights": subject.weights, "flags": flags + probe.flags,
+        "readings": [item.as_dict() for item in probe.readings], "details": probe.details,
+    }  # fmt: skip
