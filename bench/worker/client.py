@@ -26,6 +26,9 @@ LOG_LIMIT_BYTES = 4 << 20
 LOG_TAIL_BYTES = 4000
 GRACE_S = 3.0
 
+#: Errors of a process that was lost without a word; like signals, they may not recur.
+LOST = ("ServerLost", "NoResult", "CorruptOutcome")
+
 #: Phases of a worker -> key of the timeout that bounds them.
 TIMEOUT_OF = {"start": "start", "load": "load", "compile": "compile", "warmup": "warmup"}
 
@@ -44,6 +47,14 @@ class Outcome:
     def ok(self) -> bool:
         """Whether there is a result."""
         return self.status == "ok"
+
+    @property
+    def worth_retrying(self) -> bool:
+        """Whether the process was lost from outside Python: a signal, a timeout, no result. An exception would recur."""
+        if self.status == "timeout":
+            return True
+        kind = (self.error or {}).get("type", "")
+        return self.status == "crashed" and (kind.startswith("SIG") or kind in LOST)
 
 
 class ServerLost(Exception):

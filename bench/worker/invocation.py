@@ -18,9 +18,9 @@ from bench.meters import latency
 from bench.meters.allocator import pin_allocator_for_timing
 from bench.meters.latency import Runner, Samples, WarmUp
 from bench.protocol import Latency
+from bench.recipe import Recipe
 from bench.records import SCHEMA
 from bench.worker import isolation
-from bench.recipe import Recipe
 from bench.worker.child import Phase
 from bench.worker.subject import Subject, synchronise, timed_build
 

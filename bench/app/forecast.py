@@ -1,0 +1,38 @@
+"""The time a plan will take, group by group, from counts on the meta device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench import estimate, machine
+from bench.config import Config
+from bench.plan import Plan, threads
+from bench.recipe import recipe_for
+from bench.records import CorruptRecord, Store, read_json
+from bench.worker.client import Workers
+
+
+def _peak(config: Config) -> float | None:
+    """The machine's measured fp32 peak, if it was calibrated before."""
+    key = machine.machine_key(machine.environment(config.device.name))
+    name = f"{key}.{config.device.name.replace(':', '-')}.{threads(config)}.json"
+    try:
+        saved = read_json(Store(config.paths.results).machines / name)
+    except CorruptRecord:
+        return None
+    return next((row["value"] for row in saved.get("peaks", []) if row["dtype"] == "fp32"), None)
+
+
+def group_seconds(config: Config, plan: Plan) -> dict[str, float]:
+    """Estimated seconds per group key; a second or so for the counts."""
+    recipes = [recipe_for(group.baseline, plan, config).as_dict() for group in plan.groups]
+    with Workers(config.executor.timeouts_s.model_dump()) as workers:
+        log = Path(config.paths.results) / "logs" / "estimate.log"
+        outcome = workers.run("estimate", {"recipes": recipes}, log=log)
+    counted = outcome.result["macs"] if outcome.result else {}
+    peak, found = _peak(config), {}
+    for group in plan.groups:
+        macs = counted.get(group.baseline.key, {}).get("macs")
+        iteration = estimate.forward_ms(macs, peak, threads(config))
+        found[group.key] = estimate.group_seconds(group, iteration, config.protocol)
+    return found

@@ -1,0 +1,52 @@
+"""`job=calibrate`: measure anew what this machine could do."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import machine
+from bench.config import Config
+from bench.errors import BenchError
+from bench.plan import check_device, threads
+from bench.records import Store, write_json
+from bench.worker.client import Workers
+
+BUDGET_S = 20.0
+
+
+def run(config: Config) -> int:
+    """Measure, keep and print peak rates and bandwidth; 0."""
+    check_device(config.device.name)
+    store, count = Store(config.paths.results), threads(config)
+    key = machine.machine_key(machine.environment(config.device.name))
+    spec = {"device": config.device.name, "threads": count, "budget_s": BUDGET_S}
+    with Workers(config.executor.timeouts_s.model_dump()) as workers:
+        outcome = workers.run("calibrate", spec, log=store.logs / "calibrate.log")
+    if outcome.result is None:
+        raise BenchError(f"calibration failed: {(outcome.error or {}).get('message')}")
+    path = store.machines / f"{key}.{config.device.name.replace(':', '-')}.{count}.json"
+    write_json(path, {**outcome.result, "measured_at": time.time()})
+    show(outcome.result, path)
+    return 0
+
+
+def show(found: dict, path: Path) -> None:
+    """Print a calibration."""
+    table = Table("quantity", "threads", "value", "range", "n")
+    for row in found["peaks"]:
+        table.add_row(f"peak {row['dtype']}", str(row["threads"]), *_numbers(row, 1e9, f"G{row['unit']}"))
+    if found.get("bandwidth"):
+        table.add_row("bandwidth", "", *_numbers(found["bandwidth"], 1e9, "GB/s"))
+    Console().print(table)
+    for note in found.get("notes", []):
+        print(note)
+    print(f"kept in {path}")
+
+
+def _numbers(row: dict, scale: float, unit: str) -> tuple[str, str, str]:
+    span = f"{row['low'] / scale:.4g} to {row['high'] / scale:.4g}"
+    return f"{row['value'] / scale:.4g} {unit}", span, str(row["n"])

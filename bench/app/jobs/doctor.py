@@ -1,0 +1,24 @@
+"""`job=doctor`: what can be measured here, what cannot, and why."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import machine
+from bench.config import Config
+
+
+def run(config: Config) -> int:
+    """Print the machine and each capability with its reason and remedy; 0."""
+    from bench.meters.peaks import capabilities
+
+    environment = machine.environment(config.device.name)
+    print(f"machine  {machine.machine_class(environment)}")
+    print(f"key      {machine.machine_key(environment)}")
+    table = Table("what", "here", "how, or why not", "what would help")
+    for row in capabilities():
+        reason = row["how"] if row["available"] else row["why_not"]
+        table.add_row(row["what"], "yes" if row["available"] else "no", reason or "", row["remedy"] or "")
+    Console(width=None if Console().is_terminal else 160).print(table)
+    return 0

@@ -1,0 +1,48 @@
+"""`job=plan`: the cases and how long they will take, without measuring anything."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import catalogue, machine, plan
+from bench.app.forecast import group_seconds
+from bench.config import Config
+from bench.estimate import in_words
+from bench.records import CorruptRecord, Store
+from bench.run import is_present
+
+
+def run(config: Config) -> int:
+    """Print every case with its key and whether it is there already, and the estimate; 0."""
+    made = plan.make(config, catalogue.load())
+    store, key = Store(config.paths.results), machine.machine_key(machine.environment(config.device.name))
+    seconds = group_seconds(config, made)
+    table = Table("key", "case", "state", title=f"{made.suite.name}: {made.suite.title}", title_justify="left")
+    missing_seconds, missing = 0.0, 0
+    for group in made.groups:
+        states = [_state(store, case.key, key, config.retry_failed) for case in group.cases]
+        absent = states.count("to measure")
+        missing += absent
+        missing_seconds += seconds[group.key] * absent / len(states)
+        for case, state in zip(group.cases, states, strict=True):
+            table.add_row(case.key, case.label, state)
+        table.add_section()
+    console = Console(width=None if Console().is_terminal else 140)
+    console.print(table)
+    print(
+        f"{len(made.cases)} cases in {len(made.groups)} groups; {missing} to measure, about "
+        f"{in_words(missing_seconds)} with protocol={config.protocol.name} (an estimate from counts)"
+    )
+    return 0
+
+
+def _state(store: Store, case_key: str, machine_key: str, retry_failed: bool) -> str:
+    try:
+        record = store.latest(case_key, machine_key)
+    except CorruptRecord:
+        return "unreadable"
+    if not is_present(record, retry_failed=retry_failed):
+        return "to measure"
+    assert record is not None
+    return str(record["status"])

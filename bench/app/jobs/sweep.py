@@ -1,0 +1,98 @@
+"""`job=run`: measure what is missing, mirror it, rebuild the report, and say in four lines where things are."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench import catalogue, plan
+from bench.app import mirror, site
+from bench.app.forecast import group_seconds
+from bench.app.progress import ProgressBar
+from bench.case import Case
+from bench.config import Config
+from bench.errors import BenchError
+from bench.records import Record
+from bench.run import Runner, Sweep
+
+FINISHED_WITH_FAILURES = 3
+
+
+class _Both:
+    """Tells the progress bar and the mirror."""
+
+    def __init__(self, bar: ProgressBar, copy: mirror.MirrorListener):
+        self._bar, self._copy = bar, copy
+        self.started, self.working, self.advanced = bar.started, bar.working, bar.advanced
+
+    def recorded(self, record: Record) -> None:
+        """A record is on disk: mirror it, move the bar."""
+        self._copy.recorded(record)
+        self._bar.recorded(record)
+
+
+def run(config: Config) -> int:
+    """Run the sweep; 0 if all is well, 3 with failed rows, 130 if interrupted."""
+    made = plan.make(config, catalogue.load())
+    with ProgressBar() as bar:
+        bar.working("estimating the time")
+        seconds = group_seconds(config, made)
+        copy = mirror.open_mirror(config, made)
+        runner, stopped = Runner(config, made, _Both(bar, copy)), None
+        try:
+            runner.run(seconds)
+        except BenchError as error:
+            stopped = error
+            if not runner.sweep.records:
+                copy.close(None)
+                raise
+        bar.working("writing the report")
+        page = site.build(config) if config.report.enabled else None
+        bar.working("mirroring to MLflow")
+        copy.close(page)
+    _summarise(runner.sweep, page, copy)
+    if stopped is not None:
+        print(f"bench: {stopped}", file=sys.stderr)
+        return stopped.exit_code
+    return FINISHED_WITH_FAILURES if runner.sweep.failed or runner.sweep.problems else 0
+
+
+def _summarise(sweep: Sweep, page: Path | None, copy: mirror.MirrorListener) -> None:
+    """The four lines: page, MLflow, best row, what failed."""
+    print(f"report   {page if page else 'not written (report.enabled=false)'}")
+    print(f"mlflow   {copy.hint()}")
+    print(f"best     {best_row(sweep.records)}")
+    print(f"failed   {_failures(sweep)}")
+    for problem in [*sweep.problems, *copy.problems]:
+        print(f"bench: {problem}", file=sys.stderr)
+
+
+def _value(record: Record, metric: str) -> dict[str, Any] | None:
+    rows = [row for row in record["readings"] if row["metric"] == metric and row["value"] is not None]
+    return rows[0] if rows else None
+
+
+def best_row(records: list[Record]) -> str:
+    """The largest speed-up whose interval lies above 1, with its accuracy if it has one."""
+    found = []
+    for record in records:
+        ratio = _value(record, "speedup") if record["status"] == "ok" else None
+        if ratio is not None and (ratio["ci_low"] or 0.0) > 1.0:
+            found.append((ratio["value"], record, ratio))
+    if not found:
+        return "no method is faster than its baseline beyond doubt"
+    _, record, ratio = max(found, key=lambda item: item[0])
+    text = f"{Case.from_dict(record['case']).label}: {ratio['value']:.2f}x "
+    text += f"[{ratio['ci_low']:.2f}, {ratio['ci_high']:.2f}]"
+    top = _value(record, "accuracy")
+    return text + (f", accuracy {top['value']:.1f} %" if top else "")
+
+
+def _failures(sweep: Sweep) -> str:
+    if not sweep.failed:
+        return f"nothing; {sweep.measured} measured now, {len(sweep.records)} rows in all"
+    first = sweep.failed[0]
+    label = Case.from_dict(first["case"]).label
+    why = (first["error"] or {}).get("message", first["status"]).splitlines()[0]
+    return f"{len(sweep.failed)} of {len(sweep.records)}: {label}: {first['status']}: {why[:160]}"

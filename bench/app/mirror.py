@@ -1,0 +1,61 @@
+"""The mirror as a listener: records go to MLflow as they are written, and a server that is away loses nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bench.config import Config
+from bench.plan import Plan
+from bench.records import Record, Store
+
+
+class MirrorListener:
+    """Mirrors each record; does nothing when tracking is switched off."""
+
+    def __init__(self, config: Config, mirror: Any | None):
+        self._config, self._mirror = config, mirror
+        self.problems: list[str] = []
+
+    def recorded(self, record: Record) -> None:
+        """Mirror one record; a failure is noted, never raised."""
+        if self._mirror is not None:
+            self._mirror.log_record(record)
+
+    def close(self, page: Path | None) -> None:
+        """Mirror what an earlier sweep could not, add the page, end the parent run."""
+        if self._mirror is None:
+            return
+        store = Store(self._config.paths.results)
+        for record in self._mirror.pending(store):
+            self._mirror.log_record(record)
+        self._mirror.finish(page)
+        self.problems += self._mirror.problems
+
+    def hint(self) -> str:
+        """How to see the mirror."""
+        if self._mirror is None:
+            return "not mirrored (tracking=off)"
+        if self._config.tracking.uri and self._config.tracking.uri.startswith("http"):
+            return str(self._mirror.link())
+        return "python -m bench job=ui"
+
+
+def tracking_uri(config: Config) -> str:
+    """Where the mirror goes: the configured address, else SQLite in the tracking folder."""
+    return config.tracking.uri or f"sqlite:///{(Path(config.tracking.folder) / 'mlflow.db').resolve()}"
+
+
+def open_mirror(config: Config, made: Plan) -> MirrorListener:
+    """A listener that mirrors to the configured place; MLflow is imported only here."""
+    if not config.tracking.enabled:
+        return MirrorListener(config, None)
+    from bench.tracking import Mirror
+
+    folder = Path(config.tracking.folder)
+    mirror = Mirror(
+        tracking_uri(config), config.tracking.experiment, artifact_root=folder / "artifacts",
+        results_root=Path(config.paths.results),
+    )  # fmt: skip
+    mirror.start_sweep(made.suite.name, config.model_dump(mode="json"), len(made.cases))
+    return MirrorListener(config, mirror)

@@ -1,0 +1,62 @@
+"""One bar for the sweep: the current case and the time left; quiet where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.text import Text
+
+from bench.estimate import in_words
+
+
+class _TimeLeft(ProgressColumn):
+    """What is left by the estimate, corrected by how the part that is done compared with it."""
+
+    def render(self, task: Task) -> Text:
+        """The time left, in words."""
+        total, done, elapsed = task.fields["seconds"], task.fields["done"], task.elapsed or 0.0
+        if total <= 0:
+            return Text("")
+        pace = elapsed / done if done > 0.1 * total else 1.0
+        return Text(f"{in_words(max(0.0, (total - done) * pace))} left")
+
+
+class ProgressBar:
+    """A listener of `bench.run` that draws the bar."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(), MofNCompleteColumn(), BarColumn(bar_width=24), _TimeLeft(),
+            TextColumn("{task.description}"), console=Console(stderr=True), transient=True,
+            disable=not sys.stderr.isatty(),
+        )  # fmt: skip
+        self._task = self._progress.add_task("starting", total=None, seconds=0.0, done=0.0)
+
+    def __enter__(self) -> ProgressBar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: Any, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def started(self, cases: int, present: int, seconds: float) -> None:
+        """Set the bar up."""
+        self._progress.update(self._task, total=cases, completed=present, seconds=seconds)
+
+    def working(self, what: str) -> None:
+        """Show what is being done."""
+        self._progress.update(self._task, description=what)
+
+    def advanced(self, seconds: float) -> None:
+        """Shorten the time left."""
+        task = self._progress.tasks[0]
+        self._progress.update(self._task, done=task.fields["done"] + seconds)
+
+    def recorded(self, record: dict[str, Any]) -> None:
+        """Move the bar by one case."""
+        del record
+        self._progress.advance(self._task)

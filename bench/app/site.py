@@ -1,0 +1,21 @@
+"""Builds the report from the results folder; the only door between the instrument and the reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.config import Config
+
+
+def build(config: Config, results: list[Path] | None = None) -> Path:
+    """Write the static site; the path of its index page.
+
+    Args:
+        config: where results and site are.
+        results: several results folders to merge; default the configured one.
+    """
+    from reports.site import build as build_site
+
+    folders = results or [Path(config.paths.results)]
+    made = build_site(folders, Path(config.paths.site), show_paths=config.report.show_paths)
+    return made.index

@@ -1,0 +1,474 @@
+"""The sweep: which cases are missing, in what order, each measured in fresh processes and written down once."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench import assemble, machine
+from bench.assemble import Context, Session
+from bench.case import Case, digest
+from bench.config import Config
+from bench.errors import BenchError, ResultsError
+from bench.journal import Journal
+from bench.lock import ResultsLock
+from bench.paths import PACKAGE
+from bench.plan import Group, Plan
+from bench.recipe import Recipe, recipe_for
+from bench.records import CorruptRecord, Record, Store, read_json, write_json
+from bench.session import Invocation, decide
+from bench.version import __version__
+from bench.worker.client import Outcome, Workers, memory_limit
+
+#: What a probe measures, in this order.
+METERS = ("params", "macs", "memory", "quality", "energy")
+#: A peak older than this is measured anew.
+CALIBRATION_DAYS = 30
+CALIBRATION_BUDGET_S = 8.0
+#: Memory that a member needs beside its live tensors: library buffers and the allocator's slack.
+MEMORY_OVERHEAD = 1.5
+
+
+class Interrupted(BenchError):
+    """Ctrl-C: what was measured is on disk."""
+
+    exit_code = 130
+
+
+class CircuitBroken(BenchError):
+    """So many cases failed in a row that something outside them is wrong."""
+
+    exit_code = 3
+
+
+class Listener(Protocol):
+    """What a sweep tells while it runs; the progress bar and the mirror are listeners."""
+
+    def started(self, cases: int, present: int, seconds: float) -> None:
+        """The sweep begins: cases in all, cases already there, estimated seconds."""
+
+    def working(self, what: str) -> None:
+        """What is being done now."""
+
+    def advanced(self, seconds: float) -> None:
+        """A part that was estimated at so many seconds is done."""
+
+    def recorded(self, record: Record) -> None:
+        """A record is on disk."""
+
+
+@dataclass
+class Silent:
+    """A listener that does nothing."""
+
+    def started(self, cases: int, present: int, seconds: float) -> None:
+        """Nothing."""
+
+    def working(self, what: str) -> None:
+        """Nothing."""
+
+    def advanced(self, seconds: float) -> None:
+        """Nothing."""
+
+    def recorded(self, record: Record) -> None:
+        """Nothing."""
+
+
+@dataclass
+class Sweep:
+    """What a sweep did: the records of its cases, new and old, and what was wrong."""
+
+    records: list[Record] = field(default_factory=list)
+    measured: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[Record]:
+        """Records of cases that did not end well."""
+        return [record for record in self.records if record["status"] not in ("ok", "contaminated")]
+
+
+def utc_now() -> str:
+    """The present moment in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def code_version() -> dict[str, Any]:
+    """Version of the instrument, with commit and state if it runs from a checkout."""
+    root = PACKAGE.parent
+    if not (root / ".git").exists():
+        return {"version": __version__, "commit": None, "dirty": None}
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        dirty = bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return {"version": __version__, "commit": None, "dirty": None}
+    return {"version": __version__, "commit": commit, "dirty": dirty}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=5, check=True)
+    return done.stdout.strip()
+
+
+def is_present(record: Record | None, *, retry_failed: bool) -> bool:
+    """Whether a case needs no measuring: it has a record that was not interrupted, nor failed if those are retried."""
+    if record is None or record["status"] == "interrupted":
+        return False
+    return not (retry_failed and record["status"] not in ("ok", "contaminated"))
+
+
+def no_quality_reason(case: Case, config: Config, plan: Plan) -> str:
+    """Why a case without a task has no accuracy."""
+    native = plan.models[case.model].task
+    if config.task_name == "none":
+        return "no task was asked for (task=none)"
+    if native is None or native == config.task_name:
+        return f"the model is not made for the task {config.task_name}"
+    return f"random weights of a model made for {native}: accuracy has no meaning; name weights with checkpoint=..."
+
+
+class Runner:
+    """Measures what is missing of a plan; one object per sweep.
+
+    Args:
+        config: the validated configuration.
+        plan: what to measure.
+        listener: told of every step.
+        now: gives the time stamps; replaced in tests.
+    """
+
+    def __init__(self, config: Config, plan: Plan, listener: Listener, now: Callable[[], str] = utc_now):
+        self.config, self.plan, self.listener, self.now = config, plan, listener, now
+        self.store = Store(config.paths.results)
+        self.journal = Journal(self.store.journal)
+        self.sweep = Sweep()
+        self.failures_in_a_row = 0
+        self.environment = machine.environment(config.device.name)
+        self.machine_key = machine.machine_key(self.environment)
+        self.context: Context
+        self.workers: Workers
+
+    # -- the whole ----------------------------------------------------------------------------------------------
+
+    def run(self, estimates: dict[str, float]) -> Sweep:
+        """Measure every missing case.
+
+        Args:
+            estimates: seconds per group key, for the progress bar.
+
+        Raises:
+            ResultsError: the results folder is locked or not writable.
+            Interrupted: Ctrl-C; everything finished is on disk.
+            CircuitBroken: too many failures in a row.
+        """
+        with ResultsLock(self.store.root), self._workers():
+            missing = {group.key: self._missing(group) for group in self.plan.groups}
+            todo = [group for group in self.plan.groups if missing[group.key]]
+            total = sum(estimates.get(group.key, 0.0) for group in todo)
+            present = len(self.plan.cases) - sum(map(len, missing.values()))
+            self.listener.started(len(self.plan.cases), present, total)
+            self.journal.append(
+                "sweep_started", suite=self.plan.suite.name, cases=len(self.plan.cases), present=present
+            )
+            if todo:
+                self._make_context()
+            for group in todo:
+                self._group(group, missing[group.key], estimates.get(group.key, 0.0))
+            self.journal.append("sweep_ended", measured=self.sweep.measured, failed=len(self.sweep.failed))
+        return self.sweep
+
+    @contextmanager
+    def _workers(self) -> Iterator[None]:
+        timeouts = self.config.executor.timeouts_s.model_dump()
+        with Workers(timeouts) as self.workers:
+            yield
+
+    def _missing(self, group: Group) -> list[Case]:
+        missing = []
+        for case in group.cases:
+            try:
+                record = self.store.latest(case.key, self.machine_key)
+            except CorruptRecord as error:
+                self.sweep.problems.append(str(error))
+                continue
+            if is_present(record, retry_failed=self.config.retry_failed):
+                assert record is not None
+                self.sweep.records.append(record)
+            else:
+                missing.append(case)
+        return missing
+
+    def _make_context(self) -> None:
+        self.context = Context(
+            protocol=self.config.protocol, environment=self.environment, machine_key=self.machine_key,
+            machine=self._calibration(), code=code_version(),
+        )  # fmt: skip
+
+    def _calibration(self) -> dict[str, Any]:
+        """What the machine could do: measured once per machine, device and thread count, then read."""
+        from bench.plan import threads
+
+        device, count = self.config.device.name, threads(self.config)
+        path = self.store.machines / f"{self.machine_key}.{device.replace(':', '-')}.{count}.json"
+        if path.exists():
+            try:
+                saved: dict[str, Any] = read_json(path)
+                age = time.time() - saved["measured_at"]
+                if 0 <= age < CALIBRATION_DAYS * 86400:
+                    return saved
+            except (CorruptRecord, KeyError):
+                pass  # a calibration can always be made again
+        self.listener.working("calibrating: what this machine could do")
+        outcome = self.calibrate(device, count, CALIBRATION_BUDGET_S)
+        if not outcome.ok or outcome.result is None:
+            assert outcome.error is not None
+            return {"peaks": [], "bandwidth": None, "notes": [f"calibration failed: {outcome.error['message']}"]}
+        made = {**outcome.result, "measured_at": time.time()}
+        write_json(path, made)
+        return made
+
+    def calibrate(self, device: str, threads: int, budget_s: float) -> Outcome:
+        """Measure what the machine could do, in a fresh process."""
+        spec = {"device": device, "threads": threads, "budget_s": budget_s}
+        return self.workers.run("calibrate", spec, log=self.store.logs / "calibrate.log")
+
+    # -- one group ----------------------------------------------------------------------------------------------
+
+    def _group(self, group: Group, missing: Sequence[Case], estimate: float) -> None:
+        self._prepare(group)
+        share = estimate / (2 * max(1, len(missing)))
+        probes: dict[str, dict[str, Any]] = {}
+        for case in missing:
+            self.listener.working(f"probe {case.label}")
+            probe = self._probe(case)
+            if probe is not None:
+                probes[case.key] = probe
+            self.listener.advanced(share)
+        alive = [case for case in missing if case.key in probes]
+        for members in self._sessions_that_fit(group, alive, probes):
+            self._time(group, members, probes, estimate / 2 * len(members) / max(1, len(alive)))
+
+    def _prepare(self, group: Group) -> None:
+        """Train or check what the group's model needs; a failure shows in its probes, which then say why."""
+        case = group.baseline
+        if case.task == "none":
+            return
+        self.listener.working(f"preparing {case.model} for {case.task}")
+        recipe = self._recipe(case)
+        outcome = self.workers.run(
+            "prepare", {"recipe": recipe.as_dict()}, log=self.store.logs / f"{case.key}.prepare.log"
+        )
+        self.journal.append(
+            "prepared", model=case.model, task=case.task, status=outcome.status, seconds=outcome.seconds
+        )
+
+    def _recipe(self, case: Case) -> Recipe:
+        return recipe_for(case, self.plan, self.config)
+
+    def _probe(self, case: Case) -> dict[str, Any] | None:
+        """The probe's result, from disk if it is there; None after writing the record of a failure."""
+        path = self.store.probes / f"{case.key}.{self.machine_key}.json"
+        if path.exists() and not self.config.retry_failed:
+            try:
+                saved: dict[str, Any] = read_json(path)
+                return saved
+            except CorruptRecord:
+                path.unlink()
+        spec = {
+            "recipe": self._recipe(case).as_dict(), "protocol": self.config.protocol.model_dump(),
+            "meters": list(METERS), "no_quality": no_quality_reason(case, self.config, self.plan),
+        }  # fmt: skip
+        started = self.now()
+        outcome = self._attempt("probe", spec, case.key, [case])
+        if outcome.ok:
+            assert outcome.result is not None
+            write_json(path, outcome.result)
+            self.journal.append("probed", case=case.key, seconds=outcome.seconds)
+            return outcome.result
+        self._fail(case, outcome, started)
+        return None
+
+    def _attempt(self, kind: str, spec: dict[str, Any], name: str, in_hand: Sequence[Case]) -> Outcome:
+        """Run a worker, again if the process itself was lost and retries are left."""
+        log = self.store.logs / f"{name}.{kind}.log"
+        for attempt in range(self.config.executor.retries + 1):
+            try:
+                outcome = self.workers.run(
+                    kind, spec, log=log, memory_limit_bytes=self._memory_limit(), on_tick=self._on_tick
+                )
+            except KeyboardInterrupt:
+                self._interrupt(in_hand, kind)
+                raise Interrupted("interrupted; run the same command again to continue") from None
+            if outcome.ok or not outcome.worth_retrying:
+                return outcome
+            self.journal.append("lost", kind=kind, name=name, attempt=attempt + 1, status=outcome.status)
+        return outcome
+
+    def _on_tick(self, phase: str) -> None:
+        del phase
+
+    def _memory_limit(self) -> int | None:
+        return memory_limit(self.config.executor.memory_share) if self.config.device.name == "cpu" else None
+
+    def _interrupt(self, cases: Sequence[Case], phase: str) -> None:
+        error = {"phase": phase, "type": "KeyboardInterrupt", "message": "interrupted by the user", "log_tail": ""}
+        for case in cases:
+            moment = self.now()
+            self._record(assemble.failed(case, self.context, "interrupted", error, moment, moment))
+        self.journal.append("interrupted", cases=[case.key for case in cases])
+
+    def _fail(self, case: Case, outcome: Outcome, started: str, probe: dict[str, Any] | None = None) -> None:
+        assert outcome.error is not None
+        self.journal.append("failed", case=case.key, status=outcome.status, phase=outcome.error["phase"])
+        self._record(assemble.failed(case, self.context, outcome.status, outcome.error, started, self.now(), probe))
+        self.failures_in_a_row = self.failures_in_a_row + 1 if outcome.worth_retrying else 0
+        if self.failures_in_a_row >= self.config.executor.breaker:
+            raise CircuitBroken(
+                f"{self.failures_in_a_row} cases in a row were lost ({outcome.status}: {outcome.error['message']}); "
+                "the machine or the installation is at fault rather than the cases. Mend it and run again with "
+                "retry_failed=true; what was measured is kept"
+            )
+
+    def _record(self, record: Record) -> None:
+        before = self.store.latest(record["case_key"], self.machine_key)
+        made = {**record, "supersedes": before["content_hash"] if before else None}
+        path = self._write(made)
+        self.journal.append("recorded", case=record["case_key"], status=record["status"], file=path.name)
+        sealed = self.store.read(path)
+        self.sweep.records.append(sealed)
+        self.sweep.measured += record["status"] != "interrupted"
+        self.listener.recorded(sealed)
+
+    def _write(self, record: Record) -> Path:
+        try:
+            return self.store.write(record)
+        except OSError as error:
+            raise ResultsError(
+                f"{self.store.root}: the record cannot be written ({error}); make room or make the folder writable and "
+                "run again: what was measured before is kept"
+            ) from error
+
+    # -- timing -------------------------------------------------------------------------------------------------
+
+    def _sessions_that_fit(
+        self, group: Group, alive: Sequence[Case], probes: dict[str, dict[str, Any]]
+    ) -> Iterator[list[Case]]:
+        """The cases in parts that fit into memory together, each with the baseline and its twin."""
+        if not alive:
+            return
+        sizes = {case.key: _peak(probes[case.key]) * MEMORY_OVERHEAD for case in alive}
+        anchor = sizes.get(group.baseline.key, max(sizes.values()))
+        room = (self._memory_limit() or float("inf")) - 2 * anchor
+        part: list[Case] = []
+        for case in alive:
+            if part and sum(sizes[c.key] for c in part) + sizes[case.key] > room:
+                yield part
+                part = []
+            part.append(case)
+        yield part
+
+    def _time(self, group: Group, members: list[Case], probes: dict[str, dict[str, Any]], estimate: float) -> None:
+        """Time the members together and write their records; a member that breaks an invocation leaves the session."""
+        share = estimate / self.config.protocol.latency.invocations
+        while members:
+            anchor, is_baseline = self._anchor(group, members)
+            session_id, folder = self._open_session(group, members, anchor)
+            outcome, invocations, reason = self._invocations(session_id, folder, anchor, members, share)
+            if outcome is None:
+                session = Session(session_id, tuple(invocations), anchor.key, is_baseline, reason)
+                for case in members:
+                    record = assemble.finished(case, self.context, probes[case.key], session, self.now())
+                    self._record(record)
+                self.failures_in_a_row = 0
+                return
+            members = self._without_culprit(members, outcome, probes)
+
+    def _anchor(self, group: Group, members: Sequence[Case]) -> tuple[Case, bool]:
+        """What the session's members are compared with: the baseline unless it failed."""
+        baseline = group.baseline
+        if baseline in members:
+            return baseline, True
+        record = self.store.latest(baseline.key, self.machine_key)
+        if record is not None and record["status"] in ("ok", "contaminated"):
+            return baseline, True
+        return members[0], False
+
+    def _open_session(self, group: Group, members: Sequence[Case], anchor: Case) -> tuple[str, Path]:
+        """A session of these members and its folder: one that a killed sweep left, or a new one."""
+        wanted = {case.key for case in members}
+        for file in sorted(self.store.samples.glob("*/session.json")):
+            try:
+                saved = read_json(file)
+            except CorruptRecord:
+                continue
+            same = (saved["group"], saved["machine"], saved["anchor"]) == (group.key, self.machine_key, anchor.key)
+            if same and wanted == set(saved["waiting"]) - self._recorded(saved["waiting"]):
+                return saved["session"], file.parent
+        session_id = digest([group.key, self.machine_key, sorted(wanted), self.now()])
+        folder = self.store.samples / session_id
+        facts = {"session": session_id, "group": group.key, "machine": self.machine_key, "anchor": anchor.key}
+        write_json(folder / "session.json", {**facts, "waiting": sorted(wanted)})
+        return session_id, folder
+
+    def _recorded(self, keys: Sequence[str]) -> set[str]:
+        found = {key: self.store.latest(key, self.machine_key) for key in keys}
+        return {key for key, record in found.items() if is_present(record, retry_failed=False)}
+
+    def _invocations(
+        self, session_id: str, folder: Path, anchor: Case, members: Sequence[Case], share: float
+    ) -> tuple[Outcome | None, list[Invocation], str]:
+        """Add processes until the protocol is satisfied; the outcome of the first that failed, if one did."""
+        protocol = self.config.protocol.latency
+        timed = [anchor, *(case for case in members if case != anchor)]
+        done = [read_json(path) for path in sorted(folder.glob("[0-9]*.json.gz"))]
+        done = done[: _first_gap([item["index"] for item in done])]
+        while True:
+            decision = decide(done, [case.key for case in timed], anchor.key, protocol)
+            if decision.done:
+                return None, done, decision.reason
+            index = len(done)
+            self.listener.working(f"timing {len(timed)} cases of {anchor.model} together, process {index + 1}")
+            outcome = self._attempt("invocation", self._invocation_spec(session_id, index, timed), session_id, members)
+            if not outcome.ok:
+                return outcome, done, outcome.status
+            assert outcome.result is not None
+            write_json(folder / f"{index:02d}.json.gz", outcome.result)
+            self.journal.append("timed", session=session_id, index=index, seconds=outcome.seconds)
+            done.append(outcome.result)
+            if index < protocol.invocations:
+                self.listener.advanced(share)
+
+    def _invocation_spec(self, session_id: str, index: int, timed: Sequence[Case]) -> dict[str, Any]:
+        text = f"{session_id}/{index}/{self.config.seed}"
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+        return {
+            "recipes": [self._recipe(case).as_dict() for case in timed], "session": session_id, "index": index,
+            "protocol": self.config.protocol.model_dump(), "seed": seed,
+        }  # fmt: skip
+
+    def _without_culprit(self, members: list[Case], outcome: Outcome, probes: dict[str, dict[str, Any]]) -> list[Case]:
+        """The members without the one in whose hands the invocation broke, which gets its failed record."""
+        assert outcome.error is not None
+        named = [case for case in members if case.key == outcome.error.get("case")]
+        culprits = named or members  # unknown: none of them can be timed in this company
+        for case in culprits:
+            self._fail(case, outcome, probes[case.key]["started_at"], probes[case.key])
+        return [case for case in members if case not in culprits]
+
+
+def _peak(probe: dict[str, Any]) -> float:
+    values = [row["value"] for row in probe["readings"] if row["metric"] == "peak_memory_bytes"]
+    return values[0] if values and values[0] is not None else 0.0
+
+
+def _first_gap(indices: Sequence[int]) -> int:
+    """How many of the indices count up from 0 without a gap."""
+    return next((place for place, index in enumerate(indices) if index != place), len(indices))
