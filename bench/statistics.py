@@ -1,0 +1,487 @@
+"""Intervals, verdicts, ranks and summaries of repeated measurements: pure functions, each with the source of its method.
+
+The unit of replication is the fresh process: every function takes one value per process, never pooled iterations (see
+T. Kalibera, R. Jones, "Rigorous benchmarking in reasonable time", ISMM 2013). Times and ratios are positive and their
+noise is multiplicative, so means, standard errors and t-intervals are taken on logs and reported as factors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import optimize, stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+LEVEL = 0.95
+#: A difference counts only where it is larger than this for certain.
+MARGIN = 0.02
+#: Two times are the same where their ratio lies within 1/1.05..1.05 for certain.
+EQUIVALENCE = 1.05
+#: Largest number of further invocations that is worth naming.
+_MOST_INVOCATIONS = 10_000
+
+Kind = Literal["FASTER", "SLOWER", "SAME", "AMBIGUOUS", "INVALID"]
+Spread = Literal["ok", "noisy", "unstable"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A positive estimate with its confidence interval; `low` and `high` are `None` where one replicate allows none.
+
+    `se` is the standard error of the log and `df` its degrees of freedom, from which other levels and tests follow.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    level: float = LEVEL
+    method: str = ""
+    se: float | None = None
+    df: float | None = None
+
+    @property
+    def half_width(self) -> float | None:
+        """The relative half-width: 0.01 where the interval reaches about 1 % to either side."""
+        return None if self.low is None or self.high is None else math.sqrt(self.high / self.low) - 1.0
+
+    def scaled(self, factor: float) -> Interval:
+        """The interval of the quantity times a factor that is known exactly."""
+        low, high = (None if end is None else end * factor for end in (self.low, self.high))
+        return Interval(self.value * factor, low, high, self.n, self.level, self.method, self.se, self.df)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a ratio of speeds says: the kind, a sentence, and for AMBIGUOUS how many more invocations would tell."""
+
+    kind: Kind
+    text: str
+    more_invocations: int | None = None
+
+
+# ---------------------------------------------------------------------------------------------- means and ratios
+
+
+def log_mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """The geometric mean of per-process values with a Student t-interval on logs.
+
+    Args:
+        values: one positive, finite value per process; one value gives no interval.
+        level: confidence level.
+
+    Raises:
+        ValueError: no values, or one that is not positive and finite.
+
+    Source: Student's t on log-transformed data, e.g. D. G. Altman, J. M. Bland, BMJ 1996;312:1079.
+    """
+    logs = _logs(values)
+    if len(logs) == 1:
+        return Interval(math.exp(logs[0]), None, None, 1, level, "geometric mean")
+    se = float(np.std(logs, ddof=1) / math.sqrt(len(logs)))
+    return _interval(float(np.mean(logs)), se, len(logs) - 1.0, len(logs), level, "geometric mean, t-interval on logs")
+
+
+def ratio_interval_paired(numerators: Sequence[float], denominators: Sequence[float], level: float = LEVEL) -> Interval:
+    """The geometric mean of numerator over denominator, pair by pair, with a paired t-interval on logs.
+
+    Args:
+        numerators: one positive value per process; for a speed-up the baseline's medians.
+        denominators: the values of the same processes in the same order.
+        level: confidence level.
+
+    Raises:
+        ValueError: the lengths differ, or a value is not positive and finite.
+    """
+    top, bottom = _logs(numerators), _logs(denominators)
+    if len(top) != len(bottom):
+        raise ValueError(f"pairs need equal lengths, got {len(top)} and {len(bottom)}")
+    paired = log_mean_interval([math.exp(d) for d in top - bottom], level)
+    return Interval(paired.value, paired.low, paired.high, paired.n, level, "paired on logs", paired.se, paired.df)
+
+
+def ratio_interval_welch(numerators: Sequence[float], denominators: Sequence[float], level: float = LEVEL) -> Interval:
+    """The ratio of two geometric means with Welch's t-interval on logs, for processes that are not paired.
+
+    Args:
+        numerators: one positive value per process.
+        denominators: one positive value per process; the lengths may differ.
+        level: confidence level.
+
+    Raises:
+        ValueError: a value is not positive and finite, or a side is empty.
+
+    Source: B. L. Welch, Biometrika 34, 1947, 28-35.
+    """
+    top, bottom = _logs(numerators), _logs(denominators)
+    n, centre = min(len(top), len(bottom)), float(np.mean(top) - np.mean(bottom))
+    if n < 2:
+        return Interval(math.exp(centre), None, None, n, level, "unpaired")
+    parts = [float(np.var(side, ddof=1)) / len(side) for side in (top, bottom)]
+    df = welch_df(parts, [len(top) - 1, len(bottom) - 1])
+    return _interval(centre, math.sqrt(sum(parts)), df, n, level, "unpaired, Welch on logs")
+
+
+def welch_df(variances: Sequence[float], dfs: Sequence[float]) -> float:
+    """Degrees of freedom of a sum of independent estimated variances (F. E. Satterthwaite, Biometrics 2, 1946)."""
+    total = math.fsum(variances)
+    if total == 0:
+        return math.fsum(dfs)
+    return 1.0 / math.fsum((part / total) ** 2 / df for part, df in zip(variances, dfs, strict=True))
+
+
+def at_level(interval: Interval, level: float) -> Interval:
+    """The same estimate with its interval at another level; unchanged where there is no interval."""
+    if interval.se is None or interval.df is None:
+        return interval
+    return _interval(math.log(interval.value), interval.se, interval.df, interval.n, level, interval.method)
+
+
+def from_summary(value: float, low: float | None, high: float | None, n: int | None, level: float = LEVEL) -> Interval:
+    """The interval of a table row with its standard error recovered; exact for t-intervals on logs of n processes."""
+    if low is None or high is None or n is None or n < 2 or not 0 < low <= high:
+        return Interval(value, None, None, n or 0, level, "no interval")
+    quantile = float(stats.t.ppf((1 + level) / 2, n - 1))
+    return Interval(value, low, high, n, level, "from the table", math.log(high / low) / (2 * quantile), n - 1.0)
+
+
+def realised_gain(speedup: Interval, mac_ratio: float) -> Interval:
+    """Measured speed-up over the promised one: 1 where the machine gives all that the MACs promise.
+
+    Args:
+        speedup: baseline time over case time.
+        mac_ratio: baseline MACs over case MACs; counted, so it adds no uncertainty.
+
+    Raises:
+        ValueError: the MAC ratio is not positive and finite.
+    """
+    if not (mac_ratio > 0 and math.isfinite(mac_ratio)):
+        raise ValueError(f"the MAC ratio must be a positive number, not {mac_ratio}")
+    return speedup.scaled(1.0 / mac_ratio)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A geometric mean of ratios over models, or `interval=None` and the reason."""
+
+    interval: Interval | None
+    reason: str
+    members: tuple[str, ...]
+    smallest: float | None = None
+    largest: float | None = None
+
+
+def geometric_summary(ratios: Mapping[str, Interval | None], level: float = LEVEL) -> Summary:
+    """The geometric mean of the members' ratios to one baseline, with the interval that their own errors give.
+
+    The interval is for these members, not for models at large; `smallest` and `largest` show how they differ. It is not
+    available if a member failed (`None`) or has no interval, because leaving it out would flatter the rest.
+
+    Source: P. J. Fleming, J. J. Wallace, "How not to lie with statistics", CACM 29(3), 1986.
+    """
+    names = tuple(ratios)
+    failed = [name for name, ratio in ratios.items() if ratio is None]
+    if not names or failed:
+        return Summary(None, f"no value for {', '.join(failed)}" if failed else "no members", names)
+    members = [ratio for ratio in ratios.values() if ratio is not None]
+    unsure = [name for name, ratio in ratios.items() if ratio is not None and (ratio.se is None or ratio.df is None)]
+    if unsure:
+        return Summary(None, f"no interval for {', '.join(unsure)}", names)
+    centre = math.fsum(math.log(member.value) for member in members) / len(members)
+    parts = [(member.se or 0.0) ** 2 / len(members) ** 2 for member in members]
+    df = welch_df(parts, [member.df or 1.0 for member in members])
+    method = f"geometric mean over {len(members)} models"
+    interval = _interval(centre, math.sqrt(math.fsum(parts)), df, min(m.n for m in members), level, method)
+    values = [member.value for member in members]
+    return Summary(interval, "", names, min(values), max(values))
+
+
+# ---------------------------------------------------------------------------------------------- verdicts
+
+
+def verdict(
+    ratio: Interval,
+    *,
+    margin: float = MARGIN,
+    equivalence: float = EQUIVALENCE,
+    noise_floor: tuple[float, float] | None = None,
+    invalid: str | None = None,
+    p_adjusted: float | None = None,
+) -> Verdict:
+    """FASTER, SLOWER, SAME, AMBIGUOUS or INVALID for a ratio of speeds (above 1: the second is faster).
+
+    FASTER or SLOWER needs the whole interval beyond the margin, SAME the whole interval within 1/equivalence..equivalence
+    (two one-sided tests; the 95 % interval makes each at 2.5 %). The zones overlap on purpose (1.02..1.05): with enough
+    invocations every ratio leaves AMBIGUOUS. A point inside the noise floor is never FASTER or SLOWER.
+
+    Args:
+        ratio: baseline time over case time, with its interval.
+        margin: the smallest difference that counts.
+        equivalence: the largest ratio that still counts as the same.
+        noise_floor: interval of the A/A ratio of the group.
+        invalid: why the measurement cannot be judged at all.
+        p_adjusted: multiplicity-adjusted p-value of `difference_p`; overrides the interval for FASTER and SLOWER.
+
+    Source: D. J. Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987 (two one-sided tests).
+    """
+    if invalid:
+        return Verdict("INVALID", invalid)
+    if ratio.low is None or ratio.high is None:
+        return Verdict("INVALID", f"{ratio.n} invocation gives no interval; at least 2 are needed")
+    inside_floor = noise_floor is not None and noise_floor[0] <= ratio.value <= noise_floor[1]
+    certain = p_adjusted is None or p_adjusted < 1 - ratio.level
+    span = f"{ratio.low:.3f} to {ratio.high:.3f}"
+    faster, slower = ratio.low > 1 + margin, ratio.high < 1 / (1 + margin)
+    if (faster or slower) and certain and not inside_floor:
+        size = ratio.value if faster else 1 / ratio.value
+        return Verdict(
+            "FASTER" if faster else "SLOWER", f"{_percent(size)} {'faster' if faster else 'slower'} ({span})"
+        )
+    if ratio.low >= 1 / equivalence and ratio.high <= equivalence:
+        return Verdict("SAME", f"the same within {100 * (equivalence - 1):.0f} % ({span})")
+    if (faster or slower) and inside_floor:
+        return Verdict("AMBIGUOUS", f"inside the noise floor of identical twins ({span}): use a quieter host")
+    more = more_to_decide(ratio, margin=margin, equivalence=equivalence)
+    return Verdict("AMBIGUOUS", f"{span}: {_more_text(more)}", more)
+
+
+def difference_p(ratio: Interval, margin: float = MARGIN) -> float | None:
+    """Two-sided p-value of the hypothesis that the ratio lies within 1/(1+margin)..1+margin; `None` without interval.
+
+    Below 0.05 exactly where the 95 % interval lies beyond the margin.
+    """
+    if ratio.se is None or ratio.df is None:
+        return None
+    beyond = abs(math.log(ratio.value)) - math.log1p(margin)
+    if ratio.se == 0:
+        return 0.0 if beyond > 0 else 1.0
+    return min(1.0, 2 * float(stats.t.sf(beyond / ratio.se, ratio.df)))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down adjusted p-values in the given order; `None` stays `None` and does not count as a test.
+
+    Source: S. Holm, Scand. J. Statist. 6, 1979, 65-70.
+    """
+    tested = [p for p in p_values if p is not None]
+    if not tested:
+        return list(p_values)
+    adjusted = iter(multipletests(tested, method="holm")[1])
+    return [None if p is None else float(next(adjusted)) for p in p_values]
+
+
+def more_to_decide(ratio: Interval, *, margin: float = MARGIN, equivalence: float = EQUIVALENCE) -> int | None:
+    """About how many more invocations would turn AMBIGUOUS into a verdict, if the estimate stays; `None`: too many."""
+    distance = abs(math.log(ratio.value))
+    target = max(distance - math.log1p(margin), math.log(equivalence) - distance)
+    return extra_invocations(ratio, math.expm1(target))
+
+
+def extra_invocations(interval: Interval, half_width: float) -> int | None:
+    """How many more invocations bring the relative half-width down to the goal, at the present noise; `None`: too many.
+
+    Args:
+        interval: from at least two processes.
+        half_width: the goal, relative (0.01 for 1 %).
+    """
+    if interval.se is None or half_width <= 0:
+        return None
+    sd, goal = interval.se * math.sqrt(interval.n), math.log1p(half_width)
+
+    def excess(n: float) -> float:
+        return float(stats.t.ppf((1 + interval.level) / 2, n - 1)) * sd / math.sqrt(n) - goal
+
+    if excess(interval.n) <= 0:
+        return 0
+    if excess(_MOST_INVOCATIONS) > 0:
+        return None
+    return max(1, math.ceil(optimize.brentq(excess, interval.n, _MOST_INVOCATIONS)) - interval.n)
+
+
+# ---------------------------------------------------------------------------------------------- ranks
+
+
+def rank_intervals(p_values: np.ndarray, better: np.ndarray, level: float = LEVEL) -> list[tuple[int, int]]:
+    """The ranks each item may hold, best 1, after Holm's correction over all pairs: `(2, 4)` is "2-4".
+
+    Args:
+        p_values: (k, k) symmetric, p-value of "these two are equal"; NaN where a pair cannot be tested.
+        better: (k, k) boolean, whether row i's estimate is better than column j's.
+        level: family-wise confidence level.
+    """
+    k = len(better)
+    rows, columns = np.triu_indices(k, 1)
+    adjusted = holm([None if math.isnan(p) else float(p) for p in p_values[rows, columns]])
+    beats = np.zeros((k, k), dtype=bool)
+    for i, j, p in zip(rows, columns, adjusted, strict=True):
+        if p is not None and p < 1 - level:
+            beats[i, j], beats[j, i] = bool(better[i, j]), bool(better[j, i])
+    return [(1 + int(beats[:, i].sum()), k - int(beats[i].sum())) for i in range(k)]
+
+
+def equality_p(a: Interval, b: Interval) -> float:
+    """Welch's p-value that two geometric means are equal, from their summaries; NaN where one has no interval."""
+    if a.se is None or b.se is None or a.df is None or b.df is None:
+        return math.nan
+    difference, parts = abs(math.log(a.value / b.value)), [a.se**2, b.se**2]
+    if sum(parts) == 0:
+        return 1.0 if difference == 0 else 0.0
+    return 2 * float(stats.t.sf(difference / math.sqrt(sum(parts)), welch_df(parts, [a.df, b.df])))
+
+
+def equality_p_of(ratio: Interval) -> float:
+    """The t-test's p-value that a ratio is 1; NaN where it has no interval."""
+    value = difference_p(ratio, margin=0.0)
+    return math.nan if value is None else value
+
+
+# ---------------------------------------------------------------------------------------------- quality
+
+
+def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Wilson's score interval of a proportion, as fractions (E. B. Wilson, JASA 22, 1927).
+
+    Raises:
+        ValueError: no trials, or successes outside 0..n.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n} trials is not a proportion")
+    low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Accuracy of the second less the first in percentage points, with interval and exact McNemar p-value."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    only_first: int
+    only_second: int
+    p: float
+
+
+def paired_accuracy_difference(first: Sequence[bool], second: Sequence[bool], level: float = LEVEL) -> Difference:
+    """The difference of two accuracies on the same images, in percentage points, with a paired interval.
+
+    Args:
+        first: whether each image was right under the first model.
+        second: the same images in the same order under the second.
+        level: confidence level.
+
+    Raises:
+        ValueError: the lengths differ or there are no images.
+
+    Source: interval by D. G. Bonett, R. M. Price, Br. J. Math. Stat. Psychol. 65, 2012 (adjusted Wald); test by
+    Q. McNemar, Psychometrika 12, 1947, exact binomial form.
+    """
+    a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    if a.shape != b.shape or a.size == 0:
+        raise ValueError(f"paired accuracies need the same images, got {a.size} and {b.size}")
+    n, lost, won = int(a.size), int((a & ~b).sum()), int((~a & b).sum())
+    share_lost, share_won = (lost + 1) / (n + 2), (won + 1) / (n + 2)
+    centre = share_won - share_lost
+    se = math.sqrt((share_won + share_lost - centre**2) / (n + 2))
+    reach = float(stats.norm.ppf((1 + level) / 2)) * se
+    p = float(mcnemar([[0, lost], [won, 0]], exact=True).pvalue) if lost + won else 1.0
+    low, high = max(-1.0, centre - reach), min(1.0, centre + reach)
+    return Difference(100 * (won - lost) / n, 100 * low, 100 * high, n, lost, won, p)
+
+
+# ---------------------------------------------------------------------------------------------- one process's samples
+
+
+@dataclass(frozen=True)
+class Percentile:
+    """A percentile of raw samples with a one-sided 99 % upper bound; or no value and how many samples are needed."""
+
+    value: float | None
+    upper: float | None
+    reason: str = ""
+
+
+def samples_for_percentile(q: float, confidence: float = 0.99) -> int:
+    """How many samples a percentile needs: 64 for p90, 662 for p99.
+
+    The smallest n at which the second largest sample is an upper confidence bound of the percentile, that is at most one
+    sample above it has probability 1 - confidence or less.
+
+    Source: MLPerf Inference, "Early stopping" (MLCommons inference policies, appendix; loadgen/early_stopping).
+    """
+    if not 0 < q < 1:
+        raise ValueError(f"a percentile lies between 0 and 1, not at {q}")
+    n = 2
+    while float(stats.binom.cdf(1, n, 1 - q)) > 1 - confidence:
+        n += 1
+    return n
+
+
+def percentile(samples: Sequence[float], q: float) -> Percentile:
+    """The q-quantile (0..1) of one process's samples where they are enough; the median always."""
+    n = len(samples)
+    if n == 0:
+        return Percentile(None, None, "no samples")
+    needed = 1 if q == 0.5 else samples_for_percentile(q)
+    if n < needed:
+        return Percentile(None, None, f"{n} samples; {needed} are needed")
+    value = float(np.quantile(samples, q))
+    rank = int(stats.binom.isf(0.01, n, q)) + 1
+    upper = float(np.sort(samples)[rank - 1]) if rank <= n else None
+    return Percentile(value, upper)
+
+
+def outlier_share(samples: Sequence[float]) -> float:
+    """The share of samples beyond Tukey's fences, quartiles -+ 1.5 IQR (J. W. Tukey, EDA, 1977); none is ever dropped."""
+    values = np.asarray(samples, dtype=float)
+    lower, upper = np.quantile(values, [0.25, 0.75])
+    reach = 1.5 * (upper - lower)
+    return float(((values < lower - reach) | (values > upper + reach)).mean())
+
+
+def iqr_over_median(samples: Sequence[float]) -> float:
+    """The interquartile range as a share of the median."""
+    lower, middle, upper = np.quantile(np.asarray(samples, dtype=float), [0.25, 0.5, 0.75])
+    return float((upper - lower) / middle)
+
+
+def spread_class(ratio: float) -> Spread:
+    """The word for an IQR/median: below 10 % ok, to 25 % noisy, above unstable."""
+    if ratio < 0.10:
+        return "ok"
+    return "noisy" if ratio <= 0.25 else "unstable"
+
+
+# ---------------------------------------------------------------------------------------------- inside
+
+
+def _logs(values: Sequence[float]) -> np.ndarray:
+    array = np.asarray(values, dtype=float)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError("at least one value is needed")
+    if not (np.isfinite(array).all() and (array > 0).all()):
+        raise ValueError("times and ratios must be positive and finite")
+    return np.log(array)
+
+
+def _interval(centre: float, se: float, df: float, n: int, level: float, method: str) -> Interval:
+    """An estimate on the log scale as factors."""
+    reach = float(stats.t.ppf((1 + level) / 2, df)) * se
+    return Interval(math.exp(centre), math.exp(centre - reach), math.exp(centre + reach), n, level, method, se, df)
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * (ratio - 1):.1f} %"
+
+
+def _more_text(more: int | None) -> str:
+    if more is None:
+        return f"more than {_MOST_INVOCATIONS} further invocations would be needed: use a quieter host"
+    return f"about {more} more invocation{'s' if more != 1 else ''} would tell"
