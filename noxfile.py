@@ -1,0 +1,74 @@
+"""Sessions: bench (the main job), tests, lint, perf (our own benchmarks), docs figures, build.
+
+    python -m pip install nox && nox -s bench
+    python -m pip install nox && nox -s tests
+"""
+
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "venv"  # pip: it honours whatever index and wheels the user has configured
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["tests", "lint"]
+
+CONSTRAINTS = ("-c", "constraints.txt")
+
+
+def install(session: nox.Session, *extras: str) -> None:
+    """The project, editable, with the pinned versions."""
+    target = f".[{','.join(extras)}]" if extras else "."
+    session.install(*CONSTRAINTS, "-e", target)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run the main job on the embedded default; further words are Hydra overrides."""
+    install(session)
+    session.run("python", "-m", "bench", *(session.posargs or ["suite=vit_tokens"]), success_codes=[0, 3])
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests; further words go to pytest (`-m slow`, `-m gpu`, a file)."""
+    install(session, "dev", "quantised")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, types and the import rules between rooms."""
+    install(session, "dev")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+    session.run("mypy")
+
+
+@nox.session
+def perf(session: nox.Session) -> None:
+    """Benchmarks of the instrument itself: counters, overhead, accuracy of the clock. Never asserted on."""
+    install(session, "dev")
+    scripts = [Path(word) for word in session.posargs] or sorted(Path("perf").glob("*.py"))
+    for script in scripts:
+        session.run("python", str(script))
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build wheel and sdist, install the wheel, and run a plan from another folder."""
+    session.install(*CONSTRAINTS, "build", "hatchling")
+    session.run("python", "-m", "build", "--outdir", "dist")
+    wheel = max(Path("dist").glob("*.whl"), key=lambda path: path.stat().st_mtime).resolve()
+    session.install(*CONSTRAINTS, "--force-reinstall", "--no-deps", str(wheel))
+    session.install(*CONSTRAINTS, str(wheel))
+    with tempfile.TemporaryDirectory() as folder, session.chdir(folder):
+        session.run("bench", "suite=vit_tokens", "job=plan", external=True)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities of the pinned versions; tells, does not fail, and needs the network."""
+    session.install("pip-audit")
+    session.run("pip-audit", "-r", "constraints.txt", "--no-deps", success_codes=[0, 1])
