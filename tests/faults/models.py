@@ -1,0 +1,143 @@
+"""Models that crash, hang, exhaust memory, or lie; each is a builder that the bench is given by its dotted path."""
+
+import os
+import signal
+import sys
+import time
+
+import torch
+from torch import nn
+
+
+class Small(nn.Module):
+    """A network that does something harmless, and what it is told on its n-th forward."""
+
+    resolution = 8
+
+    def __init__(self, misdeed=None, at_forward=0):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3)
+        self.misdeed, self.at_forward, self.forwards = misdeed, at_forward, 0
+
+    def forward(self, images):
+        self.forwards += 1
+        if self.misdeed is not None and self.forwards > self.at_forward:
+            return self.misdeed(self.layer(images))
+        return self.layer(images).mean((2, 3))
+
+
+def healthy(*, width: int = 4):
+    model = Small()
+    model.layer = nn.Conv2d(3, width, 3)
+    return model
+
+
+def _segfault(_output):
+    import ctypes
+
+    ctypes.string_at(0)
+
+
+def segfault():
+    return Small(_segfault)
+
+
+def abort():
+    return Small(lambda _output: os.abort())
+
+
+def killed():
+    return Small(lambda _output: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def hang():
+    return Small(lambda _output: time.sleep(3600))
+
+
+def stubborn_hang():
+    def misdeed(_output):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        while True:
+            time.sleep(1)
+
+    return Small(misdeed)
+
+
+def build_error():
+    raise RuntimeError("no such layer in this network")
+
+
+def forward_error():
+    def misdeed(_output):
+        raise RuntimeError("shapes do not fit")
+
+    return Small(misdeed)
+
+
+def unsupported():
+    def misdeed(_output):
+        raise NotImplementedError("no kernel for this device")
+
+    return Small(misdeed)
+
+
+def eats_memory():
+    def misdeed(_output):
+        return torch.cat([torch.zeros(2**38) for _ in range(4)])
+
+    return Small(misdeed)
+
+
+def nan_output():
+    return Small(lambda output: output.mean((2, 3)) * float("nan"))
+
+
+def changing_output():
+    return Small(lambda output: output.mean((2, 3)) + torch.rand(()))
+
+
+def loud():
+    """Prints far more than any log should keep."""
+
+    def misdeed(output):
+        line = "x" * 1023 + "\n"
+        for _ in range(40_000):
+            sys.stdout.write(line)
+        sys.stdout.flush()
+        return output.mean((2, 3))
+
+    return Small(misdeed)
+
+
+def exits_quietly():
+    return Small(lambda _output: os._exit(0))
+
+
+def forks_children():
+    """Leaves a child behind that would run for an hour."""
+
+    def misdeed(output):
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(3600)
+            os._exit(0)
+        return output.mean((2, 3))
+
+    return Small(misdeed, at_forward=1)
+
+
+def changes_state():
+    """Changes threads, seeds and global torch state."""
+    torch.set_num_threads(7)
+    torch.manual_seed(12345)
+    torch.set_default_dtype(torch.float64)
+    return Small().float()
+
+
+def breaks_in_company():
+    """Runs alone a few times and breaks later, as in a timed group."""
+
+    def misdeed(_output):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    return Small(misdeed, at_forward=60)

@@ -1,0 +1,152 @@
+"""Settings are known from source alone, and wrong ones are refused with the right name."""
+
+import sys
+import textwrap
+
+import pytest
+
+from bench import catalogue
+from bench.catalogue import Entry, parse_spec
+from bench.errors import UsageError
+from bench.signatures import check_settings, signature, source_digest, split_path
+
+SOURCE = """
+import a_module_that_does_not_exist
+from bench.settings import KeepRate
+
+def method(model, *, keep_rate: KeepRate = 0.7, at: list[int] = [4, 7], mode: Literal["a", "b"] = "a", other: Foo = None):
+    return model
+
+def needs(model, *, amount: int):
+    return model
+
+def open_ended(model, **rest):
+    return model
+
+class Net:
+    def __init__(self, width: int = 8, resolution: int = 32):
+        pass
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    (tmp_path / "sigmod.py").write_text(textwrap.dedent(SOURCE))
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "sigmod"
+    sys.modules.pop("sigmod", None)
+
+
+def refusal(path, **settings):
+    with pytest.raises(UsageError) as error:
+        check_settings('method "m"', path, settings)
+    return str(error.value)
+
+
+def test_settings_are_read_without_importing_the_module(module):
+    known = signature(f"{module}:method")
+    assert set(known.settings) == {"keep_rate", "at", "mode", "other"}
+    assert known.settings["at"][1] == [4, 7]
+    assert "sigmod" not in sys.modules  # it could not even be imported
+
+
+def test_good_settings_pass(module):
+    check_settings("m", f"{module}:method", {"keep_rate": 0.5, "at": [1], "mode": "b", "other": object()})
+
+
+def test_misspelt_setting_names_the_nearest(module):
+    assert 'no setting "keep_rat"; did you mean "keep_rate"?' in refusal(f"{module}:method", keep_rat=0.5)
+
+
+@pytest.mark.parametrize("bad", [{"keep_rate": 1.5}, {"keep_rate": "much"}, {"at": 3}, {"mode": "c"}])
+def test_wrong_type_or_range_is_refused_with_the_value(module, bad):
+    (name, value), *_ = bad.items()
+    assert f"setting {name}={value!r} is not valid" in refusal(f"{module}:method", **bad)
+
+
+def test_missing_setting_is_named(module):
+    assert 'needs the setting "amount"' in refusal(f"{module}:needs")
+
+
+def test_any_keyword_is_let_through_where_the_callable_takes_any(module):
+    check_settings("m", f"{module}:open_ended", {"anything": 1})
+
+
+def test_a_class_has_the_settings_of_its_constructor(module):
+    assert set(signature(f"{module}:Net").settings) == {"width", "resolution"}
+
+
+def test_missing_name_suggests_one_that_the_module_defines(module):
+    with pytest.raises(UsageError, match='has no "metod"; did you mean "method"'):
+        signature(f"{module}:metod")
+
+
+def test_missing_module_is_named():
+    with pytest.raises(UsageError, match="no_such_package_here"):
+        signature("no_such_package_here.net:f")
+
+
+@pytest.mark.parametrize("text", ["", "a", "a:", ":b", "a b:c", "a:b;c", "1a:b"])
+def test_malformed_paths_are_refused(text):
+    with pytest.raises(UsageError, match="package.module:Callable"):
+        split_path(text)
+
+
+def test_digest_follows_the_source_and_what_it_imports(tmp_path, monkeypatch):
+    package = tmp_path / "digpkg"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "a.py").write_text("from digpkg.b import g\ndef f(): ...\n")
+    (package / "b.py").write_text("def g(): ...\n")
+    (package / "c.py").write_text("def h(): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    from bench import signatures
+
+    def digest():
+        signatures._tree.cache_clear()
+        return source_digest("digpkg.a:f")
+
+    first = digest()
+    (package / "c.py").write_text("changed = 1\n")
+    assert digest() == first
+    (package / "b.py").write_text("def g(): return 1\n")
+    assert digest() != first
+
+
+def test_specs_read_names_and_literals():
+    assert parse_spec("none") == ("none", {})
+    assert parse_spec("tome(r=(13, -1.0), on=True)") == ("tome", {"r": (13, -1.0), "on": True})
+
+
+@pytest.mark.parametrize("text", ["tome(r=13", "tome(13)", "tome(r=open('x'))", "tome(**{})"])
+def test_specs_that_are_no_literals_are_refused(text):
+    with pytest.raises(UsageError):
+        parse_spec(text)
+
+
+def test_two_catalogues_with_one_name_are_refused(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "catalogue.yaml").write_text('models: {same: "a.b:c"}\n')
+    with pytest.raises(UsageError, match='model "same" is already defined in .*one'):
+        catalogue.load([tmp_path / "one", tmp_path / "two"])
+
+
+def test_misspelt_catalogue_key_names_the_nearest(tmp_path):
+    (tmp_path / "catalogue.yaml").write_text("modles: {}\n")
+    with pytest.raises(UsageError, match='did you mean "models"'):
+        catalogue.load([tmp_path])
+
+
+def test_preset_settings_change_the_digest(module):
+    assert Entry("a", f"{module}:Net").digest != Entry("a", f"{module}:Net", {"width": 9}).digest
+
+
+def test_every_bundled_name_resolves_to_a_callable_with_valid_presets():
+    loaded = catalogue.load()
+    for entry in loaded.models.values():
+        catalogue.check_model(entry, {})
+    for entry in loaded.methods.values():
+        signature(entry.path)
+    assert {"deit_tiny", "deit_small", "deit_base", "vit_base", "vit_large", "vit_huge"} <= set(loaded.models)
+    assert {"tome", "evit", "diffrate"} <= set(loaded.methods)
