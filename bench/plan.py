@@ -146,6 +146,7 @@ class _Expansion:
         self.config, self.catalogue = config, catalogue
         self.models: dict[str, Entry] = {}
         self.methods: dict[str, Entry] = {}
+        self.digests: dict[str, str] = {}
         self.threads = threads(config)
         self.checkpoint = file_digest(Path(config.checkpoint)) if config.checkpoint else None
         self.data = folder_digest(Path(config.data.root)) if config.data.root else None
@@ -170,8 +171,13 @@ class _Expansion:
             resolution=resolution, task=task or "none", data=self.data, checkpoint=self.checkpoint,
             seed=self.config.seed, threads=self.threads, compile=device.compile, cuda_graphs=device.cuda_graphs,
             memory_format=device.memory_format, protocol=self.config.protocol.hash,
-            subject_digest=model.digest + (f"+{digest}" if digest else ""),
+            subject_digest=self._digest(model) + (f"+{digest}" if digest else ""),
         )  # fmt: skip
+
+    def _digest(self, entry: Entry) -> str:
+        if entry.name not in self.digests:
+            self.digests[entry.name] = entry.digest
+        return self.digests[entry.name]
 
     def _model(self, spec: str) -> tuple[Entry, dict[str, Any]]:
         name, settings = catalogues.parse_spec(spec)
@@ -189,7 +195,7 @@ class _Expansion:
         if name not in self.methods:
             self.methods[name] = self.catalogue.method(name)
         catalogues.check_method(self.methods[name], settings)
-        return name, settings, self.methods[name].digest
+        return name, settings, self._digest(self.methods[name])
 
     def _check_resolution(self, model: Entry, resolution: int | None) -> None:
         if resolution is None or model.accepts("resolution") or signature(model.path) is UNKNOWN:

@@ -143,10 +143,20 @@ class Runner:
         plan: what to measure.
         listener: told of every step.
         now: gives the time stamps; replaced in tests.
+        recipes: what a worker is told about a case; default from plan and configuration.
+        meters: what a probe measures.
+        timed: whether cases are timed at all.
+        calibrated: whether the machine's peaks are measured first.
     """
 
-    def __init__(self, config: Config, plan: Plan, listener: Listener, now: Callable[[], str] = utc_now):
+    def __init__(
+        self, config: Config, plan: Plan, listener: Listener, *, now: Callable[[], str] = utc_now,
+        recipes: Callable[[Case], Recipe] | None = None, meters: Sequence[str] = METERS, timed: bool = True,
+        calibrated: bool = True,
+    ):  # fmt: skip
         self.config, self.plan, self.listener, self.now = config, plan, listener, now
+        self.meters, self.timed, self.calibrated = meters, timed, calibrated
+        self._recipe = recipes or (lambda case: recipe_for(case, plan, config))
         self.store = Store(config.paths.results)
         self.journal = Journal(self.store.journal)
         self.sweep = Sweep()
@@ -209,7 +219,7 @@ class Runner:
     def _make_context(self) -> None:
         self.context = Context(
             protocol=self.config.protocol, environment=self.environment, machine_key=self.machine_key,
-            machine=self._calibration(), code=code_version(),
+            machine=self._calibration() if self.calibrated else {}, code=code_version(),
         )  # fmt: skip
 
     def _calibration(self) -> dict[str, Any]:
@@ -253,6 +263,10 @@ class Runner:
                 probes[case.key] = probe
             self.listener.advanced(share)
         alive = [case for case in missing if case.key in probes]
+        if not self.timed:
+            for case in alive:
+                self._record(assemble.finished(case, self.context, probes[case.key], None, self.now()))
+            return
         for members in self._sessions_that_fit(group, alive, probes):
             self._time(group, members, probes, estimate / 2 * len(members) / max(1, len(alive)))
 
@@ -270,9 +284,6 @@ class Runner:
             "prepared", model=case.model, task=case.task, status=outcome.status, seconds=outcome.seconds
         )
 
-    def _recipe(self, case: Case) -> Recipe:
-        return recipe_for(case, self.plan, self.config)
-
     def _probe(self, case: Case) -> dict[str, Any] | None:
         """The probe's result, from disk if it is there; None after writing the record of a failure."""
         path = self.store.probes / f"{case.key}.{self.machine_key}.json"
@@ -284,7 +295,7 @@ class Runner:
                 path.unlink()
         spec = {
             "recipe": self._recipe(case).as_dict(), "protocol": self.config.protocol.model_dump(),
-            "meters": list(METERS), "no_quality": no_quality_reason(case, self.config, self.plan),
+            "meters": list(self.meters), "no_quality": no_quality_reason(case, self.config, self.plan),
         }  # fmt: skip
         started = self.now()
         outcome = self._attempt("probe", spec, case.key, [case])

@@ -77,18 +77,18 @@ def test_a_class_has_the_settings_of_its_constructor(module):
 
 
 def test_missing_name_suggests_one_that_the_module_defines(module):
-    with pytest.raises(UsageError, match='has no "metod"; did you mean "method"'):
+    with pytest.raises(UsageError, match=r'has no "metod"; did you mean "method"'):
         signature(f"{module}:metod")
 
 
 def test_missing_module_is_named():
-    with pytest.raises(UsageError, match="no_such_package_here"):
+    with pytest.raises(UsageError, match=r"no_such_package_here"):
         signature("no_such_package_here.net:f")
 
 
 @pytest.mark.parametrize("text", ["", "a", "a:", ":b", "a b:c", "a:b;c", "1a:b"])
 def test_malformed_paths_are_refused(text):
-    with pytest.raises(UsageError, match="package.module:Callable"):
+    with pytest.raises(UsageError, match=r"package.module:Callable"):
         split_path(text)
 
 
@@ -128,13 +128,13 @@ def test_two_catalogues_with_one_name_are_refused(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "catalogue.yaml").write_text('models: {same: "a.b:c"}\n')
-    with pytest.raises(UsageError, match='model "same" is already defined in .*one'):
+    with pytest.raises(UsageError, match=r'model "same" is already defined in .*one'):
         catalogue.load([tmp_path / "one", tmp_path / "two"])
 
 
 def test_misspelt_catalogue_key_names_the_nearest(tmp_path):
     (tmp_path / "catalogue.yaml").write_text("modles: {}\n")
-    with pytest.raises(UsageError, match='did you mean "models"'):
+    with pytest.raises(UsageError, match=r'did you mean "models"'):
         catalogue.load([tmp_path])
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
 
-from bench.meters import energy, macs, memory, params, quality
+from bench.errors import UsageError
 from bench.meters.allocator import pin_allocator_for_memory
+from bench.metrics import METRICS
 from bench.reading import Reading, unavailable
 from bench.recipe import Recipe
-from bench.worker.child import InvalidOutput, Phase
+from bench.worker.child import InvalidOutput, Phase, classify
 from bench.worker.subject import Subject, seed_everything, synchronise, timed_build
 
 #: Relative difference between two identical forwards from which the output counts as changing.
 SAME_OUTPUT = 1e-4
+#: Meter -> section of `bench.metrics` whose metrics it gives.
+SECTION_OF = {"params": "size", "macs": "compute", "memory": "memory", "quality": "quality", "energy": "energy"}
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
@@ -70,16 +74,31 @@ class _Probe:
         if meter not in self.wanted:
             return
         self.phase.enter("measure", self.recipe.case.key)
-        readings, details = measure()
+        try:
+            readings, details = measure()
+        except (MemoryError, InvalidOutput, UsageError):
+            raise
+        except Exception as error:  # one meter that fails must not cost the others their numbers
+            if classify(error) != "crashed":
+                raise
+            traceback.print_exc()
+            why = f"the {meter} meter failed: {type(error).__name__}: {error}"[:500]
+            names = [name for name, row in METRICS.items() if row.section == SECTION_OF[meter]]
+            readings = [unavailable(name, why) for name in names]
+            details = {"flags": [_flag(f"{meter}_failed", "warn", why)]}
         self.readings += readings
         self.flags += details.pop("flags", [])
         self.details[meter] = details
 
     def params(self, subject: Subject) -> tuple[list[Reading], dict[str, Any]]:
+        from bench.meters import params
+
         found = params.measure(subject.counted)
         return found.readings(), found.as_dict()
 
     def macs(self, subject: Subject) -> tuple[list[Reading], dict[str, Any]]:
+        from bench.meters import macs
+
         second = self.spec["protocol"]["counting"]["second_count"]
         macs.self_test()
         found = macs.count(subject.counted, subject.args, subject.kwargs, second_count=second)
@@ -108,10 +127,14 @@ class _Probe:
         return _flag("input_dependent", "invalid" if random_weights else "warn", text)
 
     def memory(self, subject: Subject) -> tuple[list[Reading], dict[str, Any]]:
+        from bench.meters import memory
+
         found = memory.measure(subject.module, subject.args, subject.kwargs)
         return found.readings(), found.as_dict()
 
     def quality(self, subject: Subject) -> tuple[list[Reading], dict[str, Any]]:
+        from bench.meters import quality
+
         if subject.task is None:
             why = self.spec.get("no_quality", "this case has no task")
             return [unavailable("accuracy", why)], {}
@@ -121,6 +144,8 @@ class _Probe:
         return found.readings(), {**found.as_dict(), "task": subject.task.describe()}
 
     def energy(self, subject: Subject) -> tuple[list[Reading], dict[str, Any]]:
+        from bench.meters import energy
+
         protocol = self.spec["protocol"]["energy"]
         found = energy.measure_for(subject.step(), subject.case.batch, subject.case.device, protocol,
                                    synchronise=synchronise(subject.case.device))  # fmt: skip

@@ -1,0 +1,344 @@
+"""The instrument as a library: build a subject, measure any module, see its layers, load results.
+
+Torch is imported by the functions that need it, so that `import bench` stays quick.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.case import BASELINE_METHOD, Case, settings_text
+from bench.errors import BenchError, UsageError, did_you_mean
+from bench.metrics import METRICS
+
+if TYPE_CHECKING:
+    import pandas
+    from torch import nn
+
+    from bench.protocol import Protocol
+
+#: Names for whole sections of metrics, as `measure` takes them.
+GROUPS = {
+    "params": "size", "macs": "compute", "latency": "latency", "throughput": "throughput", "memory": "memory",
+    "energy": "energy",
+}  # fmt: skip
+#: Sections that are counted rather than measured: they need no fresh process.
+COUNTED = {"size", "compute"}
+METER_OF = {"size": "params", "compute": "macs", "memory": "memory", "energy": "energy"}
+#: What `measure` takes when nothing is asked for.
+DEFAULT_METRICS = ("params", "macs", "latency", "throughput", "memory")
+
+
+def build(
+    model: str, method: str = BASELINE_METHOD, *, resolution: int | None = None, batch: int = 1, device: str = "cpu",
+    dtype: str = "fp32", seed: int = 0, checkpoint: str | Path | None = None, task: str | None = None,
+    cache: str | Path = "cache", **settings: Any,
+) -> tuple[nn.Module, tuple[Any, ...]]:  # fmt: skip
+    """A module in evaluation mode and its example inputs, so that `module(*inputs)` runs one forward.
+
+    Args:
+        model: a catalogue name, `timm:NAME`, or `package.module:Callable`.
+        method: a catalogue name or dotted path; `none` is the model as it is.
+        resolution: pixels of the square image; None takes the model's own.
+        batch: images per forward.
+        device: `cpu`, `cuda` or `cuda:N`.
+        dtype: `fp32`, `tf32`, `bf16`, `fp16` or `fp64`.
+        seed: of the random weights and inputs.
+        checkpoint: a weights file for the model.
+        task: load the weights that the model was trained to for this task (training them now if need be).
+        cache: where trained weights are kept.
+        settings: of the model and the method, by name: `build("deit_small", "tome", r=13)`.
+
+    Raises:
+        UsageError: an unknown name, a setting that neither takes, or a value out of range.
+    """
+    from bench import catalogue as catalogues
+    from bench.paths import extend_import_path
+    from bench.recipe import Recipe
+    from bench.worker import subject
+
+    extend_import_path()
+    catalogue = catalogues.load()
+    model_entry = catalogue.model(model)
+    method_entry = None if method == BASELINE_METHOD else catalogue.method(method)
+    of_model, of_method = _share_out(model_entry, method_entry, settings)
+    weights = Path(checkpoint) if checkpoint is not None else None
+    if weights is not None and not weights.is_file():
+        raise UsageError(f"checkpoint: there is no file {weights}")
+    case = Case(
+        suite="build", model=model, method=method, model_settings=settings_text(of_model),
+        setting=settings_text(of_method), device=device, dtype=dtype, batch=batch, resolution=resolution, seed=seed,
+        task=task or "none",
+    )  # fmt: skip
+    task_entry = catalogue.task(task) if task else None
+    recipe = Recipe(
+        case, model_entry.path, {**model_entry.settings, **of_model}, method_entry.path if method_entry else None,
+        {**(method_entry.settings if method_entry else {}), **of_method}, task_entry.path if task_entry else None,
+        task_entry.settings if task_entry else {}, str(weights) if weights else None, str(cache),
+    )  # fmt: skip
+    if task is not None:
+        subject.make_task(recipe).prepare(model, lambda: subject.build_model(recipe)[0])
+    made = subject.build(recipe)
+    return made.module, made.args
+
+
+def _share_out(model: Any, method: Any, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Each setting to the model or the method, whichever takes it; checked."""
+    from bench.catalogue import check_method, check_model
+    from bench.signatures import signature
+
+    of_method = signature(method.path).settings if method else {}
+    of_model = signature(model.path).settings
+    both = [name for name in settings if name in of_method and name in of_model]
+    if both:
+        raise UsageError(f'the setting "{both[0]}" is taken by model "{model.name}" and method "{method.name}" alike')
+    known = [*of_method, *of_model]
+    open_ended = signature(model.path).open or (method is not None and signature(method.path).open)
+    for name in settings:
+        if name not in known and not open_ended:
+            raise UsageError(f'neither model "{model.name}" nor method "{getattr(method, "name", "none")}" has the '
+                             f'setting "{name}"; {did_you_mean(name, known)}')  # fmt: skip
+    for_method = {name: value for name, value in settings.items() if name in of_method}
+    for_model = {name: value for name, value in settings.items() if name not in of_method}
+    check_model(model, for_model)
+    if method is not None:
+        check_method(method, for_method)
+    return for_model, for_method
+
+
+def protocol_named(protocol: str | Protocol) -> Protocol:
+    """A protocol by the name of its file in `conf/protocol`; an object is given back as it is.
+
+    Raises:
+        UsageError: there is no such protocol.
+    """
+    from bench.catalogue import read_yaml
+    from bench.paths import config_folder
+    from bench.protocol import Protocol
+
+    if isinstance(protocol, Protocol):
+        return protocol
+    folder = config_folder() / "protocol"
+    names = [path.stem for path in folder.glob("*.yaml")]
+    if protocol not in names:
+        raise UsageError(f'protocol "{protocol}" does not exist; {did_you_mean(protocol, names)}')
+    return Protocol(**read_yaml(folder / f"{protocol}.yaml"))
+
+
+def _wanted(metrics: Iterable[str]) -> list[str]:
+    """The metrics that were asked for, by name."""
+    names: list[str] = []
+    for metric in [metrics] if isinstance(metrics, str) else metrics:
+        if metric in GROUPS:
+            names += [name for name, row in METRICS.items() if row.section == GROUPS[metric]]
+        elif metric in METRICS:
+            names.append(metric)
+        else:
+            raise UsageError(f'metric "{metric}" does not exist; {did_you_mean(metric, [*GROUPS, *METRICS])}')
+    return list(dict.fromkeys(names))
+
+
+def _as_call(inputs: Any, kwargs: dict[str, Any] | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword inputs of one forward from what a user hands over."""
+    if isinstance(inputs, dict):
+        return (), {**inputs, **(kwargs or {})}
+    return (tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)), dict(kwargs or {})
+
+
+def measure(
+    module: nn.Module, inputs: Any, metrics: Sequence[str] = DEFAULT_METRICS, protocol: str | Protocol = "quick", *,
+    kwargs: dict[str, Any] | None = None, baseline: nn.Module | None = None, name: str | None = None,
+    device: str = "cpu", batch: int | None = None, threads: int | None = None,
+) -> pandas.DataFrame:  # fmt: skip
+    """The tidy table (columns `bench.reading.COLUMNS`) of any module, one row per metric.
+
+    Counted metrics (`params`, `macs` and their sections) are taken in this process. Everything timed is taken by the
+    protocol, in fresh processes that get the module by cloudpickle; a script needs no `if __name__` guard.
+
+    Args:
+        module: any `torch.nn.Module`; it is measured in evaluation mode and left as it was.
+        inputs: a tensor, a tuple of positional inputs, or a dict of keyword inputs.
+        metrics: sections (`macs`, `latency`, ...) or single metrics (`peak_memory_bytes`). `macs` is in the matmul
+            convention and per sample; other conventions are rows of their own.
+        protocol: `quick`, `standard`, `publish`, or a `bench.protocol.Protocol`.
+        kwargs: keyword inputs beside positional ones.
+        baseline: a module for the same inputs, timed interleaved; then the row `speedup` compares the two.
+        name: what the rows call the module; default its class.
+        device: where to run.
+        batch: samples per forward; default the first dimension of the first tensor.
+        threads: of the timed processes; default one on a small host, else the physical cores.
+
+    Raises:
+        UsageError: an unknown metric or protocol, or a module that cannot be handed to another process.
+        BenchError: the module failed, with the phase and the message.
+    """
+    from bench import table
+
+    wanted = _wanted(metrics)
+    sections = {METRICS[metric].section for metric in wanted}
+    args, keywords = _as_call(inputs, kwargs)
+    call = (args, keywords, batch if batch is not None else _batch(args, keywords))
+    records = []
+    if sections & COUNTED and sections <= COUNTED and baseline is None:
+        records.append(_counted_record(module, call, sections & COUNTED, name, device))
+    else:
+        records += _measured_records(module, baseline, call, sections, protocol_named(protocol), name, device, threads)
+    frame = table.from_records(records)
+    order = {metric: place for place, metric in enumerate(wanted)}
+    kept = frame[frame["metric"].isin(wanted)]
+    return kept.sort_values("metric", key=lambda column: column.map(order), kind="stable").reset_index(drop=True)
+
+
+def _batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    import torch
+
+    for value in [*args, *kwargs.values()]:
+        if isinstance(value, torch.Tensor) and value.dim() > 0:
+            return int(value.shape[0])
+    return 1
+
+
+def _name(module: nn.Module, name: str | None) -> str:
+    return name or type(module).__name__
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """The module in evaluation mode, each part put back as it was."""
+    before = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in before.items():
+            part.training = training
+
+
+def _counted_record(module: nn.Module, call: Any, sections: set[str], name: str | None, device: str) -> dict[str, Any]:
+    """A record of counts alone, taken in this process."""
+    import torch
+
+    from bench import assemble, machine
+    from bench.meters import macs, params
+    from bench.protocol import Protocol
+    from bench.run import code_version, utc_now
+
+    args, kwargs, batch = call
+    started, readings, details, flags = utc_now(), [], {}, []
+    with _evaluating(module), torch.no_grad():
+        if "size" in sections:
+            size = params.measure(module)
+            readings += size.readings()
+            details["params"] = size.as_dict()
+        if "compute" in sections:
+            macs.self_test()
+            found = macs.count(module, args, kwargs)
+            readings += macs.readings(found, batch)
+            details["macs"] = found.as_dict()
+            flags = details["macs"].get("flags", [])
+    case = Case(suite="measure", model=_name(module, name), device=device, batch=batch)
+    environment = machine.environment(device)
+    context = assemble.Context(Protocol(), environment, machine.machine_key(environment), {}, code_version())
+    rows = [reading.as_dict() for reading in readings]
+    probe = {"started_at": started, "readings": rows, "details": details, "flags": flags, "weights": {"kind": "given"}}
+    return assemble.finished(case, context, probe, None, utc_now())
+
+
+def _pickle(module: nn.Module, call: Any, folder: Path, name: str) -> Path:
+    import cloudpickle
+
+    path = folder / f"{name}.pickle"
+    try:
+        with path.open("wb") as file:
+            cloudpickle.dump((module, call[0], call[1]), file)
+    except Exception as error:
+        raise UsageError(
+            f"{type(module).__name__} cannot be handed to a fresh process ({error}); measure it through a builder: "
+            "`python -m bench model=package.module:Callable`"
+        ) from error
+    return path
+
+
+def _measured_records(
+    module: nn.Module, baseline: nn.Module | None, call: Any, sections: set[str], protocol: Protocol,
+    name: str | None, device: str, threads: int | None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Records of fresh processes; the module's own comes first."""
+    from bench.catalogue import Entry
+    from bench.config import validate
+    from bench.plan import Group, Plan, check_device
+    from bench.plan import threads as default_threads
+    from bench.recipe import Recipe
+    from bench.run import Runner, Silent
+
+    check_device(device)
+    with tempfile.TemporaryDirectory(prefix="bench-measure-") as scratch:
+        folder = Path(scratch)
+        config = validate({
+            "suite": {"name": "measure", "grids": {"default": [{"models": ["given"], "methods": ["none"]}]}},
+            "protocol": protocol.model_dump(), "device": {"name": device, "threads": threads or "auto"},
+            "tracking": {"enabled": False}, "paths": {"results": str(folder / "results")},
+        })  # fmt: skip
+        modules = {"none": module} if baseline is None else {"none": baseline, _name(module, name): module}
+        cases, pickles = {}, {}
+        for method, item in modules.items():
+            path = _pickle(item, call, folder, hashlib.sha256(method.encode()).hexdigest()[:8])
+            case = Case(
+                suite="measure", model=_name(module, name) if baseline is None else _name(baseline, None),
+                method=method, device=device, batch=call[2], threads=default_threads(config), protocol=protocol.hash,
+                subject_digest="given" if method == "none" else f"given+{hashlib.sha256(path.read_bytes()).hexdigest()}",
+            )  # fmt: skip
+            cases[method], pickles[case.key] = case, path
+        first = next(iter(cases.values()))
+        plan = Plan(config.suite, (Group(tuple(cases.values())),), {first.model: Entry(first.model, "")}, {}, None)
+        runner = Runner(
+            config, plan, Silent(), recipes=lambda case: Recipe(case, pickle=str(pickles[case.key])),
+            meters=tuple(METER_OF[s] for s in METER_OF if s in sections), calibrated=False,
+            timed=bool(sections & {"latency", "throughput"}),
+        )  # fmt: skip
+        records = runner.run({}).records
+    for record in records:
+        if record["status"] not in ("ok", "contaminated") and record["error"]:
+            error = record["error"]
+            raise BenchError(f"{record['case']['model']} {record['status']} in the phase {error['phase']}: "
+                             f"{error['type']}: {error['message']}")  # fmt: skip
+    own = cases[_name(module, name) if baseline is not None else "none"].key
+    return sorted(records, key=lambda record: record["case_key"] != own)
+
+
+def layers(
+    module: nn.Module, inputs: Any, *, kwargs: dict[str, Any] | None = None, repeats: int = 10
+) -> pandas.DataFrame:
+    """The per-layer table of one forward: MACs, bytes read and written, intensity, time with interval, share.
+
+    Taken in this process; the frame's `attrs["info"]` has the end-to-end time and the part that no layer explains.
+
+    Args:
+        module: any `torch.nn.Module`; it is run in evaluation mode and left as it was.
+        inputs: a tensor, a tuple of positional inputs, or a dict of keyword inputs.
+        kwargs: keyword inputs beside positional ones.
+        repeats: timed passes.
+    """
+    import pandas
+
+    from bench.meters import layers as meter
+
+    args, keywords = _as_call(inputs, kwargs)
+    with _evaluating(module):
+        found = meter.table(module, args, keywords, repeats=repeats)
+    frame = pandas.DataFrame(found.rows)
+    frame.attrs["info"] = found.info
+    return frame
+
+
+def load(results: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "results") -> pandas.DataFrame:
+    """The tidy table of one or several results folders, one row per reading."""
+    from bench import table
+
+    return table.load(results)

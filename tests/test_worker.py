@@ -1,0 +1,121 @@
+"""Whatever a worker does, the driver survives it and says what happened, in which phase."""
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from bench.case import Case
+from bench.recipe import Recipe
+from bench.worker.client import LOG_LIMIT_BYTES, Workers
+from tests.sweeping import QUICK
+
+TIMEOUTS = {"start": 60.0, "load": 30.0, "compile": 30.0, "warmup": 30.0, "measure": 30.0}
+
+
+@pytest.fixture(scope="module")
+def workers():
+    with Workers(TIMEOUTS) as made:
+        yield made
+
+
+def probe(workers, tmp_path, model, *, meters=("params",), **rest):
+    case = Case(suite="t", model=model)
+    recipe = Recipe(case, f"tests.faults.models:{model}")
+    spec = {"recipe": recipe.as_dict(), "protocol": QUICK, "meters": list(meters), "no_quality": "none asked for"}
+    return workers.run("probe", spec, log=tmp_path / "log", **rest)
+
+
+def test_healthy_model_gives_its_result(workers, tmp_path):
+    outcome = probe(workers, tmp_path, "healthy")
+    assert outcome.ok, outcome.error
+    assert {row["metric"] for row in outcome.result["readings"]} >= {"params", "size_bytes"}
+    assert outcome.max_resident_bytes > 1e7
+
+
+@pytest.mark.parametrize(
+    ("model", "status", "kind"),
+    [
+        ("segfault", "crashed", "SIGSEGV"),
+        ("abort", "crashed", "SIGABRT"),
+        ("killed", "crashed", "SIGKILL"),
+        ("exits_quietly", "crashed", "NoResult"),
+        ("build_error", "crashed", "RuntimeError"),
+        ("forward_error", "crashed", "RuntimeError"),
+        ("unsupported", "unsupported", "NotImplementedError"),
+        ("nan_output", "invalid", "InvalidOutput"),
+    ],
+)
+def test_every_way_of_dying_becomes_a_typed_outcome(workers, tmp_path, model, status, kind):
+    outcome = probe(workers, tmp_path, model)
+    assert (outcome.status, outcome.error["type"]) == (status, kind), outcome.error
+    assert outcome.error["phase"] == ("load" if model == "build_error" else "warmup")
+    assert probe(workers, tmp_path, "healthy").ok  # and the next case is not harmed
+
+
+def test_only_lost_processes_are_worth_a_second_try(workers, tmp_path):
+    assert probe(workers, tmp_path, "segfault").worth_retrying
+    assert not probe(workers, tmp_path, "forward_error").worth_retrying
+
+
+def test_allocation_beyond_the_limit_is_out_of_memory_and_spares_the_host(workers, tmp_path):
+    outcome = probe(workers, tmp_path, "eats_memory", memory_limit_bytes=4 << 30)
+    assert outcome.status == "oom", outcome.error
+
+
+@pytest.mark.parametrize("model", ["hang", "stubborn_hang"])
+def test_hangs_end_at_the_timeout_of_their_phase_even_if_they_ignore_being_asked(tmp_path, model):
+    with Workers({**TIMEOUTS, "warmup": 0.5}) as impatient:
+        outcome = probe(impatient, tmp_path, model)
+        assert outcome.status == "timeout"
+        assert outcome.error["phase"] == "warmup"
+        assert probe(impatient, tmp_path, "healthy").ok
+
+
+def test_a_gigabyte_of_output_fills_no_disk(workers, tmp_path):
+    outcome = probe(workers, tmp_path, "loud")
+    assert outcome.ok, outcome.error
+    assert (tmp_path / "log").stat().st_size < 60e6  # what a poll interval lets through at most
+    again = probe(workers, tmp_path, "forward_error")
+    assert len(again.error["log_tail"]) <= LOG_LIMIT_BYTES
+
+
+def test_changing_outputs_are_flagged(workers, tmp_path):
+    outcome = probe(workers, tmp_path, "changing_output")
+    assert "changing_output" in {flag["code"] for flag in outcome.result["flags"]}
+
+
+def test_children_that_a_model_leaves_behind_are_ended(workers, tmp_path):
+    before = _sleepers()
+    outcome = probe(workers, tmp_path, "forks_children")
+    assert outcome.ok, outcome.error
+    deadline = time.monotonic() + 5
+    while _sleepers() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _sleepers() <= before
+
+
+def _sleepers():
+    """Descendants of this process other than the worker server itself."""
+    return sum(1 for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE)
+
+
+def test_one_case_does_not_change_the_next(workers, tmp_path):
+    probe(workers, tmp_path, "changes_state")
+    outcome = probe(workers, tmp_path, "healthy")
+    assert outcome.ok, outcome.error
+
+
+def test_a_killed_server_is_a_lost_case_and_the_next_one_starts_another(tmp_path):
+    with Workers(TIMEOUTS) as mortal:
+        assert probe(mortal, tmp_path, "healthy").ok
+        os.kill(mortal._server.pid, signal.SIGKILL)
+        time.sleep(0.1)
+        assert probe(mortal, tmp_path, "healthy").ok
+
+
+def test_the_server_has_torch_but_no_threads(workers, tmp_path):
+    probe(workers, tmp_path, "healthy")
+    assert workers.ready["threads"] == 1
