@@ -1,0 +1,428 @@
+"""One forward seen operator by operator: what each multiplies, reads and writes, and in which module it runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
+from torch.utils._pytree import tree_leaves
+
+from bench.meters.operator_rules import OperatorRule, rule_of
+from bench.meters.products import Call, Product, is_sparse, stored_values
+from bench.meters.value_checks import ValueChecks
+
+_BITS = {torch.bool: 1, torch.quint8: 8, torch.qint8: 8, torch.qint32: 32, torch.quint4x2: 4}
+
+
+@dataclass(slots=True)
+class OperatorRecord:
+    """One dispatched call: its class, work, bytes and place. Bytes are compulsory: each tensor once per call."""
+
+    operator: str
+    kind: str
+    path: str
+    phase: str
+    dtype: str
+    macs: int = 0
+    dense_macs: int = 0
+    nonzero_macs: float = 0.0
+    causal_unused_macs: int = 0
+    vector_ops: int = 0
+    bit_operations: int = 0
+    left_bits: int = 0
+    right_bits: int = 0
+    weight_read: int = 0
+    activation_read: int = 0
+    weight_written: int = 0
+    activation_written: int = 0
+    norm: str | None = None
+    norm_macs: int = 0
+    elapsed_s: float = 0.0
+    data_dependent: bool = False
+    weight_key: int | None = None
+
+
+@dataclass
+class ModuleVisit:
+    """What one module saw: its class, how often it ran, the shapes of its tensors, in order of first entry."""
+
+    path: str
+    op: str
+    order: int
+    calls: int = 0
+    input_shapes: list[list[int]] = field(default_factory=list)
+    output_shapes: list[list[int]] = field(default_factory=list)
+    dtype: str = ""
+    tokens: list[int] = field(default_factory=list)
+
+
+def tensor_bits(tensor: Tensor) -> int:
+    """Bits that one element takes where it is multiplied."""
+    return _BITS.get(tensor.dtype, tensor.element_size() * 8 if not tensor.is_complex() else tensor.element_size() * 4)
+
+
+def stored_bytes(tensor: Tensor) -> int:
+    """Bytes of the distinct elements: broadcast dimensions once, sparse tensors as values and indices."""
+    if is_sparse(tensor):
+        return _sparse_bytes(tensor)
+    if tensor.is_nested or tensor.layout is not torch.strided:
+        return tensor.numel() * tensor.element_size()
+    elements = 1
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        if stride or size == 0:
+            elements *= size
+    return elements * tensor.element_size()
+
+
+def _sparse_bytes(tensor: Tensor) -> int:
+    if tensor.layout is torch.sparse_coo:
+        parts = [tensor._indices(), tensor._values()]
+    elif tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        parts = [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    else:
+        parts = [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    return sum(part.numel() * part.element_size() for part in parts)
+
+
+def plain_tensors(tensor: Tensor) -> Iterator[Tensor]:
+    """The ordinary tensors inside a tensor subclass, or the tensor itself; values only for sparse tensors."""
+    if is_traceable_wrapper_subclass(tensor):
+        names, _ = tensor.__tensor_flatten__()
+        for name in names:
+            yield from plain_tensors(getattr(tensor, name))
+    elif is_sparse(tensor):
+        yield stored_values(tensor)
+    else:
+        yield tensor
+
+
+class WeightStorages:
+    """Which storages hold weights: parameters, buffers, and what is computed from nothing but them."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._fixed: set[int] = set()
+        self._sparse: set[int] = set()
+        self._derived: dict[int, StorageWeakRef] = {}
+        for tensor in [*module.parameters(), *module.buffers()]:
+            for part in plain_tensors(tensor):
+                self._fixed.add(self._key(part))
+            if is_sparse(tensor):
+                self._sparse.add(id(tensor))
+
+    @staticmethod
+    def _key(tensor: Tensor) -> int:
+        try:
+            return tensor.untyped_storage()._cdata
+        except (NotImplementedError, RuntimeError):
+            return -id(tensor)
+
+    def key(self, tensor: Tensor) -> int | None:
+        """An identity of the weight behind the tensor, or None if it holds activations."""
+        if is_sparse(tensor):
+            inner = self._key(stored_values(tensor))
+            return inner if inner in self._fixed else None
+        key = self._key(tensor)
+        if key in self._fixed:
+            return key
+        reference = self._derived.get(key)
+        return key if reference is not None and not reference.expired() else None
+
+    def add(self, tensor: Tensor) -> None:
+        """Mark a result computed from weights alone (a cast, a dequantisation) as a weight."""
+        if is_sparse(tensor) or tensor.layout is not torch.strided:
+            return
+        storage = tensor.untyped_storage()
+        self._derived[storage._cdata] = StorageWeakRef(storage)
+
+
+class ModulePaths:
+    """The innermost running module, kept by two process-wide hooks that are registered once and removed at the end.
+
+    Process-wide hooks leave every module's own hook lists empty: hooks on modules would switch off the fused
+    transformer path, and so change what is counted.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._names = {id(child): name for name, child in module.named_modules()}
+        self.stack: list[str] = []
+        self.visits: dict[str, ModuleVisit] = {}
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> ModulePaths:
+        self._handles = [
+            register_module_forward_pre_hook(self._enter),
+            register_module_forward_hook(self._leave, always_call=True),
+        ]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    @property
+    def current(self) -> str:
+        """Path of the innermost running module; "" is the root."""
+        return self.stack[-1] if self.stack else ""
+
+    def name(self, module: nn.Module) -> str:
+        """The module's path; one that is not registered anywhere below the root gets its class in brackets."""
+        known = self._names.get(id(module))
+        return known if known is not None else f"{self.current}.<{type(module).__name__}>".lstrip(".")
+
+    def visit(self, path: str, op: str = "") -> ModuleVisit:
+        """The visit record of a path, made at its first mention."""
+        if path not in self.visits:
+            self.visits[path] = ModuleVisit(path, op, len(self.visits))
+        return self.visits[path]
+
+    def _enter(self, module: nn.Module, inputs: Any) -> None:
+        path = self.name(module)
+        self.stack.append(path)
+        visit = self.visit(path, type(module).__name__)
+        visit.calls += 1
+        tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+        if visit.calls == 1:
+            visit.input_shapes = [_shape(tensor) for tensor in tensors]
+            visit.dtype = next((dtype_name(t) for t in tensors if t.is_floating_point()), "")
+        if tensors and not tensors[0].is_nested and tensors[0].dim() == 3:
+            visit.tokens.append(int(tensors[0].shape[1]))
+
+    def _leave(self, module: nn.Module, _inputs: Any, output: Any) -> None:
+        if not self.stack:
+            return
+        visit = self.visits.get(self.stack.pop())
+        if visit is not None and visit.calls == 1:
+            visit.output_shapes = [_shape(leaf) for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+
+
+def _shape(tensor: Tensor) -> list[int]:
+    return [] if tensor.is_nested else [int(size) for size in tensor.shape]
+
+
+def dtype_name(tensor: Tensor) -> str:
+    """The dtype without its module, such as "float32"."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _needs_desugaring(tensor: Tensor) -> bool:
+    return type(tensor) is not Tensor and is_traceable_wrapper_subclass(tensor)
+
+
+@dataclass
+class Gap:
+    """Processor time of this thread between two operators, and the module it was spent in."""
+
+    path: str
+    seconds: float
+
+
+class OperatorTrace(TorchDispatchMode):
+    """Records every operator that reaches the dispatcher while it is active.
+
+    The mode itself owns no hooks, so that re-entering it (to take composite operators apart under inference mode) can
+    leak none; `ModulePaths` is entered once, outside.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self, paths: ModulePaths, weights: WeightStorages, values: ValueChecks | None = None) -> None:
+        super().__init__()
+        self.records: list[OperatorRecord] = []
+        self.gaps: list[Gap] = []
+        self.phase = "forward"
+        self._paths = paths
+        self._weights = weights
+        self._values = values
+        self._last_end: float | None = None
+        self._composite: dict[Any, bool] = {}
+
+    def start_clock(self) -> None:
+        """From here on, time that no operator explains is kept as gaps."""
+        self._last_end = time.thread_time()
+
+    def stop_clock(self) -> None:
+        """Close the gap after the last operator."""
+        self._note_gap()
+        self._last_end = None
+
+    def _note_gap(self) -> None:
+        if self._last_end is not None:
+            gap = time.thread_time() - self._last_end
+            if gap > 1e-3:
+                self.gaps.append(Gap(self._paths.current, gap))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if any(t is not Tensor and t is not nn.Parameter for t in types) and _has_wrapper(args, kwargs):
+            return NotImplemented
+        if not isinstance(func, torch._ops.OpOverload):
+            return self._higher_order(func, args, kwargs)
+        self._note_gap()
+        if self._is_composite(func) and not _has_own_layout(args):
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        started = time.perf_counter()
+        result = func(*args, **kwargs)
+        elapsed = time.perf_counter() - started
+        self._record(func, args, kwargs, result, elapsed)
+        if self._last_end is not None:
+            self._last_end = time.thread_time()
+        return result
+
+    def _is_composite(self, func: Any) -> bool:
+        known = self._composite.get(func)
+        if known is None:
+            known = self._composite[func] = torch._C._dispatch_has_kernel_for_dispatch_key(
+                func.name(), torch._C.DispatchKey.CompositeImplicitAutograd
+            )
+        return known
+
+    def _higher_order(self, func: Any, args: Any, kwargs: Any) -> Any:
+        name = f"higher_order::{func.name()}"
+        with self:
+            result = func(*args, **kwargs)
+        self.records.append(OperatorRecord(name, "unknown", self._paths.current, self.phase, "mixed"))
+        return result
+
+    def _record(self, func: Any, args: Any, kwargs: Any, result: Any, elapsed: float) -> None:
+        rule = rule_of(func)
+        if rule.kind == "view":
+            record = OperatorRecord(func._schema.name, "view", self._paths.current, self.phase, "")
+            record.data_dependent = rule.data_dependent
+            self.records.append(record)
+            return
+        call = Call(func, args, kwargs, result)
+        inputs = list(_tensors(args)) + [t for key, v in kwargs.items() for t in _tensors((v,)) if key != "out"]
+        record = OperatorRecord(
+            func._schema.name, rule.kind, self._paths.current, self.phase, _dtype(inputs, result), elapsed_s=elapsed,
+            data_dependent=rule.data_dependent or _indexes_by_mask(func, inputs),
+        )  # fmt: skip
+        self._count_bytes(record, rule, call, inputs)
+        if rule.formula is not None:
+            self._count_product(record, rule.formula(call))
+        elif rule.vector is not None:
+            record.vector_ops = rule.vector(call)
+            if rule.norm is not None:
+                _count_norm(record, rule.norm, call)
+        if self._values is not None:
+            self._values.look(record, call)
+        self.records.append(record)
+
+    def _count_product(self, record: OperatorRecord, product: Product) -> None:
+        record.macs = product.macs
+        record.dense_macs = product.dense if product.dense is not None else product.macs
+        record.causal_unused_macs = product.causal_unused
+        record.vector_ops = product.vector_ops
+        record.norm_macs = 5 * product.norm_elements
+        record.norm = "layer_norm" if product.norm_elements else None
+        left = product.left_bits or (tensor_bits(product.left) if product.left is not None else 32)
+        right = product.right_bits or (tensor_bits(product.right) if product.right is not None else left)
+        record.left_bits, record.right_bits = left, right
+        record.bit_operations = product.macs * left * right
+        record.weight_read += product.weight_bytes
+        for operand in (product.right, product.left):
+            if operand is not None:
+                key = self._weights.key(operand)
+                if key is not None:
+                    record.weight_key = key
+                    if self._values is not None:
+                        self._values.weight(key, operand, record)
+                    break
+
+    def _count_bytes(self, record: OperatorRecord, rule: OperatorRule, call: Call, inputs: list[Tensor]) -> None:
+        written = [call.args[i] for i in rule.written if i < len(call.args)]
+        mutated = {id(tensor) for tensor in _tensors(tuple(written))}
+        results = list(_tensors((call.out,)))
+        fresh = [tensor for tensor in results if id(tensor) not in mutated]
+        targets = fresh + list(_tensors(tuple(written)))
+        only_weights = bool(inputs)
+        seen: set[int] = set()
+        for position, tensor in enumerate(inputs):
+            if id(tensor) in seen:
+                continue
+            seen.add(id(tensor))
+            is_weight = self._weights.key(tensor) is not None
+            only_weights = only_weights and is_weight
+            if rule.reads == "none" or (rule.overwritten and id(tensor) in mutated):
+                continue
+            size = stored_bytes(tensor)
+            if rule.reads == "result" and position == 0:
+                size = min(size, sum(stored_bytes(result) for result in results))
+            if is_weight:
+                record.weight_read += size
+            else:
+                record.activation_read += size
+        for tensor in targets:
+            if self._weights.key(tensor) is not None and id(tensor) in mutated:
+                record.weight_written += stored_bytes(tensor)
+            else:
+                record.activation_written += stored_bytes(tensor)
+        if only_weights and rule.kind in ("vector", "move"):
+            for tensor in fresh:
+                self._weights.add(tensor)
+
+
+def _count_norm(record: OperatorRecord, norm: str, call: Call) -> None:
+    """What fvcore charges: 5 per element with an affine part and 4 without; batch norm in inference 2 and 1."""
+    elements = call.args[0].numel()
+    record.norm = norm
+    affine = call.arg("weight") is not None
+    if norm == "batch_norm" and _in_inference(call):
+        record.norm_macs = elements * (2 if affine else 1)
+    else:
+        record.norm_macs = elements * (5 if affine else 4)
+
+
+def _in_inference(call: Call) -> bool:
+    names = {argument.name for argument in call.func._schema.arguments}
+    if "training" in names:
+        return not call.arg("training")
+    return call.func._schema.name.endswith(("no_training", "no_update"))
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)
+
+
+def _has_wrapper(args: Any, kwargs: Any) -> bool:
+    return any(_needs_desugaring(tensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor))
+
+
+def _has_own_layout(args: Any) -> bool:
+    """Nested and mkldnn tensors have kernels of their own for composite operators: taking those apart would fail."""
+    return any(t.is_nested or t.layout is torch._mkldnn for t in _tensors(args))
+
+
+def _indexes_by_mask(func: Any, inputs: list[Tensor]) -> bool:
+    return func._schema.name == "aten::index" and any(t.dtype is torch.bool for t in inputs[1:])
+
+
+def _dtype(inputs: list[Tensor], result: Any) -> str:
+    """The dtype of the arithmetic; two operands of different kinds are named together, so that they are never summed."""
+    names = list(dict.fromkeys(dtype_name(t) for t in inputs if t.dim() > 0 or len(inputs) == 1))
+    floating = [n for n in names if "float" in n or "complex" in n or "int8" in n]
+    names = floating or names
+    if not names:
+        names = [dtype_name(t) for t in _tensors((result,))][:1]
+    return names[0] if len(names) == 1 else "x".join(names[:2])
+
+
+@contextmanager
+def fast_compile_off() -> Iterator[None]:
+    """Run compiled functions and modules eagerly, so that their operators reach the dispatcher one by one."""
+    with torch.compiler.set_stance("force_eager"), torch.jit.optimized_execution(False):
+        yield
