@@ -1,0 +1,139 @@
+// What every page shares: building elements from text only, inert JSON, downloads, hover notes and the theme.
+// Nothing here or elsewhere assigns markup: names from records only ever become text nodes and attribute values.
+const ROOT = document.currentScript.dataset.root || "";
+
+function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined && child !== ""));
+  return node;
+}
+
+function inert(id) {
+  const block = document.getElementById(id);
+  return block ? JSON.parse(block.textContent) : null;
+}
+
+function download(name, type, content) {
+  const blob = content instanceof Blob ? content : new Blob([content], { type });
+  const link = el("a", { href: URL.createObjectURL(blob), download: name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+// A field of a CSV file; a leading = + - @ of a text would be run as a formula by a spreadsheet, so it gets a quote mark.
+function csvField(value) {
+  if (value === null || value === undefined) return "";
+  let text = String(value);
+  if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = "'" + text;
+  return /[",\n\r]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
+}
+
+const csvText = (lines) => lines.map((line) => line.map(csvField).join(",")).join("\r\n") + "\r\n";
+
+// ---- theme: auto follows the system; a choice is remembered where the browser allows it ----
+const Theme = {
+  names: ["auto", "light", "dark"],
+  listeners: [],
+  system: window.matchMedia("(prefers-color-scheme: dark)"),
+  stored() {
+    try { return localStorage.getItem("waterline-theme") || "auto"; } catch { return "auto"; }
+  },
+  get chosen() { return document.documentElement.dataset.theme || "auto"; },
+  get now() {
+    if (this.printing) return "light";
+    return this.chosen === "auto" ? (this.system.matches ? "dark" : "light") : this.chosen;
+  },
+  choose(name) {
+    if (name === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = name;
+    try { localStorage.setItem("waterline-theme", name); } catch { /* a page from disk may not store */ }
+    this.tell();
+  },
+  tell() { this.listeners.forEach((listener) => listener(this.now)); },
+  start() {
+    const button = document.getElementById("theme");
+    const label = () => { button.firstElementChild.textContent = this.chosen; };
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      this.choose(this.names[(this.names.indexOf(this.chosen) + 1) % this.names.length]);
+      label();
+    });
+    this.system.addEventListener("change", () => this.tell());
+    label();
+  },
+};
+{
+  const stored = Theme.stored();
+  if (stored === "light" || stored === "dark") document.documentElement.dataset.theme = stored;
+}
+
+// ---- hover notes that also open on keyboard focus; their text is the title that screen readers get ----
+const Tip = {
+  node: null,
+  show(target) {
+    const text = target.dataset.tip;
+    if (!text) return;
+    this.hide();
+    this.node = el("div", { class: "tip", role: "tooltip" }, text);
+    document.body.append(this.node);
+    const at = target.getBoundingClientRect(), own = this.node.getBoundingClientRect();
+    const left = Math.min(Math.max(8, at.left), window.innerWidth - own.width - 8);
+    const below = at.bottom + 8 + own.height < window.innerHeight;
+    this.node.style.left = left + "px";
+    this.node.style.top = (below ? at.bottom + 8 : Math.max(4, at.top - own.height - 8)) + "px";
+  },
+  hide() { if (this.node) { this.node.remove(); this.node = null; } },
+  start() {
+    const find = (event) => event.target instanceof Element ? event.target.closest("[data-tip]") : null;
+    for (const [enter, leave] of [["mouseover", "mouseout"], ["focusin", "focusout"]]) {
+      document.addEventListener(enter, (event) => { const target = find(event); if (target) this.show(target); });
+      document.addEventListener(leave, () => this.hide());
+    }
+    document.addEventListener("keydown", (event) => { if (event.key === "Escape") this.hide(); });
+    for (const node of document.querySelectorAll(".missing[title], .badge[title]")) {
+      node.dataset.tip = node.title;
+      node.removeAttribute("title");
+      if (!node.hasAttribute("tabindex")) node.tabIndex = 0;
+    }
+  },
+};
+
+// ---- copy buttons ----
+function startCopying() {
+  for (const button of document.querySelectorAll("button[data-copy]")) {
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      const source = document.getElementById(button.dataset.copy);
+      const before = button.textContent;
+      try {
+        await navigator.clipboard.writeText(source.textContent);
+        button.textContent = "Copied";
+      } catch {
+        getSelection().selectAllChildren(source);
+        button.textContent = "Selected";
+      }
+      setTimeout(() => { button.textContent = before; }, 1600);
+    });
+  }
+}
+
+// Menus close on Escape and on a click outside.
+function startMenus() {
+  document.addEventListener("click", (event) => {
+    for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    for (const menu of document.querySelectorAll("details.menu[open]")) {
+      menu.open = false;
+      menu.querySelector("summary").focus();
+    }
+  });
+}

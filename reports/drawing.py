@@ -1,0 +1,94 @@
+"""Figures made ready for a page: inert JSON of the views, the table as text, and nothing that the page must trust."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from reports.figures.figure import Figure
+from reports.numbers import MISSING, plain
+from reports.safe import inert_json
+
+#: Rows of a figure's table that stand in the page itself; the CSV has all.
+TABLE_ROWS = 250
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What the template needs of one figure."""
+
+    id: str
+    title: str
+    how_to_read: str
+    caption: str
+    notes: tuple[str, ...]
+    reason: str
+    height: int | None
+    head: list[str]
+    lines: list[list[str]]
+    total: int
+    data: Markup
+
+
+def draw(figure: Figure) -> Drawing:
+    """The figure as the template shows it; its views, controls and table go into one inert JSON block."""
+    table = figure.table
+    data = {
+        "views": dict(figure.views),
+        "controls": [[control.label, list(control.options)] for control in figure.controls],
+        "head": [str(name) for name in table.columns],
+        "rows": [[_plain_json(value) for value in line] for line in table.itertuples(index=False, name=None)],
+    }
+    first = table.head(TABLE_ROWS)
+    return Drawing(
+        id=figure.id,
+        title=figure.title,
+        how_to_read=figure.how_to_read,
+        caption=figure.caption,
+        notes=tuple(figure.notes),
+        reason=figure.reason,
+        height=(figure.spec or {}).get("layout", {}).get("height") if figure.views else None,
+        head=data["head"],
+        lines=[[_shown(value) for value in line] for line in first.itertuples(index=False, name=None)],
+        total=len(table),
+        data=inert_json(_finite(data)),
+    )
+
+
+def _plain_json(value: Any) -> Any:
+    if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return (
+        value.item() if hasattr(value, "item") else value if isinstance(value, (str, int, float, bool)) else str(value)
+    )
+
+
+def _shown(value: Any) -> str:
+    value = _plain_json(value)
+    if value is None:
+        return MISSING
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, int) or value == 0:
+        return plain(value, 0)
+    places = 3 - math.floor(math.log10(abs(value)))
+    return plain(value, min(max(places, 0), 9))
+
+
+def _finite(value: Any) -> Any:
+    """Plain JSON types throughout: numpy scalars and arrays unpacked, NaN and infinity as null."""
+    if isinstance(value, dict):
+        return {str(key): _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    if hasattr(value, "tolist"):
+        return _finite(value.tolist())
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value)

@@ -1,0 +1,79 @@
+"""What the rows say in words: the sentence on top of the site and the numbers beside it, never without their basis."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from reports.groups import Group
+from reports.numbers import pair, plain
+from reports.rows import Row
+
+VERDICT_WORDS = {"holds": "good", "fails": "bad", "untested": ""}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A number with the sentence that says what it is."""
+
+    big: str
+    what: str
+
+
+def headline(rows: Sequence[Row], groups: Sequence[Group]) -> str:
+    """The finding of the site in one sentence: the best saving that is real, against what was promised."""
+    best = _best_saving(rows)
+    if best is None:
+        done = sum(row.status == "ok" for row in rows)
+        if not rows:
+            return "There are no results yet"
+        return f"{done} of {len(rows)} cases were measured" if done else f"None of the {len(rows)} cases finished"
+    speed = best.cells["speedup"]
+    if (speed.low or speed.value or 0) <= 1.0:
+        return "No method here is surely faster than the network that it reduces"
+    gain, promised = best.value("realised_gain"), best.value("mac_ratio")
+    words = f"{best.case.method_label} makes {best.case.model} {pair(speed.value or 0, None, None)} times as fast"
+    if gain is None or promised is None:
+        return words
+    if gain >= 1:
+        return f"{words}, all of the {pair(promised, None, None)} times that its operations promise"
+    return f"{words}; its operations promise {pair(promised, None, None)} times"
+
+
+def findings(rows: Sequence[Row], groups: Sequence[Group]) -> list[Finding]:
+    """Up to four numbers that a first look needs."""
+    found = []
+    best = _best_saving(rows)
+    if best is not None:
+        speed = best.cells["speedup"]
+        found.append(
+            Finding(f"{pair(speed.value or 0, speed.low, speed.high)}×", f"largest speed-up: {best.name}, over the same network unreduced")
+        )  # fmt: skip
+    gains = [row.value("realised_gain") or 0.0 for row in rows if row.ranked and row.value("realised_gain") is not None]
+    if gains:
+        found.append(
+            Finding(f"{plain(median(gains), 2)}×", f"of the promised speed-up arrives (median of {len(gains)} reduced networks, "
+                    f"{plain(min(gains), 2)} to {plain(max(gains), 2)})")
+        )  # fmt: skip
+    floors = [group.noise_floor for group in groups if group.noise_floor]
+    if floors:
+        width = max(max(high - 1, 1 - low) for low, high in floors) * 100
+        found.append(
+            Finding(f"±{plain(width, 2 if width < 1 else 1)} %", "noise floor: how far two identical networks differed when timed together")
+        )  # fmt: skip
+    found.append(_coverage(rows, groups))
+    return found
+
+
+def _coverage(rows: Sequence[Row], groups: Sequence[Group]) -> Finding:
+    ends = Counter("contaminated" if row.contaminated and row.status == "ok" else row.status for row in rows)
+    failed = ", ".join(f"{count} {status}" for status, count in ends.most_common() if status != "ok")
+    kinds = f" in {len(groups)} groups that are ranked apart" if len(groups) > 1 else ""
+    return Finding(f"{ends.get('ok', 0)} of {len(rows)}", f"cases measured{kinds}" + (f"; {failed}" if failed else ""))
+
+
+def _best_saving(rows: Sequence[Row]) -> Row | None:
+    sped = [row for row in rows if row.ranked and row.value("speedup") is not None]
+    return max(sped, key=lambda row: row.cells["speedup"].low or row.cells["speedup"].value or 0.0, default=None)

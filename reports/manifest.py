@@ -1,0 +1,52 @@
+"""Which pages are as they were: a hash of what each was made from, kept beside the site."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.records import write_atomically
+
+
+def digest_of(*parts: Any) -> str:
+    """A short hash of plain data."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@dataclass
+class Manifest:
+    """Hashes of the last build and of this one; `base` stands for everything that all pages depend on."""
+
+    path: Path
+    base: str
+    before: dict[str, str] = field(default_factory=dict)
+    now: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path, base: str) -> Manifest:
+        """The manifest of the last build; an unreadable one means that every page is made anew."""
+        try:
+            known = json.loads(path.read_text())
+            before = known["pages"] if known.get("base") == base else {}
+            stale = dict.fromkeys(known["pages"], "") | before
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            stale = {}
+        return cls(path, base, stale)
+
+    def unchanged(self, page: str, digest: str) -> bool:
+        """Whether `page` was made from the same content; remembers it for this build either way."""
+        self.now[page] = digest
+        return bool(digest) and self.before.get(page) == digest
+
+    def finish(self, out: Path) -> None:
+        """Write what this build made and remove the pages of an earlier build that are no longer wanted."""
+        for page in self.before.keys() - self.now.keys():
+            target = (out / page).resolve()
+            if target.is_relative_to(out.resolve()) and target.suffix == ".html":
+                target.unlink(missing_ok=True)
+        text = json.dumps({"base": self.base, "pages": self.now}, sort_keys=True, separators=(",", ":"))
+        write_atomically(self.path, text.encode())

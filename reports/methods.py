@@ -1,0 +1,171 @@
+"""How it was measured, in sentences made from the protocol that the records carry; nothing is said that they lack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bench.records import Record
+from reports.groups import machine_line
+
+
+@dataclass(frozen=True)
+class Card:
+    """Prose for an appendix about one protocol on one machine."""
+
+    title: str
+    paragraphs: tuple[str, ...]
+
+
+def summary(record: Record) -> str:
+    """One or two sentences on the protocol of a record."""
+    protocol = record.get("protocol") or {}
+    parameters = protocol.get("parameters") or {}
+    latency = parameters.get("latency") or parameters
+    count = latency.get("invocations")
+    words = f"Protocol {protocol.get('name', 'unnamed')}, version {protocol.get('version', '?')} (hash {protocol.get('hash', '?')})."
+    if count:
+        words += (
+            f" Every time is the geometric mean over at least {count} fresh processes of the process's median; "
+            "a network and the ones reduced from it are timed interleaved in the same processes."
+        )
+    return words
+
+
+def card(records: list[Record]) -> Card:
+    """The methods section for records that share protocol and machine."""
+    first = records[0]
+    protocol = first.get("protocol") or {}
+    parts = [_what(records), _time(protocol.get("parameters") or {}, records), _counts(records), _quality(records)]
+    parts += [_memory(records), _energy(records), _where(first)]
+    title = f"Protocol {protocol.get('name', 'unnamed')} v{protocol.get('version', '?')} on {machine_line(first)}"
+    return Card(title, tuple(part for part in parts if part))
+
+
+def _has(records: list[Record], metric: str) -> bool:
+    return any(
+        item["metric"] == metric and item.get("value") is not None for record in records for item in record["readings"]
+    )
+
+
+def _reason(records: list[Record], metric: str) -> str:
+    notes = [item.get("method_note") for record in records for item in record["readings"]
+             if item["metric"] == metric and item.get("value") is None and record["status"] == "ok"]  # fmt: skip
+    return str(notes[0]) if notes else ""
+
+
+def _what(records: list[Record]) -> str:
+    cases = [record["case"] for record in records]
+    models = sorted({case["model"] for case in cases})
+    methods = sorted({case["method"] for case in cases} - {"none"})
+    failed = sum(record["status"] != "ok" for record in records)
+    code = records[0].get("code") or {}
+    version = f"Waterline {code.get('version', '?')}" + (
+        f" (commit {str(code['commit'])[:10]})" if code.get("commit") else ""
+    )
+    words = f"We measured {_listed(models)} unreduced and with {_listed(methods)} using {version}." if methods else (
+        f"We measured {_listed(models)} using {version}.")  # fmt: skip
+    dtypes, batches = sorted({c["dtype"] for c in cases}), sorted({c["batch"] for c in cases})
+    words += f" Computation was in {_listed(dtypes)} with batch size {_listed([str(b) for b in batches])}."
+    if failed:
+        words += f" {failed} of {len(records)} cases did not give a valid result and are reported as such."
+    return words
+
+
+def _time(parameters: dict[str, Any], records: list[Record]) -> str:
+    if not _has(records, "latency_ms"):
+        return ""
+    latency = parameters.get("latency") or parameters
+    threads = sorted({str(record["case"].get("threads", 1)) for record in records})
+    runs = [
+        len([i for i in record.get("timing", {}).get("invocations", []) if not i.get("set_aside")])
+        for record in records
+    ]
+    used = sorted({n for n in runs if n})
+    words = (
+        "Latency is the time of one synchronised forward pass. The unit of replication is a fresh process: each reduced "
+        "network, its unreduced baseline and an identical twin of the baseline were timed interleaved, iteration by "
+        f"iteration, in {_span(used)} processes"
+    )
+    if latency.get("warmup_iterations"):
+        words += (
+            f" after at least {latency['warmup_iterations']} warm-up iterations and {latency.get('warmup_s', 0):g} s"
+        )
+    if latency.get("samples"):
+        words += f", with up to {latency['samples']} samples per process"
+    words += (
+        f". We used {_listed(threads)} CPU thread{'' if threads == ['1'] else 's'}. We report the geometric mean over "
+        "processes of the per-process median with a 95 % t-interval on logarithms; speed-ups are ratios of medians paired "
+        "by process. No sample was dropped."
+    )
+    floors = [(record.get("timing", {}).get("noise_floor") or {}) for record in records]
+    ends = [end for floor in floors for end in (floor.get("low"), floor.get("high")) if end]
+    if ends:
+        words += f" Two identical networks timed in this way differed by a ratio of {min(ends):.3f} to {max(ends):.3f}."
+    return words
+
+
+def _counts(records: list[Record]) -> str:
+    if not _has(records, "macs"):
+        return ""
+    return (
+        "MACs are multiply-accumulates of matrix products and convolutions in one forward pass per sample, counted from the "
+        "operators that ran on the real input, without bias, normalisation, softmax or elementwise work; one MAC is two "
+        "floating-point operations. They were counted a second time with fvcore, and differences are explained per row."
+    )
+
+
+def _quality(records: list[Record]) -> str:
+    if not _has(records, "accuracy"):
+        reason = _reason(records, "accuracy")
+        return f"Accuracy is not reported: {reason}." if reason else ""
+    described = [(record.get("quality") or {}).get("task") or record["case"]["task"] for record in records]
+    names = sorted({str(task.get("name", task)) if isinstance(task, dict) else str(task) for task in described})
+    return (
+        f"Accuracy is top-1 on the held-out samples of {_listed(names)} with a 95 % Wilson interval, measured on the same "
+        "network whose cost is reported, without retraining after the reduction."
+    )
+
+
+def _memory(records: list[Record]) -> str:
+    if not _has(records, "peak_memory_bytes"):
+        return ""
+    return (
+        "Peak memory is the largest sum of live tensor bytes (weights, inputs, activations and temporaries) during one "
+        "forward pass, taken in a separate pass."
+    )
+
+
+def _energy(records: list[Record]) -> str:
+    if _has(records, "energy_j"):
+        return "Energy is gross joules per sample over windows of at least 10 s, taken in a separate pass."
+    reason = _reason(records, "energy_j")
+    return f"Energy is not reported: {reason}." if reason else ""
+
+
+def _where(record: Record) -> str:
+    environment = record.get("environment") or {}
+    packages = environment.get("packages") or {}
+    named = [f"{name} {packages[name]}" for name in ("torch", "fvcore", "timm", "torchao") if packages.get(name)]
+    software = _listed(
+        [str(part) for part in (environment.get("os"), f"Python {environment.get('python', '?')}", *named) if part]
+    )
+    words = f"The machine was: {machine_line(record)}; software: {software}."
+    peaks = [f"{peak['value'] / 1e9:.3g} Gop/s in {peak['dtype']}" for peak in (record.get("machine") or {}).get("peaks") or []
+             if peak.get("value")]  # fmt: skip
+    bandwidth = ((record.get("machine") or {}).get("bandwidth") or {}).get("value")
+    if peaks and bandwidth:
+        words += f" Its measured peaks are {_listed(peaks)}, its measured DRAM bandwidth {bandwidth / 1e9:.3g} GB/s."
+    return words
+
+
+def _listed(names: list[str]) -> str:
+    if len(names) < 2:
+        return names[0] if names else "nothing"
+    return ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def _span(counts: list[int]) -> str:
+    if not counts:
+        return "several"
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"

@@ -1,0 +1,157 @@
+"""The page of one case on one machine: what was found, the figures, the layers, the conditions, and how to repeat it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from bench.machine import machine_class
+from bench.records import Record
+from reports.case_figures import drawings
+from reports.flags import meaning
+from reports.groups import AXES
+from reports.manifest import digest_of
+from reports.numbers import MISSING, pair, quantity, scale_for
+from reports.pages.page import Sheet, render
+from reports.rows import COLUMNS, Cell, Column, Row
+
+if TYPE_CHECKING:
+    from reports.site import Site
+
+_FACTS = ("latency_ms", "speedup", "macs", "realised_gain", "accuracy", "peak_memory_bytes", "params", "energy_j")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One quantity as text: value with interval, unit, provenance and note; `reason` where there is none."""
+
+    title: str
+    value: str
+    provenance: str
+    note: str
+    reason: str
+    definition: str
+
+
+def sheets(site: Site) -> Iterable[Sheet]:
+    """One sheet per row; it is made anew only if its record, its baseline or its standing changed."""
+    for row in site.rows:
+        yield Sheet(row.page, _digest(site, row), partial(_page, site, row))
+
+
+def _digest(site: Site, row: Row) -> str:
+    base = site.baseline(row)
+    claims = [claim for claim in site.claims if row.case_key in (claim.get("case_keys") or [])]
+    return digest_of(
+        row.record["content_hash"], base and base.record["content_hash"], row.rank, row.pareto, row.pareto_note, claims,
+        site.title, site.newest, len(site.rows), [link.path for link in site.navigation],
+    )  # fmt: skip
+
+
+def _page(site: Site, row: Row) -> str:
+    record = row.record
+    return render(
+        "case.html.j2",
+        site,
+        row.page,
+        row=row,
+        base=site.baseline(row),
+        group=site.groups[row.group],
+        facts=facts(row),
+        ranks=_ranks(row),
+        readings=readings(row),
+        drawings=drawings(site, row),
+        flags=[(flag, meaning(flag)) for flag in record.get("flags") or []],
+        conditions=[(axis.title, axis.show(axis.read(row))) for axis in AXES] + _identity(row),
+        environment=flat(record.get("environment") or {}),
+        machine=machine_class(record.get("environment") or {}),
+        invocations=_invocations(record),
+        uncounted=(record.get("counts") or {}).get("uncounted") or [],
+        log=_log(record),
+        command=f"python -m bench job=reproduce row={row.case_key}",
+        claims=[claim for claim in site.claims if row.case_key in (claim.get("case_keys") or [])],
+    )
+
+
+def facts(row: Row) -> list[Fact]:
+    """The quantities at the top of the page: those with a value, and the first few without."""
+    by_key = {column.key: column for column in COLUMNS}
+    return [fact(by_key[key], row.cells[key]) for key in _FACTS if key in row.cells]
+
+
+def readings(row: Row) -> list[Fact]:
+    """Every quantity of the row, available or not."""
+    return [fact(column, row.cells[column.key]) for column in COLUMNS if column.key in row.cells]
+
+
+def fact(column: Column, cell: Cell) -> Fact:
+    """A quantity of a case in words."""
+    if cell.value is None:
+        return Fact(column.title, MISSING, "", "", cell.note or "no reason was given", column.definition)
+    text = quantity(cell.value, column.unit, cell.low, cell.high)
+    note = cell.note
+    if cell.low is not None and cell.high is not None:
+        scale = scale_for([cell.value], column.unit)
+        ends = " to ".join(pair(end, None, None, scale.factor) for end in (cell.low, cell.high))
+        note = "; ".join(filter(None, [f"95 % interval {ends}" + (f", n = {cell.n}" if cell.n else ""), note]))
+    return Fact(column.title, text.removeprefix("(").replace(")", ""), cell.provenance, note, "", column.definition)
+
+
+def _ranks(row: Row) -> dict[str, str]:
+    """Rank intervals by the title of their column: `2` or `2 to 4`."""
+    titles = {column.key: column.title for column in COLUMNS}
+    return {titles[key]: str(a) if a == b else f"{a} to {b}" for key, (a, b) in row.rank.items()}
+
+
+def _identity(row: Row) -> list[tuple[str, str]]:
+    case, record = row.case, row.record
+    code = record.get("code") or {}
+    pairs = [
+        ("model settings", case.model_settings or "as registered"), ("method", case.method_label), ("seed", str(case.seed)),
+        ("checkpoint", case.checkpoint or "none"), ("case key", row.case_key), ("machine key", row.machine_key),
+        ("record", str(record["content_hash"])[:16]), ("measured", str(record["started_at"])),
+        ("code", " ".join(str(part) for part in (code.get("version"), code.get("commit")) if part)),
+        ("why timing stopped", str((record.get("timing") or {}).get("stop_reason") or MISSING)),
+    ]  # fmt: skip
+    return pairs
+
+
+def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """Nested plain data as (dotted name, text) pairs; lists of plain items in one line."""
+    if isinstance(value, dict):
+        return [line for key, item in value.items() for line in flat(item, f"{name}.{key}" if name else str(key))]
+    if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        return [line for place, item in enumerate(value) for line in flat(item, f"{name}[{place}]")]
+    if isinstance(value, list):
+        return [(name, " ".join(str(item) for item in value) or MISSING)]
+    return [(name, MISSING if value is None else str(value))]
+
+
+def _invocations(record: Record) -> list[list[str]]:
+    """The timed processes as lines of text."""
+    lines = []
+    for run in (record.get("timing") or {}).get("invocations") or []:
+        ratio = run.get("baseline_median_ms") and run.get("median_ms") and run["baseline_median_ms"] / run["median_ms"]
+        lines.append([
+            str(run.get("index", "")), _number(run.get("median_ms"), 4), _number(ratio, 4), _number(run.get("gemm_median_ms"), 4),
+            str(run.get("n") or MISSING), _percent(run.get("iqr_over_median")), _percent(run.get("outlier_share")),
+            {True: "yes", False: "no"}.get(run.get("steady_state"), MISSING),
+            "; ".join([*(["set aside"] if run.get("set_aside") else []), *(str(label) for label in run.get("labels") or [])]) or MISSING,
+        ])  # fmt: skip
+    return lines
+
+
+def _number(value: float | None, digits: int) -> str:
+    return MISSING if not value else f"{value:#.{digits}g}".rstrip(".")
+
+
+def _percent(share: float | None) -> str:
+    return MISSING if share is None else f"{share * 100:.1f} %"
+
+
+def _log(record: Record) -> str:
+    tail = (record.get("error") or {}).get("log_tail") or ""
+    return tail if isinstance(tail, str) else json.dumps(tail)

@@ -1,0 +1,81 @@
+"""What a page is, and how a template becomes one: autoescaped, with the content policy and the shared look."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from reports.figures.theme import CONFIG, palettes
+from reports.numbers import quantity
+from reports.safe import CONTENT_POLICY, inert_json
+
+if TYPE_CHECKING:
+    from reports.site import Site
+
+TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One HTML file: its path in the site, a hash of what it is made from (empty: always make it), and its maker."""
+
+    path: str
+    digest: str
+    render: Callable[[], str]
+
+
+def _always(site: Site) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Page:
+    """A kind of page; `path` is its entry in the navigation, empty for pages reached from others."""
+
+    title: str
+    path: str
+    sheets: Callable[[Site], Iterable[Sheet]]
+    wanted: Callable[[Site], bool] = _always
+
+
+def render(template: str, site: Site, here: str, **values: Any) -> str:
+    """The HTML of one page; `here` is its path in the site."""
+    root = "../" * here.count("/")
+    page = templates().get_template(template)
+    return page.render(site=site, here=here, root=root, look=_look(), policy=CONTENT_POLICY, icon=_icon(), **values)
+
+
+@cache
+def templates() -> Environment:
+    """The environment of all templates: everything is escaped, and a missing name is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["quantity"] = quantity
+    return environment
+
+
+@cache
+def _look() -> Markup:
+    return inert_json({"palettes": palettes(), "config": CONFIG})
+
+
+@cache
+def _icon() -> str:
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><g fill="#4b6b7d"><rect x="3" y="4" width="7" height="24"/>'
+        '<rect x="12.5" y="11" width="7" height="17"/><rect x="22" y="19" width="7" height="9"/></g>'
+        '<path d="M1 15q3.75-3 7.5 0t7.5 0 7.5 0 7.5 0" fill="none" stroke="#56b4e9" stroke-width="3"/></svg>'
+    )
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()

@@ -1,0 +1,200 @@
+"""One `Row` per record: what the pages know of a case on a machine, with its cells, flags, group and standing.
+
+Readings become `Cell`s keyed by metric; comparisons with the baseline become further cells (`speedup`, `mac_ratio`,
+`realised_gain`, `accuracy_change`), so that a page treats measured and derived numbers alike. Failed and contaminated
+cases are rows as well: they have a reason and no rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.case import Case
+from bench.metrics import METRICS
+from bench.records import Record
+from bench.table import error_text
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number in the metric's own unit, or None with the reason in `note`."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    provenance: str = "unavailable"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column of the leaderboard holds; `better` is lower, higher or none."""
+
+    key: str
+    title: str
+    unit: str
+    better: str
+    section: str
+    definition: str
+    default: bool = False
+
+
+DERIVED: tuple[Column, ...] = (
+    Column("mac_ratio", "MAC ratio", "x", "higher", "compute",
+           "The baseline's MACs over the case's: the speed-up that the operations promise."),
+    Column("realised_gain", "Realised gain", "x", "higher", "latency",
+           "Measured speed-up divided by the MAC ratio: how much of the promised saving the machine gives.", True),
+    Column("accuracy_change", "Accuracy change", "pp", "higher", "quality",
+           "Accuracy less the baseline's, in percentage points; no interval because the rows share their samples."),
+)  # fmt: skip
+
+_DEFAULT = ("latency_ms", "speedup", "macs", "accuracy", "peak_memory_bytes", "energy_j")
+_ORDER = (
+    "latency_ms", "speedup", "macs", "mac_ratio", "realised_gain", "accuracy", "accuracy_change", "peak_memory_bytes",
+    "energy_j", "throughput_per_s", "params", "size_bytes",
+)  # fmt: skip
+
+#: Every column in the order of the table; those not named in `_ORDER` follow as in `bench.metrics`.
+COLUMNS: tuple[Column, ...] = tuple(
+    sorted(
+        (*(Column(m.name, m.title, m.unit, m.better, m.section, m.definition, m.name in _DEFAULT)
+           for m in METRICS.values()), *DERIVED),
+        key=lambda column: _ORDER.index(column.key) if column.key in _ORDER else len(_ORDER),
+    )
+)  # fmt: skip
+
+
+@dataclass
+class Row:
+    """A case on a machine as the pages show it; `rank` and `group` are filled in by `reports.standing`."""
+
+    record: Record
+    case: Case
+    status: str
+    reason: str
+    cells: dict[str, Cell]
+    page: str
+    group: int = 0
+    rank: dict[str, tuple[int, int]] = field(default_factory=dict)
+    pareto: str = ""
+    pareto_note: str = ""
+    contaminated: str = ""
+
+    @property
+    def case_key(self) -> str:
+        """The key of the case; the same on every machine."""
+        return str(self.record["case_key"])
+
+    @property
+    def machine_key(self) -> str:
+        """The key of the machine that the case ran on."""
+        return str(self.record["machine_key"])
+
+    @property
+    def name(self) -> str:
+        """Model and method with setting in one line."""
+        model = f"{self.case.model}({self.case.model_settings})" if self.case.model_settings else self.case.model
+        return f"{model} · {self.case.method_label}"
+
+    @property
+    def ranked(self) -> bool:
+        """Whether the row may take part in a ranking."""
+        return self.status == "ok" and not self.contaminated
+
+    def value(self, metric: str) -> float | None:
+        """The value of a metric, None where there is none."""
+        cell = self.cells.get(metric)
+        return None if cell is None else cell.value
+
+
+def rows_of(records: Iterable[Record], problems: list[str]) -> list[Row]:
+    """The rows of `records` with cells and comparisons; a malformed record is left out and named in `problems`."""
+    rows = []
+    for record in records:
+        try:
+            rows.append(_row(record))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            name = record.get("record_key", record.get("case_key", "?")) if isinstance(record, dict) else "?"
+            problems.append(f"record {name}: left out of the report, a part is missing or malformed ({error})")
+    _compare_with_baselines(rows)
+    return sorted(rows, key=lambda row: (row.case.model, row.case.method != "none", row.case.method_label, row.page))
+
+
+def columns_of(rows: Iterable[Row]) -> list[Column]:
+    """The columns that have at least one value or one reason in `rows`."""
+    present = {key for row in rows for key in row.cells}
+    return [column for column in COLUMNS if column.key in present]
+
+
+def page_name(record: Record) -> str:
+    """Where the page of a record is, relative to the site; only letters that are safe in a file name and an address."""
+    return f"cases/{_slug(record['case_key'])}.{_slug(record['machine_key'])}.html"
+
+
+def _slug(text: Any) -> str:
+    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_") else "_" for letter in str(text))
+
+
+def _row(record: Record) -> Row:
+    cells = {}
+    for item in record["readings"]:
+        if item["metric"] in METRICS:
+            note = str(item.get("method_note") or "")
+            cells[item["metric"]] = Cell(
+                item.get("value"), item.get("ci_low"), item.get("ci_high"), item.get("n"), item["provenance"], note
+            )
+    return Row(
+        record=record,
+        case=Case.from_dict(record["case"]),
+        status=str(record["status"]),
+        reason=error_text(record.get("error")) or "",
+        cells=cells,
+        page=page_name(record),
+        contaminated=_contamination(record),
+    )
+
+
+def _contamination(record: Record) -> str:
+    """Why a row that finished may not be ranked: its contamination or an invalidating flag; else nothing."""
+    flags = [str(flag.get("text", "")) for flag in record.get("flags") or [] if flag.get("severity") == "invalid"]
+    if record["status"] == "contaminated":
+        return "; ".join(flags) or "the host was disturbed while this was measured"
+    return "; ".join(flags)
+
+
+def _compare_with_baselines(rows: list[Row]) -> None:
+    baselines = {(row.case_key, row.machine_key): row for row in rows if row.case.is_baseline}
+    for row in rows:
+        base = baselines.get((str(row.record.get("baseline_key")), row.machine_key))
+        if row.case.is_baseline or row.status != "ok":
+            continue
+        row.cells["mac_ratio"] = _ratio(base, row, "macs")
+        row.cells["realised_gain"] = _realised(row)
+        row.cells["accuracy_change"] = _change(base, row, "accuracy")
+
+
+def _ratio(base: Row | None, row: Row, metric: str) -> Cell:
+    over, under = (base.value(metric) if base else None), row.value(metric)
+    if over is None or not under:
+        return Cell(None, note=f"the {metric} of the baseline or of this case are missing")
+    return Cell(over / under, provenance=row.cells[metric].provenance)
+
+
+def _realised(row: Row) -> Cell:
+    speedup, promised = row.cells.get("speedup"), row.cells["mac_ratio"]
+    if speedup is None or speedup.value is None:
+        return Cell(None, note=(speedup.note if speedup else "") or "no speed-up was measured")
+    if promised.value is None:
+        return Cell(None, note=promised.note)
+    low, high = (None if end is None else end / promised.value for end in (speedup.low, speedup.high))
+    return Cell(speedup.value / promised.value, low, high, speedup.n, speedup.provenance)
+
+
+def _change(base: Row | None, row: Row, metric: str) -> Cell:
+    before, after = (base.cells.get(metric) if base else None), row.cells.get(metric)
+    if before is None or after is None or before.value is None or after.value is None:
+        return Cell(None, note="the accuracy of the baseline or of this case is missing")
+    return Cell(after.value - before.value, provenance=after.provenance)

@@ -1,0 +1,46 @@
+"""What makes a page safe to publish: JSON that cannot become markup, a strict content policy, no paths of the machine."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from markupsafe import Markup
+
+#: `file:` beside 'self' lets browsers that give a page on disk no origin load its own assets; on a web server no page
+#: can load a file: address, so it adds nothing there. Plotly sets inline styles; nothing else is inline.
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self' file:; style-src 'self' file: 'unsafe-inline'; img-src data: blob:; "
+    "connect-src 'none'; base-uri 'none'; form-action 'none'"
+)
+
+_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+_ESCAPED = re.compile("[<>&\u2028\u2029]")
+_UNIX_PATH = re.compile(r"(?<![\w/:.~<])(?:~|\.{1,2})?(?:/[\w.@+=,%-]+){2,}/?")
+_HOME_WITH_SPACES = re.compile(r"(?<![\w:])/(?:home|Users)/[^/\n\"']+(?=/)")
+_WINDOWS_PATH = re.compile(r"(?<!\w)[A-Za-z]:\\(?:[^\\\s\"'<>|]+\\)*[^\\\s\"'<>|]*")
+_PRIVATE_KEYS = frozenset({"hostname", "host", "user", "username", "cwd", "home", "executable", "argv"})
+
+
+def inert_json(value: Any) -> Markup:
+    """JSON for a `<script type="application/json">` block: no character in it can end the block or start markup."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(_ESCAPED.sub(lambda found: _ESCAPES[found.group()], text))  # noqa: S704 (escaped just above)
+
+
+def without_paths(value: Any) -> Any:
+    """The same plain data with every path of the machine cut to its last part and private keys left out."""
+    if isinstance(value, str):
+        return _shorten(value) if "/" in value or "\\" in value else value
+    if isinstance(value, dict):
+        return {key: without_paths(item) for key, item in value.items() if key not in _PRIVATE_KEYS}
+    if isinstance(value, (list, tuple)):
+        return [without_paths(item) for item in value]
+    return value
+
+
+def _shorten(text: str) -> str:
+    text = _HOME_WITH_SPACES.sub("/home/user", text)
+    text = _UNIX_PATH.sub(lambda found: "…/" + found.group().rstrip("/").rsplit("/", 1)[-1], text)
+    return _WINDOWS_PATH.sub(lambda found: "…\\" + found.group().rstrip("\\").rsplit("\\", 1)[-1], text)

@@ -1,0 +1,213 @@
+"""The report: a folder of static pages made from records, which opens from disk with the network off.
+
+`build` reads the records once, makes every row, group and rank once, writes the first page, and then writes the page of
+each case whose content has changed since the last build. Nothing is measured and nothing is sent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import plotly.offline
+
+from bench.errors import ResultsError
+from bench.records import Record, write_atomically
+from bench.table import read_records
+from bench.version import __version__
+from reports.groups import Group, group
+from reports.manifest import Manifest, digest_of
+from reports.pages import PAGES
+from reports.rows import Column, Row, columns_of, page_name, rows_of
+from reports.safe import without_paths
+from reports.standing import stand
+
+HERE = Path(__file__).resolve().parent
+ASSETS = HERE / "assets"
+PAINT = HERE / "figures" / "paint.js"
+
+
+@dataclass(frozen=True)
+class SiteResult:
+    """Where the site is, which pages were written or kept, what could not be read, and how long it took."""
+
+    index: Path
+    pages: list[Path]
+    problems: list[str]
+    seconds: float
+    written: int
+
+
+@dataclass(frozen=True)
+class Link:
+    """An entry of the navigation."""
+
+    title: str
+    path: str
+
+
+@dataclass
+class Site:
+    """Everything the pages draw from; made once per build and never changed by a page."""
+
+    title: str
+    rows: list[Row]
+    groups: list[Group]
+    columns: list[Column]
+    problems: list[str]
+    roots: list[Path]
+    claims: list[dict[str, Any]] = field(default_factory=list)
+    show_paths: bool = False
+    compare: tuple[str, str] | None = None
+    navigation: list[Link] = field(default_factory=list)
+    version: str = __version__
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """The records behind the rows, in the order of the rows."""
+        return [row.record for row in self.rows]
+
+    @cached_property
+    def newest(self) -> str:
+        """The day of the newest record, empty for no records."""
+        return max((str(record.get("finished_at") or record["started_at"])[:10] for record in self.records), default="")
+
+    @cached_property
+    def by_key(self) -> dict[tuple[str, str], Row]:
+        """Rows by case key and machine key."""
+        return {(row.case_key, row.machine_key): row for row in self.rows}
+
+    def baseline(self, row: Row) -> Row | None:
+        """The row that `row` is compared with on the same machine; None for a baseline or when it is not here."""
+        return None if row.case.is_baseline else self.by_key.get((row.record.get("baseline_key", ""), row.machine_key))
+
+    def in_group(self, index: int) -> list[Row]:
+        """The rows of one group."""
+        return [row for row in self.rows if row.group == index]
+
+
+def build(
+    results: Path | str | Sequence[Path | str],
+    out: Path | str,
+    *,
+    suite: str | None = None,
+    show_paths: bool = False,
+    title: str | None = None,
+    claims: Sequence[dict[str, Any]] = (),
+    compare: tuple[str, str] | None = None,
+) -> SiteResult:
+    """The site of one or several results folders, written to `out`; unchanged case pages are kept.
+
+    Args:
+        results: results folders; several machines merge into one site.
+        out: the folder of the site; it is made where it is missing.
+        suite: only the rows of this suite.
+        show_paths: keep paths of the machine in the pages; otherwise only their last parts are shown.
+        title: the name of the site; else made from the suites' names.
+        claims: claims of the suite's papers as plain data (`bench.claims`), judged on the first page.
+        compare: keys of two machines, for the page that compares them; else made when there are exactly two.
+
+    Raises:
+        ResultsError: `out` cannot be written.
+    """
+    started, folder = time.perf_counter(), Path(out)
+    roots = [Path(results)] if isinstance(results, (str, Path)) else [Path(item) for item in results]
+    site = load(roots, suite=suite, show_paths=show_paths, title=title, claims=claims, compare=compare)
+    pages, written = _write(site, folder)
+    return SiteResult(folder / "index.html", pages, site.problems, time.perf_counter() - started, written)
+
+
+def load(
+    roots: Sequence[Path],
+    *,
+    suite: str | None = None,
+    show_paths: bool = False,
+    title: str | None = None,
+    claims: Sequence[dict[str, Any]] = (),
+    compare: tuple[str, str] | None = None,
+) -> Site:
+    """What the pages draw from: rows with their groups and ranks, newest record of each case and machine only."""
+    loaded = read_records(list(roots))
+    problems = list(loaded.problems)
+    records = _newest(item for item in loaded.records if suite in (None, item["case"].get("suite")))
+    if not show_paths:
+        records, problems = [without_paths(record) for record in records], without_paths(problems)
+    rows = rows_of(records, problems)
+    groups, columns = group(rows), columns_of(rows)
+    stand(rows, groups, columns)
+    site = Site(
+        title=title or _title(rows, suite),
+        rows=rows,
+        groups=groups,
+        columns=columns,
+        problems=problems,
+        roots=list(roots),
+        claims=list(claims),
+        show_paths=show_paths,
+        compare=compare,
+    )
+    site.navigation = [Link(page.title, page.path) for page in PAGES if page.path and page.wanted(site)]
+    return site
+
+
+def _newest(records: Iterable[Record]) -> list[Record]:
+    """One record per page: of several of a case on a machine the one that started last."""
+    latest: dict[str, Record] = {}
+    for record in records:
+        name = page_name(record)
+        if name not in latest or str(latest[name]["started_at"]) <= str(record["started_at"]):
+            latest[name] = record
+    return list(latest.values())
+
+
+def _title(rows: list[Row], suite: str | None) -> str:
+    names = sorted({row.case.suite for row in rows}) or [suite or "no results yet"]
+    return ", ".join(names[:3]) + (" and more" if len(names) > 3 else "")
+
+
+def _write(site: Site, out: Path) -> tuple[list[Path], int]:
+    """Every page that is wanted: the assets, the first page, then the pages that changed."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        assets = _assets(out / "assets")
+        manifest = Manifest.read(out / "assets" / "manifest.json", base=digest_of(assets, site.show_paths, __version__))
+        paths, written = [], 0
+        for page in PAGES:
+            for sheet in page.sheets(site) if page.wanted(site) else ():
+                path = out / sheet.path
+                paths.append(path)
+                if path.exists() and manifest.unchanged(sheet.path, sheet.digest):
+                    continue
+                write_atomically(path, sheet.render().encode())
+                written += 1
+        manifest.finish(out)
+    except OSError as error:
+        raise ResultsError(
+            f"{out}: the site cannot be written ({error}); give another folder with report.out"
+        ) from error
+    return paths, written
+
+
+def _assets(folder: Path) -> str:
+    """The three shared files, written where they differ; the digest of what the pages depend on."""
+    scripts = [path.read_text() for path in (PAINT, *sorted((ASSETS / "script").glob("*.js")))]
+    files = {
+        "plotly.min.js": plotly.offline.get_plotlyjs(),
+        "waterline.js": '"use strict";\n' + "\n".join(scripts),
+        "waterline.css": (ASSETS / "waterline.css").read_text(),
+    }
+    for name, text in files.items():
+        path, data = folder / name, text.encode()
+        if not path.exists() or path.stat().st_size != len(data) or path.read_bytes() != data:
+            write_atomically(path, data)
+    return _source_digest()
+
+
+def _source_digest() -> str:
+    """Hash of the code and templates that make pages: another version of them makes every page anew."""
+    sources = sorted(path for pattern in ("**/*.py", "templates/*.j2") for path in HERE.glob(pattern))
+    return digest_of(*(path.read_text() for path in sources))
