@@ -217,7 +217,7 @@ def _dominates(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _certain_pairs(rows: Sequence[Row]) -> np.ndarray:
     certain = np.array([all(estimate.certain for estimate in row.estimates) for row in rows], dtype=bool)
-    return certain[:, None] & certain[None, :]
+    return np.logical_and.outer(certain, certain)
 
 
 def _place(row: Row, dominated_by: list[str], certified_by: list[str], chance: float) -> Placed:
