@@ -1,0 +1,126 @@
+"""How every figure looks: colour roles with a value for light and one for dark, and the style of each method.
+
+A spec never holds a colour, only a role such as ``@ink`` (see `COLOURS`). The page replaces the roles when it draws and
+again when the reader changes the theme; `themed` does the same in Python, and ``paint.js`` beside this file in the
+browser. Hues are those of Okabe and Ito, "Color Universal Design" (2008), which stay apart for the colour-blind.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Theme = Literal["light", "dark"]
+Spec = dict[str, Any]
+
+#: Role -> (light, dark). Blue and sky are lifted in the dark so that each keeps a contrast of 3 or more.
+COLOURS: dict[str, tuple[str, str]] = {
+    "@ink": ("#1b1f24", "#e8eaed"),
+    "@quiet": ("#6a737d", "#9aa4af"),
+    "@grid": ("rgba(27,31,36,0.10)", "rgba(232,234,237,0.13)"),
+    "@paper": ("#ffffff", "#14171c"),
+    "@band": ("rgba(106,115,125,0.20)", "rgba(154,164,175,0.24)"),
+    "@grey": ("#9aa1a9", "#6f7882"),
+    "@water": ("rgba(86,180,233,0.30)", "rgba(86,180,233,0.24)"),
+    "@waterline": ("#0072b2", "#56b4e9"),
+    "@blue": ("#0072b2", "#3a95d6"),
+    "@vermillion": ("#d55e00", "#e8742a"),
+    "@green": ("#009e73", "#1db98d"),
+    "@purple": ("#cc79a7", "#d890b8"),
+    "@orange": ("#e69f00", "#f0b429"),
+    "@sky": ("#56b4e9", "#8ccff5"),
+    "@none": ("rgba(0,0,0,0)", "rgba(0,0,0,0)"),
+}
+SERIES: tuple[str, ...] = ("@blue", "@vermillion", "@green", "@purple", "@orange", "@sky")
+SYMBOLS: tuple[str, ...] = (
+    "square", "diamond", "triangle-up", "pentagon", "triangle-down", "star", "hexagon", "cross",
+)  # fmt: skip
+
+#: Given to `Plotly.newPlot` with every figure; nothing is ever sent anywhere.
+CONFIG: dict[str, Any] = {
+    "showSendToCloud": False,
+    "displaylogo": False,
+    "responsive": True,
+    "scrollZoom": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+    "toImageButtonOptions": {"format": "svg", "filename": "waterline"},
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """Colour role and marker symbol of one method, the same in every figure of a site."""
+
+    colour: str
+    symbol: str
+
+
+BASELINE_STYLE = Style("@ink", "circle")
+
+
+def method_styles(methods: Iterable[str]) -> dict[str, Style]:
+    """A style per method name; the baseline `none` is always the black circle.
+
+    Colour and symbol change together and both cycle (6 and 8 long), so the first 24 methods have different looks. Call
+    it once per site with all methods, so that a filter never recolours what is left.
+    """
+    names = sorted(set(methods) - {"none"})
+    styles = {name: Style(SERIES[i % len(SERIES)], SYMBOLS[i % len(SYMBOLS)]) for i, name in enumerate(names)}
+    return {"none": BASELINE_STYLE, **styles}
+
+
+def plain(text: object) -> str:
+    """Text that plotly shows as it is: its pseudo-HTML (bold, links, line breaks) is switched off."""
+    return html.escape(str(text), quote=False).replace("\n", " ")
+
+
+def axis(title: str, **rest: Any) -> Spec:
+    """One axis in the house style; the title carries the unit."""
+    return {
+        "title": {"text": title, "standoff": 8, "font": {"size": 13}}, "tickfont": {"size": 12},
+        "gridcolor": "@grid", "linecolor": "@quiet", "tickcolor": "@quiet", "zeroline": False, "ticks": "outside",
+        "ticklen": 4, "showline": True, "automargin": True, **rest,
+    }  # fmt: skip
+
+
+def legend(**rest: Any) -> Spec:
+    """A legend in rows above the plot; entries as wide as their text, so that a phone needs few rows."""
+    return {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "@none", "entrywidth": 0,
+            "itemsizing": "constant", "font": {"size": 12}, **rest}  # fmt: skip
+
+
+def layout(*, xaxis: Spec, yaxis: Spec, height: int = 420, **rest: Any) -> Spec:
+    """A layout in the house style: no title (the page has it), the legend above, hover on the nearest mark."""
+    return {
+        "height": height, "margin": {"l": 56, "r": 16, "t": 28, "b": 48}, "hovermode": "closest",
+        "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": "@ink"},
+        "paper_bgcolor": "@none", "plot_bgcolor": "@none",
+        "hoverlabel": {"align": "left", "bgcolor": "@paper", "bordercolor": "@quiet", "font": {"color": "@ink"}},
+        "legend": legend(),
+        "modebar": {"bgcolor": "@none", "color": "@quiet", "activecolor": "@ink"},
+        "xaxis": xaxis, "yaxis": yaxis, **rest,
+    }  # fmt: skip
+
+
+def themed(value: Any, theme: Theme) -> Any:
+    """The spec (or any part) with every colour role replaced by its value in `theme`; the input is not changed."""
+    column = 0 if theme == "light" else 1
+    return _painted(value, {role: pair[column] for role, pair in COLOURS.items()}, under_colour=False)
+
+
+def _painted(value: Any, palette: dict[str, str], *, under_colour: bool) -> Any:
+    if isinstance(value, dict):
+        return {key: _painted(part, palette, under_colour=key.endswith("color")) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_painted(part, palette, under_colour=under_colour) for part in value]
+    return palette.get(value, value) if under_colour and isinstance(value, str) else value
+
+
+def palettes() -> dict[str, dict[str, str]]:
+    """`{"light": {role: colour}, "dark": {...}}`: what ``paint.js`` needs, as plain JSON types."""
+    return {
+        "light": {role: pair[0] for role, pair in COLOURS.items()},
+        "dark": {role: pair[1] for role, pair in COLOURS.items()},
+    }
