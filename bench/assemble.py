@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import statistics as plain
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bench.case import Case
+from bench.layer_times import merge
 from bench.metrics import METRICS
 from bench.protocol import Protocol
 from bench.reading import Reading, reading, unavailable
 from bench.records import Record
 from bench.session import Invocation, medians, member, summarise, throughput, usable
-from bench.statistics import Interval, log_mean_interval, percentile_reason, ratio_interval_paired
+from bench.statistics import Interval, log_mean_interval, percentile, ratio_interval_paired
 
 GEOMETRIC = "geometric mean over processes of the median, 95 % t-interval on logs"
 
@@ -55,12 +55,12 @@ def _measured(metric: str, interval: Interval, statistic: str, note: str = "") -
 def _percentile(kept: Sequence[Invocation], key: str, percent: int) -> Reading:
     """A percentile per process, if every process has samples enough for it."""
     metric = f"latency_p{percent}_ms"
-    samples = [member(item, key)["latency_ms"] for item in kept]
-    why = percentile_reason(percent / 100, min(len(values) for values in samples))
-    if why:
+    found = [percentile(member(item, key)["latency_ms"], percent / 100) for item in kept]
+    why = next((item.reason for item in found if item.value is None), None)
+    if why is not None:
         return unavailable(metric, why)
-    cuts = [plain.quantiles(values, n=100, method="inclusive")[percent - 1] for values in samples]
-    return _measured(metric, log_mean_interval(cuts), f"geometric mean over processes of the {percent}th percentile")
+    interval = log_mean_interval([item.value for item in found if item.value is not None])
+    return _measured(metric, interval, f"geometric mean over processes of the {percent}th percentile")
 
 
 def timed_readings(case: Case, session: Session, protocol: Protocol) -> list[Reading]:
@@ -163,8 +163,6 @@ def finished(case: Case, context: Context, probe: dict[str, Any], session: Sessi
         session: the session that timed it; None where no timing was wanted.
         finished_at: UTC, ISO 8601.
     """
-    from bench.layer_times import merge
-
     record = {**_head(case, context, probe["started_at"], finished_at), **_EMPTY, **_details(probe)}
     rows = list(probe["readings"])
     flags, status = list(probe["flags"]), "ok"
@@ -174,7 +172,9 @@ def finished(case: Case, context: Context, probe: dict[str, Any], session: Sessi
         flags += _flags(record["timing"])
         status = "ok" if record["timing"]["clean"] else "contaminated"
         kept, _ = usable(session.invocations, context.protocol.latency)
-        record["layers"], record["layers_info"] = merge(probe.get("layers", []), kept, case.key)
+        record["layers"], record["layers_info"] = merge(
+            probe.get("layers", []), probe.get("layers_info", {}), kept, case.key
+        )
     if any(flag["severity"] == "invalid" for flag in flags):
         status = "invalid"
     return {**record, "status": status, "error": _invalid(flags), "flags": flags, "readings": _ordered(rows)}

@@ -71,6 +71,19 @@ def table(
     return LayerTable(rows, _info(rows, timing, count))
 
 
+def module_times(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, *, repeats: int, warmup: int = 2
+) -> dict[str, Any]:
+    """One process's medians in ms: `own` per module path, `plain` and `hooked` forwards; `repeats` of each.
+
+    For tables whose unit of replication is the process: counts are made once, these are joined from several processes.
+    """
+    timing = _time(module, args, kwargs or {}, repeats, warmup)
+    own = {path: statistics.median(samples) for path, samples in timing.own.items()}
+    whole = {"plain": statistics.median(timing.plain), "hooked": statistics.median(timing.hooked)}
+    return {"own": own, **whole, "repeats": repeats}
+
+
 # ---------------------------------------------------------------- counts
 def _counted_rows(count: MacsCount) -> list[Row]:
     """One row per module path with operators of its own that are not mere views, in order of first execution."""

@@ -108,7 +108,7 @@ class _Group:
             self.phase.enter("measure", name)
             self.facts[name]["layers"] = layers.module_times(
                 subject.module, subject.args, subject.kwargs, repeats=repeats
-            ).as_dict()
+            )
 
 
 def reference_gemm(device: str) -> Runner:

@@ -68,6 +68,7 @@ class _Probe:
         self.readings: list[Reading] = []
         self.flags: list[dict[str, str]] = []
         self.details: dict[str, Any] = {}
+        self.layers: Any = None
 
     def take(self, meter: str, measure: Callable[[], tuple[list[Reading], dict[str, Any]]]) -> None:
         """Run one meter in its phase and keep what it found, if it is wanted."""
@@ -97,11 +98,12 @@ class _Probe:
         return found.readings(), found.as_dict()
 
     def macs(self, subject: Subject) -> tuple[list[Reading], dict[str, Any]]:
-        from bench.meters import macs
+        from bench.meters import layers, macs
 
         second = self.spec["protocol"]["counting"]["second_count"]
         macs.self_test()
         found = macs.count(subject.counted, subject.args, subject.kwargs, second_count=second)
+        self.layers = layers.table(subject.counted, subject.args, subject.kwargs, repeats=0, counted=found)
         details = found.as_dict()
         details["token_counts"] = getattr(subject.counted, "token_counts", None)
         other = self._other_input(subject)
@@ -178,4 +180,5 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     return {
         "started_at": started, "load_ms": load_ms, "weights": subject.weights, "flags": flags + probe.flags,
         "readings": [item.as_dict() for item in probe.readings], "details": probe.details,
+        "layers": probe.layers.rows if probe.layers else [], "layers_info": probe.layers.info if probe.layers else {},
     }  # fmt: skip
