@@ -1,0 +1,217 @@
+"""What a record looks like as a tracked run: name, params, tags, metrics, note and files; pure, without MLflow.
+
+Metrics are named `section/metric`, so that a tracking page groups them into sections; the ends of an interval stand
+beside their value as `_low` and `_high`. A reading without a value is no metric: its reason is in the note.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from bench.case import Case
+from bench.metrics import METRICS
+from bench.records import Record, content_hash, seal
+
+#: What MLflow takes in one value; longer text is cut with a mark.
+PARAM_LIMIT = 6000
+TAG_LIMIT = 5000
+NOTE_LIMIT = 4900
+ROW_COLUMNS = ("index", "module_path", "op", "macs", "read_bytes", "write_bytes", "time_ms", "share", "tokens")
+
+#: Okabe and Ito's palette, distinguishable with any colour vision; the baseline is grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#5D3A9B")
+BASELINE_COLOUR = "#7F7F7F"
+
+KIND = "waterline.kind"
+CASE_KIND, SWEEP_KIND, SUPERSEDED_KIND = "case", "sweep", "superseded"
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """One run as it is to appear; `files` are artifact path to text, times are milliseconds since 1970."""
+
+    name: str
+    status: str
+    started_ms: int | None
+    ended_ms: int | None
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    files: dict[str, str]
+
+
+def identity(record: Record) -> str:
+    """The content hash, also of a record that is not sealed yet."""
+    return str(record.get("content_hash") or content_hash(seal(record)))
+
+
+def describe(record: Record) -> TrackedRun:
+    """The run that mirrors a record."""
+    case = Case.from_dict(record["case"])
+    return TrackedRun(
+        name=case.label,
+        status=_run_status(record["status"]),
+        started_ms=milliseconds(record.get("started_at")),
+        ended_ms=milliseconds(record.get("finished_at")),
+        params=_params(record, case),
+        tags=_tags(record, case),
+        metrics=dict(_metrics(record)),
+        files=_files(record),
+    )
+
+
+def _run_status(status: str) -> str:
+    """MLflow's word for a case's status; a contaminated case has numbers, so it finished."""
+    return {"ok": "FINISHED", "contaminated": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED")
+
+
+def _params(record: Record, case: Case) -> dict[str, str]:
+    """What was asked for; empty settings are left out."""
+    skipped = ("protocol", "subject_digest", "checkpoint")
+    values = {name: value for name, value in case.as_dict().items() if name not in skipped}
+    protocol = record.get("protocol") or {}
+    values["protocol"] = f"{protocol.get('name', '?')} v{protocol.get('version', '?')}"
+    values["method_label"] = case.method_label
+    return {name: cut(str(value), PARAM_LIMIT) for name, value in values.items() if value not in (None, "")}
+
+
+def _tags(record: Record, case: Case) -> dict[str, str]:
+    """What a search or a column needs, and the note."""
+    code = record.get("code") or {}
+    tags = {
+        KIND: CASE_KIND,
+        "status": record["status"],
+        "suite": case.suite,
+        "model": case.model,
+        "method": case.method,
+        "case_key": record["case_key"],
+        "group_key": record["group_key"],
+        "baseline_key": record["baseline_key"],
+        "machine_key": record["machine_key"],
+        "record_key": re.sub(r"[^\w.:-]", "_", record["record_key"]),
+        "content_hash": identity(record),
+        "protocol_hash": (record.get("protocol") or {}).get("hash"),
+        "code_version": code.get("version"),
+        "flags": ", ".join(flag["code"] for flag in record.get("flags") or []),
+        "error": _error_line(record),
+        "mlflow.source.name": f"waterline-bench suite={case.suite}",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": code.get("commit"),
+        "mlflow.runColor": colour(case.method),
+        "mlflow.note.content": cut(note(record), NOTE_LIMIT),
+        "mlflow.loggedArtifacts": '[{"path": "layers.json", "type": "table"}]' if record.get("layers") else None,
+    }
+    return {name: cut(str(value), TAG_LIMIT) for name, value in tags.items() if value}
+
+
+def colour(method: str) -> str:
+    """A method's colour, the same in every sweep."""
+    if method == "none":
+        return BASELINE_COLOUR
+    return COLOURS[sum(method.encode()) % len(COLOURS)]
+
+
+def _metrics(record: Record) -> Iterable[tuple[str, float]]:
+    for reading in record["readings"]:
+        if reading["value"] is None or reading["metric"] not in METRICS:
+            continue
+        name = f"{METRICS[reading['metric']].section}/{reading['metric']}"
+        ends = {"": reading["value"], "_low": reading.get("ci_low"), "_high": reading.get("ci_high")}
+        yield from ((name + end, float(value)) for end, value in ends.items() if value is not None)
+
+
+def _files(record: Record) -> dict[str, str]:
+    """The record itself, its layers as a table (for the page as JSON, for others as CSV), and the failure's log."""
+    files = {"record.json": json.dumps(record, indent=1, sort_keys=True)}
+    rows = record.get("layers") or []
+    if rows:
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        shown = [name for name in ROW_COLUMNS if name in columns]
+        files["layers.csv"] = _csv(columns, rows)
+        files["layers.json"] = json.dumps({"columns": shown, "data": [[row.get(c) for c in shown] for row in rows]})
+    if record.get("error"):
+        files["error.txt"] = f"{_error_line(record)}\n\n{record['error'].get('log_tail') or ''}\n"
+    return files
+
+
+def _csv(columns: list[str], rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_cell(row.get(column)) for column in columns])
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A cell; text that a spreadsheet would take for a formula gets a quote before it."""
+    if isinstance(value, (list, dict)):
+        return json.dumps(value)
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return "'" + value
+    return value
+
+
+def note(record: Record) -> str:
+    """The note of a case in Markdown: outcome, readings with intervals and provenance, flags, where it ran."""
+    case = Case.from_dict(record["case"])
+    parts = [f"**{plain(case.label)}**: {plain(record['status'])}"]
+    if record.get("error"):
+        parts.append(plain(_error_line(record)))
+    have = [reading for reading in record["readings"] if reading["value"] is not None]
+    if have:
+        rows = [
+            f"| {plain(METRICS[r['metric']].title)} | {_value(r)} | {_interval(r)} | {r['provenance']} |" for r in have
+        ]
+        parts.append("\n".join(["| reading | value | interval | provenance |", "|---|---|---|---|", *rows]))
+    parts += [f"- {plain(flag['severity'])}: {plain(flag['text'])}" for flag in record.get("flags") or []]
+    missing = [reading for reading in record["readings"] if reading["value"] is None]
+    if missing:
+        names = "; ".join(f"{plain(METRICS[r['metric']].title)} ({plain(r['method_note'])})" for r in missing)
+        parts.append(f"Not available: {names}.")
+    environment = record.get("environment") or {}
+    cpu = (environment.get("cpu") or {}).get("model")
+    gpus = [gpu.get("name") for gpu in environment.get("gpus") or []]
+    parts.append(
+        "Measured on " + plain(", ".join(str(part) for part in [cpu, *gpus] if part) or "an unknown machine") + "."
+    )
+    return "\n\n".join(parts)
+
+
+def _value(reading: dict[str, Any]) -> str:
+    return f"{reading['value']:.4g} {plain(reading['unit'])}"
+
+
+def _interval(reading: dict[str, Any]) -> str:
+    low, high = reading.get("ci_low"), reading.get("ci_high")
+    return "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
+
+
+def _error_line(record: Record) -> str:
+    error = record.get("error")
+    if not error:
+        return ""
+    return f"{record['status']} during {error.get('phase')}: {error.get('type')}: {error.get('message')}"
+
+
+def plain(text: object) -> str:
+    """Text that Markdown shows as it is, on one line: nothing in it becomes markup, a table cell or a link."""
+    flat = " ".join(str(text).split())
+    return re.sub(r"([\\`*_{}\[\]<>()#|!~&$])", r"\\\1", flat).replace("\\<", "&lt;").replace("\\>", "&gt;")
+
+
+def cut(text: str, limit: int) -> str:
+    """Text of at most `limit` characters; a cut is marked."""
+    return text if len(text) <= limit else text[: limit - 16] + " ... (shortened)"
+
+
+def milliseconds(moment: str | None) -> int | None:
+    """ISO 8601 text as milliseconds since 1970."""
+    return None if not moment else int(datetime.fromisoformat(moment).timestamp() * 1000)
