@@ -39,6 +39,7 @@ def draw(figure: Figure) -> Drawing:
     table = figure.table
     data = {
         "views": dict(figure.views),
+        "hover": list(figure.hover),
         "controls": [[control.label, list(control.options)] for control in figure.controls],
         "head": [str(name) for name in table.columns],
         "rows": [[_plain_json(value) for value in line] for line in table.itertuples(index=False, name=None)],

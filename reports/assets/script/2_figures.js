@@ -75,7 +75,7 @@ class PageFigure {
   }
 
   painted(theme) {
-    const spec = paintFigure(this.data.views[this.choice], Figures.look.palettes[theme]);
+    const spec = readyFigure(this.data.views[this.choice], Figures.look.palettes[theme], this.data.hover);
     const narrow = this.plot.clientWidth < 520;
     spec.layout = { ...spec.layout, autosize: true };
     if (narrow) spec.layout.font = { ...spec.layout.font, size: 11 };
