@@ -1,0 +1,198 @@
+"""The bytes of tensors that are alive, operator by operator: who allocated them, when they died, and the peak.
+
+A dispatch mode sees every operator's results; a weak reference to each storage tells when it is freed. What comes out
+is a log of events, and the peak is computed from the log afterwards, so that a storage can be called an activation
+once it is known to leave its module.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from bench.meters.stored import leaves
+
+Category = Literal["weights", "buffers", "inputs", "activations", "temporaries"]
+CATEGORIES: tuple[Category, ...] = ("weights", "buffers", "inputs", "activations", "temporaries")
+
+
+@dataclass(frozen=True)
+class Event:
+    """A storage grew or, with negative `size`, was freed, after `operator` (an index) had run."""
+
+    storage: int
+    size: int
+    operator: int
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The largest sum of live bytes, what it was made of, and the operator that reached it (None: before any)."""
+
+    total: int
+    split: dict[Category, int]
+    operator: int | None
+
+
+@dataclass
+class Trace:
+    """What a forward allocated and freed; `operators` holds the name and the module path of each index."""
+
+    events: list[Event] = field(default_factory=list)
+    operators: list[tuple[str, str]] = field(default_factory=list)
+    left_a_module: set[int] = field(default_factory=set)
+
+    def peak(self, resident: dict[Category, int]) -> Peak:
+        """The peak over what was alive all the time (`resident`) and what came and went."""
+        return peak(self.events, self.left_a_module, resident)
+
+
+def peak(events: Iterable[Event], activations: set[int], resident: dict[Category, int]) -> Peak:
+    """The first moment with the largest sum of live bytes; storages in `activations` are those, others temporaries."""
+    alive: Counter[int] = Counter()
+    total = best = sum(resident.values())
+    at, snapshot = None, dict(alive)
+    for event in events:
+        alive[event.storage] += event.size
+        total += event.size
+        if total > best:
+            best, at, snapshot = total, event.operator, {key: size for key, size in alive.items() if size}
+    split: dict[Category, int] = {name: resident.get(name, 0) for name in CATEGORIES}
+    for storage, size in snapshot.items():
+        split["activations" if storage in activations else "temporaries"] += size
+    return Peak(best, split, at)
+
+
+class LiveTensors(TorchDispatchMode):
+    """Fills a `Trace` while it is active; storages in `known` (by address) are resident and not logged again."""
+
+    def __init__(self, known: Iterable[int], device: str, paths: dict[int, str]):
+        super().__init__()
+        self.trace = Trace()
+        self._known = set(known)
+        self._device = device
+        self._paths = paths
+        self._stack: list[str] = [""]
+        self._alive: dict[int, tuple[int, int, weakref.ref[Any]]] = {}
+        self._serial = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if any(hasattr(kind, "__tensor_flatten__") for kind in types):
+            return NotImplemented  # a wrapper unpacks itself; its inner operators come back here
+        if _is_composite(func):
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        self.trace.operators.append((str(func), self._stack[-1]))
+        result = func(*args, **kwargs)
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._see(tensor)
+        return result
+
+    def _see(self, tensor: Tensor) -> None:
+        for part in leaves(tensor):
+            if part.device.type != self._device:
+                continue
+            storage = part.untyped_storage()
+            key, size = storage._cdata, storage.nbytes()
+            if key in self._known:
+                continue
+            if key not in self._alive:
+                self._serial += 1
+                self._alive[key] = (self._serial, 0, weakref.ref(storage, self._forget(key)))
+            serial, before, reference = self._alive[key]
+            if size != before:
+                self._alive[key] = (serial, size, reference)
+                self._log(serial, size - before)
+
+    def _forget(self, key: int) -> Callable[[Any], None]:
+        def freed(_: Any) -> None:
+            serial, size, _reference = self._alive.pop(key)
+            self._log(serial, -size)
+
+        return freed
+
+    def _log(self, serial: int, size: int) -> None:
+        self.trace.events.append(Event(serial, size, len(self.trace.operators) - 1))
+
+    def enter(self, module: nn.Module) -> None:
+        """Note that the module's forward begins."""
+        self._stack.append(self._paths.get(id(module), self._stack[-1]))
+
+    def leave(self, output: Any) -> None:
+        """Note that it ended, and that what it returned is an activation."""
+        self._stack.pop()
+        for tensor in tree_leaves(output):
+            if isinstance(tensor, Tensor):
+                for part in leaves(tensor):
+                    found = self._alive.get(part.untyped_storage()._cdata)
+                    if found:
+                        self.trace.left_a_module.add(found[0])
+
+
+def _is_composite(func: Any) -> bool:
+    """Whether the operator is made of others, which only inference mode hides."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+
+
+@contextmanager
+def _module_boundaries(mode: LiveTensors) -> Iterator[None]:
+    """Tells the mode when a module's forward begins and ends; not by hooks, which switch torch's fast paths off."""
+    original = nn.Module.__call__
+
+    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        mode.enter(module)
+        output = None
+        try:
+            output = original(module, *args, **kwargs)
+            return output
+        finally:
+            mode.leave(output)
+
+    nn.Module.__call__ = call  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.__call__ = original  # type: ignore[method-assign]
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """The garbage collector off, so that cycles die at the same place in every run."""
+    gc.collect()
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], known: Iterable[int]) -> Trace:
+    """The trace of one forward without gradients; `known` are the addresses of storages that were there before."""
+    device = _device_of(module, args)
+    mode = LiveTensors(known, device, {id(part): path for path, part in module.named_modules()})
+    with _no_collection(), torch.no_grad(), _module_boundaries(mode), mode:
+        module(*args, **kwargs)
+    return mode.trace
+
+
+def _device_of(module: nn.Module, args: tuple[Any, ...]) -> str:
+    for tensor in (*module.parameters(), *module.buffers(), *tree_leaves(args)):
+        if isinstance(tensor, Tensor):
+            return tensor.device.type
+    return "cpu"

@@ -1,0 +1,298 @@
+"""Peak memory of one forward, from three sides: live tensors, the allocator, and the process as its host sees it."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from itertools import accumulate
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from bench.errors import BenchError
+from bench.meters import live
+from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing, pinned
+from bench.meters.inventory import WEIGHTS, Inventory, held_bytes, inventory
+from bench.meters.live import Category
+from bench.meters.resident import ResidentPeak, resident_peak
+from bench.meters.stored import leaves
+from bench.reading import Provenance, Reading, reading, unavailable
+
+__all__ = [
+    "ForwardError", "MemoryPeaks", "ResidentPeak", "activation_peak_meta", "measure", "pin_allocator_for_memory",
+    "pin_allocator_for_timing", "resident_peak",
+]  # fmt: skip
+
+Attention = Literal["fused", "explicit"]
+
+
+class ForwardError(BenchError):
+    """The forward cannot run where its memory was to be followed; the message says at what and what to do."""
+
+
+@dataclass(frozen=True)
+class MemoryPeaks:
+    """Peaks of one forward in bytes; what was not taken is None and `notes` says why, by metric.
+
+    Attributes:
+        peak_bytes: largest sum of live tensor bytes; `split` is what it was made of: weights, buffers, inputs,
+            activations (they leave the module that made them) and temporaries (they do not).
+        peak_at: the operator that reached the peak and the module it ran in.
+        allocator_bytes: CPU: what torch's allocator held at most, libraries' buffers included, on top of what was
+            alive before; CUDA: the caching allocator's peak of allocated bytes.
+        reserved_bytes: CUDA: what the caching allocator had from the driver at most.
+        resident_bytes: CPU: largest resident size of the process; CUDA: the driver's view of the process.
+        resident_before_bytes: the same before the forward: the interpreter, torch and the weights.
+        operators: number of operators of the forward.
+    """
+
+    device: str
+    peak_bytes: int
+    split: dict[Category, int]
+    peak_at: tuple[str, str] | None
+    operators: int
+    provenance: Provenance
+    method_note: str
+    allocator_bytes: int | None = None
+    reserved_bytes: int | None = None
+    resident_bytes: int | None = None
+    resident_before_bytes: int | None = None
+    resident_how: str = ""
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def peak_activation_bytes(self) -> int:
+        """The peak less weights and buffers: they are there all the time."""
+        return self.peak_bytes - self.split["weights"] - self.split["buffers"]
+
+    def readings(self) -> list[Reading]:
+        """The memory metrics; what is missing is unavailable with its reason."""
+        views: list[tuple[str, int | None, str]] = [
+            ("peak_allocator_bytes", self.allocator_bytes, ""),
+            ("peak_reserved_bytes", self.reserved_bytes, ""),
+            ("peak_resident_bytes", self.resident_bytes, self.resident_how),
+        ]
+        live_tensors = [
+            reading(metric, value, self.provenance, statistic="peak of live tensor bytes", method_note=self.method_note)
+            for metric, value in (
+                ("peak_memory_bytes", self.peak_bytes),
+                ("peak_activation_bytes", self.peak_activation_bytes),
+            )
+        ]
+        return live_tensors + [
+            unavailable(metric, self.notes.get(metric, "not taken"))
+            if value is None
+            else reading(metric, value, "measured", method_note=note)
+            for metric, value, note in views
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The peaks as plain JSON types."""
+        return {**asdict(self), "peak_activation_bytes": self.peak_activation_bytes}
+
+
+def measure(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> MemoryPeaks:
+    """The peaks of one forward that is not the first; takes up to six forwards, one of them under the profiler.
+
+    A compiled module is followed as the eager module that it wraps. The resident peak is taken only where the process
+    is pinned for memory.
+
+    Args:
+        module: in evaluation mode, on the device of its inputs.
+        args: positional inputs.
+        kwargs: keyword inputs.
+    """
+    kwargs = kwargs or {}
+    eager = getattr(module, "_orig_mod", module)
+    note = "" if eager is module else "of the eager graph; a compiled one allocates inside its kernels"
+    with torch.no_grad():
+        peaks = _live_peaks(eager, args, kwargs, "measured", note)
+        device = torch.device(peaks.device)
+        if device.type == "cuda":
+            return _with_cuda_views(peaks, lambda: module(*args, **kwargs))
+        return _with_host_views(peaks, lambda: module(*args, **kwargs))
+
+
+def activation_peak_meta(
+    module: nn.Module,
+    inputs: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    *,
+    attention: Attention = "fused",
+) -> MemoryPeaks:
+    """The peak of live tensor bytes without any memory: one forward of shapes on the meta device.
+
+    Args:
+        module: built under `torch.device("meta")`.
+        inputs: positional inputs; tensors of any device, only their shapes are used.
+        kwargs: keyword inputs, likewise.
+        attention: `fused` allocates the output and one number per query and head, as fused kernels do; `explicit`
+            the whole attention matrix.
+
+    Raises:
+        ForwardError: parameters are not on the meta device, or the forward needs values that are not there.
+    """
+    real = next((name for name, tensor in module.named_parameters() if not tensor.is_meta), None)
+    if real is not None:
+        raise ForwardError(f'{real} is not on the meta device; build the module under `torch.device("meta")`')
+    args, named = tree_map(_to_meta, (tuple(inputs), dict(kwargs or {})))
+    with torch.no_grad(), _FusedAttention() if attention == "fused" else nullcontext():
+        try:
+            return _live_peaks(module, args, named, "counted", f"shapes on the meta device, {attention} attention")
+        except (NotImplementedError, RuntimeError) as error:
+            raise ForwardError(
+                f"the forward needs more than shapes ({type(error).__name__}: {error}); measure it with real tensors"
+            ) from error
+
+
+def _to_meta(value: Any) -> Any:
+    return value.to("meta") if isinstance(value, Tensor) else value
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Gives fused attention's allocations where torch would take the explicit path: on the meta device."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not nn.functional.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        query, _, value = (*args, *(kwargs[name] for name in ("query", "key", "value")[len(args) :]))[:3]
+        output = query.new_empty((*query.shape[:-1], value.shape[-1]))
+        query.new_empty(query.shape[:-1], dtype=torch.float32)  # the kernel's log-sum-exp, freed at once
+        return output
+
+
+def _live_peaks(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], provenance: Provenance, note: str
+) -> MemoryPeaks:
+    live.record(module, args, kwargs, ())  # the first forward fills caches, torch's and the module's own
+    found = inventory(module)
+    resident, known = _resident(found, (args, kwargs))
+    trace = live.record(module, args, kwargs, known)
+    peak = trace.peak(resident)
+    return MemoryPeaks(
+        device=_device(found, (args, kwargs)),
+        peak_bytes=peak.total,
+        split=peak.split,
+        peak_at=None if peak.operator is None else trace.operators[peak.operator],
+        operators=len(trace.operators),
+        provenance=provenance,
+        method_note=note,
+    )
+
+
+def _resident(found: Inventory, inputs: Any) -> tuple[dict[Category, int], set[int]]:
+    """Bytes by category of what is alive before the forward, and the addresses of its storages."""
+    known: dict[int, int] = {}
+    sizes: dict[Category, int] = {}
+    weights = [item.tensor for item in found.held if item.kind in WEIGHTS and item.kind != "packed"]
+    others = [item.tensor for item in found.held if item.kind in ("buffer", "loose")]
+    given = [value for value in tree_leaves(inputs) if isinstance(value, Tensor)]
+    groups: tuple[tuple[Category, list[Tensor]], ...] = (("weights", weights), ("buffers", others), ("inputs", given))
+    for category, tensors in groups:
+        storages = {part.untyped_storage()._cdata: part.untyped_storage() for t in tensors for part in leaves(t)}
+        fresh = {key: storage.nbytes() for key, storage in storages.items() if key not in known}
+        known |= fresh
+        sizes[category] = sum(fresh.values())
+    sizes["weights"] += held_bytes(item for item in found.held if item.kind == "packed")
+    return sizes, set(known)
+
+
+def _device(found: Inventory, inputs: Any) -> str:
+    tensors = [item.tensor for item in found.held] + [v for v in tree_leaves(inputs) if isinstance(v, Tensor)]
+    return str(tensors[0].device) if tensors else "cpu"
+
+
+def _with_host_views(peaks: MemoryPeaks, run: Callable[[], Any]) -> MemoryPeaks:
+    """The peaks with the allocator's and the process's view on a CPU."""
+    notes = {"peak_reserved_bytes": "there is no caching allocator on a CPU"}
+    before = peaks.split["weights"] + peaks.split["buffers"] + peaks.split["inputs"]
+    allocator = before + profiled_growth(run)
+    resident, why = _pinned_resident(run)
+    if resident is None:
+        notes["peak_resident_bytes"] = why
+    return MemoryPeaks(
+        **{
+            **_fields(peaks),
+            "allocator_bytes": allocator,
+            "resident_bytes": resident.peak_bytes if resident else None,
+            "resident_before_bytes": resident.before_bytes if resident else None,
+            "resident_how": resident.how if resident else "",
+            "notes": notes,
+        }
+    )
+
+
+def _fields(peaks: MemoryPeaks) -> dict[str, Any]:
+    return {name: getattr(peaks, name) for name in peaks.__dataclass_fields__}
+
+
+def _pinned_resident(run: Callable[[], Any]) -> tuple[ResidentPeak | None, str]:
+    state = pinned()
+    if state is None or state.purpose != "memory":
+        return None, "the allocator of this process is not pinned for memory; see pin_allocator_for_memory"
+    if not state.in_force:
+        return None, state.reason
+    found = resident_peak(run)
+    return found, "" if found else "this system does not tell resident sizes"
+
+
+def profiled_growth(run: Callable[[], Any]) -> int:
+    """The most bytes that torch's CPU allocator held during a run beyond what it held before, after one more run."""
+    run()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        run()
+    session: Any = profile.profiler
+    events = [event for event in session.kineto_results.events() if event.name() == "[memory]"]
+    sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()) if _on_cpu(event)]
+    return max(accumulate(sizes), default=0)
+
+
+def _on_cpu(event: Any) -> bool:
+    return event.device_type() == torch._C._autograd.DeviceType.CPU
+
+
+def _with_cuda_views(peaks: MemoryPeaks, run: Callable[[], Any]) -> MemoryPeaks:
+    """The peaks with the caching allocator's and the driver's view on a CUDA device."""
+    device = torch.device(peaks.device)
+    gc.collect()
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    run()
+    torch.cuda.synchronize(device)
+    driver, how = driver_bytes(device)
+    notes = {} if driver is not None else {"peak_resident_bytes": how}
+    return MemoryPeaks(
+        **{
+            **_fields(peaks),
+            "allocator_bytes": torch.cuda.max_memory_allocated(device),
+            "reserved_bytes": torch.cuda.max_memory_reserved(device),
+            "resident_bytes": driver,
+            "resident_how": how,
+            "notes": notes,
+        }
+    )
+
+
+def driver_bytes(device: torch.device) -> tuple[int | None, str]:
+    """What the driver says that this process holds on the device, and how it was read; or None and the reason."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        processes = {p.pid: p.usedGpuMemory for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+    except Exception as error:  # NVML raises its own classes, and is absent from some builds
+        return None, f"the driver does not answer: {error}"
+    if processes.get(os.getpid()) is not None:
+        return int(processes[os.getpid()]), "the driver's view of this process after the forward"
+    if len(processes) == 1 and None not in processes.values():
+        return int(next(iter(processes.values()))), "the driver's view of the only process on the device"
+    return None, f"the driver lists {len(processes)} processes and none under this process's number"
