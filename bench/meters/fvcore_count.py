@@ -1,8 +1,7 @@
 """A second, independent count: fvcore's, over the graph that `torch.jit` traces, with handles for what fvcore skips.
 
 It shares no code with the operator trace: another tracer, another graph (composite operators, not kernels), other
-formulas. To cost little it traces on the meta device where the network allows that, and on the real inputs where not.
-A trace that fails leaves nothing behind: hooks, tracer state and switches are put back.
+formulas. A trace that fails leaves nothing behind: hooks, tracer state and switches are put back.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from bench.meters.operator_rules import custom_formula, custom_names
 from bench.meters.products import Call, fourier_macs
@@ -40,7 +39,6 @@ class SecondCount:
     total: float | None
     by_operator: dict[str, float] = field(default_factory=dict)
     unsupported: dict[str, int] = field(default_factory=dict)
-    device: str = ""
     error: str | None = None
     version: str = ""
 
@@ -249,31 +247,6 @@ class _TensorsOnly(nn.Module):
         return tuple(leaf for leaf in tree_leaves(self.network(*args, **kwargs)) if isinstance(leaf, Tensor))
 
 
-@contextmanager
-def _on_meta(module: nn.Module) -> Iterator[None]:
-    """Parameters and buffers stand on the meta device inside, and are the very same objects again afterwards."""
-    stand_ins: dict[int, Tensor] = {}
-    saved: list[tuple[dict[str, Any], dict[str, Any]]] = []
-
-    def stand_in(tensor: Tensor) -> Tensor:
-        if id(tensor) not in stand_ins:
-            empty = torch.empty_like(tensor, device="meta")
-            stand_ins[id(tensor)] = nn.Parameter(empty, False) if isinstance(tensor, nn.Parameter) else empty
-        return stand_ins[id(tensor)]
-
-    try:
-        for child in module.modules():
-            for held in (child._parameters, child._buffers):
-                saved.append((held, dict(held)))
-                for name, tensor in saved[-1][1].items():
-                    if tensor is not None:
-                        held[name] = stand_in(tensor)
-        yield
-    finally:
-        for held, original in saved:
-            held.update(original)
-
-
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
@@ -316,12 +289,7 @@ def _analyse(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     return analysis, counts
 
 
-def _to_meta(value: Any) -> Any:
-    return value.to("meta") if isinstance(value, Tensor) else value
-
-
-def count_on(device: str, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SecondCount:
-    """The count of fvcore on the "meta" device or on the "real" inputs; raises whatever the trace raises."""
+def _count(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SecondCount:
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
@@ -330,13 +298,9 @@ def count_on(device: str, network: nn.Module, args: tuple[Any, ...], kwargs: dic
         stack.enter_context(_fast_path_off())
         stack.enter_context(torch.random.fork_rng(devices=_devices(args)))
         stack.enter_context(torch.compiler.set_stance("force_eager"))
-        if device == "meta":
-            stack.enter_context(_on_meta(network))
-            args, kwargs = tree_map(_to_meta, args), tree_map(_to_meta, kwargs)
         analysis, counts = _analyse(network, args, kwargs)
-        total = sum(counts.values())
         unsupported = {name: int(n) for name, n in analysis.unsupported_ops().items()}
-    return SecondCount(total, counts, unsupported, device, None, version("fvcore"))
+    return SecondCount(sum(counts.values()), counts, unsupported, None, version("fvcore"))
 
 
 def _devices(args: tuple[Any, ...]) -> list[int]:
@@ -344,46 +308,22 @@ def _devices(args: tuple[Any, ...]) -> list[int]:
     return sorted(index for index in found if index is not None)
 
 
-def second_count(
-    network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, expected: float | None = None
-) -> SecondCount:
-    """The count of fvcore for one forward: on the meta device, and again on the real inputs if that fails or disagrees.
+def second_count(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SecondCount:
+    """The count of fvcore for one forward of the whole batch; never raises.
 
     Args:
-        network: the module; its parameters, buffers, hooks and mode are the same afterwards.
-        args: positional inputs, kwargs: keyword inputs; nested structures of tensors are fine.
-        kwargs: see args.
-        expected: the first count's products; a meta count more than 2 % away is checked on the real inputs.
+        network: the module; its hooks, mode and state are the same afterwards.
+        args: positional inputs; nested structures of tensors are fine.
+        kwargs: keyword inputs, likewise.
 
     Returns:
-        A count, or one whose `error` says why there is none. Never raises.
+        A count, or one whose `error` says why there is none.
     """
-    errors: list[str] = []
-    attempts = ["meta", "real"] if not _all_meta(network) else ["meta"]
-    fallback: SecondCount | None = None
-    for device in attempts:
-        try:
-            result = count_on(device, network, args, kwargs)
-        except Exception as error:  # whatever the tracer raises is a reason, not a failure of the case
-            errors.append(
-                f"{device}: {type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
-            )
-            continue
-        if expected is None or not _apart(result.products, expected):
-            return result
-        fallback = result
-    if fallback is not None:
-        return fallback
-    return SecondCount(None, error="; ".join(errors), version=version("fvcore"))
-
-
-def _all_meta(network: nn.Module) -> bool:
-    tensors = [*network.parameters(), *network.buffers()]
-    return bool(tensors) and all(tensor.device.type == "meta" for tensor in tensors)
-
-
-def _apart(value: float | None, expected: float) -> bool:
-    return value is None or abs(value - expected) > 0.02 * max(abs(expected), 1.0)
+    try:
+        return _count(network, args, kwargs)
+    except Exception as error:  # whatever the tracer raises is a reason, not a failure of the case
+        lines = str(error).strip().splitlines() or [""]
+        return SecondCount(None, error=f"{type(error).__name__}: {lines[0][:200]}", version=version("fvcore"))
 
 
 def second_count_in_child(

@@ -246,8 +246,7 @@ def count(
     if second_count:
         started = time.perf_counter()
         runner = second_count_in_child if second_count == "child" else count_again
-        extra = {} if second_count == "child" else {"expected": float(result.dense_equivalent_macs)}
-        _join_second(result, runner(module, args, kwargs, **extra), traced)
+        _join_second(result, runner(module, args, kwargs), traced)
         result.seconds["second"] = time.perf_counter() - started
     return result
 
@@ -399,7 +398,7 @@ def _masking_flags(values: ValueChecks) -> list[Flag]:
         path, share = max(rows.items(), key=lambda item: item[1])
         text = (
             f"{share:.0%} of the rows entering {path or 'the root'} are zero ({len(rows)} places in all): masked or padded "
-            f"tokens are computed all the same; removing them would save work, masking does not"
+            "tokens are computed all the same; removing them would save work, masking does not"
         )
         flags.append(_flag("masked_tokens", "warning", text))
     scores = {path: share for path, share in values.masked_scores().items() if share >= 0.02}
@@ -433,7 +432,7 @@ def _join_second(result: MacsCount, second: SecondCount, traced: _Traced) -> Non
     result.fvcore_macs = second.total
     result.second = {
         "counter": "fvcore", "version": second.version, "macs": second.total, "products": second.products,
-        "by_operator": second.by_operator, "unsupported": second.unsupported, "device": second.device,
+        "by_operator": second.by_operator, "unsupported": second.unsupported,
         "error": second.error, "relative_difference": None, "tolerance": TOLERANCE, "agrees": None,
     }  # fmt: skip
     if second.products is None:
@@ -459,10 +458,7 @@ def _reason(second: SecondCount, first: float, traced: _Traced) -> str:
     unknown = sorted({r.operator for r in traced.records if r.kind == "unknown"})
     if unknown:
         return lead + f"the trace does not know {', '.join(unknown[:5])}"
-    return (
-        lead
-        + f"no skipped operator explains it (fvcore ran on {second.device} inputs); look at both lists of operators"
-    )
+    return lead + "no skipped operator explains it; look at both lists of operators"
 
 
 # ---------------------------------------------------------------- training and several inputs

@@ -188,7 +188,7 @@ class ModulePaths:
         self.stack.append(path)
         visit = self.visit(path, type(module).__name__)
         visit.calls += 1
-        tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+        tensors = list(_tensors(inputs))
         if visit.calls == 1:
             visit.input_shapes = [_shape(tensor) for tensor in tensors]
             visit.dtype = next((dtype_name(t) for t in tensors if t.is_floating_point()), "")
@@ -200,7 +200,11 @@ class ModulePaths:
             return
         visit = self.visits.get(self.stack.pop())
         if visit is not None and visit.calls == 1:
-            visit.output_shapes = [_shape(leaf) for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+            visit.output_shapes = [_shape(tensor) for tensor in _output_tensors(output)]
+
+
+def _output_tensors(output: Any) -> list[Tensor]:
+    return [output] if isinstance(output, Tensor) else [t for t in tree_leaves(output) if isinstance(t, Tensor)]
 
 
 def _shape(tensor: Tensor) -> list[int]:
