@@ -60,6 +60,7 @@ def build(
     """
     from bench import catalogue as catalogues
     from bench.paths import extend_import_path
+    from bench.plan import default_resolution
     from bench.recipe import Recipe
     from bench.worker import subject
 
@@ -68,6 +69,7 @@ def build(
     model_entry = catalogue.model(model)
     method_entry = None if method == BASELINE_METHOD else catalogue.method(method)
     of_model, of_method = _share_out(model_entry, method_entry, settings)
+    resolution = resolution or default_resolution(model_entry, of_model)
     weights = Path(checkpoint) if checkpoint is not None else None
     if weights is not None and not weights.is_file():
         raise UsageError(f"checkpoint: there is no file {weights}")

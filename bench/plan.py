@@ -139,6 +139,14 @@ def _block(block: Block, changes: dict[str, Any]) -> Block:
         raise UsageError(explain(error, ("suite",))) from error
 
 
+def default_resolution(model: Entry, settings: dict[str, Any]) -> int | None:
+    """The resolution that a model takes when none is asked for; None if it does not say."""
+    preset = {**model.settings, **settings}.get("resolution")
+    known = signature(model.path).settings.get("resolution")
+    value = preset if preset is not None else (known[1] if known else None)
+    return value if isinstance(value, int) else None
+
+
 class _Expansion:
     """Turns blocks into cases, resolving each name once."""
 
@@ -162,6 +170,7 @@ class _Expansion:
         model, model_settings = self._model(model_spec)
         method, settings, digest = self._method(method_spec)
         self._check_resolution(model, resolution)
+        resolution = resolution or default_resolution(model, model_settings)
         native = model.task if model.task == self.config.task_name else None
         task = self.config.task_name if self.config.data.root else native
         device = self.config.device

@@ -181,5 +181,5 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         "twin": {"of": names[0], **_member(group, TWIN, samples[TWIN], warm[TWIN])},
         "reference_gemm": {"ms": reference.latency_ms, "macs": REFERENCE_SIZE[group.device.partition(":")[0]] ** 3,
                            "warmup": asdict(warm[REFERENCE])},
-        "host": host, "labels": list(host["labels"]), "threads": torch.get_num_threads(), "allocator": pinned,
+        "host": host, "labels": list(host["labels"]), "threads": torch.get_num_threads(), "allocator": pinned.as_dict(),
     }  # fmt: skip

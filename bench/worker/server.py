@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ def _become_worker(request: dict[str, Any]) -> None:
         from bench.worker import child
 
         code = child.run(Path(request["spec"]))
+    except BaseException:
+        traceback.print_exc()
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()

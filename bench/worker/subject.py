@@ -99,7 +99,7 @@ def build_model(recipe: Recipe) -> tuple[nn.Module, tuple[Any, ...] | None]:
 
 
 def resolution_of(module: nn.Module, case: Case) -> int:
-    """Pixels of the example image: the case's, else what the module says of itself, else 224."""
+    """Pixels of the example image: the case's (the planner knows the builder's default), else the module's, else 224."""
     own = getattr(module, "resolution", None)
     return case.resolution or (own if isinstance(own, int) else DEFAULT_RESOLUTION)
 
