@@ -5,6 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
+from statsmodels.stats.multitest import multipletests
 
 from bench import statistics
 from bench.statistics import Interval, log_mean_interval, ratio_interval_paired, ratio_interval_welch, verdict
@@ -174,6 +175,11 @@ def test_holm_by_hand_with_a_row_that_cannot_be_tested():
     assert statistics.holm([None]) == [None]
 
 
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_holm_agrees_with_statsmodels(p_values):
+    assert statistics.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+
+
 def test_extra_invocations_reach_the_goal_and_not_one_less():
     now = log_mean_interval([1.00, 1.05, 0.97, 1.02, 0.99])
     more = statistics.extra_invocations(now, 0.01)
@@ -193,14 +199,27 @@ def test_ranks_are_intervals_and_ties_share_them():
     items = [interval(9.9, 10.0, 10.1), interval(10.0, 10.1, 10.2), interval(19.8, 20.0, 20.2), interval(15, 18, 21.6)]
     p = np.array([[statistics.equality_p(a, b) for b in items] for a in items])
     better = np.array([[a.value < b.value for b in items] for a in items])
-    assert statistics.rank_intervals(p, better) == [(1, 2), (1, 2), (3, 4), (3, 4)]
+    assert statistics.holm_ranks(p, better) == [(1, 2), (1, 2), (3, 4), (3, 4)]
+
+
+def test_all_pairs_at_once_give_the_same_p_values():
+    items = [
+        interval(9.9, 10.0, 10.1, 3),
+        interval(10.0, 10.1, 10.2),
+        interval(5, 5, 5),
+        interval(5, 5, 5),
+        interval(4, 4, 4),
+    ]
+    one_by_one = np.array([[statistics.equality_p(a, b) for b in items] for a in items])
+    assert statistics.equality_matrix(items) == pytest.approx(one_by_one)
+    assert np.isnan(statistics.equality_matrix([items[0], log_mean_interval([5.0])])[0, 1])
 
 
 def test_item_without_an_interval_may_hold_any_rank():
     items = [interval(9.9, 10.0, 10.1), log_mean_interval([5.0]), interval(19.8, 20.0, 20.2)]
     p = np.array([[statistics.equality_p(a, b) for b in items] for a in items])
     better = np.array([[a.value < b.value for b in items] for a in items])
-    assert statistics.rank_intervals(p, better) == [(1, 2), (1, 3), (2, 3)]
+    assert statistics.holm_ranks(p, better) == [(1, 2), (1, 3), (2, 3)]
 
 
 # ------------------------------------------------------------------------------------------------ quality

@@ -1,0 +1,461 @@
+"""Two sets of records side by side: what changed, how surely, and whether a gate should fail.
+
+Ratios are turned so that above 1 the second side is better. Where both sides were timed in one session they are paired
+process by process; else Welch's interval on logs is used, said to be unpaired, and a difference must also stand after
+dividing by the reference GEMM's time of the same process, because sessions differ by several percent on a shared host
+whatever is measured. With three sessions or more on each side the session is the unit of replication.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from scipy import stats
+
+from bench import machine
+from bench.case import Case
+from bench.metrics import METRICS
+from bench.ranking import COMPARABLE, medians_of, rank_intervals
+from bench.records import Record
+from bench.statistics import (
+    EQUIVALENCE,
+    LEVEL,
+    MARGIN,
+    Interval,
+    difference_p,
+    from_summary,
+    holm,
+    log_mean_interval,
+    paired_accuracy_difference,
+    ratio_interval_paired,
+    ratio_interval_welch,
+    verdict,
+)
+from bench.timings import FIELDS, paired, per_gemm, per_process, speedups
+
+__all__ = [
+    "COMPARABLE", "COMPARED", "Comparison", "Row", "compare", "environment_difference", "match", "medians_of",
+    "rank_intervals", "run_difference",
+]  # fmt: skip
+
+AGREES, REGRESSION, NOTHING_COMPARABLE = 0, 1, 5
+
+#: What is compared unless told otherwise.
+COMPARED = (
+    "latency_ms", "throughput_per_s", "speedup", "macs", "params", "size_bytes", "peak_memory_bytes", "energy_j", "accuracy",
+)  # fmt: skip
+#: Deterministic but measured: equal within this share.
+MEMORY_TOLERANCE = 0.02
+#: Accuracies are the same where the interval of their difference lies within this many percentage points.
+ACCURACY_TOLERANCE = 0.5
+#: Sessions per side from which the session, not the process, is the unit of replication.
+SESSIONS_ENOUGH = 3
+
+
+_NOT_IDENTITY = ("suite", "subject_digest", "protocol", "checkpoint")
+_WORDS = {"FASTER": "BETTER", "SLOWER": "WORSE"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of one case on both sides; `ratio` is above 1 where the second side is better.
+
+    `kind` is FASTER, SLOWER, SAME, AMBIGUOUS or INVALID for times, BETTER and WORSE instead of the first two for other
+    metrics. `p` and `p_adjusted` (Holm over all tested rows) are of a difference beyond the margin.
+    """
+
+    label: str
+    metric: str
+    unit: str
+    a: float | None
+    b: float | None
+    ratio: Interval | None
+    pairing: str
+    kind: str
+    text: str
+    p: float | None = None
+    p_adjusted: float | None = None
+    more_invocations: int | None = None
+    regression: bool = False
+    notes: tuple[str, ...] = ()
+    case_key_a: str = ""
+    case_key_b: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows, what only one side has, how the environments differ, and the exit code for a gate."""
+
+    label_a: str
+    label_b: str
+    rows: tuple[Row, ...]
+    only_a: tuple[str, ...] = ()
+    only_b: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    exit_code: int = AGREES
+
+    @property
+    def regressions(self) -> tuple[Row, ...]:
+        """The rows for which a gate fails."""
+        return tuple(row for row in self.rows if row.regression)
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A row whose verdict waits for the other rows' p-values."""
+
+    row: Row
+    floor: tuple[float, float] | None = None
+    invalid: str | None = None
+
+
+def compare(
+    a: Sequence[Record],
+    b: Sequence[Record],
+    *,
+    metrics: Sequence[str] = COMPARED,
+    label_a: str = "a",
+    label_b: str = "b",
+    margin: float = MARGIN,
+    level: float = LEVEL,
+) -> Comparison:
+    """What changed from `a` to `b`, case by case, with Holm's correction over all rows that are tested.
+
+    Cases are matched by everything that describes them but their source code and weights, so that two commits can be
+    compared; of several versions of a case on one side the newest counts, with all its sessions. A lone record on either
+    side is compared with a lone one on the other whatever they are.
+
+    Args:
+        a: records before.
+        b: records after.
+        metrics: which metrics, names of `bench.metrics`.
+        label_a: name of the first side in texts.
+        label_b: name of the second.
+        margin: smallest relative difference that counts.
+        level: confidence level.
+    """
+    pairs, only_a, only_b = match(a, b)
+    drafts = [draft for left, right in pairs for draft in _drafts(left, right, metrics, margin, level)]
+    adjusted = holm([draft.row.p for draft in drafts])
+    rows = tuple(_judged(draft, p, margin) for draft, p in zip(drafts, adjusted, strict=True))
+    judged = [row for row in rows if row.kind != "INVALID"]
+    code = REGRESSION if any(row.regression for row in rows) else AGREES if judged else NOTHING_COMPARABLE
+    first = pairs[0] if pairs else None
+    return Comparison(
+        label_a, label_b, rows, tuple(only_a), tuple(only_b),
+        tuple(run_difference(first[0][-1], first[1][-1])) if first else (), tuple(_notes(pairs)), code,
+    )  # fmt: skip
+
+
+def environment_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What differs between two environments and nothing else: (what, in a, in b), readable, hardware first."""
+    return machine.difference(dict(a), dict(b))
+
+
+def run_difference(a: Record, b: Record) -> list[tuple[str, str, str]]:
+    """What differs between the circumstances of two records: code, protocol, source of the subject, then environment."""
+    pairs = [
+        ("code version", _of(a, "code", "version"), _of(b, "code", "version")),
+        ("code commit", _of(a, "code", "commit"), _of(b, "code", "commit")),
+        ("protocol", f"{_of(a, 'protocol', 'name')} ({_of(a, 'protocol', 'hash')})",
+         f"{_of(b, 'protocol', 'name')} ({_of(b, 'protocol', 'hash')})"),
+        ("source of model and method", _of(a, "case", "subject_digest"), _of(b, "case", "subject_digest")),
+        ("weights", _of(a, "case", "checkpoint"), _of(b, "case", "checkpoint")),
+    ]  # fmt: skip
+    changed = [(what, str(one or "unknown"), str(two or "unknown")) for what, one, two in pairs if one != two]
+    return changed + environment_difference(a.get("environment") or {}, b.get("environment") or {})
+
+
+# ---------------------------------------------------------------------------------------------- matching
+
+
+def match(
+    a: Sequence[Record], b: Sequence[Record]
+) -> tuple[list[tuple[list[Record], list[Record]]], list[str], list[str]]:
+    """Pairs of (sessions of a case in a, in b), oldest session first, and labels of cases that only one side has.
+
+    The same machine on both sides is preferred; otherwise a case matches across machines if each side has it on one.
+    """
+    weights_matter = _collides(a) or _collides(b)
+    left, right = (_by_identity(side, weights_matter) for side in (a, b))
+    if len(left) == len(right) == 1:
+        return [(next(iter(left.values())), next(iter(right.values())))], [], []
+    pairs = {key: (left[key], right[key]) for key in left if key in right}
+    rest_a, rest_b = ({k[0]: k for k in side if k not in pairs} for side in (left, right))
+    single_a, single_b = (_seen_once(side, pairs) for side in (left, right))
+    for identity in [name for name in rest_a if name in rest_b and name in single_a and name in single_b]:
+        pairs[rest_a[identity]] = (left[rest_a[identity]], right[rest_b[identity]])
+        del rest_a[identity], rest_b[identity]
+    only_a, only_b = (
+        [_label(side[key][-1]) for key in rest.values()] for side, rest in ((left, rest_a), (right, rest_b))
+    )
+    return list(pairs.values()), only_a, only_b
+
+
+def _identity(record: Record, weights_matter: bool) -> str:
+    case = record["case"]
+    skip = _NOT_IDENTITY[:-1] if weights_matter else _NOT_IDENTITY
+    return repr(sorted((name, value) for name, value in case.items() if name not in skip))
+
+
+def _collides(records: Sequence[Record]) -> bool:
+    """Whether two cases of one side differ in nothing but their weights."""
+    seen: dict[str, set[Any]] = {}
+    for record in records:
+        seen.setdefault(_identity(record, False), set()).add(record["case"].get("checkpoint"))
+    return any(len(weights) > 1 for weights in seen.values())
+
+
+def _by_identity(records: Sequence[Record], weights_matter: bool) -> dict[tuple[str, str], list[Record]]:
+    """Sessions of the newest version of each case on each machine."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in sorted(records, key=lambda r: str(r["started_at"])):
+        groups.setdefault((_identity(record, weights_matter), record["machine_key"]), []).append(record)
+    return {key: [r for r in group if r["case_key"] == group[-1]["case_key"]] for key, group in groups.items()}
+
+
+def _seen_once(side: Mapping[tuple[str, str], Any], taken: Mapping[tuple[str, str], Any]) -> set[str]:
+    names = [key[0] for key in side if key not in taken]
+    return {name for name in names if names.count(name) == 1}
+
+
+def _label(record: Record) -> str:
+    return Case.from_dict(record["case"]).label
+
+
+# ---------------------------------------------------------------------------------------------- one case
+
+
+def _drafts(a: list[Record], b: list[Record], metrics: Sequence[str], margin: float, level: float) -> Iterable[_Draft]:
+    """The rows of one case; a case that failed on a side has one row that says so."""
+    left, right = a[-1], b[-1]
+    failed = [side for side, record in (("a", left), ("b", right)) if record["status"] not in ("ok", "contaminated")]
+    if failed:
+        text = f"a: {left['status']}, b: {right['status']}" + "".join(
+            f"; {error['type']}: {error['message']}" for error in (left.get("error"), right.get("error")) if error
+        )
+        row = _row(left, right, "latency_ms", None, None, None, "")
+        yield _Draft(replace(row, regression=failed == ["b"]), invalid=text)
+        return
+    for metric in metrics:
+        if metric in FIELDS:
+            yield from _timed(a, b, metric, margin, level)
+        elif metric == "speedup":
+            yield from _speedup(a, b, margin, level)
+        elif metric == "accuracy":
+            yield from _accuracy(left, right, level)
+        else:
+            yield from _read(left, right, metric, margin)
+
+
+def _timed(a: list[Record], b: list[Record], metric: str, margin: float, level: float) -> Iterable[_Draft]:
+    """A time or rate: paired within a session, else unpaired and held against the reference GEMM."""
+    left, right = a[-1], b[-1]
+    if not per_process(left, metric) or not per_process(right, metric):
+        return
+    together = paired(left, right, metric)
+    notes: tuple[str, ...] = ()
+    if together:
+        ratio, pairing = ratio_interval_paired(*_turned(metric, *together), level), "paired"
+        p = difference_p(ratio, margin)
+    else:
+        ratio, pairing = _unpaired(
+            metric, [per_process(r, metric) for r in a], [per_process(r, metric) for r in b], level
+        )
+        against, _ = _unpaired(metric, [per_gemm(r, metric) for r in a], [per_gemm(r, metric) for r in b], level)
+        p, notes = _both(ratio, against, margin), _gemm_note(ratio, against, margin)
+    values = _mean(per_process(left, metric)), _mean(per_process(right, metric))
+    row = _row(left, right, metric, *values, ratio, pairing, notes)
+    yield _Draft(replace(row, p=p), _floor(left, right), _incomparable(left, right))
+
+
+def _speedup(a: list[Record], b: list[Record], margin: float, level: float) -> Iterable[_Draft]:
+    """The speed-up over the baseline; it travels between machines."""
+    one, two = [speedups(r) for r in a], [speedups(r) for r in b]
+    if not one[-1] or not two[-1]:
+        return
+    ratio, pairing = _unpaired("speedup", one, two, level)
+    row = _row(a[-1], b[-1], "speedup", _mean(one[-1]), _mean(two[-1]), ratio, pairing)
+    yield _Draft(replace(row, p=difference_p(ratio, margin)), _floor(a[-1], b[-1]), _other_protocol(a[-1], b[-1]))
+
+
+def _accuracy(a: Record, b: Record, level: float) -> Iterable[_Draft]:
+    """Accuracy, image by image where both saw the same images."""
+    one, two = _reading(a, "accuracy"), _reading(b, "accuracy")
+    if one is None or two is None:
+        return
+    first, second = a.get("quality") or {}, b.get("quality") or {}
+    if first.get("samples_digest") and first.get("samples_digest") == second.get("samples_digest"):
+        answers_a, answers_b = ([mark == "1" for mark in part["per_sample"]] for part in (first, second))
+        found = paired_accuracy_difference(answers_a, answers_b, level)
+        value, low, high, pairing = found.value, found.low, found.high, "paired by image"
+    else:
+        reach = float(stats.norm.ppf((1 + level) / 2))
+        value = two["value"] - one["value"]
+        spread = math.hypot(_half(one), _half(two)) / 1.96 * reach
+        low, high, pairing = value - spread, value + spread, "unpaired"
+    row = _row(a, b, "accuracy", one["value"], two["value"], None, pairing)
+    kind = "BETTER" if low > 0 else "WORSE" if high < 0 else "AMBIGUOUS"
+    if low >= -ACCURACY_TOLERANCE and high <= ACCURACY_TOLERANCE:
+        kind = "SAME"
+    text = f"{value:+.2f} points ({low:+.2f} to {high:+.2f})"
+    yield _Draft(replace(row, kind=kind, text=text, regression=kind == "WORSE"))
+
+
+def _read(a: Record, b: Record, metric: str, margin: float) -> Iterable[_Draft]:
+    """A metric taken from the readings: counted exactly, memory within a tolerance, else by its interval."""
+    one, two = _reading(a, metric), _reading(b, metric)
+    if one is None or two is None:
+        return
+    if one["provenance"] != two["provenance"]:
+        row = _row(a, b, metric, one["value"], two["value"], None, "")
+        yield _Draft(row, invalid=f"{one['provenance']} against {two['provenance']}: not the same kind of number")
+        return
+    intervals = [from_summary(r["value"], r["ci_low"], r["ci_high"], r["n"]) for r in (one, two)]
+    if one["provenance"] != "counted" and all(item.se for item in intervals):
+        top, bottom = intervals if METRICS[metric].better == "lower" else reversed(intervals)
+        ratio = _quotient(top, bottom)
+        row = _row(a, b, metric, one["value"], two["value"], ratio, "unpaired")
+        yield _Draft(replace(row, p=difference_p(ratio, margin)), invalid=_incomparable(a, b))
+        return
+    tolerance = 0.0 if one["provenance"] == "counted" else MEMORY_TOLERANCE
+    yield _Draft(_exact(_row(a, b, metric, one["value"], two["value"], None, one["provenance"]), tolerance))
+
+
+def _exact(row: Row, tolerance: float) -> Row:
+    """A row whose values are equal, within the tolerance, or not."""
+    a, b = row.a or 0.0, row.b or 0.0
+    change = (b - a) / a if a else (0.0 if a == b else math.inf)
+    if abs(change) <= tolerance:
+        return replace(row, kind="SAME", text="equal" if a == b else f"{100 * change:+.2f} %")
+    better = METRICS[row.metric].better
+    kind = "AMBIGUOUS" if better == "none" else "BETTER" if (change < 0) == (better == "lower") else "WORSE"
+    return replace(row, kind=kind, text=f"{100 * change:+.2f} %", regression=kind == "WORSE")
+
+
+def _judged(draft: _Draft, p_adjusted: float | None, margin: float) -> Row:
+    """The row with its verdict; rows that were decided already stay as they are."""
+    row = draft.row
+    if draft.invalid:
+        return replace(row, kind="INVALID", text=draft.invalid)
+    if row.ratio is None:
+        return row
+    made = verdict(row.ratio, margin=margin, equivalence=EQUIVALENCE, noise_floor=draft.floor, p_adjusted=p_adjusted)
+    timed = row.metric in FIELDS or row.metric == "speedup"
+    kind = made.kind if timed else _WORDS.get(made.kind, made.kind)
+    return replace(row, kind=kind, text=made.text, p_adjusted=p_adjusted, more_invocations=made.more_invocations,
+                   regression=made.kind == "SLOWER")  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- values and ratios
+
+
+def _row(
+    a: Record, b: Record, metric: str, value_a: float | None, value_b: float | None, ratio: Interval | None,
+    pairing: str, notes: tuple[str, ...] = (),
+) -> Row:  # fmt: skip
+    label = _label(a) if _label(a) == _label(b) else f"{_label(a)} -> {_label(b)}"
+    return Row(label, metric, METRICS[metric].unit, value_a, value_b, ratio, pairing, "INVALID", "", notes=notes,
+               case_key_a=a["case_key"], case_key_b=b["case_key"])  # fmt: skip
+
+
+def _turned(metric: str, a: list[float], b: list[float]) -> tuple[list[float], list[float]]:
+    """Numerators and denominators of the ratio that is above 1 where b is better."""
+    return (a, b) if METRICS[metric].better == "lower" else (b, a)
+
+
+def _unpaired(metric: str, a: list[list[float]], b: list[list[float]], level: float) -> tuple[Interval, str]:
+    """Welch's ratio over processes, or over sessions where there are enough; an empty side has no interval."""
+    one, two = ([values for values in side if values] for side in (a, b))
+    if not one or not two:
+        return Interval(1.0, None, None, 0), "unpaired"
+    if min(len(one), len(two)) >= SESSIONS_ENOUGH:
+        means = [_mean(values) for values in one], [_mean(values) for values in two]
+        return ratio_interval_welch(*_turned(metric, *means), level), "unpaired, by session"
+    pooled = [v for values in one for v in values], [v for values in two for v in values]
+    return ratio_interval_welch(*_turned(metric, *pooled), level), "unpaired"
+
+
+def _both(raw: Interval, against: Interval, margin: float) -> float | None:
+    """The p-value that both ratios differ to the same side: the larger one (intersection-union test).
+
+    Source: R. L. Berger, Technometrics 24, 1982. Without a reference GEMM the raw ratio stands alone.
+    """
+    p, q = difference_p(raw, margin), difference_p(against, margin)
+    if p is None or q is None:
+        return p
+    return max(p, q) if (raw.value > 1) == (against.value > 1) else 1.0
+
+
+def _gemm_note(raw: Interval, against: Interval, margin: float) -> tuple[str, ...]:
+    if against.se is None:
+        return ("no reference GEMM was timed, so a slower host cannot be told from a slower network",)
+    host = raw.value / against.value
+    if abs(math.log(host)) <= math.log1p(margin):
+        return ()
+    word = "faster" if host > 1 else "slower"
+    return (
+        f"the reference GEMM was {100 * abs(host - 1):.1f} % {word} in b: the host changed; time both in one session",
+    )
+
+
+def _quotient(top: Interval, bottom: Interval) -> Interval:
+    """The ratio of two independent estimates from their summaries, at `LEVEL`."""
+    parts = [(top.se or 0.0) ** 2, (bottom.se or 0.0) ** 2]
+    df = sum(parts) ** 2 / sum(part**2 / (side.df or 1.0) for part, side in zip(parts, (top, bottom), strict=True))
+    se, value = math.sqrt(sum(parts)), top.value / bottom.value
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, df)) * se
+    n = min(top.n, bottom.n)
+    return Interval(value, value * math.exp(-reach), value * math.exp(reach), n, LEVEL, "unpaired", se, df)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return log_mean_interval(values).value
+
+
+def _reading(record: Record, metric: str) -> dict[str, Any] | None:
+    return next((r for r in record["readings"] if r["metric"] == metric and r["value"] is not None), None)
+
+
+def _half(reading: Mapping[str, Any]) -> float:
+    low, high = reading.get("ci_low"), reading.get("ci_high")
+    return 0.0 if low is None or high is None else (high - low) / 2
+
+
+def _floor(a: Record, b: Record) -> tuple[float, float] | None:
+    """The wider of the two sessions' A/A intervals; none where no twin was timed."""
+    floors = [(r.get("timing") or {}).get("noise_floor") or {} for r in (a, b)]
+    ends = [(f["low"], f["high"]) for f in floors if f.get("low") is not None and f.get("high") is not None]
+    return (min(low for low, _ in ends), max(high for _, high in ends)) if ends else None
+
+
+def _other_protocol(a: Record, b: Record) -> str | None:
+    one, two = _of(a, "protocol", "hash"), _of(b, "protocol", "hash")
+    return None if one == two else f"protocols differ ({one}, {two}): measure both under one"
+
+
+def _incomparable(a: Record, b: Record) -> str | None:
+    """Why absolute times or energies may not be compared."""
+    hardware = [machine.machine_class(r.get("environment") or {}) for r in (a, b)]
+    if a["machine_key"] != b["machine_key"] and hardware[0] != hardware[1]:
+        return "other hardware: only counts and ratios to the baseline travel"
+    return _other_protocol(a, b)
+
+
+def _of(record: Record, part: str, name: str) -> Any:
+    return (record.get(part) or {}).get(name)
+
+
+def _notes(pairs: Sequence[tuple[list[Record], list[Record]]]) -> Iterable[str]:
+    if not pairs:
+        yield "no case is on both sides: compare results of one suite, or two single rows"
+    lone = any(min(len(a), len(b)) < SESSIONS_ENOUGH and not paired(a[-1], b[-1], "latency_ms") for a, b in pairs)
+    if lone:
+        yield (
+            f"fewer than {SESSIONS_ENOUGH} sessions on a side: what the host does between sessions is seen only through "
+            f"the reference GEMM; alternate a and b, {SESSIONS_ENOUGH} sessions each, for a verdict that includes it"
+        )

@@ -1,0 +1,103 @@
+"""A comparison in words, for a terminal and for a pull request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bench.compare import Comparison
+from bench.statistics import Interval
+
+_HEAD = ("case", "metric", "a", "b", "better by", "verdict", "how")
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """The parts of a comparison as words, before they are laid out."""
+
+    title: str
+    table: Sequence[tuple[str, ...]] = field(default_factory=list)
+    environment: list[tuple[str, str, str]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+def as_text(comparison: Comparison) -> str:
+    """The comparison for a terminal: what differs around it first, then a row per case and metric, then the sum."""
+    lines = _lines(comparison)
+    parts = [lines.title]
+    if lines.environment:
+        parts.append(
+            "What differs around it:\n"
+            + _columns([("what", comparison.label_a, comparison.label_b), *lines.environment])
+        )
+    if lines.table:
+        parts.append(_columns([_HEAD, *lines.table]))
+    return "\n\n".join([*parts, *(["\n".join(lines.remarks)] if lines.remarks else [])]) + "\n"
+
+
+def as_markdown(comparison: Comparison) -> str:
+    """The comparison as Markdown, for a pull request; names from records are escaped."""
+    lines = _lines(comparison)
+    parts = [f"### {_safe(lines.title)}"]
+    if lines.table:
+        parts.append(_markdown_table([_HEAD, *lines.table]))
+    if lines.environment:
+        body = _markdown_table([("what", comparison.label_a, comparison.label_b), *lines.environment])
+        parts.append(f"<details><summary>What differs around it</summary>\n\n{body}\n\n</details>")
+    return "\n\n".join([*parts, *(f"- {_safe(remark)}" for remark in lines.remarks)]) + "\n"
+
+
+def _lines(comparison: Comparison) -> _Lines:
+    counts = {
+        kind: sum(row.kind == kind for row in comparison.rows)
+        for kind in dict.fromkeys(r.kind for r in comparison.rows)
+    }
+    summary = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "nothing to compare"
+    worse = len(comparison.regressions)
+    title = f"{comparison.label_a} -> {comparison.label_b}: {f'{worse} worse; ' if worse else ''}{summary}"
+    table = [
+        (row.label, row.metric, _number(row.a, row.unit), _number(row.b, row.unit), _ratio(row.ratio), row.kind,
+         ", ".join(part for part in (row.text, row.pairing) if part))
+        for row in sorted(comparison.rows, key=lambda row: not row.regression)
+    ]  # fmt: skip
+    remarks = [
+        *(f"only in {comparison.label_a}: {label}" for label in comparison.only_a),
+        *(f"only in {comparison.label_b}: {label}" for label in comparison.only_b),
+        *dict.fromkeys(note for row in comparison.rows for note in row.notes), *comparison.notes,
+    ]  # fmt: skip
+    return _Lines(title, table, list(comparison.environment), remarks)
+
+
+def _number(value: float | None, unit: str) -> str:
+    if value is None:
+        return "-"
+    whole = float(value).is_integer() and abs(value) >= 1000
+    return (f"{value:,.0f}" if whole else f"{value:.4g}") + f" {unit}"
+
+
+def _ratio(ratio: Interval | None) -> str:
+    if ratio is None:
+        return ""
+    if ratio.low is None or ratio.high is None:
+        return f"{ratio.value:.3f}x"
+    return f"{ratio.value:.3f}x [{ratio.low:.3f}, {ratio.high:.3f}]"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = [[_safe(cell) for cell in row] for row in rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *body])
+
+
+def _safe(text: str) -> str:
+    """Text that stays text in Markdown: no table breaks, no HTML, no links or code."""
+    flat = " ".join(text.split())
+    for mark in "\\`*_[]|":
+        flat = flat.replace(mark, "\\" + mark)
+    return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")

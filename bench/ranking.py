@@ -1,0 +1,156 @@
+"""Ranks as intervals inside comparable groups: "2-4", never a single winner inside a tie, never unlike things together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from bench.metrics import METRICS
+from bench.records import Record
+from bench.statistics import LEVEL, difference_p, equality_matrix, from_summary, holm_ranks, ratio_interval_paired
+from bench.timings import FIELDS, used_invocations
+
+#: Two rows are ranked together only if all of these are equal.
+COMPARABLE = (
+    "metric", "device", "dtype", "batch", "resolution", "task", "machine_key", "protocol", "provenance", "threads",
+    "compile", "cuda_graphs", "memory_format",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """How a metric's values are compared: on logs with t, on the plain scale with normals, or exactly."""
+
+    exact: bool
+    linear: bool
+
+
+def rank_intervals(
+    frame: pd.DataFrame,
+    metric: str,
+    group: Sequence[str] = COMPARABLE,
+    *,
+    medians: Mapping[tuple[str, str], Mapping[int, float]] | None = None,
+    level: float = LEVEL,
+) -> pd.DataFrame:
+    """The rows of one metric with the ranks each may hold inside its comparable group, Holm-corrected over its pairs.
+
+    Added columns: `group` (number), `rank_low`, `rank_high` (1 is best; missing for rows that are not ranked) and
+    `rank_note`, which says why a row is not ranked. Failed, contaminated and valueless rows never are.
+
+    Args:
+        frame: the tidy table of `bench.table`.
+        metric: a metric with a direction.
+        group: columns that must be equal; columns that the frame lacks are skipped.
+        medians: `medians_of`, to pair rows that were timed in one session instead of comparing their intervals.
+        level: family-wise confidence level within a group.
+
+    Raises:
+        ValueError: the metric has no better direction.
+    """
+    if METRICS[metric].better == "none":
+        raise ValueError(f"{metric} has no better direction, so it cannot be ranked")
+    rows = frame[frame["metric"] == metric].copy()
+    rows["rank_note"] = np.select(
+        [rows["status"] != "ok", rows["value"].isna()], ["status " + rows["status"].astype(str), "no value"], default=""
+    )
+    columns = [name for name in group if name in rows.columns]
+    rows["group"] = rows.groupby(columns, dropna=False, sort=False).ngroup() if len(rows) else []
+    rows["rank_low"] = pd.array([pd.NA] * len(rows), dtype="Int64")
+    rows["rank_high"] = pd.array([pd.NA] * len(rows), dtype="Int64")
+    for _, members in rows[rows["rank_note"] == ""].groupby("group"):
+        ranks = _ranks(members, metric, _tolerance(frame, members), medians or {}, level)
+        rows.loc[members.index, "rank_low"] = [low for low, _ in ranks]
+        rows.loc[members.index, "rank_high"] = [high for _, high in ranks]
+    return rows
+
+
+def medians_of(records: Iterable[Record], metric: str = "latency_ms") -> dict[tuple[str, str], dict[int, float]]:
+    """Per (case key, session) the value of each process that counts, for pairing rows of one session."""
+    name = FIELDS[metric]
+    return {
+        (record["case_key"], record["timing"]["session"]): {
+            line["index"]: line[name] for line in used_invocations(record)
+        }
+        for record in records
+        if (record.get("timing") or {}).get("session")
+    }
+
+
+def _ranks(
+    members: pd.DataFrame, metric: str, tolerance: float, medians: Mapping[tuple[str, str], Mapping[int, float]],
+    level: float,
+) -> list[tuple[int, int]]:  # fmt: skip
+    values = members["value"].to_numpy(float)
+    order = values[:, None] < values[None, :]
+    better = order if METRICS[metric].better == "lower" else order.T
+    scale = _scale(metric, set(members["provenance"]))
+    p = _p_matrix(members, scale)
+    if not scale.exact and not scale.linear:
+        _pair(p, members, medians)
+        with np.errstate(divide="ignore"):
+            near = np.abs(np.log(values[:, None] / values[None, :])) <= tolerance
+        p[near & ~np.isnan(p)] = 1.0
+    return holm_ranks(p, better, level)
+
+
+def _scale(metric: str, provenances: set[str]) -> _Scale:
+    exact = provenances <= {"counted", "modelled"} or METRICS[metric].section in (
+        "size",
+        "compute",
+        "roofline",
+        "memory",
+    )
+    return _Scale(exact, metric == "accuracy")
+
+
+def _p_matrix(members: pd.DataFrame, scale: _Scale) -> np.ndarray:
+    """P-values that two rows are equal, from their intervals."""
+    values = members["value"].to_numpy(float)
+    if scale.exact:
+        return (values[:, None] == values[None, :]).astype(float)
+    if scale.linear:
+        se = ((members["ci_high"] - members["ci_low"]) / (2 * 1.959964)).to_numpy(float)
+        p: np.ndarray = 2 * stats.norm.sf(
+            np.abs(values[:, None] - values[None, :]) / np.hypot(se[:, None], se[None, :])
+        )
+        return p
+    ends = zip(values, members["ci_low"], members["ci_high"], members["n"], strict=True)
+    return equality_matrix(
+        [from_summary(v, _maybe(lo), _maybe(hi), None if pd.isna(n) else int(n)) for v, lo, hi, n in ends]
+    )
+
+
+def _pair(p: np.ndarray, members: pd.DataFrame, medians: Mapping[tuple[str, str], Mapping[int, float]]) -> None:
+    """Replace p-values of rows that were timed together by those of the paired test."""
+    if not medians or "session" not in members:
+        return
+    found = [medians.get((key, session)) for key, session in zip(members["case_key"], members["session"], strict=True)]
+    sessions = members["session"].tolist()
+    for i, one in enumerate(found):
+        for j in range(i):
+            two = found[j]
+            if one is None or two is None or sessions[i] != sessions[j]:
+                continue
+            both = sorted(one.keys() & two.keys())
+            if len(both) >= 2:
+                ratio = ratio_interval_paired([one[k] for k in both], [two[k] for k in both])
+                p[i, j] = p[j, i] = difference_p(ratio, margin=0.0)
+
+
+def _tolerance(frame: pd.DataFrame, members: pd.DataFrame) -> float:
+    """The largest log difference that identical twins showed in the sessions of these rows."""
+    if "session" not in frame.columns:
+        return 0.0
+    floors = frame[(frame["metric"] == "aa_ratio") & frame["session"].isin(set(members["session"].dropna()))]
+    ends = np.concatenate([floors["ci_low"].to_numpy(float), floors["ci_high"].to_numpy(float)])
+    ends = ends[np.isfinite(ends) & (ends > 0)]
+    return float(np.abs(np.log(ends)).max()) if len(ends) else 0.0
+
+
+def _maybe(value: float) -> float | None:
+    return None if pd.isna(value) else float(value)

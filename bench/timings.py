@@ -1,0 +1,51 @@
+"""What a record says process by process: the values that the statistics take as independent replicates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.metrics import METRICS
+from bench.records import Record
+
+#: Where an invocation's line keeps the value of a timed metric.
+FIELDS = {"latency_ms": "median_ms", "throughput_per_s": "throughput_per_s"}
+
+
+def used_invocations(record: Record) -> list[dict[str, Any]]:
+    """The invocations that count: those not set aside, or all where too few clean ones were left."""
+    timing = record.get("timing") or {}
+    lines = timing.get("invocations") or []
+    clean = [line for line in lines if not line.get("set_aside")]
+    return clean if clean and timing.get("clean", True) else list(lines)
+
+
+def per_process(record: Record, metric: str) -> list[float]:
+    """One value of a timed metric per process that counts, in the metric's unit."""
+    return [line[FIELDS[metric]] for line in used_invocations(record) if line.get(FIELDS[metric])]
+
+
+def per_gemm(record: Record, metric: str) -> list[float]:
+    """The same in units of the reference GEMM of the same process; empty where one was not timed."""
+    lines = used_invocations(record)
+    if any(not line.get("gemm_median_ms") for line in lines):
+        return []
+    power = -1 if METRICS[metric].better == "lower" else 1
+    return [line[FIELDS[metric]] * line["gemm_median_ms"] ** power for line in lines if line.get(FIELDS[metric])]
+
+
+def speedups(record: Record) -> list[float]:
+    """Per process the baseline's median over the case's; empty for a baseline or where they were not timed together."""
+    if record["case"]["method"] == "none" or not (record.get("timing") or {}).get("paired"):
+        return []
+    return [line["baseline_median_ms"] / line["median_ms"] for line in used_invocations(record)]
+
+
+def paired(a: Record, b: Record, metric: str) -> tuple[list[float], list[float]] | None:
+    """Values of the processes that timed both records, in equal order; `None` if they are not of one session."""
+    session = (a.get("timing") or {}).get("session")
+    if session is None or session != (b.get("timing") or {}).get("session") or a["machine_key"] != b["machine_key"]:
+        return None
+    name = FIELDS[metric]
+    one, two = ({line["index"]: line[name] for line in used_invocations(r) if line.get(name)} for r in (a, b))
+    both = sorted(one.keys() & two.keys())
+    return ([one[i] for i in both], [two[i] for i in both]) if both else None

@@ -1,0 +1,360 @@
+import copy
+import random
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench import compare as comparing
+from bench import table
+from bench.compare import compare, environment_difference, rank_intervals
+from bench.comparison_text import as_markdown, as_text
+from tests import synthetic
+
+
+def run(
+    name, *, slow=1.0, host=1.0, noise=0.004, methods=("none", "tome", "evit"), invocations=5, seed=0, gemm=True, **rest
+):
+    """Records of one session of a run: `slow` multiplies every case's time, `host` also that of the reference GEMM."""
+    rng, records = random.Random(f"{name}{seed}"), []
+    for method in methods:
+        latency = {"none": 40.0, "tome": 30.0, "evit": 33.0}[method]
+        record = synthetic.record(method=method, setting="" if method == "none" else "r=8", latency_ms=latency,
+                                  macs=1.25e9 * latency / 40, invocations=invocations, **rest)  # fmt: skip
+        record["timing"]["session"] = f"session-{name}"
+        record["started_at"] = f"2026-11-01T12:00:00+00:00 {name}"
+        for line in record["timing"]["invocations"]:
+            process = random.Random(f"{name}{seed}{line['index']}").gauss(0, noise)
+            base = 40.0 * host * slow * (1 + process)
+            line["median_ms"] = (
+                base if method == "none" else latency * host * slow * (1 + process) * (1 + rng.gauss(0, noise))
+            )
+            line["baseline_median_ms"] = base
+            line["gemm_median_ms"] = 1.5 * host * (1 + process) if gemm else None
+            line["throughput_per_s"] = 1000 / line["median_ms"]
+        records.append(record)
+    return records
+
+
+def kinds(result, metric):
+    return [row.kind for row in result.rows if row.metric == metric]
+
+
+# ------------------------------------------------------------------------------------------------ verdicts and gate
+
+
+def test_injected_5_percent_slowdown_is_found_and_fails_the_gate():
+    result = compare(run("a"), run("b", slow=1.06))
+    assert kinds(result, "latency_ms") == ["SLOWER"] * 3
+    assert result.exit_code == 1 and len(result.regressions) == 6
+    exact = compare(run("a", noise=0.0016), run("b", slow=1.05, noise=0.0016))
+    assert kinds(exact, "latency_ms") == ["SLOWER"] * 3
+
+
+def test_identical_runs_pass_the_gate():
+    found = [compare(run("a", seed=s, noise=0.01), run("b", seed=s, noise=0.01)) for s in range(40)]
+    assert sum(result.exit_code != 0 for result in found) <= 2
+    assert all(kind in {"SAME", "AMBIGUOUS"} for result in found for kind in kinds(result, "latency_ms"))
+
+
+def test_speed_up_of_5_percent_is_faster_and_passes():
+    result = compare(run("a", noise=0.002), run("b", slow=1 / 1.06, noise=0.002))
+    assert kinds(result, "latency_ms") == ["FASTER"] * 3 and result.exit_code == 0
+
+
+def test_slower_host_is_not_a_slower_network():
+    result = compare(run("a", noise=0.002), run("b", host=1.06, noise=0.002))
+    assert kinds(result, "latency_ms") == ["AMBIGUOUS"] * 3 and result.exit_code == 0
+    assert any("% slower in b: the host changed" in note for row in result.rows for note in row.notes)
+
+
+def test_without_a_reference_the_host_is_named_as_a_possible_cause():
+    result = compare(run("a", gemm=False, noise=0.002), run("b", gemm=False, slow=1.06, noise=0.002))
+    assert kinds(result, "latency_ms") == ["SLOWER"] * 3
+    assert any("cannot be told" in note for note in result.rows[0].notes)
+
+
+def test_cases_of_one_session_are_paired_process_by_process():
+    records = run("a", noise=0.001)
+    for index in range(5):
+        for record in records:
+            record["timing"]["invocations"][index]["median_ms"] *= 1 + 0.2 * index
+    result = compare([records[1]], [records[2]], metrics=["latency_ms"])
+    (row,) = result.rows
+    assert (row.pairing, row.kind) == ("paired", "SLOWER")
+    assert row.ratio.value == pytest.approx(30 / 33, rel=2e-3) and row.ratio.half_width < 0.01
+    assert "->" in row.label
+
+
+def test_run_compared_with_itself_is_the_same():
+    records = run("a")
+    assert {row.kind for row in compare(records, records).rows} == {"SAME"}
+
+
+def test_three_sessions_make_the_session_the_unit_of_replication():
+    a = [r for i, host in enumerate((1.0, 1.05, 0.96)) for r in run(f"a{i}", host=host, gemm=False, noise=0.001)]
+    b = [r for i, host in enumerate((1.07, 0.99, 1.03)) for r in run(f"b{i}", host=host, gemm=False, noise=0.001)]
+    result = compare(a, b, metrics=["latency_ms"])
+    assert {row.pairing for row in result.rows} == {"unpaired, by session"}
+    assert set(kinds(result, "latency_ms")) == {"AMBIGUOUS"} and not result.notes
+    assert all(row.more_invocations for row in result.rows)
+
+
+def test_holm_makes_many_rows_more_cautious():
+    one = compare(run("a", methods=("tome",)), run("b", slow=1.04, methods=("tome",)), metrics=["latency_ms"])
+    three = compare(run("a"), run("b", slow=1.04), metrics=["latency_ms"])
+    by_label = {row.label: row for row in three.rows}
+    (alone,) = one.rows
+    assert by_label[alone.label].p == pytest.approx(alone.p)
+    assert by_label[alone.label].p_adjusted >= alone.p_adjusted == pytest.approx(alone.p)
+
+
+def test_difference_inside_the_twins_floor_is_not_a_difference():
+    a, b = run("a", noise=0.001), run("b", slow=1.04, noise=0.001)
+    for record in [*a, *b]:
+        record["timing"]["noise_floor"] = {"low": 0.94, "high": 1.06}
+    assert set(kinds(compare(a, b), "latency_ms")) <= {"SAME", "AMBIGUOUS"}
+
+
+def test_set_aside_processes_do_not_count():
+    a, b = run("a", noise=0.001), run("b", noise=0.001)
+    for record in b:
+        record["timing"]["invocations"][2].update(set_aside=True, median_ms=400.0, throughput_per_s=2.5)
+    assert set(kinds(compare(a, b), "latency_ms")) == {"SAME"}
+
+
+# ------------------------------------------------------------------------------------------------ other metrics
+
+
+def test_counts_are_compared_exactly():
+    a, b = run("a"), run("b")
+    for reading in b[1]["readings"]:
+        if reading["metric"] == "macs":
+            reading["value"] += 1
+    result = compare(a, b, metrics=["macs", "params"])
+    assert kinds(result, "macs") == ["SAME", "WORSE", "SAME"] and result.exit_code == 1
+    assert kinds(result, "params") == ["SAME"] * 3
+
+
+def test_memory_may_move_by_two_percent():
+    a, b = run("a", methods=("none",)), run("b", methods=("none",))
+    memory = next(r for r in b[0]["readings"] if r["metric"] == "peak_memory_bytes")
+    for factor, kind in ((1.019, "SAME"), (1.03 / 1.019, "WORSE"), (0.5, "BETTER")):
+        memory["value"] *= factor
+        assert kinds(compare(a, b), "peak_memory_bytes") == [kind]
+
+
+def test_energy_is_compared_by_its_interval():
+    a, b = run("a", methods=("none",)), run("b", methods=("none",))
+    for record, value in ((a[0], 1.0), (b[0], 1.2)):
+        row = next(r for r in record["readings"] if r["metric"] == "energy_j")
+        row.update(value=value, ci_low=value * 0.99, ci_high=value * 1.01, n=5, provenance="measured", method_note="")
+    (row,) = [r for r in compare(a, b).rows if r.metric == "energy_j"]
+    assert row.kind == "WORSE" and row.ratio.value == pytest.approx(1 / 1.2)
+
+
+def quality(record, marks, digest="d"):
+    low, high = 90.0, 96.0
+    row = next(r for r in record["readings"] if r["metric"] == "accuracy")
+    share = 100 * marks.count("1") / len(marks)
+    row.update(value=share, ci_low=low, ci_high=high, n=len(marks), provenance="measured", method_note="")
+    record["quality"] = {"per_sample": marks, "samples_digest": digest, "n": len(marks), "correct": marks.count("1")}
+
+
+def test_accuracy_on_the_same_images_is_paired():
+    a, b = run("a", methods=("none",)), run("b", methods=("none",))
+    quality(a[0], "1" * 940 + "0" * 60)
+    quality(b[0], "1" * 920 + "0" * 80)
+    (row,) = [r for r in compare(a, b).rows if r.metric == "accuracy"]
+    assert (row.kind, row.pairing, row.regression) == ("WORSE", "paired by image", True)
+    quality(b[0], "1" * 920 + "0" * 80, digest="others")
+    (row,) = [r for r in compare(a, b).rows if r.metric == "accuracy"]
+    assert (row.kind, row.pairing) == ("AMBIGUOUS", "unpaired")
+
+
+def test_numbers_of_two_provenances_are_never_compared():
+    a, b = run("a", methods=("none",)), run("b", methods=("none",))
+    next(r for r in b[0]["readings"] if r["metric"] == "params")["provenance"] = "estimated"
+    (row,) = [r for r in compare(a, b).rows if r.metric == "params"]
+    assert row.kind == "INVALID" and "not the same kind" in row.text
+
+
+# ------------------------------------------------------------------------------------------------ what is matched
+
+
+def test_changed_source_is_the_same_case_and_is_shown():
+    a, b = run("a"), run("b", subject_digest="new+source")
+    b[0]["code"]["commit"] = "abc1234"
+    result = compare(a, b)
+    assert not result.only_a and len(kinds(result, "latency_ms")) == 3
+    assert ("code commit", "unknown", "abc1234") in result.environment
+    assert any(what == "source of model and method" for what, *_ in result.environment)
+
+
+def test_cases_of_one_side_are_listed_and_nothing_common_is_its_own_exit_code():
+    result = compare(run("a"), run("b", methods=("none", "tome")))
+    assert len(result.only_a) == 1 and "evit" in result.only_a[0] and result.only_b == ()
+    nothing = compare(run("a"), run("b", model="deit_small", methods=("none", "tome")))
+    assert nothing.exit_code == 5 and "no case is on both sides" in nothing.notes[0]
+
+
+def test_newest_version_of_a_case_counts():
+    old, new = run("a", slow=2.0, subject_digest="old"), run("b", subject_digest="new")
+    assert set(kinds(compare([*new, *old], run("c")), "latency_ms")) <= {"SAME", "AMBIGUOUS"}
+
+
+def test_two_sets_of_weights_on_one_side_stay_apart():
+    a = [*run("a", checkpoint="w1", methods=("none",)), *run("a", checkpoint="w2", methods=("none",), slow=1.5)]
+    b = [*run("b", checkpoint="w1", methods=("none",)), *run("b", checkpoint="w2", methods=("none",), slow=1.5)]
+    assert set(kinds(compare(a, b), "latency_ms")) == {"SAME"}
+
+
+def test_new_failure_is_a_regression_with_its_reason_and_an_old_one_is_not():
+    broken = copy.deepcopy(run("b"))
+    broken[1].update(status="crashed", error={"phase": "load", "type": "ValueError", "message": "no", "log_tail": ""})
+    result = compare(run("a"), broken)
+    (row,) = [r for r in result.rows if r.kind == "INVALID"]
+    assert row.regression and "a: ok, b: crashed; ValueError: no" in row.text and result.exit_code == 1
+    assert compare(broken, run("a")).exit_code == 0
+
+
+def other_machine(records, cpu="Other CPU"):
+    environment = {**synthetic.ENVIRONMENT, "cpu": {**synthetic.ENVIRONMENT["cpu"], "model": cpu}}
+    return [{**record, "machine_key": "other", "environment": environment} for record in records]
+
+
+def test_on_other_hardware_only_counts_and_ratios_travel():
+    result = compare(run("a", noise=0.001), other_machine(run("b", slow=3.0, noise=0.001)))
+    assert set(kinds(result, "latency_ms")) == {"INVALID"}
+    assert set(kinds(result, "speedup")) == {"SAME"} and set(kinds(result, "macs")) == {"SAME"}
+    assert ("cpu.model", "Synthetic CPU 3000", "Other CPU") in result.environment
+    assert result.exit_code == 0
+
+
+def test_same_hardware_with_another_torch_is_comparable():
+    b = [{**record, "machine_key": "same cpu, other torch"} for record in run("b", slow=1.06, noise=0.002)]
+    assert set(kinds(compare(run("a", noise=0.002), b), "latency_ms")) == {"SLOWER"}
+
+
+def test_other_protocol_is_not_compared():
+    b = run("b")
+    for record in b:
+        record["protocol"] = {**record["protocol"], "hash": "other", "name": "publish"}
+    result = compare(run("a"), b)
+    assert set(kinds(result, "latency_ms")) == {"INVALID"} and set(kinds(result, "macs")) == {"SAME"}
+
+
+def test_environment_difference_shows_only_what_differs():
+    a = synthetic.ENVIRONMENT
+    assert environment_difference(a, a) == []
+    b = {**a, "packages": {**a["packages"], "torch": "2.14.0"}}
+    assert environment_difference(a, b) == [("packages.torch", "2.13.0", "2.14.0")]
+
+
+# ------------------------------------------------------------------------------------------------ text
+
+
+def test_text_puts_regressions_first_and_says_what_differs():
+    b = run("b", noise=0.001)
+    for line in b[2]["timing"]["invocations"]:
+        line["median_ms"] *= 1.2
+    text = as_text(compare(run("a", noise=0.001), b, label_a="main", label_b="branch", metrics=["latency_ms"]))
+    first, *_ = [line for line in text.splitlines() if "latency_ms" in line]
+    assert "evit" in first and "SLOWER" in first and "slower" in first
+    assert text.startswith("main -> branch: 1 worse")
+    assert "alternate a and b" in text
+
+
+def test_markdown_is_a_table_that_hostile_names_cannot_leave():
+    records = run("a", model="<img src=x onerror=alert(1)>|[x](http://e)", methods=("none",))
+    text = as_markdown(compare(records, records))
+    assert "<img" not in text and "&lt;img" in text and "\\|" in text and "\\[x\\]" in text
+    assert text.splitlines()[2].startswith("| case | metric |")
+
+
+# ------------------------------------------------------------------------------------------------ ranks
+
+
+def frame_of(latencies, half=0.01, n=5, **rest):
+    records = []
+    for index, value in enumerate(latencies):
+        record = synthetic.record(
+            method="none" if index == 0 else "tome", setting="" if index == 0 else f"r={index}", **rest
+        )
+        row = next(r for r in record["readings"] if r["metric"] == "latency_ms")
+        row.update(value=value, ci_low=value / (1 + half), ci_high=value * (1 + half), n=n)
+        records.append(record)
+    return table.from_records(records), records
+
+
+def spans(ranked):
+    return [
+        None if pd.isna(low) else (int(low), int(high))
+        for low, high in zip(ranked["rank_low"], ranked["rank_high"], strict=True)
+    ]
+
+
+def test_ties_share_a_rank_interval_and_there_is_no_single_winner():
+    frame, _ = frame_of([10.0, 10.05, 20.0, 30.0])
+    assert spans(rank_intervals(frame, "latency_ms")) == [(1, 2), (1, 2), (3, 3), (4, 4)]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("device", "cuda"), ("dtype", "bf16"), ("batch", 8), ("resolution", 384), ("threads", 2), ("compile", "default"),
+     ("memory_format", "channels_last"), ("task", "none"), ("cuda_graphs", True), ("machine_key", "other")],
+)  # fmt: skip
+def test_unlike_things_are_never_ranked_together(field, value):
+    frame = pd.concat([frame_of([10.0, 20.0])[0], frame_of([1.0, 2.0], **{field: value})[0]], ignore_index=True)
+    ranked = rank_intervals(frame, "latency_ms")
+    assert spans(ranked) == [(1, 1), (2, 2)] * 2 and ranked["group"].nunique() == 2
+
+
+def test_failed_and_missing_rows_are_not_ranked_and_say_why():
+    frame, _ = frame_of([10.0, 20.0])
+    failed = table.from_records(
+        [synthetic.record(method="evit", status="crashed", error={"type": "E", "message": "m"})]
+    )
+    ranked = rank_intervals(pd.concat([frame, failed], ignore_index=True), "latency_ms")
+    assert spans(ranked) == [(1, 1), (2, 2), None]
+    assert ranked["rank_note"].tolist() == ["", "", "status crashed"]
+
+
+def test_counts_are_ranked_exactly_and_higher_is_better_where_it_is():
+    frame = table.from_records(synthetic.suite_records()[:4])
+    assert sorted(spans(rank_intervals(frame, "macs"))) == [(1, 1), (2, 2), (3, 3), (4, 4)]
+    accuracy = rank_intervals(frame, "accuracy")
+    assert spans(accuracy) == [(1, 4)] * 4
+    with pytest.raises(ValueError, match="no better direction"):
+        rank_intervals(frame, "aa_ratio")
+
+
+def test_rows_of_one_session_are_ranked_by_pairs():
+    records = run("a", noise=0.001)
+    for index in range(5):
+        for record in records:
+            record["timing"]["invocations"][index]["median_ms"] *= 1 + 0.2 * index
+    for record in records:
+        row = next(r for r in record["readings"] if r["metric"] == "latency_ms")
+        row.update(ci_low=row["value"] / 1.3, ci_high=row["value"] * 1.3, n=5)
+    frame = table.from_records(records)
+    assert spans(rank_intervals(frame, "latency_ms")) == [(1, 3)] * 3
+    paired = rank_intervals(frame, "latency_ms", medians=comparing.medians_of(records))
+    assert spans(paired) == [(3, 3), (1, 1), (2, 2)]
+
+
+def test_rows_inside_the_noise_floor_of_identical_twins_stay_tied():
+    frame, _ = frame_of([10.0, 10.4, 20.0], half=0.001)
+    assert spans(rank_intervals(frame, "latency_ms")) == [(1, 1), (2, 2), (3, 3)]
+    floor = (
+        frame[frame["metric"] == "latency_ms"].head(1).assign(metric="aa_ratio", value=1.0, ci_low=0.95, ci_high=1.05)
+    )
+    ranked = rank_intervals(pd.concat([frame, floor], ignore_index=True), "latency_ms")
+    assert spans(ranked) == [(1, 2), (1, 2), (3, 3)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [0.0016, 0.016, 0.1])
+def test_identical_runs_pass_the_gate_at_every_noise_level(noise):
+    alarms = [compare(run("a", seed=s, noise=noise), run("b", seed=s, noise=noise)).exit_code for s in range(300)]
+    assert np.mean(np.array(alarms) == 1) <= 0.05
