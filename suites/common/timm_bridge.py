@@ -78,7 +78,7 @@ def timm_model(*, name: str, resolution: PositiveInt | None = None, native: bool
         ValueError: `native` is asked for a network that is not a plain ViT.
     """
     timm = import_timm()
-    architecture = name.split(".")[0]
+    architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         raise UsageError(f'timm has no model "{name}"; {did_you_mean(architecture, timm.list_models())}')
     options: dict[str, Any] = {} if resolution is None else {"img_size": resolution}
