@@ -8,6 +8,7 @@ browser. Hues are those of Okabe and Ito, "Color Universal Design" (2008), which
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -83,6 +84,20 @@ def axis(title: str, **rest: Any) -> Spec:
         "gridcolor": "@grid", "linecolor": "@quiet", "tickcolor": "@quiet", "zeroline": False, "ticks": "outside",
         "ticklen": 4, "showline": True, "automargin": True, **rest,
     }  # fmt: skip
+
+
+def log_axis(title: str, low: float, high: float, *, pad: float = 0.06, **rest: Any) -> Spec:
+    """A logarithmic axis over `low`..`high` with ticks at 1, 2 and 5 (or whole decades) written as plain numbers."""
+    start, end = math.log10(low), math.log10(high)
+    room = max(end - start, 0.05) * pad + 0.01
+    start, end = start - room, end + room
+    steps: tuple[float, ...] = (1, 2, 5) if end - start < 2.2 else (1,)
+    if end - start < 0.5:
+        steps = (1, 1.2, 1.5, 2, 3, 4, 5, 6, 8)
+    decades = range(math.floor(start), math.ceil(end) + 1)
+    ticks = [float(f"{step}e{decade}") for decade in decades for step in steps]
+    shown = [tick for tick in ticks if start <= math.log10(tick) <= end]
+    return axis(title, type="log", range=[start, end], tickvals=shown, ticktext=[f"{tick:g}" for tick in shown], **rest)
 
 
 def legend(**rest: Any) -> Spec:

@@ -55,7 +55,7 @@ def test_offers_three_views_three_groupings_and_the_fused_what_if():
 def test_bars_are_where_the_oracle_says():
     spec = waterline.figure(oracle()).view(OP_BYTE, LAYERS)
     by_name = {trace["name"]: trace for trace in spec["data"]}
-    water = by_name["water: lost to DRAM"]
+    water = by_name["lost to DRAM"]
     assert (water["x"], water["width"]) == ([1.0, 3.0], [2.0, 1.0])
     assert water["base"] == [0.1, 0.8] and water["y"] == pytest.approx([0.9, 0.2])
     assert by_name["compute-bound"]["y"] == [2.0]

@@ -1,0 +1,259 @@
+"""The efficiency gap: ideal, attainable and measured time of every case of one comparable group, and rank flips.
+
+The gap on a log axis is log(1/E) = log(1/E_att) + log(1/E_kernel), so equal lengths are equal efficiencies (idea:
+A. Lavin, arXiv 2404.03617).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import pandas as pd
+
+from bench import roofline
+from bench.roofline import GapPoint
+from reports.figures import lines
+from reports.figures.figure import Control, Figure, no_picture, percent, rounded, significant
+from reports.figures.lines import error_bar
+from reports.figures.theme import Spec, Style, axis, layout, legend, log_axis, method_styles, plain
+from reports.rows import Cell, Row
+
+ID = "efficiency-gap"
+HOW_TO_READ = (
+    "Hollow: the time the operations take at the machine's peak; tick: what memory traffic leaves attainable; solid: what was "
+    "measured, per image. The axis is logarithmic, so lines of equal length lose the same share of the peak."
+)
+CAPTION = "Efficiency gap after Lavin 2024 (arXiv 2404.03617)."
+BY_METHOD, BY_MODEL, BY_CASE = "accuracy, methods joined", "accuracy, models joined", "one line per case"
+MOST_FLIPS = 5
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A row with its times per image in ms, and its accuracy in % where there is one."""
+
+    row: Row
+    point: GapPoint
+    accuracy: Cell | None
+
+    @property
+    def efficiency(self) -> float | None:
+        """Ideal over measured time."""
+        return None if self.point.ideal_ms is None else self.point.ideal_ms / self.point.measured_ms
+
+    @property
+    def shape(self) -> float | None:
+        """Ideal over attainable time: what the network's shape allows."""
+        ideal, attainable = self.point.ideal_ms, self.point.attainable_ms
+        return ideal / attainable if ideal is not None and attainable else None
+
+    @property
+    def kernels(self) -> float | None:
+        """Attainable over measured time: what the kernels make of it."""
+        return None if self.point.attainable_ms is None else self.point.attainable_ms / self.point.measured_ms
+
+
+def gaps(rows: Sequence[Row]) -> list[Gap]:
+    """The gap of every row that may be ranked and has a measured latency, fastest first; times are per image."""
+    found = []
+    for row in rows:
+        latency = row.cells.get("latency_ms")
+        if not row.ranked or latency is None or not latency.value:
+            continue
+        ideal, attainable = bounds(row)
+        times = (latency.value, latency.low, latency.high, ideal, attainable)
+        per_image = [None if time is None else time / row.case.batch for time in times]
+        accuracy = row.cells.get("accuracy")
+        usable = accuracy if accuracy is not None and accuracy.value is not None else None
+        found.append(Gap(row, GapPoint(row.name, latency.value / row.case.batch, *per_image[1:]), usable))
+    return sorted(found, key=lambda gap: gap.point.measured_ms)
+
+
+def bounds(row: Row) -> tuple[float | None, float | None]:
+    """Ideal and attainable time of one forward in ms: the record's readings, else from its layers."""
+    ideal, attainable = row.value("ideal_ms"), row.value("attainable_ms")
+    if ideal is None and attainable is None:
+        line, _ = roofline.from_record(row.record)
+        if line is not None:
+            return line.totals.ideal_ms or None, line.totals.attainable_ms or None
+    return ideal, attainable
+
+
+def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id: str = ID) -> Figure:
+    """The efficiency-gap figure of rows that may be compared (one `reports.groups.Group`)."""
+    found = gaps(rows)
+    looks = styles or method_styles(row.case.method for row in rows)
+    table = gap_table(found)
+    if not found:
+        return no_picture(id, "No efficiency gap", HOW_TO_READ, "no case of this group has a measured latency", table)
+    scored = [gap for gap in found if gap.accuracy is not None]
+    views: dict[str, Spec] = {}
+    if len(scored) > 1:
+        views[BY_MODEL] = against_accuracy(found, looks, lambda gap: f"{gap.row.case.model}/{gap.row.case.method}")
+        views[BY_METHOD] = against_accuracy(found, looks, lambda gap: gap.row.case.method_label)
+    views[BY_CASE] = lines.draw(
+        [_line(place, gap, looks) for place, gap in enumerate(found)],
+        x_title="time per image (ms), log", start="ideal", middle="attainable", end="measured",
+    )  # fmt: skip
+    return Figure(id, title(found), HOW_TO_READ, table, views, (Control("View", tuple(views)),), CAPTION, notes(found))
+
+
+def flips(found: Sequence[Gap]) -> list[tuple[str, str]]:
+    """Pairs (faster on paper, faster measured) whose measured intervals do not overlap."""
+    return roofline.rank_flips([gap.point for gap in found])
+
+
+def title(found: Sequence[Gap]) -> str:
+    """The finding: the range of efficiencies, and how many pairs change order."""
+    reached = [gap.efficiency for gap in found if gap.efficiency is not None]
+    if not reached:
+        return "Measured time only: without a measured peak there is no ideal to compare with"
+    low, high = percent(min(reached)), percent(max(reached))
+    part = f"Cases reach {low} of peak" if low == high else f"Cases reach {low} to {high} of peak"
+    count = len(flips(found))
+    return f"{part}; {count or 'no'} pair{'s change' if count != 1 else ' changes'} order between paper and machine"
+
+
+def notes(found: Sequence[Gap]) -> tuple[str, ...]:
+    """Rank flips by name, and what is not drawn and why."""
+    pairs = flips(found)
+    said = [
+        f"rank flip: {paper} is faster on paper, {machine} is faster measured" for paper, machine in pairs[:MOST_FLIPS]
+    ]
+    if len(pairs) > MOST_FLIPS:
+        said.append(f"and {len(pairs) - MOST_FLIPS} more rank flips (last column of the table)")
+    bare = sum(gap.point.ideal_ms is None for gap in found)
+    if bare:
+        said.append(f"{bare} of {len(found)} cases have no measured peak: measured time only, hollow")
+    unscored = sum(gap.accuracy is None for gap in found)
+    if unscored:
+        said.append(f"{unscored} of {len(found)} cases have no accuracy: only in the table and in '{BY_CASE}'")
+    if len(found) > lines.MOST_LINES:
+        said.append(f"'{BY_CASE}' shows the {lines.MOST_LINES} fastest of {len(found)}")
+    return tuple(said)
+
+
+def gap_table(found: Sequence[Gap]) -> pd.DataFrame:
+    """The numbers behind the figure: times per image, efficiency, and the gap split into shape and kernels."""
+    pairs = flips(found)
+    rows = []
+    for gap in found:
+        point, case = gap.point, gap.row.case
+        parts = point.gap_parts
+        against = [b if a == point.name else a for a, b in pairs if point.name in (a, b)]
+        rows.append({
+            "model": case.model, "method": case.method_label, "ideal (ms)": point.ideal_ms,
+            "attainable (ms)": point.attainable_ms, "measured (ms)": point.measured_ms, "low (ms)": point.low_ms,
+            "high (ms)": point.high_ms, "accuracy (%)": None if gap.accuracy is None else gap.accuracy.value,
+            "efficiency": gap.efficiency, "shape (ideal/attainable)": gap.shape, "kernels (attainable/measured)": gap.kernels,
+            "gap, ln(1/E)": point.gap, "gap by shape": parts[0] if parts else None,
+            "gap by kernels": parts[1] if parts else None, "rank flips with": "; ".join(against),
+        })  # fmt: skip
+    table = pd.DataFrame(rows).astype(object)
+    return table.where(table.notna(), None)
+
+
+def hover_text(gap: Gap) -> str:
+    """All of one case as plotly's pseudo-HTML."""
+    point = gap.point
+    interval = "" if point.low_ms is None else f" [{significant(point.low_ms)}, {significant(point.high_ms)}]"
+    score = "n/a" if gap.accuracy is None else f"{significant(gap.accuracy.value)} %"
+    return (
+        f"<b>{plain(point.name)}</b><br>ideal {significant(point.ideal_ms)} ms · attainable {significant(point.attainable_ms)} ms"
+        f"<br>measured {significant(point.measured_ms)} ms{interval} per image<br>efficiency {percent(gap.efficiency)} = shape "
+        f"{percent(gap.shape)} × kernels {percent(gap.kernels)}<br>accuracy {score}"
+    )
+
+
+def _line(place: int, gap: Gap, looks: Mapping[str, Style]) -> lines.Line:
+    point, style = gap.point, looks[gap.row.case.method]
+    if point.ideal_ms is None:
+        style = Style(style.colour, f"{style.symbol}-open")
+    return lines.Line(point.name, style, place, hover_text(gap), point.ideal_ms, point.measured_ms, point.attainable_ms,
+                      point.low_ms, point.high_ms)  # fmt: skip
+
+
+def against_accuracy(found: Sequence[Gap], looks: Mapping[str, Style], family: Callable[[Gap], str]) -> Spec:
+    """Accuracy over log time: three joined points per case, a dotted curve of each family's ideals and a solid one measured."""
+    scored = [(place, gap) for place, gap in enumerate(found) if gap.accuracy is not None]
+    times = [
+        t
+        for _, g in scored
+        for t in (g.point.ideal_ms, g.point.attainable_ms, g.point.low_ms, g.point.high_ms, g.point.measured_ms)
+    ]
+    known = [time for time in times if time]
+    traces = [_segments([gap for _, gap in scored])]
+    for _, members in groupby(
+        sorted((g for _, g in scored), key=lambda g: (family(g), g.point.measured_ms)), key=family
+    ):
+        traces += _curves(list(members), looks)
+    for method in dict.fromkeys(gap.row.case.method for _, gap in scored):
+        traces += _points([(place, gap) for place, gap in scored if gap.row.case.method == method], looks[method])
+    return {
+        "data": traces,
+        "layout": layout(
+            xaxis=log_axis("time per image (ms), log", min(known), max(known)), yaxis=axis("accuracy (%)"), height=460,
+            legend=legend(),
+        ),
+    }  # fmt: skip
+
+
+def _score(gap: Gap) -> float:
+    assert gap.accuracy is not None and gap.accuracy.value is not None
+    return gap.accuracy.value
+
+
+def _segments(scored: Sequence[Gap]) -> Spec:
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for gap in scored:
+        if gap.point.ideal_ms is not None:
+            x += [gap.point.ideal_ms, gap.point.measured_ms, None]
+            y += [_score(gap), _score(gap), None]
+    return {"type": "scatter", "mode": "lines", "x": rounded(x), "y": rounded(y), "hoverinfo": "skip", "showlegend": False,
+            "line": {"color": "@grey", "width": 1}}  # fmt: skip
+
+
+def _curves(members: Sequence[Gap], looks: Mapping[str, Style]) -> list[Spec]:
+    """Through the ideal points (dotted) and the measured ones (solid) of a family of two or more."""
+    colour = looks[members[0].row.case.method].colour
+    made = []
+    for name, dash in (("ideal_ms", "dot"), ("measured_ms", "solid")):
+        points = [(getattr(gap.point, name), _score(gap)) for gap in members if getattr(gap.point, name)]
+        if len(points) > 1:
+            made.append({"type": "scatter", "mode": "lines", "x": rounded([x for x, _ in points]), "y": rounded([y for _, y in points]),
+                         "hoverinfo": "skip", "showlegend": False, "legendgroup": members[0].row.case.method,
+                         "line": {"color": colour, "width": 1.6, "dash": dash}})  # fmt: skip
+    return made
+
+
+def _points(members: Sequence[tuple[int, Gap]], style: Style) -> list[Spec]:
+    """Ideal, attainable and measured marks of one method; the measured ones carry its name in the legend."""
+    method = members[0][1].row.case.method
+    made = []
+    for name, symbol, size in (("ideal_ms", f"{style.symbol}-open", 8), ("attainable_ms", "line-ns-open", 9)):
+        known = [(place, gap) for place, gap in members if getattr(gap.point, name) is not None]
+        made.append(_scatter(known, [getattr(gap.point, name) for _, gap in known], style, symbol, size, method))
+    solid = [f"{style.symbol}-open" if gap.point.ideal_ms is None else style.symbol for _, gap in members]
+    points = [gap.point for _, gap in members]
+    cells = [gap.accuracy for _, gap in members if gap.accuracy is not None]
+    x, y = [point.measured_ms for point in points], [_score(gap) for _, gap in members]
+    made.append({
+        **_scatter(members, x, style, solid, 10, method), "showlegend": True, "name": "baseline" if method == "none" else plain(method),
+        "error_x": error_bar(x, [p.low_ms for p in points], [p.high_ms for p in points]),
+        "error_y": error_bar(y, [c.low for c in cells], [c.high for c in cells]),
+    })  # fmt: skip
+    return made
+
+
+def _scatter(
+    members: Sequence[tuple[int, Gap]], x: Sequence[float | None], style: Style, symbol: str | list[str], size: int, group: str
+) -> Spec:  # fmt: skip
+    return {
+        "type": "scatter", "mode": "markers", "x": rounded(list(x)), "y": rounded([_score(gap) for _, gap in members]),
+        "marker": {"symbol": symbol, "size": size, "color": style.colour, "line": {"width": 1.5, "color": style.colour}},
+        "customdata": [[place] for place, _ in members], "hovertext": [hover_text(gap) for _, gap in members],
+        "hoverinfo": "text", "showlegend": False, "legendgroup": group,
+    }  # fmt: skip
