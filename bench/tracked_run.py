@@ -1,12 +1,13 @@
 """What a record looks like as a tracked run: name, params, tags, metrics, note and files; pure, without MLflow.
 
-Metrics are named `section/metric`, so that a tracking page groups them into sections; the ends of an interval stand
-beside their value as `_low` and `_high`. A reading without a value is no metric: its reason is in the note.
+Metrics are named `section/metric`, so that a tracking page groups them into sections; the ends of intervals are
+`interval/metric_low` and `_high`, a section that can be folded away. A reading without a value is no metric: its reason is in the note.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -23,12 +24,14 @@ from bench.records import Record, content_hash, seal
 PARAM_LIMIT = 6000
 TAG_LIMIT = 5000
 NOTE_LIMIT = 4900
-ROW_COLUMNS = ("index", "module_path", "op", "macs", "read_bytes", "write_bytes", "time_ms", "share", "tokens")
+ROW_COLUMNS = ("module_path", "op", "macs", "time_ms", "share", "read_bytes", "write_bytes", "tokens")
 
 #: Okabe and Ito's palette, distinguishable with any colour vision; the baseline is grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#5D3A9B")
 BASELINE_COLOUR = "#7F7F7F"
+COLOUR_SALT = 159  # keeps the methods of the first suites apart
 
+INTERVALS = "interval"
 KIND = "waterline.kind"
 CASE_KIND, SWEEP_KIND, SUPERSEDED_KIND = "case", "sweep", "superseded"
 
@@ -112,19 +115,21 @@ def _tags(record: Record, case: Case) -> dict[str, str]:
 
 
 def colour(method: str) -> str:
-    """A method's colour, the same in every sweep."""
+    """A method's colour, the same in every sweep: picked by a hash of its name."""
     if method == "none":
         return BASELINE_COLOUR
-    return COLOURS[sum(method.encode()) % len(COLOURS)]
+    return COLOURS[hashlib.sha256(f"{COLOUR_SALT}{method}".encode()).digest()[0] % len(COLOURS)]
 
 
 def _metrics(record: Record) -> Iterable[tuple[str, float]]:
     for reading in record["readings"]:
         if reading["value"] is None or reading["metric"] not in METRICS:
             continue
-        name = f"{METRICS[reading['metric']].section}/{reading['metric']}"
-        ends = {"": reading["value"], "_low": reading.get("ci_low"), "_high": reading.get("ci_high")}
-        yield from ((name + end, float(value)) for end, value in ends.items() if value is not None)
+        metric = reading["metric"]
+        yield f"{METRICS[metric].section}/{metric}", float(reading["value"])
+        for end in ("low", "high"):
+            if reading.get(f"ci_{end}") is not None:
+                yield f"{INTERVALS}/{metric}_{end}", float(reading[f"ci_{end}"])
 
 
 def _files(record: Record) -> dict[str, str]:
@@ -172,10 +177,7 @@ def note(record: Record) -> str:
         ]
         parts.append("\n".join(["| reading | value | interval | provenance |", "|---|---|---|---|", *rows]))
     parts += [f"- {plain(flag['severity'])}: {plain(flag['text'])}" for flag in record.get("flags") or []]
-    missing = [reading for reading in record["readings"] if reading["value"] is None]
-    if missing:
-        names = "; ".join(f"{plain(METRICS[r['metric']].title)} ({plain(r['method_note'])})" for r in missing)
-        parts.append(f"Not available: {names}.")
+    parts += _missing(record)
     environment = record.get("environment") or {}
     cpu = (environment.get("cpu") or {}).get("model")
     gpus = [gpu.get("name") for gpu in environment.get("gpus") or []]
@@ -185,13 +187,30 @@ def note(record: Record) -> str:
     return "\n\n".join(parts)
 
 
+def _missing(record: Record) -> list[str]:
+    """A line per reason: what has no value because of it."""
+    reasons: dict[str, list[str]] = {}
+    for reading in record["readings"]:
+        if reading["value"] is None:
+            reasons.setdefault(reading["method_note"], []).append(METRICS[reading["metric"]].title)
+    return [f"Not available ({plain(reason)}): {plain(', '.join(titles))}." for reason, titles in reasons.items()]
+
+
 def _value(reading: dict[str, Any]) -> str:
-    return f"{reading['value']:.4g} {plain(reading['unit'])}"
+    return f"{scaled(reading['value'])} {plain(reading['unit'])}"
 
 
 def _interval(reading: dict[str, Any]) -> str:
     low, high = reading.get("ci_low"), reading.get("ci_high")
-    return "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
+    return "" if low is None or high is None else f"{scaled(low)} to {scaled(high)}"
+
+
+def scaled(value: float) -> str:
+    """Four digits; a million and more as M, G or T, which people read faster than zeros."""
+    for factor, letter in ((1e12, " T"), (1e9, " G"), (1e6, " M")):
+        if abs(value) >= factor:
+            return f"{value / factor:.4g}{letter}"
+    return f"{value:.4g}"
 
 
 def _error_line(record: Record) -> str:

@@ -28,7 +28,7 @@ import psutil
 from bench.case import digest
 from bench.errors import UsageError
 from bench.journal import Journal
-from bench.mlflow_view import view_url
+from bench.mlflow_view import VIEW_LIMIT, VIEW_TAG, view_key, view_state, view_url
 from bench.records import Record, Store
 from bench.tracked_run import (
     CASE_KIND,
@@ -163,6 +163,7 @@ class Mirror:
                 self._log_site(parent, Path(site_index))
             if self._parent is not None:
                 self._client.set_terminated(parent, "KILLED" if interrupted else "FINISHED")
+            self._leave_view()
 
     def link(self, base: str | None = None) -> str:
         """The address that opens the sweep's cases as charts, all on one level; only the server's page while away.
@@ -173,7 +174,9 @@ class Mirror:
         base = (base or front(self.uri)).rstrip("/")
         with self._guard("making the link"):
             self._connect()
-            return view_url(base, self._experiment_id, self._case_filter())
+            suite = self._sweep[0] if self._sweep else ""
+            key = view_key(suite) if suite and self._has_view(suite) else None
+            return view_url(base, self._experiment_id, self._case_filter(), key)
         return base
 
     # -- reaching MLflow ----------------------------------------------------------------------------------------
@@ -365,6 +368,18 @@ class Mirror:
         conditions += [f"tags.protocol_hash = '{protocol}'"] if protocol else []
         return " and ".join(conditions)
 
+    def _leave_view(self) -> None:
+        """Leave the chart view of this suite where the link finds it, if this sweep brought something to see."""
+        if self._sweep is None or self._parent is None:
+            return
+        names = {name for run in self._search(self._case_filter(), newest=100) for name in run.data.metrics}
+        state = view_state(self._case_filter(), names)
+        if names and len(state) <= VIEW_LIMIT:
+            self._client.set_experiment_tag(self._experiment_id, VIEW_TAG + view_key(self._sweep[0]), state)
+
+    def _has_view(self, suite: str) -> bool:
+        return VIEW_TAG + view_key(suite) in self._client.get_experiment(self._experiment_id).tags
+
 
 class _Away(Exception):
     """MLflow failed a moment ago; nothing to tell that has not been told."""
@@ -426,8 +441,11 @@ def _view_of(uri: str, experiment: str, suite: str | None, base: str) -> str:
         found = _client(uri).get_experiment_by_name(experiment)
     except Exception:
         return base
+    if found is None:
+        return base
     conditions = [f"tags.`{KIND}` = '{CASE_KIND}'"] + ([f"tags.suite = '{suite}'"] if suite else [])
-    return view_url(base, found.experiment_id, " and ".join(conditions)) if found else base
+    key = view_key(suite) if suite and VIEW_TAG + view_key(suite) in found.tags else None
+    return view_url(base, found.experiment_id, " and ".join(conditions), key)
 
 
 def _free_port() -> int:
