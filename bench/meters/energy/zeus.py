@@ -1,0 +1,109 @@
+"""Joules of other devices (AMD, Apple, Jetson and what else zeus knows), where the extra `zeus` is installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.meters.energy.backend import Backend, EnergyError, Scope, Unavailable
+from bench.reading import Provenance
+
+_WINDOW = "waterline"
+#: Where zeus puts its joules, and what each covers. One is read, never their sum: some overlap.
+_FIELDS: dict[str, tuple[tuple[str, Scope], ...]] = {
+    "cuda": (("gpu_energy", "gpu_board"),),
+    "cpu": (("cpu_energy", "cpu_package"), ("soc_energy", "soc")),
+}
+
+
+class ZeusBackend:
+    """A backend over zeus's monitor, which keeps one window open and is read at its ends."""
+
+    name = "zeus"
+    sampled = True
+    has_idle = True
+    provenance: Provenance = "measured"
+
+    def __init__(self, monitor: Any, field: str, scope: Scope):
+        self.scope: Scope = scope
+        self.method_note = f"zeus, {field}"
+        self.check: Backend | None = None
+        self._monitor, self._field = monitor, field
+        self._total = 0.0
+        self._open = False
+
+    def start(self) -> None:
+        """Open the first window."""
+        self._monitor.begin_window(_WINDOW)
+        self._open = True
+
+    def stop(self) -> None:
+        """Close the last window."""
+        if self._open:
+            self._monitor.end_window(_WINDOW)
+            self._open = False
+
+    def mark(self) -> float:
+        """Joules since the start: closes the open window and opens the next."""
+        found = joules_of(self._monitor.end_window(_WINDOW), self._field)
+        self._monitor.begin_window(_WINDOW)
+        if found is None:
+            raise EnergyError(f"zeus gave no {self._field}")
+        self._total += found
+        return self._total
+
+    def joules(self, begin: float, end: float) -> float:
+        """What was added between two marks."""
+        return end - begin
+
+    def poll(self) -> None:
+        """Zeus looks by itself."""
+
+    def raw(self) -> float | None:
+        """There is no raw number to watch."""
+        return None
+
+    def conditions(self) -> dict[str, Any]:
+        """The field that is read."""
+        return {"zeus_field": self._field}
+
+    def shared_with(self) -> str | None:
+        """Zeus cannot tell."""
+        return None
+
+
+def joules_of(measurement: Any, field: str) -> float | None:
+    """The joules of one field of a measurement, or None where zeus has none: its zero for a missing device is no number."""
+    value = getattr(measurement, field, None)
+    if isinstance(value, dict):
+        value = sum(value.values()) if value else None
+    elif value is not None and not isinstance(value, int | float):
+        parts = [part for part in vars(value).values() if isinstance(part, int | float)]
+        value = parts[0] if len(parts) == 1 else None
+    return float(value) if value else None
+
+
+def find(device: str, module: Any = None) -> ZeusBackend | Unavailable:
+    """The first field that zeus fills for this device within a fifth of a second of looking.
+
+    Args:
+        device: `cpu` or `cuda:N`.
+        module: `zeus.monitor`; replaced in tests.
+    """
+    import time
+
+    try:
+        if module is None:
+            import zeus.monitor as module  # type: ignore[no-redef]
+        gpu = device.startswith("cuda")
+        monitor = module.ZeusMonitor(gpu_indices=[int(device.partition(":")[2] or 0)] if gpu else [])
+        monitor.begin_window(_WINDOW)
+        time.sleep(0.2)
+        found = monitor.end_window(_WINDOW)
+    except ImportError:
+        return Unavailable("zeus is not installed", "pip install waterline-bench[zeus]")
+    except Exception as error:  # zeus raises its own classes where it finds no device
+        return Unavailable(f"zeus finds nothing to read: {error}")
+    for field, scope in _FIELDS["cuda" if gpu else "cpu"]:
+        if joules_of(found, field):
+            return ZeusBackend(monitor, field, scope)
+    return Unavailable("zeus reads no energy on this machine (it answers 0, which is not a measurement)")
