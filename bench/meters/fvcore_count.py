@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from bench.meters.operator_rules import custom_formula, custom_names
 from bench.meters.products import Call, fourier_macs
+from bench.meters.trace import compilers_off
 
 #: fvcore's own terms that are no matrix product or convolution: removed exactly before two counts are compared.
 NORM_TERMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm")
@@ -262,7 +263,7 @@ def _hooks_kept(module: nn.Module) -> Iterator[None]:
             current = getattr(child, name)
             for key in set(current) - set(hooks):
                 del current[key]
-        torch._C._set_tracing_state(tracing)
+        torch._C._set_tracing_state(tracing)  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -297,7 +298,7 @@ def _count(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         stack.enter_context(_hooks_kept(network))
         stack.enter_context(_fast_path_off())
         stack.enter_context(torch.random.fork_rng(devices=_devices(args)))
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(compilers_off())
         analysis, counts = _analyse(network, args, kwargs)
         unsupported = {name: int(n) for name, n in analysis.unsupported_ops().items()}
     return SecondCount(sum(counts.values()), counts, unsupported, None, version("fvcore"))

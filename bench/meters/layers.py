@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from scipy import stats
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._pytree import tree_leaves
@@ -257,6 +256,8 @@ def median_interval(samples: list[float], confidence: float = 0.95) -> tuple[flo
     The whole range when there are too few samples for it (five or fewer at 95 %). Source: Conover, Practical
     Nonparametric Statistics, section 3.2.
     """
+    from scipy import stats  # a second of import that a table without times need not pay
+
     ordered = sorted(samples)
     lowest = int(stats.binom.ppf((1 - confidence) / 2, len(ordered), 0.5))
     if stats.binom.cdf(lowest - 1, len(ordered), 0.5) > (1 - confidence) / 2:

@@ -365,10 +365,6 @@ def _written(schema: Any) -> tuple[int, ...]:
     )
 
 
-def _in_table(name: str, table: Any) -> bool:
-    return name in table
-
-
 def _base_name(name: str, in_place: bool) -> str:
     return name[:-1] if in_place and name.endswith("_") else name
 
@@ -386,29 +382,25 @@ NORMS = {
 def rule_of(func: Any) -> OperatorRule:
     """The rule of one operator overload; kind "unknown" if it is in no table."""
     schema = func._schema
-    full = schema.name
-    if full in _custom:
-        return OperatorRule("compute", _custom[full], written=_written(schema))
-    if full in FREE:
-        return OperatorRule("view", data_dependent=full in STEERING)
     written = _written(schema)
-    name = _base_name(full, bool(written))
-    steering = name in STEERING
+    if schema.name in _custom:
+        return OperatorRule("compute", _custom[schema.name], written=written)
+    if schema.name in FREE:
+        return OperatorRule("view", data_dependent=schema.name in STEERING)
+    name = _base_name(schema.name, bool(written))
+    return _listed(name, written) or _by_schema(func, name, written)
+
+
+def _listed(name: str, written: tuple[int, ...]) -> OperatorRule | None:
+    common: dict[str, Any] = {
+        "written": written, "overwritten": name in OVERWRITING, "data_dependent": name in STEERING,
+    }  # fmt: skip
     if name in COMPUTE:
-        return OperatorRule("compute", COMPUTE[name], written=written)
-    if name in COPIES:
-        return OperatorRule("move", written=written, overwritten=name in OVERWRITING, data_dependent=steering)
-    if name in GATHERS:
-        return OperatorRule("move", reads="result", written=written, data_dependent=steering)
-    if name in FILLS:
-        return OperatorRule("move", reads="none", written=written, overwritten=True)
-    cost = VECTOR.get(name)
-    if cost is not None:
-        return OperatorRule(
-            "vector", vector=cost, written=written, overwritten=name in OVERWRITING, data_dependent=steering,
-            norm=NORMS.get(name),
-        )  # fmt: skip
-    return _by_schema(func, name, written)
+        return OperatorRule("compute", COMPUTE[name], **common)
+    if name in VECTOR:
+        return OperatorRule("vector", vector=VECTOR[name], norm=NORMS.get(name), **common)
+    moves: tuple[tuple[frozenset[str], Reads], ...] = ((COPIES, "all"), (GATHERS, "result"), (FILLS, "none"))
+    return next((OperatorRule("move", reads=reads, **common) for names, reads in moves if name in names), None)
 
 
 def _by_schema(func: Any, name: str, written: tuple[int, ...]) -> OperatorRule:

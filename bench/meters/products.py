@@ -70,7 +70,7 @@ def _complexity(*operands: Tensor) -> int:
 
 def is_sparse(tensor: Tensor) -> bool:
     """Whether the tensor stores only some of its elements (COO, CSR, CSC, BSR, BSC)."""
-    return tensor.layout not in (torch.strided, torch.jagged, torch._mkldnn)
+    return tensor.layout not in (torch.strided, torch.jagged, torch._mkldnn)  # type: ignore[attr-defined]
 
 
 def stored_values(tensor: Tensor) -> Tensor:
@@ -228,7 +228,7 @@ def attention_backward(call: Call) -> Product:
 
 
 def _tokens_first(call: Call) -> tuple[Tensor, Tensor, Tensor]:
-    return tuple(call.arg(name).transpose(-2, -3) for name in ("query", "key", "value"))  # type: ignore[return-value]
+    return tuple(call.arg(name).transpose(-2, -3) for name in ("query", "key", "value"))
 
 
 def _packed_pairs(call: Call, names: tuple[str, str]) -> int | None:

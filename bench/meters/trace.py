@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ class OperatorRecord:
     dtype: str
     macs: int = 0
     dense_macs: int = 0
-    nonzero_macs: float = 0.0
+    nonzero_macs: float | None = None
     causal_unused_macs: int = 0
     vector_ops: int = 0
     bit_operations: int = 0
@@ -47,7 +48,7 @@ class OperatorRecord:
     norm_macs: int = 0
     elapsed_s: float = 0.0
     data_dependent: bool = False
-    weight_key: int | None = None
+    elementwise_products: int = 0
 
 
 @dataclass
@@ -237,6 +238,11 @@ class OperatorTrace(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Not needed, because compilers are off during a trace; and the wrapper it would bring imports for seconds."""
+        return False
+
     def __init__(self, paths: ModulePaths, weights: WeightStorages, values: ValueChecks | None = None) -> None:
         super().__init__()
         self.records: list[OperatorRecord] = []
@@ -247,6 +253,7 @@ class OperatorTrace(TorchDispatchMode):
         self._values = values
         self._last_end: float | None = None
         self._composite: dict[Any, bool] = {}
+        self._multiplied: dict[int, StorageWeakRef] = {}
 
     def start_clock(self) -> None:
         """From here on, time that no operator explains is kept as gaps."""
@@ -320,7 +327,18 @@ class OperatorTrace(TorchDispatchMode):
                 _count_norm(record, rule.norm, call)
         if self._values is not None:
             self._values.look(record, call)
+        self._note_hidden_product(record, call)
         self.records.append(record)
+
+    def _note_hidden_product(self, record: OperatorRecord, call: Call) -> None:
+        """A sum over what was just multiplied elementwise is a matrix product in disguise: remember how large."""
+        if record.operator == "aten::mul" and isinstance(call.out, Tensor) and call.out.layout is torch.strided:
+            storage = call.out.untyped_storage()
+            self._multiplied[storage._cdata] = StorageWeakRef(storage)
+        elif record.operator in ("aten::sum", "aten::mean") and call.args[0].layout is torch.strided:
+            reference = self._multiplied.get(call.args[0].untyped_storage()._cdata)
+            if reference is not None and not reference.expired():
+                record.elementwise_products = call.args[0].numel()
 
     def _count_product(self, record: OperatorRecord, product: Product) -> None:
         record.macs = product.macs
@@ -338,7 +356,6 @@ class OperatorTrace(TorchDispatchMode):
             if operand is not None:
                 key = self._weights.key(operand)
                 if key is not None:
-                    record.weight_key = key
                     if self._values is not None:
                         self._values.weight(key, operand, record)
                     break
@@ -408,7 +425,7 @@ def _has_wrapper(args: Any, kwargs: Any) -> bool:
 
 def _has_own_layout(args: Any) -> bool:
     """Nested and mkldnn tensors have kernels of their own for composite operators: taking those apart would fail."""
-    return any(t.is_nested or t.layout is torch._mkldnn for t in _tensors(args))
+    return any(t.is_nested or t.layout is torch._mkldnn for t in _tensors(args))  # type: ignore[attr-defined]
 
 
 def _indexes_by_mask(func: Any, inputs: list[Tensor]) -> bool:
@@ -426,7 +443,11 @@ def _dtype(inputs: list[Tensor], result: Any) -> str:
 
 
 @contextmanager
-def fast_compile_off() -> Iterator[None]:
+def compilers_off() -> Iterator[None]:
     """Run compiled functions and modules eagerly, so that their operators reach the dispatcher one by one."""
-    with torch.compiler.set_stance("force_eager"), torch.jit.optimized_execution(False):
-        yield
+    with torch.jit.optimized_execution(False):
+        if "torch._dynamo" not in sys.modules:  # nothing can have been compiled, and importing it takes seconds
+            yield
+            return
+        with torch.compiler.set_stance("force_eager"):
+            yield

@@ -47,7 +47,7 @@ CASES: list[tuple[str, Any, tuple[Any, ...], int]] = [
     ("transposed2d", nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2), (r(1, 4, 5, 5),), 4 * 25 * 3 * 9),
     ("transposed3d", nn.ConvTranspose3d(2, 3, 2), (r(1, 2, 3, 3, 3),), 2 * 27 * 3 * 8),
     ("unbatched conv", nn.Conv2d(3, 4, 3), (r(3, 6, 6),), 4 * 16 * 27),
-    ("conv_tbc", lambda x, w, b: torch.conv_tbc(x, w, b), (r(7, 2, 3), r(3, 3, 4), r(4)), 5 * 2 * 4 * 3 * 3),
+    ("conv_tbc", torch.conv_tbc, (r(7, 2, 3), r(3, 3, 4), r(4)), 5 * 2 * 4 * 3 * 3),
     ("linear", nn.Linear(7, 5), (r(2, 3, 7),), 6 * 35),
     ("linear without bias", nn.Linear(7, 5, bias=False), (r(7),), 35),
     ("mm", torch.mm, (r(3, 4), r(4, 5)), 60),

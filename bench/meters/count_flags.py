@@ -1,0 +1,149 @@
+"""What a reader must know of a count, as flags {code, severity, text}: each a pure function of what was seen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from bench.meters.value_checks import ValueChecks
+
+if TYPE_CHECKING:
+    from bench.meters.count_summary import MacsCount
+
+Flag = dict[str, Any]
+TOLERANCE = 0.02
+
+
+def flag(code: str, severity: Literal["info", "warn"], text: str) -> Flag:
+    """One flag as records hold it."""
+    return {"code": code, "severity": severity, "text": text}
+
+
+def count_flags(result: MacsCount, values: ValueChecks) -> list[Flag]:
+    """Everything that a trace tells about its own limits."""
+    return [*_unknown_flags(result), *_masking_flags(values), *_convention_flags(result), *_input_flags(result)]
+
+
+def _unknown_flags(result: MacsCount) -> list[Flag]:
+    flags = []
+    for row in result.uncounted:
+        where = ", ".join(path or "the root" for path in row["module_paths"][:4])
+        share = f", {row['time_share']:.0%} of the time" if row["time_share"] else ""
+        text = (
+            f"{row['operator']} has no rule: {row['calls']} calls in {where}{share}; every total is at least what it "
+            f'says. Register it: macs.register_op("{row["operator"]}", lambda *args: ...)'
+        )
+        flags.append(flag("uncounted_operator", "warn", text))
+    return flags
+
+
+def _convention_flags(result: MacsCount) -> list[Flag]:
+    flags = []
+    if result.causal_unused_macs:
+        text = (
+            "causal attention is counted in full; a kernel that skips the masked half does "
+            f"{_giga(result.causal_unused_macs)} GMACs less"
+        )
+        flags.append(flag("causal_in_full", "info", text))
+    if result.dense_equivalent_macs != result.macs:
+        text = f"sparse products: {_giga(result.macs)} GMACs executed, dense equivalent {_giga(result.dense_equivalent_macs)}"
+        flags.append(flag("sparse", "info", text))
+    if result.elementwise_products > TOLERANCE * result.macs:
+        text = (
+            f"{_giga(result.elementwise_products)} G elementwise products are summed: a matrix product written out; "
+            "they stand under vector operations, not under MACs"
+        )
+        flags.append(flag("products_as_elementwise", "warn", text))
+    if len(result.macs_by_dtype) > 1:
+        parts = ", ".join(f"{name} {_giga(value)}" for name, value in result.macs_by_dtype.items())
+        flags.append(flag("mixed_precision", "info", f"GMACs by dtype: {parts}; compare bit operations, not their sum"))
+    return flags
+
+
+def _input_flags(result: MacsCount) -> list[Flag]:
+    if not result.dynamic:
+        return []
+    text = "an operator's result size or value depends on the data: other inputs may cost more or less (count_over)"
+    return [flag("data_dependent", "warn", text)]
+
+
+def _giga(value: float) -> str:
+    return f"{value / 1e9:.4g}"
+
+
+def _masking_flags(values: ValueChecks) -> list[Flag]:
+    flags = []
+    rows = {path: share for path, share in values.zero_rows().items() if share >= 0.02}
+    if rows:
+        path, share = max(rows.items(), key=lambda item: item[1])
+        text = (
+            f"{share:.0%} of the rows entering {path or 'the root'} are zero ({len(rows)} places in all): masked or padded "
+            "tokens are computed all the same; removing them would save work, masking does not"
+        )
+        flags.append(flag("masked_tokens", "warn", text))
+    scores = {path: share for path, share in values.masked_scores().items() if share >= 0.02}
+    if scores:
+        path, share = max(scores.items(), key=lambda item: item[1])
+        text = f"a mask rules out {share:.0%} of the attention scores in {path or 'the root'}; they are computed and counted"
+        flags.append(flag("masked_attention", "info", text))
+    zeros, total = values.zero_weight_share()
+    if zeros >= 0.05 and total >= 64:
+        text = f"{zeros:.0%} of the multiplied weights are zero but stored dense: any saving is theoretical only"
+        flags.append(flag("masked_weights", "warn", text))
+    return flags
+
+
+def outside_flags(escapes: Counter[str], gaps: dict[str, float]) -> list[Flag]:
+    """Tensors handed out of torch, and processor time that no operator explains."""
+    flags = []
+    if escapes:
+        parts = ", ".join(f"{what} x{n}" for what, n in escapes.most_common(4))
+        text = f"tensors leave torch during the forward ({parts}); what happens to them there is not counted"
+        flags.append(flag("outside_torch", "warn", text))
+    for path, seconds in sorted(gaps.items(), key=lambda item: -item[1])[:3]:
+        text = f"{seconds * 1e3:.0f} ms of processor time in {path or 'the root'} belong to no operator: work outside torch"
+        flags.append(flag("unexplained_time", "warn", text))
+    return flags
+
+
+def unwrapped(module: nn.Module) -> tuple[nn.Module, list[Flag]]:
+    """The eager module behind a compiled one, and flags that say what kind of module was given."""
+    flags: list[Flag] = []
+    original = getattr(module, "_orig_mod", None)
+    if isinstance(original, nn.Module):
+        module = original
+        flags.append(flag("compiled", "info", "the module is compiled; its eager graph was counted"))
+    scripted = [
+        name or "the module" for name, child in module.named_modules() if isinstance(child, torch.jit.ScriptModule)
+    ]
+    if scripted:
+        flags.append(
+            flag("scripted", "info", f"{scripted[0]} is TorchScript; its operators carry no inner module path")
+        )
+        fused = sorted(_fused_nodes(module))
+        if fused:
+            text = (
+                f"the script holds fused nodes that no counter can see ({', '.join(fused)}); the count is at least this"
+            )
+            flags.append(flag("opaque_script", "warn", text))
+    return module, flags
+
+
+_OPAQUE = ("prim::MKLDNNGroup", "prim::mkldnn_convolution", "prim::TensorExprGroup", "prim::FusionGroup",
+           "prim::CudaFusionGroup", "mkldnn_prepacked::conv2d_run", "prepacked::linear_clamp_run",
+           "prepacked::conv2d_clamp_run")  # fmt: skip
+
+
+def _fused_nodes(module: nn.Module) -> set[str]:
+    found: set[str] = set()
+    for child in module.modules():
+        if isinstance(child, torch.jit.ScriptModule):
+            try:
+                graph = child.inlined_graph
+            except (AttributeError, RuntimeError):
+                continue
+            found |= {name for name in _OPAQUE if graph.findAllNodes(name, recurse=True)}  # type: ignore[attr-defined]
+    return found

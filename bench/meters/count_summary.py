@@ -1,0 +1,234 @@
+"""The result of a count: totals, conventions, coverage and rows, summed from the records of one trace."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from bench.meters.count_flags import TOLERANCE, Flag, count_flags, flag
+from bench.meters.fvcore_count import OTHER_TERMS, SecondCount
+from bench.meters.trace import ModuleVisit, OperatorRecord
+from bench.meters.value_checks import ValueChecks
+
+Convention = Literal["matmul", "fvcore", "all"]
+
+CONVENTIONS: dict[str, str] = {
+    "matmul": "matrix products and convolutions only; attention in full even where causal; complex products 4 MACs; "
+    "Fourier transforms 2.5 N log2 N; no bias, normalisation, softmax or elementwise work",
+    "fvcore": "matmul plus what fvcore charges for normalisation (5 per element of an affine layer norm, 2 of a batch "
+    "norm in inference), adaptive average pooling, upsampling and grid sampling",
+    "all": "matmul MACs plus every vector operation (elementwise, reduction, softmax, normalisation) as one each",
+}
+
+
+@dataclass
+class MacsCount:
+    """What one forward (or one training step) of a whole batch computes, reads and writes.
+
+    `macs` follows the matmul convention. When `at_least` is true some operator is unknown and every total is a lower
+    bound. `flags` are dicts {code, severity, text}; `operators` and `uncounted` are lists of plain rows.
+    """
+
+    macs: int
+    fvcore_macs: float | None
+    vector_ops: int
+    bit_operations: int
+    traffic_bytes: int
+    read_bytes: int
+    written_bytes: int
+    weight_bytes: int
+    activation_bytes: int
+    dense_equivalent_macs: int
+    nonzero_macs: int
+    causal_unused_macs: int
+    elementwise_products: int
+    macs_by_dtype: dict[str, int]
+    macs_by_phase: dict[str, int]
+    conventions: dict[str, float]
+    at_least: bool
+    uncounted: list[dict[str, Any]]
+    coverage: dict[str, Any]
+    second: dict[str, Any]
+    operators: list[dict[str, Any]]
+    tokens: dict[str, list[int]]
+    dynamic: bool
+    device: str
+    seconds: dict[str, float]
+    versions: dict[str, str]
+    flags: list[Flag] = field(default_factory=list)
+    records: list[OperatorRecord] = field(default_factory=list, repr=False)
+    visits: dict[str, ModuleVisit] = field(default_factory=dict, repr=False)
+
+    def value(self, convention: Convention = "matmul") -> float:
+        """The whole batch's count in a named convention (`CONVENTIONS`)."""
+        if convention not in self.conventions:
+            raise ValueError(f"convention {convention!r} does not exist; use one of {', '.join(CONVENTIONS)}")
+        return self.conventions[convention]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the per-call records, as plain JSON types."""
+        hidden = ("records", "visits")
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
+        return {**plain, "convention_texts": dict(CONVENTIONS)}
+
+
+@dataclass
+class Traced:
+    """What one traced run left: its records, the modules it went through, signs of masking, and ways out of torch."""
+
+    records: list[OperatorRecord]
+    visits: dict[str, ModuleVisit]
+    values: ValueChecks
+    escapes: Counter[str]
+    gaps: dict[str, float]
+    seconds: float
+    output: Any = None
+
+
+def summary(traced: Traced, flags: list[Flag], module: nn.Module, args: Any) -> MacsCount:
+    """The totals of a traced run, with its flags after the given ones."""
+    records = traced.records
+    work = [record for record in records if record.kind != "view"]
+    macs = sum(r.macs for r in work)
+    norms = sum(r.norm_macs for r in work)
+    vector = sum(r.vector_ops for r in work)
+    unknown = [r for r in work if r.kind == "unknown"]
+    weights = sum(r.weight_read + r.weight_written for r in work)
+    activations = sum(r.activation_read + r.activation_written for r in work)
+    uncounted = _uncounted(unknown, sum(r.elapsed_s for r in work))
+    result = MacsCount(
+        macs=macs,
+        fvcore_macs=None,
+        vector_ops=vector,
+        bit_operations=sum(r.bit_operations for r in work),
+        traffic_bytes=weights + activations,
+        read_bytes=sum(r.weight_read + r.activation_read for r in work),
+        written_bytes=sum(r.weight_written + r.activation_written for r in work),
+        weight_bytes=weights,
+        activation_bytes=activations,
+        dense_equivalent_macs=sum(r.dense_macs for r in work),
+        nonzero_macs=round(sum(_nonzero(r) for r in work)),
+        causal_unused_macs=sum(r.causal_unused_macs for r in work),
+        elementwise_products=sum(r.elementwise_products for r in work),
+        macs_by_dtype=_sums(work, lambda r: r.dtype),
+        macs_by_phase=_sums(work, lambda r: r.phase),
+        conventions={"matmul": macs, "fvcore": macs + norms, "all": macs + vector},
+        at_least=bool(unknown),
+        uncounted=uncounted,
+        coverage=_coverage(records),
+        second={},
+        operators=_operators(work),
+        tokens={path: visit.tokens for path, visit in traced.visits.items() if visit.tokens},
+        dynamic=any(r.data_dependent for r in records),
+        device=_device(module, args),
+        seconds={"trace": traced.seconds},
+        versions={"torch": torch.__version__},
+        flags=list(flags),
+        records=records,
+        visits=traced.visits,
+    )
+    result.flags += count_flags(result, traced.values)
+    return result
+
+
+def _nonzero(record: OperatorRecord) -> float:
+    return record.macs if record.nonzero_macs is None else record.nonzero_macs
+
+
+def _sums(records: Iterable[OperatorRecord], key: Callable[[OperatorRecord], str]) -> dict[str, int]:
+    totals: dict[str, int] = defaultdict(int)
+    for record in records:
+        if record.macs:
+            totals[key(record)] += record.macs
+    return dict(totals)
+
+
+def _device(module: nn.Module, args: Any) -> str:
+    tensors = [*module.parameters(), *(leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor))]
+    return str(tensors[0].device) if tensors else "cpu"
+
+
+def _uncounted(unknown: list[OperatorRecord], total_s: float) -> list[dict[str, Any]]:
+    groups: dict[str, list[OperatorRecord]] = defaultdict(list)
+    for record in unknown:
+        groups[record.operator].append(record)
+    return [
+        {
+            "operator": name,
+            "calls": len(group),
+            "module_paths": sorted({r.path for r in group}),
+            "time_share": sum(r.elapsed_s for r in group) / total_s if total_s else None,
+        }
+        for name, group in groups.items()
+    ]
+
+
+def _coverage(records: list[OperatorRecord]) -> dict[str, Any]:
+    calls = Counter(record.kind for record in records)
+    total = sum(calls.values())
+    return {
+        "calls": total,
+        "by_class": {kind: calls.get(kind, 0) for kind in ("compute", "vector", "move", "view", "unknown")},
+        "known_share": (total - calls["unknown"]) / total if total else None,
+    }
+
+
+def _operators(work: list[OperatorRecord]) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, str, str], list[OperatorRecord]] = defaultdict(list)
+    for record in work:
+        groups[record.operator, record.kind, record.dtype].append(record)
+    rows = [
+        {
+            "operator": operator,
+            "class": kind,
+            "dtype": dtype,
+            "calls": len(group),
+            "macs": sum(r.macs for r in group),
+            "vector_ops": sum(r.vector_ops for r in group),
+            "read_bytes": sum(r.weight_read + r.activation_read for r in group),
+            "written_bytes": sum(r.weight_written + r.activation_written for r in group),
+        }
+        for (operator, kind, dtype), group in groups.items()
+    ]
+    return sorted(rows, key=lambda row: (-row["macs"], -row["vector_ops"], row["operator"]))
+
+
+def join_second(result: MacsCount, second: SecondCount, traced: Traced) -> None:
+    """Store fvcore's count beside the first and flag a difference above the tolerance, with its likely reason."""
+    result.versions["fvcore"] = second.version
+    result.fvcore_macs = second.total
+    result.second = {
+        "counter": "fvcore", "version": second.version, "macs": second.total, "products": second.products,
+        "by_operator": second.by_operator, "unsupported": second.unsupported,
+        "error": second.error, "relative_difference": None, "tolerance": TOLERANCE, "agrees": None,
+    }  # fmt: skip
+    if second.products is None:
+        text = f"fvcore could not trace this network ({second.error}); the operator trace stands alone"
+        result.flags.append(flag("second_count_failed", "info", text))
+        return
+    extra = sum(second.by_operator.get(name, 0) for name in OTHER_TERMS)
+    result.conventions["fvcore"] += extra
+    first = result.dense_equivalent_macs
+    difference = (second.products - first) / first if first else (0.0 if not second.products else float("inf"))
+    result.second["relative_difference"] = difference if first else None
+    result.second["agrees"] = abs(difference) <= TOLERANCE
+    if not result.second["agrees"]:
+        result.flags.append(flag("counts_differ", "warn", _reason(second, first, traced)))
+
+
+def _reason(second: SecondCount, first: float, traced: Traced) -> str:
+    assert second.products is not None
+    lead = f"fvcore counts {second.products / 1e9:.4f} GMACs of products, the operator trace {first / 1e9:.4f}: "
+    skipped = [name for name in second.unsupported if name.split("::")[0] not in ("prim",)]
+    if second.products < first and skipped:
+        return lead + f"fvcore skips {', '.join(skipped[:5])}"
+    unknown = sorted({r.operator for r in traced.records if r.kind == "unknown"})
+    if unknown:
+        return lead + f"the trace does not know {', '.join(unknown[:5])}"
+    return lead + "no skipped operator explains it; look at both lists of operators"
