@@ -130,7 +130,9 @@ def protocol_named(protocol: str | Protocol) -> Protocol:
     names = [path.stem for path in folder.glob("*.yaml")]
     if protocol not in names:
         raise UsageError(f'protocol "{protocol}" does not exist; {did_you_mean(protocol, names)}')
-    return Protocol(**read_yaml(folder / f"{protocol}.yaml"))
+    values = read_yaml(folder / f"{protocol}.yaml")
+    values.pop("defaults", None)  # what a file leaves out has the standard protocol's value, as in the model
+    return Protocol(**values)
 
 
 def _wanted(metrics: Iterable[str]) -> list[str]:

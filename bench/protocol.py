@@ -21,13 +21,13 @@ class Latency(Part):
     """How time is taken; see docs/protocol.md for the reason behind each value."""
 
     invocations: int = Field(5, ge=1, le=1000, description="fresh processes at least")
-    max_invocations: int = Field(8, ge=1, le=1000, description="fresh processes at most")
-    budget_s: float = Field(600.0, gt=0, description="time after which a group gets no further process")
+    max_invocations: int = Field(10, ge=1, le=1000, description="fresh processes at most")
+    budget_s: float = Field(900.0, gt=0, description="time after which a group gets no further process")
     ratio_half_width: float = Field(0.01, gt=0, lt=1, description="half-width of ratios that stops adding processes")
     absolute_half_width: float = Field(0.02, gt=0, lt=1, description="the same for absolute times")
     samples: int = Field(100, ge=3, le=100_000, description="raw samples of a case in a process")
     min_samples: int = Field(10, ge=3, description="raw samples that a slow case gets all the same")
-    case_seconds: float = Field(20.0, gt=0, description="time for the samples of a case in a process")
+    case_seconds: float = Field(10.0, gt=0, description="time for the samples of a case in a process")
     min_sample_ms: float = Field(1.0, ge=0, description="iterations are blocked until a sample lasts this long")
     warmup_iterations: int = Field(10, ge=1)
     warmup_s: float = Field(1.0, ge=0, description="on a CPU")
@@ -36,7 +36,7 @@ class Latency(Part):
     steady_variation: float = Field(0.02, gt=0, description="variation of the last 10 that counts as steady")
     throughput_windows: int = Field(5, ge=1)
     throughput_window_s: float = Field(0.2, gt=0)
-    quiet_wait_s: float = Field(10.0, ge=0, description="cap of the wait for a quiet host before a process")
+    quiet_wait_s: float = Field(30.0, ge=0, description="cap of the wait for a quiet host before a process")
     preempted_share: float = Field(0.25, gt=0, le=1, description="preempted samples that set a process aside")
     drift: float = Field(0.02, gt=0, description="last third against first that is labelled")
     page_faults: float = Field(10.0, ge=0, description="minor faults per iteration that are labelled")
@@ -59,7 +59,7 @@ class Counting(Part):
     """How MACs, layers and memory are taken."""
 
     second_count: bool = Field(True, description="count with fvcore as well and compare")
-    layer_repeats: int = Field(10, ge=1, description="passes of the per-layer timing")
+    layer_repeats: int = Field(15, ge=1, description="passes of the per-layer timing")
 
 
 class Energy(Part):

@@ -127,6 +127,13 @@ def check(record: Any, where: str) -> Record:
     return migrate(record)
 
 
+def is_present(record: Record | None, *, retry_failed: bool) -> bool:
+    """Whether a case needs no measuring: it has a record that was not interrupted, nor failed if those are retried."""
+    if record is None or record["status"] == "interrupted":
+        return False
+    return not (retry_failed and record["status"] not in ("ok", "contaminated"))
+
+
 class Store:
     """A results folder: `records/`, `samples/`, `probes/`, `logs/`, `machines/` and the journal."""
 

@@ -22,7 +22,7 @@ from bench.lock import ResultsLock
 from bench.paths import PACKAGE
 from bench.plan import Group, Plan
 from bench.recipe import Recipe, recipe_for
-from bench.records import CorruptRecord, Record, Store, read_json, write_json
+from bench.records import CorruptRecord, Record, Store, is_present, read_json, write_json
 from bench.session import Invocation, decide
 from bench.version import __version__
 from bench.worker.client import Outcome, Workers, memory_limit
@@ -116,13 +116,6 @@ def code_version() -> dict[str, Any]:
 def _git(root: Path, *arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=5, check=True)
     return done.stdout.strip()
-
-
-def is_present(record: Record | None, *, retry_failed: bool) -> bool:
-    """Whether a case needs no measuring: it has a record that was not interrupted, nor failed if those are retried."""
-    if record is None or record["status"] == "interrupted":
-        return False
-    return not (retry_failed and record["status"] not in ("ok", "contaminated"))
 
 
 def no_quality_reason(case: Case, config: Config, plan: Plan) -> str:

@@ -183,6 +183,19 @@ def _imports(tree: ast.Module, package: str) -> set[str]:
     return found
 
 
+def _module_file(module: str) -> Path | None:
+    """The file of a module if it is one that can be found without running another module."""
+    parent = module.rpartition(".")[0]
+    if parent:
+        above = _module_file(parent)
+        if above is None or above.name != "__init__.py":
+            return None  # `from module import attribute` names module.attribute, which is no module
+    try:
+        return source_file(module)
+    except UsageError:
+        return None
+
+
 def source_digest(path: str) -> str:
     """Hash of the source that a callable is made of: its module and all it imports from the same top package.
 
@@ -190,23 +203,18 @@ def source_digest(path: str) -> str:
     """
     module, _ = split_path(path)
     top = module.split(".")[0]
-    waiting, seen, hashed = [module], set(), hashlib.sha256()
+    waiting, files = [module], dict[str, Path]()
+    seen: set[str] = set()
     while waiting:
         name = waiting.pop()
         if name in seen or name.split(".")[0] != top:
             continue
         seen.add(name)
-        try:
-            file = source_file(name)
-        except UsageError:
-            continue  # `from package import attribute` also proposes package.attribute, which is no module
+        file = _module_file(name)
         if file is not None:
+            files[name] = file
             waiting += sorted(_imports(_tree(file), name if file.name == "__init__.py" else name.rpartition(".")[0]))
-    for name in sorted(seen):
-        try:
-            file = source_file(name)
-        except UsageError:
-            continue
-        if file is not None:
-            hashed.update(name.encode() + b"\0" + file.read_bytes())
+    hashed = hashlib.sha256()
+    for name in sorted(files):
+        hashed.update(name.encode() + b"\0" + files[name].read_bytes())
     return hashed.hexdigest()[:16]

@@ -22,14 +22,14 @@ class MirrorListener:
         if self._mirror is not None:
             self._mirror.log_record(record)
 
-    def close(self, page: Path | None) -> None:
+    def close(self, page: Path | None, *, interrupted: bool = False) -> None:
         """Mirror what an earlier sweep could not, add the page, end the parent run."""
         if self._mirror is None:
             return
         store = Store(self._config.paths.results)
         for record in self._mirror.pending(store):
             self._mirror.log_record(record)
-        self._mirror.finish(page)
+        self._mirror.finish(page, interrupted=interrupted)
         self.problems += self._mirror.problems
 
     def hint(self) -> str:

@@ -9,8 +9,7 @@ from bench import catalogue, machine, plan
 from bench.app.forecast import group_seconds
 from bench.config import Config
 from bench.estimate import in_words
-from bench.records import CorruptRecord, Store
-from bench.run import is_present
+from bench.records import CorruptRecord, Store, is_present
 
 
 def run(config: Config) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import catalogue, plan
 from bench.app import mirror, site
@@ -14,7 +14,9 @@ from bench.case import Case
 from bench.config import Config
 from bench.errors import BenchError
 from bench.records import Record
-from bench.run import Runner, Sweep
+
+if TYPE_CHECKING:
+    from bench.run import Sweep
 
 FINISHED_WITH_FAILURES = 3
 
@@ -35,6 +37,8 @@ class _Both:
 def run(config: Config) -> int:
     """Run the sweep; 0 if all is well, 3 with failed rows, 130 if interrupted."""
     made = plan.make(config, catalogue.load())
+    from bench.run import Runner  # brings scipy: a wrong name is answered before that
+
     with ProgressBar() as bar:
         bar.working("estimating the time")
         seconds = group_seconds(config, made)
@@ -45,12 +49,12 @@ def run(config: Config) -> int:
         except BenchError as error:
             stopped = error
             if not runner.sweep.records:
-                copy.close(None)
+                copy.close(None, interrupted=True)
                 raise
         bar.working("writing the report")
         page = site.build(config) if config.report.enabled else None
         bar.working("mirroring to MLflow")
-        copy.close(page)
+        copy.close(page, interrupted=stopped is not None)
     _summarise(runner.sweep, page, copy)
     if stopped is not None:
         print(f"bench: {stopped}", file=sys.stderr)

@@ -13,7 +13,9 @@ def run(config: Config) -> int:
     """Start the interface and wait until it is ended with Ctrl-C; its exit code, 0 for Ctrl-C."""
     from bench.tracking import ui_command
 
-    command, environment, url = ui_command(tracking_uri(config))
+    command, environment, url = ui_command(
+        tracking_uri(config), experiment=config.tracking.experiment, suite=config.suite.name
+    )
     print(f"mlflow   {url}   (Ctrl-C ends it)")
     if not command:
         return 0

@@ -1,0 +1,194 @@
+"""The command line: wrong input is refused at once, says what, where and what to do, and measures nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from bench import api
+from bench.app import cli
+from bench.config import all_keys, validate
+from bench.errors import UsageError
+from bench.paths import config_folder
+from bench.protocol import Protocol
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def suites():
+    return cli.register_suites()
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def composed(*overrides):
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        tree = compose("config", list(overrides))
+    return OmegaConf.to_container(tree, resolve=True)
+
+
+def refusal(suites, *overrides):
+    """What the command line would say of these overrides, without starting it."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from bench import catalogue, plan
+
+    try:
+        plan.make(validate(composed(*overrides)), catalogue.load())
+    except UsageError as error:
+        return str(error)
+    except (HydraException, OmegaConfBaseException) as error:
+        return cli.explain_hydra(error, suites)
+    raise AssertionError(f"{overrides} were accepted")
+
+
+WRONG = [
+    (["suite=vit_token"], 'suite "vit_token" does not exist; did you mean "vit_tokens"?'),
+    (["protocol=quik"], 'protocol "quik" does not exist; did you mean "quick"?'),
+    (["protocl=quick"], 'unknown key "protocl"; did you mean "protocol"?'),
+    (["protocol.latency.invocatons=3"], 'did you mean "protocol.latency.invocations"?'),
+    (["+protocol.latency.invocatons=3"], 'did you mean "invocations"?'),
+    (["+measure.itrs=5"], 'unknown key "measure"'),
+    (["+suite.modles=[deit_tiny]"], 'did you mean "models"?'),
+    (["protocol.latency.invocations=x"], "protocol.latency.invocations='x' is not valid"),
+    (["protocol.latency.invocations=0"], "protocol.latency.invocations=0 is not valid"),
+    (["protocol.latency.max_invocations=1"], "max_invocations=1 clashes with invocations=3"),
+    (["suite.models=[deit_smal]"], 'model "deit_smal" is not in the catalogue; did you mean "deit_small"?'),
+    (["suite.methods=[tomee]"], 'method "tomee" is not in the catalogue; did you mean "tome"?'),
+    (["suite.methods=['evit(keep_rat=0.7)']"], 'has no setting "keep_rat"; did you mean "keep_rate"?'),
+    (["suite.methods=['evit(keep_rate=7)']"], "setting keep_rate=7 is not valid"),
+    (["suite.methods=['evit(keep_rate=0.7']"], "a closing bracket is missing"),
+    (["suite.batches=[0]"], "a batch is 1 or more"),
+    (["suite.dtypes=[fp31]"], 'did you mean "fp32"?'),
+    (["grid=ful"], 'has no grid "ful"; did you mean "full"?'),
+    (["job=pln"], 'job "pln" does not exist; did you mean "plan"?'),
+    (["job=reproduce"], "job=reproduce needs row="),
+    (["job=compare", "a=results"], "job=compare needs both a="),
+    (["task=imagefolder"], "task=imagefolder clashes with data.root=null"),
+    (["task=imagefolder", "data.root=/no/such/folder"], "there is no folder /no/such/folder"),
+    (["data.root=."], "add task=imagefolder"),
+    (["checkpoint=/no/such/file.pth"], "there is no file /no/such/file.pth"),
+    (["device.cuda_graphs=true"], "device.cuda_graphs=true clashes with device.name=cpu"),
+    (["device.threads=0"], "threads is 1 or more"),
+    (["device.name=tpu"], "device.name='tpu' is not valid"),
+    (["tracking.uri=ftp://host"], "is no MLflow address"),
+    (["model=no_such_package.net:Net"], 'module "no_such_package.net"'),
+    (["model=no_such_name"], 'model "no_such_name" is not in the catalogue'),
+    (["seed=-1"], "seed=-1 is not valid"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), WRONG, ids=[" ".join(item[0]) for item in WRONG])
+def test_wrong_input_says_what_where_and_what_to_do(suites, overrides, message):
+    assert message in refusal(suites, *overrides)
+
+
+def test_a_device_that_is_not_there_is_refused_before_torch(suites):
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        assert "use device=cpu" in refusal(suites, "device=cuda")
+    else:
+        assert "is not there" in refusal(suites, "device=cuda", "device.name=cuda:99")
+
+
+def test_every_key_of_the_configuration_is_an_override(suites):
+    tree = composed()
+
+    def has(key):
+        node = tree
+        for part in key.split("."):
+            if not isinstance(node, dict) or part not in node:
+                return False
+            node = node[part]
+        return True
+
+    assert [key for key in all_keys() if not has(key)] == []
+
+
+def test_the_library_and_the_command_line_mean_the_same_protocols(suites):
+    for name in ("quick", "standard", "publish"):
+        assert api.protocol_named(name) == validate(composed(f"protocol={name}")).protocol
+    assert Protocol().hash == api.protocol_named("standard").hash
+
+
+def test_the_name_of_a_protocol_does_not_change_its_hash_but_any_number_does():
+    base = Protocol()
+    assert Protocol(name="mine").hash == base.hash
+    assert Protocol(latency={"samples": 99}).hash != base.hash
+
+
+def run(*words, **environment):
+    command = [sys.executable, "-m", "bench", *words]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=120)
+
+
+def test_usage_errors_exit_with_2_on_one_line_without_traceback():
+    done = run("suite=vit_token")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith('bench: suite "vit_token" does not exist') and done.stderr.count("\n") == 1
+
+
+def test_a_typo_is_answered_without_importing_torch(tmp_path):
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')\n")
+    (tmp_path / "mlflow.py").write_text("raise SystemExit('mlflow was imported')\n")
+    done = run("suite.methods=['evit(keep_rat=0.7)']", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    assert done.returncode == 2 and "keep_rate" in done.stderr
+
+
+def test_a_suite_file_with_a_misspelt_key_is_named(tmp_path):
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    (folder / "suite.yaml").write_text("name: bad\ngrids: {default: [{modles: [deit_tiny], methods: [none]}]}\n")
+    done = run("suite=bad", BENCH_SUITES=str(folder))
+    assert done.returncode == 2 and 'did you mean "models"?' in done.stderr
+
+
+def test_a_broken_suite_file_names_file_and_line(tmp_path):
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    (folder / "suite.yaml").write_text("name: bad\ngrids: [\n")
+    done = run(BENCH_SUITES=str(folder))
+    assert done.returncode == 2 and "suite.yaml, line" in done.stderr
+
+
+def test_a_suite_folder_that_is_not_there_is_named():
+    done = run(BENCH_SUITES="/no/such/suites")
+    assert done.returncode == 2 and "/no/such/suites" in done.stderr
+
+
+def test_users_suites_and_models_need_no_change_to_ours(tmp_path):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "nets.py").write_text(
+        "def net(*, width: int = 4, resolution: int = 16): ...\ndef shrink(model, *, by: int = 2): ...\n"
+    )
+    (folder / "catalogue.yaml").write_text(
+        'models: {theirnet: "theirs.nets:net"}\nmethods: {shrink: "theirs.nets:shrink"}\n'
+    )
+    (folder / "suite.yaml").write_text(
+        "name: theirs\ngrids: {default: [{models: [theirnet], methods: [none, 'shrink(by=3)']}]}\n"
+    )
+    done = run("suite=theirs", "suite.methods=['shrink(bye=3)']", BENCH_SUITES=str(folder))
+    assert done.returncode == 2 and 'did you mean "by"?' in done.stderr
+
+
+def test_plan_shows_cases_and_an_estimate_and_measures_nothing(tmp_path):
+    done = run("job=plan", "suite.models=[deit_tiny]", "suite.methods=['tome(r=13)']")
+    assert done.returncode == 0, done.stderr
+    assert "tome(r=13)" in done.stdout and "an estimate" in done.stdout
+    assert not (tmp_path / "results" / "records").exists()

@@ -1,0 +1,306 @@
+"""Promises of the sweep: nothing measured twice, nothing lost, every failure a row."""
+
+import collections
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench import machine
+from bench.errors import ResultsError
+from bench.journal import Journal
+from bench.lock import ResultsLock
+from bench.records import Store
+from bench.run import CircuitBroken, Interrupted, Runner, Silent
+from tests.sweeping import HEALTHY, QUICK, configuration, sweep
+
+ROOT = Path(__file__).resolve().parents[1]
+WIDE = f"{HEALTHY}(width=8)"
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A sweep of a healthy model with a method that also is one, and its results folder."""
+    folder = tmp_path_factory.mktemp("sweep")
+    config = configuration(folder, [HEALTHY], ["none", "tests.faults.methods:same", "tests.faults.methods:narrow"])
+    return config, sweep(config)
+
+
+def value(record, metric):
+    return next(row for row in record["readings"] if row["metric"] == metric)
+
+
+def test_every_case_gets_every_quantity_with_unit_interval_and_provenance(done):
+    _, result = done
+    assert [record["status"] for record in result.records] == ["ok"] * 3, [r["error"] for r in result.records]
+    for record in result.records:
+        metrics = {row["metric"] for row in record["readings"]}
+        assert {
+            "params",
+            "macs",
+            "latency_ms",
+            "throughput_per_s",
+            "peak_memory_bytes",
+            "energy_j",
+            "accuracy",
+        } <= metrics
+        latency = value(record, "latency_ms")
+        assert latency["ci_low"] <= latency["value"] <= latency["ci_high"]
+        assert (latency["n"], latency["unit"], latency["provenance"]) == (2, "ms", "measured")
+        for row in record["readings"]:
+            assert row["unit"] and (row["value"] is not None or row["method_note"])
+
+
+def test_macs_of_a_convolution_are_its_closed_form(done):
+    _, result = done
+    by_method = {record["case"]["method"]: record for record in result.records}
+    assert value(by_method["none"], "macs")["value"] == 4 * 3 * 9 * 6 * 6
+    assert value(by_method["tests.faults.methods:narrow"], "macs")["value"] == 2 * 3 * 9 * 6 * 6
+
+
+def test_ratios_are_recomputed_from_the_raw_samples(done):
+    config, result = done
+    from statistics import geometric_mean, median
+
+    record = next(r for r in result.records if r["case"]["method"].endswith("narrow"))
+    ratios = []
+    for line in record["timing"]["invocations"]:
+        import gzip
+
+        raw = json.loads(gzip.decompress((Path(config.paths.results) / line["samples_file"]).read_bytes()))
+        base, own = (median(raw["cases"][key]["latency_ms"]) for key in (record["baseline_key"], record["case_key"]))
+        ratios.append(base / own)
+    assert value(record, "speedup")["value"] == pytest.approx(geometric_mean(ratios))
+
+
+def test_the_baseline_carries_the_noise_floor_and_no_speedup(done):
+    _, result = done
+    baseline = next(r for r in result.records if r["case"]["method"] == "none")
+    assert value(baseline, "aa_ratio")["value"] is not None
+    assert "speedup" not in {row["metric"] for row in baseline["readings"]}
+
+
+def test_layer_rows_add_up_to_the_whole(done):
+    _, result = done
+    for record in result.records:
+        assert sum(row["macs"] for row in record["layers"]) == value(record, "macs")["value"]
+        info = record["layers_info"]
+        explained = sum(row["time_ms"] for row in record["layers"] if row["time_ms"] is not None)
+        assert info["end_to_end_ms"] == pytest.approx(explained + info["unexplained_ms"])
+
+
+def test_second_run_measures_nothing(done):
+    config, first = done
+    before = {path: path.stat().st_mtime_ns for path in Path(config.paths.results).rglob("*.json*")}
+    again = sweep(config)
+    assert again.measured == 0
+    assert {r["content_hash"] for r in again.records} == {r["content_hash"] for r in first.records}
+    after = {path: path.stat().st_mtime_ns for path in Path(config.paths.results).rglob("*.json*")}
+    assert {p: t for p, t in after.items() if p.name != "journal.jsonl"} == {
+        p: t for p, t in before.items() if p.name != "journal.jsonl"
+    }
+
+
+def test_an_added_method_is_timed_with_the_baseline_that_is_already_there(done, tmp_path):
+    config, _ = done
+    more = configuration(Path(config.paths.results).parent, [HEALTHY], ["none", "tests.faults.methods:narrow(width=1)"])
+    result = sweep(more)
+    assert result.measured == 1
+    added = next(r for r in result.records if r["case"]["setting"])
+    assert value(added, "speedup")["value"] is not None
+
+
+def test_failed_cases_are_rows_and_do_not_stop_the_others(tmp_path):
+    names = ["segfault", "nan_output", "build_error"]
+    config = configuration(tmp_path, [HEALTHY, *(f"tests.faults.models:{name}" for name in names)])
+    result = sweep(config)
+    statuses = {record["case"]["model"].partition(":")[2]: record["status"] for record in result.records}
+    assert statuses == {"healthy": "ok", "segfault": "crashed", "nan_output": "invalid", "build_error": "crashed"}
+    failed = next(r for r in result.records if r["status"] == "invalid")
+    assert "NaN" in failed["error"]["message"]
+    assert all(row["provenance"] == "unavailable" and row["method_note"] for row in failed["readings"])
+
+
+def test_a_method_that_breaks_in_company_is_named_and_the_rest_is_timed(tmp_path):
+    config = configuration(tmp_path, [HEALTHY], ["none", "tests.faults.methods:breaks_later"])
+    statuses = {record["case"]["method"]: record["status"] for record in sweep(config).records}
+    assert statuses["tests.faults.methods:breaks_later"] == "crashed"
+
+
+def test_a_failed_baseline_leaves_absolute_values_and_removes_ratios(tmp_path):
+    config = configuration(tmp_path, ["tests.faults.models:nan_output"], ["none", "tests.faults.methods:healed"])
+    records = {record["case"]["method"]: record for record in sweep(config).records}
+    healed = records["tests.faults.methods:healed"]
+    assert records["none"]["status"] == "invalid"
+    assert value(healed, "latency_ms")["value"] > 0
+    speedup = [row for row in healed["readings"] if row["metric"] == "speedup"]
+    assert all(row["value"] is None and "baseline failed" in row["method_note"] for row in speedup)
+
+
+def test_failed_cases_are_measured_again_only_when_asked(tmp_path):
+    config = configuration(tmp_path, ["tests.faults.models:nan_output"])
+    first = sweep(config).records[0]
+    assert sweep(config).measured == 0
+    again = sweep(configuration(tmp_path, ["tests.faults.models:nan_output"], retry_failed=True))
+    assert again.measured == 1
+    assert again.records[0]["supersedes"] == first["content_hash"]
+    assert len(list(Store(config.paths.results).iterate())) == 1
+
+
+def test_many_lost_cases_in_a_row_break_the_circuit(tmp_path):
+    models = [f"tests.faults.models:{name}" for name in ("segfault", "abort", "killed", "exits_quietly")]
+    config = configuration(tmp_path, models, executor={"retries": 0, "breaker": 2})
+    with pytest.raises(CircuitBroken, match="2 cases in a row"):
+        sweep(config)
+    assert len(list(Store(config.paths.results).iterate())) == 2
+
+
+def test_an_unreadable_record_is_reported_and_not_overwritten(tmp_path):
+    config = configuration(tmp_path, [HEALTHY])
+    record = sweep(config).records[0]
+    path = next(Path(config.paths.results).glob("records/*.json"))
+    path.write_text(path.read_text().replace('"status":"ok"', '"status":"no"'))
+    again = sweep(config)
+    assert again.measured == 0
+    assert "does not match its hash" in again.problems[0]
+    assert record["case_key"] in path.name
+
+
+def test_second_driver_is_refused_and_told_who_holds_the_folder(tmp_path):
+    config = configuration(tmp_path, [HEALTHY])
+    code = f"from bench.lock import ResultsLock; import time\nwith ResultsLock({config.paths.results!r}): print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT) as holder:
+        assert holder.stdout.readline().strip() == "held"
+        with pytest.raises(ResultsError, match=str(holder.pid)):
+            sweep(config)
+        holder.kill()
+    with ResultsLock(config.paths.results):
+        pass
+
+
+def test_interrupting_marks_the_case_in_hand_and_keeps_what_was_before(tmp_path):
+    config = configuration(tmp_path, [HEALTHY, WIDE])
+
+    class Impatient(Silent):
+        def working(self, what):
+            if "probe" in what and "width=8" in what:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises((Interrupted, KeyboardInterrupt)):
+        sweep(config, Impatient())
+    kept = {r["case"]["model_settings"]: r["status"] for r in Store(config.paths.results).iterate()}
+    assert kept[""] == "ok"
+    finished = sweep(config)
+    assert {r["status"] for r in finished.records} == {"ok"}
+    assert len(list(Store(config.paths.results).iterate())) == 2
+
+
+def test_too_little_memory_for_all_splits_the_group_but_keeps_the_baseline(done, monkeypatch):
+    config, _ = done
+    from bench import catalogue, plan
+
+    made = plan.make(config, catalogue.load())
+    runner = Runner(config, made, Silent(), calibrated=False)
+    monkeypatch.setattr(runner, "_memory_limit", lambda: 4000.0)
+    probes = {c.key: {"readings": [{"metric": "peak_memory_bytes", "value": 1000.0}]} for c in made.cases}
+    parts = list(runner._sessions_that_fit(made.groups[0], made.cases, probes))
+    assert sum(map(len, parts)) == 3
+    assert len(parts) == 3
+
+
+# -- kills ------------------------------------------------------------------------------------------------------
+
+
+def _command(folder, models):
+    suite = folder / "killsuite"
+    suite.mkdir(exist_ok=True)
+    grid = {
+        "name": "killsuite",
+        "grids": {"default": [{"models": models, "methods": ["none", "tests.faults.methods:narrow"]}]},
+    }
+    (suite / "suite.yaml").write_text(yaml.safe_dump(grid))
+    flat = [
+        f"protocol.{part}.{key}={v}" for part in ("latency", "counting", "energy") for key, v in QUICK[part].items()
+    ]
+    command = [sys.executable, "-m", "bench", "suite=killsuite", "tracking=off", "report=off", *flat]
+    environment = {**os.environ, "BENCH_SUITES": str(suite), "PYTHONPATH": str(ROOT)}
+    return command, environment
+
+
+def _assert_nothing_twice(folder, cases):
+    entries = Journal(folder / "results" / "journal.jsonl").read().entries
+    counts = collections.Counter()
+    for entry in entries:
+        if entry["event"] == "probed":
+            counts["probed", entry["case"]] += 1
+        if entry["event"] == "timed":
+            counts["timed", entry["session"], entry["index"]] += 1
+        if entry["event"] == "recorded":
+            counts["recorded", entry["case"]] += 1
+    assert {key: n for key, n in counts.items() if n > 1} == {}
+    records = list(Store(folder / "results").iterate())
+    assert len(records) == cases
+    assert {record["status"] for record in records} <= {"ok", "contaminated"}
+
+
+def _kill_until_done(folder, kills, seed):
+    """Kill the driver at random moments, then let it finish."""
+    models = [HEALTHY, WIDE]
+    command, environment = _command(folder, models)
+    generator, done = random.Random(seed), 0
+    for _ in range(kills):
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+        time.sleep(generator.uniform(0.5, 9.0))
+        if process.poll() is None:
+            process.kill()
+            done += 1
+        process.wait()
+    last = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert last.returncode == 0, last.stderr
+    return done
+
+
+def test_killed_sweep_resumes_without_remeasuring(tmp_path):
+    assert _kill_until_done(tmp_path, 3, seed=1) >= 1
+    _assert_nothing_twice(tmp_path, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_hundred_kills_lose_nothing(tmp_path):
+    killed = 0
+    for round_ in range(20):
+        folder = tmp_path / str(round_)
+        folder.mkdir()
+        killed += _kill_until_done(folder, 5, seed=round_)
+        _assert_nothing_twice(folder, 4)
+    assert killed >= 60
+
+
+def test_a_killed_driver_leaves_no_process_behind(tmp_path):
+    import psutil
+
+    command, environment = _command(tmp_path, [HEALTHY])
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+    deadline, family = time.monotonic() + 60, []
+    while len(family) < 2 and time.monotonic() < deadline:
+        family = psutil.Process(process.pid).children(recursive=True)
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert family and not alive
+
+
+def test_machine_key_is_in_every_record(done):
+    config, result = done
+    assert {r["machine_key"] for r in result.records} == {machine.machine_key(machine.environment(config.device.name))}
