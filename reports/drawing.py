@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from markupsafe import Markup
 
 from reports.figures.figure import Figure
 from reports.numbers import MISSING, plain
-from reports.safe import inert_json
+from reports.safe import inert_json, without_paths
 
 #: Rows of a figure's table that stand in the page itself; the CSV has all.
 TABLE_ROWS = 250
@@ -34,29 +35,30 @@ class Drawing:
     data: Markup
 
 
-def draw(figure: Figure) -> Drawing:
+def draw(figure: Figure, *, show_paths: bool = False) -> Drawing:
     """The figure as the template shows it; its views, controls and table go into one inert JSON block."""
     table = figure.table
+    hide: Callable[[Any], Any] = (lambda value: value) if show_paths else without_paths
+    lines = list(table.itertuples(index=False, name=None))
     data = {
-        "views": dict(figure.views),
-        "hover": list(figure.hover),
+        "views": hide(dict(figure.views)),
+        "hover": hide(list(figure.hover)),
         "controls": [[control.label, list(control.options)] for control in figure.controls],
         "head": [str(name) for name in table.columns],
-        "rows": [[_plain_json(value) for value in line] for line in table.itertuples(index=False, name=None)],
+        "rows": [[hide(_plain_json(value)) for value in line] for line in lines],
     }
-    first = table.head(TABLE_ROWS)
     return Drawing(
         id=figure.id,
-        title=figure.title,
+        title=hide(figure.title),
         how_to_read=figure.how_to_read,
         caption=figure.caption,
-        notes=tuple(figure.notes),
-        reason=figure.reason,
+        notes=tuple(hide(note) for note in figure.notes),
+        reason=hide(figure.reason),
         height=(figure.spec or {}).get("layout", {}).get("height") if figure.views else None,
         head=data["head"],
-        lines=[[_shown(value) for value in line] for line in first.itertuples(index=False, name=None)],
+        lines=[[hide(_shown(value)) for value in line] for line in lines[:TABLE_ROWS]],
         total=len(table),
-        data=inert_json(_finite(data)),
+        data=_compact(data),
     )
 
 
@@ -78,6 +80,14 @@ def _shown(value: Any) -> str:
         return plain(value, 0)
     places = 3 - math.floor(math.log10(abs(value)))
     return plain(value, min(max(places, 0), 9))
+
+
+def _compact(data: dict[str, Any]) -> Markup:
+    """Inert JSON; specs are plain already, and only one that is not is taken apart for NaN and numpy types."""
+    try:
+        return inert_json(data)
+    except (TypeError, ValueError):
+        return inert_json(_finite(data))
 
 
 def _finite(value: Any) -> Any:

@@ -42,6 +42,10 @@ class Manifest:
         self.now[page] = digest
         return bool(digest) and self.before.get(page) == digest
 
+    def unfinished(self, page: str) -> None:
+        """Have `page` made anew by the next build."""
+        self.now[page] = ""
+
     def finish(self, out: Path) -> None:
         """Write what this build made and remove the pages of an earlier build that are no longer wanted."""
         for page in self.before.keys() - self.now.keys():

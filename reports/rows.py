@@ -51,6 +51,7 @@ DERIVED: tuple[Column, ...] = (
            "Accuracy less the baseline's, in percentage points; no interval because the rows share their samples."),
 )  # fmt: skip
 
+_COMPARED = tuple(column.key for column in DERIVED)
 _DEFAULT = ("latency_ms", "speedup", "macs", "accuracy", "peak_memory_bytes", "energy_j")
 _ORDER = (
     "latency_ms", "speedup", "macs", "mac_ratio", "realised_gain", "accuracy", "accuracy_change", "peak_memory_bytes",
@@ -169,7 +170,10 @@ def _compare_with_baselines(rows: list[Row]) -> None:
     baselines = {(row.case_key, row.machine_key): row for row in rows if row.case.is_baseline}
     for row in rows:
         base = baselines.get((str(row.record.get("baseline_key")), row.machine_key))
-        if row.case.is_baseline or row.status != "ok":
+        if row.status != "ok":
+            continue
+        if row.case.is_baseline:
+            row.cells |= {name: Cell(None, note="this is the baseline") for name in ("speedup", *_COMPARED)}
             continue
         row.cells["mac_ratio"] = _ratio(base, row, "macs")
         row.cells["realised_gain"] = _realised(row)

@@ -8,6 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from bench.records import Record
+
 #: `file:` beside 'self' lets browsers that give a page on disk no origin load its own assets; on a web server no page
 #: can load a file: address, so it adds nothing there. Plotly sets inline styles; nothing else is inline.
 CONTENT_POLICY = (
@@ -20,13 +22,14 @@ _ESCAPED = re.compile("[<>&\u2028\u2029]")
 _UNIX_PATH = re.compile(r"(?<![\w/:.~<])(?:~|\.{1,2})?(?:/[\w.@+=,%-]+){2,}/?")
 _HOME_WITH_SPACES = re.compile(r"(?<![\w:])/(?:home|Users)/[^/\n\"']+(?=/)")
 _WINDOWS_PATH = re.compile(r"(?<!\w)[A-Za-z]:\\(?:[^\\\s\"'<>|]+\\)*[^\\\s\"'<>|]*")
+_BULK = frozenset({"layers", "machine"})
 _PRIVATE_KEYS = frozenset({"hostname", "host", "user", "username", "cwd", "home", "executable", "argv"})
 
 
 def inert_json(value: Any) -> Markup:
     """JSON for a `<script type="application/json">` block: no character in it can end the block or start markup."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Markup(_ESCAPED.sub(lambda found: _ESCAPES[found.group()], text))  # noqa: S704 (escaped just above)
+    return Markup(_ESCAPED.sub(lambda found: _ESCAPES[found.group()], text))
 
 
 def without_paths(value: Any) -> Any:
@@ -38,6 +41,11 @@ def without_paths(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [without_paths(item) for item in value]
     return value
+
+
+def published(record: Record) -> Record:
+    """The record without paths of the machine; layers are left to the drawing of figures, which is where they are shown."""
+    return {key: value if key in _BULK else without_paths(value) for key, value in record.items()}
 
 
 def _shorten(text: str) -> str:

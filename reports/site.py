@@ -15,31 +15,39 @@ from typing import Any
 
 import plotly.offline
 
+import bench.claims
 from bench.errors import ResultsError
 from bench.records import Record, write_atomically
-from bench.table import read_records
+from bench.table import from_records, read_records
 from bench.version import __version__
+from reports.fronts import place
 from reports.groups import Group, group
 from reports.manifest import Manifest, digest_of
 from reports.pages import PAGES
 from reports.rows import Column, Row, columns_of, page_name, rows_of
-from reports.safe import without_paths
+from reports.safe import published, without_paths
 from reports.standing import stand
 
 HERE = Path(__file__).resolve().parent
 ASSETS = HERE / "assets"
+#: Seconds that one build spends on the figures of case pages.
+FIGURE_SECONDS = 8.0
 PAINT = HERE / "figures" / "paint.js"
 
 
 @dataclass(frozen=True)
 class SiteResult:
-    """Where the site is, which pages were written or kept, what could not be read, and how long it took."""
+    """Where the site is, which pages it has, what could not be read, and how long it took.
+
+    `written` pages were made by this build; `brief` of them are without figures, which the next build adds.
+    """
 
     index: Path
     pages: list[Path]
     problems: list[str]
     seconds: float
     written: int
+    brief: int
 
 
 @dataclass(frozen=True)
@@ -97,8 +105,9 @@ def build(
     suite: str | None = None,
     show_paths: bool = False,
     title: str | None = None,
-    claims: Sequence[dict[str, Any]] = (),
+    claims: Sequence[Path | str] = (),
     compare: tuple[str, str] | None = None,
+    figure_seconds: float | None = FIGURE_SECONDS,
 ) -> SiteResult:
     """The site of one or several results folders, written to `out`; unchanged case pages are kept.
 
@@ -108,8 +117,10 @@ def build(
         suite: only the rows of this suite.
         show_paths: keep paths of the machine in the pages; otherwise only their last parts are shown.
         title: the name of the site; else made from the suites' names.
-        claims: claims of the suite's papers as plain data (`bench.claims`), judged on the first page.
+        claims: folders of suites whose `claims.yaml` is judged against the rows; a folder without one adds nothing.
         compare: keys of two machines, for the page that compares them; else made when there are exactly two.
+        figure_seconds: time for the figures of case pages; pages beyond it get theirs from the next build, so that a
+            store of thousands shows its leaderboard at once. None: no limit.
 
     Raises:
         ResultsError: `out` cannot be written.
@@ -117,8 +128,9 @@ def build(
     started, folder = time.perf_counter(), Path(out)
     roots = [Path(results)] if isinstance(results, (str, Path)) else [Path(item) for item in results]
     site = load(roots, suite=suite, show_paths=show_paths, title=title, claims=claims, compare=compare)
-    pages, written = _write(site, folder)
-    return SiteResult(folder / "index.html", pages, site.problems, time.perf_counter() - started, written)
+    pages, written, brief = _write(site, folder, figure_seconds)
+    seconds = time.perf_counter() - started
+    return SiteResult(folder / "index.html", pages, site.problems, seconds, written, brief)
 
 
 def load(
@@ -127,7 +139,7 @@ def load(
     suite: str | None = None,
     show_paths: bool = False,
     title: str | None = None,
-    claims: Sequence[dict[str, Any]] = (),
+    claims: Sequence[Path | str] = (),
     compare: tuple[str, str] | None = None,
 ) -> Site:
     """What the pages draw from: rows with their groups and ranks, newest record of each case and machine only."""
@@ -135,10 +147,11 @@ def load(
     problems = list(loaded.problems)
     records = _newest(item for item in loaded.records if suite in (None, item["case"].get("suite")))
     if not show_paths:
-        records, problems = [without_paths(record) for record in records], without_paths(problems)
+        records, problems = [published(record) for record in records], without_paths(problems)
     rows = rows_of(records, problems)
     groups, columns = group(rows), columns_of(rows)
     stand(rows, groups, columns)
+    place(rows, groups)
     site = Site(
         title=title or _title(rows, suite),
         rows=rows,
@@ -146,12 +159,18 @@ def load(
         columns=columns,
         problems=problems,
         roots=list(roots),
-        claims=list(claims),
+        claims=_judged(claims, records),
         show_paths=show_paths,
         compare=compare,
     )
     site.navigation = [Link(page.title, page.path) for page in PAGES if page.path and page.wanted(site)]
     return site
+
+
+def _judged(folders: Sequence[Path | str], records: Sequence[Record]) -> list[dict[str, Any]]:
+    """The claims of the suites' papers with their verdicts, as plain data."""
+    listed = [claim for folder in folders for claim in bench.claims.load(Path(folder))]
+    return bench.claims.as_dicts(bench.claims.evaluate(listed, from_records(records))) if listed else []
 
 
 def _newest(records: Iterable[Record]) -> list[Record]:
@@ -169,27 +188,40 @@ def _title(rows: list[Row], suite: str | None) -> str:
     return ", ".join(names[:3]) + (" and more" if len(names) > 3 else "")
 
 
-def _write(site: Site, out: Path) -> tuple[list[Path], int]:
+def _write(site: Site, out: Path, figure_seconds: float | None) -> tuple[list[Path], int, int]:
     """Every page that is wanted: the assets, the first page, then the pages that changed."""
     try:
         out.mkdir(parents=True, exist_ok=True)
+        (out / "cases").mkdir(exist_ok=True)
         assets = _assets(out / "assets")
         manifest = Manifest.read(out / "assets" / "manifest.json", base=digest_of(assets, site.show_paths, __version__))
-        paths, written = [], 0
+        paths, written, brief, spent = [], 0, 0, 0.0
         for page in PAGES:
             for sheet in page.sheets(site) if page.wanted(site) else ():
                 path = out / sheet.path
                 paths.append(path)
-                if path.exists() and manifest.unchanged(sheet.path, sheet.digest):
+                if manifest.unchanged(sheet.path, sheet.digest) and path.exists():
                     continue
-                write_atomically(path, sheet.render().encode())
-                written += 1
+                started = time.perf_counter()
+                over = figure_seconds is not None and spent > figure_seconds and sheet.brief is not None
+                _replace(path, sheet.brief() if over and sheet.brief else sheet.render())
+                if over:
+                    manifest.unfinished(sheet.path)
+                spent += 0.0 if sheet.brief is None else time.perf_counter() - started
+                written, brief = written + 1, brief + over
         manifest.finish(out)
     except OSError as error:
         raise ResultsError(
             f"{out}: the site cannot be written ({error}); give another folder with report.out"
         ) from error
-    return paths, written
+    return paths, written, brief
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write beside and rename: a reader sees the old page or the new one. Pages can be made again, so no sync."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
 
 
 def _assets(folder: Path) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from reports.groups import Group
 from reports.rows import Cell, Column, Row
@@ -19,8 +19,7 @@ EVIDENCE = ("measured", "counted", "modelled", "estimated", "published")
 TIMED = frozenset({"latency_ms", "latency_p90_ms", "latency_p99_ms", "speedup", "throughput_per_s"})
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """A value's interval in the direction in which smaller is better."""
 
     low: float

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from bench.machine import machine_class
 from bench.records import Record
-from reports.case_figures import drawings
+from reports.figure_sets import of_case
 from reports.flags import meaning
 from reports.groups import AXES
 from reports.manifest import digest_of
 from reports.numbers import MISSING, pair, quantity, scale_for
+from reports.pages.claims import KINDS
 from reports.pages.page import Sheet, render
 from reports.rows import COLUMNS, Cell, Column, Row
 
@@ -39,16 +40,36 @@ class Fact:
 def sheets(site: Site) -> Iterable[Sheet]:
     """One sheet per row; it is made anew only if its record, its baseline or its standing changed."""
     for row in site.rows:
-        yield Sheet(row.page, _digest(site, row), partial(_page, site, row))
+        yield Sheet(row.page, _digest(site, row), partial(_page, site, row), partial(_brief, site, row))
 
 
 def _digest(site: Site, row: Row) -> str:
     base = site.baseline(row)
-    claims = [claim for claim in site.claims if row.case_key in (claim.get("case_keys") or [])]
     return digest_of(
-        row.record["content_hash"], base and base.record["content_hash"], row.rank, row.pareto, row.pareto_note, claims,
+        row.record["content_hash"], base and base.record["content_hash"], row.rank, row.pareto, row.pareto_note, _claims(site, row),
         site.title, site.newest, len(site.rows), [link.path for link in site.navigation],
     )  # fmt: skip
+
+
+def _claims(site: Site, row: Row) -> list[dict[str, Any]]:
+    return [claim for claim in site.claims if row.case_key in (claim.get("case_keys") or [])]
+
+
+def _brief(site: Site, row: Row) -> str:
+    """The page without figures, processes and environment: what a build makes that has no time left for more."""
+    return render(
+        "brief.html.j2",
+        site,
+        row.page,
+        row=row,
+        group=site.groups[row.group],
+        readings=readings(row),
+        command=_command(row),
+    )
+
+
+def _command(row: Row) -> str:
+    return f"python -m bench job=reproduce row={row.case_key}"
 
 
 def _page(site: Site, row: Row) -> str:
@@ -63,7 +84,7 @@ def _page(site: Site, row: Row) -> str:
         facts=facts(row),
         ranks=_ranks(row),
         readings=readings(row),
-        drawings=drawings(site, row),
+        drawings=of_case(site, row),
         flags=[(flag, meaning(flag)) for flag in record.get("flags") or []],
         conditions=[(axis.title, axis.show(axis.read(row))) for axis in AXES] + _identity(row),
         environment=flat(record.get("environment") or {}),
@@ -71,8 +92,9 @@ def _page(site: Site, row: Row) -> str:
         invocations=_invocations(record),
         uncounted=(record.get("counts") or {}).get("uncounted") or [],
         log=_log(record),
-        command=f"python -m bench job=reproduce row={row.case_key}",
-        claims=[claim for claim in site.claims if row.case_key in (claim.get("case_keys") or [])],
+        command=_command(row),
+        claims=_claims(site, row),
+        claim_kinds=KINDS,
     )
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reports.pages.page import Sheet, render
 
 if TYPE_CHECKING:
+    from reports.rows import Row
     from reports.site import Site
+
+#: Verdict of a claim -> kind of its badge, in the order of the page.
+KINDS = {"reproduced": "good", "not reproduced": "bad", "not comparable here": "care"}
 
 
 def wanted(site: Site) -> bool:
@@ -18,4 +22,24 @@ def wanted(site: Site) -> bool:
 
 def sheets(site: Site) -> Iterable[Sheet]:
     """The one sheet `claims.html`."""
-    yield Sheet("claims.html", "", lambda: render("claims.html.j2", site, "claims.html"))
+    yield Sheet("claims.html", "", lambda: _page(site))
+
+
+def told(claims: Iterable[dict[str, Any]], most: int = 8) -> list[dict[str, Any]]:
+    """The claims that the first page tells: those with a verdict, the contradicted ones first."""
+    judged = [claim for claim in claims if claim["verdict"] in ("reproduced", "not reproduced")]
+    return sorted(judged, key=lambda claim: claim["verdict"] == "reproduced")[:most]
+
+
+def _page(site: Site) -> str:
+    by_verdict = [
+        (verdict, kind, [claim for claim in site.claims if claim["verdict"] == verdict])
+        for verdict, kind in KINDS.items()
+    ]
+    return render("claims.html.j2", site, "claims.html", verdicts=by_verdict, rows=_rows(site))
+
+
+def _rows(site: Site) -> dict[str, list[Row]]:
+    """The rows behind each case key that a claim names."""
+    named = {key for claim in site.claims for key in claim.get("case_keys") or []}
+    return {key: [row for row in site.rows if row.case_key == key] for key in named}

@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from reports.figure_sets import of_groups
+from reports.figures.theme import method_styles
 from reports.findings import findings, headline
 from reports.leaderboard import MARKS, payload
 from reports.methods import summary
+from reports.pages.claims import KINDS, told
 from reports.pages.page import Sheet, render
 from reports.safe import inert_json
 
@@ -29,7 +32,11 @@ def _page(site: Site) -> str:
         headline=headline(site.rows, site.groups),
         findings=findings(site.rows, site.groups),
         data=inert_json(payload(site.rows, site.groups, site.columns)),
-        drawings=[],
+        figures=of_groups(site, method_styles(row.case.method for row in site.rows)),
+        claims=site.claims,
+        told=told(site.claims),
+        claim_kinds=KINDS,
+        verdicts=Counter(claim["verdict"] for claim in site.claims),
         failed=[row for row in site.rows if not row.ranked],
         unavailable=_unavailable(site),
         marks=_marks(site),

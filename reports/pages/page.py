@@ -24,11 +24,15 @@ TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 
 @dataclass(frozen=True)
 class Sheet:
-    """One HTML file: its path in the site, a hash of what it is made from (empty: always make it), and its maker."""
+    """One HTML file: its path in the site, a hash of what it is made from (empty: always make it), and its maker.
+
+    `brief` makes the same page without its figures, for a build that has spent its time on others.
+    """
 
     path: str
     digest: str
     render: Callable[[], str]
+    brief: Callable[[], str] | None = None
 
 
 def _always(site: Site) -> bool:

@@ -1,0 +1,99 @@
+"""Which figures stand where: on the first page per group of comparable rows, and on the page of a case.
+
+A figure that cannot be made says why in its place and in the list of problems; it never takes the page with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from reports.drawing import Drawing, draw
+from reports.figures import gap, layer_savings, pareto, savings, tradeoff, waterline
+from reports.figures.figure import Figure, no_picture
+from reports.figures.theme import Style
+from reports.groups import Group
+from reports.rows import Row
+
+if TYPE_CHECKING:
+    from reports.site import Site
+
+#: What a figure can stumble over in a malformed record; anything else is a defect and is not hidden.
+_MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError, OverflowError)
+
+#: Groups that get figures on the first page, and rows of a group that are drawn.
+GROUPS, ROWS = 6, 300
+
+
+class _FigureModule(Protocol):
+    """A module of `reports.figures` whose figure is made from comparable rows."""
+
+    ID: str
+
+    @staticmethod
+    def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id: str = "") -> Figure:
+        """The figure of the rows."""
+
+
+#: The figures of a group in the order of the page.
+GROUP_FIGURES: tuple[_FigureModule, ...] = (savings, gap, pareto, tradeoff)
+
+
+@dataclass(frozen=True)
+class GroupFigures:
+    """The figures of one group of comparable rows; `left_out` rows are not drawn because there are too many."""
+
+    group: Group
+    drawings: tuple[Drawing, ...]
+    left_out: int
+
+
+def of_groups(site: Site, styles: Mapping[str, Style]) -> list[GroupFigures]:
+    """The figures of the groups that have at least two ranked rows."""
+    found = []
+    for group in site.groups:
+        rows = [row for row in site.in_group(group.index) if row.ranked]
+        if len(rows) < 2:
+            continue
+        shown = _most_telling(rows)
+        drawings = tuple(_of_group(module, shown, group, site, styles) for module in GROUP_FIGURES)
+        found.append(GroupFigures(group, drawings, len(rows) - len(shown)))
+        if len(found) == GROUPS:
+            break
+    return found
+
+
+def of_case(site: Site, row: Row) -> list[Drawing]:
+    """The figures of one case."""
+    if row.status != "ok" and not row.record.get("layers"):
+        return []
+    base = site.baseline(row)
+    figures = [guarded("waterline", row.page, site, lambda: waterline.figure(row.record))]
+    if base is not None:
+        figures.append(guarded("layers", row.page, site, lambda: layer_savings.figure(row.record, base.record)))
+    return figures
+
+
+def guarded(id: str, where: str, site: Site, make: Callable[[], Figure]) -> Drawing:
+    """The figure, or its place with the reason why it could not be made."""
+    try:
+        return draw(make(), show_paths=site.show_paths)
+    except _MALFORMED as error:
+        reason = f"the figure {id} could not be made from these records ({type(error).__name__}: {error})"
+        site.problems.append(f"{where}: {reason}")
+        return draw(no_picture(id, f"No {id} figure", "Nothing is drawn; the reason is given above.", reason))
+
+
+def _of_group(module: _FigureModule, rows: list[Row], group: Group, site: Site, styles: Mapping[str, Style]) -> Drawing:
+    id = f"{module.ID}-{group.index}" if group.index else module.ID
+    return guarded(id, "index.html", site, lambda: module.figure(rows, styles=styles, id=id))
+
+
+def _most_telling(rows: list[Row]) -> list[Row]:
+    """At most `ROWS` rows: those on or near the front first, then the others in the order of the table."""
+    if len(rows) <= ROWS:
+        return rows
+    order = {"front": 0, "plausible": 1}
+    kept = {id(row) for row in sorted(rows, key=lambda row: order.get(row.pareto, 2))[:ROWS]}
+    return [row for row in rows if id(row) in kept]
