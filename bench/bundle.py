@@ -1,0 +1,396 @@
+"""A run in one archive, for publishing or keeping: records, raw samples, report and a manifest with checksums.
+
+A bundle is a zip file with `manifest.json`, `records/`, `samples/`, `machines/` and `site/`. Checksums show damage and
+carelessness; they are no signature, and whoever makes a bundle can make its checksums. Nothing in a bundle is ever run:
+reading one means parsing JSON of bounded size under names that were checked first.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import re
+import stat
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bench.case import Case
+from bench.errors import ResultsError
+from bench.journal import now
+from bench.personal import leaks, without_personal
+from bench.reading import STATUSES, Reading
+from bench.records import CorruptRecord, Record, Store, check, content_hash, read_json, write_atomically
+from bench.version import __version__
+
+SCHEMA = 1
+KIND = "waterline bundle"
+MANIFEST = "manifest.json"
+FOLDERS = ("records", "samples", "machines", "site")
+
+#: What a bundle may hold; more is refused before it is unpacked.
+MAX_FILES = 200_000
+MAX_FILE_BYTES = 256 * 2**20
+MAX_TOTAL_BYTES = 4 * 2**30
+
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first date: equal content makes equal archives
+#: What reading damaged archives, compressed data and JSON raises (RuntimeError: encrypted, recursion, not implemented).
+DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, RuntimeError)
+
+RECORD_NAME = re.compile(r"records/[\w-]+(\.[\w-]+)+\.json")
+TEXTS = frozenset({".html", ".json", ".csv", ".md", ".svg", ".txt", ".bib"})
+
+
+class BadBundle(ResultsError):
+    """A bundle that is damaged, or that tries something a bundle has no reason to do."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What verifying a bundle found; it is good if there are no problems."""
+
+    path: Path
+    files: int
+    records: tuple[Record, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check passed."""
+        return not self.problems
+
+
+# -- packing ----------------------------------------------------------------------------------------------------------
+
+
+def pack(
+    store_root: Path | str,
+    site: Path | str | None,
+    out: Path | str,
+    *,
+    private: bool = False,
+    problems: list[str] | None = None,
+) -> Path:
+    """The archive of a results folder and its report, written whole or not at all.
+
+    Folders, user and host names are taken out of records and samples; a changed record is sealed anew and names the
+    hash it had under `redacted_from`. Links are never followed.
+
+    Args:
+        store_root: the results folder.
+        site: the report's folder, or `None` for no report.
+        out: the archive to write.
+        private: keep what tells whose machine it was.
+        problems: gets a line per record that could not be read and was left out; without it the first one raises.
+
+    Raises:
+        ResultsError: there are no records, or the report names folders or people and `private` was not asked for.
+    """
+    store, target = Store(store_root), Path(out)
+    contents = dict(_store_files(store, private, problems))
+    if not any(name.startswith("records/") for name in contents):
+        raise ResultsError(f"{store.root}: there are no records to pack")
+    if site is not None:
+        contents.update(_site_files(Path(site), store.root, private))
+    manifest = {
+        "schema": SCHEMA,
+        "kind": KIND,
+        "created_at": now(),
+        "code_version": __version__,
+        "private": private,
+        "files": [
+            {"path": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for name, data in sorted(contents.items())
+        ],
+    }
+    contents[MANIFEST] = json.dumps(manifest, indent=1).encode()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _write_zip(target, contents)
+    return target
+
+
+def _store_files(store: Store, private: bool, problems: list[str] | None) -> Iterator[tuple[str, bytes]]:
+    """Records that no other supersedes, the samples they name, and the machines' calibrations."""
+    samples: set[str] = set()
+    for record in store.iterate(problems):
+        runs = (record.get("timing") or {}).get("invocations") or []
+        samples |= {str(run["samples_file"]) for run in runs if run.get("samples_file")}
+        shown = record if private else _redacted(record)
+        yield f"records/{record['case_key']}.{record['machine_key']}.json", _dump(shown)
+    for name in sorted(samples):
+        path = store.root / name
+        if name.startswith("samples/") and _why_bad_name(name) is None and path.is_file() and not path.is_symlink():
+            yield name, _samples(path, private)
+    for path in sorted(store.machines.glob("*.json")):
+        if not path.is_symlink():
+            yield f"machines/{path.name}", _dump(read_json(path) if private else without_personal(read_json(path)))
+
+
+def _redacted(record: Record) -> Record:
+    """The record without personal parts; the very same if it had none."""
+    clean = without_personal({key: value for key, value in record.items() if key != "content_hash"})
+    if clean == {key: value for key, value in record.items() if key != "content_hash"}:
+        return record
+    clean["redacted_from"] = record["content_hash"]
+    return {**clean, "content_hash": content_hash(clean)}
+
+
+def _samples(path: Path, private: bool) -> bytes:
+    value = read_json(path)
+    return gzip.compress(_dump(value if private else without_personal(value)), mtime=0)
+
+
+def _site_files(site: Path, results: Path, private: bool) -> Iterator[tuple[str, bytes]]:
+    """The report as it is, if it tells nothing about whose machine it was."""
+    for path in sorted(site.rglob("*")):
+        if not path.is_file() or path.is_symlink() or any(part.is_symlink() for part in path.parents if part != site):
+            continue
+        data = path.read_bytes()
+        if not private and path.suffix in TEXTS:
+            found = leaks(data.decode(errors="replace"), (results.resolve(), site.resolve()))
+            if found:
+                raise ResultsError(
+                    f"{path}: the report names {found!r}; build it again with report.show_paths=false, "
+                    "or pack with bundle.private=true"
+                )
+        yield f"site/{path.relative_to(site).as_posix()}", data
+
+
+def _write_zip(target: Path, contents: dict[str, bytes]) -> None:
+    """The archive in a temporary file, then renamed, so that half an archive never bears the name."""
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                for name in sorted(contents, key=lambda name: (name != MANIFEST, name)):
+                    info = zipfile.ZipInfo(name, EPOCH)
+                    info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, (stat.S_IFREG | 0o644) << 16
+                    archive.writestr(info, contents[name])
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+
+
+# -- verifying and reading --------------------------------------------------------------------------------------------
+
+
+def verify(path: Path | str) -> Report:
+    """What is wrong with a bundle: names, sizes, links, checksums, hashes and schema of every record.
+
+    Nothing is written and nothing in the bundle is run. A bundle whose table of contents is hostile is not opened any
+    further.
+
+    Args:
+        path: the archive.
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            problems = _listing_problems(entries)
+            if problems:
+                return Report(path, len(entries), (), tuple(problems))
+            records, problems = _content(archive, {entry.filename: entry for entry in entries})
+    except DAMAGE as error:
+        return Report(path, 0, (), (f"cannot be read as a zip archive: {error}",))
+    return Report(path, len(entries), tuple(records), tuple(problems))
+
+
+def unpack_records(path: Path | str) -> list[Record]:
+    """The records of a bundle that passes every check, in the present schema.
+
+    Raises:
+        BadBundle: it does not pass; the message tells the first problems.
+    """
+    report = verify(path)
+    if not report.ok:
+        more = f" (and {len(report.problems) - 3} more)" if len(report.problems) > 3 else ""
+        raise BadBundle(f"{path}: " + "; ".join(report.problems[:3]) + more + "; get the bundle anew from its maker")
+    return list(report.records)
+
+
+def unpack(path: Path | str, folder: Path | str) -> Store:
+    """A results folder made of a bundle's records, samples and calibrations; what is there already stays as it is.
+
+    Args:
+        path: a bundle that passes every check.
+        folder: where to put them; made if it is not there.
+
+    Raises:
+        BadBundle: the bundle does not pass.
+    """
+    unpack_records(path)
+    root = Path(folder)
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            target = root / entry.filename
+            if entry.filename.split("/")[0] in ("records", "samples", "machines") and not target.exists():
+                write_atomically(target, _read(archive, entry))
+    return Store(root)
+
+
+def _listing_problems(entries: list[zipfile.ZipInfo]) -> list[str]:
+    """What is wrong with the table of contents alone."""
+    problems = []
+    if len(entries) > MAX_FILES:
+        return [f"holds {len(entries)} files; at most {MAX_FILES} are read"]
+    total = sum(entry.file_size for entry in entries)
+    if total > MAX_TOTAL_BYTES:
+        problems.append(f"unpacks to {total} bytes; at most {MAX_TOTAL_BYTES} are read")
+    seen: set[str] = set()
+    for entry in entries:
+        why = _why_bad_name(entry.filename) or _why_bad_entry(entry)
+        if why is None and entry.filename.lower() in seen:
+            why = "appears twice"
+        seen.add(entry.filename.lower())
+        if why:
+            problems.append(f"{_shown(entry.filename)}: {why}")
+    return problems
+
+
+def _why_bad_name(name: str) -> str | None:
+    """Why a name may not be in a bundle, or `None`."""
+    path = PurePosixPath(name)
+    if not name or name != str(path) or re.search(r"[\x00-\x1f\\:]", name):
+        return "is no plain relative name"
+    if path.is_absolute() or ".." in path.parts:
+        return "leads out of the bundle"
+    if name != MANIFEST and (len(path.parts) < 2 or path.parts[0] not in FOLDERS):
+        return "has no place in a bundle"
+    return None
+
+
+def _why_bad_entry(entry: zipfile.ZipInfo) -> str | None:
+    """Why an entry is not a plain file of sensible size, or `None`."""
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG):
+        return "is a link or something else that is no plain file"
+    if entry.flag_bits & 0x1:
+        return "is encrypted"
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "is compressed in a way that bundles are not"
+    if entry.file_size > MAX_FILE_BYTES:
+        return f"unpacks to {entry.file_size} bytes; at most {MAX_FILE_BYTES} are read"
+    return None
+
+
+def _content(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo]) -> tuple[list[Record], list[str]]:
+    """The good records, and what is wrong with the files."""
+    if MANIFEST not in entries:
+        return [], [f"has no {MANIFEST}"]
+    listed, problems = _manifest(_read(archive, entries[MANIFEST]))
+    names = set(entries) - {MANIFEST}
+    problems += [f"{_shown(name)}: is listed but missing" for name in sorted(set(listed) - names)]
+    problems += [f"{_shown(name)}: is there but not listed" for name in sorted(names - set(listed))]
+    records = []
+    for name in sorted(names & set(listed)):
+        try:
+            data = _read(archive, entries[name])
+        except DAMAGE as error:
+            problems.append(f"{_shown(name)}: cannot be unpacked: {error}")
+            continue
+        if listed[name] != (len(data), hashlib.sha256(data).hexdigest()):
+            problems.append(f"{_shown(name)}: does not match its checksum")
+            continue
+        record, problem = _inspect(name, data)
+        records += [record] if record is not None else []
+        problems += [f"{_shown(name)}: {problem}"] if problem else []
+    return records, problems
+
+
+def _manifest(data: bytes) -> tuple[dict[str, tuple[int, str]], list[str]]:
+    """Name to size and checksum, and what is wrong with the manifest."""
+    try:
+        manifest = _json(data)
+        if manifest.get("kind") != KIND or manifest.get("schema") != SCHEMA:
+            return {}, [f"{MANIFEST}: is not of a {KIND} of schema {SCHEMA}: update waterline-bench to read newer ones"]
+        listed = {str(f["path"]): (int(f["bytes"]), str(f["sha256"])) for f in manifest["files"]}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return {}, [f"{MANIFEST}: cannot be understood: {error!r}"]
+    return listed, []
+
+
+def _inspect(name: str, data: bytes) -> tuple[Record | None, str | None]:
+    """The record in a file (if it is one) and what is wrong with the file."""
+    try:
+        if name.startswith("records/"):
+            if not RECORD_NAME.fullmatch(name):
+                return None, "is no name of a record"
+            return check_record(_json(data), name), None
+        if name.startswith("samples/"):
+            _json(_gunzip(data))
+        elif name.startswith("machines/"):
+            _json(data)
+    except CorruptRecord as error:
+        return None, str(error)
+    except (*DAMAGE, KeyError, TypeError, AttributeError) as error:
+        return None, f"cannot be understood: {error!r}"
+    return None, None
+
+
+def check_record(value: Any, where: str) -> Record:
+    """The record, whose hash, schema, case, status and readings have been checked one by one.
+
+    Raises:
+        CorruptRecord: it is not a record, was edited, or is of an unknown schema.
+        ValueError: one of its parts is not what it should be; also KeyError or TypeError for missing or odd ones.
+    """
+    record = check(value, where)
+    case = Case.from_dict(record["case"])
+    if not all(isinstance(text, str) for text in (case.suite, case.model, case.method, case.setting)):
+        raise ValueError("the case's names are not texts")
+    if record["status"] not in STATUSES:
+        raise ValueError(f"status {record['status']!r} is not known")
+    for row in record["readings"]:
+        Reading(**row)
+    for part in ("case_key", "group_key", "baseline_key", "machine_key", "record_key"):
+        if not re.fullmatch(r"[\w.-]{1,80}", record[part]):
+            raise ValueError(f"{part} is no key")
+    return record
+
+
+def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """An entry's bytes, never more than the table of contents said."""
+    with archive.open(entry) as file:
+        data = file.read(entry.file_size + 1)
+    if len(data) != entry.file_size:
+        raise ValueError("is not as long as the table of contents says")
+    return data
+
+
+def _gunzip(data: bytes) -> bytes:
+    """Unpacked bytes, refused beyond the limit before they are all in memory."""
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        value = file.read(MAX_FILE_BYTES + 1)
+    if len(value) > MAX_FILE_BYTES:
+        raise ValueError(f"unpacks to more than {MAX_FILE_BYTES} bytes")
+    return value
+
+
+def _json(data: bytes) -> Any:
+    return json.loads(data.decode(), parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _shown(name: str) -> str:
+    """A foreign name, printable and of bounded length."""
+    return ascii(name)[1:-1][:120]
