@@ -18,7 +18,7 @@ How a page shows one:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -93,10 +93,12 @@ def significant(value: float | None, digits: int = 3) -> str:
 
 
 def percent(value: float | None, digits: int = 2) -> str:
-    """A fraction as a percentage with `digits` significant digits, "n/a" for None: a missing number is never 0 %."""
+    """A fraction as a percentage with `digits` significant digits (whole percents from 100 up), "n/a" for None."""
+    if value is not None and abs(value) >= 1:
+        return f"{100 * value:.0f} %"
     return "n/a" if value is None else f"{significant(100 * value, digits)} %"
 
 
-def rounded(values: list[float | None], digits: int = 5) -> list[float | None]:
+def rounded(values: Sequence[float | None], digits: int = 5) -> list[float | None]:
     """Numbers for a spec with as many digits as a screen can show, so that pages stay small."""
     return [None if value is None else float(f"{value:.{digits}g}") for value in values]

@@ -97,7 +97,17 @@ def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id
         [_line(place, gap, looks) for place, gap in enumerate(found)],
         x_title="time per image (ms), log", start="ideal", middle="attainable", end="measured",
     )  # fmt: skip
-    return Figure(id, title(found), HOW_TO_READ, table, views, (Control("View", tuple(views)),), CAPTION, notes(found))
+    return Figure(
+        id,
+        title(found),
+        HOW_TO_READ,
+        table,
+        views,
+        (Control("View", tuple(views)),),
+        CAPTION,
+        notes(found),
+        hover=tuple(hover_text(gap) for gap in found),
+    )
 
 
 def flips(found: Sequence[Gap]) -> list[tuple[str, str]]:
@@ -171,7 +181,7 @@ def _line(place: int, gap: Gap, looks: Mapping[str, Style]) -> lines.Line:
     point, style = gap.point, looks[gap.row.case.method]
     if point.ideal_ms is None:
         style = Style(style.colour, f"{style.symbol}-open")
-    return lines.Line(point.name, style, place, hover_text(gap), point.ideal_ms, point.measured_ms, point.attainable_ms,
+    return lines.Line(point.name, style, place, point.ideal_ms, point.measured_ms, point.attainable_ms,
                       point.low_ms, point.high_ms)  # fmt: skip
 
 
@@ -254,6 +264,5 @@ def _scatter(
     return {
         "type": "scatter", "mode": "markers", "x": rounded(list(x)), "y": rounded([_score(gap) for _, gap in members]),
         "marker": {"symbol": symbol, "size": size, "color": style.colour, "line": {"width": 1.5, "color": style.colour}},
-        "customdata": [[place] for place, _ in members], "hovertext": [hover_text(gap) for _, gap in members],
-        "hoverinfo": "text", "showlegend": False, "legendgroup": group,
+        "customdata": [[place, place] for place, _ in members], "meta": "hover", "showlegend": False, "legendgroup": group,
     }  # fmt: skip

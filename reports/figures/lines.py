@@ -18,12 +18,13 @@ PITCH = 36
 
 @dataclass(frozen=True)
 class Line:
-    """A named line: its hollow start, a tick on the way and its solid end with an interval; None is not drawn."""
+    """A named line: its hollow start, a tick on the way and its solid end with an interval; None is not drawn.
+
+    `row` is its row of the table and of the figure's hover texts."""
 
     name: str
     style: Style
     row: int
-    hover: str
     start: float | None
     end: float
     middle: float | None = None
@@ -32,12 +33,29 @@ class Line:
 
 
 def draw(
-    lines: Sequence[Line], *, x_title: str, start: str, end: str, middle: str = "", band: Spec | None = None
+    lines: Sequence[Line],
+    *,
+    x_title: str,
+    start: str,
+    end: str,
+    middle: str = "",
+    band: Spec | None = None,
+    mark: float | None = None,
 ) -> Spec:
-    """The spec of up to `MOST_LINES` lines, the first on top; `start`, `middle` and `end` name the marks in the legend."""
+    """The spec of up to `MOST_LINES` lines, the first on top; `start`, `middle` and `end` name the marks in the legend.
+
+    Args:
+        lines: what to draw.
+        x_title: with its unit.
+        start: name of the hollow marks.
+        end: name of the solid marks.
+        middle: name of the ticks, if there are any.
+        band: a shape behind everything.
+        mark: where to draw a thin line from top to bottom.
+    """
     shown = list(lines)[:MOST_LINES]
     at = [float(len(shown) - place) for place in range(len(shown))]
-    values = [v for x in shown for v in (x.start, x.middle, x.end, x.low, x.high) if v is not None and v > 0]
+    values = [v for x in shown for v in (mark, x.start, x.middle, x.end, x.low, x.high) if v is not None and v > 0]
     span = log_axis(x_title, min(values), max(values), showgrid=True)
     left = 10 ** span["range"][0] * 1.002
     traces = [_joins(shown, at), _marks(shown, at, start, "start"), *([_marks(shown, at, middle, "middle")] if middle else []),
@@ -46,8 +64,15 @@ def draw(
     rows = axis("", range=[0.4, len(shown) + 0.75], showticklabels=False, ticks="", showgrid=False, showline=False)
     return {"data": traces, "layout": layout(
         xaxis=span, yaxis=rows, height=max(height, 220), margin={"l": 12, "r": 12, "t": 40, "b": 48},
-        legend=legend(), shapes=[band] if band else [],
+        legend=legend(), shapes=[shape for shape in (band, _mark(mark)) if shape],
     )}  # fmt: skip
+
+
+def _mark(at: float | None) -> Spec | None:
+    if at is None:
+        return None
+    return {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "layer": "below",
+            "line": {"color": "@quiet", "width": 1}}  # fmt: skip
 
 
 def _joins(lines: Sequence[Line], at: Sequence[float]) -> Spec:
@@ -71,8 +96,7 @@ def _marks(lines: Sequence[Line], at: Sequence[float], name: str, part: str) -> 
     )
     return {
         "type": "scatter", "mode": "markers", "name": name, "x": rounded([x for x, *_ in known]), "y": [y for _, y, _ in known],
-        "marker": {**shape, "color": [line.style.colour for *_, line in known]}, "customdata": [[line.row] for *_, line in known],
-        "hovertext": [line.hover for *_, line in known], "hoverinfo": "text",
+        "marker": {**shape, "color": [line.style.colour for *_, line in known]}, "customdata": [[line.row, line.row] for *_, line in known], "meta": "hover",
     }  # fmt: skip
 
 
@@ -81,7 +105,7 @@ def _ends(lines: Sequence[Line], at: Sequence[float], name: str) -> Spec:
         "type": "scatter", "mode": "markers", "name": name, "x": rounded([line.end for line in lines]), "y": list(at),
         "error_x": error_bar([line.end for line in lines], [line.low for line in lines], [line.high for line in lines]),
         "marker": {"symbol": [line.style.symbol for line in lines], "color": [line.style.colour for line in lines], "size": 10},
-        "customdata": [[line.row] for line in lines], "hovertext": [line.hover for line in lines], "hoverinfo": "text",
+        "customdata": [[line.row, line.row] for line in lines], "meta": "hover",
     }  # fmt: skip
 
 

@@ -103,7 +103,7 @@ def log_axis(title: str, low: float, high: float, *, pad: float = 0.06, **rest: 
 def legend(**rest: Any) -> Spec:
     """A legend in rows above the plot; entries as wide as their text, so that a phone needs few rows."""
     return {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "@none", "entrywidth": 0,
-            "itemsizing": "constant", "font": {"size": 12}, **rest}  # fmt: skip
+            "itemsizing": "trace", "font": {"size": 12}, **rest}  # fmt: skip
 
 
 def layout(*, xaxis: Spec, yaxis: Spec, height: int = 420, **rest: Any) -> Spec:

@@ -52,6 +52,8 @@ def check(figure: Figure) -> Figure:
             drawn = figure.drawn(*key.split(SEPARATOR) if key else [], theme=theme)
             assert not any(text.startswith("@") for text in colours(drawn))
             go.Figure(drawn)  # raises on unknown properties
+        hovers = [item[1] for trace in spec["data"] if trace.get("meta") == "hover" for item in trace["customdata"]]
+        assert all(0 <= place < len(figure.hover) for place in hovers)
         rows = [item[0] for trace in spec["data"] for item in trace.get("customdata") or []]
         assert all(row is None or 0 <= row < len(figure.table) for row in rows)
     assert not figure.table.isna().to_numpy().any() or figure.table.dtypes.eq(object).all()

@@ -90,5 +90,5 @@ def test_failed_and_unmeasured_cases_leave_a_reason():
 def test_a_whole_suite_draws_with_hostile_names():
     evil = record(model="<img src=x onerror=1>", method="<b>tome", accuracy=90.0)
     figure = check(gap.figure(rows(*suite_records(), evil)))
-    texts = [text for spec in figure.views.values() for trace in spec["data"] for text in trace.get("hovertext", [])]
-    assert not any("<img" in text for text in texts)
+    assert not any("<img" in text for text in figure.hover)
+    assert any("&lt;img" in text for text in figure.hover)

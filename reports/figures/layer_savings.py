@@ -1,0 +1,201 @@
+"""Where a method saves: tokens left, MACs saved and time saved in every block, beside the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from bench import roofline
+from bench.case import Case
+from bench.records import Record
+from reports.figures.figure import Figure, no_picture, percent, rounded, significant
+from reports.figures.theme import Spec, axis, layout, legend, plain
+
+ID = "saved-per-block"
+HOW_TO_READ = (
+    "Per block of the network: above, tokens that leave it; below, MACs and layer time saved, both as a share of the baseline's "
+    "total. Where the time bar is shorter than the MAC bar the promise is not kept; below zero the method costs more."
+)
+MOST_TICKS = 12
+
+
+@dataclass(frozen=True)
+class Block:
+    """Sums over the layers of one block in the baseline and in the case; None where a part is not known."""
+
+    name: str
+    base_macs: float
+    macs: float
+    base_ms: float | None
+    ms: float | None
+    base_tokens: int | None
+    tokens: int | None
+
+
+def blocks(record: Record, baseline: Record) -> list[Block]:
+    """Blocks of either network in execution order, those of the baseline first where orders differ."""
+    before, after = _by_block(baseline["layers"]), _by_block(record["layers"])
+    names = list(before) + [name for name in after if name not in before]
+    return [
+        Block(
+            name, _macs(before.get(name, [])), _macs(after.get(name, [])), _time(before.get(name, [])),
+            _time(after.get(name, [])), _tokens(before.get(name, [])), _tokens(after.get(name, [])),
+        )
+        for name in names
+    ]  # fmt: skip
+
+
+def _by_block(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        path = str(row.get("module_path") or row["name"])
+        found.setdefault(roofline.block_of(path) or path.partition(".")[0], []).append(row)
+    return found
+
+
+def _macs(rows: Sequence[Mapping[str, Any]]) -> float:
+    return sum(float(row.get("macs") or 0.0) for row in rows)
+
+
+def _time(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Time of a block in ms; 0 for one that does not exist, None if no layer of it was timed."""
+    times = [row["time_ms"] for row in rows if row.get("time_ms") is not None]
+    return sum(times) if times or not rows else None
+
+
+def _tokens(rows: Sequence[Mapping[str, Any]]) -> int | None:
+    return next((int(row["tokens"]) for row in reversed(rows) if row.get("tokens") is not None), None)
+
+
+def figure(record: Record, baseline: Record | None, *, id: str = ID) -> Figure:
+    """The figure of a case beside its baseline; with a reason instead if there is no baseline or one has no layers."""
+    label = Case.from_dict(record["case"]).method_label
+    reason = _why_not(record, baseline)
+    if baseline is None or reason:
+        return no_picture(id, f"{label}: nothing to compare layer by layer", HOW_TO_READ, reason)
+    found = blocks(record, baseline)
+    macs, time = saved(found)
+    timed = f"{percent(time)} of the layers' time" if time is not None else "no time was measured per layer"
+    title = (
+        f"{label} saves {percent(macs)} of the MACs and {timed}"
+        if time is not None
+        else f"{label} saves {percent(macs)} of the MACs; {timed}"
+    )
+    return Figure(id, title, HOW_TO_READ, block_table(found), {"": draw(found)}, notes=notes(found))
+
+
+def _why_not(record: Record, baseline: Record | None) -> str:
+    """Why the two cannot be compared layer by layer; empty if they can."""
+    if baseline is None:
+        return "the baseline is not among the records"
+    bare = [
+        (who, part["status"])
+        for who, part in (("the case", record), ("its baseline", baseline))
+        if not part.get("layers")
+    ]
+    return "; ".join(f"{who} has no layer table ({status})" for who, status in bare)
+
+
+def saved(found: Sequence[Block]) -> tuple[float | None, float | None]:
+    """MACs and layer time saved over all blocks as shares of the baseline's; None where the baseline has none."""
+    macs, time = sum(b.base_macs for b in found), _sum(b.base_ms for b in found)
+    now = _sum(b.ms for b in found)
+    return (1 - sum(b.macs for b in found) / macs if macs else None), (
+        1 - now / time if time and now is not None else None
+    )
+
+
+def _sum(values: Any) -> float | None:
+    parts = list(values)
+    return None if any(part is None for part in parts) else float(sum(parts))
+
+
+def notes(found: Sequence[Block]) -> tuple[str, ...]:
+    """Blocks that save MACs and no time, and what the method adds."""
+    broken = [
+        b.name
+        for b in found
+        if b.ms is not None and b.base_ms is not None and b.macs < b.base_macs and b.ms >= b.base_ms
+    ]
+    said = (
+        [f"MACs fall and time does not in: {', '.join(broken[:8])}{', ...' if len(broken) > 8 else ''}"]
+        if broken
+        else []
+    )
+    if all(b.tokens is None for b in found):
+        said.append("token counts were not recorded for this case")
+    return tuple(said)
+
+
+def block_table(found: Sequence[Block]) -> pd.DataFrame:
+    """The numbers behind the figure, one row per block."""
+    macs, time = sum(b.base_macs for b in found), _sum(b.base_ms for b in found)
+    rows = [
+        {"block": b.name, "tokens, baseline": b.base_tokens, "tokens": b.tokens, "MMACs, baseline": b.base_macs / 1e6,
+         "MMACs": b.macs / 1e6, "time, baseline (ms)": b.base_ms, "time (ms)": b.ms,
+         "MACs saved (% of total)": _share(b.base_macs, b.macs, macs), "time saved (% of total)": _share(b.base_ms, b.ms, time)}
+        for b in found
+    ]  # fmt: skip
+    table = pd.DataFrame(rows).astype(object)
+    return table.where(table.notna(), None)
+
+
+def _share(before: float | None, after: float | None, total: float | None) -> float | None:
+    return None if before is None or after is None or not total else 100 * (before - after) / total
+
+
+def draw(found: Sequence[Block]) -> Spec:
+    """Tokens above, saved shares below, on one axis of blocks."""
+    macs, time = sum(b.base_macs for b in found), _sum(b.base_ms for b in found)
+    hover = [_hover(b) for b in found]
+    places = list(range(len(found)))
+    step = -(-len(found) // MOST_TICKS)
+    shown = places[::step]
+    xaxis = axis("block", tickvals=shown, ticktext=[_short(found[i].name) for i in shown], tickangle=0, showgrid=False,
+                 range=[-0.6, len(found) - 0.4], anchor="y")  # fmt: skip
+    data = [
+        _bar("MACs saved", "@blue", [_share(b.base_macs, b.macs, macs) for b in found], hover, -0.4),
+        _bar("time saved", "@orange", [_share(b.base_ms, b.ms, time) for b in found], hover, 0.0),
+    ]
+    tokens = any(b.tokens is not None or b.base_tokens is not None for b in found)
+    panels: Spec = {
+        "yaxis": axis(
+            "saved (% of total)", domain=[0, 0.58] if tokens else [0, 1], zeroline=True, zerolinecolor="@quiet"
+        )
+    }
+    if tokens:
+        panels["yaxis2"] = axis("tokens left", domain=[0.66, 1], rangemode="tozero", anchor="x")
+        data += [_steps("tokens, baseline", "@quiet", [b.base_tokens for b in found], "dot"),
+                 _steps("tokens, this case", "@ink", [b.tokens for b in found], "solid")]  # fmt: skip
+    return {"data": data, "layout": layout(xaxis=xaxis, height=460, barmode="overlay", legend=legend(), **panels)}
+
+
+def _short(block: str) -> str:
+    """The last part of a block's name, cut so that a dozen fit side by side on a phone."""
+    last = block.rpartition(".")[2]
+    return plain(last if len(last) <= 5 else last[:4] + "…")
+
+
+def _bar(name: str, colour: str, values: list[float | None], hover: list[str], offset: float) -> Spec:
+    return {"type": "bar", "name": name, "x": list(range(len(values))), "y": rounded(values, 4), "width": 0.4, "offset": offset,
+            "marker": {"color": colour}, "customdata": [[i] for i in range(len(values))], "hovertext": hover, "hoverinfo": "text"}  # fmt: skip
+
+
+def _steps(name: str, colour: str, values: Sequence[int | None], dash: str) -> Spec:
+    return {"type": "scatter", "mode": "lines+markers", "name": name, "x": list(range(len(values))), "y": list(values), "yaxis": "y2",
+            "line": {"shape": "hvh", "color": colour, "width": 1.6, "dash": dash}, "marker": {"size": 4, "color": colour},
+            "connectgaps": False, "hoverinfo": "y+name"}  # fmt: skip
+
+
+def _hover(block: Block) -> str:
+    return (
+        f"<b>{plain(block.name)}</b><br>MACs {significant(block.base_macs / 1e6)} → {significant(block.macs / 1e6)} M<br>"
+        f"time {significant(block.base_ms)} → {significant(block.ms)} ms<br>tokens {_count(block.base_tokens)} → {_count(block.tokens)}"
+    )
+
+
+def _count(tokens: int | None) -> str:
+    return "n/a" if tokens is None else str(tokens)
