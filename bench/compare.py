@@ -32,6 +32,7 @@ from bench.statistics import (
     paired_accuracy_difference,
     ratio_interval_paired,
     ratio_interval_welch,
+    ratio_of_summaries,
     verdict,
 )
 from bench.timings import FIELDS, paired, per_gemm, per_process, speedups
@@ -318,7 +319,7 @@ def _read(a: Record, b: Record, metric: str, margin: float) -> Iterable[_Draft]:
     intervals = [from_summary(r["value"], r["ci_low"], r["ci_high"], r["n"]) for r in (one, two)]
     if one["provenance"] != "counted" and all(item.se for item in intervals):
         top, bottom = intervals if METRICS[metric].better == "lower" else reversed(intervals)
-        ratio = _quotient(top, bottom)
+        ratio = ratio_of_summaries(top, bottom)
         row = _row(a, b, metric, one["value"], two["value"], ratio, "unpaired")
         yield _Draft(replace(row, p=difference_p(ratio, margin)), invalid=_incomparable(a, b))
         return
@@ -401,16 +402,6 @@ def _gemm_note(raw: Interval, against: Interval, margin: float) -> tuple[str, ..
     return (
         f"the reference GEMM was {100 * abs(host - 1):.1f} % {word} in b: the host changed; time both in one session",
     )
-
-
-def _quotient(top: Interval, bottom: Interval) -> Interval:
-    """The ratio of two independent estimates from their summaries, at `LEVEL`."""
-    parts = [(top.se or 0.0) ** 2, (bottom.se or 0.0) ** 2]
-    df = sum(parts) ** 2 / sum(part**2 / (side.df or 1.0) for part, side in zip(parts, (top, bottom), strict=True))
-    se, value = math.sqrt(sum(parts)), top.value / bottom.value
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, df)) * se
-    n = min(top.n, bottom.n)
-    return Interval(value, value * math.exp(-reach), value * math.exp(reach), n, LEVEL, "unpaired", se, df)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""A comparison in words, for a terminal and for a pull request."""
+"""Comparisons and reproductions in words, for a terminal and for a pull request."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.compare import Comparison
+from bench.judge import Judgement
 from bench.statistics import Interval
 
 _HEAD = ("case", "metric", "a", "b", "better by", "verdict", "how")
@@ -47,6 +48,21 @@ def as_markdown(comparison: Comparison) -> str:
     return "\n\n".join([*parts, *(f"- {_safe(remark)}" for remark in lines.remarks)]) + "\n"
 
 
+def reproduction_as_text(verdicts: Sequence[Judgement], differences: Sequence[tuple[str, str, str]] = ()) -> str:
+    """The verdict table of a reproduction for a terminal, after what differs around it.
+
+    Args:
+        verdicts: of `bench.judge.judge`.
+        differences: of `bench.compare.run_difference`.
+    """
+    rows = [("metric", "original", "now", "allowed", "verdict", "why")]
+    rows += [
+        (v.metric, _given(v.original, v.unit), _given(v.new, v.unit), v.tolerance, v.kind, v.text) for v in verdicts
+    ]
+    around = [_columns([("what", "original", "now"), *differences])] if differences else []
+    return "\n\n".join([*(f"What differs around it:\n{text}" for text in around), _columns(rows)]) + "\n"
+
+
 def _lines(comparison: Comparison) -> _Lines:
     counts = {
         kind: sum(row.kind == kind for row in comparison.rows)
@@ -66,6 +82,10 @@ def _lines(comparison: Comparison) -> _Lines:
         *dict.fromkeys(note for row in comparison.rows for note in row.notes), *comparison.notes,
     ]  # fmt: skip
     return _Lines(title, table, list(comparison.environment), remarks)
+
+
+def _given(value: float | str | None, unit: str) -> str:
+    return value if isinstance(value, str) else _number(value, unit)
 
 
 def _number(value: float | None, unit: str) -> str:

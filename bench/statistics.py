@@ -127,6 +127,17 @@ def ratio_interval_welch(numerators: Sequence[float], denominators: Sequence[flo
     return _interval(centre, math.sqrt(sum(parts)), df, n, level, "unpaired, Welch on logs")
 
 
+def ratio_of_summaries(numerator: Interval, denominator: Interval, level: float = LEVEL) -> Interval:
+    """The ratio of two independent estimates from their standard errors, Welch's way; no interval if a side has none."""
+    value, n = numerator.value / denominator.value, min(numerator.n, denominator.n)
+    sides = (numerator, denominator)
+    if numerator.se is None or denominator.se is None:
+        return Interval(value, None, None, n, level, "unpaired")
+    parts = [(side.se or 0.0) ** 2 for side in sides]
+    df = welch_df(parts, [side.df or 1.0 for side in sides])
+    return _interval(math.log(value), math.sqrt(sum(parts)), df, n, level, "unpaired, Welch on logs")
+
+
 def welch_df(variances: Sequence[float], dfs: Sequence[float]) -> float:
     """Degrees of freedom of a sum of independent estimated variances (F. E. Satterthwaite, Biometrics 2, 1946)."""
     total = math.fsum(variances)

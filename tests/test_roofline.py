@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import roofline
@@ -194,6 +194,7 @@ LAYERS = st.lists(
 
 
 @given(LAYERS)
+@settings(deadline=None)
 def test_bars_and_water_make_the_attainable_time_and_one_dot_is_never_less_optimistic(layers):
     line = waterline(layers)
     totals = line.totals
@@ -206,6 +207,7 @@ def test_bars_and_water_make_the_attainable_time_and_one_dot_is_never_less_optim
 
 
 @given(LAYERS)
+@settings(deadline=None)
 def test_fusing_never_makes_the_bound_slower(layers):
     handed = [
         Layer(a.name, a.ops, a.bytes, P, W, handed_on_bytes=min(a.bytes, b.bytes) / 2)
