@@ -187,7 +187,7 @@ def test_holm_by_hand_with_a_row_that_cannot_be_tested():
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=15)
 def test_holm_agrees_with_statsmodels(p_values):
     assert statistics.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
 
