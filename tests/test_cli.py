@@ -85,6 +85,7 @@ WRONG = [
     (["tracking.uri=ftp://host"], "is no MLflow address"),
     (["model=no_such_package.net:Net"], 'module "no_such_package.net"'),
     (["model=no_such_name"], 'model "no_such_name" is not in the catalogue'),
+    (["suite.methods=[tome(r=4)]"], "quote a spec that has settings"),
     (["seed=-1"], "seed=-1 is not valid"),
 ]
 

@@ -61,6 +61,9 @@ def explain_hydra(error: Exception, suites: list[str]) -> str:
     group = re.search(r"No match in the defaults list.*?'([^']+)'", text, re.S)
     if group:
         return f'unknown key "{group[1]}"; {did_you_mean(group[1].split("=")[0], _known_keys())}'
+    function = re.search(r"Unknown function '(\w+)'", text)
+    if function:
+        return f"quote a spec that has settings, or Hydra takes it for a function: 'suite.methods=[\"{function[1]}(...)\"]'"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "the command line cannot be read: " + " ".join(lines[:3])
 

@@ -77,6 +77,7 @@ def run(spec_path: Path) -> int:
         isolation.limit_memory(spec.get("memory_limit_bytes"))
         job = importlib.import_module(JOBS[spec["kind"]])
         outcome = {"status": "ok", "result": job.run(spec, phase)}
+        json.dumps(outcome, allow_nan=False)  # a result that is no plain JSON is an error of the job like any other
     except KeyboardInterrupt:
         raise
     except BaseException as error:

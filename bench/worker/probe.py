@@ -105,7 +105,8 @@ class _Probe:
         found = macs.count(subject.counted, subject.args, subject.kwargs, second_count=second)
         self.layers = layers.table(subject.counted, subject.args, subject.kwargs, repeats=0, counted=found)
         details = found.as_dict()
-        details["token_counts"] = getattr(subject.counted, "token_counts", None)
+        tokens = getattr(subject.counted, "token_counts", None)
+        details["token_counts"] = None if tokens is None else [int(count) for count in tokens]
         other = self._other_input(subject)
         if other is not None:
             again = macs.count(subject.counted, other, subject.kwargs, second_count=False)
