@@ -51,6 +51,8 @@ DERIVED: tuple[Column, ...] = (
            "Accuracy less the baseline's, in percentage points; no interval because the rows share their samples."),
 )  # fmt: skip
 
+#: Why a baseline has no comparison with itself.
+OF_BASELINE = "this is the baseline"
 _COMPARED = tuple(column.key for column in DERIVED)
 _DEFAULT = ("latency_ms", "speedup", "macs", "accuracy", "peak_memory_bytes", "energy_j")
 _ORDER = (
@@ -173,7 +175,7 @@ def _compare_with_baselines(rows: list[Row]) -> None:
         if row.status != "ok":
             continue
         if row.case.is_baseline:
-            row.cells |= {name: Cell(None, note="this is the baseline") for name in ("speedup", *_COMPARED)}
+            row.cells |= {name: Cell(None, note=OF_BASELINE) for name in ("speedup", *_COMPARED)}
             continue
         row.cells["mac_ratio"] = _ratio(base, row, "macs")
         row.cells["realised_gain"] = _realised(row)

@@ -21,7 +21,7 @@ from bench.records import Record, write_atomically
 from bench.table import from_records, read_records
 from bench.version import __version__
 from reports.fronts import place
-from reports.groups import Group, group
+from reports.groups import Group, group, machine_title
 from reports.manifest import Manifest, digest_of
 from reports.pages import PAGES
 from reports.rows import Column, Row, columns_of, page_name, rows_of
@@ -50,6 +50,10 @@ class SiteResult:
     brief: int
 
 
+#: One side of a comparison: its name and its records.
+Side = tuple[str, list[Record]]
+
+
 @dataclass(frozen=True)
 class Link:
     """An entry of the navigation."""
@@ -70,7 +74,7 @@ class Site:
     roots: list[Path]
     claims: list[dict[str, Any]] = field(default_factory=list)
     show_paths: bool = False
-    compare: tuple[str, str] | None = None
+    sides: tuple[Side, Side] | None = None
     navigation: list[Link] = field(default_factory=list)
     version: str = __version__
 
@@ -118,7 +122,8 @@ def build(
         show_paths: keep paths of the machine in the pages; otherwise only their last parts are shown.
         title: the name of the site; else made from the suites' names.
         claims: folders of suites whose `claims.yaml` is judged against the rows; a folder without one adds nothing.
-        compare: keys of two machines, for the page that compares them; else made when there are exactly two.
+        compare: two keys of machines or two results folders, for the page that compares them; where it is not given and
+            the rows come from exactly two machines, these are compared.
         figure_seconds: time for the figures of case pages; pages beyond it get theirs from the next build, so that a
             store of thousands shows its leaderboard at once. None: no limit.
 
@@ -161,7 +166,7 @@ def load(
         roots=list(roots),
         claims=_judged(claims, records),
         show_paths=show_paths,
-        compare=compare,
+        sides=_sides(compare, records, show_paths),
     )
     site.navigation = [Link(page.title, page.path) for page in PAGES if page.path and page.wanted(site)]
     return site
@@ -171,6 +176,25 @@ def _judged(folders: Sequence[Path | str], records: Sequence[Record]) -> list[di
     """The claims of the suites' papers with their verdicts, as plain data."""
     listed = [claim for folder in folders for claim in bench.claims.load(Path(folder))]
     return bench.claims.as_dicts(bench.claims.evaluate(listed, from_records(records))) if listed else []
+
+
+def _sides(named: tuple[str, str] | None, records: Sequence[Record], show_paths: bool) -> tuple[Side, Side] | None:
+    """The two sides of the comparison; None where there are not two."""
+    keys = named or tuple(sorted({record["machine_key"] for record in records}))
+    if len(keys) != 2:
+        return None
+    first, second = (_side(str(key), records, show_paths) for key in keys)
+    if first[0] == second[0]:
+        first, second = (f"{first[0]} ({keys[0]})", first[1]), (f"{second[0]} ({keys[1]})", second[1])
+    return first, second
+
+
+def _side(key: str, records: Sequence[Record], show_paths: bool) -> Side:
+    own = [record for record in records if record["machine_key"] == key]
+    if own:
+        return machine_title(own[0]), own
+    found = read_records([Path(key)]).records
+    return Path(key).name, found if show_paths else [published(record) for record in found]
 
 
 def _newest(records: Iterable[Record]) -> list[Record]:

@@ -1,21 +1,76 @@
-"""Two machines side by side: first how they differ, then what that does to every case that ran on both."""
+"""Two machines or two runs side by side: first how they differ, then what that does to every case that ran on both."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench import compare as comparing
+from bench.metrics import METRICS
+from reports.numbers import MISSING, pair, quantity
 from reports.pages.page import Sheet, render
 
 if TYPE_CHECKING:
     from reports.site import Site
 
+#: Verdict -> kind of its badge.
+KINDS = {"FASTER": "good", "BETTER": "good", "SLOWER": "bad", "WORSE": "bad", "SAME": "water"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One metric of one case on both sides, as text."""
+
+    case: str
+    metric: str
+    a: str
+    b: str
+    ratio: str
+    pairing: str
+    verdict: str
+    kind: str
+    text: str
+
 
 def wanted(site: Site) -> bool:
-    """Whether two machines were named or there are exactly two."""
-    return site.compare is not None
+    """Whether there are two sides to compare."""
+    return site.sides is not None
 
 
 def sheets(site: Site) -> Iterable[Sheet]:
     """The one sheet `compare.html`."""
-    yield Sheet("compare.html", "", lambda: render("compare.html.j2", site, "compare.html"))
+    yield Sheet("compare.html", "", lambda: _page(site))
+
+
+def lines(found: comparing.Comparison) -> list[Line]:
+    """The rows of a comparison as text."""
+    return [
+        Line(
+            row.label,
+            METRICS[row.metric].title,
+            _side(row.a, row.unit),
+            _side(row.b, row.unit),
+            MISSING if row.ratio is None else pair(row.ratio.value, row.ratio.low, row.ratio.high),
+            row.pairing,
+            row.kind.lower(),
+            KINDS.get(row.kind, "care" if row.kind == "INVALID" else ""),
+            "; ".join([row.text, *row.notes]),
+        )
+        for row in found.rows
+    ]
+
+
+def _side(value: float | None, unit: str) -> str:
+    return MISSING if value is None else quantity(value, unit)
+
+
+def _page(site: Site) -> str:
+    sides = site.sides
+    if sides is None:
+        raise ValueError("there are no two sides to compare")
+    (name_a, a), (name_b, b) = sides
+    found = comparing.compare(a, b, label_a=name_a, label_b=name_b)
+    verdicts = Counter(row.kind.lower() for row in found.rows)
+    return render("compare.html.j2", site, "compare.html", found=found, lines=lines(found), verdicts=verdicts)

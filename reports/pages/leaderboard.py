@@ -13,6 +13,7 @@ from reports.leaderboard import MARKS, payload
 from reports.methods import summary
 from reports.pages.claims import KINDS, told
 from reports.pages.page import Sheet, render
+from reports.rows import OF_BASELINE
 from reports.safe import inert_json
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _unavailable(site: Site) -> list[tuple[str, str, int]]:
         if row.status == "ok":
             for column in site.columns:
                 cell = row.cells.get(column.key)
-                if cell is not None and cell.value is None:
+                if cell is not None and cell.value is None and cell.note != OF_BASELINE:
                     counted[column.title, cell.note] += 1
     return [(title, note, count) for (title, note), count in counted.most_common(60)]
 

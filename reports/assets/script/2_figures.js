@@ -34,7 +34,7 @@ class PageFigure {
     node.figure = this;
     this.data = JSON.parse(node.querySelector(".figure-data").textContent);
     this.plot = node.querySelector(".plot");
-    this.drawn = false;
+    this.drawn = this.cleared = false;
     this.choice = Object.keys(this.data.views)[0] ?? "";
     if (this.plot?.dataset.height) this.plot.style.minHeight = this.plot.dataset.height + "px";
     this.controls();
@@ -90,7 +90,7 @@ class PageFigure {
       return;
     }
     const spec = this.painted(Theme.now);
-    if (!this.drawn) this.plot.replaceChildren();
+    if (!this.cleared) { this.cleared = true; this.plot.replaceChildren(); }
     await plotly.react(this.plot, spec.data, spec.layout, Figures.look.config);
     if (!this.drawn) this.plot.on("plotly_click", (event) => this.light(event.points[0]));
     this.drawn = true;
