@@ -192,6 +192,8 @@ class Config(Part):
             raise ValueError(f"checkpoint: there is no file {self.checkpoint}")
         if self.job == "reproduce" and self.row is None:
             raise ValueError("job=reproduce needs row=<key of a row, or a bundle>")
+        if self.job == "verify" and self.row is not None and not Path(self.row).is_file():
+            raise ValueError(f"row: there is no bundle {self.row}")
         if self.job == "compare" and (self.a is None or self.b is None):
             raise ValueError("job=compare needs both a=<results> and b=<results>")
         return self

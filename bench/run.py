@@ -246,7 +246,8 @@ class Runner:
     # -- one group ----------------------------------------------------------------------------------------------
 
     def _group(self, group: Group, missing: Sequence[Case], estimate: float) -> None:
-        self._prepare(group)
+        if not self._prepare(group, missing):
+            return
         share = estimate / (2 * max(1, len(missing)))
         probes: dict[str, dict[str, Any]] = {}
         for case in missing:
@@ -263,19 +264,22 @@ class Runner:
         for members in self._sessions_that_fit(group, alive, probes):
             self._time(group, members, probes, estimate / 2 * len(members) / max(1, len(alive)))
 
-    def _prepare(self, group: Group) -> None:
-        """Train or check what the group's model needs; a failure shows in its probes, which then say why."""
+    def _prepare(self, group: Group, missing: Sequence[Case]) -> bool:
+        """Train or check what the group's model needs; if that fails, its cases fail with the same reason."""
         case = group.baseline
         if case.task == "none":
-            return
+            return True
         self.listener.working(f"preparing {case.model} for {case.task}")
-        recipe = self._recipe(case)
-        outcome = self.workers.run(
-            "prepare", {"recipe": recipe.as_dict()}, log=self.store.logs / f"{case.key}.prepare.log"
-        )
+        started = self.now()
+        outcome = self._attempt("prepare", {"recipe": self._recipe(case).as_dict()}, case.key, missing)
         self.journal.append(
             "prepared", model=case.model, task=case.task, status=outcome.status, seconds=outcome.seconds
         )
+        if outcome.ok:
+            return True
+        for member in missing:
+            self._fail(member, outcome, started)
+        return False
 
     def _probe(self, case: Case) -> dict[str, Any] | None:
         """The probe's result, from disk if it is there; None after writing the record of a failure."""

@@ -1,0 +1,23 @@
+"""`job=bundle`: pack records, samples and site with checksums, for publishing or archiving."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from bench import bundle
+from bench.app import site
+from bench.config import Config
+
+
+def run(config: Config) -> int:
+    """Write `<results>.bundle.zip` beside the results folder; 0, or 3 if records had to be left out."""
+    results = Path(config.paths.results)
+    page = site.build(config).parent if config.report.enabled else None
+    problems: list[str] = []
+    path = bundle.pack(results, page, results.with_name(f"{results.name}.bundle.zip"), problems=problems)
+    report = bundle.verify(path)
+    print(f"bundle   {path} ({len(report.records)} records, {report.files} files, {path.stat().st_size / 1e6:.1f} MB)")
+    for problem in problems:
+        print(f"bench: left out: {problem}", file=sys.stderr)
+    return 3 if problems else 0

@@ -1,0 +1,24 @@
+"""`job=compare a=... b=...`: what changed between two runs, with a verdict per row and an exit code for gates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench import compare
+from bench.app.sources import records_at
+from bench.comparison_text import as_markdown, as_text
+from bench.config import Config
+from bench.records import write_atomically
+
+MARKDOWN = "comparison.md"
+
+
+def run(config: Config) -> int:
+    """Print the comparison, keep it as Markdown beside the site; 0, or 1 if something got worse beyond doubt."""
+    a, b = str(config.a), str(config.b)
+    found = compare.compare(records_at(a), records_at(b), label_a=Path(a).name, label_b=Path(b).name)
+    print(as_text(found))
+    path = Path(config.paths.site) / MARKDOWN
+    write_atomically(path, as_markdown(found).encode())
+    print(f"kept in {path}")
+    return found.exit_code

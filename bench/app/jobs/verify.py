@@ -1,0 +1,20 @@
+"""`job=verify row=<bundle>`: whether a bundle is whole and safe to read."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from bench import bundle
+from bench.config import Config
+
+
+def run(config: Config) -> int:
+    """Print what was found; 0 if every check passed, 1 if not."""
+    path = Path(config.row) if config.row else Path(config.paths.results).with_name("results.bundle.zip")
+    report = bundle.verify(path)
+    for problem in report.problems:
+        print(f"bench: {problem}", file=sys.stderr)
+    state = "good" if report.ok else f"{len(report.problems)} problems"
+    print(f"{path}: {state}; {len(report.records)} records in {report.files} files")
+    return 0 if report.ok else 1
