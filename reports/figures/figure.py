@@ -86,7 +86,7 @@ def significant(value: float | None, digits: int = 3) -> str:
         return "n/a"
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    decimals = digits - 1 - math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
     if not -9 <= decimals <= 9:
         return f"{value:.{digits - 1}e}"
     return f"{round(value, decimals):.{max(decimals, 0)}f}"

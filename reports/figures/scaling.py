@@ -1,0 +1,194 @@
+"""Scaling: how time, throughput and memory of a case grow with the batch or the resolution, all else being equal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from bench.metrics import METRICS
+from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, rounded, significant
+from reports.figures.lines import error_bar
+from reports.figures.theme import Spec, Style, layout, legend, log_axis, method_styles, plain
+from reports.groups import AXES
+from reports.numbers import scale_for
+from reports.rows import Cell, Row
+
+ID = "scaling"
+HOW_TO_READ = (
+    "Each curve is one case with only the axis below changed; both axes are logarithmic, so a straight line is a power law, and "
+    "time per image that is flat over the batch means that nothing is gained by batching."
+)
+ACROSS = {"batch": "batch size", "resolution": "resolution (px)"}
+SHOWN = ("latency_ms", "throughput_per_s", "peak_memory_bytes", "energy_j")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+#: Curves that are named one by one in the legend; with more, only methods are.
+MOST_NAMES = 6
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A case at several values of one condition, in order; every other condition is equal."""
+
+    row: Row
+    across: str
+    points: tuple[tuple[float, Row], ...]
+
+    @property
+    def name(self) -> str:
+        """Model and method with setting."""
+        return self.row.name
+
+
+def curves(rows: Sequence[Row], across: str) -> list[Curve]:
+    """The cases that were measured at two or more values of `across` (batch or resolution)."""
+    fixed = [each for each in AXES if each.key != across]
+    groups: dict[tuple[object, ...], dict[float, Row]] = {}
+    for row in rows:
+        value = getattr(row.case, across)
+        if row.ranked and value:
+            key = (row.name, *(each.read(row) for each in fixed))
+            groups.setdefault(key, {})[float(value)] = row
+    return [Curve(next(iter(members.values())), across, tuple(sorted(members.items(), key=lambda item: item[0])))
+            for members in groups.values() if len(members) > 1]  # fmt: skip
+
+
+def per_image(row: Row, metric: str) -> Cell | None:
+    """A metric as it is compared over batches: latency per image, everything else as it is."""
+    cell = row.cells.get(metric)
+    if cell is None or not cell.value:
+        return None
+    if metric != "latency_ms":
+        return cell
+    value, low, high = (None if x is None else x / row.case.batch for x in (cell.value, cell.low, cell.high))
+    return Cell(value, low, high, cell.n, cell.provenance, cell.note)
+
+
+def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id: str = ID) -> Figure:
+    """The scaling figure of rows of any conditions: a view per varied condition and metric."""
+    looks = styles or method_styles(row.case.method for row in rows)
+    found = {across: curves(rows, across) for across in ACROSS}
+    members = [(across, curve) for across, each in found.items() for curve in each]
+    table, position, hover = scaling_table(members)
+    views = {}
+    for across, each in found.items():
+        for metric in SHOWN:
+            if any(len(_points(curve, metric)) > 1 for curve in each):
+                spec = draw(each, across, metric, looks, position)
+                views[SEPARATOR.join((ACROSS[across], _title(metric)))] = spec
+    if not views:
+        return no_picture(
+            id, "No scaling", HOW_TO_READ, "no case was measured at two batch sizes or two resolutions", table
+        )
+    keys = [key.split(SEPARATOR) for key in views]
+    controls = tuple(
+        Control(name, tuple(dict.fromkeys(key[i] for key in keys))) for i, name in enumerate(("Over", "Metric"))
+    )
+    return Figure(id, title(members), HOW_TO_READ, table, views, controls, notes=notes(found), hover=tuple(hover))
+
+
+def _title(metric: str) -> str:
+    return "Latency per image" if metric == "latency_ms" else METRICS[metric].title
+
+
+def _points(curve: Curve, metric: str) -> list[tuple[float, Row, Cell]]:
+    return [(x, row, cell) for x, row in curve.points if (cell := per_image(row, metric)) is not None]
+
+
+def title(members: Sequence[tuple[str, Curve]]) -> str:
+    """The finding: what the widest range does to the time per image, for the case that it changes most."""
+    best: tuple[float, str] | None = None
+    for across, curve in members:
+        points = _points(curve, "latency_ms")
+        if len(points) > 1 and points[0][2].value and points[-1][2].value:
+            ratio = points[-1][2].value / points[0][2].value
+            change = max(ratio, 1 / ratio)
+            what = "slower" if ratio > 1 else "faster"
+            text = f"{curve.name}: {significant(change, 2)}× {what} per image from {across} {points[0][0]:g} to {points[-1][0]:g}"
+            if best is None or change > best[0]:
+                best = (change, text)
+    return best[1] if best else "How the cases scale"
+
+
+def notes(found: Mapping[str, Sequence[Curve]]) -> tuple[str, ...]:
+    """Which conditions do not vary, and whether the legend is shortened."""
+    missing = [ACROSS[across] for across, each in found.items() if not each]
+    many = [ACROSS[across] for across, each in found.items() if len(each) > MOST_NAMES]
+    return (
+        *(f"no case was measured at two values of {name}" for name in missing),
+        *(f"over {name} more than {MOST_NAMES} curves: the legend names methods, dashes are models" for name in many),
+    )
+
+
+def scaling_table(members: Sequence[tuple[str, Curve]]) -> tuple[pd.DataFrame, dict[tuple[str, int], int], list[str]]:
+    """The numbers behind the figure, where each row stands in them by condition and identity, and the hover texts."""
+    lines: list[dict[str, object]] = []
+    position: dict[tuple[str, int], int] = {}
+    hover: list[str] = []
+    for across, curve in members:
+        for x, row in curve.points:
+            position[across, id(row)] = len(lines)
+            cells = {metric: per_image(row, metric) for metric in SHOWN}
+            lines.append({
+                "model": row.case.model, "method": row.case.method_label, "over": ACROSS[across], "value": x,
+                "device": row.case.device, "dtype": row.case.dtype,
+                **{f"{_title(metric)} ({METRICS[metric].unit})": cell.value if cell else None for metric, cell in cells.items()},
+            })  # fmt: skip
+            shown = [f"{_title(metric)} {_amount(cell, metric)}" for metric, cell in cells.items() if cell]
+            hover.append(
+                "<br>".join(
+                    [
+                        f"<b>{plain(row.name)}</b>",
+                        f"{plain(across)} {x:g} · {plain(row.case.device)} · {plain(row.case.dtype)}",
+                        *shown,
+                    ]
+                )
+            )
+    table = pd.DataFrame(lines).astype(object)
+    return table.where(table.notna(), None), position, hover
+
+
+def _amount(cell: Cell, metric: str) -> str:
+    scale = scale_for([cell.value or 0.0], METRICS[metric].unit)
+    value, low, high = (
+        significant(None if x is None else x / scale.factor, 4) for x in (cell.value, cell.low, cell.high)
+    )
+    return f"{value}{'' if cell.low is None or cell.high is None else f' [{low}, {high}]'} {scale.unit}"
+
+
+def draw(
+    found: Sequence[Curve],
+    across: str,
+    metric: str,
+    looks: Mapping[str, Style],
+    position: Mapping[tuple[str, int], int],
+) -> Spec:
+    """A metric over one condition, both logarithmic."""
+    usable = [(curve, points) for curve in found if len(points := _points(curve, metric)) > 1]
+    values = [cell.value or 0.0 for _, points in usable for *_, cell in points]
+    scale = scale_for(values, METRICS[metric].unit)
+    models = list(dict.fromkeys(curve.row.case.model for curve, _ in usable))
+    named: set[str] = set()
+    traces = []
+    for curve, points in usable:
+        style = looks[curve.row.case.method]
+        name = curve.name if len(usable) <= MOST_NAMES else curve.row.case.method
+        y = [(cell.value or 0.0) / scale.factor for *_, cell in points]
+        ends = [[None if end is None else end / scale.factor for end in (cell.low, cell.high)] for *_, cell in points]
+        traces.append({
+            "type": "scatter", "mode": "lines+markers", "name": plain(name), "legendgroup": name, "showlegend": name not in named,
+            "x": [x for x, *_ in points], "y": rounded(y), "error_y": error_bar(y, [low for low, _ in ends], [high for _, high in ends]),
+            "line": {"color": style.colour, "width": 1.6, "dash": DASHES[models.index(curve.row.case.model) % len(DASHES)]},
+            "marker": {"symbol": style.symbol, "size": 8, "color": style.colour},
+            "customdata": [[position[across, id(row)]] * 2 for _, row, _ in points], "meta": "hover",
+        })  # fmt: skip
+        named.add(name)
+    ticks = sorted({x for _, points in usable for x, *_ in points})
+    xaxis = {
+        **log_axis(f"{ACROSS[across]}, log", min(ticks), max(ticks)),
+        "tickvals": ticks,
+        "ticktext": [f"{x:g}" for x in ticks],
+    }
+    yaxis = log_axis(f"{_title(metric)} ({scale.unit}), log", min(values) / scale.factor, max(values) / scale.factor)
+    return {"data": traces, "layout": layout(xaxis=xaxis, yaxis=yaxis, height=440, legend=legend())}
