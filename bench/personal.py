@@ -13,8 +13,11 @@ from typing import Any
 ANONYMOUS = frozenset({"root", "user", "users", "admin", "ubuntu", "debian", "runner", "nobody", "localhost", "docker"})
 SHORTEST = 3
 
-#: The folders of an absolute path, the last part not included; addresses (`https://...`) and ratios (`a/b`) are not paths.
-FOLDERS = re.compile(r"(?<![\w.:/\\<-])(?:~?/(?:[^\s/'\":,;<>()\[\]|]+/)+|[A-Za-z]:[\\/](?:[^\\/\s'\":,;<>]+[\\/])+)")
+#: The folders of an absolute path, the last part not included; addresses (`https://...`) and ratios (`a/b`) are not
+#: paths, and the system's own folders are the same everywhere.
+FOLDERS = re.compile(
+    r"(?<![\w.:/\\<-])(?:~?/(?!(?:sys|proc|dev|usr|lib|lib64|etc)/)(?:[^\s/'\":,;<>()\[\]|]+/)+|[A-Za-z]:[\\/](?:[^\\/\s'\":,;<>]+[\\/])+)"
+)
 HOME = re.compile(r"(?<![\w.:/])/(?:home|Users)/[^\s/'\":,;<>()\[\]|]+")
 MARK = ".../"
 

@@ -239,7 +239,16 @@ class Mirror:
             client.restore_experiment(found.experiment_id)
         if found.tags.get(PAGE_KIND[0]) != PAGE_KIND[1]:
             client.set_experiment_tag(found.experiment_id, *PAGE_KIND)
+        self._check_place(str(found.artifact_location))
         return found
+
+    def _check_place(self, location: str) -> None:
+        """Say so if an embedded database was moved: MLflow keeps writing artifacts where the experiment was made."""
+        if self.uri.startswith("sqlite") and location.startswith("file://") and location != self._artifact_place():
+            self._complain(
+                f"MLflow keeps artifacts of {self.experiment!r} in {location.removeprefix('file://')}, where it was made; "
+                f"to have them in {self._artifact_root}, move the database away: the next run mirrors everything anew"
+            )
 
     def _artifact_place(self) -> str:
         return (self._artifact_root.resolve() / re.sub(r"[^\w.-]", "_", self.experiment)).as_uri()

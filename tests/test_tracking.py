@@ -316,6 +316,14 @@ def test_deleted_experiment_is_brought_back(place):
     assert sweep(mirror(place), [record(model="deit_small")]).problems == []
 
 
+def test_moved_database_says_where_its_artifacts_go(place):
+    sweep(mirror(place), [record()])
+    moved = Mirror(f"sqlite:///{place}/mlflow/mlflow.db", "waterline", place / "elsewhere", place / "results")
+    sweep(moved, [record(model="deit_small")])
+    (problem,) = moved.problems
+    assert "move the database away" in problem and str(place / "mlflow" / "artifacts") in problem
+
+
 def test_large_report_goes_over_as_one_archive(place, monkeypatch):
     monkeypatch.setattr(tracking, "SITE_FILES", 1)
     (place / "site").mkdir()
