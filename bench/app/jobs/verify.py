@@ -11,7 +11,8 @@ from bench.config import Config
 
 def run(config: Config) -> int:
     """Print what was found; 0 if every check passed, 1 if not."""
-    path = Path(config.row) if config.row else Path(config.paths.results).with_name("results.bundle.zip")
+    results = Path(config.paths.results)
+    path = Path(config.row) if config.row else results.with_name(f"{results.name}.bundle.zip")
     report = bundle.verify(path)
     for problem in report.problems:
         print(f"bench: {problem}", file=sys.stderr)

@@ -1,0 +1,34 @@
+"""The rooms of the house: who may import whom."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_no_room_imports_what_it_must_not():
+    pytest.importorskip("importlinter")
+    program = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+
+
+def test_importing_the_library_brings_neither_torch_nor_pandas_nor_mlflow():
+    program = "import sys, bench; heavy = {'torch', 'pandas', 'mlflow', 'hydra', 'plotly'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_function_of_the_rooms_fits_on_a_screen():
+    rooms = [path for room in ("bench", "reports", "suites") for path in (ROOT / room).rglob("*.py")]
+    assert rooms
+    long = []
+    for path in rooms:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno + 1 > 60:
+                long.append(f"{path.relative_to(ROOT)}: {node.name}")
+    assert not long

@@ -1,0 +1,108 @@
+"""Reproducing, comparing and packing rows, as the command line does it."""
+
+import json
+
+import pytest
+
+from bench.app.jobs import bundle, compare, reproduce, verify
+from bench.app.sources import find_row, records_at
+from bench.errors import UsageError
+from bench.records import Store, seal, write_json
+from tests.sweeping import HEALTHY, configuration, sweep
+from tests.synthetic import record, store
+
+NARROW = "tests.faults.methods:narrow"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("jobs")
+    return folder, sweep(configuration(folder, [HEALTHY], ["none", NARROW])).records
+
+
+def config_for(folder, **changes):
+    return configuration(folder, [HEALTHY], ["none", NARROW], **changes)
+
+
+def test_own_row_reproduces_with_exact_counts_and_a_verdict_table(measured, capsys):
+    folder, records = measured
+    row = next(r for r in records if r["case"]["method"] == NARROW)
+    code = reproduce.run(config_for(folder, job="reproduce", row=row["case_key"][:8]))
+    told = capsys.readouterr().out
+    assert code in (0, 1, 4)  # times may be noisy; counts may not
+    for line in told.splitlines():
+        if line.startswith(("macs ", "params ")):
+            assert "AGREES" in line
+    assert (folder / "results" / "reproductions" / row["case_key"] / "1" / "records").is_dir()
+
+
+def test_a_row_that_is_not_there_names_the_nearest(measured):
+    folder, records = measured
+    key = records[0]["case_key"]
+    wrong = key[:-1] + ("0" if key[-1] != "0" else "1")
+    with pytest.raises(UsageError, match="did you mean"):
+        find_row(wrong, folder / "results")
+
+
+def test_foreign_code_is_not_run_unless_trusted(measured, tmp_path):
+    _, records = measured
+    foreign = tmp_path / "foreign.json"
+    write_json(foreign, records[0])
+    with pytest.raises(UsageError, match="trust=true"):
+        reproduce.run(config_for(tmp_path, job="reproduce", row=str(foreign)))
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_row_of_another_protocol_version_is_not_comparable(measured, tmp_path):
+    _, records = measured
+    other = {**records[0], "protocol": {**records[0]["protocol"], "version": 99}}
+    path = tmp_path / "old.json"
+    write_json(path, seal(other))
+    with pytest.raises(UsageError, match="protocol 99"):
+        reproduce.run(config_for(tmp_path, job="reproduce", row=str(path), trust=True))
+
+
+def test_a_missing_weights_file_is_asked_for_by_its_hash(measured, tmp_path):
+    _, records = measured
+    other = {**records[0], "case": {**records[0]["case"], "checkpoint": "ab" * 32}}
+    path = tmp_path / "weights.json"
+    write_json(path, seal(other))
+    with pytest.raises(UsageError, match="abab"):
+        reproduce.run(config_for(tmp_path, job="reproduce", row=str(path), trust=True))
+
+
+def test_an_edited_record_is_refused(measured, tmp_path):
+    _, records = measured
+    path = tmp_path / "edited.json"
+    path.write_text(json.dumps({**records[0], "status": "oom"}))
+    with pytest.raises(Exception, match="does not match its hash"):
+        records_at(str(path))
+
+
+def test_comparing_a_run_with_itself_finds_nothing(tmp_path, capsys):
+    store(tmp_path / "results")
+    assert (
+        compare.run(config_for(tmp_path, job="compare", a=str(tmp_path / "results"), b=str(tmp_path / "results"))) == 0
+    )
+    assert (tmp_path / "site" / "comparison.md").is_file()
+
+
+def test_a_slowdown_fails_the_gate(tmp_path, capsys):
+    slow = [record(latency_ms=50.0, baseline_ms=50.0, noise=0.001, invocations=6)]
+    fast = [record(latency_ms=40.0, baseline_ms=40.0, noise=0.001, invocations=6)]
+    store(tmp_path / "a", fast)
+    store(tmp_path / "b", slow)
+    assert compare.run(config_for(tmp_path, job="compare", a=str(tmp_path / "a"), b=str(tmp_path / "b"))) == 1
+
+
+def test_a_bundle_is_whole_and_reads_back(tmp_path, capsys):
+    store(tmp_path / "results")
+    config = config_for(tmp_path, job="bundle", report={"enabled": False})
+    assert bundle.run(config) == 0
+    packed = tmp_path / "results.bundle.zip"
+    assert verify.run(config_for(tmp_path, job="verify", row=str(packed))) == 0
+    assert len(records_at(str(packed))) == len(list(Store(tmp_path / "results").iterate()))
+    data = bytearray(packed.read_bytes())
+    data[len(data) // 2] ^= 1
+    packed.write_bytes(bytes(data))
+    assert verify.run(config_for(tmp_path, job="verify", row=str(packed))) == 1
