@@ -89,7 +89,7 @@ def _gpu_clocks(root: Path) -> list[Capability]:
 
 def _energy(root: Path) -> list[Capability]:
     """Each energy backend on its own, so that the reason for every one that fails is seen."""
-    import bench.meters.energy as energy
+    from bench.meters import energy
 
     rows = []
     for what, found in energy.survey(root):

@@ -20,7 +20,7 @@ WATTS = ("power_w", "watts", "w", "power")
 JOULES = ("energy_j", "joules", "j", "energy")
 VARIABLE = "BENCH_ENERGY_CSV"
 _PATIENCE_S = 30.0
-_HOLE_SHARE = 0.1
+_HOLE_SHARE = 0.15
 
 
 class ExternalBackend:
@@ -51,7 +51,7 @@ class ExternalBackend:
         """Energy by the log, waiting up to half a minute for its rows to reach the end of the window.
 
         Raises:
-            EnergyError: the log does not cover the window, or has a hole of a tenth of it.
+            EnergyError: the log does not cover the window, or has a hole of more than a seventh of it.
         """
         deadline = self._clock() + _PATIENCE_S
         times, cumulative = read_log(self.path)

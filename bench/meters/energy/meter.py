@@ -201,7 +201,7 @@ def _idle(backend: Backend, seconds: float, clock: Clock, sleep: Sleep) -> float
         return None
     begin, start = backend.mark(), clock()
     slept = 0.0
-    while slept < seconds:
+    while seconds - slept > 1e-3:
         sleep(min(1.0, seconds - slept))
         backend.poll()
         slept = clock() - start
