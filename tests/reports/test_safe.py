@@ -1,0 +1,49 @@
+"""Nothing that a record contains can become markup or show where files were on the machine."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reports.safe import CONTENT_POLICY, inert_json, published, without_paths
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)  # fmt: skip
+
+
+@given(JSON)
+def test_inert_json_reads_back_and_holds_no_character_that_markup_needs(value):
+    text = str(inert_json(value))
+    assert json.loads(text) == value
+    assert not set(text) & {"<", ">", "&", "\u2028", "\u2029"}
+
+
+def test_a_script_end_in_a_name_stays_text():
+    assert "</script" not in inert_json({"name": "</script><script>alert(1)</script>"})
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("error in /root/secret/dir/file.py, line 3", "error in …/file.py, line 3"),
+        ('File "/home/some one/x/y.py"', 'File "…/y.py"'),
+        (r"C:\Users\me\x.py failed", "…\\x.py failed"),
+        ("see https://example.org/a/b for op/s and 3/4", "see https://example.org/a/b for op/s and 3/4"),
+        ("~/cache/models/a.pt", "…/a.pt"),
+    ],
+)
+def test_paths_are_cut_to_their_last_part(text, shown):
+    assert without_paths(text) == shown
+
+
+def test_private_entries_of_the_environment_are_left_out():
+    record = {"environment": {"hostname": "secret", "cpu": {"model": "A"}, "user": "me"}, "layers": [{"macs": 1}]}
+    assert published(record) == {"environment": {"cpu": {"model": "A"}}, "layers": [{"macs": 1}]}
+
+
+def test_the_policy_allows_no_connection_and_no_inline_script():
+    parts = dict(part.strip().split(" ", 1) for part in CONTENT_POLICY.split(";"))
+    assert parts["default-src"] == parts["connect-src"] == parts["base-uri"] == parts["form-action"] == "'none'"
+    assert "unsafe" not in parts["script-src"]
