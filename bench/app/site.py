@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from bench.config import Config
+from bench.paths import suite_folders
 
 
 def build(config: Config, results: list[Path] | None = None) -> Path:
@@ -17,5 +19,9 @@ def build(config: Config, results: list[Path] | None = None) -> Path:
     from reports.site import build as build_site
 
     folders = results or [Path(config.paths.results)]
-    made = build_site(folders, Path(config.paths.site), show_paths=config.report.show_paths)
+    made = build_site(
+        folders, Path(config.paths.site), show_paths=config.report.show_paths, claims=suite_folders()
+    )  # fmt: skip
+    for problem in made.problems:
+        print(f"bench: {problem}", file=sys.stderr)
     return made.index
