@@ -101,11 +101,11 @@ def _check_names(weights: dict[str, Tensor], own: dict[str, Tensor], path: Path)
     parts = [f"checkpoint {path} is of another network."]
     if missing:
         parts.append(
-            f"It lacks {_some(missing)}; for the first {did_you_mean(missing[0], weights, limit=NAMES_SHOWN)}."
+            f"It lacks {_some(missing)}; for the first {did_you_mean(missing[0], unexpected or weights, limit=NAMES_SHOWN)}."
         )
     if unexpected:
         parts.append(
-            f"It has {_some(unexpected)} beyond the model; {did_you_mean(unexpected[0], own, limit=NAMES_SHOWN)}."
+            f"It has {_some(unexpected)} beyond the model; {did_you_mean(unexpected[0], missing or own, limit=NAMES_SHOWN)}."
         )
     parts.append("Check width, depth, distilled, pool and class_token of the model.")
     raise CheckpointError(" ".join(parts))

@@ -16,7 +16,17 @@ from torch import Tensor, nn
 from bench.settings import Positive, PositiveInt
 from suites.common.checkpoint import load_checkpoint
 
-__all__ = ["Block", "Heads", "Reducer", "Tokens", "ViT", "load_checkpoint", "vit"]
+__all__ = [
+    "Attention",
+    "Block",
+    "Heads",
+    "Reducer",
+    "Tokens",
+    "ViT",
+    "attention_probabilities",
+    "load_checkpoint",
+    "vit",
+]
 
 LAYER_NORM_EPS = 1e-6
 
@@ -56,11 +66,15 @@ class Tokens:
 
 
 class Heads(NamedTuple):
-    """Queries, keys and values of one attention, each [batch, heads, tokens, head width]."""
+    """Queries, keys and values of one attention, each [batch, heads, tokens, head width].
+
+    `probabilities` [batch, heads, tokens, tokens] are there only where the attention was told to keep them.
+    """
 
     q: Tensor
     k: Tensor
     v: Tensor
+    probabilities: Tensor | None = None
 
 
 class Reducer(nn.Module):
@@ -79,13 +93,17 @@ class Reducer(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention through the fused kernel; also returns its heads, which reducers judge tokens by."""
+    """Multi-head self-attention through the fused kernel; also returns its heads, which reducers judge tokens by.
+
+    With `keep_probabilities` the products are written out, because the fused kernel does not give them.
+    """
 
     def __init__(self, width: int, heads: int, qkv_bias: bool = True):
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.proj = nn.Linear(width, width)
+        self.keep_probabilities = False
 
     def forward(self, x: Tensor, key_bias: Tensor | None = None) -> tuple[Tensor, Heads]:
         """Attended features [batch, tokens, width] and the heads; `key_bias` [batch, tokens] is added to the logits."""
@@ -93,8 +111,19 @@ class Attention(nn.Module):
         qkv = self.qkv(x).reshape(batch, count, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
         mask = None if key_bias is None else key_bias[:, None, None, :]
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.proj(y.transpose(1, 2).reshape(batch, count, width)), Heads(q, k, v)
+        probabilities = None
+        if self.keep_probabilities:
+            probabilities = attention_probabilities(q, k, mask)
+            y = probabilities @ v
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.proj(y.transpose(1, 2).reshape(batch, count, width)), Heads(q, k, v, probabilities)
+
+
+def attention_probabilities(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(head width) + mask), [batch, heads, queries, keys]."""
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    return (logits if mask is None else logits + mask).softmax(dim=-1)
 
 
 class Mlp(nn.Module):

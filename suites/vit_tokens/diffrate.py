@@ -8,13 +8,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.settings import Counts
+from bench.settings import Counts, Positive, PositiveInt
+from suites.common.task import learning_task
 from suites.common.vit import Heads, Reducer, Tokens, ViT
+from suites.vit_tokens.diffrate_learning import learn
 from suites.vit_tokens.schedules import kept_per_block
 from suites.vit_tokens.scores import as_reducible, class_attention, follow, install, rows
 
 
-def diffrate(model: nn.Module, *, prune: Counts | None = None, merge: Counts | None = None) -> ViT:
+def diffrate(
+    model: nn.Module,
+    *,
+    prune: Counts | None = None,
+    merge: Counts | None = None,
+    target_gmacs: Positive | None = None,
+    granularity: PositiveInt = 4,
+    learning_steps: PositiveInt = 100,
+) -> ViT:
     """The ViT that sorts tokens by importance, cuts the tail and merges what is left of it into the head.
 
     Args:
@@ -22,17 +32,40 @@ def diffrate(model: nn.Module, *, prune: Counts | None = None, merge: Counts | N
         prune: tokens kept by pruning in each block, special tokens included; a count above what is there prunes none.
         merge: tokens kept by merging in each block, likewise. Effective is min(N, prune, merge). The first entry of
             both is not used: the method never compresses the first block.
+        target_gmacs: learns both lists for this cost (matmul convention, 10^9 MACs per image) on the task that the
+            model was loaded by; the weights stay as they are.
+        granularity: step between the kept counts that learning considers.
+        learning_steps: batches to learn from.
 
     Raises:
-        ValueError: not such a model, neither list given, or lists that do not fit its depth.
+        ValueError: not such a model, neither lists nor target given or both, or numbers that do not fit its depth.
     """
     vit = as_reducible(model, "diffrate", needs_class_token=True)
-    if prune is None and merge is None:
-        raise ValueError(f"diffrate needs prune=[...] or merge=[...]: kept counts for each of {vit.depth} blocks")
+    given = prune is not None or merge is not None
+    if given == (target_gmacs is not None):
+        raise ValueError(
+            f"diffrate needs either prune=[...] and merge=[...], kept counts for each of {vit.depth} blocks (one of them may "
+            "be left out), or target_gmacs to learn them for"
+        )
+    if target_gmacs is not None:
+        prune, merge = _learned(vit, target_gmacs, granularity, learning_steps)
     kept = kept_per_block(prune, "prune", vit.depth, vit.protected + 1)
     left = kept_per_block(merge, "merge", vit.depth, vit.protected + 1)
     pairs = list(enumerate(zip(kept, left, strict=True), start=1))[1:]
     return install(vit, {number: PruneThenMerge(p, m) for number, (p, m) in pairs})
+
+
+def _learned(vit: ViT, target_gmacs: float, granularity: int, steps: int) -> tuple[list[int], list[int]]:
+    """Both lists for a target, learned once and then read from the task's cache."""
+    task = learning_task(vit, "diffrate(target_gmacs)", "give prune=[...] and merge=[...], or take a digits model")
+
+    def make() -> dict[str, Tensor]:
+        lists = learn(vit, target_gmacs * 1e9, task.training_batches(32, steps, 0), granularity=granularity)
+        return {name: torch.tensor(values) for name, values in zip(("prune", "merge"), lists, strict=True)}
+
+    key = {"target_gmacs": target_gmacs, "granularity": granularity, "steps": steps}
+    found = task.remembered("diffrate", key, make)
+    return found["prune"].tolist(), found["merge"].tolist()
 
 
 class PruneThenMerge(Reducer):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from suites.common.vit import Heads, Reducer, ViT
+from suites.common.vit import Heads, Reducer, ViT, attention_probabilities
 
 
 def class_attention(heads: Heads, key_bias: Tensor | None, protected: int) -> Tensor:
@@ -14,18 +14,14 @@ def class_attention(heads: Heads, key_bias: Tensor | None, protected: int) -> Te
 
     One row of the probabilities is computed anew from query and keys: tokens x width MACs.
     """
-    logits = heads.q[:, :, :1] @ heads.k.transpose(-2, -1) * heads.q.shape[-1] ** -0.5
-    if key_bias is not None:
-        logits = logits + key_bias[:, None, None, :]
-    return logits.softmax(dim=-1).mean(dim=1)[:, 0, protected:]
+    mask = None if key_bias is None else key_bias[:, None, None, :]
+    return attention_probabilities(heads.q[:, :, :1], heads.k, mask).mean(dim=1)[:, 0, protected:]
 
 
-def attention_received(heads: Heads, key_bias: Tensor | None) -> Tensor:
-    """Mean attention that each token receives over all queries and heads, [batch, tokens]; N^2 x width MACs."""
-    logits = heads.q @ heads.k.transpose(-2, -1) * heads.q.shape[-1] ** -0.5
-    if key_bias is not None:
-        logits = logits + key_bias[:, None, None, :]
-    return logits.softmax(dim=-1).mean(dim=(1, 2))
+def attention_received(heads: Heads) -> Tensor:
+    """Mean attention that each token receives over all queries and heads, [batch, tokens]."""
+    assert heads.probabilities is not None, "the block's attention has to keep its probabilities"
+    return heads.probabilities.mean(dim=(1, 2))
 
 
 def key_metric(heads: Heads) -> Tensor:

@@ -1,0 +1,92 @@
+"""LookupViT: heavy work on few compressed tokens, light work on all of them (Koner et al. 2024, "LookupViT").
+
+What the paper's text left open is decided here: the class token is dropped and the head reads the mean of the compressed
+tokens. The compressed tokens' blocks keep the plain model's weights; the exchange between the two sets is new.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.settings import Positive, PositiveInt
+from suites.common.vit import Attention, Block, Mlp, Tokens, ViT, attention_probabilities
+from suites.vit_tokens.scores import as_reducible
+from suites.vit_tokens.stvit import _read_the_mean, _split
+
+
+def lookupvit(model: nn.Module, *, tokens: PositiveInt = 25, ratio: Positive = 1.0) -> ViT:
+    """The ViT with every block replaced by a pair of compressed and lookup streams.
+
+    Args:
+        model: a ViT of suites.common without a distillation token.
+        tokens: compressed tokens; a square number.
+        ratio: hidden width over width of the lookup tokens' MLP.
+
+    Raises:
+        ValueError: not such a model, or a number of tokens that is no square below its patches.
+    """
+    vit = as_reducible(model, "lookupvit")
+    side = math.isqrt(tokens)
+    if side * side != tokens or side > vit.grid:
+        raise ValueError(f"tokens={tokens} must be a square number in 1..{vit.grid**2} (depth {vit.depth})")
+    if vit.head_dist is not None:
+        raise ValueError("lookupvit reads a mean over tokens: build the model with distilled=False")
+    _read_the_mean(vit)
+    pairs = [PairedBlock(block, vit.width, side, vit.grid, ratio) for block in vit.blocks]  # type: ignore[arg-type]
+    vit.blocks = nn.ModuleList(pairs)
+    return vit
+
+
+@dataclass(frozen=True)
+class PairedTokens(Tokens):
+    """Compressed tokens, with all the lookup tokens beside them, [batch, patches, width]."""
+
+    lookup: Tensor | None = None
+
+
+class PairedBlock(nn.Module):
+    """Compressed tokens look up, think and write back."""
+
+    def __init__(self, block: Block, width: int, side: int, grid: int, ratio: float):
+        super().__init__()
+        attn: Attention = block.attn
+        self.side, self.grid, self.heads = side, grid, attn.heads
+        self.norm_compressed, self.norm_lookup = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
+        self.q, self.kv, self.out = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+        self.block = block
+        self.norm_back = nn.LayerNorm(width, eps=1e-6)
+        self.v_back, self.out_back = nn.Linear(width, width), nn.Linear(width, width)
+        self.norm_mlp, self.mlp = nn.LayerNorm(width, eps=1e-6), Mlp(width, max(1, round(ratio * width)))
+
+    def forward(self, tokens: Tokens) -> PairedTokens:
+        """Both sets after the block."""
+        lookup = tokens.lookup if isinstance(tokens, PairedTokens) else None
+        lookup = tokens.x if lookup is None else lookup
+        compressed = tokens.x if isinstance(tokens, PairedTokens) else self._resize(tokens.x)
+        compressed, probabilities = self._gather(compressed, lookup)
+        compressed = self.block(Tokens(compressed, 0)).x
+        lookup = self._scatter(compressed, lookup, probabilities)
+        return PairedTokens(compressed, 0, lookup=lookup + self.mlp(self.norm_mlp(lookup)))
+
+    def _resize(self, x: Tensor) -> Tensor:
+        image = x.transpose(1, 2).unflatten(-1, (self.grid, self.grid))
+        small = F.interpolate(image, size=(self.side, self.side), mode="bilinear", antialias=True, align_corners=False)
+        return small.flatten(2).transpose(1, 2)
+
+    def _gather(self, compressed: Tensor, lookup: Tensor) -> tuple[Tensor, Tensor]:
+        """Compressed tokens + attention to the lookup tokens, and its map [batch, heads, compressed, lookup]."""
+        keys = self.kv(self.norm_lookup(lookup))
+        q, k, v = (_split(t, self.heads) for t in (self.q(self.norm_compressed(compressed)), *keys.chunk(2, dim=-1)))
+        probabilities = attention_probabilities(q, k)
+        return compressed + self.out((probabilities @ v).transpose(1, 2).flatten(2)), probabilities
+
+    def _scatter(self, compressed: Tensor, lookup: Tensor, probabilities: Tensor) -> Tensor:
+        """Lookup tokens + values of the compressed ones by the transposed map, whose rows then sum to one."""
+        back = probabilities.transpose(-2, -1)
+        back = back / back.sum(dim=-1, keepdim=True)
+        v = _split(self.v_back(self.norm_back(compressed)), self.heads)
+        return lookup + self.out_back((back @ v).transpose(1, 2).flatten(2))
