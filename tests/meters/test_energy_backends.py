@@ -212,6 +212,15 @@ def test_zeus_is_read_between_marks():
     backend.stop()
 
 
+def test_a_chip_is_its_total_or_the_sum_of_parts_that_do_not_overlap():
+    jetson = SimpleNamespace(soc_energy=SimpleNamespace(cpu_energy_mj=1e3, gpu_energy_mj=2e3, total_energy_mj=5e3))
+    assert zeus.joules_of(jetson, "soc_energy") == pytest.approx(5.0)
+    apple = SimpleNamespace(
+        cpu_total_mj=3000, performance_cores_mj=[900, 900], gpu_mj=2000, gpu_sram_mj=None, ane_mj=0, dram_mj=500
+    )
+    assert zeus.joules_of(SimpleNamespace(soc_energy=apple), "soc_energy") == pytest.approx(5.5)
+
+
 @pytest.mark.parametrize("fields", [{"cpu_energy": None}, {"cpu_energy": {}}, {"cpu_energy": {0: 0.0}}, {}])
 def test_the_zero_of_zeus_is_not_a_measurement(fields):
     found = zeus.find("cpu", fake_zeus(**fields))

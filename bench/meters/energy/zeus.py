@@ -10,7 +10,7 @@ from bench.reading import Provenance
 _WINDOW = "waterline"
 #: Where zeus puts its joules, and what each covers. One is read, never their sum: some overlap.
 _FIELDS: dict[str, tuple[tuple[str, Scope], ...]] = {
-    "cuda": (("gpu_energy", "gpu_board"),),
+    "cuda": (("gpu_energy", "gpu_board"), ("soc_energy", "soc")),
     "cpu": (("cpu_energy", "cpu_package"), ("soc_energy", "soc")),
 }
 
@@ -71,15 +71,24 @@ class ZeusBackend:
         return None
 
 
+#: Parts of a chip whose millijoules add up to the chip, where zeus gives no total; the others are parts of these.
+_CHIP_PARTS = ("cpu_total_mj", "gpu_mj", "gpu_sram_mj", "ane_mj", "dram_mj")
+
+
 def joules_of(measurement: Any, field: str) -> float | None:
     """The joules of one field of a measurement, or None where zeus has none: its zero for a missing device is no number."""
     value = getattr(measurement, field, None)
     if isinstance(value, dict):
-        value = sum(value.values()) if value else None
-    elif value is not None and not isinstance(value, int | float):
-        parts = [part for part in vars(value).values() if isinstance(part, int | float)]
-        value = parts[0] if len(parts) == 1 else None
-    return float(value) if value else None
+        joules = sum(value.values())
+    else:
+        joules = 1e-3 * _chip_millijoules(value)
+    return float(joules) or None
+
+
+def _chip_millijoules(chip: Any) -> float:
+    """A chip's total in millijoules (0: nothing known): the total where there is one, else the sum of its parts."""
+    total = getattr(chip, "total_energy_mj", None)
+    return total if total is not None else sum(getattr(chip, name, None) or 0.0 for name in _CHIP_PARTS)
 
 
 def find(device: str, module: Any = None) -> ZeusBackend | Unavailable:
