@@ -1,0 +1,276 @@
+"""The site in a real browser, opened from disk: it sorts, filters, links, draws and asks the network for nothing."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from reports.numbers import pair
+from reports.rows import rows_of
+from reports.site import build
+from tests.synthetic import record, store, suite_records
+
+pytest.importorskip("playwright", reason="the browser tests need playwright: pip install playwright")
+from playwright.sync_api import sync_playwright
+
+CHROMIUM = Path("/usr/bin/chromium")
+SHOTS = Path(__file__).resolve().parents[2] / "screenshots"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--no-first-run", "--disable-dev-shm-usage"]  # fmt: skip
+HOSTILE = "<img src=x onerror=alert(1)>\"'</script><script>alert(2)</script>"
+
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM.exists(), reason="the browser tests need /usr/bin/chromium: apt-get install chromium"
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    root = tmp_path_factory.mktemp("site")
+    rows = [
+        *suite_records(),
+        record(dtype="bf16", latency_ms=20.0, baseline_ms=20.0, accuracy=91.0),
+        record(
+            model=HOSTILE,
+            method=HOSTILE,
+            setting=HOSTILE,
+            status="oom",
+            error={"phase": "load", "type": HOSTILE, "message": HOSTILE},
+        ),
+    ]
+    store(root / "results", rows)
+    build(root / "results", root / "site", figure_seconds=None)
+    return root / "site"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield running
+        running.close()
+
+
+class Visit:
+    """One page with everything it complained about and everything it asked for."""
+
+    def __init__(self, browser, path, *, width=1400, theme="light", fragment=""):
+        self.context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=theme, accept_downloads=True
+        )
+        self.page = self.context.new_page()
+        self.complaints, self.requests = [], []
+        self.page.on(
+            "console",
+            lambda message: self.complaints.append(message.text) if message.type in ("error", "warning") else None,
+        )
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(f"file://{path}{fragment}")
+
+    def draw_all(self):
+        for _ in range(100):
+            waiting = self.page.evaluate(
+                "[...document.querySelectorAll('[data-figure]')].filter(n => n.querySelector('.plot') && !n.dataset.drawn)"
+                ".map(n => n.figure.draw()).length"
+            )
+            if not waiting:
+                return
+            self.page.wait_for_timeout(200)
+        pytest.fail("a figure was not drawn in 20 s")
+
+    def names(self):
+        return self.page.locator("#leaderboard tbody tr[data-page] th a").all_text_contents()
+
+    def numbers(self, place):
+        cells = self.page.locator(f"#leaderboard tbody tr[data-page] td:nth-of-type({place})").all()
+        return [float(value) for cell in cells if (value := cell.get_attribute("data-value"))]
+
+
+@pytest.fixture
+def visit(browser):
+    opened = []
+
+    def go(path, **options):
+        opened.append(Visit(browser, path, **options))
+        return opened[-1]
+
+    yield go
+    for one in opened:
+        one.context.close()
+
+
+def _first_group(values, count=8):
+    return values[:count]
+
+
+def test_headers_sort_inside_groups_and_say_so(site, visit):
+    seen = visit(site / "index.html")
+    latency = _first_group(seen.numbers(2))
+    assert latency == sorted(latency)
+    seen.page.locator('button[data-sort="latency_ms"]').last.click()
+    assert _first_group(seen.numbers(2)) == sorted(latency, reverse=True)
+    header = seen.page.locator("#leaderboard thead th").nth(2)
+    assert header.get_attribute("aria-sort") == "descending"
+    seen.page.locator('button[data-sort="accuracy"]').focus()
+    seen.page.keyboard.press("Enter")
+    assert seen.page.locator('th[aria-sort] button[data-sort="accuracy"]').count() == 1
+    assert not seen.complaints
+
+
+def test_filters_and_search_narrow_the_rows_and_the_address_brings_the_view_back(site, visit):
+    seen = visit(site / "index.html")
+    assert len(seen.names()) == 11
+    seen.page.get_by_label("Find rows by text").fill("tome")
+    assert len(seen.names()) == 4
+    seen.page.locator('details[data-axis="model"] summary').click()
+    seen.page.get_by_role("checkbox", name="deit_tiny").uncheck()
+    assert seen.names() == ["tome(r=13)", "tome(r=8)"]
+    again = visit(site / "index.html", fragment=seen.page.evaluate("location.hash"))
+    assert again.names() == seen.names()
+    assert "2 of 11 rows" in again.page.locator(".status-line").text_content()
+    seen.page.get_by_role("button", name="Reset", exact=True).click()
+    assert len(seen.names()) == 11 and seen.page.evaluate("location.hash") == ""
+
+
+def test_columns_are_chosen_and_remembered_in_the_address(site, visit):
+    seen = visit(site / "index.html")
+    before = seen.page.locator("#leaderboard thead th").count()
+    seen.page.locator("summary", has_text="Columns").click()
+    seen.page.locator('#leaderboard input[value="params"]').check()
+    assert seen.page.locator("#leaderboard thead th").count() == before + 1
+    again = visit(site / "index.html", fragment=seen.page.evaluate("location.hash"))
+    assert again.page.locator('button[data-sort="params"]').count() == 1
+
+
+def _saved(seen, name):
+    seen.page.locator("summary", has_text="Export").click()
+    with seen.page.expect_download() as waiting:
+        seen.page.locator(f'[data-export="{name}"]').click()
+    return Path(waiting.value.path()).read_text()
+
+
+def test_exports_hold_exactly_the_rows_shown(site, visit):
+    seen = visit(site / "index.html", fragment="#find=evit")
+    rows = json.loads(_saved(seen, "JSON"))
+    assert [row["method"] for row in rows] == ["evit", "evit"]
+    assert rows[0]["latency_ms_provenance"] == "measured" and rows[0]["latency_ms_unit"] == "ms"
+    seen.page.reload()
+    lines = list(csv.DictReader(io.StringIO(_saved(seen, "CSV"))))
+    assert [float(line["latency_ms"]) for line in lines] == [row["latency_ms"] for row in rows]
+    seen.page.reload()
+    text = _saved(seen, "Markdown")
+    assert text.count("evit") == 2 and "| Model | Method |" in text
+
+
+def test_the_script_writes_numbers_as_the_python_does(site, visit):
+    seen = visit(site / "index.html", fragment="#find=deit_small+none")
+    cell = seen.page.locator("#leaderboard tbody tr[data-page] td.num").nth(1)
+    row = next(row for row in rows_of(suite_records(), []) if row.case.model == "deit_small" and row.case.is_baseline)
+    reading = row.cells["latency_ms"]
+    assert cell.text_content().removesuffix("m") == pair(reading.value, reading.low, reading.high)
+
+
+def test_missing_values_tell_their_reason_on_hover_and_on_focus(site, visit):
+    seen = visit(site / "index.html", fragment="#find=diffrate")
+    dash = seen.page.locator("#leaderboard td .missing").first
+    dash.hover()
+    assert "crashed" in seen.page.locator(".tip").text_content()
+    seen.page.mouse.move(0, 0)
+    dash.focus()
+    assert "crashed" in seen.page.locator(".tip").text_content()
+    assert "12 blocks need 12 entries" in seen.page.locator("#failed").text_content()
+
+
+def test_the_chooser_answers_with_the_most_accurate_row_in_the_budget(site, visit):
+    seen = visit(site / "index.html")
+    seen.page.locator("#budget").fill("45")
+    answer = seen.page.locator("#chooser .answer")
+    assert "deit_tiny with no method" in answer.text_content() and "within 45 ms" in answer.text_content()
+    seen.page.locator("#budget").fill("1")
+    assert "Nothing here is surely within 1 ms" in answer.text_content()
+
+
+def test_figures_are_drawn_switch_views_and_answer_the_pointer(site, visit):
+    page = next(
+        path for path in (site / "cases").glob("*.html") if "tome(r=8)" in path.read_text().split("</title>")[0]
+    )
+    seen = visit(page)
+    seen.draw_all()
+    figure = seen.page.locator("#waterline")
+    select = figure.locator("select").first
+    options = select.locator("option").all_text_contents()
+    select.select_option(options[2])
+    seen.page.wait_for_timeout(400)
+    assert options[2] in figure.get_attribute("data-drawn")
+    figure.scroll_into_view_if_needed()
+    bar = figure.locator(".bars .point path").first
+    bar.hover(force=True)
+    seen.page.wait_for_timeout(300)
+    assert figure.locator(".hoverlayer text").count() > 0
+    assert not seen.complaints
+
+
+def test_figures_are_saved_as_svg_png_and_csv(site, visit):
+    seen = visit(site / "index.html")
+    seen.draw_all()
+    figure = seen.page.locator("[data-figure]").first
+    starts = {"svg": b"<svg", "png": b"\x89PNG", "csv": b""}
+    for kind, start in starts.items():
+        with seen.page.expect_download() as waiting:
+            figure.locator(f'[data-save="{kind}"]').click()
+        data = Path(waiting.value.path()).read_bytes()
+        assert data.startswith(start) and len(data) > 50
+    assert not seen.complaints
+
+
+def test_the_theme_toggle_changes_page_and_figures(site, visit):
+    seen = visit(site / "index.html")
+    seen.draw_all()
+    ink = "getComputedStyle(document.querySelector('.xtick text')).fill"
+    before, paper = seen.page.evaluate(ink), seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    seen.page.locator("#theme").click()
+    seen.page.locator("#theme").click()
+    seen.page.wait_for_timeout(1500)
+    assert seen.page.locator("html").get_attribute("data-theme") == "dark"
+    assert seen.page.evaluate("getComputedStyle(document.body).backgroundColor") != paper
+    assert seen.page.evaluate(ink) != before
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+def test_every_page_is_quiet_offline_and_fits_its_width(site, visit, width):
+    SHOTS.mkdir(exist_ok=True)
+    cases = sorted((site / "cases").glob("*.html"))[:1]
+    for path in (site / "index.html", site / "methods.html", *cases):
+        seen = visit(path, width=width)
+        seen.draw_all()
+        for theme in ("light", "dark"):
+            seen.page.emulate_media(color_scheme=theme)
+            seen.page.wait_for_timeout(800)
+            assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+            seen.page.screenshot(path=SHOTS / f"{path.stem.split('.')[0][:12]}_{width}_{theme}.png", full_page=True)
+        assert not seen.complaints
+        assert all(url.startswith(("file:", "data:", "blob:")) for url in seen.requests)
+        assert seen.page.locator("text=Share chart").count() == 0
+
+
+def test_the_policy_stops_inline_script_and_connections(site, visit):
+    seen = visit(site / "index.html")
+    seen.page.evaluate("""() => {
+        const script = document.createElement('script');
+        script.textContent = 'window.leaked = true';
+        document.body.append(script);
+    }""")
+    assert seen.page.evaluate("window.leaked") is None
+    assert seen.page.evaluate("fetch('https://example.org').then(() => 'sent', () => 'stopped')") == "stopped"
+
+
+def test_hostile_names_are_shown_and_never_run(site, visit):
+    seen = visit(site / "index.html")
+    seen.draw_all()
+    assert any("<img src=x" in name for name in seen.names())
+    assert seen.page.locator("img").count() == 0
+    assert not seen.complaints
