@@ -35,9 +35,9 @@ LOOKS: dict[Kind, tuple[str, str]] = {
     "above": ("compute-bound", "@orange"),
     "under": ("memory-bound", "@blue"),
     "water": ("lost to DRAM", "@water"),
-    "dram": ("DRAM accounts for", "@water"),
-    "unknown": ("bytes or peak unknown", "@none"),
-    "unexplained": ("no layer explains", "@grey"),
+    "dram": ("time for DRAM", "@water"),
+    "unknown": ("unknown", "@none"),
+    "unexplained": ("unexplained", "@grey"),
 }
 
 
@@ -105,7 +105,7 @@ def _specs(line: Waterline, what_if: Waterline, hover: Hover) -> dict[str, Spec]
     if views[0].name == OP_BYTE and len(what_if.bars) < len(line.bars):
         before, after = (percent(each.totals.e_att) for each in (line, what_if))
         view = View(FUSED, bars.op_byte, "DRAM time if fused (ms)", views[0].y_title,
-                    f"bound: {before} → {after}")  # fmt: skip
+                    f"{before} → {after}")  # fmt: skip
         specs[SEPARATOR.join((FUSED, BLOCKS))] = draw(view, what_if, hover)
     return specs
 
@@ -117,8 +117,8 @@ def _views(totals: Totals) -> list[View]:
     if totals.attainable_ms is None:
         return [measured]
     return [
-        View(OP_BYTE, bars.op_byte, "DRAM time (ms)", "intensity / ridge (×)", "ridge: water level"),
-        View(ATTAINABLE, bars.attainable, "attainable time (ms)", "share of peak", "peak: water level"),
+        View(OP_BYTE, bars.op_byte, "DRAM time (ms)", "intensity / ridge (×)", "water level"),
+        View(ATTAINABLE, bars.attainable, "attainable time (ms)", "share of peak", "water level"),
         measured,
     ]
 

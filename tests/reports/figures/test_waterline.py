@@ -96,7 +96,7 @@ def test_without_a_peak_only_the_measured_view_is_drawn_in_outline():
     assert figure.controls[0].options == (MEASURED,)
     assert "without a measured peak" in figure.title
     bars = [trace for trace in figure.spec["data"] if trace["type"] == "bar"]
-    assert bars[0]["name"] == "bytes or peak unknown"
+    assert bars[0]["name"] == "unknown"
     assert any("calibrate" in note for note in figure.notes)
 
 

@@ -1,0 +1,72 @@
+"""One of every figure, made of synthetic records: for tests and for looking at."""
+
+import random
+
+from reports.figures import gap, layer_savings, noise, pareto, savings, scaling, tradeoff, waterline
+from reports.figures.figure import Figure
+from reports.rows import rows_of
+from tests.synthetic import record, suite_records
+
+
+def gallery() -> list[Figure]:
+    """Every figure with enough in it to be crowded."""
+    problems: list[str] = []
+    records = suite_records()
+    for step, rate in enumerate((0.5, 0.8, 0.9)):
+        records.append(
+            record(
+                method="evit",
+                setting=f"keep_rate={rate}",
+                macs=1.25e9 * rate,
+                latency_ms=40 * rate + step,
+                accuracy=88 + step,
+            )
+        )
+    rows = rows_of(records, problems)
+    batches = [record(batch=b, latency_ms=40.0 * b**0.8, baseline_ms=40.0 * b**0.8) for b in (1, 2, 4, 8, 16)]
+    case = record(method="tome", setting="r=13", macs=0.74e9, latency_ms=28.0, invocations=5)
+    made = [module.figure(rows) for module in (savings, gap, pareto, tradeoff)]
+    return [
+        waterline.figure({**case, "layers": layers(13)}), *made, noise.figure(case, samples_of(case)),
+        scaling.figure(rows_of(batches, problems)),
+        layer_savings.figure({**case, "layers": layers(13)}, {**record(), "layers": layers(0)}),
+    ]  # fmt: skip
+
+
+def layers(r: int, tokens: int = 197, width: int = 384, depth: int = 12):
+    """Layer rows of a small transformer that loses `r` tokens per block."""
+    rng, rows = random.Random(r), []
+
+    def add(name, op, macs, read, write, weight, count):
+        time = max(2e3 * macs / 1.76e11, 1e3 * (read + write) / 1.37e10) * rng.uniform(1.1, 1.6)
+        rows.append({
+            "index": len(rows), "name": name, "module_path": name, "op": op, "dtype": "fp32", "macs": macs, "vector_ops": 0.0,
+            "read_bytes": read, "write_bytes": write, "weight_bytes": weight, "time_ms": time, "time_low_ms": 0.97 * time,
+            "time_high_ms": 1.03 * time, "provenance_bytes": "counted", "tokens": count,
+        })  # fmt: skip
+
+    for block in range(depth):
+        for name, before, after in (("attn.qkv", 1, 3), ("attn.proj", 1, 1), ("mlp.fc1", 1, 4), ("mlp.fc2", 4, 1)):
+            size, weight = 4.0 * tokens * width, 4.0 * before * after * width**2
+            add(f"blocks.{block}.norm_{name[-1]}", "layer_norm", 0.0, size, size, 0.0, tokens)
+            macs = float(tokens * before * after * width**2)
+            add(f"blocks.{block}.{name}", "linear", macs, before * size + weight, after * size, weight, tokens)
+        tokens -= min(r, (tokens - 1) // 2)
+    return rows
+
+
+def samples_of(case):
+    """Raw samples files of a record: its own, its baseline's and the twin's."""
+    rng = random.Random(0)
+
+    def draw(median):
+        return [median * (1 + abs(rng.gauss(0, 0.02)) + 0.2 * (rng.random() < 0.04)) for _ in range(80)]
+
+    return {
+        run["samples_file"]: {
+            "cases": {case["case_key"]: {"latency_ms": draw(run["median_ms"])},
+                      case["baseline_key"]: {"latency_ms": draw(run["baseline_median_ms"])}},
+            "twin": {"latency_ms": draw(run["twin_median_ms"])},
+        }
+        for run in case["timing"]["invocations"]
+    }  # fmt: skip
