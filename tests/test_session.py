@@ -1,0 +1,108 @@
+"""When a group has been timed enough, by invocations made up to the point."""
+
+import pytest
+
+from bench import assemble, layer_times, session
+from bench.assemble import Session
+from bench.case import Case
+from bench.protocol import Latency, Protocol
+
+BASE, FAST = Case(suite="s", model="m"), Case(suite="s", model="m", method="fast")
+PROTOCOL = Latency(invocations=3, max_invocations=5, budget_s=100, replacements=2)
+
+
+def invocation(index, base=10.0, fast=5.0, twin=None, *, preempted=0.0, seconds=1.0, n=20, steady=True):
+    def part(middle):
+        return {
+            "block": 1, "latency_ms": [middle] * n, "device_ms": [], "minor_faults": [0] * n,
+            "preempted": [i < preempted * n for i in range(n)], "throughput": [{"iterations": 4, "ms": 4 * middle}],
+            "first_inference_ms": 3 * middle, "load_ms": 50.0,
+            "warmup": {"iterations": 10, "seconds": 1.0, "last_ms": middle, "variation": 0.01, "steady": steady},
+            "layers": {"own": {"a": 0.4 * middle, "b": 0.5 * middle}, "plain": middle, "hooked": middle, "repeats": 3},
+        }  # fmt: skip
+
+    return {
+        "index": index, "session": "s", "seconds": seconds, "started_at": "2026-01-01T00:00:00+00:00", "labels": [],
+        "cases": {BASE.key: part(base), FAST.key: part(fast)}, "twin": part(twin or base),
+        "reference_gemm": {"ms": [1.0] * n},
+    }  # fmt: skip
+
+
+def decide(*invocations, protocol=PROTOCOL):
+    return session.decide(invocations, [BASE.key, FAST.key], BASE.key, protocol)
+
+
+def test_too_few_processes_are_never_enough():
+    assert not decide(invocation(0), invocation(1)).done
+
+
+def test_narrow_intervals_stop_at_the_minimum():
+    assert decide(*(invocation(i) for i in range(3))) == session.Decision(True, "the precision asked for")
+
+
+def test_wide_intervals_add_processes_up_to_the_cap():
+    wide = [invocation(i, fast=5.0 + i) for i in range(5)]
+    assert not decide(*wide[:3]).done and not decide(*wide[:4]).done
+    assert "cap of 5" in decide(*wide).reason
+
+
+def test_noise_that_both_share_narrows_the_ratio_but_not_the_absolute_time():
+    shared = [invocation(i, base=10.0 * f, fast=5.0 * f) for i, f in enumerate((1.0, 1.3, 0.8))]
+    made = assemble.timed_readings(FAST, Session("s", tuple(shared), BASE.key, True, ""), Protocol(latency=PROTOCOL))
+    rows = {row.metric: row for row in made}
+    assert rows["speedup"].value == pytest.approx(2.0) and rows["speedup"].ci_high == pytest.approx(2.0)
+    assert rows["latency_ms"].ci_high / rows["latency_ms"].ci_low > 1.5
+    assert not decide(*shared).done
+
+
+def test_the_budget_ends_a_session_that_stays_wide():
+    wide = [invocation(i, fast=5.0 + i, seconds=40) for i in range(3)]
+    assert "budget" in decide(*wide).reason
+
+
+def test_preempted_processes_are_replaced_but_not_for_ever():
+    bad = [invocation(i, preempted=0.5) for i in range(5)]
+    assert not decide(*bad[:3]).done
+    assert "preempted" in decide(*bad).reason
+    kept, clean = session.usable(bad, PROTOCOL)
+    assert (len(kept), clean) == (5, False)
+
+
+def test_one_preempted_process_is_kept_in_the_record_but_not_used():
+    mixed = [invocation(0, base=99.0, preempted=0.5), *(invocation(i) for i in range(1, 4))]
+    assert decide(*mixed).done
+    kept, clean = session.usable(mixed, PROTOCOL)
+    assert ([item["index"] for item in kept], clean) == ([1, 2, 3], True)
+    line = session.summarise(mixed[0], BASE.key, BASE.key, 1, PROTOCOL)
+    assert line["set_aside"] and "preempted" in line["labels"]
+
+
+def test_drift_compares_the_last_third_with_the_first():
+    assert session.drift([1.0] * 10 + [1.0] * 10 + [1.1] * 10) == pytest.approx(0.1)
+    assert session.drift([1.0] * 5) is None
+
+
+def test_labels_say_what_was_wrong_with_a_member():
+    part = invocation(0, steady=False)
+    part["cases"][FAST.key]["minor_faults"] = [50] * 20
+    assert session.labels(part, FAST.key, PROTOCOL) == ["no steady state", "page faults"]
+
+
+def test_throughput_is_samples_over_time_at_the_batch():
+    assert session.throughput(invocation(0)["cases"][BASE.key], 8) == pytest.approx(800.0)
+
+
+def test_layer_times_join_processes_and_leave_the_rest_unexplained():
+    rows = [{"module_path": "a", "macs": 1}, {"module_path": "b", "macs": 2}, {"module_path": "gone", "macs": 0}]
+    timed, info = layer_times.merge(rows, {}, [invocation(i) for i in range(3)], BASE.key)
+    assert [row["time_ms"] for row in timed] == [pytest.approx(4.0), pytest.approx(5.0), None]
+    assert info["unexplained_ms"] == pytest.approx(1.0) and info["processes"] == 3
+
+
+def test_percentiles_need_samples_enough_in_every_process():
+    def rows(n):
+        made = Session("s", tuple(invocation(i, n=n) for i in range(3)), BASE.key, True, "")
+        return {row.metric: row for row in assemble.timed_readings(BASE, made, Protocol(latency=PROTOCOL))}
+
+    assert rows(63)["latency_p90_ms"].value is None and rows(64)["latency_p90_ms"].value is not None
+    assert rows(64)["latency_p99_ms"].value is None and "662" in rows(64)["latency_p99_ms"].method_note
