@@ -56,7 +56,8 @@ ACCURACY_TOLERANCE = 0.5
 SESSIONS_ENOUGH = 3
 
 
-_NOT_IDENTITY = ("suite", "subject_digest", "protocol", "checkpoint")
+#: What two commits of one case may differ in; the last only where no side has two sets of weights.
+_NOT_IDENTITY = ("suite", "subject_digest", "protocol", "data", "checkpoint")
 _WORDS = {"FASTER": "BETTER", "SLOWER": "WORSE"}
 
 
@@ -166,6 +167,7 @@ def run_difference(a: Record, b: Record) -> list[tuple[str, str, str]]:
          f"{_of(b, 'protocol', 'name')} ({_of(b, 'protocol', 'hash')})"),
         ("source of model and method", _of(a, "case", "subject_digest"), _of(b, "case", "subject_digest")),
         ("weights", _of(a, "case", "checkpoint"), _of(b, "case", "checkpoint")),
+        ("data", _of(a, "case", "data"), _of(b, "case", "data")),
     ]  # fmt: skip
     changed = [(what, str(one or "unknown"), str(two or "unknown")) for what, one, two in pairs if one != two]
     return changed + environment_difference(a.get("environment") or {}, b.get("environment") or {})

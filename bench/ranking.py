@@ -16,7 +16,7 @@ from bench.timings import FIELDS, used_invocations
 
 #: Two rows are ranked together only if all of these are equal.
 COMPARABLE = (
-    "metric", "device", "dtype", "batch", "resolution", "task", "machine_key", "protocol", "provenance", "threads",
+    "metric", "device", "dtype", "batch", "resolution", "task", "data", "machine_key", "protocol", "provenance", "threads",
     "compile", "cuda_graphs", "memory_format",
 )  # fmt: skip
 

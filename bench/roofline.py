@@ -42,7 +42,8 @@ class Layer:
     """What one layer does and on what: operations, bytes, its own unit's peak (op/s) and bandwidth (B/s), times in ms.
 
     `handed_on_bytes` is what the next layer in order reads of this one's output; fusing the two saves it twice.
-    `vector_ops` and the byte parts are carried for display and enter no formula.
+    `vector_ops` and the byte parts are carried for display and enter no formula. `uncounted` names operators whose
+    operations and bytes are not known, so that `ops` and `bytes` are at least what stands there.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Layer:
     write_bytes: float | None = None
     bytes_source: str = ""
     tokens: int | None = None
+    uncounted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -463,6 +465,9 @@ def _notes(bars: Sequence[Bar], hidden: Sequence[Layer], totals: Totals) -> Iter
         yield "the DRAM bandwidth is unknown: ideal time and efficiency only"
     if totals.layers_without_bytes:
         yield f"the bytes of {totals.layers_without_bytes} layers are unknown: E_att is an upper bound (<=)"
+    uncounted = sum(bool(b.layer and b.layer.uncounted) for b in bars)
+    if uncounted:
+        yield f"{uncounted} layers hold operators that could not be counted: ideal and attainable time are at least these"
     if hidden:
         yield f"{len(hidden)} layers without operations or bytes (views) are not drawn"
     without_time = sum(b.time_ms is None for b in bars)
@@ -571,4 +576,5 @@ def _layer(
         time_high_ms=row.get("time_high_ms"), handed_on_bytes=handed, op=row.get("op") or "", block=block_of(path),
         dtype=dtype, vector_ops=float(row.get("vector_ops") or 0.0), read_bytes=reads, write_bytes=writes,
         bytes_source=row.get("provenance_bytes") or "", tokens=row.get("tokens"),
+        uncounted=tuple(row.get("uncounted") or ()),
     )  # fmt: skip

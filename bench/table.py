@@ -22,12 +22,12 @@ from bench.records import CorruptRecord, Record, Store, check, read_json
 
 #: Further columns, after `COLUMNS`: what else must be equal before two rows may stand side by side.
 CONDITIONS: tuple[str, ...] = (
-    "model_settings", "threads", "compile", "cuda_graphs", "memory_format", "checkpoint", "seed", "session",
+    "model_settings", "threads", "compile", "cuda_graphs", "memory_format", "checkpoint", "data", "seed", "session",
 )  # fmt: skip
 
 _FROM_CASE = (
     "suite", "model", "method", "setting", "device", "dtype", "batch", "resolution", "task",
-    "model_settings", "threads", "compile", "cuda_graphs", "memory_format", "checkpoint", "seed",
+    "model_settings", "threads", "compile", "cuda_graphs", "memory_format", "checkpoint", "data", "seed",
 )  # fmt: skip
 _FROM_READING = ("metric", "value", "unit", "ci_low", "ci_high", "n", "statistic", "provenance", "method_note")
 _FLOATS = ("value", "ci_low", "ci_high")

@@ -302,7 +302,7 @@ def test_ties_share_a_rank_interval_and_there_is_no_single_winner():
 @pytest.mark.parametrize(
     ("field", "value"),
     [("device", "cuda"), ("dtype", "bf16"), ("batch", 8), ("resolution", 384), ("threads", 2), ("compile", "default"),
-     ("memory_format", "channels_last"), ("task", "none"), ("cuda_graphs", True), ("machine_key", "other")],
+     ("memory_format", "channels_last"), ("data", "folder"), ("task", "none"), ("cuda_graphs", True), ("machine_key", "other")],
 )  # fmt: skip
 def test_unlike_things_are_never_ranked_together(field, value):
     frame = pd.concat([frame_of([10.0, 20.0])[0], frame_of([1.0, 2.0], **{field: value})[0]], ignore_index=True)

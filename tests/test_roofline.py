@@ -247,6 +247,15 @@ def test_record_never_borrows_another_dtypes_threads_or_devices_peak(change):
     assert "no peak was measured" in reason and "job=calibrate" in reason
 
 
+def test_operators_that_could_not_be_counted_are_told():
+    record = synthetic.record()
+    record["layers"][1]["uncounted"] = ["mine::op"]
+    line, reason = roofline.from_record(record)
+    assert (
+        line.bars[1].layer.uncounted == ("mine::op",) and "1 layers hold operators that could not be counted" in reason
+    )
+
+
 def test_thread_count_can_be_chosen():
     assert roofline.from_record(synthetic.record(threads=2), threads=1)[0].totals.ideal_ms is not None
 
