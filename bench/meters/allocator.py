@@ -1,6 +1,7 @@
 """glibc's allocator set for one purpose: steady addresses for timing, or giving memory back at once for memory.
 
-The two settings exclude each other. A process is pinned once, before torch runs anything, and stays so.
+The two settings exclude each other. A process is pinned before torch runs anything. One that has measured memory may
+be pinned for timing afterwards (to measure energy, say); one that times is never pinned for memory.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Pinned:
 
 
 class AllocatorConflict(RuntimeError):
-    """The process is pinned for the other purpose already: its numbers would be neither."""
+    """The process is pinned for timing and may have timed already: it must not be slowed now."""
 
 
 _state: Pinned | None = None
@@ -56,11 +57,7 @@ def pinned() -> Pinned | None:
 
 
 def pin_allocator_for_timing() -> Pinned:
-    """No mmap, no trimming, growth in large steps: a warm forward then takes no page faults from malloc.
-
-    Raises:
-        AllocatorConflict: the process is pinned for memory.
-    """
+    """No mmap, no trimming, growth in large steps: a warm forward then takes no page faults from malloc."""
     return _pin("timing")
 
 
@@ -77,7 +74,7 @@ def pin_allocator_for_memory() -> Pinned:
 
 def _pin(purpose: Purpose) -> Pinned:
     global _state  # noqa: PLW0603 -- mallopt is process-wide, and so is the memory of having called it
-    if _state is not None and _state.purpose != purpose and _state.in_force:
+    if purpose == "memory" and _state is not None and _state.purpose == "timing" and _state.in_force:
         raise AllocatorConflict(f"this process is pinned for {_state.purpose}; use a fresh process for {purpose}")
     _state = _apply(purpose)
     return _state

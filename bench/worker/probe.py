@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from bench.errors import UsageError
-from bench.meters.allocator import pin_allocator_for_memory
+from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing
 from bench.metrics import METRICS
 from bench.reading import Reading, unavailable
 from bench.recipe import Recipe
@@ -172,6 +172,7 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         phase.enter("compile" if probe.recipe.case.compile != "off" else "warmup", probe.recipe.case.key)
         flags = check_output(subject)
         probe.take("memory", lambda: probe.memory(subject))
+    pin_allocator_for_timing()  # what follows is not slowed by giving memory back; energy has to be that of a timed run
     with torch.no_grad():
         probe.take("params", lambda: probe.params(subject))
         probe.take("macs", lambda: probe.macs(subject))

@@ -211,6 +211,32 @@ def test_a_timed_process_refuses_to_be_pinned_for_memory():
     assert issubclass(AllocatorConflict, RuntimeError)
 
 
+FAULTS = """
+import json, resource, torch
+from bench.meters import allocator
+def faults():
+    run = lambda: [torch.ones(2**20) for _ in range(3)]
+    run()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        run()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 10
+first = allocator.pin_allocator_for_memory()
+loose = faults()
+second = allocator.pin_allocator_for_timing()
+print(json.dumps({"in_force": first.in_force and second.in_force, "memory": loose, "timing": faults()}))
+"""
+
+
+def test_a_process_may_be_pinned_for_timing_after_memory_and_then_takes_no_page_faults():
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, timeout=120)
+    found = json.loads(done.stdout.splitlines()[-1])
+    if not found["in_force"]:
+        pytest.skip("this C library cannot be pinned")
+    assert found["memory"] > found["timing"]
+    assert found["timing"] < 10
+
+
 # --- without memory ------------------------------------------------------------------------------------------------
 
 
