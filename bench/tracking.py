@@ -30,6 +30,7 @@ from bench.errors import UsageError
 from bench.journal import Journal
 from bench.mlflow_view import VIEW_LIMIT, VIEW_TAG, view_key, view_state, view_url
 from bench.records import Record, Store
+from bench.single_page import one_page
 from bench.tracked_run import (
     CASE_KIND,
     KIND,
@@ -328,7 +329,7 @@ class Mirror:
             "mlflow.source.type": "LOCAL",
             "mlflow.note.content": (
                 f"A sweep of suite {suite}: {cases} cases, one child run each. "
-                "The report is the artifact `site/index.html`; download the folder `site` to read it with its figures."
+                "The report's first page is the artifact `report.html`; the whole report is the folder `site`."
             ),
         }
         created = self._client.create_run(self._experiment_id, tags=tags, run_name=f"sweep {suite} · {moment}")
@@ -353,7 +354,10 @@ class Mirror:
                 self._client.set_terminated(run.info.run_id, "KILLED")
 
     def _log_site(self, parent: str, index: Path) -> None:
-        """The report's folder as artifact, or one archive of it where the files are many."""
+        """The report's first page as one file that MLflow can show, and its folder, as one archive if it is large."""
+        page = one_page(index)
+        if page is not None:
+            self._log_files(parent, {"report.html": page})
         files = [path for path in index.parent.rglob("*") if path.is_file()]
         if len(files) <= SITE_FILES and sum(path.stat().st_size for path in files) <= SITE_BYTES:
             self._client.log_artifacts(parent, str(index.parent), "site")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -22,6 +24,7 @@ from bench import tracking
 from bench.errors import UsageError
 from bench.mlflow_view import view_state, view_url
 from bench.records import Store, seal
+from bench.single_page import one_page
 from bench.tracked_run import COLOURS, colour, describe, note, plain, scaled
 from bench.tracking import Mirror, check_uri, ui_command, without_folders
 from tests.synthetic import record, store, suite_records
@@ -101,6 +104,27 @@ def test_view_holds_only_charts_that_have_data_and_fits_a_tag():
     everything = ["compute/macs", "latency/latency_ms", "latency/speedup", "quality/accuracy", "energy/energy_j",
                   "memory/peak_memory_bytes"]  # fmt: skip
     assert len(view_state("x" * 400, everything)) <= 5000
+
+
+def test_one_page_holds_its_scripts_and_allows_nothing_else(tmp_path):
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "a.css").write_text("p { color: red }")
+    (tmp_path / "assets" / "a.js").write_text('x = "</script>"')
+    index = tmp_path / "index.html"
+    policy = "default-src &#39;none&#39;; script-src &#39;self&#39; file:; connect-src &#39;none&#39;"
+    index.write_text(
+        f'<head><meta content="{policy}"><link rel="stylesheet" href="assets/a.css"></head>'
+        '<script src="assets/a.js" data-root=""></script>'
+    )
+    page = one_page(index)
+    assert page is not None and "<style>p { color: red }</style>" in page
+    assert '<script data-root="">x = "<\\/script>"</script>' in page
+    hashed = base64.b64encode(hashlib.sha256(b'x = "<\\/script>"').digest()).decode()
+    assert f"script-src &#39;sha256-{hashed}&#39;; connect-src &#39;none&#39;" in page and "&#39;self&#39;" not in page
+    for bad in ("../secret.js", "assets/missing.js"):
+        (tmp_path.parent / "secret.js").write_text("")
+        index.write_text(f'<script src="{bad}"></script>')
+        assert one_page(index) is None
 
 
 def test_plain_link_carries_search_order_and_chart_mode():
@@ -331,7 +355,11 @@ def test_large_report_goes_over_as_one_archive(place, monkeypatch):
         (place / "site" / name).write_text(name)
     one = sweep(mirror(place), [record()], place / "site" / "index.html")
     (parent,) = runs(one, "sweep")
-    assert {f.path for f in one._client.list_artifacts(parent.info.run_id)} == {"site.zip", "config.json"}
+    assert {f.path for f in one._client.list_artifacts(parent.info.run_id)} == {
+        "site.zip",
+        "config.json",
+        "report.html",
+    }
 
 
 def test_corrupt_database_loses_nothing_and_says_where_the_records_are(tmp_path):

@@ -3,7 +3,8 @@ const Figures = {
   look: null,
   loading: null,
   plotly() {
-    this.loading ??= new Promise((ready, failed) => {
+    if (window.Plotly) return Promise.resolve(window.Plotly);  // a page made into one file brings it along
+    this.loading ??= window.Plotly ? Promise.resolve(window.Plotly) : new Promise((ready, failed) => {
       const script = el("script", { src: ROOT + "assets/plotly.min.js" });
       script.addEventListener("load", () => ready(window.Plotly));
       script.addEventListener("error", () => failed(new Error("assets/plotly.min.js could not be read")));

@@ -1,0 +1,47 @@
+"""The report's first page as one file, for viewers that show a page without its neighbours."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+
+STYLE = re.compile(r'<link rel="stylesheet" href="([^":]+)">')
+SCRIPT = re.compile(r'<script src="([^":]+)"([^>]*)></script>')
+SCRIPT_POLICY = re.compile(r"script-src (?:&#?\w+;|[^;\"&])*")
+PLOTLY = "assets/plotly.min.js"  # the page fetches it when a figure comes near, which one file cannot
+
+
+def one_page(index: Path) -> str | None:
+    """The page with its styles and scripts inside, allowed by their hashes alone; `None` if one of them is not there.
+
+    Args:
+        index: the page; what it names is looked for beside it and never above its folder.
+    """
+    root = index.parent.resolve()
+    page = index.read_text(encoding="utf-8")
+    wanted = [match[1] for pattern in (STYLE, SCRIPT) for match in pattern.finditer(page)]
+    wanted += [PLOTLY] if "data-figure" in page else []
+    texts: dict[str, str] = {}
+    for name in wanted:
+        path = (root / name).resolve()
+        if not path.is_relative_to(root) or not path.is_file():
+            return None
+        texts[name] = path.read_text(encoding="utf-8")
+    scripts = {name: re.sub(r"</(?=script)", r"<\\/", text, flags=re.IGNORECASE) for name, text in texts.items()}
+    page = STYLE.sub(lambda match: f"<style>{texts[match[1]]}</style>", page)
+    page = SCRIPT.sub(lambda match: f"<script{match[2]}>{scripts[match[1]]}</script>", page)
+    if PLOTLY in scripts:
+        page = page.replace("</head>", f"<script>{scripts[PLOTLY]}</script></head>", 1)
+    allowed = " ".join(_hash(text) for name, text in scripts.items() if name.endswith(".js"))
+    return SCRIPT_POLICY.sub(lambda _: f"script-src {allowed or _quoted('none')}", page, count=1)
+
+
+def _hash(script: str) -> str:
+    """How a content policy names an inline script."""
+    return _quoted("sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode())
+
+
+def _quoted(word: str) -> str:
+    return f"&#39;{word}&#39;"
