@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from bench.errors import ResultsError
+from bench.records import Record, read_json
 from reports.drawing import Drawing, draw
-from reports.figures import gap, layer_savings, pareto, savings, tradeoff, waterline
+from reports.figures import gap, layer_savings, noise, pareto, savings, scaling, tradeoff, waterline
 from reports.figures.figure import Figure, no_picture
 from reports.figures.theme import Style
 from reports.groups import Group
@@ -20,24 +23,25 @@ if TYPE_CHECKING:
     from reports.site import Site
 
 #: What a figure can stumble over in a malformed record; anything else is a defect and is not hidden.
-_MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError, OverflowError)
+_MALFORMED = (
+    KeyError,
+    TypeError,
+    ValueError,
+    IndexError,
+    AttributeError,
+    ZeroDivisionError,
+    OverflowError,
+    ResultsError,
+)
 
 #: Groups that get figures on the first page, and rows of a group that are drawn.
 GROUPS, ROWS = 6, 300
 
 
-class _FigureModule(Protocol):
-    """A module of `reports.figures` whose figure is made from comparable rows."""
-
-    ID: str
-
-    @staticmethod
-    def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id: str = "") -> Figure:
-        """The figure of the rows."""
-
-
 #: The figures of a group in the order of the page.
-GROUP_FIGURES: tuple[_FigureModule, ...] = (savings, gap, pareto, tradeoff)
+GROUP_FIGURES: dict[str, Callable[..., Figure]] = {
+    savings.ID: savings.figure, gap.ID: gap.figure, pareto.ID: pareto.figure, tradeoff.ID: tradeoff.figure,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def of_groups(site: Site, styles: Mapping[str, Style]) -> list[GroupFigures]:
         if len(rows) < 2:
             continue
         shown = _most_telling(rows)
-        drawings = tuple(_of_group(module, shown, group, site, styles) for module in GROUP_FIGURES)
+        drawings = tuple(_of_group(name, shown, group, site, styles) for name in GROUP_FIGURES)
         found.append(GroupFigures(group, drawings, len(rows) - len(shown)))
         if len(found) == GROUPS:
             break
@@ -72,7 +76,31 @@ def of_case(site: Site, row: Row) -> list[Drawing]:
     figures = [guarded("waterline", row.page, site, lambda: waterline.figure(row.record))]
     if base is not None:
         figures.append(guarded("layers", row.page, site, lambda: layer_savings.figure(row.record, base.record)))
+    figures.append(
+        guarded("noise", row.page, site, lambda: noise.figure(row.record, samples_of(row.record, site.roots)))
+    )
     return figures
+
+
+def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
+    """Figures that join rows of several groups, where any condition was varied: cost over batch or resolution."""
+    rows = [row for row in site.rows if row.ranked]
+    if not any(len({getattr(row.case, name) for row in rows}) > 1 for name in scaling.ACROSS):
+        return []
+    return [guarded("scaling", "index.html", site, lambda: scaling.figure(_most_telling(rows), styles=styles))]
+
+
+def samples_of(record: Record, roots: Sequence[Path]) -> dict[str, Any]:
+    """The raw samples files that the record names, by name, from whichever results folder has them."""
+    found = {}
+    for run in (record.get("timing") or {}).get("invocations") or []:
+        name = str(run.get("samples_file") or "")
+        for root in roots:
+            path = (root / name).resolve()
+            if name and path.is_relative_to(root.resolve()) and path.is_file():
+                found[name] = read_json(path)
+                break
+    return found
 
 
 def guarded(id: str, where: str, site: Site, make: Callable[[], Figure]) -> Drawing:
@@ -85,9 +113,9 @@ def guarded(id: str, where: str, site: Site, make: Callable[[], Figure]) -> Draw
         return draw(no_picture(id, f"No {id} figure", "Nothing is drawn; the reason is given above.", reason))
 
 
-def _of_group(module: _FigureModule, rows: list[Row], group: Group, site: Site, styles: Mapping[str, Style]) -> Drawing:
-    id = f"{module.ID}-{group.index}" if group.index else module.ID
-    return guarded(id, "index.html", site, lambda: module.figure(rows, styles=styles, id=id))
+def _of_group(name: str, rows: list[Row], group: Group, site: Site, styles: Mapping[str, Style]) -> Drawing:
+    id = f"{name}-{group.index}" if group.index else name
+    return guarded(id, "index.html", site, lambda: GROUP_FIGURES[name](rows, styles=styles, id=id))
 
 
 def _most_telling(rows: list[Row]) -> list[Row]:

@@ -121,7 +121,7 @@ def build(
         suite: only the rows of this suite.
         show_paths: keep paths of the machine in the pages; otherwise only their last parts are shown.
         title: the name of the site; else made from the suites' names.
-        claims: folders of suites whose `claims.yaml` is judged against the rows; a folder without one adds nothing.
+        claims: folders of suites, each named as its suite, whose `claims.yaml` is judged against the suite's rows.
         compare: two keys of machines or two results folders, for the page that compares them; where it is not given and
             the rows come from exactly two machines, these are compared.
         figure_seconds: time for the figures of case pages; pages beyond it get theirs from the next build, so that a
@@ -174,7 +174,8 @@ def load(
 
 def _judged(folders: Sequence[Path | str], records: Sequence[Record]) -> list[dict[str, Any]]:
     """The claims of the suites' papers with their verdicts, as plain data."""
-    listed = [claim for folder in folders for claim in bench.claims.load(Path(folder))]
+    suites = {record["case"].get("suite") for record in records}
+    listed = [claim for folder in folders if Path(folder).name in suites for claim in bench.claims.load(Path(folder))]
     return bench.claims.as_dicts(bench.claims.evaluate(listed, from_records(records))) if listed else []
 
 

@@ -1,8 +1,10 @@
-"""Where rows stand inside their group: rank intervals per column and membership of the Pareto front.
+"""Where rows stand inside their group: rank intervals per column.
 
-A rank is an interval because intervals overlap: rank 2-4 says that one row is surely better and that the row is surely
-better than all but three. Two rows are separated when their intervals do not touch and, for times, when they differ by
-more than the noise floor of the group. Different provenances are never ranked together.
+A rank is an interval because measurements overlap: rank 2-4 says that one row is surely better and that the row is surely
+better than all but three. `bench.ranking` tests every pair with Holm's correction, paired where rows were timed in one
+session. Derived columns and groups of more than `LARGE` rows use a simpler rule that needs no pairs: two rows are
+separated when their intervals do not touch and, for times, when they differ by more than the noise floor of the group.
+Different provenances are never ranked together.
 """
 
 from __future__ import annotations
@@ -11,11 +13,16 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from bench import ranking
+from bench.metrics import METRICS
+from bench.table import from_records
+from bench.timings import FIELDS
 from reports.groups import Group
 from reports.rows import Cell, Column, Row
 
 #: The more direct evidence is ranked; the rest stays visible without a rank.
 EVIDENCE = ("measured", "counted", "modelled", "estimated", "published")
+#: Columns in which differences inside the noise floor mean nothing.
 TIMED = frozenset({"latency_ms", "latency_p90_ms", "latency_p99_ms", "speedup", "throughput_per_s"})
 
 
@@ -26,17 +33,47 @@ class Span(NamedTuple):
     high: float
 
 
+#: Rows of a group above which pairs are no longer tested.
+LARGE = 150
+
+
 def stand(rows: Iterable[Row], groups: Sequence[Group], columns: Iterable[Column]) -> None:
     """Fill in `rank` of every row that may be ranked, for every column with a direction, group by group."""
     members: dict[int, list[Row]] = {group.index: [] for group in groups}
     for row in rows:
         if row.ranked:
             members[row.group].append(row)
-    for column in columns:
-        if column.better == "none":
-            continue
+    directed = [column for column in columns if column.better != "none"]
+    for group_rows in members.values():
+        if 1 < len(group_rows) <= LARGE:
+            _test_pairs(group_rows, [column.key for column in directed if column.key in METRICS])
+    for column in directed:
         for group in groups:
-            _rank_column(members[group.index], column, group.noise_floor if column.key in TIMED else None)
+            rest = members[group.index]
+            if column.key not in METRICS or not 1 < len(rest) <= LARGE:
+                _rank_column(rest, column, group.noise_floor if column.key in TIMED else None)
+
+
+def _test_pairs(rows: list[Row], metrics: Sequence[str]) -> None:
+    """Ranks by Holm-corrected tests of all pairs of comparable rows."""
+    by_key = {(row.case_key, row.machine_key): row for row in rows}
+    records = [row.record for row in rows]
+    frame = from_records(records)
+    for metric in metrics:
+        best = _most_direct(rows, metric)
+        shown = frame[(frame["metric"] != metric) | frame["provenance"].isin(best)]
+        medians = ranking.medians_of(records, metric) if metric in FIELDS else None
+        ranked = ranking.rank_intervals(shown, metric, medians=medians).dropna(subset=["rank_low"])
+        for case, machine, low, high in zip(
+            ranked["case_key"], ranked["machine_key"], ranked["rank_low"], ranked["rank_high"], strict=True
+        ):
+            by_key[case, machine].rank[metric] = (int(low), int(high))
+
+
+def _most_direct(rows: Iterable[Row], metric: str) -> list[str]:
+    """The provenance that is ranked, the most direct that any row has."""
+    kinds = {row.cells[metric].provenance for row in rows if row.value(metric) is not None}
+    return [kind for kind in EVIDENCE if kind in kinds][:1]
 
 
 def rank_intervals(spans: Sequence[Span]) -> list[tuple[int, int]]:
@@ -48,9 +85,8 @@ def rank_intervals(spans: Sequence[Span]) -> list[tuple[int, int]]:
 
 
 def _rank_column(rows: list[Row], column: Column, floor: tuple[float, float] | None) -> None:
-    kinds = {row.cells[column.key].provenance for row in rows if row.value(column.key) is not None}
-    best = next((kind for kind in EVIDENCE if kind in kinds), None)
-    ranked = [row for row in rows if column.key in row.cells and row.cells[column.key].provenance == best]
+    best = _most_direct(rows, column.key)
+    ranked = [row for row in rows if column.key in row.cells and row.cells[column.key].provenance in best]
     spans = [_span(row.cells[column.key], column.better, floor) for row in ranked if row.value(column.key) is not None]
     for row, rank in zip(ranked, rank_intervals(spans), strict=True):
         row.rank[column.key] = rank

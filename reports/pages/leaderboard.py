@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from reports.figure_sets import of_groups
+from reports.figure_sets import across, of_groups
 from reports.figures.theme import method_styles
 from reports.findings import findings, headline
 from reports.leaderboard import MARKS, payload
@@ -26,6 +26,7 @@ def sheets(site: Site) -> Iterable[Sheet]:
 
 
 def _page(site: Site) -> str:
+    styles = method_styles(row.case.method for row in site.rows)
     return render(
         "leaderboard.html.j2",
         site,
@@ -33,7 +34,8 @@ def _page(site: Site) -> str:
         headline=headline(site.rows, site.groups),
         findings=findings(site.rows, site.groups),
         data=inert_json(payload(site.rows, site.groups, site.columns)),
-        figures=of_groups(site, method_styles(row.case.method for row in site.rows)),
+        figures=of_groups(site, styles),
+        across=across(site, styles),
         claims=site.claims,
         told=told(site.claims),
         claim_kinds=KINDS,

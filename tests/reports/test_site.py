@@ -192,7 +192,7 @@ def test_claims_of_a_suite_are_judged_and_lead_to_their_rows(tmp_path):
     claim = {"method": "tome", "metric": "macs", "value": 0.59, "unit": "x", "relative_to_baseline": True, "model": "deit_small",
              "setting": "r=13", "mode": "off-the-shelf", "hardware": "any", "convention": "matmul", "tolerance": 0.02,
              "source": "A Paper, table 1"}  # fmt: skip
-    folder = tmp_path / "suite"
+    folder = tmp_path / "vit_tokens"
     folder.mkdir()
     (folder / "claims.yaml").write_text(json.dumps({"claims": [claim, {**claim, "value": 0.3}]}))
     store(tmp_path / "results")
