@@ -128,15 +128,36 @@ def front_probability(
     if not len(drawn):
         return []
     rng, done = np.random.default_rng(seed), 0
-    chunk = max(1, 2_000_000 // (len(drawn) ** 2 * len(objectives)))
+    pairs = len(drawn) if len(objectives) == 2 else len(drawn) ** 2
+    chunk = max(1, 2_000_000 // (pairs * len(objectives)))
     while done < draws:
         size = min(chunk, draws - done)
         at = points[drawn] + spread[drawn] * rng.standard_normal((size, len(drawn), len(objectives)))
-        no_worse = (at[:, :, None, :] <= at[:, None, :, :]).all(axis=3)
-        better = (at[:, :, None, :] < at[:, None, :, :]).any(axis=3)
-        chance[drawn] += (~(no_worse & better).any(axis=1)).sum(axis=0)
+        undominated = _undominated_pairs(at) if len(objectives) == 2 else _undominated(at)
+        chance[drawn] += undominated.sum(axis=0)
         done += size
     return [float(count) / draws for count in chance]
+
+
+def _undominated(at: np.ndarray) -> np.ndarray:
+    """(draws, rows) booleans from (draws, rows, objectives): whether no other row of the draw dominates the row."""
+    no_worse = (at[:, :, None, :] <= at[:, None, :, :]).all(axis=3)
+    better = (at[:, :, None, :] < at[:, None, :, :]).any(axis=3)
+    return np.logical_not(np.any(no_worse & better, axis=1))
+
+
+def _undominated_pairs(at: np.ndarray) -> np.ndarray:
+    """As `_undominated`, for two objectives: one sweep over rows sorted by the first, without looking at every pair."""
+    order = np.lexsort((at[:, :, 1], at[:, :, 0]))
+    x, y = (np.take_along_axis(at[:, :, k], order, axis=1) for k in range(2))
+    unset = np.full((len(at), 1), np.inf)
+    best = np.concatenate([unset, np.minimum.accumulate(y, axis=1)[:, :-1]], axis=1)
+    first = np.maximum.accumulate(np.where(y < best, np.arange(y.shape[1]), 0), axis=1)
+    best_x = np.concatenate([unset, np.take_along_axis(x, first, axis=1)[:, :-1]], axis=1)
+    dominated = (best < y) | ((best == y) & (best_x < x))
+    free = np.empty_like(dominated)
+    np.put_along_axis(free, order, ~dominated, axis=1)
+    return free
 
 
 def staircase(points: Sequence[tuple[float, float]], better: tuple[Better, Better]) -> tuple[list[float], list[float]]:

@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.pareto import Estimate, Objective, Row, front_probability, hypervolume, pareto, staircase
+from bench.pareto import (
+    Estimate,
+    Objective,
+    Row,
+    _undominated,
+    _undominated_pairs,
+    front_probability,
+    hypervolume,
+    pareto,
+    staircase,
+)
 
 AXES = (Objective("latency_ms", "lower"), Objective("accuracy", "higher"))
 
@@ -136,3 +146,9 @@ def test_pruning_hopeless_rows_changes_no_probability():
     )
     many = [row(str(i), (v - 0.1, v, v + 0.1), (69, 70 + v, 82)) for i, v in enumerate(rng.random(60))]
     assert len(front_probability(many, AXES, draws=2000)) == 60
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=8))
+def test_two_objectives_by_sorting_agree_with_looking_at_every_pair(points):
+    at = np.array([points], dtype=float)
+    assert (_undominated_pairs(at) == _undominated(at)).all()

@@ -126,7 +126,7 @@ def _views(totals: Totals) -> list[View]:
 def finding(totals: Totals) -> str:
     """What the figure shows in a few words: the efficiency and which factor loses more."""
     if totals.ideal_ms is None:
-        return "time by layer; without a measured peak there is no ideal to compare it with"
+        return "time by layer; without a measured peak for every dtype there is no ideal"
     if totals.attainable_ms is None:
         return f"{percent(totals.efficiency)} of peak; without a measured bandwidth there is no water level"
     if totals.e_att is None:
@@ -244,7 +244,10 @@ def _trace(marks: Sequence[Mark], shown: Sequence[Bar], hover: Hover) -> Spec:
     name, colour = LOOKS[kind]
     fill: Spec = {
         "color": colour,
-        "line": {"width": 1 if kind == "unknown" else 0.5, "color": "@quiet" if kind == "unknown" else "@paper"},
+        "line": {
+            "width": {"unknown": 1, "water": 0}.get(kind, 0.5),
+            "color": "@quiet" if kind == "unknown" else "@paper",
+        },
     }
     if hatched:
         ink = {"unknown": "@quiet", "dram": "@waterline"}.get(kind, "@paper")
