@@ -14,9 +14,14 @@ MARKDOWN = "comparison.md"
 
 
 def run(config: Config) -> int:
-    """Print the comparison, keep it as Markdown beside the site; 0, or 1 if something got worse beyond doubt."""
-    a, b = str(config.a), str(config.b)
-    found = compare.compare(records_at(a), records_at(b), label_a=Path(a).name, label_b=Path(b).name)
+    """Print the comparison, keep it as Markdown beside the site; 0, or 1 if something got worse beyond doubt.
+
+    `a` and `b` may each name several results folders, separated by commas: sessions of one side.
+    """
+    a, b = ([Path(place.strip()) for place in str(side).split(",")] for side in (config.a, config.b))
+    records = [[record for place in side for record in records_at(str(place))] for side in (a, b)]
+    names = [", ".join(place.name for place in side) for side in (a, b)]
+    found = compare.compare(*records, label_a=names[0], label_b=names[1])
     print(as_text(found))
     path = Path(config.paths.site) / MARKDOWN
     write_atomically(path, as_markdown(found).encode())
