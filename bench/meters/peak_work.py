@@ -13,10 +13,8 @@ from pathlib import Path
 
 import torch
 
-#: Square sizes at which products run best: in cache on a CPU, filling the device on CUDA.
-GEMM_SIZES = {"cpu": (512, 768, 1024), "cuda": (4096, 8192)}
-#: A smaller product that tells whether those are affordable.
-TRIAL_SIZE = {"cpu": 256, "cuda": 1024}
+#: Square sizes at which products run best: in cache on a CPU, filling the device on CUDA. The first is always affordable.
+GEMM_SIZES = {"cpu": (256, 512, 768, 1024), "cuda": (1024, 4096, 8192)}
 DTYPES = {"cpu": ("fp32", "bf16", "fp16", "int8"), "cuda": ("fp32", "tf32", "bf16", "fp16", "int8")}
 _TORCH = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -63,19 +61,20 @@ def _event_seconds(run: Callable[[], object], calls: int) -> float:
 
 
 def product(dtype: str, size: int, device: torch.device) -> Work:
-    """One square product; 2 size^3 operations.
+    """One square product; 2 size^3 operations. The right side is transposed, as a linear layer holds its weights.
 
     Raises:
         RuntimeError, NotImplementedError: this torch has no such product on the device.
     """
     if dtype == "int8":
         whole = torch.randint(-9, 9, (size, size), dtype=torch.int8, device=device)
-        right = whole.t().contiguous().t()
-        run = lambda: torch._int_mm(whole, right)  # noqa: E731
+        right = whole.t()
+        sums = torch.empty(size, size, dtype=torch.int32, device=device)
+        run = lambda: torch._int_mm(whole, right, out=sums)  # noqa: E731
     else:
-        a, b = (torch.randn(size, size, device=device).to(_TORCH[dtype]) for _ in range(2))
-        out = torch.empty_like(a)
-        run = lambda: torch.mm(a, b, out=out)  # noqa: E731
+        a, weight = (torch.randn(size, size, device=device).to(_TORCH[dtype]) for _ in range(2))
+        out, right = torch.empty_like(a), weight.t()
+        run = lambda: torch.mm(a, right, out=out)  # noqa: E731
     return Work(f"{dtype} {size}", 2.0 * size**3, run, timer(run, device))
 
 

@@ -203,16 +203,16 @@ def _arithmetic(
 
 
 def _affordable(dtype: str, device: torch.device, slice_s: float) -> list[Work]:
-    """The products of a dtype whose single call fits its slice of time, or a small one if none does; warmed up."""
+    """The products of a dtype whose single call fits its slice of time, the smallest in any case; warmed up."""
+    first, *further = peak_work.GEMM_SIZES[device.type]
     with peak_work.tensor_float32(dtype == "tf32", device):
-        small = peak_work.product(dtype, peak_work.TRIAL_SIZE[device.type], device)
-        small.seconds(1)
-        rate = small.amount / small.seconds(1)
-        wanted = [size for size in peak_work.GEMM_SIZES[device.type] if 2 * size**3 / rate <= 2 * slice_s]
-        works = [peak_work.product(dtype, size, device) for size in wanted]
+        works = [peak_work.product(dtype, first, device)]
+        works[0].seconds(1)
+        rate = works[0].amount / works[0].seconds(1)
+        works += [peak_work.product(dtype, size, device) for size in further if 2 * size**3 / rate <= 2 * slice_s]
         for item in works:
             item.seconds(1)
-    return works or [small]
+    return works
 
 
 def _best_rate(item: Work, slice_s: float, device: torch.device) -> float:

@@ -106,7 +106,7 @@ def find(device: str, module: Any = None) -> ZeusBackend | Unavailable:
         time.sleep(0.2)
         found = monitor.end_window(_WINDOW)
     except ImportError:
-        return Unavailable("zeus is not installed", "pip install waterline-bench[zeus]")
+        return Unavailable("zeus is not installed", "install the extra named zeus")
     except Exception as error:  # zeus raises its own classes where it finds no device
         return Unavailable(f"zeus finds nothing to read: {error}")
     for field, scope in _FIELDS["cuda" if gpu else "cpu"]:
