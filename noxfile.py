@@ -1,7 +1,7 @@
 """Sessions: bench (the main job), tests, lint, perf (our own benchmarks), docs figures, build.
 
-    python -m pip install nox && nox -s bench
-    python -m pip install nox && nox -s tests
+python -m pip install nox && nox -s bench
+python -m pip install nox && nox -s tests
 """
 
 import tempfile
@@ -12,6 +12,8 @@ import nox
 nox.options.default_venv_backend = "venv"  # pip: it honours whatever index and wheels the user has configured
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["tests", "lint"]
+
+PERF = ("counters", "overhead", "instrument")
 
 CONSTRAINTS = ("-c", "constraints.txt")
 
@@ -50,9 +52,8 @@ def lint(session: nox.Session) -> None:
 def perf(session: nox.Session) -> None:
     """Benchmarks of the instrument itself: counters, overhead, accuracy of the clock. Never asserted on."""
     install(session, "dev")
-    scripts = [Path(word) for word in session.posargs] or sorted(Path("perf").glob("*.py"))
-    for script in scripts:
-        session.run("python", str(script))
+    for script in session.posargs or PERF:
+        session.run("python", str(Path("perf") / f"{script}.py"))
 
 
 @nox.session

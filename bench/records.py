@@ -32,11 +32,13 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from bench.errors import ResultsError
 
 SCHEMA = 1
+READABLE = 0o644
 
 Record = dict[str, Any]
 
@@ -60,6 +62,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
+            os.fchmod(file.fileno(), READABLE)  # mkstemp makes it private, but a site is there to be served
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
@@ -122,9 +125,24 @@ def check(record: Any, where: str) -> Record:
     """
     if not isinstance(record, dict) or not isinstance(record.get("case"), dict):
         raise CorruptRecord(f"{where}: not a record")
-    if record.get("content_hash") != content_hash(record):
+    try:
+        right = record.get("content_hash") == content_hash(record)
+    except (ValueError, TypeError, RecursionError) as error:  # NaN, infinity, nesting without end: no writer made it
+        raise CorruptRecord(f"{where}: not a record: {error}") from error
+    if not right:
         raise CorruptRecord(f"{where}: content does not match its hash: it was edited or damaged")
-    return migrate(record)
+    migrated = migrate(record)
+    for name, kinds in _SHAPE.items():
+        if not isinstance(migrated.get(name), kinds):
+            raise CorruptRecord(f"{where}: not a record: {name} is missing or of another kind")
+    return migrated
+
+
+#: Parts that every reader relies on, and their JSON kinds.
+_SHAPE: dict[str, Any] = {
+    **dict.fromkeys(("record_key", "case_key", "machine_key", "status"), str),
+    "supersedes": (str, NoneType), "error": (dict, NoneType), "case": dict, "protocol": dict, "readings": list,
+}  # fmt: skip
 
 
 def is_present(record: Record | None, *, retry_failed: bool) -> bool:

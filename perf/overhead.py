@@ -1,0 +1,95 @@
+"""What a fresh process costs here, and whether a forked one measures the same as a plainly started one.
+
+Run `python perf/overhead.py`. First the seconds of a probe and an invocation by part; then the same small network timed
+in forked and in plainly started processes, alternating, with the ratio of the two and its interval.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.api import protocol_named
+from bench.case import Case
+from bench.recipe import Recipe
+from bench.statistics import ratio_interval_paired
+from bench.worker.client import Workers
+
+TIMEOUTS = {"start": 60.0, "load": 60.0, "compile": 60.0, "warmup": 60.0, "measure": 300.0}
+PAIRS = 6
+MODEL = {"width": 192, "heads": 3, "depth": 4, "patch": 16}
+
+#: A worker's life without the server: everything a forked worker does, after importing torch itself.
+PLAIN = "import sys, pathlib; from bench.worker import child; sys.exit(child.run(pathlib.Path(sys.argv[1])))"
+
+
+def spec(kind: str) -> dict[str, Any]:
+    """What a worker is told: one small ViT, timed alone."""
+    case = Case(suite="overhead", model="vit", resolution=224)
+    recipe = Recipe(case, "suites.common.vit:vit", MODEL).as_dict()
+    protocol = protocol_named("quick").model_dump()
+    protocol["latency"]["quiet_wait_s"] = 0.0
+    if kind == "probe":
+        return {"recipe": recipe, "protocol": protocol, "meters": ["params", "macs", "memory", "energy"]}
+    return {"recipes": [recipe], "protocol": protocol, "session": "overhead", "index": 0, "seed": 1}
+
+
+def plainly(kind: str, folder: Path) -> tuple[dict[str, Any], float]:
+    """The same job in a process of its own from the start; its result and its seconds."""
+    files = {"phase_file": str(folder / "phase"), "outcome_file": str(folder / "outcome.json")}
+    (folder / "spec.json").write_text(json.dumps({**spec(kind), **files, "kind": kind, "memory_limit_bytes": None}))
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", PLAIN, str(folder / "spec.json")], check=True, capture_output=True)
+    seconds = time.perf_counter() - start
+    return json.loads((folder / "outcome.json").read_text())["result"], seconds
+
+
+def measured_seconds(result: dict[str, Any]) -> float:
+    """Seconds of an invocation that were spent warming up and in measured windows."""
+    members = [*result["cases"].values(), result["twin"]]
+    warm = sum(member["warmup"]["seconds"] for member in members) + result["reference_gemm"]["warmup"]["seconds"]
+    samples = sum(sum(member["latency_ms"]) * member["block"] for member in members) + sum(
+        result["reference_gemm"]["ms"]
+    )
+    windows = sum(window["ms"] for member in members for window in member["throughput"])
+    layers = sum(2 * m["layers"]["repeats"] * m["layers"]["plain"] for m in members if "layers" in m)
+    return warm + (samples + windows + layers) / 1e3
+
+
+def middle(result: dict[str, Any]) -> float:
+    """The median sample of the only case."""
+    values = sorted(next(iter(result["cases"].values()))["latency_ms"])
+    return values[len(values) // 2]
+
+
+def main() -> None:
+    """Print both tables."""
+    forked, plain, overheads = [], [], {"forked": [], "plain": []}
+    with tempfile.TemporaryDirectory() as scratch, Workers(TIMEOUTS) as workers:
+        folder, log = Path(scratch), Path(scratch) / "log"
+        probe = workers.run("probe", spec("probe"), log=log)
+        for _ in range(PAIRS):
+            outcome = workers.run("invocation", spec("invocation"), log=log)
+            assert outcome.result is not None, outcome.error
+            forked.append(middle(outcome.result))
+            overheads["forked"].append(outcome.seconds - measured_seconds(outcome.result))
+            result, seconds = plainly("invocation", folder)
+            plain.append(middle(result))
+            overheads["plain"].append(seconds - measured_seconds(result))
+        print(f"server: torch imported once in {workers.ready['import_s']:.2f} s, {workers.ready['threads']} thread")
+        print(f"probe (counts twice, memory three ways): {probe.seconds:.2f} s in all")
+    for kind, values in overheads.items():
+        print(f"invocation, {kind}: {sorted(values)[len(values) // 2]:.2f} s outside warm-up and measured windows")
+    ratio = ratio_interval_paired(forked, plain)
+    print(
+        f"time in forked over plain processes: {ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}], n = {ratio.n} pairs"
+    )
+
+
+if __name__ == "__main__":
+    main()
