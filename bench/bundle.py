@@ -159,7 +159,7 @@ def _site_files(site: Path, results: Path, private: bool) -> Iterator[tuple[str,
             if found:
                 raise ResultsError(
                     f"{path}: the report names {found!r}; build it again with report.show_paths=false, "
-                    "or pack with bundle.private=true"
+                    "or pack with report.show_paths=true"
                 )
         yield f"site/{path.relative_to(site).as_posix()}", data
 

@@ -15,7 +15,13 @@ def run(config: Config) -> int:
     results = Path(config.paths.results)
     page = site.build(config).parent if config.report.enabled else None
     problems: list[str] = []
-    path = bundle.pack(results, page, results.with_name(f"{results.name}.bundle.zip"), problems=problems)
+    path = bundle.pack(
+        results,
+        page,
+        results.with_name(f"{results.name}.bundle.zip"),
+        problems=problems,
+        private=config.report.show_paths,
+    )
     report = bundle.verify(path)
     print(f"bundle   {path} ({len(report.records)} records, {report.files} files, {path.stat().st_size / 1e6:.1f} MB)")
     for problem in problems:
