@@ -38,11 +38,14 @@ from bench.statistics import (
 from bench.timings import FIELDS, paired, per_gemm, per_process, speedups
 
 __all__ = [
-    "COMPARABLE", "COMPARED", "Comparison", "Row", "compare", "environment_difference", "match", "medians_of",
+    "COMPARABLE", "COMPARED", "EQUAL", "Comparison", "Row", "compare", "environment_difference", "match", "medians_of",
     "rank_intervals", "run_difference",
 ]  # fmt: skip
 
 AGREES, REGRESSION, NOTHING_COMPARABLE = 0, 1, 5
+
+#: Text of a row whose values are exactly equal.
+EQUAL = "equal"
 
 #: What is compared unless told otherwise.
 COMPARED = (
@@ -271,8 +274,8 @@ def _timed(a: list[Record], b: list[Record], metric: str, margin: float, level: 
         )
         against, _ = _unpaired(metric, [per_gemm(r, metric) for r in a], [per_gemm(r, metric) for r in b], level)
         p, notes = _both(ratio, against, margin), _gemm_note(ratio, against, margin)
-    values = _mean(per_process(left, metric)), _mean(per_process(right, metric))
-    row = _row(left, right, metric, *values, ratio, pairing, notes)
+    before, after = (_mean([value for record in side for value in per_process(record, metric)]) for side in (a, b))
+    row = _row(left, right, metric, before, after, ratio, pairing, notes)
     yield _Draft(replace(row, p=p), _floor(left, right), _incomparable(left, right))
 
 
@@ -282,7 +285,8 @@ def _speedup(a: list[Record], b: list[Record], margin: float, level: float) -> I
     if not one[-1] or not two[-1]:
         return
     ratio, pairing = _unpaired("speedup", one, two, level)
-    row = _row(a[-1], b[-1], "speedup", _mean(one[-1]), _mean(two[-1]), ratio, pairing)
+    before, after = (_mean([value for session in side for value in session]) for side in (one, two))
+    row = _row(a[-1], b[-1], "speedup", before, after, ratio, pairing)
     yield _Draft(replace(row, p=difference_p(ratio, margin)), _floor(a[-1], b[-1]), _other_protocol(a[-1], b[-1]))
 
 
@@ -334,7 +338,7 @@ def _exact(row: Row, tolerance: float) -> Row:
     a, b = row.a or 0.0, row.b or 0.0
     change = (b - a) / a if a else (0.0 if a == b else math.inf)
     if abs(change) <= tolerance:
-        return replace(row, kind="SAME", text="equal" if a == b else f"{100 * change:+.2f} %")
+        return replace(row, kind="SAME", text=EQUAL if a == b else f"{100 * change:+.2f} %")
     better = METRICS[row.metric].better
     kind = "AMBIGUOUS" if better == "none" else "BETTER" if (change < 0) == (better == "lower") else "WORSE"
     return replace(row, kind=kind, text=f"{100 * change:+.2f} %", regression=kind == "WORSE")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bench.compare import Comparison
+from bench.compare import EQUAL, Comparison
 from bench.judge import Judgement
 from bench.statistics import Interval
 
@@ -74,9 +74,11 @@ def _lines(comparison: Comparison) -> _Lines:
     table = [
         (row.label, row.metric, _number(row.a, row.unit), _number(row.b, row.unit), _ratio(row.ratio), row.kind,
          ", ".join(part for part in (row.text, row.pairing) if part))
-        for row in sorted(comparison.rows, key=lambda row: not row.regression)
+        for row in sorted(comparison.rows, key=lambda row: not row.regression) if row.text != EQUAL
     ]  # fmt: skip
+    equal = [row for row in comparison.rows if row.text == EQUAL]
     remarks = [
+        *([f"equal on both sides ({len(equal)} rows): {', '.join(dict.fromkeys(row.metric for row in equal))}"] if equal else []),
         *(f"only in {comparison.label_a}: {label}" for label in comparison.only_a),
         *(f"only in {comparison.label_b}: {label}" for label in comparison.only_b),
         *dict.fromkeys(note for row in comparison.rows for note in row.notes), *comparison.notes,

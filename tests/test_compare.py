@@ -97,6 +97,7 @@ def test_three_sessions_make_the_session_the_unit_of_replication():
     result = compare(a, b, metrics=["latency_ms"])
     assert {row.pairing for row in result.rows} == {"unpaired, by session"}
     assert set(kinds(result, "latency_ms")) == {"AMBIGUOUS"} and not result.notes
+    assert result.rows[0].a == pytest.approx(40 * (1.0 * 1.05 * 0.96) ** (1 / 3), rel=1e-3)
     assert all(row.more_invocations for row in result.rows)
 
 
@@ -263,6 +264,11 @@ def test_text_puts_regressions_first_and_says_what_differs():
     assert "evit" in first and "SLOWER" in first and "slower" in first
     assert text.startswith("main -> branch: 1 worse")
     assert "alternate a and b" in text
+
+
+def test_equal_counts_are_one_line_not_many_rows():
+    text = as_text(compare(run("a"), run("b"), metrics=["latency_ms", "macs", "params"]))
+    assert "equal on both sides (6 rows): macs, params" in text and "GMAC" not in text and " MAC " not in text
 
 
 def test_markdown_is_a_table_that_hostile_names_cannot_leave():
