@@ -138,7 +138,7 @@ def title(found: Front) -> str:
     """The finding for the first pair: how many are on the front, how many may be, how many are beaten for certain."""
     sure, maybe, beaten = (len(found.members(kind)) for kind in ("front", "plausible", "certified-dominated"))
     names = f"{_spoken(found.y)} and {_spoken(found.x)}"
-    return f"{sure} of {len(found.standings)} cases are on the front of {names}, {maybe} more may be, {beaten} are beaten for certain"
+    return f"{sure} of {len(found.standings)} cases are on the front of {names}, {maybe} more may be; beaten for certain: {beaten}"
 
 
 def notes(found: Front, rows: int) -> tuple[str, ...]:
@@ -146,10 +146,14 @@ def notes(found: Front, rows: int) -> tuple[str, ...]:
     named = "; ".join(f"{s.number} {s.row.name}" for s in found.members("front")[:12])
     said = [f"on the front: {named}"]
     if found.left_out:
-        said.append(f"{len(found.left_out)} cases without a comparable value of both metrics: only in the table")
+        said.append(
+            f"{len(found.left_out)} of {rows} cases have no comparable value of both metrics: only in the table"
+        )
     weak = sum(bool(s.placed.note) for s in found.standings)
     if weak:
-        said.append(f"{weak} cases have no interval or fewer than 3 replicates, so nothing certain is said about them")
+        said.append(
+            f"{weak} of {rows} cases have no interval or fewer than 3 replicates, so nothing certain is said about them"
+        )
     if rows > MANY_ROWS:
         said.append(f"over {MANY_ROWS} cases: only one pair of metrics is drawn")
     return tuple(said)

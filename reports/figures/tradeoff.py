@@ -107,13 +107,14 @@ def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id
 
 
 def title(found: Sequence[Family], rows: Sequence[Row]) -> str:
-    """The finding for the longest curve: what its last setting changes against its first."""
+    """The finding for the longest curve: what its strongest setting (fewest MACs) changes against its weakest."""
     if not found:
         return f"What each method keeps of accuracy and speed for the MACs it saves ({len(rows)} cases)"
     family = max(found, key=lambda each: len(each.rows))
-    first, last = family.rows[0], family.rows[-1]
+    ends = [(family.strengths[i], family.rows[i]) for i in (0, -1)]
+    (weak, first), (strong, last) = sorted(ends, key=lambda end: -(kept(end[1]) or 0.0))
     changes = [text for metric in ("macs", "latency_ms", "accuracy") if (text := _change(first, last, metric))]
-    step = f"{family.knob} from {family.strengths[0]:g} to {family.strengths[-1]:g}"
+    step = f"{family.knob} from {weak:g} to {strong:g}"
     return f"{family.method} on {family.model}, {step}: {', '.join(changes) or 'no common metric'}"
 
 

@@ -142,10 +142,10 @@ def finding(totals: Totals) -> str:
 def _notes(line: Waterline) -> Iterable[str]:
     guessed = sum(bars.estimated(bar) for bar in line.bars)
     if guessed:
-        yield f"{guessed} layers have estimated bytes (est.) and are hatched"
+        yield f"layers with estimated bytes (est.), hatched: {guessed}"
     weightless = sum(bar.ops > 0 and bar.bytes == 0 for bar in line.bars)
     if weightless:
-        yield f"{weightless} layers have operations but move no bytes: no width in the op:byte view, counted in all totals"
+        yield f"layers with operations and no bytes, without width in the op:byte view but in all totals: {weightless}"
     if line.totals.unexplained_ms and line.totals.end_to_end_ms:
         share = percent(line.totals.unexplained_ms / line.totals.end_to_end_ms)
         yield f"{share} of the end-to-end time is explained by no layer"
