@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench.settings import Counts, Positive, PositiveInt
 from suites.common.task import learning_task
 from suites.common.vit import Heads, Reducer, Tokens, ViT
-from suites.vit_tokens.diffrate_learning import learn
+from suites.vit_tokens.diffrate_learning import LEAST_SIZE, learn
 from suites.vit_tokens.schedules import kept_per_block
 from suites.vit_tokens.scores import as_reducible, class_attention, follow, install, rows
 
@@ -116,7 +116,7 @@ def merge_tail(tokens: Tokens, keep: int) -> Tokens:
     pick = pick + special
     index = pick[..., None].expand_as(tail)
     x = head.scatter_reduce(1, index, tail, reduce="mean", include_self=True)
-    size = tokens.sizes[:, :keep].scatter_add(1, pick, tokens.sizes[:, keep:] * cosine.float())
+    size = tokens.sizes[:, :keep].scatter_add(1, pick, tokens.sizes[:, keep:] * cosine.float()).clamp(min=LEAST_SIZE)
     owner = tokens.owner
     if owner is not None:
         stay = torch.arange(keep, device=pick.device).expand(len(pick), -1)

@@ -16,10 +16,14 @@ from suites.common.vit import Block, Tokens, ViT, attention_probabilities
 
 #: Weight of the squared budget error, relative to the plain model's cost.
 BUDGET_WEIGHT = 40.0
+#: Floor of a size: cosines may be negative, and the logarithm of the size is an attention bias.
+LEAST_SIZE = 1e-6
 
 
 class KeptCount(nn.Module):
     """A distribution over kept counts `least`, ..., `most` in steps of the granularity."""
+
+    counts: Tensor
 
     def __init__(self, most: int, least: int, granularity: int):
         super().__init__()
@@ -59,7 +63,7 @@ class Rates(nn.Module):
 
 def expected_macs(vit: ViT, counts: list[Tensor]) -> Tensor:
     """MACs of one image in the matmul convention for tokens per MLP, differentiable."""
-    c, hidden = vit.width, vit.blocks[0].mlp.fc1.out_features  # type: ignore[union-attr]
+    c, hidden = vit.width, int(vit.blocks[0].mlp.fc1.out_features)  # type: ignore[union-attr, arg-type]
     total = torch.tensor(float(vit.grid**2 * c * vit.channels * vit.patch**2 + vit.classes * c))
     entering = [torch.tensor(float(vit.tokens)), *counts[:-1]]
     for n, m in zip(entering, counts, strict=True):
@@ -101,7 +105,7 @@ def learn(
 def _meet(vit: ViT, rates: Rates, target: float) -> tuple[list[int], list[int]]:
     """Integer schedules whose removed tokens are scaled by one factor so that the cost is nearest below the target."""
     with torch.no_grad():
-        learned = [[float(kept()) for kept in part] for part in (rates.prune, rates.merge)]  # type: ignore[operator]
+        learned = [[float(kept()) for kept in part] for part in (rates.prune, rates.merge)]
     low, high = 0.0, 50.0
     for _ in range(40):
         factor = (low + high) / 2
@@ -135,9 +139,9 @@ def masked_forward(vit: ViT, images: Tensor, rates: Rates) -> Tensor:
             x, mask, size = _sorted(x, mask, size, importance, special)
             mask = mask * rates.prune[number - 1].mask(x.shape[1])  # type: ignore[operator]
             keep = rates.merge[number - 1]
-            x, size = _merged(x, mask.detach(), size, int(keep()), special)  # type: ignore[operator]
+            x, size = _merged(x, mask.detach(), size, int(keep()), special)
             mask = mask * keep.mask(x.shape[1])  # type: ignore[operator]
-        x = x + block.mlp(block.norm2(x))  # type: ignore[operator, union-attr]
+        x = x + block.mlp(block.norm2(x))  # type: ignore[operator]
     return vit.classify(Tokens(x, special))
 
 
@@ -167,5 +171,5 @@ def _merged(x: Tensor, mask: Tensor, size: Tensor, keep: int, special: int) -> t
     pick, alive = pick + special, mask[:, keep:]
     number = torch.ones_like(size[:, :keep]).scatter_add(1, pick, alive)
     head = x[:, :keep].scatter_add(1, pick[..., None].expand_as(x[:, keep:]), x[:, keep:] * alive[..., None])
-    grown = size[:, :keep].scatter_add(1, pick, size[:, keep:] * cosine.clamp(min=0) * alive)
+    grown = size[:, :keep].scatter_add(1, pick, size[:, keep:] * cosine * alive).clamp(min=LEAST_SIZE)
     return torch.cat([head / number[..., None], x[:, keep:]], dim=1), torch.cat([grown, size[:, keep:]], dim=1)

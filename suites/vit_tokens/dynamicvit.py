@@ -48,7 +48,7 @@ def dynamicvit(
     teacher = copy.deepcopy(vit) if training_steps else None
     for stage, number in enumerate(blocks, start=1):
         keep = max(1, int(patches * rho**stage))
-        vit.blocks[number - 1].enter = KeepPredicted(vit.width, keep)
+        vit.blocks[number - 1].enter = KeepPredicted(vit.width, keep).to(vit.pos_embed)
     if teacher is not None:
         _train_once(vit, teacher, rho, blocks, training_steps)
     return vit
@@ -99,7 +99,7 @@ class KeepPredicted(Reducer):
 
 def _train_once(vit: ViT, teacher: ViT, rho: float, blocks: tuple[int, ...], steps: int) -> None:
     task = learning_task(vit, "dynamicvit(training_steps)", "set training_steps=0 or take a digits model")
-    del teacher.task  # type: ignore[attr-defined]
+    del teacher.task
     key = {"rho": rho, "at": list(blocks), "steps": steps}
 
     def make() -> dict[str, Tensor]:

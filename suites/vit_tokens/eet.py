@@ -124,6 +124,6 @@ def _embedding_and_region(vit: ViT, images: Tensor) -> tuple[Tensor, Tensor]:
     for block in vit.blocks[:-1]:
         tokens = block(tokens)
     last = vit.blocks[-1]
-    _, heads = last.attn(last.norm1(tokens.x))  # type: ignore[operator, union-attr]
+    _, heads = last.attn(last.norm1(tokens.x))  # type: ignore[operator]
     region = class_attention(heads, tokens.key_bias, tokens.protected)
     return vit.norm(last(tokens).x)[:, 0], region / region.sum(dim=-1, keepdim=True)

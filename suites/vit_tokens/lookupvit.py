@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bench.settings import Positive, PositiveInt
 from suites.common.vit import Attention, Block, Mlp, Tokens, ViT, attention_probabilities
 from suites.vit_tokens.scores import as_reducible
-from suites.vit_tokens.stvit import _read_the_mean, _split
+from suites.vit_tokens.stvit import read_the_mean, split_heads
 
 
 def lookupvit(model: nn.Module, *, tokens: PositiveInt = 25, ratio: Positive = 1.0) -> ViT:
@@ -35,9 +35,9 @@ def lookupvit(model: nn.Module, *, tokens: PositiveInt = 25, ratio: Positive = 1
         raise ValueError(f"tokens={tokens} must be a square number in 1..{vit.grid**2} (depth {vit.depth})")
     if vit.head_dist is not None:
         raise ValueError("lookupvit reads a mean over tokens: build the model with distilled=False")
-    _read_the_mean(vit)
+    read_the_mean(vit)
     pairs = [PairedBlock(block, vit.width, side, vit.grid, ratio) for block in vit.blocks]  # type: ignore[arg-type]
-    vit.blocks = nn.ModuleList(pairs)
+    vit.blocks = nn.ModuleList(pairs).to(vit.pos_embed)
     return vit
 
 
@@ -80,7 +80,9 @@ class PairedBlock(nn.Module):
     def _gather(self, compressed: Tensor, lookup: Tensor) -> tuple[Tensor, Tensor]:
         """Compressed tokens + attention to the lookup tokens, and its map [batch, heads, compressed, lookup]."""
         keys = self.kv(self.norm_lookup(lookup))
-        q, k, v = (_split(t, self.heads) for t in (self.q(self.norm_compressed(compressed)), *keys.chunk(2, dim=-1)))
+        q, k, v = (
+            split_heads(t, self.heads) for t in (self.q(self.norm_compressed(compressed)), *keys.chunk(2, dim=-1))
+        )
         probabilities = attention_probabilities(q, k)
         return compressed + self.out((probabilities @ v).transpose(1, 2).flatten(2)), probabilities
 
@@ -88,5 +90,5 @@ class PairedBlock(nn.Module):
         """Lookup tokens + values of the compressed ones by the transposed map, whose rows then sum to one."""
         back = probabilities.transpose(-2, -1)
         back = back / back.sum(dim=-1, keepdim=True)
-        v = _split(self.v_back(self.norm_back(compressed)), self.heads)
+        v = split_heads(self.v_back(self.norm_back(compressed)), self.heads)
         return lookup + self.out_back((back @ v).transpose(1, 2).flatten(2))

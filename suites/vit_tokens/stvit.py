@@ -39,13 +39,13 @@ def stvit(model: nn.Module, *, tokens: PositiveInt = 16, base: PositiveInt | Non
         )
     if vit.head_dist is not None:
         raise ValueError("stvit reads a mean over tokens: build the model with distilled=False")
-    _read_the_mean(vit)
+    read_the_mean(vit)
     vit.blocks[base] = Centres(vit.blocks[base], side, vit.grid)  # type: ignore[arg-type]
     vit.blocks[base + 1] = Semantics(vit.blocks[base + 1], tokens, vit.width)  # type: ignore[arg-type]
     return vit
 
 
-def _read_the_mean(vit: ViT) -> None:
+def read_the_mean(vit: ViT) -> None:
     """Without class token the model's final norm serves the mean."""
     if vit.pool == "token":
         vit.fc_norm, vit.norm, vit.pool = vit.norm, nn.Identity(), "mean"
@@ -74,13 +74,14 @@ class _Generator(nn.Module):
         bias = attn.qkv.bias
         q = F.linear(self.norm1(query), attn.qkv.weight[:width], None if bias is None else bias[:width])
         kv = F.linear(self.norm1(context), attn.qkv.weight[width:], None if bias is None else bias[width:])
-        q, k, v = (_split(t, attn.heads) for t in (q, *kv.chunk(2, dim=-1)))
+        q, k, v = (split_heads(t, attn.heads) for t in (q, *kv.chunk(2, dim=-1)))
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(tokens.shape)
         tokens = tokens + attn.proj(y)
         return tokens + self.mlp(self.norm2(tokens))
 
 
-def _split(x: Tensor, heads: int) -> Tensor:
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """Features [batch, tokens, width] as [batch, heads, tokens, head width]."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 

@@ -126,7 +126,7 @@ def diffrate(prune, merge, protected=1):
             groups[into].append(source)
             sizes[into] = sizes[into] + size[source] * cosines[into]
         x = torch.stack([x[members].mean(0) for members in groups.values()])
-        size = torch.stack(sizes)
+        size = torch.stack(sizes).clamp(min=1e-6)
         return x, size, size.log()
 
     return reduce

@@ -1,0 +1,108 @@
+import json
+
+import pytest
+import torch
+
+from suites.common.digits import Digits, Training, _split, accuracy, digits_vit
+from suites.common.task import TaskError, learning_task
+from suites.common.vit import vit
+
+QUICK = Training(steps=200, grown_steps=20, copies=2, rate=4e-3)
+
+
+def small():
+    torch.manual_seed(3)
+    return digits_vit(width=48, heads=3, depth=4, patch=8, resolution=32, mlp_ratio=2)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    return cache, Digits(cache, 0, training=QUICK).prepare("small", small)
+
+
+def test_training_learns_and_notes_how(prepared):
+    _, notes = prepared
+    assert notes["test_accuracy"] > 70 and notes["train_accuracy"] > 70
+    assert notes["recipe"]["steps"] == 200 and len(notes["sha256"]) == 64
+
+
+def test_loaded_weights_have_the_accuracy_that_was_noted(prepared):
+    cache, notes = prepared
+    task, module = Digits(cache, 0, training=QUICK), small()
+    assert task.load(module, "small")["sha256"] == notes["sha256"]
+    assert accuracy(module, task.batches(100)) == pytest.approx(notes["test_accuracy"])
+    assert learning_task(module, "any", "") is task
+
+
+def test_training_again_gives_the_same_bytes_and_the_cache_spares_it(prepared, tmp_path, monkeypatch):
+    cache, notes = prepared
+    assert Digits(tmp_path, 0, training=QUICK).prepare("small", small)["sha256"] == notes["sha256"]
+    monkeypatch.setattr(Digits, "_train", lambda *_: pytest.fail("trained although it was in the cache"))
+    assert Digits(cache, 0, training=QUICK).prepare("small", small) == notes
+
+
+def test_a_damaged_cache_entry_is_never_used(prepared, tmp_path):
+    cache, notes = prepared
+    copy = tmp_path / "digits"
+    copy.mkdir()
+    for file in (cache / "digits").iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    weights = copy / notes["checkpoint"]
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    with pytest.raises(TaskError, match="no trained weights"):
+        Digits(tmp_path, 0, training=QUICK).load(small(), "small")
+
+
+def test_another_seed_recipe_or_network_is_another_entry(prepared):
+    cache, _ = prepared
+    for task, module in [
+        (Digits(cache, 1, training=QUICK), small()),
+        (Digits(cache, 0), small()),
+        (Digits(cache, 0, training=QUICK), digits_vit(width=32, heads=2, depth=2, patch=8)),
+    ]:
+        with pytest.raises(TaskError, match="has no trained weights for digits"):
+            task.load(module, "small")
+
+
+def test_the_split_is_disjoint_and_the_same_for_every_seed(tmp_path):
+    train, held_out = _split()
+    assert len(train) == 1200 and len(held_out) == 597 and not set(train.tolist()) & set(held_out.tolist())
+    one, two = ([y for _, y in Digits(tmp_path, seed).batches(64)] for seed in (0, 5))
+    assert torch.equal(torch.cat(one), torch.cat(two))
+    assert Digits(tmp_path, 0).describe() == Digits(tmp_path, 5).describe()
+    assert json.dumps(Digits(tmp_path, 0).describe())
+
+
+def test_a_model_of_other_classes_is_refused(tmp_path):
+    wrong = vit(width=16, heads=2, depth=2, patch=8, resolution=32, classes=1000)
+    with pytest.raises(TaskError, match=r"1000 logits and digits has 10 classes: take digits_tiny"):
+        Digits(tmp_path, 0).load(wrong, "deit_small")
+
+
+def test_what_a_method_learned_is_remembered(prepared):
+    cache, _ = prepared
+    task = Digits(cache, 0, training=QUICK)
+    task.load(small(), "small")
+    calls = []
+
+    def make():
+        calls.append(1)
+        return {"x": torch.ones(2)}
+
+    first, second = (task.remembered("rates", {"target": 1.0}, make) for _ in range(2))
+    assert torch.equal(first["x"], second["x"]) and len(calls) == 1
+    task.remembered("rates", {"target": 2.0}, make)
+    assert len(calls) == 2
+
+
+def test_a_method_that_learns_refuses_a_model_without_data():
+    with pytest.raises(ValueError, match="loaded without a task to learn from: give prune"):
+        learning_task(small(), "diffrate", "give prune")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{"width": 48, "heads": 3}, {"width": 96, "heads": 3, "mlp_ratio": 2}])
+def test_the_named_digits_models_reach_a_sensible_accuracy(tmp_path, settings):
+    notes = Digits(tmp_path, 0).prepare("digits", lambda: digits_vit(**settings))
+    assert notes["test_accuracy"] >= 94
