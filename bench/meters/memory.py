@@ -31,6 +31,9 @@ __all__ = [
 
 Attention = Literal["fused", "explicit"]
 
+#: From this share of the live tensors on, buffers inside kernels are worth a flag.
+KERNEL_BUFFERS = 0.1
+
 
 class ForwardError(BenchError):
     """The forward cannot run where its memory was to be followed; the message says at what and what to do."""
@@ -92,13 +95,24 @@ class MemoryPeaks:
             for metric, value, note in views
         ]
 
+    @property
+    def flags(self) -> list[dict[str, str]]:
+        """What the live tensors do not show, as flags of a record."""
+        inside = (self.allocator_bytes or 0) - self.peak_bytes
+        if inside <= KERNEL_BUFFERS * self.peak_bytes:
+            return []
+        text = (
+            f"kernels hold up to {inside} bytes inside that are no tensors: {100 * inside / self.peak_bytes:.0f} % more"
+        )
+        return [{"code": "kernel_buffers", "severity": "info", "text": text}]
+
     def as_dict(self) -> dict[str, Any]:
         """The peaks as plain JSON types."""
-        return {**asdict(self), "peak_activation_bytes": self.peak_activation_bytes}
+        return {**asdict(self), "peak_activation_bytes": self.peak_activation_bytes, "flags": self.flags}
 
 
 def measure(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> MemoryPeaks:
-    """The peaks of one forward that is not the first; takes up to six forwards, one of them under the profiler.
+    """The peaks of one forward that is not the first; takes up to five forwards, one of them under the profiler.
 
     A compiled module is followed as the eager module that it wraps. The resident peak is taken only where the process
     is pinned for memory.
@@ -244,8 +258,7 @@ def _pinned_resident(run: Callable[[], Any]) -> tuple[ResidentPeak | None, str]:
 
 
 def profiled_growth(run: Callable[[], Any]) -> int:
-    """The most bytes that torch's CPU allocator held during a run beyond what it held before, after one more run."""
-    run()
+    """The most bytes that torch's CPU allocator held during a run beyond what it held before."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         run()
     session: Any = profile.profiler

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -136,6 +137,22 @@ def test_keyword_inputs_and_compiled_modules_are_followed():
     assert "eager graph" in found.method_note
 
 
+def test_scripted_modules_are_followed():
+    net, x = chain([3, 16, 8], 16)
+    scripted: Any = torch.jit.script(net)
+    frozen: Any = torch.jit.freeze(scripted)
+    assert measure(scripted, (x,)).split["weights"] == chain_peak([3, 16, 8], 16)[0]
+    assert measure(frozen, (x,)).split["weights"] == chain_peak([3, 16, 8], 16)[0]
+
+
+def test_bytes_inside_kernels_are_flagged():
+    plain = measure(*_tiny())
+    inside = replace(plain, allocator_bytes=2 * plain.peak_bytes)
+    assert [flag["code"] for flag in inside.flags] == ["kernel_buffers"]
+    assert "100 % more" in inside.as_dict()["flags"][0]["text"]
+    assert replace(plain, allocator_bytes=None).flags == []
+
+
 def test_following_a_forward_leaves_no_trace():
     call, net = nn.Module.__call__, nn.Linear(2, 2)
     with pytest.raises(RuntimeError):
@@ -216,7 +233,8 @@ import json, resource, torch
 from bench.meters import allocator
 def faults():
     run = lambda: [torch.ones(2**20) for _ in range(3)]
-    run()
+    for _ in range(30):
+        run()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):
         run()
