@@ -157,7 +157,7 @@ def test_dropping_instead_of_merging_removes_as_many_tokens(small):
         (evit, {"at": [2], "keep_rate": 0.0}, "keep_rate=0.0: .* 0 < rate <= 1"),
         (evit, {"at": [2], "keep_rate": 1.5}, "keep_rate=1.5"),
         (evit, {"at": [2], "keep_rate": [0.5, 0.5]}, "2 entries for 1 stages"),
-        (diffrate, {}, "needs prune=.* or merge=.*4 blocks"),
+        (diffrate, {}, "needs either prune=.* and merge=.*4 blocks"),
         (diffrate, {"prune": [26, 20]}, "prune has 2 entries for 4 blocks"),
         (diffrate, {"merge": [26, 20, 10, 1]}, "merge=.* >= 2"),
     ],
