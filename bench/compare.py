@@ -281,10 +281,14 @@ def _timed(a: list[Record], b: list[Record], metric: str, margin: float, level: 
 
 def _speedup(a: list[Record], b: list[Record], margin: float, level: float) -> Iterable[_Draft]:
     """The speed-up over the baseline; it travels between machines."""
-    one, two = [speedups(r) for r in a], [speedups(r) for r in b]
+    one, two = ([list(speedups(r).values()) for r in side] for side in (a, b))
     if not one[-1] or not two[-1]:
         return
-    ratio, pairing = _unpaired("speedup", one, two, level)
+    together = paired(a[-1], b[-1], "speedup")
+    if together:
+        ratio, pairing = ratio_interval_paired(*_turned("speedup", *together), level), "paired"
+    else:
+        ratio, pairing = _unpaired("speedup", one, two, level)
     before, after = (_mean([value for session in side for value in session]) for side in (one, two))
     row = _row(a[-1], b[-1], "speedup", before, after, ratio, pairing)
     yield _Draft(replace(row, p=difference_p(ratio, margin)), _floor(a[-1], b[-1]), _other_protocol(a[-1], b[-1]))

@@ -202,7 +202,9 @@ def _speedup(metric: str, original: Record, new: Record, near: Closeness) -> Jud
     """The ratio to the baseline, which travels."""
     allowed = SPEEDUP[near]
     assert allowed is not None
-    return _by_interval(metric, original, new, (speedups(original), speedups(new)), allowed, near)
+    return _by_interval(
+        metric, original, new, (list(speedups(original).values()), list(speedups(new).values())), allowed, near
+    )
 
 
 def _energy(metric: str, original: Record, new: Record, near: Closeness) -> Judgement:

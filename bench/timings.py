@@ -33,11 +33,14 @@ def per_gemm(record: Record, metric: str) -> list[float]:
     return [line[FIELDS[metric]] * line["gemm_median_ms"] ** power for line in lines if line.get(FIELDS[metric])]
 
 
-def speedups(record: Record) -> list[float]:
-    """Per process the baseline's median over the case's; empty for a baseline or where they were not timed together."""
+def speedups(record: Record) -> dict[int, float]:
+    """Per process, by its index, the baseline's median over the case's.
+
+    Empty for a baseline and where the baseline was not timed together with the case.
+    """
     if record["case"]["method"] == "none" or not (record.get("timing") or {}).get("paired"):
-        return []
-    return [line["baseline_median_ms"] / line["median_ms"] for line in used_invocations(record)]
+        return {}
+    return {line["index"]: line["baseline_median_ms"] / line["median_ms"] for line in used_invocations(record)}
 
 
 def paired(a: Record, b: Record, metric: str) -> tuple[list[float], list[float]] | None:
@@ -45,7 +48,10 @@ def paired(a: Record, b: Record, metric: str) -> tuple[list[float], list[float]]
     session = (a.get("timing") or {}).get("session")
     if session is None or session != (b.get("timing") or {}).get("session") or a["machine_key"] != b["machine_key"]:
         return None
-    name = FIELDS[metric]
-    one, two = ({line["index"]: line[name] for line in used_invocations(r) if line.get(name)} for r in (a, b))
+    one, two = (speedups(r) if metric == "speedup" else _by_index(r, FIELDS[metric]) for r in (a, b))
     both = sorted(one.keys() & two.keys())
     return ([one[i] for i in both], [two[i] for i in both]) if both else None
+
+
+def _by_index(record: Record, name: str) -> dict[int, float]:
+    return {line["index"]: line[name] for line in used_invocations(record) if line.get(name)}

@@ -87,8 +87,10 @@ def test_cases_of_one_session_are_paired_process_by_process():
 
 
 def test_run_compared_with_itself_is_the_same():
-    records = run("a")
-    assert {row.kind for row in compare(records, records).rows} == {"SAME"}
+    records = run("a", noise=0.2)
+    result = compare(records, records)
+    assert {row.kind for row in result.rows} == {"SAME"}
+    assert {row.pairing for row in result.rows if row.metric == "speedup"} == {"paired"}
 
 
 def test_three_sessions_make_the_session_the_unit_of_replication():
