@@ -13,7 +13,7 @@ nox.options.default_venv_backend = "venv"  # pip: it honours whatever index and 
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["tests", "lint"]
 
-PERF = ("counters", "overhead", "instrument")
+PERF = ("counters", "overhead")
 
 CONSTRAINTS = ("-c", "constraints.txt")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench import roofline
 from bench.case import Case
 from bench.layer_times import merge
 from bench.metrics import METRICS
@@ -175,9 +176,18 @@ def finished(case: Case, context: Context, probe: dict[str, Any], session: Sessi
         record["layers"], record["layers_info"] = merge(
             probe.get("layers", []), probe.get("layers_info", {}), kept, case.key
         )
+    rows += [item.as_dict() for item in _modelled(record)]
     if any(flag["severity"] == "invalid" for flag in flags):
         status = "invalid"
     return {**record, "status": status, "error": _invalid(flags), "flags": flags, "readings": _ordered(rows)}
+
+
+def _modelled(record: Record) -> list[Reading]:
+    """Ideal and attainable latency from the layers and the machine's measured peaks, or why there are none."""
+    line, why = roofline.from_record(record)
+    if line is None:
+        return [unavailable(metric, why) for metric in ("ideal_ms", "attainable_ms")]
+    return roofline.readings(line)
 
 
 def _invalid(flags: list[dict[str, str]]) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import types
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
@@ -186,17 +186,25 @@ class Config(Part):
             raise ValueError("task=imagefolder clashes with data.root=null: name the folder with data.root=...")
         if self.data.root is not None and self.task_name != "imagefolder":
             raise ValueError(f"data.root={self.data.root} clashes with task={self.task_name}: add task=imagefolder")
-        if self.data.root is not None and not Path(self.data.root).is_dir():
+        if self.data.root is not None and not _is_there(self.data.root, folder=True):
             raise ValueError(f"data.root: there is no folder {self.data.root}")
-        if self.checkpoint is not None and not Path(self.checkpoint).is_file():
+        if self.checkpoint is not None and not _is_there(self.checkpoint):
             raise ValueError(f"checkpoint: there is no file {self.checkpoint}")
         if self.job == "reproduce" and self.row is None:
             raise ValueError("job=reproduce needs row=<key of a row, or a bundle>")
-        if self.job == "verify" and self.row is not None and not Path(self.row).is_file():
+        if self.job == "verify" and self.row is not None and not _is_there(self.row):
             raise ValueError(f"row: there is no bundle {self.row}")
         if self.job == "compare" and (self.a is None or self.b is None):
             raise ValueError("job=compare needs both a=<results> and b=<results>")
         return self
+
+
+def _is_there(text: str, *, folder: bool = False) -> bool:
+    """Whether there is such a file or folder; a name that no file can have is not there."""
+    try:
+        return Path(text).is_dir() if folder else Path(text).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _fields_at(location: tuple[Any, ...]) -> list[str]:
@@ -234,7 +242,7 @@ def all_keys(model: type[BaseModel] | None = None, prefix: str = "") -> list[str
     for name, field in (model or Config).model_fields.items():
         keys.append(prefix + name)
         if _is_model(field.annotation):
-            keys += all_keys(field.annotation, f"{prefix}{name}.")
+            keys += all_keys(cast(type[BaseModel], field.annotation), f"{prefix}{name}.")
     return keys
 
 

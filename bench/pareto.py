@@ -233,7 +233,7 @@ def _matrices(rows: Sequence[Row], objectives: Sequence[Objective]) -> tuple[np.
 
 def _dominates(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(len(a), len(b)) booleans: row i of `a` is no worse than row j of `b` anywhere and better somewhere."""
-    return (a[:, None, :] <= b[None, :, :]).all(axis=2) & (a[:, None, :] < b[None, :, :]).any(axis=2)
+    return np.asarray((a[:, None, :] <= b[None, :, :]).all(axis=2) & (a[:, None, :] < b[None, :, :]).any(axis=2))
 
 
 def _certain_pairs(rows: Sequence[Row]) -> np.ndarray:

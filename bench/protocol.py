@@ -74,7 +74,7 @@ class Protocol(Part):
     """The parameters of a measurement; two rows with other parameters are never ranked together."""
 
     name: str = "standard"
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
     latency: Latency = Latency()
     counting: Counting = Counting()
     energy: Energy = Energy()

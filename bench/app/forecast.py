@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from bench import estimate, machine
@@ -26,9 +27,8 @@ def _peak(config: Config) -> float | None:
 def group_seconds(config: Config, plan: Plan) -> dict[str, float]:
     """Estimated seconds per group key; a second or so for the counts."""
     recipes = [recipe_for(group.baseline, plan, config).as_dict() for group in plan.groups]
-    with Workers(config.executor.timeouts_s.model_dump()) as workers:
-        log = Path(config.paths.results) / "logs" / "estimate.log"
-        outcome = workers.run("estimate", {"recipes": recipes}, log=log)
+    with Workers(config.executor.timeouts_s.model_dump()) as workers, tempfile.TemporaryDirectory() as scratch:
+        outcome = workers.run("estimate", {"recipes": recipes}, log=Path(scratch) / "log")
     counted = outcome.result["macs"] if outcome.result else {}
     peak, found = _peak(config), {}
     for group in plan.groups:

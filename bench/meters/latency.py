@@ -92,7 +92,8 @@ def warm_up(
 
     The variation is the coefficient of variation of the last ten (standard deviation over mean).
     """
-    start, recent, count = clock(), [], 0
+    start, count = clock(), 0
+    recent: list[float] = []
     while True:
         recent = [*recent[-(STEADY_WINDOW - 1) :], time_block(runner, 1, clock)]
         count += 1

@@ -58,6 +58,6 @@ def load_checkpoint(module: nn.Module, path: Path, builder_path: str) -> None:
             f"unexpected {unexpected[:NAMES_SHOWN]}; {hint}"
         )
     try:
-        module.load_state_dict(state)  # type: ignore[arg-type]
+        module.load_state_dict(state)
     except RuntimeError as error:
         raise UsageError(f"checkpoint {path.name} does not fit: {error}") from error

@@ -8,7 +8,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from bench.case import BASELINE_METHOD, Case
 from bench.errors import UsageError
 from bench.recipe import Recipe
 from bench.signatures import split_path
+from bench.worker import global_state
 
 DTYPES = {
     "fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64,
@@ -37,6 +38,7 @@ class Subject:
     weights: dict[str, Any]
     task: Any = None
     eager: nn.Module | None = None
+    state_changes: tuple[str, ...] = ()
 
     def step(self) -> Callable[[], Any]:
         """One forward as a call without arguments."""
@@ -107,9 +109,10 @@ def resolution_of(module: nn.Module, case: Case) -> int:
 def example_inputs(module: nn.Module, case: Case) -> tuple[Any, ...]:
     """Seeded example inputs of a module: its own `example_inputs(batch)`, else a batch of images."""
     generator = torch.Generator().manual_seed(case.seed)
-    if hasattr(module, "example_inputs"):
+    own: Any = getattr(module, "example_inputs", None)
+    if own is not None:
         seed_everything(case.seed)
-        inputs = module.example_inputs(case.batch)
+        inputs = own(case.batch)
         return inputs if isinstance(inputs, tuple) else (inputs,)
     pixels = resolution_of(module, case)
     return (torch.randn(case.batch, 3, pixels, pixels, generator=generator),)
@@ -177,7 +180,7 @@ def build(recipe: Recipe) -> Subject:
     device, dtype = torch.device(case.device), DTYPES[case.dtype]
     layout = torch.channels_last if case.memory_format == "channels_last" else torch.contiguous_format
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = case.dtype == "tf32"
-    module = module.eval().to(device=device, memory_format=layout)
+    module = module.eval().to(device).to(memory_format=layout)  # type: ignore[call-overload]
     module = module.to(dtype) if dtype != torch.float32 else module
     args = _on_device(tuple(inputs), device, dtype, layout)
     compiled = torch.compile(module, mode=case.compile) if case.compile != "off" else None
@@ -201,8 +204,9 @@ def synchronise(device: str) -> Callable[[], None]:
 
 
 def timed_build(recipe: Recipe) -> tuple[Subject, float]:
-    """The subject and the milliseconds it took to build."""
-    start = time.perf_counter_ns()
+    """The subject and the milliseconds it took to build; what building changed for others is put back and noted."""
+    before, start = global_state.read(), time.perf_counter_ns()
     subject = build(recipe)
     synchronise(recipe.case.device)()
-    return subject, (time.perf_counter_ns() - start) / 1e6
+    taken_ms = (time.perf_counter_ns() - start) / 1e6
+    return replace(subject, state_changes=tuple(global_state.put_back(before))), taken_ms

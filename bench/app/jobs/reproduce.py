@@ -89,8 +89,8 @@ def as_recorded(config: Config, record: Record, case: Case) -> Config:
         )
     protocol = Protocol(name=told["name"], version=told["version"], **told["parameters"])
     device = Device(
-        name=case.device, threads=case.threads, compile=case.compile, cuda_graphs=case.cuda_graphs,  # type: ignore[arg-type]
-        memory_format=case.memory_format,  # type: ignore[arg-type]
+        name=case.device, threads=case.threads, compile=case.compile, cuda_graphs=case.cuda_graphs,
+        memory_format=case.memory_format,
     )  # fmt: skip
     base = Path(config.paths.results) / "reproductions" / case.key
     number = 1 + sum(path.is_dir() for path in base.glob("*"))

@@ -12,7 +12,7 @@ from bench.app.forecast import group_seconds
 from bench.app.progress import ProgressBar
 from bench.case import Case
 from bench.config import Config
-from bench.errors import BenchError
+from bench.errors import BenchError, ResultsError
 from bench.records import Record
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def run(config: Config) -> int:
                 copy.close(None, interrupted=True)
                 raise
         bar.working("writing the report")
-        page = site.build(config) if config.report.enabled else None
+        page, stopped = _page(config, stopped)
         bar.working("mirroring to MLflow")
         copy.close(page, interrupted=stopped is not None)
     _summarise(runner.sweep, page, copy)
@@ -62,9 +62,23 @@ def run(config: Config) -> int:
     return FINISHED_WITH_FAILURES if runner.sweep.failed or runner.sweep.problems else 0
 
 
+def _page(config: Config, stopped: BenchError | None) -> tuple[Path | None, BenchError | None]:
+    """The report's first page and what stopped the run: a disk that the page does not fit on costs no record."""
+    if not config.report.enabled:
+        return None, stopped
+    try:
+        return site.build(config), stopped
+    except OSError as error:
+        full = ResultsError(
+            f"{config.paths.site}: the report cannot be written ({error.strerror or error}); make room and run "
+            "job=report: every record is kept"
+        )
+        return None, stopped or full
+
+
 def _summarise(sweep: Sweep, page: Path | None, copy: mirror.MirrorListener) -> None:
     """The four lines: page, MLflow, best row, what failed."""
-    print(f"report   {page if page else 'not written (report.enabled=false)'}")
+    print(f"report   {page if page else 'not written'}")
     print(f"mlflow   {copy.hint()}")
     print(f"best     {best_row(sweep.records)}")
     print(f"failed   {_failures(sweep)}")
@@ -98,5 +112,5 @@ def _failures(sweep: Sweep) -> str:
         return f"nothing; {sweep.measured} measured now, {len(sweep.records)} rows in all"
     first = sweep.failed[0]
     label = Case.from_dict(first["case"]).label
-    why = (first["error"] or {}).get("message", first["status"]).splitlines()[0]
+    why = str((first["error"] or {}).get("message") or first["status"]).splitlines()[0]
     return f"{len(sweep.failed)} of {len(sweep.records)}: {label}: {first['status']}: {why[:160]}"
