@@ -41,11 +41,11 @@ def draw(figure: Figure, *, show_paths: bool = False) -> Drawing:
     hide: Callable[[Any], Any] = (lambda value: value) if show_paths else without_paths
     lines = list(table.itertuples(index=False, name=None))
     data = {
-        "views": hide(dict(figure.views)),
-        "hover": hide(list(figure.hover)),
+        "views": dict(figure.views),
+        "hover": list(figure.hover),
         "controls": [[control.label, list(control.options)] for control in figure.controls],
         "head": [str(name) for name in table.columns],
-        "rows": [[hide(_plain_json(value)) for value in line] for line in lines],
+        "rows": [[_plain_json(value) for value in line] for line in lines],
     }
     return Drawing(
         id=figure.id,
@@ -58,7 +58,7 @@ def draw(figure: Figure, *, show_paths: bool = False) -> Drawing:
         head=data["head"],
         lines=[[hide(_shown(value)) for value in line] for line in lines[:TABLE_ROWS]],
         total=len(table),
-        data=_compact(data),
+        data=_compact(data, hide_paths=not show_paths),
     )
 
 
@@ -82,12 +82,12 @@ def _shown(value: Any) -> str:
     return plain(value, min(max(places, 0), 9))
 
 
-def _compact(data: dict[str, Any]) -> Markup:
+def _compact(data: dict[str, Any], *, hide_paths: bool) -> Markup:
     """Inert JSON; specs are plain already, and only one that is not is taken apart for NaN and numpy types."""
     try:
-        return inert_json(data)
+        return inert_json(data, hide_paths=hide_paths)
     except (TypeError, ValueError):
-        return inert_json(_finite(data))
+        return inert_json(_finite(data), hide_paths=hide_paths)
 
 
 def _finite(value: Any) -> Any:

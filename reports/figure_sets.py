@@ -34,8 +34,8 @@ _MALFORMED = (
     ResultsError,
 )
 
-#: Groups that get figures on the first page, and rows of a group that are drawn.
-GROUPS, ROWS = 6, 300
+#: Rows of one group that are drawn, and rows of all groups together: the first page stays quick to make and to open.
+ROWS, ALL_ROWS = 120, 360
 
 
 #: The figures of a group in the order of the page.
@@ -55,16 +55,15 @@ class GroupFigures:
 
 def of_groups(site: Site, styles: Mapping[str, Style]) -> list[GroupFigures]:
     """The figures of the groups that have at least two ranked rows."""
-    found = []
+    found, left = [], ALL_ROWS
     for group in site.groups:
         rows = [row for row in site.in_group(group.index) if row.ranked]
-        if len(rows) < 2:
+        if len(rows) < 2 or left <= 0:
             continue
         shown = _most_telling(rows)
         drawings = tuple(_of_group(name, shown, group, site, styles) for name in GROUP_FIGURES)
         found.append(GroupFigures(group, drawings, len(rows) - len(shown)))
-        if len(found) == GROUPS:
-            break
+        left -= len(shown)
     return found
 
 

@@ -26,9 +26,18 @@ _BULK = frozenset({"layers", "machine"})
 _PRIVATE_KEYS = frozenset({"hostname", "host", "user", "username", "cwd", "home", "executable", "argv"})
 
 
-def inert_json(value: Any) -> Markup:
-    """JSON for a `<script type="application/json">` block: no character in it can end the block or start markup."""
+def inert_json(value: Any, *, hide_paths: bool = False) -> Markup:
+    """JSON for a `<script type="application/json">` block: no character in it can end the block or start markup.
+
+    Args:
+        value: plain JSON types.
+        hide_paths: cut paths of the machine as `without_paths` does, at the price of one search through the text.
+    """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    if hide_paths and "\\\\" in text:
+        text = json.dumps(without_paths(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    elif hide_paths:
+        text = _shorten(text)
     return Markup(_ESCAPED.sub(lambda found: _ESCAPES[found.group()], text))
 
 

@@ -34,7 +34,7 @@ class Span(NamedTuple):
 
 
 #: Rows of a group above which pairs are no longer tested.
-LARGE = 150
+LARGE = 60
 
 
 def stand(rows: Iterable[Row], groups: Sequence[Group], columns: Iterable[Column]) -> None:

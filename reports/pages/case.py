@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from bench.machine import machine_class
@@ -16,7 +16,7 @@ from reports.groups import AXES
 from reports.manifest import digest_of
 from reports.numbers import MISSING, pair, quantity, scale_for
 from reports.pages.claims import KINDS
-from reports.pages.page import Sheet, render
+from reports.pages.page import Sheet, Shell, render
 from reports.rows import COLUMNS, Cell, Column, Row
 
 if TYPE_CHECKING:
@@ -39,8 +39,9 @@ class Fact:
 
 def sheets(site: Site) -> Iterable[Sheet]:
     """One sheet per row; it is made anew only if its record, its baseline or its standing changed."""
+    shell = cache(lambda: Shell(site, "cases/any.html"))
     for row in site.rows:
-        yield Sheet(row.page, _digest(site, row), partial(_page, site, row), partial(_brief, site, row))
+        yield Sheet(row.page, _digest(site, row), partial(_page, site, row), partial(_brief, site, shell, row))
 
 
 def _digest(site: Site, row: Row) -> str:
@@ -55,17 +56,10 @@ def _claims(site: Site, row: Row) -> list[dict[str, Any]]:
     return [claim for claim in site.claims if row.case_key in (claim.get("case_keys") or [])]
 
 
-def _brief(site: Site, row: Row) -> str:
+def _brief(site: Site, shell: Callable[[], Shell], row: Row) -> str:
     """The page without figures, processes and environment: what a build makes that has no time left for more."""
-    return render(
-        "brief.html.j2",
-        site,
-        row.page,
-        row=row,
-        group=site.groups[row.group],
-        readings=readings(row),
-        command=_command(row),
-    )
+    values = {"site_title": site.title, "group": site.groups[row.group], "readings": facts(row), "command": _command(row)}
+    return shell().around(f"{row.name} · Waterline", "brief.html.j2", row=row, **values)
 
 
 def _command(row: Row) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from reports.figures.theme import CONFIG, palettes
 from reports.numbers import quantity
@@ -54,6 +54,22 @@ def render(template: str, site: Site, here: str, **values: Any) -> str:
     root = "../" * here.count("/")
     page = templates().get_template(template)
     return page.render(site=site, here=here, root=root, look=_look(), policy=CONTENT_POLICY, icon=_icon(), **values)
+
+
+class Shell:
+    """The frame that many small pages share, rendered once and filled in by joining strings."""
+
+    def __init__(self, site: Site, here: str) -> None:
+        marks = ("\ue000title\ue000", "\ue000body\ue000")
+        text = render("shell.html.j2", site, here, marker_title=marks[0], marker_body=marks[1])
+        self._before, rest = text.split(marks[0], 1)
+        self._between, self._after = rest.split(marks[1], 1)
+        self.root = "../" * here.count("/")
+
+    def around(self, title: str, template: str, **values: Any) -> str:
+        """A page with `title` and the template's text inside the frame."""
+        body = templates().get_template(template).render(root=self.root, **values)
+        return "".join((self._before, str(escape(title)), self._between, body, self._after))
 
 
 @cache
