@@ -27,15 +27,26 @@ def parse_settings(text: str) -> dict[str, Any]:
     """The settings that `settings_text` wrote; literals only, nothing is evaluated.
 
     Raises:
-        ValueError: the text is not a list of `name=literal`.
+        ValueError: the text is not a list of `name=literal`, names one twice, or a value is none that JSON and a
+            settings text can both hold.
     """
+    source = f"f({text})"
     try:
-        call = ast.parse(f"f({text})", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+        call = ast.parse(source, mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
             raise ValueError("not a list of name=value")
-        return {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError, TypeError) as error:
-        raise ValueError(f"settings {text!r} are not of the form name=value, name=value: {error}") from error
+        names = [keyword.arg for keyword in call.keywords if keyword.arg is not None]
+        if len(names) < len(call.keywords) or ast.get_source_segment(source, call) != source:
+            raise ValueError("not a list of name=value")
+        if len(set(names)) < len(names):
+            raise ValueError("a name stands there twice")
+        settings = {name: ast.literal_eval(k.value) for name, k in zip(names, call.keywords, strict=True)}
+        json.dumps(settings, allow_nan=False, ensure_ascii=False).encode()
+        settings_text(settings).encode()  # a number of more digits than Python writes down would be no text again
+        return settings
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
+        shown = text if len(text) <= 200 else f"{text[:200]}..."
+        raise ValueError(f"settings {shown!r} are not of the form name=value, name=value: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from bench.signatures import check_settings, signature, source_digest, split_pat
 
 #: Parameters that the bench fills in from the case, not from the settings.
 RESERVED = ("resolution", "batch", "seed")
+#: Values that a suite file may unfold to.
+MOST_VALUES = 100_000
 
 
 @dataclass(frozen=True)
@@ -118,13 +120,18 @@ def _entry(kind: str, name: str, value: Any, file: Path) -> Entry:
     if isinstance(value, str):
         value = {"build": value}
     allowed = {"build", "settings", "task"} if kind == "models" else {"build", "settings"}
-    if not isinstance(value, dict) or "build" not in value:
-        raise UsageError(f"{file}: {kind}.{name} must be a dotted path or have the key build")
+    if not isinstance(value, dict) or not isinstance(value.get("build"), str):
+        raise UsageError(f"{file}: {kind}.{name} must be a dotted path or have the key build with one")
     for key in value:
         if key not in allowed:
-            raise UsageError(f'{file}: {kind}.{name} has an unknown key "{key}"; {did_you_mean(key, allowed)}')
+            raise UsageError(f'{file}: {kind}.{name} has an unknown key "{key}"; {did_you_mean(str(key), allowed)}')
+    settings, task = value.get("settings") or {}, value.get("task")
+    if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
+        raise UsageError(f"{file}: {kind}.{name}.settings must be a mapping of setting names to values")
+    if task is not None and not isinstance(task, str):
+        raise UsageError(f"{file}: {kind}.{name}.task must be the name of a task, not {task!r}")
     split_path(value["build"])
-    return Entry(name, value["build"], dict(value.get("settings") or {}), value.get("task"), file.parent)
+    return Entry(name, value["build"], dict(settings), task, file.parent)
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -141,9 +148,38 @@ def read_yaml(file: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise UsageError(f"{file}{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
-    if not isinstance(content, dict):
+    except (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
+        # PyYAML lets these through: a date that is none, a tag that does not fit its value, thousands of brackets
+        raise UsageError(f"{file}: a value in it is not valid YAML: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UsageError(f"{file}: must be a mapping of keys to values")
+    _check_size(content, file)
     return content
+
+
+def _check_size(content: Any, file: Path) -> None:
+    """Nothing, unless a file unfolds without end: its anchors refer to themselves or multiply."""
+    waiting, seen = [content], 0
+    while waiting:
+        value = waiting.pop()
+        seen += 1
+        if seen > MOST_VALUES:
+            raise UsageError(
+                f"{file}: more than {MOST_VALUES} values, or an anchor that refers to itself; write it out"
+            )
+        if isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list | tuple | set):
+            waiting += value
+
+
+def _rows(kind: str, rows: Any, file: Path) -> dict[str, Any]:
+    """The table of one kind: names to rows."""
+    if rows is None:
+        return {}
+    if not isinstance(rows, dict) or not all(isinstance(name, str) for name in rows):
+        raise UsageError(f"{file}: {kind} must be a mapping of names (quote a name that is a number) to dotted paths")
+    return rows
 
 
 def load(folders: list[Path] | None = None) -> Catalogue:
@@ -160,7 +196,7 @@ def load(folders: list[Path] | None = None) -> Catalogue:
         for kind, rows in read_yaml(file).items():
             if kind not in kinds:
                 raise UsageError(f'{file}: unknown key "{kind}"; {did_you_mean(str(kind), kinds)}')
-            for name, value in (rows or {}).items():
+            for name, value in _rows(kind, rows, file).items():
                 if name in kinds[kind]:
                     first = kinds[kind][name].folder
                     raise UsageError(f'{file}: {kind[:-1]} "{name}" is already defined in {first}; rename one')

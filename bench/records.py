@@ -30,6 +30,7 @@ import hashlib
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType
@@ -85,7 +86,7 @@ def read_json(path: Path) -> Any:
     try:
         data = path.read_bytes()
         return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-    except (OSError, EOFError, ValueError, RecursionError) as error:
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise CorruptRecord(
             f"{path}: cannot be read ({error}); move it away and run again to measure it anew"
         ) from error

@@ -235,7 +235,7 @@ class Runner:
             assert outcome.error is not None
             return {"peaks": [], "bandwidth": None, "notes": [f"calibration failed: {outcome.error['message']}"]}
         made = {**outcome.result, "measured_at": time.time()}
-        write_json(path, made)
+        self._save(path, made)
         return made
 
     def calibrate(self, device: str, threads: int, budget_s: float) -> Outcome:
@@ -298,7 +298,7 @@ class Runner:
         outcome = self._attempt("probe", spec, case.key, [case])
         if outcome.ok:
             assert outcome.result is not None
-            write_json(path, outcome.result)
+            self._save(path, outcome.result)
             self.journal.append("probed", case=case.key, seconds=outcome.seconds)
             return outcome.result
         self._fail(case, outcome, started)
@@ -315,6 +315,11 @@ class Runner:
             except KeyboardInterrupt:
                 self._interrupt(in_hand, kind)
                 raise Interrupted("interrupted; run the same command again to continue") from None
+            except OSError as error:
+                raise ResultsError(
+                    f"{error.filename or 'the folder for temporary files'}: cannot be written ({error.strerror}); make "
+                    "room there or set TMPDIR, and run again: what was measured before is kept"
+                ) from error
             if outcome.ok or not outcome.worth_retrying:
                 return outcome
             self.journal.append("lost", kind=kind, name=name, attempt=attempt + 1, status=outcome.status)
@@ -356,12 +361,22 @@ class Runner:
         self.listener.recorded(sealed)
 
     def _write(self, record: Record) -> Path:
-        try:
+        with self._writing("the record"):
             return self.store.write(record)
+
+    def _save(self, path: Path, value: Any) -> None:
+        with self._writing(path.name):
+            write_json(path, value)
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Tell a disk that is full or read-only as what it is."""
+        try:
+            yield
         except OSError as error:
             raise ResultsError(
-                f"{self.store.root}: the record cannot be written ({error}); make room or make the folder writable and "
-                "run again: what was measured before is kept"
+                f"{self.store.root}: {what} cannot be written ({error.strerror or error}); make room or make the folder "
+                "writable and run again: what was measured before is kept"
             ) from error
 
     # -- timing -------------------------------------------------------------------------------------------------
@@ -423,7 +438,7 @@ class Runner:
         session_id = digest([group.key, self.machine_key, sorted(wanted), self.now()])
         folder = self.store.samples / session_id
         facts = {"session": session_id, "group": group.key, "machine": self.machine_key, "anchor": anchor.key}
-        write_json(folder / "session.json", {**facts, "waiting": sorted(wanted)})
+        self._save(folder / "session.json", {**facts, "waiting": sorted(wanted)})
         return session_id, folder
 
     def _recorded(self, keys: Sequence[str]) -> set[str]:
@@ -436,8 +451,7 @@ class Runner:
         """Add processes until the protocol is satisfied; the outcome of the first that failed, if one did."""
         protocol = self.config.protocol.latency
         timed = [anchor, *(case for case in members if case != anchor)]
-        done = [read_json(path) for path in sorted(folder.glob("[0-9]*.json.gz"))]
-        done = done[: _first_gap([item["index"] for item in done])]
+        done = self._invocations_so_far(folder)
         while True:
             decision = decide(done, [case.key for case in timed], anchor.key, protocol)
             if decision.done:
@@ -448,11 +462,23 @@ class Runner:
             if not outcome.ok:
                 return outcome, done, outcome.status
             assert outcome.result is not None
-            write_json(folder / f"{index:02d}.json.gz", outcome.result)
+            self._save(folder / f"{index:02d}.json.gz", outcome.result)
             self.journal.append("timed", session=session_id, index=index, seconds=outcome.seconds)
             done.append(outcome.result)
             if index < protocol.invocations:
                 self.listener.advanced(share)
+
+    def _invocations_so_far(self, folder: Path) -> list[Invocation]:
+        """What a killed sweep left of a session, in order and without gaps; a damaged file is put aside and told."""
+        done = []
+        for path in sorted(folder.glob("[0-9]*.json.gz")):
+            try:
+                done.append(read_json(path))
+            except CorruptRecord:
+                aside = path.with_name(f"{path.name}.corrupt")
+                path.rename(aside)
+                self.sweep.problems.append(f"{path}: damaged samples, kept as {aside.name} and measured again")
+        return done[: _first_gap([item["index"] for item in done])]
 
     def _invocation_spec(self, session_id: str, index: int, timed: Sequence[Case]) -> dict[str, Any]:
         text = f"{session_id}/{index}/{self.config.seed}"

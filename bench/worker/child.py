@@ -31,6 +31,10 @@ class InvalidOutput(Exception):
     """The model's output is not finite or changes between identical calls in a way that makes its row meaningless."""
 
 
+class StateChanged(InvalidOutput):
+    """A forward changes state of torch that everything beside it in the process is timed under."""
+
+
 class Phase:
     """Tells the driver what the worker is doing, in a file of its own: the driver's timeouts are per phase."""
 

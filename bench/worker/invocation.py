@@ -20,8 +20,9 @@ from bench.meters.latency import Runner, Samples, WarmUp
 from bench.protocol import Latency
 from bench.recipe import Recipe
 from bench.records import SCHEMA
-from bench.worker import isolation
+from bench.worker import global_state, isolation
 from bench.worker.child import Phase
+from bench.worker.probe import check_state
 from bench.worker.subject import Subject, synchronise, timed_build
 
 TWIN = "twin"
@@ -69,11 +70,14 @@ class _Group:
         protocol, done = self.protocol, {}
         for runner in runners:
             self.phase.enter("warmup", runner.name if runner.name in self.facts else None)
+            state = global_state.read()
             done[runner.name] = latency.warm_up(
                 runner, iterations=protocol.warmup_iterations,
                 seconds=protocol.warmup_s if self.device == "cpu" else protocol.warmup_s_gpu,
                 cap_s=protocol.warmup_cap_s, variation=protocol.steady_variation, beat=self.phase.beat,
             )  # fmt: skip
+            if runner.name in self.subjects:
+                check_state(state, self.subjects[runner.name].case.label)
         return done
 
     def measure(self, runners: list[Runner], warm: dict[str, WarmUp]) -> tuple[dict[str, Samples], dict[str, Any]]:

@@ -14,13 +14,29 @@ from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_t
 from bench.metrics import METRICS
 from bench.reading import Reading, unavailable
 from bench.recipe import Recipe
-from bench.worker.child import InvalidOutput, Phase, classify
+from bench.worker import global_state
+from bench.worker.child import InvalidOutput, Phase, StateChanged, classify
+from bench.worker.global_state import GlobalState
 from bench.worker.subject import Subject, seed_everything, synchronise, timed_build
 
 #: Relative difference between two identical forwards from which the output counts as changing.
 SAME_OUTPUT = 1e-4
 #: Meter -> section of `bench.metrics` whose metrics it gives.
 SECTION_OF = {"params": "size", "macs": "compute", "memory": "memory", "quality": "quality", "energy": "energy"}
+
+
+def check_state(before: GlobalState, label: str) -> None:
+    """Nothing, if the forwards since then left torch's global state alone.
+
+    Raises:
+        StateChanged: they did not; it is put back.
+    """
+    changes = global_state.put_back(before)
+    if changes:
+        raise StateChanged(
+            f"the forward of {label} changes {', '.join(changes)}, for itself and for all that is timed beside it; set "
+            "threads with device.threads and types with dtypes, and leave torch's global state alone in forward"
+        )
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
@@ -170,7 +186,12 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     subject, load_ms = timed_build(probe.recipe)
     with torch.inference_mode():
         phase.enter("compile" if probe.recipe.case.compile != "off" else "warmup", probe.recipe.case.key)
+        state = global_state.read()
         flags = check_output(subject)
+        check_state(state, subject.case.label)
+        if subject.state_changes:
+            text = f"building it changes {', '.join(subject.state_changes)}; this was put back before anything was measured"
+            flags.append(_flag("changes_global_state", "warn", text))
         probe.take("memory", lambda: probe.memory(subject))
     pin_allocator_for_timing()  # what follows is not slowed by giving memory back; energy has to be that of a timed run
     with torch.no_grad():
