@@ -315,6 +315,23 @@ def test_explicit_attention_adds_the_attention_matrix():
     assert explicit.peak_bytes - fused.peak_bytes > 4 * 4 * 512 * 512
 
 
+def test_torchs_own_tracker_finds_the_same_peak():
+    tracker = pytest.importorskip("torch.distributed._tools.mem_tracker")
+    cases = [
+        (Decoder(64, 4, 2, 160, 97).eval(), torch.zeros(2, 32, dtype=torch.long)),
+        (
+            nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 3)).eval(),
+            torch.randn(2, 3, 32, 32),
+        ),
+    ]
+    for net, x in cases:
+        other = tracker.MemTracker()
+        other.track_external(net, x)
+        with torch.no_grad(), other:
+            net(x)
+        assert other.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"] == measure(net, (x,)).peak_bytes
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("width", "heads", "depth", "hidden", "billions"), [(4096, 32, 32, 11008, 6.74), (8192, 64, 80, 28672, 77.8)]

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.hostwatch import HostReport, HostWatch
 from bench.meters.energy.alias import at_risk
-from bench.meters.energy.backend import Backend, Clock, CounterReset, EnergyError, Sleep
+from bench.meters.energy.backend import Backend, Clock, CounterReset, DeadCounter, EnergyError, Sleep
 from bench.meters.energy.counter import find_period
 from bench.meters.energy.power import PowerBackend
 from bench.reading import Provenance, Reading, reading, unavailable
@@ -178,7 +178,7 @@ def measure(
     for source in sources:
         source.start()
     try:
-        period = None if backend.raw() is None else find_period(backend.raw, clock, sleep)
+        period = _period(backend, clock, sleep)
         idle = _idle(backend, max(IDLE_S, IDLE_PERIODS * (period or 0)), clock, sleep)
         length = max(min_window_s, PERIODS * (period or 0))
         before = backend.conditions()
@@ -194,6 +194,18 @@ def measure(
         for source in sources:
             source.stop()
     return _result(backend, batch, taken, idle, period, length, conditions, bursty, watch.report if watch else None)
+
+
+def _period(backend: Backend, clock: Clock, sleep: Sleep) -> float | None:
+    """Seconds between refreshes; None where nothing can be watched, or an idle power sensor rightly stands still."""
+    if backend.raw() is None:
+        return None
+    try:
+        return find_period(backend.raw, clock, sleep)
+    except DeadCounter:
+        if isinstance(backend, PowerBackend):
+            return None
+        raise
 
 
 def _idle(backend: Backend, seconds: float, clock: Clock, sleep: Sleep) -> float | None:
