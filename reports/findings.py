@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from reports.groups import Group
+from reports.groups import Group, machine_title
 from reports.numbers import pair, plain
 from reports.rows import Row
 
@@ -35,6 +35,8 @@ def headline(rows: Sequence[Row], groups: Sequence[Group]) -> str:
         return "No method here is surely faster than the network that it reduces"
     gain, promised = best.value("realised_gain"), best.value("mac_ratio")
     words = f"{best.case.method_label} makes {best.case.model} {pair(speed.value or 0, None, None)} times as fast"
+    if len({row.machine_key for row in rows}) > 1:
+        words += f" on {machine_title(best.record)}"
     if gain is None or promised is None:
         return words
     if gain >= 1:

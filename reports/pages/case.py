@@ -17,7 +17,7 @@ from reports.manifest import digest_of
 from reports.numbers import MISSING, pair, quantity, scale_for
 from reports.pages.claims import KINDS
 from reports.pages.page import Sheet, Shell, render
-from reports.rows import COLUMNS, Cell, Column, Row
+from reports.rows import COLUMNS, OF_BASELINE, Cell, Column, Row
 
 if TYPE_CHECKING:
     from reports.site import Site
@@ -58,7 +58,12 @@ def _claims(site: Site, row: Row) -> list[dict[str, Any]]:
 
 def _brief(site: Site, shell: Callable[[], Shell], row: Row) -> str:
     """The page without figures, processes and environment: what a build makes that has no time left for more."""
-    values = {"site_title": site.title, "group": site.groups[row.group], "readings": facts(row), "command": _command(row)}
+    values = {
+        "site_title": site.title,
+        "group": site.groups[row.group],
+        "readings": facts(row),
+        "command": _command(row),
+    }
     return shell().around(f"{row.name} · Waterline", "brief.html.j2", row=row, **values)
 
 
@@ -80,7 +85,8 @@ def _page(site: Site, row: Row) -> str:
         readings=readings(row),
         drawings=of_case(site, row),
         flags=[(flag, meaning(flag)) for flag in record.get("flags") or []],
-        conditions=[(axis.title, axis.show(axis.read(row))) for axis in AXES] + _identity(row),
+        conditions=[(axis.title, axis.show(axis.read(row)).removeprefix(f"{axis.title} ")) for axis in AXES]
+        + _identity(row),
         environment=flat(record.get("environment") or {}),
         machine=machine_class(record.get("environment") or {}),
         invocations=_invocations(record),
@@ -95,7 +101,8 @@ def _page(site: Site, row: Row) -> str:
 def facts(row: Row) -> list[Fact]:
     """The quantities at the top of the page: those with a value, and the first few without."""
     by_key = {column.key: column for column in COLUMNS}
-    return [fact(by_key[key], row.cells[key]) for key in _FACTS if key in row.cells]
+    shown = [key for key in _FACTS if key in row.cells and row.cells[key].note != OF_BASELINE]
+    return [fact(by_key[key], row.cells[key]) for key in shown]
 
 
 def readings(row: Row) -> list[Fact]:

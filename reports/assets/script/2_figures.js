@@ -36,6 +36,7 @@ class PageFigure {
     this.data = JSON.parse(node.querySelector(".figure-data").textContent);
     this.plot = node.querySelector(".plot");
     this.drawn = this.cleared = false;
+    if (this.plot) this.plot.querySelector(".wait").textContent = "Drawing\u2026";
     this.choice = Object.keys(this.data.views)[0] ?? "";
     if (this.plot?.dataset.height) this.plot.style.minHeight = this.plot.dataset.height + "px";
     this.controls();
