@@ -23,7 +23,7 @@ def diffrate(
     merge: Counts | None = None,
     target_gmacs: Positive | None = None,
     granularity: PositiveInt = 4,
-    learning_steps: PositiveInt = 100,
+    learning_steps: PositiveInt = 50,
 ) -> ViT:
     """The ViT that sorts tokens by importance, cuts the tail and merges what is left of it into the head.
 

@@ -7,6 +7,7 @@ whose rank lies beyond the count is masked in attention, with a straight-through
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from suites.common.vit import Block, Tokens, ViT, attention_probabilities
 
 #: Weight of the squared budget error, relative to the plain model's cost.
-BUDGET_WEIGHT = 40.0
+BUDGET_WEIGHT = 100.0
 #: Floor of a size: cosines may be negative, and the logarithm of the size is an attention bias.
 LEAST_SIZE = 1e-6
 
@@ -25,11 +26,11 @@ class KeptCount(nn.Module):
 
     counts: Tensor
 
-    def __init__(self, most: int, least: int, granularity: int):
+    def __init__(self, most: int, least: int, granularity: int, start: float):
         super().__init__()
         counts = torch.arange(most, least - 1, -granularity).float()
         self.register_buffer("counts", counts)
-        self.logits = nn.Parameter(torch.linspace(0.0, -4.0, len(counts)))
+        self.logits = nn.Parameter(-((counts - start) / (2 * granularity)).square() / 2)
 
     def forward(self) -> Tensor:
         """The expected count, rounded, with the expectation's gradient."""
@@ -47,11 +48,13 @@ class KeptCount(nn.Module):
 class Rates(nn.Module):
     """The kept counts of every block but the first."""
 
-    def __init__(self, vit: ViT, granularity: int):
+    def __init__(self, vit: ViT, granularity: int, start: list[int]):
+        """Distributions around a schedule, half of whose removed tokens are pruned and half merged."""
         super().__init__()
-        least = vit.protected + 1
-        self.prune = nn.ModuleList(KeptCount(vit.tokens, least, granularity) for _ in range(vit.depth - 1))
-        self.merge = nn.ModuleList(KeptCount(vit.tokens, least, granularity) for _ in range(vit.depth - 1))
+        least, most = vit.protected + 1, vit.tokens
+        halfway = [(before + after) / 2 for before, after in pairwise(start)]
+        self.prune = nn.ModuleList(KeptCount(most, least, granularity, count) for count in halfway)
+        self.merge = nn.ModuleList(KeptCount(most, least, granularity, count) for count in start[1:])
 
     def effective(self, tokens: int) -> list[Tensor]:
         """Tokens that enter the MLP of each block, differentiable."""
@@ -90,7 +93,7 @@ def learn(
         raise ValueError(
             f"target_gmacs={target_macs / 1e9:g} must lie in {least / 1e9:.4g}..{plain / 1e9:.4g} for this model (depth {vit.depth})"
         )
-    rates = Rates(vit, granularity)
+    rates = Rates(vit, granularity, _straight(vit, target_macs))
     optimizer = torch.optim.Adam(rates.parameters(), lr=rate)
     for images, labels in batches:
         loss = F.cross_entropy(masked_forward(vit, images, rates), labels)
@@ -100,6 +103,19 @@ def learn(
             parameter.grad = gradient
         optimizer.step()
     return _meet(vit, rates, target_macs)
+
+
+def _straight(vit: ViT, target: float) -> list[int]:
+    """Tokens per block that fall in a straight line and cost about the target: where learning starts."""
+
+    def line(slope: float) -> list[int]:
+        return [max(vit.protected + 1, round(vit.tokens - slope * block)) for block in range(vit.depth)]
+
+    low, high = 0.0, float(vit.tokens)
+    for _ in range(30):
+        slope = (low + high) / 2
+        low, high = (slope, high) if _cost(vit, line(slope), line(slope)) > target else (low, slope)
+    return line(high)
 
 
 def _meet(vit: ViT, rates: Rates, target: float) -> tuple[list[int], list[int]]:

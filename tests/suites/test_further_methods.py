@@ -444,7 +444,7 @@ def test_a_target_out_of_reach_is_told_with_the_range():
 
 def test_masked_learning_forward_with_all_kept_is_the_plain_forward():
     model = trainable()
-    rates = diffrate_learning.Rates(model, 1)
+    rates = diffrate_learning.Rates(model, 1, [17, 15, 13, 11])
     for kept in [*rates.prune, *rates.merge]:
         kept.logits.data = torch.full_like(kept.logits, -1e4)
         kept.logits.data[0] = 0.0
@@ -456,7 +456,7 @@ def test_masked_learning_forward_with_all_kept_is_the_plain_forward():
 @pytest.mark.parametrize("prune, merge", [(9, 9), (17, 9), (12, 7)])
 def test_masked_learning_forward_is_the_reduced_forward_for_its_counts(prune, merge):
     model = spread(trainable())
-    rates = diffrate_learning.Rates(model, 1)
+    rates = diffrate_learning.Rates(model, 1, [17, 15, 13, 11])
     for part, count in ((rates.prune, prune), (rates.merge, merge)):
         for kept in part:
             kept.logits.data = torch.where(kept.counts == count, 0.0, -1e4)
