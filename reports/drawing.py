@@ -40,11 +40,12 @@ def draw(figure: Figure, *, show_paths: bool = False) -> Drawing:
     table = figure.table
     hide: Callable[[Any], Any] = (lambda value: value) if show_paths else without_paths
     lines = list(table.itertuples(index=False, name=None))
+    head = [str(name) for name in table.columns]
     data = {
         "views": dict(figure.views),
         "hover": list(figure.hover),
         "controls": [[control.label, list(control.options)] for control in figure.controls],
-        "head": [str(name) for name in table.columns],
+        "head": head,
         "rows": [[_plain_json(value) for value in line] for line in lines],
     }
     return Drawing(
@@ -55,7 +56,7 @@ def draw(figure: Figure, *, show_paths: bool = False) -> Drawing:
         notes=tuple(hide(note) for note in figure.notes),
         reason=hide(figure.reason),
         height=(figure.spec or {}).get("layout", {}).get("height") if figure.views else None,
-        head=data["head"],
+        head=head,
         lines=[[hide(_shown(value)) for value in line] for line in lines[:TABLE_ROWS]],
         total=len(table),
         data=_compact(data, hide_paths=not show_paths),

@@ -264,7 +264,7 @@ class Leaderboard {
     };
     const by = this.columns[this.columnAt[this.rankedBy()]];
     const row = el("tr", {}, cell("model", "Case", "model and method", "Sort by name. The name opens the page of the case."));
-    if (this.state.extra.includes("rank")) row.append(el("th", { scope: "col", class: "num" }, el("button", { type: "button", "data-sort": by.key, "data-tip": "Rank inside the group. 2\u20134 means: the intervals leave open whether it is second, third or fourth.", onclick: () => { this.state.sort = by.key; this.state.descending = by.better === "higher"; this.changed(); } }, el("span", { class: "name" }, "Rank"), el("span", { class: "unit narrow-off" }, "by " + by.title.replace(/^[A-Z](?=[a-z])/, (letter) => letter.toLowerCase())))));
+    if (this.state.extra.includes("rank")) row.append(el("th", { scope: "col", class: "num" }, el("button", { type: "button", "data-sort": by.key, "data-tip": "Rank inside the group. 2\u20134 means: the intervals leave open whether it is second, third or fourth.", onclick: () => { this.state.sort = by.key; this.state.descending = by.better === "higher"; this.changed(); } }, el("span", { class: "name" }, "Rank"), el("span", { class: "unit narrow-off" }, "by " + by.title.split(" (")[0].replace(/^[A-Z](?=[a-z])/, (letter) => letter.toLowerCase())))));
     for (const key of this.state.shown) {
       const column = this.columns[this.columnAt[key]];
       row.append(cell(key, column.title, column.unit, column.definition, true));
