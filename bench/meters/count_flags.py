@@ -48,6 +48,9 @@ def _convention_flags(result: MacsCount) -> list[Flag]:
             f"{_giga(result.causal_unused_macs)} GMACs less"
         )
         flags.append(flag("causal_in_full", "info", text))
+    if any(row["operator"] == "higher_order::flex_attention" for row in result.operators):
+        text = "flex_attention is counted in full: what its block mask skips is not deducted"
+        flags.append(flag("flex_in_full", "info", text))
     if result.dense_equivalent_macs != result.macs:
         text = f"sparse products: {_giga(result.macs)} GMACs executed, dense equivalent {_giga(result.dense_equivalent_macs)}"
         flags.append(flag("sparse", "info", text))

@@ -224,7 +224,7 @@ def join_second(result: MacsCount, second: SecondCount, traced: Traced) -> None:
 
 def _reason(second: SecondCount, first: float, traced: Traced) -> str:
     assert second.products is not None
-    lead = f"fvcore counts {second.products / 1e9:.4f} GMACs of products, the operator trace {first / 1e9:.4f}: "
+    lead = f"fvcore counts {second.products / 1e9:.5g} GMACs of products, the operator trace {first / 1e9:.5g}: "
     skipped = [name for name in second.unsupported if name.split("::")[0] not in ("prim",)]
     if second.products < first and skipped:
         return lead + f"fvcore skips {', '.join(skipped[:5])}"

@@ -90,6 +90,17 @@ def _batch_summed_product(inputs: list[Any], _outputs: list[Any]) -> float:
     return math.prod(_shape(inputs[1])) * _shape(inputs[2])[-1]
 
 
+def _integers(value: Any) -> list[int]:
+    """A traced list of integers, constant or built from constants."""
+    known = value.toIValue()
+    return list(known) if known is not None else [item.toIValue() for item in value.node().inputs()]
+
+
+def _tensordot(inputs: list[Any], outputs: list[Any]) -> float:
+    left = _shape(inputs[0])
+    return math.prod(_shape(outputs[0])) * math.prod(left[d] for d in _integers(inputs[2])) * _scale(*inputs[:2])
+
+
 def _dot(inputs: list[Any], _outputs: list[Any]) -> float:
     return math.prod(_shape(inputs[0])) * _scale(*inputs[:2])
 
@@ -101,6 +112,14 @@ def _outer_sum(inputs: list[Any], outputs: list[Any]) -> float:
 def _linear(inputs: list[Any], _outputs: list[Any]) -> float:
     weight = _shape(inputs[1])
     return math.prod(_shape(inputs[0])) * (weight[0] if len(weight) == 2 else 1) * _scale(*inputs[:2])
+
+
+def _convolution(inputs: list[Any], outputs: list[Any]) -> float:
+    return math.prod(_shape(outputs[0])) * math.prod(_shape(inputs[1])[1:])
+
+
+def _convolution_tbc(inputs: list[Any], outputs: list[Any]) -> float:
+    return math.prod(_shape(outputs[0])) * math.prod(_shape(inputs[1])[:2])
 
 
 def _list_shapes(value: Any) -> list[list[int]]:
@@ -151,12 +170,16 @@ def _recurrent_cell(inputs: list[Any], _outputs: list[Any]) -> float:
 
 
 def _fourier(dimensions: int | None, real: str) -> Any:
+    """Handle of one transform family; `real` names the side ("in", "out" or neither) that holds the real grid."""
+
     def handle(inputs: list[Any], outputs: list[Any]) -> float:
         grid = _shape(outputs[0] if real == "out" else inputs[0])
         chosen = _transformed(inputs, dimensions, len(grid))
+        given = inputs[1].toIValue() if real != "out" else None
+        for d, n in zip(chosen, given if isinstance(given, list) else [given] * bool(given), strict=False):
+            grid[d] = n
         points = math.prod(grid[d] for d in chosen)
-        is_real = real != "no" or not _is_complex(inputs[0])
-        return fourier_macs(points, math.prod(grid) / points, is_real and real != "no")
+        return fourier_macs(points, math.prod(grid) / points, real != "no")
 
     return handle
 
@@ -189,7 +212,8 @@ HANDLES: dict[str, Any] = {
     "aten::dot": _dot, "aten::vdot": _dot, "aten::linalg_vecdot": _dot,
     "aten::addmm": _add_product, "aten::baddbmm": _add_product, "aten::addmv": _add_product,
     "aten::addbmm": _batch_summed_product, "aten::addr": _outer_sum,
-    "aten::linear": _linear, "aten::einsum": _einsum, "aten::bilinear": _bilinear, "aten::cdist": _cdist,
+    "aten::_convolution_mode": _convolution, "aten::conv_tbc": _convolution_tbc,
+    "aten::tensordot": _tensordot, "aten::linear": _linear, "aten::einsum": _einsum, "aten::bilinear": _bilinear, "aten::cdist": _cdist,
     "aten::lstm": _recurrent, "aten::gru": _recurrent, "aten::rnn_tanh": _recurrent, "aten::rnn_relu": _recurrent,
     "aten::lstm_cell": _recurrent_cell, "aten::gru_cell": _recurrent_cell, "aten::rnn_tanh_cell": _recurrent_cell,
     "aten::rnn_relu_cell": _recurrent_cell,

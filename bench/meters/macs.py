@@ -27,7 +27,7 @@ from bench.meters.fvcore_count import second_count as count_again
 from bench.meters.fvcore_count import second_count_in_child
 from bench.meters.outside import OutsideWatch, unexplained_gaps
 from bench.meters.products import Call, Product
-from bench.meters.trace import ModulePaths, OperatorTrace, WeightStorages, compilers_off
+from bench.meters.trace import ModulePaths, WeightStorages, compilers_off, operator_trace
 from bench.meters.value_checks import ValueChecks
 from bench.reading import Reading, reading, unavailable
 
@@ -65,7 +65,7 @@ def _trace(
 ) -> Traced:
     values = ValueChecks() if inspect_values else None
     paths = ModulePaths(module)
-    trace = OperatorTrace(paths, WeightStorages(module), values)
+    trace = operator_trace(paths, WeightStorages(module), values)
     watch = OutsideWatch(paths)
     started = time.perf_counter()
     with ExitStack() as stack:

@@ -111,6 +111,11 @@ COMPUTE: dict[str, Formula] = _table(
     ("quantized_lstm", p.quantized_recurrent(4)),
     ("quantized_gru", p.quantized_recurrent(3)),
     (
+        "quantized::quantized_lstm_cell_dynamic quantized::quantized_gru_cell_dynamic "
+        "quantized::quantized_rnn_relu_cell_dynamic quantized::quantized_rnn_tanh_cell_dynamic",
+        p.packed_cell,
+    ),
+    (
         "quantized::linear quantized::linear_relu quantized::linear_leaky_relu quantized::linear_tanh "
         "quantized::linear_dynamic quantized::linear_relu_dynamic",
         p.packed_linear((8, 8)),

@@ -203,7 +203,7 @@ def hidden_by_causality(queries: int, keys: int) -> int:
 SOFTMAX_OPS = 5  # maximum, difference, exponential, sum, quotient
 
 
-def _attention_product(query: Tensor, key: Tensor, value: Tensor, causal: bool, products: tuple[int, int]) -> Product:
+def attention_product(query: Tensor, key: Tensor, value: Tensor, causal: bool, products: tuple[int, int]) -> Product:
     """Attention of [.., L, E] on [.., S, E] and [.., S, Ev]: `products` of score and of value shape per pair."""
     maps = math.prod(query.shape[:-2])
     queries, keys = query.shape[-2], key.shape[-2]
@@ -218,13 +218,13 @@ def attention(call: Call) -> Product:
     query, key, value = call.arg("query"), call.arg("key"), call.arg("value")
     if query.is_nested:
         return _nested_attention(query, key, value)
-    return _attention_product(query, key, value, _flag(call, "is_causal"), (1, 1))
+    return attention_product(query, key, value, _flag(call, "is_causal"), (1, 1))
 
 
 def attention_backward(call: Call) -> Product:
     """Five products: the scores once more, then the gradients of values, probabilities, queries and keys."""
     query, key, value = call.arg("query"), call.arg("key"), call.arg("value")
-    return _attention_product(query, key, value, _flag(call, "is_causal"), (3, 2))
+    return attention_product(query, key, value, _flag(call, "is_causal"), (3, 2))
 
 
 def _tokens_first(call: Call) -> tuple[Tensor, Tensor, Tensor]:
@@ -247,7 +247,7 @@ def packed_attention(offset_names: tuple[str, str], products: tuple[int, int] = 
         query, key, value = _tokens_first(call)
         pairs = _packed_pairs(call, offset_names)
         if pairs is None:
-            return _attention_product(query, key, value, _flag(call, "is_causal"), products)
+            return attention_product(query, key, value, _flag(call, "is_causal"), products)
         heads = query.shape[-3]
         per_pair = products[0] * query.shape[-1] + products[1] * value.shape[-1]
         return Product(pairs * heads * per_pair, query, key, vector_ops=pairs * heads * (SOFTMAX_OPS + 1))
@@ -416,6 +416,13 @@ def packed_convolution(unpack: str) -> Formula:
         return Product(macs, call.args[0], None, None, 0, 8, 8, weight.numel())
 
     return formula
+
+
+def packed_cell(call: Call) -> Product:
+    """One step of a dynamically quantised recurrent cell with two packed weights."""
+    weights = [torch.ops.quantized.linear_unpack(call.arg(name))[0].numel() for name in ("w_ih", "w_hh")]
+    rows = call.args[0]
+    return Product(math.prod(rows.shape[:-1]) * sum(weights), rows, None, None, 0, 8, 8, sum(weights))
 
 
 def quantized_recurrent(gates: int) -> Formula:

@@ -17,9 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 from torch.utils._pytree import tree_leaves
 
 from bench.meters.operator_rules import OperatorRule, rule_of
-from bench.meters.products import Call, Product, is_sparse, stored_values
+from bench.meters.products import Call, Product, attention_product, is_sparse, stored_values
 from bench.meters.value_checks import ValueChecks
 
+_PACKED_NAMES = {16: "float16", 32: "float32"}
 _BITS = {torch.bool: 1, torch.quint8: 8, torch.qint8: 8, torch.qint32: 32, torch.quint4x2: 4}
 
 
@@ -293,23 +294,38 @@ class OperatorTrace(TorchDispatchMode):
     def _is_composite(self, func: Any) -> bool:
         known = self._composite.get(func)
         if known is None:
-            known = self._composite[func] = torch._C._dispatch_has_kernel_for_dispatch_key(
+            known = func.namespace != "prim" and torch._C._dispatch_has_kernel_for_dispatch_key(
                 func.name(), torch._C.DispatchKey.CompositeImplicitAutograd
             )
+            self._composite[func] = known
         return known
 
     def _higher_order(self, func: Any, args: Any, kwargs: Any) -> Any:
-        name = f"higher_order::{func.name()}"
-        with self:
-            result = func(*args, **kwargs)
-        self.records.append(OperatorRecord(name, "unknown", self._paths.current, self.phase, "mixed"))
+        """A branch is taken and looked into; attention with a score function is counted in full; others are unknown."""
+        if self._last_end is not None:
+            self._last_end = time.thread_time()  # what leads here is torch preparing to compile, no work of the network
+        name = f"higher_order::{getattr(func, '_name', func)}"
+        record = OperatorRecord(name, "unknown", self._paths.current, self.phase, "mixed")
+        if name == "higher_order::cond":
+            record.kind, record.data_dependent = "view", True
+            self.records.append(record)
+            with self:
+                return args[1](*args[3]) if bool(args[0]) else args[2](*args[3])
+        result = func(*args, **kwargs)
+        if name == "higher_order::flex_attention":
+            record.kind, record.dtype = "compute", dtype_name(args[0])
+            record.activation_read = sum(stored_bytes(tensor) for tensor in args[:3])
+            record.activation_written = stored_bytes(result[0])
+            self._count_product(record, attention_product(args[0], args[1], args[2], False, (1, 1)))
+        self.records.append(record)
         return result
 
     def _record(self, func: Any, args: Any, kwargs: Any, result: Any, elapsed: float) -> None:
         rule = rule_of(func)
         if rule.kind == "view":
             record = OperatorRecord(func._schema.name, "view", self._paths.current, self.phase, "")
-            record.data_dependent = rule.data_dependent
+            # a number read from a buffer (a quantisation scale, say) is the same for every input
+            record.data_dependent = rule.data_dependent and self._weights.key(args[0]) is None
             self.records.append(record)
             return
         call = Call(func, args, kwargs, result)
@@ -350,6 +366,8 @@ class OperatorTrace(TorchDispatchMode):
         left = product.left_bits or (tensor_bits(product.left) if product.left is not None else 32)
         right = product.right_bits or (tensor_bits(product.right) if product.right is not None else left)
         record.left_bits, record.right_bits = left, right
+        if product.left_bits or product.right_bits:
+            record.dtype = _packed_dtype(product, left, right)
         record.bit_operations = product.macs * left * right
         record.weight_read += product.weight_bytes
         for operand in (product.right, product.left):
@@ -391,6 +409,32 @@ class OperatorTrace(TorchDispatchMode):
         if only_weights and rule.kind in ("vector", "move"):
             for tensor in fresh:
                 self._weights.add(tensor)
+
+
+class GuardedTrace(OperatorTrace):
+    """The same trace where a compiler is about: it must not look into the mode while it traces a network's function."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+def operator_trace(paths: ModulePaths, weights: WeightStorages, values: ValueChecks | None) -> OperatorTrace:
+    """A trace, guarded if something is imported that compiles (the guard itself takes seconds to import)."""
+    compiling = {"torch._dynamo", "torch.nn.attention.flex_attention"} & set(sys.modules)
+    return (GuardedTrace if compiling else OperatorTrace)(paths, weights, values)
+
+
+def _packed_dtype(product: Product, left: int, right: int) -> str:
+    """The dtype that packed weights hide: "int8" where both sides are, "float32xint4" where they differ."""
+    sides = []
+    for bits, given, operand in ((left, product.left_bits, product.left), (right, product.right_bits, product.right)):
+        plain = given is None and operand is not None
+        sides.append(dtype_name(operand) if plain and operand is not None else _PACKED_NAMES.get(bits, f"int{bits}"))
+    return sides[0] if sides[0] == sides[1] else "x".join(sides)
 
 
 def _count_norm(record: OperatorRecord, norm: str, call: Call) -> None:

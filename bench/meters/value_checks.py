@@ -20,6 +20,8 @@ _ROW_OPERANDS = {
     "aten::addmm": 1, "aten::mm": 0, "aten::bmm": 0, "aten::linear": 0, "aten::native_layer_norm": 0,
     "aten::_int_mm": 0,
 }  # fmt: skip
+_SOFTMAX = frozenset({"aten::_softmax", "aten::_safe_softmax"})
+_RULED_OUT = -1e4
 _MASKED_ATTENTION = frozenset({
     "aten::_scaled_dot_product_flash_attention_for_cpu", "aten::_scaled_dot_product_efficient_attention",
     "aten::_scaled_dot_product_cudnn_attention", "aten::_scaled_dot_product_fused_attention_overrideable",
@@ -40,11 +42,21 @@ class ValueChecks:
         position = _ROW_OPERANDS.get(record.operator)
         if position is not None:
             self._look_at_rows(record.path, call.args[position])
+        elif record.operator in _SOFTMAX:
+            self._look_at_scores(record.path, call.args[0])
         elif record.operator in _MASKED_ATTENTION:
             mask = call.arg("attn_mask" if record.operator.endswith("for_cpu") else "attn_bias")
             if mask is not None and mask.device.type != "meta":
                 hidden = ~mask if mask.dtype is torch.bool else mask == -torch.inf
                 self._masks[record.path].append((hidden.sum(), mask.numel()))
+
+    def _look_at_scores(self, path: str, scores: Tensor) -> None:
+        """Scores that are minus infinity, or as good as, before an explicit softmax."""
+        if scores.layout is not torch.strided or scores.is_nested or scores.device.type == "meta":
+            return
+        sample = scores.reshape(-1)[:: max(1, scores.numel() // _SAMPLE) | 1] if scores.is_contiguous() else scores
+        if bool((sample <= _RULED_OUT).any()):
+            self._masks[path].append(((scores <= _RULED_OUT).sum(), scores.numel()))
 
     def _look_at_rows(self, path: str, rows: Tensor) -> None:
         strided = rows.layout is torch.strided and not rows.is_nested and rows.dim() >= 2

@@ -46,6 +46,7 @@ CASES: list[tuple[str, Any, tuple[Any, ...], int]] = [
     ("transposed1d", nn.ConvTranspose1d(3, 4, 3), (r(1, 3, 6),), 3 * 6 * 4 * 3),
     ("transposed2d", nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2), (r(1, 4, 5, 5),), 4 * 25 * 3 * 9),
     ("transposed3d", nn.ConvTranspose3d(2, 3, 2), (r(1, 2, 3, 3, 3),), 2 * 27 * 3 * 8),
+    ("same padding", nn.Conv2d(2, 3, 3, padding="same"), (r(1, 2, 5, 7),), 3 * 35 * 18),
     ("unbatched conv", nn.Conv2d(3, 4, 3), (r(3, 6, 6),), 4 * 16 * 27),
     ("conv_tbc", torch.conv_tbc, (r(7, 2, 3), r(3, 3, 4), r(4)), 5 * 2 * 4 * 3 * 3),
     ("linear", nn.Linear(7, 5), (r(2, 3, 7),), 6 * 35),
@@ -65,6 +66,7 @@ CASES: list[tuple[str, Any, tuple[Any, ...], int]] = [
     ("bilinear", nn.Bilinear(4, 5, 3), (r(2, 4), r(2, 5)), 2 * 3 * 5 * 5),
     ("cdist", torch.cdist, (r(2, 6, 4), r(2, 7, 4)), 2 * 42 * 4),
     ("cdist by matmul", torch.cdist, (r(30, 4), r(27, 4)), 30 * 27 * 4),
+    ("tensordot", lambda a, b: torch.tensordot(a, b, dims=([1], [0])), (r(3, 4), r(4, 5)), 60),
     ("complex product", torch.matmul, (r(3, 4, dtype=torch.cfloat), r(4, 5, dtype=torch.cfloat)), 4 * 60),
     ("embedding", nn.Embedding(10, 4), (torch.tensor([[1, 2, 3]]),), 0),
     ("embedding bag", nn.EmbeddingBag(10, 4), (torch.tensor([[1, 2, 3]]),), 0),
@@ -77,6 +79,7 @@ CASES: list[tuple[str, Any, tuple[Any, ...], int]] = [
     ("fft", torch.fft.fft, (r(3, 64, dtype=torch.cfloat),), round(2.5 * 3 * 64 * 6)),
     ("rfft", torch.fft.rfft, (r(3, 64),), round(1.25 * 3 * 64 * 6)),
     ("irfft", torch.fft.irfft, (r(3, 33, dtype=torch.cfloat),), round(1.25 * 3 * 64 * 6)),
+    ("padded rfft", lambda x: torch.fft.rfft(x, n=128), (r(3, 64),), round(1.25 * 3 * 128 * 7)),
     ("rfft2", torch.fft.rfft2, (r(3, 16, 16),), round(1.25 * 3 * 256 * 8)),
 ]
 
@@ -93,7 +96,7 @@ def test_operator_counts_as_its_closed_form_in_both_counters(
         assert count.second["products"] == pytest.approx(expected, rel=1e-9)
 
 
-SECOND_SKIPS = {"einsum chain", "conv_tbc"}
+SECOND_SKIPS = {"einsum chain"}
 
 
 def attention_network(**options: Any) -> nn.Module:
@@ -247,6 +250,7 @@ def test_dynamic_int8_layers_are_counted_with_their_packed_weights() -> None:
     count = counted(quantised, r(4, 32))
     expected = 4 * (32 * 64 + 64 * 8)
     assert count.macs == expected
+    assert count.macs_by_dtype == {"int8": expected}
     assert count.bit_operations == expected * 64
     assert count.weight_bytes == 32 * 64 + 64 * 8
     assert not count.at_least
@@ -259,6 +263,53 @@ def test_dynamic_int8_lstm_is_counted() -> None:
     count = counted(network, r(3, 2, 8))
     assert count.macs == 6 * 24 * (14 + 12)
     assert not count.at_least
+
+
+def test_static_int8_network_counts_in_int8_and_depends_on_no_data() -> None:
+    class Static(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.quant, self.dequant = torch.ao.quantization.QuantStub(), torch.ao.quantization.DeQuantStub()
+            self.conv, self.linear = nn.Conv2d(3, 8, 3), nn.Linear(8 * 36, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.dequant(self.linear(self.conv(self.quant(x)).flatten(1)))
+
+    network = Static().eval()
+    network.qconfig = torch.ao.quantization.get_default_qconfig("x86")
+    torch.ao.quantization.prepare(network, inplace=True)(r(2, 3, 8, 8))
+    torch.ao.quantization.convert(network, inplace=True)
+    count = counted(network, r(2, 3, 8, 8))
+    assert count.macs_by_dtype == {"int8": 2 * 8 * 36 * 27 + 2 * 288 * 10}
+    assert count.bit_operations == 64 * count.macs
+    assert not count.dynamic
+
+
+def test_int8_lstm_cell_is_counted() -> None:
+    network = torch.ao.quantization.quantize_dynamic(
+        nn.Sequential(nn.LSTMCell(8, 6)).eval(), {nn.LSTMCell}, dtype=torch.qint8
+    )
+    assert counted(network, r(3, 8)).macs == 3 * 24 * 14
+
+
+def test_flex_attention_counts_in_full_and_says_so() -> None:
+    flex = pytest.importorskip("torch.nn.attention.flex_attention")
+    tokens = r(1, 2, 16, 16)
+    count = macs.count(Apply(flex.flex_attention), (tokens, tokens, tokens), second_count=False)
+    assert count.macs == 2 * 256 * 32
+    assert "flex_in_full" in {flag["code"] for flag in count.flags}
+
+
+def test_conditional_branch_counts_what_is_taken() -> None:
+    layer = nn.Linear(16, 8)
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return torch.cond(x.sum() > 0, lambda y: layer(layer(y) @ torch.ones(8, 16)), layer, (x,))
+
+    taken = macs.count(Apply(forward), (torch.ones(4, 16),), second_count=False)
+    other = macs.count(Apply(forward), (-torch.ones(4, 16),), second_count=False)
+    assert (taken.macs, other.macs) == (3 * 512, 512)
+    assert taken.dynamic
 
 
 def test_mixed_precision_keeps_each_operators_own_bits() -> None:
