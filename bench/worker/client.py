@@ -123,6 +123,7 @@ class Workers:
         inherited = {**os.environ, **self.environment}
         paths = [*import_roots(), *filter(None, inherited.get("PYTHONPATH", "").split(os.pathsep))]
         inherited["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(Path(__file__).parents[2]), *paths]))
+        inherited.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's would start threads at import; torch has its own
         command = [sys.executable, "-m", "bench.worker.server"]
         self._server = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=inherited, start_new_session=True
