@@ -127,7 +127,7 @@ def _head(case: Case, context: Context, started_at: str, finished_at: str) -> Re
 _EMPTY: dict[str, Any] = {
     "layers": [], "layers_info": {}, "counts": {}, "params": {}, "memory": {}, "energy": {}, "quality": {},
     "weights": {}, "timing": {"session": None, "paired": False, "stop_reason": "", "noise_floor": None, "invocations": []},
-    "claims": [],
+    "picture": None, "claims": [],
 }  # fmt: skip
 
 
@@ -151,7 +151,7 @@ def _details(probe: dict[str, Any]) -> dict[str, Any]:
     counts = dict(details.get("macs", {}))
     names = ("params", "memory", "energy", "quality")
     found = {name: details[name] for name in names if name in details}
-    return {**found, "counts": counts, "weights": probe.get("weights", {})}
+    return {**found, "counts": counts, "weights": probe.get("weights", {}), "picture": probe.get("picture")}
 
 
 def finished(case: Case, context: Context, probe: dict[str, Any], session: Session | None, finished_at: str) -> Record:

@@ -18,6 +18,8 @@ A record is plain JSON with these parts (schema 1)::
     counts       what `bench.meters.macs` found: both counters, conventions, coverage, uncounted operators
     memory, energy, quality, params    details of those meters
     timing       {session, paired, stop_reason, noise_floor, invocations: [...]}
+    weights      where the weights come from: {kind: random|trained|checkpoint|given, ...}
+    picture      null or {pixels, grid, owners, protected}: which token holds which patch (`bench.worker.pictures`)
     claims       [keys of claims that bear on the case]
 
 `migrate` brings older schemas forward; nothing ever rewrites a record in place.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import ResultsError
 from bench.records import Record, read_json
 from reports.drawing import Drawing, draw
-from reports.figures import gap, layer_savings, noise, pareto, savings, scaling, tradeoff, waterline
+from reports.figures import gap, layer_savings, noise, pareto, savings, scaling, source_map, tradeoff, waterline
 from reports.figures.figure import Figure, no_picture
 from reports.figures.theme import Style
 from reports.groups import Group
@@ -75,6 +75,8 @@ def of_case(site: Site, row: Row) -> list[Drawing]:
     figures = [guarded("waterline", row.page, site, lambda: waterline.figure(row.record))]
     if base is not None:
         figures.append(guarded("layers", row.page, site, lambda: layer_savings.figure(row.record, base.record)))
+    if row.record.get("picture"):
+        figures.append(guarded("source-map", row.page, site, lambda: source_map.figure(row.record)))
     figures.append(
         guarded("noise", row.page, site, lambda: noise.figure(row.record, samples_of(row.record, site.roots)))
     )

@@ -21,7 +21,8 @@ from bench.protocol import Latency
 from bench.recipe import Recipe
 from bench.records import SCHEMA
 from bench.worker import global_state, isolation
-from bench.worker.child import Phase
+from bench.worker.child import Phase, StateChanged
+from bench.worker.global_state import GlobalState
 from bench.worker.probe import check_state
 from bench.worker.subject import Subject, synchronise, timed_build
 
@@ -92,6 +93,7 @@ class _Group:
             runner.name: Samples(latency.block_size(times[runner.name], protocol.min_sample_ms)) for runner in runners
         }
         self.phase.enter("measure")
+        state = global_state.read()
         with HostWatch(self.device) as watch:
             latency.interleave(runners, samples, rounds, seed, beat=self.phase.beat)
         subjects = [runner for runner in runners if runner.name != REFERENCE]
@@ -99,8 +101,26 @@ class _Group:
             subjects, samples, times, windows=protocol.throughput_windows, window_s=protocol.throughput_window_s,
             seed=seed, beat=self.phase.beat,
         )  # fmt: skip
+        self.blame(state, subjects)
         assert watch.report is not None
         return samples, watch.report.as_dict()
+
+    def blame(self, state: GlobalState, runners: list[Runner]) -> None:
+        """Nothing, if the state is as it was; else find the member whose forward changes it, which ends the session.
+
+        Raises:
+            StateChanged: it did change; the phase names the member if one more forward shows who it was.
+        """
+        changes = global_state.put_back(state)
+        if not changes:
+            return
+        for runner in runners:
+            subject = self.subjects[runner.name]
+            self.phase.enter("measure", subject.case.key)
+            runner.step()
+            check_state(state, subject.case.label)
+        self.phase.enter("measure")
+        raise StateChanged(f"a forward changed {', '.join(changes)} while the group was timed; which one did not show")
 
     def layer_times(self, repeats: int) -> None:
         """Per-module times of every member, from passes of their own after all timing is done."""

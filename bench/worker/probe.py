@@ -17,6 +17,7 @@ from bench.recipe import Recipe
 from bench.worker import global_state
 from bench.worker.child import InvalidOutput, Phase, StateChanged, classify
 from bench.worker.global_state import GlobalState
+from bench.worker.pictures import source_map
 from bench.worker.subject import Subject, seed_everything, synchronise, timed_build
 
 #: Relative difference between two identical forwards from which the output counts as changing.
@@ -200,8 +201,9 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     with torch.inference_mode():
         probe.take("quality", lambda: probe.quality(subject))
         probe.take("energy", lambda: probe.energy(subject))
+        picture = source_map(subject) if "quality" in probe.wanted else None
     return {
-        "started_at": started, "load_ms": load_ms, "weights": subject.weights, "flags": flags + probe.flags,
+        "started_at": started, "picture": picture, "load_ms": load_ms, "weights": subject.weights, "flags": flags + probe.flags,
         "readings": [item.as_dict() for item in probe.readings], "details": probe.details,
         "layers": probe.layers.rows if probe.layers else [], "layers_info": probe.layers.info if probe.layers else {},
     }  # fmt: skip

@@ -2,7 +2,7 @@
 
 import random
 
-from reports.figures import gap, layer_savings, noise, pareto, savings, scaling, tradeoff, waterline
+from reports.figures import gap, layer_savings, noise, pareto, savings, scaling, source_map, tradeoff, waterline
 from reports.figures.figure import Figure
 from reports.rows import rows_of
 from tests.synthetic import record, suite_records
@@ -29,8 +29,21 @@ def gallery() -> list[Figure]:
     return [
         waterline.figure({**case, "layers": layers(13)}), *made, noise.figure(case, samples_of(case)),
         scaling.figure(rows_of(batches, problems)),
+        source_map.figure({**case, "picture": picture()}),
         layer_savings.figure({**case, "layers": layers(13)}, {**record(), "layers": layers(0)}),
     ]  # fmt: skip
+
+
+def picture(grid: int = 8):
+    """A grey ramp whose patches merge by rows of two and lose their last one."""
+    merged = [1 + place // 2 for place in range(grid * grid)]
+    pixels = [[8 * (row + column) % 256 for column in range(32)] for row in range(32)]
+    return {
+        "pixels": pixels,
+        "grid": grid,
+        "owners": [list(range(1, grid * grid + 1)), [*merged[:-1], -1]],
+        "protected": 1,
+    }
 
 
 def layers(r: int, tokens: int = 197, width: int = 384, depth: int = 12):
