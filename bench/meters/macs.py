@@ -12,7 +12,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from bench.meters.fvcore_count import second_count as count_again
 from bench.meters.fvcore_count import second_count_in_child
 from bench.meters.outside import OutsideWatch, unexplained_gaps
 from bench.meters.products import Call, Product
-from bench.meters.trace import ModulePaths, WeightStorages, compilers_off, operator_trace
+from bench.meters.trace import ModulePaths, WeightStorages, compiler_loaded, compilers_off, operator_trace
 from bench.meters.value_checks import ValueChecks
 from bench.reading import Reading, reading, unavailable
 
@@ -54,7 +54,21 @@ def register_op(name: str, macs: Callable[..., int | float]) -> None:
 
 
 # ---------------------------------------------------------------- one trace
-def _trace(
+def _trace(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], **options: Any) -> Traced:
+    """One traced run; a second one, guarded, if the network brought a compiler in while it ran."""
+    compiler_known = compiler_loaded()
+    try:
+        traced = _trace_once(module, args, kwargs, **options)
+    except Exception:
+        if compiler_known or not compiler_loaded():
+            raise
+    else:
+        if compiler_known or not compiler_loaded():
+            return traced
+    return _trace_once(module, args, kwargs, **options)
+
+
+def _trace_once(
     module: nn.Module,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -116,14 +130,26 @@ def count(
         self_test()
     kwargs = kwargs or {}
     module, flags = unwrapped(module)
+    with _state_kept(module) if module.training else nullcontext():
+        return _count(module, args, kwargs, flags, second_count, inspect_values)
+
+
+def _count(
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    flags: list[Flag],
+    second: bool | str,
+    inspect_values: bool,
+) -> MacsCount:
     traced = _trace(module, args, kwargs, inspect_values=inspect_values)
     gaps = unexplained_gaps(traced.gaps, traced.seconds, lambda: _trace(module, args, kwargs).gaps)
     result = summary(traced, flags, module, args)
     result.flags += outside_flags(traced.escapes, gaps)
     result.at_least = result.at_least or bool(gaps) or any(f["code"] == "opaque_script" for f in flags)
-    if second_count:
+    if second:
         started = time.perf_counter()
-        runner = second_count_in_child if second_count == "child" else count_again
+        runner = second_count_in_child if second == "child" else count_again
         join_second(result, runner(module, args, kwargs), traced)
         result.seconds["second"] = time.perf_counter() - started
     return result
@@ -151,8 +177,7 @@ def count_training(
     """
     self_test()
     module, flags = unwrapped(module)
-    devices = sorted({p.device.index for p in module.parameters() if p.is_cuda and p.device.index is not None})
-    with _state_kept(module), torch.random.fork_rng(devices=devices):
+    with _state_kept(module):
         traced = _trace(module, args, kwargs or {}, grad=True, inspect_values=False, loss=loss or _sum_of_outputs)
     result = summary(traced, flags, module, args)
     result.flags += outside_flags(traced.escapes, {})
@@ -168,12 +193,15 @@ def _sum_of_outputs(output: Any) -> Tensor:
 
 @contextmanager
 def _state_kept(module: nn.Module) -> Iterator[None]:
+    """Gradients, buffers (running statistics) and random state are afterwards what they were before."""
     gradients = [(parameter, parameter.grad) for parameter in module.parameters()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
     for parameter, _ in gradients:
         parameter.grad = None
+    devices = sorted({p.device.index for p, _ in gradients if p.is_cuda and p.device.index is not None})
     try:
-        yield
+        with torch.random.fork_rng(devices=devices):
+            yield
     finally:
         for parameter, gradient in gradients:
             parameter.grad = gradient

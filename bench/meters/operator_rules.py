@@ -334,7 +334,7 @@ FREE = _words(
     "_has_same_storage_numel _nested_get_offsets _nested_get_lengths _nested_get_ragged_idx _nested_get_min_seqlen "
     "_nested_get_max_seqlen _nested_get_jagged_dummy _nested_compute_contiguous_strides_offsets squeeze_ unsqueeze_ "
     "t_ transpose_ detach_ as_strided_ swapaxes_ swapdims_ sym_constrain_range_for_size sym_constrain_range "
-    "_conj_physical_view_ _make_dep_token _print _cudnn_init_dropout_state _lazy_clone"
+    "_linalg_check_errors _conj_physical_view_ _make_dep_token _print _cudnn_init_dropout_state _lazy_clone"
 ) | frozenset({"prim::device", "prim::layout", "prim::dtype", "profiler::_record_function_enter_new",
                "profiler::_record_function_exit"})  # fmt: skip
 

@@ -424,8 +424,12 @@ class GuardedTrace(OperatorTrace):
 
 def operator_trace(paths: ModulePaths, weights: WeightStorages, values: ValueChecks | None) -> OperatorTrace:
     """A trace, guarded if something is imported that compiles (the guard itself takes seconds to import)."""
-    compiling = {"torch._dynamo", "torch.nn.attention.flex_attention"} & set(sys.modules)
-    return (GuardedTrace if compiling else OperatorTrace)(paths, weights, values)
+    return (GuardedTrace if compiler_loaded() else OperatorTrace)(paths, weights, values)
+
+
+def compiler_loaded() -> bool:
+    """Whether this process has imported what compiles functions, or a layer that calls it."""
+    return not {"torch._dynamo", "torch.nn.attention.flex_attention"}.isdisjoint(sys.modules)
 
 
 def _packed_dtype(product: Product, left: int, right: int) -> str:
@@ -490,7 +494,7 @@ def _dtype(inputs: list[Tensor], result: Any) -> str:
 def compilers_off() -> Iterator[None]:
     """Run compiled functions and modules eagerly, so that their operators reach the dispatcher one by one."""
     with torch.jit.optimized_execution(False):
-        if "torch._dynamo" not in sys.modules:  # nothing can have been compiled, and importing it takes seconds
+        if not compiler_loaded():  # nothing can have been compiled, and importing it takes seconds
             yield
             return
         with torch.compiler.set_stance("force_eager"):

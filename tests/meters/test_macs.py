@@ -230,6 +230,14 @@ def test_counting_leaves_no_hook_switch_or_method_behind() -> None:
     assert torch.backends.mha.get_fastpath_enabled()
 
 
+def test_counting_in_training_mode_moves_no_running_statistic() -> None:
+    network = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Dropout(0.5)).train()
+    mean, state = network[1].running_mean.clone(), torch.random.get_rng_state()
+    assert macs.count(network, (torch.ones(4, 6),)).macs == 4 * 36
+    assert torch.equal(network[1].running_mean, mean)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
 def test_a_network_that_raises_leaves_nothing_behind() -> None:
     class Broken(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -304,7 +304,7 @@ def test_conditional_branch_counts_what_is_taken() -> None:
     layer = nn.Linear(16, 8)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        return torch.cond(x.sum() > 0, lambda y: layer(layer(y) @ torch.ones(8, 16)), layer, (x,))
+        return torch.cond(x.sum() > 0, lambda y: layer(layer(y) @ torch.ones(8, 16)), lambda y: layer(2 * y), (x,))
 
     taken = macs.count(Apply(forward), (torch.ones(4, 16),), second_count=False)
     other = macs.count(Apply(forward), (-torch.ones(4, 16),), second_count=False)
