@@ -47,6 +47,8 @@ def recipe_for(case: Case, plan: Plan, config: Config) -> Recipe:
     method = plan.methods.get(case.method)
     task = plan.task if case.task != "none" else None
     options = {"root": config.data.root} if config.data.root else {}
+    if task and config.checkpoint and task.accepts("checkpoint"):
+        options["checkpoint"] = config.checkpoint
     return Recipe(
         case=case,
         model_path=model.path,

@@ -85,3 +85,9 @@ def test_every_paper_with_a_claim_has_one_row_at_least():
     assert {c["method"] for c in CLAIMS} == {
         "diffrate", "token_transforming", "stvit", "lookupvit", "eet", "spatten", "topvim", "tome", "evit",
     }  # fmt: skip
+
+
+def test_the_image_folder_takes_what_the_command_line_hands_to_a_task():
+    """`data.root` and `checkpoint` reach a task only if it has parameters of these names."""
+    assert all(CATALOGUE.task("imagefolder").accepts(name) for name in ("root", "checkpoint"))
+    assert not CATALOGUE.task("digits").accepts("checkpoint")
