@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.settings import Positive, PositiveInt
+from bench.signatures import source_digest
 from suites.common.checkpoint import load_checkpoint
 from suites.common.task import TaskError, WeightsCache, content_key
 from suites.common.vit import ViT, vit
@@ -177,8 +178,9 @@ class Digits:
             yield everything[pick], labels[pick]
 
     def remembered(self, what: str, key: dict[str, Any], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Tensors made once for this key and the loaded model, and read from the cache afterwards."""
-        content = {"what": what, "model": self._model_key, "seed": self.seed, **key}
+        """Tensors made once for this key, the loaded model and the maker's source; read from the cache afterwards."""
+        source = source_digest(f"{make.__module__}:{make.__name__}")
+        content = {"what": what, "model": self._model_key, "seed": self.seed, "source": source, **key}
         return self.cache.get(f"{what}-{content_key(content)}", lambda: (make(), content))[0]
 
     def describe(self) -> dict[str, Any]:
@@ -206,6 +208,7 @@ class Digits:
             {
                 "module": repr(module), "shapes": shapes, "resolution": getattr(module, "resolution", None),
                 "training": asdict(self.training), "seed": self.seed, "data": _data()[2],
+                "source": source_digest("suites.common.digits:Digits"),
             }
         )  # fmt: skip
 
