@@ -31,6 +31,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -138,7 +139,25 @@ def check(record: Any, where: str) -> Record:
     for name, kinds in _SHAPE.items():
         if not isinstance(migrated.get(name), kinds):
             raise CorruptRecord(f"{where}: not a record: {name} is missing or of another kind")
+    for name in _KEYS:
+        _file_name(migrated[name], f"{where}: {name}")
     return migrated
+
+
+#: Parts that files are named after, here and in the report.
+_KEYS = ("record_key", "case_key", "machine_key")
+_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")
+
+
+def _file_name(key: str, where: str) -> str:
+    """The key, if it can only be a file's name and never a path that leads elsewhere.
+
+    Raises:
+        CorruptRecord: it cannot.
+    """
+    if not _KEY.fullmatch(key):
+        raise CorruptRecord(f"{where} {key[:80]!r} is no key")
+    return key
 
 
 #: Parts that every reader relies on, and their JSON kinds.
@@ -152,7 +171,7 @@ def is_present(record: Record | None, *, retry_failed: bool) -> bool:
     """Whether a case needs no measuring: it has a record that was not interrupted, nor failed if those are retried."""
     if record is None or record["status"] == "interrupted":
         return False
-    return not (retry_failed and record["status"] not in ("ok", "contaminated"))
+    return not (retry_failed and record["status"] != "ok")
 
 
 class Store:
@@ -170,7 +189,8 @@ class Store:
     def record_path(self, case_key: str, machine_key: str, attempt: int = 1) -> Path:
         """Where an attempt at a case on a machine is."""
         suffix = "" if attempt == 1 else f".{attempt}"
-        return self.records / f"{case_key}.{machine_key}{suffix}.json"
+        name = f"{_file_name(case_key, 'case_key')}.{_file_name(machine_key, 'machine_key')}{suffix}.json"
+        return self.records / name
 
     def _attempts(self, case_key: str, machine_key: str) -> int:
         attempt = 0

@@ -51,6 +51,8 @@ PAGE_KIND = ("mlflow.experimentKind", "custom_model_development")
 
 #: MLflow's words for "the data is wrong": another try would not help, and the server is not away.
 REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "REQUEST_LIMIT_EXCEEDED"})
+#: A database that is damaged, locked or full; MLflow calls that a bad request as well.
+DATABASE_BROKEN = re.compile(r"\b(DatabaseError|OperationalError)\)")
 RETRY_AFTER_S = 30.0
 PROBE_TIMEOUT_S = 2.0
 SITE_FILES, SITE_BYTES = 500, 100 * 2**20
@@ -190,7 +192,7 @@ class Mirror:
         except _Away:
             return
         except Exception as error:
-            if getattr(error, "error_code", None) in REFUSALS:
+            if getattr(error, "error_code", None) in REFUSALS and not DATABASE_BROKEN.search(str(error)):
                 self._complain(f"MLflow refused {doing}: {_first_line(error)}")
                 return
             self._client, self._retry_at = None, self._clock() + RETRY_AFTER_S

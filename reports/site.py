@@ -252,7 +252,7 @@ def _write(site: Site, out: Path, figure_seconds: float | None) -> tuple[list[Pa
         manifest.finish(out)
     except OSError as error:
         raise ResultsError(
-            f"{out}: the site cannot be written ({error}); give another folder with report.out"
+            f"{out}: the site cannot be written ({error}); make room or give another folder with paths.site=..."
         ) from error
     return paths, written, brief
 

@@ -1,5 +1,6 @@
 """Records stay readable for years, and nothing that was edited, damaged or forged is taken for one."""
 
+import contextlib
 import copy
 import json
 from pathlib import Path
@@ -177,10 +178,8 @@ def test_damaged_files_are_corrupt_records_and_never_another_error(data, tmp_pat
     for _ in range(data.draw(st.integers(1, 4))):
         blob[data.draw(st.integers(0, len(blob) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(bytes(blob[: data.draw(st.integers(0, len(blob)))]))
-    try:
+    with contextlib.suppress(CorruptRecord):
         assert check(read_json(path), str(path)) == GOOD
-    except CorruptRecord:
-        pass
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,9 @@ from bench.recipe import recipe_for
 from bench.records import CorruptRecord, Store, read_json
 from bench.worker.client import Workers
 
+#: Seconds that counting one model may take: a forecast is worth no more.
+FORECAST_CAP_S = 20.0
+
 
 def _peak(config: Config) -> float | None:
     """The machine's measured fp32 peak, if it was calibrated before."""
@@ -27,7 +30,12 @@ def _peak(config: Config) -> float | None:
 def group_seconds(config: Config, plan: Plan) -> dict[str, float]:
     """Estimated seconds per group key; a second or so for the counts."""
     recipes = [recipe_for(group.baseline, plan, config).as_dict() for group in plan.groups]
-    with Workers(config.executor.timeouts_s.model_dump()) as workers, tempfile.TemporaryDirectory() as scratch:
+    limits = config.executor.timeouts_s
+    patient = {
+        **limits.model_dump(),
+        "load": min(limits.load, FORECAST_CAP_S),
+    }  # a model that hangs is the probe's matter
+    with Workers(patient) as workers, tempfile.TemporaryDirectory() as scratch:
         outcome = workers.run("estimate", {"recipes": recipes}, log=Path(scratch) / "log")
     counted = outcome.result["macs"] if outcome.result else {}
     peak, found = _peak(config), {}

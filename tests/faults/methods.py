@@ -3,6 +3,7 @@
 import os
 import signal
 
+import torch
 from torch import nn
 
 from tests.faults.models import Small
@@ -30,3 +31,24 @@ def breaks_later(model):
     broken = Small(misdeed, at_forward=40)
     broken.layer = model.layer
     return broken
+
+
+def rude(model):
+    """Changes threads, seeds, default type and modes of torch while it is applied."""
+    torch.set_num_threads(3)
+    torch.manual_seed(99)
+    torch.set_default_dtype(torch.float64)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    return model
+
+
+def greedy_later(model):
+    """Takes more threads in a forward, but only after as many as a probe makes."""
+
+    def misdeed(output):
+        torch.set_num_threads(3)
+        return output.mean((2, 3))
+
+    greedy = Small(misdeed, at_forward=12)
+    greedy.layer = model.layer
+    return greedy

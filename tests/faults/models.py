@@ -141,3 +141,41 @@ def breaks_in_company():
         os.kill(os.getpid(), signal.SIGSEGV)
 
     return Small(misdeed, at_forward=60)
+
+
+def changes_threads_in_forward():
+    """Takes more threads in every forward than it was given."""
+
+    def misdeed(output):
+        torch.set_num_threads(3)
+        return output.mean((2, 3))
+
+    return Small(misdeed)
+
+
+def tells_its_state(*, marks: str):
+    """Writes into a file what it is run under: threads, default type, and the sum of its weights."""
+    model = Small()
+
+    def misdeed(output):
+        with open(marks, "a") as file:
+            file.write(f"{torch.get_num_threads()} {torch.get_default_dtype()} {model.layer.weight.sum().item():.9f}\n")
+        return output.mean((2, 3))
+
+    if model.layer.weight.is_meta:
+        return model
+    model.misdeed = misdeed
+    return model
+
+
+def waits(*, mark: str):
+    """Tells by a file that it runs, and then goes on for an hour; harmless on the meta device, as in a forecast."""
+
+    def misdeed(output):
+        if output.is_meta:
+            return output.mean((2, 3))
+        with open(mark, "w") as file:
+            file.write(str(os.getpid()))
+        time.sleep(3600)
+
+    return Small(misdeed)

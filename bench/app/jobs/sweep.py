@@ -74,6 +74,8 @@ def _page(config: Config, stopped: BenchError | None) -> tuple[Path | None, Benc
             "job=report: every record is kept"
         )
         return None, stopped or full
+    except BenchError as error:
+        return None, stopped or error
 
 
 def _summarise(sweep: Sweep, page: Path | None, copy: mirror.MirrorListener) -> None:
