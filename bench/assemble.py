@@ -179,7 +179,18 @@ def finished(case: Case, context: Context, probe: dict[str, Any], session: Sessi
     rows += [item.as_dict() for item in _modelled(record)]
     if any(flag["severity"] == "invalid" for flag in flags):
         status = "invalid"
-    return {**record, "status": status, "error": _invalid(flags), "flags": flags, "readings": _ordered(rows)}
+    error = _why_contaminated(record["timing"]) if status == "contaminated" else _invalid(flags)
+    return {**record, "status": status, "error": error, "flags": flags, "readings": _ordered(rows)}
+
+
+def _why_contaminated(timing: dict[str, Any]) -> dict[str, Any]:
+    lines = timing["invocations"]
+    text = (
+        f"{sum(line['set_aside'] for line in lines)} of {len(lines)} processes were preempted in too many of their samples "
+        "and replacing them did not help: other work was using the cores. Ratios are paired and stand; rank nothing by "
+        "these times, and measure again on a quiet machine with retry_failed=true"
+    )
+    return {"phase": "measure", "type": "contaminated", "message": text, "log_tail": ""}
 
 
 def _modelled(record: Record) -> list[Reading]:

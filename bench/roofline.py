@@ -532,6 +532,9 @@ def block_of(module_path: str) -> str:
     A block ends at the path's first number, at the last of several in a row (`features.1.0`), or at that of a list of
     blocks inside a stage (`layers.0.blocks.1`).
     """
+    own = module_path.rsplit(".", 2)[-2:]
+    if len(own) == 2 and own[0] in _LISTS_OF_BLOCKS and own[1].isdigit():
+        return module_path  # what the block does itself, such as its residual additions
     parts = module_path.split(".")[:-1]
     start = next((i for i, part in enumerate(parts) if part.isdigit() or _NUMBERED.search(part)), None)
     if start is None:

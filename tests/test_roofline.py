@@ -285,6 +285,7 @@ def test_readings_are_modelled_or_say_why_not():
 @pytest.mark.parametrize(
     ("path", "block"),
     [
+        ("blocks.3", "blocks.3"),
         ("blocks.3.mlp.fc1", "blocks.3"), ("layer1.0.conv1", "layer1.0"), ("features.1.0.attn.qkv", "features.1.0"),
         ("features.3.conv.0.0", "features.3"), ("layers.0.blocks.1.attn.qkv", "layers.0.blocks.1"), ("head", ""),
         ("encoder.layers.encoder_layer_0.mlp.0", "encoder.layers.encoder_layer_0"), ("0", ""), ("", ""),
