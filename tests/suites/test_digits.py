@@ -102,7 +102,7 @@ def test_a_method_that_learns_refuses_a_model_without_data():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{"width": 48, "heads": 3}, {"width": 96, "heads": 3, "mlp_ratio": 2}])
+@pytest.mark.parametrize("settings", [{"width": 48, "heads": 3}, {"width": 64, "heads": 4, "mlp_ratio": 2}])
 def test_the_named_digits_models_reach_a_sensible_accuracy(tmp_path, settings):
     notes = Digits(tmp_path, 0).prepare("digits", lambda: digits_vit(**settings))
     assert notes["test_accuracy"] >= 94
