@@ -76,7 +76,16 @@ METRICS: dict[str, Metric] = _table(
         "compute",
         "MACs",
         "Multiply-accumulates of matrix products and convolutions in one forward of the whole batch divided by the "
-        "batch (matmul convention: no bias, normalisation, softmax or elementwise work).",
+        "batch (matmul convention: no bias, normalisation, softmax or elementwise work, nor a method's own matching).",
+    ),
+    (
+        "macs_method",
+        "MAC",
+        "lower",
+        "compute",
+        "MACs of the method itself",
+        "Multiply-accumulates that a reduction method makes to decide (similarity scores, matching, its predictor), per "
+        "sample: executed, part of macs_fvcore, not part of macs.",
     ),
     (
         "macs_fvcore",
@@ -84,7 +93,7 @@ METRICS: dict[str, Metric] = _table(
         "lower",
         "compute",
         "MACs, fvcore convention",
-        "As macs, plus 5 per element of every affine LayerNorm and the other terms that fvcore counts.",
+        "As macs, plus the method's own products, 5 per element of every affine LayerNorm and the other terms that fvcore counts.",
     ),
     (
         "vector_ops",

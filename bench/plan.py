@@ -173,6 +173,11 @@ class _Expansion:
         resolution = resolution or default_resolution(model, model_settings)
         native = model.task if model.task == self.config.task_name else None
         task = self.config.task_name if self.config.data.root else native
+        if self.checkpoint is not None and native is not None and not self.config.data.root:
+            raise UsageError(
+                f'checkpoint={self.config.checkpoint} clashes with task={native}, which trains the weights of "{model.name}" '
+                "itself: use task=none, or task=imagefolder with data.root=..."
+            )
         device = self.config.device
         return Case(
             suite=self.config.suite.name, model=model.name, model_settings=settings_text(model_settings),

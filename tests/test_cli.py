@@ -27,6 +27,7 @@ def suites():
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "weights.pth").write_bytes(b"weights")
     monkeypatch.chdir(tmp_path)
 
 
@@ -79,6 +80,7 @@ WRONG = [
     (["task=imagefolder", "data.root=/no/such/folder"], "there is no folder /no/such/folder"),
     (["data.root=."], "add task=imagefolder"),
     (["checkpoint=/no/such/file.pth"], "there is no file /no/such/file.pth"),
+    (["suite.models=[digits_tiny]", "checkpoint=weights.pth"], "clashes with task=digits, which trains the weights"),
     (["device.cuda_graphs=true"], "device.cuda_graphs=true clashes with device.name=cpu"),
     (["device.threads=0"], "threads is 1 or more"),
     (["device.name=tpu"], "device.name='tpu' is not valid"),

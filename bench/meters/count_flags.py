@@ -51,10 +51,10 @@ def _convention_flags(result: MacsCount) -> list[Flag]:
     if any(row["operator"] == "higher_order::flex_attention" for row in result.operators):
         text = "flex_attention is counted in full: what its block mask skips is not deducted"
         flags.append(flag("flex_in_full", "info", text))
-    if result.dense_equivalent_macs != result.macs:
-        text = f"sparse products: {_giga(result.macs)} GMACs executed, dense equivalent {_giga(result.dense_equivalent_macs)}"
+    if result.dense_equivalent_macs != result.executed_macs:
+        text = f"sparse products: {_giga(result.executed_macs)} GMACs executed, dense equivalent {_giga(result.dense_equivalent_macs)}"
         flags.append(flag("sparse", "info", text))
-    if result.elementwise_products > TOLERANCE * result.macs:
+    if result.elementwise_products > TOLERANCE * result.executed_macs:
         text = (
             f"{_giga(result.elementwise_products)} G elementwise products are summed: a matrix product written out; "
             "they stand under vector operations, not under MACs"

@@ -20,10 +20,11 @@ Convention = Literal["matmul", "fvcore", "all"]
 
 CONVENTIONS: dict[str, str] = {
     "matmul": "matrix products and convolutions only; attention in full even where causal; complex products 4 MACs; "
-    "Fourier transforms 2.5 N log2 N; no bias, normalisation, softmax or elementwise work",
-    "fvcore": "matmul plus what fvcore charges for normalisation (5 per element of an affine layer norm, 2 of a batch "
+    "Fourier transforms 2.5 N log2 N; no bias, normalisation, softmax or elementwise work, and not the products that a "
+    "reduction method makes for itself (matching, scores)",
+    "fvcore": "matmul plus the method's own products and what fvcore charges for normalisation (5 per element of an affine layer norm, 2 of a batch "
     "norm in inference), adaptive average pooling, upsampling and grid sampling",
-    "all": "matmul MACs plus every vector operation (elementwise, reduction, softmax, normalisation) as one each",
+    "all": "matmul MACs plus the method's own and every vector operation (elementwise, reduction, softmax, normalisation) as one each",
 }
 
 
@@ -31,11 +32,13 @@ CONVENTIONS: dict[str, str] = {
 class MacsCount:
     """What one forward (or one training step) of a whole batch computes, reads and writes.
 
-    `macs` follows the matmul convention. When `at_least` is true some operator is unknown and every total is a lower
+    `macs` follows the matmul convention; `method_macs` are the products below modules that say `charged_to = "method"`
+    (a token merger's matching, say), executed as well and in every other convention. When `at_least` is true some operator is unknown and every total is a lower
     bound. `flags` are dicts {code, severity, text}; `operators` and `uncounted` are lists of plain rows.
     """
 
     macs: int
+    method_macs: int
     fvcore_macs: float | None
     vector_ops: int
     bit_operations: int
@@ -64,6 +67,11 @@ class MacsCount:
     flags: list[Flag] = field(default_factory=list)
     records: list[OperatorRecord] = field(default_factory=list, repr=False)
     visits: dict[str, ModuleVisit] = field(default_factory=dict, repr=False)
+
+    @property
+    def executed_macs(self) -> int:
+        """All products of the forward, the method's own included."""
+        return self.macs + self.method_macs
 
     def value(self, convention: Convention = "matmul") -> float:
         """The whole batch's count in a named convention (`CONVENTIONS`)."""
@@ -95,7 +103,8 @@ def summary(traced: Traced, flags: list[Flag], module: nn.Module, args: Any) -> 
     """The totals of a traced run, with its flags after the given ones."""
     records = traced.records
     work = [record for record in records if record.kind != "view"]
-    macs = sum(r.macs for r in work)
+    own = sum(r.macs for r in work if is_below(r.path, method_paths(module)))
+    macs = sum(r.macs for r in work) - own
     norms = sum(r.norm_macs for r in work)
     vector = sum(r.vector_ops for r in work)
     unknown = [r for r in work if r.kind == "unknown"]
@@ -104,6 +113,7 @@ def summary(traced: Traced, flags: list[Flag], module: nn.Module, args: Any) -> 
     uncounted = _uncounted(unknown, sum(r.elapsed_s for r in work))
     result = MacsCount(
         macs=macs,
+        method_macs=own,
         fvcore_macs=None,
         vector_ops=vector,
         bit_operations=sum(r.bit_operations for r in work),
@@ -118,7 +128,7 @@ def summary(traced: Traced, flags: list[Flag], module: nn.Module, args: Any) -> 
         elementwise_products=sum(r.elementwise_products for r in work),
         macs_by_dtype=_sums(work, lambda r: r.dtype),
         macs_by_phase=_sums(work, lambda r: r.phase),
-        conventions={"matmul": macs, "fvcore": macs + norms, "all": macs + vector},
+        conventions={"matmul": macs, "fvcore": macs + own + norms, "all": macs + own + vector},
         at_least=bool(unknown),
         uncounted=uncounted,
         coverage=_coverage(records),
@@ -135,6 +145,16 @@ def summary(traced: Traced, flags: list[Flag], module: nn.Module, args: Any) -> 
     )
     result.flags += count_flags(result, traced.values)
     return result
+
+
+def method_paths(module: nn.Module) -> list[str]:
+    """Paths of the modules whose products are the method's own: they say so with `charged_to = "method"`."""
+    return [path for path, part in module.named_modules() if getattr(part, "charged_to", None) == "method"]
+
+
+def is_below(path: str, roots: Iterable[str]) -> bool:
+    """Whether a module path is one of the roots or inside one."""
+    return any(path == root or path.startswith(f"{root}.") for root in roots)
 
 
 def _nonzero(record: OperatorRecord) -> float:

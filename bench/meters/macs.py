@@ -262,6 +262,7 @@ def readings(count: MacsCount, batch: int) -> list[Reading]:
     prefix = _lower_bound_note(count)
     notes = {
         "macs": CONVENTIONS["matmul"],
+        "macs_method": "products of the reduction method itself, such as its matching; executed, in macs_fvcore, not in macs",
         "macs_fvcore": CONVENTIONS["fvcore"] + ("; fvcore's own total" if count.fvcore_macs is not None else ""),
         "vector_ops": "one per element and elementwise operator; softmax 5, layer norm 7, batch norm 2 per element",
         "bit_operations": "MACs x weight bits x activation bits, summed over operators at their own precision",
@@ -269,6 +270,7 @@ def readings(count: MacsCount, batch: int) -> list[Reading]:
     }
     values = {
         "macs": count.macs / batch,
+        "macs_method": count.method_macs / batch,
         "macs_fvcore": _fvcore_value(count) / batch,
         "vector_ops": count.vector_ops / batch,
         "bit_operations": count.bit_operations / batch,
@@ -292,7 +294,7 @@ def _lower_bound_note(count: MacsCount) -> str:
 
 def unavailable_readings(reason: str) -> list[Reading]:
     """All counted metrics as unavailable, for a subject that could not be traced."""
-    names = ("macs", "macs_fvcore", "vector_ops", "bit_operations", "traffic_bytes")
+    names = ("macs", "macs_method", "macs_fvcore", "vector_ops", "bit_operations", "traffic_bytes")
     return [unavailable(name, reason) for name in names]
 
 
