@@ -221,14 +221,9 @@ class Runner:
 
         device, count = self.config.device.name, threads(self.config)
         path = self.store.machines / f"{self.machine_key}.{device.replace(':', '-')}.{count}.json"
-        if path.exists():
-            try:
-                saved: dict[str, Any] = read_json(path)
-                age = time.time() - saved["measured_at"]
-                if 0 <= age < CALIBRATION_DAYS * 86400:
-                    return saved
-            except (CorruptRecord, KeyError):
-                pass  # a calibration can always be made again
+        saved = self._saved_calibration(path)
+        if saved is not None and not self._has_drifted(saved, device, count):
+            return saved
         self.listener.working("calibrating: what this machine could do")
         outcome = self.calibrate(device, count, CALIBRATION_BUDGET_S)
         if not outcome.ok or outcome.result is None:
@@ -237,6 +232,25 @@ class Runner:
         made = {**outcome.result, "measured_at": time.time()}
         self._save(path, made)
         return made
+
+    def _saved_calibration(self, path: Path) -> dict[str, Any] | None:
+        """An earlier calibration that is not too old; one that cannot be read can always be made again."""
+        try:
+            saved: dict[str, Any] = read_json(path)
+            age = time.time() - saved["measured_at"]
+        except (CorruptRecord, KeyError, TypeError):
+            return None
+        return saved if 0 <= age < CALIBRATION_DAYS * 86400 else None
+
+    def _has_drifted(self, saved: dict[str, Any], device: str, threads: int) -> bool:
+        """Whether the machine is no longer as it was calibrated, by a probe of a second."""
+        self.listener.working("checking the calibration")
+        spec = {"device": device, "threads": threads, "earlier": saved}
+        outcome = self.workers.run("calibrate", spec, log=self.store.logs / "calibrate.log")
+        reason = (outcome.result or {}).get("drift")
+        if reason:
+            self.journal.append("drifted", reason=reason)
+        return bool(reason)
 
     def calibrate(self, device: str, threads: int, budget_s: float) -> Outcome:
         """Measure what the machine could do, in a fresh process."""

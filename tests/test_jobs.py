@@ -87,6 +87,13 @@ def test_comparing_a_run_with_itself_finds_nothing(tmp_path, capsys):
     assert (tmp_path / "site" / "comparison.md").is_file()
 
 
+def test_two_folders_are_also_compared_on_a_page(tmp_path, capsys):
+    for side in ("a", "b"):
+        store(tmp_path / side)
+    compare.run(config_for(tmp_path, job="compare", a=str(tmp_path / "a"), b=str(tmp_path / "b")))
+    assert "deit_small" in (tmp_path / "site" / "comparison" / "compare.html").read_text()
+
+
 def test_a_slowdown_fails_the_gate(tmp_path, capsys):
     slow = [record(latency_ms=50.0, baseline_ms=50.0, noise=0.001, invocations=6)]
     fast = [record(latency_ms=40.0, baseline_ms=40.0, noise=0.001, invocations=6)]

@@ -14,7 +14,7 @@ MARKDOWN = "comparison.md"
 
 
 def run(config: Config) -> int:
-    """Print the comparison, keep it as Markdown beside the site; 0, or 1 if something got worse beyond doubt.
+    """Print the comparison, keep it as Markdown and as a page beside the site; 0, or 1 if something got worse beyond doubt.
 
     `a` and `b` may each name several results folders, separated by commas: sessions of one side.
     """
@@ -26,4 +26,14 @@ def run(config: Config) -> int:
     path = Path(config.paths.site) / MARKDOWN
     write_atomically(path, as_markdown(found).encode())
     print(f"kept in {path}")
+    if config.report.enabled and len(a) == len(b) == 1 and a[0].is_dir() and b[0].is_dir():
+        print(f"as a page in {_page(a[0], b[0], path.parent / 'comparison')}")
     return found.exit_code
+
+
+def _page(a: Path, b: Path, folder: Path) -> Path:
+    """The site of both folders with the page that compares them; that page."""
+    from reports.site import build
+
+    made = build([a, b], folder, compare=(str(a), str(b)))
+    return made.index.with_name("compare.html")
