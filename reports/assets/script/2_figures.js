@@ -2,6 +2,13 @@
 const Figures = {
   look: null,
   loading: null,
+  // What is out of sight is drawn when the page has nothing else to do, so that prints and whole-page pictures show it.
+  async drawRest(all) {
+    for (const figure of all) {
+      await new Promise((ready) => (window.requestIdleCallback ?? ((go) => setTimeout(go, 200)))(ready));
+      if (!figure.asked) await figure.draw();
+    }
+  },
   plotly() {
     if (window.Plotly) return Promise.resolve(window.Plotly);  // a page made into one file brings it along
     this.loading ??= window.Plotly ? Promise.resolve(window.Plotly) : new Promise((ready, failed) => {
@@ -23,6 +30,7 @@ const Figures = {
       }
     }, { rootMargin: "500px" });
     nodes.forEach((node) => seen.observe(node));
+    this.drawRest(all);
     Theme.listeners.push(() => all.forEach((figure) => figure.drawn && figure.draw()));
     window.addEventListener("beforeprint", () => { Theme.printing = true; all.forEach((figure) => figure.drawn && figure.draw()); });
     window.addEventListener("afterprint", () => { Theme.printing = false; all.forEach((figure) => figure.drawn && figure.draw()); });
@@ -35,7 +43,7 @@ class PageFigure {
     node.figure = this;
     this.data = JSON.parse(node.querySelector(".figure-data").textContent);
     this.plot = node.querySelector(".plot");
-    this.drawn = this.cleared = false;
+    this.drawn = this.cleared = this.asked = false;
     if (this.plot) this.plot.querySelector(".wait").textContent = "Drawing\u2026";
     this.choice = Object.keys(this.data.views)[0] ?? "";
     if (this.plot?.dataset.height) this.plot.style.minHeight = this.plot.dataset.height + "px";
@@ -86,6 +94,7 @@ class PageFigure {
 
   async draw() {
     if (!this.plot) return;
+    this.asked = true;
     let plotly;
     try { plotly = await Figures.plotly(); } catch (error) {
       this.plot.querySelector(".wait").textContent = "The chart could not be drawn: " + error.message;
