@@ -106,10 +106,13 @@ def _spec(source: str, held: Sequence[int], grid: int) -> Spec:
 
 
 def _png(pixels: Any) -> str:
-    """The image as a data address, enlarged without smoothing so that single pixels stay visible."""
+    """The image as a data address, enlarged without smoothing so that single pixels stay visible.
+
+    Slashes are percent-encoded: a page that hides the machine's paths would take parts of the image for some.
+    """
     array = np.asarray(pixels, dtype=np.uint8)
     factor = max(1, SIDE // array.shape[0])
     size = (array.shape[1] * factor, array.shape[0] * factor)
     buffer = io.BytesIO()
     Image.fromarray(array).resize(size, Image.Resampling.NEAREST).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode().replace("/", "%2F")

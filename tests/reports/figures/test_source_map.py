@@ -3,6 +3,7 @@
 import pytest
 
 from reports.figures import source_map
+from reports.safe import inert_json
 from tests.synthetic import record
 
 # 3 x 3 patches:  a a b      after block 1 all are apart; after block 2 a holds three, one is dropped
@@ -67,3 +68,8 @@ def test_without_a_square_picture_there_is_a_reason(broken):
 def test_the_image_is_inside_the_figure_and_asks_nobody():
     spec = source_map.figure(case()).spec
     assert spec["layout"]["images"][0]["source"].startswith("data:image/png;base64,")
+
+
+def test_hiding_the_machines_paths_leaves_the_image_whole():
+    source = source_map.figure(case()).spec["layout"]["images"][0]["source"]
+    assert source in inert_json({"source": source}, hide_paths=True)
