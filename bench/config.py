@@ -127,7 +127,7 @@ class Report(Part):
 
     enabled: bool = True
     show_paths: bool = False
-    figure_seconds: float | None = Field(60.0, gt=0)
+    figure_seconds: float | None = Field(5.0, gt=0)
 
 
 class Task(Part):

@@ -185,7 +185,15 @@ def test_second_driver_is_refused_and_told_who_holds_the_folder(tmp_path):
         pass
 
 
-def test_interrupting_marks_the_case_in_hand_and_keeps_what_was_before(tmp_path):
+@pytest.fixture
+def listens_to_ctrl_c():
+    """A test run in the background inherits Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_interrupting_marks_the_case_in_hand_and_keeps_what_was_before(tmp_path, listens_to_ctrl_c):
     config = configuration(tmp_path, [HEALTHY, WIDE])
 
     class Impatient(Silent):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -41,12 +42,18 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     return {**os.environ, **own, **more}
 
 
+def _listens_to_ctrl_c() -> None:
+    """Undo what a test run in the background inherits: there the shell has Ctrl-C ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def driver(folder: Path, models: list[str], *overrides: str, **more: str) -> Iterator[subprocess.Popen[str]]:
     """The running driver; killed at the end if the test has not ended it."""
     process = subprocess.Popen(
         command(folder, models, *overrides), cwd=folder, env=environment(folder, **more), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=_listens_to_ctrl_c,  # noqa: PLW1509 - no thread is started here
     )  # fmt: skip
     try:
         yield process
