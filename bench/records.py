@@ -34,7 +34,7 @@ import os
 import re
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -174,6 +174,13 @@ def is_present(record: Record | None, *, retry_failed: bool) -> bool:
     return not (retry_failed and record["status"] != "ok")
 
 
+def without_superseded(records: Iterable[Record]) -> list[Record]:
+    """The records that no other of them replaces (`supersedes` names a content hash)."""
+    kept = list(records)
+    replaced = {record.get("supersedes") for record in kept} - {None}
+    return [record for record in kept if record.get("content_hash") not in replaced]
+
+
 class Store:
     """A results folder: `records/`, `samples/`, `probes/`, `logs/`, `machines/` and the journal."""
 
@@ -191,6 +198,10 @@ class Store:
         suffix = "" if attempt == 1 else f".{attempt}"
         name = f"{_file_name(case_key, 'case_key')}.{_file_name(machine_key, 'machine_key')}{suffix}.json"
         return self.records / name
+
+    def calibration_path(self, machine_key: str, device: str, threads: int) -> Path:
+        """Where the calibration of a machine, device and thread count is."""
+        return self.machines / f"{machine_key}.{device.replace(':', '-')}.{threads}.json"
 
     def _attempts(self, case_key: str, machine_key: str) -> int:
         attempt = 0
@@ -243,5 +254,4 @@ class Store:
                 if problems is None:
                     raise
                 problems.append(str(error))
-        superseded = {record["supersedes"] for record in found if record.get("supersedes")}
-        yield from (record for record in found if record["content_hash"] not in superseded)
+        yield from without_superseded(found)

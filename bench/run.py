@@ -220,7 +220,7 @@ class Runner:
         from bench.plan import threads
 
         device, count = self.config.device.name, threads(self.config)
-        path = self.store.machines / f"{self.machine_key}.{device.replace(':', '-')}.{count}.json"
+        path = self.store.calibration_path(self.machine_key, device, count)
         saved = self._saved_calibration(path)
         if saved is not None and not self._has_drifted(saved, device, count):
             return saved
@@ -323,9 +323,7 @@ class Runner:
         log = self.store.logs / f"{name}.{kind}.log"
         for attempt in range(self.config.executor.retries + 1):
             try:
-                outcome = self.workers.run(
-                    kind, spec, log=log, memory_limit_bytes=self._memory_limit(), on_tick=self._on_tick
-                )
+                outcome = self.workers.run(kind, spec, log=log, memory_limit_bytes=self._memory_limit())
             except KeyboardInterrupt:
                 self._interrupt(in_hand, kind)
                 raise Interrupted("interrupted; run the same command again to continue") from None
@@ -338,9 +336,6 @@ class Runner:
                 return outcome
             self.journal.append("lost", kind=kind, name=name, attempt=attempt + 1, status=outcome.status)
         return outcome
-
-    def _on_tick(self, phase: str) -> None:
-        del phase
 
     def _memory_limit(self) -> int | None:
         return memory_limit(self.config.executor.memory_share) if self.config.device.name == "cpu" else None

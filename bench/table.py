@@ -18,7 +18,7 @@ import pandas as pd
 
 from bench.metrics import METRICS
 from bench.reading import COLUMNS, PROVENANCES
-from bench.records import CorruptRecord, Record, Store, check, read_json
+from bench.records import CorruptRecord, Record, Store, check, read_json, without_superseded
 
 #: Further columns, after `COLUMNS`: what else must be equal before two rows may stand side by side.
 CONDITIONS: tuple[str, ...] = (
@@ -64,13 +64,6 @@ def read_records(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
             seen.setdefault(record["content_hash"], record)
     loaded.records = without_superseded(seen.values())
     return loaded
-
-
-def without_superseded(records: Iterable[Record]) -> list[Record]:
-    """The records that no other of them replaces (`supersedes` names a content hash)."""
-    kept = list(records)
-    replaced = {record.get("supersedes") for record in kept} - {None}
-    return [record for record in kept if record.get("content_hash") not in replaced]
 
 
 def from_records(records: Iterable[Record]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ import pytest
 
 from bench import table
 from bench.reading import COLUMNS
-from bench.records import seal, write_json
+from bench.records import seal, without_superseded, write_json
 from tests import synthetic
 
 
@@ -89,7 +89,7 @@ def test_folder_without_records_is_a_problem_with_a_remedy(tmp_path):
 def test_superseded_record_is_left_out():
     old = seal(synthetic.record(seed=1))
     new = seal({**synthetic.record(seed=2), "supersedes": old["content_hash"]})
-    assert table.without_superseded([old, new]) == [new]
+    assert without_superseded([old, new]) == [new]
 
 
 def test_newest_keeps_one_record_per_case_and_machine():

@@ -19,9 +19,9 @@ FORECAST_CAP_S = 20.0
 def _peak(config: Config) -> float | None:
     """The machine's measured fp32 peak, if it was calibrated before."""
     key = machine.machine_key(machine.environment(config.device.name))
-    name = f"{key}.{config.device.name.replace(':', '-')}.{threads(config)}.json"
+    path = Store(config.paths.results).calibration_path(key, config.device.name, threads(config))
     try:
-        saved = read_json(Store(config.paths.results).machines / name)
+        saved = read_json(path)
     except CorruptRecord:
         return None
     return next((row["value"] for row in saved.get("peaks", []) if row["dtype"] == "fp32"), None)

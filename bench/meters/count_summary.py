@@ -103,7 +103,8 @@ def summary(traced: Traced, flags: list[Flag], module: nn.Module, args: Any) -> 
     """The totals of a traced run, with its flags after the given ones."""
     records = traced.records
     work = [record for record in records if record.kind != "view"]
-    own = sum(r.macs for r in work if is_below(r.path, method_paths(module)))
+    charged = method_paths(module)
+    own = sum(r.macs for r in work if is_below(r.path, charged))
     macs = sum(r.macs for r in work) - own
     norms = sum(r.norm_macs for r in work)
     vector = sum(r.vector_ops for r in work)

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +90,6 @@ class Workers:
         *,
         log: Path,
         memory_limit_bytes: int | None = None,
-        on_tick: Callable[[str], None] | None = None,
     ) -> Outcome:
         """Run one job to its end, however it ends; never raises for what the job does.
 
@@ -100,7 +98,6 @@ class Workers:
             spec: plain JSON types for the job.
             log: file that gets everything the worker prints.
             memory_limit_bytes: data size above which the worker's allocations fail.
-            on_tick: called with the current phase about twenty times a second.
         """
         self._count += 1
         folder = Path(self._scratch.name) / f"{self._count:06d}"
@@ -110,7 +107,7 @@ class Workers:
         start, kills_before = time.monotonic(), _oom_kills()
         try:
             pid = self._fork(folder / "spec.json", log)
-            ended, timed_out = self._watch(pid, folder / "phase", log, on_tick)
+            ended, timed_out = self._watch(pid, folder / "phase", log)
         except ServerLost as error:
             self._stop_server()
             return Outcome("crashed", None, _error("start", "ServerLost", str(error), log), time.monotonic() - start)
@@ -190,9 +187,7 @@ class Workers:
 
     # -- one worker ---------------------------------------------------------------------------------------------
 
-    def _watch(
-        self, pid: int, phase_file: Path, log: Path, on_tick: Callable[[str], None] | None
-    ) -> tuple[dict[str, Any], str | None]:
+    def _watch(self, pid: int, phase_file: Path, log: Path) -> tuple[dict[str, Any], str | None]:
         """The server's closing message about the worker, and the phase in which it ran out of time, if it did."""
         phase, since, timed_out = "start", time.monotonic(), None
         stamp: tuple[Any, ...] | None = None
@@ -206,8 +201,6 @@ class Workers:
                 if current is not None and (current["phase"], current["case"]) != stamp:
                     stamp = (current["phase"], current["case"])
                     phase, since = current["phase"], time.monotonic()
-                if on_tick:
-                    on_tick(phase)
                 limit = self.timeouts[TIMEOUT_OF.get(phase, "measure")]
                 if timed_out is None and time.monotonic() - since > limit:
                     timed_out = phase

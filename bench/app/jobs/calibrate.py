@@ -28,7 +28,7 @@ def run(config: Config) -> int:
         outcome = workers.run("calibrate", spec, log=store.logs / "calibrate.log")
     if outcome.result is None:
         raise BenchError(f"calibration failed: {(outcome.error or {}).get('message')}")
-    path = store.machines / f"{key}.{config.device.name.replace(':', '-')}.{count}.json"
+    path = store.calibration_path(key, config.device.name, count)
     write_json(path, {**outcome.result, "measured_at": time.time()})
     show(outcome.result, path)
     return 0
