@@ -110,6 +110,14 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class _Limits:
+    """What counts as a difference, and what still counts as the same (0.05: within 1/1.05 to 1.05)."""
+
+    margin: float
+    equivalence: float
+
+
+@dataclass(frozen=True)
 class _Draft:
     """A row whose verdict waits for the other rows' p-values."""
 
@@ -125,7 +133,7 @@ def compare(
     metrics: Sequence[str] = COMPARED,
     label_a: str = "a",
     label_b: str = "b",
-    margin: float = MARGIN,
+    margin: float | None = None,
     level: float = LEVEL,
 ) -> Comparison:
     """What changed from `a` to `b`, case by case, with Holm's correction over all rows that are tested.
@@ -140,13 +148,14 @@ def compare(
         metrics: which metrics, names of `bench.metrics`.
         label_a: name of the first side in texts.
         label_b: name of the second.
-        margin: smallest relative difference that counts.
+        margin: smallest relative difference that counts; by default the one of the records' protocol.
         level: confidence level.
     """
     pairs, only_a, only_b = match(a, b)
-    drafts = [draft for left, right in pairs for draft in _drafts(left, right, metrics, margin, level)]
-    adjusted = holm([draft.row.p for draft in drafts])
-    rows = tuple(_judged(draft, p, margin) for draft, p in zip(drafts, adjusted, strict=True))
+    found = [(_limits(left[-1], right[-1], margin), left, right) for left, right in pairs]
+    drafts = [(own, draft) for own, left, right in found for draft in _drafts(left, right, metrics, own.margin, level)]
+    adjusted = holm([draft.row.p for _, draft in drafts])
+    rows = tuple(_judged(draft, p, own) for (own, draft), p in zip(drafts, adjusted, strict=True))
     judged = [row for row in rows if row.kind != "INVALID"]
     code = REGRESSION if any(row.regression for row in rows) else AGREES if judged else NOTHING_COMPARABLE
     first = pairs[0] if pairs else None
@@ -348,14 +357,24 @@ def _exact(row: Row, tolerance: float) -> Row:
     return replace(row, kind=kind, text=f"{100 * change:+.2f} %", regression=kind == "WORSE")
 
 
-def _judged(draft: _Draft, p_adjusted: float | None, margin: float) -> Row:
+def _limits(a: Record, b: Record, margin: float | None) -> _Limits:
+    """The limits that the protocol of both records sets, the wider of the two if it is not the same one."""
+    both = [((r.get("protocol") or {}).get("parameters") or {}).get("latency") or {} for r in (a, b)]
+    own = max(float(part.get("margin", MARGIN)) for part in both)
+    return _Limits(own if margin is None else margin, max(float(p.get("equivalence", EQUIVALENCE - 1)) for p in both))
+
+
+def _judged(draft: _Draft, p_adjusted: float | None, limits: _Limits) -> Row:
     """The row with its verdict; rows that were decided already stay as they are."""
     row = draft.row
     if draft.invalid:
         return replace(row, kind="INVALID", text=draft.invalid)
     if row.ratio is None:
         return row
-    made = verdict(row.ratio, margin=margin, equivalence=EQUIVALENCE, noise_floor=draft.floor, p_adjusted=p_adjusted)
+    made = verdict(
+        row.ratio, margin=limits.margin, equivalence=1 + limits.equivalence, noise_floor=draft.floor,
+        p_adjusted=p_adjusted,
+    )  # fmt: skip
     timed = row.metric in FIELDS or row.metric == "speedup"
     kind = made.kind if timed else _WORDS.get(made.kind, made.kind)
     return replace(row, kind=kind, text=made.text, p_adjusted=p_adjusted, more_invocations=made.more_invocations,

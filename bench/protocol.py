@@ -25,6 +25,8 @@ class Latency(Part):
     budget_s: float = Field(900.0, gt=0, description="time after which a group gets no further process")
     ratio_half_width: float = Field(0.01, gt=0, lt=1, description="half-width of ratios that stops adding processes")
     absolute_half_width: float = Field(0.02, gt=0, lt=1, description="the same for absolute times")
+    further_invocations: int = Field(1, ge=0, description="processes after the first that is precise enough")
+    at_once: float = Field(0.5, ge=0, le=1, description="share of the half-widths at which none is added to that")
     samples: int = Field(100, ge=3, le=100_000, description="raw samples of a case in a process")
     min_samples: int = Field(10, ge=3, description="raw samples that a slow case gets all the same")
     case_seconds: float = Field(10.0, gt=0, description="time for the samples of a case in a process")
@@ -40,8 +42,9 @@ class Latency(Part):
     preempted_share: float = Field(0.25, gt=0, le=1, description="preempted samples that set a process aside")
     drift: float = Field(0.02, gt=0, description="last third against first that is labelled")
     page_faults: float = Field(10.0, ge=0, description="minor faults per iteration that are labelled")
-    equivalence_margin: float = Field(0.02, gt=0, lt=0.5)
     replacements: int = Field(2, ge=0, description="processes set aside that are replaced")
+    margin: float = Field(0.02, gt=0, lt=0.5, description="difference from which a verdict is FASTER or SLOWER")
+    equivalence: float = Field(0.05, gt=0, lt=0.5, description="difference up to which a verdict may be SAME")
 
     @model_validator(mode="after")
     def _consistent(self) -> Latency:
@@ -52,6 +55,11 @@ class Latency(Part):
             )
         if self.min_samples > self.samples:
             raise ValueError(f"min_samples={self.min_samples} clashes with samples={self.samples}")
+        if self.equivalence < self.margin:
+            raise ValueError(
+                f"equivalence={self.equivalence:g} clashes with margin={self.margin:g}: with the first below the second "
+                "no number of processes could tell a difference between them"
+            )
         return self
 
 

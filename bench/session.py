@@ -57,23 +57,35 @@ def member(invocation: Invocation, key: str) -> dict[str, Any]:
     return part
 
 
-def _half_width(low: float | None, high: float | None, value: float) -> float:
-    if low is None or high is None:
-        return float("inf")
-    return (high - low) / 2 / value
-
-
-def _precise(kept: Sequence[Invocation], keys: Sequence[str], anchor: str, protocol: Latency) -> bool:
+def _precise(kept: Sequence[Invocation], keys: Sequence[str], anchor: str, protocol: Latency, share: float) -> bool:
+    """Whether every interval is within this share of the half-width that the protocol asks for."""
+    if len(kept) < 2:
+        return False
     base = medians(kept, anchor)
     for key in keys:
-        own = log_mean_interval(medians(kept, key))
-        if _half_width(own.low, own.high, own.value) > protocol.absolute_half_width:
-            return False
+        own = medians(kept, key)
+        wanted = [(log_mean_interval(own), protocol.absolute_half_width)]
         if key != anchor:
-            ratio = ratio_interval_paired(base, medians(kept, key))
-            if _half_width(ratio.low, ratio.high, ratio.value) > protocol.ratio_half_width:
-                return False
+            wanted.append((ratio_interval_paired(base, own), protocol.ratio_half_width))
+        if any(found.half_width is None or found.half_width > share * goal for found, goal in wanted):
+            return False
     return True
+
+
+def _enough(clean: Sequence[Invocation], keys: Sequence[str], anchor: str, protocol: Latency) -> bool:
+    """Whether the intervals are narrow enough, and not only by luck.
+
+    An interval that ends the session because it is narrow is too narrow a little more often than its level says. So the
+    first processes that give the precision asked for are followed by `further_invocations`, whatever those give, unless
+    the intervals are far narrower (`at_once`), where luck is no matter.
+
+    Source: G. Simons, "On the cost of not knowing the variance when making a fixed-width confidence interval for the
+    mean", Ann. Math. Statist. 39, 1968: further observations after stopping restore the coverage.
+    """
+    if _precise(clean, keys, anchor, protocol, protocol.at_once):
+        return True
+    earlier = len(clean) - protocol.further_invocations
+    return earlier >= protocol.invocations and _precise(clean[:earlier], keys, anchor, protocol, 1.0)
 
 
 def decide(invocations: Sequence[Invocation], keys: Sequence[str], anchor: str, protocol: Latency) -> Decision:
@@ -92,13 +104,21 @@ def decide(invocations: Sequence[Invocation], keys: Sequence[str], anchor: str, 
         if exhausted and len(invocations) >= protocol.invocations + protocol.replacements:
             return Decision(True, f"{set_aside} processes were preempted too often to replace them all")
         return Decision(False, "too few processes")
-    if len(clean) >= 2 and _precise(clean, keys, anchor, protocol):
+    if _enough(clean, keys, anchor, protocol):
         return Decision(True, "the precision asked for")
+    limit = _limit(invocations, clean, protocol)
+    return Decision(limit is not None, limit or "intervals too wide")
+
+
+def _limit(invocations: Sequence[Invocation], clean: Sequence[Invocation], protocol: Latency) -> str | None:
+    """Which limit a session has reached, if one."""
     if len(clean) >= protocol.max_invocations:
-        return Decision(True, f"the cap of {protocol.max_invocations} processes")
+        return f"the cap of {protocol.max_invocations} processes"
+    if len(invocations) >= protocol.max_invocations + protocol.replacements:
+        return f"the cap of {protocol.max_invocations} processes and {protocol.replacements} replaced"
     if sum(item["seconds"] for item in invocations) >= protocol.budget_s:
-        return Decision(True, f"the time budget of {protocol.budget_s:g} s")
-    return Decision(False, "intervals too wide")
+        return f"the time budget of {protocol.budget_s:g} s"
+    return None
 
 
 def drift(values: Sequence[float]) -> float | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
@@ -157,7 +157,7 @@ def from_summary(value: float, low: float | None, high: float | None, n: int | N
     """The interval of a table row with its standard error recovered; exact for t-intervals on logs of n processes."""
     if low is None or high is None or n is None or n < 2 or not 0 < low <= high:
         return Interval(value, None, None, n or 0, level, "no interval")
-    quantile = float(stats.t.ppf((1 + level) / 2, n - 1))
+    quantile = float(special.stdtrit(n - 1, (1 + level) / 2))
     return Interval(value, low, high, n, level, "from the table", math.log(high / low) / (2 * quantile), n - 1.0)
 
 
@@ -308,7 +308,7 @@ def extra_invocations(interval: Interval, half_width: float) -> int | None:
     sd, goal = interval.se * math.sqrt(interval.n), math.log1p(half_width)
 
     def excess(n: float) -> float:
-        return float(stats.t.ppf((1 + interval.level) / 2, n - 1)) * sd / math.sqrt(n) - goal
+        return float(special.stdtrit(n - 1, (1 + interval.level) / 2)) * sd / math.sqrt(n) - goal
 
     if excess(interval.n) <= 0:
         return 0
@@ -501,7 +501,7 @@ def _logs(values: Sequence[float]) -> np.ndarray:
 
 def _interval(centre: float, se: float, df: float, n: int, level: float, method: str) -> Interval:
     """An estimate on the log scale as factors."""
-    reach = float(stats.t.ppf((1 + level) / 2, df)) * se
+    reach = float(special.stdtrit(df, (1 + level) / 2)) * se
     return Interval(math.exp(centre), math.exp(centre - reach), math.exp(centre + reach), n, level, method, se, df)
 
 

@@ -1,13 +1,16 @@
 """When a group has been timed enough, by invocations made up to the point."""
 
+import numpy as np
 import pytest
 
 from bench import assemble, layer_times, session
 from bench.assemble import Session
 from bench.case import Case
 from bench.protocol import Latency, Protocol
+from bench.statistics import ratio_interval_paired
 
 BASE, FAST = Case(suite="s", model="m"), Case(suite="s", model="m", method="fast")
+BASE_KEY, FAST_KEY = BASE.key, FAST.key
 PROTOCOL = Latency(invocations=3, max_invocations=5, budget_s=100, replacements=2)
 
 
@@ -23,13 +26,13 @@ def invocation(index, base=10.0, fast=5.0, twin=None, *, preempted=0.0, seconds=
 
     return {
         "index": index, "session": "s", "seconds": seconds, "started_at": "2026-01-01T00:00:00+00:00", "labels": [],
-        "cases": {BASE.key: part(base), FAST.key: part(fast)}, "twin": part(twin or base),
+        "cases": {BASE_KEY: part(base), FAST_KEY: part(fast)}, "twin": part(twin or base),
         "reference_gemm": {"ms": [1.0] * n},
     }  # fmt: skip
 
 
 def decide(*invocations, protocol=PROTOCOL):
-    return session.decide(invocations, [BASE.key, FAST.key], BASE.key, protocol)
+    return session.decide(invocations, [BASE_KEY, FAST_KEY], BASE_KEY, protocol)
 
 
 def test_too_few_processes_are_never_enough():
@@ -38,6 +41,42 @@ def test_too_few_processes_are_never_enough():
 
 def test_narrow_intervals_stop_at_the_minimum():
     assert decide(*(invocation(i) for i in range(3))) == session.Decision(True, "the precision asked for")
+
+
+#: Times whose first three give a ratio within 0.9 % where 1 % is asked for: narrow enough, but not far narrower.
+NEARLY = (5.0, 5.024, 4.988, 5.024, 4.988)
+
+
+def test_intervals_that_are_just_narrow_enough_get_one_more_process():
+    just = [invocation(i, fast=fast) for i, fast in enumerate(NEARLY)]
+    assert not decide(*just[:3]).done
+    assert decide(*just[:4]) == session.Decision(True, "the precision asked for")
+    plain = PROTOCOL.model_copy(update={"further_invocations": 0})
+    assert decide(*just[:3], protocol=plain).done
+    patient = PROTOCOL.model_copy(update={"further_invocations": 2})
+    assert not decide(*just[:4], protocol=patient).done and decide(*just, protocol=patient).done
+
+
+def test_the_further_process_counts_whatever_it_gives():
+    spoilt = [*(invocation(i, fast=fast) for i, fast in enumerate(NEARLY[:3])), invocation(3, fast=5.5)]
+    assert decide(*spoilt).reason == "the precision asked for"
+
+
+def test_absolute_times_and_ratios_have_goals_of_their_own():
+    both = [invocation(i, base=10.0 * f, fast=5.0 * f) for i, f in enumerate((1.0, 1.02, 0.99))]
+    assert not decide(*both).done  # the ratio is exact, the times vary by 2 %
+    assert decide(*both, protocol=PROTOCOL.model_copy(update={"absolute_half_width": 0.2})).done
+    ratio_only = [invocation(i, fast=5.0 * f) for i, f in enumerate((1.0, 1.02, 0.99))]
+    lenient = PROTOCOL.model_copy(update={"absolute_half_width": 0.2})
+    assert not decide(*ratio_only, protocol=lenient).done
+
+
+def test_a_session_in_which_every_further_process_is_preempted_ends():
+    wide = [invocation(i, fast=5.0 + i) for i in range(3)]
+    bad = [invocation(3 + i, preempted=0.5) for i in range(4)]
+    assert not decide(*wide, *bad[:3]).done
+    assert "cap of 5 processes and 2 replaced" in decide(*wide, *bad).reason
+    assert session.usable([*wide, *bad], PROTOCOL) == (wide, True)
 
 
 def test_wide_intervals_add_processes_up_to_the_cap():
@@ -75,6 +114,35 @@ def test_one_preempted_process_is_kept_in_the_record_but_not_used():
     assert ([item["index"] for item in kept], clean) == ([1, 2, 3], True)
     line = session.summarise(mixed[0], BASE.key, BASE.key, 1, PROTOCOL)
     assert line["set_aside"] and "preempted" in line["labels"]
+
+
+def covered(sd, first, cap, runs, seed, **rules):
+    """Share of simulated sessions whose last interval of the ratio holds the true one, and their mean length."""
+    protocol = Latency(invocations=first, max_invocations=cap, budget_s=1e9, absolute_half_width=0.99, **rules)
+    rng, hits, length = np.random.default_rng(seed), 0, 0
+    for _ in range(runs):
+        host, noise = rng.normal(0, 0.01, cap), rng.normal(0, sd, cap)
+        times = zip(10 * np.exp(host), 5 * np.exp(host + noise), strict=True)
+        done = [invocation(i, base, fast, n=1, seconds=0.0) for i, (base, fast) in enumerate(times)]
+        used = next(n for n in range(first, cap + 1) if decide(*done[:n], protocol=protocol).done)
+        base, fast = (session.medians(done[:used], key) for key in (BASE_KEY, FAST_KEY))
+        ratio = ratio_interval_paired(base, fast)
+        hits += ratio.low <= 2 <= ratio.high
+        length += used
+    return hits / runs, length / runs
+
+
+def test_stopping_when_precise_enough_keeps_the_coverage_quick():
+    hits, length = covered(0.016, 5, 10, 400, seed=3)
+    assert 0.92 <= hits <= 0.98 and 8 < length < 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "cap"), [(3, 4), (5, 10), (10, 20)])  # quick, standard, publish
+@pytest.mark.parametrize("sd", [0.0016, 0.005, 0.008, 0.0115, 0.016, 0.02, 0.1, 0.58])
+def test_stopping_when_precise_enough_covers_93_to_97(sd, first, cap):
+    hits, _ = covered(sd, first, cap, 6000, seed=[first, int(1e4 * sd)])
+    assert 0.93 <= hits <= 0.97
 
 
 def test_drift_compares_the_last_third_with_the_first():
