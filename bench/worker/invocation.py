@@ -94,13 +94,13 @@ class _Group:
         }
         self.phase.enter("measure")
         state = global_state.read()
+        subjects = [runner for runner in runners if runner.name != REFERENCE]
         with HostWatch(self.device) as watch:
             latency.interleave(runners, samples, rounds, seed, beat=self.phase.beat)
-        subjects = [runner for runner in runners if runner.name != REFERENCE]
-        latency.throughput_windows(
-            subjects, samples, times, windows=protocol.throughput_windows, window_s=protocol.throughput_window_s,
-            seed=seed, beat=self.phase.beat,
-        )  # fmt: skip
+            latency.throughput_windows(
+                subjects, samples, times, windows=protocol.throughput_windows, window_s=protocol.throughput_window_s,
+                seed=seed, beat=self.phase.beat,
+            )  # fmt: skip
         self.blame(state, subjects)
         assert watch.report is not None
         return samples, watch.report.as_dict()
