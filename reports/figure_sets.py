@@ -12,8 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import ResultsError
 from bench.records import Record, read_json
+from reports.batches import panels
 from reports.drawing import Drawing, draw
-from reports.figures import gap, layer_savings, noise, pareto, savings, scaling, source_map, tradeoff, waterline
+from reports.figures import (
+    batch_gain,
+    gap,
+    layer_savings,
+    noise,
+    pareto,
+    savings,
+    scaling,
+    source_map,
+    time_split,
+    tradeoff,
+    waterline,
+)
 from reports.figures.figure import Figure, no_picture
 from reports.figures.theme import Style
 from reports.groups import Group
@@ -74,6 +87,7 @@ def of_case(site: Site, row: Row) -> list[Drawing]:
     base = site.baseline(row)
     figures = [guarded("waterline", row.page, site, lambda: waterline.figure(row.record))]
     if base is not None:
+        figures.append(guarded("time-split", row.page, site, lambda: time_split.figure(row.record, base.record)))
         figures.append(guarded("layers", row.page, site, lambda: layer_savings.figure(row.record, base.record)))
     if row.record.get("picture"):
         figures.append(guarded("source-map", row.page, site, lambda: source_map.figure(row.record)))
@@ -84,11 +98,14 @@ def of_case(site: Site, row: Row) -> list[Drawing]:
 
 
 def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
-    """Figures that join rows of several groups, where any condition was varied: cost over batch or resolution."""
+    """Figures that join rows of several groups, where any condition was varied: gain over batch, cost over batch or resolution."""
     rows = [row for row in site.rows if row.ranked]
     if not any(len({getattr(row.case, name) for row in rows}) > 1 for name in scaling.ACROSS):
         return []
-    return [guarded("scaling", "index.html", site, lambda: scaling.figure(_most_telling(rows), styles=styles))]
+    found = [guarded("scaling", "index.html", site, lambda: scaling.figure(_most_telling(rows), styles=styles))]
+    if panels(site.rows):
+        found.insert(0, guarded("batch-gain", "index.html", site, lambda: batch_gain.figure(site.rows, styles=styles)))
+    return found
 
 
 def samples_of(record: Record, roots: Sequence[Path]) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from typing import Any
 from bench.case import Case
 from bench.metrics import METRICS
 from bench.records import Record
+from bench.statistics import paired_accuracy_difference
 from bench.table import error_text
+from reports.own_time import Split, split
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,11 @@ DERIVED: tuple[Column, ...] = (
            "The baseline's MACs over the case's: the speed-up that the operations promise."),
     Column("realised_gain", "Realised gain", "x", "higher", "latency",
            "Measured speed-up divided by the MAC ratio: how much of the promised saving the machine gives.", True),
+    Column("own_share", "Time in own operators", "%", "lower", "latency",
+           "Share of a forward's time in modules that the method adds to the network: matching, sorting, gathering. The ends add "
+           "up the ends of the modules' own intervals."),
     Column("accuracy_change", "Accuracy change", "pp", "higher", "quality",
-           "Accuracy less the baseline's, in percentage points; no interval because the rows share their samples."),
+           "Accuracy less the baseline's in percentage points, image by image, with the paired 95 % interval of Bonett and Price."),
 )  # fmt: skip
 
 #: Why a baseline has no comparison with itself.
@@ -56,7 +61,7 @@ OF_BASELINE = "this is the baseline"
 _COMPARED = tuple(column.key for column in DERIVED)
 _DEFAULT = ("latency_ms", "speedup", "macs", "accuracy", "peak_memory_bytes", "energy_j")
 _ORDER = (
-    "latency_ms", "speedup", "macs", "mac_ratio", "realised_gain", "accuracy", "accuracy_change", "peak_memory_bytes",
+    "latency_ms", "speedup", "macs", "mac_ratio", "realised_gain", "own_share", "accuracy", "accuracy_change", "peak_memory_bytes",
     "energy_j", "throughput_per_s", "params", "size_bytes",
 )  # fmt: skip
 
@@ -179,7 +184,8 @@ def _compare_with_baselines(rows: list[Row]) -> None:
             continue
         row.cells["mac_ratio"] = _ratio(base, row, "macs")
         row.cells["realised_gain"] = _realised(row)
-        row.cells["accuracy_change"] = _change(base, row, "accuracy")
+        row.cells["own_share"] = _own_share(base, row)
+        row.cells["accuracy_change"] = _accuracy_change(base, row)
 
 
 def _ratio(base: Row | None, row: Row, metric: str) -> Cell:
@@ -199,8 +205,35 @@ def _realised(row: Row) -> Cell:
     return Cell(speedup.value / promised.value, low, high, speedup.n, speedup.provenance)
 
 
-def _change(base: Row | None, row: Row, metric: str) -> Cell:
-    before, after = (base.cells.get(metric) if base else None), row.cells.get(metric)
-    if before is None or after is None or before.value is None or after.value is None:
+def _own_share(base: Row | None, row: Row) -> Cell:
+    """The part of the layers' time that the method's own modules take."""
+    if base is None:
+        return Cell(None, note="the baseline is not among the records")
+    found = split(row.record, base.record)
+    if isinstance(found, str):
+        return Cell(None, note=found)
+    low, high = (None if end is None else 100 * end / found.ms for end in (found.own_low_ms, found.own_high_ms))
+    return Cell(100 * found.own_share, low, high, provenance="measured", note=_of_own_modules(found))
+
+
+def _of_own_modules(found: Split) -> str:
+    words = (
+        f"{found.own_modules} module{'' if found.own_modules == 1 else 's'}, {found.own_ms:.3g} of {found.ms:.3g} ms"
+    )
+    if found.replaced_ms:
+        words += f"; {found.replaced_ms:.3g} ms more in modules that it puts in place of the network's"
+    return words
+
+
+def _accuracy_change(base: Row | None, row: Row) -> Cell:
+    """The accuracy less the baseline's, paired by image where both answered the same ones."""
+    before, after = (base.cells.get("accuracy") if base else None), row.cells.get("accuracy")
+    if base is None or before is None or after is None or before.value is None or after.value is None:
         return Cell(None, note="the accuracy of the baseline or of this case is missing")
-    return Cell(after.value - before.value, provenance=after.provenance)
+    one, two = (each.record.get("quality") or {} for each in (base, row))
+    if not one.get("samples_digest") or one["samples_digest"] != two.get("samples_digest"):
+        note = "no interval: the two were not scored on the same images"
+        return Cell(after.value - before.value, provenance=after.provenance, note=note)
+    found = paired_accuracy_difference(*([mark == "1" for mark in part["per_sample"]] for part in (one, two)))
+    note = f"{found.only_first} images lost and {found.only_second} won of {found.n}, McNemar's exact p = {found.p:.2g}"
+    return Cell(found.value, found.low, found.high, found.n, after.provenance, note)

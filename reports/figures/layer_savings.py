@@ -13,18 +13,24 @@ from bench.case import Case
 from bench.records import Record
 from reports.figures.figure import Figure, no_picture, percent, rounded, significant
 from reports.figures.theme import Spec, axis, layout, legend, plain
+from reports.labels import brief
+from reports.own_time import added_paths
 
 ID = "saved-per-block"
 HOW_TO_READ = (
     "Per block of the network: above, tokens that leave it; below, MACs and layer time saved, both as a share of the baseline's "
-    "total. Where the time bar is shorter than the MAC bar the promise is not kept; below zero the method costs more."
+    "total. The yellow bar below zero is what the method's own operators take there, the tick what is left of the time saved; "
+    "where it stays below the MAC bar the promise is not kept."
 )
 MOST_TICKS = 12
 
 
 @dataclass(frozen=True)
 class Block:
-    """Sums over the layers of one block in the baseline and in the case; None where a part is not known."""
+    """Sums over the layers of one block in the baseline and in the case; None where a part is not known.
+
+    `own_ms` is the part of `ms` in modules that the baseline lacks: the method's own operators.
+    """
 
     name: str
     base_macs: float
@@ -33,16 +39,19 @@ class Block:
     ms: float | None
     base_tokens: int | None
     tokens: int | None
+    own_ms: float = 0.0
 
 
 def blocks(record: Record, baseline: Record) -> list[Block]:
     """Blocks of either network in execution order, those of the baseline first where orders differ."""
     before, after = _by_block(baseline["layers"]), _by_block(record["layers"])
     names = list(before) + [name for name in after if name not in before]
+    added, _ = added_paths(record["layers"], baseline["layers"])
     return [
         Block(
             name, _macs(before.get(name, [])), _macs(after.get(name, [])), _time(before.get(name, [])),
             _time(after.get(name, [])), _tokens(before.get(name, [])), _tokens(after.get(name, [])),
+            _time([row for row in after.get(name, []) if str(row.get("module_path") or row["name"]) in added]) or 0.0,
         )
         for name in names
     ]  # fmt: skip
@@ -72,7 +81,7 @@ def _tokens(rows: Sequence[Mapping[str, Any]]) -> int | None:
 
 def figure(record: Record, baseline: Record | None, *, id: str = ID) -> Figure:
     """The figure of a case beside its baseline; with a reason instead if there is no baseline or one has no layers."""
-    label = Case.from_dict(record["case"]).method_label
+    label = brief(Case.from_dict(record["case"]).method_label)
     reason = _why_not(record, baseline)
     if baseline is None or reason:
         return no_picture(id, f"{label}: nothing to compare layer by layer", HOW_TO_READ, reason)
@@ -135,7 +144,7 @@ def block_table(found: Sequence[Block]) -> pd.DataFrame:
     macs, time = sum(b.base_macs for b in found), _sum(b.base_ms for b in found)
     rows = [
         {"block": b.name, "tokens, baseline": b.base_tokens, "tokens": b.tokens, "MMACs, baseline": b.base_macs / 1e6,
-         "MMACs": b.macs / 1e6, "time, baseline (ms)": b.base_ms, "time (ms)": b.ms,
+         "MMACs": b.macs / 1e6, "time, baseline (ms)": b.base_ms, "time (ms)": b.ms, "of it in own operators (ms)": b.own_ms,
          "MACs saved (% of total)": _share(b.base_macs, b.macs, macs), "time saved (% of total)": _share(b.base_ms, b.ms, time)}
         for b in found
     ]  # fmt: skip
@@ -158,7 +167,7 @@ def draw(found: Sequence[Block]) -> Spec:
                  range=[-0.6, len(found) - 0.4], anchor="y")  # fmt: skip
     data = [
         _bar("MACs saved", "@blue", [_share(b.base_macs, b.macs, macs) for b in found], hover, -0.4),
-        _bar("time saved", "@orange", [_share(b.base_ms, b.ms, time) for b in found], hover, 0.0),
+        *_times(found, time, hover),
     ]
     tokens = any(b.tokens is not None or b.base_tokens is not None for b in found)
     panels: Spec = {
@@ -171,6 +180,20 @@ def draw(found: Sequence[Block]) -> Spec:
         data += [_steps("tokens, baseline", "@quiet", [b.base_tokens for b in found], "dot"),
                  _steps("tokens, this case", "@ink", [b.tokens for b in found], "solid")]  # fmt: skip
     return {"data": data, "layout": layout(xaxis=xaxis, height=460, barmode="overlay", legend=legend(), **panels)}
+
+
+def _times(found: Sequence[Block], total: float | None, hover: list[str]) -> list[Spec]:
+    """Time saved by the network's layers, time of the method's own below zero, and a tick at what is left of both."""
+    net = [_share(b.base_ms, b.ms, total) for b in found]
+    if not any(b.own_ms for b in found):
+        return [_bar("time saved", "@orange", net, hover, 0.0)]
+    gross = [_share(b.base_ms, None if b.ms is None else b.ms - b.own_ms, total) for b in found]
+    own = [None if b.ms is None or not b.own_ms or not total else -100 * b.own_ms / total for b in found]
+    below = _bar("own operators", "@orange", own, hover, 0.0)
+    below["base"] = rounded([min(0.0, each or 0.0) for each in gross], 4)
+    tick = {"type": "scatter", "mode": "markers", "name": "time saved, net", "x": [place + 0.2 for place in range(len(net))],
+            "y": rounded(net, 4), "hoverinfo": "skip", "marker": {"symbol": "line-ew-open", "size": 11, "color": "@ink", "line": {"width": 2.2}}}  # fmt: skip
+    return [_bar("time saved by the network's layers", "@green", gross, hover, 0.0), below, tick]
 
 
 def _short(block: str) -> str:
@@ -193,7 +216,7 @@ def _steps(name: str, colour: str, values: Sequence[int | None], dash: str) -> S
 def _hover(block: Block) -> str:
     return (
         f"<b>{plain(block.name)}</b><br>MACs {significant(block.base_macs / 1e6)} → {significant(block.macs / 1e6)} M<br>"
-        f"time {significant(block.base_ms)} → {significant(block.ms)} ms<br>tokens {_count(block.base_tokens)} → {_count(block.tokens)}"
+        f"time {significant(block.base_ms)} → {significant(block.ms)} ms, {significant(block.own_ms, 2)} of it in own operators<br>tokens {_count(block.base_tokens)} → {_count(block.tokens)}"
     )
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from reports.batches import crossings, panels
 from reports.figure_sets import across, of_groups
 from reports.figures.theme import method_styles
 from reports.findings import findings, headline
@@ -36,6 +37,7 @@ def _page(site: Site) -> str:
         data=inert_json(payload(site.rows, site.groups, site.columns)),
         figures=of_groups(site, styles),
         across=across(site, styles),
+        pays=[(panel, crossings(panel)) for panel in panels(site.rows)],
         claims=site.claims,
         told=told(site.claims),
         claim_kinds=KINDS,
