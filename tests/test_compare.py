@@ -126,6 +126,99 @@ def test_set_aside_processes_do_not_count():
     assert set(kinds(compare(a, b), "latency_ms")) == {"SAME"}
 
 
+# ------------------------------------------------------------------------------------------------ power and false alarms
+
+
+def session(name, seed, *, slow=(), process=0.02, host=0.03, gemm=0.01, own=0.003, invocations=5):
+    """A session as machines are found to give it.
+
+    Sessions differ by `host`, processes by `process`, both shared by all that is timed together; the reference GEMM follows
+    all but `gemm` of either; what is left to each case of a process is `own`.
+    """
+    rng, times, records = random.Random(f"{name}{seed}"), {"none": 40.0, "tome": 30.0, "evit": 33.0}, []
+    here, there = 1 + rng.gauss(0, host), 1 + rng.gauss(0, gemm)
+    moved = [(here * (1 + rng.gauss(0, process)), there * (1 + rng.gauss(0, gemm))) for _ in range(invocations)]
+    took = {m: [t * dict(slow).get(m, 1.0) * p * (1 + rng.gauss(0, own)) for p, _ in moved] for m, t in times.items()}
+    for method in times:
+        template = TEMPLATES[method]
+        lines = [
+            {**template["timing"]["invocations"][0], "index": i, "median_ms": took[method][i],
+             "baseline_median_ms": took["none"][i], "gemm_median_ms": 1.5 * p * g,
+             "throughput_per_s": 1000 / took[method][i] * (1 + rng.gauss(0, own))}
+            for i, (p, g) in enumerate(moved)
+        ]  # fmt: skip
+        floor = {"low": 1 - 1.2 * own, "high": 1 + 1.2 * own}
+        timing = {**template["timing"], "session": f"{name}{seed}", "invocations": lines, "noise_floor": floor}
+        records.append({**template, "timing": timing})
+    return records
+
+
+TEMPLATES = {
+    method: synthetic.record(method=method, setting="" if method == "none" else "r=8", invocations=1)
+    for method in ("none", "tome", "evit")
+}
+TIMES = ["latency_ms", "throughput_per_s", "speedup"]
+
+
+def gates(slow=(), pairs=200, **noise):
+    """Comparisons of so many pairs of runs."""
+    both = ((session("a", s, **noise), session("b", s, slow=slow, **noise)) for s in range(pairs))
+    return [compare(a, b, metrics=TIMES) for a, b in both]
+
+
+@pytest.mark.parametrize("process", [0.01, 0.03])
+def test_five_percent_in_one_method_are_found_and_nobody_else_is_blamed(process):
+    found = gates(slow={"tome": 1.05}.items(), process=process)
+    assert np.mean([result.exit_code == 1 for result in found]) >= 0.97
+    blamed = [row.label for result in found for row in result.regressions if "tome" not in row.label]
+    assert len(blamed) <= 0.05 * len(found)
+
+
+@pytest.mark.parametrize("process", [0.01, 0.03])
+def test_two_runs_of_the_same_fail_the_gate_in_less_than_five_of_a_hundred(process):
+    assert np.mean([result.exit_code == 1 for result in gates(process=process)]) < 0.05
+
+
+def test_five_percent_in_everything_are_found_through_the_reference_gemm():
+    everything = dict.fromkeys(TEMPLATES, 1.05).items()
+    quiet = gates(slow=everything, pairs=100, process=0.01, host=0.01, gemm=0.003)
+    assert np.mean([result.exit_code == 1 for result in quiet]) >= 0.9
+    between = gates(slow=everything, pairs=100, process=0.02, host=0.03, gemm=0.005)
+    assert np.mean([result.exit_code == 1 for result in between]) >= 0.55  # 0.25 where clock and GEMM must both be sure
+
+
+def test_three_sessions_on_each_side_find_five_percent_on_a_host_that_moves_by_three():
+    def side(name, s, slow=()):
+        return [record for part in "123" for record in session(f"{name}{part}", s, slow=slow, gemm=0.005)]
+
+    everything = dict.fromkeys(TEMPLATES, 1.05).items()
+    slower = [compare(side("a", s), side("b", s, everything), metrics=TIMES) for s in range(50)]
+    same = [compare(side("a", s), side("b", s), metrics=TIMES) for s in range(100)]
+    assert {row.pairing.split(", ")[1] for row in slower[0].rows} == {"by session"}
+    assert np.mean([result.exit_code == 1 for result in slower]) >= 0.6
+    assert np.mean([result.exit_code == 1 for result in same]) < 0.05
+
+
+def test_a_faster_baseline_makes_no_regression_of_methods_that_lost_nothing():
+    faster = gates(slow={"none": 0.85}.items(), pairs=40, process=0.01, gemm=0.003)
+    assert not any(result.exit_code for result in faster)
+    smaller = [row for result in faster for row in result.rows if row.metric == "speedup" and row.kind == "SLOWER"]
+    assert smaller and all("the baseline is" in row.notes[0] and "no regression" in row.notes[0] for row in smaller)
+    both = gates(slow={"none": 0.85, "tome": 1.15}.items(), pairs=40, process=0.01, host=0.01, gemm=0.003)
+    assert all({"tome"} == {row.label.split(" · ")[1].split("(")[0] for row in result.regressions} for result in both)
+
+
+def test_the_clock_must_show_what_the_gemm_claims():
+    """A host on which only the GEMM got faster: the network lost nothing."""
+    a, b = session("a", 0, host=0, process=0.002, gemm=0), session("b", 0, host=0, process=0.002, gemm=0)
+    for record in b:
+        for line in record["timing"]["invocations"]:
+            line["gemm_median_ms"] *= 0.9
+    result = compare(a, b, metrics=["latency_ms"])
+    assert set(kinds(result, "latency_ms")) == {"AMBIGUOUS"} and result.exit_code == 0
+    assert "% faster in b: the host changed" in result.rows[0].notes[0]
+
+
 # ------------------------------------------------------------------------------------------------ other metrics
 
 

@@ -6,10 +6,11 @@ import pytest
 
 from bench.app.jobs import bundle, compare, reproduce, verify
 from bench.app.sources import find_row, records_at
+from bench.bundle import pack
 from bench.errors import UsageError
 from bench.records import Store, seal, write_json
 from tests.sweeping import HEALTHY, configuration, sweep
-from tests.synthetic import record, store
+from tests.synthetic import ENVIRONMENT, record, store
 
 NARROW = "tests.faults.methods:narrow"
 
@@ -100,6 +101,69 @@ def test_a_slowdown_fails_the_gate(tmp_path, capsys):
     store(tmp_path / "a", fast)
     store(tmp_path / "b", slow)
     assert compare.run(config_for(tmp_path, job="compare", a=str(tmp_path / "a"), b=str(tmp_path / "b"))) == 1
+
+
+def sessions(folder, side, slow=1.0):
+    """Three results folders of one side, on a host that moves by some percent from session to session."""
+    places = []
+    for number, host in enumerate((1.0, 1.04, 0.97)):
+        made = record(latency_ms=40.0 * host * slow, baseline_ms=40.0 * host * slow, noise=0.001, invocations=5)
+        made["timing"]["session"] = f"{side}{number}"
+        for line in made["timing"]["invocations"]:
+            line["gemm_median_ms"] = 1.5 * line["median_ms"] / (40.0 * slow)
+        made["started_at"] = f"2026-11-0{number + 1}T12:00:00+00:00"
+        made["code"] = {"version": "0.1.0", "commit": side * 20, "dirty": False}
+        store(folder / f"{side}{number}" / "results", [made])
+        places.append(folder / f"{side}{number}" / "results")
+    return places
+
+
+def told_by_compare(tmp_path, capsys, a, b):
+    sides = {"a": ",".join(map(str, a)), "b": ", ".join(map(str, b))}
+    code = compare.run(config_for(tmp_path, job="compare", report={"enabled": False}, **sides))
+    return code, capsys.readouterr().out
+
+
+def test_several_sessions_of_a_side_are_the_unit_of_replication(tmp_path, capsys):
+    a, same, slow = (sessions(tmp_path, name, factor) for name, factor in (("p", 1.0), ("q", 1.0), ("r", 1.06)))
+    code, told = told_by_compare(tmp_path, capsys, a, same)
+    assert code == 0 and "by session" in told and "alternate" not in told
+    assert told.startswith("p0/results, p1/results, p2/results -> q0/results")
+    code, told = told_by_compare(tmp_path, capsys, a, slow)
+    assert code == 1 and "SLOWER" in told
+    assert "code commit" in told and "pppp" in told and "rrrr" in told
+
+
+def test_a_folder_named_twice_is_not_two_sessions(tmp_path, capsys):
+    a, b = sessions(tmp_path, "p"), sessions(tmp_path, "q")
+    _, once = told_by_compare(tmp_path, capsys, a[:1], b[:1])
+    _, twice = told_by_compare(tmp_path, capsys, [a[0]] * 3, [b[0]] * 3)
+    rows = [[line for line in told.splitlines() if line.startswith("deit_tiny")] for told in (once, twice)]
+    assert rows[0] and rows[0] == rows[1]
+    assert "by session" not in twice
+
+
+def test_bundles_and_single_records_are_sides_too(tmp_path, capsys):
+    a, b = sessions(tmp_path, "p"), sessions(tmp_path, "q", 1.1)
+    packed = pack(b[0], None, tmp_path / "b.bundle.zip")
+    (lone,) = (a[0] / "records").glob("*.json")
+    code, told = told_by_compare(tmp_path, capsys, [lone], [packed])
+    assert code == 1 and "SLOWER" in told
+
+
+def test_other_machines_and_torch_versions_are_sides_and_what_differs_is_told_first(tmp_path, capsys):
+    there = {**ENVIRONMENT, "cpu": {**ENVIRONMENT["cpu"], "model": "Other CPU"}}
+    newer = {**ENVIRONMENT, "packages": {**ENVIRONMENT["packages"], "torch": "2.99.0"}}
+    slower = {"latency_ms": 60.0, "baseline_ms": 60.0, "noise": 0.001, "invocations": 5}
+    store(tmp_path / "a", [record(noise=0.001, invocations=5)])
+    store(tmp_path / "there", [record(machine_key="other", environment=there, **slower)])
+    store(tmp_path / "newer", [record(environment=newer, **slower)])
+    code, told = told_by_compare(tmp_path, capsys, [tmp_path / "a"], [tmp_path / "there"])
+    assert code == 0 and "other hardware: only counts and ratios to the baseline travel" in told
+    assert told.index("Other CPU") < told.index("latency_ms")
+    code, told = told_by_compare(tmp_path, capsys, [tmp_path / "a"], [tmp_path / "newer"])
+    assert "packages.torch" in told and "2.99.0" in told
+    assert code == 1 and "SLOWER" in told
 
 
 def test_a_bundle_is_whole_and_reads_back(tmp_path, capsys):

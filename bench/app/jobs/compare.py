@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench import compare
 from bench.app.sources import records_at
 from bench.comparison_text import as_markdown, as_text
 from bench.config import Config
-from bench.records import write_atomically
+from bench.records import Record, without_superseded, write_atomically
 
 MARKDOWN = "comparison.md"
 
@@ -16,11 +17,11 @@ MARKDOWN = "comparison.md"
 def run(config: Config) -> int:
     """Print the comparison, keep it as Markdown and as a page beside the site; 0, or 1 if something got worse beyond doubt.
 
-    `a` and `b` may each name several results folders, separated by commas: sessions of one side.
+    `a` and `b` may each name several results folders, bundles or records, separated by commas: sessions of one side.
     """
-    a, b = ([Path(place.strip()) for place in str(side).split(",")] for side in (config.a, config.b))
-    records = [[record for place in side for record in records_at(str(place))] for side in (a, b)]
-    names = [", ".join(place.name for place in side) for side in (a, b)]
+    a, b = ([Path(place.strip()) for place in str(side).split(",") if place.strip()] for side in (config.a, config.b))
+    records = [side_at(side) for side in (a, b)]
+    names = sides_names(a, b)
     found = compare.compare(*records, label_a=names[0], label_b=names[1])
     print(as_text(found))
     path = Path(config.paths.site) / MARKDOWN
@@ -29,6 +30,21 @@ def run(config: Config) -> int:
     if config.report.enabled and len(a) == len(b) == 1 and a[0].is_dir() and b[0].is_dir():
         print(f"as a page in {_page(a[0], b[0], path.parent / 'comparison')}")
     return found.exit_code
+
+
+def side_at(places: Sequence[Path]) -> list[Record]:
+    """The records of one side: each once, though two places hold it, and none that another supersedes."""
+    found = {record["content_hash"]: record for place in places for record in records_at(str(place))}
+    return without_superseded(found.values())
+
+
+def sides_names(a: Sequence[Path], b: Sequence[Path]) -> tuple[str, str]:
+    """What the sides are called: as much of the ends of their paths as tells them apart."""
+    for length in (1, 2, 3):
+        names = [", ".join(dict.fromkeys("/".join(place.parts[-length:]) for place in side)) for side in (a, b)]
+        if names[0] != names[1]:
+            return names[0], names[1]
+    return "a", "b"
 
 
 def _page(a: Path, b: Path, folder: Path) -> Path:
