@@ -77,8 +77,8 @@ class Split:
 
 def split(record: Record, baseline: Record) -> Split | str:
     """The comparison of a case with its baseline, or the reason why there is none."""
-    ends = [(each.get("layers_info") or {}).get("end_to_end_ms") for each in (record, baseline)]
-    if not all(ends) or not record.get("layers") or not baseline.get("layers"):
+    ms, base_ms = ((each.get("layers_info") or {}).get("end_to_end_ms") for each in (record, baseline))
+    if not ms or not base_ms or not record.get("layers") or not baseline.get("layers"):
         return "no time was measured per layer for the case or its baseline"
     before, after = _timed(baseline["layers"]), _timed(record["layers"])
     if not before or not after:
@@ -86,12 +86,12 @@ def split(record: Record, baseline: Record) -> Split | str:
     added, replaced = added_paths(record["layers"], baseline["layers"])
     own = [after[path] for path in after if path in added]
     return Split(
-        base_ms=ends[1], ms=ends[0], parts=_parts(before, after, added, replaced),
+        base_ms=base_ms, ms=ms, parts=_parts(before, after, added, replaced),
         own_ms=_sum(own, "time_ms"), own_low_ms=_end(own, "time_low_ms"), own_high_ms=_end(own, "time_high_ms"),
         own_modules=len(own), own_macs=sum(float(row.get("macs") or 0.0) for row in own),
         macs=sum(float(row.get("macs") or 0.0) for row in record["layers"]),
-        base_unexplained_ms=ends[1] - _sum(before.values(), "time_ms"),
-        unexplained_ms=ends[0] - _sum(after.values(), "time_ms"),
+        base_unexplained_ms=base_ms - _sum(before.values(), "time_ms"),
+        unexplained_ms=ms - _sum(after.values(), "time_ms"),
     )  # fmt: skip
 
 

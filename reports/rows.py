@@ -234,6 +234,7 @@ def _accuracy_change(base: Row | None, row: Row) -> Cell:
     if not one.get("samples_digest") or one["samples_digest"] != two.get("samples_digest"):
         note = "no interval: the two were not scored on the same images"
         return Cell(after.value - before.value, provenance=after.provenance, note=note)
-    found = paired_accuracy_difference(*([mark == "1" for mark in part["per_sample"]] for part in (one, two)))
+    answers = [[mark == "1" for mark in part["per_sample"]] for part in (one, two)]
+    found = paired_accuracy_difference(answers[0], answers[1])
     note = f"{found.only_first} images lost and {found.only_second} won of {found.n}, McNemar's exact p = {found.p:.2g}"
     return Cell(found.value, found.low, found.high, found.n, after.provenance, note)
