@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -436,6 +437,7 @@ class Percentile:
     reason: str = ""
 
 
+@cache
 def samples_for_percentile(q: float, confidence: float = 0.99) -> int:
     """How many samples a percentile needs: 64 for p90, 662 for p99.
 
@@ -447,7 +449,7 @@ def samples_for_percentile(q: float, confidence: float = 0.99) -> int:
     if not 0 < q < 1:
         raise ValueError(f"a percentile lies between 0 and 1, not at {q}")
     n = 2
-    while float(stats.binom.cdf(1, n, 1 - q)) > 1 - confidence:
+    while q**n + n * (1 - q) * q ** (n - 1) > 1 - confidence:  # none above it, or one
         n += 1
     return n
 
