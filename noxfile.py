@@ -13,7 +13,7 @@ nox.options.default_venv_backend = "venv"  # pip: it honours whatever index and 
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["tests", "lint"]
 
-PERF = ("counters", "overhead")
+PERF = ("counters", "overhead", "instrument")
 
 CONSTRAINTS = ("-c", "constraints.txt")
 
@@ -53,7 +53,7 @@ def perf(session: nox.Session) -> None:
     """Benchmarks of the instrument itself: counters, overhead, accuracy of the clock. Never asserted on."""
     install(session, "dev")
     for script in session.posargs or PERF:
-        session.run("python", str(Path("perf") / f"{script}.py"))
+        session.run("python", "-m", f"perf.{script}")
 
 
 @nox.session

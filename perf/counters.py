@@ -1,6 +1,6 @@
 """Counters side by side: count, error against the closed form, time and what each says it left out.
 
-Run `python perf/counters.py` for a Markdown table of every counter that is installed, `--json FILE` for the numbers.
+Run `python -m perf.counters` for a Markdown table of every counter that is installed, `--json FILE` for the numbers.
 Each counter runs in a process of its own: a failed trace of one must not change what the next one reports. Times are
 processor time, best of a few runs, with one thread.
 """
@@ -158,7 +158,7 @@ def _installed() -> list[str]:
 
 
 def _in_child(counter: str, repeats: int) -> list[dict[str, Any]]:
-    command = [sys.executable, __file__, "--counter", counter, "--repeats", str(repeats)]
+    command = [sys.executable, "-m", "perf.counters", "--counter", counter, "--repeats", str(repeats)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
     if done.returncode:
@@ -215,5 +215,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     main()

@@ -1,6 +1,6 @@
 """What a fresh process costs here, and whether a forked one measures the same as a plainly started one.
 
-Run `python perf/overhead.py`. First the seconds of a probe and an invocation by part; then the same small network timed
+Run `python -m perf.overhead`. First the seconds of a probe and an invocation by part; then the same small network timed
 in forked and in plainly started processes, alternating, with the ratio of the two and its interval.
 """
 
@@ -69,7 +69,9 @@ def middle(result: dict[str, Any]) -> float:
 
 def main() -> None:
     """Print both tables."""
-    forked, plain, overheads = [], [], {"forked": [], "plain": []}
+    forked: list[float] = []
+    plain: list[float] = []
+    overheads: dict[str, list[float]] = {"forked": [], "plain": []}
     with tempfile.TemporaryDirectory() as scratch, Workers(TIMEOUTS) as workers:
         folder, log = Path(scratch), Path(scratch) / "log"
         probe = workers.run("probe", spec("probe"), log=log)

@@ -1,0 +1,1 @@
+"""Benchmarks of the instrument itself; nothing here is part of the installed package."""
