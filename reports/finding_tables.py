@@ -1,0 +1,208 @@
+"""The tables of docs/findings.md, made from results folders: `python -m reports.finding_tables results`.
+
+Prose is written by hand; every number in it stands in these tables. With `--into FILE` the tables take the place of what
+stands between the two marks in the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.errors import BenchError, UsageError
+from reports.batches import crossings, panels
+from reports.groups import Group
+from reports.labels import brief
+from reports.own_time import split
+from reports.rows import Cell, Row
+from reports.site import Site, load
+
+START, END = "<!-- tables: made by python -m reports.finding_tables -->", "<!-- end of tables -->"
+MISSING = "—"
+
+
+def markdown(site: Site) -> str:
+    """All tables: per group of equal conditions the gains, why, and accuracies; then from which batch a method pays."""
+    first = {group.index: site.in_group(group.index)[0].case for group in site.groups}
+    ordered = sorted(site.groups, key=lambda group: (first[group.index].model, first[group.index].batch, group.title))
+    parts = [_of_group(site, group) for group in ordered]
+    return "\n\n".join([part for part in (*parts, _of_batches(site)) if part]) + "\n"
+
+
+def _of_group(site: Site, group: Group) -> str:
+    rows = [row for row in site.in_group(group.index) if not row.case.is_baseline and row.ranked]
+    left_out = [row for row in site.in_group(group.index) if not row.ranked]
+    if not rows and not left_out:
+        return ""
+    parts = [f"### {', '.join(group.parts[name] for name in _CONDITIONS)}"]
+    if rows:
+        parts.append(_table(_GAINS, [_gain_line(row, site) for row in rows]))
+        parts.append(_table(_WHY, [_why_line(row, site) for row in rows]))
+    scored = [row for row in rows if row.value("accuracy") is not None]
+    if scored:
+        parts.append(_table(_ACCURACY, [_accuracy_line(row, site) for row in scored]))
+    if left_out:
+        parts.append(
+            "Not ranked: "
+            + "; ".join(f"{_case(row)} ({row.contaminated or row.reason or row.status})" for row in left_out)
+        )
+    return "\n\n".join(parts)
+
+
+_CONDITIONS = ("device", "dtype", "batch", "resolution", "task", "threads", "protocol")
+_GAINS = ("case", "promised", "measured", "realised", "latency (ms)", "plain (ms)")
+_WHY = (
+    "case",
+    "time in own operators",
+    "time saved elsewhere",
+    "efficiency, plain",
+    "efficiency",
+    "by shape",
+    "by kernels",
+)
+_ACCURACY = ("case", "accuracy", "plain", "change (points)")
+
+
+def _case(row: Row) -> str:
+    return f"{row.case.model}, {brief(row.case.method_label)}"
+
+
+def _gain_line(row: Row, site: Site) -> list[str]:
+    """What the operations promise, what was measured, and the measured part of the promise."""
+    base = site.baseline(row)
+    return [
+        _case(row), _times(row.cells.get("mac_ratio")), _times(row.cells.get("speedup")), _plain(row.cells.get("realised_gain")),
+        _plain(row.cells.get("latency_ms"), 1), _plain(base.cells.get("latency_ms") if base else None, 1),
+    ]  # fmt: skip
+
+
+def _why_line(row: Row, site: Site) -> list[str]:
+    """Where the rest goes: time in own operators, and what became of the efficiency.
+
+    Efficiency is ideal over measured latency. The case's over the plain network's is the realised part of the promise (but for
+    the few operations that the method adds), and splits into a factor of the network's shape (ideal over attainable
+    latency) and one of its kernels (attainable over measured latency).
+    """
+    base = site.baseline(row)
+    case, plain = _efficiency(row), _efficiency(base)
+    known = case is not None and plain is not None
+    shape, kernels = (case[0] / plain[0], case[1] / plain[1]) if known else (None, None)  # type: ignore[index]
+    return [_case(row), _percent(row.cells.get("own_share")), _saved(row, base), _share(plain), _share(case), _factor(shape),
+            _factor(kernels)]  # fmt: skip
+
+
+def _efficiency(row: Row | None) -> tuple[float, float] | None:
+    """Ideal over attainable and attainable over measured latency; None where a bound or the time is not known."""
+    if row is None:
+        return None
+    ideal, attainable, latency = (row.value(name) for name in ("ideal_ms", "attainable_ms", "latency_ms"))
+    if not ideal or not attainable or not latency:
+        return None
+    return ideal / attainable, attainable / latency
+
+
+def _saved(row: Row, base: Row | None) -> str:
+    """Layer time that the modules which are not the method's own save, as a share of the plain network's."""
+    found = split(row.record, base.record) if base is not None else ""
+    return MISSING if isinstance(found, str) else f"{100 * found.saved_ms / found.base_ms:.0f} %"
+
+
+def _accuracy_line(row: Row, site: Site) -> list[str]:
+    base = site.baseline(row)
+    change = row.cells.get("accuracy_change")
+    return [
+        _case(row), _plain(row.cells.get("accuracy"), 1, " %"), _plain(base.cells.get("accuracy") if base else None, 1, " %"),
+        _plain(change, 1, sign="+"),
+    ]  # fmt: skip
+
+
+def _of_batches(site: Site) -> str:
+    """From which batch each method pays, where batches were varied."""
+    parts = []
+    for panel in panels(site.rows):
+        head = (panel.title, "promised", *(f"batch {batch}" for batch in panel.batches), "pays")
+        lines = [[line.method, line.promised, *line.gains, line.verdict] for line in crossings(panel)]
+        parts.append(_table(head, [[cell.replace("×", "x") for cell in line] for line in lines]))
+    return "\n\n".join(["### From which batch a method pays", *parts]) if parts else ""
+
+
+# ---------------------------------------------------------------------------------------------- text
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+
+
+def _plain(cell: Cell | None, places: int = 2, unit: str = "", sign: str = "") -> str:
+    """`0.90 [0.88, 0.91]` with the unit behind the value."""
+    if cell is None or cell.value is None:
+        return MISSING
+    text = f"{cell.value:{sign}.{places}f}{unit}"
+    if cell.low is None or cell.high is None:
+        return text
+    return f"{text} [{cell.low:{sign}.{places}f}, {cell.high:{sign}.{places}f}]"
+
+
+def _times(cell: Cell | None) -> str:
+    return _plain(cell, 2, "x")
+
+
+def _percent(cell: Cell | None) -> str:
+    return MISSING if cell is None or cell.value is None else f"{cell.value:.1f} %"
+
+
+def _share(parts: tuple[float, float] | None) -> str:
+    return MISSING if parts is None else f"{100 * parts[0] * parts[1]:.0f} %"
+
+
+def _factor(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.2f}x"
+
+
+# ---------------------------------------------------------------------------------------------- command
+
+
+def into(path: Path, tables: str) -> None:
+    """Put the tables between the marks of a file.
+
+    Raises:
+        UsageError: the file cannot be read or does not have both marks, in order.
+    """
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error})") from error
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise UsageError(f'{path}: needs a line "{START}" and, below it, a line "{END}"')
+    path.write_text(f"{before}{START}\n\n{tables}\n{END}{after}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables of the results folders, or put them into a file; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reports.finding_tables", description="The tables of a finding as Markdown."
+    )
+    parser.add_argument("results", nargs="+", type=Path, help="results folders")
+    parser.add_argument("--into", type=Path, help="a Markdown file with the two marks, instead of printing")
+    options = parser.parse_args(arguments)
+    try:
+        site = load(options.results)
+        for problem in site.problems:
+            print(problem, file=sys.stderr)
+        if options.into is None:
+            print(markdown(site), end="")
+        else:
+            into(options.into, markdown(site))
+    except BenchError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
