@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench.app.jobs import bundle, compare, reproduce, verify
+from bench.app.jobs import bundle, compare, doctor, reproduce, verify
 from bench.app.sources import find_row, records_at
 from bench.bundle import pack
 from bench.errors import UsageError
@@ -177,3 +177,32 @@ def test_a_bundle_is_whole_and_reads_back(tmp_path, capsys):
     data[len(data) // 2] ^= 1
     packed.write_bytes(bytes(data))
     assert verify.run(config_for(tmp_path, job="verify", row=str(packed))) == 1
+
+
+HOSTILE = "[/red]names [bold]vanish[/] here [0]"
+
+
+def test_doctor_shows_foreign_text_as_it_is(tmp_path, capsys, monkeypatch):
+    from bench.meters import peaks
+
+    row = {"what": HOSTILE, "available": False, "how": None, "why_not": HOSTILE, "remedy": HOSTILE}
+    monkeypatch.setattr(peaks, "capabilities", lambda: [row])
+    assert doctor.run(config_for(tmp_path, job="doctor")) == 0
+    assert " ".join(capsys.readouterr().out.split()).count(HOSTILE) == 3
+
+
+def test_the_progress_bar_shows_foreign_text_as_it_is(monkeypatch):
+    from io import StringIO
+
+    from rich.console import Console
+
+    from bench.app import progress
+
+    screen = StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=200)
+    monkeypatch.setattr(progress, "Console", lambda **_: terminal)
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    with progress.ProgressBar() as bar:
+        bar.working(f"probe {HOSTILE}")
+        bar._progress.refresh()
+    assert HOSTILE in screen.getvalue()

@@ -13,9 +13,16 @@ from bench.records import Record, Store
 class MirrorListener:
     """Mirrors each record; does nothing when tracking is switched off."""
 
-    def __init__(self, config: Config, mirror: Any | None):
-        self._config, self._mirror = config, mirror
+    def __init__(self, config: Config, mirror: Any | None, suite: str = ""):
+        self._config, self._mirror, self._suite = config, mirror, suite
+        self._begun = False
         self.problems: list[str] = []
+
+    def started(self, cases: int) -> None:
+        """Begin the sweep's run; told only once the results folder is ours, so a refused driver leaves no trace."""
+        if self._mirror is not None:
+            self._mirror.start_sweep(self._suite, self._config.model_dump(mode="json"), cases)
+        self._begun = True
 
     def recorded(self, record: Record) -> None:
         """Mirror one record; a failure is noted, never raised."""
@@ -23,8 +30,8 @@ class MirrorListener:
             self._mirror.log_record(record)
 
     def close(self, page: Path | None, *, interrupted: bool = False) -> None:
-        """Mirror what an earlier sweep could not, add the page, end the parent run."""
-        if self._mirror is None:
+        """Mirror what an earlier sweep could not, add the page, end the parent run; nothing if the sweep never began."""
+        if self._mirror is None or not self._begun:
             return
         store = Store(self._config.paths.results)
         for record in self._mirror.pending(store):
@@ -57,5 +64,4 @@ def open_mirror(config: Config, made: Plan) -> MirrorListener:
         tracking_uri(config), config.tracking.experiment, artifact_root=folder / "artifacts",
         results_root=Path(config.paths.results),
     )  # fmt: skip
-    mirror.start_sweep(made.suite.name, config.model_dump(mode="json"), len(made.cases))
-    return MirrorListener(config, mirror)
+    return MirrorListener(config, mirror, made.suite.name)

@@ -12,6 +12,7 @@ from bench import catalogue, plan
 from bench.app import forecast
 from bench.app.jobs import sweep as job
 from bench.journal import Journal
+from bench.lock import Locked, ResultsLock
 from bench.records import Store
 from bench.run import Runner, Silent
 from tests.faults.driver import statuses
@@ -53,6 +54,15 @@ def test_what_an_outage_kept_back_is_mirrored_by_the_next_run_without_measuring(
     assert "0 measured now" in capsys.readouterr().out
     ledger = Journal(tmp_path / "results" / "mirrored.jsonl").read().events("mirrored")
     assert len(ledger) == 1
+
+
+def test_a_refused_driver_leaves_the_mirror_alone(tmp_path, monkeypatch):
+    """The first driver's running sweep is nobody else's to end or to begin."""
+    config = mirrored(tmp_path, [HEALTHY])
+    monkeypatch.setattr(job, "group_seconds", lambda *_: {})
+    with ResultsLock(config.paths.results), pytest.raises(Locked):
+        job.run(config)
+    assert not (tmp_path / "mlflow").exists()
 
 
 def test_a_database_that_is_destroyed_in_the_middle_costs_the_mirror_only(tmp_path, monkeypatch, capsys):

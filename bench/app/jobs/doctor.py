@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench import machine
@@ -19,6 +20,8 @@ def run(config: Config) -> int:
     table = Table("what", "here", "how, or why not", "what would help")
     for row in capabilities():
         reason = row["how"] if row["available"] else row["why_not"]
-        table.add_row(row["what"], "yes" if row["available"] else "no", reason or "", row["remedy"] or "")
+        table.add_row(
+            *map(escape, (row["what"], "yes" if row["available"] else "no", reason or "", row["remedy"] or ""))
+        )
     Console(width=None if Console().is_terminal else 160).print(table)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench import catalogue, machine, plan
@@ -17,7 +18,7 @@ def run(config: Config) -> int:
     made = plan.make(config, catalogue.load())
     store, key = Store(config.paths.results), machine.machine_key(machine.environment(config.device.name))
     seconds = group_seconds(config, made)
-    table = Table("key", "case", "state", title=f"{made.suite.name}: {made.suite.title}", title_justify="left")
+    table = Table("key", "case", "state", title=escape(f"{made.suite.name}: {made.suite.title}"), title_justify="left")
     missing_seconds, missing = 0.0, 0
     for group in made.groups:
         states = [_state(store, case.key, key, config.retry_failed) for case in group.cases]
@@ -25,7 +26,7 @@ def run(config: Config) -> int:
         missing += absent
         missing_seconds += seconds[group.key] * absent / len(states)
         for case, state in zip(group.cases, states, strict=True):
-            table.add_row(case.key, case.label, state)
+            table.add_row(*map(escape, (case.key, case.label, state)))
         table.add_section()
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)

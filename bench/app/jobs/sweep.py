@@ -26,7 +26,12 @@ class _Both:
 
     def __init__(self, bar: ProgressBar, copy: mirror.MirrorListener):
         self._bar, self._copy = bar, copy
-        self.started, self.working, self.advanced = bar.started, bar.working, bar.advanced
+        self.working, self.advanced = bar.working, bar.advanced
+
+    def started(self, cases: int, present: int, seconds: float) -> None:
+        """The results folder is ours: set the bar up, begin the sweep's run in the mirror."""
+        self._bar.started(cases, present, seconds)
+        self._copy.started(cases)
 
     def recorded(self, record: Record) -> None:
         """A record is on disk: mirror it, move the bar."""
