@@ -30,11 +30,11 @@ def _say(message: dict[str, Any]) -> None:
 
 
 def _preload() -> dict[str, Any]:
-    """Import what every worker needs; what it cost and whether it started threads."""
+    """Import what every worker needs, so that none pays for it; what it cost and whether it started threads."""
     start = time.perf_counter()
     import torch
 
-    import bench.worker.child  # noqa: F401
+    from bench.worker import invocation, probe  # noqa: F401
 
     threads = len(list(Path("/proc/self/task").iterdir())) if Path("/proc/self/task").is_dir() else None
     return {"import_s": time.perf_counter() - start, "threads": threads, "torch": torch.__version__}
