@@ -293,7 +293,7 @@ def _timed(a: list[Record], b: list[Record], metric: str, margin: float, level: 
         )
         pairing += ", in units of the reference GEMM" if ratio is against else ""
     before, after = (_mean([value for record in side for value in per_process(record, metric)]) for side in (a, b))
-    row = _row(left, right, metric, before, after, ratio, pairing, notes)
+    row = _row(left, right, metric, before, after, ratio, pairing, (*notes, *_disturbed(left, right)))
     yield _Draft(replace(row, p=p), _floor(left, right), _incomparable(left, right), moved)
 
 
@@ -468,6 +468,13 @@ def _gemm_note(raw: Interval, against: Interval, margin: float) -> tuple[str, ..
     return (
         f"the reference GEMM was {100 * abs(host - 1):.1f} % {word} in b: the host changed; time both in one session",
     )
+
+
+def _disturbed(a: Record, b: Record) -> Iterable[str]:
+    """Which sides were measured in processes that other work preempted, none of which could be replaced."""
+    for name, record in (("a", a), ("b", b)):
+        if record["status"] == "contaminated":
+            yield f"{name} is contaminated: its processes were preempted by other work; measure it again on a quiet host"
 
 
 def _mean(values: Sequence[float]) -> float:

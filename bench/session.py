@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.protocol import Latency
-from bench.statistics import iqr_over_median, log_mean_interval, outlier_share, ratio_interval_paired
+from bench.statistics import iqr_over_median, log_mean_interval, outlier_share, ratio_interval_paired, spread_class
 
 Invocation = dict[str, Any]
 
@@ -129,6 +129,11 @@ def drift(values: Sequence[float]) -> float | None:
     return plain.median(values[-third:]) / plain.median(values[:third]) - 1.0
 
 
+def faults_per_iteration(part: dict[str, Any]) -> float:
+    """Minor page faults per forward of a member's raw samples."""
+    return sum(part["minor_faults"]) / max(1, len(part["latency_ms"]) * part["block"])
+
+
 def labels(invocation: Invocation, key: str, protocol: Latency) -> list[str]:
     """What disturbed this member in this invocation, in words that the report explains."""
     part = member(invocation, key)
@@ -138,9 +143,13 @@ def labels(invocation: Invocation, key: str, protocol: Latency) -> list[str]:
     moved = drift(part["latency_ms"])
     if moved is not None and abs(moved) > protocol.drift:
         found.append("drift")
-    iterations = max(1, len(part["latency_ms"]) * part["block"])
-    if sum(part["minor_faults"]) / iterations > protocol.page_faults:
+    if faults_per_iteration(part) > protocol.page_faults:
         found.append("page faults")
+    if not invocation.get("allocator", {}).get("in_force", True):
+        found.append("allocator not pinned")
+    spread = spread_class(iqr_over_median(part["latency_ms"]))
+    if spread != "ok":
+        found.append(spread)
     if is_set_aside(invocation, protocol):
         found.append("preempted")
     return found
@@ -167,5 +176,6 @@ def summarise(invocation: Invocation, key: str, anchor: str, batch: int, protoco
         "set_aside": is_set_aside(invocation, protocol), "labels": labels(invocation, key, protocol),
         "iqr_over_median": iqr_over_median(values), "outlier_share": outlier_share(values),
         "preempted_share": sum(part["preempted"]) / len(values), "drift": drift(values),
+        "minor_faults_per_iteration": faults_per_iteration(part),
         "started_at": invocation["started_at"], "seconds": invocation["seconds"],
     }  # fmt: skip

@@ -119,6 +119,24 @@ def test_difference_inside_the_twins_floor_is_not_a_difference():
     assert set(kinds(compare(a, b), "latency_ms")) <= {"SAME", "AMBIGUOUS"}
 
 
+def test_a_contaminated_side_is_named():
+    a, b = run("a"), run("b")
+    assert not any(row.notes for row in compare(a, b, metrics=["latency_ms"]).rows)
+    for record in b:
+        record["status"] = "contaminated"
+    rows = compare(a, b, metrics=["latency_ms"]).rows
+    assert all("b is contaminated" in " ".join(row.notes) for row in rows)
+
+
+def test_the_protocols_margins_decide_unless_others_are_asked_for():
+    a, b = run("a", noise=0.0016), run("b", slow=1.06, noise=0.0016)
+    for record in (*a, *b):
+        record["protocol"] = {**record["protocol"], "parameters": {"latency": {"margin": 0.08, "equivalence": 0.1}}}
+    rows = compare(a, b, metrics=["latency_ms"]).rows
+    assert all(row.kind != "SLOWER" and row.text.startswith("the same within 10 %") for row in rows)
+    assert set(kinds(compare(a, b, margin=0.02), "latency_ms")) == {"SLOWER"}
+
+
 def test_set_aside_processes_do_not_count():
     a, b = run("a", noise=0.001), run("b", noise=0.001)
     for record in b:

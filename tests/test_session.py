@@ -154,6 +154,51 @@ def test_labels_say_what_was_wrong_with_a_member():
     part = invocation(0, steady=False)
     part["cases"][FAST.key]["minor_faults"] = [50] * 20
     assert session.labels(part, FAST.key, PROTOCOL) == ["no steady state", "page faults"]
+    assert session.summarise(part, FAST.key, BASE.key, 1, PROTOCOL)["minor_faults_per_iteration"] == 50
+    part["cases"][FAST.key]["minor_faults"] = [10] * 20  # ten are allowed, and blocks share them
+    assert session.labels(part, FAST.key, PROTOCOL) == ["no steady state"]
+    part["cases"][FAST.key] |= {"minor_faults": [50] * 20, "block": 5}
+    assert session.labels(part, FAST.key, PROTOCOL) == ["no steady state"]
+
+
+@pytest.mark.parametrize(("reach", "label"), [(0.04, []), (0.06, ["noisy"]), (0.12, ["noisy"]), (0.13, ["unstable"])])
+def test_samples_that_spread_are_labelled_noisy_or_unstable(reach, label):
+    part = invocation(0)
+    part["cases"][FAST.key]["latency_ms"] = [5.0 * (1 - reach), 5.0 * (1 + reach)] * 10  # IQR/median: twice the reach
+    assert session.labels(part, FAST.key, PROTOCOL) == label
+
+
+def test_samples_that_end_slower_than_they_began_drift():
+    part = invocation(0)
+    part["cases"][FAST.key]["latency_ms"] = [5.0] * 14 + [5.09] * 6  # 1.8 %
+    assert session.labels(part, FAST.key, PROTOCOL) == []
+    part["cases"][FAST.key]["latency_ms"] = [5.0] * 14 + [5.11] * 6  # 2.2 %
+    assert session.labels(part, FAST.key, PROTOCOL) == ["drift"]
+
+
+def test_an_allocator_that_could_not_be_pinned_is_told():
+    part = {**invocation(0), "allocator": {"in_force": False}}
+    assert session.labels(part, FAST.key, PROTOCOL) == ["allocator not pinned"]
+
+
+def test_what_the_host_did_is_on_every_members_row():
+    part = {**invocation(0), "labels": ["host busy", "throttled"]}
+    for key in (BASE_KEY, FAST_KEY):
+        assert session.summarise(part, key, BASE_KEY, 1, PROTOCOL)["labels"] == ["host busy", "throttled"]
+    noisy = [part, *(invocation(i) for i in range(1, 4))]
+    record = assemble.finished(
+        FAST, assemble.Context(Protocol(latency=PROTOCOL), {}, "m", {}, {}), {"started_at": "", "readings": [], "flags": []},
+        Session("s", tuple(noisy), BASE_KEY, True, ""), "",
+    )  # fmt: skip
+    texts = {flag["code"]: (flag["severity"], flag["text"]) for flag in record["flags"]}
+    assert texts["host_busy"] == ("info", "host busy in 1 of 4 processes") and record["status"] == "ok"
+
+
+def test_outliers_stay_in_the_samples_and_their_share_is_told():
+    part = invocation(0)
+    part["cases"][FAST.key]["latency_ms"] = [*(5.0 + 0.01 * i for i in range(19)), 50.0]
+    line = session.summarise(part, FAST.key, BASE.key, 1, PROTOCOL)
+    assert line["outlier_share"] == pytest.approx(0.05) and line["n"] == 20
 
 
 def test_throughput_is_samples_over_time_at_the_batch():
