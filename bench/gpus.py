@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
+
+from bench.gpu_clocks import SLOWDOWNS, event_reasons
+from bench.visible_gpus import Gpu, as_text, locate, nvml, others_on, visible
 
 #: NVML's compute modes in words, in the order of its enumeration.
 COMPUTE_MODES = ("default", "exclusive thread", "prohibited", "exclusive process")
-
-
-@contextmanager
-def nvml() -> Iterator[Any]:
-    """The initialised `pynvml` module, shut down afterwards.
-
-    Raises:
-        RuntimeError: there is no NVML to talk to; the message says why.
-    """
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-    except Exception as error:
-        raise RuntimeError(f"NVML is not available: {error}") from error
-    try:
-        yield pynvml
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def read_gpus(*, private: bool = False) -> tuple[list[dict[str, Any]], dict[str, Any], str | None]:
@@ -38,14 +21,33 @@ def read_gpus(*, private: bool = False) -> tuple[list[dict[str, Any]], dict[str,
     try:
         with nvml() as lib:
             driver = {
-                "nvidia": _text(lib.nvmlSystemGetDriverVersion()),
+                "nvidia": as_text(lib.nvmlSystemGetDriverVersion()),
                 "cuda_supported": _cuda_version(lib.nvmlSystemGetCudaDriverVersion_v2()),
             }
             handles = [lib.nvmlDeviceGetHandleByIndex(i) for i in range(lib.nvmlDeviceGetCount())]
             gpus = [_describe(lib, handle, index, private) for index, handle in enumerate(handles)]
+            _name_visible(lib, gpus)
     except Exception as error:
         return [], {}, str(error)
     return gpus, driver, None if gpus else "NVML reports no GPU"
+
+
+def _name_visible(lib: Any, gpus: list[dict[str, Any]]) -> None:
+    """Add to each GPU what CUDA calls it in this process, and the MIG instance that it then means; None where hidden."""
+    for gpu in gpus:
+        gpu.update(visible_as=None, visible_instance=None)
+    try:
+        seen = [(int(lib.nvmlDeviceGetIndex(found.board)), _instance_name(lib, found)) for found in visible(lib)]
+    except Exception as error:
+        for gpu in gpus:
+            gpu["unreadable"]["visible_as"] = str(error)
+        return
+    for number, (place, instance) in enumerate(seen):
+        gpus[place].update(visible_as=f"cuda:{number}", visible_instance=instance)
+
+
+def _instance_name(lib: Any, gpu: Gpu) -> str | None:
+    return None if gpu.instance is None else as_text(lib.nvmlDeviceGetName(gpu.instance))
 
 
 def _describe(lib: Any, handle: Any, index: int, private: bool) -> dict[str, Any]:
@@ -59,17 +61,17 @@ def _describe(lib: Any, handle: Any, index: int, private: bool) -> dict[str, Any
             gpu[name] = None
             unreadable[name] = str(error)
     if private:
-        gpu["uuid"] = _text(lib.nvmlDeviceGetUUID(handle))
+        gpu["uuid"] = as_text(lib.nvmlDeviceGetUUID(handle))
     return {**gpu, "unreadable": unreadable}
 
 
 def _questions(lib: Any, handle: Any) -> dict[str, Callable[[], Any]]:
     """What to ask about a GPU: name of the answer to the call that gives it."""
     return {
-        "name": lambda: _text(lib.nvmlDeviceGetName(handle)),
+        "name": lambda: as_text(lib.nvmlDeviceGetName(handle)),
         "memory_bytes": lambda: int(lib.nvmlDeviceGetMemoryInfo(handle).total),
         "compute_capability": lambda: ".".join(map(str, lib.nvmlDeviceGetCudaComputeCapability(handle))),
-        "vbios": lambda: _text(lib.nvmlDeviceGetVbiosVersion(handle)),
+        "vbios": lambda: as_text(lib.nvmlDeviceGetVbiosVersion(handle)),
         "power_limit_w": lambda: lib.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,
         "power_limit_default_w": lambda: lib.nvmlDeviceGetPowerManagementDefaultLimit(handle) / 1000,
         "max_sm_mhz": lambda: int(lib.nvmlDeviceGetMaxClockInfo(handle, lib.NVML_CLOCK_SM)),
@@ -90,50 +92,49 @@ def _mig_names(lib: Any, handle: Any) -> list[str]:
     names = []
     try:
         for index in range(lib.nvmlDeviceGetMaxMigDeviceCount(handle)):
-            names.append(_text(lib.nvmlDeviceGetName(lib.nvmlDeviceGetMigDeviceHandleByIndex(handle, index))))
+            names.append(as_text(lib.nvmlDeviceGetName(lib.nvmlDeviceGetMigDeviceHandleByIndex(handle, index))))
     except lib.NVMLError:
         return names
     return names
 
 
-def gpu_state(own_pids: frozenset[int] = frozenset()) -> dict[str, Any]:
-    """Who else computes on the GPUs and what holds their clocks back, over all GPUs; empty without NVML.
-
-    A process whose number is not ours counts as foreign. In a container NVML gives numbers of the host, so that our
-    own process may look foreign: a single process on a GPU where ours is not listed is taken to be ours.
-
-    Args:
-        own_pids: process numbers that belong to this measurement.
-    """
-    foreign, reasons = 0, 0
+def count_visible() -> tuple[int, str]:
+    """How many GPUs CUDA will see in this process, and why there are none (empty if there are)."""
     try:
         with nvml() as lib:
-            for index in range(lib.nvmlDeviceGetCount()):
-                handle = lib.nvmlDeviceGetHandleByIndex(index)
-                pids = {process.pid for process in lib.nvmlDeviceGetComputeRunningProcesses(handle)}
-                unlisted = 0 if pids & own_pids else 1
-                foreign += max(len(pids - own_pids) - unlisted, 0)
-                reasons |= int(lib.nvmlDeviceGetCurrentClocksThrottleReasons(handle)) & _slowdowns(lib)
+            boards, count = lib.nvmlDeviceGetCount(), len(visible(lib))
+    except Exception as error:
+        return 0, str(error)
+    if count:
+        return count, ""
+    return 0, "CUDA_VISIBLE_DEVICES hides every GPU" if boards else "the NVIDIA driver reports no GPU"
+
+
+def free_memory(device: str) -> int | None:
+    """Bytes that are free on a CUDA device now, by the driver; None where it does not tell."""
+    try:
+        with nvml() as lib:
+            return int(lib.nvmlDeviceGetMemoryInfo(locate(lib, device).own).free)
+    except Exception:
+        return None
+
+
+def gpu_state(device: str = "cuda") -> dict[str, Any]:
+    """Who else computes on a CUDA device and what holds its clocks back; empty without NVML.
+
+    Args:
+        device: `cuda` or `cuda:1`; other GPUs of the machine do not matter.
+    """
+    try:
+        with nvml() as lib:
+            gpu = locate(lib, device)
+            reasons = event_reasons(lib, gpu.board)
+            slowed = None if reasons is None else reasons & SLOWDOWNS
+            return {"foreign_processes": others_on(lib, gpu), "throttle_reasons": slowed}
     except Exception:
         return {}
-    return {"foreign_processes": foreign, "throttle_reasons": reasons}
-
-
-def _slowdowns(lib: Any) -> int:
-    """The bits of NVML's clock reasons that mean the hardware is held back; idle and user settings are not among them."""
-    return int(
-        lib.nvmlClocksThrottleReasonSwPowerCap
-        | lib.nvmlClocksThrottleReasonHwSlowdown
-        | lib.nvmlClocksThrottleReasonSwThermalSlowdown
-        | lib.nvmlClocksThrottleReasonHwThermalSlowdown
-        | lib.nvmlClocksThrottleReasonHwPowerBrakeSlowdown
-    )
 
 
 def _cuda_version(number: int) -> str:
     """NVML's 12040 as `12.4`."""
     return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value

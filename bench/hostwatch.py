@@ -5,6 +5,8 @@ Two snapshots of counters, before and after, and nothing in between: no thread r
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
 import resource
 import time
@@ -159,7 +161,7 @@ def compare(before: Snapshot, after: Snapshot) -> HostReport:
         "major_faults": after.major_faults - before.major_faults,
         "throttle_events": _delta(before.throttle_events, after.throttle_events),
         "foreign_gpu_processes": after.gpu.get("foreign_processes"),
-        "gpu_throttle_reasons": after.gpu.get("throttle_reasons"),
+        "gpu_throttle_reasons": _either(before.gpu.get("throttle_reasons"), after.gpu.get("throttle_reasons")),
     }
     return HostReport(**numbers, labels=_labels(numbers))
 
@@ -189,7 +191,7 @@ def snapshot(device: str = "cpu") -> Snapshot:
     times = psutil.cpu_times()
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     busy = sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
-    gpu = gpu_state(frozenset({os.getpid(), os.getppid()})) if device.startswith("cuda") else {}
+    gpu = gpu_state(device) if device.startswith("cuda") else {}
     return Snapshot(
         clock_s=time.monotonic(),
         host_busy_s=busy,
@@ -224,6 +226,12 @@ def _throttle_events() -> int | None:
         except (OSError, ValueError):
             continue
     return sum(counts) if counts else None
+
+
+def _either(before: int | None, after: int | None) -> int | None:
+    """The bits seen at one end of the window or the other; what happened inside is for `bench.gpu_clocks`."""
+    known = [bits for bits in (before, after) if bits is not None]
+    return functools.reduce(operator.or_, known) if known else None
 
 
 def _delta(before: Any, after: Any) -> Any:

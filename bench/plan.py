@@ -6,6 +6,7 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -77,22 +78,18 @@ def check_device(name: str) -> None:
     """
     if name == "cpu":
         return
-    count, why = _gpus()
-    index = int(name.partition(":")[2] or 0)
+    from bench.gpus import count_visible
+    from bench.visible_gpus import index_of
+
+    count, why = count_visible()
     if count == 0:
         raise UsageError(f"device {name} is not there: {why}; use device=cpu")
-    if index >= count:
-        raise UsageError(f"device {name} is not there: this machine has cuda:0 to cuda:{count - 1}")
-
-
-def _gpus() -> tuple[int, str]:
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        return pynvml.nvmlDeviceGetCount(), "the NVIDIA driver reports no GPU"
-    except pynvml.NVMLError as error:
-        return 0, f"no NVIDIA driver answers ({error})"
+    if index_of(name) >= count:
+        there = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise UsageError(f"device {name} is not there: CUDA sees {there}")
+    if version("torch").endswith("+cpu"):
+        raise UsageError(f"device {name} clashes with torch {version('torch')}, which is built without CUDA: install a "
+                         "CUDA build of torch or use device=cpu")  # fmt: skip
 
 
 def file_digest(path: Path) -> str:

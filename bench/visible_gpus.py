@@ -1,0 +1,227 @@
+"""Which board, and which MIG instance of it, a CUDA device is: NVML counts all boards, CUDA only the visible ones."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+@contextmanager
+def nvml() -> Iterator[Any]:
+    """The initialised `pynvml` module, shut down afterwards.
+
+    Raises:
+        RuntimeError: there is no NVML to talk to; the message says why.
+    """
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception as error:
+        raise RuntimeError(f"NVML is not available: {error}") from error
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A CUDA device in NVML's terms.
+
+    Attributes:
+        board: the handle of the whole board, which clocks, power and temperature belong to.
+        instance: the handle of the MIG instance that CUDA sees; None on a whole board.
+        divided: whether the board is in MIG mode.
+    """
+
+    board: Any
+    instance: Any = None
+    divided: bool = False
+
+    @property
+    def own(self) -> Any:
+        """The handle of what is ours: the instance where there is one, else the board. It has the memory and processes."""
+        return self.board if self.instance is None else self.instance
+
+
+def index_of(device: str) -> int:
+    """The number that CUDA gives a device: 1 for `cuda:1`, 0 for `cuda`."""
+    return int(device.partition(":")[2] or 0)
+
+
+def visible(lib: Any, variables: Mapping[str, str] | None = None) -> list[Gpu]:
+    """The CUDA devices of a process with these variables, in the order of `CUDA_VISIBLE_DEVICES`.
+
+    Indices are taken to be NVML's, which is so where all boards are alike or `CUDA_DEVICE_ORDER=PCI_BUS_ID`; `locate`
+    asks CUDA itself where it can. As in CUDA, the list ends at the first entry that names nothing, names nothing at all if
+    an entry comes twice, and holds one MIG instance at most, which then stands alone (NVIDIA, *CUDA C++ Programming
+    Guide*, environment variables; *MIG User Guide*, device enumeration).
+
+    Args:
+        lib: the initialised pynvml module.
+        variables: the environment; default this process's.
+    """
+    variables = os.environ if variables is None else variables
+    asked = variables.get(VISIBLE)
+    if asked is None:
+        found = [_whole_or_first(lib, lib.nvmlDeviceGetHandleByIndex(i)) for i in range(lib.nvmlDeviceGetCount())]
+    else:
+        found = _listed(lib, [entry.strip() for entry in asked.split(",")])
+    usable = [gpu for gpu in found if gpu.instance is not None or not gpu.divided]
+    return next(([gpu] for gpu in usable if gpu.instance is not None), usable)
+
+
+def _listed(lib: Any, entries: list[str]) -> list[Gpu]:
+    """The devices that entries name, up to the first that names none."""
+    found: list[Gpu] = []
+    if len(set(entries)) < len(entries):
+        return found
+    for entry in entries:
+        gpu = _named(lib, entry)
+        if gpu is None:
+            break
+        found.append(gpu)
+    return found
+
+
+def _named(lib: Any, entry: str) -> Gpu | None:
+    try:
+        if entry.startswith("MIG-"):
+            return _instance(lib, lib.nvmlDeviceGetHandleByUUID(entry))
+        if entry.startswith("GPU-"):
+            return _whole_or_first(lib, _abbreviated(lib, entry))
+        if entry.isdigit() and int(entry) < lib.nvmlDeviceGetCount():
+            return _whole_or_first(lib, lib.nvmlDeviceGetHandleByIndex(int(entry)))
+    except lib.NVMLError:
+        return None
+    return None
+
+
+def _abbreviated(lib: Any, prefix: str) -> Any:
+    """The board whose UUID begins so; CUDA takes any beginning that only one board has."""
+    handles = [lib.nvmlDeviceGetHandleByIndex(i) for i in range(lib.nvmlDeviceGetCount())]
+    fitting = [handle for handle in handles if as_text(lib.nvmlDeviceGetUUID(handle)).startswith(prefix)]
+    return fitting[0] if len(fitting) == 1 else lib.nvmlDeviceGetHandleByUUID(prefix)
+
+
+def _instance(lib: Any, handle: Any) -> Gpu:
+    return Gpu(lib.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle), handle, divided=True)
+
+
+def _whole_or_first(lib: Any, board: Any) -> Gpu:
+    """The board, or its first MIG instance where it is divided: that is what CUDA takes."""
+    if not _divided(lib, board):
+        return Gpu(board)
+    for place in range(lib.nvmlDeviceGetMaxMigDeviceCount(board)):
+        try:
+            return Gpu(board, lib.nvmlDeviceGetMigDeviceHandleByIndex(board, place), divided=True)
+        except lib.NVMLError:
+            continue
+    return Gpu(board, None, divided=True)
+
+
+def _divided(lib: Any, board: Any) -> bool:
+    try:
+        return bool(lib.nvmlDeviceGetMigMode(board)[0])
+    except lib.NVMLError:
+        return False
+
+
+def locate(lib: Any, device: str = "cuda", variables: Mapping[str, str] | None = None) -> Gpu:
+    """The board and instance behind a CUDA device: by the UUID that CUDA gives where CUDA runs, else by the variables.
+
+    Args:
+        lib: the initialised pynvml module.
+        device: `cuda` or `cuda:1`, as CUDA counts visible devices.
+        variables: the environment; default this process's.
+
+    Raises:
+        LookupError: no such device is visible.
+    """
+    index, uuid = index_of(device), _cuda_uuid(index_of(device))
+    listed = visible(lib, variables)
+    if uuid is not None:
+        gpu = _by_uuid(lib, uuid, listed)
+        if gpu is not None:
+            return gpu
+    if index >= len(listed):
+        chosen = (os.environ if variables is None else variables).get(VISIBLE)
+        by = "" if chosen is None else f" ({VISIBLE} is set)"
+        raise LookupError(f"{device} is not there: {len(listed)} GPU(s) are visible{by}")
+    return listed[index]
+
+
+def _by_uuid(lib: Any, uuid: str, listed: list[Gpu]) -> Gpu | None:
+    """The device with CUDA's UUID, which on a divided board may be the instance's or the board's."""
+    for prefix in ("GPU", "MIG"):
+        try:
+            handle = lib.nvmlDeviceGetHandleByUUID(f"{prefix}-{uuid}")
+        except lib.NVMLError:
+            continue
+        if prefix == "MIG":
+            return _instance(lib, handle)
+        chosen = [gpu for gpu in listed if gpu.instance is not None and _same(lib, gpu.board, handle)]
+        return chosen[0] if chosen else _whole_or_first(lib, handle)
+    return None
+
+
+def _same(lib: Any, one: Any, two: Any) -> bool:
+    return as_text(lib.nvmlDeviceGetUUID(one)) == as_text(lib.nvmlDeviceGetUUID(two))
+
+
+def _cuda_uuid(index: int) -> str | None:
+    """The UUID of a device by CUDA, where this process already runs CUDA; this never starts it."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
+    return None if uuid is None else str(uuid)
+
+
+def others_on(lib: Any, gpu: Gpu) -> int:
+    """How many processes that are none of ours use the device.
+
+    Ours are this process, its ancestors (a script that handed a module over may hold an idle context) and descendants
+    (compilers). In a container NVML gives the host's process numbers, so that our own process looks like a stranger: where
+    this process runs CUDA and no number is ours, one is taken to be.
+    """
+    listed: set[int] = set()
+    for ask in ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses"):
+        try:
+            listed |= {int(process.pid) for process in getattr(lib, ask)(gpu.own)}
+        except lib.NVMLError:
+            continue
+    if not listed:
+        return 0
+    strangers = listed - _family()
+    hidden = 1 if len(strangers) == len(listed) and _runs_cuda() else 0
+    return max(len(strangers) - hidden, 0)
+
+
+def _runs_cuda() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda.is_initialized())
+
+
+def _family() -> set[int]:
+    """This process, its ancestors and its descendants."""
+    me = psutil.Process()
+    try:
+        relatives = [*me.parents(), *me.children(recursive=True)]
+    except psutil.Error:
+        relatives = []
+    return {me.pid, *(relative.pid for relative in relatives)}
+
+
+def as_text(value: str | bytes) -> str:
+    """NVML's text, which older bindings give as bytes."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
