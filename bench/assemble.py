@@ -18,6 +18,8 @@ from bench.statistics import Interval, log_mean_interval, percentile, ratio_inte
 
 GEOMETRIC = "geometric mean over processes of the median, 95 % t-interval on logs"
 
+COLD = "the L2 cache is flushed before every iteration, outside the time"
+
 #: Metrics that the timed processes give, each of which a row has even when it is unavailable.
 TIMED = ("latency_ms", "latency_p90_ms", "latency_p99_ms", "throughput_per_s", "first_inference_ms", "load_ms")
 
@@ -71,7 +73,12 @@ def timed_readings(case: Case, session: Session, protocol: Protocol) -> list[Rea
     parts = [member(item, key) for item in kept]
     rates = [throughput(part, case.batch) for part in parts]
     readings = [
-        _measured("latency_ms", log_mean_interval(medians(kept, key)), GEOMETRIC),
+        _measured(
+            "latency_ms",
+            log_mean_interval(medians(kept, key)),
+            GEOMETRIC,
+            COLD if protocol.latency.l2 == "cold" else "",
+        ),
         _percentile(kept, key, 90),
         _percentile(kept, key, 99),
         _measured("throughput_per_s", log_mean_interval(rates), "geometric mean over processes of the median window"),

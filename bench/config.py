@@ -10,7 +10,7 @@ from typing import Any, Literal, Union, cast, get_args, get_origin
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from bench.errors import UsageError, did_you_mean
-from bench.protocol import Part, Protocol
+from bench.protocol import Energy, Part, Protocol
 
 DTYPES = ("fp32", "tf32", "bf16", "fp16", "fp64")
 JOBS = ("run", "plan", "report", "reproduce", "compare", "bundle", "verify", "calibrate", "doctor", "ui")
@@ -68,7 +68,7 @@ class Device(Part):
 
     name: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     threads: int | Literal["auto"] = "auto"
-    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = "off"
     cuda_graphs: bool = False
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
 
@@ -83,6 +83,11 @@ class Device(Part):
     def _consistent(self) -> Device:
         if self.cuda_graphs and self.name == "cpu":
             raise ValueError("device.cuda_graphs=true clashes with device.name=cpu: take device=cuda or switch it off")
+        if self.cuda_graphs and self.compile in ("reduce-overhead", "max-autotune"):
+            raise ValueError(
+                f"device.cuda_graphs=true clashes with device.compile={self.compile}, which captures graphs itself: take "
+                "device.compile=default or max-autotune-no-cudagraphs, or switch cuda_graphs off"
+            )
         return self
 
 
@@ -191,6 +196,10 @@ class Config(Part):
             raise ValueError(f"data.root: there is no folder {self.data.root}")
         if self.checkpoint is not None and not _is_there(self.checkpoint):
             raise ValueError(f"checkpoint: there is no file {self.checkpoint}")
+        if self.protocol.latency.l2 == "cold" and self.device.name == "cpu":
+            raise ValueError("protocol.latency.l2=cold clashes with device.name=cpu: the L2 cache that is flushed is a "
+                             "GPU's; take device=cuda or protocol.latency.l2=warm")  # fmt: skip
+        _check_energy(self.protocol.energy)
         if self.job == "reproduce" and self.row is None:
             raise ValueError("job=reproduce needs row=<key of a row, or a bundle>")
         if self.job == "verify" and self.row is not None and not _is_there(self.row):
@@ -198,6 +207,28 @@ class Config(Part):
         if self.job == "compare" and (self.a is None or self.b is None):
             raise ValueError("job=compare needs both a=<results> and b=<results>")
         return self
+
+
+def _check_energy(energy: Energy) -> None:
+    """Nothing, if the source of joules and what it needs fit together.
+
+    Raises:
+        ValueError: they do not, or the meter's log is not there.
+    """
+    if energy.backend == "external" and energy.csv is None:
+        raise ValueError("protocol.energy.backend=external clashes with protocol.energy.csv=null: name the file that the "
+                         "meter writes")  # fmt: skip
+    if energy.backend == "estimate" and energy.watts is None:
+        raise ValueError("protocol.energy.backend=estimate clashes with protocol.energy.watts=null: state the device's "
+                         "full-load watts, from the maker's data sheet")  # fmt: skip
+    if energy.csv is not None and energy.backend != "external":
+        raise ValueError(f"protocol.energy.csv={energy.csv} clashes with protocol.energy.backend={energy.backend}: a wall "
+                         "meter's log is read by protocol.energy.backend=external")  # fmt: skip
+    if energy.watts is not None and energy.backend != "estimate":
+        raise ValueError(f"protocol.energy.watts={energy.watts:g} clashes with protocol.energy.backend={energy.backend}: "
+                         "nothing is estimated unless asked for with protocol.energy.backend=estimate")  # fmt: skip
+    if energy.csv is not None and not _is_there(energy.csv):
+        raise ValueError(f"protocol.energy.csv: there is no file {energy.csv}")
 
 
 def _is_there(text: str, *, folder: bool = False) -> bool:

@@ -193,6 +193,14 @@ METRICS: dict[str, Metric] = _table(
         "Building the subject in a fresh process with torch imported.",
     ),
     (
+        "compile_ms",
+        "ms",
+        "lower",
+        "latency",
+        "Compile time",
+        "The forward that compiles the module, in one fresh process, with nothing in the compiler's cache; only of compiled cases.",
+    ),
+    (
         "throughput_per_s",
         "sample/s",
         "higher",

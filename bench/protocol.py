@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from bench.case import digest
 
 VERSION = 1
+#: Settings that say where something lies on this machine: they change no number, and a record names no paths.
+PLACES: dict[str, Any] = {"energy": {"csv"}}
 
 
 class Part(BaseModel):
@@ -36,6 +38,9 @@ class Latency(Part):
     warmup_s_gpu: float = Field(3.0, ge=0)
     warmup_cap_s: float = Field(30.0, gt=0)
     steady_variation: float = Field(0.02, gt=0, description="variation of the last 10 that counts as steady")
+    l2: Literal["warm", "cold"] = Field(
+        "warm", description="cold: the GPU's L2 cache is flushed before every iteration"
+    )
     throughput_windows: int = Field(5, ge=1)
     throughput_window_s: float = Field(0.2, gt=0)
     quiet_wait_s: float = Field(30.0, ge=0, description="cap of the wait for a quiet host before a process")
@@ -76,6 +81,8 @@ class Energy(Part):
     backend: Literal["auto", "nvml", "rapl", "zeus", "external", "estimate", "off"] = "auto"
     windows: int = Field(3, ge=1)
     window_s: float = Field(10.0, gt=0)
+    csv: str | None = Field(None, description="the log that a wall meter writes; only where it is, so not in the hash")
+    watts: float | None = Field(None, gt=0, lt=1e6, description="the device's full-load power, for an estimate")
 
 
 class Protocol(Part):
@@ -89,10 +96,10 @@ class Protocol(Part):
 
     @property
     def hash(self) -> str:
-        """Hash of every value but the name."""
-        return digest(self.model_dump(exclude={"name"}))
+        """Hash of every value but the name and where files lie."""
+        return digest(self.model_dump(exclude={"name": True, **PLACES}))
 
     def as_record(self) -> dict[str, Any]:
         """The `protocol` part of a record."""
-        parameters = self.model_dump(exclude={"name", "version"})
+        parameters = self.model_dump(exclude={"name": True, "version": True, **PLACES})
         return {"version": self.version, "name": self.name, "hash": self.hash, "parameters": parameters}

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench import assemble, machine
+from bench import assemble, gpus, machine
 from bench.assemble import Context, Session
 from bench.case import Case, digest
 from bench.config import Config
@@ -340,6 +340,14 @@ class Runner:
     def _memory_limit(self) -> int | None:
         return memory_limit(self.config.executor.memory_share) if self.config.device.name == "cpu" else None
 
+    def _room(self) -> float | None:
+        """Bytes that the members of an invocation may take together, where they live; None where nothing tells."""
+        device = self.config.device.name
+        if device == "cpu":
+            return self._memory_limit()
+        free = gpus.free_memory(device)
+        return None if free is None else free * self.config.executor.memory_share
+
     def _interrupt(self, cases: Sequence[Case], phase: str) -> None:
         error = {"phase": phase, "type": "KeyboardInterrupt", "message": "interrupted by the user", "log_tail": ""}
         for case in cases:
@@ -398,7 +406,7 @@ class Runner:
             return
         sizes = {case.key: _peak(probes[case.key]) * MEMORY_OVERHEAD for case in alive}
         anchor = sizes.get(group.baseline.key, max(sizes.values()))
-        room = (self._memory_limit() or float("inf")) - 2 * anchor
+        room = (self._room() or float("inf")) - 2 * anchor
         part: list[Case] = []
         for case in alive:
             if part and sum(sizes[c.key] for c in part) + sizes[case.key] > room:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench import gpu_clocks
 from bench.protocol import Latency
 from bench.statistics import iqr_over_median, log_mean_interval, outlier_share, ratio_interval_paired, spread_class
 
@@ -172,10 +173,12 @@ def summarise(invocation: Invocation, key: str, anchor: str, batch: int, protoco
         "twin_median_ms": plain.median(invocation["twin"]["latency_ms"]),
         "gemm_median_ms": plain.median(invocation["reference_gemm"]["ms"]),
         "throughput_per_s": throughput(part, batch), "first_inference_ms": part["first_inference_ms"],
+        "compile_ms": part.get("compile_ms"), "compiled": part.get("compiled"), "capture_ms": part.get("capture_ms"),
         "load_ms": part["load_ms"], "steady_state": part["warmup"]["steady"],
         "set_aside": is_set_aside(invocation, protocol), "labels": labels(invocation, key, protocol),
         "iqr_over_median": iqr_over_median(values), "outlier_share": outlier_share(values),
         "preempted_share": sum(part["preempted"]) / len(values), "drift": drift(values),
         "minor_faults_per_iteration": faults_per_iteration(part),
         "started_at": invocation["started_at"], "seconds": invocation["seconds"],
+        "gpu": gpu_clocks.summary(invocation.get("gpu")), "l2": invocation.get("l2"),
     }  # fmt: skip

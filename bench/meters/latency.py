@@ -14,24 +14,38 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 STEADY_WINDOW = 10
 Step = Callable[[], Any]
 Clock = Callable[[], int]
 
 
+class DeviceClock(Protocol):
+    """A clock of the device itself: marks in its queue of work, which are read once all of it is done (CUDA events)."""
+
+    def start(self) -> None:
+        """Mark the beginning."""
+
+    def stop(self) -> None:
+        """Mark the end."""
+
+    def elapsed_ms(self) -> float:
+        """Milliseconds between the marks; only after waiting for the device."""
+
+
 @dataclass(frozen=True)
 class Runner:
-    """Something to time: a step, what waits for its work to finish, and optionally a timer on the device itself.
+    """Something to time: a step, what waits for its work to finish, the device's own clock, what precedes every step.
 
-    `device_timer` returns the device's own milliseconds for the iterations it is given (CUDA events).
+    With `before` (say, a flush of the cache) every iteration is timed on its own, and what precedes it is not timed.
     """
 
     name: str
     step: Step
     synchronise: Callable[[], None] = lambda: None
-    device_timer: Callable[[int], float] | None = None
+    device_clock: DeviceClock | None = None
+    before: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,12 +90,42 @@ def collector_off() -> Iterator[None]:
 
 def time_block(runner: Runner, block: int, clock: Clock = time.perf_counter_ns) -> float:
     """Milliseconds per iteration over a block of iterations, all work finished before and after."""
+    return time_both(runner, block, clock)[0]
+
+
+def time_both(runner: Runner, block: int, clock: Clock = time.perf_counter_ns) -> tuple[float, float | None]:
+    """Milliseconds per iteration of the same iterations by the host's clock and by the device's, None without one.
+
+    The host's time holds launching and waiting as well, so that it is the longer one.
+    """
+    if runner.before is None:
+        stretches = [_stretch(runner, block, clock)]
+    else:
+        stretches = [_after_preparing(runner, clock) for _ in range(block)]
+    device = [of_device for _, of_device in stretches if of_device is not None]
+    return sum(host for host, _ in stretches) / block, sum(device) / block if device else None
+
+
+def _after_preparing(runner: Runner, clock: Clock) -> tuple[float, float | None]:
+    assert runner.before is not None
+    runner.before()
+    return _stretch(runner, 1, clock)
+
+
+def _stretch(runner: Runner, iterations: int, clock: Clock) -> tuple[float, float | None]:
+    """Milliseconds that iterations back to back take by the host's and the device's clock."""
+    device = runner.device_clock
     runner.synchronise()
     start = clock()
-    for _ in range(block):
+    if device is not None:
+        device.start()
+    for _ in range(iterations):
         runner.step()
+    if device is not None:
+        device.stop()
     runner.synchronise()
-    return (clock() - start) / 1e6 / block
+    milliseconds = (clock() - start) / 1e6
+    return milliseconds, None if device is None else device.elapsed_ms()
 
 
 def warm_up(
@@ -132,9 +176,10 @@ def _usage() -> tuple[int, int]:
 def take_sample(runner: Runner, into: Samples, clock: Clock = time.perf_counter_ns) -> None:
     """Append one raw sample with whether the process was preempted during it."""
     switches, faults = _usage()
-    if runner.device_timer is not None:
-        into.device_ms.append(runner.device_timer(into.block) / into.block)
-    into.latency_ms.append(time_block(runner, into.block, clock))
+    host, device = time_both(runner, into.block, clock)
+    into.latency_ms.append(host)
+    if device is not None:
+        into.device_ms.append(device)
     switches_after, faults_after = _usage()
     into.preempted.append(switches_after > switches)
     into.minor_faults.append(faults_after - faults)
@@ -142,31 +187,41 @@ def take_sample(runner: Runner, into: Samples, clock: Clock = time.perf_counter_
 
 def interleave(
     runners: Sequence[Runner], samples: dict[str, Samples], rounds: int, seed: int, *,
-    clock: Clock = time.perf_counter_ns, beat: Callable[[], None] = lambda: None,
+    clock: Clock = time.perf_counter_ns, turn: Callable[[str], None] = lambda name: None,
+    between: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
-    """Take one sample of every runner per round, in an order shuffled anew from the seed each round."""
+    """Take one sample of every runner per round, in an order shuffled anew from the seed each round.
+
+    `turn` is told whose sample is next and `between` is called after every round, while nothing is timed.
+    """
     generator = random.Random(seed)
     order = list(runners)
     with collector_off():
         for _ in range(rounds):
             generator.shuffle(order)
             for runner in order:
+                turn(runner.name)
                 take_sample(runner, samples[runner.name], clock)
-            beat()
+            between()
 
 
 def throughput_windows(
     runners: Sequence[Runner], samples: dict[str, Samples], iteration_ms: dict[str, float], *, windows: int,
-    window_s: float, seed: int, clock: Clock = time.perf_counter_ns, beat: Callable[[], None] = lambda: None,
+    window_s: float, seed: int, clock: Clock = time.perf_counter_ns, turn: Callable[[str], None] = lambda name: None,
+    beat: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
-    """Back-to-back forwards in windows of at least `window_s`, one synchronisation at the end, interleaved as well."""
+    """Back-to-back forwards in windows of at least `window_s`, one synchronisation at the end, interleaved as well.
+
+    Back to back leaves no room for what precedes a step: throughput is always that of warm caches.
+    """
     generator = random.Random(seed + 1)
     order = list(runners)
     with collector_off():
         for _ in range(windows):
             generator.shuffle(order)
             for runner in order:
+                turn(runner.name)
                 iterations = max(2, math.ceil(window_s * 1e3 / iteration_ms[runner.name]))
-                milliseconds = time_block(runner, iterations, clock) * iterations
+                milliseconds, _ = _stretch(runner, iterations, clock)
                 samples[runner.name].throughput.append({"iterations": iterations, "ms": milliseconds})
                 beat()

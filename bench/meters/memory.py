@@ -23,6 +23,7 @@ from bench.meters.live import Category
 from bench.meters.resident import ResidentPeak, resident_peak
 from bench.meters.stored import leaves
 from bench.reading import Provenance, Reading, reading, unavailable
+from bench.visible_gpus import locate, nvml
 
 __all__ = [
     "ForwardError", "MemoryPeaks", "ResidentPeak", "activation_peak_meta", "measure", "pin_allocator_for_memory",
@@ -297,11 +298,9 @@ def _with_cuda_views(peaks: MemoryPeaks, run: Callable[[], Any]) -> MemoryPeaks:
 def driver_bytes(device: torch.device) -> tuple[int | None, str]:
     """What the driver says that this process holds on the device, and how it was read; or None and the reason."""
     try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
-        processes = {p.pid: p.usedGpuMemory for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+        with nvml() as lib:
+            gpu = locate(lib, f"cuda:{torch.cuda.current_device() if device.index is None else device.index}")
+            processes = {p.pid: p.usedGpuMemory for p in lib.nvmlDeviceGetComputeRunningProcesses(gpu.own)}
     except Exception as error:  # NVML raises its own classes, and is absent from some builds
         return None, f"the driver does not answer: {error}"
     if processes.get(os.getpid()) is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.meters import peaks
+from bench.worker import cuda
 from bench.worker.child import Phase
 
 
@@ -14,6 +15,7 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     With `earlier` in the spec, an earlier calibration, only whether the machine has drifted from it: `{"drift": reason}`.
     """
     phase.enter("measure")
+    cuda.select(spec["device"])
     if spec.get("earlier"):
         return {"drift": peaks.drifted(spec["earlier"], peaks.quick_probe(spec["device"], spec["threads"]))}
     return peaks.measure_peaks(spec["device"], spec["threads"], spec["budget_s"])

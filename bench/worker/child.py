@@ -25,6 +25,10 @@ JOBS = {
 }
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+#: What CUDA and its libraries say when the device's memory is full; torch's allocator raises a class of its own.
+_DEVICE_OUT_OF_MEMORY = ("cuda out of memory", "cuda error: out of memory", "_status_alloc_failed", "hip out of memory")
+#: Type of the error of a row whose device ran out of memory; the host's has the name of what Python or the kernel said.
+DEVICE_OUT_OF_MEMORY = "DeviceOutOfMemory"
 
 
 class InvalidOutput(Exception):
@@ -50,16 +54,36 @@ class Phase:
         self._path.write_text(json.dumps({"phase": name, "case": case, "at": time.time()}))
         self._last = time.monotonic()
 
+    def turn_to(self, case: str | None) -> None:
+        """Note whose turn it is, so that an exception names it; in this process only, which costs a timing loop nothing."""
+        self.case = case
+
     def beat(self) -> None:
         """Say that the phase is alive; at most once a second, so that it costs nothing in a timing loop."""
         if time.monotonic() - self._last > 1.0:
             self.enter(self.name, self.case)
 
 
+def is_device_memory(error: BaseException) -> bool:
+    """Whether it was the device's memory that ran out, not the host's."""
+    text = str(error).lower()
+    return type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and any(sign in text for sign in _DEVICE_OUT_OF_MEMORY)
+    )
+
+
+def describe(error: BaseException) -> dict[str, str]:
+    """Type and message of an error as its row tells them; the device's memory has a type of its own."""
+    message = str(error)[:4000] or type(error).__name__
+    if is_device_memory(error):
+        return {"type": DEVICE_OUT_OF_MEMORY, "message": f"the device's memory ran out: {message}"}
+    return {"type": type(error).__name__, "message": message}
+
+
 def classify(error: BaseException) -> str:
     """The status that an exception gives a row."""
     text = str(error).lower()
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, MemoryError) or is_device_memory(error):
         return "oom"
     if isinstance(error, RuntimeError) and any(sign in text for sign in _OUT_OF_MEMORY):
         return "oom"
@@ -87,8 +111,7 @@ def run(spec_path: Path) -> int:
     except BaseException as error:
         traceback.print_exc()
         where = {"phase": phase.name, "case": phase.case}
-        what = {"type": type(error).__name__, "message": str(error)[:4000] or type(error).__name__}
-        outcome = {"status": classify(error), "error": {**where, **what}}
+        outcome = {"status": classify(error), "error": {**where, **describe(error)}}
     finally:
         sys.stdout.flush()
     write_json(Path(spec["outcome_file"]), outcome)

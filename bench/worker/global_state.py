@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
@@ -16,6 +17,9 @@ class GlobalState:
     default_device: str
     deterministic: bool
     gradients: bool
+    tf32_products: bool
+    tf32_convolutions: bool
+    cudnn_benchmark: bool
 
     def changes_to(self, other: GlobalState) -> list[str]:
         """What differs, in words: `threads from 1 to 7`."""
@@ -29,7 +33,8 @@ def read() -> GlobalState:
     return GlobalState(
         threads=torch.get_num_threads(), default_dtype=torch.get_default_dtype(),
         default_device=str(torch.get_default_device()), deterministic=torch.are_deterministic_algorithms_enabled(),
-        gradients=torch.is_grad_enabled(),
+        gradients=torch.is_grad_enabled(), cudnn_benchmark=torch.backends.cudnn.benchmark,
+        tf32_products=_is_tf32(torch.backends.cuda.matmul), tf32_convolutions=_is_tf32(torch.backends.cudnn),
     )  # fmt: skip
 
 
@@ -47,4 +52,21 @@ def put_back(wanted: GlobalState) -> list[str]:
         torch.use_deterministic_algorithms(wanted.deterministic)
     if found.gradients != wanted.gradients:
         torch.set_grad_enabled(wanted.gradients)
+    if found.cudnn_benchmark != wanted.cudnn_benchmark:
+        torch.backends.cudnn.benchmark = wanted.cudnn_benchmark
+    if (found.tf32_products, found.tf32_convolutions) != (wanted.tf32_products, wanted.tf32_convolutions):
+        set_tf32(wanted.tf32_products, wanted.tf32_convolutions)
     return changes
+
+
+def set_tf32(products: bool, convolutions: bool) -> None:
+    """Say whether matrix products and convolutions in single precision may use TF32 on CUDA."""
+    if getattr(torch.backends, "fp32_precision", "none") != "none":
+        setattr(torch.backends, "fp32_precision", "none")  # noqa: B010 - what holds for all backends would hold for these two as well
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = products, convolutions
+
+
+def _is_tf32(backend: Any) -> bool:
+    """Whether a backend takes TF32, by torch's newer name where it has it: the older one raises once both were used."""
+    newer = getattr(getattr(backend, "conv", backend), "fp32_precision", None)
+    return bool(backend.allow_tf32) if newer is None else newer == "tf32"

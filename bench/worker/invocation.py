@@ -6,13 +6,13 @@ The result is the raw samples file of the invocation (schema in `bench.records`)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
 
+from bench import gpu_clocks
 from bench.hostwatch import HostWatch, wait_until_quiet
 from bench.meters import latency
 from bench.meters.allocator import pin_allocator_for_timing
@@ -20,10 +20,11 @@ from bench.meters.latency import Runner, Samples, WarmUp
 from bench.protocol import Latency
 from bench.recipe import Recipe
 from bench.records import SCHEMA
-from bench.worker import global_state, isolation
+from bench.worker import cuda, global_state, isolation
 from bench.worker.child import Phase, StateChanged
 from bench.worker.global_state import GlobalState
 from bench.worker.probe import check_state
+from bench.worker.ready import Ready, make_ready
 from bench.worker.subject import Subject, synchronise, timed_build
 
 TWIN = "twin"
@@ -41,7 +42,9 @@ class _Group:
         self.device = self.recipes[0].case.device
         self.protocol = Latency(**spec["protocol"]["latency"])
         self.subjects: dict[str, Subject] = {}
+        self.ready: dict[str, Ready] = {}
         self.facts: dict[str, dict[str, Any]] = {}
+        self.flush: cuda.L2Flush | None = None
 
     def load(self) -> list[Runner]:
         """Build every member, run it once, and return what is to be timed."""
@@ -53,24 +56,23 @@ class _Group:
             if recipe.case.compile != "off":
                 self.phase.enter("compile", recipe.case.key)
             with torch.inference_mode():
-                first_ms = latency.time_block(self._runner(name, subject), 1)
-            self.subjects[name] = subject
-            self.facts[name] = {"load_ms": load_ms, "first_inference_ms": first_ms}
-        runners = [self._runner(name, subject) for name, subject in self.subjects.items()]
-        return [*runners, reference_gemm(self.device)]
+                ready = make_ready(subject)
+            self.subjects[name], self.ready[name] = subject, ready
+            self.facts[name] = {"load_ms": load_ms, **ready.facts()}
+        self.phase.enter("load")
+        if self.protocol.l2 == "cold":
+            self.flush = cuda.l2_flush(self.device)
+        return [*map(self._runner, self.subjects), reference_gemm(self.device)]
 
-    def _runner(self, name: str, subject: Subject) -> Runner:
-        step = subject.step()
-        if subject.case.cuda_graphs:
-            step = captured(step)
-        timer = event_timer(step) if self.device != "cpu" else None
-        return Runner(name, step, synchronise(self.device), timer)
+    def _runner(self, name: str) -> Runner:
+        clock = None if self.device == "cpu" else cuda.EventClock()
+        return Runner(name, self.ready[name].step, synchronise(self.device), clock, self.flush)
 
     def warm(self, runners: list[Runner]) -> dict[str, WarmUp]:
         """Warm every runner up."""
         protocol, done = self.protocol, {}
         for runner in runners:
-            self.phase.enter("warmup", runner.name if runner.name in self.facts else None)
+            self.phase.enter("warmup", self._key(runner.name))
             state = global_state.read()
             done[runner.name] = latency.warm_up(
                 runner, iterations=protocol.warmup_iterations,
@@ -82,7 +84,7 @@ class _Group:
         return done
 
     def measure(self, runners: list[Runner], warm: dict[str, WarmUp]) -> tuple[dict[str, Samples], dict[str, Any]]:
-        """Interleaved samples, then throughput windows; and what the host did meanwhile."""
+        """Interleaved samples, then throughput windows; and what host and board did meanwhile, under `host` and `gpu`."""
         protocol, seed = self.protocol, self.spec["seed"]
         times = {name: done.last_ms for name, done in warm.items()}
         rounds = latency.rounds_for(
@@ -95,15 +97,34 @@ class _Group:
         self.phase.enter("measure")
         state = global_state.read()
         subjects = [runner for runner in runners if runner.name != REFERENCE]
-        with HostWatch(self.device) as watch:
-            latency.interleave(runners, samples, rounds, seed, beat=self.phase.beat)
+        with gpu_clocks.sampling(self.device) as board, HostWatch(self.device) as watch:
+            latency.interleave(
+                runners, samples, rounds, seed, turn=self._turn, between=lambda: self._between(board)
+            )  # fmt: skip
             latency.throughput_windows(
                 subjects, samples, times, windows=protocol.throughput_windows, window_s=protocol.throughput_window_s,
-                seed=seed, beat=self.phase.beat,
+                seed=seed, turn=self._turn, beat=self._beat,
             )  # fmt: skip
+        self.phase.turn_to(None)
         self.blame(state, subjects)
         assert watch.report is not None
-        return samples, watch.report.as_dict()
+        return samples, {"host": watch.report.as_dict(), "gpu": board.as_dict()}
+
+    def _key(self, name: str) -> str | None:
+        """The case that a runner stands for: the twin for the baseline, the reference for none."""
+        return self.subjects[name].case.key if name in self.subjects else None
+
+    def _turn(self, name: str) -> None:
+        self.phase.turn_to(self._key(name))
+
+    def _between(self, board: gpu_clocks.ClockSamples) -> None:
+        """After a round, while nothing is timed: what the board's clocks do, and a sign of life."""
+        board.take()
+        self._beat()
+
+    def _beat(self) -> None:
+        self.phase.turn_to(None)  # to the driver the phase is one, whoever's turn it is: its time limit is
+        self.phase.beat()
 
     def blame(self, state: GlobalState, runners: list[Runner]) -> None:
         """Nothing, if the state is as it was; else find the member whose forward changes it, which ends the session.
@@ -127,8 +148,8 @@ class _Group:
         from bench.meters import layers
 
         for name, subject in self.subjects.items():
-            if name == TWIN or subject.eager is not None:
-                continue
+            if name == TWIN or subject.eager is not None or subject.case.cuda_graphs:
+                continue  # what runs as one has no layers to time
             self.phase.enter("measure", name)
             self.facts[name]["layers"] = layers.module_times(
                 subject.module, subject.args, subject.kwargs, repeats=repeats
@@ -144,33 +165,12 @@ def reference_gemm(device: str) -> Runner:
     return Runner(REFERENCE, lambda: torch.mm(a, b, out=out), synchronise(device))
 
 
-def event_timer(step: Callable[[], Any]) -> Callable[[int], float]:
-    """A timer by CUDA events: milliseconds on the device for a number of iterations."""
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-
-    def measure(iterations: int) -> float:
-        start.record()
-        for _ in range(iterations):
-            step()
-        end.record()
-        end.synchronize()
-        return float(start.elapsed_time(end))
-
-    return measure
-
-
-def captured(step: Callable[[], Any]) -> Callable[[], Any]:
-    """The step as a CUDA graph: captured once, replayed per call."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream), torch.inference_mode():
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph), torch.inference_mode():
-        step()
-    return graph.replay
+def _labels(watched: dict[str, Any]) -> list[str]:
+    """What disturbed the whole invocation: the host's labels, and throttling that only a sample between rounds saw."""
+    found = list(watched["host"]["labels"])
+    return (
+        found if gpu_clocks.LABEL in found or not gpu_clocks.throttled(watched["gpu"]) else [*found, gpu_clocks.LABEL]
+    )
 
 
 def _member(group: _Group, name: str, samples: Samples, warm: WarmUp) -> dict[str, Any]:
@@ -190,10 +190,11 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     group = _Group(spec, phase)
     torch.set_num_threads(group.recipes[0].case.threads)
     quiet = wait_until_quiet(group.protocol.quiet_wait_s, device=group.device)
+    cuda.select(group.device)
     runners = group.load()
     with torch.inference_mode():
         warm = group.warm(runners)
-        samples, host = group.measure(runners, warm)
+        samples, watched = group.measure(runners, warm)
         group.layer_times(spec["protocol"]["counting"]["layer_repeats"])
     names = [recipe.case.key for recipe in group.recipes]
     reference = samples[REFERENCE]
@@ -205,5 +206,6 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         "twin": {"of": names[0], **_member(group, TWIN, samples[TWIN], warm[TWIN])},
         "reference_gemm": {"ms": reference.latency_ms, "macs": REFERENCE_SIZE[group.device.partition(":")[0]] ** 3,
                            "warmup": asdict(warm[REFERENCE])},
-        "host": host, "labels": list(host["labels"]), "threads": torch.get_num_threads(), "allocator": pinned.as_dict(),
+        **watched, "labels": _labels(watched), "threads": torch.get_num_threads(), "allocator": pinned.as_dict(),
+        "l2": None if group.flush is None else group.flush.as_dict(),
     }  # fmt: skip

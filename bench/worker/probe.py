@@ -12,16 +12,16 @@ import torch
 from bench.errors import UsageError
 from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing
 from bench.metrics import METRICS
-from bench.reading import Reading, unavailable
+from bench.reading import Reading, reading, unavailable
 from bench.recipe import Recipe
-from bench.worker import global_state
+from bench.worker import cuda, global_state
 from bench.worker.child import InvalidOutput, Phase, StateChanged, classify
 from bench.worker.global_state import GlobalState
+from bench.worker.outputs import check_output, flag
 from bench.worker.pictures import source_map
+from bench.worker.ready import Ready, compile_time, make_ready
 from bench.worker.subject import Subject, seed_everything, synchronise, timed_build
 
-#: Relative difference between two identical forwards from which the output counts as changing.
-SAME_OUTPUT = 1e-4
 #: Meter -> section of `bench.metrics` whose metrics it gives.
 SECTION_OF = {"params": "size", "macs": "compute", "memory": "memory", "quality": "quality", "energy": "energy"}
 
@@ -38,41 +38,6 @@ def check_state(before: GlobalState, label: str) -> None:
             f"the forward of {label} changes {', '.join(changes)}, for itself and for all that is timed beside it; set "
             "threads with device.threads and types with dtypes, and leave torch's global state alone in forward"
         )
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return [tensor for item in value for tensor in _tensors(item)]
-    return []
-
-
-def check_output(subject: Subject) -> list[dict[str, str]]:
-    """Flags about two identical forwards.
-
-    Raises:
-        InvalidOutput: an output is not finite, so that neither its cost nor its accuracy means anything.
-    """
-    first, second = (_tensors(subject.module(*subject.args, **subject.kwargs)) for _ in range(2))
-    for tensor in first:
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise InvalidOutput("the output holds NaN or infinity; the forward is numerically broken")
-    if not first:
-        return [_flag("no_tensor_output", "info", "the output holds no tensor, so it could not be checked")]
-    same = [
-        a.shape == b.shape and torch.allclose(a.float(), b.float(), rtol=SAME_OUTPUT, atol=SAME_OUTPUT)
-        for a, b in zip(first, second, strict=True)
-    ]
-    if all(same):
-        return []
-    return [_flag("changing_output", "warn", "two forwards of the same input gave different outputs")]
-
-
-def _flag(code: str, severity: str, text: str) -> dict[str, str]:
-    return {"code": code, "severity": severity, "text": text}
 
 
 class _Probe:
@@ -103,7 +68,7 @@ class _Probe:
             why = f"the {meter} meter failed: {type(error).__name__}: {error}"[:500]
             names = [name for name, row in METRICS.items() if row.section == SECTION_OF[meter]]
             readings = [unavailable(name, why) for name in names]
-            details = {"flags": [_flag(f"{meter}_failed", "warn", why)]}
+            details = {"flags": [flag(f"{meter}_failed", "warn", why)]}
         self.readings += readings
         self.flags += details.pop("flags", [])
         self.details[meter] = details
@@ -144,7 +109,7 @@ class _Probe:
         text = f"the cost depends on the input: {first:.6g} MACs on one, {second:.6g} on another"
         if random_weights:
             text += "; with random weights this cost says nothing of a trained model"
-        return _flag("input_dependent", "invalid" if random_weights else "warn", text)
+        return flag("input_dependent", "invalid" if random_weights else "warn", text)
 
     def memory(self, subject: Subject) -> tuple[list[Reading], dict[str, Any]]:
         from bench.meters import memory
@@ -163,13 +128,24 @@ class _Probe:
         found = quality.measure(subject.module, batches, device=case.device, dtype=case.dtype)
         return found.readings(), {**found.as_dict(), "task": subject.task.describe()}
 
-    def energy(self, subject: Subject) -> tuple[list[Reading], dict[str, Any]]:
+    def energy(self, subject: Subject, ready: Ready) -> tuple[list[Reading], dict[str, Any]]:
         from bench.meters import energy
 
         protocol = self.spec["protocol"]["energy"]
-        found = energy.measure_for(subject.step(), subject.case.batch, subject.case.device, protocol,
+        found = energy.measure_for(ready.step, subject.case.batch, subject.case.device, protocol,
                                    synchronise=synchronise(subject.case.device))  # fmt: skip
         return found.readings(), found.as_dict()
+
+
+def _compile_reading(subject: Subject, ready: Ready) -> list[Reading]:
+    """The compile time of a compiled case; none of one that is not compiled."""
+    if subject.case.compile == "off":
+        return []
+    value, why = compile_time(ready)
+    if value is None:
+        return [unavailable("compile_ms", why)]
+    note = "the first forward of the compiled module in the probe, with nothing in the compiler's cache"
+    return [reading("compile_ms", value, "measured", n=1, statistic="one process", method_note=note)]
 
 
 def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
@@ -184,15 +160,17 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     probe = _Probe(spec, phase)
     torch.set_num_threads(probe.recipe.case.threads)
     phase.enter("load", probe.recipe.case.key)
+    cuda.select(probe.recipe.case.device)
     subject, load_ms = timed_build(probe.recipe)
     with torch.inference_mode():
         phase.enter("compile" if probe.recipe.case.compile != "off" else "warmup", probe.recipe.case.key)
         state = global_state.read()
-        flags = check_output(subject)
+        ready = make_ready(subject)
+        flags = check_output(subject.step(), ready.step if probe.recipe.case.cuda_graphs else None)
         check_state(state, subject.case.label)
         if subject.state_changes:
             text = f"building it changes {', '.join(subject.state_changes)}; this was put back before anything was measured"
-            flags.append(_flag("changes_global_state", "warn", text))
+            flags.append(flag("changes_global_state", "warn", text))
         probe.take("memory", lambda: probe.memory(subject))
     pin_allocator_for_timing()  # what follows is not slowed by giving memory back; energy has to be that of a timed run
     with torch.no_grad():
@@ -200,10 +178,11 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         probe.take("macs", lambda: probe.macs(subject))
     with torch.inference_mode():
         probe.take("quality", lambda: probe.quality(subject))
-        probe.take("energy", lambda: probe.energy(subject))
+        probe.take("energy", lambda: probe.energy(subject, ready))
         picture = source_map(subject) if "quality" in probe.wanted else None
     return {
         "started_at": started, "picture": picture, "load_ms": load_ms, "weights": subject.weights, "flags": flags + probe.flags,
-        "readings": [item.as_dict() for item in probe.readings], "details": probe.details,
+        "readings": [item.as_dict() for item in [*probe.readings, *_compile_reading(subject, ready)]],
+        "details": probe.details, "ready": ready.facts(),
         "layers": probe.layers.rows if probe.layers else [], "layers_info": probe.layers.info if probe.layers else {},
     }  # fmt: skip

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bench import visible_gpus
 from bench.meters import energy
 from bench.meters.energy import estimate, external, nvml, rapl, zeus
 from bench.meters.energy.backend import EnergyError, Unavailable
@@ -113,6 +114,15 @@ class Nvml:
 
     nvmlDeviceGetHandleByUUID = nvmlDeviceGetHandleByIndex
 
+    def nvmlDeviceGetCount(self):
+        return 1
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle):
+        return 2
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle, place):
+        return ("instance", handle, place)
+
     def nvmlDeviceGetTotalEnergyConsumption(self, handle):
         if not self.counter:
             raise self.NVMLError("Not Supported")
@@ -168,7 +178,7 @@ def test_a_board_without_a_counter_is_sampled():
     [
         (Nvml(counter=False, power=False), "neither energy"),
         (Nvml(mig=True), "MIG"),
-        (Nvml(pids=(1, 2)), "2 other process"),
+        (Nvml(pids=(987654, 987655)), "2 other process"),
         (Nvml(driver=False), "Driver Not Loaded"),
     ],
 )
@@ -177,8 +187,10 @@ def test_boards_that_cannot_be_ours_alone_are_refused(lib, reason):
     assert isinstance(found, Unavailable) and reason in found.reason
 
 
-def test_our_own_process_is_not_foreign_also_under_the_hosts_number():
+def test_our_own_process_is_not_foreign_also_under_the_hosts_number(monkeypatch):
     assert isinstance(nvml.find("cuda", Nvml(pids=(os.getpid(),))), nvml.NvmlCounter)
+    assert isinstance(nvml.find("cuda", Nvml(pids=(987654,))), Unavailable)  # we run no CUDA, so it is somebody else
+    monkeypatch.setattr(visible_gpus, "_runs_cuda", lambda: True)
     assert isinstance(nvml.find("cuda", Nvml(pids=(987654,))), nvml.NvmlCounter)
     assert isinstance(nvml.find("cuda", Nvml(pids=(os.getpid(), 987654))), Unavailable)
 
@@ -289,18 +301,18 @@ def test_a_log_that_makes_no_sense_is_refused(tmp_path, text, reason):
     assert isinstance(found, Unavailable) and reason in found.reason
 
 
-def test_no_log_is_a_reason(monkeypatch, tmp_path):
-    monkeypatch.delenv(external.VARIABLE, raising=False)
-    assert isinstance(external.find(), Unavailable)
+def test_no_log_is_a_reason_that_names_the_setting(tmp_path):
+    none = external.find()
+    assert isinstance(none, Unavailable) and "protocol.energy.csv" in none.remedy
     assert isinstance(external.find(tmp_path / "absent.csv"), Unavailable)
 
 
 # --- estimates and the choice --------------------------------------------------------------------------------------
 
 
-def test_an_estimate_needs_stated_watts_and_says_that_it_is_one(monkeypatch):
-    monkeypatch.delenv(estimate.VARIABLE, raising=False)
-    assert isinstance(estimate.find("cpu"), Unavailable)
+def test_an_estimate_needs_stated_watts_and_says_that_it_is_one():
+    none = estimate.find("cpu")
+    assert isinstance(none, Unavailable) and "protocol.energy.watts" in none.remedy
     now = [0.0]
     backend = estimate.Estimate(120.0, 4, clock=lambda: now[0])
     begin = backend.mark()
@@ -323,14 +335,19 @@ def test_an_estimate_gives_hatched_numbers_and_no_net():
     assert net.value is None
 
 
-def test_nothing_readable_gives_every_reason(monkeypatch, tmp_path):
+def test_nothing_readable_gives_every_reason_and_nothing_is_estimated_unasked(monkeypatch, tmp_path):
     monkeypatch.setattr(zeus, "find", lambda device: Unavailable("zeus is not installed"))
-    monkeypatch.delenv(external.VARIABLE, raising=False)
-    monkeypatch.setenv(estimate.VARIABLE, "65")
     found = energy.choose("cpu", root=tmp_path)
     assert isinstance(found, Unavailable)
-    assert "RAPL" in found.reason and "zeus" in found.reason and "wall" in found.reason
-    assert isinstance(energy.choose("cpu", allow_estimate=True, root=tmp_path), estimate.Estimate)
+    assert "RAPL" in found.reason and "zeus" in found.reason
+
+
+def test_the_settings_reach_the_meter_and_the_estimate(tmp_path):
+    path = log(tmp_path, "time,watts\n" + "".join(f"{t},10\n" for t in range(5)))
+    meter = energy.named("external", "cpu", csv=str(path))
+    assert isinstance(meter, external.ExternalBackend) and meter.path == path
+    guess = energy.named("estimate", "cuda", watts=300.0)
+    assert isinstance(guess, estimate.Estimate) and (guess.watts, guess.scope) == (300.0, "gpu_board")
 
 
 def test_the_protocol_names_the_source(tmp_path, monkeypatch):
@@ -349,7 +366,7 @@ def test_a_failed_measurement_is_unavailable_with_its_reason(monkeypatch):
         def raw(self):
             return 1.0
 
-    monkeypatch.setattr(choice, "named", lambda name, device: Dead("dead", "soc", {}))
+    monkeypatch.setattr(choice, "named", lambda name, device, **rest: Dead("dead", "soc", {}))
     monkeypatch.setattr(choice.meter, "find_period", _dead)
     found = energy.measure_for(lambda: None, 1, "cpu", {})
     assert isinstance(found, Unavailable) and "did not move" in found.reason

@@ -87,7 +87,7 @@ def as_recorded(config: Config, record: Record, case: Case) -> Config:
         raise UsageError(
             f"the row was measured by protocol {told['version']}, this is version {VERSION}: not comparable"
         )
-    protocol = Protocol(name=told["name"], version=told["version"], **told["parameters"])
+    protocol = _here(Protocol(name=told["name"], version=told["version"], **told["parameters"]), config.protocol)
     device = Device(
         name=case.device, threads=case.threads, compile=case.compile, cuda_graphs=case.cuda_graphs,
         memory_format=case.memory_format,
@@ -96,6 +96,12 @@ def as_recorded(config: Config, record: Record, case: Case) -> Config:
     number = 1 + sum(path.is_dir() for path in base.glob("*"))
     paths = Paths(results=str(base / str(number)), site=config.paths.site, cache=config.paths.cache)
     return config.model_copy(update={"protocol": protocol, "device": device, "paths": paths, "seed": case.seed})
+
+
+def _here(protocol: Protocol, ours: Protocol) -> Protocol:
+    """A row's protocol with the places of this machine: a record says that a meter's log was read, not where it lay."""
+    energy = protocol.energy.model_copy(update={"csv": ours.energy.csv})
+    return protocol.model_copy(update={"energy": energy})
 
 
 def group_of(case: Case) -> Group:

@@ -15,30 +15,33 @@ from bench.meters.energy.meter import EnergyResult
 ROOT = Path("/")
 
 
-def choose(device: str = "cpu", allow_estimate: bool = False, *, root: Path = ROOT) -> Backend | Unavailable:
-    """The best source for a device: its own counter, then zeus, then a wall meter's log; an estimate only if allowed.
+def choose(device: str = "cpu", *, root: Path = ROOT) -> Backend | Unavailable:
+    """The best source on this machine: the device's own counter, else zeus; never a wall meter or an estimate unasked.
 
     Args:
         device: `cpu`, `cuda` or `cuda:1`.
-        allow_estimate: whether a formula over stated watts may stand in.
         root: where `/sys` is looked for.
     """
     reasons = []
-    for name in ("nvml" if device.startswith("cuda") else "rapl", "zeus", "external"):
+    for name in ("nvml" if device.startswith("cuda") else "rapl", "zeus"):
         found = named(name, device, root=root)
         if not isinstance(found, Unavailable):
             return found
         reasons.append(found)
-    if allow_estimate:
-        guessed = named("estimate", device)
-        if not isinstance(guessed, Unavailable):
-            return guessed
-        reasons.append(guessed)
     return Unavailable("; ".join(r.reason for r in reasons), next((r.remedy for r in reasons if r.remedy), ""))
 
 
-def named(name: str, device: str, *, root: Path = ROOT) -> Backend | Unavailable:
+def named(
+    name: str, device: str, *, csv: str | None = None, watts: float | None = None, root: Path = ROOT
+) -> Backend | Unavailable:
     """The source with a name as `protocol.energy.backend` spells it, for a device.
+
+    Args:
+        name: of the source.
+        device: `cpu`, `cuda` or `cuda:1`.
+        csv: the wall meter's log, for `external`.
+        watts: the device's full-load power, for `estimate`.
+        root: where `/sys` is looked for.
 
     Raises:
         ValueError: there is no such source.
@@ -54,8 +57,8 @@ def named(name: str, device: str, *, root: Path = ROOT) -> Backend | Unavailable
         "nvml": lambda: nvml.find(device),
         "rapl": lambda: rapl.find(root),
         "zeus": lambda: zeus.find(device),
-        "external": external.find,
-        "estimate": lambda: estimate.find(device),
+        "external": lambda: external.find(csv),
+        "estimate": lambda: estimate.find(device, watts),
     }
     if name not in finders:
         raise ValueError(f'energy backend "{name}" does not exist (available: auto, {", ".join(finders)}, off)')
@@ -84,10 +87,10 @@ def measure_for(
         step: one inference of the whole batch.
         batch: samples per inference.
         device: `cpu`, `cuda` or `cuda:1`.
-        protocol: `backend`, `windows` and `window_s`.
+        protocol: `backend`, `windows`, `window_s`, `csv` and `watts`.
         synchronise: waits for what `step` launched.
     """
-    backend = named(protocol.get("backend", "auto"), device)
+    backend = named(protocol.get("backend", "auto"), device, csv=protocol.get("csv"), watts=protocol.get("watts"))
     if isinstance(backend, Unavailable):
         return backend
     try:

@@ -9,8 +9,6 @@ from typing import Any
 from bench.meters.energy.backend import Backend, Clock, Scope, Unavailable
 from bench.reading import Provenance
 
-VARIABLE = "BENCH_ENERGY_WATTS"
-
 
 class Estimate:
     """A backend that measures time and multiplies.
@@ -71,14 +69,10 @@ class Estimate:
 
 
 def find(device: str, watts: float | None = None) -> Estimate | Unavailable:
-    """An estimate with the watts given, or those in the variable `BENCH_ENERGY_WATTS`; none are made up."""
-    stated: float | str | None = watts if watts is not None else os.environ.get(VARIABLE)
-    try:
-        value = float(stated) if stated is not None else None
-    except ValueError:
-        return Unavailable(f"{VARIABLE}={stated!r} is no number", "give the device's full-load watts")
-    if value is None or value <= 0:
+    """An estimate with the watts given; none are made up."""
+    if watts is None or watts <= 0:
         return Unavailable(
-            "an estimate needs the device's full-load watts", f"set {VARIABLE}, from the maker's data sheet"
+            "an estimate needs the device's full-load watts",
+            "set protocol.energy.backend=estimate and protocol.energy.watts, from the maker's data sheet",
         )
-    return Estimate(value, None if device.startswith("cuda") else os.cpu_count() or 1)
+    return Estimate(watts, None if device.startswith("cuda") else os.cpu_count() or 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +17,6 @@ from bench.reading import Provenance
 TIMES = ("time", "timestamp", "unix_s", "time_s")
 WATTS = ("power_w", "watts", "w", "power")
 JOULES = ("energy_j", "joules", "j", "energy")
-VARIABLE = "BENCH_ENERGY_CSV"
 _PATIENCE_S = 30.0
 _HOLE_SHARE = 0.15
 
@@ -126,12 +124,11 @@ def _seconds(text: str) -> float:
 
 
 def find(path: str | Path | None = None) -> ExternalBackend | Unavailable:
-    """The meter whose log is at `path`, or where the variable `BENCH_ENERGY_CSV` says."""
-    named = path or os.environ.get(VARIABLE)
-    if not named:
-        return Unavailable("no wall meter's log was named", f"set {VARIABLE} to the CSV that the meter writes")
+    """The meter whose log is at `path`."""
+    if path is None:
+        return Unavailable("no wall meter's log was named", "set protocol.energy.csv to the file that the meter writes")
     try:
-        read_log(Path(named))
+        read_log(Path(path))
     except EnergyError as error:
         return Unavailable(str(error), "columns: time (unix seconds or ISO 8601) and power_w or energy_j")
-    return ExternalBackend(Path(named))
+    return ExternalBackend(Path(path))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable
 from typing import Any
 
+from bench.gpu_clocks import board_now
 from bench.meters.energy.backend import Unavailable
 from bench.meters.energy.counter import Counter, CounterBackend
 from bench.meters.energy.power import PowerBackend
+from bench.visible_gpus import Gpu, locate, others_on
 
 _NO_DRIVER = "needs an NVIDIA GPU, its driver and nvidia-ml-py"
 
@@ -17,8 +16,8 @@ _NO_DRIVER = "needs an NVIDIA GPU, its driver and nvidia-ml-py"
 class Board:
     """One GPU board as NVML tells of it."""
 
-    def __init__(self, lib: Any, handle: Any):
-        self.lib, self.handle = lib, handle
+    def __init__(self, lib: Any, gpu: Gpu):
+        self.lib, self.gpu, self.handle = lib, gpu, gpu.board
 
     def millijoules(self) -> int:
         """The cumulative counter, since the driver was loaded."""
@@ -29,44 +28,17 @@ class Board:
         return float(self.lib.nvmlDeviceGetPowerUsage(self.handle)) / 1e3
 
     def foreign(self) -> str | None:
-        """Processes of others on the board, in words; or None.
-
-        In a container NVML gives the host's process numbers: one unknown process on a board where ours is not listed
-        is taken to be ours.
-        """
-        listed: set[int] = set()
-        for ask in ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses"):
-            with contextlib.suppress(self.lib.NVMLError):
-                listed |= {process.pid for process in getattr(self.lib, ask)(self.handle)}
-        others = listed - {os.getpid()}
-        if os.getpid() not in listed and len(others) == 1:
-            others = set()
-        return f"{len(others)} other process(es) on the GPU" if others else None
-
-    def mig(self) -> bool:
-        """Whether the board is divided into instances."""
-        try:
-            return bool(self.lib.nvmlDeviceGetMigMode(self.handle)[0])
-        except self.lib.NVMLError:
-            return False
+        """Processes of others on the board, in words; or None."""
+        others = others_on(self.lib, self.gpu)
+        return f"{others} other process(es) on the GPU" if others else None
 
     def conditions(self) -> dict[str, Any]:
-        """Power limit, clocks, temperature and throttle reasons; what NVML refuses is None."""
-        lib, handle = self.lib, self.handle
-        questions: dict[str, Callable[[], Any]] = {
-            "power_limit_w": lambda: lib.nvmlDeviceGetEnforcedPowerLimit(handle) / 1e3,
-            "sm_mhz": lambda: lib.nvmlDeviceGetClockInfo(handle, lib.NVML_CLOCK_SM),
-            "memory_mhz": lambda: lib.nvmlDeviceGetClockInfo(handle, lib.NVML_CLOCK_MEM),
-            "temperature_c": lambda: lib.nvmlDeviceGetTemperature(handle, lib.NVML_TEMPERATURE_GPU),
-            "throttle_reasons": lambda: lib.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
-        }
-        found: dict[str, Any] = {}
-        for name, ask in questions.items():
-            try:
-                found[name] = ask()
-            except lib.NVMLError:
-                found[name] = None
-        return found
+        """Power limit, clocks, temperature, power and throttle reasons; what NVML refuses is None."""
+        try:
+            limit = self.lib.nvmlDeviceGetEnforcedPowerLimit(self.handle) / 1e3
+        except self.lib.NVMLError:
+            limit = None
+        return {"power_limit_w": limit, **board_now(self.lib, self.handle)}
 
 
 class NvmlCounter(CounterBackend):
@@ -114,11 +86,13 @@ def find(device: str = "cuda", lib: Any = None) -> NvmlCounter | NvmlPower | Una
     try:
         lib = lib or _pynvml()
         lib.nvmlInit()
-        board = Board(lib, _handle(lib, device))
+        gpu = locate(lib, device)
     except Exception as error:  # pynvml raises its own classes, and may be missing or without a driver
         return Unavailable(f"NVML is not available: {error}", _NO_DRIVER)
-    if board.mig():
-        return Unavailable("the GPU is divided by MIG: its energy is that of all instances", "use a GPU without MIG")
+    if gpu.divided:
+        why = "the GPU is divided by MIG and its counter is the board's: it holds the energy of all instances"
+        return Unavailable(why, "use a GPU without MIG")
+    board = Board(lib, gpu)
     foreign = board.foreign()
     if foreign:
         return Unavailable(f"shared: {foreign}", "wait until the GPU is free")
@@ -141,14 +115,3 @@ def _pynvml() -> Any:
     import pynvml
 
     return pynvml
-
-
-def _handle(lib: Any, device: str) -> Any:
-    """NVML's handle of a device that torch counts, found by its UUID: visible devices may be renumbered."""
-    import torch
-
-    index = int(device.partition(":")[2] or 0)
-    uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None) if torch.cuda.is_available() else None
-    if uuid is None:
-        return lib.nvmlDeviceGetHandleByIndex(index)
-    return lib.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
