@@ -22,6 +22,8 @@ from bench.errors import ResultsError
 from bench.records import Record, write_atomically
 from bench.table import from_records, read_records
 from bench.version import __version__
+from reports import bibliography
+from reports.bibliography import Reference
 from reports.fronts import place
 from reports.groups import Group, group, machine_title
 from reports.manifest import Manifest, digest_of
@@ -75,6 +77,7 @@ class Site:
     problems: list[str]
     roots: list[Path]
     claims: list[dict[str, Any]] = field(default_factory=list)
+    references: list[Reference] = field(default_factory=list)
     show_paths: bool = False
     sides: tuple[Side, Side] | None = None
     navigation: list[Link] = field(default_factory=list)
@@ -123,7 +126,8 @@ def build(
         suite: only the rows of this suite.
         show_paths: keep paths of the machine in the pages; otherwise only their last parts are shown.
         title: the name of the site; else made from the suites' names.
-        claims: folders of suites, each named as its suite, whose `claims.yaml` is judged against the suite's rows.
+        claims: folders of suites, each named as its suite, whose `claims.yaml` is judged against the suite's rows and whose
+            `references.yaml` is cited.
         compare: two keys of machines or two results folders, for the page that compares them; where it is not given and
             the rows come from exactly two machines, these are compared.
         figure_seconds: time for the figures of case pages; pages beyond it get theirs from the next build, so that a
@@ -180,6 +184,7 @@ def load(
         problems=problems,
         roots=list(roots),
         claims=_judged(claims, records),
+        references=[reference for folder in claims for reference in bibliography.load(folder)],
         show_paths=show_paths,
         sides=_sides(compare, records, show_paths),
     )

@@ -23,13 +23,13 @@ def _page(site: Site) -> str:
     for record in site.records:
         key = (str((record.get("protocol") or {}).get("hash")), record["machine_key"])
         shared.setdefault(key, []).append(record)
-    methods = {row.case.method for row in site.rows}
+    names = {name for row in site.rows for name in (row.case.method, row.case.model)}
     return render(
         "methods.html.j2",
         site,
         "methods.html",
         cards=[card(records) for records in shared.values()],
         protocols={key[0]: records[0].get("protocol") or {} for key, records in shared.items()},
-        bibtex="\n\n".join(entries_for(methods)),
+        bibtex="\n\n".join(entries_for(names, site.references)),
         columns=site.columns,
     )
