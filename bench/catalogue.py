@@ -13,8 +13,8 @@ from bench.errors import UsageError, did_you_mean
 from bench.paths import suite_folders
 from bench.signatures import check_settings, signature, source_digest, split_path
 
-#: Parameters that the bench fills in from the case, not from the settings.
-RESERVED = ("resolution", "batch", "seed")
+#: Parameters that the bench fills in from the case, not from the settings, and where a user sets them.
+RESERVED = {"resolution": "suite.resolutions=[...]", "batch": "suite.batches=[...]", "seed": "seed=..."}
 #: Values that a suite file may unfold to.
 MOST_VALUES = 100_000
 
@@ -105,10 +105,19 @@ def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def check_model(entry: Entry, settings: dict[str, Any]) -> None:
-    """Nothing, if the model takes these settings; else a UsageError."""
+    """Nothing, if the model takes these settings; else a UsageError.
+
+    A preset of the catalogue may name what the case fills in, such as the model's own resolution; the case wins.
+    """
     known = signature(entry.path)
-    optional = tuple(name for name in RESERVED if name in known.settings)
-    check_settings(f'model "{entry.name}"', entry.path, {**entry.settings, **settings}, reserved=optional)
+    filled = tuple(name for name in RESERVED if name in known.settings)
+    for name in filled:
+        if name in settings:
+            raise UsageError(
+                f'model "{entry.name}": {name}={settings[name]!r} clashes with the {name} of the case: set {RESERVED[name]} instead'
+            )
+    presets = {name: value for name, value in entry.settings.items() if name not in filled}
+    check_settings(f'model "{entry.name}"', entry.path, {**presets, **settings}, reserved=filled)
 
 
 def check_method(entry: Entry, settings: dict[str, Any]) -> None:

@@ -91,7 +91,7 @@ def build_model(recipe: Recipe) -> tuple[nn.Module, tuple[Any, ...] | None]:
     builder = find(recipe.model_path)
     seed_everything(case.seed)
     offered = {"resolution": case.resolution, "batch": case.batch, "seed": case.seed}
-    built = builder(**{**_accepted(builder, offered), **recipe.model_settings})
+    built = builder(**{**recipe.model_settings, **_accepted(builder, offered)})  # an axis of the case wins over a preset
     module, inputs = built if isinstance(built, tuple) else (built, None)
     if not isinstance(module, nn.Module):
         raise UsageError(f"{recipe.model_path} gave a {type(module).__name__}, not a torch.nn.Module")

@@ -12,7 +12,6 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from bench.settings import Positive, PositiveInt
 from bench.signatures import source_digest
 from suites.common.checkpoint import load_checkpoint
 from suites.common.task import TaskError, WeightsCache, content_key
+from suites.common.training import Pace, classification, fit, one_thread
 from suites.common.vit import ViT, vit
 
 __all__ = ["Digits", "Training", "digits_vit", "load_checkpoint", "train"]
@@ -181,7 +181,12 @@ class Digits:
         """Tensors made once for this key, the loaded model and the maker's source; read from the cache afterwards."""
         source = source_digest(f"{make.__module__}:{make.__name__}")
         content = {"what": what, "model": self._model_key, "seed": self.seed, "source": source, **key}
-        return self.cache.get(f"{what}-{content_key(content)}", lambda: (make(), content))[0]
+
+        def made() -> tuple[dict[str, Tensor], dict[str, Any]]:
+            with one_thread():
+                return make(), content
+
+        return self.cache.get(f"{what}-{content_key(content)}", made)[0]
 
     def describe(self) -> dict[str, Any]:
         """Name, split, number of images, hash of the data, preprocessing."""
@@ -214,23 +219,12 @@ class Digits:
 
     def _train(self, module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
         self.resolution = int(getattr(module, "resolution", 32))
-        with _one_thread():
+        with one_thread():
             train(module, self.training, partial(self.training_batches, self.training.batch), self.seed)
             on_training = accuracy(module, self.training_batches(200, 6, self.seed))
             held_out = accuracy(module, self.batches(200))
         recipe = {**asdict(self.training), "seed": self.seed, "torch": torch.__version__}
         return module.state_dict(), {"recipe": recipe, "train_accuracy": on_training, "test_accuracy": held_out}
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread, so that the same sums are formed in the same order on every run."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 Batches = Callable[[int, int], Iterator[tuple[Tensor, Tensor]]]
@@ -248,15 +242,20 @@ def train(module: nn.Module, how: Training, batches: Batches, seed: int) -> None
     if isinstance(module, ViT) and how.copies > 1 and module.depth % how.copies == 0:
         blocks = list(module.blocks)
         module.blocks = nn.ModuleList(blocks[:: how.copies])
-        fit(module, batches(how.steps, seed), how.steps, how.rate, how)
+        _fit(module, batches(how.steps, seed), how.steps, how.rate, how)
         for i, block in enumerate(blocks):
             source = blocks[i // how.copies * how.copies]
             block.load_state_dict(copy.deepcopy(source.state_dict()))
         _scale_outputs(blocks, 1 / how.copies)  # the copies together add about what their source did
         module.blocks = nn.ModuleList(blocks)
     else:
-        fit(module, batches(how.steps, seed), how.steps, how.rate, how)
-    fit(module, batches(how.grown_steps, seed + 1), how.grown_steps, how.grown_rate, how)
+        _fit(module, batches(how.steps, seed), how.steps, how.rate, how)
+    _fit(module, batches(how.grown_steps, seed + 1), how.grown_steps, how.grown_rate, how)
+
+
+def _fit(module: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], steps: int, rate: float, how: Training) -> None:
+    pace = Pace(steps, rate, warmup=how.warmup, weight_decay=how.weight_decay, clip=how.clip)
+    fit(module, batches, classification(module), pace)
 
 
 def _scale_outputs(blocks: list[Any], factor: float) -> None:
@@ -266,26 +265,6 @@ def _scale_outputs(blocks: list[Any], factor: float) -> None:
             for linear in (block.attn.proj, block.mlp.fc2):
                 linear.weight.mul_(factor)
                 linear.bias.mul_(factor)
-
-
-def fit(
-    module: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], steps: int, rate: float, how: Training,
-    parameters: list[nn.Parameter] | None = None,
-) -> None:  # fmt: skip
-    """AdamW on cross-entropy with linear warm-up and cosine decay; in evaluation mode afterwards."""
-    parameters = [p for p in module.parameters() if p.requires_grad] if parameters is None else parameters
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=how.weight_decay, betas=(0.9, 0.98))
-    module.train()
-    for step, (inputs, labels) in enumerate(batches):
-        warm = min(1.0, (step + 1) / max(1.0, how.warmup * steps))
-        for group in optimizer.param_groups:
-            group["lr"] = rate * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
-        loss = F.cross_entropy(module(inputs), labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, how.clip)
-        optimizer.step()
-    module.eval()
 
 
 def accuracy(module: nn.Module, batches: Iterator[tuple[Tensor, Tensor]]) -> float:

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.settings import Counts, Positive, PositiveInt
+from bench.settings import Count, Counts, Positive, PositiveInt
 from suites.common.task import learning_task
 from suites.common.vit import Heads, Reducer, Tokens, ViT
 from suites.vit_tokens.diffrate_learning import LEAST_SIZE, learn
+from suites.vit_tokens.finetuning import finetuned, teacher_for
 from suites.vit_tokens.schedules import kept_per_block
 from suites.vit_tokens.scores import as_reducible, class_attention, follow, install, rows
 
@@ -24,6 +25,7 @@ def diffrate(
     target_gmacs: Positive | None = None,
     granularity: PositiveInt = 4,
     learning_steps: PositiveInt = 50,
+    training_steps: Count = 0,
 ) -> ViT:
     """The ViT that sorts tokens by importance, cuts the tail and merges what is left of it into the head.
 
@@ -35,7 +37,9 @@ def diffrate(
         target_gmacs: learns both lists for this cost (matmul convention, 10^9 MACs per image) on the task that the
             model was loaded by; the weights stay as they are.
         granularity: step between the kept counts that learning considers.
-        learning_steps: batches to learn from.
+        learning_steps: batches to learn the lists from.
+        training_steps: fine-tunes with the method in place, with the plain model's answers beside the labels, on the task the
+            model was loaded by; 0 leaves the weights: off the shelf.
 
     Raises:
         ValueError: not such a model, neither lists nor target given or both, or numbers that do not fit its depth.
@@ -52,7 +56,9 @@ def diffrate(
     kept = kept_per_block(prune, "prune", vit.depth, vit.protected + 1)
     left = kept_per_block(merge, "merge", vit.depth, vit.protected + 1)
     pairs = list(enumerate(zip(kept, left, strict=True), start=1))[1:]
-    return install(vit, {number: PruneThenMerge(p, m) for number, (p, m) in pairs})
+    teacher = teacher_for(vit, training_steps)
+    install(vit, {number: PruneThenMerge(p, m) for number, (p, m) in pairs if (p, m) != (None, None)})
+    return finetuned(vit, teacher, diffrate, {"prune": kept, "merge": left}, training_steps)
 
 
 def _learned(vit: ViT, target_gmacs: float, granularity: int, steps: int) -> tuple[list[int], list[int]]:

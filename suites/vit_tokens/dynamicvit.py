@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.settings import Blocks, Count, KeepRate
-from suites.common.task import learning_task
+from suites.common.training import Loss, divergence
 from suites.common.vit import Block, Heads, Reducer, Tokens, ViT, attention_probabilities
+from suites.vit_tokens.finetuning import finetuned, needs_training, teacher_for
 from suites.vit_tokens.schedules import check_blocks
-from suites.vit_tokens.scores import as_reducible, follow, new_positions, rows
+from suites.vit_tokens.scores import as_reducible, enter, kept_in_order
 
-#: Weight of the keep-ratio loss beside cross-entropy and distillation, as in the paper.
-RATIO_WEIGHT, DISTILL_WEIGHT = 2.0, 0.5
+#: Weights beside cross-entropy, as in the paper: share of patches kept, the teacher's answers, its tokens.
+RATIO_WEIGHT, ANSWER_WEIGHT, TOKEN_WEIGHT = 2.0, 0.5, 0.5
 
 
 def dynamicvit(
     model: nn.Module,
     *,
     rho: KeepRate = 0.7,
-    at: Blocks = [4, 7, 10],  # noqa: B006 - read, never changed
+    at: Blocks | None = None,
     training_steps: Count = 0,
 ) -> ViT:
     """The ViT with a predictor before some blocks that keeps int(P rho^s) of its P patches at stage s.
@@ -31,7 +31,7 @@ def dynamicvit(
     Args:
         model: a ViT of suites.common.
         rho: share kept per stage.
-        at: blocks, counted from 1, before which patches are dropped.
+        at: blocks, counted from 1, before which patches are dropped; None for the quarters, which are 4, 7 and 10 of 12.
         training_steps: trains predictors and model on the task the model was loaded by; 0 leaves the predictors random,
             which is right for cost and meaningless for accuracy.
 
@@ -45,13 +45,17 @@ def dynamicvit(
     if rho == 1:
         return vit
     patches = vit.grid**2
-    teacher = copy.deepcopy(vit) if training_steps else None
+    teacher = teacher_for(vit, training_steps)
+    fresh = []
     for stage, number in enumerate(blocks, start=1):
         keep = max(1, int(patches * rho**stage))
-        vit.blocks[number - 1].enter = KeepPredicted(vit.width, keep).to(vit.pos_embed)
-    if teacher is not None:
-        _train_once(vit, teacher, rho, blocks, training_steps)
-    return vit
+        reducer = KeepPredicted(vit.width, keep).to(vit.pos_embed)
+        fresh += list(reducer.parameters())
+        enter(vit, number, reducer)
+    needs_training(vit, "DynamicViT's predictor", training_steps)
+    wanted = None if teacher is None else loss(vit, teacher, rho)
+    settings = {"rho": rho, "at": list(blocks)}
+    return finetuned(vit, teacher, dynamicvit, settings, training_steps, loss=wanted, fresh=fresh)
 
 
 class Predictor(nn.Module):
@@ -89,59 +93,54 @@ class KeepPredicted(Reducer):
         special = tokens.protected
         if self.keep >= tokens.count - special:
             return tokens
-        score = self.predictor(tokens.x[:, special:])[..., 0]
-        kept = score.topk(self.keep, dim=-1).indices.sort(dim=-1).values + special
-        first = torch.arange(special, device=kept.device).expand(len(kept), -1)
-        index = torch.cat([first, kept], dim=1)
-        owner = follow(tokens.owner, new_positions(index, tokens.count)) if tokens.owner is not None else None
-        return Tokens(rows(tokens.x, index), special, owner=owner)
+        return kept_in_order(tokens, self.predictor(tokens.x[:, special:])[..., 0], self.keep)
 
 
-def _train_once(vit: ViT, teacher: ViT, rho: float, blocks: tuple[int, ...], steps: int) -> None:
-    task = learning_task(vit, "dynamicvit(training_steps)", "set training_steps=0 or take a digits model")
-    del teacher.task
-    key = {"rho": rho, "at": list(blocks), "steps": steps}
+def loss(vit: ViT, teacher: ViT, rho: float) -> Loss:
+    """The paper's four terms: labels, the teacher's answers and its tokens, and the share of patches kept per stage."""
 
-    def make() -> dict[str, Tensor]:
-        train(vit, teacher, rho, task.training_batches(32, steps, 0), steps)
-        return vit.state_dict()
-
-    vit.load_state_dict(task.remembered("dynamicvit", key, make))
-
-
-def train(
-    vit: ViT, teacher: ViT, rho: float, batches: Iterator[tuple[Tensor, Tensor]], steps: int, rate: float = 1e-3
-) -> list[float]:
-    """Train predictors and model with masked attention; cross-entropy, keep-ratio and distillation losses, per step."""
-    fresh = [p for block in vit.blocks if block.enter is not None for p in block.enter.parameters()]  # type: ignore[union-attr]
-    known = {id(p) for p in fresh}
-    groups = [
-        {"params": fresh, "lr": rate},
-        {"params": [p for p in vit.parameters() if id(p) not in known], "lr": rate / 10},
-    ]
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
-    losses = []
-    vit.train()
-    for images, labels in batches:
-        logits, ratios = masked_forward(vit, images)
+    def value(images: Tensor, labels: Tensor) -> Tensor:
+        masked = masked_forward(vit, images)
         with torch.no_grad():
-            wanted = teacher(images).log_softmax(dim=-1)
-        targets = torch.tensor([rho**s for s in range(1, len(ratios) + 1)])
-        loss = F.cross_entropy(logits, labels) + RATIO_WEIGHT * (torch.stack(ratios) - targets).square().mean()
-        loss = loss + DISTILL_WEIGHT * F.kl_div(logits.log_softmax(-1), wanted, reduction="batchmean", log_target=True)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(vit.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(float(loss.detach()))
-    vit.eval()
-    return losses
+            tokens = final_tokens(teacher, images)
+            wanted = teacher.classify(tokens)
+        targets = masked.x.new_tensor([rho**s for s in range(1, len(masked.ratios) + 1)])
+        ratio = (torch.stack(masked.ratios) - targets).square().mean()
+        apart = (masked.x - tokens.x).square().mean(dim=-1)[:, tokens.protected :]
+        features = (apart * masked.mask).sum() / masked.mask.sum().clamp(min=1)
+        answers = divergence(masked.logits, wanted)
+        return (
+            F.cross_entropy(masked.logits, labels)
+            + RATIO_WEIGHT * ratio
+            + ANSWER_WEIGHT * answers
+            + TOKEN_WEIGHT * features
+        )
+
+    return value
 
 
-def masked_forward(vit: ViT, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Logits and the share of patches kept at each stage, with all tokens computed and dropped ones masked.
+def final_tokens(vit: ViT, images: Tensor) -> Tokens:
+    """The tokens that leave the last block."""
+    tokens = vit.embed(images)
+    for block in vit.blocks:
+        tokens = block(tokens)
+    return tokens
+
+
+class Masked(NamedTuple):
+    """A forward that computed every token: logits, share of patches kept per stage, final tokens and who is kept.
+
+    `x` is [batch, tokens, width], `mask` [batch, patches].
+    """
+
+    logits: Tensor
+    ratios: list[Tensor]
+    x: Tensor
+    mask: Tensor
+
+
+def masked_forward(vit: ViT, images: Tensor) -> Masked:
+    """What the model answers with all tokens computed and dropped ones masked.
 
     Decisions are hard samples of a Gumbel softmax with straight-through gradients. A dropped token attends
     only itself and what is kept, and no one attends to it (Rao et al. 2021, section 3.3).
@@ -157,12 +156,12 @@ def masked_forward(vit: ViT, images: Tensor) -> tuple[Tensor, list[Tensor]]:
             ratios.append(mask.mean())
         policy = torch.cat([mask.new_ones(len(mask), special), mask], dim=1)
         x = _masked_block(block, x, policy)  # type: ignore[arg-type]
-    return vit.classify(Tokens(x, special)), ratios
+    return Masked(vit.classify(Tokens(x, special)), ratios, x, mask)
 
 
 def _masked_block(block: Block, x: Tensor, policy: Tensor) -> Tensor:
     q, k, v = block.attn.qkv(block.norm1(x)).unflatten(-1, (3, block.attn.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-    own = torch.eye(x.shape[1], dtype=x.dtype)
+    own = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     allowed = policy[:, None, None, :] * (1 - own) + own
     weights = attention_probabilities(q, k) * allowed
     weights = weights / weights.sum(dim=-1, keepdim=True)

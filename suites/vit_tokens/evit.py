@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from bench.settings import Blocks, KeepRate
+from bench.settings import Blocks, Count, KeepRate
 from suites.common.vit import Heads, Reducer, Tokens, ViT
+from suites.vit_tokens.finetuning import finetuned, teacher_for
 from suites.vit_tokens.schedules import check_blocks, rates_per_stage
 from suites.vit_tokens.scores import as_reducible, class_attention, follow, install, new_positions, rows
 
@@ -18,7 +19,8 @@ def evit(
     *,
     keep_rate: KeepRate | list[KeepRate] = 0.7,
     fuse_token: bool = True,
-    at: Blocks = [4, 7, 10],  # noqa: B006 - read, never changed
+    at: Blocks | None = None,
+    training_steps: Count = 0,
 ) -> ViT:
     """The ViT that keeps a share of its patches between attention and MLP of some blocks.
 
@@ -26,15 +28,20 @@ def evit(
         model: a ViT of suites.common with a class token.
         keep_rate: share of the patches kept, rounded up; one number, or one per block in `at`.
         fuse_token: appends one token that is the sum of the dropped patches weighted by the class token's attention.
-        at: blocks, counted from 1, that drop patches.
+        at: blocks, counted from 1, that drop patches; None for the quarters, which are 4, 7 and 10 of 12.
+        training_steps: fine-tunes with the method in place, with the plain model's answers beside the labels, on the task the
+            model was loaded by; 0 leaves the weights: off the shelf.
 
     Raises:
-        ValueError: not such a model, a rate outside (0, 1], or blocks that it does not have.
+        ValueError: not such a model, a rate outside (0, 1], blocks that it does not have, or nothing to train on.
     """
     vit = as_reducible(model, "evit", needs_class_token=True)
     blocks = check_blocks(at, vit.depth)
     rates = rates_per_stage(keep_rate, len(blocks), "keep_rate", vit.depth)
-    return install(vit, {b: KeepAttended(rate, fuse_token) for b, rate in zip(blocks, rates, strict=True)})
+    teacher = teacher_for(vit, training_steps)
+    install(vit, {b: KeepAttended(rate, fuse_token) for b, rate in zip(blocks, rates, strict=True) if rate < 1})
+    settings = {"rates": list(rates), "fuse_token": fuse_token, "at": list(blocks)}
+    return finetuned(vit, teacher, evit, settings, training_steps)
 
 
 class KeepAttended(Reducer):

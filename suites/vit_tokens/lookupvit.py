@@ -1,7 +1,8 @@
 """LookupViT: heavy work on few compressed tokens, light work on all of them (Koner et al. 2024, "LookupViT").
 
 What the paper's text left open is decided here: the class token is dropped and the head reads the mean of the compressed
-tokens. The compressed tokens' blocks keep the plain model's weights; the exchange between the two sets is new.
+tokens. The compressed tokens' blocks keep the plain model's weights, and the exchange between the two sets starts from those
+of the block's attention, which is where training goes on from; the lookup tokens' MLP is new.
 """
 
 from __future__ import annotations
@@ -9,25 +10,29 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.settings import Positive, PositiveInt
+from bench.settings import Count, Positive, PositiveInt
 from suites.common.vit import Attention, Block, Mlp, Tokens, ViT, attention_probabilities
+from suites.vit_tokens.finetuning import finetuned, needs_training, teacher_for
 from suites.vit_tokens.scores import as_reducible
 from suites.vit_tokens.stvit import read_the_mean, split_heads
 
 
-def lookupvit(model: nn.Module, *, tokens: PositiveInt = 25, ratio: Positive = 1.0) -> ViT:
+def lookupvit(model: nn.Module, *, tokens: PositiveInt = 25, ratio: Positive = 1.0, training_steps: Count = 0) -> ViT:
     """The ViT with every block replaced by a pair of compressed and lookup streams.
 
     Args:
         model: a ViT of suites.common without a distillation token.
         tokens: compressed tokens; a square number.
         ratio: hidden width over width of the lookup tokens' MLP.
+        training_steps: trains all of it, with the plain model's answers beside the labels, on the task the model was
+            loaded by; 0 leaves the new weights untrained, which is right for cost and meaningless for accuracy.
 
     Raises:
-        ValueError: not such a model, or a number of tokens that is no square below its patches.
+        ValueError: not such a model, nothing to train on, or a number of tokens that is no square below its patches.
     """
     vit = as_reducible(model, "lookupvit")
     side = math.isqrt(tokens)
@@ -35,10 +40,22 @@ def lookupvit(model: nn.Module, *, tokens: PositiveInt = 25, ratio: Positive = 1
         raise ValueError(f"tokens={tokens} must be a square number in 1..{vit.grid**2} (depth {vit.depth})")
     if vit.head_dist is not None:
         raise ValueError("lookupvit reads a mean over tokens: build the model with distilled=False")
+    teacher = teacher_for(vit, training_steps)
     read_the_mean(vit)
     pairs = [PairedBlock(block, vit.width, side, vit.grid, ratio) for block in vit.blocks]  # type: ignore[arg-type]
     vit.blocks = nn.ModuleList(pairs).to(vit.pos_embed)
-    return vit
+    needs_training(vit, "LookupViT's exchange", training_steps)
+    fresh = [p for pair in pairs for name, p in pair.named_parameters() if not name.startswith("block.")]
+    settings = {"tokens": tokens, "ratio": ratio}
+    return finetuned(vit, teacher, lookupvit, settings, training_steps, fresh=fresh)
+
+
+def _copy(linear: nn.Linear, weight: Tensor, bias: Tensor | None) -> None:
+    with torch.no_grad():
+        linear.weight.copy_(weight)
+        nn.init.zeros_(linear.bias)
+        if bias is not None:
+            linear.bias.copy_(bias)
 
 
 @dataclass(frozen=True)
@@ -61,6 +78,23 @@ class PairedBlock(nn.Module):
         self.norm_back = nn.LayerNorm(width, eps=1e-6)
         self.v_back, self.out_back = nn.Linear(width, width), nn.Linear(width, width)
         self.norm_mlp, self.mlp = nn.LayerNorm(width, eps=1e-6), Mlp(width, max(1, round(ratio * width)))
+        self._start_from(block)
+
+    def _start_from(self, block: Block) -> None:
+        """Give the exchange the weights of the block's norms and attention."""
+        width = self.q.out_features
+        for norm in (self.norm_compressed, self.norm_lookup, self.norm_back):
+            norm.load_state_dict(block.norm1.state_dict())
+        self.norm_mlp.load_state_dict(block.norm2.state_dict())
+        qkv = block.attn.qkv
+        for linear, part in (
+            (self.q, slice(width)),
+            (self.kv, slice(width, None)),
+            (self.v_back, slice(2 * width, None)),
+        ):
+            _copy(linear, qkv.weight[part], None if qkv.bias is None else qkv.bias[part])
+        for linear in (self.out, self.out_back):
+            _copy(linear, block.attn.proj.weight, block.attn.proj.bias)
 
     def forward(self, tokens: Tokens) -> PairedTokens:
         """Both sets after the block."""

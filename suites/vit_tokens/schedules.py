@@ -60,15 +60,25 @@ def tome_counts(merges: Sequence[int], tokens: int, protected: int = 1) -> list[
     return counts
 
 
-def check_blocks(at: Sequence[int], depth: int) -> tuple[int, ...]:
-    """The block numbers (counted from 1) where a reduction stands.
+def quarters(depth: int) -> list[int]:
+    """The first block of the second, third and last quarter: 4, 7, 10 of 12, where EViT and DynamicViT reduce."""
+    return sorted({1 + depth * quarter // 4 for quarter in (1, 2, 3)} & set(range(1, depth + 1)))
+
+
+def check_blocks(at: Sequence[int] | None, depth: int) -> tuple[int, ...]:
+    """The block numbers (counted from 1) where a reduction stands; None for the quarters of the depth.
 
     Raises:
         ValueError: not increasing, or outside 1..depth.
     """
+    if at is None:
+        return tuple(quarters(depth))
     blocks = tuple(int(b) for b in at)
     if not blocks or any(not 1 <= b <= depth for b in blocks):
-        raise ValueError(f"at={list(at)}: blocks are counted from 1 and must lie in 1..{depth} (depth {depth})")
+        raise ValueError(
+            f"at={list(at)}: blocks are counted from 1 and must lie in 1..{depth} (depth {depth}); "
+            f"leave it out for {quarters(depth)}"
+        )
     if any(b <= a for a, b in pairwise(blocks)):
         raise ValueError(f"at={list(at)}: blocks must increase, each in 1..{depth} (depth {depth})")
     return blocks

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from suites.common.vit import Heads, Reducer, ViT, attention_probabilities
+from suites.common.vit import Block, Heads, Reducer, Tokens, ViT, attention_probabilities
 
 
 def class_attention(heads: Heads, key_bias: Tensor | None, protected: int) -> Tensor:
@@ -47,11 +49,30 @@ def follow(owner: Tensor | None, places: Tensor) -> Tensor | None:
     return torch.where(owner < 0, owner, places.gather(1, owner.clamp(min=0)))
 
 
+def kept_index(score: Tensor, keep: int, special: int) -> Tensor:
+    """Which tokens stay: the special ones and, in order, the `keep` patches of the highest score [batch, patches]."""
+    kept = score.topk(keep, dim=-1).indices.sort(dim=-1).values + special
+    return torch.cat([torch.arange(special, device=kept.device).expand(len(kept), -1), kept], dim=1)
+
+
+def kept_in_order(tokens: Tokens, score: Tensor, keep: int) -> Tokens:
+    """The special tokens and the `keep` patches with the highest score [batch, patches], in the order they stood in."""
+    index = kept_index(score, keep, tokens.protected)
+    owner = None if tokens.owner is None else follow(tokens.owner, new_positions(index, tokens.count))
+    return replace(
+        tokens,
+        x=rows(tokens.x, index),
+        size=None if tokens.size is None else tokens.size.gather(1, index),
+        key_bias=None if tokens.key_bias is None else tokens.key_bias.gather(1, index),
+        owner=owner,
+    )
+
+
 def as_reducible(model: nn.Module, method: str, *, needs_class_token: bool = False) -> ViT:
     """The model, if the method can work on it.
 
     Raises:
-        ValueError: it is not a ViT of suites.common, or has no class token where one is needed.
+        ValueError: it is not a ViT of suites.common, has no class token where one is needed, or has a method already.
     """
     if not isinstance(model, ViT):
         raise ValueError(
@@ -60,18 +81,22 @@ def as_reducible(model: nn.Module, method: str, *, needs_class_token: bool = Fal
         )
     if needs_class_token and model.cls_token is None:
         raise ValueError(f"{method} ranks tokens by the class token's attention: build the model with class_token=True")
+    for number, block in enumerate(model.blocks, start=1):
+        if not isinstance(block, Block):
+            raise ValueError(f"block {number} already is a {type(block).__name__}: apply one method per model")
+        taken = block.reduce or block.enter
+        if taken is not None:
+            raise ValueError(f"block {number} already has {type(taken).__name__}: apply one method per model")
     return model
 
 
 def install(model: ViT, reducers: dict[int, Reducer]) -> ViT:
-    """The model with reducers between attention and MLP of the given blocks (counted from 1).
-
-    Raises:
-        ValueError: a block has one already.
-    """
+    """The model with reducers between attention and MLP of the given blocks (counted from 1)."""
     for number, reducer in reducers.items():
-        block = model.blocks[number - 1]
-        if block.reduce is not None:
-            raise ValueError(f"block {number} already has {type(block.reduce).__name__}: apply one method per model")
-        block.reduce = reducer
+        model.blocks[number - 1].reduce = reducer
     return model
+
+
+def enter(model: ViT, number: int, reducer: Reducer) -> None:
+    """Put a reducer before the attention of a block (counted from 1)."""
+    model.blocks[number - 1].enter = reducer

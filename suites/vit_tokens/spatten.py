@@ -8,15 +8,17 @@ gone: pruned heads leave the projections as well, by gathering the weights of th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.settings import Blocks, KeepRate
+from bench.settings import Blocks, Count, KeepRate
 from suites.common.vit import Attention, Block, Tokens, ViT, attention_probabilities
+from suites.vit_tokens.finetuning import finetuned, teacher_for
 from suites.vit_tokens.schedules import check_blocks
-from suites.vit_tokens.scores import as_reducible, follow, new_positions, rows
+from suites.vit_tokens.scores import as_reducible, follow, kept_index, new_positions, rows
 
 
 def spatten(
@@ -25,7 +27,8 @@ def spatten(
     keep_tokens: KeepRate = 0.7,
     keep_heads: KeepRate = 1.0,
     keep_values: KeepRate = 1.0,
-    at: Blocks = [4, 7, 10],  # noqa: B006 - read, never changed
+    at: Blocks | None = None,
+    training_steps: Count = 0,
 ) -> ViT:
     """The ViT that prunes tokens and heads in cascade after the attention of some blocks.
 
@@ -34,10 +37,12 @@ def spatten(
         keep_tokens: share of the patches kept at each block in `at`, rounded up.
         keep_heads: share of the heads kept there, rounded up; later blocks run without the others.
         keep_values: share of the value rows used in every block, those with the highest probability per head.
-        at: blocks, counted from 1.
+        at: blocks, counted from 1; None for the quarters, which are 4, 7 and 10 of 12.
+        training_steps: fine-tunes with the method in place, with the plain model's answers beside the labels, on the task the
+            model was loaded by; 0 leaves the weights: off the shelf.
 
     Raises:
-        ValueError: not such a model, a share outside (0, 1], or blocks that it does not have.
+        ValueError: not such a model, a share outside (0, 1], blocks that it does not have, or nothing to train on.
     """
     vit = as_reducible(model, "spatten")
     blocks = check_blocks(at, vit.depth)
@@ -46,13 +51,15 @@ def spatten(
             raise ValueError(f"{name}={share}: a share must lie in 0 < share <= 1 (depth {vit.depth})")
     if keep_tokens == keep_heads == keep_values == 1:
         return vit
-    last = max(blocks)
+    teacher = teacher_for(vit, training_steps)
+    last = max(blocks) if keep_tokens < 1 or keep_heads < 1 else 0
     cascade = []
     for number, block in enumerate(vit.blocks, start=1):
         shares = (keep_tokens, keep_heads) if number in blocks else (1.0, 1.0)
         cascade.append(CascadeBlock(block, *shares, keep_values, number <= last))  # type: ignore[arg-type]
     vit.blocks = nn.ModuleList(cascade)
-    return vit
+    settings = {"tokens": keep_tokens, "heads": keep_heads, "values": keep_values, "at": list(blocks)}
+    return finetuned(vit, teacher, spatten, settings, training_steps)
 
 
 @dataclass(frozen=True)
@@ -83,12 +90,15 @@ class CascadeBlock(nn.Module):
             else CascadeTokens(tokens.x, tokens.protected, owner=tokens.owner)
         )
         q, k, v = project(self.attn, self.norm1(state.x), state.heads)
-        probabilities = attention_probabilities(q, k)
-        out = self._values(probabilities, v)
-        x = state.x + merge_heads(self.attn, out, state.heads)
-        state = self._remember(state, x, probabilities, out)
+        if self.watch or self.keep_values < 1:
+            probabilities = attention_probabilities(q, k)
+            out = self._values(probabilities, v)
+            state = self._remember(state, probabilities, out)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v)  # nothing is judged by probabilities any more
+        state = replace(state, x=state.x + merge_heads(self.attn, out, state.heads))
         state = self._prune_heads(self._prune_tokens(state))
-        return state.moved(state.x + self.mlp(self.norm2(state.x)))  # type: ignore[return-value]
+        return replace(state, x=state.x + self.mlp(self.norm2(state.x)))
 
     def _values(self, probabilities: Tensor, v: Tensor) -> Tensor:
         """Probabilities x values, per head only over the value rows with the highest column sums."""
@@ -99,25 +109,24 @@ class CascadeBlock(nn.Module):
         columns = probabilities.gather(3, index[:, :, None, :].expand(-1, -1, probabilities.shape[2], -1))
         return columns @ v.gather(2, index[..., None].expand(-1, -1, -1, v.shape[-1]))
 
-    def _remember(self, state: CascadeTokens, x: Tensor, probabilities: Tensor, out: Tensor) -> CascadeTokens:
+    def _remember(self, state: CascadeTokens, probabilities: Tensor, out: Tensor) -> CascadeTokens:
         if not self.watch:
-            return CascadeTokens(x, state.protected, owner=state.owner, heads=state.heads)
-        received, output = probabilities.sum(dim=(1, 2)), out.abs().sum(dim=(2, 3))
+            return state
+        received = probabilities.sum(dim=(1, 2), dtype=torch.float32)
+        output = out.abs().sum(dim=(2, 3), dtype=torch.float32)
         received = received if state.importance is None else state.importance + received
         output = output if state.head_importance is None else state.head_importance + output
-        return CascadeTokens(x, state.protected, None, None, state.owner, received, state.heads, output)
+        return replace(state, importance=received, head_importance=output)
 
     def _prune_tokens(self, state: CascadeTokens) -> CascadeTokens:
-        special, patches = state.protected, state.count - state.protected
+        patches = state.count - state.protected
         keep = math.ceil(self.keep_tokens * patches)
         if keep == patches:
             return state
         assert state.importance is not None
-        kept = state.importance[:, special:].topk(keep, dim=-1).indices.sort(dim=-1).values + special
-        index = torch.cat([torch.arange(special, device=kept.device).expand(len(kept), -1), kept], dim=1)
-        owner = follow(state.owner, new_positions(index, state.count)) if state.owner is not None else None
-        left = state.importance.gather(1, index)
-        return CascadeTokens(rows(state.x, index), special, None, None, owner, left, state.heads, state.head_importance)
+        index = kept_index(state.importance[:, state.protected :], keep, state.protected)
+        owner = None if state.owner is None else follow(state.owner, new_positions(index, state.count))
+        return replace(state, x=rows(state.x, index), owner=owner, importance=state.importance.gather(1, index))
 
     def _prune_heads(self, state: CascadeTokens) -> CascadeTokens:
         if self.keep_heads == 1:
@@ -127,7 +136,7 @@ class CascadeBlock(nn.Module):
         kept = state.head_importance.topk(keep, dim=-1).indices.sort(dim=-1).values
         heads = kept if state.heads is None else state.heads.gather(1, kept)
         left = state.head_importance.gather(1, kept)
-        return CascadeTokens(state.x, state.protected, None, None, state.owner, state.importance, heads, left)
+        return replace(state, heads=heads, head_importance=left)
 
 
 def project(attn: Attention, x: Tensor, heads: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

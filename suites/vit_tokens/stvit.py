@@ -10,12 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.settings import PositiveInt
+from bench.settings import Count, PositiveInt
 from suites.common.vit import Block, Tokens, ViT
+from suites.vit_tokens.finetuning import finetuned, needs_training, teacher_for
 from suites.vit_tokens.scores import as_reducible
 
 
-def stvit(model: nn.Module, *, tokens: PositiveInt = 16, base: PositiveInt | None = None) -> ViT:
+def stvit(
+    model: nn.Module, *, tokens: PositiveInt = 16, base: PositiveInt | None = None, training_steps: Count = 0
+) -> ViT:
     """The ViT whose blocks after the base run on `tokens` semantic tokens; reads their mean instead of a class token.
 
     Two blocks after the base become the generator, with their own weights as its projections; the rest follow unchanged.
@@ -24,9 +27,11 @@ def stvit(model: nn.Module, *, tokens: PositiveInt = 16, base: PositiveInt | Non
         model: a ViT of suites.common with a square grid and no distillation token.
         tokens: semantic tokens; a square number.
         base: blocks on the full grid; None for a third of the depth.
+        training_steps: trains all of it, with the plain model's answers beside the labels, on the task the model was
+            loaded by; 0 leaves it untrained, which is right for cost and meaningless for accuracy.
 
     Raises:
-        ValueError: not such a model, or numbers that do not fit its depth or grid.
+        ValueError: not such a model, nothing to train on, or numbers that do not fit its depth or grid.
     """
     vit = as_reducible(model, "stvit")
     base = vit.depth // 3 if base is None else base
@@ -39,10 +44,13 @@ def stvit(model: nn.Module, *, tokens: PositiveInt = 16, base: PositiveInt | Non
         )
     if vit.head_dist is not None:
         raise ValueError("stvit reads a mean over tokens: build the model with distilled=False")
+    teacher = teacher_for(vit, training_steps)
     read_the_mean(vit)
     vit.blocks[base] = Centres(vit.blocks[base], side, vit.grid)  # type: ignore[arg-type]
     vit.blocks[base + 1] = Semantics(vit.blocks[base + 1], tokens, vit.width)  # type: ignore[arg-type]
-    return vit
+    needs_training(vit, "STViT's generator", training_steps)
+    settings = {"tokens": tokens, "base": base}
+    return finetuned(vit, teacher, stvit, settings, training_steps, fresh=[vit.blocks[base + 1].semantic])  # type: ignore[list-item]
 
 
 def read_the_mean(vit: ViT) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bench.settings import Count
 from suites.common.vit import Heads, Reducer, Tokens, ViT
+from suites.vit_tokens.finetuning import finetuned, teacher_for
 from suites.vit_tokens.schedules import merges_per_block
 from suites.vit_tokens.scores import as_reducible, follow, install, key_metric, rows
 
@@ -19,6 +20,7 @@ def tome(
     r: Count | list[Count] | tuple[Count, float] = 8,
     proportional: bool = True,
     mode: Literal["merge", "drop"] = "merge",
+    training_steps: Count = 0,
 ) -> ViT:
     """The ViT with r tokens merged between attention and MLP of every block.
 
@@ -28,13 +30,20 @@ def tome(
             to r (1 + inflect). A block merges at most half of its unprotected tokens.
         proportional: adds the logarithm of a token's size to the attention logits of its key.
         mode: "merge" averages matched tokens, "drop" throws the matched token away.
+        training_steps: fine-tunes with the method in place, with the plain model's answers beside the labels, on the task the
+            model was loaded by; 0 leaves the weights: off the shelf.
 
     Raises:
-        ValueError: not such a model, or a schedule that does not fit its depth.
+        ValueError: not such a model, a schedule that does not fit its depth, or nothing to train on.
     """
     vit = as_reducible(model, "tome")
     merges = merges_per_block(r, vit.depth)
-    return install(vit, {i: Merge(m, proportional, mode) for i, m in enumerate(merges, start=1) if m})
+    if mode not in ("merge", "drop"):
+        raise ValueError(f'mode={mode!r} is unknown: use "merge" or "drop"')
+    teacher = teacher_for(vit, training_steps)
+    install(vit, {i: Merge(m, proportional, mode) for i, m in enumerate(merges, start=1) if m})
+    settings = {"r": merges, "proportional": proportional, "mode": mode}
+    return finetuned(vit, teacher, tome, settings, training_steps)
 
 
 class Merge(Reducer):

@@ -8,9 +8,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from bench.settings import Blocks, KeepRate
+from bench.settings import Blocks, Count, KeepRate
 from suites.common.scan import ScanBlock, ScanTokens, VisionScan
 from suites.common.vit import Reducer
+from suites.vit_tokens.finetuning import finetuned, teacher_for
 from suites.vit_tokens.schedules import check_blocks, rates_per_stage
 from suites.vit_tokens.scores import rows
 
@@ -19,21 +20,24 @@ def topvim(
     model: nn.Module,
     *,
     keep_rate: KeepRate | list[KeepRate] = 0.7,
-    at: Blocks = [7, 13, 19],  # noqa: B006 - read, never changed
+    at: Blocks | None = None,
     alignment: Literal["hold", "decay"] = "decay",
+    training_steps: Count = 0,
 ) -> VisionScan:
     """The state-space model that drops its least active patches after some blocks.
 
     Args:
         model: a model of suites.common.scan.
         keep_rate: share of the patches kept, rounded up; one number, or one per block in `at`.
-        at: blocks, counted from 1, after which patches are dropped.
+        at: blocks, counted from 1, after which patches are dropped; None for the quarters, which are 4, 7 and 10 of 12.
         alignment: what later scans do over the gap of a dropped patch: "decay" lets the state decay by as many steps as there
             are patches missing, at the kept token's own rate; "hold" carries the state over unchanged. The paper as we
             could read it does not settle which.
+        training_steps: fine-tunes with the method in place, with the plain model's answers beside the labels, on the task the
+            model was loaded by; 0 leaves the weights: off the shelf.
 
     Raises:
-        ValueError: not such a model, a rate outside (0, 1], or blocks that it does not have.
+        ValueError: not such a model, a rate outside (0, 1], blocks that it does not have, or nothing to train on.
     """
     if not isinstance(model, VisionScan):
         raise ValueError(f"topvim works on state-space models such as vim_tiny, not on {type(model).__name__}")
@@ -41,13 +45,15 @@ def topvim(
     if alignment not in ("hold", "decay"):
         raise ValueError(f'alignment={alignment!r} is unknown: use "hold" or "decay"')
     rates = rates_per_stage(keep_rate, len(blocks), "keep_rate", model.depth)
+    teacher = teacher_for(model, training_steps)
     for block in model.blocks:
         assert isinstance(block, ScanBlock)
         block.align = alignment
     for number, rate in zip(blocks, rates, strict=True):
         if rate < 1:
             model.blocks[number - 1].prune = KeepActive(rate)
-    return model
+    settings = {"rates": list(rates), "at": list(blocks), "alignment": alignment}
+    return finetuned(model, teacher, topvim, settings, training_steps)
 
 
 class KeepActive(Reducer):

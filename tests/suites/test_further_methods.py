@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 import math
 
 import pytest
@@ -9,15 +10,18 @@ import torch
 import torch.nn.functional as F
 
 from suites.common.scan import selective_scan, vision_scan
+from suites.common.training import Pace, fit
 from suites.common.vit import vit
 from suites.vit_tokens import diffrate_learning, dynamicvit, eet
 from suites.vit_tokens.analytic import matmul_macs
 from suites.vit_tokens.diffrate import diffrate
+from suites.vit_tokens.evit import evit
 from suites.vit_tokens.lookupvit import lookupvit
 from suites.vit_tokens.schedules import diffrate_counts
 from suites.vit_tokens.spatten import spatten
 from suites.vit_tokens.stvit import stvit
 from suites.vit_tokens.token_transforming import token_transforming
+from suites.vit_tokens.tome import tome
 from suites.vit_tokens.topvim import topvim
 from tests.suites import references
 from tests.suites.conftest import spread
@@ -158,9 +162,9 @@ def test_masked_training_of_dynamicvit_with_nothing_dropped_is_the_plain_forward
     monkeypatch.setattr(F, "gumbel_softmax", lambda logits, hard: keep_all.expand_as(logits))
     batch = images()
     with torch.no_grad():
-        logits, ratios = dynamicvit.masked_forward(model.double(), batch)
-        assert torch.allclose(logits, plain(batch), atol=1e-9)
-    assert [float(r) for r in ratios] == [1.0, 1.0]
+        masked = dynamicvit.masked_forward(model.double(), batch)
+        assert torch.allclose(masked.logits, plain(batch), atol=1e-9)
+    assert [float(r) for r in masked.ratios] == [1.0, 1.0] and torch.equal(masked.mask, torch.ones(2, 25).double())
 
 
 def spatten_reference(model, at, tokens, heads, values):
@@ -404,23 +408,93 @@ def trainable():
     return vit(width=16, heads=2, depth=4, patch=4, resolution=16, classes=2)
 
 
-def test_dynamicvit_learns_through_its_decisions():
-    model, teacher = trainable(), trainable()
-    model = dynamicvit.dynamicvit(model, rho=0.5, at=[2, 3])
-    before = copy.deepcopy(model.state_dict())
-    losses = dynamicvit.train(model, teacher, 0.5, batches(model, 30), 30)
+class TwoClasses:
+    """A task to learn from that keeps nothing."""
+
+    def training_batches(self, batch_size, steps, seed):
+        return batches(trainable(), steps, batch_size)
+
+    def remembered(self, what, key, make):
+        self.what, self.key, self.source = what, key, f"{make.__module__}:{make.__name__}"
+        return make()
+
+
+TRAINED = [
+    (dynamicvit.dynamicvit, {"rho": 0.5, "at": [2, 3]}),
+    (eet.eet, {"keep_rate": 0.5, "at": [2, 3]}),
+    (stvit, {"tokens": 4, "base": 1}),
+    (lookupvit, {"tokens": 4}),
+    (spatten, {"keep_tokens": 0.5, "keep_heads": 0.5, "keep_values": 0.7, "at": [2]}),
+    (tome, {"r": 2}),
+    (evit, {"keep_rate": 0.5, "at": [2]}),
+    (diffrate, {"prune": [17, 15, 12, 9], "merge": [17, 13, 10, 7]}),
+]
+
+
+@pytest.mark.parametrize("method, chosen", TRAINED, ids=lambda value: getattr(value, "__name__", ""))
+def test_every_method_trains_on_the_task_of_its_model(method, chosen):
+    """All weights move, the loss falls, and the cache is asked by the method's own source."""
+    model, task = trainable(), TwoClasses()
+    model.task = task
+    torch.manual_seed(0)
+    before = copy.deepcopy(method(trainable(), **chosen).state_dict())
+    torch.manual_seed(0)
+    model = method(model, **chosen, training_steps=25)
+    still = [name for name, value in model.state_dict().items() if torch.equal(value, before[name])]
+    # nobody reads the lookup tokens after LookupViT's last block: what makes them learns nothing there
+    assert all(method is lookupvit and name.startswith("blocks.3.") for name in still)
+    assert not model.training and model.task is task
+    assert task.what == method.__name__ and task.source == f"{method.__module__}:{method.__name__}"
+    assert task.key["steps"] == 25 and json.dumps(task.key)
+    assert model.learned["steps"] == 25 and not hasattr(model, "untrained")
+    images, labels = next(batches(trainable(), 1, 64))
+    with torch.no_grad():
+        assert (model(images).argmax(1) == labels).double().mean() > 0.9
+
+
+def test_topvim_trains_on_the_task_of_its_model():
+    def build():
+        torch.manual_seed(0)
+        return vision_scan(width=16, depth=3, patch=4, resolution=16, classes=2, state=4)
+
+    model = build()
+    model.task = TwoClasses()
+    model = topvim(model, keep_rate=0.5, at=[1], training_steps=25)
+    before = build().state_dict()
+    assert not [name for name, value in model.state_dict().items() if torch.equal(value, before[name])]
+
+
+@pytest.mark.parametrize("method, chosen", TRAINED[:4], ids=lambda value: getattr(value, "__name__", ""))
+def test_gradients_reach_every_weight_that_a_method_brings(method, chosen):
+    model = method(trainable(), **chosen).train()
+    images, labels = next(batches(model, 1))
+    if method is dynamicvit.dynamicvit:
+        value = dynamicvit.loss(model, trainable(), 0.5)(images, labels)
+    else:
+        value = F.cross_entropy(model(images), labels)
+    value.backward()
+    lacking = [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    # the last block's lookup tokens are read by nobody any more: the paper's network ends there as well
+    assert all(name.startswith("blocks.3.") and method is lookupvit for name in lacking)
+
+
+@pytest.mark.parametrize("method, chosen", [TRAINED[0], TRAINED[2], TRAINED[3]])
+def test_new_weights_without_training_are_marked(method, chosen):
+    assert "training_steps" in method(trainable(), **chosen).untrained
+
+
+def test_dynamicvit_learns_to_keep_the_share_it_is_asked_for():
+    model, teacher = dynamicvit.dynamicvit(trainable(), rho=0.5, at=[2, 3]), trainable()
+    predictor = list(model.blocks[1].enter.parameters()) + list(model.blocks[2].enter.parameters())
+    losses = fit(model, batches(model, 40), dynamicvit.loss(model, teacher, 0.5), Pace(40, 1e-3, 1e-2), predictor)
     assert sum(losses[-5:]) < sum(losses[:5])
-    assert not torch.equal(
-        before["blocks.1.enter.predictor.leave.4.weight"], model.state_dict()["blocks.1.enter.predictor.leave.4.weight"]
-    )
-    _, ratios = dynamicvit.masked_forward(model, next(batches(model, 1))[0])
-    assert all(0 < float(r.detach()) < 1 for r in ratios)
+    ratios = dynamicvit.masked_forward(model, next(batches(model, 1, 64))[0]).ratios
+    assert [float(r.detach()) for r in ratios] == pytest.approx([0.5, 0.25], abs=0.15)
 
 
 def test_eet_learns_from_its_teacher():
-    model, teacher = trainable(), trainable()
-    model = eet.eet(model, keep_rate=0.5, at=[2, 3])
-    losses = eet.distil(model, teacher, batches(model, 30), 30, rate=1e-3)
+    model, teacher = eet.eet(trainable(), keep_rate=0.5, at=[2, 3]), trainable()
+    losses = fit(model, batches(model, 30), eet.loss(model, teacher), Pace(30, 1e-3))
     assert sum(losses[-5:]) < sum(losses[:5]) and not model.training
 
 

@@ -151,7 +151,7 @@ def test_dropping_instead_of_merging_removes_as_many_tokens(small):
         (tome, {"r": [1, 2, 3]}, "3 entries for 4 blocks"),
         (tome, {"r": (4, 2.0)}, r"inflect in -1\.\.1 \(depth 4\)"),
         (tome, {"r": [1, 2, 3, -4]}, r">= 0 \(depth 4\)"),
-        (evit, {}, r"at=\[4, 7, 10\]: .* 1\.\.4"),
+        (evit, {"at": [4, 7, 10]}, r"at=\[4, 7, 10\]: .* 1\.\.4 .*leave it out for \[2, 3, 4\]"),
         (evit, {"at": [0, 1]}, r"1\.\.4 \(depth 4\)"),
         (evit, {"at": [3, 2]}, "must increase"),
         (evit, {"at": [2], "keep_rate": 0.0}, "keep_rate=0.0: .* 0 < rate <= 1"),
@@ -172,7 +172,7 @@ def test_other_networks_and_second_methods_are_refused(small):
         tome(torch.nn.Linear(2, 2))
     with pytest.raises(ValueError, match="class_token=True"):
         evit(small(class_token=False, pool="mean"), at=[2])
-    with pytest.raises(ValueError, match="block 2 already has Merge"):
+    with pytest.raises(ValueError, match="block 1 already has Merge"):
         evit(tome(small(), r=2), at=[2])
 
 

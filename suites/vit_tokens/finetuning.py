@@ -1,0 +1,77 @@
+"""Weights that a method learned once on the task of its model, and which are read from the task's cache afterwards."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from suites.common.task import learning_task
+from suites.common.training import Loss, Pace, distillation, fit
+
+Module = TypeVar("Module", bound=nn.Module)
+
+BATCH = 32
+#: Rates of weights that the plain model brings and of those that a method adds at random.
+KNOWN_RATE, FRESH_RATE = 3e-4, 3e-3
+
+
+def teacher_for(model: Module, training_steps: int) -> Module | None:
+    """A copy of the plain model to learn from, or None where nothing is trained.
+
+    To be called before a method changes the model.
+    """
+    if not training_steps:
+        return None
+    task = getattr(model, "task", None)
+    model.task = None  # type: ignore[assignment]
+    try:
+        teacher = copy.deepcopy(model).eval()
+    finally:
+        model.task = task  # type: ignore[assignment]
+    return teacher.requires_grad_(False)
+
+
+def finetuned(
+    model: Module, teacher: nn.Module | None, method: Callable[..., Any], settings: dict[str, Any], training_steps: int, *,
+    loss: Loss | None = None, fresh: Iterable[nn.Parameter] = (),
+) -> Module:  # fmt: skip
+    """The reduced model with weights trained on its task, or as it is where there is no teacher.
+
+    Args:
+        model: the reduced model; its plain version was loaded by a task that one can learn from.
+        teacher: the plain model, from `teacher_for`.
+        method: the method's public function; its source and name say which weights these are.
+        settings: what else the weights depend on, in plain JSON types.
+        training_steps: batches of 32 to learn from.
+        loss: what to make small; None for cross-entropy and the teacher's answers.
+        fresh: parameters that start at random.
+
+    Raises:
+        ValueError: the model was loaded without a task to learn from.
+    """
+    if teacher is None:
+        return model
+    name = method.__name__
+    task = learning_task(model, f"{name}(training_steps)", "set training_steps=0 or take a digits model")
+    pace = Pace(training_steps, KNOWN_RATE, FRESH_RATE)
+
+    @functools.wraps(method)  # the cache asks where `make` comes from: new source of the method is new weights
+    def make() -> dict[str, Tensor]:
+        wanted = distillation(model, teacher) if loss is None else loss
+        fit(model, task.training_batches(BATCH, training_steps, 0), wanted, pace, fresh)
+        return model.state_dict()
+
+    model.load_state_dict(task.remembered(name, {**settings, "steps": training_steps}, make))
+    model.learned = {"method": name, "steps": training_steps, **settings}  # type: ignore[assignment]
+    return model
+
+
+def needs_training(model: Module, what: str, training_steps: int) -> Module:
+    """The model, marked where its new weights are random: then it has a cost and no accuracy."""
+    if not training_steps:
+        model.untrained = f"{what} starts at random and was not trained: set training_steps, on a model with a task"  # type: ignore[assignment]
+    return model
