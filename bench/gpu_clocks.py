@@ -24,8 +24,9 @@ HARMLESS = 0x001 | 0x002
 SLOWDOWNS = ~HARMLESS & ((1 << 64) - 1)
 LABEL = "GPU throttled"
 
-#: Samples may take this share of the time between the first and the present one; rounds beyond it go without.
-COST_SHARE = 0.05
+#: Samples may take so many seconds, and this share of the time since the first; rounds beyond that go without. Most
+#: boards answer in less than a millisecond, so that every round has its sample; some take ten for the power alone.
+COST_S, COST_SHARE = 0.5, 0.05
 
 QUANTITIES = ("sm_mhz", "memory_mhz", "temperature_c", "power_w", "reasons")
 
@@ -86,7 +87,7 @@ class ClockSamples:
             return
         start = self._clock()
         self._began = start if self._began is None else self._began
-        if self.cost_s > COST_SHARE * (start - self._began) and self.taken:
+        if self.cost_s > COST_S + COST_SHARE * (start - self._began):
             return
         now = board_now(self._lib, self._board)
         self.taken.append(place)
