@@ -3,7 +3,8 @@
 Run `python -m perf.instrument` on a machine that does nothing else (about 25 minutes; `--rounds` and `--longest-ms`
 change that, `--json FILE` keeps the numbers). First busy-waits of 0.1 ms to 1 s: what each tool reports for them. Then
 identical networks, timed by every tool in an order shuffled anew each round: how often its 95 % interval says that they
-differ, how far off it really was, and what a case costs in time.
+differ, how far off it really was, and what a case costs in time. `--busy 2` does all that beside two processes that
+compute and rest by turns, as on a machine that others use.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import random
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -155,6 +158,33 @@ def identical_networks(rounds: int, seed: int = 0) -> Iterator[Twins]:
             yield from twins_by(tool, number) if isinstance(tool, Loop) else twins_by_us(tool, number)
 
 
+# -- a host that others use -------------------------------------------------------------------------------------
+
+
+def _compute_and_rest(seed: int) -> None:
+    """Keep a core busy and leave it alone by turns of 0.1 to 5 s each, for ever."""
+    chance = random.Random(seed)
+    while True:
+        end = time.monotonic() + chance.uniform(0.1, 5.0)
+        while time.monotonic() < end:
+            sum(range(1000))
+        time.sleep(chance.uniform(0.1, 5.0))
+
+
+@contextmanager
+def busy_host(processes: int) -> Iterator[None]:
+    """Other people's work on this machine while the block runs."""
+    others = [multiprocessing.Process(target=_compute_and_rest, args=(seed,), daemon=True) for seed in range(processes)]
+    for other in others:
+        other.start()
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.join()
+
+
 # -- tables -----------------------------------------------------------------------------------------------------
 
 
@@ -213,11 +243,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="rounds of identical networks, three comparisons each")
     parser.add_argument("--longest-ms", type=float, default=1000.0, help="longest busy-wait")
     parser.add_argument("--json", type=Path, help="file for every single answer")
+    parser.add_argument("--busy", type=int, default=0, help="processes that compute and rest by turns meanwhile")
     arguments = parser.parse_args()
-    known = list(known_durations(arguments.longest_ms))
-    print(known_table(known), flush=True)
-    twins = list(identical_networks(arguments.rounds))
-    print("\n" + twins_table(twins))
+    with busy_host(arguments.busy):
+        known = list(known_durations(arguments.longest_ms))
+        print(known_table(known), flush=True)
+        twins = list(identical_networks(arguments.rounds))
+        print("\n" + twins_table(twins))
     if arguments.json:
         answers = {"known": [asdict(row) for row in known], "twins": [asdict(row) for row in twins]}
         arguments.json.write_text(json.dumps(answers, indent=1))
