@@ -7,9 +7,11 @@ and images per second belong to a machine; accuracies only on a task with the pa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import pandas as pd
@@ -33,7 +35,13 @@ Kind = Literal["reproduced", "not reproduced", "not comparable here"]
 _COUNTED = ("size", "compute")
 _RATIOS = ("latency_ms", "throughput_per_s", "speedup")
 #: Fields that may be missing from the file.
-_OPTIONAL = ("model", "setting", "tolerance", "comparable_when", "note", "resolution")
+_OPTIONAL = ("model", "setting", "tolerance", "comparable_when", "note", "resolution", "printed")
+#: Decimal prefixes that a printed number may carry.
+_SCALES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_PRINTED = re.compile(r"(\d+(?:\.(\d+))?) ?([kMGT]?)")
+
+#: Per case key the accuracy less the plain model's in percentage points, with its paired interval.
+Differences = Mapping[str, tuple[float, float, float]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,8 @@ class Claim:
     With `relative_to_baseline` the value is method over plain model (accuracy: difference in percentage points).
     `setting` is canonical text, `None` where the paper's own is not one setting of ours. `tolerance` is the relative
     difference that still reproduces the claim (of a difference of accuracies: percentage points), `None` where no
-    measurement here could.
+    measurement here could. `printed` is a count as the paper prints it, `2.7 G`: a measured count reproduces it if it would
+    be printed alike, whatever the tolerance.
     """
 
     method: str
@@ -61,6 +70,7 @@ class Claim:
     comparable_when: str = ""
     note: str = ""
     resolution: int | None = RESOLUTION
+    printed: str | None = None
     suite: str = ""
 
     @property
@@ -100,17 +110,20 @@ def load(folder: Path) -> list[Claim]:
     return [_claim(entry, f"{file}: claim {number}", folder.name) for number, entry in enumerate(entries, 1)]
 
 
-def evaluate(claims: Iterable[Claim], frame: pd.DataFrame) -> list[Judged]:
+def evaluate(
+    claims: Iterable[Claim], frame: pd.DataFrame, differences: Differences = MappingProxyType({})
+) -> list[Judged]:
     """Every claim judged against the tidy table, in the given order.
 
     Args:
         claims: of `load`.
         frame: of `bench.table.load`.
+        differences: paired accuracy differences by case key; without one the two intervals are combined as independent.
     """
     listed = list(claims)
     usable = frame[frame["status"].isin(["ok", "contaminated"]) & frame["value"].notna()]
     usable = usable[usable["provenance"].isin(["measured", "counted"])]
-    return [_judge(claim, usable, listed) for claim in listed]
+    return [_judge(claim, usable, listed, differences) for claim in listed]
 
 
 def as_dicts(judged: Iterable[Judged]) -> list[dict[str, Any]]:
@@ -147,9 +160,29 @@ def _claim(entry: Any, where: str, suite: str) -> Claim:
             raise UsageError(f"{where}: {name} must be a number, not {number!r}")
     if not isinstance(entry["relative_to_baseline"], bool):
         raise UsageError(f"{where}: relative_to_baseline must be true or false")
+    if entry.get("printed") is not None:
+        _check_print(entry["printed"], float(entry["value"]), where)
     setting = entry.get("setting")
     return Claim(**{**entry, "value": float(entry["value"]), "suite": suite,
                     "setting": None if setting is None else _canonical(str(setting), where)})  # fmt: skip
+
+
+def _digits(printed: str) -> tuple[int, float]:
+    """Decimals and scale of a printed number: `2.7 G` has one and 1e9."""
+    found = _PRINTED.fullmatch(printed)
+    if found is None:
+        raise ValueError(f"{printed!r} is not a number as it is printed, such as 2.7 G")
+    return len(found[2] or ""), _SCALES[found[3]]
+
+
+def _check_print(printed: Any, value: float, where: str) -> None:
+    """Nothing, if the printed number is one and is the claim's value."""
+    try:
+        digits, scale = _digits(str(printed))
+    except ValueError as error:
+        raise UsageError(f"{where}: printed: {error}") from error
+    if not isinstance(printed, str) or f"{value / scale:.{digits}f}" != printed.partition(" ")[0].rstrip("kMGT"):
+        raise UsageError(f"{where}: printed {printed!r} is not the value {value:g}")
 
 
 def _canonical(setting: str, where: str) -> str:
@@ -162,7 +195,7 @@ def _canonical(setting: str, where: str) -> str:
 # ---------------------------------------------------------------------------------------------- judging
 
 
-def _judge(claim: Claim, frame: pd.DataFrame, claims: Sequence[Claim]) -> Judged:
+def _judge(claim: Claim, frame: pd.DataFrame, claims: Sequence[Claim], differences: Differences) -> Judged:
     """The verdict on one claim: first whether it can be compared at all, then by the kind of its metric."""
     if claim.tolerance is None:
         return _not_comparable(claim, "the paper's model, data, training or hardware are not those of any row here")
@@ -174,7 +207,7 @@ def _judge(claim: Claim, frame: pd.DataFrame, claims: Sequence[Claim]) -> Judged
     if claim.metric in _RATIOS:
         return _judge_time(claim, rows, frame, claims)
     if claim.metric == "accuracy":
-        return _judge_accuracy(claim, rows, frame)
+        return _judge_accuracy(claim, rows, frame, differences)
     title = METRICS[claim.metric].title.lower()
     return _not_comparable(claim, f"{title} depends on the machine, so no paper's number travels")
 
@@ -233,9 +266,20 @@ def _judge_count(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame) -> Judge
         named = _row_name(rows, nearest)
         reason = f"the paper's own setting is not one of ours; the nearest row, {named}, has {_show(found, claim)}"
         return _not_comparable(claim, reason, measured=found, keys=keys)
+    if claim.printed is not None:
+        return _judge_print(claim, claim.printed, found, keys)
     off = found / claim.value - 1
     agrees = abs(off) <= (claim.tolerance or 0.0) * (1 + 1e-9)
     reason = f"counted {_show(found, claim)} here, {100 * off:+.2f} % from the claim; {100 * (claim.tolerance or 0):g} % is allowed"
+    return Judged(claim, "reproduced" if agrees else "not reproduced", reason, measured=found, case_keys=keys)
+
+
+def _judge_print(claim: Claim, printed: str, found: float, keys: tuple[str, ...]) -> Judged:
+    """A count held to the digits that the paper prints: it must round to them."""
+    digits, scale = _digits(printed)
+    shown = f"{found / scale:.{digits}f}"
+    agrees = shown == printed.partition(" ")[0].rstrip("kMGT")
+    reason = f"counted {_show(found, claim)} here, which prints as {shown}; the paper prints {printed}"
     return Judged(claim, "reproduced" if agrees else "not reproduced", reason, measured=found, case_keys=keys)
 
 
@@ -277,7 +321,7 @@ def _judge_speed(claim: Claim, row: pd.Series) -> Judged:
     return found
 
 
-def _judge_accuracy(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame) -> Judged:
+def _judge_accuracy(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame, differences: Differences) -> Judged:
     """An accuracy, only where the task may have the paper's data and the weights are a checkpoint."""
     found = rows[(rows["metric"] == "accuracy") & rows["task"].isin(PAPER_TASKS)]
     if "checkpoint" in found.columns:
@@ -296,15 +340,23 @@ def _judge_accuracy(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame) -> Ju
         base = frame[(frame["case_key"] == row["baseline_key"]) & (frame["metric"] == "accuracy")]
         if base.empty:
             return _not_comparable(claim, "the plain model's accuracy is not in the table")
-        shift = float(base["value"].iloc[0])
-        value, low, high = value - shift, low - shift, high - shift
+        value, low, high = differences.get(str(row["case_key"])) or _apart(row, base.iloc[0])
     else:
         slack *= claim.value
     agrees = low - slack <= claim.value <= high + slack
-    reason = f"{value:.2f} % here ({low:.2f} to {high:.2f}); claimed {claim.value:g} %"
+    unit = "points" if claim.relative_to_baseline else "%"
+    reason = f"{value:.2f} {unit} here ({low:.2f} to {high:.2f}); claimed {claim.value:g} {unit}"
     return Judged(
         claim, "reproduced" if agrees else "not reproduced", reason, "", value, low, high, (str(row["case_key"]),)
     )
+
+
+def _apart(row: pd.Series, base: pd.Series) -> tuple[float, float, float]:
+    """The difference of two accuracies whose images cannot be paired: half-widths add in squares."""
+    value = float(row["value"] - base["value"])
+    below = math.hypot(row["value"] - row["ci_low"], base["ci_high"] - base["value"])
+    above = math.hypot(row["ci_high"] - row["value"], base["value"] - base["ci_low"])
+    return value, value - below, value + above
 
 
 def _relative(rows: pd.DataFrame, frame: pd.DataFrame, metric: str) -> pd.Series:

@@ -56,12 +56,19 @@ DERIVED: tuple[Column, ...] = (
            "Accuracy less the baseline's in percentage points, image by image, with the paired 95 % interval of Bonett and Price."),
 )  # fmt: skip
 
+#: What papers print of their own weights; see `reports.published`.
+PUBLISHED = Column(
+    "published_accuracy", "Published accuracy", "%", "none", "quality",
+    "The accuracy that the method's paper prints for this setting, of the paper's own weights: never ranked, drawn or joined to a "
+    "cost, which here is of other weights.", True,
+)  # fmt: skip
+
 #: Why a baseline has no comparison with itself.
 OF_BASELINE = "this is the baseline"
 _COMPARED = tuple(column.key for column in DERIVED)
 _DEFAULT = ("latency_ms", "speedup", "macs", "accuracy", "peak_memory_bytes", "energy_j")
 _ORDER = (
-    "latency_ms", "speedup", "macs", "mac_ratio", "realised_gain", "own_share", "accuracy", "accuracy_change", "peak_memory_bytes",
+    "latency_ms", "speedup", "macs", "mac_ratio", "realised_gain", "own_share", "accuracy", "accuracy_change", "published_accuracy", "peak_memory_bytes",
     "energy_j", "throughput_per_s", "params", "size_bytes",
 )  # fmt: skip
 
@@ -69,7 +76,7 @@ _ORDER = (
 COLUMNS: tuple[Column, ...] = tuple(
     sorted(
         (*(Column(m.name, m.title, m.unit, m.better, m.section, m.definition, m.name in _DEFAULT)
-           for m in METRICS.values()), *DERIVED),
+           for m in METRICS.values()), *DERIVED, PUBLISHED),
         key=lambda column: _ORDER.index(column.key) if column.key in _ORDER else len(_ORDER),
     )
 )  # fmt: skip

@@ -28,6 +28,7 @@ from reports.fronts import place
 from reports.groups import Group, group, machine_title
 from reports.manifest import Manifest, digest_of
 from reports.pages import PAGES
+from reports.published import publish
 from reports.rows import Column, Row, columns_of, page_name, rows_of
 from reports.safe import published, without_paths
 from reports.standing import stand
@@ -173,6 +174,8 @@ def load(
     if not show_paths:
         records, problems = [published(record) for record in records], without_paths(problems)
     rows = rows_of(records, problems)
+    judged = _judged(claims, records, rows)
+    publish(rows, judged)
     groups, columns = group(rows), columns_of(rows)
     stand(rows, groups, columns)
     place(rows, groups)
@@ -183,7 +186,7 @@ def load(
         columns=columns,
         problems=problems,
         roots=list(roots),
-        claims=_judged(claims, records),
+        claims=judged,
         references=[reference for folder in claims for reference in bibliography.load(folder)],
         show_paths=show_paths,
         sides=_sides(compare, records, show_paths),
@@ -192,11 +195,14 @@ def load(
     return site
 
 
-def _judged(folders: Sequence[Path | str], records: Sequence[Record]) -> list[dict[str, Any]]:
-    """The claims of the suites' papers with their verdicts, as plain data."""
+def _judged(folders: Sequence[Path | str], records: Sequence[Record], rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The claims of the suites' papers with their verdicts, as plain data; accuracies are paired where rows are."""
     suites = {record["case"].get("suite") for record in records}
     listed = [claim for folder in folders if Path(folder).name in suites for claim in bench.claims.load(Path(folder))]
-    return bench.claims.as_dicts(bench.claims.evaluate(listed, from_records(records))) if listed else []
+    changes = {row.case_key: row.cells["accuracy_change"] for row in rows if "accuracy_change" in row.cells}
+    paired = {key: (cell.value, cell.low, cell.high) for key, cell in changes.items()
+              if cell.value is not None and cell.low is not None and cell.high is not None}  # fmt: skip
+    return bench.claims.as_dicts(bench.claims.evaluate(listed, from_records(records), paired)) if listed else []
 
 
 def _sides(named: tuple[str, str] | None, records: Sequence[Record], show_paths: bool) -> tuple[Side, Side] | None:

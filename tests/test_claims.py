@@ -209,3 +209,34 @@ def test_claims_of_the_suites_can_be_read_and_judged():
 def test_every_claim_is_judged_on_an_empty_table():
     read = claims.load(Path("suites/vit_tokens").resolve())
     assert {j.kind for j in evaluate(read, table.from_records([]))} == {"not comparable here"}
+
+
+# ------------------------------------------------------------------------------------------------ digits and pairs
+
+
+@pytest.mark.parametrize(
+    ("printed", "value", "kind"),
+    [("2.7 G", 2.7e9, "reproduced"), ("2.70 G", 2.7e9, "reproduced"), ("2.703 G", 2.703e9, "reproduced"),
+     ("2.702 G", 2.702e9, "not reproduced"), ("3 G", 3e9, "reproduced"), ("2.6 G", 2.6e9, "not reproduced"),
+     ("2703 M", 2.703e9, "reproduced")],
+)  # fmt: skip
+def test_a_count_is_held_to_the_digits_that_the_paper_prints(printed, value, kind):
+    found = judge(claim(value=value, printed=printed, tolerance=0.5), frame())
+    assert found.kind == kind and f"the paper prints {printed}" in found.reason
+
+
+@pytest.mark.parametrize("printed", ["2.8 G", "2.7 X", "about 2.7", "27"])
+def test_a_printed_number_that_is_not_the_value_is_named(tmp_path, printed):
+    with pytest.raises(UsageError, match="printed"):
+        claims.load(write(tmp_path, GOOD.replace("mode:", f'printed: "{printed}", mode:')))
+
+
+def test_a_difference_of_accuracies_is_judged_by_its_paired_interval():
+    drop = claim(metric="accuracy", value=-1.5, unit="%", tolerance=0.0, relative_to_baseline=True)
+    rows = imagenet(79.4)  # 79.8 % without the method, each -1.5 to +1.2
+    apart = judge(drop, rows)
+    # -0.4 points; below hypot(1.5, 1.2), above hypot(1.2, 1.5)
+    assert apart.kind == "reproduced"
+    assert (apart.low, apart.high) == (pytest.approx(-0.4 - 1.9209, abs=1e-3), pytest.approx(-0.4 + 1.9209, abs=1e-3))
+    paired = evaluate([drop], rows, {apart.case_keys[0]: (-0.4, -0.6, -0.2)})[0]
+    assert paired.kind == "not reproduced" and "-0.40 points here (-0.60 to -0.20)" in paired.reason

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup, escape
 
 from reports.figures.theme import CONFIG, palettes
+from reports.labels import brief
 from reports.numbers import quantity
 from reports.safe import CONTENT_POLICY, inert_json
 
@@ -83,6 +84,7 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["quantity"] = quantity
+    environment.filters["brief"] = brief
     return environment
 
 
