@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench import assemble, gpus, machine
+from bench import assemble, calibration, gpus, machine
 from bench.assemble import Context, Session
 from bench.case import Case, digest
 from bench.config import Config
@@ -225,13 +225,17 @@ class Runner:
         if saved is not None and not self._has_drifted(saved, device, count):
             return saved
         self.listener.working("calibrating: what this machine could do")
-        outcome = self.calibrate(device, count, CALIBRATION_BUDGET_S)
+        outcome = calibration.measure(self.workers, device, count, CALIBRATION_BUDGET_S, self._calibration_log)
         if not outcome.ok or outcome.result is None:
             assert outcome.error is not None
             return {"peaks": [], "bandwidth": None, "notes": [f"calibration failed: {outcome.error['message']}"]}
         made = {**outcome.result, "measured_at": time.time()}
         self._save(path, made)
         return made
+
+    @property
+    def _calibration_log(self) -> Path:
+        return self.store.logs / "calibrate.log"
 
     def _saved_calibration(self, path: Path) -> dict[str, Any] | None:
         """An earlier calibration that is not too old; one that cannot be read can always be made again."""
@@ -245,17 +249,10 @@ class Runner:
     def _has_drifted(self, saved: dict[str, Any], device: str, threads: int) -> bool:
         """Whether the machine is no longer as it was calibrated, by a probe of a second."""
         self.listener.working("checking the calibration")
-        spec = {"device": device, "threads": threads, "earlier": saved}
-        outcome = self.workers.run("calibrate", spec, log=self.store.logs / "calibrate.log")
-        reason = (outcome.result or {}).get("drift")
+        reason = calibration.drift(self.workers, saved, device, threads, self._calibration_log)
         if reason:
             self.journal.append("drifted", reason=reason)
         return bool(reason)
-
-    def calibrate(self, device: str, threads: int, budget_s: float) -> Outcome:
-        """Measure what the machine could do, in a fresh process."""
-        spec = {"device": device, "threads": threads, "budget_s": budget_s}
-        return self.workers.run("calibrate", spec, log=self.store.logs / "calibrate.log")
 
     # -- one group ----------------------------------------------------------------------------------------------
 

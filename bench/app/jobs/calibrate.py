@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import machine
+from bench import calibration, machine
 from bench.config import Config
 from bench.errors import BenchError
 from bench.plan import check_device, threads
@@ -23,9 +23,8 @@ def run(config: Config) -> int:
     check_device(config.device.name)
     store, count = Store(config.paths.results), threads(config)
     key = machine.machine_key(machine.environment(config.device.name))
-    spec = {"device": config.device.name, "threads": count, "budget_s": BUDGET_S}
     with Workers(config.executor.timeouts_s.model_dump()) as workers:
-        outcome = workers.run("calibrate", spec, log=store.logs / "calibrate.log")
+        outcome = calibration.measure(workers, config.device.name, count, BUDGET_S, store.logs / "calibrate.log")
     if outcome.result is None:
         raise BenchError(f"calibration failed: {(outcome.error or {}).get('message')}")
     path = store.calibration_path(key, config.device.name, count)
