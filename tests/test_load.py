@@ -18,6 +18,7 @@ from bench.ranking import medians_of, rank_intervals
 from bench.run import Silent
 from bench.statistics import log_mean_interval
 from bench.table import from_records
+from tests.reanalysis import assert_agrees
 from tests.sweeping import QUICK, configuration, sweep
 
 CHAIN, SAME, HALF = "tests.chains:chain", "tests.chains:same", "tests.chains:half"
@@ -103,6 +104,7 @@ def test_a_load_in_the_middle_of_a_sweep_is_labelled_and_turns_no_verdict_round(
     for record in records:
         assert record["status"] == "ok" and len(lines(record)) == 4
         assert_labelled(record, loaded)
+        assert_agrees(tmp_path / "results", record)
     assert_no_verdict_flips(*records)
 
 
@@ -114,6 +116,7 @@ def test_processes_preempted_by_a_load_are_set_aside_and_replaced(tmp_path):
     )
     for record in records:
         assert_labelled(record, loaded)
+        assert_agrees(tmp_path / "results", record)
         found = lines(record)
         assert all(found[index]["set_aside"] and "preempted" in found[index]["labels"] for index in loaded)
         clean = [line["median_ms"] for line in found.values() if not line["set_aside"]]
