@@ -276,13 +276,15 @@ class Runner:
             self._time(group, members, probes, estimate / 2 * len(members) / max(1, len(alive)))
 
     def _prepare(self, group: Group, missing: Sequence[Case]) -> bool:
-        """Train or check what the group's model needs; if that fails, its cases fail with the same reason."""
+        """Train or check what the group's model and methods need; if the model's fails, its cases fail with that reason."""
         case = group.baseline
         if case.task == "none":
             return True
         self.listener.working(f"preparing {case.model} for {case.task}")
         started = self.now()
-        outcome = self._attempt("prepare", {"recipe": self._recipe(case).as_dict()}, case.key, missing)
+        learners = [self._recipe(member).as_dict() for member in missing if not member.is_baseline]
+        spec = {"recipe": self._recipe(case).as_dict(), "learners": learners}
+        outcome = self._attempt("prepare", spec, case.key, missing)
         self.journal.append(
             "prepared", model=case.model, task=case.task, status=outcome.status, seconds=outcome.seconds
         )

@@ -123,6 +123,9 @@ class _Probe:
         if subject.task is None:
             why = self.spec.get("no_quality", "this case has no task")
             return [unavailable("accuracy", why)], {}
+        untrained = getattr(subject.counted, "untrained", None)  # a method's new weights that nobody trained
+        if untrained is not None:
+            return [unavailable("accuracy", str(untrained))], {}
         batches = subject.task.batches(self.spec.get("quality_batch", 64))
         case = subject.case
         found = quality.measure(subject.module, batches, device=case.device, dtype=case.dtype)

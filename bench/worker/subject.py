@@ -177,6 +177,8 @@ def build(recipe: Recipe) -> Subject:
         assert recipe.method_path is not None
         seed_everything(case.seed)
         module = find(recipe.method_path)(module, **recipe.method_settings)
+        if getattr(module, "learned", None) is not None:
+            weights = {**weights, "method": module.learned}  # trained with the method, on the same task
     device, dtype = torch.device(case.device), DTYPES[case.dtype]
     layout = torch.channels_last if case.memory_format == "channels_last" else torch.contiguous_format
     set_precision(case)
