@@ -111,3 +111,77 @@ def test_the_garbage_collector_is_off_while_sampling_and_back_after():
     seen = []
     latency.interleave([Runner("a", lambda: seen.append(gc.isenabled()))], {"a": Samples(1)}, 3, 0)
     assert seen == [False] * 3 and gc.isenabled()
+
+
+class Queue:
+    """A device that works a while after it is told to, with a clock of its own that reads nothing before it is done."""
+
+    def __init__(self, world, *, device_ms=2.0, launch_ms=0.5):
+        self.world, self.device_ms, self.launch_ms = world, device_ms, launch_ms
+        self.launched, self.done, self.marks, self.flushes = 0, 0, [], 0
+
+    def step(self):
+        self.launched += 1
+        self.world.now += int(self.launch_ms * 1e6)
+
+    def flush(self):
+        self.flushes += 1
+        self.world.now += int(50e6)  # long, so that it would show
+
+    def synchronise(self):
+        late = int((self.launched - self.done) * (self.device_ms - self.launch_ms) * 1e6)
+        self.world.now, self.done = self.world.now + max(late, 0), self.launched
+
+    def start(self):
+        self.marks = [self.launched]
+
+    def stop(self):
+        self.marks.append(self.launched)
+
+    def elapsed_ms(self):
+        assert self.done == self.launched, "read before the device was waited for"
+        return (self.marks[1] - self.marks[0]) * self.device_ms
+
+    def runner(self, **rest):
+        return Runner("a", self.step, self.synchronise, self, **rest)
+
+
+def test_host_and_device_time_the_same_iterations():
+    world = World()
+    queue = Queue(world)
+    host, device = latency.time_both(queue.runner(), 5, world.clock)
+    assert (host, device, queue.launched) == (pytest.approx(2.0), pytest.approx(2.0), 5)
+    samples = Samples(3)
+    latency.take_sample(queue.runner(), samples, world.clock)
+    assert samples.device_ms == [pytest.approx(2.0)] and samples.latency_ms == [pytest.approx(2.0)]
+    assert queue.launched == 8
+
+
+def test_what_precedes_an_iteration_is_done_before_each_and_never_timed():
+    world = World()
+    queue = Queue(world)
+    host, device = latency.time_both(queue.runner(before=queue.flush), 4, world.clock)
+    assert queue.flushes == 4
+    assert (host, device) == (pytest.approx(2.0), pytest.approx(2.0))
+
+
+def test_throughput_is_back_to_back_and_flushes_nothing():
+    world = World()
+    queue = Queue(world)
+    samples = {"a": Samples(1)}
+    latency.throughput_windows(
+        [queue.runner(before=queue.flush)], samples, {"a": 2.0}, windows=1, window_s=0.1, seed=0, clock=world.clock
+    )
+    assert queue.flushes == 0 and samples["a"].throughput == [{"iterations": 50, "ms": pytest.approx(100.0)}]
+
+
+def test_whose_turn_it_is_is_told_before_each_sample_and_rounds_are_told_apart():
+    told = []
+
+    def member(name):
+        return Runner(name, lambda: told.append(f"runs {name}"))
+
+    runners = [member(name) for name in "ab"]
+    latency.interleave(runners, {n: Samples(1) for n in "ab"}, 2, 0, turn=told.append, between=lambda: told.append("-"))
+    assert told.count("-") == 2 and told[-1] == "-"
+    assert all(told[place + 1] == f"runs {name}" for place, name in enumerate(told) if name in ("a", "b"))

@@ -30,6 +30,7 @@ def select(device: str) -> None:
     if device == "cpu":
         return
     try:
+        torch.cuda.init()
         torch.cuda.set_device(index_of(device))
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {device} cannot be used by torch {torch.__version__}: {error}") from error

@@ -37,7 +37,8 @@ def _preload() -> dict[str, Any]:
     from bench.worker import invocation, probe  # noqa: F401
 
     threads = len(list(Path("/proc/self/task").iterdir())) if Path("/proc/self/task").is_dir() else None
-    return {"import_s": time.perf_counter() - start, "threads": threads, "torch": torch.__version__}
+    started = torch.cuda.is_initialized()  # looks, and unlike is_available() starts nothing
+    return {"import_s": time.perf_counter() - start, "threads": threads, "cuda": started, "torch": torch.__version__}
 
 
 def _become_worker(request: dict[str, Any]) -> None:

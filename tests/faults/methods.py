@@ -6,7 +6,7 @@ import signal
 import torch
 from torch import nn
 
-from tests.faults.models import Small
+from tests.faults.models import Small, _device_full
 
 
 def same(model):
@@ -31,6 +31,13 @@ def breaks_later(model):
     broken = Small(misdeed, at_forward=40)
     broken.layer = model.layer
     return broken
+
+
+def device_full_later(model):
+    """Fills the device, but only after as many forwards as a probe and a warm-up make."""
+    full = Small(_device_full, at_forward=20)
+    full.layer = model.layer
+    return full
 
 
 def rude(model):

@@ -88,6 +88,18 @@ def eats_memory():
     return Small(misdeed)
 
 
+def _device_full(_output=None):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+def device_full_at_build():
+    _device_full()
+
+
+def device_full_at_forward():
+    return Small(_device_full)
+
+
 def nan_output():
     return Small(lambda output: output.mean((2, 3)) * float("nan"))
 
