@@ -57,11 +57,15 @@ def test_what_an_outage_kept_back_is_mirrored_by_the_next_run_without_measuring(
 
 
 def test_a_refused_driver_leaves_the_mirror_alone(tmp_path, monkeypatch):
-    """The first driver's running sweep is nobody else's to end or to begin."""
+    """The first driver's running sweep is nobody else's to end or to begin, also if it comes first by a moment."""
     config = mirrored(tmp_path, [HEALTHY])
-    monkeypatch.setattr(job, "group_seconds", lambda *_: {})
     with ResultsLock(config.paths.results), pytest.raises(Locked):
         job.run(config)
+    first = ResultsLock(config.paths.results)
+    monkeypatch.setattr(job, "group_seconds", lambda *_: first.acquire() or {})
+    with pytest.raises(Locked):
+        job.run(config)
+    first.release()
     assert not (tmp_path / "mlflow").exists()
 
 

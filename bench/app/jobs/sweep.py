@@ -13,6 +13,7 @@ from bench.app.progress import ProgressBar
 from bench.case import Case
 from bench.config import Config
 from bench.errors import BenchError, ResultsError
+from bench.lock import ResultsLock
 from bench.records import Record
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class _Both:
 def run(config: Config) -> int:
     """Run the sweep; 0 if all is well, 3 with failed rows, 130 if interrupted."""
     made = plan.make(config, catalogue.load())
+    with ResultsLock(config.paths.results):
+        pass  # a folder that is taken or cannot be written is refused at once, not after a forecast
     from bench.run import Runner  # brings scipy: a wrong name is answered before that
 
     with ProgressBar() as bar:
