@@ -44,15 +44,14 @@ def selective_scan(decay: Tensor, drive: Tensor) -> Tensor:
     length = drive.shape[1]
     if length == 1:
         return drive
-    even_decay, odd_decay = decay[:, 0 : length - 1 : 2], decay[:, 1::2]
-    even_drive, odd_drive = drive[:, 0 : length - 1 : 2], drive[:, 1::2]
-    odd = selective_scan(odd_decay * even_decay, odd_decay * even_drive + odd_drive)
-    states = torch.empty_like(drive) if not drive.requires_grad else torch.zeros_like(drive)
-    states[:, 1::2] = odd
-    states[:, 0] = drive[:, 0]
-    before = odd if length % 2 else odd[:, :-1]
-    states[:, 2::2] = decay[:, 2::2] * before + drive[:, 2::2]
-    return states
+    paired = length // 2 * 2
+    even_decay, odd_decay = decay[:, 0:paired:2], decay[:, 1::2]
+    odd_drive = torch.addcmul(drive[:, 1::2], odd_decay, drive[:, 0:paired:2])
+    odd = selective_scan(odd_decay * even_decay, odd_drive)
+    later = torch.addcmul(drive[:, 2::2], decay[:, 2::2], odd if length % 2 else odd[:, :-1])
+    even = torch.cat([drive[:, :1], later], dim=1)
+    states = torch.stack([even[:, : length // 2], odd], dim=2).flatten(1, 2)
+    return torch.cat([states, even[:, -1:]], dim=1) if length % 2 else states
 
 
 class Direction(nn.Module):

@@ -15,8 +15,8 @@ from suites.common.training import Loss, Pace, distillation, fit
 Module = TypeVar("Module", bound=nn.Module)
 
 BATCH = 32
-#: Rates of weights that the plain model brings and of those that a method adds at random.
-KNOWN_RATE, FRESH_RATE = 3e-4, 3e-3
+#: Rates of weights that the plain model brings, of those where the method makes another network of it, and of new ones.
+KNOWN_RATE, REBUILT_RATE, FRESH_RATE = 3e-4, 1e-3, 3e-3
 
 
 def teacher_for(model: Module, training_steps: int) -> Module | None:
@@ -37,7 +37,7 @@ def teacher_for(model: Module, training_steps: int) -> Module | None:
 
 def finetuned(
     model: Module, teacher: nn.Module | None, method: Callable[..., Any], settings: dict[str, Any], training_steps: int, *,
-    loss: Loss | None = None, fresh: Iterable[nn.Parameter] = (),
+    loss: Loss | None = None, fresh: Iterable[nn.Parameter] = (), rate: float = KNOWN_RATE,
 ) -> Module:  # fmt: skip
     """The reduced model with weights trained on its task, or as it is where there is no teacher.
 
@@ -49,6 +49,7 @@ def finetuned(
         training_steps: batches of 32 to learn from.
         loss: what to make small; None for cross-entropy and the teacher's answers.
         fresh: parameters that start at random.
+        rate: of the other parameters.
 
     Raises:
         ValueError: the model was loaded without a task to learn from.
@@ -57,7 +58,7 @@ def finetuned(
         return model
     name = method.__name__
     task = learning_task(model, f"{name}(training_steps)", "set training_steps=0 or take a digits model")
-    pace = Pace(training_steps, KNOWN_RATE, FRESH_RATE)
+    pace = Pace(training_steps, rate, FRESH_RATE)
 
     @functools.wraps(method)  # the cache asks where `make` comes from: new source of the method is new weights
     def make() -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bench.settings import Count, Positive, PositiveInt
 from suites.common.vit import Attention, Block, Mlp, Tokens, ViT, attention_probabilities
-from suites.vit_tokens.finetuning import finetuned, needs_training, teacher_for
+from suites.vit_tokens.finetuning import REBUILT_RATE, finetuned, needs_training, teacher_for
 from suites.vit_tokens.scores import as_reducible
 from suites.vit_tokens.stvit import read_the_mean, split_heads
 
@@ -45,9 +45,9 @@ def lookupvit(model: nn.Module, *, tokens: PositiveInt = 25, ratio: Positive = 1
     pairs = [PairedBlock(block, vit.width, side, vit.grid, ratio) for block in vit.blocks]  # type: ignore[arg-type]
     vit.blocks = nn.ModuleList(pairs).to(vit.pos_embed)
     needs_training(vit, "LookupViT's exchange", training_steps)
-    fresh = [p for pair in pairs for name, p in pair.named_parameters() if not name.startswith("block.")]
+    fresh = [p for pair in pairs for p in pair.mlp.parameters()]
     settings = {"tokens": tokens, "ratio": ratio}
-    return finetuned(vit, teacher, lookupvit, settings, training_steps, fresh=fresh)
+    return finetuned(vit, teacher, lookupvit, settings, training_steps, fresh=fresh, rate=REBUILT_RATE)
 
 
 def _copy(linear: nn.Linear, weight: Tensor, bias: Tensor | None) -> None:

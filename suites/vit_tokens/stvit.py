@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench.settings import Count, PositiveInt
 from suites.common.vit import Block, Tokens, ViT
-from suites.vit_tokens.finetuning import finetuned, needs_training, teacher_for
+from suites.vit_tokens.finetuning import REBUILT_RATE, finetuned, needs_training, teacher_for
 from suites.vit_tokens.scores import as_reducible
 
 
@@ -50,7 +50,8 @@ def stvit(
     vit.blocks[base + 1] = Semantics(vit.blocks[base + 1], tokens, vit.width)  # type: ignore[arg-type]
     needs_training(vit, "STViT's generator", training_steps)
     settings = {"tokens": tokens, "base": base}
-    return finetuned(vit, teacher, stvit, settings, training_steps, fresh=[vit.blocks[base + 1].semantic])  # type: ignore[list-item]
+    new: list[nn.Parameter] = [vit.blocks[base + 1].semantic]  # type: ignore[list-item]
+    return finetuned(vit, teacher, stvit, settings, training_steps, fresh=new, rate=REBUILT_RATE)
 
 
 def read_the_mean(vit: ViT) -> None:
