@@ -1,8 +1,11 @@
 """The lines of docs/security.md that no other test holds."""
 
+import json
 import os
 import pickle
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +16,8 @@ from bench.app.jobs import reproduce
 from bench.case import Case
 from bench.errors import UsageError
 from bench.records import seal, write_json
-from tests.sweeping import HEALTHY, configuration
+from tests.faults import driver
+from tests.sweeping import HEALTHY, configuration, sweep
 from tests.synthetic import record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,33 +109,97 @@ def test_a_key_that_is_a_path_is_refused_before_any_file_is_named_after_it(key, 
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_is_sent_anywhere_by_a_sweep_with_its_mirror_and_report(tmp_path):
-    """Every socket of driver, mirror and report is watched: none leaves this machine, none is even tried."""
-    pytest.importorskip("mlflow")
-    watch = (
-        "import socket, sys\nreal = socket.socket.connect\n"
-        "def connect(self, address):\n"
-        "    if self.family in (socket.AF_INET, socket.AF_INET6):\n"
-        "        open(sys.argv[1], 'a').write(f'{address}\\n')\n        raise OSError('no network here')\n"
-        "    return real(self, address)\n"
-        "socket.socket.connect = connect\n"
-        "def resolve(host, *rest, **more):\n"
-        "    open(sys.argv[1], 'a').write(f'{host}\\n')\n    raise OSError('no network here')\n"
-        "socket.getaddrinfo = resolve\n"
-        "from pathlib import Path\nfrom tests.synthetic import suite_records\nfrom bench.tracking import Mirror\n"
-        "from reports.site import build\nfrom tests.synthetic import store\n"
-        "made = store(Path(sys.argv[2]) / 'results')\n"
-        "index = build([made.root], Path(sys.argv[2]) / 'site').index\n"
-        "one = Mirror(f'sqlite:///{sys.argv[2]}/m.db', 'w', Path(sys.argv[2]) / 'a', made.root)\n"
-        "one.start_sweep('s', {}, 1)\none.log_record(next(iter(made.iterate())))\none.finish(index)\n"
-        "assert one.problems == [], one.problems\n"
+WATCH = """
+import os, sys
+def tell(event, arguments):
+    if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
+        family, address = int(arguments[0].family), arguments[1]
+        if family in (2, 10) and not str(address[0]).startswith(("127.", "::1")):
+            told(f"{event} {address}")
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        if str(arguments[0]) not in ("127.0.0.1", "localhost", "::1", "None", ""):
+            told(f"{event} {arguments[0]}")
+def told(line):
+    with open(os.environ["WATCHED"], "a") as file:
+        file.write(f"{sys.argv} {line}\\n")
+sys.addaudithook(tell)
+with open(os.environ["WATCHED"] + ".processes", "a") as file:
+    file.write(f"{os.getpid()} {' '.join(sys.orig_argv)}\\n")
+"""
+
+
+@pytest.fixture
+def watched(tmp_path):
+    """An environment in which every Python process tells what it would send anywhere but to this machine.
+
+    Nothing in it says that a test is running, because MLflow would then send nothing by itself.
+    """
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(WATCH)
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    path = os.pathsep.join([str(tmp_path / "hook"), str(ROOT)])
+    return {**kept, "WATCHED": str(tmp_path / "sent"), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def processes(environment):
+    return Path(environment["WATCHED"] + ".processes").read_text()
+
+
+def without_network():
+    """What to put before a command so that it has no network but this machine's own, where that is allowed."""
+    prefix = ["unshare", "--net", "--"]
+    allowed = (
+        shutil.which("unshare") and subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0
     )
-    log = tmp_path / "connections"
-    environment = {k: v for k, v in os.environ.items() if k not in ("DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "CI")}
-    done = subprocess.run([sys.executable, "-c", watch, str(log), str(tmp_path)], cwd=ROOT, env=environment,
-                          capture_output=True, text=True, timeout=240, check=False)  # fmt: skip
+    return prefix if allowed else []
+
+
+def test_the_watch_sees_what_would_be_sent(watched, tmp_path):
+    code = (
+        "import socket, contextlib\nwith contextlib.suppress(OSError): socket.create_connection(('192.0.2.1', 9), 0.01)"
+    )
+    subprocess.run([*without_network(), sys.executable, "-c", code], env=watched, cwd=tmp_path, check=True)
+    assert "192.0.2.1" in (tmp_path / "sent").read_text()
+
+
+def test_nothing_is_sent_anywhere_by_a_sweep_with_its_mirror_and_report(watched, tmp_path):
+    """Driver, worker server, workers, mirror and report of a whole sweep, without any network: none even tries."""
+    pytest.importorskip("mlflow")
+    command = [word for word in driver.command(tmp_path, [HEALTHY]) if word not in ("tracking=off", "report=off")]
+    environment = {**watched, "BENCH_SUITES": str(tmp_path / "faultsuite")}
+    done = subprocess.run([*without_network(), *command], cwd=tmp_path, env=environment, capture_output=True, text=True,
+                          timeout=240, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert not log.exists(), log.read_text()
+    assert "bench.worker.server" in processes(watched) and "-m bench suite=" in processes(watched)
+    assert list(tmp_path.rglob("mlflow.db")) and list(tmp_path.rglob("index.html")), "mirror and report were not there"
+    assert not (tmp_path / "sent").exists(), (tmp_path / "sent").read_text()
+
+
+@pytest.mark.slow
+def test_nothing_is_sent_anywhere_by_the_interface_of_the_mirror(watched, tmp_path):
+    """MLflow's server, as `job=ui` starts it, also when its page asks whether to report."""
+    pytest.importorskip("mlflow")
+    from bench.tracking import ui_command
+    from tests.test_tracking import free_port
+
+    port = free_port()
+    command, more, url = ui_command(f"sqlite:///{tmp_path}/mlflow.db", port=port)
+    with subprocess.Popen(command, env={**watched, **more}, cwd=tmp_path, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL, start_new_session=True) as server:  # fmt: skip
+        try:
+            asked = driver.answer(f"{url}/ajax-api/3.0/mlflow/ui-telemetry", seconds=120)
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+    assert json.loads(asked)["disable_ui_telemetry"] is True
+    assert "mlflow" in processes(watched)
+    assert not (tmp_path / "sent").exists(), (tmp_path / "sent").read_text()
+
+
+def test_workers_and_what_they_import_are_told_not_to_report(tmp_path):
+    marks = tmp_path / "marks"
+    config = configuration(tmp_path, [f"tests.faults.models:tells_its_environment(marks={str(marks)!r})"])
+    assert [record["status"] for record in sweep(config).records] == ["ok"]
+    assert set(marks.read_text().split()) == {"DO_NOT_TRACK=true"}
 
 
 def test_every_line_of_the_threat_model_names_tests_that_exist():

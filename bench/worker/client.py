@@ -120,6 +120,7 @@ class Workers:
         inherited = {**os.environ, **self.environment}
         paths = [*import_roots(), *filter(None, inherited.get("PYTHONPATH", "").split(os.pathsep))]
         inherited["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(Path(__file__).parents[2]), *paths]))
+        inherited.setdefault("DO_NOT_TRACK", "true")  # what libraries of a user's model ask before they report home
         inherited.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's would start threads at import; torch has its own
         inherited.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # else asking for CUDA starts it, and forks lose it
         command = [sys.executable, "-m", "bench.worker.server"]

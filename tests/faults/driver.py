@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,18 @@ def until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "this never happened"
         time.sleep(0.05)
+
+
+def answer(url: str, seconds: float = 60.0) -> bytes:
+    """What a server that is starting answers as soon as it does."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as reply:
+                return bytes(reply.read())
+        except OSError:
+            assert time.monotonic() < deadline, f"{url} never answered"
+            time.sleep(0.1)
 
 
 def family(process: subprocess.Popen[str]) -> list[psutil.Process]:

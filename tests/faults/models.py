@@ -180,6 +180,17 @@ def tells_its_state(*, marks: str):
     return model
 
 
+def tells_its_environment(*, marks: str):
+    """Writes into a file what a library would ask before it reports home."""
+
+    def misdeed(output):
+        with open(marks, "a") as file:
+            file.write(f"DO_NOT_TRACK={os.environ.get('DO_NOT_TRACK')}\n")
+        return output.mean((2, 3))
+
+    return Small(misdeed)
+
+
 def waits(*, mark: str):
     """Tells by a file that it runs, and then goes on for an hour; harmless on the meta device, as in a forecast."""
 
