@@ -21,13 +21,21 @@ from bench.gpus import gpu_state
 
 PROC = Path("/proc")
 
-#: Above these a window is labelled. Shares are of the window's length; cores are whole cores of other processes.
 #: The kernel counts processor time in ticks of 10 ms, so that less than three ticks say nothing about a short window.
 MINIMUM_S = 0.03
-BUSY_CORES = 0.25
-PRESSURE_SHARE = 0.05
-STEAL_SHARE = 0.01
-SWITCHES_PER_S = 25.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Above these a window is labelled: whole cores of other processes, shares of the window's length, switches a second."""
+
+    busy_cores: float = 0.25
+    pressure_share: float = 0.05
+    steal_share: float = 0.01
+    switches_per_s: float = 25.0
+
+
+LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -91,10 +99,13 @@ class HostWatch:
     Args:
         device: `cuda` also looks for foreign GPU processes and throttled GPU clocks.
         read: gives the snapshot; replaced in tests.
+        limits: above which the window is labelled.
     """
 
-    def __init__(self, device: str = "cpu", read: Callable[[str], Snapshot] | None = None):
-        self._device = device
+    def __init__(
+        self, device: str = "cpu", read: Callable[[str], Snapshot] | None = None, limits: Limits = LIMITS
+    ):  # fmt: skip
+        self._device, self._limits = device, limits
         self._read = read or snapshot
         self._before: Snapshot | None = None
         self.report: HostReport | None = None
@@ -105,7 +116,7 @@ class HostWatch:
 
     def __exit__(self, *exception: object) -> None:
         assert self._before is not None
-        self.report = compare(self._before, self._read(self._device))
+        self.report = compare(self._before, self._read(self._device), self._limits)
 
 
 def wait_until_quiet(
@@ -113,6 +124,7 @@ def wait_until_quiet(
     *,
     device: str = "cpu",
     window_s: float = 1.0,
+    limits: Limits = LIMITS,
     read: Callable[[str], Snapshot] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Quiet:
@@ -122,6 +134,7 @@ def wait_until_quiet(
         cap_s: give up after so many seconds; 0 looks once, for a tenth of a second.
         device: see `HostWatch`.
         window_s: length of the windows that are looked at.
+        limits: above which a window is not quiet.
         read: gives the snapshot; replaced in tests.
         sleep: how to wait; replaced in tests.
     """
@@ -131,7 +144,7 @@ def wait_until_quiet(
         elapsed = before.clock_s - first.clock_s
         sleep(max(min(window_s, cap_s - elapsed), 0.1))
         after = take(device)
-        labels = tuple(label for label in compare(before, after).labels if label in FOREIGN_LABELS)
+        labels = tuple(label for label in compare(before, after, limits).labels if label in FOREIGN_LABELS)
         waited = after.clock_s - first.clock_s
         if not labels or waited >= cap_s:
             return Quiet(not labels, waited, labels)
@@ -142,7 +155,7 @@ def wait_until_quiet(
 FOREIGN_LABELS = frozenset({"host busy", "stolen time", "throttled", "foreign GPU process"})
 
 
-def compare(before: Snapshot, after: Snapshot) -> HostReport:
+def compare(before: Snapshot, after: Snapshot, limits: Limits = LIMITS) -> HostReport:
     """The report of the window between two snapshots; a clock that stood still makes a window of a microsecond."""
     seconds = max(after.clock_s - before.clock_s, 1e-6)
     others = (after.host_busy_s - before.host_busy_s) - (after.own_cpu_s - before.own_cpu_s)
@@ -163,16 +176,16 @@ def compare(before: Snapshot, after: Snapshot) -> HostReport:
         "foreign_gpu_processes": after.gpu.get("foreign_processes"),
         "gpu_throttle_reasons": _either(before.gpu.get("throttle_reasons"), after.gpu.get("throttle_reasons")),
     }
-    return HostReport(**numbers, labels=_labels(numbers))
+    return HostReport(**numbers, labels=_labels(numbers, limits))
 
 
-def _labels(numbers: dict[str, Any]) -> tuple[str, ...]:
+def _labels(numbers: dict[str, Any], limits: Limits) -> tuple[str, ...]:
     """Short names of what disturbed the window."""
-    limits = (
-        ("host busy", "other_cores", BUSY_CORES),
-        ("pressure stall", "pressure_share", PRESSURE_SHARE),
-        ("stolen time", "steal_share", STEAL_SHARE),
-        ("involuntary switches", "involuntary_switches_per_s", SWITCHES_PER_S),
+    table = (
+        ("host busy", "other_cores", limits.busy_cores),
+        ("pressure stall", "pressure_share", limits.pressure_share),
+        ("stolen time", "steal_share", limits.steal_share),
+        ("involuntary switches", "involuntary_switches_per_s", limits.switches_per_s),
         ("paging", "major_faults", 0),
         ("throttled", "throttle_events", 0),
         ("foreign GPU process", "foreign_gpu_processes", 0),
@@ -183,7 +196,7 @@ def _labels(numbers: dict[str, Any]) -> tuple[str, ...]:
         "other_cores": numbers["other_cores"] * seconds >= MINIMUM_S,
         "steal_share": (numbers["steal_share"] or 0) * seconds >= MINIMUM_S,
     }
-    return tuple(name for name, key, limit in limits if (numbers[key] or 0) > limit and enough.get(key, True))
+    return tuple(name for name, key, limit in table if (numbers[key] or 0) > limit and enough.get(key, True))
 
 
 def snapshot(device: str = "cpu") -> Snapshot:

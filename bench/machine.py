@@ -257,7 +257,7 @@ def _cpu(root: Path, unreadable: dict[str, str]) -> dict[str, Any]:
         "microcode": info.get("microcode"),
         "physical_cores": psutil.cpu_count(logical=False),
         "logical_cores": psutil.cpu_count(logical=True),
-        "usable_cores": _usable_cores(),
+        "usable_cores": usable_cores(),
         "smt": {"1": True, "0": False}.get(_read(root / "sys/devices/system/cpu/smt/active") or ""),
         "numa_nodes": len(list((root / "sys/devices/system/node").glob("node[0-9]*"))) or None,
         "caches": _caches(root, unreadable),
@@ -273,7 +273,8 @@ def _cpuinfo(root: Path) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def _usable_cores() -> int | None:
+def usable_cores() -> int | None:
+    """Processors that this process may run on, or `None` where nothing tells."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 

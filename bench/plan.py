@@ -14,13 +14,14 @@ import psutil
 from pydantic import ValidationError
 
 from bench import catalogue as catalogues
+from bench import machine
 from bench.case import BASELINE_METHOD, Case, settings_text
 from bench.catalogue import Catalogue, Entry
 from bench.config import Block, Config, Suite, explain
 from bench.errors import UsageError
 from bench.signatures import UNKNOWN, signature
 
-#: Hosts with up to this many physical cores time on one thread: a second busy one would stall every barrier.
+#: With up to this many physical cores of our own we time on one thread: a second busy one would stall every barrier.
 SMALL_HOST_CORES = 4
 
 
@@ -63,11 +64,18 @@ class Plan:
 
 
 def threads(config: Config) -> int:
-    """The number of threads in force: one on small hosts, else the physical cores, unless set."""
+    """The number of threads in force: one where few cores are ours, else as many as those, unless set."""
     if config.device.threads != "auto":
         return int(config.device.threads)
-    cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    cores = own_cores()
     return 1 if cores <= SMALL_HOST_CORES else cores
+
+
+def own_cores() -> int:
+    """Physical cores that this process may use: its affinity and its container's quota take the rest away."""
+    physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    quota = machine.cgroup_limits()["cpu_cores"]
+    return max(1, min(physical, machine.usable_cores() or physical, int(quota or physical)))
 
 
 def check_device(name: str) -> None:

@@ -48,6 +48,10 @@ class Latency(Part):
     drift: float = Field(0.02, gt=0, description="last third against first that is labelled")
     page_faults: float = Field(10.0, ge=0, description="minor faults per iteration that are labelled")
     replacements: int = Field(2, ge=0, description="processes set aside that are replaced")
+    busy_cores: float = Field(0.25, gt=0, description="cores that others use before the host is called busy")
+    pressure_share: float = Field(0.05, gt=0, le=1, description="time in which some task waited for a processor")
+    steal_share: float = Field(0.01, gt=0, le=1, description="processors' time that the hypervisor gave to others")
+    switches_per_s: float = Field(25.0, gt=0, description="involuntary context switches a second")
     margin: float = Field(0.02, gt=0, lt=0.5, description="difference from which a verdict is FASTER or SLOWER")
     equivalence: float = Field(0.05, gt=0, lt=0.5, description="difference up to which a verdict may be SAME")
 

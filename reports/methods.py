@@ -36,8 +36,9 @@ def card(records: list[Record]) -> Card:
     """The methods section for records that share protocol and machine."""
     first = records[0]
     protocol = first.get("protocol") or {}
-    parts = [_what(records), _time(protocol.get("parameters") or {}, records), _counts(records), _quality(records)]
-    parts += [_memory(records), _energy(records), _where(first)]
+    parameters = protocol.get("parameters") or {}
+    parts = [_what(records), _time(parameters, records), _stopping(parameters, records), _counts(parameters, records)]
+    parts += [_quality(records), _memory(records), _energy(parameters, records), _where(first)]
     title = f"Protocol {protocol.get('name', 'unnamed')} v{protocol.get('version', '?')} on {machine_line(first)}"
     return Card(title, tuple(part for part in parts if part))
 
@@ -89,7 +90,7 @@ def _time(parameters: dict[str, Any], records: list[Record]) -> str:
     )
     if latency.get("warmup_iterations"):
         words += (
-            f" after at least {latency['warmup_iterations']} warm-up iterations and {latency.get('warmup_s', 0):g} s"
+            f" after at least {latency['warmup_iterations']} warm-up iterations and {_warmup_s(latency, records):g} s"
         )
     if latency.get("samples"):
         words += f", with up to {latency['samples']} samples per process"
@@ -98,6 +99,11 @@ def _time(parameters: dict[str, Any], records: list[Record]) -> str:
         "processes of the per-process median with a 95 % t-interval on logarithms; speed-ups are ratios of medians paired "
         "by process. No sample was dropped."
     )
+    if latency.get("throughput_windows"):
+        words += (
+            f" Throughput is the median of {latency['throughput_windows']} windows of at least "
+            f"{latency.get('throughput_window_s', 0):g} s of forward passes back to back."
+        )
     floors = [(record.get("timing", {}).get("noise_floor") or {}) for record in records]
     ends = [end for floor in floors for end in (floor.get("low"), floor.get("high")) if end]
     if ends:
@@ -105,13 +111,49 @@ def _time(parameters: dict[str, Any], records: list[Record]) -> str:
     return words
 
 
-def _counts(records: list[Record]) -> str:
+def _warmup_s(latency: dict[str, Any], records: list[Record]) -> float:
+    """Seconds of warm-up on the device of these records."""
+    on_gpu = str(records[0]["case"].get("device", "cpu")) != "cpu"
+    return float(latency.get("warmup_s_gpu" if on_gpu else "warmup_s") or 0)
+
+
+def _stopping(parameters: dict[str, Any], records: list[Record]) -> str:
+    """How many processes there are and which do not count; nothing where the record does not hold the rules."""
+    latency = parameters.get("latency") or {}
+    if not _has(records, "latency_ms") or not latency.get("max_invocations"):
+        return ""
+    words = (
+        f"Processes were added, at least {latency['invocations']} and at most {latency['max_invocations']}, until the "
+        f"half-width of every interval was within {100 * latency['ratio_half_width']:g} % for ratios and "
+        f"{100 * latency['absolute_half_width']:g} % for times"
+    )
+    if latency.get("further_invocations"):
+        words += (
+            f", and then {latency['further_invocations']} more unless it was within {latency['at_once']:g} times that, "
+            "so that stopping on a narrow interval does not cost coverage"
+        )
+    labels = {
+        label for record in records for line in record["timing"]["invocations"] for label in line.get("labels", [])
+    }
+    words += (
+        f". Before each process we waited up to {latency['quiet_wait_s']:g} s for a quiet host. A process in which more than "
+        f"{100 * latency['preempted_share']:g} % of the samples were preempted was set aside and replaced, at most "
+        f"{latency['replacements']} times; what else disturbed a process is labelled on its row."
+    )
+    if "allocator not pinned" not in labels:
+        words += " The C library's allocator was kept from returning memory while times were taken."
+    return words
+
+
+def _counts(parameters: dict[str, Any], records: list[Record]) -> str:
     if not _has(records, "macs"):
         return ""
+    second = (parameters.get("counting") or {}).get("second_count", True)
     return (
         "MACs are multiply-accumulates of matrix products and convolutions in one forward pass per sample, counted from the "
         "operators that ran on the real input, without bias, normalisation, softmax or elementwise work; one MAC is two "
-        "floating-point operations. They were counted a second time with fvcore, and differences are explained per row."
+        "floating-point operations."
+        + (" They were counted a second time with fvcore, and differences are explained per row." if second else "")
     )
 
 
@@ -136,9 +178,12 @@ def _memory(records: list[Record]) -> str:
     )
 
 
-def _energy(records: list[Record]) -> str:
+def _energy(parameters: dict[str, Any], records: list[Record]) -> str:
     if _has(records, "energy_j"):
-        return "Energy is gross joules per sample over windows of at least 10 s, taken in a separate pass."
+        asked = parameters.get("energy") or {}
+        count = f"{asked['windows']} " if asked.get("windows") else ""
+        length = f" of at least {asked['window_s']:g} s" if asked.get("window_s") else ""
+        return f"Energy is gross joules per sample over {count}windows{length}, taken in a separate pass."
     reason = _reason(records, "energy_j")
     return f"Energy is not reported: {reason}." if reason else ""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench import gpus, machine
-from bench.hostwatch import HostWatch, Snapshot, compare, snapshot, wait_until_quiet
+from bench.hostwatch import HostWatch, Limits, Snapshot, compare, snapshot, wait_until_quiet
 from bench.machine import cgroup_limits, difference, environment, machine_class, machine_key
 
 
@@ -291,6 +291,16 @@ def test_own_work_is_no_contamination():
 ])  # fmt: skip
 def test_each_disturbance_has_its_label(changes, label):
     assert compare(moment(), moment(clock_s=110.0, **changes)).labels == (label,)
+
+
+def test_the_limits_of_labels_can_be_set():
+    busy = moment(clock_s=110.0, host_busy_s=1020.0, own_cpu_s=15.0)
+    assert compare(moment(), busy, Limits(busy_cores=2.0)).labels == ()
+    assert compare(moment(), moment(clock_s=110.0, pressure_s=3.2), Limits(pressure_share=0.01)).labels == (
+        "pressure stall",
+    )
+    clock = Clockwork(until_s=1e9)
+    assert wait_until_quiet(9, read=clock.read, sleep=clock.sleep, limits=Limits(busy_cores=2.0)).quiet
 
 
 def test_shares_are_of_the_window_and_of_all_cores():

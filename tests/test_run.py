@@ -83,7 +83,7 @@ def test_every_row_carries_the_protocols_hash_and_all_its_values(done):
     assert set(frame["protocol"]) == {config.protocol.hash}
     for record in result.records:
         assert record["case"]["protocol"] == record["protocol"]["hash"] == config.protocol.hash
-        assert record["protocol"]["parameters"] == config.protocol.model_dump(exclude={"name", "version"})
+        assert record["protocol"] == config.protocol.as_record()
         assert Protocol(**record["protocol"]["parameters"]).hash == config.protocol.hash
 
 

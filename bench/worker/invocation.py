@@ -6,14 +6,14 @@ The result is the raw samples file of the invocation (schema in `bench.records`)
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
 
 from bench import gpu_clocks
-from bench.hostwatch import HostWatch, wait_until_quiet
+from bench.hostwatch import HostWatch, Limits, wait_until_quiet
 from bench.meters import latency
 from bench.meters.allocator import pin_allocator_for_timing
 from bench.meters.latency import Runner, Samples, WarmUp
@@ -41,6 +41,7 @@ class _Group:
         self.recipes = [Recipe.from_dict(item) for item in spec["recipes"]]
         self.device = self.recipes[0].case.device
         self.protocol = Latency(**spec["protocol"]["latency"])
+        self.limits = Limits(**{item.name: getattr(self.protocol, item.name) for item in fields(Limits)})
         self.subjects: dict[str, Subject] = {}
         self.ready: dict[str, Ready] = {}
         self.facts: dict[str, dict[str, Any]] = {}
@@ -97,7 +98,7 @@ class _Group:
         self.phase.enter("measure")
         state = global_state.read()
         subjects = [runner for runner in runners if runner.name != REFERENCE]
-        with gpu_clocks.sampling(self.device) as board, HostWatch(self.device) as watch:
+        with gpu_clocks.sampling(self.device) as board, HostWatch(self.device, limits=self.limits) as watch:
             latency.interleave(
                 runners, samples, rounds, seed, turn=self._turn, between=lambda: self._between(board)
             )  # fmt: skip
@@ -189,7 +190,7 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     isolation.shift_heap(spec["seed"])
     group = _Group(spec, phase)
     torch.set_num_threads(group.recipes[0].case.threads)
-    quiet = wait_until_quiet(group.protocol.quiet_wait_s, device=group.device)
+    quiet = wait_until_quiet(group.protocol.quiet_wait_s, device=group.device, limits=group.limits)
     cuda.select(group.device)
     runners = group.load()
     with torch.inference_mode():

@@ -1,0 +1,170 @@
+"""The written protocol says what the code does: every parameter, its values, and where it has its effect."""
+
+import html
+import json
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from bench import api, machine, plan
+from bench.config import Device
+from bench.errors import UsageError
+from bench.hostwatch import Limits
+from bench.meters import latency
+from bench.protocol import Latency, Protocol
+from bench.statistics import EQUIVALENCE, MARGIN
+from reports.methods import card, summary
+from tests import synthetic
+from tests.sweeping import HEALTHY, QUICK, configuration
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = ("standard", "quick", "publish")
+
+
+def documented():
+    """Values by dotted parameter and protocol, from the tables of docs/protocol.md."""
+    found, head = {}, []
+    for line in (ROOT / "docs/protocol.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("|") and cells[1].startswith("`protocol."):
+            head = [cells[1].strip("`").removeprefix("protocol.")]
+        elif line.startswith("| ") and head and cells[1].startswith("`"):
+            values = [cells[2], cells[3] or cells[2], cells[4] or cells[2]]
+            found[head[0] + cells[1].strip("`")] = dict(zip(NAMES, map(read, values), strict=True))
+    return found
+
+
+def read(text):
+    if text.endswith("%"):
+        return pytest.approx(float(text.rstrip("% ")) / 100)
+    return {"none": None, "true": True}.get(text, float(text) if text[0].isdigit() else text)
+
+
+def flat(protocol):
+    return {
+        f"{part}.{name}": value
+        for part, values in protocol.model_dump().items() if isinstance(values, dict) for name, value in values.items()
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_written_tables_are_the_protocols(name):
+    told = {parameter: values[name] for parameter, values in documented().items()}
+    assert told == flat(api.protocol_named(name))
+
+
+def test_every_value_of_the_standard_protocol_stands_in_its_file():
+    written = yaml.safe_load((ROOT / "conf/protocol/standard.yaml").read_text())
+    assert {f"{part}.{name}" for part in ("latency", "counting", "energy") for name in written[part]} == set(
+        flat(Protocol())
+    )
+
+
+def test_constants_beside_the_protocol_are_its_defaults():
+    standard = Latency()
+    assert (1 + standard.equivalence, standard.margin) == (pytest.approx(EQUIVALENCE), MARGIN)
+    assert {name: getattr(standard, name) for name in Limits.__dataclass_fields__} == vars(Limits())
+
+
+def test_a_margin_beyond_the_equivalence_is_refused(tmp_path):
+    clash = {**QUICK, "latency": {**QUICK["latency"], "margin": 0.06}}
+    with pytest.raises(UsageError, match=r"equivalence=0.05 clashes with margin=0.06"):
+        configuration(tmp_path, [HEALTHY], protocol=clash)
+
+
+# ------------------------------------------------------------------------------------------------ warm-up
+
+
+class World:
+    """A clock that only a step moves."""
+
+    def __init__(self, *durations_ms):
+        self.now, self.durations = 0, list(durations_ms)
+
+    def step(self):
+        self.now += int(1e6 * (self.durations.pop(0) if len(self.durations) > 1 else self.durations[0]))
+
+
+def warmed(*durations_ms, **rules):
+    world = World(*durations_ms)
+    rules = {"iterations": 10, "seconds": 1.0, "cap_s": 30.0, "variation": 0.02, **rules}
+    return latency.warm_up(latency.Runner("a", world.step), clock=lambda: world.now, **rules)
+
+
+def test_an_unsteady_warm_up_lasts_twice_its_seconds():
+    done = warmed(*[100.0, 150.0] * 200)
+    assert not done.steady and 2.0 <= done.seconds <= 2.2 and done.variation == pytest.approx(0.2)
+
+
+def test_a_warm_up_ends_at_its_cap_however_few_iterations_that_were():
+    done = warmed(12_000.0)
+    assert (done.iterations, done.seconds, done.steady) == (3, 36.0, False)
+
+
+def test_ten_iterations_are_taken_of_a_case_slower_than_its_seconds():
+    assert (warmed(2000.0).iterations, warmed(2000.0).steady) == (10, True)
+
+
+# ------------------------------------------------------------------------------------------------ threads
+
+
+@pytest.mark.parametrize(
+    ("physical", "usable", "quota", "threads"),
+    [(2, 4, None, 1), (4, 8, None, 1), (8, 16, None, 8), (64, 128, 2.0, 1), (64, 12, None, 12), (64, 128, 6.5, 6)],
+)
+def test_threads_follow_the_cores_that_are_ours(monkeypatch, physical, usable, quota, threads, tmp_path):
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: physical)
+    monkeypatch.setattr(machine, "usable_cores", lambda: usable)
+    monkeypatch.setattr(machine, "cgroup_limits", lambda: {"cpu_cores": quota})
+    assert plan.threads(configuration(tmp_path, [HEALTHY])) == threads
+    asked = configuration(tmp_path, [HEALTHY], device=Device(threads=3).model_dump())
+    assert plan.threads(asked) == 3
+
+
+# ------------------------------------------------------------------------------------------------ the report's page
+
+
+def told(protocol, **changes):
+    """The page's prose about a record measured under a protocol."""
+    record = synthetic.record(**changes)
+    record["protocol"] = protocol.as_record()
+    return " ".join([summary(record), *card([record]).paragraphs])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_how_it_was_measured_says_what_the_protocol_says(name):
+    protocol = api.protocol_named(name)
+    own, words = protocol.latency, told(protocol)
+    for said in (
+        f"{own.warmup_iterations} warm-up iterations and {own.warmup_s:g} s", f"up to {own.samples} samples",
+        f"at least {own.invocations} fresh processes", f"at most {own.max_invocations}",
+        f"{100 * own.ratio_half_width:g} % for ratios", f"{100 * own.absolute_half_width:g} % for times",
+        f"more than {100 * own.preempted_share:g} %", f"up to {own.quiet_wait_s:g} s for a quiet host",
+        f"{own.throughput_windows} windows of at least {own.throughput_window_s:g} s", protocol.hash,
+    ):  # fmt: skip
+        assert said in words, said
+
+
+def test_the_page_shows_every_parameter_and_the_hash(tmp_path):
+    from reports.site import build
+
+    protocol, record = Protocol(latency={"samples": 77}), synthetic.record()
+    record["protocol"] = protocol.as_record()
+    store = synthetic.store(tmp_path / "results", [record], with_samples=False)
+    build([store.root], tmp_path / "site")
+    page = html.unescape((tmp_path / "site/methods.html").read_text())
+    assert protocol.hash in page
+    for name, value in flat(protocol).items():
+        if name != "energy.csv":  # where a log lies on a machine is in no record
+            assert f'"{name.partition(".")[2]}": {json.dumps(value)}' in page
+
+
+def test_a_second_count_that_was_not_made_is_not_claimed():
+    assert "second time with fvcore" in told(Protocol())
+    assert "second time with fvcore" not in told(Protocol(counting={"second_count": False}))
+
+
+def test_warm_up_on_a_gpu_is_that_of_a_gpu():
+    assert "10 warm-up iterations and 3 s" in told(Protocol(), device="cuda")
