@@ -83,7 +83,7 @@ def _row(row: Row, columns: Sequence[Column], factors: dict[str, float], strings
         strings.index("contaminated" if row.contaminated and row.status == "ok" else row.status),
         strings.index(row.contaminated or row.reason), row.page,
         [_cell(row, column, factors[column.key], strings) for column in columns],
-        flags, strings.index(row.pareto), strings.index(row.pareto_note),
+        flags, strings.index(row.pareto), strings.index(row.pareto_note), strings.index(row.shown or row.case.method_label),
     ]  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from bench.metrics import METRICS
 from bench.records import Record
 from bench.statistics import paired_accuracy_difference
 from bench.table import error_text
+from reports.labels import brief_each
 from reports.own_time import Split, split
 
 
@@ -84,7 +85,10 @@ COLUMNS: tuple[Column, ...] = tuple(
 
 @dataclass
 class Row:
-    """A case on a machine as the pages show it; `rank` and `group` are filled in by `reports.standing`."""
+    """A case on a machine as the pages show it; `rank` and `group` are filled in by `reports.standing`.
+
+    `shown` is the method with its setting, long lists cut where no other row would look alike.
+    """
 
     record: Record
     case: Case
@@ -97,6 +101,7 @@ class Row:
     pareto: str = ""
     pareto_note: str = ""
     contaminated: str = ""
+    shown: str = ""
 
     @property
     def case_key(self) -> str:
@@ -112,7 +117,7 @@ class Row:
     def name(self) -> str:
         """Model and method with setting in one line."""
         model = f"{self.case.model}({self.case.model_settings})" if self.case.model_settings else self.case.model
-        return f"{model} · {self.case.method_label}"
+        return f"{model} · {self.shown or self.case.method_label}"
 
     @property
     def ranked(self) -> bool:
@@ -134,6 +139,9 @@ def rows_of(records: Iterable[Record], problems: list[str]) -> list[Row]:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             name = record.get("record_key", record.get("case_key", "?")) if isinstance(record, dict) else "?"
             problems.append(f"record {name}: left out of the report, a part is missing or malformed ({error})")
+    names = brief_each(list(dict.fromkeys(row.case.method_label for row in rows)))
+    for row in rows:
+        row.shown = names[row.case.method_label]
     _compare_with_baselines(rows)
     return sorted(rows, key=lambda row: (row.case.model, row.case.method != "none", row.case.method_label, row.page))
 

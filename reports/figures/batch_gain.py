@@ -136,8 +136,10 @@ def draw(panel: Panel, measure: str, looks: Mapping[str, Style], position: Mappi
     dashes = _dashes(courses)
     apart = {course.name: APART ** (place - (len(courses) - 1) / 2) for place, course in enumerate(courses)}
     traces = [_promise(c, looks[c.method], batches) for c in courses if c.promised]
+    methods = [course.method for course in courses]
     for course in courses:
         drawn = _curve(course, points[course.name], measure, looks[course.method], dashes[course.name], position)
+        drawn["name"] = plain(course.method if methods.count(course.method) == 1 else course.name)
         traces.append(_aside(drawn, apart[course.name]))
     rings = [(course, _ring(course, measure, looks[course.method])) for course in courses]
     traces += [_aside(ring, apart[course.name]) for course, ring in rings if ring]
@@ -176,18 +178,12 @@ def _curve(
     cells = [point.gains[measure] for point in points]
     values = [cell.value or 0.0 for cell in cells]
     return {
-        "type": "scatter", "mode": "lines+markers", "name": plain(f"{course.name}: {_pays(course, measure)}"), "legendgroup": course.name,
+        "type": "scatter", "mode": "lines+markers", "legendgroup": course.name,
         "x": [point.batch for point in points], "y": rounded(values),
         "error_y": {**error_bar(values, [c.low for c in cells], [c.high for c in cells]), "color": style.colour, "width": 3},
         "line": {"color": style.colour, "width": 1.8, "dash": dash}, "marker": {"symbol": style.symbol, "size": 9, "color": style.colour},
         "customdata": [[position[id(point.row)]] * 2 for point in points], "meta": "hover",
     }  # fmt: skip
-
-
-def _pays(course: Course, measure: str) -> str:
-    """The verdict in the two or three words that a legend has room for."""
-    first = pays_from(course, measure)
-    return "does not pay" if first is None else f"from {first}"
 
 
 def _promise(course: Course, style: Style, batches: Sequence[int]) -> Spec:

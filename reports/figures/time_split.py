@@ -130,7 +130,7 @@ def draw(made: Sequence[Step]) -> Spec:
     ]
     unknown = _bars("not attributed to a module", "@band", [step for step in made if step.kind == "unknown"])
     unknown["marker"] |= {"line": {"color": "@quiet", "width": 1.2}}
-    yaxis = axis("", type="category", categoryorder="array", categoryarray=names[::-1], showgrid=False, ticks="")
+    yaxis = axis("where", type="category", categoryorder="array", categoryarray=names[::-1], showgrid=False, ticks="")
     top = max(max(step.start, step.end) for step in made)
     low = min(0.0, *(min(step.start, step.end) for step in made))
     xaxis = axis("time per forward (ms)", range=[low * 1.05, top * 1.16], zeroline=True, zerolinecolor="@quiet")

@@ -1,5 +1,5 @@
 // The leaderboard: one inert block of numbers in, one table out. Sort, filters and columns live in the address (#...).
-const [MODEL, METHOD, SETTING, GROUP, STATUS, REASON, PAGE, CELLS, FLAGS, PARETO, PARETO_NOTE] = Array(11).keys();
+const [MODEL, METHOD, SETTING, GROUP, STATUS, REASON, PAGE, CELLS, FLAGS, PARETO, PARETO_NOTE, SHOWN] = Array(12).keys();
 const [VALUE, PLACES, KIND, LOW, HIGH, COUNT, NOTE, RANK_LOW, RANK_HIGH] = Array(9).keys();
 const STEP = 100;
 
@@ -294,7 +294,7 @@ class Leaderboard {
   bodyRow(row) {
     const status = this.text(row[STATUS]), ranked = status === "ok";
     const line = el("tr", { class: [ranked ? "" : "unranked", this.text(row[METHOD]) === "none" ? "baseline" : ""].join(" ").trim() || null, "data-page": row[PAGE] });
-    line.append(el("th", { scope: "row" }, el("a", { href: row[PAGE] }, this.text(row[METHOD]) === "none" ? "none (baseline)" : this.label(row)), el("span", { class: "model" }, this.text(row[MODEL]))));
+    line.append(el("th", { scope: "row" }, el("a", { href: row[PAGE], title: this.text(row[SHOWN]) === this.label(row) ? null : this.label(row) }, this.text(row[METHOD]) === "none" ? "none (baseline)" : this.text(row[SHOWN])), el("span", { class: "model" }, this.text(row[MODEL]))));
     if (this.state.extra.includes("rank")) {
       const text = this.rankText(this.cell(row, this.rankedBy()));
       line.append(el("td", { class: "num rank" }, text || el("span", { class: "missing", tabindex: "0", "data-tip": "Not ranked: " + this.whyUnranked(row), "aria-label": "not ranked: " + this.whyUnranked(row) }, "\u2014")));

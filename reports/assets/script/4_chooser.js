@@ -46,7 +46,7 @@ class Chooser {
   }
 
   link(row) {
-    return el("a", { href: row[PAGE] }, `${this.board.text(row[MODEL])} with ${this.board.text(row[METHOD]) === "none" ? "no method" : this.board.label(row)}`);
+    return el("a", { href: row[PAGE] }, `${this.board.text(row[MODEL])} with ${this.board.text(row[METHOD]) === "none" ? "no method" : this.board.text(row[SHOWN])}`);
   }
 
   reply() {

@@ -2,7 +2,19 @@
 
 import random
 
-from reports.figures import gap, layer_savings, noise, pareto, savings, scaling, source_map, tradeoff, waterline
+from reports.figures import (
+    batch_gain,
+    gap,
+    layer_savings,
+    noise,
+    pareto,
+    savings,
+    scaling,
+    source_map,
+    time_split,
+    tradeoff,
+    waterline,
+)
 from reports.figures.figure import Figure
 from reports.rows import rows_of
 from tests.synthetic import record, suite_records
@@ -31,7 +43,45 @@ def gallery() -> list[Figure]:
         scaling.figure(rows_of(batches, problems)),
         source_map.figure({**case, "picture": picture()}),
         layer_savings.figure({**case, "layers": layers(13)}, {**record(), "layers": layers(0)}),
+        batch_gain.figure(rows_of(sweep(), problems)), time_split.figure(*matched()),
     ]  # fmt: skip
+
+
+def sweep():
+    """Seven methods on one network over four batches, those with long settings and two of one method among them."""
+    settings = [("tome", "r=8", 0.9), ("tome", "r=13", 1.0), ("evit", "keep_rate=0.7", 1.3), ("eet", "keep_rate=0.7", 1.1),
+                ("diffrate", f"merge={list(range(197, 185, -1))}, prune={list(range(198, 186, -1))}", 0.95),
+                ("token_transforming", "keep_rate=0.7, temperature=0.2", 0.8), ("stvit", "tokens=16", 1.8)]  # fmt: skip
+    made = []
+    for batch in (1, 8, 32, 256):
+        base = 40.0 * batch**0.9
+        made.append(record(batch=batch, latency_ms=base, baseline_ms=base))
+        for method, setting, gain in settings:
+            ratio = gain * batch**0.08
+            made.append(
+                record(
+                    method=method,
+                    setting=setting,
+                    batch=batch,
+                    macs=1.25e9 / (gain + 0.4),
+                    latency_ms=base / ratio,
+                    baseline_ms=base,
+                )
+            )
+    return made
+
+
+def matched():
+    """A case with matching in every block and its baseline, with layer times."""
+    case, base = record(method="tome", setting="r=13", macs=0.74e9, latency_ms=28.0), record()
+    case["layers"] = layers(13)
+    for block in range(12):
+        case["layers"].append({**case["layers"][0], "module_path": f"blocks.{block}.reduce", "op": "Merge", "macs": 1e5, "time_ms": 0.5,
+                               "time_low_ms": 0.45, "time_high_ms": 0.55})  # fmt: skip
+    base["layers"] = layers(0)
+    for item in (case, base):
+        item["layers_info"] = {"end_to_end_ms": 1.04 * sum(row["time_ms"] for row in item["layers"])}
+    return case, base
 
 
 def picture(grid: int = 8):
