@@ -39,13 +39,18 @@ class Context:
 
 @dataclass(frozen=True)
 class Session:
-    """A finished session: its id, its invocations, the member that the others are compared with, why it ended."""
+    """A finished session: its id, its invocations, the member that the others are compared with, why it ended.
+
+    `anchor_recorded_here` is false where the anchor's own row is of an earlier session: the group did not fit into memory
+    at once, or the members came later.
+    """
 
     id: str
     invocations: tuple[Invocation, ...]
     anchor: str
     anchor_is_baseline: bool
     stop_reason: str
+    anchor_recorded_here: bool = True
 
 
 def _measured(metric: str, interval: Interval, statistic: str, note: str = "") -> Reading:
@@ -122,6 +127,17 @@ def _flags(timing: dict[str, Any]) -> list[dict[str, str]]:
     return found
 
 
+def _apart(session: Session) -> list[dict[str, str]]:
+    """A flag where the row's session is not that of its baseline's row."""
+    if session.anchor_recorded_here:
+        return []
+    text = (
+        "timed beside its baseline, but in another session than the baseline's own row: its ratios are of this session, "
+        "its milliseconds of another moment"
+    )
+    return [{"code": "another_session", "severity": "info", "text": text}]
+
+
 def _head(case: Case, context: Context, started_at: str, finished_at: str) -> Record:
     return {
         "record_key": f"{case.key}.{context.machine_key}", "case_key": case.key, "group_key": case.group_key,
@@ -177,7 +193,7 @@ def finished(case: Case, context: Context, probe: dict[str, Any], session: Sessi
     if session is not None:
         rows += [item.as_dict() for item in timed_readings(case, session, context.protocol)]
         record["timing"] = _timing(case, session, context.protocol)
-        flags += _flags(record["timing"])
+        flags += _flags(record["timing"]) + _apart(session)
         status = "ok" if record["timing"]["clean"] else "contaminated"
         kept, _ = usable(session.invocations, context.protocol.latency)
         record["layers"], record["layers_info"] = merge(

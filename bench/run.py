@@ -422,7 +422,7 @@ class Runner:
             session_id, folder = self._open_session(group, members, anchor)
             outcome, invocations, reason = self._invocations(session_id, folder, anchor, members, share)
             if outcome is None:
-                session = Session(session_id, tuple(invocations), anchor.key, is_baseline, reason)
+                session = Session(session_id, tuple(invocations), anchor.key, is_baseline, reason, anchor in members)
                 for case in members:
                     record = assemble.finished(case, self.context, probes[case.key], session, self.now())
                     self._record(record)

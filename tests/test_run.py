@@ -123,6 +123,11 @@ def test_an_added_method_is_timed_with_the_baseline_that_is_already_there(done, 
     assert result.measured == 1
     added = next(r for r in result.records if r["case"]["setting"])
     assert value(added, "speedup")["value"] is not None
+    reanalysis.assert_agrees(more.paths.results, added)
+    apart = {
+        record["case"]["method"]: "another_session" in {f["code"] for f in record["flags"]} for record in result.records
+    }
+    assert apart == {"none": False, "tests.faults.methods:narrow": True}
 
 
 def test_failed_cases_are_rows_and_do_not_stop_the_others(tmp_path):
