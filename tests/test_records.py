@@ -5,14 +5,18 @@ import copy
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import records
+from bench import bundle, records
 from bench.case import Case
+from bench.compare import compare
+from bench.judge import judge
 from bench.records import CorruptRecord, Store, check, content_hash, read_json, seal, write_json
 from bench.table import load
+from reports.site import build
 from tests.synthetic import record
 
 ORACLES = Path(__file__).parent / "oracles"
@@ -20,15 +24,19 @@ ORACLES = Path(__file__).parent / "oracles"
 FROZEN = {1: ("record_schema_1.json", "3f405cb2017fc69779e3c765524b04c667c3b665bdb860b84df1c009ed7531f6")}
 
 
-def frozen(schema):
-    name, digest = FROZEN[schema]
+#: What a real sweep wrote (trained weights, a method, two processes), as it is packed for others.
+MEASURED = {1: ("record_schema_1_measured.json", "787d83333cc3b3f0da93ce9e1a7fafac1d502ba36d30cc6ef0c3230b09e3ceb9")}
+
+
+def frozen(schema, examples=None):
+    name, digest = (examples or FROZEN)[schema]
     found = json.loads((ORACLES / name).read_text())
     assert found["content_hash"] == digest, "a frozen example was changed; write a new one for a new schema instead"
     return found
 
 
 def test_every_schema_has_a_frozen_example():
-    assert set(FROZEN) == set(range(1, records.SCHEMA + 1))
+    assert set(FROZEN) == set(MEASURED) == set(range(1, records.SCHEMA + 1))
 
 
 @pytest.mark.parametrize("schema", FROZEN)
@@ -44,9 +52,40 @@ def test_a_frozen_record_of_every_schema_still_loads_and_keeps_its_numbers(schem
     assert rows["params"] == 5.7e6
 
 
+@pytest.mark.parametrize("schema", MEASURED)
+def test_a_record_that_was_measured_is_read_with_every_value_it_had(schema, tmp_path):
+    """By the table, as itself by comparison and reproduction, through a bundle, and onto a page."""
+    told = frozen(schema, MEASURED)
+    kept = check(told, "measured")
+    values = {"params": 62650, "macs": 4399776, "accuracy": 97.31993299832496, "latency_ms": 6.7605222656971,
+              "speedup": 0.4667271736660771, "peak_memory_bytes": 446752, "ideal_ms": 0.05964531113815308}  # fmt: skip
+    assert {r["metric"]: r["value"] for r in kept["readings"] if r["metric"] in values} == values
+    write_json(Store(tmp_path / "results").record_path(kept["case_key"], kept["machine_key"]), told)
+    rows = load(tmp_path / "results").set_index("metric")
+    assert len(rows) == len(told["readings"]) == 29
+    for reading in told["readings"]:
+        row = rows.loc[reading["metric"]]
+        for name in ("value", "ci_low", "ci_high", "n", "unit", "provenance", "statistic", "method_note"):
+            assert row[name] == reading[name] or (reading[name] is None and pd.isna(row[name])), (
+                reading["metric"],
+                name,
+            )
+    (back,) = bundle.unpack_records(bundle.pack(tmp_path / "results", None, tmp_path / "b.zip"))
+    assert back == kept
+    assert {row.kind for row in compare([kept], [back]).rows} <= {"SAME", "AMBIGUOUS"}
+    assert {verdict.metric for verdict in judge(kept, back) if verdict.kind == "AGREES"} >= {
+        "macs",
+        "params",
+        "accuracy",
+    }
+    site = build(tmp_path / "results", tmp_path / "site")
+    assert not site.problems and "digits_tiny" in site.index.read_text()
+
+
+@pytest.mark.parametrize("examples", [FROZEN, MEASURED], ids=["made", "measured"])
 @pytest.mark.parametrize("schema", FROZEN)
-def test_the_key_of_an_old_record_is_the_key_of_its_case_today(schema):
-    kept = frozen(schema)
+def test_the_key_of_an_old_record_is_the_key_of_its_case_today(schema, examples):
+    kept = frozen(schema, examples)
     assert Case.from_dict(kept["case"]).key == kept["case_key"]
 
 
@@ -68,8 +107,9 @@ def two_schemas_on(monkeypatch):
     monkeypatch.setattr(records, "_MIGRATIONS", {1: to_2, 2: to_3})
 
 
-def test_a_record_is_brought_forward_step_by_step_and_its_file_is_left_alone(two_schemas_on, tmp_path):
-    old = frozen(1)
+@pytest.mark.parametrize("examples", [FROZEN, MEASURED], ids=["made", "measured"])
+def test_a_record_is_brought_forward_step_by_step_and_its_file_is_left_alone(two_schemas_on, tmp_path, examples):
+    old = frozen(1, examples)
     path = tmp_path / "records" / f"{old['record_key']}.json"
     write_json(path, old)
     before = path.read_bytes()
