@@ -21,6 +21,10 @@ COMPARABLE = (
 )  # fmt: skip
 
 
+#: On which images a row was scored, and which of them it got right: their digest and one character each, "1" for right.
+Answers = tuple[str, str]
+
+
 @dataclass(frozen=True)
 class _Scale:
     """How a metric's values are compared: on logs with t, on the plain scale with normals, or exactly."""
@@ -35,6 +39,7 @@ def rank_intervals(
     group: Sequence[str] = COMPARABLE,
     *,
     medians: Mapping[tuple[str, str], Mapping[int, float]] | None = None,
+    answers: Mapping[tuple[str, str], Answers] | None = None,
     level: float = LEVEL,
 ) -> pd.DataFrame:
     """The rows of one metric with the ranks each may hold inside its comparable group, Holm-corrected over its pairs.
@@ -47,6 +52,7 @@ def rank_intervals(
         metric: a metric with a direction.
         group: columns that must be equal; columns that the frame lacks are skipped.
         medians: `medians_of`, to pair rows that were timed in one session instead of comparing their intervals.
+        answers: `answers_of`, to pair accuracies image by image where two rows were scored on the same ones.
         level: family-wise confidence level within a group.
 
     Raises:
@@ -63,7 +69,7 @@ def rank_intervals(
     rows["rank_low"] = pd.array([pd.NA] * len(rows), dtype="Int64")
     rows["rank_high"] = pd.array([pd.NA] * len(rows), dtype="Int64")
     for _, members in rows[rows["rank_note"] == ""].groupby("group"):
-        ranks = _ranks(members, metric, _tolerance(frame, members), medians or {}, level)
+        ranks = _ranks(members, metric, _tolerance(frame, members), medians or {}, answers or {}, level)
         rows.loc[members.index, "rank_low"] = [low for low, _ in ranks]
         rows.loc[members.index, "rank_high"] = [high for _, high in ranks]
     return rows
@@ -81,15 +87,27 @@ def medians_of(records: Iterable[Record], metric: str = "latency_ms") -> dict[tu
     }
 
 
+def answers_of(records: Iterable[Record]) -> dict[tuple[str, str], Answers]:
+    """Per (case key, machine key) the answers image by image, for pairing accuracies; rows without them are left out."""
+    found = {}
+    for record in records:
+        quality = record.get("quality") or {}
+        if quality.get("samples_digest") and quality.get("per_sample"):
+            found[record["case_key"], record["machine_key"]] = (quality["samples_digest"], quality["per_sample"])
+    return found
+
+
 def _ranks(
     members: pd.DataFrame, metric: str, tolerance: float, medians: Mapping[tuple[str, str], Mapping[int, float]],
-    level: float,
+    answers: Mapping[tuple[str, str], Answers], level: float,
 ) -> list[tuple[int, int]]:  # fmt: skip
     values = members["value"].to_numpy(float)
     order = values[:, None] < values[None, :]
     better = order if METRICS[metric].better == "lower" else order.T
     scale = _scale(metric, set(members["provenance"]))
     p = _p_matrix(members, scale)
+    if scale.linear:
+        _pair_answers(p, members, answers)
     if not scale.exact and not scale.linear:
         _pair(p, members, medians)
         with np.errstate(divide="ignore"):
@@ -140,6 +158,24 @@ def _pair(p: np.ndarray, members: pd.DataFrame, medians: Mapping[tuple[str, str]
             if len(both) >= 2:
                 ratio = ratio_interval_paired([one[k] for k in both], [two[k] for k in both])
                 p[i, j] = p[j, i] = difference_p(ratio, margin=0.0)
+
+
+def _pair_answers(p: np.ndarray, members: pd.DataFrame, answers: Mapping[tuple[str, str], Answers]) -> None:
+    """Replace p-values of rows that answered the same images by McNemar's exact ones (Psychometrika 12, 1947)."""
+    keys = list(zip(members["case_key"], members["machine_key"], strict=True))
+    by_images: dict[tuple[str, int], list[int]] = {}
+    for place, key in enumerate(keys):
+        if key in answers:
+            digest, marks = answers[key]
+            by_images.setdefault((digest, len(marks)), []).append(place)
+    for places in by_images.values():
+        right = np.array(
+            [np.frombuffer(answers[keys[i]][1].encode(), dtype=np.uint8) == ord("1") for i in places], dtype=float
+        )
+        won = right @ (1 - right).T  # images that the row gets right and the column wrong
+        with np.errstate(invalid="ignore"):
+            exact = np.minimum(1.0, 2 * stats.binom.cdf(np.minimum(won, won.T), won + won.T, 0.5))
+        p[np.ix_(places, places)] = exact
 
 
 def _tolerance(frame: pd.DataFrame, members: pd.DataFrame) -> float:

@@ -2,7 +2,7 @@
 
 A rank is an interval because measurements overlap: rank 2-4 says that one row is surely better and that the row is surely
 better than all but three. `bench.ranking` tests every pair with Holm's correction, paired where rows were timed in one
-session. Derived columns and groups of more than `LARGE` rows use a simpler rule that needs no pairs: two rows are
+session or scored on the same images. Derived columns and groups of more than `LARGE` rows use a simpler rule that needs no pairs: two rows are
 separated when their intervals do not touch and, for times, when they differ by more than the noise floor of the group.
 Different provenances are never ranked together.
 """
@@ -58,12 +58,12 @@ def _test_pairs(rows: list[Row], metrics: Sequence[str]) -> None:
     """Ranks by Holm-corrected tests of all pairs of comparable rows."""
     by_key = {(row.case_key, row.machine_key): row for row in rows}
     records = [row.record for row in rows]
-    frame = from_records(records)
+    frame, answers = from_records(records), ranking.answers_of(records)
     for metric in metrics:
         best = _most_direct(rows, metric)
         shown = frame[(frame["metric"] != metric) | frame["provenance"].isin(best)]
         medians = ranking.medians_of(records, metric) if metric in FIELDS else None
-        ranked = ranking.rank_intervals(shown, metric, medians=medians).dropna(subset=["rank_low"])
+        ranked = ranking.rank_intervals(shown, metric, medians=medians, answers=answers).dropna(subset=["rank_low"])
         for case, machine, low, high in zip(
             ranked["case_key"], ranked["machine_key"], ranked["rank_low"], ranked["rank_high"], strict=True
         ):

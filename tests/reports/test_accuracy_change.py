@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from bench import ranking, table
 from reports.rows import rows_of
 from tests.synthetic import record
 
@@ -56,3 +57,40 @@ def test_other_images_give_a_difference_without_an_interval():
 def test_a_missing_accuracy_is_a_reason():
     cell = change(scored(BASE), record(method="tome", setting="r=8"))
     assert cell.value is None and "missing" in cell.note
+
+
+def spread(item, width):
+    """The record with this half-width around its accuracy."""
+    for each in item["readings"]:
+        if each["metric"] == "accuracy":
+            each.update(ci_low=each["value"] - width, ci_high=each["value"] + width)
+    return item
+
+
+def ranks(records, **options):
+    found = ranking.rank_intervals(table.from_records(records), "accuracy", **options)
+    return [tuple(pair) for pair in found[["rank_low", "rank_high"]].to_numpy().tolist()]
+
+
+def test_rows_are_ranked_image_by_image_where_they_saw_the_same_ones():
+    # 6 images lost and none won: McNemar's exact p = 2 / 2**6 = 0.031; apart 6 points with +-4 and +-6 are open
+    first, second = (
+        spread(scored("1" * 96 + "0" * 4), 4.0),
+        spread(scored("1" * 90 + "0" * 10, method="tome", setting="r=8"), 6.0),
+    )
+    assert ranks([first, second]) == [(1, 2), (1, 2)]
+    assert ranks([first, second], answers=ranking.answers_of([first, second])) == [(1, 1), (2, 2)]
+    # 5 lost: p = 2 / 2**5 = 0.0625, which leaves it open
+    second = spread(scored("1" * 91 + "0" * 9, method="tome", setting="r=8"), 6.0)
+    assert ranks([first, second], answers=ranking.answers_of([first, second])) == [(1, 2), (1, 2)]
+
+
+def test_answers_to_other_images_or_of_another_length_are_not_paired():
+    first = spread(scored("1" * 96 + "0" * 4), 4.0)
+    for other in (
+        scored("1" * 90 + "0" * 10, digest="others", method="tome"),
+        scored("1" * 180 + "0" * 20, method="tome"),
+    ):
+        rows = [first, spread(other, 6.0)]
+        assert ranks(rows, answers=ranking.answers_of(rows)) == [(1, 2), (1, 2)]
+    assert ranking.answers_of([record(accuracy=90.0)]) == {}
