@@ -1,5 +1,8 @@
 """What a worker does on CUDA, as far as it can be tried without: captures that fail, flushes, full devices, compilers."""
 
+import functools
+import inspect
+import shutil
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -186,6 +189,42 @@ def test_compile_time_stands_apart_from_the_first_inference(monkeypatch):
     assert len(compiled) == 1 and made.compiled["graphs"] == 1 and made.compiled["graph_breaks"] == 0
     assert made.compile_ms > 0 and made.first_inference_ms > 0 and made.capture_ms is None
     assert set(made.facts()) == {"first_inference_ms", "compile_ms", "compiled", "capture_ms"}
+
+
+def test_members_of_a_group_that_share_their_source_are_compiled_apart(monkeypatch):
+    """More variants than the compiler takes of one source before it gives up and runs the rest uncompiled."""
+    if "isolate_recompiles" not in inspect.signature(torch.compile).parameters:
+        pytest.skip("this torch cannot keep what it compiles apart")
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    made = []
+    with torch.inference_mode():
+        for width in range(2, 2 + torch._dynamo.config.recompile_limit + 3):
+            case = Case(suite="t", model="m", compile="default")
+            subject = build(Recipe(case, "tests.faults.models:healthy", {"width": width}))
+            made.append(ready.make_ready(subject))
+    assert [item.compiled["graphs"] for item in made] == [1] * len(made)
+    assert all(item.compile_ms for item in made)
+
+
+def test_a_compiled_subject_is_counted_as_the_eager_module():
+    subject = build(Recipe(Case(suite="t", model="m", compile="reduce-overhead"), "tests.faults.models:healthy"))
+    assert subject.counted is subject.eager and subject.module is not subject.eager
+    assert subject.module._orig_mod is subject.eager
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(shutil.which("c++") is None, reason="the compiler needs a C++ compiler")
+def test_a_compiled_case_is_a_row_with_its_compile_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    config = configuration(tmp_path, ["tests.faults.models:healthy"], device={"compile": "default"})
+    (record,) = sweep(config).records
+    assert record["status"] == "ok", record["error"]
+    compile_ms = next(row for row in record["readings"] if row["metric"] == "compile_ms")
+    assert compile_ms["value"] > 0 and compile_ms["n"] == 1
+    for line in record["timing"]["invocations"]:
+        assert line["compiled"]["graphs"] == 1 and line["compiled"]["cache_hits"] > 0  # the probe filled the cache
+    assert "no layer times" in record["layers_info"]["reason"]
 
 
 # --- outputs ---------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ class Ready:
     Attributes:
         step: one forward as its case wants it run.
         first_inference_ms: the first forward; of a compiled module the first one after that which compiled it.
-        compile_ms: the forward that compiled the module.
+        compile_ms: the forward that compiled the module; None also if the compiler had nothing left to do.
         compiled: what the compiler did: graphs, breaks between them, kernels that its cache on disk had already.
         capture_ms: warming up and capturing the CUDA graph.
     """
@@ -47,8 +47,9 @@ def make_ready(subject: Subject) -> Ready:
     compile_ms = compiled = None
     if subject.case.compile != "off":
         before = _compiler_counts()
-        compile_ms = _milliseconds(step, wait)
+        taken = _milliseconds(step, wait)
         compiled = {name: count - before[name] for name, count in _compiler_counts().items()}
+        compile_ms = taken if compiled["graphs"] else None
     first = _milliseconds(step, wait)
     if not subject.case.cuda_graphs:
         return Ready(step, first, compile_ms, compiled)
@@ -80,10 +81,10 @@ def _compiler_counts() -> dict[str, int]:
 def compile_time(ready: Ready) -> tuple[float | None, str]:
     """Milliseconds of compiling from nothing, or None and why there is no such number."""
     if ready.compile_ms is None:
-        return None, "the case is not compiled (device.compile=off)"
+        return None, "the compiler made no graph of the forward"
     if ready.compiled and ready.compiled["cache_hits"]:
         return None, (
-            f"the compiler's cache on disk had {ready.compiled['cache_hits']} of its graphs already (it then took "
-            f"{ready.compile_ms:.4g} ms); a cold start needs an empty folder in TORCHINDUCTOR_CACHE_DIR"
+            f"the compiler's cache on disk had a graph of it already (it then took {ready.compile_ms:.4g} ms); for a cold "
+            "start TORCHINDUCTOR_CACHE_DIR has to name an empty folder"
         )
     return ready.compile_ms, ""

@@ -91,7 +91,8 @@ def build_model(recipe: Recipe) -> tuple[nn.Module, tuple[Any, ...] | None]:
     builder = find(recipe.model_path)
     seed_everything(case.seed)
     offered = {"resolution": case.resolution, "batch": case.batch, "seed": case.seed}
-    built = builder(**{**recipe.model_settings, **_accepted(builder, offered)})  # an axis of the case wins over a preset
+    # an axis of the case wins over a preset
+    built = builder(**{**recipe.model_settings, **_accepted(builder, offered)})
     module, inputs = built if isinstance(built, tuple) else (built, None)
     if not isinstance(module, nn.Module):
         raise UsageError(f"{recipe.model_path} gave a {type(module).__name__}, not a torch.nn.Module")
@@ -185,8 +186,20 @@ def build(recipe: Recipe) -> Subject:
     module = module.eval().to(device).to(memory_format=layout)  # type: ignore[call-overload]
     module = module.to(dtype) if dtype != torch.float32 else module
     args = _on_device(tuple(inputs), device, dtype, layout)
-    compiled = torch.compile(module, mode=case.compile) if case.compile != "off" else None
-    return Subject(case, compiled or module, args, {}, weights, task, module if compiled else None)  # type: ignore[arg-type]
+    if case.compile == "off":
+        return Subject(case, module, args, {}, weights, task)
+    return Subject(case, _compiled(module, case.compile), args, {}, weights, task, eager=module)
+
+
+def _compiled(module: nn.Module, mode: str) -> Any:
+    """The module as torch compiles it at its first forward, apart from what else is compiled in this process.
+
+    The compiler keeps its results by source code, which the members of a group share: without isolation a member would
+    take its neighbour's for a variant of itself, make sizes that differ between them dynamic, and after a few give up.
+    """
+    apart = "isolate_recompiles" in inspect.signature(torch.compile).parameters
+    options: dict[str, Any] = {"isolate_recompiles": True} if apart else {"dynamic": False}
+    return torch.compile(module, mode=mode, **options)
 
 
 def set_precision(case: Case) -> None:

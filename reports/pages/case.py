@@ -89,7 +89,7 @@ def _page(site: Site, row: Row) -> str:
         + _identity(row),
         environment=flat(record.get("environment") or {}),
         machine=machine_class(record.get("environment") or {}),
-        invocations=_invocations(record),
+        processes=_processes(record),
         uncounted=(record.get("counts") or {}).get("uncounted") or [],
         log=_log(record),
         command=_command(row),
@@ -153,18 +153,29 @@ def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     return [(name, MISSING if value is None else str(value))]
 
 
-def _invocations(record: Record) -> list[list[str]]:
-    """The timed processes as lines of text."""
-    lines = []
-    for run in (record.get("timing") or {}).get("invocations") or []:
-        ratio = run.get("baseline_median_ms") and run.get("median_ms") and run["baseline_median_ms"] / run["median_ms"]
-        lines.append([
-            str(run.get("index", "")), _number(run.get("median_ms"), 4), _number(ratio, 4), _number(run.get("gemm_median_ms"), 4),
-            str(run.get("n") or MISSING), _percent(run.get("iqr_over_median")), _percent(run.get("outlier_share")),
-            {True: "yes", False: "no"}.get(run.get("steady_state"), MISSING),
-            "; ".join([*(["set aside"] if run.get("set_aside") else []), *(str(label) for label in run.get("labels") or [])]) or MISSING,
-        ])  # fmt: skip
-    return lines
+def _processes(record: Record) -> dict[str, Any]:
+    """The timed processes as a table: `head`, lines of text, which columns are numbers; a GPU's columns only where it has any."""
+    runs = (record.get("timing") or {}).get("invocations") or []
+    columns = _PROCESS + (_ON_DEVICE if any(run.get("device_median_ms") for run in runs) else ())
+    columns += _BOARD if any(run.get("gpu") for run in runs) else ()
+    head = [*(title for title, _ in columns), "Settled", "Labels"]
+    rows = [[*(show(run) for _, show in columns), *_judgements(run)] for run in runs]
+    return {"head": head, "rows": rows, "numbers": tuple(range(1, len(columns)))}
+
+
+def _judgements(run: dict[str, Any]) -> list[str]:
+    labels = [*(["set aside"] if run.get("set_aside") else []), *(str(label) for label in run.get("labels") or [])]
+    return [{True: "yes", False: "no"}.get(run.get("steady_state"), MISSING), "; ".join(labels) or MISSING]
+
+
+def _ratio(run: dict[str, Any]) -> float | None:
+    both = run.get("baseline_median_ms"), run.get("median_ms")
+    return both[0] / both[1] if both[0] and both[1] else None
+
+
+def _board(run: dict[str, Any], name: str) -> float | None:
+    """The median over rounds of what the board said, where it said it."""
+    return ((run.get("gpu") or {}).get(name) or {}).get("median")
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -178,3 +189,24 @@ def _percent(share: float | None) -> str:
 def _log(record: Record) -> str:
     tail = (record.get("error") or {}).get("log_tail") or ""
     return tail if isinstance(tail, str) else json.dumps(tail)
+
+
+_Column = tuple[str, Callable[[dict[str, Any]], str]]
+
+_PROCESS: tuple[_Column, ...] = (
+    ("Process", lambda run: str(run.get("index", ""))),
+    ("Median (ms)", lambda run: _number(run.get("median_ms"), 4)),
+    ("Speed-up (×)", lambda run: _number(_ratio(run), 4)),
+    ("Reference GEMM (ms)", lambda run: _number(run.get("gemm_median_ms"), 4)),
+    ("Samples", lambda run: str(run.get("n") or MISSING)),
+    ("IQR / median", lambda run: _percent(run.get("iqr_over_median"))),
+    ("Outliers", lambda run: _percent(run.get("outlier_share"))),
+)
+_ON_DEVICE: tuple[_Column, ...] = (
+    ("Median by device events (ms)", lambda run: _number(run.get("device_median_ms"), 4)),
+)
+_BOARD: tuple[_Column, ...] = (
+    ("SM clock (MHz)", lambda run: _number(_board(run, "sm_mhz"), 4)),
+    ("Power (W)", lambda run: _number(_board(run, "power_w"), 3)),
+    ("Temperature (°C)", lambda run: _number(_board(run, "temperature_c"), 3)),
+)
