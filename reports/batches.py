@@ -59,8 +59,9 @@ class Panel:
 
     @property
     def batches(self) -> list[int]:
-        """Every batch that any method was measured at."""
-        return sorted({point.batch for course in self.courses for point in course.points})
+        """Every batch that was tried with any method, whether or not it gave a speed-up."""
+        tried = {point.batch for course in self.courses for point in course.points}
+        return sorted(tried.union(*(course.failed for course in self.courses)))
 
 
 def panels(rows: Sequence[Row]) -> list[Panel]:
@@ -189,7 +190,7 @@ def crossings(panel: Panel, measure: str = LATENCY) -> list[Crossing]:
 def _at(course: Course, batch: int, measure: str) -> str:
     cell = next((point.gains.get(measure) for point in course.points if point.batch == batch), None)
     if cell is None or cell.value is None:
-        return "failed" if batch in course.failed else "—"
+        return "no valid time" if batch in course.failed else "—"
     if cell.low is None or cell.high is None:
         return f"{cell.value:.2f}×"
     return f"{cell.value:.2f}× [{cell.low:.2f}, {cell.high:.2f}]"

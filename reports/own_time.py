@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from bench.records import Record
@@ -100,7 +101,7 @@ def added_paths(layers: Sequence[Layer], baseline: Sequence[Layer]) -> tuple[set
     before = {_path(row): str(row.get("op", "")) for row in baseline}
     after = {_path(row): str(row.get("op", "")) for row in layers}
     swapped = {path for path in after if path in before and after[path] != before[path]}
-    replaced = {path for path in {*before, *after} if any(up in swapped for up in _upwards(path))}
+    replaced = {path for path in {*before, *after} if any(up in swapped for up in _upwards(path))} if swapped else set()
     return {path for path in after if path not in before and path not in replaced}, replaced
 
 
@@ -118,6 +119,7 @@ def _timed(layers: Sequence[Layer]) -> dict[str, Layer]:
     return {_path(row): row for row in layers if row.get("time_ms") is not None}
 
 
+@lru_cache(maxsize=4096)
 def role(path: str) -> str:
     """What a module is in its block: `blocks.3.mlp.fc1` is `mlp`, `blocks.3.norm2` is `norm`; those in none are outside."""
     block = block_of(path)

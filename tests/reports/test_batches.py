@@ -114,8 +114,18 @@ def test_a_failed_batch_is_named_and_breaks_nothing():
     (panel,) = panels(rows_of(rows, []))
     tome = panel.courses[1]
     assert tome.failed == (32,) and [point.batch for point in tome.points] == [1, 8]
-    assert crossings(panel)[1].gains[2] == "failed"
+    assert crossings(panel)[1].gains[2] == "no valid time"
     assert any("tome(r=13) on deit_tiny at 32" in note for note in batch_gain.figure(rows_of(rows, [])).notes)
+
+
+def test_a_batch_at_which_nothing_gave_a_time_still_has_its_column():
+    rows = sweep()
+    for place in (7, 8):
+        rows[place]["status"] = "contaminated"
+    (panel,) = panels(rows_of(rows, []))
+    assert panel.batches == [1, 8, 32]
+    assert {line.gains[2] for line in crossings(panel)} == {"no valid time"}
+    assert crossings(panel)[1].verdict == "from batch 8"
 
 
 def test_the_figure_rings_the_crossing_and_draws_the_promise():
