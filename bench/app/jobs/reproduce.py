@@ -6,13 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from bench import catalogue, judge
 from bench.app.progress import ProgressBar
 from bench.app.sources import find_row
 from bench.case import BASELINE_METHOD, Case
 from bench.compare import run_difference
 from bench.comparison_text import reproduction_as_text
-from bench.config import Config, Device, Paths
+from bench.config import Config, Device, Paths, explain
 from bench.errors import BenchError, UsageError
 from bench.machine import environment, machine_key
 from bench.plan import Group, Plan, check_device, file_digest, folder_digest
@@ -83,15 +85,20 @@ def check_files(case: Case, config: Config) -> None:
 def as_recorded(config: Config, record: Record, case: Case) -> Config:
     """The configuration with the row's protocol and device, writing to a folder of its own."""
     told = record["protocol"]
-    if told["version"] != VERSION:
+    if told.get("version") != VERSION:
         raise UsageError(
-            f"the row was measured by protocol {told['version']}, this is version {VERSION}: not comparable"
+            f"the row was measured by protocol {told.get('version')}, this is version {VERSION}: not comparable"
         )
-    protocol = _here(Protocol(name=told["name"], version=told["version"], **told["parameters"]), config.protocol)
-    device = Device(
-        name=case.device, threads=case.threads, compile=case.compile, cuda_graphs=case.cuda_graphs,
-        memory_format=case.memory_format,
-    )  # fmt: skip
+    try:
+        named = Protocol(name=told["name"], version=told["version"], **told["parameters"])
+        device = Device(
+            name=case.device, threads=case.threads, compile=case.compile, cuda_graphs=case.cuda_graphs,
+            memory_format=case.memory_format,
+        )  # fmt: skip
+    except (ValidationError, KeyError, TypeError) as error:
+        what = explain(error) if isinstance(error, ValidationError) else repr(error)
+        raise UsageError(f"the row's protocol or device is none that this version knows: {what}") from error
+    protocol = _here(named, config.protocol)
     base = Path(config.paths.results) / "reproductions" / case.key
     number = 1 + sum(path.is_dir() for path in base.glob("*"))
     paths = Paths(results=str(base / str(number)), site=config.paths.site, cache=config.paths.cache)

@@ -1,0 +1,250 @@
+"""A bundle from a stranger, whole through every job that reads one: nothing runs, nothing lands elsewhere, names stay text."""
+
+import hashlib
+import json
+import stat
+import sys
+import zipfile
+
+import pytest
+
+from bench.app.jobs import bundle as bundling
+from bench.app.jobs import compare, report, reproduce, verify
+from bench.bundle import pack, unpack
+from bench.case import Case
+from bench.errors import BenchError, ResultsError, UsageError
+from bench.judge import exit_code, judge
+from bench.machine import machine_key
+from bench.records import Store, content_hash, seal
+from tests.sweeping import HEALTHY, configuration, sweep
+from tests.synthetic import ENVIRONMENT, record, store
+
+MARKUP = "<script>window.hit=1</script><img src=x onerror=hit()>\"'</td>${7*7}{{7*7}}](javascript:hit())"
+
+
+def job(folder, name, **changes):
+    return configuration(folder, [HEALTHY], job=name, **changes)
+
+
+def archive(path, files, *, links=()):
+    """A bundle of these files with a right manifest: whoever makes a bundle can make its checksums."""
+    listed = [{"path": n, "bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for n, d in files.items()]
+    manifest = {
+        "schema": 1,
+        "kind": "waterline bundle",
+        "files": listed,
+        "private": False,
+        "created_at": "",
+        "code_version": "",
+    }
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("manifest.json", json.dumps(manifest))
+        for name, data in files.items():
+            info = zipfile.ZipInfo(name)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = ((stat.S_IFLNK if name in links else stat.S_IFREG) | 0o644) << 16
+            made.writestr(info, data)
+    return path
+
+
+def foreign(**changes):
+    """A sealed record with these parts exchanged, and the file it would be."""
+    made = {**record(method="tome", setting="r=8"), **changes}
+    sealed = seal(made)
+    return f"records/{made['case_key']}.{made['machine_key']}.json", json.dumps(sealed).encode()
+
+
+def with_case(**fields):
+    made = record()
+    case = Case.from_dict({**made["case"], **fields})
+    return {"case": case.as_dict(), "case_key": case.key, "record_key": f"{case.key}.{made['machine_key']}",
+            "group_key": case.group_key, "baseline_key": case.baseline.key}  # fmt: skip
+
+
+def unsealed(text):
+    name, _ = foreign()
+    return {name: text}
+
+
+ENDLESS = b'{"case": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+REFUSED = {
+    "a path that leads out": {"../../escaped.json": b"{}"},
+    "an absolute path": {"/tmp/escaped-by-a-bundle.json": b"{}"},
+    "a path with a backslash": {"records\\..\\..\\escaped.json": b"{}"},
+    "a place that bundles have not": {"hooks/post-install": b"#!/bin/sh"},
+    "a key that is a path": {"records/a.b.json": foreign(case_key="../../escaped")[1]},
+    "no number": unsealed(b'{"case": {"x": NaN}}'),
+    "a number without end": unsealed(b'{"case": {"x": ' + b"9" * 100_000 + b"}}"),
+    "a number beyond all": unsealed(b'{"case": {"x": 1e999}}'),
+    "nesting without end": unsealed(ENDLESS),
+    "a pickle for a record": unsealed(b"\x80\x04\x95\x1c\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94."),
+    "a pickle for samples": {"samples/s/00.json.gz": b"\x80\x04cos\nsystem\n(S'touch mark'\ntR."},
+    "a reading of another shape": dict([foreign(readings=[{"metric": "latency_ms", "value": "__import__('os')"}])]),
+    "an edited record": {foreign()[0]: foreign()[1].replace(b'"status": "ok"', b'"status": "oom"')},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_hostile_bundle_is_refused_by_every_job_and_writes_nothing(what, tmp_path, capsys):
+    path = archive(tmp_path / "foreign.zip", REFUSED[what])
+    assert verify.run(job(tmp_path, "verify", row=str(path))) == 1
+    store(tmp_path / "mine", [record()])
+    ours = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()}
+    with pytest.raises(ResultsError):
+        reproduce.run(job(tmp_path, "reproduce", row=str(path), trust=True))
+    with pytest.raises(ResultsError):
+        compare.run(job(tmp_path, "compare", a=str(tmp_path / "mine"), b=str(path)))
+    with pytest.raises(ResultsError):
+        unpack(path, tmp_path / "mine")
+    assert {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()} == ours
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["foreign.zip", "mine"]
+    assert not list(tmp_path.parent.glob("escaped*"))
+    assert all(len(line) < 1000 for line in capsys.readouterr().err.splitlines())
+
+
+def test_a_bundle_with_a_link_or_one_that_explodes_is_refused_by_every_job(tmp_path):
+    linked = archive(tmp_path / "link.zip", {foreign()[0]: b"/etc/passwd"}, links=[foreign()[0]])
+    bomb = archive(tmp_path / "bomb.zip", {"samples/s/00.json.gz": bytes(300 * 2**20)})
+    assert bomb.stat().st_size < 2**20
+    for path in (linked, bomb):
+        assert verify.run(job(tmp_path, "verify", row=str(path))) == 1
+        with pytest.raises(ResultsError):
+            reproduce.run(job(tmp_path, "reproduce", row=str(path), trust=True))
+
+
+def hostile_names(folder):
+    """A bundle that is well made, of records that hold markup wherever text may stand, and name code to run."""
+    (folder / "evil.py").write_text(f"open({str(folder / 'mark')!r}, 'w').close()\ndef build(): pass\n")
+    error = {"phase": MARKUP, "type": MARKUP, "message": MARKUP, "log_tail": MARKUP}
+    flags = [{"code": MARKUP, "severity": "warn", "text": MARKUP}]
+    environment = {**ENVIRONMENT, "cpu": {**ENVIRONMENT["cpu"], "model": MARKUP}, MARKUP: MARKUP}
+    good = record()
+    layers = [{**row, "name": MARKUP, "op": MARKUP, "module_path": MARKUP} for row in good["layers"]]
+    parts = [
+        foreign(**with_case(model=MARKUP), flags=flags, environment=environment, layers=layers, method=MARKUP),
+        foreign(**with_case(suite=MARKUP, method=MARKUP, setting=MARKUP), status="crashed", error=error),
+        foreign(**with_case(model="evil:build"), code={"version": MARKUP, "commit": MARKUP, "dirty": True}),
+    ]
+    return archive(folder / "foreign.zip", dict(parts))
+
+
+def test_hostile_names_stay_text_through_verify_unpack_report_and_compare(tmp_path, capsys):
+    path = hostile_names(tmp_path)
+    assert verify.run(job(tmp_path, "verify", row=str(path))) == 0
+    unpack(path, tmp_path / "results")
+    assert report.run(job(tmp_path, "report")) == 0
+    pages = [page.read_text() for page in (tmp_path / "site").rglob("*.html")]
+    assert len(pages) > 3
+    for page in pages:
+        assert (
+            "<script>window.hit" not in page
+            and "<img src=x" not in page
+            and "javascript:hit" not in page.split("href")[1:]
+        )
+    sides = {"a": str(path), "b": str(tmp_path / "results")}
+    compare.run(job(tmp_path, "compare", **sides))
+    markdown = (tmp_path / "site" / "comparison.md").read_text()
+    assert "<script>" not in markdown and "<img" not in markdown
+    assert bundling.run(job(tmp_path, "bundle")) == 0
+    assert not (tmp_path / "mark").exists() and "evil" not in sys.modules
+
+
+def test_code_that_a_foreign_bundle_names_is_not_even_imported(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = hostile_names(tmp_path)
+    key = with_case(model="evil:build")["case_key"]
+    with pytest.raises(UsageError, match="trust=true"):
+        reproduce.run(job(tmp_path, "reproduce", row=f"{path}#{key}"))
+    other = with_case(model=MARKUP)["case_key"]
+    with pytest.raises(UsageError, match="none that this version knows"):
+        reproduce.run(job(tmp_path, "reproduce", row=f"{path}#{other}", trust=True))
+    assert not (tmp_path / "mark").exists() and "evil" not in sys.modules
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"parameters": {"latency": {"invocations": "all"}}}, {"parameters": [1]}, {"parameters": {"name": 1}}, {},
+        {"parameters": {"energy": {"csv": "/etc/passwd"}, "more": MARKUP}}, {"parameters": None},
+    ],
+)  # fmt: skip
+def test_a_protocol_that_is_none_is_one_message_and_measures_nothing(part, tmp_path):
+    _, data = foreign(**with_case(model="digits_tiny"), protocol={"name": "quick", "version": 1, **part})
+    (tmp_path / "foreign.json").write_bytes(data)
+    with pytest.raises(UsageError, match="none that this version knows"):
+        reproduce.run(job(tmp_path, "reproduce", row=str(tmp_path / "foreign.json")))
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"threads": "many"}, {"compile": MARKUP}, {"batch": -1}, {"batch": "1"}, {"model": "no_such_model"}, {"dtype": "fp999"},
+     {"model_settings": "width=__import__('os')"}, {"setting": "r=9**9**9", "method": "tome"}, {"device": "cuda:99"},
+     {"task": "../../evil"}, {"resolution": 10**30}, {"method": "timm:../../x"}, {"seed": MARKUP}, {"memory_format": 3}],
+)  # fmt: skip
+def test_a_case_that_is_none_is_one_message_or_a_matter_for_a_worker(odd, tmp_path, monkeypatch):
+    def measured(*_):
+        raise BenchError("a worker would be asked")
+
+    monkeypatch.setattr("bench.run.Runner.run", measured)
+    protocol = configuration(tmp_path, [HEALTHY]).protocol.as_record()
+    body = {"case": {**record()["case"], "model": "digits_tiny", **odd}, "protocol": protocol}
+    (tmp_path / "foreign.json").write_bytes(foreign(**body)[1])
+    with pytest.raises(BenchError):
+        reproduce.run(job(tmp_path, "reproduce", row=str(tmp_path / "foreign.json")))
+
+
+# -- another machine --------------------------------------------------------------------------------------------------
+
+NARROW = "tests.faults.methods:narrow"
+
+
+@pytest.fixture(scope="module")
+def from_another_machine(tmp_path_factory):
+    """A bundle of a real sweep as a machine of another class would have made it: another processor, twice as slow."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    config = configuration(folder, [HEALTHY], ["none", NARROW])
+    moved = []
+    for made in sweep(config).records:
+        environment = {**made["environment"], "memory_bytes": 2**33}
+        environment["cpu"] = {
+            **environment["cpu"],
+            "model": "Other CPU 9000",
+            "vendor": "Other",
+            "architecture": "riscv64",
+        }
+        key = machine_key(environment)
+        body = {**made, "environment": environment, "machine_key": key, "record_key": f"{made['case_key']}.{key}"}
+        body["readings"] = [
+            {**row, **{name: 2 * row[name] for name in ("value", "ci_low", "ci_high") if row[name] is not None}}
+            if row["metric"] == "latency_ms" else row for row in made["readings"]
+        ]  # fmt: skip
+        lines = [{**line, "median_ms": 2 * line["median_ms"], "baseline_median_ms": 2 * line["baseline_median_ms"]}
+                 for line in made["timing"]["invocations"]]  # fmt: skip
+        body["timing"] = {**made["timing"], "invocations": lines}
+        moved.append({**body, "content_hash": content_hash({k: v for k, v in body.items() if k != "content_hash"})})
+    there = Store(folder / "there")
+    for made in moved:
+        there.write({k: v for k, v in made.items() if k != "content_hash"})
+    return pack(there.root, None, folder / "there.bundle.zip"), moved
+
+
+def test_a_row_of_another_machine_class_is_reproduced_by_what_travels(from_another_machine, tmp_path, capsys):
+    path, moved = from_another_machine
+    row = next(made for made in moved if made["case"]["method"] == NARROW)
+    with pytest.raises(UsageError, match="trust=true"):
+        reproduce.run(job(tmp_path, "reproduce", row=f"{path}#{row['case_key']}"))
+    code = reproduce.run(job(tmp_path, "reproduce", row=f"{path}#{row['case_key']}", trust=True))
+    told = capsys.readouterr().out
+    assert told.index("Other CPU 9000") < told.index("verdict")  # what differs around it comes first
+    verdicts = {line.split()[0]: line for line in told.splitlines() if line.split()}
+    for metric in ("macs", "params", "size_bytes"):
+        assert "AGREES" in verdicts[metric] and "exact" in verdicts[metric]
+    assert "NOT COMPARABLE" in verdicts["latency_ms"] and "do not travel" in verdicts["latency_ms"]
+    assert "20 % (other hardware)" in verdicts["speedup"]
+    (new,) = [made for made in Store(next((tmp_path / "results").rglob("records")).parent).iterate()
+              if made["case"]["method"] == NARROW]  # fmt: skip
+    assert new["machine_key"] != row["machine_key"]
+    assert code == exit_code(judge(row, new))
+    assert code in (0, 1, 4)  # by the speed-up, whatever the host did to it
