@@ -107,9 +107,10 @@ class PairedBlock(nn.Module):
         return PairedTokens(compressed, 0, lookup=lookup + self.mlp(self.norm_mlp(lookup)))
 
     def _resize(self, x: Tensor) -> Tensor:
-        image = x.transpose(1, 2).unflatten(-1, (self.grid, self.grid))
+        wide = x if x.element_size() >= 4 else x.float()  # a CPU resizes no half precision
+        image = wide.transpose(1, 2).unflatten(-1, (self.grid, self.grid))
         small = F.interpolate(image, size=(self.side, self.side), mode="bilinear", antialias=True, align_corners=False)
-        return small.flatten(2).transpose(1, 2)
+        return small.flatten(2).transpose(1, 2).to(x.dtype)
 
     def _gather(self, compressed: Tensor, lookup: Tensor) -> tuple[Tensor, Tensor]:
         """Compressed tokens + attention to the lookup tokens, and its map [batch, heads, compressed, lookup]."""

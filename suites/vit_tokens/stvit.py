@@ -34,10 +34,14 @@ def stvit(
         ValueError: not such a model, nothing to train on, or numbers that do not fit its depth or grid.
     """
     vit = as_reducible(model, "stvit")
-    base = vit.depth // 3 if base is None else base
+    base = max(1, vit.depth // 3) if base is None else base
     side = math.isqrt(tokens)
     if side * side != tokens or side > vit.grid:
         raise ValueError(f"tokens={tokens} must be a square number in 1..{vit.grid**2} (depth {vit.depth})")
+    if vit.depth < 3:
+        raise ValueError(
+            f"stvit needs a base block and two for its generator: build the model with depth >= 3, not {vit.depth}"
+        )
     if not 1 <= base <= vit.depth - 2:
         raise ValueError(
             f"base={base}: base blocks must be in 1..{vit.depth - 2}, the generator takes two (depth {vit.depth})"

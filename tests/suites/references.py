@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -130,3 +131,188 @@ def diffrate(prune, merge, protected=1):
         return x, size, size.log()
 
     return reduce
+
+
+def token_transforming(rate, temperature, at, protected=1):
+    """Token Transforming as reconstructed here: softmax of cosines of keys, rows centred on what is attended most."""
+
+    def reduce(number, x, size, bias, probabilities, k):
+        n = len(x)
+        keep = math.ceil(rate * (n - protected))
+        if number not in at or keep == n - protected:
+            return x, size, bias
+        received = {i: float(probabilities[:, :, i].sum()) for i in range(protected, n)}
+        chosen = sorted(sorted(received, key=received.get, reverse=True)[:keep])
+        keys = k.reshape(n, -1)
+        out = [x[i] for i in range(protected)]
+        for i in chosen:
+            cosine = torch.stack([F.cosine_similarity(keys[i], keys[j], dim=0) for j in range(n)])
+            weight = (cosine / temperature).softmax(0)
+            out.append(sum(weight[j] * x[j] for j in range(n)))
+        return torch.stack(out), torch.ones(len(out)), torch.zeros(len(out), dtype=x.dtype)
+
+    return reduce
+
+
+def eet(rate, balance, at, protected=1):
+    """EET's pruning by feature response and class attention."""
+
+    def reduce(number, x, size, bias, probabilities, k):
+        n = len(x)
+        keep = math.ceil(rate * (n - protected))
+        if number not in at or keep == n - protected:
+            return x, size, bias
+        attention = torch.stack([probabilities[:, 0, i].mean() for i in range(protected, n)])
+        response = torch.stack([x[i].square().sum().sqrt() for i in range(protected, n)])
+        score = balance * response / response.sum() + (1 - balance) * attention / attention.sum()
+        kept = sorted(score.argsort(descending=True)[:keep].tolist())
+        x = x[[*range(protected), *(i + protected for i in kept)]]
+        return x, torch.ones(len(x)), torch.zeros(len(x), dtype=x.dtype)
+
+    return reduce
+
+
+def answer(model, x):
+    """Logits of the final tokens [N, C]."""
+    x = model.norm(x)
+    if model.head_dist is not None:
+        return (model.head(x[0]) + model.head_dist(x[1])) / 2
+    return model.head(x[0])
+
+
+def plain_block(block, x):
+    """One block with nothing removed."""
+    x = x + attention(block, x, torch.zeros(len(x), dtype=x.dtype))[0]
+    return x + block.mlp(block.norm2(x))
+
+
+def dynamicvit(model, image, rho, at):
+    """Logits of one image with int(P rho^s) patches kept before the s-th block of `at`."""
+    x, special = model.embed(image[None]).x[0], model.protected
+    patches = len(x) - special
+    for number, block in enumerate(model.blocks, start=1):
+        if number in at:
+            predictor = block.enter.predictor
+            hidden = predictor.enter(x[special:])
+            half = hidden.shape[1] // 2
+            mean = hidden[:, half:].mean(0)
+            score = torch.stack([predictor.leave(torch.cat([h[:half], mean])).log_softmax(0)[0] for h in hidden])
+            keep = max(1, int(patches * rho ** (at.index(number) + 1)))
+            kept = sorted(score.argsort(descending=True)[:keep].tolist())
+            x = x[[*range(special), *(i + special for i in kept)]]
+        x = plain_block(block, x)
+    return answer(model, x)
+
+
+def spatten(model, image, at, tokens, heads, values):
+    """Logits of one image; pruned heads are silenced instead of removed, importances add up over blocks."""
+    x, special = model.embed(image[None]).x[0], model.protected
+    count = model.blocks[0].attn.heads
+    alive, seen, loud = list(range(count)), torch.zeros(len(x), dtype=x.dtype), torch.zeros(count, dtype=x.dtype)
+    for number, block in enumerate(model.blocks, start=1):
+        n, d = len(x), x.shape[1] // count
+        _, probabilities, (_, _, v) = attention(block, x, torch.zeros(n, dtype=x.dtype))
+        joined = torch.zeros(n, count, d, dtype=x.dtype)
+        for h in alive:
+            rows = probabilities[h].sum(0).argsort(descending=True)[: math.ceil(values * n)]
+            joined[:, h] = sum(probabilities[h][:, j, None] * v[j, h] for j in rows.tolist())
+            seen = seen + probabilities[h].sum(0)
+            loud[h] += joined[:, h].abs().sum()
+        x = x + block.attn.proj(joined.flatten(1))
+        if number in at:
+            keep = math.ceil(tokens * (n - special))
+            best = sorted(seen[special:].argsort(descending=True)[:keep].tolist())
+            index = [*range(special), *(i + special for i in best)]
+            x, seen = x[index], seen[index]
+            alive = sorted(alive, key=lambda h: float(loud[h]), reverse=True)[: math.ceil(heads * len(alive))]
+        x = x + block.mlp(block.norm2(x))
+    return answer(model, x)
+
+
+def cross(block, query, context):
+    """Explicit cross-attention with a plain block's weights, per head."""
+    c, heads = query.shape[1], block.attn.heads
+    w, b = block.attn.qkv.weight, block.attn.qkv.bias
+    q = F.linear(block.norm1(query), w[:c], b[:c])
+    k, v = (F.linear(block.norm1(context), w[i * c : (i + 1) * c], b[i * c : (i + 1) * c]) for i in (1, 2))
+    d = c // heads
+    parts = [slice(h * d, (h + 1) * d) for h in range(heads)]
+    return block.attn.proj(torch.cat([(q[:, p] @ k[:, p].T / math.sqrt(d)).softmax(1) @ v[:, p] for p in parts], dim=1))
+
+
+def cells(grid, side):
+    """Means of the cells that a pooling to side x side makes of a square grid of tokens [n, n, C]."""
+    n = len(grid)
+    edge = [(i * n // side, -(-(i + 1) * n // side)) for i in range(side)]
+    return torch.stack([grid[a:b, c:d].mean((0, 1)) for a, b in edge for c, d in edge])
+
+
+def stvit(model, image, side, base):
+    """Logits of one image of a model whose blocks after `base` work on side x side semantic tokens."""
+    x = model.embed(image[None]).x[0]
+    for block in model.blocks[:base]:
+        x = plain_block(block, x)
+    first, second = model.blocks[base], model.blocks[base + 1]
+    s = cells(x.reshape(model.grid, model.grid, -1), side)
+    s = s + cross(first, s, x)
+    s = s + first.mlp(first.norm2(s))
+    s = s + cross(second, s + second.semantic[0], torch.cat([s, x]))
+    s = s + second.mlp(second.norm2(s))
+    for block in model.blocks[base + 2 :]:
+        s = plain_block(block, s)
+    return model.head(model.fc_norm(s.mean(0)))
+
+
+def lookupvit(model, image, side):
+    """Logits of one image: compressed tokens look up, think and write back by the transposed map."""
+    lookup = model.embed(image[None]).x[0]
+    c = lookup.shape[1]
+    square = lookup.T.reshape(1, c, model.grid, model.grid)
+    small = F.interpolate(square, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+    compressed = small[0].flatten(1).T
+    for block in model.blocks:
+        q, kv = block.q(block.norm_compressed(compressed)), block.kv(block.norm_lookup(lookup))
+        d = c // block.heads
+        parts = [slice(h * d, (h + 1) * d) for h in range(block.heads)]
+        maps = [(q[:, p] @ kv[:, :c][:, p].T / math.sqrt(d)).softmax(1) for p in parts]
+        gathered = [a @ kv[:, c:][:, p] for a, p in zip(maps, parts, strict=True)]
+        compressed = plain_block(block.block, compressed + block.out(torch.cat(gathered, 1)))
+        v = block.v_back(block.norm_back(compressed))
+        back = [a.T / a.T.sum(1, keepdim=True) @ v[:, p] for a, p in zip(maps, parts, strict=True)]
+        lookup = lookup + block.out_back(torch.cat(back, 1))
+        lookup = lookup + block.mlp(block.norm_mlp(lookup))
+    return model.head(model.fc_norm(compressed.mean(0)))
+
+
+def scan(direction, x, gaps):
+    """One direction of a selective scan over x [N, inner], token by token; its state decays once per step of a gap."""
+    n, inner = x.shape
+    padded = torch.cat([torch.zeros(3, inner, dtype=x.dtype), x])
+    weight = direction.conv.weight[:, 0]
+    x = F.silu(torch.stack([(padded[t : t + 4] * weight.T).sum(0) + direction.conv.bias for t in range(n)]))
+    state, out = torch.zeros(inner, direction.state, dtype=x.dtype), []
+    for t in range(n):
+        low, b, c = direction.select(x[t]).split([direction.rank, direction.state, direction.state])
+        step = F.softplus(direction.step(low))
+        for _ in range(int(gaps[t])):
+            state = torch.exp(-step[:, None] * direction.log_a.exp()) * state
+        state = state + (step * x[t])[:, None] * b
+        out.append(state @ c + direction.skip * x[t])
+    return torch.stack(out)
+
+
+def topvim(model, image, rate, at, alignment):
+    """Logits of one image of a scan network that drops its least active patches after the blocks `at`."""
+    x = (model.patch_embed(image[None]) + model.pos_embed)[0]
+    place = list(range(len(x)))
+    for number, block in enumerate(model.blocks, start=1):
+        inner, gate = block.enter(block.norm(x)).chunk(2, dim=-1)
+        steps = [b - a for a, b in pairwise(place)] if alignment == "decay" else [1] * (len(x) - 1)
+        y = scan(block.forth, inner, [1, *steps])
+        y = y + scan(block.back, inner.flip(0), [1, *steps[::-1]]).flip(0)
+        x = x + block.leave(y * F.silu(gate))
+        if number in at:
+            score = torch.tensor([sum(max(0.0, float(v)) for v in token) for token in y])
+            kept = sorted(score.argsort(descending=True)[: math.ceil(rate * len(x))].tolist())
+            x, place = x[kept], [place[i] for i in kept]
+    return model.head(model.norm(x).mean(0))

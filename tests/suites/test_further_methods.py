@@ -1,13 +1,13 @@
 """DynamicViT, Token Transforming, STViT, LookupViT, EET, SpAtten, scans, learned rates: references, counts, training."""
 
 import copy
-import itertools
 import json
-import math
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from suites.common.scan import selective_scan, vision_scan
 from suites.common.training import Pace, fit
@@ -86,73 +86,72 @@ def test_spatten_pays_neither_for_pruned_tokens_nor_for_pruned_heads():
 
 
 # ---------------------------------------------------------------- references
-def transforming_reference(rate, temperature, at, protected):
-    def reduce(number, x, size, bias, probabilities, k):
-        n = len(x)
-        if number not in at:
-            return x, size, bias
-        keep = math.ceil(rate * (n - protected))
-        received = {i: float(probabilities[:, :, i].sum()) for i in range(protected, n)}
-        chosen = sorted(sorted(received, key=received.get, reverse=True)[:keep])
-        keys = k.reshape(n, -1)
-        out = [x[i] for i in range(protected)]
-        for i in chosen:
-            cosine = torch.stack([F.cosine_similarity(keys[i], keys[j], dim=0) for j in range(n)])
-            weight = (cosine / temperature).softmax(0)
-            out.append(sum(weight[j] * x[j] for j in range(n)))
-        x = torch.stack(out)
-        return x, torch.ones(len(x)), torch.zeros(len(x), dtype=x.dtype)
-
-    return reduce
-
-
-@pytest.mark.parametrize("distilled", [False, True])
-def test_token_transforming_agrees_with_the_reference(small, distilled):
-    model = small(distilled=distilled)
-    reduced = token_transforming(copy.deepcopy(model), keep_rate=0.6, temperature=0.2, at=[1, 3])
-    agree(model, reduced, transforming_reference(0.6, 0.2, (1, 3), 1 + distilled))
-
-
-def test_eet_agrees_with_the_reference(small):
-    def reduce(number, x, size, bias, probabilities, k):
-        n = len(x)
-        if number not in (1, 3):
-            return x, size, bias
-        attention = torch.stack([probabilities[:, 0, i].mean() for i in range(1, n)])
-        response = torch.stack([x[i].square().sum().sqrt() for i in range(1, n)])
-        score = 0.3 * response / response.sum() + 0.7 * attention / attention.sum()
-        kept = sorted(score.argsort(descending=True)[: math.ceil(0.6 * (n - 1))].tolist())
-        x = x[[0, *(i + 1 for i in kept)]]
-        return x, torch.ones(len(x)), torch.zeros(len(x), dtype=x.dtype)
-
-    model = small()
-    agree(model, eet.eet(copy.deepcopy(model), keep_rate=0.6, balance=0.3, at=[1, 3]), reduce)
-
-
-def test_dynamicvit_agrees_with_the_reference(small):
-    model = dynamicvit.dynamicvit(small(), rho=0.6, at=[2, 3])
-    spread(model)
-
-    def reference(image):
-        x = model.embed(image[None]).x[0]
-        for number, block in enumerate(model.blocks, start=1):
-            if number in (2, 3):
-                predictor, patches = block.enter.predictor, x[1:]
-                hidden = predictor.enter(patches)
-                half = hidden.shape[1] // 2
-                mean = hidden[:, half:].mean(0)
-                score = torch.stack([predictor.leave(torch.cat([h[:half], mean])).log_softmax(0)[0] for h in hidden])
-                keep = int(25 * 0.6 ** (number - 1))
-                x = x[[0, *(i + 1 for i in sorted(score.argsort(descending=True)[:keep].tolist()))]]
-            attended, _, _ = references.attention(block, x, torch.zeros(len(x), dtype=x.dtype))
-            x = x + attended
-            x = x + block.mlp(block.norm2(x))
-        return model.head(model.norm(x)[0])
-
-    batch = images()
+def check(model, reference, side):
+    """The model agrees with the reference, image by image."""
+    batch = images(side=side)
     with torch.no_grad():
-        assert torch.allclose(model(batch), one_by_one(reference, batch), atol=1e-9)
-    assert model.token_counts == [26, 16, 10, 10]
+        assert torch.allclose(model(batch), one_by_one(lambda image: reference(model, image), batch), atol=1e-8)
+
+
+RATES = st.floats(0.05, 1.0)
+#: Widths, heads, patches and stages that a method meets; grids of 2 x 2 to 7 x 7.
+SHAPES = st.fixed_dictionaries(
+    {"heads": st.sampled_from([1, 2, 4]), "depth": st.integers(3, 5), "resolution": st.sampled_from([8, 16, 20, 28])}
+)
+STAGES = st.sets(st.integers(1, 3), min_size=1, max_size=3).map(sorted)
+FEW = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@given(shape=SHAPES, rate=RATES, temperature=st.floats(0.02, 2.0), at=STAGES, distilled=st.booleans())
+@FEW
+def test_token_transforming_agrees_with_the_reference(small, shape, rate, temperature, at, distilled):
+    model = small(**shape, distilled=distilled)
+    reduced = token_transforming(copy.deepcopy(model), keep_rate=rate, temperature=temperature, at=at)
+    agree(model, reduced, references.token_transforming(rate, temperature, at, 1 + distilled))
+
+
+@given(shape=SHAPES, rate=RATES, balance=st.floats(0, 1), at=STAGES, distilled=st.booleans())
+@FEW
+def test_eet_agrees_with_the_reference(small, shape, rate, balance, at, distilled):
+    model = small(**shape, distilled=distilled)
+    reduced = eet.eet(copy.deepcopy(model), keep_rate=rate, balance=balance, at=at)
+    agree(model, reduced, references.eet(rate, balance, at, 1 + distilled))
+
+
+@given(shape=SHAPES, rho=st.floats(0.2, 0.95), at=STAGES, distilled=st.booleans())
+@FEW
+def test_dynamicvit_agrees_with_the_reference(small, shape, rho, at, distilled):
+    model = spread(dynamicvit.dynamicvit(small(**shape, distilled=distilled), rho=rho, at=at))
+    check(model, lambda m, image: references.dynamicvit(m, image, rho, at), shape["resolution"])
+
+
+@given(shape=SHAPES, tokens=RATES, heads=RATES, values=RATES, at=STAGES, distilled=st.booleans())
+@FEW
+def test_spatten_agrees_with_the_reference(small, shape, tokens, heads, values, at, distilled):
+    model = small(**shape, distilled=distilled)
+    reduced = spatten(copy.deepcopy(model), keep_tokens=tokens, keep_heads=heads, keep_values=values, at=at)
+    batch = images(side=shape["resolution"])
+    with torch.no_grad():
+        expected = one_by_one(lambda image: references.spatten(model, image, at, tokens, heads, values), batch)
+        assert torch.allclose(reduced(batch), expected, atol=1e-8)
+
+
+@given(shape=SHAPES, side=st.integers(1, 4), base=st.integers(1, 3))
+@FEW
+def test_stvit_agrees_with_the_reference(small, shape, side, base):
+    side, base = min(side, shape["resolution"] // 4), min(base, shape["depth"] - 2)
+    model = stvit(small(**shape), tokens=side**2, base=base).double()
+    torch.nn.init.normal_(model.blocks[base + 1].semantic)
+    check(model, lambda m, image: references.stvit(m, image, side, base), shape["resolution"])
+    assert model.token_counts == [m.grid**2 for m in [model] * base] + [side**2] * (shape["depth"] - base)
+
+
+@given(shape=SHAPES, side=st.integers(1, 5), ratio=st.sampled_from([0.25, 1.0, 2.0]))
+@FEW
+def test_lookupvit_agrees_with_the_reference(small, shape, side, ratio):
+    side = min(side, shape["resolution"] // 4)
+    model = spread(lookupvit(small(**shape), tokens=side**2, ratio=ratio).double())
+    check(model, lambda m, image: references.lookupvit(m, image, side), shape["resolution"])
 
 
 def test_masked_training_of_dynamicvit_with_nothing_dropped_is_the_plain_forward(small, monkeypatch):
@@ -165,111 +164,6 @@ def test_masked_training_of_dynamicvit_with_nothing_dropped_is_the_plain_forward
         masked = dynamicvit.masked_forward(model.double(), batch)
         assert torch.allclose(masked.logits, plain(batch), atol=1e-9)
     assert [float(r) for r in masked.ratios] == [1.0, 1.0] and torch.equal(masked.mask, torch.ones(2, 25).double())
-
-
-def spatten_reference(model, at, tokens, heads, values):
-    """Pruned heads are silenced instead of removed; importances add up over blocks."""
-
-    def reference(image):
-        x = model.embed(image[None]).x[0]
-        count = model.blocks[0].attn.heads
-        alive, seen, loud = list(range(count)), torch.zeros(len(x), dtype=x.dtype), torch.zeros(count, dtype=x.dtype)
-        for number, block in enumerate(model.blocks, start=1):
-            n, d = len(x), x.shape[1] // count
-            _, probabilities, (_, _, v) = references.attention(block, x, torch.zeros(n, dtype=x.dtype))
-            joined = torch.zeros(n, count, d, dtype=x.dtype)
-            for h in alive:
-                rows = probabilities[h].sum(0).argsort(descending=True)[: math.ceil(values * n)]
-                joined[:, h] = sum(probabilities[h][:, j, None] * v[j, h] for j in rows.tolist())
-                seen = seen + probabilities[h].sum(0)
-                loud[h] += joined[:, h].abs().sum()
-            x = x + block.attn.proj(joined.flatten(1))
-            if number in at:
-                keep = math.ceil(tokens * (n - 1))
-                index = [0, *(i + 1 for i in sorted(seen[1:].argsort(descending=True)[:keep].tolist()))]
-                x, seen = x[index], seen[index]
-                alive = sorted(alive, key=lambda h: float(loud[h]), reverse=True)[: math.ceil(heads * len(alive))]
-            x = x + block.mlp(block.norm2(x))
-        return model.head(model.norm(x)[0])
-
-    return reference
-
-
-@pytest.mark.parametrize("tokens, heads, values", [(0.6, 1.0, 1.0), (1.0, 0.5, 1.0), (0.6, 0.7, 0.5), (1.0, 1.0, 0.4)])
-def test_spatten_agrees_with_the_reference(small, tokens, heads, values):
-    model = small(width=24, heads=4)
-    reduced = spatten(copy.deepcopy(model), keep_tokens=tokens, keep_heads=heads, keep_values=values, at=[1, 3])
-    batch = images()
-    with torch.no_grad():
-        expected = one_by_one(spatten_reference(model, (1, 3), tokens, heads, values), batch)
-        assert torch.allclose(reduced(batch), expected, atol=1e-9)
-
-
-def cross(block, query, context, heads):
-    """Explicit cross-attention with a plain block's weights, per head."""
-    c = query.shape[1]
-    w, b = block.attn.qkv.weight, block.attn.qkv.bias
-    q = F.linear(block.norm1(query), w[:c], b[:c])
-    k, v = (F.linear(block.norm1(context), w[i * c : (i + 1) * c], b[i * c : (i + 1) * c]) for i in (1, 2))
-    d = c // heads
-    parts = [slice(h * d, (h + 1) * d) for h in range(heads)]
-    return block.attn.proj(torch.cat([(q[:, p] @ k[:, p].T / math.sqrt(d)).softmax(1) @ v[:, p] for p in parts], dim=1))
-
-
-def test_stvit_agrees_with_the_reference(small):
-    plain = small(resolution=16)
-    model = stvit(copy.deepcopy(plain), tokens=4, base=1).double()
-    torch.nn.init.normal_(model.blocks[2].semantic)
-
-    def reference(image):
-        x = model.embed(image[None]).x[0]
-        assert torch.allclose(x, plain.embed(image[None]).x[0, 1:])
-        zero = torch.zeros(len(x), dtype=x.dtype)
-        x = x + references.attention(model.blocks[0], x, zero)[0]
-        x = x + model.blocks[0].mlp(model.blocks[0].norm2(x))
-        grid = x.reshape(4, 4, -1)
-        s = torch.stack([grid[i : i + 2, j : j + 2].mean((0, 1)) for i in (0, 2) for j in (0, 2)])
-        s = s + cross(model.blocks[1], s, x, 2)
-        s = s + model.blocks[1].mlp(model.blocks[1].norm2(s))
-        s = s + cross(model.blocks[2], s + model.blocks[2].semantic[0], torch.cat([s, x]), 2)
-        s = s + model.blocks[2].mlp(model.blocks[2].norm2(s))
-        s = s + references.attention(model.blocks[3], s, zero[:4])[0]
-        s = s + model.blocks[3].mlp(model.blocks[3].norm2(s))
-        return plain.head(plain.norm(s.mean(0)))
-
-    batch = images(side=16)
-    with torch.no_grad():
-        assert torch.allclose(model(batch), one_by_one(reference, batch), atol=1e-9)
-    assert model.token_counts == [16, 4, 4, 4]
-
-
-def test_lookupvit_agrees_with_the_reference(small):
-    model = spread(lookupvit(small(resolution=16, depth=2), tokens=4, ratio=0.5).double())
-
-    def reference(image):
-        lookup = model.embed(image[None]).x[0]
-        square = lookup.T.reshape(1, -1, 4, 4)
-        small_square = F.interpolate(square, size=(2, 2), mode="bilinear", antialias=True, align_corners=False)
-        compressed = small_square[0].flatten(1).T
-        for block in model.blocks:
-            q, kv = block.q(block.norm_compressed(compressed)), block.kv(block.norm_lookup(lookup))
-            parts = [slice(0, 8), slice(8, 16)]
-            maps = [(q[:, p] @ kv[:, :16][:, p].T / math.sqrt(8)).softmax(1) for p in parts]
-            compressed = compressed + block.out(
-                torch.cat([a @ kv[:, 16:][:, p] for a, p in zip(maps, parts, strict=True)], 1)
-            )
-            zero = torch.zeros(len(compressed), dtype=torch.double)
-            compressed = compressed + references.attention(block.block, compressed, zero)[0]
-            compressed = compressed + block.block.mlp(block.block.norm2(compressed))
-            v = block.v_back(block.norm_back(compressed))
-            back = [a.T / a.T.sum(1, keepdim=True) @ v[:, p] for a, p in zip(maps, parts, strict=True)]
-            lookup = lookup + block.out_back(torch.cat(back, 1))
-            lookup = lookup + block.mlp(block.norm_mlp(lookup))
-        return model.head(model.fc_norm(compressed.mean(0)))
-
-    batch = images(side=16)
-    with torch.no_grad():
-        assert torch.allclose(model(batch), one_by_one(reference, batch), atol=1e-9)
 
 
 # ---------------------------------------------------------------- scans
@@ -298,49 +192,15 @@ def scan_model(**changes):
     ).double()
 
 
-def direction_reference(direction, x, gaps):
-    """One direction over x [N, inner], token by token; before a token the state decays once per step of its gap."""
-    n, inner = x.shape
-    padded = torch.cat([torch.zeros(3, inner, dtype=x.dtype), x])
-    weight = direction.conv.weight[:, 0]
-    x = F.silu(torch.stack([(padded[t : t + 4] * weight.T).sum(0) + direction.conv.bias for t in range(n)]))
-    state, out = torch.zeros(inner, direction.state, dtype=x.dtype), []
-    for t in range(n):
-        low, b, c = direction.select(x[t]).split([direction.rank, direction.state, direction.state])
-        step = F.softplus(direction.step(low))
-        for _ in range(int(gaps[t])):
-            state = torch.exp(-step[:, None] * direction.log_a.exp()) * state
-        state = state + (step * x[t])[:, None] * b
-        out.append(state @ c + direction.skip * x[t])
-    return torch.stack(out)
-
-
-@pytest.mark.parametrize("alignment", ["hold", "decay"])
-def test_topvim_agrees_with_the_reference(alignment):
-    model = topvim(scan_model(), keep_rate=0.5, at=[1, 2], alignment=alignment)
-
-    def reference(image):
-        x = (model.patch_embed(image[None]) + model.pos_embed)[0]
-        place = list(range(16))
-        for number, block in enumerate(model.blocks, start=1):
-            inner, gate = block.enter(block.norm(x)).chunk(2, dim=-1)
-            ones = [1] * len(x)
-            forth = [1, *(b - a for a, b in itertools.pairwise(place))] if alignment == "decay" else ones
-            back = [1, *(b - a for a, b in itertools.pairwise(place))][:0:-1] if alignment == "decay" else ones[1:]
-            y = direction_reference(block.forth, inner, forth)
-            y = y + direction_reference(block.back, inner.flip(0), [1, *back]).flip(0)
-            x = x + block.leave(y * F.silu(gate))
-            if number in (1, 2):
-                score = torch.stack([sum(max(0.0, float(v)) for v in token) * torch.ones(()) for token in y])
-                kept = sorted(score.argsort(descending=True)[: math.ceil(0.5 * len(x))].tolist())
-                x, place = x[kept], [place[i] for i in kept]
-        return model.head(model.norm(x).mean(0))
-
-    batch = images(side=16)
-    with torch.no_grad():
-        fast, slow = model(batch), one_by_one(reference, batch)
-    assert torch.allclose(fast, slow, atol=1e-9)
-    assert model.token_counts == [8, 4, 4]
+@given(
+    rate=RATES, at=STAGES, alignment=st.sampled_from(["hold", "decay"]), resolution=st.sampled_from([8, 16, 20]),
+    width=st.sampled_from([8, 16]), state=st.integers(1, 5),
+)  # fmt: skip
+@FEW
+def test_topvim_agrees_with_the_reference(rate, at, alignment, resolution, width, state):
+    model = scan_model(resolution=resolution, width=width, state=state)
+    model = topvim(model, keep_rate=rate, at=at, alignment=alignment)
+    check(model, lambda m, image: references.topvim(m, image, rate, at, alignment), resolution)
 
 
 def test_the_two_alignments_differ_only_where_patches_are_missing():

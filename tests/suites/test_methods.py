@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from suites.common.vit import vit
@@ -18,7 +18,7 @@ DEPTH, TOKENS = 4, 26
 
 
 def agree(model, reduced, reference):
-    images = torch.randn(2, 3, 20, 20, dtype=torch.double)
+    images = torch.randn(2, 3, model.resolution, model.resolution, dtype=torch.double)
     with torch.no_grad():
         fast = reduced(images)
         slow = [references.forward(model, image, reference) for image in images]
@@ -60,6 +60,22 @@ def test_diffrate_agrees_with_the_reference(small, prune, merge, distilled):
     model = small(distilled=distilled)
     reduced = diffrate(copy.deepcopy(model), prune=prune, merge=merge)
     agree(model, reduced, references.diffrate(prune, merge, 1 + distilled))
+
+
+@given(
+    heads=st.sampled_from([1, 2, 4]), depth=st.integers(1, 4), resolution=st.sampled_from([4, 8, 16, 28]), distilled=st.booleans(),
+    data=st.data(),
+)  # fmt: skip
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_schedule_on_any_shape_agrees_with_the_reference(small, heads, depth, resolution, distilled, data):
+    model, special = small(heads=heads, depth=depth, resolution=resolution, distilled=distilled), 1 + distilled
+    merges = data.draw(st.lists(st.integers(0, 30), min_size=depth, max_size=depth))
+    agree(model, tome(copy.deepcopy(model), r=merges), references.tome(merges, special))
+    rate, at = data.draw(st.floats(0.02, 1)), sorted(data.draw(st.sets(st.integers(1, depth), min_size=1)))
+    agree(model, evit(copy.deepcopy(model), keep_rate=rate, at=at), references.evit(rate, at, True, special))
+    kept = st.lists(st.integers(special + 1, 60), min_size=depth, max_size=depth)
+    prune, merge = data.draw(kept), data.draw(kept)
+    agree(model, diffrate(copy.deepcopy(model), prune=prune, merge=merge), references.diffrate(prune, merge, special))
 
 
 @pytest.mark.parametrize(
