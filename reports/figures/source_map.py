@@ -15,16 +15,21 @@ from PIL import Image
 from bench.case import Case
 from bench.records import Record
 from reports.figures.figure import Control, Figure, no_picture
-from reports.figures.theme import Spec, axis, layout
+from reports.figures.theme import SERIES, Spec, axis, layout
+from reports.labels import brief
 
 ID = "source-map"
 HOW_TO_READ = (
     "An image of the task, cut into patches. Lines are drawn between patches that different tokens hold; patches without a "
-    "line between them have become one token. Patches that no token holds any more are covered with a cross."
+    "line between them have become one token. Each tint is one of the largest tokens, wherever its patches lie; patches that no "
+    "token holds any more are covered with a cross."
 )
 SIDE = 384
 #: Pixels of the picture on the page.
 HEIGHT = 460
+#: Colours that stay apart when they lie on an image, and how much of it they cover.
+TINTS = SERIES[:5]
+TINT = 0.42
 
 
 def summary(owners: Sequence[Sequence[int]]) -> pd.DataFrame:
@@ -58,9 +63,25 @@ def borders(held: Sequence[int], grid: int) -> tuple[list[float | None], list[fl
     return xs, ys
 
 
+def largest(held: Sequence[int], most: int = len(TINTS)) -> list[int]:
+    """The tokens with most patches, at most `most` and only those that hold several; of equal ones the first in the image."""
+    sizes = Counter(owner for owner in held if owner >= 0)
+    return [owner for owner, size in sizes.most_common(most) if size > 1]
+
+
+def _tints(held: Sequence[int], grid: int) -> list[Spec]:
+    """A coloured square over every patch of the largest tokens."""
+    colours = dict(zip(largest(held), TINTS, strict=False))
+    return [
+        {"type": "rect", "x0": place % grid, "x1": place % grid + 1, "y0": place // grid, "y1": place // grid + 1, "layer": "between",
+         "fillcolor": colours[owner], "opacity": TINT, "line": {"width": 0, "color": "@none"}}
+        for place, owner in enumerate(held) if owner in colours
+    ]  # fmt: skip
+
+
 def figure(record: Record, *, id: str = ID) -> Figure:
     """The source map of a case, a view per block that changes something; the reason if the record has no picture."""
-    label = Case.from_dict(record["case"]).method_label
+    label = brief(Case.from_dict(record["case"]).method_label)
     picture = record.get("picture")
     if not picture:
         return no_picture(id, f"{label}: no source map", HOW_TO_READ, "the model does not trace sources on real images")
@@ -102,7 +123,7 @@ def _spec(source: str, held: Sequence[int], grid: int) -> Spec:
         xaxis=axis("patches from left to right", **side),
         yaxis=axis("patches from top to bottom", **{**side, "range": [grid, 0], "scaleanchor": "x"}), height=HEIGHT,
     )  # fmt: skip
-    return {"data": traces, "layout": {**drawn, "images": [image]}}
+    return {"data": traces, "layout": {**drawn, "images": [image], "shapes": _tints(held, grid)}}
 
 
 def _png(pixels: Any) -> str:

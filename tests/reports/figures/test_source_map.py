@@ -73,3 +73,14 @@ def test_the_image_is_inside_the_figure_and_asks_nobody():
 def test_hiding_the_machines_paths_leaves_the_image_whole():
     source = source_map.figure(case()).spec["layout"]["images"][0]["source"]
     assert source in inert_json({"source": source}, hide_paths=True)
+
+
+def test_tints_are_the_largest_tokens_wherever_their_patches_lie():
+    # a: 3 patches, b: 2; c, d, e one each; the dropped one belongs to none
+    assert source_map.largest(MERGED) == [1, 2]
+    assert source_map.largest(APART) == []
+    assert source_map.largest([7, 8, 7, 8, 7, -1, -1, -1, -1], most=1) == [7]
+    shapes = source_map.figure(case()).spec["layout"]["shapes"]
+    places = {(s["y0"] * 3 + s["x0"]): s["fillcolor"] for s in shapes}
+    assert set(places) == {0, 1, 3, 2, 5}
+    assert places[0] == places[1] == places[3] != places[2] == places[5]
