@@ -165,7 +165,8 @@ def _processes(record: Record) -> dict[str, Any]:
 
 def _judgements(run: dict[str, Any]) -> list[str]:
     labels = [*(["set aside"] if run.get("set_aside") else []), *(str(label) for label in run.get("labels") or [])]
-    return [{True: "yes", False: "no"}.get(run.get("steady_state"), MISSING), "; ".join(labels) or MISSING]
+    settled = run.get("steady_state")
+    return [MISSING if settled is None else "yes" if settled else "no", "; ".join(labels) or MISSING]
 
 
 def _ratio(run: dict[str, Any]) -> float | None:
