@@ -196,9 +196,9 @@ class Workers:
         try:
             while True:
                 message = self._poll(POLL_S)
+                _cut(log)
                 if message is not None:
                     return message, timed_out
-                _cut(log)
                 current = _phase(phase_file)
                 if current is not None and (current["phase"], current["case"]) != stamp:
                     stamp = (current["phase"], current["case"])

@@ -1,0 +1,103 @@
+"""The example for pull requests is what a user would copy: every command in it exists, and the gate in it does its work."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from bench.app import cli
+from bench.config import validate
+from bench.paths import config_folder
+from tests.synthetic import record, store
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLE = ROOT / "docs" / "examples" / "efficiency.yml"
+
+
+def example():
+    return yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+
+
+def steps():
+    (job,) = example()["jobs"].values()
+    return job["steps"]
+
+
+def commands():
+    """Every shell line of the example."""
+    text = "\n".join(step.get("run", "") for step in steps())
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def overrides(line):
+    """What a command line gives to `bench`, with the example's own variables filled in; None for another command."""
+    variables = {**example()["env"], "RUNNER_TEMP": "runner", "GITHUB_STEP_SUMMARY": "summary"}
+    words = shlex.split(re.sub(r"\$\{?(\w+)\}?", lambda found: str(variables[found[1]]), line))
+    for start in (["nox", "-s", "bench", "--"], [".nox/bench/bin/python", "-m", "bench"]):
+        if words[: len(start)] == start:
+            return words[len(start) :]
+    return None
+
+
+def test_the_example_is_a_workflow_with_few_rights_and_every_action_has_a_version():
+    found = example()
+    assert set(found) == {"name", True, "permissions", "env", "jobs"}  # YAML 1.1 takes `on` for a truth value
+    assert "pull_request" in found[True] and "pull_request_target" not in found[True]
+    assert found["permissions"] == {"contents": "read"}
+    for step in steps():
+        assert ("run" in step) != ("uses" in step)
+        assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+", step.get("uses", "a/b@v1"))
+    for line in commands():
+        assert "${{" not in line  # what a pull request says never becomes part of a command
+
+
+def test_every_bench_command_in_the_example_is_a_configuration():
+    cli.register_suites()
+    asked = [found for line in commands() if (found := overrides(line)) is not None]
+    assert len(asked) == 4
+    for words in asked:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+            validate(OmegaConf.to_container(compose("config", words), resolve=True))
+    jobs = [next((word for word in words if word.startswith("job=")), "job=run") for words in asked]
+    assert jobs == ["job=run", "job=run", "job=compare", "job=bundle"]
+
+
+def test_the_sessions_that_the_example_starts_exist():
+    sessions = set(re.findall(r"@nox\.session\ndef (\w+)\(", (ROOT / "noxfile.py").read_text(encoding="utf-8")))
+    used = {word for line in commands() for word in re.findall(r"nox -s (\w+)", line)}
+    assert used and used <= sessions
+
+
+@pytest.mark.parametrize(("factor", "code"), [(1.0, 0), (1.10, 1)], ids=["noise", "regression"])
+def test_the_steps_after_measuring_fail_on_a_regression_only_and_show_it_either_way(factor, code, tmp_path):
+    for name, slow in (("base", 1.0), ("head", factor)):
+        made = record(
+            latency_ms=40 * slow, baseline_ms=40 * slow, noise=0.001, invocations=6, seed=len(name + str(slow))
+        )
+        store(tmp_path / name, [made])
+    summary = tmp_path / "summary.md"
+    environment = {**os.environ, "RUNNER_TEMP": str(tmp_path), "GITHUB_STEP_SUMMARY": str(summary)}
+    ended = {}
+    for step in steps():
+        if step.get("name") in ("Compare", "Show the verdicts", "Pack the records"):
+            line = step["run"].replace(".nox/bench/bin/python", shlex.quote(sys.executable))
+            ended[step["name"]] = subprocess.run(["bash", "-e", "-c", line], cwd=ROOT, env=environment,
+                                                 capture_output=True, text=True, check=False)  # fmt: skip
+            assert "if" not in step or "always()" in step["if"]  # it is shown also where the gate fails
+    assert [done.returncode for done in ended.values()] == [code, 0, 0], [done.stderr for done in ended.values()]
+    assert ("SLOWER" in summary.read_text()) == bool(code)
+    assert (tmp_path / "head.bundle.zip").is_file()
+
+
+def test_readme_and_commands_lead_to_the_example():
+    for page, link in (("README.md", "docs/examples/efficiency.yml"), ("docs/commands.md", "examples/efficiency.yml")):
+        assert f"]({link})" in (ROOT / page).read_text(encoding="utf-8"), page
