@@ -14,7 +14,7 @@ from suites.common.vit import Heads, Reducer, Tokens, ViT
 from suites.vit_tokens.diffrate_learning import LEAST_SIZE, learn
 from suites.vit_tokens.finetuning import finetuned, teacher_for
 from suites.vit_tokens.schedules import kept_per_block
-from suites.vit_tokens.scores import as_reducible, class_attention, follow, install, rows
+from suites.vit_tokens.scores import as_reducible, class_attention, follow, install, selected
 
 
 def diffrate(
@@ -97,17 +97,7 @@ def keep_important(tokens: Tokens, importance: Tensor, keep: int) -> Tokens:
     special = tokens.protected
     index = importance.argsort(dim=-1, descending=True)[:, : keep - special] + special
     index = torch.cat([torch.arange(special, device=index.device).expand(len(index), -1), index], dim=1)
-    owner = tokens.owner
-    if owner is not None:
-        places = torch.full_like(tokens.x[..., 0], -1, dtype=torch.long)
-        owner = follow(owner, places.scatter(1, index, torch.arange(keep, device=index.device).expand_as(index)))
-    return Tokens(
-        rows(tokens.x, index),
-        special,
-        None if tokens.size is None else tokens.size.gather(1, index),
-        None if tokens.key_bias is None else tokens.key_bias.gather(1, index),
-        owner,
-    )
+    return selected(tokens, index)
 
 
 def merge_tail(tokens: Tokens, keep: int) -> Tokens:

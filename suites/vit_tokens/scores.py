@@ -57,7 +57,11 @@ def kept_index(score: Tensor, keep: int, special: int) -> Tensor:
 
 def kept_in_order(tokens: Tokens, score: Tensor, keep: int) -> Tokens:
     """The special tokens and the `keep` patches with the highest score [batch, patches], in the order they stood in."""
-    index = kept_index(score, keep, tokens.protected)
+    return selected(tokens, kept_index(score, keep, tokens.protected))
+
+
+def selected(tokens: Tokens, index: Tensor) -> Tokens:
+    """The tokens that index [batch, m] names, in its order, with all that travels with them."""
     owner = None if tokens.owner is None else follow(tokens.owner, new_positions(index, tokens.count))
     return replace(
         tokens,
