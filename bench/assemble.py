@@ -210,8 +210,8 @@ def _why_contaminated(timing: dict[str, Any]) -> dict[str, Any]:
     lines = timing["invocations"]
     text = (
         f"{sum(line['set_aside'] for line in lines)} of {len(lines)} processes were preempted in too many of their samples "
-        "and replacing them did not help: other work was using the cores. Ratios are paired and stand; rank nothing by "
-        "these times, and measure again on a quiet machine with retry_failed=true"
+        "and replacing them did not help: other work was using the cores. Times are too long, and ratios favour the "
+        "shorter network, which is preempted less often. Measure again on a quiet machine with retry_failed=true"
     )
     return {"phase": "measure", "type": "contaminated", "message": text, "log_tail": ""}
 

@@ -132,12 +132,11 @@ def _stopping(parameters: dict[str, Any], records: list[Record]) -> str:
             f", and then {latency['further_invocations']} more unless it was within {latency['at_once']:g} times that, "
             "so that stopping on a narrow interval does not cost coverage"
         )
-    labels = {
-        label for record in records for line in record["timing"]["invocations"] for label in line.get("labels", [])
-    }
+    lines = [line for record in records for line in (record.get("timing") or {}).get("invocations") or []]
+    labels = {label for line in lines for label in line.get("labels") or []}
     words += (
         f". Before each process we waited up to {latency['quiet_wait_s']:g} s for a quiet host. A process in which more than "
-        f"{100 * latency['preempted_share']:g} % of the samples were preempted was set aside and replaced, at most "
+        f"{100 * latency['preempted_share']:g} % of a network's samples were preempted was set aside and replaced, at most "
         f"{latency['replacements']} times; what else disturbed a process is labelled on its row."
     )
     if "allocator not pinned" not in labels:

@@ -26,8 +26,7 @@ def geometric(values):
 
 
 def is_set_aside(raw, limit):
-    flags = [flag for part in [*raw["cases"].values(), raw["twin"]] for flag in part["preempted"]]
-    return np.mean(flags) > limit
+    return max(np.mean(part["preempted"]) for part in [*raw["cases"].values(), raw["twin"]]) > limit
 
 
 def counted(raws, protocol):

@@ -107,6 +107,38 @@ def test_ten_iterations_are_taken_of_a_case_slower_than_its_seconds():
     assert (warmed(2000.0).iterations, warmed(2000.0).steady) == (10, True)
 
 
+# ------------------------------------------------------------------------------------------------ preemption
+
+
+@pytest.mark.parametrize(
+    ("switched", "computed_ms", "loss", "preempted"),
+    [
+        (1, 99.0, 0.02, False),  # a thread of the kernel took one millisecond of a hundred
+        (1, 97.0, 0.02, True),
+        (1, 97.0, 0.05, False),
+        (0, 50.0, 0.02, False),  # it waited of its own accord
+        (1, 100.1, None, True),  # several threads, or a device: every switch counts
+        (0, 50.0, None, False),
+    ],
+)
+def test_a_preemption_counts_if_it_cost_its_share_of_the_sample(monkeypatch, switched, computed_ms, loss, preempted):
+    usage, spent = iter([(7, 0), (7 + switched, 0)]), iter([0, int(computed_ms * 1e6)])
+    monkeypatch.setattr(latency, "_usage", lambda: next(usage))
+    world, into = World(100.0), latency.Samples(1)
+    latency.take_sample(
+        latency.Runner("a", world.step), into, lambda: world.now, loss, processor=lambda: next(spent)
+    )  # fmt: skip
+    assert into.preempted == [preempted] and into.cpu_ms == [pytest.approx(computed_ms)]
+
+
+def test_blocks_share_the_processors_time(monkeypatch):
+    usage, spent = iter([(0, 0), (1, 0)]), iter([0, 180_000_000])
+    monkeypatch.setattr(latency, "_usage", lambda: next(usage))
+    world, into = World(10.0), latency.Samples(20)
+    latency.take_sample(latency.Runner("a", world.step), into, lambda: world.now, 0.02, processor=lambda: next(spent))
+    assert into.preempted == [True] and into.cpu_ms == [pytest.approx(9.0)]
+
+
 # ------------------------------------------------------------------------------------------------ threads
 
 

@@ -47,6 +47,14 @@ def test_narrow_intervals_stop_at_the_minimum():
 NEARLY = (5.0, 5.024, 4.988, 5.024, 4.988)
 
 
+def test_one_preempted_member_sets_the_whole_process_aside():
+    mixed = invocation(0)
+    mixed["cases"][BASE_KEY]["preempted"] = [i < 6 for i in range(20)]  # 30 % of one member, 10 % of all samples
+    assert session.preempted_share(mixed) == pytest.approx(0.3) and session.is_set_aside(mixed, PROTOCOL)
+    mixed["cases"][BASE_KEY]["preempted"] = [i < 5 for i in range(20)]
+    assert not session.is_set_aside(mixed, PROTOCOL)
+
+
 def test_intervals_that_are_just_narrow_enough_get_one_more_process():
     just = [invocation(i, fast=fast) for i, fast in enumerate(NEARLY)]
     assert not decide(*just[:3]).done

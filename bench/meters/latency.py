@@ -66,6 +66,7 @@ class Samples:
     block: int
     latency_ms: list[float] = field(default_factory=list)
     device_ms: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)
     preempted: list[bool] = field(default_factory=list)
     minor_faults: list[int] = field(default_factory=list)
     throughput: list[dict[str, float]] = field(default_factory=list)
@@ -173,26 +174,37 @@ def _usage() -> tuple[int, int]:
     return usage.ru_nivcsw, usage.ru_minflt
 
 
-def take_sample(runner: Runner, into: Samples, clock: Clock = time.perf_counter_ns) -> None:
-    """Append one raw sample with whether the process was preempted during it."""
+def take_sample(
+    runner: Runner, into: Samples, clock: Clock = time.perf_counter_ns, loss: float | None = None,
+    processor: Clock = time.thread_time_ns,
+) -> None:  # fmt: skip
+    """Append one raw sample with whether the process was preempted during it.
+
+    A long sample meets some thread of the kernel almost surely, for microseconds. With `loss` a switch counts only if
+    the calling thread went without a processor for at least that share of the sample; `None` counts every switch, as is
+    right where others work for the thread (several threads, a device) and its own processor time tells nothing.
+    """
     switches, faults = _usage()
+    computing = processor()
     host, device = time_both(runner, into.block, clock)
+    computed_ms = (processor() - computing) / 1e6 / into.block
     into.latency_ms.append(host)
+    into.cpu_ms.append(computed_ms)
     if device is not None:
         into.device_ms.append(device)
     switches_after, faults_after = _usage()
-    into.preempted.append(switches_after > switches)
+    into.preempted.append(switches_after > switches and (loss is None or host - computed_ms >= loss * host))
     into.minor_faults.append(faults_after - faults)
 
 
 def interleave(
     runners: Sequence[Runner], samples: dict[str, Samples], rounds: int, seed: int, *,
     clock: Clock = time.perf_counter_ns, turn: Callable[[str], None] = lambda name: None,
-    between: Callable[[], None] = lambda: None,
+    between: Callable[[], None] = lambda: None, loss: float | None = None,
 ) -> None:  # fmt: skip
     """Take one sample of every runner per round, in an order shuffled anew from the seed each round.
 
-    `turn` is told whose sample is next and `between` is called after every round, while nothing is timed.
+    `loss` is that of `take_sample`; `turn` is told whose sample is next and `between` is called after every round, while nothing is timed.
     """
     generator = random.Random(seed)
     order = list(runners)
@@ -201,7 +213,7 @@ def interleave(
             generator.shuffle(order)
             for runner in order:
                 turn(runner.name)
-                take_sample(runner, samples[runner.name], clock)
+                take_sample(runner, samples[runner.name], clock, loss)
             between()
 
 

@@ -100,7 +100,7 @@ class _Group:
         subjects = [runner for runner in runners if runner.name != REFERENCE]
         with gpu_clocks.sampling(self.device) as board, HostWatch(self.device, limits=self.limits) as watch:
             latency.interleave(
-                runners, samples, rounds, seed, turn=self._turn, between=lambda: self._between(board)
+                runners, samples, rounds, seed, turn=self._turn, between=lambda: self._between(board), loss=self._loss()
             )  # fmt: skip
             latency.throughput_windows(
                 subjects, samples, times, windows=protocol.throughput_windows, window_s=protocol.throughput_window_s,
@@ -110,6 +110,11 @@ class _Group:
         self.blame(state, subjects)
         assert watch.report is not None
         return samples, {"host": watch.report.as_dict(), "gpu": board.as_dict()}
+
+    def _loss(self) -> float | None:
+        """What a preemption must have cost to count, where the calling thread does all the work; else every one counts."""
+        alone = self.device == "cpu" and torch.get_num_threads() == 1
+        return self.protocol.preempted_loss if alone else None
 
     def _key(self, name: str) -> str | None:
         """The case that a runner stands for: the twin for the baseline, the reference for none."""
