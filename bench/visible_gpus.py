@@ -73,7 +73,8 @@ def visible(lib: Any, variables: Mapping[str, str] | None = None) -> list[Gpu]:
     variables = os.environ if variables is None else variables
     asked = variables.get(VISIBLE)
     if asked is None:
-        found = [_whole_or_first(lib, lib.nvmlDeviceGetHandleByIndex(i)) for i in range(lib.nvmlDeviceGetCount())]
+        named = [_named(lib, str(index)) for index in range(lib.nvmlDeviceGetCount())]
+        found = [gpu for gpu in named if gpu is not None]  # a board that may not be looked at is none of ours
     else:
         found = _listed(lib, [entry.strip() for entry in asked.split(",")])
     usable = [gpu for gpu in found if gpu.instance is not None or not gpu.divided]
@@ -148,11 +149,11 @@ def locate(lib: Any, device: str = "cuda", variables: Mapping[str, str] | None =
         LookupError: no such device is visible.
     """
     index, uuid = index_of(device), _cuda_uuid(index_of(device))
-    listed = visible(lib, variables)
     if uuid is not None:
-        gpu = _by_uuid(lib, uuid, listed)
+        gpu = _by_uuid(lib, uuid, variables)
         if gpu is not None:
             return gpu
+    listed = visible(lib, variables)
     if index >= len(listed):
         chosen = (os.environ if variables is None else variables).get(VISIBLE)
         by = "" if chosen is None else f" ({VISIBLE} is set)"
@@ -160,7 +161,7 @@ def locate(lib: Any, device: str = "cuda", variables: Mapping[str, str] | None =
     return listed[index]
 
 
-def _by_uuid(lib: Any, uuid: str, listed: list[Gpu]) -> Gpu | None:
+def _by_uuid(lib: Any, uuid: str, variables: Mapping[str, str] | None) -> Gpu | None:
     """The device with CUDA's UUID, which on a divided board may be the instance's or the board's."""
     for prefix in ("GPU", "MIG"):
         try:
@@ -169,7 +170,9 @@ def _by_uuid(lib: Any, uuid: str, listed: list[Gpu]) -> Gpu | None:
             continue
         if prefix == "MIG":
             return _instance(lib, handle)
-        chosen = [gpu for gpu in listed if gpu.instance is not None and _same(lib, gpu.board, handle)]
+        if not _divided(lib, handle):
+            return Gpu(handle)
+        chosen = [gpu for gpu in visible(lib, variables) if gpu.instance is not None and _same(lib, gpu.board, handle)]
         return chosen[0] if chosen else _whole_or_first(lib, handle)
     return None
 

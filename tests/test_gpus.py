@@ -78,6 +78,24 @@ def test_an_instance_is_found_by_either_uuid(monkeypatch, uuid):
     assert (found.instance.uuid, found.board.uuid) == ("MIG-two", "GPU-aaaa-1")
 
 
+def test_boards_that_may_not_be_looked_at_do_not_matter_where_cuda_names_its_own(monkeypatch):
+    lib = two()
+    monkeypatch.setattr(visible_gpus, "_cuda_uuid", lambda index: "bbbb-2")
+
+    def forbidden(index):
+        raise lib.NVMLError("Insufficient Permissions")
+
+    assert len(visible(lib, {})) == 2
+
+    lib.nvmlDeviceGetHandleByIndex = forbidden
+    assert locate(lib, "cuda", {}).board.uuid == "GPU-bbbb-2"
+    monkeypatch.setattr(visible_gpus, "_cuda_uuid", lambda index: None)
+    monkeypatch.setattr(gpu_clocks, "nvml", lib.session)
+    with gpu_clocks.sampling("cuda") as samples:
+        samples.take()
+    assert samples.as_dict() is None and visible(lib, {}) == []
+
+
 def test_a_device_that_is_hidden_is_not_there():
     with pytest.raises(LookupError, match=r"cuda:1 is not there: 1 GPU.*CUDA_VISIBLE_DEVICES"):
         locate(two(), "cuda:1", {"CUDA_VISIBLE_DEVICES": "1"})
