@@ -505,13 +505,25 @@ class Runner:
         }  # fmt: skip
 
     def _without_culprit(self, members: list[Case], outcome: Outcome, probes: dict[str, dict[str, Any]]) -> list[Case]:
-        """The members without the one in whose hands the invocation broke, which gets its failed record."""
+        """The members without those in whose hands the invocation broke, each of which gets its failed record."""
         assert outcome.error is not None
-        named = [case for case in members if case.key == outcome.error.get("case")]
-        culprits = named or members  # unknown: none of them can be timed in this company
-        for case in culprits:
-            self._fail(case, outcome, probes[case.key]["started_at"], probes[case.key])
-        return [case for case in members if case not in culprits]
+        broken = {case: outcome for case in members if case.key == outcome.error.get("case")}
+        if not broken and len(members) > 1:
+            broken = self._broken_alone(members)
+        if not broken:  # unknown: none of them can be timed in this company
+            broken = dict.fromkeys(members, outcome)
+        for case, how in broken.items():
+            self._fail(case, how, probes[case.key]["started_at"], probes[case.key])
+        return [case for case in members if case not in broken]
+
+    def _broken_alone(self, members: Sequence[Case]) -> dict[Case, Outcome]:
+        """The members that break also when each is timed by itself, and how: while all run in turn, who it was is lost."""
+        self.listener.working(f"looking for what broke the timing of {len(members)} cases")
+        tried = {}
+        for case in members:
+            spec = self._invocation_spec(f"alone-{case.key}", 0, [case])
+            tried[case] = self._attempt("invocation", spec, f"{case.key}.alone", [case])
+        return {case: outcome for case, outcome in tried.items() if not outcome.ok}
 
 
 def _peak(probe: dict[str, Any]) -> float:

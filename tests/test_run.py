@@ -142,9 +142,17 @@ def test_failed_cases_are_rows_and_do_not_stop_the_others(tmp_path):
 
 
 def test_a_method_that_breaks_in_company_is_named_and_the_rest_is_timed(tmp_path):
-    config = configuration(tmp_path, [HEALTHY], ["none", "tests.faults.methods:breaks_later"])
-    statuses = {record["case"]["method"]: record["status"] for record in sweep(config).records}
-    assert statuses["tests.faults.methods:breaks_later"] == "crashed"
+    breaks, raises = "tests.faults.methods:breaks_later", "tests.faults.methods:raises_later"
+    config = configuration(tmp_path, [HEALTHY], ["none", breaks, raises])
+    records = {record["case"]["method"]: record for record in sweep(config).records}
+    assert {name: record["status"] for name, record in records.items()} == {
+        "none": "ok",
+        breaks: "crashed",
+        raises: "crashed",
+    }
+    assert {records[name]["error"]["phase"] for name in (breaks, raises)} == {"measure"}
+    assert records[breaks]["error"]["type"] == "SIGSEGV"
+    assert records[raises]["error"]["message"] == "the cache of this layer is full"
 
 
 def test_a_failed_baseline_leaves_absolute_values_and_removes_ratios(tmp_path):

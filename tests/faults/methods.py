@@ -40,6 +40,15 @@ def device_full_later(model):
     return full
 
 
+def raises_later(model):
+    def misdeed(output):
+        raise RuntimeError("the cache of this layer is full")
+
+    broken = Small(misdeed, at_forward=40)
+    broken.layer = model.layer
+    return broken
+
+
 def rude(model):
     """Changes threads, seeds, default type and modes of torch while it is applied."""
     torch.set_num_threads(3)

@@ -100,6 +100,18 @@ def device_full_at_forward():
     return Small(_device_full)
 
 
+def eats_pages():
+    """Fills memory page by page, as far as the kernel lets it: no allocation fails."""
+
+    def misdeed(output):
+        kept = []
+        while not output.is_meta:
+            kept.append(bytearray(os.urandom(2**20)) * 16)
+        return output.mean((2, 3))
+
+    return Small(misdeed)
+
+
 def nan_output():
     return Small(lambda output: output.mean((2, 3)) * float("nan"))
 
