@@ -96,8 +96,8 @@ def machine_key(env: Environment) -> str:
     """Hash of what makes two numbers comparable: rows with the same key may be ranked together.
 
     In: the CPU's model and architecture, its cores (physical, logical, usable), the cgroup's CPU limit, the memory to
-    the nearest power of two GiB, every GPU with its memory, power limit and MIG state, the family of operating system
-    and C library, Python's minor version, and torch with its build.
+    the nearest power of two GiB, every GPU with its memory, power limit and MIG state, which of them CUDA sees where they
+    differ or are divided, the family of operating system and C library, Python's minor version, and torch with its build.
 
     Out, though `difference` shows them: kernel, driver, microcode, governor, environment variables and other
     packages, which change in ordinary upkeep; threads and dtype, which belong to the case; and host names, so that
@@ -112,7 +112,7 @@ def machine_key(env: Environment) -> str:
         "cores": [cpu.get("physical_cores"), cpu.get("logical_cores"), cpu.get("usable_cores")],
         "cpu_limit": env.get("limits", {}).get("cpu_cores"),
         "memory": _memory_class(env),
-        "gpus": _gpu_classes(env),
+        "gpus": [*_gpu_classes(env), *_visible_classes(env)],
         "os": [str(env.get("os", "")).split(" ")[0], str(env.get("libc", "")).split(" ")[0]],
         "python": ".".join(str(env.get("python", "")).split(".")[:2]),
         "torch": torch_version,
@@ -450,6 +450,19 @@ def _gpu_classes(env: Environment) -> list[list[Any]]:
         ]
         for gpu in env.get("gpus", [])
     ]
+
+
+def _visible_classes(env: Environment) -> list[list[Any]]:
+    """What CUDA sees, where that is not just boards like all the others: some of unlike boards, or a MIG instance."""
+    classes = _gpu_classes(env)
+    seen = [
+        [*one, gpu.get("visible_instance")]
+        for one, gpu in zip(classes, env.get("gpus", []), strict=True)
+        if gpu.get("visible_as")
+    ]
+    alike = all(one[:-1] == classes[0] for one in seen) and all(one == classes[0] for one in classes)
+    whole = all(one[-1] is None for one in seen)
+    return [] if not seen or (alike and whole) else [["visible"], *seen]
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from bench import gpu_clocks, gpus, plan, visible_gpus
 from bench.errors import UsageError
 from bench.gpu_clocks import ClockSamples, reason_names, summary, throttled
+from bench.machine import machine_key
 from bench.meters.energy import nvml as energy_nvml
 from bench.meters.energy.backend import Unavailable
 from bench.visible_gpus import locate, others_on, visible
@@ -261,6 +262,20 @@ def test_the_environment_names_the_mig_instance_in_use(machine):
     board = gpus.read_gpus()[0][0]
     assert board["mig"] and len(board["mig_devices"]) == 2
     assert (board["visible_as"], board["visible_instance"]) == ("cuda:0", "NVIDIA H100 MIG 1g.10gb")
+
+
+def test_machines_are_told_apart_by_what_cuda_sees_and_not_by_which_of_equal_boards_it_is():
+    def key(*gpus):
+        return machine_key(
+            {"gpus": [{"name": name, "visible_as": seen, "visible_instance": part} for name, seen, part in gpus]}
+        )
+
+    first, second = ("H100", "cuda:0", None), ("H100", None, None)
+    assert key(first, second) == key(second, first)
+    assert key(first, ("A100", None, None)) != key(second, ("A100", "cuda:0", None))
+    assert key(("H100", "cuda:0", "1g.10gb")) != key(("H100", "cuda:0", "3g.40gb"))
+    old = machine_key({"gpus": [{"name": "H100"}]})  # a record from before that was known
+    assert old == key(first)
 
 
 def test_a_group_is_split_by_what_is_free_on_the_device(machine, monkeypatch, tmp_path):
