@@ -3,7 +3,9 @@ import json
 import pytest
 import torch
 
+from bench import catalogue as catalogues
 from suites.common.digits import Digits, Training, _split, accuracy, digits_vit
+from suites.common.scan import vision_scan
 from suites.common.task import TaskError, learning_task
 from suites.common.vit import vit
 
@@ -105,4 +107,11 @@ def test_a_method_that_learns_refuses_a_model_without_data():
 @pytest.mark.parametrize("settings", [{"width": 48, "heads": 3}, {"width": 64, "heads": 4, "mlp_ratio": 2}])
 def test_the_named_digits_models_reach_a_sensible_accuracy(tmp_path, settings):
     notes = Digits(tmp_path, 0).prepare("digits", lambda: digits_vit(**settings))
+    assert notes["test_accuracy"] >= 94
+
+
+@pytest.mark.slow
+def test_the_scan_network_reaches_a_sensible_accuracy(tmp_path):
+    entry = catalogues.load().models["digits_scan"]
+    notes = Digits(tmp_path, 0).prepare("digits_scan", lambda: vision_scan(**entry.settings))
     assert notes["test_accuracy"] >= 94
