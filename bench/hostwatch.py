@@ -23,6 +23,8 @@ PROC = Path("/proc")
 
 #: The kernel counts processor time in ticks of 10 ms, so that less than three ticks say nothing about a short window.
 MINIMUM_S = 0.03
+#: Seconds of the first look whether the host is quiet: enough to see a third of a core.
+FIRST_LOOK_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -130,25 +132,27 @@ def wait_until_quiet(
 ) -> Quiet:
     """Wait until one window passes in which nobody else computes, but never longer than `cap_s` seconds.
 
+    The first look lasts a tenth of a second: on a quiet host a process should not pay for more.
+
     Args:
-        cap_s: give up after so many seconds; 0 looks once, for a tenth of a second.
+        cap_s: give up after so many seconds; 0 looks once.
         device: see `HostWatch`.
-        window_s: length of the windows that are looked at.
+        window_s: length of the windows after the first look.
         limits: above which a window is not quiet.
         read: gives the snapshot; replaced in tests.
         sleep: how to wait; replaced in tests.
     """
     take = read or snapshot
     first = before = take(device)
+    window = FIRST_LOOK_S
     while True:
-        elapsed = before.clock_s - first.clock_s
-        sleep(max(min(window_s, cap_s - elapsed), 0.1))
+        sleep(window)
         after = take(device)
         labels = tuple(label for label in compare(before, after, limits).labels if label in FOREIGN_LABELS)
         waited = after.clock_s - first.clock_s
         if not labels or waited >= cap_s:
             return Quiet(not labels, waited, labels)
-        before = after
+        before, window = after, max(min(window_s, cap_s - waited), FIRST_LOOK_S)
 
 
 #: Labels that speak of others, not of this process; only these are worth waiting for.

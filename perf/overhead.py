@@ -33,7 +33,6 @@ def spec(kind: str) -> dict[str, Any]:
     case = Case(suite="overhead", model="vit", resolution=224)
     recipe = Recipe(case, "suites.common.vit:vit", MODEL).as_dict()
     protocol = protocol_named("quick").model_dump()
-    protocol["latency"]["quiet_wait_s"] = 0.0
     if kind == "probe":
         return {"recipe": recipe, "protocol": protocol, "meters": ["params", "macs", "memory", "energy"]}
     return {"recipes": [recipe], "protocol": protocol, "session": "overhead", "index": 0, "seed": 1}

@@ -356,7 +356,13 @@ class Clockwork:
 def test_waiting_ends_with_the_first_quiet_window():
     clock = Clockwork(until_s=3.5)
     quiet = wait_until_quiet(60, read=clock.read, sleep=clock.sleep)
-    assert quiet.quiet and quiet.waited_s == pytest.approx(5.0)
+    assert quiet.quiet and quiet.waited_s == pytest.approx(5.1)  # a short look, then windows of a second
+
+
+def test_a_quiet_host_is_looked_at_for_a_tenth_of_a_second():
+    clock = Clockwork(until_s=0.0)
+    quiet = wait_until_quiet(60, read=clock.read, sleep=clock.sleep)
+    assert quiet.quiet and quiet.waited_s == pytest.approx(0.1)
 
 
 def test_waiting_never_outlasts_its_cap_and_says_why():
