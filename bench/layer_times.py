@@ -40,7 +40,10 @@ def merge(
     parts = [member(item, key).get("layers") for item in invocations]
     passes = [part for part in parts if part]
     if not passes:
-        return list(rows), {**info, "reason": "compiled modules and captured graphs run as one: there are no layer times"}
+        return list(rows), {
+            **info,
+            "reason": "compiled modules and captured graphs run as one: there are no layer times",
+        }
     whole, low, high = _centre([part["plain"] for part in passes])
     timed = [_timed(row, passes, whole) for row in rows]
     explained = sum(row["time_ms"] for row in timed if row["time_ms"] is not None)

@@ -44,7 +44,9 @@ class Latency(Part):
     throughput_windows: int = Field(5, ge=1)
     throughput_window_s: float = Field(0.2, gt=0)
     quiet_wait_s: float = Field(30.0, ge=0, description="cap of the wait for a quiet host before a process")
-    preempted_share: float = Field(0.25, gt=0, le=1, description="a member's preempted samples that set a process aside")
+    preempted_share: float = Field(
+        0.25, gt=0, le=1, description="a member's preempted samples that set a process aside"
+    )
     preempted_loss: float = Field(0.02, ge=0, lt=1, description="share of a sample that a preemption must have cost")
     drift: float = Field(0.02, gt=0, description="last third against first that is labelled")
     page_faults: float = Field(10.0, ge=0, description="minor faults per iteration that are labelled")
