@@ -7,6 +7,7 @@ in forked and in plainly started processes, alternating, with the ratio of the t
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -60,17 +61,29 @@ def measured_seconds(result: dict[str, Any]) -> float:
     return warm + (samples + windows + layers) / 1e3
 
 
+def parts(result: dict[str, Any], seconds: float) -> dict[str, float]:
+    """Where an invocation's seconds outside warm-up and measured windows go; `seconds` are those of the whole process."""
+    members = [*result["cases"].values(), result["twin"]]
+    known = {
+        "starting, handing over and ending": seconds - result["seconds"],
+        "looking whether the host is quiet": result["quiet"]["waited_s"],
+        "building the networks": sum(member["load_ms"] for member in members) / 1e3,
+        "first forwards": sum(member["first_inference_ms"] for member in members) / 1e3,
+    }
+    rest = seconds - measured_seconds(result) - sum(known.values())
+    return {**known, "between samples, snapshots, the rest": rest}
+
+
 def middle(result: dict[str, Any]) -> float:
     """The median sample of the only case."""
-    values = sorted(next(iter(result["cases"].values()))["latency_ms"])
-    return values[len(values) // 2]
+    return statistics.median(next(iter(result["cases"].values()))["latency_ms"])
 
 
 def main() -> None:
     """Print both tables."""
     forked: list[float] = []
     plain: list[float] = []
-    overheads: dict[str, list[float]] = {"forked": [], "plain": []}
+    overheads: dict[str, list[dict[str, float]]] = {"forked": [], "plain": []}
     with tempfile.TemporaryDirectory() as scratch, Workers(TIMEOUTS) as workers:
         folder, log = Path(scratch), Path(scratch) / "log"
         probe = workers.run("probe", spec("probe"), log=log)
@@ -78,14 +91,18 @@ def main() -> None:
             outcome = workers.run("invocation", spec("invocation"), log=log)
             assert outcome.result is not None, outcome.error
             forked.append(middle(outcome.result))
-            overheads["forked"].append(outcome.seconds - measured_seconds(outcome.result))
+            overheads["forked"].append(parts(outcome.result, outcome.seconds))
             result, seconds = plainly("invocation", folder)
             plain.append(middle(result))
-            overheads["plain"].append(seconds - measured_seconds(result))
+            overheads["plain"].append(parts(result, seconds))
         print(f"server: torch imported once in {workers.ready['import_s']:.2f} s, {workers.ready['threads']} thread")
         print(f"probe (counts twice, memory three ways): {probe.seconds:.2f} s in all")
-    for kind, values in overheads.items():
-        print(f"invocation, {kind}: {sorted(values)[len(values) // 2]:.2f} s outside warm-up and measured windows")
+    print("\n| seconds of an invocation outside warm-up and measured windows | forked | plain |\n|---|---|---|")
+    for part in overheads["forked"][0]:
+        cells = (statistics.median(found[part] for found in values) for values in overheads.values())
+        print(f"| {part} | " + " | ".join(f"{cell:.2f}" for cell in cells) + " |")
+    wholes = (statistics.median(sum(found.values()) for found in values) for values in overheads.values())
+    print("| all of it | " + " | ".join(f"{whole:.2f}" for whole in wholes) + " |\n")
     ratio = ratio_interval_paired(forked, plain)
     print(
         f"time in forked over plain processes: {ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}], n = {ratio.n} pairs"
