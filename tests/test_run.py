@@ -279,7 +279,7 @@ def _assert_nothing_twice(folder, cases):
     assert {record["status"] for record in records} <= {"ok", "contaminated"}
 
 
-def _kill_until_done(folder, kills, seed, longest=9.0):
+def _kill_until_done(folder, kills, seed, longest=6.5):
     """Kill the driver at random moments, then let it finish."""
     models = [HEALTHY, WIDE]
     command, environment = _command(folder, models)
@@ -310,7 +310,7 @@ def test_a_hundred_kills_lose_nothing(tmp_path):
     for round_ in range(20):
         folder = tmp_path / str(round_)
         folder.mkdir()
-        killed += _kill_until_done(folder, 5, seed=round_, longest=6.5)
+        killed += _kill_until_done(folder, 5, seed=round_)
         _assert_nothing_twice(folder, 4)
     assert killed >= 80
 
