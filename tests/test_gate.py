@@ -24,7 +24,7 @@ class Steps(nn.Module):
     def __init__(self, steps):
         super().__init__()
         self.layer, self.steps = nn.Conv2d(3, 4, 3), steps
-        self.square = numpy.random.default_rng(0).random((160, 160), dtype=numpy.float32)
+        self.square = numpy.random.default_rng(0).random((208, 208), dtype=numpy.float32)
 
     def forward(self, images):
         if not images.is_meta:
