@@ -28,6 +28,7 @@ from bench.api import protocol_named
 from bench.config import validate
 from bench.run import Runner, Silent, Sweep
 from bench.statistics import Interval, log_mean_interval, ratio_interval_paired, ratio_interval_welch, wilson
+from bench.timings import paired, per_process
 from perf.loops import LOOPS, Loop, Subject, run
 
 DURATIONS_MS = (0.1, 1.0, 10.0, 100.0, 1000.0)
@@ -85,13 +86,6 @@ def sweep(protocol: str, models: Sequence[str], methods: Sequence[str], **latenc
     return done, seconds
 
 
-def _medians(record: dict[str, Any], which: str = "median_ms") -> list[float]:
-    """Per process the median of a case's samples, without processes set aside."""
-    lines = record["timing"]["invocations"]
-    clean = [line for line in lines if not line["set_aside"]]
-    return [line[which] for line in (clean or lines)]
-
-
 def _ends(interval: Interval) -> tuple[float, float]:
     """Both ends; everything is possible where there is no interval."""
     return (interval.low or 0.0), (interval.high or math.inf)
@@ -104,7 +98,7 @@ def known_by_us(known_ms: float) -> Known:
     """Our answer for one busy-wait, by the protocol `quick`; a busy second gets the fewest samples it allows."""
     slow = {"samples": 10, "throughput_windows": 1} if known_ms > 500 else {}
     done, seconds = sweep("quick", [f"perf.known:busy_wait(milliseconds={known_ms})"], ["none"], **slow)
-    interval = log_mean_interval(_medians(done.records[0]))
+    interval = log_mean_interval(per_process(done.records[0], "latency_ms"))
     return Known("waterline quick", known_ms, interval.value, *_ends(interval), seconds)
 
 
@@ -129,10 +123,11 @@ def twins_by_us(protocol: str, turn: int) -> list[Twins]:
     """One round of ours: a group of identical networks, compared two by two, process by process."""
     copies = [f"perf.known:same(number={number})" for number in range(1, NETWORKS)]
     done, seconds = sweep(protocol, ["perf.known:small_vit"], ["none", *copies])
-    medians = [_medians(record) for record in done.records]
     found = []
-    for first, second in zip(medians[::2], medians[1::2], strict=True):
-        ratio = ratio_interval_paired(first, second)
+    for first, second in zip(done.records[::2], done.records[1::2], strict=True):
+        medians = paired(first, second, "latency_ms")
+        assert medians is not None  # one session timed all of them
+        ratio = ratio_interval_paired(*medians)
         found.append(Twins(f"waterline {protocol}", turn, ratio.value, *_ends(ratio), seconds / NETWORKS))
     return found
 
@@ -245,14 +240,24 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for every single answer")
     parser.add_argument("--busy", type=int, default=0, help="processes that compute and rest by turns meanwhile")
     arguments = parser.parse_args()
+    known: list[Known] = []
+    twins: list[Twins] = []
     with busy_host(arguments.busy):
-        known = list(known_durations(arguments.longest_ms))
+        for answer in known_durations(arguments.longest_ms):
+            known.append(answer)
+            keep(arguments.json, known, twins)
         print(known_table(known), flush=True)
-        twins = list(identical_networks(arguments.rounds))
-        print("\n" + twins_table(twins))
-    if arguments.json:
+        for comparison in identical_networks(arguments.rounds):
+            twins.append(comparison)
+            keep(arguments.json, known, twins)
+    print("\n" + twins_table(twins))
+
+
+def keep(file: Path | None, known: Sequence[Known], twins: Sequence[Twins]) -> None:
+    """Write every answer so far, so that a session that is stopped has lost nothing."""
+    if file is not None:
         answers = {"known": [asdict(row) for row in known], "twins": [asdict(row) for row in twins]}
-        arguments.json.write_text(json.dumps(answers, indent=1))
+        file.write_text(json.dumps(answers, indent=1))
 
 
 if __name__ == "__main__":
