@@ -81,14 +81,18 @@ def divergence(logits: Tensor, wanted: Tensor) -> Tensor:
     return F.kl_div(logits.log_softmax(-1), wanted.log_softmax(-1), reduction="batchmean", log_target=True)
 
 
-def distillation(module: nn.Module, teacher: nn.Module, weight: float = 0.5) -> Loss:
-    """Cross-entropy plus `weight` x the divergence of the module's answers from the teacher's."""
+def taught(logits: Tensor, labels: Tensor, wanted: Tensor, weight: float = 0.5) -> Tensor:
+    """Cross-entropy plus `weight` x the divergence of the answers from the teacher's, given as logits."""
+    return F.cross_entropy(logits, labels) + weight * divergence(logits, wanted)
+
+
+def distillation(module: nn.Module, teacher: nn.Module) -> Loss:
+    """What `taught` says of the module's and the teacher's answers."""
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         with torch.no_grad():
             wanted = teacher(images)
-        logits = module(images)
-        return F.cross_entropy(logits, labels) + weight * divergence(logits, wanted)
+        return taught(module(images), labels, wanted)
 
     return loss
 

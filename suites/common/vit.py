@@ -108,8 +108,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, key_bias: Tensor | None = None) -> tuple[Tensor, Heads]:
         """Attended features [batch, tokens, width] and the heads; `key_bias` [batch, tokens] is added to the logits."""
         batch, count, width = x.shape
-        qkv = self.qkv(x).reshape(batch, count, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
+        q, k, v = self.project(x)
         mask = None if key_bias is None else key_bias[:, None, None, :]
         probabilities = None
         if self.keep_probabilities:
@@ -118,6 +117,11 @@ class Attention(nn.Module):
         else:
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.proj(y.transpose(1, 2).reshape(batch, count, width)), Heads(q, k, v, probabilities)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each [batch, heads, tokens, head width]."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
 
 
 def attention_probabilities(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -200,6 +204,7 @@ class ViT(nn.Module):
         self.fc_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS) if pool == "mean" else nn.Identity()
         self.head = nn.Linear(width, classes)
         self.head_dist = nn.Linear(width, classes) if distilled else None
+        self.reader: nn.Module | None = None  # a method's own way from the final tokens to logits
         self.trace_sources = False
         self.token_counts: list[int] = []
         self.source_maps: list[Tensor] = []
@@ -233,6 +238,8 @@ class ViT(nn.Module):
 
     def classify(self, tokens: Tokens) -> Tensor:
         """Logits [batch, classes] of the final tokens; a mean over tokens weighs each by its size."""
+        if self.reader is not None:
+            return self.reader(tokens)
         x = self.norm(tokens.x)
         if self.pool == "mean":
             return self.head(self.fc_norm(_mean_of_patches(x, tokens)))
@@ -242,6 +249,10 @@ class ViT(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, [batch, classes], of images [batch, channels, resolution, resolution]."""
+        return self.classify(self.encode(images))
+
+    def encode(self, images: Tensor) -> Tokens:
+        """The tokens that leave the last block."""
         tokens = self.embed(images)
         counts, maps = [], []
         for block in self.blocks:
@@ -250,7 +261,7 @@ class ViT(nn.Module):
             if tokens.owner is not None:
                 maps.append(tokens.owner)
         self.token_counts, self.source_maps = counts, maps
-        return self.classify(tokens)
+        return tokens
 
 
 def _mean_of_patches(x: Tensor, tokens: Tokens) -> Tensor:

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from suites.common.vit import Block, Tokens, ViT, attention_probabilities
+from suites.vit_tokens.finetuning import needs_class_token_read
+from suites.vit_tokens.schedules import diffrate_counts
 
 #: Weight of the squared budget error, relative to the plain model's cost.
 BUDGET_WEIGHT = 100.0
@@ -83,8 +85,10 @@ def learn(
     scaling the number of removed tokens of all blocks alike.
 
     Raises:
-        ValueError: the target is not between the cost of the smallest schedule and that of the plain model.
+        ValueError: the target is not between the cost of the smallest schedule and that of the plain model, or the model
+            reads a mean over tokens.
     """
+    needs_class_token_read(vit, "diffrate")
     plain = float(expected_macs(vit, [torch.tensor(float(vit.tokens))] * vit.depth))
     least = float(
         expected_macs(vit, [torch.tensor(float(vit.tokens))] + [torch.tensor(vit.protected + 1.0)] * (vit.depth - 1))
@@ -139,8 +143,6 @@ def _scaled(vit: ViT, learned: list[list[float]], factor: float) -> tuple[list[i
 
 
 def _cost(vit: ViT, prune: list[int], merge: list[int]) -> float:
-    from suites.vit_tokens.schedules import diffrate_counts
-
     return float(expected_macs(vit, [torch.tensor(float(n)) for n in diffrate_counts(prune, merge, vit.tokens)]))
 
 
@@ -163,7 +165,7 @@ def masked_forward(vit: ViT, images: Tensor, rates: Rates) -> Tensor:
 
 def _attend(block: Block, x: Tensor, mask: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens + attention with masked keys and log-size bias, and the class token's attention to each token."""
-    q, k, v = block.attn.qkv(block.norm1(x)).unflatten(-1, (3, block.attn.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    q, k, v = block.attn.project(block.norm1(x))
     weights = attention_probabilities(q, k, size.log()[:, None, None, :]) * mask[:, None, None, :]
     weights = weights / weights.sum(dim=-1, keepdim=True).clamp(min=1e-9)
     y = block.attn.proj((weights @ v).transpose(1, 2).flatten(2))

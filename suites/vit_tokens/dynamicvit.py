@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench.settings import Blocks, Count, KeepRate
 from suites.common.training import Loss, divergence
 from suites.common.vit import Block, Heads, Reducer, Tokens, ViT, attention_probabilities
-from suites.vit_tokens.finetuning import finetuned, needs_training, teacher_for
+from suites.vit_tokens.finetuning import finetuned, needs_class_token_read, needs_training, teacher_for
 from suites.vit_tokens.schedules import check_blocks
 from suites.vit_tokens.scores import as_reducible, enter, kept_in_order
 
@@ -46,6 +46,8 @@ def dynamicvit(
         return vit
     patches = vit.grid**2
     teacher = teacher_for(vit, training_steps)
+    if teacher is not None:
+        needs_class_token_read(vit, "dynamicvit")
     fresh = []
     for stage, number in enumerate(blocks, start=1):
         keep = max(1, int(patches * rho**stage))
@@ -102,10 +104,10 @@ def loss(vit: ViT, teacher: ViT, rho: float) -> Loss:
     def value(images: Tensor, labels: Tensor) -> Tensor:
         masked = masked_forward(vit, images)
         with torch.no_grad():
-            tokens = final_tokens(teacher, images)
+            tokens = teacher.encode(images)
             wanted = teacher.classify(tokens)
         targets = masked.x.new_tensor([rho**s for s in range(1, len(masked.ratios) + 1)])
-        ratio = (torch.stack(masked.ratios) - targets).square().mean()
+        ratio = (torch.stack(masked.ratios) - targets[:, None]).square().mean()
         apart = (masked.x - tokens.x).square().mean(dim=-1)[:, tokens.protected :]
         features = (apart * masked.mask).sum() / masked.mask.sum().clamp(min=1)
         answers = divergence(masked.logits, wanted)
@@ -119,18 +121,10 @@ def loss(vit: ViT, teacher: ViT, rho: float) -> Loss:
     return value
 
 
-def final_tokens(vit: ViT, images: Tensor) -> Tokens:
-    """The tokens that leave the last block."""
-    tokens = vit.embed(images)
-    for block in vit.blocks:
-        tokens = block(tokens)
-    return tokens
-
-
 class Masked(NamedTuple):
     """A forward that computed every token: logits, share of patches kept per stage, final tokens and who is kept.
 
-    `x` is [batch, tokens, width], `mask` [batch, patches].
+    `ratios` holds [batch] per stage, `x` is [batch, tokens, width], `mask` [batch, patches].
     """
 
     logits: Tensor
@@ -153,14 +147,14 @@ def masked_forward(vit: ViT, images: Tensor) -> Masked:
         if isinstance(block.enter, KeepPredicted):
             decision = F.gumbel_softmax(block.enter.predictor(x[:, special:], mask), hard=True)[..., 0]
             mask = mask * decision
-            ratios.append(mask.mean())
+            ratios.append(mask.mean(dim=1))
         policy = torch.cat([mask.new_ones(len(mask), special), mask], dim=1)
         x = _masked_block(block, x, policy)  # type: ignore[arg-type]
     return Masked(vit.classify(Tokens(x, special)), ratios, x, mask)
 
 
 def _masked_block(block: Block, x: Tensor, policy: Tensor) -> Tensor:
-    q, k, v = block.attn.qkv(block.norm1(x)).unflatten(-1, (3, block.attn.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    q, k, v = block.attn.project(block.norm1(x))
     own = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     allowed = policy[:, None, None, :] * (1 - own) + own
     weights = attention_probabilities(q, k) * allowed

@@ -1,7 +1,8 @@
-"""EET: content-based pruning in stages for fine-grained retrieval, distilled from the whole-token model.
+"""EET, a reconstruction: content-based pruning in stages for fine-grained retrieval (Jiang et al. 2025).
 
 A patch counts by its feature response and by the class token's attention. In training a student that drops patches learns from
-the teacher that keeps them: its embedding (representation transfer) and where it looks (region guidance).
+the teacher that keeps them: its embedding (representation transfer) and where it looks (region guidance). The paper's
+formulas could not be read: how the two scores are joined, the stages and the weights of the loss are choices of ours.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from bench.settings import Blocks, Count, KeepRate, Rate
 from suites.common.training import Loss
 from suites.common.vit import Heads, Reducer, Tokens, ViT
-from suites.vit_tokens.finetuning import finetuned, teacher_for
+from suites.vit_tokens.finetuning import finetuned, needs_class_token_read, teacher_for
 from suites.vit_tokens.schedules import check_blocks, rates_per_stage
 from suites.vit_tokens.scores import as_reducible, class_attention, install, kept_in_order
 
@@ -46,6 +47,8 @@ def eet(
     if not 0 <= balance <= 1:
         raise ValueError(f"balance={balance} must lie in 0..1 (depth {vit.depth})")
     teacher = teacher_for(vit, training_steps)
+    if teacher is not None:
+        needs_class_token_read(vit, "eet")
     install(vit, {b: KeepContent(rate, balance) for b, rate in zip(blocks, rates, strict=True) if rate < 1})
     pruned = any(rate < 1 for rate in rates)
     wanted = loss(vit, teacher) if teacher is not None and pruned else None
@@ -96,6 +99,7 @@ def loss(student: ViT, teacher: ViT) -> Loss:
         total = total + (1 - F.cosine_similarity(embedding[:, 0], wanted[:, 0], dim=-1)).mean()
         if first.score is not None:
             total = total + F.kl_div(first.score.clamp(min=1e-9).log(), looked, reduction="batchmean")
+            first.score = None  # its graph ends with this step
         return total
 
     return value

@@ -71,6 +71,19 @@ def finetuned(
     return model
 
 
+def needs_class_token_read(model: nn.Module, method: str) -> None:
+    """Nothing, if the model reads its class token: training masks dropped tokens, and a mean would see them.
+
+    Raises:
+        ValueError: the model reads the mean over its tokens.
+    """
+    if getattr(model, "pool", "token") == "mean":
+        raise ValueError(
+            f"{method} trains with dropped tokens masked, and pool='mean' would read them: build the model with "
+            "pool='token', or leave training out"
+        )
+
+
 def needs_training(model: Module, what: str, training_steps: int) -> Module:
     """The model, marked where its new weights are random: then it has a cost and no accuracy."""
     if not training_steps:

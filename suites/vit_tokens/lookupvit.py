@@ -1,13 +1,14 @@
 """LookupViT: heavy work on few compressed tokens, light work on all of them (Koner et al. 2024, "LookupViT").
 
-What the paper's text left open is decided here: the class token is dropped, the head reads the mean of the compressed
-tokens, and the rows of the transposed map are scaled to sum to one. The compressed tokens' blocks keep the plain model's
-weights, and the exchange between the two sets starts from those of the block's attention, which is where training goes on
-from; the lookup tokens' MLP is new.
+What the paper's text left open is decided here: the class token is dropped, each set of tokens has a head that reads its
+mean, both heads learn alike and the answer is the mean of their logits, and the rows of the transposed map are scaled to
+sum to one. The compressed tokens' blocks keep the plain model's weights, and the exchange between the two sets starts
+from those of the block's attention, which is where training goes on from; the lookup tokens' MLP is new.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.settings import Count, Positive, PositiveInt
+from suites.common.training import Loss, taught
 from suites.common.vit import Attention, Block, Mlp, Tokens, ViT, attention_probabilities
 from suites.vit_tokens.finetuning import REBUILT_RATE, finetuned, needs_training, teacher_for
 from suites.vit_tokens.scores import as_reducible
@@ -45,10 +47,12 @@ def lookupvit(model: nn.Module, *, tokens: PositiveInt = 25, ratio: Positive = 1
     read_the_mean(vit)
     pairs = [PairedBlock(block, vit.width, side, vit.grid, ratio) for block in vit.blocks]  # type: ignore[arg-type]
     vit.blocks = nn.ModuleList(pairs).to(vit.pos_embed)
+    vit.reader = BothHeads(vit)
     needs_training(vit, "LookupViT's exchange", training_steps)
     fresh = [p for pair in pairs for p in pair.mlp.parameters()]
     settings = {"tokens": tokens, "ratio": ratio}
-    return finetuned(vit, teacher, lookupvit, settings, training_steps, fresh=fresh, rate=REBUILT_RATE)
+    wanted = None if teacher is None else loss(vit, teacher)
+    return finetuned(vit, teacher, lookupvit, settings, training_steps, loss=wanted, fresh=fresh, rate=REBUILT_RATE)
 
 
 def _copy(linear: nn.Linear, weight: Tensor, bias: Tensor | None) -> None:
@@ -64,6 +68,40 @@ class PairedTokens(Tokens):
     """Compressed tokens, with all the lookup tokens beside them, [batch, patches, width]."""
 
     lookup: Tensor | None = None
+
+
+class BothHeads(nn.Module):
+    """Logits of both sets of tokens: a norm and a head each for their means; the answer is the mean of both."""
+
+    def __init__(self, vit: ViT):
+        """Takes the model's final norm and head over; the lookup tokens' start as copies."""
+        super().__init__()
+        self.norm, self.head = vit.fc_norm, vit.head
+        self.norm_lookup, self.head_lookup = copy.deepcopy(vit.fc_norm), copy.deepcopy(vit.head)
+        vit.fc_norm, vit.head = nn.Identity(), nn.Identity()  # type: ignore[assignment]
+
+    def logits(self, tokens: PairedTokens) -> tuple[Tensor, Tensor]:
+        """By the compressed and by the lookup tokens, each [batch, classes]."""
+        assert tokens.lookup is not None
+        looked = self.head_lookup(self.norm_lookup(tokens.lookup.mean(dim=1)))
+        return self.head(self.norm(tokens.x.mean(dim=1))), looked
+
+    def forward(self, tokens: PairedTokens) -> Tensor:
+        """Logits, [batch, classes]."""
+        compressed, lookup = self.logits(tokens)
+        return (compressed + lookup) / 2
+
+
+def loss(vit: ViT, teacher: ViT) -> Loss:
+    """Both heads learn alike: labels and the teacher's answers."""
+
+    def value(images: Tensor, labels: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = teacher(images)
+        compressed, lookup = vit.reader.logits(vit.encode(images))  # type: ignore[union-attr, operator]
+        return (taught(compressed, labels, wanted) + taught(lookup, labels, wanted)) / 2
+
+    return value
 
 
 class PairedBlock(nn.Module):
@@ -125,6 +163,6 @@ class PairedBlock(nn.Module):
     def _scatter(self, compressed: Tensor, lookup: Tensor, probabilities: Tensor) -> Tensor:
         """Lookup tokens + values of the compressed ones by the transposed map, whose rows then sum to one."""
         back = probabilities.transpose(-2, -1)
-        back = back / back.sum(dim=-1, keepdim=True)
+        back = back / back.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(back.dtype).tiny)  # fp16 may underflow
         v = split_heads(self.v_back(self.norm_back(compressed)), self.heads)
         return lookup + self.out_back((back @ v).transpose(1, 2).flatten(2))

@@ -142,8 +142,7 @@ class CascadeBlock(nn.Module):
 def project(attn: Attention, x: Tensor, heads: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values [batch, heads, tokens, head width] of the named heads alone, [batch, heads]."""
     if heads is None:
-        q, k, v = attn.qkv(x).unflatten(-1, (3, attn.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        return q, k, v
+        return attn.project(x)
     weight = attn.qkv.weight.unflatten(0, (3, attn.heads, -1))[:, heads].transpose(0, 1)  # batch, 3, heads, d, width
     y = x @ weight.flatten(1, 3).transpose(-2, -1)
     if attn.qkv.bias is not None:

@@ -41,9 +41,15 @@ def token_transforming(
     if temperature <= 0:
         raise ValueError(f"temperature={temperature} must be > 0 (depth {vit.depth})")
     rates = rates_per_stage(keep_rate, len(blocks), "keep_rate", vit.depth)
+    patches = vit.grid**2
+    transforms: dict[int, Reducer] = {}
     for number, rate in zip(blocks, rates, strict=True):
-        vit.blocks[number - 1].attn.keep_probabilities = rate < 1  # type: ignore[union-attr]
-    return install(vit, {b: Transform(rate, temperature) for b, rate in zip(blocks, rates, strict=True) if rate < 1})
+        keep = math.ceil(rate * patches)
+        if keep < patches:  # else nothing is removed here, and attention may stay fused
+            vit.blocks[number - 1].attn.keep_probabilities = True  # type: ignore[union-attr]
+            transforms[number] = Transform(rate, temperature)
+        patches = keep
+    return install(vit, transforms)
 
 
 class Transform(Reducer):

@@ -60,13 +60,16 @@ class Merge(Reducer):
         if r <= 0:
             return tokens
         kept, merged, into = match(key_metric(heads), r, tokens.protected)
-        owner = follow(tokens.owner, _places(kept, merged, into, tokens.count)) if tokens.owner is not None else None
         if self.mode == "drop":
             x = torch.cat([rows(tokens.x[:, ::2], kept), tokens.x[:, 1::2]], dim=1)
-            return Tokens(x, tokens.protected, owner=owner)
+            return Tokens(x, tokens.protected, owner=self._owner(tokens, kept, merged, torch.full_like(into, -1)))
+        owner = self._owner(tokens, kept, merged, into + kept.shape[1])
         x, size = merge(tokens.x, tokens.size, kept, merged, into)
         bias = size.log().to(x.dtype) if self.proportional else None
         return Tokens(x, tokens.protected, size, bias, owner)
+
+    def _owner(self, tokens: Tokens, kept: Tensor, merged: Tensor, gone_to: Tensor) -> Tensor | None:
+        return None if tokens.owner is None else follow(tokens.owner, _places(kept, merged, gone_to, tokens.count))
 
 
 def match(metric: Tensor, r: int, protected: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,11 +110,11 @@ def merge(x: Tensor, size: Tensor | None, kept: Tensor, merged: Tensor, into: Te
     return torch.cat([rows(even, kept), mean], dim=1), torch.cat([even_size.gather(1, kept), total], dim=1)
 
 
-def _places(kept: Tensor, merged: Tensor, into: Tensor, count: int) -> Tensor:
-    """Where each of `count` tokens is after the merge, [batch, count]."""
+def _places(kept: Tensor, merged: Tensor, gone_to: Tensor, count: int) -> Tensor:
+    """Where each of `count` tokens is afterwards, [batch, count]; the merged ones are at `gone_to`, -1 for nowhere."""
     stay = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
     even = kept.new_empty(kept.shape[0], (count + 1) // 2)
-    even = even.scatter(1, kept, stay).scatter(1, merged, into + kept.shape[1])
+    even = even.scatter(1, kept, stay).scatter(1, merged, gone_to)
     odd = (torch.arange(count // 2, device=kept.device) + kept.shape[1]).expand(len(kept), -1)
     places = kept.new_empty(kept.shape[0], count)
     places[:, ::2], places[:, 1::2] = even, odd

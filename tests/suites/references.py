@@ -281,7 +281,9 @@ def lookupvit(model, image, side):
         back = [a.T / a.T.sum(1, keepdim=True) @ v[:, p] for a, p in zip(maps, parts, strict=True)]
         lookup = lookup + block.out_back(torch.cat(back, 1))
         lookup = lookup + block.mlp(block.norm_mlp(lookup))
-    return model.head(model.fc_norm(compressed.mean(0)))
+    both = model.reader
+    by_compressed = both.head(both.norm(compressed.mean(0)))
+    return (by_compressed + both.head_lookup(both.norm_lookup(lookup.mean(0)))) / 2
 
 
 def scan(direction, x, gaps):

@@ -9,6 +9,7 @@ import yaml
 from bench import catalogue as catalogues
 from bench.metrics import METRICS
 from bench.worker.subject import find
+from tests.suites import published
 
 SUITE = Path(__file__).parents[2] / "suites" / "vit_tokens"
 CATALOGUE = catalogues.load()
@@ -69,7 +70,7 @@ def test_every_claim_is_complete_and_of_a_known_method_and_metric(claim):
         "method", "metric", "value", "unit", "relative_to_baseline", "model", "setting", "mode", "hardware", "convention",
         "tolerance", "comparable_when", "source", "note",
     }  # fmt: skip
-    assert fields <= set(claim) <= fields | {"printed", "resolution"}
+    assert fields <= set(claim) <= fields | {"printed", "resolution", "plain"}
     assert claim["method"] in CATALOGUE.methods
     assert claim["metric"] in METRICS
     assert claim["model"] is None or claim["model"] in CATALOGUE.models
@@ -91,3 +92,20 @@ def test_the_image_folder_takes_what_the_command_line_hands_to_a_task():
     """`data.root` and `checkpoint` reach a task only if it has parameters of these names."""
     assert all(CATALOGUE.task("imagefolder").accepts(name) for name in ("root", "checkpoint"))
     assert not CATALOGUE.task("digits").accepts("checkpoint")
+
+
+#: Whose rates a model of the catalogue has, as the tables of released schedules name them.
+OF_WEIGHTS = {"deit_tiny": "ViT-T (DeiT)", "deit_small": "ViT-S (DeiT)", "deit_base": "ViT-B (DeiT)",
+              "vit_base": "ViT-B (MAE)", "vit_large": "ViT-L (MAE)", "vit_huge": "ViT-H (MAE)"}  # fmt: skip
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_diffrate_runs_the_schedule_released_for_its_model_at_its_resolution(grid):
+    released = {**published.DIFFRATE, **published.DIFFRATE_BUDGETS}
+    for block in GRIDS[grid]:
+        specs = [catalogues.parse_spec(spec) for spec in block["methods"]]
+        for settings in [chosen for name, chosen in specs if name == "diffrate" and "prune" in chosen]:
+            for model in set(block["models"]) - {"digits_tiny", "digits_small"}:
+                own = [rates[2:4] for name, rates in released.items() if name.startswith(OF_WEIGHTS[model])]
+                assert (settings["prune"], settings["merge"]) in own
+                assert block["resolutions"] == [224]

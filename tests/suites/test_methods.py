@@ -152,6 +152,17 @@ def test_dropped_patches_have_no_owner_and_fused_ones_share_one(small):
         assert sorted(owner[owner != gone].tolist()) == list(range(14))
 
 
+def test_dropped_tokens_of_tome_have_no_owner_where_merged_ones_have():
+    for mode, gone in (("merge", 0), ("drop", 4 + 4)):
+        model = tome(vit(width=8, heads=2, depth=2, patch=4, resolution=20, classes=3), r=4, mode=mode)
+        model.trace_sources = True
+        with torch.no_grad():
+            model(torch.randn(3, 3, 20, 20))
+        for owner in model.source_maps[-1]:
+            assert int((owner < 0).sum()) == gone
+            assert set(owner[owner >= 0].tolist()) == set(range(26 - 8))
+
+
 def test_dropping_instead_of_merging_removes_as_many_tokens(small):
     merged, dropped = tome(small(), r=4), tome(small(), r=4, mode="drop")
     images = torch.randn(1, 3, 20, 20, dtype=torch.double)
