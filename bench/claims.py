@@ -35,7 +35,9 @@ Kind = Literal["reproduced", "not reproduced", "not comparable here"]
 _COUNTED = ("size", "compute")
 _RATIOS = ("latency_ms", "throughput_per_s", "speedup")
 #: Fields that may be missing from the file.
-_OPTIONAL = ("model", "setting", "tolerance", "comparable_when", "note", "resolution", "printed")
+_OPTIONAL = ("model", "setting", "tolerance", "comparable_when", "note", "resolution", "printed", "plain")
+#: Points within which two evaluations of one checkpoint agree (resizing, cropping), and two checkpoints rarely do.
+SAME_WEIGHTS = 0.3
 #: Decimal prefixes that a printed number may carry.
 _SCALES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _PRINTED = re.compile(r"(\d+(?:\.(\d+))?) ?([kMGT]?)")
@@ -52,7 +54,8 @@ class Claim:
     `setting` is canonical text, `None` where the paper's own is not one setting of ours. `tolerance` is the relative
     difference that still reproduces the claim (of a difference of accuracies: percentage points), `None` where no
     measurement here could. `printed` is a count as the paper prints it, `2.7 G`: a measured count reproduces it if it would
-    be printed alike, whatever the tolerance.
+    be printed alike, whatever the tolerance. `plain` is the accuracy of the paper's plain model: an accuracy off the shelf is
+    judged only on weights that score the same.
     """
 
     method: str
@@ -71,6 +74,7 @@ class Claim:
     note: str = ""
     resolution: int | None = RESOLUTION
     printed: str | None = None
+    plain: float | None = None
     suite: str = ""
 
     @property
@@ -154,7 +158,7 @@ def _claim(entry: Any, where: str, suite: str) -> Claim:
         raise UsageError(f"{where}: needs {', '.join(missing)}")
     if entry["metric"] not in METRICS:
         raise UsageError(f"{where}: metric {entry['metric']!r}; {did_you_mean(str(entry['metric']), METRICS)}")
-    for name in ("value", "tolerance"):
+    for name in ("value", "tolerance", "plain"):
         number = entry.get(name)
         if number is not None and (isinstance(number, bool) or not isinstance(number, (int, float))):
             raise UsageError(f"{where}: {name} must be a number, not {number!r}")
@@ -216,7 +220,7 @@ def _rows_of(claim: Claim, frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of the claimed method, model, setting and resolution; of any setting where the claim names none."""
     rows = frame[frame["method"] == claim.method]
     if claim.model is not None:
-        rows = rows[rows["model"] == claim.model]
+        rows = rows[(rows["model"] == claim.model) & (rows["model_settings"].fillna("") == "")]
     if claim.resolution is not None and claim.model is not None:
         rows = rows[(rows["resolution"] == claim.resolution).fillna(False).astype(bool)]
     if claim.setting is not None:
@@ -336,10 +340,13 @@ def _judge_accuracy(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame, diffe
     row = found.iloc[0]
     value, low, high = (float(row[name]) for name in ("value", "ci_low", "ci_high"))
     slack = claim.tolerance or 0.0
+    base = frame[(frame["case_key"] == row["baseline_key"]) & (frame["metric"] == "accuracy")]
+    if base.empty and (claim.relative_to_baseline or claim.plain is not None):
+        return _not_comparable(claim, "the plain model's accuracy is not in the table")
+    if claim.plain is not None and abs(float(base.iloc[0]["value"]) - claim.plain) > SAME_WEIGHTS:
+        here = f"the plain model scores {base.iloc[0]['value']:.2f} % here and {claim.plain:g} % in the paper"
+        return _not_comparable(claim, f"other weights: {here}", measured=value, keys=(str(row["case_key"]),))
     if claim.relative_to_baseline:
-        base = frame[(frame["case_key"] == row["baseline_key"]) & (frame["metric"] == "accuracy")]
-        if base.empty:
-            return _not_comparable(claim, "the plain model's accuracy is not in the table")
         value, low, high = differences.get(str(row["case_key"])) or _apart(row, base.iloc[0])
     else:
         slack *= claim.value

@@ -28,6 +28,7 @@ def _is_of(row: Row, claim: Mapping[str, Any]) -> bool:
     if (
         claim.get("setting") is None
         or claim.get("model") is None
+        or case.model_settings
         or (case.method, case.model) != (claim["method"], claim["model"])
     ):
         return False

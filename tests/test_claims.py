@@ -240,3 +240,35 @@ def test_a_difference_of_accuracies_is_judged_by_its_paired_interval():
     assert (apart.low, apart.high) == (pytest.approx(-0.4 - 1.9209, abs=1e-3), pytest.approx(-0.4 + 1.9209, abs=1e-3))
     paired = evaluate([drop], rows, {apart.case_keys[0]: (-0.4, -0.6, -0.2)})[0]
     assert paired.kind == "not reproduced" and "-0.40 points here (-0.60 to -0.20)" in paired.reason
+
+
+# ------------------------------------------------------------------------------------------------ whose weights
+
+
+def scored(plain, reduced):
+    """An accuracy of ImageNet's validation set with a checkpoint, of the plain model and of tome(r=13)."""
+    common = {"model": "deit_small", "task": "imagefolder", "checkpoint": "weights.pth"}
+    rows = [synthetic.record(accuracy=plain, **common),
+            synthetic.record(method="tome", setting="r=13", accuracy=reduced, **common)]  # fmt: skip
+    for row in rows:
+        for item in row["readings"]:
+            if item["metric"] == "accuracy":
+                item["n"] = 50_000
+    return table.from_records(rows)
+
+
+def accuracy(**changes):
+    fields = {"metric": "accuracy", "value": -2.11, "unit": "%", "relative_to_baseline": True, "tolerance": 0.3}
+    return claim(**{**fields, "convention": "ImageNet-1k top-1", "plain": 81.41, **changes})
+
+
+def test_an_accuracy_off_the_shelf_is_judged_on_the_papers_weights_only():
+    found = judge(accuracy(), scored(79.83, 79.3))
+    assert found.kind == "not comparable here"
+    assert "other weights: the plain model scores 79.83 % here and 81.41 % in the paper" in found.reason
+    assert judge(accuracy(), scored(81.45, 79.3)).kind == "reproduced"
+    assert judge(accuracy(value=-8.0), scored(81.45, 79.3)).kind == "not reproduced"
+
+
+def test_a_model_with_settings_of_its_own_is_not_the_papers():
+    assert judge(claim(), frame(model_settings="depth=6")).kind == "not comparable here"

@@ -36,7 +36,7 @@ def test_a_printed_accuracy_stands_beside_its_own_setting_only(tmp_path):
     assert cells["r=8"] is None and cells[""] is None
 
 
-@pytest.mark.parametrize("change", [{"resolution": 384}, {"model": "deit_tiny"}])
+@pytest.mark.parametrize("change", [{"resolution": 384}, {"model": "deit_tiny"}, {"model_settings": "depth=6"}])
 def test_another_model_or_resolution_gets_no_printed_accuracy(tmp_path, change):
     store(tmp_path / "results", rows(**change), with_samples=False)
     site = load([tmp_path / "results"], claims=[written(tmp_path, CLAIM)])
