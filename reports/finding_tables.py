@@ -20,7 +20,7 @@ from reports.rows import Cell, Row
 from reports.site import Site, load
 
 START, END = "<!-- tables: made by python -m reports.finding_tables -->", "<!-- end of tables -->"
-MISSING = "—"
+NO_BOUND = "unavailable (the machine's peaks or the time are not known)"
 
 
 def markdown(site: Site) -> str:
@@ -105,8 +105,8 @@ def _efficiency(row: Row | None) -> tuple[float, float] | None:
 
 def _saved(row: Row, base: Row | None) -> str:
     """Layer time that the modules which are not the method's own save, as a share of the plain network's."""
-    found = split(row.record, base.record) if base is not None else ""
-    return MISSING if isinstance(found, str) else f"{100 * found.saved_ms / found.base_ms:.0f} %"
+    found = split(row.record, base.record) if base is not None else "the baseline is not among the records"
+    return f"unavailable ({found})" if isinstance(found, str) else f"{100 * found.saved_ms / found.base_ms:.0f} %"
 
 
 def _accuracy_line(row: Row, site: Site) -> list[str]:
@@ -139,7 +139,7 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 def _plain(cell: Cell | None, places: int = 2, unit: str = "", sign: str = "") -> str:
     """`0.90 [0.88, 0.91]` with the unit behind the value."""
     if cell is None or cell.value is None:
-        return MISSING
+        return f"unavailable ({cell.note})" if cell is not None and cell.note else "unavailable"
     text = f"{cell.value:{sign}.{places}f}{unit}"
     if cell.low is None or cell.high is None:
         return text
@@ -151,15 +151,15 @@ def _times(cell: Cell | None) -> str:
 
 
 def _percent(cell: Cell | None) -> str:
-    return MISSING if cell is None or cell.value is None else f"{cell.value:.1f} %"
+    return _plain(cell, 1, " %")
 
 
 def _share(parts: tuple[float, float] | None) -> str:
-    return MISSING if parts is None else f"{100 * parts[0] * parts[1]:.0f} %"
+    return NO_BOUND if parts is None else f"{100 * parts[0] * parts[1]:.0f} %"
 
 
 def _factor(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.2f}x"
+    return NO_BOUND if value is None else f"{value:.2f}x"
 
 
 # ---------------------------------------------------------------------------------------------- command

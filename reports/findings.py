@@ -34,14 +34,25 @@ def headline(rows: Sequence[Row], groups: Sequence[Group]) -> str:
     if (speed.low or speed.value or 0) <= 1.0:
         return "No method here is surely faster than the network that it reduces"
     gain, promised = best.value("realised_gain"), best.value("mac_ratio")
-    words = f"{best.case.method_label} makes {best.case.model} {pair(speed.value or 0, None, None)} times as fast"
+    words = f"{best.shown or best.case.method_label} makes {best.case.model} {pair(speed.value or 0, speed.low, speed.high)} times as fast"
     if len({row.machine_key for row in rows}) > 1:
         words += f" on {machine_title(best.record)}"
+    cost = _at_what_cost(best)
     if gain is None or promised is None:
-        return words
+        return f"{words}, {cost}"
     if gain >= 1:
-        return f"{words}, all of the {pair(promised, None, None)} times that its operations promise"
-    return f"{words}; its operations promise {pair(promised, None, None)} times"
+        return f"{words}, all of the {pair(promised, None, None)} times that its operations promise, {cost}"
+    return f"{words}, {cost}; its operations promise {pair(promised, None, None)} times"
+
+
+def _at_what_cost(row: Row) -> str:
+    """What is known of the accuracy that a speed-up was bought with."""
+    change = row.cells.get("accuracy_change")
+    if change is None or change.value is None:
+        return "at an accuracy that was not measured"
+    width = None if change.low is None or change.high is None else (change.high - change.low) / 2
+    margin = "" if width is None else f" ± {plain(width, 1)}"
+    return f"at {'+' if change.value > 0 else ''}{plain(change.value, 1)}{margin} points of accuracy"
 
 
 def findings(rows: Sequence[Row], groups: Sequence[Group]) -> list[Finding]:

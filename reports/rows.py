@@ -47,7 +47,8 @@ class Column:
 
 DERIVED: tuple[Column, ...] = (
     Column("mac_ratio", "MAC ratio", "x", "higher", "compute",
-           "The baseline's MACs over the case's: the speed-up that the operations promise."),
+           "The baseline's MACs over the case's: the speed-up that the operations promise. The MACs that a method makes to decide "
+           "what goes are left out, as papers do; they stand under MACs of the method itself."),
     Column("realised_gain", "Realised gain", "x", "higher", "latency",
            "Measured speed-up divided by the MAC ratio: how much of the promised saving the machine gives.", True),
     Column("own_share", "Time in own operators", "%", "lower", "latency",
@@ -227,6 +228,9 @@ def _own_share(base: Row | None, row: Row) -> Cell:
     found = split(row.record, base.record)
     if isinstance(found, str):
         return Cell(None, note=found)
+    if found.replaced_ms and not found.own_modules:
+        return Cell(None, note="the method works inside modules that replace the network's, where times per module cannot tell "
+                    f"the two apart ({found.replaced_ms:.3g} of {found.ms:.3g} ms)")  # fmt: skip
     low, high = (None if end is None else 100 * end / found.ms for end in (found.own_low_ms, found.own_high_ms))
     return Cell(100 * found.own_share, low, high, provenance="measured", note=_of_own_modules(found))
 

@@ -129,6 +129,13 @@ def test_the_leaderboard_has_the_share_of_time_in_own_operators():
     assert cell.provenance == "measured" and "1 module" in cell.note
 
 
+def test_a_method_inside_replaced_modules_has_no_share_of_its_own_and_no_rank_for_it():
+    layers = [*MERGED[:1], layer("blocks.0", 1.0, "Generator"), layer("blocks.0.cross.q", 2.0)]
+    case, base = pair(layers, end=6.5)
+    cell = next(row for row in rows_of([case, base], []) if row.case.method == "tome").cells["own_share"]
+    assert cell.value is None and "replace the network's" in cell.note
+
+
 @pytest.mark.parametrize(
     ("path", "kind"),
     [("blocks.3.mlp.fc1", "mlp"), ("blocks.3.norm2", "norm"), ("blocks.3", ITSELF), ("head", OUTSIDE), ("", OUTSIDE)],

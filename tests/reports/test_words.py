@@ -1,0 +1,43 @@
+"""What the pages say in prose is true of the rows: who learned further, and at what accuracy a speed-up was bought."""
+
+from reports.findings import headline
+from reports.methods import _quality
+from reports.site import load
+from tests.synthetic import record, store
+
+
+def reduced(setting, **changes):
+    item = record(method="tome", setting=setting, macs=0.8e9, latency_ms=25.0, accuracy=91.0, noise=1e-4, **changes)
+    return {**item, "weights": {"kind": "trained"}}
+
+
+def tuned(setting):
+    return {**reduced(setting), "weights": {"kind": "trained", "method": "tome", "steps": 100}}
+
+
+def test_retraining_is_said_of_those_that_learned_further_and_of_no_others():
+    plain = record(accuracy=96.0)
+    assert "without retraining after the reduction" in _quality([plain, reduced("r=8")])
+    assert "1 of 2 reduced ones were trained further" in _quality([plain, reduced("r=8"), tuned("r=13")])
+    assert "reported, trained further with the method in place" in _quality([plain, tuned("r=13")])
+
+
+def test_the_headline_says_what_is_known_of_the_accuracy(tmp_path):
+    unknown = record(method="tome", setting="r=13", macs=0.8e9, latency_ms=25.0, noise=1e-4)
+    store(tmp_path / "one", [record(noise=1e-4), unknown], with_samples=False)
+    site = load([tmp_path / "one"])
+    said = headline(site.rows, site.groups)
+    # 1.25 over 0.8 GMACs promise 1.5625
+    assert said == (
+        "tome(r=13) makes deit_tiny 1.60 ± 0.03 times as fast, all of the 1.56 times that its operations promise, "
+        "at an accuracy that was not measured"
+    )
+    both = [record(accuracy=96.0, noise=1e-4), reduced("r=13")]
+    for item, answers in zip(both, ("1" * 96 + "0" * 4, "1" * 90 + "0" * 6 + "1100"), strict=True):
+        item["quality"] = {"per_sample": answers, "samples_digest": "d"}
+    store(tmp_path / "two", both, with_samples=False)
+    site = load([tmp_path / "two"])
+    said = headline(site.rows, site.groups)
+    assert said.endswith(
+        "at \u22124.0 ± 6.0 points of accuracy"
+    )  # 96 and 92 of 100 images, Bonett and Price: -3.92 -+ 6.03
