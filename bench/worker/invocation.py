@@ -195,7 +195,9 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     isolation.shift_heap(spec["seed"])
     group = _Group(spec, phase)
     torch.set_num_threads(group.recipes[0].case.threads)
+    phase.enter("quiet")
     quiet = wait_until_quiet(group.protocol.quiet_wait_s, device=group.device, limits=group.limits)
+    phase.enter("start")
     cuda.select(group.device)
     runners = group.load()
     with torch.inference_mode():
