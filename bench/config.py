@@ -199,6 +199,7 @@ class Config(Part):
         if self.protocol.latency.l2 == "cold" and self.device.name == "cpu":
             raise ValueError("protocol.latency.l2=cold clashes with device.name=cpu: the L2 cache that is flushed is a "
                              "GPU's; take device=cuda or protocol.latency.l2=warm")  # fmt: skip
+        self._check_dtypes()
         _check_energy(self.protocol.energy)
         if self.job == "reproduce" and self.row is None:
             raise ValueError("job=reproduce needs row=<key of a row, or a bundle>")
@@ -207,6 +208,20 @@ class Config(Part):
         if self.job == "compare" and (self.a is None or self.b is None):
             raise ValueError("job=compare needs both a=<results> and b=<results>")
         return self
+
+
+    def _check_dtypes(self) -> None:
+        """Nothing, if the device computes in the types that are asked for.
+
+        Raises:
+            ValueError: TF32 on a CPU, which would be fp32 under another name.
+        """
+        dtypes = self.suite.dtypes
+        if dtypes is None:
+            dtypes = [dtype for block in self.suite.grids[self.grid] for dtype in block.dtypes]
+        if "tf32" in dtypes and self.device.name == "cpu":
+            raise ValueError("suite.dtypes=[tf32] clashes with device.name=cpu: only a GPU computes in TF32; take device=cuda "
+                             "or suite.dtypes=[fp32]")  # fmt: skip
 
 
 def _check_energy(energy: Energy) -> None:
