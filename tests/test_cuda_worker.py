@@ -15,8 +15,8 @@ from bench.errors import UsageError
 from bench.journal import Journal
 from bench.metrics import METRICS
 from bench.recipe import Recipe
-from bench.worker import cuda, global_state, ready
-from bench.worker.child import InvalidOutput, classify, describe
+from bench.worker import cuda, global_state, probe, ready
+from bench.worker.child import InvalidOutput, Phase, classify, describe
 from bench.worker.client import Workers
 from bench.worker.outputs import check_output
 from bench.worker.ready import Ready, compile_time
@@ -204,6 +204,41 @@ def test_members_of_a_group_that_share_their_source_are_compiled_apart(monkeypat
             made.append(ready.make_ready(subject))
     assert [item.compiled["graphs"] for item in made] == [1] * len(made)
     assert all(item.compile_ms for item in made)
+
+
+def test_energy_of_a_compiled_case_is_that_of_the_graph_that_is_timed(monkeypatch, tmp_path):
+    """Quality runs batches of other sizes, for which the compiler makes further graphs."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    for pin in ("pin_allocator_for_memory", "pin_allocator_for_timing"):
+        monkeypatch.setattr(probe, pin, lambda: None)
+    graphs = {}
+
+    def count(meter):
+        graphs[meter] = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+    def quality(self, subject):
+        for batch in (3, 5):
+            subject.module(torch.zeros(batch, 3, 8, 8))
+        count("quality")
+        return [], {}
+
+    def energy(self, subject, ready):
+        ready.step()
+        count("energy")
+        return [], {}
+
+    monkeypatch.setattr(probe._Probe, "quality", quality)
+    monkeypatch.setattr(probe._Probe, "energy", energy)
+    monkeypatch.setattr(probe, "source_map", lambda subject: None)
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    recipe = Recipe(Case(suite="t", model="m", compile="default"), "tests.faults.models:healthy")
+    spec = {"recipe": recipe.as_dict(), "protocol": QUICK, "meters": ["quality", "energy"]}
+    state = global_state.read()
+    try:
+        probe.run(spec, Phase(tmp_path / "phase"))
+    finally:
+        global_state.put_back(state)
+    assert graphs["energy"] == before + 1 < graphs["quality"]
 
 
 def test_a_compiled_subject_is_counted_as_the_eager_module():

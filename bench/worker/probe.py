@@ -180,8 +180,9 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         probe.take("params", lambda: probe.params(subject))
         probe.take("macs", lambda: probe.macs(subject))
     with torch.inference_mode():
-        probe.take("quality", lambda: probe.quality(subject))
+        # first: batches of another size, as quality has them, make a compiler compile again for sizes that change
         probe.take("energy", lambda: probe.energy(subject, ready))
+        probe.take("quality", lambda: probe.quality(subject))
         picture = source_map(subject) if "quality" in probe.wanted else None
     return {
         "started_at": started, "picture": picture, "load_ms": load_ms, "weights": subject.weights, "flags": flags + probe.flags,
