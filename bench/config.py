@@ -13,6 +13,8 @@ from bench.errors import UsageError, did_you_mean
 from bench.protocol import Energy, Part, Protocol
 
 DTYPES = ("fp32", "tf32", "bf16", "fp16", "fp64")
+#: Modes of the compiler in which it captures CUDA graphs itself.
+CAPTURING_MODES = ("reduce-overhead", "max-autotune")
 JOBS = ("run", "plan", "report", "reproduce", "compare", "bundle", "verify", "calibrate", "doctor", "ui")
 
 
@@ -83,7 +85,7 @@ class Device(Part):
     def _consistent(self) -> Device:
         if self.cuda_graphs and self.name == "cpu":
             raise ValueError("device.cuda_graphs=true clashes with device.name=cpu: take device=cuda or switch it off")
-        if self.cuda_graphs and self.compile in ("reduce-overhead", "max-autotune"):
+        if self.cuda_graphs and self.compile in CAPTURING_MODES:
             raise ValueError(
                 f"device.cuda_graphs=true clashes with device.compile={self.compile}, which captures graphs itself: take "
                 "device.compile=default or max-autotune-no-cudagraphs, or switch cuda_graphs off"

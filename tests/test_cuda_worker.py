@@ -13,6 +13,7 @@ import torch
 from bench.case import Case
 from bench.errors import UsageError
 from bench.journal import Journal
+from bench.meters import memory
 from bench.metrics import METRICS
 from bench.recipe import Recipe
 from bench.worker import cuda, global_state, probe, ready
@@ -141,6 +142,22 @@ def test_a_forward_that_cannot_be_captured_is_unsupported_and_says_what_came_fir
     ) as e:
         cuda.captured(made.step)
     assert "previous error" not in str(e.value) and classify(e.value) == "unsupported"
+
+
+@pytest.mark.parametrize(("axes", "replays"), [
+    ({}, False), ({"compile": "default"}, False), ({"compile": "reduce-overhead"}, False), ({"device": "cuda"}, False),
+    ({"device": "cuda", "cuda_graphs": True}, True), ({"device": "cuda", "compile": "max-autotune"}, True),
+])  # fmt: skip
+def test_memory_is_taken_of_the_step_that_is_timed_and_knows_where_it_replays(monkeypatch, axes, replays):
+    asked = []
+    found = SimpleNamespace(readings=list, as_dict=dict)
+    monkeypatch.setattr(memory, "measure", lambda *args, **rest: asked.append(rest) or found)
+    case = Case(suite="t", model="m", **axes)
+    recipe = Recipe(case, "tests.faults.models:healthy").as_dict()
+    made = probe._Probe({"recipe": recipe, "meters": ["memory"]}, Phase(Path("unused")))
+    step = Ready(lambda: None, 1.0)
+    made.memory(Subject(case, torch.nn.Identity(), (), {}, {}), step)
+    assert asked == [{"step": step.step, "captured": replays}]
 
 
 # --- the cache -------------------------------------------------------------------------------------------------------
