@@ -24,8 +24,7 @@ def read_gpus(*, private: bool = False) -> tuple[list[dict[str, Any]], dict[str,
                 "nvidia": as_text(lib.nvmlSystemGetDriverVersion()),
                 "cuda_supported": _cuda_version(lib.nvmlSystemGetCudaDriverVersion_v2()),
             }
-            handles = [lib.nvmlDeviceGetHandleByIndex(i) for i in range(lib.nvmlDeviceGetCount())]
-            gpus = [_describe(lib, handle, index, private) for index, handle in enumerate(handles)]
+            gpus = [_describe(lib, index, private) for index in range(lib.nvmlDeviceGetCount())]
             _name_visible(lib, gpus)
     except Exception as error:
         return [], {}, str(error)
@@ -42,31 +41,38 @@ def _name_visible(lib: Any, gpus: list[dict[str, Any]]) -> None:
         for gpu in gpus:
             gpu["unreadable"]["visible_as"] = str(error)
         return
-    for number, (place, instance) in enumerate(seen):
-        gpus[place].update(visible_as=f"cuda:{number}", visible_instance=instance)
+    by_index = {gpu["index"]: gpu for gpu in gpus}
+    for number, (index, instance) in enumerate(seen):
+        by_index[index].update(visible_as=f"cuda:{number}", visible_instance=instance)
 
 
 def _instance_name(lib: Any, gpu: Gpu) -> str | None:
     return None if gpu.instance is None else as_text(lib.nvmlDeviceGetName(gpu.instance))
 
 
-def _describe(lib: Any, handle: Any, index: int, private: bool) -> dict[str, Any]:
-    """One GPU; what NVML refuses to tell is `None` with the reason under `unreadable`."""
+def _describe(lib: Any, index: int, private: bool) -> dict[str, Any]:
+    """One GPU; what NVML refuses to tell is `None` with the reason under `unreadable`, a whole board's under `board`."""
     unreadable: dict[str, str] = {}
     gpu: dict[str, Any] = {"index": index}
-    for name, read in _questions(lib, handle).items():
+    handle = None
+    try:
+        handle = lib.nvmlDeviceGetHandleByIndex(index)
+    except Exception as error:  # of another tenant: the other boards can be told all the same
+        unreadable["board"] = str(error)
+    for name, read in _questions(lib, handle, private).items():
+        gpu[name] = None
+        if "board" in unreadable:
+            continue
         try:
             gpu[name] = read()
         except Exception as error:
-            gpu[name] = None
             unreadable[name] = str(error)
-    if private:
-        gpu["uuid"] = as_text(lib.nvmlDeviceGetUUID(handle))
     return {**gpu, "unreadable": unreadable}
 
 
-def _questions(lib: Any, handle: Any) -> dict[str, Callable[[], Any]]:
+def _questions(lib: Any, handle: Any, private: bool) -> dict[str, Callable[[], Any]]:
     """What to ask about a GPU: name of the answer to the call that gives it."""
+    identity = {"uuid": lambda: as_text(lib.nvmlDeviceGetUUID(handle))} if private else {}
     return {
         "name": lambda: as_text(lib.nvmlDeviceGetName(handle)),
         "memory_bytes": lambda: int(lib.nvmlDeviceGetMemoryInfo(handle).total),
@@ -84,6 +90,7 @@ def _questions(lib: Any, handle: Any) -> dict[str, Callable[[], Any]]:
         "persistence": lambda: bool(lib.nvmlDeviceGetPersistenceMode(handle)),
         "pcie_generation_max": lambda: int(lib.nvmlDeviceGetMaxPcieLinkGeneration(handle)),
         "pcie_width_max": lambda: int(lib.nvmlDeviceGetMaxPcieLinkWidth(handle)),
+        **identity,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,8 +109,11 @@ def _named(lib: Any, entry: str) -> Gpu | None:
 
 def _abbreviated(lib: Any, prefix: str) -> Any:
     """The board whose UUID begins so; CUDA takes any beginning that only one board has."""
-    handles = [lib.nvmlDeviceGetHandleByIndex(i) for i in range(lib.nvmlDeviceGetCount())]
-    fitting = [handle for handle in handles if as_text(lib.nvmlDeviceGetUUID(handle)).startswith(prefix)]
+    fitting = []
+    for index in range(lib.nvmlDeviceGetCount()):
+        with suppress(lib.NVMLError):  # a board that may not be looked at is none of ours
+            handle = lib.nvmlDeviceGetHandleByIndex(index)
+            fitting += [handle] if as_text(lib.nvmlDeviceGetUUID(handle)).startswith(prefix) else []
     return fitting[0] if len(fitting) == 1 else lib.nvmlDeviceGetHandleByUUID(prefix)
 
 

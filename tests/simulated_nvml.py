@@ -19,7 +19,7 @@ class Instance:
 
 @dataclass
 class Board:
-    """A board with what it answers now; `reasons` and `watts` may be lists, of which each question takes the next."""
+    """A board with what it answers now; of `sm_mhz` and `reasons` each question takes the next; `locked` may not be opened."""
 
     uuid: str
     pids: tuple[int, ...] = ()
@@ -28,6 +28,7 @@ class Board:
     sm_mhz: list[int] = field(default_factory=lambda: [1980])
     reasons: list[int] = field(default_factory=lambda: [0])
     free: int = 70 << 30
+    locked: bool = False
 
     def __post_init__(self) -> None:
         for instance in self.instances:
@@ -75,6 +76,8 @@ class Nvml:
         return len(self.boards)
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> Board:
+        if self.boards[index].locked:
+            raise self.NVMLError("Insufficient Permissions")
         return self.boards[index]
 
     def nvmlDeviceGetIndex(self, handle: Board) -> int:

@@ -257,6 +257,19 @@ def test_the_environment_says_what_cuda_calls_each_board(machine, monkeypatch):
     assert [gpu["visible_instance"] for gpu in found] == [None, None]
 
 
+def test_a_board_that_may_not_be_opened_hides_no_other_board(machine, monkeypatch):
+    lib = machine(Nvml(Board("GPU-aaaa-1", locked=True), Board("GPU-bbbb-2"), Board("GPU-bccc-3")))
+    found, driver, why = gpus.read_gpus(private=True)
+    assert why is None and driver["nvidia"] and [gpu["index"] for gpu in found] == [0, 1, 2]
+    assert [gpu["name"] for gpu in found] == [None, "NVIDIA H100", "NVIDIA H100"]
+    assert [gpu["uuid"] for gpu in found] == [None, "GPU-bbbb-2", "GPU-bccc-3"]
+    assert [gpu["visible_as"] for gpu in found] == [None, "cuda:0", "cuda:1"]
+    assert found[0]["unreadable"] == {"board": "Insufficient Permissions"} and found[0].keys() == found[1].keys()
+    assert machine_key({"gpus": found}) != machine_key({"gpus": []})
+    named = [visible(lib, {"CUDA_VISIBLE_DEVICES": entry}) for entry in ("GPU-bb", "GPU-bc", "GPU-b")]
+    assert [[gpu.board.uuid for gpu in gpus] for gpus in named] == [["GPU-bbbb-2"], ["GPU-bccc-3"], []]
+
+
 def test_the_environment_names_the_mig_instance_in_use(machine):
     machine(divided())
     board = gpus.read_gpus()[0][0]
