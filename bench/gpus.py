@@ -72,7 +72,7 @@ def _describe(lib: Any, index: int, private: bool) -> dict[str, Any]:
 
 def _questions(lib: Any, handle: Any, private: bool) -> dict[str, Callable[[], Any]]:
     """What to ask about a GPU: name of the answer to the call that gives it."""
-    identity = {"uuid": lambda: as_text(lib.nvmlDeviceGetUUID(handle))} if private else {}
+    identity: dict[str, Callable[[], Any]] = {"uuid": lambda: as_text(lib.nvmlDeviceGetUUID(handle))} if private else {}
     return {
         "name": lambda: as_text(lib.nvmlDeviceGetName(handle)),
         "memory_bytes": lambda: int(lib.nvmlDeviceGetMemoryInfo(handle).total),

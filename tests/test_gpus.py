@@ -267,7 +267,7 @@ def test_a_board_that_may_not_be_opened_hides_no_other_board(machine, monkeypatc
     assert found[0]["unreadable"] == {"board": "Insufficient Permissions"} and found[0].keys() == found[1].keys()
     assert machine_key({"gpus": found}) != machine_key({"gpus": []})
     named = [visible(lib, {"CUDA_VISIBLE_DEVICES": entry}) for entry in ("GPU-bb", "GPU-bc", "GPU-b")]
-    assert [[gpu.board.uuid for gpu in gpus] for gpus in named] == [["GPU-bbbb-2"], ["GPU-bccc-3"], []]
+    assert [[gpu.board.uuid for gpu in each] for each in named] == [["GPU-bbbb-2"], ["GPU-bccc-3"], []]
 
 
 def test_the_environment_names_the_mig_instance_in_use(machine):

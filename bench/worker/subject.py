@@ -138,9 +138,10 @@ def _load_weights(module: nn.Module, recipe: Recipe, task: Any) -> dict[str, Any
     return {"kind": "random", "seed": recipe.case.seed}
 
 
-def _on_device(value: Any, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format) -> Any:
+def _on_device(value: Any, device: torch.device, dtype: torch.dtype | None, memory_format: torch.memory_format) -> Any:
+    """The tensors of a value on the device, in the layout, and the floating ones in the dtype, if there is one."""
     if isinstance(value, torch.Tensor):
-        moved = value.to(device, dtype) if value.is_floating_point() else value.to(device)
+        moved = value.to(device, dtype) if dtype is not None and value.is_floating_point() else value.to(device)
         return moved.contiguous(memory_format=memory_format) if moved.dim() == 4 else moved
     if isinstance(value, dict):
         return {k: _on_device(v, device, dtype, memory_format) for k, v in value.items()}
@@ -156,8 +157,8 @@ def _from_pickle(recipe: Recipe) -> Subject:
         module, args, kwargs = cloudpickle.load(file)
     device = torch.device(recipe.case.device)
     module = module.eval().to(device)
-    move = [_on_device(value, device, DTYPES[recipe.case.dtype], torch.contiguous_format) for value in (args, kwargs)]
-    return Subject(recipe.case, module, tuple(move[0]), move[1], {"kind": "given"})
+    moved = [_on_device(value, device, None, torch.contiguous_format) for value in (args, kwargs)]  # never cast: as given
+    return Subject(recipe.case, module, tuple(moved[0]), moved[1], {"kind": "given"})
 
 
 def build(recipe: Recipe) -> Subject:
