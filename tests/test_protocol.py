@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 from pathlib import Path
 
 import psutil
@@ -147,12 +148,34 @@ def test_blocks_share_the_processors_time(monkeypatch):
     [(2, 4, None, 1), (4, 8, None, 1), (8, 16, None, 8), (64, 128, 2.0, 1), (64, 12, None, 12), (64, 128, 6.5, 6)],
 )
 def test_threads_follow_the_cores_that_are_ours(monkeypatch, physical, usable, quota, threads, tmp_path):
+    """Where the kernel does not tell which processors share a core."""
     monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: physical)
     monkeypatch.setattr(machine, "usable_cores", lambda: usable)
     monkeypatch.setattr(machine, "cgroup_limits", lambda: {"cpu_cores": quota})
+    monkeypatch.setattr(plan, "cores_behind_affinity", lambda: None)
     assert plan.threads(configuration(tmp_path, [HEALTHY])) == threads
     asked = configuration(tmp_path, [HEALTHY], device=Device(threads=3).model_dump())
     assert plan.threads(asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("pinned", "quota", "cores"),
+    [(range(16), None, 16), (range(32), None, 16), ([0, 16, 1, 17, 2, 18, 3, 19, 4, 20], None, 5), (range(32), 6.5, 6)],
+)
+def test_hyper_threads_of_one_core_count_once(monkeypatch, pinned, quota, cores, tmp_path):
+    """Processors n and n + 16 are one core of a host of 16."""
+    for number in range(32):
+        folder = tmp_path / f"cpu{number}/topology"
+        folder.mkdir(parents=True)
+        (folder / "core_cpus_list").write_text(f"{number % 16},{number % 16 + 16}\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(pinned), raising=False)
+    assert plan.cores_behind_affinity(tmp_path) == len({number % 16 for number in pinned})
+    assert plan.cores_behind_affinity(tmp_path / "hidden") is None
+    told = plan.cores_behind_affinity(tmp_path)
+    monkeypatch.setattr(plan, "cores_behind_affinity", lambda: told)
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 16)
+    monkeypatch.setattr(machine, "cgroup_limits", lambda: {"cpu_cores": quota})
+    assert plan.own_cores() == cores
 
 
 # ------------------------------------------------------------------------------------------------ the report's page
