@@ -1,5 +1,6 @@
 """What a worker does on CUDA, as far as it can be tried without: captures that fail, flushes, full devices, compilers."""
 
+import dataclasses
 import functools
 import inspect
 import shutil
@@ -321,6 +322,41 @@ def test_precision_and_autotuning_are_put_back_by_either_of_torchs_names(spoil):
     finally:
         global_state.put_back(before)
     assert global_state.read() == before
+
+
+def _set(owner, name, value):
+    return lambda: setattr(owner, name, value)
+
+
+@pytest.mark.parametrize(("spoil", "words"), [
+    (lambda: torch.backends.cuda.enable_flash_sdp(False), "flash attention from True to False"),
+    (lambda: torch.backends.cuda.enable_mem_efficient_sdp(False), "memory efficient attention"),
+    (lambda: torch.backends.cuda.enable_math_sdp(False), "math attention"),
+    (lambda: torch.backends.cuda.enable_cudnn_sdp(False), "cudnn attention"),
+    (lambda: torch.backends.mha.set_fastpath_enabled(False), "attention layer fast path"),
+    (_set(torch.backends.cudnn, "deterministic", True), "cudnn deterministic from False to True"),
+    (_set(torch.backends.cudnn, "enabled", False), "cudnn enabled"),
+    (_set(torch.backends.mkldnn, "enabled", False), "mkldnn enabled"),
+    (_set(torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False), "bf16 reduced precision"),
+    (_set(torch.backends.cuda.matmul, "allow_fp16_reduced_precision_reduction", False), "fp16 reduced precision"),
+    (lambda: torch.set_float32_matmul_precision("medium"), ""),
+])  # fmt: skip
+def test_what_decides_for_all_which_kernel_runs_is_watched_and_put_back(spoil, words):
+    before = global_state.read()
+    try:
+        spoil()
+        changes = global_state.put_back(before)
+        assert changes and words in " ".join(changes)
+        assert global_state.read() == before
+    finally:
+        global_state.put_back(before)
+
+
+def test_every_part_of_the_state_has_what_reads_and_what_sets_it():
+    names = {item.name for item in dataclasses.fields(global_state.GlobalState)}
+    assert names == {*global_state.ACCESS, "tf32_products", "tf32_convolutions"}
+    get, _ = global_state._backend("cuda.matmul.no_such_setting")
+    assert get() is None and global_state._backend("no.such")[0]() is None
 
 
 def test_tf32_is_taken_where_the_dtype_says_so_and_nowhere_else():
