@@ -20,6 +20,7 @@ from bench.recipe import Recipe
 from bench.worker import cuda, global_state, probe, ready
 from bench.worker.child import InvalidOutput, Phase, classify, describe
 from bench.worker.client import Workers
+from bench.worker.invocation import reference_gemm
 from bench.worker.outputs import check_output
 from bench.worker.ready import Ready, compile_time
 from bench.worker.subject import Subject, build, timed_build
@@ -370,6 +371,25 @@ def test_tf32_is_taken_where_the_dtype_says_so_and_nowhere_else():
             assert subject.state_changes == () and next(subject.module.parameters()).dtype == torch.float32
     finally:
         global_state.put_back(before)
+
+
+def test_the_reference_product_is_fp32_whatever_is_timed_beside_it(monkeypatch):
+    before, seen, product = global_state.read(), [], torch.mm
+
+    def spy(*args, **rest):
+        seen.append(global_state.read().tf32_products)
+        return product(*args, **rest)
+
+    monkeypatch.setattr(torch, "mm", spy)
+    try:
+        for dtype in ("tf32", "fp32"):
+            global_state.set_tf32(dtype == "tf32", dtype == "tf32")
+            state = global_state.read()
+            reference_gemm("cpu", dtype).step()
+            assert global_state.read() == state
+    finally:
+        global_state.put_back(before)
+    assert seen == [False, False]
 
 
 def test_memory_format_and_dtype_reach_module_and_inputs():

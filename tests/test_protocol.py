@@ -9,7 +9,8 @@ import psutil
 import pytest
 import yaml
 
-from bench import api, machine, plan
+from bench import api, estimate, machine, plan
+from bench.case import Case
 from bench.config import Device
 from bench.errors import UsageError
 from bench.hostwatch import Limits
@@ -130,6 +131,17 @@ def test_a_preemption_counts_if_it_cost_its_share_of_the_sample(monkeypatch, swi
         latency.Runner("a", world.step), into, lambda: world.now, loss, processor=lambda: next(spent)
     )  # fmt: skip
     assert into.preempted == [preempted] and into.cpu_ms == [pytest.approx(computed_ms)]
+
+
+def test_a_forecast_warms_a_gpu_up_for_as_long_as_the_protocol_does():
+    def seconds(device, **latency):
+        group = plan.Group((Case(suite="s", model="m", device=device),))
+        return estimate.group_seconds(group, 1.0, Protocol(latency={"warmup_s": 1, "warmup_s_gpu": 3, **latency}))
+
+    processes, runners = Protocol().latency.invocations, 2
+    assert seconds("cuda", warmup_s_gpu=13) - seconds("cuda") == pytest.approx(10 * processes * runners)
+    assert seconds("cuda", warmup_s=2) == seconds("cuda")
+    assert seconds("cpu", warmup_s_gpu=13) == seconds("cpu") < seconds("cuda")
 
 
 def test_blocks_share_the_processors_time(monkeypatch):

@@ -100,6 +100,13 @@ def test_waiting_for_a_quiet_host_is_not_counted_as_starting(tmp_path):
         assert "host busy" in outcome.result["quiet"]["labels"] and not outcome.result["quiet"]["quiet"]
 
 
+def test_the_samples_of_the_reference_say_how_many_products_each_is_the_mean_of(workers, tmp_path):
+    outcome = workers.run("invocation", timing("healthy", min_sample_ms=20.0), log=tmp_path / "log")
+    assert outcome.ok, outcome.error
+    reference = outcome.result["reference_gemm"]
+    assert reference["block"] > 1 and len(reference["ms"]) >= 10
+
+
 def test_the_limit_of_a_wait_is_the_wait_and_a_start(tmp_path):
     with Workers({**TIMEOUTS, "start": 60.0, "measure": 7.0}) as made:
         assert made._limit("quiet", 120.0) == 180.0

@@ -63,7 +63,7 @@ class _Group:
         self.phase.enter("load")
         if self.protocol.l2 == "cold":
             self.flush = cuda.l2_flush(self.device)
-        return [*map(self._runner, self.subjects), reference_gemm(self.device)]
+        return [*map(self._runner, self.subjects), reference_gemm(self.device, self.recipes[0].case.dtype)]
 
     def _runner(self, name: str) -> Runner:
         clock = None if self.device == "cpu" else cuda.EventClock()
@@ -162,13 +162,27 @@ class _Group:
             )
 
 
-def reference_gemm(device: str) -> Runner:
-    """A square fp32 product: its time beside a case says how fast the machine was in that session."""
+def reference_gemm(device: str, dtype: str = "fp32") -> Runner:
+    """A square fp32 product: its time beside a case says how fast the machine was in that session.
+
+    Args:
+        device: where it runs.
+        dtype: of the cases beside it; beside `tf32` ones that is switched off for as long as the product is launched.
+    """
     size = REFERENCE_SIZE[device.partition(":")[0]]
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(size, size, generator=generator).to(device) for _ in range(2))
     out = torch.empty(size, size, device=device)
-    return Runner(REFERENCE, lambda: torch.mm(a, b, out=out), synchronise(device))
+
+    def product() -> None:
+        torch.mm(a, b, out=out)
+
+    def product_beside_tf32() -> None:
+        global_state.set_tf32(False, False)
+        product()
+        global_state.set_tf32(True, True)
+
+    return Runner(REFERENCE, product_beside_tf32 if dtype == "tf32" else product, synchronise(device))
 
 
 def _labels(watched: dict[str, Any]) -> list[str]:
@@ -213,7 +227,7 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         "cases": {name: _member(group, name, samples[name], warm[name]) for name in names},
         "twin": {"of": names[0], **_member(group, TWIN, samples[TWIN], warm[TWIN])},
         "reference_gemm": {"ms": reference.latency_ms, "macs": REFERENCE_SIZE[group.device.partition(":")[0]] ** 3,
-                           "warmup": asdict(warm[REFERENCE])},
+                           "block": reference.block, "warmup": asdict(warm[REFERENCE])},
         **watched, "labels": _labels(watched), "threads": torch.get_num_threads(), "allocator": pinned.as_dict(),
         "l2": None if group.flush is None else group.flush.as_dict(),
     }  # fmt: skip
