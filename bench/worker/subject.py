@@ -17,13 +17,11 @@ from torch import nn
 
 from bench.case import BASELINE_METHOD, Case
 from bench.errors import UsageError
+from bench.meters import dtypes
 from bench.recipe import Recipe
 from bench.signatures import split_path
 from bench.worker import global_state
 
-DTYPES = {
-    "fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64,
-}  # fmt: skip
 DEFAULT_RESOLUTION = 224
 
 
@@ -181,7 +179,7 @@ def build(recipe: Recipe) -> Subject:
         module = find(recipe.method_path)(module, **recipe.method_settings)
         if getattr(module, "learned", None) is not None:
             weights = {**weights, "method": module.learned}  # trained with the method, on the same task
-    device, dtype = torch.device(case.device), DTYPES[case.dtype]
+    device, dtype = torch.device(case.device), dtypes.TORCH[case.dtype]
     layout = torch.channels_last if case.memory_format == "channels_last" else torch.contiguous_format
     set_precision(case)
     module = module.eval().to(device).to(memory_format=layout)  # type: ignore[call-overload]
