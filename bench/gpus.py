@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.gpu_clocks import SLOWDOWNS, event_reasons
-from bench.visible_gpus import Gpu, as_text, locate, nvml, others_on, visible
+from bench.visible_gpus import Gpu, as_text, computing_on, drawing_on, locate, nvml, visible
 
 #: NVML's compute modes in words, in the order of its enumeration.
 COMPUTE_MODES = ("default", "exclusive thread", "prohibited", "exclusive process")
@@ -129,6 +129,8 @@ def free_memory(device: str) -> int | None:
 def gpu_state(device: str = "cuda") -> dict[str, Any]:
     """Who else computes on a CUDA device and what holds its clocks back; empty without NVML.
 
+    A process that only draws does not count: a desktop is always there, and nobody can wait for it to go.
+
     Args:
         device: `cuda` or `cuda:1`; other GPUs of the machine do not matter.
     """
@@ -137,9 +139,20 @@ def gpu_state(device: str = "cuda") -> dict[str, Any]:
             gpu = locate(lib, device)
             reasons = event_reasons(lib, gpu.board)
             slowed = None if reasons is None else reasons & SLOWDOWNS
-            return {"foreign_processes": others_on(lib, gpu), "throttle_reasons": slowed}
+            return {"foreign_processes": computing_on(lib, gpu), "throttle_reasons": slowed}
     except Exception:
         return {}
+
+
+def is_drawn_on(device: str) -> bool:
+    """Whether processes that are none of ours draw on a CUDA device; on a CPU and without NVML nobody does."""
+    if device == "cpu":
+        return False
+    try:
+        with nvml() as lib:
+            return drawing_on(lib, locate(lib, device)) > 0
+    except Exception:
+        return False
 
 
 def _cuda_version(number: int) -> str:

@@ -14,6 +14,7 @@ class Instance:
 
     uuid: str
     pids: tuple[int, ...] = ()
+    drawing: tuple[int, ...] = ()
     board: Any = None
 
 
@@ -23,6 +24,7 @@ class Board:
 
     uuid: str
     pids: tuple[int, ...] = ()
+    drawing: tuple[int, ...] = ()
     divided: bool = False
     instances: list[Instance] = field(default_factory=list)
     sm_mhz: list[int] = field(default_factory=lambda: [1980])
@@ -112,6 +114,9 @@ class Nvml:
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> list[Any]:
         return [SimpleNamespace(pid=pid, usedGpuMemory=1 << 20) for pid in handle.pids]
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, handle: Any) -> list[Any]:
+        return [SimpleNamespace(pid=pid, usedGpuMemory=1 << 20) for pid in handle.drawing]
 
     def nvmlDeviceGetMemoryInfo(self, handle: Any) -> Any:
         return SimpleNamespace(total=80 << 30, free=handle.free)

@@ -146,6 +146,19 @@ def test_a_single_stranger_is_ourselves_only_where_we_run_cuda(monkeypatch):
     assert others_on(lib, gpu) == 0  # a container: NVML gives our number on the host
 
 
+def test_a_desktop_is_told_and_nobody_waits_for_it(machine, monkeypatch):
+    lib = machine(Nvml(Board("GPU-a", drawing=(STRANGER, os.getpid()))))
+    (gpu,) = visible(lib, {})
+    assert gpus.gpu_state("cuda")["foreign_processes"] == 0 and gpus.is_drawn_on("cuda")
+    assert others_on(lib, gpu) == 1  # what draws takes power: energy counts it
+    lib.boards[0].pids = (STRANGER, ANOTHER)  # the first one does both and is one process
+    assert gpus.gpu_state("cuda")["foreign_processes"] == 2 and others_on(lib, gpu) == 2
+    assert not gpus.is_drawn_on("cuda") and not gpus.is_drawn_on("cpu")
+    lib.boards[0].pids, lib.boards[0].drawing = (ANOTHER,), (STRANGER,)
+    monkeypatch.setattr(visible_gpus, "_runs_cuda", lambda: True)
+    assert gpus.gpu_state("cuda")["foreign_processes"] == 0 and gpus.is_drawn_on("cuda")
+
+
 def test_only_processes_of_our_own_instance_count():
     lib = divided()
     first, second = (visible(lib, {"CUDA_VISIBLE_DEVICES": uuid})[0] for uuid in ("MIG-one", "MIG-two"))
@@ -237,6 +250,7 @@ def test_throttling_between_rounds_labels_the_invocation():
     assert _labels({**calm, "gpu": {"reasons": [0, 0x40]}}) == ["host busy", "GPU throttled"]
     assert _labels({"host": {"labels": ["GPU throttled"]}, "gpu": {"reasons": [0x40]}}) == ["GPU throttled"]
     assert _labels({"host": {"labels": []}, "gpu": None}) == []
+    assert _labels(calm, drawn_on=True) == ["host busy", "GPU with a display"]
 
 
 def test_the_snapshot_keeps_reasons_other_than_idling(machine):

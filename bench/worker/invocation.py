@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from bench import gpu_clocks
+from bench.gpus import is_drawn_on
 from bench.hostwatch import HostWatch, Limits, wait_until_quiet
 from bench.meters import latency
 from bench.meters.allocator import pin_allocator_for_timing
@@ -29,6 +30,8 @@ from bench.worker.subject import Subject, synchronise, timed_build
 
 TWIN = "twin"
 REFERENCE = "reference_gemm"
+#: Label of an invocation on a device that also draws a desktop: told, but nothing to wait for.
+DRAWN_ON = "GPU with a display"
 #: Side of the square fp32 product beside every group: long enough to time, short enough to cost little.
 REFERENCE_SIZE = {"cpu": 512, "cuda": 4096}
 
@@ -185,12 +188,12 @@ def reference_gemm(device: str, dtype: str = "fp32") -> Runner:
     return Runner(REFERENCE, product_beside_tf32 if dtype == "tf32" else product, synchronise(device))
 
 
-def _labels(watched: dict[str, Any]) -> list[str]:
-    """What disturbed the whole invocation: the host's labels, and throttling that only a sample between rounds saw."""
+def _labels(watched: dict[str, Any], drawn_on: bool = False) -> list[str]:
+    """What disturbed the whole invocation: the host's labels, throttling that only a sample between rounds saw, a desktop."""
     found = list(watched["host"]["labels"])
-    return (
-        found if gpu_clocks.LABEL in found or not gpu_clocks.throttled(watched["gpu"]) else [*found, gpu_clocks.LABEL]
-    )
+    if gpu_clocks.throttled(watched["gpu"]) and gpu_clocks.LABEL not in found:
+        found.append(gpu_clocks.LABEL)
+    return [*found, DRAWN_ON] if drawn_on else found
 
 
 def _member(group: _Group, name: str, samples: Samples, warm: WarmUp) -> dict[str, Any]:
@@ -228,6 +231,6 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         "twin": {"of": names[0], **_member(group, TWIN, samples[TWIN], warm[TWIN])},
         "reference_gemm": {"ms": reference.latency_ms, "macs": REFERENCE_SIZE[group.device.partition(":")[0]] ** 3,
                            "block": reference.block, "warmup": asdict(warm[REFERENCE])},
-        **watched, "labels": _labels(watched), "threads": torch.get_num_threads(), "allocator": pinned.as_dict(),
-        "l2": None if group.flush is None else group.flush.as_dict(),
+        **watched, "labels": _labels(watched, is_drawn_on(group.device)), "threads": torch.get_num_threads(),
+        "allocator": pinned.as_dict(), "l2": None if group.flush is None else group.flush.as_dict(),
     }  # fmt: skip
