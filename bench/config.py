@@ -211,7 +211,6 @@ class Config(Part):
             raise ValueError("job=compare needs both a=<results> and b=<results>")
         return self
 
-
     def _check_dtypes(self) -> None:
         """Nothing, if the device computes in the types that are asked for.
 

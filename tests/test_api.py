@@ -102,11 +102,19 @@ def test_a_module_of_half_precision_is_measured_and_recorded_as_one():
 def test_inputs_that_were_handed_over_are_never_cast(tmp_path):
     import cloudpickle
 
-    given = (torch.zeros(2, dtype=torch.float64), {"x": torch.zeros(2, 3, 4, 4, dtype=torch.float16)}, torch.tensor([1]))
+    given = (
+        torch.zeros(2, dtype=torch.float64),
+        {"x": torch.zeros(2, 3, 4, 4, dtype=torch.float16)},
+        torch.tensor([1]),
+    )
     path = tmp_path / "given.pickle"
     path.write_bytes(cloudpickle.dumps((Net(), given, {"scale": torch.ones(1, dtype=torch.bfloat16)})))
     made = subject.build(Recipe(Case(suite="t", model="m"), pickle=str(path)))
-    assert [made.args[0].dtype, made.args[1]["x"].dtype, made.args[2].dtype] == [torch.float64, torch.float16, torch.int64]
+    assert [made.args[0].dtype, made.args[1]["x"].dtype, made.args[2].dtype] == [
+        torch.float64,
+        torch.float16,
+        torch.int64,
+    ]
     assert made.kwargs["scale"].dtype == torch.bfloat16
 
 

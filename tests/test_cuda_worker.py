@@ -237,7 +237,7 @@ def test_energy_of_a_compiled_case_is_that_of_the_graph_that_is_timed(monkeypatc
 
     def quality(self, subject):
         for batch in (3, 5):
-            subject.module(torch.zeros(batch, 3, 8, 8))
+            subject.module(torch.zeros(batch, 3, 32, 32))
         count("quality")
         return [], {}
 
@@ -250,7 +250,7 @@ def test_energy_of_a_compiled_case_is_that_of_the_graph_that_is_timed(monkeypatc
     monkeypatch.setattr(probe._Probe, "energy", energy)
     monkeypatch.setattr(probe, "source_map", lambda subject: None)
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    recipe = Recipe(Case(suite="t", model="m", compile="default"), "tests.faults.models:healthy")
+    recipe = Recipe(Case(suite="t", model="m", compile="default"), "tests.gpu.models:small")
     spec = {"recipe": recipe.as_dict(), "protocol": QUICK, "meters": ["quality", "energy"]}
     state = global_state.read()
     try:

@@ -155,7 +155,8 @@ def _from_pickle(recipe: Recipe) -> Subject:
         module, args, kwargs = cloudpickle.load(file)
     device = torch.device(recipe.case.device)
     module = module.eval().to(device)
-    moved = [_on_device(value, device, None, torch.contiguous_format) for value in (args, kwargs)]  # never cast: as given
+    # never cast: the types are part of what was given
+    moved = [_on_device(value, device, None, torch.contiguous_format) for value in (args, kwargs)]
     return Subject(recipe.case, module, tuple(moved[0]), moved[1], {"kind": "given"})
 
 
