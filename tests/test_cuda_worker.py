@@ -340,7 +340,10 @@ def _set(owner, name, value):
     (_set(torch.backends.mkldnn, "enabled", False), "mkldnn enabled"),
     (_set(torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False), "bf16 reduced precision"),
     (_set(torch.backends.cuda.matmul, "allow_fp16_reduced_precision_reduction", False), "fp16 reduced precision"),
-    (lambda: torch.set_float32_matmul_precision("medium"), ""),
+    (
+        lambda: torch.set_float32_matmul_precision("medium"),
+        "mkldnn products" if hasattr(torch.backends, "fp32_precision") else "tf32 products",
+    ),
 ])  # fmt: skip
 def test_what_decides_for_all_which_kernel_runs_is_watched_and_put_back(spoil, words):
     before = global_state.read()
