@@ -166,8 +166,10 @@ def measure(
     protocol, in fresh processes that get the module by cloudpickle; a script needs no `if __name__` guard.
 
     Args:
-        module: any `torch.nn.Module`; it is measured in evaluation mode and left as it was.
-        inputs: a tensor, a tuple of positional inputs, or a dict of keyword inputs.
+        module: any `torch.nn.Module`; it is measured in evaluation mode and left as it was. The rows' `dtype` is that of its
+            first floating parameter.
+        inputs: a tensor, a tuple of positional inputs, or a dict of keyword inputs, in the types that the module takes:
+            they are moved to the device and never cast.
         metrics: sections (`macs`, `latency`, ...) or single metrics (`peak_memory_bytes`). `macs` is in the matmul
             convention and per sample; other conventions are rows of their own.
         protocol: `quick`, `standard`, `publish`, or a `bench.protocol.Protocol`.
@@ -212,6 +214,13 @@ def _name(module: nn.Module, name: str | None) -> str:
     return name or type(module).__name__
 
 
+def _dtype(module: nn.Module) -> str:
+    """The suite's name of the type that a module computes in: that of its first floating parameter, else `fp32`."""
+    from bench.roofline import dtype_name
+
+    return next((dtype_name(str(p.dtype)) for p in module.parameters() if p.is_floating_point()), "fp32")
+
+
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
     """The module in evaluation mode, each part put back as it was."""
@@ -246,7 +255,7 @@ def _counted_record(module: nn.Module, call: Any, sections: set[str], name: str 
             readings += macs.readings(found, batch)
             details["macs"] = found.as_dict()
             flags = details["macs"].get("flags", [])
-    case = Case(suite="measure", model=_name(module, name), device=device, batch=batch)
+    case = Case(suite="measure", model=_name(module, name), device=device, dtype=_dtype(module), batch=batch)
     environment = machine.environment(device)
     context = assemble.Context(Protocol(), environment, machine.machine_key(environment), {}, code_version())
     rows = [reading.as_dict() for reading in readings]
@@ -295,7 +304,8 @@ def _measured_records(
             path = _pickle(item, call, folder, hashlib.sha256(method.encode()).hexdigest()[:8])
             case = Case(
                 suite="measure", model=_name(module, name) if baseline is None else _name(baseline, None),
-                method=method, device=device, batch=call[2], threads=default_threads(config), protocol=protocol.hash,
+                method=method, device=device, dtype=_dtype(item), batch=call[2], threads=default_threads(config),
+                protocol=protocol.hash,
                 subject_digest="given" if method == "none" else f"given+{hashlib.sha256(path.read_bytes()).hexdigest()}",
             )  # fmt: skip
             cases[method], pickles[case.key] = case, path

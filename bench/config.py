@@ -13,6 +13,8 @@ from bench.errors import UsageError, did_you_mean
 from bench.protocol import Energy, Part, Protocol
 
 DTYPES = ("fp32", "tf32", "bf16", "fp16", "fp64")
+#: Modes of the compiler in which it captures CUDA graphs itself.
+CAPTURING_MODES = ("reduce-overhead", "max-autotune")
 JOBS = ("run", "plan", "report", "reproduce", "compare", "bundle", "verify", "calibrate", "doctor", "ui")
 
 
@@ -83,7 +85,7 @@ class Device(Part):
     def _consistent(self) -> Device:
         if self.cuda_graphs and self.name == "cpu":
             raise ValueError("device.cuda_graphs=true clashes with device.name=cpu: take device=cuda or switch it off")
-        if self.cuda_graphs and self.compile in ("reduce-overhead", "max-autotune"):
+        if self.cuda_graphs and self.compile in CAPTURING_MODES:
             raise ValueError(
                 f"device.cuda_graphs=true clashes with device.compile={self.compile}, which captures graphs itself: take "
                 "device.compile=default or max-autotune-no-cudagraphs, or switch cuda_graphs off"
@@ -199,6 +201,7 @@ class Config(Part):
         if self.protocol.latency.l2 == "cold" and self.device.name == "cpu":
             raise ValueError("protocol.latency.l2=cold clashes with device.name=cpu: the L2 cache that is flushed is a "
                              "GPU's; take device=cuda or protocol.latency.l2=warm")  # fmt: skip
+        self._check_dtypes()
         _check_energy(self.protocol.energy)
         if self.job == "reproduce" and self.row is None:
             raise ValueError("job=reproduce needs row=<key of a row, or a bundle>")
@@ -207,6 +210,19 @@ class Config(Part):
         if self.job == "compare" and (self.a is None or self.b is None):
             raise ValueError("job=compare needs both a=<results> and b=<results>")
         return self
+
+    def _check_dtypes(self) -> None:
+        """Nothing, if the device computes in the types that are asked for.
+
+        Raises:
+            ValueError: TF32 on a CPU, which would be fp32 under another name.
+        """
+        dtypes = self.suite.dtypes
+        if dtypes is None:
+            dtypes = [dtype for block in self.suite.grids[self.grid] for dtype in block.dtypes]
+        if "tf32" in dtypes and self.device.name == "cpu":
+            raise ValueError("suite.dtypes=[tf32] clashes with device.name=cpu: only a GPU computes in TF32; take device=cuda "
+                             "or suite.dtypes=[fp32]")  # fmt: skip
 
 
 def _check_energy(energy: Energy) -> None:

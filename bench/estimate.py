@@ -26,11 +26,14 @@ def forward_ms(macs: float | None, peak: float | None, threads: int) -> float:
 def group_seconds(group: Group, iteration_ms: float, protocol: Protocol) -> float:
     """A guess at the seconds of one group: its probes and its processes."""
     latency, t = protocol.latency, iteration_ms / 1e3
+    on_gpu = group.baseline.device != "cpu"
     rounds = max(latency.min_samples, min(latency.samples, latency.case_seconds / t))
-    warm = max(latency.warmup_s, latency.warmup_iterations * t)
-    windows = latency.throughput_windows * max(latency.throughput_window_s, 2 * t)
+    warm = max(latency.warmup_s_gpu if on_gpu else latency.warmup_s, latency.warmup_iterations * t)
+    # a GPU's caches are warmed by a step before each sample, and its windows are rehearsed
+    samples = rounds * (2 * t if on_gpu else t)
+    windows = (latency.throughput_windows + on_gpu) * max(latency.throughput_window_s, 2 * t)
     layers = protocol.counting.layer_repeats * t * 1.5
-    member = BUILD_S + warm + rounds * t + windows + layers
+    member = BUILD_S + warm + samples + windows + layers
     probes = sum(_probe_seconds(t, case.batch, case.task) for case in group.cases)
     return probes + latency.invocations * (PROCESS_S + (len(group.cases) + 1) * member)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.gpu_clocks import SLOWDOWNS, event_reasons
-from bench.visible_gpus import Gpu, as_text, locate, nvml, others_on, visible
+from bench.visible_gpus import Gpu, as_text, computing_on, drawing_on, locate, nvml, visible
 
 #: NVML's compute modes in words, in the order of its enumeration.
 COMPUTE_MODES = ("default", "exclusive thread", "prohibited", "exclusive process")
@@ -24,8 +24,7 @@ def read_gpus(*, private: bool = False) -> tuple[list[dict[str, Any]], dict[str,
                 "nvidia": as_text(lib.nvmlSystemGetDriverVersion()),
                 "cuda_supported": _cuda_version(lib.nvmlSystemGetCudaDriverVersion_v2()),
             }
-            handles = [lib.nvmlDeviceGetHandleByIndex(i) for i in range(lib.nvmlDeviceGetCount())]
-            gpus = [_describe(lib, handle, index, private) for index, handle in enumerate(handles)]
+            gpus = [_describe(lib, index, private) for index in range(lib.nvmlDeviceGetCount())]
             _name_visible(lib, gpus)
     except Exception as error:
         return [], {}, str(error)
@@ -42,31 +41,38 @@ def _name_visible(lib: Any, gpus: list[dict[str, Any]]) -> None:
         for gpu in gpus:
             gpu["unreadable"]["visible_as"] = str(error)
         return
-    for number, (place, instance) in enumerate(seen):
-        gpus[place].update(visible_as=f"cuda:{number}", visible_instance=instance)
+    by_index = {gpu["index"]: gpu for gpu in gpus}
+    for number, (index, instance) in enumerate(seen):
+        by_index[index].update(visible_as=f"cuda:{number}", visible_instance=instance)
 
 
 def _instance_name(lib: Any, gpu: Gpu) -> str | None:
     return None if gpu.instance is None else as_text(lib.nvmlDeviceGetName(gpu.instance))
 
 
-def _describe(lib: Any, handle: Any, index: int, private: bool) -> dict[str, Any]:
-    """One GPU; what NVML refuses to tell is `None` with the reason under `unreadable`."""
+def _describe(lib: Any, index: int, private: bool) -> dict[str, Any]:
+    """One GPU; what NVML refuses to tell is `None` with the reason under `unreadable`, a whole board's under `board`."""
     unreadable: dict[str, str] = {}
     gpu: dict[str, Any] = {"index": index}
-    for name, read in _questions(lib, handle).items():
+    handle = None
+    try:
+        handle = lib.nvmlDeviceGetHandleByIndex(index)
+    except Exception as error:  # of another tenant: the other boards can be told all the same
+        unreadable["board"] = str(error)
+    for name, read in _questions(lib, handle, private).items():
+        gpu[name] = None
+        if "board" in unreadable:
+            continue
         try:
             gpu[name] = read()
         except Exception as error:
-            gpu[name] = None
             unreadable[name] = str(error)
-    if private:
-        gpu["uuid"] = as_text(lib.nvmlDeviceGetUUID(handle))
     return {**gpu, "unreadable": unreadable}
 
 
-def _questions(lib: Any, handle: Any) -> dict[str, Callable[[], Any]]:
+def _questions(lib: Any, handle: Any, private: bool) -> dict[str, Callable[[], Any]]:
     """What to ask about a GPU: name of the answer to the call that gives it."""
+    identity: dict[str, Callable[[], Any]] = {"uuid": lambda: as_text(lib.nvmlDeviceGetUUID(handle))} if private else {}
     return {
         "name": lambda: as_text(lib.nvmlDeviceGetName(handle)),
         "memory_bytes": lambda: int(lib.nvmlDeviceGetMemoryInfo(handle).total),
@@ -84,6 +90,7 @@ def _questions(lib: Any, handle: Any) -> dict[str, Callable[[], Any]]:
         "persistence": lambda: bool(lib.nvmlDeviceGetPersistenceMode(handle)),
         "pcie_generation_max": lambda: int(lib.nvmlDeviceGetMaxPcieLinkGeneration(handle)),
         "pcie_width_max": lambda: int(lib.nvmlDeviceGetMaxPcieLinkWidth(handle)),
+        **identity,
     }
 
 
@@ -122,6 +129,8 @@ def free_memory(device: str) -> int | None:
 def gpu_state(device: str = "cuda") -> dict[str, Any]:
     """Who else computes on a CUDA device and what holds its clocks back; empty without NVML.
 
+    A process that only draws does not count: a desktop is always there, and nobody can wait for it to go.
+
     Args:
         device: `cuda` or `cuda:1`; other GPUs of the machine do not matter.
     """
@@ -130,9 +139,20 @@ def gpu_state(device: str = "cuda") -> dict[str, Any]:
             gpu = locate(lib, device)
             reasons = event_reasons(lib, gpu.board)
             slowed = None if reasons is None else reasons & SLOWDOWNS
-            return {"foreign_processes": others_on(lib, gpu), "throttle_reasons": slowed}
+            return {"foreign_processes": computing_on(lib, gpu), "throttle_reasons": slowed}
     except Exception:
         return {}
+
+
+def is_drawn_on(device: str) -> bool:
+    """Whether processes that are none of ours draw on a CUDA device; on a CPU and without NVML nobody does."""
+    if device == "cpu":
+        return False
+    try:
+        with nvml() as lib:
+            return drawing_on(lib, locate(lib, device)) > 0
+    except Exception:
+        return False
 
 
 def _cuda_version(number: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,6 +22,8 @@ from bench.config import Block, Config, Suite, explain
 from bench.errors import UsageError
 from bench.signatures import UNKNOWN, signature
 
+#: Where Linux describes the processors.
+PROCESSORS = Path("/sys/devices/system/cpu")
 #: With up to this many physical cores of our own we time on one thread: a second busy one would stall every barrier.
 SMALL_HOST_CORES = 4
 
@@ -74,8 +77,24 @@ def threads(config: Config) -> int:
 def own_cores() -> int:
     """Physical cores that this process may use: its affinity and its container's quota take the rest away."""
     physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    usable = cores_behind_affinity() or min(physical, machine.usable_cores() or physical)
     quota = machine.cgroup_limits()["cpu_cores"]
-    return max(1, min(physical, machine.usable_cores() or physical, int(quota or physical)))
+    return max(1, min(usable, int(quota or usable)))
+
+
+def cores_behind_affinity(root: Path = PROCESSORS) -> int | None:
+    """Physical cores of the processors that this process may run on, of which one core can have several; None if unknown.
+
+    Args:
+        root: where the kernel describes the processors.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    try:
+        files = [root / f"cpu{number}/topology/core_cpus_list" for number in os.sched_getaffinity(0)]
+        return len({file.read_text().strip() for file in files})
+    except OSError:  # an old kernel, or a container that hides it
+        return None
 
 
 def check_device(name: str) -> None:

@@ -179,11 +179,16 @@ def _pair_answers(p: np.ndarray, members: pd.DataFrame, answers: Mapping[tuple[s
 
 
 def _tolerance(frame: pd.DataFrame, members: pd.DataFrame) -> float:
-    """The largest log difference that identical twins showed in the sessions of these rows."""
-    if "session" not in frame.columns:
-        return 0.0
-    floors = frame[(frame["metric"] == "aa_ratio") & frame["session"].isin(set(members["session"].dropna()))]
-    ends = np.concatenate([floors["ci_low"].to_numpy(float), floors["ci_high"].to_numpy(float)])
+    """The largest log difference that identical twins showed in the sessions of these rows.
+
+    It stands in every row of a session. The reading `aa_ratio` tells the same, but only where the baseline was recorded in
+    that session.
+    """
+    found = [members[name] for name in ("noise_floor_low", "noise_floor_high") if name in members.columns]
+    if "session" in frame.columns:
+        floors = frame[(frame["metric"] == "aa_ratio") & frame["session"].isin(set(members["session"].dropna()))]
+        found += [floors["ci_low"], floors["ci_high"]]
+    ends = np.concatenate([np.empty(0), *(column.to_numpy(float) for column in found)])
     ends = ends[np.isfinite(ends) & (ends > 0)]
     return float(np.abs(np.log(ends)).max()) if len(ends) else 0.0
 

@@ -280,11 +280,17 @@ def layers_of(record: dict[str, Any], *, threads: int | None = None) -> tuple[li
     peaks: dict[str, float | None] = {}
     rows = record["layers"]
     for row in rows:
-        dtype = dtype_name(row.get("dtype") or case.get("dtype") or "")
+        dtype = _arithmetic(row, case)
         peaks[dtype], why = peak_of(machine, dtype, device=device, threads=wanted)
         reasons += [text for text in why if row.get("macs") and text not in reasons]
     following = [*rows[1:], None]
     return [_layer(row, after, case, peaks, bandwidth) for row, after in zip(rows, following, strict=True)], reasons
+
+
+def _arithmetic(row: dict[str, Any], case: dict[str, Any]) -> str:
+    """The arithmetic that a row's products run in: its tensors' dtype, but TF32 where the case computes fp32 in that."""
+    dtype = dtype_name(row.get("dtype") or case.get("dtype") or "")
+    return "tf32" if dtype == "fp32" and case.get("dtype") == "tf32" else dtype
 
 
 def peak_of(
@@ -566,7 +572,7 @@ def _layer(
     bandwidth: float | None,
 ) -> Layer:  # fmt: skip
     """One record row with the peaks that apply; what the next row can read of its output is at most what either says."""
-    dtype = dtype_name(row.get("dtype") or case.get("dtype") or "")
+    dtype = _arithmetic(row, case)
     reads, writes = row.get("read_bytes"), row.get("write_bytes")
     handed = None
     if after is not None and writes is not None and after.get("read_bytes") is not None:

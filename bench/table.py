@@ -1,8 +1,8 @@
 """One tidy pandas table of everything that was measured: one row per reading, from any number of results folders.
 
 The columns are `bench.reading.COLUMNS` in that order, followed by `CONDITIONS`: the case fields and the session that
-decide whether two rows may be compared. Missing values are missing (`pandas.isna`), never a number; the reason stands in
-`method_note` or `error`.
+decide whether two rows may be compared, and the ends of that session's noise floor, inside which they may not be told
+apart. Missing values are missing (`pandas.isna`), never a number; the reason stands in `method_note` or `error`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from bench.metrics import METRICS
 from bench.reading import COLUMNS, PROVENANCES
 from bench.records import CorruptRecord, Record, Store, check, read_json, without_superseded
 
-#: Further columns, after `COLUMNS`: what else must be equal before two rows may stand side by side.
+#: Further columns, after `COLUMNS`: what else decides whether two rows may stand side by side and be told apart.
 CONDITIONS: tuple[str, ...] = (
     "model_settings", "threads", "compile", "cuda_graphs", "memory_format", "checkpoint", "data", "seed", "session",
+    "noise_floor_low", "noise_floor_high",
 )  # fmt: skip
 
 _FROM_CASE = (
@@ -30,7 +31,7 @@ _FROM_CASE = (
     "model_settings", "threads", "compile", "cuda_graphs", "memory_format", "checkpoint", "data", "seed",
 )  # fmt: skip
 _FROM_READING = ("metric", "value", "unit", "ci_low", "ci_high", "n", "statistic", "provenance", "method_note")
-_FLOATS = ("value", "ci_low", "ci_high")
+_FLOATS = ("value", "ci_low", "ci_high", "noise_floor_low", "noise_floor_high")
 _INTEGERS = ("n", "batch", "resolution", "threads", "seed")
 _BOOLEANS = ("cuda_graphs",)
 
@@ -151,12 +152,13 @@ def _head(record: Record) -> dict[str, Any]:
     """The columns that all readings of a record share."""
     case, error = record["case"], record.get("error")
     head = {name: case.get(name) for name in _FROM_CASE}
-    code = record.get("code") or {}
+    code, timing = record.get("code") or {}, record.get("timing") or {}
+    floor = timing.get("noise_floor") or {}
     head |= {
         "case_key": record["case_key"], "baseline_key": record["baseline_key"], "machine_key": record["machine_key"],
         "status": record["status"], "error": error_text(error), "protocol": (record.get("protocol") or {}).get("hash"),
         "code_version": code.get("version"), "started_at": record["started_at"],
-        "session": (record.get("timing") or {}).get("session"),
+        "session": timing.get("session"), "noise_floor_low": floor.get("low"), "noise_floor_high": floor.get("high"),
     }  # fmt: skip
     return head
 

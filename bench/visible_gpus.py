@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,8 +109,11 @@ def _named(lib: Any, entry: str) -> Gpu | None:
 
 def _abbreviated(lib: Any, prefix: str) -> Any:
     """The board whose UUID begins so; CUDA takes any beginning that only one board has."""
-    handles = [lib.nvmlDeviceGetHandleByIndex(i) for i in range(lib.nvmlDeviceGetCount())]
-    fitting = [handle for handle in handles if as_text(lib.nvmlDeviceGetUUID(handle)).startswith(prefix)]
+    fitting = []
+    for index in range(lib.nvmlDeviceGetCount()):
+        with suppress(lib.NVMLError):  # a board that may not be looked at is none of ours
+            handle = lib.nvmlDeviceGetHandleByIndex(index)
+            fitting += [handle] if as_text(lib.nvmlDeviceGetUUID(handle)).startswith(prefix) else []
     return fitting[0] if len(fitting) == 1 else lib.nvmlDeviceGetHandleByUUID(prefix)
 
 
@@ -191,23 +194,37 @@ def _cuda_uuid(index: int) -> str | None:
 
 
 def others_on(lib: Any, gpu: Gpu) -> int:
-    """How many processes that are none of ours use the device.
+    """How many processes that are none of ours use the device, be it to compute or to draw."""
+    return computing_on(lib, gpu) + drawing_on(lib, gpu)
+
+
+def computing_on(lib: Any, gpu: Gpu) -> int:
+    """How many processes that are none of ours compute on the device.
 
     Ours are this process, its ancestors (a script that handed a module over may hold an idle context) and descendants
     (compilers). In a container NVML gives the host's process numbers, so that our own process looks like a stranger: where
     this process runs CUDA and no number is ours, one is taken to be.
     """
-    listed: set[int] = set()
-    for ask in ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses"):
-        try:
-            listed |= {int(process.pid) for process in getattr(lib, ask)(gpu.own)}
-        except lib.NVMLError:
-            continue
+    listed = _listed_by(lib, "nvmlDeviceGetComputeRunningProcesses", gpu)
     if not listed:
         return 0
     strangers = listed - _family()
     hidden = 1 if len(strangers) == len(listed) and _runs_cuda() else 0
     return max(len(strangers) - hidden, 0)
+
+
+def drawing_on(lib: Any, gpu: Gpu) -> int:
+    """How many processes that are none of ours draw on the device and do not compute there: mostly a desktop at rest."""
+    listed = _listed_by(lib, "nvmlDeviceGetGraphicsRunningProcesses", gpu)
+    return len(listed - _listed_by(lib, "nvmlDeviceGetComputeRunningProcesses", gpu) - _family()) if listed else 0
+
+
+def _listed_by(lib: Any, ask: str, gpu: Gpu) -> set[int]:
+    """The processes that NVML lists by one of its questions; none where it refuses to tell."""
+    try:
+        return {int(process.pid) for process in getattr(lib, ask)(gpu.own)}
+    except lib.NVMLError:
+        return set()
 
 
 def _runs_cuda() -> bool:

@@ -14,20 +14,23 @@ class Instance:
 
     uuid: str
     pids: tuple[int, ...] = ()
+    drawing: tuple[int, ...] = ()
     board: Any = None
 
 
 @dataclass
 class Board:
-    """A board with what it answers now; `reasons` and `watts` may be lists, of which each question takes the next."""
+    """A board with what it answers now; of `sm_mhz` and `reasons` each question takes the next; `locked` may not be opened."""
 
     uuid: str
     pids: tuple[int, ...] = ()
+    drawing: tuple[int, ...] = ()
     divided: bool = False
     instances: list[Instance] = field(default_factory=list)
     sm_mhz: list[int] = field(default_factory=lambda: [1980])
     reasons: list[int] = field(default_factory=lambda: [0])
     free: int = 70 << 30
+    locked: bool = False
 
     def __post_init__(self) -> None:
         for instance in self.instances:
@@ -75,6 +78,8 @@ class Nvml:
         return len(self.boards)
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> Board:
+        if self.boards[index].locked:
+            raise self.NVMLError("Insufficient Permissions")
         return self.boards[index]
 
     def nvmlDeviceGetIndex(self, handle: Board) -> int:
@@ -109,6 +114,9 @@ class Nvml:
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> list[Any]:
         return [SimpleNamespace(pid=pid, usedGpuMemory=1 << 20) for pid in handle.pids]
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, handle: Any) -> list[Any]:
+        return [SimpleNamespace(pid=pid, usedGpuMemory=1 << 20) for pid in handle.drawing]
 
     def nvmlDeviceGetMemoryInfo(self, handle: Any) -> Any:
         return SimpleNamespace(total=80 << 30, free=handle.free)

@@ -5,8 +5,11 @@ import torch
 from torch import nn
 
 import bench
+from bench.case import Case
 from bench.errors import BenchError, UsageError
 from bench.reading import COLUMNS
+from bench.recipe import Recipe
+from bench.worker import subject
 from tests.sweeping import QUICK
 from tests.synthetic import store
 
@@ -83,6 +86,36 @@ def test_timing_a_local_class_in_fresh_processes_against_a_baseline():
     assert own.loc["latency_ms", "n"] == 2 and own.loc["latency_ms", "value"] > 0
     assert own.loc["speedup", "value"] > 0
     assert own.loc["peak_memory_bytes", "value"] > 0
+
+
+def test_a_module_of_half_precision_is_measured_and_recorded_as_one():
+    from bench.protocol import Protocol
+
+    module, x = Net().to(torch.bfloat16), torch.randn(2, 8, dtype=torch.bfloat16)
+    frame = bench.measure(module, x, metrics=["latency"], protocol=Protocol(**QUICK), baseline=Net().to(torch.bfloat16))
+    assert set(frame["dtype"]) == {"bf16"} and frame["case_key"].nunique() == 2
+    assert frame["baseline_key"].nunique() == 1 and frame[frame["metric"] == "latency_ms"]["value"].gt(0).all()
+    assert set(bench.measure(module, x, metrics=["macs"])["dtype"]) == {"bf16"}
+    assert set(bench.measure(nn.Identity(), x, metrics=["params"])["dtype"]) == {"fp32"}
+
+
+def test_inputs_that_were_handed_over_are_never_cast(tmp_path):
+    import cloudpickle
+
+    given = (
+        torch.zeros(2, dtype=torch.float64),
+        {"x": torch.zeros(2, 3, 4, 4, dtype=torch.float16)},
+        torch.tensor([1]),
+    )
+    path = tmp_path / "given.pickle"
+    path.write_bytes(cloudpickle.dumps((Net(), given, {"scale": torch.ones(1, dtype=torch.bfloat16)})))
+    made = subject.build(Recipe(Case(suite="t", model="m"), pickle=str(path)))
+    assert [made.args[0].dtype, made.args[1]["x"].dtype, made.args[2].dtype] == [
+        torch.float64,
+        torch.float16,
+        torch.int64,
+    ]
+    assert made.kwargs["scale"].dtype == torch.bfloat16
 
 
 def test_measuring_leaves_the_module_as_it_was():

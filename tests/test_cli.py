@@ -87,6 +87,7 @@ WRONG = [
         "cuda_graphs=true clashes with device.compile=max-autotune",
     ),
     (["protocol.latency.l2=cold"], "protocol.latency.l2=cold clashes with device.name=cpu"),
+    (["suite.dtypes=[fp32,tf32]"], "suite.dtypes=[tf32] clashes with device.name=cpu"),
     (["protocol.energy.backend=external"], "backend=external clashes with protocol.energy.csv=null"),
     (["protocol.energy.backend=estimate"], "backend=estimate clashes with protocol.energy.watts=null"),
     (["protocol.energy.csv=meter.csv"], "protocol.energy.csv=meter.csv clashes with protocol.energy.backend=auto"),

@@ -472,6 +472,16 @@ def test_rows_inside_the_noise_floor_of_identical_twins_stay_tied():
     assert spans(ranked) == [(1, 2), (1, 2), (3, 3)]
 
 
+def test_the_noise_floor_holds_where_the_baseline_was_not_recorded_in_that_session():
+    """Methods that were added later: their session has no row of the baseline, and so no reading of its A/A ratio."""
+    _, (_, *later) = frame_of([20.0, 10.0, 10.4, 12.0], half=0.001)
+    assert spans(rank_intervals(table.from_records(later), "latency_ms")) == [(1, 1), (2, 2), (3, 3)]
+    for record in later:
+        assert not any(row["metric"] == "aa_ratio" for row in record["readings"])
+        record["timing"]["noise_floor"] = {"low": 0.95, "high": 1.05}
+    assert spans(rank_intervals(table.from_records(later), "latency_ms")) == [(1, 2), (1, 2), (3, 3)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0016, 0.016, 0.1])
 def test_identical_runs_pass_the_gate_at_every_noise_level(noise):

@@ -1,5 +1,6 @@
 """What a worker does on CUDA, as far as it can be tried without: captures that fail, flushes, full devices, compilers."""
 
+import dataclasses
 import functools
 import inspect
 import shutil
@@ -13,11 +14,13 @@ import torch
 from bench.case import Case
 from bench.errors import UsageError
 from bench.journal import Journal
+from bench.meters import memory
 from bench.metrics import METRICS
 from bench.recipe import Recipe
-from bench.worker import cuda, global_state, ready
-from bench.worker.child import InvalidOutput, classify, describe
+from bench.worker import cuda, global_state, probe, ready
+from bench.worker.child import InvalidOutput, Phase, classify, describe
 from bench.worker.client import Workers
+from bench.worker.invocation import reference_gemm
 from bench.worker.outputs import check_output
 from bench.worker.ready import Ready, compile_time
 from bench.worker.subject import Subject, build, timed_build
@@ -143,6 +146,22 @@ def test_a_forward_that_cannot_be_captured_is_unsupported_and_says_what_came_fir
     assert "previous error" not in str(e.value) and classify(e.value) == "unsupported"
 
 
+@pytest.mark.parametrize(("axes", "replays"), [
+    ({}, False), ({"compile": "default"}, False), ({"compile": "reduce-overhead"}, False), ({"device": "cuda"}, False),
+    ({"device": "cuda", "cuda_graphs": True}, True), ({"device": "cuda", "compile": "max-autotune"}, True),
+])  # fmt: skip
+def test_memory_is_taken_of_the_step_that_is_timed_and_knows_where_it_replays(monkeypatch, axes, replays):
+    asked = []
+    found = SimpleNamespace(readings=list, as_dict=dict)
+    monkeypatch.setattr(memory, "measure", lambda *args, **rest: asked.append(rest) or found)
+    case = Case(suite="t", model="m", **axes)
+    recipe = Recipe(case, "tests.faults.models:healthy").as_dict()
+    made = probe._Probe({"recipe": recipe, "meters": ["memory"]}, Phase(Path("unused")))
+    step = Ready(lambda: None, 1.0)
+    made.memory(Subject(case, torch.nn.Identity(), (), {}, {}), step)
+    assert asked == [{"step": step.step, "captured": replays}]
+
+
 # --- the cache -------------------------------------------------------------------------------------------------------
 
 
@@ -204,6 +223,41 @@ def test_members_of_a_group_that_share_their_source_are_compiled_apart(monkeypat
             made.append(ready.make_ready(subject))
     assert [item.compiled["graphs"] for item in made] == [1] * len(made)
     assert all(item.compile_ms for item in made)
+
+
+def test_energy_of_a_compiled_case_is_that_of_the_graph_that_is_timed(monkeypatch, tmp_path):
+    """Quality runs batches of other sizes, for which the compiler makes further graphs."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    for pin in ("pin_allocator_for_memory", "pin_allocator_for_timing"):
+        monkeypatch.setattr(probe, pin, lambda: None)
+    graphs = {}
+
+    def count(meter):
+        graphs[meter] = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+    def quality(self, subject):
+        for batch in (3, 5):
+            subject.module(torch.zeros(batch, 3, 32, 32))
+        count("quality")
+        return [], {}
+
+    def energy(self, subject, ready):
+        ready.step()
+        count("energy")
+        return [], {}
+
+    monkeypatch.setattr(probe._Probe, "quality", quality)
+    monkeypatch.setattr(probe._Probe, "energy", energy)
+    monkeypatch.setattr(probe, "source_map", lambda subject: None)
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    recipe = Recipe(Case(suite="t", model="m", compile="default"), "tests.gpu.models:small")
+    spec = {"recipe": recipe.as_dict(), "protocol": QUICK, "meters": ["quality", "energy"]}
+    state = global_state.read()
+    try:
+        probe.run(spec, Phase(tmp_path / "phase"))
+    finally:
+        global_state.put_back(state)
+    assert graphs["energy"] == before + 1 < graphs["quality"]
 
 
 def test_a_compiled_subject_is_counted_as_the_eager_module():
@@ -271,6 +325,44 @@ def test_precision_and_autotuning_are_put_back_by_either_of_torchs_names(spoil):
     assert global_state.read() == before
 
 
+def _set(owner, name, value):
+    return lambda: setattr(owner, name, value)
+
+
+@pytest.mark.parametrize(("spoil", "words"), [
+    (lambda: torch.backends.cuda.enable_flash_sdp(False), "flash attention from True to False"),
+    (lambda: torch.backends.cuda.enable_mem_efficient_sdp(False), "memory efficient attention"),
+    (lambda: torch.backends.cuda.enable_math_sdp(False), "math attention"),
+    (lambda: torch.backends.cuda.enable_cudnn_sdp(False), "cudnn attention"),
+    (lambda: torch.backends.mha.set_fastpath_enabled(False), "attention layer fast path"),
+    (_set(torch.backends.cudnn, "deterministic", True), "cudnn deterministic from False to True"),
+    (_set(torch.backends.cudnn, "enabled", False), "cudnn enabled"),
+    (_set(torch.backends.mkldnn, "enabled", False), "mkldnn enabled"),
+    (_set(torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False), "bf16 reduced precision"),
+    (_set(torch.backends.cuda.matmul, "allow_fp16_reduced_precision_reduction", False), "fp16 reduced precision"),
+    (
+        lambda: torch.set_float32_matmul_precision("medium"),
+        "mkldnn products" if hasattr(torch.backends, "fp32_precision") else "tf32 products",
+    ),
+])  # fmt: skip
+def test_what_decides_for_all_which_kernel_runs_is_watched_and_put_back(spoil, words):
+    before = global_state.read()
+    try:
+        spoil()
+        changes = global_state.put_back(before)
+        assert changes and words in " ".join(changes)
+        assert global_state.read() == before
+    finally:
+        global_state.put_back(before)
+
+
+def test_every_part_of_the_state_has_what_reads_and_what_sets_it():
+    names = {item.name for item in dataclasses.fields(global_state.GlobalState)}
+    assert names == {*global_state.ACCESS, "tf32_products", "tf32_convolutions"}
+    get, _ = global_state._backend("cuda.matmul.no_such_setting")
+    assert get() is None and global_state._backend("no.such")[0]() is None
+
+
 def test_tf32_is_taken_where_the_dtype_says_so_and_nowhere_else():
     before = global_state.read()
     try:
@@ -282,6 +374,25 @@ def test_tf32_is_taken_where_the_dtype_says_so_and_nowhere_else():
             assert subject.state_changes == () and next(subject.module.parameters()).dtype == torch.float32
     finally:
         global_state.put_back(before)
+
+
+def test_the_reference_product_is_fp32_whatever_is_timed_beside_it(monkeypatch):
+    before, seen, product = global_state.read(), [], torch.mm
+
+    def spy(*args, **rest):
+        seen.append(global_state.read().tf32_products)
+        return product(*args, **rest)
+
+    monkeypatch.setattr(torch, "mm", spy)
+    try:
+        for dtype in ("tf32", "fp32"):
+            global_state.set_tf32(dtype == "tf32", dtype == "tf32")
+            state = global_state.read()
+            reference_gemm("cpu", dtype).step()
+            assert global_state.read() == state
+    finally:
+        global_state.put_back(before)
+    assert seen == [False, False]
 
 
 def test_memory_format_and_dtype_reach_module_and_inputs():

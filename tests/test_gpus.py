@@ -146,6 +146,19 @@ def test_a_single_stranger_is_ourselves_only_where_we_run_cuda(monkeypatch):
     assert others_on(lib, gpu) == 0  # a container: NVML gives our number on the host
 
 
+def test_a_desktop_is_told_and_nobody_waits_for_it(machine, monkeypatch):
+    lib = machine(Nvml(Board("GPU-a", drawing=(STRANGER, os.getpid()))))
+    (gpu,) = visible(lib, {})
+    assert gpus.gpu_state("cuda")["foreign_processes"] == 0 and gpus.is_drawn_on("cuda")
+    assert others_on(lib, gpu) == 1  # what draws takes power: energy counts it
+    lib.boards[0].pids = (STRANGER, ANOTHER)  # the first one does both and is one process
+    assert gpus.gpu_state("cuda")["foreign_processes"] == 2 and others_on(lib, gpu) == 2
+    assert not gpus.is_drawn_on("cuda") and not gpus.is_drawn_on("cpu")
+    lib.boards[0].pids, lib.boards[0].drawing = (ANOTHER,), (STRANGER,)
+    monkeypatch.setattr(visible_gpus, "_runs_cuda", lambda: True)
+    assert gpus.gpu_state("cuda")["foreign_processes"] == 0 and gpus.is_drawn_on("cuda")
+
+
 def test_only_processes_of_our_own_instance_count():
     lib = divided()
     first, second = (visible(lib, {"CUDA_VISIBLE_DEVICES": uuid})[0] for uuid in ("MIG-one", "MIG-two"))
@@ -237,6 +250,7 @@ def test_throttling_between_rounds_labels_the_invocation():
     assert _labels({**calm, "gpu": {"reasons": [0, 0x40]}}) == ["host busy", "GPU throttled"]
     assert _labels({"host": {"labels": ["GPU throttled"]}, "gpu": {"reasons": [0x40]}}) == ["GPU throttled"]
     assert _labels({"host": {"labels": []}, "gpu": None}) == []
+    assert _labels(calm, drawn_on=True) == ["host busy", "GPU with a display"]
 
 
 def test_the_snapshot_keeps_reasons_other_than_idling(machine):
@@ -255,6 +269,19 @@ def test_the_environment_says_what_cuda_calls_each_board(machine, monkeypatch):
     assert why is None and driver["nvidia"] == "580.95.05"
     assert [gpu["visible_as"] for gpu in found] == [None, "cuda:0"]
     assert [gpu["visible_instance"] for gpu in found] == [None, None]
+
+
+def test_a_board_that_may_not_be_opened_hides_no_other_board(machine, monkeypatch):
+    lib = machine(Nvml(Board("GPU-aaaa-1", locked=True), Board("GPU-bbbb-2"), Board("GPU-bccc-3")))
+    found, driver, why = gpus.read_gpus(private=True)
+    assert why is None and driver["nvidia"] and [gpu["index"] for gpu in found] == [0, 1, 2]
+    assert [gpu["name"] for gpu in found] == [None, "NVIDIA H100", "NVIDIA H100"]
+    assert [gpu["uuid"] for gpu in found] == [None, "GPU-bbbb-2", "GPU-bccc-3"]
+    assert [gpu["visible_as"] for gpu in found] == [None, "cuda:0", "cuda:1"]
+    assert found[0]["unreadable"] == {"board": "Insufficient Permissions"} and found[0].keys() == found[1].keys()
+    assert machine_key({"gpus": found}) != machine_key({"gpus": []})
+    named = [visible(lib, {"CUDA_VISIBLE_DEVICES": entry}) for entry in ("GPU-bb", "GPU-bc", "GPU-b")]
+    assert [[gpu.board.uuid for gpu in each] for each in named] == [["GPU-bbbb-2"], ["GPU-bccc-3"], []]
 
 
 def test_the_environment_names_the_mig_instance_in_use(machine):

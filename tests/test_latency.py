@@ -116,9 +116,9 @@ def test_the_garbage_collector_is_off_while_sampling_and_back_after():
 class Queue:
     """A device that works a while after it is told to, with a clock of its own that reads nothing before it is done."""
 
-    def __init__(self, world, *, device_ms=2.0, launch_ms=0.5):
-        self.world, self.device_ms, self.launch_ms = world, device_ms, launch_ms
-        self.launched, self.done, self.marks, self.flushes = 0, 0, [], 0
+    def __init__(self, world, *, device_ms=2.0, launch_ms=0.5, wait_ms=0.0):
+        self.world, self.device_ms, self.launch_ms, self.wait_ms = world, device_ms, launch_ms, wait_ms
+        self.launched, self.done, self.marks, self.flushes, self.waits = 0, 0, [], 0, 0
 
     def step(self):
         self.launched += 1
@@ -129,8 +129,8 @@ class Queue:
         self.world.now += int(50e6)  # long, so that it would show
 
     def synchronise(self):
-        late = int((self.launched - self.done) * (self.device_ms - self.launch_ms) * 1e6)
-        self.world.now, self.done = self.world.now + max(late, 0), self.launched
+        late = int(((self.launched - self.done) * (self.device_ms - self.launch_ms) + self.wait_ms) * 1e6)
+        self.world.now, self.done, self.waits = self.world.now + max(late, 0), self.launched, self.waits + 1
 
     def start(self):
         self.marks = [self.launched]
@@ -154,7 +154,64 @@ def test_host_and_device_time_the_same_iterations():
     samples = Samples(3)
     latency.take_sample(queue.runner(), samples, world.clock)
     assert samples.device_ms == [pytest.approx(2.0)] and samples.latency_ms == [pytest.approx(2.0)]
-    assert queue.launched == 8
+    assert queue.launched == 5 + 3 + 1  # one warms the caches before the sample's clock starts
+
+
+@pytest.mark.parametrize("block", [1, 4])
+def test_latency_on_a_device_is_one_forward_waited_for_whatever_the_block(block):
+    """Launching costs 0.5 ms and waiting 0.3; back to back only the first launch and the last wait would be seen."""
+    world = World()
+    queue = Queue(world, device_ms=2.0, wait_ms=0.3)
+    host, device = latency.time_both(queue.runner(), block, world.clock)
+    assert (host, device) == (pytest.approx(2.3), pytest.approx(2.0))
+    assert queue.waits == 2 * block
+
+
+def test_a_host_without_a_device_waits_once_for_a_block():
+    world, waits = World(), []
+    runner = Runner("a", world.runner("a", 1.0).step, lambda: waits.append(world.now))
+    latency.take_sample(runner, Samples(4), world.clock)
+    assert waits == [0, 4_000_000]  # and no step is taken that is not timed
+
+
+def test_a_warm_sample_on_a_device_finds_what_its_own_forward_left_and_a_cold_one_what_the_flush_left():
+    world, ran = World(), []
+    cache = {"of": ""}
+
+    def member(name, before=None):
+        def step():
+            ran.append(name)
+            world.now += int((1.0 if cache["of"] == name else 5.0) * 1e6)
+            cache["of"] = name
+
+        queue = Queue(world)
+        return Runner(name, step, queue.synchronise, queue, before)
+
+    def flush():
+        cache["of"] = ""
+
+    def latencies(*runners):
+        samples = {runner.name: Samples(1) for runner in runners}
+        latency.interleave(runners, samples, 6, seed=3, clock=world.clock)
+        return {value for found in samples.values() for value in found.latency_ms}
+
+    assert latencies(member("a"), member("b")) == {1.0}
+    assert len(ran) == 2 * 2 * 6  # one step that is not timed before each sample
+    assert latencies(member("a", flush), member("b", flush)) == {5.0}
+    assert len(ran) == 2 * 2 * 6 + 2 * 6
+
+
+def test_throughput_windows_of_a_device_are_long_enough_though_back_to_back_is_quicker():
+    """A synchronised iteration takes 2 ms and one of many 0.5: by the first a window would be a quarter as long."""
+    world = World()
+    queue = Queue(world, device_ms=0.5, launch_ms=0.5, wait_ms=1.5)
+    samples, told = {"a": Samples(1)}, []
+    latency.throughput_windows(
+        [queue.runner()], samples, {"a": 2.0}, windows=3, window_s=0.1, seed=0, clock=world.clock, turn=told.append,
+    )  # fmt: skip
+    assert [window["ms"] >= 100 for window in samples["a"].throughput] == [True] * 3
+    assert len({window["iterations"] for window in samples["a"].throughput}) == 1  # none is dropped for being quick
+    assert told == ["a"] * 3  # who fills the device while it is tried is known as well
 
 
 def test_what_precedes_an_iteration_is_done_before_each_and_never_timed():

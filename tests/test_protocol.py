@@ -2,13 +2,15 @@
 
 import html
 import json
+import os
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 
-from bench import api, machine, plan
+from bench import api, estimate, machine, plan
+from bench.case import Case
 from bench.config import Device
 from bench.errors import UsageError
 from bench.hostwatch import Limits
@@ -131,6 +133,17 @@ def test_a_preemption_counts_if_it_cost_its_share_of_the_sample(monkeypatch, swi
     assert into.preempted == [preempted] and into.cpu_ms == [pytest.approx(computed_ms)]
 
 
+def test_a_forecast_warms_a_gpu_up_for_as_long_as_the_protocol_does():
+    def seconds(device, **latency):
+        group = plan.Group((Case(suite="s", model="m", device=device),))
+        return estimate.group_seconds(group, 1.0, Protocol(latency={"warmup_s": 1, "warmup_s_gpu": 3, **latency}))
+
+    processes, runners = Protocol().latency.invocations, 2
+    assert seconds("cuda", warmup_s_gpu=13) - seconds("cuda") == pytest.approx(10 * processes * runners)
+    assert seconds("cuda", warmup_s=2) == seconds("cuda")
+    assert seconds("cpu", warmup_s_gpu=13) == seconds("cpu") < seconds("cuda")
+
+
 def test_blocks_share_the_processors_time(monkeypatch):
     usage, spent = iter([(0, 0), (1, 0)]), iter([0, 180_000_000])
     monkeypatch.setattr(latency, "_usage", lambda: next(usage))
@@ -147,12 +160,34 @@ def test_blocks_share_the_processors_time(monkeypatch):
     [(2, 4, None, 1), (4, 8, None, 1), (8, 16, None, 8), (64, 128, 2.0, 1), (64, 12, None, 12), (64, 128, 6.5, 6)],
 )
 def test_threads_follow_the_cores_that_are_ours(monkeypatch, physical, usable, quota, threads, tmp_path):
+    """Where the kernel does not tell which processors share a core."""
     monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: physical)
     monkeypatch.setattr(machine, "usable_cores", lambda: usable)
     monkeypatch.setattr(machine, "cgroup_limits", lambda: {"cpu_cores": quota})
+    monkeypatch.setattr(plan, "cores_behind_affinity", lambda: None)
     assert plan.threads(configuration(tmp_path, [HEALTHY])) == threads
     asked = configuration(tmp_path, [HEALTHY], device=Device(threads=3).model_dump())
     assert plan.threads(asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("pinned", "quota", "cores"),
+    [(range(16), None, 16), (range(32), None, 16), ([0, 16, 1, 17, 2, 18, 3, 19, 4, 20], None, 5), (range(32), 6.5, 6)],
+)
+def test_hyper_threads_of_one_core_count_once(monkeypatch, pinned, quota, cores, tmp_path):
+    """Processors n and n + 16 are one core of a host of 16."""
+    for number in range(32):
+        folder = tmp_path / f"cpu{number}/topology"
+        folder.mkdir(parents=True)
+        (folder / "core_cpus_list").write_text(f"{number % 16},{number % 16 + 16}\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(pinned), raising=False)
+    assert plan.cores_behind_affinity(tmp_path) == len({number % 16 for number in pinned})
+    assert plan.cores_behind_affinity(tmp_path / "hidden") is None
+    told = plan.cores_behind_affinity(tmp_path)
+    monkeypatch.setattr(plan, "cores_behind_affinity", lambda: told)
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 16)
+    monkeypatch.setattr(machine, "cgroup_limits", lambda: {"cpu_cores": quota})
+    assert plan.own_cores() == cores
 
 
 # ------------------------------------------------------------------------------------------------ the report's page

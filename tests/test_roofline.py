@@ -247,6 +247,23 @@ def test_record_never_borrows_another_dtypes_threads_or_devices_peak(change):
     assert "no peak was measured" in reason and "job=calibrate" in reason
 
 
+@pytest.mark.parametrize(("of_row", "peak", "drawn"), [("float32", 4e11, "tf32"), ("float16", 9e11, "fp16")])
+def test_layers_of_a_tf32_case_are_drawn_against_the_tf32_peak(of_row, peak, drawn):
+    """A trace names the type of the tensors, and TF32 computes on fp32 ones; what is half precision stays so."""
+    record = synthetic.record(dtype="tf32", device="cuda")
+    for row in record["layers"]:
+        row["dtype"] = of_row
+    rates = {"fp32": 6e10, "tf32": 4e11, "fp16": 9e11}
+    record["machine"] = {
+        "peaks": [{"dtype": name, "unit": "op/s", "value": rate, "device": "cuda:0"} for name, rate in rates.items()],
+        "bandwidth": {"unit": "B/s", "value": 1.37e10, "device": "cuda:0"},
+    }
+    line, reason = roofline.from_record(record)
+    ops = sum(2 * row["macs"] for row in record["layers"])
+    assert line.totals.ideal_ms == about(1e3 * ops / peak) and "no peak" not in reason
+    assert {bar.layer.dtype for bar in line.bars} == {drawn}
+
+
 def test_operators_that_could_not_be_counted_are_told():
     record = synthetic.record()
     record["layers"][1]["uncounted"] = ["mine::op"]

@@ -26,6 +26,16 @@ def test_table_has_one_row_per_reading_in_the_promised_columns():
     assert set(frame["threads"]) == {1}
 
 
+def test_every_row_of_a_session_has_the_ends_of_its_noise_floor():
+    timed, failed = synthetic.record(), synthetic.record(method="tome", status="oom")
+    timed["timing"]["noise_floor"] = {"value": 1.01, "low": 0.97, "high": 1.05, "n": 5}
+    failed["timing"]["noise_floor"] = None
+    frame = table.from_records([timed, failed])
+    of_timed = frame[frame["method"] == "none"]
+    assert set(of_timed["noise_floor_low"]) == {0.97} and set(of_timed["noise_floor_high"]) == {1.05}
+    assert frame[frame["method"] == "tome"][["noise_floor_low", "noise_floor_high"]].isna().all(axis=None)
+
+
 def test_missing_values_are_missing_and_say_why():
     frame = table.from_records(synthetic.suite_records())
     gone = frame[frame["provenance"] == "unavailable"]

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -74,6 +76,45 @@ def test_hangs_end_at_the_timeout_of_their_phase_even_if_they_ignore_being_asked
         assert outcome.status == "timeout"
         assert outcome.error["phase"] == "warmup"
         assert probe(impatient, tmp_path, "healthy").ok
+
+
+def timing(model, **latency):
+    """What a worker is told that times a model alone."""
+    protocol = {**QUICK, "latency": {**QUICK["latency"], **latency}}
+    recipe = Recipe(Case(suite="t", model=model), f"tests.faults.models:{model}")
+    return {"recipes": [recipe.as_dict()], "protocol": protocol, "session": "s", "index": 0, "seed": 1}
+
+
+def test_waiting_for_a_quiet_host_is_not_counted_as_starting(tmp_path):
+    """The host is busy for longer than a start may take, and the worker waits as long as its protocol tells it to."""
+    with Workers(TIMEOUTS) as made:
+        assert probe(made, tmp_path, "healthy").ok  # the server imports torch while the start has time for that
+        made.timeouts = {**TIMEOUTS, "start": 1.0}
+        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as neighbour:
+            try:
+                outcome = made.run("invocation", timing("healthy", quiet_wait_s=2.0), log=tmp_path / "log")
+            finally:
+                neighbour.kill()
+        assert outcome.ok, outcome.error
+        assert outcome.result["quiet"]["waited_s"] >= 2.0
+        assert "host busy" in outcome.result["quiet"]["labels"] and not outcome.result["quiet"]["quiet"]
+
+
+def test_the_samples_of_the_reference_say_how_many_products_each_is_the_mean_of(workers, tmp_path):
+    outcome = workers.run("invocation", timing("healthy", min_sample_ms=20.0), log=tmp_path / "log")
+    assert outcome.ok, outcome.error
+    reference = outcome.result["reference_gemm"]
+    assert reference["block"] > 1 and len(reference["ms"]) >= 10
+
+
+def test_the_limit_of_a_wait_is_the_wait_and_a_start(tmp_path):
+    with Workers({**TIMEOUTS, "start": 60.0, "measure": 7.0}) as made:
+        assert made._limit("quiet", 120.0) == 180.0
+        assert (made._limit("start", 120.0), made._limit("measure", 120.0)) == (60.0, 7.0)
+        ended = {"ended": signal.SIGTERM, "max_resident_bytes": 1}
+        outcome = made._outcome(tmp_path, ended, "quiet", 181.0, tmp_path / "log", 120.0, killed_by_kernel=False)
+    assert outcome.status == "timeout" and outcome.worth_retrying
+    assert "the phase quiet took longer than 180 s" in outcome.error["message"]
 
 
 def test_a_gigabyte_of_output_fills_no_disk(workers, tmp_path):

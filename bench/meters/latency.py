@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 STEADY_WINDOW = 10
+#: A device's throughput window is tried until it is long enough, at most so often, each time so much longer than needed.
+REHEARSALS, REHEARSAL_MARGIN = 3, 1.1
 Step = Callable[[], Any]
 Clock = Callable[[], int]
 
@@ -38,7 +40,8 @@ class DeviceClock(Protocol):
 class Runner:
     """Something to time: a step, what waits for its work to finish, the device's own clock, what precedes every step.
 
-    With `before` (say, a flush of the cache) every iteration is timed on its own, and what precedes it is not timed.
+    With a device's clock, or with `before` (say, a flush of the cache), every iteration is timed on its own; what precedes
+    it is not timed.
     """
 
     name: str
@@ -90,26 +93,29 @@ def collector_off() -> Iterator[None]:
 
 
 def time_block(runner: Runner, block: int, clock: Clock = time.perf_counter_ns) -> float:
-    """Milliseconds per iteration over a block of iterations, all work finished before and after."""
+    """Milliseconds per iteration over a block of iterations, all work finished before and after; see `time_both`."""
     return time_both(runner, block, clock)[0]
 
 
 def time_both(runner: Runner, block: int, clock: Clock = time.perf_counter_ns) -> tuple[float, float | None]:
     """Milliseconds per iteration of the same iterations by the host's clock and by the device's, None without one.
 
-    The host's time holds launching and waiting as well, so that it is the longer one.
+    The host's time holds launching and waiting as well, so that it is the longer one. A device is waited for after every
+    iteration: launched one behind the other they would hide their launches behind each other's work, and the latency of a
+    short forward, which needs a block, would mean something else than that of a long one.
     """
-    if runner.before is None:
+    if runner.before is None and runner.device_clock is None:
         stretches = [_stretch(runner, block, clock)]
     else:
-        stretches = [_after_preparing(runner, clock) for _ in range(block)]
+        stretches = [_alone(runner, clock) for _ in range(block)]
     device = [of_device for _, of_device in stretches if of_device is not None]
     return sum(host for host, _ in stretches) / block, sum(device) / block if device else None
 
 
-def _after_preparing(runner: Runner, clock: Clock) -> tuple[float, float | None]:
-    assert runner.before is not None
-    runner.before()
+def _alone(runner: Runner, clock: Clock) -> tuple[float, float | None]:
+    """One iteration by both clocks, after what precedes it."""
+    if runner.before is not None:
+        runner.before()
     return _stretch(runner, 1, clock)
 
 
@@ -184,6 +190,7 @@ def take_sample(
     the calling thread went without a processor for at least that share of the sample; `None` counts every switch, as is
     right where others work for the thread (several threads, a device) and its own processor time tells nothing.
     """
+    _recall(runner)
     switches, faults = _usage()
     computing = processor()
     host, device = time_both(runner, into.block, clock)
@@ -195,6 +202,12 @@ def take_sample(
     switches_after, faults_after = _usage()
     into.preempted.append(switches_after > switches and (loss is None or host - computed_ms >= loss * host))
     into.minor_faults.append(faults_after - faults)
+
+
+def _recall(runner: Runner) -> None:
+    """One step that is not timed where a device's caches should be warm: another member ran just before this one."""
+    if runner.device_clock is not None and runner.before is None:
+        runner.step()
 
 
 def interleave(
@@ -228,12 +241,30 @@ def throughput_windows(
     """
     generator = random.Random(seed + 1)
     order = list(runners)
+    counts: dict[str, int] = {}
     with collector_off():
         for _ in range(windows):
             generator.shuffle(order)
             for runner in order:
                 turn(runner.name)
-                iterations = max(2, math.ceil(window_s * 1e3 / iteration_ms[runner.name]))
+                if runner.name not in counts:
+                    counts[runner.name] = _iterations_of(runner, iteration_ms[runner.name], window_s * 1e3, clock)
+                iterations = counts[runner.name]
                 milliseconds, _ = _stretch(runner, iterations, clock)
                 samples[runner.name].throughput.append({"iterations": iterations, "ms": milliseconds})
                 beat()
+
+
+def _iterations_of(runner: Runner, iteration_ms: float, window_ms: float, clock: Clock) -> int:
+    """Iterations that fill a window, from the time of a synchronised one.
+
+    Back to back a device takes less for each, so there the number is rehearsed, outside the windows: to measure windows and
+    drop the short ones would drop the fast ones.
+    """
+    iterations = max(2, math.ceil(window_ms / iteration_ms))
+    for _ in range(REHEARSALS if runner.device_clock is not None else 0):
+        taken, _ = _stretch(runner, iterations, clock)
+        if taken >= window_ms:
+            break
+        iterations = math.ceil(REHEARSAL_MARGIN * iterations * window_ms / max(taken, window_ms / 100))
+    return iterations

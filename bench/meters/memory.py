@@ -34,6 +34,11 @@ Attention = Literal["fused", "explicit"]
 
 #: From this share of the live tensors on, buffers inside kernels are worth a flag.
 KERNEL_BUFFERS = 0.1
+#: Why a case that replays a CUDA graph has no allocated peak.
+INSIDE_A_GRAPH = (
+    "activations live in the captured graph's own memory, which counts as reserved and not as allocated when it replays; "
+    "see peak_reserved_bytes"
+)
 
 
 class ForwardError(BenchError):
@@ -112,7 +117,10 @@ class MemoryPeaks:
         return {**asdict(self), "peak_activation_bytes": self.peak_activation_bytes, "flags": self.flags}
 
 
-def measure(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> MemoryPeaks:
+def measure(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, *,
+    step: Callable[[], Any] | None = None, captured: bool = False,
+) -> MemoryPeaks:  # fmt: skip
     """The peaks of one forward that is not the first; takes up to five forwards, one of them under the profiler.
 
     A compiled module is followed as the eager module that it wraps. The resident peak is taken only where the process
@@ -122,16 +130,19 @@ def measure(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | N
         module: in evaluation mode, on the device of its inputs.
         args: positional inputs.
         kwargs: keyword inputs.
+        step: what runs the forward as it is timed, for the views from outside; by default a call of the module.
+        captured: whether that replays a CUDA graph: running the module beside it would count activations twice.
     """
     kwargs = kwargs or {}
+    run = step or (lambda: module(*args, **kwargs))
     eager = getattr(module, "_orig_mod", module)
     note = "" if eager is module else "of the eager graph; a compiled one allocates inside its kernels"
     with torch.no_grad():
         peaks = _live_peaks(eager, args, kwargs, "measured", note)
         device = torch.device(peaks.device)
         if device.type == "cuda":
-            return _with_cuda_views(peaks, lambda: module(*args, **kwargs))
-        return _with_host_views(peaks, lambda: module(*args, **kwargs))
+            return _with_cuda_views(peaks, run, captured)
+        return _with_host_views(peaks, run)
 
 
 def activation_peak_meta(
@@ -272,7 +283,7 @@ def _on_cpu(event: Any) -> bool:
     return event.device_type() == torch._C._autograd.DeviceType.CPU
 
 
-def _with_cuda_views(peaks: MemoryPeaks, run: Callable[[], Any]) -> MemoryPeaks:
+def _with_cuda_views(peaks: MemoryPeaks, run: Callable[[], Any], captured: bool) -> MemoryPeaks:
     """The peaks with the caching allocator's and the driver's view on a CUDA device."""
     device = torch.device(peaks.device)
     gc.collect()
@@ -283,10 +294,11 @@ def _with_cuda_views(peaks: MemoryPeaks, run: Callable[[], Any]) -> MemoryPeaks:
     torch.cuda.synchronize(device)
     driver, how = driver_bytes(device)
     notes = {} if driver is not None else {"peak_resident_bytes": how}
+    notes |= {"peak_allocator_bytes": INSIDE_A_GRAPH} if captured else {}
     return MemoryPeaks(
         **{
             **_fields(peaks),
-            "allocator_bytes": torch.cuda.max_memory_allocated(device),
+            "allocator_bytes": None if captured else torch.cuda.max_memory_allocated(device),
             "reserved_bytes": torch.cuda.max_memory_reserved(device),
             "resident_bytes": driver,
             "resident_how": how,

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import torch
 
+from bench.meters import dtypes
+
 #: Square sizes at which products run best: in cache on a CPU, filling the device on CUDA. The first is always affordable.
 GEMM_SIZES = {"cpu": (256, 512, 768, 1024), "cuda": (1024, 4096, 8192)}
 DTYPES = {"cpu": ("fp32", "bf16", "fp16", "int8"), "cuda": ("fp32", "tf32", "bf16", "fp16", "int8")}
-_TORCH = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 MIB = 2**20
@@ -72,7 +73,7 @@ def product(dtype: str, size: int, device: torch.device) -> Work:
         sums = torch.empty(size, size, dtype=torch.int32, device=device)
         run = lambda: torch._int_mm(whole, right, out=sums)  # noqa: E731
     else:
-        a, weight = (torch.randn(size, size, device=device).to(_TORCH[dtype]) for _ in range(2))
+        a, weight = (torch.randn(size, size, device=device).to(dtypes.TORCH[dtype]) for _ in range(2))
         out, right = torch.empty_like(a), weight.t()
         run = lambda: torch.mm(a, right, out=out)  # noqa: E731
     return Work(f"{dtype} {size}", 2.0 * size**3, run, timer(run, device))

@@ -11,15 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.errors import BenchError
+from bench.errors import BenchError, did_you_mean
+from bench.meters import dtypes
 from bench.reading import Reading, reading
 
-DTYPES: dict[str, torch.dtype] = {
-    "fp32": torch.float32,
-    "fp64": torch.float64,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
 CONFIDENCE = 0.95
 
 
@@ -111,11 +106,11 @@ def measure(
         module: a classifier that already is on `device` in `dtype`.
         batches: pairs of inputs (a tensor or a tuple of arguments) and integer labels of shape (batch,).
         device: where the batches are sent.
-        dtype: what floating-point inputs are cast to, as `fp32`, `fp64`, `bf16`, `fp16` or a torch dtype.
+        dtype: what floating-point inputs are cast to, by the suite's name (`bf16`) or a torch dtype.
 
     Raises:
         NonFiniteOutput: an output holds NaN or infinity.
-        QualityError: no samples, or outputs that are not (batch, classes).
+        QualityError: no samples, outputs that are not (batch, classes), or a dtype of no known name.
     """
     cast = _dtype(dtype)
     answers: list[str] = []
@@ -164,10 +159,9 @@ def logits(output: Any) -> Tensor:
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     if isinstance(dtype, torch.dtype):
         return dtype
-    try:
-        return DTYPES[dtype]
-    except KeyError:
-        return torch.float32  # quantised subjects (int8, int4, ...) take floating-point inputs
+    if dtype not in dtypes.TORCH:
+        raise QualityError(f'dtype "{dtype}" does not exist; {did_you_mean(dtype, dtypes.TORCH)}')
+    return dtypes.TORCH[dtype]
 
 
 def _send(value: Any, device: str | torch.device, dtype: torch.dtype) -> Any:

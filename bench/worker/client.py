@@ -28,8 +28,8 @@ GRACE_S = 3.0
 #: Errors of a process that was lost without a word; like signals, they may not recur.
 LOST = ("ServerLost", "NoResult", "CorruptOutcome")
 
-#: Phases of a worker -> key of the timeout that bounds them.
-TIMEOUT_OF = {"start": "start", "load": "load", "compile": "compile", "warmup": "warmup"}
+#: Phases of a worker -> key of the timeout that bounds them; every other phase is bounded by that of measuring.
+TIMEOUT_OF = {"start": "start", "quiet": "start", "load": "load", "compile": "compile", "warmup": "warmup"}
 
 
 @dataclass(frozen=True)
@@ -104,15 +104,17 @@ class Workers:
         folder.mkdir(parents=True)
         files = {"phase_file": str(folder / "phase"), "outcome_file": str(folder / "outcome.json")}
         write_json(folder / "spec.json", {**spec, **files, "kind": kind, "memory_limit_bytes": memory_limit_bytes})
+        patience = _patience(spec)
         start, kills_before = time.monotonic(), _oom_kills()
         try:
             pid = self._fork(folder / "spec.json", log)
-            ended, timed_out = self._watch(pid, folder / "phase", log)
+            ended, timed_out = self._watch(pid, folder / "phase", log, patience)
         except ServerLost as error:
             self._stop_server()
             return Outcome("crashed", None, _error("start", "ServerLost", str(error), log), time.monotonic() - start)
         seconds = time.monotonic() - start
-        return self._outcome(folder, ended, timed_out, seconds, log, killed_by_kernel=_oom_kills() > kills_before)
+        killed = _oom_kills() > kills_before
+        return self._outcome(folder, ended, timed_out, seconds, log, patience, killed_by_kernel=killed)
 
     # -- the server ---------------------------------------------------------------------------------------------
 
@@ -189,7 +191,11 @@ class Workers:
 
     # -- one worker ---------------------------------------------------------------------------------------------
 
-    def _watch(self, pid: int, phase_file: Path, log: Path) -> tuple[dict[str, Any], str | None]:
+    def _limit(self, phase: str, patience: float) -> float:
+        """Seconds that a phase may take; what a worker was told to wait for a quiet host comes on top of its start."""
+        return self.timeouts[TIMEOUT_OF.get(phase, "measure")] + (patience if phase == "quiet" else 0.0)
+
+    def _watch(self, pid: int, phase_file: Path, log: Path, patience: float) -> tuple[dict[str, Any], str | None]:
         """The server's closing message about the worker, and the phase in which it ran out of time, if it did."""
         phase, since, timed_out = "start", time.monotonic(), None
         stamp: tuple[Any, ...] | None = None
@@ -203,8 +209,7 @@ class Workers:
                 if current is not None and (current["phase"], current["case"]) != stamp:
                     stamp = (current["phase"], current["case"])
                     phase, since = current["phase"], time.monotonic()
-                limit = self.timeouts[TIMEOUT_OF.get(phase, "measure")]
-                if timed_out is None and time.monotonic() - since > limit:
+                if timed_out is None and time.monotonic() - since > self._limit(phase, patience):
                     timed_out = phase
                     _kill(pid, signal.SIGTERM)
                     since = time.monotonic()
@@ -216,13 +221,13 @@ class Workers:
             raise
 
     def _outcome(
-        self, folder: Path, ended: dict[str, Any], timed_out: str | None, seconds: float, log: Path, *,
+        self, folder: Path, ended: dict[str, Any], timed_out: str | None, seconds: float, log: Path, patience: float, *,
         killed_by_kernel: bool,
     ) -> Outcome:  # fmt: skip
         phase = (_phase(folder / "phase") or {}).get("phase", "start")
         resident = ended.get("max_resident_bytes")
         if timed_out is not None:
-            limit = self.timeouts[TIMEOUT_OF.get(timed_out, "measure")]
+            limit = self._limit(timed_out, patience)
             error = _error(timed_out, "Timeout", f"the phase {timed_out} took longer than {limit:g} s", log)
             return Outcome("timeout", None, {**error, "case": _case(folder)}, seconds, resident)
         outcome_file = folder / "outcome.json"
@@ -236,6 +241,11 @@ class Workers:
             return Outcome(told["status"], None, {**told["error"], "log_tail": log_tail(log)}, seconds, resident)
         status, what = _how_it_ended(ended["ended"], killed_by_kernel)
         return Outcome(status, None, {**_error(phase, *what, log), "case": _case(folder)}, seconds, resident)
+
+
+def _patience(spec: dict[str, Any]) -> float:
+    """Seconds that a job may wait for a quiet host; none where its spec has no protocol of timing."""
+    return float(spec.get("protocol", {}).get("latency", {}).get("quiet_wait_s", 0.0))
 
 
 def _how_it_ended(wait_status: int, killed_by_kernel: bool) -> tuple[str, tuple[str, str]]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from bench import gpu_clocks
+from bench.gpus import is_drawn_on
 from bench.hostwatch import HostWatch, Limits, wait_until_quiet
 from bench.meters import latency
 from bench.meters.allocator import pin_allocator_for_timing
@@ -29,6 +30,8 @@ from bench.worker.subject import Subject, synchronise, timed_build
 
 TWIN = "twin"
 REFERENCE = "reference_gemm"
+#: Label of an invocation on a device that also draws a desktop: told, but nothing to wait for.
+DRAWN_ON = "GPU with a display"
 #: Side of the square fp32 product beside every group: long enough to time, short enough to cost little.
 REFERENCE_SIZE = {"cpu": 512, "cuda": 4096}
 
@@ -63,7 +66,7 @@ class _Group:
         self.phase.enter("load")
         if self.protocol.l2 == "cold":
             self.flush = cuda.l2_flush(self.device)
-        return [*map(self._runner, self.subjects), reference_gemm(self.device)]
+        return [*map(self._runner, self.subjects), reference_gemm(self.device, self.recipes[0].case.dtype)]
 
     def _runner(self, name: str) -> Runner:
         clock = None if self.device == "cpu" else cuda.EventClock()
@@ -162,21 +165,35 @@ class _Group:
             )
 
 
-def reference_gemm(device: str) -> Runner:
-    """A square fp32 product: its time beside a case says how fast the machine was in that session."""
+def reference_gemm(device: str, dtype: str = "fp32") -> Runner:
+    """A square fp32 product: its time beside a case says how fast the machine was in that session.
+
+    Args:
+        device: where it runs.
+        dtype: of the cases beside it; beside `tf32` ones that is switched off for as long as the product is launched.
+    """
     size = REFERENCE_SIZE[device.partition(":")[0]]
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(size, size, generator=generator).to(device) for _ in range(2))
     out = torch.empty(size, size, device=device)
-    return Runner(REFERENCE, lambda: torch.mm(a, b, out=out), synchronise(device))
+
+    def product() -> None:
+        torch.mm(a, b, out=out)
+
+    def product_beside_tf32() -> None:
+        global_state.set_tf32(False, False)
+        product()
+        global_state.set_tf32(True, True)
+
+    return Runner(REFERENCE, product_beside_tf32 if dtype == "tf32" else product, synchronise(device))
 
 
-def _labels(watched: dict[str, Any]) -> list[str]:
-    """What disturbed the whole invocation: the host's labels, and throttling that only a sample between rounds saw."""
+def _labels(watched: dict[str, Any], drawn_on: bool = False) -> list[str]:
+    """What disturbed the whole invocation: the host's labels, throttling that only a sample between rounds saw, a desktop."""
     found = list(watched["host"]["labels"])
-    return (
-        found if gpu_clocks.LABEL in found or not gpu_clocks.throttled(watched["gpu"]) else [*found, gpu_clocks.LABEL]
-    )
+    if gpu_clocks.throttled(watched["gpu"]) and gpu_clocks.LABEL not in found:
+        found.append(gpu_clocks.LABEL)
+    return [*found, DRAWN_ON] if drawn_on else found
 
 
 def _member(group: _Group, name: str, samples: Samples, warm: WarmUp) -> dict[str, Any]:
@@ -195,7 +212,9 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     isolation.shift_heap(spec["seed"])
     group = _Group(spec, phase)
     torch.set_num_threads(group.recipes[0].case.threads)
+    phase.enter("quiet")
     quiet = wait_until_quiet(group.protocol.quiet_wait_s, device=group.device, limits=group.limits)
+    phase.enter("start")
     cuda.select(group.device)
     runners = group.load()
     with torch.inference_mode():
@@ -211,7 +230,7 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         "cases": {name: _member(group, name, samples[name], warm[name]) for name in names},
         "twin": {"of": names[0], **_member(group, TWIN, samples[TWIN], warm[TWIN])},
         "reference_gemm": {"ms": reference.latency_ms, "macs": REFERENCE_SIZE[group.device.partition(":")[0]] ** 3,
-                           "warmup": asdict(warm[REFERENCE])},
-        **watched, "labels": _labels(watched), "threads": torch.get_num_threads(), "allocator": pinned.as_dict(),
-        "l2": None if group.flush is None else group.flush.as_dict(),
+                           "block": reference.block, "warmup": asdict(warm[REFERENCE])},
+        **watched, "labels": _labels(watched, is_drawn_on(group.device)), "threads": torch.get_num_threads(),
+        "allocator": pinned.as_dict(), "l2": None if group.flush is None else group.flush.as_dict(),
     }  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from bench.config import CAPTURING_MODES
 from bench.errors import UsageError
 from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing
 from bench.metrics import METRICS
@@ -111,10 +112,12 @@ class _Probe:
             text += "; with random weights this cost says nothing of a trained model"
         return flag("input_dependent", "invalid" if random_weights else "warn", text)
 
-    def memory(self, subject: Subject) -> tuple[list[Reading], dict[str, Any]]:
+    def memory(self, subject: Subject, ready: Ready) -> tuple[list[Reading], dict[str, Any]]:
         from bench.meters import memory
 
-        found = memory.measure(subject.module, subject.args, subject.kwargs)
+        case = subject.case
+        captured = case.cuda_graphs or (case.device != "cpu" and case.compile in CAPTURING_MODES)
+        found = memory.measure(subject.module, subject.args, subject.kwargs, step=ready.step, captured=captured)
         return found.readings(), found.as_dict()
 
     def quality(self, subject: Subject) -> tuple[list[Reading], dict[str, Any]]:
@@ -174,14 +177,15 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         if subject.state_changes:
             text = f"building it changes {', '.join(subject.state_changes)}; this was put back before anything was measured"
             flags.append(flag("changes_global_state", "warn", text))
-        probe.take("memory", lambda: probe.memory(subject))
+        probe.take("memory", lambda: probe.memory(subject, ready))
     pin_allocator_for_timing()  # what follows is not slowed by giving memory back; energy has to be that of a timed run
     with torch.no_grad():
         probe.take("params", lambda: probe.params(subject))
         probe.take("macs", lambda: probe.macs(subject))
     with torch.inference_mode():
-        probe.take("quality", lambda: probe.quality(subject))
+        # first: batches of another size, as quality has them, make a compiler compile again for sizes that change
         probe.take("energy", lambda: probe.energy(subject, ready))
+        probe.take("quality", lambda: probe.quality(subject))
         picture = source_map(subject) if "quality" in probe.wanted else None
     return {
         "started_at": started, "picture": picture, "load_ms": load_ms, "weights": subject.weights, "flags": flags + probe.flags,

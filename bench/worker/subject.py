@@ -17,13 +17,11 @@ from torch import nn
 
 from bench.case import BASELINE_METHOD, Case
 from bench.errors import UsageError
+from bench.meters import dtypes
 from bench.recipe import Recipe
 from bench.signatures import split_path
 from bench.worker import global_state
 
-DTYPES = {
-    "fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64,
-}  # fmt: skip
 DEFAULT_RESOLUTION = 224
 
 
@@ -138,9 +136,10 @@ def _load_weights(module: nn.Module, recipe: Recipe, task: Any) -> dict[str, Any
     return {"kind": "random", "seed": recipe.case.seed}
 
 
-def _on_device(value: Any, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format) -> Any:
+def _on_device(value: Any, device: torch.device, dtype: torch.dtype | None, memory_format: torch.memory_format) -> Any:
+    """The tensors of a value on the device, in the layout, and the floating ones in the dtype, if there is one."""
     if isinstance(value, torch.Tensor):
-        moved = value.to(device, dtype) if value.is_floating_point() else value.to(device)
+        moved = value.to(device, dtype) if dtype is not None and value.is_floating_point() else value.to(device)
         return moved.contiguous(memory_format=memory_format) if moved.dim() == 4 else moved
     if isinstance(value, dict):
         return {k: _on_device(v, device, dtype, memory_format) for k, v in value.items()}
@@ -156,8 +155,9 @@ def _from_pickle(recipe: Recipe) -> Subject:
         module, args, kwargs = cloudpickle.load(file)
     device = torch.device(recipe.case.device)
     module = module.eval().to(device)
-    move = [_on_device(value, device, DTYPES[recipe.case.dtype], torch.contiguous_format) for value in (args, kwargs)]
-    return Subject(recipe.case, module, tuple(move[0]), move[1], {"kind": "given"})
+    # never cast: the types are part of what was given
+    moved = [_on_device(value, device, None, torch.contiguous_format) for value in (args, kwargs)]
+    return Subject(recipe.case, module, tuple(moved[0]), moved[1], {"kind": "given"})
 
 
 def build(recipe: Recipe) -> Subject:
@@ -180,7 +180,7 @@ def build(recipe: Recipe) -> Subject:
         module = find(recipe.method_path)(module, **recipe.method_settings)
         if getattr(module, "learned", None) is not None:
             weights = {**weights, "method": module.learned}  # trained with the method, on the same task
-    device, dtype = torch.device(case.device), DTYPES[case.dtype]
+    device, dtype = torch.device(case.device), dtypes.TORCH[case.dtype]
     layout = torch.channels_last if case.memory_format == "channels_last" else torch.contiguous_format
     set_precision(case)
     module = module.eval().to(device).to(memory_format=layout)  # type: ignore[call-overload]

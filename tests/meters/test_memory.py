@@ -372,6 +372,45 @@ def test_the_peaks_are_plain_json():
     json.dumps(measure(*_tiny()).as_dict(), allow_nan=False)
 
 
+class Accelerator:
+    """As much of `torch.cuda` as the views ask for: what runs after the reset makes the peak."""
+
+    def __init__(self, monkeypatch, held):
+        self.held, self.peak = held, 0
+        answers = {
+            "synchronize": lambda device: None, "empty_cache": lambda: None, "reset_peak_memory_stats": self.reset,
+            "max_memory_allocated": lambda device: self.peak, "max_memory_reserved": lambda device: 2 * self.peak,
+        }  # fmt: skip
+        for name, answer in answers.items():
+            monkeypatch.setattr(torch.cuda, name, answer)
+        monkeypatch.setattr(memory, "driver_bytes", lambda device: (None, "no driver here"))
+
+    def reset(self, device):
+        self.peak = self.held
+
+    def takes(self, size):
+        self.peak = max(self.peak, self.held + size)
+
+
+def test_a_captured_forward_is_looked_at_as_it_replays_and_its_insides_are_not_called_allocated(monkeypatch):
+    """The graph holds 700 bytes of activations; an eager forward beside it would take them once more."""
+    device = Accelerator(monkeypatch, held=1000 + 700)
+    peaks = replace(measure(*_tiny()), device="cuda:0", allocator_bytes=None)
+    found = memory._with_cuda_views(peaks, lambda: None, captured=True)
+    assert found.reserved_bytes == 2 * 1700 and found.allocator_bytes is None
+    (row,) = [row for row in found.readings() if row.metric == "peak_allocator_bytes"]
+    assert row.provenance == "unavailable" and "captured graph" in row.method_note
+    plain = memory._with_cuda_views(peaks, lambda: device.takes(700), captured=False)
+    assert plain.allocator_bytes == 1700 + 700 and "peak_allocator_bytes" not in plain.notes
+
+
+def test_the_views_from_outside_are_of_the_step_that_is_timed():
+    net, args = _tiny()
+    ran = []
+    measure(net, args, step=lambda: ran.append("replay") or net(*args))
+    assert set(ran) == {"replay"}
+
+
 @pytest.mark.gpu
 def test_every_cuda_view_shows_a_known_allocation():
     net, x = chain([3, 64, 64], 128)

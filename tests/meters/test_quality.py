@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bench.meters import quality
+from bench import config
+from bench.meters import dtypes, peak_work, quality
 
 
 class Echo(nn.Module):
@@ -103,6 +104,16 @@ def test_inputs_are_cast_to_the_dtype_of_the_case():
 
     quality.measure(Spy(), batches(PAIRS), dtype="bf16")
     assert set(seen) == {torch.bfloat16}
+
+
+def test_a_dtype_of_no_known_name_is_refused_and_not_taken_for_single_precision():
+    with pytest.raises(quality.QualityError, match='dtype "fp61" does not exist'):
+        quality.measure(Echo(), batches(PAIRS), dtype="fp61")
+
+
+def test_torch_and_the_configuration_know_the_same_dtypes():
+    assert set(dtypes.TORCH) == set(config.DTYPES)
+    assert {name for names in peak_work.DTYPES.values() for name in names} - {"int8"} <= set(dtypes.TORCH)
 
 
 def test_wrapped_logits_are_found():
