@@ -19,13 +19,16 @@ from scipy import stats
 from bench import machine
 from bench.case import Case
 from bench.metrics import METRICS
+from bench.protocol import protocol_key
 from bench.ranking import COMPARABLE, medians_of, rank_intervals
+from bench.record_parts import ONE_REPLICATE, reading_of
 from bench.records import Record
 from bench.statistics import (
     EQUIVALENCE,
     LEVEL,
     MARGIN,
     Interval,
+    Verdict,
     difference_p,
     from_summary,
     holm,
@@ -63,6 +66,10 @@ SESSIONS_ENOUGH = 3
 #: What two commits of one case may differ in; the last only where no side has two sets of weights.
 _NOT_IDENTITY = ("suite", "subject_digest", "protocol", "data", "checkpoint")
 _WORDS = {"FASTER": "BETTER", "SLOWER": "WORSE"}
+#: Tells one host from another and nothing about it: it explains no difference.
+_HOST = "host_digest"
+#: Metrics that the timed processes give.
+_TIMED = (*FIELDS, "speedup")
 
 
 @dataclass(frozen=True)
@@ -126,6 +133,8 @@ class _Draft:
     floor: tuple[float, float] | None = None
     invalid: str | None = None
     host_changed: bool = False
+    unseen: bool = False  # the clock does not show the difference that the reference GEMM's units show
+    disturbed: bool = False  # a side is contaminated, which is shown but carries no verdict
     excuse: str | None = None  # why the row, if it is worse, is no regression
 
 
@@ -142,8 +151,9 @@ def compare(
     """What changed from `a` to `b`, case by case, with Holm's correction over all rows that are tested.
 
     Cases are matched by everything that describes them but their source code and weights, so that two commits can be
-    compared; of several versions of a case on one side the newest counts, with all its sessions. A lone record on either
-    side is compared with a lone one on the other whatever they are.
+    compared; of several versions of a case on one side the newest counts, with all its sessions, under a protocol that both
+    sides have if there is one. A lone record on either side is compared with a lone one on the other whatever they are.
+    Contaminated sessions count only where a case has no other; then its times and energies are shown without a verdict.
 
     Args:
         a: records before.
@@ -159,18 +169,31 @@ def compare(
     drafts = [(own, draft) for own, left, right in found for draft in _drafts(left, right, metrics, own.margin, level)]
     adjusted = holm([draft.row.p for _, draft in drafts])
     rows = tuple(_judged(draft, p, own) for (own, draft), p in zip(drafts, adjusted, strict=True))
-    judged = [row for row in rows if row.kind != "INVALID"]
-    code = REGRESSION if any(row.regression for row in rows) else AGREES if judged else NOTHING_COMPARABLE
     first = pairs[0] if pairs else None
     return Comparison(
         label_a, label_b, rows, tuple(only_a), tuple(only_b),
-        tuple(run_difference(first[0][-1], first[1][-1])) if first else (), tuple(_notes(pairs)), code,
+        tuple(run_difference(first[0][-1], first[1][-1])) if first else (), (*_notes(pairs), *_why_no_times(rows)), _exit_code(rows),
     )  # fmt: skip
+
+
+def _exit_code(rows: Sequence[Row]) -> int:
+    """1 for a regression, 5 where no row, or of the times none, could be compared, else 0."""
+    if any(row.regression for row in rows):
+        return REGRESSION
+    nothing = all(row.kind == "INVALID" for row in rows)
+    return NOTHING_COMPARABLE if nothing or any(_why_no_times(rows)) else AGREES
+
+
+def _why_no_times(rows: Sequence[Row]) -> Iterable[str]:
+    """A note where both sides were timed and no time could be compared: equal counts alone pass no gate."""
+    timed = [row for row in rows if row.metric in _TIMED and row.a is not None]
+    if timed and all(row.kind == "INVALID" for row in timed):
+        yield f"no time could be compared, so nothing is said of speed (exit code {NOTHING_COMPARABLE}): {timed[0].text}"
 
 
 def environment_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """What differs between two environments and nothing else: (what, in a, in b), readable, hardware first."""
-    return machine.difference(dict(a), dict(b))
+    return machine.difference(*({name: part for name, part in env.items() if name != _HOST} for env in (a, b)))
 
 
 def run_difference(a: Record, b: Record) -> list[tuple[str, str, str]]:
@@ -178,8 +201,7 @@ def run_difference(a: Record, b: Record) -> list[tuple[str, str, str]]:
     pairs = [
         ("code version", _of(a, "code", "version"), _of(b, "code", "version")),
         ("code commit", _of(a, "code", "commit"), _of(b, "code", "commit")),
-        ("protocol", f"{_of(a, 'protocol', 'name')} ({_of(a, 'protocol', 'hash')})",
-         f"{_of(b, 'protocol', 'name')} ({_of(b, 'protocol', 'hash')})"),
+        ("protocol", f"{_of(a, 'protocol', 'name')} ({protocol_key(a)})", f"{_of(b, 'protocol', 'name')} ({protocol_key(b)})"),
         ("source of model and method", _of(a, "case", "subject_digest"), _of(b, "case", "subject_digest")),
         ("weights", _of(a, "case", "checkpoint"), _of(b, "case", "checkpoint")),
         ("data", _of(a, "case", "data"), _of(b, "case", "data")),
@@ -201,12 +223,12 @@ def match(
     weights_matter = _collides(a) or _collides(b)
     left, right = (_by_identity(side, weights_matter) for side in (a, b))
     if len(left) == len(right) == 1:
-        return [(next(iter(left.values())), next(iter(right.values())))], [], []
-    pairs = {key: (left[key], right[key]) for key in left if key in right}
+        return [_sessions(next(iter(left.values())), next(iter(right.values())))], [], []
+    pairs = {key: _sessions(left[key], right[key]) for key in left if key in right}
     rest_a, rest_b = ({k[0]: k for k in side if k not in pairs} for side in (left, right))
     single_a, single_b = (_seen_once(side, pairs) for side in (left, right))
     for identity in [name for name in rest_a if name in rest_b and name in single_a and name in single_b]:
-        pairs[rest_a[identity]] = (left[rest_a[identity]], right[rest_b[identity]])
+        pairs[rest_a[identity]] = _sessions(left[rest_a[identity]], right[rest_b[identity]])
         del rest_a[identity], rest_b[identity]
     only_a, only_b = (
         [_label(side[key][-1]) for key in rest.values()] for side, rest in ((left, rest_a), (right, rest_b))
@@ -229,11 +251,29 @@ def _collides(records: Sequence[Record]) -> bool:
 
 
 def _by_identity(records: Sequence[Record], weights_matter: bool) -> dict[tuple[str, str], list[Record]]:
-    """Sessions of the newest version of each case on each machine."""
+    """All records of each case on each machine, whatever version and protocol, oldest first."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in sorted(records, key=lambda r: str(r["started_at"])):
         groups.setdefault((_identity(record, weights_matter), record["machine_key"]), []).append(record)
-    return {key: [r for r in group if r["case_key"] == group[-1]["case_key"]] for key, group in groups.items()}
+    return groups
+
+
+def _sessions(a: list[Record], b: list[Record]) -> tuple[list[Record], list[Record]]:
+    """The sessions to compare of a case that both sides have, under b's newest protocol among those that both have."""
+    common = {protocol_key(record) for record in a} & {protocol_key(record) for record in b}
+    if common:
+        chosen = next(key for record in reversed(b) if (key := protocol_key(record)) in common)
+        a, b = ([record for record in side if protocol_key(record) == chosen] for side in (a, b))
+    return _newest(a), _newest(b)
+
+
+def _newest(side: list[Record]) -> list[Record]:
+    """The sessions of the newest version; one that was disturbed or broken off stands only where there is no whole one."""
+    own = [record for record in side if record["case_key"] == side[-1]["case_key"]]
+    whole = [record for record in own if record["status"] == "ok"]
+    if whole and own[-1]["status"] in ("contaminated", "interrupted"):
+        return whole
+    return [*(record for record in whole if record is not own[-1]), own[-1]]
 
 
 def _seen_once(side: Mapping[tuple[str, str], Any], taken: Mapping[tuple[str, str], Any]) -> set[str]:
@@ -254,10 +294,13 @@ def _drafts(a: list[Record], b: list[Record], metrics: Sequence[str], margin: fl
     failed = [side for side, record in (("a", left), ("b", right)) if record["status"] not in ("ok", "contaminated")]
     if failed:
         text = f"a: {left['status']}, b: {right['status']}" + "".join(
-            f"; {error['type']}: {error['message']}" for error in (left.get("error"), right.get("error")) if error
+            f"; {error.get('type')}: {error.get('message')}"
+            for error in (left.get("error"), right.get("error"))
+            if error
         )
         row = _row(left, right, "latency_ms", None, None, None, "")
-        yield _Draft(replace(row, regression=failed == ["b"]), invalid=text)
+        broke = failed == ["b"] and right["status"] != "interrupted"
+        yield _Draft(replace(row, regression=broke), invalid=text)
         return
     for metric in metrics:
         if metric in FIELDS:
@@ -277,7 +320,7 @@ def _timed(a: list[Record], b: list[Record], metric: str, margin: float, level: 
         return
     together = paired(left, right, metric)
     notes: tuple[str, ...] = ()
-    moved = False
+    moved = unseen = False
     if together:
         ratio, pairing = ratio_interval_paired(*_turned(metric, *together), level), "paired"
         p = difference_p(ratio, margin)
@@ -287,14 +330,15 @@ def _timed(a: list[Record], b: list[Record], metric: str, margin: float, level: 
         )
         against, _ = _unpaired(metric, [per_gemm(r, metric) for r in a], [per_gemm(r, metric) for r in b], level)
         ratio, p = _by_the_gemm(raw, against, margin)
-        notes, moved = (
-            _gemm_note(raw, against, margin),
-            ratio is against and abs(math.log(raw.value)) > math.log(EQUIVALENCE),
-        )
-        pairing += ", in units of the reference GEMM" if ratio is against else ""
+        notes, by_gemm = _gemm_note(raw, against, margin), ratio is against
+        moved = by_gemm and abs(math.log(raw.value)) > math.log(EQUIVALENCE)
+        unseen = by_gemm and p == 1.0 and (difference_p(against, margin) or 0.0) < 1 - level
+        pairing += ", in units of the reference GEMM" if by_gemm else ""
     before, after = (_mean([value for record in side for value in per_process(record, metric)]) for side in (a, b))
-    row = _row(left, right, metric, before, after, ratio, pairing, (*notes, *_disturbed(left, right)))
-    yield _Draft(replace(row, p=p), _floor(left, right), _incomparable(left, right), moved)
+    disturbed = tuple(_disturbed(left, right))
+    row = _row(left, right, metric, before, after, ratio, pairing, (*notes, *disturbed))
+    yield _Draft(replace(row, p=None if disturbed else p), _floor(left, right), _incomparable(left, right),
+                 host_changed=moved, unseen=unseen, disturbed=bool(disturbed))  # fmt: skip
 
 
 def _speedup(a: list[Record], b: list[Record], margin: float, level: float) -> Iterable[_Draft]:
@@ -310,9 +354,10 @@ def _speedup(a: list[Record], b: list[Record], margin: float, level: float) -> I
         pairing += ", ratio of ratios"
     before, after = (_mean([value for session in side for value in session]) for side in (one, two))
     excuse = _faster_baseline(a, b, margin, level)
-    row = _row(a[-1], b[-1], "speedup", before, after, ratio, pairing, (excuse,) if excuse else ())
-    yield _Draft(replace(row, p=difference_p(ratio, margin)), _floor(a[-1], b[-1]), _other_protocol(a[-1], b[-1]),
-                 excuse=excuse)  # fmt: skip
+    disturbed = tuple(_disturbed(a[-1], b[-1]))
+    row = _row(a[-1], b[-1], "speedup", before, after, ratio, pairing, (*([excuse] if excuse else []), *disturbed))
+    yield _Draft(replace(row, p=None if disturbed else difference_p(ratio, margin)), _floor(a[-1], b[-1]),
+                 _other_protocol(a[-1], b[-1]), disturbed=bool(disturbed), excuse=excuse)  # fmt: skip
 
 
 def _faster_baseline(a: list[Record], b: list[Record], margin: float, level: float) -> str | None:
@@ -336,14 +381,18 @@ def _baselines(record: Record, *, per_gemm: bool = False) -> list[float]:
 
 def _accuracy(a: Record, b: Record, level: float) -> Iterable[_Draft]:
     """Accuracy, image by image where both saw the same images."""
-    one, two = _reading(a, "accuracy"), _reading(b, "accuracy")
+    one, two = reading_of(a, "accuracy"), reading_of(b, "accuracy")
     if one is None or two is None:
         return
     first, second = a.get("quality") or {}, b.get("quality") or {}
-    if first.get("samples_digest") and first.get("samples_digest") == second.get("samples_digest"):
-        answers_a, answers_b = ([mark == "1" for mark in part["per_sample"]] for part in (first, second))
+    answers_a, answers_b = ([mark == "1" for mark in part.get("per_sample") or ""] for part in (first, second))
+    same = first.get("samples_digest") and first.get("samples_digest") == second.get("samples_digest")
+    if same and answers_a and len(answers_a) == len(answers_b):
         found = paired_accuracy_difference(answers_a, answers_b, level)
         value, low, high, pairing = found.value, found.low, found.high, "paired by image"
+    elif None in (one["ci_low"], one["ci_high"], two["ci_low"], two["ci_high"]):
+        yield _Draft(_row(a, b, "accuracy", one["value"], two["value"], None, "unpaired"), invalid=ONE_REPLICATE)
+        return
     else:
         reach = float(stats.norm.ppf((1 + level) / 2))
         value = two["value"] - one["value"]
@@ -358,23 +407,31 @@ def _accuracy(a: Record, b: Record, level: float) -> Iterable[_Draft]:
 
 
 def _read(a: Record, b: Record, metric: str, margin: float) -> Iterable[_Draft]:
-    """A metric taken from the readings: counted exactly, memory within a tolerance, else by its interval."""
-    one, two = _reading(a, metric), _reading(b, metric)
+    """A metric taken from the readings: counted exactly, else by its interval, memory without one within a tolerance."""
+    one, two = reading_of(a, metric), reading_of(b, metric)
     if one is None or two is None:
         return
-    if one["provenance"] != two["provenance"]:
-        row = _row(a, b, metric, one["value"], two["value"], None, "")
-        yield _Draft(row, invalid=f"{one['provenance']} against {two['provenance']}: not the same kind of number")
+    values, provenance = (one["value"], two["value"]), one["provenance"]
+    if provenance != two["provenance"]:
+        text = f"{provenance} against {two['provenance']}: not the same kind of number"
+        yield _Draft(_row(a, b, metric, *values, None, ""), invalid=text)
         return
     intervals = [from_summary(r["value"], r["ci_low"], r["ci_high"], r["n"]) for r in (one, two)]
-    if one["provenance"] != "counted" and all(item.se for item in intervals):
+    if provenance == "counted":
+        yield _Draft(_exact(_row(a, b, metric, *values, None, provenance), 0.0))
+    elif all(item.se is not None for item in intervals):
         top, bottom = intervals if METRICS[metric].better == "lower" else reversed(intervals)
-        ratio = ratio_of_summaries(top, bottom)
-        row = _row(a, b, metric, one["value"], two["value"], ratio, "unpaired")
-        yield _Draft(replace(row, p=difference_p(ratio, margin)), invalid=_incomparable(a, b))
-        return
-    tolerance = 0.0 if one["provenance"] == "counted" else MEMORY_TOLERANCE
-    yield _Draft(_exact(_row(a, b, metric, one["value"], two["value"], None, one["provenance"]), tolerance))
+        ratio, disturbed = ratio_of_summaries(top, bottom), tuple(_disturbed(a, b))
+        row = _row(a, b, metric, *values, ratio, "unpaired", disturbed)
+        yield _Draft(replace(row, p=None if disturbed else difference_p(ratio, margin)), invalid=_incomparable(a, b),
+                     disturbed=bool(disturbed))  # fmt: skip
+    elif METRICS[metric].section == "memory":
+        row = _exact(_row(a, b, metric, *values, None, provenance), MEMORY_TOLERANCE)
+        invalid = _other_hardware(a, b)
+        yield _Draft(replace(row, regression=row.regression and not invalid), invalid=invalid)
+    else:
+        text = _incomparable(a, b) or ONE_REPLICATE
+        yield _Draft(_row(a, b, metric, *values, None, provenance), invalid=text)
 
 
 def _exact(row: Row, tolerance: float) -> Row:
@@ -390,9 +447,17 @@ def _exact(row: Row, tolerance: float) -> Row:
 
 def _limits(a: Record, b: Record, margin: float | None) -> _Limits:
     """The limits that the protocol of both records sets, the wider of the two if it is not the same one."""
-    both = [((r.get("protocol") or {}).get("parameters") or {}).get("latency") or {} for r in (a, b)]
-    own = max(float(part.get("margin", MARGIN)) for part in both)
-    return _Limits(own if margin is None else margin, max(float(p.get("equivalence", EQUIVALENCE - 1)) for p in both))
+    usual = (("margin", MARGIN), ("equivalence", EQUIVALENCE - 1))
+    widest = [max(_limit(record, name, value) for record in (a, b)) for name, value in usual]
+    return _Limits(widest[0] if margin is None else margin, widest[1])
+
+
+def _limit(record: Record, name: str, usual: float) -> float:
+    """A limit that the record's protocol sets, or the usual one where it sets none that could be one."""
+    part: Any = record.get("protocol")
+    for inner in ("parameters", "latency", name):
+        part = part.get(inner) if isinstance(part, dict) else None
+    return float(part) if isinstance(part, (int, float)) and 0 < part < 1 else usual
 
 
 def _judged(draft: _Draft, p_adjusted: float | None, limits: _Limits) -> Row:
@@ -406,12 +471,25 @@ def _judged(draft: _Draft, p_adjusted: float | None, limits: _Limits) -> Row:
         row.ratio, margin=limits.margin, equivalence=1 + limits.equivalence, noise_floor=draft.floor,
         p_adjusted=p_adjusted,
     )  # fmt: skip
-    if made.kind == "SAME" and draft.host_changed:
-        made = replace(made, kind="AMBIGUOUS", text=f"{made.text} against the reference GEMM, but the host changed")
-    timed = row.metric in FIELDS or row.metric == "speedup"
-    kind = made.kind if timed else _WORDS.get(made.kind, made.kind)
+    made = _unless_doubtful(made, draft)
+    kind = made.kind if row.metric in _TIMED else _WORDS.get(made.kind, made.kind)
     return replace(row, kind=kind, text=made.text, p_adjusted=p_adjusted, more_invocations=made.more_invocations,
                    regression=made.kind == "SLOWER" and not draft.excuse)  # fmt: skip
+
+
+def _unless_doubtful(made: Verdict, draft: _Draft) -> Verdict:
+    """The verdict, or AMBIGUOUS with the reason where the host, the clock or other work on a side speaks against it."""
+    if made.kind == "INVALID":
+        return made
+    if draft.disturbed:
+        return Verdict("AMBIGUOUS", f"{made.text}; no verdict, because a side is contaminated")
+    if made.kind == "SAME" and draft.host_changed:
+        return Verdict("AMBIGUOUS", f"{made.text} against the reference GEMM, but the host changed")
+    if made.kind == "AMBIGUOUS" and draft.unseen:
+        return Verdict(
+            "AMBIGUOUS", f"{made.text.partition(':')[0]} against the reference GEMM, which the clock does not show"
+        )
+    return made
 
 
 # ---------------------------------------------------------------------------------------------- values and ratios
@@ -481,13 +559,8 @@ def _mean(values: Sequence[float]) -> float:
     return log_mean_interval(values).value
 
 
-def _reading(record: Record, metric: str) -> dict[str, Any] | None:
-    return next((r for r in record["readings"] if r["metric"] == metric and r["value"] is not None), None)
-
-
 def _half(reading: Mapping[str, Any]) -> float:
-    low, high = reading.get("ci_low"), reading.get("ci_high")
-    return 0.0 if low is None or high is None else (high - low) / 2
+    return float(reading["ci_high"] - reading["ci_low"]) / 2
 
 
 def _floor(a: Record, b: Record) -> tuple[float, float] | None:
@@ -498,16 +571,20 @@ def _floor(a: Record, b: Record) -> tuple[float, float] | None:
 
 
 def _other_protocol(a: Record, b: Record) -> str | None:
-    one, two = _of(a, "protocol", "hash"), _of(b, "protocol", "hash")
+    one, two = protocol_key(a), protocol_key(b)
     return None if one == two else f"protocols differ ({one}, {two}): measure both under one"
+
+
+def _other_hardware(a: Record, b: Record) -> str | None:
+    hardware = [machine.machine_class(r.get("environment") or {}) for r in (a, b)]
+    if a["machine_key"] != b["machine_key"] and hardware[0] != hardware[1]:
+        return "other hardware: only counts and ratios to the baseline travel"
+    return None
 
 
 def _incomparable(a: Record, b: Record) -> str | None:
     """Why absolute times or energies may not be compared."""
-    hardware = [machine.machine_class(r.get("environment") or {}) for r in (a, b)]
-    if a["machine_key"] != b["machine_key"] and hardware[0] != hardware[1]:
-        return "other hardware: only counts and ratios to the baseline travel"
-    return _other_protocol(a, b)
+    return _other_hardware(a, b) or _other_protocol(a, b)
 
 
 def _of(record: Record, part: str, name: str) -> Any:

@@ -1,4 +1,7 @@
-"""Comparisons and reproductions in words, for a terminal and for a pull request."""
+"""Comparisons and reproductions in words, for a terminal and for a pull request.
+
+Names, errors and environments may be of foreign records: every cell, remark and title is spelt out before it is shown.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.compare import EQUAL, Comparison
+from bench.foreign_text import spelt_out
 from bench.judge import Judgement
 from bench.statistics import Interval
 
@@ -25,7 +29,7 @@ class _Lines:
 def as_text(comparison: Comparison) -> str:
     """The comparison for a terminal: what differs around it first, then a row per case and metric, then the sum."""
     lines = _lines(comparison)
-    parts = [lines.title]
+    parts = [spelt_out(lines.title)]
     if lines.environment:
         parts.append(
             "What differs around it:\n"
@@ -33,7 +37,7 @@ def as_text(comparison: Comparison) -> str:
         )
     if lines.table:
         parts.append(_columns([_HEAD, *lines.table]))
-    return "\n\n".join([*parts, *(["\n".join(lines.remarks)] if lines.remarks else [])]) + "\n"
+    return "\n\n".join([*parts, *(["\n".join(map(spelt_out, lines.remarks))] if lines.remarks else [])]) + "\n"
 
 
 def as_markdown(comparison: Comparison) -> str:
@@ -48,6 +52,17 @@ def as_markdown(comparison: Comparison) -> str:
     return "\n\n".join([*parts, *(f"- {_safe(remark)}" for remark in lines.remarks)]) + "\n"
 
 
+def differences_as_text(differences: Sequence[tuple[str, str, str]]) -> str:
+    """What differs around a reproduction, for a terminal, or that nothing does.
+
+    Args:
+        differences: of `bench.compare.run_difference`.
+    """
+    if not differences:
+        return "Nothing that is recorded differs around it.\n"
+    return f"What differs around it:\n{_columns([('what', 'original', 'now'), *differences])}\n"
+
+
 def reproduction_as_text(verdicts: Sequence[Judgement], differences: Sequence[tuple[str, str, str]] = ()) -> str:
     """The verdict table of a reproduction for a terminal, after what differs around it.
 
@@ -59,8 +74,8 @@ def reproduction_as_text(verdicts: Sequence[Judgement], differences: Sequence[tu
     rows += [
         (v.metric, _given(v.original, v.unit), _given(v.new, v.unit), v.tolerance, v.kind, v.text) for v in verdicts
     ]
-    around = [_columns([("what", "original", "now"), *differences])] if differences else []
-    return "\n\n".join([*(f"What differs around it:\n{text}" for text in around), _columns(rows)]) + "\n"
+    around = [differences_as_text(differences)] if differences else []
+    return "\n".join([*around, _columns(rows)]) + "\n"
 
 
 def _lines(comparison: Comparison) -> _Lines:
@@ -105,7 +120,8 @@ def _ratio(ratio: Interval | None) -> str:
     return f"{ratio.value:.3f}x [{ratio.low:.3f}, {ratio.high:.3f}]"
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> str:
+def _columns(foreign: Sequence[Sequence[str]]) -> str:
+    rows = [[spelt_out(cell) for cell in row] for row in foreign]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -119,7 +135,7 @@ def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
 
 def _safe(text: str) -> str:
     """Text that stays text in Markdown: no table breaks, no HTML, no links or code."""
-    flat = " ".join(text.split())
+    flat = spelt_out(" ".join(text.split()))
     for mark in "\\`*_[]|":
         flat = flat.replace(mark, "\\" + mark)
     return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")

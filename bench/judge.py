@@ -8,7 +8,7 @@ ratio to the baseline travel. Percentiles and cold-start times are shown in reco
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ from scipy import stats
 
 from bench import machine
 from bench.metrics import METRICS
+from bench.protocol import protocol_key
+from bench.record_parts import ONE_REPLICATE, reading_of
 from bench.records import Record
 from bench.statistics import Interval, from_summary, log_mean_interval, ratio_interval_welch, ratio_of_summaries
 from bench.timings import FIELDS, per_gemm, per_process, speedups
@@ -34,6 +36,8 @@ ENERGY = {"same host": 0.10, "same class": 0.15, "other hardware": None}
 ACCURACY = {"same host": 0.1, "same class": 0.5, "other hardware": 0.5}
 
 _EXACT_SECTIONS = ("size", "compute")
+#: Sections whose metrics travel to every machine: one that the original has and the new record has not is a promise not kept.
+_TRAVEL = (*_EXACT_SECTIONS, "memory", "quality")
 #: Float noise in a value that was written and read back.
 _NOISE = 1e-9
 
@@ -53,14 +57,15 @@ class Judgement:
     more_runs: int | None = None
 
 
-def judge(original: Record, new: Record) -> list[Judgement]:
+def judge(original: Record, new: Record, *, own: bool = False) -> list[Judgement]:
     """The verdict on every metric that the original has and the protocol gives a tolerance for, hashes and status first.
 
     Args:
         original: the record to reproduce.
         new: the record measured now, of the same case.
+        own: whether the original is known to have been measured on this host (see `closeness`).
     """
-    near = closeness(original, new)
+    near = closeness(original, new, own=own)
     verdicts = [*_status(original, new), *_hashes(original, new)]
     if new["status"] not in ("ok", "contaminated") or original["status"] not in ("ok", "contaminated"):
         return verdicts
@@ -71,21 +76,35 @@ def judge(original: Record, new: Record) -> list[Judgement]:
     return verdicts
 
 
-def closeness(original: Record, new: Record) -> Closeness:
-    """How near the two machines are: equal keys are the same host unless both records name different ones."""
+def closeness(original: Record, new: Record, *, own: bool = False) -> Closeness:
+    """How near the two machines are: equal keys are the same class, and the same host if the digests of the host are equal.
+
+    Args:
+        original: the record to reproduce.
+        new: the record measured now.
+        own: what to believe where a record names no host: that the original is of this host, as a results folder's own
+            journal can say. Two machines that are built alike have one key, so that the key alone says nothing of it.
+    """
     one, two = original.get("environment") or {}, new.get("environment") or {}
-    hosts = [(env.get("private") or {}).get("host") for env in (one, two)]
-    if original["machine_key"] == new["machine_key"] and (None in hosts or hosts[0] == hosts[1]):
-        return "same host"
-    same = original["machine_key"] == new["machine_key"] or machine.machine_class(one) == machine.machine_class(two)
-    return "same class" if same else "other hardware"
+    if original["machine_key"] != new["machine_key"]:
+        return "same class" if machine.machine_class(one) == machine.machine_class(two) else "other hardware"
+    return "same host" if _same_host(one, two, own) else "same class"
+
+
+def _same_host(one: Mapping[str, Any], two: Mapping[str, Any], own: bool) -> bool:
+    names = [(env.get("private") or {}).get("host") for env in (one, two)]
+    if None not in names and names[0] != names[1]:
+        return False
+    digests = [env.get("host_digest") for env in (one, two)]
+    return own if None in digests else digests[0] == digests[1]
 
 
 def exit_code(verdicts: Sequence[Judgement]) -> int:
     """0 agrees, 1 disagrees, 4 inconclusive, 5 not comparable, for all verdicts together.
 
     One DISAGREES decides, then one INCONCLUSIVE. A time that cannot be compared is no obstacle where the speed-up is
-    judged in its place; otherwise, or with nothing that agrees, the answer is 5.
+    judged in its place. Otherwise, with nothing that agrees, or where counts, memory or accuracy could not be measured
+    again, the answer is 5: what the original says of them has not been reproduced.
     """
     kinds = [item.kind for item in verdicts]
     for kind in ("DISAGREES", "INCONCLUSIVE"):
@@ -93,9 +112,14 @@ def exit_code(verdicts: Sequence[Judgement]) -> int:
             return EXIT_CODES[kind]
     judged = {item.metric for item in verdicts if item.kind == "AGREES"}
     lost = any(item.metric in FIELDS and item.kind == "NOT COMPARABLE" for item in verdicts)
-    if not judged or (lost and not judged & {"speedup", *FIELDS}):
+    gone = any(item.kind == "NOT COMPARABLE" and _travels(item.metric) for item in verdicts)
+    if not judged or gone or (lost and not judged & {"speedup", *FIELDS}):
         return EXIT_CODES["NOT COMPARABLE"]
     return EXIT_CODES["AGREES"]
+
+
+def _travels(metric: str) -> bool:
+    return metric in METRICS and METRICS[metric].section in _TRAVEL
 
 
 # ---------------------------------------------------------------------------------------------- one metric each
@@ -108,6 +132,8 @@ def _judge_of(metric: str) -> _Decide | None:
     """How a metric is judged; `None` for one without a tolerance in the protocol."""
     if metric in FIELDS:
         return _time
+    if metric not in METRICS:
+        return None
     by_name: dict[str, _Decide] = {"speedup": _speedup, "accuracy": _accuracy}
     by_section: dict[str, _Decide] = {"memory": _memory, "energy": _energy, **dict.fromkeys(_EXACT_SECTIONS, _exact)}
     return by_name.get(metric) or by_section.get(METRICS[metric].section)
@@ -145,8 +171,8 @@ def _hashes(original: Record, new: Record) -> Iterable[Judgement]:
 def _exact(metric: str, original: Record, new: Record, near: Closeness) -> Judgement:
     """Counts and sizes: equal on every machine."""
     del near
-    one, two = _reading(original, metric), _reading(new, metric)
-    if two is None:
+    one, two = reading_of(original, metric), reading_of(new, metric)
+    if one is None or two is None:
         return _missing(metric, original, new, "exact")
     if one["provenance"] != two["provenance"]:
         text = f"{one['provenance']} then, {two['provenance']} now"
@@ -158,9 +184,9 @@ def _exact(metric: str, original: Record, new: Record, near: Closeness) -> Judge
 
 def _accuracy(metric: str, original: Record, new: Record, near: Closeness) -> Judgement:
     """Accuracy within so many percentage points, on the same data."""
-    one, two, allowed = _reading(original, metric), _reading(new, metric), ACCURACY[near]
+    one, two, allowed = reading_of(original, metric), reading_of(new, metric), ACCURACY[near]
     tolerance = f"{allowed:g} points ({near})"
-    if two is None:
+    if one is None or two is None:
         return _missing(metric, original, new, tolerance)
     digests = [(record.get("quality") or {}).get("samples_digest") for record in (original, new)]
     if None not in digests and digests[0] != digests[1]:
@@ -172,9 +198,9 @@ def _accuracy(metric: str, original: Record, new: Record, near: Closeness) -> Ju
 
 def _memory(metric: str, original: Record, new: Record, near: Closeness) -> Judgement:
     """A peak within a share of the original's."""
-    one, two, allowed = _reading(original, metric), _reading(new, metric), MEMORY[near]
+    one, two, allowed = reading_of(original, metric), reading_of(new, metric), MEMORY[near]
     tolerance = f"{100 * allowed:g} % ({near})"
-    if two is None:
+    if one is None or two is None:
         return _missing(metric, original, new, tolerance)
     agrees = abs(two["value"] - one["value"]) <= allowed * one["value"] * (1 + _NOISE)
     return _of(metric, "AGREES" if agrees else "DISAGREES", _change(one["value"], two["value"]), one["value"], two["value"],
@@ -210,16 +236,18 @@ def _speedup(metric: str, original: Record, new: Record, near: Closeness) -> Jud
 def _energy(metric: str, original: Record, new: Record, near: Closeness) -> Judgement:
     """Energy by its interval, on like hardware only."""
     allowed = ENERGY[near]
-    one, two = _reading(original, metric), _reading(new, metric)
+    one, two = reading_of(original, metric), reading_of(new, metric)
     if allowed is None:
         return _elsewhere(metric, original, new, "energy does not travel to other hardware")
     tolerance = f"{100 * allowed:g} % ({near})"
-    if two is None:
+    if one is None or two is None:
         return _missing(metric, original, new, tolerance)
     if one["provenance"] != two["provenance"]:
         text = f"{one['provenance']} then, {two['provenance']} now"
         return _of(metric, "NOT COMPARABLE", text, one["value"], two["value"], tolerance)
     sides = [from_summary(r["value"], r["ci_low"], r["ci_high"], r["n"]) for r in (one, two)]
+    if any(side.se is None for side in sides):
+        return _of(metric, "INCONCLUSIVE", ONE_REPLICATE, one["value"], two["value"], tolerance, more=1)
     return _interval_verdict(metric, sides[0], sides[1], ratio_of_summaries(sides[1], sides[0]), allowed, tolerance)
 
 
@@ -228,10 +256,9 @@ def _by_interval(
 ) -> Judgement:
     """Values per process against each other; the interval of their ratio must lie inside the tolerance."""
     tolerance = f"{100 * allowed:g} % ({near})"
-    protocols = [(record.get("protocol") or {}).get("hash") for record in (original, new)]
     if not values[0] or not values[1]:
         return _missing(metric, original, new, tolerance)
-    if protocols[0] != protocols[1]:
+    if protocol_key(original) != protocol_key(new):
         return _elsewhere(metric, original, new, "measured under another protocol")
     sides = [log_mean_interval(part) for part in values]
     return _interval_verdict(metric, sides[0], sides[1], ratio_interval_welch(values[1], values[0]), allowed, tolerance)
@@ -243,8 +270,7 @@ def _interval_verdict(
     """AGREES with the interval of the ratio inside the tolerance, DISAGREES with it outside, else INCONCLUSIVE."""
     where = _inside(ratio, allowed)
     if where == "unknown":
-        text = "one process gives no interval; at least 2 are needed"
-        return _of(metric, "INCONCLUSIVE", text, one.value, two.value, tolerance, ratio, more=1)
+        return _of(metric, "INCONCLUSIVE", ONE_REPLICATE, one.value, two.value, tolerance, ratio, more=1)
     text = f"{_change(1.0, ratio.value)} ({100 * (ratio.low - 1):+.1f} to {100 * (ratio.high - 1):+.1f} %)"  # type: ignore[operator]
     if where != "across":
         return _of(metric, "AGREES" if where == "inside" else "DISAGREES", text, one.value, two.value, tolerance, ratio)
@@ -288,17 +314,13 @@ def _of(
 def _missing(metric: str, original: Record, new: Record, tolerance: str) -> Judgement:
     """A metric that the new record does not have, with the reason that it gives."""
     note = next((r.get("method_note") for r in new["readings"] if r["metric"] == metric), None)
-    value = (_reading(original, metric) or {}).get("value")
+    value = (reading_of(original, metric) or {}).get("value")
     return _of(metric, "NOT COMPARABLE", f"not measured now: {note or 'no such reading'}", value, None, tolerance)
 
 
 def _elsewhere(metric: str, original: Record, new: Record, text: str) -> Judgement:
-    values = [(_reading(record, metric) or {}).get("value") for record in (original, new)]
+    values = [(reading_of(record, metric) or {}).get("value") for record in (original, new)]
     return _of(metric, "NOT COMPARABLE", text, values[0], values[1], "")
-
-
-def _reading(record: Record, metric: str) -> Any:
-    return next((r for r in record["readings"] if r["metric"] == metric and r["value"] is not None), None)
 
 
 def _change(one: float, two: float) -> str:

@@ -88,14 +88,42 @@ def _function(tree: ast.Module, name: str) -> ast.FunctionDef | None:
 
 
 def _type(annotation: ast.expr | None) -> Any:
-    """The annotated type if it uses only our vocabulary, else Any: then the callable itself has to check."""
-    if annotation is None:
-        return Any
-    names = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
-    if not names <= set(VOCABULARY):
+    """The annotated type if it is put together from our vocabulary alone, else Any: then the callable itself has to check."""
+    if annotation is None or not _is_plain(annotation):
         return Any
     code = compile(ast.Expression(annotation), "<annotation>", "eval")
-    return eval(code, {"__builtins__": {}}, dict(VOCABULARY))  # names were checked: only our own vocabulary is left
+    try:
+        return eval(code, {"__builtins__": {}}, dict(VOCABULARY))  # names, no attributes, no text that is code
+    except (TypeError, ValueError):  # parts that do not go together, such as int[str]
+        return Any
+
+
+def _is_plain(node: ast.expr, text: bool = False) -> bool:
+    """Whether evaluating an annotation does no more than to put names of our vocabulary together.
+
+    Args:
+        node: the annotation or a part of it.
+        text: whether a string is a value here, as in `Literal["a"]`; anywhere else pydantic would take it for code.
+    """
+    parts: list[tuple[ast.expr, bool]]
+    match node:
+        case ast.Name(id=name):
+            return name in VOCABULARY
+        case ast.Constant(value=value):
+            return text or not isinstance(value, str)
+        case ast.Subscript(value=outer, slice=inner):
+            parts = [(outer, False), (inner, isinstance(outer, ast.Name) and outer.id == "Literal")]
+        case ast.Tuple(elts=items) | ast.List(elts=items):
+            parts = [(item, text) for item in items]
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            parts = [(left, False), (right, False)]
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            parts = [(operand, False)]
+        case ast.Call(func=ast.Name(id="Field"), args=positional, keywords=keywords):
+            parts = [(value, True) for value in (*positional, *(keyword.value for keyword in keywords))]
+        case _:
+            return False
+    return all(_is_plain(part, plain) for part, plain in parts)
 
 
 def _default(node: ast.expr | None) -> Any:

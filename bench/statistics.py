@@ -156,7 +156,7 @@ def at_level(interval: Interval, level: float) -> Interval:
 
 def from_summary(value: float, low: float | None, high: float | None, n: int | None, level: float = LEVEL) -> Interval:
     """The interval of a table row with its standard error recovered; exact for t-intervals on logs of n processes."""
-    if low is None or high is None or n is None or n < 2 or not 0 < low <= high:
+    if low is None or high is None or n is None or n < 2 or not 0 < low <= high or value <= 0:
         return Interval(value, None, None, n or 0, level, "no interval")
     quantile = float(special.stdtrit(n - 1, (1 + level) / 2))
     return Interval(value, low, high, n, level, "from the table", math.log(high / low) / (2 * quantile), n - 1.0)
@@ -256,8 +256,10 @@ def verdict(
         )
     if ratio.low >= 1 / equivalence and ratio.high <= equivalence:
         return Verdict("SAME", f"the same within {100 * (equivalence - 1):.0f} % ({span})")
-    if (faster or slower) and inside_floor:
-        return Verdict("AMBIGUOUS", f"inside the noise floor of identical twins ({span}): use a quieter host")
+    if faster or slower:
+        many = f"{span}: beyond the margin by itself, but not among this many comparisons"
+        floor = f"inside the noise floor of identical twins ({span}): use a quieter host"
+        return Verdict("AMBIGUOUS", floor if inside_floor else many)
     more = more_to_decide(ratio, margin=margin, equivalence=equivalence)
     return Verdict("AMBIGUOUS", f"{span}: {_more_text(more)}", more)
 

@@ -8,7 +8,9 @@ import pytest
 from bench import compare as comparing
 from bench import table
 from bench.compare import compare, environment_difference, rank_intervals
-from bench.comparison_text import as_markdown, as_text
+from bench.comparison_text import as_markdown, as_text, differences_as_text, reproduction_as_text
+from bench.judge import Judgement
+from bench.protocol import BEFORE, Latency, Protocol, protocol_key
 from tests import synthetic
 
 
@@ -365,6 +367,153 @@ def test_environment_difference_shows_only_what_differs():
     assert environment_difference(a, b) == [("packages.torch", "2.13.0", "2.14.0")]
 
 
+# ------------------------------------------------------------------------------------------------ what a gate may say
+
+
+def under(records, protocol, **changes):
+    """The records as measured under a protocol, with parameters of its latency left out (`None`) or changed."""
+    told = protocol.as_record()
+    latency = {name: value for name, value in {**told["parameters"]["latency"], **changes}.items() if value is not None}
+    told = {**told, "parameters": {**told["parameters"], "latency": latency}}
+    told["hash"] = (
+        f"of {len(latency)} parameters" if changes else told["hash"]
+    )  # what an older version would have stored
+    case = {"protocol": told["hash"]}
+    return [
+        {**r, "protocol": told, "case": {**r["case"], **case}, "case_key": f"{r['case_key']}{told['hash'][:4]}"}
+        for r in records
+    ]
+
+
+OLDER = dict.fromkeys(("busy_cores", "pressure_share", "steal_share", "switches_per_s", "margin", "equivalence"))
+
+
+def test_a_limit_of_labels_that_came_later_does_not_part_old_rows_from_new_ones():
+    old, new = under(run("a", noise=0.001), Protocol(), **OLDER), under(run("b", noise=0.001), Protocol())
+    assert old[0]["protocol"]["hash"] != new[0]["protocol"]["hash"]
+    result = compare(old, new)
+    assert set(kinds(result, "latency_ms")) == {"SAME"} and result.exit_code == 0
+    assert not [what for what, *_ in result.environment if what == "protocol"]
+
+
+def test_a_limit_that_came_later_is_taken_as_it_was_and_not_as_the_default_is_today():
+    old = under(run("a"), Protocol(), **OLDER)
+    other = under(run("b"), Protocol(latency={"busy_cores": 0.5}))
+    assert set(kinds(compare(old, other), "latency_ms")) == {"INVALID"}
+    assert BEFORE["latency"].keys() <= Latency.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", ["preempted_loss", "l2", "further_invocations", "samples"])
+def test_a_missing_parameter_of_what_is_timed_makes_another_protocol(name):
+    assert name not in BEFORE["latency"]
+    old, new = under(run("a"), Protocol(), **{name: None}), under(run("b"), Protocol())
+    assert protocol_key(old[0]) == old[0]["protocol"]["hash"]
+    assert set(kinds(compare(old, new), "latency_ms")) == {"INVALID"}
+
+
+@pytest.mark.parametrize("parameters", [None, [1], {}, {"latency": 3}, {"version": 1}, {"later": {"x": 1}}])
+def test_a_protocol_that_is_unknown_here_keeps_the_hash_it_has(parameters):
+    assert protocol_key({"protocol": {"version": 1, "hash": "stored", "parameters": parameters}}) == "stored"
+    assert protocol_key({}) is None
+
+
+def test_a_gate_is_not_green_where_no_time_could_be_compared():
+    result = compare(under(run("a"), Protocol()), under(run("b"), Protocol(latency={"samples": 50})))
+    timed = ("latency_ms", "throughput_per_s", "speedup")
+    assert {row.kind for row in result.rows if row.metric in timed} == {"INVALID"}
+    assert set(kinds(result, "macs")) == {"SAME"} and result.exit_code == 5
+    assert "no time could be compared" in result.notes[-1] and "protocols differ" in result.notes[-1]
+    counted = compare(run("a"), under(run("b"), Protocol()), metrics=["macs", "params"])
+    assert counted.exit_code == 0  # no time was asked for
+
+
+def test_a_folder_with_rows_of_two_protocols_is_compared_by_one_that_both_sides_have():
+    quick, publish = Protocol(latency={"samples": 50}), Protocol(latency={"samples": 200})
+    both = [*under(run("a", noise=0.001), quick), *under(run("c", noise=0.001), publish)]
+    for mixed, plain in ((both, under(run("b", noise=0.001), quick)), (both, under(run("d", noise=0.001), publish))):
+        for a, b in ((mixed, plain), (plain, mixed)):
+            result = compare(a, b)
+            assert set(kinds(result, "latency_ms")) == {"SAME"} and len(kinds(result, "latency_ms")) == 3
+    slower = compare(both, [*under(run("d", noise=0.001, slow=1.1), publish), *under(run("b", noise=0.001), quick)])
+    assert set(kinds(slower, "latency_ms")) == {"SLOWER"}  # the newest protocol of b
+
+
+def test_an_interrupted_side_is_no_regression():
+    for status, code in (("interrupted", 0), ("crashed", 1)):
+        stopped = copy.deepcopy(run("b"))
+        stopped[1].update(status=status, error={"phase": "measure", "message": "no"})
+        result = compare(run("a"), stopped)
+        assert result.exit_code == code and "None: no" in " ".join(row.text for row in result.rows)
+    alone = [{**run("b")[0], "status": "interrupted"}]
+    assert compare(run("a")[:1], alone).exit_code == 5
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_a_contaminated_side_fails_no_gate_and_says_why(side):
+    a, b = run("a", noise=0.001), run("b", slow=1.2, noise=0.001)
+    b[1] = run("b", slow=1.5, noise=0.001)[1]
+    for line in b[1]["timing"]["invocations"]:
+        line["baseline_median_ms"] /= 1.25
+    assert compare(a, b).exit_code == 1
+    for record in a if side == "a" else b:
+        record["status"] = "contaminated"
+    result = compare(a, b)
+    timed = [row for row in result.rows if row.metric in ("latency_ms", "throughput_per_s", "speedup")]
+    assert {row.kind for row in timed} == {"AMBIGUOUS"} and result.exit_code == 0 and not result.regressions
+    assert all("no verdict, because a side is contaminated" in row.text for row in timed)
+    assert all(f"{side} is contaminated" in " ".join(row.notes) for row in timed)
+
+
+def test_a_contaminated_session_counts_only_where_there_is_no_clean_one():
+    bad = run("b9", slow=1.5, noise=0.001)
+    for record in bad:
+        record["status"] = "contaminated"
+    for b in ([*run("b", noise=0.001), *bad], [*run("c", noise=0.001), *bad]):
+        assert set(kinds(compare(run("a", noise=0.001), b), "latency_ms")) == {"SAME"}
+
+
+def energy_of(record, value, **rest):
+    row = next(r for r in record["readings"] if r["metric"] == "energy_j")
+    row.update({"value": value, "provenance": "measured", "method_note": "", "n": 1, **rest})
+
+
+def test_a_measured_value_of_one_replicate_is_no_verdict():
+    a, b = run("a", methods=("none",)), run("b", methods=("none",))
+    energy_of(a[0], 1.0)
+    energy_of(b[0], 1.5)
+    result = compare(a, b)
+    (row,) = [r for r in result.rows if r.metric == "energy_j"]
+    assert (row.kind, row.text) == ("INVALID", "one replicate gives no interval; at least 2 are needed")
+    assert result.exit_code == 0
+    (row,) = [r for r in compare(a, other_machine(b)).rows if r.metric == "energy_j"]
+    assert row.kind == "INVALID" and "other hardware" in row.text
+
+
+def test_memory_is_not_compared_between_unlike_machines():
+    a, b = run("a", methods=("none", "tome")), run("b", methods=("none", "tome"))
+    next(r for r in b[0]["readings"] if r["metric"] == "peak_memory_bytes")["value"] *= 1.5
+    assert compare(a, b).exit_code == 1
+    result = compare(a, other_machine(b))
+    assert set(kinds(result, "peak_memory_bytes")) == {"INVALID"} and result.exit_code == 0
+
+
+def test_answers_of_unlike_number_are_not_paired():
+    a, b = run("a", methods=("none",)), run("b", methods=("none",))
+    quality(a[0], "1" * 940 + "0" * 60)
+    quality(b[0], "1" * 94 + "0" * 6)
+    (row,) = [r for r in compare(a, b).rows if r.metric == "accuracy"]
+    assert row.pairing == "unpaired"
+
+
+def test_what_the_clock_does_not_show_is_said_to_be_that():
+    a, b = session("a", 0, host=0, process=0.002, gemm=0), session("b", 0, host=0, process=0.002, gemm=0)
+    for record in b:
+        for line in record["timing"]["invocations"]:
+            line["gemm_median_ms"] *= 0.9
+    texts = [row.text for row in compare(a, b, metrics=["latency_ms"]).rows]
+    assert all("which the clock does not show" in text and "invocation" not in text for text in texts)
+
+
 # ------------------------------------------------------------------------------------------------ text
 
 
@@ -389,6 +538,43 @@ def test_markdown_is_a_table_that_hostile_names_cannot_leave():
     text = as_markdown(compare(records, records))
     assert "<img" not in text and "&lt;img" in text and "\\|" in text and "\\[x\\]" in text
     assert text.splitlines()[2].startswith("| case | metric |")
+
+
+STEERING = "\x1b]0;title\x07\x1b[31m\r\n\x9b2J\u202egnp\u2066x\u2028\ud800"
+SHOWN = "\\x1b]0;title\\x07\\x1b[31m\\r\\n\\x9b2J\\u202egnp\\u2066x\\u2028\\ud800"
+
+
+def foreign_comparison():
+    a, b = run("a", model=STEERING, methods=("none", "tome")), run("b", model=STEERING, methods=("none", "evit"))
+    for record in b:
+        record["environment"] = {**record["environment"], "python": STEERING, STEERING: 1}
+    b[0].update(status="crashed", error={"phase": "load", "type": STEERING, "message": STEERING})
+    return compare(a, b, label_a=STEERING, label_b="b")
+
+
+def test_nothing_foreign_steers_a_terminal():
+    verdicts = [Judgement(STEERING, "AGREES", STEERING, STEERING, STEERING, STEERING, STEERING)]
+    around = [(STEERING, STEERING, STEERING)]
+    for text in (as_text(foreign_comparison()), reproduction_as_text(verdicts, around), differences_as_text(around)):
+        assert SHOWN in text
+        assert not [mark for mark in STEERING if mark in text.replace("\n", "") and not mark.isprintable()]
+        text.encode()
+
+
+def test_nothing_foreign_steers_a_pull_request_or_a_page():
+    from reports.pages import compare as page
+
+    found = foreign_comparison()
+    shown = page._spelt_out(found)
+    texts = [
+        *(line.case + line.text for line in page.lines(found)),
+        *shown.only_a,
+        *shown.only_b,
+        *sum(shown.environment, ()),
+    ]
+    for text in (as_markdown(found).replace("\n", ""), *texts):
+        assert not [mark for mark in STEERING if mark in text and not mark.isprintable()]
+        text.encode()
 
 
 # ------------------------------------------------------------------------------------------------ ranks

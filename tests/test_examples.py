@@ -101,3 +101,46 @@ def test_the_steps_after_measuring_fail_on_a_regression_only_and_show_it_either_
 def test_readme_and_commands_lead_to_the_example():
     for page, link in (("README.md", "docs/examples/efficiency.yml"), ("docs/commands.md", "examples/efficiency.yml")):
         assert f"]({link})" in (ROOT / page).read_text(encoding="utf-8"), page
+
+
+# ---------------------------------------------------------------------------------------------- git bisect
+
+
+def bisecting():
+    """The shell that docs/reproducing.md gives to `git bisect run`."""
+    page = (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8")
+    (recipe,) = re.findall(r"```\n(git bisect run .*?)```", page, re.S)
+    words = shlex.split(recipe)
+    assert words[:5] == ["git", "bisect", "run", "sh", "-c"] and len(words) == 6
+    return words[5]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "compare", "code"),
+    [
+        (0, 0, 0), (3, 0, 0), (0, 1, 1), (3, 1, 1),  # failed rows are no reason to skip a commit
+        (0, 2, 125), (0, 5, 125), (0, 130, 125),  # nothing was compared: neither good nor bad
+        (1, 0, 125), (2, 0, 125), (130, 0, 125), (137, 0, 125),  # nothing was measured
+    ],
+)  # fmt: skip
+def test_bisecting_skips_what_says_nothing_and_calls_only_a_regression_bad(sweep, compare, code, tmp_path):
+    fake = tmp_path / "bin" / "python"
+    fake.parent.mkdir()
+    fake.write_text(
+        f'#!/bin/sh\necho "$@" >> called\ncase "$*" in *job=compare*) exit {compare};; esac\nmkdir now\nexit {sweep}\n'
+    )
+    fake.chmod(0o755)
+    (tmp_path / "now").mkdir()  # of the commit before
+    environment = {**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["sh", "-c", bisecting()], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    called = (tmp_path / "called").read_text().splitlines()
+    assert len(called) == (2 if sweep in (0, 3) else 1) and not done.stderr
+    for line in called:
+        words = shlex.split(line)[2:]
+        cli.register_suites()
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+            validate(OmegaConf.to_container(compose("config", words), resolve=True))

@@ -10,12 +10,15 @@ import pytest
 
 from bench.app.jobs import bundle as bundling
 from bench.app.jobs import compare, report, reproduce, verify
+from bench.app.sources import measured_here, records_at
 from bench.bundle import pack, unpack
 from bench.case import Case
+from bench.compare import compare as compared
 from bench.errors import BenchError, ResultsError, UsageError
+from bench.journal import Journal
 from bench.judge import exit_code, judge
-from bench.machine import machine_key
-from bench.records import Store, content_hash, seal
+from bench.machine import environment, machine_key
+from bench.records import CorruptRecord, Store, content_hash, seal
 from tests.sweeping import HEALTHY, configuration, sweep
 from tests.synthetic import ENVIRONMENT, record, store
 
@@ -248,3 +251,138 @@ def test_a_row_of_another_machine_class_is_reproduced_by_what_travels(from_anoth
     assert new["machine_key"] != row["machine_key"]
     assert code == exit_code(judge(row, new))
     assert code in (0, 1, 4)  # by the speed-up, whatever the host did to it
+
+
+# -- whose code a row names -------------------------------------------------------------------------------------------
+
+
+def evil_package(folder):
+    """A package that leaves a mark when it is imported, however deep the name is that is looked for in it."""
+    (folder / "evil").mkdir()
+    (folder / "evil" / "__init__.py").write_text(f"open({str(folder / 'mark')!r}, 'w').close()\n")
+    (folder / "evil" / "sub.py").write_text("def build(): pass\nclass Task: pass\n")
+
+
+@pytest.mark.parametrize("field", ["model", "method", "task"])
+@pytest.mark.parametrize("name", ["evil:Task", "evil.sub:Task"])
+def test_nothing_that_a_foreign_row_names_is_imported_untrusted(field, name, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    evil_package(tmp_path)
+    (tmp_path / "foreign.json").write_bytes(foreign(**with_case(**{"model": "digits_tiny", field: name}))[1])
+    with pytest.raises(UsageError, match="trust=true"):
+        reproduce.run(job(tmp_path, "reproduce", row=str(tmp_path / "foreign.json")))
+    assert not (tmp_path / "mark").exists() and "evil" not in sys.modules
+
+
+@pytest.mark.parametrize("fields", [{"method": "timm:build"}, {"task": "timm:Task"}, {"model": "timm:hf-hub:evil/net"}])
+def test_only_a_model_is_a_plain_name_of_a_library(fields, tmp_path):
+    (tmp_path / "foreign.json").write_bytes(foreign(**with_case(**{"model": "digits_tiny", **fields}))[1])
+    with pytest.raises(UsageError, match="trust=true"):
+        reproduce.run(job(tmp_path, "reproduce", row=str(tmp_path / "foreign.json")))
+
+
+@pytest.fixture
+def ours(tmp_path, monkeypatch):
+    """A results folder with a row that was measured into it, beside a package that must not be imported."""
+    monkeypatch.syspath_prepend(tmp_path)
+    evil_package(tmp_path)
+    here = machine_key(environment("cpu"))
+    own = Store(tmp_path / "results")
+    path = own.write(record(machine_key=here))
+    made = own.read(path)
+    Journal(own.journal).append("recorded", case=made["case_key"], status="ok", file=path.name)
+    return own, made, here
+
+
+def claiming(here, **changes):
+    """The parts of a row that names code and says that it was measured on this machine."""
+    parts = with_case(model="evil:build")
+    return {**parts, "machine_key": here, "record_key": f"{parts['case_key']}.{here}", **changes}
+
+
+def test_a_merged_row_that_claims_this_machine_is_not_ours(ours, tmp_path):
+    own, made, here = ours
+    unpack(archive(tmp_path / "foreign.zip", dict([foreign(**claiming(here))])), own.root)
+    with pytest.raises(UsageError, match="trust=true"):
+        reproduce.run(job(tmp_path, "reproduce", row=claiming(here)["case_key"]))
+    assert not (tmp_path / "mark").exists() and "evil" not in sys.modules
+    assert measured_here(made, own.root)
+
+
+def test_a_merged_row_under_a_key_of_ours_is_not_ours(ours, tmp_path):
+    own, made, here = ours
+    keys = {"case_key": made["case_key"], "record_key": made["record_key"], "supersedes": made["content_hash"]}
+    _, data = foreign(**claiming(here, **keys))
+    unpack(archive(tmp_path / "foreign.zip", {f"records/{made['record_key']}.2.json": data}), own.root)
+    (shown,) = own.iterate()
+    assert shown["case"]["model"] == "evil:build"
+    with pytest.raises(UsageError, match="trust=true"):
+        reproduce.run(job(tmp_path, "reproduce", row=made["case_key"]))
+    assert not (tmp_path / "mark").exists() and "evil" not in sys.modules
+
+
+def test_a_journal_that_names_the_content_vouches_for_no_other(ours):
+    own, made, _ = ours
+    Journal(own.journal).path.unlink()
+    assert not measured_here(made, own.root)
+    entry = {"case": made["case_key"], "status": "ok", "file": f"{made['record_key']}.json"}
+    Journal(own.journal).append("recorded", **entry, content_hash="0" * 64)
+    assert not measured_here(made, own.root)
+    Journal(own.journal).append("recorded", **entry, content_hash=made["content_hash"])
+    assert measured_here(made, own.root)
+    assert not measured_here({**made, "machine_key": "another"}, own.root)
+
+
+# -- parts of another kind --------------------------------------------------------------------------------------------
+
+LINE = record()["timing"]["invocations"][0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"timing": "x"}, "timing is 'x'"),
+        ({"timing": {"invocations": "x"}}, "timing.invocations"),
+        ({"timing": {"invocations": [{**LINE, "median_ms": -1}]}}, r"timing.invocations\[0\].median_ms is -1"),
+        ({"timing": {"invocations": [LINE, {**LINE, "baseline_median_ms": None}]}}, r"invocations\[1\].baseline_median_ms"),
+        ({"timing": {"invocations": [{**LINE, "gemm_median_ms": "1"}]}}, "gemm_median_ms"),
+        ({"timing": {"invocations": [{**LINE, "throughput_per_s": 10**400}]}}, "throughput_per_s"),
+        ({"timing": {"invocations": [{**LINE, "index": "0"}]}}, "index"),
+        ({"timing": {"noise_floor": {"low": 0, "high": 1}}}, "timing.noise_floor.low"),
+        ({"quality": [1]}, "quality is"),
+        ({"quality": {"samples_digest": "d", "per_sample": 7}}, "quality.per_sample"),
+        ({"quality": {"samples_digest": "d"}}, "quality.per_sample"),
+        ({"environment": {"cpu": "x"}}, "environment"),
+        ({"code": "x"}, "code is 'x'"),
+        ({"started_at": 3}, "started_at"),
+        ({"readings": [{**record()["readings"][0], "ci_low": "x"}]}, "readings.params.ci_low"),
+        ({"readings": [{"metric": "latency_ms", "value": 1.0}]}, "not a record"),
+        ({"status": "splendid"}, "splendid"),
+        ({"redacted_from": {}}, "redacted_from"),
+    ],
+)  # fmt: skip
+def test_a_record_whose_parts_are_none_is_named_with_its_field_before_anything_is_measured(changes, field, tmp_path):
+    path = tmp_path / "foreign.json"
+    path.write_bytes(foreign(**changes)[1])
+    with pytest.raises(CorruptRecord, match=field) as refused:
+        reproduce.run(job(tmp_path, "reproduce", row=str(path), trust=True))
+    assert str(path) in str(refused.value)
+    with pytest.raises(CorruptRecord, match=field):
+        compare.run(job(tmp_path, "compare", a=str(path), b=str(path)))
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_folder_leaves_out_a_record_whose_parts_are_none(tmp_path):
+    good, bad = record(), foreign(timing={"invocations": [{**LINE, "median_ms": 0}]})
+    store(tmp_path / "results", [good])
+    (tmp_path / "results" / bad[0]).write_bytes(bad[1])
+    (found,) = records_at(str(tmp_path / "results"))
+    assert found["case_key"] == good["case_key"]
+
+
+def test_a_limit_that_is_none_is_the_usual_one():
+    odd = [
+        {**record(), "protocol": {"parameters": part}} for part in ([1], {"latency": [1]}, {"latency": {"margin": "x"}})
+    ]
+    for one in odd:
+        assert compared([one], [one]).exit_code == 0

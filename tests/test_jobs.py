@@ -7,7 +7,7 @@ import pytest
 from bench.app.jobs import bundle, compare, doctor, reproduce, verify
 from bench.app.sources import find_row, records_at
 from bench.bundle import pack
-from bench.errors import UsageError
+from bench.errors import BenchError, UsageError
 from bench.records import Store, seal, write_json
 from tests.sweeping import HEALTHY, configuration, sweep
 from tests.synthetic import ENVIRONMENT, record, store
@@ -80,6 +80,51 @@ def test_an_edited_record_is_refused(measured, tmp_path):
         records_at(str(path))
 
 
+def lone(folder, made, **changes):
+    """A file of its own with a record like this one."""
+    write_json(folder / "lone.json", seal({**made, **changes}))
+    return str(folder / "lone.json")
+
+
+def test_what_differs_is_told_before_anything_is_measured(measured, tmp_path, capsys, monkeypatch):
+    def stopped(*_):
+        raise BenchError("now it would measure")
+
+    monkeypatch.setattr("bench.run.Runner.run", stopped)
+    made = next(r for r in measured[1] if r["case"]["method"] == NARROW)
+    there = {**made["environment"], "python": "3.99.1", "host_digest": "another"}
+    row = lone(tmp_path, made, environment=there, code={"version": "0.0.1", "commit": "abc1234", "dirty": False})
+    with pytest.raises(BenchError, match="now it would measure"):
+        reproduce.run(config_for(tmp_path, job="reproduce", row=row, trust=True))
+    told = capsys.readouterr().out
+    assert "3.99.1" in told and "abc1234" in told and "host_digest" not in told
+
+
+def test_files_that_the_row_was_measured_without_are_a_clash_and_not_loaded(measured, tmp_path):
+    _, records = measured
+    (tmp_path / "x.pt").write_bytes(b"no weights")
+    (tmp_path / "images").mkdir()
+    for name, asked in (
+        ("checkpoint", {"checkpoint": str(tmp_path / "x.pt")}),
+        ("data.root", {"data": {"root": str(tmp_path / "images")}, "task": {"name": "imagefolder"}}),
+    ):
+        config = config_for(tmp_path, job="reproduce", row=lone(tmp_path, records[0]), trust=True, **asked)
+        with pytest.raises(UsageError, match=rf"{name}=.* clashes with the row"):
+            reproduce.run(config)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_row_on_two_machines_is_named_by_its_record_key(tmp_path):
+    made = [record(), record(machine_key="another")]
+    store(tmp_path, made)
+    for one in made:
+        found, foreign = find_row(one["record_key"], tmp_path)
+        assert (found["machine_key"], foreign) == (one["machine_key"], False)
+    with pytest.raises(UsageError, match="fits 2 records") as told:
+        find_row(made[0]["case_key"], tmp_path)
+    assert all(one["record_key"] in str(told.value) for one in made)
+
+
 def test_comparing_a_run_with_itself_finds_nothing(tmp_path, capsys):
     store(tmp_path / "results")
     assert (
@@ -143,6 +188,27 @@ def test_a_folder_named_twice_is_not_two_sessions(tmp_path, capsys):
     assert "by session" not in twice
 
 
+def test_a_folder_and_its_own_bundle_are_not_two_sessions(tmp_path, capsys):
+    a, b = sessions(tmp_path, "p")[0], sessions(tmp_path, "q")[0]
+    (own,) = Store(a).iterate()
+    own["environment"] = {**own["environment"], "private": {"user": "somebody"}}
+    del own["content_hash"]
+    Store(tmp_path / "again").write(own)
+    packed = pack(tmp_path / "again", None, tmp_path / "again.bundle.zip")
+    sides = [tmp_path / "again", packed]
+    (first,), (second,) = (records_at(str(place)) for place in sides)
+    assert first["content_hash"] != second["content_hash"] and second["redacted_from"] == first["content_hash"]
+    for order in (sides, sides[::-1]):
+        assert compare.side_at(order) == [first]
+    later = {**own, "supersedes": first["content_hash"], "finished_at": "2026-11-30T12:00:00+00:00"}
+    Store(tmp_path / "later").write(later)
+    assert [r["supersedes"] for r in compare.side_at([tmp_path / "later", packed])] == [first["content_hash"]]
+    _, once = told_by_compare(tmp_path, capsys, sides[:1], [b])
+    _, twice = told_by_compare(tmp_path, capsys, sides, [b])
+    rows = [[line for line in told.splitlines() if line.startswith("deit_tiny")] for told in (once, twice)]
+    assert rows[0] and rows[0] == rows[1]
+
+
 def test_bundles_and_single_records_are_sides_too(tmp_path, capsys):
     a, b = sessions(tmp_path, "p"), sessions(tmp_path, "q", 1.1)
     packed = pack(b[0], None, tmp_path / "b.bundle.zip")
@@ -159,7 +225,9 @@ def test_other_machines_and_torch_versions_are_sides_and_what_differs_is_told_fi
     store(tmp_path / "there", [record(machine_key="other", environment=there, **slower)])
     store(tmp_path / "newer", [record(environment=newer, **slower)])
     code, told = told_by_compare(tmp_path, capsys, [tmp_path / "a"], [tmp_path / "there"])
-    assert code == 0 and "other hardware: only counts and ratios to the baseline travel" in told
+    assert (
+        code == 5 and "other hardware: only counts and ratios to the baseline travel" in told
+    )  # a baseline has no ratio
     assert told.index("Other CPU") < told.index("latency_ms")
     code, told = told_by_compare(tmp_path, capsys, [tmp_path / "a"], [tmp_path / "newer"])
     assert "packages.torch" in told and "2.99.0" in told

@@ -5,16 +5,21 @@ import pytest
 from bench.compare import run_difference
 from bench.comparison_text import reproduction_as_text
 from bench.judge import closeness, exit_code, judge
+from bench.protocol import Protocol
 from tests import synthetic
 from tests.test_compare import other_machine, quality, run
 
 
+def here(record, digest="this host"):
+    return {**record, "environment": {**record["environment"], "host_digest": digest}}
+
+
 def original(**rest):
-    return run("a", noise=0.001, **rest)[1]
+    return here(run("a", noise=0.001, **rest)[1])
 
 
 def again(**rest):
-    return run("b", noise=0.001, **rest)[1]
+    return here(run("b", noise=0.001, **rest)[1])
 
 
 def by_metric(one, two):
@@ -73,7 +78,7 @@ def test_baseline_on_other_hardware_is_not_comparable():
 
 
 def test_inconclusive_says_how_many_more_runs():
-    one, two = run("a", noise=0.01, invocations=10)[1], run("b", noise=0.03, invocations=3)[1]
+    one, two = here(run("a", noise=0.01, invocations=10)[1]), here(run("b", noise=0.03, invocations=3)[1])
     found = by_metric(one, two)["latency_ms"]
     assert found.kind == "INCONCLUSIVE" and found.more_runs >= 1
     assert f"about {found.more_runs} more runs would tell" in found.text
@@ -164,6 +169,58 @@ def test_closeness_of_two_machines():
         for r, host in ((one, "x"), (again(), "y"))
     ]
     assert closeness(*named) == "same class"
+
+
+def test_a_strangers_equal_machine_is_not_this_host():
+    stranger, without = here(run("a")[1], "another host"), run("a")[1]
+    assert stranger["machine_key"] == again()["machine_key"]
+    assert closeness(stranger, again()) == closeness(stranger, again(), own=True) == "same class"
+    assert closeness(without, again()) == closeness(again(), without) == "same class"
+    assert closeness(without, again(), own=True) == closeness(again(), without, own=True) == "same host"
+    (row,) = [v for v in judge(run("a", noise=0.001)[1], again(slow=1.08)) if v.metric == "latency_ms"]
+    assert (row.kind, row.tolerance) == ("AGREES", "10 % (same class)")
+    (row,) = [v for v in judge(run("a", noise=0.001)[1], again(slow=1.08), own=True) if v.metric == "latency_ms"]
+    assert (row.kind, row.tolerance) == ("DISAGREES", "5 % (same host)")
+
+
+def test_the_digest_of_the_host_is_no_difference_of_the_environment():
+    assert run_difference(original(), here(again(), "another host")) == []
+
+
+def test_a_new_limit_of_labels_does_not_part_an_old_row_from_a_new_one():
+    one, two = original(), again()
+    told = Protocol().as_record()
+    latency = {k: v for k, v in told["parameters"]["latency"].items() if k not in ("busy_cores", "margin")}
+    two["protocol"] = told
+    one["protocol"] = {**told, "hash": "as it was", "parameters": {**told["parameters"], "latency": latency}}
+    assert by_metric(one, two)["latency_ms"].kind == "AGREES"
+    del latency["samples"]
+    assert by_metric(one, two)["latency_ms"].kind == "NOT COMPARABLE"
+
+
+@pytest.mark.parametrize("metric", ["macs", "params", "peak_memory_bytes", "accuracy"])
+def test_what_could_not_be_measured_again_is_not_reproduced(metric):
+    one, two = accurate(original(), 940), accurate(again(), 940)
+    assert exit_code(judge(one, two)) == 0
+    reading = next(r for r in two["readings"] if r["metric"] == metric)
+    reading.update(value=None, provenance="unavailable", method_note="the counter is not installed")
+    found = by_metric(one, two)
+    assert found[metric].kind == "NOT COMPARABLE" and "the counter is not installed" in found[metric].text
+    assert exit_code(list(found.values())) == 5
+
+
+def test_energy_of_one_window_is_inconclusive():
+    one, two = measured_energy(original(), 0.0), measured_energy(again(), 1.0)
+    for record in (one, two):
+        next(r for r in record["readings"] if r["metric"] == "energy_j").update(n=1, ci_low=None, ci_high=None)
+    found = by_metric(one, two)["energy_j"]
+    assert (found.kind, found.text) == ("INCONCLUSIVE", "one replicate gives no interval; at least 2 are needed")
+
+
+def test_a_metric_of_a_later_version_is_not_judged():
+    one = original()
+    one["readings"].append({**one["readings"][0], "metric": "of_tomorrow"})
+    assert "of_tomorrow" not in by_metric(one, again())
 
 
 def test_verdict_table_reads_after_the_differences():

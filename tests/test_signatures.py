@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+from typing import Any
 
 import pytest
 
@@ -150,3 +151,47 @@ def test_every_bundled_name_resolves_to_a_callable_with_valid_presets():
         signature(entry.path)
     assert {"deit_tiny", "deit_small", "deit_base", "vit_base", "vit_large", "vit_huge"} <= set(loaded.models)
     assert {"tome", "evit", "diffrate"} <= set(loaded.methods)
+
+
+CREEPING = [
+    "int.__class__", "Literal.__class__.__mro__", "list[int].__origin__", "Annotated[int, Field(default_factory=int.__call__)]",
+    '"__import__(\'os\').mkdir(MARK)"', 'list["__import__(\'os\').mkdir(MARK)"]', 'Annotated["__import__(\'os\').mkdir(MARK)", 1]',
+    "(lambda: int)()", "[int for _ in ()]", "Annotated[int, Field(ge=9**9**9)]", "int if 1 else str", "__import__('os')",
+    "Field(**{'default': 1})", "unknown", "f'{int}'", "int[str]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("annotation", CREEPING)
+def test_an_annotation_is_put_together_from_our_vocabulary_or_not_evaluated_at_all(annotation, tmp_path, monkeypatch):
+    mark = tmp_path / "mark"
+    (tmp_path / "creeping.py").write_text(
+        f"def method(model, *, x: {annotation.replace('MARK', repr(str(mark)))} = 1): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    from bench import signatures
+
+    signatures._tree.cache_clear()
+    signature.cache_clear()
+    assert signature("creeping:method").settings["x"][0] is Any
+    check_settings("m", "creeping:method", {"x": object()})
+    assert not mark.exists() and "creeping" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("annotation", "good", "bad"),
+    [
+        ("Annotated[int, Field(ge=-1, le=3)]", -1, -2), ('Literal["a", "b"] | None', "a", "c"), ("Rate | None", None, 2),
+        ("tuple[int, ...]", (1, 2), "x"), ('dict[str, Literal["a"]]', {"x": "a"}, {"x": "b"}), ("Union[int, None]", None, "x"),
+        ('Annotated[str, Field(pattern="^a$")]', "a", "b"),
+    ],
+)  # fmt: skip
+def test_plain_annotations_are_still_checked(annotation, good, bad, tmp_path, monkeypatch):
+    (tmp_path / "plainly.py").write_text(f"def method(model, *, x: {annotation} = None): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    from bench import signatures
+
+    signatures._tree.cache_clear()
+    signature.cache_clear()
+    check_settings("m", "plainly:method", {"x": good})
+    with pytest.raises(UsageError, match="is not valid"):
+        check_settings("m", "plainly:method", {"x": bad})

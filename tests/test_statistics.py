@@ -159,6 +159,19 @@ def test_ambiguous_says_how_many_more_invocations_would_tell():
     assert verdict(statistics.at_level(decided, 0.95)).kind == "SAME"
 
 
+def test_a_difference_that_only_so_many_comparisons_hide_asks_for_no_invocations():
+    ratio = log_mean_interval([1.06, 1.07, 1.08, 1.07])
+    assert verdict(ratio).kind == "FASTER"
+    for factor in (1.0, 1 / ratio.value**2):
+        found = verdict(ratio.scaled(factor), p_adjusted=0.2)
+        assert found.kind == "AMBIGUOUS" and found.more_invocations is None
+        assert found.text.endswith("beyond the margin by itself, but not among this many comparisons")
+
+
+def test_a_summary_that_no_times_could_have_has_no_interval():
+    assert statistics.from_summary(-1.0, 0.5, 1.0, 5).se is None
+
+
 def test_one_invocation_or_a_stated_reason_is_invalid():
     assert verdict(log_mean_interval([2.0])).kind == "INVALID"
     assert verdict(interval(1.9, 2.0, 2.1), invalid="the baseline crashed").text == "the baseline crashed"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from bench import bundle
+from bench.case import Case
 from bench.errors import UsageError, did_you_mean
-from bench.records import Record, Store, check, read_json
+from bench.journal import Journal
+from bench.record_parts import check_parts
+from bench.records import CorruptRecord, Record, Store, read_json
 
 
 def records_at(place: str) -> list[Record]:
-    """Every readable record of a results folder, a bundle (.zip) or one record file (.json).
+    """Every readable record of a results folder, a bundle (.zip) or one record file (.json), its parts checked.
 
     Raises:
         UsageError: there is nothing of that kind, or it holds no records.
@@ -19,22 +23,61 @@ def records_at(place: str) -> list[Record]:
     path = Path(place)
     if path.is_dir():
         problems: list[str] = []
-        found = list(Store(path).iterate(problems))
+        found = list(_sound(Store(path).iterate(problems), str(path), problems))
         if not found:
             raise UsageError(f"{path} holds no readable records" + (f": {problems[0]}" if problems else ""))
         return found
     if path.suffix == ".zip" and path.is_file():
-        return bundle.unpack_records(path)
+        return [check_parts(record, f"{path}#{record['record_key']}") for record in bundle.unpack_records(path)]
     if path.suffix == ".json" and path.is_file():
-        return [check(read_json(path), str(path))]
+        return [_lone(path)]
     raise UsageError(f"{place} is no results folder, bundle (.zip) or record (.json)")
+
+
+def _sound(records: Iterable[Record], where: str, problems: list[str]) -> Iterable[Record]:
+    """The records whose parts can be computed with; the others are named among the problems."""
+    for record in records:
+        try:
+            yield check_parts(record, f"{where}: {record['record_key']}")
+        except CorruptRecord as error:
+            problems.append(str(error))
+
+
+def _lone(path: Path) -> Record:
+    """The record of a file of its own, held to all that one in a bundle is held to."""
+    try:
+        return check_parts(bundle.check_record(read_json(path), str(path)), str(path))
+    except CorruptRecord:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptRecord(f"{path}: not a record: {error}") from error
+
+
+def measured_here(record: Record, results: Path) -> bool:
+    """Whether the journal of a results folder says that this record was measured into it.
+
+    A record can claim any machine and any key, and one that was merged from a bundle lies beside our own; but no bundle
+    brings a journal. The key must be that of the case, so that a record under a key of ours names no other code.
+    """
+    try:
+        right = Case.from_dict(record["case"]).key == record["case_key"]
+    except (ValueError, TypeError):
+        return False
+    start = f"{record['case_key']}.{record['machine_key']}."
+    return right and any(
+        entry.get("case") == record["case_key"]
+        and str(entry.get("file", start)).startswith(start)
+        and entry.get("content_hash") in (None, record["content_hash"])
+        for entry in Journal(Store(results).journal).read().events("recorded")
+    )
 
 
 def find_row(row: str, results: Path) -> tuple[Record, bool]:
     """The record a user means by `row`, and whether it came from elsewhere than the results folder.
 
     Args:
-        row: a case key or its beginning; a record file; or a bundle, followed by `#key` if it has several records.
+        row: a record key, a case key, or the beginning of either; a record file; or a bundle, followed by `#key` if it has
+            several records.
         results: the results folder that keys are looked up in.
 
     Raises:
@@ -47,11 +90,9 @@ def find_row(row: str, results: Path) -> tuple[Record, bool]:
     found = [record for record in records if record["record_key"].startswith(wanted)]
     if len(found) == 1:
         return found[0], foreign
-    keys = [record["case_key"] for record in records]
     if not found:
-        raise UsageError(f'row "{wanted}" is not there; {did_you_mean(wanted, keys)}')
+        raise UsageError(f'row "{wanted}" is not there; {did_you_mean(wanted, [r["case_key"] for r in records])}')
+    keys = ", ".join(record["record_key"] for record in found[:8])
     if foreign and not key:
-        raise UsageError(
-            f"{place} holds {len(found)} records: name one as row={place}#<key>; keys: {', '.join(keys[:8])}"
-        )
-    raise UsageError(f'row "{wanted}" fits {len(found)} records; write more of the key: {", ".join(keys[:8])}')
+        raise UsageError(f"{place} holds {len(found)} records: name one as row={place}#<key>; keys: {keys}")
+    raise UsageError(f'row "{wanted}" fits {len(found)} records; write more of the key: {keys}')

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+from bench.config import Paths
 from bench.machine import machine_class
 from bench.records import Record
 from reports.figure_sets import of_case
@@ -21,6 +23,9 @@ from reports.rows import COLUMNS, OF_BASELINE, Cell, Column, Row
 
 if TYPE_CHECKING:
     from reports.site import Site
+
+#: The results folder that a command takes where none is named.
+USUAL_RESULTS = Paths().results
 
 _FACTS = ("latency_ms", "speedup", "macs", "realised_gain", "accuracy", "peak_memory_bytes", "params", "energy_j")
 
@@ -48,7 +53,7 @@ def _digest(site: Site, row: Row) -> str:
     base = site.baseline(row)
     return digest_of(
         row.record["content_hash"], base and base.record["content_hash"], row.rank, row.pareto, row.pareto_note, _claims(site, row),
-        site.title, site.newest, len(site.rows), [link.path for link in site.navigation],
+        site.title, site.newest, len(site.rows), [link.path for link in site.navigation], _command(site, row),
     )  # fmt: skip
 
 
@@ -62,13 +67,23 @@ def _brief(site: Site, shell: Callable[[], Shell], row: Row) -> str:
         "site_title": site.title,
         "group": site.groups[row.group],
         "readings": facts(row),
-        "command": _command(row),
+        "command": _command(site, row),
     }
     return shell().around(f"{row.name} · Waterline", "brief.html.j2", row=row, **values)
 
 
-def _command(row: Row) -> str:
-    return f"python -m bench job=reproduce row={row.case_key}"
+def _command(site: Site, row: Row) -> str:
+    """The command that measures the row again: by case and machine, with the results folder where it is not the usual one.
+
+    Of a folder outside the one that the report was made in only the name is told, unless the site shows paths. A report
+    of several folders does not know which of them a row is of.
+    """
+    words = ["python -m bench job=reproduce", f"row={row.record['record_key']}"]
+    if len(site.roots) == 1:
+        root = site.roots[0]
+        shown = str(root) if site.show_paths or not (root.is_absolute() or ".." in root.parts) else root.name
+        words += [shlex.quote(f"paths.results={shown}")] if shown != USUAL_RESULTS else []
+    return " ".join(words)
 
 
 def _page(site: Site, row: Row) -> str:
@@ -92,7 +107,7 @@ def _page(site: Site, row: Row) -> str:
         processes=_processes(record),
         uncounted=(record.get("counts") or {}).get("uncounted") or [],
         log=_log(record),
-        command=_command(row),
+        command=_command(site, row),
         claims=_claims(site, row),
         claim_kinds=KINDS,
     )

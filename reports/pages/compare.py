@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bench import compare as comparing
+from bench.foreign_text import spelt_out
 from bench.metrics import METRICS
 from reports.numbers import MISSING, pair, quantity
 from reports.pages.page import Sheet, render
@@ -48,7 +49,7 @@ def lines(found: comparing.Comparison) -> list[Line]:
     """The rows of a comparison as text."""
     return [
         Line(
-            row.label,
+            spelt_out(row.label),
             METRICS[row.metric].title,
             _side(row.a, row.unit),
             _side(row.b, row.unit),
@@ -56,7 +57,7 @@ def lines(found: comparing.Comparison) -> list[Line]:
             row.pairing,
             row.kind.lower(),
             KINDS.get(row.kind, "care" if row.kind == "INVALID" else ""),
-            "; ".join([row.text, *row.notes]),
+            spelt_out("; ".join([row.text, *row.notes])),
         )
         for row in found.rows
     ]
@@ -66,11 +67,18 @@ def _side(value: float | None, unit: str) -> str:
     return MISSING if value is None else quantity(value, unit)
 
 
+def _spelt_out(found: comparing.Comparison) -> comparing.Comparison:
+    """The comparison with the names of foreign records as text that turns no direction."""
+    around = tuple((spelt_out(what), spelt_out(a), spelt_out(b)) for what, a, b in found.environment)
+    only_a, only_b, notes = (tuple(map(spelt_out, part)) for part in (found.only_a, found.only_b, found.notes))
+    return replace(found, environment=around, only_a=only_a, only_b=only_b, notes=notes)
+
+
 def _page(site: Site) -> str:
     sides = site.sides
     if sides is None:
         raise ValueError("there are no two sides to compare")
     (name_a, a), (name_b, b) = sides
-    found = comparing.compare(a, b, label_a=name_a, label_b=name_b)
+    found = _spelt_out(comparing.compare(a, b, label_a=name_a, label_b=name_b))
     verdicts = Counter(row.kind.lower() for row in found.rows)
     return render("compare.html.j2", site, "compare.html", found=found, lines=lines(found), verdicts=verdicts)

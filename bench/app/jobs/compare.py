@@ -9,7 +9,7 @@ from bench import compare
 from bench.app.sources import records_at
 from bench.comparison_text import as_markdown, as_text
 from bench.config import Config
-from bench.records import Record, without_superseded, write_atomically
+from bench.records import Record, write_atomically
 
 MARKDOWN = "comparison.md"
 
@@ -33,9 +33,18 @@ def run(config: Config) -> int:
 
 
 def side_at(places: Sequence[Path]) -> list[Record]:
-    """The records of one side: each once, though two places hold it, and none that another supersedes."""
-    found = {record["content_hash"]: record for place in places for record in records_at(str(place))}
-    return without_superseded(found.values())
+    """The records of one side: each once, though two places hold it, and none that another supersedes.
+
+    A record in a bundle that had personal parts taken out is the one that it was made of (`redacted_from`), which stands
+    where both are there.
+    """
+    found: dict[str, Record] = {}
+    for record in (record for place in places for record in records_at(str(place))):
+        origin = record.get("redacted_from") or record["content_hash"]
+        if origin not in found or origin == record["content_hash"]:
+            found[origin] = record
+    replaced = {record.get("supersedes") for record in found.values()}
+    return [record for origin, record in found.items() if origin not in replaced]
 
 
 def sides_names(a: Sequence[Path], b: Sequence[Path]) -> tuple[str, str]:

@@ -4,61 +4,90 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from bench import catalogue, judge
 from bench.app.progress import ProgressBar
-from bench.app.sources import find_row
+from bench.app.sources import find_row, measured_here
 from bench.case import BASELINE_METHOD, Case
 from bench.compare import run_difference
-from bench.comparison_text import reproduction_as_text
+from bench.comparison_text import differences_as_text, reproduction_as_text
 from bench.config import Config, Device, Paths, explain
 from bench.errors import BenchError, UsageError
+from bench.foreign_text import spelt_out
 from bench.machine import environment, machine_key
 from bench.plan import Group, Plan, check_device, file_digest, folder_digest
 from bench.protocol import VERSION, Protocol
 from bench.records import Record
 
+if TYPE_CHECKING:
+    from bench.run import Runner
+
+#: Models by this prefix are names of a library that is installed anyway, not code that the record brings to mind.
+LIBRARY = "timm:"
+
 
 def run(config: Config) -> int:
-    """Measure, print the environment's difference and the verdicts; 0 agrees, 1 not, 4 inconclusive, 5 not comparable."""
+    """Print the environment's difference, measure, print the verdicts; 0 agrees, 1 not, 4 inconclusive, 5 not comparable."""
     original, foreign = find_row(str(config.row), Path(config.paths.results))
     case = Case.from_dict(original["case"])
-    check_trust(case, original, foreign=foreign, trusted=config.trust)
+    own = not foreign and measured_here(original, Path(config.paths.results))
+    check_trust(case, original, own=own, trusted=config.trust)
     check_device(case.device)
     check_files(case, config)
     adapted = as_recorded(config, original, case)
-    group = group_of(case)
-    made = plan_of(group, adapted)
-    with ProgressBar() as bar:
-        from bench.run import Runner
+    made = plan_of(group_of(case), adapted)
+    from bench.run import Runner  # brings scipy: a wrong name is answered before that
 
-        sweep = Runner(adapted, made, bar).run({})
+    bar = ProgressBar()
+    runner = Runner(adapted, made, bar)
+    print(differences_as_text(run_difference(original, _head(runner, case.method))), flush=True)
+    with bar:
+        sweep = runner.run({})
     new = next((record for record in sweep.records if record["case"]["method"] == case.method), None)
     if new is None:
         raise BenchError("the row was not measured: " + "; ".join(sweep.problems))
-    verdicts = judge.judge(original, new)
-    print(reproduction_as_text(verdicts, run_difference(original, new)))
+    verdicts = judge.judge(original, new, own=own)
+    print(reproduction_as_text(verdicts))
     code = judge.exit_code(verdicts)
     words = {0: "AGREES", 1: "DISAGREES", 4: "INCONCLUSIVE", 5: "NOT COMPARABLE"}
-    print(f"{words[code]}: {case.label}; the new record is in {adapted.paths.results}")
+    print(f"{words[code]}: {spelt_out(case.label)}; the new record is in {adapted.paths.results}")
     return code
 
 
-def check_trust(case: Case, record: Record, *, foreign: bool, trusted: bool) -> None:
+def _head(runner: Runner, method: str) -> Record:
+    """What the new record will say of its circumstances, before anything is measured."""
+    from bench.run import code_version
+
+    case = next(case for case in runner.plan.cases if case.method == method)
+    return {
+        "case": case.as_dict(), "protocol": runner.config.protocol.as_record(), "environment": runner.environment,
+        "code": code_version(),
+    }  # fmt: skip
+
+
+def check_trust(case: Case, record: Record, *, own: bool, trusted: bool) -> None:
     """Nothing, unless a record from elsewhere names code to run and nobody said to trust it.
+
+    Args:
+        case: the record's.
+        record: what is to be measured again.
+        own: whether it was measured into the user's own results folder (`bench.app.sources.measured_here`).
+        trusted: whether the user said so.
 
     Raises:
         UsageError: it does, with how to say so.
     """
-    elsewhere = foreign or record["machine_key"] != machine_key(environment(case.device))
-    dotted = [name for name in (case.model, case.method) if ":" in name and not name.startswith("timm:")]
-    if elsewhere and dotted and not trusted:
+    names = (str(case.model).removeprefix(LIBRARY), str(case.method), str(case.task))
+    dotted = [name for name in names if ":" in name]
+    if not dotted or trusted:
+        return
+    if not own or record["machine_key"] != machine_key(environment(case.device)):
         raise UsageError(
-            f'the record comes from elsewhere and names code to run ("{dotted[0]}"); read that code, and if you trust '
-            "it run again with trust=true"
+            f'the record comes from elsewhere and names code to run ("{spelt_out(dotted[0])}"); read that code, and if you '
+            "trust it run again with trust=true"
         )
 
 
@@ -66,8 +95,14 @@ def check_files(case: Case, config: Config) -> None:
     """Nothing, if the files that the row was measured with are named and are the same ones.
 
     Raises:
-        UsageError: a file or folder is missing or another one, with its hash.
+        UsageError: a file or folder is missing, or another one (with its hash), or named though the row had none.
     """
+    if case.checkpoint is None and config.checkpoint is not None:
+        raise UsageError(f"checkpoint={config.checkpoint} clashes with the row, which was measured without a weights file: "
+                         "leave it out")  # fmt: skip
+    if case.data is None and config.data.root is not None:
+        raise UsageError(f"data.root={config.data.root} clashes with the row, which was measured without a data folder: "
+                         "leave it and task=imagefolder out")  # fmt: skip
     if case.checkpoint is not None:
         if config.checkpoint is None:
             raise UsageError(
