@@ -57,12 +57,15 @@ def load(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> pd
 
 
 def read_records(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Loaded:
-    """Every readable record of the folders once: the same content twice is one, a superseded record is left out."""
+    """Every readable record of the folders once: the same content twice is one, a superseded record is left out.
+
+    A record and its copy without personal parts are one.
+    """
     loaded = Loaded()
     seen: dict[str, Record] = {}
     for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
         for record in _records_at(Path(path), loaded.problems):
-            seen.setdefault(record["content_hash"], record)
+            seen.setdefault(record.get("redacted_from") or record["content_hash"], record)
     loaded.records = without_superseded(seen.values())
     return loaded
 

@@ -52,10 +52,9 @@ def plainly(kind: str, folder: Path) -> tuple[dict[str, Any], float]:
 def measured_seconds(result: dict[str, Any]) -> float:
     """Seconds of an invocation that were spent warming up and in measured windows."""
     members = [*result["cases"].values(), result["twin"]]
-    warm = sum(member["warmup"]["seconds"] for member in members) + result["reference_gemm"]["warmup"]["seconds"]
-    samples = sum(sum(member["latency_ms"]) * member["block"] for member in members) + sum(
-        result["reference_gemm"]["ms"]
-    )
+    gemm = result["reference_gemm"]
+    warm = sum(member["warmup"]["seconds"] for member in members) + gemm["warmup"]["seconds"]
+    samples = sum(sum(member["latency_ms"]) * member["block"] for member in members) + sum(gemm["ms"]) * gemm["block"]
     windows = sum(window["ms"] for member in members for window in member["throughput"])
     layers = sum(2 * m["layers"]["repeats"] * m["layers"]["plain"] for m in members if "layers" in m)
     return warm + (samples + windows + layers) / 1e3

@@ -67,6 +67,14 @@ def test_several_folders_are_a_union_and_the_same_record_counts_once(tmp_path):
     assert table.load(tmp_path / "a" / "records").shape == table.load(str(tmp_path / "a")).shape
 
 
+def test_a_record_and_its_copy_without_personal_parts_are_one_measurement(tmp_path):
+    own = seal(synthetic.record())
+    cut = seal({**synthetic.record(), "environment": {}, "redacted_from": own["content_hash"]})
+    for folder, item in (("own", own), ("published", cut)):
+        write_json(tmp_path / folder / "records" / f"{item['record_key']}.json", item)
+    assert len(table.read_records([tmp_path / "own", tmp_path / "published"]).records) == 1
+
+
 def test_corrupt_record_is_reported_and_the_rest_is_read(tmp_path):
     store = synthetic.store(tmp_path, with_samples=False)
     first, second, *_ = sorted(store.records.glob("*.json"))
