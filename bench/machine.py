@@ -24,6 +24,7 @@ import psutil
 from bench.case import digest
 from bench.gpus import read_gpus
 from bench.hostwatch import HostReport, HostWatch, Quiet, wait_until_quiet
+from bench.personal import without_personal
 
 __all__ = [
     "HostReport", "HostWatch", "Quiet", "cgroup_limits", "difference", "environment", "machine_class", "machine_key",
@@ -418,9 +419,9 @@ def _variables(private: bool) -> dict[str, str]:
 
 
 def _anonymous(value: str) -> str:
-    """The value without folders and without GPU identifiers."""
+    """The value without folders, names of people and machines, and GPU identifiers; of a home folder only `~` stays."""
     without_ids = re.sub(r"\b(GPU|MIG)-[0-9a-fA-F-]{6,}", r"\1", value)
-    return re.sub(r"[^\s:;,=]*[/\\]", "", without_ids)
+    return re.sub(r"[^\s:;,=]*[/\\]", "", str(without_personal(without_ids)))
 
 
 def _private() -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from bench import bundle as bundles
 from bench.app.jobs import bundle, compare, doctor, reproduce, verify
 from bench.app.sources import find_row, records_at
 from bench.bundle import pack
@@ -206,3 +207,15 @@ def test_the_progress_bar_shows_foreign_text_as_it_is(monkeypatch):
         bar.working(f"probe {HOSTILE}")
         bar._progress.refresh()
     assert HOSTILE in screen.getvalue()
+
+
+def test_a_bundle_that_lacks_something_exits_with_3_and_one_that_is_not_whole_with_1(tmp_path, capsys, monkeypatch):
+    made = store(tmp_path / "results")
+    config = config_for(tmp_path, job="bundle", report={"enabled": False})
+    next(made.samples.rglob("*.json.gz")).write_bytes(b"damaged")
+    assert bundle.run(config) == 3
+    assert "left out: " in capsys.readouterr().err
+    report = bundles.Report(tmp_path / "x.zip", 3, (), ("records/a.b.json: does not match its checksum",))
+    monkeypatch.setattr(bundles, "verify", lambda _: report)
+    assert bundle.run(config) == 1
+    assert "does not match its checksum" in capsys.readouterr().err

@@ -66,6 +66,12 @@ def test_nothing_personal_unless_private(monkeypatch):
     variables = environment()["variables"]
     assert variables["LD_PRELOAD"] == "libjemalloc.so.2:libother.so"
     assert variables["CUDA_VISIBLE_DEVICES"] == "GPU"
+    for home in ("/home/somebody", "/home/somebody/", "/Users/somebody"):
+        monkeypatch.setenv("TORCH_HOME", home)
+        assert "somebody" not in environment()["variables"]["TORCH_HOME"]
+    monkeypatch.setattr("bench.personal.own_names", lambda: ("jdoe",))
+    monkeypatch.setenv("TORCH_HOME", "/scratch/jdoe_runs")
+    assert environment()["variables"]["TORCH_HOME"] == "(hidden)_runs"
     private = environment(private=True)["private"]
     assert private["host"] == platform.node() and private["user"] == getpass.getuser()
     assert "hunter2" not in json.dumps(environment(private=True))

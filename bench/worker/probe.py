@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from bench import machine
 from bench.errors import UsageError
 from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing
 from bench.metrics import METRICS
@@ -152,7 +153,7 @@ def _compile_reading(subject: Subject, ready: Ready) -> list[Reading]:
 
 
 def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
-    """Readings, details per meter and flags of one case.
+    """Readings, details per meter and flags of one case, and how torch is built.
 
     Args:
         spec: `recipe`, `protocol` parameters, `meters` to take, `no_quality` reason.
@@ -186,6 +187,6 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     return {
         "started_at": started, "picture": picture, "load_ms": load_ms, "weights": subject.weights, "flags": flags + probe.flags,
         "readings": [item.as_dict() for item in [*probe.readings, *_compile_reading(subject, ready)]],
-        "details": probe.details, "ready": ready.facts(),
+        "details": probe.details, "ready": ready.facts(), "torch": machine.torch_build(),
         "layers": probe.layers.rows if probe.layers else [], "layers_info": probe.layers.info if probe.layers else {},
     }  # fmt: skip
