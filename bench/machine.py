@@ -138,9 +138,10 @@ def difference(a: Environment, b: Environment) -> list[tuple[str, str, str]]:
     """What differs between two environments: (what, in `a`, in `b`) as readable text, in a stable order.
 
     Lists of words are compared as sets, so that only the words that differ are shown. Reasons and private parts are
-    not compared.
+    not compared, nor how torch is built where only one side asked a process that had imported it.
     """
-    left, right = _flat(a), _flat(b)
+    apart = {"torch"} if ("torch" in a) != ("torch" in b) else set()
+    left, right = (_flat({key: value for key, value in env.items() if key not in apart}) for env in (a, b))
     rows = []
     for name in sorted(left.keys() | right.keys(), key=_order):
         one, two = left.get(name), right.get(name)

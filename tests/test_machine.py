@@ -270,6 +270,12 @@ def test_difference_names_a_missing_gpu_and_nothing_private():
     assert not any("private" in name for name, *_ in rows)
 
 
+def test_how_torch_is_built_is_compared_where_both_sides_know_it():
+    with_mkl, without = ({**BASE, "torch": {"mkl": mkl, "cpu_capability": "AVX2"}} for mkl in (True, False))
+    assert difference(with_mkl, without) == [("torch.mkl", "True", "False")]
+    assert difference(BASE, with_mkl) == difference(with_mkl, BASE) == []
+
+
 def test_no_difference_between_two_readings_of_this_machine():
     assert difference(environment(), environment()) == []
 
