@@ -70,7 +70,9 @@ def test_preparations_that_are_lost_one_after_another_break_the_circuit(tmp_path
     assert len(list(Store(config.paths.results).iterate())) == 2
 
 
-@pytest.mark.parametrize(("limit", "splits"), [(4, 1), (3, 2)], ids=["once", "twice"])
+@pytest.mark.parametrize(
+    ("limit", "splits"), [(4, 1), pytest.param(3, 2, marks=pytest.mark.slow)], ids=["once", "twice"]
+)
 def test_members_that_only_run_out_of_memory_together_are_timed_in_sessions_of_fewer(tmp_path, limit, splits):
     config = configuration(tmp_path, [f"tests.faults.models:crowded(limit={limit})"], ["none", *NARROWS])
     found = sweep(config).records
