@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from bench import machine
 from bench.errors import UsageError
+from bench.machine import torch_build
 from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing
 from bench.metrics import METRICS
 from bench.reading import Reading, reading, unavailable
@@ -187,6 +187,6 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     return {
         "started_at": started, "picture": picture, "load_ms": load_ms, "weights": subject.weights, "flags": flags + probe.flags,
         "readings": [item.as_dict() for item in [*probe.readings, *_compile_reading(subject, ready)]],
-        "details": probe.details, "ready": ready.facts(), "torch": machine.torch_build(),
+        "details": probe.details, "ready": ready.facts(), "torch": torch_build(),
         "layers": probe.layers.rows if probe.layers else [], "layers_info": probe.layers.info if probe.layers else {},
     }  # fmt: skip
