@@ -412,8 +412,9 @@ class Runner:
         before = self.store.latest(record["case_key"], self.machine_key)
         made = {**record, "supersedes": before["content_hash"] if before else None}
         path = self._write(made)
-        self.journal.append("recorded", case=record["case_key"], status=record["status"], file=path.name)
         sealed = self.store.read(path)
+        facts = {"status": record["status"], "file": path.name, "content_hash": sealed["content_hash"]}
+        self.journal.append("recorded", case=record["case_key"], **facts)
         self.sweep.records.append(sealed)
         self.sweep.measured += record["status"] != "interrupted"
         self.listener.recorded(sealed)

@@ -8,6 +8,7 @@ from bench import bundle as bundles
 from bench.app.jobs import bundle, compare, doctor, reproduce, verify
 from bench.app.sources import find_row, records_at
 from bench.bundle import pack
+from bench.case import Case
 from bench.errors import UsageError
 from bench.records import Store, seal, write_json
 from tests.sweeping import HEALTHY, configuration, sweep
@@ -66,7 +67,9 @@ def test_a_row_of_another_protocol_version_is_not_comparable(measured, tmp_path)
 
 def test_a_missing_weights_file_is_asked_for_by_its_hash(measured, tmp_path):
     _, records = measured
-    other = {**records[0], "case": {**records[0]["case"], "checkpoint": "ab" * 32}}
+    case = Case.from_dict({**records[0]["case"], "checkpoint": "ab" * 32})
+    keys = {"case_key": case.key, "record_key": f"{case.key}.{records[0]['machine_key']}"}
+    other = {**records[0], "case": case.as_dict(), **keys}
     path = tmp_path / "weights.json"
     write_json(path, seal(other))
     with pytest.raises(UsageError, match="abab"):

@@ -357,6 +357,13 @@ def test_machine_key_is_in_every_record(done):
     assert {r["machine_key"] for r in result.records} == {machine.machine_key(machine.environment(config.device.name))}
 
 
+def test_the_journal_names_the_content_of_every_record(done):
+    """So that a record that was put into the folder later is not taken for one that was measured here."""
+    config, result = done
+    told = Journal(Store(config.paths.results).journal).read().events("recorded")
+    assert {record["content_hash"] for record in result.records} <= {entry["content_hash"] for entry in told}
+
+
 def test_every_record_tells_how_the_torch_that_measured_is_built(done):
     """Read in the workers: the driver does not import torch."""
     _, result = done
