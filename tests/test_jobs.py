@@ -8,7 +8,6 @@ from bench import bundle as bundles
 from bench.app.jobs import bundle, compare, doctor, reproduce, verify
 from bench.app.sources import find_row, records_at
 from bench.bundle import pack
-from bench.case import Case
 from bench.errors import UsageError
 from bench.records import Store, seal, write_json
 from tests.sweeping import HEALTHY, configuration, sweep
@@ -66,6 +65,8 @@ def test_a_row_of_another_protocol_version_is_not_comparable(measured, tmp_path)
 
 
 def test_a_missing_weights_file_is_asked_for_by_its_hash(measured, tmp_path):
+    from bench.case import Case
+
     _, records = measured
     case = Case.from_dict({**records[0]["case"], "checkpoint": "ab" * 32})
     keys = {"case_key": case.key, "record_key": f"{case.key}.{records[0]['machine_key']}"}
