@@ -18,6 +18,7 @@ import struct
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -26,9 +27,9 @@ from typing import Any
 from bench.case import Case
 from bench.errors import ResultsError
 from bench.journal import now
-from bench.personal import leaks, without_personal
+from bench.personal import leaks, redacted, without_personal
 from bench.reading import STATUSES, Reading
-from bench.records import CorruptRecord, Record, Store, check, content_hash, read_json, write_atomically
+from bench.records import CorruptRecord, Record, Store, check, is_calibration, read_json, write_atomically
 from bench.version import __version__
 
 SCHEMA = 1
@@ -40,6 +41,9 @@ FOLDERS = ("records", "samples", "machines", "site")
 MAX_FILES = 200_000
 MAX_FILE_BYTES = 256 * 2**20
 MAX_TOTAL_BYTES = 4 * 2**30
+#: Bytes of JSON in one record, samples or calibration file: parsing takes many times its size in memory.
+MAX_JSON_BYTES = 16 * 2**20
+MAX_MANIFEST_BYTES = 64 * 2**20
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first date: equal content makes equal archives
 #: What reading damaged archives, compressed data and JSON raises (RuntimeError: encrypted, recursion, not implemented).
@@ -89,10 +93,11 @@ def pack(
         site: the report's folder, or `None` for no report.
         out: the archive to write.
         private: keep what tells whose machine it was.
-        problems: gets a line per record that could not be read and was left out; without it the first one raises.
+        problems: gets a line per file that could not be read and was left out; without it the first one raises.
 
     Raises:
-        ResultsError: there are no records, or the report names folders or people and `private` was not asked for.
+        ResultsError: there are no records, there is more than a bundle may hold, or the report names folders or people and
+            `private` was not asked for.
     """
     store, target = Store(store_root), Path(out)
     contents = dict(_store_files(store, private, problems))
@@ -112,40 +117,75 @@ def pack(
         ],
     }
     contents[MANIFEST] = json.dumps(manifest, indent=1).encode()
+    _check_limits(contents)
     target.parent.mkdir(parents=True, exist_ok=True)
     _write_zip(target, contents)
     return target
 
 
 def _store_files(store: Store, private: bool, problems: list[str] | None) -> Iterator[tuple[str, bytes]]:
-    """Records that no other supersedes, the samples they name, and the machines' calibrations."""
+    """Records that no other supersedes, the samples they name, and the machines' calibrations; each as it was written.
+
+    A record of an older schema keeps its old body, which is what its hash is of.
+    """
     samples: set[str] = set()
-    for record in store.iterate(problems):
+    attempts: Counter[str] = Counter()
+    sources: list[tuple[str, Path]] = []
+    for path, record in store.files(problems):
         runs = (record.get("timing") or {}).get("invocations") or []
         samples |= {str(run["samples_file"]) for run in runs if run.get("samples_file")}
-        shown = record if private else _redacted(record)
-        yield f"records/{record['case_key']}.{record['machine_key']}.json", _dump(shown)
+        key = f"{record['case_key']}.{record['machine_key']}"
+        attempts[key] += 1
+        sources.append((f"records/{key}.json" if attempts[key] == 1 else f"records/{key}.{attempts[key]}.json", path))
     for name in sorted(samples):
         path = store.root / name
         if name.startswith("samples/") and _why_bad_name(name) is None and path.is_file() and not path.is_symlink():
-            yield name, _samples(path, private)
-    for path in sorted(store.machines.glob("*.json")):
-        if not path.is_symlink():
-            yield f"machines/{path.name}", _dump(read_json(path) if private else without_personal(read_json(path)))
+            sources.append((name, path))
+    sources += [
+        (f"machines/{path.name}", path) for path in sorted(store.machines.glob("*.json")) if not path.is_symlink()
+    ]
+    for name, path in sources:
+        try:
+            yield name, _packed(name, path, private)
+        except CorruptRecord as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
 
 
-def _redacted(record: Record) -> Record:
-    """The record without personal parts; the very same if it had none."""
-    clean = without_personal({key: value for key, value in record.items() if key != "content_hash"})
-    if clean == {key: value for key, value in record.items() if key != "content_hash"}:
-        return record
-    clean["redacted_from"] = record["content_hash"]
-    return {**clean, "content_hash": content_hash(clean)}
+def _packed(name: str, path: Path, private: bool) -> bytes:
+    """A file as it goes into the bundle.
 
-
-def _samples(path: Path, private: bool) -> bytes:
+    Raises:
+        CorruptRecord: it cannot be read, or a bundle that holds it would be refused.
+    """
     value = read_json(path)
-    return gzip.compress(_dump(value if private else without_personal(value)), mtime=0)
+    if name.startswith("machines/") and not is_calibration(value):
+        raise CorruptRecord(f"{path}: is no calibration; make it anew with job=calibrate")
+    if not private:
+        value = redacted(value) if name.startswith("records/") else without_personal(value)
+    data = _dump(value)
+    if len(data) > MAX_JSON_BYTES:
+        raise CorruptRecord(f"{path}: holds {len(data)} bytes of JSON; a bundle's files hold at most {MAX_JSON_BYTES}")
+    return gzip.compress(data, mtime=0) if name.startswith("samples/") else data
+
+
+def _check_limits(contents: dict[str, bytes]) -> None:
+    """Nothing, if verifying would read all of it.
+
+    Raises:
+        ResultsError: it would be refused, with what to do.
+    """
+    entries = [zipfile.ZipInfo(name, EPOCH) for name in contents]
+    for entry in entries:
+        entry.file_size = len(contents[entry.filename])
+        entry.compress_type = zipfile.ZIP_DEFLATED
+    problems = _listing_problems(entries)
+    if problems:
+        raise ResultsError(
+            f"a bundle of this would be refused: {problems[0]}; leave the report out with report=off, or measure suites "
+            "into results folders of their own"
+        )
 
 
 def _site_files(site: Path, results: Path, private: bool) -> Iterator[tuple[str, bytes]]:
@@ -228,6 +268,8 @@ def unpack_records(path: Path | str) -> list[Record]:
 def unpack(path: Path | str, folder: Path | str) -> Store:
     """A results folder made of a bundle's records, samples and calibrations; what is there already stays as it is.
 
+    Records merge as a union: one that is not there goes into a file of its own, also beside another of the same case.
+
     Args:
         path: a bundle that passes every check.
         folder: where to put them; made if it is not there.
@@ -236,13 +278,16 @@ def unpack(path: Path | str, folder: Path | str) -> Store:
         BadBundle: the bundle does not pass.
     """
     unpack_records(path)
-    root = Path(folder)
+    store = Store(folder)
     with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            target = root / entry.filename
-            if entry.filename.split("/")[0] in ("records", "samples", "machines") and not target.exists():
+        for entry in sorted(archive.infolist(), key=lambda entry: (len(entry.filename), entry.filename)):
+            target, kind = store.root / entry.filename, entry.filename.split("/")[0]
+            if kind == "records":
+                data = _read(archive, entry)
+                store.adopt(check(_json(data), entry.filename), data)
+            elif kind in ("samples", "machines") and not target.exists():
                 write_atomically(target, _read(archive, entry))
-    return Store(root)
+    return store
 
 
 def _listing_problems(entries: list[zipfile.ZipInfo]) -> list[str]:
@@ -316,8 +361,10 @@ def _content(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo]) -> t
 
 def _manifest(data: bytes) -> tuple[dict[str, tuple[int, str]], list[str]]:
     """Name to size and checksum, and what is wrong with the manifest."""
+    if len(data) > MAX_MANIFEST_BYTES:
+        return {}, [f"{MANIFEST}: holds {len(data)} bytes; at most {MAX_MANIFEST_BYTES} are read"]
     try:
-        manifest = _json(data)
+        manifest = _parsed(data)
         if manifest.get("kind") != KIND or manifest.get("schema") != SCHEMA:
             return {}, [f"{MANIFEST}: is not of a {KIND} of schema {SCHEMA}: update waterline-bench to read newer ones"]
         listed = {str(f["path"]): (int(f["bytes"]), str(f["sha256"])) for f in manifest["files"]}
@@ -332,11 +379,13 @@ def _inspect(name: str, data: bytes) -> tuple[Record | None, str | None]:
         if name.startswith("records/"):
             if not RECORD_NAME.fullmatch(name):
                 return None, "is no name of a record"
-            return check_record(_json(data), name), None
+            record = check_record(_json(data), name)
+            own = rf"records/{re.escape(record['record_key'])}(\.([2-9]|[1-9][0-9]{{1,8}}))?\.json"
+            return (record, None) if re.fullmatch(own, name) else (None, "is not named after the record in it")
         if name.startswith("samples/"):
             _json(_gunzip(data))
-        elif name.startswith("machines/"):
-            _json(data)
+        elif name.startswith("machines/") and not is_calibration(_json(data)):
+            return None, "is no calibration of a machine"
     except CorruptRecord as error:
         return None, str(error)
     except (*DAMAGE, KeyError, TypeError, AttributeError) as error:
@@ -359,9 +408,13 @@ def check_record(value: Any, where: str) -> Record:
         raise ValueError(f"status {record['status']!r} is not known")
     for row in record["readings"]:
         Reading(**row)
-    for part in ("case_key", "group_key", "baseline_key", "machine_key", "record_key"):
-        if not re.fullmatch(r"[\w.-]{1,80}", record[part]):
+    for part in ("case_key", "group_key", "baseline_key", "machine_key"):
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,80}", record[part]):
             raise ValueError(f"{part} is no key")
+    if record["record_key"] != f"{record['case_key']}.{record['machine_key']}":
+        raise ValueError("record_key is not case_key and machine_key")
+    if record["case_key"] != case.key and not record.get("redacted_from"):  # taking folders out may change a setting
+        raise ValueError("case_key is not the key of the case")
     return record
 
 
@@ -376,14 +429,21 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
 
 def _gunzip(data: bytes) -> bytes:
     """Unpacked bytes, refused beyond the limit before they are all in memory."""
+    limit = min(MAX_FILE_BYTES, MAX_JSON_BYTES)
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-        value = file.read(MAX_FILE_BYTES + 1)
-    if len(value) > MAX_FILE_BYTES:
-        raise ValueError(f"unpacks to more than {MAX_FILE_BYTES} bytes")
+        value = file.read(limit + 1)
+    if len(value) > limit:
+        raise ValueError(f"unpacks to more than {limit} bytes")
     return value
 
 
 def _json(data: bytes) -> Any:
+    if len(data) > MAX_JSON_BYTES:
+        raise ValueError(f"holds {len(data)} bytes of JSON; at most {MAX_JSON_BYTES} are read")
+    return _parsed(data)
+
+
+def _parsed(data: bytes) -> Any:
     return json.loads(data.decode(), parse_constant=_refuse_constant)
 
 

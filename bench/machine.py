@@ -24,6 +24,7 @@ import psutil
 from bench.case import digest
 from bench.gpus import read_gpus
 from bench.hostwatch import HostReport, HostWatch, Quiet, wait_until_quiet
+from bench.personal import without_personal
 
 __all__ = [
     "HostReport", "HostWatch", "Quiet", "cgroup_limits", "difference", "environment", "machine_class", "machine_key",
@@ -137,9 +138,10 @@ def difference(a: Environment, b: Environment) -> list[tuple[str, str, str]]:
     """What differs between two environments: (what, in `a`, in `b`) as readable text, in a stable order.
 
     Lists of words are compared as sets, so that only the words that differ are shown. Reasons and private parts are
-    not compared.
+    not compared, nor how torch is built where only one side asked a process that had imported it.
     """
-    left, right = _flat(a), _flat(b)
+    apart = {"torch"} if ("torch" in a) != ("torch" in b) else set()
+    left, right = (_flat({key: value for key, value in env.items() if key not in apart}) for env in (a, b))
     rows = []
     for name in sorted(left.keys() | right.keys(), key=_order):
         one, two = left.get(name), right.get(name)
@@ -418,9 +420,9 @@ def _variables(private: bool) -> dict[str, str]:
 
 
 def _anonymous(value: str) -> str:
-    """The value without folders and without GPU identifiers."""
+    """The value without folders, names of people and machines, and GPU identifiers; of a home folder only `~` stays."""
     without_ids = re.sub(r"\b(GPU|MIG)-[0-9a-fA-F-]{6,}", r"\1", value)
-    return re.sub(r"[^\s:;,=]*[/\\]", "", without_ids)
+    return re.sub(r"[^\s:;,=]*[/\\]", "", str(without_personal(without_ids)))
 
 
 def _private() -> dict[str, Any]:

@@ -5,20 +5,32 @@ from __future__ import annotations
 import getpass
 import platform
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-#: Names that say nothing about anybody.
-ANONYMOUS = frozenset({"root", "user", "users", "admin", "ubuntu", "debian", "runner", "nobody", "localhost", "docker"})
+from bench.records import Record, content_hash
+
+#: Names that say nothing about anybody, or that are words of the records themselves.
+ANONYMOUS = frozenset({
+    "root", "user", "users", "admin", "ubuntu", "debian", "runner", "nobody", "localhost", "docker", "max", "torch",
+})  # fmt: skip
 SHORTEST = 3
 
-#: The folders of an absolute path, the last part not included; addresses (`https://...`) and ratios (`a/b`) are not
-#: paths, and the system's own folders are the same everywhere.
+#: An address on a network (`https://host/...`), whose folders are nobody's; `file:` and `sqlite:` name folders of a machine.
+ADDRESS = re.compile(r"\b(?!file:)[A-Za-z][A-Za-z0-9+.-]*://[^\s/'\"<>](?:(?!:/)[^\s'\"<>])*")
+#: Where a path may begin: not within a word, a relative path, a closing tag or after a drive, but also right after a
+#: compiler's option (`-I/home/...`) and within a list of paths (`/a:/home/...`).
+START = r"(?:(?<![\w./~\\<-])(?<!(?<![\w/])[A-Za-z]:)|(?<=[^\w/]-[A-Za-z])|(?<=^-[A-Za-z]))"
+_PART = r"[^\s/'\":,;<>()\[\]|]+"
+
+#: The folders of an absolute path, the last part not included; ratios (`a/b`) are not paths, and the system's own
+#: folders are the same everywhere.
 FOLDERS = re.compile(
-    r"(?<![\w.:/\\<-])(?:~?/(?!(?:sys|proc|dev|usr|lib|lib64|etc)/)(?:[^\s/'\":,;<>()\[\]|]+/)+|[A-Za-z]:[\\/](?:[^\\/\s'\":,;<>]+[\\/])+)"
+    rf"{START}~?/+(?!(?:sys|proc|dev|usr|lib|lib64|etc)/)(?:{_PART}/+)+"
+    r"|(?<![\w.:/\\<-])[A-Za-z]:[\\/](?:[^\\/\s'\":,;<>]+[\\/])+"
 )
-HOME = re.compile(r"(?<![\w.:/])/(?:home|Users)/[^\s/'\":,;<>()\[\]|]+")
+HOME = re.compile(rf"{START}/+(?:home|Users)/+{_PART}")
 MARK = ".../"
 
 
@@ -33,6 +45,27 @@ def without_personal(value: Any, names: Iterable[str] | None = None) -> Any:
     return _clean(value, pattern)
 
 
+def redacted(record: Record) -> Record:
+    """The record without personal parts, sealed anew with its old hash as `redacted_from`; the very same if it had none."""
+    body = {key: value for key, value in record.items() if key != "content_hash"}
+    clean = without_personal(body)
+    if clean == body:
+        return record
+    clean["redacted_from"] = record["content_hash"]
+    return {**clean, "content_hash": content_hash(clean)}
+
+
+def outside_addresses(text: str, change: Callable[[str], str]) -> str:
+    """The text with everything changed but addresses on a network."""
+    if "://" not in text:
+        return change(text)
+    parts, end = [], 0
+    for found in ADDRESS.finditer(text):
+        parts += [change(text[end : found.start()]), found[0]]
+        end = found.end()
+    return "".join([*parts, change(text[end:])])
+
+
 def _clean(value: Any, pattern: re.Pattern[str] | None) -> Any:
     if isinstance(value, dict):
         return {key: _clean(item, pattern) for key, item in value.items() if key not in ("private", "uuid")}
@@ -42,7 +75,7 @@ def _clean(value: Any, pattern: re.Pattern[str] | None) -> Any:
 
 
 def _clean_text(text: str, pattern: re.Pattern[str] | None) -> str:
-    shorter = FOLDERS.sub(MARK, HOME.sub("~", text))
+    shorter = outside_addresses(text, lambda part: FOLDERS.sub(MARK, HOME.sub("~", part)))
     return pattern.sub("(hidden)", shorter) if pattern else shorter
 
 
@@ -58,7 +91,7 @@ def own_names() -> tuple[str, ...]:
 
 def leaks(text: str, folders: Iterable[Path] = ()) -> str | None:
     """The first personal thing in a text: a home folder, one of `folders`, a name of this machine; or `None`."""
-    found = HOME.search(text)
+    found = HOME.search(ADDRESS.sub(" ", text))
     if found:
         return found[0]
     for folder in folders:
@@ -70,6 +103,6 @@ def leaks(text: str, folders: Iterable[Path] = ()) -> str | None:
 
 
 def _pattern(names: Iterable[str]) -> re.Pattern[str] | None:
-    """The names as whole words."""
+    """The names wherever no letter or digit makes them part of another word: `jdoe_x` names jdoe as well."""
     words = sorted((re.escape(name) for name in names if name), key=len, reverse=True)
-    return re.compile(rf"(?<![\w-])(?:{'|'.join(words)})(?![\w-])") if words else None
+    return re.compile(rf"(?<![^\W_])(?:{'|'.join(words)})(?![^\W_])") if words else None

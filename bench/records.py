@@ -10,7 +10,7 @@ A record is plain JSON with these parts (schema 1)::
     started_at, finished_at    UTC, ISO 8601
     code         {version, commit, dirty}
     protocol     {version, name, hash, parameters}
-    environment  what `bench.machine.environment` read
+    environment  what `bench.machine.environment` read, and under `torch` how the torch that measured was built
     machine      {peaks: [{dtype, threads, unit, value, low, high, n}], bandwidth: {value, low, high, n, unit}, ...}
     readings     [fields of `bench.reading.Reading`]
     layers       [rows of `bench.meters.layers`]
@@ -35,6 +35,7 @@ import re
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -43,6 +44,7 @@ from bench.errors import ResultsError
 
 SCHEMA = 1
 READABLE = 0o644
+UNREADABLE = "unreadable"
 
 Record = dict[str, Any]
 
@@ -175,10 +177,36 @@ def is_present(record: Record | None, *, retry_failed: bool) -> bool:
 
 
 def without_superseded(records: Iterable[Record]) -> list[Record]:
-    """The records that no other of them replaces (`supersedes` names a content hash)."""
+    """The records that no other of the same case and machine replaces (`supersedes` names a content hash)."""
     kept = list(records)
-    replaced = {record.get("supersedes") for record in kept} - {None}
-    return [record for record in kept if record.get("content_hash") not in replaced]
+    replaced = {(record.get("record_key"), record.get("supersedes")) for record in kept}
+    return [
+        record for record in kept if not {(record.get("record_key"), name) for name in identities(record)} & replaced
+    ]
+
+
+def identities(record: Record) -> set[str]:
+    """The content hashes that a record goes by: its own, and the one it had before personal parts were taken out."""
+    return {str(record[name]) for name in ("content_hash", "redacted_from") if record.get(name)}
+
+
+def is_calibration(value: Any) -> bool:
+    """Whether this has the shape that readers of a machine's calibration rely on."""
+    if not isinstance(value, dict) or not isinstance(value.get("peaks"), list):
+        return False
+    rates = [*value["peaks"], *([value["bandwidth"]] if value.get("bandwidth") is not None else [])]
+    numbers = all(isinstance(rate, dict) and isinstance(rate.get("value"), int | float) for rate in rates)
+    numbers = numbers and all(0 < rate["value"] < 1e30 for rate in rates)
+    return numbers and all(isinstance(rate.get("dtype"), str) for rate in value["peaks"])
+
+
+def read_calibration(path: Path) -> dict[str, Any] | None:
+    """What a machine could do, or None if nothing readable says so: it can always be measured anew."""
+    try:
+        value: dict[str, Any] = read_json(path)
+    except CorruptRecord:
+        return None
+    return value if is_calibration(value) else None
 
 
 class Store:
@@ -203,11 +231,23 @@ class Store:
         """Where the calibration of a machine, device and thread count is."""
         return self.machines / f"{machine_key}.{device.replace(':', '-')}.{threads}.json"
 
-    def _attempts(self, case_key: str, machine_key: str) -> int:
-        attempt = 0
-        while self.record_path(case_key, machine_key, attempt + 1).exists():
-            attempt += 1
-        return attempt
+    def attempts(self, case_key: str, machine_key: str) -> list[Path]:
+        """The files of every attempt at a case on a machine, oldest first, also where one was moved away from between."""
+        return [path for _, path in self._numbered(case_key, machine_key)]
+
+    def _numbered(self, case_key: str, machine_key: str) -> list[tuple[int, Path]]:
+        first = self.record_path(case_key, machine_key)
+        found = [(1, first)] if first.exists() else []
+        for path in self.records.glob(f"{first.stem}.*.json"):
+            number = path.name[len(first.stem) + 1 : -len(".json")]
+            if re.fullmatch(r"[1-9][0-9]{0,8}", number) and int(number) > 1:
+                found.append((int(number), path))
+        return sorted(found)
+
+    def _next_path(self, case_key: str, machine_key: str) -> Path:
+        """Where the next attempt goes: after the last one there is."""
+        last = max((number for number, _ in self._numbered(case_key, machine_key)), default=0)
+        return self.record_path(case_key, machine_key, last + 1)
 
     def latest(self, case_key: str, machine_key: str) -> Record | None:
         """The newest record of a case on a machine, or None.
@@ -215,8 +255,22 @@ class Store:
         Raises:
             CorruptRecord: it is there but cannot be trusted.
         """
-        attempts = self._attempts(case_key, machine_key)
-        return self.read(self.record_path(case_key, machine_key, attempts)) if attempts else None
+        attempts = self.attempts(case_key, machine_key)
+        return self.read(attempts[-1]) if attempts else None
+
+    def settled(self, case_key: str, machine_key: str) -> str | None:
+        """Content hash of the newest record of a case that tells more than an interruption; None if there is none.
+
+        A record that cannot be read is another than any that can: its hash is `UNREADABLE`.
+        """
+        for path in reversed(self.attempts(case_key, machine_key)):
+            try:
+                record = self.read(path)
+            except CorruptRecord:
+                return UNREADABLE
+            if record["status"] != "interrupted":
+                return str(record["content_hash"])
+        return None
 
     def write(self, record: Record) -> Path:
         """Seal and write a record once; one that `supersedes` another gets a file of its own beside it.
@@ -225,15 +279,27 @@ class Store:
             FileExistsError: there is a record of this case and machine that this one does not supersede.
         """
         case_key, machine_key = record["case_key"], record["machine_key"]
-        attempts = self._attempts(case_key, machine_key)
-        if attempts:
-            before = self.read(self.record_path(case_key, machine_key, attempts))
-            if record.get("supersedes") != before["content_hash"]:
-                raise FileExistsError(
-                    f"{self.record_path(case_key, machine_key, attempts)} exists; records are written once"
-                )
-        path = self.record_path(case_key, machine_key, attempts + 1)
+        before = self.attempts(case_key, machine_key)
+        if before and record.get("supersedes") != self.read(before[-1])["content_hash"]:
+            raise FileExistsError(f"{before[-1]} exists; records are written once")
+        path = self._next_path(case_key, machine_key)
         write_json(path, seal(record))
+        return path
+
+    def adopt(self, record: Record, data: bytes) -> Path | None:
+        """Keep a verified record of elsewhere beside what is there; its file, or None where that record is there already.
+
+        Args:
+            record: the record, verified.
+            data: its file, which is kept byte by byte.
+        """
+        case_key, machine_key = record["case_key"], record["machine_key"]
+        for kept in self.attempts(case_key, machine_key):
+            with suppress(CorruptRecord):
+                if identities(self.read(kept)) & identities(record):
+                    return None
+        path = self._next_path(case_key, machine_key)
+        write_atomically(path, data)
         return path
 
     def read(self, path: Path) -> Record:
@@ -246,12 +312,17 @@ class Store:
         Args:
             problems: gets a line for each file that could not be read; without it the first one raises.
         """
+        yield from (record for _, record in self.files(problems))
+
+    def files(self, problems: list[str] | None = None) -> list[tuple[Path, Record]]:
+        """Every readable record that no other supersedes with its file, in a stable order; `problems` as for `iterate`."""
         found = []
         for path in sorted(self.records.glob("*.json")):
             try:
-                found.append(self.read(path))
+                found.append((path, self.read(path)))
             except CorruptRecord as error:
                 if problems is None:
                     raise
                 problems.append(str(error))
-        yield from without_superseded(found)
+        kept = {id(record) for record in without_superseded(record for _, record in found)}
+        return [(path, record) for path, record in found if id(record) in kept]

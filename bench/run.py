@@ -7,14 +7,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from bench import assemble, calibration, gpus, machine
 from bench.assemble import Context, Session
-from bench.case import Case, digest
+from bench.case import Case
 from bench.config import Config
 from bench.errors import BenchError, ResultsError
 from bench.journal import Journal
@@ -22,8 +22,9 @@ from bench.lock import ResultsLock
 from bench.paths import PACKAGE
 from bench.plan import Group, Plan
 from bench.recipe import Recipe, recipe_for
-from bench.records import CorruptRecord, Record, Store, is_present, read_json, write_json
+from bench.records import CorruptRecord, Record, Store, is_present, read_calibration, write_json
 from bench.session import Invocation, decide
+from bench.unfinished import Unfinished, free_index, invocations
 from bench.version import __version__
 from bench.worker.client import Outcome, Workers, memory_limit
 
@@ -34,6 +35,7 @@ CALIBRATION_DAYS = 30
 CALIBRATION_BUDGET_S = 8.0
 #: Memory that a member needs beside its live tensors: library buffers and the allocator's slack.
 MEMORY_OVERHEAD = 1.5
+GO_ON = "interrupted; run the same command again to continue"
 
 
 class Interrupted(BenchError):
@@ -153,10 +155,11 @@ class Runner:
         self.store = Store(config.paths.results)
         self.journal = Journal(self.store.journal)
         self.sweep = Sweep()
-        self.failures_in_a_row = 0
+        self.lost_in_a_row = 0
         self.environment = machine.environment(config.device.name)
         self.machine_key = machine.machine_key(self.environment)
         self.context: Context
+        self.unfinished: Unfinished
         self.workers: Workers
 
     # -- the whole ----------------------------------------------------------------------------------------------
@@ -173,20 +176,25 @@ class Runner:
             CircuitBroken: too many failures in a row.
         """
         with ResultsLock(self.store.root), self._workers():
-            missing = {group.key: self._missing(group) for group in self.plan.groups}
-            todo = [group for group in self.plan.groups if missing[group.key]]
-            total = sum(estimates.get(group.key, 0.0) for group in todo)
-            present = len(self.plan.cases) - sum(map(len, missing.values()))
-            self.listener.started(len(self.plan.cases), present, total)
-            self.journal.append(
-                "sweep_started", suite=self.plan.suite.name, cases=len(self.plan.cases), present=present
-            )
-            if todo:
-                self._make_context()
-            for group in todo:
-                self._group(group, missing[group.key], estimates.get(group.key, 0.0))
-            self.journal.append("sweep_ended", measured=self.sweep.measured, failed=len(self.sweep.failed))
+            try:
+                self._measure_missing(estimates)
+            except KeyboardInterrupt:  # between two processes: no case was in hand
+                self.journal.append("interrupted", cases=[])
+                raise Interrupted(GO_ON) from None
         return self.sweep
+
+    def _measure_missing(self, estimates: dict[str, float]) -> None:
+        missing = {group.key: self._missing(group) for group in self.plan.groups}
+        todo = [group for group in self.plan.groups if missing[group.key]]
+        total = sum(estimates.get(group.key, 0.0) for group in todo)
+        present = len(self.plan.cases) - sum(map(len, missing.values()))
+        self.listener.started(len(self.plan.cases), present, total)
+        self.journal.append("sweep_started", suite=self.plan.suite.name, cases=len(self.plan.cases), present=present)
+        if todo:
+            self._make_context()
+        for group in todo:
+            self._group(group, missing[group.key], estimates.get(group.key, 0.0))
+        self.journal.append("sweep_ended", measured=self.sweep.measured, failed=len(self.sweep.failed))
 
     @contextmanager
     def _workers(self) -> Iterator[None]:
@@ -209,11 +217,21 @@ class Runner:
                 missing.append(case)
         return missing
 
+    def _latest_readable(self, case: Case) -> Record | None:
+        """The newest record of a case, or None; also if it is damaged, which `_missing` has told."""
+        try:
+            return self.store.latest(case.key, self.machine_key)
+        except CorruptRecord:
+            return None
+
     def _make_context(self) -> None:
+        code = code_version()
         self.context = Context(
             protocol=self.config.protocol, environment=self.environment, machine_key=self.machine_key,
-            machine=self._calibration() if self.calibrated else {}, code=code_version(),
+            machine=self._calibration() if self.calibrated else {}, code=code,
         )  # fmt: skip
+        maker = {"code": code, "meters": list(self.meters)}
+        self.unfinished = Unfinished(self.store, self.machine_key, maker, self._save)
 
     def _calibration(self) -> dict[str, Any]:
         """What the machine could do: measured once per machine, device and thread count, then read."""
@@ -225,7 +243,8 @@ class Runner:
         if saved is not None and not self._has_drifted(saved, device, count):
             return saved
         self.listener.working("calibrating: what this machine could do")
-        outcome = calibration.measure(self.workers, device, count, CALIBRATION_BUDGET_S, self._calibration_log)
+        with self._told("calibrate", ()):
+            outcome = calibration.measure(self.workers, device, count, CALIBRATION_BUDGET_S, self._calibration_log)
         if not outcome.ok or outcome.result is None:
             assert outcome.error is not None
             return {"peaks": [], "bandwidth": None, "notes": [f"calibration failed: {outcome.error['message']}"]}
@@ -239,17 +258,17 @@ class Runner:
 
     def _saved_calibration(self, path: Path) -> dict[str, Any] | None:
         """An earlier calibration that is not too old; one that cannot be read can always be made again."""
-        try:
-            saved: dict[str, Any] = read_json(path)
-            age = time.time() - saved["measured_at"]
-        except (CorruptRecord, KeyError, TypeError):
+        saved = read_calibration(path)
+        measured_at = (saved or {}).get("measured_at")
+        if not isinstance(measured_at, int | float):
             return None
-        return saved if 0 <= age < CALIBRATION_DAYS * 86400 else None
+        return saved if 0 <= time.time() - measured_at < CALIBRATION_DAYS * 86400 else None
 
     def _has_drifted(self, saved: dict[str, Any], device: str, threads: int) -> bool:
         """Whether the machine is no longer as it was calibrated, by a probe of a second."""
         self.listener.working("checking the calibration")
-        reason = calibration.drift(self.workers, saved, device, threads, self._calibration_log)
+        with self._told("calibrate", ()):
+            reason = calibration.drift(self.workers, saved, device, threads, self._calibration_log)
         if reason:
             self.journal.append("drifted", reason=reason)
         return bool(reason)
@@ -292,17 +311,15 @@ class Runner:
             return True
         for member in missing:
             self._fail(member, outcome, started)
+        self._break_circuit(outcome)
         return False
 
     def _probe(self, case: Case) -> dict[str, Any] | None:
         """The probe's result, from disk if it is there; None after writing the record of a failure."""
-        path = self.store.probes / f"{case.key}.{self.machine_key}.json"
-        if path.exists() and not self.config.retry_failed:
-            try:
-                saved: dict[str, Any] = read_json(path)
-                return saved
-            except CorruptRecord:
-                path.unlink()
+        saved = self.unfinished.probe(case)
+        if saved is not None:
+            self._learn_torch(saved)
+            return saved
         spec = {
             "recipe": self._recipe(case).as_dict(), "protocol": self.config.protocol.model_dump(),
             "meters": list(self.meters), "no_quality": no_quality_reason(case, self.config, self.plan),
@@ -311,30 +328,46 @@ class Runner:
         outcome = self._attempt("probe", spec, case.key, [case])
         if outcome.ok:
             assert outcome.result is not None
-            self._save(path, outcome.result)
+            self.unfinished.keep_probe(case, outcome.result)
             self.journal.append("probed", case=case.key, seconds=outcome.seconds)
+            self._learn_torch(outcome.result)
             return outcome.result
         self._fail(case, outcome, started)
+        self._break_circuit(outcome)
         return None
 
+    def _learn_torch(self, probe: dict[str, Any]) -> None:
+        """Tell in the records how torch is built and what it picked, which only a process that has imported it knows."""
+        if "torch" in probe:
+            environment = {**self.context.environment, "torch": probe["torch"]}
+            self.context = replace(self.context, environment=environment)
+
     def _attempt(self, kind: str, spec: dict[str, Any], name: str, in_hand: Sequence[Case]) -> Outcome:
-        """Run a worker, again if the process itself was lost and retries are left."""
+        """Run a worker, again if the process itself was lost and retries are left; any that comes back ends a row of losses."""
         log = self.store.logs / f"{name}.{kind}.log"
         for attempt in range(self.config.executor.retries + 1):
-            try:
+            with self._told(kind, in_hand):
                 outcome = self.workers.run(kind, spec, log=log, memory_limit_bytes=self._memory_limit())
-            except KeyboardInterrupt:
-                self._interrupt(in_hand, kind)
-                raise Interrupted("interrupted; run the same command again to continue") from None
-            except OSError as error:
-                raise ResultsError(
-                    f"{error.filename or 'the folder for temporary files'}: cannot be written ({error.strerror}); make "
-                    "room there or set TMPDIR, and run again: what was measured before is kept"
-                ) from error
             if outcome.ok or not outcome.worth_retrying:
+                self.lost_in_a_row = 0
                 return outcome
             self.journal.append("lost", kind=kind, name=name, attempt=attempt + 1, status=outcome.status)
+        self.lost_in_a_row += 1
         return outcome
+
+    @contextmanager
+    def _told(self, phase: str, in_hand: Sequence[Case]) -> Iterator[None]:
+        """Tell Ctrl-C and a disk without room for a worker's files as what they are; the cases in hand get their record."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._interrupt(in_hand, phase)
+            raise Interrupted(GO_ON) from None
+        except OSError as error:
+            raise ResultsError(
+                f"{error.filename or 'the folder for temporary files'}: cannot be written ({error.strerror}); make "
+                "room there or set TMPDIR, and run again: what was measured before is kept"
+            ) from error
 
     def _memory_limit(self) -> int | None:
         return memory_limit(self.config.executor.memory_share) if self.config.device.name == "cpu" else None
@@ -348,20 +381,29 @@ class Runner:
         return None if free is None else free * self.config.executor.memory_share
 
     def _interrupt(self, cases: Sequence[Case], phase: str) -> None:
+        """Give the cases a record of the interruption, unless they have one that tells more."""
         error = {"phase": phase, "type": "KeyboardInterrupt", "message": "interrupted by the user", "log_tail": ""}
         for case in cases:
-            moment = self.now()
-            self._record(assemble.failed(case, self.context, "interrupted", error, moment, moment))
+            if not is_present(self._latest_readable(case), retry_failed=False):
+                moment = self.now()
+                self._record(assemble.failed(case, self.context, "interrupted", error, moment, moment))
         self.journal.append("interrupted", cases=[case.key for case in cases])
 
     def _fail(self, case: Case, outcome: Outcome, started: str, probe: dict[str, Any] | None = None) -> None:
         assert outcome.error is not None
         self.journal.append("failed", case=case.key, status=outcome.status, phase=outcome.error["phase"])
         self._record(assemble.failed(case, self.context, outcome.status, outcome.error, started, self.now(), probe))
-        self.failures_in_a_row = self.failures_in_a_row + 1 if outcome.worth_retrying else 0
-        if self.failures_in_a_row >= self.config.executor.breaker:
+
+    def _break_circuit(self, outcome: Outcome) -> None:
+        """Nothing, unless too many processes were lost in a row; called when the records of the last are written.
+
+        Raises:
+            CircuitBroken: they were.
+        """
+        assert outcome.error is not None
+        if self.lost_in_a_row >= self.config.executor.breaker:
             raise CircuitBroken(
-                f"{self.failures_in_a_row} cases in a row were lost ({outcome.status}: {outcome.error['message']}); "
+                f"{self.lost_in_a_row} cases in a row were lost ({outcome.status}: {outcome.error['message']}); "
                 "the machine or the installation is at fault rather than the cases. Mend it and run again with "
                 "retry_failed=true; what was measured is kept"
             )
@@ -370,8 +412,9 @@ class Runner:
         before = self.store.latest(record["case_key"], self.machine_key)
         made = {**record, "supersedes": before["content_hash"] if before else None}
         path = self._write(made)
-        self.journal.append("recorded", case=record["case_key"], status=record["status"], file=path.name)
         sealed = self.store.read(path)
+        facts = {"status": record["status"], "file": path.name, "content_hash": sealed["content_hash"]}
+        self.journal.append("recorded", case=record["case_key"], **facts)
         self.sweep.records.append(sealed)
         self.sweep.measured += record["status"] != "interrupted"
         self.listener.recorded(sealed)
@@ -415,51 +458,35 @@ class Runner:
         yield part
 
     def _time(self, group: Group, members: list[Case], probes: dict[str, dict[str, Any]], estimate: float) -> None:
-        """Time the members together and write their records; a member that breaks an invocation leaves the session."""
+        """Time the members together, or in as many sessions as it takes, and write their records."""
+        parts = [members]
+        while parts:
+            parts = [*self._timed(group, parts[0], probes, estimate), *parts[1:]]
+
+    def _timed(
+        self, group: Group, members: list[Case], probes: dict[str, dict[str, Any]], estimate: float
+    ) -> list[list[Case]]:
+        """Time the members in one session and write their records; the parts to time instead if an invocation broke."""
+        anchor, is_baseline = self._anchor(group, members)
+        session_id, folder = self.unfinished.session(group.key, anchor, members, self.now())
         share = estimate / self.config.protocol.latency.invocations
-        while members:
-            anchor, is_baseline = self._anchor(group, members)
-            session_id, folder = self._open_session(group, members, anchor)
-            outcome, invocations, reason = self._invocations(session_id, folder, anchor, members, share)
-            if outcome is None:
-                session = Session(session_id, tuple(invocations), anchor.key, is_baseline, reason, anchor in members)
-                for case in members:
-                    record = assemble.finished(case, self.context, probes[case.key], session, self.now())
-                    self._record(record)
-                self.failures_in_a_row = 0
-                return
-            members = self._without_culprit(members, outcome, probes)
+        outcome, done, reason = self._invocations(session_id, folder, anchor, members, share)
+        if outcome is not None:
+            return self._without_culprit(members, anchor, outcome, probes)
+        session = Session(session_id, tuple(done), anchor.key, is_baseline, reason, anchor in members)
+        for case in members:
+            self._record(assemble.finished(case, self.context, probes[case.key], session, self.now()))
+        return []
 
     def _anchor(self, group: Group, members: Sequence[Case]) -> tuple[Case, bool]:
         """What the session's members are compared with: the baseline unless it failed."""
         baseline = group.baseline
         if baseline in members:
             return baseline, True
-        record = self.store.latest(baseline.key, self.machine_key)
-        if record is not None and record["status"] in ("ok", "contaminated"):
+        record = self._latest_readable(baseline)
+        if record is None or record["status"] in ("ok", "contaminated"):
             return baseline, True
         return members[0], False
-
-    def _open_session(self, group: Group, members: Sequence[Case], anchor: Case) -> tuple[str, Path]:
-        """A session of these members and its folder: one that a killed sweep left, or a new one."""
-        wanted = {case.key for case in members}
-        for file in sorted(self.store.samples.glob("*/session.json")):
-            try:
-                saved = read_json(file)
-            except CorruptRecord:
-                continue
-            same = (saved["group"], saved["machine"], saved["anchor"]) == (group.key, self.machine_key, anchor.key)
-            if same and wanted == set(saved["waiting"]) - self._recorded(saved["waiting"]):
-                return saved["session"], file.parent
-        session_id = digest([group.key, self.machine_key, sorted(wanted), self.now()])
-        folder = self.store.samples / session_id
-        facts = {"session": session_id, "group": group.key, "machine": self.machine_key, "anchor": anchor.key}
-        self._save(folder / "session.json", {**facts, "waiting": sorted(wanted)})
-        return session_id, folder
-
-    def _recorded(self, keys: Sequence[str]) -> set[str]:
-        found = {key: self.store.latest(key, self.machine_key) for key in keys}
-        return {key for key, record in found.items() if is_present(record, retry_failed=False)}
 
     def _invocations(
         self, session_id: str, folder: Path, anchor: Case, members: Sequence[Case], share: float
@@ -467,12 +494,12 @@ class Runner:
         """Add processes until the protocol is satisfied; the outcome of the first that failed, if one did."""
         protocol = self.config.protocol.latency
         timed = [anchor, *(case for case in members if case != anchor)]
-        done = self._invocations_so_far(folder)
+        done = invocations(folder, self.sweep.problems)
         while True:
             decision = decide(done, [case.key for case in timed], anchor.key, protocol)
             if decision.done:
                 return None, done, decision.reason
-            index = len(done)
+            index = free_index([item["index"] for item in done])
             self.listener.working(f"timing {len(timed)} cases of {anchor.model} together, process {index + 1}")
             outcome = self._attempt("invocation", self._invocation_spec(session_id, index, timed), session_id, members)
             if not outcome.ok:
@@ -484,18 +511,6 @@ class Runner:
             if index < protocol.invocations:
                 self.listener.advanced(share)
 
-    def _invocations_so_far(self, folder: Path) -> list[Invocation]:
-        """What a killed sweep left of a session, in order and without gaps; a damaged file is put aside and told."""
-        done = []
-        for path in sorted(folder.glob("[0-9]*.json.gz")):
-            try:
-                done.append(read_json(path))
-            except CorruptRecord:
-                aside = path.with_name(f"{path.name}.corrupt")
-                path.rename(aside)
-                self.sweep.problems.append(f"{path}: damaged samples, kept as {aside.name} and measured again")
-        return done[: _first_gap([item["index"] for item in done])]
-
     def _invocation_spec(self, session_id: str, index: int, timed: Sequence[Case]) -> dict[str, Any]:
         text = f"{session_id}/{index}/{self.config.seed}"
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
@@ -504,17 +519,32 @@ class Runner:
             "protocol": self.config.protocol.model_dump(), "seed": seed,
         }  # fmt: skip
 
-    def _without_culprit(self, members: list[Case], outcome: Outcome, probes: dict[str, dict[str, Any]]) -> list[Case]:
-        """The members without those in whose hands the invocation broke, each of which gets its failed record."""
+    def _without_culprit(
+        self, members: list[Case], anchor: Case, outcome: Outcome, probes: dict[str, dict[str, Any]]
+    ) -> list[list[Case]]:
+        """What is to be timed instead: the members without those that broke the invocation, which get their failed record.
+
+        Memory that ran out in company says nothing of the member that happened to ask for it last: if each runs alone,
+        the two halves are timed as sessions of their own.
+        """
         assert outcome.error is not None
-        broken = {case: outcome for case in members if case.key == outcome.error.get("case")}
+        company = outcome if members == [anchor] else _in_company(outcome)
+        crowded = outcome.status == "oom" and len(members) > 1
+        named = [case for case in members if case.key == outcome.error.get("case") and not crowded]
+        broken = dict.fromkeys(named, company if outcome.status == "oom" else outcome)
         if not broken and len(members) > 1:
             broken = self._broken_alone(members)
+        if not broken and crowded:
+            self.journal.append("split", cases=[case.key for case in members])
+            half = len(members) // 2
+            return [members[:half], members[half:]]
         if not broken:  # unknown: none of them can be timed in this company
-            broken = dict.fromkeys(members, outcome)
+            broken = dict.fromkeys(members, company)
         for case, how in broken.items():
             self._fail(case, how, probes[case.key]["started_at"], probes[case.key])
-        return [case for case in members if case not in broken]
+        self._break_circuit(outcome)
+        rest = [case for case in members if case not in broken]
+        return [rest] if rest else []
 
     def _broken_alone(self, members: Sequence[Case]) -> dict[Case, Outcome]:
         """The members that break also when each is timed by itself, and how: while all run in turn, who it was is lost."""
@@ -531,6 +561,7 @@ def _peak(probe: dict[str, Any]) -> float:
     return values[0] if values and values[0] is not None else 0.0
 
 
-def _first_gap(indices: Sequence[int]) -> int:
-    """How many of the indices count up from 0 without a gap."""
-    return next((place for place, index in enumerate(indices) if index != place), len(indices))
+def _in_company(outcome: Outcome) -> Outcome:
+    """The outcome, saying that it was seen beside other cases only."""
+    error = {**(outcome.error or {})}
+    return replace(outcome, error={**error, "message": f"timed beside its baseline and others: {error['message']}"})

@@ -19,6 +19,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,7 +30,8 @@ from bench.case import digest
 from bench.errors import UsageError
 from bench.journal import Journal
 from bench.mlflow_view import VIEW_LIMIT, VIEW_TAG, view_key, view_state, view_url
-from bench.records import Record, Store
+from bench.personal import redacted
+from bench.records import Record, Store, seal
 from bench.single_page import one_page
 from bench.tracked_run import (
     CASE_KIND,
@@ -134,7 +136,7 @@ class Mirror:
     def log_record(self, record: Record) -> None:
         """Mirror one record, unless it is there already; while MLflow is away the record stays pending."""
         try:
-            run = describe(record)
+            run = self._described(record)
         except (KeyError, TypeError, ValueError) as error:
             self._complain(f"record {record.get('record_key')} cannot be mirrored: {error!r}")
             return
@@ -144,6 +146,13 @@ class Mirror:
             if identity(record) not in self._done:
                 run_id = self._log_case(run)
                 self._remember(record, run_id)
+
+    def _described(self, record: Record) -> TrackedRun:
+        """The run that mirrors a record; where others read it too, without folders and names, but found by the same hash."""
+        if self.uri.startswith("sqlite"):
+            return describe(record)
+        run = describe(redacted(record if "content_hash" in record else seal(record)))
+        return replace(run, tags={**run.tags, "content_hash": identity(record)})
 
     def pending(self, store: Store) -> list[Record]:
         """The readable records of a results folder that this place does not have; asks a server that was away anew."""

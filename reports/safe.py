@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from bench.personal import HOME, START, outside_addresses
 from bench.records import Record
 
 #: `file:` beside 'self' lets browsers that give a page on disk no origin load its own assets; on a web server no page
@@ -19,8 +20,9 @@ CONTENT_POLICY = (
 
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _ESCAPED = re.compile("[<>&\u2028\u2029]")
-_UNIX_PATH = re.compile(r"(?<![\w/:.~<])(?:~|\.{1,2})?(?:/[\w.@+=,%-]+){2,}/?")
-_HOME_WITH_SPACES = re.compile(r"(?<![\w:])/(?:home|Users)/[^/\n\"']+(?=/)")
+_UNIX_PATH = re.compile(rf"{START}(?:~|\.{{1,2}})?/*(?:/[\w.@+=,%-]+){{2,}}/?")
+_HOME_WITH_SPACES = re.compile(rf"{START}/+(?:home|Users)/+[^/\n\"']+(?=/)")
+_BARE_HOME = re.compile(rf"{HOME.pattern}(?![^\s'\":,;<>()\[\]|])")
 _WINDOWS_PATH = re.compile(r"(?<!\w)[A-Za-z]:\\(?:[^\\\s\"'<>|]+\\)*[^\\\s\"'<>|]*")
 _BULK = frozenset({"layers", "machine"})
 _PRIVATE_KEYS = frozenset({"hostname", "host", "user", "username", "cwd", "home", "executable", "argv"})
@@ -34,7 +36,7 @@ def inert_json(value: Any, *, hide_paths: bool = False) -> Markup:
         hide_paths: cut paths of the machine as `without_paths` does, at the price of one search through the text.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    if hide_paths and "\\\\" in text:
+    if hide_paths and "\\" in text:  # an escaped line end would hide that a path begins after it
         text = json.dumps(without_paths(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     elif hide_paths:
         text = _shorten(text)
@@ -58,6 +60,10 @@ def published(record: Record) -> Record:
 
 
 def _shorten(text: str) -> str:
-    text = _HOME_WITH_SPACES.sub("/home/user", text)
+    return outside_addresses(text, _shorten_paths)
+
+
+def _shorten_paths(text: str) -> str:
+    text = _BARE_HOME.sub("~", _HOME_WITH_SPACES.sub("/home/user", text))
     text = _UNIX_PATH.sub(lambda found: "…/" + found.group().rstrip("/").rsplit("/", 1)[-1], text)
     return _WINDOWS_PATH.sub(lambda found: "…\\" + found.group().rstrip("\\").rsplit("\\", 1)[-1], text)

@@ -18,7 +18,7 @@ from bench import bundle
 from bench.bundle import BadBundle, pack, unpack, unpack_records, verify
 from bench.errors import ResultsError
 from bench.personal import leaks, without_personal
-from bench.records import Store, content_hash, seal
+from bench.records import Store, content_hash, read_json, seal, without_superseded, write_json
 from tests.synthetic import record, store, suite_records
 
 
@@ -154,6 +154,10 @@ def test_nothing_to_pack_is_said(tmp_path):
     ("at /a/b/c.py:3, /d/e.py", "at .../c.py:3, .../e.py"), ("https://h.org/a/b/c", "https://h.org/a/b/c"),
     ("1/2 and MAC/s", "1/2 and MAC/s"), ("on host-7.", "on (hidden)."), ("host-77", "host-77"), ("home /home/jd", "home ~"),
     ("blocks.0/attn", "blocks.0/attn"), ("/sys/class/powercap holds none", "/sys/class/powercap holds none"),
+    ("cc -I/home/jd/inc/x -L/srv/jd/lib", "cc -I.../x -L.../lib"), ("-I/home/jd", "-I~"), ("file:///home/jd/a/b.py", "file:.../b.py"),
+    ("/a:/home/jd/lib:/data/jd/so", "/a:~/lib:.../so"), ("sqlite:////home/jd/x/m.db", "sqlite:.../m.db"),
+    ("http://h:5000/home/a/b, /home/jd/x/y", "http://h:5000/home/a/b, .../y"), ("C:/Users/jd/a.py", ".../a.py"),
+    ("/data/host-7_x and host-7-b.log", ".../(hidden)_x and (hidden)-b.log"), ("myhost-7", "myhost-7"),
 ])  # fmt: skip
 def test_text_loses_folders_and_names_only(text, clean):
     assert without_personal(text, names=["host-7"]) == clean
@@ -337,3 +341,141 @@ def test_equal_runs_make_equal_archives(tmp_path, made, monkeypatch):
 
 def test_suite_records_are_what_the_fixture_packs(packed):
     assert len(unpack_records(packed)) == len(suite_records())
+
+
+# --- whose record it is ----------------------------------------------------------------------------------------------
+
+
+def test_a_record_of_another_case_hides_none_of_ours_by_naming_its_hash():
+    ours = seal(record())
+    theirs = seal({**record(method="tome", setting="r=8"), "supersedes": ours["content_hash"]})
+    elsewhere = seal({**record(machine_key="other"), "supersedes": ours["content_hash"]})
+    assert without_superseded([ours, theirs, elsewhere]) == [ours, theirs, elsewhere]
+    assert without_superseded([ours, seal({**record(seed=9), "supersedes": ours["content_hash"]})]) != [ours]
+
+
+def test_what_supersedes_a_record_supersedes_its_published_copy_too():
+    ours = seal(record(seed=1))
+    published = seal({**record(seed=1), "picture": None, "redacted_from": ours["content_hash"]})
+    newer = seal({**record(seed=2), "supersedes": ours["content_hash"]})
+    assert without_superseded([published, newer]) == [newer]
+
+
+def under(name):
+    """Put the first record of a bundle under another name."""
+
+    def change(contents: dict[str, bytes]) -> None:
+        first = first_record(contents)
+        parts = first.removesuffix(".json").removeprefix("records/").split(".")
+        contents[f"records/{name.format(case=parts[0], machine=parts[1])}.json"] = contents.pop(first)
+
+    return change
+
+
+@pytest.mark.parametrize("name", ["0123456789abcdef.{machine}", "{case}.0123456789abcdef", "{case}.{machine}.0",
+                                  "{case}.{machine}.01", "{case}.{machine}.2.3", "{machine}.{case}"])  # fmt: skip
+def test_a_record_under_another_name_is_refused(packed, tmp_path, name):
+    report = verify(rewrite(packed, tmp_path / "bad.zip", under(name)))
+    assert any("not named after the record" in problem for problem in report.problems) and len(report.records) == 8
+
+
+def test_a_record_under_the_number_of_an_attempt_is_taken(packed, tmp_path):
+    assert verify(rewrite(packed, tmp_path / "good.zip", under("{case}.{machine}.12"))).ok
+
+
+@pytest.mark.parametrize(("keys", "why"), [
+    ({"case_key": "0" * 16}, "record_key"), ({"case_key": "0" * 16, "record_key": "{0}.{machine}"}, "key of the case"),
+    ({"record_key": "x.y"}, "record_key"), ({"machine_key": "m.2", "record_key": "{case}.m.2"}, "machine_key is no key"),
+])  # fmt: skip
+def test_a_record_whose_keys_are_not_its_own_is_refused(packed, tmp_path, keys, why):
+    def change(contents: dict[str, bytes]) -> None:
+        name = first_record(contents)
+        item = json.loads(contents.pop(name))
+        told = {"case": item["case_key"], "machine": item["machine_key"]}
+        forged = {**item, **{key: text.format("0" * 16, **told) for key, text in keys.items()}}
+        contents[f"records/{forged['record_key']}.json"] = json.dumps(seal(forged)).encode()
+
+    report = verify(rewrite(packed, tmp_path / "bad.zip", change))
+    assert not report.ok and any(why in problem for problem in report.problems), report.problems
+
+
+def test_unpacking_is_a_union_and_twice_is_once(tmp_path):
+    crashed = record(status="crashed", error={"phase": "load", "type": "E", "message": "m", "log_tail": ""})
+    mine, theirs = store(tmp_path / "mine", [crashed]), store(tmp_path / "theirs", [record()])
+    packed = pack(theirs.root, None, tmp_path / "b.zip")
+    before = {path: path.read_bytes() for path in mine.records.iterdir()}
+    for _ in range(2):
+        unpack(packed, mine.root)
+        assert [item["status"] for item in mine.iterate()] == ["ok", "crashed"]
+    assert all(path.read_bytes() == data for path, data in before.items())
+    names = sorted(path.name for path in mine.records.iterdir())
+    key = f"{crashed['case_key']}.{crashed['machine_key']}"
+    assert names == [f"{key}.2.json", f"{key}.json"]
+    both = unpack(pack(mine.root, None, tmp_path / "both.zip"), tmp_path / "copy")
+    assert sorted(item["status"] for item in both.iterate()) == ["crashed", "ok"]
+
+
+def test_our_own_records_come_back_from_their_published_copy_as_nothing_new(tmp_path):
+    made = store(tmp_path / "results", [personal_record()])
+    unpack(pack(made.root, None, tmp_path / "b.zip"), made.root)
+    (only,) = made.iterate()
+    assert "redacted_from" not in only
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "data"), [
+    ("records/{key}.json", b'{"case": {}, "x": "' + b"x" * 17 * 2**20 + b'"}'), ("machines/m.cpu.1.json", b"[" + b"1," * 9 * 2**20),
+    ("samples/s/00.json.gz", gzip.compress(b"[" + b"[]," * 6 * 2**20)),
+], ids=["record", "calibration", "samples"])  # fmt: skip
+def test_json_without_end_is_refused_before_it_is_parsed(packed, tmp_path, monkeypatch, name, data):
+    def change(contents: dict[str, bytes]) -> None:
+        key = first_record(contents).removesuffix(".json").removeprefix("records/")
+        contents[name.format(key=key)] = data
+
+    bad = rewrite(packed, tmp_path / "bad.zip", change)
+    real = json.loads
+    monkeypatch.setattr(
+        bundle.json, "loads", lambda text, **more: real(text, **more) if len(text) < 2**20 else pytest.fail("parsed")
+    )
+    report = verify(bad)
+    assert any("at most" in problem or "unpacks to more" in problem for problem in report.problems)
+
+
+@pytest.mark.parametrize(
+    "text", [b"[]", b"3", b"null", b'{"peaks": {}}', b'{"peaks": [{"dtype": "fp32", "value": "x"}]}']
+)
+def test_a_calibration_of_another_shape_is_refused(packed, tmp_path, text):
+    bad = rewrite(packed, tmp_path / "bad.zip", lambda contents: contents.update({"machines/m.cpu.1.json": text}))
+    assert [problem for problem in verify(bad).problems if "is no calibration" in problem]
+
+
+def test_what_verifying_would_refuse_is_not_packed(tmp_path, made, monkeypatch):
+    monkeypatch.setattr(bundle, "MAX_FILES", 3)
+    with pytest.raises(ResultsError, match=r"would be refused: holds .* files.*report=off"):
+        pack(made.root, None, tmp_path / "b.zip")
+    assert not list(tmp_path.glob("*.zip"))
+
+
+def test_a_damaged_or_endless_file_is_left_out_and_named(tmp_path, made, monkeypatch):
+    samples = sorted(made.samples.rglob("*.json.gz"))
+    samples[0].write_bytes(b"no archive")
+    made.machines.mkdir()
+    (made.machines / "m.cpu.1.json").write_text("[]")
+    problems: list[str] = []
+    packed = pack(made.root, None, tmp_path / "b.zip", problems=problems)
+    report = verify(packed)
+    assert report.ok and len(report.records) == 9 and len(problems) == 2
+    assert samples[0].name in problems[0] and "is no calibration" in problems[1]
+    with pytest.raises(ResultsError):
+        pack(made.root, None, tmp_path / "c.zip")
+    monkeypatch.setattr(bundle, "MAX_JSON_BYTES", 1000)
+    with pytest.raises(ResultsError, match="bytes of JSON"):
+        pack(made.root, None, tmp_path / "c.zip")
+
+
+def test_a_calibration_is_packed_without_personal_parts(tmp_path, made):
+    write_json(made.machines / "m.cpu.1.json", {"peaks": [], "bandwidth": None, "notes": ["log in /home/jd/x/y"]})
+    there = unpack(pack(made.root, None, tmp_path / "b.zip"), tmp_path / "copy")
+    assert read_json(there.machines / "m.cpu.1.json")["notes"] == ["log in .../y"]

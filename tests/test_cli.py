@@ -210,3 +210,68 @@ def test_plan_shows_cases_and_an_estimate_and_measures_nothing(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "tome(r=13)" in done.stdout and "an estimate" in done.stdout
     assert not (tmp_path / "results" / "records").exists()
+
+
+# -- how it ends ------------------------------------------------------------------------------------------------
+
+SCRIPTED = """
+import sys
+from bench.app import jobs
+def run_job(config):
+    print("began", config.seed, flush=True)
+    {body}
+jobs.run_job = run_job
+sys.argv = ["bench", *sys.argv[1:]]
+from bench.app.cli import main
+main()
+"""
+
+
+def scripted(body, *words, **environment):
+    """The command line with a job of ours in the place of all."""
+    command = [sys.executable, "-c", SCRIPTED.format(body=body), *words]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "HYDRA_FULL_ERROR": "0", **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=120)
+
+
+@pytest.mark.parametrize(
+    "body", ["raise KeyboardInterrupt", "return 130", "from bench.run import Interrupted; raise Interrupted('stopped')"]
+)
+def test_ctrl_c_ends_all_jobs_of_a_multirun_with_130(body):
+    done = scripted(body, "-m", "seed=1,2,3")
+    assert (done.returncode, done.stdout) == (130, "began 1\n"), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_job_of_a_multirun_runs_and_a_regression_is_not_hidden_by_failed_rows():
+    done = scripted("return {1: 3, 2: 1, 3: 4}[config.seed]", "-m", "seed=1,2,3")
+    assert (done.returncode, done.stdout) == (1, "began 1\nbegan 2\nbegan 3\n"), done.stderr
+
+
+@pytest.mark.parametrize(("codes", "code"), [
+    ([], 0), ([0, 0], 0), ([0, 3], 3), ([3, 1], 1), ([1, 2], 1), ([4, 3, 5], 3), ([4, 5], 5), ([1, 70, 2], 1), ([2, 70], 70),
+    ([1, 130], 130), ([0, 9], 9), ([-15, 3], -15),
+])  # fmt: skip
+def test_the_exit_code_of_several_jobs_is_the_one_that_must_not_be_hidden(codes, code):
+    assert cli.worst(codes) == code
+
+
+def test_an_error_in_the_program_is_no_regression_and_says_where_its_traceback_is(tmp_path):
+    done = scripted("raise ZeroDivisionError('a\\nb')", TMPDIR=str(tmp_path))
+    assert done.returncode == 70 and "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+    (log,) = tmp_path.glob("bench-*.log")
+    assert str(log) in done.stderr and "ZeroDivisionError: a b" in done.stderr
+    assert "Traceback" in log.read_text() and "run_job" in log.read_text()
+    shown = scripted("raise ZeroDivisionError('a')", TMPDIR=str(tmp_path), HYDRA_FULL_ERROR="1")
+    assert shown.returncode == 70 and "Traceback" in shown.stderr
+
+
+def test_an_error_in_one_job_of_a_multirun_does_not_stop_the_others(tmp_path):
+    done = scripted("return 1 // (config.seed - 1) and 0", "-m", "seed=1,2", TMPDIR=str(tmp_path))
+    assert (done.returncode, done.stdout) == (70, "began 1\nbegan 2\n"), done.stderr
+
+
+def test_the_page_of_commands_tells_every_exit_code():
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    listed = text[text.index("Exit codes:") :]
+    assert all(f" {code}" in listed for code in (0, *cli.SEVERITY))

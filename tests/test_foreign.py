@@ -192,7 +192,11 @@ def test_a_case_that_is_none_is_one_message_or_a_matter_for_a_worker(odd, tmp_pa
 
     monkeypatch.setattr("bench.run.Runner.run", measured)
     protocol = configuration(tmp_path, [HEALTHY]).protocol.as_record()
-    body = {"case": {**record()["case"], "model": "digits_tiny", **odd}, "protocol": protocol}
+    body = {
+        "case": {**record()["case"], "model": "digits_tiny", **odd},
+        "protocol": protocol,
+        "redacted_from": "0" * 64,
+    }
     (tmp_path / "foreign.json").write_bytes(foreign(**body)[1])
     with pytest.raises(BenchError):
         reproduce.run(job(tmp_path, "reproduce", row=str(tmp_path / "foreign.json")))

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from bench import bundle as bundles
 from bench.app.jobs import bundle, compare, doctor, reproduce, verify
 from bench.app.sources import find_row, records_at
 from bench.bundle import pack
@@ -64,8 +65,12 @@ def test_a_row_of_another_protocol_version_is_not_comparable(measured, tmp_path)
 
 
 def test_a_missing_weights_file_is_asked_for_by_its_hash(measured, tmp_path):
+    from bench.case import Case
+
     _, records = measured
-    other = {**records[0], "case": {**records[0]["case"], "checkpoint": "ab" * 32}}
+    case = Case.from_dict({**records[0]["case"], "checkpoint": "ab" * 32})
+    keys = {"case_key": case.key, "record_key": f"{case.key}.{records[0]['machine_key']}"}
+    other = {**records[0], "case": case.as_dict(), **keys}
     path = tmp_path / "weights.json"
     write_json(path, seal(other))
     with pytest.raises(UsageError, match="abab"):
@@ -274,3 +279,15 @@ def test_the_progress_bar_shows_foreign_text_as_it_is(monkeypatch):
         bar.working(f"probe {HOSTILE}")
         bar._progress.refresh()
     assert HOSTILE in screen.getvalue()
+
+
+def test_a_bundle_that_lacks_something_exits_with_3_and_one_that_is_not_whole_with_1(tmp_path, capsys, monkeypatch):
+    made = store(tmp_path / "results")
+    config = config_for(tmp_path, job="bundle", report={"enabled": False})
+    next(made.samples.rglob("*.json.gz")).write_bytes(b"damaged")
+    assert bundle.run(config) == 3
+    assert "left out: " in capsys.readouterr().err
+    report = bundles.Report(tmp_path / "x.zip", 3, (), ("records/a.b.json: does not match its checksum",))
+    monkeypatch.setattr(bundles, "verify", lambda _: report)
+    assert bundle.run(config) == 1
+    assert "does not match its checksum" in capsys.readouterr().err

@@ -66,6 +66,12 @@ def test_nothing_personal_unless_private(monkeypatch):
     variables = environment()["variables"]
     assert variables["LD_PRELOAD"] == "libjemalloc.so.2:libother.so"
     assert variables["CUDA_VISIBLE_DEVICES"] == "GPU"
+    for home in ("/home/somebody", "/home/somebody/", "/Users/somebody"):
+        monkeypatch.setenv("TORCH_HOME", home)
+        assert "somebody" not in environment()["variables"]["TORCH_HOME"]
+    monkeypatch.setattr("bench.personal.own_names", lambda: ("jdoe",))
+    monkeypatch.setenv("TORCH_HOME", "/scratch/jdoe_runs")
+    assert environment()["variables"]["TORCH_HOME"] == "(hidden)_runs"
     private = environment(private=True)["private"]
     assert private["host"] == platform.node() and private["user"] == getpass.getuser()
     assert "hunter2" not in json.dumps(environment(private=True))
@@ -262,6 +268,12 @@ def test_difference_names_a_missing_gpu_and_nothing_private():
     rows = difference({**BASE, "private": {"host": "a"}}, {**changed(gpus=[]), "private": {"host": "b"}})
     assert ("gpus[0].name", "G", "not recorded") in rows
     assert not any("private" in name for name, *_ in rows)
+
+
+def test_how_torch_is_built_is_compared_where_both_sides_know_it():
+    with_mkl, without = ({**BASE, "torch": {"mkl": mkl, "cpu_capability": "AVX2"}} for mkl in (True, False))
+    assert difference(with_mkl, without) == [("torch.mkl", "True", "False")]
+    assert difference(BASE, with_mkl) == difference(with_mkl, BASE) == []
 
 
 def test_no_difference_between_two_readings_of_this_machine():

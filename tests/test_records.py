@@ -234,3 +234,53 @@ def test_hostile_files_are_corrupt_records(text, tmp_path):
     path.write_bytes(text)
     with pytest.raises(CorruptRecord):
         check(read_json(path), str(path))
+
+
+# -- attempts ---------------------------------------------------------------------------------------------------
+
+
+def test_a_gap_between_attempts_hides_none_and_is_not_filled(tmp_path):
+    store = Store(tmp_path)
+    hashes = []
+    for seed in range(3):
+        path = store.write({**record(seed=seed), "supersedes": hashes[-1] if hashes else None})
+        hashes.append(read_json(path)["content_hash"])
+    first, second, third = store.attempts(GOOD_BASE["case_key"], GOOD_BASE["machine_key"])
+    assert [path.name.split(".")[2] for path in (first, second, third)] == ["json", "2", "3"]
+    for gone in (second, first):
+        gone.rename(tmp_path / f"away-{gone.name}")
+        assert store.latest(GOOD_BASE["case_key"], GOOD_BASE["machine_key"])["content_hash"] == hashes[2]
+    assert store.write({**record(seed=9), "supersedes": hashes[2]}).name.endswith(".4.json")
+    with pytest.raises(FileExistsError):
+        store.write(record(seed=10))
+
+
+def test_an_interruption_settles_nothing(tmp_path):
+    store, keys = Store(tmp_path), (GOOD_BASE["case_key"], GOOD_BASE["machine_key"])
+    assert store.settled(*keys) is None
+    before = None
+    for status, settles in (("interrupted", False), ("crashed", True), ("interrupted", False)):
+        path = store.write({**record(status=status), "supersedes": before})
+        before = read_json(path)["content_hash"]
+        if settles:
+            settled = before
+    assert store.settled(*keys) == settled
+    path.write_text("{")
+    assert store.settled(*keys) == records.UNREADABLE
+
+
+GOOD_BASE = record()
+
+
+def test_a_migrated_record_is_packed_as_it_was_written(two_schemas_on, tmp_path):
+    """Its hash is of the old body; with personal parts in it, it is cut and sealed anew in its own schema."""
+    old = frozen(1)
+    named = {**old, "error": {"phase": "load", "type": "E", "message": "/home/jd/x/y", "log_tail": ""}}
+    for number, item in enumerate((old, {**named, "content_hash": content_hash(named)})):
+        folder = tmp_path / str(number)
+        write_json(Store(folder).record_path(old["case_key"], old["machine_key"]), item)
+        for private in (False, True):
+            path = bundle.pack(folder, None, tmp_path / "b.zip", private=private)
+            assert bundle.verify(path).problems == ()
+            (back,) = bundle.unpack(path, tmp_path / f"copy-{number}-{private}").iterate()
+            assert back["schema"] == 3 and ("redacted_from" in back) == (number == 1 and not private)

@@ -17,7 +17,7 @@ from bench.errors import ResultsError
 from bench.journal import Journal
 from bench.lock import ResultsLock
 from bench.protocol import Protocol
-from bench.records import Store
+from bench.records import Store, read_json, seal, write_json
 from bench.run import CircuitBroken, Interrupted, Runner, Silent
 from tests import reanalysis
 from tests.sweeping import HEALTHY, QUICK, configuration, sweep
@@ -247,7 +247,7 @@ def test_too_little_memory_for_all_splits_the_group_but_keeps_the_baseline(done,
 # -- kills ------------------------------------------------------------------------------------------------------
 
 
-def _command(folder, models):
+def _command(folder, models, *overrides):
     suite = folder / "killsuite"
     suite.mkdir(exist_ok=True)
     grid = {
@@ -258,13 +258,17 @@ def _command(folder, models):
     flat = [
         f"protocol.{part}.{key}={v}" for part in ("latency", "counting", "energy") for key, v in QUICK[part].items()
     ]
-    command = [sys.executable, "-m", "bench", "suite=killsuite", "tracking=off", "report=off", *flat]
+    command = [sys.executable, "-m", "bench", "suite=killsuite", "tracking=off", "report=off", *flat, *overrides]
     environment = {**os.environ, "BENCH_SUITES": str(suite), "PYTHONPATH": str(ROOT)}
     return command, environment
 
 
-def _assert_nothing_twice(folder, cases):
-    entries = Journal(folder / "results" / "journal.jsonl").read().entries
+def _entries(folder):
+    return Journal(folder / "results" / "journal.jsonl").read().entries
+
+
+def _assert_nothing_twice(folder, cases, since=0):
+    entries = _entries(folder)[since:]
     counts = collections.Counter()
     for entry in entries:
         if entry["event"] == "probed":
@@ -279,10 +283,10 @@ def _assert_nothing_twice(folder, cases):
     assert {record["status"] for record in records} <= {"ok", "contaminated"}
 
 
-def _kill_until_done(folder, kills, seed, longest=6.5):
+def _kill_until_done(folder, kills, seed, *overrides, longest=6.5):
     """Kill the driver at random moments, then let it finish."""
     models = [HEALTHY, WIDE]
-    command, environment = _command(folder, models)
+    command, environment = _command(folder, models, *overrides)
     generator, done = random.Random(seed), 0
     for _ in range(kills):
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
@@ -301,6 +305,24 @@ def _kill_until_done(folder, kills, seed, longest=6.5):
 def test_killed_sweep_resumes_without_remeasuring(tmp_path):
     assert _kill_until_done(tmp_path, 3, seed=1) >= 1
     _assert_nothing_twice(tmp_path, 4)
+
+
+def _contaminate(folder):
+    """Make every record one that other work disturbed: it has its numbers, and a retry measures it again."""
+    for path in Store(folder / "results").records.glob("*.json"):
+        write_json(path, seal({**read_json(path), "status": "contaminated"}))
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
+def test_a_killed_retry_resumes_without_remeasuring(tmp_path, kills):
+    _kill_until_done(tmp_path, 0, 1)
+    _contaminate(tmp_path)
+    since = len(_entries(tmp_path))
+    assert _kill_until_done(tmp_path, kills, 2, "retry_failed=true") >= 1
+    _assert_nothing_twice(tmp_path, 4, since)
+    found = list(Store(tmp_path / "results").iterate())
+    assert all(record["supersedes"] and record["status"] == "ok" for record in found)
+    assert {record["environment"]["torch"]["threads"] for record in found} == {found[0]["case"]["threads"]}
 
 
 @pytest.mark.slow
@@ -333,3 +355,19 @@ def test_a_killed_driver_leaves_no_process_behind(tmp_path):
 def test_machine_key_is_in_every_record(done):
     config, result = done
     assert {r["machine_key"] for r in result.records} == {machine.machine_key(machine.environment(config.device.name))}
+
+
+def test_the_journal_names_the_content_of_every_record(done):
+    """So that a record that was put into the folder later is not taken for one that was measured here."""
+    config, result = done
+    told = Journal(Store(config.paths.results).journal).read().events("recorded")
+    assert {record["content_hash"] for record in result.records} <= {entry["content_hash"] for entry in told}
+
+
+def test_every_record_tells_how_the_torch_that_measured_is_built(done):
+    """Read in the workers: the driver does not import torch."""
+    _, result = done
+    for record in result.records:
+        torch = record["environment"]["torch"]
+        assert torch["version"] == record["environment"]["packages"]["torch"] and torch["cpu_capability"]
+        assert torch["threads"] == record["case"]["threads"] and "mkl" in torch and "cudnn" in torch

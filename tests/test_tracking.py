@@ -23,7 +23,7 @@ import pytest
 from bench import tracking
 from bench.errors import UsageError
 from bench.mlflow_view import view_state, view_url
-from bench.records import Store, seal
+from bench.records import Store, check, seal
 from bench.single_page import one_page
 from bench.tracked_run import COLOURS, colour, describe, note, plain, scaled
 from bench.tracking import Mirror, check_uri, ui_command, without_folders
@@ -146,6 +146,24 @@ def test_configuration_is_shown_without_folders_and_passwords():
         {"a": "/home/me/results", "b": ["C:\\Users\\me\\x"], "c": "http://u:p@h/x", "d": 3, "e": "none"}
     )
     assert shown == {"a": "results", "b": ["x"], "c": "http://h/x", "d": 3, "e": "none"}
+
+
+def test_a_server_that_others_read_gets_no_folders_users_and_hosts(tmp_path):
+    error = {
+        "phase": "load",
+        "type": "OSError",
+        "message": "no file /home/jdoe/nets/w.pt",
+        "log_tail": "in /home/jdoe/a/b.py",
+    }
+    item = seal(record(status="crashed", error=error, environment={"cpu": {"model": "C"}, "private": {"user": "jdoe"}}))
+    shared = ("http://host:5000", "https://host", "postgresql://host/db")
+    for uri in shared:
+        run = Mirror(uri, "waterline", tmp_path / "a", tmp_path / "r")._described(item)
+        assert "jdoe" not in repr(run) and ".../w.pt" in run.files["error.txt"]
+        assert check(json.loads(run.files["record.json"]), "mirrored")["redacted_from"] == item["content_hash"]
+        assert run.tags["content_hash"] == item["content_hash"]  # what is there already is found by it
+    own = Mirror(f"sqlite:///{tmp_path}/m.db", "waterline", tmp_path / "a", tmp_path / "r")._described(item)
+    assert json.loads(own.files["record.json"]) == item
 
 
 def test_ui_command_is_local_small_and_silent(tmp_path):

@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench.errors import BenchError, UsageError, did_you_mean
 from bench.paths import config_folder, extend_import_path, suite_folders
 
 INTERRUPTED = 130
+#: An error in the program itself (EX_SOFTWARE of sysexits.h): no verdict of a gate.
+CRASHED = 70
+#: Exit codes, the one first that must not be hidden by another where `-m` runs several jobs.
+SEVERITY = (INTERRUPTED, 1, CRASHED, 2, 3, 5, 4)
 
 
 def register_suites() -> list[str]:
@@ -73,11 +79,31 @@ def _report(error: BenchError) -> int:
     return error.exit_code
 
 
-def _task(codes: list[int]) -> Callable[[Any], None]:
-    """The function Hydra calls with the composed tree; appends the job's exit code to `codes`."""
+def _crash(error: Exception, *, show: bool) -> int:
+    """Say in one line what went wrong in the program itself and where the traceback is; the code for that."""
+    trace = "".join(traceback.format_exception(error))
+    if show:
+        print(trace, file=sys.stderr, end="")
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="bench-", suffix=".log", delete=False, encoding="utf-8") as file:
+            file.write(trace)
+        where = f"the traceback is in {file.name}"
+    except OSError as full:
+        where = f"the traceback cannot be kept ({full.strerror}); set HYDRA_FULL_ERROR=1 to see it"
+    print(f"bench: an error in bench itself: {what}; {where}", file=sys.stderr)
+    return CRASHED
+
+
+def _task(codes: list[int], *, show: bool) -> Callable[[Any], None]:
+    """The function Hydra calls with the composed tree; appends the job's exit code to `codes`.
+
+    An interrupted job ends the whole command line, or Hydra's `-m` would begin the next one.
+    """
 
     def run(tree: Any) -> None:
         from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
 
         from bench.app.jobs import run_job
         from bench.config import validate
@@ -86,29 +112,48 @@ def _task(codes: list[int]) -> Callable[[Any], None]:
             codes.append(run_job(validate(OmegaConf.to_container(tree, resolve=True))))  # type: ignore[arg-type]
         except BenchError as error:
             codes.append(_report(error))
-        except KeyboardInterrupt:
-            codes.append(INTERRUPTED)
+        except OmegaConfBaseException:
+            raise  # `explain_hydra` has words for it
+        except Exception as error:
+            codes.append(_crash(error, show=show))
+        if codes[-1] == INTERRUPTED:
+            raise KeyboardInterrupt
 
     return run
 
 
+def worst(codes: Sequence[int]) -> int:
+    """The exit code of several jobs: the one that must not be hidden; an unknown one counts as a crash."""
+    return min(codes, key=_rank, default=0)
+
+
+def _rank(code: int) -> int:
+    if code == 0:
+        return len(SEVERITY)
+    return SEVERITY.index(code if code in SEVERITY else CRASHED)
+
+
 def main() -> None:
-    """Run the command line and exit with the job's code: 0, 1, 2, 3, 4, 5 or 130 (see docs/commands.md)."""
+    """Run the command line and exit with the job's code: 0, 1, 2, 3, 4, 5, 70 or 130 (see docs/commands.md)."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    show = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise instead of printing: we say it in our own words
     codes: list[int] = []
     suites: list[str] = []
     try:
         extend_import_path()
         suites = register_suites()
-        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(_task(codes))()
+        task = _task(codes, show=show)
+        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(task)()
     except BenchError as error:
         codes.append(_report(error))
     except (HydraException, OmegaConfBaseException) as error:
         codes.append(_report(UsageError(explain_hydra(error, suites))))
     except KeyboardInterrupt:
         codes.append(INTERRUPTED)
-    sys.exit(max(codes, default=0))
+    except Exception as error:
+        codes.append(_crash(error, show=show))
+    sys.exit(worst(codes))

@@ -9,7 +9,7 @@ from bench import estimate, machine
 from bench.config import Config
 from bench.plan import Plan, threads
 from bench.recipe import recipe_for
-from bench.records import CorruptRecord, Store, read_json
+from bench.records import Store, read_calibration
 from bench.worker.client import Workers
 
 #: Seconds that counting one model may take: a forecast is worth no more.
@@ -19,12 +19,9 @@ FORECAST_CAP_S = 20.0
 def _peak(config: Config) -> float | None:
     """The machine's measured fp32 peak, if it was calibrated before."""
     key = machine.machine_key(machine.environment(config.device.name))
-    path = Store(config.paths.results).calibration_path(key, config.device.name, threads(config))
-    try:
-        saved = read_json(path)
-    except CorruptRecord:
-        return None
-    return next((row["value"] for row in saved.get("peaks", []) if row["dtype"] == "fp32"), None)
+    saved = read_calibration(Store(config.paths.results).calibration_path(key, config.device.name, threads(config)))
+    peaks = saved["peaks"] if saved else []
+    return next((float(row["value"]) for row in peaks if row["dtype"] == "fp32"), None)
 
 
 def group_seconds(config: Config, plan: Plan) -> dict[str, float]:

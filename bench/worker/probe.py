@@ -11,6 +11,7 @@ import torch
 
 from bench.config import CAPTURING_MODES
 from bench.errors import UsageError
+from bench.machine import torch_build
 from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing
 from bench.metrics import METRICS
 from bench.reading import Reading, reading, unavailable
@@ -155,7 +156,7 @@ def _compile_reading(subject: Subject, ready: Ready) -> list[Reading]:
 
 
 def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
-    """Readings, details per meter and flags of one case.
+    """Readings, details per meter and flags of one case, and how torch is built.
 
     Args:
         spec: `recipe`, `protocol` parameters, `meters` to take, `no_quality` reason.
@@ -190,6 +191,6 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     return {
         "started_at": started, "picture": picture, "load_ms": load_ms, "weights": subject.weights, "flags": flags + probe.flags,
         "readings": [item.as_dict() for item in [*probe.readings, *_compile_reading(subject, ready)]],
-        "details": probe.details, "ready": ready.facts(),
+        "details": probe.details, "ready": ready.facts(), "torch": torch_build(),
         "layers": probe.layers.rows if probe.layers else [], "layers_info": probe.layers.info if probe.layers else {},
     }  # fmt: skip

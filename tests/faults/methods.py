@@ -68,3 +68,19 @@ def greedy_later(model):
     greedy = Small(misdeed, at_forward=12)
     greedy.layer = model.layer
     return greedy
+
+
+def fatal(model, *, code: int = 1):
+    """Ends the process in its first forward; `code` tells one such method from another."""
+
+    def misdeed(output):
+        os.kill(os.getpid(), signal.SIGSEGV)
+        return output
+
+    broken = Small(misdeed)
+    broken.layer = model.layer
+    return broken
+
+
+def breaks_later_too(model):
+    return breaks_later(model)

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+import weakref
 
 import torch
 from torch import nn
@@ -118,6 +119,23 @@ def nan_output():
 
 def changing_output():
     return Small(lambda output: output.mean((2, 3)) + torch.rand(()))
+
+
+CROWD: weakref.WeakSet = weakref.WeakSet()
+
+
+def crowded(*, limit: int):
+    """Finds no memory while more than so many networks of this kind are in its process."""
+
+    def misdeed(output):
+        if len(CROWD) > limit and not output.is_meta:
+            raise MemoryError(f"no room for {len(CROWD)}")
+        return output.mean((2, 3))
+
+    model = Small(misdeed)
+    if not model.layer.weight.is_meta:
+        CROWD.add(model)
+    return model
 
 
 def loud():

@@ -32,10 +32,20 @@ def test_a_script_end_in_a_name_stays_text():
         (r"C:\Users\me\x.py failed", "…\\x.py failed"),
         ("see https://example.org/a/b for op/s and 3/4", "see https://example.org/a/b for op/s and 3/4"),
         ("~/cache/models/a.pt", "…/a.pt"),
+        ("cc -I/home/jd/inc/x", "cc -I…/x"),
+        ("file:///home/jd/a/b.py", "file:…/b.py"),
+        ("/a:/home/jd/lib/so", "/a:…/so"),
+        ("in /home/jd:", "in ~:"),
+        ("see https://h.org/home/a/b", "see https://h.org/home/a/b"),
     ],
 )
 def test_paths_are_cut_to_their_last_part(text, shown):
     assert without_paths(text) == shown
+
+
+def test_a_path_that_begins_a_line_is_cut_in_the_data_of_a_figure_too():
+    shown = inert_json({"log": "text\n/home/jd/a/b.py:3: UserWarning"}, hide_paths=True)
+    assert json.loads(str(shown)) == {"log": "text\n…/b.py:3: UserWarning"}
 
 
 def test_private_entries_of_the_environment_are_left_out():

@@ -11,7 +11,7 @@ from bench.config import Config
 
 
 def run(config: Config) -> int:
-    """Write `<results>.bundle.zip` beside the results folder; 0, or 3 if records had to be left out."""
+    """Write `<results>.bundle.zip` beside the results folder; 0, 3 if files had to be left out, 1 if it is not whole."""
     results = Path(config.paths.results)
     page = site.build(config).parent if config.report.enabled else None
     problems: list[str] = []
@@ -26,4 +26,8 @@ def run(config: Config) -> int:
     print(f"bundle   {path} ({len(report.records)} records, {report.files} files, {path.stat().st_size / 1e6:.1f} MB)")
     for problem in problems:
         print(f"bench: left out: {problem}", file=sys.stderr)
+    for problem in report.problems:
+        print(f"bench: {path}: {problem}", file=sys.stderr)
+    if not report.ok:
+        return 1
     return 3 if problems else 0

@@ -1,0 +1,105 @@
+"""What a killed sweep left of its work: probes and half-timed sessions, used again only where they would be made alike.
+
+They belong to one version of the instrument and to one state of their cases. A case that has got a record since has
+moved on, and what was measured before that record is past; a record that only tells of an interruption changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.case import Case, digest
+from bench.records import CorruptRecord, Store, read_json
+from bench.session import Invocation
+
+
+class Unfinished:
+    """The probes and sessions of a results folder that can be gone on with.
+
+    Args:
+        store: the results folder.
+        machine_key: key of this machine.
+        maker: what has to be equal for a probe or a session to be used again: version of the instrument and meters.
+        save: writes JSON to a path.
+    """
+
+    def __init__(self, store: Store, machine_key: str, maker: dict[str, Any], save: Callable[[Path, Any], None]):
+        self._store, self._machine_key, self._maker, self._save = store, machine_key, maker, save
+
+    def _settled(self, case_key: str) -> str | None:
+        return self._store.settled(case_key, self._machine_key)
+
+    def probe(self, case: Case) -> dict[str, Any] | None:
+        """The case's probe, if it was made by this version and no record has been written since."""
+        saved = _readable(self._probe_path(case))
+        same = saved.get("maker") == self._maker and saved.get("settled") == self._settled(case.key)
+        return saved if saved and same else None
+
+    def keep_probe(self, case: Case, result: dict[str, Any]) -> None:
+        """Write a case's probe down."""
+        self._save(self._probe_path(case), {**result, "maker": self._maker, "settled": self._settled(case.key)})
+
+    def _probe_path(self, case: Case) -> Path:
+        return self._store.probes / f"{case.key}.{self._machine_key}.json"
+
+    def session(self, group_key: str, anchor: Case, members: Sequence[Case], moment: str) -> tuple[str, Path]:
+        """A session of these members and its folder: one that was left, or a new one.
+
+        Args:
+            group_key: what the members share.
+            anchor: the member that the others are compared with.
+            members: the cases that wait for a record.
+            moment: now; makes the name of a new session unlike all others.
+        """
+        facts = {"group": group_key, "machine": self._machine_key, "anchor": anchor.key, "maker": self._maker}
+        wanted = {case.key for case in members}
+        for file in sorted(self._store.samples.glob("*/session.json")):
+            saved = _readable(file)
+            if all(saved.get(name) == value for name, value in facts.items()) and wanted == self._waiting(saved):
+                return file.parent.name, file.parent
+        session_id = digest([group_key, self._machine_key, sorted(wanted), moment])
+        folder = self._store.samples / session_id
+        waiting = {key: self._settled(key) for key in sorted(wanted)}
+        self._save(folder / "session.json", {"session": session_id, **facts, "waiting": waiting})
+        return session_id, folder
+
+    def _waiting(self, saved: dict[str, Any]) -> set[str]:
+        """The members of a session whose record is still to be written."""
+        waiting = saved.get("waiting")
+        if not isinstance(waiting, dict):
+            return set()
+        return {key for key, before in waiting.items() if self._settled(key) == before}
+
+
+def invocations(folder: Path, problems: list[str]) -> list[Invocation]:
+    """What there is of a session, by index; a damaged file is put aside, and its index is free again.
+
+    Args:
+        folder: the session's.
+        problems: gets a line for each damaged file.
+    """
+    done: list[Invocation] = []
+    for path in sorted(folder.glob("[0-9]*.json.gz")):
+        try:
+            done.append(read_json(path))
+        except CorruptRecord:
+            aside = path.with_name(f"{path.name}.corrupt")
+            path.rename(aside)
+            problems.append(f"{path}: damaged samples, kept as {aside.name} and measured again")
+    return sorted(done, key=lambda item: int(item["index"]))
+
+
+def free_index(taken: Collection[int]) -> int:
+    """The lowest index that no invocation has."""
+    return next(index for index in range(len(taken) + 1) if index not in taken)
+
+
+def _readable(path: Path) -> dict[str, Any]:
+    """What was written there; nothing if that is damaged or not there, because it can be made again."""
+    try:
+        saved = read_json(path)
+    except CorruptRecord:
+        return {}
+    return saved if isinstance(saved, dict) else {}
