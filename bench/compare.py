@@ -66,8 +66,6 @@ SESSIONS_ENOUGH = 3
 #: What two commits of one case may differ in; the last only where no side has two sets of weights.
 _NOT_IDENTITY = ("suite", "subject_digest", "protocol", "data", "checkpoint")
 _WORDS = {"FASTER": "BETTER", "SLOWER": "WORSE"}
-#: Tells one host from another and nothing about it: it explains no difference.
-_HOST = "host_digest"
 #: Metrics that the timed processes give.
 _TIMED = (*FIELDS, "speedup")
 
@@ -191,9 +189,9 @@ def _why_no_times(rows: Sequence[Row]) -> Iterable[str]:
         yield f"no time could be compared, so nothing is said of speed (exit code {NOTHING_COMPARABLE}): {timed[0].text}"
 
 
-def environment_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def environment_difference(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, str, str]]:
     """What differs between two environments and nothing else: (what, in a, in b), readable, hardware first."""
-    return machine.difference(*({name: part for name, part in env.items() if name != _HOST} for env in (a, b)))
+    return machine.difference(a, b)
 
 
 def run_difference(a: Record, b: Record) -> list[tuple[str, str, str]]:

@@ -8,7 +8,7 @@ ratio to the baseline travel. Percentiles and cold-start times are shown in reco
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -77,26 +77,20 @@ def judge(original: Record, new: Record, *, own: bool = False) -> list[Judgement
 
 
 def closeness(original: Record, new: Record, *, own: bool = False) -> Closeness:
-    """How near the two machines are: equal keys are the same class, and the same host if the digests of the host are equal.
+    """How near the two machines are: equal keys are the same class, and the same host where that is known.
 
     Args:
         original: the record to reproduce.
         new: the record measured now.
-        own: what to believe where a record names no host: that the original is of this host, as a results folder's own
-            journal can say. Two machines that are built alike have one key, so that the key alone says nothing of it.
+        own: whether the original is of this host, as a results folder's own journal can say. Records name no host unless
+            asked to, and two machines that are built alike have one key.
     """
     one, two = original.get("environment") or {}, new.get("environment") or {}
     if original["machine_key"] != new["machine_key"]:
         return "same class" if machine.machine_class(one) == machine.machine_class(two) else "other hardware"
-    return "same host" if _same_host(one, two, own) else "same class"
-
-
-def _same_host(one: Mapping[str, Any], two: Mapping[str, Any], own: bool) -> bool:
     names = [(env.get("private") or {}).get("host") for env in (one, two)]
-    if None not in names and names[0] != names[1]:
-        return False
-    digests = [env.get("host_digest") for env in (one, two)]
-    return own if None in digests else digests[0] == digests[1]
+    same = own if None in names else names[0] == names[1]
+    return "same host" if same else "same class"
 
 
 def exit_code(verdicts: Sequence[Judgement]) -> int:

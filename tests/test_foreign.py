@@ -11,7 +11,7 @@ import pytest
 from bench.app.jobs import bundle as bundling
 from bench.app.jobs import compare, report, reproduce, verify
 from bench.app.sources import measured_here, records_at
-from bench.bundle import pack, unpack
+from bench.bundle import BadBundle, pack, unpack
 from bench.case import Case
 from bench.compare import compare as compared
 from bench.errors import BenchError, ResultsError, UsageError
@@ -317,7 +317,10 @@ def test_a_merged_row_under_a_key_of_ours_is_not_ours(ours, tmp_path):
     own, made, here = ours
     keys = {"case_key": made["case_key"], "record_key": made["record_key"], "supersedes": made["content_hash"]}
     _, data = foreign(**claiming(here, **keys))
-    unpack(archive(tmp_path / "foreign.zip", {f"records/{made['record_key']}.2.json": data}), own.root)
+    name = f"records/{made['record_key']}.2.json"
+    with pytest.raises(BadBundle, match="case_key is not the key of the case"):
+        unpack(archive(tmp_path / "foreign.zip", {name: data}), own.root)
+    (own.root / name).write_bytes(data)  # by hand, past the check of a bundle
     (shown,) = own.iterate()
     assert shown["case"]["model"] == "evil:build"
     with pytest.raises(UsageError, match="trust=true"):

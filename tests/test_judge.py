@@ -4,22 +4,24 @@ import pytest
 
 from bench.compare import run_difference
 from bench.comparison_text import reproduction_as_text
-from bench.judge import closeness, exit_code, judge
+from bench.judge import closeness, exit_code
+from bench.judge import judge as judge_here
 from bench.protocol import Protocol
 from tests import synthetic
 from tests.test_compare import other_machine, quality, run
 
 
-def here(record, digest="this host"):
-    return {**record, "environment": {**record["environment"], "host_digest": digest}}
-
-
 def original(**rest):
-    return here(run("a", noise=0.001, **rest)[1])
+    return run("a", noise=0.001, **rest)[1]
 
 
 def again(**rest):
-    return here(run("b", noise=0.001, **rest)[1])
+    return run("b", noise=0.001, **rest)[1]
+
+
+def judge(one, two):
+    """The verdicts on a row of this host's own folder."""
+    return judge_here(one, two, own=True)
 
 
 def by_metric(one, two):
@@ -78,7 +80,7 @@ def test_baseline_on_other_hardware_is_not_comparable():
 
 
 def test_inconclusive_says_how_many_more_runs():
-    one, two = here(run("a", noise=0.01, invocations=10)[1]), here(run("b", noise=0.03, invocations=3)[1])
+    one, two = run("a", noise=0.01, invocations=10)[1], run("b", noise=0.03, invocations=3)[1]
     found = by_metric(one, two)["latency_ms"]
     assert found.kind == "INCONCLUSIVE" and found.more_runs >= 1
     assert f"about {found.more_runs} more runs would tell" in found.text
@@ -161,30 +163,24 @@ def test_other_protocol_is_not_comparable():
 
 def test_closeness_of_two_machines():
     one = original()
-    assert closeness(one, again()) == "same host"
-    assert closeness(one, same_class(again())) == "same class"
+    assert closeness(one, again(), own=True) == "same host"
+    assert closeness(one, same_class(again()), own=True) == "same class"
     assert closeness(one, other_machine([again()])[0]) == "other hardware"
     named = [
         {**r, "environment": {**r["environment"], "private": {"host": host}}}
         for r, host in ((one, "x"), (again(), "y"))
     ]
-    assert closeness(*named) == "same class"
+    assert closeness(*named, own=True) == "same class" and closeness(named[0], named[0]) == "same host"
 
 
 def test_a_strangers_equal_machine_is_not_this_host():
-    stranger, without = here(run("a")[1], "another host"), run("a")[1]
-    assert stranger["machine_key"] == again()["machine_key"]
-    assert closeness(stranger, again()) == closeness(stranger, again(), own=True) == "same class"
-    assert closeness(without, again()) == closeness(again(), without) == "same class"
-    assert closeness(without, again(), own=True) == closeness(again(), without, own=True) == "same host"
-    (row,) = [v for v in judge(run("a", noise=0.001)[1], again(slow=1.08)) if v.metric == "latency_ms"]
+    one, two = run("a")[1], again()
+    assert one["machine_key"] == two["machine_key"]
+    assert closeness(one, two) == "same class" and closeness(one, two, own=True) == "same host"
+    (row,) = [v for v in judge_here(run("a", noise=0.001)[1], again(slow=1.08), own=False) if v.metric == "latency_ms"]
     assert (row.kind, row.tolerance) == ("AGREES", "10 % (same class)")
-    (row,) = [v for v in judge(run("a", noise=0.001)[1], again(slow=1.08), own=True) if v.metric == "latency_ms"]
+    (row,) = [v for v in judge(run("a", noise=0.001)[1], again(slow=1.08)) if v.metric == "latency_ms"]
     assert (row.kind, row.tolerance) == ("DISAGREES", "5 % (same host)")
-
-
-def test_the_digest_of_the_host_is_no_difference_of_the_environment():
-    assert run_difference(original(), here(again(), "another host")) == []
 
 
 def test_a_new_limit_of_labels_does_not_part_an_old_row_from_a_new_one():

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from bench.estimate import in_words
+from bench.foreign_text import spelt_out
 
 
 class _TimeLeft(ProgressColumn):
@@ -49,7 +50,7 @@ class ProgressBar:
 
     def working(self, what: str) -> None:
         """Show what is being done."""
-        self._progress.update(self._task, description=what)
+        self._progress.update(self._task, description=spelt_out(what))
 
     def advanced(self, seconds: float) -> None:
         """Shorten the time left."""
