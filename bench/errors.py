@@ -7,9 +7,12 @@ from collections.abc import Iterable
 
 
 class BenchError(Exception):
-    """Base of every error that is told to the user without a traceback."""
+    """Base of every error that is told to the user without a traceback; by itself: what was asked could not be measured.
 
-    exit_code = 1
+    Never 1, which is a verdict: a regression, or a row that does not reproduce.
+    """
+
+    exit_code = 3
 
 
 class UsageError(BenchError):

@@ -9,7 +9,7 @@ from bench import compare
 from bench.app.sources import records_at
 from bench.comparison_text import as_markdown, as_text
 from bench.config import Config
-from bench.records import Record, write_atomically
+from bench.records import Record, without_superseded, write_atomically
 
 MARKDOWN = "comparison.md"
 
@@ -43,8 +43,7 @@ def side_at(places: Sequence[Path]) -> list[Record]:
         origin = record.get("redacted_from") or record["content_hash"]
         if origin not in found or origin == record["content_hash"]:
             found[origin] = record
-    replaced = {record.get("supersedes") for record in found.values()}
-    return [record for origin, record in found.items() if origin not in replaced]
+    return without_superseded(found.values())
 
 
 def sides_names(a: Sequence[Path], b: Sequence[Path]) -> tuple[str, str]:
