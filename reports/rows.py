@@ -228,7 +228,7 @@ def _own_share(base: Row | None, row: Row) -> Cell:
     found = split(row.record, base.record)
     if isinstance(found, str):
         return Cell(None, note=found)
-    if found.replaced_ms and not found.own_modules:
+    if found.replaced_ms:
         return Cell(None, note="the method works inside modules that replace the network's, where times per module cannot tell "
                     f"the two apart ({found.replaced_ms:.3g} of {found.ms:.3g} ms)")  # fmt: skip
     low, high = (None if end is None else 100 * end / found.ms for end in (found.own_low_ms, found.own_high_ms))
@@ -236,12 +236,7 @@ def _own_share(base: Row | None, row: Row) -> Cell:
 
 
 def _of_own_modules(found: Split) -> str:
-    words = (
-        f"{found.own_modules} module{'' if found.own_modules == 1 else 's'}, {found.own_ms:.3g} of {found.ms:.3g} ms"
-    )
-    if found.replaced_ms:
-        words += f"; {found.replaced_ms:.3g} ms more in modules that it puts in place of the network's"
-    return words
+    return f"{found.own_modules} module{'' if found.own_modules == 1 else 's'}, {found.own_ms:.3g} of {found.ms:.3g} ms"
 
 
 def _accuracy_change(base: Row | None, row: Row) -> Cell:

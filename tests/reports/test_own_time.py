@@ -130,7 +130,7 @@ def test_the_leaderboard_has_the_share_of_time_in_own_operators():
 
 
 def test_a_method_inside_replaced_modules_has_no_share_of_its_own_and_no_rank_for_it():
-    layers = [*MERGED[:1], layer("blocks.0", 1.0, "Generator"), layer("blocks.0.cross.q", 2.0)]
+    layers = [*MERGED[:1], layer("blocks.0", 1.0, "Generator"), layer("blocks.0.cross.q", 2.0), layer("new_norm", 0.1)]
     case, base = pair(layers, end=6.5)
     cell = next(row for row in rows_of([case, base], []) if row.case.method == "tome").cells["own_share"]
     assert cell.value is None and "replace the network's" in cell.note
