@@ -9,18 +9,30 @@ WRITTEN_OUT = 4
 _LIST = re.compile(r"\[([^\[\]]*)\]")
 
 
-def brief(name: str) -> str:
-    """The name with each list of more than `WRITTEN_OUT` entries cut to its first and last: `prune=[197 … 30]`."""
-    return _LIST.sub(_ends, name)
+def brief(name: str, leading: int = 1) -> str:
+    """The name with each list of more than `WRITTEN_OUT` entries cut to its ends: `prune=[197 … 30]`.
+
+    Args:
+        name: a case's name.
+        leading: how many entries stand before the mark.
+    """
+    return _LIST.sub(lambda found: _ends(found, leading), name)
 
 
-def _ends(found: re.Match[str]) -> str:
+def _ends(found: re.Match[str], leading: int) -> str:
     entries = [entry.strip() for entry in found[1].split(",")]
-    return found[0] if len(entries) <= WRITTEN_OUT else f"[{entries[0]} … {entries[-1]}]"
+    if len(entries) <= max(WRITTEN_OUT, leading + 1):
+        return found[0]
+    return f"[{', '.join(entries[:leading])} … {entries[-1]}]"
 
 
 def brief_each(names: list[str]) -> dict[str, str]:
-    """The brief form of every name; those that would come out alike keep their full form."""
+    """The brief form of every name; those that would come out alike show as many more entries as tell them apart."""
     short = {name: brief(name) for name in names}
-    taken = list(short.values())
-    return {name: form if taken.count(form) == 1 else name for name, form in short.items()}
+    for leading in range(2, max((name.count(",") for name in names), default=0) + 2):
+        forms = list(short.values())
+        alike = [name for name, form in short.items() if forms.count(form) > 1]
+        if not alike:
+            break
+        short |= {name: brief(name, leading) for name in alike}
+    return short

@@ -67,6 +67,10 @@ PUBLISHED = Column(
 
 #: Why a baseline has no comparison with itself.
 OF_BASELINE = "this is the baseline"
+#: Why a method has no share of own operators.
+OF_REPLACED = (
+    "the method works inside modules that replace the network's, where times per module cannot tell the two apart"
+)
 _COMPARED = tuple(column.key for column in DERIVED)
 _DEFAULT = ("latency_ms", "speedup", "macs", "accuracy", "peak_memory_bytes", "energy_j")
 _ORDER = (
@@ -229,8 +233,7 @@ def _own_share(base: Row | None, row: Row) -> Cell:
     if isinstance(found, str):
         return Cell(None, note=found)
     if found.replaced_ms:
-        return Cell(None, note="the method works inside modules that replace the network's, where times per module cannot tell "
-                    f"the two apart ({found.replaced_ms:.3g} of {found.ms:.3g} ms)")  # fmt: skip
+        return Cell(None, note=OF_REPLACED)
     low, high = (None if end is None else 100 * end / found.ms for end in (found.own_low_ms, found.own_high_ms))
     return Cell(100 * found.own_share, low, high, provenance="measured", note=_of_own_modules(found))
 
