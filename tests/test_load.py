@@ -188,4 +188,5 @@ def test_an_injected_load_is_labelled_set_aside_and_turns_no_verdict_round(seed)
         assert latency["n"] == (len(counted) if record["timing"]["clean"] else 7)
         assert record["status"] == ("ok" if len(counted) >= 5 else "contaminated")
     assert_no_verdict_flips(*records)
-    assert verdict(records[0], records[2]) == "FASTER"
+    clean = all(record["status"] == "ok" for record in records)
+    assert verdict(records[0], records[2]) == ("FASTER" if clean else "AMBIGUOUS")  # a disturbed side decides nothing

@@ -180,6 +180,7 @@ def test_a_killed_retry_goes_on_where_it_was(tmp_path, monkeypatch):
     assert {session for session, _ in again}.isdisjoint(session for session, _ in timed(config)[: before[1]])
 
 
+@pytest.mark.slow
 def test_a_retry_after_a_failure_in_company_probes_anew(tmp_path):
     later = "tests.faults.methods:breaks_later"
     config = configuration(tmp_path, [HEALTHY], ["none", later], retry_failed=True)

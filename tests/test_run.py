@@ -313,7 +313,9 @@ def _contaminate(folder):
         write_json(path, seal({**read_json(path), "status": "contaminated"}))
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
+@pytest.mark.slow  # `test_resuming` kills a retry once
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("kills", [2, 20])
 def test_a_killed_retry_resumes_without_remeasuring(tmp_path, kills):
     _kill_until_done(tmp_path, 0, 1)
     _contaminate(tmp_path)

@@ -32,6 +32,7 @@ def test_losses_that_alternate_with_good_probes_do_not_break_the_circuit(tmp_pat
     assert found == {"": "ok", "code=1": "crashed", "width=1": "ok", "code=2": "crashed", "width=2": "ok"}
 
 
+@pytest.mark.slow
 def test_methods_that_break_in_company_in_turn_with_good_ones_do_not_break_the_circuit(tmp_path):
     mixed = ["none", f"{METHODS}:breaks_later", NARROWS[0], f"{METHODS}:breaks_later_too", NARROWS[1]]
     config = configuration(tmp_path, [HEALTHY], mixed, executor={"retries": 0, "breaker": 2})
