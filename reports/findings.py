@@ -11,8 +11,6 @@ from reports.groups import Group, machine_title
 from reports.numbers import pair, plain
 from reports.rows import Row
 
-VERDICT_WORDS = {"holds": "good", "fails": "bad", "untested": ""}
-
 
 @dataclass(frozen=True)
 class Finding:

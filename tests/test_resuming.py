@@ -36,6 +36,16 @@ def killing(monkeypatch, kind, nth, error=Killed):
     monkeypatch.setattr(Workers, "run", worker)
 
 
+def killed_in_its_second_process(folder, monkeypatch):
+    """The configuration of a sweep that ended there, with its probe and one process on disk."""
+    config = configuration(folder, [HEALTHY])
+    with monkeypatch.context() as patch:
+        killing(patch, "invocation", 2)
+        with pytest.raises(Killed):
+            sweep(config)
+    return config
+
+
 def store_of(config):
     return Store(config.paths.results)
 
@@ -194,11 +204,7 @@ def test_a_retry_after_a_failure_in_company_probes_anew(tmp_path):
 
 
 def test_what_another_version_left_unfinished_is_measured_anew(tmp_path, monkeypatch):
-    config = configuration(tmp_path, [HEALTHY])
-    with monkeypatch.context() as patch:
-        killing(patch, "invocation", 2)
-        with pytest.raises(Killed):
-            sweep(config)
+    config = killed_in_its_second_process(tmp_path, monkeypatch)
     (first,) = timed(config)
     newer = {"version": "99.0.0", "commit": "f" * 40, "dirty": False}
     monkeypatch.setattr(run, "code_version", lambda: newer)
@@ -208,11 +214,7 @@ def test_what_another_version_left_unfinished_is_measured_anew(tmp_path, monkeyp
 
 
 def test_damaged_notes_of_a_session_or_a_probe_are_no_notes(tmp_path, monkeypatch):
-    config = configuration(tmp_path, [HEALTHY])
-    with monkeypatch.context() as patch:
-        killing(patch, "invocation", 2)
-        with pytest.raises(Killed):
-            sweep(config)
+    config = killed_in_its_second_process(tmp_path, monkeypatch)
     for path in (*store_of(config).samples.glob("*/session.json"), *store_of(config).probes.glob("*.json")):
         path.write_text(json.dumps(["not", "a", "table"]))
     assert [record["status"] for record in sweep(config).records] == ["ok"]
