@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.case import BASELINE_METHOD, Case, settings_text
+from bench.canonical import BASELINE_METHOD, settings_text
+from bench.case import Case
 from bench.errors import BenchError, UsageError, did_you_mean
 from bench.metrics import METRICS
 

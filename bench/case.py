@@ -2,51 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import json
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-BASELINE_METHOD = "none"
-KEY_LENGTH = 16
-
-
-def digest(value: Any) -> str:
-    """A short stable hash of plain JSON data."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
-
-
-def settings_text(settings: dict[str, Any]) -> str:
-    """Settings as canonical Python keywords, sorted by name: `keep_rate=0.7, at=[4, 7]` reads back unchanged."""
-    return ", ".join(f"{name}={settings[name]!r}" for name in sorted(settings))
-
-
-def parse_settings(text: str) -> dict[str, Any]:
-    """The settings that `settings_text` wrote; literals only, nothing is evaluated.
-
-    Raises:
-        ValueError: the text is not a list of `name=literal`, names one twice, or a value is none that JSON and a
-            settings text can both hold.
-    """
-    source = f"f({text})"
-    try:
-        call = ast.parse(source, mode="eval").body
-        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
-            raise ValueError("not a list of name=value")
-        names = [keyword.arg for keyword in call.keywords if keyword.arg is not None]
-        if len(names) < len(call.keywords) or ast.get_source_segment(source, call) != source:
-            raise ValueError("not a list of name=value")
-        if len(set(names)) < len(names):
-            raise ValueError("a name stands there twice")
-        settings = {name: ast.literal_eval(k.value) for name, k in zip(names, call.keywords, strict=True)}
-        json.dumps(settings, allow_nan=False, ensure_ascii=False).encode()
-        settings_text(settings).encode()  # a number of more digits than Python writes down would be no text again
-        return settings
-    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
-        shown = text if len(text) <= 200 else f"{text[:200]}..."
-        raise ValueError(f"settings {shown!r} are not of the form name=value, name=value: {error}") from error
+from bench.canonical import BASELINE_METHOD, digest
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from bench.case import BASELINE_METHOD, digest, parse_settings, settings_text
+from bench.canonical import BASELINE_METHOD, digest, parse_settings, settings_text
 from bench.errors import UsageError, did_you_mean
 from bench.paths import suite_folders
 from bench.signatures import check_settings, signature, source_digest, split_path

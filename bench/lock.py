@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from bench.case import digest
+from bench.canonical import digest
 from bench.errors import ResultsError
 from bench.journal import now
 

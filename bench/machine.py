@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from bench.case import digest
+from bench.canonical import digest
 from bench.gpus import read_gpus
 from bench.hostwatch import HostReport, HostWatch, Quiet, wait_until_quiet
 from bench.personal import without_personal

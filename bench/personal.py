@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.records import Record, content_hash
+from bench.canonical import content_hash
 
 #: Names that say nothing about anybody, or that are words of the records themselves.
 ANONYMOUS = frozenset({
@@ -45,7 +45,7 @@ def without_personal(value: Any, names: Iterable[str] | None = None) -> Any:
     return _clean(value, pattern)
 
 
-def redacted(record: Record) -> Record:
+def redacted(record: dict[str, Any]) -> dict[str, Any]:
     """The record without personal parts, sealed anew with its old hash as `redacted_from`; the very same if it had none."""
     body = {key: value for key, value in record.items() if key != "content_hash"}
     clean = without_personal(body)

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from bench import catalogue as catalogues
 from bench import machine
-from bench.case import BASELINE_METHOD, Case, settings_text
+from bench.canonical import BASELINE_METHOD, settings_text
+from bench.case import Case
 from bench.catalogue import Catalogue, Entry
 from bench.config import Block, Config, Suite, explain
 from bench.errors import UsageError

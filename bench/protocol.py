@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from bench.case import digest
+from bench.canonical import digest
 
 VERSION = 1
 #: Settings that say where something lies on this machine: they change no number, and a record names no paths.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.case import Case, parse_settings, settings_text
+from bench.canonical import parse_settings, settings_text
+from bench.case import Case
 from bench.config import Config
 from bench.plan import Plan
 

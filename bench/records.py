@@ -28,7 +28,6 @@ A record is plain JSON with these parts (schema 1)::
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import os
 import re
@@ -40,6 +39,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from bench.canonical import content_hash
 from bench.errors import ResultsError
 
 SCHEMA = 1
@@ -51,13 +51,6 @@ Record = dict[str, Any]
 
 class CorruptRecord(ResultsError):
     """A record that cannot be read or whose content does not match its hash."""
-
-
-def content_hash(record: Record) -> str:
-    """SHA-256 of the record's canonical JSON without the hash itself."""
-    body = {key: value for key, value in record.items() if key != "content_hash"}
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_atomically(path: Path, data: bytes) -> None:

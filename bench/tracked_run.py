@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from bench.canonical import content_hash
 from bench.case import Case
 from bench.metrics import METRICS
-from bench.records import Record, content_hash, seal
+from bench.records import Record, seal
 
 #: What MLflow takes in one value; longer text is cut with a mark.
 PARAM_LIMIT = 6000

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from bench.case import digest
+from bench.canonical import digest
 from bench.errors import UsageError
 from bench.journal import Journal
 from bench.mlflow_view import VIEW_LIMIT, VIEW_TAG, view_key, view_state, view_url

@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.case import Case, digest
+from bench.canonical import digest
+from bench.case import Case
 from bench.records import CorruptRecord, Store, read_json
 from bench.session import Invocation
 

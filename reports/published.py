@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.case import parse_settings
+from bench.canonical import parse_settings
 from reports.rows import PUBLISHED, Cell, Row
 
 

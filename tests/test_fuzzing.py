@@ -7,7 +7,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from bench.case import parse_settings, settings_text
+from bench.canonical import parse_settings, settings_text
 from bench.catalogue import Catalogue, load, parse_spec, read_yaml
 from bench.config import Config, all_keys, validate
 from bench.errors import UsageError

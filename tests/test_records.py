@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import bundle, records
+from bench.canonical import content_hash
 from bench.case import Case
 from bench.compare import compare
 from bench.judge import judge
-from bench.records import CorruptRecord, Store, check, content_hash, read_json, seal, write_json
+from bench.records import CorruptRecord, Store, check, read_json, seal, write_json
 from bench.table import load
 from reports.site import build
 from tests.synthetic import record

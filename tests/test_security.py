@@ -90,7 +90,7 @@ def test_a_foreign_record_names_no_code_that_runs_untrusted(field, tmp_path):
 
 
 def test_settings_of_a_foreign_record_are_literals_and_nothing_is_evaluated(tmp_path):
-    from bench.case import parse_settings
+    from bench.canonical import parse_settings
 
     with pytest.raises(ValueError, match="not of the form"):
         parse_settings(f"r=__import__('os').system('touch {tmp_path / 'mark'}')")

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.case import BASELINE_METHOD, Case
+from bench.canonical import BASELINE_METHOD
+from bench.case import Case
 from bench.errors import UsageError
 from bench.meters import dtypes
 from bench.recipe import Recipe

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bench.case import parse_settings
+from bench.canonical import parse_settings
 from bench.metrics import METRICS
 from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, rounded, significant
 from reports.figures.lines import error_bar

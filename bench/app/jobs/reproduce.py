@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from bench import catalogue, judge
 from bench.app.progress import ProgressBar
 from bench.app.sources import find_row, measured_here
-from bench.case import BASELINE_METHOD, Case
+from bench.canonical import BASELINE_METHOD
+from bench.case import Case
 from bench.compare import run_difference
 from bench.comparison_text import differences_as_text, reproduction_as_text
 from bench.config import Config, Device, Paths, explain
