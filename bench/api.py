@@ -238,7 +238,8 @@ def _counted_record(module: nn.Module, call: Any, sections: set[str], name: str 
     """A record of counts alone, taken in this process."""
     import torch
 
-    from bench import assemble, machine
+    from bench import assemble
+    from bench.host import machine
     from bench.meters import macs, params
     from bench.protocol import Protocol
     from bench.run import code_version, utc_now

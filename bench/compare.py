@@ -16,8 +16,8 @@ from typing import Any
 
 from scipy import stats
 
-from bench import machine
 from bench.case import Case
+from bench.host import machine
 from bench.metrics import METRICS
 from bench.protocol import protocol_key
 from bench.ranking import COMPARABLE, medians_of, rank_intervals

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from scipy import stats
 
-from bench import machine
+from bench.host import machine
 from bench.metrics import METRICS
 from bench.protocol import protocol_key
 from bench.record_parts import ONE_REPLICATE, reading_of

@@ -15,12 +15,12 @@ import psutil
 from pydantic import ValidationError
 
 from bench import catalogue as catalogues
-from bench import machine
 from bench.canonical import BASELINE_METHOD, settings_text
 from bench.case import Case
 from bench.catalogue import Catalogue, Entry
 from bench.config import Block, Config, Suite, explain
 from bench.errors import UsageError
+from bench.host import machine
 from bench.signatures import UNKNOWN, signature
 
 #: Where Linux describes the processors.
@@ -106,8 +106,8 @@ def check_device(name: str) -> None:
     """
     if name == "cpu":
         return
-    from bench.gpus import count_visible
-    from bench.visible_gpus import index_of
+    from bench.host.gpus import count_visible
+    from bench.host.visible_gpus import index_of
 
     count, why = count_visible()
     if count == 0:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from bench import machine
+from bench.host import machine
 from bench.records import CorruptRecord, Record
 
 #: Times and rates in a line of `timing.invocations`; the first two are in every line.

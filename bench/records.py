@@ -10,7 +10,7 @@ A record is plain JSON with these parts (schema 1)::
     started_at, finished_at    UTC, ISO 8601
     code         {version, commit, dirty}
     protocol     {version, name, hash, parameters}
-    environment  what `bench.machine.environment` read, and under `torch` how the torch that measured was built
+    environment  what `bench.host.machine.environment` read, and under `torch` how the torch that measured was built
     machine      {peaks: [{dtype, threads, unit, value, low, high, n}], bandwidth: {value, low, high, n, unit}, ...}
     readings     [fields of `bench.reading.Reading`]
     layers       [rows of `bench.meters.layers`]

@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench import assemble, calibration, gpus, machine
+from bench import assemble, calibration
 from bench.assemble import Context, Session
 from bench.case import Case
 from bench.config import Config
 from bench.errors import BenchError, ResultsError
+from bench.host import gpus, machine
 from bench.journal import Journal
 from bench.lock import ResultsLock
 from bench.paths import PACKAGE

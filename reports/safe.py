@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from bench.personal import HOME, START, outside_addresses
+from bench.host.personal import HOME, START, outside_addresses
 from bench.records import Record
 
 #: `file:` beside 'self' lets browsers that give a page on disk no origin load its own assets; on a web server no page

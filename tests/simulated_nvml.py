@@ -150,5 +150,5 @@ class Nvml:
 
     @contextmanager
     def session(self) -> Any:
-        """Stands for `bench.visible_gpus.nvml`."""
+        """Stands for `bench.host.visible_gpus.nvml`."""
         yield self

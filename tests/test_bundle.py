@@ -18,7 +18,7 @@ from bench import bundle
 from bench.bundle import BadBundle, pack, unpack, unpack_records, verify
 from bench.canonical import content_hash
 from bench.errors import ResultsError
-from bench.personal import leaks, without_personal
+from bench.host.personal import leaks, without_personal
 from bench.records import Store, read_json, seal, without_superseded, write_json
 from tests.synthetic import record, store, suite_records
 

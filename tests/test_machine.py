@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import gpus, machine
-from bench.hostwatch import HostWatch, Limits, Snapshot, compare, snapshot, wait_until_quiet
-from bench.machine import cgroup_limits, difference, environment, machine_class, machine_key
+from bench.host import gpus, machine
+from bench.host.hostwatch import HostWatch, Limits, Snapshot, compare, snapshot, wait_until_quiet
+from bench.host.machine import cgroup_limits, difference, environment, machine_class, machine_key
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -40,7 +40,7 @@ def test_environment_is_plain_json_and_names_what_numbers_depend_on():
 
 def test_environment_is_read_without_torch_in_under_two_seconds():
     code = (
-        "import sys, time; t = time.perf_counter(); from bench.machine import environment; environment();"
+        "import sys, time; t = time.perf_counter(); from bench.host.machine import environment; environment();"
         "print(time.perf_counter() - t); assert not {'torch', 'mlflow', 'hydra'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
@@ -69,7 +69,7 @@ def test_nothing_personal_unless_private(monkeypatch):
     for home in ("/home/somebody", "/home/somebody/", "/Users/somebody"):
         monkeypatch.setenv("TORCH_HOME", home)
         assert "somebody" not in environment()["variables"]["TORCH_HOME"]
-    monkeypatch.setattr("bench.personal.own_names", lambda: ("jdoe",))
+    monkeypatch.setattr("bench.host.personal.own_names", lambda: ("jdoe",))
     monkeypatch.setenv("TORCH_HOME", "/scratch/jdoe_runs")
     assert environment()["variables"]["TORCH_HOME"] == "(hidden)_runs"
     private = environment(private=True)["private"]
@@ -236,7 +236,7 @@ def test_key_survives_ordinary_upkeep(other):
 
 
 def test_key_is_the_same_from_process_to_process_and_with_torch_imported():
-    code = "from bench.machine import *; {}print(machine_key(environment()))"
+    code = "from bench.host.machine import *; {}print(machine_key(environment()))"
     keys = {
         subprocess.run([sys.executable, "-c", code.format(extra)], capture_output=True, text=True, check=True).stdout
         for extra in ("", "import torch; ")

@@ -9,11 +9,12 @@ import psutil
 import pytest
 import yaml
 
-from bench import api, estimate, machine, plan
+from bench import api, estimate, plan
 from bench.case import Case
 from bench.config import Device
 from bench.errors import UsageError
-from bench.hostwatch import Limits
+from bench.host import machine
+from bench.host.hostwatch import Limits
 from bench.meters import latency
 from bench.protocol import Latency, Protocol
 from bench.statistics import EQUIVALENCE, MARGIN

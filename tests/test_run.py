@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench import machine, table
+from bench import table
 from bench.errors import ResultsError
+from bench.host import machine
 from bench.journal import Journal
 from bench.lock import ResultsLock
 from bench.protocol import Protocol

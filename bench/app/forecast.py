@@ -5,8 +5,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from bench import estimate, machine
+from bench import estimate
 from bench.config import Config
+from bench.host import machine
 from bench.plan import Plan, threads
 from bench.recipe import recipe_for
 from bench.records import Store, read_calibration

@@ -79,7 +79,7 @@ def _gpu(root: Path) -> list[Capability]:
 
 
 def _gpu_clocks(root: Path) -> list[Capability]:
-    from bench.gpus import read_gpus
+    from bench.host.gpus import read_gpus
 
     gpus, driver, why = read_gpus()
     if why is not None:
@@ -147,7 +147,7 @@ def _resident_peak(root: Path) -> list[Capability]:
 
 
 def _quiet_host(root: Path) -> list[Capability]:
-    from bench.hostwatch import wait_until_quiet
+    from bench.host.hostwatch import wait_until_quiet
 
     found = wait_until_quiet(1.0, window_s=0.5)
     if found.quiet:

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bench.errors import BenchError
+from bench.host.visible_gpus import locate, nvml
 from bench.meters import live
 from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing, pinned
 from bench.meters.inventory import WEIGHTS, Inventory, held_bytes, inventory
@@ -23,7 +24,6 @@ from bench.meters.live import Category
 from bench.meters.resident import ResidentPeak, resident_peak
 from bench.meters.stored import leaves
 from bench.reading import Provenance, Reading, reading, unavailable
-from bench.visible_gpus import locate, nvml
 
 __all__ = [
     "ForwardError", "MemoryPeaks", "ResidentPeak", "activation_peak_meta", "measure", "pin_allocator_for_memory",

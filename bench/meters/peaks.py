@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from bench.hostwatch import HostReport, HostWatch
+from bench.host.hostwatch import HostReport, HostWatch
 from bench.meters import peak_work
 from bench.meters.capabilities import capabilities
 from bench.meters.peak_work import Work

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bench.errors import UsageError
-from bench.visible_gpus import index_of
+from bench.host.visible_gpus import index_of
 
 #: Forwards on a side stream before a capture, as torch asks for: libraries choose kernels and allocate in them.
 CAPTURE_WARMUP = 3

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from bench import gpu_clocks
-from bench.gpus import is_drawn_on
-from bench.hostwatch import HostWatch, Limits, wait_until_quiet
+from bench.host import gpu_clocks
+from bench.host.gpus import is_drawn_on
+from bench.host.hostwatch import HostWatch, Limits, wait_until_quiet
 from bench.meters import latency
 from bench.meters.allocator import pin_allocator_for_timing
 from bench.meters.latency import Runner, Samples, WarmUp

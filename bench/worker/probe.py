@@ -11,7 +11,7 @@ import torch
 
 from bench.config import CAPTURING_MODES
 from bench.errors import UsageError
-from bench.machine import torch_build
+from bench.host.machine import torch_build
 from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing
 from bench.metrics import METRICS
 from bench.reading import Reading, reading, unavailable

@@ -10,7 +10,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from bench.config import Paths
-from bench.machine import machine_class
+from bench.host.machine import machine_class
 from bench.records import Record
 from reports.figure_sets import of_case
 from reports.flags import meaning

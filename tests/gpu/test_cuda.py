@@ -11,12 +11,12 @@ import pytest
 import torch
 import yaml
 
-from bench import gpus
-from bench.gpu_clocks import sampling
+from bench.host import gpus
+from bench.host.gpu_clocks import sampling
+from bench.host.visible_gpus import as_text, locate, nvml
 from bench.meters import latency
 from bench.meters.latency import Runner
 from bench.records import Store, read_json
-from bench.visible_gpus import as_text, locate, nvml
 from bench.worker import cuda
 from tests.sweeping import QUICK
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench import visible_gpus
+from bench.host import visible_gpus
 from bench.meters import energy
 from bench.meters.energy import estimate, external, nvml, rapl, zeus
 from bench.meters.energy.backend import EnergyError, Unavailable

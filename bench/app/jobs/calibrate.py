@@ -8,9 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import calibration, machine
+from bench import calibration
 from bench.config import Config
 from bench.errors import BenchError
+from bench.host import machine
 from bench.plan import check_device, threads
 from bench.records import Store, write_json
 from bench.worker.client import Workers

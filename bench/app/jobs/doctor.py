@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench import machine
 from bench.config import Config
+from bench.host import machine
 
 
 def run(config: Config) -> int:

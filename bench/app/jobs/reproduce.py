@@ -18,7 +18,7 @@ from bench.comparison_text import differences_as_text, reproduction_as_text
 from bench.config import Config, Device, Paths, explain
 from bench.errors import BenchError, UsageError
 from bench.foreign_text import spelt_out
-from bench.machine import environment, machine_key
+from bench.host.machine import environment, machine_key
 from bench.plan import Group, Plan, check_device, file_digest, folder_digest
 from bench.protocol import VERSION, Protocol
 from bench.records import Record

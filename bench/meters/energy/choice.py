@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.hostwatch import HostWatch
+from bench.host.hostwatch import HostWatch
 from bench.meters.energy import estimate, external, meter, nvml, rapl, zeus
 from bench.meters.energy.backend import Backend, EnergyError, Unavailable
 from bench.meters.energy.meter import EnergyResult

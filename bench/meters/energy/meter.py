@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bench.hostwatch import HostReport, HostWatch
+from bench.host.hostwatch import HostReport, HostWatch
 from bench.meters.energy.alias import at_risk
 from bench.meters.energy.backend import Backend, Clock, CounterReset, DeadCounter, EnergyError, Sleep
 from bench.meters.energy.counter import find_period

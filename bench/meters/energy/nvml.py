@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.gpu_clocks import board_now
+from bench.host.gpu_clocks import board_now
+from bench.host.visible_gpus import Gpu, locate, others_on
 from bench.meters.energy.backend import Unavailable
 from bench.meters.energy.counter import Counter, CounterBackend
 from bench.meters.energy.power import PowerBackend
-from bench.visible_gpus import Gpu, locate, others_on
 
 _NO_DRIVER = "needs an NVIDIA GPU, its driver and nvidia-ml-py"
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from bench.gpus import gpu_state
+from bench.host.gpus import gpu_state
 
 PROC = Path("/proc")
 
@@ -246,7 +246,7 @@ def _throttle_events() -> int | None:
 
 
 def _either(before: int | None, after: int | None) -> int | None:
-    """The bits seen at one end of the window or the other; what happened inside is for `bench.gpu_clocks`."""
+    """The bits seen at one end of the window or the other; what happened inside is for `bench.host.gpu_clocks`."""
     known = [bits for bits in (before, after) if bits is not None]
     return functools.reduce(operator.or_, known) if known else None
 

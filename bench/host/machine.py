@@ -22,9 +22,9 @@ from typing import Any
 import psutil
 
 from bench.canonical import digest
-from bench.gpus import read_gpus
-from bench.hostwatch import HostReport, HostWatch, Quiet, wait_until_quiet
-from bench.personal import without_personal
+from bench.host.gpus import read_gpus
+from bench.host.hostwatch import HostReport, HostWatch, Quiet, wait_until_quiet
+from bench.host.personal import without_personal
 
 __all__ = [
     "HostReport", "HostWatch", "Quiet", "cgroup_limits", "difference", "environment", "machine_class", "machine_key",

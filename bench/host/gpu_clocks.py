@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-from bench.visible_gpus import locate, nvml
+from bench.host.visible_gpus import locate, nvml
 
 #: Bits of NVML's clocks event reasons in words (NVML API Reference, nvmlClocksEventReasons).
 REASONS = {

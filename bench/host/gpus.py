@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from bench.gpu_clocks import SLOWDOWNS, event_reasons
-from bench.visible_gpus import Gpu, as_text, computing_on, drawing_on, locate, nvml, visible
+from bench.host.gpu_clocks import SLOWDOWNS, event_reasons
+from bench.host.visible_gpus import Gpu, as_text, computing_on, drawing_on, locate, nvml, visible
 
 #: NVML's compute modes in words, in the order of its enumeration.
 COMPUTE_MODES = ("default", "exclusive thread", "prohibited", "exclusive process")
