@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas
     from torch import nn
 
-    from bench.protocol import Protocol
+    from bench.config.protocol import Protocol
 
 #: Names for whole sections of metrics, as `measure` takes them.
 GROUPS = {
@@ -59,8 +59,8 @@ def build(
     Raises:
         UsageError: an unknown name, a setting that neither takes, or a value out of range.
     """
-    from bench import catalogue as catalogues
-    from bench.paths import extend_import_path
+    from bench.config import catalogue as catalogues
+    from bench.config.paths import extend_import_path
     from bench.plan import default_resolution
     from bench.recipe import Recipe
     from bench.worker import subject
@@ -93,8 +93,8 @@ def build(
 
 def _share_out(model: Any, method: Any, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Each setting to the model or the method, whichever takes it; checked."""
-    from bench.catalogue import check_method, check_model
-    from bench.signatures import signature
+    from bench.config.catalogue import check_method, check_model
+    from bench.config.signatures import signature
 
     of_method = signature(method.path).settings if method else {}
     of_model = signature(model.path).settings
@@ -121,9 +121,9 @@ def protocol_named(protocol: str | Protocol) -> Protocol:
     Raises:
         UsageError: there is no such protocol.
     """
-    from bench.catalogue import read_yaml
-    from bench.paths import config_folder
-    from bench.protocol import Protocol
+    from bench.config.catalogue import read_yaml
+    from bench.config.paths import config_folder
+    from bench.config.protocol import Protocol
 
     if isinstance(protocol, Protocol):
         return protocol
@@ -173,7 +173,7 @@ def measure(
             they are moved to the device and never cast.
         metrics: sections (`macs`, `latency`, ...) or single metrics (`peak_memory_bytes`). `macs` is in the matmul
             convention and per sample; other conventions are rows of their own.
-        protocol: `quick`, `standard`, `publish`, or a `bench.protocol.Protocol`.
+        protocol: `quick`, `standard`, `publish`, or a `bench.config.protocol.Protocol`.
         kwargs: keyword inputs beside positional ones.
         baseline: a module for the same inputs, timed interleaved; then the row `speedup` compares the two.
         name: what the rows call the module; default its class.
@@ -239,9 +239,9 @@ def _counted_record(module: nn.Module, call: Any, sections: set[str], name: str 
     import torch
 
     from bench import assemble
+    from bench.config.protocol import Protocol
     from bench.host import machine
     from bench.meters import macs, params
-    from bench.protocol import Protocol
     from bench.run import code_version, utc_now
 
     args, kwargs, batch = call
@@ -285,8 +285,8 @@ def _measured_records(
     name: str | None, device: str, threads: int | None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Records of fresh processes; the module's own comes first."""
-    from bench.catalogue import Entry
-    from bench.config import validate
+    from bench.config.catalogue import Entry
+    from bench.config.schema import validate
     from bench.plan import Group, Plan, check_device
     from bench.plan import threads as default_threads
     from bench.recipe import Recipe

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from bench.config.protocol import Protocol
 from bench.plan import Group
-from bench.protocol import Protocol
 
 #: Share of the peak that networks typically reach; only the estimate of the time left depends on it.
 TYPICAL_EFFICIENCY = 0.4

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from scipy import stats
 
+from bench.config.protocol import protocol_key
 from bench.host import machine
 from bench.metrics import METRICS
-from bench.protocol import protocol_key
 from bench.record_parts import ONE_REPLICATE, reading_of
 from bench.records import Record
 from bench.statistics import Interval, from_summary, log_mean_interval, ratio_interval_welch, ratio_of_summaries

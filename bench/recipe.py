@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.canonical import parse_settings, settings_text
 from bench.case import Case
-from bench.config import Config
+from bench.config.schema import Config
 from bench.plan import Plan
 
 

@@ -15,12 +15,12 @@ from typing import Any, Protocol
 from bench import assemble, calibration
 from bench.assemble import Context, Session
 from bench.case import Case
-from bench.config import Config
+from bench.config.paths import PACKAGE
+from bench.config.schema import Config
 from bench.errors import BenchError, ResultsError
 from bench.host import gpus, machine
 from bench.journal import Journal
 from bench.lock import ResultsLock
-from bench.paths import PACKAGE
 from bench.plan import Group, Plan
 from bench.recipe import Recipe, recipe_for
 from bench.records import CorruptRecord, Record, Store, is_present, read_calibration, write_json

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.config.protocol import Latency
 from bench.host import gpu_clocks
-from bench.protocol import Latency
 from bench.statistics import iqr_over_median, log_mean_interval, outlier_share, ratio_interval_paired, spread_class
 
 Invocation = dict[str, Any]

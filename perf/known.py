@@ -7,7 +7,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from bench.settings import Count, Positive
+from bench.config.settings import Count, Positive
 from suites.common.vit import vit
 
 

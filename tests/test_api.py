@@ -77,7 +77,7 @@ def test_timing_a_local_class_in_fresh_processes_against_a_baseline():
     class Local(Net):
         pass
 
-    from bench.protocol import Protocol
+    from bench.config.protocol import Protocol
 
     frame = bench.measure(
         Local(), (torch.randn(2, 8),), metrics=["latency", "memory"], protocol=Protocol(**QUICK), baseline=Net()
@@ -89,7 +89,7 @@ def test_timing_a_local_class_in_fresh_processes_against_a_baseline():
 
 
 def test_a_module_of_half_precision_is_measured_and_recorded_as_one():
-    from bench.protocol import Protocol
+    from bench.config.protocol import Protocol
 
     module, x = Net().to(torch.bfloat16), torch.randn(2, 8, dtype=torch.bfloat16)
     frame = bench.measure(module, x, metrics=["latency"], protocol=Protocol(**QUICK), baseline=Net().to(torch.bfloat16))
@@ -137,7 +137,7 @@ def test_layers_is_a_frame_whose_totals_are_the_whole():
 
 
 def test_a_module_that_fails_is_told_with_its_phase():
-    from bench.protocol import Protocol
+    from bench.config.protocol import Protocol
     from tests.faults.models import nan_output
 
     with pytest.raises(BenchError, match="NaN"):

@@ -4,8 +4,8 @@ import pytest
 
 from bench import claims, table
 from bench.claims import Claim, evaluate
+from bench.config.paths import suite_folders
 from bench.errors import UsageError
-from bench.paths import suite_folders
 from tests import synthetic
 
 SOURCE = {"mode": "off-the-shelf", "hardware": "any", "convention": "matmul", "source": "Someone 2023, table 1",

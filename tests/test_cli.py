@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 
 from bench import api
 from bench.app import cli
-from bench.config import all_keys, validate
+from bench.config.paths import config_folder
+from bench.config.protocol import Protocol
+from bench.config.schema import all_keys, validate
 from bench.errors import UsageError
-from bench.paths import config_folder
-from bench.protocol import Protocol
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,7 +43,8 @@ def refusal(suites, *overrides):
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from bench import catalogue, plan
+    from bench import plan
+    from bench.config import catalogue
 
     try:
         plan.make(validate(composed(*overrides)), catalogue.load())

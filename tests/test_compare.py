@@ -9,8 +9,8 @@ from bench import compare as comparing
 from bench import table
 from bench.compare import compare, environment_difference, rank_intervals
 from bench.comparison_text import as_markdown, as_text, differences_as_text, reproduction_as_text
+from bench.config.protocol import BEFORE, Latency, Protocol, protocol_key
 from bench.judge import Judgement
-from bench.protocol import BEFORE, Latency, Protocol, protocol_key
 from tests import synthetic
 
 

@@ -14,8 +14,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from bench.app import cli
-from bench.config import validate
-from bench.paths import config_folder
+from bench.config.paths import config_folder
+from bench.config.schema import validate
 from tests.synthetic import record, store
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bench.canonical import parse_settings, settings_text
-from bench.catalogue import Catalogue, load, parse_spec, read_yaml
-from bench.config import Config, all_keys, validate
+from bench.config.catalogue import Catalogue, load, parse_spec, read_yaml
+from bench.config.schema import Config, all_keys, validate
+from bench.config.signatures import split_path
 from bench.errors import UsageError
 from bench.journal import Journal
-from bench.signatures import split_path
 from tests.sweeping import HEALTHY, QUICK
 
 SCALARS = (

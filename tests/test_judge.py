@@ -4,9 +4,9 @@ import pytest
 
 from bench.compare import run_difference
 from bench.comparison_text import reproduction_as_text
+from bench.config.protocol import Protocol
 from bench.judge import closeness, exit_code
 from bench.judge import judge as judge_here
-from bench.protocol import Protocol
 from tests import synthetic
 from tests.test_compare import other_machine, quality, run
 

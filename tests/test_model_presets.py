@@ -3,7 +3,7 @@
 import pytest
 
 from bench.case import Case
-from bench.catalogue import Entry, check_model
+from bench.config.catalogue import Entry, check_model
 from bench.errors import UsageError
 from bench.plan import default_resolution
 from bench.recipe import Recipe

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import calibration, catalogue, plan, run
+from bench import calibration, plan, run
+from bench.config import catalogue
 from bench.errors import ResultsError
 from bench.journal import Journal
 from bench.records import Store, read_json, seal, write_json

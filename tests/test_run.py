@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from bench import table
+from bench.config.protocol import Protocol
 from bench.errors import ResultsError
 from bench.host import machine
 from bench.journal import Journal
 from bench.lock import ResultsLock
-from bench.protocol import Protocol
 from bench.records import Store, read_json, seal, write_json
 from bench.run import CircuitBroken, Interrupted, Runner, Silent
 from tests import reanalysis
@@ -234,7 +234,8 @@ def test_interrupting_marks_the_case_in_hand_and_keeps_what_was_before(tmp_path,
 
 def test_too_little_memory_for_all_splits_the_group_but_keeps_the_baseline(done, monkeypatch):
     config, _ = done
-    from bench import catalogue, plan
+    from bench import plan
+    from bench.config import catalogue
 
     made = plan.make(config, catalogue.load())
     runner = Runner(config, made, Silent(), calibrated=False)

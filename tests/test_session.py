@@ -6,7 +6,7 @@ import pytest
 from bench import assemble, layer_times, session
 from bench.assemble import Session
 from bench.case import Case
-from bench.protocol import Latency, Protocol
+from bench.config.protocol import Latency, Protocol
 from bench.statistics import ratio_interval_paired
 
 BASE, FAST = Case(suite="s", model="m"), Case(suite="s", model="m", method="fast")

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from bench import catalogue
-from bench.catalogue import Entry, parse_spec
+from bench.config import catalogue
+from bench.config.catalogue import Entry, parse_spec
+from bench.config.signatures import check_settings, signature, source_digest, split_path
 from bench.errors import UsageError
-from bench.signatures import check_settings, signature, source_digest, split_path
 
 SOURCE = """
 import a_module_that_does_not_exist
-from bench.settings import KeepRate
+from bench.config.settings import KeepRate
 
 def method(model, *, keep_rate: KeepRate = 0.7, at: list[int] = [4, 7], mode: Literal["a", "b"] = "a", other: Foo = None):
     return model
@@ -101,7 +101,7 @@ def test_digest_follows_the_source_and_what_it_imports(tmp_path, monkeypatch):
     (package / "b.py").write_text("def g(): ...\n")
     (package / "c.py").write_text("def h(): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
-    from bench import signatures
+    from bench.config import signatures
 
     def digest():
         signatures._tree.cache_clear()
@@ -168,7 +168,7 @@ def test_an_annotation_is_put_together_from_our_vocabulary_or_not_evaluated_at_a
         f"def method(model, *, x: {annotation.replace('MARK', repr(str(mark)))} = 1): ...\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    from bench import signatures
+    from bench.config import signatures
 
     signatures._tree.cache_clear()
     signature.cache_clear()
@@ -188,7 +188,7 @@ def test_an_annotation_is_put_together_from_our_vocabulary_or_not_evaluated_at_a
 def test_plain_annotations_are_still_checked(annotation, good, bad, tmp_path, monkeypatch):
     (tmp_path / "plainly.py").write_text(f"def method(model, *, x: {annotation} = None): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
-    from bench import signatures
+    from bench.config import signatures
 
     signatures._tree.cache_clear()
     signature.cache_clear()

@@ -10,8 +10,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from bench.config.paths import config_folder, extend_import_path, suite_folders
 from bench.errors import BenchError, UsageError, did_you_mean
-from bench.paths import config_folder, extend_import_path, suite_folders
 
 INTERRUPTED = 130
 #: An error in the program itself (EX_SOFTWARE of sysexits.h): no verdict of a gate.
@@ -24,7 +24,7 @@ def register_suites() -> list[str]:
     """Put every `suite.yaml` into Hydra's `suite` group; the names, which Hydra then lists and completes."""
     from hydra.core.config_store import ConfigStore
 
-    from bench.catalogue import read_yaml
+    from bench.config.catalogue import read_yaml
 
     names: dict[str, str] = {}
     for folder in suite_folders():
@@ -49,7 +49,7 @@ def _groups(suites: list[str]) -> dict[str, list[str]]:
 
 
 def _known_keys() -> list[str]:
-    from bench.config import all_keys
+    from bench.config.schema import all_keys
 
     return all_keys()
 
@@ -106,7 +106,7 @@ def _task(codes: list[int], *, show: bool) -> Callable[[Any], None]:
         from omegaconf.errors import OmegaConfBaseException
 
         from bench.app.jobs import run_job
-        from bench.config import validate
+        from bench.config.schema import validate
 
         try:
             codes.append(run_job(validate(OmegaConf.to_container(tree, resolve=True))))  # type: ignore[arg-type]

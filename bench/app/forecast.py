@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from bench import estimate
-from bench.config import Config
+from bench.config.schema import Config
 from bench.host import machine
 from bench.plan import Plan, threads
 from bench.recipe import recipe_for

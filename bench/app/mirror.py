@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench.config import Config
+from bench.config.schema import Config
 from bench.plan import Plan
 from bench.records import Record, Store
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bench.config import Config
-from bench.paths import suite_folders
+from bench.config.paths import suite_folders
+from bench.config.schema import Config
 
 
 def build(config: Config, results: list[Path] | None = None) -> Path:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
+from bench.config.signatures import split_path
 from bench.errors import UsageError, did_you_mean
-from bench.signatures import split_path
 
 NAMES_SHOWN = 5
 

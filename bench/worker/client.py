@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from bench.paths import import_roots
+from bench.config.paths import import_roots
 from bench.records import CorruptRecord, read_json, write_json
 
 POLL_S = 0.05

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
+from bench.config.protocol import Latency
 from bench.host import gpu_clocks
 from bench.host.gpus import is_drawn_on
 from bench.host.hostwatch import HostWatch, Limits, wait_until_quiet
 from bench.meters import latency
 from bench.meters.allocator import pin_allocator_for_timing
 from bench.meters.latency import Runner, Samples, WarmUp
-from bench.protocol import Latency
 from bench.recipe import Recipe
 from bench.records import SCHEMA
 from bench.worker import cuda, global_state, isolation

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bench.config import CAPTURING_MODES
+from bench.config.schema import CAPTURING_MODES
 from bench.errors import UsageError
 from bench.host.machine import torch_build
 from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing

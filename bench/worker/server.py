@@ -20,7 +20,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from bench.paths import extend_import_path
+from bench.config.paths import extend_import_path
 from bench.worker import isolation
 
 

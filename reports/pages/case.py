@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from bench.config import Paths
+from bench.config.schema import Paths
 from bench.host.machine import machine_class
 from bench.records import Record
 from reports.figure_sets import of_case

@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.settings import Positive, PositiveInt
-from bench.signatures import source_digest
+from bench.config.settings import Positive, PositiveInt
+from bench.config.signatures import source_digest
 from suites.common.checkpoint import load_checkpoint
 from suites.common.task import TaskError, WeightsCache, content_key
 from suites.common.training import Pace, classification, fit, one_thread

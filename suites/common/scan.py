@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.settings import PositiveInt
+from bench.config.settings import PositiveInt
 from suites.common.checkpoint import load_checkpoint
 from suites.common.vit import LAYER_NORM_EPS, PatchEmbed, Tokens
 

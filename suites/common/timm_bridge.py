@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from bench.config.settings import PositiveInt
 from bench.errors import UsageError, did_you_mean
-from bench.settings import PositiveInt
 from suites.common.checkpoint import load_checkpoint
 from suites.common.vit import ViT, vit
 

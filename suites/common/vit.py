@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.settings import Positive, PositiveInt
+from bench.config.settings import Positive, PositiveInt
 from suites.common.checkpoint import load_checkpoint
 
 __all__ = [

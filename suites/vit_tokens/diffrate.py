@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.settings import Count, Counts, Positive, PositiveInt
+from bench.config.settings import Count, Counts, Positive, PositiveInt
 from suites.common.task import learning_task
 from suites.common.vit import Heads, Reducer, Tokens, ViT
 from suites.vit_tokens.diffrate_learning import LEAST_SIZE, learn

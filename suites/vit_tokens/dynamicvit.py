@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.settings import Blocks, Count, KeepRate
+from bench.config.settings import Blocks, Count, KeepRate
 from suites.common.training import Loss, divergence
 from suites.common.vit import Block, Heads, Reducer, Tokens, ViT, attention_probabilities
 from suites.vit_tokens.finetuning import finetuned, needs_class_token_read, needs_training, teacher_for

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.settings import Blocks, Count, KeepRate, Rate
+from bench.config.settings import Blocks, Count, KeepRate, Rate
 from suites.common.training import Loss
 from suites.common.vit import Heads, Reducer, Tokens, ViT
 from suites.vit_tokens.finetuning import finetuned, needs_class_token_read, teacher_for

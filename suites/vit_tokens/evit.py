@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from bench.settings import Blocks, Count, KeepRate
+from bench.config.settings import Blocks, Count, KeepRate
 from suites.common.vit import Heads, Reducer, Tokens, ViT
 from suites.vit_tokens.finetuning import finetuned, teacher_for
 from suites.vit_tokens.schedules import check_blocks, rates_per_stage

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.settings import Count, Positive, PositiveInt
+from bench.config.settings import Count, Positive, PositiveInt
 from suites.common.training import Loss, taught
 from suites.common.vit import Attention, Block, Mlp, Tokens, ViT, attention_probabilities
 from suites.vit_tokens.finetuning import REBUILT_RATE, finetuned, needs_training, teacher_for

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.settings import Blocks, Count, KeepRate
+from bench.config.settings import Blocks, Count, KeepRate
 from suites.common.vit import Attention, Block, Tokens, ViT, attention_probabilities
 from suites.vit_tokens.finetuning import finetuned, teacher_for
 from suites.vit_tokens.schedules import check_blocks

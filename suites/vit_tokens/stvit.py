@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.settings import Count, PositiveInt
+from bench.config.settings import Count, PositiveInt
 from suites.common.vit import Block, Tokens, ViT
 from suites.vit_tokens.finetuning import REBUILT_RATE, finetuned, needs_training, teacher_for
 from suites.vit_tokens.scores import as_reducible

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.settings import Blocks, KeepRate, Positive
+from bench.config.settings import Blocks, KeepRate, Positive
 from suites.common.vit import Heads, Reducer, Tokens, ViT
 from suites.vit_tokens.schedules import check_blocks, rates_per_stage
 from suites.vit_tokens.scores import as_reducible, attention_received, follow, install, rows

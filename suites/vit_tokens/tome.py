@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bench.settings import Count
+from bench.config.settings import Count
 from suites.common.vit import Heads, Reducer, Tokens, ViT
 from suites.vit_tokens.finetuning import finetuned, teacher_for
 from suites.vit_tokens.schedules import merges_per_block

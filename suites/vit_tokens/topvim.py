@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from bench.settings import Blocks, Count, KeepRate
+from bench.config.settings import Blocks, Count, KeepRate
 from suites.common.scan import ScanBlock, ScanTokens, VisionScan
 from suites.common.vit import Reducer
 from suites.vit_tokens.finetuning import finetuned, teacher_for

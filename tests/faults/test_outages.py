@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import calibration, catalogue, plan
+from bench import calibration, plan
 from bench.app import forecast
 from bench.app.jobs import sweep as job
+from bench.config import catalogue
 from bench.journal import Journal
 from bench.lock import Locked, ResultsLock
 from bench.records import Store

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bench import config
+from bench.config import schema as config
 from bench.meters import dtypes, peak_work, quality
 
 

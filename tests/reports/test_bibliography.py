@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
+from bench.config.paths import suite_folders
 from bench.errors import UsageError
-from bench.paths import suite_folders
 from reports.bibliography import Reference, entries_for, load
 from reports.site import build
 from tests.synthetic import store

@@ -14,8 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 from bench import api
-from bench.catalogue import parse_spec
-from bench.paths import suite_folders
+from bench.config.catalogue import parse_spec
+from bench.config.paths import suite_folders
 
 #: A network that every method but these is tried on, and those.
 USUAL = "digits_tiny"

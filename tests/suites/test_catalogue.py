@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from bench import catalogue as catalogues
+from bench.config import catalogue as catalogues
 from bench.metrics import METRICS
 from bench.worker.subject import find
 from tests.suites import published

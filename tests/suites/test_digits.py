@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from bench import catalogue as catalogues
+from bench.config import catalogue as catalogues
 from suites.common.digits import Digits, Training, _split, accuracy, digits_vit
 from suites.common.scan import vision_scan
 from suites.common.task import TaskError, learning_task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from bench.config import JOBS, Config
+from bench.config.schema import JOBS, Config
 
 _MODULES = {name: f"bench.app.jobs.{'sweep' if name == 'run' else name}" for name in JOBS}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench import bundle
 from bench.app import site
-from bench.config import Config
+from bench.config.schema import Config
 
 
 def run(config: Config) -> int:

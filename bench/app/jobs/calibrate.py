@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import calibration
-from bench.config import Config
+from bench.config.schema import Config
 from bench.errors import BenchError
 from bench.host import machine
 from bench.plan import check_device, threads

@@ -8,7 +8,7 @@ from pathlib import Path
 from bench import compare
 from bench.app.sources import records_at
 from bench.comparison_text import as_markdown, as_text
-from bench.config import Config
+from bench.config.schema import Config
 from bench.records import Record, without_superseded, write_atomically
 
 MARKDOWN = "comparison.md"

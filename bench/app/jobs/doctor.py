@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.config import Config
+from bench.config.schema import Config
 from bench.host import machine
 
 

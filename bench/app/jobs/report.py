@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.app import site
-from bench.config import Config
+from bench.config.schema import Config
 from bench.errors import UsageError
 
 

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from bench import catalogue, judge
+from bench import judge
 from bench.app.progress import ProgressBar
 from bench.app.sources import find_row, measured_here
 from bench.canonical import BASELINE_METHOD
 from bench.case import Case
 from bench.compare import run_difference
 from bench.comparison_text import differences_as_text, reproduction_as_text
-from bench.config import Config, Device, Paths, explain
+from bench.config import catalogue
+from bench.config.protocol import VERSION, Protocol
+from bench.config.schema import Config, Device, Paths, explain
 from bench.errors import BenchError, UsageError
 from bench.foreign_text import spelt_out
 from bench.host.machine import environment, machine_key
 from bench.plan import Group, Plan, check_device, file_digest, folder_digest
-from bench.protocol import VERSION, Protocol
 from bench.records import Record
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import os
 import subprocess
 
 from bench.app.mirror import tracking_uri
-from bench.config import Config
+from bench.config.schema import Config
 
 
 def run(config: Config) -> int:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from bench import bundle
-from bench.config import Config
+from bench.config.schema import Config
 
 
 def run(config: Config) -> int:

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from bench.canonical import BASELINE_METHOD, digest, parse_settings, settings_text
+from bench.config.paths import suite_folders
+from bench.config.signatures import check_settings, signature, source_digest, split_path
 from bench.errors import UsageError, did_you_mean
-from bench.paths import suite_folders
-from bench.signatures import check_settings, signature, source_digest, split_path
 
 #: Parameters that the bench fills in from the case, not from the settings, and where a user sets them.
 RESERVED = {"resolution": "suite.resolutions=[...]", "batch": "suite.batches=[...]", "seed": "seed=..."}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.errors import UsageError
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 
 #: Folders of users' own suites, separated like PATH.
 SUITES_VARIABLE = "BENCH_SUITES"

@@ -12,8 +12,8 @@ from typing import Any
 
 import pydantic
 
+from bench.config.settings import VOCABULARY
 from bench.errors import UsageError, did_you_mean
-from bench.settings import VOCABULARY
 
 
 @dataclass(frozen=True)

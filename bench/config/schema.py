@@ -9,8 +9,8 @@ from typing import Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from bench.config.protocol import Energy, Part, Protocol
 from bench.errors import UsageError, did_you_mean
-from bench.protocol import Energy, Part, Protocol
 
 DTYPES = ("fp32", "tf32", "bf16", "fp16", "fp64")
 #: Modes of the compiler in which it captures CUDA graphs itself.

@@ -1,0 +1,1 @@
+"""The configuration: composed, validated, and the names that it may use; nothing here imports torch."""
