@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.canonical import BASELINE_METHOD, settings_text
-from bench.case import Case
 from bench.errors import BenchError, UsageError, did_you_mean
 from bench.metrics import METRICS
+from bench.plan.case import Case
 
 if TYPE_CHECKING:
     import pandas
@@ -61,8 +61,8 @@ def build(
     """
     from bench.config import catalogue as catalogues
     from bench.config.paths import extend_import_path
-    from bench.plan import default_resolution
-    from bench.recipe import Recipe
+    from bench.plan.plan import default_resolution
+    from bench.plan.recipe import Recipe
     from bench.worker import subject
 
     extend_import_path()
@@ -287,9 +287,9 @@ def _measured_records(
     """Records of fresh processes; the module's own comes first."""
     from bench.config.catalogue import Entry
     from bench.config.schema import validate
-    from bench.plan import Group, Plan, check_device
-    from bench.plan import threads as default_threads
-    from bench.recipe import Recipe
+    from bench.plan.plan import Group, Plan, check_device
+    from bench.plan.plan import threads as default_threads
+    from bench.plan.recipe import Recipe
     from bench.run import Runner, Silent
 
     check_device(device)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import roofline
-from bench.case import Case
 from bench.config.protocol import Protocol
 from bench.layer_times import merge
 from bench.metrics import METRICS
+from bench.plan.case import Case
 from bench.reading import Reading, reading, unavailable
 from bench.records import Record
 from bench.session import Invocation, medians, member, summarise, throughput, usable

@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bench.case import Case
 from bench.errors import ResultsError
 from bench.host.personal import leaks, redacted, without_personal
 from bench.journal import now
+from bench.plan.case import Case
 from bench.reading import STATUSES, Reading
 from bench.records import CorruptRecord, Record, Store, check, is_calibration, read_json, write_atomically
 from bench.version import __version__

@@ -16,10 +16,10 @@ from typing import Any
 
 from scipy import stats
 
-from bench.case import Case
 from bench.config.protocol import protocol_key
 from bench.host import machine
 from bench.metrics import METRICS
+from bench.plan.case import Case
 from bench.ranking import COMPARABLE, medians_of, rank_intervals
 from bench.record_parts import ONE_REPLICATE, reading_of
 from bench.records import Record

@@ -3,7 +3,7 @@
 A record is plain JSON with these parts (schema 1)::
 
     schema, record_key, case_key, group_key, baseline_key, machine_key, content_hash, supersedes
-    case         the fields of `bench.case.Case`
+    case         the fields of `bench.plan.case.Case`
     status       ok | oom | timeout | crashed | unsupported | invalid | contaminated | interrupted
     error        null or {phase, type, message, log_tail}
     flags        [{code, severity: info|warn|invalid, text}]

@@ -14,15 +14,15 @@ from typing import Any, Protocol
 
 from bench import assemble, calibration
 from bench.assemble import Context, Session
-from bench.case import Case
 from bench.config.paths import PACKAGE
 from bench.config.schema import Config
 from bench.errors import BenchError, ResultsError
 from bench.host import gpus, machine
 from bench.journal import Journal
 from bench.lock import ResultsLock
-from bench.plan import Group, Plan
-from bench.recipe import Recipe, recipe_for
+from bench.plan.case import Case
+from bench.plan.plan import Group, Plan
+from bench.plan.recipe import Recipe, recipe_for
 from bench.records import CorruptRecord, Record, Store, is_present, read_calibration, write_json
 from bench.session import Invocation, decide
 from bench.unfinished import Unfinished, free_index, invocations
@@ -236,7 +236,7 @@ class Runner:
 
     def _calibration(self) -> dict[str, Any]:
         """What the machine could do: measured once per machine, device and thread count, then read."""
-        from bench.plan import threads
+        from bench.plan.plan import threads
 
         device, count = self.config.device.name, threads(self.config)
         path = self.store.calibration_path(self.machine_key, device, count)

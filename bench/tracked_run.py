@@ -17,8 +17,8 @@ from datetime import datetime
 from typing import Any
 
 from bench.canonical import content_hash
-from bench.case import Case
 from bench.metrics import METRICS
+from bench.plan.case import Case
 from bench.records import Record, seal
 
 #: What MLflow takes in one value; longer text is cut with a mark.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.canonical import digest
-from bench.case import Case
+from bench.plan.case import Case
 from bench.records import CorruptRecord, Store, read_json
 from bench.session import Invocation
 

@@ -23,10 +23,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import plan
 from bench.api import protocol_named
 from bench.config import catalogue
 from bench.config.schema import validate
+from bench.plan import plan
 from bench.run import Runner, Silent, Sweep
 from bench.statistics import Interval, log_mean_interval, ratio_interval_paired, ratio_interval_welch, wilson
 from bench.timings import paired, per_process

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.api import protocol_named
-from bench.case import Case
-from bench.recipe import Recipe
+from bench.plan.case import Case
+from bench.plan.recipe import Recipe
 from bench.statistics import ratio_interval_paired
 from bench.worker.client import Workers
 

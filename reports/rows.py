@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.case import Case
 from bench.metrics import METRICS
+from bench.plan.case import Case
 from bench.records import Record
 from bench.statistics import paired_accuracy_difference
 from bench.table import error_text

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench import plan
 from bench.config import catalogue
 from bench.config.schema import Config, validate
+from bench.plan import plan
 from bench.run import Runner, Silent, Sweep
 
 #: A protocol for tests: everything of the real one, in a second.

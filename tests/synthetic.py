@@ -10,7 +10,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from bench.case import Case
+from bench.plan.case import Case
 from bench.reading import reading, unavailable
 from bench.records import Store, write_json
 

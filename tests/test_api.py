@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 import bench
-from bench.case import Case
 from bench.errors import BenchError, UsageError
+from bench.plan.case import Case
+from bench.plan.recipe import Recipe
 from bench.reading import COLUMNS
-from bench.recipe import Recipe
 from bench.worker import subject
 from tests.sweeping import QUICK
 from tests.synthetic import store

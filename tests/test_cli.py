@@ -43,8 +43,8 @@ def refusal(suites, *overrides):
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from bench import plan
     from bench.config import catalogue
+    from bench.plan import plan
 
     try:
         plan.make(validate(composed(*overrides)), catalogue.load())

@@ -13,12 +13,12 @@ from bench.app.jobs import compare, report, reproduce, verify
 from bench.app.sources import measured_here, records_at
 from bench.bundle import BadBundle, pack, unpack
 from bench.canonical import content_hash
-from bench.case import Case
 from bench.compare import compare as compared
 from bench.errors import BenchError, ResultsError, UsageError
 from bench.host.machine import environment, machine_key
 from bench.journal import Journal
 from bench.judge import exit_code, judge
+from bench.plan.case import Case
 from bench.records import CorruptRecord, Store, seal
 from tests.sweeping import HEALTHY, configuration, sweep
 from tests.synthetic import ENVIRONMENT, record, store

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from bench import plan
 from bench.errors import UsageError
 from bench.host import gpu_clocks, gpus, visible_gpus
 from bench.host.gpu_clocks import ClockSamples, reason_names, summary, throttled
@@ -14,6 +13,7 @@ from bench.host.machine import machine_key
 from bench.host.visible_gpus import locate, others_on, visible
 from bench.meters.energy import nvml as energy_nvml
 from bench.meters.energy.backend import Unavailable
+from bench.plan import plan
 from tests.simulated_nvml import Board, Instance, Nvml
 from tests.sweeping import HEALTHY, configuration
 

@@ -65,7 +65,7 @@ def test_a_row_of_another_protocol_version_is_not_comparable(measured, tmp_path)
 
 
 def test_a_missing_weights_file_is_asked_for_by_its_hash(measured, tmp_path):
-    from bench.case import Case
+    from bench.plan.case import Case
 
     _, records = measured
     case = Case.from_dict({**records[0]["case"], "checkpoint": "ab" * 32})

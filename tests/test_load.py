@@ -11,9 +11,9 @@ import pytest
 
 from bench import assemble
 from bench.assemble import Context, Session
-from bench.case import Case
 from bench.compare import compare
 from bench.config.protocol import Protocol
+from bench.plan.case import Case
 from bench.ranking import medians_of, rank_intervals
 from bench.run import Silent
 from bench.statistics import log_mean_interval

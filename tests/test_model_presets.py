@@ -2,11 +2,11 @@
 
 import pytest
 
-from bench.case import Case
 from bench.config.catalogue import Entry, check_model
 from bench.errors import UsageError
-from bench.plan import default_resolution
-from bench.recipe import Recipe
+from bench.plan.case import Case
+from bench.plan.plan import default_resolution
+from bench.plan.recipe import Recipe
 from bench.worker.subject import build_model
 
 PRESET = Entry(

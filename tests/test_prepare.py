@@ -2,8 +2,8 @@
 
 import torch
 
-from bench.case import Case
-from bench.recipe import Recipe
+from bench.plan.case import Case
+from bench.plan.recipe import Recipe
 from bench.worker import prepare
 from bench.worker.probe import _Probe
 from bench.worker.subject import build

@@ -9,14 +9,15 @@ import psutil
 import pytest
 import yaml
 
-from bench import api, estimate, plan
-from bench.case import Case
+from bench import api
 from bench.config.protocol import Latency, Protocol
 from bench.config.schema import Device
 from bench.errors import UsageError
 from bench.host import machine
 from bench.host.hostwatch import Limits
 from bench.meters import latency
+from bench.plan import estimate, plan
+from bench.plan.case import Case
 from bench.statistics import EQUIVALENCE, MARGIN
 from reports.methods import card, summary
 from tests import synthetic

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from bench import bundle, records
 from bench.canonical import content_hash
-from bench.case import Case
 from bench.compare import compare
 from bench.judge import judge
+from bench.plan.case import Case
 from bench.records import CorruptRecord, Store, check, read_json, seal, write_json
 from bench.table import load
 from reports.site import build

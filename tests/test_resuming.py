@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import calibration, plan, run
+from bench import calibration, run
 from bench.config import catalogue
 from bench.errors import ResultsError
 from bench.journal import Journal
+from bench.plan import plan
 from bench.records import Store, read_json, seal, write_json
 from bench.run import Interrupted, Runner, Silent
 from bench.worker.client import Workers

@@ -234,8 +234,8 @@ def test_interrupting_marks_the_case_in_hand_and_keeps_what_was_before(tmp_path,
 
 def test_too_little_memory_for_all_splits_the_group_but_keeps_the_baseline(done, monkeypatch):
     config, _ = done
-    from bench import plan
     from bench.config import catalogue
+    from bench.plan import plan
 
     made = plan.make(config, catalogue.load())
     runner = Runner(config, made, Silent(), calibrated=False)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from bench.app.jobs import reproduce
-from bench.case import Case
 from bench.errors import UsageError
+from bench.plan.case import Case
 from bench.records import seal, write_json
 from tests.faults import driver
 from tests.sweeping import HEALTHY, configuration, sweep

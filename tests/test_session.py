@@ -5,8 +5,8 @@ import pytest
 
 from bench import assemble, layer_times, session
 from bench.assemble import Session
-from bench.case import Case
 from bench.config.protocol import Latency, Protocol
+from bench.plan.case import Case
 from bench.statistics import ratio_interval_paired
 
 BASE, FAST = Case(suite="s", model="m"), Case(suite="s", model="m", method="fast")

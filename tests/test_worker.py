@@ -11,8 +11,8 @@ import time
 import psutil
 import pytest
 
-from bench.case import Case
-from bench.recipe import Recipe
+from bench.plan.case import Case
+from bench.plan.recipe import Recipe
 from bench.worker.client import LOG_LIMIT_BYTES, Workers
 from tests.sweeping import QUICK
 

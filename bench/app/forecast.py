@@ -5,11 +5,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from bench import estimate
 from bench.config.schema import Config
 from bench.host import machine
-from bench.plan import Plan, threads
-from bench.recipe import recipe_for
+from bench.plan import estimate
+from bench.plan.plan import Plan, threads
+from bench.plan.recipe import recipe_for
 from bench.records import Store, read_calibration
 from bench.worker.client import Workers
 

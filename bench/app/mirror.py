@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.config.schema import Config
-from bench.plan import Plan
+from bench.plan.plan import Plan
 from bench.records import Record, Store
 
 

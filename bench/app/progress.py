@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from bench.estimate import in_words
 from bench.foreign_text import spelt_out
+from bench.plan.estimate import in_words
 
 
 class _TimeLeft(ProgressColumn):

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bench import bundle
-from bench.case import Case
 from bench.errors import UsageError, did_you_mean
 from bench.journal import Journal
+from bench.plan.case import Case
 from bench.record_parts import check_parts
 from bench.records import CorruptRecord, Record, Store, read_json
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from bench.recipe import Recipe
+from bench.plan.recipe import Recipe
 from bench.worker.child import Phase
 from bench.worker.subject import build_model, resolution_of
 

@@ -19,7 +19,7 @@ from bench.host.hostwatch import HostWatch, Limits, wait_until_quiet
 from bench.meters import latency
 from bench.meters.allocator import pin_allocator_for_timing
 from bench.meters.latency import Runner, Samples, WarmUp
-from bench.recipe import Recipe
+from bench.plan.recipe import Recipe
 from bench.records import SCHEMA
 from bench.worker import cuda, global_state, isolation
 from bench.worker.child import Phase, StateChanged

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from typing import Any
 
-from bench.recipe import Recipe
+from bench.plan.recipe import Recipe
 from bench.worker.child import Phase
 from bench.worker.subject import build, build_model, make_task
 

@@ -14,8 +14,8 @@ from bench.errors import UsageError
 from bench.host.machine import torch_build
 from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing
 from bench.metrics import METRICS
+from bench.plan.recipe import Recipe
 from bench.reading import Reading, reading, unavailable
-from bench.recipe import Recipe
 from bench.worker import cuda, global_state
 from bench.worker.child import InvalidOutput, Phase, StateChanged, classify
 from bench.worker.global_state import GlobalState

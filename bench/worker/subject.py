@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from bench.canonical import BASELINE_METHOD
-from bench.case import Case
 from bench.config.signatures import split_path
 from bench.errors import UsageError
 from bench.meters import dtypes
-from bench.recipe import Recipe
+from bench.plan.case import Case
+from bench.plan.recipe import Recipe
 from bench.worker import global_state
 
 DEFAULT_RESOLUTION = 224

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bench import roofline
-from bench.case import Case
+from bench.plan.case import Case
 from bench.records import Record
 from reports.figures.figure import Figure, no_picture, percent, rounded, significant
 from reports.figures.theme import Spec, axis, layout, legend, plain

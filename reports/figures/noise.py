@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.case import Case
+from bench.plan.case import Case
 from bench.records import Record
 from bench.statistics import iqr_over_median, log_mean_interval, outlier_share, spread_class
 from reports.figures.figure import Control, Figure, no_picture, percent, rounded, significant

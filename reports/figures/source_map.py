@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from bench.case import Case
+from bench.plan.case import Case
 from bench.records import Record
 from reports.figures.figure import Control, Figure, no_picture
 from reports.figures.theme import SERIES, Spec, axis, layout

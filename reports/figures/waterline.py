@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bench import roofline
-from bench.case import Case
+from bench.plan.case import Case
 from bench.records import Record
 from bench.roofline import Bar, Totals, Waterline
 from reports.figures import bars

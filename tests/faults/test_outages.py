@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import calibration, plan
+from bench import calibration
 from bench.app import forecast
 from bench.app.jobs import sweep as job
 from bench.config import catalogue
 from bench.journal import Journal
 from bench.lock import Locked, ResultsLock
+from bench.plan import plan
 from bench.records import Store
 from bench.run import Runner, Silent
 from tests.faults.driver import statuses

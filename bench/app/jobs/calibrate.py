@@ -12,7 +12,7 @@ from bench import calibration
 from bench.config.schema import Config
 from bench.errors import BenchError
 from bench.host import machine
-from bench.plan import check_device, threads
+from bench.plan.plan import check_device, threads
 from bench.records import Store, write_json
 from bench.worker.client import Workers
 

@@ -6,12 +6,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench import plan
 from bench.app.forecast import group_seconds
 from bench.config import catalogue
 from bench.config.schema import Config
-from bench.estimate import in_words
 from bench.host import machine
+from bench.plan import plan
+from bench.plan.estimate import in_words
 from bench.records import CorruptRecord, Store, is_present
 
 

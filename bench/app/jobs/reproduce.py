@@ -12,7 +12,6 @@ from bench import judge
 from bench.app.progress import ProgressBar
 from bench.app.sources import find_row, measured_here
 from bench.canonical import BASELINE_METHOD
-from bench.case import Case
 from bench.compare import run_difference
 from bench.comparison_text import differences_as_text, reproduction_as_text
 from bench.config import catalogue
@@ -21,7 +20,8 @@ from bench.config.schema import Config, Device, Paths, explain
 from bench.errors import BenchError, UsageError
 from bench.foreign_text import spelt_out
 from bench.host.machine import environment, machine_key
-from bench.plan import Group, Plan, check_device, file_digest, folder_digest
+from bench.plan.case import Case
+from bench.plan.plan import Group, Plan, check_device, file_digest, folder_digest
 from bench.records import Record
 
 if TYPE_CHECKING:

@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import plan
 from bench.app import mirror, site
 from bench.app.forecast import group_seconds
 from bench.app.progress import ProgressBar
-from bench.case import Case
 from bench.config import catalogue
 from bench.config.schema import Config
 from bench.errors import BenchError, ResultsError
 from bench.lock import ResultsLock
+from bench.plan import plan
+from bench.plan.case import Case
 from bench.records import Record
 
 if TYPE_CHECKING:

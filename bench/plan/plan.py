@@ -15,13 +15,13 @@ import psutil
 from pydantic import ValidationError
 
 from bench.canonical import BASELINE_METHOD, settings_text
-from bench.case import Case
 from bench.config import catalogue as catalogues
 from bench.config.catalogue import Catalogue, Entry
 from bench.config.schema import Block, Config, Suite, explain
 from bench.config.signatures import UNKNOWN, signature
 from bench.errors import UsageError
 from bench.host import machine
+from bench.plan.case import Case
 
 #: Where Linux describes the processors.
 PROCESSORS = Path("/sys/devices/system/cpu")

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.canonical import parse_settings, settings_text
-from bench.case import Case
 from bench.config.schema import Config
-from bench.plan import Plan
+from bench.plan.case import Case
+from bench.plan.plan import Plan
 
 
 @dataclass(frozen=True)

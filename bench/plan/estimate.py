@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.config.protocol import Protocol
-from bench.plan import Group
+from bench.plan.plan import Group
 
 #: Share of the peak that networks typically reach; only the estimate of the time left depends on it.
 TYPICAL_EFFICIENCY = 0.4
