@@ -12,9 +12,9 @@ from bench.layer_times import merge
 from bench.metrics import METRICS
 from bench.plan.case import Case
 from bench.reading import Reading, reading, unavailable
-from bench.records import Record
 from bench.session import Invocation, medians, member, summarise, throughput, usable
 from bench.statistics import Interval, log_mean_interval, percentile, ratio_interval_paired
+from bench.store.records import Record
 
 GEOMETRIC = "geometric mean over processes of the median, 95 % t-interval on logs"
 

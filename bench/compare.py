@@ -21,8 +21,6 @@ from bench.host import machine
 from bench.metrics import METRICS
 from bench.plan.case import Case
 from bench.ranking import COMPARABLE, medians_of, rank_intervals
-from bench.record_parts import ONE_REPLICATE, reading_of
-from bench.records import Record
 from bench.statistics import (
     EQUIVALENCE,
     LEVEL,
@@ -39,6 +37,8 @@ from bench.statistics import (
     ratio_of_summaries,
     verdict,
 )
+from bench.store.record_parts import ONE_REPLICATE, reading_of
+from bench.store.records import Record
 from bench.timings import FIELDS, paired, per_gemm, per_process, speedups, used_invocations
 
 __all__ = [

@@ -17,9 +17,9 @@ from scipy import stats
 from bench.config.protocol import protocol_key
 from bench.host import machine
 from bench.metrics import METRICS
-from bench.record_parts import ONE_REPLICATE, reading_of
-from bench.records import Record
 from bench.statistics import Interval, from_summary, log_mean_interval, ratio_interval_welch, ratio_of_summaries
+from bench.store.record_parts import ONE_REPLICATE, reading_of
+from bench.store.records import Record
 from bench.timings import FIELDS, per_gemm, per_process, speedups
 
 Kind = Literal["AGREES", "DISAGREES", "INCONCLUSIVE", "NOT COMPARABLE"]

@@ -10,8 +10,8 @@ import pandas as pd
 from scipy import stats
 
 from bench.metrics import METRICS
-from bench.records import Record
 from bench.statistics import LEVEL, difference_p, equality_matrix, from_summary, holm_ranks, ratio_interval_paired
+from bench.store.records import Record
 from bench.timings import FIELDS, used_invocations
 
 #: Two rows are ranked together only if all of these are equal.

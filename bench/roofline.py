@@ -259,7 +259,7 @@ def from_record(record: dict[str, Any], *, threads: int | None = None) -> tuple[
     there and `ideal_ms`, water and efficiencies are `None`; the reason says which peak was looked for.
 
     Args:
-        record: as `bench.records` describes.
+        record: as `bench.store.records` describes.
         threads: thread count whose peak applies; by default the case's own.
     """
     rows = record.get("layers") or []

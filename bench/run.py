@@ -18,13 +18,13 @@ from bench.config.paths import PACKAGE
 from bench.config.schema import Config
 from bench.errors import BenchError, ResultsError
 from bench.host import gpus, machine
-from bench.journal import Journal
-from bench.lock import ResultsLock
 from bench.plan.case import Case
 from bench.plan.plan import Group, Plan
 from bench.plan.recipe import Recipe, recipe_for
-from bench.records import CorruptRecord, Record, Store, is_present, read_calibration, write_json
 from bench.session import Invocation, decide
+from bench.store.journal import Journal
+from bench.store.lock import ResultsLock
+from bench.store.records import CorruptRecord, Record, Store, is_present, read_calibration, write_json
 from bench.unfinished import Unfinished, free_index, invocations
 from bench.version import __version__
 from bench.worker.client import Outcome, Workers, memory_limit

@@ -18,7 +18,7 @@ import pandas as pd
 
 from bench.metrics import METRICS
 from bench.reading import COLUMNS, PROVENANCES
-from bench.records import CorruptRecord, Record, Store, check, read_json, without_superseded
+from bench.store.records import CorruptRecord, Record, Store, check, read_json, without_superseded
 
 #: Further columns, after `COLUMNS`: what else decides whether two rows may stand side by side and be told apart.
 CONDITIONS: tuple[str, ...] = (

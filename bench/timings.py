@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.metrics import METRICS
-from bench.records import Record
+from bench.store.records import Record
 
 #: Where an invocation's line keeps the value of a timed metric.
 FIELDS = {"latency_ms": "median_ms", "throughput_per_s": "throughput_per_s"}

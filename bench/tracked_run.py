@@ -19,7 +19,7 @@ from typing import Any
 from bench.canonical import content_hash
 from bench.metrics import METRICS
 from bench.plan.case import Case
-from bench.records import Record, seal
+from bench.store.records import Record, seal
 
 #: What MLflow takes in one value; longer text is cut with a mark.
 PARAM_LIMIT = 6000

@@ -29,10 +29,10 @@ import psutil
 from bench.canonical import digest
 from bench.errors import UsageError
 from bench.host.personal import redacted
-from bench.journal import Journal
 from bench.mlflow_view import VIEW_LIMIT, VIEW_TAG, view_key, view_state, view_url
-from bench.records import Record, Store, seal
 from bench.single_page import one_page
+from bench.store.journal import Journal
+from bench.store.records import Record, Store, seal
 from bench.tracked_run import (
     CASE_KIND,
     KIND,

@@ -12,8 +12,8 @@ from typing import Any
 
 from bench.canonical import digest
 from bench.plan.case import Case
-from bench.records import CorruptRecord, Store, read_json
 from bench.session import Invocation
+from bench.store.records import CorruptRecord, Store, read_json
 
 
 class Unfinished:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import ResultsError
-from bench.records import Record, read_json
+from bench.store.records import Record, read_json
 from reports.batches import panels
 from reports.drawing import Drawing, draw
 from reports.figures import (

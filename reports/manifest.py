@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.records import write_atomically
+from bench.store.records import write_atomically
 
 
 def digest_of(*parts: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bench.records import Record
+from bench.store.records import Record
 from reports.groups import machine_line
 
 

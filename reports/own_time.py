@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from bench.records import Record
 from bench.roofline import block_of
+from bench.store.records import Record
 
 Layer = Mapping[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from bench.host.personal import HOME, START, outside_addresses
-from bench.records import Record
+from bench.store.records import Record
 
 #: `file:` beside 'self' lets browsers that give a page on disk no origin load its own assets; on a web server no page
 #: can load a file: address, so it adds nothing there. Plotly sets inline styles; nothing else is inline.

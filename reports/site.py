@@ -19,7 +19,7 @@ import plotly.offline
 
 import bench.claims
 from bench.errors import ResultsError
-from bench.records import Record, write_atomically
+from bench.store.records import Record, write_atomically
 from bench.table import from_records, read_records
 from bench.version import __version__
 from reports import bibliography

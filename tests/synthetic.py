@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.plan.case import Case
 from bench.reading import reading, unavailable
-from bench.records import Store, write_json
+from bench.store.records import Store, write_json
 
 MACHINE = "synthetic000cpu0"
 PEAKS = {

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench import bundle
-from bench.bundle import BadBundle, pack, unpack, unpack_records, verify
 from bench.canonical import content_hash
 from bench.errors import ResultsError
 from bench.host.personal import leaks, without_personal
-from bench.records import Store, read_json, seal, without_superseded, write_json
+from bench.store import bundle
+from bench.store.bundle import BadBundle, pack, unpack, unpack_records, verify
+from bench.store.records import Store, read_json, seal, without_superseded, write_json
 from tests.synthetic import record, store, suite_records
 
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from bench.errors import UsageError
-from bench.journal import Journal
 from bench.meters import memory
 from bench.metrics import METRICS
 from bench.plan.case import Case
 from bench.plan.recipe import Recipe
+from bench.store.journal import Journal
 from bench.worker import cuda, global_state, probe, ready
 from bench.worker.child import InvalidOutput, Phase, classify, describe
 from bench.worker.client import Workers

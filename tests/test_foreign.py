@@ -11,15 +11,15 @@ import pytest
 from bench.app.jobs import bundle as bundling
 from bench.app.jobs import compare, report, reproduce, verify
 from bench.app.sources import measured_here, records_at
-from bench.bundle import BadBundle, pack, unpack
 from bench.canonical import content_hash
 from bench.compare import compare as compared
 from bench.errors import BenchError, ResultsError, UsageError
 from bench.host.machine import environment, machine_key
-from bench.journal import Journal
 from bench.judge import exit_code, judge
 from bench.plan.case import Case
-from bench.records import CorruptRecord, Store, seal
+from bench.store.bundle import BadBundle, pack, unpack
+from bench.store.journal import Journal
+from bench.store.records import CorruptRecord, Store, seal
 from tests.sweeping import HEALTHY, configuration, sweep
 from tests.synthetic import ENVIRONMENT, record, store
 

@@ -12,7 +12,7 @@ from bench.config.catalogue import Catalogue, load, parse_spec, read_yaml
 from bench.config.schema import Config, all_keys, validate
 from bench.config.signatures import split_path
 from bench.errors import UsageError
-from bench.journal import Journal
+from bench.store.journal import Journal
 from tests.sweeping import HEALTHY, QUICK
 
 SCALARS = (

@@ -10,7 +10,7 @@ import pytest
 
 from bench.app.jobs import compare
 from bench.compare import compare as compared
-from bench.records import Store
+from bench.store.records import Store
 from tests.sweeping import QUICK, configuration, sweep
 
 SOURCE = """

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from bench import bundle as bundles
 from bench.app.jobs import bundle, compare, doctor, reproduce, verify
 from bench.app.sources import find_row, records_at
-from bench.bundle import pack
 from bench.errors import BenchError, UsageError
-from bench.records import Store, seal, write_json
+from bench.store import bundle as bundles
+from bench.store.bundle import pack
+from bench.store.records import Store, seal, write_json
 from tests.sweeping import HEALTHY, configuration, sweep
 from tests.synthetic import ENVIRONMENT, record, store
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import ResultsError
-from bench.journal import Journal
+from bench.store.journal import Journal
 
 plain = st.recursive(
     st.none()
@@ -113,7 +113,7 @@ def test_full_device_is_told(tmp_path):
 def test_several_processes_never_mix_their_lines(tmp_path):
     path = tmp_path / "j"
     code = (
-        "import sys; from bench.journal import Journal\n"
+        "import sys; from bench.store.journal import Journal\n"
         "for n in range(40): Journal(sys.argv[1]).append('e', who=sys.argv[2], n=n, pad='x' * 3000)"
     )
     workers = [subprocess.Popen([sys.executable, "-c", code, str(path), name]) for name in "abc"]
@@ -127,7 +127,7 @@ def test_several_processes_never_mix_their_lines(tmp_path):
 def test_killed_writer_loses_nothing_that_was_acknowledged(tmp_path):
     path = tmp_path / "j"
     code = (
-        "import sys; from bench.journal import Journal; n = 0\n"
+        "import sys; from bench.store.journal import Journal; n = 0\n"
         "while True: Journal(sys.argv[1]).append('e', n=n); print(n, flush=True); n += 1"
     )
     writer = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)

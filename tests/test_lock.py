@@ -11,9 +11,9 @@ import time
 import pytest
 
 from bench.errors import ResultsError
-from bench.lock import NAME, Locked, ResultsLock
+from bench.store.lock import NAME, Locked, ResultsLock
 
-HOLD = "import sys, time; from bench.lock import ResultsLock; ResultsLock(sys.argv[1]).acquire(); print('held', flush=True); time.sleep(60)"
+HOLD = "import sys, time; from bench.store.lock import ResultsLock; ResultsLock(sys.argv[1]).acquire(); print('held', flush=True); time.sleep(60)"
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_stopped_driver_still_holds_its_lock(tmp_path, holder):
 
 def test_worker_that_outlives_its_driver_does_not_hold_the_lock(tmp_path):
     code = (
-        "import os, sys, time; from bench.lock import ResultsLock; ResultsLock(sys.argv[1]).acquire()\n"
+        "import os, sys, time; from bench.store.lock import ResultsLock; ResultsLock(sys.argv[1]).acquire()\n"
         "if os.fork() == 0: time.sleep(30); os._exit(0)\n"
         "print('held', flush=True); os.kill(os.getpid(), 9)"
     )
@@ -121,7 +121,7 @@ def test_unwritable_folder_says_what_to_do(tmp_path):
 def test_race_of_many_drivers_has_one_winner(tmp_path):
     start = time.time() + 1.0
     code = (
-        "import sys, time; from bench.lock import ResultsLock, Locked; lock = ResultsLock(sys.argv[1])\n"
+        "import sys, time; from bench.store.lock import ResultsLock, Locked; lock = ResultsLock(sys.argv[1])\n"
         "time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
         "try: lock.acquire()\nexcept Locked: print('refused')\nelse: print('won'); time.sleep(3)"
     )

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import bundle, records
 from bench.canonical import content_hash
 from bench.compare import compare
 from bench.judge import judge
 from bench.plan.case import Case
-from bench.records import CorruptRecord, Store, check, read_json, seal, write_json
+from bench.store import bundle, records
+from bench.store.records import CorruptRecord, Store, check, read_json, seal, write_json
 from bench.table import load
 from reports.site import build
 from tests.synthetic import record

@@ -11,10 +11,10 @@ import pytest
 from bench import calibration, run
 from bench.config import catalogue
 from bench.errors import ResultsError
-from bench.journal import Journal
 from bench.plan import plan
-from bench.records import Store, read_json, seal, write_json
 from bench.run import Interrupted, Runner, Silent
+from bench.store.journal import Journal
+from bench.store.records import Store, read_json, seal, write_json
 from bench.worker.client import Workers
 from tests.sweeping import HEALTHY, QUICK, configuration, sweep
 

@@ -15,7 +15,7 @@ import pytest
 from bench.app.jobs import reproduce
 from bench.errors import UsageError
 from bench.plan.case import Case
-from bench.records import seal, write_json
+from bench.store.records import seal, write_json
 from tests.faults import driver
 from tests.sweeping import HEALTHY, configuration, sweep
 from tests.synthetic import record
@@ -99,7 +99,7 @@ def test_settings_of_a_foreign_record_are_literals_and_nothing_is_evaluated(tmp_
 
 @pytest.mark.parametrize("key", ["../../escaped", "/tmp/escaped", "a/../../b", "..", "", "a\x00b", "a\nb", "x" * 300])
 def test_a_key_that_is_a_path_is_refused_before_any_file_is_named_after_it(key, tmp_path):
-    from bench.records import CorruptRecord, Store, check
+    from bench.store.records import CorruptRecord, Store, check
 
     for part in ("case_key", "machine_key", "record_key"):
         with pytest.raises(CorruptRecord, match="is no key"):

@@ -5,7 +5,7 @@ import pytest
 
 from bench import table
 from bench.reading import COLUMNS
-from bench.records import seal, without_superseded, write_json
+from bench.store.records import seal, without_superseded, write_json
 from tests import synthetic
 
 

@@ -23,8 +23,8 @@ import pytest
 from bench import tracking
 from bench.errors import UsageError
 from bench.mlflow_view import view_state, view_url
-from bench.records import Store, check, seal
 from bench.single_page import one_page
+from bench.store.records import Store, check, seal
 from bench.tracked_run import COLOURS, colour, describe, note, plain, scaled
 from bench.tracking import Mirror, check_uri, ui_command, without_folders
 from tests.synthetic import record, store, suite_records
@@ -285,7 +285,7 @@ def test_lost_database_is_filled_again(place, template):
 KILLED = """
 import os, sys
 from bench.tracking import Mirror
-from bench.records import Store
+from bench.store.records import Store
 root, step = sys.argv[1:]
 mirror = Mirror(f"sqlite:///{root}/mlflow/mlflow.db", "waterline", f"{root}/mlflow/artifacts", f"{root}/results")
 records = list(Store(f"{root}/results").iterate())

@@ -10,7 +10,7 @@ from bench.host import machine
 from bench.plan import estimate
 from bench.plan.plan import Plan, threads
 from bench.plan.recipe import recipe_for
-from bench.records import Store, read_calibration
+from bench.store.records import Store, read_calibration
 from bench.worker.client import Workers
 
 #: Seconds that counting one model may take: a forecast is worth no more.

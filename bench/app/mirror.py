@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.config.schema import Config
 from bench.plan.plan import Plan
-from bench.records import Record, Store
+from bench.store.records import Record, Store
 
 
 class MirrorListener:

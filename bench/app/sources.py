@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench import bundle
 from bench.errors import UsageError, did_you_mean
-from bench.journal import Journal
 from bench.plan.case import Case
-from bench.record_parts import check_parts
-from bench.records import CorruptRecord, Record, Store, read_json
+from bench.store import bundle
+from bench.store.journal import Journal
+from bench.store.record_parts import check_parts
+from bench.store.records import CorruptRecord, Record, Store, read_json
 
 
 def records_at(place: str) -> list[Record]:

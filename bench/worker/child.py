@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UsageError
-from bench.records import write_json
+from bench.store.records import write_json
 from bench.worker import isolation
 
 #: Kind of job -> module whose `run(spec, phase)` does it and returns plain JSON types.

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from bench.config.paths import import_roots
-from bench.records import CorruptRecord, read_json, write_json
+from bench.store.records import CorruptRecord, read_json, write_json
 
 POLL_S = 0.05
 LOG_LIMIT_BYTES = 4 << 20

@@ -1,6 +1,6 @@
 """A group invocation: one fresh process that times every case of a group interleaved, with twin and reference GEMM.
 
-The result is the raw samples file of the invocation (schema in `bench.records`); nothing is averaged here.
+The result is the raw samples file of the invocation (schema in `bench.store.records`); nothing is averaged here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bench.meters import latency
 from bench.meters.allocator import pin_allocator_for_timing
 from bench.meters.latency import Runner, Samples, WarmUp
 from bench.plan.recipe import Recipe
-from bench.records import SCHEMA
+from bench.store.records import SCHEMA
 from bench.worker import cuda, global_state, isolation
 from bench.worker.child import Phase, StateChanged
 from bench.worker.global_state import GlobalState

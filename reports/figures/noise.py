@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from bench.plan.case import Case
-from bench.records import Record
 from bench.statistics import iqr_over_median, log_mean_interval, outlier_share, spread_class
+from bench.store.records import Record
 from reports.figures.figure import Control, Figure, no_picture, percent, rounded, significant
 from reports.figures.theme import Spec, axis, layout, legend, plain
 

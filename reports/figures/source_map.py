@@ -13,7 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from bench.plan.case import Case
-from bench.records import Record
+from bench.store.records import Record
 from reports.figures.figure import Control, Figure, no_picture
 from reports.figures.theme import SERIES, Spec, axis, layout
 from reports.labels import brief

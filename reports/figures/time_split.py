@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bench.plan.case import Case
-from bench.records import Record
+from bench.store.records import Record
 from reports.figures.figure import Figure, no_picture, percent, rounded, significant
 from reports.figures.theme import Spec, axis, layout, legend, plain
 from reports.labels import brief

@@ -11,8 +11,8 @@ import pandas as pd
 
 from bench import roofline
 from bench.plan.case import Case
-from bench.records import Record
 from bench.roofline import Bar, Totals, Waterline
+from bench.store.records import Record
 from reports.figures import bars
 from reports.figures.bars import Kind, Mark
 from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, percent, rounded, significant

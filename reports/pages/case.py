@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.config.schema import Paths
 from bench.host.machine import machine_class
-from bench.records import Record
+from bench.store.records import Record
 from reports.figure_sets import of_case
 from reports.flags import meaning
 from reports.groups import AXES

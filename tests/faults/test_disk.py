@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import records
 from bench.app.jobs import sweep as job
 from bench.errors import ResultsError
-from bench.journal import Journal
-from bench.records import Store
+from bench.store import records
+from bench.store.journal import Journal
+from bench.store.records import Store
 from tests.faults.driver import command, environment
 from tests.sweeping import HEALTHY, configuration, sweep
 

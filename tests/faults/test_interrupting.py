@@ -6,9 +6,9 @@ import signal
 import psutil
 import pytest
 
-from bench.journal import Journal
-from bench.lock import ResultsLock
-from bench.records import Store
+from bench.store.journal import Journal
+from bench.store.lock import ResultsLock
+from bench.store.records import Store
 from tests.faults.driver import driver, family, statuses, until
 from tests.sweeping import HEALTHY
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.records import Store
+from bench.store.records import Store
 from tests.faults.driver import command, environment, statuses
 from tests.sweeping import HEALTHY
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.journal import Journal
-from bench.records import Store
+from bench.store.journal import Journal
+from bench.store.records import Store
 from tests.faults.driver import command, environment
 from tests.sweeping import HEALTHY
 

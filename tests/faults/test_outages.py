@@ -12,11 +12,11 @@ from bench import calibration
 from bench.app import forecast
 from bench.app.jobs import sweep as job
 from bench.config import catalogue
-from bench.journal import Journal
-from bench.lock import Locked, ResultsLock
 from bench.plan import plan
-from bench.records import Store
 from bench.run import Runner, Silent
+from bench.store.journal import Journal
+from bench.store.lock import Locked, ResultsLock
+from bench.store.records import Store
 from tests.faults.driver import statuses
 from tests.sweeping import HEALTHY, configuration, sweep
 
@@ -152,7 +152,7 @@ def test_a_clock_that_goes_backwards_loses_nothing_and_measures_nothing_twice(tm
 
 
 def test_a_calibration_from_the_future_is_made_anew(tmp_path, monkeypatch):
-    from bench.records import read_json, write_json
+    from bench.store.records import read_json, write_json
     from bench.worker.client import Outcome
 
     config = configuration(tmp_path, [HEALTHY])

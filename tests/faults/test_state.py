@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bench.records import read_json
+from bench.store.records import read_json
 from tests.faults.driver import statuses
 from tests.sweeping import HEALTHY, configuration, sweep
 

@@ -16,7 +16,7 @@ from bench.host.gpu_clocks import sampling
 from bench.host.visible_gpus import as_text, locate, nvml
 from bench.meters import latency
 from bench.meters.latency import Runner
-from bench.records import Store, read_json
+from bench.store.records import Store, read_json
 from bench.worker import cuda
 from tests.sweeping import QUICK
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.records import Store
+from bench.store.records import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bench import bundle
 from bench.app import site
 from bench.config.schema import Config
+from bench.store import bundle
 
 
 def run(config: Config) -> int:

@@ -13,7 +13,7 @@ from bench.config.schema import Config
 from bench.errors import BenchError
 from bench.host import machine
 from bench.plan.plan import check_device, threads
-from bench.records import Store, write_json
+from bench.store.records import Store, write_json
 from bench.worker.client import Workers
 
 BUDGET_S = 20.0

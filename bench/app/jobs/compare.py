@@ -9,7 +9,7 @@ from bench import compare
 from bench.app.sources import records_at
 from bench.comparison_text import as_markdown, as_text
 from bench.config.schema import Config
-from bench.records import Record, without_superseded, write_atomically
+from bench.store.records import Record, without_superseded, write_atomically
 
 MARKDOWN = "comparison.md"
 

@@ -12,7 +12,7 @@ from bench.config.schema import Config
 from bench.host import machine
 from bench.plan import plan
 from bench.plan.estimate import in_words
-from bench.records import CorruptRecord, Store, is_present
+from bench.store.records import CorruptRecord, Store, is_present
 
 
 def run(config: Config) -> int:

@@ -22,7 +22,7 @@ from bench.foreign_text import spelt_out
 from bench.host.machine import environment, machine_key
 from bench.plan.case import Case
 from bench.plan.plan import Group, Plan, check_device, file_digest, folder_digest
-from bench.records import Record
+from bench.store.records import Record
 
 if TYPE_CHECKING:
     from bench.run import Runner

@@ -12,10 +12,10 @@ from bench.app.progress import ProgressBar
 from bench.config import catalogue
 from bench.config.schema import Config
 from bench.errors import BenchError, ResultsError
-from bench.lock import ResultsLock
 from bench.plan import plan
 from bench.plan.case import Case
-from bench.records import Record
+from bench.store.lock import ResultsLock
+from bench.store.records import Record
 
 if TYPE_CHECKING:
     from bench.run import Sweep

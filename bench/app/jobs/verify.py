@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bench import bundle
 from bench.config.schema import Config
+from bench.store import bundle
 
 
 def run(config: Config) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from bench.host import machine
-from bench.records import CorruptRecord, Record
+from bench.store.records import CorruptRecord, Record
 
 #: Times and rates in a line of `timing.invocations`; the first two are in every line.
 _TIMES = ("median_ms", "baseline_median_ms", "gemm_median_ms", "twin_median_ms", "throughput_per_s")
@@ -26,7 +26,7 @@ def reading_of(record: Record, metric: str) -> dict[str, Any] | None:
 def check_parts(record: Record, where: str) -> Record:
     """The record, whose environment, readings, timing and quality are of the kinds that statistics can take.
 
-    Hash, schema, keys and the kinds of the readings themselves are checked by `bench.bundle.check_record`.
+    Hash, schema, keys and the kinds of the readings themselves are checked by `bench.store.bundle.check_record`.
 
     Args:
         record: as it was read.

@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.canonical import digest
 from bench.errors import ResultsError
-from bench.journal import now
+from bench.store.journal import now
 
 NAME = ".driver.lock"
 

@@ -26,10 +26,10 @@ from typing import Any
 
 from bench.errors import ResultsError
 from bench.host.personal import leaks, redacted, without_personal
-from bench.journal import now
 from bench.plan.case import Case
 from bench.reading import STATUSES, Reading
-from bench.records import CorruptRecord, Record, Store, check, is_calibration, read_json, write_atomically
+from bench.store.journal import now
+from bench.store.records import CorruptRecord, Record, Store, check, is_calibration, read_json, write_atomically
 from bench.version import __version__
 
 SCHEMA = 1
