@@ -185,7 +185,7 @@ def measure(
         UsageError: an unknown metric or protocol, or a module that cannot be handed to another process.
         BenchError: the module failed, with the phase and the message.
     """
-    from bench import table
+    from bench.analysis import table
 
     wanted = _wanted(metrics)
     sections = {METRICS[metric].section for metric in wanted}
@@ -217,7 +217,7 @@ def _name(module: nn.Module, name: str | None) -> str:
 
 def _dtype(module: nn.Module) -> str:
     """The suite's name of the type that a module computes in: that of its first floating parameter, else `fp32`."""
-    from bench.roofline import dtype_name
+    from bench.analysis.roofline import dtype_name
 
     return next((dtype_name(str(p.dtype)) for p in module.parameters() if p.is_floating_point()), "fp32")
 
@@ -238,7 +238,7 @@ def _counted_record(module: nn.Module, call: Any, sections: set[str], name: str 
     """A record of counts alone, taken in this process."""
     import torch
 
-    from bench import assemble
+    from bench.analysis import assemble
     from bench.config.protocol import Protocol
     from bench.host import machine
     from bench.meters import macs, params
@@ -355,6 +355,6 @@ def layers(
 
 def load(results: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "results") -> pandas.DataFrame:
     """The tidy table of one or several results folders, one row per reading."""
-    from bench import table
+    from bench.analysis import table
 
     return table.load(results)

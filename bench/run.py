@@ -12,8 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench import assemble, calibration
-from bench.assemble import Context, Session
+from bench import calibration
+from bench.analysis import assemble
+from bench.analysis.assemble import Context, Session
+from bench.analysis.session import Invocation, decide
 from bench.config.paths import PACKAGE
 from bench.config.schema import Config
 from bench.errors import BenchError, ResultsError
@@ -21,7 +23,6 @@ from bench.host import gpus, machine
 from bench.plan.case import Case
 from bench.plan.plan import Group, Plan
 from bench.plan.recipe import Recipe, recipe_for
-from bench.session import Invocation, decide
 from bench.store.journal import Journal
 from bench.store.lock import ResultsLock
 from bench.store.records import CorruptRecord, Record, Store, is_present, read_calibration, write_json

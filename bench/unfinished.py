@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.analysis.session import Invocation
 from bench.canonical import digest
 from bench.plan.case import Case
-from bench.session import Invocation
 from bench.store.records import CorruptRecord, Store, read_json
 
 

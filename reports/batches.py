@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.analysis.timings import paired
 from bench.statistics import ratio_interval_paired
-from bench.timings import paired
 from reports.groups import AXES
 from reports.labels import brief_each
 from reports.rows import Cell, Row

@@ -1,6 +1,6 @@
 """The Pareto column: where each row stands between latency and accuracy inside its group, and who beats it.
 
-`bench.pareto` decides. In a large group two passes over the sorted rows come first, so that not every pair need be
+`bench.analysis.pareto` decides. In a large group two passes over the sorted rows come first, so that not every pair need be
 looked at: rows that some other row beats beyond doubt are dominated, and of the rest only the `NEAREST` to the front
 get a probability; rows further behind than those are plausible at most, without one.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from bench import pareto
-from bench.pareto import Estimate, Objective
+from bench.analysis import pareto
+from bench.analysis.pareto import Estimate, Objective
 from reports.groups import Group
 from reports.rows import Row
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from bench.roofline import block_of
+from bench.analysis.roofline import block_of
 from bench.store.records import Record
 
 Layer = Mapping[str, Any]

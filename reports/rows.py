@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.analysis.table import error_text
 from bench.metrics import METRICS
 from bench.plan.case import Case
 from bench.statistics import paired_accuracy_difference
 from bench.store.records import Record
-from bench.table import error_text
 from reports.labels import brief_each
 from reports.own_time import Split, split
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import plotly.offline
 
-import bench.claims
+import bench.analysis.claims
+from bench.analysis.table import from_records, read_records
 from bench.errors import ResultsError
 from bench.store.records import Record, write_atomically
-from bench.table import from_records, read_records
 from bench.version import __version__
 from reports import bibliography
 from reports.bibliography import Reference
@@ -198,11 +198,17 @@ def load(
 def _judged(folders: Sequence[Path | str], records: Sequence[Record], rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The claims of the suites' papers with their verdicts, as plain data; accuracies are paired where rows are."""
     suites = {record["case"].get("suite") for record in records}
-    listed = [claim for folder in folders if Path(folder).name in suites for claim in bench.claims.load(Path(folder))]
+    listed = [
+        claim for folder in folders if Path(folder).name in suites for claim in bench.analysis.claims.load(Path(folder))
+    ]
     changes = {row.case_key: row.cells["accuracy_change"] for row in rows if "accuracy_change" in row.cells}
     paired = {key: (cell.value, cell.low, cell.high) for key, cell in changes.items()
               if cell.value is not None and cell.low is not None and cell.high is not None}  # fmt: skip
-    return bench.claims.as_dicts(bench.claims.evaluate(listed, from_records(records), paired)) if listed else []
+    return (
+        bench.analysis.claims.as_dicts(bench.analysis.claims.evaluate(listed, from_records(records), paired))
+        if listed
+        else []
+    )
 
 
 def _sides(named: tuple[str, str] | None, records: Sequence[Record], show_paths: bool) -> tuple[Side, Side] | None:

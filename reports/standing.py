@@ -1,7 +1,7 @@
 """Where rows stand inside their group: rank intervals per column.
 
 A rank is an interval because measurements overlap: rank 2-4 says that one row is surely better and that the row is surely
-better than all but three. `bench.ranking` tests every pair with Holm's correction, paired where rows were timed in one
+better than all but three. `bench.analysis.ranking` tests every pair with Holm's correction, paired where rows were timed in one
 session or scored on the same images. Derived columns and groups of more than `LARGE` rows use a simpler rule that needs no pairs: two rows are
 separated when their intervals do not touch and, for times, when they differ by more than the noise floor of the group.
 Different provenances are never ranked together.
@@ -13,10 +13,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from bench import ranking
+from bench.analysis import ranking
+from bench.analysis.table import from_records
+from bench.analysis.timings import FIELDS
 from bench.metrics import METRICS
-from bench.table import from_records
-from bench.timings import FIELDS
 from reports.groups import Group
 from reports.rows import Cell, Column, Row
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import claims, table
-from bench.claims import Claim, evaluate
+from bench.analysis import claims, table
+from bench.analysis.claims import Claim, evaluate
 from bench.config.paths import suite_folders
 from bench.errors import UsageError
 from tests import synthetic

@@ -5,12 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import compare as comparing
-from bench import table
-from bench.compare import compare, environment_difference, rank_intervals
-from bench.comparison_text import as_markdown, as_text, differences_as_text, reproduction_as_text
+from bench.analysis import compare as comparing
+from bench.analysis import table
+from bench.analysis.compare import compare, environment_difference, rank_intervals
+from bench.analysis.comparison_text import as_markdown, as_text, differences_as_text, reproduction_as_text
+from bench.analysis.judge import Judgement
 from bench.config.protocol import BEFORE, Latency, Protocol, protocol_key
-from bench.judge import Judgement
 from tests import synthetic
 
 

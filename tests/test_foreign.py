@@ -8,14 +8,14 @@ import zipfile
 
 import pytest
 
+from bench.analysis.compare import compare as compared
+from bench.analysis.judge import exit_code, judge
 from bench.app.jobs import bundle as bundling
 from bench.app.jobs import compare, report, reproduce, verify
 from bench.app.sources import measured_here, records_at
 from bench.canonical import content_hash
-from bench.compare import compare as compared
 from bench.errors import BenchError, ResultsError, UsageError
 from bench.host.machine import environment, machine_key
-from bench.judge import exit_code, judge
 from bench.plan.case import Case
 from bench.store.bundle import BadBundle, pack, unpack
 from bench.store.journal import Journal

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.analysis.compare import compare as compared
 from bench.app.jobs import compare
-from bench.compare import compare as compared
 from bench.store.records import Store
 from tests.sweeping import QUICK, configuration, sweep
 

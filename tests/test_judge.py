@@ -2,11 +2,11 @@ import copy
 
 import pytest
 
-from bench.compare import run_difference
-from bench.comparison_text import reproduction_as_text
+from bench.analysis.compare import run_difference
+from bench.analysis.comparison_text import reproduction_as_text
+from bench.analysis.judge import closeness, exit_code
+from bench.analysis.judge import judge as judge_here
 from bench.config.protocol import Protocol
-from bench.judge import closeness, exit_code
-from bench.judge import judge as judge_here
 from tests import synthetic
 from tests.test_compare import other_machine, quality, run
 

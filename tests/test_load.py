@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import assemble
-from bench.assemble import Context, Session
-from bench.compare import compare
+from bench.analysis import assemble
+from bench.analysis.assemble import Context, Session
+from bench.analysis.compare import compare
+from bench.analysis.ranking import medians_of, rank_intervals
+from bench.analysis.table import from_records
 from bench.config.protocol import Protocol
 from bench.plan.case import Case
-from bench.ranking import medians_of, rank_intervals
 from bench.run import Silent
 from bench.statistics import log_mean_interval
-from bench.table import from_records
 from tests.reanalysis import assert_agrees
 from tests.sweeping import QUICK, configuration, sweep
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.pareto import (
+from bench.analysis.pareto import (
     Estimate,
     Objective,
     Row,

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.analysis.compare import compare
+from bench.analysis.judge import judge
+from bench.analysis.table import load
 from bench.canonical import content_hash
-from bench.compare import compare
-from bench.judge import judge
 from bench.plan.case import Case
 from bench.store import bundle, records
 from bench.store.records import CorruptRecord, Store, check, read_json, seal, write_json
-from bench.table import load
 from reports.site import build
 from tests.synthetic import record
 

@@ -4,8 +4,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import roofline
-from bench.roofline import BEATS_BOUND, OVERLAP, GapPoint, Layer, fused, grouped, rank_flips, top_share, waterline
+from bench.analysis import roofline
+from bench.analysis.roofline import (
+    BEATS_BOUND,
+    OVERLAP,
+    GapPoint,
+    Layer,
+    fused,
+    grouped,
+    rank_flips,
+    top_share,
+    waterline,
+)
 from tests import synthetic
 
 P, W, G = 100e12, 1e12, 1e9

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench import table
+from bench.analysis import table
 from bench.config.protocol import Protocol
 from bench.errors import ResultsError
 from bench.host import machine

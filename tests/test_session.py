@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bench import assemble, layer_times, session
-from bench.assemble import Session
+from bench.analysis import assemble, layer_times, session
+from bench.analysis.assemble import Session
 from bench.config.protocol import Latency, Protocol
 from bench.plan.case import Case
 from bench.statistics import ratio_interval_paired

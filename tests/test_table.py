@@ -3,7 +3,7 @@ import json
 import pandas as pd
 import pytest
 
-from bench import table
+from bench.analysis import table
 from bench.reading import COLUMNS
 from bench.store.records import seal, without_superseded, write_json
 from tests import synthetic

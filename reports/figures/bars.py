@@ -1,4 +1,4 @@
-"""The rectangles of the waterline plot: from the bars of `bench.roofline` to what is drawn in each of its views.
+"""The rectangles of the waterline plot: from the bars of `bench.analysis.roofline` to what is drawn in each of its views.
 
 Times are ms. `x` runs along the time axis of the view, heights are shares of the peak or intensity over the ridge.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.roofline import Bar
+from bench.analysis.roofline import Bar
 
 Kind = Literal["above", "under", "water", "dram", "unknown", "unexplained"]
 

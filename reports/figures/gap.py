@@ -12,8 +12,8 @@ from itertools import groupby
 
 import pandas as pd
 
-from bench import roofline
-from bench.roofline import GapPoint
+from bench.analysis import roofline
+from bench.analysis.roofline import GapPoint
 from reports.figures import lines
 from reports.figures.figure import Control, Figure, no_picture, percent, rounded, significant
 from reports.figures.lines import error_bar

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench import roofline
+from bench.analysis import roofline
 from bench.plan.case import Case
 from bench.store.records import Record
 from reports.figures.figure import Figure, no_picture, percent, rounded, significant

@@ -8,9 +8,9 @@ from itertools import combinations
 
 import pandas as pd
 
+from bench.analysis.pareto import Estimate, Objective, Placed, pareto, staircase
+from bench.analysis.pareto import Row as Candidate
 from bench.metrics import METRICS
-from bench.pareto import Estimate, Objective, Placed, pareto, staircase
-from bench.pareto import Row as Candidate
 from reports.figures.figure import Control, Figure, no_picture, rounded, significant
 from reports.figures.lines import error_bar
 from reports.figures.theme import Spec, Style, axis, layout, legend, log_axis, method_styles, plain

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from bench import roofline
+from bench.analysis import roofline
+from bench.analysis.roofline import Bar, Totals, Waterline
 from bench.plan.case import Case
-from bench.roofline import Bar, Totals, Waterline
 from bench.store.records import Record
 from reports.figures import bars
 from reports.figures.bars import Kind, Mark

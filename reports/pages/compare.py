@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bench import compare as comparing
+from bench.analysis import compare as comparing
 from bench.foreign_text import spelt_out
 from bench.metrics import METRICS
 from reports.numbers import MISSING, pair, quantity

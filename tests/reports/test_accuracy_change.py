@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from bench import ranking, table
+from bench.analysis import ranking, table
 from reports.rows import rows_of
 from tests.synthetic import record
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import compare
+from bench.analysis import compare
+from bench.analysis.comparison_text import as_markdown, as_text
 from bench.app.sources import records_at
-from bench.comparison_text import as_markdown, as_text
 from bench.config.schema import Config
 from bench.store.records import Record, without_superseded, write_atomically
 

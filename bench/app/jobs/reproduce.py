@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from bench import judge
+from bench.analysis import judge
+from bench.analysis.compare import run_difference
+from bench.analysis.comparison_text import differences_as_text, reproduction_as_text
 from bench.app.progress import ProgressBar
 from bench.app.sources import find_row, measured_here
 from bench.canonical import BASELINE_METHOD
-from bench.compare import run_difference
-from bench.comparison_text import differences_as_text, reproduction_as_text
 from bench.config import catalogue
 from bench.config.protocol import VERSION, Protocol
 from bench.config.schema import Config, Device, Paths, explain

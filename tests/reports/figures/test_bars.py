@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.roofline import Layer, waterline
+from bench.analysis.roofline import Layer, waterline
 from reports.figures import bars
 
 TERA = 1e12

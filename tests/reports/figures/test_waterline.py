@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from bench import roofline
+from bench.analysis import roofline
 from reports.figures import waterline
 from reports.figures.waterline import ATTAINABLE, BLOCKS, FUSED, LAYERS, MEASURED, OP_BYTE, SLOWEST
 from tests.reports.figures.specs import check, strings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bench.session import Invocation, member
+from bench.analysis.session import Invocation, member
 from bench.statistics import log_mean_interval
 
 Row = dict[str, Any]

@@ -121,7 +121,7 @@ def evaluate(
 
     Args:
         claims: of `load`.
-        frame: of `bench.table.load`.
+        frame: of `bench.analysis.table.load`.
         differences: paired accuracy differences by case key; without one the two intervals are combined as independent.
     """
     listed = list(claims)

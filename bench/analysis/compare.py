@@ -16,11 +16,12 @@ from typing import Any
 
 from scipy import stats
 
+from bench.analysis.ranking import COMPARABLE, medians_of, rank_intervals
+from bench.analysis.timings import FIELDS, paired, per_gemm, per_process, speedups, used_invocations
 from bench.config.protocol import protocol_key
 from bench.host import machine
 from bench.metrics import METRICS
 from bench.plan.case import Case
-from bench.ranking import COMPARABLE, medians_of, rank_intervals
 from bench.statistics import (
     EQUIVALENCE,
     LEVEL,
@@ -39,7 +40,6 @@ from bench.statistics import (
 )
 from bench.store.record_parts import ONE_REPLICATE, reading_of
 from bench.store.records import Record
-from bench.timings import FIELDS, paired, per_gemm, per_process, speedups, used_invocations
 
 __all__ = [
     "COMPARABLE", "COMPARED", "EQUAL", "Comparison", "Row", "compare", "environment_difference", "match", "medians_of",

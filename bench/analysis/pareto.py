@@ -1,7 +1,7 @@
 """Pareto fronts that know their uncertainty: who is on the front, who may be, and who certainly is not.
 
 Objectives are any metrics with directions (`lower` or `higher`). Everything holds within one comparable group of rows;
-choosing that group is the caller's part (`bench.ranking.COMPARABLE`).
+choosing that group is the caller's part (`bench.analysis.ranking.COMPARABLE`).
 
 Sources: dominance and hypervolume, E. Zitzler, L. Thiele, IEEE Trans. Evol. Comput. 3(4), 1999.
 """

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench import roofline
+from bench.analysis import roofline
+from bench.analysis.layer_times import merge
+from bench.analysis.session import Invocation, medians, member, summarise, throughput, usable
 from bench.config.protocol import Protocol
-from bench.layer_times import merge
 from bench.metrics import METRICS
 from bench.plan.case import Case
 from bench.reading import Reading, reading, unavailable
-from bench.session import Invocation, medians, member, summarise, throughput, usable
 from bench.statistics import Interval, log_mean_interval, percentile, ratio_interval_paired
 from bench.store.records import Record
 

@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 from scipy import stats
 
+from bench.analysis.timings import FIELDS, per_gemm, per_process, speedups
 from bench.config.protocol import protocol_key
 from bench.host import machine
 from bench.metrics import METRICS
 from bench.statistics import Interval, from_summary, log_mean_interval, ratio_interval_welch, ratio_of_summaries
 from bench.store.record_parts import ONE_REPLICATE, reading_of
 from bench.store.records import Record
-from bench.timings import FIELDS, per_gemm, per_process, speedups
 
 Kind = Literal["AGREES", "DISAGREES", "INCONCLUSIVE", "NOT COMPARABLE"]
 Closeness = Literal["same host", "same class", "other hardware"]

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bench.compare import EQUAL, Comparison
+from bench.analysis.compare import EQUAL, Comparison
+from bench.analysis.judge import Judgement
 from bench.foreign_text import spelt_out
-from bench.judge import Judgement
 from bench.statistics import Interval
 
 _HEAD = ("case", "metric", "a", "b", "better by", "verdict", "how")
@@ -56,7 +56,7 @@ def differences_as_text(differences: Sequence[tuple[str, str, str]]) -> str:
     """What differs around a reproduction, for a terminal, or that nothing does.
 
     Args:
-        differences: of `bench.compare.run_difference`.
+        differences: of `bench.analysis.compare.run_difference`.
     """
     if not differences:
         return "Nothing that is recorded differs around it.\n"
@@ -67,8 +67,8 @@ def reproduction_as_text(verdicts: Sequence[Judgement], differences: Sequence[tu
     """The verdict table of a reproduction for a terminal, after what differs around it.
 
     Args:
-        verdicts: of `bench.judge.judge`.
-        differences: of `bench.compare.run_difference`.
+        verdicts: of `bench.analysis.judge.judge`.
+        differences: of `bench.analysis.compare.run_difference`.
     """
     rows = [("metric", "original", "now", "allowed", "verdict", "why")]
     rows += [

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from bench.analysis.timings import FIELDS, used_invocations
 from bench.metrics import METRICS
 from bench.statistics import LEVEL, difference_p, equality_matrix, from_summary, holm_ranks, ratio_interval_paired
 from bench.store.records import Record
-from bench.timings import FIELDS, used_invocations
 
 #: Two rows are ranked together only if all of these are equal.
 COMPARABLE = (
@@ -48,7 +48,7 @@ def rank_intervals(
     `rank_note`, which says why a row is not ranked. Failed, contaminated and valueless rows never are.
 
     Args:
-        frame: the tidy table of `bench.table`.
+        frame: the tidy table of `bench.analysis.table`.
         metric: a metric with a direction.
         group: columns that must be equal; columns that the frame lacks are skipped.
         medians: `medians_of`, to pair rows that were timed in one session instead of comparing their intervals.

@@ -1,0 +1,1 @@
+"""The analysis: pure functions from raw samples to records, and from records to tables, ranks and verdicts."""
