@@ -242,7 +242,7 @@ def _counted_record(module: nn.Module, call: Any, sections: set[str], name: str 
     from bench.config.protocol import Protocol
     from bench.host import machine
     from bench.meters import macs, params
-    from bench.run import code_version, utc_now
+    from bench.sweep.run import code_version, utc_now
 
     args, kwargs, batch = call
     started, readings, details, flags = utc_now(), [], {}, []
@@ -290,7 +290,7 @@ def _measured_records(
     from bench.plan.plan import Group, Plan, check_device
     from bench.plan.plan import threads as default_threads
     from bench.plan.recipe import Recipe
-    from bench.run import Runner, Silent
+    from bench.sweep.run import Runner, Silent
 
     check_device(device)
     with tempfile.TemporaryDirectory(prefix="bench-measure-") as scratch:

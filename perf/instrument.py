@@ -28,8 +28,8 @@ from bench.api import protocol_named
 from bench.config import catalogue
 from bench.config.schema import validate
 from bench.plan import plan
-from bench.run import Runner, Silent, Sweep
 from bench.statistics import Interval, log_mean_interval, ratio_interval_paired, ratio_interval_welch, wilson
+from bench.sweep.run import Runner, Silent, Sweep
 from perf.loops import LOOPS, Loop, Subject, run
 
 DURATIONS_MS = (0.1, 1.0, 10.0, 100.0, 1000.0)

@@ -8,7 +8,7 @@ from typing import Any
 from bench.config import catalogue
 from bench.config.schema import Config, validate
 from bench.plan import plan
-from bench.run import Runner, Silent, Sweep
+from bench.sweep.run import Runner, Silent, Sweep
 
 #: A protocol for tests: everything of the real one, in a second.
 QUICK: dict[str, Any] = {

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from bench import calibration
+from bench.sweep import calibration
 from bench.worker.client import Outcome, Workers
 
 

@@ -236,7 +236,8 @@ def scripted(body, *words, **environment):
 
 
 @pytest.mark.parametrize(
-    "body", ["raise KeyboardInterrupt", "return 130", "from bench.run import Interrupted; raise Interrupted('stopped')"]
+    "body",
+    ["raise KeyboardInterrupt", "return 130", "from bench.sweep.run import Interrupted; raise Interrupted('stopped')"],
 )
 def test_ctrl_c_ends_all_jobs_of_a_multirun_with_130(body):
     done = scripted(body, "-m", "seed=1,2,3")

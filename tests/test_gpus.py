@@ -308,7 +308,7 @@ def test_machines_are_told_apart_by_what_cuda_sees_and_not_by_which_of_equal_boa
 
 def test_a_group_is_split_by_what_is_free_on_the_device(machine, monkeypatch, tmp_path):
     from bench.config import catalogue
-    from bench.run import Runner, Silent
+    from bench.sweep.run import Runner, Silent
 
     lib = machine(Nvml(Board("GPU-a", free=10_000)))
     config = configuration(tmp_path, [HEALTHY], ["none", "tests.faults.methods:same", "tests.faults.methods:narrow"])

@@ -16,8 +16,8 @@ from bench.analysis.ranking import medians_of, rank_intervals
 from bench.analysis.table import from_records
 from bench.config.protocol import Protocol
 from bench.plan.case import Case
-from bench.run import Silent
 from bench.statistics import log_mean_interval
+from bench.sweep.run import Silent
 from tests.reanalysis import assert_agrees
 from tests.sweeping import QUICK, configuration, sweep
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import calibration, run
 from bench.config import catalogue
 from bench.errors import ResultsError
 from bench.plan import plan
-from bench.run import Interrupted, Runner, Silent
 from bench.store.journal import Journal
 from bench.store.records import Store, read_json, seal, write_json
+from bench.sweep import calibration, run
+from bench.sweep.run import Interrupted, Runner, Silent
 from bench.worker.client import Workers
 from tests.sweeping import HEALTHY, QUICK, configuration, sweep
 

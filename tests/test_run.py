@@ -16,10 +16,10 @@ from bench.analysis import table
 from bench.config.protocol import Protocol
 from bench.errors import ResultsError
 from bench.host import machine
-from bench.run import CircuitBroken, Interrupted, Runner, Silent
 from bench.store.journal import Journal
 from bench.store.lock import ResultsLock
 from bench.store.records import Store, read_json, seal, write_json
+from bench.sweep.run import CircuitBroken, Interrupted, Runner, Silent
 from tests import reanalysis
 from tests.sweeping import HEALTHY, QUICK, configuration, sweep
 

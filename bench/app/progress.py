@@ -27,7 +27,7 @@ class _TimeLeft(ProgressColumn):
 
 
 class ProgressBar:
-    """A listener of `bench.run` that draws the bar."""
+    """A listener of `bench.sweep.run` that draws the bar."""
 
     def __init__(self) -> None:
         self._progress = Progress(

@@ -2,9 +2,9 @@
 
 import pytest
 
-from bench.run import CircuitBroken
 from bench.store.journal import Journal
 from bench.store.records import Store
+from bench.sweep.run import CircuitBroken
 from bench.worker.client import Outcome, Workers
 from tests.sweeping import HEALTHY, configuration, sweep
 

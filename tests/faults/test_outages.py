@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from bench import calibration
 from bench.app import forecast
 from bench.app.jobs import sweep as job
 from bench.config import catalogue
 from bench.plan import plan
-from bench.run import Runner, Silent
 from bench.store.journal import Journal
 from bench.store.lock import Locked, ResultsLock
 from bench.store.records import Store
+from bench.sweep import calibration
+from bench.sweep.run import Runner, Silent
 from tests.faults.driver import statuses
 from tests.sweeping import HEALTHY, configuration, sweep
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import calibration
 from bench.config.schema import Config
 from bench.errors import BenchError
 from bench.host import machine
 from bench.plan.plan import check_device, threads
 from bench.store.records import Store, write_json
+from bench.sweep import calibration
 from bench.worker.client import Workers
 
 BUDGET_S = 20.0

@@ -25,7 +25,7 @@ from bench.plan.plan import Group, Plan, check_device, file_digest, folder_diges
 from bench.store.records import Record
 
 if TYPE_CHECKING:
-    from bench.run import Runner
+    from bench.sweep.run import Runner
 
 #: Models by this prefix are names of a library that is installed anyway, not code that the record brings to mind.
 LIBRARY = "timm:"
@@ -41,7 +41,7 @@ def run(config: Config) -> int:
     check_files(case, config)
     adapted = as_recorded(config, original, case)
     made = plan_of(group_of(case), adapted)
-    from bench.run import Runner  # brings scipy: a wrong name is answered before that
+    from bench.sweep.run import Runner  # brings scipy: a wrong name is answered before that
 
     bar = ProgressBar()
     runner = Runner(adapted, made, bar)
@@ -61,7 +61,7 @@ def run(config: Config) -> int:
 
 def _head(runner: Runner, method: str) -> Record:
     """What the new record will say of its circumstances, before anything is measured."""
-    from bench.run import code_version
+    from bench.sweep.run import code_version
 
     case = next(case for case in runner.plan.cases if case.method == method)
     return {

@@ -18,7 +18,7 @@ from bench.store.lock import ResultsLock
 from bench.store.records import Record
 
 if TYPE_CHECKING:
-    from bench.run import Sweep
+    from bench.sweep.run import Sweep
 
 FINISHED_WITH_FAILURES = 3
 
@@ -46,7 +46,7 @@ def run(config: Config) -> int:
     made = plan.make(config, catalogue.load())
     with ResultsLock(config.paths.results):
         pass  # a folder that is taken or cannot be written is refused at once, not after a forecast
-    from bench.run import Runner  # brings scipy: a wrong name is answered before that
+    from bench.sweep.run import Runner  # brings scipy: a wrong name is answered before that
 
     with ProgressBar() as bar:
         bar.working("estimating the time")

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench import calibration
 from bench.analysis import assemble
 from bench.analysis.assemble import Context, Session
 from bench.analysis.session import Invocation, decide
@@ -26,7 +25,8 @@ from bench.plan.recipe import Recipe, recipe_for
 from bench.store.journal import Journal
 from bench.store.lock import ResultsLock
 from bench.store.records import CorruptRecord, Record, Store, is_present, read_calibration, write_json
-from bench.unfinished import Unfinished, free_index, invocations
+from bench.sweep import calibration
+from bench.sweep.unfinished import Unfinished, free_index, invocations
 from bench.version import __version__
 from bench.worker.client import Outcome, Workers, memory_limit
 
