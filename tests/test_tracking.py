@@ -20,13 +20,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from bench import tracking
 from bench.errors import UsageError
-from bench.mlflow_view import view_state, view_url
-from bench.single_page import one_page
 from bench.store.records import Store, check, seal
-from bench.tracked_run import COLOURS, colour, describe, note, plain, scaled
-from bench.tracking import Mirror, check_uri, ui_command, without_folders
+from bench.tracking import mirror as tracking
+from bench.tracking.mirror import Mirror, check_uri, ui_command, without_folders
+from bench.tracking.mlflow_view import view_state, view_url
+from bench.tracking.single_page import one_page
+from bench.tracking.tracked_run import COLOURS, colour, describe, note, plain, scaled
 from tests.synthetic import record, store, suite_records
 
 # --- what a run looks like (pure) ------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def test_ui_command_is_local_small_and_silent(tmp_path):
 
 
 def test_nothing_is_imported_from_mlflow_until_a_mirror_connects():
-    code = "import sys, bench.tracking; assert 'mlflow' not in sys.modules"
+    code = "import sys, bench.tracking.mirror; assert 'mlflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -284,7 +284,7 @@ def test_lost_database_is_filled_again(place, template):
 
 KILLED = """
 import os, sys
-from bench.tracking import Mirror
+from bench.tracking.mirror import Mirror
 from bench.store.records import Store
 root, step = sys.argv[1:]
 mirror = Mirror(f"sqlite:///{root}/mlflow/mlflow.db", "waterline", f"{root}/mlflow/artifacts", f"{root}/results")
@@ -453,7 +453,7 @@ def test_server_that_accepts_and_never_answers_does_not_hang_the_sweep(tmp_path)
         deaf.listen(20)
         uri = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         code = (
-            "import sys; sys.path.insert(0, '.'); from tests.synthetic import record; from bench.tracking import Mirror\n"
+            "import sys; sys.path.insert(0, '.'); from tests.synthetic import record; from bench.tracking.mirror import Mirror\n"
             "one = Mirror(sys.argv[1], 'w', sys.argv[2], sys.argv[2]); one.start_sweep('s', {}, 2)\n"
             "[one.log_record(record(batch=b)) for b in range(1, 9)]; one.finish(None); assert len(one.problems) == 1"
         )

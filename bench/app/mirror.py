@@ -57,7 +57,7 @@ def open_mirror(config: Config, made: Plan) -> MirrorListener:
     """A listener that mirrors to the configured place; MLflow is imported only here."""
     if not config.tracking.enabled:
         return MirrorListener(config, None)
-    from bench.tracking import Mirror
+    from bench.tracking.mirror import Mirror
 
     folder = Path(config.tracking.folder)
     mirror = Mirror(

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from bench.tracked_run import INTERVALS
+from bench.tracking.tracked_run import INTERVALS
 
 VIEW_TAG = "mlflow.sharedViewState."
 VIEW_LIMIT = 5000  # characters that MLflow takes in one tag of an experiment

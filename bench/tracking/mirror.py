@@ -29,11 +29,11 @@ import psutil
 from bench.canonical import digest
 from bench.errors import UsageError
 from bench.host.personal import redacted
-from bench.mlflow_view import VIEW_LIMIT, VIEW_TAG, view_key, view_state, view_url
-from bench.single_page import one_page
 from bench.store.journal import Journal
 from bench.store.records import Record, Store, seal
-from bench.tracked_run import (
+from bench.tracking.mlflow_view import VIEW_LIMIT, VIEW_TAG, view_key, view_state, view_url
+from bench.tracking.single_page import one_page
+from bench.tracking.tracked_run import (
     CASE_KIND,
     KIND,
     SUPERSEDED_KIND,

@@ -1,0 +1,1 @@
+"""The mirror in MLflow; the one room that imports it."""
