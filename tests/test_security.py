@@ -180,7 +180,7 @@ def test_nothing_is_sent_anywhere_by_the_interface_of_the_mirror(watched, tmp_pa
     """MLflow's server, as `job=ui` starts it, also when its page asks whether to report."""
     pytest.importorskip("mlflow")
     from bench.tracking.mirror import ui_command
-    from tests.test_tracking import free_port
+    from tests.tracking.test_tracking import free_port
 
     port = free_port()
     command, more, url = ui_command(f"sqlite:///{tmp_path}/mlflow.db", port=port)

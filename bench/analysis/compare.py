@@ -525,7 +525,7 @@ def _by_the_gemm(raw: Interval, against: Interval, margin: float) -> tuple[Inter
     The clock agrees where its ratio lies beyond the margin on the same side; certainty is asked of the GEMM's units alone,
     because the host moves the clock between sessions by more than what is looked for. Without a reference GEMM the clock
     stands alone. (In simulated sessions that differ by 3 %, a slow-down of 5 % in everything is found twice as often as
-    where both must be certain, at less than 1 % false alarms; `tests/test_compare.py` repeats it.)
+    where both must be certain, at less than 1 % false alarms; `tests/analysis/test_compare.py` repeats it.)
     """
     p = difference_p(against, margin)
     if p is None:

@@ -93,7 +93,7 @@ def test_a_database_that_is_destroyed_in_the_middle_costs_the_mirror_only(tmp_pa
 def test_a_server_that_goes_down_in_the_middle_costs_the_mirror_only(tmp_path, monkeypatch, capsys):
     pytest.importorskip("mlflow")
     from bench.app.mirror import MirrorListener
-    from tests.test_tracking import free_port, server
+    from tests.tracking.test_tracking import free_port, server
 
     port, recorded = free_port(), MirrorListener.recorded
     config = mirrored(tmp_path, [HEALTHY, WIDE], uri=f"http://127.0.0.1:{port}")

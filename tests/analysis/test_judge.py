@@ -8,7 +8,7 @@ from bench.analysis.judge import closeness, exit_code
 from bench.analysis.judge import judge as judge_here
 from bench.config.protocol import Protocol
 from tests import synthetic
-from tests.test_compare import other_machine, quality, run
+from tests.analysis.test_compare import other_machine, quality, run
 
 
 def original(**rest):

@@ -23,7 +23,7 @@ from bench.sweep.run import CircuitBroken, Interrupted, Runner, Silent
 from tests import reanalysis
 from tests.sweeping import HEALTHY, QUICK, configuration, sweep
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 WIDE = f"{HEALTHY}(width=8)"
 #: Samples enough for a 90th percentile, whatever they cost.
 ENOUGH = {**QUICK, "latency": {**QUICK["latency"], "samples": 64, "min_samples": 64, "throughput_windows": 3}}

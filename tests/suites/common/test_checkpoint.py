@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from suites.common import timm_bridge
 from suites.common.checkpoint import CheckpointError, load_checkpoint
 from suites.common.vit import vit
-from tests.suites.test_vit import timm
+from tests.suites.common.test_vit import timm
 
 TINY = {"width": 16, "heads": 2, "depth": 2, "patch": 4, "resolution": 16, "classes": 5}
 

@@ -9,9 +9,9 @@ import yaml
 from bench.config import catalogue as catalogues
 from bench.metrics import METRICS
 from bench.worker.subject import find
-from tests.suites import published
+from tests.suites.vit_tokens import published
 
-SUITE = Path(__file__).parents[2] / "suites" / "vit_tokens"
+SUITE = Path(__file__).parents[3] / "suites" / "vit_tokens"
 CATALOGUE = catalogues.load()
 GRIDS = yaml.safe_load((SUITE / "suite.yaml").read_text())["grids"]
 CLAIMS = yaml.safe_load((SUITE / "claims.yaml").read_text())["claims"]

@@ -15,8 +15,8 @@ from suites.vit_tokens.analytic import Shape, fvcore_macs, matmul_macs, tome_mat
 from suites.vit_tokens.diffrate import diffrate
 from suites.vit_tokens.evit import evit
 from suites.vit_tokens.tome import tome
-from tests.suites import published
-from tests.suites.published import L, S, T
+from tests.suites.vit_tokens import published
+from tests.suites.vit_tokens.published import L, S, T
 
 
 def executed(model):

@@ -23,7 +23,7 @@ from reports.methods import card, summary
 from tests import synthetic
 from tests.sweeping import HEALTHY, QUICK, configuration
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("standard", "quick", "publish")
 
 

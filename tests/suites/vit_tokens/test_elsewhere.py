@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch.utils import backend_registration
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.slow
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 )
 def test_no_method_mixes_the_host_with_the_device():
     done = subprocess.run(
-        [sys.executable, "-m", "tests.suites.elsewhere"], cwd=ROOT, capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "tests.suites.vit_tokens.elsewhere"], cwd=ROOT, capture_output=True, text=True, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -4,8 +4,8 @@ import torch
 from bench.errors import UsageError
 from suites.common import timm_bridge
 from suites.common.vit import ViT, vit
-from tests.suites import references
 from tests.suites.conftest import spread
+from tests.suites.vit_tokens import references
 
 
 def timm():

@@ -17,7 +17,7 @@ from bench.config.protocol import Protocol
 from bench.config.schema import all_keys, validate
 from bench.errors import UsageError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

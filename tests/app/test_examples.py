@@ -18,7 +18,7 @@ from bench.config.paths import config_folder
 from bench.config.schema import validate
 from tests.synthetic import record, store
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "docs" / "examples" / "efficiency.yml"
 
 

@@ -11,8 +11,8 @@ from suites.common.vit import vit
 from suites.vit_tokens.diffrate import diffrate
 from suites.vit_tokens.evit import evit
 from suites.vit_tokens.tome import tome
-from tests.suites import references
 from tests.suites.conftest import spread
+from tests.suites.vit_tokens import references
 
 DEPTH, TOKENS = 4, 26
 

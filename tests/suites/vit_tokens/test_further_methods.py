@@ -24,10 +24,10 @@ from suites.vit_tokens.stvit import stvit
 from suites.vit_tokens.token_transforming import token_transforming
 from suites.vit_tokens.tome import tome
 from suites.vit_tokens.topvim import topvim
-from tests.suites import references
 from tests.suites.conftest import spread
-from tests.suites.test_counts import S, executed
-from tests.suites.test_methods import agree
+from tests.suites.vit_tokens import references
+from tests.suites.vit_tokens.test_counts import S, executed
+from tests.suites.vit_tokens.test_methods import agree
 
 DEIT_S = {"width": 384, "heads": 6, "depth": 12, "patch": 16}
 

@@ -20,7 +20,7 @@ from bench.store.records import CorruptRecord, Store, check, read_json, seal, wr
 from reports.site import build
 from tests.synthetic import record
 
-ORACLES = Path(__file__).parent / "oracles"
+ORACLES = Path(__file__).parents[1] / "oracles"
 #: Written once when the schema was made; these files never change again.
 FROZEN = {1: ("record_schema_1.json", "3f405cb2017fc69779e3c765524b04c667c3b665bdb860b84df1c009ed7531f6")}
 
