@@ -1,0 +1,1 @@
+"""How a subject is made to run: one file a backend and one line in this table; a backend's library is imported inside functions."""

@@ -1,0 +1,48 @@
+"""What one run is: each workload turns a built subject into named parts; one file a workload and one line in this table.
+
+Names, units, axes and parts are read without torch; torch is imported inside functions only.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from bench.errors import UsageError, did_you_mean
+from bench.workloads.workload import Workload
+
+FORWARD = "forward"
+
+#: Workload -> the module that holds it; a dotted path to a module of one's own is taken as well.
+WORKLOADS: dict[str, str] = {
+    name: f"bench.workloads.{name}"
+    for name in ("forward", "training_step", "generate", "sample", "stream", "pipeline", "split", "operator")
+}
+
+
+def module_of(name: str) -> ModuleType:
+    """The module of a workload: `WORKLOAD`, `make_parts`, and where it has them `facts` and `derive`.
+
+    Raises:
+        UsageError: there is no such workload, or its module holds none.
+    """
+    path = WORKLOADS.get(name, name)
+    if name not in WORKLOADS and "." not in name:
+        raise UsageError(f'workload "{name}" does not exist; {did_you_mean(name, WORKLOADS)}')
+    try:
+        module = importlib.import_module(path)
+    except ImportError as error:
+        raise UsageError(f'workload "{name}": the module cannot be imported: {error}') from error
+    if not isinstance(getattr(module, "WORKLOAD", None), Workload):
+        raise UsageError(f'workload "{name}": the module {path} has no WORKLOAD')
+    return module
+
+
+def find(name: str) -> Workload:
+    """What a workload is called, counted in and shaped by.
+
+    Raises:
+        UsageError: there is no such workload.
+    """
+    found: Workload = module_of(name).WORKLOAD
+    return found

@@ -1,0 +1,204 @@
+"""The words of a workload: its axes, its parts, and what a built subject must offer to it.
+
+A workload's module holds
+
+- `WORKLOAD`, a `Workload`;
+- `make_parts(subject, shape) -> list[Part]`: the whole first; the subject only offers calls;
+- optionally `facts(subject, shape, parts) -> Facts`: what is measured besides time, counts, memory and energy
+  (bytes of a cache, bytes of a payload, agreement with a reference), taken once in the probe;
+- optionally `derive(shape, value) -> list[Reading]`: the field's own names (time to first token, ...) from readings that
+  are there; pure, without torch. `value(metric, part)` gives a `Reading` or None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter_ns
+from typing import Any, Protocol
+
+from bench.errors import UsageError, did_you_mean
+from bench.reading import Curve, Reading
+
+Shape = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ShapeAxis:
+    """One number of a shape: its default, its range (both ends included) and what it counts."""
+
+    name: str
+    default: int | float | None
+    low: int | float = 1
+    high: int | float = 2**31
+    unit: str = ""
+    doc: str = ""
+
+    def checked(self, value: Any) -> int | float | None:
+        """The value, if it is a number of this axis.
+
+        Raises:
+            UsageError: it is not, with the range.
+        """
+        if value is None and self.default is None:
+            return None
+        wanted = float if isinstance(self.low, float) else int
+        fits = (
+            isinstance(value, int | float) and not isinstance(value, bool) and (wanted is float or value == int(value))
+        )
+        if not fits or not self.low <= value <= self.high:
+            kind = "number" if wanted is float else "whole number"
+            raise UsageError(f"shape {self.name}={value!r}: a {kind} from {self.low:g} to {self.high:g} is wanted")
+        return wanted(value)
+
+
+BATCH = ShapeAxis("batch", 1, unit="sample", doc="samples, sequences or requests of one run")
+RESOLUTION = ShapeAxis("resolution", None, unit="px", doc="side of the square image; null takes the model's own")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What one run is.
+
+    Attributes:
+        name: as suites and the command line spell it.
+        unit: what throughput counts, singular: `sample`, `token`, `image`.
+        parts: names of what is timed and counted by itself; the first is the whole.
+        axes: the numbers of its shape; `batch` is one of them.
+        title: one line for people: what one run is.
+    """
+
+    name: str
+    unit: str
+    parts: tuple[str, ...]
+    axes: tuple[ShapeAxis, ...] = (BATCH,)
+    title: str = ""
+
+    @property
+    def whole(self) -> str:
+        """The part that is one run."""
+        return self.parts[0]
+
+    def axis(self, name: str) -> ShapeAxis:
+        """The axis of this name.
+
+        Raises:
+            UsageError: this workload has no such axis.
+        """
+        for axis in self.axes:
+            if axis.name == name:
+                return axis
+        names = [axis.name for axis in self.axes]
+        raise UsageError(f'workload {self.name} has no shape axis "{name}"; {did_you_mean(name, names)}')
+
+    def shape(self, given: Shape) -> dict[str, Any]:
+        """The whole shape: what was given, checked, and defaults for the rest.
+
+        Raises:
+            UsageError: an unknown axis, or a value out of its range.
+        """
+        checked = {name: self.axis(name).checked(value) for name, value in given.items()}
+        return {axis.name: checked.get(axis.name, axis.default) for axis in self.axes}
+
+
+class Built(Protocol):
+    """What a workload is given: a built subject on its device, and the conditions it was built for."""
+
+    @property
+    def module(self) -> Any:
+        """The module in evaluation mode, compiled or converted if the case says so."""
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """Example inputs of one forward."""
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """Keyword inputs of one forward."""
+
+    @property
+    def task(self) -> Any:
+        """The task that gave the weights, or None."""
+
+    @property
+    def device(self) -> str:
+        """`cpu`, `cuda`, `cuda:N`."""
+
+    @property
+    def seed(self) -> int:
+        """Of whatever the workload draws."""
+
+    @property
+    def synchronise(self) -> Callable[[], None]:
+        """Waits until all work on the device is done."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A named call: timed with its neighbours, counted, and watched for memory and energy.
+
+    Attributes:
+        name: as `Workload.parts` has it.
+        call: one run; what it returns is looked at but not kept.
+        units: units of throughput of one run (batch x tokens, batch x images, ...).
+        prepare: run before every timed run, outside the clock (a backward needs a fresh forward).
+        reset: run after every timed run, outside the clock: puts back what the run changed.
+        grad: the run needs gradients (training); else it is run in inference mode.
+        counted: the eager form of the call where that is another one than is timed.
+        spans: gives the milliseconds of the spans inside the last run, in order, by name; None where it has none.
+    """
+
+    name: str
+    call: Callable[[], Any]
+    units: float = 1.0
+    prepare: Callable[[], None] | None = None
+    reset: Callable[[], None] | None = None
+    grad: bool = False
+    counted: Callable[[], Any] | None = None
+    spans: Callable[[], dict[str, list[float]]] | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a workload measures besides: readings, curves, details for the record, flags for the reader."""
+
+    readings: Sequence[Reading] = ()
+    curves: Sequence[Curve] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+    flags: Sequence[dict[str, str]] = ()
+
+
+class Spans:
+    """Stamps inside a run: `with spans.span("prefill"): ...`; spans of one name follow one another in a list."""
+
+    def __init__(self, synchronise: Callable[[], None], clock: Callable[[], int] = perf_counter_ns):
+        self._synchronise, self._clock = synchronise, clock
+        self._found: dict[str, list[float]] = {}
+
+    def clear(self) -> None:
+        """Forget the last run."""
+        self._found = {}
+
+    @contextmanager
+    def span(self, name: str) -> Iterator[None]:
+        """Time what is inside; the device has finished before and after."""
+        self._synchronise()
+        start = self._clock()
+        yield
+        self._synchronise()
+        self._found.setdefault(name, []).append((self._clock() - start) / 1e6)
+
+    def read(self) -> dict[str, list[float]]:
+        """Milliseconds of the last run's spans by name."""
+        return {name: list(values) for name, values in self._found.items()}
+
+
+def require(module: Any, workload: str, *names: str) -> None:
+    """Raise UsageError unless the module offers the calls that a workload needs."""
+    missing = [name for name in names if not callable(getattr(module, name, None))]
+    if missing:
+        raise UsageError(
+            f"{type(module).__name__} cannot be run as workload {workload}: it offers no {', '.join(missing)}; see "
+            f"bench/workloads/{workload}.py for what that has to be"
+        )
