@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import workloads
 from bench.canonical import BASELINE_METHOD, settings_text
 from bench.errors import BenchError, UsageError, did_you_mean
 from bench.metrics import METRICS
@@ -31,6 +33,8 @@ GROUPS = {
 }  # fmt: skip
 #: Sections that are counted rather than measured: they need no fresh process.
 COUNTED = {"size", "compute"}
+#: Sections that come from timed processes.
+TIMED = {"latency", "throughput"}
 METER_OF = {"size": "params", "compute": "macs", "memory": "memory", "energy": "energy"}
 #: What `measure` takes when nothing is asked for.
 DEFAULT_METRICS = ("params", "macs", "latency", "throughput", "memory")
@@ -151,17 +155,20 @@ def _wanted(metrics: Iterable[str]) -> list[str]:
 
 def _as_call(inputs: Any, kwargs: dict[str, Any] | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and keyword inputs of one forward from what a user hands over."""
+    if inputs is None:
+        return (), dict(kwargs or {})
     if isinstance(inputs, dict):
         return (), {**inputs, **(kwargs or {})}
     return (tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)), dict(kwargs or {})
 
 
 def measure(
-    module: nn.Module, inputs: Any, metrics: Sequence[str] = DEFAULT_METRICS, protocol: str | Protocol = "quick", *,
+    module: nn.Module, inputs: Any = None, metrics: Sequence[str] = DEFAULT_METRICS, protocol: str | Protocol = "quick", *,
     kwargs: dict[str, Any] | None = None, baseline: nn.Module | None = None, name: str | None = None,
-    device: str = "cpu", batch: int | None = None, threads: int | None = None,
+    device: str = "cpu", batch: int | None = None, threads: int | None = None, workload: str = "forward",
+    shape: Mapping[str, Any] | None = None, backend: str = "eager",
 ) -> pandas.DataFrame:  # fmt: skip
-    """The tidy table (columns `bench.reading.COLUMNS`) of any module, one row per metric.
+    """The tidy table (columns `bench.reading.COLUMNS`) of any module, one row per metric and part of the workload.
 
     Counted metrics (`params`, `macs` and their sections) are taken in this process. Everything timed is taken by the
     protocol, in fresh processes that get the module by cloudpickle; a script needs no `if __name__` guard.
@@ -180,9 +187,13 @@ def measure(
         device: where to run.
         batch: samples per forward; default the first dimension of the first tensor.
         threads: of the timed processes; default one on a small host, else the physical cores.
+        workload: what one run is: `forward`, `generate`, `sample`, ... (docs/workloads.md says what each needs of the module,
+            and which make their own inputs, so that `inputs` may be `None`).
+        shape: the workload's axes by name, such as `{"context": 512, "new_tokens": 32}`; what is left out has its default.
+        backend: `eager`, `compile`, `onnxruntime`, ... (docs/backends.md).
 
     Raises:
-        UsageError: an unknown metric or protocol, or a module that cannot be handed to another process.
+        UsageError: an unknown metric, protocol, workload or axis, or a module that cannot be handed to another process.
         BenchError: the module failed, with the phase and the message.
     """
     from bench.analysis import table
@@ -190,16 +201,40 @@ def measure(
     wanted = _wanted(metrics)
     sections = {METRICS[metric].section for metric in wanted}
     args, keywords = _as_call(inputs, kwargs)
-    call = (args, keywords, batch if batch is not None else _batch(args, keywords))
+    given = dict(shape or {})
+    if batch is None:
+        batch = given.pop("batch", None) or _batch(args, keywords)
+    whole = workloads.find(workload).shape({**given, "batch": batch})
+    subject = Given(_name(module, name), (args, keywords), workload, whole, backend, device)
     records = []
-    if sections & COUNTED and sections <= COUNTED and baseline is None:
-        records.append(_counted_record(module, call, sections & COUNTED, name, device))
+    if sections & COUNTED and sections <= COUNTED and baseline is None and (workload, backend) == ("forward", "eager"):
+        records.append(_counted_record(module, subject, sections & COUNTED))
     else:
-        records += _measured_records(module, baseline, call, sections, protocol_named(protocol), name, device, threads)
+        records += _measured_records(module, baseline, subject, wanted, protocol_named(protocol), threads)
     frame = table.from_records(records)
     order = {metric: place for place, metric in enumerate(wanted)}
     kept = frame[frame["metric"].isin(wanted)]
     return kept.sort_values("metric", key=lambda column: column.map(order), kind="stable").reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A module of the caller's as a subject: what it is called, its inputs and the conditions that it is measured under."""
+
+    name: str
+    call: tuple[tuple[Any, ...], dict[str, Any]]
+    workload: str
+    shape: dict[str, Any]
+    backend: str
+    device: str
+
+    def case(self, **further: Any) -> Case:
+        """The case of these conditions."""
+        axes = {name: value for name, value in self.shape.items() if name not in ("batch", "resolution")}
+        return Case(
+            suite="measure", device=self.device, batch=self.shape["batch"], workload=self.workload,
+            shape=settings_text(axes), backend=self.backend, **further,
+        )  # fmt: skip
 
 
 def _batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
@@ -234,7 +269,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _counted_record(module: nn.Module, call: Any, sections: set[str], name: str | None, device: str) -> dict[str, Any]:
+def _counted_record(module: nn.Module, given: Given, sections: set[str]) -> dict[str, Any]:
     """A record of counts alone, taken in this process."""
     import torch
 
@@ -244,7 +279,7 @@ def _counted_record(module: nn.Module, call: Any, sections: set[str], name: str 
     from bench.meters import macs, params
     from bench.sweep.run import code_version, utc_now
 
-    args, kwargs, batch = call
+    (args, kwargs), batch, device = given.call, given.shape["batch"], given.device
     started, readings, details, flags = utc_now(), [], {}, []
     with _evaluating(module), torch.no_grad():
         if "size" in sections:
@@ -254,10 +289,10 @@ def _counted_record(module: nn.Module, call: Any, sections: set[str], name: str 
         if "compute" in sections:
             macs.self_test()
             found = macs.count(module, args, kwargs)
-            readings += macs.readings(found, batch)
+            readings += [replace(item, part=given.workload) for item in macs.readings(found, batch)]
             details["macs"] = found.as_dict()
             flags = details["macs"].get("flags", [])
-    case = Case(suite="measure", model=_name(module, name), device=device, dtype=_dtype(module), batch=batch)
+    case = given.case(model=given.name, dtype=_dtype(module))
     environment = machine.environment(device)
     context = assemble.Context(Protocol(), environment, machine.machine_key(environment), {}, code_version())
     rows = [reading.as_dict() for reading in readings]
@@ -281,8 +316,8 @@ def _pickle(module: nn.Module, call: Any, folder: Path, name: str) -> Path:
 
 
 def _measured_records(
-    module: nn.Module, baseline: nn.Module | None, call: Any, sections: set[str], protocol: Protocol,
-    name: str | None, device: str, threads: int | None,
+    module: nn.Module, baseline: nn.Module | None, given: Given, wanted: Sequence[str], protocol: Protocol,
+    threads: int | None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Records of fresh processes; the module's own comes first."""
     from bench.config.catalogue import Entry
@@ -292,22 +327,22 @@ def _measured_records(
     from bench.plan.recipe import Recipe
     from bench.sweep.run import Runner, Silent
 
-    check_device(device)
+    check_device(given.device)
+    sections = {METRICS[metric].section for metric in wanted}
     with tempfile.TemporaryDirectory(prefix="bench-measure-") as scratch:
         folder = Path(scratch)
         config = validate({
             "suite": {"name": "measure", "grids": {"default": [{"models": ["given"], "methods": ["none"]}]}},
-            "protocol": protocol.model_dump(), "device": {"name": device, "threads": threads or "auto"},
+            "protocol": protocol.model_dump(), "device": {"name": given.device, "threads": threads or "auto"},
             "tracking": {"enabled": False}, "paths": {"results": str(folder / "results")},
         })  # fmt: skip
-        modules = {"none": module} if baseline is None else {"none": baseline, _name(module, name): module}
+        modules = {"none": module} if baseline is None else {"none": baseline, given.name: module}
         cases, pickles = {}, {}
         for method, item in modules.items():
-            path = _pickle(item, call, folder, hashlib.sha256(method.encode()).hexdigest()[:8])
-            case = Case(
-                suite="measure", model=_name(module, name) if baseline is None else _name(baseline, None),
-                method=method, device=device, dtype=_dtype(item), batch=call[2], threads=default_threads(config),
-                protocol=protocol.hash,
+            path = _pickle(item, given.call, folder, hashlib.sha256(method.encode()).hexdigest()[:8])
+            case = given.case(
+                model=given.name if baseline is None else _name(baseline, None), method=method, dtype=_dtype(item),
+                threads=default_threads(config), protocol=protocol.hash,
                 subject_digest="given" if method == "none" else f"given+{hashlib.sha256(path.read_bytes()).hexdigest()}",
             )  # fmt: skip
             cases[method], pickles[case.key] = case, path
@@ -315,8 +350,7 @@ def _measured_records(
         plan = Plan(config.suite, (Group(tuple(cases.values())),), {first.model: Entry(first.model, "")}, {}, None)
         runner = Runner(
             config, plan, Silent(), recipes=lambda case: Recipe(case, pickle=str(pickles[case.key])),
-            meters=tuple(METER_OF[s] for s in METER_OF if s in sections), calibrated=False,
-            timed=bool(sections & {"latency", "throughput"}),
+            meters=_meters(sections), calibrated=False, timed=bool(sections - set(METER_OF)),
         )  # fmt: skip
         records = runner.run({}).records
     for record in records:
@@ -324,14 +358,21 @@ def _measured_records(
             error = record["error"]
             raise BenchError(f"{record['case']['model']} {record['status']} in the phase {error['phase']}: "
                              f"{error['type']}: {error['message']}")  # fmt: skip
-    own = cases[_name(module, name) if baseline is not None else "none"].key
+    own = cases[given.name if baseline is not None else "none"].key
     return sorted(records, key=lambda record: record["case_key"] != own)
 
 
+def _meters(sections: set[str]) -> tuple[str, ...]:
+    """The meters whose metrics are wanted; what no meter and no clock gives is the workload's own."""
+    meters = [METER_OF[section] for section in METER_OF if section in sections]
+    return tuple([*meters, "facts"] if sections - set(METER_OF) - TIMED else meters)
+
+
 def layers(
-    module: nn.Module, inputs: Any, *, kwargs: dict[str, Any] | None = None, repeats: int = 10
-) -> pandas.DataFrame:
-    """The per-layer table of one forward: MACs, bytes read and written, intensity, time with interval, share.
+    module: nn.Module, inputs: Any = None, *, kwargs: dict[str, Any] | None = None, repeats: int = 10,
+    workload: str = "forward", shape: Mapping[str, Any] | None = None, part: str | None = None,
+) -> pandas.DataFrame:  # fmt: skip
+    """The per-layer table of one run: MACs, bytes read and written, intensity, time with interval, share.
 
     Taken in this process; the frame's `attrs["info"]` has the end-to-end time and the part that no layer explains.
 
@@ -340,17 +381,40 @@ def layers(
         inputs: a tensor, a tuple of positional inputs, or a dict of keyword inputs.
         kwargs: keyword inputs beside positional ones.
         repeats: timed passes.
+        workload: what one run is, as `measure` takes it.
+        shape: the workload's axes by name.
+        part: which part of the workload; default the whole run.
+
+    Raises:
+        UsageError: an unknown workload, axis or part, or a module that does not offer what the workload needs.
     """
     import pandas
 
     from bench.meters import layers as meter
+    from bench.worker import parts as made
+    from bench.worker.subject import Subject
 
     args, keywords = _as_call(inputs, kwargs)
-    with _evaluating(module):
-        found = meter.table(module, args, keywords, repeats=repeats)
+    whole = workloads.find(workload).shape({"batch": _batch(args, keywords), **(shape or {})})
+    given = Given(_name(module, None), (args, keywords), workload, whole, "eager", "cpu")
+    with _evaluating(module), made.running(workload):
+        subject = Subject(given.case(model=given.name), module, args, keywords, {})
+        chosen = _part(made.parts_of(subject), part)
+        with made.as_forward(subject, chosen) as call:
+            found = meter.table(*call, repeats=repeats)
     frame = pandas.DataFrame(found.rows)
     frame.attrs["info"] = found.info
     return frame
+
+
+def _part(parts: Sequence[Any], name: str | None) -> Any:
+    """The part of this name; the whole without one."""
+    if name is None:
+        return parts[0]
+    names = [part.name for part in parts]
+    if name not in names:
+        raise UsageError(f'part "{name}" does not exist; {did_you_mean(name, names)}')
+    return parts[names.index(name)]
 
 
 def load(results: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "results") -> pandas.DataFrame:

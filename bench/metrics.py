@@ -22,6 +22,25 @@ class Metric:
     title: str
     definition: str
 
+    @property
+    def per_part(self) -> bool:
+        """Whether each part of a workload has this quantity; else it belongs to the subject as a whole."""
+        return self.section in _OF_PARTS and self.name not in _OF_SUBJECT
+
+
+#: Sections whose metrics are those of a part of the workload (prefill, decode, ...), and those of them that are not.
+_OF_PARTS = frozenset({"compute", "roofline", "latency", "throughput", "memory", "energy"})
+_OF_SUBJECT = frozenset({"first_inference_ms", "load_ms", "compile_ms"})
+
+
+#: Metric of a workload's throughput by the unit that it counts.
+RATES = {"sample": "throughput_per_s"}
+
+
+def rate_of(unit: str) -> str:
+    """The metric of the rate at which units of this kind are done."""
+    return RATES.get(unit, f"{unit}s_per_s")
+
 
 def _table(*rows: tuple[str, str, Direction, str, str, str]) -> dict[str, Metric]:
     return {row[0]: Metric(*row) for row in rows}

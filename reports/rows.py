@@ -15,6 +15,7 @@ from bench.analysis.table import error_text
 from bench.metrics import METRICS
 from bench.plan.case import Case
 from bench.statistics import paired_accuracy_difference
+from bench.store.record_parts import is_of_part, whole_of
 from bench.store.records import Record
 from reports.labels import brief_each
 from reports.own_time import Split, split
@@ -168,8 +169,9 @@ def _slug(text: Any) -> str:
 
 def _row(record: Record) -> Row:
     cells = {}
+    whole = whole_of(record)
     for item in record["readings"]:
-        if item["metric"] in METRICS:
+        if item["metric"] in METRICS and is_of_part(item, None, whole):
             note = str(item.get("method_note") or "")
             cells[item["metric"]] = Cell(
                 item.get("value"), item.get("ci_low"), item.get("ci_high"), item.get("n"), item["provenance"], note

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from bench import workloads
 from bench.analysis import roofline
 from bench.analysis.layer_times import merge
-from bench.analysis.session import Invocation, medians, member, summarise, throughput, usable
+from bench.analysis.session import Invocation, further_parts, have_part, medians, member, summarise, throughput, usable
 from bench.config.protocol import Protocol
-from bench.metrics import METRICS
+from bench.metrics import METRICS, rate_of
 from bench.plan.case import Case
 from bench.reading import Reading, reading, unavailable
 from bench.statistics import Interval, log_mean_interval, percentile, ratio_interval_paired
@@ -23,7 +24,8 @@ COLD = "the L2 cache is flushed before every iteration, outside the time"
 #: Metrics that the timed processes give, each of which a row has even when it is unavailable.
 TIMED = ("latency_ms", "latency_p90_ms", "latency_p99_ms", "throughput_per_s", "first_inference_ms", "load_ms")
 
-Clock = Callable[[], str]
+#: Fewer raw samples than this in a process are said beside the time.
+FEW = 10
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,10 @@ def _measured(metric: str, interval: Interval, statistic: str, note: str = "") -
     )  # fmt: skip
 
 
-def _percentile(kept: Sequence[Invocation], key: str, percent: int) -> Reading:
+def _percentile(kept: Sequence[Invocation], key: str, percent: int, part: str | None = None) -> Reading:
     """A percentile per process, if every process has samples enough for it."""
     metric = f"latency_p{percent}_ms"
-    found = [percentile(member(item, key)["latency_ms"], percent / 100) for item in kept]
+    found = [percentile(member(item, key, part)["latency_ms"], percent / 100) for item in kept]
     why = next((item.reason for item in found if item.value is None), None)
     if why is not None:
         return unavailable(metric, why)
@@ -72,34 +74,58 @@ def _percentile(kept: Sequence[Invocation], key: str, percent: int) -> Reading:
 
 
 def timed_readings(case: Case, session: Session, protocol: Protocol) -> list[Reading]:
-    """Everything that the session says of a case."""
+    """Everything that the session says of a case, part by part."""
     kept, _ = usable(session.invocations, protocol.latency)
-    key = case.key
-    parts = [member(item, key) for item in kept]
-    rates = [throughput(part, case.batch) for part in parts]
+    key, whole = case.key, workloads.find(case.workload).whole
+    runs = [member(item, key) for item in kept]
     readings = [
+        *_of_part(case, session, kept, None, COLD if protocol.latency.l2 == "cold" else ""),
         _measured(
-            "latency_ms",
-            log_mean_interval(medians(kept, key)),
-            GEOMETRIC,
-            COLD if protocol.latency.l2 == "cold" else "",
+            "first_inference_ms", log_mean_interval([run["first_inference_ms"] for run in runs]), "geometric mean"
         ),
-        _percentile(kept, key, 90),
-        _percentile(kept, key, 99),
-        _measured("throughput_per_s", log_mean_interval(rates), "geometric mean over processes of the median window"),
-        _measured("first_inference_ms", log_mean_interval([p["first_inference_ms"] for p in parts]), "geometric mean"),
-        _measured("load_ms", log_mean_interval([p["load_ms"] for p in parts]), "geometric mean"),
+        _measured("load_ms", log_mean_interval([run["load_ms"] for run in runs]), "geometric mean"),
     ]
-    anchor = medians(kept, session.anchor)
-    if key == session.anchor:
-        floor = ratio_interval_paired(anchor, medians(kept, "twin"))
-        readings.append(_measured("aa_ratio", floor, "paired ratio of medians to the identical twin"))
-    elif session.anchor_is_baseline:
-        ratio = ratio_interval_paired(anchor, medians(kept, key))
-        readings.append(_measured("speedup", ratio, "paired ratio of medians by process, 95 % t-interval on logs"))
-    if key != session.anchor and not session.anchor_is_baseline:
-        readings.append(unavailable("speedup", "the baseline failed, so there is nothing to compare with"))
+    readings = [replace(item, part=whole) if METRICS[item.metric].per_part else item for item in readings]
+    for part in further_parts(kept, key):
+        readings += [replace(item, part=part) for item in _of_part(case, session, kept, part)]
     return readings
+
+
+def _of_part(
+    case: Case, session: Session, kept: Sequence[Invocation], part: str | None, note: str = ""
+) -> list[Reading]:
+    """Time, rate and comparison of one part; the whole run without a part."""
+    key = case.key
+    rates = [throughput(member(item, key, part), case.batch) for item in kept]
+    windows = bool(member(kept[0], key, part)["throughput"])
+    how = "geometric mean over processes of the median window" if windows else "units of a run over its median time"
+    return [
+        _measured("latency_ms", log_mean_interval(medians(kept, key, part)), GEOMETRIC, _few(case, kept, part) or note),
+        _percentile(kept, key, 90, part),
+        _percentile(kept, key, 99, part),
+        _measured(rate_of(workloads.find(case.workload).unit), log_mean_interval(rates), how),
+        *_compared(case, session, kept, part),
+    ]
+
+
+def _few(case: Case, kept: Sequence[Invocation], part: str | None) -> str:
+    """Said of runs that last so long that a process made only a few."""
+    least = min(len(member(item, case.key, part)["latency_ms"]) for item in kept)
+    return f"{least} runs a process, because one takes long" if least < FEW else ""
+
+
+def _compared(case: Case, session: Session, kept: Sequence[Invocation], part: str | None) -> list[Reading]:
+    """The part's time against the same part of the baseline, or for a baseline against its twin."""
+    key, baseline = case.key, session.anchor
+    if key == baseline:
+        floor = ratio_interval_paired(medians(kept, key, part), medians(kept, "twin", part))
+        return [_measured("aa_ratio", floor, "paired ratio of medians to the identical twin")]
+    if not session.anchor_is_baseline:
+        return [unavailable("speedup", "the baseline failed, so there is nothing to compare with")]
+    if not have_part(kept, baseline, part):
+        return [unavailable("speedup", f"the baseline has no part {part}")]
+    ratio = ratio_interval_paired(medians(kept, baseline, part), medians(kept, key, part))
+    return [_measured("speedup", ratio, "paired ratio of medians by process, 95 % t-interval on logs")]
 
 
 def _timing(case: Case, session: Session, protocol: Protocol) -> dict[str, Any]:
@@ -148,9 +174,9 @@ def _head(case: Case, context: Context, started_at: str, finished_at: str) -> Re
 
 
 _EMPTY: dict[str, Any] = {
-    "layers": [], "layers_info": {}, "counts": {}, "params": {}, "memory": {}, "energy": {}, "quality": {},
+    "layers": [], "layers_info": {}, "workload": {}, "counts": {}, "params": {}, "memory": {}, "energy": {}, "quality": {},
     "weights": {}, "timing": {"session": None, "paired": False, "stop_reason": "", "noise_floor": None, "invocations": []},
-    "picture": None, "claims": [],
+    "picture": None, "curves": [], "part_layers": {},
 }  # fmt: skip
 
 
@@ -160,9 +186,11 @@ def failed(
 ) -> Record:  # fmt: skip
     """The record of a case that did not finish: what the probe found if it did, every other metric unavailable."""
     why = f"the case ended as {status} in the phase {error['phase']}: {error['message']}"
-    known = {item["metric"]: item for item in (probe or {}).get("readings", [])}
+    known = {(item["metric"], item.get("part", "")): item for item in (probe or {}).get("readings", [])}
     expected = ["params", "size_bytes", "macs", "peak_memory_bytes", "energy_j", "accuracy", *TIMED]
-    rows = [*known.values(), *(unavailable(name, why).as_dict() for name in expected if name not in known)]
+    whole = workloads.find(case.workload).whole
+    missing = [unavailable(name, why) for name in expected if name not in {metric for metric, _ in known}]
+    rows = [*known.values(), *(replace(m, part=whole if METRICS[m.metric].per_part else "").as_dict() for m in missing)]
     return {
         **_head(case, context, started_at, finished_at), **_EMPTY, **_details(probe or {}),
         "status": status, "error": error, "flags": (probe or {}).get("flags", []), "readings": rows,
@@ -174,7 +202,8 @@ def _details(probe: dict[str, Any]) -> dict[str, Any]:
     counts = dict(details.get("macs", {}))
     names = ("params", "memory", "energy", "quality")
     found = {name: details[name] for name in names if name in details}
-    return {**found, "counts": counts, "weights": probe.get("weights", {}), "picture": probe.get("picture")}
+    kept: dict[str, Any] = {name: probe[name] for name in ("curves", "weights", "picture") if name in probe}
+    return {**found, "counts": counts, "workload": details.get("facts", {}), **kept}
 
 
 def finished(case: Case, context: Context, probe: dict[str, Any], session: Session | None, finished_at: str) -> Record:
@@ -199,7 +228,9 @@ def finished(case: Case, context: Context, probe: dict[str, Any], session: Sessi
         record["layers"], record["layers_info"] = merge(
             probe.get("layers", []), probe.get("layers_info", {}), kept, case.key
         )
+        record["part_layers"] = _part_layers(probe, kept, case.key)
     rows += [item.as_dict() for item in _modelled(record)]
+    rows += [item.as_dict() for item in _derived(case, rows)]
     if any(flag["severity"] == "invalid" for flag in flags):
         status = "invalid"
     error = _why_contaminated(record["timing"]) if status == "contaminated" else _invalid(flags)
@@ -216,12 +247,41 @@ def _why_contaminated(timing: dict[str, Any]) -> dict[str, Any]:
     return {"phase": "measure", "type": "contaminated", "message": text, "log_tail": ""}
 
 
+def _part_layers(probe: dict[str, Any], kept: Sequence[Invocation], key: str) -> dict[str, Any]:
+    """Layer tables of the workload's further parts, with their times."""
+    found = {}
+    for part, table in probe.get("part_layers", {}).items():
+        rows, info = merge(table["layers"], table["info"], kept, key, part)
+        found[part] = {"layers": rows, "info": info}
+    return found
+
+
 def _modelled(record: Record) -> list[Reading]:
-    """Ideal and attainable latency from the layers and the machine's measured peaks, or why there are none."""
-    line, why = roofline.from_record(record)
-    if line is None:
-        return [unavailable(metric, why) for metric in ("ideal_ms", "attainable_ms")]
-    return roofline.readings(line)
+    """Ideal and attainable latency of every part from its layers and the machine's measured peaks, or why there are none."""
+    whole = workloads.find(record["case"]["workload"]).whole
+    tables = {whole: record["layers"], **{part: table["layers"] for part, table in record["part_layers"].items()}}
+    found = []
+    for part, layers in tables.items():
+        line, why = roofline.from_record({**record, "layers": layers})
+        missing = [unavailable(metric, why) for metric in ("ideal_ms", "attainable_ms")]
+        found += [replace(item, part=part) for item in (missing if line is None else roofline.readings(line))]
+    return found
+
+
+def _derived(case: Case, rows: Sequence[dict[str, Any]]) -> list[Reading]:
+    """The field's own names, which the workload makes of what was measured; nothing of what is there already."""
+    module = workloads.module_of(case.workload)
+    if not hasattr(module, "derive"):
+        return []
+    whole = module.WORKLOAD.whole
+    have = {(row["metric"], row["part"]): Reading(**row) for row in rows}
+
+    def value(metric: str, part: str = "") -> Reading | None:
+        found = have.get((metric, part)) or have.get((metric, whole) if part == "" else ("", ""))
+        return found if found is not None and found.value is not None else None
+
+    derived: list[Reading] = module.derive(case.full_shape, value)
+    return [item for item in derived if item.key not in have]
 
 
 def _invalid(flags: list[dict[str, str]]) -> dict[str, Any] | None:
@@ -233,4 +293,9 @@ def _invalid(flags: list[dict[str, str]]) -> dict[str, Any] | None:
 
 def _ordered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     order = {name: place for place, name in enumerate(METRICS)}
+    seen: set[tuple[str, str]] = set()
+    for row in rows:
+        if (row["metric"], row["part"]) in seen:
+            raise ValueError(f"two readings of {row['metric']} of part {row['part'] or 'the subject'}")
+        seen.add((row["metric"], row["part"]))
     return sorted(rows, key=lambda row: order[row["metric"]])

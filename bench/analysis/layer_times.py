@@ -27,7 +27,7 @@ def _centre(values: Sequence[float]) -> tuple[float, float | None, float | None]
 
 
 def merge(
-    rows: Sequence[Row], info: dict[str, Any], invocations: Sequence[Invocation], key: str
+    rows: Sequence[Row], info: dict[str, Any], invocations: Sequence[Invocation], key: str, part: str | None = None
 ) -> tuple[list[Row], dict[str, Any]]:
     """The rows with `time_ms`, its interval and `share`, and the table's info with what no row explains.
 
@@ -36,23 +36,30 @@ def merge(
         info: the table's facts from the probe.
         invocations: the session's processes that count.
         key: the case.
+        part: a further part of its workload; `None` is the whole run.
     """
-    parts = [member(item, key).get("layers") for item in invocations]
-    passes = [part for part in parts if part]
+    found = [_pass(member(item, key), part) for item in invocations]
+    passes = [item for item in found if item]
     if not passes:
         return list(rows), {
             **info,
             "reason": "compiled modules and captured graphs run as one: there are no layer times",
         }
-    whole, low, high = _centre([part["plain"] for part in passes])
+    whole, low, high = _centre([item["plain"] for item in passes])
     timed = [_timed(row, passes, whole) for row in rows]
     explained = sum(row["time_ms"] for row in timed if row["time_ms"] is not None)
-    found = {
+    facts = {
         "end_to_end_ms": whole, "end_to_end_low_ms": low, "end_to_end_high_ms": high, "explained_ms": explained,
-        "hooked_end_to_end_ms": _centre([part["hooked"] for part in passes])[0], "unexplained_ms": whole - explained,
+        "hooked_end_to_end_ms": _centre([item["hooked"] for item in passes])[0], "unexplained_ms": whole - explained,
         "repeats": passes[0]["repeats"], "processes": len(passes), "reason": None, "method_note": NOTE,
     }  # fmt: skip
-    return timed, {**info, **found}
+    return timed, {**info, **facts}
+
+
+def _pass(raw: dict[str, Any], part: str | None) -> dict[str, Any] | None:
+    """The layer times that a process took of a part."""
+    times: dict[str, Any] | None = raw.get("layers") if part is None else raw.get("part_layers", {}).get(part)
+    return times
 
 
 def _timed(row: Row, passes: Sequence[dict[str, Any]], whole: float) -> Row:

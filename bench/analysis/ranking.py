@@ -9,16 +9,18 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from bench.analysis.table import of_part
 from bench.analysis.timings import FIELDS, used_invocations
+from bench.config import axes
 from bench.metrics import METRICS
 from bench.statistics import LEVEL, difference_p, equality_matrix, from_summary, holm_ranks, ratio_interval_paired
 from bench.store.records import Record
 
-#: Two rows are ranked together only if all of these are equal.
-COMPARABLE = (
-    "metric", "device", "dtype", "batch", "resolution", "task", "data", "machine_key", "protocol", "provenance", "threads",
-    "compile", "cuda_graphs", "memory_format",
-)  # fmt: skip
+#: Two rows are ranked together only if all of these are equal; `conditions` are the axes of the side that a row is
+#: compared with, so that `against` decides what may be ranked with what.
+COMPARABLE = ("metric", "part", "machine_key", "protocol", "provenance", "conditions")
+#: The same for a table without that column.
+PLAIN = ("metric", "part", "machine_key", "protocol", "provenance", *axes.CONDITIONS)
 
 
 #: On which images a row was scored, and which of them it got right: their digest and one character each, "1" for right.
@@ -41,8 +43,9 @@ def rank_intervals(
     medians: Mapping[tuple[str, str], Mapping[int, float]] | None = None,
     answers: Mapping[tuple[str, str], Answers] | None = None,
     level: float = LEVEL,
+    part: str | None = None,
 ) -> pd.DataFrame:
-    """The rows of one metric with the ranks each may hold inside its comparable group, Holm-corrected over its pairs.
+    """The rows of one metric and part with the ranks each may hold inside its comparable group, Holm-corrected over its pairs.
 
     Added columns: `group` (number), `rank_low`, `rank_high` (1 is best; missing for rows that are not ranked) and
     `rank_note`, which says why a row is not ranked. Failed, contaminated and valueless rows never are.
@@ -54,22 +57,25 @@ def rank_intervals(
         medians: `medians_of`, to pair rows that were timed in one session instead of comparing their intervals.
         answers: `answers_of`, to pair accuracies image by image where two rows were scored on the same ones.
         level: family-wise confidence level within a group.
+        part: of the workload; `None` is the whole run, or the subject for what has no parts.
 
     Raises:
         ValueError: the metric has no better direction.
     """
     if METRICS[metric].better == "none":
         raise ValueError(f"{metric} has no better direction, so it cannot be ranked")
-    rows = frame[frame["metric"] == metric].copy()
+    rows = frame[(frame["metric"] == metric) & of_part(frame, part)].copy()
     rows["rank_note"] = np.select(
         [rows["status"] != "ok", rows["value"].isna()], ["status " + rows["status"].astype(str), "no value"], default=""
     )
+    if group is COMPARABLE and "conditions" not in rows.columns:
+        group = PLAIN
     columns = [name for name in group if name in rows.columns]
     rows["group"] = rows.groupby(columns, dropna=False, sort=False).ngroup() if len(rows) else []
     rows["rank_low"] = pd.array([pd.NA] * len(rows), dtype="Int64")
     rows["rank_high"] = pd.array([pd.NA] * len(rows), dtype="Int64")
     for _, members in rows[rows["rank_note"] == ""].groupby("group"):
-        ranks = _ranks(members, metric, _tolerance(frame, members), medians or {}, answers or {}, level)
+        ranks = _ranks(members, metric, _tolerance(frame, members), medians or {}, answers or {}, level, part)
         rows.loc[members.index, "rank_low"] = [low for low, _ in ranks]
         rows.loc[members.index, "rank_high"] = [high for _, high in ranks]
     return rows
@@ -99,7 +105,7 @@ def answers_of(records: Iterable[Record]) -> dict[tuple[str, str], Answers]:
 
 def _ranks(
     members: pd.DataFrame, metric: str, tolerance: float, medians: Mapping[tuple[str, str], Mapping[int, float]],
-    answers: Mapping[tuple[str, str], Answers], level: float,
+    answers: Mapping[tuple[str, str], Answers], level: float, part: str | None = None,
 ) -> list[tuple[int, int]]:  # fmt: skip
     values = members["value"].to_numpy(float)
     order = values[:, None] < values[None, :]
@@ -109,7 +115,7 @@ def _ranks(
     if scale.linear:
         _pair_answers(p, members, answers)
     if not scale.exact and not scale.linear:
-        _pair(p, members, medians)
+        _pair(p, members, medians if part is None else {})  # medians are those of the whole run
         with np.errstate(divide="ignore"):
             near = np.abs(np.log(values[:, None] / values[None, :])) <= tolerance
         p[near & ~np.isnan(p)] = 1.0

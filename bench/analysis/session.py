@@ -50,15 +50,26 @@ def usable(invocations: Sequence[Invocation], protocol: Latency) -> tuple[list[I
     return list(invocations), False
 
 
-def medians(invocations: Sequence[Invocation], key: str) -> list[float]:
-    """Per invocation the median of a member's raw samples, in milliseconds."""
-    return [plain.median(member(item, key)["latency_ms"]) for item in invocations]
+def medians(invocations: Sequence[Invocation], key: str, part: str | None = None) -> list[float]:
+    """Per invocation the median of a member's raw samples, in milliseconds; of the whole run unless a part is named."""
+    return [plain.median(member(item, key, part)["latency_ms"]) for item in invocations]
 
 
-def member(invocation: Invocation, key: str) -> dict[str, Any]:
-    """A member's part of the raw samples; `twin` is the baseline's twin."""
-    part: dict[str, Any] = invocation["twin"] if key == "twin" else invocation["cases"][key]
-    return part
+def member(invocation: Invocation, key: str, part: str | None = None) -> dict[str, Any]:
+    """A member's raw samples of the whole run, or of a further part of it; `twin` is the baseline's twin."""
+    whole: dict[str, Any] = invocation["twin"] if key == "twin" else invocation["cases"][key]
+    found: dict[str, Any] = whole if part is None else whole["parts"][part]
+    return found
+
+
+def further_parts(invocations: Sequence[Invocation], key: str) -> list[str]:
+    """The parts of a member's workload besides the whole, in the order that they were made."""
+    return list(member(invocations[0], key).get("parts", {})) if invocations else []
+
+
+def have_part(invocations: Sequence[Invocation], key: str, part: str | None) -> bool:
+    """Whether a member was timed in this part; two sides of a comparison may have different stages."""
+    return part is None or all(part in member(item, key).get("parts", {}) for item in invocations)
 
 
 def _precise(kept: Sequence[Invocation], keys: Sequence[str], anchor: str, protocol: Latency, share: float) -> bool:
@@ -160,8 +171,11 @@ def labels(invocation: Invocation, key: str, protocol: Latency) -> list[str]:
 
 
 def throughput(part: dict[str, Any], batch: int) -> float:
-    """Samples per second over a member's windows: the median window."""
-    return plain.median(batch * window["iterations"] / window["ms"] * 1e3 for window in part["throughput"])
+    """Units per second: over a member's windows the median window, else one run's units over its median time."""
+    units = part.get("units", batch)
+    if not part["throughput"]:
+        return float(units / plain.median(part["latency_ms"]) * 1e3)
+    return plain.median(units * window["iterations"] / window["ms"] * 1e3 for window in part["throughput"])
 
 
 def summarise(invocation: Invocation, key: str, anchor: str, batch: int, protocol: Latency) -> dict[str, Any]:
@@ -184,4 +198,19 @@ def summarise(invocation: Invocation, key: str, anchor: str, batch: int, protoco
         "minor_faults_per_iteration": faults_per_iteration(part),
         "started_at": invocation["started_at"], "seconds": invocation["seconds"],
         "gpu": gpu_clocks.summary(invocation.get("gpu")), "l2": invocation.get("l2"),
+        "parts": {name: _part_line(invocation, key, anchor, name) for name in part.get("parts", {})},
     }  # fmt: skip
+
+
+def _part_line(invocation: Invocation, key: str, anchor: str, name: str) -> dict[str, Any]:
+    """What a line says of a further part of the workload."""
+    part = member(invocation, key, name)
+    values = part["latency_ms"]
+    line = {
+        "n": len(values), "block": part["block"], "median_ms": plain.median(values),
+        "throughput_per_s": throughput(part, 1), "iqr_over_median": iqr_over_median(values),
+    }  # fmt: skip
+    for field, other in (("baseline_median_ms", anchor), ("twin_median_ms", "twin")):
+        found = have_part([invocation], other, name)
+        line[field] = plain.median(member(invocation, other, name)["latency_ms"]) if found else None
+    return line

@@ -16,24 +16,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench import workloads
+from bench.canonical import settings_text
+from bench.config import axes
+from bench.errors import UsageError
 from bench.metrics import METRICS
+from bench.plan.case import Case
 from bench.reading import COLUMNS, PROVENANCES
 from bench.store.records import CorruptRecord, Record, Store, check, read_json, without_superseded
 
-#: Further columns, after `COLUMNS`: what else decides whether two rows may stand side by side and be told apart.
+#: Axes of a case that are columns; digests of source and the protocol, which has a column of its own, are none.
+_FROM_CASE = axes.names(lambda axis: axis.name not in ("protocol", "subject_digest", "against_digest"))
+#: Further columns, after `COLUMNS`: the other axes, the case that the row is compared with, and the session that decides
+#: whether two rows may stand side by side and be told apart.
 CONDITIONS: tuple[str, ...] = (
-    "model_settings", "threads", "compile", "cuda_graphs", "memory_format", "checkpoint", "data", "seed", "session",
-    "noise_floor_low", "noise_floor_high",
+    *(name for name in _FROM_CASE if name not in COLUMNS), "conditions", "session", "noise_floor_low", "noise_floor_high",
 )  # fmt: skip
 
-_FROM_CASE = (
-    "suite", "model", "method", "setting", "device", "dtype", "batch", "resolution", "task",
-    "model_settings", "threads", "compile", "cuda_graphs", "memory_format", "checkpoint", "data", "seed",
-)  # fmt: skip
-_FROM_READING = ("metric", "value", "unit", "ci_low", "ci_high", "n", "statistic", "provenance", "method_note")
+_FROM_READING = ("metric", "part", "value", "unit", "ci_low", "ci_high", "n", "statistic", "provenance", "method_note")
 _FLOATS = ("value", "ci_low", "ci_high", "noise_floor_low", "noise_floor_high")
-_INTEGERS = ("n", "batch", "resolution", "threads", "seed")
-_BOOLEANS = ("cuda_graphs",)
+_INTEGERS = ("n", *axes.names(lambda axis: axis.kind == "integer"))
+_BOOLEANS = axes.names(lambda axis: axis.kind == "flag")
 
 
 @dataclass
@@ -79,7 +82,10 @@ def from_records(records: Iterable[Record]) -> pd.DataFrame:
     for record in records:
         try:
             head, readings = _head(record), _readings(record, problems)
-            rows = [tuple(item.get(name) for name in _FROM_READING) for item in readings]
+            rows = [
+                tuple(item.get(name) if name != "part" else item.get(name, "") for name in _FROM_READING)
+                for item in readings
+            ]
         except (KeyError, TypeError, AttributeError) as error:
             problems.append(f"record {_name(record)}: left out, a part is missing or malformed ({error!r})")
             continue
@@ -100,37 +106,30 @@ def newest(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["started_at"] == latest]
 
 
-def metric(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The rows of one metric that have a value."""
-    return frame[(frame["metric"] == name) & frame["value"].notna()]
+def metric(frame: pd.DataFrame, name: str, part: str | None = None) -> pd.DataFrame:
+    """The rows of one metric and part that have a value; without a part those of the whole run or of the subject."""
+    return frame[(frame["metric"] == name) & frame["value"].notna() & of_part(frame, part)]
 
 
-def promised(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per non-baseline case that has MACs: what the operations promise and what the machine gives.
+def of_part(frame: pd.DataFrame, part: str | None = None) -> pd.Series:
+    """Which rows are of this part; `None` is the whole run, or the subject for what has no parts.
 
-    Columns beside those that name the case: `macs`, `baseline_macs`, `mac_ratio` (baseline over case, the promised
-    speed-up), `speedup`, `speedup_low`, `speedup_high`, `realised_gain`, `realised_gain_low`, `realised_gain_high` (the
-    measured speed-up divided by the MAC ratio; the ratio is counted, so the interval is the speed-up's scaled) and
-    `reason`, which says why a derived value is missing.
+    A frame without the columns is of one part alone.
     """
-    names = [name for name in (*COLUMNS, *CONDITIONS) if name not in {*_FROM_READING, "error"}]
-    counted = metric(frame, "macs")
-    of_baseline = counted[counted["method"] == "none"].drop_duplicates("case_key").set_index("case_key")["value"]
-    rows = counted.loc[counted["method"] != "none", [*names, "value"]].rename(columns={"value": "macs"})
-    rows["baseline_macs"] = rows["baseline_key"].map(of_baseline).astype(float)
-    rows["mac_ratio"] = (rows["baseline_macs"] / rows["macs"]).where(rows["macs"] > 0)
-    keys = ["case_key", "machine_key", "session", "started_at"]
-    speed = metric(frame, "speedup")[[*keys, "value", "ci_low", "ci_high"]]
-    speed = speed.rename(columns={"value": "speedup", "ci_low": "speedup_low", "ci_high": "speedup_high"})
-    rows = rows.merge(speed.drop_duplicates(keys), on=keys, how="left")
-    for end in ("", "_low", "_high"):
-        rows[f"realised_gain{end}"] = rows[f"speedup{end}"] / rows["mac_ratio"]
-    rows["reason"] = np.select(
-        [rows["baseline_macs"].isna(), rows["speedup"].isna()],
-        ["the baseline's MACs are not in the table", "no speed-up was measured"],
-        default="",
-    )
-    return rows.reset_index(drop=True)
+    if "part" not in frame.columns:
+        return pd.Series(True, index=frame.index)
+    if part is not None:
+        return frame["part"] == part
+    wholes = {name: _whole(name) for name in frame["workload"].dropna().unique()} if "workload" in frame.columns else {}
+    whole = frame["workload"].map(wholes) if wholes else "forward"
+    return (frame["part"].fillna("") == "") | (frame["part"] == whole)
+
+
+def _whole(workload: str) -> str:
+    try:
+        return workloads.find(workload).whole
+    except UsageError:  # a workload of somebody else's: its rows are there, which part is the whole is not known
+        return ""
 
 
 def _records_at(path: Path, problems: list[str]) -> Iterable[Record]:
@@ -155,6 +154,7 @@ def _head(record: Record) -> dict[str, Any]:
     """The columns that all readings of a record share."""
     case, error = record["case"], record.get("error")
     head = {name: case.get(name) for name in _FROM_CASE}
+    head["conditions"] = _conditions(case)
     code, timing = record.get("code") or {}, record.get("timing") or {}
     floor = timing.get("noise_floor") or {}
     head |= {
@@ -164,6 +164,12 @@ def _head(record: Record) -> dict[str, Any]:
         "session": timing.get("session"), "noise_floor_low": floor.get("low"), "noise_floor_high": floor.get("high"),
     }  # fmt: skip
     return head
+
+
+def _conditions(case: dict[str, Any]) -> str:
+    """In what rows must be equal to be ranked together: the conditions of the side that this case is compared with."""
+    baseline = Case.from_dict(case).baseline
+    return settings_text({name: getattr(baseline, name) for name in axes.CONDITIONS})
 
 
 def error_text(error: dict[str, Any] | None) -> str | None:

@@ -38,7 +38,7 @@ def speedups(record: Record) -> dict[int, float]:
 
     Empty for a baseline and where the baseline was not timed together with the case.
     """
-    if record["case"]["method"] == "none" or not (record.get("timing") or {}).get("paired"):
+    if record["case_key"] == record["baseline_key"] or not (record.get("timing") or {}).get("paired"):
         return {}
     return {line["index"]: line["baseline_median_ms"] / line["median_ms"] for line in used_invocations(record)}
 

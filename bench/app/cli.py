@@ -24,6 +24,7 @@ def register_suites() -> list[str]:
     """Put every `suite.yaml` into Hydra's `suite` group; the names, which Hydra then lists and completes."""
     from hydra.core.config_store import ConfigStore
 
+    from bench.config.axes import OVERRIDES
     from bench.config.catalogue import read_yaml
 
     names: dict[str, str] = {}
@@ -36,8 +37,7 @@ def register_suites() -> list[str]:
         if name in names:
             raise UsageError(f'{file}: a suite named "{name}" is already defined in {names[name]}; rename one')
         names[name] = str(file)
-        optional = ("models", "methods", "resolutions", "batches", "dtypes")
-        node = {**dict.fromkeys(optional), **content, "name": name}
+        node = {**dict.fromkeys(OVERRIDES), **content, "name": name}
         ConfigStore.instance().store(group="suite", name=name, node=node, provider=str(file))
     return sorted(names)
 

@@ -25,13 +25,13 @@ BEFORE: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-class Part(BaseModel):
-    """A frozen part of the configuration that refuses unknown keys."""
+class Section(BaseModel):
+    """A frozen section of the configuration that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Latency(Part):
+class Latency(Section):
     """How time is taken; see docs/protocol.md for the reason behind each value."""
 
     invocations: int = Field(5, ge=1, le=1000, description="fresh processes at least")
@@ -87,14 +87,14 @@ class Latency(Part):
         return self
 
 
-class Counting(Part):
+class Counting(Section):
     """How MACs, layers and memory are taken."""
 
     second_count: bool = Field(True, description="count with fvcore as well and compare")
     layer_repeats: int = Field(15, ge=1, description="passes of the per-layer timing")
 
 
-class Energy(Part):
+class Energy(Section):
     """How energy is taken."""
 
     backend: Literal["auto", "nvml", "rapl", "zeus", "external", "estimate", "off"] = "auto"
@@ -104,7 +104,7 @@ class Energy(Part):
     watts: float | None = Field(None, gt=0, lt=1e6, description="the device's full-load power, for an estimate")
 
 
-class Protocol(Part):
+class Protocol(Section):
     """The parameters of a measurement; two rows with other parameters are never ranked together."""
 
     name: str = "standard"

@@ -9,7 +9,9 @@ from typing import Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from bench.config.protocol import Energy, Part, Protocol
+from bench import workloads
+from bench.config.axes import OVERRIDES
+from bench.config.protocol import Energy, Protocol, Section
 from bench.errors import UsageError, did_you_mean
 
 DTYPES = ("fp32", "tf32", "bf16", "fp16", "fp64")
@@ -18,14 +20,47 @@ CAPTURING_MODES = ("reduce-overhead", "max-autotune")
 JOBS = ("run", "plan", "report", "reproduce", "compare", "bundle", "verify", "calibrate", "doctor", "ui")
 
 
-class Block(Part):
-    """One rectangle of a grid: every combination of its lists is a case."""
+class Against(Section):
+    """The other side of a comparison: the axes in which it differs from a block's members."""
+
+    model: str | None = None
+    method: str | None = None
+    backend: str | None = None
+    dtype: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Against:
+        if not self.named:
+            raise ValueError("against names nothing: give a model, a method, a backend or a dtype")
+        return self
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What it names, by axis."""
+        return self.model_dump(exclude_none=True)
+
+
+class Block(Section):
+    """One rectangle of a grid: every combination of its lists is a case.
+
+    `batches` and `resolutions` are shorthand for those axes of `shapes`. With `against` all members are timed together with
+    the side that it names and compared with it; without, each model with method `none` is what its methods are compared with.
+    """
 
     models: list[str] = Field(min_length=1)
-    methods: list[str] = Field(min_length=1)
+    methods: list[str] = Field(["none"], min_length=1)
+    workload: str = "forward"
+    shapes: dict[str, list[Any]] = Field(default_factory=dict)
     resolutions: list[int | None] = Field([None], min_length=1)
     batches: list[int] = Field([1], min_length=1)
     dtypes: list[str] = Field(["fp32"], min_length=1)
+    backends: list[str] = Field(["eager"], min_length=1)
+    against: Against | None = None
 
     @field_validator("batches")
     @classmethod
@@ -49,9 +84,36 @@ class Block(Part):
                 raise ValueError(f'dtype "{value}" does not exist; {did_you_mean(value, DTYPES)}')
         return values
 
+    @model_validator(mode="after")
+    def _of_the_workload(self) -> Block:
+        try:
+            workload = workloads.find(self.workload)
+            for name, values in self.shape_lists.items():
+                for value in values:
+                    workload.axis(name).checked(value)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return self
 
-class Suite(Part):
-    """A suite file; `models`, `methods` and so on override the grid from the command line."""
+    @property
+    def shape_lists(self) -> dict[str, list[Any]]:
+        """Values of the workload's axes that the block gives, shorthand included.
+
+        Raises:
+            ValueError: an axis is given twice, or has no values.
+        """
+        short = {"batch": "batches", "resolution": "resolutions"}
+        lists = {axis: getattr(self, key) for axis, key in short.items() if key in self.model_fields_set}
+        for name, values in self.shapes.items():
+            if not values:
+                raise ValueError(f"shapes.{name} has no values")
+            if name in lists and lists[name] != values:
+                raise ValueError(f"shapes.{name} and {short[name]} both give values: keep one")
+        return {name: values for name, values in {**lists, **self.shapes}.items() if values != [None]}
+
+
+class Suite(Section):
+    """A suite file; `models`, `methods` and the further keys of a block override the grid from the command line."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
     title: str = ""
@@ -60,12 +122,22 @@ class Suite(Part):
     grids: dict[str, list[Block]]
     models: list[str] | None = None
     methods: list[str] | None = None
+    workload: str | None = None
+    shapes: dict[str, list[Any]] | None = None
     resolutions: list[int | None] | None = None
     batches: list[int] | None = None
     dtypes: list[str] | None = None
+    backends: list[str] | None = None
+    against: Against | None = None
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What replaces the blocks' own values, by the block's key."""
+        given = {key: getattr(self, key) for key in OVERRIDES if key != "models"}
+        return {key: value for key, value in given.items() if value is not None}
 
 
-class Device(Part):
+class Device(Section):
     """Where and how the subject runs; each of these is an axis of a case."""
 
     name: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
@@ -93,7 +165,7 @@ class Device(Part):
         return self
 
 
-class Timeouts(Part):
+class Timeouts(Section):
     """Seconds that each phase of a worker may take."""
 
     start: float = Field(60, gt=0)
@@ -103,7 +175,7 @@ class Timeouts(Part):
     measure: float = Field(3600, gt=0)
 
 
-class Executor(Part):
+class Executor(Section):
     """How worker processes are run."""
 
     name: Literal["local"] = "local"
@@ -113,7 +185,7 @@ class Executor(Part):
     timeouts_s: Timeouts = Timeouts()
 
 
-class Tracking(Part):
+class Tracking(Section):
     """Where the mirror goes."""
 
     enabled: bool = True
@@ -129,7 +201,7 @@ class Tracking(Part):
         return value
 
 
-class Report(Part):
+class Report(Section):
     """Whether and how the page is written."""
 
     enabled: bool = True
@@ -137,19 +209,19 @@ class Report(Part):
     figure_seconds: float | None = Field(5.0, gt=0)
 
 
-class Task(Part):
+class Task(Section):
     """What quality is measured on; null takes the suite's own."""
 
     name: str | None = None
 
 
-class Data(Part):
+class Data(Section):
     """The user's own data."""
 
     root: str | None = None
 
 
-class Paths(Part):
+class Paths(Section):
     """Folders that a sweep writes to, relative to where it is started."""
 
     results: str = Field("results", min_length=1)
@@ -157,7 +229,7 @@ class Paths(Part):
     cache: str = Field("cache", min_length=1)
 
 
-class Config(Part):
+class Config(Section):
     """Everything a job needs to know."""
 
     job: Literal[JOBS] = "run"  # type: ignore[valid-type]

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 STEADY_WINDOW = 10
+#: Of runs that last seconds: how many warm up, and how many raw samples a process takes at least.
+FEW_WARM_UPS, FEW_SAMPLES = 2, 3
 #: A device's throughput window is tried until it is long enough, at most so often, each time so much longer than needed.
 REHEARSALS, REHEARSAL_MARGIN = 3, 1.1
 Step = Callable[[], Any]
@@ -38,10 +40,11 @@ class DeviceClock(Protocol):
 
 @dataclass(frozen=True)
 class Runner:
-    """Something to time: a step, what waits for its work to finish, the device's own clock, what precedes every step.
+    """Something to time: a step, what waits for its work to finish, the device's own clock, what precedes and follows it.
 
-    With a device's clock, or with `before` (say, a flush of the cache), every iteration is timed on its own; what precedes
-    it is not timed.
+    With a device's clock, with `before` (a flush of the cache, a fresh forward) or `after` (what puts back what the step
+    changed), every iteration is timed on its own; what precedes and follows it is not timed. `spans` gives the
+    milliseconds of spans inside the last step, by name.
     """
 
     name: str
@@ -49,6 +52,13 @@ class Runner:
     synchronise: Callable[[], None] = lambda: None
     device_clock: DeviceClock | None = None
     before: Callable[[], None] | None = None
+    after: Callable[[], None] | None = None
+    spans: Callable[[], dict[str, list[float]]] | None = None
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether every iteration has to be timed by itself."""
+        return not (self.device_clock is None and self.before is None and self.after is None and self.spans is None)
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,7 @@ class Samples:
     preempted: list[bool] = field(default_factory=list)
     minor_faults: list[int] = field(default_factory=list)
     throughput: list[dict[str, float]] = field(default_factory=list)
+    spans: list[dict[str, list[float]]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -104,7 +115,7 @@ def time_both(runner: Runner, block: int, clock: Clock = time.perf_counter_ns) -
     iteration: launched one behind the other they would hide their launches behind each other's work, and the latency of a
     short forward, which needs a block, would mean something else than that of a long one.
     """
-    if runner.before is None and runner.device_clock is None:
+    if not runner.is_alone:
         stretches = [_stretch(runner, block, clock)]
     else:
         stretches = [_alone(runner, clock) for _ in range(block)]
@@ -116,7 +127,10 @@ def _alone(runner: Runner, clock: Clock) -> tuple[float, float | None]:
     """One iteration by both clocks, after what precedes it."""
     if runner.before is not None:
         runner.before()
-    return _stretch(runner, 1, clock)
+    taken = _stretch(runner, 1, clock)
+    if runner.after is not None:
+        runner.after()
+    return taken
 
 
 def _stretch(runner: Runner, iterations: int, clock: Clock) -> tuple[float, float | None]:
@@ -137,12 +151,15 @@ def _stretch(runner: Runner, iterations: int, clock: Clock) -> tuple[float, floa
 
 def warm_up(
     runner: Runner, *, iterations: int, seconds: float, cap_s: float, variation: float,
-    clock: Clock = time.perf_counter_ns, beat: Callable[[], None] = lambda: None,
+    clock: Clock = time.perf_counter_ns, beat: Callable[[], None] = lambda: None, few: bool = False,
 ) -> WarmUp:  # fmt: skip
     """Run until there were `iterations` and `seconds`, then until the last ten vary little or the cap is reached.
 
-    The variation is the coefficient of variation of the last ten (standard deviation over mean).
+    The variation is the coefficient of variation of the last ten (standard deviation over mean). With `few`, for runs that
+    may last seconds, `FEW_WARM_UPS` runs and `seconds` are enough.
     """
+    if few:
+        return _warm_up_few(runner, seconds, cap_s, variation, clock, beat)
     start, count = clock(), 0
     recent: list[float] = []
     while True:
@@ -159,6 +176,20 @@ def warm_up(
             return WarmUp(count, elapsed, statistics.median(recent), finite, steady)
 
 
+def _warm_up_few(
+    runner: Runner, seconds: float, cap_s: float, variation: float, clock: Clock, beat: Callable[[], None]
+) -> WarmUp:
+    start, times = clock(), list[float]()
+    while True:
+        times.append(time_block(runner, 1, clock))
+        beat()
+        elapsed = (clock() - start) / 1e9
+        if len(times) >= FEW_WARM_UPS and (elapsed >= seconds or elapsed >= cap_s):
+            recent = times[-STEADY_WINDOW:]
+            spread = statistics.pstdev(recent) / statistics.fmean(recent)
+            return WarmUp(len(times), elapsed, statistics.median(recent), spread, spread < variation)
+
+
 def _patience(seconds: float, cap_s: float) -> float:
     """How long to wait for a steady state: on a noisy host it may never come, and waiting buys nothing."""
     return min(cap_s, 2.0 * seconds)
@@ -169,10 +200,16 @@ def block_size(iteration_ms: float, min_sample_ms: float) -> int:
     return max(1, math.ceil(min_sample_ms / max(iteration_ms, 1e-6)))
 
 
-def rounds_for(iteration_ms: Sequence[float], *, samples: int, min_samples: int, case_seconds: float) -> int:
-    """Rounds that a group gets: `samples`, fewer if the slowest member would take longer than its time."""
+def rounds_for(
+    iteration_ms: Sequence[float], *, samples: int, min_samples: int, case_seconds: float, few: bool = False
+) -> int:
+    """Rounds that a group gets: `samples`, fewer if the slowest member would take longer than its time.
+
+    With `few`, for runs that may last seconds, `FEW_SAMPLES` are enough where more would take longer than that.
+    """
     slowest = max(iteration_ms)
-    return max(min_samples, min(samples, int(case_seconds * 1e3 / max(slowest, 1e-6))))
+    least = min(min_samples, FEW_SAMPLES) if few else min_samples
+    return max(least, min(samples, int(case_seconds * 1e3 / max(slowest, 1e-6))))
 
 
 def _usage() -> tuple[int, int]:
@@ -202,6 +239,8 @@ def take_sample(
     switches_after, faults_after = _usage()
     into.preempted.append(switches_after > switches and (loss is None or host - computed_ms >= loss * host))
     into.minor_faults.append(faults_after - faults)
+    if runner.spans is not None:
+        into.spans.append(runner.spans())
 
 
 def _recall(runner: Runner) -> None:

@@ -242,6 +242,9 @@ def _time(module: nn.Module, args: Any, kwargs: dict[str, Any], repeats: int, wa
 
 
 def _forward_ms(module: nn.Module, args: Any, kwargs: dict[str, Any], clock: _HostClock | _CudaClock) -> float:
+    renew = getattr(type(module), "renew", None)
+    if renew is not None:  # a part that has to be prepared before each run
+        renew(module)
     clock.wait()
     start = clock.mark()
     module(*args, **kwargs)

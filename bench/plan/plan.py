@@ -14,14 +14,16 @@ from typing import Any
 import psutil
 from pydantic import ValidationError
 
+from bench import workloads
 from bench.canonical import BASELINE_METHOD, settings_text
 from bench.config import catalogue as catalogues
 from bench.config.catalogue import Catalogue, Entry
-from bench.config.schema import Block, Config, Suite, explain
+from bench.config.schema import Against, Block, Config, Suite, explain
 from bench.config.signatures import UNKNOWN, signature
 from bench.errors import UsageError
 from bench.host import machine
 from bench.plan.case import Case
+from bench.workloads.workload import Workload
 
 #: Where Linux describes the processors.
 PROCESSORS = Path("/sys/devices/system/cpu")
@@ -31,7 +33,7 @@ SMALL_HOST_CORES = 4
 
 @dataclass(frozen=True)
 class Group:
-    """Cases that differ only in method and setting and are timed together; the baseline is one of them."""
+    """Cases that are compared with one of them, the baseline, and timed together."""
 
     cases: tuple[Case, ...]
 
@@ -43,7 +45,7 @@ class Group:
     @property
     def baseline(self) -> Case:
         """The case the others are compared with."""
-        return next(case for case in self.cases if case.is_baseline)
+        return self.cases[0].baseline
 
     @property
     def label(self) -> str:
@@ -138,13 +140,15 @@ def _blocks(config: Config) -> list[Block]:
     """The grid's blocks with the command line's lists put in; `suite.models` selects, the others replace."""
     suite = config.suite
     blocks = suite.grids[config.grid]
-    replaced = {
-        name: value
-        for name in ("methods", "resolutions", "batches", "dtypes")
-        if (value := getattr(suite, name)) is not None
-    }
+    replaced = suite.overrides
     if config.model is not None:
-        chosen = {"models": [config.model], "methods": [BASELINE_METHOD], "resolutions": [None], **replaced}
+        chosen = {
+            "models": [config.model],
+            "methods": [BASELINE_METHOD],
+            "resolutions": [None],
+            "against": None,
+            **replaced,
+        }
         return [_block(blocks[-1], chosen)]
     if suite.models is None:
         return [_block(block, replaced) for block in blocks]
@@ -158,8 +162,19 @@ def _blocks(config: Config) -> list[Block]:
 
 
 def _block(block: Block, changes: dict[str, Any]) -> Block:
+    """The block with these keys put in; axes of a shape replace one by one, and another workload drops the old shape."""
+    kept = block.model_dump(exclude_unset=True)
+    if "workload" in changes and changes["workload"] != block.workload:
+        kept = {key: value for key, value in kept.items() if key not in ("shapes", "batches", "resolutions")}
+    short = {"batches": "batch", "resolutions": "resolution"}
+    shapes = {**kept.get("shapes", {}), **changes.get("shapes", {})}
+    for key, axis in short.items():
+        if key in changes:
+            shapes.pop(axis, None)
+        if axis in changes.get("shapes", {}):
+            kept.pop(key, None)
     try:
-        return Block(**{**block.model_dump(), **changes})
+        return Block(**{**kept, **changes, "shapes": shapes})
     except ValidationError as error:
         raise UsageError(explain(error, ("suite",))) from error
 
@@ -186,32 +201,62 @@ class _Expansion:
 
     def cases(self, blocks: Iterable[Block]) -> Iterator[Case]:
         for block in blocks:
-            methods = [BASELINE_METHOD, *block.methods]
-            axes = itertools.product(block.models, block.resolutions, block.batches, block.dtypes, methods)
-            for model, resolution, batch, dtype, method in axes:
-                yield self.case(model, method, resolution, batch, dtype)
+            workload = workloads.find(block.workload)
+            lists = block.shape_lists
+            shapes = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+            methods = [BASELINE_METHOD, *block.methods] if block.against is None else block.methods
+            axes = itertools.product(block.models, shapes, block.dtypes, block.backends, methods)
+            for model, shape, dtype, backend, method in axes:
+                own = {"model": model, "method": method, "dtype": dtype, "backend": backend}
+                yield from self._sides(workload, shape, own, block.against)
 
-    def case(self, model_spec: str, method_spec: str, resolution: int | None, batch: int, dtype: str) -> Case:
-        model, model_settings = self._model(model_spec)
-        method, settings, digest = self._method(method_spec)
-        self._check_resolution(model, resolution)
-        resolution = resolution or default_resolution(model, model_settings)
+    def _sides(
+        self, workload: Workload, shape: dict[str, Any], own: dict[str, str], against: Against | None
+    ) -> Iterator[Case]:
+        """The case of these axes, after the side that it is compared with where the block names one."""
+        case = self.case(workload, shape, **own)
+        if against is None:
+            yield case
+            return
+        other = self.case(workload, shape, **{**own, "method": BASELINE_METHOD, **against.named})
+        try:
+            compared = case.compared_with(other)
+        except ValueError as error:
+            raise UsageError(f"against {against.named}: {case.label} and {other.label}: {error}") from error
+        yield compared.baseline
+        yield compared
+
+    def case(
+        self, workload: Workload, given: dict[str, Any], *, model: str, method: str, dtype: str, backend: str
+    ) -> Case:
+        entry, model_settings = self._model(model)
+        method_name, settings, digest = self._method(method)
+        shape = workload.shape(given)
+        resolution = shape.pop("resolution", None)
+        self._check_resolution(entry, resolution)
+        if "resolution" in {axis.name for axis in workload.axes}:
+            resolution = resolution or default_resolution(entry, model_settings)
+        device = self.config.device
+        return Case(
+            suite=self.config.suite.name, model=entry.name, model_settings=settings_text(model_settings),
+            method=method_name, setting=settings_text(settings), device=device.name, dtype=dtype,
+            batch=int(shape.pop("batch")), resolution=resolution, task=self._task(entry), data=self.data,
+            checkpoint=self.checkpoint, seed=self.config.seed, threads=self.threads,
+            compile=_compile_mode(device.compile, backend), cuda_graphs=device.cuda_graphs,
+            memory_format=device.memory_format, protocol=self.config.protocol.hash,
+            subject_digest=self._digest(entry) + (f"+{digest}" if digest else ""), workload=workload.name,
+            shape=settings_text(shape), backend=backend,
+        )  # fmt: skip
+
+    def _task(self, model: Entry) -> str:
+        """The task that a case of this model is scored on, `none` without one."""
         native = model.task if model.task == self.config.task_name else None
-        task = self.config.task_name if self.config.data.root else native
         if self.checkpoint is not None and native is not None and not self.config.data.root:
             raise UsageError(
                 f'checkpoint={self.config.checkpoint} clashes with task={native}, which trains the weights of "{model.name}" '
                 "itself: use task=none, or task=imagefolder with data.root=..."
             )
-        device = self.config.device
-        return Case(
-            suite=self.config.suite.name, model=model.name, model_settings=settings_text(model_settings),
-            method=method, setting=settings_text(settings), device=device.name, dtype=dtype, batch=batch,
-            resolution=resolution, task=task or "none", data=self.data, checkpoint=self.checkpoint,
-            seed=self.config.seed, threads=self.threads, compile=device.compile, cuda_graphs=device.cuda_graphs,
-            memory_format=device.memory_format, protocol=self.config.protocol.hash,
-            subject_digest=self._digest(model) + (f"+{digest}" if digest else ""),
-        )  # fmt: skip
+        return (self.config.task_name if self.config.data.root else native) or "none"
 
     def _digest(self, entry: Entry) -> str:
         if entry.name not in self.digests:
@@ -243,6 +288,13 @@ class _Expansion:
             f'resolutions=[{resolution}] clashes with model "{model.name}", which takes no resolution: '
             "use suite.resolutions=[null]"
         )
+
+
+def _compile_mode(mode: str, backend: str) -> str:
+    """The compiler's mode in force: the backend `compile` is the default mode unless another one is set."""
+    if backend == "compile":
+        return "default" if mode == "off" else mode
+    return mode if backend == "eager" else "off"
 
 
 def make(config: Config, catalogue: Catalogue) -> Plan:

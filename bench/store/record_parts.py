@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from bench import workloads
+from bench.errors import UsageError
 from bench.host import machine
 from bench.store.records import CorruptRecord, Record
 
@@ -18,9 +20,46 @@ _READING = frozenset({"metric", "value", "provenance", "ci_low", "ci_high", "n"}
 ONE_REPLICATE = "one replicate gives no interval; at least 2 are needed"
 
 
-def reading_of(record: Record, metric: str) -> dict[str, Any] | None:
-    """The reading of a metric that has a value, or `None`."""
-    return next((r for r in record["readings"] if r["metric"] == metric and r["value"] is not None), None)
+def whole_of(record: Record) -> str:
+    """The part that is one run of the record's workload; of a workload that is not installed here what the readings say."""
+    name = str(record["case"].get("workload", "forward"))
+    try:
+        return workloads.find(name).whole
+    except UsageError:
+        latency = [str(row.get("part", "")) for row in record["readings"] if row["metric"] == "latency_ms"]
+        return latency[0] if latency else ""
+
+
+def is_of_part(row: dict[str, Any], part: str | None, whole: str) -> bool:
+    """Whether a reading is of this part; `None` asks for the whole run or the subject."""
+    own = row.get("part", "")
+    return bool(own == part or (part is None and own in ("", whole)))
+
+
+def readings_of(record: Record, metric: str, part: str | None = None) -> list[dict[str, Any]]:
+    """All readings of a metric and part, with a value or without; more than one is an error of the record."""
+    whole = whole_of(record)
+    return [row for row in record["readings"] if row["metric"] == metric and is_of_part(row, part, whole)]
+
+
+def reading_of(record: Record, metric: str, part: str | None = None) -> dict[str, Any] | None:
+    """The reading of a metric that has a value, or `None`.
+
+    Args:
+        record: as it was read.
+        metric: in the metrics table.
+        part: of the workload; `None` is the whole run, or the subject for what has no parts.
+
+    Raises:
+        CorruptRecord: the record has two, so that neither can be taken for the value.
+    """
+    found = [row for row in readings_of(record, metric, part) if row["value"] is not None]
+    if len(found) > 1:
+        name = metric if part is None else f"{metric} of {part}"
+        raise CorruptRecord(
+            f"record {record.get('record_key', '?')}: {len(found)} readings of {name}; there can be one"
+        )
+    return found[0] if found else None
 
 
 def check_parts(record: Record, where: str) -> Record:

@@ -1,6 +1,6 @@
 """The truth on disk: one write-once JSON record per case and machine, raw samples beside it, versioned.
 
-A record is plain JSON with these parts (schema 1)::
+A record is plain JSON with these parts (schema 2)::
 
     schema, record_key, case_key, group_key, baseline_key, machine_key, content_hash, supersedes
     case         the fields of `bench.plan.case.Case`
@@ -12,15 +12,16 @@ A record is plain JSON with these parts (schema 1)::
     protocol     {version, name, hash, parameters}
     environment  what `bench.host.machine.environment` read, and under `torch` how the torch that measured was built
     machine      {peaks: [{dtype, threads, unit, value, low, high, n}], bandwidth: {value, low, high, n, unit}, ...}
-    readings     [fields of `bench.reading.Reading`]
+    readings     [fields of `bench.reading.Reading`]: no two of one metric and part
+    curves       [fields of `bench.reading.Curve`]: quantities over layers, steps, contexts, rates
     layers       [rows of `bench.meters.layers`]
     layers_info  {end_to_end_ms, unexplained_ms, method_note}
+    part_layers  {part: {layers, info}} of the workload's further parts
     counts       what `bench.meters.macs` found: both counters, conventions, coverage, uncounted operators
     memory, energy, quality, params    details of those meters
     timing       {session, paired, stop_reason, noise_floor, invocations: [...]}
     weights      where the weights come from: {kind: random|trained|checkpoint|given, ...}
     picture      null or {pixels, grid, owners, protected}: which token holds which patch (`bench.worker.pictures`)
-    claims       [keys of claims that bear on the case]
 
 `migrate` brings older schemas forward; nothing ever rewrites a record in place.
 """
@@ -41,8 +42,9 @@ from typing import Any
 
 from bench.canonical import content_hash
 from bench.errors import ResultsError
+from bench.store.migrations import MIGRATIONS
 
-SCHEMA = 1
+SCHEMA = 2
 READABLE = 0o644
 UNREADABLE = "unreadable"
 
@@ -112,8 +114,7 @@ def migrate(record: Record) -> Record:
     return record
 
 
-#: From schema n to n + 1; each takes and returns a whole record.
-_MIGRATIONS: dict[int, Any] = {}
+_MIGRATIONS: dict[int, Any] = dict(MIGRATIONS)
 
 
 def check(record: Any, where: str) -> Record:

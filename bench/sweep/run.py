@@ -31,7 +31,7 @@ from bench.version import __version__
 from bench.worker.client import Outcome, Workers, memory_limit
 
 #: What a probe measures, in this order.
-METERS = ("params", "macs", "memory", "quality", "energy")
+METERS = ("params", "macs", "memory", "facts", "quality", "energy")
 #: A peak older than this is measured anew.
 CALIBRATION_DAYS = 30
 CALIBRATION_BUDGET_S = 8.0

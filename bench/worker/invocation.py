@@ -6,12 +6,14 @@ The result is the raw samples file of the invocation (schema in `bench.store.rec
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
 
+from bench import workloads
 from bench.config.protocol import Latency
 from bench.host import gpu_clocks
 from bench.host.gpus import is_drawn_on
@@ -24,11 +26,15 @@ from bench.store.records import SCHEMA
 from bench.worker import cuda, global_state, isolation
 from bench.worker.child import Phase, StateChanged
 from bench.worker.global_state import GlobalState
+from bench.worker.parts import as_forward, running
 from bench.worker.probe import check_state
 from bench.worker.ready import Ready, make_ready
 from bench.worker.subject import Subject, synchronise, timed_build
+from bench.workloads.workload import Part
 
 TWIN = "twin"
+#: Between a member's key and the name of a part in the name of what is timed; the whole has the member's key alone.
+OF = "/"
 REFERENCE = "reference_gemm"
 #: Label of an invocation on a device that also draws a desktop: told, but nothing to wait for.
 DRAWN_ON = "GPU with a display"
@@ -48,6 +54,8 @@ class _Group:
         self.subjects: dict[str, Subject] = {}
         self.ready: dict[str, Ready] = {}
         self.facts: dict[str, dict[str, Any]] = {}
+        self.workload = self.recipes[0].case.workload
+        self.few = self.workload != workloads.FORWARD  # a run may last seconds
         self.flush: cuda.L2Flush | None = None
 
     def load(self) -> list[Runner]:
@@ -59,18 +67,26 @@ class _Group:
             subject, load_ms = timed_build(recipe)
             if recipe.case.compile != "off":
                 self.phase.enter("compile", recipe.case.key)
-            with torch.inference_mode():
+            with running(self.workload):
                 ready = make_ready(subject)
             self.subjects[name], self.ready[name] = subject, ready
             self.facts[name] = {"load_ms": load_ms, **ready.facts()}
         self.phase.enter("load")
         if self.protocol.l2 == "cold":
             self.flush = cuda.l2_flush(self.device)
-        return [*map(self._runner, self.subjects), reference_gemm(self.device, self.recipes[0].case.dtype)]
+        runners = [
+            self._runner(name, part, is_whole=place == 0)
+            for name in self.subjects
+            for place, part in enumerate(self.ready[name].parts)
+        ]
+        return [*runners, reference_gemm(self.device, self.recipes[0].case.dtype)]
 
-    def _runner(self, name: str) -> Runner:
+    def _runner(self, name: str, part: Part, *, is_whole: bool) -> Runner:
         clock = None if self.device == "cpu" else cuda.EventClock()
-        return Runner(name, self.ready[name].step, synchronise(self.device), clock, self.flush)
+        return Runner(
+            name if is_whole else f"{name}{OF}{part.name}", part.call, synchronise(self.device), clock,
+            before=_both(part.prepare, self.flush), after=part.reset, spans=part.spans,
+        )  # fmt: skip
 
     def warm(self, runners: list[Runner]) -> dict[str, WarmUp]:
         """Warm every runner up."""
@@ -81,10 +97,10 @@ class _Group:
             done[runner.name] = latency.warm_up(
                 runner, iterations=protocol.warmup_iterations,
                 seconds=protocol.warmup_s if self.device == "cpu" else protocol.warmup_s_gpu,
-                cap_s=protocol.warmup_cap_s, variation=protocol.steady_variation, beat=self.phase.beat,
+                cap_s=protocol.warmup_cap_s, variation=protocol.steady_variation, beat=self.phase.beat, few=self.few,
             )  # fmt: skip
-            if runner.name in self.subjects:
-                check_state(state, self.subjects[runner.name].case.label)
+            if runner.name != REFERENCE:
+                check_state(state, self._subject(runner.name).case.label)
         return done
 
     def measure(self, runners: list[Runner], warm: dict[str, WarmUp]) -> tuple[dict[str, Samples], dict[str, Any]]:
@@ -93,7 +109,7 @@ class _Group:
         times = {name: done.last_ms for name, done in warm.items()}
         rounds = latency.rounds_for(
             list(times.values()), samples=protocol.samples, min_samples=protocol.min_samples,
-            case_seconds=protocol.case_seconds,
+            case_seconds=protocol.case_seconds, few=self.few,
         )  # fmt: skip
         samples = {
             runner.name: Samples(latency.block_size(times[runner.name], protocol.min_sample_ms)) for runner in runners
@@ -106,7 +122,7 @@ class _Group:
                 runners, samples, rounds, seed, turn=self._turn, between=lambda: self._between(board), loss=self._loss()
             )  # fmt: skip
             latency.throughput_windows(
-                subjects, samples, times, windows=protocol.throughput_windows, window_s=protocol.throughput_window_s,
+                [runner for runner in subjects if not self.few], samples, times, windows=protocol.throughput_windows, window_s=protocol.throughput_window_s,
                 seed=seed, turn=self._turn, beat=self._beat,
             )  # fmt: skip
         self.phase.turn_to(None)
@@ -119,9 +135,13 @@ class _Group:
         alone = self.device == "cpu" and torch.get_num_threads() == 1
         return self.protocol.preempted_loss if alone else None
 
+    def _subject(self, name: str) -> Subject:
+        """The subject that a runner's part is of."""
+        return self.subjects[name.partition(OF)[0]]
+
     def _key(self, name: str) -> str | None:
         """The case that a runner stands for: the twin for the baseline, the reference for none."""
-        return self.subjects[name].case.key if name in self.subjects else None
+        return None if name == REFERENCE else self._subject(name).case.key
 
     def _turn(self, name: str) -> None:
         self.phase.turn_to(self._key(name))
@@ -145,9 +165,9 @@ class _Group:
         if not changes:
             return
         for runner in runners:
-            subject = self.subjects[runner.name]
+            subject = self._subject(runner.name)
             self.phase.enter("measure", subject.case.key)
-            runner.step()
+            latency.time_block(runner, 1)
             check_state(state, subject.case.label)
         self.phase.enter("measure")
         raise StateChanged(f"a forward changed {', '.join(changes)} while the group was timed; which one did not show")
@@ -160,9 +180,12 @@ class _Group:
             if name == TWIN or subject.eager is not None or subject.case.cuda_graphs:
                 continue  # what runs as one has no layers to time
             self.phase.enter("measure", name)
-            self.facts[name]["layers"] = layers.module_times(
-                subject.module, subject.args, subject.kwargs, repeats=repeats
-            )
+            times = {}
+            for part in self.ready[name].parts:
+                with as_forward(subject, part) as (module, args, kwargs):
+                    times[part.name] = layers.module_times(module, args, kwargs, repeats=repeats)
+            self.facts[name]["layers"] = times.pop(self.ready[name].whole.name)
+            self.facts[name]["part_layers"] = times
 
 
 def reference_gemm(device: str, dtype: str = "fp32") -> Runner:
@@ -196,8 +219,29 @@ def _labels(watched: dict[str, Any], drawn_on: bool = False) -> list[str]:
     return [*found, DRAWN_ON] if drawn_on else found
 
 
-def _member(group: _Group, name: str, samples: Samples, warm: WarmUp) -> dict[str, Any]:
-    return {**samples.as_dict(), **group.facts[name], "warmup": asdict(warm)}
+def _both(prepare: Callable[[], None] | None, flush: cuda.L2Flush | None) -> Callable[[], None] | None:
+    """What precedes a step: what the part prepares, then a flush of the cache, whichever there are."""
+    if prepare is None or flush is None:
+        return prepare or flush
+
+    def both() -> None:
+        prepare()
+        flush()
+
+    return both
+
+
+def _member(group: _Group, name: str, samples: dict[str, Samples], warm: dict[str, WarmUp]) -> dict[str, Any]:
+    """A member's raw samples: the whole at the top, its further parts under their names."""
+    whole, *parts = group.ready[name].parts
+    return {
+        **samples[name].as_dict(), **group.facts[name], "warmup": asdict(warm[name]), "units": whole.units,
+        "parts": {
+            part.name: {**samples[f"{name}{OF}{part.name}"].as_dict(), "units": part.units,
+                        "warmup": asdict(warm[f"{name}{OF}{part.name}"])}
+            for part in parts
+        },
+    }  # fmt: skip
 
 
 def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
@@ -217,7 +261,7 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     phase.enter("start")
     cuda.select(group.device)
     runners = group.load()
-    with torch.inference_mode():
+    with running(group.workload):
         warm = group.warm(runners)
         samples, watched = group.measure(runners, warm)
         group.layer_times(spec["protocol"]["counting"]["layer_repeats"])
@@ -227,8 +271,8 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         "schema": SCHEMA, "session": spec["session"], "index": spec["index"], "seed": spec["seed"],
         "started_at": started, "seconds": time.perf_counter() - clock,
         "quiet": {"quiet": quiet.quiet, "waited_s": quiet.waited_s, "labels": list(quiet.labels)},
-        "cases": {name: _member(group, name, samples[name], warm[name]) for name in names},
-        "twin": {"of": names[0], **_member(group, TWIN, samples[TWIN], warm[TWIN])},
+        "cases": {name: _member(group, name, samples, warm) for name in names},
+        "twin": {"of": names[0], **_member(group, TWIN, samples, warm)},
         "reference_gemm": {"ms": reference.latency_ms, "macs": REFERENCE_SIZE[group.device.partition(":")[0]] ** 3,
                            "block": reference.block, "warmup": asdict(warm[REFERENCE])},
         **watched, "labels": _labels(watched, is_drawn_on(group.device)), "threads": torch.get_num_threads(),

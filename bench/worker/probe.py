@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import torch
 
+from bench import workloads
 from bench.config.schema import CAPTURING_MODES
 from bench.errors import UsageError
 from bench.host.machine import torch_build
@@ -20,9 +23,15 @@ from bench.worker import cuda, global_state
 from bench.worker.child import InvalidOutput, Phase, StateChanged, classify
 from bench.worker.global_state import GlobalState
 from bench.worker.outputs import check_output, flag
+from bench.worker.parts import as_forward, as_step, running
 from bench.worker.pictures import source_map
 from bench.worker.ready import Ready, compile_time, make_ready
 from bench.worker.subject import Subject, seed_everything, synchronise, timed_build
+from bench.workloads.workload import Facts, Part
+
+#: What a meter gives: readings and details of the record.
+Found = tuple[list[Reading], dict[str, Any]]
+Measure = Callable[[], Found]
 
 #: Meter -> section of `bench.metrics` whose metrics it gives.
 SECTION_OF = {"params": "size", "macs": "compute", "memory": "memory", "quality": "quality", "energy": "energy"}
@@ -43,19 +52,27 @@ def check_state(before: GlobalState, label: str) -> None:
 
 
 class _Probe:
-    """Collects readings, details and flags of one subject, meter by meter."""
+    """Collects readings, details and flags of one subject, meter by meter and part by part."""
 
     def __init__(self, spec: dict[str, Any], phase: Phase):
         self.spec, self.phase = spec, phase
         self.recipe = Recipe.from_dict(spec["recipe"])
         self.wanted = set(spec["meters"])
         self.readings: list[Reading] = []
+        self.curves: list[dict[str, Any]] = []
         self.flags: list[dict[str, str]] = []
         self.details: dict[str, Any] = {}
-        self.layers: Any = None
+        self.layers: dict[str, Any] = {}
 
-    def take(self, meter: str, measure: Callable[[], tuple[list[Reading], dict[str, Any]]]) -> None:
-        """Run one meter in its phase and keep what it found, if it is wanted."""
+    def take(self, meter: str, measure: Measure, part: str = "", *, is_whole: bool = True) -> None:
+        """Run one meter in its phase and keep what it found, if it is wanted.
+
+        Args:
+            meter: its name in the table of meters.
+            measure: gives readings and details.
+            part: of the workload, for a meter that measures part by part.
+            is_whole: whether the part is the whole run, whose details stand at the top.
+        """
         if meter not in self.wanted:
             return
         self.phase.enter("measure", self.recipe.case.key)
@@ -68,36 +85,58 @@ class _Probe:
                 raise
             traceback.print_exc()
             why = f"the {meter} meter failed: {type(error).__name__}: {error}"[:500]
-            names = [name for name, row in METRICS.items() if row.section == SECTION_OF[meter]]
+            names = [name for name, row in METRICS.items() if row.section == SECTION_OF.get(meter)]
             readings = [unavailable(name, why) for name in names]
             details = {"flags": [flag(f"{meter}_failed", "warn", why)]}
-        self.readings += readings
+        self.readings += [
+            replace(item, part=part) if part and METRICS[item.metric].per_part else item for item in readings
+        ]
         self.flags += details.pop("flags", [])
-        self.details[meter] = details
+        if is_whole:
+            self.details.setdefault(meter, {}).update(details)
+        else:
+            self.details.setdefault(meter, {}).setdefault("parts", {})[part] = details
 
-    def params(self, subject: Subject) -> tuple[list[Reading], dict[str, Any]]:
+    def of_each_part(self, meter: str, ready: Ready, measure: Callable[[Part], Found]) -> None:
+        """Run a meter for every part of the workload."""
+        for place, part in enumerate(ready.parts):
+            self.take(meter, partial(measure, part), part.name, is_whole=place == 0)
+
+    def params(self, subject: Subject) -> Found:
         from bench.meters import params
 
         found = params.measure(subject.counted)
         return found.readings(), found.as_dict()
 
-    def macs(self, subject: Subject) -> tuple[list[Reading], dict[str, Any]]:
+    def macs(self, subject: Subject, part: Part) -> Found:
+        """Counts of one run of a part, per sample of the batch; a plain forward is counted twice, independently."""
         from bench.meters import layers, macs
 
-        second = self.spec["protocol"]["counting"]["second_count"]
+        is_forward = subject.case.workload == workloads.FORWARD
+        second = self.spec["protocol"]["counting"]["second_count"] if is_forward else False
         macs.self_test()
-        found = macs.count(subject.counted, subject.args, subject.kwargs, second_count=second)
-        self.layers = layers.table(subject.counted, subject.args, subject.kwargs, repeats=0, counted=found)
+        with as_forward(subject, part) as (module, args, kwargs):
+            found = macs.count(module, args, kwargs, second_count=second)
+            self.layers[part.name] = layers.table(module, args, kwargs, repeats=0, counted=found)
         details = found.as_dict()
-        tokens = getattr(subject.counted, "token_counts", None)
-        details["token_counts"] = None if tokens is None else [int(count) for count in tokens]
-        other = self._other_input(subject)
-        if other is not None:
-            again = macs.count(subject.counted, other, subject.kwargs, second_count=False)
-            details["macs_of_other_input"] = again.macs
-            if again.macs != found.macs:
-                details["flags"] = [*details.get("flags", []), self._dynamic(subject, found.macs, again.macs)]
+        if is_forward:
+            details |= self._of_forward(subject, found.macs)
         return macs.readings(found, subject.case.batch), details
+
+    def _of_forward(self, subject: Subject, counted: float) -> dict[str, Any]:
+        """What is counted of a plain forward besides: its tokens, and what it costs on another input."""
+        from bench.meters import macs
+
+        tokens = getattr(subject.counted, "token_counts", None)
+        details: dict[str, Any] = {"token_counts": None if tokens is None else [int(count) for count in tokens]}
+        other = self._other_input(subject)
+        if other is None:
+            return details
+        again = macs.count(subject.counted, other, subject.kwargs, second_count=False)
+        details["macs_of_other_input"] = again.macs
+        if again.macs != counted:
+            self.flags.append(self._dynamic(subject, counted, again.macs))
+        return details
 
     def _other_input(self, subject: Subject) -> tuple[Any, ...] | None:
         """Another input of the same shape, if the inputs are plain floating-point tensors."""
@@ -113,15 +152,17 @@ class _Probe:
             text += "; with random weights this cost says nothing of a trained model"
         return flag("input_dependent", "invalid" if random_weights else "warn", text)
 
-    def memory(self, subject: Subject, ready: Ready) -> tuple[list[Reading], dict[str, Any]]:
+    def memory(self, subject: Subject, part: Part) -> Found:
         from bench.meters import memory
 
         case = subject.case
         captured = case.cuda_graphs or (case.device != "cpu" and case.compile in CAPTURING_MODES)
-        found = memory.measure(subject.module, subject.args, subject.kwargs, step=ready.step, captured=captured)
+        with as_forward(subject, part) as (module, args, kwargs):
+            timed = subject.module if case.workload == workloads.FORWARD else module
+            found = memory.measure(timed, args, kwargs, step=as_step(part), captured=captured)
         return found.readings(), found.as_dict()
 
-    def quality(self, subject: Subject) -> tuple[list[Reading], dict[str, Any]]:
+    def quality(self, subject: Subject) -> Found:
         from bench.meters import quality
 
         if subject.task is None:
@@ -135,13 +176,29 @@ class _Probe:
         found = quality.measure(subject.module, batches, device=case.device, dtype=case.dtype)
         return found.readings(), {**found.as_dict(), "task": subject.task.describe()}
 
-    def energy(self, subject: Subject, ready: Ready) -> tuple[list[Reading], dict[str, Any]]:
+    def energy(self, subject: Subject, part: Part) -> Found:
         from bench.meters import energy
 
         protocol = self.spec["protocol"]["energy"]
-        found = energy.measure_for(ready.step, subject.case.batch, subject.case.device, protocol,
+        found = energy.measure_for(as_step(part), subject.case.batch, subject.case.device, protocol,
                                    synchronise=synchronise(subject.case.device))  # fmt: skip
         return found.readings(), found.as_dict()
+
+    def facts(self, subject: Subject, ready: Ready) -> Found:
+        """What the workload itself measures besides: bytes of a cache, of a payload, agreement with a reference."""
+        module, shape, parts = workloads.module_of(subject.case.workload), subject.case.full_shape, list(ready.parts)
+        found: list[Facts] = []
+        if hasattr(module, "facts"):
+            found.append(module.facts(subject, shape, parts))
+        if hasattr(module, "counts"):
+            from bench.meters import macs
+            from bench.workloads.counting import counter
+
+            found.append(module.counts(subject, shape, parts, counter(subject.counted, macs.count)))
+        self.curves += [curve.as_dict() for facts in found for curve in facts.curves]
+        details = {name: value for facts in found for name, value in facts.details.items()}
+        flags = [item for facts in found for item in facts.flags]
+        return [item for facts in found for item in facts.readings], {**details, "flags": flags}
 
 
 def _compile_reading(subject: Subject, ready: Ready) -> list[Reading]:
@@ -169,28 +226,34 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     phase.enter("load", probe.recipe.case.key)
     cuda.select(probe.recipe.case.device)
     subject, load_ms = timed_build(probe.recipe)
-    with torch.inference_mode():
+    workload = probe.recipe.case.workload
+    with running(workload):
         phase.enter("compile" if probe.recipe.case.compile != "off" else "warmup", probe.recipe.case.key)
         state = global_state.read()
         ready = make_ready(subject)
-        flags = check_output(subject.step(), ready.step if probe.recipe.case.cuda_graphs else None)
+        eager = ready.whole.counted or ready.step
+        flags = check_output(eager, ready.step if probe.recipe.case.cuda_graphs else None)
         check_state(state, subject.case.label)
         if subject.state_changes:
             text = f"building it changes {', '.join(subject.state_changes)}; this was put back before anything was measured"
             flags.append(flag("changes_global_state", "warn", text))
-        probe.take("memory", lambda: probe.memory(subject, ready))
+        probe.of_each_part("memory", ready, lambda part: probe.memory(subject, part))
     pin_allocator_for_timing()  # what follows is not slowed by giving memory back; energy has to be that of a timed run
-    with torch.no_grad():
+    with running(workload) if workloads.find(workload).grad else torch.no_grad():
         probe.take("params", lambda: probe.params(subject))
-        probe.take("macs", lambda: probe.macs(subject))
-    with torch.inference_mode():
+        probe.of_each_part("macs", ready, lambda part: probe.macs(subject, part))
+        probe.take("facts", lambda: probe.facts(subject, ready))
+    with running(workload):
         # first: batches of another size, as quality has them, make a compiler compile again for sizes that change
-        probe.take("energy", lambda: probe.energy(subject, ready))
+        probe.of_each_part("energy", ready, lambda part: probe.energy(subject, part))
         probe.take("quality", lambda: probe.quality(subject))
         picture = source_map(subject) if "quality" in probe.wanted else None
+    whole = ready.whole.name
+    layers = {name: {"layers": table.rows, "info": table.info} for name, table in probe.layers.items()}
+    of_whole = layers.pop(whole, {"layers": [], "info": {}})
     return {
         "started_at": started, "picture": picture, "load_ms": load_ms, "weights": subject.weights, "flags": flags + probe.flags,
         "readings": [item.as_dict() for item in [*probe.readings, *_compile_reading(subject, ready)]],
         "details": probe.details, "ready": ready.facts(), "torch": torch_build(),
-        "layers": probe.layers.rows if probe.layers else [], "layers_info": probe.layers.info if probe.layers else {},
+        "layers": of_whole["layers"], "layers_info": of_whole["info"], "part_layers": layers, "curves": probe.curves,
     }  # fmt: skip

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.worker.cuda import Captured, captured
+from bench.worker.parts import as_step, parts_of
 from bench.worker.subject import Subject, synchronise
+from bench.workloads.workload import Part
 
 
 @dataclass(frozen=True)
@@ -16,18 +18,28 @@ class Ready:
     """What is timed, and the milliseconds it took to come that far; None where the case does not ask for that step.
 
     Attributes:
-        step: one forward as its case wants it run.
-        first_inference_ms: the first forward; of a compiled module the first one after that which compiled it.
+        parts: what the workload makes of the subject, as its case wants it run; the whole first.
+        first_inference_ms: the first run; of a compiled module the first one after that which compiled it.
         compile_ms: the forward that compiled the module; None also if the compiler had nothing left to do.
         compiled: what the compiler did: graphs, breaks between them, kernels that its cache on disk had already.
         capture_ms: warming up and capturing the CUDA graph.
     """
 
-    step: Callable[[], Any]
+    parts: tuple[Part, ...]
     first_inference_ms: float
     compile_ms: float | None = None
     compiled: dict[str, int] | None = None
     capture_ms: float | None = None
+
+    @property
+    def whole(self) -> Part:
+        """One run of the workload."""
+        return self.parts[0]
+
+    @property
+    def step(self) -> Callable[[], Any]:
+        """One run as a call without arguments, prepared and put back."""
+        return as_step(self.whole)
 
     def facts(self) -> dict[str, Any]:
         """The costs as plain JSON types."""
@@ -38,12 +50,13 @@ class Ready:
 
 
 def make_ready(subject: Subject) -> Ready:
-    """The subject's step after a first forward, compilation and capture; call it in inference mode.
+    """The subject's parts after a first run, compilation and capture; call it in the mode that the workload runs in.
 
     Raises:
         CaptureFailed: the case wants CUDA graphs and the forward cannot be captured.
     """
-    wait, step = synchronise(subject.case.device), subject.step()
+    wait, parts = synchronise(subject.case.device), parts_of(subject)
+    step = as_step(parts[0])
     compile_ms = compiled = None
     if subject.case.compile != "off":
         before = _compiler_counts()
@@ -52,10 +65,11 @@ def make_ready(subject: Subject) -> Ready:
         compile_ms = taken if compiled["graphs"] else None
     first = _milliseconds(step, wait)
     if not subject.case.cuda_graphs:
-        return Ready(step, first, compile_ms, compiled)
+        return Ready(tuple(parts), first, compile_ms, compiled)
     graph: list[Captured] = []
     capture_ms = _milliseconds(lambda: graph.append(captured(step)), wait)
-    return Ready(graph[0], first, compile_ms, compiled, capture_ms)
+    whole = replace(parts[0], call=graph[0], counted=step)
+    return Ready((whole, *parts[1:]), first, compile_ms, compiled, capture_ms)
 
 
 def _milliseconds(run: Callable[[], Any], wait: Callable[[], None]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import random
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bench import workloads
 from bench.canonical import BASELINE_METHOD
 from bench.config.signatures import split_path
 from bench.errors import UsageError
@@ -28,7 +30,7 @@ DEFAULT_RESOLUTION = 224
 
 @dataclass(frozen=True)
 class Subject:
-    """A module in evaluation mode and one forward's inputs, on their device and in their dtype."""
+    """A module in evaluation mode and one forward's inputs, on their device and in their dtype: what a workload is given."""
 
     case: Case
     module: nn.Module
@@ -39,10 +41,20 @@ class Subject:
     eager: nn.Module | None = None
     state_changes: tuple[str, ...] = ()
 
-    def step(self) -> Callable[[], Any]:
-        """One forward as a call without arguments."""
-        module, args, kwargs = self.module, self.args, self.kwargs
-        return lambda: module(*args, **kwargs)
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+        return self.case.device
+
+    @property
+    def seed(self) -> int:
+        """Of whatever a workload draws."""
+        return self.case.seed
+
+    @property
+    def synchronise(self) -> Callable[[], None]:
+        """Waits until all work on the device is done."""
+        return synchronise(self.case.device)
 
     @property
     def counted(self) -> nn.Module:
@@ -89,7 +101,7 @@ def build_model(recipe: Recipe) -> tuple[nn.Module, tuple[Any, ...] | None]:
     case = recipe.case
     builder = find(recipe.model_path)
     seed_everything(case.seed)
-    offered = {"resolution": case.resolution, "batch": case.batch, "seed": case.seed}
+    offered = {**case.full_shape, "seed": case.seed}
     # an axis of the case wins over a preset
     built = builder(**{**recipe.model_settings, **_accepted(builder, offered)})
     module, inputs = built if isinstance(built, tuple) else (built, None)
@@ -107,13 +119,15 @@ def resolution_of(module: nn.Module, case: Case) -> int:
 
 
 def example_inputs(module: nn.Module, case: Case) -> tuple[Any, ...]:
-    """Seeded example inputs of a module: its own `example_inputs(batch)`, else a batch of images."""
+    """Seeded example inputs of a module: its own `example_inputs(batch)`, else for a forward a batch of images."""
     generator = torch.Generator().manual_seed(case.seed)
     own: Any = getattr(module, "example_inputs", None)
     if own is not None:
         seed_everything(case.seed)
         inputs = own(case.batch)
         return inputs if isinstance(inputs, tuple) else (inputs,)
+    if case.workload != workloads.FORWARD:
+        return ()  # the workload makes its own from what the subject offers
     pixels = resolution_of(module, case)
     return (torch.randn(case.batch, 3, pixels, pixels, generator=generator),)
 
@@ -174,7 +188,8 @@ def build(recipe: Recipe) -> Subject:
     task = make_task(recipe)
     weights = _load_weights(module, recipe, task)
     if inputs is None:
-        inputs = _task_inputs(task, case) if task is not None else example_inputs(module, case)
+        of_task = task is not None and case.workload == workloads.FORWARD
+        inputs = _task_inputs(task, case) if of_task else example_inputs(module, case)
     if case.method != BASELINE_METHOD:
         assert recipe.method_path is not None
         seed_everything(case.seed)
@@ -189,7 +204,18 @@ def build(recipe: Recipe) -> Subject:
     args = _on_device(tuple(inputs), device, dtype, layout)
     if case.compile == "off":
         return Subject(case, module, args, {}, weights, task)
-    return Subject(case, _compiled(module, case.compile), args, {}, weights, task, eager=module)
+    return Subject(case, _compiled_calls(module, case), args, {}, weights, task, eager=module)
+
+
+def _compiled_calls(module: nn.Module, case: Case) -> Any:
+    """The module with the calls of its workload compiled: itself, or a copy whose named methods are."""
+    calls = workloads.find(case.workload).calls
+    if calls == ("forward",):
+        return _compiled(module, case.compile)
+    twin = copy.copy(module)
+    for name in calls:
+        setattr(twin, name, _compiled(getattr(module, name), case.compile))
+    return twin
 
 
 def _compiled(module: nn.Module, mode: str) -> Any:

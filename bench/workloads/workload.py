@@ -67,6 +67,8 @@ class Workload:
         parts: names of what is timed and counted by itself; the first is the whole.
         axes: the numbers of its shape; `batch` is one of them.
         title: one line for people: what one run is.
+        grad: runs need gradients (training); else they are made in inference mode.
+        calls: what of the subject is called, for a compiler to compile; `forward` is the module itself.
     """
 
     name: str
@@ -74,6 +76,8 @@ class Workload:
     parts: tuple[str, ...]
     axes: tuple[ShapeAxis, ...] = (BATCH,)
     title: str = ""
+    grad: bool = False
+    calls: tuple[str, ...] = ("forward",)
 
     @property
     def whole(self) -> str:
@@ -144,9 +148,9 @@ class Part:
         units: units of throughput of one run (batch x tokens, batch x images, ...).
         prepare: run before every timed run, outside the clock (a backward needs a fresh forward).
         reset: run after every timed run, outside the clock: puts back what the run changed.
-        grad: the run needs gradients (training); else it is run in inference mode.
         counted: the eager form of the call where that is another one than is timed.
         spans: gives the milliseconds of the spans inside the last run, in order, by name; None where it has none.
+        held: gives what is alive when a run begins beside weights and inputs (a cache, a state), for the memory meter.
     """
 
     name: str
@@ -154,9 +158,19 @@ class Part:
     units: float = 1.0
     prepare: Callable[[], None] | None = None
     reset: Callable[[], None] | None = None
-    grad: bool = False
     counted: Callable[[], Any] | None = None
     spans: Callable[[], dict[str, list[float]]] | None = None
+    held: Callable[[], Any] | None = None
+
+    def run(self) -> Any:
+        """What one run gives: prepared before, put back after."""
+        if self.prepare is not None:
+            self.prepare()
+        try:
+            return self.call()
+        finally:
+            if self.reset is not None:
+                self.reset()
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def plan_of(group: Group, config: Config) -> Plan:
     """A plan of one group, its names looked up in our own catalogue; the source measured now names the cases."""
     known = catalogue.load()
     first = group.baseline
-    models = {first.model: known.model(first.model)}
+    models = {case.model: known.model(case.model) for case in group.cases}
     methods = {case.method: known.method(case.method) for case in group.cases if case.method != BASELINE_METHOD}
     task = known.task(first.task) if first.task != "none" else None
     cases = tuple(_as_here(case, models, methods) for case in group.cases)
@@ -165,6 +165,10 @@ def plan_of(group: Group, config: Config) -> Plan:
 
 
 def _as_here(case: Case, models: dict[str, Any], methods: dict[str, Any]) -> Case:
-    """The case with the digests of the source that is run here."""
-    parts = [models[case.model].digest, *([methods[case.method].digest] if case.method in methods else [])]
-    return replace(case, subject_digest="+".join(parts))
+    """The case with the digests of the source that is run here, its other side's included."""
+    against = _digest(case.baseline, models, methods) if case.against_digest else ""
+    return replace(case, subject_digest=_digest(case, models, methods), against_digest=against)
+
+
+def _digest(case: Case, models: dict[str, Any], methods: dict[str, Any]) -> str:
+    return "+".join([models[case.model].digest, *([methods[case.method].digest] if case.method in methods else [])])

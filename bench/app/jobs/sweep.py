@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.app import mirror, site
 from bench.app.forecast import group_seconds
@@ -15,6 +15,7 @@ from bench.errors import BenchError, ResultsError
 from bench.plan import plan
 from bench.plan.case import Case
 from bench.store.lock import ResultsLock
+from bench.store.record_parts import reading_of
 from bench.store.records import Record
 
 if TYPE_CHECKING:
@@ -97,16 +98,11 @@ def _summarise(sweep: Sweep, page: Path | None, copy: mirror.MirrorListener) -> 
         print(f"bench: {problem}", file=sys.stderr)
 
 
-def _value(record: Record, metric: str) -> dict[str, Any] | None:
-    rows = [row for row in record["readings"] if row["metric"] == metric and row["value"] is not None]
-    return rows[0] if rows else None
-
-
 def best_row(records: list[Record]) -> str:
     """The largest speed-up whose interval lies above 1, with its accuracy if it has one."""
     found = []
     for record in records:
-        ratio = _value(record, "speedup") if record["status"] == "ok" else None
+        ratio = reading_of(record, "speedup") if record["status"] == "ok" else None
         if ratio is not None and (ratio["ci_low"] or 0.0) > 1.0:
             found.append((ratio["value"], record, ratio))
     if not found:
@@ -114,7 +110,7 @@ def best_row(records: list[Record]) -> str:
     _, record, ratio = max(found, key=lambda item: item[0])
     text = f"{Case.from_dict(record['case']).label}: {ratio['value']:.2f}x "
     text += f"[{ratio['ci_low']:.2f}, {ratio['ci_high']:.2f}]"
-    top = _value(record, "accuracy")
+    top = reading_of(record, "accuracy")
     return text + (f", accuracy {top['value']:.1f} %" if top else "")
 
 

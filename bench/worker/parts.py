@@ -1,0 +1,63 @@
+"""The parts of a built subject's workload, as the meters and the clock take them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from bench import workloads
+from bench.errors import UsageError
+from bench.worker.subject import Subject
+from bench.workloads.workload import Part
+
+
+def parts_of(subject: Subject) -> list[Part]:
+    """What the case's workload makes of the subject: the whole first.
+
+    Raises:
+        UsageError: the subject does not offer what the workload needs, or the workload's parts are not those it declares.
+    """
+    case = subject.case
+    module = workloads.module_of(case.workload)
+    parts: list[Part] = list(module.make_parts(subject, case.full_shape))
+    known, made = module.WORKLOAD.parts, [part.name for part in parts]
+    # a pipeline's stages are the subject's own: then the workload declares the whole alone
+    if not made or made[0] != known[0] or len(set(made)) < len(made):
+        raise UsageError(f"workload {case.workload} made the parts {made}; the first has to be {known[0]}, each once")
+    return parts
+
+
+def as_step(part: Part) -> Callable[[], Any]:
+    """One run as a call without arguments; the bare call where nothing is prepared or put back."""
+    if part.prepare is None and part.reset is None:
+        return part.call
+    return part.run
+
+
+@contextmanager
+def as_forward(subject: Subject, part: Part) -> Iterator[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
+    """The part as meters of one forward take it: a module and its inputs, of the eager graph.
+
+    A plain forward is the subject itself; any other part is a module that makes one run of it, with the subject's modules
+    under their own names, prepared before and put back after.
+    """
+    if subject.case.workload == workloads.FORWARD:
+        yield subject.counted, subject.args, subject.kwargs
+        return
+    from bench.workloads.counting import part_call
+
+    with part_call(subject.counted, part) as call:
+        yield call, part.held() if part.held is not None else (), {}
+
+
+@contextmanager
+def running(workload: str) -> Iterator[None]:
+    """The mode of torch that runs of a workload are made in: with gradients where it trains, else inference mode."""
+    grad = workloads.find(workload).grad
+    mode: contextlib.AbstractContextManager[Any] = torch.enable_grad() if grad else torch.inference_mode()
+    with mode:
+        yield
