@@ -75,7 +75,7 @@ class Case:
         """This case with `other` as its baseline; `other` itself becomes a baseline.
 
         Raises:
-            ValueError: the two differ in an axis in which the sides of a comparison must be alike.
+            ValueError: the two differ in an axis in which the sides of a comparison must be alike, or in their source alone.
         """
         alone = replace(self, against="", against_digest="")
         rival = replace(other, against="", against_digest="")
@@ -88,6 +88,8 @@ class Case:
         if unlike:
             raise ValueError(f"the sides of a comparison must be alike in {', '.join(unlike)}")
         named = {name: getattr(rival, name) for name in differing if name in CROSSABLE}
+        if not named:
+            raise ValueError("the sides of a comparison differ in nothing but their source")
         return replace(alone, against=settings_text(named), against_digest=rival.subject_digest)
 
     @property
