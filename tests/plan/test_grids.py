@@ -1,0 +1,91 @@
+"""From a grid to cases: shapes by axis, named other sides, backends, and what a user is told of a wrong one."""
+
+import pytest
+
+from bench.config import catalogue
+from bench.config.schema import validate
+from bench.errors import UsageError
+from bench.plan import plan
+from tests.sweeping import HEALTHY, QUICK
+
+DEIT, SMALL = "deit_tiny", "deit_small"
+
+
+def cases(*blocks, **suite):
+    config = validate({"suite": {"name": "tiny", "grids": {"default": list(blocks)}, **suite}, "protocol": QUICK})
+    return plan.make(config, catalogue.load())
+
+
+def told(*blocks, **suite):
+    with pytest.raises(UsageError) as error:
+        cases(*blocks, **suite)
+    return str(error.value)
+
+
+def test_shapes_list_values_by_axis_and_the_old_keys_are_shorthand():
+    short = cases({"models": [DEIT], "batches": [1, 8], "resolutions": [224]})
+    long = cases({"models": [DEIT], "shapes": {"batch": [1, 8], "resolution": [224]}})
+    assert [case.key for case in short.cases] == [case.key for case in long.cases]
+    assert [case.batch for case in short.cases] == [1, 8]
+
+
+def test_a_block_of_models_needs_no_methods():
+    made = cases({"models": [DEIT, SMALL]})
+    assert [case.model for case in made.cases] == [DEIT, SMALL]
+    assert all(case.is_baseline for case in made.cases)
+
+
+def test_members_of_different_models_are_timed_with_the_side_that_a_block_names():
+    made = cases({"models": [DEIT, SMALL], "against": SMALL})
+    (group,) = made.groups
+    assert group.baseline.model == SMALL and group.cases[0] == group.baseline
+    assert [case.model for case in group.cases] == [SMALL, DEIT]
+    assert {case.baseline.key for case in group.cases} == {group.key}
+
+
+def test_methods_of_one_model_can_be_held_against_another_model():
+    made = cases({"models": [SMALL], "methods": ["tome(r=8)"], "against": {"model": DEIT}})
+    (group,) = made.groups
+    assert [case.method_label for case in group.cases] == ["none", "tome(r=8)"]
+    assert group.baseline.model == DEIT
+
+
+def test_a_method_can_be_the_other_side():
+    made = cases({"models": [DEIT], "methods": ["tome(r=8)", "tome(r=13)"], "against": {"method": "tome(r=8)"}})
+    (group,) = made.groups
+    assert group.baseline.method_label == "tome(r=8)" and len(group.cases) == 2
+
+
+def test_every_backend_has_its_own_baseline_unless_one_is_named():
+    apart = cases({"models": [DEIT], "backends": ["eager", "compile"]})
+    assert len(apart.groups) == 2 and [case.compile for case in apart.cases] == ["off", "default"]
+    together = cases({"models": [DEIT], "backends": ["eager", "compile"], "against": {"backend": "eager"}})
+    (group,) = together.groups
+    assert [case.backend for case in group.cases] == ["eager", "compile"]
+
+
+def test_the_command_line_replaces_lists_and_axes_one_by_one():
+    block = {"models": [DEIT], "methods": ["tome(r=8)"], "batches": [1], "resolutions": [224]}
+    assert {case.batch for case in cases(block, batches=[2, 4]).cases} == {2, 4}
+    assert {(case.batch, case.resolution) for case in cases(block, shapes={"batch": [2]}).cases} == {(2, 224)}
+    assert {case.model for case in cases(block, against=SMALL).groups[0].cases} == {SMALL, DEIT}
+
+
+@pytest.mark.parametrize(
+    "block, words",
+    [
+        ({"shapes": {"contxt": [1]}}, ["contxt", "workload forward"]),
+        ({"shapes": {"batch": [0]}}, ["batch=0", "from 1"]),
+        ({"shapes": {"batch": [1.5]}}, ["batch=1.5", "whole number"]),
+        ({"shapes": {"batch": []}}, ["shapes.batch has no values"]),
+        ({"shapes": {"batch": [2]}, "batches": [4]}, ["both give values"]),
+        ({"workload": "genrate"}, ["genrate", "generate"]),
+        ({"against": {}}, ["against names nothing"]),
+        ({"against": {"modle": "x"}}, ["modle"]),
+        ({"against": "deit_tny"}, ["deit_tny", "deit_tiny"]),
+    ],
+)
+def test_a_wrong_block_is_told_with_its_place_and_the_right_word(block, words):
+    text = told({"models": [HEALTHY], **block})
+    for word in words:
+        assert word.lower() in text.lower(), text
