@@ -158,8 +158,10 @@ class _Probe:
         case = subject.case
         captured = case.cuda_graphs or (case.device != "cpu" and case.compile in CAPTURING_MODES)
         with as_forward(subject, part) as (module, args, kwargs):
-            timed = subject.module if case.workload == workloads.FORWARD else module
-            found = memory.measure(timed, args, kwargs, step=as_step(part), captured=captured)
+            if case.workload == workloads.FORWARD:
+                found = memory.measure(subject.module, args, kwargs, step=as_step(part), captured=captured)
+            else:
+                found = memory.measure(module, args, kwargs)
         return found.readings(), found.as_dict()
 
     def quality(self, subject: Subject) -> Found:

@@ -77,7 +77,7 @@ def test_the_table_names_workload_shape_and_part_and_ranks_each_part_by_itself(s
     assert set(frame.loc[frame["metric"] == "latency_ms", "part"]) == {"both", "short", "long"}
     assert len(table.metric(frame, "latency_ms")) == 3  # one a case
     ranked = rank_intervals(frame, "latency_ms", part="long").set_index("model")
-    assert ranked.loc[f"{NAPS}:longer", "rank_low"] == 3
+    assert ranked.loc[f"{NAPS}:longer", "rank_high"] == 3  # two processes cannot tell it from the others for sure
     assert ranked["group"].nunique() == 1
 
 
