@@ -276,8 +276,9 @@ def _counted_record(module: nn.Module, given: Given, sections: set[str]) -> dict
     from bench.analysis import assemble
     from bench.config.protocol import Protocol
     from bench.host import machine
+    from bench.host.code import code_version
     from bench.meters import macs, params
-    from bench.sweep.run import code_version, utc_now
+    from bench.sweep.writing import utc_now
 
     (args, kwargs), batch, device = given.call, given.shape["batch"], given.device
     started, readings, details, flags = utc_now(), [], {}, []
@@ -325,7 +326,7 @@ def _measured_records(
     from bench.plan.plan import Group, Plan, check_device
     from bench.plan.plan import threads as default_threads
     from bench.plan.recipe import Recipe
-    from bench.sweep.run import Runner, Silent
+    from bench.sweep.loop import Driver
 
     check_device(given.device)
     sections = {METRICS[metric].section for metric in wanted}
@@ -348,11 +349,11 @@ def _measured_records(
             cases[method], pickles[case.key] = case, path
         first = next(iter(cases.values()))
         plan = Plan(config.suite, (Group(tuple(cases.values())),), {first.model: Entry(first.model, "")}, {}, None)
-        runner = Runner(
-            config, plan, Silent(), recipes=lambda case: Recipe(case, pickle=str(pickles[case.key])),
+        driver = Driver(
+            config, plan, recipes=lambda case: Recipe(case, pickle=str(pickles[case.key])),
             meters=_meters(sections), calibrated=False, timed=bool(sections - set(METER_OF)),
         )  # fmt: skip
-        records = runner.run({}).records
+        records = driver.run({}).records
     for record in records:
         if record["status"] not in ("ok", "contaminated") and record["error"]:
             error = record["error"]

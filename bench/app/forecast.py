@@ -11,7 +11,7 @@ from bench.plan import estimate
 from bench.plan.plan import Plan, threads
 from bench.plan.recipe import recipe_for
 from bench.store.records import Store, read_calibration
-from bench.worker.client import Workers
+from bench.worker.client import Done, Workers
 
 #: Seconds that counting one model may take: a forecast is worth no more.
 FORECAST_CAP_S = 20.0
@@ -35,7 +35,7 @@ def group_seconds(config: Config, plan: Plan) -> dict[str, float]:
     }  # a model that hangs is the probe's matter
     with Workers(patient) as workers, tempfile.TemporaryDirectory() as scratch:
         outcome = workers.run("estimate", {"recipes": recipes}, log=Path(scratch) / "log")
-    counted = outcome.result["macs"] if outcome.result else {}
+    counted = outcome.result["macs"] if isinstance(outcome, Done) else {}
     peak, found = _peak(config), {}
     for group in plan.groups:
         macs = counted.get(group.baseline.key, {}).get("macs")

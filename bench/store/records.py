@@ -252,7 +252,7 @@ class Store:
         attempts = self.attempts(case_key, machine_key)
         return self.read(attempts[-1]) if attempts else None
 
-    def settled(self, case_key: str, machine_key: str) -> str | None:
+    def last_final_hash(self, case_key: str, machine_key: str) -> str | None:
         """Content hash of the newest record of a case that tells more than an interruption; None if there is none.
 
         A record that cannot be read is another than any that can: its hash is `UNREADABLE`.

@@ -191,7 +191,7 @@ def test_a_case_that_is_none_is_one_message_or_a_matter_for_a_worker(odd, tmp_pa
     def measured(*_):
         raise BenchError("a worker would be asked")
 
-    monkeypatch.setattr("bench.sweep.run.Runner.run", measured)
+    monkeypatch.setattr("bench.sweep.loop.Driver.run", measured)
     protocol = configuration(tmp_path, [HEALTHY]).protocol.as_record()
     body = {
         "case": {**record()["case"], "model": "digits_tiny", **odd},

@@ -14,7 +14,7 @@ from bench.host import machine
 from bench.plan.plan import check_device, threads
 from bench.store.records import Store, write_json
 from bench.sweep import calibration
-from bench.worker.client import Workers
+from bench.worker.client import Failed, Workers
 
 BUDGET_S = 20.0
 
@@ -26,8 +26,8 @@ def run(config: Config) -> int:
     key = machine.machine_key(machine.environment(config.device.name))
     with Workers(config.executor.timeouts_s.model_dump()) as workers:
         outcome = calibration.measure(workers, config.device.name, count, BUDGET_S, store.logs / "calibrate.log")
-    if outcome.result is None:
-        raise BenchError(f"calibration failed: {(outcome.error or {}).get('message')}")
+    if isinstance(outcome, Failed):
+        raise BenchError(f"calibration failed: {outcome.message}")
     path = store.calibration_path(key, config.device.name, count)
     write_json(path, {**outcome.result, "measured_at": time.time()})
     show(outcome.result, path)

@@ -19,13 +19,14 @@ from bench.config.protocol import VERSION, Protocol
 from bench.config.schema import Config, Device, Paths, explain
 from bench.errors import BenchError, UsageError
 from bench.foreign_text import spelt_out
+from bench.host.code import code_version
 from bench.host.machine import environment, machine_key
 from bench.plan.case import Case
 from bench.plan.plan import Group, Plan, check_device, file_digest, folder_digest
 from bench.store.records import Record
 
 if TYPE_CHECKING:
-    from bench.sweep.run import Runner
+    from bench.sweep.loop import Driver
 
 #: Models by this prefix are names of a library that is installed anyway, not code that the record brings to mind.
 LIBRARY = "timm:"
@@ -41,13 +42,13 @@ def run(config: Config) -> int:
     check_files(case, config)
     adapted = as_recorded(config, original, case)
     made = plan_of(group_of(case), adapted)
-    from bench.sweep.run import Runner  # brings scipy: a wrong name is answered before that
+    from bench.sweep.loop import Driver  # brings scipy: a wrong name is answered before that
 
     bar = ProgressBar()
-    runner = Runner(adapted, made, bar)
-    print(differences_as_text(run_difference(original, _head(runner, case.method))), flush=True)
+    driver = Driver(adapted, made, [bar])
+    print(differences_as_text(run_difference(original, _head(driver, case.method))), flush=True)
     with bar:
-        sweep = runner.run({})
+        sweep = driver.run({})
     new = next((record for record in sweep.records if record["case"]["method"] == case.method), None)
     if new is None:
         raise BenchError("the row was not measured: " + "; ".join(sweep.problems))
@@ -59,13 +60,11 @@ def run(config: Config) -> int:
     return code
 
 
-def _head(runner: Runner, method: str) -> Record:
+def _head(driver: Driver, method: str) -> Record:
     """What the new record will say of its circumstances, before anything is measured."""
-    from bench.sweep.run import code_version
-
-    case = next(case for case in runner.plan.cases if case.method == method)
+    case = next(case for case in driver.plan.cases if case.method == method)
     return {
-        "case": case.as_dict(), "protocol": runner.config.protocol.as_record(), "environment": runner.environment,
+        "case": case.as_dict(), "protocol": driver.config.protocol.as_record(), "environment": driver.environment,
         "code": code_version(),
     }  # fmt: skip
 
