@@ -275,8 +275,9 @@ def _counted_record(module: nn.Module, given: Given, sections: set[str]) -> dict
 
     from bench.analysis import assemble
     from bench.config.protocol import Protocol
-    from bench.host import machine
     from bench.host.code import code_version
+    from bench.host.environment import environment
+    from bench.host.identity import machine_key
     from bench.meters import macs, params
     from bench.sweep.writing import utc_now
 
@@ -294,8 +295,8 @@ def _counted_record(module: nn.Module, given: Given, sections: set[str]) -> dict
             details["macs"] = found.as_dict()
             flags = details["macs"].get("flags", [])
     case = given.case(model=given.name, dtype=_dtype(module))
-    environment = machine.environment(device)
-    context = assemble.Context(Protocol(), environment, machine.machine_key(environment), {}, code_version())
+    found_here = environment(device)
+    context = assemble.Context(Protocol(), found_here, machine_key(found_here), {}, code_version())
     rows = [reading.as_dict() for reading in readings]
     probe = {"started_at": started, "readings": rows, "details": details, "flags": flags, "weights": {"kind": "given"}}
     return assemble.finished(case, context, probe, None, utc_now())

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bench.analysis.compare import EQUAL, Comparison
+from bench.analysis.compare import Comparison
 from bench.analysis.judge import Judgement
+from bench.analysis.metric_rows import EQUAL
 from bench.foreign_text import spelt_out
 from bench.statistics import Interval
 

@@ -6,7 +6,8 @@ import tempfile
 from pathlib import Path
 
 from bench.config.schema import Config
-from bench.host import machine
+from bench.host.environment import environment
+from bench.host.identity import machine_key
 from bench.plan import estimate
 from bench.plan.plan import Plan, threads
 from bench.plan.recipe import recipe_for
@@ -19,7 +20,7 @@ FORECAST_CAP_S = 20.0
 
 def _peak(config: Config) -> float | None:
     """The machine's measured fp32 peak, if it was calibrated before."""
-    key = machine.machine_key(machine.environment(config.device.name))
+    key = machine_key(environment(config.device.name))
     saved = read_calibration(Store(config.paths.results).calibration_path(key, config.device.name, threads(config)))
     peaks = saved["peaks"] if saved else []
     return next((float(row["value"]) for row in peaks if row["dtype"] == "fp32"), None)

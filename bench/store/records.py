@@ -10,7 +10,7 @@ A record is plain JSON with these parts (schema 2)::
     started_at, finished_at    UTC, ISO 8601
     code         {version, commit, dirty}
     protocol     {version, name, hash, parameters}
-    environment  what `bench.host.machine.environment` read, and under `torch` how the torch that measured was built
+    environment  what `bench.host.environment.environment` read, and under `torch` how the torch that measured was built
     machine      {peaks: [{dtype, threads, unit, value, low, high, n}], bandwidth: {value, low, high, n, unit}, ...}
     readings     [fields of `bench.reading.Reading`]: no two of one metric and part
     curves       [fields of `bench.reading.Curve`]: quantities over layers, steps, contexts, rates

@@ -7,7 +7,9 @@ from typing import Any
 
 from bench.analysis.assemble import Context
 from bench.config.schema import Config
-from bench.host import code, machine
+from bench.host import code
+from bench.host.environment import environment
+from bench.host.identity import machine_key
 from bench.plan.case import Case
 from bench.plan.plan import Group, Plan, threads
 from bench.plan.recipe import Recipe, recipe_for
@@ -54,8 +56,8 @@ class Driver:
         self.store = Store(config.paths.results)
         self.journal = Journal(self.store.journal)
         self.sweep = Sweep()
-        self.environment = machine.environment(config.device.name)
-        self.machine_key = machine.machine_key(self.environment)
+        self.environment = environment(config.device.name)
+        self.machine_key = machine_key(self.environment)
 
     def run(self, estimates: dict[str, float]) -> Sweep:
         """Measure every missing case.

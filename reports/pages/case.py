@@ -10,7 +10,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from bench.config.schema import Paths
-from bench.host.machine import machine_class
+from bench.host.identity import machine_class
 from bench.store.records import Record
 from reports.figure_sets import of_case
 from reports.flags import meaning

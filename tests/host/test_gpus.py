@@ -9,7 +9,7 @@ import pytest
 from bench.errors import UsageError
 from bench.host import gpu_clocks, gpus, visible_gpus
 from bench.host.gpu_clocks import ClockSamples, reason_names, summary, throttled
-from bench.host.machine import machine_key
+from bench.host.identity import machine_key
 from bench.host.visible_gpus import locate, others_on, visible
 from bench.meters.energy import nvml as energy_nvml
 from bench.meters.energy.backend import Unavailable

@@ -15,7 +15,8 @@ from bench.app.jobs import compare, report, reproduce, verify
 from bench.app.sources import measured_here, records_at
 from bench.canonical import content_hash
 from bench.errors import BenchError, ResultsError, UsageError
-from bench.host.machine import environment, machine_key
+from bench.host.environment import environment
+from bench.host.identity import machine_key
 from bench.plan.case import Case
 from bench.store.bundle import BadBundle, pack, unpack
 from bench.store.journal import Journal

@@ -15,7 +15,8 @@ import yaml
 from bench.analysis import table
 from bench.config.protocol import Protocol
 from bench.errors import ResultsError
-from bench.host import machine
+from bench.host.environment import environment
+from bench.host.identity import machine_key
 from bench.plan.case import Case
 from bench.store.journal import Journal
 from bench.store.lock import ResultsLock
@@ -372,7 +373,7 @@ def test_a_killed_driver_leaves_no_process_behind(tmp_path):
 
 def test_machine_key_is_in_every_record(done):
     config, result = done
-    assert {r["machine_key"] for r in result.records} == {machine.machine_key(machine.environment(config.device.name))}
+    assert {r["machine_key"] for r in result.records} == {machine_key(environment(config.device.name))}
 
 
 def test_the_journal_names_the_content_of_every_record(done):

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from bench.config.schema import Config
 from bench.errors import BenchError
-from bench.host import machine
+from bench.host.environment import environment
+from bench.host.identity import machine_key
 from bench.plan.plan import check_device, threads
 from bench.store.records import Store, write_json
 from bench.sweep import calibration
@@ -23,7 +24,7 @@ def run(config: Config) -> int:
     """Measure, keep and print peak rates and bandwidth; 0."""
     check_device(config.device.name)
     store, count = Store(config.paths.results), threads(config)
-    key = machine.machine_key(machine.environment(config.device.name))
+    key = machine_key(environment(config.device.name))
     with Workers(config.executor.timeouts_s.model_dump()) as workers:
         outcome = calibration.measure(workers, config.device.name, count, BUDGET_S, store.logs / "calibrate.log")
     if isinstance(outcome, Failed):

@@ -20,7 +20,8 @@ from bench.config.schema import Config, Device, Paths, explain
 from bench.errors import BenchError, UsageError
 from bench.foreign_text import spelt_out
 from bench.host.code import code_version
-from bench.host.machine import environment, machine_key
+from bench.host.environment import environment
+from bench.host.identity import machine_key
 from bench.plan.case import Case
 from bench.plan.plan import Group, Plan, check_device, file_digest, folder_digest
 from bench.store.records import Record
