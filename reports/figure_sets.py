@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.errors import ResultsError
 from bench.store.records import Record, read_json
 from reports.batches import panels
+from reports.content import Site
 from reports.drawing import Drawing, draw
 from reports.figures import (
     batch_gain,
@@ -31,9 +32,6 @@ from reports.figures.figure import Figure, no_picture
 from reports.figures.theme import Style
 from reports.groups import Group
 from reports.rows import Row
-
-if TYPE_CHECKING:
-    from reports.site import Site
 
 #: What a figure can stumble over in a malformed record; anything else is a defect and is not hidden.
 _MALFORMED = (

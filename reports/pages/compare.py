@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from bench.analysis import compare as comparing
 from bench.foreign_text import spelt_out
 from bench.metrics import METRICS
+from reports.content import Site
 from reports.numbers import MISSING, pair, quantity
 from reports.pages.page import Sheet, render
-
-if TYPE_CHECKING:
-    from reports.site import Site
 
 #: Verdict -> kind of its badge.
 KINDS = {"FASTER": "good", "BETTER": "good", "SLOWER": "bad", "WORSE": "bad", "SAME": "water"}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reports.batches import crossings, panels
+from reports.content import Site
 from reports.figure_sets import across, of_groups
 from reports.figures.theme import method_styles
 from reports.findings import findings, headline
@@ -18,9 +19,6 @@ from reports.pages.claims import KINDS, told
 from reports.pages.page import Sheet, render
 from reports.rows import OF_BASELINE
 from reports.safe import inert_json
-
-if TYPE_CHECKING:
-    from reports.site import Site
 
 
 def sheets(site: Site) -> Iterable[Sheet]:
