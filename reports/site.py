@@ -23,14 +23,14 @@ from bench.store.records import Record, write_atomically
 from bench.version import __version__
 from reports import bibliography
 from reports.content import Link, Side, Site
-from reports.fronts import place
+from reports.fronts import mark_fronts
 from reports.groups import group, machine_title
 from reports.manifest import Manifest, digest_of
 from reports.pages import PAGES
 from reports.published import publish
 from reports.rows import Row, columns_of, page_name, rows_of
 from reports.safe import published, without_paths
-from reports.standing import stand
+from reports.standing import rank_rows
 
 HERE = Path(__file__).resolve().parent
 ASSETS = HERE / "assets"
@@ -123,8 +123,8 @@ def load(
     judged = _judged(claims, records, rows)
     publish(rows, judged)
     groups, columns = group(rows), columns_of(rows)
-    stand(rows, groups, columns)
-    place(rows, groups)
+    rank_rows(rows, groups, columns)
+    mark_fronts(rows, groups)
     site = Site(
         title=title or _title(rows, suite),
         rows=rows,

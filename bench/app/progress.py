@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from bench.foreign_text import spelt_out
+from bench.foreign_text import escape_controls
 from bench.plan.estimate import in_words
 from bench.sweep.events import Advanced, Event, Recorded, Started, Working
 
@@ -63,7 +63,7 @@ class ProgressBar:
 
     def working(self, what: str) -> None:
         """Show what is being done."""
-        self._progress.update(self._task, description=spelt_out(what))
+        self._progress.update(self._task, description=escape_controls(what))
 
     def advanced(self, seconds: float) -> None:
         """Shorten the time left."""

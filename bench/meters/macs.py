@@ -304,7 +304,7 @@ _passed = False
 
 
 def self_test() -> None:
-    """Nothing, if closed-form blocks count as they should with the installed torch (checked once per process).
+    """Raise MiscountError unless closed-form blocks count as they should with this torch (checked once per process).
 
     Raises:
         MiscountError: a block's count differs from its closed form.

@@ -18,7 +18,7 @@ from bench.config import catalogue
 from bench.config.protocol import VERSION, Protocol
 from bench.config.schema import Config, Device, Paths, explain
 from bench.errors import BenchError, UsageError
-from bench.foreign_text import spelt_out
+from bench.foreign_text import escape_controls
 from bench.host.code import code_version
 from bench.host.environment import environment
 from bench.host.identity import machine_key
@@ -57,7 +57,7 @@ def run(config: Config) -> int:
     print(reproduction_as_text(verdicts))
     code = judge.exit_code(verdicts)
     words = {0: "AGREES", 1: "DISAGREES", 4: "INCONCLUSIVE", 5: "NOT COMPARABLE"}
-    print(f"{words[code]}: {spelt_out(case.label)}; the new record is in {adapted.paths.results}")
+    print(f"{words[code]}: {escape_controls(case.label)}; the new record is in {adapted.paths.results}")
     return code
 
 
@@ -71,7 +71,7 @@ def _head(driver: Driver, method: str) -> Record:
 
 
 def check_trust(case: Case, record: Record, *, own: bool, trusted: bool) -> None:
-    """Nothing, unless a record from elsewhere names code to run and nobody said to trust it.
+    """Raise UsageError if a record from elsewhere names code to run, unless the user said to trust it.
 
     Args:
         case: the record's.
@@ -80,7 +80,7 @@ def check_trust(case: Case, record: Record, *, own: bool, trusted: bool) -> None
         trusted: whether the user said so.
 
     Raises:
-        UsageError: it does, with how to say so.
+        UsageError: it does; the message tells how to say so.
     """
     names = (str(case.model).removeprefix(LIBRARY), str(case.method), str(case.task))
     dotted = [name for name in names if ":" in name]
@@ -88,13 +88,13 @@ def check_trust(case: Case, record: Record, *, own: bool, trusted: bool) -> None
         return
     if not own or record["machine_key"] != machine_key(environment(case.device)):
         raise UsageError(
-            f'the record comes from elsewhere and names code to run ("{spelt_out(dotted[0])}"); read that code, and if you '
+            f'the record comes from elsewhere and names code to run ("{escape_controls(dotted[0])}"); read that code, and if you '
             "trust it run again with trust=true"
         )
 
 
 def check_files(case: Case, config: Config) -> None:
-    """Nothing, if the files that the row was measured with are named and are the same ones.
+    """Raise UsageError unless the files that the row was measured with are named and are the same ones.
 
     Raises:
         UsageError: a file or folder is missing, or another one (with its hash), or named though the row had none.
