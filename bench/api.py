@@ -275,9 +275,11 @@ def _counted_record(module: nn.Module, given: Given, sections: set[str]) -> dict
 
     from bench.analysis import assemble
     from bench.config.protocol import Protocol
-    from bench.host import machine
+    from bench.host.code import code_version
+    from bench.host.environment import environment
+    from bench.host.identity import machine_key
     from bench.meters import macs, params
-    from bench.sweep.run import code_version, utc_now
+    from bench.sweep.writing import utc_now
 
     (args, kwargs), batch, device = given.call, given.shape["batch"], given.device
     started, readings, details, flags = utc_now(), [], {}, []
@@ -293,8 +295,8 @@ def _counted_record(module: nn.Module, given: Given, sections: set[str]) -> dict
             details["macs"] = found.as_dict()
             flags = details["macs"].get("flags", [])
     case = given.case(model=given.name, dtype=_dtype(module))
-    environment = machine.environment(device)
-    context = assemble.Context(Protocol(), environment, machine.machine_key(environment), {}, code_version())
+    found_here = environment(device)
+    context = assemble.Context(Protocol(), found_here, machine_key(found_here), {}, code_version())
     rows = [reading.as_dict() for reading in readings]
     probe = {"started_at": started, "readings": rows, "details": details, "flags": flags, "weights": {"kind": "given"}}
     return assemble.finished(case, context, probe, None, utc_now())
@@ -325,7 +327,7 @@ def _measured_records(
     from bench.plan.plan import Group, Plan, check_device
     from bench.plan.plan import threads as default_threads
     from bench.plan.recipe import Recipe
-    from bench.sweep.run import Runner, Silent
+    from bench.sweep.loop import Driver
 
     check_device(given.device)
     sections = {METRICS[metric].section for metric in wanted}
@@ -348,11 +350,11 @@ def _measured_records(
             cases[method], pickles[case.key] = case, path
         first = next(iter(cases.values()))
         plan = Plan(config.suite, (Group(tuple(cases.values())),), {first.model: Entry(first.model, "")}, {}, None)
-        runner = Runner(
-            config, plan, Silent(), recipes=lambda case: Recipe(case, pickle=str(pickles[case.key])),
+        driver = Driver(
+            config, plan, recipes=lambda case: Recipe(case, pickle=str(pickles[case.key])),
             meters=_meters(sections), calibrated=False, timed=bool(sections - set(METER_OF)),
         )  # fmt: skip
-        records = runner.run({}).records
+        records = driver.run({}).records
     for record in records:
         if record["status"] not in ("ok", "contaminated") and record["error"]:
             error = record["error"]

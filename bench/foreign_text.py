@@ -11,6 +11,6 @@ _STEERING = re.compile(
 )  # fmt: skip
 
 
-def spelt_out(text: str) -> str:
+def escape_controls(text: str) -> str:
     """The text on one line, with every character that would steer a terminal or the reader's eye as `\\x1b` or `\\u202e`."""
     return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)

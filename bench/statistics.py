@@ -51,11 +51,6 @@ class Interval:
         """The relative half-width: 0.01 where the interval reaches about 1 % to either side."""
         return None if self.low is None or self.high is None else math.sqrt(self.high / self.low) - 1.0
 
-    def scaled(self, factor: float) -> Interval:
-        """The interval of the quantity times a factor that is known exactly."""
-        low, high = (None if end is None else end * factor for end in (self.low, self.high))
-        return Interval(self.value * factor, low, high, self.n, self.level, self.method, self.se, self.df)
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -147,34 +142,12 @@ def welch_df(variances: Sequence[float], dfs: Sequence[float]) -> float:
     return 1.0 / math.fsum((part / total) ** 2 / df for part, df in zip(variances, dfs, strict=True))
 
 
-def at_level(interval: Interval, level: float) -> Interval:
-    """The same estimate with its interval at another level; unchanged where there is no interval."""
-    if interval.se is None or interval.df is None:
-        return interval
-    return _interval(math.log(interval.value), interval.se, interval.df, interval.n, level, interval.method)
-
-
 def from_summary(value: float, low: float | None, high: float | None, n: int | None, level: float = LEVEL) -> Interval:
     """The interval of a table row with its standard error recovered; exact for t-intervals on logs of n processes."""
     if low is None or high is None or n is None or n < 2 or not 0 < low <= high or value <= 0:
         return Interval(value, None, None, n or 0, level, "no interval")
     quantile = float(special.stdtrit(n - 1, (1 + level) / 2))
     return Interval(value, low, high, n, level, "from the table", math.log(high / low) / (2 * quantile), n - 1.0)
-
-
-def realised_gain(speedup: Interval, mac_ratio: float) -> Interval:
-    """Measured speed-up over the promised one: 1 where the machine gives all that the MACs promise.
-
-    Args:
-        speedup: baseline time over case time.
-        mac_ratio: baseline MACs over case MACs; counted, so it adds no uncertainty.
-
-    Raises:
-        ValueError: the MAC ratio is not positive and finite.
-    """
-    if not (mac_ratio > 0 and math.isfinite(mac_ratio)):
-        raise ValueError(f"the MAC ratio must be a positive number, not {mac_ratio}")
-    return speedup.scaled(1.0 / mac_ratio)
 
 
 @dataclass(frozen=True)

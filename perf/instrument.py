@@ -29,7 +29,8 @@ from bench.config import catalogue
 from bench.config.schema import validate
 from bench.plan import plan
 from bench.statistics import Interval, log_mean_interval, ratio_interval_paired, ratio_interval_welch, wilson
-from bench.sweep.run import Runner, Silent, Sweep
+from bench.sweep.loop import Driver
+from bench.sweep.writing import Sweep
 from perf.loops import LOOPS, Loop, Subject, run
 
 DURATIONS_MS = (0.1, 1.0, 10.0, 100.0, 1000.0)
@@ -80,7 +81,7 @@ def sweep(protocol: str, models: Sequence[str], methods: Sequence[str], **latenc
         })  # fmt: skip
         made = plan.make(config, catalogue.load())
         start = time.perf_counter()
-        done = Runner(config, made, Silent(), meters=(), calibrated=False).run({})
+        done = Driver(config, made, meters=(), calibrated=False).run({})
         seconds = time.perf_counter() - start
     for record in done.failed:
         raise RuntimeError(f"{record['case']['model']}: {record['error']}")

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.errors import ResultsError
 from bench.store.records import Record, read_json
 from reports.batches import panels
+from reports.content import Site
 from reports.drawing import Drawing, draw
 from reports.figures import (
     batch_gain,
@@ -31,9 +32,6 @@ from reports.figures.figure import Figure, no_picture
 from reports.figures.theme import Style
 from reports.groups import Group
 from reports.rows import Row
-
-if TYPE_CHECKING:
-    from reports.site import Site
 
 #: What a figure can stumble over in a malformed record; anything else is a defect and is not hidden.
 _MALFORMED = (
@@ -73,7 +71,7 @@ def of_groups(site: Site, styles: Mapping[str, Style]) -> list[GroupFigures]:
         rows = [row for row in site.in_group(group.index) if row.ranked]
         if len(rows) < 2 or left <= 0:
             continue
-        shown = _most_telling(rows)
+        shown = _most_informative(rows)
         drawings = tuple(_of_group(name, shown, group, site, styles) for name in GROUP_FIGURES)
         found.append(GroupFigures(group, drawings, len(rows) - len(shown)))
         left -= len(shown)
@@ -102,7 +100,7 @@ def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
     rows = [row for row in site.rows if row.ranked]
     if not any(len({getattr(row.case, name) for row in rows}) > 1 for name in scaling.ACROSS):
         return []
-    found = [guarded("scaling", "index.html", site, lambda: scaling.figure(_most_telling(rows), styles=styles))]
+    found = [guarded("scaling", "index.html", site, lambda: scaling.figure(_most_informative(rows), styles=styles))]
     if panels(site.rows):
         found.insert(0, guarded("batch-gain", "index.html", site, lambda: batch_gain.figure(site.rows, styles=styles)))
     return found
@@ -136,7 +134,7 @@ def _of_group(name: str, rows: list[Row], group: Group, site: Site, styles: Mapp
     return guarded(id, "index.html", site, lambda: GROUP_FIGURES[name](rows, styles=styles, id=id))
 
 
-def _most_telling(rows: list[Row]) -> list[Row]:
+def _most_informative(rows: list[Row]) -> list[Row]:
     """At most `ROWS` rows: those on or near the front first, then the others in the order of the table."""
     if len(rows) <= ROWS:
         return rows

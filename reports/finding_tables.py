@@ -13,11 +13,12 @@ from pathlib import Path
 
 from bench.errors import BenchError, UsageError
 from reports.batches import crossings, panels
+from reports.content import Site
 from reports.groups import Group
 from reports.labels import brief
 from reports.own_time import split
 from reports.rows import Cell, Row
-from reports.site import Site, load
+from reports.site import load
 
 START, END = "<!-- tables: made by python -m reports.finding_tables -->", "<!-- end of tables -->"
 NO_BOUND = "unavailable (the machine's peaks or the time are not known)"

@@ -25,7 +25,7 @@ NEAREST = 40
 _WORDS = {"front": "front", "plausible": "plausible", "certified-dominated": "dominated", "excluded": ""}
 
 
-def place(rows: Sequence[Row], groups: Sequence[Group]) -> None:
+def mark_fronts(rows: Sequence[Row], groups: Sequence[Group]) -> None:
     """Fill in `pareto` and `pareto_note` of every row."""
     members: dict[int, list[Row]] = {group.index: [] for group in groups}
     for row in rows:

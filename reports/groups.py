@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bench.host.machine import machine_class
+from bench.host.identity import machine_class
 from reports.rows import Row
 
 

@@ -68,7 +68,7 @@ def _interval(row: Row, metric: str) -> Interval | None:
     return from_summary(cell.value, cell.low, cell.high, cell.n)
 
 
-def told(summary: Summary) -> str:
+def describe(summary: Summary) -> str:
     """A summary as the page writes it: the mean with its interval and the networks' range, or why there is none."""
     mean = summary.interval
     if mean is None or mean.low is None or mean.high is None:

@@ -37,7 +37,7 @@ class Span(NamedTuple):
 LARGE = 60
 
 
-def stand(rows: Iterable[Row], groups: Sequence[Group], columns: Iterable[Column]) -> None:
+def rank_rows(rows: Iterable[Row], groups: Sequence[Group], columns: Iterable[Column]) -> None:
     """Fill in `rank` of every row that may be ranked, for every column with a direction, group by group."""
     members: dict[int, list[Row]] = {group.index: [] for group in groups}
     for row in rows:

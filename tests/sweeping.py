@@ -8,7 +8,9 @@ from typing import Any
 from bench.config import catalogue
 from bench.config.schema import Config, validate
 from bench.plan import plan
-from bench.sweep.run import Runner, Silent, Sweep
+from bench.sweep.events import Listener
+from bench.sweep.loop import Driver
+from bench.sweep.writing import Sweep
 
 #: A protocol for tests: everything of the real one, in a second.
 QUICK: dict[str, Any] = {
@@ -36,7 +38,7 @@ def configuration(folder: Path, models: list[str], methods: list[str] | None = N
     })  # fmt: skip
 
 
-def sweep(config: Config, listener: Any = None) -> Sweep:
+def sweep(config: Config, *listeners: Listener) -> Sweep:
     """Run the sweep of a configuration without a command line."""
     made = plan.make(config, catalogue.load())
-    return Runner(config, made, listener or Silent(), calibrated=False).run({})
+    return Driver(config, made, listeners, calibrated=False).run({})

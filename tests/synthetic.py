@@ -85,7 +85,7 @@ def record(
     environment: dict[str, Any] | None = None,
     **case_fields: Any,
 ) -> dict[str, Any]:
-    """One record as `bench.sweep.run` would assemble it, not yet sealed (`Store.write` seals)."""
+    """One record as `bench.sweep` would assemble it, not yet sealed (`Store.write` seals)."""
     fields: dict[str, Any] = {
         "suite": "vit_tokens",
         "resolution": 224,

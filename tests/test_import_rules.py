@@ -32,3 +32,15 @@ def test_every_function_of_the_rooms_fits_on_a_screen():
             if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno + 1 > 60:
                 long.append(f"{path.relative_to(ROOT)}: {node.name}")
     assert not long
+
+
+def test_no_modules_import_each_other_in_a_circle_not_even_for_their_types():
+    grimp = pytest.importorskip("grimp")
+    graph = grimp.build_graph("bench", "reports", "suites", exclude_type_checking_imports=False, cache_dir=None)
+    imported = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    while leaves := {module for module, found in imported.items() if not found & imported.keys()}:
+        imported = {module: found for module, found in imported.items() if module not in leaves}
+    left = {
+        module: sorted(found & imported.keys()) for module, found in imported.items()
+    }  # circles, and what leads to one
+    assert left == {}

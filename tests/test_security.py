@@ -179,7 +179,7 @@ def test_nothing_is_sent_anywhere_by_a_sweep_with_its_mirror_and_report(watched,
 def test_nothing_is_sent_anywhere_by_the_interface_of_the_mirror(watched, tmp_path):
     """MLflow's server, as `job=ui` starts it, also when its page asks whether to report."""
     pytest.importorskip("mlflow")
-    from bench.tracking.mirror import ui_command
+    from bench.tracking.ui import ui_command
     from tests.tracking.test_tracking import free_port
 
     port = free_port()

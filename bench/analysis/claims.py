@@ -180,7 +180,7 @@ def _digits(printed: str) -> tuple[int, float]:
 
 
 def _check_print(printed: Any, value: float, where: str) -> None:
-    """Nothing, if the printed number is one and is the claim's value."""
+    """Raise UsageError unless the printed number is one and is the claim's value."""
     try:
         digits, scale = _digits(str(printed))
     except ValueError as error:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bench.analysis.compare import EQUAL, Comparison
+from bench.analysis.compare import Comparison
 from bench.analysis.judge import Judgement
-from bench.foreign_text import spelt_out
+from bench.analysis.metric_rows import EQUAL
+from bench.foreign_text import escape_controls
 from bench.statistics import Interval
 
 _HEAD = ("case", "metric", "a", "b", "better by", "verdict", "how")
@@ -29,7 +30,7 @@ class _Lines:
 def as_text(comparison: Comparison) -> str:
     """The comparison for a terminal: what differs around it first, then a row per case and metric, then the sum."""
     lines = _lines(comparison)
-    parts = [spelt_out(lines.title)]
+    parts = [escape_controls(lines.title)]
     if lines.environment:
         parts.append(
             "What differs around it:\n"
@@ -37,7 +38,7 @@ def as_text(comparison: Comparison) -> str:
         )
     if lines.table:
         parts.append(_columns([_HEAD, *lines.table]))
-    return "\n\n".join([*parts, *(["\n".join(map(spelt_out, lines.remarks))] if lines.remarks else [])]) + "\n"
+    return "\n\n".join([*parts, *(["\n".join(map(escape_controls, lines.remarks))] if lines.remarks else [])]) + "\n"
 
 
 def as_markdown(comparison: Comparison) -> str:
@@ -121,7 +122,7 @@ def _ratio(ratio: Interval | None) -> str:
 
 
 def _columns(foreign: Sequence[Sequence[str]]) -> str:
-    rows = [[spelt_out(cell) for cell in row] for row in foreign]
+    rows = [[escape_controls(cell) for cell in row] for row in foreign]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -135,7 +136,7 @@ def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
 
 def _safe(text: str) -> str:
     """Text that stays text in Markdown: no table breaks, no HTML, no links or code."""
-    flat = spelt_out(" ".join(text.split()))
+    flat = escape_controls(" ".join(text.split()))
     for mark in "\\`*_[]|":
         flat = flat.replace(mark, "\\" + mark)
     return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")

@@ -16,7 +16,7 @@ from scipy import stats
 
 from bench.analysis.timings import FIELDS, per_gemm, per_process, speedups
 from bench.config.protocol import protocol_key
-from bench.host import machine
+from bench.host.identity import machine_class
 from bench.metrics import METRICS
 from bench.statistics import Interval, from_summary, log_mean_interval, ratio_interval_welch, ratio_of_summaries
 from bench.store.record_parts import ONE_REPLICATE, reading_of
@@ -87,7 +87,7 @@ def closeness(original: Record, new: Record, *, own: bool = False) -> Closeness:
     """
     one, two = original.get("environment") or {}, new.get("environment") or {}
     if original["machine_key"] != new["machine_key"]:
-        return "same class" if machine.machine_class(one) == machine.machine_class(two) else "other hardware"
+        return "same class" if machine_class(one) == machine_class(two) else "other hardware"
     names = [(env.get("private") or {}).get("host") for env in (one, two)]
     same = own if None in names else names[0] == names[1]
     return "same host" if same else "same class"

@@ -18,17 +18,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bench.reading import Reading, reading, unavailable
 
 OPERATIONS_PER_MAC = 2
-#: Above this many layers a waterline is grouped by block unless told otherwise.
-GROUP_ABOVE = 200
 #: Relative slack before a measured time counts as faster than its bound: float noise only.
-_SLACK = 1e-9
+SLACK = 1e-9
 
 State = Literal["compute-bound", "memory-bound", "balanced", "unknown"]
 
@@ -70,9 +68,8 @@ class Layer:
 class Bar:
     """A layer, or several drawn as one, in all three views; times in ms, `None` where an input is unknown.
 
-    `x0` and `memory_ms` are left edge and width in the op:byte view, `height` is Tc/Tm, and water fills from `height` to
-    `top` = T/Tm (1 for a submerged layer). `x0_attainable` and `x0_measured` are the left edges of the other views, with
-    widths `attainable_ms` and `time_ms`. `attainable_is_bound` marks a T that can only be larger.
+    Widths are `memory_ms` in the op:byte view, `attainable_ms` and `time_ms` in the others; `height` is Tc/Tm, and water
+    fills from `height` to `top` = T/Tm (1 for a submerged layer). `attainable_is_bound` marks a T that can only be larger.
     """
 
     name: str
@@ -95,9 +92,6 @@ class Bar:
     time_low_ms: float | None
     time_high_ms: float | None
     badges: tuple[str, ...] = ()
-    x0: float | None = None
-    x0_attainable: float | None = None
-    x0_measured: float | None = None
     share_attainable: float | None = None
     share_measured: float | None = None
     members: tuple[str, ...] = ()
@@ -152,11 +146,11 @@ def waterline(layers: Sequence[Layer], *, end_to_end_ms: float | None = None) ->
     hidden = tuple(layer for layer in layers if layer.ops == 0 and layer.bytes == 0)
     bars = [bar_of(layer) for layer in layers if not (layer.ops == 0 and layer.bytes == 0)]
     totals = _totals(bars, hidden, end_to_end_ms)
-    return Waterline(_placed(bars, totals), totals, hidden, tuple(_notes(bars, hidden, totals)))
+    return Waterline(with_shares(bars, totals), totals, hidden, tuple(_notes(bars, hidden, totals)))
 
 
 def bar_of(layer: Layer) -> Bar:
-    """The bounds of one layer, not yet placed on an axis."""
+    """The bounds of one layer, without its shares of the whole."""
     compute = _ratio_ms(layer.ops, layer.peak) if layer.ops else 0.0
     memory = _ratio_ms(layer.bytes, layer.bandwidth) if layer.bytes != 0 else 0.0
     bound = compute is not None and layer.bytes is None and layer.bandwidth is not None
@@ -202,51 +196,6 @@ def fused(layers: Sequence[Layer], blocks: Sequence[Sequence[int]] | None = None
         for i, layer in enumerate(layers)
         if i not in inner
     ]
-
-
-def grouped(line: Waterline, key: Callable[[Bar], str] | None = None) -> Waterline:
-    """The same totals with neighbouring bars of one block drawn as one bar; times add, so nothing moves in the sums.
-
-    Args:
-        line: an ungrouped waterline.
-        key: names the group of a bar; by default its layer's block, and bars without one stay alone.
-    """
-    name_of = key or (lambda bar: bar.layer.block if bar.layer else "")
-    groups: list[tuple[str, list[Bar]]] = []
-    for bar in line.bars:
-        name = name_of(bar)
-        if groups and name and groups[-1][0] == name:
-            groups[-1][1].append(bar)
-        else:
-            groups.append((name, [bar]))
-    bars = [members[0] if len(members) == 1 else _summed(name, members) for name, members in groups]
-    return replace(line, bars=_placed(bars, line.totals))
-
-
-def default_view(line: Waterline) -> Waterline:
-    """The waterline as first shown: grouped by block above `GROUP_ABOVE` bars."""
-    return grouped(line) if len(line.bars) > GROUP_ABOVE else line
-
-
-def top_share(line: Waterline, share: float) -> Waterline:
-    """The fewest bars that hold `share` (0..1) of the time, in order, and one bar `other` for the rest: totals stay.
-
-    Time is measured time where every bar has it, else attainable time, else the bars are returned unchanged.
-    """
-    times = _first_complete([b.time_ms for b in line.bars], [b.attainable_ms for b in line.bars])
-    if times is None or not line.bars:
-        return line
-    goal, running, kept = share * math.fsum(times), 0.0, set()
-    for position in sorted(range(len(times)), key=lambda i: (-times[i], i)):
-        if running >= goal * (1 - _SLACK):
-            break
-        running += times[position]
-        kept.add(position)
-    rest = [bar for i, bar in enumerate(line.bars) if i not in kept]
-    shown = [bar for i, bar in enumerate(line.bars) if i in kept]
-    if len(rest) > 1:
-        rest = [_summed("other", rest)]
-    return replace(line, bars=_placed(shown + rest, line.totals))
 
 
 # ---------------------------------------------------------------------------------------------- from a record
@@ -344,45 +293,6 @@ def readings(line: Waterline) -> list[Reading]:
     return [*made, reading("attainable_ms", totals.attainable_ms, "modelled", statistic=statistic, method_note=note)]
 
 
-# ---------------------------------------------------------------------------------------------- efficiency gap
-
-
-@dataclass(frozen=True)
-class GapPoint:
-    """One model of the efficiency-gap plot: times per image in ms, the measured one with its interval."""
-
-    name: str
-    measured_ms: float
-    low_ms: float | None = None
-    high_ms: float | None = None
-    ideal_ms: float | None = None
-    attainable_ms: float | None = None
-
-    @property
-    def gap(self) -> float | None:
-        """log(1/E): the length of the line on a log axis."""
-        return math.log(self.measured_ms / self.ideal_ms) if self.ideal_ms else None
-
-    @property
-    def gap_parts(self) -> tuple[float, float] | None:
-        """The gap split into log(1/E_att), the network's shape, and log(1/E_kernel), the kernels; they add up."""
-        if not self.ideal_ms or not self.attainable_ms:
-            return None
-        return math.log(self.attainable_ms / self.ideal_ms), math.log(self.measured_ms / self.attainable_ms)
-
-
-def rank_flips(points: Sequence[GapPoint]) -> list[tuple[str, str]]:
-    """Pairs (ideally faster, measured faster) that change order, only where the measured intervals do not overlap."""
-    flips = []
-    for a in points:
-        for b in points:
-            if a.ideal_ms is None or b.ideal_ms is None or a.low_ms is None or b.high_ms is None:
-                continue
-            if a.ideal_ms < b.ideal_ms and b.high_ms < a.low_ms:
-                flips.append((a.name, b.name))
-    return flips
-
-
 # ---------------------------------------------------------------------------------------------- inside
 
 
@@ -404,9 +314,7 @@ def _state(compute: float | None, memory: float | None) -> State:
 
 
 def _badges(bar: Bar) -> tuple[str, ...]:
-    faster = (
-        bar.time_ms is not None and bar.attainable_ms is not None and bar.time_ms < bar.attainable_ms * (1 - _SLACK)
-    )
+    faster = bar.time_ms is not None and bar.attainable_ms is not None and bar.time_ms < bar.attainable_ms * (1 - SLACK)
     return (BEATS_BOUND,) if faster else ()
 
 
@@ -420,20 +328,12 @@ def _over(part: float | None, whole: float | None) -> float | None:
     return part / whole if part is not None and whole else None
 
 
-def _first_complete(*columns: list[float | None]) -> list[float] | None:
-    for column in columns:
-        values = [value for value in column if value is not None]
-        if len(values) == len(column):
-            return values
-    return None
-
-
 def _totals(bars: Sequence[Bar], hidden: Sequence[Layer], end_to_end_ms: float | None) -> Totals:
     ideal, attainable = _sum(b.compute_ms for b in bars), _sum(b.attainable_ms for b in bars)
     memory, bound = _sum(b.memory_ms for b in bars), any(b.attainable_is_bound for b in bars)
     measured = _sum(b.time_ms for b in bars) if bars else None
     spent = None if measured is None else measured + math.fsum(layer.time_ms or 0.0 for layer in hidden)
-    overlapping = end_to_end_ms is not None and spent is not None and spent > end_to_end_ms * (1 + _SLACK)
+    overlapping = end_to_end_ms is not None and spent is not None and spent > end_to_end_ms * (1 + SLACK)
     explained = end_to_end_ms is not None and measured is not None and not overlapping
     dot = max(ideal, memory) if ideal is not None and memory is not None else None
     shape = _over(ideal, attainable) if ideal else None
@@ -448,19 +348,15 @@ def _totals(bars: Sequence[Bar], hidden: Sequence[Layer], end_to_end_ms: float |
     )  # fmt: skip
 
 
-def _placed(bars: Sequence[Bar], totals: Totals) -> tuple[Bar, ...]:
-    """The bars with left edges in each view, edges touching; an edge after an unknown width leaves no hole."""
-    placed, at, at_attainable, at_measured = [], 0.0, 0.0, 0.0
-    for bar in bars:
-        placed.append(replace(
-            bar, x0=at, x0_attainable=at_attainable, x0_measured=at_measured,
-            share_attainable=_over(bar.attainable_ms, totals.attainable_ms),
+def with_shares(bars: Sequence[Bar], totals: Totals) -> tuple[Bar, ...]:
+    """The bars with their shares of the attainable and of the measured time of all layers."""
+    return tuple(
+        replace(
+            bar, share_attainable=_over(bar.attainable_ms, totals.attainable_ms),
             share_measured=_over(bar.time_ms, totals.measured_ms),
-        ))  # fmt: skip
-        at += bar.memory_ms or 0.0
-        at_attainable += bar.attainable_ms or 0.0
-        at_measured += bar.time_ms or 0.0
-    return tuple(placed)
+        )
+        for bar in bars
+    )  # fmt: skip
 
 
 def _notes(bars: Sequence[Bar], hidden: Sequence[Layer], totals: Totals) -> Iterable[str]:
@@ -486,7 +382,7 @@ def _notes(bars: Sequence[Bar], hidden: Sequence[Layer], totals: Totals) -> Iter
         yield f"{beating} layers: {BEATS_BOUND}"
 
 
-def _summed(name: str, members: Sequence[Bar]) -> Bar:
+def summed(name: str, members: Sequence[Bar]) -> Bar:
     """Several bars as one whose times are the sums, so that totals stay whatever is grouped."""
     compute, memory = _sum(b.compute_ms for b in members), _sum(b.memory_ms for b in members)
     attainable, time = _sum(b.attainable_ms for b in members), _sum(b.time_ms for b in members)

@@ -6,12 +6,13 @@ import tempfile
 from pathlib import Path
 
 from bench.config.schema import Config
-from bench.host import machine
+from bench.host.environment import environment
+from bench.host.identity import machine_key
 from bench.plan import estimate
 from bench.plan.plan import Plan, threads
 from bench.plan.recipe import recipe_for
 from bench.store.records import Store, read_calibration
-from bench.worker.client import Workers
+from bench.worker.client import Done, Workers
 
 #: Seconds that counting one model may take: a forecast is worth no more.
 FORECAST_CAP_S = 20.0
@@ -19,7 +20,7 @@ FORECAST_CAP_S = 20.0
 
 def _peak(config: Config) -> float | None:
     """The machine's measured fp32 peak, if it was calibrated before."""
-    key = machine.machine_key(machine.environment(config.device.name))
+    key = machine_key(environment(config.device.name))
     saved = read_calibration(Store(config.paths.results).calibration_path(key, config.device.name, threads(config)))
     peaks = saved["peaks"] if saved else []
     return next((float(row["value"]) for row in peaks if row["dtype"] == "fp32"), None)
@@ -35,7 +36,7 @@ def group_seconds(config: Config, plan: Plan) -> dict[str, float]:
     }  # a model that hangs is the probe's matter
     with Workers(patient) as workers, tempfile.TemporaryDirectory() as scratch:
         outcome = workers.run("estimate", {"recipes": recipes}, log=Path(scratch) / "log")
-    counted = outcome.result["macs"] if outcome.result else {}
+    counted = outcome.result["macs"] if isinstance(outcome, Done) else {}
     peak, found = _peak(config), {}
     for group in plan.groups:
         macs = counted.get(group.baseline.key, {}).get("macs")

@@ -8,6 +8,7 @@ from typing import Any
 from bench.config.schema import Config
 from bench.plan.plan import Plan
 from bench.store.records import Record, Store
+from bench.sweep.events import Event, Recorded, Started
 
 
 class MirrorListener:
@@ -17,6 +18,13 @@ class MirrorListener:
         self._config, self._mirror, self._suite = config, mirror, suite
         self._begun = False
         self.problems: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        """Mirror what an event says."""
+        if isinstance(event, Started):
+            self.started(event.cases)
+        elif isinstance(event, Recorded):
+            self.recorded(event.record)
 
     def started(self, cases: int) -> None:
         """Begin the sweep's run; told only once the results folder is ours, so a refused driver leaves no trace."""

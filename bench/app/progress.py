@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from bench.foreign_text import spelt_out
+from bench.foreign_text import escape_controls
 from bench.plan.estimate import in_words
+from bench.sweep.events import Advanced, Event, Recorded, Started, Working
 
 
 class _TimeLeft(ProgressColumn):
@@ -27,7 +28,7 @@ class _TimeLeft(ProgressColumn):
 
 
 class ProgressBar:
-    """A listener of `bench.sweep.run` that draws the bar."""
+    """A listener of a sweep (`bench.sweep.events`) that draws the bar."""
 
     def __init__(self) -> None:
         self._progress = Progress(
@@ -44,20 +45,27 @@ class ProgressBar:
     def __exit__(self, kind: type[BaseException] | None, value: Any, trace: TracebackType | None) -> None:
         self._progress.stop()
 
+    def __call__(self, event: Event) -> None:
+        """Show what an event says."""
+        match event:
+            case Started(cases, present, seconds):
+                self.started(cases, present, seconds)
+            case Working(what):
+                self.working(what)
+            case Advanced(seconds):
+                self.advanced(seconds)
+            case Recorded():
+                self._progress.advance(self._task)
+
     def started(self, cases: int, present: int, seconds: float) -> None:
         """Set the bar up."""
         self._progress.update(self._task, total=cases, completed=present, seconds=seconds)
 
     def working(self, what: str) -> None:
         """Show what is being done."""
-        self._progress.update(self._task, description=spelt_out(what))
+        self._progress.update(self._task, description=escape_controls(what))
 
     def advanced(self, seconds: float) -> None:
         """Shorten the time left."""
         task = self._progress.tasks[0]
         self._progress.update(self._task, done=task.fields["done"] + seconds)
-
-    def recorded(self, record: dict[str, Any]) -> None:
-        """Move the bar by one case."""
-        del record
-        self._progress.advance(self._task)

@@ -105,7 +105,7 @@ def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def check_model(entry: Entry, settings: dict[str, Any]) -> None:
-    """Nothing, if the model takes these settings; else a UsageError.
+    """Raise UsageError unless the model takes these settings.
 
     A preset of the catalogue may name what the case fills in, such as the model's own resolution; the case wins.
     """
@@ -121,7 +121,7 @@ def check_model(entry: Entry, settings: dict[str, Any]) -> None:
 
 
 def check_method(entry: Entry, settings: dict[str, Any]) -> None:
-    """Nothing, if the method takes these settings; else a UsageError."""
+    """Raise UsageError unless the method takes these settings."""
     check_settings(f'method "{entry.name}"', entry.path, {**entry.settings, **settings})
 
 
@@ -167,7 +167,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 
 def _check_size(content: Any, file: Path) -> None:
-    """Nothing, unless a file unfolds without end: its anchors refer to themselves or multiply."""
+    """Raise UsageError if a file unfolds without end: its anchors refer to themselves or multiply."""
     waiting, seen = [content], 0
     while waiting:
         value = waiting.pop()

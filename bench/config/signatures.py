@@ -169,7 +169,7 @@ def signature(path: str) -> Signature:
 
 
 def check_settings(what: str, path: str, given: dict[str, Any], *, reserved: tuple[str, ...] = ()) -> None:
-    """Nothing, if the settings fit the callable.
+    """Raise UsageError unless the settings fit the callable.
 
     Args:
         what: how to name the callable in an error, such as `method "tome"`.

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
 
+from bench.meters.macs_count import Flag, MacsCount
 from bench.meters.value_checks import ValueChecks
 
-if TYPE_CHECKING:
-    from bench.meters.count_summary import MacsCount
-
-Flag = dict[str, Any]
 TOLERANCE = 0.02
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,77 +13,9 @@ from torch.utils._pytree import tree_leaves
 
 from bench.meters.count_flags import TOLERANCE, Flag, count_flags, flag
 from bench.meters.fvcore_count import OTHER_TERMS, SecondCount
+from bench.meters.macs_count import MacsCount
 from bench.meters.trace import ModuleVisit, OperatorRecord
 from bench.meters.value_checks import ValueChecks
-
-Convention = Literal["matmul", "fvcore", "all"]
-
-CONVENTIONS: dict[str, str] = {
-    "matmul": "matrix products and convolutions only; attention in full even where causal; complex products 4 MACs; "
-    "Fourier transforms 2.5 N log2 N; no bias, normalisation, softmax or elementwise work, and not the products that a "
-    "reduction method makes for itself (matching, scores)",
-    "fvcore": "matmul plus the method's own products and what fvcore charges for normalisation (5 per element of an affine layer norm, 2 of a batch "
-    "norm in inference), adaptive average pooling, upsampling and grid sampling",
-    "all": "matmul MACs plus the method's own and every vector operation (elementwise, reduction, softmax, normalisation) as one each",
-}
-
-
-@dataclass
-class MacsCount:
-    """What one forward (or one training step) of a whole batch computes, reads and writes.
-
-    `macs` follows the matmul convention; `method_macs` are the products below modules that say `charged_to = "method"`
-    (a token merger's matching, say), executed as well and in every other convention. When `at_least` is true some operator is unknown and every total is a lower
-    bound. `flags` are dicts {code, severity, text}; `operators` and `uncounted` are lists of plain rows.
-    """
-
-    macs: int
-    method_macs: int
-    fvcore_macs: float | None
-    vector_ops: int
-    bit_operations: int
-    traffic_bytes: int
-    read_bytes: int
-    written_bytes: int
-    weight_bytes: int
-    activation_bytes: int
-    dense_equivalent_macs: int
-    nonzero_macs: int
-    causal_unused_macs: int
-    elementwise_products: int
-    macs_by_dtype: dict[str, int]
-    macs_by_phase: dict[str, int]
-    conventions: dict[str, float]
-    at_least: bool
-    uncounted: list[dict[str, Any]]
-    coverage: dict[str, Any]
-    second: dict[str, Any]
-    operators: list[dict[str, Any]]
-    tokens: dict[str, list[int]]
-    dynamic: bool
-    device: str
-    seconds: dict[str, float]
-    versions: dict[str, str]
-    flags: list[Flag] = field(default_factory=list)
-    records: list[OperatorRecord] = field(default_factory=list, repr=False)
-    visits: dict[str, ModuleVisit] = field(default_factory=dict, repr=False)
-
-    @property
-    def executed_macs(self) -> int:
-        """All products of the forward, the method's own included."""
-        return self.macs + self.method_macs
-
-    def value(self, convention: Convention = "matmul") -> float:
-        """The whole batch's count in a named convention (`CONVENTIONS`)."""
-        if convention not in self.conventions:
-            raise ValueError(f"convention {convention!r} does not exist; use one of {', '.join(CONVENTIONS)}")
-        return self.conventions[convention]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything but the per-call records, as plain JSON types."""
-        hidden = ("records", "visits")
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
-        return {**plain, "convention_texts": dict(CONVENTIONS)}
 
 
 @dataclass

@@ -22,9 +22,10 @@ from torch.utils._pytree import tree_leaves
 
 from bench.meters import operator_rules
 from bench.meters.count_flags import Flag, flag, outside_flags, unwrapped
-from bench.meters.count_summary import CONVENTIONS, MacsCount, Traced, join_second, summary
+from bench.meters.count_summary import Traced, join_second, summary
 from bench.meters.fvcore_count import second_count as count_again
 from bench.meters.fvcore_count import second_count_in_child
+from bench.meters.macs_count import CONVENTIONS, MacsCount
 from bench.meters.outside import OutsideWatch, unexplained_gaps
 from bench.meters.products import Call, Product
 from bench.meters.trace import ModulePaths, WeightStorages, compiler_loaded, compilers_off, operator_trace
@@ -303,7 +304,7 @@ _passed = False
 
 
 def self_test() -> None:
-    """Nothing, if closed-form blocks count as they should with the installed torch (checked once per process).
+    """Raise MiscountError unless closed-form blocks count as they should with this torch (checked once per process).
 
     Raises:
         MiscountError: a block's count differs from its closed form.

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,54 +16,13 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
+from bench.meters.operator_record import ModuleVisit, OperatorRecord
 from bench.meters.operator_rules import OperatorRule, rule_of
 from bench.meters.products import Call, Product, attention_product, is_sparse, stored_values
 from bench.meters.value_checks import ValueChecks
 
 _PACKED_NAMES = {16: "float16", 32: "float32"}
 _BITS = {torch.bool: 1, torch.quint8: 8, torch.qint8: 8, torch.qint32: 32, torch.quint4x2: 4}
-
-
-@dataclass(slots=True)
-class OperatorRecord:
-    """One dispatched call: its class, work, bytes and place. Bytes are compulsory: each tensor once per call."""
-
-    operator: str
-    kind: str
-    path: str
-    phase: str
-    dtype: str
-    macs: int = 0
-    dense_macs: int = 0
-    nonzero_macs: float | None = None
-    causal_unused_macs: int = 0
-    vector_ops: int = 0
-    bit_operations: int = 0
-    left_bits: int = 0
-    right_bits: int = 0
-    weight_read: int = 0
-    activation_read: int = 0
-    weight_written: int = 0
-    activation_written: int = 0
-    norm: str | None = None
-    norm_macs: int = 0
-    elapsed_s: float = 0.0
-    data_dependent: bool = False
-    elementwise_products: int = 0
-
-
-@dataclass
-class ModuleVisit:
-    """What one module saw: its class, how often it ran, the shapes of its tensors, in order of first entry."""
-
-    path: str
-    op: str
-    order: int
-    calls: int = 0
-    input_shapes: list[list[int]] = field(default_factory=list)
-    output_shapes: list[list[int]] = field(default_factory=list)
-    dtype: str = ""
-    tokens: list[int] = field(default_factory=list)
 
 
 def tensor_bits(tensor: Tensor) -> int:

@@ -6,14 +6,13 @@ A cheap look comes first (one column, a few thousand weights); only what looks s
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from bench.meters.products import Call
-    from bench.meters.trace import OperatorRecord
+from bench.meters.operator_record import OperatorRecord
+from bench.meters.products import Call
 
 _SAMPLE = 4096
 _ROW_OPERANDS = {

@@ -21,7 +21,7 @@ from bench.config.catalogue import Catalogue, Entry
 from bench.config.schema import Against, Block, Config, Suite, explain
 from bench.config.signatures import UNKNOWN, signature
 from bench.errors import UsageError
-from bench.host import machine
+from bench.host import environment as machine
 from bench.plan.case import Case
 from bench.workloads.workload import Workload
 

@@ -171,7 +171,7 @@ def _packed(name: str, path: Path, private: bool) -> bytes:
 
 
 def _check_limits(contents: dict[str, bytes]) -> None:
-    """Nothing, if verifying would read all of it.
+    """Raise ResultsError unless verifying would read all of it.
 
     Raises:
         ResultsError: it would be refused, with what to do.

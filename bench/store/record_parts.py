@@ -8,7 +8,7 @@ from typing import Any
 
 from bench import workloads
 from bench.errors import UsageError
-from bench.host import machine
+from bench.host.identity import machine_class
 from bench.store.records import CorruptRecord, Record
 
 #: Times and rates in a line of `timing.invocations`; the first two are in every line.
@@ -104,7 +104,7 @@ def _environment(record: Record) -> _Problems:
     found = record.get("environment") or {}
     yield from _of_kind(found, "private", (dict, type(None)), "environment.")
     try:
-        machine.machine_class(found)
+        machine_class(found)
     except (AttributeError, TypeError, ValueError, OverflowError, KeyError) as error:
         yield f"environment describes no machine ({error})"
 

@@ -10,7 +10,7 @@ A record is plain JSON with these parts (schema 2)::
     started_at, finished_at    UTC, ISO 8601
     code         {version, commit, dirty}
     protocol     {version, name, hash, parameters}
-    environment  what `bench.host.machine.environment` read, and under `torch` how the torch that measured was built
+    environment  what `bench.host.environment.environment` read, and under `torch` how the torch that measured was built
     machine      {peaks: [{dtype, threads, unit, value, low, high, n}], bandwidth: {value, low, high, n, unit}, ...}
     readings     [fields of `bench.reading.Reading`]: no two of one metric and part
     curves       [fields of `bench.reading.Curve`]: quantities over layers, steps, contexts, rates
@@ -252,7 +252,7 @@ class Store:
         attempts = self.attempts(case_key, machine_key)
         return self.read(attempts[-1]) if attempts else None
 
-    def settled(self, case_key: str, machine_key: str) -> str | None:
+    def last_final_hash(self, case_key: str, machine_key: str) -> str | None:
         """Content hash of the newest record of a case that tells more than an interruption; None if there is none.
 
         A record that cannot be read is another than any that can: its hash is `UNREADABLE`.

@@ -22,39 +22,41 @@ class Unfinished:
     Args:
         store: the results folder.
         machine_key: key of this machine.
-        maker: what has to be equal for a probe or a session to be used again: version of the instrument and meters.
+        producer: what has to be equal for a probe or a session to be used again: version of the instrument and meters.
         save: writes JSON to a path.
     """
 
-    def __init__(self, store: Store, machine_key: str, maker: dict[str, Any], save: Callable[[Path, Any], None]):
-        self._store, self._machine_key, self._maker, self._save = store, machine_key, maker, save
+    def __init__(self, store: Store, machine_key: str, producer: dict[str, Any], save: Callable[[Path, Any], None]):
+        self._store, self._machine_key, self._producer, self._save = store, machine_key, producer, save
 
-    def _settled(self, case_key: str) -> str | None:
-        return self._store.settled(case_key, self._machine_key)
+    def _last_final_hash(self, case_key: str) -> str | None:
+        return self._store.last_final_hash(case_key, self._machine_key)
 
     def probe(self, case: Case) -> dict[str, Any] | None:
         """The case's probe, if it was made by this version and no record has been written since."""
         saved = _readable(self._probe_path(case))
-        same = saved.get("maker") == self._maker and saved.get("settled") == self._settled(case.key)
+        same = saved.get("maker") == self._producer and saved.get("settled") == self._last_final_hash(case.key)
         return saved if saved and same else None
 
     def keep_probe(self, case: Case, result: dict[str, Any]) -> None:
         """Write a case's probe down."""
-        self._save(self._probe_path(case), {**result, "maker": self._maker, "settled": self._settled(case.key)})
+        self._save(
+            self._probe_path(case), {**result, "maker": self._producer, "settled": self._last_final_hash(case.key)}
+        )
 
     def _probe_path(self, case: Case) -> Path:
         return self._store.probes / f"{case.key}.{self._machine_key}.json"
 
-    def session(self, group_key: str, anchor: Case, members: Sequence[Case], moment: str) -> tuple[str, Path]:
+    def session(self, group_key: str, baseline: Case, members: Sequence[Case], moment: str) -> tuple[str, Path]:
         """A session of these members and its folder: one that was left, or a new one.
 
         Args:
             group_key: what the members share.
-            anchor: the member that the others are compared with.
+            baseline: the case that the others are compared with.
             members: the cases that wait for a record.
             moment: now; makes the name of a new session unlike all others.
         """
-        facts = {"group": group_key, "machine": self._machine_key, "anchor": anchor.key, "maker": self._maker}
+        facts = {"group": group_key, "machine": self._machine_key, "anchor": baseline.key, "maker": self._producer}
         wanted = {case.key for case in members}
         for file in sorted(self._store.samples.glob("*/session.json")):
             saved = _readable(file)
@@ -62,7 +64,7 @@ class Unfinished:
                 return file.parent.name, file.parent
         session_id = digest([group_key, self._machine_key, sorted(wanted), moment])
         folder = self._store.samples / session_id
-        waiting = {key: self._settled(key) for key in sorted(wanted)}
+        waiting = {key: self._last_final_hash(key) for key in sorted(wanted)}
         self._save(folder / "session.json", {"session": session_id, **facts, "waiting": waiting})
         return session_id, folder
 
@@ -71,7 +73,7 @@ class Unfinished:
         waiting = saved.get("waiting")
         if not isinstance(waiting, dict):
             return set()
-        return {key for key, before in waiting.items() if self._settled(key) == before}
+        return {key for key, before in waiting.items() if self._last_final_hash(key) == before}
 
 
 def invocations(folder: Path, problems: list[str]) -> list[Invocation]:

@@ -13,7 +13,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 
@@ -33,27 +33,45 @@ TIMEOUT_OF = {"start": "start", "quiet": "start", "load": "load", "compile": "co
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a worker ended: its result, or the status and error that its row will carry."""
+class Done:
+    """A worker that came to its end: its result, the seconds that it took, the most memory that it held."""
 
-    status: str
-    result: dict[str, Any] | None
-    error: dict[str, Any] | None
+    result: dict[str, Any]
     seconds: float
     max_resident_bytes: int | None = None
+    status: ClassVar[str] = "ok"
+    ok: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A worker that came to no result: the status and the error that its row will carry.
+
+    `error` has the keys phase, case, type, message, log_tail.
+    """
+
+    status: str
+    error: dict[str, Any]
+    seconds: float
+    max_resident_bytes: int | None = None
+    ok: ClassVar[bool] = False
 
     @property
-    def ok(self) -> bool:
-        """Whether there is a result."""
-        return self.status == "ok"
+    def message(self) -> str:
+        """What went wrong, in words."""
+        return str(self.error["message"])
 
     @property
     def worth_retrying(self) -> bool:
         """Whether the process was lost from outside Python: a signal, a timeout, no result. An exception would recur."""
         if self.status == "timeout":
             return True
-        kind = (self.error or {}).get("type", "")
+        kind = self.error.get("type", "")
         return self.status == "crashed" and (kind.startswith("SIG") or kind in LOST)
+
+
+#: How a worker ended.
+Outcome = Done | Failed
 
 
 class ServerLost(Exception):
@@ -104,17 +122,17 @@ class Workers:
         folder.mkdir(parents=True)
         files = {"phase_file": str(folder / "phase"), "outcome_file": str(folder / "outcome.json")}
         write_json(folder / "spec.json", {**spec, **files, "kind": kind, "memory_limit_bytes": memory_limit_bytes})
-        patience = _patience(spec)
+        quiet_wait = _quiet_wait_s(spec)
         start, kills_before = time.monotonic(), _oom_kills()
         try:
             pid = self._fork(folder / "spec.json", log)
-            ended, timed_out = self._watch(pid, folder / "phase", log, patience)
+            ended, timed_out = self._watch(pid, folder / "phase", log, quiet_wait)
         except ServerLost as error:
             self._stop_server()
-            return Outcome("crashed", None, _error("start", "ServerLost", str(error), log), time.monotonic() - start)
+            return Failed("crashed", _error("start", "ServerLost", str(error), log), time.monotonic() - start)
         seconds = time.monotonic() - start
         killed = _oom_kills() > kills_before
-        return self._outcome(folder, ended, timed_out, seconds, log, patience, killed_by_kernel=killed)
+        return self._outcome(folder, ended, timed_out, seconds, log, quiet_wait, killed_by_kernel=killed)
 
     # -- the server ---------------------------------------------------------------------------------------------
 
@@ -191,11 +209,11 @@ class Workers:
 
     # -- one worker ---------------------------------------------------------------------------------------------
 
-    def _limit(self, phase: str, patience: float) -> float:
+    def limit_s(self, phase: str, quiet_wait: float) -> float:
         """Seconds that a phase may take; what a worker was told to wait for a quiet host comes on top of its start."""
-        return self.timeouts[TIMEOUT_OF.get(phase, "measure")] + (patience if phase == "quiet" else 0.0)
+        return self.timeouts[TIMEOUT_OF.get(phase, "measure")] + (quiet_wait if phase == "quiet" else 0.0)
 
-    def _watch(self, pid: int, phase_file: Path, log: Path, patience: float) -> tuple[dict[str, Any], str | None]:
+    def _watch(self, pid: int, phase_file: Path, log: Path, quiet_wait: float) -> tuple[dict[str, Any], str | None]:
         """The server's closing message about the worker, and the phase in which it ran out of time, if it did."""
         phase, since, timed_out = "start", time.monotonic(), None
         stamp: tuple[Any, ...] | None = None
@@ -209,7 +227,7 @@ class Workers:
                 if current is not None and (current["phase"], current["case"]) != stamp:
                     stamp = (current["phase"], current["case"])
                     phase, since = current["phase"], time.monotonic()
-                if timed_out is None and time.monotonic() - since > self._limit(phase, patience):
+                if timed_out is None and time.monotonic() - since > self.limit_s(phase, quiet_wait):
                     timed_out = phase
                     _kill(pid, signal.SIGTERM)
                     since = time.monotonic()
@@ -221,30 +239,33 @@ class Workers:
             raise
 
     def _outcome(
-        self, folder: Path, ended: dict[str, Any], timed_out: str | None, seconds: float, log: Path, patience: float, *,
+        self, folder: Path, ended: dict[str, Any], timed_out: str | None, seconds: float, log: Path, quiet_wait: float, *,
         killed_by_kernel: bool,
     ) -> Outcome:  # fmt: skip
         phase = (_phase(folder / "phase") or {}).get("phase", "start")
         resident = ended.get("max_resident_bytes")
         if timed_out is not None:
-            limit = self._limit(timed_out, patience)
+            limit = self.limit_s(timed_out, quiet_wait)
             error = _error(timed_out, "Timeout", f"the phase {timed_out} took longer than {limit:g} s", log)
-            return Outcome("timeout", None, {**error, "case": _case(folder)}, seconds, resident)
+            return Failed("timeout", {**error, "case": _case(folder)}, seconds, resident)
         outcome_file = folder / "outcome.json"
         if outcome_file.exists():
             try:
-                told = read_json(outcome_file)
+                ending = read_json(outcome_file)
             except CorruptRecord as error:
-                told = {"status": "crashed", "error": {"phase": phase, "type": "CorruptOutcome", "message": str(error)}}
-            if told["status"] == "ok":
-                return Outcome("ok", told["result"], None, seconds, resident)
-            return Outcome(told["status"], None, {**told["error"], "log_tail": log_tail(log)}, seconds, resident)
+                ending = {
+                    "status": "crashed",
+                    "error": {"phase": phase, "type": "CorruptOutcome", "message": str(error)},
+                }
+            if ending["status"] == "ok":
+                return Done(ending["result"], seconds, resident)
+            return Failed(ending["status"], {**ending["error"], "log_tail": log_tail(log)}, seconds, resident)
         status, what = _how_it_ended(ended["ended"], killed_by_kernel)
-        return Outcome(status, None, {**_error(phase, *what, log), "case": _case(folder)}, seconds, resident)
+        return Failed(status, {**_error(phase, *what, log), "case": _case(folder)}, seconds, resident)
 
 
-def _patience(spec: dict[str, Any]) -> float:
-    """Seconds that a job may wait for a quiet host; none where its spec has no protocol of timing."""
+def _quiet_wait_s(spec: dict[str, Any]) -> float:
+    """Seconds that a job may wait for a quiet host; 0 where its spec has no protocol of timing."""
     return float(spec.get("protocol", {}).get("latency", {}).get("quiet_wait_s", 0.0))
 
 

@@ -14,7 +14,7 @@ import torch
 from bench import workloads
 from bench.config.schema import CAPTURING_MODES
 from bench.errors import UsageError
-from bench.host.machine import torch_build
+from bench.host.environment import torch_build
 from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing
 from bench.metrics import METRICS
 from bench.plan.recipe import Recipe

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 from bench.analysis.roofline import Bar
@@ -36,22 +37,27 @@ class Mark:
         return self.width * (self.high - self.low)
 
 
+def left_edges(widths: Sequence[float | None]) -> list[float]:
+    """Where each of these bars begins, edges touching; one of unknown width leaves no hole."""
+    return [0.0, *accumulate(width or 0.0 for width in widths)][:-1]
+
+
 def op_byte(bars: Sequence[Bar]) -> list[Mark]:
     """Width = DRAM time, height = intensity over the ridge, water up to 1: work + water = attainable time."""
     marks: list[Mark] = []
-    for i, bar in enumerate(bars):
-        if bar.memory_ms and bar.x0 is not None:
-            marks += _filled(i, bar, bar.x0, bar.memory_ms, bar.height, bar.top)
+    for i, (bar, x) in enumerate(zip(bars, left_edges([bar.memory_ms for bar in bars]), strict=True)):
+        if bar.memory_ms:
+            marks += _filled(i, bar, x, bar.memory_ms, bar.height, bar.top)
     return marks
 
 
 def attainable(bars: Sequence[Bar]) -> list[Mark]:
     """Width = attainable time, height = ideal over attainable time, water up to 1; without bytes no water but a hatched bar."""
     marks: list[Mark] = []
-    for i, bar in enumerate(bars):
-        if bar.attainable_ms and bar.x0_attainable is not None:
+    for i, (bar, x) in enumerate(zip(bars, left_edges([bar.attainable_ms for bar in bars]), strict=True)):
+        if bar.attainable_ms:
             share = None if bar.compute_ms is None else bar.compute_ms / bar.attainable_ms
-            marks += _filled(i, bar, bar.x0_attainable, bar.attainable_ms, share, 1.0)
+            marks += _filled(i, bar, x, bar.attainable_ms, share, 1.0)
     return marks
 
 
@@ -59,15 +65,15 @@ def measured(bars: Sequence[Bar], unexplained_ms: float | None) -> list[Mark]:
     """Width = measured time, solid up to ideal / measured, then DRAM's part up to attainable / measured; heights may exceed 1.
 
     Args:
-        bars: placed bars; those without a measured time are left out.
+        bars: of a waterline; those without a measured time are left out.
         unexplained_ms: end-to-end time beyond the layers, one last grey bar.
     """
     marks: list[Mark] = []
     end = 0.0
-    for i, bar in enumerate(bars):
-        if bar.time_ms and bar.x0_measured is not None:
-            marks += _measured(i, bar, bar.x0_measured, bar.time_ms)
-            end = bar.x0_measured + bar.time_ms
+    for i, (bar, x) in enumerate(zip(bars, left_edges([bar.time_ms for bar in bars]), strict=True)):
+        if bar.time_ms:
+            marks += _measured(i, bar, x, bar.time_ms)
+            end = x + bar.time_ms
     if unexplained_ms and marks:
         marks.append(Mark(None, end, unexplained_ms, 0.0, 1.0, "unexplained"))
     return marks

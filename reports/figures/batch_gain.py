@@ -27,11 +27,11 @@ MOST_CURVES = 12
 
 def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id: str = ID) -> Figure:
     """The figure of rows of any conditions: a view per network and way of timing."""
-    looks = styles or method_styles(row.case.method for row in rows)
+    styles = styles or method_styles(row.case.method for row in rows)
     found = panels(rows)
     table, position, hover = gain_table(found)
     views = {
-        SEPARATOR.join((panel.title.replace(SEPARATOR, ", "), measure)): draw(panel, measure, looks, position)
+        SEPARATOR.join((panel.title.replace(SEPARATOR, ", "), measure)): draw(panel, measure, styles, position)
         for panel in found
         for measure in MEASURES
         if _curves(panel, measure)
@@ -126,7 +126,7 @@ def _curves(panel: Panel, measure: str) -> list[Course]:
     return usable[:MOST_CURVES]
 
 
-def draw(panel: Panel, measure: str, looks: Mapping[str, Style], position: Mapping[int, int]) -> Spec:
+def draw(panel: Panel, measure: str, styles: Mapping[str, Style], position: Mapping[int, int]) -> Spec:
     """Speed-up over batch, both logarithmic, with the promise behind and a ring where a method begins to pay."""
     courses = _curves(panel, measure)
     points = {course.name: [p for p in course.points if measure in p.gains] for course in courses}
@@ -135,13 +135,13 @@ def draw(panel: Panel, measure: str, looks: Mapping[str, Style], position: Mappi
     promises = [course.promised for course in courses if course.promised]
     dashes = _dashes(courses)
     apart = {course.name: APART ** (place - (len(courses) - 1) / 2) for place, course in enumerate(courses)}
-    traces = [_promise(c, looks[c.method], batches) for c in courses if c.promised]
+    traces = [_promise(c, styles[c.method], batches) for c in courses if c.promised]
     methods = [course.method for course in courses]
     for course in courses:
-        drawn = _curve(course, points[course.name], measure, looks[course.method], dashes[course.name], position)
+        drawn = _curve(course, points[course.name], measure, styles[course.method], dashes[course.name], position)
         drawn["name"] = plain(course.method if methods.count(course.method) == 1 else course.name)
         traces.append(_aside(drawn, apart[course.name]))
-    rings = [(course, _ring(course, measure, looks[course.method])) for course in courses]
+    rings = [(course, _ring(course, measure, styles[course.method])) for course in courses]
     traces += [_aside(ring, apart[course.name]) for course, ring in rings if ring]
     pad = log_axis("batch size (images), log", batches[0], batches[-1], pad=0.08)
     xaxis = {**pad, "tickvals": batches, "ticktext": [str(batch) for batch in batches]}

@@ -6,6 +6,7 @@ A. Lavin, arXiv 2404.03617).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,7 +14,6 @@ from itertools import groupby
 import pandas as pd
 
 from bench.analysis import roofline
-from bench.analysis.roofline import GapPoint
 from reports.figures import lines
 from reports.figures.figure import Control, Figure, no_picture, percent, rounded, significant
 from reports.figures.lines import error_bar
@@ -28,6 +28,42 @@ HOW_TO_READ = (
 CAPTION = "Efficiency gap after Lavin 2024 (arXiv 2404.03617)."
 BY_METHOD, BY_MODEL, BY_CASE = "accuracy, methods joined", "accuracy, models joined", "one line per case"
 MOST_FLIPS = 5
+
+
+@dataclass(frozen=True)
+class GapPoint:
+    """One model of the efficiency-gap plot: times per image in ms, the measured one with its interval."""
+
+    name: str
+    measured_ms: float
+    low_ms: float | None = None
+    high_ms: float | None = None
+    ideal_ms: float | None = None
+    attainable_ms: float | None = None
+
+    @property
+    def gap(self) -> float | None:
+        """log(1/E): the length of the line on a log axis."""
+        return math.log(self.measured_ms / self.ideal_ms) if self.ideal_ms else None
+
+    @property
+    def gap_parts(self) -> tuple[float, float] | None:
+        """The gap split into log(1/E_att), the network's shape, and log(1/E_kernel), the kernels; they add up."""
+        if not self.ideal_ms or not self.attainable_ms:
+            return None
+        return math.log(self.attainable_ms / self.ideal_ms), math.log(self.measured_ms / self.attainable_ms)
+
+
+def rank_flips(points: Sequence[GapPoint]) -> list[tuple[str, str]]:
+    """Pairs (ideally faster, measured faster) that change order, only where the measured intervals do not overlap."""
+    flips = []
+    for a in points:
+        for b in points:
+            if a.ideal_ms is None or b.ideal_ms is None or a.low_ms is None or b.high_ms is None:
+                continue
+            if a.ideal_ms < b.ideal_ms and b.high_ms < a.low_ms:
+                flips.append((a.name, b.name))
+    return flips
 
 
 @dataclass(frozen=True)
@@ -84,17 +120,17 @@ def bounds(row: Row) -> tuple[float | None, float | None]:
 def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id: str = ID) -> Figure:
     """The efficiency-gap figure of rows that may be compared (one `reports.groups.Group`)."""
     found = gaps(rows)
-    looks = styles or method_styles(row.case.method for row in rows)
+    styles = styles or method_styles(row.case.method for row in rows)
     table = gap_table(found)
     if not found:
         return no_picture(id, "No efficiency gap", HOW_TO_READ, "no case of this group has a measured latency", table)
     scored = [gap for gap in found if gap.accuracy is not None]
     views: dict[str, Spec] = {}
     if len(scored) > 1:
-        views[BY_MODEL] = against_accuracy(found, looks, lambda gap: f"{gap.row.case.model}/{gap.row.case.method}")
-        views[BY_METHOD] = against_accuracy(found, looks, lambda gap: gap.row.case.method_label)
+        views[BY_MODEL] = against_accuracy(found, styles, lambda gap: f"{gap.row.case.model}/{gap.row.case.method}")
+        views[BY_METHOD] = against_accuracy(found, styles, lambda gap: gap.row.case.method_label)
     views[BY_CASE] = lines.draw(
-        [_line(place, gap, looks) for place, gap in enumerate(found)],
+        [_line(place, gap, styles) for place, gap in enumerate(found)],
         x_title="time per image (ms), log", start="ideal", middle="attainable", end="measured",
     )  # fmt: skip
     return Figure(
@@ -112,7 +148,7 @@ def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id
 
 def flips(found: Sequence[Gap]) -> list[tuple[str, str]]:
     """Pairs (faster on paper, faster measured) whose measured intervals do not overlap."""
-    return roofline.rank_flips([gap.point for gap in found])
+    return rank_flips([gap.point for gap in found])
 
 
 def title(found: Sequence[Gap]) -> str:
@@ -177,15 +213,15 @@ def hover_text(gap: Gap) -> str:
     )
 
 
-def _line(place: int, gap: Gap, looks: Mapping[str, Style]) -> lines.Line:
-    point, style = gap.point, looks[gap.row.case.method]
+def _line(place: int, gap: Gap, styles: Mapping[str, Style]) -> lines.Line:
+    point, style = gap.point, styles[gap.row.case.method]
     if point.ideal_ms is None:
         style = Style(style.colour, f"{style.symbol}-open")
     return lines.Line(point.name, style, place, point.ideal_ms, point.measured_ms, point.attainable_ms,
                       point.low_ms, point.high_ms)  # fmt: skip
 
 
-def against_accuracy(found: Sequence[Gap], looks: Mapping[str, Style], family: Callable[[Gap], str]) -> Spec:
+def against_accuracy(found: Sequence[Gap], styles: Mapping[str, Style], family: Callable[[Gap], str]) -> Spec:
     """Accuracy over log time: three joined points per case, a dotted curve of each family's ideals and a solid one measured."""
     scored = [(place, gap) for place, gap in enumerate(found) if gap.accuracy is not None]
     times = [
@@ -198,9 +234,9 @@ def against_accuracy(found: Sequence[Gap], looks: Mapping[str, Style], family: C
     for _, members in groupby(
         sorted((g for _, g in scored), key=lambda g: (family(g), g.point.measured_ms)), key=family
     ):
-        traces += _curves(list(members), looks)
+        traces += _curves(list(members), styles)
     for method in dict.fromkeys(gap.row.case.method for _, gap in scored):
-        traces += _points([(place, gap) for place, gap in scored if gap.row.case.method == method], looks[method])
+        traces += _points([(place, gap) for place, gap in scored if gap.row.case.method == method], styles[method])
     return {
         "data": traces,
         "layout": layout(
@@ -226,9 +262,9 @@ def _segments(scored: Sequence[Gap]) -> Spec:
             "line": {"color": "@grey", "width": 1}}  # fmt: skip
 
 
-def _curves(members: Sequence[Gap], looks: Mapping[str, Style]) -> list[Spec]:
+def _curves(members: Sequence[Gap], styles: Mapping[str, Style]) -> list[Spec]:
     """Through the ideal points (dotted) and the measured ones (solid) of a family of two or more."""
-    colour = looks[members[0].row.case.method].colour
+    colour = styles[members[0].row.case.method].colour
     made = []
     for name, dash in (("ideal_ms", "dot"), ("measured_ms", "solid")):
         points = [(getattr(gap.point, name), _score(gap)) for gap in members if getattr(gap.point, name)]

@@ -106,7 +106,7 @@ def pairs(rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id: str = ID) -> Figure:
     """The Pareto figure of rows that may be compared (one `reports.groups.Group`), a view per pair of metrics."""
-    looks = styles or method_styles(row.case.method for row in rows)
+    styles = styles or method_styles(row.case.method for row in rows)
     offered = pairs(rows)[: 1 if len(rows) > MANY_ROWS else None]
     fronts = [found for x, y in offered if (found := front(rows, x, y)) is not None]
     table = pareto_table(rows, fronts)
@@ -114,7 +114,7 @@ def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id
         reason = "fewer than two cases of this group have two metrics that differ between them"
         return no_picture(id, "No Pareto front", HOW_TO_READ, reason, table)
     position = {id_: place for place, id_ in enumerate(_key(row) for row in rows)}
-    views = {pair_name(found): draw(found, looks, position) for found in fronts}
+    views = {pair_name(found): draw(found, styles, position) for found in fronts}
     control = Control("Metrics", tuple(views))
     return Figure(id, title(fronts[0]), HOW_TO_READ, table, views, (control,), notes=notes(fronts[0], len(rows)))
 
@@ -182,14 +182,14 @@ def pareto_table(rows: Sequence[Row], fronts: Sequence[Front]) -> pd.DataFrame:
     return table.where(table.notna(), None)
 
 
-def draw(found: Front, looks: Mapping[str, Style], position: Mapping[tuple[str, str], int]) -> Spec:
+def draw(found: Front, styles: Mapping[str, Style], position: Mapping[tuple[str, str], int]) -> Spec:
     """The spec of one pair; `position` finds a case's row of the table."""
     scales = {metric: _scale(found, metric) for metric in (found.x, found.y)}
     methods = dict.fromkeys(s.row.case.method for s in found.standings)
     traces = [_staircase(found, scales)]
     for method in methods:
         members = [s for s in found.standings if s.row.case.method == method]
-        traces.append(_points(found, members, looks[method], scales, position))
+        traces.append(_points(found, members, styles[method], scales, position))
     traces.append(_numbers(found, scales))
     return {
         "data": traces,

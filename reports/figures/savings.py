@@ -64,16 +64,16 @@ def noise_floor(rows: Sequence[Row]) -> Floor | None:
 def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id: str = ID) -> Figure:
     """The figure of rows that may be compared (one `reports.groups.Group`)."""
     found, floor = savings(rows), noise_floor(rows)
-    looks = styles or method_styles(row.case.method for row in rows)
+    styles = styles or method_styles(row.case.method for row in rows)
     table = savings_table(found, floor)
     if not found:
         reason = "no case of this group has both a MAC count with a baseline and a measured speed-up"
         return no_picture(id, "No saving to compare", HOW_TO_READ, reason, table)
     by_case = lines.draw(
-        [_line(place, saving, looks) for place, saving in enumerate(found)],
+        [_line(place, saving, styles) for place, saving in enumerate(found)],
         x_title="speed-up over the baseline (×), log", start="promised by MACs", end="measured", band=_band(floor, "x"), mark=1.0,
     )  # fmt: skip
-    views = {SCATTER: draw(found, floor, looks), BY_CASE: by_case}
+    views = {SCATTER: draw(found, floor, styles), BY_CASE: by_case}
     return Figure(
         id,
         title(found),
@@ -139,9 +139,9 @@ def hover_text(saving: Saving) -> str:
     )
 
 
-def _line(place: int, saving: Saving, looks: Mapping[str, Style]) -> lines.Line:
+def _line(place: int, saving: Saving, styles: Mapping[str, Style]) -> lines.Line:
     cell = saving.speedup
-    return lines.Line(f"{saving.row.name}: {percent(saving.realised)}", looks[saving.row.case.method], place,
+    return lines.Line(f"{saving.row.name}: {percent(saving.realised)}", styles[saving.row.case.method], place,
                       saving.promised, cell.value or 0.0, None, cell.low, cell.high)  # fmt: skip
 
 
@@ -153,7 +153,7 @@ def _band(floor: Floor | None, across: str) -> Spec | None:
             f"{across}0": floor.low, f"{across}1": floor.high, f"{other}ref": "paper", f"{other}0": 0, f"{other}1": 1}  # fmt: skip
 
 
-def draw(found: Sequence[Saving], floor: Floor | None, looks: Mapping[str, Style]) -> Spec:
+def draw(found: Sequence[Saving], floor: Floor | None, styles: Mapping[str, Style]) -> Spec:
     """Measured over promised speed-up, both logarithmic, with the diagonal and the noise band."""
     ends = [end for s in found for end in (s.speedup.low, s.speedup.high, s.speedup.value) if end]
     low = min(1.0, *(s.promised for s in found), *ends)
@@ -168,7 +168,7 @@ def draw(found: Sequence[Saving], floor: Floor | None, looks: Mapping[str, Style
                 "line": {"color": "@quiet", "width": 1.5, "dash": "dash"}, "hoverinfo": "skip"}  # fmt: skip
     traces = [diagonal, *([_floor_name()] if floor else [])]
     for method in dict.fromkeys(s.row.case.method for s in sorted(found, key=lambda s: s.row.case.method)):
-        traces.append(_points([(i, s) for i, s in enumerate(found) if s.row.case.method == method], looks[method]))
+        traces.append(_points([(i, s) for i, s in enumerate(found) if s.row.case.method == method], styles[method]))
     shapes = [shape for shape in (_band(floor, "y"), _no_change()) if shape]
     return {"data": traces, "layout": layout(xaxis=xaxis, yaxis=yaxis, height=460, shapes=shapes, legend=legend())}
 

@@ -67,7 +67,7 @@ def per_image(row: Row, metric: str) -> Cell | None:
 
 def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id: str = ID) -> Figure:
     """The scaling figure of rows of any conditions: a view per varied condition and metric."""
-    looks = styles or method_styles(row.case.method for row in rows)
+    styles = styles or method_styles(row.case.method for row in rows)
     found = {across: curves(rows, across) for across in ACROSS}
     members = [(across, curve) for across, each in found.items() for curve in each]
     table, position, hover = scaling_table(members)
@@ -75,7 +75,7 @@ def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id
     for across, each in found.items():
         for metric in SHOWN:
             if any(len(_points(curve, metric)) > 1 for curve in each):
-                spec = draw(each, across, metric, looks, position)
+                spec = draw(each, across, metric, styles, position)
                 views[SEPARATOR.join((ACROSS[across], _title(metric)))] = spec
     if not views:
         return no_picture(
@@ -161,7 +161,7 @@ def draw(
     found: Sequence[Curve],
     across: str,
     metric: str,
-    looks: Mapping[str, Style],
+    styles: Mapping[str, Style],
     position: Mapping[tuple[str, int], int],
 ) -> Spec:
     """A metric over one condition, both logarithmic."""
@@ -172,7 +172,7 @@ def draw(
     named: set[str] = set()
     traces = []
     for curve, points in usable:
-        style = looks[curve.row.case.method]
+        style = styles[curve.row.case.method]
         name = curve.name if len(usable) <= MOST_NAMES else curve.row.case.method
         y = [(cell.value or 0.0) / scale.factor for *_, cell in points]
         ends = [[None if end is None else end / scale.factor for end in (cell.low, cell.high)] for *_, cell in points]

@@ -75,12 +75,12 @@ def _knob(settings: Sequence[Mapping[str, object]]) -> str | None:
 
 def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id: str = ID) -> Figure:
     """The figure of rows that may be compared (one `reports.groups.Group`): a view per method and metric."""
-    looks = styles or method_styles(row.case.method for row in rows)
+    styles = styles or method_styles(row.case.method for row in rows)
     found = families(rows)
     table = tradeoff_table(rows, found)
     views: dict[str, Spec] = {}
     for metric in METRICS_SHOWN:
-        if metric != "macs" and (spec := against_macs(rows, metric, looks)):
+        if metric != "macs" and (spec := against_macs(rows, metric, styles)):
             views[SEPARATOR.join((ALL, METRICS[metric].title))] = spec
     for method, knob in dict.fromkeys((family.method, family.knob) for family in found):
         members = [family for family in found if (family.method, family.knob) == (method, knob)]
@@ -164,7 +164,7 @@ def kept(row: Row) -> float | None:
     return 100.0 / ratio if ratio else None
 
 
-def against_macs(rows: Sequence[Row], metric: str, looks: Mapping[str, Style]) -> Spec | None:
+def against_macs(rows: Sequence[Row], metric: str, styles: Mapping[str, Style]) -> Spec | None:
     """A metric over the MACs kept: a curve per method and model that starts at the model's baseline."""
     usable = [row for row in rows if row.ranked and kept(row) is not None and row.value(metric) is not None]
     baselines = {_model(row): row for row in usable if row.case.is_baseline}
@@ -181,7 +181,7 @@ def against_macs(rows: Sequence[Row], metric: str, looks: Mapping[str, Style]) -
         start = [baselines[model]] if model in baselines else []
         ordered = sorted([*members, *start], key=lambda row: kept(row) or 0.0)
         dash = DASHES[models.index(model) % len(DASHES)]
-        traces.append(_curve(ordered, [kept(row) or 0.0 for row in ordered], metric, usable, position, looks[method],
+        traces.append(_curve(ordered, [kept(row) or 0.0 for row in ordered], metric, usable, position, styles[method],
                              name=plain(method), dash=dash, group=method, legend_entry=method not in named))  # fmt: skip
         named.add(method)
     traces.append(_model_names([baselines[model] for model in models if model in baselines], metric, usable))

@@ -17,6 +17,7 @@ from reports.figures import bars
 from reports.figures.bars import Kind, Mark
 from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, percent, rounded, significant
 from reports.figures.theme import Spec, axis, layout, legend, plain
+from reports.figures.waterline_view import GROUP_ABOVE, grouped, top_share
 
 ID = "waterline"
 CAPTION = "Waterline (after Lavin 2024, arXiv 2404.03617); the geometry is derived from the roofline model."
@@ -31,7 +32,7 @@ SLOW_SHARE = 0.9
 NAMED_SHARE = 0.045
 
 #: Kind of mark -> legend entry and colour role, in the order of the legend.
-LOOKS: dict[Kind, tuple[str, str]] = {
+STYLES: dict[Kind, tuple[str, str]] = {
     "above": ("compute-bound", "@orange"),
     "under": ("memory-bound", "@blue"),
     "water": ("lost to DRAM", "@water"),
@@ -93,8 +94,8 @@ def figure(record: Record) -> Figure:
 
 def _specs(line: Waterline, what_if: Waterline, hover: Hover) -> dict[str, Spec]:
     """Every view by every grouping; blocks come first where layers are too many to tell apart."""
-    groupings = {LAYERS: line, BLOCKS: roofline.grouped(line), SLOWEST: roofline.top_share(line, SLOW_SHARE)}
-    if len(line.bars) > roofline.GROUP_ABOVE:
+    groupings = {LAYERS: line, BLOCKS: grouped(line), SLOWEST: top_share(line, SLOW_SHARE)}
+    if len(line.bars) > GROUP_ABOVE:
         groupings = {name: groupings[name] for name in (BLOCKS, SLOWEST, LAYERS)}
     views = [view for view in _views(line.totals) if view.marks(line.bars)]
     specs = {
@@ -222,10 +223,10 @@ def draw(view: View, line: Waterline, hover: Hover) -> Spec:
     marks = view.marks(line.bars)
     right = max((mark.x + mark.width for mark in marks), default=1.0)
     top = max([1.0, *(mark.high for mark in marks)])
-    looks = sorted(
-        {(mark.kind, mark.estimated) for mark in marks}, key=lambda look: (list(LOOKS).index(look[0]), look[1])
+    styles = sorted(
+        {(mark.kind, mark.estimated) for mark in marks}, key=lambda style: (list(STYLES).index(style[0]), style[1])
     )
-    traces = [_trace([m for m in marks if (m.kind, m.estimated) == look], line.bars, hover) for look in looks]
+    traces = [_trace([m for m in marks if (m.kind, m.estimated) == style], line.bars, hover) for style in styles]
     edges, names = _blocks(marks, line.bars, right)
     return {
         "data": [*traces, _level(view.line, right)],
@@ -239,9 +240,9 @@ def draw(view: View, line: Waterline, hover: Hover) -> Spec:
 
 
 def _trace(marks: Sequence[Mark], shown: Sequence[Bar], hover: Hover) -> Spec:
-    """All marks of one look; estimates and unknown bars are hatched, unknown ones outlined."""
+    """All marks of one style; estimates and unknown bars are hatched, unknown ones outlined."""
     kind, hatched = marks[0].kind, marks[0].estimated or marks[0].kind in ("unknown", "dram")
-    name, colour = LOOKS[kind]
+    name, colour = STYLES[kind]
     fill: Spec = {
         "color": colour,
         "line": {

@@ -7,11 +7,12 @@ import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.config.schema import Paths
-from bench.host.machine import machine_class
+from bench.host.identity import machine_class
 from bench.store.records import Record
+from reports.content import Site
 from reports.figure_sets import of_case
 from reports.flags import meaning
 from reports.groups import AXES
@@ -20,9 +21,6 @@ from reports.numbers import MISSING, pair, quantity, scale_for
 from reports.pages.claims import KINDS
 from reports.pages.page import Sheet, Shell, render
 from reports.rows import COLUMNS, OF_BASELINE, Cell, Column, Row
-
-if TYPE_CHECKING:
-    from reports.site import Site
 
 #: The results folder that a command takes where none is named.
 USUAL_RESULTS = Paths().results

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from reports.content import Site
 from reports.pages.page import Sheet, render
-
-if TYPE_CHECKING:
-    from reports.rows import Row
-    from reports.site import Site
+from reports.rows import Row
 
 #: Verdict of a claim -> kind of its badge, in the order of the page.
 KINDS = {"reproduced": "good", "not reproduced": "bad", "not comparable here": "care"}

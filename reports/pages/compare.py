@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from bench.analysis import compare as comparing
-from bench.foreign_text import spelt_out
+from bench.foreign_text import escape_controls
 from bench.metrics import METRICS
+from reports.content import Site
 from reports.numbers import MISSING, pair, quantity
 from reports.pages.page import Sheet, render
-
-if TYPE_CHECKING:
-    from reports.site import Site
 
 #: Verdict -> kind of its badge.
 KINDS = {"FASTER": "good", "BETTER": "good", "SLOWER": "bad", "WORSE": "bad", "SAME": "water"}
@@ -49,7 +46,7 @@ def lines(found: comparing.Comparison) -> list[Line]:
     """The rows of a comparison as text."""
     return [
         Line(
-            spelt_out(row.label),
+            escape_controls(row.label),
             METRICS[row.metric].title,
             _side(row.a, row.unit),
             _side(row.b, row.unit),
@@ -57,7 +54,7 @@ def lines(found: comparing.Comparison) -> list[Line]:
             row.pairing,
             row.kind.lower(),
             KINDS.get(row.kind, "care" if row.kind == "INVALID" else ""),
-            spelt_out("; ".join([row.text, *row.notes])),
+            escape_controls("; ".join([row.text, *row.notes])),
         )
         for row in found.rows
     ]
@@ -67,10 +64,10 @@ def _side(value: float | None, unit: str) -> str:
     return MISSING if value is None else quantity(value, unit)
 
 
-def _spelt_out(found: comparing.Comparison) -> comparing.Comparison:
+def _escape_controls(found: comparing.Comparison) -> comparing.Comparison:
     """The comparison with the names of foreign records as text that turns no direction."""
-    around = tuple((spelt_out(what), spelt_out(a), spelt_out(b)) for what, a, b in found.environment)
-    only_a, only_b, notes = (tuple(map(spelt_out, part)) for part in (found.only_a, found.only_b, found.notes))
+    around = tuple((escape_controls(what), escape_controls(a), escape_controls(b)) for what, a, b in found.environment)
+    only_a, only_b, notes = (tuple(map(escape_controls, part)) for part in (found.only_a, found.only_b, found.notes))
     return replace(found, environment=around, only_a=only_a, only_b=only_b, notes=notes)
 
 
@@ -79,6 +76,6 @@ def _page(site: Site) -> str:
     if sides is None:
         raise ValueError("there are no two sides to compare")
     (name_a, a), (name_b, b) = sides
-    found = _spelt_out(comparing.compare(a, b, label_a=name_a, label_b=name_b))
+    found = _escape_controls(comparing.compare(a, b, label_a=name_a, label_b=name_b))
     verdicts = Counter(row.kind.lower() for row in found.rows)
     return render("compare.html.j2", site, "compare.html", found=found, lines=lines(found), verdicts=verdicts)

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reports.batches import crossings, panels
+from reports.content import Site
 from reports.figure_sets import across, of_groups
 from reports.figures.theme import method_styles
 from reports.findings import findings, headline
 from reports.leaderboard import MARKS, payload
 from reports.methods import summary
-from reports.over_models import lines
-from reports.over_models import told as told_mean
+from reports.over_models import describe, lines
 from reports.pages.claims import KINDS, told
 from reports.pages.page import Sheet, render
 from reports.rows import OF_BASELINE
 from reports.safe import inert_json
-
-if TYPE_CHECKING:
-    from reports.site import Site
 
 
 def sheets(site: Site) -> Iterable[Sheet]:
@@ -40,7 +37,7 @@ def _page(site: Site) -> str:
         figures=of_groups(site, styles),
         across=across(site, styles),
         over_models=lines(site.rows),
-        summed=told_mean,
+        summed=describe,
         pays=[(panel, crossings(panel)) for panel in panels(site.rows)],
         claims=site.claims,
         told=told(site.claims),

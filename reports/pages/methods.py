@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reports.bibliography import entries_for
+from reports.content import Site
 from reports.methods import card
 from reports.pages.page import Sheet, render
-
-if TYPE_CHECKING:
-    from reports.site import Site
 
 
 def sheets(site: Site) -> Iterable[Sheet]:

@@ -7,18 +7,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
+from reports.content import Site
 from reports.figures.theme import CONFIG, palettes
 from reports.labels import brief
 from reports.numbers import quantity
 from reports.safe import CONTENT_POLICY, inert_json
-
-if TYPE_CHECKING:
-    from reports.site import Site
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 

@@ -5,12 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.analysis import compare as comparing
 from bench.analysis import table
-from bench.analysis.compare import compare, environment_difference, rank_intervals
+from bench.analysis.compare import compare
 from bench.analysis.comparison_text import as_markdown, as_text, differences_as_text, reproduction_as_text
 from bench.analysis.judge import Judgement
+from bench.analysis.ranking import medians_of, rank_intervals
 from bench.config.protocol import BEFORE, Latency, Protocol, protocol_key
+from bench.host.difference import difference
 from tests import synthetic
 
 
@@ -362,9 +363,9 @@ def test_other_protocol_is_not_compared():
 
 def test_environment_difference_shows_only_what_differs():
     a = synthetic.ENVIRONMENT
-    assert environment_difference(a, a) == []
+    assert difference(a, a) == []
     b = {**a, "packages": {**a["packages"], "torch": "2.14.0"}}
-    assert environment_difference(a, b) == [("packages.torch", "2.13.0", "2.14.0")]
+    assert difference(a, b) == [("packages.torch", "2.13.0", "2.14.0")]
 
 
 # ------------------------------------------------------------------------------------------------ what a gate may say
@@ -565,7 +566,7 @@ def test_nothing_foreign_steers_a_pull_request_or_a_page():
     from reports.pages import compare as page
 
     found = foreign_comparison()
-    shown = page._spelt_out(found)
+    shown = page._escape_controls(found)
     texts = [
         *(line.case + line.text for line in page.lines(found)),
         *shown.only_a,
@@ -644,7 +645,7 @@ def test_rows_of_one_session_are_ranked_by_pairs():
         row.update(ci_low=row["value"] / 1.3, ci_high=row["value"] * 1.3, n=5)
     frame = table.from_records(records)
     assert spans(rank_intervals(frame, "latency_ms")) == [(1, 3)] * 3
-    paired = rank_intervals(frame, "latency_ms", medians=comparing.medians_of(records))
+    paired = rank_intervals(frame, "latency_ms", medians=medians_of(records))
     assert spans(paired) == [(3, 3), (1, 1), (2, 2)]
 
 

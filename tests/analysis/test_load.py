@@ -17,7 +17,7 @@ from bench.analysis.table import from_records
 from bench.config.protocol import Protocol
 from bench.plan.case import Case
 from bench.statistics import log_mean_interval
-from bench.sweep.run import Silent
+from bench.sweep.events import Working
 from tests.reanalysis import assert_agrees
 from tests.sweeping import QUICK, configuration, sweep
 
@@ -56,13 +56,14 @@ def spinning(count):
             process.wait()
 
 
-class Neighbour(Silent):
+class Neighbour:
     """A listener that computes beside the processes from one number on and stops before another."""
 
     def __init__(self, first, last):
         self.first, self.last, self.stack = first, last, contextlib.ExitStack()
 
-    def working(self, what):
+    def __call__(self, event):
+        what = event.what if isinstance(event, Working) else ""
         index = int(what.rpartition("process ")[2]) - 1 if "process " in what else None
         if index == self.first:
             self.stack.enter_context(spinning(max(2, len(os.sched_getaffinity(0)))))

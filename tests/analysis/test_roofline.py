@@ -1,5 +1,3 @@
-import math
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,12 +6,8 @@ from bench.analysis import roofline
 from bench.analysis.roofline import (
     BEATS_BOUND,
     OVERLAP,
-    GapPoint,
     Layer,
     fused,
-    grouped,
-    rank_flips,
-    top_share,
     waterline,
 )
 from tests import synthetic
@@ -39,12 +33,12 @@ def about(value):
     return pytest.approx(value, **EXACT)
 
 
-def test_oracle_bars_have_their_place_height_and_water():
+def test_oracle_bars_have_their_height_and_water():
     bars = waterline(ORACLE).bars
-    rows = [(b.compute_ms, b.memory_ms, b.height, b.x0, b.water_ms, b.attainable_ms, b.time_ms) for b in bars]
-    assert rows[0] == about((2.0, 1.0, 2.0, 0.0, 0.0, 2.0, 2.5))
-    assert rows[1] == about((0.2, 2.0, 0.1, 1.0, 1.8, 2.0, 4.0))
-    assert rows[2] == about((0.8, 1.0, 0.8, 3.0, 0.2, 1.0, 1.5))
+    rows = [(b.compute_ms, b.memory_ms, b.height, b.water_ms, b.attainable_ms, b.time_ms) for b in bars]
+    assert rows[0] == about((2.0, 1.0, 2.0, 0.0, 2.0, 2.5))
+    assert rows[1] == about((0.2, 2.0, 0.1, 1.8, 2.0, 4.0))
+    assert rows[2] == about((0.8, 1.0, 0.8, 0.2, 1.0, 1.5))
     assert [b.state for b in bars] == ["compute-bound", "memory-bound", "memory-bound"]
     assert {b.ridge for b in bars} == {100.0}
     assert [b.intensity for b in bars] == about([200.0, 10.0, 80.0])
@@ -65,10 +59,8 @@ def test_oracle_totals_and_the_two_factors_of_efficiency():
     assert totals.end_to_end_efficiency == about(3.0 / 8.4)
 
 
-def test_oracle_other_views_start_where_the_bar_before_ends():
+def test_oracle_bars_know_their_shares_of_the_whole():
     bars = waterline(ORACLE).bars
-    assert [b.x0_attainable for b in bars] == about([0.0, 2.0, 4.0])
-    assert [b.x0_measured for b in bars] == about([0.0, 2.5, 6.5])
     assert [b.share_attainable for b in bars] == about([0.4, 0.4, 0.2])
     assert [b.share_measured for b in bars] == about([2.5 / 8, 0.5, 1.5 / 8])
     assert [b.efficiency for b in bars] == about([0.8, 0.05, 0.8 / 1.5])
@@ -172,30 +164,6 @@ def test_efficiency_carries_the_interval_of_the_time():
     assert (bar.efficiency_low, bar.efficiency, bar.efficiency_high) == about((0.5, 0.8, 1.0))
 
 
-def test_grouping_and_the_top_share_move_no_total():
-    line = waterline([layer(f"blocks.{i // 50}.{i}", 20 + i, 1, 1.0, block=f"blocks.{i // 50}") for i in range(250)])
-    few = roofline.default_view(line)
-    assert [b.name for b in few.bars] == [f"blocks.{i}" for i in range(5)]
-    assert math.fsum(b.attainable_ms for b in few.bars) == about(line.totals.attainable_ms)
-    assert math.fsum(b.water_ms for b in few.bars) == about(line.totals.water_ms)
-    assert few.totals == line.totals and len(few.bars[0].members) == 50
-    assert roofline.default_view(waterline(ORACLE)).bars == waterline(ORACLE).bars
-
-
-def test_group_of_compute_and_memory_bound_layers_keeps_its_water():
-    one = grouped(waterline(ORACLE), key=lambda bar: "all").bars[0]
-    assert (one.compute_ms, one.memory_ms, one.attainable_ms, one.water_ms) == about((3.0, 4.0, 5.0, 2.0))
-    assert (one.top - one.height) * one.memory_ms == about(2.0)
-
-
-def test_top_share_of_time_keeps_the_slowest_in_order_and_one_other_bar():
-    shown = top_share(waterline([*ORACLE, layer("tail", 1, 0.1, 0.1)]), 0.8)
-    assert [b.name for b in shown.bars] == ["conv3x3", "dwconv", "other"]
-    assert math.fsum(b.time_ms for b in shown.bars) == about(8.1)
-    assert shown.bars[-1].members == ("pw", "tail")
-    assert len(top_share(waterline(ORACLE), 1.0).bars) == 3
-
-
 NUMBERS = st.floats(1e-3, 1e3)
 LAYERS = st.lists(
     st.builds(lambda f, b, t: layer("x", f, b, t), st.one_of(st.just(0.0), NUMBERS), st.one_of(st.just(0.0), NUMBERS), NUMBERS),
@@ -213,7 +181,6 @@ def test_bars_and_water_make_the_attainable_time_and_one_dot_is_never_less_optim
         assert totals.single_dot >= totals.e_att * (1 - 1e-12)
         assert totals.e_att * totals.e_kernel == pytest.approx(totals.efficiency)
         assert totals.e_att <= 1 + 1e-12
-    assert [b.x0 for b in line.bars] == sorted(b.x0 for b in line.bars)
 
 
 @given(LAYERS)
@@ -320,22 +287,3 @@ def test_readings_are_modelled_or_say_why_not():
 )  # fmt: skip
 def test_block_of_a_module_path(path, block):
     assert roofline.block_of(path) == block
-
-
-# ------------------------------------------------------------------------------------------------ efficiency gap
-
-
-def test_gap_on_a_log_axis_splits_into_shape_and_kernels():
-    point = GapPoint("m", measured_ms=8.0, ideal_ms=3.0, attainable_ms=5.0)
-    assert point.gap == about(math.log(1 / 0.375))
-    assert point.gap_parts == about((math.log(1 / 0.6), math.log(1 / 0.625)))
-    assert math.fsum(point.gap_parts) == about(point.gap)
-    assert GapPoint("m", 8.0).gap is None
-
-
-def test_rank_flip_needs_measured_intervals_that_do_not_overlap():
-    fast_on_paper = GapPoint("a", 5.0, 4.8, 5.2, ideal_ms=1.0)
-    slow_on_paper = GapPoint("b", 4.0, 3.9, 4.1, ideal_ms=2.0)
-    unsure = GapPoint("c", 4.5, 4.0, 5.0, ideal_ms=3.0)
-    assert rank_flips([fast_on_paper, slow_on_paper, unsure]) == [("a", "b")]
-    assert rank_flips([slow_on_paper, GapPoint("d", 1.0, 0.9, 1.1)]) == []

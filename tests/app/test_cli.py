@@ -237,7 +237,11 @@ def scripted(body, *words, **environment):
 
 @pytest.mark.parametrize(
     "body",
-    ["raise KeyboardInterrupt", "return 130", "from bench.sweep.run import Interrupted; raise Interrupted('stopped')"],
+    [
+        "raise KeyboardInterrupt",
+        "return 130",
+        "from bench.sweep.attempts import Interrupted; raise Interrupted('stopped')",
+    ],
 )
 def test_ctrl_c_ends_all_jobs_of_a_multirun_with_130(body):
     done = scripted(body, "-m", "seed=1,2,3")

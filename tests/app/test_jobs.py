@@ -95,7 +95,7 @@ def test_what_differs_is_told_before_anything_is_measured(measured, tmp_path, ca
     def stopped(*_):
         raise BenchError("now it would measure")
 
-    monkeypatch.setattr("bench.sweep.run.Runner.run", stopped)
+    monkeypatch.setattr("bench.sweep.loop.Driver.run", stopped)
     made = next(r for r in measured[1] if r["case"]["method"] == NARROW)
     there = {**made["environment"], "python": "3.99.1"}
     row = lone(tmp_path, made, environment=there, code={"version": "0.0.1", "commit": "abc1234", "dirty": False})

@@ -13,7 +13,7 @@ from bench import api
 from bench.config.protocol import Latency, Protocol
 from bench.config.schema import Device
 from bench.errors import UsageError
-from bench.host import machine
+from bench.host import environment as machine
 from bench.host.hostwatch import Limits
 from bench.meters import latency
 from bench.plan import estimate, plan

@@ -4,8 +4,8 @@ import pytest
 
 from bench.store.journal import Journal
 from bench.store.records import Store
-from bench.sweep.run import CircuitBroken
-from bench.worker.client import Outcome, Workers
+from bench.sweep.attempts import CircuitBroken
+from bench.worker.client import Failed, Workers
 from tests.sweeping import HEALTHY, configuration, sweep
 
 METHODS = "tests.faults.methods"
@@ -48,7 +48,7 @@ def nothing_is_trained(monkeypatch):
     def lost(self, kind, spec, **_):
         asked.append(kind)
         error = {"phase": "load", "case": None, "type": "SIGKILL", "message": "the process was ended", "log_tail": ""}
-        return Outcome("crashed", None, error, 0.1)
+        return Failed("crashed", error, 0.1)
 
     monkeypatch.setattr(Workers, "run", lost)
     return asked

@@ -16,7 +16,8 @@ from bench.store.journal import Journal
 from bench.store.lock import Locked, ResultsLock
 from bench.store.records import Store
 from bench.sweep import calibration
-from bench.sweep.run import Runner, Silent
+from bench.sweep.calibration import Calibrator
+from bench.sweep.loop import Driver
 from tests.faults.driver import statuses
 from tests.sweeping import HEALTHY, configuration, sweep
 
@@ -135,9 +136,9 @@ def test_a_clock_that_goes_backwards_loses_nothing_and_measures_nothing_twice(tm
 
     def run(**changes):
         changed = config.model_copy(update=changes)
-        runner = Runner(changed, plan.make(changed, catalogue.load()), Silent(), calibrated=False, now=now)
-        runner.journal = Journal(runner.store.journal, clock=now)
-        return runner.run({})
+        driver = Driver(changed, plan.make(changed, catalogue.load()), calibrated=False, now=now)
+        driver.journal = Journal(driver.store.journal, clock=now)
+        return driver.run({})
 
     assert statuses(run().records) == {"nan_output": "invalid", "healthy": "ok"}
     assert run().measured == 0
@@ -153,17 +154,17 @@ def test_a_clock_that_goes_backwards_loses_nothing_and_measures_nothing_twice(tm
 
 def test_a_calibration_from_the_future_is_made_anew(tmp_path, monkeypatch):
     from bench.store.records import read_json, write_json
-    from bench.worker.client import Outcome
+    from bench.worker.client import Done
 
     config = configuration(tmp_path, [HEALTHY])
-    runner = Runner(config, plan.make(config, catalogue.load()), Silent())
-    made = Outcome("ok", {"peaks": [], "bandwidth": None, "notes": ["new"]}, None, 1.0)
+    store = Store(config.paths.results)
+    made = Done({"peaks": [], "bandwidth": None, "notes": ["new"]}, 1.0)
     monkeypatch.setattr(calibration, "measure", lambda *_: made)
-    runner.workers = None  # nothing is to be measured by them
-    assert runner._calibration()["notes"] == ["new"]
-    (path,) = runner.store.machines.glob("*.json")
+    calibrator = Calibrator(None, store, Journal(store.journal), lambda event: None)  # no process is to be started
+    assert calibrator.current("machine", "cpu", 1)["notes"] == ["new"]
+    (path,) = store.machines.glob("*.json")
     write_json(path, {**read_json(path), "notes": ["old"], "measured_at": time.time() + 1e6})
-    assert runner._calibration()["notes"] == ["new"]
+    assert calibrator.current("machine", "cpu", 1)["notes"] == ["new"]
 
 
 def test_a_case_longer_than_its_limit_is_tried_twice_then_a_row_with_the_phase(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from bench.errors import UsageError
 from bench.host import gpu_clocks, gpus, visible_gpus
 from bench.host.gpu_clocks import ClockSamples, reason_names, summary, throttled
-from bench.host.machine import machine_key
+from bench.host.identity import machine_key
 from bench.host.visible_gpus import locate, others_on, visible
 from bench.meters.energy import nvml as energy_nvml
 from bench.meters.energy.backend import Unavailable
@@ -308,17 +308,17 @@ def test_machines_are_told_apart_by_what_cuda_sees_and_not_by_which_of_equal_boa
 
 def test_a_group_is_split_by_what_is_free_on_the_device(machine, monkeypatch, tmp_path):
     from bench.config import catalogue
-    from bench.sweep.run import Runner, Silent
+    from bench.sweep.memory import cases_that_fit, expected_bytes, room
 
     lib = machine(Nvml(Board("GPU-a", free=10_000)))
     config = configuration(tmp_path, [HEALTHY], ["none", "tests.faults.methods:same", "tests.faults.methods:narrow"])
     made = plan.make(config, catalogue.load())
     on_gpu = config.model_copy(update={"device": config.device.model_copy(update={"name": "cuda"})})
-    runner = Runner(on_gpu, made, Silent(), calibrated=False)
-    probes = {c.key: {"readings": [{"metric": "peak_memory_bytes", "value": 1000.0}]} for c in made.cases}
+    probe = {"readings": [{"metric": "peak_memory_bytes", "value": 1000.0}]}
+    sizes = dict.fromkeys((case.key for case in made.cases), expected_bytes(probe))
 
     def parts():
-        return [len(part) for part in runner._sessions_that_fit(made.groups[0], made.cases, probes)]
+        return [len(part) for part in cases_that_fit(made.cases, sizes, made.groups[0].baseline.key, room(on_gpu))]
 
     assert parts() == [3]  # 80 % of 10 kB hold the twin, its baseline and three of 1.5 kB
     lib.boards[0].free = 6_000

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.host import gpus, machine
+from bench.host import gpus
+from bench.host.difference import difference
+from bench.host.environment import cgroup_limits, environment, torch_build
 from bench.host.hostwatch import HostWatch, Limits, Snapshot, compare, snapshot, wait_until_quiet
-from bench.host.machine import cgroup_limits, difference, environment, machine_class, machine_key
+from bench.host.identity import machine_class, machine_key
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -40,7 +42,7 @@ def test_environment_is_plain_json_and_names_what_numbers_depend_on():
 
 def test_environment_is_read_without_torch_in_under_two_seconds():
     code = (
-        "import sys, time; t = time.perf_counter(); from bench.host.machine import environment; environment();"
+        "import sys, time; t = time.perf_counter(); from bench.host.environment import environment; environment();"
         "print(time.perf_counter() - t); assert not {'torch', 'mlflow', 'hydra'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
@@ -80,7 +82,7 @@ def test_nothing_personal_unless_private(monkeypatch):
 def test_torch_build_refuses_to_guess_before_torch_is_imported(monkeypatch):
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     with pytest.raises(RuntimeError, match="not imported"):
-        machine.torch_build()
+        torch_build()
     assert "torch" not in environment()
 
 
@@ -236,7 +238,7 @@ def test_key_survives_ordinary_upkeep(other):
 
 
 def test_key_is_the_same_from_process_to_process_and_with_torch_imported():
-    code = "from bench.host.machine import *; {}print(machine_key(environment()))"
+    code = "from bench.host.environment import environment; from bench.host.identity import machine_key; {}print(machine_key(environment()))"
     keys = {
         subprocess.run([sys.executable, "-c", code.format(extra)], capture_output=True, text=True, check=True).stdout
         for extra in ("", "import torch; ")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.over_models import lines, told
+from reports.over_models import describe, lines
 from reports.rows import rows_of
 from reports.site import build
 from tests.synthetic import record, store
@@ -42,15 +42,15 @@ def test_the_interval_is_that_of_the_members_errors_by_hand():
     half = quantile_4 * of_one / math.sqrt(2)
     assert math.log(line.speedup.interval.high) == pytest.approx(half, rel=1e-5)
     assert math.log(line.speedup.interval.low) == pytest.approx(-half, rel=1e-5)
-    assert told(line.speedup) == f"1.00× [{math.exp(-half):.2f}, {math.exp(half):.2f}]; 0.50 to 2.00"
+    assert describe(line.speedup) == f"1.00× [{math.exp(-half):.2f}, {math.exp(half):.2f}]; 0.50 to 2.00"
 
 
 def test_a_network_that_failed_takes_the_mean_away_and_is_named():
     rows = two_networks()
     rows[3] = record(model="deit_small", method="tome", setting="r=13", status="oom", error=FAILURE)
     (line,) = lines(rows_of(rows, []))
-    assert told(line.speedup) == "unavailable: no value for deit_small"
-    assert told(line.realised) == "unavailable: no value for deit_small"
+    assert describe(line.speedup) == "unavailable: no value for deit_small"
+    assert describe(line.realised) == "unavailable: no value for deit_small"
     assert line.promised is None
 
 

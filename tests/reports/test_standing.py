@@ -3,18 +3,18 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.fronts import place
+from reports.fronts import mark_fronts
 from reports.groups import group
 from reports.rows import columns_of, rows_of
-from reports.standing import Span, rank_intervals, stand
+from reports.standing import Span, rank_intervals, rank_rows
 from tests.synthetic import record, suite_records
 
 
 def _stood(records):
     rows = rows_of(records, [])
     groups = group(rows)
-    stand(rows, groups, columns_of(rows))
-    place(rows, groups)
+    rank_rows(rows, groups, columns_of(rows))
+    mark_fronts(rows, groups)
     return rows, groups
 
 

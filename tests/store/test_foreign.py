@@ -15,7 +15,8 @@ from bench.app.jobs import compare, report, reproduce, verify
 from bench.app.sources import measured_here, records_at
 from bench.canonical import content_hash
 from bench.errors import BenchError, ResultsError, UsageError
-from bench.host.machine import environment, machine_key
+from bench.host.environment import environment
+from bench.host.identity import machine_key
 from bench.plan.case import Case
 from bench.store.bundle import BadBundle, pack, unpack
 from bench.store.journal import Journal
@@ -191,7 +192,7 @@ def test_a_case_that_is_none_is_one_message_or_a_matter_for_a_worker(odd, tmp_pa
     def measured(*_):
         raise BenchError("a worker would be asked")
 
-    monkeypatch.setattr("bench.sweep.run.Runner.run", measured)
+    monkeypatch.setattr("bench.sweep.loop.Driver.run", measured)
     protocol = configuration(tmp_path, [HEALTHY]).protocol.as_record()
     body = {
         "case": {**record()["case"], "model": "digits_tiny", **odd},

@@ -258,16 +258,16 @@ def test_a_gap_between_attempts_hides_none_and_is_not_filled(tmp_path):
 
 def test_an_interruption_settles_nothing(tmp_path):
     store, keys = Store(tmp_path), (GOOD_BASE["case_key"], GOOD_BASE["machine_key"])
-    assert store.settled(*keys) is None
+    assert store.last_final_hash(*keys) is None
     before = None
     for status, settles in (("interrupted", False), ("crashed", True), ("interrupted", False)):
         path = store.write({**record(status=status), "supersedes": before})
         before = read_json(path)["content_hash"]
         if settles:
             settled = before
-    assert store.settled(*keys) == settled
+    assert store.last_final_hash(*keys) == settled
     path.write_text("{")
-    assert store.settled(*keys) == records.UNREADABLE
+    assert store.last_final_hash(*keys) == records.UNREADABLE
 
 
 GOOD_BASE = record()

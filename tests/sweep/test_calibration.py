@@ -6,7 +6,7 @@ import os
 import pytest
 
 from bench.sweep import calibration
-from bench.worker.client import Outcome, Workers
+from bench.worker.client import Done, Failed, Workers
 
 
 def part(rate, band, overhead=2.0, *, stable=True, notes=()):
@@ -27,7 +27,7 @@ class Scripted:
     def run(self, kind, spec, *, log):
         self.specs.append((kind, spec))
         result = self.results[len(self.specs) - 1]
-        return Outcome("ok", result, None, 1.0) if result else Outcome("crashed", None, {"message": "lost"}, 1.0)
+        return Done(result, 1.0) if result else Failed("crashed", {"message": "lost"}, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,14 @@ import pytest
 
 from bench.config import catalogue
 from bench.errors import ResultsError
+from bench.host import code
 from bench.plan import plan
 from bench.store.journal import Journal
 from bench.store.records import Store, read_json, seal, write_json
-from bench.sweep import calibration, run
-from bench.sweep.run import Interrupted, Runner, Silent
+from bench.sweep import calibration
+from bench.sweep.attempts import Interrupted
+from bench.sweep.loop import Driver
+from bench.sweep.writing import Writer
 from bench.worker.client import Workers
 from tests.sweeping import HEALTHY, QUICK, configuration, sweep
 
@@ -126,7 +129,7 @@ def test_a_damaged_process_in_the_middle_costs_that_process_only(tmp_path, monke
     three = {**QUICK, "latency": {**QUICK["latency"], "invocations": 3, "max_invocations": 3}}
     config = configuration(tmp_path, [HEALTHY], protocol=three)
     with monkeypatch.context() as patch:
-        patch.setattr(Runner, "_record", lambda *_: (_ for _ in ()).throw(Killed))
+        patch.setattr(Writer, "finished", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             sweep(config)
     files = sorted(Path(config.paths.results).glob("samples/*/[0-9]*.json.gz"))
@@ -209,7 +212,7 @@ def test_what_another_version_left_unfinished_is_measured_anew(tmp_path, monkeyp
     config = killed_in_its_second_process(tmp_path, monkeypatch)
     (first,) = timed(config)
     newer = {"version": "99.0.0", "commit": "f" * 40, "dirty": False}
-    monkeypatch.setattr(run, "code_version", lambda: newer)
+    monkeypatch.setattr(code, "code_version", lambda: newer)
     (record,) = sweep(config).records
     assert record["code"] == newer and record["timing"]["session"] != first[0]
     assert len(probed(config)) == 2 and [index for _, index in timed(config)] == [0, 0, 1]
@@ -226,7 +229,7 @@ def test_damaged_notes_of_a_session_or_a_probe_are_no_notes(tmp_path, monkeypatc
 
 
 def calibrated(config):
-    return Runner(config, plan.make(config, catalogue.load()), Silent())
+    return Driver(config, plan.make(config, catalogue.load()))
 
 
 def raising(error):
@@ -239,13 +242,13 @@ def raising(error):
 @pytest.mark.parametrize("part", ["measure", "drift"])
 def test_ctrl_c_and_a_full_disk_while_calibrating_are_told_like_any_other(tmp_path, monkeypatch, part):
     config = configuration(tmp_path, [HEALTHY])
-    runner = calibrated(config)
+    driver = calibrated(config)
     if part == "drift":
-        path = runner.store.calibration_path(runner.machine_key, "cpu", plan.threads(config))
+        path = driver.store.calibration_path(driver.machine_key, "cpu", plan.threads(config))
         write_json(path, {"peaks": [], "bandwidth": None, "notes": [], "measured_at": time.time()})
     monkeypatch.setattr(calibration, part, raising(KeyboardInterrupt()))
     with pytest.raises(Interrupted):
-        runner.run({})
+        driver.run({})
     assert events(config, "interrupted")
     monkeypatch.setattr(calibration, part, raising(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/scratch")))
     with pytest.raises(ResultsError, match=r"/scratch.*TMPDIR"):
@@ -258,9 +261,9 @@ def test_a_calibration_of_another_shape_is_none(tmp_path, text):
     from bench.app import forecast
 
     config = configuration(tmp_path, [HEALTHY])
-    runner = calibrated(config)
-    path = runner.store.calibration_path(runner.machine_key, "cpu", plan.threads(config))
+    driver = calibrated(config)
+    path = driver.store.calibration_path(driver.machine_key, "cpu", plan.threads(config))
     path.parent.mkdir(parents=True)
     path.write_text(text)
     assert forecast._peak(config) is None
-    assert runner._saved_calibration(path) is None
+    assert driver._saved_calibration(path) is None

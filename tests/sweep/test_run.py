@@ -15,11 +15,15 @@ import yaml
 from bench.analysis import table
 from bench.config.protocol import Protocol
 from bench.errors import ResultsError
-from bench.host import machine
+from bench.host.environment import environment
+from bench.host.identity import machine_key
+from bench.plan.case import Case
 from bench.store.journal import Journal
 from bench.store.lock import ResultsLock
 from bench.store.records import Store, read_json, seal, write_json
-from bench.sweep.run import CircuitBroken, Interrupted, Runner, Silent
+from bench.sweep.attempts import CircuitBroken, Interrupted
+from bench.sweep.events import Working
+from bench.sweep.memory import cases_that_fit
 from tests import reanalysis
 from tests.sweeping import HEALTHY, QUICK, configuration, sweep
 
@@ -218,13 +222,12 @@ def listens_to_ctrl_c():
 def test_interrupting_marks_the_case_in_hand_and_keeps_what_was_before(tmp_path, listens_to_ctrl_c):
     config = configuration(tmp_path, [HEALTHY, WIDE])
 
-    class Impatient(Silent):
-        def working(self, what):
-            if "probe" in what and "width=8" in what:
-                os.kill(os.getpid(), signal.SIGINT)
+    def impatient(event):
+        if isinstance(event, Working) and "probe" in event.what and "width=8" in event.what:
+            os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises((Interrupted, KeyboardInterrupt)):
-        sweep(config, Impatient())
+        sweep(config, impatient)
     kept = {r["case"]["model_settings"]: r["status"] for r in Store(config.paths.results).iterate()}
     assert kept[""] == "ok"
     finished = sweep(config)
@@ -232,18 +235,30 @@ def test_interrupting_marks_the_case_in_hand_and_keeps_what_was_before(tmp_path,
     assert len(list(Store(config.paths.results).iterate())) == 2
 
 
-def test_too_little_memory_for_all_splits_the_group_but_keeps_the_baseline(done, monkeypatch):
-    config, _ = done
-    from bench.config import catalogue
-    from bench.plan import plan
+@pytest.mark.parametrize(
+    ("room", "parts"),
+    [
+        (None, ["abcd"]),  # nothing tells: all together
+        (600, ["abcd"]),  # 2 x 100 for the baseline and its twin, 400 for the four
+        (599, ["abc", "d"]),
+        (400, ["ab", "cd"]),
+        (300, ["a", "b", "c", "d"]),
+        (0, ["a", "b", "c", "d"]),  # whether one runs at all is for the measurement to say
+    ],
+)
+def test_cases_are_packed_by_what_fits_beside_the_baseline_and_its_twin(room, parts):
+    cases = [Case(suite="t", model=name) for name in "abcd"]
+    sizes = {case.key: 100.0 for case in cases}
+    packed = cases_that_fit(cases, sizes, cases[0].key, room)
+    assert ["".join(case.model for case in part) for part in packed] == parts
 
-    made = plan.make(config, catalogue.load())
-    runner = Runner(config, made, Silent(), calibrated=False)
-    monkeypatch.setattr(runner, "_memory_limit", lambda: 4000.0)
-    probes = {c.key: {"readings": [{"metric": "peak_memory_bytes", "value": 1000.0}]} for c in made.cases}
-    parts = list(runner._sessions_that_fit(made.groups[0], made.cases, probes))
-    assert sum(map(len, parts)) == 3
-    assert len(parts) == 3
+
+def test_a_baseline_of_unknown_size_counts_as_the_largest_member():
+    small, large = (Case(suite="t", model=name) for name in ("small", "large"))
+    sizes = {small.key: 10.0, large.key: 100.0}
+    assert cases_that_fit([small, large], sizes, "of an earlier session", 310.0) == [[small, large]]
+    assert cases_that_fit([small, large], sizes, "of an earlier session", 309.0) == [[small], [large]]
+    assert cases_that_fit([], {}, "any", 309.0) == []
 
 
 # -- kills ------------------------------------------------------------------------------------------------------
@@ -358,7 +373,7 @@ def test_a_killed_driver_leaves_no_process_behind(tmp_path):
 
 def test_machine_key_is_in_every_record(done):
     config, result = done
-    assert {r["machine_key"] for r in result.records} == {machine.machine_key(machine.environment(config.device.name))}
+    assert {r["machine_key"] for r in result.records} == {machine_key(environment(config.device.name))}
 
 
 def test_the_journal_names_the_content_of_every_record(done):

@@ -22,11 +22,15 @@ import pytest
 
 from bench.errors import UsageError
 from bench.store.records import Store, check, seal
-from bench.tracking import mirror as tracking
-from bench.tracking.mirror import Mirror, check_uri, ui_command, without_folders
+from bench.tracking import cases, sweeps
+from bench.tracking.cases import run_at
+from bench.tracking.connection import check_uri, open_client
+from bench.tracking.mirror import Mirror
 from bench.tracking.mlflow_view import view_state, view_url
 from bench.tracking.single_page import one_page
+from bench.tracking.sweeps import without_folders
 from bench.tracking.tracked_run import COLOURS, colour, describe, note, plain, scaled
+from bench.tracking.ui import ui_command
 from tests.synthetic import record, store, suite_records
 
 # --- what a run looks like (pure) ------------------------------------------------------------------------------------
@@ -158,11 +162,11 @@ def test_a_server_that_others_read_gets_no_folders_users_and_hosts(tmp_path):
     item = seal(record(status="crashed", error=error, environment={"cpu": {"model": "C"}, "private": {"user": "jdoe"}}))
     shared = ("http://host:5000", "https://host", "postgresql://host/db")
     for uri in shared:
-        run = Mirror(uri, "waterline", tmp_path / "a", tmp_path / "r")._described(item)
+        run = run_at(uri, item)
         assert "jdoe" not in repr(run) and ".../w.pt" in run.files["error.txt"]
         assert check(json.loads(run.files["record.json"]), "mirrored")["redacted_from"] == item["content_hash"]
         assert run.tags["content_hash"] == item["content_hash"]  # what is there already is found by it
-    own = Mirror(f"sqlite:///{tmp_path}/m.db", "waterline", tmp_path / "a", tmp_path / "r")._described(item)
+    own = run_at(f"sqlite:///{tmp_path}/m.db", item)
     assert json.loads(own.files["record.json"]) == item
 
 
@@ -188,7 +192,7 @@ def template(tmp_path_factory) -> Path:
     """A migrated, empty database: making one takes seconds, copying it none."""
     pytest.importorskip("mlflow")
     path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    tracking._client(f"sqlite:///{path}").search_experiments()
+    open_client(f"sqlite:///{path}").search_experiments()
     return path
 
 
@@ -215,8 +219,8 @@ def sweep(one: Mirror, records: list[dict], page: Path | None = None) -> Mirror:
 
 
 def runs(one: Mirror, kind: str = "case") -> list:
-    one._connect()
-    return one._search(f"tags.`waterline.kind` = '{kind}'")
+    one.connection.connect()
+    return one.connection.search(f"tags.`waterline.kind` = '{kind}'")
 
 
 def test_a_sweep_is_one_parent_with_a_child_per_case(place):
@@ -233,7 +237,7 @@ def test_a_sweep_is_one_parent_with_a_child_per_case(place):
     assert len(children) == len(records)
     statuses = {run.data.tags["case_key"]: run.info.status for run in children}
     assert all(statuses[r["case_key"]] == ("FINISHED" if r["status"] == "ok" else "FAILED") for r in records)
-    files = {file.path for file in one._client.list_artifacts(parent.info.run_id, "site")}
+    files = {file.path for file in one.connection.client.list_artifacts(parent.info.run_id, "site")}
     assert files == {"site/index.html", "site/assets"}
 
 
@@ -245,10 +249,10 @@ def test_a_child_carries_numbers_names_times_and_the_record(place):
     assert run.data.params["setting"] == "r=13" and run.data.params["batch"] == "1"
     assert run.data.metrics == pytest.approx(describe(item).metrics)
     assert run.info.start_time == 1793534400000 and run.info.end_time == run.info.start_time + 60_000
-    local = one._client.download_artifacts(run.info.run_id, "record.json")
+    local = one.connection.client.download_artifacts(run.info.run_id, "record.json")
     assert json.loads(Path(local).read_text()) == item
     assert run.info.artifact_uri.startswith((place / "mlflow" / "artifacts" / "waterline").as_uri())
-    experiment = one._client.get_experiment_by_name("waterline")
+    experiment = one.connection.client.get_experiment_by_name("waterline")
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
 
@@ -264,7 +268,7 @@ def test_rerun_mirrors_nothing_twice_and_makes_no_empty_sweep(place):
 def test_lost_ledger_is_made_up_for_by_looking(place):
     made = store(place / "results", with_samples=False)
     sweep(mirror(place), list(made.iterate()))
-    (place / "results" / tracking.LEDGER).unlink()
+    (place / "results" / cases.LEDGER).unlink()
     again = mirror(place)
     assert len(again.pending(made)) == 9
     sweep(again, again.pending(made))
@@ -284,6 +288,7 @@ def test_lost_database_is_filled_again(place, template):
 
 KILLED = """
 import os, sys
+from bench.tracking.cases import Cases
 from bench.tracking.mirror import Mirror
 from bench.store.records import Store
 root, step = sys.argv[1:]
@@ -291,7 +296,7 @@ mirror = Mirror(f"sqlite:///{root}/mlflow/mlflow.db", "waterline", f"{root}/mlfl
 records = list(Store(f"{root}/results").iterate())
 mirror.start_sweep("vit_tokens", {}, len(records))
 mirror.log_record(records[0])
-setattr(type(mirror) if step.startswith("_") else type(mirror._client), step, lambda *a, **k: os.kill(os.getpid(), 9))
+setattr(Cases if step.startswith("_") else type(mirror.connection.client), step, lambda *a, **k: os.kill(os.getpid(), 9))
 mirror.log_record(records[1])
 """
 
@@ -314,7 +319,7 @@ def test_killed_while_mirroring_a_case_continues_without_a_double(place, step):
     for run in children:
         item = next(r for r in made.iterate() if r["case_key"] == run.data.tags["case_key"])
         assert run.data.metrics == pytest.approx(describe(item).metrics)
-        assert len(again._client.get_metric_history(run.info.run_id, "compute/macs")) == 1
+        assert len(again.connection.client.get_metric_history(run.info.run_id, "compute/macs")) == 1
     assert sorted(run.info.status for run in runs(again, "sweep")) == ["FINISHED", "KILLED"]
 
 
@@ -340,8 +345,10 @@ def test_flat_view_is_left_for_the_link_and_its_search_finds_the_cases(place):
     query = parse_qs(urlsplit(one.link()).fragment.partition("?")[2])
     key = query["viewStateShareKey"][0]
     assert query["compareRunsMode"] == ["CHART"]
-    state = json.loads(one._client.get_experiment(one._experiment_id).tags[f"mlflow.sharedViewState.{key}"])
-    assert len(one._client.search_runs([one._experiment_id], state["searchFilter"])) == 9
+    state = json.loads(
+        one.connection.client.get_experiment(one.connection.experiment_id).tags[f"mlflow.sharedViewState.{key}"]
+    )
+    assert len(one.connection.client.search_runs([one.connection.experiment_id], state["searchFilter"])) == 9
     _, _, url = ui_command(one.uri, suite="vit_tokens", port=5999)
     assert url == one.link("http://127.0.0.1:5999")
 
@@ -349,12 +356,12 @@ def test_flat_view_is_left_for_the_link_and_its_search_finds_the_cases(place):
 def test_other_machines_and_protocols_are_not_on_the_same_charts(place):
     one = mirror(place)
     sweep(one, [record(machine_key="other"), record()])
-    assert len(one._search(one._case_filter())) == 1
+    assert len(one.connection.search(one.sweeps.case_filter())) == 1
 
 
 def test_deleted_experiment_is_brought_back(place):
     one = sweep(mirror(place), [record()])
-    one._client.delete_experiment(one._experiment_id)
+    one.connection.client.delete_experiment(one.connection.experiment_id)
     assert sweep(mirror(place), [record(model="deit_small")]).problems == []
 
 
@@ -367,13 +374,13 @@ def test_moved_database_says_where_its_artifacts_go(place):
 
 
 def test_large_report_goes_over_as_one_archive(place, monkeypatch):
-    monkeypatch.setattr(tracking, "SITE_FILES", 1)
+    monkeypatch.setattr(sweeps, "SITE_FILES", 1)
     (place / "site").mkdir()
     for name in ("index.html", "other.html"):
         (place / "site" / name).write_text(name)
     one = sweep(mirror(place), [record()], place / "site" / "index.html")
     (parent,) = runs(one, "sweep")
-    assert {f.path for f in one._client.list_artifacts(parent.info.run_id)} == {
+    assert {f.path for f in one.connection.client.list_artifacts(parent.info.run_id)} == {
         "site.zip",
         "config.json",
         "report.html",
@@ -489,6 +496,6 @@ def test_server_goes_down_in_the_middle_and_comes_back(place):
         assert sorted(r.data.tags["case_key"] for r in runs(one)) == sorted(r["case_key"] for r in records)
         (parent,) = runs(one, "sweep")
         assert parent.info.status == "FINISHED"
-        assert [f.path for f in one._client.list_artifacts(parent.info.run_id, "site")] == ["site/index.html"]
+        assert [f.path for f in one.connection.client.list_artifacts(parent.info.run_id, "site")] == ["site/index.html"]
         assert one.link().startswith(f"http://127.0.0.1:{port}/#/experiments/1/runs?viewStateShareKey=")
     assert (place / "served").exists() and isinstance(Store(place / "results"), Store)

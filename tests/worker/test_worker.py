@@ -109,8 +109,8 @@ def test_the_samples_of_the_reference_say_how_many_products_each_is_the_mean_of(
 
 def test_the_limit_of_a_wait_is_the_wait_and_a_start(tmp_path):
     with Workers({**TIMEOUTS, "start": 60.0, "measure": 7.0}) as made:
-        assert made._limit("quiet", 120.0) == 180.0
-        assert (made._limit("start", 120.0), made._limit("measure", 120.0)) == (60.0, 7.0)
+        assert made.limit_s("quiet", 120.0) == 180.0
+        assert (made.limit_s("start", 120.0), made.limit_s("measure", 120.0)) == (60.0, 7.0)
         ended = {"ended": signal.SIGTERM, "max_resident_bytes": 1}
         outcome = made._outcome(tmp_path, ended, "quiet", 181.0, tmp_path / "log", 120.0, killed_by_kernel=False)
     assert outcome.status == "timeout" and outcome.worth_retrying

@@ -10,11 +10,12 @@ from rich.table import Table
 
 from bench.config.schema import Config
 from bench.errors import BenchError
-from bench.host import machine
+from bench.host.environment import environment
+from bench.host.identity import machine_key
 from bench.plan.plan import check_device, threads
 from bench.store.records import Store, write_json
 from bench.sweep import calibration
-from bench.worker.client import Workers
+from bench.worker.client import Failed, Workers
 
 BUDGET_S = 20.0
 
@@ -23,11 +24,11 @@ def run(config: Config) -> int:
     """Measure, keep and print peak rates and bandwidth; 0."""
     check_device(config.device.name)
     store, count = Store(config.paths.results), threads(config)
-    key = machine.machine_key(machine.environment(config.device.name))
+    key = machine_key(environment(config.device.name))
     with Workers(config.executor.timeouts_s.model_dump()) as workers:
         outcome = calibration.measure(workers, config.device.name, count, BUDGET_S, store.logs / "calibrate.log")
-    if outcome.result is None:
-        raise BenchError(f"calibration failed: {(outcome.error or {}).get('message')}")
+    if isinstance(outcome, Failed):
+        raise BenchError(f"calibration failed: {outcome.message}")
     path = store.calibration_path(key, config.device.name, count)
     write_json(path, {**outcome.result, "measured_at": time.time()})
     show(outcome.result, path)

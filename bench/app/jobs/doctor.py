@@ -7,16 +7,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.config.schema import Config
-from bench.host import machine
+from bench.host.environment import environment
+from bench.host.identity import machine_class, machine_key
 
 
 def run(config: Config) -> int:
     """Print the machine and each capability with its reason and remedy; 0."""
     from bench.meters.peaks import capabilities
 
-    environment = machine.environment(config.device.name)
-    print(f"machine  {machine.machine_class(environment)}")
-    print(f"key      {machine.machine_key(environment)}")
+    found = environment(config.device.name)
+    print(f"machine  {machine_class(found)}")
+    print(f"key      {machine_key(found)}")
     table = Table("what", "here", "how, or why not", "what would help")
     for row in capabilities():
         reason = row["how"] if row["available"] else row["why_not"]

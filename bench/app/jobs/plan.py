@@ -9,7 +9,8 @@ from rich.table import Table
 from bench.app.forecast import group_seconds
 from bench.config import catalogue
 from bench.config.schema import Config
-from bench.host import machine
+from bench.host.environment import environment
+from bench.host.identity import machine_key
 from bench.plan import plan
 from bench.plan.estimate import in_words
 from bench.store.records import CorruptRecord, Store, is_present
@@ -18,7 +19,7 @@ from bench.store.records import CorruptRecord, Store, is_present
 def run(config: Config) -> int:
     """Print every case with its key and whether it is there already, and the estimate; 0."""
     made = plan.make(config, catalogue.load())
-    store, key = Store(config.paths.results), machine.machine_key(machine.environment(config.device.name))
+    store, key = Store(config.paths.results), machine_key(environment(config.device.name))
     seconds = group_seconds(config, made)
     table = Table("key", "case", "state", title=escape(f"{made.suite.name}: {made.suite.title}"), title_justify="left")
     missing_seconds, missing = 0.0, 0

@@ -18,14 +18,16 @@ from bench.config import catalogue
 from bench.config.protocol import VERSION, Protocol
 from bench.config.schema import Config, Device, Paths, explain
 from bench.errors import BenchError, UsageError
-from bench.foreign_text import spelt_out
-from bench.host.machine import environment, machine_key
+from bench.foreign_text import escape_controls
+from bench.host.code import code_version
+from bench.host.environment import environment
+from bench.host.identity import machine_key
 from bench.plan.case import Case
 from bench.plan.plan import Group, Plan, check_device, file_digest, folder_digest
 from bench.store.records import Record
 
 if TYPE_CHECKING:
-    from bench.sweep.run import Runner
+    from bench.sweep.loop import Driver
 
 #: Models by this prefix are names of a library that is installed anyway, not code that the record brings to mind.
 LIBRARY = "timm:"
@@ -41,13 +43,13 @@ def run(config: Config) -> int:
     check_files(case, config)
     adapted = as_recorded(config, original, case)
     made = plan_of(group_of(case), adapted)
-    from bench.sweep.run import Runner  # brings scipy: a wrong name is answered before that
+    from bench.sweep.loop import Driver  # brings scipy: a wrong name is answered before that
 
     bar = ProgressBar()
-    runner = Runner(adapted, made, bar)
-    print(differences_as_text(run_difference(original, _head(runner, case.method))), flush=True)
+    driver = Driver(adapted, made, [bar])
+    print(differences_as_text(run_difference(original, _head(driver, case.method))), flush=True)
     with bar:
-        sweep = runner.run({})
+        sweep = driver.run({})
     new = next((record for record in sweep.records if record["case"]["method"] == case.method), None)
     if new is None:
         raise BenchError("the row was not measured: " + "; ".join(sweep.problems))
@@ -55,23 +57,21 @@ def run(config: Config) -> int:
     print(reproduction_as_text(verdicts))
     code = judge.exit_code(verdicts)
     words = {0: "AGREES", 1: "DISAGREES", 4: "INCONCLUSIVE", 5: "NOT COMPARABLE"}
-    print(f"{words[code]}: {spelt_out(case.label)}; the new record is in {adapted.paths.results}")
+    print(f"{words[code]}: {escape_controls(case.label)}; the new record is in {adapted.paths.results}")
     return code
 
 
-def _head(runner: Runner, method: str) -> Record:
+def _head(driver: Driver, method: str) -> Record:
     """What the new record will say of its circumstances, before anything is measured."""
-    from bench.sweep.run import code_version
-
-    case = next(case for case in runner.plan.cases if case.method == method)
+    case = next(case for case in driver.plan.cases if case.method == method)
     return {
-        "case": case.as_dict(), "protocol": runner.config.protocol.as_record(), "environment": runner.environment,
+        "case": case.as_dict(), "protocol": driver.config.protocol.as_record(), "environment": driver.environment,
         "code": code_version(),
     }  # fmt: skip
 
 
 def check_trust(case: Case, record: Record, *, own: bool, trusted: bool) -> None:
-    """Nothing, unless a record from elsewhere names code to run and nobody said to trust it.
+    """Raise UsageError if a record from elsewhere names code to run, unless the user said to trust it.
 
     Args:
         case: the record's.
@@ -80,7 +80,7 @@ def check_trust(case: Case, record: Record, *, own: bool, trusted: bool) -> None
         trusted: whether the user said so.
 
     Raises:
-        UsageError: it does, with how to say so.
+        UsageError: it does; the message tells how to say so.
     """
     names = (str(case.model).removeprefix(LIBRARY), str(case.method), str(case.task))
     dotted = [name for name in names if ":" in name]
@@ -88,13 +88,13 @@ def check_trust(case: Case, record: Record, *, own: bool, trusted: bool) -> None
         return
     if not own or record["machine_key"] != machine_key(environment(case.device)):
         raise UsageError(
-            f'the record comes from elsewhere and names code to run ("{spelt_out(dotted[0])}"); read that code, and if you '
+            f'the record comes from elsewhere and names code to run ("{escape_controls(dotted[0])}"); read that code, and if you '
             "trust it run again with trust=true"
         )
 
 
 def check_files(case: Case, config: Config) -> None:
-    """Nothing, if the files that the row was measured with are named and are the same ones.
+    """Raise UsageError unless the files that the row was measured with are named and are the same ones.
 
     Raises:
         UsageError: a file or folder is missing, or another one (with its hash), or named though the row had none.

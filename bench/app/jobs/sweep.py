@@ -19,27 +19,9 @@ from bench.store.record_parts import reading_of
 from bench.store.records import Record
 
 if TYPE_CHECKING:
-    from bench.sweep.run import Sweep
+    from bench.sweep.writing import Sweep
 
 FINISHED_WITH_FAILURES = 3
-
-
-class _Both:
-    """Tells the progress bar and the mirror."""
-
-    def __init__(self, bar: ProgressBar, copy: mirror.MirrorListener):
-        self._bar, self._copy = bar, copy
-        self.working, self.advanced = bar.working, bar.advanced
-
-    def started(self, cases: int, present: int, seconds: float) -> None:
-        """The results folder is ours: set the bar up, begin the sweep's run in the mirror."""
-        self._bar.started(cases, present, seconds)
-        self._copy.started(cases)
-
-    def recorded(self, record: Record) -> None:
-        """A record is on disk: mirror it, move the bar."""
-        self._copy.recorded(record)
-        self._bar.recorded(record)
 
 
 def run(config: Config) -> int:
@@ -47,29 +29,29 @@ def run(config: Config) -> int:
     made = plan.make(config, catalogue.load())
     with ResultsLock(config.paths.results):
         pass  # a folder that is taken or cannot be written is refused at once, not after a forecast
-    from bench.sweep.run import Runner  # brings scipy: a wrong name is answered before that
+    from bench.sweep.loop import Driver  # brings scipy: a wrong name is answered before that
 
     with ProgressBar() as bar:
         bar.working("estimating the time")
         seconds = group_seconds(config, made)
         copy = mirror.open_mirror(config, made)
-        runner, stopped = Runner(config, made, _Both(bar, copy)), None
+        driver, stopped = Driver(config, made, [bar, copy]), None
         try:
-            runner.run(seconds)
+            driver.run(seconds)
         except BenchError as error:
             stopped = error
-            if not runner.sweep.records:
+            if not driver.sweep.records:
                 copy.close(None, interrupted=True)
                 raise
         bar.working("writing the report")
         page, stopped = _page(config, stopped)
         bar.working("mirroring to MLflow")
         copy.close(page, interrupted=stopped is not None)
-    _summarise(runner.sweep, page, copy)
+    _summarise(driver.sweep, page, copy)
     if stopped is not None:
         print(f"bench: {stopped}", file=sys.stderr)
         return stopped.exit_code
-    return FINISHED_WITH_FAILURES if runner.sweep.failed or runner.sweep.problems else 0
+    return FINISHED_WITH_FAILURES if driver.sweep.failed or driver.sweep.problems else 0
 
 
 def _page(config: Config, stopped: BenchError | None) -> tuple[Path | None, BenchError | None]:

@@ -11,7 +11,7 @@ from bench.config.schema import Config
 
 def run(config: Config) -> int:
     """Start the interface and wait until it is ended with Ctrl-C; its exit code, 0 for Ctrl-C."""
-    from bench.tracking.mirror import ui_command
+    from bench.tracking.ui import ui_command
 
     command, environment, url = ui_command(
         tracking_uri(config), experiment=config.tracking.experiment, suite=config.suite.name

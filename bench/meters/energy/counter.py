@@ -76,7 +76,7 @@ class CounterBackend:
         self.poll()
 
     def stop(self) -> None:
-        """Nothing runs."""
+        """Do nothing: no thread runs beside the counters."""
 
     def mark(self) -> dict[str, float]:
         """Joules so far by domain."""

@@ -39,10 +39,10 @@ class Estimate:
         )
 
     def start(self) -> None:
-        """Nothing to start."""
+        """Do nothing: there is no sensor to start."""
 
     def stop(self) -> None:
-        """Nothing to stop."""
+        """Do nothing: there is no sensor to stop."""
 
     def mark(self) -> float:
         """Seconds."""
@@ -53,7 +53,7 @@ class Estimate:
         return self.watts * (end - begin) / (self.cores or 1)
 
     def poll(self) -> None:
-        """Nothing wraps."""
+        """Do nothing: seconds do not wrap around."""
 
     def raw(self) -> float | None:
         """There is no sensor."""

@@ -65,7 +65,7 @@ class ExternalBackend:
         return float(np.interp(end, times, cumulative) - np.interp(begin, times, cumulative))
 
     def poll(self) -> None:
-        """Nothing wraps."""
+        """Do nothing: the log is cumulative and does not wrap around."""
 
     def raw(self) -> float | None:
         """The log is not watched while measuring."""

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from bench.analysis import roofline
 from reports.figures import waterline
 from reports.figures.waterline import ATTAINABLE, BLOCKS, FUSED, LAYERS, MEASURED, OP_BYTE, SLOWEST
+from reports.figures.waterline_view import GROUP_ABOVE
 from tests.reports.figures.specs import check, strings
 from tests.synthetic import record
 
@@ -125,7 +125,7 @@ def test_no_peak_and_no_times_leave_the_numbers_and_a_reason():
 
 
 def test_many_layers_start_grouped_by_block_with_equal_totals():
-    rows = [row(i, f"blocks.{i // 10}.l{i % 10}", 1 + i % 7, 0.01, 0.1) for i in range(roofline.GROUP_ABOVE + 10)]
+    rows = [row(i, f"blocks.{i // 10}.l{i % 10}", 1 + i % 7, 0.01, 0.1) for i in range(GROUP_ABOVE + 10)]
     figure = check(waterline.figure(oracle(rows, end_to_end=None)))
     assert next(iter(figure.views)) == f"{OP_BYTE} · {BLOCKS}"
     areas = [

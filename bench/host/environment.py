@@ -1,4 +1,4 @@
-"""What the numbers were taken on: the environment record, the key of comparable machines, and readable differences.
+"""What the numbers were taken on: the environment record.
 
 Everything is read unprivileged, without torch, in a fraction of a second. What cannot be read is `None` and has its
 reason under `unreadable`. Host name, user and paths are left out unless asked for.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
-import math
 import os
 import platform
 import re
@@ -21,19 +20,10 @@ from typing import Any
 
 import psutil
 
-from bench.canonical import digest
 from bench.host.gpus import read_gpus
-from bench.host.hostwatch import HostReport, HostWatch, Quiet, wait_until_quiet
 from bench.host.personal import without_personal
 
-__all__ = [
-    "HostReport", "HostWatch", "Quiet", "cgroup_limits", "difference", "environment", "machine_class", "machine_key",
-    "torch_build", "wait_until_quiet",
-]  # fmt: skip
-
 Environment = dict[str, Any]
-
-GIB = 2**30
 UNLIMITED = 2**60  # cgroup v1 writes "no limit" as a number near 2**63
 ROOT = Path("/")
 
@@ -91,68 +81,6 @@ def environment(device: str = "cpu", *, private: bool = False, root: Path = ROOT
     if private:
         result["private"] = _private()
     return result
-
-
-def machine_key(env: Environment) -> str:
-    """Hash of what makes two numbers comparable: rows with the same key may be ranked together.
-
-    In: the CPU's model and architecture, its cores (physical, logical, usable), the cgroup's CPU limit, the memory to
-    the nearest power of two GiB, every GPU with its memory, power limit and MIG state, which of them CUDA sees where they
-    differ or are divided, the family of operating system and C library, Python's minor version, and torch with its build.
-
-    Out, though `difference` shows them: kernel, driver, microcode, governor, environment variables and other
-    packages, which change in ordinary upkeep; threads and dtype, which belong to the case; and host names, so that
-    two equal machines have one key.
-
-    Read the environment before a process pins itself to a core: usable cores are those of the caller.
-    """
-    cpu, packages = env.get("cpu", {}), env.get("packages", {})
-    torch_version = packages.get("torch")
-    return digest({
-        "cpu": [cpu.get("model"), cpu.get("architecture")],
-        "cores": [cpu.get("physical_cores"), cpu.get("logical_cores"), cpu.get("usable_cores")],
-        "cpu_limit": env.get("limits", {}).get("cpu_cores"),
-        "memory": _memory_class(env),
-        "gpus": [*_gpu_classes(env), *_visible_classes(env)],
-        "os": [str(env.get("os", "")).split(" ")[0], str(env.get("libc", "")).split(" ")[0]],
-        "python": ".".join(str(env.get("python", "")).split(".")[:2]),
-        "torch": torch_version,
-    })  # fmt: skip
-
-
-def machine_class(env: Environment) -> str:
-    """The hardware in one readable line, without software: equal text means the same class of machine."""
-    cpu = env.get("cpu", {})
-    cores = f"{cpu.get('physical_cores') or '?'} cores ({cpu.get('logical_cores') or '?'} threads)"
-    limit = env.get("limits", {}).get("cpu_cores")
-    parts = [
-        str(cpu.get("model") or "unknown CPU"),
-        cores + (f", limited to {limit:g}" if limit else ""),
-        _memory_class(env),
-        ", ".join(" ".join(str(part) for part in gpu if part) for gpu in _gpu_classes(env)) or "no GPU",
-    ]
-    return " · ".join(parts)
-
-
-def difference(a: Environment, b: Environment) -> list[tuple[str, str, str]]:
-    """What differs between two environments: (what, in `a`, in `b`) as readable text, in a stable order.
-
-    Lists of words are compared as sets, so that only the words that differ are shown. Reasons and private parts are
-    not compared, nor how torch is built where only one side asked a process that had imported it.
-    """
-    apart = {"torch"} if ("torch" in a) != ("torch" in b) else set()
-    left, right = (_flat({key: value for key, value in env.items() if key not in apart}) for env in (a, b))
-    rows = []
-    for name in sorted(left.keys() | right.keys(), key=_order):
-        one, two = left.get(name), right.get(name)
-        if one == two:
-            continue
-        if _words(one) and _words(two):
-            one, two = _without(one, two), _without(two, one)
-            if not one and not two:
-                continue
-        rows.append((name, _show(one, name in left), _show(two, name in right)))
-    return rows
 
 
 def torch_build() -> dict[str, Any]:
@@ -430,79 +358,6 @@ def _private() -> dict[str, Any]:
     import getpass
 
     return {"host": platform.node(), "user": getpass.getuser(), "executable": sys.executable, "folder": os.getcwd()}
-
-
-def _memory_class(env: Environment) -> str:
-    """The usable memory to the nearest power of two: `about 32 GiB`."""
-    limit = env.get("limits", {}).get("memory_bytes")
-    usable = min(value for value in (env.get("memory_bytes"), limit, UNLIMITED) if value)
-    if usable == UNLIMITED:
-        return "unknown memory"
-    return f"about {2 ** round(math.log2(usable / GIB)):g} GiB"
-
-
-def _gpu_classes(env: Environment) -> list[list[Any]]:
-    """Per GPU what its speed depends on: name, memory class, power limit, MIG devices."""
-    return [
-        [
-            gpu.get("name"),
-            f"{round(gpu['memory_bytes'] / GIB)} GiB" if gpu.get("memory_bytes") else None,
-            f"{round(gpu['power_limit_w'])} W" if gpu.get("power_limit_w") else None,
-            ", ".join(gpu.get("mig_devices") or []) or None,
-        ]
-        for gpu in env.get("gpus", [])
-    ]
-
-
-def _visible_classes(env: Environment) -> list[list[Any]]:
-    """What CUDA sees, where that is not just boards like all the others: some of unlike boards, or a MIG instance."""
-    classes = _gpu_classes(env)
-    seen = [
-        [*one, gpu.get("visible_instance")]
-        for one, gpu in zip(classes, env.get("gpus", []), strict=True)
-        if gpu.get("visible_as")
-    ]
-    alike = all(one[:-1] == classes[0] for one in seen) and all(one == classes[0] for one in classes)
-    whole = all(one[-1] is None for one in seen)
-    return [] if not seen or (alike and whole) else [["visible"], *seen]
-
-
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted names; lists of mappings are numbered, other lists stay whole."""
-    if isinstance(value, dict):
-        items = [(f"{name}.{key}" if name else str(key), item) for key, item in value.items()]
-        items = [(key, item) for key, item in items if key.split(".")[-1] not in ("unreadable", "private", "uuid")]
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        items = [(f"{name}[{index}]", item) for index, item in enumerate(value)]
-    else:
-        return {name: value}
-    return {key: leaf for inner, item in items for key, leaf in _flat(item, inner).items()}
-
-
-def _without(words: Any, others: Any) -> list[str]:
-    return sorted(set(words) - set(others))
-
-
-def _words(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _order(name: str) -> tuple[int, str]:
-    """Hardware first, then limits, then software: the likelier cause of a difference stands higher."""
-    first = ("cpu", "gpus", "memory_bytes", "limits", "hypervisor", "container", "frequency", "memory", "gpu_driver",
-             "os", "kernel", "distribution", "libc", "python", "torch", "packages", "variables")  # fmt: skip
-    head = re.split(r"[.\[]", name)[0]
-    return (first.index(head) if head in first else len(first), name)
-
-
-def _show(value: Any, recorded: bool) -> str:
-    if not recorded:
-        return "not recorded"
-    if value is None:
-        return "unknown"
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none of these"
-    return str(value)
 
 
 def _read(path: Path) -> str | None:

@@ -1,0 +1,124 @@
+"""One group: its task prepared, each missing case probed in a process of its own, then all of them timed together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.config.schema import Config
+from bench.plan.case import Case
+from bench.plan.plan import Group, Plan
+from bench.plan.recipe import Recipe
+from bench.sweep import memory
+from bench.sweep.attempts import Attempts
+from bench.sweep.events import Advanced, Event, Working
+from bench.sweep.timing import Timing
+from bench.sweep.unfinished import Unfinished
+from bench.sweep.writing import Writer
+from bench.worker.client import Failed
+
+
+def no_quality_reason(case: Case, config: Config, plan: Plan) -> str:
+    """Why a case without a task has no accuracy."""
+    native = plan.models[case.model].task
+    if config.task_name == "none":
+        return "no task was asked for (task=none)"
+    if native is None or native == config.task_name:
+        return f"the model is not made for the task {config.task_name}"
+    return f"random weights of a model made for {native}: accuracy has no meaning; name weights with checkpoint=..."
+
+
+@dataclass(frozen=True)
+class GroupMeasurement:
+    """Measures what is missing of a group and writes its records.
+
+    Args:
+        config: the validated configuration.
+        plan: what the sweep measures.
+        recipe_of: what a worker is told about a case.
+        meters: what a probe measures.
+        attempts: runs the workers.
+        writer: writes the records.
+        unfinished: probes that an earlier sweep left.
+        timing: times the members; None where cases are not timed at all.
+        announce: told of every step.
+    """
+
+    config: Config
+    plan: Plan
+    recipe_of: Callable[[Case], Recipe]
+    meters: Sequence[str]
+    attempts: Attempts
+    writer: Writer
+    unfinished: Unfinished
+    timing: Timing | None
+    announce: Callable[[Event], None]
+
+    def measure(self, group: Group, missing: Sequence[Case], estimate: float) -> None:
+        """Give every missing case of the group its record.
+
+        Args:
+            group: what is measured together.
+            missing: its cases without a record that counts.
+            estimate: seconds for all of them, for the progress bar.
+        """
+        if not self._prepare(group, missing):
+            return
+        share = estimate / (2 * max(1, len(missing)))
+        probes: dict[str, dict[str, Any]] = {}
+        for case in missing:
+            self.announce(Working(f"probe {case.label}"))
+            probe = self._probe(case)
+            if probe is not None:
+                probes[case.key] = probe
+            self.announce(Advanced(share))
+        probed = [case for case in missing if case.key in probes]
+        if self.timing is None:
+            for case in probed:
+                self.writer.finished(case, probes[case.key], None)
+            return
+        sizes = {key: memory.expected_bytes(probe) for key, probe in probes.items()}
+        for members in memory.cases_that_fit(probed, sizes, group.baseline.key, memory.room(self.config)):
+            self.timing.time_members(group, members, probes, estimate / 2 * len(members) / len(probed))
+
+    def _prepare(self, group: Group, missing: Sequence[Case]) -> bool:
+        """Train or check what the group's model and methods need; if the model's fails, its cases fail with that reason."""
+        case = group.baseline
+        if case.task == "none":
+            return True
+        self.announce(Working(f"preparing {case.model} for {case.task}"))
+        started = self.writer.now()
+        learners = [self.recipe_of(member).as_dict() for member in missing if not member.is_baseline]
+        spec = {"recipe": self.recipe_of(case).as_dict(), "learners": learners}
+        outcome = self.attempts.run("prepare", spec, case.key, missing)
+        self.writer.journal.append(
+            "prepared", model=case.model, task=case.task, status=outcome.status, seconds=outcome.seconds
+        )
+        if isinstance(outcome, Failed):
+            for member in missing:
+                self.writer.failed(member, outcome, started)
+            self.attempts.check_circuit(outcome)
+            return False
+        return True
+
+    def _probe(self, case: Case) -> dict[str, Any] | None:
+        """The probe's result, from disk if it is there; None after writing the record of a failure."""
+        saved = self.unfinished.probe(case)
+        if saved is not None:
+            self.writer.learn_torch(saved)
+            return saved
+        spec = {
+            "recipe": self.recipe_of(case).as_dict(), "protocol": self.config.protocol.model_dump(),
+            "meters": list(self.meters), "no_quality": no_quality_reason(case, self.config, self.plan),
+        }  # fmt: skip
+        started = self.writer.now()
+        outcome = self.attempts.run("probe", spec, case.key, [case])
+        if isinstance(outcome, Failed):
+            self.writer.failed(case, outcome, started)
+            self.attempts.check_circuit(outcome)
+            return None
+        self.unfinished.keep_probe(case, outcome.result)
+        self.writer.journal.append("probed", case=case.key, seconds=outcome.seconds)
+        self.writer.learn_torch(outcome.result)
+        return outcome.result

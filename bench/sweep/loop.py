@@ -1,0 +1,136 @@
+"""The sweep: which cases are missing, in what order, each measured in fresh processes and written down once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bench.analysis.assemble import Context
+from bench.config.schema import Config
+from bench.host import code
+from bench.host.environment import environment
+from bench.host.identity import machine_key
+from bench.plan.case import Case
+from bench.plan.plan import Group, Plan, threads
+from bench.plan.recipe import Recipe, recipe_for
+from bench.store.journal import Journal
+from bench.store.lock import ResultsLock
+from bench.store.records import CorruptRecord, Store, is_present
+from bench.sweep.attempts import RESUME_HINT, Attempts, Interrupted
+from bench.sweep.calibration import Calibrator
+from bench.sweep.events import Event, Listener, Started
+from bench.sweep.executors import Executor, open_executor
+from bench.sweep.group import GroupMeasurement
+from bench.sweep.timing import Timing
+from bench.sweep.unfinished import Unfinished
+from bench.sweep.writing import Sweep, Writer, utc_now
+
+#: What a probe measures, in this order.
+METERS = ("params", "macs", "memory", "facts", "quality", "energy")
+
+
+class Driver:
+    """Measures what is missing of a plan; one object per sweep.
+
+    Args:
+        config: the validated configuration.
+        plan: what to measure.
+        listeners: called with every event of `bench.sweep.events`, in this order.
+        now: gives the time stamps; replaced in tests.
+        recipes: what a worker is told about a case; default from plan and configuration.
+        meters: what a probe measures.
+        timed: whether cases are timed at all.
+        calibrated: whether the machine's peaks are measured first.
+        executor: where the processes run, a key of `bench.sweep.executors.EXECUTORS`.
+    """
+
+    def __init__(
+        self, config: Config, plan: Plan, listeners: Sequence[Listener] = (), *, now: Callable[[], str] = utc_now,
+        recipes: Callable[[Case], Recipe] | None = None, meters: Sequence[str] = METERS, timed: bool = True,
+        calibrated: bool = True, executor: str = "local",
+    ):  # fmt: skip
+        self.config, self.plan, self.now, self.executor = config, plan, now, executor
+        self.meters, self.timed, self.calibrated = meters, timed, calibrated
+        self._listeners = tuple(listeners)
+        self._recipe_of = recipes or (lambda case: recipe_for(case, plan, config))
+        self.store = Store(config.paths.results)
+        self.journal = Journal(self.store.journal)
+        self.sweep = Sweep()
+        self.environment = environment(config.device.name)
+        self.machine_key = machine_key(self.environment)
+
+    def run(self, estimates: dict[str, float]) -> Sweep:
+        """Measure every missing case.
+
+        Args:
+            estimates: seconds per group key, for the progress bar.
+
+        Raises:
+            ResultsError: the results folder is locked or not writable.
+            Interrupted: Ctrl-C; everything finished is on disk.
+            CircuitBroken: too many failures in a row.
+        """
+        with ResultsLock(self.store.root):
+            try:
+                self._measure_missing(estimates)
+            except KeyboardInterrupt:  # between two processes: no case was active
+                self.journal.append("interrupted", cases=[])
+                raise Interrupted(RESUME_HINT) from None
+        return self.sweep
+
+    def _measure_missing(self, estimates: dict[str, float]) -> None:
+        missing = {group.key: self._missing(group) for group in self.plan.groups}
+        todo = [group for group in self.plan.groups if missing[group.key]]
+        total = sum(estimates.get(group.key, 0.0) for group in todo)
+        present = len(self.plan.cases) - sum(map(len, missing.values()))
+        self._announce(Started(len(self.plan.cases), present, total))
+        self.journal.append("sweep_started", suite=self.plan.suite.name, cases=len(self.plan.cases), present=present)
+        if todo:
+            with open_executor(self.executor, self.config.executor.timeouts_s.model_dump()) as executor:
+                measurement = self._measurement(executor)
+                for group in todo:
+                    measurement.measure(group, missing[group.key], estimates.get(group.key, 0.0))
+        self.journal.append("sweep_ended", measured=self.sweep.measured, failed=len(self.sweep.failed))
+
+    def _announce(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener(event)
+
+    def _missing(self, group: Group) -> list[Case]:
+        """The group's cases without a record that counts; the records of the others join the sweep's."""
+        missing = []
+        for case in group.cases:
+            try:
+                record = self.store.latest(case.key, self.machine_key)
+            except CorruptRecord as error:
+                self.sweep.problems.append(str(error))
+                continue
+            if is_present(record, retry_failed=self.config.retry_failed):
+                assert record is not None
+                self.sweep.records.append(record)
+            else:
+                missing.append(case)
+        return missing
+
+    def _measurement(self, executor: Executor) -> GroupMeasurement:
+        """What measures one group after another, after the machine has been calibrated."""
+        version = code.code_version()
+        context = Context(
+            self.config.protocol, self.environment, self.machine_key, self._calibration(executor), version
+        )
+        writer = Writer(self.store, self.journal, context, self.sweep, self._announce, self.now)
+        attempts = Attempts(executor, self.config, self.journal, self.store.logs, writer.interrupted)
+        producer = {"code": version, "meters": list(self.meters)}
+        unfinished = Unfinished(self.store, self.machine_key, producer, writer.save)
+        timing = Timing(self.config, self._recipe_of, attempts, writer, unfinished, self._announce)
+        return GroupMeasurement(
+            self.config, self.plan, self._recipe_of, self.meters, attempts, writer, unfinished,
+            timing if self.timed else None, self._announce,
+        )  # fmt: skip
+
+    def _calibration(self, executor: Executor) -> dict[str, Any]:
+        """What the machine could do; an empty table where the sweep does not ask."""
+        if not self.calibrated:
+            return {}
+        calibrator = Calibrator(executor, self.store, self.journal, self._announce)
+        return calibrator.current(self.machine_key, self.config.device.name, threads(self.config))

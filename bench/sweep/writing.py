@@ -1,0 +1,127 @@
+"""Writing: a record on disk once, a line in the journal, an event for whoever listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.analysis import assemble
+from bench.analysis.assemble import Context, Session
+from bench.errors import ResultsError
+from bench.plan.case import Case
+from bench.store.journal import Journal
+from bench.store.records import CorruptRecord, Record, Store, is_present, write_json
+from bench.sweep.events import Event, Recorded
+from bench.worker.client import Failed
+
+
+@dataclass
+class Sweep:
+    """What a sweep did: the records of its cases, new and old, and what was wrong."""
+
+    records: list[Record] = field(default_factory=list)
+    measured: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[Record]:
+        """Records of cases that did not end well."""
+        return [record for record in self.records if record["status"] not in ("ok", "contaminated")]
+
+
+def utc_now() -> str:
+    """The present moment in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def save_json(store: Store, path: Path, value: Any) -> None:
+    """Write JSON into the results folder.
+
+    Raises:
+        ResultsError: the disk is full or read-only.
+    """
+    with _translate_write_errors(store, path.name):
+        write_json(path, value)
+
+
+@contextmanager
+def _translate_write_errors(store: Store, what: str) -> Iterator[None]:
+    """Raise ResultsError for a disk that is full or read-only, with the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise ResultsError(
+            f"{store.root}: {what} cannot be written ({error.strerror or error}); make room or make the folder "
+            "writable and run again: what was measured before is kept"
+        ) from error
+
+
+class Writer:
+    """Gives every case of a sweep its record.
+
+    Args:
+        store: the results folder.
+        journal: told of every record.
+        context: what all records share; how torch is built is added when a probe has told it.
+        sweep: gets every record.
+        announce: told of every record.
+        now: gives the time stamps.
+    """
+
+    def __init__(
+        self, store: Store, journal: Journal, context: Context, sweep: Sweep, announce: Callable[[Event], None],
+        now: Callable[[], str],
+    ):  # fmt: skip
+        self.store, self.journal, self.context, self.sweep, self.now = store, journal, context, sweep, now
+        self._announce = announce
+
+    def learn_torch(self, probe: dict[str, Any]) -> None:
+        """Tell in the records how torch is built and what it picked, which only a process that has imported it knows."""
+        if "torch" in probe:
+            environment = {**self.context.environment, "torch": probe["torch"]}
+            self.context = replace(self.context, environment=environment)
+
+    def finished(self, case: Case, probe: dict[str, Any], session: Session | None) -> None:
+        """Write the record of a case that was measured."""
+        self._record(assemble.finished(case, self.context, probe, session, self.now()))
+
+    def failed(self, case: Case, outcome: Failed, started: str, probe: dict[str, Any] | None = None) -> None:
+        """Write the record of a case that failed, with what its probe had measured before."""
+        self.journal.append("failed", case=case.key, status=outcome.status, phase=outcome.error["phase"])
+        self._record(assemble.failed(case, self.context, outcome.status, outcome.error, started, self.now(), probe))
+
+    def interrupted(self, cases: Sequence[Case], phase: str) -> None:
+        """Give the cases a record of the interruption, unless they have one that tells more."""
+        error = {"phase": phase, "type": "KeyboardInterrupt", "message": "interrupted by the user", "log_tail": ""}
+        for case in cases:
+            if not is_present(self.latest_readable(case), retry_failed=False):
+                moment = self.now()
+                self._record(assemble.failed(case, self.context, "interrupted", error, moment, moment))
+        self.journal.append("interrupted", cases=[case.key for case in cases])
+
+    def latest_readable(self, case: Case) -> Record | None:
+        """The newest record of a case; None if there is none, or if it is damaged, which the loop has told."""
+        try:
+            return self.store.latest(case.key, self.context.machine_key)
+        except CorruptRecord:
+            return None
+
+    def save(self, path: Path, value: Any) -> None:
+        """Write JSON into the results folder; ResultsError if it has no room."""
+        save_json(self.store, path, value)
+
+    def _record(self, record: Record) -> None:
+        before = self.store.latest(record["case_key"], self.context.machine_key)
+        made = {**record, "supersedes": before["content_hash"] if before else None}
+        with _translate_write_errors(self.store, "the record"):
+            path = self.store.write(made)
+        sealed = self.store.read(path)
+        facts = {"status": record["status"], "file": path.name, "content_hash": sealed["content_hash"]}
+        self.journal.append("recorded", case=record["case_key"], **facts)
+        self.sweep.records.append(sealed)
+        self.sweep.measured += record["status"] != "interrupted"
+        self._announce(Recorded(sealed))

@@ -1,0 +1,138 @@
+"""Cases in MLflow: one child run each, brought over once; a ledger beside the records says which are there."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench.host.personal import redacted
+from bench.store.journal import Journal
+from bench.store.records import Record, Store, seal
+from bench.tracking.connection import Connection
+from bench.tracking.tracked_run import KIND, SUPERSEDED_KIND, TrackedRun, describe, identity
+
+LEDGER = "mirrored.jsonl"
+PARAMS_PER_REQUEST = 100
+
+
+class Cases:
+    """The case runs of an experiment, and the ledger of what has been mirrored where.
+
+    Args:
+        connection: to MLflow.
+        results_root: the results folder, which keeps the ledger.
+        parent: gives the id of the sweep's run, made if need be.
+    """
+
+    def __init__(self, connection: Connection, results_root: Path, parent: Callable[[], str]):
+        self._connection, self._parent = connection, parent
+        self._ledger = Journal(results_root / LEDGER)
+        self._done: set[str] = set()
+        self._done_at: str | None = None
+        self.seen = ("", "")  # machine key and protocol hash of the latest record
+
+    def log(self, record: Record) -> None:
+        """Mirror one record, unless it is there already; while MLflow is away the record stays pending."""
+        try:
+            run = run_at(self._connection.uri, record)
+        except (KeyError, TypeError, ValueError) as error:
+            self._connection.complain(f"record {record.get('record_key')} cannot be mirrored: {error!r}")
+            return
+        self.seen = (run.tags.get("machine_key", ""), run.tags.get("protocol_hash", ""))
+        with self._connection.guard(f"mirroring {run.name}"):
+            self._connect()
+            if identity(record) not in self._done:
+                run_id = self._log_case(run)
+                self._remember(record, run_id)
+
+    def pending(self, store: Store) -> list[Record]:
+        """The readable records of a results folder that this place does not have; asks a server that was away anew."""
+        self._connection.retry_now()
+        with self._connection.guard("looking for what is to be mirrored"):
+            self._connect()
+        return [record for record in store.iterate([]) if identity(record) not in self._done]
+
+    def _connect(self) -> None:
+        """Have a connection, and what the ledger says of the place that it leads to."""
+        self._connection.connect()
+        place = self._connection.destination
+        if self._done_at == place:
+            return
+        self._done = {
+            entry["content_hash"]
+            for entry in self._ledger.read().events("mirrored")
+            if entry.get("destination") == place and "content_hash" in entry
+        }
+        self._done_at = place
+
+    def _log_case(self, run: TrackedRun) -> str:
+        """Bring one case over and give the run's id; a run that a killed driver left half written is completed."""
+        run_id = None
+        for old in self._connection.search(f"tags.record_key = '{run.tags['record_key']}'"):
+            if old.data.tags.get("content_hash") != run.tags["content_hash"]:
+                self._connection.client.set_tag(old.info.run_id, KIND, SUPERSEDED_KIND)
+            elif old.info.status != "RUNNING":
+                return str(old.info.run_id)
+            else:
+                run_id = old.info.run_id
+        run_id = run_id or self._create(run)
+        self._log_data(run_id, run)
+        log_files(self._connection, run_id, run.files)
+        self._connection.client.set_terminated(run_id, run.status, end_time=run.ended_ms)
+        return str(run_id)
+
+    def _create(self, run: TrackedRun) -> Any:
+        parent = self._parent()
+        tags = {**run.tags, "mlflow.parentRunId": parent}
+        created = self._connection.client.create_run(
+            self._connection.experiment_id, start_time=run.started_ms, tags=tags, run_name=run.name
+        )
+        return created.info.run_id
+
+    def _log_data(self, run_id: str, run: TrackedRun) -> None:
+        """All numbers and params in one request; the fixed time stamp makes a repetition change nothing."""
+        from mlflow.entities import Metric, Param
+
+        metrics = [Metric(name, value, run.started_ms or 0, 0) for name, value in run.metrics.items()]
+        params = [Param(name, value) for name, value in run.params.items()]
+        self._connection.client.log_batch(run_id, metrics=metrics, params=params[:PARAMS_PER_REQUEST])
+
+    def _remember(self, record: Record, run_id: str) -> None:
+        """Note in the ledger that a record is there; without the note it would only be looked for again."""
+        self._done.add(identity(record))
+        self._ledger.append(
+            "mirrored",
+            destination=self._connection.destination,
+            record_key=record["record_key"],
+            content_hash=identity(record),
+            run_id=run_id,
+        )
+
+
+def run_at(uri: str, record: Record) -> TrackedRun:
+    """The run that mirrors a record at an address.
+
+    Where others read it too, it is without folders and names, but found by the same hash.
+    """
+    if uri.startswith("sqlite"):
+        return describe(record)
+    run = describe(redacted(record if "content_hash" in record else seal(record)))
+    return replace(run, tags={**run.tags, "content_hash": identity(record)})
+
+
+def log_files(connection: Connection, run_id: str, files: dict[str, str], folder: str | None = None) -> None:
+    """Add texts to a run as artifacts.
+
+    Args:
+        connection: to MLflow.
+        run_id: of the run.
+        files: text by file name.
+        folder: of the run's artifacts; default their root.
+    """
+    with tempfile.TemporaryDirectory(prefix="waterline-") as place:
+        for name, text in files.items():
+            (Path(place) / name).write_text(text, encoding="utf-8")
+        connection.client.log_artifacts(run_id, place, folder)

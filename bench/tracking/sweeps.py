@@ -1,0 +1,193 @@
+"""Sweeps in MLflow: one parent run each, with configuration, report and the chart view of its cases."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.canonical import digest
+from bench.tracking.cases import PARAMS_PER_REQUEST, log_files
+from bench.tracking.connection import Connection, display
+from bench.tracking.mlflow_view import VIEW_LIMIT, VIEW_TAG, view_key, view_state, view_url
+from bench.tracking.single_page import one_page
+from bench.tracking.tracked_run import CASE_KIND, KIND, SWEEP_KIND, cut
+
+SITE_FILES, SITE_BYTES = 500, 100 * 2**20
+
+
+class Sweeps:
+    """The parent runs of an experiment and the view of their cases.
+
+    Args:
+        connection: to MLflow.
+        seen: gives machine key and protocol hash of the latest record that was mirrored.
+    """
+
+    def __init__(self, connection: Connection, seen: Callable[[], tuple[str, str]]):
+        self._connection, self._seen = connection, seen
+        self._parent: str | None = None
+        self._sweep: tuple[str, dict[str, Any], int] | None = None
+
+    def start(self, suite: str, config: dict[str, Any], cases: int) -> None:
+        """Begin a sweep: end what a killed driver left running; the parent run is made with its first case."""
+        self._sweep, self._parent = (suite, config, cases), None
+        with self._connection.guard("starting the sweep"):
+            self._connection.connect()
+            self._end_stale_parents()
+
+    def parent(self) -> str:
+        """The id of this sweep's run, made if there is none yet."""
+        return self._parent or self._make_parent()
+
+    def finish(self, site_index: Path | None, *, interrupted: bool) -> None:
+        """End the sweep's run with the report as its artifact; without new cases the last sweep's run gets it."""
+        with self._connection.guard("ending the sweep"):
+            self._connection.connect()
+            parent = self._parent or self._last_parent() or self._make_parent()
+            if site_index is not None:
+                self._log_site(parent, site_index)
+            if self._parent is not None:
+                self._connection.client.set_terminated(parent, "KILLED" if interrupted else "FINISHED")
+            self._leave_view()
+
+    def link(self, base: str) -> str:
+        """The address that opens the sweep's cases as charts, all on one level; only the server's page while away."""
+        with self._connection.guard("making the link"):
+            self._connection.connect()
+            suite = self._sweep[0] if self._sweep else ""
+            key = view_key(suite) if suite and self._has_view(suite) else None
+            return view_url(base, self._connection.experiment_id, self.case_filter(), key)
+        return base
+
+    def _make_parent(self) -> str:
+        """Make the run of this sweep: its configuration as params and file, who drives it, and what to look at."""
+        suite, config, cases = self._sweep or ("records", {}, 0)
+        moment = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+        tags = {
+            KIND: SWEEP_KIND,
+            "suite": suite,
+            "cases": str(cases),
+            "driver": _driver(),
+            "mlflow.source.name": f"waterline-bench suite={suite}",
+            "mlflow.source.type": "LOCAL",
+            "mlflow.note.content": (
+                f"A sweep of suite {suite}: {cases} cases, one child run each. "
+                "The report's first page is the artifact `report.html`; the whole report is the folder `site`."
+            ),
+        }
+        created = self._connection.client.create_run(
+            self._connection.experiment_id, tags=tags, run_name=f"sweep {suite} · {moment}"
+        )
+        self._parent = str(created.info.run_id)
+        from mlflow.entities import Param
+
+        shown = without_folders(config)
+        params = [Param(name, cut(str(value), 500)) for name, value in _flatten(shown)][:PARAMS_PER_REQUEST]
+        self._connection.client.log_batch(self._parent, params=params)
+        log_files(self._connection, self._parent, {"config.json": json.dumps(shown, indent=1, sort_keys=True)})
+        return self._parent
+
+    def _last_parent(self) -> str | None:
+        suite = self._sweep[0] if self._sweep else "records"
+        found = self._connection.search(f"tags.`{KIND}` = '{SWEEP_KIND}'", f"tags.suite = '{suite}'", newest=1)
+        return str(found[0].info.run_id) if found else None
+
+    def _end_stale_parents(self) -> None:
+        """Mark as killed what a driver of this host that is no more left running."""
+        for run in self._connection.search(f"tags.`{KIND}` = '{SWEEP_KIND}'", "attributes.status = 'RUNNING'"):
+            if _is_dead(run.data.tags.get("driver", "")):
+                self._connection.client.set_terminated(run.info.run_id, "KILLED")
+
+    def _log_site(self, parent: str, index: Path) -> None:
+        """The report's first page as one file that MLflow can show, and its folder, as one archive if it is large."""
+        page = one_page(index)
+        if page is not None:
+            log_files(self._connection, parent, {"report.html": page})
+        files = [path for path in index.parent.rglob("*") if path.is_file()]
+        if len(files) <= SITE_FILES and sum(path.stat().st_size for path in files) <= SITE_BYTES:
+            self._connection.client.log_artifacts(parent, str(index.parent), "site")
+            return
+        with tempfile.TemporaryDirectory(prefix="waterline-") as place:
+            archive = Path(place) / "site.zip"
+            with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
+                for path in sorted(files):
+                    made.write(path, path.relative_to(index.parent))
+            self._connection.client.log_artifact(parent, str(archive))
+
+    def case_filter(self) -> str:
+        """The cases that belong on one chart: this suite's, on this machine, under this protocol."""
+        conditions = [f"tags.`{KIND}` = '{CASE_KIND}'"]
+        if self._sweep:
+            conditions.append(f"tags.suite = '{self._sweep[0]}'")
+        machine, protocol = self._seen()
+        conditions += [f"tags.machine_key = '{machine}'"] if machine else []
+        conditions += [f"tags.protocol_hash = '{protocol}'"] if protocol else []
+        return " and ".join(conditions)
+
+    def _leave_view(self) -> None:
+        """Leave the chart view of this suite where the link finds it, if this sweep brought something to see."""
+        if self._sweep is None or self._parent is None:
+            return
+        names = {name for run in self._connection.search(self.case_filter(), newest=100) for name in run.data.metrics}
+        state = view_state(self.case_filter(), names)
+        if names and len(state) <= VIEW_LIMIT:
+            self._connection.client.set_experiment_tag(
+                self._connection.experiment_id, VIEW_TAG + view_key(self._sweep[0]), state
+            )
+
+    def _has_view(self, suite: str) -> bool:
+        return VIEW_TAG + view_key(suite) in self._connection.client.get_experiment(self._connection.experiment_id).tags
+
+
+def _host() -> str:
+    """A token of this host that does not tell its name."""
+    return digest(platform.node())
+
+
+def _driver() -> str:
+    """This process, so that another can tell whether it still lives."""
+    process = psutil.Process()
+    return f"{_host()}:{process.pid}:{process.create_time():.0f}"
+
+
+def _is_dead(driver: str) -> bool:
+    """Whether a driver of this host has ended; drivers of other hosts are taken to live."""
+    host, _, process = driver.partition(":")
+    pid, _, born = process.partition(":")
+    if host != _host() or not pid.isdigit() or not born.isdigit():
+        return False
+    try:
+        return abs(psutil.Process(int(pid)).create_time() - int(born)) > 2
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return False
+
+
+def without_folders(value: Any) -> Any:
+    """Configuration without the folders of this machine: of an absolute path only its last part stays."""
+    if isinstance(value, dict):
+        return {name: without_folders(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [without_folders(item) for item in value]
+    if isinstance(value, str) and re.match(r"^(/|~|[A-Za-z]:\\|\w+:///)", value):
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+    return display(value) if isinstance(value, str) else value
+
+
+def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mappings as dotted names."""
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _flatten(item, f"{name}.{key}" if name else str(key))
+    elif name:
+        yield re.sub(r"[^\w./ -]", "_", name), value
