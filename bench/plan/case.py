@@ -61,12 +61,19 @@ class Case:
         return self.against == ITSELF or (not self.against and self.method == BASELINE_METHOD)
 
     @property
+    def plain(self) -> Case:
+        """The same model under the same conditions without a method, compared with nothing."""
+        return replace(
+            self, method=BASELINE_METHOD, setting="", subject_digest=self.model_digest, against="", against_digest=""
+        )
+
+    @property
     def baseline(self) -> Case:
         """The case that this one is compared with: the named other side, else the same model with method `none`."""
         if self.is_baseline:
             return self
         if not self.against:
-            return replace(self, method=BASELINE_METHOD, setting="", subject_digest=self.model_digest)
+            return self.plain
         named = parse_settings(self.against)
         other = replace(self, **named, subject_digest=self.against_digest, against="", against_digest="")
         return other if other.is_baseline else replace(other, against=ITSELF)

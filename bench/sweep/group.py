@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.canonical import BASELINE_METHOD
 from bench.config.schema import Config
 from bench.plan.case import Case
 from bench.plan.plan import Group, Plan
@@ -63,8 +64,7 @@ class GroupMeasurement:
             missing: its cases without a record that counts.
             estimate: seconds for all of them, for the progress bar.
         """
-        if not self._prepare(group, missing):
-            return
+        missing = self._prepared(group, missing)
         share = estimate / (2 * max(1, len(missing)))
         probes: dict[str, dict[str, Any]] = {}
         for case in missing:
@@ -82,18 +82,31 @@ class GroupMeasurement:
         for members in memory.cases_that_fit(probed, sizes, group.baseline.key, memory.room(self.config)):
             self.timing.time_members(group, members, probes, estimate / 2 * len(members) / len(probed))
 
-    def _prepare(self, group: Group, missing: Sequence[Case]) -> bool:
-        """Train or check what the group's model and methods need; if the model's fails, its cases fail with that reason."""
-        case = group.baseline
-        if case.task == "none":
-            return True
-        self.announce(Working(f"preparing {case.model} for {case.task}"))
+    def _prepared(self, group: Group, missing: Sequence[Case]) -> list[Case]:
+        """The missing cases whose model and method have what they need of their task, trained now or checked.
+
+        Where that fails for a model, its cases get records with that reason.
+        """
+        if all(case.task == "none" for case in missing):
+            return list(missing)
+        members = missing if group.baseline in missing else [group.baseline, *missing]
+        models = dict.fromkeys((case.model, case.model_settings) for case in members)
+        ready: list[Case] = []
+        for model in models:
+            own = [case for case in missing if (case.model, case.model_settings) == model]
+            plain = next(case for case in members if (case.model, case.model_settings) == model).plain
+            ready += own if self._prepare(plain, own) else []
+        return [case for case in missing if case in ready]
+
+    def _prepare(self, plain: Case, missing: Sequence[Case]) -> bool:
+        """Train or check what a model and the methods of its missing cases need; the cases' records if that fails."""
+        self.announce(Working(f"preparing {plain.model} for {plain.task}"))
         started = self.writer.now()
-        learners = [self.recipe_of(member).as_dict() for member in missing if not member.is_baseline]
-        spec = {"recipe": self.recipe_of(case).as_dict(), "learners": learners}
-        outcome = self.attempts.run("prepare", spec, case.key, missing)
+        learners = [self.recipe_of(member).as_dict() for member in missing if member.method != BASELINE_METHOD]
+        spec = {"recipe": self.recipe_of(plain).as_dict(), "learners": learners}
+        outcome = self.attempts.run("prepare", spec, plain.key, missing)
         self.writer.journal.append(
-            "prepared", model=case.model, task=case.task, status=outcome.status, seconds=outcome.seconds
+            "prepared", model=plain.model, task=plain.task, status=outcome.status, seconds=outcome.seconds
         )
         if isinstance(outcome, Failed):
             for member in missing:

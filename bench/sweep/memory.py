@@ -30,8 +30,8 @@ def room(config: Config) -> float | None:
 
 def expected_bytes(probe: dict[str, Any]) -> float:
     """Bytes that a case is expected to take beside others, from its probe; 0 where its peak could not be measured."""
-    values = [row["value"] for row in probe["readings"] if row["metric"] == "peak_memory_bytes"]
-    return MEMORY_OVERHEAD * values[0] if values and values[0] is not None else 0.0
+    peaks = [row["value"] for row in probe["readings"] if row["metric"] == "peak_memory_bytes"]
+    return MEMORY_OVERHEAD * max((peak for peak in peaks if peak is not None), default=0.0)  # of its largest part
 
 
 def cases_that_fit(

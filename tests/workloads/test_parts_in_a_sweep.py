@@ -71,7 +71,7 @@ def test_rates_curves_and_what_the_workload_makes_of_it(swept):
 def test_the_table_names_workload_shape_and_part_and_ranks_each_part_by_itself(swept):
     from bench.analysis.ranking import rank_intervals
 
-    store, rows = swept
+    store, _ = swept
     frame = table.load(store.root)
     assert set(frame["workload"]) == {NAPS} and set(frame["shape"]) == {"times=3"}
     assert set(frame.loc[frame["metric"] == "latency_ms", "part"]) == {"both", "short", "long"}
