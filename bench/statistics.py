@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 import numpy as np
 from scipy import optimize, special, stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
+
+from bench.sample_sizes import samples_for_percentile
 
 LEVEL = 0.95
 #: A difference counts only where it is larger than this for certain.
@@ -410,23 +411,6 @@ class Percentile:
     value: float | None
     upper: float | None
     reason: str = ""
-
-
-@cache
-def samples_for_percentile(q: float, confidence: float = 0.99) -> int:
-    """How many samples a percentile needs: 64 for p90, 662 for p99.
-
-    The smallest n at which the second largest sample is an upper confidence bound of the percentile, that is at most one
-    sample above it has probability 1 - confidence or less.
-
-    Source: MLPerf Inference, "Early stopping" (MLCommons inference policies, appendix; loadgen/early_stopping).
-    """
-    if not 0 < q < 1:
-        raise ValueError(f"a percentile lies between 0 and 1, not at {q}")
-    n = 2
-    while q**n + n * (1 - q) * q ** (n - 1) > 1 - confidence:  # none above it, or one
-        n += 1
-    return n
 
 
 def percentile(samples: Sequence[float], q: float) -> Percentile:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-_INDEXED: dict[torch.layout, tuple[str, ...]] = {
-    torch.sparse_coo: ("_indices", "_values"),
-    torch.sparse_csr: ("crow_indices", "col_indices", "values"),
-    torch.sparse_csc: ("ccol_indices", "row_indices", "values"),
-    torch.sparse_bsr: ("crow_indices", "col_indices", "values"),
-    torch.sparse_bsc: ("ccol_indices", "row_indices", "values"),
-}
+from bench.tensors import leaves
+
+__all__ = ["Extent", "covered_bytes", "extent", "is_wrapper", "leaves"]
 
 
 @dataclass(frozen=True)
@@ -24,25 +20,6 @@ class Extent:
     storage: int
     start: int
     stop: int
-
-
-def leaves(tensor: Tensor) -> Iterator[Tensor]:
-    """The plain strided tensors that a tensor is made of.
-
-    A wrapper subclass (quantised, 2:4 sparse, ...) gives its inner tensors, a sparse one its indices and values, any
-    other tensor itself. Scale and zero point of torch's own per-channel quantised tensors count as parts.
-    """
-    if type(tensor) not in (Tensor, torch.nn.Parameter) and hasattr(tensor, "__tensor_flatten__"):
-        for name in tensor.__tensor_flatten__()[0]:
-            yield from leaves(getattr(tensor, name))
-    elif tensor.layout in _INDEXED:
-        for name in _INDEXED[tensor.layout]:
-            yield from leaves(getattr(tensor.detach(), name)())
-    elif tensor.layout is torch.strided:
-        yield tensor
-        if tensor.is_quantized and tensor.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric):
-            yield tensor.q_per_channel_scales()
-            yield tensor.q_per_channel_zero_points()
 
 
 def is_wrapper(tensor: Tensor) -> bool:
