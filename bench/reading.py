@@ -10,7 +10,9 @@ from typing import Any, Literal, get_args
 from bench.metrics import METRICS
 
 Provenance = Literal["measured", "counted", "modelled", "estimated", "published", "unavailable"]
-Status = Literal["ok", "oom", "timeout", "crashed", "unsupported", "invalid", "contaminated", "interrupted"]
+Status = Literal[
+    "ok", "oom", "timeout", "crashed", "unsupported", "invalid", "contaminated", "interrupted", "unstable"
+]  # fmt: skip
 
 PROVENANCES: tuple[str, ...] = get_args(Provenance)
 STATUSES: tuple[str, ...] = get_args(Status)
@@ -69,9 +71,9 @@ def reading(metric: str, value: float, provenance: Provenance, **rest: Any) -> R
     return Reading(metric=metric, value=float(value), unit=METRICS[metric].unit, provenance=provenance, **rest)
 
 
-def unavailable(metric: str, reason: str) -> Reading:
+def unavailable(metric: str, reason: str, part: str = "") -> Reading:
     """A reading without a value that says why."""
-    return Reading(metric, None, METRICS[metric].unit, "unavailable", method_note=reason)
+    return Reading(metric, None, METRICS[metric].unit, "unavailable", method_note=reason, part=part)
 
 
 @dataclass(frozen=True)

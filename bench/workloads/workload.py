@@ -6,6 +6,8 @@ A workload's module holds
 - `make_parts(subject, shape) -> list[Part]`: the whole first; the subject only offers calls;
 - optionally `facts(subject, shape, parts) -> Facts`: what is measured besides time, counts, memory and energy
   (bytes of a cache, bytes of a payload, agreement with a reference), taken once in the probe;
+- optionally `counts(subject, shape, parts, count) -> Facts`: what only the operator trace tells (MACs of each step, of
+  the backward, of what ran again); `count(call)` runs a call once under the trace;
 - optionally `derive(shape, value) -> list[Reading]`: the field's own names (time to first token, ...) from readings that
   are there; pure, without torch. `value(metric, part)` gives a `Reading` or None.
 """
@@ -22,6 +24,7 @@ from bench.errors import UsageError, did_you_mean
 from bench.reading import Curve, Reading
 
 Shape = Mapping[str, Any]
+Clock = Callable[[], int]
 
 
 @dataclass(frozen=True)
@@ -183,10 +186,26 @@ class Facts:
     flags: Sequence[dict[str, str]] = ()
 
 
+class Counted(Protocol):
+    """What the operator trace saw of a call (`bench.meters.macs.MacsCount`)."""
+
+    @property
+    def executed_macs(self) -> int:
+        """All products of the call."""
+
+    @property
+    def records(self) -> list[Any]:
+        """Its operators in order: each with `macs` and the `path` of the module that it ran in."""
+
+
+#: Runs a call once under the operator trace.
+Count = Callable[[Callable[[], Any]], Counted]
+
+
 class Spans:
     """Stamps inside a run: `with spans.span("prefill"): ...`; spans of one name follow one another in a list."""
 
-    def __init__(self, synchronise: Callable[[], None], clock: Callable[[], int] = perf_counter_ns):
+    def __init__(self, synchronise: Callable[[], None], clock: Clock = perf_counter_ns):
         self._synchronise, self._clock = synchronise, clock
         self._found: dict[str, list[float]] = {}
 
@@ -216,3 +235,20 @@ def require(module: Any, workload: str, *names: str) -> None:
             f"{type(module).__name__} cannot be run as workload {workload}: it offers no {', '.join(missing)}; see "
             f"bench/workloads/{workload}.py for what that has to be"
         )
+
+
+def clock_of(subject: Built) -> Clock:
+    """Nanoseconds of the host's clock, or of the one that a subject brings along as `clock` (tests do)."""
+    clock: Clock = getattr(subject, "clock", perf_counter_ns)
+    return clock
+
+
+def ask(module: Any, name: str, *args: Any) -> Any:
+    """What the module's own optional call gives, or None where it offers none."""
+    offered = getattr(module, name, None)
+    return offered(*args) if callable(offered) else None
+
+
+def on_meta(value: Any) -> bool:
+    """Whether a tensor has a shape and no values, so that nothing of it can be read, encoded or timed."""
+    return bool(getattr(value, "is_meta", False))
