@@ -1,0 +1,328 @@
+"""`generate`: a prompt is read and n new tokens are written, greedily, without an end token.
+
+The subject's module offers
+
+- `prefill(ids) -> (logits, cache)`: `ids` a LongTensor [B, N]; `logits` [B, V] of the last position; `cache` whatever it
+  keeps, any nesting of tensors, lists, dictionaries, dataclasses and objects. It may write nothing but what it returns.
+- `decode(ids, cache) -> (logits, cache)`: `ids` a LongTensor [B, 1]; `logits` [B, V]. It may change the cache in place.
+
+and may offer
+
+- `example_ids(batch, context, seed) -> LongTensor [B, N]`; else the first input of its forward is cut to that size, if it
+  is a LongTensor at least as large; else `vocabulary` (an int) bounds seeded random ids;
+- `copy_cache(cache)`, where a deep copy is not one;
+- `cache_bytes(cache) -> int`, where a preallocated cache is not full: the bytes in use;
+- `cache_bits() -> {"nominal": bits, "stored": bits}` per element of the dense cache;
+- `method_bytes() -> int`: codebooks, predictors and the like, which are neither weights nor cache.
+
+State is the cache alone. A decode step runs on a copy of the cache after the prompt, made outside the clock, so that the
+context does not drift from run to run.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bench.errors import UsageError
+from bench.reading import Curve, Reading, reading, unavailable
+from bench.sample_sizes import sure_percentile
+from bench.workloads.deriving import Value, combined, derived
+from bench.workloads.workload import (
+    BATCH,
+    Built,
+    Clock,
+    Facts,
+    Part,
+    Shape,
+    ShapeAxis,
+    Spans,
+    Workload,
+    ask,
+    clock_of,
+    on_meta,
+    require,
+)
+
+CONTEXT = ShapeAxis("context", 128, unit="token", doc="tokens of the prompt, N")
+NEW_TOKENS = ShapeAxis(
+    "new_tokens", 16, unit="token", doc="tokens that are written, n: one prefill and n - 1 decode steps"
+)
+
+WORKLOAD = Workload(
+    "generate",
+    unit="token",
+    parts=("request", "prefill", "decode"),
+    axes=(BATCH, CONTEXT, NEW_TOKENS),
+    title="a prompt of `context` tokens, then `new_tokens` tokens, greedy",
+)
+
+#: Synchronised passes over a request from which the times between tokens are taken, after one that is not kept.
+PASSES = 3
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """A module that reads a prompt and writes tokens; every tensor that it makes is an ordinary one."""
+
+    module: Any
+    prompt: Any
+
+    def read(self) -> tuple[Any, Any]:
+        """The first new id [B, 1], chosen, and the cache after the prompt."""
+        logits, cache = self.module.prefill(self.prompt)
+        return _choice(logits), cache
+
+    def step(self, ids: Any, cache: Any) -> tuple[Any, Any]:
+        """The next id [B, 1] and the cache after `ids`."""
+        logits, cache = self.module.decode(ids, cache)
+        return _choice(logits), cache
+
+    def request(self, count: int, spans: Spans) -> Any:
+        """All new ids [B, n] on the host; the first is on the host before the second is begun."""
+        with spans.span("first_token"):
+            ids, cache = self.read()
+            first = _on_host(ids)
+        later = []
+        with spans.span("output_tokens"):
+            for _ in range(count - 1):
+                ids, cache = self.step(ids, cache)
+                later.append(ids)
+            return _joined(first, later)
+
+    def copied(self, cache: Any) -> Any:
+        """A cache of its own, equal to this one."""
+        from bench.tensors import copy_of
+
+        own = ask(self.module, "copy_cache", cache)
+        return copy_of(cache, self.module) if own is None else own
+
+
+class _Step:
+    """One decode step after the prompt, on a cache of its own each time."""
+
+    def __init__(self, writer: _Writer) -> None:
+        self._writer = writer
+        self._first: tuple[Any, Any] | None = None
+        self.cache: Any = None
+        self._ids: Any = None
+
+    def prepare(self) -> None:
+        """A fresh copy of the cache after the prompt, which is read once."""
+        from bench.tensors import ordinary_tensors
+
+        with ordinary_tensors():
+            if self._first is None:
+                self._first = self._writer.read()
+            self._ids, kept = self._first
+            self.cache = self._writer.copied(kept)
+
+    def call(self) -> Any:
+        """The id after the first new one."""
+        return self._writer.step(self._ids, self.cache)[0]
+
+    def reset(self) -> None:
+        """Let the used cache go."""
+        self.cache = None
+
+
+def make_parts(subject: Built, shape: Shape) -> list[Part]:
+    """The request, its prefill until the first id is on the host, and one decode step at that context.
+
+    Raises:
+        UsageError: the module lacks a call, or nothing says what ids it reads.
+    """
+    require(subject.module, WORKLOAD.name, "prefill", "decode")
+    writer = _Writer(subject.module, prompt_of(subject, shape))
+    spans = Spans(subject.synchronise, clock_of(subject))
+    step = _Step(writer)
+    batch, context, new = shape["batch"], shape["context"], shape["new_tokens"]
+    return [
+        Part(
+            "request",
+            lambda: writer.request(new, spans),
+            units=float(batch * new),
+            prepare=spans.clear,
+            spans=spans.read,
+        ),
+        Part("prefill", lambda: _on_host(writer.read()[0]), units=float(batch * context)),
+        Part(
+            "decode",
+            step.call,
+            units=float(batch),
+            prepare=step.prepare,
+            reset=step.reset,
+            held=lambda: step.cache,
+        ),
+    ]
+
+
+def prompt_of(subject: Built, shape: Shape) -> Any:
+    """The ids [B, N] of the prompt, on the subject's device.
+
+    Raises:
+        UsageError: neither the module nor its inputs say what ids it reads.
+    """
+    module, batch, context = subject.module, shape["batch"], shape["context"]
+    own = ask(module, "example_ids", batch, context, subject.seed)
+    ids = own if own is not None else _given_ids(subject, batch, context)
+    if ids is None:
+        ids = _random_ids(module, batch, context, subject.seed)
+    return ids.to(subject.device)
+
+
+def _given_ids(subject: Built, batch: int, context: int) -> Any:
+    """The inputs of a forward cut to size, if they are ids and enough of them."""
+    import torch
+
+    given: Any = subject.args[0] if subject.args else None
+    is_ids = isinstance(given, torch.Tensor) and given.dtype is torch.int64 and given.dim() == 2
+    if not is_ids or given.shape[0] < batch or given.shape[1] < context:
+        return None
+    return given[:batch, :context]
+
+
+def _random_ids(module: Any, batch: int, context: int, seed: int) -> Any:
+    import torch
+
+    vocabulary = getattr(module, "vocabulary", None)
+    if not isinstance(vocabulary, int):
+        raise UsageError(
+            f"{type(module).__name__} says nothing of the ids it reads: give it example_ids(batch, context, seed), an int "
+            f"vocabulary, or an input of at least {batch} x {context} ids"
+        )
+    return torch.randint(vocabulary, (batch, context), generator=torch.Generator().manual_seed(seed))
+
+
+def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
+    """Times between tokens from synchronised passes, their curve over the context, and the cache after the request."""
+    from bench.tensors import ordinary_tensors
+
+    with ordinary_tensors():
+        writer = _Writer(subject.module, prompt_of(subject, shape))
+        cache = _cache_after(writer, shape["new_tokens"])
+        readings = [*_cache_readings(subject.module, cache, shape), *_bit_readings(subject.module)]
+        if on_meta(writer.prompt) or shape["new_tokens"] < 2:
+            why = "meta tensors take no time" if on_meta(writer.prompt) else "one new token has no time between tokens"
+            return Facts([*readings, *(unavailable(name, why, "request") for name in _GAPS.values())])
+        gaps = _gaps(writer, shape["new_tokens"], subject.synchronise, clock_of(subject))
+    return Facts([*readings, *_gap_readings(gaps)], [_gap_curve(gaps, shape["context"])])
+
+
+def _cache_after(writer: _Writer, new: int) -> Any:
+    ids, cache = writer.read()
+    for _ in range(new - 1):
+        ids, cache = writer.step(ids, cache)
+    return cache
+
+
+def _cache_readings(module: Any, cache: Any, shape: Shape) -> list[Reading]:
+    from bench.tensors import held_bytes, weights_of
+
+    allocated = held_bytes(cache, without=weights_of(module))
+    own = ask(module, "cache_bytes", cache)
+    used = allocated if own is None else int(own)
+    tokens = shape["context"] + shape["new_tokens"] - 1
+    how = "storages of everything found in the cache" if own is None else "the module's own account"
+    note = f"{how}, after {tokens} tokens of each of {shape['batch']} sequences"
+    counted: dict[str, Any] = {"provenance": "counted", "method_note": note, "part": "request"}
+    return [
+        reading("cache_bytes", used, **counted),
+        reading("cache_allocated_bytes", allocated, **counted),
+        reading("cache_bytes_per_token", used / (shape["batch"] * tokens), **counted),
+    ]
+
+
+def _bit_readings(module: Any) -> list[Reading]:
+    bits = ask(module, "cache_bits") or {}
+    own = ask(module, "method_bytes")
+    found = [] if own is None else [reading("method_bytes", own, "counted", method_note="the module's own account")]
+    for kind in ("nominal", "stored"):
+        if bits.get(kind) is None:
+            found.append(unavailable(f"kv_bits_{kind}", "the module offers no cache_bits()"))
+        else:
+            note = "the module's own account"
+            found.append(reading(f"kv_bits_{kind}", bits[kind], "counted", method_note=note))
+    return found
+
+
+_GAPS = {0.5: "inter_token_p50_ms", 0.95: "inter_token_p95_ms"}
+
+
+def _gaps(writer: _Writer, new: int, synchronise: Callable[[], None], clock: Clock) -> list[list[float]]:
+    """Milliseconds of every decode step of each pass; the first pass is not kept."""
+    passes = []
+    for _ in range(1 + PASSES):
+        spans = Spans(synchronise, clock)
+        ids, cache = writer.read()
+        for _ in range(new - 1):
+            with spans.span("step"):
+                ids, cache = writer.step(ids, cache)
+        passes.append(spans.read()["step"])
+    return passes[1:]
+
+
+def _gap_readings(passes: list[list[float]]) -> list[Reading]:
+    gaps = [gap for one in passes for gap in one]
+    found = []
+    for q, metric in _GAPS.items():
+        value, why = sure_percentile(gaps, q)
+        if value is None:
+            found.append(unavailable(metric, why, "request"))
+            continue
+        note = f"{len(gaps)} tokens of {len(passes)} requests in one process, each step synchronised"
+        found.append(reading(metric, value, "measured", n=1, method_note=note, part="request"))
+    return found
+
+
+def _gap_curve(passes: list[list[float]], context: int) -> Curve:
+    medians = [statistics.median(step) for step in zip(*passes, strict=True)]
+    keys = [context + 1 + index for index in range(len(medians))]
+    note = f"median of {len(passes)} requests in one process, each step synchronised; context: keys with the new one"
+    return Curve("latency_ms", "context", keys, medians, "measured", "decode", note)
+
+
+def derive(shape: Shape, value: Value) -> list[Reading]:
+    """Time to first token, time per output token, tokens per second of request, prefill and decode."""
+    batch, context, new = shape["batch"], shape["context"], shape["new_tokens"]
+    request, prefill = value("latency_ms", "request"), value("latency_ms", "prefill")
+    first = derived("time_to_first_token_ms", "request", prefill, lambda ms: ms, "time of the part prefill")
+    per_token = _per_output_token(shape, request, prefill)
+    rates = [
+        _rate("request", request, batch * new),
+        _rate("prefill", prefill, batch * context),
+        _rate("decode", per_token, batch),
+    ]
+    return [first, per_token, *rates]
+
+
+def _rate(part: str, time: Reading | None, tokens: int) -> Reading:
+    note = f"{tokens} tokens over the time"
+    return derived("tokens_per_s", part, time, lambda ms: 1e3 * tokens / ms, note, falling=True)
+
+
+def _per_output_token(shape: Shape, request: Reading | None, prefill: Reading | None) -> Reading:
+    new = shape["new_tokens"]
+    if new < 2:
+        return unavailable("time_per_output_token_ms", "one new token: nothing is written after the first", "request")
+    mean = shape["context"] + new / 2
+    note = f"(request - prefill) / {new - 1}; n = {new}, mean context {mean:g}; no synchronisation per token"
+    share = 1.0 / (new - 1)
+    return combined("time_per_output_token_ms", "request", [(request, share), (prefill, -share)], note)
+
+
+def _choice(logits: Any) -> Any:
+    return logits.argmax(-1, keepdim=True)
+
+
+def _on_host(ids: Any) -> Any:
+    """The ids on the host, for which the device has to finish; shapes have nothing to bring there."""
+    return ids if on_meta(ids) else ids.cpu()
+
+
+def _joined(first: Any, later: list[Any]) -> Any:
+    import torch
+
+    return torch.cat([first, _on_host(torch.cat(later, 1))], 1) if later else first

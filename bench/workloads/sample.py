@@ -1,0 +1,296 @@
+"""`sample`: a whole sampler, from noise to images, every step and guidance included.
+
+The subject's module offers
+
+- `plan(shape) -> list of steps`: `shape` the numbers of this workload; each step a dict with at least `name` or `index`
+  and `evaluations`, which is how many evaluations of a network an image takes in it (a guidance pair is 2), or a list of
+  them; `macs`, MACs per image of the step, if the plan tells them: the trace is then held against it. It is asked once,
+  before the first run, and what it decides holds for all of them;
+- `start(noise, cond) -> state`: everything before the first step (caches are reset here, text is encoded here);
+- `step(i, state) -> state`: step i of the plan; it may change the state in place;
+- `finish(state) -> images`: everything after the last (latents are decoded here);
+
+and may offer
+
+- `example_noise(batch, seed)`, else the first input of its forward; noise of an image should depend on the seed and the
+  image's index alone, so that batches change nothing;
+- `example_cond(batch)`, else its second input, else None;
+- `cache_bytes(state) -> int`: what has to live from step to step besides the images in the making;
+- `representative_step(plan) -> int`; else the middle one.
+
+State is what `start` made. Noise and condition are copied outside the clock for every run.
+"""
+
+from __future__ import annotations
+
+import statistics
+from functools import partial
+from typing import Any
+
+from bench.reading import Curve, Reading, reading, unavailable
+from bench.workloads.deriving import Value, derived
+from bench.workloads.workload import (
+    BATCH,
+    RESOLUTION,
+    Built,
+    Count,
+    Facts,
+    Part,
+    Shape,
+    ShapeAxis,
+    Spans,
+    Workload,
+    ask,
+    clock_of,
+    on_meta,
+    require,
+)
+
+WORKLOAD = Workload(
+    "sample",
+    unit="image",
+    parts=("image", "step"),
+    axes=(
+        BATCH,
+        RESOLUTION,
+        ShapeAxis("steps", 20, unit="step", doc="steps of the sampler"),
+        ShapeAxis("guidance", None, 0.0, 1000.0, doc="scale of guidance; null: the model's own, or none"),
+    ),
+    title="a whole sampler, from noise to images",
+)
+
+#: Synchronised passes from which the time of every step is taken, after one that is not kept.
+PASSES = 3
+
+
+class _Sampler:
+    """A module, its plan, and the noise and condition that every run begins from."""
+
+    def __init__(self, subject: Built, shape: Shape) -> None:
+        require(subject.module, WORKLOAD.name, "start", "plan", "step", "finish")
+        self.module = subject.module
+        self.plan = list(subject.module.plan(dict(shape)))
+        self._noise, self._cond = _beginnings(subject, shape["batch"])
+        self._begun: Any = None
+        self._before: Any = None
+        self.state: Any = None
+
+    def prepare(self) -> None:
+        """Noise and condition of their own for the next run."""
+        from bench.tensors import copy_of
+
+        self._begun = copy_of((self._noise, self._cond), self.module)
+
+    def start(self) -> Any:
+        """The state before the first step."""
+        return self.module.start(*self._begun)
+
+    def steps(self, state: Any, stop: int | None = None) -> Any:
+        """The state after the plan, or before step `stop` of it."""
+        for index in range(len(self.plan) if stop is None else stop):
+            state = self.module.step(index, state)
+        return state
+
+    def image(self) -> Any:
+        """The images of one whole run."""
+        return self.module.finish(self.steps(self.start()))
+
+    def steps_alone(self) -> Any:
+        """The steps of one run; what precedes them stays out of every trace, because it is counted apart."""
+        from torch.utils._python_dispatch import _disable_current_modes
+
+        with _disable_current_modes():
+            state = self.state_before(0)
+        return self.steps(state)
+
+    def state_before(self, index: int) -> Any:
+        """A state of its own before step `index`."""
+        from bench.tensors import copy_of, ordinary_tensors
+
+        if self._before is None or self._before[0] != index:
+            self.prepare()
+            with ordinary_tensors():
+                self._before = (index, self.steps(self.start(), index))
+        return copy_of(self._before[1], self.module)
+
+    @property
+    def representative(self) -> int:
+        """The step that stands for the others: the module's choice, or the middle one."""
+        own = ask(self.module, "representative_step", self.plan)
+        return len(self.plan) // 2 if own is None else int(own)
+
+    @property
+    def begun(self) -> Any:
+        """Noise and condition of the next run."""
+        return self._begun
+
+
+def make_parts(subject: Built, shape: Shape) -> list[Part]:
+    """The whole sampler, and one representative step from the state before it.
+
+    The counted form of the image is its steps alone: conditioner and decoder are counted apart (`counts`).
+    """
+    sampler, single = _Sampler(subject, shape), _Sampler(subject, shape)
+    index, batch = single.representative, float(shape["batch"])
+
+    def prepare() -> None:
+        single.state = single.state_before(index)
+
+    def reset() -> None:
+        single.state = None
+
+    return [
+        Part(
+            "image",
+            sampler.image,
+            units=batch,
+            prepare=sampler.prepare,
+            counted=sampler.steps_alone,
+            held=lambda: sampler.begun,
+        ),
+        Part(
+            "step",
+            lambda: single.module.step(index, single.state),
+            units=batch,
+            prepare=prepare,
+            reset=reset,
+            held=lambda: single.state,
+        ),
+    ]
+
+
+def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
+    """Steps and evaluations of the plan, what lives between steps, and the time of every step in a pass of its own."""
+    from bench.tensors import ordinary_tensors
+
+    sampler = _Sampler(subject, shape)
+    with ordinary_tensors():
+        readings = [*_plan_readings(sampler.plan), _cache_reading(sampler)]
+        if on_meta(_first_tensor(sampler)):
+            return Facts(readings, details={"plan": sampler.plan})
+        curves = [_step_times(sampler, subject)] if sampler.plan else []
+    return Facts(readings, curves, {"plan": sampler.plan, "representative_step": sampler.representative})
+
+
+def counts(subject: Built, shape: Shape, parts: list[Part], count: Count) -> Facts:
+    """MACs per image of every step, of what comes before and of what comes after; a flag where the plan says otherwise."""
+    sampler = _Sampler(subject, shape)
+    batch = shape["batch"]
+    sampler.prepare()
+    found: dict[str, Any] = {}
+
+    def start() -> None:
+        found["state"] = sampler.start()
+
+    def step(index: int) -> None:
+        found["state"] = sampler.module.step(index, found["state"])
+
+    before = count(start).executed_macs / batch
+    macs = [count(partial(step, index)).executed_macs / batch for index in range(len(sampler.plan))]
+    after = count(lambda: sampler.module.finish(found["state"])).executed_macs / batch
+    readings = [
+        reading("macs_conditioner", before, "counted", part="image", method_note="operator trace of start"),
+        reading("macs_decoder", after, "counted", part="image", method_note="operator trace of finish"),
+    ]
+    curve = Curve(
+        "macs", "step", list(range(len(macs))), macs, "counted", "step", "operator trace of each step, per image"
+    )
+    return Facts(readings, [curve], flags=_disagreements(sampler.plan, macs))
+
+
+def derive(shape: Shape, value: Value) -> list[Reading]:
+    """Time per image and images per second."""
+    whole = value("latency_ms", "image")
+    batch = shape["batch"]
+    per_image = derived(
+        "time_per_image_ms", "image", whole, lambda ms: ms / batch, f"time of the sampler over {batch} images"
+    )
+    rate = derived(
+        "images_per_s", "image", whole, lambda ms: 1e3 * batch / ms, f"{batch} images over the time", falling=True
+    )
+    return [per_image, rate]
+
+
+def _beginnings(subject: Built, batch: int) -> tuple[Any, Any]:
+    """Noise and condition on the subject's device."""
+    from torch.utils._pytree import tree_map
+
+    noise = ask(subject.module, "example_noise", batch, subject.seed)
+    cond = ask(subject.module, "example_cond", batch)
+    if noise is None and subject.args:
+        noise = subject.args[0]
+    if cond is None and len(subject.args) > 1:
+        cond = subject.args[1]
+    return tree_map(lambda leaf: leaf.to(subject.device) if hasattr(leaf, "to") else leaf, (noise, cond))
+
+
+def _evaluations(step: dict[str, Any]) -> int:
+    found = step.get("evaluations", 1)
+    return len(found) if isinstance(found, list | tuple) else int(found)
+
+
+def _plan_readings(plan: list[dict[str, Any]]) -> list[Reading]:
+    evaluations = sum(_evaluations(step) for step in plan)
+    return [
+        reading("sampler_steps", len(plan), "counted", method_note="steps of the plan", part="image"),
+        reading("network_evaluations", evaluations, "counted", method_note="over the plan, per image", part="image"),
+    ]
+
+
+def _cache_reading(sampler: _Sampler) -> Reading:
+    """The most that lives between two steps besides weights, noise, condition and the images in the making."""
+    from bench.tensors import held_bytes, weights_of
+
+    if not sampler.plan:
+        return unavailable("cache_bytes", "the plan has no step", "image")
+    sampler.prepare()
+    state, largest, note = sampler.start(), 0, ""
+    for index in range(len(sampler.plan)):
+        state = sampler.module.step(index, state)
+        own = ask(sampler.module, "cache_bytes", state)
+        image = state.get("x") if isinstance(state, dict) else getattr(state, "x", None)
+        held = held_bytes(state, without=[weights_of(sampler.module), sampler.begun, image])
+        largest = max(largest, held if own is None else int(own))
+        note = "the module's own account" if own is not None else _what_was_left_out(image)
+    return reading("cache_bytes", largest, "counted", method_note=f"largest between two steps; {note}", part="image")
+
+
+def _what_was_left_out(image: Any) -> str:
+    if image is None:
+        return "the state has no x, so that the images in the making are among it"
+    return "storages of the state without its x"
+
+
+def _first_tensor(sampler: _Sampler) -> Any:
+    from bench.tensors import tensors_in, weights_of
+
+    sampler.prepare()
+    return next(iter([*tensors_in(sampler.begun), *weights_of(sampler.module)]), None)
+
+
+def _step_times(sampler: _Sampler, subject: Built) -> Curve:
+    passes = []
+    for _ in range(1 + PASSES):
+        spans = Spans(subject.synchronise, clock_of(subject))
+        sampler.prepare()
+        state = sampler.start()
+        for index in range(len(sampler.plan)):
+            with spans.span("step"):
+                state = sampler.module.step(index, state)
+        passes.append(spans.read().get("step", []))
+    medians = [statistics.median(times) for times in zip(*passes[1:], strict=True)]
+    note = f"median of {PASSES} runs in one process, each step synchronised: never to be added up to the whole"
+    return Curve("latency_ms", "step", list(range(len(medians))), medians, "measured", "step", note)
+
+
+def _disagreements(plan: list[dict[str, Any]], macs: list[float]) -> list[dict[str, str]]:
+    """A flag where the trace of a step counts other MACs than its plan says."""
+    wrong = [
+        f"step {index}: {step['macs']:.6g} planned, {found:.6g} traced"
+        for index, (step, found) in enumerate(zip(plan, macs, strict=True))
+        if step.get("macs") is not None and abs(step["macs"] - found) > 0.5
+    ]
+    if not wrong:
+        return []
+    text = f"the plan and the trace count differently in {len(wrong)} steps: {'; '.join(wrong[:3])}"
+    return [{"code": "plan_disagrees", "severity": "warn", "text": text}]

@@ -1,0 +1,289 @@
+"""`stream`: an online network, one time step after another, beside the offline network on a whole window.
+
+The subject's module offers
+
+- `init(batch) -> state`: the state before the first step, of `batch` independent streams;
+- `step(x, state) -> (y or None, state)`: one time step; None while there is nothing to say; the state may change in place;
+- `offline(clip) -> y`: the answer for every position that the whole clip can answer, stacked along `output_dim`, or one
+  answer of the shape of a step's, which is then that of the last step;
+- `period` (an int): steps from one output to the next in steady state;
+- `example_clip(batch, length)`: a clip of `length` time steps, seeded, of real successive inputs;
+
+and may offer
+
+- `time_dim` (1): where time runs in a clip; a step gets the clip at one place of it, without that dimension;
+- `hop` (1): samples of one step; with more, a step gets `hop` samples and keeps the dimension; a clip of `length` steps
+  then has `length` x `hop` samples;
+- `output_dim` (1): where time runs in offline outputs;
+- `window`: steps of the clip that the offline network is run on where the shape names none, else 16;
+- `transient` (0): the first step from which steps and offline must agree.
+
+The last output of the steps answers the same as the last offline one, and so on backwards. State is what `init` made. A
+timed run is whole periods on the next inputs of a clip; at its end the state of after the warm-up is put back, outside
+the clock, and the clip begins anew, so that every pass over it is the same.
+"""
+
+from __future__ import annotations
+
+import statistics
+from functools import partial
+from typing import Any
+
+from bench.errors import UsageError
+from bench.reading import Curve, Reading, reading, unavailable
+from bench.workloads.deriving import Value, combined, derived
+from bench.workloads.workload import (
+    BATCH,
+    Built,
+    Count,
+    Facts,
+    Part,
+    Shape,
+    ShapeAxis,
+    Spans,
+    Workload,
+    clock_of,
+    on_meta,
+    require,
+)
+
+WORKLOAD = Workload(
+    "stream",
+    unit="step",
+    parts=("step", "clip"),
+    axes=(
+        BATCH,
+        ShapeAxis(
+            "window", None, unit="step", doc="time steps of the clip of the offline network; null: the model's own"
+        ),
+        ShapeAxis("steps", None, unit="step", doc="time steps of one timed run, whole periods; null: one period"),
+    ),
+    title="one period of an online network; the offline network on a whole window",
+)
+
+#: Where neither the shape nor the module says how long a window is.
+WINDOW = 16
+#: Timed runs of a clip before it begins anew.
+RUNS = 8
+#: Passes over the steps from which their times are taken, after one that is not kept.
+PASSES = 3
+
+
+class _Stream:
+    """A module with the clip that it is fed, cut into steps."""
+
+    def __init__(self, subject: Built, shape: Shape) -> None:
+        self.module = module = subject.module
+        require(module, WORKLOAD.name, "init", "step", "offline", "example_clip")
+        self.period = int(getattr(module, "period", 1))
+        self.window = int(shape["window"] or getattr(module, "window", WINDOW))
+        self.per_run = int(shape["steps"] or self.period)
+        if self.per_run % self.period:
+            raise UsageError(f"shape steps={self.per_run}: whole periods of {self.period} steps are wanted")
+        self.warm = -(-self.window // self.per_run) * self.per_run
+        self.batch = shape["batch"]
+        self.length = self.warm + RUNS * self.per_run
+        self._clip = module.example_clip(self.batch, self.length).to(subject.device)
+        self.inputs = [self._input(index) for index in range(self.length)]
+
+    def _input(self, index: int) -> Any:
+        hop, dimension = int(getattr(self.module, "hop", 1)), int(getattr(self.module, "time_dim", 1))
+        if hop == 1:
+            return self._clip.select(dimension, index).clone()  # a state that keeps it keeps one step, not the clip
+        return self._clip.narrow(dimension, index * hop, hop).clone()
+
+    def clip(self, length: int) -> Any:
+        """The first `length` steps of the clip."""
+        hop, dimension = int(getattr(self.module, "hop", 1)), int(getattr(self.module, "time_dim", 1))
+        return self._clip.narrow(dimension, 0, length * hop)
+
+    def steps(self, state: Any, start: int, count: int) -> tuple[list[Any], Any]:
+        """Outputs of steps, None where there is none, and the state after them."""
+        outputs = []
+        for index in range(start, start + count):
+            output, state = self.module.step(self.inputs[index], state)
+            outputs.append(output)
+        return outputs, state
+
+
+class _Run:
+    """The next whole periods of a stream in steady state."""
+
+    def __init__(self, stream: _Stream) -> None:
+        self._stream = stream
+        self._steady: Any = None
+        self._at = stream.length
+        self._mode: bool | None = None
+        self.state: Any = None
+
+    def prepare(self) -> None:
+        """The state of the steady stream: as the last run left it, or put back at the end of the clip."""
+        import torch
+
+        from bench.tensors import copy_of, ordinary_tensors
+
+        stream = self._stream
+        if self._steady is None:
+            with ordinary_tensors():
+                self._steady = stream.steps(stream.module.init(stream.batch), 0, stream.warm)[1]
+        ended = self._at + stream.per_run > stream.length
+        # a state that was written in inference mode cannot be changed in place outside of it
+        if ended or self._mode != torch.is_inference_mode_enabled():
+            self._at = stream.warm
+            self.state = copy_of(self._steady, stream.module)
+
+    def call(self) -> list[Any]:
+        """The outputs of one run."""
+        import torch
+
+        self._mode = torch.is_inference_mode_enabled()
+        outputs, self.state = self._stream.steps(self.state, self._at, self._stream.per_run)
+        self._at += self._stream.per_run
+        return outputs
+
+
+def make_parts(subject: Built, shape: Shape) -> list[Part]:
+    """Whole periods of steps in steady state, and the offline network on one window.
+
+    Raises:
+        UsageError: the module lacks a call, or the run is no whole number of periods.
+    """
+    stream = _Stream(subject, shape)
+    run = _Run(stream)
+    window = stream.clip(stream.window)
+    batch = float(shape["batch"])
+    return [
+        Part("step", run.call, units=batch * stream.per_run, prepare=run.prepare, held=lambda: run.state),
+        Part("clip", lambda: stream.module.offline(window), units=batch, held=lambda: window),
+    ]
+
+
+def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
+    """State, delay, agreement with the offline network step by step, and the time of each step of a period."""
+    from bench.tensors import held_bytes, ordinary_tensors, weights_of
+
+    stream = _Stream(subject, shape)
+    with ordinary_tensors():
+        outputs, state = stream.steps(stream.module.init(stream.batch), 0, stream.warm)
+        state_bytes = held_bytes(state, without=weights_of(stream.module))
+        readings = [
+            reading("state_bytes", state_bytes, "counted", part="step", method_note=f"after {stream.warm} steps"),
+            reading("period_steps", stream.period, "counted", part="step", method_note="the module's own account"),
+            _delay(outputs),
+        ]
+        if on_meta(stream.inputs[0]):
+            return Facts([*readings, unavailable("offline_error", "meta tensors have no values", "step")])
+        error, curves = _agreement(stream, outputs)
+        curves.append(_step_times(stream, state, subject))
+    return Facts([*readings, error], curves)
+
+
+def counts(subject: Built, shape: Shape, parts: list[Part], count: Count) -> Facts:
+    """Products of every step of one period in steady state, per stream."""
+    from bench.tensors import ordinary_tensors
+
+    stream = _Stream(subject, shape)
+    found: dict[str, Any] = {}
+    with ordinary_tensors():
+        found["state"] = stream.steps(stream.module.init(stream.batch), 0, stream.warm)[1]
+
+    def step(index: int) -> None:
+        _, found["state"] = stream.module.step(stream.inputs[index], found["state"])
+
+    places = range(stream.warm, stream.warm + stream.period)
+    macs = [count(partial(step, index)).executed_macs / stream.batch for index in places]
+    note = f"mean of {stream.period} steps; least {min(macs):.6g}, most {max(macs):.6g}"
+    mean = reading("macs_per_step", statistics.fmean(macs), "counted", part="step", method_note=note)
+    curve = Curve(
+        "macs", "step", list(range(len(macs))), macs, "counted", "step", "one period in steady state, per stream"
+    )
+    return Facts([mean], [curve])
+
+
+def derive(shape: Shape, value: Value) -> list[Reading]:
+    """Time per step and per output, steps per second, and what the clip costs beside them."""
+    period = value("period_steps", "step")
+    every = 1 if period is None or period.value is None else int(period.value)
+    steps = int(shape["steps"] or every)
+    run, clip = value("latency_ms", "step"), value("latency_ms", "clip")
+    note = f"{steps} steps of a run, an output every {every}"
+    streams = shape["batch"] * steps
+    per_output = derived("time_per_output_ms", "step", run, lambda ms: ms * every / steps, note)
+    per_step = derived("time_per_step_ms", "step", run, lambda ms: ms / steps, note)
+    rate = derived("steps_per_s", "step", run, lambda ms: 1e3 * streams / ms, note, falling=True)
+    return [
+        per_step,
+        per_output,
+        rate,
+        _ratio("clip_speedup", clip, per_output),
+        _ratio("break_even_hop", clip, per_step),
+    ]
+
+
+def _ratio(metric: str, above: Reading | None, below: Reading) -> Reading:
+    """A time over a time; without an interval, because the two are paired only where they are timed together."""
+    if above is None or above.value is None or not below.value:
+        return unavailable(metric, "the clip or the steps have no time", "step")
+    return combined(metric, "step", [(_plain(above), 1.0 / below.value)], "time of the clip over that of the step part")
+
+
+def _plain(found: Reading) -> Reading:
+    return reading(found.metric, float(found.value or 0.0), found.provenance, part=found.part, n=found.n)
+
+
+def _delay(outputs: list[Any]) -> Reading:
+    first = next((index for index, output in enumerate(outputs) if output is not None), None)
+    if first is None:
+        return unavailable("delay_steps", f"no output in the first {len(outputs)} steps", "step")
+    return reading(
+        "delay_steps", first + 1, "counted", part="step", method_note="from the initial state, that step included"
+    )
+
+
+def _agreement(stream: _Stream, outputs: list[Any]) -> tuple[Reading, list[Curve]]:
+    """The largest error over the steps that must agree, and the error of every step that can be compared."""
+    given = [(index, output) for index, output in enumerate(outputs) if output is not None]
+    if not given:
+        return unavailable("offline_error", f"no output in the first {len(outputs)} steps", "step"), []
+    reference = _offline_outputs(stream, given[-1])
+    pairs = list(zip(given[::-1], reference[::-1], strict=False))[::-1]
+    scale = max(float(expected.abs().max()) for _, expected in pairs) or 1.0
+    errors = [float((output - expected).abs().max()) / scale for (_, output), expected in pairs]
+    places = [index for (index, _), _ in pairs]
+    curve = Curve(
+        "offline_error", "step", places, errors, "measured", "step", "against the offline output at the same step"
+    )
+    first = int(getattr(stream.module, "transient", 0))
+    steady = [error for place, error in zip(places, errors, strict=True) if place >= first]
+    if not steady:
+        why = f"no output from step {first} on among the first {len(outputs)}"
+        return unavailable("offline_error", why, "step"), [curve]
+    note = f"{len(steady)} outputs from step {first} on, over the largest absolute offline output"
+    return reading("offline_error", max(steady), "measured", part="step", method_note=note), [curve]
+
+
+def _offline_outputs(stream: _Stream, last: tuple[int, Any]) -> list[Any]:
+    """Offline outputs, in order, of the clip up to the step of the last output."""
+    index, output = last
+    found = stream.module.offline(stream.clip(index + 1))
+    if isinstance(found, list | tuple):
+        return list(found)
+    if found.dim() == output.dim():
+        return [found]
+    return list(found.unbind(int(getattr(stream.module, "output_dim", 1))))
+
+
+def _step_times(stream: _Stream, state: Any, subject: Built) -> Curve:
+    from bench.tensors import copy_of
+
+    passes = []
+    for _ in range(1 + PASSES):
+        spans = Spans(subject.synchronise, clock_of(subject))
+        current = copy_of(state, stream.module)
+        for index in range(stream.warm, stream.warm + stream.period):
+            with spans.span("step"):
+                _, current = stream.module.step(stream.inputs[index], current)
+        passes.append(spans.read()["step"])
+    medians = [statistics.median(times) for times in zip(*passes[1:], strict=True)]
+    note = f"median of {PASSES} passes over one period in one process, each step synchronised"
+    return Curve("latency_ms", "step", list(range(len(medians))), medians, "measured", "step", note)
