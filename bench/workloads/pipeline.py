@@ -1,0 +1,194 @@
+"""`pipeline`: one encoded request through its stages, one after another, to the answer.
+
+The subject's module offers
+
+- `stages() -> list of (name, callable)`: in order; the first takes a request, each next what the one before gave, the last
+  gives the answer. Names are unique and none is `request`. A stage that a variant does not have is absent, and what is
+  done in one go is one stage with its own name;
+- `example_request(i)`: request i, seeded, of any type (bytes, an array, a tensor);
+
+and may offer
+
+- `network_stage`: the name of the stage that runs the network, else `infer`;
+- `requests` (an int, 8): how many different requests are taken in turn.
+
+State is the request, which a stage may change in place: every run gets a copy of its own, made outside the clock. One run
+is one request; more of them at once are the business of a stage (a batching window, say) or of an open loop of arrivals
+(`bench.workloads.open_loop`), which is a measurement of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bench.errors import UsageError
+from bench.reading import Reading, reading, unavailable
+from bench.workloads.workload import Built, Facts, Part, Shape, ShapeAxis, Spans, Workload, clock_of, on_meta, require
+
+WORKLOAD = Workload(
+    "pipeline",
+    unit="request",
+    parts=("request",),
+    axes=(ShapeAxis("batch", 1, 1, 1, unit="request", doc="requests of one run: always one"),),
+    title="one encoded request to its answer, stage by stage",
+)
+
+REQUESTS = 8
+#: Passes over all requests from which shares are taken, after one that is not kept.
+PASSES = 5
+#: Share of a request that no stage may leave unexplained without a flag, in per cent.
+UNTIMED = 2.0
+
+Stage = tuple[str, Callable[[Any], Any]]
+
+
+class _Chain:
+    """Stages in order and the requests that pass them in turn."""
+
+    def __init__(self, subject: Built) -> None:
+        require(subject.module, WORKLOAD.name, "stages", "example_request")
+        self.module = subject.module
+        self.stages: list[Stage] = _checked_stages(subject.module)
+        self.count = int(getattr(subject.module, "requests", REQUESTS))
+        self._requests: dict[int, Any] = {}
+
+    def request(self, index: int) -> Any:
+        """A copy of its own of request `index`, counted round."""
+        from bench.tensors import copy_of
+
+        place = index % self.count
+        if place not in self._requests:
+            self._requests[place] = self.module.example_request(place)
+        return copy_of(self._requests[place], self.module)
+
+    def before(self, position: int, index: int) -> Any:
+        """What the stage at a position is given of request `index`."""
+        value = self.request(index)
+        for _, stage in self.stages[:position]:
+            value = stage(value)
+        return value
+
+    def answer(self, request: Any, spans: Spans) -> Any:
+        """The answer to a request, each stage in a span of its name."""
+        value = request
+        for name, stage in self.stages:
+            with spans.span(name):
+                value = stage(value)
+        return value
+
+
+class _Turn:
+    """One stage, or all of them, on the next request each run."""
+
+    def __init__(self, chain: _Chain, run: Callable[[Any], Any], position: int = 0) -> None:
+        self._chain, self._run, self._position = chain, run, position
+        self._index = -1
+        self.given: Any = None
+
+    def prepare(self) -> None:
+        """What the next run is given, made from the next request."""
+        from bench.tensors import ordinary_tensors
+
+        self._index += 1
+        with ordinary_tensors():
+            self.given = self._chain.before(self._position, self._index)
+
+    def call(self) -> Any:
+        """What comes out."""
+        return self._run(self.given)
+
+    def reset(self) -> None:
+        """Let go of what was given."""
+        self.given = None
+
+
+def make_parts(subject: Built, shape: Shape) -> list[Part]:
+    """The request, with a span per stage, then every stage by itself on what the stages before it give.
+
+    Raises:
+        UsageError: the module lacks a call, or its stages have no names of their own.
+    """
+    chain = _Chain(subject)
+    spans = Spans(subject.synchronise, clock_of(subject))
+    whole = _Turn(chain, lambda request: chain.answer(request, spans))
+
+    def prepare() -> None:
+        spans.clear()
+        whole.prepare()
+
+    request = Part(
+        "request", whole.call, prepare=prepare, reset=whole.reset, spans=spans.read, held=lambda: whole.given
+    )
+    return [request, *(_stage_part(chain, position) for position in range(len(chain.stages)))]
+
+
+def _stage_part(chain: _Chain, position: int) -> Part:
+    name, stage = chain.stages[position]
+    turn = _Turn(chain, stage, position)
+    return Part(name, turn.call, prepare=turn.prepare, reset=turn.reset, held=lambda: turn.given)
+
+
+def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
+    """Each stage's share of the request, as a ratio of sums over the same requests, and what no stage explains."""
+    chain = _Chain(subject)
+    if any(on_meta(tensor) for tensor in getattr(subject.module, "parameters", list)()):
+        why = "meta tensors take no time"
+        names = [name for name, _ in chain.stages]
+        return Facts([unavailable("stage_share", why, name) for name in names])
+    stages, whole = _sums(chain, subject)
+    if whole <= 0:
+        return Facts([unavailable("stage_share", "the requests took no time", name) for name in stages])
+    readings = _share_readings(chain, stages, whole)
+    untimed = 100 * (whole - sum(stages.values())) / whole
+    flags = []
+    if untimed > UNTIMED:
+        text = f"{untimed:.1f} % of the request belong to no stage"
+        flags.append({"code": "untimed_share", "severity": "warn", "text": text})
+    return Facts(readings, details={"stages": list(stages), "requests": chain.count, "passes": PASSES}, flags=flags)
+
+
+def _share_readings(chain: _Chain, stages: dict[str, float], whole: float) -> list[Reading]:
+    note = f"ratio of sums over {PASSES} x {chain.count} requests in one process"
+    shares = {name: 100 * spent / whole for name, spent in stages.items()}
+    network = getattr(chain.module, "network_stage", "infer")
+    found = [
+        reading("stage_share", share, "measured", n=1, part=name, method_note=note) for name, share in shares.items()
+    ]
+    rest = max(0.0, 100 - sum(shares.values()))
+    found.append(reading("untimed_share", rest, "measured", n=1, part="request", method_note=note))
+    if network not in shares:
+        return [*found, unavailable("nonnetwork_share", f"no stage is called {network}", "request")]
+    outside = 100 - shares[network]
+    return [*found, reading("nonnetwork_share", outside, "measured", n=1, part="request", method_note=note)]
+
+
+def _sums(chain: _Chain, subject: Built) -> tuple[dict[str, float], float]:
+    """Milliseconds of every stage and of whole requests, summed over the same requests; the first pass is not kept."""
+    clock = clock_of(subject)
+    stages: dict[str, list[float]] = {name: [] for name, _ in chain.stages}
+    whole = []
+    for turn in range((1 + PASSES) * chain.count):
+        request = chain.request(turn)
+        spans = Spans(subject.synchronise, clock)
+        start = clock()
+        chain.answer(request, spans)
+        spent = (clock() - start) / 1e6
+        if turn < chain.count:
+            continue
+        whole.append(spent)
+        for name, times in spans.read().items():
+            stages[name] += times
+    return {name: sum(times) for name, times in stages.items()}, sum(whole)
+
+
+def _checked_stages(module: Any) -> list[Stage]:
+    stages = [(str(name), stage) for name, stage in module.stages()]
+    names = [name for name, _ in stages]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if not stages or twice or "request" in names:
+        wrong = (
+            f"{', '.join(twice)} more than once" if twice else "no stage" if not stages else "a stage called request"
+        )
+        raise UsageError(f"{type(module).__name__}.stages() gives {wrong}: every stage has a name of its own")
+    return stages
