@@ -1,0 +1,91 @@
+"""The field's own numbers follow from readings by their definitions, intervals with them, and never without inputs."""
+
+import pytest
+
+from bench.reading import reading, unavailable
+from bench.workloads import module_of
+
+
+def derive(workload, known, **shape):
+    """Derived readings by metric and part, from latencies or whole readings by (metric, part)."""
+    module = module_of(workload)
+    table = {key: value if hasattr(value, "unit") else measured(*key, value) for key, value in known.items()}
+    found = module.derive(module.WORKLOAD.shape(shape), lambda metric, part: table.get((metric, part)))
+    assert len({item.key for item in found}) == len(found)
+    return {item.key: item for item in found}
+
+
+def measured(metric, part, value):
+    return reading(metric, value, "measured", part=part, ci_low=0.9 * value, ci_high=1.1 * value, n=5)
+
+
+def test_generation_in_the_field_s_own_words():
+    known = {("latency_ms", "request"): 110.0, ("latency_ms", "prefill"): 50.0}
+    found = derive("generate", known, batch=4, context=128, new_tokens=16)
+    assert found["time_to_first_token_ms", "request"].value == 50
+    assert found["time_per_output_token_ms", "request"].value == pytest.approx(60 / 15)
+    assert found["tokens_per_s", "decode"].value == pytest.approx(4 * 15 / 0.060)
+    assert found["tokens_per_s", "prefill"].value == pytest.approx(4 * 128 / 0.050)
+    assert found["tokens_per_s", "request"].value == pytest.approx(4 * 16 / 0.110)
+
+
+def test_intervals_go_along_and_turn_round_with_rates():
+    known = {("latency_ms", "request"): 110.0, ("latency_ms", "prefill"): 50.0}
+    found = derive("generate", known, batch=1, context=100, new_tokens=11)
+    per_token = found["time_per_output_token_ms", "request"]
+    assert (per_token.ci_low, per_token.ci_high) == pytest.approx(((99 - 55) / 10, (121 - 45) / 10))
+    rate = found["tokens_per_s", "prefill"]
+    assert (rate.ci_low, rate.ci_high) == pytest.approx((100 / 0.055, 100 / 0.045))
+    assert rate.n == 5
+
+
+def test_a_missing_time_leaves_a_reason_and_no_number():
+    why = unavailable("latency_ms", "it timed out", "prefill")
+    found = derive("generate", {("latency_ms", "request"): 110.0, ("latency_ms", "prefill"): why})
+    assert found["time_per_output_token_ms", "request"].value is None
+    assert "it timed out" in found["time_to_first_token_ms", "request"].method_note
+
+
+def test_a_request_no_longer_than_its_prefill_has_no_time_per_token():
+    found = derive("generate", {("latency_ms", "request"): 49.0, ("latency_ms", "prefill"): 50.0})
+    missing = found["time_per_output_token_ms", "request"]
+    assert missing.value is None and "noise" in missing.method_note
+    assert found["tokens_per_s", "decode"].value is None
+
+
+def test_images_of_a_sampler():
+    found = derive("sample", {("latency_ms", "image"): 800.0}, batch=4)
+    assert found["time_per_image_ms", "image"].value == 200
+    assert found["images_per_s", "image"].value == 5
+
+
+def test_steps_of_a_stream_beside_its_clip():
+    period = reading("period_steps", 4, "counted", part="step")
+    known = {("latency_ms", "step"): 8.0, ("latency_ms", "clip"): 40.0, ("period_steps", "step"): period}
+    found = {metric: item.value for (metric, _), item in derive("stream", known, batch=3, steps=8).items()}
+    assert found == {
+        "time_per_step_ms": 1.0, "time_per_output_ms": 4.0, "steps_per_s": 3000.0, "clip_speedup": 10.0,
+        "break_even_hop": 40.0,
+    }  # fmt: skip
+
+
+def test_a_link_is_modelled_and_its_parts_are_kept():
+    known = {
+        ("payload_bytes", "request"): reading("payload_bytes", 1000, "counted", part="request"),
+        ("answer_bytes", "request"): reading("answer_bytes", 250, "counted", part="request"),
+        **{("latency_ms", part): float(ms) for part, ms in {"head": 1, "encode": 2, "decode": 3, "tail": 4}.items()},
+    }
+    found = derive("split", known, bandwidth_mbps=1.0, rtt_ms=30.0, device_factor=10.0)
+    link, total = found["link_ms", "request"], found["total_modelled_ms", "request"]
+    assert link.value == pytest.approx(10 + 30) and link.provenance == "modelled"
+    assert total.value == pytest.approx(10 * 3 + 40 + 7) and total.provenance == "modelled"
+    assert (total.ci_low, total.ci_high) == pytest.approx((0.9 * 37 + 40, 1.1 * 37 + 40))
+
+
+def test_workspace_is_the_peak_beyond_what_goes_in_and_out():
+    known = {
+        ("peak_memory_bytes", "call"): reading("peak_memory_bytes", 900, "measured", part="call"),
+        ("io_bytes", "call"): reading("io_bytes", 400, "counted", part="call"),
+    }
+    assert derive("operator", known)["workspace_bytes", "call"].value == 500
+    assert derive("operator", {})["workspace_bytes", "call"].value is None

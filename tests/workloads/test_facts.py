@@ -1,0 +1,336 @@
+"""What each workload measures besides: known bytes, known shares, agreement, and the reason where there is no number."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from bench.errors import UsageError
+from bench.meters import macs
+from bench.workloads import module_of
+from bench.workloads.counting import counter
+from tests.workloads.subjects import (
+    Causal,
+    Chain,
+    Denoiser,
+    Doubling,
+    FakeBuilt,
+    Halves,
+    Learner,
+    Writer,
+    parts_of,
+    subject_of,
+)
+
+
+def facts_of(workload, subject, **shape):
+    module = module_of(workload)
+    whole = module.WORKLOAD.shape(shape)
+    return module.facts(subject, whole, module.make_parts(subject, whole))
+
+
+def counts_of(workload, subject, **shape):
+    module = module_of(workload)
+    whole = module.WORKLOAD.shape(shape)
+    count = counter(subject.module, macs.count)
+    return module.counts(subject, whole, module.make_parts(subject, whole), count)
+
+
+def values(facts):
+    return {item.metric: item.value for item in facts.readings}
+
+
+# ---------------------------------------------------------------- generate
+def test_the_cache_after_a_request_holds_all_tokens_but_the_last():
+    found = values(facts_of("generate", subject_of(Writer), batch=2, context=6, new_tokens=4))
+    assert found["cache_bytes"] == 2 * (6 + 4 - 1) * 2 * 4  # sequences, tokens, features, float32
+    assert found["cache_bytes_per_token"] == 8
+    assert found["cache_allocated_bytes"] == 2 * 64 * 2 * 4
+    assert (found["kv_bits_nominal"], found["kv_bits_stored"]) == (32, 32)
+
+
+def test_times_between_tokens_are_those_of_the_steps_and_a_far_percentile_needs_its_samples():
+    facts = facts_of("generate", subject_of(Writer), context=6, new_tokens=5)
+    found = values(facts)
+    assert found["inter_token_p50_ms"] == pytest.approx(2)
+    assert found["inter_token_p95_ms"] is None
+    (curve,) = facts.curves
+    assert list(curve.at) == [7, 8, 9, 10] and curve.values == pytest.approx([2, 2, 2, 2])
+    many = values(facts_of("generate", subject_of(Writer), context=6, new_tokens=50))
+    assert many["inter_token_p95_ms"] == pytest.approx(2)
+
+
+def test_one_new_token_has_no_time_between_tokens():
+    facts = facts_of("generate", subject_of(Writer), context=6, new_tokens=1)
+    missing = {item.metric: item.method_note for item in facts.readings if item.value is None}
+    assert "one new token" in missing["inter_token_p50_ms"]
+
+
+def test_what_reads_no_known_ids_says_how_to_name_them():
+    subject = subject_of(Writer)
+    subject.module.vocabulary = None
+    with pytest.raises(UsageError, match="example_ids"):
+        parts_of("generate", subject)
+
+
+def test_a_prompt_is_cut_from_the_inputs_where_they_are_ids():
+    ids = torch.arange(40).reshape(4, 10) % 11
+    subject = FakeBuilt(Writer(), (ids,))
+    assert torch.equal(module_of("generate").prompt_of(subject, {"batch": 2, "context": 3}), ids[:2, :3])
+
+
+def test_a_decoder_of_shapes_only_is_counted_and_not_timed():
+    with torch.device("meta"):
+        module = Writer().eval()
+    subject = FakeBuilt(module, device="meta")
+    found = facts_of("generate", subject, context=6, new_tokens=4)
+    assert values(found)["cache_bytes"] == 9 * 8 and values(found)["inter_token_p50_ms"] is None
+    parts, _ = parts_of("generate", subject, context=6, new_tokens=4)
+    from bench.workloads.counting import count_part
+
+    assert count_part(module, parts["request"], macs.count).executed_macs == 4 * 22
+
+
+# ---------------------------------------------------------------- sample
+def test_a_sampler_tells_its_plan_and_what_lives_between_its_steps():
+    facts = facts_of("sample", subject_of(Denoiser), steps=4, batch=2)
+    found = values(facts)
+    assert found["sampler_steps"] == 4 and found["network_evaluations"] == 1 + 2 + 1 + 2
+    assert found["cache_bytes"] == 2 * 4 * 4 * 2  # the kept evaluation and the encoded condition, but not x
+    (curve,) = facts.curves
+    assert curve.values == pytest.approx([1, 2, 3, 4])
+
+
+def test_macs_of_a_sampler_are_counted_step_by_step_with_conditioner_and_decoder_apart():
+    facts = counts_of("sample", subject_of(Denoiser), steps=4, batch=2)
+    assert values(facts) == {"macs_conditioner": 12, "macs_decoder": 20}
+    assert list(facts.curves[0].values) == [16, 32, 16, 32]
+    assert not facts.flags
+
+
+def test_a_plan_that_promises_other_macs_than_are_run_is_flagged():
+    subject = subject_of(Denoiser)
+    plan = subject.module.plan
+    subject.module.plan = lambda shape: [{**step, "macs": 16} for step in plan(shape)]
+    (flag,) = counts_of("sample", subject, steps=4, batch=2).flags
+    assert flag["code"] == "plan_disagrees" and "2 steps" in flag["text"]
+
+
+# ---------------------------------------------------------------- stream
+def test_a_stream_agrees_with_its_clip_and_says_when_it_first_answers():
+    facts = facts_of("stream", subject_of(Causal), batch=3)
+    found = values(facts)
+    assert found["delay_steps"] == 2 and found["period_steps"] == 2
+    assert found["state_bytes"] == 3 * 3 * 2 * 4
+    assert found["offline_error"] < 1e-6
+    times = next(curve for curve in facts.curves if curve.metric == "latency_ms")
+    assert times.values == pytest.approx([1, 3])
+
+
+def test_a_stream_that_drifts_from_its_clip_shows_the_error_at_its_step():
+    subject = subject_of(Causal)
+    step = subject.module.step
+
+    def drifting(x, state):
+        output, state = step(x, state)
+        return (None if output is None else output + (0.5 if state["count"] == 4 else 0.0)), state
+
+    subject.module.step = drifting
+    facts = facts_of("stream", subject, batch=1)
+    curve = next(curve for curve in facts.curves if curve.metric == "offline_error")
+    assert list(curve.at) == [3, 5] and curve.values[0] > 0.05 > curve.values[1]
+    assert values(facts)["offline_error"] == pytest.approx(curve.values[0])
+
+
+def test_macs_of_a_stream_are_the_mean_over_a_period():
+    facts = counts_of("stream", subject_of(Causal), batch=3)
+    assert values(facts)["macs_per_step"] == 12 and list(facts.curves[0].values) == [0, 24]
+
+
+def test_a_run_of_a_stream_is_whole_periods():
+    with pytest.raises(UsageError, match="whole periods of 2"):
+        parts_of("stream", subject_of(Causal), steps=3)
+    parts, _ = parts_of("stream", subject_of(Causal), steps=4, batch=3)
+    assert parts["step"].units == 12
+
+
+def test_a_stream_is_fed_the_next_inputs_each_run_and_begins_anew_at_the_end_of_its_clip():
+    parts, _ = parts_of("stream", subject_of(Causal), batch=1)
+    with torch.no_grad():
+        outputs = [parts["step"].run()[1] for _ in range(16)]
+    assert all(not torch.equal(a, b) for a, b in pairwise(outputs))
+    assert all(torch.equal(a, b) for a, b in zip(outputs[:8], outputs[8:], strict=True))
+
+
+# ---------------------------------------------------------------- training
+def test_bytes_of_a_training_step_are_those_of_its_tensors():
+    module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+    found = values(facts_of("training_step", FakeBuilt(module, (torch.randn(8, 4),)), batch=8))
+    parameters = 4 * 6 + 6 + 6 * 3 + 3
+    assert found["gradient_bytes"] == 4 * parameters
+    assert found["optimizer_bytes"] == 2 * 4 * parameters + 4 * 4  # two moments, and a step count of 4 bytes per tensor
+    # tanh keeps its output, which the second layer keeps as well; cross-entropy its log-probabilities and its total weight
+    assert found["saved_activation_bytes"] == 8 * 6 * 4 + 8 * 3 * 4 + 4
+
+
+def test_frozen_weights_have_no_gradient_and_no_optimizer_state():
+    module = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3))
+    module[0].requires_grad_(False)
+    found = values(facts_of("training_step", FakeBuilt(module, (torch.randn(8, 4),)), batch=8))
+    assert found["gradient_bytes"] == 4 * (18 + 3)
+    assert values(counts_of("training_step", FakeBuilt(module, (torch.randn(8, 4),)), batch=8))["macs_backward"] == 18
+
+
+def test_plain_descent_keeps_one_number_per_parameter():
+    subject = subject_of(Learner, torch.randn(8, 4), optimizer="sgd")
+    found = values(facts_of("training_step", subject, batch=8))
+    assert found["optimizer_bytes"] == found["gradient_bytes"]
+
+
+def test_recomputed_work_is_told_from_the_backward_s_own():
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 6, bias=False), nn.Linear(6, 3, bias=False)
+
+        def forward(self, x):
+            return checkpoint(nn.Sequential(self.first, self.second), x, use_reentrant=False)
+
+    found = values(counts_of("training_step", FakeBuilt(Checkpointed(), (torch.randn(8, 4),)), batch=8))
+    assert found["macs_recomputed"] == 24  # the last product's inputs are what was wanted: it is not computed again
+    assert found["macs_backward"] == 24 + 24 + 18 + 18
+
+
+def test_a_step_learns_and_everything_is_put_back():
+    subject = subject_of(Learner, torch.randn(8, 4))
+    parts, _ = parts_of("training_step", subject, batch=8)
+    before = {name: value.clone() for name, value in subject.module.state_dict().items()}
+    generator = torch.get_rng_state()
+    parts["step"].prepare()
+    parts["step"].call()
+    changed = [name for name, value in subject.module.state_dict().items() if not torch.equal(before[name], value)]
+    assert {"first.weight", "norm.running_mean", "second.bias"} <= set(changed)
+    parts["step"].reset()
+    assert all(torch.equal(before[name], value) for name, value in subject.module.state_dict().items())
+    assert torch.equal(generator, torch.get_rng_state())
+
+
+def test_the_optimizer_s_state_is_that_of_a_later_step_and_put_back():
+    subject = subject_of(Learner, torch.randn(8, 4))
+    parts, _ = parts_of("training_step", subject, batch=8)
+    parts["step"].run()
+    (held,) = {float(entry["step"]) for entry in parts["step"].held()}
+    assert held == 1
+
+
+def test_what_cannot_be_trained_says_so():
+    frozen = nn.Linear(4, 3).requires_grad_(False)
+    parts, _ = parts_of("training_step", FakeBuilt(frozen, (torch.randn(8, 4),)), batch=8)
+    with pytest.raises(UsageError, match="nothing to train"):
+        parts["step"].run()
+    subject = subject_of(Learner, torch.randn(8, 4), optimizer="adam")
+    parts, _ = parts_of("training_step", subject, batch=8)
+    with pytest.raises(UsageError, match='did you mean "adamw"'):
+        parts["step"].run()
+
+
+# ---------------------------------------------------------------- pipeline
+def test_shares_of_a_pipeline_are_ratios_of_sums():
+    facts = facts_of("pipeline", subject_of(Chain))
+    shares = {item.part: item.value for item in facts.readings if item.metric == "stage_share"}
+    assert shares == pytest.approx({"decode": 100 / 7, "infer": 400 / 7, "post": 200 / 7})
+    found = values(facts)
+    assert found["untimed_share"] == pytest.approx(0) and found["nonnetwork_share"] == pytest.approx(300 / 7)
+    assert not facts.flags
+
+
+def test_time_that_no_stage_explains_is_flagged():
+    subject = subject_of(Chain)
+    module = module_of("pipeline")
+    clock = subject.clock
+    stages = subject.module.stages
+
+    class Late(list):
+        def __iter__(self):
+            clock.pass_ms(1)  # between requests' clock and their first stage
+            return super().__iter__()
+
+    subject.module.stages = stages
+    chain = module._Chain(subject)
+    chain.stages = Late(chain.stages)
+    spent, whole = module._sums(chain, subject)
+    assert whole - sum(spent.values()) > 0
+
+
+def test_stages_need_names_of_their_own():
+    subject = subject_of(Chain)
+    subject.module.stages = lambda: [("a", str), ("a", str)]
+    with pytest.raises(UsageError, match="a more than once"):
+        parts_of("pipeline", subject)
+
+
+# ---------------------------------------------------------------- split
+def test_payloads_are_those_that_are_really_encoded():
+    subject = subject_of(Halves, torch.randn(2, 4))
+    subject.module.payload_inputs = lambda: [torch.randn(1, 4), torch.randn(3, 4)]
+    facts = facts_of("split", subject, batch=2)
+    found = values(facts)
+    assert found["payload_bytes"] == (4 + 2 + 4 + 6) / 2
+    assert (found["payload_min_bytes"], found["payload_max_bytes"]) == (6, 10)
+    assert found["answer_bytes"] == 2 * 3 * 4
+    assert facts.details["payload_bytes"] == [6, 10]
+
+
+def test_only_bytes_have_a_size_on_the_wire():
+    subject = subject_of(Halves, torch.randn(2, 4))
+    subject.module.encode = lambda hidden: hidden
+    with pytest.raises(UsageError, match="only bytes"):
+        facts_of("split", subject)
+
+
+# ---------------------------------------------------------------- operator
+def test_an_operator_agrees_with_its_reference():
+    facts = facts_of("operator", subject_of(Doubling))
+    found = values(facts)
+    assert 0 < found["reference_error"] < 1e-6 and not facts.flags
+    assert found["io_bytes"] == 4 * (4 * 3 + 3 * 5 + 4 * 5)
+
+
+def test_an_operator_that_is_wrong_is_invalid_and_says_by_how_much():
+    facts = facts_of("operator", subject_of(Doubling, error=0.02))
+    (flag,) = facts.flags
+    assert flag["severity"] == "invalid" and "0.01 from the reference" in flag["text"]
+    assert values(facts)["reference_error"] == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "reason"),
+    [
+        (torch.ones(2), torch.ones(3), "another shape"),
+        (torch.tensor([float("nan")]), torch.ones(1), "not finite"),
+        (3.0, 3.0, "without a tensor"),
+    ],
+)
+def test_what_cannot_be_compared_has_no_distance(found, expected, reason):
+    relative, largest, wrong = module_of("operator").errors(found, expected)
+    assert relative == largest == float("inf") and reason in wrong
+
+
+def test_infinities_that_agree_are_no_distance():
+    both = torch.tensor([float("-inf"), 3.0])
+    assert module_of("operator").errors(both, both.double()) == (0.0, 0.0, None)
+
+
+def test_a_call_whose_memory_is_not_there_is_refused_before_it_is_made():
+    subject = subject_of(Doubling)
+    subject.module.required_bytes = lambda *args: 2**60
+    with pytest.raises(NotImplementedError, match="take a smaller shape"):
+        parts_of("operator", subject)
+
+
+def test_what_lacks_a_call_names_it_and_where_to_read():
+    for name in ("generate", "sample", "stream", "pipeline", "split"):
+        with pytest.raises(UsageError, match=rf"bench/workloads/{name}.py"):
+            parts_of(name, FakeBuilt(nn.Linear(2, 2), (torch.ones(1, 2),)))
