@@ -312,15 +312,6 @@ METRICS: dict[str, Metric] = _table(
         "(Time of the request - time to first token) / (n - 1), from requests without a synchronisation per token.",
     ),
     (
-        "tokens_per_s",
-        "token/s",
-        "higher",
-        "generation",
-        "Tokens per second",
-        "Of the part: request, all new tokens over its time; prefill, prompt tokens over the time to first token; "
-        "decode, new tokens but the first over the time after it.",
-    ),
-    (
         "inter_token_p50_ms",
         "ms",
         "lower",
@@ -394,7 +385,6 @@ METRICS: dict[str, Metric] = _table(
         "Time per image",
         "Time of the whole sampler, all steps and guidance, over the batch.",
     ),
-    ("images_per_s", "image/s", "higher", "sampling", "Images per second", "Batch over the time of the whole sampler."),
     ("sampler_steps", "step", "lower", "sampling", "Sampler steps", "Steps of the plan."),
     (
         "network_evaluations",
@@ -448,14 +438,6 @@ METRICS: dict[str, Metric] = _table(
     ("period_steps", "step", "none", "stream", "Period", "Steps from one output to the next."),
     ("time_per_step_ms", "ms", "lower", "stream", "Time per step", "Time of whole periods over their steps."),
     ("time_per_output_ms", "ms", "lower", "stream", "Time per output", "Time of whole periods over their outputs."),
-    (
-        "steps_per_s",
-        "step/s",
-        "higher",
-        "stream",
-        "Steps per second",
-        "Time steps of all streams of the batch per second.",
-    ),
     (
         "clip_speedup",
         "x",
@@ -646,5 +628,47 @@ METRICS: dict[str, Metric] = _table(
         "operator",
         "Workspace",
         "Peak of live bytes of the call less its inputs and outputs.",
+    ),
+    (
+        "tokens_per_s",
+        "token/s",
+        "higher",
+        "throughput",
+        "Tokens per second",
+        "Tokens of a run of the part over its time: those of the prompt of a prefill, new ones of a request, one per "
+        "sequence of a decode step.",
+    ),
+    (
+        "images_per_s",
+        "image/s",
+        "higher",
+        "throughput",
+        "Images per second",
+        "Images of a run of the part over its time.",
+    ),
+    (
+        "steps_per_s",
+        "step/s",
+        "higher",
+        "throughput",
+        "Steps per second",
+        "Time steps of all streams of the batch over the time of the part; a clip is run for one step, its newest.",
+    ),
+    (
+        "requests_per_s",
+        "request/s",
+        "higher",
+        "throughput",
+        "Requests per second",
+        "Requests of a run of the part over its time, one after another: what a server gives that is never idle.",
+    ),
+    ("calls_per_s", "call/s", "higher", "throughput", "Calls per second", "Calls of the function over their time."),
+    (
+        "output_tokens_per_s",
+        "token/s",
+        "higher",
+        "generation",
+        "Output tokens per second",
+        "New tokens but the first over the time after the first: batch over the time per output token.",
     ),
 )

@@ -51,7 +51,7 @@ def as_forward(subject: Subject, part: Part) -> Iterator[tuple[Any, tuple[Any, .
     from bench.workloads.counting import part_call
 
     with part_call(subject.counted, part) as call:
-        yield call, part.held() if part.held is not None else (), {}
+        yield call, call.inputs(), {}
 
 
 @contextmanager

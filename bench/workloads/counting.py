@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
+from bench.tensors import tensors_in
 from bench.workloads.workload import Count, Counted, Part
 
 
@@ -23,10 +24,16 @@ class PartCall(nn.Module):
     second run on, what the last one changed is put back first, out of the sight of every trace.
     """
 
-    def __init__(self, module: Any, call: Callable[[], Any], renew: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        module: Any,
+        call: Callable[[], Any],
+        renew: Callable[[], None] = lambda: None,
+        held: Callable[[], Any] | None = None,
+    ) -> None:
         super().__init__()
         object.__setattr__(self, "_subject", module)  # not registered: its modules keep their own paths
-        self._call, self._renew = call, renew
+        self._call, self._renew, self._held = call, renew, held
         self._used = False
         self.training = False  # what a run changes is put back by the part, not by the meter
 
@@ -43,6 +50,11 @@ class PartCall(nn.Module):
             with _disable_current_modes():
                 self._renew()
 
+    def inputs(self) -> tuple[Any, ...]:
+        """The tensors that are alive when the next run begins beside the weights: its cache, its state, its inputs."""
+        self.renew()
+        return () if self._held is None else tuple(tensors_in(self._held()))
+
     def forward(self, *_held: Any) -> Any:
         """What the part's call gives; arguments are what it holds, named for the memory meter only."""
         self.renew()
@@ -52,10 +64,7 @@ class PartCall(nn.Module):
 
 @contextmanager
 def part_call(module: Any, part: Part) -> Iterator[PartCall]:
-    """The part, prepared, as a module; what its runs changed is put back at the end.
-
-    `part.held()`, if there is one, gives its arguments for the memory meter.
-    """
+    """The part, prepared, as a module; what its runs changed is put back at the end."""
 
     def prepare() -> None:
         if part.prepare is not None:
@@ -71,7 +80,7 @@ def part_call(module: Any, part: Part) -> Iterator[PartCall]:
 
     prepare()
     try:
-        yield PartCall(module, part.counted or part.call, renew)
+        yield PartCall(module, part.counted or part.call, renew, part.held)
     finally:
         reset()
 

@@ -57,6 +57,7 @@ WORKLOAD = Workload(
     parts=("request", "prefill", "decode"),
     axes=(BATCH, CONTEXT, NEW_TOKENS),
     title="a prompt of `context` tokens, then `new_tokens` tokens, greedy",
+    calls=("prefill", "decode"),
 )
 
 #: Synchronised passes over a request from which the times between tokens are taken, after one that is not kept.
@@ -285,22 +286,14 @@ def _gap_curve(passes: list[list[float]], context: int) -> Curve:
 
 
 def derive(shape: Shape, value: Value) -> list[Reading]:
-    """Time to first token, time per output token, tokens per second of request, prefill and decode."""
-    batch, context, new = shape["batch"], shape["context"], shape["new_tokens"]
+    """Time to first token, time per output token, output tokens per second."""
+    batch = shape["batch"]
     request, prefill = value("latency_ms", "request"), value("latency_ms", "prefill")
     first = derived("time_to_first_token_ms", "request", prefill, lambda ms: ms, "time of the part prefill")
     per_token = _per_output_token(shape, request, prefill)
-    rates = [
-        _rate("request", request, batch * new),
-        _rate("prefill", prefill, batch * context),
-        _rate("decode", per_token, batch),
-    ]
-    return [first, per_token, *rates]
-
-
-def _rate(part: str, time: Reading | None, tokens: int) -> Reading:
-    note = f"{tokens} tokens over the time"
-    return derived("tokens_per_s", part, time, lambda ms: 1e3 * tokens / ms, note, falling=True)
+    note = f"{batch} tokens over the time per output token"
+    rate = derived("output_tokens_per_s", "request", per_token, lambda ms: 1e3 * batch / ms, note, falling=True)
+    return [first, per_token, rate]
 
 
 def _per_output_token(shape: Shape, request: Reading | None, prefill: Reading | None) -> Reading:

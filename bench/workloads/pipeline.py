@@ -32,6 +32,7 @@ WORKLOAD = Workload(
     parts=("request",),
     axes=(ShapeAxis("batch", 1, 1, 1, unit="request", doc="requests of one run: always one"),),
     title="one encoded request to its answer, stage by stage",
+    calls=(),
 )
 
 REQUESTS = 8
@@ -118,7 +119,13 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
         whole.prepare()
 
     request = Part(
-        "request", whole.call, prepare=prepare, reset=whole.reset, spans=spans.read, held=lambda: whole.given
+        "request",
+        whole.call,
+        prepare=prepare,
+        reset=whole.reset,
+        spans=spans.read,
+        held=lambda: whole.given,
+        varies=True,
     )
     return [request, *(_stage_part(chain, position) for position in range(len(chain.stages)))]
 
@@ -126,7 +133,7 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
 def _stage_part(chain: _Chain, position: int) -> Part:
     name, stage = chain.stages[position]
     turn = _Turn(chain, stage, position)
-    return Part(name, turn.call, prepare=turn.prepare, reset=turn.reset, held=lambda: turn.given)
+    return Part(name, turn.call, prepare=turn.prepare, reset=turn.reset, held=lambda: turn.given, varies=True)
 
 
 def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:

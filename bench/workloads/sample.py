@@ -57,6 +57,7 @@ WORKLOAD = Workload(
         ShapeAxis("guidance", None, 0.0, 1000.0, doc="scale of guidance; null: the model's own, or none"),
     ),
     title="a whole sampler, from noise to images",
+    calls=("step",),
 )
 
 #: Synchronised passes from which the time of every step is taken, after one that is not kept.
@@ -199,16 +200,10 @@ def counts(subject: Built, shape: Shape, parts: list[Part], count: Count) -> Fac
 
 
 def derive(shape: Shape, value: Value) -> list[Reading]:
-    """Time per image and images per second."""
-    whole = value("latency_ms", "image")
+    """Time per image."""
     batch = shape["batch"]
-    per_image = derived(
-        "time_per_image_ms", "image", whole, lambda ms: ms / batch, f"time of the sampler over {batch} images"
-    )
-    rate = derived(
-        "images_per_s", "image", whole, lambda ms: 1e3 * batch / ms, f"{batch} images over the time", falling=True
-    )
-    return [per_image, rate]
+    note = f"time of the sampler over {batch} images"
+    return [derived("time_per_image_ms", "image", value("latency_ms", "image"), lambda ms: ms / batch, note)]
 
 
 def _beginnings(subject: Built, batch: int) -> tuple[Any, Any]:

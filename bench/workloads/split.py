@@ -56,6 +56,7 @@ WORKLOAD = Workload(
         ),
     ),
     title="head, payload over a link, tail",
+    calls=("head", "tail"),
 )
 
 #: Inputs over which payloads are measured, at most.

@@ -59,6 +59,7 @@ WORKLOAD = Workload(
         ShapeAxis("steps", None, unit="step", doc="time steps of one timed run, whole periods; null: one period"),
     ),
     title="one period of an online network; the offline network on a whole window",
+    calls=("step", "offline"),
 )
 
 #: Where neither the shape nor the module says how long a window is.
@@ -153,7 +154,7 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
     window = stream.clip(stream.window)
     batch = float(shape["batch"])
     return [
-        Part("step", run.call, units=batch * stream.per_run, prepare=run.prepare, held=lambda: run.state),
+        Part("step", run.call, units=batch * stream.per_run, prepare=run.prepare, held=lambda: run.state, varies=True),
         Part("clip", lambda: stream.module.offline(window), units=batch, held=lambda: window),
     ]
 
@@ -201,20 +202,17 @@ def counts(subject: Built, shape: Shape, parts: list[Part], count: Count) -> Fac
 
 
 def derive(shape: Shape, value: Value) -> list[Reading]:
-    """Time per step and per output, steps per second, and what the clip costs beside them."""
+    """Time per step and per output, and what the clip costs beside them."""
     period = value("period_steps", "step")
     every = 1 if period is None or period.value is None else int(period.value)
     steps = int(shape["steps"] or every)
     run, clip = value("latency_ms", "step"), value("latency_ms", "clip")
     note = f"{steps} steps of a run, an output every {every}"
-    streams = shape["batch"] * steps
     per_output = derived("time_per_output_ms", "step", run, lambda ms: ms * every / steps, note)
     per_step = derived("time_per_step_ms", "step", run, lambda ms: ms / steps, note)
-    rate = derived("steps_per_s", "step", run, lambda ms: 1e3 * streams / ms, note, falling=True)
     return [
         per_step,
         per_output,
-        rate,
         _ratio("clip_speedup", clip, per_output),
         _ratio("break_even_hop", clip, per_step),
     ]

@@ -46,6 +46,7 @@ WORKLOAD = Workload(
         ShapeAxis("context", None, unit="token", doc="tokens of a sequence; null: the model's own"),
     ),
     title="forward, loss, backward and optimizer on one batch",
+    grad=True,
 )
 
 LEARNING_RATE = 1e-3
@@ -144,7 +145,7 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
     """
     trainer = _Trainer(subject)
     batch = float(shape["batch"])
-    common: dict[str, Any] = {"units": batch, "reset": trainer.reset, "grad": True}
+    common: dict[str, Any] = {"units": batch, "reset": trainer.reset}
     return [
         Part("step", trainer.step, prepare=trainer.prepare, held=lambda: _optimizer_tensors(trainer), **common),
         Part("forward", trainer.forward, prepare=trainer.prepare, **common),

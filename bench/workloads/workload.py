@@ -154,6 +154,7 @@ class Part:
         counted: the eager form of the call where that is another one than is timed.
         spans: gives the milliseconds of the spans inside the last run, in order, by name; None where it has none.
         held: gives what is alive when a run begins beside weights and inputs (a cache, a state), for the memory meter.
+        varies: each run takes the next inputs, so that outputs differ from run to run.
     """
 
     name: str
@@ -164,6 +165,7 @@ class Part:
     counted: Callable[[], Any] | None = None
     spans: Callable[[], dict[str, list[float]]] | None = None
     held: Callable[[], Any] | None = None
+    varies: bool = False
 
     def run(self) -> Any:
         """What one run gives: prepared before, put back after."""

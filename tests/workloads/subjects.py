@@ -52,10 +52,7 @@ def parts_of(workload: str, subject: FakeBuilt, **shape: Any) -> tuple[dict[str,
 
 def timed(part: Part, clock: HandClock) -> float:
     """Milliseconds of one run by the instrument's own timer."""
-    found = time_block(Runner(part.name, part.call, before=part.prepare), 1, clock)
-    if part.reset is not None:
-        part.reset()
-    return found
+    return time_block(Runner(part.name, part.call, before=part.prepare, after=part.reset), 1, clock)
 
 
 class Writer(nn.Module):

@@ -24,9 +24,7 @@ def test_generation_in_the_field_s_own_words():
     found = derive("generate", known, batch=4, context=128, new_tokens=16)
     assert found["time_to_first_token_ms", "request"].value == 50
     assert found["time_per_output_token_ms", "request"].value == pytest.approx(60 / 15)
-    assert found["tokens_per_s", "decode"].value == pytest.approx(4 * 15 / 0.060)
-    assert found["tokens_per_s", "prefill"].value == pytest.approx(4 * 128 / 0.050)
-    assert found["tokens_per_s", "request"].value == pytest.approx(4 * 16 / 0.110)
+    assert found["output_tokens_per_s", "request"].value == pytest.approx(4 * 15 / 0.060)
 
 
 def test_intervals_go_along_and_turn_round_with_rates():
@@ -34,8 +32,8 @@ def test_intervals_go_along_and_turn_round_with_rates():
     found = derive("generate", known, batch=1, context=100, new_tokens=11)
     per_token = found["time_per_output_token_ms", "request"]
     assert (per_token.ci_low, per_token.ci_high) == pytest.approx(((99 - 55) / 10, (121 - 45) / 10))
-    rate = found["tokens_per_s", "prefill"]
-    assert (rate.ci_low, rate.ci_high) == pytest.approx((100 / 0.055, 100 / 0.045))
+    rate = found["output_tokens_per_s", "request"]
+    assert (rate.ci_low, rate.ci_high) == pytest.approx((1e3 / 7.6, 1e3 / 4.4))
     assert rate.n == 5
 
 
@@ -50,13 +48,12 @@ def test_a_request_no_longer_than_its_prefill_has_no_time_per_token():
     found = derive("generate", {("latency_ms", "request"): 49.0, ("latency_ms", "prefill"): 50.0})
     missing = found["time_per_output_token_ms", "request"]
     assert missing.value is None and "noise" in missing.method_note
-    assert found["tokens_per_s", "decode"].value is None
+    assert found["output_tokens_per_s", "request"].value is None
 
 
 def test_images_of_a_sampler():
     found = derive("sample", {("latency_ms", "image"): 800.0}, batch=4)
     assert found["time_per_image_ms", "image"].value == 200
-    assert found["images_per_s", "image"].value == 5
 
 
 def test_steps_of_a_stream_beside_its_clip():
@@ -64,7 +61,7 @@ def test_steps_of_a_stream_beside_its_clip():
     known = {("latency_ms", "step"): 8.0, ("latency_ms", "clip"): 40.0, ("period_steps", "step"): period}
     found = {metric: item.value for (metric, _), item in derive("stream", known, batch=3, steps=8).items()}
     assert found == {
-        "time_per_step_ms": 1.0, "time_per_output_ms": 4.0, "steps_per_s": 3000.0, "clip_speedup": 10.0,
+        "time_per_step_ms": 1.0, "time_per_output_ms": 4.0, "clip_speedup": 10.0,
         "break_even_hop": 40.0,
     }  # fmt: skip
 
