@@ -271,3 +271,42 @@ def subject_of(kind: Any, *args: Any, **options: Any) -> FakeBuilt:
     torch.manual_seed(0)
     clock = HandClock()
     return FakeBuilt(kind(clock, **options).eval(), args, clock=clock)
+
+
+def writer() -> Writer:
+    """A builder, as suites name it."""
+    return Writer()
+
+
+def denoiser() -> Denoiser:
+    """A builder, as suites name it."""
+    return Denoiser()
+
+
+def causal() -> Causal:
+    """A builder, as suites name it."""
+    return Causal()
+
+
+def learner() -> Learner:
+    """A builder, as suites name it; its inputs are its own."""
+    made = Learner()
+    made.example_inputs = lambda batch: torch.randn(batch, 4)
+    return made
+
+
+def chain() -> Chain:
+    """A builder, as suites name it."""
+    return Chain()
+
+
+def halves() -> Halves:
+    """A builder, as suites name it; its inputs are its own."""
+    made = Halves()
+    made.example_inputs = lambda batch: torch.randn(batch, 4)
+    return made
+
+
+def doubling() -> Doubling:
+    """A builder, as suites name it."""
+    return Doubling()
