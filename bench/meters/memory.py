@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -137,12 +138,20 @@ def measure(
     run = step or (lambda: module(*args, **kwargs))
     eager = getattr(module, "_orig_mod", module)
     note = "" if eager is module else "of the eager graph; a compiled one allocates inside its kernels"
+    ready = partial(_renew, eager)
     with torch.no_grad():
         peaks = _live_peaks(eager, args, kwargs, "measured", note)
         device = torch.device(peaks.device)
         if device.type == "cuda":
-            return _with_cuda_views(peaks, run, captured)
-        return _with_host_views(peaks, run)
+            return _with_cuda_views(peaks, run, captured, ready)
+        return _with_host_views(peaks, run, ready)
+
+
+def _renew(module: nn.Module) -> None:
+    """Put back and prepare anew what a part of a workload changes, before its memory is watched; nothing of a module."""
+    renew = getattr(type(module), "renew", None)
+    if renew is not None:
+        renew(module)
 
 
 def activation_peak_meta(
@@ -237,11 +246,13 @@ def _device(found: Inventory, inputs: Any) -> str:
     return str(tensors[0].device) if tensors else "cpu"
 
 
-def _with_host_views(peaks: MemoryPeaks, run: Callable[[], Any]) -> MemoryPeaks:
+def _with_host_views(peaks: MemoryPeaks, run: Callable[[], Any], ready: Callable[[], None]) -> MemoryPeaks:
     """The peaks with the allocator's and the process's view on a CPU."""
     notes = {"peak_reserved_bytes": "there is no caching allocator on a CPU"}
     before = peaks.split["weights"] + peaks.split["buffers"] + peaks.split["inputs"]
+    ready()
     allocator = before + profiled_growth(run)
+    ready()
     resident, why = _pinned_resident(run)
     if resident is None:
         notes["peak_resident_bytes"] = why
@@ -285,9 +296,12 @@ def _on_cpu(event: Any) -> bool:
     return event.device_type() == torch._C._autograd.DeviceType.CPU
 
 
-def _with_cuda_views(peaks: MemoryPeaks, run: Callable[[], Any], captured: bool) -> MemoryPeaks:
+def _with_cuda_views(
+    peaks: MemoryPeaks, run: Callable[[], Any], captured: bool, ready: Callable[[], None] = lambda: None
+) -> MemoryPeaks:
     """The peaks with the caching allocator's and the driver's view on a CUDA device."""
     device = torch.device(peaks.device)
+    ready()
     gc.collect()
     torch.cuda.synchronize(device)
     torch.cuda.empty_cache()

@@ -124,6 +124,10 @@ class _Step:
         """The id after the first new one."""
         return self._writer.step(self._ids, self.cache)[0]
 
+    def held(self) -> Any:
+        """The id that is fed and the cache that it is fed to."""
+        return self._ids, self.cache
+
     def reset(self) -> None:
         """Let the used cache go."""
         self.cache = None
@@ -147,15 +151,21 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
             units=float(batch * new),
             prepare=spans.clear,
             spans=spans.read,
+            held=lambda: writer.prompt,
         ),
-        Part("prefill", lambda: _on_host(writer.read()[0]), units=float(batch * context)),
+        Part(
+            "prefill",
+            lambda: _on_host(writer.read()[0]),
+            units=float(batch * context),
+            held=lambda: writer.prompt,
+        ),
         Part(
             "decode",
             step.call,
             units=float(batch),
             prepare=step.prepare,
             reset=step.reset,
-            held=lambda: step.cache,
+            held=step.held,
         ),
     ]
 

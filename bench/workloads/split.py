@@ -139,11 +139,12 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
         units=batch,
         prepare=spans.clear,
         spans=spans.read,
+        held=lambda: cut.given,
         counted=cut.uncut if on_meta(cut.given) else None,
     )
     return [
         request,
-        Part("head", cut.hidden, units=batch),
+        Part("head", cut.hidden, units=batch, held=lambda: cut.given),
         _half_part("encode", _Half(module.encode, cut.hidden), batch),
         _half_part("decode", _Half(module.decode, cut.payload), batch),
         _half_part("tail", _Half(module.tail, cut.arrived), batch),

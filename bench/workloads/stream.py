@@ -133,6 +133,10 @@ class _Run:
             self._at = stream.warm
             self.state = copy_of(self._steady, stream.module)
 
+    def held(self) -> Any:
+        """The state and the inputs of the next run."""
+        return self.state, self._stream.inputs[self._at : self._at + self._stream.per_run]
+
     def call(self) -> list[Any]:
         """The outputs of one run."""
         import torch
@@ -154,7 +158,7 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
     window = stream.clip(stream.window)
     batch = float(shape["batch"])
     return [
-        Part("step", run.call, units=batch * stream.per_run, prepare=run.prepare, held=lambda: run.state, varies=True),
+        Part("step", run.call, units=batch * stream.per_run, prepare=run.prepare, held=run.held, varies=True),
         Part("clip", lambda: stream.module.offline(window), units=batch, held=lambda: window),
     ]
 

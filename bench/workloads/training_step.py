@@ -16,8 +16,9 @@ an optimizer makes its state; it is taken once before anything is measured, so t
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from bench.errors import UsageError, did_you_mean
@@ -65,6 +66,8 @@ class _Trainer:
         self._kept: _Kept | None = None
         self._mode: _Mode | None = None
         self._loss: Any = None
+        self._watched = False
+        self._saved: list[weakref.ref[Any]] = []
 
     def prepare(self) -> None:
         """Training mode and seeded generators; the first time also targets, optimizer and what is kept aside."""
@@ -77,12 +80,25 @@ class _Trainer:
     def prepare_backward(self) -> None:
         """A fresh forward, whose graph the backward walks."""
         self.prepare()
-        self._loss = self.forward()
+        with self._watching() if self._watched else nullcontext():
+            self._loss = self.forward()
+        self._watched = False
 
     def prepare_optimizer(self) -> None:
         """Fresh gradients, which the optimizer applies."""
         self.prepare_backward()
         self.backward()
+
+    def held(self) -> Any:
+        """What is alive when a run begins: the batch, optimizer state, gradients and what a fresh forward saved.
+
+        What was saved is seen from the next forward on: the hooks that see it would cost a timed backward time.
+        """
+        self._watched = True
+        saved = [tensor for tensor in (reference() for reference in self._saved) if tensor is not None]
+        gradients = [parameter.grad for parameter in self.module.parameters()]
+        batch = [self._subject.args, self._subject.kwargs, self.targets]
+        return [batch, _optimizer_tensors(self), gradients, saved]
 
     def reset(self) -> None:
         """Weights, optimizer state, gradients, modes and generators as they were before the run."""
@@ -118,6 +134,19 @@ class _Trainer:
         self.optimize()
         return loss
 
+    def _watching(self) -> Any:
+        """Hooks that remember, without keeping it, what autograd saves."""
+        import torch
+
+        self._saved = []
+
+        def pack(tensor: Any) -> Any:
+            kept = tensor.detach()  # an object of its own, which lives as long as autograd keeps it
+            self._saved.append(weakref.ref(kept))
+            return kept
+
+        return torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept)
+
     def _set_up(self) -> None:
         before = _Kept(self.module, None)
         with _gradients():
@@ -145,9 +174,9 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
     """
     trainer = _Trainer(subject)
     batch = float(shape["batch"])
-    common: dict[str, Any] = {"units": batch, "reset": trainer.reset}
+    common: dict[str, Any] = {"units": batch, "reset": trainer.reset, "held": trainer.held}
     return [
-        Part("step", trainer.step, prepare=trainer.prepare, held=lambda: _optimizer_tensors(trainer), **common),
+        Part("step", trainer.step, prepare=trainer.prepare, **common),
         Part("forward", trainer.forward, prepare=trainer.prepare, **common),
         Part("backward", trainer.backward, prepare=trainer.prepare_backward, **common),
         Part("optimizer", trainer.optimize, prepare=trainer.prepare_optimizer, **common),
