@@ -27,7 +27,9 @@ def _peak(config: Config) -> float | None:
 
 
 def group_seconds(config: Config, plan: Plan) -> dict[str, float]:
-    """Estimated seconds per group key; a second or so for the counts."""
+    """Estimated seconds per group key; a second or so for the counts, nothing where nothing is timed."""
+    if not config.protocol.timed:
+        return {group.key: estimate.COUNT_S * len(group.cases) for group in plan.groups}
     recipes = [recipe_for(group.baseline, plan, config).as_dict() for group in plan.groups]
     limits = config.executor.timeouts_s
     patient = {

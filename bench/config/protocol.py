@@ -109,6 +109,7 @@ class Protocol(Section):
 
     name: str = "standard"
     version: Literal[1] = 1
+    timed: bool = Field(True, description="false: counts alone, on the meta device; no process is timed")
     latency: Latency = Latency()
     counting: Counting = Counting()
     energy: Energy = Energy()
@@ -116,12 +117,17 @@ class Protocol(Section):
     @property
     def hash(self) -> str:
         """Hash of every value but the name and where files lie."""
-        return digest(self.model_dump(exclude={"name": True, **PLACES}))
+        return digest({"version": self.version, **self.parameters})
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Every value but name, version and places; `timed` only where it is not, so that older hashes hold."""
+        values = self.model_dump(exclude={"name": True, "version": True, **PLACES})
+        return {name: value for name, value in values.items() if name != "timed" or not value}
 
     def as_record(self) -> dict[str, Any]:
         """The `protocol` part of a record."""
-        parameters = self.model_dump(exclude={"name": True, "version": True, **PLACES})
-        return {"version": self.version, "name": self.name, "hash": self.hash, "parameters": parameters}
+        return {"version": self.version, "name": self.name, "hash": self.hash, "parameters": self.parameters}
 
 
 def protocol_key(record: Mapping[str, Any]) -> str | None:
@@ -142,7 +148,7 @@ def _key_of(told: str) -> str | None:
     version, given = json.loads(told)
     if not isinstance(given, dict):
         return None
-    known = Protocol().model_dump(exclude={"name": True, "version": True, **PLACES})
+    known = Protocol().parameters
     parts = {name: {**BEFORE.get(name, {}), **part} for name, part in given.items() if isinstance(part, dict)}
     if any(known[name].keys() - parts.get(name, {}).keys() for name in known):
         return None

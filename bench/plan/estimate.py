@@ -14,6 +14,8 @@ PROBE_S = 2.5
 PROBE_FORWARDS = 25
 BUILD_S = 0.3
 PROCESS_S = 0.8
+#: Of counting a case on the meta device.
+COUNT_S = 1.0
 QUALITY_SAMPLES = 400
 
 

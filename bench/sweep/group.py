@@ -64,7 +64,8 @@ class GroupMeasurement:
             missing: its cases without a record that counts.
             estimate: seconds for all of them, for the progress bar.
         """
-        missing = self._prepared(group, missing)
+        if self.config.protocol.timed:
+            missing = self._prepared(group, missing)
         share = estimate / (2 * max(1, len(missing)))
         probes: dict[str, dict[str, Any]] = {}
         for case in missing:
@@ -126,7 +127,8 @@ class GroupMeasurement:
             "meters": list(self.meters), "no_quality": no_quality_reason(case, self.config, self.plan),
         }  # fmt: skip
         started = self.writer.now()
-        outcome = self.attempts.run("probe", spec, case.key, [case])
+        kind = "probe" if self.config.protocol.timed else "count"
+        outcome = self.attempts.run(kind, spec, case.key, [case])
         if isinstance(outcome, Failed):
             self.writer.failed(case, outcome, started)
             self.attempts.check_circuit(outcome)

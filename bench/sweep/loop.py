@@ -39,8 +39,8 @@ class Driver:
         now: gives the time stamps; replaced in tests.
         recipes: what a worker is told about a case; default from plan and configuration.
         meters: what a probe measures.
-        timed: whether cases are timed at all.
-        calibrated: whether the machine's peaks are measured first.
+        timed: whether cases are timed at all; never where the protocol only counts.
+        calibrated: whether the machine's peaks are measured first; never where the protocol only counts.
         executor: where the processes run, a key of `bench.sweep.executors.EXECUTORS`.
     """
 
@@ -50,7 +50,8 @@ class Driver:
         calibrated: bool = True, executor: str = "local",
     ):  # fmt: skip
         self.config, self.plan, self.now, self.executor = config, plan, now, executor
-        self.meters, self.timed, self.calibrated = meters, timed, calibrated
+        self.meters = meters
+        self.timed, self.calibrated = timed and config.protocol.timed, calibrated and config.protocol.timed
         self._listeners = tuple(listeners)
         self._recipe_of = recipes or (lambda case: recipe_for(case, plan, config))
         self.store = Store(config.paths.results)

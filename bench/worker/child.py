@@ -18,6 +18,7 @@ from bench.worker import isolation
 #: Kind of job -> module whose `run(spec, phase)` does it and returns plain JSON types.
 JOBS = {
     "probe": "bench.worker.probe",
+    "count": "bench.worker.count",
     "invocation": "bench.worker.invocation",
     "prepare": "bench.worker.prepare",
     "calibrate": "bench.worker.calibrate",

@@ -1,0 +1,163 @@
+"""Counts alone: a case built on the meta device, where tensors have shapes and no values, so that a large network is cheap.
+
+Nothing is timed and no weights are made. What decides by values (a threshold, an exit) cannot be built or run there; a
+small network is then counted for real, with random weights, and the record says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench import workloads
+from bench.canonical import BASELINE_METHOD
+from bench.host.environment import torch_build
+from bench.meters import dtypes, layers, macs, params
+from bench.metrics import METRICS
+from bench.plan.recipe import Recipe
+from bench.reading import Reading
+from bench.worker.child import Phase
+from bench.worker.outputs import flag
+from bench.worker.parts import as_forward, parts_of, running
+from bench.worker.subject import Subject, build, build_model, find, resolution_of, seed_everything
+from bench.workloads.counting import counter
+
+#: Parameters up to which a network that the meta device cannot hold is built for real.
+REAL_LIMIT = 200_000_000
+
+
+def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
+    """Counted readings, details and flags of one case, in the shape that a probe gives them.
+
+    Args:
+        spec: `recipe` and `protocol` parameters.
+        phase: tells the driver where we are.
+
+    Raises:
+        NotImplementedError: the case can be counted neither on the meta device nor, as it is too large, for real.
+    """
+    started = datetime.now(UTC).isoformat()
+    recipe = Recipe.from_dict(spec["recipe"])
+    torch.set_num_threads(recipe.case.threads)
+    phase.enter("load", recipe.case.key)
+    try:
+        found = _count(on_meta(recipe), phase)
+    except Exception as error:
+        found = _count(_for_real(recipe, error), phase)
+        why = f"counted on real tensors, because the meta device cannot: {type(error).__name__}: {error}"[:300]
+        found.flags.append(flag("counted_for_real", "info", why))
+    return {
+        "started_at": started, "picture": None, "load_ms": None, "weights": {"kind": "none"}, "flags": found.flags,
+        "readings": [item.as_dict() for item in found.readings], "details": found.details, "ready": {},
+        "torch": torch_build(), "layers": found.layers["layers"], "layers_info": found.layers["info"],
+        "part_layers": found.part_layers, "curves": found.curves,
+    }  # fmt: skip
+
+
+def on_meta(recipe: Recipe) -> Subject:
+    """The subject of a recipe on the meta device: model, method, dtype, inputs; no weights are loaded.
+
+    Raises:
+        UsageError: something in the recipe does not fit.
+    """
+    case = recipe.case
+    with torch.device("meta"):
+        module, inputs = build_model(recipe)
+        module = module.to("meta")
+        if inputs is None:
+            inputs = _inputs(module, recipe)
+        if case.method != BASELINE_METHOD and recipe.method_path is not None:
+            seed_everything(case.seed)
+            module = find(recipe.method_path)(module, **recipe.method_settings)
+    module = _cast(module.eval().to("meta"), case.dtype)
+    return Subject(case, module, tuple(_moved(value, case.dtype) for value in inputs), {}, {"kind": "none"})
+
+
+def _inputs(module: nn.Module, recipe: Recipe) -> tuple[Any, ...]:
+    case = recipe.case
+    own = getattr(module, "example_inputs", None)
+    if own is not None:
+        made = own(case.batch)
+        return made if isinstance(made, tuple) else (made,)
+    if case.workload != workloads.FORWARD:
+        return ()
+    pixels = resolution_of(module, case)
+    return (torch.empty(case.batch, 3, pixels, pixels),)
+
+
+def _cast(module: nn.Module, dtype: str) -> nn.Module:
+    wanted = dtypes.TORCH[dtype]
+    return module if wanted == torch.float32 else module.to(wanted)
+
+
+def _moved(value: Any, dtype: str) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return value
+    moved = value.to("meta")
+    return moved.to(dtypes.TORCH[dtype]) if moved.is_floating_point() else moved
+
+
+def _for_real(recipe: Recipe, error: Exception) -> Subject:
+    """The subject with real tensors and random weights, if it is small enough for that."""
+    with torch.device("meta"):
+        module, _ = build_model(recipe)
+    size = sum(parameter.numel() for parameter in module.parameters())
+    if size > REAL_LIMIT:
+        raise NotImplementedError(
+            f"{recipe.case.label} cannot be counted on the meta device ({type(error).__name__}: {error}), and with {size} "
+            f"parameters it is too large to be built for a count (limit {REAL_LIMIT})"
+        ) from error
+    untrained = replace(recipe, task_path=None, checkpoint=None, case=replace(recipe.case, task="none", device="cpu"))
+    return replace(build(untrained), case=recipe.case)
+
+
+@dataclass
+class _Found:
+    """What was counted."""
+
+    readings: list[Reading]
+    details: dict[str, Any]
+    flags: list[dict[str, str]]
+    layers: dict[str, Any]
+    part_layers: dict[str, Any]
+    curves: list[dict[str, Any]]
+
+
+def _count(subject: Subject, phase: Phase) -> _Found:
+    phase.enter("measure", subject.case.key)
+    module = workloads.module_of(subject.case.workload)
+    macs.self_test()
+    size = params.measure(subject.counted)
+    found = _Found(size.readings(), {"params": size.as_dict(), "macs": {}}, list(size.flags), {}, {}, [])
+    with running(subject.case.workload) if module.WORKLOAD.grad else torch.no_grad():
+        parts = parts_of(subject)
+        for place, part in enumerate(parts):
+            _count_part(found, subject, part, is_whole=place == 0)
+        if hasattr(module, "counts"):
+            facts = module.counts(subject, subject.case.full_shape, parts, counter(subject.counted, macs.count))
+            found.readings += facts.readings
+            found.curves += [curve.as_dict() for curve in facts.curves]
+            found.details["facts"] = dict(facts.details)
+            found.flags += facts.flags
+    return found
+
+
+def _count_part(found: _Found, subject: Subject, part: Any, *, is_whole: bool) -> None:
+    with as_forward(subject, part) as (module, args, kwargs):
+        counted = macs.count(module, args, kwargs, second_count=False)
+        table = layers.table(module, args, kwargs, repeats=0, counted=counted)
+    details = counted.as_dict()
+    found.flags += details.pop("flags", [])
+    rows = macs.readings(counted, subject.case.batch)
+    found.readings += [replace(item, part=part.name) if METRICS[item.metric].per_part else item for item in rows]
+    layer = {"layers": table.rows, "info": table.info}
+    if is_whole:
+        found.layers = layer
+        found.details["macs"].update(details)
+    else:
+        found.part_layers[part.name] = layer
+        found.details["macs"].setdefault("parts", {})[part.name] = details
