@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.canonical import BASELINE_METHOD
 from bench.config.schema import Config
+from bench.plan import estimate
 from bench.plan.case import Case
 from bench.plan.plan import Group, Plan
 from bench.plan.recipe import Recipe
@@ -64,8 +65,7 @@ class GroupMeasurement:
             missing: its cases without a record that counts.
             estimate: seconds for all of them, for the progress bar.
         """
-        if self.config.protocol.timed:
-            missing = self._prepared(group, missing)
+        missing = self._prepared(group, missing)
         share = estimate / (2 * max(1, len(missing)))
         probes: dict[str, dict[str, Any]] = {}
         for case in missing:
@@ -82,6 +82,36 @@ class GroupMeasurement:
         sizes = {key: memory.expected_bytes(probe) for key, probe in probes.items()}
         for members in memory.cases_that_fit(probed, sizes, group.baseline.key, memory.room(self.config)):
             self.timing.time_members(group, members, probes, estimate / 2 * len(members) / len(probed))
+
+    def count(self, missing: Sequence[Case]) -> None:
+        """Give cases that are only counted their records: in one process, or where that is lost each in its own.
+
+        Args:
+            missing: cases of any groups, at least one.
+        """
+        self.announce(Working(f"counting {len(missing)} cases, {missing[0].label} first"))
+        started = self.writer.now()
+        spec = {
+            "recipes": [self.recipe_of(case).as_dict() for case in missing],
+            "protocol": self.config.protocol.model_dump(),
+        }
+        outcome = self.attempts.run("count", spec, missing[0].group_key, missing)
+        if isinstance(outcome, Failed):
+            if len(missing) == 1:
+                self.writer.failed(missing[0], outcome, started)
+                self.attempts.check_circuit(outcome)
+                return
+            for case in missing:
+                self.count([case])
+            return
+        for case in missing:
+            found = outcome.result["cases"][case.key]
+            if found["status"] != "ok":
+                self.writer.failed(case, Failed(found["status"], found["error"], outcome.seconds), started)
+                continue
+            self.writer.learn_torch(found["result"])
+            self.writer.finished(case, found["result"], None)
+        self.announce(Advanced(estimate.COUNT_S * len(missing)))
 
     def _prepared(self, group: Group, missing: Sequence[Case]) -> list[Case]:
         """The missing cases whose model and method have what they need of their task, trained now or checked.
@@ -127,8 +157,7 @@ class GroupMeasurement:
             "meters": list(self.meters), "no_quality": no_quality_reason(case, self.config, self.plan),
         }  # fmt: skip
         started = self.writer.now()
-        kind = "probe" if self.config.protocol.timed else "count"
-        outcome = self.attempts.run(kind, spec, case.key, [case])
+        outcome = self.attempts.run("probe", spec, case.key, [case])
         if isinstance(outcome, Failed):
             self.writer.failed(case, outcome, started)
             self.attempts.check_circuit(outcome)

@@ -15,12 +15,14 @@ from torch import nn
 
 from bench import workloads
 from bench.canonical import BASELINE_METHOD
+from bench.errors import UsageError
 from bench.host.environment import torch_build
 from bench.meters import dtypes, layers, macs, params
 from bench.metrics import METRICS
 from bench.plan.recipe import Recipe
 from bench.reading import Reading
-from bench.worker.child import Phase
+from bench.worker import global_state
+from bench.worker.child import Phase, classify, describe
 from bench.worker.outputs import flag
 from bench.worker.parts import as_forward, parts_of, running
 from bench.worker.subject import Subject, build, build_model, find, resolution_of, seed_everything
@@ -28,28 +30,51 @@ from bench.workloads.counting import counter
 
 #: Parameters up to which a network that the meta device cannot hold is built for real.
 REAL_LIMIT = 200_000_000
+#: The setting by which methods say how long they learn; without a task to learn from it has to be 0.
+TRAINING_STEPS = "training_steps"
 
 
 def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
-    """Counted readings, details and flags of one case, in the shape that a probe gives them.
+    """Per case key what was counted, in the shape that a probe gives it, or the status and the error.
+
+    One process counts many cases, because the first one pays for what torch loads to compute with shapes.
 
     Args:
-        spec: `recipe` and `protocol` parameters.
+        spec: `recipes` and `protocol` parameters.
         phase: tells the driver where we are.
+    """
+    cases = {}
+    for item in spec["recipes"]:
+        recipe = Recipe.from_dict(item)
+        before = global_state.read()
+        try:
+            cases[recipe.case.key] = {"status": "ok", "result": counted(recipe, phase)}
+        except Exception as error:
+            where = {"phase": phase.name, "case": recipe.case.key, "log_tail": ""}
+            cases[recipe.case.key] = {"status": classify(error), "error": {**where, **describe(error)}}
+        global_state.put_back(before)
+    return {"cases": cases}
+
+
+def counted(recipe: Recipe, phase: Phase) -> dict[str, Any]:
+    """Counted readings, details and flags of one case.
 
     Raises:
-        NotImplementedError: the case can be counted neither on the meta device nor, as it is too large, for real.
+        NotImplementedError: it can be counted neither on the meta device nor, as it is too large, for real.
     """
     started = datetime.now(UTC).isoformat()
-    recipe = Recipe.from_dict(spec["recipe"])
     torch.set_num_threads(recipe.case.threads)
     phase.enter("load", recipe.case.key)
     try:
         found = _count(on_meta(recipe), phase)
+    except UsageError:
+        raise
     except Exception as error:
         found = _count(_for_real(recipe, error), phase)
         why = f"counted on real tensors, because the meta device cannot: {type(error).__name__}: {error}"[:300]
         found.flags.append(flag("counted_for_real", "info", why))
+    if recipe.method_settings.get(TRAINING_STEPS):
+        found.flags.append(flag("counted_untrained", "info", "the method was not trained for this count"))
     return {
         "started_at": started, "picture": None, "load_ms": None, "weights": {"kind": "none"}, "flags": found.flags,
         "readings": [item.as_dict() for item in found.readings], "details": found.details, "ready": {},
@@ -72,9 +97,14 @@ def on_meta(recipe: Recipe) -> Subject:
             inputs = _inputs(module, recipe)
         if case.method != BASELINE_METHOD and recipe.method_path is not None:
             seed_everything(case.seed)
-            module = find(recipe.method_path)(module, **recipe.method_settings)
+            module = find(recipe.method_path)(module, **untrained(recipe.method_settings))
     module = _cast(module.eval().to("meta"), case.dtype)
     return Subject(case, module, tuple(_moved(value, case.dtype) for value in inputs), {}, {"kind": "none"})
+
+
+def untrained(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a method without its training: that changes weights, and a count needs none."""
+    return {name: 0 if name == TRAINING_STEPS else value for name, value in settings.items()}
 
 
 def _inputs(module: nn.Module, recipe: Recipe) -> tuple[Any, ...]:
@@ -111,8 +141,11 @@ def _for_real(recipe: Recipe, error: Exception) -> Subject:
             f"{recipe.case.label} cannot be counted on the meta device ({type(error).__name__}: {error}), and with {size} "
             f"parameters it is too large to be built for a count (limit {REAL_LIMIT})"
         ) from error
-    untrained = replace(recipe, task_path=None, checkpoint=None, case=replace(recipe.case, task="none", device="cpu"))
-    return replace(build(untrained), case=recipe.case)
+    bare = replace(
+        recipe, task_path=None, checkpoint=None, method_settings=untrained(recipe.method_settings),
+        case=replace(recipe.case, task="none", device="cpu"),
+    )  # fmt: skip
+    return replace(build(bare), case=recipe.case)
 
 
 @dataclass
