@@ -13,6 +13,7 @@ from typing import Any
 import pydantic
 
 from bench.config.settings import VOCABULARY
+from bench.config.syntax import syntax_digest
 from bench.errors import UsageError, did_you_mean
 
 
@@ -200,6 +201,7 @@ def check_settings(what: str, path: str, given: dict[str, Any], *, reserved: tup
 _STRICT = pydantic.ConfigDict(extra="allow", arbitrary_types_allowed=True, protected_namespaces=(), strict=False)
 
 
+@cache
 def _imports(tree: ast.Module, package: str) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(tree):
@@ -227,7 +229,8 @@ def _module_file(module: str) -> Path | None:
 def source_digest(path: str) -> str:
     """Hash of the source that a callable is made of: its module and all it imports from the same top package.
 
-    Changing a method's source makes new cases of that method and leaves the others alone.
+    Changing a method's source makes new cases of that method and leaves the others alone. It is a hash of the syntax:
+    comments, layout and docstrings may change.
     """
     module, _ = split_path(path)
     top = module.split(".")[0]
@@ -244,5 +247,5 @@ def source_digest(path: str) -> str:
             waiting += sorted(_imports(_tree(file), name if file.name == "__init__.py" else name.rpartition(".")[0]))
     hashed = hashlib.sha256()
     for name in sorted(files):
-        hashed.update(name.encode() + b"\0" + files[name].read_bytes())
+        hashed.update(f"{name}\0{syntax_digest(_tree(files[name]))}\0".encode())
     return hashed.hexdigest()[:16]
