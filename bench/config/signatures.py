@@ -19,10 +19,14 @@ from bench.errors import UsageError, did_you_mean
 
 @dataclass(frozen=True)
 class Signature:
-    """Keyword settings of a callable: name -> (type, default); `open` accepts any other keyword as well."""
+    """Keyword settings of a callable: name -> (type, default); `open` accepts any other keyword as well.
+
+    `unchecked` are the settings whose annotation is missing or not of the vocabulary: any value is let through to the callable.
+    """
 
     settings: dict[str, tuple[Any, Any]]
     open: bool = False
+    unchecked: tuple[str, ...] = ()
 
 
 #: A callable whose source was not found: everything is accepted here and checked when it is called.
@@ -166,7 +170,8 @@ def signature(path: str) -> Signature:
     for argument, node in zip(positional, defaults, strict=True):
         if node is not None:
             settings[argument.arg] = (_type(argument.annotation), _default(node))
-    return Signature(settings, open=arguments.kwarg is not None)
+    unchecked = tuple(name for name, (kind, _) in settings.items() if kind is Any)
+    return Signature(settings, open=arguments.kwarg is not None, unchecked=unchecked)
 
 
 def check_settings(what: str, path: str, given: dict[str, Any], *, reserved: tuple[str, ...] = ()) -> None:
