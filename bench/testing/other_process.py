@@ -27,8 +27,13 @@ def run_elsewhere(built: Any) -> list[Any]:
 
     process = _process()
     assert process.stdin is not None and process.stdout is not None
-    _send(process.stdin, cloudpickle.dumps(built))
-    failed, answer = pickle.loads(_receive(process.stdout))
+    data = cloudpickle.dumps(built)
+    try:
+        _send(process.stdin, data)
+        failed, answer = pickle.loads(_receive(process.stdout))  # from our own child
+    except (OSError, EOFError) as error:
+        _process.cache_clear()  # the next subject gets a process of its own
+        raise RuntimeError(f"the other process has ended with code {process.wait()}") from error
     if failed:
         raise RuntimeError(f"in another process: {answer}")
     return list(answer)
@@ -55,11 +60,11 @@ def _receive(stream: IO[bytes]) -> bytes:
     """The next message.
 
     Raises:
-        RuntimeError: the other side is gone.
+        EOFError: the other side is gone.
     """
     head = stream.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
-        raise RuntimeError("the other process has ended")
+        raise EOFError
     return stream.read(_LENGTH.unpack(head)[0])
 
 

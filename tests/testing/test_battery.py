@@ -49,6 +49,7 @@ FAULTS = [
     ("state_loads", "state_outside", {}, "not all of it is in the state"),
     ("global_state", "sets_threads", {}, "threads from 1 to 3, default dtype from torch.float32 to torch.float64"),
     ("hands_over", "no_pickle", {}, "it holds a lock"),
+    ("hands_over", "ends_another_process", {}, "the other process has ended with code 7"),
     ("dtypes", "single_precision", {"dtypes": ("bf16",)}, "built in bf16 it answers in torch.float32"),
     ("dtypes", "good", {"dtypes": ("tf32",)}, "only a GPU"),
     ("batches", "looks_at_neighbours", {}, "neighbour in the batch"),
@@ -67,6 +68,12 @@ def test_each_check_finds_its_fault(check, method, claims, words):
 
 def test_there_is_a_fault_for_every_check():
     assert {check for check, *_ in FAULTS} == set(CHECKS)
+
+
+def test_a_subject_that_ends_the_other_process_spoils_no_later_one():
+    with pytest.raises(CheckFailed):
+        run_check("hands_over", subject("ends_another_process"))
+    run_check("hands_over", subject())
 
 
 def test_all_failures_are_told_at_once():
