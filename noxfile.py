@@ -1,4 +1,4 @@
-"""Sessions: bench (the main job), tests, lint, perf (our own benchmarks), docs figures, build.
+"""Sessions: bench (the main job), tests, lint, perf (our own benchmarks), docs, build.
 
 python -m pip install nox && nox -s bench
 python -m pip install nox && nox -s tests
@@ -46,6 +46,13 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports")
     session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Write the tables of systems in the documents from the cards; `--check` only says which are stale."""
+    install(session)
+    session.run("python", "-m", "bench.app.generate_docs", *session.posargs)
 
 
 @nox.session

@@ -125,9 +125,9 @@ def protocol_named(protocol: str | Protocol) -> Protocol:
     Raises:
         UsageError: there is no such protocol.
     """
-    from bench.config.catalogue import read_yaml
     from bench.config.paths import config_folder
     from bench.config.protocol import Protocol
+    from bench.config.yaml_file import read_yaml
 
     if isinstance(protocol, Protocol):
         return protocol

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from bench.config.catalogue import read_yaml
+from bench.config.yaml_file import read_yaml
 from bench.errors import UsageError, did_you_mean
 from bench.version import __version__
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from bench.canonical import parse_settings, settings_text
-from bench.config.catalogue import read_yaml
+from bench.config.yaml_file import read_yaml
 from bench.errors import UsageError, did_you_mean
 from bench.metrics import METRICS
 

@@ -8,6 +8,8 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 from bench.config.paths import config_folder, extend_import_path, suite_folders
@@ -21,25 +23,51 @@ SEVERITY = (INTERRUPTED, 1, CRASHED, 2, 3, 5, 4)
 
 
 def register_suites() -> list[str]:
-    """Put every `suite.yaml` into Hydra's `suite` group; the names, which Hydra then lists and completes."""
+    """Put every `suite.yaml` into Hydra's `suite` group; the names, which Hydra then lists and completes.
+
+    Of a suite only its name is read here; the rest once it is asked for.
+    """
     from hydra.core.config_store import ConfigStore
 
-    from bench.config.axes import OVERRIDES
-    from bench.config.catalogue import read_yaml
+    from bench.config.yaml_file import first_text
 
+    store = ConfigStore.instance()
+    group = store.repo.setdefault("suite", {})
     names: dict[str, str] = {}
     for folder in suite_folders():
         file = folder / "suite.yaml"
         if not file.is_file():
             continue
-        content = read_yaml(file)
-        name = str(content.get("name", folder.name))
+        name = first_text(file, "name") or folder.name
         if name in names:
             raise UsageError(f'{file}: a suite named "{name}" is already defined in {names[name]}; rename one')
         names[name] = str(file)
-        node = {**dict.fromkeys(OVERRIDES), **content, "name": name}
-        ConfigStore.instance().store(group="suite", name=name, node=node, provider=str(file))
+        group[f"{name}.yaml"] = _suite_node()(name, file)
     return sorted(names)
+
+
+@cache
+def _suite_node() -> Any:
+    """The class of a suite in Hydra's store; made here, so that Hydra is imported by who starts it."""
+    from hydra.core.config_store import ConfigNode
+
+    class SuiteNode(ConfigNode):
+        """A suite's file, read when Hydra takes it: with twenty suites a start would read nineteen for nothing."""
+
+        def __init__(self, name: str, file: Path):
+            self.name, self.group, self.package, self.provider = f"{name}.yaml", "suite", None, str(file)
+            self.suite, self.file = name, file
+
+        @cached_property
+        def node(self) -> Any:  # type: ignore[override]
+            from omegaconf import OmegaConf
+
+            from bench.config.axes import OVERRIDES
+            from bench.config.yaml_file import read_yaml
+
+            return OmegaConf.create({**dict.fromkeys(OVERRIDES), **read_yaml(self.file), "name": self.suite})
+
+    return SuiteNode
 
 
 def _groups(suites: list[str]) -> dict[str, list[str]]:

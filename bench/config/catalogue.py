@@ -6,17 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bench.canonical import BASELINE_METHOD, digest, parse_settings, settings_text
 from bench.config.paths import suite_folders
 from bench.config.signatures import check_settings, signature, source_digest, split_path
+from bench.config.yaml_file import read_yaml
 from bench.errors import UsageError, did_you_mean
 
 #: Parameters that the bench fills in from the case, not from the settings, and where a user sets them.
 RESERVED = {"resolution": "suite.resolutions=[...]", "batch": "suite.batches=[...]", "seed": "seed=..."}
-#: Values that a suite file may unfold to.
-MOST_VALUES = 100_000
 
 
 @dataclass(frozen=True)
@@ -141,45 +138,6 @@ def _entry(kind: str, name: str, value: Any, file: Path) -> Entry:
         raise UsageError(f"{file}: {kind}.{name}.task must be the name of a task, not {task!r}")
     split_path(value["build"])
     return Entry(name, value["build"], dict(settings), task, file.parent)
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """A mapping from a YAML file.
-
-    Raises:
-        UsageError: the file is not YAML or not a mapping; the message names file and line.
-    """
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UsageError(f"{file}{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
-    except (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
-        # PyYAML lets these through: a date that is none, a tag that does not fit its value, thousands of brackets
-        raise UsageError(f"{file}: a value in it is not valid YAML: {error}") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise UsageError(f"{file}: must be a mapping of keys to values")
-    _check_size(content, file)
-    return content
-
-
-def _check_size(content: Any, file: Path) -> None:
-    """Raise UsageError if a file unfolds without end: its anchors refer to themselves or multiply."""
-    waiting, seen = [content], 0
-    while waiting:
-        value = waiting.pop()
-        seen += 1
-        if seen > MOST_VALUES:
-            raise UsageError(
-                f"{file}: more than {MOST_VALUES} values, or an anchor that refers to itself; write it out"
-            )
-        if isinstance(value, dict):
-            waiting += [*value, *value.values()]
-        elif isinstance(value, list | tuple | set):
-            waiting += value
 
 
 def _rows(kind: str, rows: Any, file: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -47,12 +48,14 @@ def _users_suites() -> list[Path]:
     return found
 
 
-def _installed_suites() -> list[Path]:
-    found = []
+@cache
+def _installed_suites() -> tuple[Path, ...]:
+    """Suites of installed packages; looking for them reads every distribution there is, so once a process."""
+    found: list[Path] = []
     for entry in entry_points(group=SUITES_ENTRY_POINT):
         package = entry.load()
         found += [Path(folder) for folder in package.__path__ if _is_suite(Path(folder))]
-    return found
+    return tuple(found)
 
 
 def suite_folders() -> list[Path]:
@@ -61,7 +64,7 @@ def suite_folders() -> list[Path]:
     Raises:
         UsageError: BENCH_SUITES names something that is not a suite folder.
     """
-    return _bundled_suites() + _users_suites() + _installed_suites()
+    return [*_bundled_suites(), *_users_suites(), *_installed_suites()]
 
 
 def import_roots() -> list[str]:

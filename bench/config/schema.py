@@ -17,7 +17,7 @@ from bench.errors import UsageError, did_you_mean
 DTYPES = ("fp32", "tf32", "bf16", "fp16", "fp64")
 #: Modes of the compiler in which it captures CUDA graphs itself.
 CAPTURING_MODES = ("reduce-overhead", "max-autotune")
-JOBS = ("run", "plan", "report", "reproduce", "compare", "bundle", "verify", "calibrate", "doctor", "ui")
+JOBS = ("run", "plan", "report", "reproduce", "compare", "bundle", "verify", "calibrate", "doctor", "ui", "list")
 
 
 class Against(Section):
@@ -240,6 +240,7 @@ class Config(Section):
     row: str | None = None
     a: str | None = None
     b: str | None = None
+    word: str | None = None
     trust: bool = False
     retry_failed: bool = False
     suite: Suite

@@ -13,15 +13,20 @@ from typing import Any
 import pydantic
 
 from bench.config.settings import VOCABULARY
+from bench.config.syntax import syntax_digest
 from bench.errors import UsageError, did_you_mean
 
 
 @dataclass(frozen=True)
 class Signature:
-    """Keyword settings of a callable: name -> (type, default); `open` accepts any other keyword as well."""
+    """Keyword settings of a callable: name -> (type, default); `open` accepts any other keyword as well.
+
+    `unchecked` are the settings whose annotation is missing or not of the vocabulary: any value is let through to the callable.
+    """
 
     settings: dict[str, tuple[Any, Any]]
     open: bool = False
+    unchecked: tuple[str, ...] = ()
 
 
 #: A callable whose source was not found: everything is accepted here and checked when it is called.
@@ -165,7 +170,8 @@ def signature(path: str) -> Signature:
     for argument, node in zip(positional, defaults, strict=True):
         if node is not None:
             settings[argument.arg] = (_type(argument.annotation), _default(node))
-    return Signature(settings, open=arguments.kwarg is not None)
+    unchecked = tuple(name for name, (kind, _) in settings.items() if kind is Any)
+    return Signature(settings, open=arguments.kwarg is not None, unchecked=unchecked)
 
 
 def check_settings(what: str, path: str, given: dict[str, Any], *, reserved: tuple[str, ...] = ()) -> None:
@@ -200,6 +206,7 @@ def check_settings(what: str, path: str, given: dict[str, Any], *, reserved: tup
 _STRICT = pydantic.ConfigDict(extra="allow", arbitrary_types_allowed=True, protected_namespaces=(), strict=False)
 
 
+@cache
 def _imports(tree: ast.Module, package: str) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(tree):
@@ -227,7 +234,8 @@ def _module_file(module: str) -> Path | None:
 def source_digest(path: str) -> str:
     """Hash of the source that a callable is made of: its module and all it imports from the same top package.
 
-    Changing a method's source makes new cases of that method and leaves the others alone.
+    Changing a method's source makes new cases of that method and leaves the others alone. It is a hash of the syntax:
+    comments, layout and docstrings may change.
     """
     module, _ = split_path(path)
     top = module.split(".")[0]
@@ -244,5 +252,5 @@ def source_digest(path: str) -> str:
             waiting += sorted(_imports(_tree(file), name if file.name == "__init__.py" else name.rpartition(".")[0]))
     hashed = hashlib.sha256()
     for name in sorted(files):
-        hashed.update(name.encode() + b"\0" + files[name].read_bytes())
+        hashed.update(f"{name}\0{syntax_digest(_tree(files[name]))}\0".encode())
     return hashed.hexdigest()[:16]

@@ -34,7 +34,7 @@ import os
 import re
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import NoneType
@@ -42,6 +42,7 @@ from typing import Any
 
 from bench.canonical import content_hash
 from bench.errors import ResultsError
+from bench.store.attempts import Attempts, file_name
 from bench.store.migrations import MIGRATIONS
 
 SCHEMA = 2
@@ -214,12 +215,12 @@ class Store:
         self.logs = self.root / "logs"
         self.machines = self.root / "machines"
         self.journal = self.root / "journal.jsonl"
+        self._known_attempts = Attempts(self.records)
 
     def record_path(self, case_key: str, machine_key: str, attempt: int = 1) -> Path:
         """Where an attempt at a case on a machine is."""
-        suffix = "" if attempt == 1 else f".{attempt}"
-        name = f"{_file_name(case_key, 'case_key')}.{_file_name(machine_key, 'machine_key')}{suffix}.json"
-        return self.records / name
+        stem = f"{_file_name(case_key, 'case_key')}.{_file_name(machine_key, 'machine_key')}"
+        return self.records / file_name(stem, attempt)
 
     def calibration_path(self, machine_key: str, device: str, threads: int) -> Path:
         """Where the calibration of a machine, device and thread count is."""
@@ -230,18 +231,17 @@ class Store:
         return [path for _, path in self._numbered(case_key, machine_key)]
 
     def _numbered(self, case_key: str, machine_key: str) -> list[tuple[int, Path]]:
-        first = self.record_path(case_key, machine_key)
-        found = [(1, first)] if first.exists() else []
-        for path in self.records.glob(f"{first.stem}.*.json"):
-            number = path.name[len(first.stem) + 1 : -len(".json")]
-            if re.fullmatch(r"[1-9][0-9]{0,8}", number) and int(number) > 1:
-                found.append((int(number), path))
-        return sorted(found)
+        stem = self.record_path(case_key, machine_key).stem
+        return [(number, self.record_path(case_key, machine_key, number)) for number in self._known_attempts.of(stem)]
 
-    def _next_path(self, case_key: str, machine_key: str) -> Path:
-        """Where the next attempt goes: after the last one there is."""
-        last = max((number for number, _ in self._numbered(case_key, machine_key)), default=0)
-        return self.record_path(case_key, machine_key, last + 1)
+    def _put(self, case_key: str, machine_key: str, put: Callable[[Path], None]) -> Path:
+        """Have the next attempt written, after the last one there is; its file."""
+        stem = self.record_path(case_key, machine_key).stem
+        number = max(self._known_attempts.of(stem), default=0) + 1
+        path, changed = self.record_path(case_key, machine_key, number), self._known_attempts.changed()
+        put(path)
+        self._known_attempts.written(stem, number, changed)
+        return path
 
     def latest(self, case_key: str, machine_key: str) -> Record | None:
         """The newest record of a case on a machine, or None.
@@ -276,9 +276,7 @@ class Store:
         before = self.attempts(case_key, machine_key)
         if before and record.get("supersedes") != self.read(before[-1])["content_hash"]:
             raise FileExistsError(f"{before[-1]} exists; records are written once")
-        path = self._next_path(case_key, machine_key)
-        write_json(path, seal(record))
-        return path
+        return self._put(case_key, machine_key, lambda path: write_json(path, seal(record)))
 
     def adopt(self, record: Record, data: bytes) -> Path | None:
         """Keep a verified record of elsewhere beside what is there; its file, or None where that record is there already.
@@ -292,9 +290,7 @@ class Store:
             with suppress(CorruptRecord):
                 if identities(self.read(kept)) & identities(record):
                     return None
-        path = self._next_path(case_key, machine_key)
-        write_atomically(path, data)
-        return path
+        return self._put(case_key, machine_key, lambda path: write_atomically(path, data))
 
     def read(self, path: Path) -> Record:
         """One verified record in the present schema."""

@@ -181,7 +181,7 @@ def test_a_broken_suite_file_names_file_and_line(tmp_path):
     folder = tmp_path / "bad"
     folder.mkdir()
     (folder / "suite.yaml").write_text("name: bad\ngrids: [\n")
-    done = run(BENCH_SUITES=str(folder))
+    done = run("suite=bad", BENCH_SUITES=str(folder))
     assert done.returncode == 2 and "suite.yaml, line" in done.stderr
 
 
@@ -281,3 +281,33 @@ def test_the_page_of_commands_tells_every_exit_code():
     text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     listed = text[text.index("Exit codes:") :]
     assert all(f" {code}" in listed for code in (0, *cli.SEVERITY))
+
+
+@pytest.fixture
+def two_suites(tmp_path, monkeypatch):
+    """A whole suite, and one that is broken after its name."""
+    for name, text in (("whole", "grids: {default: [{models: [deit_tiny], methods: [none]}]}"), ("broken", "grids: [")):
+        (tmp_path / "suites" / name).mkdir(parents=True)
+        (tmp_path / "suites" / name / "suite.yaml").write_text(f"name: {name}_suite\n{text}\n")
+    monkeypatch.setenv("BENCH_SUITES", str(tmp_path / "suites"))
+    return cli.register_suites()
+
+
+def test_a_suite_is_read_when_it_is_asked_for_and_a_broken_one_stops_no_other(two_suites):
+    assert {"whole_suite", "broken_suite"} <= set(two_suites)
+    assert list(validate(composed("suite=whole_suite")).suite.grids) == ["default"]
+    with pytest.raises(UsageError, match=r"broken/suite.yaml, line \d: not valid YAML"):
+        composed("suite=broken_suite")
+
+
+def test_a_start_reads_no_suite_but_the_one_it_runs(two_suites, monkeypatch):
+    from bench.config import yaml_file
+
+    read = []
+    monkeypatch.setattr(
+        yaml_file, "read_yaml", lambda file, whole=yaml_file.read_yaml: read.append(file.parent.name) or whole(file)
+    )
+    cli.register_suites()
+    assert read == []
+    composed("suite=whole_suite")
+    assert read == ["whole"]

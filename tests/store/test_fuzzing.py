@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bench.canonical import parse_settings, settings_text
-from bench.config.catalogue import Catalogue, load, parse_spec, read_yaml
+from bench.config.catalogue import Catalogue, load, parse_spec
 from bench.config.schema import Config, all_keys, validate
 from bench.config.signatures import split_path
+from bench.config.yaml_file import read_yaml
 from bench.errors import UsageError
 from bench.store.journal import Journal
 from tests.sweeping import HEALTHY, QUICK

@@ -1,0 +1,106 @@
+"""A subject being tested: what has been built of it is shared between its checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache, cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from bench.testing.subject import Subject
+from bench.worker import subject as worker
+from bench.worker.parts import as_forward, as_step, parts_of, running
+
+
+class Trial:
+    """Builds of one subject; those that a check may not change are built once."""
+
+    def __init__(self, subject: Subject):
+        self.subject = subject
+
+    def build(self, **changes: Any) -> worker.Subject:
+        """A fresh build at the tiny setting; `changes` as for `Subject.recipe`."""
+        return worker.build(self.subject.recipe(**changes))
+
+    @cached_property
+    def built(self) -> worker.Subject:
+        """The build that checks share; to be run, not changed."""
+        return self.build()
+
+    @cached_property
+    def answer(self) -> list[Tensor]:
+        """What the shared build gives."""
+        return run(self.built)
+
+    @cached_property
+    def macs(self) -> Any:
+        """The count of one run of the shared build, by the operator trace."""
+        return count(self.built)
+
+    @cached_property
+    def settings(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Every setting that the model and the method are called with, the shape's axes that the model takes included."""
+        recipe = self.subject.recipe()
+        model, _, _, _ = self.subject.entries()
+        shape = {
+            name: value for name, value in recipe.case.full_shape.items() if model.accepts(name) and value is not None
+        }
+        return {**recipe.model_settings, **shape}, dict(recipe.method_settings)
+
+
+@cache
+def trial_of(subject: Subject) -> Trial:
+    """The trial that all checks of a subject share."""
+    return Trial(subject)
+
+
+def run(built: worker.Subject) -> list[Tensor]:
+    """The tensors that one whole run gives, copied."""
+    with running(built.case.workload):
+        answer = as_step(parts_of(built)[0])()
+    return [leaf.detach().clone() for leaf in tree_leaves(answer) if isinstance(leaf, Tensor)]
+
+
+def count(built: worker.Subject) -> Any:
+    """MACs of one whole run (`bench.meters.macs.MacsCount`); the second counter is left out, it has tests of its own."""
+    from bench.meters import macs
+
+    with running(built.case.workload), as_forward(built, parts_of(built)[0]) as (module, args, kwargs):
+        return macs.count(module, args, kwargs, second_count=False, inspect_values=False)
+
+
+def on_meta(trial: Trial) -> worker.Subject:
+    """The subject built without storage, with the real build's inputs likewise."""
+    recipe = trial.subject.recipe()
+    with torch.device("meta"):
+        module, _ = worker.build_model(recipe)
+        if recipe.method_path is not None:
+            module = worker.find(recipe.method_path)(module, **recipe.method_settings)
+    module = module.eval()
+
+    def moved(value: Any) -> Any:
+        return value.to("meta") if isinstance(value, Tensor) else value
+
+    args, kwargs = tree_map(moved, (trial.built.args, trial.built.kwargs))
+    return replace(trial.built, module=module.to("meta"), args=args, kwargs=kwargs)
+
+
+def state(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, copied."""
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def largest_difference(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
+    """The largest absolute difference between two answers; infinite where their number or shapes differ, or one is NaN."""
+    if len(one) != len(other) or any(a.shape != b.shape for a, b in zip(one, other, strict=True)):
+        return float("inf")
+    largest = 0.0
+    for a, b in zip(one, other, strict=True):
+        equal = a.double().eq(b.double()) if a.is_floating_point() else a.eq(b)  # equal infinities differ by nothing
+        apart = (a.double() - b.double()).abs().masked_fill(equal, 0.0)
+        largest = max(largest, float(apart.nan_to_num(nan=float("inf")).max()) if apart.numel() else 0.0)
+    return largest
