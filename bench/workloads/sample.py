@@ -208,7 +208,7 @@ def derive(shape: Shape, value: Value) -> list[Reading]:
 
 def _beginnings(subject: Built, batch: int) -> tuple[Any, Any]:
     """Noise and condition on the subject's device."""
-    from torch.utils._pytree import tree_map
+    from bench.tensors import placed
 
     noise = ask(subject.module, "example_noise", batch, subject.seed)
     cond = ask(subject.module, "example_cond", batch)
@@ -216,7 +216,7 @@ def _beginnings(subject: Built, batch: int) -> tuple[Any, Any]:
         noise = subject.args[0]
     if cond is None and len(subject.args) > 1:
         cond = subject.args[1]
-    return tree_map(lambda leaf: leaf.to(subject.device) if hasattr(leaf, "to") else leaf, (noise, cond))
+    return tuple(placed((noise, cond), subject.device, subject.dtype))
 
 
 def _evaluations(step: dict[str, Any]) -> int:

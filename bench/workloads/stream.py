@@ -84,7 +84,7 @@ class _Stream:
         self.warm = -(-self.window // self.per_run) * self.per_run
         self.batch = shape["batch"]
         self.length = self.warm + RUNS * self.per_run
-        self._clip = module.example_clip(self.batch, self.length).to(subject.device)
+        self._clip = _placed_clip(subject, module.example_clip(self.batch, self.length))
         self.inputs = [self._input(index) for index in range(self.length)]
 
     def _input(self, index: int) -> Any:
@@ -105,6 +105,12 @@ class _Stream:
             output, state = self.module.step(self.inputs[index], state)
             outputs.append(output)
         return outputs, state
+
+
+def _placed_clip(subject: Built, clip: Any) -> Any:
+    from bench.tensors import placed
+
+    return placed(clip, subject.device, subject.dtype)
 
 
 class _Run:

@@ -133,6 +133,10 @@ class Built(Protocol):
         """`cpu`, `cuda`, `cuda:N`."""
 
     @property
+    def dtype(self) -> Any:
+        """The dtype of floating inputs that a workload makes; None leaves them as they are."""
+
+    @property
     def seed(self) -> int:
         """Of whatever the workload draws."""
 

@@ -35,6 +35,7 @@ class FakeBuilt:
     kwargs: dict[str, Any] = field(default_factory=dict)
     task: Any = None
     device: str = "cpu"
+    dtype: Any = None
     seed: int = 0
     clock: Any = field(default_factory=HandClock)
 
@@ -144,7 +145,7 @@ class Causal(nn.Module):
         return torch.randn(batch, length, 2, generator=torch.Generator().manual_seed(1))
 
     def init(self, batch: int) -> dict[str, Any]:
-        return {"ring": torch.zeros(batch, 3, 2), "count": 0}
+        return {"ring": self.mix.weight.new_zeros(batch, 3, 2), "count": 0}
 
     def step(self, x: Tensor, state: dict[str, Any]) -> tuple[Tensor | None, dict[str, Any]]:
         state["ring"].copy_(torch.cat([state["ring"][:, 1:], x[:, None]], 1))
