@@ -43,6 +43,10 @@ class FakeBuilt:
     def synchronise(self):
         return lambda: None
 
+    @staticmethod
+    def wait_until(moment: int, clock: HandClock) -> None:
+        clock.now = max(clock.now, moment)
+
 
 def parts_of(workload: str, subject: FakeBuilt, **shape: Any) -> tuple[dict[str, Part], dict[str, Any]]:
     """The parts by name, and the whole shape."""
