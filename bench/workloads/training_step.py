@@ -211,13 +211,7 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
 def counts(subject: Built, shape: Shape, parts: list[Part], count: Count) -> Facts:
     """Products of the real backward, and those of modules that ran again during it."""
     backward = next(part for part in parts if part.name == "backward")
-    assert backward.prepare is not None
-    assert backward.reset is not None
-    backward.prepare()
-    try:
-        found = count(backward.call)
-    finally:
-        backward.reset()
+    found = count(backward)
     again = sum(record.macs for record in found.records if record.path)
     note = "products inside modules, which the backward itself never enters; what runs again outside a module is not among them"
     return Facts(
