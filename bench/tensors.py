@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 _INDEXED: dict[torch.layout, tuple[str, ...]] = {
     torch.sparse_coo: ("_indices", "_values"),
@@ -113,3 +114,14 @@ def ordinary_tensors() -> Iterator[None]:
     """No gradients, but tensors that may be changed in place afterwards in any mode, as those of inference mode may not."""
     with torch.inference_mode(False), torch.no_grad():
         yield
+
+
+def placed(value: Any, device: str, dtype: Any = None) -> Any:
+    """The value with its tensors on the device, and the floating ones in the dtype, if there is one."""
+
+    def move(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        return leaf.to(device, dtype) if dtype is not None and leaf.is_floating_point() else leaf.to(device)
+
+    return tree_map(move, value)

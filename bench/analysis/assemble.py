@@ -231,8 +231,9 @@ def finished(case: Case, context: Context, probe: dict[str, Any], session: Sessi
         record["part_layers"] = _part_layers(probe, kept, case.key)
     rows += [item.as_dict() for item in _modelled(record)]
     rows += [item.as_dict() for item in _derived(case, rows)]
-    if any(flag["severity"] == "invalid" for flag in flags):
-        status = "invalid"
+    invalid = {flag["code"] for flag in flags if flag["severity"] == "invalid"}
+    if invalid:
+        status = "unstable" if invalid == {"unstable"} else "invalid"
     error = _why_contaminated(record["timing"]) if status == "contaminated" else _invalid(flags)
     return {**record, "status": status, "error": error, "flags": flags, "readings": _ordered(rows)}
 

@@ -182,7 +182,7 @@ class _Group:
             self.phase.enter("measure", name)
             times = {}
             for part in self.ready[name].parts:
-                with as_forward(subject, part) as (module, args, kwargs):
+                with as_forward(subject, part, counted=False) as (module, args, kwargs):
                     times[part.name] = layers.module_times(module, args, kwargs, repeats=repeats)
             self.facts[name]["layers"] = times.pop(self.ready[name].whole.name)
             self.facts[name]["part_layers"] = times

@@ -39,18 +39,20 @@ def as_step(part: Part) -> Callable[[], Any]:
 
 
 @contextmanager
-def as_forward(subject: Subject, part: Part) -> Iterator[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
+def as_forward(
+    subject: Subject, part: Part, *, counted: bool = True
+) -> Iterator[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
     """The part as meters of one forward take it: a module and its inputs, of the eager graph.
 
     A plain forward is the subject itself; any other part is a module that makes one run of it, with the subject's modules
-    under their own names, prepared before and put back after.
+    under their own names, prepared before and put back after; with `counted` it runs what is counted of the part.
     """
     if subject.case.workload == workloads.FORWARD:
         yield subject.counted, subject.args, subject.kwargs
         return
     from bench.workloads.counting import part_call
 
-    with part_call(subject.counted, part) as call:
+    with part_call(subject.counted, part, counted=counted) as call:
         yield call, call.inputs(), {}
 
 

@@ -157,7 +157,7 @@ class _Probe:
 
         case = subject.case
         captured = case.cuda_graphs or (case.device != "cpu" and case.compile in CAPTURING_MODES)
-        with as_forward(subject, part) as (module, args, kwargs):
+        with as_forward(subject, part, counted=case.cuda_graphs) as (module, args, kwargs):
             if case.workload == workloads.FORWARD:
                 found = memory.measure(subject.module, args, kwargs, step=as_step(part), captured=captured)
             else:

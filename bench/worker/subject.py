@@ -47,6 +47,11 @@ class Subject:
         return self.case.device
 
     @property
+    def dtype(self) -> torch.dtype | None:
+        """The dtype of floating inputs that a workload makes; None for a module that was handed over as it is."""
+        return None if self.weights["kind"] == "given" else dtypes.TORCH[self.case.dtype]
+
+    @property
     def seed(self) -> int:
         """Of whatever a workload draws."""
         return self.case.seed

@@ -63,8 +63,14 @@ class PartCall(nn.Module):
 
 
 @contextmanager
-def part_call(module: Any, part: Part) -> Iterator[PartCall]:
-    """The part, prepared, as a module; what its runs changed is put back at the end."""
+def part_call(module: Any, part: Part, *, counted: bool = True) -> Iterator[PartCall]:
+    """The part, prepared, as a module; what its runs changed is put back at the end.
+
+    Args:
+        module: the subject's.
+        part: of its workload.
+        counted: run what is counted of it (`Part.counted`), where that is something else than what is timed.
+    """
 
     def prepare() -> None:
         if part.prepare is not None:
@@ -80,7 +86,8 @@ def part_call(module: Any, part: Part) -> Iterator[PartCall]:
 
     prepare()
     try:
-        yield PartCall(module, part.counted or part.call, renew, part.held)
+        run = part.counted if counted and part.counted is not None else part.call
+        yield PartCall(module, run, renew, part.held)
     finally:
         reset()
 
@@ -95,5 +102,5 @@ def count_part(module: Any, part: Part, count: Callable[..., Counted], **options
 
 
 def counter(module: Any, count: Callable[..., Counted], **options: Any) -> Count:
-    """A function that runs a bare call under the trace, for `counts` of a workload."""
-    return lambda call: count(PartCall(module, call), (), second_count=False, **options)
+    """A function that runs a part once under the trace, for `counts` of a workload."""
+    return lambda part: count_part(module, part, count, **options)

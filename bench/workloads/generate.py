@@ -43,6 +43,7 @@ from bench.workloads.workload import (
     ask,
     clock_of,
     on_meta,
+    repeated,
     require,
 )
 
@@ -59,9 +60,6 @@ WORKLOAD = Workload(
     title="a prompt of `context` tokens, then `new_tokens` tokens, greedy",
     calls=("prefill", "decode"),
 )
-
-#: Synchronised passes over a request from which the times between tokens are taken, after one that is not kept.
-PASSES = 3
 
 
 @dataclass(frozen=True)
@@ -263,16 +261,17 @@ _GAPS = {0.5: "inter_token_p50_ms", 0.95: "inter_token_p95_ms"}
 
 
 def _gaps(writer: _Writer, new: int, synchronise: Callable[[], None], clock: Clock) -> list[list[float]]:
-    """Milliseconds of every decode step of each pass; the first pass is not kept."""
-    passes = []
-    for _ in range(1 + PASSES):
+    """Milliseconds of every decode step of each pass."""
+
+    def one_pass() -> list[float]:
         spans = Spans(synchronise, clock)
         ids, cache = writer.read()
         for _ in range(new - 1):
             with spans.span("step"):
                 ids, cache = writer.step(ids, cache)
-        passes.append(spans.read()["step"])
-    return passes[1:]
+        return spans.read()["step"]
+
+    return repeated(one_pass, clock)
 
 
 def _gap_readings(passes: list[list[float]]) -> list[Reading]:

@@ -127,7 +127,7 @@ def readings(loop: OpenLoop) -> list[Reading]:
     ]
     names = ("sojourn_mean_ms", "mean_in_system", *_PERCENTILES)
     if not state.stable:
-        return [*found, *(unavailable(name, _why_unstable(state), "request") for name in names)]
+        return [*found, *(unavailable(name, why_unstable(state), "request") for name in names)]
     return [*found, *(_time_reading(loop, name) for name in names)]
 
 
@@ -136,7 +136,8 @@ def status(loop: OpenLoop) -> str:
     return "ok" if loop.stability.stable else "unstable"
 
 
-def _why_unstable(state: queueing.Stability) -> str:
+def why_unstable(state: queueing.Stability) -> str:
+    """What was seen of a backlog, for the reader."""
     return (
         f"unstable: {state.left} requests were waiting at the last arrival, {100 * state.answered_share:.1f} % were "
         f"answered, the number in system grew by {state.growth_per_s:.3g} per second"

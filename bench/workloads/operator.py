@@ -93,7 +93,7 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
 def arguments(subject: Built, shape: Shape) -> tuple[Any, ...]:
     """The arguments of a call, on the subject's device."""
     own = ask(subject.module, "example_args", dict(shape), subject.seed)
-    return subject.args if own is None else _moved(tuple(own), subject.device)
+    return subject.args if own is None else _placed(tuple(own), subject)
 
 
 def refuse_without_memory(subject: Built, args: tuple[Any, ...]) -> None:
@@ -154,7 +154,7 @@ def _agreement(subject: Built, shape: Shape) -> tuple[list[Reading], list[dict[s
     module = subject.module
     metrics = ("reference_error", "reference_max_error")
     own = ask(module, "check_args", subject.seed)
-    args = arguments(subject, shape) if own is None else _moved(tuple(own), subject.device)
+    args = arguments(subject, shape) if own is None else _placed(tuple(own), subject)
     if any(on_meta(arg) for arg in args):
         return [unavailable(name, "meta tensors have no values", "call") for name in metrics], []
     if not callable(getattr(module, "reference", None)):
@@ -211,10 +211,10 @@ def _doubles(tensor: Any) -> Any:
     return real.double().flatten()
 
 
-def _moved(value: Any, device: str) -> Any:
-    from torch.utils._pytree import tree_map
+def _placed(args: tuple[Any, ...], subject: Built) -> tuple[Any, ...]:
+    from bench.tensors import placed
 
-    return tree_map(lambda leaf: leaf.to(device) if hasattr(leaf, "to") else leaf, value)
+    return tuple(placed(args, subject.device, subject.dtype))
 
 
 def derive(shape: Shape, value: Value) -> list[Reading]:

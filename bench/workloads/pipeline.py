@@ -13,8 +13,11 @@ and may offer
 - `requests` (an int, 8): how many different requests are taken in turn.
 
 State is the request, which a stage may change in place: every run gets a copy of its own, made outside the clock. One run
-is one request; more of them at once are the business of a stage (a batching window, say) or of an open loop of arrivals
-(`bench.workloads.open_loop`), which is a measurement of its own.
+is one request; more of them at once are the business of a stage (a batching window, say).
+
+With a `rate` requests also arrive in an open loop (`bench.workloads.open_loop`): a measurement of its own, which shares no
+column with the time of one request. Equal seeds give every method the same arrivals. A case whose backlog grows at its
+rate is `unstable`.
 """
 
 from __future__ import annotations
@@ -24,13 +27,20 @@ from typing import Any
 
 from bench.errors import UsageError
 from bench.reading import Reading, reading, unavailable
+from bench.workloads import open_loop
 from bench.workloads.workload import Built, Facts, Part, Shape, ShapeAxis, Spans, Workload, clock_of, on_meta, require
 
 WORKLOAD = Workload(
     "pipeline",
     unit="request",
     parts=("request",),
-    axes=(ShapeAxis("batch", 1, 1, 1, unit="request", doc="requests of one run: always one"),),
+    axes=(
+        ShapeAxis("batch", 1, 1, 1, unit="request", doc="requests of one run: always one"),
+        ShapeAxis(
+            "rate", None, 1e-3, 1e6, unit="request/s", doc="offered in an open loop of arrivals; null: no such loop"
+        ),
+        ShapeAxis("seconds", 10, 1, 600, unit="s", doc="about how long the loop offers requests"),
+    ),
     title="one encoded request to its answer, stage by stage",
     calls=(),
 )
@@ -38,6 +48,8 @@ WORKLOAD = Workload(
 REQUESTS = 8
 #: Passes over all requests from which shares are taken, after one that is not kept.
 PASSES = 5
+#: Bytes of tensors of the requests that wait for their arrival in an open loop, at most.
+WAITING_BYTES = 2**30
 #: Share of a request that no stage may leave unexplained without a flag, in per cent.
 UNTIMED = 2.0
 
@@ -146,13 +158,52 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
     stages, whole = _sums(chain, subject)
     if whole <= 0:
         return Facts([unavailable("stage_share", "the requests took no time", name) for name in stages])
+    arriving = _arrivals(chain, subject, shape)
     readings = _share_readings(chain, stages, whole)
     untimed = 100 * (whole - sum(stages.values())) / whole
     flags = []
     if untimed > UNTIMED:
         text = f"{untimed:.1f} % of the request belong to no stage"
         flags.append({"code": "untimed_share", "severity": "warn", "text": text})
-    return Facts(readings, details={"stages": list(stages), "requests": chain.count, "passes": PASSES}, flags=flags)
+    details = {"stages": list(stages), "requests": chain.count, "passes": PASSES, **arriving.details}
+    return Facts([*readings, *arriving.readings], details=details, flags=[*flags, *arriving.flags])
+
+
+def _arrivals(chain: _Chain, subject: Built, shape: Shape) -> Facts:
+    """An open loop at the rate of the shape, if it names one; its requests are ready before it begins."""
+    rate = shape["rate"]
+    if rate is None:
+        return Facts()
+    count = _affordable(chain, open_loop.requests_at(rate, shape["seconds"]))
+    waiting = [chain.request(index) for index in range(count)]
+    spans = Spans(subject.synchronise, clock_of(subject))
+
+    def serve(index: int) -> None:
+        spans.clear()
+        chain.answer(waiting[index], spans)
+
+    loop = open_loop.run(
+        serve,
+        rate,
+        count=count,
+        seed=subject.seed,
+        clock=clock_of(subject),
+        wait_until=getattr(subject, "wait_until", open_loop.spin_until),
+    )
+    state = loop.stability
+    details = {
+        "open_loop": {"replayed_mean_ms": 1e3 * open_loop.replayed_mean(loop), "requests": count, "left": state.left}
+    }
+    flags = [] if state.stable else [{"code": "unstable", "severity": "invalid", "text": open_loop.why_unstable(state)}]
+    return Facts(open_loop.readings(loop), details=details, flags=flags)
+
+
+def _affordable(chain: _Chain, count: int) -> int:
+    """As many requests as can wait at once, each with tensors of its own."""
+    from bench.tensors import held_bytes
+
+    largest = max(held_bytes(chain.request(index)) for index in range(chain.count))
+    return count if not largest else max(open_loop.LEAST_REQUESTS, min(count, WAITING_BYTES // largest))
 
 
 def _share_readings(chain: _Chain, stages: dict[str, float], whole: float) -> list[Reading]:

@@ -43,6 +43,7 @@ from bench.workloads.workload import (
     ask,
     clock_of,
     on_meta,
+    repeated,
     require,
 )
 
@@ -59,9 +60,6 @@ WORKLOAD = Workload(
     title="a whole sampler, from noise to images",
     calls=("step",),
 )
-
-#: Synchronised passes from which the time of every step is taken, after one that is not kept.
-PASSES = 3
 
 
 class _Sampler:
@@ -126,6 +124,38 @@ class _Sampler:
         return self._begun
 
 
+class _Walk:
+    """A run taken step by step, each of which can be repeated from where it began."""
+
+    def __init__(self, sampler: _Sampler) -> None:
+        self._sampler = sampler
+        self._before: Any = None
+        self._state: Any = None
+        self._after: Any = None
+
+    def go_on(self) -> None:
+        """What the last call gave is where the next begins."""
+        self._before = self._after
+
+    def prepare(self) -> None:
+        """A state of its own for the next call."""
+        from bench.tensors import copy_of
+
+        self._state = copy_of(self._before, self._sampler.module)
+
+    def start(self) -> None:
+        """Everything before the first step."""
+        self._after = self._sampler.start()
+
+    def step(self, index: int) -> None:
+        """One step of the plan."""
+        self._after = self._sampler.module.step(index, self._state)
+
+    def finish(self) -> Any:
+        """Everything after the last step."""
+        return self._sampler.module.finish(self._state)
+
+
 def make_parts(subject: Built, shape: Shape) -> list[Part]:
     """The whole sampler, and one representative step from the state before it.
 
@@ -177,18 +207,15 @@ def counts(subject: Built, shape: Shape, parts: list[Part], count: Count) -> Fac
     """MACs per image of every step, of what comes before and of what comes after; a flag where the plan says otherwise."""
     sampler = _Sampler(subject, shape)
     batch = shape["batch"]
-    sampler.prepare()
-    found: dict[str, Any] = {}
-
-    def start() -> None:
-        found["state"] = sampler.start()
-
-    def step(index: int) -> None:
-        found["state"] = sampler.module.step(index, found["state"])
-
-    before = count(start).executed_macs / batch
-    macs = [count(partial(step, index)).executed_macs / batch for index in range(len(sampler.plan))]
-    after = count(lambda: sampler.module.finish(found["state"])).executed_macs / batch
+    walk = _Walk(sampler)
+    before = count(Part("start", walk.start, prepare=sampler.prepare)).executed_macs / batch
+    macs = []
+    for index in range(len(sampler.plan)):
+        walk.go_on()
+        step = Part("step", partial(walk.step, index), prepare=walk.prepare)
+        macs.append(count(step).executed_macs / batch)
+    walk.go_on()
+    after = count(Part("finish", walk.finish, prepare=walk.prepare)).executed_macs / batch
     readings = [
         reading("macs_conditioner", before, "counted", part="image", method_note="operator trace of start"),
         reading("macs_decoder", after, "counted", part="image", method_note="operator trace of finish"),
@@ -208,7 +235,7 @@ def derive(shape: Shape, value: Value) -> list[Reading]:
 
 def _beginnings(subject: Built, batch: int) -> tuple[Any, Any]:
     """Noise and condition on the subject's device."""
-    from torch.utils._pytree import tree_map
+    from bench.tensors import placed
 
     noise = ask(subject.module, "example_noise", batch, subject.seed)
     cond = ask(subject.module, "example_cond", batch)
@@ -216,7 +243,7 @@ def _beginnings(subject: Built, batch: int) -> tuple[Any, Any]:
         noise = subject.args[0]
     if cond is None and len(subject.args) > 1:
         cond = subject.args[1]
-    return tree_map(lambda leaf: leaf.to(subject.device) if hasattr(leaf, "to") else leaf, (noise, cond))
+    return tuple(placed((noise, cond), subject.device, subject.dtype))
 
 
 def _evaluations(step: dict[str, Any]) -> int:
@@ -264,17 +291,20 @@ def _first_tensor(sampler: _Sampler) -> Any:
 
 
 def _step_times(sampler: _Sampler, subject: Built) -> Curve:
-    passes = []
-    for _ in range(1 + PASSES):
-        spans = Spans(subject.synchronise, clock_of(subject))
+    clock = clock_of(subject)
+
+    def one_pass() -> list[float]:
+        spans = Spans(subject.synchronise, clock)
         sampler.prepare()
         state = sampler.start()
         for index in range(len(sampler.plan)):
             with spans.span("step"):
                 state = sampler.module.step(index, state)
-        passes.append(spans.read().get("step", []))
-    medians = [statistics.median(times) for times in zip(*passes[1:], strict=True)]
-    note = f"median of {PASSES} runs in one process, each step synchronised: never to be added up to the whole"
+        return spans.read()["step"]
+
+    passes = repeated(one_pass, clock)
+    medians = [statistics.median(times) for times in zip(*passes, strict=True)]
+    note = f"median of {len(passes)} runs in one process, each step synchronised: never to be added up to the whole"
     return Curve("latency_ms", "step", list(range(len(medians))), medians, "measured", "step", note)
 
 

@@ -14,7 +14,7 @@ and may offer
 
 There is no state. The link is modelled from the shape: bandwidth, round trip, and how much slower the device is than this
 machine; the parts are measured and kept beside the modelled total. Where there are no values (on the meta device) the
-cut goes straight from head to tail, and payloads are unavailable.
+cut goes straight from head to tail, encode and decode are no parts, and payloads are unavailable.
 """
 
 from __future__ import annotations
@@ -142,13 +142,13 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
         held=lambda: cut.given,
         counted=cut.uncut if on_meta(cut.given) else None,
     )
-    return [
-        request,
-        Part("head", cut.hidden, units=batch, held=lambda: cut.given),
-        _half_part("encode", _Half(module.encode, cut.hidden), batch),
-        _half_part("decode", _Half(module.decode, cut.payload), batch),
-        _half_part("tail", _Half(module.tail, cut.arrived), batch),
-    ]
+    head = Part("head", cut.hidden, units=batch, held=lambda: cut.given)
+    tail = _half_part("tail", _Half(module.tail, cut.arrived), batch)
+    if on_meta(cut.given):
+        return [request, head, tail]
+    encode = _half_part("encode", _Half(module.encode, cut.hidden), batch)
+    decode = _half_part("decode", _Half(module.decode, cut.payload), batch)
+    return [request, head, encode, decode, tail]
 
 
 def _half_part(name: str, half: _Half, batch: float) -> Part:
@@ -181,8 +181,10 @@ def _inputs(subject: Built) -> tuple[list[Any], str]:
     """Inputs over which payloads are measured, on the device, and where they are from."""
     own = ask(subject.module, "payload_inputs")
     if own is not None:
-        inputs = list(own)[:PAYLOADS]
-        return [given.to(subject.device) for given in inputs], f"{len(inputs)} inputs of the module's own"
+        from bench.tensors import placed
+
+        inputs = [placed(given, subject.device, subject.dtype) for given in list(own)[:PAYLOADS]]
+        return inputs, f"{len(inputs)} inputs of the module's own"
     first = subject.args[0]
     if subject.task is None:
         return [first], "its one example input"

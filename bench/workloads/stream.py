@@ -44,6 +44,7 @@ from bench.workloads.workload import (
     Workload,
     clock_of,
     on_meta,
+    repeated,
     require,
 )
 
@@ -66,8 +67,6 @@ WORKLOAD = Workload(
 WINDOW = 16
 #: Timed runs of a clip before it begins anew.
 RUNS = 8
-#: Passes over the steps from which their times are taken, after one that is not kept.
-PASSES = 3
 
 
 class _Stream:
@@ -84,7 +83,7 @@ class _Stream:
         self.warm = -(-self.window // self.per_run) * self.per_run
         self.batch = shape["batch"]
         self.length = self.warm + RUNS * self.per_run
-        self._clip = module.example_clip(self.batch, self.length).to(subject.device)
+        self._clip = _placed_clip(subject, module.example_clip(self.batch, self.length))
         self.inputs = [self._input(index) for index in range(self.length)]
 
     def _input(self, index: int) -> Any:
@@ -105,6 +104,40 @@ class _Stream:
             output, state = self.module.step(self.inputs[index], state)
             outputs.append(output)
         return outputs, state
+
+
+def _placed_clip(subject: Built, clip: Any) -> Any:
+    from bench.tensors import placed
+
+    return placed(clip, subject.device, subject.dtype)
+
+
+class _Walk:
+    """A stream in steady state taken step by step, each of which can be repeated from where it began."""
+
+    def __init__(self, stream: _Stream) -> None:
+        from bench.tensors import ordinary_tensors
+
+        self._stream = stream
+        self._state: Any = None
+        self._after: Any = None
+        with ordinary_tensors():
+            self._before = stream.steps(stream.module.init(stream.batch), 0, stream.warm)[1]
+
+    def go_on(self) -> None:
+        """The state after the last step is where the next begins."""
+        self._before = self._after
+
+    def prepare(self) -> None:
+        """A state of its own for the next step."""
+        from bench.tensors import copy_of
+
+        self._state = copy_of(self._before, self._stream.module)
+
+    def step(self, index: int) -> Any:
+        """One step of the clip."""
+        output, self._after = self._stream.module.step(self._stream.inputs[index], self._state)
+        return output
 
 
 class _Run:
@@ -185,18 +218,13 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
 
 def counts(subject: Built, shape: Shape, parts: list[Part], count: Count) -> Facts:
     """Products of every step of one period in steady state, per stream."""
-    from bench.tensors import ordinary_tensors
 
     stream = _Stream(subject, shape)
-    found: dict[str, Any] = {}
-    with ordinary_tensors():
-        found["state"] = stream.steps(stream.module.init(stream.batch), 0, stream.warm)[1]
-
-    def step(index: int) -> None:
-        _, found["state"] = stream.module.step(stream.inputs[index], found["state"])
-
-    places = range(stream.warm, stream.warm + stream.period)
-    macs = [count(partial(step, index)).executed_macs / stream.batch for index in places]
+    walk = _Walk(stream)
+    macs = []
+    for index in range(stream.warm, stream.warm + stream.period):
+        macs.append(count(Part("step", partial(walk.step, index), prepare=walk.prepare)).executed_macs / stream.batch)
+        walk.go_on()
     note = f"mean of {stream.period} steps; least {min(macs):.6g}, most {max(macs):.6g}"
     mean = reading("macs_per_step", statistics.fmean(macs), "counted", part="step", method_note=note)
     curve = Curve(
@@ -278,14 +306,17 @@ def _offline_outputs(stream: _Stream, last: tuple[int, Any]) -> list[Any]:
 def _step_times(stream: _Stream, state: Any, subject: Built) -> Curve:
     from bench.tensors import copy_of
 
-    passes = []
-    for _ in range(1 + PASSES):
-        spans = Spans(subject.synchronise, clock_of(subject))
+    clock = clock_of(subject)
+
+    def one_pass() -> list[float]:
+        spans = Spans(subject.synchronise, clock)
         current = copy_of(state, stream.module)
         for index in range(stream.warm, stream.warm + stream.period):
             with spans.span("step"):
                 _, current = stream.module.step(stream.inputs[index], current)
-        passes.append(spans.read()["step"])
-    medians = [statistics.median(times) for times in zip(*passes[1:], strict=True)]
-    note = f"median of {PASSES} passes over one period in one process, each step synchronised"
+        return spans.read()["step"]
+
+    passes = repeated(one_pass, clock)
+    medians = [statistics.median(times) for times in zip(*passes, strict=True)]
+    note = f"median of {len(passes)} passes over one period in one process, each step synchronised"
     return Curve("latency_ms", "step", list(range(len(medians))), medians, "measured", "step", note)

@@ -211,13 +211,7 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
 def counts(subject: Built, shape: Shape, parts: list[Part], count: Count) -> Facts:
     """Products of the real backward, and those of modules that ran again during it."""
     backward = next(part for part in parts if part.name == "backward")
-    assert backward.prepare is not None
-    assert backward.reset is not None
-    backward.prepare()
-    try:
-        found = count(backward.call)
-    finally:
-        backward.reset()
+    found = count(backward)
     again = sum(record.macs for record in found.records if record.path)
     note = "products inside modules, which the backward itself never enters; what runs again outside a module is not among them"
     return Facts(
@@ -249,13 +243,15 @@ def _saved(trainer: _Trainer, weights: list[Any], batch: Any) -> tuple[int, int,
 
 def _targets(subject: Built, outputs: Any) -> Any:
     """What the outputs should have been."""
+    from bench.tensors import placed
+
     module, args = subject.module, subject.args
     own = ask(module, "example_targets", len(args[0]) if args else 1, subject.seed)
     if own is not None:
-        return _moved(own, subject.device)
+        return placed(own, subject.device, subject.dtype)
     if subject.task is not None:
         _, labels = next(iter(subject.task.batches(len(args[0]))))
-        return _moved(labels, subject.device)
+        return placed(labels, subject.device)
     if callable(getattr(module, "loss", None)):
         return None
     return _random_classes(outputs, subject)
@@ -283,12 +279,6 @@ def _cross_entropy(outputs: Any, targets: Any) -> Any:
 
     scores = outputs.movedim(_class_dimension(outputs), 1)
     return functional.cross_entropy(scores.float(), targets)
-
-
-def _moved(value: Any, device: str) -> Any:
-    from torch.utils._pytree import tree_map
-
-    return tree_map(lambda leaf: leaf.to(device) if hasattr(leaf, "to") else leaf, value)
 
 
 def _optimizer(module: Any) -> Any:

@@ -7,7 +7,7 @@ A workload's module holds
 - optionally `facts(subject, shape, parts) -> Facts`: what is measured besides time, counts, memory and energy
   (bytes of a cache, bytes of a payload, agreement with a reference), taken once in the probe;
 - optionally `counts(subject, shape, parts, count) -> Facts`: what only the operator trace tells (MACs of each step, of
-  the backward, of what ran again); `count(call)` runs a call once under the trace;
+  the backward, of what ran again); `count(part)` runs a part once under the trace, one that is not timed as well;
 - optionally `derive(shape, value) -> list[Reading]`: the field's own names (time to first token, ...) from readings that
   are there; pure, without torch. `value(metric, part)` gives a `Reading` or None.
 """
@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter_ns
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from bench.errors import UsageError, did_you_mean
 from bench.reading import Curve, Reading
 
 Shape = Mapping[str, Any]
 Clock = Callable[[], int]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,10 @@ class Built(Protocol):
         """`cpu`, `cuda`, `cuda:N`."""
 
     @property
+    def dtype(self) -> Any:
+        """The dtype of floating inputs that a workload makes; None leaves them as they are."""
+
+    @property
     def seed(self) -> int:
         """Of whatever the workload draws."""
 
@@ -151,7 +156,8 @@ class Part:
         units: units of throughput of one run (batch x tokens, batch x images, ...).
         prepare: run before every timed run, outside the clock (a backward needs a fresh forward).
         reset: run after every timed run, outside the clock: puts back what the run changed.
-        counted: the eager form of the call where that is another one than is timed.
+        counted: what is counted where that is something else than is timed: an eager form, or a run without what is counted
+            apart.
         spans: gives the milliseconds of the spans inside the last run, in order, by name; None where it has none.
         held: gives what is alive when a run begins beside weights and inputs (a cache, a state), for the memory meter.
         varies: each run takes the next inputs, so that outputs differ from run to run.
@@ -200,8 +206,8 @@ class Counted(Protocol):
         """Its operators in order: each with `macs` and the `path` of the module that it ran in."""
 
 
-#: Runs a call once under the operator trace.
-Count = Callable[[Callable[[], Any]], Counted]
+#: Runs a part once under the operator trace, prepared before and put back after.
+Count = Callable[[Part], Counted]
 
 
 class Spans:
@@ -254,3 +260,13 @@ def ask(module: Any, name: str, *args: Any) -> Any:
 def on_meta(value: Any) -> bool:
     """Whether a tensor has a shape and no values, so that nothing of it can be read, encoded or timed."""
     return bool(getattr(value, "is_meta", False))
+
+
+def repeated(run: Callable[[], Result], clock: Clock, *, times: int = 3, seconds: float = 20.0) -> list[Result]:
+    """What runs give, after one that is not kept: `times` of them, at least one, none begun after so many seconds."""
+    began = clock()
+    run()
+    kept = [run()]
+    while len(kept) < times and (clock() - began) / 1e9 < seconds:
+        kept.append(run())
+    return kept

@@ -35,12 +35,17 @@ class FakeBuilt:
     kwargs: dict[str, Any] = field(default_factory=dict)
     task: Any = None
     device: str = "cpu"
+    dtype: Any = None
     seed: int = 0
     clock: Any = field(default_factory=HandClock)
 
     @property
     def synchronise(self):
         return lambda: None
+
+    @staticmethod
+    def wait_until(moment: int, clock: HandClock) -> None:
+        clock.now = max(clock.now, moment)
 
 
 def parts_of(workload: str, subject: FakeBuilt, **shape: Any) -> tuple[dict[str, Part], dict[str, Any]]:
@@ -144,7 +149,7 @@ class Causal(nn.Module):
         return torch.randn(batch, length, 2, generator=torch.Generator().manual_seed(1))
 
     def init(self, batch: int) -> dict[str, Any]:
-        return {"ring": torch.zeros(batch, 3, 2), "count": 0}
+        return {"ring": self.mix.weight.new_zeros(batch, 3, 2), "count": 0}
 
     def step(self, x: Tensor, state: dict[str, Any]) -> tuple[Tensor | None, dict[str, Any]]:
         state["ring"].copy_(torch.cat([state["ring"][:, 1:], x[:, None]], 1))

@@ -78,3 +78,12 @@ def test_a_prepared_part_holds_its_cache_once(records):
     decode = records["generate"]
     assert value(decode, "peak_memory_bytes", "decode") < 4 * (2 * 22 + 2 * 2 * 64 * 2)
     assert value(decode, "peak_memory_bytes", "decode") > 4 * (2 * 22 + 2 * 64 * 2)
+
+
+def test_a_case_whose_backlog_grows_is_unstable_and_keeps_its_service_times(tmp_path):
+    block = {"models": [f"{HERE}:chain"], "workload": "pipeline", "shapes": {"rate": [1e6], "seconds": [1]}}
+    done = sweep(configuration(tmp_path, [], suite={"name": "load", "grids": {"default": [block]}}, protocol=QUICK))
+    (record,) = done.records
+    assert record["status"] == "unstable" and "were waiting" in record["error"]["message"]
+    assert value(record, "latency_ms", "request") > 0 and value(record, "achieved_rate", "request") > 0
+    assert value(record, "sojourn_p50_ms", "request") is None

@@ -264,6 +264,20 @@ def test_time_that_no_stage_explains_is_flagged():
     assert whole - sum(spent.values()) > 0
 
 
+def test_arrivals_at_a_rate_are_served_one_after_another_and_replayed():
+    facts = facts_of("pipeline", subject_of(Chain), rate=40.0, seconds=20)
+    found = values(facts)
+    assert found["offered_rate"] == 40 and found["achieved_rate"] == pytest.approx(40, rel=0.1)
+    assert found["sojourn_mean_ms"] > 7 and found["sojourn_p90_ms"] >= found["sojourn_p50_ms"] > 6.99
+    assert facts.details["open_loop"]["requests"] == 800 and not facts.flags
+
+
+def test_a_pipeline_that_falls_behind_its_arrivals_is_unstable():
+    facts = facts_of("pipeline", subject_of(Chain), rate=200.0, seconds=5)
+    (flag,) = facts.flags
+    assert flag["code"] == "unstable" and values(facts)["sojourn_p50_ms"] is None
+
+
 def test_stages_need_names_of_their_own():
     subject = subject_of(Chain)
     subject.module.stages = lambda: [("a", str), ("a", str)]

@@ -5,7 +5,7 @@ from torch import nn
 
 from bench.meters import memory
 from bench.workloads.counting import part_call
-from tests.workloads.subjects import FakeBuilt, Writer, parts_of, subject_of
+from tests.workloads.subjects import Denoiser, FakeBuilt, Writer, parts_of, subject_of
 
 
 def peak(workload, subject, name, **shape):
@@ -40,3 +40,13 @@ def test_a_part_that_is_watched_again_has_the_same_peak():
     first = peak("generate", subject, "request", context=6, new_tokens=4)
     again = peak("generate", subject, "request", context=6, new_tokens=4)
     assert first.peak_bytes == again.peak_bytes and first.split == again.split
+
+
+def test_what_is_counted_apart_is_held_in_memory_all_the_same():
+    subject = subject_of(Denoiser)
+    parts, _ = parts_of("sample", subject, steps=2, batch=512)
+    peaks = {}
+    for counted in (True, False):
+        with part_call(subject.module, parts["image"], counted=counted) as call:
+            peaks[counted] = memory.measure(call, call.inputs()).peak_bytes
+    assert peaks[False] - 4 * 512 * (4 + 3) > peaks[True] - 4 * 512 * (4 + 3 + 4)  # the decoder's output is the largest

@@ -11,6 +11,7 @@ from tests.workloads.subjects import (
     Chain,
     Denoiser,
     Doubling,
+    FakeBuilt,
     Halves,
     Learner,
     Writer,
@@ -150,6 +151,28 @@ def test_operators_of_a_part_have_the_module_paths_of_the_subject():
     count = count_part(subject.module, parts["decode"], macs.count)
     assert {record.path for record in count.records if record.macs} == {"head"}
     assert {"head", "embed"} <= set(count.visits)
+
+
+def test_parts_are_counted_alike_where_there_are_shapes_only(workload):
+    make, shape = CASES[workload]
+    real = make()
+    with torch.device("meta"):
+        module = type(real.module)().eval()
+    subject = FakeBuilt(module, tuple(arg.to("meta") for arg in real.args), device="meta")
+    parts, _ = parts_of(workload, subject, **shape)
+    found = {name: count_part(module, part, macs.count).executed_macs for name, part in parts.items()}
+    skipped = {"encode", "decode"} if workload == "split" else set()
+    assert found == {name: count for name, count in MACS[workload].items() if name not in skipped}
+
+
+def test_inputs_that_a_workload_makes_have_the_dtype_of_the_case():
+    for workload in ("sample", "stream", "operator"):
+        make, shape = CASES[workload]
+        subject = make()
+        subject.module.double()
+        subject.dtype = torch.float64
+        parts, _ = parts_of(workload, subject, **shape)
+        assert all(part.run() is not None for part in parts.values())
 
 
 def test_a_workload_from_outside_the_package_is_found_by_its_dotted_path():

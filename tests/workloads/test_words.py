@@ -9,6 +9,7 @@ import pytest
 from bench.errors import UsageError
 from bench.metrics import METRICS, rate_of
 from bench.workloads import WORKLOADS, describing, find, module_of
+from bench.workloads.workload import repeated
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,3 +82,16 @@ def test_an_unknown_workload_gets_the_nearest_name():
         find("nowhere.to_be_found")
     with pytest.raises(UsageError, match="has no WORKLOAD"):
         find("tests.workloads.subjects")
+
+
+def test_passes_are_repeated_within_their_time_and_the_first_is_not_kept():
+    now, made = [0], []
+
+    def run(seconds):
+        now[0] += round(seconds * 1e9)
+        made.append(len(made))
+        return made[-1]
+
+    assert repeated(lambda: run(1), lambda: now[0], times=3, seconds=20) == [1, 2, 3]
+    made.clear()
+    assert repeated(lambda: run(30), lambda: now[0], times=3, seconds=20) == [1]
