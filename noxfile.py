@@ -15,6 +15,9 @@ nox.options.sessions = ["tests", "lint"]
 
 PERF = ("counters", "overhead", "instrument")
 
+#: The default tests run in two processes, file by file, so that tests that share a sweep stay together.
+TOGETHER = ("-n", "2", "--dist", "loadfile")
+
 CONSTRAINTS = ("-c", "constraints.txt")
 
 
@@ -35,7 +38,7 @@ def bench(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests; further words go to pytest (`-m slow`, `-m gpu`, a file)."""
     install(session, "dev", "quantised")
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *(session.posargs or TOGETHER))
 
 
 @nox.session
