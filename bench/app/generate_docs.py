@@ -1,7 +1,8 @@
 """Writes what documents say about systems from their cards: `python -m bench.app.generate_docs [--check]`.
 
 Between the marks `<!-- systems: begin -->` and `<!-- systems: end -->` of a suite's README stands its table of systems; the
-whole of `docs/systems.md` is made; `docs/testing_your_own.md` has the checks of the battery and the keys of a card.
+whole of `docs/systems.md` is made; `docs/testing_your_own.md` has the checks of the battery and the keys of a card, and
+CONTRIBUTING the map of the rooms.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 
 from bench.app.listing import index_table, suite_table
+from bench.app.map_of_rooms import rooms_table
 from bench.config import cards
 from bench.config.cards import Card
 from bench.config.paths import PACKAGE
@@ -45,6 +47,8 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
     guide = root / "docs" / "testing_your_own.md"
     text = between(guide.read_text(encoding="utf-8"), "checks", _checks(), guide)
     made[guide] = between(text, "card", _card_keys(), guide)
+    contributing = root / "CONTRIBUTING.md"
+    made[contributing] = between(contributing.read_text(encoding="utf-8"), "rooms", rooms_table(root), contributing)
     return made
 
 

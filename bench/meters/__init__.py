@@ -1,1 +1,1 @@
-"""Measured quantities: one module per quantity."""
+"""Quantities, one file or folder each: parameters, MACs, memory, time, energy, quality, the peaks of a machine."""
