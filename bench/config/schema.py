@@ -178,7 +178,7 @@ class Timeouts(Section):
 class Executor(Section):
     """How worker processes are run."""
 
-    name: Literal["local"] = "local"
+    name: str = Field("local", min_length=1)
     retries: int = Field(1, ge=0, le=10)
     breaker: int = Field(5, ge=1)
     memory_share: float = Field(0.8, gt=0, le=1)

@@ -43,15 +43,14 @@ class Driver:
         meters: what a probe measures.
         timed: whether cases are timed at all; never where the protocol only counts.
         calibrated: whether the machine's peaks are measured first; never where the protocol only counts.
-        executor: where the processes run, a key of `bench.sweep.executors.EXECUTORS`.
     """
 
     def __init__(
         self, config: Config, plan: Plan, listeners: Sequence[Listener] = (), *, now: Callable[[], str] = utc_now,
         recipes: Callable[[Case], Recipe] | None = None, meters: Sequence[str] = METERS, timed: bool = True,
-        calibrated: bool = True, executor: str = "local",
+        calibrated: bool = True,
     ):  # fmt: skip
-        self.config, self.plan, self.now, self.executor = config, plan, now, executor
+        self.config, self.plan, self.now = config, plan, now
         self.meters = meters
         self.timed, self.calibrated = timed and config.protocol.timed, calibrated and config.protocol.timed
         self._listeners = tuple(listeners)
@@ -89,7 +88,7 @@ class Driver:
         self._announce(Started(len(self.plan.cases), present, total))
         self.journal.append("sweep_started", suite=self.plan.suite.name, cases=len(self.plan.cases), present=present)
         if todo:
-            with open_executor(self.executor, self.config.executor.timeouts_s.model_dump()) as executor:
+            with open_executor(self.config.executor.name, self.config.executor.timeouts_s.model_dump()) as executor:
                 measurement = self._measurement(executor)
                 if self.config.protocol.timed:
                     for group in todo:

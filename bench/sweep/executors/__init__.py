@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.errors import UsageError
+from bench.errors import UsageError, did_you_mean
 from bench.worker.client import Outcome
 
 #: Name -> module with a function `open_executor(timeouts_s)` that gives a context manager around an `Executor`.
@@ -35,13 +35,17 @@ def open_executor(name: str, timeouts_s: dict[str, float]) -> AbstractContextMan
     """The executor of that name, to be entered; leaving it ends whatever it runs.
 
     Args:
-        name: a key of `EXECUTORS`.
+        name: a key of `EXECUTORS`, or the dotted path of a module of one's own.
         timeouts_s: seconds that each phase of a worker may take.
 
     Raises:
-        UsageError: there is no executor of that name.
+        UsageError: there is no executor of that name, or its module has no `open_executor`.
     """
-    if name not in EXECUTORS:
-        raise UsageError(f"there is no executor {name!r}; there are: {', '.join(sorted(EXECUTORS))}")
-    opened: AbstractContextManager[Executor] = importlib.import_module(EXECUTORS[name]).open_executor(timeouts_s)
+    if name not in EXECUTORS and "." not in name:
+        raise UsageError(f'executor "{name}" does not exist; {did_you_mean(name, EXECUTORS)}')
+    try:
+        opener = importlib.import_module(EXECUTORS.get(name, name)).open_executor
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f'executor "{name}": its module cannot be used: {error}') from error
+    opened: AbstractContextManager[Executor] = opener(timeouts_s)
     return opened
