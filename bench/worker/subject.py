@@ -45,7 +45,7 @@ class Subject:
     @property
     def device(self) -> str:
         """Where its tensors are: `meta` for one that is counted on shapes alone; else the case's device, if it has none."""
-        if self.weights["kind"] == "none":
+        if self.weights.get("kind") == "none":
             return "meta"
         first = next(itertools.chain(self.counted.parameters(), self.counted.buffers()), None)
         return self.case.device if first is None else str(first.device)
@@ -53,7 +53,7 @@ class Subject:
     @property
     def dtype(self) -> torch.dtype | None:
         """The dtype of floating inputs that a workload makes; None for a module that was handed over as it is."""
-        return None if self.weights["kind"] == "given" else dtypes.TORCH[self.case.dtype]
+        return None if self.weights.get("kind", "given") == "given" else dtypes.TORCH[self.case.dtype]
 
     @property
     def seed(self) -> int:
