@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from bench.meters import macs
 from bench.meters.macs import MacsCount
 from bench.meters.trace import ModuleVisit, OperatorRecord
+from bench.workloads.counting import PartCall
 
 Row = dict[str, Any]
 
@@ -242,9 +243,8 @@ def _time(module: nn.Module, args: Any, kwargs: dict[str, Any], repeats: int, wa
 
 
 def _forward_ms(module: nn.Module, args: Any, kwargs: dict[str, Any], clock: _HostClock | _CudaClock) -> float:
-    renew = getattr(type(module), "renew", None)
-    if renew is not None:  # a part that has to be prepared before each run
-        renew(module)
+    if isinstance(module, PartCall):  # what has to be prepared before each run
+        module.renew()
     clock.wait()
     start = clock.mark()
     module(*args, **kwargs)

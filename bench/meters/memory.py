@@ -25,6 +25,7 @@ from bench.meters.live import Category
 from bench.meters.resident import ResidentPeak, resident_peak
 from bench.meters.stored import leaves
 from bench.reading import Provenance, Reading, reading, unavailable
+from bench.workloads.counting import PartCall
 
 __all__ = [
     "ForwardError", "MemoryPeaks", "ResidentPeak", "activation_peak_meta", "measure", "pin_allocator_for_memory",
@@ -149,9 +150,8 @@ def measure(
 
 def _renew(module: nn.Module) -> None:
     """Put back and prepare anew what a part of a workload changes, before its memory is watched; nothing of a module."""
-    renew = getattr(type(module), "renew", None)
-    if renew is not None:
-        renew(module)
+    if isinstance(module, PartCall):
+        module.renew()
 
 
 def activation_peak_meta(
@@ -207,8 +207,8 @@ def _live_peaks(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], provenance: Provenance, note: str
 ) -> MemoryPeaks:
     live.record(module, args, kwargs, ())  # the first forward fills caches, torch's and the module's own
-    renewed = getattr(type(module), "inputs", None)  # a part of a workload has its state put back, in other tensors
-    args = renewed(module) if renewed is not None else args
+    if isinstance(module, PartCall):
+        args = module.inputs()  # its state was put back, in other tensors
     found = inventory(module)
     resident, known = _resident(found, (args, kwargs))
     trace = live.record(module, args, kwargs, known)

@@ -27,6 +27,7 @@ from bench.worker.outputs import flag
 from bench.worker.parts import as_forward, parts_of, running
 from bench.worker.subject import Subject, build, build_model, find, resolution_of, seed_everything
 from bench.workloads.counting import counter
+from bench.workloads.workload import Facts
 
 #: Parameters up to which a network that the meta device cannot hold is built for real.
 REAL_LIMIT = 200_000_000
@@ -171,12 +172,18 @@ def _count(subject: Subject, phase: Phase) -> _Found:
         for place, part in enumerate(parts):
             _count_part(found, subject, part, is_whole=place == 0)
         if hasattr(module, "counts"):
-            facts = module.counts(subject, subject.case.full_shape, parts, counter(subject.counted, macs.count))
-            found.readings += facts.readings
-            found.curves += [curve.as_dict() for curve in facts.curves]
-            found.details["facts"] = dict(facts.details)
-            found.flags += facts.flags
+            _keep(found, module.counts(subject, subject.case.full_shape, parts, counter(subject.counted, macs.count)))
+        if hasattr(module, "facts") and subject.device == "meta":  # where there are values, times would be taken
+            _keep(found, module.facts(subject, subject.case.full_shape, parts))
     return found
+
+
+def _keep(found: _Found, facts: Facts) -> None:
+    """Add what the workload itself counts: bytes of a cache, steps of a plan, MACs of each step."""
+    found.readings += facts.readings
+    found.curves += [curve.as_dict() for curve in facts.curves]
+    found.details.setdefault("facts", {}).update(facts.details)
+    found.flags += facts.flags
 
 
 def _count_part(found: _Found, subject: Subject, part: Any, *, is_whole: bool) -> None:

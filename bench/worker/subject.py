@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+import itertools
 import random
 import sys
 import time
@@ -43,13 +44,16 @@ class Subject:
 
     @property
     def device(self) -> str:
-        """Where it runs."""
-        return self.case.device
+        """Where its tensors are: `meta` for one that is counted on shapes alone; else the case's device, if it has none."""
+        if self.weights.get("kind") == "none":
+            return "meta"
+        first = next(itertools.chain(self.counted.parameters(), self.counted.buffers()), None)
+        return self.case.device if first is None else str(first.device)
 
     @property
     def dtype(self) -> torch.dtype | None:
         """The dtype of floating inputs that a workload makes; None for a module that was handed over as it is."""
-        return None if self.weights["kind"] == "given" else dtypes.TORCH[self.case.dtype]
+        return None if self.weights.get("kind", "given") == "given" else dtypes.TORCH[self.case.dtype]
 
     @property
     def seed(self) -> int:
@@ -59,7 +63,7 @@ class Subject:
     @property
     def synchronise(self) -> Callable[[], None]:
         """Waits until all work on the device is done."""
-        return synchronise(self.case.device)
+        return synchronise(self.device)
 
     @property
     def counted(self) -> nn.Module:
@@ -249,8 +253,8 @@ def _task_inputs(task: Any, case: Case) -> tuple[Any, ...]:
 
 
 def synchronise(device: str) -> Callable[[], None]:
-    """What makes all work on the device finish; nothing on a CPU."""
-    if device == "cpu":
+    """What makes all work on the device finish; nothing where there is none to wait for."""
+    if not device.startswith("cuda"):
         return lambda: None
     return lambda: torch.cuda.synchronize(device)
 

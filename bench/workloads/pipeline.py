@@ -28,7 +28,7 @@ from typing import Any
 from bench.errors import UsageError
 from bench.reading import Reading, reading, unavailable
 from bench.workloads import open_loop
-from bench.workloads.workload import Built, Facts, Part, Shape, ShapeAxis, Spans, Workload, clock_of, on_meta, require
+from bench.workloads.workload import Built, Facts, Part, Shape, ShapeAxis, Spans, Workload, clock_of, require
 
 WORKLOAD = Workload(
     "pipeline",
@@ -151,7 +151,7 @@ def _stage_part(chain: _Chain, position: int) -> Part:
 def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
     """Each stage's share of the request, as a ratio of sums over the same requests, and what no stage explains."""
     chain = _Chain(subject)
-    if any(on_meta(tensor) for tensor in getattr(subject.module, "parameters", list)()):
+    if subject.device == "meta":
         why = "meta tensors take no time"
         names = [name for name, _ in chain.stages]
         return Facts([unavailable("stage_share", why, name) for name in names])

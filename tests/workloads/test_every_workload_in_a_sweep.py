@@ -87,3 +87,22 @@ def test_a_case_whose_backlog_grows_is_unstable_and_keeps_its_service_times(tmp_
     assert record["status"] == "unstable" and "were waiting" in record["error"]["message"]
     assert value(record, "latency_ms", "request") > 0 and value(record, "achieved_rate", "request") > 0
     assert value(record, "sojourn_p50_ms", "request") is None
+
+
+def test_every_workload_is_counted_on_shapes_alone(tmp_path):
+    blocks = [
+        {"models": [f"{HERE}:{model}"], "workload": workload, **({"shapes": shapes} if shapes else {})}
+        for workload, (model, shapes) in BLOCKS.items()
+    ]
+    suite = {"name": "counted", "grids": {"default": blocks}}
+    done = sweep(configuration(tmp_path, [], suite=suite, protocol={**QUICK, "timed": False}))
+    assert not done.failed, [record["error"] for record in done.failed]
+    records = {record["case"]["workload"]: record for record in done.records}
+    codes = {workload: {flag["code"] for flag in record["flags"]} for workload, record in records.items()}
+    assert {workload for workload, found in codes.items() if "counted_for_real" in found} == set()
+    assert value(records["generate"], "cache_bytes", "request") == 2 * 9 * 8
+    assert value(records["sample"], "macs_decoder", "image") == 20
+    assert value(records["stream"], "macs_per_step", "step") == 12
+    assert value(records["training_step"], "macs_backward", "step") == 60
+    assert value(records["split"], "macs", "tail") == 6 and value(records["operator"], "io_bytes", "call") == 188
+    assert all(value(record, "latency_ms") is None for record in records.values())

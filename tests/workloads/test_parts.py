@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import bench
 from bench.meters import macs
 from bench.workloads import WORKLOADS, module_of
 from bench.workloads.counting import count_part
@@ -194,3 +195,11 @@ def test_stages_never_take_longer_than_the_whole():
         "infer": 4,
         "post": 2,
     }
+
+
+def test_the_library_gives_the_layers_of_a_part():
+    shape = {"batch": 2, "context": 6, "new_tokens": 4}
+    frame = bench.layers(Writer(), workload="generate", shape=shape, part="decode", repeats=2)
+    assert dict(zip(frame["module_path"], frame["macs"], strict=True)) == {"embed": 0, "": 0, "head": 2 * 22}
+    whole = bench.layers(Writer(), workload="generate", shape=shape, repeats=2)
+    assert whole["macs"].sum() == 4 * 2 * 22
