@@ -9,6 +9,7 @@ import importlib
 from types import ModuleType
 
 from bench.errors import UsageError, did_you_mean
+from bench.metrics import METRICS, rate_of
 from bench.workloads.workload import Workload
 
 FORWARD = "forward"
@@ -35,6 +36,13 @@ def module_of(name: str) -> ModuleType:
         raise UsageError(f'workload "{name}": the module cannot be imported: {error}') from error
     if not isinstance(getattr(module, "WORKLOAD", None), Workload):
         raise UsageError(f'workload "{name}": the module {path} has no WORKLOAD')
+    rate = rate_of(module.WORKLOAD.unit)
+    if rate not in METRICS:
+        units = [unit for unit in ("sample", "token", "image", "step", "request", "call") if rate_of(unit) in METRICS]
+        raise UsageError(
+            f'workload "{name}": its unit "{module.WORKLOAD.unit}" needs the metric {rate}, which bench/metrics.py does not '
+            f"have; units there: {', '.join(units)}"
+        )
     return module
 
 

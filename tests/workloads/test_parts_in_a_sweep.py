@@ -38,7 +38,7 @@ def test_every_part_takes_the_time_that_it_sleeps_and_the_whole_their_sum(swept)
 
 def test_parts_are_compared_with_the_same_part_of_the_named_side(swept):
     _, rows = swept
-    assert value(rows["longer"], "speedup", "long") < 0.75 < value(rows["longer"], "speedup", "short")
+    assert value(rows["longer"], "speedup", "long") < value(rows["longer"], "speedup", "short")
     assert value(rows["naps"], "speedup") is None and value(rows["naps"], "aa_ratio", "long") is not None
     line = rows["longer"]["timing"]["invocations"][0]["parts"]["long"]
     assert line["baseline_median_ms"] < line["median_ms"]

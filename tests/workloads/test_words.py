@@ -95,3 +95,8 @@ def test_passes_are_repeated_within_their_time_and_the_first_is_not_kept():
     assert repeated(lambda: run(1), lambda: now[0], times=3, seconds=20) == [1, 2, 3]
     made.clear()
     assert repeated(lambda: run(30), lambda: now[0], times=3, seconds=20) == [1]
+
+
+def test_a_unit_that_no_metric_counts_is_refused_when_the_workload_is_looked_up():
+    with pytest.raises(UsageError, match="turns_per_s.*units there: sample, token"):
+        workloads.find("tests.workloads.turns")
