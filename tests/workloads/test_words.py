@@ -98,5 +98,5 @@ def test_passes_are_repeated_within_their_time_and_the_first_is_not_kept():
 
 
 def test_a_unit_that_no_metric_counts_is_refused_when_the_workload_is_looked_up():
-    with pytest.raises(UsageError, match="turns_per_s.*units there: sample, token"):
-        workloads.find("tests.workloads.turns")
+    with pytest.raises(UsageError, match=r"turns_per_s.*units there: sample, token"):
+        find("tests.workloads.turns")
