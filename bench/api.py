@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import workloads
+from bench import backends, workloads
 from bench.canonical import BASELINE_METHOD, settings_text
 from bench.errors import BenchError, UsageError, did_you_mean
 from bench.metrics import METRICS
@@ -233,7 +233,8 @@ class Given:
         axes = {name: value for name, value in self.shape.items() if name not in ("batch", "resolution")}
         return Case(
             suite="measure", device=self.device, batch=self.shape["batch"], workload=self.workload,
-            shape=settings_text(axes), backend=self.backend, **further,
+            shape=settings_text(axes), backend=self.backend,
+            compile="default" if self.backend == backends.COMPILE else "off", **further,
         )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ class Metric:
 
 #: Sections whose metrics are those of a part of the workload (prefill, decode, ...), and those of them that are not.
 _OF_PARTS = frozenset({"compute", "roofline", "latency", "throughput", "memory", "energy"})
-_OF_SUBJECT = frozenset({"first_inference_ms", "load_ms", "compile_ms"})
+_OF_SUBJECT = frozenset({"first_inference_ms", "load_ms", "compile_ms", "conversion_ms"})
 
 
 #: Metric of a workload's throughput by the unit that it counts.
@@ -670,5 +670,22 @@ METRICS: dict[str, Metric] = _table(
         "generation",
         "Output tokens per second",
         "New tokens but the first over the time after the first: batch over the time per output token.",
+    ),
+    (
+        "artefact_bytes",
+        "B",
+        "lower",
+        "size",
+        "Artefact size",
+        "Bytes on disk of what a backend makes of the network and would be shipped: file or files, weights included.",
+    ),
+    (
+        "conversion_ms",
+        "ms",
+        "lower",
+        "latency",
+        "Conversion time",
+        "From the eager module to the artefact on disk, the first conversion in a fresh process; loading it in the runtime is "
+        "no part of it.",
     ),
 )

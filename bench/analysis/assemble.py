@@ -176,7 +176,7 @@ def _head(case: Case, context: Context, started_at: str, finished_at: str) -> Re
 _EMPTY: dict[str, Any] = {
     "layers": [], "layers_info": {}, "workload": {}, "counts": {}, "params": {}, "memory": {}, "energy": {}, "quality": {},
     "weights": {}, "timing": {"session": None, "paired": False, "stop_reason": "", "noise_floor": None, "invocations": []},
-    "picture": None, "curves": [], "part_layers": {},
+    "picture": None, "curves": [], "part_layers": {}, "conversion": {},
 }  # fmt: skip
 
 
@@ -200,7 +200,7 @@ def failed(
 def _details(probe: dict[str, Any]) -> dict[str, Any]:
     details = probe.get("details", {})
     counts = dict(details.get("macs", {}))
-    names = ("params", "memory", "energy", "quality")
+    names = ("params", "memory", "energy", "quality", "conversion")
     found = {name: details[name] for name in names if name in details}
     kept: dict[str, Any] = {name: probe[name] for name in ("curves", "weights", "picture") if name in probe}
     return {**found, "counts": counts, "workload": details.get("facts", {}), **kept}

@@ -15,11 +15,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from bench import backends
 from bench.host.gpus import read_gpus
 from bench.host.personal import without_personal
 
@@ -32,13 +34,14 @@ FLAGS_OF_INTEREST = re.compile(
     r"^(sse4_2|avx|avx2|fma|f16c|avx512\w*|avx_vnni\w*|avx_ifma|avx10\w*|amx_\w+|asimd\w*|sve\w*|sme|sme2|bf16|i8mm)$"
 )
 
-#: Distributions whose version may change a number or explain a difference.
-PACKAGES = (
-    "waterline-bench", "torch", "torchvision", "timm", "torchao", "triton", "fvcore", "numpy", "scipy", "mkl",
-    "intel-openmp", "nvidia-ml-py", "nvidia-cublas", "nvidia-cublas-cu12", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13",
-    "transformers", "safetensors", "scikit-learn", "statsmodels", "pandas", "pillow", "psutil", "hydra-core",
-    "omegaconf", "pydantic", "mlflow", "plotly", "zeus", "ray", "cloudpickle",
+OWN = "waterline-bench"
+#: Distributions that this project does not ask for by name and whose version may still change or explain a number.
+UNDECLARED = (
+    "torchvision", "triton", "mkl", "intel-openmp", "nvidia-cublas", "nvidia-cublas-cu12", "nvidia-cudnn-cu12",
+    "nvidia-cudnn-cu13", "transformers", "omegaconf", "ray",
 )  # fmt: skip
+#: The extra of those who work on the project: no number depends on it.
+DEVELOPMENT = "dev"
 
 #: Environment variables that change what libraries compute or how fast.
 VARIABLES = re.compile(
@@ -322,7 +325,7 @@ def _software() -> dict[str, Any]:
 def _packages() -> dict[str, str]:
     """Installed versions of the distributions that matter; absent ones are left out."""
     found = {}
-    for name in PACKAGES:
+    for name in package_names():
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -330,6 +333,28 @@ def _packages() -> dict[str, str]:
     if "torch" not in found and (version := _torch_on_path()):
         found["torch"] = version
     return found
+
+
+def package_names() -> list[str]:
+    """Distributions whose versions stand in a record: ours, what we ask for in any extra, what backends run on."""
+    of_backends = [name for backend in backends.BACKENDS for name in backends.find(backend).distributions]
+    return list(dict.fromkeys([OWN, *_declared(), *of_backends, *UNDECLARED]))
+
+
+def _declared() -> list[str]:
+    """What the project requires, extras included: from the checkout it runs in, else from its installed metadata."""
+    checkout = Path(__file__).parents[2] / "pyproject.toml"
+    if checkout.is_file():
+        project = tomllib.loads(checkout.read_text())["project"]
+        extras = project["optional-dependencies"]
+        wanted = [*project["dependencies"], *(item for name in extras if name != DEVELOPMENT for item in extras[name])]
+    else:
+        try:
+            wanted = importlib.metadata.requires(OWN) or []
+        except importlib.metadata.PackageNotFoundError:
+            return []
+        wanted = [item for item in wanted if not re.search(rf"extra\s*==\s*['\"]{DEVELOPMENT}['\"]", item)]
+    return [re.split(r"[^\w.-]", item, maxsplit=1)[0] for item in wanted]
 
 
 def _torch_on_path() -> str | None:

@@ -154,6 +154,33 @@ def _renew(module: nn.Module) -> None:
         module.renew()
 
 
+def outside_torch(run: Callable[[], Any], runtime: str, device: str = "cpu") -> tuple[list[Reading], dict[str, Any]]:
+    """The memory metrics of a forward in another runtime, and details: only the process's view is to be had.
+
+    Torch's tensors and allocator see its inputs and outputs alone, which would be a number of something else.
+
+    Args:
+        run: one forward that is not the first.
+        runtime: its name, for the reasons.
+        device: where it runs.
+    """
+    why = f"weights and activations live inside {runtime}, where torch sees no tensor; see peak_resident_bytes"
+    missing = ("peak_memory_bytes", "peak_activation_bytes", "peak_allocator_bytes", "peak_reserved_bytes")
+    held = f"the process also holds torch and the eager network, from which {runtime}'s was made"
+    found = [unavailable(metric, why) for metric in missing]
+    if device == "cpu":
+        resident, reason = _pinned_resident(run)
+        value, how = (resident.peak_bytes, resident.how) if resident else (None, reason)
+    else:
+        run()
+        torch.cuda.synchronize(device)
+        value, how = driver_bytes(torch.device(device))
+    if value is None:
+        return [*found, unavailable("peak_resident_bytes", how)], {"runtime": runtime}
+    note = f"{how}; {held}" if how else held
+    return [*found, reading("peak_resident_bytes", value, "measured", method_note=note)], {"runtime": runtime}
+
+
 def activation_peak_meta(
     module: nn.Module,
     inputs: tuple[Any, ...],

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 from pydantic import ValidationError
 
-from bench import workloads
+from bench import backends, workloads
 from bench.canonical import BASELINE_METHOD, settings_text
 from bench.config import catalogue as catalogues
 from bench.config.catalogue import Catalogue, Entry
@@ -202,6 +202,8 @@ class _Expansion:
     def cases(self, blocks: Iterable[Block]) -> Iterator[Case]:
         for block in blocks:
             workload = workloads.find(block.workload)
+            for name in block.backends:
+                backends.find(name)  # a name that does not exist is told before anything runs
             lists = block.shape_lists
             shapes = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
             methods = [BASELINE_METHOD, *block.methods] if block.against is None else block.methods

@@ -29,6 +29,7 @@ def to_schema_2(record: Record) -> Record:
         "readings": [_with_part(item) for item in readings] if isinstance(readings, list) else readings,
         "curves": [],
         "part_layers": {},
+        "conversion": {},
     }
 
 

@@ -19,6 +19,7 @@ A record is plain JSON with these parts (schema 2)::
     part_layers  {part: {layers, info}} of the workload's further parts
     counts       what `bench.meters.macs` found: both counters, conventions, coverage, uncounted operators
     memory, energy, quality, params    details of those meters
+    conversion   what the backend made: {backend, versions, precision, threads, files, agreement, ...}; empty if nothing
     timing       {session, paired, stop_reason, noise_floor, invocations: [...]}
     weights      where the weights come from: {kind: random|trained|checkpoint|given, ...}
     picture      null or {pixels, grid, owners, protected}: which token holds which patch (`bench.worker.pictures`)

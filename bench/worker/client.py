@@ -19,6 +19,7 @@ import psutil
 
 from bench.config.paths import import_roots
 from bench.store.records import CorruptRecord, read_json, write_json
+from bench.worker.artefacts import prune
 
 POLL_S = 0.05
 LOG_LIMIT_BYTES = 4 << 20
@@ -120,7 +121,11 @@ class Workers:
         self._count += 1
         folder = Path(self._scratch.name) / f"{self._count:06d}"
         folder.mkdir(parents=True)
-        files = {"phase_file": str(folder / "phase"), "outcome_file": str(folder / "outcome.json")}
+        kept = Path(self._scratch.name) / "artefacts"
+        prune(kept)
+        files = {
+            "phase_file": str(folder / "phase"), "outcome_file": str(folder / "outcome.json"), "artefacts": str(kept),
+        }  # fmt: skip
         write_json(folder / "spec.json", {**spec, **files, "kind": kind, "memory_limit_bytes": memory_limit_bytes})
         quiet_wait = _quiet_wait_s(spec)
         start, kills_before = time.monotonic(), _oom_kills()

@@ -23,7 +23,7 @@ from bench.meters.allocator import pin_allocator_for_timing
 from bench.meters.latency import Runner, Samples, WarmUp
 from bench.plan.recipe import Recipe
 from bench.store.records import SCHEMA
-from bench.worker import cuda, global_state, isolation
+from bench.worker import conversion, cuda, global_state, isolation
 from bench.worker.child import Phase, StateChanged
 from bench.worker.global_state import GlobalState
 from bench.worker.parts import as_forward, running
@@ -63,12 +63,15 @@ class _Group:
         members = [(recipe.case.key, recipe) for recipe in self.recipes]
         members.insert(0, (TWIN, self.recipes[0]))  # first: it pays for the imports that all of them need
         for name, recipe in members:
-            self.phase.enter("load", recipe.case.key)
-            subject, load_ms = timed_build(recipe)
+            foreign = conversion.is_foreign(recipe.case)
+            self.phase.enter("compile" if foreign else "load", recipe.case.key)
+            subject, load_ms = timed_build(recipe, self.spec.get("artefacts"))
             if recipe.case.compile != "off":
                 self.phase.enter("compile", recipe.case.key)
             with running(self.workload):
                 ready = make_ready(subject)
+                if foreign:  # the file may be another process's: nothing is timed that answers otherwise
+                    conversion.check(recipe.case, *subject.both_ways())
             self.subjects[name], self.ready[name] = subject, ready
             self.facts[name] = {"load_ms": load_ms, **ready.facts()}
         self.phase.enter("load")
@@ -133,6 +136,7 @@ class _Group:
     def _loss(self) -> float | None:
         """What a preemption must have cost to count, where the calling thread does all the work; else every one counts."""
         alone = self.device == "cpu" and torch.get_num_threads() == 1
+        alone = alone and not any(conversion.has_own_threads(recipe.case) for recipe in self.recipes)
         return self.protocol.preempted_loss if alone else None
 
     def _subject(self, name: str) -> Subject:

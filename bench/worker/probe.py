@@ -19,7 +19,7 @@ from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_t
 from bench.metrics import METRICS
 from bench.plan.recipe import Recipe
 from bench.reading import Reading, reading, unavailable
-from bench.worker import cuda, global_state
+from bench.worker import conversion, cuda, global_state
 from bench.worker.child import InvalidOutput, Phase, StateChanged, classify
 from bench.worker.global_state import GlobalState
 from bench.worker.outputs import check_output, flag
@@ -35,6 +35,8 @@ Measure = Callable[[], Found]
 
 #: Meter -> section of `bench.metrics` whose metrics it gives.
 SECTION_OF = {"params": "size", "macs": "compute", "memory": "memory", "quality": "quality", "energy": "energy"}
+#: Metrics that no meter gives but the conversion of the subject.
+OF_CONVERSION = ("artefact_bytes", "conversion_ms")
 
 
 def check_state(before: GlobalState, label: str) -> None:
@@ -85,7 +87,11 @@ class _Probe:
                 raise
             traceback.print_exc()
             why = f"the {meter} meter failed: {type(error).__name__}: {error}"[:500]
-            names = [name for name, row in METRICS.items() if row.section == SECTION_OF.get(meter)]
+            names = [
+                name
+                for name, row in METRICS.items()
+                if row.section == SECTION_OF.get(meter) and name not in OF_CONVERSION
+            ]
             readings = [unavailable(name, why) for name in names]
             details = {"flags": [flag(f"{meter}_failed", "warn", why)]}
         self.readings += [
@@ -156,6 +162,8 @@ class _Probe:
         from bench.meters import memory
 
         case = subject.case
+        if conversion.is_foreign(case):
+            return memory.outside_torch(as_step(part), case.backend, case.device)
         captured = case.cuda_graphs or (case.device != "cpu" and case.compile in CAPTURING_MODES)
         with as_forward(subject, part, counted=case.cuda_graphs) as (module, args, kwargs):
             if case.workload == workloads.FORWARD:
@@ -185,6 +193,21 @@ class _Probe:
         found = energy.measure_for(as_step(part), subject.case.batch, subject.case.device, protocol,
                                    synchronise=synchronise(subject.case.device))  # fmt: skip
         return found.readings(), found.as_dict()
+
+    def conversion(self, subject: Subject) -> list[dict[str, str]]:
+        """Flags of a conversion whose answers were compared with eager's; its cost and facts are kept.
+
+        Raises:
+            OutputsDiffer: another runtime answers otherwise than its type allows.
+        """
+        case = subject.case
+        if subject.eager is None or case.workload != workloads.FORWARD:
+            return []
+        agreement, found = conversion.check(case, *subject.both_ways())
+        if subject.converted is not None:
+            self.readings += conversion.readings(subject.converted)
+            self.details["conversion"] = conversion.details(case, subject.converted, agreement)
+        return found
 
     def facts(self, subject: Subject, ready: Ready) -> Found:
         """What the workload itself measures besides: bytes of a cache, of a payload, agreement with a reference."""
@@ -232,16 +255,17 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     pin_allocator_for_memory()
     probe = _Probe(spec, phase)
     torch.set_num_threads(probe.recipe.case.threads)
-    phase.enter("load", probe.recipe.case.key)
-    cuda.select(probe.recipe.case.device)
-    subject, load_ms = timed_build(probe.recipe)
-    workload = probe.recipe.case.workload
+    case = probe.recipe.case
+    phase.enter("compile" if conversion.is_foreign(case) else "load", case.key)
+    cuda.select(case.device)
+    subject, load_ms = timed_build(probe.recipe, spec.get("artefacts"))
+    workload = case.workload
     with running(workload):
-        phase.enter("compile" if probe.recipe.case.compile != "off" else "warmup", probe.recipe.case.key)
+        phase.enter("compile" if case.compile != "off" else "warmup", case.key)
         state = global_state.read()
         ready = make_ready(subject)
-        flags = _checked_output(ready, graphs=probe.recipe.case.cuda_graphs)
-        check_state(state, subject.case.label)
+        flags = [*_checked_output(ready, graphs=case.cuda_graphs), *probe.conversion(subject)]
+        check_state(state, case.label)
         if subject.state_changes:
             text = f"building it changes {', '.join(subject.state_changes)}; this was put back before anything was measured"
             flags.append(flag("changes_global_state", "warn", text))

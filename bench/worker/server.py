@@ -34,7 +34,10 @@ def _preload() -> dict[str, Any]:
     start = time.perf_counter()
     import torch
 
+    from bench.backends.openvino import silence_telemetry
     from bench.worker import invocation, probe  # noqa: F401
+
+    silence_telemetry()
 
     threads = len(list(Path("/proc/self/task").iterdir())) if Path("/proc/self/task").is_dir() else None
     started = torch.cuda.is_initialized()  # looks, and unlike is_available() starts nothing

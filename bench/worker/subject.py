@@ -17,14 +17,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench import workloads
+from bench import backends, workloads
+from bench.backends.backend import Converted
+from bench.backends.compile import compiled
 from bench.canonical import BASELINE_METHOD
 from bench.config.signatures import split_path
 from bench.errors import UsageError
 from bench.meters import dtypes
 from bench.plan.case import Case
 from bench.plan.recipe import Recipe
-from bench.worker import global_state
+from bench.worker import conversion, global_state
 
 DEFAULT_RESOLUTION = 224
 
@@ -41,6 +43,7 @@ class Subject:
     task: Any = None
     eager: nn.Module | None = None
     state_changes: tuple[str, ...] = ()
+    converted: Converted | None = None
 
     @property
     def device(self) -> str:
@@ -67,8 +70,15 @@ class Subject:
 
     @property
     def counted(self) -> nn.Module:
-        """The eager module: what is counted is the graph before compilation."""
+        """The eager module: what is counted is the graph before compilation or conversion."""
         return self.eager if self.eager is not None else self.module
+
+    def both_ways(self) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        """One forward of the eager module and one as the case runs it, as calls without arguments."""
+        return (
+            lambda: self.counted(*self.args, **self.kwargs),
+            lambda: self.module(*self.args, **self.kwargs),
+        )
 
 
 def find(path: str) -> Callable[..., Any]:
@@ -172,7 +182,7 @@ def _on_device(value: Any, device: torch.device, dtype: torch.dtype | None, memo
     return value
 
 
-def _from_pickle(recipe: Recipe) -> Subject:
+def _from_pickle(recipe: Recipe, artefacts: Path | None) -> Subject:
     import cloudpickle
 
     with open(str(recipe.pickle), "rb") as file:  # our own file: the caller handed these objects over in this run
@@ -181,17 +191,22 @@ def _from_pickle(recipe: Recipe) -> Subject:
     module = module.eval().to(device)
     # never cast: the types are part of what was given
     moved = [_on_device(value, device, None, torch.contiguous_format) for value in (args, kwargs)]
-    return Subject(recipe.case, module, tuple(moved[0]), moved[1], {"kind": "given"})
+    return _as_asked(Subject(recipe.case, module, tuple(moved[0]), moved[1], {"kind": "given"}), artefacts)
 
 
-def build(recipe: Recipe) -> Subject:
-    """The subject of a recipe: model, weights, method, dtype, device, inputs, in that order.
+def build(recipe: Recipe, artefacts: Path | None = None) -> Subject:
+    """The subject of a recipe: model, weights, method, dtype, device, inputs, backend, in that order.
+
+    Args:
+        recipe: what it is made of.
+        artefacts: folder in which the processes of one sweep leave each other what they have converted.
 
     Raises:
+        ConversionFailed: its backend cannot run it, with the operator or the remedy.
         UsageError: something in the recipe does not fit, with the remedy.
     """
     if recipe.pickle is not None:
-        return _from_pickle(recipe)
+        return _from_pickle(recipe, artefacts)
     case = recipe.case
     module, inputs = build_model(recipe)
     task = make_task(recipe)
@@ -211,31 +226,29 @@ def build(recipe: Recipe) -> Subject:
     module = module.eval().to(device).to(memory_format=layout)  # type: ignore[call-overload]
     module = module.to(dtype) if dtype != torch.float32 else module
     args = _on_device(tuple(inputs), device, dtype, layout)
-    if case.compile == "off":
-        return Subject(case, module, args, {}, weights, task)
-    return Subject(case, _compiled_calls(module, case), args, {}, weights, task, eager=module)
+    return _as_asked(Subject(case, module, args, {}, weights, task), artefacts)
+
+
+def _as_asked(subject: Subject, artefacts: Path | None) -> Subject:
+    """The eager subject as its case's backend runs it: itself, compiled, or converted."""
+    case, eager = subject.case, subject.module
+    if case.compile != "off":
+        return replace(subject, module=_compiled_calls(eager, case), eager=eager)
+    if case.backend == backends.EAGER:
+        return subject
+    made = conversion.convert(case, eager, subject.args, subject.kwargs, artefacts)
+    return replace(subject, module=made.module, eager=eager, converted=made)
 
 
 def _compiled_calls(module: nn.Module, case: Case) -> Any:
     """The module with the calls of its workload compiled: itself, or a copy whose named methods are."""
     calls = workloads.find(case.workload).calls
     if calls == ("forward",):
-        return _compiled(module, case.compile)
+        return compiled(module, case.compile)
     twin = copy.copy(module)
     for name in calls:
-        setattr(twin, name, _compiled(getattr(module, name), case.compile))
+        setattr(twin, name, compiled(getattr(module, name), case.compile))
     return twin
-
-
-def _compiled(module: nn.Module, mode: str) -> Any:
-    """The module as torch compiles it at its first forward, apart from what else is compiled in this process.
-
-    The compiler keeps its results by source code, which the members of a group share: without isolation a member would
-    take its neighbour's for a variant of itself, make sizes that differ between them dynamic, and after a few give up.
-    """
-    apart = "isolate_recompiles" in inspect.signature(torch.compile).parameters
-    options: dict[str, Any] = {"isolate_recompiles": True} if apart else {"dynamic": False}
-    return torch.compile(module, mode=mode, **options)
 
 
 def set_precision(case: Case) -> None:
@@ -259,11 +272,16 @@ def synchronise(device: str) -> Callable[[], None]:
     return lambda: torch.cuda.synchronize(device)
 
 
-def timed_build(recipe: Recipe) -> tuple[Subject, float]:
-    """The subject and the milliseconds it took to build; what building changed for others is put back and noted."""
+def timed_build(recipe: Recipe, artefacts: str | None = None) -> tuple[Subject, float]:
+    """The subject and the milliseconds it took to build; what building changed for others is put back and noted.
+
+    A conversion is no part of the time: what is shipped is its artefact.
+    """
     set_precision(recipe.case)  # first: it is ours and no change that building makes
     before, start = global_state.read(), time.perf_counter_ns()
-    subject = build(recipe)
+    subject = build(recipe, None if artefacts is None else Path(artefacts))
     synchronise(recipe.case.device)()
     taken_ms = (time.perf_counter_ns() - start) / 1e6
+    if subject.converted is not None:
+        taken_ms -= subject.converted.conversion_ms or 0.0
     return replace(subject, state_changes=tuple(global_state.put_back(before))), taken_ms
