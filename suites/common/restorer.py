@@ -25,6 +25,8 @@ class Restorer(nn.Module):
         self.enter = nn.Conv2d(channels, width, 5, padding=2)
         self.layers = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(depth))
         self.leave = nn.Conv2d(width, channels * scale**2, 3, padding=1)
+        nn.init.zeros_(self.leave.weight)  # it starts as plain enlargement, which smooth places leave little to add to
+        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Pictures [batch, channels, scale x side, scale x side]."""
@@ -34,7 +36,7 @@ class Restorer(nn.Module):
         added = F.pixel_shuffle(self.leave(x), self.scale)
         if self.scale == 1:
             return pictures + added
-        return added + F.interpolate(pictures, scale_factor=float(self.scale), mode="bilinear", align_corners=False)
+        return added + F.interpolate(pictures, scale_factor=float(self.scale), mode="bicubic", align_corners=False)
 
     def example_inputs(self, batch: int) -> tuple[Tensor]:
         """Random pictures of the resolution that is given to the network."""

@@ -172,7 +172,7 @@ class _Plain(nn.Module):
 
     def forward(self, given: Tensor) -> Tensor:
         """The given pictures at the scale."""
-        return given if self.scale == 1 else F.interpolate(given, scale_factor=float(self.scale), mode="bicubic")
+        return given if self.scale == 1 else F.interpolate(given, scale_factor=float(self.scale), mode="bicubic", align_corners=False)
 
 
 def psnr(made: Tensor, wanted: Tensor) -> list[float]:
