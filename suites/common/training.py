@@ -76,11 +76,6 @@ def classification(module: nn.Module) -> Loss:
     return lambda inputs, labels: F.cross_entropy(module(inputs).flatten(0, -2), labels.flatten())
 
 
-def regression(module: nn.Module) -> Loss:
-    """Mean squared error of the module's answers."""
-    return lambda inputs, wanted: F.mse_loss(module(inputs), wanted)
-
-
 def divergence(logits: Tensor, wanted: Tensor) -> Tensor:
     """Mean over the batch of KL(wanted || logits), both given as logits."""
     return F.kl_div(logits.log_softmax(-1), wanted.log_softmax(-1), reduction="batchmean", log_target=True)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from bench.meters.quality import QualityError, Run, SamplesDigest, check_finite, logits
 from bench.scores import Score, mean
 from suites.common.task import TaskError, TrainedTask
-from suites.common.training import Pace, fit, regression
+from suites.common.training import Loss, Pace, fit
 
 LEARNED = 0.75
 
@@ -88,10 +88,10 @@ class Photos(TrainedTask):
             )
 
     def learn(self, module: nn.Module) -> dict[str, Any]:
-        """Train on the mean squared error; the PSNR of the held-out tiles, and that of doing nothing clever."""
+        """Train on what is scored, the logarithm of the error of each picture; the PSNR of the held-out tiles, and that of doing nothing clever."""
         how = self.training
         pace = Pace(how.steps, how.rate, warmup=how.warmup, weight_decay=how.weight_decay, clip=how.clip)
-        fit(module, self.training_batches(how.batch, how.steps, self.seed), regression(module), pace)
+        fit(module, self.training_batches(how.batch, how.steps, self.seed), logarithmic_error(module), pace)
         with torch.inference_mode():
             found, plain = self.score(Run(module)), self.score(Run(_Plain(self.scale)))
         return {"test_psnr_db": found.value, "plain_psnr_db": plain.value}
@@ -172,7 +172,21 @@ class _Plain(nn.Module):
 
     def forward(self, given: Tensor) -> Tensor:
         """The given pictures at the scale."""
-        return given if self.scale == 1 else F.interpolate(given, scale_factor=float(self.scale), mode="bicubic", align_corners=False)
+        return (
+            given
+            if self.scale == 1
+            else F.interpolate(given, scale_factor=float(self.scale), mode="bicubic", align_corners=False)
+        )
+
+
+def logarithmic_error(module: nn.Module) -> Loss:
+    """Mean over pictures of the logarithm of their mean squared error, half a grey level of 255 added: minus the PSNR."""
+
+    def loss(given: Tensor, wanted: Tensor) -> Tensor:
+        error = (module(given) - wanted).square().flatten(1).mean(dim=1)
+        return (error + (0.5 / 255) ** 2).log().mean()
+
+    return loss
 
 
 def psnr(made: Tensor, wanted: Tensor) -> list[float]:
