@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 #: Names for whole sections of metrics, as `measure` takes them.
 GROUPS = {
     "params": "size", "macs": "compute", "latency": "latency", "throughput": "throughput", "memory": "memory",
-    "energy": "energy",
+    "energy": "energy", "fidelity": "fidelity",
 }  # fmt: skip
 #: Sections that are counted rather than measured: they need no fresh process.
 COUNTED = {"size", "compute"}
 #: Sections that come from timed processes.
 TIMED = {"latency", "throughput"}
-METER_OF = {"size": "params", "compute": "macs", "memory": "memory", "energy": "energy"}
+METER_OF = {"size": "params", "compute": "macs", "memory": "memory", "energy": "energy", "fidelity": "fidelity"}
 #: What `measure` takes when nothing is asked for.
 DEFAULT_METRICS = ("params", "macs", "latency", "throughput", "memory")
 

@@ -295,6 +295,61 @@ METRICS: dict[str, Metric] = _table(
         "Top-1 on the task's held-out samples with a 95 % Wilson interval.",
     ),
     (
+        "step_accuracy",
+        "%",
+        "higher",
+        "quality",
+        "Accuracy per step",
+        "Mean over held-out sequences of the share of answered time steps whose answer is right; with a 95 % t-interval over "
+        "sequences.",
+    ),
+    (
+        "bits_per_byte",
+        "bit/B",
+        "lower",
+        "quality",
+        "Bits per byte",
+        "Mean over equally long pieces of held-out text of the bits that the model needs for each byte of the second half of "
+        "a piece, given all before it (through its own cache where it has one); with a 95 % t-interval over pieces. Only "
+        "texts of one hash are compared.",
+    ),
+    (
+        "psnr_db",
+        "dB",
+        "higher",
+        "quality",
+        "PSNR",
+        "Mean over held-out pictures of 10 log10(1 / mean squared error) of pixels in 0..1; with a 95 % t-interval over "
+        "pictures.",
+    ),
+    (
+        "frechet_distance",
+        "1",
+        "lower",
+        "quality",
+        "Frechet distance",
+        "Distance of the normal distributions that fit the features of made and of held-out pictures, in the task's own "
+        "frozen classifier: no FID of a paper. No interval: the spread of the plain model's seeds and the floor of real pictures.",
+    ),
+    (
+        "output_error",
+        "1",
+        "lower",
+        "fidelity",
+        "Error against the other side",
+        "L2 norm of the difference of all outputs from those of the other side, over the L2 norm of those, on the same "
+        "inputs and weights.",
+    ),
+    (
+        "top1_agreement",
+        "%",
+        "higher",
+        "fidelity",
+        "Top-1 agreement",
+        "Share of output vectors (last axis) whose largest element is where the other side's is, on the same inputs and "
+        "weights; of outputs with an axis of two elements or more to choose among.",
+    ),
+    (
         "time_to_first_token_ms",
         "ms",
         "lower",

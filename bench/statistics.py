@@ -401,6 +401,49 @@ def paired_accuracy_difference(first: Sequence[bool], second: Sequence[bool], le
     return Difference(100 * (won - lost) / n, 100 * low, 100 * high, n, lost, won, p)
 
 
+def normal_reach(level: float = LEVEL) -> float:
+    """How many standard errors a two-sided normal interval of that level reaches to each side."""
+    return float(stats.norm.ppf((1 + level) / 2))
+
+
+def mean_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float | None, float | None]:
+    """The mean with the ends of Student's t-interval; one value has no interval.
+
+    Raises:
+        ValueError: no values, or one that is not finite.
+    """
+    array = _finite_values(values)
+    centre = float(array.mean())
+    if array.size < 2:
+        return centre, None, None
+    reach = float(special.stdtrit(array.size - 1, (1 + level) / 2)) * float(array.std(ddof=1)) / math.sqrt(array.size)
+    return centre, centre - reach, centre + reach
+
+
+def paired_mean_difference(
+    first: Sequence[float], second: Sequence[float], level: float = LEVEL
+) -> tuple[float, float, float, float]:
+    """Mean of the second less the first sample by sample, the ends of its t-interval, and the paired t-test's p-value.
+
+    Differences that are all equal are certain: the interval is the difference itself, p is 1 where it is zero, else 0.
+
+    Raises:
+        ValueError: fewer than two pairs, other lengths, or a value that is not finite.
+
+    Source: Student, Biometrika 6, 1908.
+    """
+    one, two = _finite_values(first), _finite_values(second)
+    if one.shape != two.shape or one.size < 2:
+        raise ValueError(f"paired means need two samples or more that are the same, got {one.size} and {two.size}")
+    difference = two - one
+    centre, se = float(difference.mean()), float(difference.std(ddof=1)) / math.sqrt(difference.size)
+    if se == 0:
+        return centre, centre, centre, float(centre == 0)
+    reach = float(special.stdtrit(difference.size - 1, (1 + level) / 2)) * se
+    p = 2 * float(stats.t.sf(abs(centre) / se, difference.size - 1))
+    return centre, centre - reach, centre + reach, p
+
+
 # ---------------------------------------------------------------------------------------------- one process's samples
 
 
@@ -449,6 +492,13 @@ def spread_class(ratio: float) -> Spread:
 
 
 # ---------------------------------------------------------------------------------------------- inside
+
+
+def _finite_values(values: Sequence[float]) -> np.ndarray:
+    array = np.asarray(values, dtype=float)
+    if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
+        raise ValueError("at least one value is needed, and every value must be finite")
+    return array
 
 
 def _logs(values: Sequence[float]) -> np.ndarray:

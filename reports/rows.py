@@ -14,8 +14,9 @@ from typing import Any
 from bench.analysis.table import error_text
 from bench.metrics import METRICS
 from bench.plan.case import Case
+from bench.scores import paired_samples
 from bench.statistics import paired_accuracy_difference
-from bench.store.record_parts import is_of_part, whole_of
+from bench.store.record_parts import is_of_part, scored, whole_of
 from bench.store.records import Record
 from reports.labels import brief_each
 from reports.own_time import Split, split
@@ -249,8 +250,8 @@ def _accuracy_change(base: Row | None, row: Row) -> Cell:
     before, after = (base.cells.get("accuracy") if base else None), row.cells.get("accuracy")
     if base is None or before is None or after is None or before.value is None or after.value is None:
         return Cell(None, note="the accuracy of the baseline or of this case is missing")
-    one, two = (each.record.get("quality") or {} for each in (base, row))
-    if not one.get("samples_digest") or one["samples_digest"] != two.get("samples_digest"):
+    one, two = (scored(each.record, "accuracy") or {} for each in (base, row))
+    if not paired_samples(one, two):
         note = "no interval: the two were not scored on the same images"
         return Cell(after.value - before.value, provenance=after.provenance, note=note)
     answers = [[mark == "1" for mark in part["per_sample"]] for part in (one, two)]

@@ -175,8 +175,8 @@ def _head(case: Case, context: Context, started_at: str, finished_at: str) -> Re
 
 _EMPTY: dict[str, Any] = {
     "layers": [], "layers_info": {}, "workload": {}, "counts": {}, "params": {}, "memory": {}, "energy": {}, "quality": {},
-    "weights": {}, "timing": {"session": None, "paired": False, "stop_reason": "", "noise_floor": None, "invocations": []},
-    "picture": None, "curves": [], "part_layers": {}, "conversion": {},
+    "fidelity": {}, "weights": {}, "picture": None, "curves": [], "part_layers": {}, "conversion": {},
+    "timing": {"session": None, "paired": False, "stop_reason": "", "noise_floor": None, "invocations": []},
 }  # fmt: skip
 
 
@@ -200,7 +200,7 @@ def failed(
 def _details(probe: dict[str, Any]) -> dict[str, Any]:
     details = probe.get("details", {})
     counts = dict(details.get("macs", {}))
-    names = ("params", "memory", "energy", "quality", "conversion")
+    names = ("params", "memory", "energy", "quality", "fidelity", "conversion")
     found = {name: details[name] for name in names if name in details}
     kept: dict[str, Any] = {name: probe[name] for name in ("curves", "weights", "picture") if name in probe}
     return {**found, "counts": counts, "workload": details.get("facts", {}), **kept}
@@ -264,8 +264,10 @@ def _modelled(record: Record) -> list[Reading]:
     found = []
     for part, layers in tables.items():
         line, why = roofline.from_record({**record, "layers": layers})
-        missing = [unavailable(metric, why) for metric in ("ideal_ms", "attainable_ms")]
-        found += [replace(item, part=part) for item in (missing if line is None else roofline.readings(line))]
+        if line is None:
+            found += [unavailable(metric, why, part) for metric in ("ideal_ms", "attainable_ms")]
+        else:
+            found += [replace(item, part=part) for item in roofline.readings(line)]
     return found
 
 

@@ -20,6 +20,7 @@ from bench.canonical import parse_settings, settings_text
 from bench.config.yaml_file import read_yaml
 from bench.errors import UsageError, did_you_mean
 from bench.metrics import METRICS
+from bench.scores import RULES
 
 FILE = "claims.yaml"
 #: Smallest batch that counts as one that saturates a GPU, where a claim is about throughput.
@@ -42,7 +43,7 @@ SAME_WEIGHTS = 0.3
 _SCALES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _PRINTED = re.compile(r"(\d+(?:\.(\d+))?) ?([kMGT]?)")
 
-#: Per case key the accuracy less the plain model's in percentage points, with its paired interval.
+#: Per case key the score less the plain model's (accuracy: in percentage points), with its paired interval.
 Differences = Mapping[str, tuple[float, float, float]]
 
 
@@ -122,7 +123,7 @@ def evaluate(
     Args:
         claims: of `load`.
         frame: of `bench.analysis.table.load`.
-        differences: paired accuracy differences by case key; without one the two intervals are combined as independent.
+        differences: paired differences of the score by case key; without one the two intervals are combined as independent.
     """
     listed = list(claims)
     usable = frame[frame["status"].isin(["ok", "contaminated"]) & frame["value"].notna()]
@@ -210,8 +211,8 @@ def _judge(claim: Claim, frame: pd.DataFrame, claims: Sequence[Claim], differenc
         return _judge_count(claim, rows, frame)
     if claim.metric in _RATIOS:
         return _judge_time(claim, rows, frame, claims)
-    if claim.metric == "accuracy":
-        return _judge_accuracy(claim, rows, frame, differences)
+    if claim.metric in RULES:
+        return _judge_score(claim, rows, frame, differences)
     title = METRICS[claim.metric].title.lower()
     return _not_comparable(claim, f"{title} depends on the machine, so no paper's number travels")
 
@@ -325,33 +326,36 @@ def _judge_speed(claim: Claim, row: pd.Series) -> Judged:
     return found
 
 
-def _judge_accuracy(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame, differences: Differences) -> Judged:
-    """An accuracy, only where the task may have the paper's data and the weights are a checkpoint."""
-    found = rows[(rows["metric"] == "accuracy") & rows["task"].isin(PAPER_TASKS)]
+def _judge_score(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame, differences: Differences) -> Judged:
+    """A score, only where the task may have the paper's data and the weights are a checkpoint."""
+    metric, title = claim.metric, METRICS[claim.metric].title
+    title = title if title[:2].isupper() else title.lower()
+    found = rows[(rows["metric"] == metric) & rows["task"].isin(PAPER_TASKS) & rows["value"].notna()]
     if "checkpoint" in found.columns:
         found = found[found["checkpoint"].notna()]
     if "imagenet" in claim.convention.lower():
         found = found[(found["n"] == IMAGENET_IMAGES).fillna(False).astype(bool)]
     if found.empty:
-        return _not_comparable(claim, "no accuracy was measured here on the paper's data with the paper's weights")
+        return _not_comparable(claim, f"no {title} was measured here on the paper's data with the paper's weights")
     if claim.mode == "trained":
         return _not_comparable(claim, "the table does not say that the checkpoint was trained with the method",
                                measured=float(found["value"].iloc[0]), keys=(found["case_key"].iloc[0],))  # fmt: skip
     row = found.iloc[0]
     value, low, high = (float(row[name]) for name in ("value", "ci_low", "ci_high"))
     slack = claim.tolerance or 0.0
-    base = frame[(frame["case_key"] == row["baseline_key"]) & (frame["metric"] == "accuracy")]
+    base = frame[(frame["case_key"] == row["baseline_key"]) & (frame["metric"] == metric)]
     if base.empty and (claim.relative_to_baseline or claim.plain is not None):
-        return _not_comparable(claim, "the plain model's accuracy is not in the table")
+        return _not_comparable(claim, f"the plain model's {title} is not in the table")
     if claim.plain is not None and abs(float(base.iloc[0]["value"]) - claim.plain) > SAME_WEIGHTS:
-        here = f"the plain model scores {base.iloc[0]['value']:.2f} % here and {claim.plain:g} % in the paper"
+        unit = METRICS[metric].unit
+        here = f"the plain model scores {base.iloc[0]['value']:.2f} {unit} here and {claim.plain:g} {unit} in the paper"
         return _not_comparable(claim, f"other weights: {here}", measured=value, keys=(str(row["case_key"]),))
     if claim.relative_to_baseline:
         value, low, high = differences.get(str(row["case_key"])) or _apart(row, base.iloc[0])
     else:
         slack *= claim.value
     agrees = low - slack <= claim.value <= high + slack
-    unit = "points" if claim.relative_to_baseline else "%"
+    unit = RULES[metric].unit if claim.relative_to_baseline else METRICS[metric].unit
     reason = f"{value:.2f} {unit} here ({low:.2f} to {high:.2f}); claimed {claim.value:g} {unit}"
     return Judged(
         claim, "reproduced" if agrees else "not reproduced", reason, "", value, low, high, (str(row["case_key"]),)
@@ -359,7 +363,7 @@ def _judge_accuracy(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame, diffe
 
 
 def _apart(row: pd.Series, base: pd.Series) -> tuple[float, float, float]:
-    """The difference of two accuracies whose images cannot be paired: half-widths add in squares."""
+    """The difference of two scores whose samples cannot be paired: half-widths add in squares."""
     value = float(row["value"] - base["value"])
     below = math.hypot(row["value"] - row["ci_low"], base["ci_high"] - base["value"])
     above = math.hypot(row["ci_high"] - row["value"], base["value"] - base["ci_low"])
@@ -437,6 +441,6 @@ def _amount(claim: Claim) -> str:
     """The claimed value in words."""
     if not claim.relative_to_baseline:
         return _quantity(claim.value, claim.unit)
-    if claim.metric == "accuracy":
-        return f"{claim.value:+g} points against the plain model"
+    if claim.metric in RULES:
+        return f"{claim.value:+g} {RULES[claim.metric].unit} against the plain model"
     return f"{claim.value:g}x" if claim.metric == "speedup" else f"{claim.value:g} of the plain model"

@@ -1,7 +1,7 @@
 """Was a row reproduced? Each metric of a new record against the original: AGREES, DISAGREES, INCONCLUSIVE, NOT COMPARABLE.
 
 The tolerances are those of the protocol ("Reproducing"): how much may differ depends on whether the new record is from
-the same host, from the same class of hardware, or from other hardware, where only counts, accuracy, memory and the
+the same host, from the same class of hardware, or from other hardware, where only counts, scores, memory and the
 ratio to the baseline travel. Percentiles and cold-start times are shown in records but not judged.
 """
 
@@ -18,8 +18,9 @@ from bench.analysis.timings import FIELDS, per_gemm, per_process, speedups
 from bench.config.protocol import protocol_key
 from bench.host.identity import machine_class
 from bench.metrics import METRICS
+from bench.scores import RULES
 from bench.statistics import Interval, from_summary, log_mean_interval, ratio_interval_welch, ratio_of_summaries
-from bench.store.record_parts import ONE_REPLICATE, reading_of
+from bench.store.record_parts import ONE_REPLICATE, reading_of, scored
 from bench.store.records import Record
 
 Kind = Literal["AGREES", "DISAGREES", "INCONCLUSIVE", "NOT COMPARABLE"]
@@ -32,8 +33,8 @@ TIME = {"same host": 0.05, "same class": 0.10, "other hardware": None}
 SPEEDUP = {"same host": 0.05, "same class": 0.10, "other hardware": 0.20}
 MEMORY = {"same host": 0.02, "same class": 0.05, "other hardware": 0.05}
 ENERGY = {"same host": 0.10, "same class": 0.15, "other hardware": None}
-#: Percentage points.
-ACCURACY = {"same host": 0.1, "same class": 0.5, "other hardware": 0.5}
+#: Share of the difference in a score that nobody need mind (`bench.scores.RULES`): of accuracy 0.1 and 0.5 points.
+SCORE = {"same host": 0.2, "same class": 1.0, "other hardware": 1.0}
 
 _EXACT_SECTIONS = ("size", "compute")
 #: Sections whose metrics travel to every machine: one that the original has and the new record has not is a promise not kept.
@@ -97,7 +98,7 @@ def exit_code(verdicts: Sequence[Judgement]) -> int:
     """0 agrees, 1 disagrees, 4 inconclusive, 5 not comparable, for all verdicts together.
 
     One DISAGREES decides, then one INCONCLUSIVE. A time that cannot be compared is no obstacle where the speed-up is
-    judged in its place. Otherwise, with nothing that agrees, or where counts, memory or accuracy could not be measured
+    judged in its place. Otherwise, with nothing that agrees, or where counts, memory or the score could not be measured
     again, the answer is 5: what the original says of them has not been reproduced.
     """
     kinds = [item.kind for item in verdicts]
@@ -128,7 +129,7 @@ def _judge_of(metric: str) -> _Decide | None:
         return _time
     if metric not in METRICS:
         return None
-    by_name: dict[str, _Decide] = {"speedup": _speedup, "accuracy": _accuracy}
+    by_name: dict[str, _Decide] = {"speedup": _speedup, **dict.fromkeys(RULES, _score)}
     by_section: dict[str, _Decide] = {"memory": _memory, "energy": _energy, **dict.fromkeys(_EXACT_SECTIONS, _exact)}
     return by_name.get(metric) or by_section.get(METRICS[metric].section)
 
@@ -176,10 +177,12 @@ def _exact(metric: str, original: Record, new: Record, near: Closeness) -> Judge
     return _of(metric, "AGREES" if same else "DISAGREES", text, one["value"], two["value"], "exact")
 
 
-def _accuracy(metric: str, original: Record, new: Record, near: Closeness) -> Judgement:
-    """Accuracy within so many percentage points, on the same data."""
-    one, two, allowed = reading_of(original, metric), reading_of(new, metric), ACCURACY[near]
-    tolerance = f"{allowed:g} points ({near})"
+def _score(metric: str, original: Record, new: Record, near: Closeness) -> Judgement:
+    """A task's score within so much of its unit, on the same data; a distribution's within its seeds' spread."""
+    one, two, rule = reading_of(original, metric), reading_of(new, metric), RULES[metric]
+    spread = ((scored(original, metric) or {}).get("details") or {}).get("spread")
+    allowed = SCORE[near] * (rule.same if spread is None else float(spread))
+    tolerance = f"{allowed:g} {rule.unit} ({near})"
     if one is None or two is None:
         return _missing(metric, original, new, tolerance)
     digests = [(record.get("quality") or {}).get("samples_digest") for record in (original, new)]
@@ -187,7 +190,12 @@ def _accuracy(metric: str, original: Record, new: Record, near: Closeness) -> Ju
         return _of(metric, "NOT COMPARABLE", "measured on other data", one["value"], two["value"], tolerance)
     off = two["value"] - one["value"]
     kind: Kind = "AGREES" if abs(off) <= allowed + _NOISE else "DISAGREES"
-    return _of(metric, kind, f"{off:+.2f} points", one["value"], two["value"], tolerance)
+    return _of(metric, kind, f"{off:+.{_decimals(allowed)}f} {rule.unit}", one["value"], two["value"], tolerance)
+
+
+def _decimals(allowed: float) -> int:
+    """Decimals that show a tenth of what is allowed, two at least."""
+    return max(2, 1 - math.floor(math.log10(allowed))) if allowed > 0 else 2
 
 
 def _memory(metric: str, original: Record, new: Record, near: Closeness) -> Judgement:

@@ -6,29 +6,27 @@ Ratios are turned so that above 1 the second side is better; how times are compa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
-
-from scipy import stats
+from typing import Literal
 
 from bench.analysis.matching import label
 from bench.analysis.timings import FIELDS, paired, per_gemm, per_process, speedups, used_invocations
 from bench.config.protocol import protocol_key
 from bench.host.identity import machine_class
 from bench.metrics import METRICS
+from bench.scores import RULES, change
 from bench.statistics import (
     EQUIVALENCE,
     Interval,
     difference_p,
     from_summary,
     log_mean_interval,
-    paired_accuracy_difference,
     ratio_interval_paired,
     ratio_interval_welch,
     ratio_of_summaries,
 )
-from bench.store.record_parts import ONE_REPLICATE, reading_of
+from bench.store.record_parts import ONE_REPLICATE, reading_of, scored
 from bench.store.records import Record
 
 #: Text of a row whose values are exactly equal.
@@ -36,12 +34,10 @@ EQUAL = "equal"
 
 #: What is compared unless told otherwise.
 COMPARED = (
-    "latency_ms", "throughput_per_s", "speedup", "macs", "params", "size_bytes", "peak_memory_bytes", "energy_j", "accuracy",
+    "latency_ms", "throughput_per_s", "speedup", "macs", "params", "size_bytes", "peak_memory_bytes", "energy_j", *RULES,
 )  # fmt: skip
 #: Deterministic but measured: equal within this share.
 MEMORY_TOLERANCE = 0.02
-#: Accuracies are the same where the interval of their difference lies within this many percentage points.
-ACCURACY_TOLERANCE = 0.5
 #: Metrics that the timed processes give.
 TIMED = (*FIELDS, "speedup")
 
@@ -114,8 +110,8 @@ def drafts(a: list[Record], b: list[Record], metrics: Sequence[str], margin: flo
             yield from _timed(a, b, metric, margin, level)
         elif metric == "speedup":
             yield from _speedup(a, b, margin, level)
-        elif metric == "accuracy":
-            yield from _accuracy(left, right, level)
+        elif metric in RULES:
+            yield from _score(left, right, metric, level)
         else:
             yield from _read(left, right, metric, margin)
 
@@ -192,31 +188,19 @@ def _baselines(record: Record, *, per_gemm: bool = False) -> list[float]:
     return [line["baseline_median_ms"] / (line["gemm_median_ms"] if per_gemm else 1.0) for line in lines]
 
 
-def _accuracy(a: Record, b: Record, level: float) -> Iterable[Draft]:
-    """Accuracy, image by image where both saw the same images."""
-    one, two = reading_of(a, "accuracy"), reading_of(b, "accuracy")
+def _score(a: Record, b: Record, metric: str, level: float) -> Iterable[Draft]:
+    """A task's score, sample by sample where both saw the same samples."""
+    one, two = scored(a, metric), scored(b, metric)
     if one is None or two is None:
         return
-    first, second = a.get("quality") or {}, b.get("quality") or {}
-    answers_a, answers_b = ([mark == "1" for mark in part.get("per_sample") or ""] for part in (first, second))
-    same = first.get("samples_digest") and first.get("samples_digest") == second.get("samples_digest")
-    if same and answers_a and len(answers_a) == len(answers_b):
-        found = paired_accuracy_difference(answers_a, answers_b, level)
-        value, low, high, pairing = found.value, found.low, found.high, "paired by image"
-    elif None in (one["ci_low"], one["ci_high"], two["ci_low"], two["ci_high"]):
-        yield replace(_row(a, b, "accuracy", one["value"], two["value"], None, "unpaired"), text=ONE_REPLICATE)
+    found = change(metric, one, two, level)
+    if found is None:
+        yield replace(_row(a, b, metric, one["value"], two["value"], None, "unpaired"), text=ONE_REPLICATE)
         return
-    else:
-        reach = float(stats.norm.ppf((1 + level) / 2))
-        value = two["value"] - one["value"]
-        spread = math.hypot(_half(one), _half(two)) / 1.96 * reach
-        low, high, pairing = value - spread, value + spread, "unpaired"
-    row = _row(a, b, "accuracy", one["value"], two["value"], None, pairing)
-    kind = "BETTER" if low > 0 else "WORSE" if high < 0 else "AMBIGUOUS"
-    if low >= -ACCURACY_TOLERANCE and high <= ACCURACY_TOLERANCE:
-        kind = "SAME"
-    text = f"{value:+.2f} points ({low:+.2f} to {high:+.2f})"
-    yield replace(row, kind=kind, text=text, regression=kind == "WORSE")
+    row = _row(a, b, metric, one["value"], two["value"], None, found.pairing)
+    kind = {None: "AMBIGUOUS", True: "BETTER", False: "WORSE"}[found.better]
+    kind = "SAME" if found.same else kind
+    yield replace(row, kind=kind, text=found.text, regression=kind == "WORSE")
 
 
 def _read(a: Record, b: Record, metric: str, margin: float) -> Iterable[Draft]:
@@ -332,10 +316,6 @@ def _disturbed(a: Record, b: Record) -> Iterable[str]:
 
 def _mean(values: Sequence[float]) -> float:
     return log_mean_interval(values).value
-
-
-def _half(reading: Mapping[str, Any]) -> float:
-    return float(reading["ci_high"] - reading["ci_low"]) / 2
 
 
 def _floor(a: Record, b: Record) -> tuple[float, float] | None:

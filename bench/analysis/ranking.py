@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,16 @@ from bench.analysis.table import of_part
 from bench.analysis.timings import FIELDS, used_invocations
 from bench.config import axes
 from bench.metrics import METRICS
-from bench.statistics import LEVEL, difference_p, equality_matrix, from_summary, holm_ranks, ratio_interval_paired
+from bench.scores import RULES
+from bench.statistics import (
+    LEVEL,
+    difference_p,
+    equality_matrix,
+    from_summary,
+    holm_ranks,
+    paired_mean_difference,
+    ratio_interval_paired,
+)
 from bench.store.records import Record
 
 #: Two rows are ranked together only if all of these are equal; `conditions` are the axes of the side that a row is
@@ -23,8 +33,8 @@ COMPARABLE = ("metric", "part", "machine_key", "protocol", "provenance", "condit
 PLAIN = ("metric", "part", "machine_key", "protocol", "provenance", *axes.CONDITIONS)
 
 
-#: On which images a row was scored, and which of them it got right: their digest and one character each, "1" for right.
-Answers = tuple[str, str]
+#: On which samples a row was scored, and its answers: their digest, and per sample a mark ("1" for right) or a value.
+Answers = tuple[str, str | tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,7 @@ def rank_intervals(
         metric: a metric with a direction.
         group: columns that must be equal; columns that the frame lacks are skipped.
         medians: `medians_of`, to pair rows that were timed in one session instead of comparing their intervals.
-        answers: `answers_of`, to pair accuracies image by image where two rows were scored on the same ones.
+        answers: `answers_of`, to pair scores sample by sample where two rows were scored on the same ones.
         level: family-wise confidence level within a group.
         part: of the workload; `None` is the whole run, or the subject for what has no parts.
 
@@ -94,12 +104,14 @@ def medians_of(records: Iterable[Record], metric: str = "latency_ms") -> dict[tu
 
 
 def answers_of(records: Iterable[Record]) -> dict[tuple[str, str], Answers]:
-    """Per (case key, machine key) the answers image by image, for pairing accuracies; rows without them are left out."""
+    """Per (case key, machine key) the answers sample by sample, for pairing scores; rows without them are left out."""
     found = {}
     for record in records:
         quality = record.get("quality") or {}
         if quality.get("samples_digest") and quality.get("per_sample"):
-            found[record["case_key"], record["machine_key"]] = (quality["samples_digest"], quality["per_sample"])
+            marks = quality["per_sample"]
+            kept = marks if isinstance(marks, str) else tuple(float(value) for value in marks)
+            found[record["case_key"], record["machine_key"]] = (quality["samples_digest"], kept)
     return found
 
 
@@ -129,7 +141,7 @@ def _scale(metric: str, provenances: set[str]) -> _Scale:
         "roofline",
         "memory",
     )
-    return _Scale(exact, metric == "accuracy")
+    return _Scale(exact, metric in RULES)
 
 
 def _p_matrix(members: pd.DataFrame, scale: _Scale) -> np.ndarray:
@@ -167,21 +179,34 @@ def _pair(p: np.ndarray, members: pd.DataFrame, medians: Mapping[tuple[str, str]
 
 
 def _pair_answers(p: np.ndarray, members: pd.DataFrame, answers: Mapping[tuple[str, str], Answers]) -> None:
-    """Replace p-values of rows that answered the same images by McNemar's exact ones (Psychometrika 12, 1947)."""
+    """Replace p-values of rows that answered the same samples by those of the paired test."""
     keys = list(zip(members["case_key"], members["machine_key"], strict=True))
-    by_images: dict[tuple[str, int], list[int]] = {}
+    by_samples: dict[tuple[str, int, bool], list[int]] = {}
     for place, key in enumerate(keys):
         if key in answers:
             digest, marks = answers[key]
-            by_images.setdefault((digest, len(marks)), []).append(place)
-    for places in by_images.values():
-        right = np.array(
-            [np.frombuffer(answers[keys[i]][1].encode(), dtype=np.uint8) == ord("1") for i in places], dtype=float
-        )
-        won = right @ (1 - right).T  # images that the row gets right and the column wrong
-        with np.errstate(invalid="ignore"):
-            exact = np.minimum(1.0, 2 * stats.binom.cdf(np.minimum(won, won.T), won + won.T, 0.5))
-        p[np.ix_(places, places)] = exact
+            by_samples.setdefault((digest, len(marks), isinstance(marks, str)), []).append(place)
+    for (_, _, proportions), places in by_samples.items():
+        given = [answers[keys[i]][1] for i in places]
+        p[np.ix_(places, places)] = _mcnemar(given) if proportions else _paired_t(given)
+
+
+def _mcnemar(marks: Sequence[Any]) -> np.ndarray:
+    """McNemar's exact p-values of all pairs (Psychometrika 12, 1947)."""
+    right = np.array([np.frombuffer(text.encode(), dtype=np.uint8) == ord("1") for text in marks], dtype=float)
+    won = right @ (1 - right).T  # samples that the row gets right and the column wrong
+    with np.errstate(invalid="ignore"):
+        exact: np.ndarray = np.minimum(1.0, 2 * stats.binom.cdf(np.minimum(won, won.T), won + won.T, 0.5))
+    return exact
+
+
+def _paired_t(values: Sequence[Any]) -> np.ndarray:
+    """The paired t-test's p-values of all pairs; NaN where there is one sample."""
+    p = np.ones((len(values), len(values)))
+    for i, one in enumerate(values):
+        for j in range(i):
+            p[i, j] = p[j, i] = paired_mean_difference(values[j], one)[3] if len(one) > 1 else np.nan
+    return p
 
 
 def _tolerance(frame: pd.DataFrame, members: pd.DataFrame) -> float:

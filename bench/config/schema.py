@@ -263,12 +263,9 @@ class Config(Section):
         if self.grid not in self.suite.grids:
             raise ValueError(f'suite "{self.suite.name}" has no grid "{self.grid}"; '
                              f"{did_you_mean(self.grid, self.suite.grids)}")  # fmt: skip
-        if self.task_name == "imagefolder" and self.data.root is None:
-            raise ValueError("task=imagefolder clashes with data.root=null: name the folder with data.root=...")
-        if self.data.root is not None and self.task_name != "imagefolder":
-            raise ValueError(f"data.root={self.data.root} clashes with task={self.task_name}: add task=imagefolder")
-        if self.data.root is not None and not _is_there(self.data.root, folder=True):
-            raise ValueError(f"data.root: there is no folder {self.data.root}")
+        root = self.data.root  # whether the task takes any is said by the task itself, see `bench.plan.plan`
+        if root is not None and not _is_there(root) and not _is_there(root, folder=True):
+            raise ValueError(f"data.root: there is no file or folder {root}")
         if self.checkpoint is not None and not _is_there(self.checkpoint):
             raise ValueError(f"checkpoint: there is no file {self.checkpoint}")
         if self.protocol.latency.l2 == "cold" and self.device.name == "cpu":

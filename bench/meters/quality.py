@@ -1,11 +1,15 @@
-"""Quality: which of a task's held-out samples a module gets right, sample by sample."""
+"""Quality: the score that a task gives a module, held-out sample by held-out sample.
+
+A task says what it scores (`task.metric`) and does it (`task.score(run)`), where `run` is the module under score. A task
+that only gives `batches` of inputs and labels is a classifier's, and scored by `accuracy`.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,134 +17,132 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError, did_you_mean
 from bench.meters import dtypes
-from bench.reading import Reading, reading
+from bench.scores import Score, proportion
 
-CONFIDENCE = 0.95
+#: What a task without a word about it scores.
+DEFAULT_METRIC = "accuracy"
 
 
 class QualityError(BenchError):
-    """The task's batches cannot be scored: none at all, or outputs that do not fit the labels."""
+    """The task's samples cannot be scored: none at all, or outputs that do not fit them."""
 
 
 class NonFiniteOutput(QualityError):
-    """The module answered NaN or infinity: its accuracy would be an accident."""
+    """The module answered NaN or infinity: its score would be an accident."""
 
 
 @dataclass(frozen=True)
-class QualityResult:
-    """Right and wrong answers on one fixed sequence of samples.
+class Run:
+    """A module under score, in evaluation mode, on its device and in its dtype.
 
     Attributes:
-        correct: number of samples whose largest output is at the label.
-        n: number of samples.
-        per_sample: one character per sample in the task's order, "1" for right: two results with the same
-            `samples_digest` can be compared sample by sample.
-        samples_digest: hash of the inputs and labels as they were delivered.
+        module: for tasks that call more of it than its forward (a sampler, a stream).
+        device: where `send` puts tensors.
+        dtype: what `send` casts floating-point tensors to.
+        batch: samples at a time, for tasks that may choose.
+        shape: the case's numbers by axis (steps of a sampler, ...), for tasks whose score depends on them.
     """
 
-    correct: int
-    n: int
-    per_sample: str
-    samples_digest: str
-    device: str
-    dtype: str
+    module: nn.Module
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+    batch: int = 64
+    shape: Mapping[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if self.n < 1 or len(self.per_sample) != self.n or self.per_sample.count("1") != self.correct:
-            raise ValueError(f"{self.correct} of {self.n} does not fit {len(self.per_sample)} answers")
+    def __call__(self, *inputs: Any) -> Any:
+        """The module's answer to the inputs, which are sent to it first; the answer stays where it is."""
+        return self.module(*(self.send(value) for value in inputs))
 
-    @property
-    def accuracy(self) -> float:
-        """Top-1 in percent."""
-        return 100.0 * self.correct / self.n
+    def send(self, value: Any) -> Any:
+        """A tensor on the module's device, a floating-point one in its dtype; anything else as it is."""
+        if not isinstance(value, Tensor):
+            return value
+        return value.to(self.device, self.dtype) if value.is_floating_point() else value.to(self.device)
 
-    @cached_property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % score interval in percent (Wilson 1927, JASA 22: 209-212)."""
-        from scipy.stats import binomtest
 
-        low, high = binomtest(self.correct, self.n).proportion_ci(CONFIDENCE, method="wilson")
-        return 100.0 * float(low), 100.0 * float(high)
+class SamplesDigest:
+    """A hash of samples in the order in which they were scored."""
 
-    def readings(self) -> list[Reading]:
-        """The accuracy with its interval."""
-        low, high = self.interval
-        return [
-            reading(
-                "accuracy",
-                self.accuracy,
-                "measured",
-                ci_low=low,
-                ci_high=high,
-                n=self.n,
-                statistic="top-1, Wilson 95 % interval over samples",
-            )
-        ]
+    def __init__(self) -> None:
+        self._seen = hashlib.sha256()
 
-    def as_dict(self) -> dict[str, Any]:
-        """The result as plain JSON types."""
-        low, high = self.interval
-        return {
-            "correct": self.correct,
-            "n": self.n,
-            "accuracy": self.accuracy,
-            "ci_low": low,
-            "ci_high": high,
-            "per_sample": self.per_sample,
-            "samples_digest": self.samples_digest,
-            "device": self.device,
-            "dtype": self.dtype,
-        }
+    def feed(self, *values: Any) -> None:
+        """Add tensors (shape, type and bytes) or other values (their text)."""
+        for value in values:
+            if not isinstance(value, Tensor):
+                self._seen.update(repr(value).encode())
+                continue
+            plain = value.detach().cpu().contiguous()
+            self._seen.update(f"{tuple(plain.shape)} {plain.dtype}".encode())
+            if plain.numel():
+                self._seen.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+
+    def hex(self) -> str:
+        """The first 16 digits."""
+        return self._seen.hexdigest()[:16]
 
 
 def measure(
     module: nn.Module,
-    batches: Iterable[tuple[Any, Tensor]],
+    task: Any,
     *,
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype = "fp32",
-) -> QualityResult:
-    """Right answers of the module in evaluation mode over all batches; its mode is put back afterwards.
+    batch: int = 64,
+    shape: Mapping[str, Any] = MappingProxyType({}),
+) -> Score:
+    """The task's score of the module in evaluation mode; the module's own mode is put back afterwards.
 
     Args:
-        module: a classifier that already is on `device` in `dtype`.
-        batches: pairs of inputs (a tensor or a tuple of arguments) and integer labels of shape (batch,).
-        device: where the batches are sent.
+        module: on `device` in `dtype` already.
+        task: has `metric` and `score(run)`, or only `batches(batch)` of inputs and integer labels.
+        device: where inputs are sent.
         dtype: what floating-point inputs are cast to, by the suite's name (`bf16`) or a torch dtype.
+        batch: samples at a time.
+        shape: the case's numbers by axis.
 
     Raises:
-        NonFiniteOutput: an output holds NaN or infinity.
-        QualityError: no samples, outputs that are not (batch, classes), or a dtype of no known name.
+        NonFiniteOutput: an output that is scored holds NaN or infinity.
+        QualityError: no samples, outputs that do not fit, a dtype of no known name, or a score of another metric.
     """
-    cast = _dtype(dtype)
-    answers: list[str] = []
-    seen = hashlib.sha256()
+    run = Run(module, str(device), _dtype(dtype), batch, shape)
     was_training = module.training
     module.eval()
     try:
         with torch.inference_mode():
-            for inputs, labels in batches:
-                args = inputs if isinstance(inputs, tuple) else (inputs,)
-                _feed(seen, (*args, labels))
-                outputs = logits(module(*(_send(arg, device, cast) for arg in args)))
-                answers.append(_score(outputs, labels, done=sum(map(len, answers))))
+            found = task.score(run) if hasattr(task, "score") else accuracy(run, task.batches(batch))
     finally:
         module.train(was_training)
-    per_sample = "".join(answers)
-    if not per_sample:
+    if found.metric != metric_of(task):
+        raise QualityError(f"the task says that it scores {metric_of(task)} and gave a score of {found.metric}")
+    return found
+
+
+def metric_of(task: Any) -> str:
+    """The metric that a task scores."""
+    return str(getattr(task, "metric", DEFAULT_METRIC))
+
+
+def accuracy(run: Run, batches: Iterable[tuple[Any, Tensor]]) -> Score:
+    """Top-1 of a classifier over all batches of inputs (a tensor or a tuple of arguments) and labels of shape (batch,).
+
+    Raises:
+        NonFiniteOutput: an output holds NaN or infinity.
+        QualityError: no samples, or outputs that are not (batch, classes).
+    """
+    marks: list[str] = []
+    seen = SamplesDigest()
+    for inputs, labels in batches:
+        args = inputs if isinstance(inputs, tuple) else (inputs,)
+        seen.feed(*args, labels)
+        marks.append(_marks(logits(run(*args)), labels, done=sum(map(len, marks))))
+    if not any(marks):
         raise QualityError("the task gave no samples to score; check its split and its folder")
-    return QualityResult(
-        correct=per_sample.count("1"),
-        n=len(per_sample),
-        per_sample=per_sample,
-        samples_digest=seen.hexdigest()[:16],
-        device=str(device),
-        dtype=dtype if isinstance(dtype, str) else str(dtype).removeprefix("torch."),
-    )
+    return proportion("accuracy", "".join(marks), seen.hex())
 
 
 def logits(output: Any) -> Tensor:
-    """The class scores in what a classifier returned: a tensor, `.logits`, or the first tensor of a tuple or mapping.
+    """The class scores in what a module returned: a tensor, `.logits`, or the first tensor of a tuple or mapping.
 
     Raises:
         QualityError: there is no tensor in the answer.
@@ -156,6 +158,23 @@ def logits(output: Any) -> Tensor:
     raise QualityError(f"the module returned {type(output).__name__}, in which there are no class scores")
 
 
+def check_finite(values: Tensor, what: str, *, done: int = 0) -> None:
+    """Raise NonFiniteOutput unless all values are finite.
+
+    Args:
+        values: samples along the first axis.
+        what: what is not reported otherwise, such as "the accuracy".
+        done: samples that came before, for the message.
+    """
+    finite = torch.isfinite(values).flatten(1).all(dim=1) if values.ndim > 1 else torch.isfinite(values)
+    if not bool(finite.all()):
+        first = done + int((~finite).nonzero()[0, 0])
+        raise NonFiniteOutput(
+            f"{int((~finite).sum())} of {len(finite)} outputs of a batch hold NaN or infinity (first at sample "
+            f"{first}); {what} is not reported. Check the dtype and the weights"
+        )
+
+
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     if isinstance(dtype, torch.dtype):
         return dtype
@@ -164,35 +183,12 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     return dtypes.TORCH[dtype]
 
 
-def _send(value: Any, device: str | torch.device, dtype: torch.dtype) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    return value.to(device, dtype) if value.is_floating_point() else value.to(device)
-
-
-def _feed(seen: Any, values: Iterable[Any]) -> None:
-    for value in values:
-        if isinstance(value, Tensor):
-            plain = value.detach().cpu().contiguous()
-            seen.update(f"{tuple(plain.shape)} {plain.dtype}".encode())
-            if plain.numel():
-                seen.update(plain.reshape(-1).view(torch.uint8).numpy().data)
-        else:
-            seen.update(repr(value).encode())
-
-
-def _score(outputs: Tensor, labels: Tensor, *, done: int) -> str:
+def _marks(outputs: Tensor, labels: Tensor, *, done: int) -> str:
     """One character per sample of a batch; `done` samples came before, for the message."""
     if outputs.ndim != 2 or labels.ndim != 1 or outputs.shape[0] != labels.shape[0]:
         raise QualityError(
             f"outputs of shape {tuple(outputs.shape)} cannot be scored against labels of shape {tuple(labels.shape)}; "
             "expected (batch, classes) and (batch,)"
         )
-    finite = torch.isfinite(outputs).all(dim=1)
-    if not bool(finite.all()):
-        first = done + int((~finite).nonzero()[0, 0])
-        raise NonFiniteOutput(
-            f"{int((~finite).sum())} of {len(finite)} outputs of a batch hold NaN or infinity (first at sample "
-            f"{first}); the accuracy is not reported. Check the dtype and the weights"
-        )
+    check_finite(outputs, "the accuracy", done=done)
     return "".join("1" if hit else "0" for hit in (outputs.argmax(dim=1).cpu() == labels.cpu()).tolist())

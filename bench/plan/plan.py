@@ -128,8 +128,10 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_digest(root: Path) -> str:
-    """Hash of the names and sizes of all files below a folder: what a data set is, short of reading it."""
+def data_digest(root: Path) -> str:
+    """What the user's data is: of a file its hash, of a folder that of the names and sizes of all files below it."""
+    if root.is_file():
+        return file_digest(root)
     rows = sorted((str(p.relative_to(root)), p.stat().st_size) for p in root.rglob("*") if p.is_file())
     if not rows:
         raise UsageError(f"data.root: the folder {root} holds no files")
@@ -197,7 +199,7 @@ class _Expansion:
         self.digests: dict[str, str] = {}
         self.threads = threads(config)
         self.checkpoint = file_digest(Path(config.checkpoint)) if config.checkpoint else None
-        self.data = folder_digest(Path(config.data.root)) if config.data.root else None
+        self.data = data_digest(Path(config.data.root)) if config.data.root else None
 
     def cases(self, blocks: Iterable[Block]) -> Iterator[Case]:
         for block in blocks:
@@ -256,7 +258,7 @@ class _Expansion:
         if self.checkpoint is not None and native is not None and not self.config.data.root:
             raise UsageError(
                 f'checkpoint={self.config.checkpoint} clashes with task={native}, which trains the weights of "{model.name}" '
-                "itself: use task=none, or task=imagefolder with data.root=..."
+                "itself: use task=none, or a task of your own data with data.root=..."
             )
         return (self.config.task_name if self.config.data.root else native) or "none"
 
@@ -292,6 +294,20 @@ class _Expansion:
         )
 
 
+def check_data(config: Config, task: Entry | None) -> None:
+    """Raise UsageError unless `data.root` is there for a task that takes it, and only for one: its constructor's `root`."""
+    takes = task is not None and task.accepts("root")
+    if takes and config.data.root is None:
+        raise UsageError(
+            f"task={config.task_name} clashes with data.root=null: name the user's file or folder with data.root=..."
+        )
+    if config.data.root is not None and not takes:
+        raise UsageError(
+            f"data.root={config.data.root} clashes with task={config.task_name}, which has its own data: add task=imagefolder "
+            "or task=textfile"
+        )
+
+
 def _compile_mode(mode: str, backend: str) -> str:
     """The compiler's mode in force: the backend `compile` is the default mode unless another one is set."""
     if backend == "compile":
@@ -317,6 +333,7 @@ def make(config: Config, catalogue: Catalogue) -> Plan:
     task = None
     if config.task_name != "none":
         task = catalogue.task(config.task_name)
+    check_data(config, task)
     expansion = _Expansion(config, catalogue)
     groups: dict[str, dict[str, Case]] = {}
     for case in expansion.cases(blocks):

@@ -9,6 +9,7 @@ from typing import Any
 from bench import workloads
 from bench.errors import UsageError
 from bench.host.identity import machine_class
+from bench.scores import RULES
 from bench.store.records import CorruptRecord, Record
 
 #: Times and rates in a line of `timing.invocations`; the first two are in every line.
@@ -60,6 +61,24 @@ def reading_of(record: Record, metric: str, part: str | None = None) -> dict[str
             f"record {record.get('record_key', '?')}: {len(found)} readings of {name}; there can be one"
         )
     return found[0] if found else None
+
+
+def score_of(record: Record) -> dict[str, Any] | None:
+    """The reading of the metric that the record's task scores, or `None` where it has no score.
+
+    Records of before there were other scores do not name their metric: it is the accuracy.
+    """
+    return reading_of(record, (record.get("quality") or {}).get("metric") or "accuracy")
+
+
+def scored(record: Record, metric: str) -> dict[str, Any] | None:
+    """The reading of a score with what it stands on (`per_sample`, `samples_digest`, `details`), or `None` without one."""
+    found, quality = reading_of(record, metric), record.get("quality") or {}
+    if found is None:
+        return None
+    parts = [quality, *quality.get("also", [])]
+    own: dict[str, Any] = next((part for part in parts if (part.get("metric") or "accuracy") == metric), {})
+    return {**own, **found}
 
 
 def check_parts(record: Record, where: str) -> Record:
@@ -147,14 +166,22 @@ def _positive(part: dict[str, Any], name: str, path: str, *, needed: bool) -> _P
 
 
 def _quality(record: Record) -> _Problems:
-    """What is wrong with the answers image by image."""
+    """What is wrong with the answers sample by sample."""
     quality = record.get("quality") or {}
-    for name in ("samples_digest", "per_sample"):
-        yield from _of_kind(quality, name, (str, type(None)), "quality.")
+    yield from _of_kind(quality, "samples_digest", (str, type(None)), "quality.")
+    yield from _of_kind(quality, "per_sample", (str, list, type(None)), "quality.")
+    yield from _of_kind(quality, "metric", (str, type(None)), "quality.")
+    yield from _of_kind(quality, "details", (dict, type(None)), "quality.")
     marks = quality.get("per_sample")
     if isinstance(marks, str) and set(marks) - {"0", "1"}:
         yield "quality.per_sample holds other marks than 0 and 1"
-    if quality.get("samples_digest") and not marks:
+    if isinstance(marks, list) and not all(_is(value, math.isfinite) for value in marks):
+        yield "quality.per_sample holds a value that is no number"
+    if isinstance(quality.get("metric"), str) and quality["metric"] not in RULES:
+        yield f"quality.metric is {_shown(quality['metric'])}, which is no score"
+    rule = RULES.get(quality["metric"]) if isinstance(quality.get("metric"), str) else None
+    whole_set = rule is not None and rule.kind == "distribution"  # one number of all samples together
+    if quality.get("samples_digest") and not marks and not whole_set:
         yield "quality.per_sample is missing, though quality.samples_digest is there"
 
 

@@ -18,7 +18,7 @@ A record is plain JSON with these parts (schema 2)::
     layers_info  {end_to_end_ms, unexplained_ms, method_note}
     part_layers  {part: {layers, info}} of the workload's further parts
     counts       what `bench.meters.macs` found: both counters, conventions, coverage, uncounted operators
-    memory, energy, quality, params    details of those meters
+    memory, energy, quality, params, fidelity    details of those meters
     conversion   what the backend made: {backend, versions, precision, threads, files, agreement, ...}; empty if nothing
     timing       {session, paired, stop_reason, noise_floor, invocations: [...]}
     weights      where the weights come from: {kind: random|trained|checkpoint|given, ...}

@@ -34,7 +34,9 @@ Found = tuple[list[Reading], dict[str, Any]]
 Measure = Callable[[], Found]
 
 #: Meter -> section of `bench.metrics` whose metrics it gives.
-SECTION_OF = {"params": "size", "macs": "compute", "memory": "memory", "quality": "quality", "energy": "energy"}
+SECTION_OF = {
+    "params": "size", "macs": "compute", "memory": "memory", "quality": "quality", "energy": "energy", "fidelity": "fidelity",
+}  # fmt: skip
 #: Metrics that no meter gives but the conversion of the subject.
 OF_CONVERSION = ("artefact_bytes", "conversion_ms")
 
@@ -65,6 +67,7 @@ class _Probe:
         self.flags: list[dict[str, str]] = []
         self.details: dict[str, Any] = {}
         self.layers: dict[str, Any] = {}
+        self.score_metric = "accuracy"
 
     def take(self, meter: str, measure: Measure, part: str = "", *, is_whole: bool = True) -> None:
         """Run one meter in its phase and keep what it found, if it is wanted.
@@ -87,12 +90,7 @@ class _Probe:
                 raise
             traceback.print_exc()
             why = f"the {meter} meter failed: {type(error).__name__}: {error}"[:500]
-            names = [
-                name
-                for name, row in METRICS.items()
-                if row.section == SECTION_OF.get(meter) and name not in OF_CONVERSION
-            ]
-            readings = [unavailable(name, why) for name in names]
+            readings = [unavailable(name, why) for name in self._metrics(meter)]
             details = {"flags": [flag(f"{meter}_failed", "warn", why)]}
         self.readings += [
             replace(item, part=part) if part and METRICS[item.metric].per_part else item for item in readings
@@ -107,6 +105,13 @@ class _Probe:
         """Run a meter for every part of the workload."""
         for place, part in enumerate(ready.parts):
             self.take(meter, partial(measure, part), part.name, is_whole=place == 0)
+
+    def _metrics(self, meter: str) -> list[str]:
+        """The metrics that a meter would have given: all of its section, of quality the one that the task scores."""
+        if meter == "quality":
+            return [self.score_metric]
+        section = SECTION_OF.get(meter)
+        return [name for name, row in METRICS.items() if row.section == section and name not in OF_CONVERSION]
 
     def params(self, subject: Subject) -> Found:
         from bench.meters import params
@@ -175,16 +180,42 @@ class _Probe:
     def quality(self, subject: Subject) -> Found:
         from bench.meters import quality
 
+        self.score_metric = quality.metric_of(subject.task)
         if subject.task is None:
             why = self.spec.get("no_quality", "this case has no task")
-            return [unavailable("accuracy", why)], {}
+            return [unavailable(self.score_metric, why)], {}
         untrained = getattr(subject.counted, "untrained", None)  # a method's new weights that nobody trained
         if untrained is not None:
-            return [unavailable("accuracy", str(untrained))], {}
-        batches = subject.task.batches(self.spec.get("quality_batch", 64))
+            return [unavailable(self.score_metric, str(untrained))], {}
         case = subject.case
-        found = quality.measure(subject.module, batches, device=case.device, dtype=case.dtype)
-        return found.readings(), {**found.as_dict(), "task": subject.task.describe()}
+        found = quality.measure(subject.module, subject.task, device=case.device, dtype=case.dtype,
+                                batch=self.spec.get("quality_batch", 64), shape=case.full_shape)  # fmt: skip
+        described = {"device": case.device, "dtype": case.dtype, "task": subject.task.describe()}
+        return found.readings(), {**found.as_dict(), **described}
+
+    def fidelity(self, subject: Subject, ready: Ready) -> Found:
+        """How far the outputs are from the other side's, of a case that has an other side and no score."""
+        from bench.meters import fidelity
+        from bench.worker import other_side
+
+        told = self.spec.get("other_side")
+        if told is None or subject.task is not None:
+            return [], {}
+        other = Recipe.from_dict(told)
+        untrained = getattr(subject.counted, "untrained", None)
+        why = str(untrained or "") or other_side.why_unlike(subject.case, other.case)
+        if why:
+            return [unavailable(name, why) for name in self._metrics("fidelity")], {}
+        try:
+            found = fidelity.compare(fidelity.snapshot(ready.step()), other_side.outputs_of(other))
+        except fidelity.Incomparable as error:
+            return [unavailable(name, str(error)) for name in self._metrics("fidelity")], {}
+        except Exception as error:
+            if classify(error) != "oom":
+                raise
+            why = "there is not enough memory for both sides in one process"
+            return [unavailable(name, why) for name in self._metrics("fidelity")], {}
+        return found.readings(), found.as_dict()
 
     def energy(self, subject: Subject, part: Part) -> Found:
         from bench.meters import energy
@@ -248,7 +279,8 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     """Readings, details per meter and flags of one case, and how torch is built.
 
     Args:
-        spec: `recipe`, `protocol` parameters, `meters` to take, `no_quality` reason.
+        spec: `recipe`, `protocol` parameters, `meters` to take, `no_quality` reason, and the recipe of the `other_side`
+            of a case that is compared with one.
         phase: tells the driver where we are.
     """
     started = datetime.now(UTC).isoformat()
@@ -280,6 +312,9 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         probe.of_each_part("energy", ready, lambda part: probe.energy(subject, part))
         probe.take("quality", lambda: probe.quality(subject))
         picture = source_map(subject) if "quality" in probe.wanted else None
+        probe.take(
+            "fidelity", lambda: probe.fidelity(subject, ready)
+        )  # last: it builds another subject in this process
     whole = ready.whole.name
     layers = {name: {"layers": table.rows, "info": table.info} for name, table in probe.layers.items()}
     of_whole = layers.pop(whole, {"layers": [], "info": {}})

@@ -1,17 +1,23 @@
-"""What a task is: held-out images with labels, and the weights that go with them."""
+"""What a task is: weights, data, and the score that the weights have on the data."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
+from bench.config.signatures import source_digest
 from bench.errors import UsageError
+from bench.meters.quality import Run
+from bench.scores import Score
+from suites.common.training import one_thread
 
 
 class TaskError(UsageError):
@@ -19,7 +25,13 @@ class TaskError(UsageError):
 
 
 class Task(Protocol):
-    """Quality and cost from one artefact: the task gives the weights and the images that they are judged on."""
+    """Score and cost from one artefact: the task gives the weights and the samples that they are judged on.
+
+    `metric` is the score's name in `bench.metrics`; a task without it scores accuracy over its `batches`. A task whose
+    constructor takes `root` needs the user's data (`data.root`), one that takes `checkpoint` is given the user's weights.
+    """
+
+    metric: str
 
     def prepare(self, model_name: str, build: Callable[[], nn.Module]) -> dict[str, Any]:
         """Make sure that weights for the model exist; says which: `checkpoint`, `sha256`, `recipe`."""
@@ -27,8 +39,11 @@ class Task(Protocol):
     def load(self, module: nn.Module, model_name: str) -> dict[str, Any]:
         """Put the prepared weights into the module; says where they come from."""
 
-    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Held-out images, preprocessed at the model's resolution, and their labels."""
+    def batches(self, batch_size: int) -> Iterator[tuple[Any, Tensor]]:
+        """Held-out inputs as the model takes them, and what belongs to them."""
+
+    def score(self, run: Run) -> Score:
+        """The score of a module that was loaded and may have been changed since."""
 
     def describe(self) -> dict[str, Any]:
         """Name, split, number of samples, digest of the data and preprocessing."""
@@ -116,3 +131,100 @@ class WeightsCache:
         partial.write_text(json.dumps(notes, indent=1), encoding="utf-8")
         os.replace(partial, path.with_suffix(".json"))
         return tensors, notes
+
+
+class TrainedTask:
+    """A task that trains its model itself, once, and keeps the weights by content: configuration, data, recipe, seed.
+
+    A subclass names itself, says what a module must be (`fits`), how it is trained (`learn`), which data it has
+    (`data_digest`) and its `recipe`; and gives `batches`, `training_batches`, `score` and `describe`.
+    """
+
+    name: ClassVar[str]
+    metric: ClassVar[str]
+
+    def __init__(self, cache: Path, seed: int):
+        """Nothing is trained or read yet.
+
+        Args:
+            cache: folder under which trained weights are kept.
+            seed: of the order of the training samples; the weights start from the model's own seed.
+        """
+        self.cache = WeightsCache(Path(cache) / self.name)
+        self.seed = seed
+        self._model_key = ""
+
+    # ------------------------------------------------------------------------------------------ of the subclass
+
+    def fits(self, module: nn.Module, model_name: str) -> None:
+        """Raise TaskError unless the module is one for this task; settles what depends on it (a resolution)."""
+        raise NotImplementedError(f"{type(self).__name__} does not define fits")
+
+    def learn(self, module: nn.Module) -> dict[str, Any]:
+        """Train the module in place; says how well it does, as `train_...` and `test_...`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define learn")
+
+    def data_digest(self) -> str:
+        """Hash of the data."""
+        raise NotImplementedError(f"{type(self).__name__} does not define data_digest")
+
+    def recipe(self) -> dict[str, Any]:
+        """All that the weights depend on beside module, data and seed, in plain JSON types."""
+        raise NotImplementedError(f"{type(self).__name__} does not define recipe")
+
+    # ------------------------------------------------------------------------------------------ the same for all
+
+    def prepare(self, model_name: str, build: Callable[[], nn.Module]) -> dict[str, Any]:
+        """Train the model unless its weights are in the cache; the notes on how it was trained."""
+        module = build()
+        self.fits(module, model_name)
+        _, notes = self.cache.get(self._key(module), lambda: self._train(module))
+        return notes
+
+    def load(self, module: nn.Module, model_name: str) -> dict[str, Any]:
+        """Put the trained weights into the module and leave the task on it as `module.task`.
+
+        Raises:
+            TaskError: the model was not prepared, or is not one for this task.
+        """
+        self.fits(module, model_name)
+        self._model_key = self._key(module)
+        found = self.cache.read(self._model_key)
+        if found is None:
+            raise TaskError(
+                f'model "{model_name}" has no trained weights for {self.name} under {self.cache.folder}: run the suite, '
+                "which trains it first, or call prepare"
+            )
+        weights, notes = found
+        module.load_state_dict(weights)
+        module.task = self  # type: ignore[assignment]
+        return notes
+
+    def remembered(self, what: str, key: dict[str, Any], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Tensors made once for this key, the loaded model and the maker's source; read from the cache afterwards."""
+        source = source_digest(f"{make.__module__}:{make.__name__}")
+        content = {"what": what, "model": self._model_key, "seed": self.seed, "source": source, **key}
+
+        def made() -> tuple[dict[str, Tensor], dict[str, Any]]:
+            with one_thread():
+                return make(), content
+
+        return self.cache.get(f"{what}-{content_key(content)}", made)[0]
+
+    def _key(self, module: nn.Module) -> str:
+        shapes = {name: list(value.shape) for name, value in module.state_dict().items()}
+        return content_key(
+            {
+                "module": repr(module), "shapes": shapes, "resolution": getattr(module, "resolution", None),
+                "recipe": self.recipe(), "seed": self.seed, "data": self.data_digest(),
+                "source": source_digest(f"{type(self).__module__}:{type(self).__name__}"),
+            }
+        )  # fmt: skip
+
+    def _train(self, module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        with one_thread():
+            start = time.monotonic()
+            found = self.learn(module)
+            seconds = round(time.monotonic() - start, 1)
+        recipe = {**self.recipe(), "seed": self.seed, "torch": torch.__version__}
+        return module.state_dict(), {"recipe": recipe, "seconds": seconds, **found}

@@ -1,68 +1,28 @@
-"""timm models by name, where timm is installed, also beside a torchvision whose compiled operators do not load."""
+"""timm models by name, where timm is installed."""
 
 from __future__ import annotations
 
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import nn
 
 from bench.config.settings import PositiveInt
 from bench.errors import UsageError, did_you_mean
 from suites.common.checkpoint import load_checkpoint
+from suites.common.torchvision_remedy import import_beside_torchvision
 from suites.common.vit import ViT, vit
 
 __all__ = ["as_vit", "import_timm", "load_checkpoint", "timm_model"]
 
-_NMS = "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_QNMS = "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-#: Keeps the operator schemas registered for as long as the process lives.
-_schemas: list[torch.library.Library] = []
-
 
 def import_timm() -> ModuleType:
-    """The timm package.
-
-    A torchvision built for another torch has Python files but no loadable operators, and then fails at import on the
-    missing schema of `torchvision::nms`. Only in that case the two schemas are declared first; nothing ever calls them.
+    """The timm package, also beside a torchvision that was built for another torch.
 
     Raises:
         UsageError: timm is not installed.
     """
-    if not _torchvision_operators_load():
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        library.define(_NMS)
-        library.define(_QNMS)
-        _schemas.append(library)
-    try:
-        import timm
-    except ImportError as error:
-        raise UsageError(f"timm is not installed ({error}): python -m pip install timm") from error
-    return timm
-
-
-def _torchvision_operators_load() -> bool:
-    """Whether torchvision is absent or whole, or was already mended: then nothing needs to be done."""
-    import importlib.util
-
-    if _schemas or importlib.util.find_spec("torchvision") is None:
-        return True
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
-            raise
-        _forget_half_imported_torchvision()
-        return False
-    return True
-
-
-def _forget_half_imported_torchvision() -> None:
-    import sys
-
-    for name in [name for name in sys.modules if f"{name}.".startswith("torchvision.")]:
-        del sys.modules[name]
+    return import_beside_torchvision("timm")
 
 
 def timm_model(*, name: str, resolution: PositiveInt | None = None, native: bool = False) -> nn.Module:

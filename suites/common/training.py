@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-#: The number to make small, from images and labels of one batch.
+#: The number to make small, from the inputs of one batch and what belongs to them (labels, next bytes, clean pictures).
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -38,7 +38,7 @@ def fit(module: nn.Module, batches: Batches, loss: Loss, pace: Pace, fresh: Iter
 
     Args:
         module: what is trained: its parameters that require a gradient.
-        batches: `pace.steps` batches of images and labels.
+        batches: `pace.steps` batches of inputs and what belongs to them.
         loss: gives the number to make small; it runs the module itself.
         pace: steps, rates, decay.
         fresh: parameters of the module that start at random and learn at `pace.fresh_rate`.
@@ -72,8 +72,8 @@ def _groups(module: nn.Module, fresh: list[nn.Parameter], pace: Pace) -> list[di
 
 
 def classification(module: nn.Module) -> Loss:
-    """Cross-entropy of the module's logits."""
-    return lambda images, labels: F.cross_entropy(module(images), labels)
+    """Cross-entropy of the module's logits, whose last axis is the classes: one label per image, step or byte."""
+    return lambda inputs, labels: F.cross_entropy(module(inputs).flatten(0, -2), labels.flatten())
 
 
 def divergence(logits: Tensor, wanted: Tensor) -> Tensor:

@@ -156,6 +156,10 @@ class Block(nn.Module):
         self.enter: Reducer | None = None
         self.reduce: Reducer | None = None
 
+    def residual_outputs(self) -> tuple[nn.Linear, nn.Linear]:
+        """The two maps through which the block adds to its input."""
+        return self.attn.proj, self.mlp.fc2
+
     def forward(self, tokens: Tokens) -> Tokens:
         """The tokens after the block; their number is the number that entered its MLP."""
         if self.enter is not None:

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import Count, Counts, Positive, PositiveInt
+from suites.common.finetuning import finetuned, teacher_for
 from suites.common.task import learning_task
 from suites.common.vit import Heads, Reducer, Tokens, ViT
 from suites.vit_tokens.diffrate_learning import LEAST_SIZE, learn
-from suites.vit_tokens.finetuning import finetuned, teacher_for
 from suites.vit_tokens.schedules import kept_per_block
 from suites.vit_tokens.scores import as_reducible, class_attention, follow, install, selected
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from suites.common.finetuning import needs_class_token_read
 from suites.common.vit import Block, Tokens, ViT, attention_probabilities
-from suites.vit_tokens.finetuning import needs_class_token_read
 from suites.vit_tokens.schedules import diffrate_counts
 
 #: Weight of the squared budget error, relative to the plain model's cost.

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import Blocks, Count, KeepRate
+from suites.common.finetuning import finetuned, needs_class_token_read, needs_training, teacher_for
 from suites.common.training import Loss, divergence
 from suites.common.vit import Block, Heads, Reducer, Tokens, ViT, attention_probabilities
-from suites.vit_tokens.finetuning import finetuned, needs_class_token_read, needs_training, teacher_for
 from suites.vit_tokens.schedules import check_blocks
 from suites.vit_tokens.scores import as_reducible, enter, kept_in_order
 

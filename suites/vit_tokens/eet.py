@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import Blocks, Count, KeepRate, Rate
+from suites.common.finetuning import finetuned, needs_class_token_read, teacher_for
 from suites.common.training import Loss
 from suites.common.vit import Heads, Reducer, Tokens, ViT
-from suites.vit_tokens.finetuning import finetuned, needs_class_token_read, teacher_for
 from suites.vit_tokens.schedules import check_blocks, rates_per_stage
 from suites.vit_tokens.scores import as_reducible, class_attention, install, kept_in_order
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.settings import Blocks, Count, KeepRate
+from suites.common.finetuning import finetuned, teacher_for
 from suites.common.vit import Heads, Reducer, Tokens, ViT
-from suites.vit_tokens.finetuning import finetuned, teacher_for
 from suites.vit_tokens.schedules import check_blocks, rates_per_stage
 from suites.vit_tokens.scores import as_reducible, class_attention, follow, install, new_positions, rows
 

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import Count, Positive, PositiveInt
+from suites.common.finetuning import REBUILT_RATE, finetuned, needs_training, teacher_for
 from suites.common.training import Loss, taught
 from suites.common.vit import Attention, Block, Mlp, Tokens, ViT, attention_probabilities
-from suites.vit_tokens.finetuning import REBUILT_RATE, finetuned, needs_training, teacher_for
 from suites.vit_tokens.scores import as_reducible
 from suites.vit_tokens.stvit import read_the_mean, split_heads
 

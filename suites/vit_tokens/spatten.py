@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import Blocks, Count, KeepRate
+from suites.common.finetuning import finetuned, teacher_for
 from suites.common.vit import Attention, Block, Tokens, ViT, attention_probabilities
-from suites.vit_tokens.finetuning import finetuned, teacher_for
 from suites.vit_tokens.schedules import check_blocks
 from suites.vit_tokens.scores import as_reducible, follow, kept_index, new_positions, rows
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt
+from suites.common.finetuning import REBUILT_RATE, finetuned, needs_training, teacher_for
 from suites.common.vit import Block, Tokens, ViT
-from suites.vit_tokens.finetuning import REBUILT_RATE, finetuned, needs_training, teacher_for
 from suites.vit_tokens.scores import as_reducible
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.settings import Count
+from suites.common.finetuning import finetuned, teacher_for
 from suites.common.vit import Heads, Reducer, Tokens, ViT
-from suites.vit_tokens.finetuning import finetuned, teacher_for
 from suites.vit_tokens.schedules import merges_per_block
 from suites.vit_tokens.scores import as_reducible, follow, install, key_metric, rows
 

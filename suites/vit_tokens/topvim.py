@@ -9,9 +9,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from bench.config.settings import Blocks, Count, KeepRate
+from suites.common.finetuning import finetuned, teacher_for
 from suites.common.scan import ScanBlock, ScanTokens, VisionScan
 from suites.common.vit import Reducer
-from suites.vit_tokens.finetuning import finetuned, teacher_for
 from suites.vit_tokens.schedules import check_blocks, rates_per_stage
 from suites.vit_tokens.scores import rows
 

@@ -283,7 +283,7 @@ def test_accuracy_on_the_same_images_is_paired():
     quality(a[0], "1" * 940 + "0" * 60)
     quality(b[0], "1" * 920 + "0" * 80)
     (row,) = [r for r in compare(a, b).rows if r.metric == "accuracy"]
-    assert (row.kind, row.pairing, row.regression) == ("WORSE", "paired by image", True)
+    assert (row.kind, row.pairing, row.regression) == ("WORSE", "paired by sample", True)
     quality(b[0], "1" * 920 + "0" * 80, digest="others")
     (row,) = [r for r in compare(a, b).rows if r.metric == "accuracy"]
     assert (row.kind, row.pairing) == ("AMBIGUOUS", "unpaired")

@@ -23,7 +23,7 @@ from bench.host.code import code_version
 from bench.host.environment import environment
 from bench.host.identity import machine_key
 from bench.plan.case import Case
-from bench.plan.plan import Group, Plan, check_device, file_digest, folder_digest
+from bench.plan.plan import Group, Plan, check_device, data_digest, file_digest
 from bench.store.records import Record
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ def check_files(case: Case, config: Config) -> None:
         raise UsageError(f"checkpoint={config.checkpoint} clashes with the row, which was measured without a weights file: "
                          "leave it out")  # fmt: skip
     if case.data is None and config.data.root is not None:
-        raise UsageError(f"data.root={config.data.root} clashes with the row, which was measured without a data folder: "
-                         "leave it and task=imagefolder out")  # fmt: skip
+        raise UsageError(f"data.root={config.data.root} clashes with the row, which was measured without data of the user's: "
+                         f"leave it and task={config.task_name} out")  # fmt: skip
     if case.checkpoint is not None:
         if config.checkpoint is None:
             raise UsageError(
@@ -114,8 +114,8 @@ def check_files(case: Case, config: Config) -> None:
             raise UsageError(f"checkpoint={config.checkpoint} is another file; the row's has sha256 {case.checkpoint}")
     if case.data is not None:
         if config.data.root is None:
-            raise UsageError("the row was measured on a data folder; name it with task=imagefolder data.root=...")
-        if folder_digest(Path(config.data.root)) != case.data:
+            raise UsageError(f"the row was measured on data of the user's; name it with task={case.task} data.root=...")
+        if data_digest(Path(config.data.root)) != case.data:
             raise UsageError(f"data.root={config.data.root} holds other files than the row was measured on")
 
 

@@ -12,10 +12,11 @@ from bench.app.progress import ProgressBar
 from bench.config import catalogue
 from bench.config.schema import Config
 from bench.errors import BenchError, ResultsError
+from bench.metrics import METRICS
 from bench.plan import plan
 from bench.plan.case import Case
 from bench.store.lock import ResultsLock
-from bench.store.record_parts import reading_of
+from bench.store.record_parts import reading_of, score_of
 from bench.store.records import Record
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _summarise(sweep: Sweep, page: Path | None, copy: mirror.MirrorListener) -> 
 
 
 def best_row(records: list[Record]) -> str:
-    """The largest speed-up whose interval lies above 1, with its accuracy if it has one."""
+    """The largest speed-up whose interval lies above 1, with its score if it has one."""
     found = []
     for record in records:
         ratio = reading_of(record, "speedup") if record["status"] == "ok" else None
@@ -92,8 +93,8 @@ def best_row(records: list[Record]) -> str:
     _, record, ratio = max(found, key=lambda item: item[0])
     text = f"{Case.from_dict(record['case']).label}: {ratio['value']:.2f}x "
     text += f"[{ratio['ci_low']:.2f}, {ratio['ci_high']:.2f}]"
-    top = reading_of(record, "accuracy")
-    return text + (f", accuracy {top['value']:.1f} %" if top else "")
+    top = score_of(record)
+    return text + (f", {METRICS[top['metric']].title.lower()} {top['value']:.4g} {top['unit']}" if top else "")
 
 
 def _failures(sweep: Sweep) -> str:

@@ -4,9 +4,14 @@ import pytest
 import torch
 
 from bench.config import catalogue as catalogues
-from suites.common.digits import Digits, Training, _split, accuracy, digits_vit
+from bench.meters import quality
+from suites.common import digits_data
+from suites.common.digits_cnn import digits_cnn
+from suites.common.digits_resnet import digits_resnet
+from suites.common.digits_vit import digits_vit
 from suites.common.scan import vision_scan
 from suites.common.task import TaskError, learning_task
+from suites.common.tasks.digits import Digits, Training
 from suites.common.vit import vit
 
 QUICK = Training(steps=200, grown_steps=20, copies=2, rate=4e-3)
@@ -33,7 +38,7 @@ def test_loaded_weights_have_the_accuracy_that_was_noted(prepared):
     cache, notes = prepared
     task, module = Digits(cache, 0, training=QUICK), small()
     assert task.load(module, "small")["sha256"] == notes["sha256"]
-    assert accuracy(module, task.batches(100)) == pytest.approx(notes["test_accuracy"])
+    assert quality.measure(module, task, batch=100).value == pytest.approx(notes["test_accuracy"])
     assert learning_task(module, "any", "") is task
 
 
@@ -68,7 +73,7 @@ def test_another_seed_recipe_or_network_is_another_entry(prepared):
 
 
 def test_the_split_is_disjoint_and_the_same_for_every_seed(tmp_path):
-    train, held_out = _split()
+    train, held_out = digits_data.split()
     assert len(train) == 1200 and len(held_out) == 597 and not set(train.tolist()) & set(held_out.tolist())
     one, two = ([y for _, y in Digits(tmp_path, seed).batches(64)] for seed in (0, 5))
     assert torch.equal(torch.cat(one), torch.cat(two))
@@ -115,3 +120,74 @@ def test_the_scan_network_reaches_a_sensible_accuracy(tmp_path):
     entry = catalogues.load().models["digits_scan"]
     notes = Digits(tmp_path, 0).prepare("digits_scan", lambda: vision_scan(**entry.settings))
     assert notes["test_accuracy"] >= 94
+
+
+# ------------------------------------------------------------------------------------------------ forms and sizes
+
+
+def first(task):
+    return next(task.batches(4))[0]
+
+
+@pytest.mark.parametrize("resolution, channels", [(8, 1), (16, 1), (28, 3), (64, 3)])
+def test_digits_come_at_the_model_s_resolution_and_channels(tmp_path, resolution, channels):
+    task = Digits(tmp_path, 0)
+    task.fits(digits_cnn(width=4, resolution=resolution, channels=channels), "cnn")
+    images = first(task)
+    assert images.shape == (4, channels, resolution, resolution)
+    assert all(torch.equal(images[:, 0], images[:, channel]) for channel in range(channels))
+    if resolution == 8:
+        pixels = digits_data.digits()[0][digits_data.split()[1][:4]]
+        assert torch.allclose(images[:, 0] * digits_data.STD + digits_data.MEAN, pixels, atol=1e-6)
+
+
+def test_a_jpeg_of_good_quality_is_nearly_the_image_and_of_bad_quality_is_smaller(tmp_path):
+    fine, coarse = (Digits(tmp_path, 0, form="jpeg", jpeg_quality=quality) for quality in (95, 5))
+    plain = first(Digits(tmp_path, 0))
+    near, far = (float((first(task) - plain).abs().mean()) for task in (fine, coarse))
+    assert near < 0.03 < far
+    sizes = [sum(map(len, task.requests())) for task in (fine, coarse)]
+    assert sizes[1] < sizes[0] and len(fine.requests()) == 597
+    assert fine.requests()[0][:2] == b"\xff\xd8"  # a JPEG file begins so
+    assert fine.describe()["preprocessing"]["jpeg_quality"] == 95 and json.dumps(fine.describe())
+
+
+def test_strokes_go_through_the_ink_pixel_by_pixel(tmp_path):
+    task = Digits(tmp_path, 0, form="strokes")
+    points = first(task)
+    assert points.shape == (4, 32, 3) and set(points[..., 2].flatten().tolist()) <= {0.0, 1.0}
+    for path, image in zip(points, digits_data.digits()[0][digits_data.split()[1][:4]], strict=True):
+        ink = {(round(7 * x), round(7 * y)) for x, y, _ in path.tolist()}
+        wanted = {(x, y) for y, x in (image >= digits_data.INK).nonzero().tolist()}
+        assert ink == wanted if len(wanted) <= 32 else ink < wanted
+        down = [k for k in range(1, 32) if path[k, 2]]
+        assert all(float((7 * (path[k, :2] - path[k - 1, :2])).norm()) < 1.5 for k in down) or len(wanted) > 32
+
+
+def test_another_form_is_another_set_of_weights_and_another_digest_of_what_was_scored(tmp_path):
+    model = digits_cnn(width=4)
+    plain, spoiled = Digits(tmp_path, 0), Digits(tmp_path, 0, form="jpeg")
+    for task in (plain, spoiled):
+        task.fits(model, "cnn")
+    assert plain.recipe() != spoiled.recipe()
+    digests = [quality.measure(model, task).samples_digest for task in (plain, spoiled)]
+    assert digests[0] != digests[1]
+
+
+@pytest.mark.parametrize(
+    "options, why",
+    [({"form": "sound"}, "digits come as image, jpeg, strokes"), ({"form": "jpeg", "jpeg_quality": 100}, "1 to 95")],
+)
+def test_a_form_that_does_not_exist_is_refused(tmp_path, options, why):
+    with pytest.raises(TaskError, match=why):
+        Digits(tmp_path, 0, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("build", [digits_cnn, digits_resnet])
+def test_the_convolutional_networks_reach_a_sensible_accuracy(tmp_path, build):
+    def seeded():
+        torch.manual_seed(0)
+        return build()
+
+    assert Digits(tmp_path, 0).prepare("digits", seeded)["test_accuracy"] >= 96

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from suites.common.checkpoint import CheckpointError
-from suites.common.imagefolder import PREPROCESS, ImageFolder, Preprocess, read_image
 from suites.common.task import TaskError
+from suites.common.tasks.imagefolder import PREPROCESS, ImageFolder, Preprocess, read_image
 from suites.common.vit import vit
 
 SHAPE = {"width": 16, "heads": 2, "depth": 2, "patch": 8, "resolution": 32, "classes": 3}

@@ -9,9 +9,6 @@ from tests.suites.vit_tokens import references
 
 
 def timm():
-    pytest.importorskip(
-        "timm", exc_type=(ImportError, RuntimeError)
-    ) if timm_bridge._torchvision_operators_load() else None
     try:
         return timm_bridge.import_timm()
     except UsageError as error:
@@ -55,14 +52,6 @@ def test_timm_names_build_as_they_are_or_as_our_own_network():
         timm_bridge.timm_model(name="vit_tiny_patch16_225")
     with pytest.raises(ValueError, match="not a plain vision transformer"):
         timm_bridge.timm_model(name="resnet18", native=True)
-
-
-def test_a_whole_torchvision_is_left_alone(monkeypatch):
-    monkeypatch.setattr(timm_bridge, "_torchvision_operators_load", lambda: True)
-    monkeypatch.setattr(timm_bridge, "_schemas", [])
-    monkeypatch.setitem(__import__("sys").modules, "timm", torch)  # any module: what is imported does not matter here
-    timm_bridge.import_timm()
-    assert timm_bridge._schemas == []
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import did_you_mean
+from bench.meters.quality import Run, accuracy
+from bench.scores import Score
 from suites.common.checkpoint import load_checkpoint
 from suites.common.task import TaskError, file_sha256
 
@@ -41,6 +43,8 @@ PREPROCESS = {"deit": Preprocess(), "mae": Preprocess(), "augreg": Preprocess(0.
 
 class ImageFolder:
     """Top-1 on images in `root/<class>/<image>`; classes are the sorted names of the folders."""
+
+    metric = "accuracy"
 
     def __init__(
         self, cache: Path, seed: int, *, root: str, checkpoint: str | None = None, preprocess: str = "auto",
@@ -101,6 +105,10 @@ class ImageFolder:
             part = self.samples[start : start + batch_size]
             images = torch.stack([read_image(self.root / name, self.resolution, self.preprocess) for name, _ in part])
             yield images, torch.tensor([label for _, label in part])
+
+    def score(self, run: Run) -> Score:
+        """Top-1 on the images of the folder."""
+        return accuracy(run, self.batches(run.batch))
 
     def describe(self) -> dict[str, Any]:
         """Number of images and classes, hash of names and sizes, preprocessing in force."""

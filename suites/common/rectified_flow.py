@@ -1,0 +1,137 @@
+"""Sampling by rectified flow, as the workload `sample` asks for it: a plan of Euler steps from noise to pictures.
+
+A picture x and noise e meet on the straight line x_t = (1 - t) x + t e, and the network predicts its velocity e - x
+(Liu et al. 2022, "Flow Straight and Fast", section 2). Guidance is that of Ho and Salimans 2022, formula 6.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+#: Steps where the shape names none.
+STEPS = 20
+
+
+class FlowModel(nn.Module):
+    """A network of velocities with its sampler. A subclass defines `velocity` and the attributes below it.
+
+    Attributes:
+        resolution: side of the square picture.
+        channels: of the picture, whose values are about -1..1.
+        classes: that pictures may be asked for; class number `classes` is the empty one.
+        scale: of the plan that was asked for last, as are `steps_planned`.
+        guidance: scale where the shape names none; None runs the conditional branch alone.
+        shift: of the time grid, t' = s t / (1 + (s - 1) t).
+    """
+
+    resolution: int
+    channels: int
+    classes: int
+    guidance: float | None = None
+    shift: float = 1.0
+    scale: float | None = None
+    steps_planned: list[dict[str, Any]]
+
+    def velocity(self, x: Tensor, t: Tensor, classes: Tensor) -> Tensor:
+        """Velocities of pictures [batch, channels, side, side] at times [batch] in 0..1 for classes [batch]."""
+        raise NotImplementedError(f"{type(self).__name__} does not define velocity")
+
+    def forward(self, x: Tensor, t: Tensor, classes: Tensor) -> Tensor:
+        """One evaluation of the network: the velocities."""
+        return self.velocity(x, t, classes)
+
+    def example_inputs(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Random pictures, times and classes."""
+        like = next(self.parameters())
+        times = torch.rand(batch).to(like)
+        return self.example_noise(batch, 0).to(like), times, self.example_cond(batch).to(like.device)
+
+    # ------------------------------------------------------------------------------------------ the sampler
+
+    def plan(self, shape: dict[str, Any]) -> list[dict[str, Any]]:
+        """The steps: index, time, length, and how many evaluations each is (two with guidance)."""
+        count = int(shape.get("steps") or STEPS)
+        given = shape.get("guidance")
+        self.scale = self.guidance if given is None else float(given)
+        grid = [self._shifted(1 - place / count) for place in range(count + 1)]
+        evaluations = 1 if self.scale is None else 2
+        self.steps_planned = [
+            {"index": place, "t": grid[place], "dt": grid[place] - grid[place + 1], "evaluations": evaluations}
+            for place in range(count)
+        ]
+        return self.steps_planned
+
+    def _shifted(self, t: float) -> float:
+        return self.shift * t / (1 + (self.shift - 1) * t)
+
+    def start(self, noise: Tensor, cond: Tensor) -> dict[str, Any]:
+        """The state before the first step: the noise and the classes."""
+        return {"x": noise.to(next(self.parameters())), "classes": cond}
+
+    def step(self, index: int, state: dict[str, Any]) -> dict[str, Any]:
+        """The state after Euler step `index` of the plan."""
+        now = self.steps_planned[index]
+        return {**state, "x": state["x"] - now["dt"] * self.guided(state["x"], now["t"], state["classes"])}
+
+    def guided(self, x: Tensor, t: float, classes: Tensor) -> Tensor:
+        """The velocity of a step: of the branch that knows the class, or pushed away from that which does not."""
+        times = torch.full((len(x),), t, device=x.device, dtype=x.dtype)
+        if self.scale is None:
+            return self.velocity(x, times, classes)
+        empty = torch.full_like(classes, self.classes)
+        both = self.velocity(torch.cat([x, x]), torch.cat([times, times]), torch.cat([classes, empty]))
+        aware, unaware = both.chunk(2)
+        return unaware + self.scale * (aware - unaware)
+
+    def finish(self, state: dict[str, Any]) -> Tensor:
+        """The pictures."""
+        return state["x"]
+
+    def example_noise(self, batch: int, seed: int) -> Tensor:
+        """Noise that depends on the seed and each picture's index alone, [batch, channels, side, side]."""
+        return noise(range(batch), seed, (self.channels, self.resolution, self.resolution))
+
+    def example_cond(self, batch: int) -> Tensor:
+        """The classes in turn, [batch]."""
+        return torch.arange(batch) % self.classes
+
+
+def noise(indices: range, seed: int, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise, one picture per index, the same whatever the batch it is made in, on the CPU."""
+    made = []
+    for index in indices:
+        generator = torch.Generator().manual_seed(1_000_003 * (seed + 1) + index)
+        made.append(torch.randn(shape, generator=generator))
+    return torch.stack(made)
+
+
+def flow_loss(model: FlowModel, generator: torch.Generator, dropped: float = 0.1) -> Any:
+    """The mean squared error of the velocity at random times, as a loss of pictures and classes.
+
+    Args:
+        model: what is trained.
+        generator: of times, noise, and of which classes are hidden.
+        dropped: share of the classes that are replaced by the empty one, so that guidance has its other branch.
+    """
+
+    def loss(pictures: Tensor, classes: Tensor) -> Tensor:
+        t = torch.sigmoid(torch.randn(len(pictures), generator=generator))  # more of the middle (Esser et al. 2024)
+        e = torch.randn(pictures.shape, generator=generator)
+        hidden = torch.rand(len(pictures), generator=generator) < dropped
+        seen = torch.where(hidden, torch.full_like(classes, model.classes), classes)
+        place = t[:, None, None, None]
+        return F.mse_loss(model((1 - place) * pictures + place * e, t, seen), e - pictures)
+
+    return loss
+
+
+def time_features(t: Tensor, width: int) -> Tensor:
+    """Cosines and sines of times in 0..1 at `width` / 2 frequencies, [batch, width] (Ho et al. 2020, as in DiT)."""
+    half = width // 2
+    frequencies = torch.exp(-torch.arange(half, device=t.device, dtype=torch.float32) * (9.210340371976184 / half))
+    angles = 1000 * t.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1).to(t.dtype)

@@ -1,0 +1,63 @@
+"""A small network that enlarges pictures or removes their grain: convolutions at low resolution, then pixels rearranged.
+
+After Shi et al. 2016 ("Real-Time Single Image and Video Super-Resolution", section 3.2), with what it is given, enlarged,
+added to its answer.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.config.settings import PositiveInt
+from suites.common.checkpoint import load_checkpoint
+
+__all__ = ["Restorer", "load_checkpoint", "restorer"]
+
+
+class Restorer(nn.Module):
+    """A 5 x 5 and some 3 x 3 convolutions, and a last one of scale^2 pixels for every pixel."""
+
+    def __init__(self, width: int, depth: int, scale: int, resolution: int, channels: int):
+        super().__init__()
+        self.scale, self.resolution, self.channels = scale, resolution, channels
+        self.enter = nn.Conv2d(channels, width, 5, padding=2)
+        self.layers = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(depth))
+        self.leave = nn.Conv2d(width, channels * scale**2, 3, padding=1)
+        nn.init.zeros_(self.leave.weight)  # it starts as plain enlargement, which smooth places leave little to add to
+        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Pictures [batch, channels, scale x side, scale x side]."""
+        x = F.relu(self.enter(pictures))
+        for layer in self.layers:
+            x = F.relu(layer(x))
+        added = F.pixel_shuffle(self.leave(x), self.scale)
+        if self.scale == 1:
+            return pictures + added
+        return added + F.interpolate(pictures, scale_factor=float(self.scale), mode="bicubic", align_corners=False)
+
+    def example_inputs(self, batch: int) -> tuple[Tensor]:
+        """Random pictures of the resolution that is given to the network."""
+        return (torch.rand(batch, self.channels, self.resolution, self.resolution).to(self.enter.weight),)
+
+
+def restorer(
+    *,
+    width: PositiveInt = 32,
+    depth: PositiveInt = 2,
+    scale: PositiveInt = 2,
+    resolution: PositiveInt = 24,
+    channels: PositiveInt = 3,
+) -> Restorer:
+    """A network that enlarges (`scale` above 1) or removes grain (1), in evaluation mode with random weights.
+
+    Args:
+        width: channels inside.
+        depth: 3 x 3 convolutions between the first and the last.
+        scale: of the enlargement.
+        resolution: side of the square example input in pixels; any other will do.
+        channels: of the picture.
+    """
+    return Restorer(width, depth, scale, resolution, channels).eval()
