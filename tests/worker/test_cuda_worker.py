@@ -24,6 +24,7 @@ from bench.worker.invocation import reference_gemm
 from bench.worker.outputs import check_output
 from bench.worker.ready import Ready, compile_time
 from bench.worker.subject import Subject, build, timed_build
+from bench.workloads.workload import Part
 from tests.sweeping import QUICK, configuration, sweep
 
 ANNOUNCED = "CUDA out of memory. Tried to allocate 20.00 GiB"
@@ -157,9 +158,9 @@ def test_memory_is_taken_of_the_step_that_is_timed_and_knows_where_it_replays(mo
     case = Case(suite="t", model="m", **axes)
     recipe = Recipe(case, "tests.faults.models:healthy").as_dict()
     made = probe._Probe({"recipe": recipe, "meters": ["memory"]}, Phase(Path("unused")))
-    step = Ready(lambda: None, 1.0)
-    made.memory(Subject(case, torch.nn.Identity(), (), {}, {}), step)
-    assert asked == [{"step": step.step, "captured": replays}]
+    part = Part("forward", lambda: None)
+    made.memory(Subject(case, torch.nn.Identity(), (), {}, {}), part)
+    assert asked == [{"step": part.call, "captured": replays, "reset": None}]
 
 
 # --- the cache -------------------------------------------------------------------------------------------------------
