@@ -8,8 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +21,11 @@ from bench.plan.case import Case
 
 if TYPE_CHECKING:
     import pandas
+    import torch
     from torch import nn
 
     from bench.config.protocol import Protocol
+    from bench.meters.inputs import Batch
 
 #: Names for whole sections of metrics, as `measure` takes them.
 GROUPS = {
@@ -44,8 +45,10 @@ def build(
     model: str, method: str = BASELINE_METHOD, *, resolution: int | None = None, batch: int = 1, device: str = "cpu",
     dtype: str = "fp32", seed: int = 0, checkpoint: str | Path | None = None, task: str | None = None,
     cache: str | Path = "cache", **settings: Any,
-) -> tuple[nn.Module, tuple[Any, ...]]:  # fmt: skip
-    """A module in evaluation mode and its example inputs, so that `module(*inputs)` runs one forward.
+) -> tuple[nn.Module, Any]:  # fmt: skip
+    """A module in evaluation mode and its example inputs: positional ones, or keyword ones where it takes no others.
+
+    `module(*inputs)` (or `module(**inputs)`) runs one forward.
 
     Args:
         model: a catalogue name, `timm:NAME`, or `package.module:Callable`.
@@ -70,11 +73,13 @@ def build(
     from bench.worker import subject
 
     extend_import_path()
+    device = _checked_device(device)
+    batch = _checked_axes(dtype, batch, resolution, seed)
     catalogue = catalogues.load()
     model_entry = catalogue.model(model)
     method_entry = None if method == BASELINE_METHOD else catalogue.method(method)
     of_model, of_method = _share_out(model_entry, method_entry, settings)
-    resolution = resolution or default_resolution(model_entry, of_model)
+    resolution = resolution if resolution is not None else default_resolution(model_entry, of_model)
     weights = Path(checkpoint) if checkpoint is not None else None
     if weights is not None and not weights.is_file():
         raise UsageError(f"checkpoint: there is no file {weights}")
@@ -92,7 +97,7 @@ def build(
     if task is not None:
         subject.make_task(recipe).prepare(model, lambda: subject.build_model(recipe)[0])
     made = subject.build(recipe)
-    return made.module, made.args
+    return made.module, made.kwargs or made.args
 
 
 def _share_out(model: Any, method: Any, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -153,22 +158,15 @@ def _wanted(metrics: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _as_call(inputs: Any, kwargs: dict[str, Any] | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword inputs of one forward from what a user hands over."""
-    if inputs is None:
-        return (), dict(kwargs or {})
-    if isinstance(inputs, dict):
-        return (), {**inputs, **(kwargs or {})}
-    return (tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)), dict(kwargs or {})
-
-
 def measure(
     module: nn.Module, inputs: Any = None, metrics: Sequence[str] = DEFAULT_METRICS, protocol: str | Protocol = "quick", *,
     kwargs: dict[str, Any] | None = None, baseline: nn.Module | None = None, name: str | None = None,
-    device: str = "cpu", batch: int | None = None, threads: int | None = None, workload: str = "forward",
+    device: str | torch.device = "cpu", batch: int | None = None, threads: int | None = None, workload: str = "forward",
     shape: Mapping[str, Any] | None = None, backend: str = "eager",
 ) -> pandas.DataFrame:  # fmt: skip
     """The tidy table (columns `bench.reading.COLUMNS`) of any module, one row per metric and part of the workload.
+
+    `attrs["flags"]` holds what a reader of the numbers has to know, as flags of the records (docs/counting.md).
 
     Counted metrics (`params`, `macs` and their sections) are taken in this process. Everything timed is taken by the
     protocol, in fresh processes that get the module by cloudpickle; a script needs no `if __name__` guard.
@@ -176,7 +174,7 @@ def measure(
     Args:
         module: any `torch.nn.Module`; it is measured in evaluation mode and left as it was. The rows' `dtype` is that of its
             first floating parameter.
-        inputs: a tensor, a tuple of positional inputs, or a dict of keyword inputs, in the types that the module takes:
+        inputs: a tensor, a tuple of positional inputs, or a mapping of keyword inputs, in the types that the module takes:
             they are moved to the device and never cast.
         metrics: sections (`macs`, `latency`, ...) or single metrics (`peak_memory_bytes`). `macs` is in the matmul
             convention and per sample; other conventions are rows of their own.
@@ -185,7 +183,8 @@ def measure(
         baseline: a module for the same inputs, timed interleaved; then the row `speedup` compares the two.
         name: what the rows call the module; default its class.
         device: where to run.
-        batch: samples per forward; default the first dimension of the first tensor.
+        batch: samples per forward; by default the first dimension that the inputs have in common, or what the layer that
+            takes them says (a sample without a batch dimension, the time first).
         threads: of the timed processes; default one on a small host, else the physical cores.
         workload: what one run is: `forward`, `generate`, `sample`, ... (docs/workloads.md says what each needs of the module,
             and which make their own inputs, so that `inputs` may be `None`).
@@ -193,19 +192,27 @@ def measure(
         backend: `eager`, `compile`, `onnxruntime`, ... (docs/backends.md).
 
     Raises:
-        UsageError: an unknown metric, protocol, workload or axis, or a module that cannot be handed to another process.
+        UsageError: an unknown metric, protocol, workload, axis or device, inputs whose number of samples is not clear, or
+            something that is no module or cannot be handed to another process.
         BenchError: the module failed, with the phase and the message.
     """
     from bench.analysis import table
+    from bench.meters import handed_over
+    from bench.meters.inputs import as_call, batch_for
 
     wanted = _wanted(metrics)
     sections = {METRICS[metric].section for metric in wanted}
-    args, keywords = _as_call(inputs, kwargs)
+    device, threads = _checked_device(device), _checked_threads(threads)
+    for one in (module,) if baseline is None else (module, baseline):
+        handed_over.check_module(one)
+    args, keywords = as_call(inputs, kwargs)
     given = dict(shape or {})
-    if batch is None:
-        batch = given.pop("batch", None) or _batch(args, keywords)
-    whole = workloads.find(workload).shape({**given, "batch": batch})
-    subject = Given(_name(module, name), (args, keywords), workload, whole, backend, device)
+    asked = batch if batch is not None else given.pop("batch", None)
+    samples = batch_for(module, args, keywords, asked)
+    whole = workloads.find(workload).shape({**given, "batch": samples.size})
+    if args or keywords:
+        module = handed_over.initialised(module, args, keywords)
+    subject = Given(_name(module, name), (args, keywords), workload, whole, backend, device, samples)
     records = []
     if sections & COUNTED and sections <= COUNTED and baseline is None and (workload, backend) == ("forward", "eager"):
         records.append(_counted_record(module, subject, sections & COUNTED))
@@ -214,7 +221,9 @@ def measure(
     frame = table.from_records(records)
     order = {metric: place for place, metric in enumerate(wanted)}
     kept = frame[frame["metric"].isin(wanted)]
-    return kept.sort_values("metric", key=lambda column: column.map(order), kind="stable").reset_index(drop=True)
+    kept = kept.sort_values("metric", key=lambda column: column.map(order), kind="stable").reset_index(drop=True)
+    kept.attrs["flags"] = [{**flag, "model": record["case"]["model"]} for record in records for flag in record["flags"]]
+    return kept
 
 
 @dataclass(frozen=True)
@@ -227,24 +236,57 @@ class Given:
     shape: dict[str, Any]
     backend: str
     device: str
+    samples: Batch
 
     def case(self, **further: Any) -> Case:
         """The case of these conditions."""
         axes = {name: value for name, value in self.shape.items() if name not in ("batch", "resolution")}
         return Case(
-            suite="measure", device=self.device, batch=self.shape["batch"], workload=self.workload,
-            shape=settings_text(axes), backend=self.backend,
-            compile="default" if self.backend == backends.COMPILE else "off", **further,
+            suite="measure", device=self.device, workload=self.workload, shape=settings_text(axes), backend=self.backend,
+            compile="default" if self.backend == backends.COMPILE else "off",
+            **{"batch": self.shape["batch"], **further},
         )  # fmt: skip
 
 
-def _batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    import torch
+def _checked_axes(dtype: str, batch: Any, resolution: int | None, seed: Any) -> int:
+    """The batch as a plain number.
 
-    for value in [*args, *kwargs.values()]:
-        if isinstance(value, torch.Tensor) and value.dim() > 0:
-            return int(value.shape[0])
-    return 1
+    Raises:
+        UsageError: a dtype that does not exist, a batch or resolution below 1, or a seed that is none.
+    """
+    from bench.config.schema import DTYPES
+    from bench.meters.inputs import checked_batch
+
+    if dtype not in DTYPES:
+        raise UsageError(f'dtype "{dtype}" does not exist; {did_you_mean(str(dtype).replace("float", "fp"), DTYPES)}')
+    if resolution is not None and (not hasattr(resolution, "__index__") or resolution.__index__() < 1):
+        raise UsageError(
+            f"resolution={resolution!r} is not valid: it is a number of pixels, or None for the model's own"
+        )
+    if not hasattr(seed, "__index__") or not 0 <= seed.__index__() < 2**31:
+        raise UsageError(f"seed={seed!r} is not valid: it is a whole number from 0 to {2**31 - 1}")
+    return checked_batch(batch)
+
+
+def _checked_device(device: Any) -> str:
+    """The device's name, for a `torch.device` as well.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    from bench.plan.plan import check_device
+
+    name = str(device)
+    check_device(name)
+    return name
+
+
+def _checked_threads(threads: Any) -> int | None:
+    if threads is None:
+        return None
+    if not hasattr(threads, "__index__") or isinstance(threads, bool) or threads.__index__() < 1:
+        raise UsageError(f"threads={threads!r} is not valid: it is 1 or more, or None for the machine's own number")
+    return int(threads.__index__())
 
 
 def _name(module: nn.Module, name: str | None) -> str:
@@ -258,18 +300,6 @@ def _dtype(module: nn.Module) -> str:
     return next((dtype_name(str(p.dtype)) for p in module.parameters() if p.is_floating_point()), "fp32")
 
 
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """The module in evaluation mode, each part put back as it was."""
-    before = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in before.items():
-            part.training = training
-
-
 def _counted_record(module: nn.Module, given: Given, sections: set[str]) -> dict[str, Any]:
     """A record of counts alone, taken in this process."""
     import torch
@@ -279,23 +309,26 @@ def _counted_record(module: nn.Module, given: Given, sections: set[str]) -> dict
     from bench.host.code import code_version
     from bench.host.environment import environment
     from bench.host.identity import machine_key
-    from bench.meters import macs, params
+    from bench.meters import handed_over, macs, params
     from bench.sweep.writing import utc_now
 
-    (args, kwargs), batch, device = given.call, given.shape["batch"], given.device
-    started, readings, details, flags = utc_now(), [], {}, []
-    with _evaluating(module), torch.no_grad():
+    (args, kwargs), samples, device = given.call, given.samples, given.device
+    started, readings, details = utc_now(), [], {}
+    flags: list[dict[str, Any]] = []
+    with handed_over.evaluating(module), torch.no_grad(), handed_over.told(given.name):
         if "size" in sections:
             size = params.measure(module)
             readings += size.readings()
             details["params"] = size.as_dict()
+            flags += size.flags
         if "compute" in sections:
             macs.self_test()
             found = macs.count(module, args, kwargs)
-            readings += [replace(item, part=given.workload) for item in macs.readings(found, batch)]
-            details["macs"] = found.as_dict()
-            flags = details["macs"].get("flags", [])
-    case = given.case(model=given.name, dtype=_dtype(module))
+            samples = found.batch if found.batch is not None and samples.source != "given" else samples
+            readings += [replace(item, part=given.workload) for item in macs.readings(found, samples.size)]
+            details["macs"] = {**found.as_dict(), "batch_source": samples.source}
+            flags += found.flags
+    case = given.case(model=given.name, dtype=_dtype(module), batch=samples.size)
     found_here = environment(device)
     context = assemble.Context(Protocol(), found_here, machine_key(found_here), {}, code_version())
     rows = [reading.as_dict() for reading in readings]
@@ -304,12 +337,11 @@ def _counted_record(module: nn.Module, given: Given, sections: set[str]) -> dict
 
 
 def _pickle(module: nn.Module, call: Any, folder: Path, name: str) -> Path:
-    import cloudpickle
+    from bench.meters import handed_over
 
     path = folder / f"{name}.pickle"
     try:
-        with path.open("wb") as file:
-            cloudpickle.dump((module, call[0], call[1]), file)
+        handed_over.write(path, module, call[0], call[1])
     except Exception as error:
         raise UsageError(
             f"{type(module).__name__} cannot be handed to a fresh process ({error}); measure it through a builder: "
@@ -325,12 +357,11 @@ def _measured_records(
     """Records of fresh processes; the module's own comes first."""
     from bench.config.catalogue import Entry
     from bench.config.schema import validate
-    from bench.plan.plan import Group, Plan, check_device
+    from bench.plan.plan import Group, Plan
     from bench.plan.plan import threads as default_threads
     from bench.plan.recipe import Recipe
     from bench.sweep.loop import Driver
 
-    check_device(given.device)
     sections = {METRICS[metric].section for metric in wanted}
     with tempfile.TemporaryDirectory(prefix="bench-measure-") as scratch:
         folder = Path(scratch)
@@ -393,19 +424,25 @@ def layers(
     """
     import pandas
 
+    from bench.meters import handed_over
     from bench.meters import layers as meter
+    from bench.meters.inputs import as_call, batch_for
+    from bench.meters.state import state_kept
     from bench.worker import parts as made
     from bench.worker.subject import Subject
 
-    args, keywords = _as_call(inputs, kwargs)
-    whole = workloads.find(workload).shape({"batch": _batch(args, keywords), **(shape or {})})
-    given = Given(_name(module, None), (args, keywords), workload, whole, "eager", "cpu")
-    with _evaluating(module), made.running(workload):
+    handed_over.check_module(module)
+    args, keywords = as_call(inputs, kwargs)
+    asked = (shape or {}).get("batch")
+    samples = batch_for(module, args, keywords, asked)
+    whole = workloads.find(workload).shape({**(shape or {}), "batch": samples.size})
+    given = Given(_name(module, None), (args, keywords), workload, whole, "eager", "cpu", samples)
+    with handed_over.evaluating(module), handed_over.told(type(module).__name__), made.running(workload):
         subject = Subject(given.case(model=given.name), module, args, keywords, {})
         chosen = _part(made.parts_of(subject), part)
-        with made.as_forward(subject, chosen) as call:
+        with state_kept(module, args, keywords), made.as_forward(subject, chosen) as call:
             found = meter.table(*call, repeats=repeats)
-    frame = pandas.DataFrame(found.rows)
+    frame = pandas.DataFrame(found.rows, columns=None if found.rows else list(meter.COLUMNS))
     frame.attrs["info"] = found.info
     return frame
 
@@ -421,7 +458,24 @@ def _part(parts: Sequence[Any], name: str | None) -> Any:
 
 
 def load(results: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "results") -> pandas.DataFrame:
-    """The tidy table of one or several results folders, one row per reading."""
+    """The tidy table of one or several results folders, one row per reading.
+
+    Raises:
+        UsageError: a folder or file does not exist, or holds no records.
+    """
+    import warnings
+
     from bench.analysis import table
 
-    return table.load(results)
+    places = [Path(place) for place in ([results] if isinstance(results, (str, os.PathLike)) else results)]
+    for place in places:
+        if not place.exists():
+            raise UsageError(f"results: there is no folder or file {place}; it is looked for from {Path.cwd()}")
+    frame = table.load(places)
+    problems = frame.attrs.get("problems", [])
+    if frame.empty:
+        why = f": {problems[0]}" if problems else ""
+        raise UsageError(f"results: {', '.join(map(str, places)) or 'no folder'} holds no readable records{why}")
+    if problems:
+        warnings.warn(f"{len(problems)} records were left out, the first: {problems[0]}", stacklevel=2)
+    return frame

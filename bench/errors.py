@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import sysconfig
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class BenchError(Exception):
@@ -40,3 +43,27 @@ def did_you_mean(name: str, available: Iterable[str], *, limit: int = 12) -> str
     hint = f'did you mean "{near[0]}"? ' if near else ""
     shown = ", ".join(options[:limit]) + (", ..." if len(options) > limit else "")
     return f"{hint}(available: {shown or 'none'})"
+
+
+def in_user_code(error: BaseException, *, limit: int = 3) -> str | None:
+    """The last lines of the user's own code that an error went through, one a line; None if it went through none.
+
+    What is the user's is what lies neither in this package, nor in an installed one, nor in Python's own library.
+    """
+    own, frames = Path(__file__).resolve().parent, list[str]()
+    seen: BaseException | None = error
+    while seen is not None and not frames:
+        for entry in traceback.extract_tb(seen.__traceback__):
+            if _is_users(entry.filename, own):
+                line = f": {entry.line}" if entry.line else ""
+                frames.append(f"  {entry.filename}, line {entry.lineno}, in {entry.name}{line}")
+        seen = seen.__cause__
+    return "\n".join(frames[-limit:]) or None
+
+
+def _is_users(filename: str, own: Path) -> bool:
+    path = Path(filename)
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    library = sysconfig.get_paths()["stdlib"]
+    internal = filename.startswith("<frozen") or filename.startswith(library)
+    return not (installed or internal or path.is_relative_to(own))

@@ -36,6 +36,8 @@ def leaves(tensor: Tensor) -> Iterator[Tensor]:
     elif tensor.layout in _INDEXED:
         for name in _INDEXED[tensor.layout]:
             yield from leaves(getattr(tensor.detach(), name)())
+    elif tensor.is_nested:
+        yield tensor.values()
     elif tensor.layout is torch.strided:
         yield tensor
         if tensor.is_quantized and tensor.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -39,6 +40,7 @@ def register_suites() -> list[str]:
         if not file.is_file():
             continue
         name = first_text(file, "name") or folder.name
+        _check_name(name, file)
         if name in names:
             raise UsageError(f'{file}: a suite named "{name}" is already defined in {names[name]}; rename one')
         names[name] = str(file)
@@ -70,6 +72,24 @@ def _suite_node() -> Any:
     return SuiteNode
 
 
+def _check_name(name: str, file: Path) -> None:
+    """Raise UsageError if the command line would read a suite's name as something else than text."""
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name) and name.lower() not in ("true", "false", "null", "nan", "inf"):
+        return  # the parser takes a tenth of a second to start
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        read = OverridesParser.create().parse_override(f"suite={name}").value()
+    except HydraException:
+        read = None
+    if not isinstance(read, str):
+        raise UsageError(
+            f'{file}: suite=... on the command line cannot name a suite "{name}": give suite.yaml a name of letters, digits, _ '
+            f"and -, with a letter in it, such as name: suite_{re.sub('[^A-Za-z0-9_-]', '_', name)}"
+        )
+
+
 def _groups(suites: list[str]) -> dict[str, list[str]]:
     folder = config_folder()
     found = {path.name: sorted(p.stem for p in path.glob("*.yaml")) for path in folder.iterdir() if path.is_dir()}
@@ -99,7 +119,12 @@ def explain_hydra(error: Exception, suites: list[str]) -> str:
     if function:
         return f"quote a spec that has settings, or Hydra takes it for a function: 'suite.methods=[\"{function[1]}(...)\"]'"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return "the command line cannot be read: " + " ".join(lines[:3])
+    return (
+        "the command line cannot be read: "
+        + " ".join(lines[:3])
+        + "; put an override that holds ( ) = , # ~ or a blank in "
+        "quotes twice, as in 'model=\"nets:Net(width=4)\"'"
+    )
 
 
 def _report(error: BenchError) -> int:
@@ -161,12 +186,20 @@ def _rank(code: int) -> int:
     return SEVERITY.index(code if code in SEVERITY else CRASHED)
 
 
+def _print_what_there_is() -> None:
+    """Let a terminal or a file whose encoding lacks a character get a stand-in for it instead of ending the job."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def main() -> None:
     """Run the command line and exit with the job's code: 0, 1, 2, 3, 4, 5, 70 or 130 (see docs/commands.md)."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    _print_what_there_is()
     show = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise instead of printing: we say it in our own words
     codes: list[int] = []

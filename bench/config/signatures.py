@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,9 @@ import pydantic
 from bench.config.settings import VOCABULARY
 from bench.config.syntax import syntax_digest
 from bench.errors import UsageError, did_you_mean
+
+#: The instrument's own package: it has a version of its own, and no case is another one because it changes.
+_OWN = __name__.partition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,7 @@ def check_settings(what: str, path: str, given: dict[str, Any], *, reserved: tup
             raise UsageError(f'{what} has no setting "{name}"; {did_you_mean(name, names)}')
     fields: dict[str, Any] = {name: known.settings[name] for name in names}
     try:
-        pydantic.create_model("Settings", __config__=_STRICT, **fields)(**given)
+        read = pydantic.create_model("Settings", __config__=_STRICT, **fields)(**given)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = str(first["loc"][0]) if first["loc"] else "?"
@@ -201,6 +205,17 @@ def check_settings(what: str, path: str, given: dict[str, Any], *, reserved: tup
             raise UsageError(f'{what} needs the setting "{where}"') from error
         value = given.get(where)
         raise UsageError(f"{what}: setting {where}={value!r} is not valid: {first['msg'].lower()}") from error
+    for name in fields:
+        _check_spelling(what, name, given.get(name), getattr(read, name, None))
+
+
+def _check_spelling(what: str, name: str, given: Any, read: Any) -> None:
+    """Raise UsageError if a value fits only after a conversion that the callable would have to make: 10.0 for 10."""
+    plain = (bool, int, float, str)
+    if not isinstance(given, plain) or not isinstance(read, plain) or isinstance(read, float):
+        return
+    if type(given) is not type(read):
+        raise UsageError(f"{what}: setting {name}={given!r} is not valid: write {name}={read!r}")
 
 
 _STRICT = pydantic.ConfigDict(extra="allow", arbitrary_types_allowed=True, protected_namespaces=(), strict=False)
@@ -212,8 +227,9 @@ def _imports(tree: ast.Module, package: str) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            base = node.module if node.level == 0 else f"{package.rsplit('.', node.level - 1)[0]}.{node.module}"
+        elif isinstance(node, ast.ImportFrom):
+            above = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            base = ".".join(filter(None, (above, node.module)))
             found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
     return found
 
@@ -221,18 +237,44 @@ def _imports(tree: ast.Module, package: str) -> set[str]:
 def _module_file(module: str) -> Path | None:
     """The file of a module if it is one that can be found without running another module."""
     parent = module.rpartition(".")[0]
-    if parent:
-        above = _module_file(parent)
-        if above is None or above.name != "__init__.py":
-            return None  # `from module import attribute` names module.attribute, which is no module
+    if parent and not _is_package(parent):
+        return None  # `from module import attribute` names module.attribute, which is no module
     try:
         return source_file(module)
     except UsageError:
         return None
 
 
+@cache
+def _is_package(module: str) -> bool:
+    """Whether a module is a folder of others, with or without an `__init__.py`."""
+    parent = module.rpartition(".")[0]
+    if parent and not _is_package(parent):
+        return False
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError, AttributeError):
+        return False
+    return spec is not None and spec.submodule_search_locations is not None
+
+
+@cache
+def _is_users(top: str) -> bool:
+    """Whether a top-level module is code that a user may be working on: neither installed, nor Python's, nor the bench."""
+    if top in sys.stdlib_module_names or top == _OWN:
+        return False
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError, AttributeError):
+        return False
+    places = [spec.origin] if spec and spec.origin else list(spec.submodule_search_locations or ()) if spec else []
+    return bool(places) and not any({"site-packages", "dist-packages"} & set(Path(place).parts) for place in places)
+
+
 def source_digest(path: str) -> str:
-    """Hash of the source that a callable is made of: its module and all it imports from the same top package.
+    """Hash of the source that a callable is made of: its module, and all modules of the user's that it imports.
+
+    Those are the modules of the same top package and of any other that is neither installed nor Python's own.
 
     Changing a method's source makes new cases of that method and leaves the others alone. It is a hash of the syntax:
     comments, layout and docstrings may change.
@@ -243,7 +285,7 @@ def source_digest(path: str) -> str:
     seen: set[str] = set()
     while waiting:
         name = waiting.pop()
-        if name in seen or name.split(".")[0] != top:
+        if name in seen or not (name.split(".")[0] == top or _is_users(name.split(".")[0])):
             continue
         seen.add(name)
         file = _module_file(name)

@@ -6,9 +6,10 @@ from collections import Counter
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.meters.macs_count import Flag, MacsCount
+from bench.meters.reach import hidden_tensors
 from bench.meters.value_checks import ValueChecks
 
 TOLERANCE = 0.02
@@ -109,12 +110,47 @@ def outside_flags(escapes: Counter[str], gaps: dict[str, float]) -> list[Flag]:
     return flags
 
 
+def foreign_flags(module: nn.Module, foreign: list[tuple[str, Tensor]]) -> list[Flag]:
+    """Tensors that are multiplied and were there before, but are neither parameter, buffer nor input."""
+    if not foreign:
+        return []
+    held = {id(item.value): item.path for item in hidden_tensors(module)}
+    parts = []
+    for path, tensor in foreign[:4]:
+        where = held.get(id(tensor)) or f"used in {path or 'the root'}"
+        parts.append(f"{'x'.join(map(str, tensor.shape)) or 'a number'} ({where})")
+    text = (
+        f"{len(foreign)} tensors that are multiplied are neither parameters, buffers nor inputs: {', '.join(parts)}; their "
+        "products are counted, but no count of parameters or size holds them"
+    )
+    return [flag("unregistered_weights", "info", text)]
+
+
+def thread_flags(operators: list[str]) -> list[Flag]:
+    """Operators that ran in threads which no counter can follow."""
+    if not operators:
+        return []
+    shown = ", ".join(operators[:5]) + (", ..." if len(operators) > 5 else "")
+    text = (
+        f"threads that were running before the forward execute operators during it ({shown}): they are not counted, and "
+        "every total is at least what it says. Start the thread or submit to a ThreadPoolExecutor inside forward"
+    )
+    return [flag("other_threads", "warn", text)]
+
+
+def eager_module(module: nn.Module) -> nn.Module:
+    """The module behind those that `torch.compile` made; others as they are, whatever attributes they hand on."""
+    while type(module).__name__ == "OptimizedModule" and "_orig_mod" in module._modules:
+        module = module._modules["_orig_mod"]  # type: ignore[assignment]
+    return module
+
+
 def unwrapped(module: nn.Module) -> tuple[nn.Module, list[Flag]]:
     """The eager module behind a compiled one, and flags that say what kind of module was given."""
     flags: list[Flag] = []
-    original = getattr(module, "_orig_mod", None)
-    if isinstance(original, nn.Module):
-        module = original
+    eager = eager_module(module)
+    if eager is not module:
+        module = eager
         flags.append(flag("compiled", "info", "the module is compiled; its eager graph was counted"))
     scripted = [
         name or "the module" for name, child in module.named_modules() if isinstance(child, torch.jit.ScriptModule)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from bench.meters.count_flags import TOLERANCE, Flag, count_flags, flag
 from bench.meters.fvcore_count import OTHER_TERMS, SecondCount
+from bench.meters.inputs import Batch
 from bench.meters.macs_count import MacsCount
 from bench.meters.trace import ModuleVisit, OperatorRecord
 from bench.meters.value_checks import ValueChecks
@@ -29,6 +30,11 @@ class Traced:
     gaps: dict[str, float]
     seconds: float
     output: Any = None
+    foreign: list[tuple[str, Tensor]] = field(default_factory=list)
+    batch: Batch | None = None
+    overwritten: int = 0
+    in_threads: bool = False
+    other_threads: bool = False
 
 
 def summary(traced: Traced, flags: list[Flag], module: nn.Module, args: Any) -> MacsCount:
@@ -75,6 +81,7 @@ def summary(traced: Traced, flags: list[Flag], module: nn.Module, args: Any) -> 
         flags=list(flags),
         records=records,
         visits=traced.visits,
+        batch=traced.batch,
     )
     result.flags += count_flags(result, traced.values)
     return result

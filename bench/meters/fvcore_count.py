@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import string
 import subprocess
 import sys
 import tempfile
@@ -24,8 +25,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from bench.meters.apart import ApartError, can_fork, run_apart
 from bench.meters.operator_rules import custom_formula, custom_names
 from bench.meters.products import Call, fourier_macs
+from bench.meters.reach import every_module
 from bench.meters.trace import compilers_off
 
 #: fvcore's own terms that are no matrix product or convolution: removed exactly before two counts are compared.
@@ -71,7 +74,10 @@ def _scale(*values: Any) -> int:
 
 def _attention(inputs: list[Any], _outputs: list[Any]) -> float:
     query, key, value = (_shape(inputs[i]) for i in range(3))
-    return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+    maps = math.prod(torch.broadcast_shapes(query[:-2], key[:-2]) if len(query) == len(key) else query[:-2])
+    if len(query) == len(key) and query[-3:-2] != key[-3:-2] and key[-3:-2] != [1] and query[-3:-2] != [1]:
+        maps = math.prod(query[:-2])  # grouped heads: every query head has its own scores
+    return maps * query[-2] * key[-2] * (query[-1] + value[-1])
 
 
 def _matmul(inputs: list[Any], outputs: list[Any]) -> float:
@@ -118,6 +124,18 @@ def _convolution(inputs: list[Any], outputs: list[Any]) -> float:
     return math.prod(_shape(outputs[0])) * math.prod(_shape(inputs[1])[1:])
 
 
+def _whole_convolution(inputs: list[Any], outputs: list[Any]) -> float:
+    """Any convolution; a complex one is three real ones, as torch runs it."""
+    transposed = bool(inputs[6].toIValue())
+    elements = math.prod(_shape(inputs[0] if transposed else outputs[0]))
+    return elements * math.prod(_shape(inputs[1])[1:]) * (3 if _is_complex(inputs[1]) else 1)
+
+
+def _affine_grid(_inputs: list[Any], outputs: list[Any]) -> float:
+    *places, space = _shape(outputs[0])
+    return math.prod(places) * space * (space + 1)
+
+
 def _convolution_tbc(inputs: list[Any], outputs: list[Any]) -> float:
     return math.prod(_shape(outputs[0])) * math.prod(_shape(inputs[1])[:2])
 
@@ -133,7 +151,7 @@ def _einsum(inputs: list[Any], _outputs: list[Any]) -> float:
     left, _, right = equation.partition("->")
     terms = left.split(",")
     if "." in equation or len(terms) != 2:
-        raise NotImplementedError(f"einsum {equation!r}")
+        return _einsum_by_paths(equation, shapes)
     sizes = {
         letter: n for term, shape in zip(terms, shapes, strict=True) for letter, n in zip(term, shape, strict=True)
     }
@@ -142,6 +160,77 @@ def _einsum(inputs: list[Any], _outputs: list[Any]) -> float:
     if not summed:
         return 0
     return math.prod(n for letter, n in sizes.items() if letter not in lonely)
+
+
+def _einsum_by_paths(equation: str, shapes: list[list[int]]) -> float:
+    """An einsum with dots or other than two operands: contracted two by two, left to right, dots spelt out as letters."""
+    given, _, right = equation.partition("->")
+    terms = given.split(",")
+    spare = [letter for letter in string.ascii_letters if letter not in equation]
+    most = max(len(shape) - len(term.replace("...", "")) for term, shape in zip(terms, shapes, strict=True))
+    dots = "".join(spare[:most])
+    terms = [
+        term.replace("...", dots[most - (len(shape) - len(term.replace("...", ""))) :])
+        for term, shape in zip(terms, shapes, strict=True)
+    ]
+    letters = "".join(terms)
+    implied = "".join(sorted({letter for letter in letters if letters.count(letter) == 1} - set(dots)))
+    result = right.replace("...", dots) if "->" in equation else dots + implied
+    total, held = 0.0, (terms[0], dict(zip(terms[0], shapes[0], strict=True)))
+    for place in range(1, len(terms)):
+        sizes = dict(zip(terms[place], shapes[place], strict=True))
+        kept = set(result).union(*terms[place + 1 :])
+        both = {letter: max(held[1].get(letter, 1), sizes.get(letter, 1)) for letter in (*held[1], *sizes)}
+        summed = (set(held[0]) & set(terms[place])) - kept
+        lonely = (set(held[0]) ^ set(terms[place])) - kept
+        total += math.prod(n for letter, n in both.items() if letter not in lonely) if summed else 0
+        left = "".join(letter for letter in both if letter in kept)
+        held = (left, {letter: both[letter] for letter in left})
+    return total
+
+
+def _multi_dot(inputs: list[Any], _outputs: list[Any]) -> float:
+    """The cheapest order of a chain of matrices, as torch finds it (Cormen et al., Introduction to Algorithms, 15.2)."""
+    shapes = _list_shapes(inputs[0])
+    sizes = [shapes[0][0] if len(shapes[0]) == 2 else 1, *(shape[-1] if len(shape) == 2 else 1 for shape in shapes)]
+    if len(shapes[0]) == 1:
+        sizes[1] = shapes[0][0]
+    count = len(shapes)
+    best = [[0] * count for _ in range(count)]
+    for length in range(2, count + 1):
+        for first in range(count - length + 1):
+            last = first + length - 1
+            best[first][last] = min(
+                best[first][cut] + best[cut + 1][last] + sizes[first] * sizes[cut + 1] * sizes[last + 1]
+                for cut in range(first, last)
+            )
+    return best[0][count - 1]
+
+
+def _matrix_power(inputs: list[Any], _outputs: list[Any]) -> float:
+    """Squarings and products of binary exponentiation; torch takes the cube in two."""
+    shape, power = _shape(inputs[0]), abs(inputs[1].toIValue())
+    steps = 0 if power < 2 else power.bit_length() - 1 + bin(power).count("1") - 1
+    return steps * math.prod(shape) * shape[-1]
+
+
+def _covariance(inputs: list[Any], _outputs: list[Any]) -> float:
+    shape = _shape(inputs[0])
+    rows, columns = shape if len(shape) == 2 else (1, shape[0])
+    return rows * rows * columns * (4 if _is_complex(inputs[0]) else 1)
+
+
+def _short_fourier(inverse: bool) -> Any:
+    """Handle of a transform in windows: one per frame, [.., frequencies, frames] on the other side."""
+
+    def handle(inputs: list[Any], outputs: list[Any]) -> float:
+        spectrum = _shape(inputs[0] if inverse else outputs[0])
+        points = inputs[1].toIValue()
+        frames = math.prod(spectrum) / spectrum[-2 if _is_complex(inputs[0] if inverse else outputs[0]) else -3]
+        real = spectrum[-2] != points
+        return fourier_macs(points, frames, real)
+
+    return handle
 
 
 def _bilinear(inputs: list[Any], _outputs: list[Any]) -> float:
@@ -158,9 +247,9 @@ def _cdist(inputs: list[Any], outputs: list[Any]) -> float:
 def _recurrent(inputs: list[Any], outputs: list[Any]) -> float:
     """Steps x all weight matrices; padded input [T, B, I] or packed data [N, I]."""
     steps = math.prod(_shape(inputs[0])[:-1])
-    lists = [value for value in inputs[1:5] if value.type().kind() == "ListType"]
-    weights = max((_list_shapes(value) for value in lists), key=len)
-    return steps * sum(math.prod(shape) for shape in weights if len(shape) == 2)
+    lists = [_list_shapes(value) for value in inputs[1:5] if value.type().kind() == "ListType"]
+    matrices = [[shape for shape in shapes if len(shape) == 2] for shapes in lists]
+    return steps * sum(math.prod(shape) for shape in max(matrices, key=len))
 
 
 def _recurrent_cell(inputs: list[Any], _outputs: list[Any]) -> float:
@@ -212,6 +301,10 @@ HANDLES: dict[str, Any] = {
     "aten::dot": _dot, "aten::vdot": _dot, "aten::linalg_vecdot": _dot,
     "aten::addmm": _add_product, "aten::baddbmm": _add_product, "aten::addmv": _add_product,
     "aten::addbmm": _batch_summed_product, "aten::addr": _outer_sum,
+    "aten::_convolution": _whole_convolution, "aten::affine_grid_generator": _affine_grid,
+    "aten::linalg_multi_dot": _multi_dot, "aten::chain_matmul": _multi_dot, "aten::cov": _covariance,
+    "aten::linalg_matrix_power": _matrix_power, "aten::matrix_power": _matrix_power,
+    "aten::stft": _short_fourier(False), "aten::istft": _short_fourier(True),
     "aten::_convolution_mode": _convolution, "aten::conv_tbc": _convolution_tbc,
     "aten::tensordot": _tensordot, "aten::linear": _linear, "aten::einsum": _einsum, "aten::bilinear": _bilinear, "aten::cdist": _cdist,
     "aten::lstm": _recurrent, "aten::gru": _recurrent, "aten::rnn_tanh": _recurrent, "aten::rnn_relu": _recurrent,
@@ -328,22 +421,50 @@ def _count(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     return SecondCount(sum(counts.values()), counts, unsupported, None, version("fvcore"))
 
 
-def _devices(args: tuple[Any, ...]) -> list[int]:
+def _devices(args: Any) -> list[int]:
     found = {t.device.index for t in tree_leaves(args) if isinstance(t, Tensor) and t.is_cuda}
     return sorted(index for index in found if index is not None)
 
 
-def second_count(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SecondCount:
-    """The count of fvcore for one forward of the whole batch; never raises.
+def second_count(
+    network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, timeout_s: float = 300.0
+) -> SecondCount:
+    """The count of fvcore for one forward of the whole batch; never raises, and cannot end this process.
+
+    torch's tracer aborts the whole process where an exception crosses a module and is caught by the network. It
+    therefore runs in a fork, or, on a device that a fork cannot use, in a fresh process.
 
     Args:
-        network: the module; its hooks, mode and state are the same afterwards.
+        network: the module; nothing of it is changed.
         args: positional inputs; nested structures of tensors are fine.
         kwargs: keyword inputs, likewise.
+        timeout_s: after which the count is given up.
 
     Returns:
         A count, or one whose `error` says why there is none.
     """
+    if not can_fork() or _devices((args, kwargs, list(network.parameters()))):
+        return second_count_in_child(network, args, kwargs, timeout_s=timeout_s)
+    import fvcore.nn  # noqa: F401 - here, so that not every fork pays for the import
+
+    try:
+        found = run_apart(lambda: asdict(_count_without_gradients(network, args, kwargs)), timeout_s=timeout_s)
+    except ApartError as error:
+        return SecondCount(None, error=str(error), version=version("fvcore"))
+    return SecondCount(**found)
+
+
+def _count_without_gradients(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SecondCount:
+    """The count in a fork: the tracer refuses weights that require a gradient and are no parameters of the network."""
+    for part in every_module(network):
+        for parameter in part._parameters.values():
+            if parameter is not None:
+                parameter.requires_grad_(False)
+    return count_in_place(network, args, kwargs)
+
+
+def count_in_place(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SecondCount:
+    """The same count in this process, which a crash of the tracer would end; no Python error leaves it."""
     try:
         return _count(network, args, kwargs)
     except Exception as error:  # whatever the tracer raises is a reason, not a failure of the case
@@ -354,7 +475,7 @@ def second_count(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
 def second_count_in_child(
     network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, timeout_s: float = 300.0
 ) -> SecondCount:
-    """The same count in a process of its own, so that even a crash of the tracer cannot touch this one."""
+    """The same count in a fresh process, which gets the network by cloudpickle."""
     import cloudpickle
 
     with tempfile.TemporaryDirectory() as folder:
@@ -374,7 +495,7 @@ def _main(subject: str, answer: str) -> None:
     import cloudpickle
 
     network, args, kwargs = cloudpickle.loads(Path(subject).read_bytes())
-    Path(answer).write_text(json.dumps(asdict(second_count(network, args, kwargs))))
+    Path(answer).write_text(json.dumps(asdict(count_in_place(network, args, kwargs))))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from bench.errors import BenchError
+from bench.meters.reach import hidden_modules, hidden_tensors
 from bench.meters.stored import Extent, covered_bytes, extent, leaves
 
 Kind = Literal["parameter", "packed", "constant", "buffer", "loose"]
@@ -42,12 +43,14 @@ class Held:
 class Inventory:
     """Every distinct tensor of a module; `shared` maps the further names of a tensor to the first.
 
-    `opaque` names the compiled objects whose content cannot be read, so that the counts are lower bounds.
+    `opaque` names the compiled objects whose content cannot be read, so that the counts are lower bounds; `hidden` the
+    modules with tensors that are reached through plain attributes and not registered.
     """
 
     held: tuple[Held, ...]
     shared: dict[str, str]
     opaque: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
     def bytes_of(self, *kinds: Kind) -> int:
         """Bytes of the tensors of these kinds, each byte once."""
@@ -74,7 +77,13 @@ def inventory(module: nn.Module) -> Inventory:
         else:
             first[key] = item.path
             kept.append(item)
-    return Inventory(tuple(kept), shared, tuple(_opaque(module)))
+    hidden = [item.path for item in hidden_modules(module) if any(True for _ in _registered(item.value))]
+    return Inventory(tuple(kept), shared, tuple(_opaque(module)), tuple(hidden))
+
+
+def _registered(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
 
 
 def _opaque(module: nn.Module) -> Iterator[str]:
@@ -95,12 +104,8 @@ def _can_open(value: Any) -> bool:
 
 def _walk(module: nn.Module) -> Iterator[Held]:
     """Everything that a module holds: registered tensors first, so that a loose alias of one is not a tensor of its own."""
-    paths = [(f"{path}." if path else "", part) for path, part in module.named_modules()]
-    for prefix, part in paths:
-        masks = _masks(part)
-        for name, parameter in part._parameters.items():
-            if parameter is not None:
-                yield Held(prefix + name, "parameter", parameter, masks.get(name))
+    paths = _paths(module)
+    yield from _parameters(paths)
     for prefix, part in paths:
         for name, value in vars(part).items():
             if _can_open(value):
@@ -110,10 +115,34 @@ def _walk(module: nn.Module) -> Iterator[Held]:
         for name, buffer in part._buffers.items():
             if buffer is not None:
                 yield Held(prefix + name, "buffer", buffer)
-    for prefix, part in paths:
-        yield from _loose(prefix, part)
+    yield from _outside(module, paths)
     if isinstance(module, torch.jit.ScriptModule):
         yield from _constants(module)
+
+
+def _paths(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Every module with the beginning of its tensors' names, registered ones first."""
+    paths = [(f"{path}." if path else "", part) for path, part in module.named_modules()]
+    for found in hidden_modules(module):
+        inside = found.value.named_modules()
+        paths += [(f"{found.path}.{path}." if path else f"{found.path}.", part) for path, part in inside]
+    return paths
+
+
+def _parameters(paths: list[tuple[str, nn.Module]]) -> Iterator[Held]:
+    for prefix, part in paths:
+        masks = _masks(part)
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                yield Held(prefix + name, "parameter", parameter, masks.get(name))
+
+
+def _outside(module: nn.Module, paths: list[tuple[str, nn.Module]]) -> Iterator[Held]:
+    """Tensors in plain attributes, and in what is reached through them."""
+    for prefix, part in paths:
+        yield from _loose(prefix, part)
+    for found in hidden_tensors(module):
+        yield Held(found.path, "parameter" if isinstance(found.value, nn.Parameter) else "loose", found.value)
 
 
 def _masks(module: nn.Module) -> dict[str, Tensor]:

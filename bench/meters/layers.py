@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,12 @@ from bench.meters.trace import ModuleVisit, OperatorRecord
 from bench.workloads.counting import PartCall
 
 Row = dict[str, Any]
+#: What a row holds, also where there is none: a forward of views alone has no row.
+COLUMNS = (
+    "index", "name", "module_path", "op", "input_shapes", "output_shapes", "dtype", "macs", "vector_ops", "bit_operations",
+    "read_bytes", "write_bytes", "weight_bytes", "activation_bytes", "intensity", "calls", "operators", "uncounted",
+    "tokens", "tokens_per_call", "provenance_bytes", "time_ms", "time_low_ms", "time_high_ms", "share",
+)  # fmt: skip
 
 _NOTE = (
     "Counts: operator trace. time_ms: median over repeated forwards of the module's own time (its children's taken "
@@ -72,13 +79,14 @@ def table(
 
 
 def module_times(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, *, repeats: int, warmup: int = 2
-) -> dict[str, Any]:
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, *, repeats: int, warmup: int = 2,
+    reset: Callable[[], None] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """One process's medians in ms: `own` per module path, `plain` and `hooked` forwards; `repeats` of each.
 
     For tables whose unit of replication is the process: counts are made once, these are joined from several processes.
     """
-    timing = _time(module, args, kwargs or {}, repeats, warmup)
+    timing = _time(module, args, kwargs or {}, repeats, warmup, reset or (lambda: None))
     own = {path: statistics.median(samples) for path, samples in timing.own.items()}
     whole = {"plain": statistics.median(timing.plain), "hooked": statistics.median(timing.hooked)}
     return {"own": own, **whole, "repeats": repeats}
@@ -224,7 +232,10 @@ class _LayerClock:
         return f"{outer}.<{path[1:]}>".lstrip(".")
 
 
-def _time(module: nn.Module, args: Any, kwargs: dict[str, Any], repeats: int, warmup: int) -> _Timing:
+def _time(
+    module: nn.Module, args: Any, kwargs: dict[str, Any], repeats: int, warmup: int,
+    reset: Callable[[], None] = lambda: None,
+) -> _Timing:  # fmt: skip
     cuda = any(isinstance(leaf, Tensor) and leaf.is_cuda for leaf in [*tree_leaves(args), *module.parameters()])
     clock = _CudaClock() if cuda else _HostClock()
     own: dict[str, list[float]] = defaultdict(list)
@@ -233,10 +244,13 @@ def _time(module: nn.Module, args: Any, kwargs: dict[str, Any], repeats: int, wa
     with torch.no_grad():
         for _ in range(warmup):
             module(*args, **kwargs)
+            reset()
         for _ in range(repeats):
             plain.append(_forward_ms(module, args, kwargs, clock))
+            reset()
             with _LayerClock(module, clock) as layers:
                 hooked.append(_forward_ms(module, args, kwargs, clock))
+            reset()
             for path, milliseconds in layers.own_times().items():
                 own[path].append(milliseconds)
     return _Timing(dict(own), hooked, plain)

@@ -8,11 +8,13 @@ once it is known to leave its module.
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Literal
 
 import torch
@@ -21,6 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bench.meters.stored import leaves
+from bench.meters.threads import ThreadClocks, ThreadsFollowed
+from bench.meters.trace import compiler_loaded, compilers_off, deeper_recursion, has_own_layout
 
 Category = Literal["weights", "buffers", "inputs", "activations", "temporaries"]
 CATEGORIES: tuple[Category, ...] = ("weights", "buffers", "inputs", "activations", "temporaries")
@@ -46,11 +50,15 @@ class Peak:
 
 @dataclass
 class Trace:
-    """What a forward allocated and freed; `operators` holds the name and the module path of each index."""
+    """What a forward allocated and freed; `operators` holds the name and the module path of each index.
+
+    `other_threads` says that threads which cannot be followed did something meanwhile.
+    """
 
     events: list[Event] = field(default_factory=list)
     operators: list[tuple[str, str]] = field(default_factory=list)
     left_a_module: set[int] = field(default_factory=set)
+    other_threads: bool = False
 
     def peak(self, resident: dict[Category, int]) -> Peak:
         """The peak over what was alive all the time (`resident`) and what came and went."""
@@ -76,21 +84,28 @@ def peak(events: Iterable[Event], activations: set[int], resident: dict[Category
 class LiveTensors(TorchDispatchMode):
     """Fills a `Trace` while it is active; storages in `known` (by address) are resident and not logged again."""
 
+    supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Not needed where no compiler was imported; and the wrapper it would bring imports for seconds."""
+        return False
+
     def __init__(self, known: Iterable[int], device: str, paths: dict[int, str]):
         super().__init__()
         self.trace = Trace()
         self._known = set(known)
         self._device = device
         self._paths = paths
-        self._stack: list[str] = [""]
+        self._local = threading.local()
         self._alive: dict[int, tuple[int, int, weakref.ref[Any]]] = {}
-        self._serial = 0
+        self._serials = count(1)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if any(hasattr(kind, "__tensor_flatten__") for kind in types):
             return NotImplemented  # a wrapper unpacks itself; its inner operators come back here
-        if _is_composite(func):
+        if isinstance(func, torch._ops.OpOverload) and _is_composite(func) and not has_own_layout(args):
             with self:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
@@ -111,8 +126,7 @@ class LiveTensors(TorchDispatchMode):
             if key in self._known:
                 continue
             if key not in self._alive:
-                self._serial += 1
-                self._alive[key] = (self._serial, 0, weakref.ref(storage, self._forget(key)))
+                self._alive[key] = (next(self._serials), 0, weakref.ref(storage, self._forget(key)))
             serial, before, reference = self._alive[key]
             if size != before:
                 self._alive[key] = (serial, size, reference)
@@ -128,6 +142,27 @@ class LiveTensors(TorchDispatchMode):
     def _log(self, serial: int, size: int) -> None:
         self.trace.events.append(Event(serial, size, len(self.trace.operators) - 1))
 
+    @property
+    def _stack(self) -> list[str]:
+        """Paths of the modules that run in this thread, outermost first."""
+        if not hasattr(self._local, "stack"):
+            self._local.stack = [""]
+        return self._local.stack
+
+    @property
+    def path(self) -> str:
+        """Path of the innermost module that runs in this thread."""
+        return self._stack[-1]
+
+    @contextmanager
+    def in_thread(self, path: str) -> Iterator[None]:
+        """A context for another thread, in which what runs belongs to this trace, inside the module of that path."""
+        twin = type(self)((), self._device, self._paths)
+        twin.trace, twin._known, twin._alive, twin._serials = self.trace, self._known, self._alive, self._serials
+        twin._stack[:] = [path]
+        with twin:
+            yield
+
     def enter(self, module: nn.Module) -> None:
         """Note that the module's forward begins."""
         self._stack.append(self._paths.get(id(module), self._stack[-1]))
@@ -141,6 +176,17 @@ class LiveTensors(TorchDispatchMode):
                     found = self._alive.get(part.untyped_storage()._cdata)
                     if found:
                         self.trace.left_a_module.add(found[0])
+
+
+class GuardedLiveTensors(LiveTensors):
+    """The same where a compiler is about: it must not look into the mode while it prepares what it would compile."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
 
 def _is_composite(func: Any) -> bool:
@@ -182,11 +228,29 @@ def _no_collection() -> Iterator[None]:
 
 
 def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], known: Iterable[int]) -> Trace:
-    """The trace of one forward without gradients; `known` are the addresses of storages that were there before."""
+    """The trace of one forward without gradients and without compilers.
+
+    Args:
+        module: runs as it is given; threads that it starts or hands tasks to are followed.
+        args: positional inputs.
+        kwargs: keyword inputs.
+        known: addresses of storages that were there before.
+    """
     device = _device_of(module, args)
-    mode = LiveTensors(known, device, {id(part): path for path, part in module.named_modules()})
-    with _no_collection(), torch.no_grad(), _module_boundaries(mode), mode:
+    kind = GuardedLiveTensors if compiler_loaded() else LiveTensors
+    mode = kind(known, device, {id(part): path for path, part in module.named_modules()})
+    threads, clocks = ThreadsFollowed(lambda: mode.in_thread(mode.path)), ThreadClocks()
+    with (
+        compilers_off(),
+        deeper_recursion(),
+        _no_collection(),
+        torch.no_grad(),
+        _module_boundaries(mode),
+        threads,
+        mode,
+    ):
         module(*args, **kwargs)
+    mode.trace.other_threads = clocks.moved(threads.idents)
     return mode.trace
 
 

@@ -21,14 +21,25 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from bench.meters import operator_rules
-from bench.meters.count_flags import Flag, flag, outside_flags, unwrapped
+from bench.meters.count_flags import Flag, flag, foreign_flags, outside_flags, thread_flags, unwrapped
 from bench.meters.count_summary import Traced, join_second, summary
+from bench.meters.fvcore_count import SecondCount, second_count_in_child
 from bench.meters.fvcore_count import second_count as count_again
-from bench.meters.fvcore_count import second_count_in_child
+from bench.meters.inputs import batch_for
 from bench.meters.macs_count import CONVENTIONS, MacsCount
 from bench.meters.outside import OutsideWatch, unexplained_gaps
 from bench.meters.products import Call, Product
-from bench.meters.trace import ModulePaths, WeightStorages, compiler_loaded, compilers_off, operator_trace
+from bench.meters.reach import every_module, tensors_in
+from bench.meters.state import attributes_kept
+from bench.meters.threads import ThreadClocks, ThreadsFollowed, unseen_operators
+from bench.meters.trace import (
+    ModulePaths,
+    WeightStorages,
+    compiler_loaded,
+    compilers_off,
+    deeper_recursion,
+    operator_trace,
+)
 from bench.meters.value_checks import ValueChecks
 from bench.reading import Reading, reading, unavailable
 
@@ -81,27 +92,40 @@ def _trace_once(
     values = ValueChecks() if inspect_values else None
     paths = ModulePaths(module)
     trace = operator_trace(paths, WeightStorages(module), values)
+    given = tensors_in((args, kwargs))
+    trace.knows(given)
+    paths.inputs = {id(tensor) for tensor in given}
     watch = OutsideWatch(paths)
+    threads, clocks = ThreadsFollowed(lambda: trace.in_thread(paths.current)), ThreadClocks()
     started = time.perf_counter()
     with ExitStack() as stack:
         stack.enter_context(compilers_off())
+        stack.enter_context(deeper_recursion())
         stack.enter_context(torch.enable_grad() if grad else torch.no_grad())
         stack.enter_context(paths)
         stack.enter_context(watch)
+        stack.enter_context(threads)
         stack.enter_context(trace)
         trace.start_clock()
-        output = module(*args, **kwargs)
-        trace.stop_clock()
-        if loss is not None:
-            trace.phase = "backward"
-            loss(output).backward()
+        try:
+            output = module(*args, **kwargs)
+            trace.stop_clock()
+            if loss is not None:
+                trace.phase = "backward"
+                loss(output).backward()
+        finally:
+            stack.close()
+            overwritten = trace.put_back()
     if values is not None:
         values.settle_weights()
     gaps: dict[str, float] = defaultdict(float)
     for gap in trace.gaps:
         gaps[gap.path] += gap.seconds
     seconds = time.perf_counter() - started
-    return Traced(trace.records, paths.visits, values or ValueChecks(), watch.escapes, gaps, seconds, output)
+    return Traced(
+        trace.records, paths.visits, values or ValueChecks(), watch.escapes, gaps, seconds, output,
+        batch=paths.batch, foreign=list(trace.foreign.values()), overwritten=overwritten, in_threads=bool(threads.idents), other_threads=clocks.moved(threads.idents),
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------- count
@@ -120,7 +144,7 @@ def count(
         module: any module on any device, the meta device included; compiled modules are counted eagerly.
         args: its positional inputs.
         kwargs: its keyword inputs.
-        second_count: also run fvcore, here (True) or in a child process ("child").
+        second_count: also run fvcore, in a fork of this process (True) or in a fresh one ("child").
         inspect_values: also look for zero rows and zero weights (work that is masked, not removed).
         self_check: first make sure that this torch counts closed-form blocks right (once per process).
 
@@ -131,7 +155,8 @@ def count(
         self_test()
     kwargs = kwargs or {}
     module, flags = unwrapped(module)
-    with _state_kept(module) if module.training else nullcontext():
+    in_training = any(part.training for part in every_module(module))
+    with attributes_kept(module), _state_kept(module) if in_training else nullcontext():
         return _count(module, args, kwargs, flags, second_count, inspect_values)
 
 
@@ -146,14 +171,35 @@ def _count(
     traced = _trace(module, args, kwargs, inspect_values=inspect_values)
     gaps = unexplained_gaps(traced.gaps, traced.seconds, lambda: _trace(module, args, kwargs).gaps)
     result = summary(traced, flags, module, args)
-    result.flags += outside_flags(traced.escapes, gaps)
-    result.at_least = result.at_least or bool(gaps) or any(f["code"] == "opaque_script" for f in flags)
+    unseen = _unseen_operators(module, args, kwargs) if traced.other_threads else []
+    result.flags += [
+        *outside_flags(traced.escapes, gaps),
+        *thread_flags(unseen),
+        *foreign_flags(module, traced.foreign),
+    ]
+    result.at_least = bool(result.at_least or gaps or unseen or any(f["code"] == "opaque_script" for f in flags))
     if second:
         started = time.perf_counter()
-        runner = second_count_in_child if second == "child" else count_again
-        join_second(result, runner(module, args, kwargs), traced)
+        join_second(result, _second(module, args, kwargs, traced, second), traced)
         result.seconds["second"] = time.perf_counter() - started
     return result
+
+
+def _second(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], traced: Traced, how: bool | str
+) -> SecondCount:
+    """The second count, given a time that goes by what the first took; none of a forward that works in threads."""
+    if not tensors_in(traced.output):
+        return SecondCount(None, error="the forward returns no tensor, so that torch's tracer keeps nothing of it")
+    if traced.in_threads or traced.other_threads:
+        return SecondCount(None, error="the forward works in other threads, which torch's tracer does not follow")
+    runner = second_count_in_child if how == "child" else count_again
+    return runner(module, args, kwargs, timeout_s=60 + 60 * traced.seconds)
+
+
+def _unseen_operators(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+    with torch.no_grad(), attributes_kept(module):
+        return unseen_operators(lambda: module(*args, **kwargs))
 
 
 # ---------------------------------------------------------------- training and several inputs
@@ -178,7 +224,7 @@ def count_training(
     """
     self_test()
     module, flags = unwrapped(module)
-    with _state_kept(module):
+    with attributes_kept(module), _state_kept(module):
         traced = _trace(module, args, kwargs or {}, grad=True, inspect_values=False, loss=loss or _sum_of_outputs)
     result = summary(traced, flags, module, args)
     result.flags += outside_flags(traced.escapes, {})
@@ -196,7 +242,7 @@ def _sum_of_outputs(output: Any) -> Tensor:
 def _state_kept(module: nn.Module) -> Iterator[None]:
     """Gradients, buffers (running statistics) and random state are afterwards what they were before."""
     gradients = [(parameter, parameter.grad) for parameter in module.parameters()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+    buffers = [(buffer, buffer.detach().clone()) for part in every_module(module) for buffer in part.buffers()]
     for parameter, _ in gradients:
         parameter.grad = None
     devices = sorted({p.device.index for p, _ in gradients if p.is_cuda and p.device.index is not None})
@@ -238,7 +284,7 @@ def count_over(module: nn.Module, inputs: Sequence[tuple[Any, ...]], *, batch: i
     """
     self_test()
     counts = [count(module, args, second_count=False, self_check=False) for args in inputs]
-    sizes = [batch or _batch_of(args) for args in inputs]
+    sizes = [batch_for(module, args, {}, batch).size for args in inputs]
     macs = [c.macs / size for c, size in zip(counts, sizes, strict=True)]
     dynamic = len({round(value, 3) for value in macs}) > 1
     tokens = {path: [c.tokens.get(path, []) for c in counts] for path in counts[0].tokens}
@@ -250,11 +296,6 @@ def count_over(module: nn.Module, inputs: Sequence[tuple[Any, ...]], *, batch: i
         )
         flags["dynamic"] = flag("dynamic", "warn", text)
     return CountsOverInputs(macs, statistics.fmean(macs), min(macs), max(macs), dynamic, tokens, list(flags.values()))
-
-
-def _batch_of(args: Any) -> int:
-    first = next((leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and leaf.dim() > 0), None)
-    return int(first.shape[0]) if first is not None else 1
 
 
 # ---------------------------------------------------------------- readings

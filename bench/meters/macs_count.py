@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from bench.meters.inputs import Batch
 from bench.meters.operator_record import ModuleVisit, OperatorRecord
 
 Flag = dict[str, Any]
@@ -26,7 +27,8 @@ class MacsCount:
 
     `macs` follows the matmul convention; `method_macs` are the products below modules that say `charged_to = "method"`
     (a token merger's matching, say), executed as well and in every other convention. When `at_least` is true some operator is unknown and every total is a lower
-    bound. `flags` are dicts {code, severity, text}; `operators` and `uncounted` are lists of plain rows.
+    bound. `batch` is the number of samples that a layer told which takes the input as it is, where that is not the first
+    dimension. `flags` are dicts {code, severity, text}; `operators` and `uncounted` are lists of plain rows.
     """
 
     macs: int
@@ -59,6 +61,7 @@ class MacsCount:
     flags: list[Flag] = field(default_factory=list)
     records: list[OperatorRecord] = field(default_factory=list, repr=False)
     visits: dict[str, ModuleVisit] = field(default_factory=dict, repr=False)
+    batch: Batch | None = None
 
     @property
     def executed_macs(self) -> int:
@@ -73,6 +76,6 @@ class MacsCount:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the per-call records, as plain JSON types."""
-        hidden = ("records", "visits")
+        hidden = ("records", "visits", "batch")
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
         return {**plain, "convention_texts": dict(CONVENTIONS)}

@@ -14,16 +14,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from bench.errors import BenchError
 from bench.host.visible_gpus import locate, nvml
 from bench.meters import live
 from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing, pinned
+from bench.meters.count_flags import eager_module
 from bench.meters.inventory import WEIGHTS, Inventory, held_bytes, inventory
 from bench.meters.live import Category
+from bench.meters.reach import tensors_in
 from bench.meters.resident import ResidentPeak, resident_peak
 from bench.meters.stored import leaves
+from bench.meters.threads import unseen_operators
 from bench.reading import Provenance, Reading, reading, unavailable
 from bench.workloads.counting import PartCall
 
@@ -61,6 +64,7 @@ class MemoryPeaks:
         resident_bytes: CPU: largest resident size of the process; CUDA: the driver's view of the process.
         resident_before_bytes: the same before the forward: the interpreter, torch and the weights.
         operators: number of operators of the forward.
+        unseen: operators that ran in threads which cannot be followed.
     """
 
     device: str
@@ -76,6 +80,7 @@ class MemoryPeaks:
     resident_before_bytes: int | None = None
     resident_how: str = ""
     notes: dict[str, str] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()
 
     @property
     def peak_activation_bytes(self) -> int:
@@ -106,13 +111,20 @@ class MemoryPeaks:
     @property
     def flags(self) -> list[dict[str, str]]:
         """What the live tensors do not show, as flags of a record."""
+        found = []
+        if self.unseen:
+            text = (
+                f"threads that were running before the forward execute operators during it ({', '.join(self.unseen[:5])}): "
+                "what they allocate is not in the live tensors' peak"
+            )
+            found.append({"code": "other_threads", "severity": "warn", "text": text})
         inside = (self.allocator_bytes or 0) - self.peak_bytes
         if inside <= KERNEL_BUFFERS * self.peak_bytes:
-            return []
+            return found
         text = (
             f"kernels hold up to {inside} bytes inside that are no tensors: {100 * inside / self.peak_bytes:.0f} % more"
         )
-        return [{"code": "kernel_buffers", "severity": "info", "text": text}]
+        return [*found, {"code": "kernel_buffers", "severity": "info", "text": text}]
 
     def as_dict(self) -> dict[str, Any]:
         """The peaks as plain JSON types."""
@@ -121,7 +133,7 @@ class MemoryPeaks:
 
 def measure(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, *,
-    step: Callable[[], Any] | None = None, captured: bool = False,
+    step: Callable[[], Any] | None = None, captured: bool = False, reset: Callable[[], None] | None = None,
 ) -> MemoryPeaks:  # fmt: skip
     """The peaks of one forward that is not the first; takes up to five forwards, one of them under the profiler.
 
@@ -134,14 +146,15 @@ def measure(
         kwargs: keyword inputs.
         step: what runs the forward as it is timed, for the views from outside; by default a call of the module.
         captured: whether that replays a CUDA graph: running the module beside it would count activations twice.
+        reset: puts back what a forward changes of the module and the inputs.
     """
     kwargs = kwargs or {}
     run = step or (lambda: module(*args, **kwargs))
-    eager = getattr(module, "_orig_mod", module)
+    eager = eager_module(module)
     note = "" if eager is module else "of the eager graph; a compiled one allocates inside its kernels"
     ready = partial(_renew, eager)
     with torch.no_grad():
-        peaks = _live_peaks(eager, args, kwargs, "measured", note)
+        peaks = _live_peaks(eager, args, kwargs, "measured", note, reset)
         device = torch.device(peaks.device)
         if device.type == "cuda":
             return _with_cuda_views(peaks, run, captured, ready)
@@ -231,14 +244,18 @@ class _FusedAttention(TorchFunctionMode):
 
 
 def _live_peaks(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], provenance: Provenance, note: str
-) -> MemoryPeaks:
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], provenance: Provenance, note: str,
+    reset: Callable[[], None] | None = None,
+) -> MemoryPeaks:  # fmt: skip
+    put_back = reset or (lambda: None)
     live.record(module, args, kwargs, ())  # the first forward fills caches, torch's and the module's own
+    put_back()
     if isinstance(module, PartCall):
         args = module.inputs()  # its state was put back, in other tensors
     found = inventory(module)
     resident, known = _resident(found, (args, kwargs))
     trace = live.record(module, args, kwargs, known)
+    put_back()
     peak = trace.peak(resident)
     return MemoryPeaks(
         device=_device(found, (args, kwargs)),
@@ -248,6 +265,7 @@ def _live_peaks(
         operators=len(trace.operators),
         provenance=provenance,
         method_note=note,
+        unseen=tuple(unseen_operators(lambda: module(*args, **kwargs))) if trace.other_threads else (),
     )
 
 
@@ -257,7 +275,7 @@ def _resident(found: Inventory, inputs: Any) -> tuple[dict[Category, int], set[i
     sizes: dict[Category, int] = {}
     weights = [item.tensor for item in found.held if item.kind in WEIGHTS and item.kind != "packed"]
     others = [item.tensor for item in found.held if item.kind in ("buffer", "loose")]
-    given = [value for value in tree_leaves(inputs) if isinstance(value, Tensor)]
+    given = tensors_in(inputs)
     groups: tuple[tuple[Category, list[Tensor]], ...] = (("weights", weights), ("buffers", others), ("inputs", given))
     for category, tensors in groups:
         storages = {part.untyped_storage()._cdata: part.untyped_storage() for t in tensors for part in leaves(t)}
@@ -269,7 +287,7 @@ def _resident(found: Inventory, inputs: Any) -> tuple[dict[Category, int], set[i
 
 
 def _device(found: Inventory, inputs: Any) -> str:
-    tensors = [item.tensor for item in found.held] + [v for v in tree_leaves(inputs) if isinstance(v, Tensor)]
+    tensors = [item.tensor for item in found.held] + tensors_in(inputs)
     return str(tensors[0].device) if tensors else "cpu"
 
 
@@ -311,7 +329,8 @@ def _pinned_resident(run: Callable[[], Any]) -> tuple[ResidentPeak | None, str]:
 
 def profiled_growth(run: Callable[[], Any]) -> int:
     """The most bytes that torch's CPU allocator held during a run beyond what it held before."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
         run()
     session: Any = profile.profiler
     events = [event for event in session.kineto_results.events() if event.name() == "[memory]"]

@@ -107,6 +107,7 @@ COMPUTE: dict[str, Formula] = _table(
     ("_cdist_backward", p.distances_backward),
     ("_pdist_forward", p.pairwise_distances),
     ("_trilinear", p.trilinear),
+    ("affine_grid_generator", p.affine_grid),
     ("_fft_r2c _fft_c2r _fft_c2c", p.fourier),
     ("quantized_lstm", p.quantized_recurrent(4)),
     ("quantized_gru", p.quantized_recurrent(3)),
@@ -195,7 +196,7 @@ _VECTOR_GROUPS: tuple[tuple[str, VectorCost], ...] = (
         "sum mean prod amax amin max min argmax argmin any all norm linalg_vector_norm count_nonzero nansum nanmedian "
         "median mode kthvalue aminmax trace cumsum cumprod logcumsumexp cummax cummin _cummax_helper _cummin_helper "
         "logsumexp dist _sparse_csr_sum _sparse_csr_prod equal allclose histc bincount native_norm var_mean std_mean "
-        "var std hash_tensor _is_all_true _is_any_true segment_reduce isin bucketize searchsorted _aminmax renorm",
+        "var std hash_tensor _is_all_true _is_any_true segment_reduce isin bucketize searchsorted _aminmax renorm embedding_renorm",
         _per_input(1),
     ),
     (
@@ -267,7 +268,7 @@ _VECTOR_GROUPS: tuple[tuple[str, VectorCost], ...] = (
         "quantize_per_tensor_dynamic dequantize int_repr masked_fill copysign _foobar index_add scatter_add "
         "scatter_reduce index_reduce embedding_dense_backward _embedding_bag_backward _embedding_bag_dense_backward "
         "select_backward slice_backward _thnn_fused_lstm_cell _thnn_fused_gru_cell _thnn_fused_lstm_cell_backward_impl "
-        "_thnn_fused_gru_cell_backward _transform_bias_rescale_qkv _add_relu diff histogram affine_grid_generator "
+        "_thnn_fused_gru_cell_backward _transform_bias_rescale_qkv _add_relu diff histogram "
         "reflection_pad1d_backward reflection_pad2d_backward reflection_pad3d_backward replication_pad1d_backward "
         "replication_pad2d_backward replication_pad3d_backward unfold_backward col2im _coalesce "
         "quantized::add quantized::add_relu quantized::mul quantized::mul_relu quantized::add_scalar "
@@ -276,6 +277,58 @@ _VECTOR_GROUPS: tuple[tuple[str, VectorCost], ...] = (
         "quantized_decomposed::dequantize_per_tensor quantized_decomposed::quantize_per_channel "
         "quantized_decomposed::dequantize_per_channel",
         _per_output(1),
+    ),
+    (
+        " ".join(
+            f"_foreach_{word}"
+            for word in [
+                "abs",
+                "acos",
+                "add",
+                "addcdiv",
+                "addcmul",
+                "asin",
+                "atan",
+                "ceil",
+                "clamp_max",
+                "clamp_min",
+                "cos",
+                "cosh",
+                "div",
+                "erf",
+                "erfc",
+                "exp",
+                "expm1",
+                "floor",
+                "frac",
+                "lerp",
+                "lgamma",
+                "log",
+                "log10",
+                "log1p",
+                "log2",
+                "max",
+                "maximum",
+                "minimum",
+                "mul",
+                "neg",
+                "norm",
+                "pow",
+                "reciprocal",
+                "round",
+                "rsqrt",
+                "sigmoid",
+                "sign",
+                "sin",
+                "sinh",
+                "sqrt",
+                "sub",
+                "tan",
+                "tanh",
+                "trunc",
+            ]
+        ),
+        _per_input(1),
     ),
     ("quantized::batch_norm1d quantized::batch_norm2d quantized::batch_norm3d quantized::batch_norm", _per_output(2)),
     ("quantized::layer_norm quantized::group_norm quantized::instance_norm", _per_output(p.LAYER_NORM_OPS)),
@@ -306,12 +359,12 @@ COPIES = _words(
 
 #: Gathers: only the rows that are picked are read, besides the indices.
 GATHERS = _words(
-    "embedding index index_select gather take masked_select _unsafe_index _unsafe_masked_index nonzero nonzero_static"
+    "embedding index index_select gather take masked_select repeat_interleave _unsafe_index _unsafe_masked_index nonzero nonzero_static"
 )
 
 #: Fills: nothing is read.
 FILLS = _words(
-    "zeros ones full zeros_like ones_like full_like new_zeros new_ones new_full fill zero arange eye tril_indices "
+    "_foreach_zero zeros ones full zeros_like ones_like full_like new_zeros new_ones new_full fill zero arange eye tril_indices "
     "triu_indices scalar_tensor hann_window hamming_window blackman_window bartlett_window kaiser_window "
     "fft_fftfreq fft_rfftfreq _efficientzerotensor"
 )
@@ -325,7 +378,7 @@ FREE = _words(
     "_local_scalar_dense item is_same_size is_pinned _assert_async _assert_tensor_metadata _assert_scalar "
     "_functional_assert_async _fused_sdp_choice _nested_tensor_size _nested_tensor_strides "
     "_nested_tensor_storage_offsets sym_size sym_stride sym_numel sym_storage_offset sym_is_contiguous is_contiguous "
-    "is_strides_like_format is_non_overlapping_and_dense stride size numel dim storage_offset resize resize_ set set_ "
+    "is_strides_like_format is_non_overlapping_and_dense stride size numel dim storage_offset resize resize_ resize_as_ resize_as_sparse_ set set_ "
     "record_stream _resize_output_ q_scale q_zero_point qscheme q_per_channel_scales q_per_channel_zero_points "
     "q_per_channel_axis sparse_dim dense_dim _nnz is_coalesced _coalesced_ _coalesced _dimI _dimV "
     "sparse_compressed_tensor _sparse_compressed_tensor_unsafe _sparse_coo_tensor_unsafe sparse_coo_tensor "
@@ -337,6 +390,9 @@ FREE = _words(
     "_linalg_check_errors _conj_physical_view_ _make_dep_token _print _cudnn_init_dropout_state _lazy_clone"
 ) | frozenset({"prim::device", "prim::layout", "prim::dtype", "profiler::_record_function_enter_new",
                "profiler::_record_function_exit"})  # fmt: skip
+
+#: Those of them that give new memory.
+ALLOCATIONS = _words("empty empty_like empty_strided new_empty new_empty_strided empty_permuted empty_quantized")
 
 #: Operators whose result size or value can steer what runs next.
 STEERING = _words(
@@ -360,6 +416,14 @@ def custom_names() -> tuple[str, ...]:
 def custom_formula(name: str) -> Formula | None:
     """The registered formula of a qualified operator name."""
     return _custom.get(name)
+
+
+@cache
+def written_places(func: Any) -> tuple[int, ...]:
+    """Positions of the arguments that an overload writes in place, statistics that its schema does not tell included."""
+    if func._schema.name in ("aten::native_batch_norm", "aten::cudnn_batch_norm", "aten::miopen_batch_norm"):
+        return (3, 4)
+    return _written(func._schema)
 
 
 def _written(schema: Any) -> tuple[int, ...]:

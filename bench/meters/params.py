@@ -191,6 +191,13 @@ def _flags(found: Inventory, zeros: dict[str, tuple[int, int]] | None) -> Iterat
             "warn",
             f"{_some(list(found.opaque))} cannot be looked into; all counts are at least, not exact",
         )
+    if found.hidden:
+        yield _flag(
+            "unregistered_modules",
+            "warn",
+            f"modules in plain attributes ({_some(list(found.hidden))}) are counted, but torch neither trains, saves nor moves "
+            "them: hold them in nn.ModuleList or nn.ModuleDict, or, if they are no part of the network, outside of it",
+        )
     loose = [item for item in found.held if item.kind == "loose"]
     if loose:
         yield _flag(

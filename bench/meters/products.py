@@ -373,6 +373,13 @@ def trilinear(call: Call) -> Product:
     return Product(math.prod(first) + math.prod(second), call.args[0], call.args[1])
 
 
+def affine_grid(call: Call) -> Product:
+    """Places of a grid times a [k, k - 1] matrix per image, k being the dimensions of space and one: a product inside."""
+    places = math.prod(call.out.shape[:-1])
+    space = call.out.shape[-1]
+    return Product(places * (space + 1) * space, call.args[0], None)
+
+
 def fourier_macs(points: int, transforms: float, real: bool) -> int:
     """MACs of `transforms` transforms over `points` points each, in the 5 N log2 N convention."""
     if points < 2:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
+from bench.meters.inputs import Batch, layout_of
 from bench.meters.operator_record import ModuleVisit, OperatorRecord
-from bench.meters.operator_rules import OperatorRule, rule_of
+from bench.meters.operator_rules import ALLOCATIONS, OperatorRule, rule_of, written_places
 from bench.meters.products import Call, Product, attention_product, is_sparse, stored_values
+from bench.meters.reach import every_module, hidden_modules, hidden_tensors
 from bench.meters.value_checks import ValueChecks
+from bench.meters.written_out import WrittenOut
 
 _PACKED_NAMES = {16: "float16", 32: "float32"}
 _BITS = {torch.bool: 1, torch.quint8: 8, torch.qint8: 8, torch.qint32: 32, torch.quint4x2: 4}
@@ -72,14 +77,20 @@ class WeightStorages:
         self._fixed: set[int] = set()
         self._sparse: set[int] = set()
         self._derived: dict[int, StorageWeakRef] = {}
-        for tensor in [*module.parameters(), *module.buffers()]:
-            for part in plain_tensors(tensor):
-                self._fixed.add(self._key(part))
+        parts = every_module(module)
+        held = [t for part in parts for t in (*part._parameters.values(), *part._buffers.values()) if t is not None]
+        loose = [item.value for item in hidden_tensors(module) if isinstance(item.value, nn.Parameter)]
+        for tensor in dict.fromkeys([*held, *loose]):
+            if is_lazy(tensor):
+                continue
+            for plain in plain_tensors(tensor):
+                self._fixed.add(self.identity(plain))
             if is_sparse(tensor):
                 self._sparse.add(id(tensor))
 
     @staticmethod
-    def _key(tensor: Tensor) -> int:
+    def identity(tensor: Tensor) -> int:
+        """A number that tensors of one storage share as long as it lives."""
         try:
             return tensor.untyped_storage()._cdata
         except (NotImplementedError, RuntimeError):
@@ -88,9 +99,9 @@ class WeightStorages:
     def key(self, tensor: Tensor) -> int | None:
         """An identity of the weight behind the tensor, or None if it holds activations."""
         if is_sparse(tensor):
-            inner = self._key(stored_values(tensor))
+            inner = self.identity(stored_values(tensor))
             return inner if inner in self._fixed else None
-        key = self._key(tensor)
+        key = self.identity(tensor)
         if key in self._fixed:
             return key
         reference = self._derived.get(key)
@@ -113,9 +124,14 @@ class ModulePaths:
 
     def __init__(self, module: nn.Module) -> None:
         self._names = {id(child): name for name, child in module.named_modules()}
-        self.stack: list[str] = []
+        for found in hidden_modules(module):
+            inside = found.value.named_modules()
+            self._names |= {id(child): f"{found.path}.{name}".rstrip(".") for name, child in inside}
         self.visits: dict[str, ModuleVisit] = {}
         self._handles: list[Any] = []
+        self._local = threading.local()
+        self.inputs: set[int] = set()
+        self.batch: Batch | None = None
 
     def __enter__(self) -> ModulePaths:
         self._handles = [
@@ -129,9 +145,25 @@ class ModulePaths:
             handle.remove()
 
     @property
+    def _stack(self) -> list[tuple[str, int]]:
+        """Path and identity of the modules that run in this thread, outermost first."""
+        if not hasattr(self._local, "stack"):
+            self._local.stack = []
+        return self._local.stack
+
+    @property
     def current(self) -> str:
-        """Path of the innermost running module; "" is the root."""
-        return self.stack[-1] if self.stack else ""
+        """Path of the innermost module that runs in this thread; "" is the root."""
+        return self._stack[-1][0] if self._stack else ""
+
+    @contextmanager
+    def below(self, path: str) -> Iterator[None]:
+        """A context in which this thread runs inside the module of that path, as a task of it does."""
+        self._stack.append((path, 0))
+        try:
+            yield
+        finally:
+            self._stack.clear()
 
     def name(self, module: nn.Module) -> str:
         """The module's path; one that is not registered anywhere below the root gets its class in brackets."""
@@ -146,10 +178,12 @@ class ModulePaths:
 
     def _enter(self, module: nn.Module, inputs: Any) -> None:
         path = self.name(module)
-        self.stack.append(path)
+        self._stack.append((path, id(module)))
         visit = self.visit(path, type(module).__name__)
         visit.calls += 1
         tensors = list(_tensors(inputs))
+        if self.batch is None and tensors and id(tensors[0]) in self.inputs:
+            self.batch = layout_of(module, tensors[0])
         if visit.calls == 1:
             visit.input_shapes = [_shape(tensor) for tensor in tensors]
             visit.dtype = next((dtype_name(t) for t in tensors if t.is_floating_point()), "")
@@ -157,9 +191,12 @@ class ModulePaths:
             visit.tokens.append(int(tensors[0].shape[1]))
 
     def _leave(self, module: nn.Module, _inputs: Any, output: Any) -> None:
-        if not self.stack:
+        if id(module) not in (identity for _, identity in self._stack):
             return
-        visit = self.visits.get(self.stack.pop())
+        path, identity = self._stack.pop()
+        while identity != id(module):  # left without a word, by an exception that is no Exception
+            path, identity = self._stack.pop()
+        visit = self.visits.get(path)
         if visit is not None and visit.calls == 1:
             visit.output_shapes = [_shape(tensor) for tensor in _output_tensors(output)]
 
@@ -213,7 +250,25 @@ class OperatorTrace(TorchDispatchMode):
         self._values = values
         self._last_end: float | None = None
         self._composite: dict[Any, bool] = {}
-        self._multiplied: dict[int, StorageWeakRef] = {}
+        self._written_out = WrittenOut()
+        self._made: set[int] = set()
+        self._given: set[int] = set()
+        self._overwritten: dict[int, tuple[Any, Any]] = {}
+        self.foreign: dict[int, tuple[str, Tensor]] = {}
+
+    def knows(self, tensors: Iterable[Tensor]) -> None:
+        """Take tensors (the inputs) for known: what is multiplied and neither known, made here nor a weight is foreign."""
+        self._given.update(self._weights.identity(plain) for tensor in tensors for plain in plain_tensors(tensor))
+        self._made |= self._given
+
+    @contextmanager
+    def in_thread(self, path: str) -> Iterator[None]:
+        """A context for another thread, in which what runs is part of this trace, inside the module of that path."""
+        twin = type(self)(self._paths, self._weights, self._values)
+        shared = ("records", "phase", "foreign", "_written_out", "_made", "_given", "_overwritten")
+        vars(twin).update({name: getattr(self, name) for name in shared})
+        with self._paths.below(path), twin:
+            yield
 
     def start_clock(self) -> None:
         """From here on, time that no operator explains is kept as gaps."""
@@ -237,11 +292,12 @@ class OperatorTrace(TorchDispatchMode):
         if not isinstance(func, torch._ops.OpOverload):
             return self._higher_order(func, args, kwargs)
         self._note_gap()
-        if self._is_composite(func) and not _has_own_layout(args):
+        if self._is_composite(func) and not has_own_layout(args):
             with self:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
+        self._keep_what_is_overwritten(func, args, kwargs)
         started = time.perf_counter()
         result = func(*args, **kwargs)
         elapsed = time.perf_counter() - started
@@ -249,6 +305,24 @@ class OperatorTrace(TorchDispatchMode):
         if self._last_end is not None:
             self._last_end = time.thread_time()
         return result
+
+    def _keep_what_is_overwritten(self, func: Any, args: Any, kwargs: Any) -> None:
+        """Copy the storage of a tensor that was there before the forward and is about to be written in place."""
+        written = [args[place] for place in written_places(func) if place < len(args)]
+        written += [kwargs["out"]] if "out" in kwargs else []
+        for tensor in _tensors(written):
+            identity = self._weights.identity(tensor)
+            outside = identity not in self._made or identity in self._given
+            if identity >= 0 and outside and identity not in self._overwritten and tensor.device.type != "meta":
+                storage = tensor.untyped_storage()
+                self._overwritten[identity] = (storage, storage.clone())
+
+    def put_back(self) -> int:
+        """Give tensors that were there before the forward the values they had; how many were written in place."""
+        for storage, before in self._overwritten.values():
+            if storage.nbytes() == before.nbytes():
+                storage.copy_(before)
+        return len(self._overwritten)
 
     def _is_composite(self, func: Any) -> bool:
         known = self._composite.get(func)
@@ -286,6 +360,8 @@ class OperatorTrace(TorchDispatchMode):
             # a number read from a buffer (a quantisation scale, say) is the same for every input
             record.data_dependent = rule.data_dependent and self._weights.key(args[0]) is None
             self.records.append(record)
+            if record.operator in ALLOCATIONS:
+                self._made.add(self._weights.identity(result))
             return
         call = Call(func, args, kwargs, result)
         inputs = list(_tensors(args)) + [t for key, v in kwargs.items() for t in _tensors((v,)) if key != "out"]
@@ -302,18 +378,8 @@ class OperatorTrace(TorchDispatchMode):
                 _count_norm(record, rule.norm, call)
         if self._values is not None:
             self._values.look(record, call)
-        self._note_hidden_product(record, call)
+        record.elementwise_products = self._written_out.look(record.operator, call)
         self.records.append(record)
-
-    def _note_hidden_product(self, record: OperatorRecord, call: Call) -> None:
-        """A sum over what was just multiplied elementwise is a matrix product in disguise: remember how large."""
-        if record.operator == "aten::mul" and isinstance(call.out, Tensor) and call.out.layout is torch.strided:
-            storage = call.out.untyped_storage()
-            self._multiplied[storage._cdata] = StorageWeakRef(storage)
-        elif record.operator in ("aten::sum", "aten::mean") and call.args[0].layout is torch.strided:
-            reference = self._multiplied.get(call.args[0].untyped_storage()._cdata)
-            if reference is not None and not reference.expired():
-                record.elementwise_products = call.args[0].numel()
 
     def _count_product(self, record: OperatorRecord, product: Product) -> None:
         record.macs = product.macs
@@ -336,6 +402,14 @@ class OperatorTrace(TorchDispatchMode):
                     if self._values is not None:
                         self._values.weight(key, operand, record)
                     break
+                self._note_foreign(operand)
+
+    def _note_foreign(self, operand: Tensor) -> None:
+        """Keep an operand that was there before the forward and is neither a weight nor an input."""
+        identity = self._weights.identity(operand)
+        plain = operand.layout is torch.strided and not operand.is_nested and type(operand) is Tensor
+        if plain and identity not in self._made and identity not in self.foreign:
+            self.foreign[identity] = (self._paths.current, operand)
 
     def _count_bytes(self, record: OperatorRecord, rule: OperatorRule, call: Call, inputs: list[Tensor]) -> None:
         written = [call.args[i] for i in rule.written if i < len(call.args)]
@@ -360,6 +434,8 @@ class OperatorTrace(TorchDispatchMode):
                 record.weight_read += size
             else:
                 record.activation_read += size
+        if rule.kind != "view":
+            self._made.update(self._weights.identity(tensor) for tensor in fresh)
         for tensor in targets:
             if self._weights.key(tensor) is not None and id(tensor) in mutated:
                 record.weight_written += stored_bytes(tensor)
@@ -430,7 +506,7 @@ def _has_wrapper(args: Any, kwargs: Any) -> bool:
     return any(_needs_desugaring(tensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor))
 
 
-def _has_own_layout(args: Any) -> bool:
+def has_own_layout(args: Any) -> bool:
     """Nested and mkldnn tensors have kernels of their own for composite operators: taking those apart would fail."""
     return any(t.is_nested or t.layout is torch._mkldnn for t in _tensors(args))  # type: ignore[attr-defined]
 
@@ -447,6 +523,17 @@ def _dtype(inputs: list[Tensor], result: Any) -> str:
     if not names:
         names = [dtype_name(t) for t in _tensors((result,))][:1]
     return names[0] if len(names) == 1 else "x".join(names[:2])
+
+
+@contextmanager
+def deeper_recursion() -> Iterator[None]:
+    """Room for the frames that hooks put between a module and its caller: what recurses without them does with them."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(3 * before)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UsageError
+from bench.errors import UsageError, in_user_code
 from bench.store.records import write_json
 from bench.worker import isolation
 
@@ -76,6 +76,9 @@ def is_device_memory(error: BaseException) -> bool:
 def describe(error: BaseException) -> dict[str, str]:
     """Type and message of an error as its row tells them; the device's memory has a type of its own."""
     message = str(error)[:4000] or type(error).__name__
+    message = "; ".join([message, *getattr(error, "__notes__", [])])
+    where = None if isinstance(error, UsageError) else in_user_code(error)
+    message += f"\n{where}" if where else ""
     if is_device_memory(error):
         return {"type": DEVICE_OUT_OF_MEMORY, "message": f"the device's memory ran out: {message}"}
     return {"type": type(error).__name__, "message": message}

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map
 
+from bench.meters.inputs import as_call
 from bench.plan.recipe import Recipe
 from bench.worker.child import Phase
 from bench.worker.subject import build_model, resolution_of
@@ -22,10 +24,10 @@ def _macs(recipe: Recipe) -> float:
         pixels = resolution_of(module, recipe.case)
         own = getattr(module, "example_inputs", None)
         inputs = own(recipe.case.batch) if own else (torch.empty(recipe.case.batch, 3, pixels, pixels),)
-    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-    moved = [value.to("meta") if isinstance(value, torch.Tensor) else value for value in inputs]
+    args, kwargs = as_call(inputs)
+    moved = tree_map(lambda value: value.to("meta") if isinstance(value, torch.Tensor) else value, (args, kwargs))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(*moved)
+        module(*moved[0], **moved[1])
     return counter.get_total_flops() / 2
 
 

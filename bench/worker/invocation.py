@@ -187,7 +187,9 @@ class _Group:
             times = {}
             for part in self.ready[name].parts:
                 with as_forward(subject, part, counted=False) as (module, args, kwargs):
-                    times[part.name] = layers.module_times(module, args, kwargs, repeats=repeats)
+                    times[part.name] = layers.module_times(
+                        module, args, kwargs, repeats=repeats, reset=None if self.few else part.reset
+                    )
             self.facts[name]["layers"] = times.pop(self.ready[name].whole.name)
             self.facts[name]["part_layers"] = times
 

@@ -16,6 +16,7 @@ from bench.config.schema import CAPTURING_MODES
 from bench.errors import UsageError
 from bench.host.environment import torch_build
 from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing
+from bench.meters.inputs import batch_flags, can_be_shuffled, shuffled
 from bench.metrics import METRICS
 from bench.plan.recipe import Recipe
 from bench.reading import Reading, reading, unavailable
@@ -66,6 +67,7 @@ class _Probe:
         self.curves: list[dict[str, Any]] = []
         self.flags: list[dict[str, str]] = []
         self.details: dict[str, Any] = {}
+        self.gradients = False
         self.layers: dict[str, Any] = {}
         self.score_metric = "accuracy"
 
@@ -86,7 +88,7 @@ class _Probe:
         except (MemoryError, InvalidOutput, UsageError):
             raise
         except Exception as error:  # one meter that fails must not cost the others their numbers
-            if classify(error) != "crashed":
+            if classify(error) == "oom":
                 raise
             traceback.print_exc()
             why = f"the {meter} meter failed: {type(error).__name__}: {error}"[:500]
@@ -130,6 +132,7 @@ class _Probe:
             found = macs.count(module, args, kwargs, second_count=second)
             self.layers[part.name] = layers.table(module, args, kwargs, repeats=0, counted=found)
         details = found.as_dict()
+        self.flags += batch_flags(found.batch, subject.case.batch)
         if is_forward:
             details |= self._of_forward(subject, found.macs)
         return macs.readings(found, subject.case.batch), details
@@ -143,18 +146,23 @@ class _Probe:
         other = self._other_input(subject)
         if other is None:
             return details
-        again = macs.count(subject.counted, other, subject.kwargs, second_count=False)
+        try:
+            again = macs.count(subject.counted, other, subject.kwargs, second_count=False)
+        except Exception as error:  # the count on the given input stands
+            text = f"the same values in another order could not be counted ({type(error).__name__}: {error})"[:300]
+            self.flags.append(flag("other_input_failed", "info", text))
+            return details
         details["macs_of_other_input"] = again.macs
         if again.macs != counted:
             self.flags.append(self._dynamic(subject, counted, again.macs))
         return details
 
     def _other_input(self, subject: Subject) -> tuple[Any, ...] | None:
-        """Another input of the same shape, if the inputs are plain floating-point tensors."""
-        if not subject.args or not all(isinstance(a, torch.Tensor) and a.is_floating_point() for a in subject.args):
+        """The same values in another order, if the inputs are plain floating-point tensors: they stay in their range."""
+        if not subject.args or not all(map(can_be_shuffled, subject.args)):
             return None
         seed_everything(self.recipe.case.seed + 1)
-        return tuple(torch.randn_like(arg) for arg in subject.args)
+        return tuple(shuffled(arg) for arg in subject.args)
 
     def _dynamic(self, subject: Subject, first: float, second: float) -> dict[str, str]:
         random_weights = subject.weights["kind"] == "random"
@@ -171,10 +179,14 @@ class _Probe:
             return memory.outside_torch(as_step(part), case.backend, case.device)
         captured = case.cuda_graphs or (case.device != "cpu" and case.compile in CAPTURING_MODES)
         with as_forward(subject, part, counted=case.cuda_graphs) as (module, args, kwargs):
-            if case.workload == workloads.FORWARD:
-                found = memory.measure(subject.module, args, kwargs, step=as_step(part), captured=captured)
-            else:
-                found = memory.measure(module, args, kwargs)
+            is_plain = case.workload == workloads.FORWARD
+            with torch.inference_mode(torch.is_inference_mode_enabled() and not self.gradients):
+                if is_plain:
+                    found = memory.measure(
+                        subject.module, args, kwargs, step=as_step(part), captured=captured, reset=part.reset
+                    )
+                else:
+                    found = memory.measure(module, args, kwargs)
         return found.readings(), found.as_dict()
 
     def quality(self, subject: Subject) -> Found:
@@ -296,7 +308,8 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         phase.enter("compile" if case.compile != "off" else "warmup", case.key)
         state = global_state.read()
         ready = make_ready(subject)
-        flags = [*_checked_output(ready, graphs=case.cuda_graphs), *probe.conversion(subject)]
+        probe.gradients = ready.gradients
+        flags = [*ready.flags, *_checked_output(ready, graphs=case.cuda_graphs), *probe.conversion(subject)]
         check_state(state, case.label)
         if subject.state_changes:
             text = f"building it changes {', '.join(subject.state_changes)}; this was put back before anything was measured"

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.worker.cuda import Captured, captured
+from bench.worker.outputs import Flag
 from bench.worker.parts import as_step, parts_of
+from bench.worker.settle import settle
 from bench.worker.subject import Subject, synchronise
 from bench.workloads.workload import Part
 
@@ -23,6 +25,8 @@ class Ready:
         compile_ms: the forward that compiled the module; None also if the compiler had nothing left to do.
         compiled: what the compiler did: graphs, breaks between them, kernels that its cache on disk had already.
         capture_ms: warming up and capturing the CUDA graph.
+        flags: what the first run showed: state that it changes, gradients that it takes.
+        gradients: whether the forward takes gradients itself, which it cannot in inference mode.
     """
 
     parts: tuple[Part, ...]
@@ -30,6 +34,8 @@ class Ready:
     compile_ms: float | None = None
     compiled: dict[str, int] | None = None
     capture_ms: float | None = None
+    flags: tuple[Flag, ...] = ()
+    gradients: bool = False
 
     @property
     def whole(self) -> Part:
@@ -63,9 +69,10 @@ def make_ready(subject: Subject) -> Ready:
         taken = _milliseconds(step, wait)
         compiled = {name: count - before[name] for name, count in _compiler_counts().items()}
         compile_ms = taken if compiled["graphs"] else None
-    first = _milliseconds(step, wait)
+    settled = settle(subject, parts[0], lambda run: _milliseconds(run, wait))
+    first, parts[0] = settled.first_ms, settled.part
     if not subject.case.cuda_graphs:
-        return Ready(tuple(parts), first, compile_ms, compiled)
+        return Ready(tuple(parts), first, compile_ms, compiled, flags=settled.flags, gradients=settled.gradients)
     graph: list[Captured] = []
     capture_ms = _milliseconds(lambda: graph.append(captured(step)), wait)
     whole = replace(parts[0], call=graph[0], counted=step)

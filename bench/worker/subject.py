@@ -23,7 +23,8 @@ from bench.backends.compile import compiled
 from bench.canonical import BASELINE_METHOD
 from bench.config.signatures import split_path
 from bench.errors import UsageError
-from bench.meters import dtypes
+from bench.meters import dtypes, handed_over
+from bench.meters.inputs import as_call, batch_for
 from bench.plan.case import Case
 from bench.plan.recipe import Recipe
 from bench.worker import conversion, global_state
@@ -44,6 +45,7 @@ class Subject:
     eager: nn.Module | None = None
     state_changes: tuple[str, ...] = ()
     converted: Converted | None = None
+    default_inputs: bool = False
 
     @property
     def device(self) -> str:
@@ -115,20 +117,36 @@ def _accepted(function: Callable[..., Any], offered: dict[str, Any]) -> dict[str
     return {name: value for name, value in offered.items() if name in parameters and value is not None}
 
 
-def build_model(recipe: Recipe) -> tuple[nn.Module, tuple[Any, ...] | None]:
-    """The model before any method, seeded, and its inputs if the builder gives some."""
+def build_model(recipe: Recipe) -> tuple[nn.Module, Any]:
+    """The model before any method, seeded, and its inputs if the builder gives some, as `as_call` reads them."""
     case = recipe.case
     builder = find(recipe.model_path)
     seed_everything(case.seed)
     offered = {**case.full_shape, "seed": case.seed}
     # an axis of the case wins over a preset
     built = builder(**{**recipe.model_settings, **_accepted(builder, offered)})
-    module, inputs = built if isinstance(built, tuple) else (built, None)
+    module, inputs = built if isinstance(built, tuple) and len(built) == 2 else (built, None)
     if not isinstance(module, nn.Module):
-        raise UsageError(f"{recipe.model_path} gave a {type(module).__name__}, not a torch.nn.Module")
-    if inputs is not None and not isinstance(inputs, tuple):
-        inputs = (inputs,)
-    return module.eval(), inputs
+        raise UsageError(
+            f"{recipe.model_path} gave a {type(module).__name__}, not a torch.nn.Module, or one and its inputs"
+        )
+    handed_over.evaluate(module)
+    if inputs is not None and case.workload == workloads.FORWARD and "batch" not in _accepted(builder, offered):
+        _check_batch(recipe, module, inputs)
+    return module, inputs
+
+
+def _check_batch(recipe: Recipe, module: nn.Module, inputs: Any) -> None:
+    """Raise UsageError if a builder that is not told the batch gives inputs that hold another number of samples."""
+    try:
+        found = batch_for(module, *as_call(inputs))
+    except UsageError:
+        return  # it is not clear how many they hold
+    if found.size != recipe.case.batch:
+        raise UsageError(
+            f"{recipe.model_path} gave inputs of {found.size} samples, but the row says batch={recipe.case.batch}: let it take "
+            f"a parameter batch and make as many, or ask for suite.batches=[{found.size}]"
+        )
 
 
 def resolution_of(module: nn.Module, case: Case) -> int:
@@ -174,21 +192,23 @@ def _on_device(value: Any, device: torch.device, dtype: torch.dtype | None, memo
     """The tensors of a value on the device, in the layout, and the floating ones in the dtype, if there is one."""
     if isinstance(value, torch.Tensor):
         moved = value.to(device, dtype) if dtype is not None and value.is_floating_point() else value.to(device)
-        return moved.contiguous(memory_format=memory_format) if moved.dim() == 4 else moved
+        plain = moved.layout is torch.strided and not moved.is_nested
+        return moved.contiguous(memory_format=memory_format) if plain and moved.dim() == 4 else moved
+    if isinstance(value, list | tuple) and hasattr(value, "_fields"):
+        kept = [_on_device(v, device, dtype, memory_format) for v in value]
+        return value.to(device) if hasattr(value, "to") else type(value)(*kept)
     if isinstance(value, dict):
         return {k: _on_device(v, device, dtype, memory_format) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(_on_device(v, device, dtype, memory_format) for v in value)
-    return value
+    return value.to(device) if callable(getattr(value, "to", None)) else value
 
 
 def _from_pickle(recipe: Recipe, artefacts: Path | None) -> Subject:
-    import cloudpickle
-
-    with open(str(recipe.pickle), "rb") as file:  # our own file: the caller handed these objects over in this run
-        module, args, kwargs = cloudpickle.load(file)
+    module, args, kwargs = handed_over.read(str(recipe.pickle))
     device = torch.device(recipe.case.device)
-    module = module.eval().to(device)
+    handed_over.evaluate(module)
+    module = module.to(device)
     # never cast: the types are part of what was given
     moved = [_on_device(value, device, None, torch.contiguous_format) for value in (args, kwargs)]
     return _as_asked(Subject(recipe.case, module, tuple(moved[0]), moved[1], {"kind": "given"}), artefacts)
@@ -211,8 +231,10 @@ def build(recipe: Recipe, artefacts: Path | None = None) -> Subject:
     module, inputs = build_model(recipe)
     task = make_task(recipe)
     weights = _load_weights(module, recipe, task)
+    is_forward = case.workload == workloads.FORWARD
+    by_default = inputs is None and is_forward and task is None and getattr(module, "example_inputs", None) is None
     if inputs is None:
-        of_task = task is not None and case.workload == workloads.FORWARD
+        of_task = task is not None and is_forward
         inputs = _task_inputs(task, case) if of_task else example_inputs(module, case)
     if case.method != BASELINE_METHOD:
         assert recipe.method_path is not None
@@ -223,10 +245,11 @@ def build(recipe: Recipe, artefacts: Path | None = None) -> Subject:
     device, dtype = torch.device(case.device), dtypes.TORCH[case.dtype]
     layout = torch.channels_last if case.memory_format == "channels_last" else torch.contiguous_format
     set_precision(case)
-    module = module.eval().to(device).to(memory_format=layout)  # type: ignore[call-overload]
+    handed_over.evaluate(module)
+    module = module.to(device).to(memory_format=layout)  # type: ignore[call-overload]
     module = module.to(dtype) if dtype != torch.float32 else module
-    args = _on_device(tuple(inputs), device, dtype, layout)
-    return _as_asked(Subject(case, module, args, {}, weights, task), artefacts)
+    args, kwargs = (_on_device(value, device, dtype, layout) for value in as_call(inputs))
+    return _as_asked(Subject(case, module, args, kwargs, weights, task, default_inputs=by_default), artefacts)
 
 
 def _as_asked(subject: Subject, artefacts: Path | None) -> Subject:
@@ -278,6 +301,8 @@ def timed_build(recipe: Recipe, artefacts: str | None = None) -> tuple[Subject, 
     A conversion is no part of the time: what is shipped is its artefact.
     """
     set_precision(recipe.case)  # first: it is ours and no change that building makes
+    if recipe.pickle is not None:
+        handed_over.apply_settings(recipe.pickle)  # nor is what the caller's process had set
     before, start = global_state.read(), time.perf_counter_ns()
     subject = build(recipe, None if artefacts is None else Path(artefacts))
     synchronise(recipe.case.device)()

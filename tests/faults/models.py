@@ -117,6 +117,13 @@ def nan_output():
     return Small(lambda output: output.mean((2, 3)) * float("nan"))
 
 
+def wrong_value():
+    def refuse(output):
+        raise ValueError("a value that the model does not take")
+
+    return Small(refuse)
+
+
 def changing_output():
     return Small(lambda output: output.mean((2, 3)) + torch.rand(()))
 

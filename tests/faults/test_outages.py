@@ -131,7 +131,7 @@ def backwards():
 
 
 def test_a_clock_that_goes_backwards_loses_nothing_and_measures_nothing_twice(tmp_path):
-    config = configuration(tmp_path, ["tests.faults.models:nan_output", HEALTHY])
+    config = configuration(tmp_path, ["tests.faults.models:wrong_value", HEALTHY])
     now = backwards()
 
     def run(**changes):
@@ -140,12 +140,12 @@ def test_a_clock_that_goes_backwards_loses_nothing_and_measures_nothing_twice(tm
         driver.journal = Journal(driver.store.journal, clock=now)
         return driver.run({})
 
-    assert statuses(run().records) == {"nan_output": "invalid", "healthy": "ok"}
+    assert statuses(run().records) == {"wrong_value": "invalid", "healthy": "ok"}
     assert run().measured == 0
     again = run(retry_failed=True)
     assert again.measured == 1
     found = {record["case"]["model"]: record for record in Store(config.paths.results).iterate()}
-    newest = found["tests.faults.models:nan_output"]
+    newest = found["tests.faults.models:wrong_value"]
     assert newest["supersedes"]  # the newer one counts by what it supersedes, although its time stamp is older
     assert len(found) == 2
     events = [entry["event"] for entry in Journal(Store(config.paths.results).journal).read().entries]

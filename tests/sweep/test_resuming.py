@@ -113,13 +113,13 @@ def test_a_damaged_record_of_an_earlier_session_does_not_stop_a_later_one(tmp_pa
 
 def test_the_number_of_an_attempt_that_was_moved_away_stays_free(tmp_path):
     """The first attempt was superseded and got damaged; the user followed the advice to move it away."""
-    config = configuration(tmp_path, ["tests.faults.models:nan_output"])
+    config = configuration(tmp_path, ["tests.faults.models:wrong_value"])
     sweep(config)
-    again = sweep(configuration(tmp_path, ["tests.faults.models:nan_output"], retry_failed=True))
+    again = sweep(configuration(tmp_path, ["tests.faults.models:wrong_value"], retry_failed=True))
     first, second = store_of(config).attempts(again.records[0]["case_key"], again.records[0]["machine_key"])
     first.rename(tmp_path / "away.json")
     assert sweep(config).measured == 0
-    third = sweep(configuration(tmp_path, ["tests.faults.models:nan_output"], retry_failed=True)).records[0]
+    third = sweep(configuration(tmp_path, ["tests.faults.models:wrong_value"], retry_failed=True)).records[0]
     assert third["supersedes"] == again.records[0]["content_hash"]
     names = sorted(path.name for path in store_of(config).records.glob("*.json"))
     assert names == [second.name, second.name.replace(".2.json", ".3.json")]

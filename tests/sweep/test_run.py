@@ -136,11 +136,11 @@ def test_an_added_method_is_timed_with_the_baseline_that_is_already_there(done, 
 
 
 def test_failed_cases_are_rows_and_do_not_stop_the_others(tmp_path):
-    names = ["segfault", "nan_output", "build_error"]
+    names = ["segfault", "wrong_value", "build_error"]
     config = configuration(tmp_path, [HEALTHY, *(f"tests.faults.models:{name}" for name in names)])
     result = sweep(config)
     statuses = {record["case"]["model"].partition(":")[2]: record["status"] for record in result.records}
-    assert statuses == {"healthy": "ok", "segfault": "crashed", "nan_output": "invalid", "build_error": "crashed"}
+    assert statuses == {"healthy": "ok", "segfault": "crashed", "wrong_value": "invalid", "build_error": "crashed"}
     failed = next(r for r in result.records if r["status"] == "invalid")
     assert "NaN" in failed["error"]["message"]
     assert all(row["provenance"] == "unavailable" and row["method_note"] for row in failed["readings"])
@@ -161,7 +161,7 @@ def test_a_method_that_breaks_in_company_is_named_and_the_rest_is_timed(tmp_path
 
 
 def test_a_failed_baseline_leaves_absolute_values_and_removes_ratios(tmp_path):
-    config = configuration(tmp_path, ["tests.faults.models:nan_output"], ["none", "tests.faults.methods:healed"])
+    config = configuration(tmp_path, ["tests.faults.models:wrong_value"], ["none", "tests.faults.methods:healed"])
     records = {record["case"]["method"]: record for record in sweep(config).records}
     healed = records["tests.faults.methods:healed"]
     assert records["none"]["status"] == "invalid"
@@ -171,10 +171,10 @@ def test_a_failed_baseline_leaves_absolute_values_and_removes_ratios(tmp_path):
 
 
 def test_failed_cases_are_measured_again_only_when_asked(tmp_path):
-    config = configuration(tmp_path, ["tests.faults.models:nan_output"])
+    config = configuration(tmp_path, ["tests.faults.models:wrong_value"])
     first = sweep(config).records[0]
     assert sweep(config).measured == 0
-    again = sweep(configuration(tmp_path, ["tests.faults.models:nan_output"], retry_failed=True))
+    again = sweep(configuration(tmp_path, ["tests.faults.models:wrong_value"], retry_failed=True))
     assert again.measured == 1
     assert again.records[0]["supersedes"] == first["content_hash"]
     assert len(list(Store(config.paths.results).iterate())) == 1

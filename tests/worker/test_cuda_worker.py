@@ -18,12 +18,13 @@ from bench.plan.case import Case
 from bench.plan.recipe import Recipe
 from bench.store.journal import Journal
 from bench.worker import cuda, global_state, probe, ready
-from bench.worker.child import InvalidOutput, Phase, classify, describe
+from bench.worker.child import Phase, classify, describe
 from bench.worker.client import Workers
 from bench.worker.invocation import reference_gemm
 from bench.worker.outputs import check_output
 from bench.worker.ready import Ready, compile_time
 from bench.worker.subject import Subject, build, timed_build
+from bench.workloads.workload import Part
 from tests.sweeping import QUICK, configuration, sweep
 
 ANNOUNCED = "CUDA out of memory. Tried to allocate 20.00 GiB"
@@ -157,9 +158,9 @@ def test_memory_is_taken_of_the_step_that_is_timed_and_knows_where_it_replays(mo
     case = Case(suite="t", model="m", **axes)
     recipe = Recipe(case, "tests.faults.models:healthy").as_dict()
     made = probe._Probe({"recipe": recipe, "meters": ["memory"]}, Phase(Path("unused")))
-    step = Ready(lambda: None, 1.0)
-    made.memory(Subject(case, torch.nn.Identity(), (), {}, {}), step)
-    assert asked == [{"step": step.step, "captured": replays}]
+    part = Part("forward", lambda: None)
+    made.memory(Subject(case, torch.nn.Identity(), (), {}, {}), part)
+    assert asked == [{"step": part.call, "captured": replays, "reset": None}]
 
 
 # --- the cache -------------------------------------------------------------------------------------------------------
@@ -295,11 +296,10 @@ def test_outputs_that_are_written_over_are_compared_as_they_were():
     assert [flag["code"] for flag in check_output(forward)] == ["changing_output"]
 
 
-def test_a_graph_that_answers_otherwise_is_flagged_and_nan_is_refused():
+def test_a_graph_that_answers_otherwise_is_flagged_and_so_is_nan():
     assert check_output(lambda: torch.ones(2), lambda: torch.ones(2)) == []
     assert [f["code"] for f in check_output(lambda: torch.ones(2), lambda: torch.zeros(2))] == ["graph_output"]
-    with pytest.raises(InvalidOutput):
-        check_output(lambda: torch.tensor(float("nan")))
+    assert [f["code"] for f in check_output(lambda: torch.tensor(float("nan")))] == ["not_finite"]
 
 
 # --- precision -------------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def test_healthy_model_gives_its_result(workers, tmp_path):
         ("build_error", "crashed", "RuntimeError"),
         ("forward_error", "crashed", "RuntimeError"),
         ("unsupported", "unsupported", "NotImplementedError"),
-        ("nan_output", "invalid", "InvalidOutput"),
+        ("wrong_value", "invalid", "ValueError"),
     ],
 )
 def test_every_way_of_dying_becomes_a_typed_outcome(workers, tmp_path, model, status, kind):
@@ -57,6 +57,12 @@ def test_every_way_of_dying_becomes_a_typed_outcome(workers, tmp_path, model, st
     assert (outcome.status, outcome.error["type"]) == (status, kind), outcome.error
     assert outcome.error["phase"] == ("load" if model == "build_error" else "warmup")
     assert probe(workers, tmp_path, "healthy").ok  # and the next case is not harmed
+
+
+def test_an_output_that_is_not_finite_is_measured_and_flagged(workers, tmp_path):
+    outcome = probe(workers, tmp_path, "nan_output")
+    assert outcome.ok
+    assert "not_finite" in {flag["code"] for flag in outcome.result["flags"]}
 
 
 def test_only_lost_processes_are_worth_a_second_try(workers, tmp_path):
