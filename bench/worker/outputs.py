@@ -32,9 +32,7 @@ def check_output(forward: Callable[[], Any], timed: Callable[[], Any] | None = N
     """
     # copies: a compiled module that replays graphs writes every output to the same place
     first, second = ([tensor.clone() for tensor in _tensors(forward())] for _ in range(2))
-    for tensor in first:
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise InvalidOutput("the output holds NaN or infinity; the forward is numerically broken")
+    check_finite(first)
     if not first:
         return [flag("no_tensor_output", "info", "the output holds no tensor, so it could not be checked")]
     if not _same(first, second):
@@ -44,6 +42,18 @@ def check_output(forward: Callable[[], Any], timed: Callable[[], Any] | None = N
             flag("graph_output", "warn", "the captured graph gives another output than the forward that it replays")
         ]
     return []
+
+
+def check_finite(output: Any, when: str = "") -> None:
+    """Raise InvalidOutput unless every floating tensor of an output is finite.
+
+    Args:
+        output: what a forward gave.
+        when: said of the forward in the error.
+    """
+    for tensor in _tensors(output):
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InvalidOutput(f"the output{when} holds NaN or infinity; the forward is numerically broken")
 
 
 def _same(one: list[torch.Tensor], two: list[torch.Tensor]) -> bool:
