@@ -68,9 +68,9 @@ def migrate(record: Record) -> Record:
     """
     schema = record.get("schema")
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise CorruptRecord(f"record has no usable schema number (found {schema!r})")
+        raise CorruptRecord(f"record has no usable schema number (found {shown(schema)})")
     if schema > SCHEMA:
-        raise CorruptRecord(f"record has schema {schema}, newer than {SCHEMA}: update waterline-bench to read it")
+        raise CorruptRecord(f"record has schema {shown(schema)}, newer than {SCHEMA}: update waterline-bench to read it")
     for version in range(schema, SCHEMA):
         record = _MIGRATIONS[version](record)
     return record
@@ -93,7 +93,10 @@ def check(record: Any, where: str) -> Record:
         raise CorruptRecord(f"{where}: not a record: {error}") from error
     if not right:
         raise CorruptRecord(f"{where}: content does not match its hash: it was edited or damaged")
-    migrated = without_halves(migrate(record))
+    try:
+        migrated = without_halves(migrate(record))
+    except CorruptRecord as error:
+        raise CorruptRecord(f"{where}: {error}") from error
     for name in _KEYS:
         _file_name(migrated.get(name), f"{where}: {name}")
     for look in (partial(faults, RecordFields), contradictions):
