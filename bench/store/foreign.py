@@ -132,7 +132,7 @@ def faults(kind: Any, value: Any) -> Iterable[str]:
         _adapter(kind).validate_python(value, strict=True)
     except ValidationError as error:
         for item in error.errors(include_url=False, include_context=False):
-            yield f"{_place(item['loc'])} is {shown(item['input'])}: {item['msg'].lower()}"
+            yield f"{_place(item['loc'])} is {shown(item['input'])}: {escape_controls(item['msg'])[:120].lower()}"
     except RecursionError:
         yield "is nested without end"
 

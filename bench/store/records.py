@@ -70,7 +70,9 @@ def migrate(record: Record) -> Record:
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
         raise CorruptRecord(f"record has no usable schema number (found {shown(schema)})")
     if schema > SCHEMA:
-        raise CorruptRecord(f"record has schema {shown(schema)}, newer than {SCHEMA}: update waterline-bench to read it")
+        raise CorruptRecord(
+            f"record has schema {shown(schema)}, newer than {SCHEMA}: update waterline-bench to read it"
+        )
     for version in range(schema, SCHEMA):
         record = _MIGRATIONS[version](record)
     return record
