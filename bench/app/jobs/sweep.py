@@ -12,8 +12,8 @@ from bench.app.terminal import tell
 from bench.config import catalogue
 from bench.config.schema import Config
 from bench.errors import BenchError, ResultsError
-from bench.metrics import METRICS
 from bench.foreign_text import escape_controls, shortened
+from bench.metrics import METRICS
 from bench.plan import plan
 from bench.plan.case import Case
 from bench.store.lock import ResultsLock
