@@ -91,8 +91,8 @@ def contradictions(record: dict[str, Any]) -> Iterable[str]:
             yield f"readings holds {escape_controls(key[0])[:60]} of part {escape_controls(key[1])[:60] or 'the subject'} twice"
         seen.add(key)
     quality = record.get("quality") or {}
-    metric = quality.get("metric")
-    if metric is not None and metric not in RULES:
+    metric = str(quality.get("metric") or "accuracy")
+    if metric not in RULES:
         yield f"quality.metric is {escape_controls(metric)[:60]}, which is no score"
     whole_set = metric in RULES and RULES[metric].kind == "distribution"  # one number of all samples together
     if quality.get("samples_digest") and not quality.get("per_sample") and not whole_set:
