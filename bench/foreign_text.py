@@ -14,3 +14,16 @@ _STEERING = re.compile(
 def escape_controls(text: str) -> str:
     """The text on one line, with every character that would steer a terminal or the reader's eye as `\\x1b` or `\\u202e`."""
     return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """Text of at most so many characters, for titles and cells: the beginning, a mark, and the end."""
+    if len(text) <= most:
+        return text
+    end = most // 4
+    return f"{text[: most - end - 5]} ... {text[-end:]}"
+
+
+def whole_characters(text: str) -> str:
+    """The text with halves of surrogate pairs as `\\udc80`, so that every encoding and library takes it."""
+    return text.encode("utf-8", "backslashreplace").decode() if not text.isascii() else text

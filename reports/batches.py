@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.analysis.timings import paired
+from bench.foreign_text import shortened
 from bench.statistics import ratio_interval_paired
 from reports.groups import AXES
 from reports.labels import brief_each
-from reports.rows import Cell, Row
+from reports.rows import MOST_LETTERS, Cell, Row
 
 #: How a speed-up was taken -> what it is called.
 LATENCY, THROUGHPUT = "one forward", "back to back"
@@ -83,7 +84,8 @@ def _titles(first: Sequence[Row]) -> list[str]:
     varying = [axis for axis in _NAMED if len({axis.read(row) for row in first}) > 1]
     titles = []
     for row in first:
-        model = f"{row.case.model}({row.case.model_settings})" if row.case.model_settings else row.case.model
+        model = row.case.model if not row.case.model_settings else f"{row.case.model}({row.case.model_settings})"
+        model = shortened(model, MOST_LETTERS)
         said = [axis.show(axis.read(row)) for axis in varying]
         titles.append(", ".join([model, *said, *([_FIXED[0].show(_FIXED[0].read(row))] if machines else [])]))
     return [title if titles.count(title) == 1 else f"{title} ({place})" for place, title in enumerate(titles, 1)]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from bench.foreign_text import shortened
 from reports.groups import Group, machine_title
 from reports.numbers import pair, plain
 from reports.rows import Row
@@ -32,7 +33,7 @@ def headline(rows: Sequence[Row], groups: Sequence[Group]) -> str:
     if (speed.low or speed.value or 0) <= 1.0:
         return "No method here is surely faster than the network that it reduces"
     gain, promised = best.value("realised_gain"), best.value("mac_ratio")
-    words = f"{best.shown or best.case.method_label} makes {best.case.model} {pair(speed.value or 0, speed.low, speed.high)} times as fast"
+    words = f"{best.shown or best.case.method_label} makes {shortened(best.case.model)} {pair(speed.value or 0, speed.low, speed.high)} times as fast"
     if len({row.machine_key for row in rows}) > 1:
         words += f" on {machine_title(best.record)}"
     cost = _at_what_cost(best)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from bench.foreign_text import shortened
 from bench.metrics import METRICS
 from reports.groups import AXES, Group
 from reports.numbers import Scale, decimals, half_width, scale_for
-from reports.rows import Cell, Column, Row
+from reports.rows import MOST_LETTERS, Cell, Column, Row
 
 MARKS = {"measured": "m", "counted": "c", "modelled": "~", "estimated": "~", "published": "p"}
 PROVENANCES = tuple(MARKS)
@@ -76,7 +77,7 @@ def _group(group: Group) -> dict[str, Any]:
 
 def _row(row: Row, columns: Sequence[Column], factors: dict[str, float], strings: Strings) -> list[Any]:
     case = row.case
-    model = f"{case.model}({case.model_settings})" if case.model_settings else case.model
+    model = shortened(f"{case.model}({case.model_settings})" if case.model_settings else case.model, MOST_LETTERS)
     flags = [strings.index(str(flag.get("text") or flag.get("code"))) for flag in row.record.get("flags") or []]
     return [
         strings.index(model), strings.index(case.method), strings.index(case.setting), row.group,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.analysis.table import error_text
+from bench.foreign_text import shortened
 from bench.metrics import METRICS
 from bench.plan.case import Case
 from bench.scores import paired_samples
@@ -73,6 +74,8 @@ OF_BASELINE = "this is the baseline"
 OF_REPLACED = (
     "the method works inside modules that replace the network's, where times per module cannot tell the two apart"
 )
+#: Letters of a name in titles and cells; the page of a case has the whole.
+MOST_LETTERS = 120
 _COMPARED = tuple(column.key for column in DERIVED)
 _DEFAULT = ("latency_ms", "speedup", "macs", "accuracy", "peak_memory_bytes", "energy_j")
 _ORDER = (
@@ -124,7 +127,7 @@ class Row:
     def name(self) -> str:
         """Model and method with setting in one line."""
         model = f"{self.case.model}({self.case.model_settings})" if self.case.model_settings else self.case.model
-        return f"{model} · {self.shown or self.case.method_label}"
+        return f"{shortened(model, MOST_LETTERS)} · {self.shown or shortened(self.case.method_label, MOST_LETTERS)}"
 
     @property
     def ranked(self) -> bool:
@@ -148,7 +151,7 @@ def rows_of(records: Iterable[Record], problems: list[str]) -> list[Row]:
             problems.append(f"record {name}: left out of the report, a part is missing or malformed ({error})")
     names = brief_each(list(dict.fromkeys(row.case.method_label for row in rows)))
     for row in rows:
-        row.shown = names[row.case.method_label]
+        row.shown = shortened(names[row.case.method_label], MOST_LETTERS)
     _compare_with_baselines(rows)
     return sorted(rows, key=lambda row: (row.case.model, row.case.method != "none", row.case.method_label, row.page))
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from bench.analysis.matching import match
 from bench.analysis.metric_rows import COMPARED, SESSIONS_ENOUGH, TIMED, Pending, Row, drafts
+from bench.analysis.power import too_few
 from bench.analysis.timings import paired, speedups
 from bench.config.protocol import protocol_key
 from bench.host.difference import difference
@@ -96,7 +97,8 @@ def compare(
     first = pairs[0] if pairs else None
     return Comparison(
         label_a, label_b, rows, tuple(only_a), tuple(only_b),
-        tuple(run_difference(first[0][-1], first[1][-1])) if first else (), (*_notes(pairs), *_why_no_times(rows)), _exit_code(rows),
+        tuple(run_difference(first[0][-1], first[1][-1])) if first else (), (*_notes(pairs), *_why_no_times(rows), *too_few(rows, max((own.margin for own, _, _ in found), default=MARGIN), level)),
+        _exit_code(rows),
     )  # fmt: skip
 
 

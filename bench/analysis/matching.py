@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.analysis.timings import unshared
 from bench.config.protocol import protocol_key
 from bench.plan.case import Case
 from bench.store.records import Record
@@ -64,7 +65,8 @@ def _sessions(a: list[Record], b: list[Record]) -> tuple[list[Record], list[Reco
     if common:
         chosen = next(key for record in reversed(b) if (key := protocol_key(record)) in common)
         a, b = ([record for record in side if protocol_key(record) == chosen] for side in (a, b))
-    return _newest(a), _newest(b)
+    before, after = _newest(a), _newest(b)
+    return before, [unshared(record, before) for record in after]
 
 
 def _newest(side: list[Record]) -> list[Record]:

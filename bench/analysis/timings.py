@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from bench.metrics import METRICS
@@ -43,13 +44,40 @@ def speedups(record: Record) -> dict[int, float]:
     return {line["index"]: line["baseline_median_ms"] / line["median_ms"] for line in used_invocations(record)}
 
 
+#: One timed process: its session, its number there, and the moment at which it was started.
+Process = tuple[Any, int, Any]
+
+
+def processes(record: Record) -> set[Process]:
+    """The timed processes behind a record, each told apart from one that took its number in a copy of the folder."""
+    timing = record.get("timing") or {}
+    return {(timing.get("session"), line["index"], line.get("started_at")) for line in timing.get("invocations") or []}
+
+
+def unshared(record: Record, others: Iterable[Record]) -> Record:
+    """The record without the timed processes that others have as well: a process is one measurement, not two.
+
+    Where a session was gone on with in two copies of its folder, both hold what was measured before. A record that shares
+    all of its processes, or none, is given back as it is.
+    """
+    taken = set[Process]().union(*(processes(other) for other in others))
+    shared = processes(record) & taken
+    if not shared or shared == processes(record):
+        return record
+    timing = record["timing"]
+    kept = [line for line in timing["invocations"]
+            if (timing.get("session"), line["index"], line.get("started_at")) not in shared]  # fmt: skip
+    return {**record, "timing": {**timing, "invocations": kept}}
+
+
 def paired(a: Record, b: Record, metric: str) -> tuple[list[float], list[float]] | None:
-    """Values of the processes that timed both records, in equal order; `None` if they are not of one session."""
+    """Values of the processes that timed both records, in equal order; `None` if they are not of the same processes."""
     session = (a.get("timing") or {}).get("session")
     if session is None or session != (b.get("timing") or {}).get("session") or a["machine_key"] != b["machine_key"]:
         return None
+    together = {index for _, index, _ in processes(a) & processes(b)}
     one, two = (speedups(r) if metric == "speedup" else _by_index(r, FIELDS[metric]) for r in (a, b))
-    both = sorted(one.keys() & two.keys())
+    both = sorted(one.keys() & two.keys() & together)
     return ([one[i] for i in both], [two[i] for i in both]) if both else None
 
 

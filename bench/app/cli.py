@@ -2,50 +2,43 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
+import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any
 
-from bench.config.paths import config_folder, extend_import_path, suite_folders
+from bench.app.terminal import close_streams, open_streams, tell
+from bench.config.overrides import as_word
+from bench.config.paths import config_folder, extend_import_path
+from bench.config.suite_files import Suites, find_suites
 from bench.errors import BenchError, UsageError, did_you_mean
 
 INTERRUPTED = 130
 #: An error in the program itself (EX_SOFTWARE of sysexits.h): no verdict of a gate.
 CRASHED = 70
+#: Standard output is full or gone for another reason than its reader leaving.
+UNWRITTEN = 2
+#: How to write what Hydra's grammar gives a meaning of its own.
+IN_QUOTES = "put an override that holds ( ) = , # ~ or a blank in quotes twice, as in 'model=\"nets:Net(width=4)\"'"
 #: Exit codes, the one first that must not be hidden by another where `-m` runs several jobs.
 SEVERITY = (INTERRUPTED, 1, CRASHED, 2, 3, 5, 4)
 
 
-def register_suites() -> list[str]:
-    """Put every `suite.yaml` into Hydra's `suite` group; the names, which Hydra then lists and completes.
-
-    Of a suite only its name is read here; the rest once it is asked for.
-    """
+def register_suites() -> Suites:
+    """The suites that there are; Hydra's `suite` group gets their names, to list, to complete and to override."""
     from hydra.core.config_store import ConfigStore
 
-    from bench.config.yaml_file import first_text
-
-    store = ConfigStore.instance()
-    group = store.repo.setdefault("suite", {})
-    names: dict[str, str] = {}
-    for folder in suite_folders():
-        file = folder / "suite.yaml"
-        if not file.is_file():
-            continue
-        name = first_text(file, "name") or folder.name
-        _check_name(name, file)
-        if name in names:
-            raise UsageError(f'{file}: a suite named "{name}" is already defined in {names[name]}; rename one')
-        names[name] = str(file)
-        group[f"{name}.yaml"] = _suite_node()(name, file)
-    return sorted(names)
+    suites = find_suites()
+    group = ConfigStore.instance().repo.setdefault("suite", {})
+    for name in suites:
+        _check_name(name, suites.files[name])
+        group[f"{name}.yaml"] = _suite_node()(name, suites)
+    return suites
 
 
 @cache
@@ -54,20 +47,19 @@ def _suite_node() -> Any:
     from hydra.core.config_store import ConfigNode
 
     class SuiteNode(ConfigNode):
-        """A suite's file, read when Hydra takes it: with twenty suites a start would read nineteen for nothing."""
+        """The names of a suite's keys, read when Hydra asks: with twenty suites a start would read nineteen for nothing."""
 
-        def __init__(self, name: str, file: Path):
-            self.name, self.group, self.package, self.provider = f"{name}.yaml", "suite", None, str(file)
-            self.suite, self.file = name, file
+        def __init__(self, name: str, suites: Suites):
+            self.name, self.group, self.package, self.provider = f"{name}.yaml", "suite", None, "bench"
+            self.suite, self.suites = name, suites
 
         @cached_property
         def node(self) -> Any:  # type: ignore[override]
             from omegaconf import OmegaConf
 
-            from bench.config.axes import OVERRIDES
-            from bench.config.yaml_file import read_yaml
+            from bench.config.suites import skeleton
 
-            return OmegaConf.create({**dict.fromkeys(OVERRIDES), **read_yaml(self.file), "name": self.suite})
+            return OmegaConf.create(skeleton(self.suites[self.suite]))
 
     return SuiteNode
 
@@ -90,10 +82,10 @@ def _check_name(name: str, file: Path) -> None:
         )
 
 
-def _groups(suites: list[str]) -> dict[str, list[str]]:
+def _groups(suites: Iterable[str]) -> dict[str, list[str]]:
     folder = config_folder()
     found = {path.name: sorted(p.stem for p in path.glob("*.yaml")) for path in folder.iterdir() if path.is_dir()}
-    return {**found, "suite": suites}
+    return {**found, "suite": sorted(suites)}
 
 
 def _known_keys() -> list[str]:
@@ -102,33 +94,45 @@ def _known_keys() -> list[str]:
     return all_keys()
 
 
-def explain_hydra(error: Exception, suites: list[str]) -> str:
+def explain_hydra(error: Exception, suites: Iterable[str]) -> str:
     """What Hydra complained about in our words, with the nearest right name."""
-    text = str(error)
-    groups = _groups(suites)
+    text, groups = str(error), _groups(suites)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return (
+        _value_that_is_none(text)
+        or _name_that_is_none(text, groups)
+        or "the command line cannot be read: " + " ".join(lines[:3]) + "; " + IN_QUOTES
+    )
+
+
+def _value_that_is_none(text: str) -> str | None:
+    """How to write a value that Hydra's grammar does not take as it stands."""
+    several = re.search(r"Ambiguous value for argument '([^'=]+)=([^']*)'", text)
+    if several:
+        return f"several values are a list: '{several[1]}=[{several[2]}]'; with -m each would be a job of its own"
+    odd = re.search(r"LexerNoViableAltException: ([^=\n]+)=(.*)", text)
+    if odd:
+        return f"a value with signs of its own stands in two pairs of quotes: {as_word(odd[1], odd[2])}"
+    function = re.search(r"Unknown function '(\w+)'", text)
+    if function:
+        return f"quote a spec that has settings, or Hydra takes it for a function: 'suite.methods=[\"{function[1]}(...)\"]'"
+    return None
+
+
+def _name_that_is_none(text: str, groups: Mapping[str, Sequence[str]]) -> str | None:
+    """The nearest right name where a group, a choice or a key does not exist."""
     missing = re.search(r"Could not find '([\w/]+)/([^']+)'", text)
     if missing and missing[1] in groups:
         return f'{missing[1]} "{missing[2]}" does not exist; {did_you_mean(missing[2], groups[missing[1]])}'
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
-    if key:
-        return f'unknown key "{key[1]}"; {did_you_mean(key[1], _known_keys())}'
-    group = re.search(r"No match in the defaults list.*?'([^']+)'", text, re.S)
-    if group:
-        return f'unknown key "{group[1]}"; {did_you_mean(group[1].split("=")[0], _known_keys())}'
-    function = re.search(r"Unknown function '(\w+)'", text)
-    if function:
-        return f"quote a spec that has settings, or Hydra takes it for a function: 'suite.methods=[\"{function[1]}(...)\"]'"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return (
-        "the command line cannot be read: "
-        + " ".join(lines[:3])
-        + "; put an override that holds ( ) = , # ~ or a blank in "
-        "quotes twice, as in 'model=\"nets:Net(width=4)\"'"
-    )
+    if key and key[1] in groups:
+        return f"{key[1]} is chosen by name; {did_you_mean('', groups[key[1]])}"
+    key = key or re.search(r"No match in the defaults list.*?'([^'=]+)", text, re.S)
+    return f'unknown key "{key[1]}"; {did_you_mean(key[1], _known_keys())}' if key else None
 
 
 def _report(error: BenchError) -> int:
-    print(f"bench: {error}", file=sys.stderr)
+    tell(str(error))
     return error.exit_code
 
 
@@ -144,35 +148,44 @@ def _crash(error: Exception, *, show: bool) -> int:
         where = f"the traceback is in {file.name}"
     except OSError as full:
         where = f"the traceback cannot be kept ({full.strerror}); set HYDRA_FULL_ERROR=1 to see it"
-    print(f"bench: an error in bench itself: {what}; {where}", file=sys.stderr)
+    tell(f"an error in bench itself: {what}; {where}")
     return CRASHED
 
 
-def _task(codes: list[int], *, show: bool) -> Callable[[Any], None]:
+def _task(codes: list[int], suites: Mapping[str, Any], *, show: bool) -> Callable[[Any], None]:
     """The function Hydra calls with the composed tree; appends the job's exit code to `codes`.
 
     An interrupted job ends the whole command line, or Hydra's `-m` would begin the next one.
     """
 
     def run(tree: Any) -> None:
+        from hydra.core.hydra_config import HydraConfig
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
 
         from bench.app.jobs import run_job
         from bench.config.schema import validate
+        from bench.config.suites import filled
 
         try:
-            codes.append(run_job(validate(OmegaConf.to_container(tree, resolve=True))))  # type: ignore[arg-type]
+            plain: Any = OmegaConf.to_container(tree, resolve=True)
+            codes.append(run_job(validate(filled(plain, suites, HydraConfig.get().runtime.choices.get("suite")))))
         except BenchError as error:
             codes.append(_report(error))
-        except OmegaConfBaseException:
-            raise  # `explain_hydra` has words for it
+        except OmegaConfBaseException as error:
+            codes.append(_report(_unresolved(error)))
         except Exception as error:
             codes.append(_crash(error, show=show))
         if codes[-1] == INTERRUPTED:
             raise KeyboardInterrupt
 
     return run
+
+
+def _unresolved(error: Exception) -> UsageError:
+    """What is wrong with a value of the command line that names another value which is not there."""
+    what = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UsageError(f"{getattr(error, 'full_key', None) or 'a value'} on the command line cannot be resolved: {what}")
 
 
 def worst(codes: Sequence[int]) -> int:
@@ -186,35 +199,48 @@ def _rank(code: int) -> int:
     return SEVERITY.index(code if code in SEVERITY else CRASHED)
 
 
-def _print_what_there_is() -> None:
-    """Let a terminal or a file whose encoding lacks a character get a stand-in for it instead of ending the job."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-
-
 def main() -> None:
     """Run the command line and exit with the job's code: 0, 1, 2, 3, 4, 5, 70 or 130 (see docs/commands.md)."""
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    _print_what_there_is()
+    sinks = open_streams()
+    _end_as_by_ctrl_c()
     show = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise instead of printing: we say it in our own words
     codes: list[int] = []
-    suites: list[str] = []
     try:
         extend_import_path()
         suites = register_suites()
-        task = _task(codes, show=show)
-        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(task)()
+        _compose(suites, _task(codes, suites, show=show))
     except BenchError as error:
         codes.append(_report(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        codes.append(_report(UsageError(explain_hydra(error, suites))))
     except KeyboardInterrupt:
         codes.append(INTERRUPTED)
     except Exception as error:
         codes.append(_crash(error, show=show))
-    sys.exit(worst(codes))
+    code = worst(codes)
+    sys.exit(code if close_streams(sinks) or code else UNWRITTEN)
+
+
+def _end_as_by_ctrl_c() -> None:
+    """Have a request to end (`kill`, a terminal that closes) keep what was measured and end every child, as Ctrl-C does.
+
+    What the one who started us has ignored, as `nohup` does, stays ignored.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+
+
+def _compose(suites: Mapping[str, Any], task: Callable[[Any], None]) -> None:
+    """Have Hydra compose the configuration and call the task with it, once per job of a multirun.
+
+    Raises:
+        UsageError: Hydra, whose own errors are of many kinds, makes nothing of the command line. The task raises none.
+    """
+    import hydra
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(task)()
+    except BenchError:
+        raise  # the suite that was chosen is none
+    except Exception as error:
+        raise UsageError(explain_hydra(error, suites)) from error

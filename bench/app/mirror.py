@@ -58,7 +58,11 @@ class MirrorListener:
 
 def tracking_uri(config: Config) -> str:
     """Where the mirror goes: the configured address, else SQLite in the tracking folder."""
-    return config.tracking.uri or f"sqlite:///{(Path(config.tracking.folder) / 'mlflow.db').resolve()}"
+    if config.tracking.uri:
+        return config.tracking.uri
+    from bench.tracking.database import address_of  # imports no MLflow
+
+    return address_of((Path(config.tracking.folder) / "mlflow.db").resolve())
 
 
 def open_mirror(config: Config, made: Plan) -> MirrorListener:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+from bench.app.terminal import tell
 from bench.config.paths import suite_folders
 from bench.config.schema import Config
 
@@ -24,5 +24,5 @@ def build(config: Config, results: list[Path] | None = None) -> Path:
         figure_seconds=config.report.figure_seconds,
     )  # fmt: skip
     for problem in made.problems:
-        print(f"bench: {problem}", file=sys.stderr)
+        tell(problem)
     return made.index

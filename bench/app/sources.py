@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
 from pathlib import Path
 
 from bench.errors import UsageError, did_you_mean
 from bench.plan.case import Case
 from bench.store import bundle
 from bench.store.journal import Journal
-from bench.store.record_parts import check_parts
 from bench.store.records import CorruptRecord, Record, Store, read_json
 
 
@@ -23,30 +22,21 @@ def records_at(place: str) -> list[Record]:
     path = Path(place)
     if path.is_dir():
         problems: list[str] = []
-        found = list(_sound(Store(path).iterate(problems), str(path), problems))
+        found = list(Store(path).iterate(problems))
         if not found:
             raise UsageError(f"{path} holds no readable records" + (f": {problems[0]}" if problems else ""))
         return found
     if path.suffix == ".zip" and path.is_file():
-        return [check_parts(record, f"{path}#{record['record_key']}") for record in bundle.unpack_records(path)]
+        return bundle.unpack_records(path)
     if path.suffix == ".json" and path.is_file():
         return [_lone(path)]
     raise UsageError(f"{place} is no results folder, bundle (.zip) or record (.json)")
 
 
-def _sound(records: Iterable[Record], where: str, problems: list[str]) -> Iterable[Record]:
-    """The records whose parts can be computed with; the others are named among the problems."""
-    for record in records:
-        try:
-            yield check_parts(record, f"{where}: {record['record_key']}")
-        except CorruptRecord as error:
-            problems.append(str(error))
-
-
 def _lone(path: Path) -> Record:
     """The record of a file of its own, held to all that one in a bundle is held to."""
     try:
-        return check_parts(bundle.check_record(read_json(path), str(path)), str(path))
+        return bundle.check_record(read_json(path), str(path))
     except CorruptRecord:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -64,27 +54,47 @@ def measured_here(record: Record, results: Path) -> bool:
     except (ValueError, TypeError):
         return False
     start = f"{record['case_key']}.{record['machine_key']}."
-    return right and any(
-        entry.get("case") == record["case_key"]
-        and str(entry.get("file", start)).startswith(start)
-        and entry.get("content_hash") in (None, record["content_hash"])
-        for entry in Journal(Store(results).journal).read().events("recorded")
+    journal = Journal(Store(results).journal).read()
+    return right and (
+        any(
+            entry.get("case") == record["case_key"]
+            and str(entry.get("file", start)).startswith(start)
+            and entry.get("content_hash") in (None, record["content_hash"])
+            for entry in journal.events("recorded")
+        )
+        or any(entry.get("content_hash") == record["content_hash"] for entry in journal.events("recording"))
     )
+
+
+def _place_and_key(row: str) -> tuple[str, str]:
+    """A file or folder and what stands after the last `@` or `#`; a place whose own name holds one is a place."""
+    if not re.search(r"[@#]", row) or _exists(row):
+        return row, ""
+    place, key = re.split(r"[@#](?=[^@#]*$)", row, maxsplit=1)
+    return place, key
+
+
+def _exists(place: str) -> bool:
+    """Whether there is such a file or folder; a name that no file can have is not there."""
+    try:
+        return Path(place).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def find_row(row: str, results: Path) -> tuple[Record, bool]:
     """The record a user means by `row`, and whether it came from elsewhere than the results folder.
 
     Args:
-        row: a record key, a case key, or the beginning of either; a record file; or a bundle, followed by `#key` if it has
-            several records.
+        row: a record key, a case key, or the beginning of either; a record file; or a bundle, followed by `@key` if it has
+            several records. (`#key` is the same; but a `#` needs two pairs of quotes on the command line.)
         results: the results folder that keys are looked up in.
 
     Raises:
         UsageError: no record or several fit.
     """
-    place, _, key = row.partition("#")
-    foreign = Path(place).suffix in (".zip", ".json") or Path(place).is_dir()
+    place, key = _place_and_key(row)
+    foreign = Path(place).suffix in (".zip", ".json") or (_exists(place) and Path(place).is_dir())
     records = records_at(place if foreign else str(results))
     wanted = key if foreign else row
     found = [record for record in records if record["record_key"].startswith(wanted)]
@@ -94,5 +104,5 @@ def find_row(row: str, results: Path) -> tuple[Record, bool]:
         raise UsageError(f'row "{wanted}" is not there; {did_you_mean(wanted, [r["case_key"] for r in records])}')
     keys = ", ".join(record["record_key"] for record in found[:8])
     if foreign and not key:
-        raise UsageError(f"{place} holds {len(found)} records: name one as row={place}#<key>; keys: {keys}")
+        raise UsageError(f"{place} holds {len(found)} records: name one as row={place}@<key>; keys: {keys}")
     raise UsageError(f'row "{wanted}" fits {len(found)} records; write more of the key: {keys}')

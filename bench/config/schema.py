@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import types
 from pathlib import Path
-from typing import Any, Literal, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from bench import workloads
 from bench.config.axes import OVERRIDES
@@ -221,10 +221,22 @@ class Data(Section):
     root: str | None = None
 
 
+def _joined(value: Any) -> Any:
+    """A list of places as one text with commas, which is how several places of a side are kept; else the value."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ",".join(value)
+    return value
+
+
+def _as_key(value: Any) -> Any:
+    """A key that is all digits, which the command line takes for a number, as the text that it is."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class Paths(Section):
     """Folders that a sweep writes to, relative to where it is started."""
 
-    results: str = Field("results", min_length=1)
+    results: Annotated[str, BeforeValidator(_joined)] = Field("results", min_length=1)
     site: str = Field("site", min_length=1)
     cache: str = Field("cache", min_length=1)
 
@@ -237,9 +249,9 @@ class Config(Section):
     model: str | None = None
     checkpoint: str | None = None
     seed: int = Field(0, ge=0, lt=2**31)
-    row: str | None = None
-    a: str | None = None
-    b: str | None = None
+    row: Annotated[str | None, BeforeValidator(_as_key)] = None
+    a: Annotated[str | None, BeforeValidator(_joined)] = None
+    b: Annotated[str | None, BeforeValidator(_joined)] = None
     word: str | None = None
     trust: bool = False
     retry_failed: bool = False
@@ -273,11 +285,11 @@ class Config(Section):
                              "GPU's; take device=cuda or protocol.latency.l2=warm")  # fmt: skip
         self._check_dtypes()
         _check_energy(self.protocol.energy)
-        if self.job == "reproduce" and self.row is None:
+        if self.job == "reproduce" and not (self.row or "").strip():
             raise ValueError("job=reproduce needs row=<key of a row, or a bundle>")
         if self.job == "verify" and self.row is not None and not _is_there(self.row):
             raise ValueError(f"row: there is no bundle {self.row}")
-        if self.job == "compare" and (self.a is None or self.b is None):
+        if self.job == "compare" and not all((side or "").strip(", ") for side in (self.a, self.b)):
             raise ValueError("job=compare needs both a=<results> and b=<results>")
         return self
 
@@ -381,7 +393,7 @@ def explain(error: ValidationError, prefix: tuple[str, ...] = ()) -> str:
         elif item["type"] == "missing":
             lines.append(f'the key "{where}" is missing')
         else:
-            lines.append(f"{where}={item['input']!r} is not valid: {item['msg'].lower()}")
+            lines.append(f"{where}={item['input']!r} is not valid: {item['msg'][:1].lower()}{item['msg'][1:]}")
     return "\n".join(dict.fromkeys(lines))
 
 

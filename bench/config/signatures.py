@@ -74,6 +74,8 @@ def _tree(file: Path) -> ast.Module:
         return ast.parse(file.read_text(encoding="utf-8"))
     except SyntaxError as error:
         raise UsageError(f"{file.name}, line {error.lineno}: {error.msg}") from error
+    except (OSError, ValueError, RecursionError, MemoryError) as error:  # no text, or nested without end
+        raise UsageError(f"{file.name}: cannot be read as Python ({type(error).__name__}: {error})") from error
 
 
 def _defined_names(tree: ast.Module) -> set[str]:

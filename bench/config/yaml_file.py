@@ -9,7 +9,10 @@ from typing import Any
 import yaml
 
 from bench.errors import UsageError
+from bench.foreign_files import read_regular
 
+#: Bytes of a file that people write by hand.
+MOST_BYTES = 4 * 2**20
 #: Values that a file may unfold to.
 MOST_VALUES = 100_000
 #: Brackets, lists and mappings inside one another; the C reader calls itself for each and would overflow its stack.
@@ -64,7 +67,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         UsageError: the file is not YAML, not a mapping, or gives a key twice; the message names file and line.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_regular(file, MOST_BYTES).decode()
         _check_nesting(text, file)
         content = yaml.load(text, _Loader)  # a subclass of the safe loader
     except (OSError, UnicodeDecodeError) as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
 import os
 import re
@@ -20,16 +19,20 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench.errors import ResultsError
+from bench.foreign_files import open_regular
 from bench.host.personal import leaks, redacted, without_personal
 from bench.plan.case import Case
 from bench.reading import STATUSES, Reading
+from bench.store.foreign import MOST_JSON_BYTES, CorruptRecord, checked, parse, read_json, unpacked
 from bench.store.journal import now
-from bench.store.records import CorruptRecord, Record, Store, check, is_calibration, read_json, write_atomically
+from bench.store.records import Record, Store, check, is_calibration, write_atomically
+from bench.store.schema import Manifest
 from bench.version import __version__
 
 SCHEMA = 1
@@ -41,9 +44,16 @@ FOLDERS = ("records", "samples", "machines", "site")
 MAX_FILES = 200_000
 MAX_FILE_BYTES = 256 * 2**20
 MAX_TOTAL_BYTES = 4 * 2**30
-#: Bytes of JSON in one record, samples or calibration file: parsing takes many times its size in memory.
-MAX_JSON_BYTES = 16 * 2**20
-MAX_MANIFEST_BYTES = 64 * 2**20
+#: Bytes of JSON in one record, samples or calibration file; `bench.store.foreign` says what parsing it costs.
+MAX_JSON_BYTES = MOST_JSON_BYTES
+MAX_MANIFEST_BYTES = 48 * 2**20
+#: Bytes of the archive's own table of contents, which is read before anything of it can be looked at.
+MAX_DIRECTORY_BYTES = 64 * 2**20
+#: Bytes of JSON in all records of a bundle where they are kept in memory together, to be compared or measured again.
+MAX_KEPT_JSON_BYTES = 256 * 2**20
+#: Letters of a name, of each part of it, and how many parts: what every file system and our temporary names have room for.
+MAX_NAME, MAX_PART, MAX_DEPTH = 400, 200, 12
+_PIECE = 1 << 20
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first date: equal content makes equal archives
 #: What reading damaged archives, compressed data and JSON raises (RuntimeError: encrypted, recursion, not implemented).
@@ -59,11 +69,11 @@ class BadBundle(ResultsError):
 
 @dataclass(frozen=True)
 class Report:
-    """What verifying a bundle found; it is good if there are no problems."""
+    """What verifying a bundle found, good if there are no problems; its good records by the hashes of their content."""
 
     path: Path
     files: int
-    records: tuple[Record, ...]
+    records: tuple[str, ...]
     problems: tuple[str, ...]
 
     @property
@@ -171,11 +181,7 @@ def _packed(name: str, path: Path, private: bool) -> bytes:
 
 
 def _check_limits(contents: dict[str, bytes]) -> None:
-    """Raise ResultsError unless verifying would read all of it.
-
-    Raises:
-        ResultsError: it would be refused, with what to do.
-    """
+    """Raise ResultsError, with what to do, unless verifying would read all of it."""
     entries = [zipfile.ZipInfo(name, EPOCH) for name in contents]
     for entry in entries:
         entry.file_size = len(contents[entry.filename])
@@ -234,22 +240,45 @@ def verify(path: Path | str) -> Report:
     """What is wrong with a bundle: names, sizes, links, checksums, hashes and schema of every record.
 
     Nothing is written and nothing in the bundle is run. A bundle whose table of contents is hostile is not opened any
-    further.
+    further. One file at a time is looked at and none is kept: the memory that it takes is that of the largest.
 
     Args:
         path: the archive.
     """
-    path = Path(path)
+    return _verified(Path(path), None)
+
+
+def _verified(path: Path, kept: list[Record] | None) -> Report:
+    """What `verify` finds; good records go into `kept`, if there is such a list, as long as they are not too many."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _opened(path) as archive:
             entries = archive.infolist()
             problems = _listing_problems(entries)
             if problems:
                 return Report(path, len(entries), (), tuple(problems))
-            records, problems = _content(archive, {entry.filename: entry for entry in entries})
+            hashes, problems = _content(archive, {entry.filename: entry for entry in entries}, kept)
     except DAMAGE as error:
         return Report(path, 0, (), (f"cannot be read as a zip archive: {error}",))
-    return Report(path, len(entries), tuple(records), tuple(problems))
+    return Report(path, len(entries), tuple(hashes), tuple(problems))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive, whose table of contents is of bounded size.
+
+    Raises:
+        ValueError: it is not; also what damaged archives raise (`DAMAGE`).
+    """
+    with open_regular(path) as file:
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # what ZipFile reads first: it then takes what that says
+        if end is None:
+            raise zipfile.BadZipFile("File is not a zip file")
+        size = end[zipfile._ECD_SIZE]  # type: ignore[attr-defined]
+        if size > MAX_DIRECTORY_BYTES:
+            raise ValueError(f"its table of contents has {size} bytes; at most {MAX_DIRECTORY_BYTES} are read")
+        file.seek(0)
+        with zipfile.ZipFile(file) as archive:
+            yield archive
 
 
 def unpack_records(path: Path | str) -> list[Record]:
@@ -258,11 +287,17 @@ def unpack_records(path: Path | str) -> list[Record]:
     Raises:
         BadBundle: it does not pass; the message tells the first problems.
     """
-    report = verify(path)
+    records: list[Record] = []
+    _refuse(_verified(Path(path), records))
+    return records
+
+
+def _refuse(report: Report) -> None:
+    """Raise BadBundle unless the report is good."""
     if not report.ok:
         more = f" (and {len(report.problems) - 3} more)" if len(report.problems) > 3 else ""
-        raise BadBundle(f"{path}: " + "; ".join(report.problems[:3]) + more + "; get the bundle anew from its maker")
-    return list(report.records)
+        what = "; ".join(report.problems[:3]) + more
+        raise BadBundle(f"{report.path}: {what}; get the bundle anew from its maker")
 
 
 def unpack(path: Path | str, folder: Path | str) -> Store:
@@ -277,14 +312,14 @@ def unpack(path: Path | str, folder: Path | str) -> Store:
     Raises:
         BadBundle: the bundle does not pass.
     """
-    unpack_records(path)
+    _refuse(verify(path))
     store = Store(folder)
-    with zipfile.ZipFile(path) as archive:
+    with _opened(Path(path)) as archive:
         for entry in sorted(archive.infolist(), key=lambda entry: (len(entry.filename), entry.filename)):
             target, kind = store.root / entry.filename, entry.filename.split("/")[0]
             if kind == "records":
                 data = _read(archive, entry)
-                store.adopt(check(_json(data), entry.filename), data)
+                store.adopt(check(parse(data, MAX_JSON_BYTES), entry.filename), data)
             elif kind in ("samples", "machines") and not target.exists():
                 write_atomically(target, _read(archive, entry))
     return store
@@ -306,7 +341,8 @@ def _listing_problems(entries: list[zipfile.ZipInfo]) -> list[str]:
         seen.add(entry.filename.lower())
         if why:
             problems.append(f"{_shown(entry.filename)}: {why}")
-    return problems
+    folders = {str(folder) for name in seen for folder in PurePosixPath(name).parents}
+    return problems + [f"{_shown(name)}: is a file and a folder of others" for name in sorted(seen & folders)]
 
 
 def _why_bad_name(name: str) -> str | None:
@@ -316,6 +352,8 @@ def _why_bad_name(name: str) -> str | None:
         return "is no plain relative name"
     if path.is_absolute() or ".." in path.parts:
         return "leads out of the bundle"
+    if len(name) > MAX_NAME or len(path.parts) > MAX_DEPTH or any(len(part.encode()) > MAX_PART for part in path.parts):
+        return "is longer or deeper than files are named"
     if name != MANIFEST and (len(path.parts) < 2 or path.parts[0] not in FOLDERS):
         return "has no place in a bundle"
     return None
@@ -330,47 +368,83 @@ def _why_bad_entry(entry: zipfile.ZipInfo) -> str | None:
         return "is encrypted"
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return "is compressed in a way that bundles are not"
-    if entry.file_size > MAX_FILE_BYTES:
-        return f"unpacks to {entry.file_size} bytes; at most {MAX_FILE_BYTES} are read"
+    most = _most_bytes(entry.filename)
+    if entry.file_size > most:
+        return f"unpacks to {entry.file_size} bytes; at most {most} are read"
     return None
 
 
-def _content(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo]) -> tuple[list[Record], list[str]]:
-    """The good records, and what is wrong with the files."""
+def _most_bytes(name: str) -> int:
+    """Bytes that a file of a bundle may have: of what is parsed fewer than of a page's parts."""
+    if name == MANIFEST:
+        return MAX_MANIFEST_BYTES
+    return MAX_FILE_BYTES if name.startswith("site/") else min(MAX_FILE_BYTES, MAX_JSON_BYTES)
+
+
+def _content(
+    archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], kept: list[Record] | None
+) -> tuple[list[str], list[str]]:
+    """The content hashes of the good records, which go into `kept`, and what is wrong with the files."""
     if MANIFEST not in entries:
         return [], [f"has no {MANIFEST}"]
     listed, problems = _manifest(_read(archive, entries[MANIFEST]))
     names = set(entries) - {MANIFEST}
     problems += [f"{_shown(name)}: is listed but missing" for name in sorted(set(listed) - names)]
     problems += [f"{_shown(name)}: is there but not listed" for name in sorted(names - set(listed))]
-    records = []
+    records = sum(entries[name].file_size for name in names if name.startswith("records/"))
+    if kept is not None and records > MAX_KEPT_JSON_BYTES:
+        return [], [
+            *problems,
+            f"holds {records} bytes of records; at most {MAX_KEPT_JSON_BYTES} are read at once: unpack it",
+        ]
+    hashes = []
     for name in sorted(names & set(listed)):
         try:
-            data = _read(archive, entries[name])
+            record, problem = _looked_at(archive, entries[name], listed[name])
         except DAMAGE as error:
-            problems.append(f"{_shown(name)}: cannot be unpacked: {error}")
-            continue
-        if listed[name] != (len(data), hashlib.sha256(data).hexdigest()):
-            problems.append(f"{_shown(name)}: does not match its checksum")
-            continue
-        record, problem = _inspect(name, data)
-        records += [record] if record is not None else []
+            record, problem = None, f"cannot be unpacked: {error}"
+        if record is not None:
+            hashes.append(str(record["content_hash"]))
+            if kept is not None:
+                kept.append(record)
         problems += [f"{_shown(name)}: {problem}"] if problem else []
-    return records, problems
+    return hashes, problems
+
+
+def _looked_at(
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, listed: tuple[int, str]
+) -> tuple[Record | None, str | None]:
+    """The record in a file (if it is one) and what is wrong with the file; of a page's part only the checksum is made."""
+    if entry.filename.startswith("site/"):
+        return None, None if _checksum(archive, entry) == listed else "does not match its checksum"
+    data = _read(archive, entry)
+    if listed != (len(data), hashlib.sha256(data).hexdigest()):
+        return None, "does not match its checksum"
+    return _inspect(entry.filename, data)
+
+
+def _checksum(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[int, str]:
+    """Size and SHA-256 of an entry, piece by piece."""
+    made, size = hashlib.sha256(), 0
+    with archive.open(entry) as file:
+        while size <= entry.file_size and (piece := file.read(_PIECE)):
+            made.update(piece)
+            size += len(piece)
+    return size, made.hexdigest()
 
 
 def _manifest(data: bytes) -> tuple[dict[str, tuple[int, str]], list[str]]:
     """Name to size and checksum, and what is wrong with the manifest."""
-    if len(data) > MAX_MANIFEST_BYTES:
-        return {}, [f"{MANIFEST}: holds {len(data)} bytes; at most {MAX_MANIFEST_BYTES} are read"]
     try:
-        manifest = _parsed(data)
-        if manifest.get("kind") != KIND or manifest.get("schema") != SCHEMA:
+        manifest = parse(data, MAX_MANIFEST_BYTES)
+        if not isinstance(manifest, dict) or (manifest.get("kind"), manifest.get("schema")) != (KIND, SCHEMA):
             return {}, [f"{MANIFEST}: is not of a {KIND} of schema {SCHEMA}: update waterline-bench to read newer ones"]
-        listed = {str(f["path"]): (int(f["bytes"]), str(f["sha256"])) for f in manifest["files"]}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return {}, [f"{MANIFEST}: cannot be understood: {error!r}"]
-    return listed, []
+        checked(Manifest, manifest, MANIFEST)
+    except CorruptRecord as error:
+        return {}, [str(error)]
+    except ValueError as error:
+        return {}, [f"{MANIFEST}: cannot be understood: {error}"]
+    return {file["path"]: (file["bytes"], file["sha256"]) for file in manifest["files"]}, []
 
 
 def _inspect(name: str, data: bytes) -> tuple[Record | None, str | None]:
@@ -379,12 +453,12 @@ def _inspect(name: str, data: bytes) -> tuple[Record | None, str | None]:
         if name.startswith("records/"):
             if not RECORD_NAME.fullmatch(name):
                 return None, "is no name of a record"
-            record = check_record(_json(data), name)
+            record = check_record(parse(data, MAX_JSON_BYTES), name)
             own = rf"records/{re.escape(record['record_key'])}(\.([2-9]|[1-9][0-9]{{1,8}}))?\.json"
             return (record, None) if re.fullmatch(own, name) else (None, "is not named after the record in it")
         if name.startswith("samples/"):
-            _json(_gunzip(data))
-        elif name.startswith("machines/") and not is_calibration(_json(data)):
+            parse(unpacked(data, MAX_JSON_BYTES), MAX_JSON_BYTES)
+        elif name.startswith("machines/") and not is_calibration(parse(data, MAX_JSON_BYTES)):
             return None, "is no calibration of a machine"
     except CorruptRecord as error:
         return None, str(error)
@@ -425,30 +499,6 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     if len(data) != entry.file_size:
         raise ValueError("is not as long as the table of contents says")
     return data
-
-
-def _gunzip(data: bytes) -> bytes:
-    """Unpacked bytes, refused beyond the limit before they are all in memory."""
-    limit = min(MAX_FILE_BYTES, MAX_JSON_BYTES)
-    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-        value = file.read(limit + 1)
-    if len(value) > limit:
-        raise ValueError(f"unpacks to more than {limit} bytes")
-    return value
-
-
-def _json(data: bytes) -> Any:
-    if len(data) > MAX_JSON_BYTES:
-        raise ValueError(f"holds {len(data)} bytes of JSON; at most {MAX_JSON_BYTES} are read")
-    return _parsed(data)
-
-
-def _parsed(data: bytes) -> Any:
-    return json.loads(data.decode(), parse_constant=_refuse_constant)
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _shown(name: str) -> str:

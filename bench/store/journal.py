@@ -11,8 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ResultsError
+from bench.foreign_files import read_regular
+from bench.store.foreign import parse
 
 Entry = dict[str, Any]
+
+#: Bytes of a journal, a million entries; and of one entry, the longest of which names the cases of a group.
+MOST_BYTES = 256 * 2**20
+MOST_LINE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -101,10 +107,10 @@ class Journal:
         """Every entry; a torn last line is left out, any other unreadable line is reported, none stops the reading.
 
         Raises:
-            ResultsError: the file is there but cannot be opened.
+            ResultsError: the file is there but is no regular file of bounded size that can be read.
         """
         try:
-            data = self.path.read_bytes()
+            data = read_regular(self.path, MOST_BYTES)
         except FileNotFoundError:
             return Contents((), (), False)
         except OSError as error:
@@ -130,8 +136,8 @@ class Journal:
 def _parse(line: bytes) -> tuple[Entry | None, str]:
     """The entry of a line, or `None` and what is wrong with it."""
     try:
-        value = json.loads(line.decode())
-    except (ValueError, RecursionError) as error:
+        value = parse(line, MOST_LINE_BYTES)
+    except ValueError as error:
         return None, f"not complete JSON ({error.__class__.__name__})"
     if not isinstance(value, dict) or not isinstance(value.get("event"), str) or not isinstance(value.get("at"), str):
         return None, "not a journal entry"

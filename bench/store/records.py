@@ -1,28 +1,6 @@
 """The truth on disk: one write-once JSON record per case and machine, raw samples beside it, versioned.
 
-A record is plain JSON with these parts (schema 2)::
-
-    schema, record_key, case_key, group_key, baseline_key, machine_key, content_hash, supersedes
-    case         the fields of `bench.plan.case.Case`
-    status       ok | oom | timeout | crashed | unsupported | invalid | contaminated | interrupted
-    error        null or {phase, type, message, log_tail}
-    flags        [{code, severity: info|warn|invalid, text}]
-    started_at, finished_at    UTC, ISO 8601
-    code         {version, commit, dirty}
-    protocol     {version, name, hash, parameters}
-    environment  what `bench.host.environment.environment` read, and under `torch` how the torch that measured was built
-    machine      {peaks: [{dtype, threads, unit, value, low, high, n}], bandwidth: {value, low, high, n, unit}, ...}
-    readings     [fields of `bench.reading.Reading`]: no two of one metric and part
-    curves       [fields of `bench.reading.Curve`]: quantities over layers, steps, contexts, rates
-    layers       [rows of `bench.meters.layers`]
-    layers_info  {end_to_end_ms, unexplained_ms, method_note}
-    part_layers  {part: {layers, info}} of the workload's further parts
-    counts       what `bench.meters.macs` found: both counters, conventions, coverage, uncounted operators
-    memory, energy, quality, params, fidelity    details of those meters
-    conversion   what the backend made: {backend, versions, precision, threads, files, agreement, ...}; empty if nothing
-    timing       {session, paired, stop_reason, noise_floor, invocations: [...]}
-    weights      where the weights come from: {kind: random|trained|checkpoint|given, ...}
-    picture      null or {pixels, grid, owners, protected}: which token holds which patch (`bench.worker.pictures`)
+A record is plain JSON; `bench.store.schema.RecordFields` names its parts and their kinds.
 
 `migrate` brings older schemas forward; nothing ever rewrites a record in place.
 """
@@ -30,31 +8,28 @@ A record is plain JSON with these parts (schema 2)::
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import re
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
+from json import dumps  # taken before a worker's code could put another in its place
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 from bench.canonical import content_hash
-from bench.errors import ResultsError
 from bench.store.attempts import Attempts, file_name
+from bench.store.foreign import CorruptRecord, faults, read_json, shown, without_halves
 from bench.store.migrations import MIGRATIONS
+from bench.store.record_parts import contradictions
+from bench.store.schema import Calibration, RecordFields
 
 SCHEMA = 2
 READABLE = 0o644
 UNREADABLE = "unreadable"
 
 Record = dict[str, Any]
-
-
-class CorruptRecord(ResultsError):
-    """A record that cannot be read or whose content does not match its hash."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -75,23 +50,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Plain JSON, atomically; `.gz` names are compressed. NaN and infinity are refused."""
-    data = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+    data = dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
     write_atomically(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
-
-
-def read_json(path: Path) -> Any:
-    """What `write_json` wrote.
-
-    Raises:
-        CorruptRecord: the file is not complete, valid JSON.
-    """
-    try:
-        data = path.read_bytes()
-        return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
-        raise CorruptRecord(
-            f"{path}: cannot be read ({error}); move it away and run again to measure it anew"
-        ) from error
 
 
 def seal(record: Record) -> Record:
@@ -108,9 +68,11 @@ def migrate(record: Record) -> Record:
     """
     schema = record.get("schema")
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise CorruptRecord(f"record has no usable schema number (found {schema!r})")
+        raise CorruptRecord(f"record has no usable schema number (found {shown(schema)})")
     if schema > SCHEMA:
-        raise CorruptRecord(f"record has schema {schema}, newer than {SCHEMA}: update waterline-bench to read it")
+        raise CorruptRecord(
+            f"record has schema {shown(schema)}, newer than {SCHEMA}: update waterline-bench to read it"
+        )
     for version in range(schema, SCHEMA):
         record = _MIGRATIONS[version](record)
     return record
@@ -120,10 +82,10 @@ _MIGRATIONS: dict[int, Any] = dict(MIGRATIONS)
 
 
 def check(record: Any, where: str) -> Record:
-    """The record, verified against its content hash and brought to the present schema.
+    """The record, verified against its content hash, brought to the present schema, every part of its kind.
 
     Raises:
-        CorruptRecord: it is not a record, was edited, or is of a schema that is not known here.
+        CorruptRecord: it is not a record, was edited, is of a schema that is not known here, or a part is of another kind.
     """
     if not isinstance(record, dict) or not isinstance(record.get("case"), dict):
         raise CorruptRecord(f"{where}: not a record")
@@ -133,12 +95,15 @@ def check(record: Any, where: str) -> Record:
         raise CorruptRecord(f"{where}: not a record: {error}") from error
     if not right:
         raise CorruptRecord(f"{where}: content does not match its hash: it was edited or damaged")
-    migrated = migrate(record)
-    for name, kinds in _SHAPE.items():
-        if not isinstance(migrated.get(name), kinds):
-            raise CorruptRecord(f"{where}: not a record: {name} is missing or of another kind")
+    try:
+        migrated = without_halves(migrate(record))
+    except CorruptRecord as error:
+        raise CorruptRecord(f"{where}: {error}") from error
     for name in _KEYS:
-        _file_name(migrated[name], f"{where}: {name}")
+        _file_name(migrated.get(name), f"{where}: {name}")
+    for look in (partial(faults, RecordFields), contradictions):
+        for fault in look(migrated):
+            raise CorruptRecord(f"{where}: not a record: {fault}")
     return migrated
 
 
@@ -147,22 +112,21 @@ _KEYS = ("record_key", "case_key", "machine_key")
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")
 
 
-def _file_name(key: str, where: str) -> str:
+def _file_name(key: Any, where: str) -> str:
     """The key, if it can only be a file's name and never a path that leads elsewhere.
 
     Raises:
         CorruptRecord: it cannot.
     """
-    if not _KEY.fullmatch(key):
-        raise CorruptRecord(f"{where} {key[:80]!r} is no key")
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise CorruptRecord(f"{where} {shown(key)} is no key")
     return key
 
 
-#: Parts that every reader relies on, and their JSON kinds.
-_SHAPE: dict[str, Any] = {
-    **dict.fromkeys(("record_key", "case_key", "machine_key", "status"), str),
-    "supersedes": (str, NoneType), "error": (dict, NoneType), "case": dict, "protocol": dict, "readings": list,
-}  # fmt: skip
+def _is_named_after(path: Path, record: Record) -> bool:
+    """Whether a file has the name under which a record is written."""
+    key = f"{record['case_key']}.{record['machine_key']}"
+    return re.fullmatch(rf"{re.escape(key)}(\.[1-9][0-9]{{0,8}})?\.json", path.name) is not None
 
 
 def is_present(record: Record | None, *, retry_failed: bool) -> bool:
@@ -188,12 +152,7 @@ def identities(record: Record) -> set[str]:
 
 def is_calibration(value: Any) -> bool:
     """Whether this has the shape that readers of a machine's calibration rely on."""
-    if not isinstance(value, dict) or not isinstance(value.get("peaks"), list):
-        return False
-    rates = [*value["peaks"], *([value["bandwidth"]] if value.get("bandwidth") is not None else [])]
-    numbers = all(isinstance(rate, dict) and isinstance(rate.get("value"), int | float) for rate in rates)
-    numbers = numbers and all(0 < rate["value"] < 1e30 for rate in rates)
-    return numbers and all(isinstance(rate.get("dtype"), str) for rate in value["peaks"])
+    return not any(True for _ in faults(Calibration, value))
 
 
 def read_calibration(path: Path) -> dict[str, Any] | None:
@@ -294,8 +253,24 @@ class Store:
         return self._put(case_key, machine_key, lambda path: write_atomically(path, data))
 
     def read(self, path: Path) -> Record:
-        """One verified record in the present schema."""
-        return check(read_json(path), str(path))
+        """One verified record in the present schema.
+
+        Raises:
+            CorruptRecord: it cannot be trusted, or lies under the name of another.
+        """
+        record = check(read_json(path), str(path))
+        if path.parent == self.root / "records" and not _is_named_after(path, record):
+            raise CorruptRecord(
+                f"{path}: holds the record of {record['record_key']}: two files were exchanged or one was renamed; name "
+                "it after its record, or move it away"
+            )
+        return record
+
+    def remove_litter(self) -> None:
+        """Remove the temporary files of writers that were killed; for the one driver that holds the folder's lock."""
+        for folder in (self.records, self.probes, self.machines, self.samples, *self.samples.glob("*/")):
+            for path in folder.glob(".*.tmp"):
+                path.unlink(missing_ok=True)
 
     def iterate(self, problems: list[str] | None = None) -> Iterator[Record]:
         """Every readable record that no other supersedes, in a stable order.

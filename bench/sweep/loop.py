@@ -73,6 +73,7 @@ class Driver:
             CircuitBroken: too many failures in a row.
         """
         with ResultsLock(self.store.root):
+            self.store.remove_litter()
             try:
                 self._measure_missing(estimates)
             except KeyboardInterrupt:  # between two processes: no case was active

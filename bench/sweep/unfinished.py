@@ -13,7 +13,9 @@ from typing import Any
 from bench.analysis.session import Invocation
 from bench.canonical import digest
 from bench.plan.case import Case
-from bench.store.records import CorruptRecord, Store, read_json
+from bench.store.foreign import CorruptRecord, checked, faults, read_json
+from bench.store.records import Store
+from bench.worker.results import InvocationFields, ProbeFields
 
 
 class Unfinished:
@@ -35,6 +37,8 @@ class Unfinished:
     def probe(self, case: Case) -> dict[str, Any] | None:
         """The case's probe, if it was made by this version and no record has been written since."""
         saved = _readable(self._probe_path(case))
+        if any(True for _ in faults(ProbeFields, saved)):
+            return None
         same = saved.get("maker") == self._producer and saved.get("settled") == self._last_final_hash(case.key)
         return saved if saved and same else None
 
@@ -86,7 +90,7 @@ def invocations(folder: Path, problems: list[str]) -> list[Invocation]:
     done: list[Invocation] = []
     for path in sorted(folder.glob("[0-9]*.json.gz")):
         try:
-            done.append(read_json(path))
+            done.append(checked(InvocationFields, read_json(path), str(path)))
         except CorruptRecord:
             aside = path.with_name(f"{path.name}.corrupt")
             path.rename(aside)

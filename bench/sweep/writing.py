@@ -12,11 +12,13 @@ from typing import Any
 from bench.analysis import assemble
 from bench.analysis.assemble import Context, Session
 from bench.errors import ResultsError
+from bench.foreign_text import whole_characters
 from bench.plan.case import Case
 from bench.store.journal import Journal
-from bench.store.records import CorruptRecord, Record, Store, is_present, write_json
+from bench.store.records import CorruptRecord, Record, Store, check, is_present, seal, write_json
 from bench.sweep.events import Event, Recorded
 from bench.worker.client import Failed
+from bench.worker.ending import CORRUPT
 
 
 @dataclass
@@ -86,8 +88,25 @@ class Writer:
             self.context = replace(self.context, environment=environment)
 
     def finished(self, case: Case, probe: dict[str, Any], session: Session | None) -> None:
-        """Write the record of a case that was measured."""
-        self._record(assemble.finished(case, self.context, probe, session, self.now()))
+        """Write the record of a case that was measured; if its numbers make none, the record of that."""
+        try:
+            made = assemble.finished(case, self.context, probe, session, self.now())
+            check(seal(made), "the record")
+        except CorruptRecord as error:
+            self._odd(case, probe, str(error))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+            self._odd(case, probe, f"{type(error).__name__}: {error}")
+        else:
+            self._record(made)
+
+    def _odd(self, case: Case, probe: dict[str, Any], why: str) -> None:
+        """Write a record that says why what a case's processes told makes no record; nothing of theirs is in it."""
+        error = {
+            "phase": "record", "type": CORRUPT, "log_tail": "",
+            "message": f"what its processes told makes no record: {whole_characters(why)[:1000]}",
+        }  # fmt: skip
+        started = probe["started_at"] if isinstance(probe.get("started_at"), str) else self.now()
+        self._record(assemble.failed(case, self.context, "crashed", error, started, self.now()))
 
     def failed(self, case: Case, outcome: Failed, started: str, probe: dict[str, Any] | None = None) -> None:
         """Write the record of a case that failed, with what its probe had measured before."""
@@ -116,12 +135,14 @@ class Writer:
 
     def _record(self, record: Record) -> None:
         before = self.store.latest(record["case_key"], self.context.machine_key)
-        made = {**record, "supersedes": before["content_hash"] if before else None}
+        made = seal({**record, "supersedes": before["content_hash"] if before else None})
+        facts = {"case": record["case_key"], "status": record["status"], "content_hash": made["content_hash"]}
+        # before the record is there: a driver that is killed between the two leaves no row that is nobody's
+        self.journal.append("recording", machine=self.context.machine_key, **facts)
         with _translate_write_errors(self.store, "the record"):
             path = self.store.write(made)
         sealed = self.store.read(path)
-        facts = {"status": record["status"], "file": path.name, "content_hash": sealed["content_hash"]}
-        self.journal.append("recorded", case=record["case_key"], **facts)
+        self.journal.append("recorded", file=path.name, **facts)
         self.sweep.records.append(sealed)
         self.sweep.measured += record["status"] != "interrupted"
         self._announce(Recorded(sealed))

@@ -38,7 +38,7 @@ class Cases:
         """Mirror one record, unless it is there already; while MLflow is away the record stays pending."""
         try:
             run = run_at(self._connection.uri, record)
-        except (KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             self._connection.complain(f"record {record.get('record_key')} cannot be mirrored: {error!r}")
             return
         self.seen = (run.tags.get("machine_key", ""), run.tags.get("protocol_hash", ""))

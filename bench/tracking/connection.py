@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 
 from bench.canonical import digest
 from bench.errors import UsageError
+from bench.tracking.database import check_database, make_database, path_of
+from bench.tracking.deadline import Late, deadline
 from bench.tracking.tracked_run import cut
 
 #: The kind of experiment whose page shows runs and charts.
@@ -30,6 +32,10 @@ REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREAD
 #: A database that is damaged, locked or full; MLflow calls that a bad request as well.
 DATABASE_BROKEN = re.compile(r"\b(DatabaseError|OperationalError)\)")
 RETRY_AFTER_S = 30.0
+#: Seconds for a server to answer all that is asked at once, and for it to take the report; whatever it does meanwhile.
+ANSWER_S, UPLOAD_S = 15.0, 120.0
+#: Seconds for the embedded database, which makes its tables in them on a slow disk.
+DATABASE_S = 120.0
 PROBE_TIMEOUT_S = 2.0
 
 #: Set before MLflow is imported; a user's own values win, except that nothing ever reports home.
@@ -75,6 +81,7 @@ class Connection:
         self._retry_at = float("-inf")
         self._complaints: list[str] = []
         self._outage: str | None = None
+        self._failures = 0  # in a row: a server that never answers in time is asked less and less often
 
     @property
     def problems(self) -> list[str]:
@@ -86,17 +93,25 @@ class Connection:
         self._retry_at = float("-inf")
 
     @contextmanager
-    def guard(self, doing: str) -> Iterator[None]:
-        """Keep MLflow's failures from the driver; one that is not about the data starts a rest before the next try."""
+    def guard(self, doing: str, seconds: float | None = None) -> Iterator[None]:
+        """Keep MLflow's failures from the driver; one that is not about the data starts a rest before the next try.
+
+        Args:
+            doing: named where a failure is told.
+            seconds: for all of it where a server is asked, default `ANSWER_S`; the embedded database has more.
+        """
+        import_mlflow()  # takes seconds by itself, which are no server's
         try:
-            yield
+            with deadline((seconds or ANSWER_S) if self.uri.startswith("http") else DATABASE_S):
+                yield
         except Away:
             return
-        except Exception as error:
+        except (Exception, Late) as error:
             if getattr(error, "error_code", None) in REFUSALS and not DATABASE_BROKEN.search(str(error)):
                 self.complain(f"MLflow refused {doing}: {_first_line(error)}")
                 return
-            self.client, self._retry_at = None, self._clock() + RETRY_AFTER_S
+            self.client, self._failures = None, self._failures + 1
+            self._retry_at = self._clock() + RETRY_AFTER_S * 2 ** min(self._failures - 1, 5)
             self._outage = (
                 f"MLflow at {display(self.uri)} failed while {doing} ({_first_line(error)}); every record is kept in "
                 f"{self._results_root} and the next run mirrors what is missing"
@@ -123,7 +138,7 @@ class Connection:
         experiment = self._find_experiment(client)
         self.experiment_id = experiment.experiment_id
         self.destination = digest([display(self.uri), experiment.experiment_id, experiment.creation_time])
-        self.client, self._outage = client, None
+        self.client, self._outage, self._failures = client, None, 0
 
     def _find_experiment(self, client: Any) -> Any:
         """The experiment by its name, made or brought back if need be, and marked so that its page shows runs."""
@@ -184,30 +199,40 @@ def display(uri: str) -> str:
     return re.sub(r"//[^/@]*@", "//", uri)
 
 
-def open_client(uri: str) -> Any:
-    """An MLflow client that is quiet, reports nothing home and gives up soon."""
+def import_mlflow() -> Any:
+    """MLflow's client class, imported quietly and with nothing reported home."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     os.environ.update(NO_TELEMETRY)
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from mlflow.tracking import MlflowClient
 
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    return MlflowClient
+
+
+def open_client(uri: str) -> Any:
+    """An MLflow client that is quiet, reports nothing home and gives up soon."""
+    client = import_mlflow()
+    file = path_of(uri)
+    if file is not None:
+        make_database(file, lambda beside: client(tracking_uri=beside, registry_uri=beside))
+    return client(tracking_uri=uri, registry_uri=uri)
 
 
 def check_reachable(uri: str) -> None:
-    """Raise OSError within two seconds where nothing listens, which MLflow would take far longer to say."""
+    """Raise OSError within seconds where nothing listens or no database is, which MLflow would take minutes to say."""
+    file = path_of(uri)
+    if file is not None:
+        check_database(file)
     if uri.startswith("http"):
         parts = urlsplit(uri)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         socket.create_connection((parts.hostname or "", port), timeout=PROBE_TIMEOUT_S).close()
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     text = str(error).strip()
     return cut(display(text.splitlines()[0]), 300) if text else type(error).__name__

@@ -16,7 +16,7 @@ import psutil
 
 from bench.canonical import digest
 from bench.tracking.cases import PARAMS_PER_REQUEST, log_files
-from bench.tracking.connection import Connection, display
+from bench.tracking.connection import UPLOAD_S, Connection, display
 from bench.tracking.mlflow_view import VIEW_LIMIT, VIEW_TAG, view_key, view_state, view_url
 from bench.tracking.single_page import one_page
 from bench.tracking.tracked_run import CASE_KIND, KIND, SWEEP_KIND, cut
@@ -50,7 +50,7 @@ class Sweeps:
 
     def finish(self, site_index: Path | None, *, interrupted: bool) -> None:
         """End the sweep's run with the report as its artifact; without new cases the last sweep's run gets it."""
-        with self._connection.guard("ending the sweep"):
+        with self._connection.guard("ending the sweep", UPLOAD_S):
             self._connection.connect()
             parent = self._parent or self._last_parent() or self._make_parent()
             if site_index is not None:

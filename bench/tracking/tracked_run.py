@@ -171,7 +171,7 @@ def note(record: Record) -> str:
     parts = [f"**{plain(case.label)}**: {plain(record['status'])}"]
     if record.get("error"):
         parts.append(plain(_error_line(record)))
-    have = [reading for reading in record["readings"] if reading["value"] is not None]
+    have = [reading for reading in _known(record) if reading["value"] is not None]
     if have:
         rows = [
             f"| {plain(METRICS[r['metric']].title)} | {_value(r)} | {_interval(r)} | {r['provenance']} |" for r in have
@@ -188,12 +188,17 @@ def note(record: Record) -> str:
     return "\n\n".join(parts)
 
 
+def _known(record: Record) -> list[dict[str, Any]]:
+    """The readings of a metric that is known here; another is a later version's."""
+    return [reading for reading in record["readings"] if reading["metric"] in METRICS]
+
+
 def _missing(record: Record) -> list[str]:
     """A line per reason: what has no value because of it."""
     reasons: dict[str, list[str]] = {}
-    for reading in record["readings"]:
+    for reading in _known(record):
         if reading["value"] is None:
-            reasons.setdefault(reading["method_note"], []).append(METRICS[reading["metric"]].title)
+            reasons.setdefault(reading.get("method_note", ""), []).append(METRICS[reading["metric"]].title)
     return [f"Not available ({plain(reason)}): {plain(', '.join(titles))}." for reason, titles in reasons.items()]
 
 

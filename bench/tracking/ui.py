@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import socket
 import sys
-from pathlib import Path
 
-from bench.tracking.connection import NO_TELEMETRY, check_reachable, check_uri, display, open_client
+from bench.tracking.connection import (
+    ANSWER_S,
+    NO_TELEMETRY,
+    check_reachable,
+    check_uri,
+    display,
+    import_mlflow,
+    open_client,
+)
+from bench.tracking.database import path_of
+from bench.tracking.deadline import Late, deadline
 from bench.tracking.mlflow_view import VIEW_TAG, view_key, view_url
 from bench.tracking.tracked_run import CASE_KIND, KIND
 
@@ -45,13 +54,15 @@ def ui_command(
 
 def _view_of(uri: str, experiment: str, suite: str | None, base: str) -> str:
     """The link to an experiment's cases, or the front page if there is no such experiment yet."""
-    database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    database = path_of(uri)
     if database is not None and not database.exists():
         return base
     try:
-        check_reachable(uri)
-        found = open_client(uri).get_experiment_by_name(experiment)
-    except Exception:
+        import_mlflow()
+        with deadline(ANSWER_S):
+            check_reachable(uri)
+            found = open_client(uri).get_experiment_by_name(experiment)
+    except (Exception, Late):
         return base
     if found is None:
         return base

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import importlib
 import json
 import sys
 import time
 import traceback
+from json import dumps  # taken before the user's code could put another in its place
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,7 @@ class Phase:
     def enter(self, name: str, case: str | None = None) -> None:
         """Begin a phase, of one case if it concerns only that."""
         self.name, self.case = name, case
-        self._path.write_text(json.dumps({"phase": name, "case": case, "at": time.time()}))
+        self._path.write_text(dumps({"phase": name, "case": case, "at": time.time()}))
         self._last = time.monotonic()
 
     def turn_to(self, case: str | None) -> None:
@@ -67,7 +69,7 @@ class Phase:
 
 def is_device_memory(error: BaseException) -> bool:
     """Whether it was the device's memory that ran out, not the host's."""
-    text = str(error).lower()
+    text = words_of(error).lower()
     return type(error).__name__ == "OutOfMemoryError" or (
         isinstance(error, RuntimeError) and any(sign in text for sign in _DEVICE_OUT_OF_MEMORY)
     )
@@ -75,18 +77,26 @@ def is_device_memory(error: BaseException) -> bool:
 
 def describe(error: BaseException) -> dict[str, str]:
     """Type and message of an error as its row tells them; the device's memory has a type of its own."""
-    message = str(error)[:4000] or type(error).__name__
+    message = words_of(error)[:4000] or type(error).__name__
     message = "; ".join([message, *getattr(error, "__notes__", [])])
     where = None if isinstance(error, UsageError) else in_user_code(error)
     message += f"\n{where}" if where else ""
     if is_device_memory(error):
         return {"type": DEVICE_OUT_OF_MEMORY, "message": f"the device's memory ran out: {message}"}
-    return {"type": type(error).__name__, "message": message}
+    return {"type": type(error).__name__[:200], "message": message}
+
+
+def words_of(error: BaseException) -> str:
+    """What an error says; of one that fails to say anything, how it fails."""
+    try:
+        return str(error)
+    except BaseException as broken:
+        return f"(the message of this {type(error).__name__} cannot be made: {type(broken).__name__})"
 
 
 def classify(error: BaseException) -> str:
     """The status that an exception gives a row."""
-    text = str(error).lower()
+    text = words_of(error).lower()
     if isinstance(error, MemoryError) or is_device_memory(error):
         return "oom"
     if isinstance(error, RuntimeError) and any(sign in text for sign in _OUT_OF_MEMORY):
@@ -96,6 +106,15 @@ def classify(error: BaseException) -> str:
     if isinstance(error, InvalidOutput | UsageError | ValueError):
         return "invalid"
     return "crashed"
+
+
+def _print_trace(error: BaseException) -> None:
+    """The traceback into the log; an error whose message cannot be made has none of its own."""
+    try:
+        traceback.print_exception(error)
+    except BaseException:
+        with contextlib.suppress(BaseException):
+            traceback.print_tb(error.__traceback__)
 
 
 def run(spec_path: Path) -> int:
@@ -109,14 +128,12 @@ def run(spec_path: Path) -> int:
         isolation.limit_memory(spec.get("memory_limit_bytes"))
         job = importlib.import_module(JOBS[spec["kind"]])
         outcome = {"status": "ok", "result": job.run(spec, phase)}
-        json.dumps(outcome, allow_nan=False)  # a result that is no plain JSON is an error of the job like any other
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        traceback.print_exc()
+        dumps(outcome, allow_nan=False)  # a result that is no plain JSON is an error of the job like any other
+    except BaseException as error:  # also KeyboardInterrupt: the user's own reaches the driver, never a worker
+        _print_trace(error)
         where = {"phase": phase.name, "case": phase.case}
         outcome = {"status": classify(error), "error": {**where, **describe(error)}}
-    finally:
+    with contextlib.suppress(Exception):
         sys.stdout.flush()
     write_json(Path(spec["outcome_file"]), outcome)
     return 0

@@ -9,7 +9,6 @@ import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,21 @@ from typing import Any, ClassVar
 import psutil
 
 from bench.config.paths import import_roots
-from bench.store.records import CorruptRecord, read_json, write_json
+from bench.store.foreign import CorruptRecord, checked, parse
+from bench.store.records import write_json
 from bench.worker.artefacts import prune
+from bench.worker.ending import how_it_ended, read_outcome, read_phase
+from bench.worker.results import Message
+from bench.worker.scratch import Scratch
 
 POLL_S = 0.05
 LOG_LIMIT_BYTES = 4 << 20
 LOG_TAIL_BYTES = 4000
 GRACE_S = 3.0
+#: Seconds for the server to tell that a worker is gone, which takes it to end what that left behind.
+SILENCE_S = 10.0
+#: Seconds for the server to leave by itself.
+LEAVE_S = 3.0
 
 #: Errors of a process that was lost without a word; like signals, they may not recur.
 LOST = ("ServerLost", "NoResult", "CorruptOutcome")
@@ -88,7 +95,7 @@ class Workers:
         self.ready: dict[str, Any] = {}
         self._server: subprocess.Popen[bytes] | None = None
         self._buffer = b""
-        self._scratch = tempfile.TemporaryDirectory(prefix="bench-")
+        self._scratch = Scratch()
         self._count = 0
 
     def __enter__(self) -> Workers:
@@ -100,7 +107,7 @@ class Workers:
     def close(self) -> None:
         """End the server and whatever it runs."""
         self._stop_server()
-        self._scratch.cleanup()
+        self._scratch.remove()
 
     def run(
         self,
@@ -119,14 +126,15 @@ class Workers:
             memory_limit_bytes: data size above which the worker's allocations fail.
         """
         self._count += 1
-        folder = Path(self._scratch.name) / f"{self._count:06d}"
+        folder = self._scratch.folder / f"{self._count:06d}"
         folder.mkdir(parents=True)
-        kept = Path(self._scratch.name) / "artefacts"
+        kept = self._scratch.folder / "artefacts"
         prune(kept)
         files = {
             "phase_file": str(folder / "phase"), "outcome_file": str(folder / "outcome.json"), "artefacts": str(kept),
         }  # fmt: skip
-        write_json(folder / "spec.json", {**spec, **files, "kind": kind, "memory_limit_bytes": memory_limit_bytes})
+        asked = {**spec, "kind": kind}
+        write_json(folder / "spec.json", {**asked, **files, "memory_limit_bytes": memory_limit_bytes})
         quiet_wait = _quiet_wait_s(spec)
         start, kills_before = time.monotonic(), _oom_kills()
         try:
@@ -137,7 +145,7 @@ class Workers:
             return Failed("crashed", _error("start", "ServerLost", str(error), log), time.monotonic() - start)
         seconds = time.monotonic() - start
         killed = _oom_kills() > kills_before
-        return self._outcome(folder, ended, timed_out, seconds, log, quiet_wait, killed_by_kernel=killed)
+        return self._outcome(folder, asked, ended, timed_out, seconds, log, killed_by_kernel=killed)
 
     # -- the server ---------------------------------------------------------------------------------------------
 
@@ -148,7 +156,7 @@ class Workers:
         inherited.setdefault("DO_NOT_TRACK", "true")  # what libraries of a user's model ask before they report home
         inherited.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's would start threads at import; torch has its own
         inherited.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # else asking for CUDA starts it, and forks lose it
-        command = [sys.executable, "-m", "bench.worker.server"]
+        command = [sys.executable, "-m", "bench.worker.server", str(self._scratch.folder)]
         self._server = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=inherited, start_new_session=True
         )
@@ -156,20 +164,42 @@ class Workers:
         self.ready = self._receive(self.timeouts["start"], "ready")["ready"]
 
     def _stop_server(self) -> None:
+        """End the server, which ends what its workers left first, if it still can; not one that was stopped or hangs."""
         server, self._server = self._server, None
         if server is None:
             return
-        for stream in (server.stdin, server.stdout):
-            with contextlib.suppress(OSError):
-                stream.close()  # type: ignore[union-attr]
+        with contextlib.suppress(OSError):
+            server.stdin.close()  # type: ignore[union-attr]  # the end of requests, after which it ends by itself
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(LEAVE_S)
         with contextlib.suppress(ProcessLookupError):
             server.kill()  # its workers go with it: see isolation.die_with_parent
         server.wait()
+        with contextlib.suppress(OSError):
+            server.stdout.close()  # type: ignore[union-attr]
 
     def _fork(self, spec: Path, log: Path) -> int:
+        """The process of a new worker; a server that was gone before it was asked is no matter of the worker's."""
         if self._server is None or self._server.poll() is not None:
             self._stop_server()
             self._start_server()
+        try:
+            return self._ask(spec, log)
+        except ServerLost:
+            if not self._has_ended():
+                raise
+        self._stop_server()
+        self._start_server()
+        return self._ask(spec, log)
+
+    def _has_ended(self) -> bool:
+        """Whether the server is no more, given a moment for the kernel to say so."""
+        assert self._server is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._server.wait(1.0)
+        return self._server.poll() is not None
+
+    def _ask(self, spec: Path, log: Path) -> int:
         assert self._server is not None and self._server.stdin is not None
         request = json.dumps({"spec": str(spec), "log": str(Path(log).resolve())}) + "\n"
         try:
@@ -207,8 +237,8 @@ class Workers:
                 return None
         line, _, self._buffer = self._buffer.partition(b"\n")
         try:
-            message: dict[str, Any] = json.loads(line)
-        except ValueError as error:
+            message: dict[str, Any] = checked(Message, parse(line), "the worker server")
+        except (ValueError, CorruptRecord) as error:
             raise ServerLost(f"the worker server wrote {line[:80]!r}") from error
         return message
 
@@ -219,16 +249,24 @@ class Workers:
         return self.timeouts[TIMEOUT_OF.get(phase, "measure")] + (quiet_wait if phase == "quiet" else 0.0)
 
     def _watch(self, pid: int, phase_file: Path, log: Path, quiet_wait: float) -> tuple[dict[str, Any], str | None]:
-        """The server's closing message about the worker, and the phase in which it ran out of time, if it did."""
-        phase, since, timed_out = "start", time.monotonic(), None
+        """The server's closing message about the worker, and the phase in which it ran out of time, if it did.
+
+        Raises:
+            ServerLost: the worker is no more and the server does not say so, or it cannot be ended.
+        """
+        phase, since, timed_out, gone = "start", time.monotonic(), None, _Since()
         stamp: tuple[Any, ...] | None = None
         try:
             while True:
                 message = self._poll(POLL_S)
                 _cut(log)
                 if message is not None:
+                    if "ended" not in message:
+                        raise ServerLost(f"the worker server said {message} instead of how the worker ended")
                     return message, timed_out
-                current = _phase(phase_file)
+                if gone.for_s(_is_gone(pid)) > SILENCE_S:
+                    raise ServerLost(f"the worker server has not said in {SILENCE_S:g} s that its worker is gone")
+                current = read_phase(phase_file)
                 if current is not None and (current["phase"], current["case"]) != stamp:
                     stamp = (current["phase"], current["case"])
                     phase, since = current["phase"], time.monotonic()
@@ -236,6 +274,8 @@ class Workers:
                     timed_out = phase
                     _kill(pid, signal.SIGTERM)
                     since = time.monotonic()
+                elif timed_out is not None and time.monotonic() - since > GRACE_S + SILENCE_S:
+                    raise ServerLost(f"the worker server has not ended a worker that was killed {SILENCE_S:g} s ago")
                 elif timed_out is not None and time.monotonic() - since > GRACE_S:
                     _kill(pid, signal.SIGKILL)
         except BaseException:
@@ -244,29 +284,47 @@ class Workers:
             raise
 
     def _outcome(
-        self, folder: Path, ended: dict[str, Any], timed_out: str | None, seconds: float, log: Path, quiet_wait: float, *,
+        self, folder: Path, asked: dict[str, Any], ended: dict[str, Any], timed_out: str | None, seconds: float, log: Path, *,
         killed_by_kernel: bool,
     ) -> Outcome:  # fmt: skip
-        phase = (_phase(folder / "phase") or {}).get("phase", "start")
+        last = read_phase(folder / "phase") or {}
+        phase, case = last.get("phase", "start"), last.get("case")
         resident = ended.get("max_resident_bytes")
         if timed_out is not None:
-            limit = self.limit_s(timed_out, quiet_wait)
+            limit = self.limit_s(timed_out, _quiet_wait_s(asked))
             error = _error(timed_out, "Timeout", f"the phase {timed_out} took longer than {limit:g} s", log)
-            return Failed("timeout", {**error, "case": _case(folder)}, seconds, resident)
-        outcome_file = folder / "outcome.json"
-        if outcome_file.exists():
-            try:
-                ending = read_json(outcome_file)
-            except CorruptRecord as error:
-                ending = {
-                    "status": "crashed",
-                    "error": {"phase": phase, "type": "CorruptOutcome", "message": str(error)},
-                }
-            if ending["status"] == "ok":
-                return Done(ending["result"], seconds, resident)
-            return Failed(ending["status"], {**ending["error"], "log_tail": log_tail(log)}, seconds, resident)
-        status, what = _how_it_ended(ended["ended"], killed_by_kernel)
-        return Failed(status, {**_error(phase, *what, log), "case": _case(folder)}, seconds, resident)
+            return Failed("timeout", {**error, "case": case}, seconds, resident)
+        ending = read_outcome(folder / "outcome.json", asked, phase)
+        if ending is None:
+            status, what = how_it_ended(ended["ended"], killed_by_kernel)
+            return Failed(status, {**_error(phase, *what, log), "case": case}, seconds, resident)
+        if ending["status"] == "ok":
+            return Done(ending["result"], seconds, resident)
+        told = {"case": None, **ending["error"]}
+        return Failed(ending["status"], {**told, "log_tail": log_tail(log)}, seconds, resident)
+
+
+class _Since:
+    """How long something has been so without a break."""
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+
+    def for_s(self, holds: bool) -> float:
+        """Seconds that it has held; 0 where it does not hold now."""
+        now = time.monotonic()
+        self._start = (self._start or now) if holds else None
+        return 0.0 if self._start is None else now - self._start
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether a worker has ended, also where nobody has asked how yet."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return False
 
 
 def _quiet_wait_s(spec: dict[str, Any]) -> float:
@@ -274,30 +332,8 @@ def _quiet_wait_s(spec: dict[str, Any]) -> float:
     return float(spec.get("protocol", {}).get("latency", {}).get("quiet_wait_s", 0.0))
 
 
-def _how_it_ended(wait_status: int, killed_by_kernel: bool) -> tuple[str, tuple[str, str]]:
-    code = os.waitstatus_to_exitcode(wait_status)
-    if code == -signal.SIGKILL and killed_by_kernel:
-        return "oom", ("OutOfMemory", "the kernel killed the process because memory ran out")
-    if code < 0:
-        name = signal.Signals(-code).name
-        return "crashed", (name, f"the process was ended by {name}")
-    return "crashed", ("NoResult", f"the process exited with {code} and left no result")
-
-
 def _error(phase: str, kind: str, message: str, log: Path) -> dict[str, Any]:
     return {"phase": phase, "case": None, "type": kind, "message": message, "log_tail": log_tail(log)}
-
-
-def _phase(file: Path) -> dict[str, Any] | None:
-    try:
-        value: dict[str, Any] = json.loads(file.read_text())
-        return value
-    except (OSError, ValueError):
-        return None
-
-
-def _case(folder: Path) -> str | None:
-    return (_phase(folder / "phase") or {}).get("case")
 
 
 def _kill(pid: int, number: int) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
+import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -24,6 +26,67 @@ def _backend(path: str) -> Access:
             return None
 
     return read, lambda value: setattr(functools.reduce(getattr, owners, torch.backends), name, value)
+
+
+class Hooks:
+    """What torch calls around every forward of every module in the process, by identity; told as its number."""
+
+    def __init__(self, tables: dict[str, dict[Any, Any]]):
+        self.tables = tables
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Hooks) and self._ids() == other._ids()
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __deepcopy__(self, memo: Any) -> Hooks:
+        return self
+
+    def __str__(self) -> str:
+        return str(sum(map(len, self.tables.values())) or "none")
+
+    def _ids(self) -> dict[str, list[tuple[Any, int]]]:
+        return {name: [(key, id(hook)) for key, hook in table.items()] for name, table in self.tables.items()}
+
+
+def _hook_tables() -> dict[str, dict[Any, Any]]:
+    """Torch's own tables of hooks on every module, those that this torch has."""
+    found = {name: getattr(torch.nn.modules.module, name, None) for name in HOOKS}
+    return {name: table for name, table in found.items() if isinstance(table, dict)}
+
+
+#: Names of torch's tables of hooks on every module.
+HOOKS = (
+    "_global_forward_pre_hooks", "_global_forward_hooks", "_global_forward_hooks_always_called", "_global_forward_hooks_with_kwargs",
+    "_global_backward_pre_hooks", "_global_backward_hooks", "_global_module_registration_hooks",
+    "_global_parameter_registration_hooks", "_global_buffer_registration_hooks",
+)  # fmt: skip
+
+
+def _read_hooks() -> Hooks:
+    return Hooks({name: dict(table) for name, table in _hook_tables().items()})
+
+
+def _put_hooks(wanted: Hooks) -> None:
+    for name, table in _hook_tables().items():
+        table.clear()
+        table.update(wanted.tables.get(name, {}))
+
+
+def _flushes_denormals() -> bool:
+    """Whether the smallest numbers become zero in this thread, which torch sets and does not tell."""
+    smallest = sys.float_info.min
+    return smallest / 2 == 0.0
+
+
+def _processors() -> tuple[int, ...]:
+    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+
+
+def _put_processors(wanted: tuple[int, ...]) -> None:
+    if wanted:
+        os.sched_setaffinity(0, wanted)
 
 
 #: Field of the state -> access to it, in the order in which they are set; TF32 comes after them, see `set_tf32`.
@@ -54,6 +117,13 @@ ACCESS: dict[str, Access] = {
     "fp32_precision": _backend("fp32_precision"),
     "mkldnn_products": _backend("mkldnn.matmul.fp32_precision"),
     "mkldnn_convolutions": _backend("mkldnn.conv.fp32_precision"),
+    "module_hooks": (_read_hooks, _put_hooks),
+    "flush_denormal": (_flushes_denormals, torch.set_flush_denormal),
+    "anomaly_detection": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    "processors": (_processors, _put_processors),
+    "python_tracing": (sys.gettrace, sys.settrace),
+    "python_profiling": (sys.getprofile, sys.setprofile),
+    "thread_switching": (sys.getswitchinterval, sys.setswitchinterval),
 }
 
 
@@ -81,14 +151,26 @@ class GlobalState:
     fp32_precision: str | None
     mkldnn_products: str | None
     mkldnn_convolutions: str | None
+    module_hooks: Hooks
+    flush_denormal: bool
+    anomaly_detection: bool
+    processors: tuple[int, ...]
+    python_tracing: Any
+    python_profiling: Any
+    thread_switching: float
     tf32_products: bool
     tf32_convolutions: bool
 
     def changes_to(self, other: GlobalState) -> list[str]:
         """What differs, in words: `threads from 1 to 7`."""
-        before, after = asdict(self), asdict(other)
-        return [f"{name.replace('_', ' ')} from {before[name]} to {after[name]}" for name in before
+        before, after = ({item.name: getattr(state, item.name) for item in fields(state)} for state in (self, other))
+        return [f"{name.replace('_', ' ')} from {_in_words(before[name])} to {_in_words(after[name])}" for name in before
                 if before[name] != after[name]]  # fmt: skip
+
+
+def _in_words(value: Any) -> str:
+    """A setting as text; of a function of Python's only that there is one."""
+    return "a function" if callable(value) and not isinstance(value, torch.dtype) else str(value)
 
 
 def read() -> GlobalState:

@@ -5,10 +5,10 @@ The result is the raw samples file of the invocation (schema in `bench.store.rec
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
+from time import perf_counter  # taken before the user's code could put another clock in its place
 from typing import Any
 
 import torch
@@ -24,8 +24,9 @@ from bench.meters.latency import Runner, Samples, WarmUp
 from bench.plan.recipe import Recipe
 from bench.store.records import SCHEMA
 from bench.worker import conversion, cuda, global_state, isolation
-from bench.worker.child import Phase, StateChanged
+from bench.worker.child import InvalidOutput, Phase, StateChanged
 from bench.worker.global_state import GlobalState
+from bench.worker.outputs import has_nan
 from bench.worker.parts import as_forward, running
 from bench.worker.probe import check_state
 from bench.worker.ready import Ready, make_ready
@@ -40,6 +41,8 @@ REFERENCE = "reference_gemm"
 DRAWN_ON = "GPU with a display"
 #: Side of the square fp32 product beside every group: long enough to time, short enough to cost little.
 REFERENCE_SIZE = {"cpu": 512, "cuda": 4096}
+#: Runs of every member whose outputs are looked at after the timing, and seconds after which there are no more.
+LOOKS, LOOK_S = 10, 1.0
 
 
 class _Group:
@@ -54,6 +57,7 @@ class _Group:
         self.subjects: dict[str, Subject] = {}
         self.ready: dict[str, Ready] = {}
         self.facts: dict[str, dict[str, Any]] = {}
+        self.nan: dict[str, bool] = {}
         self.workload = self.recipes[0].case.workload
         self.few = self.workload != workloads.FORWARD  # a run may last seconds
         self.flush: cuda.L2Flush | None = None
@@ -176,6 +180,26 @@ class _Group:
         self.phase.enter("measure")
         raise StateChanged(f"a forward changed {', '.join(changes)} while the group was timed; which one did not show")
 
+    def look_at_outputs(self, most: int, when: str) -> None:
+        """Raise InvalidOutput, with the phase naming the member, where NaN came that was not there in a member's first run.
+
+        Outside of all timing: a probe has looked at the first forwards of a process and said if they hold NaN, but not at
+        those beside others, nor at one after hundreds.
+
+        Args:
+            most: runs of each member, as many as fit into a second, at least one.
+            when: said of them in the error.
+        """
+        for name, subject in self.subjects.items():
+            self.phase.enter("measure", subject.case.key)
+            began = perf_counter()
+            for _ in range(most):
+                found = has_nan(self.ready[name].step())
+                if not self.nan.setdefault(name, found) and found:
+                    raise InvalidOutput(f"the output{when} holds NaN, and that of the first run did not")
+                if perf_counter() - began > LOOK_S:
+                    break
+
     def layer_times(self, repeats: int) -> None:
         """Per-module times of every member, from passes of their own after all timing is done."""
         from bench.meters import layers
@@ -257,7 +281,7 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         spec: `recipes` (baseline first), `protocol` parameters, `session`, `index`, `seed`.
         phase: tells the driver where we are.
     """
-    started, clock = datetime.now(UTC).isoformat(), time.perf_counter()
+    started, clock = datetime.now(UTC).isoformat(), perf_counter()
     pinned = pin_allocator_for_timing()
     isolation.shift_heap(spec["seed"])
     group = _Group(spec, phase)
@@ -268,14 +292,16 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     cuda.select(group.device)
     runners = group.load()
     with running(group.workload):
+        group.look_at_outputs(1, " of its first run beside the others")
         warm = group.warm(runners)
         samples, watched = group.measure(runners, warm)
+        group.look_at_outputs(LOOKS, " after it was timed")
         group.layer_times(spec["protocol"]["counting"]["layer_repeats"])
     names = [recipe.case.key for recipe in group.recipes]
     reference = samples[REFERENCE]
     return {
         "schema": SCHEMA, "session": spec["session"], "index": spec["index"], "seed": spec["seed"],
-        "started_at": started, "seconds": time.perf_counter() - clock,
+        "started_at": started, "seconds": perf_counter() - clock,
         "quiet": {"quiet": quiet.quiet, "waited_s": quiet.waited_s, "labels": list(quiet.labels)},
         "cases": {name: _member(group, name, samples, warm) for name in names},
         "twin": {"of": names[0], **_member(group, TWIN, samples, warm)},

@@ -56,6 +56,12 @@ def _not_finite(tensors: list[Tensor]) -> list[Flag]:
     return [flag("not_finite", "warn" if broken else "info", text)]
 
 
+def has_nan(output: Any) -> bool:
+    """Whether a floating tensor of an output holds NaN."""
+    found = [tensor for tensor in tensors_in(output) if not tensor.is_meta and tensor.is_floating_point()]
+    return any(bool(_numbers(tensor).isnan().any()) for tensor in found)
+
+
 def _numbers(tensor: Tensor) -> Tensor:
     """The tensor's values as one plain tensor, whatever its layout; a type that torch cannot compare as `float32`."""
     if tensor.is_quantized:

@@ -13,6 +13,7 @@ import contextlib
 import gc
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -22,11 +23,13 @@ from typing import Any
 
 from bench.config.paths import extend_import_path
 from bench.worker import isolation
+from bench.worker.scratch import HELD, is_abandoned
 
 
 def _say(message: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
+    with contextlib.suppress(BrokenPipeError):  # a driver that is gone is told by the end of our input
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.flush()
 
 
 def _preload() -> dict[str, Any]:
@@ -35,6 +38,7 @@ def _preload() -> dict[str, Any]:
     import torch
 
     from bench.backends.openvino import silence_telemetry
+    from bench.meters import layers  # noqa: F401
     from bench.worker import invocation, probe  # noqa: F401
 
     silence_telemetry()
@@ -49,8 +53,9 @@ def _become_worker(request: dict[str, Any]) -> None:
     code = 1
     try:
         os.setsid()
-        isolation.die_with_parent()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        isolation.die_with_parent()
         isolation.volunteer_for_oom()
         isolation.redirect_output(Path(request["log"]))
         gc.enable()
@@ -66,10 +71,29 @@ def _become_worker(request: dict[str, Any]) -> None:
         os._exit(code)
 
 
-def serve() -> None:
-    """Fork one worker per request until standard input ends."""
-    isolation.die_with_parent()
+def _leave(scratch: Path | None) -> None:
+    """End every child, whatever session it has put itself into, and with a driver that is no more its folder."""
+    isolation.end_children()
+    with contextlib.suppress(OSError):
+        if scratch is not None and is_abandoned(scratch / HELD):
+            shutil.rmtree(scratch, ignore_errors=True)
+    os._exit(0)
+
+
+_DRIVER = os.getppid()
+
+
+def serve(scratch: Path | None = None) -> None:
+    """Fork one worker per request until standard input ends or the driver does; then end what the workers left.
+
+    Args:
+        scratch: the driver's folder, which goes with a driver that was killed.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: _leave(scratch))
+    isolation.die_with_parent(signal.SIGTERM)
     isolation.adopt_orphans()
+    if os.getppid() != _DRIVER:  # it went before the kernel knew that we want to be told
+        _leave(scratch)
     extend_import_path()
     _say({"ready": _preload()})
     gc.collect()
@@ -85,7 +109,8 @@ def serve() -> None:
         isolation.end_children()
         resident = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         _say({"ended": status, "user_s": usage.ru_utime, "system_s": usage.ru_stime, "max_resident_bytes": resident})
+    _leave(scratch)
 
 
 if __name__ == "__main__":
-    serve()
+    serve(Path(sys.argv[1]) if len(sys.argv) > 1 else None)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
+from bench.config.overrides import as_word
 from bench.config.schema import Paths
 from bench.host.identity import machine_class
 from bench.store.records import Record
@@ -76,11 +76,11 @@ def _command(site: Site, row: Row) -> str:
     Of a folder outside the one that the report was made in only the name is told, unless the site shows paths. A report
     of several folders does not know which of them a row is of.
     """
-    words = ["python -m bench job=reproduce", f"row={row.record['record_key']}"]
+    words = ["python -m bench job=reproduce", as_word("row", row.record["record_key"])]
     if len(site.roots) == 1:
         root = site.roots[0]
         shown = str(root) if site.show_paths or not (root.is_absolute() or ".." in root.parts) else root.name
-        words += [shlex.quote(f"paths.results={shown}")] if shown != USUAL_RESULTS else []
+        words += [as_word("paths.results", shown)] if shown != USUAL_RESULTS else []
     return " ".join(words)
 
 

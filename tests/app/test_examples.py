@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from bench.app import cli
 from bench.config.paths import config_folder
 from bench.config.schema import validate
+from bench.config.suites import filled
 from tests.synthetic import record, store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,13 +60,13 @@ def test_the_example_is_a_workflow_with_few_rights_and_every_action_has_a_versio
 
 
 def test_every_bench_command_in_the_example_is_a_configuration():
-    cli.register_suites()
+    suites = cli.register_suites()
     asked = [found for line in commands() if (found := overrides(line)) is not None]
     assert len(asked) == 4
     for words in asked:
         GlobalHydra.instance().clear()
         with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-            validate(OmegaConf.to_container(compose("config", words), resolve=True))
+            validate(filled(OmegaConf.to_container(compose("config", words), resolve=True), suites))
     jobs = [next((word for word in words if word.startswith("job=")), "job=run") for words in asked]
     assert jobs == ["job=run", "job=run", "job=compare", "job=bundle"]
 
@@ -146,7 +147,7 @@ def test_bisecting_skips_what_says_nothing_and_calls_only_a_regression_bad(sweep
     assert len(called) == (2 if sweep in (0, 3) else 1) and not done.stderr
     for line in called:
         words = shlex.split(line)[2:]
-        cli.register_suites()
+        suites = cli.register_suites()
         GlobalHydra.instance().clear()
         with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-            validate(OmegaConf.to_container(compose("config", words), resolve=True))
+            validate(filled(OmegaConf.to_container(compose("config", words), resolve=True), suites))

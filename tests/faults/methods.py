@@ -1,7 +1,9 @@
 """Methods for the fault models: harmless ones, and one that breaks only when it is timed."""
 
+import json
 import os
 import signal
+import time
 
 import torch
 from torch import nn
@@ -84,3 +86,43 @@ def fatal(model, *, code: int = 1):
 
 def breaks_later_too(model):
     return breaks_later(model)
+
+
+def stops_the_clock(model):
+    time.perf_counter_ns = lambda: 0
+    time.perf_counter = lambda: 0.0
+    return model
+
+
+def writes_other_json(model):
+    json.dumps = lambda *_, **__: "{}"
+    return model
+
+
+class _Now(nn.Module):
+    """The network, and NaN on some of its forwards."""
+
+    resolution = 8
+
+    def __init__(self, model, when):
+        super().__init__()
+        self.model, self.when, self.forwards = model, when, 0
+
+    def forward(self, images):
+        self.forwards += 1
+        output = self.model(images)
+        return output * float("nan") if self.when(self.forwards) else output
+
+
+def nan_every_fifth(model):
+    return _Now(model, lambda forward: forward > 12 and forward % 5 == 0)
+
+
+def nan_later(model):
+    return _Now(model, lambda forward: forward >= 30)
+
+
+def hooks_every_module(model):
+    torch.nn.modules.module.register_module_forward_pre_hook(lambda _module, _args: time.sleep(0.0005))
+    torch.set_flush_denormal(True)
+    return model

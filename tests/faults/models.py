@@ -242,3 +242,56 @@ def waits(*, mark: str):
         time.sleep(3600)
 
     return Small(misdeed)
+
+
+def ends_by_a_signal_without_a_name():
+    return Small(lambda _output: os.kill(os.getpid(), signal.SIGRTMIN + 3))
+
+
+def _half_a_pair(_output):
+    raise RuntimeError("half a pair \udc80, a bell \a and \x1b[2J")
+
+
+def half_a_pair():
+    return Small(_half_a_pair)
+
+
+def _interrupts(_output):
+    raise KeyboardInterrupt
+
+
+def interrupts_itself():
+    return Small(_interrupts)
+
+
+class Wordless(Exception):
+    """An error that fails to say what is wrong."""
+
+    def __str__(self):
+        raise ValueError("no words")
+
+
+def _wordless(_output):
+    raise Wordless
+
+
+def without_words():
+    return Small(_wordless)
+
+
+def leaves_a_child(*, mark: str):
+    """Starts a child in a session of its own, notes its process and waits."""
+
+    def misdeed(_output):
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            if os.fork() == 0:  # and another, whose parent goes at once
+                with open(mark, "a") as file:
+                    file.write(f"{os.getpid()}\n")
+                time.sleep(3600)
+            os._exit(0)
+        os.waitpid(child, 0)
+        time.sleep(3600)
+
+    return Small(misdeed)

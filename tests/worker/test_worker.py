@@ -118,7 +118,8 @@ def test_the_limit_of_a_wait_is_the_wait_and_a_start(tmp_path):
         assert made.limit_s("quiet", 120.0) == 180.0
         assert (made.limit_s("start", 120.0), made.limit_s("measure", 120.0)) == (60.0, 7.0)
         ended = {"ended": signal.SIGTERM, "max_resident_bytes": 1}
-        outcome = made._outcome(tmp_path, ended, "quiet", 181.0, tmp_path / "log", 120.0, killed_by_kernel=False)
+        asked = {"protocol": {"latency": {"quiet_wait_s": 120.0}}}
+        outcome = made._outcome(tmp_path, asked, ended, "quiet", 181.0, tmp_path / "log", killed_by_kernel=False)
     assert outcome.status == "timeout" and outcome.worth_retrying
     assert "the phase quiet took longer than 180 s" in outcome.error["message"]
 

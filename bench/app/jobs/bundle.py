@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from bench.app import site
+from bench.app.terminal import tell
 from bench.config.schema import Config
 from bench.store import bundle
 
@@ -25,9 +25,9 @@ def run(config: Config) -> int:
     report = bundle.verify(path)
     print(f"bundle   {path} ({len(report.records)} records, {report.files} files, {path.stat().st_size / 1e6:.1f} MB)")
     for problem in problems:
-        print(f"bench: left out: {problem}", file=sys.stderr)
+        tell(f"left out: {problem}")
     for problem in report.problems:
-        print(f"bench: {path}: {problem}", file=sys.stderr)
+        tell(f"{path}: {problem}")
     if not report.ok:
         return 1
     return 3 if problems else 0

@@ -26,7 +26,12 @@ def run(config: Config) -> int:
     for row in capabilities():
         reason = row["how"] if row["available"] else row["why_not"]
         table.add_row(
-            *map(escape, (row["what"], "yes" if row["available"] else "no", reason or "", row["remedy"] or ""))
+            *map(_shown, (row["what"], "yes" if row["available"] else "no", reason or "", row["remedy"] or ""))
         )
     Console(width=None if Console().is_terminal else 160).print(table)
     return 0
+
+
+def _shown(text: str) -> str:
+    """Foreign text as it is: neither markup nor a terminal's commands."""
+    return escape(escape_controls(text))

@@ -9,6 +9,7 @@ from rich.table import Table
 from bench.app.forecast import group_seconds
 from bench.config import catalogue
 from bench.config.schema import Config
+from bench.foreign_text import escape_controls, shortened
 from bench.host.environment import environment
 from bench.host.identity import machine_key
 from bench.plan import plan
@@ -21,7 +22,13 @@ def run(config: Config) -> int:
     made = plan.make(config, catalogue.load())
     store, key = Store(config.paths.results), machine_key(environment(config.device.name))
     seconds = group_seconds(config, made)
-    table = Table("key", "case", "state", title=escape(f"{made.suite.name}: {made.suite.title}"), title_justify="left")
+    table = Table(
+        "key",
+        "case",
+        "state",
+        title=escape(shortened(escape_controls(f"{made.suite.name}: {made.suite.title}"))),
+        title_justify="left",
+    )
     missing_seconds, missing = 0.0, 0
     for group in made.groups:
         states = [_state(store, case.key, key, config.retry_failed) for case in group.cases]
@@ -29,7 +36,7 @@ def run(config: Config) -> int:
         missing += absent
         missing_seconds += seconds[group.key] * absent / len(states)
         for case, state in zip(group.cases, states, strict=True):
-            table.add_row(*map(escape, (case.key, case.label, state)))
+            table.add_row(*map(escape, (case.key, shortened(escape_controls(case.label)), state)))
         table.add_section()
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)

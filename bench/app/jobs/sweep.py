@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.app import mirror, site
 from bench.app.forecast import group_seconds
 from bench.app.progress import ProgressBar
+from bench.app.terminal import tell
 from bench.config import catalogue
 from bench.config.schema import Config
 from bench.errors import BenchError, ResultsError
+from bench.foreign_text import escape_controls, shortened
 from bench.metrics import METRICS
 from bench.plan import plan
 from bench.plan.case import Case
@@ -50,7 +51,7 @@ def run(config: Config) -> int:
         copy.close(page, interrupted=stopped is not None)
     _summarise(driver.sweep, page, copy)
     if stopped is not None:
-        print(f"bench: {stopped}", file=sys.stderr)
+        tell(str(stopped))
         return stopped.exit_code
     return FINISHED_WITH_FAILURES if driver.sweep.failed or driver.sweep.problems else 0
 
@@ -78,7 +79,7 @@ def _summarise(sweep: Sweep, page: Path | None, copy: mirror.MirrorListener) -> 
     print(f"best     {best_row(sweep.records)}")
     print(f"failed   {_failures(sweep)}")
     for problem in [*sweep.problems, *copy.problems]:
-        print(f"bench: {problem}", file=sys.stderr)
+        tell(problem)
 
 
 def best_row(records: list[Record]) -> str:
@@ -91,7 +92,7 @@ def best_row(records: list[Record]) -> str:
     if not found:
         return "no method is faster than its baseline beyond doubt"
     _, record, ratio = max(found, key=lambda item: item[0])
-    text = f"{Case.from_dict(record['case']).label}: {ratio['value']:.2f}x "
+    text = f"{escape_controls(shortened(Case.from_dict(record['case']).label))}: {ratio['value']:.2f}x "
     text += f"[{ratio['ci_low']:.2f}, {ratio['ci_high']:.2f}]"
     top = score_of(record)
     return text + (f", {METRICS[top['metric']].title.lower()} {top['value']:.4g} {top['unit']}" if top else "")
@@ -102,5 +103,7 @@ def _failures(sweep: Sweep) -> str:
         return f"nothing; {sweep.measured} measured now, {len(sweep.records)} rows in all"
     first = sweep.failed[0]
     label = Case.from_dict(first["case"]).label
-    why = str((first["error"] or {}).get("message") or first["status"]).splitlines()[0]
-    return f"{len(sweep.failed)} of {len(sweep.records)}: {label}: {first['status']}: {why[:160]}"
+    why = next(iter(str((first["error"] or {}).get("message") or "").splitlines()), first["status"])
+    return escape_controls(
+        f"{len(sweep.failed)} of {len(sweep.records)}: {shortened(label)}: {first['status']}: {why[:160]}"
+    )

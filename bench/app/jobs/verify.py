@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+from bench.app.terminal import tell
 from bench.config.schema import Config
 from bench.store import bundle
 
@@ -15,7 +15,7 @@ def run(config: Config) -> int:
     path = Path(config.row) if config.row else results.with_name(f"{results.name}.bundle.zip")
     report = bundle.verify(path)
     for problem in report.problems:
-        print(f"bench: {problem}", file=sys.stderr)
+        tell(problem)
     state = "good" if report.ok else f"{len(report.problems)} problems"
     print(f"{path}: {state}; {len(report.records)} records in {report.files} files")
     return 0 if report.ok else 1

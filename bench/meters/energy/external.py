@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.foreign_files import read_regular
 from bench.meters.energy.backend import Backend, Clock, EnergyError, Scope, Sleep, Unavailable
 from bench.reading import Provenance
 
@@ -17,6 +19,8 @@ from bench.reading import Provenance
 TIMES = ("time", "timestamp", "unix_s", "time_s")
 WATTS = ("power_w", "watts", "w", "power")
 JOULES = ("energy_j", "joules", "j", "energy")
+#: Bytes of a log: a row every hundredth of a second for a day.
+MOST_BYTES = 256 * 2**20
 _PATIENCE_S = 30.0
 _HOLE_SHARE = 0.15
 
@@ -87,9 +91,9 @@ def read_log(path: Path) -> tuple[np.ndarray, np.ndarray]:
         EnergyError: the file or one of the two columns is missing, or a number is none.
     """
     try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
+        text = read_regular(path, MOST_BYTES).decode()
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (OSError, ValueError, csv.Error) as error:
         raise EnergyError(f"the meter's log cannot be read: {error}") from error
     if not rows:
         return np.array([]), np.array([])

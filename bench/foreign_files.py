@@ -1,0 +1,41 @@
+"""Files that others may have made, read whole: regular files of bounded size, never a pipe, a device or a growing one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+
+def read_regular(path: Path | str, most: int) -> bytes:
+    """The bytes of a regular file, or of what a link to one names.
+
+    A pipe would keep us waiting and an endless device would take all memory: neither is opened for longer than a look.
+
+    Args:
+        path: the file.
+        most: bytes that it may hold.
+
+    Raises:
+        OSError: there is none, it is no regular file, or it holds more.
+    """
+    with open_regular(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it holds more than {most} bytes", str(path))
+    return data
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """A regular file, open for reading.
+
+    Raises:
+        OSError: there is none, or it is a pipe, a device or a folder.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    raise OSError(errno.EINVAL, "it is no regular file", str(path))

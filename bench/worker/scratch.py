@@ -1,0 +1,59 @@
+"""The driver's folder for the files of its workers: gone with the driver, and if that was killed with the next one."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+PREFIX = "bench-"
+#: Held by the driver for as long as it lives: the kernel lets go of it however the driver ends.
+HELD = ".driver"
+#: A folder younger than this may be of a driver that has not yet taken hold of it.
+YOUNG_S = 30.0
+
+
+class Scratch:
+    """A folder of this driver's own, marked as in use; making one removes those of drivers that are no more."""
+
+    def __init__(self) -> None:
+        _remove_abandoned(Path(tempfile.gettempdir()))
+        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self._handle = os.open(self.folder / HELD, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.close(self._handle)
+
+
+def _remove_abandoned(root: Path) -> None:
+    """Remove the folders that a killed driver left; nothing of another user, and nothing that is in use."""
+    for folder in root.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            found = folder.lstat()
+            ours = found.st_uid == os.getuid() and folder.is_dir() and not folder.is_symlink()
+            if ours and time.time() - found.st_mtime > YOUNG_S and is_abandoned(folder / HELD):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_abandoned(held: Path) -> bool:
+    """Whether no living process holds a driver's mark.
+
+    Raises:
+        OSError: there is no mark, and the folder is none of ours.
+    """
+    handle = os.open(held, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True

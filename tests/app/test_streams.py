@@ -1,0 +1,85 @@
+"""Streams that are closed, full, left or of a small alphabet end no job; foreign text steers no terminal."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bench.sweep.run import Sweep
+
+from bench.app.jobs.sweep import _failures
+from bench.foreign_text import shortened
+from tests.synthetic import record
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def shell(folder, line, **environment):
+    """What becomes of a command line in a shell that has `bench` as a word."""
+    bench = f'bench() {{ {shlex.quote(sys.executable)} -m bench "$@"; }}\n'
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(
+        ["bash", "-c", bench + line], cwd=folder, env=env, capture_output=True, check=False, timeout=120
+    )
+
+
+@pytest.fixture
+def odd(tmp_path):
+    """A folder with a file whose name no ASCII has; verifying it is a quick job that prints the name and ends with 1."""
+    (tmp_path / "b·ndle.zip").write_bytes(b"no archive")
+    (tmp_path / "records").mkdir()
+    return tmp_path
+
+
+VERIFY = """bench job=verify "row='b·ndle.zip'" """
+
+
+@pytest.mark.parametrize(
+    ("line", "environment", "code", "told"),
+    [
+        (f"{VERIFY} 2>&-", {}, 1, "b·ndle.zip: 1 problems"),
+        (f"{VERIFY} >&- 2>&-", {}, 1, ""),
+        (VERIFY, {"PYTHONIOENCODING": "ascii"}, 1, r"b\xb7ndle.zip: 1 problems"),
+        (f"({VERIFY}; echo $? >&2) | head -c 0", {}, 0, "\n1\n"),
+        (f"{VERIFY} >/dev/full", {}, 1, "standard output cannot be written"),
+        ("bench job=report paths.results=. >/dev/full", {}, 2, "standard output cannot be written"),
+    ],
+    ids=[
+        "no standard error",
+        "no stream at all",
+        "ascii",
+        "a reader that leaves",
+        "a full device",
+        "only the output fails",
+    ],
+)
+def test_no_stream_ends_a_job_or_changes_its_verdict(odd, line, environment, code, told):
+    done = shell(odd, line, **environment)
+    said = (done.stdout + done.stderr).decode()
+    assert done.returncode == code, said
+    assert told in said and "Traceback" not in said and "error in bench itself" not in said
+
+
+def test_a_message_of_the_command_line_steers_no_terminal(tmp_path):
+    done = shell(tmp_path, r"""bench $'suite=\e]0;title\a\u202e'""")
+    assert done.returncode == 2
+    assert (
+        not {b"\x1b", b"\x07", "\u202e".encode()} & {bytes([c]) for c in done.stderr}
+        and b"\xe2\x80\xae" not in done.stderr
+    )
+
+
+def test_the_line_of_what_failed_steers_no_terminal_and_is_one_line():
+    error = {"phase": "load", "type": "E", "message": "\x1b[2J\x07 gone \u202e", "log_tail": ""}
+    failed = record(model="m\x1b[1m" + "x" * 5000, status="crashed", error=error)
+    line = _failures(Sweep(records=[failed], measured=1))
+    assert line.isprintable() and len(line) < 600
+    assert r"\x1b[2J\x07 gone \u202e" in line
+
+
+def test_a_long_name_keeps_its_beginning_and_its_end_and_a_short_one_is_left_alone():
+    assert shortened("short") == "short"
+    cut = shortened("a" * 1000 + "end", 100)
+    assert len(cut) == 100 and cut.startswith("aaa") and cut.endswith("end") and " ... " in cut
