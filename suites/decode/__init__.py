@@ -1,0 +1,1 @@
+"""decode subjects; see catalogue.yaml for what is registered by name."""
