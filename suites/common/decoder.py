@@ -88,11 +88,16 @@ class Attention(nn.Module):
         self.k_norm = nn.RMSNorm(layer.head, eps=EPS) if qk_norm else None
         self.keeper = Keeper()
 
-    def project(self, x: Tensor, by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotated queries, rotated keys and values, each [batch, its heads, tokens, size]."""
+    def raw(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values before norm and rotation, each [batch, its heads, tokens, size]."""
         q = self.q(x).unflatten(-1, (self.heads, self.head)).transpose(1, 2)
         k = self.k(x).unflatten(-1, (self.kv_heads, self.head)).transpose(1, 2)
         v = self.v(x).unflatten(-1, (self.kv_heads, self.head)).transpose(1, 2)
+        return q, k, v
+
+    def project(self, x: Tensor, by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries, rotated keys and values, each [batch, its heads, tokens, size]."""
+        q, k, v = self.raw(x)
         return self.placed_queries(q, by), self.placed_keys(k, by), v
 
     def placed_queries(self, q: Tensor, by: Rotation) -> Tensor:

@@ -179,6 +179,7 @@ class Keeper(nn.Module):
     Attributes:
         nominal_bits, stored_bits: bits of one cached number as the method's paper calls them, and as they are stored in the
             long run, scales and indices included; None for the number's own.
+        room: positions reserved beyond the prompt.
         charged_to: buffers below a keeper (codebooks, ...) are the method's own bytes.
     """
 
@@ -186,13 +187,17 @@ class Keeper(nn.Module):
     nominal_bits: float | None = None
     stored_bits: float | None = None
 
+    def __init__(self, room: int = ROOM):
+        super().__init__()
+        self.room = room
+
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Causal attention of a whole sequence."""
         return attend(q, k, v, causal=True)
 
     def keep(self, q: Tensor, k: Tensor, v: Tensor) -> Kept:
         """What a prompt leaves behind."""
-        return pair(k, v)
+        return pair(k, v, self.room)
 
     def prefill(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Kept]:
         """Attention of a prompt, and what it leaves behind."""
@@ -200,7 +205,7 @@ class Keeper(nn.Module):
 
     def step(self, q: Tensor, k: Tensor, v: Tensor, kept: Any) -> tuple[Tensor, Kept]:
         """Attention of tokens that follow, and what is kept afterwards."""
-        kept = kept.extended(k, v)
+        kept = kept.extended(k, v, self.room)
         mask = None if q.shape[2] == 1 else behind(q.shape[2], kept.used, q.device)
         return attend(q, kept.k.filled, kept.v.filled, mask), kept
 

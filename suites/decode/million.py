@@ -110,6 +110,8 @@ class Codebooks(nn.Module):
     """Centroids of keys and of values, [parts, 2^bits, size]; the method's own bytes, held once."""
 
     charged_to = "method"
+    keys: Tensor
+    values: Tensor
 
     def __init__(self, keys: Tensor, values: Tensor):
         super().__init__()

@@ -13,9 +13,10 @@ it is called 1, and 3 where it is called 1.58: `released_bits`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from bench.config.settings import Count, Positive, PositiveInt, Rate
@@ -30,8 +31,8 @@ TERNARY_BITS = 1.58
 def vidkv(
     model: nn.Module,
     *,
-    key_bits: Literal[1.25, 1.5, 1.75, 2.0] = 1.5,
-    value_bits: Literal[1.58, 2.0] = 1.58,
+    key_bits: Annotated[float, Field(ge=1.0, le=2.0)] = 1.5,
+    value_bits: Annotated[float, Field(ge=1.58, le=2.0)] = 1.58,
     gamma: Positive = 0.7,
     salient: Rate = 0.0,
     prefix: Count = 0,
@@ -51,9 +52,11 @@ def vidkv(
         residual: newest tokens that stay plain.
 
     Raises:
-        ValueError: not such a model, or `salient` without a visual prefix.
+        ValueError: not such a model, bits that the paper has not, or `salient` without a visual prefix.
     """
     decoder = as_decoder(model, "vidkv")
+    if key_bits not in (1.25, 1.5, 1.75, 2.0) or value_bits not in (TERNARY_BITS, 2.0):
+        raise ValueError("key_bits must be 1.25, 1.5, 1.75 or 2, value_bits 1.58 (ternary) or 2")
     if salient and not prefix:
         raise ValueError("salient picks among visual tokens: set prefix to how many leading tokens are visual")
     head = decoder.shape.layers[0].head
@@ -101,7 +104,7 @@ class Values(Kept):
 
 @dataclass(frozen=True)
 class Vid(Kept):
-    """Keys and values; `places` reorders tokens where salient ones stand first."""
+    """Keys and values; `salient` holds the values of the salient tokens, which stand first."""
 
     k: Keys
     v: Values
@@ -129,7 +132,7 @@ class VidKeeper(CompressingKeeper):
     def pack(self, k: Tensor, v: Tensor, old: Vid | None = None) -> Vid:
         """Groups of keys and values; channels are chosen once, on the first tokens that are packed."""
         if self.salient is None or old is not None:
-            return Vid(self._keys(k, old), self._values(v, ternary=True), old and _nothing(old.salient))
+            return Vid(self._keys(k, old), self._values(v, ternary=True), None)
         k, v = (_salient_first(x, self.salient) for x in (k, v))
         count = self.salient.shape[1]
         values = self._values(v[:, :, count:], ternary=True)
@@ -219,10 +222,6 @@ def _salient_first(x: Tensor, salient: Tensor) -> Tensor:
     others = rest.nonzero()[:, 1].reshape(len(x), -1)
     index = torch.cat([salient, others], dim=1)[:, None, :, None]
     return x.gather(2, index.expand(-1, x.shape[1], -1, x.shape[3]))
-
-
-def _nothing(_: Any) -> None:
-    return None
 
 
 def _keys_joined(first: Keys, second: Keys) -> Keys:

@@ -118,8 +118,7 @@ class ZipKeeper(CompressingKeeper):
     def prefill(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Kept]:
         """Attention among the important tokens, zeros for the others, and the packed prompt."""
         chosen, others = self.chosen(q, k)
-        rows = [_rows(x, chosen) for x in (q, k, v)]
-        attended = attend(*rows, causal=True)
+        attended = attend(_rows(q, chosen), _rows(k, chosen), _rows(v, chosen), causal=True)
         out = torch.zeros_like(q).scatter(2, chosen[:, None, :, None].expand_as(attended), attended)
         old = self._pack_sets(k, v, chosen, others)
         empty = pair(k[:, :, :0], v[:, :, :0], self.chunk)
