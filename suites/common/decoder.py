@@ -100,6 +100,12 @@ class Attention(nn.Module):
         q, k, v = self.raw(x)
         return self.placed_queries(q, by), self.placed_keys(k, by), v
 
+    def keys_and_values(self, x: Tensor, by: Rotation) -> tuple[Tensor, Tensor]:
+        """Rotated keys and values alone, each [batch, kv heads, tokens, size]."""
+        k = self.k(x).unflatten(-1, (self.kv_heads, self.head)).transpose(1, 2)
+        v = self.v(x).unflatten(-1, (self.kv_heads, self.head)).transpose(1, 2)
+        return self.placed_keys(k, by), v
+
     def placed_queries(self, q: Tensor, by: Rotation) -> Tensor:
         """Queries after their norm and rotation."""
         return rotated(q if self.q_norm is None else self.q_norm(q), by)

@@ -160,10 +160,8 @@ class RSparseLinear(nn.Module):
         chosen = torch.where(live, x, torch.zeros_like(x))
         index = live.flatten(0, -2).any(dim=0).nonzero().flatten()
         self.live = len(index)
-        if self.form == "masked":
-            out = chosen @ self.columns
-        else:
-            out = chosen[..., index] @ self.columns[index]
+        used = slice(None) if self.form == "masked" else index
+        out = chosen[..., used] @ self.columns[used]
         return self._with_rest(out, x - chosen)
 
     def _with_rest(self, out: Tensor, rest: Tensor) -> Tensor:

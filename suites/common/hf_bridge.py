@@ -1,0 +1,116 @@
+"""Decoders of transformers from a configuration or a local folder, as subjects that generate; nothing is downloaded."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from bench.config.settings import PositiveInt
+from bench.errors import UsageError
+from suites.common.decoder import Generator
+from suites.common.timm_bridge import import_timm
+
+
+def import_transformers() -> ModuleType:
+    """The transformers package, also beside a torchvision whose operators do not load.
+
+    Raises:
+        UsageError: transformers is not installed.
+    """
+    try:
+        import_timm()  # mends a torchvision that was built for another torch; transformers imports it as well
+    except UsageError:
+        pass
+    try:
+        import transformers
+    except ImportError as error:
+        raise UsageError(f"transformers is not installed ({error}): python -m pip install transformers") from error
+    return transformers
+
+
+def hf_decoder(
+    *, name: str, cache: Literal["dynamic", "static"] = "dynamic", capacity: PositiveInt = 4096
+) -> Generator:
+    """The causal language model of a folder or configuration file in evaluation mode.
+
+    Args:
+        name: a folder with config.json, whose weights are loaded if they are there, or a configuration file, whose model
+            gets random weights.
+        cache: transformers' DynamicCache (concatenation) or StaticCache (pre-allocated).
+        capacity: positions of a static cache.
+
+    Raises:
+        UsageError: transformers is missing, or the path holds no configuration of a causal language model.
+    """
+    transformers = import_transformers()
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise UsageError(f'"hf:{name}": there is no such folder or configuration file; nothing is downloaded')
+    try:
+        config = transformers.AutoConfig.from_pretrained(str(path), local_files_only=True)
+        if path.is_dir() and any(path.glob("*.safetensors")):
+            model = transformers.AutoModelForCausalLM.from_pretrained(str(path), local_files_only=True)
+        else:
+            model = transformers.AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f'"hf:{name}": not a causal language model of transformers: {error}') from error
+    return HfDecoder(model.eval(), cache, capacity)
+
+
+class HfDecoder(Generator):
+    """A causal language model of transformers behind the calls of `Generator`."""
+
+    def __init__(self, model: nn.Module, cache: str = "dynamic", capacity: int = 4096):
+        super().__init__()
+        self.model: Any = model
+        self.cache, self.capacity = cache, capacity
+        self.vocabulary = int(self.model.config.vocab_size)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Logits of every position."""
+        return self.model(input_ids=ids, use_cache=False).logits
+
+    def prefill(self, ids: Tensor) -> tuple[Tensor, Any]:
+        """Logits of the last position and the cache."""
+        return self._run(ids, self._empty())
+
+    def decode(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """Logits of the next position, and the cache, which is changed in place."""
+        return self._run(ids, cache)
+
+    def _run(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return out.logits[:, -1], out.past_key_values
+
+    def _empty(self) -> Any:
+        transformers = import_transformers()
+        if self.cache == "static":
+            return transformers.StaticCache(config=self.model.config, max_cache_len=self.capacity)
+        return transformers.DynamicCache(config=self.model.config)
+
+    def copy_cache(self, cache: Any) -> Any:
+        """A cache of the same content in memory of its own."""
+        return copy.deepcopy(cache)
+
+    def cache_bytes(self, cache: Any) -> int:
+        """Bytes of the filled positions of all layers."""
+        total = 0
+        for layer in cache.layers:
+            used = int(layer.get_seq_length())
+            for tensor in (layer.keys, layer.values):
+                total += tensor[:, :, :used].numel() * tensor.element_size()
+        return total
+
+    def cache_allocated(self, cache: Any) -> int:
+        """Bytes of the cache's tensors."""
+        tensors = [t for layer in cache.layers for t in (layer.keys, layer.values)]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    def cache_bits(self) -> dict[str, float]:
+        """Bits of one number: its own."""
+        own = 8.0 * next(self.parameters()).element_size()
+        return {"nominal": own, "stored": own}

@@ -1,0 +1,170 @@
+"""Sorted LLaMA: one head for several depths of one decoder (Kavehzadeh et al. 2023, arXiv 2309.08968).
+
+Sub-model n is the first n layers with the shared last norm and head. Training makes small the mean cross-entropy over a set
+of depths in one forward; the head then runs once per depth. Inference: a fixed exit; a confidence exit, which leaves at the
+first depth whose most likely token passes a threshold; or self-speculation, in which a shallow depth drafts and the full one
+verifies (see speculation.py).
+
+Reconstructed: after a confidence exit the skipped layers still need keys and values, and get them by their own key and value
+maps from the state at the exit (2 d g h products a layer). A batch leaves together, when all of its sequences are sure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.config.settings import Count, Counts, KeepRate, PositiveInt
+from suites.common.decoder import Decoder, DecoderCache, Generator, as_decoder
+from suites.common.decoder_shape import DecoderShape, attention_macs, head_macs, network_macs, position_macs
+from suites.common.task import learning_task
+from suites.common.training import Pace, fit
+
+#: Depths of byte_3m.
+HOUSE_EXITS = (2, 3, 4, 5, 6)
+
+
+def sorted_exit(
+    model: nn.Module, *, exit: PositiveInt = 3, exits: Counts | None = None, training_steps: Count = 0
+) -> Decoder:
+    """The decoder that ends after `exit` layers.
+
+    Args:
+        model: a decoder with a plain cache.
+        exit: number of layers that run.
+        exits: depths that are trained together; None for the second layer and every later one.
+        training_steps: batches of sorted training on the task the model was loaded by; 0 cuts the plain model.
+
+    Raises:
+        ValueError: not such a model, depths that it does not have, or nothing to train on.
+    """
+    decoder = as_decoder(model, "sorted_exit")
+    depths = _depths(decoder, exits)
+    if not 1 <= exit <= len(decoder.blocks):
+        raise ValueError(f"exit={exit}: a depth from 1 to {len(decoder.blocks)} is wanted")
+    _train(decoder, depths, training_steps)
+    return cut(decoder, exit)
+
+
+def confidence_exit(
+    model: nn.Module, *, threshold: KeepRate = 0.9, exits: Counts | None = None, training_steps: Count = 0
+) -> Generator:
+    """The decoder that leaves at the first depth that is sure of the next token; at threshold 1 it never does.
+
+    Args:
+        model: a decoder with a plain cache.
+        threshold: probability that the most likely token must pass.
+        exits: depths at which it may leave; None for the second layer and every later one.
+        training_steps: batches of sorted training on the task the model was loaded by.
+
+    Raises:
+        ValueError: not such a model, depths that it does not have, or nothing to train on.
+    """
+    decoder = as_decoder(model, "confidence_exit")
+    depths = _depths(decoder, exits)
+    _train(decoder, depths, training_steps)
+    return ConfidenceExit(decoder, depths, threshold)
+
+
+def _depths(decoder: Decoder, exits: list[int] | None) -> list[int]:
+    most = len(decoder.blocks)
+    depths = list(range(min(2, most), most + 1)) if exits is None else sorted(set(exits))
+    if not depths or depths[0] < 1 or depths[-1] > most:
+        raise ValueError(f"exits={exits}: depths from 1 to {most} are wanted")
+    return depths
+
+
+def _train(decoder: Decoder, depths: list[int], steps: int) -> None:
+    if steps:
+        task = learning_task(decoder, "sorted training", "load it with task=text_bytes or set training_steps=0")
+        batches = task.training_batches(16, steps, 0)
+        fit(decoder, batches, lambda ids, wanted: sorted_loss(decoder, ids, wanted, depths), Pace(steps, rate=2e-3))
+
+
+def cut(decoder: Decoder, depth: int) -> Decoder:
+    """The same decoder, its layers after `depth` removed."""
+    decoder.blocks = decoder.blocks[:depth]
+    decoder.shape = shape_at(decoder.shape, depth)
+    return decoder
+
+
+def shape_at(shape: DecoderShape, depth: int) -> DecoderShape:
+    """The shape of the first `depth` layers."""
+    return replace(shape, layers=shape.layers[:depth])
+
+
+def logits_at(decoder: Decoder, ids: Tensor, depths: list[int]) -> list[Tensor]:
+    """Logits of every position at each depth, in one forward."""
+    x, by, out = decoder.embed(ids), decoder.rotation(0, ids.shape[1]), []
+    for depth, block in enumerate(decoder.blocks, start=1):
+        x = block(x, by)
+        if depth in depths:
+            out.append(decoder.head(decoder.norm(x)))
+    return out
+
+
+def sorted_loss(decoder: Decoder, ids: Tensor, wanted: Tensor, depths: list[int]) -> Tensor:
+    """Mean over depths of the cross-entropy of `wanted` [batch, tokens]."""
+    losses = [F.cross_entropy(logits.flatten(0, 1), wanted.flatten()) for logits in logits_at(decoder, ids, depths)]
+    return torch.stack(losses).mean()
+
+
+class ConfidenceExit(Generator):
+    """A decoder that leaves early; `left` tells the depths of the steps since `left.clear()`."""
+
+    def __init__(self, decoder: Decoder, depths: list[int], threshold: float):
+        super().__init__()
+        self.decoder, self.depths, self.threshold = decoder, depths, threshold
+        self.vocabulary, self.shape = decoder.vocabulary, decoder.shape
+        self.left: list[int] = []
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Logits of every position at full depth."""
+        return self.decoder(ids)
+
+    def prefill(self, ids: Tensor) -> tuple[Tensor, DecoderCache]:
+        """Logits of the last position and the cache, at full depth."""
+        return self.decoder.prefill(ids)
+
+    def decode(self, ids: Tensor, cache: DecoderCache) -> tuple[Tensor, DecoderCache]:
+        """Logits of the next position at the first depth that is sure, and the cache of all layers."""
+        decoder = self.decoder
+        x, by = decoder.embed(ids), decoder.rotation(cache.seen, ids.shape[1])
+        kept: list[Any] = []
+        for depth, (block, before) in enumerate(zip(decoder.blocks, cache.kept, strict=True), start=1):
+            x, left = block.step(x, by, before)
+            kept.append(left)
+            if depth not in self.depths and depth < len(decoder.blocks):
+                continue
+            logits = decoder.head(decoder.norm(x[:, -1]))
+            if self._sure(logits):
+                break
+        self.left.append(len(kept))
+        for block, before in zip(decoder.blocks[len(kept) :], cache.kept[len(kept) :], strict=True):
+            kept.append(before.extended(*block.attention.keys_and_values(block.norm1(x), by)))
+        return logits, DecoderCache(tuple(kept), cache.seen + ids.shape[1])
+
+    def _sure(self, logits: Tensor) -> bool:
+        if self.threshold >= 1:
+            return False
+        return bool((logits.softmax(dim=-1).amax(dim=-1) > self.threshold).all())
+
+    def cache_bits(self) -> dict[str, float]:
+        """Bits of one number: its own."""
+        return self.decoder.cache_bits()
+
+
+def macs_exit_step(shape: DecoderShape, depth: int, keys: int, tried: int) -> int:
+    """Products of a step that leaves at `depth` after `tried` runs of the head; skipped layers only map keys and values."""
+    total = tried * head_macs(shape)
+    for index, layer in enumerate(shape.layers):
+        if index < depth:
+            total += attention_macs(layer, shape.width) + network_macs(layer, shape.width)
+            total += keys * position_macs(layer)
+        else:
+            total += 2 * shape.width * layer.kv_heads * layer.head
+    return total

@@ -1,0 +1,80 @@
+"""Early rejection and shorter answers: searches and requests, counted."""
+
+import pytest
+
+from suites.common.decoder_shape import macs_request
+from suites.common.decoder_shapes import shape_of
+from suites.decode import early_rejection as file
+from suites.decode.drpo import shortened
+from suites.decode.early_rejection import search
+
+MARK, END = 0, 1
+
+
+class Writer:
+    """Steps of four tokens, three of them to an answer; each beam's quality is written in its tokens."""
+
+    def __init__(self, length=4, steps=3):
+        self.length, self.steps, self.drawn = length, steps, 0
+
+    def extend(self, prefixes, limit):
+        return [self._one(ids, limit) for ids in prefixes]
+
+    def _one(self, ids, limit):
+        out = list(ids)
+        for _ in range(limit):
+            place = sum(1 for i in out[1:])
+            if (place + 1) % self.length == 0:
+                last = (place + 1) // self.length == self.steps
+                out.append(END if last else MARK)
+                break
+            self.drawn += 1
+            out.append(2 + (7 * self.drawn) % 50)
+        return tuple(out)
+
+
+def quality(prefixes):
+    return [float(sum(ids[1:])) / max(1, len(ids) - 1) for ids in prefixes]
+
+
+@pytest.mark.parametrize("beams, branch", [(4, 2), (8, 4), (16, 4)])
+def test_tokens_are_those_of_the_idealised_formula(beams, branch):
+    plain = search((9,), Writer().extend, quality, mark=MARK, end=END, beams=beams, branch=branch, step_tokens=4)
+    early = search((9,), Writer().extend, quality, mark=MARK, end=END, beams=beams, branch=branch, tau=2, step_tokens=4)
+    assert plain.steps == early.steps == 3
+    assert plain.generated == 3 * file.plain_tokens(beams, 4)
+    assert early.generated == 3 * file.early_tokens(beams, branch, 4, 2)
+    assert plain.scored == beams * (4 + 8 + 12)
+
+
+def test_tau_of_a_whole_step_is_the_plain_search():
+    plain = search((9,), Writer().extend, quality, mark=MARK, end=END, beams=8, branch=4, step_tokens=4)
+    late = search((9,), Writer().extend, quality, mark=MARK, end=END, beams=8, branch=4, tau=4, step_tokens=4)
+    assert plain == late
+
+
+def test_the_answer_is_finished_and_the_best_of_those_that_are_left():
+    found = search((9,), Writer().extend, quality, mark=MARK, end=END, beams=8, branch=4, tau=1, step_tokens=4)
+    assert found.ids[-1] == END and len(found.ids) == 13
+    assert found.reward == quality([found.ids])[0]
+
+
+def test_the_formulas_are_those_of_the_brief():
+    assert file.plain_tokens(16, 256) == 4096
+    assert file.early_tokens(16, 4, 256, 64) == 1792
+    assert round(4096 / 1792, 4) == 2.2857
+    assert file.ideal_correlation(256, 64) == 0.5
+    assert file.risk_bound(4, 100.0, 1.0) < 1e-9 and file.risk_bound(4, 0.0, 1.0) == 1.0
+    with pytest.raises(ValueError, match="not a multiple"):
+        search((9,), Writer().extend, quality, mark=MARK, end=END, beams=6, branch=4)
+
+
+def test_a_shorter_answer_costs_what_the_brief_says():
+    shape = shape_of("qwen2_1_5b")
+    assert macs_request(shape, 128, 460) == 891_980_390_400
+    cost = shortened(shape, prompt=128, new=2000, reduction=0.77, peak_ops=1e12, bandwidth=1e11)
+    assert cost.tokens_after == 460 and cost.macs_after == 891_980_390_400
+    assert round(cost.share, 4) == 0.2586
+    assert 0.2 < cost.seconds_after / cost.seconds_before < 0.24
+    with pytest.raises(ValueError, match="leaves nothing"):
+        shortened(shape, prompt=8, new=2, reduction=1.0, peak_ops=1e12, bandwidth=1e11)
