@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -21,10 +22,8 @@ def import_transformers() -> ModuleType:
     Raises:
         UsageError: transformers is not installed.
     """
-    try:
-        import_timm()  # mends a torchvision that was built for another torch; transformers imports it as well
-    except UsageError:
-        pass
+    with suppress(UsageError):  # mends a torchvision that was built for another torch; transformers imports it as well
+        import_timm()
     try:
         import transformers
     except ImportError as error:

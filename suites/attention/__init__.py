@@ -1,0 +1,1 @@
+"""attention subjects; see catalogue.yaml for what is registered by name."""

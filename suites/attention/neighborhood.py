@@ -1,0 +1,146 @@
+"""Neighborhood attention: every token sees exactly its k nearest on each axis (Hassani et al. 2024, arXiv 2403.04690).
+
+On an axis of n tokens the window of query i starts at clamp(i - k // 2, 0, n - k): windows at a border move inwards, they are
+not padded. Dilation D parts the axis into D interleaved groups and applies the rule inside each; k D must not exceed n. On a
+causal axis query i sees max(0, i - k + 1) .. i of its group. Axes are independent. Products: 2 x query-key pairs x d x H.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from bench.config.settings import Counts, PositiveInt
+from suites.attention.operator import AttentionOperator, masked_attention
+
+
+def neighborhood_attention(
+    *,
+    sizes: Counts,
+    kernel: Counts,
+    dilation: Counts | None = None,
+    causal: list[bool] | None = None,
+    heads: PositiveInt = 8,
+    size: PositiveInt = 64,
+    form: Literal["gather", "masked", "flex"] = "gather",
+) -> NeighborhoodAttention:
+    """Neighborhood attention over one, two or three axes.
+
+    Args:
+        sizes: tokens per axis.
+        kernel: window per axis, odd unless the axis is causal.
+        dilation: per axis; None for 1.
+        causal: per axis; None for none.
+        heads: attention heads.
+        size: numbers per head.
+        form: gather unfolds keys and values; masked writes all scores and masks them (executes the dense square); flex
+            gives torch's flex_attention a block mask (executes whole tiles where it is compiled, the square where not).
+
+    Raises:
+        ValueError: a window that does not fit its axis.
+    """
+    rank = len(sizes)
+    steps = [1] * rank if dilation is None else list(dilation)
+    causals = [False] * rank if causal is None else list(causal)
+    if not 1 <= rank <= 3 or not rank == len(kernel) == len(steps) == len(causals):
+        raise ValueError("sizes, kernel, dilation and causal need one entry per axis, for one to three axes")
+    for n, k, d, one_way in zip(sizes, kernel, steps, causals, strict=True):
+        if k < 1 or d < 1 or k * d > n or (k % 2 == 0 and not one_way):
+            raise ValueError(f"a window of {k} with dilation {d} does not fit an axis of {n}: odd, and k D at most n")
+    return NeighborhoodAttention(list(sizes), list(kernel), steps, causals, heads, size, form).eval()
+
+
+def neighbors(n: int, kernel: int, dilation: int = 1, causal: bool = False) -> tuple[Tensor, Tensor]:
+    """Positions that each of n tokens sees on an axis, and which of them are there, both [n, kernel]."""
+    place = torch.arange(n)
+    group, inside = place % dilation, place // dilation
+    length = (n - group + dilation - 1) // dilation  # tokens of the group
+    offsets = torch.arange(kernel)
+    if causal:
+        seen = inside[:, None] - kernel + 1 + offsets
+        return (seen.clamp(min=0) * dilation + group[:, None]), seen >= 0
+    start = torch.minimum((inside - kernel // 2).clamp(min=0), length - kernel)
+    return (start[:, None] + offsets) * dilation + group[:, None], torch.ones(n, kernel, dtype=torch.bool)
+
+
+def grid_neighbors(
+    sizes: list[int], kernel: list[int], dilation: list[int], causal: list[bool]
+) -> tuple[Tensor, Tensor]:
+    """The same over all axes, flattened in raster order: [tokens, keys], [tokens, keys]."""
+    index, there = torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool)
+    for n, k, d, one_way in zip(sizes, kernel, dilation, causal, strict=True):
+        places, valid = neighbors(n, k, d, one_way)
+        index = (index[:, None, :, None] * n + places[None, :, None, :]).flatten(0, 1).flatten(1)
+        there = (there[:, None, :, None] & valid[None, :, None, :]).flatten(0, 1).flatten(1)
+    return index, there
+
+
+class NeighborhoodAttention(AttentionOperator):
+    """The operator in one of its forms."""
+
+    index: Tensor
+    there: Tensor
+
+    def __init__(
+        self,
+        sizes: list[int],
+        kernel: list[int],
+        dilation: list[int],
+        causal: list[bool],
+        heads: int,
+        size: int,
+        form: str,
+    ):
+        super().__init__(heads, prod(sizes), size)
+        self.form, self.whole = form, not any(causal)
+        with torch.device("cpu"):
+            index, there = grid_neighbors(sizes, kernel, dilation, causal)
+        self.pairs = int(there.sum())
+        self.register_buffer("index", index, persistent=False)
+        self.register_buffer("there", there, persistent=False)
+
+    def seen(self) -> Tensor:
+        """Which keys each query sees, [tokens, tokens]."""
+        mask = torch.zeros(self.tokens, self.tokens, dtype=torch.int32, device=self.index.device)
+        return mask.scatter_add(1, self.index, self.there.to(torch.int32)) > 0
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """What is attended."""
+        if self.form == "gather":
+            return self._gather(q, k, v)
+        if self.form == "masked":
+            return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=self.seen())
+        return self._flex(q, k, v)
+
+    def reference(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """All scores written out and masked."""
+        return masked_attention(q, k, v, self.seen())
+
+    def _gather(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        keys, values = k[:, :, self.index], v[:, :, self.index]  # [batch, heads, tokens, keys, size]
+        scores = (keys @ q[..., None])[..., 0] * q.shape[-1] ** -0.5
+        if not self.whole:
+            scores = scores.masked_fill(~self.there, -torch.inf)
+        return (scores.softmax(dim=-1)[..., None, :] @ values)[..., 0, :]
+
+    def _flex(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+        seen = self.seen()
+        mask: Any = create_block_mask(
+            lambda b, h, i, j: seen[i, j], None, None, self.tokens, self.tokens, device=q.device.type
+        )
+        return flex_attention(q, k, v, block_mask=mask)  # type: ignore[return-value]
+
+    @property
+    def required_macs(self) -> int:
+        """Products of the pairs that are allowed."""
+        return 2 * self.pairs * self.size * self.heads
+
+    @property
+    def dense_macs(self) -> int:
+        """Products of the whole square."""
+        return 2 * self.tokens**2 * self.size * self.heads

@@ -1,0 +1,90 @@
+"""FlashAttention-2: the tiled loop is exact, and every backend is close to fp64."""
+
+import pytest
+import torch
+
+from bench.errors import UsageError
+from suites.attention import flash as file
+from suites.attention.flash import flash_attention, tiled
+from suites.attention.operator import masked_attention
+from suites.common.decoder_cache import behind
+
+
+def inputs(tokens=70, keys=None, dtype=torch.double, size=16):
+    torch.manual_seed(0)
+    shapes = [(2, 3, n, size) for n in (tokens, keys or tokens, keys or tokens)]
+    return [torch.randn(shape, dtype=dtype) for shape in shapes]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("tokens, tile", [(64, 16), (70, 16), (70, 64), (1, 16), (33, 33), (5, 100)])
+def test_the_tiled_loop_is_the_written_out_form_to_the_last_digits(tokens, tile, causal):
+    q, k, v = inputs(tokens)
+    seen = behind(tokens, tokens, q.device) if causal else None
+    out, lse = tiled(q, k, v, causal, tile)
+    assert torch.allclose(out, masked_attention(q, k, v, seen), atol=1e-12)
+    scores = q @ k.transpose(2, 3) / 4
+    if causal:
+        scores = scores.masked_fill(~seen, -torch.inf)
+    assert torch.allclose(lse, scores.logsumexp(-1), atol=1e-12)
+
+
+def test_a_query_that_sees_nothing_gets_zeros():
+    q, k, v = inputs(9)
+    seen = torch.ones(9, 9, dtype=torch.bool)
+    seen[4] = False
+    out, lse = tiled(q, k, v, tile=4, seen=seen)
+    assert torch.all(out[:, :, 4] == 0) and torch.all(lse[:, :, 4] == -torch.inf)
+    assert torch.allclose(out, masked_attention(q, k, v, seen), atol=1e-12)
+    assert torch.all(masked_attention(q, k, v, seen)[:, :, 4] == 0)
+
+
+def test_one_key_is_its_value():
+    q, k, v = inputs(7, keys=1)
+    assert torch.allclose(tiled(q, k, v)[0], v.expand(-1, -1, 7, -1), atol=1e-12)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("backend", ["sdpa", "math", "flash", pytest.param("flex", marks=pytest.mark.slow)])
+def test_every_backend_is_as_near_to_fp64_as_the_written_out_form(backend, dtype, causal):
+    exact_inputs = inputs(80)
+    given = [x.to(dtype) for x in exact_inputs]
+    exact = masked_attention(*[x.double() for x in given], behind(80, 80, torch.device("cpu")) if causal else None)
+    make = {"tokens": 80, "heads": 3, "size": 16, "causal": causal}
+    error = (flash_attention(**make, backend=backend)(*given).double() - exact).abs().max()
+    math = (flash_attention(**make, backend="math")(*given).double() - exact).abs().max()
+    assert error <= 2 * math + 1e-7
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "tiled_reference"])
+@pytest.mark.parametrize("backward", [False, True])
+def test_the_row_agrees_with_its_reference(backend, backward):
+    module = flash_attention(tokens=40, heads=2, size=8, causal=True, backend=backend, tile=16, backward=backward)
+    given = module.example_inputs(2)
+    with torch.inference_mode():
+        out, reference = module(*given), module.reference(*given)
+    assert out.shape == (2, 2, 40, 8)
+    assert torch.allclose(out, reference, atol=module.tolerance)
+
+
+def test_what_a_machine_lacks_says_so():
+    given = inputs(8, dtype=torch.float32)
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="does not run"):
+            flash_attention(tokens=8, backend="cudnn")(*given)
+        assert flash_attention(tokens=8).chosen(*given) in ("flash_attention", "math")
+    try:
+        import flash_attn  # noqa: F401
+    except ImportError:
+        with pytest.raises(UsageError, match="pip install flash-attn"):
+            flash_attention(backend="flash_attn")
+
+
+def test_counts_are_those_of_the_brief():
+    assert file.macs(2048, 16, 64) == 8_589_934_592
+    assert file.paper_operations(2048, 16, 64) == 17_179_869_184
+    assert file.paper_operations(2048, 16, 64, causal=True, backward=True) == 2.5 * 8_589_934_592
+    assert file.score_bytes(2048, 16) == 134_217_728
+    assert file.causal_unused_macs(3, 1, 1) == 6
+    assert file.training_operations(10, 2, 4, 8) == 60 + 12 * 64
