@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.config.settings import PositiveInt
 from bench.errors import UsageError
@@ -63,11 +63,11 @@ def hf_decoder(
 class HfDecoder(Generator):
     """A causal language model of transformers behind the calls of `Generator`."""
 
-    def __init__(self, model: nn.Module, cache: str = "dynamic", capacity: int = 4096):
+    def __init__(self, model: Any, cache: str = "dynamic", capacity: int = 4096):
         super().__init__()
-        self.model: Any = model
+        self.model = model
         self.cache, self.capacity = cache, capacity
-        self.vocabulary = int(self.model.config.vocab_size)
+        self.vocabulary = int(model.config.vocab_size)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Logits of every position."""

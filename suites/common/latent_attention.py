@@ -84,19 +84,21 @@ class LatentAttention(nn.Module):
         new = self.latents(x, rotation)
         if isinstance(kept, Pair):
             kept = kept.extended(*self.expand(new))
-            return self._expanded(nope, rope, kept.k.filled, kept.v.filled), kept
+            return self.expanded(nope, rope, kept.k.filled, kept.v.filled), kept
         assert isinstance(kept, Line)
         kept = kept.extended(new)
         if self.form == "recomputed":
-            return self._expanded(nope, rope, *self.expand(kept.filled)), kept
-        return self._absorbed(nope, rope, kept.filled), kept
+            return self.expanded(nope, rope, *self.expand(kept.filled)), kept
+        return self.absorbed(nope, rope, kept.filled), kept
 
-    def _expanded(self, nope: Tensor, rope: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def expanded(self, nope: Tensor, rope: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of the newest tokens' queries over keys and values of all heads, through the output map."""
         mask = None if nope.shape[2] == 1 else behind(nope.shape[2], k.shape[2], k.device)
         q = torch.cat([nope, rope], dim=-1)
         return self._merged(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale))
 
-    def _absorbed(self, nope: Tensor, rope: Tensor, latents: Tensor) -> Tensor:
+    def absorbed(self, nope: Tensor, rope: Tensor, latents: Tensor) -> Tensor:
+        """The same over latents: the up-maps go into the query and the output."""
         up_k, up_v = self.up.weight.unflatten(0, (self.heads, -1)).split([self.size.nope, self.size.value], dim=1)
         q = torch.cat([nope @ up_k, rope], dim=-1)  # [batch, heads, tokens, rank + rope]
         batch, heads, count, size = q.shape

@@ -1,0 +1,104 @@
+"""Kernelised attention with relative positions: FFT against the sum, features against exp, and counts."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from suites.attention import kernel_rpe as file
+from suites.attention.kernel_rpe import kernel_attention
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"causal": True}, {"relative": False}, {"relative": False, "causal": True}, {"grid": True}, {"orthogonal": False},
+    {"temperature": 4.0},
+])  # fmt: skip
+def test_the_fft_is_the_direct_sum(options):
+    module = kernel_attention(tokens=25, heads=2, size=8, features=16, **options)
+    q, k, v = module.example_inputs(2)
+    with torch.no_grad():
+        assert torch.allclose(module(q, k, v), module.reference(q, k, v), atol=1e-4)
+
+
+def slowly(module, q, k, v):
+    """The definition with loops over positions, one axis."""
+    heads, tokens = q.shape[1:3]
+    fq, fk = module.prepared(q, k)
+    out = torch.zeros_like(v)
+    for h in range(heads):
+        for i in range(tokens):
+            top, bottom = torch.zeros(v.shape[3], dtype=v.dtype), 0.0
+            for j in range(i + 1 if module.causal else tokens):
+                weight = torch.exp(module.bias[h, j - i + tokens - 1]) * (fq[0, h, i] @ fk[0, h, j])
+                top, bottom = top + weight * v[0, h, j], bottom + weight
+            out[0, h, i] = top / bottom
+    return out
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_direct_sum_is_the_definition(causal):
+    module = kernel_attention(tokens=9, heads=2, size=4, features=8, causal=causal).double()
+    q, k, v = module.example_inputs(1)
+    with torch.no_grad():
+        assert torch.allclose(module.reference(q, k, v), slowly(module, q, k, v), atol=1e-9)
+        assert torch.allclose(module(q, k, v), slowly(module, q, k, v), atol=1e-7)
+
+
+def test_no_bias_is_plain_kernelised_attention():
+    module = kernel_attention(tokens=25, heads=2, size=8, features=16)
+    plain = kernel_attention(tokens=25, heads=2, size=8, features=16, relative=False)
+    module.bias.data.zero_()
+    q, k, v = module.example_inputs(1)
+    with torch.no_grad():
+        assert torch.allclose(module(q, k, v), plain(q, k, v), atol=1e-4)
+
+
+@pytest.mark.parametrize("axes", [(11,), (3, 4)])
+def test_a_single_offset_shifts_the_columns(axes):
+    tokens = torch.tensor(axes).prod()
+    x = torch.randn(1, 2, tokens, 3, dtype=torch.double)
+    grid = x.unflatten(2, axes)
+    for offset in (-2, -1, 0, 1, 2):
+        c = torch.zeros(2, *(2 * n - 1 for n in axes), dtype=torch.double)
+        c[(slice(None), *(n - 1 + offset for n in axes))] = 1.0
+        out = file.toeplitz(c, x, axes).unflatten(2, axes)
+        padded = F.pad(grid, (0, 0, *([2, 2] * len(axes))))
+        for axis, n in enumerate(axes):
+            padded = padded.narrow(2 + axis, 2 + offset, n)
+        assert torch.allclose(out, padded, atol=1e-10)
+
+
+def test_the_mean_over_draws_approaches_the_exponential():
+    q, k = (F.normalize(torch.randn(1, 1, 4, 8, dtype=torch.double), dim=-1) for _ in range(2))
+    total = 0
+    for seed in range(256):
+        w = file.orthogonal_gaussian(32, 8, torch.Generator().manual_seed(seed)).double()[None]
+        total = total + file.features(q, w) @ file.features(k, w).transpose(-2, -1)
+    assert torch.allclose(total / 256, torch.exp(q @ k.transpose(-2, -1)), rtol=0.1)
+
+
+def test_orthogonal_rows_are_orthogonal_within_a_block():
+    w = file.orthogonal_gaussian(6, 8, torch.Generator().manual_seed(0))
+    assert torch.allclose(w @ w.t(), torch.diag((w * w).sum(1)), atol=1e-4)
+
+
+def test_counts_are_those_of_the_brief():
+    assert file.macs(512, 4, 32, 32) == 6_356_992
+    assert file.forward_ffts(4, 32, 32) == 4224
+    assert file.macs(512, 4, 32, 32, relative=False) == 8_454_144
+    assert file.fft_operations(1024, 2) == 2 * 5 * 1024 * 10
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_executed_products_are_the_closed_form(relative):
+    module = kernel_attention(tokens=64, heads=2, size=8, features=16, relative=relative)
+    given = module.example_inputs(1)
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        module(*given)
+    assert counter.get_total_flops() // 2 == file.macs(64, 2, 8, 16, relative)
+
+
+def test_a_grid_that_is_no_square_says_so():
+    with pytest.raises(ValueError, match="take a square number"):
+        kernel_attention(tokens=24, grid=True)
