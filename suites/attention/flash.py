@@ -33,9 +33,9 @@ BACKENDS_BY_NUMBER = {int(backend.value): backend.name.lower() for backend in SD
 
 def flash_attention(
     *,
-    tokens: PositiveInt = 512,
+    length: PositiveInt = 512,
     heads: PositiveInt = 8,
-    size: PositiveInt = 64,
+    width: PositiveInt = 64,
     causal: bool = False,
     backend: Literal["sdpa", "math", "flash", "efficient", "cudnn", "flex", "flash_attn", "tiled_reference"] = "sdpa",
     tile: PositiveInt = 64,
@@ -44,9 +44,9 @@ def flash_attention(
     """Softmax attention by one backend.
 
     Args:
-        tokens: N.
+        length: N.
         heads: attention heads.
-        size: numbers per head.
+        width: numbers per head.
         causal: whether a query sees only what stands before it.
         backend: sdpa is torch's own choice on the device (`chosen` names it); math writes the scores out; flash, efficient
             and cudnn force one of torch's kernels; flex and flash_attn are other implementations; tiled_reference the loop.
@@ -58,7 +58,7 @@ def flash_attention(
     """
     if backend == "flash_attn":
         _flash_attn()
-    return FlashAttention(heads, tokens, size, causal, backend, tile, backward).eval()
+    return FlashAttention(heads, length, width, causal, backend, tile, backward).eval()
 
 
 class FlashAttention(AttentionOperator):
@@ -90,6 +90,17 @@ class FlashAttention(AttentionOperator):
         gradient = inputs[0].grad
         assert gradient is not None
         return gradient
+
+    @property
+    def form(self) -> str:
+        """Which implementation runs."""
+        return self.backend
+
+    def required_bytes(self, q: Tensor, k: Tensor, v: Tensor) -> int:
+        """Bytes of the scores and weights where they are written out; the fused kernels keep a few tiles."""
+        if self.backend not in ("math", "flex"):
+            return 0
+        return 2 * q.shape[0] * score_bytes(q.shape[2], q.shape[1], q.element_size())
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if self.backend == "tiled_reference":

@@ -40,9 +40,9 @@ def features(x: Tensor, w: Tensor) -> Tensor:
 
 def kernel_attention(
     *,
-    tokens: PositiveInt = 512,
+    length: PositiveInt = 512,
     heads: PositiveInt = 8,
-    size: PositiveInt = 64,
+    width: PositiveInt = 64,
     features: PositiveInt = 32,
     relative: bool = True,
     causal: bool = False,
@@ -55,9 +55,9 @@ def kernel_attention(
     """The operator.
 
     Args:
-        tokens: N; with `grid` a square number.
+        length: N; with `grid` a square number.
         heads: attention heads.
-        size: numbers per head.
+        width: numbers per head.
         features: m.
         relative: whether there is a relative bias, one number per offset and head, drawn small here and learned in a network.
         causal: whether later positions weigh nothing; not with `grid`.
@@ -70,11 +70,11 @@ def kernel_attention(
     Raises:
         ValueError: a grid that is no square, or a causal one.
     """
-    side = math.isqrt(tokens)
-    if grid and (side * side != tokens or causal):
-        raise ValueError(f"a grid of {tokens} tokens is no square, or causal: take a square number and causal=False")
+    side = math.isqrt(length)
+    if grid and (side * side != length or causal):
+        raise ValueError(f"a grid of {length} tokens is no square, or causal: take a square number and causal=False")
     return KernelAttention(
-        heads, tokens, size, features, relative, causal, grid, temperature, orthogonal, seed, form
+        heads, length, width, features, relative, causal, grid, temperature, orthogonal, seed, form
     ).eval()
 
 
@@ -141,6 +141,13 @@ class KernelAttention(AttentionOperator):
         if self.causal:
             weights = weights.tril()
         return weights @ v / weights.sum(dim=-1, keepdim=True)
+
+    def required_bytes(self, q: Tensor, k: Tensor, v: Tensor) -> int:
+        """Bytes of the columns, their spectrum of double length and their product, or of the direct sum's square."""
+        if self.form == "direct":
+            return 2 * q.shape[:2].numel() * self.tokens**2 * q.element_size()
+        columns = q.shape[:2].numel() * self.tokens * self.m * (self.size + 1)
+        return columns * q.element_size() * (2 + 3 * 2 ** len(self.axes))
 
     def reference(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The N^2 sum over the same features."""

@@ -1,6 +1,6 @@
 """Multi-head latent attention as an operator: three equal forms of one decode step (DeepSeek-V2, arXiv 2405.04434).
 
-The block itself is suites/common/latent_attention.py. A call is one new token after `context` cached ones: expanded reads
+The block itself is suites/common/latent_attention.py. A call is one new token after `length` cached ones: expanded reads
 H (nope + rope + value) numbers a position, absorbed and recomputed read rank + rope; absorbed multiplies H (2 rank + rope),
 expanded H (nope + rope + value), recomputed expands all positions again. Operations per cache byte at 2 bytes a number: MHA 1,
 GQA as many as queries share a key head, MLA H x (2 rank + rope) / (rank + rope).
@@ -23,17 +23,17 @@ from suites.common.rotary import rotation
 def mla_step(
     *,
     shape: Literal["byte_3m_mla", "deepseek_v2_lite", "deepseek_v2", "deepseek_v3"] = "byte_3m_mla",
-    context: PositiveInt = 512,
+    length: PositiveInt = 512,
     form: Literal["absorbed", "expanded", "recomputed"] = "absorbed",
 ) -> MlaStep:
     """One attention layer of a published or house shape, in one of its forms.
 
     Args:
         shape: whose layer.
-        context: positions that are cached before the new one.
+        length: positions that are cached before the new one.
         form: how the step runs.
     """
-    return MlaStep(shape, context, form).eval()
+    return MlaStep(shape, length, form).eval()
 
 
 class MlaStep(nn.Module):

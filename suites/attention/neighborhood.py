@@ -135,6 +135,11 @@ class NeighborhoodAttention(AttentionOperator):
         )
         return flex_attention(q, k, v, block_mask=mask)  # type: ignore[return-value]
 
+    def required_bytes(self, q: Tensor, k: Tensor, v: Tensor) -> int:
+        """Bytes of the unfolded keys and values and their weights, or of scores and weights of the square."""
+        per_query = self.index.shape[1] * (2 * self.size + 2) if self.form == "gather" else 2 * self.tokens
+        return q.shape[:3].numel() * per_query * q.element_size()
+
     @property
     def required_macs(self) -> int:
         """Products of the pairs that are allowed."""

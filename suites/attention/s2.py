@@ -38,9 +38,9 @@ def token_mask(blocks: Tensor, block: int, tokens: int) -> Tensor:
 
 def s2_attention(
     *,
-    tokens: PositiveInt = 2048,
+    length: PositiveInt = 2048,
     heads: PositiveInt = 8,
-    size: PositiveInt = 64,
+    width: PositiveInt = 64,
     block: PositiveInt = 64,
     local: PositiveInt = 4,
     stride: PositiveInt = 4,
@@ -50,9 +50,9 @@ def s2_attention(
     """The operator.
 
     Args:
-        tokens: N.
+        length: N.
         heads: attention heads.
-        size: numbers per head.
+        width: numbers per head.
         block: tokens of a block.
         local: blocks of the band, the diagonal one included.
         stride: distance of the stripes in blocks.
@@ -60,7 +60,7 @@ def s2_attention(
         form: blocks gathers the visible blocks of each row and skips the others; masked executes the square; flex gives
             torch's flex_attention a mask.
     """
-    return S2Attention(heads, tokens, size, block, local, stride, homogeneous, form).eval()
+    return S2Attention(heads, length, width, block, local, stride, homogeneous, form).eval()
 
 
 class S2Attention(AttentionOperator):

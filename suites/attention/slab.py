@@ -35,11 +35,15 @@ class RepBN(nn.Module):
         """Normalised features."""
         return self.bn(x.flatten(0, -2)).reshape(x.shape) + self.alpha * x
 
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each channel as evaluation uses them."""
+        mean, variance = self.bn.running_mean, self.bn.running_var
+        assert isinstance(mean, Tensor) and isinstance(variance, Tensor)
+        return mean, (variance + self.bn.eps).sqrt()
+
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """What it does in evaluation to each channel: x -> scale x + shift."""
-        statistics: tuple[Tensor, Tensor] = self.bn.running_mean, self.bn.running_var  # type: ignore[assignment]
-        mean, variance = statistics
-        sigma = (variance + self.bn.eps).sqrt()
+        mean, sigma = self.statistics()
         gamma = self.bn.weight + self.alpha * sigma
         beta = self.bn.bias + self.alpha * mean
         return gamma / sigma, beta - gamma * mean / sigma
@@ -48,15 +52,17 @@ class RepBN(nn.Module):
         """A plain BatchNorm that does the same in evaluation."""
         plain = nn.BatchNorm1d(self.bn.num_features, eps=self.bn.eps)
         plain.load_state_dict(self.bn.state_dict())
-        sigma = (self.bn.running_var + self.bn.eps).sqrt()  # type: ignore[operator]
+        mean, sigma = self.statistics()
         with torch.no_grad():
             plain.weight.copy_(self.bn.weight + self.alpha * sigma)
-            plain.bias.copy_(self.bn.bias + self.alpha * self.bn.running_mean)
+            plain.bias.copy_(self.bn.bias + self.alpha * mean)
         return plain.eval()
 
 
 class ProgressiveNorm(nn.Module):
     """lambda LN + (1 - lambda) RepBN in training; RepBN in evaluation. Every training forward is one step of the schedule."""
+
+    step: Tensor
 
     def __init__(self, width: int, steps: int, warmup: int = 0):
         super().__init__()
@@ -67,7 +73,7 @@ class ProgressiveNorm(nn.Module):
     @property
     def share(self) -> float:
         """Lambda at the current step."""
-        done = int(self.step) - self.warmup  # type: ignore[call-overload]
+        done = int(self.step) - self.warmup
         return 1.0 if self.steps == 0 and done < 0 else min(1.0, max(0.0, 1 - done / max(1, self.steps)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,7 +81,7 @@ class ProgressiveNorm(nn.Module):
         if not self.training:
             return self.rep(x)
         share = self.share
-        self.step += 1  # type: ignore[operator]
+        self.step.add_(1)
         if share == 1:
             return self.ln(x) + 0 * self.rep(x)  # statistics are gathered from the start
         return share * self.ln(x) + (1 - share) * self.rep(x)

@@ -61,7 +61,7 @@ def sqa_layer(
     kv_heads: PositiveInt = 16,
     width: PositiveInt = 256,
     head: PositiveInt = 16,
-    tokens: PositiveInt = 2048,
+    length: PositiveInt = 2048,
     causal: bool = False,
 ) -> SqaLayer:
     """One attention layer as an operator on features [batch, tokens, width].
@@ -70,7 +70,7 @@ def sqa_layer(
         ValueError: key heads that do not divide the query heads.
     """
     _check(query_heads, kv_heads)
-    return SqaLayer(query_heads, kv_heads, width, head, tokens, causal).eval()
+    return SqaLayer(query_heads, kv_heads, width, head, length, causal).eval()
 
 
 def _check(query_heads: int, kv_heads: int) -> None:

@@ -51,7 +51,7 @@ def test_every_backend_is_as_near_to_fp64_as_the_written_out_form(backend, dtype
     exact_inputs = inputs(80)
     given = [x.to(dtype) for x in exact_inputs]
     exact = masked_attention(*[x.double() for x in given], behind(80, 80, torch.device("cpu")) if causal else None)
-    make = {"tokens": 80, "heads": 3, "size": 16, "causal": causal}
+    make = {"length": 80, "heads": 3, "width": 16, "causal": causal}
     error = (flash_attention(**make, backend=backend)(*given).double() - exact).abs().max()
     math = (flash_attention(**make, backend="math")(*given).double() - exact).abs().max()
     assert error <= 2 * math + 1e-7
@@ -60,7 +60,7 @@ def test_every_backend_is_as_near_to_fp64_as_the_written_out_form(backend, dtype
 @pytest.mark.parametrize("backend", ["sdpa", "tiled_reference"])
 @pytest.mark.parametrize("backward", [False, True])
 def test_the_row_agrees_with_its_reference(backend, backward):
-    module = flash_attention(tokens=40, heads=2, size=8, causal=True, backend=backend, tile=16, backward=backward)
+    module = flash_attention(length=40, heads=2, width=8, causal=True, backend=backend, tile=16, backward=backward)
     given = module.example_inputs(2)
     with torch.inference_mode():
         out, reference = module(*given), module.reference(*given)
@@ -72,8 +72,8 @@ def test_what_a_machine_lacks_says_so():
     given = inputs(8, dtype=torch.float32)
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="does not run"):
-            flash_attention(tokens=8, backend="cudnn")(*given)
-        assert flash_attention(tokens=8).chosen(*given) in ("flash_attention", "math")
+            flash_attention(length=8, backend="cudnn")(*given)
+        assert flash_attention(length=8).chosen(*given) in ("flash_attention", "math")
     try:
         import flash_attn  # noqa: F401
     except ImportError:

@@ -14,7 +14,7 @@ from suites.attention.kernel_rpe import kernel_attention
     {"temperature": 4.0},
 ])  # fmt: skip
 def test_the_fft_is_the_direct_sum(options):
-    module = kernel_attention(tokens=25, heads=2, size=8, features=16, **options)
+    module = kernel_attention(length=25, heads=2, width=8, features=16, **options)
     q, k, v = module.example_inputs(2)
     with torch.no_grad():
         assert torch.allclose(module(q, k, v), module.reference(q, k, v), atol=1e-4)
@@ -37,7 +37,7 @@ def slowly(module, q, k, v):
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_the_direct_sum_is_the_definition(causal):
-    module = kernel_attention(tokens=9, heads=2, size=4, features=8, causal=causal).double()
+    module = kernel_attention(length=9, heads=2, width=4, features=8, causal=causal).double()
     q, k, v = module.example_inputs(1)
     with torch.no_grad():
         assert torch.allclose(module.reference(q, k, v), slowly(module, q, k, v), atol=1e-9)
@@ -45,8 +45,8 @@ def test_the_direct_sum_is_the_definition(causal):
 
 
 def test_no_bias_is_plain_kernelised_attention():
-    module = kernel_attention(tokens=25, heads=2, size=8, features=16)
-    plain = kernel_attention(tokens=25, heads=2, size=8, features=16, relative=False)
+    module = kernel_attention(length=25, heads=2, width=8, features=16)
+    plain = kernel_attention(length=25, heads=2, width=8, features=16, relative=False)
     module.bias.data.zero_()
     q, k, v = module.example_inputs(1)
     with torch.no_grad():
@@ -91,7 +91,7 @@ def test_counts_are_those_of_the_brief():
 
 @pytest.mark.parametrize("relative", [True, False])
 def test_executed_products_are_the_closed_form(relative):
-    module = kernel_attention(tokens=64, heads=2, size=8, features=16, relative=relative)
+    module = kernel_attention(length=64, heads=2, width=8, features=16, relative=relative)
     given = module.example_inputs(1)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
@@ -101,4 +101,4 @@ def test_executed_products_are_the_closed_form(relative):
 
 def test_a_grid_that_is_no_square_says_so():
     with pytest.raises(ValueError, match="take a square number"):
-        kernel_attention(tokens=24, grid=True)
+        kernel_attention(length=24, grid=True)

@@ -17,7 +17,7 @@ def steps():
     modules = {}
     for form in FORMS:
         torch.manual_seed(0)
-        modules[form] = spread(mla_step(context=20, form=form))
+        modules[form] = spread(mla_step(length=20, form=form))
     return modules
 
 
@@ -58,7 +58,7 @@ def test_operations_per_cache_byte_are_those_of_the_brief():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_executed_products_are_the_closed_form(form):
-    module = mla_step(context=31, form=form)
+    module = mla_step(length=31, form=form)
     given = module.example_inputs(1)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
@@ -68,7 +68,7 @@ def test_executed_products_are_the_closed_form(form):
 
 def test_one_layer_of_deepseek_v3_builds_on_the_meta_device():
     with torch.device("meta"):
-        module = mla_step(shape="deepseek_v3", context=63)
+        module = mla_step(shape="deepseek_v3", length=63)
         given = module.example_inputs(1)
         counter = FlopCounterMode(display=False)
         with torch.no_grad(), counter:

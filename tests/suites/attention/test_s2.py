@@ -10,7 +10,7 @@ from suites.common.decoder import decoder
 from tests.suites.conftest import spread
 from tests.suites.decode.walking import ids_of, walk
 
-SMALL = {"tokens": 50, "heads": 4, "size": 8, "block": 8, "local": 2, "stride": 4}
+SMALL = {"length": 50, "heads": 4, "width": 8, "block": 8, "local": 2, "stride": 4}
 
 
 @pytest.mark.parametrize("heads, local, stride", [(8, 4, 4), (3, 1, 4), (2, 2, 8), (4, 3, 1)])
@@ -34,7 +34,7 @@ def test_enough_heads_see_the_whole_lower_triangle_together():
 
 
 def test_pairs_are_those_of_the_brief():
-    module = s2_attention(tokens=2048, heads=8, block=64, local=4, stride=4)
+    module = s2_attention(length=2048, heads=8, block=64, local=4, stride=4)
     assert (module.block_pairs, 8 * 32 * 33 // 2) == (1788, 4224)
     assert (module.token_pairs, 8 * 2048 * 2049 // 2) == (6_807_552, 16_785_408)
     assert module.required_macs == 2 * 6_807_552 * 64
@@ -45,7 +45,7 @@ def test_pairs_are_those_of_the_brief():
 @pytest.mark.parametrize("tokens", [48, 50, 8, 3])
 @pytest.mark.parametrize("form", ["blocks", "masked", pytest.param("flex", marks=pytest.mark.slow)])
 def test_forms_agree_with_the_reference(form, tokens):
-    module = s2_attention(**{**SMALL, "tokens": tokens}, form=form)
+    module = s2_attention(**{**SMALL, "length": tokens}, form=form)
     q, k, v = module.example_inputs(2)
     assert torch.allclose(module(q, k, v), module.reference(q, k, v), atol=module.tolerance)
     assert module.token_pairs == int(module.seen().sum())

@@ -1,7 +1,5 @@
 """Sparse query attention: MHA and GQA as its ends, and its counts."""
 
-import copy
-
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -12,7 +10,7 @@ from suites.common.decoder import decoder
 from suites.common.decoder_shape import cache_bytes_per_token
 from tests.suites.conftest import spread
 
-SMALL = {"width": 32, "head": 8, "tokens": 20}
+SMALL = {"width": 32, "head": 8, "length": 20}
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -38,7 +36,6 @@ def test_all_heads_are_the_plain_decoder_bit_for_bit():
 def test_an_encoder_looks_both_ways():
     model = spread(sqa_encoder(query_heads=2, kv_heads=1, width=32, head=8, hidden=24, vocabulary=31))
     ids = torch.randint(31, (1, 9))
-    other = copy.copy(ids)
     other = ids.clone()
     other[0, 8] = (ids[0, 8] + 1) % 31
     with torch.no_grad():
@@ -56,7 +53,7 @@ def test_layer_counts_are_those_of_the_brief():
 def test_executed_counts_are_the_closed_form(name):
     heads, kv_heads = VARIANTS[name]
     with torch.device("meta"):
-        module = sqa_layer(query_heads=heads, kv_heads=kv_heads, tokens=64)
+        module = sqa_layer(query_heads=heads, kv_heads=kv_heads, length=64)
         x = module.example_inputs(1)[0]
     assert sum(p.numel() for p in module.parameters()) == layer_parameters(256, 16, heads, kv_heads)
     counter = FlopCounterMode(display=False)
