@@ -130,6 +130,8 @@ class Residue(nn.Module):
 class RSparseLinear(nn.Module):
     """A linear map that is dense on several tokens and sparse on one."""
 
+    threshold: Tensor
+
     def __init__(self, linear: nn.Linear, sparsity: float, rho: float, form: str, seen: Tensor | None):
         super().__init__()
         self.rho, self.form = rho, form
@@ -138,7 +140,8 @@ class RSparseLinear(nn.Module):
         self.bias = linear.bias
         self.residue = Residue(linear.weight.detach(), rank)
         self.rank, self.expected = rank, columns
-        self.threshold = torch.inf if seen is None or columns == 0 else self._quantile(seen, 1 - (1 - sparsity) * rho)
+        found = torch.inf if seen is None or columns == 0 else self._quantile(seen, 1 - (1 - sparsity) * rho)
+        self.register_buffer("threshold", torch.tensor(found, device=linear.weight.device))
         self.live = 0
 
     def importance(self, x: Tensor) -> Tensor:

@@ -1,0 +1,22 @@
+"""Closed forms of this suite's networks as cards name them: settings of a builder to products of one sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from suites.attention import slab as slab_file
+from suites.attention import vir as vir_file
+
+
+def slab(model: Mapping[str, Any], method: Mapping[str, Any]) -> int:
+    """Products of SLAB-DeiT with folded norms, which is also what unfolded ones take."""
+    names = ("width", "heads", "depth", "patch", "resolution", "classes", "channels")
+    chosen = {name: value for name, value in model.items() if name in names}
+    return slab_file.macs(**chosen, linear=model.get("variant", "slab") in ("slab", "sla"))
+
+
+def vir(model: Mapping[str, Any], method: Mapping[str, Any]) -> int:
+    """Products of vision retention in the form that `chunk` says."""
+    names = ("width", "heads", "depth", "patch", "resolution", "classes", "channels", "chunk")
+    return vir_file.macs(**{name: value for name, value in model.items() if name in names})
