@@ -86,7 +86,8 @@ def on_meta(trial: Trial) -> worker.Subject:
         return value.to("meta") if isinstance(value, Tensor) else value
 
     args, kwargs = tree_map(moved, (trial.built.args, trial.built.kwargs))
-    return replace(trial.built, module=module.to("meta"), args=args, kwargs=kwargs)
+    case = replace(trial.built.case, device="meta")  # a workload makes what it adds, such as ids, where the subject is
+    return replace(trial.built, case=case, module=module.to("meta"), args=args, kwargs=kwargs)
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:

@@ -74,7 +74,7 @@ class FlashAttention(AttentionOperator):
             return self._attend(q, k, v)
         with torch.inference_mode(False), torch.enable_grad():
             inputs = [x.clone().requires_grad_() for x in (q, k, v)]
-            self._attend(*inputs).sum().backward()
+            self._attend(inputs[0], inputs[1], inputs[2]).sum().backward()
         gradient = inputs[0].grad
         assert gradient is not None
         return gradient
@@ -86,7 +86,7 @@ class FlashAttention(AttentionOperator):
             return masked_attention(q, k, v, seen)
         with torch.inference_mode(False), torch.enable_grad():
             inputs = [x.clone().requires_grad_() for x in (q, k, v)]
-            masked_attention(*inputs, seen).sum().backward()  # type: ignore[misc]
+            masked_attention(inputs[0], inputs[1], inputs[2], seen).sum().backward()
         gradient = inputs[0].grad
         assert gradient is not None
         return gradient
@@ -141,9 +141,9 @@ def _flex(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     if not causal:
-        return flex_attention(q, k, v)  # type: ignore[return-value]
+        return flex_attention(q, k, v)
     mask = create_block_mask(lambda b, h, i, j: i >= j, None, None, q.shape[2], k.shape[2], device=q.device.type)
-    return flex_attention(q, k, v, block_mask=mask)  # type: ignore[return-value]
+    return flex_attention(q, k, v, block_mask=mask)
 
 
 def tiled(

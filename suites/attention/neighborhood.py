@@ -133,7 +133,7 @@ class NeighborhoodAttention(AttentionOperator):
         mask: Any = create_block_mask(
             lambda b, h, i, j: seen[i, j], None, None, self.tokens, self.tokens, device=q.device.type
         )
-        return flex_attention(q, k, v, block_mask=mask)  # type: ignore[return-value]
+        return flex_attention(q, k, v, block_mask=mask)
 
     def required_bytes(self, q: Tensor, k: Tensor, v: Tensor) -> int:
         """Bytes of the unfolded keys and values and their weights, or of scores and weights of the square."""

@@ -14,6 +14,7 @@ class AttentionOperator(nn.Module):
     """
 
     tolerance = 1e-4
+    like: Tensor
 
     def __init__(self, heads: int, tokens: int, size: int, kv_heads: int | None = None):
         super().__init__()
@@ -23,9 +24,8 @@ class AttentionOperator(nn.Module):
 
     def example_inputs(self, batch: int) -> tuple[Tensor, ...]:
         """Random q, k, v."""
-        like: Tensor = self.like  # type: ignore[assignment]
         shapes = [(batch, heads, self.tokens, self.size) for heads in (self.heads, self.kv_heads, self.kv_heads)]
-        q, k, v = (torch.randn(shape).to(like) for shape in shapes)
+        q, k, v = (torch.randn(shape).to(self.like) for shape in shapes)
         return q, k, v
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

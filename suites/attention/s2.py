@@ -75,7 +75,7 @@ class S2Attention(AttentionOperator):
         self.block, self.form, self.blocks = block, form, -(-tokens // block)
         with torch.device("cpu"):
             visible = block_mask(heads, self.blocks, local, stride, homogeneous)
-        self.block_pairs, self.token_pairs = pairs(visible, block, tokens)
+            self.block_pairs, self.token_pairs = pairs(visible, block, tokens)
         self.rows = [[row.nonzero().flatten().tolist() for row in head] for head in visible]
         self.register_buffer("visible", visible, persistent=False)
 
@@ -95,7 +95,7 @@ class S2Attention(AttentionOperator):
         mask: Any = create_block_mask(
             lambda b, h, i, j: seen[h, i, j], None, self.heads, self.tokens, self.tokens, device=q.device.type
         )
-        return flex_attention(q, k, v, block_mask=mask)  # type: ignore[return-value]
+        return flex_attention(q, k, v, block_mask=mask)
 
     def reference(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """All scores written out and masked."""

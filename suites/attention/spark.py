@@ -66,6 +66,7 @@ class TopK(nn.Module):
     """The operator; kept numbers are soft-thresholded, max(x - theta, 0), theta being the first one dropped in exact forms."""
 
     tolerance = 1e-5
+    like: Tensor
 
     def __init__(self, size: int, k: int, rows: int, form: str):
         super().__init__()
@@ -74,7 +75,7 @@ class TopK(nn.Module):
 
     def example_inputs(self, batch: int) -> tuple[Tensor]:
         """Random rows."""
-        return (torch.randn(batch, self.rows, self.size).to(self.like),)  # type: ignore[call-overload]
+        return (torch.randn(batch, self.rows, self.size).to(self.like),)
 
     def forward(self, x: Tensor) -> Tensor:
         """Numbers above the threshold, less the threshold."""
