@@ -218,9 +218,8 @@ def _bytes(codes: Tensor, bits: int) -> Tensor:
 
 
 def _salient_first(x: Tensor, salient: Tensor) -> Tensor:
-    rest = torch.ones(len(x), x.shape[2], dtype=torch.bool, device=x.device).scatter(1, salient, False)
-    others = rest.nonzero()[:, 1].reshape(len(x), -1)
-    index = torch.cat([salient, others], dim=1)[:, None, :, None]
+    rest = torch.ones(len(x), x.shape[2], dtype=torch.int8, device=x.device).scatter(1, salient, 0)
+    index = rest.argsort(dim=1, stable=True)[:, None, :, None]
     return x.gather(2, index.expand(-1, x.shape[1], -1, x.shape[3]))
 
 
