@@ -39,7 +39,7 @@ class _StraightSign(torch.autograd.Function):
         return torch.where(x >= 0, torch.ones_like(x), -torch.ones_like(x))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         """The gradient, clipped."""
         (x,) = ctx.saved_tensors
         return gradient * (x.abs() <= 1)
@@ -281,7 +281,7 @@ class EcoPvt(nn.Module):
             x = patch(x)
             side = x.shape[-1]
             tokens = first(x.flatten(2).transpose(1, 2))
-            for block in blocks:  # type: ignore[union-attr]
+            for block in blocks.children():
                 tokens = block(tokens, side)
             tokens = last(tokens)
             x = tokens.transpose(1, 2).unflatten(2, (side, side))

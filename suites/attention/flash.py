@@ -12,7 +12,7 @@ halve for causality (recalled).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -127,7 +127,7 @@ class FlashAttention(AttentionOperator):
         return BACKENDS_BY_NUMBER.get(int(number), str(number))
 
 
-def _flash_attn():  # type: ignore[no-untyped-def]
+def _flash_attn() -> Any:
     try:
         from flash_attn import flash_attn_func
     except ImportError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from torch import Tensor
 from bench.config.settings import PositiveInt
 from bench.errors import UsageError
 from suites.common.decoder import Generator
-from suites.common.timm_bridge import import_timm
+from suites.common.torchvision_remedy import import_beside_torchvision
 
 
 def import_transformers() -> ModuleType:
@@ -22,13 +21,7 @@ def import_transformers() -> ModuleType:
     Raises:
         UsageError: transformers is not installed.
     """
-    with suppress(UsageError):  # mends a torchvision that was built for another torch; transformers imports it as well
-        import_timm()
-    try:
-        import transformers
-    except ImportError as error:
-        raise UsageError(f"transformers is not installed ({error}): python -m pip install transformers") from error
-    return transformers
+    return import_beside_torchvision("transformers")
 
 
 def hf_decoder(

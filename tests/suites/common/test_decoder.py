@@ -157,10 +157,12 @@ def test_the_chunk_mask_is_aligned_to_the_newest_key():
 
 
 def llama(shape):
-    from suites.common.timm_bridge import import_timm
+    from suites.common.hf_bridge import import_transformers
 
-    import_timm()
-    transformers = pytest.importorskip("transformers")
+    try:
+        transformers = import_transformers()
+    except UsageError as error:
+        pytest.skip(str(error))
     layer = shape.layers[0]
     config = transformers.LlamaConfig(
         vocab_size=shape.vocabulary, hidden_size=shape.width, intermediate_size=layer.hidden,

@@ -1,0 +1,47 @@
+"""The tables of the suites decode and attention: grids name what exists, claims can be read, every method has a row."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench.analysis import claims
+from bench.config import catalogue as catalogues
+from bench.config.schema import Suite
+
+SUITES = Path(__file__).parents[2] / "suites"
+CATALOGUE = catalogues.load()
+NAMES = ("decode", "attention")
+
+
+def suite_of(name):
+    return Suite(**yaml.safe_load((SUITES / name / "suite.yaml").read_text()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_row_of_every_grid_exists_with_valid_settings(name):
+    for blocks in suite_of(name).grids.values():
+        for block in blocks:
+            for spec in [*block.models, *([block.against.model] if block.against else [])]:
+                model, settings = catalogues.parse_spec(spec)
+                catalogues.check_model(CATALOGUE.model(model), settings)
+            for spec in block.methods:
+                method, settings = catalogues.parse_spec(spec)
+                if method != "none":
+                    catalogues.check_method(CATALOGUE.method(method), settings)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_claim_is_of_something_that_there_is(name):
+    found = claims.load(SUITES / name)
+    assert len(found) > 20
+    for claim in found:
+        assert claim.method == "none" or claim.method in CATALOGUE.methods
+        assert claim.model is None or claim.model in CATALOGUE.models
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_has_a_row_in_the_default_grid_or_is_a_form_of_one(name):
+    rows = {catalogues.parse_spec(spec)[0] for block in suite_of(name).grids["default"] for spec in block.methods}
+    own = {entry.name for entry in CATALOGUE.methods.values() if entry.path.startswith(f"suites.{name}.")}
+    assert own - rows <= {"confidence_exit"}
