@@ -52,7 +52,8 @@ class WrittenOut:
         summed = self._summed(operator, call, given)
         if summed:
             return summed
-        is_product = operator in _MULTIPLY or (operator in _POWER and call.args[1] == 2)
+        is_square = operator in _POWER and not isinstance(call.args[1], Tensor) and call.args[1] == 2
+        is_product = operator in _MULTIPLY or is_square
         if is_product or (operator in _PASS and any(self._is(self._products, value) for value in given)):
             self._products[_key(call.out)] = _reference(call.out)
         else:

@@ -347,3 +347,11 @@ def test_every_published_shape_builds_on_the_meta_device_and_counts():
             ids = torch.zeros(1, 3, dtype=torch.long)
         first = replace(shape, layers=shape.layers[:1])
         assert executed(lambda model=model, ids=ids: model.prefill(ids)) == macs_prefill(first, 3)
+
+
+def test_a_prompt_and_a_step_are_counted_by_the_instrument():
+    from bench.meters import macs
+
+    model, ids = decoder(layers=1, width=32, heads=2, hidden=24), torch.randint(256, (1, 9))
+    found = macs.count(model, (ids,), {}, second_count=False, inspect_values=False)
+    assert found.macs == macs_prefill(model.shape, 9, all_logits=True)
