@@ -196,28 +196,43 @@ def measure(
             something that is no module or cannot be handed to another process.
         BenchError: the module failed, with the phase and the message.
     """
-    from bench.analysis import table
     from bench.meters import handed_over
-    from bench.meters.inputs import as_call, batch_for
 
     wanted = _wanted(metrics)
     sections = {METRICS[metric].section for metric in wanted}
-    device, threads = _checked_device(device), _checked_threads(threads)
+    threads = _checked_threads(threads)
     for one in (module,) if baseline is None else (module, baseline):
         handed_over.check_module(one)
+    module, subject = _given(
+        module, name, inputs, kwargs, batch, workload, shape or {}, backend, _checked_device(device)
+    )
+    if sections & COUNTED and sections <= COUNTED and baseline is None and (workload, backend) == ("forward", "eager"):
+        return _frame([_counted_record(module, subject, sections & COUNTED)], wanted)
+    return _frame(_measured_records(module, baseline, subject, wanted, protocol_named(protocol), threads), wanted)
+
+
+def _given(
+    module: nn.Module, name: str | None, inputs: Any, kwargs: dict[str, Any] | None, batch: int | None, workload: str,
+    shape: Mapping[str, Any], backend: str, device: str,
+) -> tuple[nn.Module, Given]:  # fmt: skip
+    """The module, its lazy parameters made, and the subject that it is with its inputs and conditions."""
+    from bench.meters import handed_over
+    from bench.meters.inputs import as_call, batch_for
+
     args, keywords = as_call(inputs, kwargs)
-    given = dict(shape or {})
+    given = dict(shape)
     asked = batch if batch is not None else given.pop("batch", None)
     samples = batch_for(module, args, keywords, asked)
     whole = workloads.find(workload).shape({**given, "batch": samples.size})
     if args or keywords:
         module = handed_over.initialised(module, args, keywords)
-    subject = Given(_name(module, name), (args, keywords), workload, whole, backend, device, samples)
-    records = []
-    if sections & COUNTED and sections <= COUNTED and baseline is None and (workload, backend) == ("forward", "eager"):
-        records.append(_counted_record(module, subject, sections & COUNTED))
-    else:
-        records += _measured_records(module, baseline, subject, wanted, protocol_named(protocol), threads)
+    return module, Given(_name(module, name), (args, keywords), workload, whole, backend, device, samples)
+
+
+def _frame(records: list[dict[str, Any]], wanted: Sequence[str]) -> pandas.DataFrame:
+    """The rows of the metrics that were wanted, in that order; `attrs["flags"]` are what a reader has to know of them."""
+    from bench.analysis import table
+
     frame = table.from_records(records)
     order = {metric: place for place, metric in enumerate(wanted)}
     kept = frame[frame["metric"].isin(wanted)]
