@@ -403,7 +403,9 @@ def _by_case(rows: pd.DataFrame, column: str = "value") -> pd.Series:
 def _relative(rows: pd.DataFrame, frame: pd.DataFrame, claim: Claim) -> pd.Series:
     """A count over that of the case's other side, per case; missing where that one has no value."""
     metric = str(rows["metric"].iloc[0]) if len(rows) else claim.metric
-    others = frame[(frame["metric"] == metric) & of_part(frame, claim.part) & frame["case_key"].isin(rows["baseline_key"])]
+    others = frame[
+        (frame["metric"] == metric) & of_part(frame, claim.part) & frame["case_key"].isin(rows["baseline_key"])
+    ]
     ratio: pd.Series = _by_case(rows) / _by_case(rows, "baseline_key").map(_by_case(others)).astype(float)
     return ratio
 

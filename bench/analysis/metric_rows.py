@@ -117,8 +117,8 @@ def drafts(a: list[Record], b: list[Record], metrics: Sequence[str], margin: flo
     wanted = _metrics_of(left, metrics)
     yield from _of_run(a, b, wanted, margin, level)
     for part in (part for part in parts_of(left) if part in parts_of(right)):
-        sides = ([as_part(record, part) for record in side] for side in (a, b))
-        for draft in _of_run(*sides, wanted, margin, level):
+        one, two = ([as_part(record, part) for record in side] for side in (a, b))
+        for draft in _of_run(one, two, wanted, margin, level):
             yield _with_part(draft, part)
 
 
