@@ -40,7 +40,9 @@ COMPARED = (
 #: Deterministic but measured: equal within this share.
 MEMORY_TOLERANCE = 0.02
 #: Sections that every workload has; a metric of another one is compared where a record has it.
-_COMMON_SECTIONS = frozenset({"size", "compute", "roofline", "latency", "throughput", "memory", "energy", "quality", "fidelity"})
+_COMMON_SECTIONS = frozenset(
+    {"size", "compute", "roofline", "latency", "throughput", "memory", "energy", "quality", "fidelity"}
+)
 #: Metrics that the timed processes give.
 TIMED = (*FIELDS, "speedup")
 
