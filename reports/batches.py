@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.analysis.timings import paired
-from bench.foreign_text import shortened
+from bench.analysis.timings import FIELDS, paired
 from bench.statistics import ratio_interval_paired
 from reports.groups import AXES
 from reports.labels import brief_each
-from reports.rows import MOST_LETTERS, Cell, Row
+from reports.rows import Cell, Row
 
 #: How a speed-up was taken -> what it is called.
-LATENCY, THROUGHPUT = "one forward", "back to back"
+LATENCY, THROUGHPUT = "one run", "back to back"
 MEASURES = (LATENCY, THROUGHPUT)
 
 _FIXED = tuple(each for each in AXES if each.key != "batch")
@@ -27,7 +26,7 @@ _NAMED = tuple(each for each in _FIXED if each.key != "machine")
 
 @dataclass(frozen=True)
 class Point:
-    """The speed-up of one case at one batch over the unreduced network at that batch; `gains` by measure."""
+    """The speed-up of one case at one batch over the side that it is compared with at that batch; `gains` by measure."""
 
     batch: int
     row: Row
@@ -37,7 +36,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Course:
-    """One method with its setting on one network: its points by rising batch; `failed` batches gave no speed-up."""
+    """One method with its setting, or one model, against one other side: its points by rising batch.
+
+    `failed` batches gave no speed-up; `method` is the family, whose colour it has.
+    """
 
     name: str
     method: str
@@ -53,7 +55,7 @@ class Course:
 
 @dataclass(frozen=True)
 class Panel:
-    """All methods on one network under conditions that are equal but for the batch."""
+    """All that is compared with one network under conditions that are equal but for the batch."""
 
     title: str
     courses: tuple[Course, ...]
@@ -70,8 +72,8 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
     members: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         if not row.case.is_baseline:
-            model = (row.case.model, row.case.model_settings)
-            members.setdefault((*model, *(each.read(row) for each in _FIXED)), []).append(row)
+            other = (row.side.model_label, row.side.method_label)
+            members.setdefault((*other, *(each.read(row) for each in _FIXED)), []).append(row)
     bases = {(row.case_key, row.machine_key): row for row in rows if row.case.is_baseline}
     found = {key: courses for key, own in members.items() if (courses := _courses(own, bases))}
     titles = _titles([members[key][0] for key in found])
@@ -84,8 +86,7 @@ def _titles(first: Sequence[Row]) -> list[str]:
     varying = [axis for axis in _NAMED if len({axis.read(row) for row in first}) > 1]
     titles = []
     for row in first:
-        model = row.case.model if not row.case.model_settings else f"{row.case.model}({row.case.model_settings})"
-        model = shortened(model, MOST_LETTERS)
+        model = f"against {row.against}" if row.against else row.model
         said = [axis.show(axis.read(row)) for axis in varying]
         titles.append(", ".join([model, *said, *([_FIXED[0].show(_FIXED[0].read(row))] if machines else [])]))
     return [title if titles.count(title) == 1 else f"{title} ({place})" for place, title in enumerate(titles, 1)]
@@ -95,7 +96,7 @@ def _courses(rows: Sequence[Row], bases: dict[tuple[str, str], Row]) -> tuple[Co
     """The methods of one panel in the order of `rows`; none if no method has two batches."""
     by_name: dict[str, list[Row]] = {}
     for row in rows:
-        by_name.setdefault(row.case.method_label, []).append(row)
+        by_name.setdefault(row.name if row.by_model or row.against else row.head_in_full, []).append(row)
     names = brief_each(list(by_name))
     made = [_course(names[label], own, bases) for label, own in by_name.items()]
     useful = tuple(course for course in made if course.points)
@@ -112,14 +113,15 @@ def _course(name: str, rows: Sequence[Row], bases: dict[tuple[str, str], Row]) -
             points.append(Point(row.case.batch, row, row.value("mac_ratio"), gains))
         else:
             failed.append(row.case.batch)
-    return Course(name, ordered[0].case.method, tuple(points), tuple(failed))
+    return Course(name, ordered[0].family, tuple(points), tuple(failed))
 
 
 def _gains(row: Row, base: Row | None) -> dict[str, Cell]:
     """The speed-up by latency as it was recorded, and by throughput where the same processes timed both."""
     latency = row.cells.get("speedup")
     found = {LATENCY: latency} if latency is not None and latency.value else {}
-    both = paired(base.record, row.record, "throughput_per_s") if base is not None else None
+    rates = [name for name in FIELDS if name != "latency_ms" and row.value(name) is not None]
+    both = paired(base.record, row.record, rates[0]) if base is not None and rates else None
     if both:
         ratio = ratio_interval_paired(both[1], both[0])
         found[THROUGHPUT] = Cell(ratio.value, ratio.low, ratio.high, ratio.n, "measured")

@@ -1,12 +1,14 @@
-"""Which figures stand where: on the first page per group of comparable rows, and on the page of a case.
+"""Which figures stand where, and what each needs: on the first page per group of comparable rows, and on the page of a case.
 
-A figure that cannot be made says why in its place and in the list of problems; it never takes the page with it.
+A figure is left out where the rows lack what it declares. One that cannot be made says why in its place and in the list of problems; it never takes the page with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from reports.content import Site
 from reports.drawing import Drawing, draw
 from reports.figures import (
     batch_gain,
+    curves,
     gap,
     layer_savings,
     noise,
@@ -31,7 +34,8 @@ from reports.figures import (
 from reports.figures.figure import Figure, no_picture
 from reports.figures.theme import Style
 from reports.groups import Group
-from reports.rows import Row
+from reports.needs import Needs
+from reports.rows import Row, part_of_record, same_network
 
 #: What a figure can stumble over in a malformed record; anything else is a defect and is not hidden.
 _MALFORMED = (
@@ -49,10 +53,60 @@ _MALFORMED = (
 ROWS, ALL_ROWS = 120, 360
 
 
+@dataclass(frozen=True)
+class GroupFigure:
+    """A figure of comparable rows: how it is made, and what the rows must have."""
+
+    id: str
+    make: Callable[..., Figure]
+    needs: Needs
+
+
+@dataclass(frozen=True)
+class CaseFigure:
+    """A figure of a case: how it is made of the row and its other side, and whether they have what it needs."""
+
+    id: str
+    make: Callable[[Site, Row, Row | None], Figure]
+    wanted: Callable[[Row, Row | None], bool]
+
+
 #: The figures of a group in the order of the page.
-GROUP_FIGURES: dict[str, Callable[..., Figure]] = {
-    savings.ID: savings.figure, gap.ID: gap.figure, pareto.ID: pareto.figure, tradeoff.ID: tradeoff.figure,
-}  # fmt: skip
+GROUP_FIGURES: tuple[GroupFigure, ...] = (
+    GroupFigure(savings.ID, savings.figure, Needs(("speedup", "mac_ratio"), compared=True)),
+    GroupFigure(gap.ID, gap.figure, Needs(("latency_ms",), rows=2)),
+    GroupFigure(pareto.ID, pareto.figure, Needs(rows=2, further=lambda rows: bool(pareto.pairs(rows)))),
+    GroupFigure(tradeoff.ID, tradeoff.figure, Needs(("mac_ratio",), compared=True)),
+)
+
+
+def _comparable_layers(row: Row, base: Row | None) -> bool:
+    """Whether both sides are one network, so that module paths mean the same."""
+    return base is not None and same_network(base, row)
+
+
+def _record(row: Row | None) -> Record | None:
+    return None if row is None else row.record
+
+
+def _curves(site: Site, row: Row, base: Row | None) -> Figure:
+    del site
+    if base is None:
+        return curves.figure(row.record)
+    return curves.figure(row.record, base.record, other_name=base.name)
+
+
+#: The figures of a case in the order of the page; those of layers follow for each further part of its workload.
+CASE_FIGURES: tuple[CaseFigure, ...] = (
+    CaseFigure("waterline", lambda site, row, base: waterline.figure(row.record), lambda row, base: True),
+    CaseFigure("time-split", lambda site, row, base: time_split.figure(row.record, _record(base)), _comparable_layers),
+    CaseFigure("layers", lambda site, row, base: layer_savings.figure(row.record, _record(base)), _comparable_layers),
+    CaseFigure(curves.ID, _curves, lambda row, base: bool(row.record.get("curves"))),
+    CaseFigure("source-map", lambda site, row, base: source_map.figure(row.record),
+               lambda row, base: bool(row.record.get("picture"))),
+    CaseFigure("noise", lambda site, row, base: noise.figure(row.record, samples_of(row.record, site.roots)),
+               lambda row, base: bool((row.record.get("timing") or {}).get("invocations"))),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,7 +126,7 @@ def of_groups(site: Site, styles: Mapping[str, Style]) -> list[GroupFigures]:
         if len(rows) < 2 or left <= 0:
             continue
         shown = _most_informative(rows)
-        drawings = tuple(_of_group(name, shown, group, site, styles) for name in GROUP_FIGURES)
+        drawings = tuple(_of_group(each, shown, group, site, styles) for each in GROUP_FIGURES if each.needs.met(shown))
         found.append(GroupFigures(group, drawings, len(rows) - len(shown)))
         left -= len(shown)
     return found
@@ -83,22 +137,30 @@ def of_case(site: Site, row: Row) -> list[Drawing]:
     if row.status != "ok" and not row.record.get("layers"):
         return []
     base = site.baseline(row)
-    figures = [guarded("waterline", row.page, site, lambda: waterline.figure(row.record))]
-    if base is not None:
-        figures.append(guarded("time-split", row.page, site, lambda: time_split.figure(row.record, base.record)))
-        figures.append(guarded("layers", row.page, site, lambda: layer_savings.figure(row.record, base.record)))
-    if row.record.get("picture"):
-        figures.append(guarded("source-map", row.page, site, lambda: source_map.figure(row.record)))
-    figures.append(
-        guarded("noise", row.page, site, lambda: noise.figure(row.record, samples_of(row.record, site.roots)))
-    )
-    return figures
+    found = [guarded(each.id, row.page, site, partial(each.make, site, row, base))
+             for each in CASE_FIGURES if each.wanted(row, base)]  # fmt: skip
+    return found + [drawing for part in row.parts for drawing in _of_part(site, row, base, part)]
+
+
+def _of_part(site: Site, row: Row, base: Row | None, part: str) -> Iterable[Drawing]:
+    """The figures of the layers of a further part of the workload, as of a whole run; none where it has no layers."""
+    record = part_of_record(row, part)
+    if not record["layers"]:
+        return
+    slug = re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") or f"part-{row.parts.index(part)}"
+    id = f"waterline-{slug}"
+    yield guarded(id, row.page, site, lambda: waterline.figure(record, part=part, id=id))
+    if base is not None and _comparable_layers(row, base) and part in base.parts:
+        other = part_of_record(base, part)
+        for name, make in (("time-split", time_split.figure), ("saved-per-block", layer_savings.figure)):
+            own = f"{name}-{slug}"
+            yield guarded(own, row.page, site, partial(make, record, other, part=part, id=own))
 
 
 def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
-    """Figures that join rows of several groups, where any condition was varied: gain over batch, cost over batch or resolution."""
+    """Figures that join rows of several groups, where a number of the shape was varied: gain over batch, cost over each."""
     rows = [row for row in site.rows if row.ranked]
-    if not any(len({getattr(row.case, name) for row in rows}) > 1 for name in scaling.ACROSS):
+    if not scaling.varied(rows):
         return []
     found = [guarded("scaling", "index.html", site, lambda: scaling.figure(_most_informative(rows), styles=styles))]
     if panels(site.rows):
@@ -129,9 +191,9 @@ def guarded(id: str, where: str, site: Site, make: Callable[[], Figure]) -> Draw
         return draw(no_picture(id, f"No {id} figure", "Nothing is drawn; the reason is given above.", reason))
 
 
-def _of_group(name: str, rows: list[Row], group: Group, site: Site, styles: Mapping[str, Style]) -> Drawing:
-    id = f"{name}-{group.index}" if group.index else name
-    return guarded(id, "index.html", site, lambda: GROUP_FIGURES[name](rows, styles=styles, id=id))
+def _of_group(each: GroupFigure, rows: list[Row], group: Group, site: Site, styles: Mapping[str, Style]) -> Drawing:
+    id = f"{each.id}-{group.index}" if group.index else each.id
+    return guarded(id, "index.html", site, lambda: each.make(rows, styles=styles, id=id))
 
 
 def _most_informative(rows: list[Row]) -> list[Row]:

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.errors import BenchError, UsageError
+from bench.metrics import METRICS
 from reports.batches import crossings, panels
 from reports.content import Site
 from reports.groups import Group
 from reports.labels import brief
 from reports.own_time import split
-from reports.rows import Cell, Row
+from reports.rows import CHANGE, Cell, Row
+from reports.scores import scores_of
 from reports.site import load
 
 START, END = "<!-- tables: made by python -m reports.finding_tables -->", "<!-- end of tables -->"
@@ -37,13 +39,15 @@ def _of_group(site: Site, group: Group) -> str:
     left_out = [row for row in site.in_group(group.index) if not row.ranked]
     if not rows and not left_out:
         return ""
-    parts = [f"### {', '.join(group.parts[name] for name in _CONDITIONS)}"]
+    parts = [f"### {', '.join(text for name, text in group.said.items() if name != 'machine')}"]
     if rows:
         parts.append(_table(_GAINS, [_gain_line(row, site) for row in rows]))
         parts.append(_table(_WHY, [_why_line(row, site) for row in rows]))
-    scored = [row for row in rows if row.value("accuracy") is not None]
-    if scored:
-        parts.append(_table(_ACCURACY, [_accuracy_line(row, site) for row in scored]))
+    for metric in scores_of(rows):
+        scored = [row for row in rows if row.value(metric) is not None]
+        title = METRICS[metric].title
+        head = ("case", title if title[1:2].isupper() else title.lower(), "plain", f"change ({_points(metric)})")
+        parts.append(_table(head, [_score_line(row, site, metric) for row in scored]))
     if left_out:
         parts.append(
             "Not ranked: "
@@ -52,7 +56,6 @@ def _of_group(site: Site, group: Group) -> str:
     return "\n\n".join(parts)
 
 
-_CONDITIONS = ("device", "dtype", "batch", "resolution", "task", "threads", "protocol")
 _GAINS = ("case", "promised", "measured", "realised", "latency (ms)", "plain (ms)")
 _WHY = (
     "case",
@@ -63,11 +66,17 @@ _WHY = (
     "by shape",
     "by kernels",
 )
-_ACCURACY = ("case", "accuracy", "plain", "change (points)")
+
+
+def _points(metric: str) -> str:
+    unit = METRICS[metric].unit
+    return "points" if unit == "%" else unit
 
 
 def _case(row: Row) -> str:
-    return f"{row.case.model}, {brief(row.case.method_label)}"
+    """A case by its model and method, and the side that it is compared with where that is named."""
+    own = brief(row.head_in_full) if row.by_model else f"{row.case.model}, {brief(row.head_in_full)}"
+    return f"{own} (against {row.against})" if row.against else own
 
 
 def _gain_line(row: Row, site: Site) -> list[str]:
@@ -110,12 +119,14 @@ def _saved(row: Row, base: Row | None) -> str:
     return f"unavailable ({found})" if isinstance(found, str) else f"{100 * found.saved_ms / found.base_ms:.0f} %"
 
 
-def _accuracy_line(row: Row, site: Site) -> list[str]:
+def _score_line(row: Row, site: Site, metric: str) -> list[str]:
     base = site.baseline(row)
-    change = row.cells.get("accuracy_change")
+    percent = METRICS[metric].unit == "%"
+    places, unit = (1, " %") if percent else (3, "")
     return [
-        _case(row), _plain(row.cells.get("accuracy"), 1, " %"), _plain(base.cells.get("accuracy") if base else None, 1, " %"),
-        _plain(change, 1, sign="+"),
+        _case(row), _plain(row.cells.get(metric), places, unit),
+        _plain(base.cells.get(metric) if base else None, places, unit),
+        _plain(row.cells.get(f"{metric}{CHANGE}"), places, sign="+"),
     ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 _MEANINGS: tuple[tuple[str, str], ...] = (
     ("preempt", "Other work took the processor from the measured process; such samples are long, and processes with many are set aside."),
     ("pressure", "The system made processes wait for processor or memory while this was measured; times may be long."),
-    ("busy", "Other programs were using the processor; ratios stay fair because all networks were timed interleaved, absolute times may be long."),
+    ("busy", "Other programs were using the processor; ratios stay fair because all cases were timed interleaved, absolute times may be long."),
     ("drift", "The last third of the samples differs from the first: the machine had not settled or its clock changed."),
     ("steady", "The warm-up ended before times had settled."),
     ("page_fault", "The allocator kept returning memory to the system; times include page faults."),

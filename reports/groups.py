@@ -1,4 +1,8 @@
-"""Which rows may be ranked together: equal conditions make a group, and a group says how it differs from the others."""
+"""Which rows may be ranked together: equal conditions make a group, and a group says how it differs from the others.
+
+The conditions are those of the table of axes, of the side that a row is compared with: rows that `against` names one side for
+stand together, whatever their own model, backend or dtype.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from bench.config import axes
 from bench.host.identity import machine_class
 from reports.rows import Row
+from reports.words import takes
 
 
 @dataclass(frozen=True)
@@ -18,10 +24,6 @@ class Axis:
     title: str
     read: Callable[[Row], Any]
     show: Callable[[Any], str] = str
-
-
-def _pixels(value: Any) -> str:
-    return "input as given" if value is None else f"{value} px"
 
 
 def _protocol(row: Row) -> str:
@@ -43,31 +45,39 @@ def machine_line(record: dict[str, Any]) -> str:
     return machine_class(record.get("environment") or {})
 
 
+def _axis(axis: axes.Axis) -> Axis:
+    """A condition of the table of axes, read of the side that a row is compared with: `against` decides what belongs together."""
+    return Axis(axis.name, axis.title, lambda row: getattr(row.side, axis.name), axis.show)
+
+
 AXES: tuple[Axis, ...] = (
     Axis("machine", "machine", lambda row: (row.machine_key, machine_title(row.record)), lambda value: value[1]),
-    Axis("device", "device", lambda row: row.case.device),
-    Axis("dtype", "dtype", lambda row: row.case.dtype),
-    Axis("batch", "batch", lambda row: row.case.batch, lambda value: f"batch {value}"),
-    Axis("resolution", "resolution", lambda row: row.case.resolution, _pixels),
-    Axis("task", "task", lambda row: row.case.task, lambda value: "no task" if value == "none" else f"task {value}"),
-    Axis("threads", "threads", lambda row: row.case.threads, lambda n: f"{n} thread" + ("" if n == 1 else "s")),
-    Axis("compile", "compilation", lambda row: row.case.compile, lambda value: f"compile {value}"),
-    Axis("cuda_graphs", "CUDA graphs", lambda row: row.case.cuda_graphs, lambda on: f"CUDA graphs {'on' if on else 'off'}"),
-    Axis("memory_format", "memory format", lambda row: row.case.memory_format),
+    *(_axis(axis) for axis in axes.AXES if axis.condition),
     Axis("protocol", "protocol", _protocol, lambda value: f"protocol {value}"),
-)  # fmt: skip
+)
 
-#: Said only when they are not the usual value or differ between groups.
-_QUIET = {"threads", "compile", "cuda_graphs", "memory_format"}
+
+def _said(axis: Axis, value: Any, row: Row) -> bool:
+    """Whether a condition in which groups do not differ is worth a word: it is no usual value, and means something here."""
+    known = axes.BY_NAME.get(axis.key)
+    if known is None or not known.condition:
+        return True
+    if axis.key == "resolution" and not takes(row.case, axis.key):
+        return False
+    return not known.quiet or (value != known.default and not known.source)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of equal conditions: `parts` are all conditions in words, `differs` those in which groups are unequal."""
+    """Rows of equal conditions: `parts` are all conditions in words, `differs` those in which groups are unequal.
+
+    `said` are those that are worth a word: what is not the usual value or differs between groups.
+    """
 
     index: int
     title: str
     parts: dict[str, str]
+    said: dict[str, str]
     differs: tuple[str, ...]
     machine: str
     size: int
@@ -91,11 +101,16 @@ def group(rows: list[Row]) -> list[Group]:
 
 def _describe(index: int, key: tuple[Any, ...], rows: list[Row], varying: set[str]) -> Group:
     parts = {axis.key: axis.show(value) for axis, value in zip(AXES, key, strict=True)}
-    said = [text for name, text in parts.items() if name in varying or name not in _QUIET]
+    said = {
+        axis.key: parts[axis.key]
+        for axis, value in zip(AXES, key, strict=True)
+        if axis.key in varying or _said(axis, value, rows[0])
+    }
     return Group(
         index=index,
-        title=" · ".join(said),
+        title=" · ".join(filter(None, said.values())),
         parts=parts,
+        said=said,
         differs=tuple(parts[axis.key] for axis in AXES if axis.key in varying),
         machine=machine_line(rows[0].record),
         size=len(rows),

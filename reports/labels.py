@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import re
 
+from bench.canonical import BASELINE_METHOD
+from bench.plan.case import Case
+
 #: Entries up to which a list is written out.
 WRITTEN_OUT = 4
 _LIST = re.compile(r"\[([^\[\]]*)\]")
+
+
+def case_label(case: Case) -> str:
+    """What a case is called in the title of a figure of its own: its method, or its model where it is compared by that."""
+    own = case.model_label if case.method == BASELINE_METHOD and case.against else case.method_label
+    return brief(own)
 
 
 def brief(name: str, leading: int = 1) -> str:

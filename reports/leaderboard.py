@@ -1,7 +1,8 @@
 """The leaderboard as compact plain data for the page's script; Python decides digits, units, groups and ranks.
 
-Every value is `[value, decimals, provenance, low, high, n, note, rank_low, rank_high]` (later parts are left off when
-empty), or a number that points to the reason why there is none. Repeated text is stored once in `strings`.
+What stands at which place of a row and of a value is told by `rowFields` and `cellFields`, which the script reads its places
+from (later parts of a value are left off when empty); a value can also be a number, which points to the reason why there
+is none. Repeated text is stored once in `strings`.
 """
 
 from __future__ import annotations
@@ -9,14 +10,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bench.foreign_text import shortened
 from bench.metrics import METRICS
 from reports.groups import AXES, Group
 from reports.numbers import Scale, decimals, half_width, scale_for
-from reports.rows import MOST_LETTERS, Cell, Column, Row
+from reports.rows import Cell, Column, Row
+from reports.scores import score_of
+from reports.words import run_noun
 
 MARKS = {"measured": "m", "counted": "c", "modelled": "~", "estimated": "~", "published": "p"}
 PROVENANCES = tuple(MARKS)
+
+
+#: What a row of the payload holds, in order.
+ROW_FIELDS = (
+    "model", "method", "setting", "group", "status", "reason", "page", "cells", "flags", "pareto", "paretoNote", "head", "full",
+    "under", "kind", "against",
+)  # fmt: skip
+#: What a value of the payload holds, in order.
+CELL_FIELDS = ("value", "places", "provenance", "low", "high", "count", "note", "rankLow", "rankHigh")
 
 
 class Strings:
@@ -50,10 +61,12 @@ def payload(rows: Sequence[Row], groups: Sequence[Group], columns: Sequence[Colu
     floats = {column.key: by_column[column.key].factor for column in columns}
     return {
         "columns": [_column(column, by_column[column.key], rows) for column in columns],
-        "groups": [_group(group) for group in groups],
+        "groups": [_group(group, [row for row in rows if row.group == group.index]) for group in groups],
         "axisTitles": [[axis.key, axis.title[0].upper() + axis.title[1:]] for axis in AXES],
         "provenances": [[name, MARKS[name]] for name in PROVENANCES],
         "rows": [_row(row, columns, floats, strings) for row in rows],
+        "rowFields": list(ROW_FIELDS),
+        "cellFields": list(CELL_FIELDS),
         "strings": strings.all,
     }
 
@@ -63,29 +76,55 @@ def _column(column: Column, scale: Scale, rows: Sequence[Row]) -> dict[str, Any]
     return {
         "key": column.key, "title": column.title, "unit": scale.unit, "factor": scale.factor, "better": column.better,
         "section": column.section, "definition": column.definition, "show": column.default and filled,
-        "raw": METRICS[column.key].unit if column.key in METRICS else column.unit, "filled": filled,
+        "raw": column.unit, "filled": filled,
     }  # fmt: skip
 
 
-def _group(group: Group) -> dict[str, Any]:
+def _group(group: Group, rows: Sequence[Row]) -> dict[str, Any]:
+    score = score_of(rows)
     return {
+        "score": None if score is None else {"key": score, "title": _spoken(METRICS[score].title),
+                                             "better": METRICS[score].better},
+        "run": run_noun(rows),
         "title": group.title, "differs": list(group.differs), "machine": group.machine,
         "floor": list(group.noise_floor) if group.noise_floor else None,
         "parts": [group.parts[axis.key] for axis in AXES],
     }  # fmt: skip
 
 
+def _spoken(title: str) -> str:
+    """A title inside a sentence: lower case unless it begins with an abbreviation."""
+    return title if title[1:2].isupper() else title[0].lower() + title[1:]
+
+
+def _kind(row: Row) -> str:
+    """What a row is to the others: `plain` (the model without a method), `other side` (named) or empty."""
+    if row.is_other_side and row.by_model:
+        return "other side"
+    return "plain" if row.case.is_baseline and not row.by_model else ""
+
+
+def _under(row: Row) -> str:
+    """What stands below a row's name: its model, where that is not the name, and the side that it is compared with."""
+    model = "" if row.by_model else row.model
+    against = f"against {row.against}" if row.against else "baseline" if row.is_other_side and row.by_model else ""
+    return " · ".join(filter(None, [model, against]))
+
+
 def _row(row: Row, columns: Sequence[Column], factors: dict[str, float], strings: Strings) -> list[Any]:
     case = row.case
-    model = shortened(f"{case.model}({case.model_settings})" if case.model_settings else case.model, MOST_LETTERS)
     flags = [strings.index(str(flag.get("text") or flag.get("code"))) for flag in row.record.get("flags") or []]
-    return [
-        strings.index(model), strings.index(case.method), strings.index(case.setting), row.group,
-        strings.index("contaminated" if row.contaminated and row.status == "ok" else row.status),
-        strings.index(row.contaminated or row.reason), row.page,
-        [_cell(row, column, factors[column.key], strings) for column in columns],
-        flags, strings.index(row.pareto), strings.index(row.pareto_note), strings.index(row.shown or row.case.method_label),
-    ]  # fmt: skip
+    fields = {
+        "model": strings.index(row.model), "method": strings.index(case.method), "setting": strings.index(case.setting),
+        "group": row.group, "page": row.page, "flags": flags,
+        "status": strings.index("contaminated" if row.contaminated and row.status == "ok" else row.status),
+        "reason": strings.index(row.contaminated or row.reason),
+        "cells": [_cell(row, column, factors[column.key], strings) for column in columns],
+        "pareto": strings.index(row.pareto), "paretoNote": strings.index(row.pareto_note), "head": strings.index(row.head),
+        "full": strings.index(row.head_in_full), "under": strings.index(_under(row)),
+        "kind": strings.index(_kind(row)), "against": strings.index(row.against),
+    }  # fmt: skip
+    return [fields[name] for name in ROW_FIELDS]
 
 
 def _cell(row: Row, column: Column, factor: float, strings: Strings) -> Any:
@@ -97,10 +136,13 @@ def _cell(row: Row, column: Column, factor: float, strings: Strings) -> Any:
     width = half_width(cell.value, cell.low, cell.high)
     places = decimals(cell.value / factor, None if width is None else width / factor)
     exact = cell.provenance == "counted"
-    full = [
-        cell.value if exact else _short(cell.value), places, PROVENANCES.index(cell.provenance), _short(cell.low), _short(cell.high), cell.n,
-        strings.index(cell.note) if cell.note else None, *row.rank.get(column.key, (None, None)),
-    ]  # fmt: skip
+    rank_low, rank_high = row.rank.get(column.key, (None, None))
+    fields = {
+        "value": cell.value if exact else _short(cell.value), "places": places,
+        "provenance": PROVENANCES.index(cell.provenance), "low": _short(cell.low), "high": _short(cell.high), "count": cell.n,
+        "note": strings.index(cell.note) if cell.note else None, "rankLow": rank_low, "rankHigh": rank_high,
+    }  # fmt: skip
+    full = [fields[name] for name in CELL_FIELDS]
     while full[-1] is None:
         full.pop()
     return full

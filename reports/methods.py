@@ -5,8 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bench import workloads
+from bench.canonical import BASELINE_METHOD
+from bench.metrics import METRICS
+from bench.plan.case import Case
+from bench.store.record_parts import parts_of, whole_of
 from bench.store.records import Record
+from bench.workloads import FORWARD
 from reports.groups import machine_line
+from reports.scores import SCORES
+
+#: Packages that are named where a record says that they were there.
+_SOFTWARE = ("torch", "fvcore", "timm", "torchao", "transformers", "diffusers", "onnxruntime", "openvino", "executorch")
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,7 @@ def summary(record: Record) -> str:
     if count:
         words += (
             f" Every time is the geometric mean over at least {count} fresh processes of the process's median; "
-            "a network and the ones reduced from it are timed interleaved in the same processes."
+            "what is compared is timed interleaved in the same processes."
         )
     return words
 
@@ -64,13 +74,46 @@ def _what(records: list[Record]) -> str:
     version = f"Waterline {code.get('version', '?')}" + (
         f" (commit {str(code['commit'])[:10]})" if code.get("commit") else ""
     )
-    words = f"We measured {_listed(models)} unreduced and with {_listed(methods)} using {version}." if methods else (
+    words = f"We measured {_listed(models)} without a method and with {_listed(methods)} using {version}." if methods else (
         f"We measured {_listed(models)} using {version}.")  # fmt: skip
+    words += _what_runs(cases)
+    words += _other_sides(records)
     dtypes, batches = sorted({c["dtype"] for c in cases}), sorted({c["batch"] for c in cases})
     words += f" Computation was in {_listed(dtypes)} with batch size {_listed([str(b) for b in batches])}."
+    backends = sorted({str(c.get("backend", "eager")) for c in cases} - {"eager"})
+    if backends:
+        words += f" Besides torch's eager mode, the backends were {_listed(backends)}."
     if failed:
         words += f" {failed} of {len(records)} cases did not give a valid result and are reported as such."
     return words
+
+
+def _what_runs(cases: list[dict[str, Any]]) -> str:
+    """What one run was, of workloads that are more than a forward, with their shapes."""
+    found = sorted({(str(case.get("workload", FORWARD)), str(case.get("shape") or "")) for case in cases})
+    said = []
+    for workload in dict.fromkeys(name for name, _ in found):
+        if workload == FORWARD:
+            continue
+        title = workloads.find(workload).title if workload in workloads.WORKLOADS else workload
+        shapes = [shape.replace("=", " ").replace("_", " ") for name, shape in found if name == workload and shape]
+        said.append(f" One run of {workload} is {title}" + (f"; here with {' and with '.join(shapes[:4])}" if shapes else "")
+                    + (f" and {len(shapes) - 4} more shapes" if len(shapes) > 4 else "") + ".")  # fmt: skip
+    return "".join(said)
+
+
+def _other_sides(records: list[Record]) -> str:
+    """What is compared with something else than the same model without a method."""
+    named = {Case.from_dict(record["case"]).against_label for record in records if record["case"].get("against")}
+    sides = sorted(named - {""})
+    return f" Cases were compared with {_listed(sides)}." if sides else ""
+
+
+def _run(records: list[Record]) -> str:
+    """What one run is called: a forward pass, a request, a step."""
+    names = {whole_of(record) for record in records}
+    name = names.pop() if len(names) == 1 else "run"
+    return "forward pass" if name == FORWARD else name or "run"
 
 
 def _time(parameters: dict[str, Any], records: list[Record]) -> str:
@@ -84,8 +127,8 @@ def _time(parameters: dict[str, Any], records: list[Record]) -> str:
     ]
     used = sorted({n for n in runs if n})
     words = (
-        "Latency is the time of one synchronised forward pass. The unit of replication is a fresh process: each reduced "
-        "network, its unreduced baseline and an identical twin of the baseline were timed interleaved, iteration by "
+        f"Latency is the time of one synchronised {_run(records)}{_parts(records)}. The unit of replication is a fresh "
+        "process: each case, its baseline and an identical twin of the baseline were timed interleaved, iteration by "
         f"iteration, in {_span(used)} processes"
     )
     if latency.get("warmup_iterations"):
@@ -103,12 +146,20 @@ def _time(parameters: dict[str, Any], records: list[Record]) -> str:
         words += (
             f" Throughput is the median of {latency['throughput_windows']} windows of at least "
             f"{latency.get('throughput_window_s', 0):g} s of forward passes back to back."
-        )
+        ) if any(record["case"].get("workload", FORWARD) == FORWARD for record in records) else (
+            " Throughput is the units of a run over its median time."
+        )  # fmt: skip
     floors = [(record.get("timing", {}).get("noise_floor") or {}) for record in records]
     ends = [end for floor in floors for end in (floor.get("low"), floor.get("high")) if end]
     if ends:
-        words += f" Two identical networks timed in this way differed by a ratio of {min(ends):.3f} to {max(ends):.3f}."
+        words += f" Two identical subjects timed in this way differed by a ratio of {min(ends):.3f} to {max(ends):.3f}."
     return words
+
+
+def _parts(records: list[Record]) -> str:
+    """The parts of a run that are timed by themselves."""
+    parts = list(dict.fromkeys(part for record in records for part in parts_of(record)))
+    return f", and of its parts by themselves ({_listed(parts)})" if parts else ""
 
 
 def _warmup_s(latency: dict[str, Any], records: list[Record]) -> float:
@@ -136,7 +187,7 @@ def _stopping(parameters: dict[str, Any], records: list[Record]) -> str:
     labels = {label for line in lines for label in line.get("labels") or []}
     words += (
         f". Before each process we waited up to {latency['quiet_wait_s']:g} s for a quiet host. A process in which more than "
-        f"{100 * latency['preempted_share']:g} % of a network's samples were preempted was set aside and replaced, at most "
+        f"{100 * latency['preempted_share']:g} % of a case's samples were preempted was set aside and replaced, at most "
         f"{latency['replacements']} times; what else disturbed a process is labelled on its row."
     )
     if "allocator not pinned" not in labels:
@@ -149,7 +200,7 @@ def _counts(parameters: dict[str, Any], records: list[Record]) -> str:
         return ""
     second = (parameters.get("counting") or {}).get("second_count", True)
     return (
-        "MACs are multiply-accumulates of matrix products and convolutions in one forward pass per sample, counted from the "
+        f"MACs are multiply-accumulates of matrix products and convolutions in one {_run(records)} per sample, counted from the "
         "operators that ran on the real input, without bias, normalisation, softmax or elementwise work; one MAC is two "
         "floating-point operations."
         + (" They were counted a second time with fvcore, and differences are explained per row." if second else "")
@@ -157,28 +208,36 @@ def _counts(parameters: dict[str, Any], records: list[Record]) -> str:
 
 
 def _quality(records: list[Record]) -> str:
-    if not _has(records, "accuracy"):
-        reason = _reason(records, "accuracy")
-        return f"Accuracy is not reported: {reason}." if reason else ""
+    """How every score that rows have was taken; where there is none, why."""
+    scores = [name for name in SCORES if _has(records, name)]
+    if not scores:
+        tried = next((name for name in SCORES if _reason(records, name)), None)
+        return f"{METRICS[tried].title} is not reported: {_reason(records, tried)}." if tried else ""
+    return " ".join(_score(records, name) for name in scores)
+
+
+def _score(records: list[Record], metric: str) -> str:
     described = [(record.get("quality") or {}).get("task") or record["case"]["task"] for record in records]
     names = sorted({str(task.get("name", task)) if isinstance(task, dict) else str(task) for task in described})
-    return (
-        f"Accuracy is top-1 on the held-out samples of {_listed(names)} with a 95 % Wilson interval, measured on the same "
-        f"network whose cost is reported, {_retraining(records)}."
+    what = (
+        f"Accuracy is top-1 on the held-out samples of {_listed(names)} with a 95 % Wilson interval"
+        if metric == "accuracy"
+        else f"{METRICS[metric].title} was taken on {_listed(names)}: {METRICS[metric].definition.rstrip('.')}"
     )
+    return f"{what}; it is of the very weights whose cost is reported{_retraining(records, metric)}."
 
 
-def _retraining(records: list[Record]) -> str:
-    """How many of the reduced networks with an accuracy learned with their method in place."""
-    reduced = [r for r in records if r["case"]["method"] != "none" and _has([r], "accuracy")]
-    tuned = sum("method" in (record.get("weights") or {}) for record in reduced)
+def _retraining(records: list[Record], metric: str) -> str:
+    """How many of the scored cases with a method learned with it in place."""
+    with_method = [r for r in records if r["case"]["method"] != BASELINE_METHOD and _has([r], metric)]
+    tuned = sum("method" in (record.get("weights") or {}) for record in with_method)
+    if not with_method:
+        return ""
     if not tuned:
-        return "without retraining after the reduction"
-    if tuned == len(reduced):
-        return "trained further with the method in place"
-    return (
-        f"of which {tuned} of {len(reduced)} reduced ones were trained further with the method in place, the others not"
-    )
+        return ", without retraining after the method was put in"
+    if tuned == len(with_method):
+        return ", trained further with the method in place"
+    return f"; {tuned} of the {len(with_method)} with a method were trained further with it in place, the others not"
 
 
 def _memory(records: list[Record]) -> str:
@@ -186,7 +245,7 @@ def _memory(records: list[Record]) -> str:
         return ""
     return (
         "Peak memory is the largest sum of live tensor bytes (weights, inputs, activations and temporaries) during one "
-        "forward pass, taken in a separate pass."
+        f"{_run(records)}, taken in a separate pass."
     )
 
 
@@ -203,7 +262,7 @@ def _energy(parameters: dict[str, Any], records: list[Record]) -> str:
 def _where(record: Record) -> str:
     environment = record.get("environment") or {}
     packages = environment.get("packages") or {}
-    named = [f"{name} {packages[name]}" for name in ("torch", "fvcore", "timm", "torchao") if packages.get(name)]
+    named = [f"{name} {packages[name]}" for name in _SOFTWARE if packages.get(name)]
     software = _listed(
         [str(part) for part in (environment.get("os"), f"Python {environment.get('python', '?')}", *named) if part]
     )

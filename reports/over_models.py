@@ -32,19 +32,15 @@ def lines(rows: Sequence[Row]) -> list[Line]:
     """Every method with its setting that was tried on two or more networks under equal conditions, in the rows' order."""
     members: dict[tuple[object, ...], dict[str, Row]] = {}
     for row in rows:
-        if not row.case.is_baseline:
-            key = (row.case.method_label, *(axis.read(row) for axis in AXES))
-            members.setdefault(key, {})[_network(row)] = row
+        if not row.case.is_baseline and not row.by_model:
+            key = (row.head_in_full, *(axis.read(row) for axis in AXES))
+            members.setdefault(key, {})[row.case.model_label] = row
     several = [own for own in members.values() if len(own) > 1]
     first = [next(iter(own.values())) for own in several]
-    names = brief_each(list(dict.fromkeys(row.case.method_label for row in first)))
+    names = brief_each(list(dict.fromkeys(row.head_in_full for row in first)))
     varying = [axis for axis in AXES if len({axis.read(row) for row in first}) > 1]
     said = [", ".join(axis.show(axis.read(row)) for axis in varying) for row in first]
-    return [_line(names[row.case.method_label], text, own) for row, text, own in zip(first, said, several, strict=True)]
-
-
-def _network(row: Row) -> str:
-    return f"{row.case.model}({row.case.model_settings})" if row.case.model_settings else row.case.model
+    return [_line(names[row.head_in_full], text, own) for row, text, own in zip(first, said, several, strict=True)]
 
 
 def _line(method: str, conditions: str, own: Mapping[str, Row]) -> Line:

@@ -1,7 +1,7 @@
 """What a method's own operators cost: where a case's time differs from its baseline's, module by module.
 
 Both networks have a table of layers with times of their own pass. A module path that the plain network lacks is *added*
-by the method (matching, sorting, gathering). A module of another class at the same path, with everything below it, is
+by the method (what it decides and moves). A module of another class at the same path, with everything below it, is
 *replaced*: it does the method's work and some of the network's, which times per module cannot tell apart. All other
 modules are shared. What no module explains (operators outside modules, the cost of the clock's hooks) stays apart.
 """
@@ -23,7 +23,7 @@ OUTSIDE, ITSELF, REPLACED = "outside the blocks", "blocks themselves", "replaced
 
 @dataclass(frozen=True)
 class Part:
-    """One kind of module in both networks: time per forward in ms in the plain network and in the case."""
+    """One kind of module in both networks: time per run in ms in the plain network and in the case."""
 
     name: str
     base_ms: float
@@ -37,7 +37,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Split:
-    """Where the time of a case differs from its baseline's; all in ms per forward of the whole batch.
+    """Where the time of a case differs from its baseline's; all in ms per run of the whole batch.
 
     `own_low_ms` and `own_high_ms` add up the layers' own 95 % intervals, which is wider than the interval of the sum.
     `own_macs` and `macs` are of the added modules and of all.

@@ -1,23 +1,26 @@
 """One `Row` per record: what the pages know of a case on a machine, with its cells, flags, group and standing.
 
-Readings become `Cell`s keyed by metric; comparisons with the baseline become further cells (`speedup`, `mac_ratio`,
-`realised_gain`, `accuracy_change`), so that a page treats measured and derived numbers alike. Failed and contaminated
-cases are rows as well: they have a reason and no rank.
+Readings become `Cell`s keyed by metric and part (`column_key`); comparisons with the other side become further cells
+(`speedup`, `mac_ratio`, `realised_gain`, the change of the score), so that a page treats measured and derived numbers
+alike. Failed and contaminated cases are rows as well: they have a reason and no rank.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bench.analysis.parts import as_part
 from bench.analysis.table import error_text
+from bench.canonical import BASELINE_METHOD
+from bench.config.axes import BY_NAME, CROSSABLE
 from bench.foreign_text import shortened
 from bench.metrics import METRICS
 from bench.plan.case import Case
-from bench.scores import paired_samples
+from bench.scores import RULES, change, paired_samples
 from bench.statistics import paired_accuracy_difference
-from bench.store.record_parts import is_of_part, scored, whole_of
+from bench.store.record_parts import is_of_part, parts_of, scored, whole_of
 from bench.store.records import Record
 from reports.labels import brief_each
 from reports.own_time import Split, split
@@ -37,7 +40,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """What a column of the leaderboard holds; `better` is lower, higher or none."""
+    """What a column of the leaderboard holds; `better` is lower, higher or none.
+
+    `part` is the part of the workload that the quantity is of, empty for the whole run and for the subject.
+    """
 
     key: str
     title: str
@@ -46,19 +52,51 @@ class Column:
     section: str
     definition: str
     default: bool = False
+    part: str = ""
 
+    def of(self, part: str) -> Column:
+        """The same quantity of a further part of the workload."""
+        default = self.key in _DEFAULT_OF_PARTS
+        return replace(
+            self, key=column_key(self.key, part), title=f"{self.title} of {part}", default=default, part=part
+        )
+
+
+#: Between metric and part in a column's key.
+OF = "@"
+
+
+def column_key(metric: str, part: str = "") -> str:
+    """The key of a cell: the metric (or derived quantity), and the part where it is not the whole run."""
+    return f"{metric}{OF}{part}" if part else metric
+
+
+def _changes() -> Iterable[Column]:
+    """The change of every score against the other side's."""
+    for metric in METRICS.values():
+        if metric.name in RULES:
+            unit = "pp" if metric.unit == "%" else metric.unit
+            yield Column(
+                f"{metric.name}{CHANGE}", f"{metric.title} change", unit, metric.better, "quality",
+                f"{metric.title} less the baseline's"
+                + (" in percentage points" if unit == "pp" else "")
+                + ", sample by sample where both were scored on the same ones: then with the paired 95 % interval.",
+            )  # fmt: skip
+
+
+#: Ends the key of the change of a score.
+CHANGE = "_change"
 
 DERIVED: tuple[Column, ...] = (
     Column("mac_ratio", "MAC ratio", "x", "higher", "compute",
-           "The baseline's MACs over the case's: the speed-up that the operations promise. The MACs that a method makes to decide "
-           "what goes are left out, as papers do; they stand under MACs of the method itself."),
+           "The baseline's MACs over the case's: the speed-up that the operations promise. The MACs that a method makes for its "
+           "own decisions are left out, as papers do; they stand under MACs of the method itself."),
     Column("realised_gain", "Realised gain", "x", "higher", "latency",
            "Measured speed-up divided by the MAC ratio: how much of the promised saving the machine gives.", True),
     Column("own_share", "Time in own operators", "%", "lower", "latency",
-           "Share of a forward's time in modules that the method adds to the network: matching, sorting, gathering. The ends add "
-           "up the ends of the modules' own intervals."),
-    Column("accuracy_change", "Accuracy change", "pp", "higher", "quality",
-           "Accuracy less the baseline's in percentage points, image by image, with the paired 95 % interval of Bonett and Price."),
+           "Share of a run's time in modules that the method adds to the network, its own decisions. The ends add up the ends of "
+           "the modules' own intervals."),
+    *_changes(),
 )  # fmt: skip
 
 #: What papers print of their own weights; see `reports.published`.
@@ -71,16 +109,26 @@ PUBLISHED = Column(
 #: Why a baseline has no comparison with itself.
 OF_BASELINE = "this is the baseline"
 #: Why a method has no share of own operators.
+OF_OTHER_NETWORK = "the other side is another network, whose modules are not these"
 OF_REPLACED = (
     "the method works inside modules that replace the network's, where times per module cannot tell the two apart"
 )
 #: Letters of a name in titles and cells; the page of a case has the whole.
 MOST_LETTERS = 120
 _COMPARED = tuple(column.key for column in DERIVED)
-_DEFAULT = ("latency_ms", "speedup", "macs", "accuracy", "peak_memory_bytes", "energy_j")
+_SCORES = tuple(RULES)
+#: Shown at once where rows have them: the common quantities, scores, and what people ask of each workload first.
+_DEFAULT = (
+    "latency_ms", "speedup", "macs", *_SCORES, "peak_memory_bytes", "energy_j", "time_to_first_token_ms",
+    "time_per_output_token_ms", "cache_bytes", "time_per_image_ms", "network_evaluations", "time_per_step_ms", "state_bytes",
+    "saved_activation_bytes", "optimizer_bytes", "payload_bytes", "total_modelled_ms", "sojourn_p99_ms", "achieved_rate",
+    "reference_error", "output_error", "artefact_bytes",
+)  # fmt: skip
+_DEFAULT_OF_PARTS = ("latency_ms", "speedup")
 _ORDER = (
-    "latency_ms", "speedup", "macs", "mac_ratio", "realised_gain", "own_share", "accuracy", "accuracy_change", "published_accuracy", "peak_memory_bytes",
-    "energy_j", "throughput_per_s", "params", "size_bytes",
+    "latency_ms", "speedup", "macs", "mac_ratio", "realised_gain", "own_share", *_SCORES, *(f"{name}{CHANGE}" for name in _SCORES),
+    "published_accuracy", "time_to_first_token_ms", "time_per_output_token_ms", "time_per_image_ms", "time_per_step_ms",
+    "cache_bytes", "peak_memory_bytes", "energy_j", "throughput_per_s", "params", "size_bytes",
 )  # fmt: skip
 
 #: Every column in the order of the table; those not named in `_ORDER` follow as in `bench.metrics`.
@@ -91,21 +139,45 @@ COLUMNS: tuple[Column, ...] = tuple(
         key=lambda column: _ORDER.index(column.key) if column.key in _ORDER else len(_ORDER),
     )
 )  # fmt: skip
+_BY_KEY = {column.key: column for column in COLUMNS}
+
+
+def column_of(key: str) -> Column:
+    """The column of a key; raises KeyError for a quantity that no column holds."""
+    metric, _, part = key.partition(OF)
+    return _BY_KEY[metric].of(part) if part else _BY_KEY[metric]
 
 
 @dataclass
 class Row:
     """A case on a machine as the pages show it; `rank` and `group` are filled in by `reports.standing`.
 
-    `shown` is the method with its setting, long lists cut where no other row would look alike.
+    Attributes:
+        record: as it was read.
+        case: the record's.
+        side: the case that it is compared with, itself for a baseline.
+        status: of the record.
+        reason: why it failed.
+        cells: by `column_key`.
+        page: where its page is.
+        whole: the part that is one run of its workload.
+        parts: the further parts, in order.
+        shown: the method with its setting, long lists cut where no other row would look alike.
+        of_models: its suite compares models and knows no methods, so that the model is what it is called by.
+        is_other_side: another row is compared with it.
     """
 
     record: Record
     case: Case
+    side: Case
     status: str
     reason: str
     cells: dict[str, Cell]
     page: str
+    whole: str = ""
+    parts: tuple[str, ...] = ()
+    of_models: bool = False
+    is_other_side: bool = False
     group: int = 0
     rank: dict[str, tuple[int, int]] = field(default_factory=dict)
     pareto: str = ""
@@ -124,19 +196,67 @@ class Row:
         return str(self.record["machine_key"])
 
     @property
+    def model(self) -> str:
+        """The model with its settings, no longer than a title or a cell has room for."""
+        return shortened(self.case.model_label, MOST_LETTERS)
+
+    @property
+    def by_model(self) -> bool:
+        """Whether the row is called by its model: it has no method, and none is what it is compared by."""
+        return self.case.method == BASELINE_METHOD and (self.of_models or bool(self.case.against))
+
+    @property
+    def apart(self) -> str:
+        """In which conditions the row differs from the side that it is compared with: `onnxruntime`, `bf16`."""
+        return " · ".join(
+            BY_NAME[name].show(getattr(self.case, name))
+            for name in CROSSABLE
+            if BY_NAME[name].condition and getattr(self.case, name) != getattr(self.side, name)
+        )
+
+    @property
+    def head(self) -> str:
+        """What tells the row from those that are compared with the same side: the method with its setting, or the model."""
+        own = self.model if self.by_model else self.shown or shortened(self.case.method_label, MOST_LETTERS)
+        return " · ".join(filter(None, [own, self.apart]))
+
+    @property
+    def head_in_full(self) -> str:
+        """The same with every entry of a long setting."""
+        own = self.case.model_label if self.by_model else self.case.method_label
+        return " · ".join(filter(None, [own, self.apart]))
+
+    @property
     def name(self) -> str:
-        """Model and method with setting in one line."""
-        model = f"{self.case.model}({self.case.model_settings})" if self.case.model_settings else self.case.model
-        return f"{shortened(model, MOST_LETTERS)} · {self.shown or shortened(self.case.method_label, MOST_LETTERS)}"
+        """Model and method with setting in one line, and the conditions in which it differs from its other side."""
+        return self.head if self.by_model else f"{self.model} · {self.head}"
+
+    @property
+    def against(self) -> str:
+        """The named other side in words; empty for a baseline and where it is the same model without a method."""
+        return shortened(self.case.against_label, MOST_LETTERS) if self.case.against else ""
+
+    @property
+    def family(self) -> str:
+        """What shares a colour: a method, or a model where the row is called by it."""
+        own = shortened(self.case.model if self.by_model else self.case.method, MOST_LETTERS)
+        return " · ".join(filter(None, [own, self.apart]))
+
+    @property
+    def legend(self) -> str:
+        """The family as a legend says it."""
+        if self.family == BASELINE_METHOD:
+            return "baseline"
+        return f"{self.family} (baseline)" if self.is_other_side else self.family
 
     @property
     def ranked(self) -> bool:
         """Whether the row may take part in a ranking."""
         return self.status == "ok" and not self.contaminated
 
-    def value(self, metric: str) -> float | None:
-        """The value of a metric, None where there is none."""
-        cell = self.cells.get(metric)
+    def value(self, metric: str, part: str = "") -> float | None:
+        """The value of a metric of the whole run, the subject or a further part; None where there is none."""
+        cell = self.cells.get(column_key(metric, part))
         return None if cell is None else cell.value
 
 
@@ -150,16 +270,28 @@ def rows_of(records: Iterable[Record], problems: list[str]) -> list[Row]:
             name = record.get("record_key", record.get("case_key", "?")) if isinstance(record, dict) else "?"
             problems.append(f"record {name}: left out of the report, a part is missing or malformed ({error})")
     names = brief_each(list(dict.fromkeys(row.case.method_label for row in rows)))
+    with_methods = {row.case.suite for row in rows if row.case.method != BASELINE_METHOD}
+    others = {(str(row.record.get("baseline_key")), row.machine_key) for row in rows if not row.case.is_baseline}
     for row in rows:
         row.shown = shortened(names[row.case.method_label], MOST_LETTERS)
+        row.of_models = row.case.suite not in with_methods
+        row.is_other_side = (row.case_key, row.machine_key) in others
     _compare_with_baselines(rows)
-    return sorted(rows, key=lambda row: (row.case.model, row.case.method != "none", row.case.method_label, row.page))
+    return sorted(rows, key=_order)
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    """Rows of one other side together, that side first."""
+    return row.side.model, not row.case.is_baseline, row.case.model, row.case.method_label, row.page
 
 
 def columns_of(rows: Iterable[Row]) -> list[Column]:
-    """The columns that have at least one value or one reason in `rows`."""
-    present = {key for row in rows for key in row.cells}
-    return [column for column in COLUMNS if column.key in present]
+    """The columns that have at least one value or one reason in `rows`, a quantity's parts behind its whole."""
+    listed = list(rows)
+    present = {key for row in listed for key in row.cells}
+    parts = list(dict.fromkeys(part for row in listed for part in row.parts))
+    every = (column for base in COLUMNS for column in (base, *(base.of(part) for part in parts)))
+    return [column for column in every if column.key in present]
 
 
 def page_name(record: Record) -> str:
@@ -172,23 +304,39 @@ def _slug(text: Any) -> str:
 
 
 def _row(record: Record) -> Row:
-    cells = {}
-    whole = whole_of(record)
-    for item in record["readings"]:
-        if item["metric"] in METRICS and is_of_part(item, None, whole):
-            note = str(item.get("method_note") or "")
-            cells[item["metric"]] = Cell(
-                item.get("value"), item.get("ci_low"), item.get("ci_high"), item.get("n"), item["provenance"], note
-            )
+    whole, case = whole_of(record), Case.from_dict(record["case"])
     return Row(
         record=record,
-        case=Case.from_dict(record["case"]),
+        case=case,
+        side=case.baseline,
+        whole=whole,
+        parts=tuple(parts_of(record)),
         status=str(record["status"]),
         reason=error_text(record.get("error")) or "",
-        cells=cells,
+        cells=_cells(record, whole),
         page=page_name(record),
         contaminated=_contamination(record),
     )
+
+
+def _cells(record: Record, whole: str) -> dict[str, Cell]:
+    """The record's readings by metric and part.
+
+    Raises:
+        ValueError: the record has two of one metric and part, so that neither can be taken for the value.
+    """
+    cells: dict[str, Cell] = {}
+    for item in record["readings"]:
+        if item["metric"] not in METRICS:
+            continue
+        key = column_key(item["metric"], "" if is_of_part(item, None, whole) else item["part"])
+        if key in cells:
+            raise ValueError(f"two readings of {key}")
+        note = str(item.get("method_note") or "")
+        cells[key] = Cell(
+            item.get("value"), item.get("ci_low"), item.get("ci_high"), item.get("n"), item["provenance"], note
+        )
+    return cells
 
 
 def _contamination(record: Record) -> str:
@@ -208,21 +356,22 @@ def _compare_with_baselines(rows: list[Row]) -> None:
         if row.case.is_baseline:
             row.cells |= {name: Cell(None, note=OF_BASELINE) for name in ("speedup", *_COMPARED)}
             continue
-        row.cells["mac_ratio"] = _ratio(base, row, "macs")
-        row.cells["realised_gain"] = _realised(row)
+        for part in ("", *row.parts):
+            row.cells[column_key("mac_ratio", part)] = _ratio(base, row, column_key("macs", part))
+            row.cells[column_key("realised_gain", part)] = _realised(row, part)
         row.cells["own_share"] = _own_share(base, row)
-        row.cells["accuracy_change"] = _accuracy_change(base, row)
+        row.cells |= {f"{name}{CHANGE}": _score_change(base, row, name) for name in _SCORES if name in row.cells}
 
 
-def _ratio(base: Row | None, row: Row, metric: str) -> Cell:
-    over, under = (base.value(metric) if base else None), row.value(metric)
+def _ratio(base: Row | None, row: Row, key: str) -> Cell:
+    over, under = (base.value(key) if base else None), row.value(key)
     if over is None or not under:
-        return Cell(None, note=f"the {metric} of the baseline or of this case are missing")
-    return Cell(over / under, provenance=row.cells[metric].provenance)
+        return Cell(None, note=f"the {key.replace(OF, ' of ')} of the baseline or of this case are missing")
+    return Cell(over / under, provenance=row.cells[key].provenance)
 
 
-def _realised(row: Row) -> Cell:
-    speedup, promised = row.cells.get("speedup"), row.cells["mac_ratio"]
+def _realised(row: Row, part: str) -> Cell:
+    speedup, promised = row.cells.get(column_key("speedup", part)), row.cells[column_key("mac_ratio", part)]
     if speedup is None or speedup.value is None:
         return Cell(None, note=(speedup.note if speedup else "") or "no speed-up was measured")
     if promised.value is None:
@@ -235,6 +384,8 @@ def _own_share(base: Row | None, row: Row) -> Cell:
     """The part of the layers' time that the method's own modules take."""
     if base is None:
         return Cell(None, note="the baseline is not among the records")
+    if not same_network(base, row):
+        return Cell(None, note=OF_OTHER_NETWORK)
     found = split(row.record, base.record)
     if isinstance(found, str):
         return Cell(None, note=found)
@@ -248,16 +399,36 @@ def _of_own_modules(found: Split) -> str:
     return f"{found.own_modules} module{'' if found.own_modules == 1 else 's'}, {found.own_ms:.3g} of {found.ms:.3g} ms"
 
 
-def _accuracy_change(base: Row | None, row: Row) -> Cell:
-    """The accuracy less the baseline's, paired by image where both answered the same ones."""
-    before, after = (base.cells.get("accuracy") if base else None), row.cells.get("accuracy")
+def same_network(base: Row, row: Row) -> bool:
+    """Whether both sides are one model, so that modules of one path are the same module."""
+    return (base.case.model, base.case.model_settings) == (row.case.model, row.case.model_settings)
+
+
+def part_of_record(row: Row, part: str) -> Record:
+    """The record of the whole run, or as if one of its parts were the whole."""
+    return as_part(row.record, part) if part else row.record
+
+
+def _score_change(base: Row | None, row: Row, metric: str) -> Cell:
+    """The score less the baseline's, paired by sample where both answered the same ones."""
+    before, after = (base.cells.get(metric) if base else None), row.cells.get(metric)
     if base is None or before is None or after is None or before.value is None or after.value is None:
-        return Cell(None, note="the accuracy of the baseline or of this case is missing")
-    one, two = (scored(each.record, "accuracy") or {} for each in (base, row))
-    if not paired_samples(one, two):
-        note = "no interval: the two were not scored on the same images"
+        return Cell(None, note=f"the {METRICS[metric].title.lower()} of the baseline or of this case is missing")
+    noun = "images" if row.case.resolution is not None else "samples"
+    one, two = (scored(each.record, metric) or {} for each in (base, row))
+    if RULES[metric].kind == "proportion" and paired_samples(one, two):
+        return _won_and_lost(one, two, after.provenance, noun)
+    found = change(metric, one, two) if one and two else None
+    if found is None or found.pairing == "unpaired":
+        note = f"no interval: the two were not scored on the same {noun}"
         return Cell(after.value - before.value, provenance=after.provenance, note=note)
+    p = "" if found.p is None else f", p = {found.p:.2g}"
+    return Cell(found.value, found.low, found.high, after.n, after.provenance, f"{found.pairing}{p}")
+
+
+def _won_and_lost(one: dict[str, Any], two: dict[str, Any], provenance: str, noun: str) -> Cell:
+    """The change of a share of right answers, with what was lost and won."""
     answers = [[mark == "1" for mark in part["per_sample"]] for part in (one, two)]
     found = paired_accuracy_difference(answers[0], answers[1])
-    note = f"{found.only_first} images lost and {found.only_second} won of {found.n}, McNemar's exact p = {found.p:.2g}"
-    return Cell(found.value, found.low, found.high, found.n, after.provenance, note)
+    note = f"{found.only_first} {noun} lost and {found.only_second} won of {found.n}, McNemar's exact p = {found.p:.2g}"
+    return Cell(found.value, found.low, found.high, found.n, provenance, note)

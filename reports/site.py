@@ -28,8 +28,9 @@ from reports.groups import group, machine_title
 from reports.manifest import Manifest, digest_of
 from reports.pages import PAGES
 from reports.published import publish
-from reports.rows import Row, columns_of, page_name, rows_of
+from reports.rows import CHANGE, Row, columns_of, page_name, rows_of
 from reports.safe import published, without_paths
+from reports.scores import SCORES
 from reports.standing import rank_rows
 
 HERE = Path(__file__).resolve().parent
@@ -141,13 +142,17 @@ def load(
     return site
 
 
+#: The change of every score; a row has the one of its task.
+_CHANGES = tuple(f"{name}{CHANGE}" for name in SCORES)
+
+
 def _judged(folders: Sequence[Path | str], records: Sequence[Record], rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The claims of the suites' papers with their verdicts, as plain data; accuracies are paired where rows are."""
+    """The claims of the suites' papers with their verdicts, as plain data; scores are paired where rows are."""
     suites = {record["case"].get("suite") for record in records}
     listed = [
         claim for folder in folders if Path(folder).name in suites for claim in bench.analysis.claims.load(Path(folder))
     ]
-    changes = {row.case_key: row.cells["accuracy_change"] for row in rows if "accuracy_change" in row.cells}
+    changes = {row.case_key: row.cells[name] for row in rows for name in _CHANGES if name in row.cells}
     paired = {key: (cell.value, cell.low, cell.high) for key, cell in changes.items()
               if cell.value is not None and cell.low is not None and cell.high is not None}  # fmt: skip
     return (

@@ -18,12 +18,12 @@ from bench.analysis.table import from_records
 from bench.analysis.timings import FIELDS
 from bench.metrics import METRICS
 from reports.groups import Group
-from reports.rows import Cell, Column, Row
+from reports.rows import OF, Cell, Column, Row
 
 #: The more direct evidence is ranked; the rest stays visible without a rank.
 EVIDENCE = ("measured", "counted", "modelled", "estimated", "published")
 #: Columns in which differences inside the noise floor mean nothing.
-TIMED = frozenset({"latency_ms", "latency_p90_ms", "latency_p99_ms", "speedup", "throughput_per_s"})
+TIMED = frozenset({"latency_ms", "latency_p90_ms", "latency_p99_ms", "speedup", *FIELDS})
 
 
 class Span(NamedTuple):
@@ -46,28 +46,36 @@ def rank_rows(rows: Iterable[Row], groups: Sequence[Group], columns: Iterable[Co
     directed = [column for column in columns if column.better != "none"]
     for group_rows in members.values():
         if 1 < len(group_rows) <= LARGE:
-            _test_pairs(group_rows, [column.key for column in directed if column.key in METRICS])
+            _test_pairs(group_rows, [column for column in directed if _metric(column) in METRICS])
     for column in directed:
         for group in groups:
             rest = members[group.index]
-            if column.key not in METRICS or not 1 < len(rest) <= LARGE:
-                _rank_column(rest, column, group.noise_floor if column.key in TIMED else None)
+            if _metric(column) not in METRICS or not 1 < len(rest) <= LARGE:
+                _rank_column(rest, column, group.noise_floor if _metric(column) in TIMED else None)
 
 
-def _test_pairs(rows: list[Row], metrics: Sequence[str]) -> None:
+def _metric(column: Column) -> str:
+    """The metric or derived quantity of a column, whatever its part."""
+    return column.key.partition(OF)[0]
+
+
+def _test_pairs(rows: list[Row], columns: Sequence[Column]) -> None:
     """Ranks by Holm-corrected tests of all pairs of comparable rows."""
     by_key = {(row.case_key, row.machine_key): row for row in rows}
     records = [row.record for row in rows]
     frame, answers = from_records(records), ranking.answers_of(records)
-    for metric in metrics:
-        best = _most_direct(rows, metric)
+    for column in columns:
+        metric, part = _metric(column), column.part or None
+        best = _most_direct(rows, column.key)
         shown = frame[(frame["metric"] != metric) | frame["provenance"].isin(best)]
-        medians = ranking.medians_of(records, metric) if metric in FIELDS else None
-        ranked = ranking.rank_intervals(shown, metric, medians=medians, answers=answers).dropna(subset=["rank_low"])
+        medians = ranking.medians_of(records, metric, part) if metric in FIELDS else None
+        ranked = ranking.rank_intervals(shown, metric, medians=medians, answers=answers, part=part).dropna(
+            subset=["rank_low"]
+        )
         for case, machine, low, high in zip(
             ranked["case_key"], ranked["machine_key"], ranked["rank_low"], ranked["rank_high"], strict=True
         ):
-            by_key[case, machine].rank[metric] = (int(low), int(high))
+            by_key[case, machine].rank[column.key] = (int(low), int(high))
 
 
 def _most_direct(rows: Iterable[Row], metric: str) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from bench.analysis.table import of_part
 from bench.canonical import parse_settings, settings_text
 from bench.config.yaml_file import read_yaml
 from bench.errors import UsageError, did_you_mean
@@ -36,7 +37,7 @@ Kind = Literal["reproduced", "not reproduced", "not comparable here"]
 _COUNTED = ("size", "compute")
 _RATIOS = ("latency_ms", "throughput_per_s", "speedup")
 #: Fields that may be missing from the file.
-_OPTIONAL = ("model", "setting", "tolerance", "comparable_when", "note", "resolution", "printed", "plain")
+_OPTIONAL = ("model", "setting", "tolerance", "comparable_when", "note", "resolution", "printed", "plain", "part")
 #: Points within which two evaluations of one checkpoint agree (resizing, cropping), and two checkpoints rarely do.
 SAME_WEIGHTS = 0.3
 #: Decimal prefixes that a printed number may carry.
@@ -56,7 +57,7 @@ class Claim:
     difference that still reproduces the claim (of a difference of accuracies: percentage points), `None` where no
     measurement here could. `printed` is a count as the paper prints it, `2.7 G`: a measured count reproduces it if it would
     be printed alike, whatever the tolerance. `plain` is the accuracy of the paper's plain model: an accuracy off the shelf is
-    judged only on weights that score the same.
+    judged only on weights that score the same. `part` is a part of the workload, None the whole run or the subject.
     """
 
     method: str
@@ -76,6 +77,7 @@ class Claim:
     resolution: int | None = RESOLUTION
     printed: str | None = None
     plain: float | None = None
+    part: str | None = None
     suite: str = ""
 
     @property
@@ -83,7 +85,8 @@ class Claim:
         """The claim as a sentence: who promises what of what."""
         method = f"{self.method}({self.setting})" if self.setting else self.method
         subject = f"{method} on {self.model}" if self.model else method
-        return f"{subject}: {METRICS[self.metric].title} {_amount(self)} ({self.mode}; {self.hardware})"
+        what = METRICS[self.metric].title + (f" of {self.part}" if self.part else "")
+        return f"{subject}: {what} {_amount(self)} ({self.mode}; {self.hardware})"
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,14 @@ def _canonical(setting: str, where: str) -> str:
 
 
 def _judge(claim: Claim, frame: pd.DataFrame, claims: Sequence[Claim], differences: Differences) -> Judged:
+    """The verdict on one claim: not comparable, with both values, where a look-up finds two that differ."""
+    try:
+        return _judge_known(claim, frame, claims, differences)
+    except Ambiguous as error:
+        return _not_comparable(claim, str(error))
+
+
+def _judge_known(claim: Claim, frame: pd.DataFrame, claims: Sequence[Claim], differences: Differences) -> Judged:
     """The verdict on one claim: first whether it can be compared at all, then by the kind of its metric."""
     if claim.tolerance is None:
         return _not_comparable(claim, "the paper's model, data, training or hardware are not those of any row here")
@@ -224,6 +235,7 @@ def _rows_of(claim: Claim, frame: pd.DataFrame) -> pd.DataFrame:
         rows = rows[(rows["model"] == claim.model) & (rows["model_settings"].fillna("") == "")]
     if claim.resolution is not None and claim.model is not None:
         rows = rows[(rows["resolution"] == claim.resolution).fillna(False).astype(bool)]
+    rows = rows[of_part(rows, claim.part) | (rows["metric"] != claim.metric)]
     if claim.setting is not None:
         rows = rows[rows["setting"].map(_same_setting(claim.setting)).astype(bool)] if len(rows) else rows
     return rows
@@ -254,13 +266,8 @@ def _why_absent(claim: Claim, frame: pd.DataFrame) -> str:
 
 def _judge_count(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame) -> Judged:
     """A count, or a ratio of counts: exact, so it must agree to the printed precision on every machine."""
-    counted = rows[rows["metric"] == claim.metric].drop_duplicates("case_key")
-    values = (
-        _relative(counted, frame, claim.metric)
-        if claim.relative_to_baseline
-        else counted.set_index("case_key")["value"]
-    )
-    values = values.dropna()
+    counted = rows[rows["metric"] == claim.metric]
+    values = (_relative(counted, frame, claim) if claim.relative_to_baseline else _by_case(counted)).dropna()
     if values.empty:
         return _not_comparable(
             claim, f"{METRICS[claim.metric].title} of the rows or of their baselines are unavailable"
@@ -294,7 +301,7 @@ def _judge_time(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame, claims: S
         return _not_comparable(
             claim, "an absolute time belongs to its machine; only ratios to the plain model are judged"
         )
-    speed = rows[rows["metric"] == "speedup"]
+    speed = rows[(rows["metric"] == "speedup") & of_part(rows, claim.part)]
     if speed.empty:
         return _not_comparable(claim, "no speed-up over the plain model was measured for it")
     fitting = speed[_on_like_hardware(claim, speed)]
@@ -337,13 +344,17 @@ def _judge_score(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame, differen
         found = found[(found["n"] == IMAGENET_IMAGES).fillna(False).astype(bool)]
     if found.empty:
         return _not_comparable(claim, f"no {title} was measured here on the paper's data with the paper's weights")
+    found = found.sort_values(["batch", "dtype", "case_key"], kind="stable")  # of several conditions the smallest batch
     if claim.mode == "trained":
         return _not_comparable(claim, "the table does not say that the checkpoint was trained with the method",
                                measured=float(found["value"].iloc[0]), keys=(found["case_key"].iloc[0],))  # fmt: skip
     row = found.iloc[0]
     value, low, high = (float(row[name]) for name in ("value", "ci_low", "ci_high"))
     slack = claim.tolerance or 0.0
-    base = frame[(frame["case_key"] == row["baseline_key"]) & (frame["metric"] == metric)]
+    base = frame[(frame["case_key"] == row["baseline_key"]) & (frame["machine_key"] == row["machine_key"])
+                 & (frame["metric"] == metric)]  # fmt: skip
+    if len(base) > 1:
+        raise Ambiguous(f"the plain model has {len(base)} values of {title} on the machine of this row")
     if base.empty and (claim.relative_to_baseline or claim.plain is not None):
         return _not_comparable(claim, f"the plain model's {title} is not in the table")
     if claim.plain is not None and abs(float(base.iloc[0]["value"]) - claim.plain) > SAME_WEIGHTS:
@@ -370,13 +381,32 @@ def _apart(row: pd.Series, base: pd.Series) -> tuple[float, float, float]:
     return value, value - below, value + above
 
 
-def _relative(rows: pd.DataFrame, frame: pd.DataFrame, metric: str) -> pd.Series:
-    """Method over plain model per case; missing where the plain model has no value."""
-    plain = frame[(frame["metric"] == metric) & (frame["method"] == "none")].drop_duplicates("case_key")
-    base = plain.set_index("case_key")["value"]
-    ratio: pd.Series = rows.set_index("case_key")["value"] / rows.set_index("case_key")["baseline_key"].map(
-        base
-    ).astype(float)
+class Ambiguous(ValueError):
+    """A look-up by case found two values that differ."""
+
+
+def _by_case(rows: pd.DataFrame, column: str = "value") -> pd.Series:
+    """One value per case key.
+
+    Raises:
+        Ambiguous: two rows of a case, of two machines or two readings, do not say the same.
+    """
+    known = rows[["case_key", column, "metric"]].drop_duplicates(["case_key", column])
+    twice = known[known["case_key"].duplicated()]
+    if len(twice):
+        key, title = twice["case_key"].iloc[0], METRICS[str(twice["metric"].iloc[0])].title
+        said = ", ".join(str(value) for value in known.loc[known["case_key"] == key, column])
+        raise Ambiguous(f"the records of case {key} do not agree on {title}: {said}")
+    return known.set_index("case_key")[column]
+
+
+def _relative(rows: pd.DataFrame, frame: pd.DataFrame, claim: Claim) -> pd.Series:
+    """A count over that of the case's other side, per case; missing where that one has no value."""
+    metric = str(rows["metric"].iloc[0]) if len(rows) else claim.metric
+    others = frame[
+        (frame["metric"] == metric) & of_part(frame, claim.part) & frame["case_key"].isin(rows["baseline_key"])
+    ]
+    ratio: pd.Series = _by_case(rows) / _by_case(rows, "baseline_key").map(_by_case(others)).astype(float)
     return ratio
 
 
@@ -399,8 +429,8 @@ def _at_claimed_macs(
         return rows.iloc[:0], "the paper's own setting is not one of ours, and it states no MAC ratio to match"
     if rows.empty:
         return rows, ""
-    counted = frame[(frame["metric"] == "macs") & frame["case_key"].isin(rows["case_key"])].drop_duplicates("case_key")
-    ratios = _relative(counted, frame, "macs")
+    counted = frame[(frame["metric"] == "macs") & of_part(frame) & frame["case_key"].isin(rows["case_key"])]
+    ratios = _relative(counted, frame, partner)
     near = ratios[(ratios / partner.value - 1).abs() <= (partner.tolerance or 0.0)].index
     return rows[
         rows["case_key"].isin(near)

@@ -73,7 +73,7 @@ def reproduction_as_text(verdicts: Sequence[Judgement], differences: Sequence[tu
     """
     rows = [("metric", "original", "now", "allowed", "verdict", "why")]
     rows += [
-        (v.metric, _given(v.original, v.unit), _given(v.new, v.unit), v.tolerance, v.kind, v.text) for v in verdicts
+        (v.quantity, _given(v.original, v.unit), _given(v.new, v.unit), v.tolerance, v.kind, v.text) for v in verdicts
     ]
     around = [differences_as_text(differences)] if differences else []
     return "\n".join([*around, _columns(rows)]) + "\n"
@@ -88,13 +88,13 @@ def _lines(comparison: Comparison) -> _Lines:
     worse = len(comparison.regressions)
     title = f"{comparison.label_a} -> {comparison.label_b}: {f'{worse} worse; ' if worse else ''}{summary}"
     table = [
-        (row.label, row.metric, _number(row.a, row.unit), _number(row.b, row.unit), _ratio(row.ratio), row.kind,
+        (row.label, row.quantity, _number(row.a, row.unit), _number(row.b, row.unit), _ratio(row.ratio), row.kind,
          ", ".join(part for part in (row.text, row.pairing) if part))
         for row in sorted(comparison.rows, key=lambda row: not row.regression) if row.text != EQUAL
     ]  # fmt: skip
     equal = [row for row in comparison.rows if row.text == EQUAL]
     remarks = [
-        *([f"equal on both sides ({len(equal)} rows): {', '.join(dict.fromkeys(row.metric for row in equal))}"] if equal else []),
+        *([f"equal on both sides ({len(equal)} rows): {', '.join(dict.fromkeys(row.quantity for row in equal))}"] if equal else []),
         *(f"only in {comparison.label_a}: {label}" for label in comparison.only_a),
         *(f"only in {comparison.label_b}: {label}" for label in comparison.only_b),
         *dict.fromkeys(note for row in comparison.rows for note in row.notes), *comparison.notes,

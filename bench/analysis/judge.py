@@ -9,18 +9,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from scipy import stats
 
+from bench.analysis.parts import as_part
 from bench.analysis.timings import FIELDS, per_gemm, per_process, speedups
 from bench.config.protocol import protocol_key
 from bench.host.identity import machine_class
 from bench.metrics import METRICS
 from bench.scores import RULES
 from bench.statistics import Interval, from_summary, log_mean_interval, ratio_interval_welch, ratio_of_summaries
-from bench.store.record_parts import ONE_REPLICATE, reading_of, scored
+from bench.store.record_parts import (
+    ONE_REPLICATE,
+    is_of_part,
+    parts_of,
+    reading_of,
+    readings_of,
+    scored,
+    whole_of,
+)
 from bench.store.records import Record
 
 Kind = Literal["AGREES", "DISAGREES", "INCONCLUSIVE", "NOT COMPARABLE"]
@@ -56,10 +65,18 @@ class Judgement:
     tolerance: str = ""
     ratio: Interval | None = None
     more_runs: int | None = None
+    part: str = ""
+
+    @property
+    def quantity(self) -> str:
+        """The metric, and the part of the workload where it is not the whole run."""
+        return f"{self.metric} of {self.part}" if self.part else self.metric
 
 
 def judge(original: Record, new: Record, *, own: bool = False) -> list[Judgement]:
-    """The verdict on every metric that the original has and the protocol gives a tolerance for, hashes and status first.
+    """The verdict on every metric and part that the original has and the protocol gives a tolerance for.
+
+    Status and hashes come first, then the whole run, then the further parts of the workload.
 
     Args:
         original: the record to reproduce.
@@ -70,11 +87,20 @@ def judge(original: Record, new: Record, *, own: bool = False) -> list[Judgement
     verdicts = [*_status(original, new), *_hashes(original, new)]
     if new["status"] not in ("ok", "contaminated") or original["status"] not in ("ok", "contaminated"):
         return verdicts
+    whole = whole_of(original)
+    of_whole = [row for row in original["readings"] if is_of_part(row, None, whole)]
+    verdicts += _of_run({**original, "readings": of_whole}, new, near)
+    for part in parts_of(original):
+        verdicts += [replace(item, part=part) for item in _of_run(as_part(original, part), as_part(new, part), near)]
+    return verdicts
+
+
+def _of_run(original: Record, new: Record, near: Closeness) -> Iterable[Judgement]:
+    """The verdict on every metric of a whole run, or of a part that is looked at as one."""
     for reading in original["readings"]:
         decide = _judge_of(reading["metric"])
         if decide is not None and reading["value"] is not None:
-            verdicts.append(decide(reading["metric"], original, new, near))
-    return verdicts
+            yield decide(reading["metric"], original, new, near)
 
 
 def closeness(original: Record, new: Record, *, own: bool = False) -> Closeness:
@@ -315,7 +341,8 @@ def _of(
 
 def _missing(metric: str, original: Record, new: Record, tolerance: str) -> Judgement:
     """A metric that the new record does not have, with the reason that it gives."""
-    note = next((r.get("method_note") for r in new["readings"] if r["metric"] == metric), None)
+    notes = [row.get("method_note") for row in readings_of(new, metric)]
+    note = notes[0] if notes else None
     value = (reading_of(original, metric) or {}).get("value")
     return _of(metric, "NOT COMPARABLE", f"not measured now: {note or 'no such reading'}", value, None, tolerance)
 

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.analysis.timings import unshared
+from bench.config.axes import AXES, SOURCES
 from bench.config.protocol import protocol_key
 from bench.plan.case import Case
 from bench.store.records import Record
 
-#: What two commits of one case may differ in; the last only where no side has two sets of weights.
-_NOT_IDENTITY = ("suite", "subject_digest", "protocol", "data", "checkpoint")
+#: The axis of the weights, in which two commits of one case may differ only where no side has two sets of them.
+WEIGHTS = "checkpoint"
+#: The axes that make a case what it is, whatever code and data stand behind it.
+_LASTING = tuple(axis.name for axis in AXES if axis.identity and axis.name not in SOURCES)
 
 
 def match(
@@ -39,15 +42,14 @@ def match(
 
 def _identity(record: Record, weights_matter: bool) -> str:
     case = record["case"]
-    skip = _NOT_IDENTITY[:-1] if weights_matter else _NOT_IDENTITY
-    return repr(sorted((name, value) for name, value in case.items() if name not in skip))
+    return repr([case.get(name) for name in (*_LASTING, *([WEIGHTS] if weights_matter else []))])
 
 
 def _collides(records: Sequence[Record]) -> bool:
     """Whether two cases of one side differ in nothing but their weights."""
     seen: dict[str, set[Any]] = {}
     for record in records:
-        seen.setdefault(_identity(record, False), set()).add(record["case"].get("checkpoint"))
+        seen.setdefault(_identity(record, False), set()).add(record["case"].get(WEIGHTS))
     return any(len(weights) > 1 for weights in seen.values())
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from bench.analysis.matching import label
+from bench.analysis.parts import as_part
 from bench.analysis.timings import FIELDS, paired, per_gemm, per_process, speedups, used_invocations
 from bench.config.protocol import protocol_key
 from bench.host.identity import machine_class
@@ -26,7 +27,7 @@ from bench.statistics import (
     ratio_interval_welch,
     ratio_of_summaries,
 )
-from bench.store.record_parts import ONE_REPLICATE, reading_of, scored
+from bench.store.record_parts import ONE_REPLICATE, parts_of, reading_of, scored
 from bench.store.records import Record
 
 #: Text of a row whose values are exactly equal.
@@ -38,6 +39,10 @@ COMPARED = (
 )  # fmt: skip
 #: Deterministic but measured: equal within this share.
 MEMORY_TOLERANCE = 0.02
+#: Sections that every workload has; a metric of another one is compared where a record has it.
+_COMMON_SECTIONS = frozenset(
+    {"size", "compute", "roofline", "latency", "throughput", "memory", "energy", "quality", "fidelity"}
+)
 #: Metrics that the timed processes give.
 TIMED = (*FIELDS, "speedup")
 
@@ -66,6 +71,12 @@ class Row:
     notes: tuple[str, ...] = ()
     case_key_a: str = ""
     case_key_b: str = ""
+    part: str = ""
+
+    @property
+    def quantity(self) -> str:
+        """The metric, and the part of the workload where it is not the whole run."""
+        return f"{self.metric} of {self.part}" if self.part else self.metric
 
 
 #: What speaks against a verdict: a side is contaminated; only the reference GEMM's units say that nothing changed, and the
@@ -105,6 +116,35 @@ def drafts(a: list[Record], b: list[Record], metrics: Sequence[str], margin: flo
         broke = failed == ["b"] and right["status"] != "interrupted"
         yield replace(row, text=text, regression=broke)
         return
+    wanted = _metrics_of(left, metrics)
+    yield from _of_run(a, b, wanted, margin, level)
+    for part in (part for part in parts_of(left) if part in parts_of(right)):
+        one, two = ([as_part(record, part) for record in side] for side in (a, b))
+        for draft in _of_run(one, two, wanted, margin, level):
+            yield _with_part(draft, part)
+
+
+def _metrics_of(record: Record, metrics: Sequence[str]) -> list[str]:
+    """What is compared of a record: its own rate in place of another workload's, and what its workload alone measures."""
+    has = {str(row["metric"]) for row in record["readings"] if row["metric"] in METRICS}
+    if metrics is not COMPARED:
+        return list(metrics)
+    rates = [name for name in METRICS if METRICS[name].section == "throughput"]
+    common = [name for name in metrics if name not in rates or name in has]
+    further = [name for name, row in METRICS.items() if name in has and name not in common
+               and (name in rates or row.section not in _COMMON_SECTIONS)]  # fmt: skip
+    return common + further
+
+
+def _with_part(draft: Draft, part: str) -> Draft:
+    if isinstance(draft, Pending):
+        return replace(draft, row=replace(draft.row, part=part))
+    return replace(draft, part=part)
+
+
+def _of_run(a: list[Record], b: list[Record], metrics: Sequence[str], margin: float, level: float) -> Iterable[Draft]:
+    """The rows of whole runs, or of a part that is looked at as one."""
+    left, right = a[-1], b[-1]
     for metric in metrics:
         if metric in FIELDS:
             yield from _timed(a, b, metric, margin, level)
@@ -120,6 +160,8 @@ def _timed(a: list[Record], b: list[Record], metric: str, margin: float, level: 
     """A time or rate: paired within a session, else unpaired and held against the reference GEMM."""
     left, right = a[-1], b[-1]
     if not per_process(left, metric) or not per_process(right, metric):
+        return
+    if metric not in ("latency_ms", *_rates_of(left)):
         return
     together = paired(left, right, metric)
     notes: tuple[str, ...] = ()
@@ -142,6 +184,11 @@ def _timed(a: list[Record], b: list[Record], metric: str, margin: float, level: 
     row = replace(row, p=None if disturbed else p)
     reason = _incomparable(left, right)
     yield replace(row, text=reason) if reason else Pending(row, _floor(left, right), frozenset(doubts))
+
+
+def _rates_of(record: Record) -> list[str]:
+    """The rates that the record has a reading of: a line of a process does not say in what units its rate is."""
+    return [row["metric"] for row in record["readings"] if row["metric"] in FIELDS and row["value"] is not None]
 
 
 def _speedup(a: list[Record], b: list[Record], margin: float, level: float) -> Iterable[Draft]:
@@ -185,7 +232,11 @@ def _baselines(record: Record, *, per_gemm: bool = False) -> list[float]:
     lines = used_invocations(record)
     if per_gemm and not all(line.get("gemm_median_ms") for line in lines):
         return []
-    return [line["baseline_median_ms"] / (line["gemm_median_ms"] if per_gemm else 1.0) for line in lines]
+    return [
+        line["baseline_median_ms"] / (line["gemm_median_ms"] if per_gemm else 1.0)
+        for line in lines
+        if line.get("baseline_median_ms")
+    ]
 
 
 def _score(a: Record, b: Record, metric: str, level: float) -> Iterable[Draft]:
@@ -224,7 +275,7 @@ def _read(a: Record, b: Record, metric: str, margin: float) -> Iterable[Draft]:
         reason = _incomparable(a, b)
         doubts: frozenset[Doubt] = frozenset({"contaminated"} if disturbed else ())
         yield replace(row, text=reason) if reason else Pending(row, doubts=doubts)
-    elif METRICS[metric].section == "memory":
+    elif METRICS[metric].section == "memory" or (METRICS[metric].unit == "B" and provenance == "measured"):
         row = _row(a, b, metric, *values, None, provenance)
         reason = _other_hardware(a, b)
         yield replace(row, text=reason) if reason else _exact(row, MEMORY_TOLERANCE)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from bench.analysis.parts import as_part
 from bench.analysis.table import of_part
 from bench.analysis.timings import FIELDS, used_invocations
 from bench.config import axes
@@ -64,7 +65,8 @@ def rank_intervals(
         frame: the tidy table of `bench.analysis.table`.
         metric: a metric with a direction.
         group: columns that must be equal; columns that the frame lacks are skipped.
-        medians: `medians_of`, to pair rows that were timed in one session instead of comparing their intervals.
+        medians: `medians_of` this metric and part, to pair rows that were timed in one session instead of comparing their
+            intervals.
         answers: `answers_of`, to pair scores sample by sample where two rows were scored on the same ones.
         level: family-wise confidence level within a group.
         part: of the workload; `None` is the whole run, or the subject for what has no parts.
@@ -85,20 +87,23 @@ def rank_intervals(
     rows["rank_low"] = pd.array([pd.NA] * len(rows), dtype="Int64")
     rows["rank_high"] = pd.array([pd.NA] * len(rows), dtype="Int64")
     for _, members in rows[rows["rank_note"] == ""].groupby("group"):
-        ranks = _ranks(members, metric, _tolerance(frame, members), medians or {}, answers or {}, level, part)
+        ranks = _ranks(members, metric, _tolerance(frame, members, part), medians or {}, answers or {}, level)
         rows.loc[members.index, "rank_low"] = [low for low, _ in ranks]
         rows.loc[members.index, "rank_high"] = [high for _, high in ranks]
     return rows
 
 
-def medians_of(records: Iterable[Record], metric: str = "latency_ms") -> dict[tuple[str, str], dict[int, float]]:
+def medians_of(
+    records: Iterable[Record], metric: str = "latency_ms", part: str | None = None
+) -> dict[tuple[str, str], dict[int, float]]:
     """Per (case key, session) the value of each process that counts, for pairing rows of one session."""
     name = FIELDS[metric]
+    shown = (record if part is None else as_part(record, part) for record in records)
     return {
         (record["case_key"], record["timing"]["session"]): {
             line["index"]: line[name] for line in used_invocations(record)
         }
-        for record in records
+        for record in shown
         if (record.get("timing") or {}).get("session")
     }
 
@@ -117,7 +122,7 @@ def answers_of(records: Iterable[Record]) -> dict[tuple[str, str], Answers]:
 
 def _ranks(
     members: pd.DataFrame, metric: str, tolerance: float, medians: Mapping[tuple[str, str], Mapping[int, float]],
-    answers: Mapping[tuple[str, str], Answers], level: float, part: str | None = None,
+    answers: Mapping[tuple[str, str], Answers], level: float,
 ) -> list[tuple[int, int]]:  # fmt: skip
     values = members["value"].to_numpy(float)
     order = values[:, None] < values[None, :]
@@ -127,7 +132,7 @@ def _ranks(
     if scale.linear:
         _pair_answers(p, members, answers)
     if not scale.exact and not scale.linear:
-        _pair(p, members, medians if part is None else {})  # medians are those of the whole run
+        _pair(p, members, medians)
         with np.errstate(divide="ignore"):
             near = np.abs(np.log(values[:, None] / values[None, :])) <= tolerance
         p[near & ~np.isnan(p)] = 1.0
@@ -209,7 +214,7 @@ def _paired_t(values: Sequence[Any]) -> np.ndarray:
     return p
 
 
-def _tolerance(frame: pd.DataFrame, members: pd.DataFrame) -> float:
+def _tolerance(frame: pd.DataFrame, members: pd.DataFrame, part: str | None) -> float:
     """The largest log difference that identical twins showed in the sessions of these rows.
 
     It stands in every row of a session. The reading `aa_ratio` tells the same, but only where the baseline was recorded in
@@ -217,7 +222,8 @@ def _tolerance(frame: pd.DataFrame, members: pd.DataFrame) -> float:
     """
     found = [members[name] for name in ("noise_floor_low", "noise_floor_high") if name in members.columns]
     if "session" in frame.columns:
-        floors = frame[(frame["metric"] == "aa_ratio") & frame["session"].isin(set(members["session"].dropna()))]
+        twins = (frame["metric"] == "aa_ratio") & of_part(frame, part)
+        floors = frame[twins & frame["session"].isin(set(members["session"].dropna()))]
         found += [floors["ci_low"], floors["ci_high"]]
     ends = np.concatenate([np.empty(0), *(column.to_numpy(float) for column in found)])
     ends = ends[np.isfinite(ends) & (ends > 0)]

@@ -19,18 +19,19 @@ import pandas as pd
 from bench import workloads
 from bench.canonical import settings_text
 from bench.config import axes
-from bench.errors import UsageError
 from bench.metrics import METRICS
 from bench.plan.case import Case
 from bench.reading import COLUMNS, PROVENANCES
+from bench.store.record_parts import whole_of
 from bench.store.records import CorruptRecord, Record, Store, check, read_json, without_superseded
 
 #: Axes of a case that are columns; digests of source and the protocol, which has a column of its own, are none.
 _FROM_CASE = axes.names(lambda axis: axis.name not in ("protocol", "subject_digest", "against_digest"))
-#: Further columns, after `COLUMNS`: the other axes, the case that the row is compared with, and the session that decides
-#: whether two rows may stand side by side and be told apart.
+#: Further columns, after `COLUMNS`: the other axes, the case that the row is compared with, the part that is one run of the
+#: workload, and the session that decides whether two rows may stand side by side and be told apart.
 CONDITIONS: tuple[str, ...] = (
-    *(name for name in _FROM_CASE if name not in COLUMNS), "conditions", "session", "noise_floor_low", "noise_floor_high",
+    *(name for name in _FROM_CASE if name not in COLUMNS), "conditions", "whole", "session", "noise_floor_low",
+    "noise_floor_high",
 )  # fmt: skip
 
 _FROM_READING = ("metric", "part", "value", "unit", "ci_low", "ci_high", "n", "statistic", "provenance", "method_note")
@@ -86,7 +87,7 @@ def from_records(records: Iterable[Record]) -> pd.DataFrame:
                 tuple(item.get(name) if name != "part" else item.get(name, "") for name in _FROM_READING)
                 for item in readings
             ]
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             problems.append(f"record {_name(record)}: left out, a part is missing or malformed ({error!r})")
             continue
         heads.append(head)
@@ -120,16 +121,8 @@ def of_part(frame: pd.DataFrame, part: str | None = None) -> pd.Series:
         return pd.Series(True, index=frame.index)
     if part is not None:
         return frame["part"] == part
-    wholes = {name: _whole(name) for name in frame["workload"].dropna().unique()} if "workload" in frame.columns else {}
-    whole = frame["workload"].map(wholes) if wholes else "forward"
+    whole = frame["whole"] if "whole" in frame.columns else workloads.FORWARD
     return (frame["part"].fillna("") == "") | (frame["part"] == whole)
-
-
-def _whole(workload: str) -> str:
-    try:
-        return workloads.find(workload).whole
-    except UsageError:  # a workload of somebody else's: its rows are there, which part is the whole is not known
-        return ""
 
 
 def _records_at(path: Path, problems: list[str]) -> Iterable[Record]:
@@ -154,7 +147,7 @@ def _head(record: Record) -> dict[str, Any]:
     """The columns that all readings of a record share."""
     case, error = record["case"], record.get("error")
     head = {name: case.get(name) for name in _FROM_CASE}
-    head["conditions"] = _conditions(case)
+    head["conditions"], head["whole"] = _conditions(case), whole_of(record)
     code, timing = record.get("code") or {}, record.get("timing") or {}
     floor = timing.get("noise_floor") or {}
     head |= {

@@ -1,4 +1,7 @@
-"""What a record says process by process: the values that the statistics take as independent replicates."""
+"""What a record says process by process: the values that the statistics take as independent replicates.
+
+Of a further part of the workload they are those of `bench.analysis.parts.as_part`.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,11 @@ from typing import Any
 from bench.metrics import METRICS
 from bench.store.records import Record
 
-#: Where an invocation's line keeps the value of a timed metric.
-FIELDS = {"latency_ms": "median_ms", "throughput_per_s": "throughput_per_s"}
+#: Where an invocation's line keeps the value of a timed metric; every workload has one rate, in units of its own.
+FIELDS = {
+    "latency_ms": "median_ms",
+    **{name: "throughput_per_s" for name, row in METRICS.items() if row.section == "throughput"},
+}
 
 
 def used_invocations(record: Record) -> list[dict[str, Any]]:
@@ -41,7 +47,11 @@ def speedups(record: Record) -> dict[int, float]:
     """
     if record["case_key"] == record["baseline_key"] or not (record.get("timing") or {}).get("paired"):
         return {}
-    return {line["index"]: line["baseline_median_ms"] / line["median_ms"] for line in used_invocations(record)}
+    return {
+        line["index"]: line["baseline_median_ms"] / line["median_ms"]
+        for line in used_invocations(record)
+        if line.get("baseline_median_ms")
+    }
 
 
 #: One timed process: its session, its number there, and the moment at which it was started.

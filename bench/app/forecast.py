@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from bench.config.schema import Config
 from bench.host.environment import environment
 from bench.host.identity import machine_key
 from bench.plan import estimate
+from bench.plan.case import Case
 from bench.plan.plan import Plan, threads
 from bench.plan.recipe import recipe_for
 from bench.store.records import Store, read_calibration
 from bench.worker.client import Done, Workers
 
-#: Seconds that counting one model may take: a forecast is worth no more.
+#: Seconds that counting one model may take, and that counting one by one may: a forecast is worth no more.
 FORECAST_CAP_S = 20.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Estimated seconds per group key, and why some cases could not be counted beforehand: a label and a reason each."""
+
+    seconds: dict[str, float]
+    uncounted: tuple[str, ...] = ()
 
 
 def _peak(config: Config) -> float | None:
@@ -26,22 +39,56 @@ def _peak(config: Config) -> float | None:
     return next((float(row["value"]) for row in peaks if row["dtype"] == "fp32"), None)
 
 
+def _countable(case: Case) -> Case:
+    """What of a case its products follow from: cases that share it are counted once."""
+    return replace(
+        case.plain, dtype="fp32", backend="eager", compile="off", cuda_graphs=False, memory_format="contiguous"
+    )
+
+
 def group_seconds(config: Config, plan: Plan) -> dict[str, float]:
-    """Estimated seconds per group key; a second or so for the counts, nothing where nothing is timed."""
+    """Estimated seconds per group key; a second or so for the counts."""
+    return forecast(config, plan).seconds
+
+
+def forecast(config: Config, plan: Plan) -> Forecast:
+    """Estimated seconds per group, and what the estimate had to do without; nothing is counted where nothing is timed."""
     if not config.protocol.timed:
-        return {group.key: estimate.COUNT_S * len(group.cases) for group in plan.groups}
-    recipes = [recipe_for(group.baseline, plan, config).as_dict() for group in plan.groups]
+        return Forecast({group.key: estimate.COUNT_S * len(group.cases) for group in plan.groups})
+    cases = {case.key: case for group in plan.groups for case in (group.baseline, *group.cases)}
+    plain = {key: _countable(case) for key, case in cases.items()}
+    counted = _counted(config, plan, {case.key: case for case in plain.values()})
+    peak, count = _peak(config), threads(config)
+    parts = {
+        key: estimate.parts_ms(counted.get(plain[key].key, {}).get("macs"), case, peak, count)
+        for key, case in cases.items()
+    }
+    seconds = {group.key: estimate.group_seconds(group, parts, config.protocol) for group in plan.groups}
+    missing = {plain[key].label: counted.get(plain[key].key, {}).get("why") or "it took too long" for key in cases
+               if not counted.get(plain[key].key, {}).get("macs")}  # fmt: skip
+    return Forecast(seconds, tuple(f"{label}: {why}" for label, why in missing.items()))
+
+
+def _counted(config: Config, plan: Plan, cases: Mapping[str, Case]) -> dict[str, Any]:
+    """Case key -> MACs by part with a reason; without the cases whose counting ended its process or took too long."""
     limits = config.executor.timeouts_s
     patient = {
         **limits.model_dump(),
         "load": min(limits.load, FORECAST_CAP_S),
     }  # a model that hangs is the probe's matter
+    recipes = {key: recipe_for(case, plan, config).as_dict() for key, case in cases.items()}
     with Workers(patient) as workers, tempfile.TemporaryDirectory() as scratch:
-        outcome = workers.run("estimate", {"recipes": recipes}, log=Path(scratch) / "log")
-    counted = outcome.result["macs"] if isinstance(outcome, Done) else {}
-    peak, found = _peak(config), {}
-    for group in plan.groups:
-        macs = counted.get(group.baseline.key, {}).get("macs")
-        iteration = estimate.forward_ms(macs, peak, threads(config))
-        found[group.key] = estimate.group_seconds(group, iteration, config.protocol)
+        together = _ask(workers, list(recipes.values()), Path(scratch))
+        if together is not None:
+            return together
+        found: dict[str, Any] = {}
+        end = time.monotonic() + FORECAST_CAP_S
+        for recipe in recipes.values():  # one of them broke the process that counts: the others still can be counted
+            if time.monotonic() < end:
+                found |= _ask(workers, [recipe], Path(scratch)) or {}
     return found
+
+
+def _ask(workers: Workers, recipes: Sequence[dict[str, Any]], scratch: Path) -> dict[str, Any] | None:
+    outcome = workers.run("estimate", {"recipes": list(recipes)}, log=scratch / "log")
+    return outcome.result["macs"] if isinstance(outcome, Done) else None

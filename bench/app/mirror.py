@@ -37,6 +37,11 @@ class MirrorListener:
         if self._mirror is not None:
             self._mirror.log_record(record)
 
+    def refresh(self, page: Path | None) -> None:
+        """Have the mirror show what there is so far: the chart view, and the report's first page if there is one."""
+        if self._mirror is not None and self._begun:
+            self._mirror.refresh(page)
+
     def close(self, page: Path | None, *, interrupted: bool = False) -> None:
         """Mirror what an earlier sweep could not, add the page, end the parent run; nothing if the sweep never began."""
         if self._mirror is None or not self._begun:

@@ -1,8 +1,9 @@
-"""One bar for the sweep: the current case and the time left; quiet where there is no terminal."""
+"""One bar for the sweep: the current case and the time left; where there is no terminal a line per finished group."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from bench.foreign_text import escape_controls
 from bench.plan.estimate import in_words
-from bench.sweep.events import Advanced, Event, Recorded, Started, Working
+from bench.sweep.events import Advanced, Event, GroupFinished, Recorded, Started, Working
 
 
 class _TimeLeft(ProgressColumn):
@@ -69,3 +70,44 @@ class ProgressBar:
         """Shorten the time left."""
         task = self._progress.tasks[0]
         self._progress.update(self._task, done=task.fields["done"] + seconds)
+
+
+class GroupLines:
+    """A listener of a sweep that says a line per finished group: what, how long, how many are left, and for how long.
+
+    Args:
+        say: takes each line; by default it is printed to the standard error, unless that is a terminal, which has the bar.
+    """
+
+    def __init__(self, say: Callable[[str], None] | None = None) -> None:
+        self._say = say or _print_without_terminal
+        self._spent = 0.0
+
+    def __call__(self, event: Event) -> None:
+        """Say what an event means for the whole."""
+        if isinstance(event, Started):
+            self._say(_beginning(event))
+        elif isinstance(event, GroupFinished):
+            self._spent += event.seconds
+            self._say(self._line(event))
+
+    def _line(self, event: GroupFinished) -> str:
+        cases = f"{event.cases} case{'' if event.cases == 1 else 's'}"
+        failed = f", {event.failed} failed" if event.failed else ""
+        done = f"bench: {escape_controls(event.label)}: {cases} in {in_words(event.seconds)}{failed}"
+        if not event.left:
+            return f"{done}; that was the last group"
+        pace = self._spent / event.seconds_done if event.seconds_done > 0 else 1.0
+        left = f"; {event.left} group{'' if event.left == 1 else 's'} left"
+        return done + left + (f", about {in_words(event.seconds_left * pace)}" if event.seconds_left > 0 else "")
+
+
+def _beginning(event: Started) -> str:
+    missing = event.cases - event.present
+    about = f", about {in_words(event.seconds)}" if event.seconds > 0 else ""
+    return f"bench: {missing} of {event.cases} cases to measure{about}"
+
+
+def _print_without_terminal(line: str) -> None:
+    if not sys.stderr.isatty():
+        print(line, file=sys.stderr, flush=True)

@@ -19,6 +19,12 @@ def _pixels(value: Any) -> str:
     return "input as given" if value is None else f"{value} px"
 
 
+def _shape(value: Any) -> str:
+    """The numbers of a shape that are set: `context 128, new tokens 16`."""
+    said = [part for part in str(value or "").split(", ") if part and not part.endswith("=None")]
+    return ", ".join(part.replace("=", " ").replace("_", " ") for part in said)
+
+
 def _task(value: Any) -> str:
     return "no task" if value == "none" else f"task {value}"
 
@@ -67,7 +73,7 @@ AXES: tuple[Axis, ...] = (
     Axis("dtype", "dtype", "fp32", grid="dtypes", condition=True, crossable=True),
     Axis("batch", "batch", 1, "integer", "batches", condition=True, show=lambda value: f"batch {value}"),
     Axis("resolution", "resolution", None, "integer", "resolutions", condition=True, show=_pixels),
-    Axis("shape", "shape", "", condition=True, late=True, quiet=True),
+    Axis("shape", "shape", "", condition=True, late=True, quiet=True, show=_shape),
     Axis("backend", "backend", "eager", grid="backends", condition=True, crossable=True, late=True, quiet=True),
     Axis("task", "task", "none", condition=True, show=_task),
     Axis("data", "data", None, condition=True, source=True, quiet=True),

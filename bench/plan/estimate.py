@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+from bench import workloads
 from bench.config.protocol import Protocol
+from bench.plan.case import Case
 from bench.plan.plan import Group
 
 #: Share of the peak that networks typically reach; only the estimate of the time left depends on it.
@@ -10,39 +14,77 @@ TYPICAL_EFFICIENCY = 0.4
 #: Operations per second of one core of a machine that was never calibrated.
 UNKNOWN_PEAK = 5e10
 OVERHEAD_MS = 2.0
+#: What a run is taken to cost where it cannot be counted beforehand.
+UNKNOWN_MACS = 1e9
 PROBE_S = 2.5
-PROBE_FORWARDS = 25
+#: Runs of the whole that a probe makes: counts, memory, checks.
+PROBE_RUNS = 25
+#: The same of a workload whose runs may last seconds, with what its facts take.
+PROBE_FEW_RUNS = 8
 BUILD_S = 0.3
 PROCESS_S = 0.8
 #: Of counting a case on the meta device.
 COUNT_S = 1.0
 QUALITY_SAMPLES = 400
+#: Warm-up runs and samples that a run which may last seconds gets at least.
+FEW_RUNS = 3
 
 
-def forward_ms(macs: float | None, peak: float | None, threads: int) -> float:
-    """A guess at one forward's time from its MACs and the machine's peak in op/s."""
+def run_ms(macs: float | None, peak: float | None, threads: int) -> float:
+    """A guess at one run's time from its MACs and the machine's peak in op/s."""
     rate = (peak or UNKNOWN_PEAK * threads) * TYPICAL_EFFICIENCY
-    return OVERHEAD_MS + 1e3 * 2 * (macs or 1e9) / rate
+    return OVERHEAD_MS + 1e3 * 2 * (UNKNOWN_MACS if macs is None else macs) / rate
 
 
-def group_seconds(group: Group, iteration_ms: float, protocol: Protocol) -> float:
-    """A guess at the seconds of one group: its probes and its processes."""
-    latency, t = protocol.latency, iteration_ms / 1e3
-    on_gpu = group.baseline.device != "cpu"
-    rounds = max(latency.min_samples, min(latency.samples, latency.case_seconds / t))
-    warm = max(latency.warmup_s_gpu if on_gpu else latency.warmup_s, latency.warmup_iterations * t)
-    # a GPU's caches are warmed by a step before each sample, and its windows are rehearsed
-    samples = rounds * (2 * t if on_gpu else t)
-    windows = (latency.throughput_windows + on_gpu) * max(latency.throughput_window_s, 2 * t)
-    layers = protocol.counting.layer_repeats * t * 1.5
-    member = BUILD_S + warm + samples + windows + layers
-    probes = sum(_probe_seconds(t, case.batch, case.task) for case in group.cases)
-    return probes + latency.invocations * (PROCESS_S + (len(group.cases) + 1) * member)
+def parts_ms(macs: Mapping[str, float] | None, case: Case, peak: float | None, threads: int) -> list[float]:
+    """A guess at the time of one run of every part of a case's workload, the whole first.
+
+    Args:
+        macs: of one run by part, the whole first; None where they are not known, then every declared part is taken for a
+            whole run.
+        case: what is to be measured.
+        peak: op/s of the machine, None if it was never calibrated.
+        threads: that it runs on.
+    """
+    known = macs or dict.fromkeys(workloads.find(case.workload).parts)
+    return [run_ms(count, peak, threads) for count in known.values()]
 
 
-def _probe_seconds(seconds: float, batch: int, task: str) -> float:
-    quality = 0.0 if task == "none" else QUALITY_SAMPLES / batch * seconds
-    return PROBE_S + PROBE_FORWARDS * seconds + quality
+def group_seconds(group: Group, parts: Mapping[str, Sequence[float]], protocol: Protocol) -> float:
+    """A guess at the seconds of one group: its probes and its processes.
+
+    Args:
+        group: what is timed together.
+        parts: of `parts_ms`, by case key.
+        protocol: how often everything is repeated.
+    """
+    base, few = group.baseline, group.baseline.workload != workloads.FORWARD
+    timed = [base, *(case for case in group.cases if case.key != base.key)]
+    members = [base, *timed]  # the baseline has a twin
+    slowest = max(max(parts[case.key]) for case in members) / 1e3
+    seconds = sum(_member_seconds(parts[case.key], protocol, base.device != "cpu", few, slowest) for case in members)
+    probes = sum(_probe_seconds(parts[case.key][0] / 1e3, case, few) for case in group.cases)
+    return probes + protocol.latency.invocations * (PROCESS_S + seconds)
+
+
+def _member_seconds(parts: Sequence[float], protocol: Protocol, on_gpu: bool, few: bool, slowest: float) -> float:
+    """Seconds of one member in one process: built, warmed up, sampled part by part, and its layers timed."""
+    latency = protocol.latency
+    least, warm_runs = (FEW_RUNS, FEW_RUNS) if few else (latency.min_samples, latency.warmup_iterations)
+    rounds = max(least, min(latency.samples, latency.case_seconds / slowest))
+    total = BUILD_S
+    for t in (part / 1e3 for part in parts):
+        warm = max(latency.warmup_s_gpu if on_gpu else latency.warmup_s, warm_runs * t)
+        # a GPU's caches are warmed by a step before each sample, and its windows are rehearsed
+        samples = rounds * (2 * t if on_gpu else t)
+        windows = 0.0 if few else (latency.throughput_windows + on_gpu) * max(latency.throughput_window_s, 2 * t)
+        total += warm + samples + windows + protocol.counting.layer_repeats * t * 1.5
+    return total
+
+
+def _probe_seconds(seconds: float, case: Case, few: bool) -> float:
+    quality = 0.0 if case.task == "none" else QUALITY_SAMPLES / case.batch * seconds
+    return PROBE_S + (PROBE_FEW_RUNS if few else PROBE_RUNS) * seconds + quality
 
 
 def in_words(seconds: float) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from bench import workloads
-from bench.errors import UsageError
 from bench.foreign_text import escape_controls
 from bench.host.identity import machine_class
 from bench.scores import RULES
@@ -17,13 +16,21 @@ ONE_REPLICATE = "one replicate gives no interval; at least 2 are needed"
 
 
 def whole_of(record: dict[str, Any]) -> str:
-    """The part that is one run of the record's workload; of a workload that is not installed here what the readings say."""
-    name = str(record["case"].get("workload", "forward"))
-    try:
+    """The part that is one run of the record's workload: the first with a latency, where the workload is none of ours.
+
+    A record may come from anywhere, so a module that it names is never imported to read it.
+    """
+    name = str(record["case"].get("workload", workloads.FORWARD))
+    if name in workloads.WORKLOADS:
         return workloads.find(name).whole
-    except UsageError:
-        latency = [str(row.get("part", "")) for row in record["readings"] if row["metric"] == "latency_ms"]
-        return latency[0] if latency else ""
+    return next((str(row.get("part", "")) for row in record["readings"] if row["metric"] == "latency_ms"), "")
+
+
+def parts_of(record: dict[str, Any]) -> list[str]:
+    """The parts of the record's workload besides the whole, in the order in which they were made."""
+    whole = whole_of(record)
+    named = (str(row.get("part", "")) for row in record["readings"])
+    return [part for part in dict.fromkeys(named) if part not in ("", whole)]
 
 
 def is_of_part(row: dict[str, Any], part: str | None, whole: str) -> bool:

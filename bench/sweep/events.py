@@ -1,4 +1,4 @@
-"""What a sweep tells while it runs: four events; the progress bar and the mirror are among those that listen."""
+"""What a sweep tells while it runs: five events; the progress bar and the mirror are among those that listen."""
 
 from __future__ import annotations
 
@@ -38,6 +38,24 @@ class Recorded:
     record: Record
 
 
-Event = Started | Working | Advanced | Recorded
+@dataclass(frozen=True)
+class GroupFinished:
+    """Everything of a group is on disk and none of its processes runs any more.
+
+    `cases` were measured, of which `failed` did not end well, in `seconds`; `left` groups follow, estimated at
+    `seconds_left` before anything was measured, and what is done at `seconds_done`.
+    """
+
+    label: str
+    cases: int
+    failed: int
+    seconds: float
+    done: int
+    left: int
+    seconds_done: float
+    seconds_left: float
+
+
+Event = Started | Working | Advanced | Recorded | GroupFinished
 #: Called with every event, in the driver's thread; it must not raise.
 Listener = Callable[[Event], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from bench.store.lock import ResultsLock
 from bench.store.records import CorruptRecord, Store, is_present
 from bench.sweep.attempts import RESUME_HINT, Attempts, Interrupted
 from bench.sweep.calibration import Calibrator
-from bench.sweep.events import Event, Listener, Started
+from bench.sweep.events import Event, GroupFinished, Listener, Started
 from bench.sweep.executors import Executor, open_executor
 from bench.sweep.group import GroupMeasurement
 from bench.sweep.timing import Timing
@@ -92,13 +93,27 @@ class Driver:
             with open_executor(self.config.executor.name, self.config.executor.timeouts_s.model_dump()) as executor:
                 measurement = self._measurement(executor)
                 if self.config.protocol.timed:
-                    for group in todo:
-                        measurement.measure(group, missing[group.key], estimates.get(group.key, 0.0))
+                    self._measure_groups(measurement, todo, missing, estimates)
                 else:
                     cases = [case for group in todo for case in missing[group.key]]
                     for start in range(0, len(cases), COUNTED_TOGETHER):
                         measurement.count(cases[start : start + COUNTED_TOGETHER])
         self.journal.append("sweep_ended", measured=self.sweep.measured, failed=len(self.sweep.failed))
+
+    def _measure_groups(
+        self, measurement: GroupMeasurement, todo: Sequence[Group], missing: dict[str, list[Case]],
+        estimates: dict[str, float],
+    ) -> None:  # fmt: skip
+        """Measure one group after another, and tell of each when it is done."""
+        for place, group in enumerate(todo):
+            began, before = time.monotonic(), len(self.sweep.records)
+            measurement.measure(group, missing[group.key], estimates.get(group.key, 0.0))
+            seconds, made = time.monotonic() - began, self.sweep.records[before:]
+            failed = {record["case_key"] for record in made if record["status"] not in ("ok", "contaminated")}
+            done, left = todo[: place + 1], todo[place + 1 :]
+            expected = (sum(estimates.get(each.key, 0.0) for each in groups) for groups in (done, left))
+            cases = len({record["case_key"] for record in made})
+            self._announce(GroupFinished(group.label, cases, len(failed), seconds, len(done), len(left), *expected))
 
     def _announce(self, event: Event) -> None:
         for listener in self._listeners:

@@ -64,6 +64,14 @@ class Mirror:
         """The readable records of a results folder that this place does not have; asks a server that was away anew."""
         return self._cases.pending(store)
 
+    def refresh(self, site_index: Path | None = None) -> None:
+        """Leave the chart view of the cases so far, and the report's first page, on the sweep's run while it goes on.
+
+        Args:
+            site_index: the report's first page; brought as one file, the whole folder follows at the end.
+        """
+        self.sweeps.refresh(None if site_index is None else Path(site_index))
+
     def finish(self, site_index: Path | None = None, *, interrupted: bool = False) -> None:
         """End the sweep's run with the report as its artifact; without new cases the last sweep's run gets it.
 

@@ -7,7 +7,7 @@ for the same search, so that the address is useful either way.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -15,7 +15,8 @@ from bench.tracking.tracked_run import INTERVALS
 
 VIEW_TAG = "mlflow.sharedViewState."
 VIEW_LIMIT = 5000  # characters that MLflow takes in one tag of an experiment
-SORTED_BY = "latency/latency_ms"
+LATENCY = "latency/latency_ms"
+SORTED_BY = LATENCY
 
 #: Sections of the chart page in order: title, then charts; a pair is a scatter plot (x, y), a name a bar chart.
 SECTIONS: tuple[tuple[str, tuple[str | tuple[str, str], ...]], ...] = (
@@ -39,6 +40,12 @@ COLUMNS = ("params.`model`", "params.`method_label`", "tags.`status`", "metrics.
            "metrics.`quality/accuracy`")  # fmt: skip
 
 
+#: Sections of which the charts above are enough; of another one, which a workload alone has, every metric is drawn.
+_COMMON = frozenset({"size", "compute", "roofline", "latency", "throughput", "memory", "energy", "quality"})
+#: What is drawn of a further part of the workload.
+_OF_PARTS = ("latency_ms", "speedup", "macs")
+
+
 def view_state(search: str, present: Iterable[str]) -> str:
     """The view as MLflow stores it: trade-offs as scatter plots first, then bars, intervals folded away.
 
@@ -47,14 +54,52 @@ def view_state(search: str, present: Iterable[str]) -> str:
         present: names of the metrics that some run has; charts of others are left out.
     """
     have = set(present)
+    wanted = sections_of(have)
+    for count in range(len(wanted), 0, -1):
+        text = _state(search, have, wanted[:count])
+        if len(text) <= VIEW_LIMIT:
+            return text
+    return _state(search, have, [])
+
+
+def sections_of(present: Iterable[str]) -> list[tuple[str, list[str | tuple[str, str]]]]:
+    """The sections of charts that have something to show: the common ones, then those of the workload and its parts.
+
+    Args:
+        present: names of the metrics that some run has.
+    """
+    have = set(present)
+    scores = sorted(name for name in have if name.startswith("quality/") and name.count("/") == 1)
+    pairs = [(LATENCY, score) for score in scores]
+    found = [
+        (title, [chart for chart in charts if have.issuperset(chart if isinstance(chart, tuple) else (chart,))])
+        for title, charts in SECTIONS
+    ]
+    found[0][1].extend(pair for pair in pairs if pair not in found[0][1] and LATENCY in have)
+    shown = {chart for _, charts in found for chart in charts if isinstance(chart, str)}
+    own: dict[str, list[str | tuple[str, str]]] = {}
+    for name in sorted(have - shown):
+        section, _, rest = name.partition("/")
+        part, _, metric = rest.rpartition("/")
+        if section == INTERVALS or (not part and section in _COMMON):
+            continue
+        if not part or metric in _OF_PARTS:
+            own.setdefault(f"{section} of {part}" if part else section, []).append(name)
+    known = dict(found)
+    for title, names in own.items():
+        known.setdefault(title, []).extend(names)
+    return [(title, charts) for title, charts in known.items() if charts]
+
+
+def _state(search: str, have: set[str], wanted: Sequence[tuple[str, list[str | tuple[str, str]]]]) -> str:
     charts: list[dict[str, Any]] = []
     sections: list[dict[str, Any]] = []
-    for title, wanted in SECTIONS:
-        drawn = [chart for chart in wanted if have.issuperset(chart if isinstance(chart, tuple) else (chart,))]
-        if drawn:
-            sections.append(_section(title))
-            charts += [_chart(f"{title}-{number}", title, chart) for number, chart in enumerate(drawn)]
+    for title, drawn in wanted:
+        sections.append(_section(title))
+        charts += [_chart(f"{title}-{number}", title, chart) for number, chart in enumerate(drawn)]
     sections.append(_section(INTERVALS, shown=False))
+    scores = sorted(name for name in have if name.startswith("quality/") and name != "quality/accuracy")
+    columns = [*COLUMNS, *(f"metrics.`{name}`" for name in scores)]
     state = {
         "searchFilter": search,
         "orderByKey": f"metrics.`{SORTED_BY}`",
@@ -65,7 +110,7 @@ def view_state(search: str, present: Iterable[str]) -> str:
         "compareRunSections": sections,
         "isAccordionReordered": True,
         "runsHiddenMode": "SHOW_ALL",
-        "selectedColumns": [name for name in COLUMNS if not name.startswith("metrics") or name[9:-1] in have],
+        "selectedColumns": [name for name in columns if not name.startswith("metrics") or name[9:-1] in have],
     }
     return json.dumps(state, separators=(",", ":"))
 

@@ -59,6 +59,17 @@ class Sweeps:
                 self._connection.client.set_terminated(parent, "KILLED" if interrupted else "FINISHED")
             self._leave_view()
 
+    def refresh(self, site_index: Path | None) -> None:
+        """Leave the chart view of the cases so far and the report's first page on the run of a sweep that goes on."""
+        if self._parent is None:
+            return
+        with self._connection.guard("refreshing the sweep"):
+            self._connection.connect()
+            page = None if site_index is None else one_page(site_index)
+            if page is not None:
+                log_files(self._connection, self._parent, {"report.html": page})
+            self._leave_view()
+
     def link(self, base: str) -> str:
         """The address that opens the sweep's cases as charts, all on one level; only the server's page while away."""
         with self._connection.guard("making the link"):

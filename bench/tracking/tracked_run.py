@@ -1,7 +1,8 @@
 """What a record looks like as a tracked run: name, params, tags, metrics, note and files; pure, without MLflow.
 
-Metrics are named `section/metric`, so that a tracking page groups them into sections; the ends of intervals are
-`interval/metric_low` and `_high`, a section that can be folded away. A reading without a value is no metric: its reason is in the note.
+Metrics are named `section/metric`, and `section/part/metric` for a further part of the workload, so that a tracking page
+groups them into sections; the ends of intervals are `interval/metric_low` and `_high`, a section that can be folded away.
+A reading without a value is no metric: its reason is in the note.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from bench.canonical import content_hash
+from bench.canonical import BASELINE_METHOD, content_hash
+from bench.config.axes import AXES
 from bench.metrics import METRICS
 from bench.plan.case import Case
+from bench.store.record_parts import is_of_part, whole_of
 from bench.store.records import Record, seal
 
 #: What MLflow takes in one value; longer text is cut with a mark.
@@ -76,10 +79,16 @@ def _run_status(status: str) -> str:
     return {"ok": "FINISHED", "contaminated": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED")
 
 
+#: Axes that no param tells: digests of code, which tags and the record hold, and the protocol's hash, told by its name.
+_UNTOLD = frozenset({"protocol", "subject_digest", "checkpoint", "against_digest"})
+#: Axes that a search needs as tags too.
+_SEARCHED = ("suite", "model", "method", "workload", "backend")
+
+
 def _params(record: Record, case: Case) -> dict[str, str]:
-    """What was asked for; empty settings are left out."""
-    skipped = ("protocol", "subject_digest", "checkpoint")
-    values = {name: value for name, value in case.as_dict().items() if name not in skipped}
+    """What was asked for, an axis each, the workload's shape by its own axes too; empty settings are left out."""
+    values: dict[str, Any] = {axis.name: getattr(case, axis.name) for axis in AXES if axis.name not in _UNTOLD}
+    values = {**case.axes, **values, "compared_with": case.against_label if case.against else ""}
     protocol = record.get("protocol") or {}
     values["protocol"] = f"{protocol.get('name', '?')} v{protocol.get('version', '?')}"
     values["method_label"] = case.method_label
@@ -92,9 +101,8 @@ def _tags(record: Record, case: Case) -> dict[str, str]:
     tags = {
         KIND: CASE_KIND,
         "status": record["status"],
-        "suite": case.suite,
-        "model": case.model,
-        "method": case.method,
+        **{name: getattr(case, name) for name in _SEARCHED},
+        "against": case.against_label,
         "case_key": record["case_key"],
         "group_key": record["group_key"],
         "baseline_key": record["baseline_key"],
@@ -108,34 +116,54 @@ def _tags(record: Record, case: Case) -> dict[str, str]:
         "mlflow.source.name": f"waterline-bench suite={case.suite}",
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": code.get("commit"),
-        "mlflow.runColor": colour(case.method),
+        "mlflow.runColor": colour_of(case),
         "mlflow.note.content": cut(note(record), NOTE_LIMIT),
         "mlflow.loggedArtifacts": '[{"path": "layers.json", "type": "table"}]' if record.get("layers") else None,
     }
     return {name: cut(str(value), TAG_LIMIT) for name, value in tags.items() if value}
 
 
-def colour(method: str) -> str:
-    """A method's colour, the same in every sweep: picked by a hash of its name."""
-    if method == "none":
+def colour_of(case: Case) -> str:
+    """A case's colour: of its method, or where it has none of its model and backend, grey for what others are compared with."""
+    if case.is_baseline or case.method != BASELINE_METHOD:
+        return colour(BASELINE_METHOD if case.is_baseline else case.method)
+    return colour(f"{case.model} {case.backend}")
+
+
+def colour(name: str) -> str:
+    """The colour of a method or model, the same in every sweep: picked by a hash of its name."""
+    if name == BASELINE_METHOD:
         return BASELINE_COLOUR
-    return COLOURS[hashlib.sha256(f"{COLOUR_SALT}{method}".encode()).digest()[0] % len(COLOURS)]
+    return COLOURS[hashlib.sha256(f"{COLOUR_SALT}{name}".encode()).digest()[0] % len(COLOURS)]
 
 
 def _metrics(record: Record) -> Iterable[tuple[str, float]]:
+    whole = whole_of(record)
     for reading in record["readings"]:
         if reading["value"] is None or reading["metric"] not in METRICS:
             continue
         metric = reading["metric"]
-        yield f"{METRICS[metric].section}/{metric}", float(reading["value"])
+        name = metric if is_of_part(reading, None, whole) else f"{_key(reading['part'])}/{metric}"
+        yield f"{METRICS[metric].section}/{name}", float(reading["value"])
         for end in ("low", "high"):
             if reading.get(f"ci_{end}") is not None:
-                yield f"{INTERVALS}/{metric}_{end}", float(reading[f"ci_{end}"])
+                yield f"{INTERVALS}/{name}_{end}", float(reading[f"ci_{end}"])
+
+
+def _key(part: str) -> str:
+    """A part's name as MLflow takes it in the name of a metric."""
+    return re.sub(r"[^\w .-]", "_", part)
 
 
 def _files(record: Record) -> dict[str, str]:
-    """The record itself, its layers as a table (for the page as JSON, for others as CSV), and the failure's log."""
+    """The record itself, its layers as a table (for the page as JSON, for others as CSV), curves, and the failure's log."""
     files = {"record.json": json.dumps(record, indent=1, sort_keys=True)}
+    for part, table in (record.get("part_layers") or {}).items():
+        if table.get("layers"):
+            columns = list(dict.fromkeys(name for row in table["layers"] for name in row))
+            files[f"layers_{_key(part).replace(' ', '_')}.csv"] = _csv(columns, table["layers"])
+    if record.get("curves"):
+        files["curves.csv"] = _csv(["metric", "part", "index", "at", "value", "unit", "provenance"], _points(record))
     rows = record.get("layers") or []
     if rows:
         columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -145,6 +173,15 @@ def _files(record: Record) -> dict[str, str]:
     if record.get("error"):
         files["error.txt"] = f"{_error_line(record)}\n\n{record['error'].get('log_tail') or ''}\n"
     return files
+
+
+def _points(record: Record) -> list[dict[str, Any]]:
+    """The curves of a record, a row per value."""
+    return [
+        {**curve, "at": at, "value": value}
+        for curve in record["curves"]
+        for at, value in zip(curve["at"], curve["values"], strict=True)
+    ]
 
 
 def _csv(columns: list[str], rows: list[dict[str, Any]]) -> str:
@@ -169,13 +206,14 @@ def note(record: Record) -> str:
     """The note of a case in Markdown: outcome, readings with intervals and provenance, flags, where it ran."""
     case = Case.from_dict(record["case"])
     parts = [f"**{plain(case.label)}**: {plain(record['status'])}"]
+    if case.against and not case.is_baseline:
+        parts.append(f"Compared with {plain(case.against_label)}.")
+    whole = whole_of(record)
     if record.get("error"):
         parts.append(plain(_error_line(record)))
     have = [reading for reading in _known(record) if reading["value"] is not None]
     if have:
-        rows = [
-            f"| {plain(METRICS[r['metric']].title)} | {_value(r)} | {_interval(r)} | {r['provenance']} |" for r in have
-        ]
+        rows = [f"| {plain(_title(r, whole))} | {_value(r)} | {_interval(r)} | {r['provenance']} |" for r in have]
         parts.append("\n".join(["| reading | value | interval | provenance |", "|---|---|---|---|", *rows]))
     parts += [f"- {plain(flag['severity'])}: {plain(flag['text'])}" for flag in record.get("flags") or []]
     parts += _missing(record)
@@ -196,10 +234,17 @@ def _known(record: Record) -> list[dict[str, Any]]:
 def _missing(record: Record) -> list[str]:
     """A line per reason: what has no value because of it."""
     reasons: dict[str, list[str]] = {}
+    whole = whole_of(record)
     for reading in _known(record):
         if reading["value"] is None:
-            reasons.setdefault(reading.get("method_note", ""), []).append(METRICS[reading["metric"]].title)
+            reasons.setdefault(reading.get("method_note", ""), []).append(_title(reading, whole))
     return [f"Not available ({plain(reason)}): {plain(', '.join(titles))}." for reason, titles in reasons.items()]
+
+
+def _title(reading: dict[str, Any], whole: str) -> str:
+    """The metric's title, with the part where that is not the whole run."""
+    title = METRICS[reading["metric"]].title
+    return title if is_of_part(reading, None, whole) else f"{title} of {reading['part']}"
 
 
 def _value(reading: dict[str, Any]) -> str:

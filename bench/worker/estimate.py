@@ -5,34 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map
 
-from bench.meters.inputs import as_call
+from bench import workloads
 from bench.plan.recipe import Recipe
 from bench.worker.child import Phase
-from bench.worker.subject import build_model, resolution_of
+from bench.worker.count import on_meta
+from bench.worker.parts import parts_of, running
 
 
-def _macs(recipe: Recipe) -> float:
-    """Multiply-accumulates of one forward of the model without its method; an upper bound for most methods."""
+def _macs(recipe: Recipe) -> dict[str, float]:
+    """Multiply-accumulates of one run of every part of the model without its method; for most methods an upper bound."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.device("meta"):
-        module, inputs = build_model(recipe)
-    module = module.to("meta")
-    if inputs is None:
-        pixels = resolution_of(module, recipe.case)
-        own = getattr(module, "example_inputs", None)
-        inputs = own(recipe.case.batch) if own else (torch.empty(recipe.case.batch, 3, pixels, pixels),)
-    args, kwargs = as_call(inputs)
-    moved = tree_map(lambda value: value.to("meta") if isinstance(value, torch.Tensor) else value, (args, kwargs))
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(*moved[0], **moved[1])
-    return counter.get_total_flops() / 2
+    subject, found = on_meta(recipe), {}
+    with running(recipe.case.workload) if workloads.find(recipe.case.workload).grad else torch.no_grad():
+        for part in parts_of(subject):
+            with FlopCounterMode(display=False) as counter:
+                part.run()
+            found[part.name] = counter.get_total_flops() / 2
+    return found
 
 
 def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
-    """Baseline case key -> MACs of one forward, or None with why where the meta device does not serve."""
+    """Case key -> MACs of one run by part, the whole first, or None with why where the meta device does not serve."""
     found: dict[str, Any] = {}
     for item in spec["recipes"]:
         recipe = Recipe.from_dict(item)

@@ -1,4 +1,4 @@
-"""From which batch a method pays: the measured speed-up over the batch size, beside what the operations promise."""
+"""From which batch a method or a model pays: the measured speed-up over the batch size, beside what the operations promise."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import pandas as pd
 from reports.batches import LATENCY, MEASURES, THROUGHPUT, Course, Panel, Point, in_words, panels, pays_from
 from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, percent, rounded, significant
 from reports.figures.lines import error_bar
-from reports.figures.theme import Spec, Style, layout, legend, log_axis, method_styles, plain
+from reports.figures.sides import beside
+from reports.figures.theme import Spec, Style, layout, legend, log_axis, plain, styles_of
 from reports.rows import Row
+from reports.words import unit_noun
 
 ID = "batch-gain"
 HOW_TO_READ = (
-    "Above the line at 1 a method is faster than the unreduced network at the same batch; bars are 95 % intervals, a ring marks "
-    "the smallest measured batch from which the whole interval stays above 1, and the faint line in a method's colour is what "
-    "its MACs promise."
+    "Above the line at 1 a curve is faster than what it is compared with at the same batch; bars are 95 % intervals, a ring "
+    "marks the smallest measured batch from which the whole interval stays above 1, and the faint line in a curve's colour is "
+    "what its MACs promise."
 )
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 #: How far apart on the log axis the marks of two methods at one batch stand.
@@ -27,7 +29,7 @@ MOST_CURVES = 12
 
 def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id: str = ID) -> Figure:
     """The figure of rows of any conditions: a view per network and way of timing."""
-    styles = styles or method_styles(row.case.method for row in rows)
+    styles = styles or styles_of(rows)
     found = panels(rows)
     table, position, hover = gain_table(found)
     views = {
@@ -37,7 +39,7 @@ def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id
         if _curves(panel, measure)
     }
     if not views:
-        reason = "no method was measured with its baseline at two batch sizes of one network"
+        reason = "nothing was measured with its baseline at two batch sizes"
         return no_picture(id, "No speed-up over the batch", HOW_TO_READ, reason, table)
     return Figure(
         id, title(found), HOW_TO_READ, table, views, _controls(list(views)), notes=notes(found), hover=tuple(hover)
@@ -62,7 +64,7 @@ def title(found: Sequence[Panel]) -> str:
         (never, "does not", "do not", "pay up to the largest"),
     ]
     said = [f"{count} {one if count == 1 else many} {words}" for count, one, many, words in parts if count]
-    return f"Of {len(firsts)} reduced network{'' if len(firsts) == 1 else 's'} {', '.join(said)}"
+    return f"Of {len(firsts)} case{'' if len(firsts) == 1 else 's'} {', '.join(said)}"
 
 
 def notes(found: Sequence[Panel]) -> tuple[str, ...]:
@@ -97,7 +99,7 @@ def gain_table(found: Sequence[Panel]) -> tuple[pd.DataFrame, dict[int, int], li
 
 def _line(panel: Panel, course: Course, point: Point) -> dict[str, object]:
     line: dict[str, object] = {
-        "network": panel.title, "method": point.row.case.method_label, "batch": point.batch, "promised (×)": point.promised,
+        "network": panel.title, "method": point.row.case.method_label, **beside(point.row), "batch": point.batch, "promised (×)": point.promised,
     }  # fmt: skip
     for measure in MEASURES:
         cell = point.gains.get(measure)
@@ -143,7 +145,12 @@ def draw(panel: Panel, measure: str, styles: Mapping[str, Style], position: Mapp
         traces.append(_aside(drawn, apart[course.name]))
     rings = [(course, _ring(course, measure, styles[course.method])) for course in courses]
     traces += [_aside(ring, apart[course.name]) for course, ring in rings if ring]
-    pad = log_axis("batch size (images), log", batches[0], batches[-1], pad=0.08)
+    pad = log_axis(
+        f"batch size ({unit_noun(point.row for own in points.values() for point in own)}s), log",
+        batches[0],
+        batches[-1],
+        pad=0.08,
+    )
     xaxis = {**pad, "tickvals": batches, "ticktext": [str(batch) for batch in batches]}
     yaxis = log_axis("speed-up over the baseline (×), log", min(0.95, *ends), max(1.05, *ends, *promises))
     return {

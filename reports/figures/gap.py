@@ -14,25 +14,29 @@ from itertools import groupby
 import pandas as pd
 
 from bench.analysis import roofline
+from bench.metrics import METRICS
 from reports.figures import lines
 from reports.figures.figure import Control, Figure, no_picture, percent, rounded, significant
 from reports.figures.lines import error_bar
-from reports.figures.theme import Spec, Style, axis, layout, legend, log_axis, method_styles, plain
+from reports.figures.sides import beside
+from reports.figures.theme import Spec, Style, axis, layout, legend, log_axis, plain, styles_of
 from reports.rows import Cell, Row
+from reports.scores import score_of
+from reports.words import unit_noun
 
 ID = "efficiency-gap"
 HOW_TO_READ = (
     "Hollow: the time the operations take at the machine's peak; tick: what memory traffic leaves attainable; solid: what was "
-    "measured, per image. The axis is logarithmic, so lines of equal length lose the same share of the peak."
+    "measured, per {unit}. The axis is logarithmic, so lines of equal length lose the same share of the peak."
 )
 CAPTION = "Efficiency gap after Lavin 2024 (arXiv 2404.03617)."
-BY_METHOD, BY_MODEL, BY_CASE = "accuracy, methods joined", "accuracy, models joined", "one line per case"
+BY_METHOD, BY_MODEL, BY_CASE = "score, methods joined", "score, models joined", "one line per case"
 MOST_FLIPS = 5
 
 
 @dataclass(frozen=True)
 class GapPoint:
-    """One model of the efficiency-gap plot: times per image in ms, the measured one with its interval."""
+    """One model of the efficiency-gap plot: times per sample of the batch in ms, the measured one with its interval."""
 
     name: str
     measured_ms: float
@@ -68,11 +72,11 @@ def rank_flips(points: Sequence[GapPoint]) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Gap:
-    """A row with its times per image in ms, and its accuracy in % where there is one."""
+    """A row with its times per sample of the batch in ms, and its score where there is one."""
 
     row: Row
     point: GapPoint
-    accuracy: Cell | None
+    score: Cell | None
 
     @property
     def efficiency(self) -> float | None:
@@ -92,19 +96,38 @@ class Gap:
 
 
 def gaps(rows: Sequence[Row]) -> list[Gap]:
-    """The gap of every row that may be ranked and has a measured latency, fastest first; times are per image."""
-    found = []
+    """The gap of every row that may be ranked and has a measured latency, fastest first; times are per sample of the batch."""
+    found, name = [], score_of(rows)
     for row in rows:
         latency = row.cells.get("latency_ms")
         if not row.ranked or latency is None or not latency.value:
             continue
         ideal, attainable = bounds(row)
         times = (latency.value, latency.low, latency.high, ideal, attainable)
-        per_image = [None if time is None else time / row.case.batch for time in times]
-        accuracy = row.cells.get("accuracy")
-        usable = accuracy if accuracy is not None and accuracy.value is not None else None
-        found.append(Gap(row, GapPoint(row.name, latency.value / row.case.batch, *per_image[1:]), usable))
+        per_sample = [None if time is None else time / row.case.batch for time in times]
+        score = row.cells.get(name) if name is not None else None
+        usable = score if score is not None and score.value is not None else None
+        found.append(Gap(row, GapPoint(row.name, latency.value / row.case.batch, *per_sample[1:]), usable))
     return sorted(found, key=lambda gap: gap.point.measured_ms)
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the figure's times are per, and which score is drawn upwards, if there is one."""
+
+    unit: str
+    score: str | None
+
+    @property
+    def spoken(self) -> str:
+        """The score's title inside a sentence."""
+        title = "score" if self.score is None else METRICS[self.score].title
+        return title if title[1:2].isupper() else title[0].lower() + title[1:]
+
+    @property
+    def axis(self) -> str:
+        """The score with its unit, as an axis says it."""
+        return "" if self.score is None else f"{self.spoken} ({METRICS[self.score].unit})"
 
 
 def bounds(row: Row) -> tuple[float | None, float | None]:
@@ -120,29 +143,31 @@ def bounds(row: Row) -> tuple[float | None, float | None]:
 def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id: str = ID) -> Figure:
     """The efficiency-gap figure of rows that may be compared (one `reports.groups.Group`)."""
     found = gaps(rows)
-    styles = styles or method_styles(row.case.method for row in rows)
-    table = gap_table(found)
+    styles = styles or styles_of(rows)
+    words = Words(unit_noun(rows), score_of(rows))
+    how = HOW_TO_READ.format(unit=words.unit)
+    table = gap_table(found, words)
     if not found:
-        return no_picture(id, "No efficiency gap", HOW_TO_READ, "no case of this group has a measured latency", table)
-    scored = [gap for gap in found if gap.accuracy is not None]
+        return no_picture(id, "No efficiency gap", how, "no case of this group has a measured latency", table)
+    scored = [gap for gap in found if gap.score is not None]
     views: dict[str, Spec] = {}
     if len(scored) > 1:
-        views[BY_MODEL] = against_accuracy(found, styles, lambda gap: f"{gap.row.case.model}/{gap.row.case.method}")
-        views[BY_METHOD] = against_accuracy(found, styles, lambda gap: gap.row.case.method_label)
+        views[BY_MODEL] = against_score(found, styles, words, lambda gap: f"{gap.row.case.model}/{gap.row.family}")
+        views[BY_METHOD] = against_score(found, styles, words, lambda gap: gap.row.head)
     views[BY_CASE] = lines.draw(
         [_line(place, gap, styles) for place, gap in enumerate(found)],
-        x_title="time per image (ms), log", start="ideal", middle="attainable", end="measured",
+        x_title=f"time per {words.unit} (ms), log", start="ideal", middle="attainable", end="measured",
     )  # fmt: skip
     return Figure(
         id,
         title(found),
-        HOW_TO_READ,
+        how,
         table,
         views,
         (Control("View", tuple(views)),),
         CAPTION,
-        notes(found),
-        hover=tuple(hover_text(gap) for gap in found),
+        notes(found, words),
+        hover=tuple(hover_text(gap, words) for gap in found),
     )
 
 
@@ -162,7 +187,7 @@ def title(found: Sequence[Gap]) -> str:
     return f"{part}; {count or 'no'} pair{'s change' if count != 1 else ' changes'} order between paper and machine"
 
 
-def notes(found: Sequence[Gap]) -> tuple[str, ...]:
+def notes(found: Sequence[Gap], words: Words) -> tuple[str, ...]:
     """Rank flips by name, and what is not drawn and why."""
     pairs = flips(found)
     said = [
@@ -173,16 +198,16 @@ def notes(found: Sequence[Gap]) -> tuple[str, ...]:
     bare = sum(gap.point.ideal_ms is None for gap in found)
     if bare:
         said.append(f"{bare} of {len(found)} cases have no measured peak: measured time only, hollow")
-    unscored = sum(gap.accuracy is None for gap in found)
+    unscored = sum(gap.score is None for gap in found)
     if unscored:
-        said.append(f"{unscored} of {len(found)} cases have no accuracy: only in the table and in '{BY_CASE}'")
+        said.append(f"{unscored} of {len(found)} cases have no {words.spoken}: only in the table and in '{BY_CASE}'")
     if len(found) > lines.MOST_LINES:
         said.append(f"'{BY_CASE}' shows the {lines.MOST_LINES} fastest of {len(found)}")
     return tuple(said)
 
 
-def gap_table(found: Sequence[Gap]) -> pd.DataFrame:
-    """The numbers behind the figure: times per image, efficiency, and the gap split into shape and kernels."""
+def gap_table(found: Sequence[Gap], words: Words) -> pd.DataFrame:
+    """The numbers behind the figure: times per sample of the batch, efficiency, and the gap split into shape and kernels."""
     pairs = flips(found)
     rows = []
     for gap in found:
@@ -190,9 +215,9 @@ def gap_table(found: Sequence[Gap]) -> pd.DataFrame:
         parts = point.gap_parts
         against = [b if a == point.name else a for a, b in pairs if point.name in (a, b)]
         rows.append({
-            "model": case.model, "method": case.method_label, "ideal (ms)": point.ideal_ms,
+            "model": case.model, "method": case.method_label, **beside(gap.row), "ideal (ms)": point.ideal_ms,
             "attainable (ms)": point.attainable_ms, "measured (ms)": point.measured_ms, "low (ms)": point.low_ms,
-            "high (ms)": point.high_ms, "accuracy (%)": None if gap.accuracy is None else gap.accuracy.value,
+            "high (ms)": point.high_ms, **({words.axis: None if gap.score is None else gap.score.value} if words.score else {}),
             "efficiency": gap.efficiency, "shape (ideal/attainable)": gap.shape, "kernels (attainable/measured)": gap.kernels,
             "gap, ln(1/E)": point.gap, "gap by shape": parts[0] if parts else None,
             "gap by kernels": parts[1] if parts else None, "rank flips with": "; ".join(against),
@@ -201,29 +226,36 @@ def gap_table(found: Sequence[Gap]) -> pd.DataFrame:
     return table.where(table.notna(), None)
 
 
-def hover_text(gap: Gap) -> str:
+def hover_text(gap: Gap, words: Words) -> str:
     """All of one case as plotly's pseudo-HTML."""
     point = gap.point
     interval = "" if point.low_ms is None else f" [{significant(point.low_ms)}, {significant(point.high_ms)}]"
-    score = "n/a" if gap.accuracy is None else f"{significant(gap.accuracy.value)} %"
+    score = (
+        "n/a"
+        if gap.score is None or words.score is None
+        else f"{significant(gap.score.value)} {METRICS[words.score].unit}"
+    )
+    scored = f"<br>{METRICS[words.score].title} {score}" if words.score else ""
     return (
         f"<b>{plain(point.name)}</b><br>ideal {significant(point.ideal_ms)} ms · attainable {significant(point.attainable_ms)} ms"
-        f"<br>measured {significant(point.measured_ms)} ms{interval} per image<br>efficiency {percent(gap.efficiency)} = shape "
-        f"{percent(gap.shape)} × kernels {percent(gap.kernels)}<br>accuracy {score}"
+        f"<br>measured {significant(point.measured_ms)} ms{interval} per {words.unit}<br>efficiency {percent(gap.efficiency)} = shape "
+        f"{percent(gap.shape)} × kernels {percent(gap.kernels)}{scored}"
     )
 
 
 def _line(place: int, gap: Gap, styles: Mapping[str, Style]) -> lines.Line:
-    point, style = gap.point, styles[gap.row.case.method]
+    point, style = gap.point, styles[gap.row.family]
     if point.ideal_ms is None:
         style = Style(style.colour, f"{style.symbol}-open")
     return lines.Line(point.name, style, place, point.ideal_ms, point.measured_ms, point.attainable_ms,
                       point.low_ms, point.high_ms)  # fmt: skip
 
 
-def against_accuracy(found: Sequence[Gap], styles: Mapping[str, Style], family: Callable[[Gap], str]) -> Spec:
-    """Accuracy over log time: three joined points per case, a dotted curve of each family's ideals and a solid one measured."""
-    scored = [(place, gap) for place, gap in enumerate(found) if gap.accuracy is not None]
+def against_score(
+    found: Sequence[Gap], styles: Mapping[str, Style], words: Words, family: Callable[[Gap], str]
+) -> Spec:
+    """The score over log time: three joined points per case, a dotted curve of each family's ideals and a solid one measured."""
+    scored = [(place, gap) for place, gap in enumerate(found) if gap.score is not None]
     times = [
         t
         for _, g in scored
@@ -235,20 +267,20 @@ def against_accuracy(found: Sequence[Gap], styles: Mapping[str, Style], family: 
         sorted((g for _, g in scored), key=lambda g: (family(g), g.point.measured_ms)), key=family
     ):
         traces += _curves(list(members), styles)
-    for method in dict.fromkeys(gap.row.case.method for _, gap in scored):
-        traces += _points([(place, gap) for place, gap in scored if gap.row.case.method == method], styles[method])
+    for name in dict.fromkeys(gap.row.family for _, gap in scored):
+        traces += _points([(place, gap) for place, gap in scored if gap.row.family == name], styles[name])
     return {
         "data": traces,
         "layout": layout(
-            xaxis=log_axis("time per image (ms), log", min(known), max(known)), yaxis=axis("accuracy (%)"), height=460,
+            xaxis=log_axis(f"time per {words.unit} (ms), log", min(known), max(known)), yaxis=axis(words.axis), height=460,
             legend=legend(),
         ),
     }  # fmt: skip
 
 
 def _score(gap: Gap) -> float:
-    assert gap.accuracy is not None and gap.accuracy.value is not None
-    return gap.accuracy.value
+    assert gap.score is not None and gap.score.value is not None
+    return gap.score.value
 
 
 def _segments(scored: Sequence[Gap]) -> Spec:
@@ -264,30 +296,30 @@ def _segments(scored: Sequence[Gap]) -> Spec:
 
 def _curves(members: Sequence[Gap], styles: Mapping[str, Style]) -> list[Spec]:
     """Through the ideal points (dotted) and the measured ones (solid) of a family of two or more."""
-    colour = styles[members[0].row.case.method].colour
+    colour = styles[members[0].row.family].colour
     made = []
     for name, dash in (("ideal_ms", "dot"), ("measured_ms", "solid")):
         points = [(getattr(gap.point, name), _score(gap)) for gap in members if getattr(gap.point, name)]
         if len(points) > 1:
             made.append({"type": "scatter", "mode": "lines", "x": rounded([x for x, _ in points]), "y": rounded([y for _, y in points]),
-                         "hoverinfo": "skip", "showlegend": False, "legendgroup": members[0].row.case.method,
+                         "hoverinfo": "skip", "showlegend": False, "legendgroup": members[0].row.family,
                          "line": {"color": colour, "width": 1.6, "dash": dash}})  # fmt: skip
     return made
 
 
 def _points(members: Sequence[tuple[int, Gap]], style: Style) -> list[Spec]:
-    """Ideal, attainable and measured marks of one method; the measured ones carry its name in the legend."""
-    method = members[0][1].row.case.method
+    """Ideal, attainable and measured marks of one family; the measured ones carry its name in the legend."""
+    method = members[0][1].row.family
     made = []
     for name, symbol, size in (("ideal_ms", f"{style.symbol}-open", 8), ("attainable_ms", "line-ns-open", 9)):
         known = [(place, gap) for place, gap in members if getattr(gap.point, name) is not None]
         made.append(_scatter(known, [getattr(gap.point, name) for _, gap in known], style, symbol, size, method))
     solid = [f"{style.symbol}-open" if gap.point.ideal_ms is None else style.symbol for _, gap in members]
     points = [gap.point for _, gap in members]
-    cells = [gap.accuracy for _, gap in members if gap.accuracy is not None]
+    cells = [gap.score for _, gap in members if gap.score is not None]
     x, y = [point.measured_ms for point in points], [_score(gap) for _, gap in members]
     made.append({
-        **_scatter(members, x, style, solid, 10, method), "showlegend": True, "name": "baseline" if method == "none" else plain(method),
+        **_scatter(members, x, style, solid, 10, method), "showlegend": True, "name": plain(members[0][1].row.legend),
         "error_x": error_bar(x, [p.low_ms for p in points], [p.high_ms for p in points]),
         "error_y": error_bar(y, [c.low for c in cells], [c.high for c in cells]),
     })  # fmt: skip

@@ -1,4 +1,4 @@
-"""Where a method saves: tokens left, MACs saved and time saved in every block, beside the baseline."""
+"""Where a method saves: MACs and time saved in every block beside the baseline, and the tokens left where layers have any."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bench.plan.case import Case
 from bench.store.records import Record
 from reports.figures.figure import Figure, no_picture, percent, rounded, significant
 from reports.figures.theme import Spec, axis, layout, legend, plain
-from reports.labels import brief
+from reports.labels import case_label
 from reports.own_time import added_paths
 
 ID = "saved-per-block"
+TOKENS_ABOVE = "above, tokens that leave it; below, "
 HOW_TO_READ = (
-    "Per block of the network: above, tokens that leave it; below, MACs and layer time saved, both as a share of the baseline's "
-    "total. The yellow bar below zero is what the method's own operators take there, the tick what is left of the time saved; "
+    "Per block of the network: {above}MACs and layer time saved, both as a share of the baseline's total. The yellow bar below zero is what the method's own operators take there, the tick what is left of the time saved; "
     "where it stays below the MAC bar the promise is not kept."
 )
 MOST_TICKS = 12
@@ -79,13 +79,22 @@ def _tokens(rows: Sequence[Mapping[str, Any]]) -> int | None:
     return next((int(row["tokens"]) for row in reversed(rows) if row.get("tokens") is not None), None)
 
 
-def figure(record: Record, baseline: Record | None, *, id: str = ID) -> Figure:
-    """The figure of a case beside its baseline; with a reason instead if there is no baseline or one has no layers."""
-    label = brief(Case.from_dict(record["case"]).method_label)
+def figure(record: Record, baseline: Record | None, *, part: str = "", id: str = ID) -> Figure:
+    """The figure of a case beside its baseline; with a reason instead if there is no baseline or one has no layers.
+
+    Args:
+        record: of a whole run, or of a part that is looked at as one.
+        baseline: the same of the other side.
+        part: its name, for the title.
+        id: a stable slug, unique on the page.
+    """
+    label = case_label(Case.from_dict(record["case"])) + (f", {part}," if part else "")
     reason = _why_not(record, baseline)
     if baseline is None or reason:
-        return no_picture(id, f"{label}: nothing to compare layer by layer", HOW_TO_READ, reason)
+        how = HOW_TO_READ.format(above="")
+        return no_picture(id, f"{label.rstrip(',')}: nothing to compare layer by layer", how, reason)
     found = blocks(record, baseline)
+    how = HOW_TO_READ.format(above=TOKENS_ABOVE if _have_tokens(found) else "")
     macs, time = saved(found)
     timed = f"{percent(time)} of the layers' time" if time is not None else "no time was measured per layer"
     title = (
@@ -93,7 +102,12 @@ def figure(record: Record, baseline: Record | None, *, id: str = ID) -> Figure:
         if time is not None
         else f"{label} saves {percent(macs)} of the MACs; {timed}"
     )
-    return Figure(id, title, HOW_TO_READ, block_table(found), {"": draw(found)}, notes=notes(found))
+    return Figure(id, title, how, block_table(found), {"": draw(found)}, notes=notes(found))
+
+
+def _have_tokens(found: Sequence[Block]) -> bool:
+    """Whether any layer says how many tokens leave it: networks of other kinds have none."""
+    return any(b.tokens is not None or b.base_tokens is not None for b in found)
 
 
 def _why_not(record: Record, baseline: Record | None) -> str:
@@ -134,7 +148,7 @@ def notes(found: Sequence[Block]) -> tuple[str, ...]:
         if broken
         else []
     )
-    if all(b.tokens is None for b in found):
+    if _have_tokens(found) and all(b.tokens is None for b in found):
         said.append("token counts were not recorded for this case")
     return tuple(said)
 
@@ -142,8 +156,9 @@ def notes(found: Sequence[Block]) -> tuple[str, ...]:
 def block_table(found: Sequence[Block]) -> pd.DataFrame:
     """The numbers behind the figure, one row per block."""
     macs, time = sum(b.base_macs for b in found), _sum(b.base_ms for b in found)
+    tokens = _have_tokens(found)
     rows = [
-        {"block": b.name, "tokens, baseline": b.base_tokens, "tokens": b.tokens, "MMACs, baseline": b.base_macs / 1e6,
+        {"block": b.name, **({"tokens, baseline": b.base_tokens, "tokens": b.tokens} if tokens else {}), "MMACs, baseline": b.base_macs / 1e6,
          "MMACs": b.macs / 1e6, "time, baseline (ms)": b.base_ms, "time (ms)": b.ms, "of it in own operators (ms)": b.own_ms,
          "MACs saved (% of total)": _share(b.base_macs, b.macs, macs), "time saved (% of total)": _share(b.base_ms, b.ms, time)}
         for b in found
@@ -169,7 +184,7 @@ def draw(found: Sequence[Block]) -> Spec:
         _bar("MACs saved", "@blue", [_share(b.base_macs, b.macs, macs) for b in found], hover, -0.4),
         *_times(found, time, hover),
     ]
-    tokens = any(b.tokens is not None or b.base_tokens is not None for b in found)
+    tokens = _have_tokens(found)
     panels: Spec = {
         "yaxis": axis(
             "saved (% of total)", domain=[0, 0.58] if tokens else [0, 1], zeroline=True, zerolinecolor="@quiet"
@@ -214,9 +229,11 @@ def _steps(name: str, colour: str, values: Sequence[int | None], dash: str) -> S
 
 
 def _hover(block: Block) -> str:
+    tokens = block.tokens is not None or block.base_tokens is not None
+    left = f"<br>tokens {_count(block.base_tokens)} → {_count(block.tokens)}" if tokens else ""
     return (
         f"<b>{plain(block.name)}</b><br>MACs {significant(block.base_macs / 1e6)} → {significant(block.macs / 1e6)} M<br>"
-        f"time {significant(block.base_ms)} → {significant(block.ms)} ms, {significant(block.own_ms, 2)} of it in own operators<br>tokens {_count(block.base_tokens)} → {_count(block.tokens)}"
+        f"time {significant(block.base_ms)} → {significant(block.ms)} ms, {significant(block.own_ms, 2)} of it in own operators{left}"
     )
 
 

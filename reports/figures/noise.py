@@ -14,6 +14,7 @@ from bench.statistics import iqr_over_median, log_mean_interval, outlier_share, 
 from bench.store.records import Record
 from reports.figures.figure import Control, Figure, no_picture, percent, rounded, significant
 from reports.figures.theme import Spec, axis, layout, legend, plain
+from reports.labels import case_label
 
 ID = "noise"
 HOW_TO_READ = (
@@ -71,7 +72,7 @@ def figure(record: Record, files: Mapping[str, Any], *, id: str = ID) -> Figure:
     """The noise figure of a case from its raw samples; the reason if there are none."""
     found = series(record, files)
     own = [each for each in found if each.role == "case"]
-    label = Case.from_dict(record["case"]).method_label
+    label = case_label(Case.from_dict(record["case"]))
     table = noise_table(found)
     if not own:
         timed = (record.get("timing") or {}).get("invocations")

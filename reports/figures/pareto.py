@@ -13,17 +13,24 @@ from bench.analysis.pareto import Row as Candidate
 from bench.metrics import METRICS
 from reports.figures.figure import Control, Figure, no_picture, rounded, significant
 from reports.figures.lines import error_bar
-from reports.figures.theme import Spec, Style, axis, layout, legend, log_axis, method_styles, plain
+from reports.figures.sides import beside
+from reports.figures.theme import Spec, Style, axis, layout, legend, log_axis, plain, styles_of
 from reports.numbers import Scale, scale_for
 from reports.rows import Cell, Row
+from reports.scores import scores_of
 
 ID = "pareto"
 HOW_TO_READ = (
     "Opacity is the probability of being on the front given the intervals; the line joins what is on it as points, whose "
     "numbers are in the table; hollow marks are beaten for certain, that is with separated intervals on both axes."
 )
-#: Metrics offered, those for the y axis first; a pair is drawn with the earlier one upwards.
-OFFERED = ("accuracy", "latency_ms", "energy_j", "peak_memory_bytes", "macs", "params", "size_bytes")
+#: Metrics offered beside scores, those for the y axis first; a pair is drawn with the earlier one upwards.
+OFFERED = (
+    "latency_ms", "time_to_first_token_ms", "time_per_output_token_ms", "time_per_step_ms", "energy_j", "peak_memory_bytes",
+    "cache_bytes", "state_bytes", "payload_bytes", "macs", "params", "size_bytes",
+)  # fmt: skip
+#: Pairs that are drawn at most: the first ones of those that have values.
+MOST_PAIRS = 28
 EVIDENCE = ("measured", "counted", "modelled", "estimated", "published")
 EXACT = ("counted", "modelled")
 DRAWS = 2000
@@ -100,13 +107,14 @@ def _estimate(cell: Cell) -> Estimate:
 
 def pairs(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """The (x, y) pairs worth offering: both metrics present and not the same number everywhere."""
-    present = [metric for metric in OFFERED if len({row.value(metric) for row in rows if row.ranked} - {None}) > 1]
-    return [(x, y) for y, x in combinations(present, 2)]
+    offered = (*scores_of(rows), *OFFERED)
+    present = [metric for metric in offered if len({row.value(metric) for row in rows if row.ranked} - {None}) > 1]
+    return [(x, y) for y, x in combinations(present, 2)][:MOST_PAIRS]
 
 
 def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id: str = ID) -> Figure:
     """The Pareto figure of rows that may be compared (one `reports.groups.Group`), a view per pair of metrics."""
-    styles = styles or method_styles(row.case.method for row in rows)
+    styles = styles or styles_of(rows)
     offered = pairs(rows)[: 1 if len(rows) > MANY_ROWS else None]
     fronts = [found for x, y in offered if (found := front(rows, x, y)) is not None]
     table = pareto_table(rows, fronts)
@@ -165,7 +173,7 @@ def pareto_table(rows: Sequence[Row], fronts: Sequence[Front]) -> pd.DataFrame:
     standing = [{_key(s.row): s for s in found.standings} for found in fronts]
     lines = []
     for row in rows:
-        line: dict[str, object] = {"model": row.case.model, "method": row.case.method_label}
+        line: dict[str, object] = {"model": row.case.model, "method": row.case.method_label, **beside(row)}
         line |= {f"{metric} ({METRICS[metric].unit})": row.value(metric) for metric in metrics}
         first = standing[0].get(_key(row)) if standing else None
         if standing:
@@ -185,11 +193,11 @@ def pareto_table(rows: Sequence[Row], fronts: Sequence[Front]) -> pd.DataFrame:
 def draw(found: Front, styles: Mapping[str, Style], position: Mapping[tuple[str, str], int]) -> Spec:
     """The spec of one pair; `position` finds a case's row of the table."""
     scales = {metric: _scale(found, metric) for metric in (found.x, found.y)}
-    methods = dict.fromkeys(s.row.case.method for s in found.standings)
+    families = dict.fromkeys(s.row.family for s in found.standings)
     traces = [_staircase(found, scales)]
-    for method in methods:
-        members = [s for s in found.standings if s.row.case.method == method]
-        traces.append(_points(found, members, styles[method], scales, position))
+    for family in families:
+        members = [s for s in found.standings if s.row.family == family]
+        traces.append(_points(found, members, styles[family], scales, position))
     traces.append(_numbers(found, scales))
     return {
         "data": traces,
@@ -231,10 +239,9 @@ def opacity(p_front: float | None) -> float:
 def _points(
     found: Front, members: Sequence[Standing], style: Style, scales: Mapping[str, Scale], position: Mapping[tuple[str, str], int]
 ) -> Spec:  # fmt: skip
-    method = members[0].row.case.method
     hollow = [s.placed.standing == "certified-dominated" for s in members]
     return {
-        "type": "scatter", "mode": "markers", "name": "baseline" if method == "none" else plain(method),
+        "type": "scatter", "mode": "markers", "name": plain(members[0].row.legend),
         "x": rounded([s.x / scales[found.x].factor for s in members]),
         "y": rounded([s.y / scales[found.y].factor for s in members]),
         "error_x": _bars(members, found.x, scales), "error_y": _bars(members, found.y, scales),

@@ -10,8 +10,9 @@ import pandas as pd
 from reports.figures import lines
 from reports.figures.figure import Control, Figure, no_picture, percent, rounded, significant
 from reports.figures.lines import error_bar
-from reports.figures.theme import Spec, Style, layout, legend, log_axis, method_styles, plain
-from reports.rows import Cell, Row
+from reports.figures.sides import beside
+from reports.figures.theme import Spec, Style, layout, legend, log_axis, plain, styles_of
+from reports.rows import Cell, Row, column_key
 
 ID = "savings"
 HOW_TO_READ = (
@@ -44,11 +45,11 @@ class Floor:
         return low is not None and high is not None and low <= self.high and high >= self.low
 
 
-def savings(rows: Sequence[Row]) -> list[Saving]:
-    """Every rankable case with a promised and a measured speed-up, the least realised first."""
+def savings(rows: Sequence[Row], part: str = "") -> list[Saving]:
+    """Every rankable case with a promised and a measured speed-up of a part (the whole run), the least realised first."""
     found = []
     for row in rows:
-        speedup, promised = row.cells.get("speedup"), row.value("mac_ratio")
+        speedup, promised = row.cells.get(column_key("speedup", part)), row.value("mac_ratio", part)
         if row.ranked and speedup is not None and speedup.value and promised:
             found.append(Saving(row, promised, speedup, speedup.value / promised))
     return sorted(found, key=lambda saving: saving.realised)
@@ -64,7 +65,7 @@ def noise_floor(rows: Sequence[Row]) -> Floor | None:
 def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id: str = ID) -> Figure:
     """The figure of rows that may be compared (one `reports.groups.Group`)."""
     found, floor = savings(rows), noise_floor(rows)
-    styles = styles or method_styles(row.case.method for row in rows)
+    styles = styles or styles_of(rows)
     table = savings_table(found, floor)
     if not found:
         reason = "no case of this group has both a MAC count with a baseline and a measured speed-up"
@@ -74,16 +75,24 @@ def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id
         x_title="speed-up over the baseline (×), log", start="promised by MACs", end="measured", band=_band(floor, "x"), mark=1.0,
     )  # fmt: skip
     views = {SCATTER: draw(found, floor, styles), BY_CASE: by_case}
-    return Figure(
-        id,
-        title(found),
-        HOW_TO_READ,
-        table,
-        views,
-        (Control("View", tuple(views)),),
-        notes=notes(found, floor),
-        hover=tuple(hover_text(s) for s in found),
-    )
+    parts = _of_parts(rows)
+    hover, tables = [hover_text(s) for s in found], [table]
+    for part, own in parts.items():
+        views[f"{SCATTER}, {part}"] = draw(own, None, styles, first=len(hover))
+        hover += [hover_text(s, part) for s in own]
+        tables.append(savings_table(own, None).assign(part=part))
+    if parts:
+        whole = next((row.whole for row in rows if row.whole), "whole run")
+        table = pd.concat([table.assign(part=whole), *tables[1:]], ignore_index=True).astype(object)
+        table = table.where(table.notna(), None)
+    control = (Control("View", tuple(views)),)
+    return Figure(id, title(found), HOW_TO_READ, table, views, control, notes=notes(found, floor), hover=tuple(hover))
+
+
+def _of_parts(rows: Sequence[Row]) -> dict[str, list[Saving]]:
+    """The same of every further part of the workload that has any."""
+    parts = dict.fromkeys(part for row in rows for part in row.parts)
+    return {part: own for part in parts if (own := savings(rows, part))}
 
 
 def title(found: Sequence[Saving]) -> str:
@@ -119,7 +128,7 @@ def notes(found: Sequence[Saving], floor: Floor | None) -> tuple[str, ...]:
 def savings_table(found: Sequence[Saving], floor: Floor | None) -> pd.DataFrame:
     """The numbers behind the figure."""
     rows = [
-        {"model": s.row.case.model, "method": s.row.case.method_label, "promised speed-up (×)": s.promised,
+        {"model": s.row.case.model, "method": s.row.case.method_label, **beside(s.row), "promised speed-up (×)": s.promised,
          "MACs saved (%)": 100 * (1 - 1 / s.promised), "measured speed-up (×)": s.speedup.value, "low (×)": s.speedup.low,
          "high (×)": s.speedup.high, "realised (share of promised)": s.realised,
          "inside the noise floor": None if floor is None else "yes" if floor.hides(s.speedup) else "no"}
@@ -129,19 +138,19 @@ def savings_table(found: Sequence[Saving], floor: Floor | None) -> pd.DataFrame:
     return table.where(table.notna(), None)
 
 
-def hover_text(saving: Saving) -> str:
+def hover_text(saving: Saving, part: str = "") -> str:
     """All of one case as plotly's pseudo-HTML."""
     cell = saving.speedup
     interval = "" if cell.low is None or cell.high is None else f" [{significant(cell.low)}, {significant(cell.high)}]"
     return (
-        f"<b>{plain(saving.row.name)}</b><br>promised {significant(saving.promised)}× by MACs<br>"
+        f"<b>{plain(saving.row.name)}</b>{f' · {plain(part)}' if part else ''}<br>promised {significant(saving.promised)}× by MACs<br>"
         f"measured {significant(cell.value)}×{interval}<br>realised {percent(saving.realised)}"
     )
 
 
 def _line(place: int, saving: Saving, styles: Mapping[str, Style]) -> lines.Line:
     cell = saving.speedup
-    return lines.Line(f"{saving.row.name}: {percent(saving.realised)}", styles[saving.row.case.method], place,
+    return lines.Line(f"{saving.row.name}: {percent(saving.realised)}", styles[saving.row.family], place,
                       saving.promised, cell.value or 0.0, None, cell.low, cell.high)  # fmt: skip
 
 
@@ -153,8 +162,11 @@ def _band(floor: Floor | None, across: str) -> Spec | None:
             f"{across}0": floor.low, f"{across}1": floor.high, f"{other}ref": "paper", f"{other}0": 0, f"{other}1": 1}  # fmt: skip
 
 
-def draw(found: Sequence[Saving], floor: Floor | None, styles: Mapping[str, Style]) -> Spec:
-    """Measured over promised speed-up, both logarithmic, with the diagonal and the noise band."""
+def draw(found: Sequence[Saving], floor: Floor | None, styles: Mapping[str, Style], first: int = 0) -> Spec:
+    """Measured over promised speed-up, both logarithmic, with the diagonal and the noise band.
+
+    `first` is the place of the first of them in the figure's table and hover texts.
+    """
     ends = [end for s in found for end in (s.speedup.low, s.speedup.high, s.speedup.value) if end]
     low = min(1.0, *(s.promised for s in found), *ends)
     high = max(*(s.promised for s in found), *ends, 1.1)
@@ -167,8 +179,9 @@ def draw(found: Sequence[Saving], floor: Floor | None, styles: Mapping[str, Styl
     diagonal = {"type": "scatter", "mode": "lines", "name": "all of it", "x": [low / 2, high * 2], "y": [low / 2, high * 2],
                 "line": {"color": "@quiet", "width": 1.5, "dash": "dash"}, "hoverinfo": "skip"}  # fmt: skip
     traces = [diagonal, *([_floor_name()] if floor else [])]
-    for method in dict.fromkeys(s.row.case.method for s in sorted(found, key=lambda s: s.row.case.method)):
-        traces.append(_points([(i, s) for i, s in enumerate(found) if s.row.case.method == method], styles[method]))
+    for family in dict.fromkeys(s.row.family for s in sorted(found, key=lambda s: s.row.family)):
+        members = [(i, s) for i, s in enumerate(found, first) if s.row.family == family]
+        traces.append(_points(members, styles[family]))
     shapes = [shape for shape in (_band(floor, "y"), _no_change()) if shape]
     return {"data": traces, "layout": layout(xaxis=xaxis, yaxis=yaxis, height=460, shapes=shapes, legend=legend())}
 
@@ -196,7 +209,7 @@ def _points(members: Sequence[tuple[int, Saving]], style: Style) -> Spec:
     cells = [s.speedup for _, s in members]
     values = [cell.value or 0.0 for cell in cells]
     return {
-        "type": "scatter", "mode": "markers", "name": plain(members[0][1].row.case.method),
+        "type": "scatter", "mode": "markers", "name": plain(members[0][1].row.legend),
         "x": rounded([s.promised for _, s in members]), "y": rounded(values),
         "error_y": error_bar(values, [cell.low for cell in cells], [cell.high for cell in cells]),
         "marker": {"symbol": style.symbol, "color": style.colour, "size": 10}, "customdata": [[place, place] for place, _ in members], "meta": "hover",

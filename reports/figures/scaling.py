@@ -1,8 +1,8 @@
-"""Scaling: how time, throughput and memory of a case grow with the batch or the resolution, all else being equal."""
+"""Scaling: how time, throughput and memory of a case grow with one number of its shape, all else being equal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,18 +10,22 @@ import pandas as pd
 from bench.metrics import METRICS
 from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, rounded, significant
 from reports.figures.lines import error_bar
-from reports.figures.theme import Spec, Style, layout, legend, log_axis, method_styles, plain
+from reports.figures.sides import beside
+from reports.figures.theme import Spec, Style, layout, legend, log_axis, plain, styles_of
 from reports.groups import AXES
 from reports.numbers import scale_for
-from reports.rows import Cell, Row
+from reports.rows import Cell, Row, column_key, column_of
+from reports.words import unit_noun
 
 ID = "scaling"
 HOW_TO_READ = (
     "Each curve is one case with only the axis below changed; both axes are logarithmic, so a straight line is a power law, and "
-    "time per image that is flat over the batch means that nothing is gained by batching."
+    "time per {unit} that is flat over the batch means that nothing is gained by batching."
 )
+#: Axes that every workload may have; those of its own shape follow under their own names.
 ACROSS = {"batch": "batch size", "resolution": "resolution (px)"}
-SHOWN = ("latency_ms", "throughput_per_s", "peak_memory_bytes", "energy_j")
+SHOWN = ("latency_ms", *(name for name, metric in METRICS.items() if metric.section == "throughput"), "peak_memory_bytes", "energy_j",
+         "cache_bytes", "state_bytes")  # fmt: skip
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 #: Curves that are named one by one in the legend; with more, only methods are.
 MOST_NAMES = 6
@@ -41,25 +45,41 @@ class Curve:
         return self.row.name
 
 
+def axes_of(rows: Iterable[Row]) -> dict[str, str]:
+    """Every number of a shape that rows have, and what it is called."""
+    own = dict.fromkeys(name for row in rows for name, value in row.case.axes.items() if _is_number(value))
+    return {**ACROSS, **{name: name.replace("_", " ") for name in own}}
+
+
+def varied(rows: Sequence[Row]) -> bool:
+    """Whether ranked rows differ in a number of their shape."""
+    ranked = [row for row in rows if row.ranked]
+    return any(len({row.case.full_shape.get(name) for row in ranked}) > 1 for name in axes_of(ranked))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def curves(rows: Sequence[Row], across: str) -> list[Curve]:
-    """The cases that were measured at two or more values of `across` (batch or resolution)."""
-    fixed = [each for each in AXES if each.key != across]
+    """The cases that were measured at two or more values of `across`, a number of the shape."""
+    fixed = [each for each in AXES if each.key not in (across, "shape")]
     groups: dict[tuple[object, ...], dict[float, Row]] = {}
     for row in rows:
-        value = getattr(row.case, across)
-        if row.ranked and value:
-            key = (row.name, *(each.read(row) for each in fixed))
-            groups.setdefault(key, {})[float(value)] = row
+        value = row.case.full_shape.get(across)
+        if row.ranked and value and _is_number(value):
+            rest = tuple(sorted((name, repr(own)) for name, own in row.case.axes.items() if name != across))
+            groups.setdefault((row.name, rest, *(each.read(row) for each in fixed)), {})[float(value)] = row
     return [Curve(next(iter(members.values())), across, tuple(sorted(members.items(), key=lambda item: item[0])))
             for members in groups.values() if len(members) > 1]  # fmt: skip
 
 
-def per_image(row: Row, metric: str) -> Cell | None:
-    """A metric as it is compared over batches: latency per image, everything else as it is."""
+def per_sample(row: Row, metric: str) -> Cell | None:
+    """A metric as it is compared over batches: latency per sample of the batch, everything else as it is."""
     cell = row.cells.get(metric)
     if cell is None or not cell.value:
         return None
-    if metric != "latency_ms":
+    if not metric.startswith("latency_ms"):
         return cell
     value, low, high = (None if x is None else x / row.case.batch for x in (cell.value, cell.low, cell.high))
     return Cell(value, low, high, cell.n, cell.provenance, cell.note)
@@ -67,37 +87,57 @@ def per_image(row: Row, metric: str) -> Cell | None:
 
 def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id: str = ID) -> Figure:
     """The scaling figure of rows of any conditions: a view per varied condition and metric."""
-    styles = styles or method_styles(row.case.method for row in rows)
-    found = {across: curves(rows, across) for across in ACROSS}
+    styles = styles or styles_of(rows)
+    words, unit = axes_of(rows), unit_noun(rows)
+    found = {across: curves(rows, across) for across in words}
     members = [(across, curve) for across, each in found.items() for curve in each]
-    table, position, hover = scaling_table(members)
+    shown = _shown(members)
+    table, position, hover = scaling_table(members, shown, words, unit)
     views = {}
     for across, each in found.items():
-        for metric in SHOWN:
+        for metric in shown:
             if any(len(_points(curve, metric)) > 1 for curve in each):
-                spec = draw(each, across, metric, styles, position)
-                views[SEPARATOR.join((ACROSS[across], _title(metric)))] = spec
+                spec = draw(
+                    each,
+                    words[across],
+                    metric,
+                    styles,
+                    {row: at for (name, row), at in position.items() if name == across},
+                    unit,
+                )
+                views[SEPARATOR.join((words[across], _title(metric, unit)))] = spec
+    how = HOW_TO_READ.format(unit=unit)
     if not views:
-        return no_picture(
-            id, "No scaling", HOW_TO_READ, "no case was measured at two batch sizes or two resolutions", table
-        )
+        return no_picture(id, "No scaling", how, "no case was measured at two values of a number of its shape", table)
     keys = [key.split(SEPARATOR) for key in views]
     controls = tuple(
         Control(name, tuple(dict.fromkeys(key[i] for key in keys))) for i, name in enumerate(("Over", "Metric"))
     )
-    return Figure(id, title(members), HOW_TO_READ, table, views, controls, notes=notes(found), hover=tuple(hover))
+    said = notes(found, words)
+    return Figure(id, title(members, words, unit), how, table, views, controls, notes=said, hover=tuple(hover))
 
 
-def _title(metric: str) -> str:
-    return "Latency per image" if metric == "latency_ms" else METRICS[metric].title
+def _shown(members: Sequence[tuple[str, Curve]]) -> list[str]:
+    """The metrics that any curve has, the latency of further parts behind that of the whole."""
+    rows = [row for _, curve in members for _, row in curve.points]
+    parts = dict.fromkeys(part for row in rows for part in row.parts)
+    every = ("latency_ms", *(column_key("latency_ms", part) for part in parts), *SHOWN[1:])
+    return [metric for metric in every if any(row.value(metric) is not None for row in rows)] or list(SHOWN[:1])
+
+
+def _title(metric: str, unit: str) -> str:
+    if not metric.startswith("latency_ms"):
+        return column_of(metric).title
+    part = column_of(metric).part
+    return f"Latency per {unit}" + (f", {part}" if part else "")
 
 
 def _points(curve: Curve, metric: str) -> list[tuple[float, Row, Cell]]:
-    return [(x, row, cell) for x, row in curve.points if (cell := per_image(row, metric)) is not None]
+    return [(x, row, cell) for x, row in curve.points if (cell := per_sample(row, metric)) is not None]
 
 
-def title(members: Sequence[tuple[str, Curve]]) -> str:
-    """The finding: what the widest range does to the time per image, for the case that it changes most."""
+def title(members: Sequence[tuple[str, Curve]], words: Mapping[str, str], unit: str) -> str:
+    """The finding: what the widest range does to the time per sample, for the case that it changes most."""
     best: tuple[float, str] | None = None
     for across, curve in members:
         points = _points(curve, "latency_ms")
@@ -105,23 +145,28 @@ def title(members: Sequence[tuple[str, Curve]]) -> str:
             ratio = points[-1][2].value / points[0][2].value
             change = max(ratio, 1 / ratio)
             what = "slower" if ratio > 1 else "faster"
-            text = f"{curve.name}: {significant(change, 2)}× {what} per image from {across} {points[0][0]:g} to {points[-1][0]:g}"
+            text = f"{curve.name}: {significant(change, 2)}× {what} per {unit} from {across.replace('_', ' ')} {points[0][0]:g} to {points[-1][0]:g}"
             if best is None or change > best[0]:
                 best = (change, text)
     return best[1] if best else "How the cases scale"
 
 
-def notes(found: Mapping[str, Sequence[Curve]]) -> tuple[str, ...]:
+def notes(found: Mapping[str, Sequence[Curve]], words: Mapping[str, str]) -> tuple[str, ...]:
     """Which conditions do not vary, and whether the legend is shortened."""
-    missing = [ACROSS[across] for across, each in found.items() if not each]
-    many = [ACROSS[across] for across, each in found.items() if len(each) > MOST_NAMES]
+    pixels = any(
+        row.case.resolution is not None for each in found.values() for curve in each for _, row in curve.points
+    )
+    missing = [words[across] for across, each in found.items() if not each and (pixels or across != "resolution")]
+    many = [words[across] for across, each in found.items() if len(each) > MOST_NAMES]
     return (
         *(f"no case was measured at two values of {name}" for name in missing),
         *(f"over {name} more than {MOST_NAMES} curves: the legend names methods, dashes are models" for name in many),
     )
 
 
-def scaling_table(members: Sequence[tuple[str, Curve]]) -> tuple[pd.DataFrame, dict[tuple[str, int], int], list[str]]:
+def scaling_table(
+    members: Sequence[tuple[str, Curve]], shown: Sequence[str], words: Mapping[str, str], unit: str
+) -> tuple[pd.DataFrame, dict[tuple[str, int], int], list[str]]:
     """The numbers behind the figure, where each row stands in them by condition and identity, and the hover texts."""
     lines: list[dict[str, object]] = []
     position: dict[tuple[str, int], int] = {}
@@ -129,19 +174,19 @@ def scaling_table(members: Sequence[tuple[str, Curve]]) -> tuple[pd.DataFrame, d
     for across, curve in members:
         for x, row in curve.points:
             position[across, id(row)] = len(lines)
-            cells = {metric: per_image(row, metric) for metric in SHOWN}
+            cells = {metric: per_sample(row, metric) for metric in shown}
             lines.append({
-                "model": row.case.model, "method": row.case.method_label, "over": ACROSS[across], "value": x,
+                "model": row.case.model, "method": row.case.method_label, **beside(row), "over": words[across], "value": x,
                 "device": row.case.device, "dtype": row.case.dtype,
-                **{f"{_title(metric)} ({METRICS[metric].unit})": cell.value if cell else None for metric, cell in cells.items()},
+                **{f"{_title(metric, unit)} ({column_of(metric).unit})": cell.value if cell else None for metric, cell in cells.items()},
             })  # fmt: skip
-            shown = [f"{_title(metric)} {_amount(cell, metric)}" for metric, cell in cells.items() if cell]
+            said = [f"{_title(metric, unit)} {_amount(cell, metric)}" for metric, cell in cells.items() if cell]
             hover.append(
                 "<br>".join(
                     [
                         f"<b>{plain(row.name)}</b>",
-                        f"{plain(across)} {x:g} · {plain(row.case.device)} · {plain(row.case.dtype)}",
-                        *shown,
+                        f"{plain(words[across])} {x:g} · {plain(row.case.device)} · {plain(row.case.dtype)}",
+                        *said,
                     ]
                 )
             )
@@ -150,7 +195,7 @@ def scaling_table(members: Sequence[tuple[str, Curve]]) -> tuple[pd.DataFrame, d
 
 
 def _amount(cell: Cell, metric: str) -> str:
-    scale = scale_for([cell.value or 0.0], METRICS[metric].unit)
+    scale = scale_for([cell.value or 0.0], column_of(metric).unit)
     value, low, high = (
         significant(None if x is None else x / scale.factor, 4) for x in (cell.value, cell.low, cell.high)
     )
@@ -162,18 +207,19 @@ def draw(
     across: str,
     metric: str,
     styles: Mapping[str, Style],
-    position: Mapping[tuple[str, int], int],
+    position: Mapping[int, int],
+    unit: str,
 ) -> Spec:
     """A metric over one condition, both logarithmic."""
     usable = [(curve, points) for curve in found if len(points := _points(curve, metric)) > 1]
     values = [cell.value or 0.0 for _, points in usable for *_, cell in points]
-    scale = scale_for(values, METRICS[metric].unit)
+    scale = scale_for(values, column_of(metric).unit)
     models = list(dict.fromkeys(curve.row.case.model for curve, _ in usable))
     named: set[str] = set()
     traces = []
     for curve, points in usable:
-        style = styles[curve.row.case.method]
-        name = curve.name if len(usable) <= MOST_NAMES else curve.row.case.method
+        style = styles[curve.row.family]
+        name = curve.name if len(usable) <= MOST_NAMES else curve.row.family
         y = [(cell.value or 0.0) / scale.factor for *_, cell in points]
         ends = [[None if end is None else end / scale.factor for end in (cell.low, cell.high)] for *_, cell in points]
         traces.append({
@@ -181,14 +227,16 @@ def draw(
             "x": [x for x, *_ in points], "y": rounded(y), "error_y": error_bar(y, [low for low, _ in ends], [high for _, high in ends]),
             "line": {"color": style.colour, "width": 1.6, "dash": DASHES[models.index(curve.row.case.model) % len(DASHES)]},
             "marker": {"symbol": style.symbol, "size": 8, "color": style.colour},
-            "customdata": [[position[across, id(row)]] * 2 for _, row, _ in points], "meta": "hover",
+            "customdata": [[position[id(row)]] * 2 for _, row, _ in points], "meta": "hover",
         })  # fmt: skip
         named.add(name)
     ticks = sorted({x for _, points in usable for x, *_ in points})
     xaxis = {
-        **log_axis(f"{ACROSS[across]}, log", min(ticks), max(ticks)),
+        **log_axis(f"{across}, log", min(ticks), max(ticks)),
         "tickvals": ticks,
         "ticktext": [f"{x:g}" for x in ticks],
     }
-    yaxis = log_axis(f"{_title(metric)} ({scale.unit}), log", min(values) / scale.factor, max(values) / scale.factor)
+    yaxis = log_axis(
+        f"{_title(metric, unit)} ({scale.unit}), log", min(values) / scale.factor, max(values) / scale.factor
+    )
     return {"data": traces, "layout": layout(xaxis=xaxis, yaxis=yaxis, height=440, legend=legend())}

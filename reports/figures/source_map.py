@@ -16,7 +16,7 @@ from bench.plan.case import Case
 from bench.store.records import Record
 from reports.figures.figure import Control, Figure, no_picture
 from reports.figures.theme import SERIES, Spec, axis, layout
-from reports.labels import brief
+from reports.labels import case_label
 
 ID = "source-map"
 HOW_TO_READ = (
@@ -81,7 +81,7 @@ def _tints(held: Sequence[int], grid: int) -> list[Spec]:
 
 def figure(record: Record, *, id: str = ID) -> Figure:
     """The source map of a case, a view per block that changes something; the reason if the record has no picture."""
-    label = brief(Case.from_dict(record["case"]).method_label)
+    label = case_label(Case.from_dict(record["case"]))
     picture = record.get("picture")
     if not picture:
         return no_picture(id, f"{label}: no source map", HOW_TO_READ, "the model does not trace sources on real images")

@@ -1,4 +1,4 @@
-"""How every figure looks: colour roles with a value for light and one for dark, and the style of each method.
+"""How every figure looks: colour roles with a value for light and one for dark, and the style of each method or model.
 
 A spec never holds a colour, only a role such as ``@ink`` (see `COLOURS`). The page replaces the roles when it draws and
 again when the reader changes the theme; `themed` does the same in Python, and ``paint.js`` beside this file in the
@@ -12,6 +12,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from bench.canonical import BASELINE_METHOD
+from reports.rows import Row
 
 Theme = Literal["light", "dark"]
 Spec = dict[str, Any]
@@ -52,7 +55,7 @@ CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Style:
-    """Colour role and marker symbol of one method, the same in every figure of a site."""
+    """Colour role and marker symbol of one family (a method, or a model in a suite of models) in every figure of a site."""
 
     colour: str
     symbol: str
@@ -61,15 +64,24 @@ class Style:
 BASELINE_STYLE = Style("@ink", "circle")
 
 
-def method_styles(methods: Iterable[str]) -> dict[str, Style]:
-    """A style per method name; the baseline `none` is always the black circle.
+def styles_of(rows: Iterable[Row]) -> dict[str, Style]:
+    """A style per `Row.family`; what others are compared with is the black circle."""
+    listed = list(rows)
+    return family_styles(
+        (row.family for row in listed), (row.family for row in listed if row.is_other_side and row.by_model)
+    )
 
-    Colour and symbol change together and both cycle (6 and 8 long), so the first 24 methods have different looks. Call
-    it once per site with all methods, so that a filter never recolours what is left.
+
+def family_styles(families: Iterable[str], baselines: Iterable[str] = ()) -> dict[str, Style]:
+    """A style per name; `none` and the baselines are black circles.
+
+    Colour and symbol change together and both cycle (6 and 8 long), so the first 24 names have different looks. Call
+    it once per site with all names, so that a filter never recolours what is left.
     """
-    names = sorted(set(methods) - {"none"})
+    black = {BASELINE_METHOD, *baselines}
+    names = sorted(set(families) - black)
     styles = {name: Style(SERIES[i % len(SERIES)], SYMBOLS[i % len(SYMBOLS)]) for i, name in enumerate(names)}
-    return {"none": BASELINE_STYLE, **styles}
+    return {**dict.fromkeys(sorted(black), BASELINE_STYLE), **styles}
 
 
 def plain(text: object) -> str:

@@ -11,13 +11,13 @@ from bench.plan.case import Case
 from bench.store.records import Record
 from reports.figures.figure import Figure, no_picture, percent, rounded, significant
 from reports.figures.theme import Spec, axis, layout, legend, plain
-from reports.labels import brief
+from reports.labels import case_label
 from reports.own_time import REPLACED, Split, split
 
 ID = "time-split"
 HOW_TO_READ = (
     "Read downwards from the plain network's time: each blue bar is time saved in one kind of module, each red one time that is "
-    "added; the method's own operators (matching, sorting, gathering) stand apart, and so does what no module explains."
+    "added; the method's own operators stand apart, and so does what no module explains."
 )
 PLAIN, OWN, UNEXPLAINED, CASE = "plain network", "the method's own", "not attributed", "this case"
 #: Share of a case's MACs from which added modules are said to do the network's work too.
@@ -53,9 +53,16 @@ def steps(found: Split) -> list[Step]:
     return [*made, Step(CASE, 0.0, found.ms, "total")]
 
 
-def figure(record: Record, baseline: Record | None, *, id: str = ID) -> Figure:
-    """The figure of a case beside its baseline; with a reason instead where one has no layer times."""
-    label = brief(Case.from_dict(record["case"]).method_label)
+def figure(record: Record, baseline: Record | None, *, part: str = "", id: str = ID) -> Figure:
+    """The figure of a case beside its baseline; with a reason instead where one has no layer times.
+
+    Args:
+        record: of a whole run, or of a part that is looked at as one.
+        baseline: the same of the other side.
+        part: its name, for the title.
+        id: a stable slug, unique on the page.
+    """
+    label = case_label(Case.from_dict(record["case"])) + (f", {part}," if part else "")
     found = "the baseline is not among the records" if baseline is None else split(record, baseline)
     if isinstance(found, str):
         return no_picture(id, f"{label}: where the time goes is not known", HOW_TO_READ, found)
@@ -122,7 +129,7 @@ def draw(made: Sequence[Step]) -> Spec:
     traces = [
         _bars(name, colour, [step for step in made if fits(step)])
         for name, colour, fits in (
-            ("time per forward", "@grey", lambda step: step.kind == "total"),
+            ("time per run", "@grey", lambda step: step.kind == "total"),
             ("saved", "@blue", lambda step: step.kind == "change" and step.change <= 0),
             ("added", "@vermillion", lambda step: step.kind == "change" and step.change > 0 and step.name != OWN),
             ("added by the method's own operators", "@orange", lambda step: step.name == OWN),
@@ -133,7 +140,7 @@ def draw(made: Sequence[Step]) -> Spec:
     yaxis = axis("where", type="category", categoryorder="array", categoryarray=names[::-1], showgrid=False, ticks="")
     top = max(max(step.start, step.end) for step in made)
     low = min(0.0, *(min(step.start, step.end) for step in made))
-    xaxis = axis("time per forward (ms)", range=[low * 1.05, top * 1.16], zeroline=True, zerolinecolor="@quiet")
+    xaxis = axis("time per run (ms)", range=[low * 1.05, top * 1.16], zeroline=True, zerolinecolor="@quiet")
     drawn = [trace for trace in [*traces, unknown] if trace["x"]]
     return {"data": drawn, "layout": layout(xaxis=xaxis, yaxis=yaxis, height=120 + ROW * len(made), barmode="overlay", bargap=0.3,
                                             margin={"l": 8, "r": 12, "t": 28, "b": 48}, legend=legend())}  # fmt: skip

@@ -11,17 +11,20 @@ from bench.canonical import parse_settings
 from bench.metrics import METRICS
 from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, rounded, significant
 from reports.figures.lines import error_bar
-from reports.figures.theme import SERIES, SYMBOLS, Spec, Style, axis, layout, legend, log_axis, method_styles, plain
+from reports.figures.sides import beside
+from reports.figures.theme import SERIES, SYMBOLS, Spec, Style, axis, layout, legend, log_axis, plain, styles_of
 from reports.numbers import scale_for
 from reports.rows import Row
+from reports.scores import score_of, scores_of
 
 ID = "trade-off"
 HOW_TO_READ = (
-    "Each curve is one method on one model, a point per setting with its 95 % interval; the first choice puts all methods on one "
-    "axis of MACs kept, the others show a method's own setting, with the untouched model as a dashed line."
+    "Each curve is one method on one model, a point per setting with its 95 % interval; the first choice puts everything on one "
+    "axis of MACs kept, the others show a method's own setting, with the other side as a dashed line."
 )
-ALL = "all methods by MACs kept"
-METRICS_SHOWN = ("accuracy", "latency_ms", "speedup", "macs", "peak_memory_bytes", "energy_j")
+ALL = "all by MACs kept"
+#: What is shown beside scores.
+METRICS_SHOWN = ("latency_ms", "speedup", "macs", "peak_memory_bytes", "energy_j")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 
@@ -36,13 +39,18 @@ class Family:
     rows: tuple[Row, ...]
 
 
+def shown_of(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The scores that these rows have, and the common costs."""
+    return (*scores_of(rows), *METRICS_SHOWN)
+
+
 def families(rows: Sequence[Row]) -> list[Family]:
     """Every method on every model that was run at two or more values of exactly one numeric setting."""
     groups: dict[tuple[str, str], list[tuple[dict[str, object], Row]]] = {}
     for row in rows:
         settings = _settings(row)
-        if row.ranked and not row.case.is_baseline and settings:
-            groups.setdefault((_model(row), row.case.method), []).append((settings, row))
+        if row.ranked and not row.by_model and not row.case.is_baseline and settings:
+            groups.setdefault((row.case.model_label, row.family), []).append((settings, row))
     made = []
     for (model, method), members in groups.items():
         knob = _knob([settings for settings, _ in members])
@@ -59,10 +67,6 @@ def _settings(row: Row) -> dict[str, object]:
         return {}
 
 
-def _model(row: Row) -> str:
-    return f"{row.case.model}({row.case.model_settings})" if row.case.model_settings else row.case.model
-
-
 def _knob(settings: Sequence[Mapping[str, object]]) -> str | None:
     """The only setting whose value differs, if it is a number everywhere."""
     varying = [name for name in settings[0] if len({repr(each.get(name)) for each in settings}) > 1]
@@ -75,16 +79,17 @@ def _knob(settings: Sequence[Mapping[str, object]]) -> str | None:
 
 def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id: str = ID) -> Figure:
     """The figure of rows that may be compared (one `reports.groups.Group`): a view per method and metric."""
-    styles = styles or method_styles(row.case.method for row in rows)
+    styles = styles or styles_of(rows)
     found = families(rows)
     table = tradeoff_table(rows, found)
     views: dict[str, Spec] = {}
-    for metric in METRICS_SHOWN:
+    shown = shown_of(rows)
+    for metric in shown:
         if metric != "macs" and (spec := against_macs(rows, metric, styles)):
             views[SEPARATOR.join((ALL, METRICS[metric].title))] = spec
     for method, knob in dict.fromkeys((family.method, family.knob) for family in found):
         members = [family for family in found if (family.method, family.knob) == (method, knob)]
-        for metric in METRICS_SHOWN:
+        for metric in shown:
             if spec := against_setting(members, rows, metric):
                 views[SEPARATOR.join((f"{method}: {knob}", METRICS[metric].title))] = spec
     if not views:
@@ -102,18 +107,21 @@ def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id
         views,
         controls,
         notes=notes(rows, found),
-        hover=tuple(hover_text(row) for row in rows if row.ranked),
+        hover=tuple(hover_text(row, shown) for row in rows if row.ranked),
     )
 
 
 def title(found: Sequence[Family], rows: Sequence[Row]) -> str:
     """The finding for the longest curve: what its strongest setting (fewest MACs) changes against its weakest."""
     if not found:
-        return f"What each method keeps of accuracy and speed for the MACs it saves ({len(rows)} cases)"
+        score = score_of(rows)
+        kept_of = f"{_spoken(METRICS[score].title)} and speed" if score else "speed"
+        return f"What each {'model' if all(row.by_model for row in rows) else 'method'} keeps of {kept_of} for the MACs it saves ({len(rows)} cases)"
     family = max(found, key=lambda each: len(each.rows))
     ends = [(family.strengths[i], family.rows[i]) for i in (0, -1)]
     (weak, first), (strong, last) = sorted(ends, key=lambda end: -(kept(end[1]) or 0.0))
-    changes = [text for metric in ("macs", "latency_ms", "accuracy") if (text := _change(first, last, metric))]
+    costs = ("macs", "latency_ms", *scores_of(rows))
+    changes = [text for metric in costs if (text := _change(first, last, metric))]
     step = f"{family.knob} from {weak:g} to {strong:g}"
     return f"{family.method} on {family.model}, {step}: {', '.join(changes) or 'no common metric'}"
 
@@ -122,16 +130,21 @@ def _change(first: Row, last: Row, metric: str) -> str:
     before, after = first.value(metric), last.value(metric)
     if before is None or after is None:
         return ""
-    name = {"macs": "MACs", "latency_ms": "latency", "accuracy": "accuracy"}[metric]
-    if metric == "accuracy":
+    name = _spoken(METRICS[metric].title.removesuffix(" (p50)"))
+    if METRICS[metric].unit == "%":
         return f"{name} {after - before:+.1f} points".replace("-", "−")
     return f"{name} {100 * (after / before - 1):+.0f} %".replace("-", "−") if before else ""
+
+
+def _spoken(title: str) -> str:
+    return title if title[1:2].isupper() else title[0].lower() + title[1:]
 
 
 def notes(rows: Sequence[Row], found: Sequence[Family]) -> tuple[str, ...]:
     """Which methods have no curve of their own."""
     single = sorted(
-        {row.case.method for row in rows if row.ranked and not row.case.is_baseline} - {f.method for f in found}
+        {row.family for row in rows if row.ranked and not row.case.is_baseline and not row.by_model}
+        - {f.method for f in found}
     )
     return (
         (f"no curve over a setting for {', '.join(single)}: it needs two values of exactly one numeric setting",)
@@ -148,9 +161,9 @@ def tradeoff_table(rows: Sequence[Row], found: Sequence[Family]) -> pd.DataFrame
     lines = []
     for row in (row for row in rows if row.ranked):
         knob, value = strength.get(id(row), (None, None))
-        line: dict[str, object] = {"model": _model(row), "method": row.case.method_label, "setting": knob, "strength": value,
+        line: dict[str, object] = {"model": row.case.model_label, "method": row.case.method_label, **beside(row), "setting": knob, "strength": value,
                                    "MACs kept (%)": kept(row)}  # fmt: skip
-        line |= {f"{metric} ({METRICS[metric].unit})": row.value(metric) for metric in METRICS_SHOWN}
+        line |= {f"{metric} ({METRICS[metric].unit})": row.value(metric) for metric in shown_of(rows)}
         lines.append(line)
     table = pd.DataFrame(lines).astype(object)
     return table.where(table.notna(), None)
@@ -165,16 +178,16 @@ def kept(row: Row) -> float | None:
 
 
 def against_macs(rows: Sequence[Row], metric: str, styles: Mapping[str, Style]) -> Spec | None:
-    """A metric over the MACs kept: a curve per method and model that starts at the model's baseline."""
+    """A metric over the MACs kept: a curve per method and model that starts at the side that it is compared with."""
     usable = [row for row in rows if row.ranked and kept(row) is not None and row.value(metric) is not None]
-    baselines = {_model(row): row for row in usable if row.case.is_baseline}
+    baselines = {row.side.model_label: row for row in usable if row.case.is_baseline}
     curves: dict[tuple[str, str], list[Row]] = {}
     for row in usable:
         if not row.case.is_baseline:
-            curves.setdefault((_model(row), row.case.method), []).append(row)
+            curves.setdefault((row.side.model_label, row.family), []).append(row)
     if not curves:
         return None
-    models = list(dict.fromkeys(_model(row) for row in usable))
+    models = list(dict.fromkeys(row.side.model_label for row in usable))
     position = {id(row): i for i, row in enumerate(row for row in rows if row.ranked)}
     traces, named = [], set()
     for (model, method), members in curves.items():
@@ -182,7 +195,7 @@ def against_macs(rows: Sequence[Row], metric: str, styles: Mapping[str, Style]) 
         ordered = sorted([*members, *start], key=lambda row: kept(row) or 0.0)
         dash = DASHES[models.index(model) % len(DASHES)]
         traces.append(_curve(ordered, [kept(row) or 0.0 for row in ordered], metric, usable, position, styles[method],
-                             name=plain(method), dash=dash, group=method, legend_entry=method not in named))  # fmt: skip
+                             name=plain(members[0].legend), dash=dash, group=method, legend_entry=method not in named))  # fmt: skip
         named.add(method)
     traces.append(_model_names([baselines[model] for model in models if model in baselines], metric, usable))
     xaxis = axis("MACs kept (% of baseline), fewer to the right", autorange="reversed")
@@ -194,7 +207,7 @@ def _model_names(baselines: Sequence[Row], metric: str, usable: Sequence[Row]) -
     factor = _factor(usable, metric)
     return {
         "type": "scatter", "mode": "text", "x": [100] * len(baselines), "y": rounded([(row.value(metric) or 0.0) / factor for row in baselines]),
-        "text": [plain(_model(row)) for row in baselines], "textposition": "top right", "textfont": {"size": 11, "color": "@ink"},
+        "text": [plain(row.case.model_label) for row in baselines], "textposition": "top right", "textfont": {"size": 11, "color": "@ink"},
         "hoverinfo": "skip", "showlegend": False, "cliponaxis": False,
     }  # fmt: skip
 
@@ -205,7 +218,7 @@ def against_setting(members: Sequence[Family], rows: Sequence[Row], metric: str)
     if not shown:
         return None
     usable = [row for family in shown for row in family.rows if row.value(metric) is not None]
-    base = {_model(row): row.value(metric) for row in rows if row.ranked and row.case.is_baseline}
+    base = {row.side.model_label: row.value(metric) for row in rows if row.ranked and row.case.is_baseline}
     if metric == "speedup":
         base = dict.fromkeys(base, 1.0)
     position = {id(row): i for i, row in enumerate(row for row in rows if row.ranked)}
@@ -236,7 +249,7 @@ def _y_axis(usable: Sequence[Row], metric: str, levels: Sequence[float] = ()) ->
     scale = scale_for([row.value(metric) or 0.0 for row in usable], METRICS[metric].unit)
     values = [(value or 0.0) / scale.factor for value in [*(row.value(metric) for row in usable), *levels]]
     name = f"{METRICS[metric].title} ({scale.unit})"
-    if metric != "accuracy" and min(values) > 0 and max(values) / min(values) > 5:
+    if METRICS[metric].section != "quality" and min(values) > 0 and max(values) / min(values) > 5:
         return log_axis(f"{name}, log", min(values), max(values))
     return axis(name)
 
@@ -264,9 +277,9 @@ def _level(value: float, left: float, right: float, style: Style, model: str) ->
             "line": {"color": style.colour, "width": 1.2, "dash": "dash"}}  # fmt: skip
 
 
-def hover_text(row: Row) -> str:
+def hover_text(row: Row, metrics: Sequence[str]) -> str:
     """All metrics of one case as plotly's pseudo-HTML."""
-    shown = [(METRICS[metric], row.cells[metric]) for metric in METRICS_SHOWN if row.value(metric) is not None]
+    shown = [(METRICS[metric], row.cells[metric]) for metric in metrics if row.value(metric) is not None]
     lines = [f"<b>{plain(row.name)}</b>", f"MACs kept {significant(kept(row))} %"]
     for metric, cell in shown:
         scale = scale_for([cell.value or 0.0], metric.unit)

@@ -71,25 +71,31 @@ class Hover:
         return [self.row_of.get(bar.members[0]) if bar.members else None, self._known[text]]
 
 
-def figure(record: Record) -> Figure:
-    """The waterline of a record's case: three views by layer, by block and by what is slowest, and the fused what-if."""
-    label = Case.from_dict(record["case"]).label
+def figure(record: Record, *, part: str = "", id: str = ID) -> Figure:
+    """The waterline of a record's case: three views by layer, by block and by what is slowest, and the fused what-if.
+
+    Args:
+        record: of a whole run, or of a part that is looked at as one (`bench.analysis.parts.as_part`).
+        part: its name, for the title.
+        id: a stable slug, unique on the page.
+    """
+    label = Case.from_dict(record["case"]).label + (f", {part}" if part else "")
     if not record.get("layers"):
-        return no_picture(ID, f"{label}: no layers", HOW_TO_READ, roofline.from_record(record)[1])
+        return no_picture(id, f"{label}: no layers", HOW_TO_READ, roofline.from_record(record)[1])
     layers, reasons = roofline.layers_of(record)
     line = roofline.waterline(layers, end_to_end_ms=(record.get("layers_info") or {}).get("end_to_end_ms"))
     notes = tuple(dict.fromkeys([*reasons, *line.notes, *_notes(line)]))
     title, table = f"{label}: {finding(line.totals)}", layer_table(layers, line)
     if not any(view.marks(line.bars) for view in _views(line.totals)):
         reason = "; ".join(notes) or "no layer has operations or bytes"
-        return no_picture(ID, title, HOW_TO_READ, reason, table)
+        return no_picture(id, title, HOW_TO_READ, reason, table)
     hover = Hover({name: row for row, name in reversed(list(enumerate(table["layer"])))}, line.totals)
     specs = _specs(line, roofline.waterline(roofline.fused(layers)), hover)
     chosen = [key.split(SEPARATOR) for key in specs]
     controls = tuple(
         Control(name, tuple(dict.fromkeys(key[i] for key in chosen))) for i, name in enumerate(("View", "Bars"))
     )
-    return Figure(ID, title, HOW_TO_READ, table, specs, controls, CAPTION, notes, hover=tuple(hover.texts))
+    return Figure(id, title, HOW_TO_READ, table, specs, controls, CAPTION, notes, hover=tuple(hover.texts))
 
 
 def _specs(line: Waterline, what_if: Waterline, hover: Hover) -> dict[str, Spec]:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
+from bench.config.axes import BY_NAME
 from bench.config.overrides import as_word
 from bench.config.schema import Paths
 from bench.host.identity import machine_class
+from bench.metrics import METRICS
 from bench.store.records import Record
 from reports.content import Site
 from reports.figure_sets import of_case
@@ -20,12 +22,17 @@ from reports.manifest import digest_of
 from reports.numbers import MISSING, pair, quantity, scale_for
 from reports.pages.claims import KINDS
 from reports.pages.page import Sheet, Shell, render
-from reports.rows import COLUMNS, OF_BASELINE, Cell, Column, Row
+from reports.rows import OF_BASELINE, Cell, Column, Row, column_key, column_of, columns_of
+from reports.scores import SCORES
+from reports.words import takes
 
 #: The results folder that a command takes where none is named.
 USUAL_RESULTS = Paths().results
 
-_FACTS = ("latency_ms", "speedup", "macs", "realised_gain", "accuracy", "peak_memory_bytes", "params", "energy_j")
+#: At the top of the page, with the scores that there are and the workload's own quantities that people ask for first.
+_FACTS = ("latency_ms", "speedup", "macs", "realised_gain", *SCORES, "time_to_first_token_ms", "time_per_output_token_ms",
+          "cache_bytes", "time_per_image_ms", "time_per_step_ms", "state_bytes", "payload_bytes", "total_modelled_ms",
+          "peak_memory_bytes", "params", "energy_j")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ def _claims(site: Site, row: Row) -> list[dict[str, Any]]:
 def _brief(site: Site, shell: Callable[[], Shell], row: Row) -> str:
     """The page without figures, processes and environment: what a build makes that has no time left for more."""
     values = {
+        "heading": heading(row),
         "site_title": site.title,
         "group": site.groups[row.group],
         "readings": facts(row),
@@ -92,14 +100,16 @@ def _page(site: Site, row: Row) -> str:
         row.page,
         row=row,
         base=site.baseline(row),
+        heading=heading(row),
         group=site.groups[row.group],
         facts=facts(row),
+        parts_table=parts_table(row),
+        workload_facts=flat(record.get("workload") or {}),
         ranks=_ranks(row),
         readings=readings(row),
         drawings=of_case(site, row),
         flags=[(flag, meaning(flag)) for flag in record.get("flags") or []],
-        conditions=[(axis.title, axis.show(axis.read(row)).removeprefix(f"{axis.title} ")) for axis in AXES]
-        + _identity(row),
+        conditions=_conditions(row) + _identity(row),
         environment=flat(record.get("environment") or {}),
         machine=machine_class(record.get("environment") or {}),
         processes=_processes(record),
@@ -111,16 +121,70 @@ def _page(site: Site, row: Row) -> str:
     )
 
 
+def heading(row: Row) -> tuple[str, str]:
+    """What the page is headed with: what the case is, and the model that a method is on (empty where that is the case)."""
+    if row.by_model:
+        return row.head_in_full, ""
+    if row.case.is_baseline:
+        return " · ".join(filter(None, ["No method", row.apart])), row.case.model_label
+    return row.head_in_full, row.case.model_label
+
+
 def facts(row: Row) -> list[Fact]:
     """The quantities at the top of the page: those with a value, and the first few without."""
-    by_key = {column.key: column for column in COLUMNS}
     shown = [key for key in _FACTS if key in row.cells and row.cells[key].note != OF_BASELINE]
-    return [fact(by_key[key], row.cells[key]) for key in shown]
+    return [fact(column_of(key), row.cells[key]) for key in shown]
 
 
 def readings(row: Row) -> list[Fact]:
-    """Every quantity of the row, available or not."""
-    return [fact(column, row.cells[column.key]) for column in COLUMNS if column.key in row.cells]
+    """Every quantity of the row, available or not, a part's behind the whole's."""
+    return [fact(column, row.cells[column.key]) for column in columns_of([row])]
+
+
+#: What is said of every part of a workload side by side.
+_OF_PARTS = ("latency_ms", "speedup", "macs", "realised_gain", *(name for name, metric in METRICS.items() if metric.section == "throughput"),
+             "peak_memory_bytes", "energy_j", "ideal_ms", "attainable_ms")  # fmt: skip
+
+
+def parts_table(row: Row) -> dict[str, Any] | None:
+    """The parts of the workload side by side: a line each, the whole run first; None where it has no further ones."""
+    if not row.parts:
+        return None
+    parts = ("", *row.parts)
+    shown = [key for key in _OF_PARTS if any(row.value(key, part) is not None for part in parts)]
+    rows = [
+        [part or f"{row.whole or 'whole run'} (the whole)", *(_of_part(row, key, part) for key in shown)]
+        for part in parts
+    ]
+    return {
+        "head": ["Part", *(column_of(key).title for key in shown)],
+        "rows": rows,
+        "numbers": tuple(range(1, len(shown) + 1)),
+    }
+
+
+def _of_part(row: Row, key: str, part: str) -> str:
+    cell = row.cells.get(column_key(key, part))
+    if cell is None or cell.value is None:
+        return MISSING
+    return fact(column_of(column_key(key, part)), cell).value
+
+
+def _conditions(row: Row) -> list[tuple[str, str]]:
+    """Every axis of the case itself, then machine and protocol; a shape axis that its workload has not is left out."""
+    found = [("workload", row.case.workload)]
+    for axis in AXES:
+        known = BY_NAME.get(axis.key)
+        if axis.key == "workload" or (axis.key == "resolution" and not takes(row.case, axis.key)):
+            continue
+        value = axis.read(row) if known is None or not known.condition else getattr(row.case, axis.key)
+        if axis.key == "shape":
+            found += [(name.replace("_", " "), str(own)) for name, own in row.case.axes.items()]
+        else:
+            found.append((axis.title, axis.show(value).removeprefix(f"{axis.title} ")))
+    if row.case.against:
+        found.append(("compared with", row.against or "others are compared with it"))
+    return found
 
 
 def fact(column: Column, cell: Cell) -> Fact:
@@ -138,8 +202,7 @@ def fact(column: Column, cell: Cell) -> Fact:
 
 def _ranks(row: Row) -> dict[str, str]:
     """Rank intervals by the title of their column: `2` or `2 to 4`."""
-    titles = {column.key: column.title for column in COLUMNS}
-    return {titles[key]: str(a) if a == b else f"{a} to {b}" for key, (a, b) in row.rank.items()}
+    return {column_of(key).title: str(a) if a == b else f"{a} to {b}" for key, (a, b) in row.rank.items()}
 
 
 def _identity(row: Row) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 from reports.content import Site
 from reports.pages.page import Sheet, render
 from reports.rows import Row
+from reports.scores import SCORES
 
 #: Verdict of a claim -> kind of its badge, in the order of the page.
 KINDS = {"reproduced": "good", "not reproduced": "bad", "not comparable here": "care"}
@@ -34,7 +35,7 @@ def _page(site: Site) -> str:
         (verdict, kind, [claim for claim in site.claims if claim["verdict"] == verdict])
         for verdict, kind in KINDS.items()
     ]
-    return render("claims.html.j2", site, "claims.html", verdicts=by_verdict, rows=_rows(site))
+    return render("claims.html.j2", site, "claims.html", verdicts=by_verdict, rows=_rows(site), scores=SCORES)
 
 
 def _rows(site: Site) -> dict[str, list[Row]]:

@@ -47,7 +47,7 @@ def lines(found: comparing.Comparison) -> list[Line]:
     return [
         Line(
             escape_controls(row.label),
-            METRICS[row.metric].title,
+            METRICS[row.metric].title + (f" of {row.part}" if row.part else ""),
             _side(row.a, row.unit),
             _side(row.b, row.unit),
             MISSING if row.ratio is None else pair(row.ratio.value, row.ratio.low, row.ratio.high),

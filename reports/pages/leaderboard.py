@@ -9,7 +9,7 @@ from typing import Any
 from reports.batches import crossings, panels
 from reports.content import Site
 from reports.figure_sets import across, of_groups
-from reports.figures.theme import method_styles
+from reports.figures.theme import styles_of
 from reports.findings import findings, headline
 from reports.leaderboard import MARKS, payload
 from reports.methods import summary
@@ -26,7 +26,8 @@ def sheets(site: Site) -> Iterable[Sheet]:
 
 
 def _page(site: Site) -> str:
-    styles = method_styles(row.case.method for row in site.rows)
+    styles = styles_of(site.rows)
+    by_batch = panels(site.rows)
     return render(
         "leaderboard.html.j2",
         site,
@@ -38,7 +39,8 @@ def _page(site: Site) -> str:
         across=across(site, styles),
         over_models=lines(site.rows),
         summed=describe,
-        pays=[(panel, crossings(panel)) for panel in panels(site.rows)],
+        pays=[(panel, crossings(panel)) for panel in by_batch],
+        methods=any(not row.by_model for row in site.rows),
         claims=site.claims,
         told=told(site.claims),
         claim_kinds=KINDS,

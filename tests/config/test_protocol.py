@@ -137,8 +137,10 @@ def test_a_preemption_counts_if_it_cost_its_share_of_the_sample(monkeypatch, swi
 
 def test_a_forecast_warms_a_gpu_up_for_as_long_as_the_protocol_does():
     def seconds(device, **latency):
-        group = plan.Group((Case(suite="s", model="m", device=device),))
-        return estimate.group_seconds(group, 1.0, Protocol(latency={"warmup_s": 1, "warmup_s_gpu": 3, **latency}))
+        case = Case(suite="s", model="m", device=device)
+        return estimate.group_seconds(
+            plan.Group((case,)), {case.key: [1.0]}, Protocol(latency={"warmup_s": 1, "warmup_s_gpu": 3, **latency})
+        )
 
     processes, runners = Protocol().latency.invocations, 2
     assert seconds("cuda", warmup_s_gpu=13) - seconds("cuda") == pytest.approx(10 * processes * runners)

@@ -130,7 +130,7 @@ def test_a_batch_at_which_nothing_gave_a_time_still_has_its_column():
 
 def test_the_figure_rings_the_crossing_and_draws_the_promise():
     figure = batch_gain.figure(rows_of(sweep(), []))
-    assert figure.title == "Of 2 reduced networks 1 pays at every measured batch, 1 pays only from a larger batch on"
+    assert figure.title == "Of 2 cases 1 pays at every measured batch, 1 pays only from a larger batch on"
     spec = figure.view("deit_tiny", LATENCY)
     rings = [trace for trace in spec["data"] if trace.get("marker", {}).get("symbol") == "circle-open"]
     assert [round(ring["x"][0]) for ring in rings] == [1, 8]

@@ -31,7 +31,7 @@ def test_the_command_names_case_and_machine(tmp_path):
 @pytest.mark.parametrize(
     ("folder", "show_paths", "told"),
     [
-        ("results", False, []), ("runs/now", False, ["paths.results=runs/now"]), ("my runs", False, ["paths.results=my runs"]),
+        ("results", False, []), ("runs/now", False, ["paths.results=runs/now"]), ("my runs", False, ['paths.results="my runs"']),
         ("{there}/other", False, ["paths.results=other"]), ("{there}/other", True, ["paths.results={there}/other"]),
     ],
 )  # fmt: skip

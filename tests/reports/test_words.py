@@ -17,8 +17,8 @@ def tuned(setting):
 
 def test_retraining_is_said_of_those_that_learned_further_and_of_no_others():
     plain = record(accuracy=96.0)
-    assert "without retraining after the reduction" in _quality([plain, reduced("r=8")])
-    assert "1 of 2 reduced ones were trained further" in _quality([plain, reduced("r=8"), tuned("r=13")])
+    assert "reported, without retraining after the method was put in" in _quality([plain, reduced("r=8")])
+    assert "1 of the 2 with a method were trained further" in _quality([plain, reduced("r=8"), tuned("r=13")])
     assert "reported, trained further with the method in place" in _quality([plain, tuned("r=13")])
 
 

@@ -241,6 +241,24 @@ def test_a_sweep_is_one_parent_with_a_child_per_case(place):
     assert files == {"site/index.html", "site/assets"}
 
 
+def test_a_running_sweep_shows_its_first_page_and_its_charts(place):
+    page = place / "site" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("<p>so far</p>")
+    one = mirror(place)
+    one.refresh(page)  # before the first record there is nothing to show
+    assert runs(one, "sweep") == []
+    one.start_sweep("vit_tokens", {}, 2)
+    one.log_record(seal(record()))
+    one.refresh(page)
+    (parent,) = runs(one, "sweep")
+    assert parent.info.status == "RUNNING" and one.problems == []
+    assert [
+        file.path for file in one.connection.client.list_artifacts(parent.info.run_id) if file.path == "report.html"
+    ]
+    assert "viewStateShareKey" in one.link()
+
+
 def test_a_child_carries_numbers_names_times_and_the_record(place):
     item = seal(record(method="tome", setting="r=13", latency_ms=28.0, accuracy=90.0))
     one = sweep(mirror(place), [item])

@@ -47,10 +47,11 @@ def run(config: Config) -> int:
 
     bar = ProgressBar()
     driver = Driver(adapted, made, [bar])
-    print(differences_as_text(run_difference(original, _head(driver, case.method))), flush=True)
+    again = made.cases[-1]
+    print(differences_as_text(run_difference(original, _head(driver, again))), flush=True)
     with bar:
         sweep = driver.run({})
-    new = next((record for record in sweep.records if record["case"]["method"] == case.method), None)
+    new = next((record for record in reversed(sweep.records) if record["case_key"] == again.key), None)
     if new is None:
         raise BenchError("the row was not measured: " + "; ".join(sweep.problems))
     verdicts = judge.judge(original, new, own=own)
@@ -61,9 +62,8 @@ def run(config: Config) -> int:
     return code
 
 
-def _head(driver: Driver, method: str) -> Record:
-    """What the new record will say of its circumstances, before anything is measured."""
-    case = next(case for case in driver.plan.cases if case.method == method)
+def _head(driver: Driver, case: Case) -> Record:
+    """What the new record of a case will say of its circumstances, before anything is measured."""
     return {
         "case": case.as_dict(), "protocol": driver.config.protocol.as_record(), "environment": driver.environment,
         "code": code_version(),
@@ -82,8 +82,7 @@ def check_trust(case: Case, record: Record, *, own: bool, trusted: bool) -> None
     Raises:
         UsageError: it does; the message tells how to say so.
     """
-    names = (str(case.model).removeprefix(LIBRARY), str(case.method), str(case.task))
-    dotted = [name for name in names if ":" in name]
+    dotted = [name for side in (case, case.baseline) for name in _code_named(side)]
     if not dotted or trusted:
         return
     if not own or record["machine_key"] != machine_key(environment(case.device)):
@@ -91,6 +90,14 @@ def check_trust(case: Case, record: Record, *, own: bool, trusted: bool) -> None
             f'the record comes from elsewhere and names code to run ("{escape_controls(dotted[0])}"); read that code, and if you '
             "trust it run again with trust=true"
         )
+
+
+def _code_named(case: Case) -> list[str]:
+    """The names of a case that are code to import: dotted paths of a model, method, task, workload or backend."""
+    subjects = [
+        name for name in (str(case.model).removeprefix(LIBRARY), str(case.method), str(case.task)) if ":" in name
+    ]
+    return subjects + [str(name) for name in (case.workload, case.backend) if "." in str(name)]
 
 
 def check_files(case: Case, config: Config) -> None:
@@ -149,7 +156,7 @@ def _here(protocol: Protocol, ours: Protocol) -> Protocol:
 
 
 def group_of(case: Case) -> Group:
-    """The case with its baseline."""
+    """The case, last, after the one that it is compared with."""
     return Group((case,) if case.is_baseline else (case.baseline, case))
 
 

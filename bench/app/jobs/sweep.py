@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from bench.app import mirror, site
 from bench.app.forecast import group_seconds
-from bench.app.progress import ProgressBar
+from bench.app.progress import GroupLines, ProgressBar
+from bench.app.refresh import Refresher
 from bench.app.terminal import tell
 from bench.config import catalogue
 from bench.config.schema import Config
@@ -37,7 +38,8 @@ def run(config: Config) -> int:
         bar.working("estimating the time")
         seconds = group_seconds(config, made)
         copy = mirror.open_mirror(config, made)
-        driver, stopped = Driver(config, made, [bar, copy]), None
+        refresher = Refresher(config, copy.refresh)
+        driver, stopped = Driver(config, made, [bar, copy, GroupLines(), refresher]), None
         try:
             driver.run(seconds)
         except BenchError as error:
@@ -90,7 +92,7 @@ def best_row(records: list[Record]) -> str:
         if ratio is not None and (ratio["ci_low"] or 0.0) > 1.0:
             found.append((ratio["value"], record, ratio))
     if not found:
-        return "no method is faster than its baseline beyond doubt"
+        return "nothing is faster than its baseline beyond doubt"
     _, record, ratio = max(found, key=lambda item: item[0])
     text = f"{escape_controls(shortened(Case.from_dict(record['case']).label))}: {ratio['value']:.2f}x "
     text += f"[{ratio['ci_low']:.2f}, {ratio['ci_high']:.2f}]"

@@ -1,12 +1,16 @@
 // The leaderboard: one inert block of numbers in, one table out. Sort, filters and columns live in the address (#...).
-const [MODEL, METHOD, SETTING, GROUP, STATUS, REASON, PAGE, CELLS, FLAGS, PARETO, PARETO_NOTE, SHOWN] = Array(12).keys();
-const [VALUE, PLACES, KIND, LOW, HIGH, COUNT, NOTE, RANK_LOW, RANK_HIGH] = Array(9).keys();
+// Where a field stands in a row and in a value is told by the block itself: ROW.model, CELL.value and so on.
+let ROW = {}, CELL = {};
 const STEP = 100;
+
+function places(names) { return Object.fromEntries(names.map((name, place) => [name, place])); }
 
 class Leaderboard {
   constructor(node) {
     this.node = node;
     Object.assign(this, inert("rows"));
+    ROW = places(this.rowFields);
+    CELL = places(this.cellFields);
     this.text = (index) => this.strings[index];
     this.columnAt = Object.fromEntries(this.columns.map((column, index) => [column.key, index]));
     this.axes = this.makeAxes();
@@ -74,11 +78,11 @@ class Leaderboard {
   // ---- what can be filtered ----
   makeAxes() {
     const axes = [
-      { key: "model", title: "Model", of: (row) => this.text(row[MODEL]) },
-      { key: "method", title: "Method", of: (row) => this.text(row[METHOD]) },
+      { key: "model", title: "Model", of: (row) => this.text(row[ROW.model]) },
+      { key: "method", title: "Method", of: (row) => this.text(row[ROW.method]) },
     ];
-    this.axisTitles.forEach(([key, title], place) => axes.push({ key, title, of: (row) => this.groups[row[GROUP]].parts[place] }));
-    axes.push({ key: "status", title: "Status", of: (row) => this.text(row[STATUS]) });
+    this.axisTitles.forEach(([key, title], place) => axes.push({ key, title, of: (row) => this.groups[row[ROW.group]].parts[place] }));
+    axes.push({ key: "status", title: "Status", of: (row) => this.text(row[ROW.status]) });
     for (const axis of axes) {
       axis.values = new Map();
       for (const row of this.rows) axis.values.set(axis.of(row), (axis.values.get(axis.of(row)) ?? 0) + 1);
@@ -87,7 +91,8 @@ class Leaderboard {
   }
 
   searchText(row) {
-    return [row[MODEL], row[METHOD], row[SETTING], row[STATUS], row[REASON]].map(this.text).join(" ").toLowerCase() + " " + this.groups[row[GROUP]].title.toLowerCase();
+    const said = ["model", "method", "setting", "head", "against", "status", "reason"].map((name) => this.text(row[ROW[name]]));
+    return [...said, this.groups[row[ROW.group]].title].join(" ").toLowerCase();
   }
 
   matching() {
@@ -100,19 +105,19 @@ class Leaderboard {
     return kept;
   }
 
-  cell(row, key) { return row[CELLS][this.columnAt[key]]; }
+  cell(row, key) { return row[ROW.cells][this.columnAt[key]]; }
 
   // Groups stand in their own order; inside a group the sort decides, and rows without a value come last either way.
   sorted(rows) {
     const { sort, descending } = this.state, sign = descending ? -1 : 1;
     const value = sort in this.columnAt
-      ? (row) => { const cell = this.cell(row, sort); return Array.isArray(cell) && this.text(row[STATUS]) !== "contaminated" ? cell[VALUE] : null; }
-      : sort === "status" ? (row) => this.text(row[STATUS])
-      : sort === "pareto" ? (row) => ["front", "plausible", "dominated", ""].indexOf(this.text(row[PARETO]))
-      : (row) => this.text(row[MODEL]) + " " + this.label(row);
+      ? (row) => { const cell = this.cell(row, sort); return Array.isArray(cell) && this.text(row[ROW.status]) !== "contaminated" ? cell[CELL.value] : null; }
+      : sort === "status" ? (row) => this.text(row[ROW.status])
+      : sort === "pareto" ? (row) => ["front", "plausible", "dominated", ""].indexOf(this.text(row[ROW.pareto]))
+      : (row) => this.text(row[ROW.model]) + " " + this.label(row);
     const keyed = rows.map((row, place) => ({ row, place, value: value(row) }));
     keyed.sort((a, b) => {
-      if (a.row[GROUP] !== b.row[GROUP]) return a.row[GROUP] - b.row[GROUP];
+      if (a.row[ROW.group] !== b.row[ROW.group]) return a.row[ROW.group] - b.row[ROW.group];
       if (a.value === null || b.value === null) return (a.value === null) - (b.value === null) || a.place - b.place;
       if (a.value !== b.value) return sign * (typeof a.value === "string" ? a.value.localeCompare(b.value, "en", { numeric: true }) : a.value - b.value);
       return a.place - b.place;
@@ -120,10 +125,8 @@ class Leaderboard {
     return keyed.map((item) => item.row);
   }
 
-  label(row) {
-    const setting = this.text(row[SETTING]);
-    return setting ? `${this.text(row[METHOD])}(${setting})` : this.text(row[METHOD]);
-  }
+  label(row) { return this.text(row[ROW.full]); }
+  scores() { return [...new Set(this.groups.map((group) => group.score?.title).filter(Boolean))].join(" or ") || "score"; }
 
   // ---- how a number is written: the digits come with it ----
   plain(value, places) {
@@ -131,28 +134,28 @@ class Leaderboard {
   }
 
   written_value(cell, column) {
-    const text = this.plain(cell[VALUE] / column.factor, cell[PLACES]);
+    const text = this.plain(cell[CELL.value] / column.factor, cell[CELL.places]);
     const half = this.half(cell);
-    return half ? [text, ` ± ${this.plain(half / column.factor, cell[PLACES])}`] : [text, ""];
+    return half ? [text, ` ± ${this.plain(half / column.factor, cell[CELL.places])}`] : [text, ""];
   }
 
   half(cell) {
-    if (cell[LOW] === null || cell[LOW] === undefined || cell[HIGH] === null || cell[HIGH] === undefined) return null;
-    return Math.max(cell[VALUE] - cell[LOW], cell[HIGH] - cell[VALUE], 0);
+    if (cell[CELL.low] === null || cell[CELL.low] === undefined || cell[CELL.high] === null || cell[CELL.high] === undefined) return null;
+    return Math.max(cell[CELL.value] - cell[CELL.low], cell[CELL.high] - cell[CELL.value], 0);
   }
 
   rankText(cell) {
-    if (!Array.isArray(cell) || !cell[RANK_LOW]) return "";
-    return cell[RANK_LOW] === cell[RANK_HIGH] ? String(cell[RANK_LOW]) : `${cell[RANK_LOW]}\u2013${cell[RANK_HIGH]}`;
+    if (!Array.isArray(cell) || !cell[CELL.rankLow]) return "";
+    return cell[CELL.rankLow] === cell[CELL.rankHigh] ? String(cell[CELL.rankLow]) : `${cell[CELL.rankLow]}\u2013${cell[CELL.rankHigh]}`;
   }
 
   note(cell, column) {
-    const [kind] = this.provenances[cell[KIND]];
-    const lines = [`${column.title}: ${cell[VALUE]} ${column.raw}`, kind];
-    if (this.half(cell) !== null) lines.push(`95 % interval ${cell[LOW]} to ${cell[HIGH]}`);
-    if (cell[COUNT]) lines[1] += `, ${cell[COUNT]} independent replicates`;
+    const [kind] = this.provenances[cell[CELL.provenance]];
+    const lines = [`${column.title}: ${cell[CELL.value]} ${column.raw}`, kind];
+    if (this.half(cell) !== null) lines.push(`95 % interval ${cell[CELL.low]} to ${cell[CELL.high]}`);
+    if (cell[CELL.count]) lines[1] += `, ${cell[CELL.count]} independent replicates`;
     if (this.rankText(cell)) lines.push(`rank ${this.rankText(cell)} among comparable rows`);
-    if (cell[NOTE] !== null && cell[NOTE] !== undefined) lines.push(this.text(cell[NOTE]));
+    if (cell[CELL.note] !== null && cell[CELL.note] !== undefined) lines.push(this.text(cell[CELL.note]));
     return lines.join("\n");
   }
 
@@ -269,7 +272,7 @@ class Leaderboard {
       const column = this.columns[this.columnAt[key]];
       row.append(cell(key, column.title, column.unit, column.definition, true));
     }
-    if (this.state.extra.includes("pareto")) row.append(cell("pareto", "Pareto", "latency, accuracy", "front: nothing is better in both; plausible: the intervals leave it open; dominated: some row is better in both beyond doubt."));
+    if (this.state.extra.includes("pareto")) row.append(cell("pareto", "Pareto", "latency, " + this.scores(), "front: nothing is better in both; plausible: the intervals leave it open; dominated: some row is better in both beyond doubt."));
     if (this.state.extra.includes("status")) row.append(cell("status", "Status", "", "ok, or why the row is not ranked"));
     return el("thead", {}, row);
   }
@@ -287,14 +290,16 @@ class Leaderboard {
       const reason = this.text(cell);
       return el("td", { class: "num" }, el("span", { class: "missing", tabindex: "0", "data-tip": "Not available: " + reason, "aria-label": "not available: " + reason }, "\u2014"));
     }
-    const [text, more] = this.written_value(cell, column), [kind, mark] = this.provenances[cell[KIND]];
-    return el("td", { class: "num", "data-tip": this.note(cell, column), "data-value": cell[VALUE] }, text, more ? el("span", { class: "pm" }, more) : "", el("span", { class: "mark-of", "aria-label": kind }, mark));
+    const [text, more] = this.written_value(cell, column), [kind, mark] = this.provenances[cell[CELL.provenance]];
+    return el("td", { class: "num", "data-tip": this.note(cell, column), "data-value": cell[CELL.value] }, text, more ? el("span", { class: "pm" }, more) : "", el("span", { class: "mark-of", "aria-label": kind }, mark));
   }
 
   bodyRow(row) {
-    const status = this.text(row[STATUS]), ranked = status === "ok";
-    const line = el("tr", { class: [ranked ? "" : "unranked", this.text(row[METHOD]) === "none" ? "baseline" : ""].join(" ").trim() || null, "data-page": row[PAGE] });
-    line.append(el("th", { scope: "row" }, el("a", { href: row[PAGE], title: this.text(row[SHOWN]) === this.label(row) ? null : this.label(row) }, this.text(row[METHOD]) === "none" ? "none (baseline)" : this.text(row[SHOWN])), el("span", { class: "model" }, this.text(row[MODEL]))));
+    const status = this.text(row[ROW.status]), ranked = status === "ok";
+    const kind = this.text(row[ROW.kind]), head = this.text(row[ROW.head]), full = this.label(row);
+    const line = el("tr", { class: [ranked ? "" : "unranked", kind ? "baseline" : ""].join(" ").trim() || null, "data-page": row[ROW.page] });
+    const link = el("a", { href: row[ROW.page], title: head === full ? null : full }, kind === "plain" ? `${head} (baseline)` : head);
+    line.append(el("th", { scope: "row" }, link, el("span", { class: "model" }, this.text(row[ROW.under]))));
     if (this.state.extra.includes("rank")) {
       const text = this.rankText(this.cell(row, this.rankedBy()));
       line.append(el("td", { class: "num rank" }, text || el("span", { class: "missing", tabindex: "0", "data-tip": "Not ranked: " + this.whyUnranked(row), "aria-label": "not ranked: " + this.whyUnranked(row) }, "\u2014")));
@@ -306,21 +311,21 @@ class Leaderboard {
   }
 
   whyUnranked(row) {
-    const status = this.text(row[STATUS]);
-    if (status !== "ok") return [status, this.text(row[REASON])].filter(Boolean).join(": ");
+    const status = this.text(row[ROW.status]);
+    if (status !== "ok") return [status, this.text(row[ROW.reason])].filter(Boolean).join(": ");
     const cell = this.cell(row, this.rankedBy());
     return Array.isArray(cell) ? "another provenance than the rows that are ranked" : this.text(cell);
   }
 
   paretoCell(row) {
-    const standing = this.text(row[PARETO]), note = this.text(row[PARETO_NOTE]);
+    const standing = this.text(row[ROW.pareto]), note = this.text(row[ROW.paretoNote]);
     if (!standing) return el("td", {}, el("span", { class: "missing", tabindex: "0", "data-tip": note, "aria-label": "not available: " + note }, "\u2014"));
     const kind = { front: "water", plausible: "", dominated: "" }[standing];
     return el("td", {}, standing === "dominated" ? el("span", { class: "soft", tabindex: "0", "data-tip": note }, standing) : el("span", { class: "badge " + kind, tabindex: "0", "data-tip": note }, standing));
   }
 
   statusCell(row, status) {
-    const flags = row[FLAGS].map(this.text), reason = this.text(row[REASON]);
+    const flags = row[ROW.flags].map(this.text), reason = this.text(row[ROW.reason]);
     const kind = status === "ok" ? (flags.length ? "care" : "good") : status === "contaminated" ? "care" : "bad";
     const label = status === "ok" && flags.length ? `ok, ${flags.length} flag${flags.length > 1 ? "s" : ""}` : status;
     const tip = [reason, ...flags].filter(Boolean).join("\n");
@@ -333,8 +338,8 @@ class Leaderboard {
     const bodies = [];
     let group = -1, body = null;
     for (const row of shown) {
-      if (row[GROUP] !== group) {
-        group = row[GROUP];
+      if (row[ROW.group] !== group) {
+        group = row[ROW.group];
         body = el("tbody", {}, this.groupRow(this.groups[group]));
         bodies.push(body);
       }
@@ -343,7 +348,7 @@ class Leaderboard {
     if (!rows.length) bodies.push(el("tbody", {}, el("tr", {}, el("td", { colspan: 3 }, this.rows.length ? "No row matches: loosen the filters or press Reset." : "There are no rows yet."))));
     const caption = this.table.querySelector("caption");
     this.table.replaceChildren(caption, this.head(), ...bodies);
-    const groups = new Set(rows.map((row) => row[GROUP])).size;
+    const groups = new Set(rows.map((row) => row[ROW.group])).size;
     this.line.textContent = `${rows.length} of ${this.rows.length} rows` + (groups > 1 ? ` in ${groups} groups that are not comparable with each other` : "") + (shown.length < rows.length ? `; the first ${shown.length} are shown` : "");
     this.more.hidden = shown.length >= rows.length;
     this.visible = rows;
@@ -353,20 +358,21 @@ class Leaderboard {
   // ---- export: what is shown, with the full numbers ----
   records() {
     return this.visible.map((row) => {
-      const record = { model: this.text(row[MODEL]), method: this.text(row[METHOD]), setting: this.text(row[SETTING]), group: this.groups[row[GROUP]].title };
+      const record = { model: this.text(row[ROW.model]), method: this.text(row[ROW.method]), setting: this.text(row[ROW.setting]), group: this.groups[row[ROW.group]].title };
+      if (this.text(row[ROW.against])) record.against = this.text(row[ROW.against]);
       if (this.state.extra.includes("rank")) record.rank = this.rankText(this.cell(row, this.rankedBy())) || null;
       for (const key of this.state.shown) {
         const cell = this.cell(row, key), column = this.columns[this.columnAt[key]], has = Array.isArray(cell);
-        record[key] = has ? cell[VALUE] : null;
-        record[key + "_low"] = has ? cell[LOW] ?? null : null;
-        record[key + "_high"] = has ? cell[HIGH] ?? null : null;
+        record[key] = has ? cell[CELL.value] : null;
+        record[key + "_low"] = has ? cell[CELL.low] ?? null : null;
+        record[key + "_high"] = has ? cell[CELL.high] ?? null : null;
         record[key + "_unit"] = column.raw;
-        record[key + "_provenance"] = has ? this.provenances[cell[KIND]][0] : "unavailable";
+        record[key + "_provenance"] = has ? this.provenances[cell[CELL.provenance]][0] : "unavailable";
         if (!has) record[key + "_reason"] = this.text(cell);
       }
-      if (this.state.extra.includes("pareto")) record.pareto = this.text(row[PARETO]) || null;
-      if (this.state.extra.includes("status")) { record.status = this.text(row[STATUS]); record.reason = this.text(row[REASON]) || null; }
-      record.page = row[PAGE];
+      if (this.state.extra.includes("pareto")) record.pareto = this.text(row[ROW.pareto]) || null;
+      if (this.state.extra.includes("status")) { record.status = this.text(row[ROW.status]); record.reason = this.text(row[ROW.reason]) || null; }
+      record.page = row[ROW.page];
       return record;
     });
   }
@@ -387,18 +393,18 @@ class Leaderboard {
     const lines = [];
     let group = -1;
     for (const row of this.visible) {
-      if (row[GROUP] !== group) {
-        group = row[GROUP];
+      if (row[ROW.group] !== group) {
+        group = row[ROW.group];
         lines.push("", `**${safe(this.groups[group].title)}**`, "", `| ${head.join(" | ")} |`, `|${head.map((_, place) => (place < 2 ? "---" : "---:")).join("|")}|`);
       }
-      const cells = [this.text(row[MODEL]), this.label(row)];
+      const cells = [this.text(row[ROW.model]), this.label(row)];
       if (this.state.extra.includes("rank")) cells.push(this.rankText(this.cell(row, this.rankedBy())) || "\u2014");
       for (const column of columns) {
         const cell = this.cell(row, column.key);
-        cells.push(Array.isArray(cell) ? this.written_value(cell, column).join("") + " " + this.provenances[cell[KIND]][1] : "\u2014");
+        cells.push(Array.isArray(cell) ? this.written_value(cell, column).join("") + " " + this.provenances[cell[CELL.provenance]][1] : "\u2014");
       }
-      if (this.state.extra.includes("pareto")) cells.push(this.text(row[PARETO]) || "\u2014");
-      if (this.state.extra.includes("status")) cells.push([this.text(row[STATUS]), this.text(row[REASON])].filter(Boolean).join(": "));
+      if (this.state.extra.includes("pareto")) cells.push(this.text(row[ROW.pareto]) || "\u2014");
+      if (this.state.extra.includes("status")) cells.push([this.text(row[ROW.status]), this.text(row[ROW.reason])].filter(Boolean).join(": "));
       lines.push(`| ${cells.map(safe).join(" | ")} |`);
     }
     lines.push("", "m measured, c counted, ~ modelled or estimated, p published; ± is the half-width of the 95 % interval.");

@@ -1,4 +1,4 @@
-// "Which method should I use?": the most accurate row that stays inside a latency budget, in words, from the same numbers.
+// "Which one should I use?": the row with the best score that stays inside a latency budget, in words, from the same numbers.
 class Chooser {
   constructor(node, board) {
     this.node = node;
@@ -10,23 +10,26 @@ class Chooser {
     this.groups = board.groups.map((group, index) => ({ group, index, rows: this.timed(index) })).filter((item) => item.rows.length);
     if (!this.groups.length) return;
     this.select.replaceChildren(...this.groups.map((item) => el("option", { value: item.index }, item.group.title)));
-    const best = this.groups.find((item) => item.rows.some((row) => this.number(row, "accuracy") !== null)) ?? this.groups[0];
+    const best = this.groups.find((item) => item.group.score) ?? this.groups[0];
     this.select.value = best.index;
-    this.select.addEventListener("change", () => { this.suggest(); this.reply(); });
+    this.select.addEventListener("change", () => { this.say(); this.suggest(); this.reply(); });
     this.input.addEventListener("input", () => this.reply());
+    this.say();
     this.suggest();
     this.reply();
     node.hidden = false;
   }
 
+  say() { this.node.querySelector(".run").textContent = this.current().group.run; }
+
   timed(group) {
-    return this.board.rows.filter((row) => row[GROUP] === group && this.board.text(row[STATUS]) === "ok" && Array.isArray(this.board.cell(row, "latency_ms")));
+    return this.board.rows.filter((row) => row[ROW.group] === group && this.board.text(row[ROW.status]) === "ok" && Array.isArray(this.board.cell(row, "latency_ms")));
   }
 
   cell(row, key) { const cell = this.board.cell(row, key); return Array.isArray(cell) ? cell : null; }
-  number(row, key) { return this.cell(row, key)?.[VALUE] ?? null; }
-  upper(row) { const cell = this.cell(row, "latency_ms"); return cell[HIGH] ?? cell[VALUE]; }
-  lower(row) { const cell = this.cell(row, "latency_ms"); return cell[LOW] ?? cell[VALUE]; }
+  number(row, key) { return this.cell(row, key)?.[CELL.value] ?? null; }
+  upper(row) { const cell = this.cell(row, "latency_ms"); return cell[CELL.high] ?? cell[CELL.value]; }
+  lower(row) { const cell = this.cell(row, "latency_ms"); return cell[CELL.low] ?? cell[CELL.value]; }
   current() { return this.groups.find((item) => String(item.index) === this.select.value); }
 
   // The first question: a budget that splits the rows, rounded to two digits.
@@ -46,7 +49,13 @@ class Chooser {
   }
 
   link(row) {
-    return el("a", { href: row[PAGE] }, `${this.board.text(row[MODEL])} with ${this.board.text(row[METHOD]) === "none" ? "no method" : this.board.text(row[SHOWN])}`);
+    return el("a", { href: row[ROW.page] }, this.named(row));
+  }
+
+  named(row) {
+    const [model, head, kind] = ["model", "head", "kind"].map((name) => this.board.text(row[ROW[name]]));
+    if (kind === "plain") return `${model} with no method`;
+    return head.startsWith(model) ? head : `${model} with ${head}`;
   }
 
   reply() {
@@ -59,19 +68,22 @@ class Chooser {
       this.answer.replaceChildren(`Nothing here is surely within ${budget} ms. The fastest is `, this.link(fastest), ` at ${this.written(fastest, "latency_ms")}.`);
       return;
     }
-    const judged = inside.filter((row) => this.number(row, "accuracy") !== null);
-    if (judged.length) this.byAccuracy(budget, judged, maybe); else this.bySize(budget, inside);
+    const score = this.current().group.score;
+    const judged = score ? inside.filter((row) => this.number(row, score.key) !== null) : [];
+    if (judged.length) this.byScore(score, budget, judged, maybe); else this.bySize(budget, inside);
   }
 
-  byAccuracy(budget, rows, maybe) {
-    const order = [...rows].sort((a, b) => this.number(b, "accuracy") - this.number(a, "accuracy") || this.number(a, "latency_ms") - this.number(b, "latency_ms"));
+  byScore(score, budget, rows, maybe) {
+    const sign = score.better === "higher" ? 1 : -1, value = (row) => sign * this.number(row, score.key);
+    const order = [...rows].sort((a, b) => value(b) - value(a) || this.number(a, "latency_ms") - this.number(b, "latency_ms"));
     const best = order[0];
-    this.answer.replaceChildren("Use ", el("strong", {}, this.link(best)), `: ${this.written(best, "latency_ms")} at ${this.written(best, "accuracy")} accuracy, the most accurate of ${rows.length} within ${budget} ms.${this.promise(best)}`);
-    const floor = this.cell(best, "accuracy")[LOW] ?? this.number(best, "accuracy");
+    this.answer.replaceChildren("Use ", el("strong", {}, this.link(best)), `: ${this.written(best, "latency_ms")} at ${this.written(best, score.key)} ${score.title}, the best of ${rows.length} within ${budget} ms.${this.promise(best)}`);
+    const worst = (row) => sign * (this.cell(row, score.key)[sign > 0 ? CELL.low : CELL.high] ?? this.number(row, score.key));
+    const top = (row) => sign * (this.cell(row, score.key)[sign > 0 ? CELL.high : CELL.low] ?? this.number(row, score.key));
     for (const row of order.slice(1, 4)) {
-      const high = this.cell(row, "accuracy")[HIGH] ?? this.number(row, "accuracy");
-      const words = [this.number(row, "latency_ms") < this.number(best, "latency_ms") ? "faster" : "", high >= floor ? "its accuracy cannot be told apart from the first" : ""].filter(Boolean).join("; ");
-      this.list.append(el("li", {}, this.link(row), `: ${this.written(row, "latency_ms")}, ${this.written(row, "accuracy")}` + (words ? ` (${words})` : "")));
+      const faster = this.number(row, "latency_ms") < this.number(best, "latency_ms");
+      const words = [faster ? "faster" : "", top(row) >= worst(best) ? `its ${score.title} cannot be told apart from the first` : ""].filter(Boolean).join("; ");
+      this.list.append(el("li", {}, this.link(row), `: ${this.written(row, "latency_ms")}, ${this.written(row, score.key)}` + (words ? ` (${words})` : "")));
     }
     for (const row of maybe.slice(0, 2)) this.list.append(el("li", {}, this.link(row), `: ${this.written(row, "latency_ms")}, so perhaps within ${budget} ms`));
   }
@@ -79,13 +91,14 @@ class Chooser {
   bySize(budget, rows) {
     const order = [...rows].sort((a, b) => (this.number(b, "macs") ?? 0) - (this.number(a, "macs") ?? 0));
     const best = order[0];
-    this.answer.replaceChildren("No accuracy was measured under these conditions, so nothing here can be called best. The largest network that fits is ", el("strong", {}, this.link(best)), ` at ${this.written(best, "latency_ms")}` + (this.written(best, "macs") ? ` and ${this.written(best, "macs")}` : "") + `.${this.promise(best)}`);
+    this.answer.replaceChildren("No score was measured under these conditions, so nothing here can be called best. The one with the most operations that fits is ", el("strong", {}, this.link(best)), ` at ${this.written(best, "latency_ms")}` + (this.written(best, "macs") ? ` and ${this.written(best, "macs")}` : "") + `.${this.promise(best)}`);
     for (const row of order.slice(1, 4)) this.list.append(el("li", {}, this.link(row), `: ${this.written(row, "latency_ms")}, ${this.written(row, "macs") ?? "MACs not counted"}`));
   }
 
   promise(row) {
     const speed = this.written(row, "speedup"), promised = this.written(row, "mac_ratio"), gain = this.number(row, "realised_gain");
     if (!speed || !promised || gain === null) return "";
-    return ` Its operations promise ${promised} over the unreduced network; this machine gives ${speed}.`;
+    const other = this.board.text(row[ROW.against]) || "the network without a method";
+    return ` Its operations promise ${promised} over ${other}; this machine gives ${speed}.`;
   }
 }

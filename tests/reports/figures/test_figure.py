@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reports.figures.figure import Control, Figure, no_picture, percent, rounded, significant
-from reports.figures.theme import COLOURS, CONFIG, log_axis, method_styles, palettes, plain, themed
+from reports.figures.theme import COLOURS, CONFIG, family_styles, log_axis, palettes, plain, themed
 
 
 def test_a_figure_has_a_picture_or_a_reason_and_not_both():
@@ -83,10 +83,10 @@ def test_text_and_the_first_series_stand_out_from_the_paper(theme):
 
 
 def test_a_method_looks_the_same_whatever_else_is_shown_in_the_site():
-    styles = method_styles(["tome", "none", "evit", "tome"])
+    styles = family_styles(["tome", "none", "evit", "tome"])
     assert styles["none"].colour == "@ink" and styles["evit"] != styles["tome"]
-    assert styles == method_styles(["evit", "tome"])
-    assert len(set(method_styles(f"m{i:02}" for i in range(24)).values())) == 25
+    assert styles == family_styles(["evit", "tome"])
+    assert len(set(family_styles(f"m{i:02}" for i in range(24)).values())) == 25
 
 
 def test_names_cannot_become_markup():

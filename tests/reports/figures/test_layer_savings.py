@@ -57,10 +57,13 @@ def test_layers_without_times_still_show_macs():
     assert figure.table["time saved (% of total)"][0] is None
 
 
-def test_without_token_counts_there_is_one_panel_and_a_note():
+def test_of_layers_without_tokens_there_is_one_panel_and_no_word_of_them():
     case, base = ([{**each, "tokens": None} for each in rows] for rows in (CASE, BASE))
     figure = check(layer_savings.figure(*pair(case, base)))
-    assert "yaxis2" not in figure.spec["layout"] and "token counts were not recorded" in figure.notes[-1]
+    assert "yaxis2" not in figure.spec["layout"] and "token" not in figure.how_to_read
+    assert not any(
+        "token" in text for text in (*figure.notes, *figure.table.columns, *figure.spec["data"][0]["hovertext"])
+    )
 
 
 def test_a_missing_baseline_or_layer_table_is_a_reason():

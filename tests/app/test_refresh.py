@@ -1,0 +1,84 @@
+"""A page while the sweep goes on: after each finished group, with little time, and never at the cost of measuring."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.app import refresh
+from bench.app.progress import GroupLines
+from bench.app.refresh import Refresher, build_apart
+from bench.sweep.events import GroupFinished, Started, Working
+from tests.sweeping import HEALTHY, configuration
+from tests.synthetic import store
+
+
+def finished(left=3, seconds=60.0, done=1):
+    return GroupFinished("deit_tiny · batch 1", 7, 0, seconds, done, left, 30.0 * done, 30.0 * left)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def refresher(config, build, clock=None):
+    shown = []
+    return Refresher(config, shown.append, build=build, clock=clock or Clock()), shown
+
+
+def test_the_first_group_gives_a_page_and_the_last_leaves_it_to_the_end(tmp_path):
+    listener, shown = refresher(configuration(tmp_path, [HEALTHY]), lambda config: Path("index.html"))
+    listener(Working("timing"))
+    assert shown == []
+    listener(finished())
+    assert shown == [Path("index.html")]
+    listener(finished(left=0))
+    assert len(shown) == 1
+
+
+def test_refreshes_take_a_twentieth_of_the_measuring_time_at_most(tmp_path):
+    clock = Clock()
+
+    def build(config):
+        clock.now += 4.0
+        return Path("index.html")
+
+    listener, shown = refresher(configuration(tmp_path, [HEALTHY]), build, clock)
+    for _ in range(40):
+        clock.now += 10.0
+        listener(finished())
+    # the first is free; the others follow where what was spent is a twentieth of 400 s at most: 4 s every 8 groups
+    assert len(shown) == 6 and 4.0 * (len(shown) - 1) <= 0.05 * 40 * 10.0
+
+
+def test_a_page_that_cannot_be_made_is_one_line_and_the_sweep_goes_on(tmp_path, capsys):
+    def build(config):
+        raise OSError("no\nroom")
+
+    listener, shown = refresher(configuration(tmp_path, [HEALTHY]), build)
+    listener(finished())
+    told = capsys.readouterr().err
+    assert shown == [] and told.count("\n") == 1 and "OSError: no room" in told
+
+
+def test_the_page_is_made_in_a_process_of_its_own_that_is_ended_when_it_takes_too_long(tmp_path, monkeypatch):
+    config = configuration(tmp_path, [HEALTHY])
+    store(Path(config.paths.results))
+    assert build_apart(config).is_file()
+    monkeypatch.setattr(refresh, "LIMIT_S", 0.01)
+    with pytest.raises(TimeoutError, match=r"longer than 0\.01 s"):
+        build_apart(config)
+
+
+def test_without_a_terminal_every_group_is_a_line_with_what_is_left():
+    said = []
+    lines = GroupLines(said.append)
+    lines(Started(21, 0, 120.0))
+    lines(finished(left=3, seconds=60.0))
+    lines(finished(left=0, done=4))
+    assert said[0] == "bench: 21 of 21 cases to measure, about 2 min"
+    # 60 s for what was estimated at 30 s: the 90 s that are left become 180
+    assert said[1] == "bench: deit_tiny · batch 1: 7 cases in 60 s; 3 groups left, about 3 min"
+    assert said[2] == "bench: deit_tiny · batch 1: 7 cases in 60 s; that was the last group"
