@@ -15,7 +15,20 @@ from bench.metrics import METRICS
 from bench.reading import PROVENANCES
 from bench.store.records import Record
 
-_OF_CASE = ("suite", "model", "method", "setting", "workload", "device", "dtype", "batch", "resolution", "shape", "backend", "task")
+_OF_CASE = (
+    "suite",
+    "model",
+    "method",
+    "setting",
+    "workload",
+    "device",
+    "dtype",
+    "batch",
+    "resolution",
+    "shape",
+    "backend",
+    "task",
+)
 #: Columns of the table, in order.
 COLUMNS: tuple[str, ...] = (
     "case_key", *_OF_CASE, "metric", "part", "index", "position", "at", "value", "unit", "provenance", "note", *LABELS,

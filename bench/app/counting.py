@@ -27,10 +27,12 @@ def counting_config(config: Config) -> Config | None:
     are those of `grid=paper protocol=counts`, and present once they have been made.
     """
     suite = config.suite
-    picked = config.model is not None or suite.models is not None or suite.methods is not None or suite.against is not None
+    picked = (
+        config.model is not None or suite.models is not None or suite.methods is not None or suite.against is not None
+    )
     if not config.counts or not config.protocol.timed or picked or GRID not in suite.grids:
         return None
-    bare = {key: None for key in suite.overrides}
+    bare = dict.fromkeys(suite.overrides)
     return config.model_copy(update={
         "grid": GRID, "protocol": protocol_named("counts"), "suite": suite.model_copy(update=bare), "checkpoint": None,
         "device": Device(), "task": Task(), "data": Data(), "seed": 0,

@@ -116,7 +116,11 @@ class _Probe:
         if meter == "quality":
             return [self.score_metric]
         section = SECTION_OF.get(meter)
-        return [name for name, row in METRICS.items() if row.section == section and name not in (*OF_CONVERSION, *OF_DECLARING)]
+        return [
+            name
+            for name, row in METRICS.items()
+            if row.section == section and name not in (*OF_CONVERSION, *OF_DECLARING)
+        ]
 
     def params(self, subject: Subject) -> Found:
         from bench.meters import nominal, params

@@ -36,7 +36,11 @@ def test_a_bundle_carries_the_curves(tmp_path):
 
 @pytest.mark.parametrize(
     ("curve", "words"),
-    [({**STEPS, "metric": "speed"}, "not of a known metric"), ({**STEPS, "at": [1]}, "malformed"), ("text", "malformed")],
+    [
+        ({**STEPS, "metric": "speed"}, "not of a known metric"),
+        ({**STEPS, "at": [1]}, "malformed"),
+        ("text", "malformed"),
+    ],
 )
 def test_a_curve_that_is_none_is_left_out_and_said(curve, words):
     frame = curves.from_records([record(curve), record(NAMES)])

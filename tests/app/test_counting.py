@@ -33,7 +33,9 @@ def test_the_grid_of_papers_is_counted_once_into_the_same_folder(tmp_path):
 
 def test_it_is_what_grid_paper_with_protocol_counts_makes_whatever_the_run_is_timed_on(tmp_path):
     plain = counting_config(config(tmp_path))
-    other = counting_config(config(tmp_path, seed=3, device={"name": "cuda"}, suite={"batches": [8], "dtypes": ["bf16"]}))
+    other = counting_config(
+        config(tmp_path, seed=3, device={"name": "cuda"}, suite={"batches": [8], "dtypes": ["bf16"]})
+    )
     assert plain == other and plain.grid == "paper" and not plain.protocol.timed
 
 

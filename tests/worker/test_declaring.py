@@ -86,3 +86,10 @@ def test_a_subject_whose_cost_depends_on_its_input_is_run_on_its_tasks_inputs_on
 def test_without_a_sample_that_means_something_the_distribution_has_a_reason(given, words):
     found = declared.over_its_inputs(subject(input_dependent=True, **given))
     assert found.readings and all(item.value is None and words in item.method_note for item in found.readings)
+
+
+def test_every_job_of_a_worker_has_a_kind_of_result():
+    from bench.worker.child import JOBS
+    from bench.worker.results import KINDS
+
+    assert KINDS.keys() == JOBS.keys()
