@@ -133,16 +133,13 @@ def _rows_of(claim: Claim, frame: pd.DataFrame) -> pd.DataFrame:
     if claim.resolution is not None and claim.model is not None:
         rows = rows[(rows["resolution"] == claim.resolution).fillna(False).astype(bool)]
     rows = rows[of_part(rows, claim.part) | (rows["metric"] != claim.metric)]
-    rows = rows[rows["workload"].fillna("forward") == claim.workload]
-    for column, wanted in (("backend", claim.backend), ("task", claim.task)):
+    for column, wanted in (("workload", claim.workload), ("backend", claim.backend), ("task", claim.task)):
         if wanted is not None:
             rows = rows[rows[column] == wanted]
     if claim.shape:
         rows = rows[rows["shape"].map(_says(claim.shape)).astype(bool)] if len(rows) else rows
     if claim.against:
         rows = rows[rows["against"].map(_says(claim.against)).astype(bool)] if len(rows) else rows
-    elif not claim.is_of_model:
-        rows = rows[rows["against"].fillna("") == ""]
     if claim.setting is not None:
         rows = rows[rows["setting"].map(_same_setting(claim.setting)).astype(bool)] if len(rows) else rows
     return rows
@@ -190,7 +187,7 @@ def _why_absent(claim: Claim, frame: pd.DataFrame) -> str:
     setting = f" with {claim.setting}" if claim.setting else ""
     pixels = f" at {claim.resolution} px" if claim.resolution is not None else ""
     further = [
-        *([f"as {claim.workload}"] if claim.workload != "forward" else []), *([f"of {claim.shape}"] if claim.shape else []),
+        *([f"as {claim.workload}"] if claim.workload else []), *([f"of {claim.shape}"] if claim.shape else []),
         *([f"on {claim.backend}"] if claim.backend else []), *([f"for the task {claim.task}"] if claim.task else []),
         *([f"against {claim.against}"] if claim.against else []),
     ]  # fmt: skip

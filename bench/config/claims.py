@@ -68,11 +68,12 @@ class Claim:
         printed: a count as the paper prints it, `2.7 G`: a count reproduces it if it would be printed alike.
         plain: the plain model's score in the paper: a score off the shelf is judged only on weights that score the same.
         part: of the workload; None is the whole run or the subject.
-        workload: what one run is.
+        workload: what one run is; None for any.
         shape: canonical text of axes of the workload that a row must have, `new_tokens=32`.
         backend: None for any.
         task: of the rows that are meant; None for any.
-        against: canonical text of what the other side is, `model=resnet50`; empty is the plain model.
+        against: canonical text of what the other side is, `model='resnet50'`; empty is whatever the case is compared with,
+            which is the plain model unless the grid names another.
         counted_as: a name of `bench.conventions.CONVENTIONS`: what was counted here is converted to that first.
         factor: times what was counted here, where the paper's convention is a plain factor.
         as_printed: a misprint as the paper has it, shown beside the value.
@@ -100,7 +101,7 @@ class Claim:
     printed: str | None = None
     plain: float | None = None
     part: str | None = None
-    workload: str = workloads.FORWARD
+    workload: str | None = None
     shape: str = ""
     backend: str | None = None
     task: str | None = None
@@ -253,8 +254,11 @@ def _check(entry: Mapping[str, Any], where: str) -> None:
             raise UsageError(f"{where}: {name} must be a text, not {entry[name]!r}")
     _check_counting(entry, where)
     try:
-        workload = workloads.find(entry.get("workload", workloads.FORWARD))
-        for axis in parse_settings(canonical(entry.get("shape") or {}, f"{where}: shape")):
+        shape = parse_settings(canonical(entry.get("shape") or {}, f"{where}: shape"))
+        if shape and entry.get("workload") is None:
+            raise UsageError("shape names axes of a workload: say which with workload")
+        workload = workloads.find(entry.get("workload") or workloads.FORWARD)
+        for axis in shape:
             workload.axis(axis)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
