@@ -482,10 +482,7 @@ def load(results: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "r
 
     from bench.analysis import table
 
-    places = [Path(place) for place in ([results] if isinstance(results, (str, os.PathLike)) else results)]
-    for place in places:
-        if not place.exists():
-            raise UsageError(f"results: there is no folder or file {place}; it is looked for from {Path.cwd()}")
+    places = _places(results)
     frame = table.load(places)
     problems = frame.attrs.get("problems", [])
     if frame.empty:
@@ -494,3 +491,33 @@ def load(results: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "r
     if problems:
         warnings.warn(f"{len(problems)} records were left out, the first: {problems[0]}", stacklevel=2)
     return frame
+
+
+def curves(results: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "results") -> pandas.DataFrame:
+    """Every curve of one or several results folders, one row per value: MACs of each step, time of each input, ...
+
+    Raises:
+        UsageError: a folder or file does not exist.
+    """
+    import warnings
+
+    from bench.analysis import curves as tidy
+
+    frame = tidy.load(_places(results))
+    problems = frame.attrs["problems"]
+    if problems:
+        warnings.warn(f"{len(problems)} records or curves were left out, the first: {problems[0]}", stacklevel=2)
+    return frame
+
+
+def _places(results: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """The folders and files that are meant.
+
+    Raises:
+        UsageError: one does not exist.
+    """
+    places = [Path(place) for place in ([results] if isinstance(results, (str, os.PathLike)) else results)]
+    for place in places:
+        if not place.exists():
+            raise UsageError(f"results: there is no folder or file {place}; it is looked for from {Path.cwd()}")
+    return places

@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.config import axes
 from bench.host.identity import machine_class
+from bench.labels import NO_SPEED, REAL, label_of
 from reports.rows import Row
 from reports.words import takes
 
@@ -53,12 +54,16 @@ def _axis(axis: axes.Axis) -> Axis:
 AXES: tuple[Axis, ...] = (
     Axis("machine", "machine", lambda row: (row.machine_key, machine_title(row.record)), lambda value: value[1]),
     *(_axis(axis) for axis in axes.AXES if axis.condition),
+    Axis("execution", "execution", lambda row: str(label_of(row.record, "execution")),
+         lambda value: f"{value}: claims no speed" if value in NO_SPEED else value),
     Axis("protocol", "protocol", _protocol, lambda value: f"protocol {value}"),
-)
+)  # fmt: skip
 
 
 def _said(axis: Axis, value: Any, row: Row) -> bool:
     """Whether a condition in which groups do not differ is worth a word: it is no usual value, and means something here."""
+    if axis.key == "execution":
+        return bool(value != REAL)
     known = axes.BY_NAME.get(axis.key)
     if known is None or not known.condition:
         return True

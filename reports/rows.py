@@ -7,15 +7,17 @@ alike. Failed and contaminated cases are rows as well: they have a reason and no
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bench.analysis import shares
 from bench.analysis.parts import as_part
 from bench.analysis.table import error_text
 from bench.canonical import BASELINE_METHOD
 from bench.config.axes import BY_NAME, CROSSABLE
 from bench.foreign_text import shortened
+from bench.labels import NO_SPEED, label_of
 from bench.metrics import METRICS
 from bench.plan.case import Case
 from bench.scores import RULES, change, paired_samples
@@ -93,6 +95,8 @@ DERIVED: tuple[Column, ...] = (
            "own decisions are left out, as papers do; they stand under MACs of the method itself."),
     Column("realised_gain", "Realised gain", "x", "higher", "latency",
            "Measured speed-up divided by the MAC ratio: how much of the promised saving the machine gives.", True),
+    Column("arrived_share", "Arrived share", "1", "higher", "latency",
+           "Saved time over saved products, (1 - t/t0) / (1 - m/m0): 1 is all of the saving, 0 nothing, below 0 the case got slower."),
     Column("own_share", "Time in own operators", "%", "lower", "latency",
            "Share of a run's time in modules that the method adds to the network, its own decisions. The ends add up the ends of "
            "the modules' own intervals."),
@@ -126,7 +130,7 @@ _DEFAULT = (
 )  # fmt: skip
 _DEFAULT_OF_PARTS = ("latency_ms", "speedup")
 _ORDER = (
-    "latency_ms", "speedup", "macs", "mac_ratio", "realised_gain", "own_share", *_SCORES, *(f"{name}{CHANGE}" for name in _SCORES),
+    "latency_ms", "speedup", "macs", "mac_ratio", "realised_gain", "arrived_share", "own_share", *_SCORES, *(f"{name}{CHANGE}" for name in _SCORES),
     "published_accuracy", "time_to_first_token_ms", "time_per_output_token_ms", "time_per_image_ms", "time_per_step_ms",
     "cache_bytes", "peak_memory_bytes", "energy_j", "throughput_per_s", "params", "size_bytes",
 )  # fmt: skip
@@ -358,7 +362,8 @@ def _compare_with_baselines(rows: list[Row]) -> None:
             continue
         for part in ("", *row.parts):
             row.cells[column_key("mac_ratio", part)] = _ratio(base, row, column_key("macs", part))
-            row.cells[column_key("realised_gain", part)] = _realised(row, part)
+            row.cells[column_key("realised_gain", part)] = _share(row, part, shares.realised_gain)
+            row.cells[column_key("arrived_share", part)] = _share(row, part, shares.arrived_share)
         row.cells["own_share"] = _own_share(base, row)
         row.cells |= {f"{name}{CHANGE}": _score_change(base, row, name) for name in _SCORES if name in row.cells}
 
@@ -370,14 +375,20 @@ def _ratio(base: Row | None, row: Row, key: str) -> Cell:
     return Cell(over / under, provenance=row.cells[key].provenance)
 
 
-def _realised(row: Row, part: str) -> Cell:
+def _share(row: Row, part: str, share: Callable[[float, float | None, float | None, float], shares.Share]) -> Cell:
+    """One of the two views of how much of a saving arrives; a row whose time is not its own has none."""
     speedup, promised = row.cells.get(column_key("speedup", part)), row.cells[column_key("mac_ratio", part)]
+    execution = str(label_of(row.record, "execution"))
+    if execution in NO_SPEED:
+        return Cell(None, note=NO_SPEED[execution])
     if speedup is None or speedup.value is None:
         return Cell(None, note=(speedup.note if speedup else "") or "no speed-up was measured")
     if promised.value is None:
         return Cell(None, note=promised.note)
-    low, high = (None if end is None else end / promised.value for end in (speedup.low, speedup.high))
-    return Cell(speedup.value / promised.value, low, high, speedup.n, speedup.provenance)
+    found = share(speedup.value, speedup.low, speedup.high, promised.value)
+    if found.value is None:
+        return Cell(None, note=found.reason)
+    return Cell(found.value, found.low, found.high, speedup.n, speedup.provenance)
 
 
 def _own_share(base: Row | None, row: Row) -> Cell:

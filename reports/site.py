@@ -156,7 +156,7 @@ def _judged(folders: Sequence[Path | str], records: Sequence[Record], rows: Sequ
     paired = {key: (cell.value, cell.low, cell.high) for key, cell in changes.items()
               if cell.value is not None and cell.low is not None and cell.high is not None}  # fmt: skip
     return (
-        bench.analysis.claims.as_dicts(bench.analysis.claims.evaluate(listed, from_records(records), paired))
+        bench.analysis.claims.as_dicts(bench.analysis.claims.evaluate(listed, from_records(records), paired, records))
         if listed
         else []
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench import workloads
-from bench.analysis import roofline
+from bench.analysis import roofline, utilisation
 from bench.analysis.layer_times import merge
 from bench.analysis.session import Invocation, further_parts, have_part, medians, member, summarise, throughput, usable
 from bench.config.protocol import Protocol
@@ -202,7 +202,7 @@ def _details(probe: dict[str, Any]) -> dict[str, Any]:
     counts = dict(details.get("macs", {}))
     names = ("params", "memory", "energy", "quality", "fidelity", "conversion")
     found = {name: details[name] for name in names if name in details}
-    kept: dict[str, Any] = {name: probe[name] for name in ("curves", "weights", "picture") if name in probe}
+    kept: dict[str, Any] = {name: probe[name] for name in ("curves", "weights", "picture", "labels") if name in probe}
     return {**found, "counts": counts, "workload": details.get("facts", {}), **kept}
 
 
@@ -230,6 +230,7 @@ def finished(case: Case, context: Context, probe: dict[str, Any], session: Sessi
         )
         record["part_layers"] = _part_layers(probe, kept, case.key)
     rows += [item.as_dict() for item in _modelled(record)]
+    rows += [item.as_dict() for item in _utilised(case, record, rows)]
     rows += [item.as_dict() for item in _derived(case, rows)]
     invalid = {flag["code"] for flag in flags if flag["severity"] == "invalid"}
     if invalid:
@@ -268,6 +269,20 @@ def _modelled(record: Record) -> list[Reading]:
             found += [unavailable(metric, why, part) for metric in ("ideal_ms", "attainable_ms")]
         else:
             found += [replace(item, part=part) for item in roofline.readings(line)]
+    return found
+
+
+def _utilised(case: Case, record: Record, rows: Sequence[dict[str, Any]]) -> list[Reading]:
+    """Share of the machine's peak that every timed part uses."""
+    whole = workloads.find(case.workload).whole
+    known = {(row["metric"], row["part"]): Reading(**row) for row in rows if row["value"] is not None}
+    parts = [part for metric, part in known if metric == "latency_ms"]
+    tables = {whole: record["layers"], **{part: table["layers"] for part, table in record["part_layers"].items()}}
+    found = []
+    for part in parts:
+        of_part = {metric: item for (metric, own), item in known.items() if own == part}
+        rates = utilisation.readings({**record, "layers": tables.get(part, [])}, of_part.get)
+        found += [replace(item, part=part) for item in rates]
     return found
 
 

@@ -7,86 +7,38 @@ and images per second belong to a machine; accuracies only on a task with the pa
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
 import pandas as pd
 
 from bench.analysis.table import of_part
-from bench.canonical import parse_settings, settings_text
-from bench.config.yaml_file import read_yaml
-from bench.errors import UsageError, did_you_mean
+from bench.canonical import BASELINE_METHOD, parse_settings
+from bench.config.claims import Claim, amount, digits, load, quantity
+from bench.conventions import CONVENTIONS, Unknown, counts_of
+from bench.labels import NO_SPEED
 from bench.metrics import METRICS
 from bench.scores import RULES
+from bench.store.record_parts import whole_of
+from bench.store.records import Record
 
-FILE = "claims.yaml"
+__all__ = ["Claim", "Judged", "amount", "as_dicts", "evaluate", "load"]
+
 #: Smallest batch that counts as one that saturates a GPU, where a claim is about throughput.
 LARGE_BATCH = 32
-#: Tasks whose data may be the papers' own.
-PAPER_TASKS = ("imagefolder",)
-#: Images of ImageNet-1k's validation set: an accuracy over another number of images is of other data.
-IMAGENET_IMAGES = 50_000
-#: Papers of this field measure at this resolution unless the claim says otherwise.
-RESOLUTION = 224
 
 Kind = Literal["reproduced", "not reproduced", "not comparable here"]
 _COUNTED = ("size", "compute")
 _RATIOS = ("latency_ms", "throughput_per_s", "speedup")
-#: Fields that may be missing from the file.
-_OPTIONAL = ("model", "setting", "tolerance", "comparable_when", "note", "resolution", "printed", "plain", "part")
 #: Points within which two evaluations of one checkpoint agree (resizing, cropping), and two checkpoints rarely do.
 SAME_WEIGHTS = 0.3
-#: Decimal prefixes that a printed number may carry.
-_SCALES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-_PRINTED = re.compile(r"(\d+(?:\.(\d+))?) ?([kMGT]?)")
 
 #: Per case key the score less the plain model's (accuracy: in percentage points), with its paired interval.
 Differences = Mapping[str, tuple[float, float, float]]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One number of one paper, as `claims.yaml` has it.
-
-    With `relative_to_baseline` the value is method over plain model (accuracy: difference in percentage points).
-    `setting` is canonical text, `None` where the paper's own is not one setting of ours. `tolerance` is the relative
-    difference that still reproduces the claim (of a difference of accuracies: percentage points), `None` where no
-    measurement here could. `printed` is a count as the paper prints it, `2.7 G`: a measured count reproduces it if it would
-    be printed alike, whatever the tolerance. `plain` is the accuracy of the paper's plain model: an accuracy off the shelf is
-    judged only on weights that score the same. `part` is a part of the workload, None the whole run or the subject.
-    """
-
-    method: str
-    metric: str
-    value: float
-    unit: str
-    relative_to_baseline: bool
-    mode: str
-    hardware: str
-    convention: str
-    source: str
-    model: str | None = None
-    setting: str | None = None
-    tolerance: float | None = None
-    comparable_when: str = ""
-    note: str = ""
-    resolution: int | None = RESOLUTION
-    printed: str | None = None
-    plain: float | None = None
-    part: str | None = None
-    suite: str = ""
-
-    @property
-    def text(self) -> str:
-        """The claim as a sentence: who promises what of what."""
-        method = f"{self.method}({self.setting})" if self.setting else self.method
-        subject = f"{method} on {self.model}" if self.model else method
-        what = METRICS[self.metric].title + (f" of {self.part}" if self.part else "")
-        return f"{subject}: {what} {_amount(self)} ({self.mode}; {self.hardware})"
+#: Records by case key: what conventions are functions of.
+ByCase = Mapping[str, Record]
 
 
 @dataclass(frozen=True)
@@ -103,42 +55,37 @@ class Judged:
     case_keys: tuple[str, ...] = ()
 
 
-def load(folder: Path) -> list[Claim]:
-    """The claims of a suite's folder; none where it has no `claims.yaml`.
-
-    Raises:
-        UsageError: the file is not as described; the message names the entry and the field.
-    """
-    file = folder / FILE
-    if not file.is_file():
-        return []
-    entries = read_yaml(file).get("claims")
-    if not isinstance(entries, list):
-        raise UsageError(f"{file}: must have a list under `claims`")
-    return [_claim(entry, f"{file}: claim {number}", folder.name) for number, entry in enumerate(entries, 1)]
-
-
 def evaluate(
-    claims: Iterable[Claim], frame: pd.DataFrame, differences: Differences = MappingProxyType({})
-) -> list[Judged]:
+    claims: Iterable[Claim], frame: pd.DataFrame, differences: Differences = MappingProxyType({}),
+    records: Iterable[Record] = (),
+) -> list[Judged]:  # fmt: skip
     """Every claim judged against the tidy table, in the given order.
 
     Args:
         claims: of `load`.
         frame: of `bench.analysis.table.load`.
         differences: paired differences of the score by case key; without one the two intervals are combined as independent.
+        records: those behind the frame, for claims that are counted by a convention of their own.
     """
     listed = list(claims)
+    by_case = {str(record["case_key"]): record for record in records}
     usable = frame[frame["status"].isin(["ok", "contaminated"]) & frame["value"].notna()]
     usable = usable[usable["provenance"].isin(["measured", "counted"])]
-    return [_judge(claim, usable, listed, differences) for claim in listed]
+    return [_told(_judge(claim, usable, listed, differences, by_case)) for claim in listed]
+
+
+def _told(judged: Judged) -> Judged:
+    """The verdict with what the paper misprinted beside its reason."""
+    misprint = judged.claim.misprint
+    return replace(judged, reason=f"{judged.reason}; {misprint}") if misprint else judged
 
 
 def as_dicts(judged: Iterable[Judged]) -> list[dict[str, Any]]:
     """Plain data for reports: the claim's fields beside `verdict`, `kind` (for badges), `text`, `evidence`, `case_keys`."""
     return [
         {
-            **asdict(item.claim), "text": item.claim.text, "verdict": item.kind, "kind": item.kind.replace(" ", "-"),
+            **asdict(item.claim), "convention": "; ".join(filter(None, (item.claim.convention, item.claim.counting))),
+            "text": item.claim.text, "verdict": item.kind, "kind": item.kind.replace(" ", "-"),
             "evidence": item.reason, "remedy": item.remedy, "measured": item.measured, "low": item.low,
             "high": item.high, "case_keys": list(item.case_keys),
         }
@@ -146,80 +93,30 @@ def as_dicts(judged: Iterable[Judged]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-# ---------------------------------------------------------------------------------------------- reading the file
-
-
-def _claim(entry: Any, where: str, suite: str) -> Claim:
-    """One entry of the file, checked."""
-    names = [field.name for field in fields(Claim) if field.name != "suite"]
-    if not isinstance(entry, dict):
-        raise UsageError(f"{where}: must be a mapping")
-    for name in entry:
-        if name not in names:
-            raise UsageError(f'{where}: unknown field "{name}"; {did_you_mean(str(name), names)}')
-    missing = [name for name in names if name not in entry and name not in _OPTIONAL]
-    if missing:
-        raise UsageError(f"{where}: needs {', '.join(missing)}")
-    if entry["metric"] not in METRICS:
-        raise UsageError(f"{where}: metric {entry['metric']!r}; {did_you_mean(str(entry['metric']), METRICS)}")
-    for name in ("value", "tolerance", "plain"):
-        number = entry.get(name)
-        if number is not None and (isinstance(number, bool) or not isinstance(number, (int, float))):
-            raise UsageError(f"{where}: {name} must be a number, not {number!r}")
-    if not isinstance(entry["relative_to_baseline"], bool):
-        raise UsageError(f"{where}: relative_to_baseline must be true or false")
-    if entry.get("printed") is not None:
-        _check_print(entry["printed"], float(entry["value"]), where)
-    setting = entry.get("setting")
-    return Claim(**{**entry, "value": float(entry["value"]), "suite": suite,
-                    "setting": None if setting is None else _canonical(str(setting), where)})  # fmt: skip
-
-
-def _digits(printed: str) -> tuple[int, float]:
-    """Decimals and scale of a printed number: `2.7 G` has one and 1e9."""
-    found = _PRINTED.fullmatch(printed)
-    if found is None:
-        raise ValueError(f"{printed!r} is not a number as it is printed, such as 2.7 G")
-    return len(found[2] or ""), _SCALES[found[3]]
-
-
-def _check_print(printed: Any, value: float, where: str) -> None:
-    """Raise UsageError unless the printed number is one and is the claim's value."""
-    try:
-        digits, scale = _digits(str(printed))
-    except ValueError as error:
-        raise UsageError(f"{where}: printed: {error}") from error
-    if not isinstance(printed, str) or f"{value / scale:.{digits}f}" != printed.partition(" ")[0].rstrip("kMGT"):
-        raise UsageError(f"{where}: printed {printed!r} is not the value {value:g}")
-
-
-def _canonical(setting: str, where: str) -> str:
-    try:
-        return settings_text(parse_settings(setting))
-    except ValueError as error:
-        raise UsageError(f"{where}: {error}") from error
-
-
 # ---------------------------------------------------------------------------------------------- judging
 
 
-def _judge(claim: Claim, frame: pd.DataFrame, claims: Sequence[Claim], differences: Differences) -> Judged:
+def _judge(
+    claim: Claim, frame: pd.DataFrame, claims: Sequence[Claim], differences: Differences, records: ByCase
+) -> Judged:
     """The verdict on one claim: not comparable, with both values, where a look-up finds two that differ."""
     try:
-        return _judge_known(claim, frame, claims, differences)
-    except Ambiguous as error:
+        return _judge_known(claim, frame, claims, differences, records)
+    except (Ambiguous, Unknown) as error:
         return _not_comparable(claim, str(error))
 
 
-def _judge_known(claim: Claim, frame: pd.DataFrame, claims: Sequence[Claim], differences: Differences) -> Judged:
+def _judge_known(
+    claim: Claim, frame: pd.DataFrame, claims: Sequence[Claim], differences: Differences, records: ByCase
+) -> Judged:
     """The verdict on one claim: first whether it can be compared at all, then by the kind of its metric."""
     if claim.tolerance is None:
         return _not_comparable(claim, "the paper's model, data, training or hardware are not those of any row here")
     rows = _rows_of(claim, frame)
     if rows.empty:
         return _not_comparable(claim, _why_absent(claim, frame))
-    if METRICS[claim.metric].section in _COUNTED:
-        return _judge_count(claim, rows, frame)
+    if _is_count(claim, rows):
+        return _judge_count(claim, rows, frame, records)
     if claim.metric in _RATIOS:
         return _judge_time(claim, rows, frame, claims)
     if claim.metric in RULES:
@@ -236,9 +133,36 @@ def _rows_of(claim: Claim, frame: pd.DataFrame) -> pd.DataFrame:
     if claim.resolution is not None and claim.model is not None:
         rows = rows[(rows["resolution"] == claim.resolution).fillna(False).astype(bool)]
     rows = rows[of_part(rows, claim.part) | (rows["metric"] != claim.metric)]
+    for column, wanted in (("workload", claim.workload), ("backend", claim.backend), ("task", claim.task)):
+        if wanted is not None:
+            rows = rows[rows[column] == wanted]
+    if claim.shape:
+        rows = rows[rows["shape"].map(_says(claim.shape)).astype(bool)] if len(rows) else rows
+    if claim.against:
+        rows = rows[rows["against"].map(_says(claim.against)).astype(bool)] if len(rows) else rows
     if claim.setting is not None:
         rows = rows[rows["setting"].map(_same_setting(claim.setting)).astype(bool)] if len(rows) else rows
     return rows
+
+
+def _is_count(claim: Claim, rows: pd.DataFrame) -> bool:
+    """Whether what the claim is about is counted and so exact on every machine."""
+    own = rows[rows["metric"] == claim.metric]
+    return METRICS[claim.metric].section in _COUNTED or (len(own) > 0 and bool((own["provenance"] == "counted").all()))
+
+
+def _says(wanted: str) -> Any:
+    """Whether a row's settings hold every value that is wanted, whatever else they hold."""
+    named = parse_settings(wanted)
+
+    def says(text: Any) -> bool:
+        try:
+            found = parse_settings(str(text))
+        except ValueError:
+            return False
+        return all(name in found and found[name] == value for name, value in named.items())
+
+    return says
 
 
 def _same_setting(wanted: str) -> Any:
@@ -256,17 +180,28 @@ def _same_setting(wanted: str) -> Any:
 def _why_absent(claim: Claim, frame: pd.DataFrame) -> str:
     """What is missing from the table, from the method inwards."""
     of_method = frame[frame["method"] == claim.method]
-    if of_method.empty:
+    if of_method.empty and not claim.is_of_model:
         return f"{claim.method} has not been measured"
-    if claim.model is not None and of_method[of_method["model"] == claim.model].empty:
+    if claim.model is not None and not claim.is_of_model and of_method[of_method["model"] == claim.model].empty:
         return f"{claim.method} has not been measured on {claim.model}"
     setting = f" with {claim.setting}" if claim.setting else ""
-    return f"{claim.method} has not been measured on {claim.model or 'its model'}{setting} at {claim.resolution} px"
+    pixels = f" at {claim.resolution} px" if claim.resolution is not None else ""
+    further = [
+        *([f"as {claim.workload}"] if claim.workload else []), *([f"of {claim.shape}"] if claim.shape else []),
+        *([f"on {claim.backend}"] if claim.backend else []), *([f"for the task {claim.task}"] if claim.task else []),
+        *([f"against {claim.against}"] if claim.against else []),
+    ]  # fmt: skip
+    where = " ".join(["", *further]) if further else ""
+    subject = claim.model or "the model" if claim.is_of_model else claim.method
+    on = "" if claim.is_of_model else f" on {claim.model or 'its model'}"
+    return f"{subject} has not been measured{on}{setting}{pixels}{where}"
 
 
-def _judge_count(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame) -> Judged:
+def _judge_count(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame, records: ByCase) -> Judged:
     """A count, or a ratio of counts: exact, so it must agree to the printed precision on every machine."""
     counted = rows[rows["metric"] == claim.metric]
+    if claim.counted_as is not None or (claim.factor is not None and not claim.relative_to_baseline):
+        counted, frame = (_as_counted(claim, part, records) for part in (counted, frame))
     values = (_relative(counted, frame, claim) if claim.relative_to_baseline else _by_case(counted)).dropna()
     if values.empty:
         return _not_comparable(
@@ -274,7 +209,7 @@ def _judge_count(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame) -> Judge
         )
     nearest = values.sub(claim.value).abs().idxmin()
     found, keys = float(values[nearest]), (str(nearest),)
-    if claim.model is None or claim.setting is None:
+    if claim.model is None or (claim.setting is None and not claim.is_of_model):
         named = _row_name(rows, nearest)
         reason = f"the paper's own setting is not one of ours; the nearest row, {named}, has {_show(found, claim)}"
         return _not_comparable(claim, reason, measured=found, keys=keys)
@@ -286,10 +221,30 @@ def _judge_count(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame) -> Judge
     return Judged(claim, "reproduced" if agrees else "not reproduced", reason, measured=found, case_keys=keys)
 
 
+def _as_counted(claim: Claim, rows: pd.DataFrame, records: ByCase) -> pd.DataFrame:
+    """The rows of the claim's metric with their values in the paper's way of counting.
+
+    Raises:
+        Unknown: a record does not hold what the convention needs.
+    """
+    own = rows[(rows["metric"] == claim.metric) & of_part(rows, claim.part)].copy()
+    if claim.factor is not None:
+        return own.assign(value=own["value"] * claim.factor)
+    wanted = {key: _converted(claim, records.get(str(key))) for key in own["case_key"].unique()}
+    return own.assign(value=own["case_key"].map(wanted).astype(float))
+
+
+def _converted(claim: Claim, record: Record | None) -> float:
+    if record is None:
+        raise Unknown(f"the records behind the table are needed to count as {claim.counted_as}")
+    _, function = CONVENTIONS[str(claim.counted_as)]
+    return function(counts_of(record, claim.part or whole_of(record)))
+
+
 def _judge_print(claim: Claim, printed: str, found: float, keys: tuple[str, ...]) -> Judged:
     """A count held to the digits that the paper prints: it must round to them."""
-    digits, scale = _digits(printed)
-    shown = f"{found / scale:.{digits}f}"
+    places, scale = digits(printed)
+    shown = f"{found / scale:.{places}f}"
     agrees = shown == printed.partition(" ")[0].rstrip("kMGT")
     reason = f"counted {_show(found, claim)} here, which prints as {shown}; the paper prints {printed}"
     return Judged(claim, "reproduced" if agrees else "not reproduced", reason, measured=found, case_keys=keys)
@@ -304,8 +259,13 @@ def _judge_time(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame, claims: S
     speed = rows[(rows["metric"] == "speedup") & of_part(rows, claim.part)]
     if speed.empty:
         return _not_comparable(claim, "no speed-up over the plain model was measured for it")
+    if "execution" in speed.columns:
+        imitated = [str(kind) for kind in speed["execution"] if kind in NO_SPEED]
+        speed = speed[~speed["execution"].isin(list(NO_SPEED))]
+        if speed.empty:
+            return _not_comparable(claim, NO_SPEED[imitated[0]])
     fitting = speed[_on_like_hardware(claim, speed)]
-    if claim.setting is None:
+    if claim.setting is None and not claim.is_of_model:
         fitting, why = _at_claimed_macs(claim, fitting, frame, claims)
         if fitting.empty and why:
             return _not_comparable(claim, why)
@@ -337,11 +297,11 @@ def _judge_score(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame, differen
     """A score, only where the task may have the paper's data and the weights are a checkpoint."""
     metric, title = claim.metric, METRICS[claim.metric].title
     title = title if title[:2].isupper() else title.lower()
-    found = rows[(rows["metric"] == metric) & rows["task"].isin(PAPER_TASKS) & rows["value"].notna()]
+    found = rows[(rows["metric"] == metric) & rows["task"].isin(claim.tasks) & rows["value"].notna()]
     if "checkpoint" in found.columns:
         found = found[found["checkpoint"].notna()]
-    if "imagenet" in claim.convention.lower():
-        found = found[(found["n"] == IMAGENET_IMAGES).fillna(False).astype(bool)]
+    if claim.samples is not None:
+        found = found[(found["n"] == claim.samples).fillna(False).astype(bool)]
     if found.empty:
         return _not_comparable(claim, f"no {title} was measured here on the paper's data with the paper's weights")
     found = found.sort_values(["batch", "dtype", "case_key"], kind="stable")  # of several conditions the smallest batch
@@ -444,7 +404,7 @@ def _not_comparable(claim: Claim, reason: str, *, measured: float | None = None,
 def _row_name(rows: pd.DataFrame, case_key: Any) -> str:
     row = rows[rows["case_key"] == case_key].iloc[0]
     method = f"{row['method']}({row['setting']})" if row["setting"] else row["method"]
-    return f"{method} on {row['model']}"
+    return f"{method} on {row['model']}" if row["method"] != BASELINE_METHOD else str(row["model"])
 
 
 def _span(row: pd.Series) -> str:
@@ -456,21 +416,6 @@ def _finite(value: float) -> float | None:
 
 
 def _show(value: float, claim: Claim) -> str:
-    return f"{value:.4g} of the plain model" if claim.relative_to_baseline else _quantity(value, claim.unit)
-
-
-def _quantity(value: float, unit: str) -> str:
-    """A count in G or M of its unit, anything else as it is."""
-    for scale, prefix in ((1e9, "G"), (1e6, "M")):
-        if unit in ("MAC", "parameter", "B", "op") and abs(value) >= scale:
-            return f"{value / scale:.5g} {prefix}{unit}"
-    return f"{value:.5g} {unit}"
-
-
-def _amount(claim: Claim) -> str:
-    """The claimed value in words."""
-    if not claim.relative_to_baseline:
-        return _quantity(claim.value, claim.unit)
-    if claim.metric in RULES:
-        return f"{claim.value:+g} {RULES[claim.metric].unit} against the plain model"
-    return f"{claim.value:g}x" if claim.metric == "speedup" else f"{claim.value:g} of the plain model"
+    if claim.relative_to_baseline:
+        return f"{value:.4g} of " + ("the other side" if claim.against else "the plain model")
+    return quantity(value, claim.unit)

@@ -28,10 +28,10 @@ from bench.statistics import (
 from bench.store.records import Record
 
 #: Two rows are ranked together only if all of these are equal; `conditions` are the axes of the side that a row is
-#: compared with, so that `against` decides what may be ranked with what.
-COMPARABLE = ("metric", "part", "machine_key", "protocol", "provenance", "conditions")
+#: compared with, so that `against` decides what may be ranked with what; `execution` keeps what is simulated from the rest.
+COMPARABLE = ("metric", "part", "machine_key", "protocol", "provenance", "execution", "conditions")
 #: The same for a table without that column.
-PLAIN = ("metric", "part", "machine_key", "protocol", "provenance", *axes.CONDITIONS)
+PLAIN = ("metric", "part", "machine_key", "protocol", "provenance", "execution", *axes.CONDITIONS)
 
 
 #: On which samples a row was scored, and its answers: their digest, and per sample a mark ("1" for right) or a value.

@@ -19,6 +19,7 @@ import pandas as pd
 from bench import workloads
 from bench.canonical import settings_text
 from bench.config import axes
+from bench.labels import LABELS, label_of
 from bench.metrics import METRICS
 from bench.plan.case import Case
 from bench.reading import COLUMNS, PROVENANCES
@@ -28,9 +29,9 @@ from bench.store.records import CorruptRecord, Record, Store, check, read_json, 
 #: Axes of a case that are columns; digests of source and the protocol, which has a column of its own, are none.
 _FROM_CASE = axes.names(lambda axis: axis.name not in ("protocol", "subject_digest", "against_digest"))
 #: Further columns, after `COLUMNS`: the other axes, the case that the row is compared with, the part that is one run of the
-#: workload, and the session that decides whether two rows may stand side by side and be told apart.
+#: workload, the labels of how it ran, and the session that decides whether two rows may stand side by side and be told apart.
 CONDITIONS: tuple[str, ...] = (
-    *(name for name in _FROM_CASE if name not in COLUMNS), "conditions", "whole", "session", "noise_floor_low",
+    *(name for name in _FROM_CASE if name not in COLUMNS), "conditions", "whole", *LABELS, "session", "noise_floor_low",
     "noise_floor_high",
 )  # fmt: skip
 
@@ -148,6 +149,7 @@ def _head(record: Record) -> dict[str, Any]:
     case, error = record["case"], record.get("error")
     head = {name: case.get(name) for name in _FROM_CASE}
     head["conditions"], head["whole"] = _conditions(case), whole_of(record)
+    head |= {label: label_of(record, label) for label in LABELS}
     code, timing = record.get("code") or {}, record.get("timing") or {}
     floor = timing.get("noise_floor") or {}
     head |= {

@@ -255,6 +255,7 @@ class Config(Section):
     word: str | None = None
     trust: bool = False
     retry_failed: bool = False
+    counts: bool = True
     suite: Suite
     protocol: Protocol
     device: Device = Device()

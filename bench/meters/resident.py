@@ -55,6 +55,13 @@ def resident_peak(run: Callable[[], Any], *, warmup: int = 1) -> ResidentPeak | 
     return None if peak is None else ResidentPeak(before, max(peak, before), how)
 
 
+def watch_peak() -> int | None:
+    """Set the resident peak (`VmHWM`) back to what is held now, in bytes; None where the kernel does not let us."""
+    _give_back()
+    before = status_bytes("VmRSS")
+    return before if before is not None and _reset_peak() else None
+
+
 def status_bytes(name: str) -> int | None:
     """One size of /proc/self/status in bytes; None where there is no such line."""
     try:

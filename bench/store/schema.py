@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 
 from bench.canonical import parse_settings
 from bench.config.axes import CROSSABLE, ITSELF
+from bench.labels import LABELS
 from bench.reading import STATUSES
 
 #: Numbers beyond are nothing that was measured, and their products are no numbers.
@@ -372,6 +373,17 @@ class Quality(TypedDict):
     task: NotRequired[Object | None]
 
 
+def _labels(labels: dict[str, str | None]) -> dict[str, str | None]:
+    for name, value in labels.items():
+        if name not in LABELS or not (value is None or value in LABELS[name]):
+            raise ValueError(f"names a label or a value that is not known: {name}={value!r}")
+    return labels
+
+
+#: What the subject says of how it ran (`bench.labels`): rows are ranked only with their like.
+LabelFields = Annotated[dict[str, str | None], AfterValidator(_labels)]
+
+
 class Picture(TypedDict):
     """Which token holds which patch (`bench.worker.pictures`)."""
 
@@ -415,6 +427,7 @@ class RecordFields(TypedDict):
     conversion: NotRequired[Object | None]
     quality: NotRequired[Quality | None]
     weights: NotRequired[Object | None]
+    labels: NotRequired[LabelFields | None]
     timing: NotRequired[Timing | None]
     picture: NotRequired[Picture | None]
     claims: NotRequired[list[Any] | None]

@@ -27,7 +27,7 @@ from bench.sweep.unfinished import Unfinished
 from bench.sweep.writing import Sweep, Writer, utc_now
 
 #: Cases that one process counts: the first pays for what the others need as well, and what is counted is soon on disk.
-COUNTED_TOGETHER = 24
+COUNTED_TOGETHER = 32
 #: What a probe measures, in this order.
 METERS = ("params", "macs", "memory", "facts", "quality", "energy", "fidelity")
 

@@ -17,11 +17,12 @@ from bench import workloads
 from bench.canonical import BASELINE_METHOD
 from bench.errors import UsageError
 from bench.host.environment import torch_build
+from bench.labels import labels_of
 from bench.meters import dtypes, layers, macs, params
 from bench.metrics import METRICS
 from bench.plan.recipe import Recipe
 from bench.reading import Reading
-from bench.worker import global_state
+from bench.worker import declared, global_state
 from bench.worker.child import Phase, classify, describe
 from bench.worker.outputs import flag
 from bench.worker.parts import as_forward, parts_of, running
@@ -81,6 +82,7 @@ def counted(recipe: Recipe, phase: Phase) -> dict[str, Any]:
         "readings": [item.as_dict() for item in found.readings], "details": found.details, "ready": {},
         "torch": torch_build(), "layers": found.layers["layers"], "layers_info": found.layers["info"],
         "part_layers": found.part_layers, "curves": found.curves,
+        "labels": found.labels,
     }  # fmt: skip
 
 
@@ -159,6 +161,7 @@ class _Found:
     layers: dict[str, Any]
     part_layers: dict[str, Any]
     curves: list[dict[str, Any]]
+    labels: dict[str, str | None]
 
 
 def _count(subject: Subject, phase: Phase) -> _Found:
@@ -166,7 +169,10 @@ def _count(subject: Subject, phase: Phase) -> _Found:
     module = workloads.module_of(subject.case.workload)
     macs.self_test()
     size = params.measure(subject.counted)
-    found = _Found(size.readings(), {"params": size.as_dict(), "macs": {}}, list(size.flags), {}, {}, [])
+    rows = [*size.readings(), *declared.of_subject(subject)]
+    found = _Found(
+        rows, {"params": size.as_dict(), "macs": {}}, list(size.flags), {}, {}, [], labels_of(subject.counted)
+    )
     with running(subject.case.workload) if module.WORKLOAD.grad else torch.no_grad():
         parts = parts_of(subject)
         for place, part in enumerate(parts):
@@ -192,7 +198,7 @@ def _count_part(found: _Found, subject: Subject, part: Any, *, is_whole: bool) -
         table = layers.table(module, args, kwargs, repeats=0, counted=counted)
     details = counted.as_dict()
     found.flags += details.pop("flags", [])
-    rows = macs.readings(counted, subject.case.batch)
+    rows = [*macs.readings(counted, subject.case.batch), *declared.counts_of_part(counted, subject, part.name)]
     found.readings += [replace(item, part=part.name) if METRICS[item.metric].per_part else item for item in rows]
     layer = {"layers": table.rows, "info": table.info}
     if is_whole:

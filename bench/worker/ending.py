@@ -56,14 +56,20 @@ def read_outcome(file: Path, spec: dict[str, Any], phase: str) -> dict[str, Any]
 
 
 def _check_answer(spec: dict[str, Any], result: dict[str, Any]) -> None:
-    """Raise CorruptRecord unless a timed process says what it was asked: this session, this process, these members."""
+    """Raise CorruptRecord unless a process says what it was asked: these cases, and of timed ones this session and process."""
+    if spec["kind"] == "count" and set(result["cases"]) != _asked(spec):
+        raise CorruptRecord("result: its cases are not those that were to be counted")
     if spec["kind"] != "invocation":
         return
     if (result["session"], result["index"]) != (spec["session"], spec["index"]):
         raise CorruptRecord("result: it is of another session or process")
-    asked = {Case.from_dict(recipe["case"]).key for recipe in spec["recipes"]}
-    if set(result["cases"]) != asked:
+    if set(result["cases"]) != _asked(spec):
         raise CorruptRecord("result: its cases are not those that were to be timed")
+
+
+def _asked(spec: dict[str, Any]) -> set[str]:
+    """Keys of the cases that a worker was given."""
+    return {Case.from_dict(recipe["case"]).key for recipe in spec["recipes"]}
 
 
 def signal_name(number: int) -> str:

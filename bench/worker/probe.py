@@ -15,12 +15,13 @@ from bench import workloads
 from bench.config.schema import CAPTURING_MODES
 from bench.errors import UsageError
 from bench.host.environment import torch_build
+from bench.labels import labels_of
 from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing
 from bench.meters.inputs import batch_flags, can_be_shuffled, shuffled
 from bench.metrics import METRICS
 from bench.plan.recipe import Recipe
 from bench.reading import Reading, reading, unavailable
-from bench.worker import conversion, cuda, global_state
+from bench.worker import conversion, cuda, declared, global_state
 from bench.worker.child import InvalidOutput, Phase, StateChanged, classify
 from bench.worker.global_state import GlobalState
 from bench.worker.outputs import check_output, flag
@@ -40,6 +41,8 @@ SECTION_OF = {
 }  # fmt: skip
 #: Metrics that no meter gives but the conversion of the subject.
 OF_CONVERSION = ("artefact_bytes", "conversion_ms")
+#: Metrics of subjects that declare what they need; no other subject misses them.
+OF_DECLARING = ("macs_dense", "macs_nonzero", "nominal_bits", "nominal_bit_operations")
 
 
 def check_state(before: GlobalState, label: str) -> None:
@@ -113,13 +116,17 @@ class _Probe:
         if meter == "quality":
             return [self.score_metric]
         section = SECTION_OF.get(meter)
-        return [name for name, row in METRICS.items() if row.section == section and name not in OF_CONVERSION]
+        return [
+            name
+            for name, row in METRICS.items()
+            if row.section == section and name not in (*OF_CONVERSION, *OF_DECLARING)
+        ]
 
     def params(self, subject: Subject) -> Found:
-        from bench.meters import params
+        from bench.meters import nominal, params
 
         found = params.measure(subject.counted)
-        return found.readings(), found.as_dict()
+        return found.readings() + nominal.bits(subject.counted), found.as_dict()
 
     def macs(self, subject: Subject, part: Part) -> Found:
         """Counts of one run of a part, per sample of the batch; a plain forward is counted twice, independently."""
@@ -135,7 +142,8 @@ class _Probe:
         self.flags += batch_flags(found.batch, subject.case.batch)
         if is_forward:
             details |= self._of_forward(subject, found.macs)
-        return macs.readings(found, subject.case.batch), details
+        rows = macs.readings(found, subject.case.batch) + declared.counts_of_part(found, subject, part.name)
+        return rows, details
 
     def _of_forward(self, subject: Subject, counted: float) -> dict[str, Any]:
         """What is counted of a plain forward besides: its tokens, and what it costs on another input."""
@@ -253,7 +261,9 @@ class _Probe:
         return found
 
     def facts(self, subject: Subject, ready: Ready) -> Found:
-        """What the workload itself measures besides: bytes of a cache, of a payload, agreement with a reference."""
+        """What workload and subject themselves tell: bytes of a cache, a payload; the method's cost; what inputs cost."""
+        from bench.meters import method_cost
+
         module, shape, parts = workloads.module_of(subject.case.workload), subject.case.full_shape, list(ready.parts)
         found: list[Facts] = []
         if hasattr(module, "facts"):
@@ -263,10 +273,14 @@ class _Probe:
             from bench.workloads.counting import counter
 
             found.append(module.counts(subject, shape, parts, counter(subject.counted, macs.count)))
+        spread = declared.over_its_inputs(subject)
+        if spread is not None:
+            found.append(Facts(readings=spread.readings, curves=spread.curves))
         self.curves += [curve.as_dict() for facts in found for curve in facts.curves]
         details = {name: value for facts in found for name, value in facts.details.items()}
         flags = [item for facts in found for item in facts.flags]
-        return [item for facts in found for item in facts.readings], {**details, "flags": flags}
+        rows = [item for facts in found for item in facts.readings] + method_cost.readings(subject.counted)
+        return rows, {**details, "flags": flags}
 
 
 def _checked_output(ready: Ready, *, graphs: bool) -> list[dict[str, str]]:
@@ -336,4 +350,5 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         "readings": [item.as_dict() for item in [*probe.readings, *_compile_reading(subject, ready)]],
         "details": probe.details, "ready": ready.facts(), "torch": torch_build(),
         "layers": of_whole["layers"], "layers_info": of_whole["info"], "part_layers": layers, "curves": probe.curves,
+        "labels": labels_of(subject.counted),
     }  # fmt: skip

@@ -15,6 +15,7 @@ from bench.store.schema import (
     Count,
     CurveFields,
     Flag,
+    LabelFields,
     Layer,
     LayersInfo,
     LayersOfPart,
@@ -154,7 +155,39 @@ class ProbeFields(TypedDict):
     layers_info: LayersInfo
     part_layers: NotRequired[dict[str, LayersOfPart]]
     curves: NotRequired[list[CurveFields]]
+    labels: NotRequired[LabelFields]
     torch: NotRequired[Object]
+
+
+class CountedFields(TypedDict):
+    """What was counted of a case: `bench.worker.count`, in the shape of a probe that loaded nothing."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    started_at: Moment
+    load_ms: None
+    readings: list[ReadingFields]
+    flags: list[Flag]
+    details: dict[str, Object]
+    weights: Object
+    layers: list[Layer]
+    layers_info: LayersInfo
+    part_layers: NotRequired[dict[str, LayersOfPart]]
+    curves: NotRequired[list[CurveFields]]
+    labels: NotRequired[LabelFields]
+    torch: NotRequired[Object]
+
+
+class FineCount(TypedDict):
+    """A case that was counted."""
+
+    status: Literal["ok"]
+    result: CountedFields
+
+
+class Counts(TypedDict):
+    """Per case key what was counted, or the status and the error."""
+
+    cases: dict[str, Annotated[FineCount | NotFine, Field(discriminator="status")]]
 
 
 class Drift(TypedDict):
@@ -179,5 +212,5 @@ class Estimate(TypedDict):
 #: Kind of a job (`bench.worker.child.JOBS`) -> kind of its result.
 KINDS: dict[str, Any] = {
     "probe": ProbeFields, "invocation": InvocationFields, "prepare": Object, "calibrate": Drift | Calibration,
-    "estimate": Estimate,
+    "estimate": Estimate, "count": Counts,
 }  # fmt: skip

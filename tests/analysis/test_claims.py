@@ -4,6 +4,7 @@ import pytest
 
 from bench.analysis import claims, table
 from bench.analysis.claims import Claim, evaluate
+from bench.config.claims import canonical
 from bench.config.paths import suite_folders
 from bench.errors import UsageError
 from tests import synthetic
@@ -14,7 +15,7 @@ SOURCE = {"mode": "off-the-shelf", "hardware": "any", "convention": "matmul", "s
 
 def claim(**changes):
     fields = {"method": "tome", "metric": "macs", "value": 2.7e9, "unit": "MAC", "relative_to_baseline": False,
-              "model": "deit_small", "setting": "r=13", "tolerance": 0.02, **SOURCE}  # fmt: skip
+              "model": "deit_small", "setting": "r=13", "tolerance": 0.02, "resolution": 224, "tasks": ("imagefolder",), **SOURCE}  # fmt: skip
     return Claim(**{**fields, **changes})
 
 
@@ -49,7 +50,7 @@ def test_ratio_of_counts_is_to_the_plain_model():
 
 
 def test_setting_is_compared_as_values_not_as_text():
-    wanted = claims._canonical("r = 13", "here")
+    wanted = canonical("r = 13", "here")
     assert judge(claim(setting=wanted), frame()).kind == "reproduced"
 
 
@@ -147,7 +148,7 @@ def test_accuracy_on_an_image_folder_is_judged_for_off_the_shelf_claims():
 
 
 def test_imagenet_claim_needs_as_many_images_as_imagenet_has():
-    wanted = claim(metric="accuracy", value=79.4, unit="%", tolerance=0.005, convention="ImageNet-1k top-1")
+    wanted = claim(metric="accuracy", value=79.4, unit="%", tolerance=0.005, samples=50_000)
     rows = imagenet(79.4)
     assert judge(wanted, rows).kind == "not comparable here"
     rows.loc[rows["metric"] == "accuracy", "n"] = 50_000
@@ -167,7 +168,8 @@ def write(folder, text):
     return folder
 
 
-GOOD = """claims:
+GOOD = """assume: {resolution: 224}
+claims:
   - {method: tome, metric: macs, value: 2.7e+9, unit: MAC, relative_to_baseline: false, model: deit_small, setting: "r=13",
      mode: trained, hardware: any, convention: matmul, tolerance: 0.02, source: "X, table 1"}
 """
@@ -272,3 +274,148 @@ def test_an_accuracy_off_the_shelf_is_judged_on_the_papers_weights_only():
 
 def test_a_model_with_settings_of_its_own_is_not_the_papers():
     assert judge(claim(), frame(model_settings="depth=6")).kind == "not comparable here"
+
+
+# ------------------------------------------------------------------------------------------------ models, sides, parts
+
+
+def test_a_claim_about_a_model_needs_no_method_and_no_setting():
+    plain = claim(method="none", setting="", value=4.6e9, printed="4.6 G")
+    assert plain.text == "deit_small: MACs 4.6 GMAC (off-the-shelf; any)"
+    found = judge(plain, frame())
+    assert found.kind == "reproduced" and found.measured == 4.6e9
+    absent = judge(claim(method="none", setting="", model="resnet50"), frame())
+    assert "resnet50 has not been measured at 224 px" in absent.reason
+
+
+def two_models(**changes):
+    """A small network of 3 GMACs set against another of 4."""
+    small = synthetic.record(model="small", macs=3e9, against="model='large'", against_digest="d", **changes)
+    large = synthetic.record(model="large", macs=4e9, **changes)
+    return [small, {**large, "case_key": small["baseline_key"], "baseline_key": small["baseline_key"]}]
+
+
+def test_a_claim_goes_by_the_other_side_that_it_names():
+    wanted = claim(method="none", setting="", model="small", value=0.75, unit="x", relative_to_baseline=True,
+                   against="model='large'", tolerance=0.001)  # fmt: skip
+    rows = table.from_records(two_models())
+    found = judge(wanted, rows)
+    assert found.kind == "reproduced" and "0.75 of the other side" in found.reason
+    other = judge(claim(method="none", setting="", model="small", against="model='medium'"), rows)
+    assert "against model='medium'" in other.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [({"workload": "generate"}, "as generate"), ({"backend": "onnxruntime"}, "on onnxruntime"),
+     ({"task": "text_bytes"}, "for the task text_bytes"), ({"shape": "context=512"}, "of context=512")],
+)  # fmt: skip
+def test_rows_of_another_workload_backend_task_or_shape_are_not_the_claims(change, why):
+    found = judge(claim(**change), frame())
+    assert found.kind == "not comparable here" and why in found.reason
+
+
+def test_the_shape_that_a_claim_names_is_part_of_the_rows():
+    rows = table.from_records([synthetic.record(model="deit_small", method="tome", setting="r=13", macs=2.7e9,
+                                                shape="context=512, new_tokens=32")])  # fmt: skip
+    assert judge(claim(shape="context=512"), rows).kind == "reproduced"
+    assert judge(claim(shape="context=64"), rows).kind == "not comparable here"
+
+
+def test_a_simulated_row_claims_no_speed():
+    rows = frame(device="cuda", batch=64)
+    rows.loc[rows["method"] == "tome", "execution"] = "simulated"
+    found = judge(speed(), rows)
+    assert found.kind == "not comparable here" and "cost of the simulation" in found.reason
+    assert judge(claim(), rows).kind == "reproduced"  # its counts are counts
+
+
+# ------------------------------------------------------------------------------------------------ conventions, misprints
+
+
+def layer(**fields):
+    return {"module_path": "m", "op": "Linear", "macs": 0, "vector_ops": 0, "operators": [], "calls": 1, "dtype": "float32",
+            "weight_bytes": 0, "output_shapes": [], **fields}  # fmt: skip
+
+
+#: Two samples: a linear layer 8 -> 4 with its bias on 3 tokens, one without, attention of 72 products, a pooling layer.
+LAYERS = [
+    layer(macs=2 * 3 * 32, weight_bytes=4 * (32 + 4), output_shapes=[[2, 3, 4]], operators=["aten::addmm"]),
+    layer(macs=2 * 3 * 16, weight_bytes=4 * 16, output_shapes=[[2, 3, 4]], operators=["aten::mm"]),
+    layer(op="Attention", macs=2 * 72, operators=["aten::_scaled_dot_product_flash_attention_for_cpu"]),
+    layer(op="AvgPool2d", vector_ops=2 * 10, operators=["aten::avg_pool2d"]),
+]
+MACS = 3 * 32 + 3 * 16 + 72
+
+
+def counted_record(layers=LAYERS, **readings):
+    item = synthetic.record(model="deit_small", batch=2, macs=MACS)
+    from bench.reading import reading
+
+    extra = {"macs_method": 0.0, "vector_ops": 50.0, **readings}
+    item["readings"] += [reading(name, value, "counted").as_dict() for name, value in extra.items()]
+    return {**item, "layers": layers}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("macs", MACS), ("macs_called_flops", MACS), ("flops", 2 * MACS), ("fvcore", MACS * 1.004), ("with_method", MACS),
+     ("all", MACS + 50), ("without_attention", MACS - 72), ("with_biases", MACS + 3 * 4), ("with_pooling", MACS + 10)],
+)  # fmt: skip
+def test_a_claim_is_held_to_its_own_way_of_counting(name, value):
+    item = counted_record()
+    wanted = claim(method="none", setting="", value=value, tolerance=1e-9, counted_as=name)
+    rows = table.from_records([item])
+    found = evaluate([wanted], rows, records=[item])[0]
+    assert found.kind == "reproduced" and found.measured == pytest.approx(value)
+    (told,) = claims.as_dicts([found])
+    assert f"counted as {name}: " in told["convention"] and told["convention"].startswith("matmul; ")
+    assert "records" in evaluate([wanted], rows)[0].reason  # without them nothing is judged
+
+
+def test_what_a_convention_cannot_know_is_a_reason_and_no_number():
+    mixed = [layer(macs=8, operators=["aten::bmm", "aten::addmm"])]
+    for item, words in [(counted_record(mixed), "in one module"), (counted_record([]), "no layers"),
+                        (counted_record(macs_method=4.0), "cannot be told from")]:  # fmt: skip
+        wanted = claim(method="none", setting="", value=1.0, counted_as="without_attention")
+        found = evaluate([wanted], table.from_records([item]), records=[item])[0]
+        assert found.kind == "not comparable here" and words in found.reason
+
+
+def test_a_factor_converts_what_was_counted_and_is_said():
+    found = judge(claim(value=5.406e9, factor=2.0, tolerance=1e-6), frame())
+    assert found.kind == "reproduced" and found.claim.counting == "2 times what is counted here"
+
+
+def test_a_misprint_is_data_beside_the_value_that_is_judged():
+    wanted = claim(value=2.7e9, as_printed="27 G", follows_from_its_own_table=True)
+    found = judge(wanted, frame())
+    assert found.kind == "reproduced"
+    assert found.reason.endswith("the paper prints 27 G; the value follows from the paper's own table")
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [("counted_as: flop", 'did you mean "flops"'), ("counted_as: flops, factor: 2", "keep one"), ("factor: 0", "above 0"),
+     ("workload: generat", 'did you mean "generate"'), ("shape: {contxt: 3}", "contxt"), ("against: {modl: x}", 'unknown axis "modl"'),
+     ("follows_from_its_own_table: 1", "true or false")],
+)  # fmt: skip
+def test_a_wrong_name_in_an_entry_is_answered_with_the_right_one(tmp_path, extra, words):
+    with pytest.raises(UsageError) as error:
+        claims.load(write(tmp_path, GOOD.replace("mode:", f"{extra}, mode:")))
+    assert words in str(error.value) and "claim 1" in str(error.value)
+
+
+def test_counted_as_is_about_work_only_and_an_unknown_assumption_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="about macs"):
+        claims.load(write(tmp_path, GOOD.replace("metric: macs", "metric: params, counted_as: flops")))
+    with pytest.raises(UsageError, match='assume: unknown field "resolutoin"'):
+        claims.load(write(tmp_path, GOOD.replace("resolution", "resolutoin")))
+
+
+def test_an_entry_takes_what_its_file_assumes_unless_it_says_otherwise(tmp_path):
+    text = GOOD.replace("{resolution: 224}", "{resolution: 384, tasks: [imagefolder], samples: 50000}")
+    (found,) = claims.load(write(tmp_path, text))
+    assert (found.resolution, found.tasks, found.samples) == (384, ("imagefolder",), 50000)
+    (own,) = claims.load(write(tmp_path, text.replace("mode:", "resolution: null, against: large, mode:")))
+    assert own.resolution is None and own.against == "model='large'"

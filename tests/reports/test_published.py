@@ -16,7 +16,9 @@ CLAIM = {"method": "tome", "metric": "accuracy", "value": 79.4, "unit": "%", "re
 def written(tmp_path, *claims):
     folder = tmp_path / "vit_tokens"
     folder.mkdir(exist_ok=True)
-    (folder / "claims.yaml").write_text(json.dumps({"claims": list(claims)}))
+    (folder / "claims.yaml").write_text(
+        json.dumps({"assume": {"resolution": 224, "tasks": ["imagefolder"]}, "claims": list(claims)})
+    )
     return folder
 
 

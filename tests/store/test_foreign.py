@@ -368,6 +368,9 @@ LINE = record()["timing"]["invocations"][0]
         ({"readings": [{"metric": "latency_ms", "value": 1.0}]}, "not a record"),
         ({"status": "splendid"}, "splendid"),
         ({"redacted_from": {}}, "redacted_from"),
+        ({"labels": {"execution": "imagined"}}, "labels"),
+        ({"labels": {"colour": "red"}}, "labels"),
+        ({"labels": "real"}, "labels"),
     ],
 )  # fmt: skip
 def test_a_record_whose_parts_are_none_is_named_with_its_field_before_anything_is_measured(changes, field, tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.app import mirror, site
+from bench.app.counting import count_first
 from bench.app.forecast import group_seconds
 from bench.app.progress import GroupLines, ProgressBar
 from bench.app.refresh import Refresher
@@ -14,6 +15,7 @@ from bench.config import catalogue
 from bench.config.schema import Config
 from bench.errors import BenchError, ResultsError
 from bench.foreign_text import escape_controls, shortened
+from bench.labels import REAL, label_of
 from bench.metrics import METRICS
 from bench.plan import plan
 from bench.plan.case import Case
@@ -38,6 +40,7 @@ def run(config: Config) -> int:
         bar.working("estimating the time")
         seconds = group_seconds(config, made)
         copy = mirror.open_mirror(config, made)
+        lines = count_first(config, bar.working)
         refresher = Refresher(config, copy.refresh)
         driver, stopped = Driver(config, made, [bar, copy, GroupLines(), refresher]), None
         try:
@@ -52,6 +55,8 @@ def run(config: Config) -> int:
         bar.working("mirroring to MLflow")
         copy.close(page, interrupted=stopped is not None)
     _summarise(driver.sweep, page, copy)
+    for line in lines:
+        tell(line)
     if stopped is not None:
         tell(str(stopped))
         return stopped.exit_code
@@ -88,7 +93,8 @@ def best_row(records: list[Record]) -> str:
     """The largest speed-up whose interval lies above 1, with its score if it has one."""
     found = []
     for record in records:
-        ratio = reading_of(record, "speedup") if record["status"] == "ok" else None
+        real = record["status"] == "ok" and label_of(record, "execution") == REAL
+        ratio = reading_of(record, "speedup") if real else None
         if ratio is not None and (ratio["ci_low"] or 0.0) > 1.0:
             found.append((ratio["value"], record, ratio))
     if not found:

@@ -1,0 +1,52 @@
+"""What a method cost before its network was measured, as readings: from `module.method_cost`, which `bench.costs` writes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from bench.errors import UsageError, did_you_mean
+from bench.reading import Reading, reading, unavailable
+
+#: Keys of `module.method_cost` by the metric that they give.
+FIELDS = {
+    "method_seconds": "seconds",
+    "method_forwards": "forwards",
+    "method_backwards": "backwards",
+    "method_peak_bytes": "peak_bytes",
+    "method_samples": "samples",
+}
+#: The rest is counted.
+_MEASURED = ("method_seconds", "method_peak_bytes")
+NOT_TOLD = "the method reports its cost, but not this"
+
+
+def readings(module: Any) -> list[Reading]:
+    """Five readings where the method reports its cost; none where it does not.
+
+    Raises:
+        UsageError: a key that no metric has, or a value that is no count.
+    """
+    cost = getattr(module, "method_cost", None)
+    if cost is None:
+        return []
+    told = dict(cost)
+    note = str(told.pop("note", ""))
+    for name, value in told.items():
+        if name not in FIELDS.values():
+            raise UsageError(f'method_cost: "{name}" is not reported; {did_you_mean(str(name), FIELDS.values())}')
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not _sound(value)):
+            raise UsageError(f"method_cost: {name} is {value!r}, not a number from 0 on")
+    return [_reading(metric, told.get(name), note) for metric, name in FIELDS.items()]
+
+
+def _reading(metric: str, value: float | None, note: str) -> Reading:
+    if value is None:
+        return unavailable(metric, note or NOT_TOLD)
+    if metric in _MEASURED:
+        return reading(metric, value, "measured", n=1, method_note=note)
+    return reading(metric, value, "counted", method_note=note)
+
+
+def _sound(value: float) -> bool:
+    return math.isfinite(value) and value >= 0

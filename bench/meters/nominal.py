@@ -1,0 +1,95 @@
+"""Nominal bits beside stored ones: what a declared number format would store and compute, whatever runs here.
+
+A module declares the bits of its own and its inner modules' weights as `nominal_bits`, those of its activations as
+`nominal_activation_bits`; the nearest declaration from a parameter or operator outwards holds. What nobody declares counts
+as it is stored. A subject that knows better declares the sum: `module.nominal_bit_operations`, per sample, a number or a
+mapping by part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from torch import nn
+
+from bench.meters.macs_count import MacsCount
+from bench.meters.operator_record import OperatorRecord
+from bench.meters.three_counts import declared
+from bench.reading import Reading, reading, unavailable
+
+WEIGHTS, ACTIVATIONS, OPERATIONS = "nominal_bits", "nominal_activation_bits", "nominal_bit_operations"
+
+
+def bits(module: nn.Module) -> list[Reading]:
+    """`nominal_bits`: the mean over all distinct parameters; nothing where no module declares any.
+
+    A packed weight that is no parameter cannot be weighed by its elements: then the root's own declaration holds alone.
+    """
+    told = _declarations(module, WEIGHTS)
+    if not told:
+        return []
+    sizes = list(_weights(module, told))
+    if not sizes:
+        if "" in told:
+            note = "as declared for the whole network, which has no parameters to weigh by"
+            return [reading("nominal_bits", told[""], "counted", method_note=note)]
+        return [unavailable("nominal_bits", "the modules that declare nominal_bits have no parameters to weigh by")]
+    elements = sum(count for count, _ in sizes)
+    value = sum(count * width for count, width in sizes) / elements
+    note = f"over {elements} parameters; {len(told)} modules declare nominal_bits, the rest counts as it is stored"
+    return [reading("nominal_bits", value, "counted", method_note=note)]
+
+
+def operations(count: MacsCount, module: nn.Module, part: str, batch: int) -> list[Reading]:
+    """`nominal_bit_operations` of one part per sample; nothing where no module declares any bits.
+
+    Args:
+        count: of the part's whole batch.
+        module: the subject's.
+        part: of the workload.
+        batch: samples that the count is of.
+    """
+    whole = declared(module, OPERATIONS, part)
+    if whole is not None:
+        return [reading(OPERATIONS, whole, "counted", method_note="declared by the subject")]
+    weights, activations = (_declarations(module, name) for name in (WEIGHTS, ACTIVATIONS))
+    if not weights and not activations:
+        return []
+    value = sum(record.macs * _product(record, weights, activations) for record in count.records if record.macs)
+    note = "MACs x declared weight bits x declared activation bits; undeclared sides as they are executed"
+    return [reading(OPERATIONS, value / batch, "counted", method_note=note)]
+
+
+def _product(record: OperatorRecord, weights: Mapping[str, float], activations: Mapping[str, float]) -> float:
+    """Bits of one side times bits of the other: weights against activations, or activations against each other."""
+    inner = nearest(activations, record.path)
+    left = float(record.left_bits) if inner is None else inner
+    if record.weight_read == 0:
+        return left * (float(record.right_bits) if inner is None else inner)
+    own = nearest(weights, record.path)
+    return left * (float(record.right_bits) if own is None else own)
+
+
+def nearest(told: Mapping[str, float], path: str) -> float | None:
+    """The declaration of this module path or of the nearest module around it."""
+    while path:
+        if path in told:
+            return told[path]
+        path = path.rpartition(".")[0]
+    return told.get("")
+
+
+def _declarations(module: nn.Module, name: str) -> dict[str, float]:
+    found = {}
+    for path, part in module.named_modules():
+        value = getattr(part, name, None)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[path] = float(value)
+    return found
+
+
+def _weights(module: nn.Module, told: Mapping[str, float]) -> Iterator[tuple[int, float]]:
+    """Elements and nominal bits of every distinct parameter."""
+    for name, parameter in module.named_parameters():
+        width = nearest(told, name.rpartition(".")[0])
+        yield parameter.numel(), 8.0 * parameter.element_size() if width is None else width

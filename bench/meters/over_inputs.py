@@ -1,0 +1,115 @@
+"""Cost that depends on the input: MACs and time of each input of a fixed sample, one by one, at batch 1.
+
+A subject says `module.input_dependent = True`; its inputs are the task's, in the task's order, so that a method and its
+baseline see the same ones. Percentiles are order statistics of values that occurred: the smallest that at least that share
+of the inputs does not exceed. A mean of times is a mean over inputs of each input's median; every input's values are in the
+record as a curve, so that two cases can be paired input by input.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from bench.meters import macs
+from bench.reading import Curve, Reading, reading, unavailable
+
+#: Inputs of the sample where the task has more; a module says another number with `module.sampled_inputs`.
+SAMPLE = 64
+#: Timed runs of each input; they go round the inputs, so that a disturbance does not fall on one.
+REPEATS = 5
+COUNTED = ("macs_mean", "macs_p50", "macs_p90", "macs_p95", "macs_min", "macs_max")
+TIMED = ("input_ms", "input_p50_ms", "input_p90_ms", "input_p95_ms")
+SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95}
+
+
+@dataclass(frozen=True)
+class OverInputs:
+    """Readings of the distributions and the curves that they are of."""
+
+    readings: list[Reading]
+    curves: list[Curve]
+
+
+def measure(
+    module: nn.Module,
+    inputs: Sequence[tuple[Any, ...]],
+    *,
+    timed: Callable[..., Any] | None = None,
+    synchronise: Callable[[], None] = lambda: None,
+    repeats: int = REPEATS,
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> OverInputs:
+    """Distributions of MACs and of time over inputs of one sample each.
+
+    Args:
+        module: the eager network, which is counted.
+        inputs: positional arguments per input, each with a batch of 1.
+        timed: what is timed, where that is something else: the compiled or converted network.
+        synchronise: waits until the device is done.
+        repeats: timed runs of each input; one untimed round over all of them comes first, so that every path is warm.
+        clock: nanoseconds.
+    """
+    counted = macs.count_over(module, inputs, batch=1).macs
+    times = _times(timed or module, inputs, synchronise, repeats, clock)
+    many = f"{len(inputs)} inputs"
+    found = [
+        reading(name, value, "counted", method_note=f"over {many}", statistic=_how(name))
+        for name, value in zip(COUNTED, (*_summary(counted), min(counted), max(counted)), strict=True)
+    ]
+    note = f"over {many}, the median of {repeats} runs of each, at batch 1 in one process"
+    found += [
+        reading(name, value, "measured", n=1, method_note=note, statistic=_how(name))
+        for name, value in zip(TIMED, _summary(times), strict=True)
+    ]
+    at = list(range(len(inputs)))
+    return OverInputs(found, [
+        Curve("macs_mean", "input", at, counted, "counted", note="MACs of each input"),
+        Curve("input_ms", "input", at, times, "measured", note=f"median of {repeats} runs of each input"),
+    ])  # fmt: skip
+
+
+def missing(reason: str) -> OverInputs:
+    """Every metric of the distributions, unavailable."""
+    return OverInputs([unavailable(name, reason) for name in (*COUNTED, *TIMED)], [])
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least this share of the values does not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered) - 1e-9) - 1)]
+
+
+def _summary(values: Sequence[float]) -> tuple[float, ...]:
+    return statistics.fmean(values), *(percentile(values, share) for share in SHARES.values())
+
+
+def _how(name: str) -> str:
+    share = next((text for text in SHARES if text in name), None)
+    if share is not None:
+        return f"{share} over inputs"
+    return "mean over inputs" if name in ("macs_mean", "input_ms") else "extreme over inputs"
+
+
+def _times(
+    run: Callable[..., Any], inputs: Sequence[tuple[Any, ...]], synchronise: Callable[[], None], repeats: int,
+    clock: Callable[[], int],
+) -> list[float]:  # fmt: skip
+    """Median milliseconds of each input."""
+    for args in inputs:
+        run(*args)
+    synchronise()
+    taken: list[list[float]] = [[] for _ in inputs]
+    for _ in range(repeats):
+        for place, args in enumerate(inputs):
+            start = clock()
+            run(*args)
+            synchronise()
+            taken[place].append((clock() - start) / 1e6)
+    return [statistics.median(samples) for samples in taken]
