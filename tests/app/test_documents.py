@@ -72,7 +72,9 @@ def test_everything_that_can_be_named_is_listed_once():
     names = [(row.kind, row.name) for row in rows()]
     assert len(set(names)) == len(names)
     for kind in ("models", "methods", "tasks"):
-        assert {name for k, name in names if k == kind} - {f"{prefix}:NAME" for prefix in known.prefixes} == set(getattr(known, kind))
+        assert {name for k, name in names if k == kind} - {f"{prefix}:NAME" for prefix in known.prefixes} == set(
+            getattr(known, kind)
+        )
     assert ("suites", "vit_tokens") in names and {
         name for kind, name in names if kind in ("systems", "networks")
     } == set(cards.load())
