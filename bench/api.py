@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bench import backends, workloads
 from bench.canonical import BASELINE_METHOD, settings_text
 from bench.errors import BenchError, UsageError, did_you_mean
+from bench.meters.table import METERS
 from bench.metrics import METRICS
 from bench.plan.case import Case
 
@@ -36,7 +37,8 @@ GROUPS = {
 COUNTED = {"size", "compute"}
 #: Sections that come from timed processes.
 TIMED = {"latency", "throughput"}
-METER_OF = {"size": "params", "compute": "macs", "memory": "memory", "energy": "energy", "fidelity": "fidelity"}
+#: Section -> the meter that gives it; a score needs a task, which a module that was handed over has not.
+METER_OF = {meter.section: meter.name for meter in METERS if meter.section not in ("", "quality")}
 #: What `measure` takes when nothing is asked for.
 DEFAULT_METRICS = ("params", "macs", "latency", "throughput", "memory")
 

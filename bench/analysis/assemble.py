@@ -11,6 +11,7 @@ from bench.analysis import roofline, utilisation
 from bench.analysis.layer_times import merge
 from bench.analysis.session import Invocation, further_parts, have_part, medians, member, summarise, throughput, usable
 from bench.config.protocol import Protocol
+from bench.meters.table import METERS
 from bench.metrics import METRICS, rate_of
 from bench.plan.case import Case
 from bench.reading import Reading, reading, unavailable
@@ -174,8 +175,7 @@ def _head(case: Case, context: Context, started_at: str, finished_at: str) -> Re
 
 
 _EMPTY: dict[str, Any] = {
-    "layers": [], "layers_info": {}, "workload": {}, "counts": {}, "params": {}, "memory": {}, "energy": {}, "quality": {},
-    "fidelity": {}, "weights": {}, "picture": None, "curves": [], "part_layers": {}, "conversion": {},
+    **{meter.key: {} for meter in METERS}, "layers": [], "layers_info": {}, "weights": {}, "picture": None, "curves": [], "part_layers": {}, "conversion": {},
     "timing": {"session": None, "paired": False, "stop_reason": "", "noise_floor": None, "invocations": []},
 }  # fmt: skip
 
@@ -199,11 +199,10 @@ def failed(
 
 def _details(probe: dict[str, Any]) -> dict[str, Any]:
     details = probe.get("details", {})
-    counts = dict(details.get("macs", {}))
-    names = ("params", "memory", "energy", "quality", "fidelity", "conversion")
-    found = {name: details[name] for name in names if name in details}
+    found = {meter.key: dict(details[meter.name]) for meter in METERS if meter.name in details}
+    found |= {"conversion": details["conversion"]} if "conversion" in details else {}
     kept: dict[str, Any] = {name: probe[name] for name in ("curves", "weights", "picture", "labels") if name in probe}
-    return {**found, "counts": counts, "workload": details.get("facts", {}), **kept}
+    return {**found, **kept}
 
 
 def finished(case: Case, context: Context, probe: dict[str, Any], session: Session | None, finished_at: str) -> Record:

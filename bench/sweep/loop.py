@@ -11,6 +11,7 @@ from bench.config.schema import Config
 from bench.host import code
 from bench.host.environment import environment
 from bench.host.identity import machine_key
+from bench.meters import table
 from bench.plan.case import Case
 from bench.plan.plan import Group, Plan, threads
 from bench.plan.recipe import Recipe, recipe_for
@@ -28,8 +29,6 @@ from bench.sweep.writing import Sweep, Writer, utc_now
 
 #: Cases that one process counts: the first pays for what the others need as well, and what is counted is soon on disk.
 COUNTED_TOGETHER = 32
-#: What a probe measures, in this order.
-METERS = ("params", "macs", "memory", "facts", "quality", "energy", "fidelity")
 
 
 class Driver:
@@ -48,7 +47,7 @@ class Driver:
 
     def __init__(
         self, config: Config, plan: Plan, listeners: Sequence[Listener] = (), *, now: Callable[[], str] = utc_now,
-        recipes: Callable[[Case], Recipe] | None = None, meters: Sequence[str] = METERS, timed: bool = True,
+        recipes: Callable[[Case], Recipe] | None = None, meters: Sequence[str] = table.NAMES, timed: bool = True,
         calibrated: bool = True,
     ):  # fmt: skip
         self.config, self.plan, self.now = config, plan, now

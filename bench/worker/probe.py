@@ -1,4 +1,4 @@
-"""A probe: one fresh process that runs one case alone, counts it, and takes the blow if it crashes or hangs."""
+"""A probe: one fresh process that runs one case alone, counts it, and contains its crashes and hangs."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from bench.host.environment import torch_build
 from bench.labels import labels_of
 from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing
 from bench.meters.inputs import batch_flags, can_be_shuffled, shuffled
+from bench.meters.table import BY_NAME, METERS, Stage
 from bench.metrics import METRICS
 from bench.plan.recipe import Recipe
 from bench.reading import Reading, reading, unavailable
@@ -28,17 +29,13 @@ from bench.worker.outputs import check_output, flag
 from bench.worker.parts import as_forward, as_step, running
 from bench.worker.pictures import source_map
 from bench.worker.ready import Ready, compile_time, make_ready
-from bench.worker.subject import Subject, seed_everything, synchronise, timed_build
+from bench.worker.subject import Subject, find, seed_everything, synchronise, timed_build
 from bench.workloads.workload import Facts, Part
 
 #: What a meter gives: readings and details of the record.
 Found = tuple[list[Reading], dict[str, Any]]
 Measure = Callable[[], Found]
 
-#: Meter -> section of `bench.metrics` whose metrics it gives.
-SECTION_OF = {
-    "params": "size", "macs": "compute", "memory": "memory", "quality": "quality", "energy": "energy", "fidelity": "fidelity",
-}  # fmt: skip
 #: Metrics that no meter gives but the conversion of the subject.
 OF_CONVERSION = ("artefact_bytes", "conversion_ms")
 #: Metrics of subjects that declare what they need; no other subject misses them.
@@ -46,11 +43,7 @@ OF_DECLARING = ("macs_dense", "macs_nonzero", "nominal_bits", "nominal_bit_opera
 
 
 def check_state(before: GlobalState, label: str) -> None:
-    """Nothing, if the forwards since then left torch's global state alone.
-
-    Raises:
-        StateChanged: they did not; it is put back.
-    """
+    """Raise StateChanged if the forwards since then changed torch's global state, which is put back."""
     changes = global_state.put_back(before)
     if changes:
         raise StateChanged(
@@ -106,29 +99,34 @@ class _Probe:
         else:
             self.details.setdefault(meter, {}).setdefault("parts", {})[part] = details
 
-    def of_each_part(self, meter: str, ready: Ready, measure: Callable[[Part], Found]) -> None:
-        """Run a meter for every part of the workload."""
-        for place, part in enumerate(ready.parts):
-            self.take(meter, partial(measure, part), part.name, is_whole=place == 0)
+    def take_all(self, stage: Stage, subject: Subject, ready: Ready) -> None:
+        """Run the meters of a stage in the table's order, part by part where they measure so."""
+        for meter in METERS:
+            if meter.stage != stage:
+                continue
+            taken = find(meter.take) if meter.take else getattr(self, meter.name)
+            for place, part in enumerate(ready.parts if meter.per_part else (ready.whole,)):
+                name = part.name if meter.per_part else ""
+                self.take(meter.name, partial(taken, subject, ready, part), name, is_whole=place == 0)
 
     def _metrics(self, meter: str) -> list[str]:
         """The metrics that a meter would have given: all of its section, of quality the one that the task scores."""
         if meter == "quality":
             return [self.score_metric]
-        section = SECTION_OF.get(meter)
+        section = BY_NAME[meter].section
         return [
             name
             for name, row in METRICS.items()
             if row.section == section and name not in (*OF_CONVERSION, *OF_DECLARING)
         ]
 
-    def params(self, subject: Subject) -> Found:
+    def params(self, subject: Subject, ready: Ready, part: Part) -> Found:
         from bench.meters import nominal, params
 
         found = params.measure(subject.counted)
         return found.readings() + nominal.bits(subject.counted), found.as_dict()
 
-    def macs(self, subject: Subject, part: Part) -> Found:
+    def macs(self, subject: Subject, ready: Ready, part: Part) -> Found:
         """Counts of one run of a part, per sample of the batch; a plain forward is counted twice, independently."""
         from bench.meters import layers, macs
 
@@ -179,7 +177,7 @@ class _Probe:
             text += "; with random weights this cost says nothing of a trained model"
         return flag("input_dependent", "invalid" if random_weights else "warn", text)
 
-    def memory(self, subject: Subject, part: Part) -> Found:
+    def memory(self, subject: Subject, ready: Ready, part: Part) -> Found:
         from bench.meters import memory
 
         case = subject.case
@@ -197,7 +195,7 @@ class _Probe:
                     found = memory.measure(module, args, kwargs)
         return found.readings(), found.as_dict()
 
-    def quality(self, subject: Subject) -> Found:
+    def quality(self, subject: Subject, ready: Ready, part: Part) -> Found:
         from bench.meters import quality
 
         self.score_metric = quality.metric_of(subject.task)
@@ -213,7 +211,7 @@ class _Probe:
         described = {"device": case.device, "dtype": case.dtype, "task": subject.task.describe()}
         return found.readings(), {**found.as_dict(), **described}
 
-    def fidelity(self, subject: Subject, ready: Ready) -> Found:
+    def fidelity(self, subject: Subject, ready: Ready, part: Part) -> Found:
         """How far the outputs are from the other side's, of a case that has an other side and no score."""
         from bench.meters import fidelity
         from bench.worker import other_side
@@ -237,7 +235,7 @@ class _Probe:
             return [unavailable(name, why) for name in self._metrics("fidelity")], {}
         return found.readings(), found.as_dict()
 
-    def energy(self, subject: Subject, part: Part) -> Found:
+    def energy(self, subject: Subject, ready: Ready, part: Part) -> Found:
         from bench.meters import energy
 
         protocol = self.spec["protocol"]["energy"]
@@ -260,7 +258,7 @@ class _Probe:
             self.details["conversion"] = conversion.details(case, subject.converted, agreement)
         return found
 
-    def facts(self, subject: Subject, ready: Ready) -> Found:
+    def facts(self, subject: Subject, ready: Ready, part: Part) -> Found:
         """What workload and subject themselves tell: bytes of a cache, a payload; the method's cost; what inputs cost."""
         from bench.meters import method_cost
 
@@ -328,20 +326,13 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         if subject.state_changes:
             text = f"building it changes {', '.join(subject.state_changes)}; this was put back before anything was measured"
             flags.append(flag("changes_global_state", "warn", text))
-        probe.of_each_part("memory", ready, lambda part: probe.memory(subject, part))
+        probe.take_all("memory", subject, ready)
     pin_allocator_for_timing()  # what follows is not slowed by giving memory back; energy has to be that of a timed run
     with running(workload) if workloads.find(workload).grad else torch.no_grad():
-        probe.take("params", lambda: probe.params(subject))
-        probe.of_each_part("macs", ready, lambda part: probe.macs(subject, part))
-        probe.take("facts", lambda: probe.facts(subject, ready))
+        probe.take_all("counting", subject, ready)
     with running(workload):
-        # first: batches of another size, as quality has them, make a compiler compile again for sizes that change
-        probe.of_each_part("energy", ready, lambda part: probe.energy(subject, part))
-        probe.take("quality", lambda: probe.quality(subject))
+        probe.take_all("running", subject, ready)
         picture = source_map(subject) if "quality" in probe.wanted else None
-        probe.take(
-            "fidelity", lambda: probe.fidelity(subject, ready)
-        )  # last: it builds another subject in this process
     whole = ready.whole.name
     layers = {name: {"layers": table.rows, "info": table.info} for name, table in probe.layers.items()}
     of_whole = layers.pop(whole, {"layers": [], "info": {}})
