@@ -25,11 +25,71 @@ class Metric:
     @property
     def per_part(self) -> bool:
         """Whether each part of a workload has this quantity; else it belongs to the subject as a whole."""
-        return self.section in _OF_PARTS and self.name not in _OF_SUBJECT
+        return SECTIONS[self.section].per_part and self.name not in _OF_SUBJECT
+
+    @property
+    def compared(self) -> Comparison:
+        """How two values of it are compared, wherever that is done: ranks, comparisons, reproductions, claims."""
+        return _COMPARED_ALONE.get(self.name, SECTIONS[self.section].compared)
+
+    @property
+    def travels(self) -> bool:
+        """Whether a value of one machine holds on another."""
+        return SECTIONS[self.section].travels
 
 
-#: Sections whose metrics are those of a part of the workload (prefill, decode, ...), and those of them that are not.
-_OF_PARTS = frozenset({"compute", "roofline", "latency", "throughput", "memory", "energy"})
+#: exact: counted, so equal or not. tolerance: deterministic but measured. time: per process, on logs. ratio: to the other
+#: side. energy: within a share. score: by the rule of `bench.scores`. modelled: follows from others. shown: not compared.
+Comparison = Literal["exact", "tolerance", "time", "ratio", "energy", "score", "modelled", "shown"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the metrics of a section have in common."""
+
+    compared: Comparison = "shown"
+    per_part: bool = False
+    travels: bool = False
+
+
+#: Sections in the order of charts and columns; a metric of another section is refused when the table is made.
+SECTIONS: dict[str, Section] = {
+    "size": Section("exact", travels=True),
+    "compute": Section("exact", per_part=True, travels=True),
+    "roofline": Section("modelled", per_part=True),
+    "latency": Section("time", per_part=True),
+    "throughput": Section("time", per_part=True),
+    "memory": Section("tolerance", per_part=True, travels=True),
+    "energy": Section("energy", per_part=True),
+    "quality": Section("score", travels=True),
+    "fidelity": Section(),
+    "generation": Section(),
+    "sampling": Section(),
+    "stream": Section(),
+    "training": Section(),
+    "pipeline": Section(),
+    "split": Section(),
+    "operator": Section(),
+    "method": Section(),
+    "inputs": Section(),
+}
+#: Metrics that are compared otherwise than the rest of their section.
+_COMPARED_ALONE: dict[str, Comparison] = {
+    "speedup": "ratio",
+    **dict.fromkeys(
+        (
+            "latency_p90_ms",
+            "latency_p99_ms",
+            "aa_ratio",
+            "first_inference_ms",
+            "load_ms",
+            "compile_ms",
+            "conversion_ms",
+        ),
+        "shown",
+    ),
+}
+#: Metrics of the subject in sections whose others are those of a part.
 _OF_SUBJECT = frozenset({"first_inference_ms", "load_ms", "compile_ms", "conversion_ms"})
 
 
@@ -43,7 +103,14 @@ def rate_of(unit: str) -> str:
 
 
 def _table(*rows: tuple[str, str, Direction, str, str, str]) -> dict[str, Metric]:
-    return {row[0]: Metric(*row) for row in rows}
+    made = [Metric(*row) for row in rows]
+    for metric in made:
+        if metric.section not in SECTIONS:
+            raise ValueError(f"metric {metric.name}: there is no section {metric.section!r} in bench.metrics.SECTIONS")
+    names = [metric.name for metric in made]
+    if len(set(names)) < len(names):
+        raise ValueError(f"a metric stands twice in bench.metrics: {sorted({n for n in names if names.count(n) > 1})}")
+    return {metric.name: metric for metric in made}
 
 
 METRICS: dict[str, Metric] = _table(

@@ -30,8 +30,6 @@ __all__ = ["Claim", "Judged", "amount", "as_dicts", "evaluate", "load"]
 LARGE_BATCH = 32
 
 Kind = Literal["reproduced", "not reproduced", "not comparable here"]
-_COUNTED = ("size", "compute")
-_RATIOS = ("latency_ms", "throughput_per_s", "speedup")
 #: Points within which two evaluations of one checkpoint agree (resizing, cropping), and two checkpoints rarely do.
 SAME_WEIGHTS = 0.3
 
@@ -117,9 +115,9 @@ def _judge_known(
         return _not_comparable(claim, _why_absent(claim, frame))
     if _is_count(claim, rows):
         return _judge_count(claim, rows, frame, records)
-    if claim.metric in _RATIOS:
+    if METRICS[claim.metric].compared in ("time", "ratio"):
         return _judge_time(claim, rows, frame, claims)
-    if claim.metric in RULES:
+    if METRICS[claim.metric].compared == "score":
         return _judge_score(claim, rows, frame, differences)
     title = METRICS[claim.metric].title.lower()
     return _not_comparable(claim, f"{title} depends on the machine, so no paper's number travels")
@@ -148,7 +146,7 @@ def _rows_of(claim: Claim, frame: pd.DataFrame) -> pd.DataFrame:
 def _is_count(claim: Claim, rows: pd.DataFrame) -> bool:
     """Whether what the claim is about is counted and so exact on every machine."""
     own = rows[rows["metric"] == claim.metric]
-    return METRICS[claim.metric].section in _COUNTED or (len(own) > 0 and bool((own["provenance"] == "counted").all()))
+    return METRICS[claim.metric].compared == "exact" or (len(own) > 0 and bool((own["provenance"] == "counted").all()))
 
 
 def _says(wanted: str) -> Any:

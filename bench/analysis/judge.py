@@ -45,9 +45,6 @@ ENERGY = {"same host": 0.10, "same class": 0.15, "other hardware": None}
 #: Share of the difference in a score that nobody need mind (`bench.scores.RULES`): of accuracy 0.1 and 0.5 points.
 SCORE = {"same host": 0.2, "same class": 1.0, "other hardware": 1.0}
 
-_EXACT_SECTIONS = ("size", "compute")
-#: Sections whose metrics travel to every machine: one that the original has and the new record has not is a promise not kept.
-_TRAVEL = (*_EXACT_SECTIONS, "memory", "quality")
 #: Float noise in a value that was written and read back.
 _NOISE = 1e-9
 
@@ -140,7 +137,7 @@ def exit_code(verdicts: Sequence[Judgement]) -> int:
 
 
 def _travels(metric: str) -> bool:
-    return metric in METRICS and METRICS[metric].section in _TRAVEL
+    return metric in METRICS and METRICS[metric].travels
 
 
 # ---------------------------------------------------------------------------------------------- one metric each
@@ -151,13 +148,10 @@ _Decide = Callable[[str, Record, Record, Closeness], Judgement]
 
 def _judge_of(metric: str) -> _Decide | None:
     """How a metric is judged; `None` for one without a tolerance in the protocol."""
-    if metric in FIELDS:
-        return _time
-    if metric not in METRICS:
-        return None
-    by_name: dict[str, _Decide] = {"speedup": _speedup, **dict.fromkeys(RULES, _score)}
-    by_section: dict[str, _Decide] = {"memory": _memory, "energy": _energy, **dict.fromkeys(_EXACT_SECTIONS, _exact)}
-    return by_name.get(metric) or by_section.get(METRICS[metric].section)
+    ways: dict[str, _Decide] = {
+        "time": _time, "ratio": _speedup, "score": _score, "tolerance": _memory, "energy": _energy, "exact": _exact,
+    }  # fmt: skip
+    return ways.get(METRICS[metric].compared) if metric in METRICS else None
 
 
 def _status(original: Record, new: Record) -> Iterable[Judgement]:

@@ -15,7 +15,7 @@ from bench.analysis.parts import as_part
 from bench.analysis.timings import FIELDS, paired, per_gemm, per_process, speedups, used_invocations
 from bench.config.protocol import protocol_key
 from bench.host.identity import machine_class
-from bench.metrics import METRICS
+from bench.metrics import METRICS, SECTIONS
 from bench.scores import RULES, change
 from bench.statistics import (
     EQUIVALENCE,
@@ -40,9 +40,7 @@ COMPARED = (
 #: Deterministic but measured: equal within this share.
 MEMORY_TOLERANCE = 0.02
 #: Sections that every workload has; a metric of another one is compared where a record has it.
-_COMMON_SECTIONS = frozenset(
-    {"size", "compute", "roofline", "latency", "throughput", "memory", "energy", "quality", "fidelity"}
-)
+_COMMON_SECTIONS = frozenset(name for name, section in SECTIONS.items() if section.compared != "shown") | {"fidelity"}
 #: Metrics that the timed processes give.
 TIMED = (*FIELDS, "speedup")
 
@@ -146,11 +144,12 @@ def _of_run(a: list[Record], b: list[Record], metrics: Sequence[str], margin: fl
     """The rows of whole runs, or of a part that is looked at as one."""
     left, right = a[-1], b[-1]
     for metric in metrics:
-        if metric in FIELDS:
+        compared = METRICS[metric].compared
+        if compared == "time":
             yield from _timed(a, b, metric, margin, level)
-        elif metric == "speedup":
+        elif compared == "ratio":
             yield from _speedup(a, b, margin, level)
-        elif metric in RULES:
+        elif compared == "score":
             yield from _score(left, right, metric, level)
         else:
             yield from _read(left, right, metric, margin)

@@ -15,7 +15,6 @@ from bench.analysis.table import of_part
 from bench.analysis.timings import FIELDS, used_invocations
 from bench.config import axes
 from bench.metrics import METRICS
-from bench.scores import RULES
 from bench.statistics import (
     LEVEL,
     difference_p,
@@ -140,13 +139,9 @@ def _ranks(
 
 
 def _scale(metric: str, provenances: set[str]) -> _Scale:
-    exact = provenances <= {"counted", "modelled"} or METRICS[metric].section in (
-        "size",
-        "compute",
-        "roofline",
-        "memory",
-    )
-    return _Scale(exact, metric in RULES)
+    compared = METRICS[metric].compared
+    exact = provenances <= {"counted", "modelled"} or compared in ("exact", "modelled", "tolerance")
+    return _Scale(exact, compared == "score")
 
 
 def _p_matrix(members: pd.DataFrame, scale: _Scale) -> np.ndarray:
