@@ -397,7 +397,8 @@ def test_a_misprint_is_data_beside_the_value_that_is_judged():
 @pytest.mark.parametrize(
     ("extra", "words"),
     [("counted_as: flop", 'did you mean "flops"'), ("counted_as: flops, factor: 2", "keep one"), ("factor: 0", "above 0"),
-     ("workload: generat", 'did you mean "generate"'), ("shape: {contxt: 3}", "contxt"), ("against: {modl: x}", 'unknown axis "modl"'),
+     ("workload: generat", 'did you mean "generate"'), ("workload: generate, shape: {contxt: 3}", "contxt"),
+     ("shape: {context: 3}", "say which with workload"), ("against: {modl: x}", 'unknown axis "modl"'),
      ("follows_from_its_own_table: 1", "true or false")],
 )  # fmt: skip
 def test_a_wrong_name_in_an_entry_is_answered_with_the_right_one(tmp_path, extra, words):
