@@ -1,3 +1,3 @@
 """The version of the instrument: one place, read by the build and written into every record."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
