@@ -22,11 +22,24 @@ from tests.synthetic import record
 
 ORACLES = Path(__file__).parents[1] / "oracles"
 #: Written once when the schema was made; these files never change again.
-FROZEN = {1: ("record_schema_1.json", "3f405cb2017fc69779e3c765524b04c667c3b665bdb860b84df1c009ed7531f6")}
+FROZEN = {
+    1: ("record_schema_1.json", "3f405cb2017fc69779e3c765524b04c667c3b665bdb860b84df1c009ed7531f6"),
+    2: ("record_schema_2.json", "1b5d65470f056bb03bd781194d5ba3dd5c82501d8670c8c27d92c5877dd487cf"),
+}
 
 
 #: What a real sweep wrote (trained weights, a method, two processes), as it is packed for others.
-MEASURED = {1: ("record_schema_1_measured.json", "787d83333cc3b3f0da93ce9e1a7fafac1d502ba36d30cc6ef0c3230b09e3ceb9")}
+MEASURED = {
+    1: ("record_schema_1_measured.json", "787d83333cc3b3f0da93ce9e1a7fafac1d502ba36d30cc6ef0c3230b09e3ceb9"),
+    2: ("record_schema_2_measured.json", "2cde2d8888aef4f9a5ef322b6c7820a2902ec7c92031f84f2f4ea60ab8781e9a"),
+}
+#: Of each measured example how many readings it has, and some of their values.
+VALUES = {
+    1: (29, {"params": 62650, "macs": 4399776, "accuracy": 97.31993299832496, "latency_ms": 6.7605222656971,
+             "speedup": 0.4667271736660771, "peak_memory_bytes": 446752, "ideal_ms": 0.05964531113815308}),
+    2: (31, {"params": 62650, "macs": 4399776, "accuracy": 96.48241206030151, "latency_ms": 3.3014256587656945,
+             "speedup": 0.5399182814681821, "peak_memory_bytes": 446752, "ideal_ms": 0.11316593299484252}),
+}  # fmt: skip
 
 
 def frozen(schema, examples=None):
@@ -58,12 +71,11 @@ def test_a_record_that_was_measured_is_read_with_every_value_it_had(schema, tmp_
     """By the table, as itself by comparison and reproduction, through a bundle, and onto a page."""
     told = frozen(schema, MEASURED)
     kept = check(told, "measured")
-    values = {"params": 62650, "macs": 4399776, "accuracy": 97.31993299832496, "latency_ms": 6.7605222656971,
-              "speedup": 0.4667271736660771, "peak_memory_bytes": 446752, "ideal_ms": 0.05964531113815308}  # fmt: skip
+    count, values = VALUES[schema]
     assert {r["metric"]: r["value"] for r in kept["readings"] if r["metric"] in values} == values
     write_json(Store(tmp_path / "results").record_path(kept["case_key"], kept["machine_key"]), told)
     rows = load(tmp_path / "results").set_index("metric")
-    assert len(rows) == len(told["readings"]) == 29
+    assert len(rows) == len(told["readings"]) == count
     for reading in told["readings"]:
         row = rows.loc[reading["metric"]]
         for name in ("value", "ci_low", "ci_high", "n", "unit", "provenance", "statistic", "method_note"):
