@@ -112,11 +112,10 @@ def test_links_are_not_followed_out_of_the_folders(tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("key")
     item = record()
-    item["timing"]["invocations"][0]["samples_file"] = "../secret"
-    item["timing"]["invocations"][1]["samples_file"] = "samples/link.json.gz"
+    item["timing"]["invocations"][1]["samples_file"] = "samples/s/link.json.gz"
     made = store(tmp_path / "results", [item], with_samples=False)
-    made.samples.mkdir()
-    (made.samples / "link.json.gz").symlink_to(secret)
+    (made.samples / "s").mkdir(parents=True)
+    (made.samples / "s" / "link.json.gz").symlink_to(secret)
     site = tmp_path / "site"
     site.mkdir()
     (site / "index.html").write_text("x")
@@ -125,6 +124,14 @@ def test_links_are_not_followed_out_of_the_folders(tmp_path):
     with zipfile.ZipFile(pack(made.root, site, tmp_path / "b.zip")) as archive:
         assert {name.split("/")[0] for name in archive.namelist()} == {"manifest.json", "records", "site"}
         assert [name for name in archive.namelist() if name.startswith("site")] == ["site/index.html"]
+
+
+def test_a_samples_file_elsewhere_is_no_record(tmp_path):
+    item = record()
+    item["timing"]["invocations"][0]["samples_file"] = "../secret"
+    made = store(tmp_path / "results", [item], with_samples=False)
+    with pytest.raises(ResultsError, match="samples_file"):
+        pack(made.root, None, tmp_path / "b.zip")
 
 
 def test_superseded_records_stay_at_home(tmp_path):
