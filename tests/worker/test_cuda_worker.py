@@ -159,7 +159,7 @@ def test_memory_is_taken_of_the_step_that_is_timed_and_knows_where_it_replays(mo
     recipe = Recipe(case, "tests.faults.models:healthy").as_dict()
     made = probe._Probe({"recipe": recipe, "meters": ["memory"]}, Phase(Path("unused")))
     part = Part("forward", lambda: None)
-    made.memory(Subject(case, torch.nn.Identity(), (), {}, {}), part)
+    made.memory(Subject(case, torch.nn.Identity(), (), {}, {}), Ready((part,), 0.0), part)
     assert asked == [{"step": part.call, "captured": replays, "reset": None}]
 
 
@@ -236,13 +236,13 @@ def test_energy_of_a_compiled_case_is_that_of_the_graph_that_is_timed(monkeypatc
     def count(meter):
         graphs[meter] = torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
-    def quality(self, subject):
+    def quality(self, subject, ready, part):
         for batch in (3, 5):
             subject.module(torch.zeros(batch, 3, 32, 32))
         count("quality")
         return [], {}
 
-    def energy(self, subject, ready):
+    def energy(self, subject, ready, part):
         ready.step()
         count("energy")
         return [], {}

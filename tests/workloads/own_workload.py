@@ -2,7 +2,7 @@
 
 from bench.workloads.workload import BATCH, Part, ShapeAxis, Workload
 
-WORKLOAD = Workload("turns", unit="turn", parts=("turns",), axes=(BATCH, ShapeAxis("turns", 2)))
+WORKLOAD = Workload("turns", unit="sample", parts=("turns",), axes=(BATCH, ShapeAxis("turns", 2)))
 
 
 def make_parts(subject, shape):
