@@ -6,6 +6,7 @@ from torch import nn
 
 import bench
 from bench.errors import BenchError, UsageError
+from bench.meters import handed_over
 from bench.plan.case import Case
 from bench.plan.recipe import Recipe
 from bench.reading import COLUMNS
@@ -100,15 +101,13 @@ def test_a_module_of_half_precision_is_measured_and_recorded_as_one():
 
 
 def test_inputs_that_were_handed_over_are_never_cast(tmp_path):
-    import cloudpickle
-
     given = (
         torch.zeros(2, dtype=torch.float64),
         {"x": torch.zeros(2, 3, 4, 4, dtype=torch.float16)},
         torch.tensor([1]),
     )
     path = tmp_path / "given.pickle"
-    path.write_bytes(cloudpickle.dumps((Net(), given, {"scale": torch.ones(1, dtype=torch.bfloat16)})))
+    handed_over.write(path, Net(), given, {"scale": torch.ones(1, dtype=torch.bfloat16)})
     made = subject.build(Recipe(Case(suite="t", model="m"), pickle=str(path)))
     assert [made.args[0].dtype, made.args[1]["x"].dtype, made.args[2].dtype] == [
         torch.float64,

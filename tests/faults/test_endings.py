@@ -43,7 +43,8 @@ def test_every_way_of_ending_is_a_row_and_the_sweep_goes_on(swept):
     nameless = error_of(ends, "signal_without_a_name")
     assert nameless["type"] == f"SIG{signal.SIGRTMIN + 3}" and "signal 37" in nameless["message"]
     assert error_of(ends, "interrupts_itself")["type"] == "KeyboardInterrupt"
-    assert error_of(ends, "without_words")["message"] == "(the message of this Wordless cannot be made: ValueError)"
+    wordless = error_of(ends, "without_words")["message"]
+    assert wordless.startswith("(the message of this Wordless cannot be made: ValueError)")
 
 
 def test_half_a_surrogate_pair_is_spelt_out_and_takes_the_report_from_nobody(swept, tmp_path):
@@ -76,7 +77,7 @@ def test_a_clock_that_a_method_stops_is_not_ours_and_other_json_is_a_row(swept):
 def test_an_output_that_is_no_number_only_later_is_an_invalid_row(swept):
     _, _, lies = swept
     for name in ("nan_every_fifth", "nan_later"):
-        assert "NaN or infinity" in error_of(lies, name)["message"]
+        assert "holds NaN, and that of the first run did not" in error_of(lies, name)["message"]
     (plain,) = [r for r in lies.records if r["case"]["method"] == "none"]
     assert plain["status"] == "ok"
 
