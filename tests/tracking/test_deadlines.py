@@ -211,3 +211,15 @@ def test_a_database_is_made_once_whoever_is_first(tmp_path):
 def test_a_folder_that_no_address_can_name_is_refused_before_anything_is_measured(name, tmp_path):
     with pytest.raises(UsageError, match=f'because of the "{name[1]}"'):
         address_of(tmp_path / name / "mlflow.db")
+
+
+def test_a_reminder_while_the_deadline_is_taken_off_leaves_no_timer_behind(monkeypatch):
+    """The first reminder ends the work; those that follow must not reach who comes next."""
+    monkeypatch.setattr("bench.tracking.deadline.AGAIN_S", 0.001)
+    before = signal.getsignal(signal.SIGALRM)
+    for _ in range(50):
+        with pytest.raises(Late), deadline(0.002):
+            while True:
+                time.sleep(0.01)
+    assert signal.getsignal(signal.SIGALRM) is before
+    time.sleep(0.02)  # nothing is raised here
