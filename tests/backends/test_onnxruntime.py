@@ -93,6 +93,7 @@ def test_the_session_has_the_cases_threads_in_the_system_too(made):
 
 def test_quality_runs_at_its_own_batch_size(made):
     from bench.meters import quality
+    from tests.meters.test_quality import Given
 
     found = made("convnet")
     torch.manual_seed(1)
@@ -100,7 +101,7 @@ def test_quality_runs_at_its_own_batch_size(made):
     labels = found.module(images).argmax(1)
     labels[0] = (labels[0] + 1) % 5
     batches = [(images[:5], labels[:5]), (images[5:], labels[5:])]
-    assert quality.measure(found.converted.module, batches).per_sample == "0111111"
+    assert quality.measure(found.converted.module, Given(batches)).per_sample == "0111111"
 
 
 def test_double_precision_is_double_precision(tmp_path):
