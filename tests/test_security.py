@@ -65,7 +65,12 @@ def test_a_checkpoint_that_would_run_code_is_refused_by_the_suites(hostile, tmp_
 
 def test_nothing_in_the_rooms_unpickles_what_came_from_elsewhere():
     """`torch.load` always weights-only; pickles only of objects that were made in the same run."""
-    allowed = {"bench/meters/handed_over.py", "bench/meters/fvcore_count.py", "bench/meters/apart.py", "bench/testing/other_process.py"}
+    allowed = {
+        "bench/meters/handed_over.py",
+        "bench/meters/fvcore_count.py",
+        "bench/meters/apart.py",
+        "bench/testing/other_process.py",
+    }
     for room in ("bench", "suites", "reports"):
         for file in (ROOT / room).rglob("*.py"):
             text, name = file.read_text(encoding="utf-8"), str(file.relative_to(ROOT))

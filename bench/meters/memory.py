@@ -161,6 +161,12 @@ def measure(
         return _with_host_views(peaks, run, ready)
 
 
+def _own(module: nn.Module) -> nn.Module:
+    """The network whose weights a module holds: a part's call reaches its cache or state as well, which are inputs."""
+    subject = module._subject if isinstance(module, PartCall) else module
+    return subject if isinstance(subject, nn.Module) else module
+
+
 def _renew(module: nn.Module) -> None:
     """Put back and prepare anew what a part of a workload changes, before its memory is watched; nothing of a module."""
     if isinstance(module, PartCall):
@@ -252,7 +258,7 @@ def _live_peaks(
     put_back()
     if isinstance(module, PartCall):
         args = module.inputs()  # its state was put back, in other tensors
-    found = inventory(module)
+    found = inventory(_own(module))
     resident, known = _resident(found, (args, kwargs))
     trace = live.record(module, args, kwargs, known)
     put_back()

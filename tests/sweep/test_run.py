@@ -157,7 +157,9 @@ def test_a_method_that_breaks_in_company_is_named_and_the_rest_is_timed(tmp_path
     }
     assert {records[name]["error"]["phase"] for name in (breaks, raises)} == {"measure"}
     assert records[breaks]["error"]["type"] == "SIGSEGV"
-    assert records[raises]["error"]["message"].startswith("the cache of this layer is full\n")  # and where, in the user's code
+    assert records[raises]["error"]["message"].startswith(
+        "the cache of this layer is full\n"
+    )  # and where, in the user's code
 
 
 def test_a_failed_baseline_leaves_absolute_values_and_removes_ratios(tmp_path):

@@ -34,7 +34,8 @@ def found(member, other=PLAIN):
     probe = _Probe({**spec, "other_side": None if other is None else other.as_dict()}, Phases())
     with torch.inference_mode():
         subject = build(member)
-        readings, details = probe.fidelity(subject, make_ready(subject))
+        ready = make_ready(subject)
+        readings, details = probe.fidelity(subject, ready, ready.whole)
     return {item.metric: item for item in readings}, details
 
 
