@@ -35,7 +35,10 @@ def test_the_loops_make_as_many_iterations_as_their_tools_do() -> None:
         patch.setattr(loops, "_timed", lambda step: (step(), 5000.0)[1])
         assert len(loops.optimum(step)) == 10  # ten iterations at least
     assert len(calls) == 10 + 12 + 10 + 10
-    assert sum(loops.torch_timer(lambda: time.sleep(0.01))) >= 190.0
+    start = time.monotonic()
+    times = loops.torch_timer(lambda: time.sleep(0.01))
+    assert min(times) >= 10.0  # a block of several is given as the time of one
+    assert time.monotonic() - start >= 0.2
 
 
 def test_intervals_of_mean_and_median_are_the_textbooks() -> None:

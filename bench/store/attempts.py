@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 
 _NAME = re.compile(r"(?P<stem>.+?)(?:\.(?P<number>[1-9][0-9]{0,8}))?\.json")
@@ -57,11 +58,12 @@ class Attempts:
             self._changed = self.changed()
 
     def changed(self) -> int | None:
-        """The folder's time of change in nanoseconds; None where there is no folder yet."""
+        """The folder's time of change in nanoseconds; None where no folder is: a writer says what is in its way."""
         try:
-            return os.stat(self.folder).st_mtime_ns
+            found = os.stat(self.folder)
         except FileNotFoundError:
             return None
+        return found.st_mtime_ns if stat.S_ISDIR(found.st_mode) else None
 
     def _exists(self, stem: str, number: int) -> bool:
         return (self.folder / file_name(stem, number)).exists()

@@ -210,9 +210,9 @@ class ReadingFields(TypedDict):
     value: Number | None
     unit: str
     provenance: str
-    ci_low: NotRequired[Number | None]
-    ci_high: NotRequired[Number | None]
-    n: NotRequired[Count | None]
+    ci_low: Number | None
+    ci_high: Number | None
+    n: Count | None
     statistic: NotRequired[str]
     method_note: NotRequired[str]
     part: NotRequired[str]
@@ -397,8 +397,8 @@ class RecordFields(TypedDict):
     schema: Count
     record_key: Key
     case_key: Key
-    group_key: NotRequired[Key]
-    baseline_key: NotRequired[Key]
+    group_key: Key
+    baseline_key: Key
     machine_key: Key
     content_hash: str
     redacted_from: NotRequired[str | None]

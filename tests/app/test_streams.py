@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from bench.sweep.run import Sweep
 
 from bench.app.jobs.sweep import _failures
 from bench.foreign_text import shortened
+from bench.sweep.writing import Sweep
 from tests.synthetic import record
 
 ROOT = Path(__file__).resolve().parents[2]

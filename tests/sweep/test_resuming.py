@@ -266,4 +266,4 @@ def test_a_calibration_of_another_shape_is_none(tmp_path, text):
     path.parent.mkdir(parents=True)
     path.write_text(text)
     assert forecast._peak(config) is None
-    assert driver._saved_calibration(path) is None
+    assert calibration._recent(path) is None

@@ -6,6 +6,7 @@ from bench.plan.case import Case
 from bench.plan.recipe import Recipe
 from bench.worker import prepare
 from bench.worker.probe import _Probe
+from bench.worker.ready import make_ready
 from bench.worker.subject import build
 
 MODEL = {"width": 16, "heads": 2, "depth": 3, "patch": 8, "resolution": 16, "classes": 2}
@@ -78,7 +79,8 @@ def test_new_weights_that_nobody_trained_have_no_accuracy(tmp_path):
         member = recipe(tmp_path, "stvit", tokens=1, training_steps=steps)
         subject = build(member)
         probe = _Probe({"recipe": member.as_dict(), "meters": ["quality"], "protocol": {}}, Phases())
-        readings, _ = probe.quality(subject)
+        ready = make_ready(subject)
+        readings, _ = probe.quality(subject, ready, ready.whole)
         found = {r.metric: r for r in readings}["accuracy"]
         assert (found.value is None) == (status == "unavailable")
         assert steps or "set training_steps" in str(found)
