@@ -276,7 +276,8 @@ def throughput_windows(
 ) -> None:  # fmt: skip
     """Back-to-back forwards in windows of at least `window_s`, one synchronisation at the end, interleaved as well.
 
-    Back to back leaves no room for what precedes a step: throughput is always that of warm caches.
+    Back to back leaves no room for what precedes a step: throughput is always that of warm caches. A forward that has to
+    be put back is timed alone also here, or every further one of a window would be of another state.
     """
     generator = random.Random(seed + 1)
     order = list(runners)
@@ -289,9 +290,20 @@ def throughput_windows(
                 if runner.name not in counts:
                     counts[runner.name] = _iterations_of(runner, iteration_ms[runner.name], window_s * 1e3, clock)
                 iterations = counts[runner.name]
-                milliseconds, _ = _stretch(runner, iterations, clock)
+                milliseconds = _window(runner, iterations, clock)
                 samples[runner.name].throughput.append({"iterations": iterations, "ms": milliseconds})
                 beat()
+
+
+def _window(runner: Runner, iterations: int, clock: Clock) -> float:
+    """Milliseconds of so many iterations, without those of putting back what each of them changes."""
+    if runner.after is None:
+        return _stretch(runner, iterations, clock)[0]
+    total = 0.0
+    for _ in range(iterations):
+        total += _stretch(runner, 1, clock)[0]
+        runner.after()
+    return total
 
 
 def _iterations_of(runner: Runner, iteration_ms: float, window_ms: float, clock: Clock) -> int:
@@ -302,7 +314,7 @@ def _iterations_of(runner: Runner, iteration_ms: float, window_ms: float, clock:
     """
     iterations = max(2, math.ceil(window_ms / iteration_ms))
     for _ in range(REHEARSALS if runner.device_clock is not None else 0):
-        taken, _ = _stretch(runner, iterations, clock)
+        taken = _window(runner, iterations, clock)
         if taken >= window_ms:
             break
         iterations = math.ceil(REHEARSAL_MARGIN * iterations * window_ms / max(taken, window_ms / 100))

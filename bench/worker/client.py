@@ -23,6 +23,7 @@ from bench.worker.artefacts import prune
 from bench.worker.ending import how_it_ended, read_outcome, read_phase
 from bench.worker.results import Message
 from bench.worker.scratch import Scratch
+from bench.worker.server import END
 
 POLL_S = 0.05
 LOG_LIMIT_BYTES = 4 << 20
@@ -168,8 +169,9 @@ class Workers:
         server, self._server = self._server, None
         if server is None:
             return
-        with contextlib.suppress(OSError):
-            server.stdin.close()  # type: ignore[union-attr]  # the end of requests, after which it ends by itself
+        with contextlib.suppress(OSError, ValueError):  # the server is gone, or its input was closed before
+            server.stdin.write(json.dumps(END).encode() + b"\n")  # type: ignore[union-attr]
+            server.stdin.close()  # type: ignore[union-attr]
         with contextlib.suppress(subprocess.TimeoutExpired):
             server.wait(LEAVE_S)
         with contextlib.suppress(ProcessLookupError):

@@ -181,7 +181,7 @@ class _Group:
         raise StateChanged(f"a forward changed {', '.join(changes)} while the group was timed; which one did not show")
 
     def look_at_outputs(self, most: int, when: str) -> None:
-        """Raise InvalidOutput, with the phase naming the member, where NaN came that was not there in a member's first run.
+        """Raise InvalidOutput, with the phase naming the member, where some of a member's runs hold NaN and others do not.
 
         Outside of all timing: a probe has looked at the first forwards of a process and said if they hold NaN, but not at
         those beside others, nor at one after hundreds.
@@ -195,8 +195,11 @@ class _Group:
             began = perf_counter()
             for _ in range(most):
                 found = has_nan(self.ready[name].step())
-                if not self.nan.setdefault(name, found) and found:
+                first = self.nan.setdefault(name, found)
+                if found and not first:
                     raise InvalidOutput(f"the output{when} holds NaN, and that of the first run did not")
+                if first and not found:
+                    raise InvalidOutput(f"the output of the first run holds NaN, and that{when} does not")
                 if perf_counter() - began > LOOK_S:
                     break
 

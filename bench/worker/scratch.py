@@ -43,17 +43,32 @@ def _remove_abandoned(root: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def is_abandoned(held: Path) -> bool:
+def is_abandoned(held: Path, wait_s: float = 0.0) -> bool:
     """Whether no living process holds a driver's mark.
+
+    Args:
+        held: the mark, `HELD` in a driver's folder.
+        wait_s: for so long at most a mark is asked after again that is still held: a driver with several threads, of which
+            the first has been killed, holds it until the last one is gone.
 
     Raises:
         OSError: there is no mark, and the folder is none of ours.
     """
+    last = time.monotonic() + wait_s
     handle = os.open(held, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        while not _takes(handle):
+            if time.monotonic() >= last:
+                return False
+            time.sleep(0.01)
+    finally:
+        os.close(handle)
+    return True
+
+
+def _takes(handle: int) -> bool:
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
-    finally:
-        os.close(handle)
     return True

@@ -3,8 +3,9 @@
 Importing torch takes one to two seconds; a fork of a process that has it takes a few milliseconds. The server touches
 neither CUDA nor threads, so that a fork is as good as a fresh start (docs/protocol.md has the measurement).
 
-Protocol: one JSON object a line. In: `{"spec": path, "log": path}`. Out: first `{"ready": {...}}`, then per job
-`{"pid": n}` and, when it has ended, `{"ended": wait status, "user_s", "system_s", "max_resident_bytes"}`.
+Protocol: one JSON object a line. In: `{"spec": path, "log": path}`, at last `{"end": true}`. Out: first
+`{"ready": {...}}`, then per job `{"pid": n}` and, when it has ended, `{"ended": wait status, "user_s", "system_s",
+"max_resident_bytes"}`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ from typing import Any
 from bench.config.paths import extend_import_path
 from bench.worker import isolation
 from bench.worker.scratch import HELD, is_abandoned
+
+#: The request of a driver that ends in order.
+END = {"end": True}
+#: For so long a driver that is being killed may hold its folder.
+GOING_S = 5.0
 
 
 def _say(message: dict[str, Any]) -> None:
@@ -72,10 +78,17 @@ def _become_worker(request: dict[str, Any]) -> None:
 
 
 def _leave(scratch: Path | None) -> None:
-    """End every child, whatever session it has put itself into, and with a driver that is no more its folder."""
+    """End every child, whatever session it has put itself into, and with a driver that is no more its folder.
+
+    Where the driver was killed we may be told before it is gone.
+
+    Args:
+        scratch: the driver's folder; None where the driver has told us to end and removes it itself.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end of our input and the signal come together: once is enough
     isolation.end_children()
     with contextlib.suppress(OSError):
-        if scratch is not None and is_abandoned(scratch / HELD):
+        if scratch is not None and is_abandoned(scratch / HELD, wait_s=GOING_S):
             shutil.rmtree(scratch, ignore_errors=True)
     os._exit(0)
 
@@ -101,6 +114,8 @@ def serve(scratch: Path | None = None) -> None:
     gc.disable()
     for line in sys.stdin:
         request = json.loads(line)
+        if request == END:
+            _leave(None)
         pid = os.fork()
         if pid == 0:
             _become_worker(request)

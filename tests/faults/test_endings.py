@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -77,7 +78,8 @@ def test_a_clock_that_a_method_stops_is_not_ours_and_other_json_is_a_row(swept):
 def test_an_output_that_is_no_number_only_later_is_an_invalid_row(swept):
     _, _, lies = swept
     for name in ("nan_every_fifth", "nan_later"):
-        assert "holds NaN, and that of the first run did not" in error_of(lies, name)["message"]
+        message = error_of(lies, name)["message"]  # of every fifth run the first that is looked at may be one
+        assert re.search("holds NaN, and that (of the first run did not|after it was timed does not)", message)
     (plain,) = [r for r in lies.records if r["case"]["method"] == "none"]
     assert plain["status"] == "ok"
 

@@ -105,6 +105,25 @@ def test_throughput_windows_are_long_enough_and_count_what_they_ran():
         assert window["ms"] == pytest.approx(3.0 * window["iterations"]) and window["ms"] >= 100
 
 
+def test_what_a_run_changes_is_put_back_after_each_also_in_a_throughput_window_and_takes_no_time():
+    """A run of the first state takes 2 ms, one of any later state 50."""
+    world, state = World(), {"runs": 0}
+
+    def step():
+        world.now += int(1e6 * (2.0 if state["runs"] == 0 else 50.0))
+        state["runs"] += 1
+
+    def put_back():
+        world.now += int(7e6)
+        state["runs"] = 0
+
+    samples = {"a": Samples(1)}
+    latency.throughput_windows(
+        [Runner("a", step, after=put_back)], samples, {"a": 2.0}, windows=1, window_s=0.1, seed=0, clock=world.clock
+    )
+    assert samples["a"].throughput == [{"iterations": 50, "ms": pytest.approx(100.0)}]
+
+
 def test_the_garbage_collector_is_off_while_sampling_and_back_after():
     import gc
 
