@@ -30,9 +30,14 @@ if TYPE_CHECKING:
 
 #: Names for whole sections of metrics, as `measure` takes them.
 GROUPS = {
-    "params": "size", "macs": "compute", "latency": "latency", "throughput": "throughput", "memory": "memory",
-    "energy": "energy", "fidelity": "fidelity",
-}  # fmt: skip
+    "params": "size",
+    "macs": "compute",
+    "latency": "latency",
+    "throughput": "throughput",
+    "memory": "memory",
+    "energy": "energy",
+    "fidelity": "fidelity",
+}
 #: Sections that are counted rather than measured: they need no fresh process.
 COUNTED = {"size", "compute"}
 #: Sections that come from timed processes.
@@ -44,10 +49,19 @@ DEFAULT_METRICS = ("params", "macs", "latency", "throughput", "memory")
 
 
 def build(
-    model: str, method: str = BASELINE_METHOD, *, resolution: int | None = None, batch: int = 1, device: str = "cpu",
-    dtype: str = "fp32", seed: int = 0, checkpoint: str | Path | None = None, task: str | None = None,
-    cache: str | Path = "cache", **settings: Any,
-) -> tuple[nn.Module, Any]:  # fmt: skip
+    model: str,
+    method: str = BASELINE_METHOD,
+    *,
+    resolution: int | None = None,
+    batch: int = 1,
+    device: str = "cpu",
+    dtype: str = "fp32",
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    task: str | None = None,
+    cache: str | Path = "cache",
+    **settings: Any,
+) -> tuple[nn.Module, Any]:
     """A module in evaluation mode and its example inputs: positional ones, or keyword ones where it takes no others.
 
     `module(*inputs)` (or `module(**inputs)`) runs one forward.
@@ -86,16 +100,30 @@ def build(
     if weights is not None and not weights.is_file():
         raise UsageError(f"checkpoint: there is no file {weights}")
     case = Case(
-        suite="build", model=model, method=method, model_settings=settings_text(of_model),
-        setting=settings_text(of_method), device=device, dtype=dtype, batch=batch, resolution=resolution, seed=seed,
+        suite="build",
+        model=model,
+        method=method,
+        model_settings=settings_text(of_model),
+        setting=settings_text(of_method),
+        device=device,
+        dtype=dtype,
+        batch=batch,
+        resolution=resolution,
+        seed=seed,
         task=task or "none",
-    )  # fmt: skip
+    )
     task_entry = catalogue.task(task) if task else None
     recipe = Recipe(
-        case, model_entry.path, {**model_entry.settings, **of_model}, method_entry.path if method_entry else None,
-        {**(method_entry.settings if method_entry else {}), **of_method}, task_entry.path if task_entry else None,
-        task_entry.settings if task_entry else {}, str(weights) if weights else None, str(cache),
-    )  # fmt: skip
+        case,
+        model_entry.path,
+        {**model_entry.settings, **of_model},
+        method_entry.path if method_entry else None,
+        {**(method_entry.settings if method_entry else {}), **of_method},
+        task_entry.path if task_entry else None,
+        task_entry.settings if task_entry else {},
+        str(weights) if weights else None,
+        str(cache),
+    )
     if task is not None:
         subject.make_task(recipe).prepare(model, lambda: subject.build_model(recipe)[0])
     made = subject.build(recipe)
@@ -116,8 +144,10 @@ def _share_out(model: Any, method: Any, settings: dict[str, Any]) -> tuple[dict[
     open_ended = signature(model.path).open or (method is not None and signature(method.path).open)
     for name in settings:
         if name not in known and not open_ended:
-            raise UsageError(f'neither model "{model.name}" nor method "{getattr(method, "name", "none")}" has the '
-                             f'setting "{name}"; {did_you_mean(name, known)}')  # fmt: skip
+            raise UsageError(
+                f'neither model "{model.name}" nor method "{getattr(method, "name", "none")}" has the '
+                f'setting "{name}"; {did_you_mean(name, known)}'
+            )
     for_method = {name: value for name, value in settings.items() if name in of_method}
     for_model = {name: value for name, value in settings.items() if name not in of_method}
     check_model(model, for_model)
@@ -161,11 +191,21 @@ def _wanted(metrics: Iterable[str]) -> list[str]:
 
 
 def measure(
-    module: nn.Module, inputs: Any = None, metrics: Sequence[str] = DEFAULT_METRICS, protocol: str | Protocol = "quick", *,
-    kwargs: dict[str, Any] | None = None, baseline: nn.Module | None = None, name: str | None = None,
-    device: str | torch.device = "cpu", batch: int | None = None, threads: int | None = None, workload: str = "forward",
-    shape: Mapping[str, Any] | None = None, backend: str = "eager",
-) -> pandas.DataFrame:  # fmt: skip
+    module: nn.Module,
+    inputs: Any = None,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    protocol: str | Protocol = "quick",
+    *,
+    kwargs: dict[str, Any] | None = None,
+    baseline: nn.Module | None = None,
+    name: str | None = None,
+    device: str | torch.device = "cpu",
+    batch: int | None = None,
+    threads: int | None = None,
+    workload: str = "forward",
+    shape: Mapping[str, Any] | None = None,
+    backend: str = "eager",
+) -> pandas.DataFrame:
     """The tidy table (columns `bench.reading.COLUMNS`) of any module, one row per metric and part of the workload.
 
     `attrs["flags"]` holds what a reader of the numbers has to know, as flags of the records (docs/counting.md).
@@ -214,9 +254,16 @@ def measure(
 
 
 def _given(
-    module: nn.Module, name: str | None, inputs: Any, kwargs: dict[str, Any] | None, batch: int | None, workload: str,
-    shape: Mapping[str, Any], backend: str, device: str,
-) -> tuple[nn.Module, Given]:  # fmt: skip
+    module: nn.Module,
+    name: str | None,
+    inputs: Any,
+    kwargs: dict[str, Any] | None,
+    batch: int | None,
+    workload: str,
+    shape: Mapping[str, Any],
+    backend: str,
+    device: str,
+) -> tuple[nn.Module, Given]:
     """The module, its lazy parameters made, and the subject that it is with its inputs and conditions."""
     from bench.meters import handed_over
     from bench.meters.inputs import as_call, batch_for
@@ -259,10 +306,14 @@ class Given:
         """The case of these conditions."""
         axes = {name: value for name, value in self.shape.items() if name not in ("batch", "resolution")}
         return Case(
-            suite="measure", device=self.device, workload=self.workload, shape=settings_text(axes), backend=self.backend,
+            suite="measure",
+            device=self.device,
+            workload=self.workload,
+            shape=settings_text(axes),
+            backend=self.backend,
             compile="default" if self.backend == backends.COMPILE else "off",
             **{"batch": self.shape["batch"], **further},
-        )  # fmt: skip
+        )
 
 
 def _checked_axes(dtype: str, batch: Any, resolution: int | None, seed: Any) -> int:
@@ -368,9 +419,13 @@ def _pickle(module: nn.Module, call: Any, folder: Path, name: str) -> Path:
 
 
 def _measured_records(
-    module: nn.Module, baseline: nn.Module | None, given: Given, wanted: Sequence[str], protocol: Protocol,
+    module: nn.Module,
+    baseline: nn.Module | None,
+    given: Given,
+    wanted: Sequence[str],
+    protocol: Protocol,
     threads: int | None,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """Records of fresh processes; the module's own comes first."""
     from bench.config.catalogue import Entry
     from bench.config.schema import validate
@@ -382,33 +437,48 @@ def _measured_records(
     sections = {METRICS[metric].section for metric in wanted}
     with tempfile.TemporaryDirectory(prefix="bench-measure-") as scratch:
         folder = Path(scratch)
-        config = validate({
-            "suite": {"name": "measure", "grids": {"default": [{"models": ["given"], "methods": ["none"]}]}},
-            "protocol": protocol.model_dump(), "device": {"name": given.device, "threads": threads or "auto"},
-            "tracking": {"enabled": False}, "paths": {"results": str(folder / "results")},
-        })  # fmt: skip
+        config = validate(
+            {
+                "suite": {"name": "measure", "grids": {"default": [{"models": ["given"], "methods": ["none"]}]}},
+                "protocol": protocol.model_dump(),
+                "device": {"name": given.device, "threads": threads or "auto"},
+                "tracking": {"enabled": False},
+                "paths": {"results": str(folder / "results")},
+            }
+        )
         modules = {"none": module} if baseline is None else {"none": baseline, given.name: module}
         cases, pickles = {}, {}
         for method, item in modules.items():
             path = _pickle(item, given.call, folder, hashlib.sha256(method.encode()).hexdigest()[:8])
             case = given.case(
-                model=given.name if baseline is None else _name(baseline, None), method=method, dtype=_dtype(item),
-                threads=default_threads(config), protocol=protocol.hash,
-                subject_digest="given" if method == "none" else f"given+{hashlib.sha256(path.read_bytes()).hexdigest()}",
-            )  # fmt: skip
+                model=given.name if baseline is None else _name(baseline, None),
+                method=method,
+                dtype=_dtype(item),
+                threads=default_threads(config),
+                protocol=protocol.hash,
+                subject_digest="given"
+                if method == "none"
+                else f"given+{hashlib.sha256(path.read_bytes()).hexdigest()}",
+            )
             cases[method], pickles[case.key] = case, path
         first = next(iter(cases.values()))
         plan = Plan(config.suite, (Group(tuple(cases.values())),), {first.model: Entry(first.model, "")}, {}, None)
         driver = Driver(
-            config, plan, recipes=lambda case: Recipe(case, pickle=str(pickles[case.key])),
-            meters=_meters(sections), calibrated=False, timed=bool(sections - set(METER_OF)),
-        )  # fmt: skip
+            config,
+            plan,
+            recipes=lambda case: Recipe(case, pickle=str(pickles[case.key])),
+            meters=_meters(sections),
+            calibrated=False,
+            timed=bool(sections - set(METER_OF)),
+        )
         records = driver.run({}).records
     for record in records:
         if record["status"] not in ("ok", "contaminated") and record["error"]:
             error = record["error"]
-            raise BenchError(f"{record['case']['model']} {record['status']} in the phase {error['phase']}: "
-                             f"{error['type']}: {error['message']}")  # fmt: skip
+            raise BenchError(
+                f"{record['case']['model']} {record['status']} in the phase {error['phase']}: "
+                f"{error['type']}: {error['message']}"
+            )
     own = cases[given.name if baseline is not None else "none"].key
     return sorted(records, key=lambda record: record["case_key"] != own)
 
@@ -420,9 +490,15 @@ def _meters(sections: set[str]) -> tuple[str, ...]:
 
 
 def layers(
-    module: nn.Module, inputs: Any = None, *, kwargs: dict[str, Any] | None = None, repeats: int = 10,
-    workload: str = "forward", shape: Mapping[str, Any] | None = None, part: str | None = None,
-) -> pandas.DataFrame:  # fmt: skip
+    module: nn.Module,
+    inputs: Any = None,
+    *,
+    kwargs: dict[str, Any] | None = None,
+    repeats: int = 10,
+    workload: str = "forward",
+    shape: Mapping[str, Any] | None = None,
+    part: str | None = None,
+) -> pandas.DataFrame:
     """The per-layer table of one run: MACs, bytes read and written, intensity, time with interval, share.
 
     Taken in this process; the frame's `attrs["info"]` has the end-to-end time and the part that no layer explains.

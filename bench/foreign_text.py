@@ -6,9 +6,7 @@ import re
 
 #: Control characters (a terminal obeys them), marks that turn the direction of text, line separators, and halves of
 #: surrogate pairs, which no output can encode.
-_STEERING = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
-)  # fmt: skip
+_STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 def escape_controls(text: str) -> str:

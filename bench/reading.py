@@ -10,9 +10,7 @@ from typing import Any, Literal, get_args
 from bench.metrics import METRICS
 
 Provenance = Literal["measured", "counted", "modelled", "estimated", "published", "unavailable"]
-Status = Literal[
-    "ok", "oom", "timeout", "crashed", "unsupported", "invalid", "contaminated", "interrupted", "unstable"
-]  # fmt: skip
+Status = Literal["ok", "oom", "timeout", "crashed", "unsupported", "invalid", "contaminated", "interrupted", "unstable"]
 
 PROVENANCES: tuple[str, ...] = get_args(Provenance)
 STATUSES: tuple[str, ...] = get_args(Status)

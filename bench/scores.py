@@ -91,10 +91,18 @@ class Score:
         counted = {"correct": given.count("1")} if isinstance(given, str) and given else {}
         marks = given if isinstance(given, str) else list(given)
         return {
-            "metric": self.metric, "value": self.value, "n": self.n, "ci_low": self.low, "ci_high": self.high,
-            "interval": self.interval, "per_sample": marks, "samples_digest": self.samples_digest,
-            "details": dict(self.details), "also": [other.as_dict() for other in self.also], **counted,
-        }  # fmt: skip
+            "metric": self.metric,
+            "value": self.value,
+            "n": self.n,
+            "ci_low": self.low,
+            "ci_high": self.high,
+            "interval": self.interval,
+            "per_sample": marks,
+            "samples_digest": self.samples_digest,
+            "details": dict(self.details),
+            "also": [other.as_dict() for other in self.also],
+            **counted,
+        }
 
 
 def proportion(metric: str, marks: str, samples_digest: str) -> Score:

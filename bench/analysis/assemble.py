@@ -58,9 +58,15 @@ class Session:
 
 def _measured(metric: str, interval: Interval, statistic: str, note: str = "") -> Reading:
     return reading(
-        metric, interval.value, "measured", ci_low=interval.low, ci_high=interval.high, n=interval.n,
-        statistic=statistic, method_note=note,
-    )  # fmt: skip
+        metric,
+        interval.value,
+        "measured",
+        ci_low=interval.low,
+        ci_high=interval.high,
+        n=interval.n,
+        statistic=statistic,
+        method_note=note,
+    )
 
 
 def _percentile(kept: Sequence[Invocation], key: str, percent: int, part: str | None = None) -> Reading:
@@ -134,10 +140,13 @@ def _timing(case: Case, session: Session, protocol: Protocol) -> dict[str, Any]:
     floor = ratio_interval_paired(medians(kept, session.anchor), medians(kept, "twin"))
     lines = [summarise(item, case.key, session.anchor, case.batch, protocol.latency) for item in session.invocations]
     return {
-        "session": session.id, "paired": session.anchor_is_baseline, "stop_reason": session.stop_reason,
+        "session": session.id,
+        "paired": session.anchor_is_baseline,
+        "stop_reason": session.stop_reason,
         "noise_floor": {"value": floor.value, "low": floor.low, "high": floor.high, "n": floor.n},
-        "clean": clean, "invocations": lines,
-    }  # fmt: skip
+        "clean": clean,
+        "invocations": lines,
+    }
 
 
 def _flags(timing: dict[str, Any]) -> list[dict[str, str]]:
@@ -167,23 +176,44 @@ def _apart(session: Session) -> list[dict[str, str]]:
 
 def _head(case: Case, context: Context, started_at: str, finished_at: str) -> Record:
     return {
-        "record_key": f"{case.key}.{context.machine_key}", "case_key": case.key, "group_key": case.group_key,
-        "baseline_key": case.baseline.key, "machine_key": context.machine_key, "supersedes": None,
-        "case": case.as_dict(), "started_at": started_at, "finished_at": finished_at, "code": context.code,
-        "protocol": context.protocol.as_record(), "environment": context.environment, "machine": context.machine,
-    }  # fmt: skip
+        "record_key": f"{case.key}.{context.machine_key}",
+        "case_key": case.key,
+        "group_key": case.group_key,
+        "baseline_key": case.baseline.key,
+        "machine_key": context.machine_key,
+        "supersedes": None,
+        "case": case.as_dict(),
+        "started_at": started_at,
+        "finished_at": finished_at,
+        "code": context.code,
+        "protocol": context.protocol.as_record(),
+        "environment": context.environment,
+        "machine": context.machine,
+    }
 
 
 _EMPTY: dict[str, Any] = {
-    **{meter.key: {} for meter in METERS}, "layers": [], "layers_info": {}, "weights": {}, "picture": None, "curves": [], "part_layers": {}, "conversion": {},
+    **{meter.key: {} for meter in METERS},
+    "layers": [],
+    "layers_info": {},
+    "weights": {},
+    "picture": None,
+    "curves": [],
+    "part_layers": {},
+    "conversion": {},
     "timing": {"session": None, "paired": False, "stop_reason": "", "noise_floor": None, "invocations": []},
-}  # fmt: skip
+}
 
 
 def failed(
-    case: Case, context: Context, status: str, error: dict[str, Any], started_at: str, finished_at: str,
+    case: Case,
+    context: Context,
+    status: str,
+    error: dict[str, Any],
+    started_at: str,
+    finished_at: str,
     probe: dict[str, Any] | None = None,
-) -> Record:  # fmt: skip
+) -> Record:
     """The record of a case that did not finish: what the probe found if it did, every other metric unavailable."""
     why = f"the case ended as {status} in the phase {error['phase']}: {error['message']}"
     known = {(item["metric"], item.get("part", "")): item for item in (probe or {}).get("readings", [])}
@@ -192,9 +222,14 @@ def failed(
     missing = [unavailable(name, why) for name in expected if name not in {metric for metric, _ in known}]
     rows = [*known.values(), *(replace(m, part=whole if METRICS[m.metric].per_part else "").as_dict() for m in missing)]
     return {
-        **_head(case, context, started_at, finished_at), **_EMPTY, **_details(probe or {}),
-        "status": status, "error": error, "flags": (probe or {}).get("flags", []), "readings": rows,
-    }  # fmt: skip
+        **_head(case, context, started_at, finished_at),
+        **_EMPTY,
+        **_details(probe or {}),
+        "status": status,
+        "error": error,
+        "flags": (probe or {}).get("flags", []),
+        "readings": rows,
+    }
 
 
 def _details(probe: dict[str, Any]) -> dict[str, Any]:

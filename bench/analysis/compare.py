@@ -96,10 +96,19 @@ def compare(
     )
     first = pairs[0] if pairs else None
     return Comparison(
-        label_a, label_b, rows, tuple(only_a), tuple(only_b),
-        tuple(run_difference(first[0][-1], first[1][-1])) if first else (), (*_notes(pairs), *_why_no_times(rows), *too_few(rows, max((own.margin for own, _, _ in found), default=MARGIN), level)),
+        label_a,
+        label_b,
+        rows,
+        tuple(only_a),
+        tuple(only_b),
+        tuple(run_difference(first[0][-1], first[1][-1])) if first else (),
+        (
+            *_notes(pairs),
+            *_why_no_times(rows),
+            *too_few(rows, max((own.margin for own, _, _ in found), default=MARGIN), level),
+        ),
         _exit_code(rows),
-    )  # fmt: skip
+    )
 
 
 def _exit_code(rows: Sequence[Row]) -> int:
@@ -122,11 +131,15 @@ def run_difference(a: Record, b: Record) -> list[tuple[str, str, str]]:
     pairs = [
         ("code version", _of(a, "code", "version"), _of(b, "code", "version")),
         ("code commit", _of(a, "code", "commit"), _of(b, "code", "commit")),
-        ("protocol", f"{_of(a, 'protocol', 'name')} ({protocol_key(a)})", f"{_of(b, 'protocol', 'name')} ({protocol_key(b)})"),
+        (
+            "protocol",
+            f"{_of(a, 'protocol', 'name')} ({protocol_key(a)})",
+            f"{_of(b, 'protocol', 'name')} ({protocol_key(b)})",
+        ),
         ("source of model and method", _of(a, "case", "subject_digest"), _of(b, "case", "subject_digest")),
         ("weights", _of(a, "case", "checkpoint"), _of(b, "case", "checkpoint")),
         ("data", _of(a, "case", "data"), _of(b, "case", "data")),
-    ]  # fmt: skip
+    ]
     changed = [(what, str(one or "unknown"), str(two or "unknown")) for what, one, two in pairs if one != two]
     return changed + difference(a.get("environment") or {}, b.get("environment") or {})
 
@@ -151,13 +164,22 @@ def _judged(draft: Pending, p_adjusted: float | None, limits: _Limits) -> Row:
     row = draft.row
     assert row.ratio is not None, f"{row.metric}: a row waits for a verdict and has no ratio"
     made = verdict(
-        row.ratio, margin=limits.margin, equivalence=1 + limits.equivalence, noise_floor=draft.floor,
+        row.ratio,
+        margin=limits.margin,
+        equivalence=1 + limits.equivalence,
+        noise_floor=draft.floor,
         p_adjusted=p_adjusted,
-    )  # fmt: skip
+    )
     made = _unless_doubtful(made, draft)
     kind = made.kind if row.metric in TIMED else _WORDS.get(made.kind, made.kind)
-    return replace(row, kind=kind, text=made.text, p_adjusted=p_adjusted, more_invocations=made.more_invocations,
-                   regression=made.kind == "SLOWER" and not draft.exemption)  # fmt: skip
+    return replace(
+        row,
+        kind=kind,
+        text=made.text,
+        p_adjusted=p_adjusted,
+        more_invocations=made.more_invocations,
+        regression=made.kind == "SLOWER" and not draft.exemption,
+    )
 
 
 def _unless_doubtful(made: Verdict, draft: Pending) -> Verdict:

@@ -149,8 +149,13 @@ _Decide = Callable[[str, Record, Record, Closeness], Judgement]
 def _judge_of(metric: str) -> _Decide | None:
     """How a metric is judged; `None` for one without a tolerance in the protocol."""
     ways: dict[str, _Decide] = {
-        "time": _time, "ratio": _speedup, "score": _score, "tolerance": _memory, "energy": _energy, "exact": _exact,
-    }  # fmt: skip
+        "time": _time,
+        "ratio": _speedup,
+        "score": _score,
+        "tolerance": _memory,
+        "energy": _energy,
+        "exact": _exact,
+    }
     return ways.get(METRICS[metric].compared) if metric in METRICS else None
 
 
@@ -225,8 +230,14 @@ def _memory(metric: str, original: Record, new: Record, near: Closeness) -> Judg
     if one is None or two is None:
         return _missing(metric, original, new, tolerance)
     agrees = abs(two["value"] - one["value"]) <= allowed * one["value"] * (1 + _NOISE)
-    return _of(metric, "AGREES" if agrees else "DISAGREES", _change(one["value"], two["value"]), one["value"], two["value"],
-               tolerance)  # fmt: skip
+    return _of(
+        metric,
+        "AGREES" if agrees else "DISAGREES",
+        _change(one["value"], two["value"]),
+        one["value"],
+        two["value"],
+        tolerance,
+    )
 
 
 def _time(metric: str, original: Record, new: Record, near: Closeness) -> Judgement:
@@ -327,9 +338,15 @@ def _more_runs(one: Interval, two: Interval, ratio: Interval, allowed: float) ->
 
 
 def _of(
-    metric: str, kind: Kind, text: str, one: Any, two: Any, tolerance: str, ratio: Interval | None = None,
+    metric: str,
+    kind: Kind,
+    text: str,
+    one: Any,
+    two: Any,
+    tolerance: str,
+    ratio: Interval | None = None,
     more: int | None = None,
-) -> Judgement:  # fmt: skip
+) -> Judgement:
     return Judgement(metric, kind, text, one, two, METRICS[metric].unit, tolerance, ratio, more)
 
 

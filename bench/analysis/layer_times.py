@@ -49,10 +49,17 @@ def merge(
     timed = [_timed(row, passes, whole) for row in rows]
     explained = sum(row["time_ms"] for row in timed if row["time_ms"] is not None)
     facts = {
-        "end_to_end_ms": whole, "end_to_end_low_ms": low, "end_to_end_high_ms": high, "explained_ms": explained,
-        "hooked_end_to_end_ms": _centre([item["hooked"] for item in passes])[0], "unexplained_ms": whole - explained,
-        "repeats": passes[0]["repeats"], "processes": len(passes), "reason": None, "method_note": NOTE,
-    }  # fmt: skip
+        "end_to_end_ms": whole,
+        "end_to_end_low_ms": low,
+        "end_to_end_high_ms": high,
+        "explained_ms": explained,
+        "hooked_end_to_end_ms": _centre([item["hooked"] for item in passes])[0],
+        "unexplained_ms": whole - explained,
+        "repeats": passes[0]["repeats"],
+        "processes": len(passes),
+        "reason": None,
+        "method_note": NOTE,
+    }
     return timed, {**info, **facts}
 
 

@@ -35,8 +35,16 @@ EQUAL = "equal"
 
 #: What is compared unless told otherwise.
 COMPARED = (
-    "latency_ms", "throughput_per_s", "speedup", "macs", "params", "size_bytes", "peak_memory_bytes", "energy_j", *RULES,
-)  # fmt: skip
+    "latency_ms",
+    "throughput_per_s",
+    "speedup",
+    "macs",
+    "params",
+    "size_bytes",
+    "peak_memory_bytes",
+    "energy_j",
+    *RULES,
+)
 #: Deterministic but measured: equal within this share.
 MEMORY_TOLERANCE = 0.02
 #: Sections that every workload has; a metric of another one is compared where a record has it.
@@ -129,8 +137,11 @@ def _metrics_of(record: Record, metrics: Sequence[str]) -> list[str]:
         return list(metrics)
     rates = [name for name in METRICS if METRICS[name].section == "throughput"]
     common = [name for name in metrics if name not in rates or name in has]
-    further = [name for name, row in METRICS.items() if name in has and name not in common
-               and (name in rates or row.section not in _COMMON_SECTIONS)]  # fmt: skip
+    further = [
+        name
+        for name, row in METRICS.items()
+        if name in has and name not in common and (name in rates or row.section not in _COMMON_SECTIONS)
+    ]
     return common + further
 
 
@@ -295,12 +306,30 @@ def _exact(row: Row, tolerance: float) -> Row:
 
 
 def _row(
-    a: Record, b: Record, metric: str, value_a: float | None, value_b: float | None, ratio: Interval | None,
-    pairing: str, notes: tuple[str, ...] = (),
-) -> Row:  # fmt: skip
+    a: Record,
+    b: Record,
+    metric: str,
+    value_a: float | None,
+    value_b: float | None,
+    ratio: Interval | None,
+    pairing: str,
+    notes: tuple[str, ...] = (),
+) -> Row:
     name = label(a) if label(a) == label(b) else f"{label(a)} -> {label(b)}"
-    return Row(name, metric, METRICS[metric].unit, value_a, value_b, ratio, pairing, "INVALID", "", notes=notes,
-               case_key_a=a["case_key"], case_key_b=b["case_key"])  # fmt: skip
+    return Row(
+        name,
+        metric,
+        METRICS[metric].unit,
+        value_a,
+        value_b,
+        ratio,
+        pairing,
+        "INVALID",
+        "",
+        notes=notes,
+        case_key_a=a["case_key"],
+        case_key_b=b["case_key"],
+    )
 
 
 def _orient(metric: str, a: list[float], b: list[float]) -> tuple[list[float], list[float]]:

@@ -103,10 +103,14 @@ def pareto(rows: Sequence[Row], objectives: Sequence[Objective], *, draws: int =
     separated = (worst[:, None, :] < best[None, :, :]).all(axis=2) & _certain_pairs(usable)
     chance = front_probability(usable, objectives, draws=draws, seed=seed)
     placed = {
-        id(row): _place(row, [usable[j].name for j in np.flatnonzero(dominated[:, i])],
-                        [usable[j].name for j in np.flatnonzero(separated[:, i])], chance[i])
+        id(row): _place(
+            row,
+            [usable[j].name for j in np.flatnonzero(dominated[:, i])],
+            [usable[j].name for j in np.flatnonzero(separated[:, i])],
+            chance[i],
+        )
         for i, row in enumerate(usable)
-    }  # fmt: skip
+    }
     return [
         placed.get(id(row)) or Placed(row.name, "excluded", (), (), None, _missing(row, objectives)) for row in rows
     ]
@@ -199,8 +203,10 @@ def hypervolume(
 def _front_points(points: Sequence[tuple[float, float]], better: tuple[Better, Better]) -> list[tuple[float, float]]:
     """The distinct undominated points, ordered from the best first objective to the worst."""
     signs = [_sign(direction) for direction in better]
-    clean = sorted({(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)},
-                   key=lambda p: (p[0] * signs[0], p[1] * signs[1]))  # fmt: skip
+    clean = sorted(
+        {(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)},
+        key=lambda p: (p[0] * signs[0], p[1] * signs[1]),
+    )
     front: list[tuple[float, float]] = []
     for x, y in clean:
         if not front or y * signs[1] < front[-1][1] * signs[1]:

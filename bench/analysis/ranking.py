@@ -120,9 +120,13 @@ def answers_of(records: Iterable[Record]) -> dict[tuple[str, str], Answers]:
 
 
 def _ranks(
-    members: pd.DataFrame, metric: str, tolerance: float, medians: Mapping[tuple[str, str], Mapping[int, float]],
-    answers: Mapping[tuple[str, str], Answers], level: float,
-) -> list[tuple[int, int]]:  # fmt: skip
+    members: pd.DataFrame,
+    metric: str,
+    tolerance: float,
+    medians: Mapping[tuple[str, str], Mapping[int, float]],
+    answers: Mapping[tuple[str, str], Answers],
+    level: float,
+) -> list[tuple[int, int]]:
     values = members["value"].to_numpy(float)
     order = values[:, None] < values[None, :]
     better = order if METRICS[metric].better == "lower" else order.T

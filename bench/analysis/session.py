@@ -183,23 +183,35 @@ def summarise(invocation: Invocation, key: str, anchor: str, batch: int, protoco
     part = member(invocation, key)
     values = part["latency_ms"]
     return {
-        "index": invocation["index"], "samples_file": f"samples/{invocation['session']}/{invocation['index']:02d}.json.gz",
-        "n": len(values), "block": part["block"], "median_ms": plain.median(values),
+        "index": invocation["index"],
+        "samples_file": f"samples/{invocation['session']}/{invocation['index']:02d}.json.gz",
+        "n": len(values),
+        "block": part["block"],
+        "median_ms": plain.median(values),
         "device_median_ms": plain.median(part["device_ms"]) if part["device_ms"] else None,
         "baseline_median_ms": plain.median(member(invocation, anchor)["latency_ms"]),
         "twin_median_ms": plain.median(invocation["twin"]["latency_ms"]),
         "gemm_median_ms": plain.median(invocation["reference_gemm"]["ms"]),
-        "throughput_per_s": throughput(part, batch), "first_inference_ms": part["first_inference_ms"],
-        "compile_ms": part.get("compile_ms"), "compiled": part.get("compiled"), "capture_ms": part.get("capture_ms"),
-        "load_ms": part["load_ms"], "steady_state": part["warmup"]["steady"],
-        "set_aside": is_set_aside(invocation, protocol), "labels": labels(invocation, key, protocol),
-        "iqr_over_median": iqr_over_median(values), "outlier_share": outlier_share(values),
-        "preempted_share": sum(part["preempted"]) / len(values), "drift": drift(values),
+        "throughput_per_s": throughput(part, batch),
+        "first_inference_ms": part["first_inference_ms"],
+        "compile_ms": part.get("compile_ms"),
+        "compiled": part.get("compiled"),
+        "capture_ms": part.get("capture_ms"),
+        "load_ms": part["load_ms"],
+        "steady_state": part["warmup"]["steady"],
+        "set_aside": is_set_aside(invocation, protocol),
+        "labels": labels(invocation, key, protocol),
+        "iqr_over_median": iqr_over_median(values),
+        "outlier_share": outlier_share(values),
+        "preempted_share": sum(part["preempted"]) / len(values),
+        "drift": drift(values),
         "minor_faults_per_iteration": faults_per_iteration(part),
-        "started_at": invocation["started_at"], "seconds": invocation["seconds"],
-        "gpu": gpu_clocks.summary(invocation.get("gpu")), "l2": invocation.get("l2"),
+        "started_at": invocation["started_at"],
+        "seconds": invocation["seconds"],
+        "gpu": gpu_clocks.summary(invocation.get("gpu")),
+        "l2": invocation.get("l2"),
         "parts": {name: _part_line(invocation, key, anchor, name) for name in part.get("parts", {})},
-    }  # fmt: skip
+    }
 
 
 def _part_line(invocation: Invocation, key: str, anchor: str, name: str) -> dict[str, Any]:
@@ -207,9 +219,12 @@ def _part_line(invocation: Invocation, key: str, anchor: str, name: str) -> dict
     part = member(invocation, key, name)
     values = part["latency_ms"]
     line = {
-        "n": len(values), "block": part["block"], "median_ms": plain.median(values),
-        "throughput_per_s": throughput(part, 1), "iqr_over_median": iqr_over_median(values),
-    }  # fmt: skip
+        "n": len(values),
+        "block": part["block"],
+        "median_ms": plain.median(values),
+        "throughput_per_s": throughput(part, 1),
+        "iqr_over_median": iqr_over_median(values),
+    }
     for field, other in (("baseline_median_ms", anchor), ("twin_median_ms", "twin")):
         found = have_part([invocation], other, name)
         line[field] = plain.median(member(invocation, other, name)["latency_ms"]) if found else None

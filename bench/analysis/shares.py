@@ -97,10 +97,17 @@ def _line(row: object, macs: dict[tuple[str, str, str], float]) -> dict[str, obj
         return {**head, "speedup": value, "reason": "the MACs of the case or of what it is compared with are missing"}
     gain, share = realised_gain(value, low, high, ratio), arrived_share(value, low, high, ratio)
     return {
-        **head, "mac_ratio": ratio, "speedup": value, "realised_gain": gain.value, "realised_gain_low": gain.low,
-        "realised_gain_high": gain.high, "arrived_share": share.value, "arrived_share_low": share.low,
-        "arrived_share_high": share.high, "reason": share.reason,
-    }  # fmt: skip
+        **head,
+        "mac_ratio": ratio,
+        "speedup": value,
+        "realised_gain": gain.value,
+        "realised_gain_low": gain.low,
+        "realised_gain_high": gain.high,
+        "arrived_share": share.value,
+        "arrived_share_low": share.low,
+        "arrived_share_high": share.high,
+        "reason": share.reason,
+    }
 
 
 def _known(value: float) -> float | None:

@@ -75,8 +75,11 @@ def unshared(record: Record, others: Iterable[Record]) -> Record:
     if not shared or shared == processes(record):
         return record
     timing = record["timing"]
-    kept = [line for line in timing["invocations"]
-            if (timing.get("session"), line["index"], line.get("started_at")) not in shared]  # fmt: skip
+    kept = [
+        line
+        for line in timing["invocations"]
+        if (timing.get("session"), line["index"], line.get("started_at")) not in shared
+    ]
     return {**record, "timing": {**timing, "invocations": kept}}
 
 

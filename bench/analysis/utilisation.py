@@ -45,8 +45,16 @@ def readings(record: dict[str, Any], value: Value) -> list[Reading]:
 
 def _reading(name: str, percent: float, below: float | None, above: float | None, n: int | None, what: str) -> Reading:
     low, high = (percent * below, percent * above) if below is not None and above is not None else (None, None)
-    return reading(name, percent, "modelled", ci_low=low, ci_high=high, n=n, method_note=NOTE.format(what=what),
-                   statistic="from measured latency and measured peak")  # fmt: skip
+    return reading(
+        name,
+        percent,
+        "modelled",
+        ci_low=low,
+        ci_high=high,
+        n=n,
+        method_note=NOTE.format(what=what),
+        statistic="from measured latency and measured peak",
+    )
 
 
 def _model_share(value: Value) -> tuple[float | None, str]:
@@ -77,7 +85,10 @@ def _peak_reach(record: dict[str, Any]) -> tuple[float, float]:
     found = [
         (math.log(entry["value"] / entry["low"]), math.log(entry["high"] / entry["value"]))
         for entry in (record.get("machine") or {}).get("peaks") or []
-        if dtype_name(entry.get("dtype", "")) in used and entry.get("threads") in (None, case.get("threads"))
-        and entry.get("value") and entry.get("low") and entry.get("high")
-    ]  # fmt: skip
+        if dtype_name(entry.get("dtype", "")) in used
+        and entry.get("threads") in (None, case.get("threads"))
+        and entry.get("value")
+        and entry.get("low")
+        and entry.get("high")
+    ]
     return max((below for below, _ in found), default=0.0), max((above for _, above in found), default=0.0)

@@ -33,10 +33,18 @@ def counting_config(config: Config) -> Config | None:
     if not config.counts or not config.protocol.timed or picked or GRID not in suite.grids:
         return None
     bare = dict.fromkeys(suite.overrides)
-    return config.model_copy(update={
-        "grid": GRID, "protocol": protocol_named("counts"), "suite": suite.model_copy(update=bare), "checkpoint": None,
-        "device": Device(), "task": Task(), "data": Data(), "seed": 0,
-    })  # fmt: skip
+    return config.model_copy(
+        update={
+            "grid": GRID,
+            "protocol": protocol_named("counts"),
+            "suite": suite.model_copy(update=bare),
+            "checkpoint": None,
+            "device": Device(),
+            "task": Task(),
+            "data": Data(),
+            "seed": 0,
+        }
+    )
 
 
 def count_first(config: Config, working: Callable[[str], None]) -> list[str]:
@@ -67,8 +75,10 @@ def count_first(config: Config, working: Callable[[str], None]) -> list[str]:
         raise
     except BenchError as error:
         return [f"the counts that claims are judged by are not whole: {error}"]
-    lines = [f"{Case.from_dict(record['case']).label} was not counted: {record['status']}: {_why(record)}"
-             for record in sweep.failed]  # fmt: skip
+    lines = [
+        f"{Case.from_dict(record['case']).label} was not counted: {record['status']}: {_why(record)}"
+        for record in sweep.failed
+    ]
     return [*lines, *sweep.problems]
 
 

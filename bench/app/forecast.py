@@ -64,8 +64,11 @@ def forecast(config: Config, plan: Plan) -> Forecast:
         for key, case in cases.items()
     }
     seconds = {group.key: estimate.group_seconds(group, parts, config.protocol) for group in plan.groups}
-    missing = {plain[key].label: counted.get(plain[key].key, {}).get("why") or "it took too long" for key in cases
-               if not counted.get(plain[key].key, {}).get("macs")}  # fmt: skip
+    missing = {
+        plain[key].label: counted.get(plain[key].key, {}).get("why") or "it took too long"
+        for key in cases
+        if not counted.get(plain[key].key, {}).get("macs")
+    }
     return Forecast(seconds, tuple(f"{label}: {why}" for label, why in missing.items()))
 
 

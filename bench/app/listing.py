@@ -28,10 +28,15 @@ def everything(cards: Mapping[str, Card], catalogue: Catalogue, folders: Iterabl
     """A row for each system, model, method, task and suite, in that order."""
     said = {name: card for card in cards.values() for name in card.names}
     rows = [
-        Row("networks" if card.kind == "network" else "systems", card.name, about(card), card.suite,
-            f"{card.title} {' '.join(card.names)} {card.library or ''} {card.arxiv or ''}")
+        Row(
+            "networks" if card.kind == "network" else "systems",
+            card.name,
+            about(card),
+            card.suite,
+            f"{card.title} {' '.join(card.names)} {card.library or ''} {card.arxiv or ''}",
+        )
         for card in sorted(cards.values(), key=lambda card: card.kind == "network")
-    ]  # fmt: skip
+    ]
     for kind, entries in (("models", catalogue.models), ("methods", catalogue.methods), ("tasks", catalogue.tasks)):
         rows += [_entry_row(kind, entry, said.get(entry.name)) for entry in entries.values()]
     rows += [

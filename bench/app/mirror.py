@@ -78,7 +78,9 @@ def open_mirror(config: Config, made: Plan) -> MirrorListener:
 
     folder = Path(config.tracking.folder)
     mirror = Mirror(
-        tracking_uri(config), config.tracking.experiment, artifact_root=folder / "artifacts",
+        tracking_uri(config),
+        config.tracking.experiment,
+        artifact_root=folder / "artifacts",
         results_root=Path(config.paths.results),
-    )  # fmt: skip
+    )
     return MirrorListener(config, mirror, made.suite.name)

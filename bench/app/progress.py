@@ -33,10 +33,15 @@ class ProgressBar:
 
     def __init__(self) -> None:
         self._progress = Progress(
-            SpinnerColumn(), MofNCompleteColumn(), BarColumn(bar_width=24), _TimeLeft(),
-            TextColumn("{task.description}", markup=False), console=Console(stderr=True), transient=True,
+            SpinnerColumn(),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            _TimeLeft(),
+            TextColumn("{task.description}", markup=False),
+            console=Console(stderr=True),
+            transient=True,
             disable=not sys.stderr.isatty(),
-        )  # fmt: skip
+        )
         self._task = self._progress.add_task("starting", total=None, seconds=0.0, done=0.0)
 
     def __enter__(self) -> ProgressBar:

@@ -34,9 +34,13 @@ class Refresher:
     """
 
     def __init__(
-        self, config: Config, then: Callable[[Path | None], None], *, build: Callable[[Config], Path] | None = None,
+        self,
+        config: Config,
+        then: Callable[[Path | None], None],
+        *,
+        build: Callable[[Config], Path] | None = None,
         clock: Callable[[], float] = time.monotonic,
-    ):  # fmt: skip
+    ):
         self._config, self._then, self._clock = config, then, clock
         self._build = build or build_apart
         self._began = clock()

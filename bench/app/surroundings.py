@@ -69,8 +69,13 @@ def _torch() -> str:
 
 def _folders(config: Config) -> Iterator[Row]:
     """Whether each folder that is written to can be."""
-    places = {"results": config.paths.results, "site": config.paths.site, "cache": config.paths.cache,
-              "home": str(Path.home()), "temporary": tempfile.gettempdir()}  # fmt: skip
+    places = {
+        "results": config.paths.results,
+        "site": config.paths.site,
+        "cache": config.paths.cache,
+        "home": str(Path.home()),
+        "temporary": tempfile.gettempdir(),
+    }
     for name, text in places.items():
         place = Path(text)
         there = next((folder for folder in (place, *place.absolute().parents) if folder.exists()), Path("/"))

@@ -89,9 +89,11 @@ def _replace(name: str, number: int) -> Sink:
             old.flush()
     sink = Sink(number)
     stream = io.TextIOWrapper(
-        io.BufferedWriter(cast(Any, sink)), encoding=(old.encoding if old is not None else None) or "utf-8", errors="backslashreplace",
+        io.BufferedWriter(cast(Any, sink)),
+        encoding=(old.encoding if old is not None else None) or "utf-8",
+        errors="backslashreplace",
         line_buffering=number == 2 or sink.isatty(),
-    )  # fmt: skip
+    )
     setattr(sys, name, stream)
     return sink
 

@@ -16,9 +16,8 @@ COMPILE = "compile"
 
 #: Backend -> the module that holds it; a dotted path to a module of one's own is taken as well.
 BACKENDS: dict[str, str] = {
-    name: f"bench.backends.{name}"
-    for name in (EAGER, COMPILE, "onnxruntime", "openvino", "executorch", "tensorrt")
-}  # fmt: skip
+    name: f"bench.backends.{name}" for name in (EAGER, COMPILE, "onnxruntime", "openvino", "executorch", "tensorrt")
+}
 
 
 def module_of(name: str) -> ModuleType:

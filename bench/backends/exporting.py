@@ -70,9 +70,11 @@ def converted(
         artefact_bytes=found.facts["artefact_bytes"],
         conversion_ms=taken if fresh else None,
         why_no_time="" if fresh else f"loaded from the file that an earlier process had written in {taken:.4g} ms",
-        versions=way.backend.versions(), precision=found.program.precision, threads=found.program.threads,
+        versions=way.backend.versions(),
+        precision=found.program.precision,
+        threads=found.program.threads,
         details={**found.facts, **found.program.details},
-    )  # fmt: skip
+    )
 
 
 def convert_anew(
@@ -129,9 +131,14 @@ def _of_before(
 
 
 def _loaded(
-    way: Way, folder: Path, tensors: Sequence[Any], conditions: Conditions, form: Any, facts: dict[str, Any],
+    way: Way,
+    folder: Path,
+    tensors: Sequence[Any],
+    conditions: Conditions,
+    form: Any,
+    facts: dict[str, Any],
     keeper: Any = None,
-) -> Loaded:  # fmt: skip
+) -> Loaded:
     start = time.perf_counter_ns()
     with outside_inference(), telling(way.backend.name, "loading"):
         program = way.load(folder / ARTEFACT, tensors, conditions)

@@ -131,8 +131,11 @@ class Claim:
         """What the paper prints instead of the value, and whether its own table bears the value out."""
         said = [f"the paper prints {self.as_printed}"] if self.as_printed else []
         if self.follows_from_its_own_table is not None:
-            said.append("the value " + ("follows" if self.follows_from_its_own_table else "does not follow")
-                        + " from the paper's own table")  # fmt: skip
+            said.append(
+                "the value "
+                + ("follows" if self.follows_from_its_own_table else "does not follow")
+                + " from the paper's own table"
+            )
         return "; ".join(said)
 
     @property
@@ -228,11 +231,13 @@ def _claim(entry: Any, assumed: Mapping[str, Any], where: str, suite: str) -> Cl
     _check(whole, where)
     setting = "" if whole["method"] == BASELINE_METHOD else whole.get("setting")
     changes = {
-        "value": float(whole["value"]), "suite": suite, "tasks": tuple(whole.get("tasks") or ()),
+        "value": float(whole["value"]),
+        "suite": suite,
+        "tasks": tuple(whole.get("tasks") or ()),
         "setting": None if setting is None else canonical(setting, where),
         "shape": canonical(whole.get("shape") or {}, f"{where}: shape"),
         "against": _against(whole.get("against"), where),
-    }  # fmt: skip
+    }
     return Claim(**{**whole, **changes})
 
 

@@ -19,10 +19,16 @@ PLACES: dict[str, Any] = {"energy": {"csv"}}
 #: decides which processes run or count (`preempted_loss`, `l2`, `further_invocations`) has no place here.
 BEFORE: dict[str, dict[str, Any]] = {
     "latency": {
-        "busy_cores": 0.25, "pressure_share": 0.05, "steal_share": 0.01, "switches_per_s": 25.0, "drift": 0.02,
-        "page_faults": 10.0, "margin": 0.02, "equivalence": 0.05,
-    },
-}  # fmt: skip
+        "busy_cores": 0.25,
+        "pressure_share": 0.05,
+        "steal_share": 0.01,
+        "switches_per_s": 25.0,
+        "drift": 0.02,
+        "page_faults": 10.0,
+        "margin": 0.02,
+        "equivalence": 0.05,
+    }
+}
 
 
 class Section(BaseModel):

@@ -102,8 +102,9 @@ def filled(tree: Content, known: Mapping[str, Content], choice: Any = None) -> C
         return tree
     merged = {name: told.get(name) if value is None else value for name, value in suite.items()}
     if isinstance(suite.get("grids"), dict):
-        merged["grids"] = {name: told["grids"].get(name) if value is None else value
-                           for name, value in suite["grids"].items()}  # fmt: skip
+        merged["grids"] = {
+            name: told["grids"].get(name) if value is None else value for name, value in suite["grids"].items()
+        }
     return {**tree, "suite": {name: value for name, value in merged.items() if value is not None or _may_be_null(name)}}
 
 

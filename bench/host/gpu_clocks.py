@@ -15,10 +15,16 @@ from bench.host.visible_gpus import locate, nvml
 
 #: Bits of NVML's clocks event reasons in words (NVML API Reference, nvmlClocksEventReasons).
 REASONS = {
-    0x001: "idle", 0x002: "application clock setting", 0x004: "software power cap", 0x008: "hardware slowdown",
-    0x010: "sync boost", 0x020: "software thermal slowdown", 0x040: "hardware thermal slowdown",
-    0x080: "hardware power brake", 0x100: "display clock setting",
-}  # fmt: skip
+    0x001: "idle",
+    0x002: "application clock setting",
+    0x004: "software power cap",
+    0x008: "hardware slowdown",
+    0x010: "sync boost",
+    0x020: "software thermal slowdown",
+    0x040: "hardware thermal slowdown",
+    0x080: "hardware power brake",
+    0x100: "display clock setting",
+}
 #: Reasons that are no throttling: nothing to do, and clocks that somebody chose.
 HARMLESS = 0x001 | 0x002
 SLOWDOWNS = ~HARMLESS & ((1 << 64) - 1)

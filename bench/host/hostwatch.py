@@ -104,9 +104,7 @@ class HostWatch:
         limits: above which the window is labelled.
     """
 
-    def __init__(
-        self, device: str = "cpu", read: Callable[[str], Snapshot] | None = None, limits: Limits = LIMITS
-    ):  # fmt: skip
+    def __init__(self, device: str = "cpu", read: Callable[[str], Snapshot] | None = None, limits: Limits = LIMITS):
         self._device, self._limits = device, limits
         self._read = read or snapshot
         self._before: Snapshot | None = None

@@ -26,16 +26,18 @@ def machine_key(env: Environment) -> str:
     """
     cpu, packages = env.get("cpu", {}), env.get("packages", {})
     torch_version = packages.get("torch")
-    return digest({
-        "cpu": [cpu.get("model"), cpu.get("architecture")],
-        "cores": [cpu.get("physical_cores"), cpu.get("logical_cores"), cpu.get("usable_cores")],
-        "cpu_limit": env.get("limits", {}).get("cpu_cores"),
-        "memory": _memory_class(env),
-        "gpus": [*_gpu_classes(env), *_visible_classes(env)],
-        "os": [str(env.get("os", "")).split(" ")[0], str(env.get("libc", "")).split(" ")[0]],
-        "python": ".".join(str(env.get("python", "")).split(".")[:2]),
-        "torch": torch_version,
-    })  # fmt: skip
+    return digest(
+        {
+            "cpu": [cpu.get("model"), cpu.get("architecture")],
+            "cores": [cpu.get("physical_cores"), cpu.get("logical_cores"), cpu.get("usable_cores")],
+            "cpu_limit": env.get("limits", {}).get("cpu_cores"),
+            "memory": _memory_class(env),
+            "gpus": [*_gpu_classes(env), *_visible_classes(env)],
+            "os": [str(env.get("os", "")).split(" ")[0], str(env.get("libc", "")).split(" ")[0]],
+            "python": ".".join(str(env.get("python", "")).split(".")[:2]),
+            "torch": torch_version,
+        }
+    )
 
 
 def machine_class(env: Environment) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 from bench.canonical import content_hash
 
 #: Names that say nothing about anybody, or that are words of the records themselves.
-ANONYMOUS = frozenset({
-    "root", "user", "users", "admin", "ubuntu", "debian", "runner", "nobody", "localhost", "docker", "max", "torch",
-})  # fmt: skip
+ANONYMOUS = frozenset(
+    {"root", "user", "users", "admin", "ubuntu", "debian", "runner", "nobody", "localhost", "docker", "max", "torch"}
+)
 SHORTEST = 3
 
 #: An address on a network (`https://host/...`), whose folders are nobody's; `file:` and `sqlite:` name folders of a machine.

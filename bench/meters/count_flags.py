@@ -168,9 +168,16 @@ def unwrapped(module: nn.Module) -> tuple[nn.Module, list[Flag]]:
     return module, flags
 
 
-_OPAQUE = ("prim::MKLDNNGroup", "prim::mkldnn_convolution", "prim::TensorExprGroup", "prim::FusionGroup",
-           "prim::CudaFusionGroup", "mkldnn_prepacked::conv2d_run", "prepacked::linear_clamp_run",
-           "prepacked::conv2d_clamp_run")  # fmt: skip
+_OPAQUE = (
+    "prim::MKLDNNGroup",
+    "prim::mkldnn_convolution",
+    "prim::TensorExprGroup",
+    "prim::FusionGroup",
+    "prim::CudaFusionGroup",
+    "mkldnn_prepacked::conv2d_run",
+    "prepacked::linear_clamp_run",
+    "prepacked::conv2d_clamp_run",
+)
 
 
 def _fused_nodes(module: nn.Module) -> set[str]:

@@ -116,10 +116,11 @@ _SETTINGS = ("default_dtype", "default_device", "deterministic", "matmul_precisi
 def _settings() -> dict[str, Any]:
     """What this process has set in torch for everything in it, and a forward may rely on."""
     found: dict[str, Any] = {
-        "default_dtype": torch.get_default_dtype(), "default_device": str(torch.get_default_device()),
+        "default_dtype": torch.get_default_dtype(),
+        "default_device": str(torch.get_default_device()),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "matmul_precision": torch.get_float32_matmul_precision(),
-    }  # fmt: skip
+    }
     return found
 
 

@@ -150,9 +150,16 @@ def _stretch(runner: Runner, iterations: int, clock: Clock) -> tuple[float, floa
 
 
 def warm_up(
-    runner: Runner, *, iterations: int, seconds: float, cap_s: float, variation: float,
-    clock: Clock = time.perf_counter_ns, beat: Callable[[], None] = lambda: None, few: bool = False,
-) -> WarmUp:  # fmt: skip
+    runner: Runner,
+    *,
+    iterations: int,
+    seconds: float,
+    cap_s: float,
+    variation: float,
+    clock: Clock = time.perf_counter_ns,
+    beat: Callable[[], None] = lambda: None,
+    few: bool = False,
+) -> WarmUp:
     """Run until there were `iterations` and `seconds`, then until the last ten vary little or the cap is reached.
 
     The variation is the coefficient of variation of the last ten (standard deviation over mean). With `few`, for runs that
@@ -218,9 +225,12 @@ def _usage() -> tuple[int, int]:
 
 
 def take_sample(
-    runner: Runner, into: Samples, clock: Clock = time.perf_counter_ns, loss: float | None = None,
+    runner: Runner,
+    into: Samples,
+    clock: Clock = time.perf_counter_ns,
+    loss: float | None = None,
     processor: Clock = time.thread_time_ns,
-) -> None:  # fmt: skip
+) -> None:
     """Append one raw sample with whether the process was preempted during it.
 
     A long sample meets some thread of the kernel almost surely, for microseconds. With `loss` a switch counts only if
@@ -250,10 +260,16 @@ def _recall(runner: Runner) -> None:
 
 
 def interleave(
-    runners: Sequence[Runner], samples: dict[str, Samples], rounds: int, seed: int, *,
-    clock: Clock = time.perf_counter_ns, turn: Callable[[str], None] = lambda name: None,
-    between: Callable[[], None] = lambda: None, loss: float | None = None,
-) -> None:  # fmt: skip
+    runners: Sequence[Runner],
+    samples: dict[str, Samples],
+    rounds: int,
+    seed: int,
+    *,
+    clock: Clock = time.perf_counter_ns,
+    turn: Callable[[str], None] = lambda name: None,
+    between: Callable[[], None] = lambda: None,
+    loss: float | None = None,
+) -> None:
     """Take one sample of every runner per round, in an order shuffled anew from the seed each round.
 
     `loss` is that of `take_sample`; `turn` is told whose sample is next and `between` is called after every round, while nothing is timed.
@@ -270,10 +286,17 @@ def interleave(
 
 
 def throughput_windows(
-    runners: Sequence[Runner], samples: dict[str, Samples], iteration_ms: dict[str, float], *, windows: int,
-    window_s: float, seed: int, clock: Clock = time.perf_counter_ns, turn: Callable[[str], None] = lambda name: None,
+    runners: Sequence[Runner],
+    samples: dict[str, Samples],
+    iteration_ms: dict[str, float],
+    *,
+    windows: int,
+    window_s: float,
+    seed: int,
+    clock: Clock = time.perf_counter_ns,
+    turn: Callable[[str], None] = lambda name: None,
     beat: Callable[[], None] = lambda: None,
-) -> None:  # fmt: skip
+) -> None:
     """Back-to-back forwards in windows of at least `window_s`, one synchronisation at the end, interleaved as well.
 
     Back to back leaves no room for what precedes a step: throughput is always that of warm caches.

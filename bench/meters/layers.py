@@ -79,9 +79,14 @@ def table(
 
 
 def module_times(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, *, repeats: int, warmup: int = 2,
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    *,
+    repeats: int,
+    warmup: int = 2,
     reset: Callable[[], None] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """One process's medians in ms: `own` per module path, `plain` and `hooked` forwards; `repeats` of each.
 
     For tables whose unit of replication is the process: counts are made once, these are joined from several processes.
@@ -233,9 +238,13 @@ class _LayerClock:
 
 
 def _time(
-    module: nn.Module, args: Any, kwargs: dict[str, Any], repeats: int, warmup: int,
+    module: nn.Module,
+    args: Any,
+    kwargs: dict[str, Any],
+    repeats: int,
+    warmup: int,
     reset: Callable[[], None] = lambda: None,
-) -> _Timing:  # fmt: skip
+) -> _Timing:
     cuda = any(isinstance(leaf, Tensor) and leaf.is_cuda for leaf in [*tree_leaves(args), *module.parameters()])
     clock = _CudaClock() if cuda else _HostClock()
     own: dict[str, list[float]] = defaultdict(list)
@@ -314,7 +323,11 @@ def _info(rows: list[Row], timing: _Timing, count: MacsCount) -> dict[str, Any]:
         explained = sum(row["time_ms"] for row in rows if row["time_ms"] is not None)
         low, high = median_interval(timing.plain)
         info.update(
-            end_to_end_ms=whole, end_to_end_low_ms=low, end_to_end_high_ms=high, explained_ms=explained,
-            hooked_end_to_end_ms=statistics.median(timing.hooked), unexplained_ms=whole - explained,
-        )  # fmt: skip
+            end_to_end_ms=whole,
+            end_to_end_low_ms=low,
+            end_to_end_high_ms=high,
+            explained_ms=explained,
+            hooked_end_to_end_ms=statistics.median(timing.hooked),
+            unexplained_ms=whole - explained,
+        )
     return info

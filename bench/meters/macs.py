@@ -123,9 +123,19 @@ def _trace_once(
         gaps[gap.path] += gap.seconds
     seconds = time.perf_counter() - started
     return Traced(
-        trace.records, paths.visits, values or ValueChecks(), watch.escapes, gaps, seconds, output,
-        batch=paths.batch, foreign=list(trace.foreign.values()), overwritten=overwritten, in_threads=bool(threads.idents), other_threads=clocks.moved(threads.idents),
-    )  # fmt: skip
+        trace.records,
+        paths.visits,
+        values or ValueChecks(),
+        watch.escapes,
+        gaps,
+        seconds,
+        output,
+        batch=paths.batch,
+        foreign=list(trace.foreign.values()),
+        overwritten=overwritten,
+        in_threads=bool(threads.idents),
+        other_threads=clocks.moved(threads.idents),
+    )
 
 
 # ---------------------------------------------------------------- count
@@ -370,6 +380,15 @@ def self_test() -> None:
 
 
 __all__ = [
-    "CONVENTIONS", "CountsOverInputs", "MacsCount", "MiscountError", "count", "count_over", "count_training",
-    "readings", "register_op", "self_test", "unavailable_readings",
-]  # fmt: skip
+    "CONVENTIONS",
+    "CountsOverInputs",
+    "MacsCount",
+    "MiscountError",
+    "count",
+    "count_over",
+    "count_training",
+    "readings",
+    "register_op",
+    "self_test",
+    "unavailable_readings",
+]

@@ -31,9 +31,15 @@ from bench.reading import Provenance, Reading, reading, unavailable
 from bench.workloads.counting import PartCall
 
 __all__ = [
-    "ForwardError", "MemoryPeaks", "ResidentPeak", "activation_peak_meta", "measure", "pin_allocator_for_memory",
-    "pin_allocator_for_timing", "resident_peak",
-]  # fmt: skip
+    "ForwardError",
+    "MemoryPeaks",
+    "ResidentPeak",
+    "activation_peak_meta",
+    "measure",
+    "pin_allocator_for_memory",
+    "pin_allocator_for_timing",
+    "resident_peak",
+]
 
 Attention = Literal["fused", "explicit"]
 
@@ -132,9 +138,14 @@ class MemoryPeaks:
 
 
 def measure(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, *,
-    step: Callable[[], Any] | None = None, captured: bool = False, reset: Callable[[], None] | None = None,
-) -> MemoryPeaks:  # fmt: skip
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    *,
+    step: Callable[[], Any] | None = None,
+    captured: bool = False,
+    reset: Callable[[], None] | None = None,
+) -> MemoryPeaks:
     """The peaks of one forward that is not the first; takes up to five forwards, one of them under the profiler.
 
     A compiled module is followed as the eager module that it wraps. The resident peak is taken only where the process
@@ -250,9 +261,13 @@ class _FusedAttention(TorchFunctionMode):
 
 
 def _live_peaks(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], provenance: Provenance, note: str,
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    provenance: Provenance,
+    note: str,
     reset: Callable[[], None] | None = None,
-) -> MemoryPeaks:  # fmt: skip
+) -> MemoryPeaks:
     put_back = reset or (lambda: None)
     live.record(module, args, kwargs, ())  # the first forward fills caches, torch's and the module's own
     put_back()

@@ -388,8 +388,15 @@ FREE = _words(
     "_nested_get_max_seqlen _nested_get_jagged_dummy _nested_compute_contiguous_strides_offsets squeeze_ unsqueeze_ "
     "t_ transpose_ detach_ as_strided_ swapaxes_ swapdims_ sym_constrain_range_for_size sym_constrain_range "
     "_linalg_check_errors _conj_physical_view_ _make_dep_token _print _cudnn_init_dropout_state _lazy_clone"
-) | frozenset({"prim::device", "prim::layout", "prim::dtype", "profiler::_record_function_enter_new",
-               "profiler::_record_function_exit"})  # fmt: skip
+) | frozenset(
+    {
+        "prim::device",
+        "prim::layout",
+        "prim::dtype",
+        "profiler::_record_function_enter_new",
+        "profiler::_record_function_exit",
+    }
+)
 
 #: Those of them that give new memory.
 ALLOCATIONS = _words("empty empty_like empty_strided new_empty new_empty_strided empty_permuted empty_quantized")
@@ -439,12 +446,16 @@ def _base_name(name: str, in_place: bool) -> str:
 
 
 NORMS = {
-    "aten::native_layer_norm": "layer_norm", "aten::native_group_norm": "group_norm",
-    "aten::native_batch_norm": "batch_norm", "aten::_native_batch_norm_legit": "batch_norm",
-    "aten::_native_batch_norm_legit_no_training": "batch_norm", "aten::cudnn_batch_norm": "batch_norm",
-    "aten::miopen_batch_norm": "batch_norm", "aten::_batch_norm_no_update": "batch_norm",
+    "aten::native_layer_norm": "layer_norm",
+    "aten::native_group_norm": "group_norm",
+    "aten::native_batch_norm": "batch_norm",
+    "aten::_native_batch_norm_legit": "batch_norm",
+    "aten::_native_batch_norm_legit_no_training": "batch_norm",
+    "aten::cudnn_batch_norm": "batch_norm",
+    "aten::miopen_batch_norm": "batch_norm",
+    "aten::_batch_norm_no_update": "batch_norm",
     "aten::_batch_norm_with_update": "batch_norm",
-}  # fmt: skip
+}
 
 
 @cache
@@ -462,8 +473,10 @@ def rule_of(func: Any) -> OperatorRule:
 
 def _listed(name: str, written: tuple[int, ...]) -> OperatorRule | None:
     common: dict[str, Any] = {
-        "written": written, "overwritten": name in OVERWRITING, "data_dependent": name in STEERING,
-    }  # fmt: skip
+        "written": written,
+        "overwritten": name in OVERWRITING,
+        "data_dependent": name in STEERING,
+    }
     if name in COMPUTE:
         return OperatorRule("compute", COMPUTE[name], **common)
     if name in VECTOR:

@@ -69,10 +69,13 @@ def measure(
         for name, value in zip(TIMED, _summary(times), strict=True)
     ]
     at = list(range(len(inputs)))
-    return OverInputs(found, [
-        Curve("macs_mean", "input", at, counted, "counted", note="MACs of each input"),
-        Curve("input_ms", "input", at, times, "measured", note=f"median of {repeats} runs of each input"),
-    ])  # fmt: skip
+    return OverInputs(
+        found,
+        [
+            Curve("macs_mean", "input", at, counted, "counted", note="MACs of each input"),
+            Curve("input_ms", "input", at, times, "measured", note=f"median of {repeats} runs of each input"),
+        ],
+    )
 
 
 def missing(reason: str) -> OverInputs:
@@ -98,9 +101,12 @@ def _how(name: str) -> str:
 
 
 def _times(
-    run: Callable[..., Any], inputs: Sequence[tuple[Any, ...]], synchronise: Callable[[], None], repeats: int,
+    run: Callable[..., Any],
+    inputs: Sequence[tuple[Any, ...]],
+    synchronise: Callable[[], None],
+    repeats: int,
     clock: Callable[[], int],
-) -> list[float]:  # fmt: skip
+) -> list[float]:
     """Median milliseconds of each input."""
     for args in inputs:
         run(*args)

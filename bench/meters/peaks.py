@@ -168,8 +168,13 @@ def _at(device: torch.device, threads: int, budget_s: float, dtypes: Mapping[str
         spent = Spread.typical([1e6 * launch.seconds(calls) / calls for _ in range(2 * ROUNDS)])
     if device.type == "cpu" and threads > (os.cpu_count() or threads):
         notes.append(f"{threads} threads share {os.cpu_count()} cores")
-    return {"peaks": peaks, "bandwidth": bandwidth, "notes": notes, "unsupported": unsupported,
-            "launch_overhead_us": spent.entry("us", **where)}  # fmt: skip
+    return {
+        "peaks": peaks,
+        "bandwidth": bandwidth,
+        "notes": notes,
+        "unsupported": unsupported,
+        "launch_overhead_us": spent.entry("us", **where),
+    }
 
 
 @contextmanager

@@ -366,9 +366,14 @@ class OperatorTrace(TorchDispatchMode):
         call = Call(func, args, kwargs, result)
         inputs = list(_tensors(args)) + [t for key, v in kwargs.items() for t in _tensors((v,)) if key != "out"]
         record = OperatorRecord(
-            func._schema.name, rule.kind, self._paths.current, self.phase, _dtype(inputs, result), elapsed_s=elapsed,
+            func._schema.name,
+            rule.kind,
+            self._paths.current,
+            self.phase,
+            _dtype(inputs, result),
+            elapsed_s=elapsed,
             data_dependent=rule.data_dependent or _indexes_by_mask(func, inputs),
-        )  # fmt: skip
+        )
         self._count_bytes(record, rule, call, inputs)
         if rule.formula is not None:
             self._count_product(record, rule.formula(call))

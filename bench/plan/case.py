@@ -152,8 +152,11 @@ class Case:
             return ""
         other = self.baseline
         parts = [other.model_label] if other.method == BASELINE_METHOD else [other.model_label, other.method_label]
-        parts += [BY_NAME[name].show(getattr(other, name)) for name in CROSSABLE
-                  if BY_NAME[name].condition and getattr(other, name) != getattr(self, name)]  # fmt: skip
+        parts += [
+            BY_NAME[name].show(getattr(other, name))
+            for name in CROSSABLE
+            if BY_NAME[name].condition and getattr(other, name) != getattr(self, name)
+        ]
         return " · ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:

@@ -118,8 +118,10 @@ def check_device(name: str) -> None:
         there = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
         raise UsageError(f"device {name} is not there: CUDA sees {there}")
     if version("torch").endswith("+cpu"):
-        raise UsageError(f"device {name} clashes with torch {version('torch')}, which is built without CUDA: install a "
-                         "CUDA build of torch or use device=cpu")  # fmt: skip
+        raise UsageError(
+            f"device {name} clashes with torch {version('torch')}, which is built without CUDA: install a "
+            "CUDA build of torch or use device=cpu"
+        )
 
 
 def file_digest(path: Path) -> str:
@@ -242,15 +244,29 @@ class _Expansion:
             resolution = resolution or default_resolution(entry, model_settings)
         device = self.config.device
         return Case(
-            suite=self.config.suite.name, model=entry.name, model_settings=settings_text(model_settings),
-            method=method_name, setting=settings_text(settings), device=device.name, dtype=dtype,
-            batch=int(shape.pop("batch")), resolution=resolution, task=self._task(entry), data=self.data,
-            checkpoint=self.checkpoint, seed=self.config.seed, threads=self.threads,
-            compile=_compile_mode(device.compile, backend), cuda_graphs=device.cuda_graphs,
-            memory_format=device.memory_format, protocol=self.config.protocol.hash,
-            subject_digest=self._digest(entry) + (f"+{digest}" if digest else ""), workload=workload.name,
-            shape=settings_text(shape), backend=backend,
-        )  # fmt: skip
+            suite=self.config.suite.name,
+            model=entry.name,
+            model_settings=settings_text(model_settings),
+            method=method_name,
+            setting=settings_text(settings),
+            device=device.name,
+            dtype=dtype,
+            batch=int(shape.pop("batch")),
+            resolution=resolution,
+            task=self._task(entry),
+            data=self.data,
+            checkpoint=self.checkpoint,
+            seed=self.config.seed,
+            threads=self.threads,
+            compile=_compile_mode(device.compile, backend),
+            cuda_graphs=device.cuda_graphs,
+            memory_format=device.memory_format,
+            protocol=self.config.protocol.hash,
+            subject_digest=self._digest(entry) + (f"+{digest}" if digest else ""),
+            workload=workload.name,
+            shape=settings_text(shape),
+            backend=backend,
+        )
 
     def _task(self, model: Entry) -> str:
         """The task that a case of this model is scored on, `none` without one."""

@@ -61,9 +61,13 @@ class Attempts:
     """
 
     def __init__(
-        self, executor: Executor, config: Config, journal: Journal, logs: Path,
+        self,
+        executor: Executor,
+        config: Config,
+        journal: Journal,
+        logs: Path,
         record_interruption: Callable[[Sequence[Case], str], None],
-    ):  # fmt: skip
+    ):
         self._executor, self._config, self._journal, self._logs = executor, config, journal, logs
         self._record_interruption = record_interruption
         self.lost_in_a_row = 0

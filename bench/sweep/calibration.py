@@ -150,10 +150,14 @@ def together(parts: Sequence[Machine]) -> Machine:
     bandwidth = best(part.get("bandwidth") for part in parts)
     notes = dict.fromkeys(note for part in chosen for note in part["notes"])
     return {
-        **parts[0], "peaks": peaks, "bandwidth": bandwidth, "launch_overhead_us": _middle(parts, "launch_overhead_us"),
-        "stable": all(part["stable"] for part in chosen), "notes": [*notes, *_spread_notes([*peaks, bandwidth])],
+        **parts[0],
+        "peaks": peaks,
+        "bandwidth": bandwidth,
+        "launch_overhead_us": _middle(parts, "launch_overhead_us"),
+        "stable": all(part["stable"] for part in chosen),
+        "notes": [*notes, *_spread_notes([*peaks, bandwidth])],
         "host": chosen[0]["host"] if chosen else parts[0]["host"],
-    }  # fmt: skip
+    }
 
 
 def _keys(parts: Sequence[Machine]) -> Iterator[tuple[str, int]]:

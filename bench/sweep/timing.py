@@ -36,9 +36,14 @@ class Timing:
     """
 
     def __init__(
-        self, config: Config, recipe_of: Callable[[Case], Recipe], attempts: Attempts, writer: Writer,
-        unfinished: Unfinished, announce: Callable[[Event], None],
-    ):  # fmt: skip
+        self,
+        config: Config,
+        recipe_of: Callable[[Case], Recipe],
+        attempts: Attempts,
+        writer: Writer,
+        unfinished: Unfinished,
+        announce: Callable[[Event], None],
+    ):
         self._config, self._recipe_of, self._attempts = config, recipe_of, attempts
         self._writer, self._unfinished, self._announce = writer, unfinished, announce
 
@@ -105,9 +110,12 @@ class Timing:
         text = f"{session_id}/{index}/{self._config.seed}"
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
         return {
-            "recipes": [self._recipe_of(case).as_dict() for case in timed], "session": session_id, "index": index,
-            "protocol": self._config.protocol.model_dump(), "seed": seed,
-        }  # fmt: skip
+            "recipes": [self._recipe_of(case).as_dict() for case in timed],
+            "session": session_id,
+            "index": index,
+            "protocol": self._config.protocol.model_dump(),
+            "seed": seed,
+        }
 
     def _exclude_failing_members(
         self, members: list[Case], baseline: Case, outcome: Failed, probes: Probes

@@ -75,9 +75,14 @@ class Writer:
     """
 
     def __init__(
-        self, store: Store, journal: Journal, context: Context, sweep: Sweep, announce: Callable[[Event], None],
+        self,
+        store: Store,
+        journal: Journal,
+        context: Context,
+        sweep: Sweep,
+        announce: Callable[[Event], None],
         now: Callable[[], str],
-    ):  # fmt: skip
+    ):
         self.store, self.journal, self.context, self.sweep, self.now = store, journal, context, sweep, now
         self._announce = announce
 
@@ -102,9 +107,11 @@ class Writer:
     def _odd(self, case: Case, probe: dict[str, Any], why: str) -> None:
         """Write a record that says why what a case's processes told makes no record; nothing of theirs is in it."""
         error = {
-            "phase": "record", "type": CORRUPT, "log_tail": "",
+            "phase": "record",
+            "type": CORRUPT,
+            "log_tail": "",
             "message": f"what its processes told makes no record: {whole_characters(why)[:1000]}",
-        }  # fmt: skip
+        }
         started = probe["started_at"] if isinstance(probe.get("started_at"), str) else self.now()
         self._record(assemble.failed(case, self.context, "crashed", error, started, self.now()))
 

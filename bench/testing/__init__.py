@@ -17,5 +17,13 @@ from bench.testing.battery import CHECKS, CheckFailed, Skipped, checks_for, run_
 from bench.testing.subject import Subject, subjects_of, subjects_of_suites
 
 __all__ = [
-    "CHECKS", "CheckFailed", "Skipped", "Subject", "checks_for", "run_all", "run_check", "subjects_of", "subjects_of_suites",
-]  # fmt: skip
+    "CHECKS",
+    "CheckFailed",
+    "Skipped",
+    "Subject",
+    "checks_for",
+    "run_all",
+    "run_check",
+    "subjects_of",
+    "subjects_of_suites",
+]

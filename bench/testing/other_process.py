@@ -44,9 +44,11 @@ def _process() -> subprocess.Popen[bytes]:
     """The other process, started when first needed and ended with this one."""
     path = os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))
     process = subprocess.Popen(
-        [sys.executable, "-c", "from bench.testing.other_process import main; main()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-c", "from bench.testing.other_process import main; main()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": path},
-    )  # fmt: skip
+    )
     atexit.register(process.kill)
     return process
 

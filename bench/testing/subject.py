@@ -90,15 +90,26 @@ class Subject:
             own, of_own = (None, {}) if method == BASELINE_METHOD else entry_of(method, is_method=True)
         shape = {**self.shape, **({"batch": batch} if batch is not None else {})}
         case = Case(
-            suite="testing", model=model.name, method=own.name if own else BASELINE_METHOD,
-            model_settings=settings_text(of_model), setting=settings_text(of_own), device=self.device, dtype=dtype, seed=seed,
-            batch=shape.pop("batch", 1), resolution=shape.pop("resolution", None), workload=self.workload,
+            suite="testing",
+            model=model.name,
+            method=own.name if own else BASELINE_METHOD,
+            model_settings=settings_text(of_model),
+            setting=settings_text(of_own),
+            device=self.device,
+            dtype=dtype,
+            seed=seed,
+            batch=shape.pop("batch", 1),
+            resolution=shape.pop("resolution", None),
+            workload=self.workload,
             shape=settings_text(shape),
-        )  # fmt: skip
+        )
         return Recipe(
-            case, model.path, {**model.settings, **of_model}, own.path if own else None,
+            case,
+            model.path,
+            {**model.settings, **of_model},
+            own.path if own else None,
             {**own.settings, **of_own} if own else {},
-        )  # fmt: skip
+        )
 
 
 def entry_of(spec: str, *, is_method: bool = False) -> tuple[Entry, dict[str, Any]]:
@@ -124,12 +135,24 @@ def subjects_of(card: Card) -> list[Subject]:
     several = len(card.tiny) > 1
     return [
         Subject(
-            f"{card.name}-{number}" if several else card.name, tiny.model, tiny.method, dict(tiny.shape), card.workload,
-            card.identity, card.identity_tolerance, card.closed_form, card.dtypes, card.needs.device,
-            card.counts_on_meta, card.batch_independent, card.refuses, card.needs.modules, card.known_failures,
+            f"{card.name}-{number}" if several else card.name,
+            tiny.model,
+            tiny.method,
+            dict(tiny.shape),
+            card.workload,
+            card.identity,
+            card.identity_tolerance,
+            card.closed_form,
+            card.dtypes,
+            card.needs.device,
+            card.counts_on_meta,
+            card.batch_independent,
+            card.refuses,
+            card.needs.modules,
+            card.known_failures,
         )
         for number, tiny in enumerate(card.tiny, start=1)
-    ]  # fmt: skip
+    ]
 
 
 def subjects_of_suites(folders: Iterable[Path] | None = None) -> list[Subject]:

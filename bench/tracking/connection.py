@@ -69,9 +69,13 @@ class Connection:
     """
 
     def __init__(
-        self, uri: str, experiment: str, artifact_root: Path, results_root: Path,
+        self,
+        uri: str,
+        experiment: str,
+        artifact_root: Path,
+        results_root: Path,
         clock: Callable[[], float] = time.monotonic,
-    ):  # fmt: skip
+    ):
         self.uri = check_uri(uri)
         self.experiment = experiment
         self.client: Any = None

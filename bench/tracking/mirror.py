@@ -29,9 +29,13 @@ class Mirror:
     """
 
     def __init__(
-        self, uri: str, experiment: str, artifact_root: Path | str, results_root: Path | str,
+        self,
+        uri: str,
+        experiment: str,
+        artifact_root: Path | str,
+        results_root: Path | str,
         clock: Callable[[], float] = time.monotonic,
-    ):  # fmt: skip
+    ):
         self.connection = Connection(uri, experiment, Path(artifact_root), Path(results_root), clock)
         self.sweeps = Sweeps(self.connection, lambda: self._cases.seen)
         self._cases = Cases(self.connection, Path(results_root), self.sweeps.parent)

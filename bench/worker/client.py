@@ -131,8 +131,10 @@ class Workers:
         kept = self._scratch.folder / "artefacts"
         prune(kept)
         files = {
-            "phase_file": str(folder / "phase"), "outcome_file": str(folder / "outcome.json"), "artefacts": str(kept),
-        }  # fmt: skip
+            "phase_file": str(folder / "phase"),
+            "outcome_file": str(folder / "outcome.json"),
+            "artefacts": str(kept),
+        }
         asked = {**spec, "kind": kind}
         write_json(folder / "spec.json", {**asked, **files, "memory_limit_bytes": memory_limit_bytes})
         quiet_wait = _quiet_wait_s(spec)
@@ -284,9 +286,16 @@ class Workers:
             raise
 
     def _outcome(
-        self, folder: Path, asked: dict[str, Any], ended: dict[str, Any], timed_out: str | None, seconds: float, log: Path, *,
+        self,
+        folder: Path,
+        asked: dict[str, Any],
+        ended: dict[str, Any],
+        timed_out: str | None,
+        seconds: float,
+        log: Path,
+        *,
         killed_by_kernel: bool,
-    ) -> Outcome:  # fmt: skip
+    ) -> Outcome:
         last = read_phase(folder / "phase") or {}
         phase, case = last.get("phase", "start"), last.get("case")
         resident = ended.get("max_resident_bytes")

@@ -78,12 +78,21 @@ def counted(recipe: Recipe, phase: Phase) -> dict[str, Any]:
     if recipe.method_settings.get(TRAINING_STEPS):
         found.flags.append(flag("counted_untrained", "info", "the method was not trained for this count"))
     return {
-        "started_at": started, "picture": None, "load_ms": None, "weights": {"kind": "none"}, "flags": found.flags,
-        "readings": [item.as_dict() for item in found.readings], "details": found.details, "ready": {},
-        "torch": torch_build(), "layers": found.layers["layers"], "layers_info": found.layers["info"],
-        "part_layers": found.part_layers, "curves": found.curves,
+        "started_at": started,
+        "picture": None,
+        "load_ms": None,
+        "weights": {"kind": "none"},
+        "flags": found.flags,
+        "readings": [item.as_dict() for item in found.readings],
+        "details": found.details,
+        "ready": {},
+        "torch": torch_build(),
+        "layers": found.layers["layers"],
+        "layers_info": found.layers["info"],
+        "part_layers": found.part_layers,
+        "curves": found.curves,
         "labels": found.labels,
-    }  # fmt: skip
+    }
 
 
 def on_meta(recipe: Recipe) -> Subject:
@@ -145,9 +154,12 @@ def _for_real(recipe: Recipe, error: Exception) -> Subject:
             f"parameters it is too large to be built for a count (limit {REAL_LIMIT})"
         ) from error
     bare = replace(
-        recipe, task_path=None, checkpoint=None, method_settings=untrained(recipe.method_settings),
+        recipe,
+        task_path=None,
+        checkpoint=None,
+        method_settings=untrained(recipe.method_settings),
         case=replace(recipe.case, task="none", device="cpu"),
-    )  # fmt: skip
+    )
     return replace(build(bare), case=recipe.case)
 
 

@@ -58,10 +58,16 @@ def _hook_tables() -> dict[str, dict[Any, Any]]:
 
 #: Names of torch's tables of hooks on every module.
 HOOKS = (
-    "_global_forward_pre_hooks", "_global_forward_hooks", "_global_forward_hooks_always_called", "_global_forward_hooks_with_kwargs",
-    "_global_backward_pre_hooks", "_global_backward_hooks", "_global_module_registration_hooks",
-    "_global_parameter_registration_hooks", "_global_buffer_registration_hooks",
-)  # fmt: skip
+    "_global_forward_pre_hooks",
+    "_global_forward_hooks",
+    "_global_forward_hooks_always_called",
+    "_global_forward_hooks_with_kwargs",
+    "_global_backward_pre_hooks",
+    "_global_backward_hooks",
+    "_global_module_registration_hooks",
+    "_global_parameter_registration_hooks",
+    "_global_buffer_registration_hooks",
+)
 
 
 def _read_hooks() -> Hooks:
@@ -164,8 +170,11 @@ class GlobalState:
     def changes_to(self, other: GlobalState) -> list[str]:
         """What differs, in words: `threads from 1 to 7`."""
         before, after = ({item.name: getattr(state, item.name) for item in fields(state)} for state in (self, other))
-        return [f"{name.replace('_', ' ')} from {_in_words(before[name])} to {_in_words(after[name])}" for name in before
-                if before[name] != after[name]]  # fmt: skip
+        return [
+            f"{name.replace('_', ' ')} from {_in_words(before[name])} to {_in_words(after[name])}"
+            for name in before
+            if before[name] != after[name]
+        ]
 
 
 def _in_words(value: Any) -> str:
@@ -177,8 +186,9 @@ def read() -> GlobalState:
     """The state as it is now."""
     return GlobalState(
         **{name: get() for name, (get, _) in ACCESS.items()},
-        tf32_products=_is_tf32(torch.backends.cuda.matmul), tf32_convolutions=_is_tf32(torch.backends.cudnn),
-    )  # fmt: skip
+        tf32_products=_is_tf32(torch.backends.cuda.matmul),
+        tf32_convolutions=_is_tf32(torch.backends.cudnn),
+    )
 
 
 def put_back(wanted: GlobalState) -> list[str]:

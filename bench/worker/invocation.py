@@ -91,9 +91,14 @@ class _Group:
     def _runner(self, name: str, part: Part, *, is_whole: bool) -> Runner:
         clock = None if self.device == "cpu" else cuda.EventClock()
         return Runner(
-            name if is_whole else f"{name}{OF}{part.name}", part.call, synchronise(self.device), clock,
-            before=_both(part.prepare, self.flush), after=part.reset, spans=part.spans,
-        )  # fmt: skip
+            name if is_whole else f"{name}{OF}{part.name}",
+            part.call,
+            synchronise(self.device),
+            clock,
+            before=_both(part.prepare, self.flush),
+            after=part.reset,
+            spans=part.spans,
+        )
 
     def warm(self, runners: list[Runner]) -> dict[str, WarmUp]:
         """Warm every runner up."""
@@ -102,10 +107,14 @@ class _Group:
             self.phase.enter("warmup", self._key(runner.name))
             state = global_state.read()
             done[runner.name] = latency.warm_up(
-                runner, iterations=protocol.warmup_iterations,
+                runner,
+                iterations=protocol.warmup_iterations,
                 seconds=protocol.warmup_s if self.device == "cpu" else protocol.warmup_s_gpu,
-                cap_s=protocol.warmup_cap_s, variation=protocol.steady_variation, beat=self.phase.beat, few=self.few,
-            )  # fmt: skip
+                cap_s=protocol.warmup_cap_s,
+                variation=protocol.steady_variation,
+                beat=self.phase.beat,
+                few=self.few,
+            )
             if runner.name != REFERENCE:
                 check_state(state, self._subject(runner.name).case.label)
         return done
@@ -115,9 +124,12 @@ class _Group:
         protocol, seed = self.protocol, self.spec["seed"]
         times = {name: done.last_ms for name, done in warm.items()}
         rounds = latency.rounds_for(
-            list(times.values()), samples=protocol.samples, min_samples=protocol.min_samples,
-            case_seconds=protocol.case_seconds, few=self.few,
-        )  # fmt: skip
+            list(times.values()),
+            samples=protocol.samples,
+            min_samples=protocol.min_samples,
+            case_seconds=protocol.case_seconds,
+            few=self.few,
+        )
         samples = {
             runner.name: Samples(latency.block_size(times[runner.name], protocol.min_sample_ms)) for runner in runners
         }
@@ -127,11 +139,17 @@ class _Group:
         with gpu_clocks.sampling(self.device) as board, HostWatch(self.device, limits=self.limits) as watch:
             latency.interleave(
                 runners, samples, rounds, seed, turn=self._turn, between=lambda: self._between(board), loss=self._loss()
-            )  # fmt: skip
+            )
             latency.throughput_windows(
-                [runner for runner in subjects if not self.few], samples, times, windows=protocol.throughput_windows, window_s=protocol.throughput_window_s,
-                seed=seed, turn=self._turn, beat=self._beat,
-            )  # fmt: skip
+                [runner for runner in subjects if not self.few],
+                samples,
+                times,
+                windows=protocol.throughput_windows,
+                window_s=protocol.throughput_window_s,
+                seed=seed,
+                turn=self._turn,
+                beat=self._beat,
+            )
         self.phase.turn_to(None)
         self.blame(state, subjects)
         assert watch.report is not None
@@ -265,13 +283,19 @@ def _member(group: _Group, name: str, samples: dict[str, Samples], warm: dict[st
     """A member's raw samples: the whole at the top, its further parts under their names."""
     whole, *parts = group.ready[name].parts
     return {
-        **samples[name].as_dict(), **group.facts[name], "warmup": asdict(warm[name]), "units": whole.units,
+        **samples[name].as_dict(),
+        **group.facts[name],
+        "warmup": asdict(warm[name]),
+        "units": whole.units,
         "parts": {
-            part.name: {**samples[f"{name}{OF}{part.name}"].as_dict(), "units": part.units,
-                        "warmup": asdict(warm[f"{name}{OF}{part.name}"])}
+            part.name: {
+                **samples[f"{name}{OF}{part.name}"].as_dict(),
+                "units": part.units,
+                "warmup": asdict(warm[f"{name}{OF}{part.name}"]),
+            }
             for part in parts
         },
-    }  # fmt: skip
+    }
 
 
 def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
@@ -300,13 +324,24 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     names = [recipe.case.key for recipe in group.recipes]
     reference = samples[REFERENCE]
     return {
-        "schema": SCHEMA, "session": spec["session"], "index": spec["index"], "seed": spec["seed"],
-        "started_at": started, "seconds": perf_counter() - clock,
+        "schema": SCHEMA,
+        "session": spec["session"],
+        "index": spec["index"],
+        "seed": spec["seed"],
+        "started_at": started,
+        "seconds": perf_counter() - clock,
         "quiet": {"quiet": quiet.quiet, "waited_s": quiet.waited_s, "labels": list(quiet.labels)},
         "cases": {name: _member(group, name, samples, warm) for name in names},
         "twin": {"of": names[0], **_member(group, TWIN, samples, warm)},
-        "reference_gemm": {"ms": reference.latency_ms, "macs": REFERENCE_SIZE[group.device.partition(":")[0]] ** 3,
-                           "block": reference.block, "warmup": asdict(warm[REFERENCE])},
-        **watched, "labels": _labels(watched, is_drawn_on(group.device)), "threads": torch.get_num_threads(),
-        "allocator": pinned.as_dict(), "l2": None if group.flush is None else group.flush.as_dict(),
-    }  # fmt: skip
+        "reference_gemm": {
+            "ms": reference.latency_ms,
+            "macs": REFERENCE_SIZE[group.device.partition(":")[0]] ** 3,
+            "block": reference.block,
+            "warmup": asdict(warm[REFERENCE]),
+        },
+        **watched,
+        "labels": _labels(watched, is_drawn_on(group.device)),
+        "threads": torch.get_num_threads(),
+        "allocator": pinned.as_dict(),
+        "l2": None if group.flush is None else group.flush.as_dict(),
+    }

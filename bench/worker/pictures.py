@@ -32,8 +32,12 @@ def source_map(subject: Subject) -> dict[str, Any] | None:
         return None
     first = int(module.protected)
     patches = [owners[first:] for owners in maps]
-    return {"pixels": _pixels(subject.args[0][0]), "grid": int(len(patches[0]) ** 0.5), "owners": patches,
-            "protected": first}  # fmt: skip
+    return {
+        "pixels": _pixels(subject.args[0][0]),
+        "grid": int(len(patches[0]) ** 0.5),
+        "owners": patches,
+        "protected": first,
+    }
 
 
 def _pixels(image: torch.Tensor) -> list[Any]:

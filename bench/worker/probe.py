@@ -206,8 +206,14 @@ class _Probe:
         if untrained is not None:
             return [unavailable(self.score_metric, str(untrained))], {}
         case = subject.case
-        found = quality.measure(subject.module, subject.task, device=case.device, dtype=case.dtype,
-                                batch=self.spec.get("quality_batch", 64), shape=case.full_shape)  # fmt: skip
+        found = quality.measure(
+            subject.module,
+            subject.task,
+            device=case.device,
+            dtype=case.dtype,
+            batch=self.spec.get("quality_batch", 64),
+            shape=case.full_shape,
+        )
         described = {"device": case.device, "dtype": case.dtype, "task": subject.task.describe()}
         return found.readings(), {**found.as_dict(), **described}
 
@@ -239,8 +245,13 @@ class _Probe:
         from bench.meters import energy
 
         protocol = self.spec["protocol"]["energy"]
-        found = energy.measure_for(as_step(part), subject.case.batch, subject.case.device, protocol,
-                                   synchronise=synchronise(subject.case.device))  # fmt: skip
+        found = energy.measure_for(
+            as_step(part),
+            subject.case.batch,
+            subject.case.device,
+            protocol,
+            synchronise=synchronise(subject.case.device),
+        )
         return found.readings(), found.as_dict()
 
     def conversion(self, subject: Subject) -> list[dict[str, str]]:
@@ -337,9 +348,18 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     layers = {name: {"layers": table.rows, "info": table.info} for name, table in probe.layers.items()}
     of_whole = layers.pop(whole, {"layers": [], "info": {}})
     return {
-        "started_at": started, "picture": picture, "load_ms": load_ms, "weights": subject.weights, "flags": flags + probe.flags,
+        "started_at": started,
+        "picture": picture,
+        "load_ms": load_ms,
+        "weights": subject.weights,
+        "flags": flags + probe.flags,
         "readings": [item.as_dict() for item in [*probe.readings, *_compile_reading(subject, ready)]],
-        "details": probe.details, "ready": ready.facts(), "torch": torch_build(),
-        "layers": of_whole["layers"], "layers_info": of_whole["info"], "part_layers": layers, "curves": probe.curves,
+        "details": probe.details,
+        "ready": ready.facts(),
+        "torch": torch_build(),
+        "layers": of_whole["layers"],
+        "layers_info": of_whole["info"],
+        "part_layers": layers,
+        "curves": probe.curves,
         "labels": labels_of(subject.counted),
-    }  # fmt: skip
+    }

@@ -50,9 +50,11 @@ class Ready:
     def facts(self) -> dict[str, Any]:
         """The costs as plain JSON types."""
         return {
-            "first_inference_ms": self.first_inference_ms, "compile_ms": self.compile_ms, "compiled": self.compiled,
+            "first_inference_ms": self.first_inference_ms,
+            "compile_ms": self.compile_ms,
+            "compiled": self.compiled,
             "capture_ms": self.capture_ms,
-        }  # fmt: skip
+        }
 
 
 def make_ready(subject: Subject) -> Ready:

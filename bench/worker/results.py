@@ -211,6 +211,10 @@ class Estimate(TypedDict):
 
 #: Kind of a job (`bench.worker.child.JOBS`) -> kind of its result.
 KINDS: dict[str, Any] = {
-    "probe": ProbeFields, "invocation": InvocationFields, "prepare": Object, "calibrate": Drift | Calibration,
-    "estimate": Estimate, "count": Counts,
-}  # fmt: skip
+    "probe": ProbeFields,
+    "invocation": InvocationFields,
+    "prepare": Object,
+    "calibrate": Drift | Calibration,
+    "estimate": Estimate,
+    "count": Counts,
+}

@@ -65,9 +65,11 @@ def run(config: Config) -> int:
 def _head(driver: Driver, case: Case) -> Record:
     """What the new record of a case will say of its circumstances, before anything is measured."""
     return {
-        "case": case.as_dict(), "protocol": driver.config.protocol.as_record(), "environment": driver.environment,
+        "case": case.as_dict(),
+        "protocol": driver.config.protocol.as_record(),
+        "environment": driver.environment,
         "code": code_version(),
-    }  # fmt: skip
+    }
 
 
 def check_trust(case: Case, record: Record, *, own: bool, trusted: bool) -> None:
@@ -107,11 +109,15 @@ def check_files(case: Case, config: Config) -> None:
         UsageError: a file or folder is missing, or another one (with its hash), or named though the row had none.
     """
     if case.checkpoint is None and config.checkpoint is not None:
-        raise UsageError(f"checkpoint={config.checkpoint} clashes with the row, which was measured without a weights file: "
-                         "leave it out")  # fmt: skip
+        raise UsageError(
+            f"checkpoint={config.checkpoint} clashes with the row, which was measured without a weights file: "
+            "leave it out"
+        )
     if case.data is None and config.data.root is not None:
-        raise UsageError(f"data.root={config.data.root} clashes with the row, which was measured without data of the user's: "
-                         f"leave it and task={config.task_name} out")  # fmt: skip
+        raise UsageError(
+            f"data.root={config.data.root} clashes with the row, which was measured without data of the user's: "
+            f"leave it and task={config.task_name} out"
+        )
     if case.checkpoint is not None:
         if config.checkpoint is None:
             raise UsageError(
@@ -136,9 +142,12 @@ def as_recorded(config: Config, record: Record, case: Case) -> Config:
     try:
         named = Protocol(name=told["name"], version=told["version"], **told["parameters"])
         device = Device(
-            name=case.device, threads=case.threads, compile=case.compile, cuda_graphs=case.cuda_graphs,
+            name=case.device,
+            threads=case.threads,
+            compile=case.compile,
+            cuda_graphs=case.cuda_graphs,
             memory_format=case.memory_format,
-        )  # fmt: skip
+        )
     except (ValidationError, KeyError, TypeError) as error:
         what = explain(error) if isinstance(error, ValidationError) else repr(error)
         raise UsageError(f"the row's protocol or device is none that this version knows: {what}") from error
