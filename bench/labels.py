@@ -18,7 +18,9 @@ REAL, SIMULATED, MODELLED = "real", "simulated", "modelled"
 LABELS: dict[str, dict[str, str]] = {
     "execution": {
         REAL: "what is timed computes what the row is about",
-        SIMULATED: "what is timed imitates it (rounded values in floats, zeros that are multiplied): it claims no speed",
+        SIMULATED: (
+            "what is timed imitates it (rounded values in floats, zeros that are multiplied): it claims no speed"
+        ),
         MODELLED: "nothing was run: a cost model or another row's numbers",
     },
     "kernel": {

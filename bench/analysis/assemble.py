@@ -168,8 +168,8 @@ def _apart(session: Session) -> list[dict[str, str]]:
     if session.anchor_recorded_here:
         return []
     text = (
-        "timed beside its baseline, but in another session than the baseline's own row: its ratios are of this session, "
-        "its milliseconds of another moment"
+        "timed beside its baseline, but in another session than the baseline's own row: its ratios are of this "
+        "session, its milliseconds of another moment"
     )
     return [{"code": "another_session", "severity": "info", "text": text}]
 
@@ -276,9 +276,10 @@ def finished(case: Case, context: Context, probe: dict[str, Any], session: Sessi
 def _why_contaminated(timing: dict[str, Any]) -> dict[str, Any]:
     lines = timing["invocations"]
     text = (
-        f"{sum(line['set_aside'] for line in lines)} of {len(lines)} processes were preempted in too many of their samples "
-        "and replacing them did not help: other work was using the cores. Times are too long, and ratios favour the "
-        "shorter network, which is preempted less often. Measure again on a quiet machine with retry_failed=true"
+        f"{sum(line['set_aside'] for line in lines)} of {len(lines)} processes were preempted in too many of their "
+        "samples and replacing them did not help: other work was using the cores. Times are too long, and ratios "
+        "favour the shorter network, which is preempted less often. Measure again on a quiet machine with "
+        "retry_failed=true"
     )
     return {"phase": "measure", "type": "contaminated", "message": text, "log_tail": ""}
 

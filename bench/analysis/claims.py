@@ -226,7 +226,10 @@ def _judge_count(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame, records:
         return _judge_print(claim, claim.printed, found, keys)
     off = found / claim.value - 1
     agrees = abs(off) <= (claim.tolerance or 0.0) * (1 + 1e-9)
-    reason = f"counted {_show(found, claim)} here, {100 * off:+.2f} % from the claim; {100 * (claim.tolerance or 0):g} % is allowed"
+    reason = (
+        f"counted {_show(found, claim)} here, {100 * off:+.2f} % from the claim; {100 * (claim.tolerance or 0):g} % is "
+        "allowed"
+    )
     return Judged(claim, "reproduced" if agrees else "not reproduced", reason, measured=found, case_keys=keys)
 
 

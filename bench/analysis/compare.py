@@ -123,7 +123,9 @@ def _why_no_times(rows: Sequence[Row]) -> Iterable[str]:
     """A note where both sides were timed and no time could be compared: equal counts alone pass no gate."""
     timed = [row for row in rows if row.metric in TIMED and row.a is not None]
     if timed and all(row.kind == "INVALID" for row in timed):
-        yield f"no time could be compared, so nothing is said of speed (exit code {NOTHING_COMPARABLE}): {timed[0].text}"
+        yield (
+            f"no time could be compared, so nothing is said of speed (exit code {NOTHING_COMPARABLE}): {timed[0].text}"
+        )
 
 
 def run_difference(a: Record, b: Record) -> list[tuple[str, str, str]]:
@@ -207,11 +209,12 @@ def _notes(pairs: Sequence[tuple[list[Record], list[Record]]]) -> Iterable[str]:
     lone = any(min(len(a), len(b)) < SESSIONS_ENOUGH and not paired(a[-1], b[-1], "latency_ms") for a, b in pairs)
     if lone:
         yield (
-            f"fewer than {SESSIONS_ENOUGH} sessions on a side: what the host does between sessions is seen only through "
-            f"the reference GEMM; alternate a and b, {SESSIONS_ENOUGH} sessions each, for a verdict that includes it"
+            f"fewer than {SESSIONS_ENOUGH} sessions on a side: what the host does between sessions is seen only "
+            f"through the reference GEMM; alternate a and b, {SESSIONS_ENOUGH} sessions each, for a verdict that "
+            "includes it"
         )
     if lone and any(speedups(a[-1]) and speedups(b[-1]) for a, b in pairs):
         yield (
-            "ratios to the baseline travel between sessions, milliseconds do not: what a method loses or gains shows in "
-            "its speedup row first"
+            "ratios to the baseline travel between sessions, milliseconds do not: what a method loses or gains shows "
+            "in its speedup row first"
         )

@@ -390,7 +390,9 @@ def _disturbed(a: Record, b: Record) -> Iterable[str]:
     """Which sides were measured in processes that other work preempted, none of which could be replaced."""
     for name, record in (("a", a), ("b", b)):
         if record["status"] == "contaminated":
-            yield f"{name} is contaminated: its processes were preempted by other work; measure it again on a quiet host"
+            yield (
+                f"{name} is contaminated: its processes were preempted by other work; measure it again on a quiet host"
+            )
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -109,6 +109,6 @@ def _in_words(wanted: int | None, have: int, row: Row, lacking: int) -> str:
         "" if unit == "sessions" else "; what sessions differ by is not seen in one and comes on top: alternate a and b"
     )
     return (
-        f"too few {unit} to find {DIFFERENCE:.0%} more time nine times in ten in {lacking} row{'s' if lacking > 1 else ''}: at "
-        f"this noise a side needs {how_many}, and has {have}{unseen}"
+        f"too few {unit} to find {DIFFERENCE:.0%} more time nine times in ten in {lacking} "
+        f"row{'s' if lacking > 1 else ''}: at this noise a side needs {how_many}, and has {have}{unseen}"
     )

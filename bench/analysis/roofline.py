@@ -401,7 +401,9 @@ def _notes(bars: Sequence[Bar], hidden: Sequence[Layer], totals: Totals) -> Iter
         yield f"the bytes of {totals.layers_without_bytes} layers are unknown: E_att is an upper bound (<=)"
     uncounted = sum(bool(b.layer and b.layer.uncounted) for b in bars)
     if uncounted:
-        yield f"{uncounted} layers hold operators that could not be counted: ideal and attainable time are at least these"
+        yield (
+            f"{uncounted} layers hold operators that could not be counted: ideal and attainable time are at least these"
+        )
     if hidden:
         yield f"{len(hidden)} layers without operations or bytes (views) are not drawn"
     without_time = sum(b.time_ms is None for b in bars)

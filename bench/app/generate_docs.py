@@ -57,8 +57,9 @@ def _index(by_suite: dict[str, list[Card]]) -> str:
     every = [card for found in by_suite.values() for card in found]
     systems = sum(card.kind == "system" for card in every)
     parts = [
-        "# Systems\n\nMade from the cards in `suites/*/systems.yaml` by `python -m bench.app.generate_docs`; do not edit.\n\n"
-        f"{systems} systems and {len(every) - systems} families of plain networks. `bench job=list word=...` finds them by word."
+        "# Systems\n\nMade from the cards in `suites/*/systems.yaml` by `python -m bench.app.generate_docs`; do not "
+        f"edit.\n\n{systems} systems and {len(every) - systems} families of plain networks. `bench job=list word=...` "
+        "finds them by word."
     ]
     parts += [f"## {suite}\n\n{index_table(found)}" for suite, found in by_suite.items() if found]
     return "\n\n".join(parts) + "\n"

@@ -39,7 +39,8 @@ def surroundings(config: Config) -> Iterator[Row]:
     yield (
         "encodings",
         (
-            f"output {sys.stdout.encoding}, files {locale.getpreferredencoding(False)}, names {sys.getfilesystemencoding()}"
+            f"output {sys.stdout.encoding}, files {locale.getpreferredencoding(False)}, names "
+            f"{sys.getfilesystemencoding()}"
         ),
     )
     yield "started in", _short(os.getcwd())

@@ -118,7 +118,10 @@ class Backend:
             )
         if dtype not in self.dtypes[kind]:
             usable = ", ".join(self.dtypes[kind])
-            return f"{self.name} does not compute in {dtype} on {kind}: {self.why_dtypes or 'it has no kernels'}; take {usable}"
+            return (
+                f"{self.name} does not compute in {dtype} on {kind}: {self.why_dtypes or 'it has no kernels'}; take "
+                f"{usable}"
+            )
         missing = [name for name in self.needs if importlib.util.find_spec(name) is None]
         return f"{self.name} needs {', '.join(missing)}: {self.remedy}" if missing else ""
 

@@ -67,8 +67,9 @@ def require_agreement(backend: str, expected: Any, found: Any, dtype: str) -> Ag
     result = compare(ours, theirs, dtype)
     if not result.agrees:
         raise OutputsDiffer(
-            f"through {backend} output {result.worst} of {result.outputs} is off by {result.relative_error:.3g} relative to "
-            f"eager's, where {dtype} allows {result.tolerance:g}: what would be timed is another computation"
+            f"through {backend} output {result.worst} of {result.outputs} is off by {result.relative_error:.3g} "
+            f"relative to eager's, where {dtype} allows {result.tolerance:g}: what would be timed is another "
+            "computation"
         )
     return result
 

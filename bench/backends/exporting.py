@@ -151,13 +151,13 @@ def _hold_to(backend: Backend, program: Program, conditions: Conditions) -> None
     """Raise ConversionFailed unless the runtime says that it computes in the case's type with the case's threads."""
     if program.precision != conditions.dtype:
         raise ConversionFailed(
-            f"{backend.name} computes in {program.precision} on this machine where the case asks for {conditions.dtype}: its "
-            f"numbers would be those of another type; take dtype {program.precision}"
+            f"{backend.name} computes in {program.precision} on this machine where the case asks for "
+            f"{conditions.dtype}: its numbers would be those of another type; take dtype {program.precision}"
         )
     if program.threads is not None and program.threads != conditions.threads:
         raise ConversionFailed(
-            f"{backend.name} takes {program.threads} threads on this machine where the case asks for {conditions.threads}; "
-            f"set device.threads={program.threads}"
+            f"{backend.name} takes {program.threads} threads on this machine where the case asks for "
+            f"{conditions.threads}; set device.threads={program.threads}"
         )
 
 

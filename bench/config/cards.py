@@ -188,7 +188,8 @@ def load(folders: Iterable[Path] | None = None) -> dict[str, Card]:
         for card in read(folder):
             if card.name in found:
                 raise UsageError(
-                    f'{folder / FILE}: system "{card.name}" is already defined in suite {found[card.name].suite}; rename one'
+                    f'{folder / FILE}: system "{card.name}" is already defined in suite {found[card.name].suite}; '
+                    "rename one"
                 )
             found[card.name] = card
     return found

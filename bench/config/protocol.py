@@ -87,8 +87,8 @@ class Latency(Section):
             raise ValueError(f"min_samples={self.min_samples} clashes with samples={self.samples}")
         if self.equivalence < self.margin:
             raise ValueError(
-                f"equivalence={self.equivalence:g} clashes with margin={self.margin:g}: with the first below the second "
-                "no number of processes could tell a difference between them"
+                f"equivalence={self.equivalence:g} clashes with margin={self.margin:g}: with the first below the "
+                "second no number of processes could tell a difference between them"
             )
         return self
 

@@ -159,8 +159,8 @@ class Device(Section):
             raise ValueError("device.cuda_graphs=true clashes with device.name=cpu: take device=cuda or switch it off")
         if self.cuda_graphs and self.compile in CAPTURING_MODES:
             raise ValueError(
-                f"device.cuda_graphs=true clashes with device.compile={self.compile}, which captures graphs itself: take "
-                "device.compile=default or max-autotune-no-cudagraphs, or switch cuda_graphs off"
+                f"device.cuda_graphs=true clashes with device.compile={self.compile}, which captures graphs itself: "
+                "take device.compile=default or max-autotune-no-cudagraphs, or switch cuda_graphs off"
             )
         return self
 

@@ -38,7 +38,8 @@ def read_suite(file: Path) -> Content:
     for text in _texts(content):
         if "${" in text:
             raise UsageError(
-                f'{file}: "{escape_controls(text)[:60]}" holds ${{, and nothing is interpolated in a suite file: write the value out'
+                f'{file}: "{escape_controls(text)[:60]}" holds ${{, and nothing is interpolated in a suite file: write '
+                "the value out"
             )
     try:
         Suite.model_validate(content)

@@ -169,7 +169,10 @@ def batch_flags(told: Batch | None, batch: int) -> list[dict[str, str]]:
     """A flag where the layer that takes the input says another number of samples than the row has."""
     if told is None or told.size == batch:
         return []
-    text = f"the row counts {batch} samples a forward, but {told.source}, which makes it {told.size}: say it with batch=..."
+    text = (
+        f"the row counts {batch} samples a forward, but {told.source}, which makes it {told.size}: say it with "
+        "batch=..."
+    )
     return [{"code": "batch_unclear", "severity": "warn", "text": text}]
 
 

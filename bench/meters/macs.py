@@ -314,11 +314,15 @@ def readings(count: MacsCount, batch: int) -> list[Reading]:
     prefix = _lower_bound_note(count)
     notes = {
         "macs": CONVENTIONS["matmul"],
-        "macs_method": "products of the reduction method itself, such as its matching; executed, in macs_fvcore, not in macs",
+        "macs_method": (
+            "products of the reduction method itself, such as its matching; executed, in macs_fvcore, not in macs"
+        ),
         "macs_fvcore": CONVENTIONS["fvcore"] + ("; fvcore's own total" if count.fvcore_macs is not None else ""),
         "vector_ops": "one per element and elementwise operator; softmax 5, layer norm 7, batch norm 2 per element",
         "bit_operations": "MACs x weight bits x activation bits, summed over operators at their own precision",
-        "traffic_bytes": f"weights {count.weight_bytes} B, activations {count.activation_bytes} B; each tensor once per operator",
+        "traffic_bytes": (
+            f"weights {count.weight_bytes} B, activations {count.activation_bytes} B; each tensor once per operator"
+        ),
     }
     values = {
         "macs": count.macs / batch,

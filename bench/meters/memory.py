@@ -47,8 +47,8 @@ Attention = Literal["fused", "explicit"]
 KERNEL_BUFFERS = 0.1
 #: Why a case that replays a CUDA graph has no allocated peak.
 INSIDE_A_GRAPH = (
-    "activations live in the captured graph's own memory, which counts as reserved and not as allocated when it replays; "
-    "see peak_reserved_bytes"
+    "activations live in the captured graph's own memory, which counts as reserved and not as allocated when it "
+    "replays; see peak_reserved_bytes"
 )
 
 
@@ -120,8 +120,8 @@ class MemoryPeaks:
         found = []
         if self.unseen:
             text = (
-                f"threads that were running before the forward execute operators during it ({', '.join(self.unseen[:5])}): "
-                "what they allocate is not in the live tensors' peak"
+                "threads that were running before the forward execute operators during it "
+                f"({', '.join(self.unseen[:5])}): what they allocate is not in the live tensors' peak"
             )
             found.append({"code": "other_threads", "severity": "warn", "text": text})
         inside = (self.allocator_bytes or 0) - self.peak_bytes

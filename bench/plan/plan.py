@@ -273,8 +273,8 @@ class _Expansion:
         native = model.task if model.task == self.config.task_name else None
         if self.checkpoint is not None and native is not None and not self.config.data.root:
             raise UsageError(
-                f'checkpoint={self.config.checkpoint} clashes with task={native}, which trains the weights of "{model.name}" '
-                "itself: use task=none, or a task of your own data with data.root=..."
+                f"checkpoint={self.config.checkpoint} clashes with task={native}, which trains the weights of "
+                f'"{model.name}" itself: use task=none, or a task of your own data with data.root=...'
             )
         return (self.config.task_name if self.config.data.root else native) or "none"
 
@@ -319,8 +319,8 @@ def check_data(config: Config, task: Entry | None) -> None:
         )
     if config.data.root is not None and not takes:
         raise UsageError(
-            f"data.root={config.data.root} clashes with task={config.task_name}, which has its own data: add task=imagefolder "
-            "or task=textfile"
+            f"data.root={config.data.root} clashes with task={config.task_name}, which has its own data: add "
+            "task=imagefolder or task=textfile"
         )
 
 

@@ -189,8 +189,8 @@ def _check_limits(contents: dict[str, bytes]) -> None:
     problems = _listing_problems(entries)
     if problems:
         raise ResultsError(
-            f"a bundle of this would be refused: {problems[0]}; leave the report out with report=off, or measure suites "
-            "into results folders of their own"
+            f"a bundle of this would be refused: {problems[0]}; leave the report out with report=off, or measure "
+            "suites into results folders of their own"
         )
 
 

@@ -95,7 +95,10 @@ def contradictions(record: dict[str, Any]) -> Iterable[str]:
     for row in record["readings"]:
         key = (row["metric"], row.get("part", ""))
         if key in seen:
-            yield f"readings holds {escape_controls(key[0])[:60]} of part {escape_controls(key[1])[:60] or 'the subject'} twice"
+            yield (
+                f"readings holds {escape_controls(key[0])[:60]} of part "
+                f"{escape_controls(key[1])[:60] or 'the subject'} twice"
+            )
         seen.add(key)
     quality = record.get("quality") or {}
     metric = str(quality.get("metric") or "accuracy")

@@ -261,8 +261,8 @@ class Store:
         record = check(read_json(path), str(path))
         if path.parent == self.root / "records" and not _is_named_after(path, record):
             raise CorruptRecord(
-                f"{path}: holds the record of {record['record_key']}: two files were exchanged or one was renamed; name "
-                "it after its record, or move it away"
+                f"{path}: holds the record of {record['record_key']}: two files were exchanged or one was renamed; "
+                "name it after its record, or move it away"
             )
         return record
 

@@ -180,6 +180,6 @@ def _spread_notes(rates: Sequence[Rate | None]) -> Iterator[str]:
         if rate is not None:
             values = rate["per_process"]
             yield (
-                f"{rate.get('dtype', 'bandwidth')} at {rate['threads']} threads: the best of {len(values)} processes, the "
-                f"lowest of which gave {100 * min(values) / rate['value']:.0f} % of it"
+                f"{rate.get('dtype', 'bandwidth')} at {rate['threads']} threads: the best of {len(values)} processes, "
+                f"the lowest of which gave {100 * min(values) / rate['value']:.0f} % of it"
             )

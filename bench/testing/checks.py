@@ -171,8 +171,8 @@ def understood(trial: Trial) -> None:
         unchecked = signature(entry.path).unchecked
         if unchecked:
             raise CheckFailed(
-                f'{kind} "{entry.name}": the annotation of {", ".join(unchecked)} is missing or not of the vocabulary of '
-                "bench.config.settings, so that a wrong value is found only while measuring"
+                f'{kind} "{entry.name}": the annotation of {", ".join(unchecked)} is missing or not of the vocabulary '
+                "of bench.config.settings, so that a wrong value is found only while measuring"
             )
 
 

@@ -58,13 +58,13 @@ def _require_plain(case: Case, backend: Backend) -> None:
     calls = workloads.find(case.workload).calls
     if calls != ("forward",) or workloads.find(case.workload).grad:
         raise ConversionFailed(
-            f"{backend.name} runs whole forwards without gradients; workload {case.workload} needs torch: take backend eager "
-            "or compile"
+            f"{backend.name} runs whole forwards without gradients; workload {case.workload} needs torch: take backend "
+            "eager or compile"
         )
     if case.memory_format != "contiguous":
         raise ConversionFailed(
-            f"memory_format={case.memory_format} says how torch lays tensors out, and {backend.name} has layouts of its own: "
-            "take device.memory_format=contiguous"
+            f"memory_format={case.memory_format} says how torch lays tensors out, and {backend.name} has layouts of "
+            "its own: take device.memory_format=contiguous"
         )
     if case.cuda_graphs:
         raise ConversionFailed(f"a CUDA graph of torch does not hold what {backend.name} runs: take cuda_graphs=false")

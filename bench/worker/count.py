@@ -150,8 +150,8 @@ def _for_real(recipe: Recipe, error: Exception) -> Subject:
     size = sum(parameter.numel() for parameter in module.parameters())
     if size > REAL_LIMIT:
         raise NotImplementedError(
-            f"{recipe.case.label} cannot be counted on the meta device ({type(error).__name__}: {error}), and with {size} "
-            f"parameters it is too large to be built for a count (limit {REAL_LIMIT})"
+            f"{recipe.case.label} cannot be counted on the meta device ({type(error).__name__}: {error}), and with "
+            f"{size} parameters it is too large to be built for a count (limit {REAL_LIMIT})"
         ) from error
     bare = replace(
         recipe,

@@ -335,7 +335,10 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         flags = [*ready.flags, *_checked_output(ready, graphs=case.cuda_graphs), *probe.conversion(subject)]
         check_state(state, case.label)
         if subject.state_changes:
-            text = f"building it changes {', '.join(subject.state_changes)}; this was put back before anything was measured"
+            text = (
+                f"building it changes {', '.join(subject.state_changes)}; this was put back before anything was "
+                "measured"
+            )
             flags.append(flag("changes_global_state", "warn", text))
         probe.take_all("memory", subject, ready)
     pin_allocator_for_timing()  # what follows is not slowed by giving memory back; energy has to be that of a timed run

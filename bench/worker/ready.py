@@ -106,8 +106,11 @@ def compile_time(ready: Ready) -> tuple[float | None, str]:
     if ready.compile_ms is None:
         return None, "the compiler made no graph of the forward"
     if ready.compiled and ready.compiled["cache_hits"]:
-        return None, (
-            f"the compiler's cache on disk had a graph of it already (it then took {ready.compile_ms:.4g} ms); for a cold "
-            "start TORCHINDUCTOR_CACHE_DIR has to name an empty folder"
+        return (
+            None,
+            (
+                f"the compiler's cache on disk had a graph of it already (it then took {ready.compile_ms:.4g} ms); for "
+                "a cold start TORCHINDUCTOR_CACHE_DIR has to name an empty folder"
+            ),
         )
     return ready.compile_ms, ""

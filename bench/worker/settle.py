@@ -44,8 +44,8 @@ def settle(subject: Subject, part: Part, measure: Callable[[Callable[[], Any]], 
         if subject.default_inputs:
             shape = "x".join(map(str, subject.args[0].shape))
             error.add_note(
-                f"the model was given a batch of images ({shape}), because nothing else gives inputs: return them from the "
-                "builder, as `return model, inputs`, or give the model a method example_inputs(batch)"
+                f"the model was given a batch of images ({shape}), because nothing else gives inputs: return them from "
+                "the builder, as `return model, inputs`, or give the model a method example_inputs(batch)"
             )
         raise
 
@@ -81,8 +81,8 @@ def _repeatable(
         return Settled(part, first_ms, tuple(flags), gradients)
     after_first.restore()
     text = (
-        f"every forward changes {', '.join(changed[:4])}{' and more' if len(changed) > 4 else ''}; it is put back after each "
-        "run, outside the time, so that all runs are of the same state"
+        f"every forward changes {', '.join(changed[:4])}{' and more' if len(changed) > 4 else ''}; it is put back "
+        "after each run, outside the time, so that all runs are of the same state"
     )
     flags.append(flag("changes_state", "warn", text))
     return Settled(replace(part, reset=after_first.restore), first_ms, tuple(flags), gradients)

@@ -144,8 +144,8 @@ def _check_batch(recipe: Recipe, module: nn.Module, inputs: Any) -> None:
         return  # it is not clear how many they hold
     if found.size != recipe.case.batch:
         raise UsageError(
-            f"{recipe.model_path} gave inputs of {found.size} samples, but the row says batch={recipe.case.batch}: let it take "
-            f"a parameter batch and make as many, or ask for suite.batches=[{found.size}]"
+            f"{recipe.model_path} gave inputs of {found.size} samples, but the row says batch={recipe.case.batch}: let "
+            f"it take a parameter batch and make as many, or ask for suite.batches=[{found.size}]"
         )
 
 

@@ -199,8 +199,8 @@ def _random_ids(module: Any, batch: int, context: int, seed: int) -> Any:
     vocabulary = getattr(module, "vocabulary", None)
     if not isinstance(vocabulary, int):
         raise UsageError(
-            f"{type(module).__name__} says nothing of the ids it reads: give it example_ids(batch, context, seed), an int "
-            f"vocabulary, or an input of at least {batch} x {context} ids"
+            f"{type(module).__name__} says nothing of the ids it reads: give it example_ids(batch, context, seed), an "
+            f"int vocabulary, or an input of at least {batch} x {context} ids"
         )
     return torch.randint(vocabulary, (batch, context), generator=torch.Generator().manual_seed(seed))
 

@@ -213,7 +213,10 @@ def counts(subject: Built, shape: Shape, parts: list[Part], count: Count) -> Fac
     backward = next(part for part in parts if part.name == "backward")
     found = count(backward)
     again = sum(record.macs for record in found.records if record.path)
-    note = "products inside modules, which the backward itself never enters; what runs again outside a module is not among them"
+    note = (
+        "products inside modules, which the backward itself never enters; what runs again outside a module is not "
+        "among them"
+    )
     return Facts(
         [
             reading("macs_backward", found.executed_macs / shape["batch"], "counted", part="step"),

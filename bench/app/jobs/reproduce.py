@@ -89,8 +89,8 @@ def check_trust(case: Case, record: Record, *, own: bool, trusted: bool) -> None
         return
     if not own or record["machine_key"] != machine_key(environment(case.device)):
         raise UsageError(
-            f'the record comes from elsewhere and names code to run ("{escape_controls(dotted[0])}"); read that code, and if you '
-            "trust it run again with trust=true"
+            f'the record comes from elsewhere and names code to run ("{escape_controls(dotted[0])}"); read that code, '
+            "and if you trust it run again with trust=true"
         )
 
 

@@ -119,6 +119,7 @@ def find_period(raw: Callable[[], float | None], clock: Clock, sleep: Sleep) -> 
             last = now
     if len(changes) < 3:
         raise DeadCounter(
-            f"the energy counter moved {len(changes)} times in {clock() - start:.1f} s: it is dead or its driver stands still"
+            f"the energy counter moved {len(changes)} times in {clock() - start:.1f} s: it is dead or its driver "
+            "stands still"
         )
     return statistics.median(b - a for a, b in pairwise(changes))
