@@ -214,10 +214,10 @@ def measure(
     protocol, in fresh processes that get the module by cloudpickle; a script needs no `if __name__` guard.
 
     Args:
-        module: any `torch.nn.Module`; it is measured in evaluation mode and left as it was. The rows' `dtype` is that of its
-            first floating parameter.
-        inputs: a tensor, a tuple of positional inputs, or a mapping of keyword inputs, in the types that the module takes:
-            they are moved to the device and never cast.
+        module: any `torch.nn.Module`; it is measured in evaluation mode and left as it was. The rows' `dtype` is that
+            of its first floating parameter.
+        inputs: a tensor, a tuple of positional inputs, or a mapping of keyword inputs, in the types that the module
+            takes: they are moved to the device and never cast.
         metrics: sections (`macs`, `latency`, ...) or single metrics (`peak_memory_bytes`). `macs` is in the matmul
             convention and per sample; other conventions are rows of their own.
         protocol: `quick`, `standard`, `publish`, or a `bench.config.protocol.Protocol`.
@@ -225,17 +225,18 @@ def measure(
         baseline: a module for the same inputs, timed interleaved; then the row `speedup` compares the two.
         name: what the rows call the module; default its class.
         device: where to run.
-        batch: samples per forward; by default the first dimension that the inputs have in common, or what the layer that
-            takes them says (a sample without a batch dimension, the time first).
+        batch: samples per forward; by default the first dimension that the inputs have in common, or what the layer
+            that takes them says (a sample without a batch dimension, the time first).
         threads: of the timed processes; default one on a small host, else the physical cores.
-        workload: what one run is: `forward`, `generate`, `sample`, ... (docs/workloads.md says what each needs of the module,
-            and which make their own inputs, so that `inputs` may be `None`).
-        shape: the workload's axes by name, such as `{"context": 512, "new_tokens": 32}`; what is left out has its default.
+        workload: what one run is: `forward`, `generate`, `sample`, ... (docs/workloads.md says what each needs of the
+            module, and which make their own inputs, so that `inputs` may be `None`).
+        shape: the workload's axes by name, such as `{"context": 512, "new_tokens": 32}`; what is left out has its
+            default.
         backend: `eager`, `compile`, `onnxruntime`, ... (docs/backends.md).
 
     Raises:
-        UsageError: an unknown metric, protocol, workload, axis or device, inputs whose number of samples is not clear, or
-            something that is no module or cannot be handed to another process.
+        UsageError: an unknown metric, protocol, workload, axis or device, inputs whose number of samples is not clear,
+            or something that is no module or cannot be handed to another process.
         BenchError: the module failed, with the phase and the message.
     """
     from bench.meters import handed_over

@@ -1,7 +1,7 @@
 """How papers count: each convention a named, pure function of a record's readings and layer rows.
 
-A claim names one with `counted_as`; what was counted here is then converted to the paper's way before the two are compared,
-and the claim's page says so. A function raises `Unknown` where the record does not hold what it needs.
+A claim names one with `counted_as`; what was counted here is then converted to the paper's way before the two are
+compared, and the claim's page says so. A function raises `Unknown` where the record does not hold what it needs.
 """
 
 from __future__ import annotations

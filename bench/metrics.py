@@ -38,8 +38,9 @@ class Metric:
         return SECTIONS[self.section].travels
 
 
-#: exact: counted, so equal or not. tolerance: deterministic but measured. time: per process, on logs. ratio: to the other
-#: side. energy: within a share. score: by the rule of `bench.scores`. modelled: follows from others. shown: not compared.
+#: exact: counted, so equal or not. tolerance: deterministic but measured. time: per process, on logs. ratio: to the
+#: other side. energy: within a share. score: by the rule of `bench.scores`. modelled: follows from others. shown: not
+#: compared.
 Comparison = Literal["exact", "tolerance", "time", "ratio", "energy", "score", "modelled", "shown"]
 
 

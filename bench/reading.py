@@ -27,8 +27,9 @@ COLUMNS: tuple[str, ...] = (
 class Reading:
     """A value in the metric's unit (`bench.metrics`) with its interval; or no value and the reason in `method_note`.
 
-    `n` is the number of independent replicates behind the value; counted values have none and no interval. `part` is the
-    part of the workload that was measured, empty for what belongs to the subject as a whole (its parameters, its score).
+    `n` is the number of independent replicates behind the value; counted values have none and no interval. `part` is
+    the part of the workload that was measured, empty for what belongs to the subject as a whole (its parameters, its
+    score).
     """
 
     metric: str

@@ -1,8 +1,9 @@
 """The score of a task: one number with its unit, direction and interval, and the samples that it stands on.
 
-Three kinds of score are compared in three ways. A *proportion* (accuracy) has Wilson's interval and is paired by McNemar's
-test; a *mean* over samples (bits per byte, PSNR) has a t-interval and is paired by its differences; a *distribution*
-(Frechet distance) is one number of a whole set: it has no interval, but the spread of a few seeds and a floor.
+Three kinds of score are compared in three ways. A *proportion* (accuracy) has Wilson's interval and is paired by
+McNemar's test; a *mean* over samples (bits per byte, PSNR) has a t-interval and is paired by its differences; a
+*distribution* (Frechet distance) is one number of a whole set: it has no interval, but the spread of a few seeds and a
+floor.
 """
 
 from __future__ import annotations

@@ -201,9 +201,10 @@ def verdict(
 ) -> Verdict:
     """FASTER, SLOWER, SAME, AMBIGUOUS or INVALID for a ratio of speeds (above 1: the second is faster).
 
-    FASTER or SLOWER needs the whole interval beyond the margin, SAME the whole interval within 1/equivalence..equivalence
-    (two one-sided tests; the 95 % interval makes each at 2.5 %). The zones overlap on purpose (1.02..1.05): with enough
-    invocations every ratio leaves AMBIGUOUS. A point inside the noise floor is never FASTER or SLOWER.
+    FASTER or SLOWER needs the whole interval beyond the margin, SAME the whole interval within
+    1/equivalence..equivalence (two one-sided tests; the 95 % interval makes each at 2.5 %). The zones overlap on
+    purpose (1.02..1.05): with enough invocations every ratio leaves AMBIGUOUS. A point inside the noise floor is never
+    FASTER or SLOWER.
 
     Args:
         ratio: baseline time over case time, with its interval.
@@ -254,8 +255,8 @@ def difference_p(ratio: Interval, margin: float = MARGIN) -> float | None:
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm's step-down adjusted p-values in the given order; `None` stays `None` and does not count as a test.
 
-    Source: S. Holm, Scand. J. Statist. 6, 1979, 65-70. (statsmodels' `multipletests` gives the same, which a test checks,
-    but collects garbage at every call, a quarter of a second in a large process.)
+    Source: S. Holm, Scand. J. Statist. 6, 1979, 65-70. (statsmodels' `multipletests` gives the same, which a test
+    checks, but collects garbage at every call, a quarter of a second in a large process.)
     """
     tested = np.array([p for p in p_values if p is not None], dtype=float)
     order = np.argsort(tested, kind="stable")

@@ -44,8 +44,8 @@ class Context:
 class Session:
     """A finished session: its id, its invocations, the member that the others are compared with, why it ended.
 
-    `anchor_recorded_here` is false where the anchor's own row is of an earlier session: the group did not fit into memory
-    at once, or the members came later.
+    `anchor_recorded_here` is false where the anchor's own row is of an earlier session: the group did not fit into
+    memory at once, or the members came later.
     """
 
     id: str

@@ -64,7 +64,8 @@ def evaluate(
     Args:
         claims: of `load`.
         frame: of `bench.analysis.table.load`.
-        differences: paired differences of the score by case key; without one the two intervals are combined as independent.
+        differences: paired differences of the score by case key; without one the two intervals are combined as
+            independent.
         records: those behind the frame, for claims that are counted by a convention of their own.
     """
     listed = list(claims)

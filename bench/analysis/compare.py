@@ -73,9 +73,10 @@ def compare(
     """What changed from `a` to `b`, case by case, with Holm's correction over all rows that are tested.
 
     Cases are matched by everything that describes them but their source code and weights, so that two commits can be
-    compared; of several versions of a case on one side the newest counts, with all its sessions, under a protocol that both
-    sides have if there is one. A lone record on either side is compared with a lone one on the other whatever they are.
-    Contaminated sessions count only where a case has no other; then its times and energies are shown without a verdict.
+    compared; of several versions of a case on one side the newest counts, with all its sessions, under a protocol that
+    both sides have if there is one. A lone record on either side is compared with a lone one on the other whatever they
+    are. Contaminated sessions count only where a case has no other; then its times and energies are shown without a
+    verdict.
 
     Args:
         a: records before.

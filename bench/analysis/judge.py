@@ -106,8 +106,8 @@ def closeness(original: Record, new: Record, *, own: bool = False) -> Closeness:
     Args:
         original: the record to reproduce.
         new: the record measured now.
-        own: whether the original is of this host, as a results folder's own journal can say. Records name no host unless
-            asked to, and two machines that are built alike have one key.
+        own: whether the original is of this host, as a results folder's own journal can say. Records name no host
+            unless asked to, and two machines that are built alike have one key.
     """
     one, two = original.get("environment") or {}, new.get("environment") or {}
     if original["machine_key"] != new["machine_key"]:

@@ -85,8 +85,8 @@ class Row:
         return f"{self.metric} of {self.part}" if self.part else self.metric
 
 
-#: What speaks against a verdict: a side is contaminated; only the reference GEMM's units say that nothing changed, and the
-#: host did; the clock does not show the difference that those units show.
+#: What speaks against a verdict: a side is contaminated; only the reference GEMM's units say that nothing changed, and
+#: the host did; the clock does not show the difference that those units show.
 Doubt = Literal["contaminated", "host changed", "unseen by the clock"]
 
 
@@ -352,10 +352,10 @@ def _unpaired(metric: str, a: list[list[float]], b: list[list[float]], level: fl
 def _by_the_gemm(raw: Interval, against: Interval, margin: float) -> tuple[Interval, float | None]:
     """The ratio to judge by and its p-value: in units of the reference GEMM, and the clock must agree.
 
-    The clock agrees where its ratio lies beyond the margin on the same side; certainty is asked of the GEMM's units alone,
-    because the host moves the clock between sessions by more than what is looked for. Without a reference GEMM the clock
-    stands alone. (In simulated sessions that differ by 3 %, a slow-down of 5 % in everything is found twice as often as
-    where both must be certain, at less than 1 % false alarms; `tests/analysis/test_compare.py` repeats it.)
+    The clock agrees where its ratio lies beyond the margin on the same side; certainty is asked of the GEMM's units
+    alone, because the host moves the clock between sessions by more than what is looked for. Without a reference GEMM
+    the clock stands alone. (In simulated sessions that differ by 3 %, a slow-down of 5 % in everything is found twice
+    as often as where both must be certain, at less than 1 % false alarms; `tests/analysis/test_compare.py` repeats it.)
     """
     p = difference_p(against, margin)
     if p is None:

@@ -1,12 +1,12 @@
 """Whether a gate has sessions enough: how often a change of a given size would be found, from the noise that is seen.
 
-A row is found to be slower where the lower end of its interval lies beyond the margin, after Holm's correction. For a true
-ratio of 1 + d and equal sides of n the statistic on logs is a noncentral t with 2n - 2 degrees of freedom and noncentrality
-(log(1 + d) - log(1 + margin)) / (s sqrt(2 / n)); s is the standard deviation of the logs of what is replicated, sessions or
-processes. Its bound is Student's with Welch's degrees of freedom, (n - 1) / (u^2 + (1 - u)^2), where the share u of one side in
-the sum of the variances is Beta((n - 1) / 2, (n - 1) / 2) and independent of that sum: the power is the mean over u. Sources:
-B. L. Welch, Biometrika 34, 1947, 28-35; J. Cohen, Statistical Power Analysis for the Behavioral Sciences, 2nd edition 1988,
-section 2.5, here with the margin in the place of zero.
+A row is found to be slower where the lower end of its interval lies beyond the margin, after Holm's correction. For a
+true ratio of 1 + d and equal sides of n the statistic on logs is a noncentral t with 2n - 2 degrees of freedom and
+noncentrality (log(1 + d) - log(1 + margin)) / (s sqrt(2 / n)); s is the standard deviation of the logs of what is
+replicated, sessions or processes. Its bound is Student's with Welch's degrees of freedom, (n - 1) / (u^2 + (1 - u)^2),
+where the share u of one side in the sum of the variances is Beta((n - 1) / 2, (n - 1) / 2) and independent of that sum:
+the power is the mean over u. Sources: B. L. Welch, Biometrika 34, 1947, 28-35; J. Cohen, Statistical Power Analysis for
+the Behavioral Sciences, 2nd edition 1988, section 2.5, here with the margin in the place of zero.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ from bench.statistics import (
 from bench.store.records import Record
 
 #: Two rows are ranked together only if all of these are equal; `conditions` are the axes of the side that a row is
-#: compared with, so that `against` decides what may be ranked with what; `execution` keeps what is simulated from the rest.
+#: compared with, so that `against` decides what may be ranked with what; `execution` keeps what is simulated from the
+#: rest.
 COMPARABLE = ("metric", "part", "machine_key", "protocol", "provenance", "execution", "conditions")
 #: The same for a table without that column.
 PLAIN = ("metric", "part", "machine_key", "protocol", "provenance", "execution", *axes.CONDITIONS)
@@ -64,8 +65,8 @@ def rank_intervals(
         frame: the tidy table of `bench.analysis.table`.
         metric: a metric with a direction.
         group: columns that must be equal; columns that the frame lacks are skipped.
-        medians: `medians_of` this metric and part, to pair rows that were timed in one session instead of comparing their
-            intervals.
+        medians: `medians_of` this metric and part, to pair rows that were timed in one session instead of comparing
+            their intervals.
         answers: `answers_of`, to pair scores sample by sample where two rows were scored on the same ones.
         level: family-wise confidence level within a group.
         part: of the workload; `None` is the whole run, or the subject for what has no parts.
@@ -216,8 +217,8 @@ def _paired_t(values: Sequence[Any]) -> np.ndarray:
 def _tolerance(frame: pd.DataFrame, members: pd.DataFrame, part: str | None) -> float:
     """The largest log difference that identical twins showed in the sessions of these rows.
 
-    It stands in every row of a session. The reading `aa_ratio` tells the same, but only where the baseline was recorded in
-    that session.
+    It stands in every row of a session. The reading `aa_ratio` tells the same, but only where the baseline was recorded
+    in that session.
     """
     found = [members[name] for name in ("noise_floor_low", "noise_floor_high") if name in members.columns]
     if "session" in frame.columns:

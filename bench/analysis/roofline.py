@@ -1,17 +1,17 @@
 """Where a network's time must go on a machine: per-layer bounds, the waterline and the two factors of efficiency.
 
 Definitions (SI; one multiply-accumulate is 2 operations). A layer with F operations and B bytes on a unit with peak P
-and bandwidth W has compute time Tc = F/P, memory time Tm = B/W and attainable time T = max(Tc, Tm). Layers run one after
-another, so T_att = sum of T and E_att = t_ideal / T_att with t_ideal = sum of Tc. With the measured time t,
+and bandwidth W has compute time Tc = F/P, memory time Tm = B/W and attainable time T = max(Tc, Tm). Layers run one
+after another, so T_att = sum of T and E_att = t_ideal / T_att with t_ideal = sum of Tc. With the measured time t,
 E = t_ideal / t = E_att x E_kernel. The bar of a layer is Tm wide and h = Tc/Tm high; the water level is 1.
 
 Vector operations (norms, softmax, elementwise) are never added to F: such a layer has F = 0, its bytes still cost time,
 and its efficiency is not defined. An unknown peak, bandwidth or byte count makes what follows from it `None`, never
 another dtype's value; `Waterline.notes` says what is missing.
 
-Sources: the roofline model, S. Williams, A. Waterman, D. Patterson, "Roofline", CACM 52(4), 2009; latency = operations /
-(peak x efficiency), the efficiency gap and the name waterline, A. Lavin, arXiv 2404.03617. The geometry of the bars is
-our own derivation ("waterline, after Lavin 2024").
+Sources: the roofline model, S. Williams, A. Waterman, D. Patterson, "Roofline", CACM 52(4), 2009; latency = operations
+/ (peak x efficiency), the efficiency gap and the name waterline, A. Lavin, arXiv 2404.03617. The geometry of the bars
+is our own derivation ("waterline, after Lavin 2024").
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ class Layer:
 class Bar:
     """A layer, or several drawn as one, in all three views; times in ms, `None` where an input is unknown.
 
-    Widths are `memory_ms` in the op:byte view, `attainable_ms` and `time_ms` in the others; `height` is Tc/Tm, and water
-    fills from `height` to `top` = T/Tm (1 for a submerged layer). `attainable_is_bound` marks a T that can only be larger.
+    Widths are `memory_ms` in the op:byte view, `attainable_ms` and `time_ms` in the others; `height` is Tc/Tm, and
+    water fills from `height` to `top` = T/Tm (1 for a submerged layer). `attainable_is_bound` marks a T that can only
+    be larger.
     """
 
     name: str
@@ -185,8 +186,8 @@ def bar_of(layer: Layer) -> Bar:
 def fused(layers: Sequence[Layer], blocks: Sequence[Sequence[int]] | None = None) -> list[Layer]:
     """The layers with each block merged into one and twice its inner bytes removed: a what-if, a bound only.
 
-    A merged layer has the summed operations, the summed bytes less twice what each member hands to the next member, and a
-    peak that keeps its compute time the sum of its members'. It has no measured time.
+    A merged layer has the summed operations, the summed bytes less twice what each member hands to the next member, and
+    a peak that keeps its compute time the sum of its members'. It has no measured time.
 
     Args:
         layers: in execution order.

@@ -28,8 +28,9 @@ from bench.store.records import CorruptRecord, Record, Store, check, read_json, 
 
 #: Axes of a case that are columns; digests of source and the protocol, which has a column of its own, are none.
 _FROM_CASE = axes.names(lambda axis: axis.name not in ("protocol", "subject_digest", "against_digest"))
-#: Further columns, after `COLUMNS`: the other axes, the case that the row is compared with, the part that is one run of the
-#: workload, the labels of how it ran, and the session that decides whether two rows may stand side by side and be told apart.
+#: Further columns, after `COLUMNS`: the other axes, the case that the row is compared with, the part that is one run of
+#: the workload, the labels of how it ran, and the session that decides whether two rows may stand side by side and be
+#: told apart.
 CONDITIONS: tuple[str, ...] = (
     *(name for name in _FROM_CASE if name not in COLUMNS),
     "conditions",

@@ -1,9 +1,9 @@
 """Share of the machine's peak that a run uses: by the model's products (MFU) and by all that are executed (HFU).
 
-With t the measured latency, P the measured peak of each layer's dtype and F_l its operations, HFU = (sum of F_l / P_l) / t,
-which is the ideal latency over the measured one; with one dtype it is 2 x executed MACs / (P t). MFU keeps only the
-model's own products: HFU x model MACs / executed MACs, where executed MACs include the method's own, and model MACs leave
-out what a training step computes again.
+With t the measured latency, P the measured peak of each layer's dtype and F_l its operations, HFU = (sum of F_l / P_l)
+/ t, which is the ideal latency over the measured one; with one dtype it is 2 x executed MACs / (P t). MFU keeps only
+the model's own products: HFU x model MACs / executed MACs, where executed MACs include the method's own, and model MACs
+leave out what a training step computes again.
 
 Names and definitions: A. Chowdhery et al., PaLM, arXiv 2204.02311, appendix B (MFU; HFU counts rematerialisation).
 """

@@ -22,9 +22,9 @@ GRID = "paper"
 def counting_config(config: Config) -> Config | None:
     """The configuration of the counts that belong to a run; None where the run is to have none.
 
-    That is where the counts are switched off or are the run itself, where the suite has no such grid, and where the run is
-    of models or methods that were picked by hand. Where and on what data the run is timed changes no count, so the counts
-    are those of `grid=paper protocol=counts`, and present once they have been made.
+    That is where the counts are switched off or are the run itself, where the suite has no such grid, and where the run
+    is of models or methods that were picked by hand. Where and on what data the run is timed changes no count, so the
+    counts are those of `grid=paper protocol=counts`, and present once they have been made.
     """
     suite = config.suite
     picked = (

@@ -1,8 +1,8 @@
 """Writes what documents say about systems from their cards: `python -m bench.app.generate_docs [--check]`.
 
-Between the marks `<!-- systems: begin -->` and `<!-- systems: end -->` of a suite's README stands its table of systems; the
-whole of `docs/systems.md` is made; `docs/testing_your_own.md` has the checks of the battery and the keys of a card, and
-CONTRIBUTING the map of the rooms.
+Between the marks `<!-- systems: begin -->` and `<!-- systems: end -->` of a suite's README stands its table of systems;
+the whole of `docs/systems.md` is made; `docs/testing_your_own.md` has the checks of the battery and the keys of a card,
+and CONTRIBUTING the map of the rooms.
 """
 
 from __future__ import annotations

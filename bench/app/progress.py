@@ -81,7 +81,8 @@ class GroupLines:
     """A listener of a sweep that says a line per finished group: what, how long, how many are left, and for how long.
 
     Args:
-        say: takes each line; by default it is printed to the standard error, unless that is a terminal, which has the bar.
+        say: takes each line; by default it is printed to the standard error, unless that is a terminal, which has the
+            bar.
     """
 
     def __init__(self, say: Callable[[str], None] | None = None) -> None:

@@ -63,8 +63,8 @@ class Sink(io.RawIOBase):
 def open_streams() -> list[Sink]:
     """Make standard output and error such that no write to them raises; what became of each.
 
-    A closed one becomes the null device first, or the next file that is opened would get its number and its output. What
-    its encoding lacks is spelt out.
+    A closed one becomes the null device first, or the next file that is opened would get its number and its output.
+    What its encoding lacks is spelt out.
     """
     for number in (0, 1, 2):
         _fill(number)

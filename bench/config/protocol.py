@@ -14,9 +14,9 @@ from bench.canonical import digest
 VERSION = 1
 #: Settings that say where something lies on this machine: they change no number, and a record names no paths.
 PLACES: dict[str, Any] = {"energy": {"csv"}}
-#: Limits of labels and of verdicts, with the value that was in force before each became a parameter. They change nothing that
-#: is timed, so a record without one of them was measured as if it had this value, whatever the default is today. What
-#: decides which processes run or count (`preempted_loss`, `l2`, `further_invocations`) has no place here.
+#: Limits of labels and of verdicts, with the value that was in force before each became a parameter. They change
+#: nothing that is timed, so a record without one of them was measured as if it had this value, whatever the default is
+#: today. What decides which processes run or count (`preempted_loss`, `l2`, `further_invocations`) has no place here.
 BEFORE: dict[str, dict[str, Any]] = {
     "latency": {
         "busy_cores": 0.25,
@@ -139,9 +139,9 @@ class Protocol(Section):
 def protocol_key(record: Mapping[str, Any]) -> str | None:
     """What two records share if they were measured alike: the hash of a record's protocol in today's parameters.
 
-    The hash that a record stores is of the parameters that there were when it was written. So that a new limit of a label
-    does not part all older records from new ones, those of `BEFORE` are filled in where they are missing. The stored hash
-    stands where that says nothing: another parameter is missing, one is unknown, or there are none.
+    The hash that a record stores is of the parameters that there were when it was written. So that a new limit of a
+    label does not part all older records from new ones, those of `BEFORE` are filled in where they are missing. The
+    stored hash stands where that says nothing: another parameter is missing, one is unknown, or there are none.
     """
     told = record.get("protocol") or {}
     key = _key_of(json.dumps([told.get("version"), told.get("parameters")], sort_keys=True))

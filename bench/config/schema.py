@@ -48,8 +48,9 @@ class Against(Section):
 class Block(Section):
     """One rectangle of a grid: every combination of its lists is a case.
 
-    `batches` and `resolutions` are shorthand for those axes of `shapes`. With `against` all members are timed together with
-    the side that it names and compared with it; without, each model with method `none` is what its methods are compared with.
+    `batches` and `resolutions` are shorthand for those axes of `shapes`. With `against` all members are timed together
+    with the side that it names and compared with it; without, each model with method `none` is what its methods are
+    compared with.
     """
 
     models: list[str] = Field(min_length=1)

@@ -25,7 +25,8 @@ _OWN = __name__.partition(".")[0]
 class Signature:
     """Keyword settings of a callable: name -> (type, default); `open` accepts any other keyword as well.
 
-    `unchecked` are the settings whose annotation is missing or not of the vocabulary: any value is let through to the callable.
+    `unchecked` are the settings whose annotation is missing or not of the vocabulary: any value is let through to the
+    callable.
     """
 
     settings: dict[str, tuple[Any, Any]]

@@ -1,8 +1,8 @@
 """Suite files as data: read, checked key by key, and put into the composed configuration only after Hydra is done.
 
-Hydra gives meaning to what a configuration holds: a defaults list composes other files, `hydra.callbacks` names code to run,
-`hydra.job.env_set` sets variables, `${oc.env:NAME}` reads them. Which of these, depends on its version. So Hydra learns of a
-suite the names of its keys and grids, and nothing that the file says.
+Hydra gives meaning to what a configuration holds: a defaults list composes other files, `hydra.callbacks` names code to
+run, `hydra.job.env_set` sets variables, `${oc.env:NAME}` reads them. Which of these, depends on its version. So Hydra
+learns of a suite the names of its keys and grids, and nothing that the file says.
 """
 
 from __future__ import annotations

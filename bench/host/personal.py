@@ -17,7 +17,8 @@ ANONYMOUS = frozenset(
 )
 SHORTEST = 3
 
-#: An address on a network (`https://host/...`), whose folders are nobody's; `file:` and `sqlite:` name folders of a machine.
+#: An address on a network (`https://host/...`), whose folders are nobody's; `file:` and `sqlite:` name folders of a
+#: machine.
 ADDRESS = re.compile(r"\b(?!file:)[A-Za-z][A-Za-z0-9+.-]*://[^\s/'\"<>](?:(?!:/)[^\s'\"<>])*")
 #: Where a path may begin: not within a word, a relative path, a closing tag or after a drive, but also right after a
 #: compiler's option (`-I/home/...`) and within a list of paths (`/a:/home/...`).

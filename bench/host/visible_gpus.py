@@ -62,8 +62,8 @@ def visible(lib: Any, variables: Mapping[str, str] | None = None) -> list[Gpu]:
     """The CUDA devices of a process with these variables, in the order of `CUDA_VISIBLE_DEVICES`.
 
     Indices are taken to be NVML's, which is so where all boards are alike or `CUDA_DEVICE_ORDER=PCI_BUS_ID`; `locate`
-    asks CUDA itself where it can. As in CUDA, the list ends at the first entry that names nothing, names nothing at all if
-    an entry comes twice, and holds one MIG instance at most, which then stands alone (NVIDIA, *CUDA C++ Programming
+    asks CUDA itself where it can. As in CUDA, the list ends at the first entry that names nothing, names nothing at all
+    if an entry comes twice, and holds one MIG instance at most, which then stands alone (NVIDIA, *CUDA C++ Programming
     Guide*, environment variables; *MIG User Guide*, device enumeration).
 
     Args:
@@ -202,8 +202,8 @@ def computing_on(lib: Any, gpu: Gpu) -> int:
     """How many processes that are none of ours compute on the device.
 
     Ours are this process, its ancestors (a script that handed a module over may hold an idle context) and descendants
-    (compilers). In a container NVML gives the host's process numbers, so that our own process looks like a stranger: where
-    this process runs CUDA and no number is ours, one is taken to be.
+    (compilers). In a container NVML gives the host's process numbers, so that our own process looks like a stranger:
+    where this process runs CUDA and no number is ours, one is taken to be.
     """
     listed = _listed_by(lib, "nvmlDeviceGetComputeRunningProcesses", gpu)
     if not listed:

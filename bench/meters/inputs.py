@@ -57,9 +57,9 @@ class Batch:
 def batch_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Batch:
     """The number of samples that inputs hold, from the inputs alone.
 
-    It is the first dimension of the tensors, wherever they are; those with none or of size 1 are left aside where others
-    are larger. A list of images counts as many as it has; a nested tensor its members, a packed sequence its sequences.
-    Where first dimensions disagree the first one is given, and it is not sure.
+    It is the first dimension of the tensors, wherever they are; those with none or of size 1 are left aside where
+    others are larger. A list of images counts as many as it has; a nested tensor its members, a packed sequence its
+    sequences. Where first dimensions disagree the first one is given, and it is not sure.
     """
     sizes: dict[str, int] = {}
     for name, value in [

@@ -19,7 +19,8 @@ from typing import Any, Protocol
 STEADY_WINDOW = 10
 #: Of runs that last seconds: how many warm up, and how many raw samples a process takes at least.
 FEW_WARM_UPS, FEW_SAMPLES = 2, 3
-#: A device's throughput window is tried until it is long enough, at most so often, each time so much longer than needed.
+#: A device's throughput window is tried until it is long enough, at most so often, each time so much longer than
+#: needed.
 REHEARSALS, REHEARSAL_MARGIN = 3, 1.1
 Step = Callable[[], Any]
 Clock = Callable[[], int]
@@ -42,8 +43,8 @@ class DeviceClock(Protocol):
 class Runner:
     """Something to time: a step, what waits for its work to finish, the device's own clock, what precedes and follows it.
 
-    With a device's clock, with `before` (a flush of the cache, a fresh forward) or `after` (what puts back what the step
-    changed), every iteration is timed on its own; what precedes and follows it is not timed. `spans` gives the
+    With a device's clock, with `before` (a flush of the cache, a fresh forward) or `after` (what puts back what the
+    step changed), every iteration is timed on its own; what precedes and follows it is not timed. `spans` gives the
     milliseconds of spans inside the last step, by name.
     """
 
@@ -111,9 +112,9 @@ def time_block(runner: Runner, block: int, clock: Clock = time.perf_counter_ns) 
 def time_both(runner: Runner, block: int, clock: Clock = time.perf_counter_ns) -> tuple[float, float | None]:
     """Milliseconds per iteration of the same iterations by the host's clock and by the device's, None without one.
 
-    The host's time holds launching and waiting as well, so that it is the longer one. A device is waited for after every
-    iteration: launched one behind the other they would hide their launches behind each other's work, and the latency of a
-    short forward, which needs a block, would mean something else than that of a long one.
+    The host's time holds launching and waiting as well, so that it is the longer one. A device is waited for after
+    every iteration: launched one behind the other they would hide their launches behind each other's work, and the
+    latency of a short forward, which needs a block, would mean something else than that of a long one.
     """
     if not runner.is_alone:
         stretches = [_stretch(runner, block, clock)]
@@ -162,8 +163,8 @@ def warm_up(
 ) -> WarmUp:
     """Run until there were `iterations` and `seconds`, then until the last ten vary little or the cap is reached.
 
-    The variation is the coefficient of variation of the last ten (standard deviation over mean). With `few`, for runs that
-    may last seconds, `FEW_WARM_UPS` runs and `seconds` are enough.
+    The variation is the coefficient of variation of the last ten (standard deviation over mean). With `few`, for runs
+    that may last seconds, `FEW_WARM_UPS` runs and `seconds` are enough.
     """
     if few:
         return _warm_up_few(runner, seconds, cap_s, variation, clock, beat)
@@ -272,7 +273,8 @@ def interleave(
 ) -> None:
     """Take one sample of every runner per round, in an order shuffled anew from the seed each round.
 
-    `loss` is that of `take_sample`; `turn` is told whose sample is next and `between` is called after every round, while nothing is timed.
+    `loss` is that of `take_sample`; `turn` is told whose sample is next and `between` is called after every round,
+    while nothing is timed.
     """
     generator = random.Random(seed)
     order = list(runners)
@@ -320,8 +322,8 @@ def throughput_windows(
 def _iterations_of(runner: Runner, iteration_ms: float, window_ms: float, clock: Clock) -> int:
     """Iterations that fill a window, from the time of a synchronised one.
 
-    Back to back a device takes less for each, so there the number is rehearsed, outside the windows: to measure windows and
-    drop the short ones would drop the fast ones.
+    Back to back a device takes less for each, so there the number is rehearsed, outside the windows: to measure windows
+    and drop the short ones would drop the fast ones.
     """
     iterations = max(2, math.ceil(window_ms / iteration_ms))
     for _ in range(REHEARSALS if runner.device_clock is not None else 0):

@@ -33,9 +33,10 @@ class MacsCount:
     """What one forward (or one training step) of a whole batch computes, reads and writes.
 
     `macs` follows the matmul convention; `method_macs` are the products below modules that say `charged_to = "method"`
-    (a token merger's matching, say), executed as well and in every other convention. When `at_least` is true some operator is unknown and every total is a lower
-    bound. `batch` is the number of samples that a layer told which takes the input as it is, where that is not the first
-    dimension. `flags` are dicts {code, severity, text}; `operators` and `uncounted` are lists of plain rows.
+    (a token merger's matching, say), executed as well and in every other convention. When `at_least` is true some
+    operator is unknown and every total is a lower bound. `batch` is the number of samples that a layer told which takes
+    the input as it is, where that is not the first dimension. `flags` are dicts {code, severity, text}; `operators` and
+    `uncounted` are lists of plain rows.
     """
 
     macs: int

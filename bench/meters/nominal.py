@@ -1,9 +1,9 @@
 """Nominal bits beside stored ones: what a declared number format would store and compute, whatever runs here.
 
 A module declares the bits of its own and its inner modules' weights as `nominal_bits`, those of its activations as
-`nominal_activation_bits`; the nearest declaration from a parameter or operator outwards holds. What nobody declares counts
-as it is stored. A subject that knows better declares the sum: `module.nominal_bit_operations`, per sample, a number or a
-mapping by part.
+`nominal_activation_bits`; the nearest declaration from a parameter or operator outwards holds. What nobody declares
+counts as it is stored. A subject that knows better declares the sum: `module.nominal_bit_operations`, per sample, a
+number or a mapping by part.
 """
 
 from __future__ import annotations

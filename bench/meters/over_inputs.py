@@ -1,9 +1,9 @@
 """Cost that depends on the input: MACs and time of each input of a fixed sample, one by one, at batch 1.
 
 A subject says `module.input_dependent = True`; its inputs are the task's, in the task's order, so that a method and its
-baseline see the same ones. Percentiles are order statistics of values that occurred: the smallest that at least that share
-of the inputs does not exceed. A mean of times is a mean over inputs of each input's median; every input's values are in the
-record as a curve, so that two cases can be paired input by input.
+baseline see the same ones. Percentiles are order statistics of values that occurred: the smallest that at least that
+share of the inputs does not exceed. A mean of times is a mean over inputs of each input's median; every input's values
+are in the record as a curve, so that two cases can be paired input by input.
 """
 
 from __future__ import annotations

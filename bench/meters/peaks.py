@@ -1,8 +1,8 @@
 """What the machine could do, measured: arithmetic per dtype, memory bandwidth, launch overhead, idle power.
 
 Kernels are visited in rounds, so that a disturbance or a falling clock shows as spread between rounds. In a round the
-best call counts. A rate is a ceiling, so its value is the best round, with the range of the rounds beside it; the launch
-overhead is a cost, and its value is the median.
+best call counts. A rate is a ceiling, so its value is the best round, with the range of the rounds beside it; the
+launch overhead is a cost, and its value is the median.
 """
 
 from __future__ import annotations

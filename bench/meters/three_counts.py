@@ -15,7 +15,8 @@ from bench.meters.macs_count import MacsCount
 from bench.reading import Reading, reading, unavailable
 
 NAMES = ("macs_dense", "macs_nonzero")
-#: Kernels whose operators the trace counts with their dense size: what is there is multiplied, or stored in torch's layouts.
+#: Kernels whose operators the trace counts with their dense size: what is there is multiplied, or stored in torch's
+#: layouts.
 TRACED = ("mask", "slim", "csr", "bsr", "semi24")
 DECLARE = "declare it as module.{name}"
 

@@ -1,9 +1,10 @@
 """Which attempts at which cases a folder holds, known from one look at it.
 
-A sweep asks once or more for every case, and a folder of thousands of records is not to be listed each time. The folder is
-listed again where its time of change says that somebody else put something there. That time has a grain of milliseconds, so
-two things are looked at in the folder itself at every question: that a file still exists, and whether there is one more
-attempt than is known. A writer puts its attempt behind the last one (`Store.write`), so no record of one is missed.
+A sweep asks once or more for every case, and a folder of thousands of records is not to be listed each time. The folder
+is listed again where its time of change says that somebody else put something there. That time has a grain of
+milliseconds, so two things are looked at in the folder itself at every question: that a file still exists, and whether
+there is one more attempt than is known. A writer puts its attempt behind the last one (`Store.write`), so no record of
+one is missed.
 """
 
 from __future__ import annotations

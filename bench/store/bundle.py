@@ -51,7 +51,8 @@ MAX_MANIFEST_BYTES = 48 * 2**20
 MAX_DIRECTORY_BYTES = 64 * 2**20
 #: Bytes of JSON in all records of a bundle where they are kept in memory together, to be compared or measured again.
 MAX_KEPT_JSON_BYTES = 256 * 2**20
-#: Letters of a name, of each part of it, and how many parts: what every file system and our temporary names have room for.
+#: Letters of a name, of each part of it, and how many parts: what every file system and our temporary names have room
+#: for.
 MAX_NAME, MAX_PART, MAX_DEPTH = 400, 200, 12
 _PIECE = 1 << 20
 
@@ -106,8 +107,8 @@ def pack(
         problems: gets a line per file that could not be read and was left out; without it the first one raises.
 
     Raises:
-        ResultsError: there are no records, there is more than a bundle may hold, or the report names folders or people and
-            `private` was not asked for.
+        ResultsError: there are no records, there is more than a bundle may hold, or the report names folders or people
+            and `private` was not asked for.
     """
     store, target = Store(store_root), Path(out)
     contents = dict(_store_files(store, private, problems))

@@ -1,10 +1,11 @@
 """Where everything foreign arrives: bounded files, bounded JSON, and a typed look at what it holds before anybody uses it.
 
-Foreign is whatever another process or person wrote: a record, a bundle's parts, a calibration, a journal, but also what a
-worker of ours leaves behind, because the user's model ran in it. A fault here is one `CorruptRecord` with one line.
+Foreign is whatever another process or person wrote: a record, a bundle's parts, a calibration, a journal, but also what
+a worker of ours leaves behind, because the user's model ran in it. A fault here is one `CorruptRecord` with one line.
 
-Memory: a file of JSON costs at most `MEMORY_FACTOR` times its size and `MEMORY_BESIDE` bytes, as long as it is parsed; its
-size is limited, and so is the number of its lists and objects, each of which takes many times the two signs that it is.
+Memory: a file of JSON costs at most `MEMORY_FACTOR` times its size and `MEMORY_BESIDE` bytes, as long as it is parsed;
+its size is limited, and so is the number of its lists and objects, each of which takes many times the two signs that it
+is.
 """
 
 from __future__ import annotations

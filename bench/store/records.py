@@ -85,7 +85,8 @@ def check(record: Any, where: str) -> Record:
     """The record, verified against its content hash, brought to the present schema, every part of its kind.
 
     Raises:
-        CorruptRecord: it is not a record, was edited, is of a schema that is not known here, or a part is of another kind.
+        CorruptRecord: it is not a record, was edited, is of a schema that is not known here, or a part is of another
+            kind.
     """
     if not isinstance(record, dict) or not isinstance(record.get("case"), dict):
         raise CorruptRecord(f"{where}: not a record")

@@ -1,8 +1,9 @@
 """The kinds of everything that is written down and read again: the record, a worker's outcome, a journal's entries.
 
-One record is one JSON object. Fields that are named here are of their kind wherever they stand, which is what every reader
-relies on: table, comparison, pages and mirror ask no further. Fields that are not named are a later version's, or details of
-a meter that no reader computes with, and are carried along. Units are in the names; a moment is UTC in ISO 8601.
+One record is one JSON object. Fields that are named here are of their kind wherever they stand, which is what every
+reader relies on: table, comparison, pages and mirror ask no further. Fields that are not named are a later version's,
+or details of a meter that no reader computes with, and are carried along. Units are in the names; a moment is UTC in
+ISO 8601.
 """
 
 from __future__ import annotations

@@ -24,12 +24,14 @@ class Subject:
 
     Attributes:
         name: what its tests are called.
-        model, method: a name of the catalogue or a dotted path, with settings, so small that a forward takes milliseconds.
+        model, method: a name of the catalogue or a dotted path, with settings, so small that a forward takes
+            milliseconds.
         shape: numbers of the workload's shape.
         workload: what one run is.
         identity: the method at the setting that leaves the plain network as it is; None where there is none.
         identity_tolerance: largest difference from the plain outputs; 0 is bit for bit.
-        closed_form: dotted path of `function(model_settings, method_settings) -> MACs of one sample`, matmul convention.
+        closed_form: dotted path of `function(model_settings, method_settings) -> MACs of one sample`, matmul
+            convention.
         dtypes: those that it must run in.
         device: where it runs.
         counts_on_meta, batch_independent: True, or why not (see `bench.config.cards.Card`).

@@ -1,8 +1,8 @@
 """What a record looks like as a tracked run: name, params, tags, metrics, note and files; pure, without MLflow.
 
-Metrics are named `section/metric`, and `section/part/metric` for a further part of the workload, so that a tracking page
-groups them into sections; the ends of intervals are `interval/metric_low` and `_high`, a section that can be folded away.
-A reading without a value is no metric: its reason is in the note.
+Metrics are named `section/metric`, and `section/part/metric` for a further part of the workload, so that a tracking
+page groups them into sections; the ends of intervals are `interval/metric_low` and `_high`, a section that can be
+folded away. A reading without a value is no metric: its reason is in the note.
 """
 
 from __future__ import annotations

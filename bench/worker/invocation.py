@@ -201,8 +201,8 @@ class _Group:
     def look_at_outputs(self, most: int, when: str) -> None:
         """Raise InvalidOutput, with the phase naming the member, where NaN came that was not there in a member's first run.
 
-        Outside of all timing: a probe has looked at the first forwards of a process and said if they hold NaN, but not at
-        those beside others, nor at one after hundreds.
+        Outside of all timing: a probe has looked at the first forwards of a process and said if they hold NaN, but not
+        at those beside others, nor at one after hundreds.
 
         Args:
             most: runs of each member, as many as fit into a second, at least one.

@@ -1,6 +1,7 @@
 """The kinds of what a worker tells the driver: its phase, its outcome, and the result of every job.
 
-Numbers that are divided by each other or put on logs are positive and finite here, on arrival, and not where they are used.
+Numbers that are divided by each other or put on logs are positive and finite here, on arrival, and not where they are
+used.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from bench.worker.outputs import Flag, flag
 from bench.worker.subject import Subject
 from bench.workloads.workload import Part
 
-#: What torch says where a forward that takes gradients itself is run in inference mode, which cannot be left from inside.
+#: What torch says where a forward that takes gradients itself is run in inference mode, which cannot be left from
+#: inside.
 _NEEDS_GRADIENTS = ("does not require grad", "inference tensor", "inference mode", "requires_grad")
 
 

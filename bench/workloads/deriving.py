@@ -56,8 +56,8 @@ def combined(
 ) -> Reading:
     """The sum of readings times factors plus a constant; unavailable where one is missing or the sum is not positive.
 
-    The interval joins the worst ends, which covers at least as surely as those of the terms where their errors are normal,
-    however they depend on each other: the standard error of a sum is at most the sum of the standard errors.
+    The interval joins the worst ends, which covers at least as surely as those of the terms where their errors are
+    normal, however they depend on each other: the standard error of a sum is at most the sum of the standard errors.
 
     Args:
         metric: of the result.

@@ -12,9 +12,9 @@ and may offer
 - `payload_inputs() -> list of inputs`: over which payloads are measured; else the task's batches, else its one input;
 - `encode_answer(y) -> bytes`: what travels back; else the bytes of the result's tensors count.
 
-There is no state. The link is modelled from the shape: bandwidth, round trip, and how much slower the device is than this
-machine; the parts are measured and kept beside the modelled total. Where there are no values (on the meta device) the
-cut goes straight from head to tail, encode and decode are no parts, and payloads are unavailable.
+There is no state. The link is modelled from the shape: bandwidth, round trip, and how much slower the device is than
+this machine; the parts are measured and kept beside the modelled total. Where there are no values (on the meta device)
+the cut goes straight from head to tail, encode and decode are no parts, and payloads are unavailable.
 """
 
 from __future__ import annotations

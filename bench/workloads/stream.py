@@ -3,7 +3,8 @@
 The subject's module offers
 
 - `init(batch) -> state`: the state before the first step, of `batch` independent streams;
-- `step(x, state) -> (y or None, state)`: one time step; None while there is nothing to say; the state may change in place;
+- `step(x, state) -> (y or None, state)`: one time step; None while there is nothing to say; the state may change in
+  place;
 - `offline(clip) -> y`: the answer for every position that the whole clip can answer, stacked along `output_dim`, or one
   answer of the shape of a step's, which is then that of the last step;
 - `period` (an int): steps from one output to the next in steady state;

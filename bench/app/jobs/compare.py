@@ -35,8 +35,8 @@ def run(config: Config) -> int:
 def side_at(places: Sequence[Path]) -> list[Record]:
     """The records of one side: each once, though two places hold it, and none that another supersedes.
 
-    A record in a bundle that had personal parts taken out is the one that it was made of (`redacted_from`), which stands
-    where both are there.
+    A record in a bundle that had personal parts taken out is the one that it was made of (`redacted_from`), which
+    stands where both are there.
     """
     found: dict[str, Record] = {}
     for record in (record for place in places for record in records_at(str(place))):
