@@ -280,7 +280,7 @@ def _given(
 
 
 def _frame(records: list[dict[str, Any]], wanted: Sequence[str]) -> pandas.DataFrame:
-    """The rows of the metrics that were wanted, in that order; `attrs["flags"]` are what a reader has to know of them."""
+    """The rows of the metrics asked for, in that order; `attrs["flags"]` is what a reader has to know of them."""
     from bench.analysis import table
 
     frame = table.from_records(records)
@@ -293,7 +293,7 @@ def _frame(records: list[dict[str, Any]], wanted: Sequence[str]) -> pandas.DataF
 
 @dataclass(frozen=True)
 class Given:
-    """A module of the caller's as a subject: what it is called, its inputs and the conditions that it is measured under."""
+    """A module of the caller's as a subject: its name, its inputs and the conditions it is measured under."""
 
     name: str
     call: tuple[tuple[Any, ...], dict[str, Any]]

@@ -18,8 +18,9 @@ STATUSES: tuple[str, ...] = get_args(Status)
 #: Columns of the tidy table, in order; one row per reading.
 COLUMNS: tuple[str, ...] = (
     "case_key", "suite", "model", "method", "setting", "baseline_key", "device", "dtype", "batch", "resolution",
-    "workload", "shape", "backend", "task", "metric", "part", "value", "unit", "ci_low", "ci_high", "n", "statistic", "provenance", "method_note", "status",
-    "error", "protocol", "code_version", "machine_key", "started_at",
+    "workload", "shape", "backend", "task", "metric", "part", "value", "unit", "ci_low", "ci_high", "n", "statistic",
+    "provenance", "method_note",
+    "status", "error", "protocol", "code_version", "machine_key", "started_at",
 )  # fmt: skip
 
 

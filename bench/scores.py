@@ -21,7 +21,7 @@ Kind = Literal["proportion", "mean", "distribution"]
 
 @dataclass(frozen=True)
 class Rule:
-    """How two scores of one metric are compared; `same` is the difference, in words of `unit`, that nobody need mind."""
+    """How two scores of one metric are compared; `same` is the difference, in `unit`, that does not matter."""
 
     kind: Kind
     same: float
@@ -143,7 +143,7 @@ def mean(metric: str, values: Sequence[float], samples_digest: str, **details: A
 def distribution(
     metric: str, value: float, n: int, samples_digest: str, *, seeds: Sequence[float], **details: Any
 ) -> Score:
-    """One number of a whole set of samples, with the spread (largest less smallest) of some seeds in place of an interval.
+    """One number of a whole set of samples, with the spread (largest less smallest) of some seeds as its interval.
 
     Args:
         metric: of the kind distribution.

@@ -1,4 +1,4 @@
-"""Intervals, verdicts, ranks and summaries of repeated measurements: pure functions, each with the source of its method.
+"""Intervals, verdicts, ranks and summaries of repeated measurements: pure functions, each with its source.
 
 The unit of replication is the fresh process: every function takes one value per process, never pooled iterations (see
 T. Kalibera, R. Jones, "Rigorous benchmarking in reasonable time", ISMM 2013). Times and ratios are positive and their
@@ -125,7 +125,7 @@ def ratio_interval_welch(numerators: Sequence[float], denominators: Sequence[flo
 
 
 def ratio_of_summaries(numerator: Interval, denominator: Interval, level: float = LEVEL) -> Interval:
-    """The ratio of two independent estimates from their standard errors, Welch's way; no interval if a side has none."""
+    """The ratio of two independent estimates from their standard errors (Welch); no interval if a side has none."""
     value, n = numerator.value / denominator.value, min(numerator.n, denominator.n)
     sides = (numerator, denominator)
     if numerator.se is None or denominator.se is None:
@@ -472,7 +472,10 @@ def percentile(samples: Sequence[float], q: float) -> Percentile:
 
 
 def outlier_share(samples: Sequence[float]) -> float:
-    """The share of samples beyond Tukey's fences, quartiles -+ 1.5 IQR (J. W. Tukey, EDA, 1977); none is ever dropped."""
+    """The share of samples beyond Tukey's fences, quartiles -+ 1.5 IQR; none is ever dropped.
+
+    Source: J. W. Tukey, Exploratory Data Analysis, 1977.
+    """
     values = np.asarray(samples, dtype=float)
     lower, upper = np.quantile(values, [0.25, 0.75])
     reach = 1.5 * (upper - lower)

@@ -294,7 +294,7 @@ def _part_layers(probe: dict[str, Any], kept: Sequence[Invocation], key: str) ->
 
 
 def _modelled(record: Record) -> list[Reading]:
-    """Ideal and attainable latency of every part from its layers and the machine's measured peaks, or why there are none."""
+    """Ideal and attainable latency of every part, from its layers and the machine's measured peaks; else why not."""
     whole = workloads.find(record["case"]["workload"]).whole
     tables = {whole: record["layers"], **{part: table["layers"] for part, table in record["part_layers"].items()}}
     found = []

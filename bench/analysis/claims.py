@@ -82,7 +82,7 @@ def _told(judged: Judged) -> Judged:
 
 
 def as_dicts(judged: Iterable[Judged]) -> list[dict[str, Any]]:
-    """Plain data for reports: the claim's fields beside `verdict`, `kind` (for badges), `text`, `evidence`, `case_keys`."""
+    """Plain data for reports: the claim's fields, `verdict`, `kind` (for badges), `text`, `evidence`, `case_keys`."""
     return [
         {
             **asdict(item.claim),
@@ -399,7 +399,10 @@ def _relative(rows: pd.DataFrame, frame: pd.DataFrame, claim: Claim) -> pd.Serie
 
 
 def _on_like_hardware(claim: Claim, rows: pd.DataFrame) -> pd.Series:
-    """Which rows were measured on hardware of the claimed kind; a named GPU stands for any GPU, as only ratios are judged."""
+    """Which rows were measured on hardware of the claimed kind.
+
+    A named GPU stands for any GPU, as only ratios are judged.
+    """
     if claim.hardware == "any":
         return pd.Series(True, index=rows.index)
     on_gpu = ~rows["device"].str.startswith("cpu")

@@ -130,7 +130,7 @@ def _why_no_times(rows: Sequence[Row]) -> Iterable[str]:
 
 
 def run_difference(a: Record, b: Record) -> list[tuple[str, str, str]]:
-    """What differs between the circumstances of two records: code, protocol, source of the subject, then environment."""
+    """What differs between the circumstances of two records: code, protocol, source of subject, environment."""
     pairs = [
         ("code version", _of(a, "code", "version"), _of(b, "code", "version")),
         ("code commit", _of(a, "code", "commit"), _of(b, "code", "commit")),

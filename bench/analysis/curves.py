@@ -1,4 +1,7 @@
-"""Every curve of the records as one tidy table: a line per value, over its index (step, layer, input, rate), never averaged."""
+"""Every curve of the records as one tidy table, never averaged.
+
+A line per value, over its index (step, layer, input, rate).
+"""
 
 from __future__ import annotations
 

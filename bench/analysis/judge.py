@@ -1,4 +1,4 @@
-"""Was a row reproduced? Each metric of a new record against the original: AGREES, DISAGREES, INCONCLUSIVE, NOT COMPARABLE.
+"""Was a row reproduced? A verdict per metric: AGREES, DISAGREES, INCONCLUSIVE, NOT COMPARABLE.
 
 The tolerances are those of the protocol ("Reproducing"): how much may differ depends on whether the new record is from
 the same host, from the same class of hardware, or from other hardware, where only counts, scores, memory and the
@@ -51,7 +51,7 @@ _NOISE = 1e-9
 
 @dataclass(frozen=True)
 class Judgement:
-    """One metric's verdict with both values, the tolerance in words, and for INCONCLUSIVE how many more runs would tell."""
+    """One metric's verdict with both values, the tolerance in words, and how many more runs would decide it."""
 
     metric: str
     kind: Kind

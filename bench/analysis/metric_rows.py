@@ -131,7 +131,7 @@ def drafts(a: list[Record], b: list[Record], metrics: Sequence[str], margin: flo
 
 
 def _metrics_of(record: Record, metrics: Sequence[str]) -> list[str]:
-    """What is compared of a record: its own rate in place of another workload's, and what its workload alone measures."""
+    """What is compared of a record: what its workload alone measures, and its own rate instead of a foreign one."""
     has = {str(row["metric"]) for row in record["readings"] if row["metric"] in METRICS}
     if metrics is not COMPARED:
         return list(metrics)
@@ -265,7 +265,7 @@ def _score(a: Record, b: Record, metric: str, level: float) -> Iterable[Draft]:
 
 
 def _read(a: Record, b: Record, metric: str, margin: float) -> Iterable[Draft]:
-    """A metric taken from the readings: counted exactly, else by its interval, memory without one within a tolerance."""
+    """A metric from the readings: exact if counted, else by its interval; memory without one by a tolerance."""
     one, two = reading_of(a, metric), reading_of(b, metric)
     if one is None or two is None:
         return

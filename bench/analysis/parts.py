@@ -24,7 +24,7 @@ _OF_THE_WHOLE = frozenset(
 
 
 def as_part(record: Record, part: str) -> Record:
-    """The record as if a further part were the whole run: its readings, processes, noise floor, layers and curves alone.
+    """The record as if a further part were the whole run: that part's readings, processes, layers and curves.
 
     Readings of the subject (its parameters, its score) are those of the record, and none of its parts.
     """

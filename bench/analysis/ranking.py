@@ -1,4 +1,4 @@
-"""Ranks as intervals inside comparable groups: "2-4", never a single winner inside a tie, never unlike things together."""
+"""Ranks as intervals inside comparable groups: "2-4", never a single winner inside a tie."""
 
 from __future__ import annotations
 
@@ -56,10 +56,11 @@ def rank_intervals(
     level: float = LEVEL,
     part: str | None = None,
 ) -> pd.DataFrame:
-    """The rows of one metric and part with the ranks each may hold inside its comparable group, Holm-corrected over its pairs.
+    """The rows of one metric and part with the ranks each may hold inside its comparable group.
 
-    Added columns: `group` (number), `rank_low`, `rank_high` (1 is best; missing for rows that are not ranked) and
-    `rank_note`, which says why a row is not ranked. Failed, contaminated and valueless rows never are.
+    Ranks are Holm-corrected over the group's pairs. Added columns: `group` (number), `rank_low`, `rank_high` (1 is
+    best; missing for rows that are not ranked) and `rank_note`, which says why a row is not ranked. Failed,
+    contaminated and valueless rows never are.
 
     Args:
         frame: the tidy table of `bench.analysis.table`.

@@ -129,7 +129,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class Waterline:
-    """Bars in execution order with their totals; `hidden` are layers without operations or bytes, `notes` the caveats."""
+    """Bars in execution order with their totals; `hidden`: layers without operations or bytes; `notes`: caveats."""
 
     bars: tuple[Bar, ...]
     totals: Totals
@@ -248,7 +248,7 @@ def layers_of(record: dict[str, Any], *, threads: int | None = None) -> tuple[li
 
 
 def _arithmetic(row: dict[str, Any], case: dict[str, Any]) -> str:
-    """The arithmetic that a row's products run in: its tensors' dtype, but TF32 where the case computes fp32 in that."""
+    """The arithmetic that a row's products run in: its tensors' dtype, or TF32 where fp32 is computed in that."""
     dtype = dtype_name(row.get("dtype") or case.get("dtype") or "")
     return "tf32" if dtype == "fp32" and case.get("dtype") == "tf32" else dtype
 
@@ -256,7 +256,7 @@ def _arithmetic(row: dict[str, Any], case: dict[str, Any]) -> str:
 def peak_of(
     machine: dict[str, Any], dtype: str, *, device: str = "cpu", threads: int | None = None
 ) -> tuple[float | None, list[str]]:
-    """Peak arithmetic throughput in op/s that was measured for this dtype, device and thread count; else why there is none."""
+    """Peak arithmetic throughput in op/s, measured for this dtype, device and thread count; else why none."""
     entries = [p for p in machine.get("peaks") or [] if dtype_name(p.get("dtype", "")) == dtype]
     fitting = [p["value"] for p in entries if _fits(p, device, threads, "op/s") and p.get("value")]
     if fitting:
@@ -509,7 +509,7 @@ def block_of(module_path: str) -> str:
 
 
 def _fits(entry: dict[str, Any], device: str, threads: int | None, unit: str) -> bool:
-    """Whether a machine's entry was measured on this device, thread count and in this unit; unsaid device or count fits."""
+    """Whether a peak was measured on this device, thread count and in this unit; what is not stated fits."""
     kind = entry.get("device")
     same_device = kind is None or str(kind).split(":")[0] == device.split(":", maxsplit=1)[0]
     same_threads = entry.get("threads") is None or threads is None or entry["threads"] == threads
@@ -524,7 +524,7 @@ def _layer(
     peaks: dict[str, float | None],
     bandwidth: float | None,
 ) -> Layer:
-    """One record row with the peaks that apply; what the next row can read of its output is at most what either says."""
+    """One record row with its peaks; the next row can read of its output at most what either of them states."""
     dtype = _arithmetic(row, case)
     reads, writes = row.get("read_bytes"), row.get("write_bytes")
     handed = None

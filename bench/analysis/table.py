@@ -82,7 +82,7 @@ def read_records(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
 
 
 def from_records(records: Iterable[Record]) -> pd.DataFrame:
-    """The tidy table of records, one row per reading; a failed case without readings still has a row with its reason."""
+    """The tidy table of records, one row per reading; a failed case without readings has a row with its reason."""
     problems: list[str] = []
     heads: list[dict[str, Any]] = []
     counts: list[int] = []

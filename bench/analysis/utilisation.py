@@ -70,7 +70,7 @@ def _model_share(value: Value) -> tuple[float | None, str]:
 
 
 def _reach(latency: Reading, peak: tuple[float, float]) -> tuple[float | None, float | None]:
-    """Factors to the interval's ends: log half-widths of latency and peak in squares; None without latency's interval."""
+    """Factors to the interval's ends: log half-widths of latency and peak in squares; None without an interval."""
     if latency.ci_low is None or latency.ci_high is None or latency.value is None or latency.ci_low <= 0:
         return None, None
     longer, shorter = math.log(latency.ci_high / latency.value), math.log(latency.value / latency.ci_low)
@@ -78,7 +78,7 @@ def _reach(latency: Reading, peak: tuple[float, float]) -> tuple[float | None, f
 
 
 def _peak_reach(record: dict[str, Any]) -> tuple[float, float]:
-    """Widest log half-widths, below and above, of the peaks of the case's dtypes at its threads; 0 where none are told."""
+    """Widest log half-widths, below and above, of the peaks of the case's dtypes at its threads; 0 if unknown."""
     case = record["case"]
     used = {dtype_name(row.get("dtype") or "") for row in record.get("layers") or [] if row.get("macs")}
     used |= {dtype_name(case.get("dtype") or "")}

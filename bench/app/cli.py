@@ -48,7 +48,7 @@ def _suite_node() -> Any:
     from hydra.core.config_store import ConfigNode
 
     class SuiteNode(ConfigNode):
-        """The names of a suite's keys, read when Hydra asks: with twenty suites a start would read nineteen for nothing."""
+        """The names of a suite's keys, read when Hydra asks, so that a start does not read every other suite."""
 
         def __init__(self, name: str, suites: Suites):
             self.name, self.group, self.package, self.provider = f"{name}.yaml", "suite", None, "bench"
@@ -226,7 +226,7 @@ def main() -> None:
 
 
 def _end_as_by_ctrl_c() -> None:
-    """Have a request to end (`kill`, a terminal that closes) keep what was measured and end every child, as Ctrl-C does.
+    """Have a request to end (`kill`, a closed terminal) keep what was measured and end every child, as Ctrl-C does.
 
     What the one who started us has ignored, as `nohup` does, stays ignored.
     """

@@ -1,4 +1,4 @@
-"""The counts of a first run: the suite's grid `paper`, counted on shapes alone, so that claims that are counts are judged.
+"""The counts of a first run: the suite's grid `paper`, counted on shapes alone, so that claims can be judged.
 
 It is a sweep of its own into the same results folder, before anything is timed: half a minute once, nothing when its
 records are there. What goes wrong with it is told in a line and costs the timed sweep nothing.

@@ -25,7 +25,7 @@ FORECAST_CAP_S = 20.0
 
 @dataclass(frozen=True)
 class Forecast:
-    """Estimated seconds per group key, and why some cases could not be counted beforehand: a label and a reason each."""
+    """Estimated seconds per group key; and a label and a reason for each case that could not be counted."""
 
     seconds: dict[str, float]
     uncounted: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ def group_seconds(config: Config, plan: Plan) -> dict[str, float]:
 
 
 def forecast(config: Config, plan: Plan) -> Forecast:
-    """Estimated seconds per group, and what the estimate had to do without; nothing is counted where nothing is timed."""
+    """Estimated seconds per group, and what the estimate had to do without; counts nothing where nothing is timed."""
     if not config.protocol.timed:
         return Forecast({group.key: estimate.COUNT_S * len(group.cases) for group in plan.groups})
     cases = {case.key: case for group in plan.groups for case in (group.baseline, *group.cases)}

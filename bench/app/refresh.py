@@ -1,4 +1,4 @@
-"""The report while a sweep goes on: made anew after a finished group, in a process of its own that is given little time.
+"""The report while a sweep runs: rebuilt after a finished group, in a process of its own with a time limit.
 
 Measuring never waits long for it and never fails because of it: it runs between two groups, when no worker does, as
 long as all refreshes together take a small share of the time measured; whatever goes wrong is one line.

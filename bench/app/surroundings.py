@@ -19,13 +19,14 @@ Row = tuple[str, str]
 
 #: Distributions that reports of trouble turn on, beside the bench.
 _PACKAGES = (
-    "waterline-bench", "torch", "torchvision", "timm", "transformers", "diffusers", "peft", "torchao", "fvcore", "onnx",
-    "onnxruntime", "openvino", "numpy", "scipy", "pandas", "hydra-core", "omegaconf", "pydantic", "mlflow", "cloudpickle",
+    "waterline-bench", "torch", "torchvision", "timm", "transformers", "diffusers", "peft", "torchao", "fvcore",
+    "onnx", "onnxruntime", "openvino", "numpy", "scipy", "pandas", "hydra-core", "omegaconf", "pydantic", "mlflow",
+    "cloudpickle",
 )  # fmt: skip
 #: Beginnings of the variables that change what the bench or torch does.
 _VARIABLES = (
-    "BENCH_", "MLFLOW_", "HYDRA_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "TORCH", "PYTORCH_", "CUDA_", "NVIDIA_", "PYTHON",
-    "LANG", "LC_", "TMPDIR", "XDG_", "HF_", "LD_PRELOAD", "MALLOC_", "VIRTUAL_ENV", "CONDA_PREFIX",
+    "BENCH_", "MLFLOW_", "HYDRA_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "TORCH", "PYTORCH_", "CUDA_", "NVIDIA_",
+    "PYTHON", "LANG", "LC_", "TMPDIR", "XDG_", "HF_", "LD_PRELOAD", "MALLOC_", "VIRTUAL_ENV", "CONDA_PREFIX",
 )  # fmt: skip
 _SECRET = ("TOKEN", "PASSWORD", "SECRET", "KEY")
 

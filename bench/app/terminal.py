@@ -99,7 +99,7 @@ def _replace(name: str, number: int) -> Sink:
 
 
 def close_streams(sinks: list[Sink]) -> bool:
-    """Flush; whether everything reached its reader, or the reader left by itself (a closed pipe, as `head` leaves it)."""
+    """Flush; whether everything reached its reader, or the reader left by itself (a closed pipe, as by `head`)."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

@@ -1,4 +1,4 @@
-"""How a subject is made to run: eagerly, compiled, or converted for another runtime; one file a backend and one line here.
+"""How a subject is made to run: eagerly, compiled, or converted; one file a backend and one line here.
 
 Names, types and what has to be installed are read without torch; torch and the libraries are imported inside functions.
 """

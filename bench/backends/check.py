@@ -1,4 +1,4 @@
-"""Whether a converted module answers as the eager one: the relative error of its outputs, within what its type allows."""
+"""Whether a converted module answers as the eager one: the relative error of its outputs, by dtype."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ _TYPES = {
 
 
 def on_device(session: Any, device: str, index: int) -> Callable[[Sequence[Any]], list[Any]]:
-    """A call that binds the tensors where they lie, inputs and new outputs alike; it returns when the device has finished.
+    """A call that binds inputs and new outputs in place; it returns when the device has finished.
 
     Raises:
         ConversionFailed: the size of an output depends on what the inputs hold, so that nothing can be bound to it.

@@ -99,7 +99,7 @@ def _words(value: Any) -> Any:
 
 
 def _calls(compiled: Any) -> Callable[[Sequence[Any]], list[Any]]:
-    """Runs one request over and over; inputs are shared with torch, outputs copied, for the next run writes over them."""
+    """Runs one request over and over; inputs are shared with torch, outputs copied, as the next run overwrites them."""
     import openvino
     import torch
 

@@ -1,4 +1,4 @@
-"""Nested inputs and outputs as a flat list of tensors and a form to put them back into: what crosses to another runtime."""
+"""Nested inputs and outputs as a flat list of tensors and a structure to restore them for another runtime."""
 
 from __future__ import annotations
 

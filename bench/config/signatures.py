@@ -100,7 +100,7 @@ def _function(tree: ast.Module, name: str) -> ast.FunctionDef | None:
 
 
 def _type(annotation: ast.expr | None) -> Any:
-    """The annotated type if it is put together from our vocabulary alone, else Any: then the callable itself has to check."""
+    """The annotated type if it is built from our vocabulary alone; else Any, and the callable itself has to check."""
     if annotation is None or not _is_plain(annotation):
         return Any
     code = compile(ast.Expression(annotation), "<annotation>", "eval")
@@ -263,7 +263,7 @@ def _is_package(module: str) -> bool:
 
 @cache
 def _is_users(top: str) -> bool:
-    """Whether a top-level module is code that a user may be working on: neither installed, nor Python's, nor the bench."""
+    """Whether a top-level module is code that a user may be editing: not installed, not Python's, not the bench."""
     if top in sys.stdlib_module_names or top == _OWN:
         return False
     try:

@@ -43,7 +43,7 @@ def reason_names(bits: int) -> list[str]:
 
 
 def event_reasons(lib: Any, board: Any) -> int | None:
-    """The bits of what holds the board's clocks back now; None where it does not tell. Older drivers know one name only."""
+    """The bits of what holds the board's clocks back now; None if unknown. Older drivers know one name only."""
     for ask in ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"):
         try:
             return int(getattr(lib, ask)(board))

@@ -29,7 +29,7 @@ FIRST_LOOK_S = 0.1
 
 @dataclass(frozen=True)
 class Limits:
-    """Above these a window is labelled: whole cores of other processes, shares of the window's length, switches a second."""
+    """Limits above which a window is labelled: cores of other processes, shares of its length, switches a second."""
 
     busy_cores: float = 0.25
     pressure_share: float = 0.05

@@ -47,7 +47,7 @@ def without_personal(value: Any, names: Iterable[str] | None = None) -> Any:
 
 
 def redacted(record: dict[str, Any]) -> dict[str, Any]:
-    """The record without personal parts, sealed anew with its old hash as `redacted_from`; the very same if it had none."""
+    """The record without personal parts, resealed with its old hash as `redacted_from`; the same if it had none."""
     body = {key: value for key, value in record.items() if key != "content_hash"}
     clean = without_personal(body)
     if clean == body:

@@ -49,7 +49,7 @@ class Gpu:
 
     @property
     def own(self) -> Any:
-        """The handle of what is ours: the instance where there is one, else the board. It has the memory and processes."""
+        """The handle of what is ours, which has memory and processes: the MIG instance if any, else the board."""
         return self.board if self.instance is None else self.instance
 
 
@@ -214,7 +214,7 @@ def computing_on(lib: Any, gpu: Gpu) -> int:
 
 
 def drawing_on(lib: Any, gpu: Gpu) -> int:
-    """How many processes that are none of ours draw on the device and do not compute there: mostly a desktop at rest."""
+    """How many processes of others draw on the device without computing there: mostly an idle desktop."""
     listed = _listed_by(lib, "nvmlDeviceGetGraphicsRunningProcesses", gpu)
     return len(listed - _listed_by(lib, "nvmlDeviceGetComputeRunningProcesses", gpu) - _family()) if listed else 0
 

@@ -1,4 +1,4 @@
-"""Work done in a fork of this process: whatever becomes of it, this process keeps its life, its state and its output."""
+"""Work done in a fork of this process: whatever becomes of it, this process keeps its state and its output."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _unwrapped(answer: bytes, status: int, words: IO[bytes]) -> Any:
 
 
 def _last_words(words: IO[bytes]) -> str:
-    """What a dying process said of itself: the message of a C++ exception if there is one, else the end of its output."""
+    """What a dying process said of itself: the message of a C++ exception, else the end of its output."""
     words.seek(0)
     text = words.read().decode(errors="replace").strip()
     _, found, message = text.rpartition("what():")

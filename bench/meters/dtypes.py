@@ -1,4 +1,4 @@
-"""The suite's names of dtypes in torch's terms; `bench.config.schema.DTYPES` has the same names where torch is not imported."""
+"""The suite's names of dtypes in torch's terms; `bench.config.schema.DTYPES` has the same names without torch."""
 
 from __future__ import annotations
 

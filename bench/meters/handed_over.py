@@ -1,4 +1,4 @@
-"""Modules as users hand them over: checked, switched to evaluation and back, initialised, and passed to other processes."""
+"""Modules as users hand them over: checked, switched to evaluation and back, initialised, sent to other processes."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class DeviceClock(Protocol):
 
 @dataclass(frozen=True)
 class Runner:
-    """Something to time: a step, what waits for its work to finish, the device's own clock, what precedes and follows it.
+    """Something to time: a step, what waits for its work, the device's own clock, what precedes and follows it.
 
     With a device's clock, with `before` (a flush of the cache, a fresh forward) or `after` (what puts back what the
     step changed), every iteration is timed on its own; what precedes and follows it is not timed. `spans` gives the

@@ -26,9 +26,9 @@ from bench.workloads.counting import PartCall
 Row = dict[str, Any]
 #: What a row holds, also where there is none: a forward of views alone has no row.
 COLUMNS = (
-    "index", "name", "module_path", "op", "input_shapes", "output_shapes", "dtype", "macs", "vector_ops", "bit_operations",
-    "read_bytes", "write_bytes", "weight_bytes", "activation_bytes", "intensity", "calls", "operators", "uncounted",
-    "tokens", "tokens_per_call", "provenance_bytes", "time_ms", "time_low_ms", "time_high_ms", "share",
+    "index", "name", "module_path", "op", "input_shapes", "output_shapes", "dtype", "macs", "vector_ops",
+    "bit_operations", "read_bytes", "write_bytes", "weight_bytes", "activation_bytes", "intensity", "calls",
+    "operators", "uncounted", "tokens", "tokens_per_call", "provenance_bytes", "time_ms", "time_low_ms", "time_high_ms", "share",
 )  # fmt: skip
 
 _NOTE = (

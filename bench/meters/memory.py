@@ -179,7 +179,7 @@ def _own(module: nn.Module) -> nn.Module:
 
 
 def _renew(module: nn.Module) -> None:
-    """Put back and prepare anew what a part of a workload changes, before its memory is watched; nothing of a module."""
+    """Reset and prepare what a part of a workload changes before its memory is watched; no-op for a module."""
     if isinstance(module, PartCall):
         module.renew()
 

@@ -1,4 +1,4 @@
-"""What a method cost before its network was measured, as readings: from `module.method_cost`, which `bench.costs` writes."""
+"""What a method cost beforehand, as readings: from `module.method_cost`, which `bench.costs` writes."""
 
 from __future__ import annotations
 

@@ -463,7 +463,7 @@ def custom_formula(name: str) -> Formula | None:
 
 @cache
 def written_places(func: Any) -> tuple[int, ...]:
-    """Positions of the arguments that an overload writes in place, statistics that its schema does not tell included."""
+    """Positions of the arguments that an overload writes in place, including statistics its schema does not state."""
     if func._schema.name in ("aten::native_batch_norm", "aten::cudnn_batch_norm", "aten::miopen_batch_norm"):
         return (3, 4)
     return _written(func._schema)

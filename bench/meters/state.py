@@ -1,4 +1,4 @@
-"""What a forward changes of its module and its inputs, found and put back: caches, counters, buffers, inputs in place."""
+"""What a forward changes of its module and inputs, found and restored: caches, counters, buffers, inputs."""
 
 from __future__ import annotations
 

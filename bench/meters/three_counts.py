@@ -22,7 +22,7 @@ DECLARE = "declare it as module.{name}"
 
 
 def readings(count: MacsCount, module: Any, kernel: str | None, part: str, batch: int) -> list[Reading]:
-    """`macs_dense` and `macs_nonzero` of one part, per sample; nothing where the subject has neither kernel nor declaration.
+    """`macs_dense` and `macs_nonzero` of one part, per sample; empty without a kernel or a declaration.
 
     Args:
         count: of the part's whole batch.

@@ -257,7 +257,7 @@ class OperatorTrace(TorchDispatchMode):
         self.foreign: dict[int, tuple[str, Tensor]] = {}
 
     def knows(self, tensors: Iterable[Tensor]) -> None:
-        """Take tensors (the inputs) for known: what is multiplied and neither known, made here nor a weight is foreign."""
+        """Mark tensors (the inputs) as known: an operand neither known, nor made here, nor a weight is foreign."""
         self._given.update(self._weights.identity(plain) for tensor in tensors for plain in plain_tensors(tensor))
         self._made |= self._given
 
@@ -521,7 +521,7 @@ def _indexes_by_mask(func: Any, inputs: list[Tensor]) -> bool:
 
 
 def _dtype(inputs: list[Tensor], result: Any) -> str:
-    """The dtype of the arithmetic; two operands of different kinds are named together, so that they are never summed."""
+    """The dtype of the arithmetic; two operands of different kinds are named together and never summed."""
     names = list(dict.fromkeys(dtype_name(t) for t in inputs if t.dim() > 0 or len(inputs) == 1))
     floating = [n for n in names if "float" in n or "complex" in n or "int8" in n]
     names = floating or names

@@ -86,7 +86,9 @@ def own_cores() -> int:
 
 
 def cores_behind_affinity(root: Path = PROCESSORS) -> int | None:
-    """Physical cores of the processors that this process may run on, of which one core can have several; None if unknown.
+    """Physical cores of the processors that this process may run on; None if unknown.
+
+    One core can have several processors.
 
     Args:
         root: where the kernel describes the processors.
@@ -166,7 +168,7 @@ def _blocks(config: Config) -> list[Block]:
 
 
 def _block(block: Block, changes: dict[str, Any]) -> Block:
-    """The block with these keys put in; axes of a shape replace one by one, and another workload drops the old shape."""
+    """The block with these keys set; axes of a shape replace one by one, another workload drops the old shape."""
     kept = block.model_dump(exclude_unset=True)
     if "workload" in changes and changes["workload"] != block.workload:
         kept = {key: value for key, value in kept.items() if key not in ("shapes", "batches", "resolutions")}
@@ -311,7 +313,7 @@ class _Expansion:
 
 
 def check_data(config: Config, task: Entry | None) -> None:
-    """Raise UsageError unless `data.root` is there for a task that takes it, and only for one: its constructor's `root`."""
+    """Raise UsageError unless `data.root` is set for a task that takes it, and only then: its constructor's `root`."""
     takes = task is not None and task.accepts("root")
     if takes and config.data.root is None:
         raise UsageError(

@@ -70,7 +70,7 @@ class Attempts:
         return (self.folder / file_name(stem, number)).exists()
 
     def _refresh(self) -> None:
-        """List the folder, if it has changed since; the time is read first, so that a change meanwhile is seen next time."""
+        """List the folder if it has changed; the time is read first, so that a later change is seen next time."""
         changed = self.changed()
         if changed == self._changed:
             return

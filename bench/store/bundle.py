@@ -415,7 +415,7 @@ def _content(
 def _looked_at(
     archive: zipfile.ZipFile, entry: zipfile.ZipInfo, listed: tuple[int, str]
 ) -> tuple[Record | None, str | None]:
-    """The record in a file (if it is one) and what is wrong with the file; of a page's part only the checksum is made."""
+    """The record in a file (if it is one) and what is wrong with the file; a page's part is only checksummed."""
     if entry.filename.startswith("site/"):
         return None, None if _checksum(archive, entry) == listed else "does not match its checksum"
     data = _read(archive, entry)

@@ -1,4 +1,4 @@
-"""Where everything foreign arrives: bounded files, bounded JSON, and a typed look at what it holds before anybody uses it.
+"""Where everything foreign arrives: bounded files, bounded JSON, and a typed check before anybody uses it.
 
 Foreign is whatever another process or person wrote: a record, a bundle's parts, a calibration, a journal, but also what
 a worker of ours leaves behind, because the user's model ran in it. A fault here is one `CorruptRecord` with one line.
@@ -60,7 +60,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 def without_halves(value: Any) -> Any:
-    """Plain data whose texts are whole characters: half a surrogate pair, which no output takes, is spelt out as `\\udc80`."""
+    """Plain data whose texts are whole characters: half a surrogate pair, which no output takes, as `\\udc80`."""
     try:
         json.dumps(value, ensure_ascii=False, check_circular=False).encode()
     except UnicodeEncodeError:

@@ -74,7 +74,7 @@ def score_of(record: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def scored(record: dict[str, Any], metric: str) -> dict[str, Any] | None:
-    """The reading of a score with what it stands on (`per_sample`, `samples_digest`, `details`), or `None` without one."""
+    """The reading of a score with its evidence (`per_sample`, `samples_digest`, `details`), or None."""
     found, quality = reading_of(record, metric), record.get("quality") or {}
     if found is None:
         return None

@@ -188,7 +188,7 @@ class Store:
         return self.machines / f"{machine_key}.{device.replace(':', '-')}.{threads}.json"
 
     def attempts(self, case_key: str, machine_key: str) -> list[Path]:
-        """The files of every attempt at a case on a machine, oldest first, also where one was moved away from between."""
+        """The files of every attempt at a case on a machine, oldest first, also where one in between was moved away."""
         return [path for _, path in self._numbered(case_key, machine_key)]
 
     def _numbered(self, case_key: str, machine_key: str) -> list[tuple[int, Path]]:
@@ -240,7 +240,7 @@ class Store:
         return self._put(case_key, machine_key, lambda path: write_json(path, seal(record)))
 
     def adopt(self, record: Record, data: bytes) -> Path | None:
-        """Keep a verified record of elsewhere beside what is there; its file, or None where that record is there already.
+        """Keep a verified record from elsewhere beside ours; its file, or None where that record is there already.
 
         Args:
             record: the record, verified.
@@ -282,7 +282,7 @@ class Store:
         yield from (record for _, record in self.files(problems))
 
     def files(self, problems: list[str] | None = None) -> list[tuple[Path, Record]]:
-        """Every readable record that no other supersedes with its file, in a stable order; `problems` as for `iterate`."""
+        """Every readable record that no other supersedes, with its file, in a stable order; `problems` as `iterate`."""
         found = []
         for path in sorted(self.records.glob("*.json")):
             try:

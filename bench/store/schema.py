@@ -358,7 +358,7 @@ class Timing(TypedDict):
 
 
 class Quality(TypedDict):
-    """Answers sample by sample (`per_sample`: a text of 0 and 1, or a number each) on the samples of `samples_digest`."""
+    """Answers per sample (`per_sample`: a text of 0 and 1, or a number each) on the samples of `samples_digest`."""
 
     __pydantic_config__ = _OPEN  # type: ignore[misc]
     metric: NotRequired[str | None]
@@ -392,7 +392,7 @@ class Picture(TypedDict):
 
 
 class RecordFields(TypedDict):
-    """A record of the present schema: one case on one machine, measured or failed, with everything behind its numbers."""
+    """A record of the present schema: one case on one machine, measured or failed, with all its evidence."""
 
     __pydantic_config__ = _OPEN  # type: ignore[misc]
     schema: Count

@@ -94,7 +94,7 @@ class Attempts:
         return outcome
 
     def check_circuit(self, last: Failed) -> None:
-        """Raise CircuitBroken if too many processes were lost in a row; called when the records of the last are written.
+        """Raise CircuitBroken if too many processes in a row were lost; called once the last ones are recorded.
 
         Args:
             last: how the latest one ended.

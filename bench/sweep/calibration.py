@@ -34,7 +34,7 @@ def processes(device: str, threads: int) -> int:
 
 
 def measure(executor: Executor, device: str, threads: int, budget_s: float, log: Path) -> Outcome:
-    """What the machine could do, as `bench.meters.peaks` gives it, over fresh processes; the outcome of one that failed.
+    """What the machine could do (`bench.meters.peaks`) over fresh processes; the outcome of one that failed.
 
     Args:
         executor: what runs a process.

@@ -87,7 +87,7 @@ class Writer:
         self._announce = announce
 
     def learn_torch(self, probe: dict[str, Any]) -> None:
-        """Tell in the records how torch is built and what it picked, which only a process that has imported it knows."""
+        """Write into the records how torch is built and what it picked, which only a process that imported it knows."""
         if "torch" in probe:
             environment = {**self.context.environment, "torch": probe["torch"]}
             self.context = replace(self.context, environment=environment)

@@ -1,4 +1,4 @@
-"""Runs a subject in another process, which gets it by cloudpickle, as the workers of a sweep do; one process for all."""
+"""Runs a subject in another process, which gets it by cloudpickle, as a sweep's workers do; one process for all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is tested: a model, and a method, at a tiny setting, with what is claimed of it; from a card or by hand; torch-free."""
+"""What is tested: a model and a method at a tiny setting, with its claims; from a card or by hand; torch-free."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Phase:
         self._last = time.monotonic()
 
     def turn_to(self, case: str | None) -> None:
-        """Note whose turn it is, so that an exception names it; in this process only, which costs a timing loop nothing."""
+        """Note whose turn it is, so that an exception names it; in this process only, at no cost to a timing loop."""
         self.case = case
 
     def beat(self) -> None:

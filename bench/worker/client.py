@@ -71,7 +71,7 @@ class Failed:
 
     @property
     def worth_retrying(self) -> bool:
-        """Whether the process was lost from outside Python: a signal, a timeout, no result. An exception would recur."""
+        """Whether the process was lost from outside Python: a signal, a timeout, no result. An exception recurs."""
         if self.status == "timeout":
             return True
         kind = self.error.get("type", "")
@@ -166,7 +166,7 @@ class Workers:
         self.ready = self._receive(self.timeouts["start"], "ready")["ready"]
 
     def _stop_server(self) -> None:
-        """End the server, which ends what its workers left first, if it still can; not one that was stopped or hangs."""
+        """End the server, which first ends what its workers left; one that was stopped or hangs is killed."""
         server, self._server = self._server, None
         if server is None:
             return

@@ -1,4 +1,4 @@
-"""Counts alone: a case built on the meta device, where tensors have shapes and no values, so that a large network is cheap.
+"""Counts alone: a case built on the meta device, whose tensors have shapes but no values; cheap for any size.
 
 Nothing is timed and no weights are made. What decides by values (a threshold, an exit) cannot be built or run there; a
 small network is then counted for real, with random weights, and the record says so.

@@ -56,7 +56,7 @@ def read_outcome(file: Path, spec: dict[str, Any], phase: str) -> dict[str, Any]
 
 
 def _check_answer(spec: dict[str, Any], result: dict[str, Any]) -> None:
-    """Raise CorruptRecord unless a process says what it was asked: these cases, and of timed ones this session and process."""
+    """Raise CorruptRecord unless a process says what it was asked: these cases, this session, this process."""
     if spec["kind"] == "count" and set(result["cases"]) != _asked(spec):
         raise CorruptRecord("result: its cases are not those that were to be counted")
     if spec["kind"] != "invocation":

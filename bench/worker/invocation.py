@@ -120,7 +120,7 @@ class _Group:
         return done
 
     def measure(self, runners: list[Runner], warm: dict[str, WarmUp]) -> tuple[dict[str, Samples], dict[str, Any]]:
-        """Interleaved samples, then throughput windows; and what host and board did meanwhile, under `host` and `gpu`."""
+        """Interleaved samples, then throughput windows; and what host and board did, under `host` and `gpu`."""
         protocol, seed = self.protocol, self.spec["seed"]
         times = {name: done.last_ms for name, done in warm.items()}
         rounds = latency.rounds_for(
@@ -156,7 +156,7 @@ class _Group:
         return samples, {"host": watch.report.as_dict(), "gpu": board.as_dict()}
 
     def _loss(self) -> float | None:
-        """What a preemption must have cost to count, where the calling thread does all the work; else every one counts."""
+        """What a preemption must have cost to count, where the calling thread does all the work; else every one."""
         alone = self.device == "cpu" and torch.get_num_threads() == 1
         alone = alone and not any(conversion.has_own_threads(recipe.case) for recipe in self.recipes)
         return self.protocol.preempted_loss if alone else None
@@ -199,7 +199,7 @@ class _Group:
         raise StateChanged(f"a forward changed {', '.join(changes)} while the group was timed; which one did not show")
 
     def look_at_outputs(self, most: int, when: str) -> None:
-        """Raise InvalidOutput, with the phase naming the member, where NaN came that was not there in a member's first run.
+        """Raise InvalidOutput, with the phase naming the member, for NaN that was not in a member's first run.
 
         Outside of all timing: a probe has looked at the first forwards of a process and said if they hold NaN, but not
         at those beside others, nor at one after hundreds.
@@ -260,7 +260,7 @@ def reference_gemm(device: str, dtype: str = "fp32") -> Runner:
 
 
 def _labels(watched: dict[str, Any], drawn_on: bool = False) -> list[str]:
-    """What disturbed the whole invocation: the host's labels, throttling that only a sample between rounds saw, a desktop."""
+    """What disturbed the whole invocation: the host's labels, throttling seen between rounds, a desktop."""
     found = list(watched["host"]["labels"])
     if gpu_clocks.throttled(watched["gpu"]) and gpu_clocks.LABEL not in found:
         found.append(gpu_clocks.LABEL)

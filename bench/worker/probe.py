@@ -164,7 +164,7 @@ class _Probe:
         return details
 
     def _other_input(self, subject: Subject) -> tuple[Any, ...] | None:
-        """The same values in another order, if the inputs are plain floating-point tensors: they stay in their range."""
+        """The same values in another order, if the inputs are plain floating-point tensors: they keep their range."""
         if not subject.args or not all(map(can_be_shuffled, subject.args)):
             return None
         seed_everything(self.recipe.case.seed + 1)
@@ -270,7 +270,7 @@ class _Probe:
         return found
 
     def facts(self, subject: Subject, ready: Ready, part: Part) -> Found:
-        """What workload and subject themselves tell: bytes of a cache, a payload; the method's cost; what inputs cost."""
+        """What workload and subject declare: bytes of a cache, a payload; the method's cost; the cost of inputs."""
         from bench.meters import method_cost
 
         module, shape, parts = workloads.module_of(subject.case.workload), subject.case.full_shape, list(ready.parts)

@@ -1,4 +1,4 @@
-"""A built subject made ready to be timed: run once, compiled and captured if its case says so, each step with its cost."""
+"""A built subject made ready to be timed: run once, compiled and captured if its case says so, each step costed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A forward that needs more than to be called: gradients of its own, or its state and inputs put back after every run."""
+"""A forward that needs more than a call: gradients of its own, or its state and inputs reset after every run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NEEDS_GRADIENTS = ("does not require grad", "inference tensor", "inference mode
 
 @dataclass(frozen=True)
 class Settled:
-    """The part as it can be run again and again, how long its first run took (None before it), and what to know of it."""
+    """The part as it can be repeated, how long its first run took (None before it), and what to know of it."""
 
     part: Part
     first_ms: float

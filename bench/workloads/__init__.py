@@ -1,4 +1,4 @@
-"""What one run is: each workload turns a built subject into named parts; one file a workload and one line in this table.
+"""What one run is: a workload turns a built subject into named parts; one file a workload and one line here.
 
 Names, units, axes and parts are read without torch; torch is imported inside functions only.
 """

@@ -1,4 +1,4 @@
-"""The field's own numbers from readings that are there: pure, intervals carried along, never a value without its inputs."""
+"""The field's own numbers derived from readings: pure, intervals carried along, never without its inputs."""
 
 from __future__ import annotations
 

@@ -204,7 +204,7 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
 
 
 def counts(subject: Built, shape: Shape, parts: list[Part], count: Count) -> Facts:
-    """MACs per image of every step, of what comes before and of what comes after; a flag where the plan says otherwise."""
+    """MACs per image of every step, and before and after the steps; a flag where the plan says otherwise."""
     sampler = _Sampler(subject, shape)
     batch = shape["batch"]
     walk = _Walk(sampler)

@@ -15,7 +15,7 @@ MARKDOWN = "comparison.md"
 
 
 def run(config: Config) -> int:
-    """Print the comparison, keep it as Markdown and as a page beside the site; 0, or 1 if something got worse beyond doubt.
+    """Print the comparison, keep it as Markdown and as a page; 0, or 1 if something got worse beyond doubt.
 
     `a` and `b` may each name several results folders, bundles or records, separated by commas: sessions of one side.
     """

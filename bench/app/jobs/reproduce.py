@@ -34,7 +34,7 @@ LIBRARY = "timm:"
 
 
 def run(config: Config) -> int:
-    """Print the environment's difference, measure, print the verdicts; 0 agrees, 1 not, 4 inconclusive, 5 not comparable."""
+    """Print what differs, measure, print the verdicts; 0 agrees, 1 does not, 4 inconclusive, 5 not comparable."""
     original, foreign = find_row(str(config.row), Path(config.paths.results))
     case = Case.from_dict(original["case"])
     own = not foreign and measured_here(original, Path(config.paths.results))

@@ -1,4 +1,4 @@
-"""Joules from a wall meter's log: a CSV with a time and watts or cumulative joules per row, growing while we measure."""
+"""Joules from a wall meter's log: a CSV, growing while we measure, of times with watts or cumulative joules."""
 
 from __future__ import annotations
 
