@@ -87,13 +87,18 @@ def split(record: Record, baseline: Record) -> Split | str:
     added, replaced = added_paths(record["layers"], baseline["layers"])
     own = [after[path] for path in after if path in added]
     return Split(
-        base_ms=base_ms, ms=ms, parts=_parts(before, after, added, replaced),
-        own_ms=_sum(own, "time_ms"), own_low_ms=_end(own, "time_low_ms"), own_high_ms=_end(own, "time_high_ms"),
-        own_modules=len(own), own_macs=sum(float(row.get("macs") or 0.0) for row in own),
+        base_ms=base_ms,
+        ms=ms,
+        parts=_parts(before, after, added, replaced),
+        own_ms=_sum(own, "time_ms"),
+        own_low_ms=_end(own, "time_low_ms"),
+        own_high_ms=_end(own, "time_high_ms"),
+        own_modules=len(own),
+        own_macs=sum(float(row.get("macs") or 0.0) for row in own),
         macs=sum(float(row.get("macs") or 0.0) for row in record["layers"]),
         base_unexplained_ms=base_ms - _sum(before.values(), "time_ms"),
         unexplained_ms=ms - _sum(after.values(), "time_ms"),
-    )  # fmt: skip
+    )
 
 
 def added_paths(layers: Sequence[Layer], baseline: Sequence[Layer]) -> tuple[set[str], set[str]]:
@@ -121,7 +126,7 @@ def _timed(layers: Sequence[Layer]) -> dict[str, Layer]:
 
 @lru_cache(maxsize=4096)
 def role(path: str) -> str:
-    """What a module is in its block: `blocks.3.mlp.fc1` is `mlp`, `blocks.3.norm2` is `norm`; those in none are outside."""
+    """What a module is in its block: `blocks.3.mlp.fc1` is `mlp`, `blocks.3.norm2` is `norm`; else outside."""
     block = block_of(path)
     if not block:
         return OUTSIDE

@@ -28,7 +28,8 @@ Row = dict[str, Any]
 COLUMNS = (
     "index", "name", "module_path", "op", "input_shapes", "output_shapes", "dtype", "macs", "vector_ops",
     "bit_operations", "read_bytes", "write_bytes", "weight_bytes", "activation_bytes", "intensity", "calls",
-    "operators", "uncounted", "tokens", "tokens_per_call", "provenance_bytes", "time_ms", "time_low_ms", "time_high_ms", "share",
+    "operators", "uncounted", "tokens", "tokens_per_call", "provenance_bytes", "time_ms", "time_low_ms",
+    "time_high_ms", "share",
 )  # fmt: skip
 
 _NOTE = (

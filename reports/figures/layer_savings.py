@@ -1,4 +1,4 @@
-"""Where a method saves: MACs and time saved in every block beside the baseline, and the tokens left where layers have any."""
+"""Where a method saves: MACs and time saved in every block, and the tokens left where layers have any."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from reports.own_time import added_paths
 ID = "saved-per-block"
 TOKENS_ABOVE = "above, tokens that leave it; below, "
 HOW_TO_READ = (
-    "Per block of the network: {above}MACs and layer time saved, both as a share of the baseline's total. The yellow bar below zero is what the method's own operators take there, the tick what is left of the time saved; "
-    "where it stays below the MAC bar the promise is not kept."
+    "Per block of the network: {above}MACs and layer time saved, both as a share of the baseline's total. The yellow "
+    "bar below zero is what the method's own operators take there, the tick what is left of the time saved; where it "
+    "stays below the MAC bar the promise is not kept."
 )
 MOST_TICKS = 12
 
@@ -49,12 +50,17 @@ def blocks(record: Record, baseline: Record) -> list[Block]:
     added, _ = added_paths(record["layers"], baseline["layers"])
     return [
         Block(
-            name, _macs(before.get(name, [])), _macs(after.get(name, [])), _time(before.get(name, [])),
-            _time(after.get(name, [])), _tokens(before.get(name, [])), _tokens(after.get(name, [])),
+            name,
+            _macs(before.get(name, [])),
+            _macs(after.get(name, [])),
+            _time(before.get(name, [])),
+            _time(after.get(name, [])),
+            _tokens(before.get(name, [])),
+            _tokens(after.get(name, [])),
             _time([row for row in after.get(name, []) if str(row.get("module_path") or row["name"]) in added]) or 0.0,
         )
         for name in names
-    ]  # fmt: skip
+    ]
 
 
 def _by_block(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -158,11 +164,19 @@ def block_table(found: Sequence[Block]) -> pd.DataFrame:
     macs, time = sum(b.base_macs for b in found), _sum(b.base_ms for b in found)
     tokens = _have_tokens(found)
     rows = [
-        {"block": b.name, **({"tokens, baseline": b.base_tokens, "tokens": b.tokens} if tokens else {}), "MMACs, baseline": b.base_macs / 1e6,
-         "MMACs": b.macs / 1e6, "time, baseline (ms)": b.base_ms, "time (ms)": b.ms, "of it in own operators (ms)": b.own_ms,
-         "MACs saved (% of total)": _share(b.base_macs, b.macs, macs), "time saved (% of total)": _share(b.base_ms, b.ms, time)}
+        {
+            "block": b.name,
+            **({"tokens, baseline": b.base_tokens, "tokens": b.tokens} if tokens else {}),
+            "MMACs, baseline": b.base_macs / 1e6,
+            "MMACs": b.macs / 1e6,
+            "time, baseline (ms)": b.base_ms,
+            "time (ms)": b.ms,
+            "of it in own operators (ms)": b.own_ms,
+            "MACs saved (% of total)": _share(b.base_macs, b.macs, macs),
+            "time saved (% of total)": _share(b.base_ms, b.ms, time),
+        }
         for b in found
-    ]  # fmt: skip
+    ]
     table = pd.DataFrame(rows).astype(object)
     return table.where(table.notna(), None)
 
@@ -178,8 +192,15 @@ def draw(found: Sequence[Block]) -> Spec:
     places = list(range(len(found)))
     step = -(-len(found) // MOST_TICKS)
     shown = places[::step]
-    xaxis = axis("block", tickvals=shown, ticktext=[_short(found[i].name) for i in shown], tickangle=0, showgrid=False,
-                 range=[-0.6, len(found) - 0.4], anchor="y")  # fmt: skip
+    xaxis = axis(
+        "block",
+        tickvals=shown,
+        ticktext=[_short(found[i].name) for i in shown],
+        tickangle=0,
+        showgrid=False,
+        range=[-0.6, len(found) - 0.4],
+        anchor="y",
+    )
     data = [
         _bar("MACs saved", "@blue", [_share(b.base_macs, b.macs, macs) for b in found], hover, -0.4),
         *_times(found, time, hover),
@@ -192,8 +213,10 @@ def draw(found: Sequence[Block]) -> Spec:
     }
     if tokens:
         panels["yaxis2"] = axis("tokens left", domain=[0.66, 1], rangemode="tozero", anchor="x")
-        data += [_steps("tokens, baseline", "@quiet", [b.base_tokens for b in found], "dot"),
-                 _steps("tokens, this case", "@ink", [b.tokens for b in found], "solid")]  # fmt: skip
+        data += [
+            _steps("tokens, baseline", "@quiet", [b.base_tokens for b in found], "dot"),
+            _steps("tokens, this case", "@ink", [b.tokens for b in found], "solid"),
+        ]
     return {"data": data, "layout": layout(xaxis=xaxis, height=460, barmode="overlay", legend=legend(), **panels)}
 
 
@@ -206,8 +229,15 @@ def _times(found: Sequence[Block], total: float | None, hover: list[str]) -> lis
     own = [None if b.ms is None or not b.own_ms or not total else -100 * b.own_ms / total for b in found]
     below = _bar("own operators", "@orange", own, hover, 0.0)
     below["base"] = rounded([min(0.0, each or 0.0) for each in gross], 4)
-    tick = {"type": "scatter", "mode": "markers", "name": "time saved, net", "x": [place + 0.2 for place in range(len(net))],
-            "y": rounded(net, 4), "hoverinfo": "skip", "marker": {"symbol": "line-ew-open", "size": 11, "color": "@ink", "line": {"width": 2.2}}}  # fmt: skip
+    tick = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "time saved, net",
+        "x": [place + 0.2 for place in range(len(net))],
+        "y": rounded(net, 4),
+        "hoverinfo": "skip",
+        "marker": {"symbol": "line-ew-open", "size": 11, "color": "@ink", "line": {"width": 2.2}},
+    }
     return [_bar("time saved by the network's layers", "@green", gross, hover, 0.0), below, tick]
 
 
@@ -218,22 +248,42 @@ def _short(block: str) -> str:
 
 
 def _bar(name: str, colour: str, values: list[float | None], hover: list[str], offset: float) -> Spec:
-    return {"type": "bar", "name": name, "x": list(range(len(values))), "y": rounded(values, 4), "width": 0.4, "offset": offset,
-            "marker": {"color": colour}, "customdata": [[i] for i in range(len(values))], "hovertext": hover, "hoverinfo": "text"}  # fmt: skip
+    return {
+        "type": "bar",
+        "name": name,
+        "x": list(range(len(values))),
+        "y": rounded(values, 4),
+        "width": 0.4,
+        "offset": offset,
+        "marker": {"color": colour},
+        "customdata": [[i] for i in range(len(values))],
+        "hovertext": hover,
+        "hoverinfo": "text",
+    }
 
 
 def _steps(name: str, colour: str, values: Sequence[int | None], dash: str) -> Spec:
-    return {"type": "scatter", "mode": "lines+markers", "name": name, "x": list(range(len(values))), "y": list(values), "yaxis": "y2",
-            "line": {"shape": "hvh", "color": colour, "width": 1.6, "dash": dash}, "marker": {"size": 4, "color": colour},
-            "connectgaps": False, "hoverinfo": "y+name"}  # fmt: skip
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": name,
+        "x": list(range(len(values))),
+        "y": list(values),
+        "yaxis": "y2",
+        "line": {"shape": "hvh", "color": colour, "width": 1.6, "dash": dash},
+        "marker": {"size": 4, "color": colour},
+        "connectgaps": False,
+        "hoverinfo": "y+name",
+    }
 
 
 def _hover(block: Block) -> str:
     tokens = block.tokens is not None or block.base_tokens is not None
     left = f"<br>tokens {_count(block.base_tokens)} → {_count(block.tokens)}" if tokens else ""
     return (
-        f"<b>{plain(block.name)}</b><br>MACs {significant(block.base_macs / 1e6)} → {significant(block.macs / 1e6)} M<br>"
-        f"time {significant(block.base_ms)} → {significant(block.ms)} ms, {significant(block.own_ms, 2)} of it in own operators{left}"
+        f"<b>{plain(block.name)}</b><br>MACs {significant(block.base_macs / 1e6)} → {significant(block.macs / 1e6)} "
+        f"M<br>time {significant(block.base_ms)} → {significant(block.ms)} ms, {significant(block.own_ms, 2)} of it "
+        f"in own operators{left}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The first page: what was found, which method to use, the leaderboard, the figures, what failed, how it was measured."""
+"""The first page: findings, the chooser, the leaderboard, figures, failures, and how it was measured."""
 
 from __future__ import annotations
 
