@@ -80,8 +80,8 @@ def as_reducible(model: nn.Module, method: str, *, needs_class_token: bool = Fal
     """
     if not isinstance(model, ViT):
         raise ValueError(
-            f"{method} works on the ViT of suites.common, not on {type(model).__name__}: take deit_small, vit_base, ... "
-            "or timm:NAME(native=True)"
+            f"{method} works on the ViT of suites.common, not on {type(model).__name__}: take deit_small, vit_base, "
+            "... or timm:NAME(native=True)"
         )
     if needs_class_token and model.cls_token is None:
         raise ValueError(f"{method} ranks tokens by the class token's attention: build the model with class_token=True")

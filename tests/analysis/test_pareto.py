@@ -42,8 +42,12 @@ def plain(name, *values):
 def test_oracle_front_plausible_and_certified_dominated():
     placed = {p.name: p for p in pareto(ORACLE, AXES)}
     assert {n: p.standing for n, p in placed.items()} == {
-        "A": "front", "B": "front", "C": "plausible", "D": "certified-dominated", "E": "front",
-    }  # fmt: skip
+        "A": "front",
+        "B": "front",
+        "C": "plausible",
+        "D": "certified-dominated",
+        "E": "front",
+    }
     assert placed["D"].certified_by == ("B", "C") == placed["D"].dominated_by
     assert placed["C"].dominated_by == ("B",) and placed["C"].certified_by == ()
 

@@ -27,7 +27,7 @@ def shell(folder, line, **environment):
 
 @pytest.fixture
 def odd(tmp_path):
-    """A folder with a file whose name no ASCII has; verifying it is a quick job that prints the name and ends with 1."""
+    """A folder with a file whose name is not ASCII; verifying it is quick, prints the name and ends with 1."""
     (tmp_path / "b·ndle.zip").write_bytes(b"no archive")
     (tmp_path / "records").mkdir()
     return tmp_path

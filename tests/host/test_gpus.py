@@ -1,4 +1,4 @@
-"""The board that is asked is the one that CUDA uses; what it says of its clocks is kept round by round; nothing is set."""
+"""The board that is asked is the one that CUDA uses; its clocks are kept round by round; nothing is set."""
 
 import os
 import re

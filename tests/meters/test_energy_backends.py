@@ -33,10 +33,14 @@ def grow(root, steps):
 
 
 SERVER = {
-    "intel-rapl:0": ("package-0", 10), "intel-rapl:0:0": ("core", 5), "intel-rapl:0:1": ("dram", 7),
-    "intel-rapl:1": ("package-1", 20), "intel-rapl:1:0": ("core", 6), "intel-rapl:1:1": ("dram", 8),
+    "intel-rapl:0": ("package-0", 10),
+    "intel-rapl:0:0": ("core", 5),
+    "intel-rapl:0:1": ("dram", 7),
+    "intel-rapl:1": ("package-1", 20),
+    "intel-rapl:1:0": ("core", 6),
+    "intel-rapl:1:1": ("dram", 8),
     "intel-rapl-mmio:0": ("package-0", 10),
-}  # fmt: skip
+}
 
 
 def test_packages_and_memory_are_added_and_cores_are_not(tmp_path):

@@ -95,8 +95,13 @@ def test_caches_are_read_from_the_kernels_description(tmp_path):
 
 def machine(rate=(100.0, 98.0, 102.0), band=(10.0, 9.8, 10.2), stable=True):
     entry = lambda numbers, **rest: {  # noqa: E731
-        "value": numbers[0], "low": numbers[1], "high": numbers[2], "threads": 1, "n": 5, **rest
-    }  # fmt: skip
+        "value": numbers[0],
+        "low": numbers[1],
+        "high": numbers[2],
+        "threads": 1,
+        "n": 5,
+        **rest,
+    }
     return {"peaks": [entry(rate, dtype="fp32", unit="op/s")], "bandwidth": entry(band, unit="B/s"), "stable": stable}
 
 

@@ -238,10 +238,17 @@ def test_damaged_files_are_corrupt_records_and_never_another_error(data, tmp_pat
 @pytest.mark.parametrize(
     "text",
     [
-        b"", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 50_000, b"NaN", b'{"case": {}, "content_hash": NaN}',
-        b'{"case": {"x": 1e999}}', b'{"case": {}, "x": ' + b"9" * 5000 + b"}", b"\x00" * 4096,
+        b"",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"a":' * 50_000,
+        b"NaN",
+        b'{"case": {}, "content_hash": NaN}',
+        b'{"case": {"x": 1e999}}',
+        b'{"case": {}, "x": ' + b"9" * 5000 + b"}",
+        b"\x00" * 4096,
     ],
-)  # fmt: skip
+)
 def test_hostile_files_are_corrupt_records(text, tmp_path):
     path = tmp_path / "record.json"
     path.write_bytes(text)

@@ -1,4 +1,4 @@
-"""What an earlier sweep left is used where it still holds: after a kill, in a retry, beside damage, of one version only."""
+"""What an earlier sweep left is used where it still holds: after a kill, in a retry, of one version only."""
 
 import errno
 import json
@@ -256,7 +256,8 @@ def test_ctrl_c_and_a_full_disk_while_calibrating_are_told_like_any_other(tmp_pa
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '{"peaks": 3}', '{"peaks": [1]}', '{"peaks": [{"value": NaN}]}',
-                                  '{"peaks": [{"dtype": "fp32", "value": -1}]}', '{"peaks": []', '{"measured_at": "now"}'])  # fmt: skip
+                                  '{"peaks": [{"dtype": "fp32", "value": -1}]}', '{"peaks": []',
+                                  '{"measured_at": "now"}'])  # fmt: skip
 def test_a_calibration_of_another_shape_is_none(tmp_path, text):
     from bench.app import forecast
 
