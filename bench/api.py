@@ -94,7 +94,7 @@ def build(
     catalogue = catalogues.load()
     model_entry = catalogue.model(model)
     method_entry = None if method == BASELINE_METHOD else catalogue.method(method)
-    of_model, of_method = _share_out(model_entry, method_entry, settings)
+    of_model, of_method = _split_settings(model_entry, method_entry, settings)
     resolution = resolution if resolution is not None else default_resolution(model_entry, of_model)
     weights = Path(checkpoint) if checkpoint is not None else None
     if weights is not None and not weights.is_file():
@@ -130,7 +130,7 @@ def build(
     return made.module, made.kwargs or made.args
 
 
-def _share_out(model: Any, method: Any, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _split_settings(model: Any, method: Any, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Each setting to the model or the method, whichever takes it; checked."""
     from bench.config.catalogue import check_method, check_model
     from bench.config.signatures import signature
@@ -384,7 +384,7 @@ def _counted_record(module: nn.Module, given: Given, sections: set[str]) -> dict
     (args, kwargs), samples, device = given.call, given.samples, given.device
     started, readings, details = utc_now(), [], {}
     flags: list[dict[str, Any]] = []
-    with handed_over.evaluating(module), torch.no_grad(), handed_over.told(given.name):
+    with handed_over.evaluating(module), torch.no_grad(), handed_over.user_errors(given.name):
         if "size" in sections:
             size = params.measure(module)
             readings += size.readings()
@@ -531,7 +531,7 @@ def layers(
     samples = batch_for(module, args, keywords, asked)
     whole = workloads.find(workload).shape({**(shape or {}), "batch": samples.size})
     given = Given(_name(module, None), (args, keywords), workload, whole, "eager", "cpu", samples)
-    with handed_over.evaluating(module), handed_over.told(type(module).__name__), made.running(workload):
+    with handed_over.evaluating(module), handed_over.user_errors(type(module).__name__), made.running(workload):
         subject = Subject(given.case(model=given.name), module, args, keywords, {})
         chosen = _part(made.parts_of(subject), part)
         with state_kept(module, args, keywords), made.as_forward(subject, chosen) as call:

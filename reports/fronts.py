@@ -65,7 +65,7 @@ def _place_group(rows: list[Row], both: Objectives) -> None:
     if not left:
         return
     names = {str(index): row.name for index, row in enumerate(left)}
-    candidates = [pareto.Row(str(index), _estimates(row, both)) for index, row in enumerate(left)]
+    candidates = [pareto.Candidate(str(index), _estimates(row, both)) for index, row in enumerate(left)]
     for row, placed in zip(left, pareto.pareto(candidates, both, draws=DRAWS), strict=True):
         row.pareto = _WORDS[placed.standing]
         row.pareto_note = _note(placed, names)

@@ -22,7 +22,7 @@ OUTSIDE, ITSELF, REPLACED = "outside the blocks", "blocks themselves", "replaced
 
 
 @dataclass(frozen=True)
-class Part:
+class KindOfModule:
     """One kind of module in both networks: time per run in ms in the plain network and in the case."""
 
     name: str
@@ -45,7 +45,7 @@ class Split:
 
     base_ms: float
     ms: float
-    parts: tuple[Part, ...]
+    parts: tuple[KindOfModule, ...]
     own_ms: float
     own_low_ms: float | None
     own_high_ms: float | None
@@ -135,7 +135,7 @@ def role(path: str) -> str:
 
 def _parts(
     before: Mapping[str, Layer], after: Mapping[str, Layer], added: set[str], replaced: set[str]
-) -> tuple[Part, ...]:
+) -> tuple[KindOfModule, ...]:
     """The modules that are not added, by their role, in the order of the plain network; replaced ones last."""
     times: dict[str, list[float]] = {}
     for column, layers in enumerate((before, after)):
@@ -144,7 +144,7 @@ def _parts(
                 name = REPLACED if path in replaced else role(path)
                 times.setdefault(name, [0.0, 0.0])[column] += row["time_ms"]
     names = sorted(times, key=lambda name: name == REPLACED)
-    return tuple(Part(name, *times[name]) for name in names)
+    return tuple(KindOfModule(name, *times[name]) for name in names)
 
 
 def _sum(rows: Iterable[Layer], name: str) -> float:

@@ -39,10 +39,10 @@ def readings(folder, record):
     """(value, low, high, n) by metric, and the noise floor."""
     key, base, batch = record["case_key"], record["baseline_key"], record["case"]["batch"]
     used = counted(raw_files(folder, record), record["protocol"]["parameters"]["latency"])
-    own, anchor = ([raw["cases"][name] for raw in used] for name in (key, base))
+    own, baseline = ([raw["cases"][name] for raw in used] for name in (key, base))
     medians, of_base, of_twin = (
         np.array([np.median(part["latency_ms"]) for part in parts])
-        for parts in (own, anchor, [raw["twin"] for raw in used])
+        for parts in (own, baseline, [raw["twin"] for raw in used])
     )
     rates = [np.median([1e3 * batch * w["iterations"] / w["ms"] for w in part["throughput"]]) for part in own]
     found = {

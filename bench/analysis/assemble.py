@@ -44,16 +44,17 @@ class Context:
 class Session:
     """A finished session: its id, its invocations, the member that the others are compared with, why it ended.
 
-    `anchor_recorded_here` is false where the anchor's own row is of an earlier session: the group did not fit into
+    `baseline_is_own` is false where the group's baseline failed and its first member is compared with in its place.
+    `baseline_recorded_here` is false where the baseline's own row is of an earlier session: the group did not fit into
     memory at once, or the members came later.
     """
 
     id: str
     invocations: tuple[Invocation, ...]
-    anchor: str
-    anchor_is_baseline: bool
+    baseline: str
+    baseline_is_own: bool
     stop_reason: str
-    anchor_recorded_here: bool = True
+    baseline_recorded_here: bool = True
 
 
 def _measured(metric: str, interval: Interval, statistic: str, note: str = "") -> Reading:
@@ -123,11 +124,11 @@ def _few(case: Case, kept: Sequence[Invocation], part: str | None) -> str:
 
 def _compared(case: Case, session: Session, kept: Sequence[Invocation], part: str | None) -> list[Reading]:
     """The part's time against the same part of the baseline, or for a baseline against its twin."""
-    key, baseline = case.key, session.anchor
+    key, baseline = case.key, session.baseline
     if key == baseline:
         floor = ratio_interval_paired(medians(kept, key, part), medians(kept, "twin", part))
         return [_measured("aa_ratio", floor, "paired ratio of medians to the identical twin")]
-    if not session.anchor_is_baseline:
+    if not session.baseline_is_own:
         return [unavailable("speedup", "the baseline failed, so there is nothing to compare with")]
     if not have_part(kept, baseline, part):
         return [unavailable("speedup", f"the baseline has no part {part}")]
@@ -137,11 +138,11 @@ def _compared(case: Case, session: Session, kept: Sequence[Invocation], part: st
 
 def _timing(case: Case, session: Session, protocol: Protocol) -> dict[str, Any]:
     kept, clean = usable(session.invocations, protocol.latency)
-    floor = ratio_interval_paired(medians(kept, session.anchor), medians(kept, "twin"))
-    lines = [summarise(item, case.key, session.anchor, case.batch, protocol.latency) for item in session.invocations]
+    floor = ratio_interval_paired(medians(kept, session.baseline), medians(kept, "twin"))
+    lines = [summarise(item, case.key, session.baseline, case.batch, protocol.latency) for item in session.invocations]
     return {
         "session": session.id,
-        "paired": session.anchor_is_baseline,
+        "paired": session.baseline_is_own,
         "stop_reason": session.stop_reason,
         "noise_floor": {"value": floor.value, "low": floor.low, "high": floor.high, "n": floor.n},
         "clean": clean,
@@ -165,7 +166,7 @@ def _flags(timing: dict[str, Any]) -> list[dict[str, str]]:
 
 def _apart(session: Session) -> list[dict[str, str]]:
     """A flag where the row's session is not that of its baseline's row."""
-    if session.anchor_recorded_here:
+    if session.baseline_recorded_here:
         return []
     text = (
         "timed beside its baseline, but in another session than the baseline's own row: its ratios are of this "

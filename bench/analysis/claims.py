@@ -72,10 +72,10 @@ def evaluate(
     by_case = {str(record["case_key"]): record for record in records}
     usable = frame[frame["status"].isin(["ok", "contaminated"]) & frame["value"].notna()]
     usable = usable[usable["provenance"].isin(["measured", "counted"])]
-    return [_told(_judge(claim, usable, listed, differences, by_case)) for claim in listed]
+    return [_with_misprint(_judge(claim, usable, listed, differences, by_case)) for claim in listed]
 
 
-def _told(judged: Judged) -> Judged:
+def _with_misprint(judged: Judged) -> Judged:
     """The verdict with what the paper misprinted beside its reason."""
     misprint = judged.claim.misprint
     return replace(judged, reason=f"{judged.reason}; {misprint}") if misprint else judged

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.analysis.matching import match
-from bench.analysis.metric_rows import COMPARED, SESSIONS_ENOUGH, TIMED, Pending, Row, drafts
+from bench.analysis.metric_rows import COMPARED, SESSIONS_ENOUGH, TIMED, ComparisonRow, Pending, drafts
 from bench.analysis.power import too_few
 from bench.analysis.timings import paired, speedups
 from bench.config.protocol import protocol_key
@@ -39,7 +39,7 @@ class Comparison:
 
     label_a: str
     label_b: str
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
     only_a: tuple[str, ...] = ()
     only_b: tuple[str, ...] = ()
     environment: tuple[tuple[str, str, str], ...] = ()
@@ -47,7 +47,7 @@ class Comparison:
     exit_code: int = AGREES
 
     @property
-    def regressions(self) -> tuple[Row, ...]:
+    def regressions(self) -> tuple[ComparisonRow, ...]:
         """The rows for which a gate fails."""
         return tuple(row for row in self.rows if row.regression)
 
@@ -112,7 +112,7 @@ def compare(
     )
 
 
-def _exit_code(rows: Sequence[Row]) -> int:
+def _exit_code(rows: Sequence[ComparisonRow]) -> int:
     """1 for a regression, 5 where no row, or of the times none, could be compared, else 0."""
     if any(row.regression for row in rows):
         return REGRESSION
@@ -120,7 +120,7 @@ def _exit_code(rows: Sequence[Row]) -> int:
     return NOTHING_COMPARABLE if nothing or any(_why_no_times(rows)) else AGREES
 
 
-def _why_no_times(rows: Sequence[Row]) -> Iterable[str]:
+def _why_no_times(rows: Sequence[ComparisonRow]) -> Iterable[str]:
     """A note where both sides were timed and no time could be compared: equal counts alone pass no gate."""
     timed = [row for row in rows if row.metric in TIMED and row.a is not None]
     if timed and all(row.kind == "INVALID" for row in timed):
@@ -162,7 +162,7 @@ def _limit(record: Record, name: str, usual: float) -> float:
     return float(part) if isinstance(part, (int, float)) and 0 < part < 1 else usual
 
 
-def _judged(draft: Pending, p_adjusted: float | None, limits: _Limits) -> Row:
+def _judged(draft: Pending, p_adjusted: float | None, limits: _Limits) -> ComparisonRow:
     """The row with its verdict."""
     row = draft.row
     assert row.ratio is not None, f"{row.metric}: a row waits for a verdict and has no ratio"

@@ -54,7 +54,7 @@ TIMED = (*FIELDS, "speedup")
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One metric of one case on both sides; `ratio` is above 1 where the second side is better.
 
     `kind` is FASTER, SLOWER, SAME, AMBIGUOUS or INVALID for times, BETTER and WORSE instead of the first two for other
@@ -98,14 +98,14 @@ class Pending:
     regression.
     """
 
-    row: Row
+    row: ComparisonRow
     floor: tuple[float, float] | None = None
     doubts: frozenset[Doubt] = frozenset()
     exemption: str | None = None
 
 
 #: A row that is decided, or one that waits.
-Draft = Row | Pending
+Draft = ComparisonRow | Pending
 
 
 def drafts(a: list[Record], b: list[Record], metrics: Sequence[str], margin: float, level: float) -> Iterable[Draft]:
@@ -294,7 +294,7 @@ def _read(a: Record, b: Record, metric: str, margin: float) -> Iterable[Draft]:
         yield replace(_row(a, b, metric, *values, None, provenance), text=text)
 
 
-def _exact(row: Row, tolerance: float) -> Row:
+def _exact(row: ComparisonRow, tolerance: float) -> ComparisonRow:
     """A row whose values are equal, within the tolerance, or not."""
     a, b = row.a or 0.0, row.b or 0.0
     change = (b - a) / a if a else (0.0 if a == b else math.inf)
@@ -314,9 +314,9 @@ def _row(
     ratio: Interval | None,
     pairing: str,
     notes: tuple[str, ...] = (),
-) -> Row:
+) -> ComparisonRow:
     name = label(a) if label(a) == label(b) else f"{label(a)} -> {label(b)}"
-    return Row(
+    return ComparisonRow(
         name,
         metric,
         METRICS[metric].unit,

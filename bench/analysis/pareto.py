@@ -58,7 +58,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Row:
+class Candidate:
     """One candidate: its name and an estimate per objective, in the objectives' order."""
 
     name: str
@@ -81,7 +81,9 @@ class Placed:
     note: str = ""
 
 
-def pareto(rows: Sequence[Row], objectives: Sequence[Objective], *, draws: int = DRAWS, seed: int = 0) -> list[Placed]:
+def pareto(
+    rows: Sequence[Candidate], objectives: Sequence[Objective], *, draws: int = DRAWS, seed: int = 0
+) -> list[Placed]:
     """The standing of every row, in the given order; rows with a missing objective are excluded and listed as such.
 
     Args:
@@ -117,7 +119,7 @@ def pareto(rows: Sequence[Row], objectives: Sequence[Objective], *, draws: int =
 
 
 def front_probability(
-    rows: Sequence[Row], objectives: Sequence[Objective], *, draws: int = DRAWS, seed: int = 0
+    rows: Sequence[Candidate], objectives: Sequence[Objective], *, draws: int = DRAWS, seed: int = 0
 ) -> list[float]:
     """P(front) of each row: the share of seeded draws in which no other row dominates it.
 
@@ -219,13 +221,13 @@ def _sign(better: Better) -> float:
     return 1.0 if better == "lower" else -1.0
 
 
-def _missing(row: Row, objectives: Sequence[Objective]) -> str:
+def _missing(row: Candidate, objectives: Sequence[Objective]) -> str:
     """Why a row cannot be placed; empty if it can."""
     gone = [o.name for o, e in zip(objectives, row.estimates, strict=True) if not math.isfinite(e.value)]
     return f"no value for {', '.join(gone)}" if gone else ""
 
 
-def _matrices(rows: Sequence[Row], objectives: Sequence[Objective]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _matrices(rows: Sequence[Candidate], objectives: Sequence[Objective]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points, best ends and worst ends, each (rows, objectives), turned so that smaller is better."""
     shape = (len(rows), len(objectives))
     points, best, worst = np.empty(shape), np.empty(shape), np.empty(shape)
@@ -242,12 +244,12 @@ def _dominates(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray((a[:, None, :] <= b[None, :, :]).all(axis=2) & (a[:, None, :] < b[None, :, :]).any(axis=2))
 
 
-def _certain_pairs(rows: Sequence[Row]) -> np.ndarray:
+def _certain_pairs(rows: Sequence[Candidate]) -> np.ndarray:
     certain = np.array([all(estimate.certain for estimate in row.estimates) for row in rows], dtype=bool)
     return np.logical_and.outer(certain, certain)
 
 
-def _place(row: Row, dominated_by: list[str], certified_by: list[str], chance: float) -> Placed:
+def _place(row: Candidate, dominated_by: list[str], certified_by: list[str], chance: float) -> Placed:
     weak = not all(estimate.certain for estimate in row.estimates)
     standing: Standing = "front" if not dominated_by else "certified-dominated" if certified_by else "plausible"
     note = ""

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from scipy import stats
 
-from bench.analysis.metric_rows import Row
+from bench.analysis.metric_rows import ComparisonRow
 from bench.statistics import LEVEL
 
 #: What a gate should find, and how often.
@@ -68,7 +68,7 @@ def needed(
     return next(iter(enough), None)
 
 
-def noise_of(row: Row) -> tuple[float, int] | None:
+def noise_of(row: ComparisonRow) -> tuple[float, int] | None:
     """Standard deviation of the logs of a row's replicates, and how many there are on the smaller side.
 
     None where the sides are paired or there is no interval.
@@ -79,7 +79,7 @@ def noise_of(row: Row) -> tuple[float, int] | None:
     return ratio.se * math.sqrt(ratio.n / 2), ratio.n
 
 
-def too_few(rows: Sequence[Row], margin: float, level: float = LEVEL) -> Iterable[str]:
+def too_few(rows: Sequence[ComparisonRow], margin: float, level: float = LEVEL) -> Iterable[str]:
     """A note where the gate has too few sessions to find a tenth more time nine times in ten, with how many it needs.
 
     Args:
@@ -88,7 +88,7 @@ def too_few(rows: Sequence[Row], margin: float, level: float = LEVEL) -> Iterabl
         level: confidence level.
     """
     tested = max(1, sum(row.p is not None for row in rows))
-    worst: tuple[int | None, int, Row] | None = None
+    worst: tuple[int | None, int, ComparisonRow] | None = None
     lacking = 0
     for row in rows:
         seen = noise_of(row) if row.metric == "latency_ms" and row.kind != "INVALID" else None
@@ -102,7 +102,7 @@ def too_few(rows: Sequence[Row], margin: float, level: float = LEVEL) -> Iterabl
         yield _in_words(*worst, lacking)
 
 
-def _in_words(wanted: int | None, have: int, row: Row, lacking: int) -> str:
+def _in_words(wanted: int | None, have: int, row: ComparisonRow, lacking: int) -> str:
     unit = "sessions" if "by session" in row.pairing else "timed processes"
     how_many = f"about {wanted}" if wanted is not None else f"more than {MOST}"
     unseen = (

@@ -52,7 +52,7 @@ def count_first(config: Config, working: Callable[[str], None]) -> list[str]:
 
     Args:
         config: of the run.
-        working: told what is being done.
+        working: called with what is being done.
 
     Raises:
         Interrupted: Ctrl-C, which ends the whole run.
@@ -65,12 +65,12 @@ def count_first(config: Config, working: Callable[[str], None]) -> list[str]:
     if counting is None:
         return []
 
-    def told(event: Event) -> None:
+    def show_progress(event: Event) -> None:
         if isinstance(event, Working):
             working(event.what)
 
     try:
-        sweep = Driver(counting, plan.make(counting, catalogue.load()), [told]).run({})
+        sweep = Driver(counting, plan.make(counting, catalogue.load()), [show_progress]).run({})
     except Interrupted:
         raise
     except BenchError as error:

@@ -14,7 +14,7 @@ from bench.config.yaml_file import first_text
 
 
 @dataclass(frozen=True)
-class Row:
+class Listed:
     """One thing with a name: what kind of thing, in a clause what it is, the suite's folder, and text to find it by."""
 
     kind: str
@@ -24,11 +24,11 @@ class Row:
     more: str = ""
 
 
-def everything(cards: Mapping[str, Card], catalogue: Catalogue, folders: Iterable[Path]) -> list[Row]:
+def everything(cards: Mapping[str, Card], catalogue: Catalogue, folders: Iterable[Path]) -> list[Listed]:
     """A row for each system, model, method, task and suite, in that order."""
     said = {name: card for card in cards.values() for name in card.names}
     rows = [
-        Row(
+        Listed(
             "networks" if card.kind == "network" else "systems",
             card.name,
             about(card),
@@ -40,27 +40,27 @@ def everything(cards: Mapping[str, Card], catalogue: Catalogue, folders: Iterabl
     for kind, entries in (("models", catalogue.models), ("methods", catalogue.methods), ("tasks", catalogue.tasks)):
         rows += [_entry_row(kind, entry, said.get(entry.name)) for entry in entries.values()]
     rows += [
-        Row("models", f"{prefix}:NAME", "any model of that library", _suite(entry), entry.path)
+        Listed("models", f"{prefix}:NAME", "any model of that library", _suite(entry), entry.path)
         for prefix, entry in catalogue.prefixes.items()
     ]
     for folder in folders:
         if (folder / "suite.yaml").is_file():
             name = first_text(folder / "suite.yaml", "name") or folder.name
-            rows.append(Row("suites", name, first_text(folder / "suite.yaml", "title") or "", folder.name))
+            rows.append(Listed("suites", name, first_text(folder / "suite.yaml", "title") or "", folder.name))
     order = ("systems", "networks", "models", "methods", "tasks", "suites")
     return sorted(rows, key=lambda row: order.index(row.kind))
 
 
-def _entry_row(kind: str, entry: Entry, card: Card | None) -> Row:
+def _entry_row(kind: str, entry: Entry, card: Card | None) -> Listed:
     preset = f"{entry.path}({settings_text(entry.settings)})" if entry.settings else entry.path
-    return Row(kind, entry.name, preset, _suite(entry), f"{card.name} {card.title} {card.summary}" if card else "")
+    return Listed(kind, entry.name, preset, _suite(entry), f"{card.name} {card.title} {card.summary}" if card else "")
 
 
 def _suite(entry: Entry) -> str:
     return entry.folder.name if entry.folder else ""
 
 
-def fitting(rows: Iterable[Row], word: str) -> list[Row]:
+def fitting(rows: Iterable[Listed], word: str) -> list[Listed]:
     """The rows in which the word occurs, capitals aside."""
     wanted = word.casefold()
     return [row for row in rows if wanted in f"{row.name} {row.text} {row.suite} {row.more}".casefold()]

@@ -45,7 +45,7 @@ class Refresher:
         self._build = build or build_apart
         self._began = clock()
         self._spent: float | None = None  # seconds of all refreshes; None before the first
-        self._told = False
+        self._announced = False
 
     def __call__(self, event: Event) -> None:
         """Refresh after a group, unless it was the last one: the sweep's end makes the whole report."""
@@ -62,8 +62,8 @@ class Refresher:
         try:
             page = self._build(self._config) if self._config.report.enabled else None
             self._then(page)
-            if page is not None and not self._told:
-                self._told = True
+            if page is not None and not self._announced:
+                self._announced = True
                 print(f"bench: the report so far is in {page}", file=sys.stderr, flush=True)
         except Exception as error:  # a page that is not there yet is no reason to stop measuring
             what = " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -15,7 +15,7 @@ from bench.config import paths
 from bench.config.schema import Config
 from bench.errors import BenchError
 
-Row = tuple[str, str]
+Fact = tuple[str, str]
 
 #: Distributions that reports of trouble turn on, beside the bench.
 _PACKAGES = (
@@ -31,7 +31,7 @@ _VARIABLES = (
 _SECRET = ("TOKEN", "PASSWORD", "SECRET", "KEY")
 
 
-def surroundings(config: Config) -> Iterator[Row]:
+def surroundings(config: Config) -> Iterator[Fact]:
     """What and how it is, one row each; the home folder is written `~`, and values of secrets are left out."""
     yield "Python", f"{platform.python_version()} ({platform.python_implementation()}), {_short(sys.executable)}"
     yield "system", f"{platform.platform()}, {'-'.join(filter(None, platform.libc_ver())) or 'unknown C library'}"
@@ -69,7 +69,7 @@ def _torch() -> str:
     return f"{torch.__version__}, {cuda}, {torch.get_num_threads()} threads, default {torch.get_default_dtype()}"
 
 
-def _folders(config: Config) -> Iterator[Row]:
+def _folders(config: Config) -> Iterator[Fact]:
     """Whether each folder that is written to can be."""
     places = {
         "results": config.paths.results,

@@ -143,15 +143,15 @@ def protocol_key(record: Mapping[str, Any]) -> str | None:
     label does not part all older records from new ones, those of `BEFORE` are filled in where they are missing. The
     stored hash stands where that says nothing: another parameter is missing, one is unknown, or there are none.
     """
-    told = record.get("protocol") or {}
-    key = _key_of(json.dumps([told.get("version"), told.get("parameters")], sort_keys=True))
-    return told.get("hash") if key is None else key
+    stored = record.get("protocol") or {}
+    key = _key_of(json.dumps([stored.get("version"), stored.get("parameters")], sort_keys=True))
+    return stored.get("hash") if key is None else key
 
 
 @lru_cache(maxsize=1024)
-def _key_of(told: str) -> str | None:
+def _key_of(stored: str) -> str | None:
     """The hash of version and parameters as JSON; `None` if they are not those of a protocol of today."""
-    version, given = json.loads(told)
+    version, given = json.loads(stored)
     if not isinstance(given, dict):
         return None
     known = Protocol().parameters

@@ -299,11 +299,7 @@ class Config(Section):
         return self
 
     def _check_dtypes(self) -> None:
-        """Nothing, if the device computes in the types that are asked for.
-
-        Raises:
-            ValueError: TF32 on a CPU, which would be fp32 under another name.
-        """
+        """Raise ValueError for TF32 on a CPU, which would be fp32 under another name."""
         dtypes = self.suite.dtypes
         if dtypes is None:
             dtypes = [dtype for block in self.suite.grids[self.grid] for dtype in block.dtypes]
@@ -315,11 +311,7 @@ class Config(Section):
 
 
 def _check_energy(energy: Energy) -> None:
-    """Nothing, if the source of joules and what it needs fit together.
-
-    Raises:
-        ValueError: they do not, or the meter's log is not there.
-    """
+    """Raise ValueError unless the source of joules has what it needs and nothing else, and its log is there."""
     if energy.backend == "external" and energy.csv is None:
         raise ValueError(
             "protocol.energy.backend=external clashes with protocol.energy.csv=null: name the file that the "

@@ -98,13 +98,13 @@ def filled(tree: Content, known: Mapping[str, Content], choice: Any = None) -> C
     if not isinstance(suite, dict):
         raise UsageError(f"suite={suite!r} is none; name one with suite=... {did_you_mean('', known)}")
     chosen = choice if isinstance(choice, str) else str(suite.get("name"))
-    told = known.get(chosen)
-    if told is None:
+    defined = known.get(chosen)
+    if defined is None:
         return tree
-    merged = {name: told.get(name) if value is None else value for name, value in suite.items()}
+    merged = {name: defined.get(name) if value is None else value for name, value in suite.items()}
     if isinstance(suite.get("grids"), dict):
         merged["grids"] = {
-            name: told["grids"].get(name) if value is None else value for name, value in suite["grids"].items()
+            name: defined["grids"].get(name) if value is None else value for name, value in suite["grids"].items()
         }
     return {**tree, "suite": {name: value for name, value in merged.items() if value is not None or _may_be_null(name)}}
 

@@ -98,15 +98,15 @@ def _answer(reading: int, deadline: float) -> bytes | None:
 def _unwrapped(answer: bytes, status: int, words: IO[bytes]) -> Any:
     """The result in an answer; a fork that died half-way has none, and the reason is in its last words."""
     try:
-        told = json.loads(answer)
+        outcome = json.loads(answer)
     except ValueError:
         code = os.waitstatus_to_exitcode(status)
         last = _last_words(words)
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         raise ApartError(f"its process {how}" + (f": {last}" if last else "")) from None
-    if "error" in told:
-        raise ApartError(told["error"])
-    return told["result"]
+    if "error" in outcome:
+        raise ApartError(outcome["error"])
+    return outcome["result"]
 
 
 def _last_words(words: IO[bytes]) -> str:

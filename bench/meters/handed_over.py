@@ -96,8 +96,8 @@ def initialised(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 
 @contextmanager
-def told(name: str) -> Iterator[None]:
-    """An error of the user's module becomes a BenchError with its type, message and the user's own lines."""
+def user_errors(name: str) -> Iterator[None]:
+    """Turn an error of the user's module into a BenchError with its type, message and the user's own lines."""
     try:
         yield
     except (BenchError, MemoryError):

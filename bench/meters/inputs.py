@@ -165,12 +165,12 @@ def _batch_first(layer: Any) -> bool:
     return bool(getattr(attention, "batch_first", False))
 
 
-def batch_flags(told: Batch | None, batch: int) -> list[dict[str, str]]:
+def batch_flags(known: Batch | None, batch: int) -> list[dict[str, str]]:
     """A flag where the layer that takes the input says another number of samples than the row has."""
-    if told is None or told.size == batch:
+    if known is None or known.size == batch:
         return []
     text = (
-        f"the row counts {batch} samples a forward, but {told.source}, which makes it {told.size}: say it with "
+        f"the row counts {batch} samples a forward, but {known.source}, which makes it {known.size}: say it with "
         "batch=..."
     )
     return [{"code": "batch_unclear", "severity": "warn", "text": text}]

@@ -117,24 +117,24 @@ def time_both(runner: Runner, block: int, clock: Clock = time.perf_counter_ns) -
     latency of a short forward, which needs a block, would mean something else than that of a long one.
     """
     if not runner.is_alone:
-        stretches = [_stretch(runner, block, clock)]
+        timed = [_time_back_to_back(runner, block, clock)]
     else:
-        stretches = [_alone(runner, clock) for _ in range(block)]
-    device = [of_device for _, of_device in stretches if of_device is not None]
-    return sum(host for host, _ in stretches) / block, sum(device) / block if device else None
+        timed = [_time_single(runner, clock) for _ in range(block)]
+    device = [of_device for _, of_device in timed if of_device is not None]
+    return sum(host for host, _ in timed) / block, sum(device) / block if device else None
 
 
-def _alone(runner: Runner, clock: Clock) -> tuple[float, float | None]:
+def _time_single(runner: Runner, clock: Clock) -> tuple[float, float | None]:
     """One iteration by both clocks, after what precedes it."""
     if runner.before is not None:
         runner.before()
-    taken = _stretch(runner, 1, clock)
+    taken = _time_back_to_back(runner, 1, clock)
     if runner.after is not None:
         runner.after()
     return taken
 
 
-def _stretch(runner: Runner, iterations: int, clock: Clock) -> tuple[float, float | None]:
+def _time_back_to_back(runner: Runner, iterations: int, clock: Clock) -> tuple[float, float | None]:
     """Milliseconds that iterations back to back take by the host's and the device's clock."""
     device = runner.device_clock
     runner.synchronise()
@@ -158,7 +158,7 @@ def warm_up(
     cap_s: float,
     variation: float,
     clock: Clock = time.perf_counter_ns,
-    beat: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
     few: bool = False,
 ) -> WarmUp:
     """Run until there were `iterations` and `seconds`, then until the last ten vary little or the cap is reached.
@@ -167,17 +167,17 @@ def warm_up(
     that may last seconds, `FEW_WARM_UPS` runs and `seconds` are enough.
     """
     if few:
-        return _warm_up_few(runner, seconds, cap_s, variation, clock, beat)
+        return _warm_up_few(runner, seconds, cap_s, variation, clock, heartbeat)
     start, count = clock(), 0
     recent: list[float] = []
     while True:
         recent = [*recent[-(STEADY_WINDOW - 1) :], time_block(runner, 1, clock)]
         count += 1
-        beat()
+        heartbeat()
         elapsed = (clock() - start) / 1e9
         enough = count >= max(iterations, STEADY_WINDOW) and elapsed >= seconds
         spread = statistics.pstdev(recent) / statistics.fmean(recent) if len(recent) == STEADY_WINDOW else math.inf
-        done = enough and (spread < variation or elapsed >= _patience(seconds, cap_s))
+        done = enough and (spread < variation or elapsed >= _steady_state_timeout_s(seconds, cap_s))
         if done or elapsed >= cap_s:
             steady = len(recent) == STEADY_WINDOW and spread < variation
             finite = spread if math.isfinite(spread) else 0.0
@@ -185,12 +185,12 @@ def warm_up(
 
 
 def _warm_up_few(
-    runner: Runner, seconds: float, cap_s: float, variation: float, clock: Clock, beat: Callable[[], None]
+    runner: Runner, seconds: float, cap_s: float, variation: float, clock: Clock, heartbeat: Callable[[], None]
 ) -> WarmUp:
     start, times = clock(), list[float]()
     while True:
         times.append(time_block(runner, 1, clock))
-        beat()
+        heartbeat()
         elapsed = (clock() - start) / 1e9
         if len(times) >= FEW_WARM_UPS and (elapsed >= seconds or elapsed >= cap_s):
             recent = times[-STEADY_WINDOW:]
@@ -198,7 +198,7 @@ def _warm_up_few(
             return WarmUp(len(times), elapsed, statistics.median(recent), spread, spread < variation)
 
 
-def _patience(seconds: float, cap_s: float) -> float:
+def _steady_state_timeout_s(seconds: float, cap_s: float) -> float:
     """How long to wait for a steady state: on a noisy host it may never come, and waiting buys nothing."""
     return min(cap_s, 2.0 * seconds)
 
@@ -238,7 +238,7 @@ def take_sample(
     the calling thread went without a processor for at least that share of the sample; `None` counts every switch, as is
     right where others work for the thread (several threads, a device) and its own processor time tells nothing.
     """
-    _recall(runner)
+    _prime_caches(runner)
     switches, faults = _usage()
     computing = processor()
     host, device = time_both(runner, into.block, clock)
@@ -254,7 +254,7 @@ def take_sample(
         into.spans.append(runner.spans())
 
 
-def _recall(runner: Runner) -> None:
+def _prime_caches(runner: Runner) -> None:
     """One step that is not timed where a device's caches should be warm: another member ran just before this one."""
     if runner.device_clock is not None and runner.before is None:
         runner.step()
@@ -297,7 +297,7 @@ def throughput_windows(
     seed: int,
     clock: Clock = time.perf_counter_ns,
     turn: Callable[[str], None] = lambda name: None,
-    beat: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> None:
     """Back-to-back forwards in windows of at least `window_s`, one synchronisation at the end, interleaved as well.
 
@@ -314,9 +314,9 @@ def throughput_windows(
                 if runner.name not in counts:
                     counts[runner.name] = _iterations_of(runner, iteration_ms[runner.name], window_s * 1e3, clock)
                 iterations = counts[runner.name]
-                milliseconds, _ = _stretch(runner, iterations, clock)
+                milliseconds, _ = _time_back_to_back(runner, iterations, clock)
                 samples[runner.name].throughput.append({"iterations": iterations, "ms": milliseconds})
-                beat()
+                heartbeat()
 
 
 def _iterations_of(runner: Runner, iteration_ms: float, window_ms: float, clock: Clock) -> int:
@@ -327,7 +327,7 @@ def _iterations_of(runner: Runner, iteration_ms: float, window_ms: float, clock:
     """
     iterations = max(2, math.ceil(window_ms / iteration_ms))
     for _ in range(REHEARSALS if runner.device_clock is not None else 0):
-        taken, _ = _stretch(runner, iterations, clock)
+        taken, _ = _time_back_to_back(runner, iterations, clock)
         if taken >= window_ms:
             break
         iterations = math.ceil(REHEARSAL_MARGIN * iterations * window_ms / max(taken, window_ms / 100))

@@ -23,7 +23,7 @@ from bench.meters.macs import MacsCount
 from bench.meters.trace import ModuleVisit, OperatorRecord
 from bench.workloads.counting import PartCall
 
-Row = dict[str, Any]
+LayerRow = dict[str, Any]
 #: What a row holds, also where there is none: a forward of views alone has no row.
 COLUMNS = (
     "index", "name", "module_path", "op", "input_shapes", "output_shapes", "dtype", "macs", "vector_ops",
@@ -45,7 +45,7 @@ _NOTE = (
 class LayerTable:
     """Rows in execution order, one per module whose own operators do work, and what the rows leave over."""
 
-    rows: list[Row]
+    rows: list[LayerRow]
     info: dict[str, Any] = field(default_factory=dict)
 
 
@@ -99,7 +99,7 @@ def module_times(
 
 
 # ---------------------------------------------------------------- counts
-def _counted_rows(count: MacsCount) -> list[Row]:
+def _counted_rows(count: MacsCount) -> list[LayerRow]:
     """One row per module path with operators of its own that are not mere views, in order of first execution."""
     groups: dict[str, list[OperatorRecord]] = defaultdict(list)
     for record in count.records:
@@ -108,7 +108,7 @@ def _counted_rows(count: MacsCount) -> list[Row]:
     return [_row(index, path, group, count) for index, (path, group) in enumerate(groups.items())]
 
 
-def _row(index: int, path: str, group: list[OperatorRecord], count: MacsCount) -> Row:
+def _row(index: int, path: str, group: list[OperatorRecord], count: MacsCount) -> LayerRow:
     visit = count.visits.get(path) or ModuleVisit(path, "", 0)
     weights = sum(r.weight_read + r.weight_written for r in group)
     activations = sum(r.activation_read + r.activation_written for r in group)
@@ -293,7 +293,7 @@ def median_interval(samples: list[float], confidence: float = 0.95) -> tuple[flo
     return ordered[lowest], ordered[len(ordered) - 1 - lowest]
 
 
-def _add_time(row: Row, timing: _Timing) -> None:
+def _add_time(row: LayerRow, timing: _Timing) -> None:
     samples = timing.own.get(row["module_path"])
     if not samples:
         row.update(time_ms=None, time_low_ms=None, time_high_ms=None, share=None)
@@ -304,7 +304,7 @@ def _add_time(row: Row, timing: _Timing) -> None:
     row.update(time_ms=median, time_low_ms=low, time_high_ms=high, share=median / whole if whole else None)
 
 
-def _info(rows: list[Row], timing: _Timing, count: MacsCount) -> dict[str, Any]:
+def _info(rows: list[LayerRow], timing: _Timing, count: MacsCount) -> dict[str, Any]:
     info: dict[str, Any] = {
         "repeats": len(timing.plain),
         "end_to_end_ms": None,

@@ -31,12 +31,12 @@ def readings(count: MacsCount, module: Any, kernel: str | None, part: str, batch
         part: of the workload.
         batch: samples that the count is of.
     """
-    told = {name: declared(module, name, part) for name in NAMES}
-    if kernel is None and not any(value is not None for value in told.values()):
+    counts = {name: declared(module, name, part) for name in NAMES}
+    if kernel is None and not any(value is not None for value in counts.values()):
         return []
     return [
         reading(name, value, "counted", method_note="declared by the subject")
-        if (value := told[name]) is not None
+        if (value := counts[name]) is not None
         else _traced(name, count, module, kernel, batch)
         for name in NAMES
     ]

@@ -103,11 +103,7 @@ def cores_behind_affinity(root: Path = PROCESSORS) -> int | None:
 
 
 def check_device(name: str) -> None:
-    """Nothing, if the device is there.
-
-    Raises:
-        UsageError: it is not, with what is.
-    """
+    """Raise UsageError unless the device is there; the error names the devices that are."""
     if name == "cpu":
         return
     from bench.host.gpus import count_visible

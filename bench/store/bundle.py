@@ -69,7 +69,7 @@ class BadBundle(ResultsError):
 
 
 @dataclass(frozen=True)
-class Report:
+class Verification:
     """What verifying a bundle found, good if there are no problems; its good records by the hashes of their content."""
 
     path: Path
@@ -237,7 +237,7 @@ def _dump(value: Any) -> bytes:
 # -- verifying and reading --------------------------------------------------------------------------------------------
 
 
-def verify(path: Path | str) -> Report:
+def verify(path: Path | str) -> Verification:
     """What is wrong with a bundle: names, sizes, links, checksums, hashes and schema of every record.
 
     Nothing is written and nothing in the bundle is run. A bundle whose table of contents is hostile is not opened any
@@ -249,18 +249,18 @@ def verify(path: Path | str) -> Report:
     return _verified(Path(path), None)
 
 
-def _verified(path: Path, kept: list[Record] | None) -> Report:
+def _verified(path: Path, kept: list[Record] | None) -> Verification:
     """What `verify` finds; good records go into `kept`, if there is such a list, as long as they are not too many."""
     try:
         with _opened(path) as archive:
             entries = archive.infolist()
             problems = _listing_problems(entries)
             if problems:
-                return Report(path, len(entries), (), tuple(problems))
+                return Verification(path, len(entries), (), tuple(problems))
             hashes, problems = _content(archive, {entry.filename: entry for entry in entries}, kept)
     except DAMAGE as error:
-        return Report(path, 0, (), (f"cannot be read as a zip archive: {error}",))
-    return Report(path, len(entries), tuple(hashes), tuple(problems))
+        return Verification(path, 0, (), (f"cannot be read as a zip archive: {error}",))
+    return Verification(path, len(entries), tuple(hashes), tuple(problems))
 
 
 @contextmanager
@@ -293,7 +293,7 @@ def unpack_records(path: Path | str) -> list[Record]:
     return records
 
 
-def _refuse(report: Report) -> None:
+def _refuse(report: Verification) -> None:
     """Raise BadBundle unless the report is good."""
     if not report.ok:
         more = f" (and {len(report.problems) - 3} more)" if len(report.problems) > 3 else ""

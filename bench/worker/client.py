@@ -309,8 +309,8 @@ class Workers:
             return Failed(status, {**_error(phase, *what, log), "case": case}, seconds, resident)
         if ending["status"] == "ok":
             return Done(ending["result"], seconds, resident)
-        told = {"case": None, **ending["error"]}
-        return Failed(ending["status"], {**told, "log_tail": log_tail(log)}, seconds, resident)
+        error = {"case": None, **ending["error"], "log_tail": log_tail(log)}
+        return Failed(ending["status"], error, seconds, resident)
 
 
 class _Since:

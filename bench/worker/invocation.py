@@ -45,7 +45,7 @@ REFERENCE_SIZE = {"cpu": 512, "cuda": 4096}
 LOOKS, LOOK_S = 10, 1.0
 
 
-class _Group:
+class _Members:
     """The members of a group, built and run once, the twin first."""
 
     def __init__(self, spec: dict[str, Any], phase: Phase):
@@ -112,7 +112,7 @@ class _Group:
                 seconds=protocol.warmup_s if self.device == "cpu" else protocol.warmup_s_gpu,
                 cap_s=protocol.warmup_cap_s,
                 variation=protocol.steady_variation,
-                beat=self.phase.beat,
+                heartbeat=self.phase.heartbeat,
                 few=self.few,
             )
             if runner.name != REFERENCE:
@@ -148,10 +148,10 @@ class _Group:
                 window_s=protocol.throughput_window_s,
                 seed=seed,
                 turn=self._turn,
-                beat=self._beat,
+                heartbeat=self._heartbeat,
             )
         self.phase.turn_to(None)
-        self.blame(state, subjects)
+        self.find_state_changer(state, subjects)
         assert watch.report is not None
         return samples, {"host": watch.report.as_dict(), "gpu": board.as_dict()}
 
@@ -175,17 +175,16 @@ class _Group:
     def _between(self, board: gpu_clocks.ClockSamples) -> None:
         """After a round, while nothing is timed: what the board's clocks do, and a sign of life."""
         board.take()
-        self._beat()
+        self._heartbeat()
 
-    def _beat(self) -> None:
+    def _heartbeat(self) -> None:
         self.phase.turn_to(None)  # to the driver the phase is one, whoever's turn it is: its time limit is
-        self.phase.beat()
+        self.phase.heartbeat()
 
-    def blame(self, state: GlobalState, runners: list[Runner]) -> None:
-        """Nothing, if the state is as it was; else find the member whose forward changes it, which ends the session.
+    def find_state_changer(self, state: GlobalState, runners: list[Runner]) -> None:
+        """Raise StateChanged if torch's global state was changed; the phase names the member whose forward does it.
 
-        Raises:
-            StateChanged: it did change; the phase names the member if one more forward shows who it was.
+        Each member runs once more to show which one it was; where none shows it, the phase names none.
         """
         changes = global_state.put_back(state)
         if not changes:
@@ -279,7 +278,7 @@ def _both(prepare: Callable[[], None] | None, flush: cuda.L2Flush | None) -> Cal
     return both
 
 
-def _member(group: _Group, name: str, samples: dict[str, Samples], warm: dict[str, WarmUp]) -> dict[str, Any]:
+def _member(group: _Members, name: str, samples: dict[str, Samples], warm: dict[str, WarmUp]) -> dict[str, Any]:
     """A member's raw samples: the whole at the top, its further parts under their names."""
     whole, *parts = group.ready[name].parts
     return {
@@ -308,7 +307,7 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     started, clock = datetime.now(UTC).isoformat(), perf_counter()
     pinned = pin_allocator_for_timing()
     isolation.shift_heap(spec["seed"])
-    group = _Group(spec, phase)
+    group = _Members(spec, phase)
     torch.set_num_threads(group.recipes[0].case.threads)
     phase.enter("quiet")
     quiet = wait_until_quiet(group.protocol.quiet_wait_s, device=group.device, limits=group.limits)

@@ -222,10 +222,10 @@ class _Probe:
         from bench.meters import fidelity
         from bench.worker import other_side
 
-        told = self.spec.get("other_side")
-        if told is None or subject.task is not None:
+        recipe = self.spec.get("other_side")
+        if recipe is None or subject.task is not None:
             return [], {}
-        other = Recipe.from_dict(told)
+        other = Recipe.from_dict(recipe)
         untrained = getattr(subject.counted, "untrained", None)
         why = str(untrained or "") or other_side.why_unlike(subject.case, other.case)
         if why:

@@ -41,7 +41,7 @@ def derived(
     if low is None or high is None:
         low = high = None
     return reading(
-        metric, change(source.value), source.provenance, ci_low=low, ci_high=high, **_told([source], part, note)
+        metric, change(source.value), source.provenance, ci_low=low, ci_high=high, **_evidence([source], part, note)
     )
 
 
@@ -79,7 +79,7 @@ def combined(
     kinds = {source.provenance for source, _ in known}
     kind: Provenance = provenance or (kinds.pop() if len(kinds) == 1 else "modelled")
     sources = [source for source, _ in known]
-    return reading(metric, value, kind, ci_low=low, ci_high=high, **_told(sources, part, note))
+    return reading(metric, value, kind, ci_low=low, ci_high=high, **_evidence(sources, part, note))
 
 
 def _end(terms: Sequence[tuple[Reading, float]], constant: float, upper: bool) -> float | None:
@@ -94,7 +94,7 @@ def _end(terms: Sequence[tuple[Reading, float]], constant: float, upper: bool) -
     return total
 
 
-def _told(sources: Sequence[Reading], part: str, note: str) -> dict[str, Any]:
+def _evidence(sources: Sequence[Reading], part: str, note: str) -> dict[str, Any]:
     numbers = [source.n for source in sources if source.n is not None]
     return {"part": part, "method_note": note, "n": min(numbers) if numbers else None, "statistic": "derived"}
 

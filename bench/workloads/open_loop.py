@@ -149,17 +149,17 @@ def _time_reading(loop: OpenLoop, name: str) -> Reading:
     if not kept:
         return unavailable(name, "no request was answered after the first tenth", "request")
     note = f"{len(kept)} requests of one run, from the scheduled arrival; they are not independent of each other"
-    told: dict[str, Any] = {"n": 1, "part": "request", "method_note": note}
+    common: dict[str, Any] = {"n": 1, "part": "request", "method_note": note}
     if name == "sojourn_mean_ms":
-        return reading(name, 1e3 * sum(kept) / len(kept), "measured", **told)
+        return reading(name, 1e3 * sum(kept) / len(kept), "measured", **common)
     if name == "mean_in_system":
         pairs = [(start, end) for start, end in zip(loop.scheduled, loop.finished, strict=True) if end is not None]
         number = queueing.mean_in_system([start for start, _ in pairs], [end for _, end in pairs])
-        return reading(name, number, "measured", **told)
+        return reading(name, number, "measured", **common)
     value, why = sure_percentile(kept, _PERCENTILES[name])
     if value is None:
         return unavailable(name, why, "request")
-    return reading(name, 1e3 * value, "measured", **told)
+    return reading(name, 1e3 * value, "measured", **common)
 
 
 def curves(loops: Sequence[OpenLoop]) -> list[Curve]:

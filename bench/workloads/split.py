@@ -237,6 +237,6 @@ def derive(shape: Shape, value: Value) -> list[Reading]:
     link = combined("link_ms", "request", sizes, note, provenance="modelled", constant=round_trip)
     factors = {"head": factor, "encode": factor, "decode": 1.0, "tail": 1.0}
     times = [(value("latency_ms", part), weight) for part, weight in factors.items()]
-    told = f"{factor:g} x (head + encode) + link + decode + tail; the parts are measured, the link is not"
-    total = combined("total_modelled_ms", "request", [*times, (link, 1.0)], told, provenance="modelled")
+    note = f"{factor:g} x (head + encode) + link + decode + tail; the parts are measured, the link is not"
+    total = combined("total_modelled_ms", "request", [*times, (link, 1.0)], note, provenance="modelled")
     return [link, total]

@@ -27,7 +27,7 @@ MOST_TICKS = 12
 
 
 @dataclass(frozen=True)
-class Block:
+class BlockSums:
     """Sums over the layers of one block in the baseline and in the case; None where a part is not known.
 
     `own_ms` is the part of `ms` in modules that the baseline lacks: the method's own operators.
@@ -43,13 +43,13 @@ class Block:
     own_ms: float = 0.0
 
 
-def blocks(record: Record, baseline: Record) -> list[Block]:
+def blocks(record: Record, baseline: Record) -> list[BlockSums]:
     """Blocks of either network in execution order, those of the baseline first where orders differ."""
     before, after = _by_block(baseline["layers"]), _by_block(record["layers"])
     names = list(before) + [name for name in after if name not in before]
     added, _ = added_paths(record["layers"], baseline["layers"])
     return [
-        Block(
+        BlockSums(
             name,
             _macs(before.get(name, [])),
             _macs(after.get(name, [])),
@@ -111,7 +111,7 @@ def figure(record: Record, baseline: Record | None, *, part: str = "", id: str =
     return Figure(id, title, how, block_table(found), {"": draw(found)}, notes=notes(found))
 
 
-def _have_tokens(found: Sequence[Block]) -> bool:
+def _have_tokens(found: Sequence[BlockSums]) -> bool:
     """Whether any layer says how many tokens leave it: networks of other kinds have none."""
     return any(b.tokens is not None or b.base_tokens is not None for b in found)
 
@@ -128,7 +128,7 @@ def _why_not(record: Record, baseline: Record | None) -> str:
     return "; ".join(f"{who} has no layer table ({status})" for who, status in bare)
 
 
-def saved(found: Sequence[Block]) -> tuple[float | None, float | None]:
+def saved(found: Sequence[BlockSums]) -> tuple[float | None, float | None]:
     """MACs and layer time saved over all blocks as shares of the baseline's; None where the baseline has none."""
     macs, time = sum(b.base_macs for b in found), _sum(b.base_ms for b in found)
     now = _sum(b.ms for b in found)
@@ -142,7 +142,7 @@ def _sum(values: Any) -> float | None:
     return None if any(part is None for part in parts) else float(sum(parts))
 
 
-def notes(found: Sequence[Block]) -> tuple[str, ...]:
+def notes(found: Sequence[BlockSums]) -> tuple[str, ...]:
     """Blocks that save MACs and no time, and what the method adds."""
     broken = [
         b.name
@@ -159,7 +159,7 @@ def notes(found: Sequence[Block]) -> tuple[str, ...]:
     return tuple(said)
 
 
-def block_table(found: Sequence[Block]) -> pd.DataFrame:
+def block_table(found: Sequence[BlockSums]) -> pd.DataFrame:
     """The numbers behind the figure, one row per block."""
     macs, time = sum(b.base_macs for b in found), _sum(b.base_ms for b in found)
     tokens = _have_tokens(found)
@@ -185,7 +185,7 @@ def _share(before: float | None, after: float | None, total: float | None) -> fl
     return None if before is None or after is None or not total else 100 * (before - after) / total
 
 
-def draw(found: Sequence[Block]) -> Spec:
+def draw(found: Sequence[BlockSums]) -> Spec:
     """Tokens above, saved shares below, on one axis of blocks."""
     macs, time = sum(b.base_macs for b in found), _sum(b.base_ms for b in found)
     hover = [_hover(b) for b in found]
@@ -220,7 +220,7 @@ def draw(found: Sequence[Block]) -> Spec:
     return {"data": data, "layout": layout(xaxis=xaxis, height=460, barmode="overlay", legend=legend(), **panels)}
 
 
-def _times(found: Sequence[Block], total: float | None, hover: list[str]) -> list[Spec]:
+def _times(found: Sequence[BlockSums], total: float | None, hover: list[str]) -> list[Spec]:
     """Time saved by the network's layers, time of the method's own below zero, and a tick at what is left of both."""
     net = [_share(b.base_ms, b.ms, total) for b in found]
     if not any(b.own_ms for b in found):
@@ -277,7 +277,7 @@ def _steps(name: str, colour: str, values: Sequence[int | None], dash: str) -> S
     }
 
 
-def _hover(block: Block) -> str:
+def _hover(block: BlockSums) -> str:
     tokens = block.tokens is not None or block.base_tokens is not None
     left = f"<br>tokens {_count(block.base_tokens)} → {_count(block.tokens)}" if tokens else ""
     return (

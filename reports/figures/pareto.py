@@ -8,8 +8,7 @@ from itertools import combinations
 
 import pandas as pd
 
-from bench.analysis.pareto import Estimate, Objective, Placed, pareto, staircase
-from bench.analysis.pareto import Row as Candidate
+from bench.analysis.pareto import Candidate, Estimate, Objective, Placed, pareto, staircase
 from bench.metrics import METRICS
 from reports.figures.figure import Control, Figure, no_picture, rounded, significant
 from reports.figures.lines import error_bar

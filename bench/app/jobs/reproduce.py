@@ -134,13 +134,13 @@ def check_files(case: Case, config: Config) -> None:
 
 def as_recorded(config: Config, record: Record, case: Case) -> Config:
     """The configuration with the row's protocol and device, writing to a folder of its own."""
-    told = record["protocol"]
-    if told.get("version") != VERSION:
+    stored = record["protocol"]
+    if stored.get("version") != VERSION:
         raise UsageError(
-            f"the row was measured by protocol {told.get('version')}, this is version {VERSION}: not comparable"
+            f"the row was measured by protocol {stored.get('version')}, this is version {VERSION}: not comparable"
         )
     try:
-        named = Protocol(name=told["name"], version=told["version"], **told["parameters"])
+        named = Protocol(name=stored["name"], version=stored["version"], **stored["parameters"])
         device = Device(
             name=case.device,
             threads=case.threads,
