@@ -189,7 +189,7 @@ class Change:
 
     @property
     def same(self) -> bool:
-        """Whether the whole interval lies where nobody need mind; of a distribution, whether the spread covers it."""
+        """Whether the difference does not matter: the whole interval is that small, or a distribution's spread covers it."""
         if RULES[self.metric].kind == "distribution":
             return self.low <= 0 <= self.high
         rule = RULES[self.metric]

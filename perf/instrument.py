@@ -2,7 +2,7 @@
 
 Run `python -m perf.instrument` on a machine that does nothing else (about 25 minutes; `--rounds` and `--longest-ms`
 change that, `--json FILE` keeps the numbers). First busy-waits of 0.1 ms to 1 s: what each tool reports for them. Then
-identical networks, timed by every tool in an order shuffled anew each round: how often its 95 % interval says that they
+identical networks, timed by every tool in an order reshuffled each round: how often its 95 % interval says that they
 differ, how far off it really was, and what a case costs in time. `--busy 2` does all that beside two processes that
 compute and rest by turns, as on a machine that others use.
 """
@@ -153,7 +153,7 @@ def twins_by(loop: Loop, number: int) -> list[Twins]:
 
 
 def identical_networks(rounds: int, seed: int = 0) -> Iterator[Twins]:
-    """Every tool's comparisons, the tools in an order shuffled anew each round."""
+    """Every tool's comparisons, the tools in an order reshuffled each round."""
     shuffled = random.Random(seed)
     tools: list[str | Loop] = [*PROTOCOLS, *LOOPS]
     for number in range(rounds):

@@ -51,7 +51,7 @@ def card(records: list[Record]) -> Card:
     protocol = first.get("protocol") or {}
     parameters = protocol.get("parameters") or {}
     parts = [_what(records), _time(parameters, records), _stopping(parameters, records), _counts(parameters, records)]
-    parts += [_quality(records), _memory(records), _energy(parameters, records), _where(first)]
+    parts += [quality_text(records), _memory(records), _energy(parameters, records), _where(first)]
     title = f"Protocol {protocol.get('name', 'unnamed')} v{protocol.get('version', '?')} on {machine_line(first)}"
     return Card(title, tuple(part for part in parts if part))
 
@@ -223,7 +223,7 @@ def _counts(parameters: dict[str, Any], records: list[Record]) -> str:
     )
 
 
-def _quality(records: list[Record]) -> str:
+def quality_text(records: list[Record]) -> str:
     """How every score that rows have was taken; where there is none, why."""
     scores = [name for name in SCORES if _has(records, name)]
     if not scores:

@@ -251,6 +251,6 @@ def _assets(folder: Path) -> str:
 
 
 def _source_digest() -> str:
-    """Hash of the code and templates that make pages: another version of them makes every page anew."""
+    """Hash of the code and templates that make pages: another version of them rebuilds every page."""
     sources = sorted(path for pattern in ("**/*.py", "templates/*.j2") for path in HERE.glob(pattern))
     return digest_of(*(path.read_text() for path in sources))

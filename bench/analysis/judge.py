@@ -42,7 +42,7 @@ TIME = {"same host": 0.05, "same class": 0.10, "other hardware": None}
 SPEEDUP = {"same host": 0.05, "same class": 0.10, "other hardware": 0.20}
 MEMORY = {"same host": 0.02, "same class": 0.05, "other hardware": 0.05}
 ENERGY = {"same host": 0.10, "same class": 0.15, "other hardware": None}
-#: Share of the difference in a score that nobody need mind (`bench.scores.RULES`): of accuracy 0.1 and 0.5 points.
+#: Share of the difference in a score that does not matter (`bench.scores.RULES`): of accuracy 0.1 and 0.5 points.
 SCORE = {"same host": 0.2, "same class": 1.0, "other hardware": 1.0}
 
 #: Float noise in a value that was written and read back.

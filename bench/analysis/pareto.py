@@ -139,21 +139,21 @@ def front_probability(
     while done < draws:
         size = min(chunk, draws - done)
         at = points[drawn] + spread[drawn] * rng.standard_normal((size, len(drawn), len(objectives)))
-        undominated = _undominated_pairs(at) if len(objectives) == 2 else _undominated(at)
+        undominated = undominated_pairs(at) if len(objectives) == 2 else undominated_points(at)
         chance[drawn] += undominated.sum(axis=0)
         done += size
     return [float(count) / draws for count in chance]
 
 
-def _undominated(at: np.ndarray) -> np.ndarray:
+def undominated_points(at: np.ndarray) -> np.ndarray:
     """(draws, rows) booleans from (draws, rows, objectives): whether no other row of the draw dominates the row."""
     no_worse = (at[:, :, None, :] <= at[:, None, :, :]).all(axis=3)
     better = (at[:, :, None, :] < at[:, None, :, :]).any(axis=3)
     return np.logical_not(np.any(no_worse & better, axis=1))
 
 
-def _undominated_pairs(at: np.ndarray) -> np.ndarray:
-    """As `_undominated`, for two objectives: one sweep over rows sorted by the first, without looking at every pair."""
+def undominated_pairs(at: np.ndarray) -> np.ndarray:
+    """As `undominated_points`, for two objectives: one sweep over rows sorted by the first, not every pair."""
     order = np.lexsort((at[:, :, 1], at[:, :, 0]))
     x, y = (np.take_along_axis(at[:, :, k], order, axis=1) for k in range(2))
     unset = np.full((len(at), 1), np.inf)

@@ -67,7 +67,7 @@ def processes(record: Record) -> set[Process]:
 def unshared(record: Record, others: Iterable[Record]) -> Record:
     """The record without the timed processes that others have as well: a process is one measurement, not two.
 
-    Where a session was gone on with in two copies of its folder, both hold what was measured before. A record that
+    Where a session was continued in two copies of its folder, both hold what was measured before. A record that
     shares all of its processes, or none, is given back as it is.
     """
     taken = set[Process]().union(*(processes(other) for other in others))

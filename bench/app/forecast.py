@@ -31,7 +31,7 @@ class Forecast:
     uncounted: tuple[str, ...] = ()
 
 
-def _peak(config: Config) -> float | None:
+def peak_rate(config: Config) -> float | None:
     """The machine's measured fp32 peak, if it was calibrated before."""
     key = machine_key(environment(config.device.name))
     saved = read_calibration(Store(config.paths.results).calibration_path(key, config.device.name, threads(config)))
@@ -58,7 +58,7 @@ def forecast(config: Config, plan: Plan) -> Forecast:
     cases = {case.key: case for group in plan.groups for case in (group.baseline, *group.cases)}
     plain = {key: _countable(case) for key, case in cases.items()}
     counted = _counted(config, plan, {case.key: case for case in plain.values()})
-    peak, count = _peak(config), threads(config)
+    peak, count = peak_rate(config), threads(config)
     parts = {
         key: estimate.parts_ms(counted.get(plain[key].key, {}).get("macs"), case, peak, count)
         for key, case in cases.items()

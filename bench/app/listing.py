@@ -82,7 +82,7 @@ def suite_table(cards: Sequence[Card]) -> str:
         names = ", ".join(f"`{name}`" for name in card.names) or card.name
         settings = "; ".join(f"`{name}`: {text}" for name, text in card.settings.items())
         known = "" if card.knowledge == "exact" else f"; **{card.knowledge}**: {card.of}"
-        lines.append(_line(names, settings, card.summary + known, source(card)))
+        lines.append(row_line(names, settings, card.summary + known, source(card)))
     return "\n".join(lines)
 
 
@@ -94,7 +94,7 @@ def index_table(cards: Sequence[Card]) -> str:
     ]
     for card in cards:
         lines.append(
-            _line(card.name, card.summary, _against(card), card.workload, _known(card), _needs(card), source(card))
+            row_line(card.name, card.summary, _against(card), card.workload, _known(card), _needs(card), source(card))
         )
     return "\n".join(lines)
 
@@ -121,5 +121,6 @@ def _needs(card: Card) -> str:
     return ", ".join(parts + (["a GPU"] if card.needs.device == "cuda" else []))
 
 
-def _line(*cells: str) -> str:
+def row_line(*cells: str) -> str:
+    """One line of a Markdown table; a bar inside a cell is escaped."""
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -24,7 +24,7 @@ FIGURE_SECONDS = 1.0
 
 
 class Refresher:
-    """A listener of a sweep that has the report made anew after finished groups.
+    """A listener of a sweep that has the report rebuilt after finished groups.
 
     Args:
         config: where records and site are; nothing is made where the report is switched off.

@@ -1,4 +1,4 @@
-"""Conversion by way of a file: exported, translated and written once, loaded in every process, anew for other shapes.
+"""Conversion by way of a file: exported, translated and written once per shapes, loaded in every process.
 
 A backend gives two functions: `write` makes the files of a graph, `load` makes a program of them.
 """
@@ -59,10 +59,10 @@ def converted(
     found = _of_before(way, module, args, kwargs, conditions)
     fresh = found is None
     if found is None:
-        found = convert_anew(way, module, args, kwargs, conditions, conditions.folder)
+        found = convert_again(way, module, args, kwargs, conditions, conditions.folder)
 
     def other_shape(other: tuple[Any, ...], named: dict[str, Any]) -> Loaded:
-        return convert_anew(way, module, other, named, conditions, None)
+        return convert_again(way, module, other, named, conditions, None)
 
     taken = found.facts["conversion_ms"]
     return Converted(
@@ -77,7 +77,7 @@ def converted(
     )
 
 
-def convert_anew(
+def convert_again(
     way: Way, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], conditions: Conditions, folder: Path | None
 ) -> Loaded:
     """The program of a module for inputs of these shapes; its files stay in the folder, or go when it goes.

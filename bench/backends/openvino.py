@@ -84,7 +84,7 @@ def load(folder: Path, tensors: Sequence[Any], conditions: Conditions) -> Progra
     names = {hint: name for name, hint in HINTS.items()}
     precision = said["INFERENCE_PRECISION_HINT"].to_string()
     return Program(
-        _calls(compiled),
+        request_calls(compiled),
         precision=names.get(precision, precision),
         threads=int(said["INFERENCE_NUM_THREADS"]),
         details={"properties": hints, "device": compiled.get_property("EXECUTION_DEVICES")},
@@ -98,7 +98,7 @@ def _words(value: Any) -> Any:
     return value.to_string() if hasattr(value, "to_string") else str(value)
 
 
-def _calls(compiled: Any) -> Callable[[Sequence[Any]], list[Any]]:
+def request_calls(compiled: Any) -> Callable[[Sequence[Any]], list[Any]]:
     """Runs one request over and over; inputs are shared with torch, outputs copied, as the next run overwrites them."""
     import openvino
     import torch

@@ -70,7 +70,8 @@ def source_file(module: str) -> Path | None:
 
 
 @cache
-def _tree(file: Path) -> ast.Module:
+def source_tree(file: Path) -> ast.Module:
+    """The syntax tree of a source file, parsed once per process."""
     try:
         return ast.parse(file.read_text(encoding="utf-8"))
     except SyntaxError as error:
@@ -158,7 +159,7 @@ def signature(path: str) -> Signature:
     file = source_file(module)
     if file is None or "." in name:
         return UNKNOWN
-    tree = _tree(file)
+    tree = source_tree(file)
     function = _function(tree, name)
     if function is None:
         known = _defined_names(tree)
@@ -262,7 +263,7 @@ def _is_package(module: str) -> bool:
 
 
 @cache
-def _is_users(top: str) -> bool:
+def is_users_code(top: str) -> bool:
     """Whether a top-level module is code that a user may be editing: not installed, not Python's, not the bench."""
     if top in sys.stdlib_module_names or top == _OWN:
         return False
@@ -288,14 +289,16 @@ def source_digest(path: str) -> str:
     seen: set[str] = set()
     while waiting:
         name = waiting.pop()
-        if name in seen or not (name.split(".")[0] == top or _is_users(name.split(".")[0])):
+        if name in seen or not (name.split(".")[0] == top or is_users_code(name.split(".")[0])):
             continue
         seen.add(name)
         file = _module_file(name)
         if file is not None:
             files[name] = file
-            waiting += sorted(_imports(_tree(file), name if file.name == "__init__.py" else name.rpartition(".")[0]))
+            waiting += sorted(
+                _imports(source_tree(file), name if file.name == "__init__.py" else name.rpartition(".")[0])
+            )
     hashed = hashlib.sha256()
     for name in sorted(files):
-        hashed.update(f"{name}\0{syntax_digest(_tree(files[name]))}\0".encode())
+        hashed.update(f"{name}\0{syntax_digest(source_tree(files[name]))}\0".encode())
     return hashed.hexdigest()[:16]

@@ -151,7 +151,7 @@ def locate(lib: Any, device: str = "cuda", variables: Mapping[str, str] | None =
     Raises:
         LookupError: no such device is visible.
     """
-    index, uuid = index_of(device), _cuda_uuid(index_of(device))
+    index, uuid = index_of(device), cuda_uuid(index_of(device))
     if uuid is not None:
         gpu = _by_uuid(lib, uuid, variables)
         if gpu is not None:
@@ -184,7 +184,7 @@ def _same(lib: Any, one: Any, two: Any) -> bool:
     return as_text(lib.nvmlDeviceGetUUID(one)) == as_text(lib.nvmlDeviceGetUUID(two))
 
 
-def _cuda_uuid(index: int) -> str | None:
+def cuda_uuid(index: int) -> str | None:
     """The UUID of a device by CUDA, where this process already runs CUDA; this never starts it."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
@@ -209,7 +209,7 @@ def computing_on(lib: Any, gpu: Gpu) -> int:
     if not listed:
         return 0
     strangers = listed - _family()
-    hidden = 1 if len(strangers) == len(listed) and _runs_cuda() else 0
+    hidden = 1 if len(strangers) == len(listed) and runs_cuda() else 0
     return max(len(strangers) - hidden, 0)
 
 
@@ -227,7 +227,8 @@ def _listed_by(lib: Any, ask: str, gpu: Gpu) -> set[int]:
         return set()
 
 
-def _runs_cuda() -> bool:
+def runs_cuda() -> bool:
+    """Whether this process has begun to use CUDA through torch."""
     torch = sys.modules.get("torch")
     return torch is not None and bool(torch.cuda.is_initialized())
 

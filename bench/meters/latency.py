@@ -220,7 +220,8 @@ def rounds_for(
     return max(least, min(samples, int(case_seconds * 1e3 / max(slowest, 1e-6))))
 
 
-def _usage() -> tuple[int, int]:
+def resource_usage() -> tuple[int, int]:
+    """This process's involuntary context switches and minor page faults so far."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_nivcsw, usage.ru_minflt
 
@@ -239,7 +240,7 @@ def take_sample(
     right where others work for the thread (several threads, a device) and its own processor time tells nothing.
     """
     _prime_caches(runner)
-    switches, faults = _usage()
+    switches, faults = resource_usage()
     computing = processor()
     host, device = time_both(runner, into.block, clock)
     computed_ms = (processor() - computing) / 1e6 / into.block
@@ -247,7 +248,7 @@ def take_sample(
     into.cpu_ms.append(computed_ms)
     if device is not None:
         into.device_ms.append(device)
-    switches_after, faults_after = _usage()
+    switches_after, faults_after = resource_usage()
     into.preempted.append(switches_after > switches and (loss is None or host - computed_ms >= loss * host))
     into.minor_faults.append(faults_after - faults)
     if runner.spans is not None:
@@ -271,7 +272,7 @@ def interleave(
     between: Callable[[], None] = lambda: None,
     loss: float | None = None,
 ) -> None:
-    """Take one sample of every runner per round, in an order shuffled anew from the seed each round.
+    """Take one sample of every runner per round, in an order reshuffled from the seed each round.
 
     `loss` is that of `take_sample`; `turn` is told whose sample is next and `between` is called after every round,
     while nothing is timed.

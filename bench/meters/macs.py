@@ -355,7 +355,7 @@ def unavailable_readings(reason: str) -> list[Reading]:
 
 
 # ---------------------------------------------------------------- self-test
-_passed = False
+self_test_passed = False
 
 
 def self_test() -> None:
@@ -364,8 +364,8 @@ def self_test() -> None:
     Raises:
         MiscountError: a block's count differs from its closed form.
     """
-    global _passed  # noqa: PLW0603
-    if _passed:
+    global self_test_passed  # noqa: PLW0603
+    if self_test_passed:
         return
     from bench.meters.selftest import BLOCKS
 
@@ -380,7 +380,7 @@ def self_test() -> None:
                 f"{' and does not explain ' + ', '.join(unknown) if unknown else ''}; MACs are not reported. "
                 f"Install a torch version from constraints.txt"
             )
-    _passed = True
+    self_test_passed = True
 
 
 __all__ = [

@@ -168,7 +168,7 @@ def measure(
         peaks = _live_peaks(eager, args, kwargs, "measured", note, reset)
         device = torch.device(peaks.device)
         if device.type == "cuda":
-            return _with_cuda_views(peaks, run, captured, ready)
+            return with_cuda_views(peaks, run, captured, ready)
         return _with_host_views(peaks, run, ready)
 
 
@@ -274,7 +274,7 @@ def _live_peaks(
     if isinstance(module, PartCall):
         args = module.inputs()  # its state was put back, in other tensors
     found = inventory(_own(module))
-    resident, known = _resident(found, (args, kwargs))
+    resident, known = resident_by_category(found, (args, kwargs))
     trace = live.record(module, args, kwargs, known)
     put_back()
     peak = trace.peak(resident)
@@ -290,7 +290,7 @@ def _live_peaks(
     )
 
 
-def _resident(found: Inventory, inputs: Any) -> tuple[dict[Category, int], set[int]]:
+def resident_by_category(found: Inventory, inputs: Any) -> tuple[dict[Category, int], set[int]]:
     """Bytes by category of what is alive before the forward, and the addresses of its storages."""
     known: dict[int, int] = {}
     sizes: dict[Category, int] = {}
@@ -363,7 +363,7 @@ def _on_cpu(event: Any) -> bool:
     return event.device_type() == torch._C._autograd.DeviceType.CPU
 
 
-def _with_cuda_views(
+def with_cuda_views(
     peaks: MemoryPeaks, run: Callable[[], Any], captured: bool, ready: Callable[[], None] = lambda: None
 ) -> MemoryPeaks:
     """The peaks with the caching allocator's and the driver's view on a CUDA device."""

@@ -96,7 +96,7 @@ def pack(
 ) -> Path:
     """The archive of a results folder and its report, written whole or not at all.
 
-    Folders, user and host names are taken out of records and samples; a changed record is sealed anew and names the
+    Folders, user and host names are taken out of records and samples; a changed record is resealed and names the
     hash it had under `redacted_from`. Links are never followed.
 
     Args:
@@ -172,7 +172,7 @@ def _packed(name: str, path: Path, private: bool) -> bytes:
     """
     value = read_json(path)
     if name.startswith("machines/") and not is_calibration(value):
-        raise CorruptRecord(f"{path}: is no calibration; make it anew with job=calibrate")
+        raise CorruptRecord(f"{path}: is no calibration; make it again with job=calibrate")
     if not private:
         value = redacted(value) if name.startswith("records/") else without_personal(value)
     data = _dump(value)
@@ -298,7 +298,7 @@ def _refuse(report: Verification) -> None:
     if not report.ok:
         more = f" (and {len(report.problems) - 3} more)" if len(report.problems) > 3 else ""
         what = "; ".join(report.problems[:3]) + more
-        raise BadBundle(f"{report.path}: {what}; get the bundle anew from its maker")
+        raise BadBundle(f"{report.path}: {what}; get the bundle again from whoever made it")
 
 
 def unpack(path: Path | str, folder: Path | str) -> Store:
@@ -319,10 +319,10 @@ def unpack(path: Path | str, folder: Path | str) -> Store:
         for entry in sorted(archive.infolist(), key=lambda entry: (len(entry.filename), entry.filename)):
             target, kind = store.root / entry.filename, entry.filename.split("/")[0]
             if kind == "records":
-                data = _read(archive, entry)
+                data = read_member(archive, entry)
                 store.adopt(check(parse(data, MAX_JSON_BYTES), entry.filename), data)
             elif kind in ("samples", "machines") and not target.exists():
-                write_atomically(target, _read(archive, entry))
+                write_atomically(target, read_member(archive, entry))
     return store
 
 
@@ -388,7 +388,7 @@ def _content(
     """The content hashes of the good records, which go into `kept`, and what is wrong with the files."""
     if MANIFEST not in entries:
         return [], [f"has no {MANIFEST}"]
-    listed, problems = _manifest(_read(archive, entries[MANIFEST]))
+    listed, problems = _manifest(read_member(archive, entries[MANIFEST]))
     names = set(entries) - {MANIFEST}
     problems += [f"{_shown(name)}: is listed but missing" for name in sorted(set(listed) - names)]
     problems += [f"{_shown(name)}: is there but not listed" for name in sorted(names - set(listed))]
@@ -418,7 +418,7 @@ def _looked_at(
     """The record in a file (if it is one) and what is wrong with the file; a page's part is only checksummed."""
     if entry.filename.startswith("site/"):
         return None, None if _checksum(archive, entry) == listed else "does not match its checksum"
-    data = _read(archive, entry)
+    data = read_member(archive, entry)
     if listed != (len(data), hashlib.sha256(data).hexdigest()):
         return None, "does not match its checksum"
     return _inspect(entry.filename, data)
@@ -493,7 +493,7 @@ def check_record(value: Any, where: str) -> Record:
     return record
 
 
-def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+def read_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     """An entry's bytes, never more than the table of contents said."""
     with archive.open(entry) as file:
         data = file.read(entry.file_size + 1)

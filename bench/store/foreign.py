@@ -107,7 +107,7 @@ def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:
     except (OSError, EOFError, ValueError, zlib.error) as error:
         what = getattr(error, "strerror", None) or error
         raise CorruptRecord(
-            f"{path}: cannot be read ({what}); move it away and run again to measure it anew"
+            f"{path}: cannot be read ({what}); move it away and run again, which measures it again"
         ) from error
 
 

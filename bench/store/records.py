@@ -74,11 +74,8 @@ def migrate(record: Record) -> Record:
             f"record has schema {shown(schema)}, newer than {SCHEMA}: update waterline-bench to read it"
         )
     for version in range(schema, SCHEMA):
-        record = _MIGRATIONS[version](record)
+        record = MIGRATIONS[version](record)
     return record
-
-
-_MIGRATIONS: dict[int, Any] = dict(MIGRATIONS)
 
 
 def check(record: Any, where: str) -> Record:
@@ -157,7 +154,7 @@ def is_calibration(value: Any) -> bool:
 
 
 def read_calibration(path: Path) -> dict[str, Any] | None:
-    """What a machine could do, or None if nothing readable says so: it can always be measured anew."""
+    """What a machine could do, or None if nothing readable says so: it can always be measured again."""
     try:
         value: dict[str, Any] = read_json(path)
     except CorruptRecord:

@@ -19,7 +19,7 @@ from bench.worker.client import Done, Failed, Outcome
 
 #: With several threads one that is preempted or badly placed stalls all, often for the whole life of a process.
 PROCESSES_OF_SEVERAL_THREADS = 3
-#: A calibration older than this is measured anew.
+#: A calibration older than this is measured again.
 CALIBRATION_DAYS = 30
 #: About how long a process of a sweep's own calibration may take.
 BUDGET_S = 8.0
@@ -90,7 +90,7 @@ class Calibrator:
             ResultsError: a disk has no room.
         """
         path = self.store.calibration_path(machine_key, device, threads)
-        saved = _recent(path)
+        saved = recent_calibration(path)
         if saved is not None and not self._has_drifted(saved, device, threads):
             return saved
         self.announce(Working("calibrating: what this machine could do"))
@@ -119,7 +119,7 @@ class Calibrator:
         return bool(reason)
 
 
-def _recent(path: Path) -> Machine | None:
+def recent_calibration(path: Path) -> Machine | None:
     """An earlier calibration that is not too old; one that cannot be read can always be made again."""
     saved = read_calibration(path)
     measured_at = (saved or {}).get("measured_at")

@@ -167,7 +167,7 @@ class Connection:
             self.complain(
                 f"MLflow keeps artifacts of {self.experiment!r} in {location.removeprefix('file://')}, where it was "
                 f"made; to have them in {self._artifact_root}, move the database away: the next run mirrors "
-                "everything anew"
+                "everything again"
             )
 
     def _artifact_place(self) -> str:

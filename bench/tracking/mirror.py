@@ -65,7 +65,7 @@ class Mirror:
         self._cases.log(record)
 
     def pending(self, store: Store) -> list[Record]:
-        """The readable records of a results folder that this place does not have; asks a server that was away anew."""
+        """The readable records of a results folder that this place does not have; asks a server that was away again."""
         return self._cases.pending(store)
 
     def refresh(self, site_index: Path | None = None) -> None:

@@ -258,7 +258,7 @@ def reference_gemm(device: str, dtype: str = "fp32") -> Runner:
     return Runner(REFERENCE, product_beside_tf32 if dtype == "tf32" else product, synchronise(device))
 
 
-def _labels(watched: dict[str, Any], drawn_on: bool = False) -> list[str]:
+def disturbances(watched: dict[str, Any], drawn_on: bool = False) -> list[str]:
     """What disturbed the whole invocation: the host's labels, throttling seen between rounds, a desktop."""
     found = list(watched["host"]["labels"])
     if gpu_clocks.throttled(watched["gpu"]) and gpu_clocks.LABEL not in found:
@@ -339,7 +339,7 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
             "warmup": asdict(warm[REFERENCE]),
         },
         **watched,
-        "labels": _labels(watched, is_drawn_on(group.device)),
+        "labels": disturbances(watched, is_drawn_on(group.device)),
         "threads": torch.get_num_threads(),
         "allocator": pinned.as_dict(),
         "l2": None if group.flush is None else group.flush.as_dict(),

@@ -8,7 +8,7 @@ import torch
 
 from bench.worker.subject import Subject
 
-#: Pixels a side that are kept of the image; larger ones are shrunk, because a record is no album.
+#: Pixels a side that are kept of the image; larger ones are shrunk to keep records small.
 MOST_PIXELS = 112
 
 

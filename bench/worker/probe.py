@@ -52,7 +52,7 @@ def check_state(before: GlobalState, label: str) -> None:
         )
 
 
-class _Probe:
+class Probe:
     """Collects readings, details and flags of one subject, meter by meter and part by part."""
 
     def __init__(self, spec: dict[str, Any], phase: Phase):
@@ -121,6 +121,7 @@ class _Probe:
         ]
 
     def params(self, subject: Subject, ready: Ready, part: Part) -> Found:
+        """Parameters, size in memory and nominal bits of what is counted."""
         from bench.meters import nominal, params
 
         found = params.measure(subject.counted)
@@ -178,6 +179,7 @@ class _Probe:
         return flag("input_dependent", "invalid" if random_weights else "warn", text)
 
     def memory(self, subject: Subject, ready: Ready, part: Part) -> Found:
+        """Peak memory of one run of the part, by category."""
         from bench.meters import memory
 
         case = subject.case
@@ -196,6 +198,7 @@ class _Probe:
         return found.readings(), found.as_dict()
 
     def quality(self, subject: Subject, ready: Ready, part: Part) -> Found:
+        """The score of the case's task, or why there is none."""
         from bench.meters import quality
 
         self.score_metric = quality.metric_of(subject.task)
@@ -242,6 +245,7 @@ class _Probe:
         return found.readings(), found.as_dict()
 
     def energy(self, subject: Subject, ready: Ready, part: Part) -> Found:
+        """Energy per sample of the part, from the configured source of joules."""
         from bench.meters import energy
 
         protocol = self.spec["protocol"]["energy"]
@@ -320,7 +324,7 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     """
     started = datetime.now(UTC).isoformat()
     pin_allocator_for_memory()
-    probe = _Probe(spec, phase)
+    probe = Probe(spec, phase)
     torch.set_num_threads(probe.recipe.case.threads)
     case = probe.recipe.case
     phase.enter("compile" if conversion.is_foreign(case) else "load", case.key)

@@ -102,7 +102,7 @@ class _Cut:
 
 
 class _Half:
-    """One of the four calls on what the calls before it give, made anew outside the clock."""
+    """One of the four calls on what the calls before it give, prepared again outside the clock."""
 
     def __init__(self, run: Callable[[Any], Any], made: Callable[[], Any]) -> None:
         self._run, self._made = run, made

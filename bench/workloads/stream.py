@@ -21,7 +21,7 @@ and may offer
 
 The last output of the steps answers the same as the last offline one, and so on backwards. State is what `init` made. A
 timed run is whole periods on the next inputs of a clip; at its end the state of after the warm-up is put back, outside
-the clock, and the clip begins anew, so that every pass over it is the same.
+the clock, and the clip starts over, so that every pass over it is the same.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ WORKLOAD = Workload(
 
 #: Where neither the shape nor the module says how long a window is.
 WINDOW = 16
-#: Timed runs of a clip before it begins anew.
+#: Timed runs of a clip before it starts over.
 RUNS = 8
 
 

@@ -50,7 +50,7 @@ class Fact:
 
 
 def sheets(site: Site) -> Iterable[Sheet]:
-    """One sheet per row; it is made anew only if its record, its baseline or its standing changed."""
+    """One sheet per row; it is rebuilt only if its record, its baseline or its standing changed."""
     shell = cache(lambda: Shell(site, "cases/any.html"))
     for row in site.rows:
         yield Sheet(row.page, _digest(site, row), partial(_page, site, row), partial(_brief, site, shell, row))
@@ -123,7 +123,7 @@ def _page(site: Site, row: Row) -> str:
         conditions=_conditions(row) + _identity(row),
         environment=flat(record.get("environment") or {}),
         machine=machine_class(record.get("environment") or {}),
-        processes=_processes(record),
+        processes=process_table(record),
         uncounted=(record.get("counts") or {}).get("uncounted") or [],
         log=_log(record),
         command=_command(site, row),
@@ -254,7 +254,7 @@ def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     return [(name, MISSING if value is None else str(value))]
 
 
-def _processes(record: Record) -> dict[str, Any]:
+def process_table(record: Record) -> dict[str, Any]:
     """The timed processes as a table: `head`, lines of text, number columns; a GPU's columns only if it has any."""
     runs = (record.get("timing") or {}).get("invocations") or []
     columns = _PROCESS + (_ON_DEVICE if any(run.get("device_median_ms") for run in runs) else ())

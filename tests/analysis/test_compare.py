@@ -579,7 +579,7 @@ def test_nothing_foreign_steers_a_pull_request_or_a_page():
     from reports.pages import compare as page
 
     found = foreign_comparison()
-    shown = page._escape_controls(found)
+    shown = page.escaped(found)
     texts = [
         *(line.case + line.text for line in page.lines(found)),
         *shown.only_a,

@@ -60,7 +60,7 @@ def test_what_stands_around_the_marks_stays():
 
 
 def test_a_cell_keeps_its_bars():
-    assert listing._line("a|b", "c") == "| a\\|b | c |"
+    assert listing.row_line("a|b", "c") == "| a\\|b | c |"
 
 
 def rows(word=""):

@@ -129,7 +129,7 @@ def test_ten_iterations_are_taken_of_a_case_slower_than_its_seconds():
 )
 def test_a_preemption_counts_if_it_cost_its_share_of_the_sample(monkeypatch, switched, computed_ms, loss, preempted):
     usage, spent = iter([(7, 0), (7 + switched, 0)]), iter([0, int(computed_ms * 1e6)])
-    monkeypatch.setattr(latency, "_usage", lambda: next(usage))
+    monkeypatch.setattr(latency, "resource_usage", lambda: next(usage))
     world, into = World(100.0), latency.Samples(1)
     latency.take_sample(latency.Runner("a", world.step), into, lambda: world.now, loss, processor=lambda: next(spent))
     assert into.preempted == [preempted] and into.cpu_ms == [pytest.approx(computed_ms)]
@@ -150,7 +150,7 @@ def test_a_forecast_warms_a_gpu_up_for_as_long_as_the_protocol_does():
 
 def test_blocks_share_the_processors_time(monkeypatch):
     usage, spent = iter([(0, 0), (1, 0)]), iter([0, 180_000_000])
-    monkeypatch.setattr(latency, "_usage", lambda: next(usage))
+    monkeypatch.setattr(latency, "resource_usage", lambda: next(usage))
     world, into = World(10.0), latency.Samples(20)
     latency.take_sample(latency.Runner("a", world.step), into, lambda: world.now, 0.02, processor=lambda: next(spent))
     assert into.preempted == [True] and into.cpu_ms == [pytest.approx(9.0)]

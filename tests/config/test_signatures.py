@@ -106,7 +106,7 @@ def test_digest_follows_the_source_and_what_it_imports(tmp_path, monkeypatch):
     from bench.config import signatures
 
     def digest():
-        signatures._tree.cache_clear()
+        signatures.source_tree.cache_clear()
         return source_digest("digpkg.a:f")
 
     first = digest()
@@ -173,7 +173,7 @@ def test_an_annotation_is_put_together_from_our_vocabulary_or_not_evaluated_at_a
     monkeypatch.syspath_prepend(tmp_path)
     from bench.config import signatures
 
-    signatures._tree.cache_clear()
+    signatures.source_tree.cache_clear()
     signature.cache_clear()
     assert signature("creeping:method").settings["x"][0] is Any
     check_settings("m", "creeping:method", {"x": object()})
@@ -197,7 +197,7 @@ def test_plain_annotations_are_still_checked(annotation, good, bad, tmp_path, mo
     monkeypatch.syspath_prepend(tmp_path)
     from bench.config import signatures
 
-    signatures._tree.cache_clear()
+    signatures.source_tree.cache_clear()
     signature.cache_clear()
     check_settings("m", "plainly:method", {"x": good})
     with pytest.raises(UsageError, match="is not valid"):

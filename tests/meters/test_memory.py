@@ -59,7 +59,7 @@ def test_random_chains_peak_at_the_closed_form_on_any_device(channels, size):
     net, x = chain(channels, size)
     weights, rest = chain_peak(channels, size)
     with torch.no_grad():
-        resident, known = memory._resident(memory.inventory(net), (x,))
+        resident, known = memory.resident_by_category(memory.inventory(net), (x,))
         assert memory.live.record(net, (x,), {}, known).peak(resident).total == weights + rest
     with torch.device("meta"):
         absent = chain(channels, size)[0]
@@ -403,11 +403,11 @@ def test_a_captured_forward_is_looked_at_as_it_replays_and_its_insides_are_not_c
     """The graph holds 700 bytes of activations; an eager forward beside it would take them once more."""
     device = Accelerator(monkeypatch, held=1000 + 700)
     peaks = replace(measure(*_tiny()), device="cuda:0", allocator_bytes=None)
-    found = memory._with_cuda_views(peaks, lambda: None, captured=True)
+    found = memory.with_cuda_views(peaks, lambda: None, captured=True)
     assert found.reserved_bytes == 2 * 1700 and found.allocator_bytes is None
     (row,) = [row for row in found.readings() if row.metric == "peak_allocator_bytes"]
     assert row.provenance == "unavailable" and "captured graph" in row.method_note
-    plain = memory._with_cuda_views(peaks, lambda: device.takes(700), captured=False)
+    plain = memory.with_cuda_views(peaks, lambda: device.takes(700), captured=False)
     assert plain.allocator_bytes == 1700 + 700 and "peak_allocator_bytes" not in plain.notes
 
 

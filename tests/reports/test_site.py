@@ -1,4 +1,4 @@
-"""The site is whole, safe and made anew only where something changed."""
+"""The site is whole, safe and rebuilt only where something changed."""
 
 import copy
 import json

@@ -52,7 +52,7 @@ def places(value, path=()):
 
 
 def changed(value, path, new):
-    """The record with one place changed, sealed anew: whoever can write a record can hash it."""
+    """The record with one place changed, resealed: whoever can write a record can hash it."""
     made = copy.deepcopy(value)
     inner = made
     for key in path[:-1]:

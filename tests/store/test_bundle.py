@@ -235,7 +235,7 @@ def test_two_files_of_one_name_are_refused(packed, tmp_path):
 def test_sizes_are_refused_before_anything_is_unpacked(packed, tmp_path, monkeypatch):
     bad = rewrite(packed, tmp_path / "bad.zip", lambda c: c.update({"site/bomb": b"\0" * 5_000_000}))
     assert bad.stat().st_size < 1_000_000
-    monkeypatch.setattr(bundle, "_read", lambda *_: pytest.fail("was unpacked"))
+    monkeypatch.setattr(bundle, "read_member", lambda *_: pytest.fail("was unpacked"))
     monkeypatch.setattr(bundle, "MAX_FILE_BYTES", 4_000_000)
     assert "5000000 bytes" in verify(bad).problems[0]
     monkeypatch.setattr(bundle, "MAX_FILE_BYTES", 10_000_000)
@@ -257,7 +257,7 @@ def first_record(contents: dict[str, bytes]) -> str:
 
 
 def edit(**changes):
-    """Change a record and seal it anew, as a forger would."""
+    """Change a record and reseal it, as a forger would."""
 
     def change(contents: dict[str, bytes]) -> None:
         name = first_record(contents)
@@ -288,7 +288,7 @@ def test_records_that_are_forged_or_broken_are_refused(packed, tmp_path, change)
     bad = rewrite(packed, tmp_path / "bad.zip", change)
     report = verify(bad)
     assert not report.ok and len(report.records) == 8
-    with pytest.raises(BadBundle, match="get the bundle anew"):
+    with pytest.raises(BadBundle, match="get the bundle again"):
         unpack_records(bad)
 
 

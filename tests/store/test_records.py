@@ -117,7 +117,7 @@ def two_schemas_on(monkeypatch):
         return {**old, "schema": 3, "unit_system": "SI"}
 
     monkeypatch.setattr(records, "SCHEMA", 3)
-    monkeypatch.setattr(records, "_MIGRATIONS", {1: to_2, 2: to_3})
+    monkeypatch.setattr(records, "MIGRATIONS", {1: to_2, 2: to_3})
 
 
 @pytest.mark.parametrize("examples", [FROZEN, MEASURED], ids=["made", "measured"])
@@ -293,7 +293,7 @@ GOOD_BASE = record()
 
 
 def test_a_migrated_record_is_packed_as_it_was_written(two_schemas_on, tmp_path):
-    """Its hash is of the old body; with personal parts in it, it is cut and sealed anew in its own schema."""
+    """Its hash is of the old body; with personal parts in it, it is cut and resealed in its own schema."""
     old = frozen(1)
     named = {**old, "error": {"phase": "load", "type": "E", "message": "/home/jd/x/y", "log_tail": ""}}
     for number, item in enumerate((old, {**named, "content_hash": content_hash(named)})):

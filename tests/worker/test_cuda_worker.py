@@ -173,7 +173,7 @@ def test_memory_is_taken_of_the_step_that_is_timed_and_knows_where_it_replays(mo
     monkeypatch.setattr(memory, "measure", lambda *args, **rest: asked.append(rest) or found)
     case = Case(suite="t", model="m", **axes)
     recipe = Recipe(case, "tests.faults.models:healthy").as_dict()
-    made = probe._Probe({"recipe": recipe, "meters": ["memory"]}, Phase(Path("unused")))
+    made = probe.Probe({"recipe": recipe, "meters": ["memory"]}, Phase(Path("unused")))
     part = Part("forward", lambda: None)
     made.memory(Subject(case, torch.nn.Identity(), (), {}, {}), Ready((part,), 0.0), part)
     assert asked == [{"step": part.call, "captured": replays, "reset": None}]
@@ -263,8 +263,8 @@ def test_energy_of_a_compiled_case_is_that_of_the_graph_that_is_timed(monkeypatc
         count("energy")
         return [], {}
 
-    monkeypatch.setattr(probe._Probe, "quality", quality)
-    monkeypatch.setattr(probe._Probe, "energy", energy)
+    monkeypatch.setattr(probe.Probe, "quality", quality)
+    monkeypatch.setattr(probe.Probe, "energy", energy)
     monkeypatch.setattr(probe, "source_map", lambda subject: None)
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     recipe = Recipe(Case(suite="t", model="m", compile="default"), "tests.gpu.models:small")
@@ -378,8 +378,8 @@ def test_what_decides_for_all_which_kernel_runs_is_watched_and_put_back(spoil, w
 def test_every_part_of_the_state_has_what_reads_and_what_sets_it():
     names = {item.name for item in dataclasses.fields(global_state.GlobalState)}
     assert names == {*global_state.ACCESS, "tf32_products", "tf32_convolutions"}
-    get, _ = global_state._backend("cuda.matmul.no_such_setting")
-    assert get() is None and global_state._backend("no.such")[0]() is None
+    get, _ = global_state.backend_setting("cuda.matmul.no_such_setting")
+    assert get() is None and global_state.backend_setting("no.such")[0]() is None
 
 
 def test_tf32_is_taken_where_the_dtype_says_so_and_nowhere_else():

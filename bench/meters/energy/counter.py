@@ -56,7 +56,7 @@ class Counter:
             if 0 <= wrapped <= PLAUSIBLE_W * max(seconds, 0.1):
                 return wrapped
         self._last = None
-        raise CounterReset("the energy counter began anew (driver reloaded, machine suspended, or counter cleared)")
+        raise CounterReset("the energy counter was reset (driver reloaded, machine suspended, or counter cleared)")
 
 
 class CounterBackend:
