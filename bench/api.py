@@ -30,9 +30,14 @@ if TYPE_CHECKING:
 
 #: Names for whole sections of metrics, as `measure` takes them.
 GROUPS = {
-    "params": "size", "macs": "compute", "latency": "latency", "throughput": "throughput", "memory": "memory",
-    "energy": "energy", "fidelity": "fidelity",
-}  # fmt: skip
+    "params": "size",
+    "macs": "compute",
+    "latency": "latency",
+    "throughput": "throughput",
+    "memory": "memory",
+    "energy": "energy",
+    "fidelity": "fidelity",
+}
 #: Sections that are counted rather than measured: they need no fresh process.
 COUNTED = {"size", "compute"}
 #: Sections that come from timed processes.
@@ -44,10 +49,19 @@ DEFAULT_METRICS = ("params", "macs", "latency", "throughput", "memory")
 
 
 def build(
-    model: str, method: str = BASELINE_METHOD, *, resolution: int | None = None, batch: int = 1, device: str = "cpu",
-    dtype: str = "fp32", seed: int = 0, checkpoint: str | Path | None = None, task: str | None = None,
-    cache: str | Path = "cache", **settings: Any,
-) -> tuple[nn.Module, Any]:  # fmt: skip
+    model: str,
+    method: str = BASELINE_METHOD,
+    *,
+    resolution: int | None = None,
+    batch: int = 1,
+    device: str = "cpu",
+    dtype: str = "fp32",
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    task: str | None = None,
+    cache: str | Path = "cache",
+    **settings: Any,
+) -> tuple[nn.Module, Any]:
     """A module in evaluation mode and its example inputs: positional ones, or keyword ones where it takes no others.
 
     `module(*inputs)` (or `module(**inputs)`) runs one forward.
@@ -80,29 +94,43 @@ def build(
     catalogue = catalogues.load()
     model_entry = catalogue.model(model)
     method_entry = None if method == BASELINE_METHOD else catalogue.method(method)
-    of_model, of_method = _share_out(model_entry, method_entry, settings)
+    of_model, of_method = _split_settings(model_entry, method_entry, settings)
     resolution = resolution if resolution is not None else default_resolution(model_entry, of_model)
     weights = Path(checkpoint) if checkpoint is not None else None
     if weights is not None and not weights.is_file():
         raise UsageError(f"checkpoint: there is no file {weights}")
     case = Case(
-        suite="build", model=model, method=method, model_settings=settings_text(of_model),
-        setting=settings_text(of_method), device=device, dtype=dtype, batch=batch, resolution=resolution, seed=seed,
+        suite="build",
+        model=model,
+        method=method,
+        model_settings=settings_text(of_model),
+        setting=settings_text(of_method),
+        device=device,
+        dtype=dtype,
+        batch=batch,
+        resolution=resolution,
+        seed=seed,
         task=task or "none",
-    )  # fmt: skip
+    )
     task_entry = catalogue.task(task) if task else None
     recipe = Recipe(
-        case, model_entry.path, {**model_entry.settings, **of_model}, method_entry.path if method_entry else None,
-        {**(method_entry.settings if method_entry else {}), **of_method}, task_entry.path if task_entry else None,
-        task_entry.settings if task_entry else {}, str(weights) if weights else None, str(cache),
-    )  # fmt: skip
+        case,
+        model_entry.path,
+        {**model_entry.settings, **of_model},
+        method_entry.path if method_entry else None,
+        {**(method_entry.settings if method_entry else {}), **of_method},
+        task_entry.path if task_entry else None,
+        task_entry.settings if task_entry else {},
+        str(weights) if weights else None,
+        str(cache),
+    )
     if task is not None:
         subject.make_task(recipe).prepare(model, lambda: subject.build_model(recipe)[0])
     made = subject.build(recipe)
     return made.module, made.kwargs or made.args
 
 
-def _share_out(model: Any, method: Any, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _split_settings(model: Any, method: Any, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Each setting to the model or the method, whichever takes it; checked."""
     from bench.config.catalogue import check_method, check_model
     from bench.config.signatures import signature
@@ -116,8 +144,10 @@ def _share_out(model: Any, method: Any, settings: dict[str, Any]) -> tuple[dict[
     open_ended = signature(model.path).open or (method is not None and signature(method.path).open)
     for name in settings:
         if name not in known and not open_ended:
-            raise UsageError(f'neither model "{model.name}" nor method "{getattr(method, "name", "none")}" has the '
-                             f'setting "{name}"; {did_you_mean(name, known)}')  # fmt: skip
+            raise UsageError(
+                f'neither model "{model.name}" nor method "{getattr(method, "name", "none")}" has the '
+                f'setting "{name}"; {did_you_mean(name, known)}'
+            )
     for_method = {name: value for name, value in settings.items() if name in of_method}
     for_model = {name: value for name, value in settings.items() if name not in of_method}
     check_model(model, for_model)
@@ -161,11 +191,21 @@ def _wanted(metrics: Iterable[str]) -> list[str]:
 
 
 def measure(
-    module: nn.Module, inputs: Any = None, metrics: Sequence[str] = DEFAULT_METRICS, protocol: str | Protocol = "quick", *,
-    kwargs: dict[str, Any] | None = None, baseline: nn.Module | None = None, name: str | None = None,
-    device: str | torch.device = "cpu", batch: int | None = None, threads: int | None = None, workload: str = "forward",
-    shape: Mapping[str, Any] | None = None, backend: str = "eager",
-) -> pandas.DataFrame:  # fmt: skip
+    module: nn.Module,
+    inputs: Any = None,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    protocol: str | Protocol = "quick",
+    *,
+    kwargs: dict[str, Any] | None = None,
+    baseline: nn.Module | None = None,
+    name: str | None = None,
+    device: str | torch.device = "cpu",
+    batch: int | None = None,
+    threads: int | None = None,
+    workload: str = "forward",
+    shape: Mapping[str, Any] | None = None,
+    backend: str = "eager",
+) -> pandas.DataFrame:
     """The tidy table (columns `bench.reading.COLUMNS`) of any module, one row per metric and part of the workload.
 
     `attrs["flags"]` holds what a reader of the numbers has to know, as flags of the records (docs/counting.md).
@@ -174,10 +214,10 @@ def measure(
     protocol, in fresh processes that get the module by cloudpickle; a script needs no `if __name__` guard.
 
     Args:
-        module: any `torch.nn.Module`; it is measured in evaluation mode and left as it was. The rows' `dtype` is that of its
-            first floating parameter.
-        inputs: a tensor, a tuple of positional inputs, or a mapping of keyword inputs, in the types that the module takes:
-            they are moved to the device and never cast.
+        module: any `torch.nn.Module`; it is measured in evaluation mode and left as it was. The rows' `dtype` is that
+            of its first floating parameter.
+        inputs: a tensor, a tuple of positional inputs, or a mapping of keyword inputs, in the types that the module
+            takes: they are moved to the device and never cast.
         metrics: sections (`macs`, `latency`, ...) or single metrics (`peak_memory_bytes`). `macs` is in the matmul
             convention and per sample; other conventions are rows of their own.
         protocol: `quick`, `standard`, `publish`, or a `bench.config.protocol.Protocol`.
@@ -185,17 +225,18 @@ def measure(
         baseline: a module for the same inputs, timed interleaved; then the row `speedup` compares the two.
         name: what the rows call the module; default its class.
         device: where to run.
-        batch: samples per forward; by default the first dimension that the inputs have in common, or what the layer that
-            takes them says (a sample without a batch dimension, the time first).
+        batch: samples per forward; by default the first dimension that the inputs have in common, or what the layer
+            that takes them says (a sample without a batch dimension, the time first).
         threads: of the timed processes; default one on a small host, else the physical cores.
-        workload: what one run is: `forward`, `generate`, `sample`, ... (docs/workloads.md says what each needs of the module,
-            and which make their own inputs, so that `inputs` may be `None`).
-        shape: the workload's axes by name, such as `{"context": 512, "new_tokens": 32}`; what is left out has its default.
+        workload: what one run is: `forward`, `generate`, `sample`, ... (docs/workloads.md says what each needs of the
+            module, and which make their own inputs, so that `inputs` may be `None`).
+        shape: the workload's axes by name, such as `{"context": 512, "new_tokens": 32}`; what is left out has its
+            default.
         backend: `eager`, `compile`, `onnxruntime`, ... (docs/backends.md).
 
     Raises:
-        UsageError: an unknown metric, protocol, workload, axis or device, inputs whose number of samples is not clear, or
-            something that is no module or cannot be handed to another process.
+        UsageError: an unknown metric, protocol, workload, axis or device, inputs whose number of samples is not clear,
+            or something that is no module or cannot be handed to another process.
         BenchError: the module failed, with the phase and the message.
     """
     from bench.meters import handed_over
@@ -214,9 +255,16 @@ def measure(
 
 
 def _given(
-    module: nn.Module, name: str | None, inputs: Any, kwargs: dict[str, Any] | None, batch: int | None, workload: str,
-    shape: Mapping[str, Any], backend: str, device: str,
-) -> tuple[nn.Module, Given]:  # fmt: skip
+    module: nn.Module,
+    name: str | None,
+    inputs: Any,
+    kwargs: dict[str, Any] | None,
+    batch: int | None,
+    workload: str,
+    shape: Mapping[str, Any],
+    backend: str,
+    device: str,
+) -> tuple[nn.Module, Given]:
     """The module, its lazy parameters made, and the subject that it is with its inputs and conditions."""
     from bench.meters import handed_over
     from bench.meters.inputs import as_call, batch_for
@@ -232,7 +280,7 @@ def _given(
 
 
 def _frame(records: list[dict[str, Any]], wanted: Sequence[str]) -> pandas.DataFrame:
-    """The rows of the metrics that were wanted, in that order; `attrs["flags"]` are what a reader has to know of them."""
+    """The rows of the metrics asked for, in that order; `attrs["flags"]` is what a reader has to know of them."""
     from bench.analysis import table
 
     frame = table.from_records(records)
@@ -245,7 +293,7 @@ def _frame(records: list[dict[str, Any]], wanted: Sequence[str]) -> pandas.DataF
 
 @dataclass(frozen=True)
 class Given:
-    """A module of the caller's as a subject: what it is called, its inputs and the conditions that it is measured under."""
+    """A module of the caller's as a subject: its name, its inputs and the conditions it is measured under."""
 
     name: str
     call: tuple[tuple[Any, ...], dict[str, Any]]
@@ -259,10 +307,14 @@ class Given:
         """The case of these conditions."""
         axes = {name: value for name, value in self.shape.items() if name not in ("batch", "resolution")}
         return Case(
-            suite="measure", device=self.device, workload=self.workload, shape=settings_text(axes), backend=self.backend,
+            suite="measure",
+            device=self.device,
+            workload=self.workload,
+            shape=settings_text(axes),
+            backend=self.backend,
             compile="default" if self.backend == backends.COMPILE else "off",
             **{"batch": self.shape["batch"], **further},
-        )  # fmt: skip
+        )
 
 
 def _checked_axes(dtype: str, batch: Any, resolution: int | None, seed: Any) -> int:
@@ -332,7 +384,7 @@ def _counted_record(module: nn.Module, given: Given, sections: set[str]) -> dict
     (args, kwargs), samples, device = given.call, given.samples, given.device
     started, readings, details = utc_now(), [], {}
     flags: list[dict[str, Any]] = []
-    with handed_over.evaluating(module), torch.no_grad(), handed_over.told(given.name):
+    with handed_over.evaluating(module), torch.no_grad(), handed_over.user_errors(given.name):
         if "size" in sections:
             size = params.measure(module)
             readings += size.readings()
@@ -368,9 +420,13 @@ def _pickle(module: nn.Module, call: Any, folder: Path, name: str) -> Path:
 
 
 def _measured_records(
-    module: nn.Module, baseline: nn.Module | None, given: Given, wanted: Sequence[str], protocol: Protocol,
+    module: nn.Module,
+    baseline: nn.Module | None,
+    given: Given,
+    wanted: Sequence[str],
+    protocol: Protocol,
     threads: int | None,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """Records of fresh processes; the module's own comes first."""
     from bench.config.catalogue import Entry
     from bench.config.schema import validate
@@ -382,33 +438,48 @@ def _measured_records(
     sections = {METRICS[metric].section for metric in wanted}
     with tempfile.TemporaryDirectory(prefix="bench-measure-") as scratch:
         folder = Path(scratch)
-        config = validate({
-            "suite": {"name": "measure", "grids": {"default": [{"models": ["given"], "methods": ["none"]}]}},
-            "protocol": protocol.model_dump(), "device": {"name": given.device, "threads": threads or "auto"},
-            "tracking": {"enabled": False}, "paths": {"results": str(folder / "results")},
-        })  # fmt: skip
+        config = validate(
+            {
+                "suite": {"name": "measure", "grids": {"default": [{"models": ["given"], "methods": ["none"]}]}},
+                "protocol": protocol.model_dump(),
+                "device": {"name": given.device, "threads": threads or "auto"},
+                "tracking": {"enabled": False},
+                "paths": {"results": str(folder / "results")},
+            }
+        )
         modules = {"none": module} if baseline is None else {"none": baseline, given.name: module}
         cases, pickles = {}, {}
         for method, item in modules.items():
             path = _pickle(item, given.call, folder, hashlib.sha256(method.encode()).hexdigest()[:8])
             case = given.case(
-                model=given.name if baseline is None else _name(baseline, None), method=method, dtype=_dtype(item),
-                threads=default_threads(config), protocol=protocol.hash,
-                subject_digest="given" if method == "none" else f"given+{hashlib.sha256(path.read_bytes()).hexdigest()}",
-            )  # fmt: skip
+                model=given.name if baseline is None else _name(baseline, None),
+                method=method,
+                dtype=_dtype(item),
+                threads=default_threads(config),
+                protocol=protocol.hash,
+                subject_digest="given"
+                if method == "none"
+                else f"given+{hashlib.sha256(path.read_bytes()).hexdigest()}",
+            )
             cases[method], pickles[case.key] = case, path
         first = next(iter(cases.values()))
         plan = Plan(config.suite, (Group(tuple(cases.values())),), {first.model: Entry(first.model, "")}, {}, None)
         driver = Driver(
-            config, plan, recipes=lambda case: Recipe(case, pickle=str(pickles[case.key])),
-            meters=_meters(sections), calibrated=False, timed=bool(sections - set(METER_OF)),
-        )  # fmt: skip
+            config,
+            plan,
+            recipes=lambda case: Recipe(case, pickle=str(pickles[case.key])),
+            meters=_meters(sections),
+            calibrated=False,
+            timed=bool(sections - set(METER_OF)),
+        )
         records = driver.run({}).records
     for record in records:
         if record["status"] not in ("ok", "contaminated") and record["error"]:
             error = record["error"]
-            raise BenchError(f"{record['case']['model']} {record['status']} in the phase {error['phase']}: "
-                             f"{error['type']}: {error['message']}")  # fmt: skip
+            raise BenchError(
+                f"{record['case']['model']} {record['status']} in the phase {error['phase']}: "
+                f"{error['type']}: {error['message']}"
+            )
     own = cases[given.name if baseline is not None else "none"].key
     return sorted(records, key=lambda record: record["case_key"] != own)
 
@@ -420,9 +491,15 @@ def _meters(sections: set[str]) -> tuple[str, ...]:
 
 
 def layers(
-    module: nn.Module, inputs: Any = None, *, kwargs: dict[str, Any] | None = None, repeats: int = 10,
-    workload: str = "forward", shape: Mapping[str, Any] | None = None, part: str | None = None,
-) -> pandas.DataFrame:  # fmt: skip
+    module: nn.Module,
+    inputs: Any = None,
+    *,
+    kwargs: dict[str, Any] | None = None,
+    repeats: int = 10,
+    workload: str = "forward",
+    shape: Mapping[str, Any] | None = None,
+    part: str | None = None,
+) -> pandas.DataFrame:
     """The per-layer table of one run: MACs, bytes read and written, intensity, time with interval, share.
 
     Taken in this process; the frame's `attrs["info"]` has the end-to-end time and the part that no layer explains.
@@ -454,7 +531,7 @@ def layers(
     samples = batch_for(module, args, keywords, asked)
     whole = workloads.find(workload).shape({**(shape or {}), "batch": samples.size})
     given = Given(_name(module, None), (args, keywords), workload, whole, "eager", "cpu", samples)
-    with handed_over.evaluating(module), handed_over.told(type(module).__name__), made.running(workload):
+    with handed_over.evaluating(module), handed_over.user_errors(type(module).__name__), made.running(workload):
         subject = Subject(given.case(model=given.name), module, args, keywords, {})
         chosen = _part(made.parts_of(subject), part)
         with state_kept(module, args, keywords), made.as_forward(subject, chosen) as call:

@@ -1,7 +1,7 @@
 """How papers count: each convention a named, pure function of a record's readings and layer rows.
 
-A claim names one with `counted_as`; what was counted here is then converted to the paper's way before the two are compared,
-and the claim's page says so. A function raises `Unknown` where the record does not hold what it needs.
+A claim names one with `counted_as`; what was counted here is then converted to the paper's way before the two are
+compared, and the claim's page says so. A function raises `Unknown` where the record does not hold what it needs.
 """
 
 from __future__ import annotations
@@ -54,8 +54,11 @@ def counts_of(record: Record, part: str) -> Counts:
         record: as it was read.
         part: of the workload; the whole run's own name for the whole.
     """
-    known = {row["metric"]: float(row["value"]) for row in record["readings"]
-             if row["value"] is not None and row.get("part", "") in ("", part)}  # fmt: skip
+    known = {
+        row["metric"]: float(row["value"])
+        for row in record["readings"]
+        if row["value"] is not None and row.get("part", "") in ("", part)
+    }
     further = (record.get("part_layers") or {}).get(part)
     layers = further.get("layers") if further else record.get("layers")
     return Counts(known, tuple(layers or ()), int(record["case"].get("batch") or 1))
@@ -147,7 +150,10 @@ CONVENTIONS: dict[str, tuple[str, Callable[[Counts], float]]] = {
     "fvcore": ("fvcore's count: products, normalisation and the other terms that it adds", _fvcore),
     "with_method": ("the method's own products included", _with_method),
     "all": ("every product and every vector operation as one", _all),
-    "without_attention": ("products of activations with each other left out, as hooks on layers do", _without_attention),
+    "without_attention": (
+        "products of activations with each other left out, as hooks on layers do",
+        _without_attention,
+    ),
     "with_biases": ("one more per output of a layer with a bias", _with_biases),
     "with_pooling": ("one more per entry of a pooling window", _with_pooling),
-}  # fmt: skip
+}

@@ -13,8 +13,8 @@ A method wraps its work once and leaves the result on the network that it return
         module.method_cost = cost.as_dict()
         return module
 
-Who keeps trained weights keeps the dict with them (it is plain JSON) and puts it back, so that a case whose weights come
-from a cache still says what they cost.
+Who keeps trained weights keeps the dict with them (it is plain JSON) and puts it back, so that a case whose weights
+come from a cache still says what they cost.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Cost:
         forwards: calls of the module inside the blocks, whatever their batch.
         backwards: backward passes that came back to an output of the module.
         samples: what the method was given to calibrate or learn on, each time; the method adds to it.
-        peak_bytes: growth of the process's resident size at its peak, on CUDA of the allocator; None where neither is told.
+        peak_bytes: growth of the process's resident size at its peak, on CUDA of the allocator; None where neither is
+            told.
         note: said beside every reading.
     """
 

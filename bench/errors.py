@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class BenchError(Exception):
-    """Base of every error that is told to the user without a traceback; by itself: what was asked could not be measured.
+    """Base of every error shown to the user without a traceback; by itself: what was asked cannot be measured.
 
     Never 1, which is a verdict: a regression, or a row that does not reproduce.
     """

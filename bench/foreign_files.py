@@ -1,4 +1,4 @@
-"""Files that others may have made, read whole: regular files of bounded size, never a pipe, a device or a growing one."""
+"""Files that others may have made, read whole: regular, of bounded size, never a pipe, a device or a growing file."""
 
 from __future__ import annotations
 

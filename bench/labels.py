@@ -1,8 +1,8 @@
 """Labels of a row: what its subject says of how it ran. They belong to the row, not to the case's key.
 
 `execution` decides what a row may claim and what it may be ranked with; `kernel` says which kernel runs a sparse or
-structured network. A subject says them as attributes of its module, `module.execution = "simulated"`; a method sets them
-on the module that it returns.
+structured network. A subject says them as attributes of its module, `module.execution = "simulated"`; a method sets
+them on the module that it returns.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ REAL, SIMULATED, MODELLED = "real", "simulated", "modelled"
 LABELS: dict[str, dict[str, str]] = {
     "execution": {
         REAL: "what is timed computes what the row is about",
-        SIMULATED: "what is timed imitates it (rounded values in floats, zeros that are multiplied): it claims no speed",
+        SIMULATED: (
+            "what is timed imitates it (rounded values in floats, zeros that are multiplied): it claims no speed"
+        ),
         MODELLED: "nothing was run: a cost model or another row's numbers",
     },
     "kernel": {

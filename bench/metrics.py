@@ -38,8 +38,9 @@ class Metric:
         return SECTIONS[self.section].travels
 
 
-#: exact: counted, so equal or not. tolerance: deterministic but measured. time: per process, on logs. ratio: to the other
-#: side. energy: within a share. score: by the rule of `bench.scores`. modelled: follows from others. shown: not compared.
+#: exact: counted, so equal or not. tolerance: deterministic but measured. time: per process, on logs. ratio: to the
+#: other side. energy: within a share. score: by the rule of `bench.scores`. modelled: follows from others. shown: not
+#: compared.
 Comparison = Literal["exact", "tolerance", "time", "ratio", "energy", "score", "modelled", "shown"]
 
 
@@ -136,8 +137,10 @@ METRICS: dict[str, Metric] = _table(
         "lower",
         "size",
         "Non-zero parameters",
-        "Elements that are not exactly zero. Masked but dense weights save nothing in a dense kernel: theoretical "
-        "only.",
+        (
+            "Elements that are not exactly zero. Masked but dense weights save nothing in a dense kernel: theoretical "
+            "only."
+        ),
     ),
     (
         "effective_bits",
@@ -162,8 +165,11 @@ METRICS: dict[str, Metric] = _table(
         "lower",
         "compute",
         "MACs",
-        "Multiply-accumulates of matrix products and convolutions in one forward of the whole batch divided by the "
-        "batch (matmul convention: no bias, normalisation, softmax or elementwise work, nor a method's own matching).",
+        (
+            "Multiply-accumulates of matrix products and convolutions in one forward of the whole batch divided by the "
+            "batch (matmul convention: no bias, normalisation, softmax or elementwise work, nor a method's own "
+            "matching)."
+        ),
     ),
     (
         "macs_method",
@@ -171,8 +177,10 @@ METRICS: dict[str, Metric] = _table(
         "lower",
         "compute",
         "MACs of the method itself",
-        "Multiply-accumulates that a reduction method makes to decide (similarity scores, matching, its predictor), per "
-        "sample: executed, part of macs_fvcore, not part of macs.",
+        (
+            "Multiply-accumulates that a reduction method makes to decide (similarity scores, matching, its "
+            "predictor), per sample: executed, part of macs_fvcore, not part of macs."
+        ),
     ),
     (
         "macs_fvcore",
@@ -180,8 +188,10 @@ METRICS: dict[str, Metric] = _table(
         "lower",
         "compute",
         "MACs, fvcore convention",
-        "As macs, plus the method's own products, 5 per element of every affine LayerNorm and the other terms that "
-        "fvcore counts.",
+        (
+            "As macs, plus the method's own products, 5 per element of every affine LayerNorm and the other terms that "
+            "fvcore counts."
+        ),
     ),
     (
         "vector_ops",
@@ -229,8 +239,10 @@ METRICS: dict[str, Metric] = _table(
         "lower",
         "latency",
         "Latency (p50)",
-        "Per fresh process the median time of one forward, synchronised; across processes the geometric mean with a "
-        "95 % t-interval on logs.",
+        (
+            "Per fresh process the median time of one forward, synchronised; across processes the geometric mean with "
+            "a 95 % t-interval on logs."
+        ),
     ),
     (
         "latency_p90_ms",
@@ -286,8 +298,10 @@ METRICS: dict[str, Metric] = _table(
         "lower",
         "latency",
         "Compile time",
-        "The forward that compiles the module, in one fresh process, with nothing in the compiler's cache; only of "
-        "compiled cases.",
+        (
+            "The forward that compiles the module, in one fresh process, with nothing in the compiler's cache; only of "
+            "compiled cases."
+        ),
     ),
     (
         "throughput_per_s",
@@ -367,8 +381,10 @@ METRICS: dict[str, Metric] = _table(
         "higher",
         "quality",
         "Accuracy per step",
-        "Mean over held-out sequences of the share of answered time steps whose answer is right; with a 95 % t-interval over "
-        "sequences.",
+        (
+            "Mean over held-out sequences of the share of answered time steps whose answer is right; with a 95 % "
+            "t-interval over sequences."
+        ),
     ),
     (
         "bits_per_byte",
@@ -376,9 +392,11 @@ METRICS: dict[str, Metric] = _table(
         "lower",
         "quality",
         "Bits per byte",
-        "Mean over equally long pieces of held-out text of the bits that the model needs for each byte of the second half of "
-        "a piece, given all before it (through its own cache where it has one); with a 95 % t-interval over pieces. Only "
-        "texts of one hash are compared.",
+        (
+            "Mean over equally long pieces of held-out text of the bits that the model needs for each byte of the "
+            "second half of a piece, given all before it (through its own cache where it has one); with a 95 % "
+            "t-interval over pieces. Only texts of one hash are compared."
+        ),
     ),
     (
         "psnr_db",
@@ -386,8 +404,10 @@ METRICS: dict[str, Metric] = _table(
         "higher",
         "quality",
         "PSNR",
-        "Mean over held-out pictures of 10 log10(1 / mean squared error) of pixels in 0..1; with a 95 % t-interval over "
-        "pictures.",
+        (
+            "Mean over held-out pictures of 10 log10(1 / mean squared error) of pixels in 0..1; with a 95 % t-interval "
+            "over pictures."
+        ),
     ),
     (
         "frechet_distance",
@@ -395,8 +415,11 @@ METRICS: dict[str, Metric] = _table(
         "lower",
         "quality",
         "Frechet distance",
-        "Distance of the normal distributions that fit the features of made and of held-out pictures, in the task's own "
-        "frozen classifier: no FID of a paper. No interval: the spread of the plain model's seeds and the floor of real pictures.",
+        (
+            "Distance of the normal distributions that fit the features of made and of held-out pictures, in the "
+            "task's own frozen classifier: no FID of a paper. No interval: the spread of the plain model's seeds and "
+            "the floor of real pictures."
+        ),
     ),
     (
         "output_error",
@@ -404,8 +427,10 @@ METRICS: dict[str, Metric] = _table(
         "lower",
         "fidelity",
         "Error against the other side",
-        "L2 norm of the difference of all outputs from those of the other side, over the L2 norm of those, on the same "
-        "inputs and weights.",
+        (
+            "L2 norm of the difference of all outputs from those of the other side, over the L2 norm of those, on the "
+            "same inputs and weights."
+        ),
     ),
     (
         "top1_agreement",
@@ -413,8 +438,10 @@ METRICS: dict[str, Metric] = _table(
         "higher",
         "fidelity",
         "Top-1 agreement",
-        "Share of output vectors (last axis) whose largest element is where the other side's is, on the same inputs and "
-        "weights; of outputs with an axis of two elements or more to choose among.",
+        (
+            "Share of output vectors (last axis) whose largest element is where the other side's is, on the same "
+            "inputs and weights; of outputs with an axis of two elements or more to choose among."
+        ),
     ),
     (
         "time_to_first_token_ms",
@@ -422,8 +449,10 @@ METRICS: dict[str, Metric] = _table(
         "lower",
         "generation",
         "Time to first token",
-        "From the call until the first new token's id is on the host: cache set-up, prefill, head on the last "
-        "position, choice.",
+        (
+            "From the call until the first new token's id is on the host: cache set-up, prefill, head on the last "
+            "position, choice."
+        ),
     ),
     (
         "time_per_output_token_ms",
@@ -447,8 +476,10 @@ METRICS: dict[str, Metric] = _table(
         "lower",
         "generation",
         "Time between tokens (p95)",
-        "95th percentile of the same; periodic work of a cache shows here. Only with enough tokens for that "
-        "percentile.",
+        (
+            "95th percentile of the same; periodic work of a cache shows here. Only with enough tokens for that "
+            "percentile."
+        ),
     ),
     (
         "cache_bytes",
@@ -456,8 +487,10 @@ METRICS: dict[str, Metric] = _table(
         "lower",
         "generation",
         "Cache",
-        "Bytes of everything kept between steps after the request (N + n - 1 tokens: the last one is never fed), or "
-        "between steps of a sampler.",
+        (
+            "Bytes of everything kept between steps after the request (N + n - 1 tokens: the last one is never fed), "
+            "or between steps of a sampler."
+        ),
     ),
     (
         "cache_allocated_bytes",
@@ -554,8 +587,10 @@ METRICS: dict[str, Metric] = _table(
         "lower",
         "stream",
         "Error against offline",
-        "Largest difference between the outputs of steps and of the offline network at the same step, over the "
-        "largest absolute offline output.",
+        (
+            "Largest difference between the outputs of steps and of the offline network at the same step, over the "
+            "largest absolute offline output."
+        ),
     ),
     ("period_steps", "step", "none", "stream", "Period", "Steps from one output to the next."),
     ("time_per_step_ms", "ms", "lower", "stream", "Time per step", "Time of whole periods over their steps."),
@@ -574,8 +609,10 @@ METRICS: dict[str, Metric] = _table(
         "lower",
         "stream",
         "Break-even hop",
-        "Time of the clip over the time per step: who needs an answer only every so many steps loses nothing by "
-        "recomputing.",
+        (
+            "Time of the clip over the time per step: who needs an answer only every so many steps loses nothing by "
+            "recomputing."
+        ),
     ),
     (
         "macs_per_step",
@@ -607,8 +644,10 @@ METRICS: dict[str, Metric] = _table(
         "lower",
         "training",
         "Saved activations",
-        "Bytes that autograd keeps after the forward: distinct storages that the pack hook sees, without parameters, "
-        "buffers and the batch.",
+        (
+            "Bytes that autograd keeps after the forward: distinct storages that the pack hook sees, without "
+            "parameters, buffers and the batch."
+        ),
     ),
     (
         "macs_backward",
@@ -643,7 +682,14 @@ METRICS: dict[str, Metric] = _table(
         "Share outside the network",
         "Share of the request outside the stage that runs the network.",
     ),
-    ("offered_rate", "request/s", "none", "pipeline", "Offered rate", "Scheduled arrivals per second of an open loop."),
+    (
+        "offered_rate",
+        "request/s",
+        "none",
+        "pipeline",
+        "Offered rate",
+        "Scheduled arrivals per second of an open loop.",
+    ),
     (
         "achieved_rate",
         "request/s",
@@ -757,8 +803,10 @@ METRICS: dict[str, Metric] = _table(
         "higher",
         "throughput",
         "Tokens per second",
-        "Tokens of a run of the part over its time: those of the prompt of a prefill, new ones of a request, one per "
-        "sequence of a decode step.",
+        (
+            "Tokens of a run of the part over its time: those of the prompt of a prefill, new ones of a request, one "
+            "per sequence of a decode step."
+        ),
     ),
     (
         "images_per_s",
@@ -807,8 +855,10 @@ METRICS: dict[str, Metric] = _table(
         "lower",
         "latency",
         "Conversion time",
-        "From the eager module to the artefact on disk, the first conversion in a fresh process; loading it in the runtime is "
-        "no part of it.",
+        (
+            "From the eager module to the artefact on disk, the first conversion in a fresh process; loading it in the "
+            "runtime is no part of it."
+        ),
     ),
     (
         "macs_dense",
@@ -816,8 +866,10 @@ METRICS: dict[str, Metric] = _table(
         "lower",
         "compute",
         "MACs of the dense network",
-        "Products of the same network with nothing removed by a mask or a sparse layout, per sample; only "
-        "where a subject names its kernel.",
+        (
+            "Products of the same network with nothing removed by a mask or a sparse layout, per sample; only "
+            "where a subject names its kernel."
+        ),
     ),
     (
         "macs_nonzero",
@@ -825,8 +877,10 @@ METRICS: dict[str, Metric] = _table(
         "lower",
         "compute",
         "MACs with non-zero weights",
-        "Products whose weight is not zero, per sample: MACs x share of non-zero weights, operator by "
-        "operator; products without a weight in full. Only where a subject names its kernel.",
+        (
+            "Products whose weight is not zero, per sample: MACs x share of non-zero weights, operator by "
+            "operator; products without a weight in full. Only where a subject names its kernel."
+        ),
     ),
     (
         "nominal_bits",
@@ -842,8 +896,10 @@ METRICS: dict[str, Metric] = _table(
         "lower",
         "compute",
         "Nominal bit operations",
-        "MACs x declared weight bits x declared activation bits, operator by operator; bit_operations are "
-        "those that are executed.",
+        (
+            "MACs x declared weight bits x declared activation bits, operator by operator; bit_operations are "
+            "those that are executed."
+        ),
     ),
     (
         "method_seconds",
@@ -891,8 +947,10 @@ METRICS: dict[str, Metric] = _table(
         "higher",
         "roofline",
         "Utilisation by model MACs (MFU)",
-        "2 x MACs of the model (macs, nothing computed again) over latency x measured peak; modelled from "
-        "measured parts.",
+        (
+            "2 x MACs of the model (macs, nothing computed again) over latency x measured peak; modelled from "
+            "measured parts."
+        ),
     ),
     (
         "hfu",

@@ -10,9 +10,7 @@ from typing import Any, Literal, get_args
 from bench.metrics import METRICS
 
 Provenance = Literal["measured", "counted", "modelled", "estimated", "published", "unavailable"]
-Status = Literal[
-    "ok", "oom", "timeout", "crashed", "unsupported", "invalid", "contaminated", "interrupted", "unstable"
-]  # fmt: skip
+Status = Literal["ok", "oom", "timeout", "crashed", "unsupported", "invalid", "contaminated", "interrupted", "unstable"]
 
 PROVENANCES: tuple[str, ...] = get_args(Provenance)
 STATUSES: tuple[str, ...] = get_args(Status)
@@ -20,8 +18,9 @@ STATUSES: tuple[str, ...] = get_args(Status)
 #: Columns of the tidy table, in order; one row per reading.
 COLUMNS: tuple[str, ...] = (
     "case_key", "suite", "model", "method", "setting", "baseline_key", "device", "dtype", "batch", "resolution",
-    "workload", "shape", "backend", "task", "metric", "part", "value", "unit", "ci_low", "ci_high", "n", "statistic", "provenance", "method_note", "status",
-    "error", "protocol", "code_version", "machine_key", "started_at",
+    "workload", "shape", "backend", "task", "metric", "part", "value", "unit", "ci_low", "ci_high", "n", "statistic",
+    "provenance", "method_note",
+    "status", "error", "protocol", "code_version", "machine_key", "started_at",
 )  # fmt: skip
 
 
@@ -29,8 +28,9 @@ COLUMNS: tuple[str, ...] = (
 class Reading:
     """A value in the metric's unit (`bench.metrics`) with its interval; or no value and the reason in `method_note`.
 
-    `n` is the number of independent replicates behind the value; counted values have none and no interval. `part` is the
-    part of the workload that was measured, empty for what belongs to the subject as a whole (its parameters, its score).
+    `n` is the number of independent replicates behind the value; counted values have none and no interval. `part` is
+    the part of the workload that was measured, empty for what belongs to the subject as a whole (its parameters, its
+    score).
     """
 
     metric: str

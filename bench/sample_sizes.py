@@ -10,8 +10,8 @@ from functools import cache
 def samples_for_percentile(q: float, confidence: float = 0.99) -> int:
     """How many samples a percentile needs: 64 for p90, 662 for p99.
 
-    The smallest n at which the second largest sample is an upper confidence bound of the percentile, that is at most one
-    sample above it has probability 1 - confidence or less.
+    The smallest n at which the second largest sample is an upper confidence bound of the percentile, that is at most
+    one sample above it has probability 1 - confidence or less.
 
     Source: MLPerf Inference, "Early stopping" (MLCommons inference policies, appendix; loadgen/early_stopping).
     """

@@ -1,8 +1,9 @@
 """The score of a task: one number with its unit, direction and interval, and the samples that it stands on.
 
-Three kinds of score are compared in three ways. A *proportion* (accuracy) has Wilson's interval and is paired by McNemar's
-test; a *mean* over samples (bits per byte, PSNR) has a t-interval and is paired by its differences; a *distribution*
-(Frechet distance) is one number of a whole set: it has no interval, but the spread of a few seeds and a floor.
+Three kinds of score are compared in three ways. A *proportion* (accuracy) has Wilson's interval and is paired by
+McNemar's test; a *mean* over samples (bits per byte, PSNR) has a t-interval and is paired by its differences; a
+*distribution* (Frechet distance) is one number of a whole set: it has no interval, but the spread of a few seeds and a
+floor.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Kind = Literal["proportion", "mean", "distribution"]
 
 @dataclass(frozen=True)
 class Rule:
-    """How two scores of one metric are compared; `same` is the difference, in words of `unit`, that nobody need mind."""
+    """How two scores of one metric are compared; `same` is the difference, in `unit`, that does not matter."""
 
     kind: Kind
     same: float
@@ -91,10 +92,18 @@ class Score:
         counted = {"correct": given.count("1")} if isinstance(given, str) and given else {}
         marks = given if isinstance(given, str) else list(given)
         return {
-            "metric": self.metric, "value": self.value, "n": self.n, "ci_low": self.low, "ci_high": self.high,
-            "interval": self.interval, "per_sample": marks, "samples_digest": self.samples_digest,
-            "details": dict(self.details), "also": [other.as_dict() for other in self.also], **counted,
-        }  # fmt: skip
+            "metric": self.metric,
+            "value": self.value,
+            "n": self.n,
+            "ci_low": self.low,
+            "ci_high": self.high,
+            "interval": self.interval,
+            "per_sample": marks,
+            "samples_digest": self.samples_digest,
+            "details": dict(self.details),
+            "also": [other.as_dict() for other in self.also],
+            **counted,
+        }
 
 
 def proportion(metric: str, marks: str, samples_digest: str) -> Score:
@@ -134,7 +143,7 @@ def mean(metric: str, values: Sequence[float], samples_digest: str, **details: A
 def distribution(
     metric: str, value: float, n: int, samples_digest: str, *, seeds: Sequence[float], **details: Any
 ) -> Score:
-    """One number of a whole set of samples, with the spread (largest less smallest) of some seeds in place of an interval.
+    """One number of a whole set of samples, with the spread (largest less smallest) of some seeds as its interval.
 
     Args:
         metric: of the kind distribution.
@@ -180,7 +189,7 @@ class Change:
 
     @property
     def same(self) -> bool:
-        """Whether the whole interval lies where nobody need mind; of a distribution, whether the spread covers it."""
+        """Whether the difference does not matter: its whole interval is that small, or a distribution's spread hides it."""
         if RULES[self.metric].kind == "distribution":
             return self.low <= 0 <= self.high
         rule = RULES[self.metric]

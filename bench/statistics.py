@@ -1,4 +1,4 @@
-"""Intervals, verdicts, ranks and summaries of repeated measurements: pure functions, each with the source of its method.
+"""Intervals, verdicts, ranks and summaries of repeated measurements: pure functions, each with its source.
 
 The unit of replication is the fresh process: every function takes one value per process, never pooled iterations (see
 T. Kalibera, R. Jones, "Rigorous benchmarking in reasonable time", ISMM 2013). Times and ratios are positive and their
@@ -125,7 +125,7 @@ def ratio_interval_welch(numerators: Sequence[float], denominators: Sequence[flo
 
 
 def ratio_of_summaries(numerator: Interval, denominator: Interval, level: float = LEVEL) -> Interval:
-    """The ratio of two independent estimates from their standard errors, Welch's way; no interval if a side has none."""
+    """The ratio of two independent estimates from their standard errors (Welch); no interval if a side has none."""
     value, n = numerator.value / denominator.value, min(numerator.n, denominator.n)
     sides = (numerator, denominator)
     if numerator.se is None or denominator.se is None:
@@ -201,9 +201,10 @@ def verdict(
 ) -> Verdict:
     """FASTER, SLOWER, SAME, AMBIGUOUS or INVALID for a ratio of speeds (above 1: the second is faster).
 
-    FASTER or SLOWER needs the whole interval beyond the margin, SAME the whole interval within 1/equivalence..equivalence
-    (two one-sided tests; the 95 % interval makes each at 2.5 %). The zones overlap on purpose (1.02..1.05): with enough
-    invocations every ratio leaves AMBIGUOUS. A point inside the noise floor is never FASTER or SLOWER.
+    FASTER or SLOWER needs the whole interval beyond the margin, SAME the whole interval within
+    1/equivalence..equivalence (two one-sided tests; the 95 % interval makes each at 2.5 %). The zones overlap on
+    purpose (1.02..1.05): with enough invocations every ratio leaves AMBIGUOUS. A point inside the noise floor is never
+    FASTER or SLOWER.
 
     Args:
         ratio: baseline time over case time, with its interval.
@@ -254,8 +255,8 @@ def difference_p(ratio: Interval, margin: float = MARGIN) -> float | None:
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm's step-down adjusted p-values in the given order; `None` stays `None` and does not count as a test.
 
-    Source: S. Holm, Scand. J. Statist. 6, 1979, 65-70. (statsmodels' `multipletests` gives the same, which a test checks,
-    but collects garbage at every call, a quarter of a second in a large process.)
+    Source: S. Holm, Scand. J. Statist. 6, 1979, 65-70. (statsmodels' `multipletests` gives the same, which a test
+    checks, but collects garbage at every call, a quarter of a second in a large process.)
     """
     tested = np.array([p for p in p_values if p is not None], dtype=float)
     order = np.argsort(tested, kind="stable")
@@ -471,7 +472,10 @@ def percentile(samples: Sequence[float], q: float) -> Percentile:
 
 
 def outlier_share(samples: Sequence[float]) -> float:
-    """The share of samples beyond Tukey's fences, quartiles -+ 1.5 IQR (J. W. Tukey, EDA, 1977); none is ever dropped."""
+    """The share of samples beyond Tukey's fences, quartiles -+ 1.5 IQR; none is ever dropped.
+
+    Source: J. W. Tukey, Exploratory Data Analysis, 1977.
+    """
     values = np.asarray(samples, dtype=float)
     lower, upper = np.quantile(values, [0.25, 0.75])
     reach = 1.5 * (upper - lower)

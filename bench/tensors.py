@@ -113,7 +113,7 @@ def copy_of(value: Any, module: Any = None) -> Any:
 
 @contextmanager
 def ordinary_tensors() -> Iterator[None]:
-    """No gradients, but tensors that may be changed in place afterwards in any mode, as those of inference mode may not."""
+    """No gradients, but tensors that may be changed in place later in any mode, unlike inference mode's."""
     with torch.inference_mode(False), torch.no_grad():
         yield
 

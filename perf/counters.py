@@ -69,9 +69,13 @@ def _ptflops(network: Any, inputs: tuple[Any, ...]) -> Answer:
     import ptflops
 
     total, _ = ptflops.get_model_complexity_info(
-        network, tuple(inputs[0].shape[1:]), input_constructor=lambda _: {_first_argument(network): inputs[0]},
-        as_strings=False, print_per_layer_stat=False, verbose=False,
-    )  # fmt: skip
+        network,
+        tuple(inputs[0].shape[1:]),
+        input_constructor=lambda _: {_first_argument(network): inputs[0]},
+        as_strings=False,
+        print_per_layer_stat=False,
+        verbose=False,
+    )
     if total is None:
         raise RuntimeError("it returned nothing")
     return total, ""
@@ -93,10 +97,15 @@ def _calflops(network: Any, inputs: tuple[Any, ...]) -> Answer:
 
 
 COUNTERS: dict[str, Callable[[Any, tuple[Any, ...]], Answer]] = {
-    "Waterline": _ours, "Waterline + fvcore leg": _ours_and_second, "fvcore": _fvcore,
-    "FlopCounterMode": _flop_counter_mode, "thop": _thop, "torchinfo": _torchinfo, "ptflops": _ptflops,
+    "Waterline": _ours,
+    "Waterline + fvcore leg": _ours_and_second,
+    "fvcore": _fvcore,
+    "FlopCounterMode": _flop_counter_mode,
+    "thop": _thop,
+    "torchinfo": _torchinfo,
+    "ptflops": _ptflops,
     "calflops": _calflops,
-}  # fmt: skip
+}
 _NEEDS = {"thop": "thop", "torchinfo": "torchinfo", "ptflops": "ptflops", "calflops": "calflops", "fvcore": "fvcore"}
 
 

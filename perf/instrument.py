@@ -2,7 +2,7 @@
 
 Run `python -m perf.instrument` on a machine that does nothing else (about 25 minutes; `--rounds` and `--longest-ms`
 change that, `--json FILE` keeps the numbers). First busy-waits of 0.1 ms to 1 s: what each tool reports for them. Then
-identical networks, timed by every tool in an order shuffled anew each round: how often its 95 % interval says that they
+identical networks, timed by every tool in an order reshuffled each round: how often its 95 % interval says that they
 differ, how far off it really was, and what a case costs in time. `--busy 2` does all that beside two processes that
 compute and rest by turns, as on a machine that others use.
 """
@@ -75,10 +75,17 @@ def sweep(protocol: str, models: Sequence[str], methods: Sequence[str], **latenc
     values["latency"].update(latency)
     with tempfile.TemporaryDirectory(prefix="bench-instrument-") as scratch:
         folders = {name: f"{scratch}/{name}" for name in ("results", "site", "cache")}
-        config = validate({
-            "suite": {"name": "instrument", "grids": {"default": [{"models": list(models), "methods": list(methods)}]}},
-            "protocol": values, "tracking": {"enabled": False}, "paths": folders,
-        })  # fmt: skip
+        config = validate(
+            {
+                "suite": {
+                    "name": "instrument",
+                    "grids": {"default": [{"models": list(models), "methods": list(methods)}]},
+                },
+                "protocol": values,
+                "tracking": {"enabled": False},
+                "paths": folders,
+            }
+        )
         made = plan.make(config, catalogue.load())
         start = time.perf_counter()
         done = Driver(config, made, meters=(), calibrated=False).run({})
@@ -146,7 +153,7 @@ def twins_by(loop: Loop, number: int) -> list[Twins]:
 
 
 def identical_networks(rounds: int, seed: int = 0) -> Iterator[Twins]:
-    """Every tool's comparisons, the tools in an order shuffled anew each round."""
+    """Every tool's comparisons, the tools in an order reshuffled each round."""
     shuffled = random.Random(seed)
     tools: list[str | Loop] = [*PROTOCOLS, *LOOPS]
     for number in range(rounds):
@@ -196,8 +203,10 @@ def known_table(rows: Sequence[Known]) -> str:
         off, low, high = ((value - row.known_ms) * 1e3 for value in (row.value_ms, row.low_ms, row.high_ms))
         interval = f"[{low:+.1f}, {high:+.1f}] us" if math.isfinite(high) else "none: too few samples"
         relative = _percent(row.value_ms / row.known_ms - 1, 3)
-        lines.append(f"| {row.known_ms:g} ms | {row.tool} | {row.value_ms:.4f} ms | {off:+.1f} us ({relative}) "
-                     f"| {interval} | {row.seconds:.1f} |")  # fmt: skip
+        lines.append(
+            f"| {row.known_ms:g} ms | {row.tool} | {row.value_ms:.4f} ms | {off:+.1f} us ({relative}) "
+            f"| {interval} | {row.seconds:.1f} |"
+        )
     return "\n".join(lines)
 
 
@@ -216,8 +225,10 @@ def needed(rows: Sequence[Twins]) -> tuple[float, int, float]:
 def twins_table(rows: Sequence[Twins]) -> str:
     """Markdown: one line per tool."""
     lines = [
-        "| tool | comparisons | said to differ | 95 % interval of that share | half-width claimed, mean | real error, 95 % "
-        f"| s per case | s per case for +-{GOAL:.0%} |",
+        (
+            "| tool | comparisons | said to differ | 95 % interval of that share | half-width claimed, mean | real "
+            f"error, 95 % | s per case | s per case for +-{GOAL:.0%} |"
+        ),
         "|---|---|---|---|---|---|---|---|",
     ]
     for tool in dict.fromkeys(row.tool for row in rows):

@@ -61,7 +61,7 @@ def measured_seconds(result: dict[str, Any]) -> float:
 
 
 def parts(result: dict[str, Any], seconds: float) -> dict[str, float]:
-    """Where an invocation's seconds outside warm-up and measured windows go; `seconds` are those of the whole process."""
+    """Where an invocation's seconds outside warm-up and measured windows go; `seconds`: the whole process."""
     members = [*result["cases"].values(), result["twin"]]
     known = {
         "starting, handing over and ending": seconds - result["seconds"],
@@ -104,7 +104,8 @@ def main() -> None:
     print("| all of it | " + " | ".join(f"{whole:.2f}" for whole in wholes) + " |\n")
     ratio = ratio_interval_paired(forked, plain)
     print(
-        f"time in forked over plain processes: {ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}], n = {ratio.n} pairs"
+        f"time in forked over plain processes: {ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}], n = {ratio.n} "
+        "pairs"
     )
 
 

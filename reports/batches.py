@@ -26,7 +26,7 @@ _NAMED = tuple(each for each in _FIXED if each.key != "machine")
 
 @dataclass(frozen=True)
 class Point:
-    """The speed-up of one case at one batch over the side that it is compared with at that batch; `gains` by measure."""
+    """The speed-up of one case at one batch over the side it is compared with; `gains` by measure."""
 
     batch: int
     row: Row

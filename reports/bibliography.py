@@ -41,22 +41,40 @@ class Reference:
         kind = "article" if self.journal or preprint else "inproceedings"
         where = f"arXiv preprint arXiv:{self.arxiv}" if preprint else self.venue
         lines = {
-            "title": self.title, "author": " and ".join(self.authors), "journal" if kind == "article" else "booktitle": where,
-            "volume": self.volume, "number": self.number, "pages": self.pages, "year": self.year, "doi": self.doi,
-            "eprint": self.arxiv, "archiveprefix": self.arxiv and "arXiv",
-        }  # fmt: skip
+            "title": self.title,
+            "author": " and ".join(self.authors),
+            "journal" if kind == "article" else "booktitle": where,
+            "volume": self.volume,
+            "number": self.number,
+            "pages": self.pages,
+            "year": self.year,
+            "doi": self.doi,
+            "eprint": self.arxiv,
+            "archiveprefix": self.arxiv and "arXiv",
+        }
         body = "".join(f"  {name} = {{{_escaped(value)}}},\n" for name, value in lines.items() if value is not None)
         return f"@{kind}{{{self.key},\n{body}}}"
 
 
 OWN = (
-    Reference("lavin2024efficiency", "On the Efficiency of Convolutional Neural Networks", ("Lavin, Andrew",), 2024, arxiv="2404.03617"),
     Reference(
-        "williams2009roofline", "Roofline: An Insightful Visual Performance Model for Multicore Architectures",
-        ("Williams, Samuel", "Waterman, Andrew", "Patterson, David"), 2009, venue="Communications of the ACM", volume=52, number=4,
+        "lavin2024efficiency",
+        "On the Efficiency of Convolutional Neural Networks",
+        ("Lavin, Andrew",),
+        2024,
+        arxiv="2404.03617",
+    ),
+    Reference(
+        "williams2009roofline",
+        "Roofline: An Insightful Visual Performance Model for Multicore Architectures",
+        ("Williams, Samuel", "Waterman, Andrew", "Patterson, David"),
+        2009,
+        venue="Communications of the ACM",
+        volume=52,
+        number=4,
         journal=True,
     ),
-)  # fmt: skip
+)
 _SOFTWARE = (
     "@software{waterline,\n  title = {Waterline: reproducible efficiency benchmarks for neural networks},\n"
     f"  version = {{{__version__}}},\n}}"

@@ -1,6 +1,7 @@
-"""Which figures stand where, and what each needs: on the first page per group of comparable rows, and on the page of a case.
+"""Which figures stand where, and what each needs: on the first page per group, and on the page of a case.
 
-A figure is left out where the rows lack what it declares. One that cannot be made says why in its place and in the list of problems; it never takes the page with it.
+A figure is left out where the rows lack what it declares. One that cannot be made says why in its place and in the list
+of problems; it never takes the page with it.
 """
 
 from __future__ import annotations
@@ -102,11 +103,17 @@ CASE_FIGURES: tuple[CaseFigure, ...] = (
     CaseFigure("time-split", lambda site, row, base: time_split.figure(row.record, _record(base)), _comparable_layers),
     CaseFigure("layers", lambda site, row, base: layer_savings.figure(row.record, _record(base)), _comparable_layers),
     CaseFigure(curves.ID, _curves, lambda row, base: bool(row.record.get("curves"))),
-    CaseFigure("source-map", lambda site, row, base: source_map.figure(row.record),
-               lambda row, base: bool(row.record.get("picture"))),
-    CaseFigure("noise", lambda site, row, base: noise.figure(row.record, samples_of(row.record, site.roots)),
-               lambda row, base: bool((row.record.get("timing") or {}).get("invocations"))),
-)  # fmt: skip
+    CaseFigure(
+        "source-map",
+        lambda site, row, base: source_map.figure(row.record),
+        lambda row, base: bool(row.record.get("picture")),
+    ),
+    CaseFigure(
+        "noise",
+        lambda site, row, base: noise.figure(row.record, samples_of(row.record, site.roots)),
+        lambda row, base: bool((row.record.get("timing") or {}).get("invocations")),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -137,8 +144,11 @@ def of_case(site: Site, row: Row) -> list[Drawing]:
     if row.status != "ok" and not row.record.get("layers"):
         return []
     base = site.baseline(row)
-    found = [guarded(each.id, row.page, site, partial(each.make, site, row, base))
-             for each in CASE_FIGURES if each.wanted(row, base)]  # fmt: skip
+    found = [
+        guarded(each.id, row.page, site, partial(each.make, site, row, base))
+        for each in CASE_FIGURES
+        if each.wanted(row, base)
+    ]
     return found + [drawing for part in row.parts for drawing in _of_part(site, row, base, part)]
 
 
@@ -158,7 +168,7 @@ def _of_part(site: Site, row: Row, base: Row | None, part: str) -> Iterable[Draw
 
 
 def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
-    """Figures that join rows of several groups, where a number of the shape was varied: gain over batch, cost over each."""
+    """Figures that join groups in which a number of the shape was varied: gain over batch, cost over each."""
     rows = [row for row in site.rows if row.ranked]
     if not scaling.varied(rows):
         return []

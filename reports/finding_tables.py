@@ -1,7 +1,7 @@
 """The tables of docs/findings.md, made from results folders: `python -m reports.finding_tables results`.
 
-Prose is written by hand; every number in it stands in these tables. With `--into FILE` the tables take the place of what
-stands between the two marks in the file.
+Prose is written by hand; every number in it stands in these tables. With `--into FILE` the tables take the place of
+what stands between the two marks in the file.
 """
 
 from __future__ import annotations
@@ -83,24 +83,35 @@ def _gain_line(row: Row, site: Site) -> list[str]:
     """What the operations promise, what was measured, and the measured part of the promise."""
     base = site.baseline(row)
     return [
-        _case(row), _times(row.cells.get("mac_ratio")), _times(row.cells.get("speedup")), _plain(row.cells.get("realised_gain")),
-        _plain(row.cells.get("latency_ms"), 1), _plain(base.cells.get("latency_ms") if base else None, 1),
-    ]  # fmt: skip
+        _case(row),
+        _times(row.cells.get("mac_ratio")),
+        _times(row.cells.get("speedup")),
+        _plain(row.cells.get("realised_gain")),
+        _plain(row.cells.get("latency_ms"), 1),
+        _plain(base.cells.get("latency_ms") if base else None, 1),
+    ]
 
 
 def _why_line(row: Row, site: Site) -> list[str]:
     """Where the rest goes: time in own operators, and what became of the efficiency.
 
-    Efficiency is ideal over measured latency. The case's over the plain network's is the realised part of the promise (but for
-    the few operations that the method adds), and splits into a factor of the network's shape (ideal over attainable
-    latency) and one of its kernels (attainable over measured latency).
+    Efficiency is ideal over measured latency. The case's over the plain network's is the realised part of the promise
+    (but for the few operations that the method adds), and splits into a factor of the network's shape (ideal over
+    attainable latency) and one of its kernels (attainable over measured latency).
     """
     base = site.baseline(row)
     case, plain = _efficiency(row), _efficiency(base)
     known = case is not None and plain is not None
     shape, kernels = (case[0] / plain[0], case[1] / plain[1]) if known else (None, None)  # type: ignore[index]
-    return [_case(row), _percent(row.cells.get("own_share")), _saved(row, base), _share(plain), _share(case), _factor(shape),
-            _factor(kernels)]  # fmt: skip
+    return [
+        _case(row),
+        _percent(row.cells.get("own_share")),
+        _saved(row, base),
+        _share(plain),
+        _share(case),
+        _factor(shape),
+        _factor(kernels),
+    ]
 
 
 def _efficiency(row: Row | None) -> tuple[float, float] | None:
@@ -124,10 +135,11 @@ def _score_line(row: Row, site: Site, metric: str) -> list[str]:
     percent = METRICS[metric].unit == "%"
     places, unit = (1, " %") if percent else (3, "")
     return [
-        _case(row), _plain(row.cells.get(metric), places, unit),
+        _case(row),
+        _plain(row.cells.get(metric), places, unit),
         _plain(base.cells.get(metric) if base else None, places, unit),
         _plain(row.cells.get(f"{metric}{CHANGE}"), places, sign="+"),
-    ]  # fmt: skip
+    ]
 
 
 def _of_batches(site: Site) -> str:

@@ -85,20 +85,28 @@ def findings(rows: Sequence[Row], groups: Sequence[Group]) -> list[Finding]:
     if best is not None:
         speed = best.cells["speedup"]
         found.append(
-            Finding(f"{pair(speed.value or 0, speed.low, speed.high)}×", f"largest speed-up: {best.name}, {_over(best)}")
-        )  # fmt: skip
+            Finding(
+                f"{pair(speed.value or 0, speed.low, speed.high)}×", f"largest speed-up: {best.name}, {_over(best)}"
+            )
+        )
     gains = [row.value("realised_gain") or 0.0 for row in rows if row.ranked and row.value("realised_gain") is not None]
     if gains:
         found.append(
-            Finding(f"{plain(median(gains), 2)}×", f"of the promised speed-up arrives (median of {plural(len(gains), 'case')}, "
-                    f"{plain(min(gains), 2)} to {plain(max(gains), 2)})")
-        )  # fmt: skip
+            Finding(
+                f"{plain(median(gains), 2)}×",
+                f"of the promised speed-up arrives (median of {plural(len(gains), 'case')}, "
+                f"{plain(min(gains), 2)} to {plain(max(gains), 2)})",
+            )
+        )
     floors = [group.noise_floor for group in groups if group.noise_floor]
     if floors:
         width = max(max(high - 1, 1 - low) for low, high in floors) * 100
         found.append(
-            Finding(f"±{plain(width, 2 if width < 1 else 1)} %", "noise floor: how far two identical subjects differed when timed together")
-        )  # fmt: skip
+            Finding(
+                f"±{plain(width, 2 if width < 1 else 1)} %",
+                "noise floor: how far two identical subjects differed when timed together",
+            )
+        )
     found.append(_coverage(rows, groups))
     return found
 

@@ -6,10 +6,25 @@ from typing import Any
 
 #: Parts of a flag's code or text -> what it means; the first that fits is used.
 _MEANINGS: tuple[tuple[str, str], ...] = (
-    ("preempt", "Other work took the processor from the measured process; such samples are long, and processes with many are set aside."),
+    (
+        "preempt",
+        (
+            "Other work took the processor from the measured process; such samples are long, and processes with many "
+            "are set aside."
+        ),
+    ),
     ("pressure", "The system made processes wait for processor or memory while this was measured; times may be long."),
-    ("busy", "Other programs were using the processor; ratios stay fair because all cases were timed interleaved, absolute times may be long."),
-    ("drift", "The last third of the samples differs from the first: the machine had not settled or its clock changed."),
+    (
+        "busy",
+        (
+            "Other programs were using the processor; ratios stay fair because all cases were timed interleaved, "
+            "absolute times may be long."
+        ),
+    ),
+    (
+        "drift",
+        "The last third of the samples differs from the first: the machine had not settled or its clock changed.",
+    ),
     ("steady", "The warm-up ended before times had settled."),
     ("page_fault", "The allocator kept returning memory to the system; times include page faults."),
     ("page fault", "The allocator kept returning memory to the system; times include page faults."),
@@ -18,17 +33,23 @@ _MEANINGS: tuple[tuple[str, str], ...] = (
     ("involuntary", "The measured process was interrupted often by other work; times may be long."),
     ("paging", "Pages were read from disk while this was measured; times may be long."),
     ("throttl", "The processor or GPU lowered its clock because of heat or power."),
-    ("unstable", "The middle half of the samples spans more than a quarter of the median: read the interval, not the value."),
+    (
+        "unstable",
+        "The middle half of the samples spans more than a quarter of the median: read the interval, not the value.",
+    ),
     ("noisy", "The middle half of the samples spans more than a tenth of the median."),
     ("foreign", "Another process was using the GPU."),
     ("uncounted", "Some operators are not in the count of MACs; they are named on this page."),
     ("coverage", "Some operators are not in the count of MACs; they are named on this page."),
     ("disagree", "Two independent counts of MACs differ by more than their conventions explain."),
     ("random", "The weights are random: costs are right where they do not depend on values, quality means nothing."),
-    ("theoretical", "The weights are masked but stored and multiplied as usual: the saving is not realised by any kernel."),
+    (
+        "theoretical",
+        "The weights are masked but stored and multiplied as usual: the saving is not realised by any kernel.",
+    ),
     ("alias", "The time of one iteration is close to a multiple of the power sensor's period; energy may be biased."),
     ("unpaired", "The case was not timed beside its baseline, so the ratio is less certain."),
-)  # fmt: skip
+)
 
 _SEVERITY = {
     "info": "For information; the numbers stand.",

@@ -1,8 +1,8 @@
 """The Pareto column: where each row stands between latency and the group's score, and who beats it.
 
-`bench.analysis.pareto` decides. In a large group two passes over the sorted rows come first, so that not every pair need be
-looked at: rows that some other row beats beyond doubt are dominated, and of the rest only the `NEAREST` to the front
-get a probability; rows further behind than those are plausible at most, without one.
+`bench.analysis.pareto` decides. In a large group two passes over the sorted rows come first, so that not every pair
+need be looked at: rows that some other row beats beyond doubt are dominated, and of the rest only the `NEAREST` to the
+front get a probability; rows further behind than those are plausible at most, without one.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _place_group(rows: list[Row], both: Objectives) -> None:
     if not left:
         return
     names = {str(index): row.name for index, row in enumerate(left)}
-    candidates = [pareto.Row(str(index), _estimates(row, both)) for index, row in enumerate(left)]
+    candidates = [pareto.Candidate(str(index), _estimates(row, both)) for index, row in enumerate(left)]
     for row, placed in zip(left, pareto.pareto(candidates, both, draws=DRAWS), strict=True):
         row.pareto = _WORDS[placed.standing]
         row.pareto_note = _note(placed, names)

@@ -1,7 +1,7 @@
 """Which rows may be ranked together: equal conditions make a group, and a group says how it differs from the others.
 
-The conditions are those of the table of axes, of the side that a row is compared with: rows that `against` names one side for
-stand together, whatever their own model, backend or dtype.
+The conditions are those of the table of axes, of the side that a row is compared with: rows that `against` names one
+side for stand together, whatever their own model, backend or dtype.
 """
 
 from __future__ import annotations
@@ -47,21 +47,25 @@ def machine_line(record: dict[str, Any]) -> str:
 
 
 def _axis(axis: axes.Axis) -> Axis:
-    """A condition of the table of axes, read of the side that a row is compared with: `against` decides what belongs together."""
+    """A condition of the table of axes, read of the side that a row is compared with (`against`)."""
     return Axis(axis.name, axis.title, lambda row: getattr(row.side, axis.name), axis.show)
 
 
 AXES: tuple[Axis, ...] = (
     Axis("machine", "machine", lambda row: (row.machine_key, machine_title(row.record)), lambda value: value[1]),
     *(_axis(axis) for axis in axes.AXES if axis.condition),
-    Axis("execution", "execution", lambda row: str(label_of(row.record, "execution")),
-         lambda value: f"{value}: claims no speed" if value in NO_SPEED else value),
+    Axis(
+        "execution",
+        "execution",
+        lambda row: str(label_of(row.record, "execution")),
+        lambda value: f"{value}: claims no speed" if value in NO_SPEED else value,
+    ),
     Axis("protocol", "protocol", _protocol, lambda value: f"protocol {value}"),
-)  # fmt: skip
+)
 
 
 def _said(axis: Axis, value: Any, row: Row) -> bool:
-    """Whether a condition in which groups do not differ is worth a word: it is no usual value, and means something here."""
+    """Whether a condition in which groups do not differ is worth a word: unusual in value, meaningful here."""
     if axis.key == "execution":
         return bool(value != REAL)
     known = axes.BY_NAME.get(axis.key)

@@ -13,7 +13,7 @@ _LIST = re.compile(r"\[([^\[\]]*)\]")
 
 
 def case_label(case: Case) -> str:
-    """What a case is called in the title of a figure of its own: its method, or its model where it is compared by that."""
+    """What a case is called in its own figure's title: its method, or its model if compared by that."""
     own = case.model_label if case.method == BASELINE_METHOD and case.against else case.method_label
     return brief(own)
 

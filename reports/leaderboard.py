@@ -1,8 +1,8 @@
 """The leaderboard as compact plain data for the page's script; Python decides digits, units, groups and ranks.
 
-What stands at which place of a row and of a value is told by `rowFields` and `cellFields`, which the script reads its places
-from (later parts of a value are left off when empty); a value can also be a number, which points to the reason why there
-is none. Repeated text is stored once in `strings`.
+What stands at which place of a row and of a value is told by `rowFields` and `cellFields`, which the script reads its
+places from (later parts of a value are left off when empty); a value can also be a number, which points to the reason
+why there is none. Repeated text is stored once in `strings`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ PROVENANCES = tuple(MARKS)
 
 #: What a row of the payload holds, in order.
 ROW_FIELDS = (
-    "model", "method", "setting", "group", "status", "reason", "page", "cells", "flags", "pareto", "paretoNote", "head", "full",
-    "under", "kind", "against",
+    "model", "method", "setting", "group", "status", "reason", "page", "cells", "flags", "pareto", "paretoNote",
+    "head", "full", "under", "kind", "against",
 )  # fmt: skip
 #: What a value of the payload holds, in order.
 CELL_FIELDS = ("value", "places", "provenance", "low", "high", "count", "note", "rankLow", "rankHigh")
@@ -74,22 +74,32 @@ def payload(rows: Sequence[Row], groups: Sequence[Group], columns: Sequence[Colu
 def _column(column: Column, scale: Scale, rows: Sequence[Row]) -> dict[str, Any]:
     filled = any(row.value(column.key) is not None for row in rows)
     return {
-        "key": column.key, "title": column.title, "unit": scale.unit, "factor": scale.factor, "better": column.better,
-        "section": column.section, "definition": column.definition, "show": column.default and filled,
-        "raw": column.unit, "filled": filled,
-    }  # fmt: skip
+        "key": column.key,
+        "title": column.title,
+        "unit": scale.unit,
+        "factor": scale.factor,
+        "better": column.better,
+        "section": column.section,
+        "definition": column.definition,
+        "show": column.default and filled,
+        "raw": column.unit,
+        "filled": filled,
+    }
 
 
 def _group(group: Group, rows: Sequence[Row]) -> dict[str, Any]:
     score = score_of(rows)
     return {
-        "score": None if score is None else {"key": score, "title": _spoken(METRICS[score].title),
-                                             "better": METRICS[score].better},
+        "score": None
+        if score is None
+        else {"key": score, "title": _spoken(METRICS[score].title), "better": METRICS[score].better},
         "run": run_noun(rows),
-        "title": group.title, "differs": list(group.differs), "machine": group.machine,
+        "title": group.title,
+        "differs": list(group.differs),
+        "machine": group.machine,
         "floor": list(group.noise_floor) if group.noise_floor else None,
         "parts": [group.parts[axis.key] for axis in AXES],
-    }  # fmt: skip
+    }
 
 
 def _spoken(title: str) -> str:
@@ -115,15 +125,23 @@ def _row(row: Row, columns: Sequence[Column], factors: dict[str, float], strings
     case = row.case
     flags = [strings.index(str(flag.get("text") or flag.get("code"))) for flag in row.record.get("flags") or []]
     fields = {
-        "model": strings.index(row.model), "method": strings.index(case.method), "setting": strings.index(case.setting),
-        "group": row.group, "page": row.page, "flags": flags,
+        "model": strings.index(row.model),
+        "method": strings.index(case.method),
+        "setting": strings.index(case.setting),
+        "group": row.group,
+        "page": row.page,
+        "flags": flags,
         "status": strings.index("contaminated" if row.contaminated and row.status == "ok" else row.status),
         "reason": strings.index(row.contaminated or row.reason),
         "cells": [_cell(row, column, factors[column.key], strings) for column in columns],
-        "pareto": strings.index(row.pareto), "paretoNote": strings.index(row.pareto_note), "head": strings.index(row.head),
-        "full": strings.index(row.head_in_full), "under": strings.index(_under(row)),
-        "kind": strings.index(_kind(row)), "against": strings.index(row.against),
-    }  # fmt: skip
+        "pareto": strings.index(row.pareto),
+        "paretoNote": strings.index(row.pareto_note),
+        "head": strings.index(row.head),
+        "full": strings.index(row.head_in_full),
+        "under": strings.index(_under(row)),
+        "kind": strings.index(_kind(row)),
+        "against": strings.index(row.against),
+    }
     return [fields[name] for name in ROW_FIELDS]
 
 
@@ -138,10 +156,16 @@ def _cell(row: Row, column: Column, factor: float, strings: Strings) -> Any:
     exact = cell.provenance == "counted"
     rank_low, rank_high = row.rank.get(column.key, (None, None))
     fields = {
-        "value": cell.value if exact else _short(cell.value), "places": places,
-        "provenance": PROVENANCES.index(cell.provenance), "low": _short(cell.low), "high": _short(cell.high), "count": cell.n,
-        "note": strings.index(cell.note) if cell.note else None, "rankLow": rank_low, "rankHigh": rank_high,
-    }  # fmt: skip
+        "value": cell.value if exact else _short(cell.value),
+        "places": places,
+        "provenance": PROVENANCES.index(cell.provenance),
+        "low": _short(cell.low),
+        "high": _short(cell.high),
+        "count": cell.n,
+        "note": strings.index(cell.note) if cell.note else None,
+        "rankLow": rank_low,
+        "rankHigh": rank_high,
+    }
     full = [fields[name] for name in CELL_FIELDS]
     while full[-1] is None:
         full.pop()

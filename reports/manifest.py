@@ -28,7 +28,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path, base: str) -> Manifest:
-        """The manifest of the last build; an unreadable one means that every page is made anew."""
+        """The manifest of the last build; an unreadable one means that every page is rebuilt."""
         try:
             known = json.loads(path.read_text())
             before = known["pages"] if known.get("base") == base else {}
@@ -43,7 +43,7 @@ class Manifest:
         return bool(digest) and self.before.get(page) == digest
 
     def unfinished(self, page: str) -> None:
-        """Have `page` made anew by the next build."""
+        """Have the next build rebuild `page`."""
         self.now[page] = ""
 
     def finish(self, out: Path) -> None:

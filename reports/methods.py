@@ -33,7 +33,10 @@ def summary(record: Record) -> str:
     parameters = protocol.get("parameters") or {}
     latency = parameters.get("latency") or parameters
     count = latency.get("invocations")
-    words = f"Protocol {protocol.get('name', 'unnamed')}, version {protocol.get('version', '?')} (hash {protocol.get('hash', '?')})."
+    words = (
+        f"Protocol {protocol.get('name', 'unnamed')}, version {protocol.get('version', '?')} (hash "
+        f"{protocol.get('hash', '?')})."
+    )
     if count:
         words += (
             f" Every time is the geometric mean over at least {count} fresh processes of the process's median; "
@@ -48,7 +51,7 @@ def card(records: list[Record]) -> Card:
     protocol = first.get("protocol") or {}
     parameters = protocol.get("parameters") or {}
     parts = [_what(records), _time(parameters, records), _stopping(parameters, records), _counts(parameters, records)]
-    parts += [_quality(records), _memory(records), _energy(parameters, records), _where(first)]
+    parts += [quality_text(records), _memory(records), _energy(parameters, records), _where(first)]
     title = f"Protocol {protocol.get('name', 'unnamed')} v{protocol.get('version', '?')} on {machine_line(first)}"
     return Card(title, tuple(part for part in parts if part))
 
@@ -60,8 +63,12 @@ def _has(records: list[Record], metric: str) -> bool:
 
 
 def _reason(records: list[Record], metric: str) -> str:
-    notes = [item.get("method_note") for record in records for item in record["readings"]
-             if item["metric"] == metric and item.get("value") is None and record["status"] == "ok"]  # fmt: skip
+    notes = [
+        item.get("method_note")
+        for record in records
+        for item in record["readings"]
+        if item["metric"] == metric and item.get("value") is None and record["status"] == "ok"
+    ]
     return str(notes[0]) if notes else ""
 
 
@@ -74,8 +81,11 @@ def _what(records: list[Record]) -> str:
     version = f"Waterline {code.get('version', '?')}" + (
         f" (commit {str(code['commit'])[:10]})" if code.get("commit") else ""
     )
-    words = f"We measured {_listed(models)} without a method and with {_listed(methods)} using {version}." if methods else (
-        f"We measured {_listed(models)} using {version}.")  # fmt: skip
+    words = (
+        f"We measured {_listed(models)} without a method and with {_listed(methods)} using {version}."
+        if methods
+        else (f"We measured {_listed(models)} using {version}.")
+    )
     words += _what_runs(cases)
     words += _other_sides(records)
     dtypes, batches = sorted({c["dtype"] for c in cases}), sorted({c["batch"] for c in cases})
@@ -97,8 +107,12 @@ def _what_runs(cases: list[dict[str, Any]]) -> str:
             continue
         title = workloads.find(workload).title if workload in workloads.WORKLOADS else workload
         shapes = [shape.replace("=", " ").replace("_", " ") for name, shape in found if name == workload and shape]
-        said.append(f" One run of {workload} is {title}" + (f"; here with {' and with '.join(shapes[:4])}" if shapes else "")
-                    + (f" and {len(shapes) - 4} more shapes" if len(shapes) > 4 else "") + ".")  # fmt: skip
+        said.append(
+            f" One run of {workload} is {title}"
+            + (f"; here with {' and with '.join(shapes[:4])}" if shapes else "")
+            + (f" and {len(shapes) - 4} more shapes" if len(shapes) > 4 else "")
+            + "."
+        )
     return "".join(said)
 
 
@@ -139,16 +153,18 @@ def _time(parameters: dict[str, Any], records: list[Record]) -> str:
         words += f", with up to {latency['samples']} samples per process"
     words += (
         f". We used {_listed(threads)} CPU thread{'' if threads == ['1'] else 's'}. We report the geometric mean over "
-        "processes of the per-process median with a 95 % t-interval on logarithms; speed-ups are ratios of medians paired "
-        "by process. No sample was dropped."
+        "processes of the per-process median with a 95 % t-interval on logarithms; speed-ups are ratios of medians "
+        "paired by process. No sample was dropped."
     )
     if latency.get("throughput_windows"):
         words += (
-            f" Throughput is the median of {latency['throughput_windows']} windows of at least "
-            f"{latency.get('throughput_window_s', 0):g} s of forward passes back to back."
-        ) if any(record["case"].get("workload", FORWARD) == FORWARD for record in records) else (
-            " Throughput is the units of a run over its median time."
-        )  # fmt: skip
+            (
+                f" Throughput is the median of {latency['throughput_windows']} windows of at least "
+                f"{latency.get('throughput_window_s', 0):g} s of forward passes back to back."
+            )
+            if any(record["case"].get("workload", FORWARD) == FORWARD for record in records)
+            else (" Throughput is the units of a run over its median time.")
+        )
     floors = [(record.get("timing", {}).get("noise_floor") or {}) for record in records]
     ends = [end for floor in floors for end in (floor.get("low"), floor.get("high")) if end]
     if ends:
@@ -186,9 +202,9 @@ def _stopping(parameters: dict[str, Any], records: list[Record]) -> str:
     lines = [line for record in records for line in (record.get("timing") or {}).get("invocations") or []]
     labels = {label for line in lines for label in line.get("labels") or []}
     words += (
-        f". Before each process we waited up to {latency['quiet_wait_s']:g} s for a quiet host. A process in which more than "
-        f"{100 * latency['preempted_share']:g} % of a case's samples were preempted was set aside and replaced, at most "
-        f"{latency['replacements']} times; what else disturbed a process is labelled on its row."
+        f". Before each process we waited up to {latency['quiet_wait_s']:g} s for a quiet host. A process in which "
+        f"more than {100 * latency['preempted_share']:g} % of a case's samples were preempted was set aside and "
+        f"replaced, at most {latency['replacements']} times; what else disturbed a process is labelled on its row."
     )
     if "allocator not pinned" not in labels:
         words += " The C library's allocator was kept from returning memory while times were taken."
@@ -200,14 +216,14 @@ def _counts(parameters: dict[str, Any], records: list[Record]) -> str:
         return ""
     second = (parameters.get("counting") or {}).get("second_count", True)
     return (
-        f"MACs are multiply-accumulates of matrix products and convolutions in one {_run(records)} per sample, counted from the "
-        "operators that ran on the real input, without bias, normalisation, softmax or elementwise work; one MAC is two "
-        "floating-point operations."
+        f"MACs are multiply-accumulates of matrix products and convolutions in one {_run(records)} per sample, counted "
+        "from the operators that ran on the real input, without bias, normalisation, softmax or elementwise work; "
+        "one MAC is two floating-point operations."
         + (" They were counted a second time with fvcore, and differences are explained per row." if second else "")
     )
 
 
-def _quality(records: list[Record]) -> str:
+def quality_text(records: list[Record]) -> str:
     """How every score that rows have was taken; where there is none, why."""
     scores = [name for name in SCORES if _has(records, name)]
     if not scores:
@@ -267,8 +283,11 @@ def _where(record: Record) -> str:
         [str(part) for part in (environment.get("os"), f"Python {environment.get('python', '?')}", *named) if part]
     )
     words = f"The machine was: {machine_line(record)}; software: {software}."
-    peaks = [f"{peak['value'] / 1e9:.3g} Gop/s in {peak['dtype']}" for peak in (record.get("machine") or {}).get("peaks") or []
-             if peak.get("value")]  # fmt: skip
+    peaks = [
+        f"{peak['value'] / 1e9:.3g} Gop/s in {peak['dtype']}"
+        for peak in (record.get("machine") or {}).get("peaks") or []
+        if peak.get("value")
+    ]
     bandwidth = ((record.get("machine") or {}).get("bandwidth") or {}).get("value")
     if peaks and bandwidth:
         words += f" Its measured peaks are {_listed(peaks)}, its measured DRAM bandwidth {bandwidth / 1e9:.3g} GB/s."

@@ -1,4 +1,4 @@
-"""What a page or figure cannot do without, declared beside it: where the rows lack it, it is left out and not drawn empty."""
+"""What a page or figure needs, declared beside it: where the rows lack it, it is left out, not drawn empty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One setting of a method over several networks: geometric means of what was promised, what was measured and their ratio.
+"""One setting of a method over several networks: geometric means of promised and measured speed-up, and ratio.
 
 A mean speaks for the networks that are named beside it and for no others. Where one of them gave no speed-up there is
 no mean: leaving it out would flatter the rest.
@@ -29,7 +29,7 @@ class Line:
 
 
 def lines(rows: Sequence[Row]) -> list[Line]:
-    """Every method with its setting that was tried on two or more networks under equal conditions, in the rows' order."""
+    """Every method with a setting that was tried on two or more networks under equal conditions, in row order."""
     members: dict[tuple[object, ...], dict[str, Row]] = {}
     for row in rows:
         if not row.case.is_baseline and not row.by_model:

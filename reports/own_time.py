@@ -22,7 +22,7 @@ OUTSIDE, ITSELF, REPLACED = "outside the blocks", "blocks themselves", "replaced
 
 
 @dataclass(frozen=True)
-class Part:
+class KindOfModule:
     """One kind of module in both networks: time per run in ms in the plain network and in the case."""
 
     name: str
@@ -45,7 +45,7 @@ class Split:
 
     base_ms: float
     ms: float
-    parts: tuple[Part, ...]
+    parts: tuple[KindOfModule, ...]
     own_ms: float
     own_low_ms: float | None
     own_high_ms: float | None
@@ -87,13 +87,18 @@ def split(record: Record, baseline: Record) -> Split | str:
     added, replaced = added_paths(record["layers"], baseline["layers"])
     own = [after[path] for path in after if path in added]
     return Split(
-        base_ms=base_ms, ms=ms, parts=_parts(before, after, added, replaced),
-        own_ms=_sum(own, "time_ms"), own_low_ms=_end(own, "time_low_ms"), own_high_ms=_end(own, "time_high_ms"),
-        own_modules=len(own), own_macs=sum(float(row.get("macs") or 0.0) for row in own),
+        base_ms=base_ms,
+        ms=ms,
+        parts=_parts(before, after, added, replaced),
+        own_ms=_sum(own, "time_ms"),
+        own_low_ms=_end(own, "time_low_ms"),
+        own_high_ms=_end(own, "time_high_ms"),
+        own_modules=len(own),
+        own_macs=sum(float(row.get("macs") or 0.0) for row in own),
         macs=sum(float(row.get("macs") or 0.0) for row in record["layers"]),
         base_unexplained_ms=base_ms - _sum(before.values(), "time_ms"),
         unexplained_ms=ms - _sum(after.values(), "time_ms"),
-    )  # fmt: skip
+    )
 
 
 def added_paths(layers: Sequence[Layer], baseline: Sequence[Layer]) -> tuple[set[str], set[str]]:
@@ -121,7 +126,7 @@ def _timed(layers: Sequence[Layer]) -> dict[str, Layer]:
 
 @lru_cache(maxsize=4096)
 def role(path: str) -> str:
-    """What a module is in its block: `blocks.3.mlp.fc1` is `mlp`, `blocks.3.norm2` is `norm`; those in none are outside."""
+    """What a module is in its block: `blocks.3.mlp.fc1` is `mlp`, `blocks.3.norm2` is `norm`; else outside."""
     block = block_of(path)
     if not block:
         return OUTSIDE
@@ -130,7 +135,7 @@ def role(path: str) -> str:
 
 def _parts(
     before: Mapping[str, Layer], after: Mapping[str, Layer], added: set[str], replaced: set[str]
-) -> tuple[Part, ...]:
+) -> tuple[KindOfModule, ...]:
     """The modules that are not added, by their role, in the order of the plain network; replaced ones last."""
     times: dict[str, list[float]] = {}
     for column, layers in enumerate((before, after)):
@@ -139,7 +144,7 @@ def _parts(
                 name = REPLACED if path in replaced else role(path)
                 times.setdefault(name, [0.0, 0.0])[column] += row["time_ms"]
     names = sorted(times, key=lambda name: name == REPLACED)
-    return tuple(Part(name, *times[name]) for name in names)
+    return tuple(KindOfModule(name, *times[name]) for name in names)
 
 
 def _sum(rows: Iterable[Layer], name: str) -> float:

@@ -1,7 +1,7 @@
 """Accuracies that papers print, beside the rows of the same method, setting and model: `published`, and nothing more.
 
-They belong to the paper's own weights. They stand in a column of their own with their mark and source; no figure, front or
-rank takes them, because the costs of a row are those of another artefact.
+They belong to the paper's own weights. They stand in a column of their own with their mark and source; no figure, front
+or rank takes them, because the costs of a row are those of another artefact.
 """
 
 from __future__ import annotations
@@ -44,4 +44,7 @@ def _note(row: Row, claim: Mapping[str, Any]) -> str:
     """Where the number is from, and that it is of other weights than the row's cost."""
     extra = f", {claim['note']}" if claim.get("note") else ""
     of = "random weights" if (row.record.get("weights") or {}).get("kind") == "random" else "weights of this case"
-    return f"{claim['source']} ({claim['convention']}, {claim['mode']}{extra}): the paper's weights, while cost is of the {of}"
+    return (
+        f"{claim['source']} ({claim['convention']}, {claim['mode']}{extra}): the paper's weights, while cost is of the "
+        f"{of}"
+    )

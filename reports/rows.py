@@ -79,36 +79,71 @@ def _changes() -> Iterable[Column]:
         if metric.name in RULES:
             unit = "pp" if metric.unit == "%" else metric.unit
             yield Column(
-                f"{metric.name}{CHANGE}", f"{metric.title} change", unit, metric.better, "quality",
+                f"{metric.name}{CHANGE}",
+                f"{metric.title} change",
+                unit,
+                metric.better,
+                "quality",
                 f"{metric.title} less the baseline's"
                 + (" in percentage points" if unit == "pp" else "")
                 + ", sample by sample where both were scored on the same ones: then with the paired 95 % interval.",
-            )  # fmt: skip
+            )
 
 
 #: Ends the key of the change of a score.
 CHANGE = "_change"
 
 DERIVED: tuple[Column, ...] = (
-    Column("mac_ratio", "MAC ratio", "x", "higher", "compute",
-           "The baseline's MACs over the case's: the speed-up that the operations promise. The MACs that a method makes for its "
-           "own decisions are left out, as papers do; they stand under MACs of the method itself."),
-    Column("realised_gain", "Realised gain", "x", "higher", "latency",
-           "Measured speed-up divided by the MAC ratio: how much of the promised saving the machine gives.", True),
-    Column("arrived_share", "Arrived share", "1", "higher", "latency",
-           "Saved time over saved products, (1 - t/t0) / (1 - m/m0): 1 is all of the saving, 0 nothing, below 0 the case got slower."),
-    Column("own_share", "Time in own operators", "%", "lower", "latency",
-           "Share of a run's time in modules that the method adds to the network, its own decisions. The ends add up the ends of "
-           "the modules' own intervals."),
+    Column(
+        "mac_ratio",
+        "MAC ratio",
+        "x",
+        "higher",
+        "compute",
+        "The baseline's MACs over the case's: the speed-up that the operations promise. The MACs that a method makes "
+        "for its own decisions are left out, as papers do; they stand under MACs of the method itself.",
+    ),
+    Column(
+        "realised_gain",
+        "Realised gain",
+        "x",
+        "higher",
+        "latency",
+        "Measured speed-up divided by the MAC ratio: how much of the promised saving the machine gives.",
+        True,
+    ),
+    Column(
+        "arrived_share",
+        "Arrived share",
+        "1",
+        "higher",
+        "latency",
+        "Saved time over saved products, (1 - t/t0) / (1 - m/m0): 1 is all of the saving, 0 nothing, below 0 the case "
+        "got slower.",
+    ),
+    Column(
+        "own_share",
+        "Time in own operators",
+        "%",
+        "lower",
+        "latency",
+        "Share of a run's time in modules that the method adds to the network, its own decisions. The ends add up the "
+        "ends of the modules' own intervals.",
+    ),
     *_changes(),
-)  # fmt: skip
+)
 
 #: What papers print of their own weights; see `reports.published`.
 PUBLISHED = Column(
-    "published_accuracy", "Published accuracy", "%", "none", "quality",
-    "The accuracy that the method's paper prints for this setting, of the paper's own weights: never ranked, drawn or joined to a "
-    "cost, which here is of other weights.", True,
-)  # fmt: skip
+    "published_accuracy",
+    "Published accuracy",
+    "%",
+    "none",
+    "quality",
+    "The accuracy that the method's paper prints for this setting, of the paper's own weights: never ranked, drawn or "
+    "joined to a cost, which here is of other weights.",
+    True,
+)
 
 #: Why a baseline has no comparison with itself.
 OF_BASELINE = "this is the baseline"
@@ -124,25 +159,32 @@ _SCORES = tuple(RULES)
 #: Shown at once where rows have them: the common quantities, scores, and what people ask of each workload first.
 _DEFAULT = (
     "latency_ms", "speedup", "macs", *_SCORES, "peak_memory_bytes", "energy_j", "time_to_first_token_ms",
-    "time_per_output_token_ms", "cache_bytes", "time_per_image_ms", "network_evaluations", "time_per_step_ms", "state_bytes",
-    "saved_activation_bytes", "optimizer_bytes", "payload_bytes", "total_modelled_ms", "sojourn_p99_ms", "achieved_rate",
-    "reference_error", "output_error", "artefact_bytes",
+    "time_per_output_token_ms", "cache_bytes", "time_per_image_ms", "network_evaluations", "time_per_step_ms",
+    "state_bytes", "saved_activation_bytes", "optimizer_bytes", "payload_bytes", "total_modelled_ms",
+    "sojourn_p99_ms", "achieved_rate", "reference_error", "output_error", "artefact_bytes",
 )  # fmt: skip
 _DEFAULT_OF_PARTS = ("latency_ms", "speedup")
 _ORDER = (
-    "latency_ms", "speedup", "macs", "mac_ratio", "realised_gain", "arrived_share", "own_share", *_SCORES, *(f"{name}{CHANGE}" for name in _SCORES),
-    "published_accuracy", "time_to_first_token_ms", "time_per_output_token_ms", "time_per_image_ms", "time_per_step_ms",
-    "cache_bytes", "peak_memory_bytes", "energy_j", "throughput_per_s", "params", "size_bytes",
+    "latency_ms", "speedup", "macs", "mac_ratio", "realised_gain", "arrived_share", "own_share", *_SCORES,
+    *(f"{name}{CHANGE}" for name in _SCORES), "published_accuracy", "time_to_first_token_ms",
+    "time_per_output_token_ms", "time_per_image_ms", "time_per_step_ms", "cache_bytes", "peak_memory_bytes",
+    "energy_j", "throughput_per_s", "params", "size_bytes",
 )  # fmt: skip
 
 #: Every column in the order of the table; those not named in `_ORDER` follow as in `bench.metrics`.
 COLUMNS: tuple[Column, ...] = tuple(
     sorted(
-        (*(Column(m.name, m.title, m.unit, m.better, m.section, m.definition, m.name in _DEFAULT)
-           for m in METRICS.values()), *DERIVED, PUBLISHED),
+        (
+            *(
+                Column(m.name, m.title, m.unit, m.better, m.section, m.definition, m.name in _DEFAULT)
+                for m in METRICS.values()
+            ),
+            *DERIVED,
+            PUBLISHED,
+        ),
         key=lambda column: _ORDER.index(column.key) if column.key in _ORDER else len(_ORDER),
     )
-)  # fmt: skip
+)
 _BY_KEY = {column.key: column for column in COLUMNS}
 
 
@@ -220,7 +262,7 @@ class Row:
 
     @property
     def head(self) -> str:
-        """What tells the row from those that are compared with the same side: the method with its setting, or the model."""
+        """What distinguishes the row from those with the same other side: its method and setting, or the model."""
         own = self.model if self.by_model else self.shown or shortened(self.case.method_label, MOST_LETTERS)
         return " · ".join(filter(None, [own, self.apart]))
 

@@ -1,4 +1,4 @@
-"""What makes a page safe to publish: JSON that cannot become markup, a strict content policy, no paths of the machine."""
+"""What makes a page safe to publish: JSON that cannot become markup, a strict content policy, no local paths."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def without_paths(value: Any) -> Any:
 
 
 def published(record: Record) -> Record:
-    """The record without paths of the machine; layers are left to the drawing of figures, which is where they are shown."""
+    """The record without paths of the machine; layers are left to the figures, where they are shown."""
     return {key: value if key in _BULK else without_paths(value) for key, value in record.items()}
 
 

@@ -74,8 +74,8 @@ def build(
         suite: only the rows of this suite.
         show_paths: keep paths of the machine in the pages; otherwise only their last parts are shown.
         title: the name of the site; else made from the suites' names.
-        claims: folders of suites, each named as its suite, whose `claims.yaml` is judged against the suite's rows and whose
-            `references.yaml` is cited.
+        claims: folders of suites, each named as its suite, whose `claims.yaml` is judged against the suite's rows and
+            whose `references.yaml` is cited.
         compare: two keys of machines or two results folders, for the page that compares them; where it is not given and
             the rows come from exactly two machines, these are compared.
         figure_seconds: time for the figures of case pages; pages beyond it get theirs from the next build, so that a
@@ -153,8 +153,11 @@ def _judged(folders: Sequence[Path | str], records: Sequence[Record], rows: Sequ
         claim for folder in folders if Path(folder).name in suites for claim in bench.analysis.claims.load(Path(folder))
     ]
     changes = {row.case_key: row.cells[name] for row in rows for name in _CHANGES if name in row.cells}
-    paired = {key: (cell.value, cell.low, cell.high) for key, cell in changes.items()
-              if cell.value is not None and cell.low is not None and cell.high is not None}  # fmt: skip
+    paired = {
+        key: (cell.value, cell.low, cell.high)
+        for key, cell in changes.items()
+        if cell.value is not None and cell.low is not None and cell.high is not None
+    }
     return (
         bench.analysis.claims.as_dicts(bench.analysis.claims.evaluate(listed, from_records(records), paired, records))
         if listed
@@ -248,6 +251,6 @@ def _assets(folder: Path) -> str:
 
 
 def _source_digest() -> str:
-    """Hash of the code and templates that make pages: another version of them makes every page anew."""
+    """Hash of the code and templates that make pages: another version of them rebuilds every page."""
     sources = sorted(path for pattern in ("**/*.py", "templates/*.j2") for path in HERE.glob(pattern))
     return digest_of(*(path.read_text() for path in sources))

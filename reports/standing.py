@@ -1,10 +1,10 @@
 """Where rows stand inside their group: rank intervals per column.
 
-A rank is an interval because measurements overlap: rank 2-4 says that one row is surely better and that the row is surely
-better than all but three. `bench.analysis.ranking` tests every pair with Holm's correction, paired where rows were timed in one
-session or scored on the same images. Derived columns and groups of more than `LARGE` rows use a simpler rule that needs no pairs: two rows are
-separated when their intervals do not touch and, for times, when they differ by more than the noise floor of the group.
-Different provenances are never ranked together.
+A rank is an interval because measurements overlap: rank 2-4 says that one row is surely better and that the row is
+surely better than all but three. `bench.analysis.ranking` tests every pair with Holm's correction, paired where rows
+were timed in one session or scored on the same images. Derived columns and groups of more than `LARGE` rows use a
+simpler rule that needs no pairs: two rows are separated when their intervals do not touch and, for times, when they
+differ by more than the noise floor of the group. Different provenances are never ranked together.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def _unit(case: Case) -> str:
 
 
 def takes(case: Case, axis: str) -> bool:
-    """Whether an axis of a shape has a meaning for the case's workload; of a workload that is not ours, whether it is set."""
+    """Whether an axis of a shape has a meaning for the case's workload; for an unknown one, whether it is set."""
     known = _known(case.workload)
     if known is None:
         return case.full_shape.get(axis) is not None

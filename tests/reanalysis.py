@@ -39,17 +39,18 @@ def readings(folder, record):
     """(value, low, high, n) by metric, and the noise floor."""
     key, base, batch = record["case_key"], record["baseline_key"], record["case"]["batch"]
     used = counted(raw_files(folder, record), record["protocol"]["parameters"]["latency"])
-    own, anchor = ([raw["cases"][name] for raw in used] for name in (key, base))
+    own, baseline = ([raw["cases"][name] for raw in used] for name in (key, base))
     medians, of_base, of_twin = (
         np.array([np.median(part["latency_ms"]) for part in parts])
-        for parts in (own, anchor, [raw["twin"] for raw in used])
+        for parts in (own, baseline, [raw["twin"] for raw in used])
     )
     rates = [np.median([1e3 * batch * w["iterations"] / w["ms"] for w in part["throughput"]]) for part in own]
     found = {
-        "latency_ms": geometric(medians), "throughput_per_s": geometric(rates),
+        "latency_ms": geometric(medians),
+        "throughput_per_s": geometric(rates),
         "first_inference_ms": geometric([part["first_inference_ms"] for part in own]),
         "load_ms": geometric([part["load_ms"] for part in own]),
-    }  # fmt: skip
+    }
     if all(len(part["latency_ms"]) >= 64 for part in own):
         found["latency_p90_ms"] = geometric([np.percentile(part["latency_ms"], 90) for part in own])
     found["aa_ratio" if key == base else "speedup"] = geometric(of_base / (of_twin if key == base else medians))
@@ -63,15 +64,19 @@ def line(raw, record):
     low, high = np.percentile(values, [25, 75])
     third = len(values) // 3
     return {
-        "n": len(values), "median_ms": np.median(values), "twin_median_ms": np.median(raw["twin"]["latency_ms"]),
+        "n": len(values),
+        "median_ms": np.median(values),
+        "twin_median_ms": np.median(raw["twin"]["latency_ms"]),
         "baseline_median_ms": np.median(raw["cases"][record["baseline_key"]]["latency_ms"]),
-        "gemm_median_ms": np.median(raw["reference_gemm"]["ms"]), "iqr_over_median": (high - low) / np.median(values),
+        "gemm_median_ms": np.median(raw["reference_gemm"]["ms"]),
+        "iqr_over_median": (high - low) / np.median(values),
         "outlier_share": np.mean((values < low - 1.5 * (high - low)) | (values > high + 1.5 * (high - low))),
         "drift": np.median(values[-third:]) / np.median(values[:third]) - 1,
-        "preempted_share": np.mean(part["preempted"]), "block": part["block"],
+        "preempted_share": np.mean(part["preempted"]),
+        "block": part["block"],
         "minor_faults_per_iteration": sum(part["minor_faults"]) / (len(values) * part["block"]),
         "set_aside": is_set_aside(raw, record["protocol"]["parameters"]["latency"]["preempted_share"]),
-    }  # fmt: skip
+    }
 
 
 def assert_agrees(folder, record):

@@ -1,4 +1,4 @@
-"""A simulated NVML: boards, MIG instances, processes, clocks and reasons; whoever tries to set anything fails its test."""
+"""A simulated NVML: boards, MIG instances, processes, clocks and reasons; setting anything fails the test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Instance:
 
 @dataclass
 class Board:
-    """A board with what it answers now; of `sm_mhz` and `reasons` each question takes the next; `locked` may not be opened."""
+    """A board with its answers; of `sm_mhz` and `reasons` each question takes the next; `locked` refuses to open."""
 
     uuid: str
     pids: tuple[int, ...] = ()

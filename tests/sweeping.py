@@ -17,25 +17,39 @@ QUICK: dict[str, Any] = {
     "name": "test",
     "version": 1,
     "latency": {
-        "invocations": 2, "max_invocations": 2, "samples": 12, "min_samples": 10, "case_seconds": 0.2,
-        "warmup_iterations": 10, "warmup_s": 0.0, "warmup_cap_s": 0.5, "min_sample_ms": 0.0, "throughput_windows": 1,
-        "throughput_window_s": 0.01, "quiet_wait_s": 0.0, "preempted_share": 1.0,
+        "invocations": 2,
+        "max_invocations": 2,
+        "samples": 12,
+        "min_samples": 10,
+        "case_seconds": 0.2,
+        "warmup_iterations": 10,
+        "warmup_s": 0.0,
+        "warmup_cap_s": 0.5,
+        "min_sample_ms": 0.0,
+        "throughput_windows": 1,
+        "throughput_window_s": 0.01,
+        "quiet_wait_s": 0.0,
+        "preempted_share": 1.0,
     },
     "counting": {"second_count": False, "layer_repeats": 2},
     "energy": {"backend": "off"},
-}  # fmt: skip
+}
 
 HEALTHY = "tests.faults.models:healthy"
 
 
 def configuration(folder: Path, models: list[str], methods: list[str] | None = None, **changes: Any) -> Config:
     """A configuration whose results, site and tracking live in `folder`."""
-    return validate({
-        "suite": {"name": "tiny", "grids": {"default": [{"models": models, "methods": methods or ["none"]}]}},
-        "protocol": QUICK, "tracking": {"enabled": False}, "executor": {"retries": 0},
-        "paths": {"results": str(folder / "results"), "site": str(folder / "site"), "cache": str(folder / "cache")},
-        **changes,
-    })  # fmt: skip
+    return validate(
+        {
+            "suite": {"name": "tiny", "grids": {"default": [{"models": models, "methods": methods or ["none"]}]}},
+            "protocol": QUICK,
+            "tracking": {"enabled": False},
+            "executor": {"retries": 0},
+            "paths": {"results": str(folder / "results"), "site": str(folder / "site"), "cache": str(folder / "cache")},
+            **changes,
+        }
+    )
 
 
 def sweep(config: Config, *listeners: Listener) -> Sweep:

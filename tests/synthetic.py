@@ -58,10 +58,11 @@ def layer_rows(macs: float, latency_ms: float, blocks: int = 4) -> list[dict[str
             rows.append({
                 "index": len(rows), "name": f"blocks.{block}.{name}", "module_path": f"blocks.{block}.{name}", "op": op,
                 "input_shapes": [[1, 197, 192]], "output_shapes": [[1, 197, 192]], "dtype": "fp32",
-                "macs": layer_macs, "vector_ops": 0.0 if part else 4e5, "read_bytes": traffic, "write_bytes": traffic / 2,
-                "weight_bytes": traffic / 4, "activation_bytes": traffic * 1.25, "intensity": 2 * layer_macs / (1.5 * traffic),
-                "time_ms": time, "time_low_ms": time * 0.97, "time_high_ms": time * 1.03, "share": time / latency_ms,
-                "calls": 1, "provenance_bytes": "counted", "tokens": 197 - 13 * block,
+                "macs": layer_macs, "vector_ops": 0.0 if part else 4e5, "read_bytes": traffic,
+                "write_bytes": traffic / 2, "weight_bytes": traffic / 4, "activation_bytes": traffic * 1.25,
+                "intensity": 2 * layer_macs / (1.5 * traffic), "time_ms": time, "time_low_ms": time * 0.97,
+                "time_high_ms": time * 1.03, "share": time / latency_ms, "calls": 1, "provenance_bytes": "counted",
+                "tokens": 197 - 13 * block,
             })  # fmt: skip
     return rows
 
@@ -102,9 +103,10 @@ def record(
         median = base if case.is_baseline else latency_ms * drift * (1 + rng.gauss(0, noise))
         runs.append({
             "index": index, "samples_file": f"samples/{session}/{index:02d}.json.gz", "n": 50, "median_ms": median,
-            "baseline_median_ms": base, "twin_median_ms": base * (1 + rng.gauss(0, noise / 3)), "gemm_median_ms": 1.5 * drift,
-            "throughput_per_s": case.batch * 1000 / median, "first_inference_ms": median * 2, "load_ms": 300.0,
-            "steady_state": True, "set_aside": False, "labels": [], "iqr_over_median": 0.03, "outlier_share": 0.02,
+            "baseline_median_ms": base, "twin_median_ms": base * (1 + rng.gauss(0, noise / 3)),
+            "gemm_median_ms": 1.5 * drift, "throughput_per_s": case.batch * 1000 / median,
+            "first_inference_ms": median * 2, "load_ms": 300.0, "steady_state": True, "set_aside": False, "labels": [],
+            "iqr_over_median": 0.03, "outlier_share": 0.02,
         })  # fmt: skip
     middle = sum(r["median_ms"] for r in runs) / len(runs)
     interval = {"ci_low": middle * 0.97, "ci_high": middle * 1.03, "n": len(runs)}
@@ -115,11 +117,18 @@ def record(
         reading("macs_fvcore", macs * 1.004, "counted"),
         reading("latency_ms", middle, "measured", statistic="geometric mean of medians", **interval),
         unavailable("latency_p99_ms", "50 samples; 662 are needed"),
-        reading("throughput_per_s", case.batch * 1000 / middle, "measured", n=len(runs),
-                ci_low=case.batch * 970 / middle, ci_high=case.batch * 1030 / middle, statistic="geometric mean"),
+        reading(
+            "throughput_per_s",
+            case.batch * 1000 / middle,
+            "measured",
+            n=len(runs),
+            ci_low=case.batch * 970 / middle,
+            ci_high=case.batch * 1030 / middle,
+            statistic="geometric mean",
+        ),
         reading("peak_memory_bytes", 3.1e7, "measured", statistic="peak of live tensor bytes"),
         unavailable("energy_j", "no energy counter is readable on this machine"),
-    ]  # fmt: skip
+    ]
     if not case.is_baseline:
         ratio = baseline_ms / latency_ms
         readings.append(reading("speedup", ratio, "measured", ci_low=ratio * 0.98, ci_high=ratio * 1.02, n=len(runs)))
@@ -138,8 +147,8 @@ def record(
         "readings": [item.as_dict() for item in readings],
         "layers": layer_rows(macs, middle) if status == "ok" else [],
         "layers_info": {"end_to_end_ms": middle, "unexplained_ms": middle * 0.05, "method_note": "separate pass"},
-        "counts": {"coverage": 1.0, "uncounted": [], "flags": []}, "params": {}, "memory": {}, "energy": {}, "quality": {},
-        "timing": {"session": session, "paired": True, "stop_reason": "precision reached",
+        "counts": {"coverage": 1.0, "uncounted": [], "flags": []}, "params": {}, "memory": {}, "energy": {},
+        "quality": {}, "timing": {"session": session, "paired": True, "stop_reason": "precision reached",
                    "noise_floor": {"low": 0.995, "high": 1.005}, "invocations": runs if status == "ok" else []},
         "claims": [],
     }  # fmt: skip
@@ -151,11 +160,18 @@ def samples(item: dict[str, Any], index: int) -> dict[str, Any]:
     rng = random.Random(index)
     draw = [run["median_ms"] * (1 + abs(rng.gauss(0, 0.02))) for _ in range(run["n"])]
     return {
-        "schema": 1, "session": item["timing"]["session"], "index": index, "started_at": item["started_at"],
-        "cases": {item["case_key"]: {"latency_ms": draw, "throughput": [{"iterations": 5, "ms": 5 * run["median_ms"]}]}},
-        "twin": {"latency_ms": draw}, "reference_gemm": {"ms": [run["gemm_median_ms"]] * 10, "macs": 134_217_728},
-        "host": {}, "labels": [],
-    }  # fmt: skip
+        "schema": 1,
+        "session": item["timing"]["session"],
+        "index": index,
+        "started_at": item["started_at"],
+        "cases": {
+            item["case_key"]: {"latency_ms": draw, "throughput": [{"iterations": 5, "ms": 5 * run["median_ms"]}]}
+        },
+        "twin": {"latency_ms": draw},
+        "reference_gemm": {"ms": [run["gemm_median_ms"]] * 10, "macs": 134_217_728},
+        "host": {},
+        "labels": [],
+    }
 
 
 def suite_records() -> list[dict[str, Any]]:
@@ -164,13 +180,44 @@ def suite_records() -> list[dict[str, Any]]:
     for model, macs, base, top in (("deit_tiny", 1.25e9, 40.0, 92.0), ("deit_small", 4.6e9, 130.0, 95.0)):
         rows.append(record(model=model, macs=macs, baseline_macs=macs, latency_ms=base, baseline_ms=base, accuracy=top))
         for setting, share in (("r=8", 0.78), ("r=13", 0.59)):
-            rows.append(record(model=model, method="tome", setting=setting, macs=macs * share, baseline_macs=macs,
-                               latency_ms=base * (share + 0.12), baseline_ms=base, accuracy=top - 6 * (1 - share)))  # fmt: skip
-        rows.append(record(model=model, method="evit", setting="keep_rate=0.7", macs=macs * 0.66, baseline_macs=macs,
-                           latency_ms=base * 0.72, baseline_ms=base, accuracy=top - 1.0))  # fmt: skip
-    rows.append(record(model="deit_small", method="diffrate", setting="merge=[1], prune=[1]", status="crashed",
-                       error={"phase": "load", "type": "ValueError", "message": "12 blocks need 12 entries, got 1",
-                              "log_tail": "Traceback ..."}))  # fmt: skip
+            rows.append(
+                record(
+                    model=model,
+                    method="tome",
+                    setting=setting,
+                    macs=macs * share,
+                    baseline_macs=macs,
+                    latency_ms=base * (share + 0.12),
+                    baseline_ms=base,
+                    accuracy=top - 6 * (1 - share),
+                )
+            )
+        rows.append(
+            record(
+                model=model,
+                method="evit",
+                setting="keep_rate=0.7",
+                macs=macs * 0.66,
+                baseline_macs=macs,
+                latency_ms=base * 0.72,
+                baseline_ms=base,
+                accuracy=top - 1.0,
+            )
+        )
+    rows.append(
+        record(
+            model="deit_small",
+            method="diffrate",
+            setting="merge=[1], prune=[1]",
+            status="crashed",
+            error={
+                "phase": "load",
+                "type": "ValueError",
+                "message": "12 blocks need 12 entries, got 1",
+                "log_tail": "Traceback ...",
+            },
+        )
+    )
     return rows
 
 

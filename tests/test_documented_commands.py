@@ -18,13 +18,24 @@ from bench.config.overrides import as_word
 from bench.config.schema import all_keys
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")),
-         *sorted((ROOT / "suites").glob("*/README.md"))]  # fmt: skip
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "suites").glob("*/README.md")),
+]
 #: What stands for a user's own word.
 PLACEHOLDERS = {
-    "key=value ...": "seed=1", "checkpoint=...": "checkpoint=weights.safetensors", "energy.csv=...": "energy.csv=meter.csv",
-    "<key>": "2f6c41d0", "<zip>": "results.bundle.zip", "<...>": "results", "<results>": "results", "<n>": "3", "...": "results",
-}  # fmt: skip
+    "key=value ...": "seed=1",
+    "checkpoint=...": "checkpoint=weights.safetensors",
+    "energy.csv=...": "energy.csv=meter.csv",
+    "<key>": "2f6c41d0",
+    "<zip>": "results.bundle.zip",
+    "<...>": "results",
+    "<results>": "results",
+    "<n>": "3",
+    "...": "results",
+}
 STARTS = ("bench ", "python -m ", "nox ", "eval ")
 
 
@@ -79,8 +90,15 @@ def words(tmp_path_factory, home):
     unlike = dict.fromkeys(line for _, line in lines)
     found = {}
     (folder / "script").write_text("\n".join(["set -e", script, *map(placed, unlike)]))
-    done = subprocess.run(["bash", "script"], cwd=folder, capture_output=True, text=True, check=False, timeout=60,
-                          env={**os.environ, "HOME": str(home)})  # fmt: skip
+    done = subprocess.run(
+        ["bash", "script"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "HOME": str(home)},
+    )
     assert done.returncode == 0 and not done.stderr, done.stderr
     said = [line.split("\0")[:-1] for line in (folder / "words").read_text().split("\1")[:-1]]
     assert len(said) >= len(unlike)
@@ -105,11 +123,19 @@ def at_home(home, monkeypatch):
 
 #: Overrides that need company, which the sentence around them names.
 COMPANY = {
-    "tf32": ["device=cuda"], "device.cuda_graphs=true": ["device=cuda"], "l2=cold": ["device=cuda"], "task=imagefolder": ["data.root=imagenet"],
-    "data.root": ["task=imagefolder", "data.root=imagenet"], "energy.csv": ["protocol.energy.backend=external"], "energy.backend=external": ["protocol.energy.csv=meter.csv"],
-    "energy.backend=estimate": ["protocol.energy.watts=65"], "energy.watts": ["protocol.energy.backend=estimate"], "job=compare": ["a=x", "b=y"],
-    "job=reproduce": ["row=2f6c"], "grid=": ["suite=vit_tokens"],
-}  # fmt: skip
+    "tf32": ["device=cuda"],
+    "device.cuda_graphs=true": ["device=cuda"],
+    "l2=cold": ["device=cuda"],
+    "task=imagefolder": ["data.root=imagenet"],
+    "data.root": ["task=imagefolder", "data.root=imagenet"],
+    "energy.csv": ["protocol.energy.backend=external"],
+    "energy.backend=external": ["protocol.energy.csv=meter.csv"],
+    "energy.backend=estimate": ["protocol.energy.watts=65"],
+    "energy.watts": ["protocol.energy.backend=estimate"],
+    "job=compare": ["a=x", "b=y"],
+    "job=reproduce": ["row=2f6c"],
+    "grid=": ["suite=vit_tokens"],
+}
 
 
 def code_of(argv, monkeypatch):

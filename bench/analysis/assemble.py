@@ -44,23 +44,30 @@ class Context:
 class Session:
     """A finished session: its id, its invocations, the member that the others are compared with, why it ended.
 
-    `anchor_recorded_here` is false where the anchor's own row is of an earlier session: the group did not fit into memory
-    at once, or the members came later.
+    `baseline_is_own` is false where the group's baseline failed and its first member is compared with in its place.
+    `baseline_recorded_here` is false where the baseline's own row is of an earlier session: the group did not fit into
+    memory at once, or the members came later.
     """
 
     id: str
     invocations: tuple[Invocation, ...]
-    anchor: str
-    anchor_is_baseline: bool
+    baseline: str
+    baseline_is_own: bool
     stop_reason: str
-    anchor_recorded_here: bool = True
+    baseline_recorded_here: bool = True
 
 
 def _measured(metric: str, interval: Interval, statistic: str, note: str = "") -> Reading:
     return reading(
-        metric, interval.value, "measured", ci_low=interval.low, ci_high=interval.high, n=interval.n,
-        statistic=statistic, method_note=note,
-    )  # fmt: skip
+        metric,
+        interval.value,
+        "measured",
+        ci_low=interval.low,
+        ci_high=interval.high,
+        n=interval.n,
+        statistic=statistic,
+        method_note=note,
+    )
 
 
 def _percentile(kept: Sequence[Invocation], key: str, percent: int, part: str | None = None) -> Reading:
@@ -117,11 +124,11 @@ def _few(case: Case, kept: Sequence[Invocation], part: str | None) -> str:
 
 def _compared(case: Case, session: Session, kept: Sequence[Invocation], part: str | None) -> list[Reading]:
     """The part's time against the same part of the baseline, or for a baseline against its twin."""
-    key, baseline = case.key, session.anchor
+    key, baseline = case.key, session.baseline
     if key == baseline:
         floor = ratio_interval_paired(medians(kept, key, part), medians(kept, "twin", part))
         return [_measured("aa_ratio", floor, "paired ratio of medians to the identical twin")]
-    if not session.anchor_is_baseline:
+    if not session.baseline_is_own:
         return [unavailable("speedup", "the baseline failed, so there is nothing to compare with")]
     if not have_part(kept, baseline, part):
         return [unavailable("speedup", f"the baseline has no part {part}")]
@@ -131,13 +138,16 @@ def _compared(case: Case, session: Session, kept: Sequence[Invocation], part: st
 
 def _timing(case: Case, session: Session, protocol: Protocol) -> dict[str, Any]:
     kept, clean = usable(session.invocations, protocol.latency)
-    floor = ratio_interval_paired(medians(kept, session.anchor), medians(kept, "twin"))
-    lines = [summarise(item, case.key, session.anchor, case.batch, protocol.latency) for item in session.invocations]
+    floor = ratio_interval_paired(medians(kept, session.baseline), medians(kept, "twin"))
+    lines = [summarise(item, case.key, session.baseline, case.batch, protocol.latency) for item in session.invocations]
     return {
-        "session": session.id, "paired": session.anchor_is_baseline, "stop_reason": session.stop_reason,
+        "session": session.id,
+        "paired": session.baseline_is_own,
+        "stop_reason": session.stop_reason,
         "noise_floor": {"value": floor.value, "low": floor.low, "high": floor.high, "n": floor.n},
-        "clean": clean, "invocations": lines,
-    }  # fmt: skip
+        "clean": clean,
+        "invocations": lines,
+    }
 
 
 def _flags(timing: dict[str, Any]) -> list[dict[str, str]]:
@@ -156,34 +166,55 @@ def _flags(timing: dict[str, Any]) -> list[dict[str, str]]:
 
 def _apart(session: Session) -> list[dict[str, str]]:
     """A flag where the row's session is not that of its baseline's row."""
-    if session.anchor_recorded_here:
+    if session.baseline_recorded_here:
         return []
     text = (
-        "timed beside its baseline, but in another session than the baseline's own row: its ratios are of this session, "
-        "its milliseconds of another moment"
+        "timed beside its baseline, but in another session than the baseline's own row: its ratios are of this "
+        "session, its milliseconds of another moment"
     )
     return [{"code": "another_session", "severity": "info", "text": text}]
 
 
 def _head(case: Case, context: Context, started_at: str, finished_at: str) -> Record:
     return {
-        "record_key": f"{case.key}.{context.machine_key}", "case_key": case.key, "group_key": case.group_key,
-        "baseline_key": case.baseline.key, "machine_key": context.machine_key, "supersedes": None,
-        "case": case.as_dict(), "started_at": started_at, "finished_at": finished_at, "code": context.code,
-        "protocol": context.protocol.as_record(), "environment": context.environment, "machine": context.machine,
-    }  # fmt: skip
+        "record_key": f"{case.key}.{context.machine_key}",
+        "case_key": case.key,
+        "group_key": case.group_key,
+        "baseline_key": case.baseline.key,
+        "machine_key": context.machine_key,
+        "supersedes": None,
+        "case": case.as_dict(),
+        "started_at": started_at,
+        "finished_at": finished_at,
+        "code": context.code,
+        "protocol": context.protocol.as_record(),
+        "environment": context.environment,
+        "machine": context.machine,
+    }
 
 
 _EMPTY: dict[str, Any] = {
-    **{meter.key: {} for meter in METERS}, "layers": [], "layers_info": {}, "weights": {}, "picture": None, "curves": [], "part_layers": {}, "conversion": {},
+    **{meter.key: {} for meter in METERS},
+    "layers": [],
+    "layers_info": {},
+    "weights": {},
+    "picture": None,
+    "curves": [],
+    "part_layers": {},
+    "conversion": {},
     "timing": {"session": None, "paired": False, "stop_reason": "", "noise_floor": None, "invocations": []},
-}  # fmt: skip
+}
 
 
 def failed(
-    case: Case, context: Context, status: str, error: dict[str, Any], started_at: str, finished_at: str,
+    case: Case,
+    context: Context,
+    status: str,
+    error: dict[str, Any],
+    started_at: str,
+    finished_at: str,
     probe: dict[str, Any] | None = None,
-) -> Record:  # fmt: skip
+) -> Record:
     """The record of a case that did not finish: what the probe found if it did, every other metric unavailable."""
     why = f"the case ended as {status} in the phase {error['phase']}: {error['message']}"
     known = {(item["metric"], item.get("part", "")): item for item in (probe or {}).get("readings", [])}
@@ -192,9 +223,14 @@ def failed(
     missing = [unavailable(name, why) for name in expected if name not in {metric for metric, _ in known}]
     rows = [*known.values(), *(replace(m, part=whole if METRICS[m.metric].per_part else "").as_dict() for m in missing)]
     return {
-        **_head(case, context, started_at, finished_at), **_EMPTY, **_details(probe or {}),
-        "status": status, "error": error, "flags": (probe or {}).get("flags", []), "readings": rows,
-    }  # fmt: skip
+        **_head(case, context, started_at, finished_at),
+        **_EMPTY,
+        **_details(probe or {}),
+        "status": status,
+        "error": error,
+        "flags": (probe or {}).get("flags", []),
+        "readings": rows,
+    }
 
 
 def _details(probe: dict[str, Any]) -> dict[str, Any]:
@@ -241,9 +277,10 @@ def finished(case: Case, context: Context, probe: dict[str, Any], session: Sessi
 def _why_contaminated(timing: dict[str, Any]) -> dict[str, Any]:
     lines = timing["invocations"]
     text = (
-        f"{sum(line['set_aside'] for line in lines)} of {len(lines)} processes were preempted in too many of their samples "
-        "and replacing them did not help: other work was using the cores. Times are too long, and ratios favour the "
-        "shorter network, which is preempted less often. Measure again on a quiet machine with retry_failed=true"
+        f"{sum(line['set_aside'] for line in lines)} of {len(lines)} processes were preempted in too many of their "
+        "samples and replacing them did not help: other work was using the cores. Times are too long, and ratios "
+        "favour the shorter network, which is preempted less often. Measure again on a quiet machine with "
+        "retry_failed=true"
     )
     return {"phase": "measure", "type": "contaminated", "message": text, "log_tail": ""}
 
@@ -258,7 +295,7 @@ def _part_layers(probe: dict[str, Any], kept: Sequence[Invocation], key: str) ->
 
 
 def _modelled(record: Record) -> list[Reading]:
-    """Ideal and attainable latency of every part from its layers and the machine's measured peaks, or why there are none."""
+    """Ideal and attainable latency of every part, from its layers and the machine's measured peaks; else why not."""
     whole = workloads.find(record["case"]["workload"]).whole
     tables = {whole: record["layers"], **{part: table["layers"] for part, table in record["part_layers"].items()}}
     found = []

@@ -54,41 +54,51 @@ class Judged:
 
 
 def evaluate(
-    claims: Iterable[Claim], frame: pd.DataFrame, differences: Differences = MappingProxyType({}),
+    claims: Iterable[Claim],
+    frame: pd.DataFrame,
+    differences: Differences = MappingProxyType({}),
     records: Iterable[Record] = (),
-) -> list[Judged]:  # fmt: skip
+) -> list[Judged]:
     """Every claim judged against the tidy table, in the given order.
 
     Args:
         claims: of `load`.
         frame: of `bench.analysis.table.load`.
-        differences: paired differences of the score by case key; without one the two intervals are combined as independent.
+        differences: paired differences of the score by case key; without one the two intervals are combined as
+            independent.
         records: those behind the frame, for claims that are counted by a convention of their own.
     """
     listed = list(claims)
     by_case = {str(record["case_key"]): record for record in records}
     usable = frame[frame["status"].isin(["ok", "contaminated"]) & frame["value"].notna()]
     usable = usable[usable["provenance"].isin(["measured", "counted"])]
-    return [_told(_judge(claim, usable, listed, differences, by_case)) for claim in listed]
+    return [_with_misprint(_judge(claim, usable, listed, differences, by_case)) for claim in listed]
 
 
-def _told(judged: Judged) -> Judged:
+def _with_misprint(judged: Judged) -> Judged:
     """The verdict with what the paper misprinted beside its reason."""
     misprint = judged.claim.misprint
     return replace(judged, reason=f"{judged.reason}; {misprint}") if misprint else judged
 
 
 def as_dicts(judged: Iterable[Judged]) -> list[dict[str, Any]]:
-    """Plain data for reports: the claim's fields beside `verdict`, `kind` (for badges), `text`, `evidence`, `case_keys`."""
+    """Plain data for reports: the claim's fields, `verdict`, `kind` (for badges), `text`, `evidence`, `case_keys`."""
     return [
         {
-            **asdict(item.claim), "convention": "; ".join(filter(None, (item.claim.convention, item.claim.counting))),
-            "text": item.claim.text, "verdict": item.kind, "kind": item.kind.replace(" ", "-"),
-            "evidence": item.reason, "remedy": item.remedy, "measured": item.measured, "low": item.low,
-            "high": item.high, "case_keys": list(item.case_keys),
+            **asdict(item.claim),
+            "convention": "; ".join(filter(None, (item.claim.convention, item.claim.counting))),
+            "text": item.claim.text,
+            "verdict": item.kind,
+            "kind": item.kind.replace(" ", "-"),
+            "evidence": item.reason,
+            "remedy": item.remedy,
+            "measured": item.measured,
+            "low": item.low,
+            "high": item.high,
+            "case_keys": list(item.case_keys),
         }
         for item in judged
-    ]  # fmt: skip
+    ]
 
 
 # ---------------------------------------------------------------------------------------------- judging
@@ -185,10 +195,12 @@ def _why_absent(claim: Claim, frame: pd.DataFrame) -> str:
     setting = f" with {claim.setting}" if claim.setting else ""
     pixels = f" at {claim.resolution} px" if claim.resolution is not None else ""
     further = [
-        *([f"as {claim.workload}"] if claim.workload else []), *([f"of {claim.shape}"] if claim.shape else []),
-        *([f"on {claim.backend}"] if claim.backend else []), *([f"for the task {claim.task}"] if claim.task else []),
+        *([f"as {claim.workload}"] if claim.workload else []),
+        *([f"of {claim.shape}"] if claim.shape else []),
+        *([f"on {claim.backend}"] if claim.backend else []),
+        *([f"for the task {claim.task}"] if claim.task else []),
         *([f"against {claim.against}"] if claim.against else []),
-    ]  # fmt: skip
+    ]
     where = " ".join(["", *further]) if further else ""
     subject = claim.model or "the model" if claim.is_of_model else claim.method
     on = "" if claim.is_of_model else f" on {claim.model or 'its model'}"
@@ -215,7 +227,10 @@ def _judge_count(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame, records:
         return _judge_print(claim, claim.printed, found, keys)
     off = found / claim.value - 1
     agrees = abs(off) <= (claim.tolerance or 0.0) * (1 + 1e-9)
-    reason = f"counted {_show(found, claim)} here, {100 * off:+.2f} % from the claim; {100 * (claim.tolerance or 0):g} % is allowed"
+    reason = (
+        f"counted {_show(found, claim)} here, {100 * off:+.2f} % from the claim; {100 * (claim.tolerance or 0):g} % is "
+        "allowed"
+    )
     return Judged(claim, "reproduced" if agrees else "not reproduced", reason, measured=found, case_keys=keys)
 
 
@@ -282,8 +297,16 @@ def _judge_speed(claim: Claim, row: pd.Series) -> Judged:
     low, high, value = (float(row[name]) for name in ("ci_low", "ci_high", "value"))
     where = f"{row['device']}, batch {row['batch']}"
     reason = f"speed-up {_span(row)} here ({where}); claimed {goal:.2f}x"
-    found = Judged(claim, "not comparable here", f"{reason}; too noisy to tell", "more invocations", value, _finite(low),
-                   _finite(high), (str(row["case_key"]),))  # fmt: skip
+    found = Judged(
+        claim,
+        "not comparable here",
+        f"{reason}; too noisy to tell",
+        "more invocations",
+        value,
+        _finite(low),
+        _finite(high),
+        (str(row["case_key"]),),
+    )
     if low >= bound:
         return replace(found, kind="reproduced", reason=reason, remedy="")
     if high < bound:
@@ -304,13 +327,20 @@ def _judge_score(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame, differen
         return _not_comparable(claim, f"no {title} was measured here on the paper's data with the paper's weights")
     found = found.sort_values(["batch", "dtype", "case_key"], kind="stable")  # of several conditions the smallest batch
     if claim.mode == "trained":
-        return _not_comparable(claim, "the table does not say that the checkpoint was trained with the method",
-                               measured=float(found["value"].iloc[0]), keys=(found["case_key"].iloc[0],))  # fmt: skip
+        return _not_comparable(
+            claim,
+            "the table does not say that the checkpoint was trained with the method",
+            measured=float(found["value"].iloc[0]),
+            keys=(found["case_key"].iloc[0],),
+        )
     row = found.iloc[0]
     value, low, high = (float(row[name]) for name in ("value", "ci_low", "ci_high"))
     slack = claim.tolerance or 0.0
-    base = frame[(frame["case_key"] == row["baseline_key"]) & (frame["machine_key"] == row["machine_key"])
-                 & (frame["metric"] == metric)]  # fmt: skip
+    base = frame[
+        (frame["case_key"] == row["baseline_key"])
+        & (frame["machine_key"] == row["machine_key"])
+        & (frame["metric"] == metric)
+    ]
     if len(base) > 1:
         raise Ambiguous(f"the plain model has {len(base)} values of {title} on the machine of this row")
     if base.empty and (claim.relative_to_baseline or claim.plain is not None):
@@ -369,7 +399,10 @@ def _relative(rows: pd.DataFrame, frame: pd.DataFrame, claim: Claim) -> pd.Serie
 
 
 def _on_like_hardware(claim: Claim, rows: pd.DataFrame) -> pd.Series:
-    """Which rows were measured on hardware of the claimed kind; a named GPU stands for any GPU, as only ratios are judged."""
+    """Which rows were measured on hardware of the claimed kind.
+
+    A named GPU stands for any GPU, as only ratios are judged.
+    """
     if claim.hardware == "any":
         return pd.Series(True, index=rows.index)
     on_gpu = ~rows["device"].str.startswith("cpu")
@@ -381,8 +414,17 @@ def _at_claimed_macs(
     claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame, claims: Sequence[Claim]
 ) -> tuple[pd.DataFrame, str]:
     """Rows whose MACs are what the same paper claims at the claimed speed, where the claim names no setting of ours."""
-    partner = next((c for c in claims if (c.method, c.model) == (claim.method, claim.model) and c.metric == "macs"
-                    and c.relative_to_baseline and c.tolerance is not None), None)  # fmt: skip
+    partner = next(
+        (
+            c
+            for c in claims
+            if (c.method, c.model) == (claim.method, claim.model)
+            and c.metric == "macs"
+            and c.relative_to_baseline
+            and c.tolerance is not None
+        ),
+        None,
+    )
     if partner is None:
         return rows.iloc[:0], "the paper's own setting is not one of ours, and it states no MAC ratio to match"
     if rows.empty:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.analysis.matching import match
-from bench.analysis.metric_rows import COMPARED, SESSIONS_ENOUGH, TIMED, Pending, Row, drafts
+from bench.analysis.metric_rows import COMPARED, SESSIONS_ENOUGH, TIMED, ComparisonRow, Pending, drafts
 from bench.analysis.power import too_few
 from bench.analysis.timings import paired, speedups
 from bench.config.protocol import protocol_key
@@ -39,7 +39,7 @@ class Comparison:
 
     label_a: str
     label_b: str
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
     only_a: tuple[str, ...] = ()
     only_b: tuple[str, ...] = ()
     environment: tuple[tuple[str, str, str], ...] = ()
@@ -47,7 +47,7 @@ class Comparison:
     exit_code: int = AGREES
 
     @property
-    def regressions(self) -> tuple[Row, ...]:
+    def regressions(self) -> tuple[ComparisonRow, ...]:
         """The rows for which a gate fails."""
         return tuple(row for row in self.rows if row.regression)
 
@@ -73,9 +73,10 @@ def compare(
     """What changed from `a` to `b`, case by case, with Holm's correction over all rows that are tested.
 
     Cases are matched by everything that describes them but their source code and weights, so that two commits can be
-    compared; of several versions of a case on one side the newest counts, with all its sessions, under a protocol that both
-    sides have if there is one. A lone record on either side is compared with a lone one on the other whatever they are.
-    Contaminated sessions count only where a case has no other; then its times and energies are shown without a verdict.
+    compared; of several versions of a case on one side the newest counts, with all its sessions, under a protocol that
+    both sides have if there is one. A lone record on either side is compared with a lone one on the other whatever they
+    are. Contaminated sessions count only where a case has no other; then its times and energies are shown without a
+    verdict.
 
     Args:
         a: records before.
@@ -96,13 +97,22 @@ def compare(
     )
     first = pairs[0] if pairs else None
     return Comparison(
-        label_a, label_b, rows, tuple(only_a), tuple(only_b),
-        tuple(run_difference(first[0][-1], first[1][-1])) if first else (), (*_notes(pairs), *_why_no_times(rows), *too_few(rows, max((own.margin for own, _, _ in found), default=MARGIN), level)),
+        label_a,
+        label_b,
+        rows,
+        tuple(only_a),
+        tuple(only_b),
+        tuple(run_difference(first[0][-1], first[1][-1])) if first else (),
+        (
+            *_notes(pairs),
+            *_why_no_times(rows),
+            *too_few(rows, max((own.margin for own, _, _ in found), default=MARGIN), level),
+        ),
         _exit_code(rows),
-    )  # fmt: skip
+    )
 
 
-def _exit_code(rows: Sequence[Row]) -> int:
+def _exit_code(rows: Sequence[ComparisonRow]) -> int:
     """1 for a regression, 5 where no row, or of the times none, could be compared, else 0."""
     if any(row.regression for row in rows):
         return REGRESSION
@@ -110,23 +120,29 @@ def _exit_code(rows: Sequence[Row]) -> int:
     return NOTHING_COMPARABLE if nothing or any(_why_no_times(rows)) else AGREES
 
 
-def _why_no_times(rows: Sequence[Row]) -> Iterable[str]:
+def _why_no_times(rows: Sequence[ComparisonRow]) -> Iterable[str]:
     """A note where both sides were timed and no time could be compared: equal counts alone pass no gate."""
     timed = [row for row in rows if row.metric in TIMED and row.a is not None]
     if timed and all(row.kind == "INVALID" for row in timed):
-        yield f"no time could be compared, so nothing is said of speed (exit code {NOTHING_COMPARABLE}): {timed[0].text}"
+        yield (
+            f"no time could be compared, so nothing is said of speed (exit code {NOTHING_COMPARABLE}): {timed[0].text}"
+        )
 
 
 def run_difference(a: Record, b: Record) -> list[tuple[str, str, str]]:
-    """What differs between the circumstances of two records: code, protocol, source of the subject, then environment."""
+    """What differs between the circumstances of two records: code, protocol, source of subject, environment."""
     pairs = [
         ("code version", _of(a, "code", "version"), _of(b, "code", "version")),
         ("code commit", _of(a, "code", "commit"), _of(b, "code", "commit")),
-        ("protocol", f"{_of(a, 'protocol', 'name')} ({protocol_key(a)})", f"{_of(b, 'protocol', 'name')} ({protocol_key(b)})"),
+        (
+            "protocol",
+            f"{_of(a, 'protocol', 'name')} ({protocol_key(a)})",
+            f"{_of(b, 'protocol', 'name')} ({protocol_key(b)})",
+        ),
         ("source of model and method", _of(a, "case", "subject_digest"), _of(b, "case", "subject_digest")),
         ("weights", _of(a, "case", "checkpoint"), _of(b, "case", "checkpoint")),
         ("data", _of(a, "case", "data"), _of(b, "case", "data")),
-    ]  # fmt: skip
+    ]
     changed = [(what, str(one or "unknown"), str(two or "unknown")) for what, one, two in pairs if one != two]
     return changed + difference(a.get("environment") or {}, b.get("environment") or {})
 
@@ -146,18 +162,27 @@ def _limit(record: Record, name: str, usual: float) -> float:
     return float(part) if isinstance(part, (int, float)) and 0 < part < 1 else usual
 
 
-def _judged(draft: Pending, p_adjusted: float | None, limits: _Limits) -> Row:
+def _judged(draft: Pending, p_adjusted: float | None, limits: _Limits) -> ComparisonRow:
     """The row with its verdict."""
     row = draft.row
     assert row.ratio is not None, f"{row.metric}: a row waits for a verdict and has no ratio"
     made = verdict(
-        row.ratio, margin=limits.margin, equivalence=1 + limits.equivalence, noise_floor=draft.floor,
+        row.ratio,
+        margin=limits.margin,
+        equivalence=1 + limits.equivalence,
+        noise_floor=draft.floor,
         p_adjusted=p_adjusted,
-    )  # fmt: skip
+    )
     made = _unless_doubtful(made, draft)
     kind = made.kind if row.metric in TIMED else _WORDS.get(made.kind, made.kind)
-    return replace(row, kind=kind, text=made.text, p_adjusted=p_adjusted, more_invocations=made.more_invocations,
-                   regression=made.kind == "SLOWER" and not draft.exemption)  # fmt: skip
+    return replace(
+        row,
+        kind=kind,
+        text=made.text,
+        p_adjusted=p_adjusted,
+        more_invocations=made.more_invocations,
+        regression=made.kind == "SLOWER" and not draft.exemption,
+    )
 
 
 def _unless_doubtful(made: Verdict, draft: Pending) -> Verdict:
@@ -185,11 +210,12 @@ def _notes(pairs: Sequence[tuple[list[Record], list[Record]]]) -> Iterable[str]:
     lone = any(min(len(a), len(b)) < SESSIONS_ENOUGH and not paired(a[-1], b[-1], "latency_ms") for a, b in pairs)
     if lone:
         yield (
-            f"fewer than {SESSIONS_ENOUGH} sessions on a side: what the host does between sessions is seen only through "
-            f"the reference GEMM; alternate a and b, {SESSIONS_ENOUGH} sessions each, for a verdict that includes it"
+            f"fewer than {SESSIONS_ENOUGH} sessions on a side: what the host does between sessions is seen only "
+            f"through the reference GEMM; alternate a and b, {SESSIONS_ENOUGH} sessions each, for a verdict that "
+            "includes it"
         )
     if lone and any(speedups(a[-1]) and speedups(b[-1]) for a, b in pairs):
         yield (
-            "ratios to the baseline travel between sessions, milliseconds do not: what a method loses or gains shows in "
-            "its speedup row first"
+            "ratios to the baseline travel between sessions, milliseconds do not: what a method loses or gains shows "
+            "in its speedup row first"
         )

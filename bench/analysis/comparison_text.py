@@ -88,17 +88,30 @@ def _lines(comparison: Comparison) -> _Lines:
     worse = len(comparison.regressions)
     title = f"{comparison.label_a} -> {comparison.label_b}: {f'{worse} worse; ' if worse else ''}{summary}"
     table = [
-        (row.label, row.quantity, _number(row.a, row.unit), _number(row.b, row.unit), _ratio(row.ratio), row.kind,
-         ", ".join(part for part in (row.text, row.pairing) if part))
-        for row in sorted(comparison.rows, key=lambda row: not row.regression) if row.text != EQUAL
-    ]  # fmt: skip
+        (
+            row.label,
+            row.quantity,
+            _number(row.a, row.unit),
+            _number(row.b, row.unit),
+            _ratio(row.ratio),
+            row.kind,
+            ", ".join(part for part in (row.text, row.pairing) if part),
+        )
+        for row in sorted(comparison.rows, key=lambda row: not row.regression)
+        if row.text != EQUAL
+    ]
     equal = [row for row in comparison.rows if row.text == EQUAL]
     remarks = [
-        *([f"equal on both sides ({len(equal)} rows): {', '.join(dict.fromkeys(row.quantity for row in equal))}"] if equal else []),
+        *(
+            [f"equal on both sides ({len(equal)} rows): {', '.join(dict.fromkeys(row.quantity for row in equal))}"]
+            if equal
+            else []
+        ),
         *(f"only in {comparison.label_a}: {label}" for label in comparison.only_a),
         *(f"only in {comparison.label_b}: {label}" for label in comparison.only_b),
-        *dict.fromkeys(note for row in comparison.rows for note in row.notes), *comparison.notes,
-    ]  # fmt: skip
+        *dict.fromkeys(note for row in comparison.rows for note in row.notes),
+        *comparison.notes,
+    ]
     return _Lines(title, table, list(comparison.environment), remarks)
 
 

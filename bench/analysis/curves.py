@@ -1,4 +1,7 @@
-"""Every curve of the records as one tidy table: a line per value, over its index (step, layer, input, rate), never averaged."""
+"""Every curve of the records as one tidy table, never averaged.
+
+A line per value, over its index (step, layer, input, rate).
+"""
 
 from __future__ import annotations
 
@@ -70,14 +73,20 @@ def from_records(records: Iterable[Record]) -> pd.DataFrame:
 def _lines(record: Record, problems: list[str]) -> Iterator[dict[str, Any]]:
     case = record["case"]
     head = {
-        "case_key": record["case_key"], **{name: case.get(name) for name in _OF_CASE}, "status": record["status"],
-        **{label: label_of(record, label) for label in LABELS}, "protocol": (record.get("protocol") or {}).get("hash"),
-        "machine_key": record["machine_key"], "started_at": record.get("started_at"),
-    }  # fmt: skip
+        "case_key": record["case_key"],
+        **{name: case.get(name) for name in _OF_CASE},
+        "status": record["status"],
+        **{label: label_of(record, label) for label in LABELS},
+        "protocol": (record.get("protocol") or {}).get("hash"),
+        "machine_key": record["machine_key"],
+        "started_at": record.get("started_at"),
+    }
     for curve in record.get("curves") or []:
         if curve["metric"] not in METRICS or curve["provenance"] not in PROVENANCES:
-            problems.append(f"record {record.get('record_key')}: a curve of {curve['metric']!r} is not of a known metric "
-                            "and provenance, left out")  # fmt: skip
+            problems.append(
+                f"record {record.get('record_key')}: a curve of {curve['metric']!r} is not of a known metric "
+                "and provenance, left out"
+            )
             continue
         of_curve = {name: curve.get(name, "") for name in ("metric", "part", "index", "provenance", "note")}
         unit = METRICS[curve["metric"]].unit

@@ -1,4 +1,4 @@
-"""Was a row reproduced? Each metric of a new record against the original: AGREES, DISAGREES, INCONCLUSIVE, NOT COMPARABLE.
+"""Was a row reproduced? A verdict per metric: AGREES, DISAGREES, INCONCLUSIVE, NOT COMPARABLE.
 
 The tolerances are those of the protocol ("Reproducing"): how much may differ depends on whether the new record is from
 the same host, from the same class of hardware, or from other hardware, where only counts, scores, memory and the
@@ -42,7 +42,7 @@ TIME = {"same host": 0.05, "same class": 0.10, "other hardware": None}
 SPEEDUP = {"same host": 0.05, "same class": 0.10, "other hardware": 0.20}
 MEMORY = {"same host": 0.02, "same class": 0.05, "other hardware": 0.05}
 ENERGY = {"same host": 0.10, "same class": 0.15, "other hardware": None}
-#: Share of the difference in a score that nobody need mind (`bench.scores.RULES`): of accuracy 0.1 and 0.5 points.
+#: Share of the difference in a score that does not matter (`bench.scores.RULES`): of accuracy 0.1 and 0.5 points.
 SCORE = {"same host": 0.2, "same class": 1.0, "other hardware": 1.0}
 
 #: Float noise in a value that was written and read back.
@@ -51,7 +51,7 @@ _NOISE = 1e-9
 
 @dataclass(frozen=True)
 class Judgement:
-    """One metric's verdict with both values, the tolerance in words, and for INCONCLUSIVE how many more runs would tell."""
+    """One metric's verdict with both values, the tolerance in words, and how many more runs would decide it."""
 
     metric: str
     kind: Kind
@@ -106,8 +106,8 @@ def closeness(original: Record, new: Record, *, own: bool = False) -> Closeness:
     Args:
         original: the record to reproduce.
         new: the record measured now.
-        own: whether the original is of this host, as a results folder's own journal can say. Records name no host unless
-            asked to, and two machines that are built alike have one key.
+        own: whether the original is of this host, as a results folder's own journal can say. Records name no host
+            unless asked to, and two machines that are built alike have one key.
     """
     one, two = original.get("environment") or {}, new.get("environment") or {}
     if original["machine_key"] != new["machine_key"]:
@@ -149,8 +149,13 @@ _Decide = Callable[[str, Record, Record, Closeness], Judgement]
 def _judge_of(metric: str) -> _Decide | None:
     """How a metric is judged; `None` for one without a tolerance in the protocol."""
     ways: dict[str, _Decide] = {
-        "time": _time, "ratio": _speedup, "score": _score, "tolerance": _memory, "energy": _energy, "exact": _exact,
-    }  # fmt: skip
+        "time": _time,
+        "ratio": _speedup,
+        "score": _score,
+        "tolerance": _memory,
+        "energy": _energy,
+        "exact": _exact,
+    }
     return ways.get(METRICS[metric].compared) if metric in METRICS else None
 
 
@@ -225,8 +230,14 @@ def _memory(metric: str, original: Record, new: Record, near: Closeness) -> Judg
     if one is None or two is None:
         return _missing(metric, original, new, tolerance)
     agrees = abs(two["value"] - one["value"]) <= allowed * one["value"] * (1 + _NOISE)
-    return _of(metric, "AGREES" if agrees else "DISAGREES", _change(one["value"], two["value"]), one["value"], two["value"],
-               tolerance)  # fmt: skip
+    return _of(
+        metric,
+        "AGREES" if agrees else "DISAGREES",
+        _change(one["value"], two["value"]),
+        one["value"],
+        two["value"],
+        tolerance,
+    )
 
 
 def _time(metric: str, original: Record, new: Record, near: Closeness) -> Judgement:
@@ -327,9 +338,15 @@ def _more_runs(one: Interval, two: Interval, ratio: Interval, allowed: float) ->
 
 
 def _of(
-    metric: str, kind: Kind, text: str, one: Any, two: Any, tolerance: str, ratio: Interval | None = None,
+    metric: str,
+    kind: Kind,
+    text: str,
+    one: Any,
+    two: Any,
+    tolerance: str,
+    ratio: Interval | None = None,
     more: int | None = None,
-) -> Judgement:  # fmt: skip
+) -> Judgement:
     return Judgement(metric, kind, text, one, two, METRICS[metric].unit, tolerance, ratio, more)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from bench.analysis.session import Invocation, member
 from bench.statistics import log_mean_interval
 
-Row = dict[str, Any]
+LayerRow = dict[str, Any]
 
 NOTE = (
     "Times: per process the median of the module's own time (its children's taken off) over hooked forwards in a pass "
@@ -27,8 +27,8 @@ def _centre(values: Sequence[float]) -> tuple[float, float | None, float | None]
 
 
 def merge(
-    rows: Sequence[Row], info: dict[str, Any], invocations: Sequence[Invocation], key: str, part: str | None = None
-) -> tuple[list[Row], dict[str, Any]]:
+    rows: Sequence[LayerRow], info: dict[str, Any], invocations: Sequence[Invocation], key: str, part: str | None = None
+) -> tuple[list[LayerRow], dict[str, Any]]:
     """The rows with `time_ms`, its interval and `share`, and the table's info with what no row explains.
 
     Args:
@@ -49,10 +49,17 @@ def merge(
     timed = [_timed(row, passes, whole) for row in rows]
     explained = sum(row["time_ms"] for row in timed if row["time_ms"] is not None)
     facts = {
-        "end_to_end_ms": whole, "end_to_end_low_ms": low, "end_to_end_high_ms": high, "explained_ms": explained,
-        "hooked_end_to_end_ms": _centre([item["hooked"] for item in passes])[0], "unexplained_ms": whole - explained,
-        "repeats": passes[0]["repeats"], "processes": len(passes), "reason": None, "method_note": NOTE,
-    }  # fmt: skip
+        "end_to_end_ms": whole,
+        "end_to_end_low_ms": low,
+        "end_to_end_high_ms": high,
+        "explained_ms": explained,
+        "hooked_end_to_end_ms": _centre([item["hooked"] for item in passes])[0],
+        "unexplained_ms": whole - explained,
+        "repeats": passes[0]["repeats"],
+        "processes": len(passes),
+        "reason": None,
+        "method_note": NOTE,
+    }
     return timed, {**info, **facts}
 
 
@@ -62,7 +69,7 @@ def _pass(raw: dict[str, Any], part: str | None) -> dict[str, Any] | None:
     return times
 
 
-def _timed(row: Row, passes: Sequence[dict[str, Any]], whole: float) -> Row:
+def _timed(row: LayerRow, passes: Sequence[dict[str, Any]], whole: float) -> LayerRow:
     values = [part["own"][row["module_path"]] for part in passes if row["module_path"] in part["own"]]
     if not values:
         return {**row, "time_ms": None, "time_low_ms": None, "time_high_ms": None, "share": None}

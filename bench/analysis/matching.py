@@ -72,7 +72,7 @@ def _sessions(a: list[Record], b: list[Record]) -> tuple[list[Record], list[Reco
 
 
 def _newest(side: list[Record]) -> list[Record]:
-    """The sessions of the newest version; one that was disturbed or broken off stands only where there is no whole one."""
+    """The sessions of the newest version; disturbed or interrupted ones only where there is no complete one."""
     own = [record for record in side if record["case_key"] == side[-1]["case_key"]]
     whole = [record for record in own if record["status"] == "ok"]
     if whole and own[-1]["status"] in ("contaminated", "interrupted"):

@@ -35,8 +35,16 @@ EQUAL = "equal"
 
 #: What is compared unless told otherwise.
 COMPARED = (
-    "latency_ms", "throughput_per_s", "speedup", "macs", "params", "size_bytes", "peak_memory_bytes", "energy_j", *RULES,
-)  # fmt: skip
+    "latency_ms",
+    "throughput_per_s",
+    "speedup",
+    "macs",
+    "params",
+    "size_bytes",
+    "peak_memory_bytes",
+    "energy_j",
+    *RULES,
+)
 #: Deterministic but measured: equal within this share.
 MEMORY_TOLERANCE = 0.02
 #: Sections that every workload has; a metric of another one is compared where a record has it.
@@ -46,7 +54,7 @@ TIMED = (*FIELDS, "speedup")
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One metric of one case on both sides; `ratio` is above 1 where the second side is better.
 
     `kind` is FASTER, SLOWER, SAME, AMBIGUOUS or INVALID for times, BETTER and WORSE instead of the first two for other
@@ -77,8 +85,8 @@ class Row:
         return f"{self.metric} of {self.part}" if self.part else self.metric
 
 
-#: What speaks against a verdict: a side is contaminated; only the reference GEMM's units say that nothing changed, and the
-#: host did; the clock does not show the difference that those units show.
+#: What speaks against a verdict: a side is contaminated; only the reference GEMM's units say that nothing changed, and
+#: the host did; the clock does not show the difference that those units show.
 Doubt = Literal["contaminated", "host changed", "unseen by the clock"]
 
 
@@ -90,14 +98,14 @@ class Pending:
     regression.
     """
 
-    row: Row
+    row: ComparisonRow
     floor: tuple[float, float] | None = None
     doubts: frozenset[Doubt] = frozenset()
     exemption: str | None = None
 
 
 #: A row that is decided, or one that waits.
-Draft = Row | Pending
+Draft = ComparisonRow | Pending
 
 
 def drafts(a: list[Record], b: list[Record], metrics: Sequence[str], margin: float, level: float) -> Iterable[Draft]:
@@ -123,14 +131,17 @@ def drafts(a: list[Record], b: list[Record], metrics: Sequence[str], margin: flo
 
 
 def _metrics_of(record: Record, metrics: Sequence[str]) -> list[str]:
-    """What is compared of a record: its own rate in place of another workload's, and what its workload alone measures."""
+    """What is compared of a record: what its workload alone measures, and its own rate instead of a foreign one."""
     has = {str(row["metric"]) for row in record["readings"] if row["metric"] in METRICS}
     if metrics is not COMPARED:
         return list(metrics)
     rates = [name for name in METRICS if METRICS[name].section == "throughput"]
     common = [name for name in metrics if name not in rates or name in has]
-    further = [name for name, row in METRICS.items() if name in has and name not in common
-               and (name in rates or row.section not in _COMMON_SECTIONS)]  # fmt: skip
+    further = [
+        name
+        for name, row in METRICS.items()
+        if name in has and name not in common and (name in rates or row.section not in _COMMON_SECTIONS)
+    ]
     return common + further
 
 
@@ -254,7 +265,7 @@ def _score(a: Record, b: Record, metric: str, level: float) -> Iterable[Draft]:
 
 
 def _read(a: Record, b: Record, metric: str, margin: float) -> Iterable[Draft]:
-    """A metric taken from the readings: counted exactly, else by its interval, memory without one within a tolerance."""
+    """A metric from the readings: exact if counted, else by its interval; memory without one by a tolerance."""
     one, two = reading_of(a, metric), reading_of(b, metric)
     if one is None or two is None:
         return
@@ -283,7 +294,7 @@ def _read(a: Record, b: Record, metric: str, margin: float) -> Iterable[Draft]:
         yield replace(_row(a, b, metric, *values, None, provenance), text=text)
 
 
-def _exact(row: Row, tolerance: float) -> Row:
+def _exact(row: ComparisonRow, tolerance: float) -> ComparisonRow:
     """A row whose values are equal, within the tolerance, or not."""
     a, b = row.a or 0.0, row.b or 0.0
     change = (b - a) / a if a else (0.0 if a == b else math.inf)
@@ -295,12 +306,30 @@ def _exact(row: Row, tolerance: float) -> Row:
 
 
 def _row(
-    a: Record, b: Record, metric: str, value_a: float | None, value_b: float | None, ratio: Interval | None,
-    pairing: str, notes: tuple[str, ...] = (),
-) -> Row:  # fmt: skip
+    a: Record,
+    b: Record,
+    metric: str,
+    value_a: float | None,
+    value_b: float | None,
+    ratio: Interval | None,
+    pairing: str,
+    notes: tuple[str, ...] = (),
+) -> ComparisonRow:
     name = label(a) if label(a) == label(b) else f"{label(a)} -> {label(b)}"
-    return Row(name, metric, METRICS[metric].unit, value_a, value_b, ratio, pairing, "INVALID", "", notes=notes,
-               case_key_a=a["case_key"], case_key_b=b["case_key"])  # fmt: skip
+    return ComparisonRow(
+        name,
+        metric,
+        METRICS[metric].unit,
+        value_a,
+        value_b,
+        ratio,
+        pairing,
+        "INVALID",
+        "",
+        notes=notes,
+        case_key_a=a["case_key"],
+        case_key_b=b["case_key"],
+    )
 
 
 def _orient(metric: str, a: list[float], b: list[float]) -> tuple[list[float], list[float]]:
@@ -323,10 +352,10 @@ def _unpaired(metric: str, a: list[list[float]], b: list[list[float]], level: fl
 def _by_the_gemm(raw: Interval, against: Interval, margin: float) -> tuple[Interval, float | None]:
     """The ratio to judge by and its p-value: in units of the reference GEMM, and the clock must agree.
 
-    The clock agrees where its ratio lies beyond the margin on the same side; certainty is asked of the GEMM's units alone,
-    because the host moves the clock between sessions by more than what is looked for. Without a reference GEMM the clock
-    stands alone. (In simulated sessions that differ by 3 %, a slow-down of 5 % in everything is found twice as often as
-    where both must be certain, at less than 1 % false alarms; `tests/analysis/test_compare.py` repeats it.)
+    The clock agrees where its ratio lies beyond the margin on the same side; certainty is asked of the GEMM's units
+    alone, because the host moves the clock between sessions by more than what is looked for. Without a reference GEMM
+    the clock stands alone. (In simulated sessions that differ by 3 %, a slow-down of 5 % in everything is found twice
+    as often as where both must be certain, at less than 1 % false alarms; `tests/analysis/test_compare.py` repeats it.)
     """
     p = difference_p(against, margin)
     if p is None:
@@ -361,7 +390,9 @@ def _disturbed(a: Record, b: Record) -> Iterable[str]:
     """Which sides were measured in processes that other work preempted, none of which could be replaced."""
     for name, record in (("a", a), ("b", b)):
         if record["status"] == "contaminated":
-            yield f"{name} is contaminated: its processes were preempted by other work; measure it again on a quiet host"
+            yield (
+                f"{name} is contaminated: its processes were preempted by other work; measure it again on a quiet host"
+            )
 
 
 def _mean(values: Sequence[float]) -> float:

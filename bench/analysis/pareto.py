@@ -58,7 +58,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Row:
+class Candidate:
     """One candidate: its name and an estimate per objective, in the objectives' order."""
 
     name: str
@@ -81,7 +81,9 @@ class Placed:
     note: str = ""
 
 
-def pareto(rows: Sequence[Row], objectives: Sequence[Objective], *, draws: int = DRAWS, seed: int = 0) -> list[Placed]:
+def pareto(
+    rows: Sequence[Candidate], objectives: Sequence[Objective], *, draws: int = DRAWS, seed: int = 0
+) -> list[Placed]:
     """The standing of every row, in the given order; rows with a missing objective are excluded and listed as such.
 
     Args:
@@ -103,17 +105,21 @@ def pareto(rows: Sequence[Row], objectives: Sequence[Objective], *, draws: int =
     separated = (worst[:, None, :] < best[None, :, :]).all(axis=2) & _certain_pairs(usable)
     chance = front_probability(usable, objectives, draws=draws, seed=seed)
     placed = {
-        id(row): _place(row, [usable[j].name for j in np.flatnonzero(dominated[:, i])],
-                        [usable[j].name for j in np.flatnonzero(separated[:, i])], chance[i])
+        id(row): _place(
+            row,
+            [usable[j].name for j in np.flatnonzero(dominated[:, i])],
+            [usable[j].name for j in np.flatnonzero(separated[:, i])],
+            chance[i],
+        )
         for i, row in enumerate(usable)
-    }  # fmt: skip
+    }
     return [
         placed.get(id(row)) or Placed(row.name, "excluded", (), (), None, _missing(row, objectives)) for row in rows
     ]
 
 
 def front_probability(
-    rows: Sequence[Row], objectives: Sequence[Objective], *, draws: int = DRAWS, seed: int = 0
+    rows: Sequence[Candidate], objectives: Sequence[Objective], *, draws: int = DRAWS, seed: int = 0
 ) -> list[float]:
     """P(front) of each row: the share of seeded draws in which no other row dominates it.
 
@@ -133,21 +139,21 @@ def front_probability(
     while done < draws:
         size = min(chunk, draws - done)
         at = points[drawn] + spread[drawn] * rng.standard_normal((size, len(drawn), len(objectives)))
-        undominated = _undominated_pairs(at) if len(objectives) == 2 else _undominated(at)
+        undominated = undominated_pairs(at) if len(objectives) == 2 else undominated_points(at)
         chance[drawn] += undominated.sum(axis=0)
         done += size
     return [float(count) / draws for count in chance]
 
 
-def _undominated(at: np.ndarray) -> np.ndarray:
+def undominated_points(at: np.ndarray) -> np.ndarray:
     """(draws, rows) booleans from (draws, rows, objectives): whether no other row of the draw dominates the row."""
     no_worse = (at[:, :, None, :] <= at[:, None, :, :]).all(axis=3)
     better = (at[:, :, None, :] < at[:, None, :, :]).any(axis=3)
     return np.logical_not(np.any(no_worse & better, axis=1))
 
 
-def _undominated_pairs(at: np.ndarray) -> np.ndarray:
-    """As `_undominated`, for two objectives: one sweep over rows sorted by the first, without looking at every pair."""
+def undominated_pairs(at: np.ndarray) -> np.ndarray:
+    """As `undominated_points`, for two objectives: one sweep over rows sorted by the first, not every pair."""
     order = np.lexsort((at[:, :, 1], at[:, :, 0]))
     x, y = (np.take_along_axis(at[:, :, k], order, axis=1) for k in range(2))
     unset = np.full((len(at), 1), np.inf)
@@ -199,8 +205,10 @@ def hypervolume(
 def _front_points(points: Sequence[tuple[float, float]], better: tuple[Better, Better]) -> list[tuple[float, float]]:
     """The distinct undominated points, ordered from the best first objective to the worst."""
     signs = [_sign(direction) for direction in better]
-    clean = sorted({(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)},
-                   key=lambda p: (p[0] * signs[0], p[1] * signs[1]))  # fmt: skip
+    clean = sorted(
+        {(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)},
+        key=lambda p: (p[0] * signs[0], p[1] * signs[1]),
+    )
     front: list[tuple[float, float]] = []
     for x, y in clean:
         if not front or y * signs[1] < front[-1][1] * signs[1]:
@@ -213,13 +221,13 @@ def _sign(better: Better) -> float:
     return 1.0 if better == "lower" else -1.0
 
 
-def _missing(row: Row, objectives: Sequence[Objective]) -> str:
+def _missing(row: Candidate, objectives: Sequence[Objective]) -> str:
     """Why a row cannot be placed; empty if it can."""
     gone = [o.name for o, e in zip(objectives, row.estimates, strict=True) if not math.isfinite(e.value)]
     return f"no value for {', '.join(gone)}" if gone else ""
 
 
-def _matrices(rows: Sequence[Row], objectives: Sequence[Objective]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _matrices(rows: Sequence[Candidate], objectives: Sequence[Objective]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points, best ends and worst ends, each (rows, objectives), turned so that smaller is better."""
     shape = (len(rows), len(objectives))
     points, best, worst = np.empty(shape), np.empty(shape), np.empty(shape)
@@ -236,12 +244,12 @@ def _dominates(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray((a[:, None, :] <= b[None, :, :]).all(axis=2) & (a[:, None, :] < b[None, :, :]).any(axis=2))
 
 
-def _certain_pairs(rows: Sequence[Row]) -> np.ndarray:
+def _certain_pairs(rows: Sequence[Candidate]) -> np.ndarray:
     certain = np.array([all(estimate.certain for estimate in row.estimates) for row in rows], dtype=bool)
     return np.logical_and.outer(certain, certain)
 
 
-def _place(row: Row, dominated_by: list[str], certified_by: list[str], chance: float) -> Placed:
+def _place(row: Candidate, dominated_by: list[str], certified_by: list[str], chance: float) -> Placed:
     weak = not all(estimate.certain for estimate in row.estimates)
     standing: Standing = "front" if not dominated_by else "certified-dominated" if certified_by else "plausible"
     note = ""

@@ -8,12 +8,23 @@ from bench.statistics import ratio_interval_paired
 from bench.store.records import Record
 
 #: What a line says of the whole run and of no part of it.
-_OF_THE_WHOLE = frozenset({"parts", "first_inference_ms", "load_ms", "compile_ms", "capture_ms", "device_median_ms",
-                           "outlier_share", "drift", "labels"})  # fmt: skip
+_OF_THE_WHOLE = frozenset(
+    {
+        "parts",
+        "first_inference_ms",
+        "load_ms",
+        "compile_ms",
+        "capture_ms",
+        "device_median_ms",
+        "outlier_share",
+        "drift",
+        "labels",
+    }
+)
 
 
 def as_part(record: Record, part: str) -> Record:
-    """The record as if a further part were the whole run: its readings, processes, noise floor, layers and curves alone.
+    """The record as if a further part were the whole run: that part's readings, processes, layers and curves.
 
     Readings of the subject (its parameters, its score) are those of the record, and none of its parts.
     """
@@ -22,9 +33,12 @@ def as_part(record: Record, part: str) -> Record:
         **record,
         "readings": [{**row, "part": ""} for row in record["readings"] if row.get("part", "") == part],
         "timing": _timing_of_part(record.get("timing") or {}, part),
-        "layers": table.get("layers", []), "layers_info": table.get("info", {}), "picture": None, "part_layers": {},
+        "layers": table.get("layers", []),
+        "layers_info": table.get("info", {}),
+        "picture": None,
+        "part_layers": {},
         "curves": [curve for curve in record.get("curves") or [] if curve.get("part", "") == part],
-    }  # fmt: skip
+    }
 
 
 def _timing_of_part(timing: dict[str, Any], part: str) -> dict[str, Any]:

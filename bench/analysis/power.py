@@ -1,12 +1,12 @@
 """Whether a gate has sessions enough: how often a change of a given size would be found, from the noise that is seen.
 
-A row is found to be slower where the lower end of its interval lies beyond the margin, after Holm's correction. For a true
-ratio of 1 + d and equal sides of n the statistic on logs is a noncentral t with 2n - 2 degrees of freedom and noncentrality
-(log(1 + d) - log(1 + margin)) / (s sqrt(2 / n)); s is the standard deviation of the logs of what is replicated, sessions or
-processes. Its bound is Student's with Welch's degrees of freedom, (n - 1) / (u^2 + (1 - u)^2), where the share u of one side in
-the sum of the variances is Beta((n - 1) / 2, (n - 1) / 2) and independent of that sum: the power is the mean over u. Sources:
-B. L. Welch, Biometrika 34, 1947, 28-35; J. Cohen, Statistical Power Analysis for the Behavioral Sciences, 2nd edition 1988,
-section 2.5, here with the margin in the place of zero.
+A row is found to be slower where the lower end of its interval lies beyond the margin, after Holm's correction. For a
+true ratio of 1 + d and equal sides of n the statistic on logs is a noncentral t with 2n - 2 degrees of freedom and
+noncentrality (log(1 + d) - log(1 + margin)) / (s sqrt(2 / n)); s is the standard deviation of the logs of what is
+replicated, sessions or processes. Its bound is Student's with Welch's degrees of freedom, (n - 1) / (u^2 + (1 - u)^2),
+where the share u of one side in the sum of the variances is Beta((n - 1) / 2, (n - 1) / 2) and independent of that sum:
+the power is the mean over u. Sources: B. L. Welch, Biometrika 34, 1947, 28-35; J. Cohen, Statistical Power Analysis for
+the Behavioral Sciences, 2nd edition 1988, section 2.5, here with the margin in the place of zero.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from scipy import stats
 
-from bench.analysis.metric_rows import Row
+from bench.analysis.metric_rows import ComparisonRow
 from bench.statistics import LEVEL
 
 #: What a gate should find, and how often.
@@ -68,7 +68,7 @@ def needed(
     return next(iter(enough), None)
 
 
-def noise_of(row: Row) -> tuple[float, int] | None:
+def noise_of(row: ComparisonRow) -> tuple[float, int] | None:
     """Standard deviation of the logs of a row's replicates, and how many there are on the smaller side.
 
     None where the sides are paired or there is no interval.
@@ -79,7 +79,7 @@ def noise_of(row: Row) -> tuple[float, int] | None:
     return ratio.se * math.sqrt(ratio.n / 2), ratio.n
 
 
-def too_few(rows: Sequence[Row], margin: float, level: float = LEVEL) -> Iterable[str]:
+def too_few(rows: Sequence[ComparisonRow], margin: float, level: float = LEVEL) -> Iterable[str]:
     """A note where the gate has too few sessions to find a tenth more time nine times in ten, with how many it needs.
 
     Args:
@@ -88,7 +88,7 @@ def too_few(rows: Sequence[Row], margin: float, level: float = LEVEL) -> Iterabl
         level: confidence level.
     """
     tested = max(1, sum(row.p is not None for row in rows))
-    worst: tuple[int | None, int, Row] | None = None
+    worst: tuple[int | None, int, ComparisonRow] | None = None
     lacking = 0
     for row in rows:
         seen = noise_of(row) if row.metric == "latency_ms" and row.kind != "INVALID" else None
@@ -102,13 +102,13 @@ def too_few(rows: Sequence[Row], margin: float, level: float = LEVEL) -> Iterabl
         yield _in_words(*worst, lacking)
 
 
-def _in_words(wanted: int | None, have: int, row: Row, lacking: int) -> str:
+def _in_words(wanted: int | None, have: int, row: ComparisonRow, lacking: int) -> str:
     unit = "sessions" if "by session" in row.pairing else "timed processes"
     how_many = f"about {wanted}" if wanted is not None else f"more than {MOST}"
     unseen = (
         "" if unit == "sessions" else "; what sessions differ by is not seen in one and comes on top: alternate a and b"
     )
     return (
-        f"too few {unit} to find {DIFFERENCE:.0%} more time nine times in ten in {lacking} row{'s' if lacking > 1 else ''}: at "
-        f"this noise a side needs {how_many}, and has {have}{unseen}"
+        f"too few {unit} to find {DIFFERENCE:.0%} more time nine times in ten in {lacking} "
+        f"row{'s' if lacking > 1 else ''}: at this noise a side needs {how_many}, and has {have}{unseen}"
     )

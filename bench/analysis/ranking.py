@@ -1,4 +1,4 @@
-"""Ranks as intervals inside comparable groups: "2-4", never a single winner inside a tie, never unlike things together."""
+"""Ranks as intervals inside comparable groups: "2-4", never a single winner inside a tie."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from bench.statistics import (
 from bench.store.records import Record
 
 #: Two rows are ranked together only if all of these are equal; `conditions` are the axes of the side that a row is
-#: compared with, so that `against` decides what may be ranked with what; `execution` keeps what is simulated from the rest.
+#: compared with, so that `against` decides what may be ranked with what; `execution` keeps what is simulated from the
+#: rest.
 COMPARABLE = ("metric", "part", "machine_key", "protocol", "provenance", "execution", "conditions")
 #: The same for a table without that column.
 PLAIN = ("metric", "part", "machine_key", "protocol", "provenance", "execution", *axes.CONDITIONS)
@@ -55,17 +56,18 @@ def rank_intervals(
     level: float = LEVEL,
     part: str | None = None,
 ) -> pd.DataFrame:
-    """The rows of one metric and part with the ranks each may hold inside its comparable group, Holm-corrected over its pairs.
+    """The rows of one metric and part with the ranks each may hold inside its comparable group.
 
-    Added columns: `group` (number), `rank_low`, `rank_high` (1 is best; missing for rows that are not ranked) and
-    `rank_note`, which says why a row is not ranked. Failed, contaminated and valueless rows never are.
+    Ranks are Holm-corrected over the group's pairs. Added columns: `group` (number), `rank_low`, `rank_high` (1 is
+    best; missing for rows that are not ranked) and `rank_note`, which says why a row is not ranked. Failed,
+    contaminated and valueless rows never are.
 
     Args:
         frame: the tidy table of `bench.analysis.table`.
         metric: a metric with a direction.
         group: columns that must be equal; columns that the frame lacks are skipped.
-        medians: `medians_of` this metric and part, to pair rows that were timed in one session instead of comparing their
-            intervals.
+        medians: `medians_of` this metric and part, to pair rows that were timed in one session instead of comparing
+            their intervals.
         answers: `answers_of`, to pair scores sample by sample where two rows were scored on the same ones.
         level: family-wise confidence level within a group.
         part: of the workload; `None` is the whole run, or the subject for what has no parts.
@@ -120,9 +122,13 @@ def answers_of(records: Iterable[Record]) -> dict[tuple[str, str], Answers]:
 
 
 def _ranks(
-    members: pd.DataFrame, metric: str, tolerance: float, medians: Mapping[tuple[str, str], Mapping[int, float]],
-    answers: Mapping[tuple[str, str], Answers], level: float,
-) -> list[tuple[int, int]]:  # fmt: skip
+    members: pd.DataFrame,
+    metric: str,
+    tolerance: float,
+    medians: Mapping[tuple[str, str], Mapping[int, float]],
+    answers: Mapping[tuple[str, str], Answers],
+    level: float,
+) -> list[tuple[int, int]]:
     values = members["value"].to_numpy(float)
     order = values[:, None] < values[None, :]
     better = order if METRICS[metric].better == "lower" else order.T
@@ -212,8 +218,8 @@ def _paired_t(values: Sequence[Any]) -> np.ndarray:
 def _tolerance(frame: pd.DataFrame, members: pd.DataFrame, part: str | None) -> float:
     """The largest log difference that identical twins showed in the sessions of these rows.
 
-    It stands in every row of a session. The reading `aa_ratio` tells the same, but only where the baseline was recorded in
-    that session.
+    It stands in every row of a session. The reading `aa_ratio` tells the same, but only where the baseline was recorded
+    in that session.
     """
     found = [members[name] for name in ("noise_floor_low", "noise_floor_high") if name in members.columns]
     if "session" in frame.columns:

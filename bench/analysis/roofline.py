@@ -1,17 +1,17 @@
 """Where a network's time must go on a machine: per-layer bounds, the waterline and the two factors of efficiency.
 
 Definitions (SI; one multiply-accumulate is 2 operations). A layer with F operations and B bytes on a unit with peak P
-and bandwidth W has compute time Tc = F/P, memory time Tm = B/W and attainable time T = max(Tc, Tm). Layers run one after
-another, so T_att = sum of T and E_att = t_ideal / T_att with t_ideal = sum of Tc. With the measured time t,
+and bandwidth W has compute time Tc = F/P, memory time Tm = B/W and attainable time T = max(Tc, Tm). Layers run one
+after another, so T_att = sum of T and E_att = t_ideal / T_att with t_ideal = sum of Tc. With the measured time t,
 E = t_ideal / t = E_att x E_kernel. The bar of a layer is Tm wide and h = Tc/Tm high; the water level is 1.
 
 Vector operations (norms, softmax, elementwise) are never added to F: such a layer has F = 0, its bytes still cost time,
 and its efficiency is not defined. An unknown peak, bandwidth or byte count makes what follows from it `None`, never
 another dtype's value; `Waterline.notes` says what is missing.
 
-Sources: the roofline model, S. Williams, A. Waterman, D. Patterson, "Roofline", CACM 52(4), 2009; latency = operations /
-(peak x efficiency), the efficiency gap and the name waterline, A. Lavin, arXiv 2404.03617. The geometry of the bars is
-our own derivation ("waterline, after Lavin 2024").
+Sources: the roofline model, S. Williams, A. Waterman, D. Patterson, "Roofline", CACM 52(4), 2009; latency = operations
+/ (peak x efficiency), the efficiency gap and the name waterline, A. Lavin, arXiv 2404.03617. The geometry of the bars
+is our own derivation ("waterline, after Lavin 2024").
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ class Layer:
 class Bar:
     """A layer, or several drawn as one, in all three views; times in ms, `None` where an input is unknown.
 
-    Widths are `memory_ms` in the op:byte view, `attainable_ms` and `time_ms` in the others; `height` is Tc/Tm, and water
-    fills from `height` to `top` = T/Tm (1 for a submerged layer). `attainable_is_bound` marks a T that can only be larger.
+    Widths are `memory_ms` in the op:byte view, `attainable_ms` and `time_ms` in the others; `height` is Tc/Tm, and
+    water fills from `height` to `top` = T/Tm (1 for a submerged layer). `attainable_is_bound` marks a T that can only
+    be larger.
     """
 
     name: str
@@ -128,7 +129,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class Waterline:
-    """Bars in execution order with their totals; `hidden` are layers without operations or bytes, `notes` the caveats."""
+    """Bars in execution order with their totals; `hidden`: layers without operations or bytes; `notes`: caveats."""
 
     bars: tuple[Bar, ...]
     totals: Totals
@@ -157,8 +158,14 @@ def bar_of(layer: Layer) -> Bar:
     attainable = max(compute, memory) if compute is not None and memory is not None else compute if bound else None
     height = compute / memory if compute is not None and memory else None
     bar = Bar(
-        name=layer.name, ops=layer.ops, bytes=layer.bytes, compute_ms=compute, memory_ms=memory,
-        attainable_ms=attainable, attainable_is_bound=bound, height=height,
+        name=layer.name,
+        ops=layer.ops,
+        bytes=layer.bytes,
+        compute_ms=compute,
+        memory_ms=memory,
+        attainable_ms=attainable,
+        attainable_is_bound=bound,
+        height=height,
         top=max(1.0, height) if height is not None else None,
         water_ms=attainable - compute if attainable is not None and compute is not None and not bound else None,
         intensity=layer.ops / layer.bytes if layer.bytes else None,
@@ -166,17 +173,21 @@ def bar_of(layer: Layer) -> Bar:
         efficiency=_efficiency(layer.ops, compute, layer.time_ms),
         efficiency_low=_efficiency(layer.ops, compute, layer.time_high_ms),
         efficiency_high=_efficiency(layer.ops, compute, layer.time_low_ms),
-        state=_state(compute, memory), time_ms=layer.time_ms, time_low_ms=layer.time_low_ms,
-        time_high_ms=layer.time_high_ms, members=(layer.name,), layer=layer,
-    )  # fmt: skip
+        state=_state(compute, memory),
+        time_ms=layer.time_ms,
+        time_low_ms=layer.time_low_ms,
+        time_high_ms=layer.time_high_ms,
+        members=(layer.name,),
+        layer=layer,
+    )
     return replace(bar, badges=_badges(bar))
 
 
 def fused(layers: Sequence[Layer], blocks: Sequence[Sequence[int]] | None = None) -> list[Layer]:
     """The layers with each block merged into one and twice its inner bytes removed: a what-if, a bound only.
 
-    A merged layer has the summed operations, the summed bytes less twice what each member hands to the next member, and a
-    peak that keeps its compute time the sum of its members'. It has no measured time.
+    A merged layer has the summed operations, the summed bytes less twice what each member hands to the next member, and
+    a peak that keeps its compute time the sum of its members'. It has no measured time.
 
     Args:
         layers: in execution order.
@@ -237,7 +248,7 @@ def layers_of(record: dict[str, Any], *, threads: int | None = None) -> tuple[li
 
 
 def _arithmetic(row: dict[str, Any], case: dict[str, Any]) -> str:
-    """The arithmetic that a row's products run in: its tensors' dtype, but TF32 where the case computes fp32 in that."""
+    """The arithmetic that a row's products run in: its tensors' dtype, or TF32 where fp32 is computed in that."""
     dtype = dtype_name(row.get("dtype") or case.get("dtype") or "")
     return "tf32" if dtype == "fp32" and case.get("dtype") == "tf32" else dtype
 
@@ -245,7 +256,7 @@ def _arithmetic(row: dict[str, Any], case: dict[str, Any]) -> str:
 def peak_of(
     machine: dict[str, Any], dtype: str, *, device: str = "cpu", threads: int | None = None
 ) -> tuple[float | None, list[str]]:
-    """Peak arithmetic throughput in op/s that was measured for this dtype, device and thread count; else why there is none."""
+    """Peak arithmetic throughput in op/s, measured for this dtype, device and thread count; else why none."""
     entries = [p for p in machine.get("peaks") or [] if dtype_name(p.get("dtype", "")) == dtype]
     fitting = [p["value"] for p in entries if _fits(p, device, threads, "op/s") and p.get("value")]
     if fitting:
@@ -269,8 +280,17 @@ def bandwidth_of(
 
 _NUMBERED = re.compile(r"_\d+$")
 _LISTS_OF_BLOCKS = ("blocks", "layers", "layer")
-_DTYPES = {"float32": "fp32", "float": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16",
-           "float64": "fp64", "double": "fp64", "qint8": "int8", "quint8": "int8"}  # fmt: skip
+_DTYPES = {
+    "float32": "fp32",
+    "float": "fp32",
+    "float16": "fp16",
+    "half": "fp16",
+    "bfloat16": "bf16",
+    "float64": "fp64",
+    "double": "fp64",
+    "qint8": "int8",
+    "quint8": "int8",
+}
 
 
 def dtype_name(dtype: str) -> str:
@@ -282,8 +302,11 @@ def dtype_name(dtype: str) -> str:
 def readings(line: Waterline) -> list[Reading]:
     """The readings `ideal_ms` and `attainable_ms` of one forward, modelled, or unavailable with the reason."""
     totals, why = line.totals, "; ".join(line.notes) or "a peak or the bandwidth is unknown"
-    made = [unavailable("ideal_ms", why) if totals.ideal_ms is None else
-            reading("ideal_ms", totals.ideal_ms, "modelled", statistic="operations / measured peak")]  # fmt: skip
+    made = [
+        unavailable("ideal_ms", why)
+        if totals.ideal_ms is None
+        else reading("ideal_ms", totals.ideal_ms, "modelled", statistic="operations / measured peak")
+    ]
     if totals.attainable_ms is None:
         return [*made, unavailable("attainable_ms", why)]
     note = (
@@ -338,25 +361,35 @@ def _totals(bars: Sequence[Bar], hidden: Sequence[Layer], end_to_end_ms: float |
     dot = max(ideal, memory) if ideal is not None and memory is not None else None
     shape = _over(ideal, attainable) if ideal else None
     return Totals(
-        ops=math.fsum(b.ops for b in bars), bytes=_sum(b.bytes for b in bars), ideal_ms=ideal, memory_ms=memory,
-        attainable_ms=attainable, attainable_is_bound=bound,
-        layers_without_bytes=sum(b.bytes is None for b in bars), water_ms=_sum(b.water_ms for b in bars),
-        e_att=shape, single_dot=_over(ideal, dot) if ideal else None, measured_ms=measured,
-        efficiency=_over(ideal, measured) if ideal else None, e_kernel=_over(attainable, measured),
-        end_to_end_ms=end_to_end_ms, end_to_end_efficiency=_over(ideal, end_to_end_ms) if ideal else None,
+        ops=math.fsum(b.ops for b in bars),
+        bytes=_sum(b.bytes for b in bars),
+        ideal_ms=ideal,
+        memory_ms=memory,
+        attainable_ms=attainable,
+        attainable_is_bound=bound,
+        layers_without_bytes=sum(b.bytes is None for b in bars),
+        water_ms=_sum(b.water_ms for b in bars),
+        e_att=shape,
+        single_dot=_over(ideal, dot) if ideal else None,
+        measured_ms=measured,
+        efficiency=_over(ideal, measured) if ideal else None,
+        e_kernel=_over(attainable, measured),
+        end_to_end_ms=end_to_end_ms,
+        end_to_end_efficiency=_over(ideal, end_to_end_ms) if ideal else None,
         unexplained_ms=max(0.0, end_to_end_ms - measured) if explained else None,  # type: ignore[operator]
-    )  # fmt: skip
+    )
 
 
 def with_shares(bars: Sequence[Bar], totals: Totals) -> tuple[Bar, ...]:
     """The bars with their shares of the attainable and of the measured time of all layers."""
     return tuple(
         replace(
-            bar, share_attainable=_over(bar.attainable_ms, totals.attainable_ms),
+            bar,
+            share_attainable=_over(bar.attainable_ms, totals.attainable_ms),
             share_measured=_over(bar.time_ms, totals.measured_ms),
         )
         for bar in bars
-    )  # fmt: skip
+    )
 
 
 def _notes(bars: Sequence[Bar], hidden: Sequence[Layer], totals: Totals) -> Iterable[str]:
@@ -369,7 +402,9 @@ def _notes(bars: Sequence[Bar], hidden: Sequence[Layer], totals: Totals) -> Iter
         yield f"the bytes of {totals.layers_without_bytes} layers are unknown: E_att is an upper bound (<=)"
     uncounted = sum(bool(b.layer and b.layer.uncounted) for b in bars)
     if uncounted:
-        yield f"{uncounted} layers hold operators that could not be counted: ideal and attainable time are at least these"
+        yield (
+            f"{uncounted} layers hold operators that could not be counted: ideal and attainable time are at least these"
+        )
     if hidden:
         yield f"{len(hidden)} layers without operations or bytes (views) are not drawn"
     without_time = sum(b.time_ms is None for b in bars)
@@ -390,14 +425,28 @@ def summed(name: str, members: Sequence[Bar]) -> Bar:
     ops, size = math.fsum(b.ops for b in members), _sum(b.bytes for b in members)
     ridges = {b.ridge for b in members if b.ops}
     bar = Bar(
-        name=name, ops=ops, bytes=size, compute_ms=compute, memory_ms=memory, attainable_ms=attainable,
-        attainable_is_bound=any(b.attainable_is_bound for b in members), height=_over(compute, memory),
-        top=_over(attainable, memory), water_ms=_sum(b.water_ms for b in members), intensity=_over(ops, size),
-        ridge=ridges.pop() if len(ridges) == 1 else None, efficiency=_efficiency(ops, compute, time),
-        efficiency_low=_efficiency(ops, compute, high), efficiency_high=_efficiency(ops, compute, low),
-        state=_state(compute, memory), time_ms=time, time_low_ms=low, time_high_ms=high,
-        members=tuple(n for b in members for n in b.members), layer=None,
-    )  # fmt: skip
+        name=name,
+        ops=ops,
+        bytes=size,
+        compute_ms=compute,
+        memory_ms=memory,
+        attainable_ms=attainable,
+        attainable_is_bound=any(b.attainable_is_bound for b in members),
+        height=_over(compute, memory),
+        top=_over(attainable, memory),
+        water_ms=_sum(b.water_ms for b in members),
+        intensity=_over(ops, size),
+        ridge=ridges.pop() if len(ridges) == 1 else None,
+        efficiency=_efficiency(ops, compute, time),
+        efficiency_low=_efficiency(ops, compute, high),
+        efficiency_high=_efficiency(ops, compute, low),
+        state=_state(compute, memory),
+        time_ms=time,
+        time_low_ms=low,
+        time_high_ms=high,
+        members=tuple(n for b in members for n in b.members),
+        layer=None,
+    )
     return replace(bar, badges=_badges(bar))
 
 
@@ -419,13 +468,18 @@ def _merged(members: Sequence[Layer]) -> Layer:
     inner = math.fsum(layer.handed_on_bytes or 0.0 for layer in members[:-1])
     first, last = members[0], members[-1]
     return Layer(
-        name=first.block or " + ".join(layer.name for layer in members), ops=ops,
+        name=first.block or " + ".join(layer.name for layer in members),
+        ops=ops,
         bytes=None if size is None else max(0.0, size - 2 * inner),
         peak=1e3 * ops / compute if ops and compute else first.peak if not ops else None,
-        bandwidth=first.bandwidth, handed_on_bytes=last.handed_on_bytes, op="fused", block=first.block,
+        bandwidth=first.bandwidth,
+        handed_on_bytes=last.handed_on_bytes,
+        op="fused",
+        block=first.block,
         dtype="/".join(dict.fromkeys(layer.dtype for layer in members if layer.dtype)),
-        vector_ops=math.fsum(layer.vector_ops for layer in members), bytes_source=FUSED_NOTE,
-    )  # fmt: skip
+        vector_ops=math.fsum(layer.vector_ops for layer in members),
+        bytes_source=FUSED_NOTE,
+    )
 
 
 def block_of(module_path: str) -> str:
@@ -455,7 +509,7 @@ def block_of(module_path: str) -> str:
 
 
 def _fits(entry: dict[str, Any], device: str, threads: int | None, unit: str) -> bool:
-    """Whether a machine's entry was measured on this device, thread count and in this unit; unsaid device or count fits."""
+    """Whether a peak was measured on this device, thread count and in this unit; what is not stated fits."""
     kind = entry.get("device")
     same_device = kind is None or str(kind).split(":")[0] == device.split(":", maxsplit=1)[0]
     same_threads = entry.get("threads") is None or threads is None or entry["threads"] == threads
@@ -464,10 +518,13 @@ def _fits(entry: dict[str, Any], device: str, threads: int | None, unit: str) ->
 
 
 def _layer(
-    row: dict[str, Any], after: dict[str, Any] | None, case: dict[str, Any], peaks: dict[str, float | None],
+    row: dict[str, Any],
+    after: dict[str, Any] | None,
+    case: dict[str, Any],
+    peaks: dict[str, float | None],
     bandwidth: float | None,
-) -> Layer:  # fmt: skip
-    """One record row with the peaks that apply; what the next row can read of its output is at most what either says."""
+) -> Layer:
+    """One record row with its peaks; the next row can read of its output at most what either of them states."""
     dtype = _arithmetic(row, case)
     reads, writes = row.get("read_bytes"), row.get("write_bytes")
     handed = None
@@ -475,11 +532,22 @@ def _layer(
         handed = min(writes, max(0.0, after["read_bytes"] - (after.get("weight_bytes") or 0.0)))
     path = row.get("module_path") or row.get("name") or ""
     return Layer(
-        name=row.get("name") or path, ops=OPERATIONS_PER_MAC * float(row.get("macs") or 0.0),
+        name=row.get("name") or path,
+        ops=OPERATIONS_PER_MAC * float(row.get("macs") or 0.0),
         bytes=None if reads is None or writes is None else float(reads + writes),
-        peak=peaks.get(dtype), bandwidth=bandwidth, time_ms=row.get("time_ms"), time_low_ms=row.get("time_low_ms"),
-        time_high_ms=row.get("time_high_ms"), handed_on_bytes=handed, op=row.get("op") or "", block=block_of(path),
-        dtype=dtype, vector_ops=float(row.get("vector_ops") or 0.0), read_bytes=reads, write_bytes=writes,
-        bytes_source=row.get("provenance_bytes") or "", tokens=row.get("tokens"),
+        peak=peaks.get(dtype),
+        bandwidth=bandwidth,
+        time_ms=row.get("time_ms"),
+        time_low_ms=row.get("time_low_ms"),
+        time_high_ms=row.get("time_high_ms"),
+        handed_on_bytes=handed,
+        op=row.get("op") or "",
+        block=block_of(path),
+        dtype=dtype,
+        vector_ops=float(row.get("vector_ops") or 0.0),
+        read_bytes=reads,
+        write_bytes=writes,
+        bytes_source=row.get("provenance_bytes") or "",
+        tokens=row.get("tokens"),
         uncounted=tuple(row.get("uncounted") or ()),
-    )  # fmt: skip
+    )

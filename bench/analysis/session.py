@@ -72,22 +72,22 @@ def have_part(invocations: Sequence[Invocation], key: str, part: str | None) -> 
     return part is None or all(part in member(item, key).get("parts", {}) for item in invocations)
 
 
-def _precise(kept: Sequence[Invocation], keys: Sequence[str], anchor: str, protocol: Latency, share: float) -> bool:
+def _precise(kept: Sequence[Invocation], keys: Sequence[str], baseline: str, protocol: Latency, share: float) -> bool:
     """Whether every interval is within this share of the half-width that the protocol asks for."""
     if len(kept) < 2:
         return False
-    base = medians(kept, anchor)
+    base = medians(kept, baseline)
     for key in keys:
         own = medians(kept, key)
         wanted = [(log_mean_interval(own), protocol.absolute_half_width)]
-        if key != anchor:
+        if key != baseline:
             wanted.append((ratio_interval_paired(base, own), protocol.ratio_half_width))
         if any(found.half_width is None or found.half_width > share * goal for found, goal in wanted):
             return False
     return True
 
 
-def _enough(clean: Sequence[Invocation], keys: Sequence[str], anchor: str, protocol: Latency) -> bool:
+def _enough(clean: Sequence[Invocation], keys: Sequence[str], baseline: str, protocol: Latency) -> bool:
     """Whether the intervals are narrow enough, and not only by luck.
 
     An interval that ends the session because it is narrow is too narrow a little more often than its level says. So the
@@ -97,19 +97,19 @@ def _enough(clean: Sequence[Invocation], keys: Sequence[str], anchor: str, proto
     Source: G. Simons, "On the cost of not knowing the variance when making a fixed-width confidence interval for the
     mean", Ann. Math. Statist. 39, 1968: further observations after stopping restore the coverage.
     """
-    if _precise(clean, keys, anchor, protocol, protocol.at_once):
+    if _precise(clean, keys, baseline, protocol, protocol.at_once):
         return True
     earlier = len(clean) - protocol.further_invocations
-    return earlier >= protocol.invocations and _precise(clean[:earlier], keys, anchor, protocol, 1.0)
+    return earlier >= protocol.invocations and _precise(clean[:earlier], keys, baseline, protocol, 1.0)
 
 
-def decide(invocations: Sequence[Invocation], keys: Sequence[str], anchor: str, protocol: Latency) -> Decision:
+def decide(invocations: Sequence[Invocation], keys: Sequence[str], baseline: str, protocol: Latency) -> Decision:
     """Whether to add another process.
 
     Args:
         invocations: all there are, in order.
         keys: case keys of the members.
-        anchor: the member that the others are compared with.
+        baseline: the member that the others are compared with.
         protocol: limits on number, precision and time.
     """
     clean = [item for item in invocations if not is_set_aside(item, protocol)]
@@ -119,7 +119,7 @@ def decide(invocations: Sequence[Invocation], keys: Sequence[str], anchor: str, 
         if exhausted and len(invocations) >= protocol.invocations + protocol.replacements:
             return Decision(True, f"{set_aside} processes were preempted too often to replace them all")
         return Decision(False, "too few processes")
-    if _enough(clean, keys, anchor, protocol):
+    if _enough(clean, keys, baseline, protocol):
         return Decision(True, "the precision asked for")
     limit = _limit(invocations, clean, protocol)
     return Decision(limit is not None, limit or "intervals too wide")
@@ -178,39 +178,54 @@ def throughput(part: dict[str, Any], batch: int) -> float:
     return plain.median(units * window["iterations"] / window["ms"] * 1e3 for window in part["throughput"])
 
 
-def summarise(invocation: Invocation, key: str, anchor: str, batch: int, protocol: Latency) -> dict[str, Any]:
+def summarise(invocation: Invocation, key: str, baseline: str, batch: int, protocol: Latency) -> dict[str, Any]:
     """The line of a record's `timing.invocations` for one member."""
     part = member(invocation, key)
     values = part["latency_ms"]
     return {
-        "index": invocation["index"], "samples_file": f"samples/{invocation['session']}/{invocation['index']:02d}.json.gz",
-        "n": len(values), "block": part["block"], "median_ms": plain.median(values),
+        "index": invocation["index"],
+        "samples_file": f"samples/{invocation['session']}/{invocation['index']:02d}.json.gz",
+        "n": len(values),
+        "block": part["block"],
+        "median_ms": plain.median(values),
         "device_median_ms": plain.median(part["device_ms"]) if part["device_ms"] else None,
-        "baseline_median_ms": plain.median(member(invocation, anchor)["latency_ms"]),
+        "baseline_median_ms": plain.median(member(invocation, baseline)["latency_ms"]),
         "twin_median_ms": plain.median(invocation["twin"]["latency_ms"]),
         "gemm_median_ms": plain.median(invocation["reference_gemm"]["ms"]),
-        "throughput_per_s": throughput(part, batch), "first_inference_ms": part["first_inference_ms"],
-        "compile_ms": part.get("compile_ms"), "compiled": part.get("compiled"), "capture_ms": part.get("capture_ms"),
-        "load_ms": part["load_ms"], "steady_state": part["warmup"]["steady"],
-        "set_aside": is_set_aside(invocation, protocol), "labels": labels(invocation, key, protocol),
-        "iqr_over_median": iqr_over_median(values), "outlier_share": outlier_share(values),
-        "preempted_share": sum(part["preempted"]) / len(values), "drift": drift(values),
+        "throughput_per_s": throughput(part, batch),
+        "first_inference_ms": part["first_inference_ms"],
+        "compile_ms": part.get("compile_ms"),
+        "compiled": part.get("compiled"),
+        "capture_ms": part.get("capture_ms"),
+        "load_ms": part["load_ms"],
+        "steady_state": part["warmup"]["steady"],
+        "set_aside": is_set_aside(invocation, protocol),
+        "labels": labels(invocation, key, protocol),
+        "iqr_over_median": iqr_over_median(values),
+        "outlier_share": outlier_share(values),
+        "preempted_share": sum(part["preempted"]) / len(values),
+        "drift": drift(values),
         "minor_faults_per_iteration": faults_per_iteration(part),
-        "started_at": invocation["started_at"], "seconds": invocation["seconds"],
-        "gpu": gpu_clocks.summary(invocation.get("gpu")), "l2": invocation.get("l2"),
-        "parts": {name: _part_line(invocation, key, anchor, name) for name in part.get("parts", {})},
-    }  # fmt: skip
+        "started_at": invocation["started_at"],
+        "seconds": invocation["seconds"],
+        "gpu": gpu_clocks.summary(invocation.get("gpu")),
+        "l2": invocation.get("l2"),
+        "parts": {name: _part_line(invocation, key, baseline, name) for name in part.get("parts", {})},
+    }
 
 
-def _part_line(invocation: Invocation, key: str, anchor: str, name: str) -> dict[str, Any]:
+def _part_line(invocation: Invocation, key: str, baseline: str, name: str) -> dict[str, Any]:
     """What a line says of a further part of the workload."""
     part = member(invocation, key, name)
     values = part["latency_ms"]
     line = {
-        "n": len(values), "block": part["block"], "median_ms": plain.median(values),
-        "throughput_per_s": throughput(part, 1), "iqr_over_median": iqr_over_median(values),
-    }  # fmt: skip
-    for field, other in (("baseline_median_ms", anchor), ("twin_median_ms", "twin")):
+        "n": len(values),
+        "block": part["block"],
+        "median_ms": plain.median(values),
+        "throughput_per_s": throughput(part, 1),
+        "iqr_over_median": iqr_over_median(values),
+    }
+    for field, other in (("baseline_median_ms", baseline), ("twin_median_ms", "twin")):
         found = have_part([invocation], other, name)
         line[field] = plain.median(member(invocation, other, name)["latency_ms"]) if found else None
     return line

@@ -3,7 +3,8 @@
 With t and m the time and the products of a case, t0 and m0 those of the case that it is compared with, s = t0/t:
 
 * realised gain  = s / (m0 / m): the measured speed-up over the promised one. 1 is all of it.
-* arrived share  = (1 - t/t0) / (1 - m/m0): saved time over saved products. 1 is all of it, 0 nothing, below 0 it got slower.
+* arrived share  = (1 - t/t0) / (1 - m/m0): saved time over saved products. 1 is all of it, 0 nothing, below 0 it got
+  slower.
 
 Both are of one part of the workload on one machine. Their intervals are those of the speed-up: m is exact.
 """
@@ -49,8 +50,8 @@ def realised_gain(speedup: float, low: float | None, high: float | None, mac_rat
 def arrived_share(speedup: float, low: float | None, high: float | None, mac_ratio: float) -> Share:
     """Saved time over saved products, (1 - 1/s) / (1 - 1/(m0/m)); no value where no products are saved.
 
-    Where the case makes more products than the other side, both parts of the ratio are losses: above 1 it loses more time
-    than products, and the ends change places, so that low stays below high.
+    Where the case makes more products than the other side, both parts of the ratio are losses: above 1 it loses more
+    time than products, and the ends change places, so that low stays below high.
 
     Args:
         speedup: t0/t, above 0.
@@ -97,10 +98,17 @@ def _line(row: object, macs: dict[tuple[str, str, str], float]) -> dict[str, obj
         return {**head, "speedup": value, "reason": "the MACs of the case or of what it is compared with are missing"}
     gain, share = realised_gain(value, low, high, ratio), arrived_share(value, low, high, ratio)
     return {
-        **head, "mac_ratio": ratio, "speedup": value, "realised_gain": gain.value, "realised_gain_low": gain.low,
-        "realised_gain_high": gain.high, "arrived_share": share.value, "arrived_share_low": share.low,
-        "arrived_share_high": share.high, "reason": share.reason,
-    }  # fmt: skip
+        **head,
+        "mac_ratio": ratio,
+        "speedup": value,
+        "realised_gain": gain.value,
+        "realised_gain_low": gain.low,
+        "realised_gain_high": gain.high,
+        "arrived_share": share.value,
+        "arrived_share_low": share.low,
+        "arrived_share_high": share.high,
+        "reason": share.reason,
+    }
 
 
 def _known(value: float) -> float | None:

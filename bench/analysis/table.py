@@ -28,12 +28,18 @@ from bench.store.records import CorruptRecord, Record, Store, check, read_json, 
 
 #: Axes of a case that are columns; digests of source and the protocol, which has a column of its own, are none.
 _FROM_CASE = axes.names(lambda axis: axis.name not in ("protocol", "subject_digest", "against_digest"))
-#: Further columns, after `COLUMNS`: the other axes, the case that the row is compared with, the part that is one run of the
-#: workload, the labels of how it ran, and the session that decides whether two rows may stand side by side and be told apart.
+#: Further columns, after `COLUMNS`: the other axes, the case that the row is compared with, the part that is one run of
+#: the workload, the labels of how it ran, and the session that decides whether two rows may stand side by side and be
+#: told apart.
 CONDITIONS: tuple[str, ...] = (
-    *(name for name in _FROM_CASE if name not in COLUMNS), "conditions", "whole", *LABELS, "session", "noise_floor_low",
+    *(name for name in _FROM_CASE if name not in COLUMNS),
+    "conditions",
+    "whole",
+    *LABELS,
+    "session",
+    "noise_floor_low",
     "noise_floor_high",
-)  # fmt: skip
+)
 
 _FROM_READING = ("metric", "part", "value", "unit", "ci_low", "ci_high", "n", "statistic", "provenance", "method_note")
 _FLOATS = ("value", "ci_low", "ci_high", "noise_floor_low", "noise_floor_high")
@@ -76,7 +82,7 @@ def read_records(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
 
 
 def from_records(records: Iterable[Record]) -> pd.DataFrame:
-    """The tidy table of records, one row per reading; a failed case without readings still has a row with its reason."""
+    """The tidy table of records, one row per reading; a failed case without readings has a row with its reason."""
     problems: list[str] = []
     heads: list[dict[str, Any]] = []
     counts: list[int] = []
@@ -153,11 +159,18 @@ def _head(record: Record) -> dict[str, Any]:
     code, timing = record.get("code") or {}, record.get("timing") or {}
     floor = timing.get("noise_floor") or {}
     head |= {
-        "case_key": record["case_key"], "baseline_key": record["baseline_key"], "machine_key": record["machine_key"],
-        "status": record["status"], "error": error_text(error), "protocol": (record.get("protocol") or {}).get("hash"),
-        "code_version": code.get("version"), "started_at": record["started_at"],
-        "session": timing.get("session"), "noise_floor_low": floor.get("low"), "noise_floor_high": floor.get("high"),
-    }  # fmt: skip
+        "case_key": record["case_key"],
+        "baseline_key": record["baseline_key"],
+        "machine_key": record["machine_key"],
+        "status": record["status"],
+        "error": error_text(error),
+        "protocol": (record.get("protocol") or {}).get("hash"),
+        "code_version": code.get("version"),
+        "started_at": record["started_at"],
+        "session": timing.get("session"),
+        "noise_floor_low": floor.get("low"),
+        "noise_floor_high": floor.get("high"),
+    }
     return head
 
 
@@ -187,8 +200,15 @@ def _readings(record: Record, problems: list[str]) -> list[dict[str, Any]]:
     if kept:
         return kept
     note = f"the case ended as {record['status']}: {error_text(record.get('error')) or 'no readings were taken'}"
-    return [{"metric": "latency_ms", "unit": METRICS["latency_ms"].unit, "provenance": "unavailable",
-             "statistic": "", "method_note": note}]  # fmt: skip
+    return [
+        {
+            "metric": "latency_ms",
+            "unit": METRICS["latency_ms"].unit,
+            "provenance": "unavailable",
+            "statistic": "",
+            "method_note": note,
+        }
+    ]
 
 
 def _name(record: Any) -> str:

@@ -67,16 +67,19 @@ def processes(record: Record) -> set[Process]:
 def unshared(record: Record, others: Iterable[Record]) -> Record:
     """The record without the timed processes that others have as well: a process is one measurement, not two.
 
-    Where a session was gone on with in two copies of its folder, both hold what was measured before. A record that shares
-    all of its processes, or none, is given back as it is.
+    Where a session was continued in two copies of its folder, both hold what was measured before. A record that
+    shares all of its processes, or none, is given back as it is.
     """
     taken = set[Process]().union(*(processes(other) for other in others))
     shared = processes(record) & taken
     if not shared or shared == processes(record):
         return record
     timing = record["timing"]
-    kept = [line for line in timing["invocations"]
-            if (timing.get("session"), line["index"], line.get("started_at")) not in shared]  # fmt: skip
+    kept = [
+        line
+        for line in timing["invocations"]
+        if (timing.get("session"), line["index"], line.get("started_at")) not in shared
+    ]
     return {**record, "timing": {**timing, "invocations": kept}}
 
 

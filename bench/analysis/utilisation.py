@@ -1,9 +1,9 @@
 """Share of the machine's peak that a run uses: by the model's products (MFU) and by all that are executed (HFU).
 
-With t the measured latency, P the measured peak of each layer's dtype and F_l its operations, HFU = (sum of F_l / P_l) / t,
-which is the ideal latency over the measured one; with one dtype it is 2 x executed MACs / (P t). MFU keeps only the
-model's own products: HFU x model MACs / executed MACs, where executed MACs include the method's own, and model MACs leave
-out what a training step computes again.
+With t the measured latency, P the measured peak of each layer's dtype and F_l its operations, HFU = (sum of F_l / P_l)
+/ t, which is the ideal latency over the measured one; with one dtype it is 2 x executed MACs / (P t). MFU keeps only
+the model's own products: HFU x model MACs / executed MACs, where executed MACs include the method's own, and model MACs
+leave out what a training step computes again.
 
 Names and definitions: A. Chowdhery et al., PaLM, arXiv 2204.02311, appendix B (MFU; HFU counts rematerialisation).
 """
@@ -45,8 +45,16 @@ def readings(record: dict[str, Any], value: Value) -> list[Reading]:
 
 def _reading(name: str, percent: float, below: float | None, above: float | None, n: int | None, what: str) -> Reading:
     low, high = (percent * below, percent * above) if below is not None and above is not None else (None, None)
-    return reading(name, percent, "modelled", ci_low=low, ci_high=high, n=n, method_note=NOTE.format(what=what),
-                   statistic="from measured latency and measured peak")  # fmt: skip
+    return reading(
+        name,
+        percent,
+        "modelled",
+        ci_low=low,
+        ci_high=high,
+        n=n,
+        method_note=NOTE.format(what=what),
+        statistic="from measured latency and measured peak",
+    )
 
 
 def _model_share(value: Value) -> tuple[float | None, str]:
@@ -62,7 +70,7 @@ def _model_share(value: Value) -> tuple[float | None, str]:
 
 
 def _reach(latency: Reading, peak: tuple[float, float]) -> tuple[float | None, float | None]:
-    """Factors to the interval's ends: log half-widths of latency and peak in squares; None without latency's interval."""
+    """Factors to the interval's ends: log half-widths of latency and peak in squares; None without an interval."""
     if latency.ci_low is None or latency.ci_high is None or latency.value is None or latency.ci_low <= 0:
         return None, None
     longer, shorter = math.log(latency.ci_high / latency.value), math.log(latency.value / latency.ci_low)
@@ -70,14 +78,17 @@ def _reach(latency: Reading, peak: tuple[float, float]) -> tuple[float | None, f
 
 
 def _peak_reach(record: dict[str, Any]) -> tuple[float, float]:
-    """Widest log half-widths, below and above, of the peaks of the case's dtypes at its threads; 0 where none are told."""
+    """Widest log half-widths, below and above, of the peaks of the case's dtypes at its threads; 0 if unknown."""
     case = record["case"]
     used = {dtype_name(row.get("dtype") or "") for row in record.get("layers") or [] if row.get("macs")}
     used |= {dtype_name(case.get("dtype") or "")}
     found = [
         (math.log(entry["value"] / entry["low"]), math.log(entry["high"] / entry["value"]))
         for entry in (record.get("machine") or {}).get("peaks") or []
-        if dtype_name(entry.get("dtype", "")) in used and entry.get("threads") in (None, case.get("threads"))
-        and entry.get("value") and entry.get("low") and entry.get("high")
-    ]  # fmt: skip
+        if dtype_name(entry.get("dtype", "")) in used
+        and entry.get("threads") in (None, case.get("threads"))
+        and entry.get("value")
+        and entry.get("low")
+        and entry.get("high")
+    ]
     return max((below for below, _ in found), default=0.0), max((above for _, above in found), default=0.0)

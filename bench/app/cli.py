@@ -48,7 +48,7 @@ def _suite_node() -> Any:
     from hydra.core.config_store import ConfigNode
 
     class SuiteNode(ConfigNode):
-        """The names of a suite's keys, read when Hydra asks: with twenty suites a start would read nineteen for nothing."""
+        """The names of a suite's keys, read when Hydra asks, so that a start does not read every other suite."""
 
         def __init__(self, name: str, suites: Suites):
             self.name, self.group, self.package, self.provider = f"{name}.yaml", "suite", None, "bench"
@@ -78,7 +78,8 @@ def _check_name(name: str, file: Path) -> None:
         read = None
     if not isinstance(read, str):
         raise UsageError(
-            f'{file}: suite=... on the command line cannot name a suite "{name}": give suite.yaml a name of letters, digits, _ '
+            f'{file}: suite=... on the command line cannot name a suite "{name}": give suite.yaml a name of letters, '
+            "digits, _ "
             f"and -, with a letter in it, such as name: suite_{re.sub('[^A-Za-z0-9_-]', '_', name)}"
         )
 
@@ -116,7 +117,10 @@ def _value_that_is_none(text: str) -> str | None:
         return f"a value with signs of its own stands in two pairs of quotes: {as_word(odd[1], odd[2])}"
     function = re.search(r"Unknown function '(\w+)'", text)
     if function:
-        return f"quote a spec that has settings, or Hydra takes it for a function: 'suite.methods=[\"{function[1]}(...)\"]'"
+        return (
+            "quote a spec that has settings, or Hydra takes it for a function: "
+            f"'suite.methods=[\"{function[1]}(...)\"]'"
+        )
     return None
 
 
@@ -222,7 +226,7 @@ def main() -> None:
 
 
 def _end_as_by_ctrl_c() -> None:
-    """Have a request to end (`kill`, a terminal that closes) keep what was measured and end every child, as Ctrl-C does.
+    """Have a request to end (`kill`, a closed terminal) keep what was measured and end every child, as Ctrl-C does.
 
     What the one who started us has ignored, as `nohup` does, stays ignored.
     """

@@ -1,4 +1,4 @@
-"""The counts of a first run: the suite's grid `paper`, counted on shapes alone, so that claims that are counts are judged.
+"""The counts of a first run: the suite's grid `paper`, counted on shapes alone, so that claims can be judged.
 
 It is a sweep of its own into the same results folder, before anything is timed: half a minute once, nothing when its
 records are there. What goes wrong with it is told in a line and costs the timed sweep nothing.
@@ -22,9 +22,9 @@ GRID = "paper"
 def counting_config(config: Config) -> Config | None:
     """The configuration of the counts that belong to a run; None where the run is to have none.
 
-    That is where the counts are switched off or are the run itself, where the suite has no such grid, and where the run is
-    of models or methods that were picked by hand. Where and on what data the run is timed changes no count, so the counts
-    are those of `grid=paper protocol=counts`, and present once they have been made.
+    That is where the counts are switched off or are the run itself, where the suite has no such grid, and where the run
+    is of models or methods that were picked by hand. Where and on what data the run is timed changes no count, so the
+    counts are those of `grid=paper protocol=counts`, and present once they have been made.
     """
     suite = config.suite
     picked = (
@@ -33,10 +33,18 @@ def counting_config(config: Config) -> Config | None:
     if not config.counts or not config.protocol.timed or picked or GRID not in suite.grids:
         return None
     bare = dict.fromkeys(suite.overrides)
-    return config.model_copy(update={
-        "grid": GRID, "protocol": protocol_named("counts"), "suite": suite.model_copy(update=bare), "checkpoint": None,
-        "device": Device(), "task": Task(), "data": Data(), "seed": 0,
-    })  # fmt: skip
+    return config.model_copy(
+        update={
+            "grid": GRID,
+            "protocol": protocol_named("counts"),
+            "suite": suite.model_copy(update=bare),
+            "checkpoint": None,
+            "device": Device(),
+            "task": Task(),
+            "data": Data(),
+            "seed": 0,
+        }
+    )
 
 
 def count_first(config: Config, working: Callable[[str], None]) -> list[str]:
@@ -44,7 +52,7 @@ def count_first(config: Config, working: Callable[[str], None]) -> list[str]:
 
     Args:
         config: of the run.
-        working: told what is being done.
+        working: called with what is being done.
 
     Raises:
         Interrupted: Ctrl-C, which ends the whole run.
@@ -57,18 +65,20 @@ def count_first(config: Config, working: Callable[[str], None]) -> list[str]:
     if counting is None:
         return []
 
-    def told(event: Event) -> None:
+    def show_progress(event: Event) -> None:
         if isinstance(event, Working):
             working(event.what)
 
     try:
-        sweep = Driver(counting, plan.make(counting, catalogue.load()), [told]).run({})
+        sweep = Driver(counting, plan.make(counting, catalogue.load()), [show_progress]).run({})
     except Interrupted:
         raise
     except BenchError as error:
         return [f"the counts that claims are judged by are not whole: {error}"]
-    lines = [f"{Case.from_dict(record['case']).label} was not counted: {record['status']}: {_why(record)}"
-             for record in sweep.failed]  # fmt: skip
+    lines = [
+        f"{Case.from_dict(record['case']).label} was not counted: {record['status']}: {_why(record)}"
+        for record in sweep.failed
+    ]
     return [*lines, *sweep.problems]
 
 

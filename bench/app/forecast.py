@@ -25,13 +25,13 @@ FORECAST_CAP_S = 20.0
 
 @dataclass(frozen=True)
 class Forecast:
-    """Estimated seconds per group key, and why some cases could not be counted beforehand: a label and a reason each."""
+    """Estimated seconds per group key; and a label and a reason for each case that could not be counted."""
 
     seconds: dict[str, float]
     uncounted: tuple[str, ...] = ()
 
 
-def _peak(config: Config) -> float | None:
+def peak_rate(config: Config) -> float | None:
     """The machine's measured fp32 peak, if it was calibrated before."""
     key = machine_key(environment(config.device.name))
     saved = read_calibration(Store(config.paths.results).calibration_path(key, config.device.name, threads(config)))
@@ -52,20 +52,23 @@ def group_seconds(config: Config, plan: Plan) -> dict[str, float]:
 
 
 def forecast(config: Config, plan: Plan) -> Forecast:
-    """Estimated seconds per group, and what the estimate had to do without; nothing is counted where nothing is timed."""
+    """Estimated seconds per group, and what the estimate had to do without; counts nothing where nothing is timed."""
     if not config.protocol.timed:
         return Forecast({group.key: estimate.COUNT_S * len(group.cases) for group in plan.groups})
     cases = {case.key: case for group in plan.groups for case in (group.baseline, *group.cases)}
     plain = {key: _countable(case) for key, case in cases.items()}
     counted = _counted(config, plan, {case.key: case for case in plain.values()})
-    peak, count = _peak(config), threads(config)
+    peak, count = peak_rate(config), threads(config)
     parts = {
         key: estimate.parts_ms(counted.get(plain[key].key, {}).get("macs"), case, peak, count)
         for key, case in cases.items()
     }
     seconds = {group.key: estimate.group_seconds(group, parts, config.protocol) for group in plan.groups}
-    missing = {plain[key].label: counted.get(plain[key].key, {}).get("why") or "it took too long" for key in cases
-               if not counted.get(plain[key].key, {}).get("macs")}  # fmt: skip
+    missing = {
+        plain[key].label: counted.get(plain[key].key, {}).get("why") or "it took too long"
+        for key in cases
+        if not counted.get(plain[key].key, {}).get("macs")
+    }
     return Forecast(seconds, tuple(f"{label}: {why}" for label, why in missing.items()))
 
 

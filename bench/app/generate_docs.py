@@ -1,8 +1,8 @@
 """Writes what documents say about systems from their cards: `python -m bench.app.generate_docs [--check]`.
 
-Between the marks `<!-- systems: begin -->` and `<!-- systems: end -->` of a suite's README stands its table of systems; the
-whole of `docs/systems.md` is made; `docs/testing_your_own.md` has the checks of the battery and the keys of a card, and
-CONTRIBUTING the map of the rooms.
+Between the marks `<!-- systems: begin -->` and `<!-- systems: end -->` of a suite's README stands its table of systems;
+the whole of `docs/systems.md` is made; `docs/testing_your_own.md` has the checks of the battery and the keys of a card,
+and CONTRIBUTING the map of the rooms.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ def _index(by_suite: dict[str, list[Card]]) -> str:
     every = [card for found in by_suite.values() for card in found]
     systems = sum(card.kind == "system" for card in every)
     parts = [
-        "# Systems\n\nMade from the cards in `suites/*/systems.yaml` by `python -m bench.app.generate_docs`; do not edit.\n\n"
-        f"{systems} systems and {len(every) - systems} families of plain networks. `bench job=list word=...` finds them by word."
+        "# Systems\n\nMade from the cards in `suites/*/systems.yaml` by `python -m bench.app.generate_docs`; do not "
+        f"edit.\n\n{systems} systems and {len(every) - systems} families of plain networks. `bench job=list word=...` "
+        "finds them by word."
     ]
     parts += [f"## {suite}\n\n{index_table(found)}" for suite, found in by_suite.items() if found]
     return "\n\n".join(parts) + "\n"

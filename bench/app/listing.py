@@ -14,7 +14,7 @@ from bench.config.yaml_file import first_text
 
 
 @dataclass(frozen=True)
-class Row:
+class Listed:
     """One thing with a name: what kind of thing, in a clause what it is, the suite's folder, and text to find it by."""
 
     kind: str
@@ -24,38 +24,43 @@ class Row:
     more: str = ""
 
 
-def everything(cards: Mapping[str, Card], catalogue: Catalogue, folders: Iterable[Path]) -> list[Row]:
+def everything(cards: Mapping[str, Card], catalogue: Catalogue, folders: Iterable[Path]) -> list[Listed]:
     """A row for each system, model, method, task and suite, in that order."""
     said = {name: card for card in cards.values() for name in card.names}
     rows = [
-        Row("networks" if card.kind == "network" else "systems", card.name, about(card), card.suite,
-            f"{card.title} {' '.join(card.names)} {card.library or ''} {card.arxiv or ''}")
+        Listed(
+            "networks" if card.kind == "network" else "systems",
+            card.name,
+            about(card),
+            card.suite,
+            f"{card.title} {' '.join(card.names)} {card.library or ''} {card.arxiv or ''}",
+        )
         for card in sorted(cards.values(), key=lambda card: card.kind == "network")
-    ]  # fmt: skip
+    ]
     for kind, entries in (("models", catalogue.models), ("methods", catalogue.methods), ("tasks", catalogue.tasks)):
         rows += [_entry_row(kind, entry, said.get(entry.name)) for entry in entries.values()]
     rows += [
-        Row("models", f"{prefix}:NAME", "any model of that library", _suite(entry), entry.path)
+        Listed("models", f"{prefix}:NAME", "any model of that library", _suite(entry), entry.path)
         for prefix, entry in catalogue.prefixes.items()
     ]
     for folder in folders:
         if (folder / "suite.yaml").is_file():
             name = first_text(folder / "suite.yaml", "name") or folder.name
-            rows.append(Row("suites", name, first_text(folder / "suite.yaml", "title") or "", folder.name))
+            rows.append(Listed("suites", name, first_text(folder / "suite.yaml", "title") or "", folder.name))
     order = ("systems", "networks", "models", "methods", "tasks", "suites")
     return sorted(rows, key=lambda row: order.index(row.kind))
 
 
-def _entry_row(kind: str, entry: Entry, card: Card | None) -> Row:
+def _entry_row(kind: str, entry: Entry, card: Card | None) -> Listed:
     preset = f"{entry.path}({settings_text(entry.settings)})" if entry.settings else entry.path
-    return Row(kind, entry.name, preset, _suite(entry), f"{card.name} {card.title} {card.summary}" if card else "")
+    return Listed(kind, entry.name, preset, _suite(entry), f"{card.name} {card.title} {card.summary}" if card else "")
 
 
 def _suite(entry: Entry) -> str:
     return entry.folder.name if entry.folder else ""
 
 
-def fitting(rows: Iterable[Row], word: str) -> list[Row]:
+def fitting(rows: Iterable[Listed], word: str) -> list[Listed]:
     """The rows in which the word occurs, capitals aside."""
     wanted = word.casefold()
     return [row for row in rows if wanted in f"{row.name} {row.text} {row.suite} {row.more}".casefold()]
@@ -77,7 +82,7 @@ def suite_table(cards: Sequence[Card]) -> str:
         names = ", ".join(f"`{name}`" for name in card.names) or card.name
         settings = "; ".join(f"`{name}`: {text}" for name, text in card.settings.items())
         known = "" if card.knowledge == "exact" else f"; **{card.knowledge}**: {card.of}"
-        lines.append(_line(names, settings, card.summary + known, source(card)))
+        lines.append(row_line(names, settings, card.summary + known, source(card)))
     return "\n".join(lines)
 
 
@@ -89,7 +94,7 @@ def index_table(cards: Sequence[Card]) -> str:
     ]
     for card in cards:
         lines.append(
-            _line(card.name, card.summary, _against(card), card.workload, _known(card), _needs(card), source(card))
+            row_line(card.name, card.summary, _against(card), card.workload, _known(card), _needs(card), source(card))
         )
     return "\n".join(lines)
 
@@ -116,5 +121,6 @@ def _needs(card: Card) -> str:
     return ", ".join(parts + (["a GPU"] if card.needs.device == "cuda" else []))
 
 
-def _line(*cells: str) -> str:
+def row_line(*cells: str) -> str:
+    """One line of a Markdown table; a bar inside a cell is escaped."""
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

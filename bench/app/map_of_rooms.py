@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def rooms_table(root: Path) -> str:
-    """A Markdown table of the layers of `pyproject.toml`, top first; a room may import what stands in rows below its own."""
+    """A Markdown table of the layers of `pyproject.toml`, top first; a room may import only from rows below it."""
     contracts = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
         "contracts"
     ]

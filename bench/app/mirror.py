@@ -43,7 +43,7 @@ class MirrorListener:
             self._mirror.refresh(page)
 
     def close(self, page: Path | None, *, interrupted: bool = False) -> None:
-        """Mirror what an earlier sweep could not, add the page, end the parent run; nothing if the sweep never began."""
+        """Mirror what an earlier sweep could not, add the page, end the parent run; no-op if no sweep began."""
         if self._mirror is None or not self._begun:
             return
         store = Store(self._config.paths.results)
@@ -78,7 +78,9 @@ def open_mirror(config: Config, made: Plan) -> MirrorListener:
 
     folder = Path(config.tracking.folder)
     mirror = Mirror(
-        tracking_uri(config), config.tracking.experiment, artifact_root=folder / "artifacts",
+        tracking_uri(config),
+        config.tracking.experiment,
+        artifact_root=folder / "artifacts",
         results_root=Path(config.paths.results),
-    )  # fmt: skip
+    )
     return MirrorListener(config, mirror, made.suite.name)

@@ -33,10 +33,15 @@ class ProgressBar:
 
     def __init__(self) -> None:
         self._progress = Progress(
-            SpinnerColumn(), MofNCompleteColumn(), BarColumn(bar_width=24), _TimeLeft(),
-            TextColumn("{task.description}", markup=False), console=Console(stderr=True), transient=True,
+            SpinnerColumn(),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            _TimeLeft(),
+            TextColumn("{task.description}", markup=False),
+            console=Console(stderr=True),
+            transient=True,
             disable=not sys.stderr.isatty(),
-        )  # fmt: skip
+        )
         self._task = self._progress.add_task("starting", total=None, seconds=0.0, done=0.0)
 
     def __enter__(self) -> ProgressBar:
@@ -76,7 +81,8 @@ class GroupLines:
     """A listener of a sweep that says a line per finished group: what, how long, how many are left, and for how long.
 
     Args:
-        say: takes each line; by default it is printed to the standard error, unless that is a terminal, which has the bar.
+        say: takes each line; by default it is printed to the standard error, unless that is a terminal, which has the
+            bar.
     """
 
     def __init__(self, say: Callable[[str], None] | None = None) -> None:

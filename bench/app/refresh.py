@@ -1,7 +1,7 @@
-"""The report while a sweep goes on: made anew after a finished group, in a process of its own that is given little time.
+"""The report while a sweep runs: rebuilt after a finished group, in a process of its own with a time limit.
 
-Measuring never waits long for it and never fails because of it: it runs between two groups, when no worker does, as long
-as all refreshes together take a small share of the time measured; whatever goes wrong is one line.
+Measuring never waits long for it and never fails because of it: it runs between two groups, when no worker does, as
+long as all refreshes together take a small share of the time measured; whatever goes wrong is one line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FIGURE_SECONDS = 1.0
 
 
 class Refresher:
-    """A listener of a sweep that has the report made anew after finished groups.
+    """A listener of a sweep that has the report rebuilt after finished groups.
 
     Args:
         config: where records and site are; nothing is made where the report is switched off.
@@ -34,14 +34,18 @@ class Refresher:
     """
 
     def __init__(
-        self, config: Config, then: Callable[[Path | None], None], *, build: Callable[[Config], Path] | None = None,
+        self,
+        config: Config,
+        then: Callable[[Path | None], None],
+        *,
+        build: Callable[[Config], Path] | None = None,
         clock: Callable[[], float] = time.monotonic,
-    ):  # fmt: skip
+    ):
         self._config, self._then, self._clock = config, then, clock
         self._build = build or build_apart
         self._began = clock()
         self._spent: float | None = None  # seconds of all refreshes; None before the first
-        self._told = False
+        self._announced = False
 
     def __call__(self, event: Event) -> None:
         """Refresh after a group, unless it was the last one: the sweep's end makes the whole report."""
@@ -58,8 +62,8 @@ class Refresher:
         try:
             page = self._build(self._config) if self._config.report.enabled else None
             self._then(page)
-            if page is not None and not self._told:
-                self._told = True
+            if page is not None and not self._announced:
+                self._announced = True
                 print(f"bench: the report so far is in {page}", file=sys.stderr, flush=True)
         except Exception as error:  # a page that is not there yet is no reason to stop measuring
             what = " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -20,9 +20,12 @@ def build(config: Config, results: list[Path] | None = None) -> Path:
 
     folders = results or [Path(config.paths.results)]
     made = build_site(
-        folders, Path(config.paths.site), show_paths=config.report.show_paths, claims=suite_folders(),
+        folders,
+        Path(config.paths.site),
+        show_paths=config.report.show_paths,
+        claims=suite_folders(),
         figure_seconds=config.report.figure_seconds,
-    )  # fmt: skip
+    )
     for problem in made.problems:
         tell(problem)
     return made.index

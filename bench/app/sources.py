@@ -86,8 +86,8 @@ def find_row(row: str, results: Path) -> tuple[Record, bool]:
     """The record a user means by `row`, and whether it came from elsewhere than the results folder.
 
     Args:
-        row: a record key, a case key, or the beginning of either; a record file; or a bundle, followed by `@key` if it has
-            several records. (`#key` is the same; but a `#` needs two pairs of quotes on the command line.)
+        row: a record key, a case key, or the beginning of either; a record file; or a bundle, followed by `@key` if it
+            has several records. (`#key` is the same; but a `#` needs two pairs of quotes on the command line.)
         results: the results folder that keys are looked up in.
 
     Raises:

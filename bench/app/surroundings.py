@@ -15,22 +15,23 @@ from bench.config import paths
 from bench.config.schema import Config
 from bench.errors import BenchError
 
-Row = tuple[str, str]
+Fact = tuple[str, str]
 
 #: Distributions that reports of trouble turn on, beside the bench.
 _PACKAGES = (
-    "waterline-bench", "torch", "torchvision", "timm", "transformers", "diffusers", "peft", "torchao", "fvcore", "onnx",
-    "onnxruntime", "openvino", "numpy", "scipy", "pandas", "hydra-core", "omegaconf", "pydantic", "mlflow", "cloudpickle",
+    "waterline-bench", "torch", "torchvision", "timm", "transformers", "diffusers", "peft", "torchao", "fvcore",
+    "onnx", "onnxruntime", "openvino", "numpy", "scipy", "pandas", "hydra-core", "omegaconf", "pydantic", "mlflow",
+    "cloudpickle",
 )  # fmt: skip
 #: Beginnings of the variables that change what the bench or torch does.
 _VARIABLES = (
-    "BENCH_", "MLFLOW_", "HYDRA_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "TORCH", "PYTORCH_", "CUDA_", "NVIDIA_", "PYTHON",
-    "LANG", "LC_", "TMPDIR", "XDG_", "HF_", "LD_PRELOAD", "MALLOC_", "VIRTUAL_ENV", "CONDA_PREFIX",
+    "BENCH_", "MLFLOW_", "HYDRA_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "TORCH", "PYTORCH_", "CUDA_", "NVIDIA_",
+    "PYTHON", "LANG", "LC_", "TMPDIR", "XDG_", "HF_", "LD_PRELOAD", "MALLOC_", "VIRTUAL_ENV", "CONDA_PREFIX",
 )  # fmt: skip
 _SECRET = ("TOKEN", "PASSWORD", "SECRET", "KEY")
 
 
-def surroundings(config: Config) -> Iterator[Row]:
+def surroundings(config: Config) -> Iterator[Fact]:
     """What and how it is, one row each; the home folder is written `~`, and values of secrets are left out."""
     yield "Python", f"{platform.python_version()} ({platform.python_implementation()}), {_short(sys.executable)}"
     yield "system", f"{platform.platform()}, {'-'.join(filter(None, platform.libc_ver())) or 'unknown C library'}"
@@ -39,7 +40,8 @@ def surroundings(config: Config) -> Iterator[Row]:
     yield (
         "encodings",
         (
-            f"output {sys.stdout.encoding}, files {locale.getpreferredencoding(False)}, names {sys.getfilesystemencoding()}"
+            f"output {sys.stdout.encoding}, files {locale.getpreferredencoding(False)}, names "
+            f"{sys.getfilesystemencoding()}"
         ),
     )
     yield "started in", _short(os.getcwd())
@@ -67,10 +69,15 @@ def _torch() -> str:
     return f"{torch.__version__}, {cuda}, {torch.get_num_threads()} threads, default {torch.get_default_dtype()}"
 
 
-def _folders(config: Config) -> Iterator[Row]:
+def _folders(config: Config) -> Iterator[Fact]:
     """Whether each folder that is written to can be."""
-    places = {"results": config.paths.results, "site": config.paths.site, "cache": config.paths.cache,
-              "home": str(Path.home()), "temporary": tempfile.gettempdir()}  # fmt: skip
+    places = {
+        "results": config.paths.results,
+        "site": config.paths.site,
+        "cache": config.paths.cache,
+        "home": str(Path.home()),
+        "temporary": tempfile.gettempdir(),
+    }
     for name, text in places.items():
         place = Path(text)
         there = next((folder for folder in (place, *place.absolute().parents) if folder.exists()), Path("/"))

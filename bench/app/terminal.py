@@ -63,8 +63,8 @@ class Sink(io.RawIOBase):
 def open_streams() -> list[Sink]:
     """Make standard output and error such that no write to them raises; what became of each.
 
-    A closed one becomes the null device first, or the next file that is opened would get its number and its output. What
-    its encoding lacks is spelt out.
+    A closed one becomes the null device first, or the next file that is opened would get its number and its output.
+    What its encoding lacks is spelt out.
     """
     for number in (0, 1, 2):
         _fill(number)
@@ -89,15 +89,17 @@ def _replace(name: str, number: int) -> Sink:
             old.flush()
     sink = Sink(number)
     stream = io.TextIOWrapper(
-        io.BufferedWriter(cast(Any, sink)), encoding=(old.encoding if old is not None else None) or "utf-8", errors="backslashreplace",
+        io.BufferedWriter(cast(Any, sink)),
+        encoding=(old.encoding if old is not None else None) or "utf-8",
+        errors="backslashreplace",
         line_buffering=number == 2 or sink.isatty(),
-    )  # fmt: skip
+    )
     setattr(sys, name, stream)
     return sink
 
 
 def close_streams(sinks: list[Sink]) -> bool:
-    """Flush; whether everything reached its reader, or the reader left by itself (a closed pipe, as `head` leaves it)."""
+    """Flush; whether everything reached its reader, or the reader left by itself (a closed pipe, as by `head`)."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

@@ -1,4 +1,4 @@
-"""How a subject is made to run: eagerly, compiled, or converted for another runtime; one file a backend and one line here.
+"""How a subject is made to run: eagerly, compiled, or converted; one file a backend and one line here.
 
 Names, types and what has to be installed are read without torch; torch and the libraries are imported inside functions.
 """
@@ -16,9 +16,8 @@ COMPILE = "compile"
 
 #: Backend -> the module that holds it; a dotted path to a module of one's own is taken as well.
 BACKENDS: dict[str, str] = {
-    name: f"bench.backends.{name}"
-    for name in (EAGER, COMPILE, "onnxruntime", "openvino", "executorch", "tensorrt")
-}  # fmt: skip
+    name: f"bench.backends.{name}" for name in (EAGER, COMPILE, "onnxruntime", "openvino", "executorch", "tensorrt")
+}
 
 
 def module_of(name: str) -> ModuleType:

@@ -3,11 +3,13 @@
 A backend's module holds
 
 - `BACKEND`, a `Backend`;
-- `convert(module, args, kwargs, conditions) -> Converted`: the same calls, run elsewhere. What cannot be converted raises
-  `ConversionFailed` and names the operator;
-- optionally `why_not(device, dtype) -> str`: what only the library can tell about this machine, "" where nothing is amiss.
+- `convert(module, args, kwargs, conditions) -> Converted`: the same calls, run elsewhere. What cannot be converted
+  raises `ConversionFailed` and names the operator;
+- optionally `why_not(device, dtype) -> str`: what only the library can tell about this machine, "" where nothing is
+  amiss.
 
-Most write a file and load it in a runtime: `bench.backends.exporting` does the rest for two functions, `write` and `load`.
+Most write a file and load it in a runtime: `bench.backends.exporting` does the rest for two functions, `write` and
+`load`.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ class Conditions:
         device: `cpu`, `cuda`, `cuda:N`.
         dtype: the suite's name of the type that the runtime has to compute in.
         threads: of the runtime's own pool, where it runs on the CPU.
-        folder: where the artefact stays; one that is there already is loaded. None keeps it as long as the module lives.
+        folder: where the artefact stays; one that is there already is loaded. None keeps it as long as the module
+            lives.
         mode: of the compiler, for the backend that has one.
     """
 
@@ -64,8 +67,8 @@ class Converted:
     Attributes:
         module: called like the eager one; answers in the same structure.
         artefact_bytes: size on disk of what would be shipped; None where there is no such file, with `why_no_artefact`.
-        conversion_ms: from the eager module to that file, in this process, libraries imported before; None where nothing
-            was converted here, with `why_no_time`.
+        conversion_ms: from the eager module to that file, in this process, libraries imported before; None where
+            nothing was converted here, with `why_no_time`.
         versions: distribution -> version of what made and runs it.
         precision: the suite's name of the type that the runtime says it computes in.
         threads: of the runtime's pool, as the runtime says.
@@ -118,7 +121,10 @@ class Backend:
             )
         if dtype not in self.dtypes[kind]:
             usable = ", ".join(self.dtypes[kind])
-            return f"{self.name} does not compute in {dtype} on {kind}: {self.why_dtypes or 'it has no kernels'}; take {usable}"
+            return (
+                f"{self.name} does not compute in {dtype} on {kind}: {self.why_dtypes or 'it has no kernels'}; take "
+                f"{usable}"
+            )
         missing = [name for name in self.needs if importlib.util.find_spec(name) is None]
         return f"{self.name} needs {', '.join(missing)}: {self.remedy}" if missing else ""
 

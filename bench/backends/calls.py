@@ -33,9 +33,12 @@ class RuntimeModule(nn.Module):
     """
 
     def __init__(
-        self, first: Loaded, args: tuple[Any, ...], kwargs: dict[str, Any],
+        self,
+        first: Loaded,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
         convert: Callable[[tuple[Any, ...], dict[str, Any]], Loaded],
-    ):  # fmt: skip
+    ):
         super().__init__()
         self.eval()
         self.conversions = 0

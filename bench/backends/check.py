@@ -1,4 +1,4 @@
-"""Whether a converted module answers as the eager one: the relative error of its outputs, within what its type allows."""
+"""Whether a converted module answers as the eager one: the relative error of its outputs, by dtype."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 from bench.backends.structure import take_apart
 
-#: Relative error up to which outputs agree, by the type that both compute in. Another order of the same sums errs by some
-#: roundoffs (2^-53, 2^-24, 2^-11, 2^-9, 2^-11), times what depth adds; a lower type than was asked for errs by far more.
+#: Relative error up to which outputs agree, by the type that both compute in. Another order of the same sums errs by
+#: some roundoffs (2^-53, 2^-24, 2^-11, 2^-9, 2^-11), times what depth adds; a lower type than was asked for errs by far
+#: more.
 TOLERANCE = {"fp64": 1e-10, "fp32": 1e-4, "tf32": 1e-2, "bf16": 5e-2, "fp16": 1e-2}
 
 
@@ -23,8 +24,8 @@ class Agreement:
     """How far converted outputs are from eager's.
 
     Attributes:
-        relative_error: the largest over the outputs, of floating-point ones ||converted - eager|| / ||eager||, of others
-            the share of unequal elements; infinite where shapes, types or places of NaN and infinity differ.
+        relative_error: the largest over the outputs, of floating-point ones ||converted - eager|| / ||eager||, of
+            others the share of unequal elements; infinite where shapes, types or places of NaN and infinity differ.
         worst: number of the output that has it, in their flat order.
         outputs: how many tensors were compared.
         tolerance: what the type allows.
@@ -67,8 +68,9 @@ def require_agreement(backend: str, expected: Any, found: Any, dtype: str) -> Ag
     result = compare(ours, theirs, dtype)
     if not result.agrees:
         raise OutputsDiffer(
-            f"through {backend} output {result.worst} of {result.outputs} is off by {result.relative_error:.3g} relative to "
-            f"eager's, where {dtype} allows {result.tolerance:g}: what would be timed is another computation"
+            f"through {backend} output {result.worst} of {result.outputs} is off by {result.relative_error:.3g} "
+            f"relative to eager's, where {dtype} allows {result.tolerance:g}: what would be timed is another "
+            "computation"
         )
     return result
 

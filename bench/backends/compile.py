@@ -15,11 +15,14 @@ BACKEND = Backend(
 def convert(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], conditions: Conditions) -> Converted:
     """The module behind the compiler; nothing is compiled before its first forward."""
     return Converted(
-        compiled(module, conditions.mode), versions=BACKEND.versions(), precision=conditions.dtype,
-        threads=conditions.threads, details={"mode": conditions.mode},
+        compiled(module, conditions.mode),
+        versions=BACKEND.versions(),
+        precision=conditions.dtype,
+        threads=conditions.threads,
+        details={"mode": conditions.mode},
         why_no_artefact="torch.compile keeps its kernels in a cache and leaves no file to ship",
         why_no_time="it compiles at the first forward: see compile_ms",
-    )  # fmt: skip
+    )
 
 
 def compiled(module: Any, mode: str) -> Any:

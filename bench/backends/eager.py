@@ -12,6 +12,10 @@ BACKEND = Backend("eager", "PyTorch eager", {"cpu": ALL_DTYPES, "cuda": ALL_DTYP
 def convert(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], conditions: Conditions) -> Converted:
     """The module itself."""
     return Converted(
-        module, versions=BACKEND.versions(), precision=conditions.dtype, threads=conditions.threads,
-        why_no_artefact="nothing is converted: torch runs the module itself", why_no_time="nothing is converted",
-    )  # fmt: skip
+        module,
+        versions=BACKEND.versions(),
+        precision=conditions.dtype,
+        threads=conditions.threads,
+        why_no_artefact="nothing is converted: torch runs the module itself",
+        why_no_time="nothing is converted",
+    )

@@ -14,9 +14,15 @@ from bench.backends.graph import Graph
 from bench.backends.program import Program
 
 BACKEND = Backend(
-    "executorch", "ExecuTorch (XNNPACK)", {"cpu": ("fp32",)}, why_dtypes="its CPU kernels are taken in single precision",
-    needs=("executorch",), extra="executorch", distributions=("executorch", "torch", "torchao"), foreign=True,
-)  # fmt: skip
+    "executorch",
+    "ExecuTorch (XNNPACK)",
+    {"cpu": ("fp32",)},
+    why_dtypes="its CPU kernels are taken in single precision",
+    needs=("executorch",),
+    extra="executorch",
+    distributions=("executorch", "torch", "torchao"),
+    foreign=True,
+)
 
 FILE = "model.pte"
 XNNPACK = "XnnpackBackend"
@@ -74,6 +80,8 @@ def load(folder: Path, tensors: Sequence[Any], conditions: Conditions) -> Progra
         return [value.clone() for value in method.execute([tensor.contiguous() for tensor in tensors])]
 
     return Program(
-        call, precision="fp32", threads=portable_lib._threadpool_get_thread_count(),
+        call,
+        precision="fp32",
+        threads=portable_lib._threadpool_get_thread_count(),
         details={"registered": sorted(Runtime.get().backend_registry.registered_backend_names)},
-    )  # fmt: skip
+    )

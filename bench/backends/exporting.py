@@ -1,4 +1,4 @@
-"""Conversion by way of a file: exported, translated and written once, loaded in every process, anew for other shapes.
+"""Conversion by way of a file: exported, translated and written once per shapes, loaded in every process.
 
 A backend gives two functions: `write` makes the files of a graph, `load` makes a program of them.
 """
@@ -59,10 +59,10 @@ def converted(
     found = _of_before(way, module, args, kwargs, conditions)
     fresh = found is None
     if found is None:
-        found = convert_anew(way, module, args, kwargs, conditions, conditions.folder)
+        found = convert_again(way, module, args, kwargs, conditions, conditions.folder)
 
     def other_shape(other: tuple[Any, ...], named: dict[str, Any]) -> Loaded:
-        return convert_anew(way, module, other, named, conditions, None)
+        return convert_again(way, module, other, named, conditions, None)
 
     taken = found.facts["conversion_ms"]
     return Converted(
@@ -70,12 +70,14 @@ def converted(
         artefact_bytes=found.facts["artefact_bytes"],
         conversion_ms=taken if fresh else None,
         why_no_time="" if fresh else f"loaded from the file that an earlier process had written in {taken:.4g} ms",
-        versions=way.backend.versions(), precision=found.program.precision, threads=found.program.threads,
+        versions=way.backend.versions(),
+        precision=found.program.precision,
+        threads=found.program.threads,
         details={**found.facts, **found.program.details},
-    )  # fmt: skip
+    )
 
 
-def convert_anew(
+def convert_again(
     way: Way, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], conditions: Conditions, folder: Path | None
 ) -> Loaded:
     """The program of a module for inputs of these shapes; its files stay in the folder, or go when it goes.
@@ -129,9 +131,14 @@ def _of_before(
 
 
 def _loaded(
-    way: Way, folder: Path, tensors: Sequence[Any], conditions: Conditions, form: Any, facts: dict[str, Any],
+    way: Way,
+    folder: Path,
+    tensors: Sequence[Any],
+    conditions: Conditions,
+    form: Any,
+    facts: dict[str, Any],
     keeper: Any = None,
-) -> Loaded:  # fmt: skip
+) -> Loaded:
     start = time.perf_counter_ns()
     with outside_inference(), telling(way.backend.name, "loading"):
         program = way.load(folder / ARTEFACT, tensors, conditions)
@@ -144,13 +151,13 @@ def _hold_to(backend: Backend, program: Program, conditions: Conditions) -> None
     """Raise ConversionFailed unless the runtime says that it computes in the case's type with the case's threads."""
     if program.precision != conditions.dtype:
         raise ConversionFailed(
-            f"{backend.name} computes in {program.precision} on this machine where the case asks for {conditions.dtype}: its "
-            f"numbers would be those of another type; take dtype {program.precision}"
+            f"{backend.name} computes in {program.precision} on this machine where the case asks for "
+            f"{conditions.dtype}: its numbers would be those of another type; take dtype {program.precision}"
         )
     if program.threads is not None and program.threads != conditions.threads:
         raise ConversionFailed(
-            f"{backend.name} takes {program.threads} threads on this machine where the case asks for {conditions.threads}; "
-            f"set device.threads={program.threads}"
+            f"{backend.name} takes {program.threads} threads on this machine where the case asks for "
+            f"{conditions.threads}; set device.threads={program.threads}"
         )
 
 

@@ -14,11 +14,15 @@ from bench.backends.graph import Graph
 from bench.backends.program import Program
 
 BACKEND = Backend(
-    "onnxruntime", "ONNX Runtime", {"cpu": ("fp32", "fp64"), "cuda": ("fp32", "tf32", "fp16", "bf16")},
+    "onnxruntime",
+    "ONNX Runtime",
+    {"cpu": ("fp32", "fp64"), "cuda": ("fp32", "tf32", "fp16", "bf16")},
     why_dtypes="on a CPU it casts half precision up and computes in fp32, and TF32 is a GPU's",
-    needs=("onnx", "onnxscript", "onnxruntime"), extra="onnx",
-    distributions=("onnxruntime", "onnxruntime-gpu", "onnx", "onnxscript", "onnx-ir", "torch"), foreign=True,
-)  # fmt: skip
+    needs=("onnx", "onnxscript", "onnxruntime"),
+    extra="onnx",
+    distributions=("onnxruntime", "onnxruntime-gpu", "onnx", "onnxscript", "onnx-ir", "torch"),
+    foreign=True,
+)
 
 FILE = "model.onnx"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -91,10 +95,12 @@ def load(folder: Path, tensors: Sequence[Any], conditions: Conditions) -> Progra
         precision=_precision(session, provider, conditions.dtype),
         threads=held.intra_op_num_threads if on_cpu else None,
         details={
-            "providers": session.get_providers(), "intra_op_threads": held.intra_op_num_threads,
-            "inter_op_threads": held.inter_op_num_threads, "execution_mode": "sequential",
+            "providers": session.get_providers(),
+            "intra_op_threads": held.intra_op_num_threads,
+            "inter_op_threads": held.inter_op_num_threads,
+            "execution_mode": "sequential",
         },
-    )  # fmt: skip
+    )
 
 
 def index_of(device: str) -> int:
@@ -134,19 +140,33 @@ def _on_cpu(session: Any) -> Callable[[Sequence[Any]], list[Any]]:
 
 #: Torch's types in the numbers of ONNX.
 ELEMENTS = {
-    "float32": 1, "uint8": 2, "int8": 3, "int16": 5, "int32": 6, "int64": 7, "bool": 9, "float16": 10, "float64": 11,
+    "float32": 1,
+    "uint8": 2,
+    "int8": 3,
+    "int16": 5,
+    "int32": 6,
+    "int64": 7,
+    "bool": 9,
+    "float16": 10,
+    "float64": 11,
     "bfloat16": 16,
-}  # fmt: skip
+}
 #: ONNX Runtime's words for the types that outputs may have, in torch's.
 _TYPES = {
-    "tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16",
-    "tensor(bfloat16)": "bfloat16", "tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(bool)": "bool",
-    "tensor(uint8)": "uint8", "tensor(int8)": "int8",
-}  # fmt: skip
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(bfloat16)": "bfloat16",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(bool)": "bool",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+}
 
 
 def on_device(session: Any, device: str, index: int) -> Callable[[Sequence[Any]], list[Any]]:
-    """A call that binds the tensors where they lie, inputs and new outputs alike; it returns when the device has finished.
+    """A call that binds inputs and new outputs in place; it returns when the device has finished.
 
     Raises:
         ConversionFailed: the size of an output depends on what the inputs hold, so that nothing can be bound to it.

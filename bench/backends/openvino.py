@@ -15,10 +15,16 @@ from bench.backends.graph import Graph
 from bench.backends.program import Program
 
 BACKEND = Backend(
-    "openvino", "OpenVINO", {"cpu": ("fp32", "bf16", "fp16")}, why_dtypes="its CPU plugin turns double precision into single",
-    needs=("openvino",), extra="openvino", distributions=("openvino", "torch"), foreign=True,
+    "openvino",
+    "OpenVINO",
+    {"cpu": ("fp32", "bf16", "fp16")},
+    why_dtypes="its CPU plugin turns double precision into single",
+    needs=("openvino",),
+    extra="openvino",
+    distributions=("openvino", "torch"),
+    foreign=True,
     own_threads=True,
-)  # fmt: skip
+)
 
 FILE = "model.xml"
 #: The suite's types in OpenVINO's words.
@@ -27,10 +33,17 @@ HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 PROPERTIES = {"NUM_STREAMS": "1", "PERFORMANCE_HINT": "LATENCY", "EXECUTION_MODE_HINT": "ACCURACY"}
 #: What it says of itself after compilation, for the record.
 REPORTED = (
-    "INFERENCE_PRECISION_HINT", "INFERENCE_NUM_THREADS", "NUM_STREAMS", "PERFORMANCE_HINT", "EXECUTION_MODE_HINT",
-    "ENABLE_CPU_PINNING", "ENABLE_HYPER_THREADING", "DYNAMIC_QUANTIZATION_GROUP_SIZE", "KV_CACHE_PRECISION",
+    "INFERENCE_PRECISION_HINT",
+    "INFERENCE_NUM_THREADS",
+    "NUM_STREAMS",
+    "PERFORMANCE_HINT",
+    "EXECUTION_MODE_HINT",
+    "ENABLE_CPU_PINNING",
+    "ENABLE_HYPER_THREADING",
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE",
+    "KV_CACHE_PRECISION",
     "RUNTIME_REQUIREMENTS",
-)  # fmt: skip
+)
 
 
 def silence_telemetry() -> None:
@@ -60,8 +73,10 @@ def load(folder: Path, tensors: Sequence[Any], conditions: Conditions) -> Progra
     import openvino
 
     wanted = {
-        **PROPERTIES, "INFERENCE_PRECISION_HINT": HINTS[conditions.dtype], "INFERENCE_NUM_THREADS": conditions.threads,
-    }  # fmt: skip
+        **PROPERTIES,
+        "INFERENCE_PRECISION_HINT": HINTS[conditions.dtype],
+        "INFERENCE_NUM_THREADS": conditions.threads,
+    }
     compiled = openvino.Core().compile_model(str(folder / FILE), "CPU", wanted)
     supported = compiled.get_property("SUPPORTED_PROPERTIES")
     said = {name: compiled.get_property(name) for name in REPORTED if name in supported}
@@ -69,9 +84,11 @@ def load(folder: Path, tensors: Sequence[Any], conditions: Conditions) -> Progra
     names = {hint: name for name, hint in HINTS.items()}
     precision = said["INFERENCE_PRECISION_HINT"].to_string()
     return Program(
-        _calls(compiled), precision=names.get(precision, precision), threads=int(said["INFERENCE_NUM_THREADS"]),
+        request_calls(compiled),
+        precision=names.get(precision, precision),
+        threads=int(said["INFERENCE_NUM_THREADS"]),
         details={"properties": hints, "device": compiled.get_property("EXECUTION_DEVICES")},
-    )  # fmt: skip
+    )
 
 
 def _words(value: Any) -> Any:
@@ -81,8 +98,8 @@ def _words(value: Any) -> Any:
     return value.to_string() if hasattr(value, "to_string") else str(value)
 
 
-def _calls(compiled: Any) -> Callable[[Sequence[Any]], list[Any]]:
-    """Runs one request over and over; inputs are shared with torch, outputs copied, for the next run writes over them."""
+def request_calls(compiled: Any) -> Callable[[Sequence[Any]], list[Any]]:
+    """Runs one request over and over; inputs are shared with torch, outputs copied, as the next run overwrites them."""
     import openvino
     import torch
 

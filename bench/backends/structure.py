@@ -1,4 +1,4 @@
-"""Nested inputs and outputs as a flat list of tensors and a form to put them back into: what crosses to another runtime."""
+"""Nested inputs and outputs as a flat list of tensors and a structure to restore them for another runtime."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def _form(value: Any, tensors: list[Any], what: str) -> Any:
         return Slot(len(tensors) - 1)
     if not _is_nested(value) and not _is_constant(value):
         raise ConversionFailed(
-            f"the {what} holds a {type(value).__name__}, which no runtime outside torch takes or gives; give tensors, numbers, "
-            "or tuples, lists, dicts and dataclasses of them"
+            f"the {what} holds a {type(value).__name__}, which no runtime outside torch takes or gives; give tensors, "
+            "numbers, or tuples, lists, dicts and dataclasses of them"
         )
     return _rebuilt(value, lambda part: _form(part, tensors, what))
 

@@ -17,18 +17,29 @@ from bench.backends.graph import Graph
 from bench.backends.program import Program
 
 BACKEND = Backend(
-    "tensorrt", "TensorRT", {"cuda": ("fp32", "tf32", "fp16", "bf16")}, why_dtypes="it has no double precision",
-    needs=("torch_tensorrt", "tensorrt"), extra="tensorrt",
-    distributions=("torch-tensorrt", "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "torch"), foreign=True,
-)  # fmt: skip
+    "tensorrt",
+    "TensorRT",
+    {"cuda": ("fp32", "tf32", "fp16", "bf16")},
+    why_dtypes="it has no double precision",
+    needs=("torch_tensorrt", "tensorrt"),
+    extra="tensorrt",
+    distributions=("torch-tensorrt", "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "torch"),
+    foreign=True,
+)
 
 FILE = "model.engine"
 #: TensorRT's names of types -> the suite's and torch's.
 PRECISIONS = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}
 TYPES = {
-    "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT32": "int32", "INT64": "int64", "BOOL": "bool",
-    "INT8": "int8", "UINT8": "uint8",
-}  # fmt: skip
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "BF16": "bfloat16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+    "INT8": "int8",
+    "UINT8": "uint8",
+}
 
 
 def convert(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], conditions: Conditions) -> Converted:
@@ -64,8 +75,9 @@ def load(folder: Path, tensors: Sequence[Any], conditions: Conditions) -> Progra
     inputs = [name for name in names if engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
     made = {
         name: (tuple(engine.get_tensor_shape(name)), getattr(torch, TYPES[engine.get_tensor_dtype(name).name]))
-        for name in names if name not in inputs
-    }  # fmt: skip
+        for name in names
+        if name not in inputs
+    }
 
     def call(given: Sequence[Any]) -> list[Any]:
         held = [tensor.contiguous() for tensor in given]
@@ -79,6 +91,8 @@ def load(folder: Path, tensors: Sequence[Any], conditions: Conditions) -> Progra
     kinds = {engine.get_tensor_dtype(name).name for name in names} & set(PRECISIONS)
     precision = PRECISIONS[kinds.pop()] if len(kinds) == 1 else conditions.dtype
     return Program(
-        call, precision="tf32" if (precision, conditions.dtype) == ("fp32", "tf32") else precision, threads=None,
+        call,
+        precision="tf32" if (precision, conditions.dtype) == ("fp32", "tf32") else precision,
+        threads=None,
         details={"layers": engine.num_layers, "device_memory_bytes": engine.device_memory_size_v2},
-    )  # fmt: skip
+    )

@@ -79,16 +79,40 @@ AXES: tuple[Axis, ...] = (
     Axis("data", "data", None, condition=True, source=True, quiet=True),
     Axis("checkpoint", "checkpoint", None, source=True),
     Axis("seed", "seed", 0, "integer"),
-    Axis("threads", "threads", 1, "integer", condition=True, quiet=True, show=lambda n: f"{n} thread" + ("" if n == 1 else "s")),
-    Axis("compile", "compilation", "off", condition=True, crossable=True, quiet=True, show=lambda value: f"compile {value}"),
-    Axis("cuda_graphs", "CUDA graphs", False, "flag", condition=True, crossable=True, quiet=True,
-         show=lambda on: f"CUDA graphs {'on' if on else 'off'}"),
+    Axis(
+        "threads",
+        "threads",
+        1,
+        "integer",
+        condition=True,
+        quiet=True,
+        show=lambda n: f"{n} thread" + ("" if n == 1 else "s"),
+    ),
+    Axis(
+        "compile",
+        "compilation",
+        "off",
+        condition=True,
+        crossable=True,
+        quiet=True,
+        show=lambda value: f"compile {value}",
+    ),
+    Axis(
+        "cuda_graphs",
+        "CUDA graphs",
+        False,
+        "flag",
+        condition=True,
+        crossable=True,
+        quiet=True,
+        show=lambda on: f"CUDA graphs {'on' if on else 'off'}",
+    ),
     Axis("memory_format", "memory format", "contiguous", condition=True, crossable=True, quiet=True),
     Axis("protocol", "protocol", "", source=True),
     Axis("subject_digest", "subject's source", "", source=True),
     Axis("against", "compared with", "", late=True),
     Axis("against_digest", "source of the other side", "", late=True, source=True),
-)  # fmt: skip
+)
 
 BY_NAME: dict[str, Axis] = {axis.name: axis for axis in AXES}
 

@@ -1,7 +1,7 @@
 """Cards of systems: what each is, where it comes from and what it claims, from the `systems.yaml` beside its suite.
 
-Read without torch and without importing a suite. READMEs, the index of systems and `job=list` are made from cards, and the
-battery of `bench.testing` takes from them which checks a system is held to.
+Read without torch and without importing a suite. READMEs, the index of systems and `job=list` are made from cards, and
+the battery of `bench.testing` takes from them which checks a system is held to.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class Card(Section):
     Attributes:
         name: its key.
         suite: the folder that it stands in.
-        kind: a `system` is what a suite measures; a `network` is a plain network that systems work on or are compared with.
+        kind: a `system` is what a suite measures; a `network` is a plain network that systems work on or are compared
+            with.
         title: as the paper prints it.
         summary: what it does, in a clause for tables.
         arxiv, venue, year: where and when it was published.
@@ -83,7 +84,8 @@ class Card(Section):
         library, licence: whose code it is, where it is not ours.
         needs: what it does not run without.
         trains: whether its weights are learned here.
-        closed_form: dotted path of `function(model_settings, method_settings) -> MACs of one sample`, matmul convention.
+        closed_form: dotted path of `function(model_settings, method_settings) -> MACs of one sample`, matmul
+            convention.
         dtypes: those that it claims to run in on a CPU, or on the device that it needs.
         counts_on_meta: that counts without storage equal counts for real, or why they do not.
         batch_independent: that a batch of two gives what two batches of one give, or why not.
@@ -188,7 +190,8 @@ def load(folders: Iterable[Path] | None = None) -> dict[str, Card]:
         for card in read(folder):
             if card.name in found:
                 raise UsageError(
-                    f'{folder / FILE}: system "{card.name}" is already defined in suite {found[card.name].suite}; rename one'
+                    f'{folder / FILE}: system "{card.name}" is already defined in suite {found[card.name].suite}; '
+                    "rename one"
                 )
             found[card.name] = card
     return found

@@ -111,7 +111,8 @@ def check_model(entry: Entry, settings: dict[str, Any]) -> None:
     for name in filled:
         if name in settings:
             raise UsageError(
-                f'model "{entry.name}": {name}={settings[name]!r} clashes with the {name} of the case: set {RESERVED[name]} instead'
+                f'model "{entry.name}": {name}={settings[name]!r} clashes with the {name} of the case: set '
+                f"{RESERVED[name]} instead"
             )
     presets = {name: value for name, value in entry.settings.items() if name not in filled}
     check_settings(f'model "{entry.name}"', entry.path, {**presets, **settings}, reserved=filled)

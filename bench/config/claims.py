@@ -1,7 +1,7 @@
 """The claims of a suite's papers as data: `claims.yaml`, read and checked without torch or pandas.
 
-A file has `claims`, a list of entries with the fields of `Claim`, and may have `assume`: fields that hold for every entry
-that does not give its own (the field's usual resolution, the data of its accuracies).
+A file has `claims`, a list of entries with the fields of `Claim`, and may have `assume`: fields that hold for every
+entry that does not give its own (the field's usual resolution, the data of its accuracies).
 """
 
 from __future__ import annotations
@@ -60,24 +60,26 @@ class Claim:
         source: paper and place.
         model: the subject; None where the claim is about no single model.
         setting: canonical text of the method's settings; None where the paper's own is not one setting of ours.
-        tolerance: relative difference that still reproduces the claim (of a difference of scores: points); None where no
-            measurement here could.
+        tolerance: relative difference that still reproduces the claim (of a difference of scores: points); None where
+            no measurement here could.
         comparable_when: what a measurement needs to be set beside the claim.
         note: for the reader.
         resolution: pixels of the rows that are meant; None for any.
         printed: a count as the paper prints it, `2.7 G`: a count reproduces it if it would be printed alike.
-        plain: the plain model's score in the paper: a score off the shelf is judged only on weights that score the same.
+        plain: the plain model's score in the paper: a score off the shelf is judged only on weights that score the
+            same.
         part: of the workload; None is the whole run or the subject.
         workload: what one run is; None for any.
         shape: canonical text of axes of the workload that a row must have, `new_tokens=32`.
         backend: None for any.
         task: of the rows that are meant; None for any.
-        against: canonical text of what the other side is, `model='resnet50'`; empty is whatever the case is compared with,
-            which is the plain model unless the grid names another.
+        against: canonical text of what the other side is, `model='resnet50'`; empty is whatever the case is compared
+            with, which is the plain model unless the grid names another.
         counted_as: a name of `bench.conventions.CONVENTIONS`: what was counted here is converted to that first.
         factor: times what was counted here, where the paper's convention is a plain factor.
         as_printed: a misprint as the paper has it, shown beside the value.
-        follows_from_its_own_table: whether the value follows from the paper's own table; None where it was not looked at.
+        follows_from_its_own_table: whether the value follows from the paper's own table; None where it was not looked
+            at.
         tasks: tasks whose data may be the paper's own.
         samples: how many samples the paper's score is of; None where that does not matter.
         suite: the folder that the claim stands in.
@@ -131,8 +133,11 @@ class Claim:
         """What the paper prints instead of the value, and whether its own table bears the value out."""
         said = [f"the paper prints {self.as_printed}"] if self.as_printed else []
         if self.follows_from_its_own_table is not None:
-            said.append("the value " + ("follows" if self.follows_from_its_own_table else "does not follow")
-                        + " from the paper's own table")  # fmt: skip
+            said.append(
+                "the value "
+                + ("follows" if self.follows_from_its_own_table else "does not follow")
+                + " from the paper's own table"
+            )
         return "; ".join(said)
 
     @property
@@ -228,11 +233,13 @@ def _claim(entry: Any, assumed: Mapping[str, Any], where: str, suite: str) -> Cl
     _check(whole, where)
     setting = "" if whole["method"] == BASELINE_METHOD else whole.get("setting")
     changes = {
-        "value": float(whole["value"]), "suite": suite, "tasks": tuple(whole.get("tasks") or ()),
+        "value": float(whole["value"]),
+        "suite": suite,
+        "tasks": tuple(whole.get("tasks") or ()),
         "setting": None if setting is None else canonical(setting, where),
         "shape": canonical(whole.get("shape") or {}, f"{where}: shape"),
         "against": _against(whole.get("against"), where),
-    }  # fmt: skip
+    }
     return Claim(**{**whole, **changes})
 
 

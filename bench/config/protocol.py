@@ -14,15 +14,21 @@ from bench.canonical import digest
 VERSION = 1
 #: Settings that say where something lies on this machine: they change no number, and a record names no paths.
 PLACES: dict[str, Any] = {"energy": {"csv"}}
-#: Limits of labels and of verdicts, with the value that was in force before each became a parameter. They change nothing that
-#: is timed, so a record without one of them was measured as if it had this value, whatever the default is today. What
-#: decides which processes run or count (`preempted_loss`, `l2`, `further_invocations`) has no place here.
+#: Limits of labels and of verdicts, with the value that was in force before each became a parameter. They change
+#: nothing that is timed, so a record without one of them was measured as if it had this value, whatever the default is
+#: today. What decides which processes run or count (`preempted_loss`, `l2`, `further_invocations`) has no place here.
 BEFORE: dict[str, dict[str, Any]] = {
     "latency": {
-        "busy_cores": 0.25, "pressure_share": 0.05, "steal_share": 0.01, "switches_per_s": 25.0, "drift": 0.02,
-        "page_faults": 10.0, "margin": 0.02, "equivalence": 0.05,
-    },
-}  # fmt: skip
+        "busy_cores": 0.25,
+        "pressure_share": 0.05,
+        "steal_share": 0.01,
+        "switches_per_s": 25.0,
+        "drift": 0.02,
+        "page_faults": 10.0,
+        "margin": 0.02,
+        "equivalence": 0.05,
+    }
+}
 
 
 class Section(BaseModel):
@@ -81,8 +87,8 @@ class Latency(Section):
             raise ValueError(f"min_samples={self.min_samples} clashes with samples={self.samples}")
         if self.equivalence < self.margin:
             raise ValueError(
-                f"equivalence={self.equivalence:g} clashes with margin={self.margin:g}: with the first below the second "
-                "no number of processes could tell a difference between them"
+                f"equivalence={self.equivalence:g} clashes with margin={self.margin:g}: with the first below the "
+                "second no number of processes could tell a difference between them"
             )
         return self
 
@@ -133,19 +139,19 @@ class Protocol(Section):
 def protocol_key(record: Mapping[str, Any]) -> str | None:
     """What two records share if they were measured alike: the hash of a record's protocol in today's parameters.
 
-    The hash that a record stores is of the parameters that there were when it was written. So that a new limit of a label
-    does not part all older records from new ones, those of `BEFORE` are filled in where they are missing. The stored hash
-    stands where that says nothing: another parameter is missing, one is unknown, or there are none.
+    The hash that a record stores is of the parameters that there were when it was written. So that a new limit of a
+    label does not part all older records from new ones, those of `BEFORE` are filled in where they are missing. The
+    stored hash stands where that says nothing: another parameter is missing, one is unknown, or there are none.
     """
-    told = record.get("protocol") or {}
-    key = _key_of(json.dumps([told.get("version"), told.get("parameters")], sort_keys=True))
-    return told.get("hash") if key is None else key
+    stored = record.get("protocol") or {}
+    key = _key_of(json.dumps([stored.get("version"), stored.get("parameters")], sort_keys=True))
+    return stored.get("hash") if key is None else key
 
 
 @lru_cache(maxsize=1024)
-def _key_of(told: str) -> str | None:
+def _key_of(stored: str) -> str | None:
     """The hash of version and parameters as JSON; `None` if they are not those of a protocol of today."""
-    version, given = json.loads(told)
+    version, given = json.loads(stored)
     if not isinstance(given, dict):
         return None
     known = Protocol().parameters

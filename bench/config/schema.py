@@ -48,8 +48,9 @@ class Against(Section):
 class Block(Section):
     """One rectangle of a grid: every combination of its lists is a case.
 
-    `batches` and `resolutions` are shorthand for those axes of `shapes`. With `against` all members are timed together with
-    the side that it names and compared with it; without, each model with method `none` is what its methods are compared with.
+    `batches` and `resolutions` are shorthand for those axes of `shapes`. With `against` all members are timed together
+    with the side that it names and compared with it; without, each model with method `none` is what its methods are
+    compared with.
     """
 
     models: list[str] = Field(min_length=1)
@@ -159,8 +160,8 @@ class Device(Section):
             raise ValueError("device.cuda_graphs=true clashes with device.name=cpu: take device=cuda or switch it off")
         if self.cuda_graphs and self.compile in CAPTURING_MODES:
             raise ValueError(
-                f"device.cuda_graphs=true clashes with device.compile={self.compile}, which captures graphs itself: take "
-                "device.compile=default or max-autotune-no-cudagraphs, or switch cuda_graphs off"
+                f"device.cuda_graphs=true clashes with device.compile={self.compile}, which captures graphs itself: "
+                "take device.compile=default or max-autotune-no-cudagraphs, or switch cuda_graphs off"
             )
         return self
 
@@ -274,16 +275,19 @@ class Config(Section):
     @model_validator(mode="after")
     def _clashes(self) -> Config:
         if self.grid not in self.suite.grids:
-            raise ValueError(f'suite "{self.suite.name}" has no grid "{self.grid}"; '
-                             f"{did_you_mean(self.grid, self.suite.grids)}")  # fmt: skip
+            raise ValueError(
+                f'suite "{self.suite.name}" has no grid "{self.grid}"; {did_you_mean(self.grid, self.suite.grids)}'
+            )
         root = self.data.root  # whether the task takes any is said by the task itself, see `bench.plan.plan`
         if root is not None and not _is_there(root) and not _is_there(root, folder=True):
             raise ValueError(f"data.root: there is no file or folder {root}")
         if self.checkpoint is not None and not _is_there(self.checkpoint):
             raise ValueError(f"checkpoint: there is no file {self.checkpoint}")
         if self.protocol.latency.l2 == "cold" and self.device.name == "cpu":
-            raise ValueError("protocol.latency.l2=cold clashes with device.name=cpu: the L2 cache that is flushed is a "
-                             "GPU's; take device=cuda or protocol.latency.l2=warm")  # fmt: skip
+            raise ValueError(
+                "protocol.latency.l2=cold clashes with device.name=cpu: the L2 cache that is flushed is a "
+                "GPU's; take device=cuda or protocol.latency.l2=warm"
+            )
         self._check_dtypes()
         _check_energy(self.protocol.energy)
         if self.job == "reproduce" and not (self.row or "").strip():
@@ -295,37 +299,39 @@ class Config(Section):
         return self
 
     def _check_dtypes(self) -> None:
-        """Nothing, if the device computes in the types that are asked for.
-
-        Raises:
-            ValueError: TF32 on a CPU, which would be fp32 under another name.
-        """
+        """Raise ValueError for TF32 on a CPU, which would be fp32 under another name."""
         dtypes = self.suite.dtypes
         if dtypes is None:
             dtypes = [dtype for block in self.suite.grids[self.grid] for dtype in block.dtypes]
         if "tf32" in dtypes and self.device.name == "cpu":
-            raise ValueError("suite.dtypes=[tf32] clashes with device.name=cpu: only a GPU computes in TF32; take device=cuda "
-                             "or suite.dtypes=[fp32]")  # fmt: skip
+            raise ValueError(
+                "suite.dtypes=[tf32] clashes with device.name=cpu: only a GPU computes in TF32; take device=cuda "
+                "or suite.dtypes=[fp32]"
+            )
 
 
 def _check_energy(energy: Energy) -> None:
-    """Nothing, if the source of joules and what it needs fit together.
-
-    Raises:
-        ValueError: they do not, or the meter's log is not there.
-    """
+    """Raise ValueError unless the source of joules has what it needs and nothing else, and its log is there."""
     if energy.backend == "external" and energy.csv is None:
-        raise ValueError("protocol.energy.backend=external clashes with protocol.energy.csv=null: name the file that the "
-                         "meter writes")  # fmt: skip
+        raise ValueError(
+            "protocol.energy.backend=external clashes with protocol.energy.csv=null: name the file that the "
+            "meter writes"
+        )
     if energy.backend == "estimate" and energy.watts is None:
-        raise ValueError("protocol.energy.backend=estimate clashes with protocol.energy.watts=null: state the device's "
-                         "full-load watts, from the maker's data sheet")  # fmt: skip
+        raise ValueError(
+            "protocol.energy.backend=estimate clashes with protocol.energy.watts=null: state the device's "
+            "full-load watts, from the maker's data sheet"
+        )
     if energy.csv is not None and energy.backend != "external":
-        raise ValueError(f"protocol.energy.csv={energy.csv} clashes with protocol.energy.backend={energy.backend}: a wall "
-                         "meter's log is read by protocol.energy.backend=external")  # fmt: skip
+        raise ValueError(
+            f"protocol.energy.csv={energy.csv} clashes with protocol.energy.backend={energy.backend}: a wall "
+            "meter's log is read by protocol.energy.backend=external"
+        )
     if energy.watts is not None and energy.backend != "estimate":
-        raise ValueError(f"protocol.energy.watts={energy.watts:g} clashes with protocol.energy.backend={energy.backend}: "
-                         "nothing is estimated unless asked for with protocol.energy.backend=estimate")  # fmt: skip
+        raise ValueError(
+            f"protocol.energy.watts={energy.watts:g} clashes with protocol.energy.backend={energy.backend}: "
+            "nothing is estimated unless asked for with protocol.energy.backend=estimate"
+        )
     if energy.csv is not None and not _is_there(energy.csv):
         raise ValueError(f"protocol.energy.csv: there is no file {energy.csv}")
 

@@ -25,7 +25,8 @@ _OWN = __name__.partition(".")[0]
 class Signature:
     """Keyword settings of a callable: name -> (type, default); `open` accepts any other keyword as well.
 
-    `unchecked` are the settings whose annotation is missing or not of the vocabulary: any value is let through to the callable.
+    `unchecked` are the settings whose annotation is missing or not of the vocabulary: any value is let through to the
+    callable.
     """
 
     settings: dict[str, tuple[Any, Any]]
@@ -69,7 +70,8 @@ def source_file(module: str) -> Path | None:
 
 
 @cache
-def _tree(file: Path) -> ast.Module:
+def source_tree(file: Path) -> ast.Module:
+    """The syntax tree of a source file, parsed once per process."""
     try:
         return ast.parse(file.read_text(encoding="utf-8"))
     except SyntaxError as error:
@@ -99,7 +101,7 @@ def _function(tree: ast.Module, name: str) -> ast.FunctionDef | None:
 
 
 def _type(annotation: ast.expr | None) -> Any:
-    """The annotated type if it is put together from our vocabulary alone, else Any: then the callable itself has to check."""
+    """The annotated type if it is built from our vocabulary alone; else Any, and the callable itself has to check."""
     if annotation is None or not _is_plain(annotation):
         return Any
     code = compile(ast.Expression(annotation), "<annotation>", "eval")
@@ -157,7 +159,7 @@ def signature(path: str) -> Signature:
     file = source_file(module)
     if file is None or "." in name:
         return UNKNOWN
-    tree = _tree(file)
+    tree = source_tree(file)
     function = _function(tree, name)
     if function is None:
         known = _defined_names(tree)
@@ -261,8 +263,8 @@ def _is_package(module: str) -> bool:
 
 
 @cache
-def _is_users(top: str) -> bool:
-    """Whether a top-level module is code that a user may be working on: neither installed, nor Python's, nor the bench."""
+def is_users_code(top: str) -> bool:
+    """Whether a top-level module is code that a user may be editing: not installed, not Python's, not the bench."""
     if top in sys.stdlib_module_names or top == _OWN:
         return False
     try:
@@ -287,14 +289,16 @@ def source_digest(path: str) -> str:
     seen: set[str] = set()
     while waiting:
         name = waiting.pop()
-        if name in seen or not (name.split(".")[0] == top or _is_users(name.split(".")[0])):
+        if name in seen or not (name.split(".")[0] == top or is_users_code(name.split(".")[0])):
             continue
         seen.add(name)
         file = _module_file(name)
         if file is not None:
             files[name] = file
-            waiting += sorted(_imports(_tree(file), name if file.name == "__init__.py" else name.rpartition(".")[0]))
+            waiting += sorted(
+                _imports(source_tree(file), name if file.name == "__init__.py" else name.rpartition(".")[0])
+            )
     hashed = hashlib.sha256()
     for name in sorted(files):
-        hashed.update(f"{name}\0{syntax_digest(_tree(files[name]))}\0".encode())
+        hashed.update(f"{name}\0{syntax_digest(source_tree(files[name]))}\0".encode())
     return hashed.hexdigest()[:16]

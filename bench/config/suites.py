@@ -1,8 +1,8 @@
 """Suite files as data: read, checked key by key, and put into the composed configuration only after Hydra is done.
 
-Hydra gives meaning to what a configuration holds: a defaults list composes other files, `hydra.callbacks` names code to run,
-`hydra.job.env_set` sets variables, `${oc.env:NAME}` reads them. Which of these, depends on its version. So Hydra learns of a
-suite the names of its keys and grids, and nothing that the file says.
+Hydra gives meaning to what a configuration holds: a defaults list composes other files, `hydra.callbacks` names code to
+run, `hydra.job.env_set` sets variables, `${oc.env:NAME}` reads them. Which of these, depends on its version. So Hydra
+learns of a suite the names of its keys and grids, and nothing that the file says.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def read_suite(file: Path) -> Content:
     for text in _texts(content):
         if "${" in text:
             raise UsageError(
-                f'{file}: "{escape_controls(text)[:60]}" holds ${{, and nothing is interpolated in a suite file: write the value out'
+                f'{file}: "{escape_controls(text)[:60]}" holds ${{, and nothing is interpolated in a suite file: write '
+                "the value out"
             )
     try:
         Suite.model_validate(content)
@@ -97,13 +98,14 @@ def filled(tree: Content, known: Mapping[str, Content], choice: Any = None) -> C
     if not isinstance(suite, dict):
         raise UsageError(f"suite={suite!r} is none; name one with suite=... {did_you_mean('', known)}")
     chosen = choice if isinstance(choice, str) else str(suite.get("name"))
-    told = known.get(chosen)
-    if told is None:
+    defined = known.get(chosen)
+    if defined is None:
         return tree
-    merged = {name: told.get(name) if value is None else value for name, value in suite.items()}
+    merged = {name: defined.get(name) if value is None else value for name, value in suite.items()}
     if isinstance(suite.get("grids"), dict):
-        merged["grids"] = {name: told["grids"].get(name) if value is None else value
-                           for name, value in suite["grids"].items()}  # fmt: skip
+        merged["grids"] = {
+            name: defined["grids"].get(name) if value is None else value for name, value in suite["grids"].items()
+        }
     return {**tree, "suite": {name: value for name, value in merged.items() if value is not None or _may_be_null(name)}}
 
 

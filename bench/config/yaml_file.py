@@ -21,7 +21,7 @@ MOST_NESTED = 200
 _Fast: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # without libyaml PyYAML has only the slow one
 
 
-class _Loader(_Fast):
+class Loader(_Fast):
     """PyYAML's safe loader, in C where there is one, that refuses a key given twice in one mapping."""
 
     def construct_document(self, node: yaml.Node) -> Any:
@@ -69,7 +69,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     try:
         text = read_regular(file, MOST_BYTES).decode()
         _check_nesting(text, file)
-        content = yaml.load(text, _Loader)  # a subclass of the safe loader
+        content = yaml.load(text, Loader)  # a subclass of the safe loader
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: cannot be read: {error}") from error
     except yaml.YAMLError as error:

@@ -37,9 +37,18 @@ FLAGS_OF_INTEREST = re.compile(
 OWN = "waterline-bench"
 #: Distributions that this project does not ask for by name and whose version may still change or explain a number.
 UNDECLARED = (
-    "torchvision", "triton", "mkl", "intel-openmp", "nvidia-cublas", "nvidia-cublas-cu12", "nvidia-cudnn-cu12",
-    "nvidia-cudnn-cu13", "transformers", "omegaconf", "ray",
-)  # fmt: skip
+    "torchvision",
+    "triton",
+    "mkl",
+    "intel-openmp",
+    "nvidia-cublas",
+    "nvidia-cublas-cu12",
+    "nvidia-cudnn-cu12",
+    "nvidia-cudnn-cu13",
+    "transformers",
+    "omegaconf",
+    "ray",
+)
 #: The extra of those who work on the project: no number depends on it.
 DEVELOPMENT = "dev"
 

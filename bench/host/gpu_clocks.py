@@ -15,10 +15,16 @@ from bench.host.visible_gpus import locate, nvml
 
 #: Bits of NVML's clocks event reasons in words (NVML API Reference, nvmlClocksEventReasons).
 REASONS = {
-    0x001: "idle", 0x002: "application clock setting", 0x004: "software power cap", 0x008: "hardware slowdown",
-    0x010: "sync boost", 0x020: "software thermal slowdown", 0x040: "hardware thermal slowdown",
-    0x080: "hardware power brake", 0x100: "display clock setting",
-}  # fmt: skip
+    0x001: "idle",
+    0x002: "application clock setting",
+    0x004: "software power cap",
+    0x008: "hardware slowdown",
+    0x010: "sync boost",
+    0x020: "software thermal slowdown",
+    0x040: "hardware thermal slowdown",
+    0x080: "hardware power brake",
+    0x100: "display clock setting",
+}
 #: Reasons that are no throttling: nothing to do, and clocks that somebody chose.
 HARMLESS = 0x001 | 0x002
 SLOWDOWNS = ~HARMLESS & ((1 << 64) - 1)
@@ -37,7 +43,7 @@ def reason_names(bits: int) -> list[str]:
 
 
 def event_reasons(lib: Any, board: Any) -> int | None:
-    """The bits of what holds the board's clocks back now; None where it does not tell. Older drivers know one name only."""
+    """The bits of what holds the board's clocks back now; None if unknown. Older drivers know one name only."""
     for ask in ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"):
         try:
             return int(getattr(lib, ask)(board))

@@ -32,7 +32,7 @@ def read_gpus(*, private: bool = False) -> tuple[list[dict[str, Any]], dict[str,
 
 
 def _name_visible(lib: Any, gpus: list[dict[str, Any]]) -> None:
-    """Add to each GPU what CUDA calls it in this process, and the MIG instance that it then means; None where hidden."""
+    """Add to each GPU its CUDA name in this process, and the MIG instance that this means; None where hidden."""
     for gpu in gpus:
         gpu.update(visible_as=None, visible_instance=None)
     try:
@@ -51,7 +51,7 @@ def _instance_name(lib: Any, gpu: Gpu) -> str | None:
 
 
 def _describe(lib: Any, index: int, private: bool) -> dict[str, Any]:
-    """One GPU; what NVML refuses to tell is `None` with the reason under `unreadable`, a whole board's under `board`."""
+    """One GPU; what NVML refuses is `None` with a reason under `unreadable`, a whole board's under `board`."""
     unreadable: dict[str, str] = {}
     gpu: dict[str, Any] = {"index": index}
     handle = None

@@ -29,7 +29,7 @@ FIRST_LOOK_S = 0.1
 
 @dataclass(frozen=True)
 class Limits:
-    """Above these a window is labelled: whole cores of other processes, shares of the window's length, switches a second."""
+    """Limits above which a window is labelled: cores of other processes, shares of its length, switches a second."""
 
     busy_cores: float = 0.25
     pressure_share: float = 0.05
@@ -104,9 +104,7 @@ class HostWatch:
         limits: above which the window is labelled.
     """
 
-    def __init__(
-        self, device: str = "cpu", read: Callable[[str], Snapshot] | None = None, limits: Limits = LIMITS
-    ):  # fmt: skip
+    def __init__(self, device: str = "cpu", read: Callable[[str], Snapshot] | None = None, limits: Limits = LIMITS):
         self._device, self._limits = device, limits
         self._read = read or snapshot
         self._before: Snapshot | None = None

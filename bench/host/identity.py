@@ -15,8 +15,9 @@ def machine_key(env: Environment) -> str:
     """Hash of what makes two numbers comparable: rows with the same key may be ranked together.
 
     In: the CPU's model and architecture, its cores (physical, logical, usable), the cgroup's CPU limit, the memory to
-    the nearest power of two GiB, every GPU with its memory, power limit and MIG state, which of them CUDA sees where they
-    differ or are divided, the family of operating system and C library, Python's minor version, and torch with its build.
+    the nearest power of two GiB, every GPU with its memory, power limit and MIG state, which of them CUDA sees where
+    they differ or are divided, the family of operating system and C library, Python's minor version, and torch with its
+    build.
 
     Out, though `difference` shows them: kernel, driver, microcode, governor, environment variables and other
     packages, which change in ordinary upkeep; threads and dtype, which belong to the case; and host names, so that
@@ -26,16 +27,18 @@ def machine_key(env: Environment) -> str:
     """
     cpu, packages = env.get("cpu", {}), env.get("packages", {})
     torch_version = packages.get("torch")
-    return digest({
-        "cpu": [cpu.get("model"), cpu.get("architecture")],
-        "cores": [cpu.get("physical_cores"), cpu.get("logical_cores"), cpu.get("usable_cores")],
-        "cpu_limit": env.get("limits", {}).get("cpu_cores"),
-        "memory": _memory_class(env),
-        "gpus": [*_gpu_classes(env), *_visible_classes(env)],
-        "os": [str(env.get("os", "")).split(" ")[0], str(env.get("libc", "")).split(" ")[0]],
-        "python": ".".join(str(env.get("python", "")).split(".")[:2]),
-        "torch": torch_version,
-    })  # fmt: skip
+    return digest(
+        {
+            "cpu": [cpu.get("model"), cpu.get("architecture")],
+            "cores": [cpu.get("physical_cores"), cpu.get("logical_cores"), cpu.get("usable_cores")],
+            "cpu_limit": env.get("limits", {}).get("cpu_cores"),
+            "memory": _memory_class(env),
+            "gpus": [*_gpu_classes(env), *_visible_classes(env)],
+            "os": [str(env.get("os", "")).split(" ")[0], str(env.get("libc", "")).split(" ")[0]],
+            "python": ".".join(str(env.get("python", "")).split(".")[:2]),
+            "torch": torch_version,
+        }
+    )
 
 
 def machine_class(env: Environment) -> str:

@@ -12,12 +12,13 @@ from typing import Any
 from bench.canonical import content_hash
 
 #: Names that say nothing about anybody, or that are words of the records themselves.
-ANONYMOUS = frozenset({
-    "root", "user", "users", "admin", "ubuntu", "debian", "runner", "nobody", "localhost", "docker", "max", "torch",
-})  # fmt: skip
+ANONYMOUS = frozenset(
+    {"root", "user", "users", "admin", "ubuntu", "debian", "runner", "nobody", "localhost", "docker", "max", "torch"}
+)
 SHORTEST = 3
 
-#: An address on a network (`https://host/...`), whose folders are nobody's; `file:` and `sqlite:` name folders of a machine.
+#: An address on a network (`https://host/...`), whose folders are nobody's; `file:` and `sqlite:` name folders of a
+#: machine.
 ADDRESS = re.compile(r"\b(?!file:)[A-Za-z][A-Za-z0-9+.-]*://[^\s/'\"<>](?:(?!:/)[^\s'\"<>])*")
 #: Where a path may begin: not within a word, a relative path, a closing tag or after a drive, but also right after a
 #: compiler's option (`-I/home/...`) and within a list of paths (`/a:/home/...`).
@@ -46,7 +47,7 @@ def without_personal(value: Any, names: Iterable[str] | None = None) -> Any:
 
 
 def redacted(record: dict[str, Any]) -> dict[str, Any]:
-    """The record without personal parts, sealed anew with its old hash as `redacted_from`; the very same if it had none."""
+    """The record without personal parts, resealed with its old hash as `redacted_from`; the same if it had none."""
     body = {key: value for key, value in record.items() if key != "content_hash"}
     clean = without_personal(body)
     if clean == body:

@@ -49,7 +49,7 @@ class Gpu:
 
     @property
     def own(self) -> Any:
-        """The handle of what is ours: the instance where there is one, else the board. It has the memory and processes."""
+        """The handle of what is ours, which has memory and processes: the MIG instance if any, else the board."""
         return self.board if self.instance is None else self.instance
 
 
@@ -62,8 +62,8 @@ def visible(lib: Any, variables: Mapping[str, str] | None = None) -> list[Gpu]:
     """The CUDA devices of a process with these variables, in the order of `CUDA_VISIBLE_DEVICES`.
 
     Indices are taken to be NVML's, which is so where all boards are alike or `CUDA_DEVICE_ORDER=PCI_BUS_ID`; `locate`
-    asks CUDA itself where it can. As in CUDA, the list ends at the first entry that names nothing, names nothing at all if
-    an entry comes twice, and holds one MIG instance at most, which then stands alone (NVIDIA, *CUDA C++ Programming
+    asks CUDA itself where it can. As in CUDA, the list ends at the first entry that names nothing, names nothing at all
+    if an entry comes twice, and holds one MIG instance at most, which then stands alone (NVIDIA, *CUDA C++ Programming
     Guide*, environment variables; *MIG User Guide*, device enumeration).
 
     Args:
@@ -151,7 +151,7 @@ def locate(lib: Any, device: str = "cuda", variables: Mapping[str, str] | None =
     Raises:
         LookupError: no such device is visible.
     """
-    index, uuid = index_of(device), _cuda_uuid(index_of(device))
+    index, uuid = index_of(device), cuda_uuid(index_of(device))
     if uuid is not None:
         gpu = _by_uuid(lib, uuid, variables)
         if gpu is not None:
@@ -184,7 +184,7 @@ def _same(lib: Any, one: Any, two: Any) -> bool:
     return as_text(lib.nvmlDeviceGetUUID(one)) == as_text(lib.nvmlDeviceGetUUID(two))
 
 
-def _cuda_uuid(index: int) -> str | None:
+def cuda_uuid(index: int) -> str | None:
     """The UUID of a device by CUDA, where this process already runs CUDA; this never starts it."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
@@ -202,19 +202,19 @@ def computing_on(lib: Any, gpu: Gpu) -> int:
     """How many processes that are none of ours compute on the device.
 
     Ours are this process, its ancestors (a script that handed a module over may hold an idle context) and descendants
-    (compilers). In a container NVML gives the host's process numbers, so that our own process looks like a stranger: where
-    this process runs CUDA and no number is ours, one is taken to be.
+    (compilers). In a container NVML gives the host's process numbers, so that our own process looks like a stranger:
+    where this process runs CUDA and no number is ours, one is taken to be.
     """
     listed = _listed_by(lib, "nvmlDeviceGetComputeRunningProcesses", gpu)
     if not listed:
         return 0
     strangers = listed - _family()
-    hidden = 1 if len(strangers) == len(listed) and _runs_cuda() else 0
+    hidden = 1 if len(strangers) == len(listed) and runs_cuda() else 0
     return max(len(strangers) - hidden, 0)
 
 
 def drawing_on(lib: Any, gpu: Gpu) -> int:
-    """How many processes that are none of ours draw on the device and do not compute there: mostly a desktop at rest."""
+    """How many processes of others draw on the device without computing there: mostly an idle desktop."""
     listed = _listed_by(lib, "nvmlDeviceGetGraphicsRunningProcesses", gpu)
     return len(listed - _listed_by(lib, "nvmlDeviceGetComputeRunningProcesses", gpu) - _family()) if listed else 0
 
@@ -227,7 +227,8 @@ def _listed_by(lib: Any, ask: str, gpu: Gpu) -> set[int]:
         return set()
 
 
-def _runs_cuda() -> bool:
+def runs_cuda() -> bool:
+    """Whether this process has begun to use CUDA through torch."""
     torch = sys.modules.get("torch")
     return torch is not None and bool(torch.cuda.is_initialized())
 

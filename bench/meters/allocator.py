@@ -88,8 +88,13 @@ def _apply(purpose: Purpose) -> Pinned:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return Pinned(purpose, False, f"no mallopt in this C library ({platform.libc_ver()[0] or platform.system()})")
-    names = {_TRIM_THRESHOLD: "M_TRIM_THRESHOLD", _TOP_PAD: "M_TOP_PAD", _MMAP_THRESHOLD: "M_MMAP_THRESHOLD",
-             _MMAP_MAX: "M_MMAP_MAX", _ARENA_MAX: "M_ARENA_MAX"}  # fmt: skip
+    names = {
+        _TRIM_THRESHOLD: "M_TRIM_THRESHOLD",
+        _TOP_PAD: "M_TOP_PAD",
+        _MMAP_THRESHOLD: "M_MMAP_THRESHOLD",
+        _MMAP_MAX: "M_MMAP_MAX",
+        _ARENA_MAX: "M_ARENA_MAX",
+    }
     refused = [names[number] for number, value in _SETTINGS[purpose].items() if mallopt(number, value) != 1]
     if refused:
         return Pinned(purpose, False, f"mallopt refused {', '.join(refused)}")

@@ -1,4 +1,4 @@
-"""Work done in a fork of this process: whatever becomes of it, this process keeps its life, its state and its output."""
+"""Work done in a fork of this process: whatever becomes of it, this process keeps its state and its output."""
 
 from __future__ import annotations
 
@@ -98,19 +98,19 @@ def _answer(reading: int, deadline: float) -> bytes | None:
 def _unwrapped(answer: bytes, status: int, words: IO[bytes]) -> Any:
     """The result in an answer; a fork that died half-way has none, and the reason is in its last words."""
     try:
-        told = json.loads(answer)
+        outcome = json.loads(answer)
     except ValueError:
         code = os.waitstatus_to_exitcode(status)
         last = _last_words(words)
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         raise ApartError(f"its process {how}" + (f": {last}" if last else "")) from None
-    if "error" in told:
-        raise ApartError(told["error"])
-    return told["result"]
+    if "error" in outcome:
+        raise ApartError(outcome["error"])
+    return outcome["result"]
 
 
 def _last_words(words: IO[bytes]) -> str:
-    """What a dying process said of itself: the message of a C++ exception if there is one, else the end of its output."""
+    """What a dying process said of itself: the message of a C++ exception, else the end of its output."""
     words.seek(0)
     text = words.read().decode(errors="replace").strip()
     _, found, message = text.rpartition("what():")

@@ -57,17 +57,23 @@ def _dtypes(root: Path) -> list[Capability]:
     """Which reduced precisions the processor multiplies natively; the others are slow, not wrong."""
     text = _read(root / "proc/cpuinfo") or ""
     flags = set(next((line.partition(":")[2].split() for line in text.splitlines() if line.startswith("flags")), []))
-    kinds = {"bf16": {"avx512_bf16", "amx_bf16"}, "fp16": {"avx512_fp16", "amx_fp16"},
-             "int8": {"avx512_vnni", "avx_vnni", "amx_int8"}}  # fmt: skip
+    kinds = {
+        "bf16": {"avx512_bf16", "amx_bf16"},
+        "fp16": {"avx512_fp16", "amx_fp16"},
+        "int8": {"avx512_vnni", "avx_vnni", "amx_int8"},
+    }
     rows = []
     for dtype, names in kinds.items():
         found = sorted(names & flags)
         rows += (
             _yes(f"native {dtype} arithmetic (CPU)", ", ".join(found))
             if found
-            else _no(f"native {dtype} arithmetic (CPU)", "the processor has no such instructions",
-                     f"{dtype} rows run here, but say little about processors that have them")
-        )  # fmt: skip
+            else _no(
+                f"native {dtype} arithmetic (CPU)",
+                "the processor has no such instructions",
+                f"{dtype} rows run here, but say little about processors that have them",
+            )
+        )
     return rows
 
 
@@ -164,6 +170,15 @@ def _read(path: Path) -> str | None:
 
 
 _LOOKS: tuple[Callable[[Path], list[Capability]], ...] = (
-    _cores, _dtypes, _gpu, _gpu_clocks, _energy, _cpu_clock, _pressure, _stolen_time, _perf_counters, _resident_peak,
+    _cores,
+    _dtypes,
+    _gpu,
+    _gpu_clocks,
+    _energy,
+    _cpu_clock,
+    _pressure,
+    _stolen_time,
+    _perf_counters,
+    _resident_peak,
     _quiet_host,
-)  # fmt: skip
+)

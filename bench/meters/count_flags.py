@@ -50,7 +50,10 @@ def _convention_flags(result: MacsCount) -> list[Flag]:
         text = "flex_attention is counted in full: what its block mask skips is not deducted"
         flags.append(flag("flex_in_full", "info", text))
     if result.dense_equivalent_macs != result.executed_macs:
-        text = f"sparse products: {_giga(result.executed_macs)} GMACs executed, dense equivalent {_giga(result.dense_equivalent_macs)}"
+        text = (
+            f"sparse products: {_giga(result.executed_macs)} GMACs executed, dense equivalent "
+            f"{_giga(result.dense_equivalent_macs)}"
+        )
         flags.append(flag("sparse", "info", text))
     if result.elementwise_products > TOLERANCE * result.executed_macs:
         text = (
@@ -81,14 +84,17 @@ def _masking_flags(values: ValueChecks) -> list[Flag]:
     if rows:
         path, share = max(rows.items(), key=lambda item: item[1])
         text = (
-            f"{share:.0%} of the rows entering {path or 'the root'} are zero ({len(rows)} places in all): masked or padded "
-            "tokens are computed all the same; removing them would save work, masking does not"
+            f"{share:.0%} of the rows entering {path or 'the root'} are zero ({len(rows)} places in all): masked or "
+            "padded tokens are computed all the same; removing them would save work, masking does not"
         )
         flags.append(flag("masked_tokens", "warn", text))
     scores = {path: share for path, share in values.masked_scores().items() if share >= 0.02}
     if scores:
         path, share = max(scores.items(), key=lambda item: item[1])
-        text = f"a mask rules out {share:.0%} of the attention scores in {path or 'the root'}; they are computed and counted"
+        text = (
+            f"a mask rules out {share:.0%} of the attention scores in {path or 'the root'}; they are computed and "
+            "counted"
+        )
         flags.append(flag("masked_attention", "info", text))
     zeros, total = values.zero_weight_share()
     if zeros >= 0.05 and total >= 64:
@@ -105,7 +111,10 @@ def outside_flags(escapes: Counter[str], gaps: dict[str, float]) -> list[Flag]:
         text = f"tensors leave torch during the forward ({parts}); what happens to them there is not counted"
         flags.append(flag("outside_torch", "warn", text))
     for path, seconds in sorted(gaps.items(), key=lambda item: -item[1])[:3]:
-        text = f"{seconds * 1e3:.0f} ms of processor time in {path or 'the root'} belong to no operator: work outside torch"
+        text = (
+            f"{seconds * 1e3:.0f} ms of processor time in {path or 'the root'} belong to no operator: work outside "
+            "torch"
+        )
         flags.append(flag("unexplained_time", "warn", text))
     return flags
 
@@ -120,8 +129,8 @@ def foreign_flags(module: nn.Module, foreign: list[tuple[str, Tensor]]) -> list[
         where = held.get(id(tensor)) or f"used in {path or 'the root'}"
         parts.append(f"{'x'.join(map(str, tensor.shape)) or 'a number'} ({where})")
     text = (
-        f"{len(foreign)} tensors that are multiplied are neither parameters, buffers nor inputs: {', '.join(parts)}; their "
-        "products are counted, but no count of parameters or size holds them"
+        f"{len(foreign)} tensors that are multiplied are neither parameters, buffers nor inputs: {', '.join(parts)}; "
+        "their products are counted, but no count of parameters or size holds them"
     )
     return [flag("unregistered_weights", "info", text)]
 
@@ -132,8 +141,8 @@ def thread_flags(operators: list[str]) -> list[Flag]:
         return []
     shown = ", ".join(operators[:5]) + (", ..." if len(operators) > 5 else "")
     text = (
-        f"threads that were running before the forward execute operators during it ({shown}): they are not counted, and "
-        "every total is at least what it says. Start the thread or submit to a ThreadPoolExecutor inside forward"
+        f"threads that were running before the forward execute operators during it ({shown}): they are not counted, "
+        "and every total is at least what it says. Start the thread or submit to a ThreadPoolExecutor inside forward"
     )
     return [flag("other_threads", "warn", text)]
 
@@ -168,9 +177,16 @@ def unwrapped(module: nn.Module) -> tuple[nn.Module, list[Flag]]:
     return module, flags
 
 
-_OPAQUE = ("prim::MKLDNNGroup", "prim::mkldnn_convolution", "prim::TensorExprGroup", "prim::FusionGroup",
-           "prim::CudaFusionGroup", "mkldnn_prepacked::conv2d_run", "prepacked::linear_clamp_run",
-           "prepacked::conv2d_clamp_run")  # fmt: skip
+_OPAQUE = (
+    "prim::MKLDNNGroup",
+    "prim::mkldnn_convolution",
+    "prim::TensorExprGroup",
+    "prim::FusionGroup",
+    "prim::CudaFusionGroup",
+    "mkldnn_prepacked::conv2d_run",
+    "prepacked::linear_clamp_run",
+    "prepacked::conv2d_clamp_run",
+)
 
 
 def _fused_nodes(module: nn.Module) -> set[str]:

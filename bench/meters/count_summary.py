@@ -164,10 +164,17 @@ def join_second(result: MacsCount, second: SecondCount, traced: Traced) -> None:
     result.versions["fvcore"] = second.version
     result.fvcore_macs = second.total
     result.second = {
-        "counter": "fvcore", "version": second.version, "macs": second.total, "products": second.products,
-        "by_operator": second.by_operator, "unsupported": second.unsupported,
-        "error": second.error, "relative_difference": None, "tolerance": TOLERANCE, "agrees": None,
-    }  # fmt: skip
+        "counter": "fvcore",
+        "version": second.version,
+        "macs": second.total,
+        "products": second.products,
+        "by_operator": second.by_operator,
+        "unsupported": second.unsupported,
+        "error": second.error,
+        "relative_difference": None,
+        "tolerance": TOLERANCE,
+        "agrees": None,
+    }
     if second.products is None:
         text = f"fvcore could not trace this network ({second.error}); the operator trace stands alone"
         result.flags.append(flag("second_count_failed", "info", text))

@@ -57,9 +57,15 @@ class Fidelity:
             found.append(unavailable("top1_agreement", "no output has an axis of two elements or more to choose among"))
         else:
             found.append(
-                reading("top1_agreement", self.agreement, "measured", n=self.choices,
-                        statistic="share of output vectors", method_note=NOTE)
-            )  # fmt: skip
+                reading(
+                    "top1_agreement",
+                    self.agreement,
+                    "measured",
+                    n=self.choices,
+                    statistic="share of output vectors",
+                    method_note=NOTE,
+                )
+            )
         return found
 
     def as_dict(self) -> dict[str, Any]:

@@ -163,7 +163,7 @@ def _einsum(inputs: list[Any], _outputs: list[Any]) -> float:
 
 
 def _einsum_by_paths(equation: str, shapes: list[list[int]]) -> float:
-    """An einsum with dots or other than two operands: contracted two by two, left to right, dots spelt out as letters."""
+    """An einsum with dots or other than two operands: contracted in pairs, left to right, dots as letters."""
     given, _, right = equation.partition("->")
     terms = given.split(",")
     spare = [letter for letter in string.ascii_letters if letter not in equation]
@@ -190,7 +190,10 @@ def _einsum_by_paths(equation: str, shapes: list[list[int]]) -> float:
 
 
 def _multi_dot(inputs: list[Any], _outputs: list[Any]) -> float:
-    """The cheapest order of a chain of matrices, as torch finds it (Cormen et al., Introduction to Algorithms, 15.2)."""
+    """The cheapest order of a chain of matrices, as torch finds it.
+
+    Source: Cormen et al., Introduction to Algorithms, 15.2.
+    """
     shapes = _list_shapes(inputs[0])
     sizes = [shapes[0][0] if len(shapes[0]) == 2 else 1, *(shape[-1] if len(shape) == 2 else 1 for shape in shapes)]
     if len(shapes[0]) == 1:
@@ -306,7 +309,8 @@ HANDLES: dict[str, Any] = {
     "aten::linalg_matrix_power": _matrix_power, "aten::matrix_power": _matrix_power,
     "aten::stft": _short_fourier(False), "aten::istft": _short_fourier(True),
     "aten::_convolution_mode": _convolution, "aten::conv_tbc": _convolution_tbc,
-    "aten::tensordot": _tensordot, "aten::linear": _linear, "aten::einsum": _einsum, "aten::bilinear": _bilinear, "aten::cdist": _cdist,
+    "aten::tensordot": _tensordot, "aten::linear": _linear, "aten::einsum": _einsum, "aten::bilinear": _bilinear,
+    "aten::cdist": _cdist,
     "aten::lstm": _recurrent, "aten::gru": _recurrent, "aten::rnn_tanh": _recurrent, "aten::rnn_relu": _recurrent,
     "aten::lstm_cell": _recurrent_cell, "aten::gru_cell": _recurrent_cell, "aten::rnn_tanh_cell": _recurrent_cell,
     "aten::rnn_relu_cell": _recurrent_cell,

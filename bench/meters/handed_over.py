@@ -1,4 +1,4 @@
-"""Modules as users hand them over: checked, switched to evaluation and back, initialised, and passed to other processes."""
+"""Modules as users hand them over: checked, switched to evaluation and back, initialised, sent to other processes."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def initialised(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 
 @contextmanager
-def told(name: str) -> Iterator[None]:
-    """An error of the user's module becomes a BenchError with its type, message and the user's own lines."""
+def user_errors(name: str) -> Iterator[None]:
+    """Turn an error of the user's module into a BenchError with its type, message and the user's own lines."""
     try:
         yield
     except (BenchError, MemoryError):
@@ -116,10 +116,11 @@ _SETTINGS = ("default_dtype", "default_device", "deterministic", "matmul_precisi
 def _settings() -> dict[str, Any]:
     """What this process has set in torch for everything in it, and a forward may rely on."""
     found: dict[str, Any] = {
-        "default_dtype": torch.get_default_dtype(), "default_device": str(torch.get_default_device()),
+        "default_dtype": torch.get_default_dtype(),
+        "default_device": str(torch.get_default_device()),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "matmul_precision": torch.get_float32_matmul_precision(),
-    }  # fmt: skip
+    }
     return found
 
 

@@ -57,9 +57,9 @@ class Batch:
 def batch_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Batch:
     """The number of samples that inputs hold, from the inputs alone.
 
-    It is the first dimension of the tensors, wherever they are; those with none or of size 1 are left aside where others
-    are larger. A list of images counts as many as it has; a nested tensor its members, a packed sequence its sequences.
-    Where first dimensions disagree the first one is given, and it is not sure.
+    It is the first dimension of the tensors, wherever they are; those with none or of size 1 are left aside where
+    others are larger. A list of images counts as many as it has; a nested tensor its members, a packed sequence its
+    sequences. Where first dimensions disagree the first one is given, and it is not sure.
     """
     sizes: dict[str, int] = {}
     for name, value in [
@@ -165,11 +165,14 @@ def _batch_first(layer: Any) -> bool:
     return bool(getattr(attention, "batch_first", False))
 
 
-def batch_flags(told: Batch | None, batch: int) -> list[dict[str, str]]:
+def batch_flags(known: Batch | None, batch: int) -> list[dict[str, str]]:
     """A flag where the layer that takes the input says another number of samples than the row has."""
-    if told is None or told.size == batch:
+    if known is None or known.size == batch:
         return []
-    text = f"the row counts {batch} samples a forward, but {told.source}, which makes it {told.size}: say it with batch=..."
+    text = (
+        f"the row counts {batch} samples a forward, but {known.source}, which makes it {known.size}: say it with "
+        "batch=..."
+    )
     return [{"code": "batch_unclear", "severity": "warn", "text": text}]
 
 

@@ -103,7 +103,7 @@ def _can_open(value: Any) -> bool:
 
 
 def _walk(module: nn.Module) -> Iterator[Held]:
-    """Everything that a module holds: registered tensors first, so that a loose alias of one is not a tensor of its own."""
+    """Everything that a module holds: registered tensors first, so that an alias of one is not counted again."""
     paths = _paths(module)
     yield from _parameters(paths)
     for prefix, part in paths:

@@ -19,7 +19,8 @@ from typing import Any, Protocol
 STEADY_WINDOW = 10
 #: Of runs that last seconds: how many warm up, and how many raw samples a process takes at least.
 FEW_WARM_UPS, FEW_SAMPLES = 2, 3
-#: A device's throughput window is tried until it is long enough, at most so often, each time so much longer than needed.
+#: A device's throughput window is tried until it is long enough, at most so often, each time so much longer than
+#: needed.
 REHEARSALS, REHEARSAL_MARGIN = 3, 1.1
 Step = Callable[[], Any]
 Clock = Callable[[], int]
@@ -40,10 +41,10 @@ class DeviceClock(Protocol):
 
 @dataclass(frozen=True)
 class Runner:
-    """Something to time: a step, what waits for its work to finish, the device's own clock, what precedes and follows it.
+    """Something to time: a step, what waits for its work, the device's own clock, what precedes and follows it.
 
-    With a device's clock, with `before` (a flush of the cache, a fresh forward) or `after` (what puts back what the step
-    changed), every iteration is timed on its own; what precedes and follows it is not timed. `spans` gives the
+    With a device's clock, with `before` (a flush of the cache, a fresh forward) or `after` (what puts back what the
+    step changed), every iteration is timed on its own; what precedes and follows it is not timed. `spans` gives the
     milliseconds of spans inside the last step, by name.
     """
 
@@ -111,29 +112,29 @@ def time_block(runner: Runner, block: int, clock: Clock = time.perf_counter_ns) 
 def time_both(runner: Runner, block: int, clock: Clock = time.perf_counter_ns) -> tuple[float, float | None]:
     """Milliseconds per iteration of the same iterations by the host's clock and by the device's, None without one.
 
-    The host's time holds launching and waiting as well, so that it is the longer one. A device is waited for after every
-    iteration: launched one behind the other they would hide their launches behind each other's work, and the latency of a
-    short forward, which needs a block, would mean something else than that of a long one.
+    The host's time holds launching and waiting as well, so that it is the longer one. A device is waited for after
+    every iteration: launched one behind the other they would hide their launches behind each other's work, and the
+    latency of a short forward, which needs a block, would mean something else than that of a long one.
     """
     if not runner.is_alone:
-        stretches = [_stretch(runner, block, clock)]
+        timed = [_time_back_to_back(runner, block, clock)]
     else:
-        stretches = [_alone(runner, clock) for _ in range(block)]
-    device = [of_device for _, of_device in stretches if of_device is not None]
-    return sum(host for host, _ in stretches) / block, sum(device) / block if device else None
+        timed = [_time_single(runner, clock) for _ in range(block)]
+    device = [of_device for _, of_device in timed if of_device is not None]
+    return sum(host for host, _ in timed) / block, sum(device) / block if device else None
 
 
-def _alone(runner: Runner, clock: Clock) -> tuple[float, float | None]:
+def _time_single(runner: Runner, clock: Clock) -> tuple[float, float | None]:
     """One iteration by both clocks, after what precedes it."""
     if runner.before is not None:
         runner.before()
-    taken = _stretch(runner, 1, clock)
+    taken = _time_back_to_back(runner, 1, clock)
     if runner.after is not None:
         runner.after()
     return taken
 
 
-def _stretch(runner: Runner, iterations: int, clock: Clock) -> tuple[float, float | None]:
+def _time_back_to_back(runner: Runner, iterations: int, clock: Clock) -> tuple[float, float | None]:
     """Milliseconds that iterations back to back take by the host's and the device's clock."""
     device = runner.device_clock
     runner.synchronise()
@@ -150,26 +151,33 @@ def _stretch(runner: Runner, iterations: int, clock: Clock) -> tuple[float, floa
 
 
 def warm_up(
-    runner: Runner, *, iterations: int, seconds: float, cap_s: float, variation: float,
-    clock: Clock = time.perf_counter_ns, beat: Callable[[], None] = lambda: None, few: bool = False,
-) -> WarmUp:  # fmt: skip
+    runner: Runner,
+    *,
+    iterations: int,
+    seconds: float,
+    cap_s: float,
+    variation: float,
+    clock: Clock = time.perf_counter_ns,
+    heartbeat: Callable[[], None] = lambda: None,
+    few: bool = False,
+) -> WarmUp:
     """Run until there were `iterations` and `seconds`, then until the last ten vary little or the cap is reached.
 
-    The variation is the coefficient of variation of the last ten (standard deviation over mean). With `few`, for runs that
-    may last seconds, `FEW_WARM_UPS` runs and `seconds` are enough.
+    The variation is the coefficient of variation of the last ten (standard deviation over mean). With `few`, for runs
+    that may last seconds, `FEW_WARM_UPS` runs and `seconds` are enough.
     """
     if few:
-        return _warm_up_few(runner, seconds, cap_s, variation, clock, beat)
+        return _warm_up_few(runner, seconds, cap_s, variation, clock, heartbeat)
     start, count = clock(), 0
     recent: list[float] = []
     while True:
         recent = [*recent[-(STEADY_WINDOW - 1) :], time_block(runner, 1, clock)]
         count += 1
-        beat()
+        heartbeat()
         elapsed = (clock() - start) / 1e9
         enough = count >= max(iterations, STEADY_WINDOW) and elapsed >= seconds
         spread = statistics.pstdev(recent) / statistics.fmean(recent) if len(recent) == STEADY_WINDOW else math.inf
-        done = enough and (spread < variation or elapsed >= _patience(seconds, cap_s))
+        done = enough and (spread < variation or elapsed >= _steady_state_timeout_s(seconds, cap_s))
         if done or elapsed >= cap_s:
             steady = len(recent) == STEADY_WINDOW and spread < variation
             finite = spread if math.isfinite(spread) else 0.0
@@ -177,12 +185,12 @@ def warm_up(
 
 
 def _warm_up_few(
-    runner: Runner, seconds: float, cap_s: float, variation: float, clock: Clock, beat: Callable[[], None]
+    runner: Runner, seconds: float, cap_s: float, variation: float, clock: Clock, heartbeat: Callable[[], None]
 ) -> WarmUp:
     start, times = clock(), list[float]()
     while True:
         times.append(time_block(runner, 1, clock))
-        beat()
+        heartbeat()
         elapsed = (clock() - start) / 1e9
         if len(times) >= FEW_WARM_UPS and (elapsed >= seconds or elapsed >= cap_s):
             recent = times[-STEADY_WINDOW:]
@@ -190,7 +198,7 @@ def _warm_up_few(
             return WarmUp(len(times), elapsed, statistics.median(recent), spread, spread < variation)
 
 
-def _patience(seconds: float, cap_s: float) -> float:
+def _steady_state_timeout_s(seconds: float, cap_s: float) -> float:
     """How long to wait for a steady state: on a noisy host it may never come, and waiting buys nothing."""
     return min(cap_s, 2.0 * seconds)
 
@@ -212,23 +220,27 @@ def rounds_for(
     return max(least, min(samples, int(case_seconds * 1e3 / max(slowest, 1e-6))))
 
 
-def _usage() -> tuple[int, int]:
+def resource_usage() -> tuple[int, int]:
+    """This process's involuntary context switches and minor page faults so far."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_nivcsw, usage.ru_minflt
 
 
 def take_sample(
-    runner: Runner, into: Samples, clock: Clock = time.perf_counter_ns, loss: float | None = None,
+    runner: Runner,
+    into: Samples,
+    clock: Clock = time.perf_counter_ns,
+    loss: float | None = None,
     processor: Clock = time.thread_time_ns,
-) -> None:  # fmt: skip
+) -> None:
     """Append one raw sample with whether the process was preempted during it.
 
     A long sample meets some thread of the kernel almost surely, for microseconds. With `loss` a switch counts only if
     the calling thread went without a processor for at least that share of the sample; `None` counts every switch, as is
     right where others work for the thread (several threads, a device) and its own processor time tells nothing.
     """
-    _recall(runner)
-    switches, faults = _usage()
+    _prime_caches(runner)
+    switches, faults = resource_usage()
     computing = processor()
     host, device = time_both(runner, into.block, clock)
     computed_ms = (processor() - computing) / 1e6 / into.block
@@ -236,27 +248,34 @@ def take_sample(
     into.cpu_ms.append(computed_ms)
     if device is not None:
         into.device_ms.append(device)
-    switches_after, faults_after = _usage()
+    switches_after, faults_after = resource_usage()
     into.preempted.append(switches_after > switches and (loss is None or host - computed_ms >= loss * host))
     into.minor_faults.append(faults_after - faults)
     if runner.spans is not None:
         into.spans.append(runner.spans())
 
 
-def _recall(runner: Runner) -> None:
+def _prime_caches(runner: Runner) -> None:
     """One step that is not timed where a device's caches should be warm: another member ran just before this one."""
     if runner.device_clock is not None and runner.before is None:
         runner.step()
 
 
 def interleave(
-    runners: Sequence[Runner], samples: dict[str, Samples], rounds: int, seed: int, *,
-    clock: Clock = time.perf_counter_ns, turn: Callable[[str], None] = lambda name: None,
-    between: Callable[[], None] = lambda: None, loss: float | None = None,
-) -> None:  # fmt: skip
-    """Take one sample of every runner per round, in an order shuffled anew from the seed each round.
+    runners: Sequence[Runner],
+    samples: dict[str, Samples],
+    rounds: int,
+    seed: int,
+    *,
+    clock: Clock = time.perf_counter_ns,
+    turn: Callable[[str], None] = lambda name: None,
+    between: Callable[[], None] = lambda: None,
+    loss: float | None = None,
+) -> None:
+    """Take one sample of every runner per round, in an order reshuffled from the seed each round.
 
-    `loss` is that of `take_sample`; `turn` is told whose sample is next and `between` is called after every round, while nothing is timed.
+    `loss` is that of `take_sample`; `turn` is told whose sample is next and `between` is called after every round,
+    while nothing is timed.
     """
     generator = random.Random(seed)
     order = list(runners)
@@ -270,14 +289,21 @@ def interleave(
 
 
 def throughput_windows(
-    runners: Sequence[Runner], samples: dict[str, Samples], iteration_ms: dict[str, float], *, windows: int,
-    window_s: float, seed: int, clock: Clock = time.perf_counter_ns, turn: Callable[[str], None] = lambda name: None,
-    beat: Callable[[], None] = lambda: None,
-) -> None:  # fmt: skip
+    runners: Sequence[Runner],
+    samples: dict[str, Samples],
+    iteration_ms: dict[str, float],
+    *,
+    windows: int,
+    window_s: float,
+    seed: int,
+    clock: Clock = time.perf_counter_ns,
+    turn: Callable[[str], None] = lambda name: None,
+    heartbeat: Callable[[], None] = lambda: None,
+) -> None:
     """Back-to-back forwards in windows of at least `window_s`, one synchronisation at the end, interleaved as well.
 
-    Back to back leaves no room for what precedes a step: throughput is always that of warm caches. A forward that has to
-    be put back is timed alone also here, or every further one of a window would be of another state.
+    Back to back leaves no room for what precedes a step: throughput is always that of warm caches. A forward that has
+    to be put back is timed alone also here, or every further one of a window would be of another state.
     """
     generator = random.Random(seed + 1)
     order = list(runners)
@@ -292,16 +318,16 @@ def throughput_windows(
                 iterations = counts[runner.name]
                 milliseconds = _window(runner, iterations, clock)
                 samples[runner.name].throughput.append({"iterations": iterations, "ms": milliseconds})
-                beat()
+                heartbeat()
 
 
 def _window(runner: Runner, iterations: int, clock: Clock) -> float:
     """Milliseconds of so many iterations, without those of putting back what each of them changes."""
     if runner.after is None:
-        return _stretch(runner, iterations, clock)[0]
+        return _time_back_to_back(runner, iterations, clock)[0]
     total = 0.0
     for _ in range(iterations):
-        total += _stretch(runner, 1, clock)[0]
+        total += _time_back_to_back(runner, 1, clock)[0]
         runner.after()
     return total
 
@@ -309,8 +335,8 @@ def _window(runner: Runner, iterations: int, clock: Clock) -> float:
 def _iterations_of(runner: Runner, iteration_ms: float, window_ms: float, clock: Clock) -> int:
     """Iterations that fill a window, from the time of a synchronised one.
 
-    Back to back a device takes less for each, so there the number is rehearsed, outside the windows: to measure windows and
-    drop the short ones would drop the fast ones.
+    Back to back a device takes less for each, so there the number is rehearsed, outside the windows: to measure windows
+    and drop the short ones would drop the fast ones.
     """
     iterations = max(2, math.ceil(window_ms / iteration_ms))
     for _ in range(REHEARSALS if runner.device_clock is not None else 0):

@@ -23,12 +23,13 @@ from bench.meters.macs import MacsCount
 from bench.meters.trace import ModuleVisit, OperatorRecord
 from bench.workloads.counting import PartCall
 
-Row = dict[str, Any]
+LayerRow = dict[str, Any]
 #: What a row holds, also where there is none: a forward of views alone has no row.
 COLUMNS = (
-    "index", "name", "module_path", "op", "input_shapes", "output_shapes", "dtype", "macs", "vector_ops", "bit_operations",
-    "read_bytes", "write_bytes", "weight_bytes", "activation_bytes", "intensity", "calls", "operators", "uncounted",
-    "tokens", "tokens_per_call", "provenance_bytes", "time_ms", "time_low_ms", "time_high_ms", "share",
+    "index", "name", "module_path", "op", "input_shapes", "output_shapes", "dtype", "macs", "vector_ops",
+    "bit_operations", "read_bytes", "write_bytes", "weight_bytes", "activation_bytes", "intensity", "calls",
+    "operators", "uncounted", "tokens", "tokens_per_call", "provenance_bytes", "time_ms", "time_low_ms",
+    "time_high_ms", "share",
 )  # fmt: skip
 
 _NOTE = (
@@ -44,7 +45,7 @@ _NOTE = (
 class LayerTable:
     """Rows in execution order, one per module whose own operators do work, and what the rows leave over."""
 
-    rows: list[Row]
+    rows: list[LayerRow]
     info: dict[str, Any] = field(default_factory=dict)
 
 
@@ -79,9 +80,14 @@ def table(
 
 
 def module_times(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, *, repeats: int, warmup: int = 2,
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    *,
+    repeats: int,
+    warmup: int = 2,
     reset: Callable[[], None] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """One process's medians in ms: `own` per module path, `plain` and `hooked` forwards; `repeats` of each.
 
     For tables whose unit of replication is the process: counts are made once, these are joined from several processes.
@@ -93,7 +99,7 @@ def module_times(
 
 
 # ---------------------------------------------------------------- counts
-def _counted_rows(count: MacsCount) -> list[Row]:
+def _counted_rows(count: MacsCount) -> list[LayerRow]:
     """One row per module path with operators of its own that are not mere views, in order of first execution."""
     groups: dict[str, list[OperatorRecord]] = defaultdict(list)
     for record in count.records:
@@ -102,7 +108,7 @@ def _counted_rows(count: MacsCount) -> list[Row]:
     return [_row(index, path, group, count) for index, (path, group) in enumerate(groups.items())]
 
 
-def _row(index: int, path: str, group: list[OperatorRecord], count: MacsCount) -> Row:
+def _row(index: int, path: str, group: list[OperatorRecord], count: MacsCount) -> LayerRow:
     visit = count.visits.get(path) or ModuleVisit(path, "", 0)
     weights = sum(r.weight_read + r.weight_written for r in group)
     activations = sum(r.activation_read + r.activation_written for r in group)
@@ -233,9 +239,13 @@ class _LayerClock:
 
 
 def _time(
-    module: nn.Module, args: Any, kwargs: dict[str, Any], repeats: int, warmup: int,
+    module: nn.Module,
+    args: Any,
+    kwargs: dict[str, Any],
+    repeats: int,
+    warmup: int,
     reset: Callable[[], None] = lambda: None,
-) -> _Timing:  # fmt: skip
+) -> _Timing:
     cuda = any(isinstance(leaf, Tensor) and leaf.is_cuda for leaf in [*tree_leaves(args), *module.parameters()])
     clock = _CudaClock() if cuda else _HostClock()
     own: dict[str, list[float]] = defaultdict(list)
@@ -283,7 +293,7 @@ def median_interval(samples: list[float], confidence: float = 0.95) -> tuple[flo
     return ordered[lowest], ordered[len(ordered) - 1 - lowest]
 
 
-def _add_time(row: Row, timing: _Timing) -> None:
+def _add_time(row: LayerRow, timing: _Timing) -> None:
     samples = timing.own.get(row["module_path"])
     if not samples:
         row.update(time_ms=None, time_low_ms=None, time_high_ms=None, share=None)
@@ -294,7 +304,7 @@ def _add_time(row: Row, timing: _Timing) -> None:
     row.update(time_ms=median, time_low_ms=low, time_high_ms=high, share=median / whole if whole else None)
 
 
-def _info(rows: list[Row], timing: _Timing, count: MacsCount) -> dict[str, Any]:
+def _info(rows: list[LayerRow], timing: _Timing, count: MacsCount) -> dict[str, Any]:
     info: dict[str, Any] = {
         "repeats": len(timing.plain),
         "end_to_end_ms": None,
@@ -314,7 +324,11 @@ def _info(rows: list[Row], timing: _Timing, count: MacsCount) -> dict[str, Any]:
         explained = sum(row["time_ms"] for row in rows if row["time_ms"] is not None)
         low, high = median_interval(timing.plain)
         info.update(
-            end_to_end_ms=whole, end_to_end_low_ms=low, end_to_end_high_ms=high, explained_ms=explained,
-            hooked_end_to_end_ms=statistics.median(timing.hooked), unexplained_ms=whole - explained,
-        )  # fmt: skip
+            end_to_end_ms=whole,
+            end_to_end_low_ms=low,
+            end_to_end_high_ms=high,
+            explained_ms=explained,
+            hooked_end_to_end_ms=statistics.median(timing.hooked),
+            unexplained_ms=whole - explained,
+        )
     return info

@@ -123,9 +123,19 @@ def _trace_once(
         gaps[gap.path] += gap.seconds
     seconds = time.perf_counter() - started
     return Traced(
-        trace.records, paths.visits, values or ValueChecks(), watch.escapes, gaps, seconds, output,
-        batch=paths.batch, foreign=list(trace.foreign.values()), overwritten=overwritten, in_threads=bool(threads.idents), other_threads=clocks.moved(threads.idents),
-    )  # fmt: skip
+        trace.records,
+        paths.visits,
+        values or ValueChecks(),
+        watch.escapes,
+        gaps,
+        seconds,
+        output,
+        batch=paths.batch,
+        foreign=list(trace.foreign.values()),
+        overwritten=overwritten,
+        in_threads=bool(threads.idents),
+        other_threads=clocks.moved(threads.idents),
+    )
 
 
 # ---------------------------------------------------------------- count
@@ -304,11 +314,15 @@ def readings(count: MacsCount, batch: int) -> list[Reading]:
     prefix = _lower_bound_note(count)
     notes = {
         "macs": CONVENTIONS["matmul"],
-        "macs_method": "products of the reduction method itself, such as its matching; executed, in macs_fvcore, not in macs",
+        "macs_method": (
+            "products of the reduction method itself, such as its matching; executed, in macs_fvcore, not in macs"
+        ),
         "macs_fvcore": CONVENTIONS["fvcore"] + ("; fvcore's own total" if count.fvcore_macs is not None else ""),
         "vector_ops": "one per element and elementwise operator; softmax 5, layer norm 7, batch norm 2 per element",
         "bit_operations": "MACs x weight bits x activation bits, summed over operators at their own precision",
-        "traffic_bytes": f"weights {count.weight_bytes} B, activations {count.activation_bytes} B; each tensor once per operator",
+        "traffic_bytes": (
+            f"weights {count.weight_bytes} B, activations {count.activation_bytes} B; each tensor once per operator"
+        ),
     }
     values = {
         "macs": count.macs / batch,
@@ -341,7 +355,7 @@ def unavailable_readings(reason: str) -> list[Reading]:
 
 
 # ---------------------------------------------------------------- self-test
-_passed = False
+self_test_passed = False
 
 
 def self_test() -> None:
@@ -350,8 +364,8 @@ def self_test() -> None:
     Raises:
         MiscountError: a block's count differs from its closed form.
     """
-    global _passed  # noqa: PLW0603
-    if _passed:
+    global self_test_passed  # noqa: PLW0603
+    if self_test_passed:
         return
     from bench.meters.selftest import BLOCKS
 
@@ -366,10 +380,19 @@ def self_test() -> None:
                 f"{' and does not explain ' + ', '.join(unknown) if unknown else ''}; MACs are not reported. "
                 f"Install a torch version from constraints.txt"
             )
-    _passed = True
+    self_test_passed = True
 
 
 __all__ = [
-    "CONVENTIONS", "CountsOverInputs", "MacsCount", "MiscountError", "count", "count_over", "count_training",
-    "readings", "register_op", "self_test", "unavailable_readings",
-]  # fmt: skip
+    "CONVENTIONS",
+    "CountsOverInputs",
+    "MacsCount",
+    "MiscountError",
+    "count",
+    "count_over",
+    "count_training",
+    "readings",
+    "register_op",
+    "self_test",
+    "unavailable_readings",
+]

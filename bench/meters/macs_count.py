@@ -12,12 +12,19 @@ Flag = dict[str, Any]
 Convention = Literal["matmul", "fvcore", "all"]
 
 CONVENTIONS: dict[str, str] = {
-    "matmul": "matrix products and convolutions only; attention in full even where causal; complex products 4 MACs; "
-    "Fourier transforms 2.5 N log2 N; no bias, normalisation, softmax or elementwise work, and not the products that a "
-    "reduction method makes for itself (matching, scores)",
-    "fvcore": "matmul plus the method's own products and what fvcore charges for normalisation (5 per element of an affine layer norm, 2 of a batch "
-    "norm in inference), adaptive average pooling, upsampling and grid sampling",
-    "all": "matmul MACs plus the method's own and every vector operation (elementwise, reduction, softmax, normalisation) as one each",
+    "matmul": (
+        "matrix products and convolutions only; attention in full even where causal; complex products 4 MACs; Fourier "
+        "transforms 2.5 N log2 N; no bias, normalisation, softmax or elementwise work, and not the products that a "
+        "reduction method makes for itself (matching, scores)"
+    ),
+    "fvcore": (
+        "matmul plus the method's own products and what fvcore charges for normalisation (5 per element of an affine "
+        "layer norm, 2 of a batch norm in inference), adaptive average pooling, upsampling and grid sampling"
+    ),
+    "all": (
+        "matmul MACs plus the method's own and every vector operation (elementwise, reduction, softmax, normalisation) "
+        "as one each"
+    ),
 }
 
 
@@ -26,9 +33,10 @@ class MacsCount:
     """What one forward (or one training step) of a whole batch computes, reads and writes.
 
     `macs` follows the matmul convention; `method_macs` are the products below modules that say `charged_to = "method"`
-    (a token merger's matching, say), executed as well and in every other convention. When `at_least` is true some operator is unknown and every total is a lower
-    bound. `batch` is the number of samples that a layer told which takes the input as it is, where that is not the first
-    dimension. `flags` are dicts {code, severity, text}; `operators` and `uncounted` are lists of plain rows.
+    (a token merger's matching, say), executed as well and in every other convention. When `at_least` is true some
+    operator is unknown and every total is a lower bound. `batch` is the number of samples that a layer told which takes
+    the input as it is, where that is not the first dimension. `flags` are dicts {code, severity, text}; `operators` and
+    `uncounted` are lists of plain rows.
     """
 
     macs: int

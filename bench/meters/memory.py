@@ -31,9 +31,15 @@ from bench.reading import Provenance, Reading, reading, unavailable
 from bench.workloads.counting import PartCall
 
 __all__ = [
-    "ForwardError", "MemoryPeaks", "ResidentPeak", "activation_peak_meta", "measure", "pin_allocator_for_memory",
-    "pin_allocator_for_timing", "resident_peak",
-]  # fmt: skip
+    "ForwardError",
+    "MemoryPeaks",
+    "ResidentPeak",
+    "activation_peak_meta",
+    "measure",
+    "pin_allocator_for_memory",
+    "pin_allocator_for_timing",
+    "resident_peak",
+]
 
 Attention = Literal["fused", "explicit"]
 
@@ -41,8 +47,8 @@ Attention = Literal["fused", "explicit"]
 KERNEL_BUFFERS = 0.1
 #: Why a case that replays a CUDA graph has no allocated peak.
 INSIDE_A_GRAPH = (
-    "activations live in the captured graph's own memory, which counts as reserved and not as allocated when it replays; "
-    "see peak_reserved_bytes"
+    "activations live in the captured graph's own memory, which counts as reserved and not as allocated when it "
+    "replays; see peak_reserved_bytes"
 )
 
 
@@ -114,8 +120,8 @@ class MemoryPeaks:
         found = []
         if self.unseen:
             text = (
-                f"threads that were running before the forward execute operators during it ({', '.join(self.unseen[:5])}): "
-                "what they allocate is not in the live tensors' peak"
+                "threads that were running before the forward execute operators during it "
+                f"({', '.join(self.unseen[:5])}): what they allocate is not in the live tensors' peak"
             )
             found.append({"code": "other_threads", "severity": "warn", "text": text})
         inside = (self.allocator_bytes or 0) - self.peak_bytes
@@ -132,9 +138,14 @@ class MemoryPeaks:
 
 
 def measure(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, *,
-    step: Callable[[], Any] | None = None, captured: bool = False, reset: Callable[[], None] | None = None,
-) -> MemoryPeaks:  # fmt: skip
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    *,
+    step: Callable[[], Any] | None = None,
+    captured: bool = False,
+    reset: Callable[[], None] | None = None,
+) -> MemoryPeaks:
     """The peaks of one forward that is not the first; takes up to five forwards, one of them under the profiler.
 
     A compiled module is followed as the eager module that it wraps. The resident peak is taken only where the process
@@ -157,7 +168,7 @@ def measure(
         peaks = _live_peaks(eager, args, kwargs, "measured", note, reset)
         device = torch.device(peaks.device)
         if device.type == "cuda":
-            return _with_cuda_views(peaks, run, captured, ready)
+            return with_cuda_views(peaks, run, captured, ready)
         return _with_host_views(peaks, run, ready)
 
 
@@ -168,7 +179,7 @@ def _own(module: nn.Module) -> nn.Module:
 
 
 def _renew(module: nn.Module) -> None:
-    """Put back and prepare anew what a part of a workload changes, before its memory is watched; nothing of a module."""
+    """Reset and prepare what a part of a workload changes before its memory is watched; no-op for a module."""
     if isinstance(module, PartCall):
         module.renew()
 
@@ -250,16 +261,20 @@ class _FusedAttention(TorchFunctionMode):
 
 
 def _live_peaks(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], provenance: Provenance, note: str,
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    provenance: Provenance,
+    note: str,
     reset: Callable[[], None] | None = None,
-) -> MemoryPeaks:  # fmt: skip
+) -> MemoryPeaks:
     put_back = reset or (lambda: None)
     live.record(module, args, kwargs, ())  # the first forward fills caches, torch's and the module's own
     put_back()
     if isinstance(module, PartCall):
         args = module.inputs()  # its state was put back, in other tensors
     found = inventory(_own(module))
-    resident, known = _resident(found, (args, kwargs))
+    resident, known = resident_by_category(found, (args, kwargs))
     trace = live.record(module, args, kwargs, known)
     put_back()
     peak = trace.peak(resident)
@@ -275,7 +290,7 @@ def _live_peaks(
     )
 
 
-def _resident(found: Inventory, inputs: Any) -> tuple[dict[Category, int], set[int]]:
+def resident_by_category(found: Inventory, inputs: Any) -> tuple[dict[Category, int], set[int]]:
     """Bytes by category of what is alive before the forward, and the addresses of its storages."""
     known: dict[int, int] = {}
     sizes: dict[Category, int] = {}
@@ -348,7 +363,7 @@ def _on_cpu(event: Any) -> bool:
     return event.device_type() == torch._C._autograd.DeviceType.CPU
 
 
-def _with_cuda_views(
+def with_cuda_views(
     peaks: MemoryPeaks, run: Callable[[], Any], captured: bool, ready: Callable[[], None] = lambda: None
 ) -> MemoryPeaks:
     """The peaks with the caching allocator's and the driver's view on a CUDA device."""

@@ -1,4 +1,4 @@
-"""What a method cost before its network was measured, as readings: from `module.method_cost`, which `bench.costs` writes."""
+"""What a method cost beforehand, as readings: from `module.method_cost`, which `bench.costs` writes."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def readings(module: Any) -> list[Reading]:
     cost = getattr(module, "method_cost", None)
     if cost is None:
         return []
-    told = dict(cost)
-    note = str(told.pop("note", ""))
-    for name, value in told.items():
+    reported = dict(cost)
+    note = str(reported.pop("note", ""))
+    for name, value in reported.items():
         if name not in FIELDS.values():
             raise UsageError(f'method_cost: "{name}" is not reported; {did_you_mean(str(name), FIELDS.values())}')
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not _sound(value)):
             raise UsageError(f"method_cost: {name} is {value!r}, not a number from 0 on")
-    return [_reading(metric, told.get(name), note) for metric, name in FIELDS.items()]
+    return [_reading(metric, reported.get(name), note) for metric, name in FIELDS.items()]
 
 
 def _reading(metric: str, value: float | None, note: str) -> Reading:

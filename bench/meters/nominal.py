@@ -1,9 +1,9 @@
 """Nominal bits beside stored ones: what a declared number format would store and compute, whatever runs here.
 
 A module declares the bits of its own and its inner modules' weights as `nominal_bits`, those of its activations as
-`nominal_activation_bits`; the nearest declaration from a parameter or operator outwards holds. What nobody declares counts
-as it is stored. A subject that knows better declares the sum: `module.nominal_bit_operations`, per sample, a number or a
-mapping by part.
+`nominal_activation_bits`; the nearest declaration from a parameter or operator outwards holds. What nobody declares
+counts as it is stored. A subject that knows better declares the sum: `module.nominal_bit_operations`, per sample, a
+number or a mapping by part.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ def bits(module: nn.Module) -> list[Reading]:
 
     A packed weight that is no parameter cannot be weighed by its elements: then the root's own declaration holds alone.
     """
-    told = _declarations(module, WEIGHTS)
-    if not told:
+    declared = _declarations(module, WEIGHTS)
+    if not declared:
         return []
-    sizes = list(_weights(module, told))
+    sizes = list(_weights(module, declared))
     if not sizes:
-        if "" in told:
+        if "" in declared:
             note = "as declared for the whole network, which has no parameters to weigh by"
-            return [reading("nominal_bits", told[""], "counted", method_note=note)]
+            return [reading("nominal_bits", declared[""], "counted", method_note=note)]
         return [unavailable("nominal_bits", "the modules that declare nominal_bits have no parameters to weigh by")]
     elements = sum(count for count, _ in sizes)
     value = sum(count * width for count, width in sizes) / elements
-    note = f"over {elements} parameters; {len(told)} modules declare nominal_bits, the rest counts as it is stored"
+    note = f"over {elements} parameters; {len(declared)} modules declare nominal_bits, the rest counts as it is stored"
     return [reading("nominal_bits", value, "counted", method_note=note)]
 
 
@@ -70,13 +70,13 @@ def _product(record: OperatorRecord, weights: Mapping[str, float], activations: 
     return left * (float(record.right_bits) if own is None else own)
 
 
-def nearest(told: Mapping[str, float], path: str) -> float | None:
+def nearest(declared: Mapping[str, float], path: str) -> float | None:
     """The declaration of this module path or of the nearest module around it."""
     while path:
-        if path in told:
-            return told[path]
+        if path in declared:
+            return declared[path]
         path = path.rpartition(".")[0]
-    return told.get("")
+    return declared.get("")
 
 
 def _declarations(module: nn.Module, name: str) -> dict[str, float]:
@@ -88,8 +88,8 @@ def _declarations(module: nn.Module, name: str) -> dict[str, float]:
     return found
 
 
-def _weights(module: nn.Module, told: Mapping[str, float]) -> Iterator[tuple[int, float]]:
+def _weights(module: nn.Module, declared: Mapping[str, float]) -> Iterator[tuple[int, float]]:
     """Elements and nominal bits of every distinct parameter."""
     for name, parameter in module.named_parameters():
-        width = nearest(told, name.rpartition(".")[0])
+        width = nearest(declared, name.rpartition(".")[0])
         yield parameter.numel(), 8.0 * parameter.element_size() if width is None else width

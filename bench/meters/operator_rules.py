@@ -71,26 +71,34 @@ COMPUTE: dict[str, Formula] = _table(
     ("_sparse_semi_structured_addmm", p.half_dense(lambda call: call.args[3].shape[0])),
     ("_cslt_sparse_mm", p.half_dense(lambda call: call.args[1].shape[0])),
     (
-        "convolution _convolution convolution_overrideable conv2d conv_depthwise3d _conv_depthwise2d mkldnn_convolution "
-        "cudnn_convolution cudnn_convolution_transpose cudnn_convolution_relu cudnn_convolution_add_relu "
-        "miopen_convolution miopen_convolution_transpose miopen_depthwise_convolution miopen_convolution_relu "
-        "miopen_convolution_add_relu _mps_convolution _mps_convolution_transpose _slow_conv2d_forward "
-        "slow_conv3d_forward slow_conv_dilated2d slow_conv_dilated3d slow_conv_transpose2d slow_conv_transpose3d "
-        "_nnpack_spatial_convolution mkldnn::_convolution_pointwise mkldnn::_convolution_transpose_pointwise",
+        (
+            "convolution _convolution convolution_overrideable conv2d conv_depthwise3d _conv_depthwise2d "
+            "mkldnn_convolution cudnn_convolution cudnn_convolution_transpose cudnn_convolution_relu "
+            "cudnn_convolution_add_relu miopen_convolution miopen_convolution_transpose miopen_depthwise_convolution "
+            "miopen_convolution_relu miopen_convolution_add_relu _mps_convolution _mps_convolution_transpose "
+            "_slow_conv2d_forward slow_conv3d_forward slow_conv_dilated2d slow_conv_dilated3d slow_conv_transpose2d "
+            "slow_conv_transpose3d _nnpack_spatial_convolution mkldnn::_convolution_pointwise "
+            "mkldnn::_convolution_transpose_pointwise"
+        ),
         p.convolution,
     ),
     ("convolution_backward convolution_backward_overrideable", p.convolution_backward),
     ("conv_tbc", p.convolution_tbc),
     (
-        "scaled_dot_product_attention _scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu "
-        "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention "
-        "_scaled_dot_product_fused_attention_overrideable _scaled_dot_product_attention_math_for_mps",
+        (
+            "scaled_dot_product_attention _scaled_dot_product_flash_attention "
+            "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_efficient_attention "
+            "_scaled_dot_product_cudnn_attention _scaled_dot_product_fused_attention_overrideable "
+            "_scaled_dot_product_attention_math_for_mps"
+        ),
         p.attention,
     ),
     (
-        "_scaled_dot_product_flash_attention_backward _scaled_dot_product_flash_attention_for_cpu_backward "
-        "_scaled_dot_product_efficient_attention_backward _scaled_dot_product_cudnn_attention_backward "
-        "_scaled_dot_product_fused_attention_overrideable_backward",
+        (
+            "_scaled_dot_product_flash_attention_backward _scaled_dot_product_flash_attention_for_cpu_backward "
+            "_scaled_dot_product_efficient_attention_backward _scaled_dot_product_cudnn_attention_backward "
+            "_scaled_dot_product_fused_attention_overrideable_backward"
+        ),
         p.attention_backward,
     ),
     ("_flash_attention_forward _cudnn_attention_forward", p.packed_attention(_FLASH_OFFSETS)),
@@ -112,20 +120,26 @@ COMPUTE: dict[str, Formula] = _table(
     ("quantized_lstm", p.quantized_recurrent(4)),
     ("quantized_gru", p.quantized_recurrent(3)),
     (
-        "quantized::quantized_lstm_cell_dynamic quantized::quantized_gru_cell_dynamic "
-        "quantized::quantized_rnn_relu_cell_dynamic quantized::quantized_rnn_tanh_cell_dynamic",
+        (
+            "quantized::quantized_lstm_cell_dynamic quantized::quantized_gru_cell_dynamic "
+            "quantized::quantized_rnn_relu_cell_dynamic quantized::quantized_rnn_tanh_cell_dynamic"
+        ),
         p.packed_cell,
     ),
     (
-        "quantized::linear quantized::linear_relu quantized::linear_leaky_relu quantized::linear_tanh "
-        "quantized::linear_dynamic quantized::linear_relu_dynamic",
+        (
+            "quantized::linear quantized::linear_relu quantized::linear_leaky_relu quantized::linear_tanh "
+            "quantized::linear_dynamic quantized::linear_relu_dynamic"
+        ),
         p.packed_linear((8, 8)),
     ),
     ("quantized::linear_dynamic_fp16 quantized::linear_relu_dynamic_fp16", p.packed_linear((32, 16))),
     ("quantized::conv1d quantized::conv1d_relu quantized::conv1d_dynamic", p.packed_convolution("conv1d_unpack")),
     (
-        "quantized::conv2d quantized::conv2d_relu quantized::conv2d_add quantized::conv2d_add_relu "
-        "quantized::conv2d_dynamic",
+        (
+            "quantized::conv2d quantized::conv2d_relu quantized::conv2d_add quantized::conv2d_add_relu "
+            "quantized::conv2d_dynamic"
+        ),
         p.packed_convolution("conv2d_unpack"),
     ),
     ("quantized::conv3d quantized::conv3d_relu quantized::conv3d_dynamic", p.packed_convolution("conv3d_unpack")),
@@ -193,10 +207,13 @@ def _sorting(call: Call) -> int:
 
 _VECTOR_GROUPS: tuple[tuple[str, VectorCost], ...] = (
     (
-        "sum mean prod amax amin max min argmax argmin any all norm linalg_vector_norm count_nonzero nansum nanmedian "
-        "median mode kthvalue aminmax trace cumsum cumprod logcumsumexp cummax cummin _cummax_helper _cummin_helper "
-        "logsumexp dist _sparse_csr_sum _sparse_csr_prod equal allclose histc bincount native_norm var_mean std_mean "
-        "var std hash_tensor _is_all_true _is_any_true segment_reduce isin bucketize searchsorted _aminmax renorm embedding_renorm",
+        (
+            "sum mean prod amax amin max min argmax argmin any all norm linalg_vector_norm count_nonzero nansum "
+            "nanmedian median mode kthvalue aminmax trace cumsum cumprod logcumsumexp cummax cummin _cummax_helper "
+            "_cummin_helper logsumexp dist _sparse_csr_sum _sparse_csr_prod equal allclose histc bincount native_norm "
+            "var_mean std_mean var std hash_tensor _is_all_true _is_any_true segment_reduce isin bucketize "
+            "searchsorted _aminmax renorm embedding_renorm"
+        ),
         _per_input(1),
     ),
     (
@@ -208,29 +225,39 @@ _VECTOR_GROUPS: tuple[tuple[str, VectorCost], ...] = (
     ("native_group_norm", _affine_norm(5, "weight")),
     ("_fused_rms_norm", _affine_norm(3, "weight")),
     (
-        "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm "
-        "miopen_batch_norm _batch_norm_no_update _batch_norm_with_update quantized_batch_norm",
+        (
+            "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm "
+            "miopen_batch_norm _batch_norm_no_update _batch_norm_with_update quantized_batch_norm"
+        ),
         _batch_norm,
     ),
     (
-        "native_layer_norm_backward native_batch_norm_backward native_group_norm_backward batch_norm_backward "
-        "cudnn_batch_norm_backward miopen_batch_norm_backward _fused_rms_norm_backward",
+        (
+            "native_layer_norm_backward native_batch_norm_backward native_group_norm_backward batch_norm_backward "
+            "cudnn_batch_norm_backward miopen_batch_norm_backward _fused_rms_norm_backward"
+        ),
         _per_input(8),
     ),
     (
-        "avg_pool2d avg_pool3d max_pool2d_with_indices max_pool3d_with_indices mkldnn_max_pool2d mkldnn_max_pool3d "
-        "quantized_max_pool1d quantized_max_pool2d quantized_max_pool3d",
+        (
+            "avg_pool2d avg_pool3d max_pool2d_with_indices max_pool3d_with_indices mkldnn_max_pool2d mkldnn_max_pool3d "
+            "quantized_max_pool1d quantized_max_pool2d quantized_max_pool3d"
+        ),
         _window,
     ),
     (
-        "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d mkldnn_adaptive_avg_pool2d "
-        "fractional_max_pool2d fractional_max_pool3d",
+        (
+            "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d "
+            "mkldnn_adaptive_avg_pool2d fractional_max_pool2d fractional_max_pool3d"
+        ),
         _per_input(1),
     ),
     (
-        "avg_pool2d_backward avg_pool3d_backward max_pool2d_with_indices_backward max_pool3d_with_indices_backward "
-        "_adaptive_avg_pool2d_backward _adaptive_avg_pool3d_backward adaptive_max_pool2d_backward "
-        "adaptive_max_pool3d_backward max_unpool2d max_unpool3d",
+        (
+            "avg_pool2d_backward avg_pool3d_backward max_pool2d_with_indices_backward max_pool3d_with_indices_backward "
+            "_adaptive_avg_pool2d_backward _adaptive_avg_pool3d_backward adaptive_max_pool2d_backward "
+            "adaptive_max_pool3d_backward max_unpool2d max_unpool3d"
+        ),
         _per_output(1),
     ),
     ("upsample_linear1d _upsample_nearest_exact1d", _per_output(2)),
@@ -239,43 +266,50 @@ _VECTOR_GROUPS: tuple[tuple[str, VectorCost], ...] = (
     ("upsample_trilinear3d grid_sampler_3d", _per_output(8)),
     ("upsample_bicubic2d _upsample_bicubic2d_aa", _per_output(16)),
     (
-        "upsample_linear1d_backward upsample_bilinear2d_backward upsample_trilinear3d_backward "
-        "upsample_bicubic2d_backward upsample_nearest1d_backward upsample_nearest2d_backward "
-        "upsample_nearest3d_backward _upsample_bilinear2d_aa_backward _upsample_bicubic2d_aa_backward "
-        "grid_sampler_2d_backward grid_sampler_3d_backward",
+        (
+            "upsample_linear1d_backward upsample_bilinear2d_backward upsample_trilinear3d_backward "
+            "upsample_bicubic2d_backward upsample_nearest1d_backward upsample_nearest2d_backward "
+            "upsample_nearest3d_backward _upsample_bilinear2d_aa_backward _upsample_bicubic2d_aa_backward "
+            "grid_sampler_2d_backward grid_sampler_3d_backward"
+        ),
         _per_output(4),
     ),
     ("sort topk", _sorting),
     ("_unique2 _unique unique_dim unique_consecutive unique_dim_consecutive", _sorting),
     ("_embedding_bag _embedding_bag_forward_only", lambda call: _elements(call.args[1]) * call.args[0].shape[-1]),
     (
-        "glu glu_backward mse_loss mse_loss_backward nll_loss_forward nll_loss_backward nll_loss2d_forward "
-        "nll_loss2d_backward smooth_l1_loss smooth_l1_loss_backward huber_loss huber_loss_backward "
-        "binary_cross_entropy binary_cross_entropy_backward binary_cross_entropy_with_logits soft_margin_loss "
-        "soft_margin_loss_backward multi_margin_loss multilabel_margin_loss_forward _ctc_loss "
-        "elu_backward gelu_backward hardshrink_backward hardsigmoid_backward hardswish_backward hardtanh_backward "
-        "leaky_relu_backward log_sigmoid_forward log_sigmoid_backward sigmoid_backward silu_backward softplus_backward "
-        "softshrink_backward tanh_backward threshold_backward mish_backward _prelu_kernel _prelu_kernel_backward "
-        "rrelu_with_noise rrelu_with_noise_backward _weight_norm_interface _weight_norm_interface_backward",
+        (
+            "glu glu_backward mse_loss mse_loss_backward nll_loss_forward nll_loss_backward nll_loss2d_forward "
+            "nll_loss2d_backward smooth_l1_loss smooth_l1_loss_backward huber_loss huber_loss_backward "
+            "binary_cross_entropy binary_cross_entropy_backward binary_cross_entropy_with_logits soft_margin_loss "
+            "soft_margin_loss_backward multi_margin_loss multilabel_margin_loss_forward _ctc_loss elu_backward "
+            "gelu_backward hardshrink_backward hardsigmoid_backward hardswish_backward hardtanh_backward "
+            "leaky_relu_backward log_sigmoid_forward log_sigmoid_backward sigmoid_backward silu_backward "
+            "softplus_backward softshrink_backward tanh_backward threshold_backward mish_backward _prelu_kernel "
+            "_prelu_kernel_backward rrelu_with_noise rrelu_with_noise_backward _weight_norm_interface "
+            "_weight_norm_interface_backward"
+        ),
         _per_input(1),
     ),
     (
-        "_euclidean_norm complex polar floor_divide heaviside hardswish fake_quantize_per_channel_affine_cachemask "
-        "fake_quantize_per_tensor_affine_cachemask _fake_quantize_per_tensor_affine_cachemask_tensor_qparams "
-        "_fused_moving_avg_obs_fq_helper native_dropout _fused_dropout _masked_scale bernoulli normal uniform random "
-        "exponential rand randn randint randperm rand_like randn_like randint_like multinomial poisson "
-        "linspace logspace tril triu cross linalg_cross quantize_per_tensor quantize_per_channel "
-        "quantize_per_tensor_dynamic dequantize int_repr masked_fill copysign _foobar index_add scatter_add "
-        "scatter_reduce index_reduce embedding_dense_backward _embedding_bag_backward _embedding_bag_dense_backward "
-        "select_backward slice_backward _thnn_fused_lstm_cell _thnn_fused_gru_cell _thnn_fused_lstm_cell_backward_impl "
-        "_thnn_fused_gru_cell_backward _transform_bias_rescale_qkv _add_relu diff histogram "
-        "reflection_pad1d_backward reflection_pad2d_backward reflection_pad3d_backward replication_pad1d_backward "
-        "replication_pad2d_backward replication_pad3d_backward unfold_backward col2im _coalesce "
-        "quantized::add quantized::add_relu quantized::mul quantized::mul_relu quantized::add_scalar "
-        "quantized::mul_scalar quantized::leaky_relu quantized::hardswish quantized::sigmoid quantized::relu6 "
-        "quantized::clamp quantized::celu quantized::threshold quantized_decomposed::quantize_per_tensor "
-        "quantized_decomposed::dequantize_per_tensor quantized_decomposed::quantize_per_channel "
-        "quantized_decomposed::dequantize_per_channel",
+        (
+            "_euclidean_norm complex polar floor_divide heaviside hardswish fake_quantize_per_channel_affine_cachemask "
+            "fake_quantize_per_tensor_affine_cachemask _fake_quantize_per_tensor_affine_cachemask_tensor_qparams "
+            "_fused_moving_avg_obs_fq_helper native_dropout _fused_dropout _masked_scale bernoulli normal uniform "
+            "random exponential rand randn randint randperm rand_like randn_like randint_like multinomial poisson "
+            "linspace logspace tril triu cross linalg_cross quantize_per_tensor quantize_per_channel "
+            "quantize_per_tensor_dynamic dequantize int_repr masked_fill copysign _foobar index_add scatter_add "
+            "scatter_reduce index_reduce embedding_dense_backward _embedding_bag_backward "
+            "_embedding_bag_dense_backward select_backward slice_backward _thnn_fused_lstm_cell _thnn_fused_gru_cell "
+            "_thnn_fused_lstm_cell_backward_impl _thnn_fused_gru_cell_backward _transform_bias_rescale_qkv _add_relu "
+            "diff histogram reflection_pad1d_backward reflection_pad2d_backward reflection_pad3d_backward "
+            "replication_pad1d_backward replication_pad2d_backward replication_pad3d_backward unfold_backward col2im "
+            "_coalesce quantized::add quantized::add_relu quantized::mul quantized::mul_relu quantized::add_scalar "
+            "quantized::mul_scalar quantized::leaky_relu quantized::hardswish quantized::sigmoid quantized::relu6 "
+            "quantized::clamp quantized::celu quantized::threshold quantized_decomposed::quantize_per_tensor "
+            "quantized_decomposed::dequantize_per_tensor quantized_decomposed::quantize_per_channel "
+            "quantized_decomposed::dequantize_per_channel"
+        ),
         _per_output(1),
     ),
     (
@@ -359,13 +393,14 @@ COPIES = _words(
 
 #: Gathers: only the rows that are picked are read, besides the indices.
 GATHERS = _words(
-    "embedding index index_select gather take masked_select repeat_interleave _unsafe_index _unsafe_masked_index nonzero nonzero_static"
+    "embedding index index_select gather take masked_select repeat_interleave _unsafe_index _unsafe_masked_index "
+    "nonzero nonzero_static"
 )
 
 #: Fills: nothing is read.
 FILLS = _words(
-    "_foreach_zero zeros ones full zeros_like ones_like full_like new_zeros new_ones new_full fill zero arange eye tril_indices "
-    "triu_indices scalar_tensor hann_window hamming_window blackman_window bartlett_window kaiser_window "
+    "_foreach_zero zeros ones full zeros_like ones_like full_like new_zeros new_ones new_full fill zero arange eye "
+    "tril_indices triu_indices scalar_tensor hann_window hamming_window blackman_window bartlett_window kaiser_window "
     "fft_fftfreq fft_rfftfreq _efficientzerotensor"
 )
 
@@ -378,18 +413,26 @@ FREE = _words(
     "_local_scalar_dense item is_same_size is_pinned _assert_async _assert_tensor_metadata _assert_scalar "
     "_functional_assert_async _fused_sdp_choice _nested_tensor_size _nested_tensor_strides "
     "_nested_tensor_storage_offsets sym_size sym_stride sym_numel sym_storage_offset sym_is_contiguous is_contiguous "
-    "is_strides_like_format is_non_overlapping_and_dense stride size numel dim storage_offset resize resize_ resize_as_ resize_as_sparse_ set set_ "
-    "record_stream _resize_output_ q_scale q_zero_point qscheme q_per_channel_scales q_per_channel_zero_points "
-    "q_per_channel_axis sparse_dim dense_dim _nnz is_coalesced _coalesced_ _coalesced _dimI _dimV "
-    "sparse_compressed_tensor _sparse_compressed_tensor_unsafe _sparse_coo_tensor_unsafe sparse_coo_tensor "
-    "_sparse_coo_tensor_with_dims _sparse_coo_tensor_with_dims_and_tensors _sparse_compressed_tensor_with_dims "
-    "_validate_compressed_sparse_indices _validate_sparse_coo_tensor_args _validate_sparse_csr_tensor_args "
-    "_has_same_storage_numel _nested_get_offsets _nested_get_lengths _nested_get_ragged_idx _nested_get_min_seqlen "
-    "_nested_get_max_seqlen _nested_get_jagged_dummy _nested_compute_contiguous_strides_offsets squeeze_ unsqueeze_ "
-    "t_ transpose_ detach_ as_strided_ swapaxes_ swapdims_ sym_constrain_range_for_size sym_constrain_range "
-    "_linalg_check_errors _conj_physical_view_ _make_dep_token _print _cudnn_init_dropout_state _lazy_clone"
-) | frozenset({"prim::device", "prim::layout", "prim::dtype", "profiler::_record_function_enter_new",
-               "profiler::_record_function_exit"})  # fmt: skip
+    "is_strides_like_format is_non_overlapping_and_dense stride size numel dim storage_offset resize resize_ "
+    "resize_as_ resize_as_sparse_ set set_ record_stream _resize_output_ q_scale q_zero_point qscheme "
+    "q_per_channel_scales q_per_channel_zero_points q_per_channel_axis sparse_dim dense_dim _nnz is_coalesced "
+    "_coalesced_ _coalesced _dimI _dimV sparse_compressed_tensor _sparse_compressed_tensor_unsafe "
+    "_sparse_coo_tensor_unsafe sparse_coo_tensor _sparse_coo_tensor_with_dims "
+    "_sparse_coo_tensor_with_dims_and_tensors _sparse_compressed_tensor_with_dims _validate_compressed_sparse_indices "
+    "_validate_sparse_coo_tensor_args _validate_sparse_csr_tensor_args _has_same_storage_numel _nested_get_offsets "
+    "_nested_get_lengths _nested_get_ragged_idx _nested_get_min_seqlen _nested_get_max_seqlen "
+    "_nested_get_jagged_dummy _nested_compute_contiguous_strides_offsets squeeze_ unsqueeze_ t_ transpose_ detach_ "
+    "as_strided_ swapaxes_ swapdims_ sym_constrain_range_for_size sym_constrain_range _linalg_check_errors "
+    "_conj_physical_view_ _make_dep_token _print _cudnn_init_dropout_state _lazy_clone"
+) | frozenset(
+    {
+        "prim::device",
+        "prim::layout",
+        "prim::dtype",
+        "profiler::_record_function_enter_new",
+        "profiler::_record_function_exit",
+    }
+)
 
 #: Those of them that give new memory.
 ALLOCATIONS = _words("empty empty_like empty_strided new_empty new_empty_strided empty_permuted empty_quantized")
@@ -420,7 +463,7 @@ def custom_formula(name: str) -> Formula | None:
 
 @cache
 def written_places(func: Any) -> tuple[int, ...]:
-    """Positions of the arguments that an overload writes in place, statistics that its schema does not tell included."""
+    """Positions of the arguments that an overload writes in place, including statistics its schema does not state."""
     if func._schema.name in ("aten::native_batch_norm", "aten::cudnn_batch_norm", "aten::miopen_batch_norm"):
         return (3, 4)
     return _written(func._schema)
@@ -439,12 +482,16 @@ def _base_name(name: str, in_place: bool) -> str:
 
 
 NORMS = {
-    "aten::native_layer_norm": "layer_norm", "aten::native_group_norm": "group_norm",
-    "aten::native_batch_norm": "batch_norm", "aten::_native_batch_norm_legit": "batch_norm",
-    "aten::_native_batch_norm_legit_no_training": "batch_norm", "aten::cudnn_batch_norm": "batch_norm",
-    "aten::miopen_batch_norm": "batch_norm", "aten::_batch_norm_no_update": "batch_norm",
+    "aten::native_layer_norm": "layer_norm",
+    "aten::native_group_norm": "group_norm",
+    "aten::native_batch_norm": "batch_norm",
+    "aten::_native_batch_norm_legit": "batch_norm",
+    "aten::_native_batch_norm_legit_no_training": "batch_norm",
+    "aten::cudnn_batch_norm": "batch_norm",
+    "aten::miopen_batch_norm": "batch_norm",
+    "aten::_batch_norm_no_update": "batch_norm",
     "aten::_batch_norm_with_update": "batch_norm",
-}  # fmt: skip
+}
 
 
 @cache
@@ -462,8 +509,10 @@ def rule_of(func: Any) -> OperatorRule:
 
 def _listed(name: str, written: tuple[int, ...]) -> OperatorRule | None:
     common: dict[str, Any] = {
-        "written": written, "overwritten": name in OVERWRITING, "data_dependent": name in STEERING,
-    }  # fmt: skip
+        "written": written,
+        "overwritten": name in OVERWRITING,
+        "data_dependent": name in STEERING,
+    }
     if name in COMPUTE:
         return OperatorRule("compute", COMPUTE[name], **common)
     if name in VECTOR:

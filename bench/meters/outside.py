@@ -1,4 +1,4 @@
-"""Work that leaves torch during a forward: tensors handed to numpy, Python lists or raw pointers, and time unexplained."""
+"""Work that leaves torch during a forward: tensors handed to numpy, lists or raw pointers; time unexplained."""
 
 from __future__ import annotations
 

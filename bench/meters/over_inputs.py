@@ -1,9 +1,9 @@
 """Cost that depends on the input: MACs and time of each input of a fixed sample, one by one, at batch 1.
 
 A subject says `module.input_dependent = True`; its inputs are the task's, in the task's order, so that a method and its
-baseline see the same ones. Percentiles are order statistics of values that occurred: the smallest that at least that share
-of the inputs does not exceed. A mean of times is a mean over inputs of each input's median; every input's values are in the
-record as a curve, so that two cases can be paired input by input.
+baseline see the same ones. Percentiles are order statistics of values that occurred: the smallest that at least that
+share of the inputs does not exceed. A mean of times is a mean over inputs of each input's median; every input's values
+are in the record as a curve, so that two cases can be paired input by input.
 """
 
 from __future__ import annotations
@@ -69,10 +69,13 @@ def measure(
         for name, value in zip(TIMED, _summary(times), strict=True)
     ]
     at = list(range(len(inputs)))
-    return OverInputs(found, [
-        Curve("macs_mean", "input", at, counted, "counted", note="MACs of each input"),
-        Curve("input_ms", "input", at, times, "measured", note=f"median of {repeats} runs of each input"),
-    ])  # fmt: skip
+    return OverInputs(
+        found,
+        [
+            Curve("macs_mean", "input", at, counted, "counted", note="MACs of each input"),
+            Curve("input_ms", "input", at, times, "measured", note=f"median of {repeats} runs of each input"),
+        ],
+    )
 
 
 def missing(reason: str) -> OverInputs:
@@ -98,9 +101,12 @@ def _how(name: str) -> str:
 
 
 def _times(
-    run: Callable[..., Any], inputs: Sequence[tuple[Any, ...]], synchronise: Callable[[], None], repeats: int,
+    run: Callable[..., Any],
+    inputs: Sequence[tuple[Any, ...]],
+    synchronise: Callable[[], None],
+    repeats: int,
     clock: Callable[[], int],
-) -> list[float]:  # fmt: skip
+) -> list[float]:
     """Median milliseconds of each input."""
     for args in inputs:
         run(*args)

@@ -195,8 +195,9 @@ def _flags(found: Inventory, zeros: dict[str, tuple[int, int]] | None) -> Iterat
         yield _flag(
             "unregistered_modules",
             "warn",
-            f"modules in plain attributes ({_some(list(found.hidden))}) are counted, but torch neither trains, saves nor moves "
-            "them: hold them in nn.ModuleList or nn.ModuleDict, or, if they are no part of the network, outside of it",
+            f"modules in plain attributes ({_some(list(found.hidden))}) are counted, but torch neither trains, saves "
+            "nor moves them: hold them in nn.ModuleList or nn.ModuleDict, or, if they are no part of the network, "
+            "outside of it",
         )
     loose = [item for item in found.held if item.kind == "loose"]
     if loose:

@@ -15,7 +15,8 @@ import torch
 
 from bench.meters import dtypes
 
-#: Square sizes at which products run best: in cache on a CPU, filling the device on CUDA. The first is always affordable.
+#: Square sizes at which products run best: in cache on a CPU, filling the device on CUDA. The first is always
+#: affordable.
 GEMM_SIZES = {"cpu": (256, 512, 768, 1024), "cuda": (1024, 4096, 8192)}
 DTYPES = {"cpu": ("fp32", "bf16", "fp16", "int8"), "cuda": ("fp32", "tf32", "bf16", "fp16", "int8")}
 

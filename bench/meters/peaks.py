@@ -1,8 +1,8 @@
 """What the machine could do, measured: arithmetic per dtype, memory bandwidth, launch overhead, idle power.
 
 Kernels are visited in rounds, so that a disturbance or a falling clock shows as spread between rounds. In a round the
-best call counts. A rate is a ceiling, so its value is the best round, with the range of the rounds beside it; the launch
-overhead is a cost, and its value is the median.
+best call counts. A rate is a ceiling, so its value is the best round, with the range of the rounds beside it; the
+launch overhead is a cost, and its value is the median.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def measure_peaks(device: str, threads: int | Sequence[int] = 1, budget_s: float
     counts = [threads] if isinstance(threads, int) else list(threads)
     with HostWatch(device) as watch:
         parts = [_at(torch.device(device), count, budget_s, peak_work.DTYPES) for count in counts]
-    idle = _idle_power(device, min(2.0, budget_s / 4))
-    return _machine(parts, watch.report, idle, ROUNDS)
+    idle = idle_power_rate(device, min(2.0, budget_s / 4))
+    return machine_peaks(parts, watch.report, idle, ROUNDS)
 
 
 def quick_probe(device: str, threads: int = 1, budget_s: float = 1.0) -> dict[str, Any]:
@@ -87,7 +87,9 @@ def quick_probe(device: str, threads: int = 1, budget_s: float = 1.0) -> dict[st
     only = dict.fromkeys(peak_work.DTYPES, ("fp32",))
     with HostWatch(device) as watch:
         part = _at(torch.device(device), threads, budget_s, only)
-    return _machine([part], watch.report, {"unit": "W", "value": None, "reason": "not part of a quick probe"}, ROUNDS)
+    return machine_peaks(
+        [part], watch.report, {"unit": "W", "value": None, "reason": "not part of a quick probe"}, ROUNDS
+    )
 
 
 def drifted(old: dict[str, Any], new: dict[str, Any]) -> str | None:
@@ -128,7 +130,7 @@ def _list(value: Any) -> list[Rate]:
     return value if isinstance(value, list) else [value] if value else []
 
 
-def _machine(parts: list[dict[str, Any]], host: HostReport | None, idle: Rate, rounds: int) -> dict[str, Any]:
+def machine_peaks(parts: list[dict[str, Any]], host: HostReport | None, idle: Rate, rounds: int) -> dict[str, Any]:
     peaks = [rate for part in parts for rate in part["peaks"]]
     bands = [part["bandwidth"] for part in parts]
     labels = set(host.labels) & DISTURBED if host else set()
@@ -159,8 +161,8 @@ def _range(rate: Rate) -> float:
 def _at(device: torch.device, threads: int, budget_s: float, dtypes: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     """Every rate at one thread count."""
     where = {"device": str(device), "threads": threads}
-    with _threads(threads), torch.no_grad():
-        peaks, unsupported = _arithmetic(device, where, budget_s * ARITHMETIC_SHARE, dtypes[device.type])
+    with with_threads(threads), torch.no_grad():
+        peaks, unsupported = arithmetic_peaks(device, where, budget_s * ARITHMETIC_SHARE, dtypes[device.type])
         bandwidth, notes = _bandwidth(device, where, budget_s * BANDWIDTH_SHARE)
         launch = peak_work.smallest_operator(device)
         calls = 500
@@ -168,12 +170,17 @@ def _at(device: torch.device, threads: int, budget_s: float, dtypes: Mapping[str
         spent = Spread.typical([1e6 * launch.seconds(calls) / calls for _ in range(2 * ROUNDS)])
     if device.type == "cpu" and threads > (os.cpu_count() or threads):
         notes.append(f"{threads} threads share {os.cpu_count()} cores")
-    return {"peaks": peaks, "bandwidth": bandwidth, "notes": notes, "unsupported": unsupported,
-            "launch_overhead_us": spent.entry("us", **where)}  # fmt: skip
+    return {
+        "peaks": peaks,
+        "bandwidth": bandwidth,
+        "notes": notes,
+        "unsupported": unsupported,
+        "launch_overhead_us": spent.entry("us", **where),
+    }
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def with_threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -182,7 +189,7 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _arithmetic(
+def arithmetic_peaks(
     device: torch.device, where: dict[str, Any], budget_s: float, dtypes: Sequence[str]
 ) -> tuple[list[Rate], dict[str, str]]:
     """Peak rates by dtype, and why there is none for the others; dtypes take turns within a round."""
@@ -191,18 +198,18 @@ def _arithmetic(
     slice_s = budget_s / (ROUNDS * len(dtypes) * len(peak_work.GEMM_SIZES[device.type]))
     for dtype in dtypes:
         try:
-            works[dtype] = _affordable(dtype, device, slice_s)
+            works[dtype] = affordable_work(dtype, device, slice_s)
         except (RuntimeError, NotImplementedError) as error:
             unsupported[dtype] = str(error).splitlines()[0]
     rounds: dict[str, list[float]] = {dtype: [] for dtype in works}
     for _ in range(ROUNDS):
         for dtype, items in works.items():
             with peak_work.tensor_float32(dtype == "tf32", device):
-                rounds[dtype].append(max(_best_rate(item, slice_s, device) for item in items))
+                rounds[dtype].append(max(best_rate(item, slice_s, device) for item in items))
     return [Spread.ceiling(rounds[dtype]).entry("op/s", dtype=dtype, **where) for dtype in works], unsupported
 
 
-def _affordable(dtype: str, device: torch.device, slice_s: float) -> list[Work]:
+def affordable_work(dtype: str, device: torch.device, slice_s: float) -> list[Work]:
     """The products of a dtype whose single call fits its slice of time, the smallest in any case; warmed up."""
     first, *further = peak_work.GEMM_SIZES[device.type]
     with peak_work.tensor_float32(dtype == "tf32", device):
@@ -215,7 +222,7 @@ def _affordable(dtype: str, device: torch.device, slice_s: float) -> list[Work]:
     return works
 
 
-def _best_rate(item: Work, slice_s: float, device: torch.device) -> float:
+def best_rate(item: Work, slice_s: float, device: torch.device) -> float:
     """Amount per second of the quickest call (on CUDA: block of calls) within a slice of time; at least one is made."""
     block = 1 if device.type == "cpu" else max(1, int(0.005 / max(item.seconds(1), 1e-9)))
     taken = [item.seconds(block)]
@@ -231,7 +238,7 @@ def _bandwidth(device: torch.device, where: dict[str, Any], budget_s: float) -> 
     for item in works:
         item.seconds(1)
     slice_s = budget_s / (ROUNDS * len(works))
-    rounds = {item.name: [_best_rate(item, slice_s, device) for _ in range(ROUNDS)] for item in works}
+    rounds = {item.name: [best_rate(item, slice_s, device) for _ in range(ROUNDS)] for item in works}
     spreads = {name: Spread.ceiling(values) for name, values in rounds.items()}
     best = max(spreads, key=lambda name: spreads[name].value)
     notes = []
@@ -246,7 +253,7 @@ def _bandwidth(device: torch.device, where: dict[str, Any], budget_s: float) -> 
     return spreads[best].entry("B/s", **where, **fields, kernels=kernels), notes
 
 
-def _idle_power(device: str, seconds: float, choose: Callable[..., Any] | None = None) -> Rate:
+def idle_power_rate(device: str, seconds: float, choose: Callable[..., Any] | None = None) -> Rate:
     """Watts of the idle device with their scope, or no value and the reason."""
     from bench.meters import energy
 

@@ -163,7 +163,7 @@ def _kernel_taps(weight: Tensor) -> int:
 
 
 def convolution(call: Call) -> Product:
-    """Any convolution whose arguments start with (input, weight): output elements x taps, or input x taps transposed."""
+    """Any convolution of arguments (input, weight, ...): output elements x taps, or input x taps transposed."""
     image, weight = call.args[0], call.args[1]
     transposed = "transpose" in call.func._schema.name or _flag(call, "transposed")
     elements = image.numel() if transposed else first_tensor(call.out).numel()
@@ -374,7 +374,7 @@ def trilinear(call: Call) -> Product:
 
 
 def affine_grid(call: Call) -> Product:
-    """Places of a grid times a [k, k - 1] matrix per image, k being the dimensions of space and one: a product inside."""
+    """Places of a grid times a [k, k - 1] matrix per image, k being the dimensions of space plus one."""
     places = math.prod(call.out.shape[:-1])
     space = call.out.shape[-1]
     return Product(places * (space + 1) * space, call.args[0], None)

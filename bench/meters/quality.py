@@ -1,7 +1,7 @@
 """Quality: the score that a task gives a module, held-out sample by held-out sample.
 
-A task says what it scores (`task.metric`) and does it (`task.score(run)`), where `run` is the module under score. A task
-that only gives `batches` of inputs and labels is a classifier's, and scored by `accuracy`.
+A task says what it scores (`task.metric`) and does it (`task.score(run)`), where `run` is the module under score. A
+task that only gives `batches` of inputs and labels is a classifier's, and scored by `accuracy`.
 """
 
 from __future__ import annotations

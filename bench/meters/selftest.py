@@ -69,6 +69,4 @@ def encoder() -> tuple[nn.Module, tuple[Any, ...], int]:
     return layer, (torch.zeros(2, 5, 8),), 10 * (4 * 64 + 2 * 128) + 2 * 2 * 25 * 8
 
 
-BLOCKS: tuple[Block, ...] = (
-    convolution, transposed, linear, products, attention, causal_attention, recurrent, encoder,
-)  # fmt: skip
+BLOCKS: tuple[Block, ...] = (convolution, transposed, linear, products, attention, causal_attention, recurrent, encoder)

@@ -1,4 +1,4 @@
-"""What a forward changes of its module and its inputs, found and put back: caches, counters, buffers, inputs in place."""
+"""What a forward changes of its module and inputs, found and restored: caches, counters, buffers, inputs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Attributes:
     def changes(self) -> list[str]:
         """Names of attributes that hold another value now, or whose container has other members.
 
-        An attribute that was set anew to an equal value (what a forward notes down of itself) is not changed.
+        An attribute that was set again to an equal value (what a forward notes down of itself) is not changed.
         """
         found = []
         for part, plain, tables in self.own:

@@ -1,7 +1,8 @@
 """Every meter of a probe, once: its name, the metrics it gives, when it runs, and where its details stand in a record.
 
-A further meter is one file and one line here; `take` is the dotted path of its function, which is given the built subject,
-what was made ready of it and the part, and gives readings and details. Without torch, so that anybody may look things up.
+A further meter is one file and one line here; `take` is the dotted path of its function, which is given the built
+subject, what was made ready of it and the part, and gives readings and details. Without torch, so that anybody may look
+things up.
 """
 
 from __future__ import annotations

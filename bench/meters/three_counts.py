@@ -15,13 +15,14 @@ from bench.meters.macs_count import MacsCount
 from bench.reading import Reading, reading, unavailable
 
 NAMES = ("macs_dense", "macs_nonzero")
-#: Kernels whose operators the trace counts with their dense size: what is there is multiplied, or stored in torch's layouts.
+#: Kernels whose operators the trace counts with their dense size: what is there is multiplied, or stored in torch's
+#: layouts.
 TRACED = ("mask", "slim", "csr", "bsr", "semi24")
 DECLARE = "declare it as module.{name}"
 
 
 def readings(count: MacsCount, module: Any, kernel: str | None, part: str, batch: int) -> list[Reading]:
-    """`macs_dense` and `macs_nonzero` of one part, per sample; nothing where the subject has neither kernel nor declaration.
+    """`macs_dense` and `macs_nonzero` of one part, per sample; empty without a kernel or a declaration.
 
     Args:
         count: of the part's whole batch.
@@ -30,12 +31,12 @@ def readings(count: MacsCount, module: Any, kernel: str | None, part: str, batch
         part: of the workload.
         batch: samples that the count is of.
     """
-    told = {name: declared(module, name, part) for name in NAMES}
-    if kernel is None and not any(value is not None for value in told.values()):
+    counts = {name: declared(module, name, part) for name in NAMES}
+    if kernel is None and not any(value is not None for value in counts.values()):
         return []
     return [
         reading(name, value, "counted", method_note="declared by the subject")
-        if (value := told[name]) is not None
+        if (value := counts[name]) is not None
         else _traced(name, count, module, kernel, batch)
         for name in NAMES
     ]

@@ -257,7 +257,7 @@ class OperatorTrace(TorchDispatchMode):
         self.foreign: dict[int, tuple[str, Tensor]] = {}
 
     def knows(self, tensors: Iterable[Tensor]) -> None:
-        """Take tensors (the inputs) for known: what is multiplied and neither known, made here nor a weight is foreign."""
+        """Mark tensors (the inputs) as known: an operand neither known, nor made here, nor a weight is foreign."""
         self._given.update(self._weights.identity(plain) for tensor in tensors for plain in plain_tensors(tensor))
         self._made |= self._given
 
@@ -366,9 +366,14 @@ class OperatorTrace(TorchDispatchMode):
         call = Call(func, args, kwargs, result)
         inputs = list(_tensors(args)) + [t for key, v in kwargs.items() for t in _tensors((v,)) if key != "out"]
         record = OperatorRecord(
-            func._schema.name, rule.kind, self._paths.current, self.phase, _dtype(inputs, result), elapsed_s=elapsed,
+            func._schema.name,
+            rule.kind,
+            self._paths.current,
+            self.phase,
+            _dtype(inputs, result),
+            elapsed_s=elapsed,
             data_dependent=rule.data_dependent or _indexes_by_mask(func, inputs),
-        )  # fmt: skip
+        )
         self._count_bytes(record, rule, call, inputs)
         if rule.formula is not None:
             self._count_product(record, rule.formula(call))
@@ -516,7 +521,7 @@ def _indexes_by_mask(func: Any, inputs: list[Tensor]) -> bool:
 
 
 def _dtype(inputs: list[Tensor], result: Any) -> str:
-    """The dtype of the arithmetic; two operands of different kinds are named together, so that they are never summed."""
+    """The dtype of the arithmetic; two operands of different kinds are named together and never summed."""
     names = list(dict.fromkeys(dtype_name(t) for t in inputs if t.dim() > 0 or len(inputs) == 1))
     floating = [n for n in names if "float" in n or "complex" in n or "int8" in n]
     names = floating or names

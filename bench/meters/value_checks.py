@@ -16,15 +16,23 @@ from bench.meters.products import Call
 
 _SAMPLE = 4096
 _ROW_OPERANDS = {
-    "aten::addmm": 1, "aten::mm": 0, "aten::bmm": 0, "aten::linear": 0, "aten::native_layer_norm": 0,
+    "aten::addmm": 1,
+    "aten::mm": 0,
+    "aten::bmm": 0,
+    "aten::linear": 0,
+    "aten::native_layer_norm": 0,
     "aten::_int_mm": 0,
-}  # fmt: skip
+}
 _SOFTMAX = frozenset({"aten::_softmax", "aten::_safe_softmax"})
 _RULED_OUT = -1e4
-_MASKED_ATTENTION = frozenset({
-    "aten::_scaled_dot_product_flash_attention_for_cpu", "aten::_scaled_dot_product_efficient_attention",
-    "aten::_scaled_dot_product_cudnn_attention", "aten::_scaled_dot_product_fused_attention_overrideable",
-})  # fmt: skip
+_MASKED_ATTENTION = frozenset(
+    {
+        "aten::_scaled_dot_product_flash_attention_for_cpu",
+        "aten::_scaled_dot_product_efficient_attention",
+        "aten::_scaled_dot_product_cudnn_attention",
+        "aten::_scaled_dot_product_fused_attention_overrideable",
+    }
+)
 
 
 class ValueChecks:

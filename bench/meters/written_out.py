@@ -22,8 +22,10 @@ _SUM = _names("sum mean nansum cumsum")
 _SCATTER = _names("index_add scatter_add scatter_reduce index_reduce index_put")
 _ADD = _names("add sub")
 #: What a product passes through and stays one: copies, casts, and what is linear in it.
-_PASS = _names("clone contiguous copy _to_copy neg div masked_fill where cat stack constant_pad_nd index index_select gather "
-               "flip roll repeat")  # fmt: skip
+_PASS = _names(
+    "clone contiguous copy _to_copy neg div masked_fill where cat stack constant_pad_nd index index_select gather "
+    "flip roll repeat"
+)
 #: Products that make a sum of them a matrix product: two are a complex number's, a rotation's, a scale and a shift.
 _MANY = 3
 _NORM = _names("linalg_vector_norm norm dist")

@@ -13,11 +13,11 @@ from bench.config.axes import AXES, BY_NAME, CROSSABLE, ITSELF
 class Case:
     """A subject and the conditions it is measured under; every field is an axis of `bench.config.axes`.
 
-    Settings and shape are canonical text (see `bench.canonical.settings_text`). `subject_digest` is a hash of the source of
-    the model and the method, `checkpoint` one of the weights file, `data` one of the user's data, and `protocol` the hash
-    of the protocol's parameters: change one and it is another case. `shape` holds the workload's axes but batch and
-    resolution. `against` names the other side: the axes in which it differs from this case, or `itself`; empty is the
-    same model with the method `none`.
+    Settings and shape are canonical text (see `bench.canonical.settings_text`). `subject_digest` is a hash of the
+    source of the model and the method, `checkpoint` one of the weights file, `data` one of the user's data, and
+    `protocol` the hash of the protocol's parameters: change one and it is another case. `shape` holds the workload's
+    axes but batch and resolution. `against` names the other side: the axes in which it differs from this case, or
+    `itself`; empty is the same model with the method `none`.
     """
 
     suite: str
@@ -82,7 +82,8 @@ class Case:
         """This case with `other` as its baseline; `other` itself becomes a baseline.
 
         Raises:
-            ValueError: the two differ in an axis in which the sides of a comparison must be alike, or in their source alone.
+            ValueError: the two differ in an axis in which the sides of a comparison must be alike, or in their source
+                alone.
         """
         alone = replace(self, against="", against_digest="")
         rival = replace(other, against="", against_digest="")
@@ -152,8 +153,11 @@ class Case:
             return ""
         other = self.baseline
         parts = [other.model_label] if other.method == BASELINE_METHOD else [other.model_label, other.method_label]
-        parts += [BY_NAME[name].show(getattr(other, name)) for name in CROSSABLE
-                  if BY_NAME[name].condition and getattr(other, name) != getattr(self, name)]  # fmt: skip
+        parts += [
+            BY_NAME[name].show(getattr(other, name))
+            for name in CROSSABLE
+            if BY_NAME[name].condition and getattr(other, name) != getattr(self, name)
+        ]
         return " · ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:

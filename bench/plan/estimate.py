@@ -40,8 +40,8 @@ def parts_ms(macs: Mapping[str, float] | None, case: Case, peak: float | None, t
     """A guess at the time of one run of every part of a case's workload, the whole first.
 
     Args:
-        macs: of one run by part, the whole first; None where they are not known, then every declared part is taken for a
-            whole run.
+        macs: of one run by part, the whole first; None where they are not known, then every declared part is taken for
+            a whole run.
         case: what is to be measured.
         peak: op/s of the machine, None if it was never calibrated.
         threads: that it runs on.

@@ -86,7 +86,9 @@ def own_cores() -> int:
 
 
 def cores_behind_affinity(root: Path = PROCESSORS) -> int | None:
-    """Physical cores of the processors that this process may run on, of which one core can have several; None if unknown.
+    """Physical cores of the processors that this process may run on; None if unknown.
+
+    One core can have several processors.
 
     Args:
         root: where the kernel describes the processors.
@@ -101,11 +103,7 @@ def cores_behind_affinity(root: Path = PROCESSORS) -> int | None:
 
 
 def check_device(name: str) -> None:
-    """Nothing, if the device is there.
-
-    Raises:
-        UsageError: it is not, with what is.
-    """
+    """Raise UsageError unless the device is there; the error names the devices that are."""
     if name == "cpu":
         return
     from bench.host.gpus import count_visible
@@ -118,8 +116,10 @@ def check_device(name: str) -> None:
         there = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
         raise UsageError(f"device {name} is not there: CUDA sees {there}")
     if version("torch").endswith("+cpu"):
-        raise UsageError(f"device {name} clashes with torch {version('torch')}, which is built without CUDA: install a "
-                         "CUDA build of torch or use device=cpu")  # fmt: skip
+        raise UsageError(
+            f"device {name} clashes with torch {version('torch')}, which is built without CUDA: install a "
+            "CUDA build of torch or use device=cpu"
+        )
 
 
 def file_digest(path: Path) -> str:
@@ -164,7 +164,7 @@ def _blocks(config: Config) -> list[Block]:
 
 
 def _block(block: Block, changes: dict[str, Any]) -> Block:
-    """The block with these keys put in; axes of a shape replace one by one, and another workload drops the old shape."""
+    """The block with these keys set; axes of a shape replace one by one, another workload drops the old shape."""
     kept = block.model_dump(exclude_unset=True)
     if "workload" in changes and changes["workload"] != block.workload:
         kept = {key: value for key, value in kept.items() if key not in ("shapes", "batches", "resolutions")}
@@ -242,23 +242,37 @@ class _Expansion:
             resolution = resolution or default_resolution(entry, model_settings)
         device = self.config.device
         return Case(
-            suite=self.config.suite.name, model=entry.name, model_settings=settings_text(model_settings),
-            method=method_name, setting=settings_text(settings), device=device.name, dtype=dtype,
-            batch=int(shape.pop("batch")), resolution=resolution, task=self._task(entry), data=self.data,
-            checkpoint=self.checkpoint, seed=self.config.seed, threads=self.threads,
-            compile=_compile_mode(device.compile, backend), cuda_graphs=device.cuda_graphs,
-            memory_format=device.memory_format, protocol=self.config.protocol.hash,
-            subject_digest=self._digest(entry) + (f"+{digest}" if digest else ""), workload=workload.name,
-            shape=settings_text(shape), backend=backend,
-        )  # fmt: skip
+            suite=self.config.suite.name,
+            model=entry.name,
+            model_settings=settings_text(model_settings),
+            method=method_name,
+            setting=settings_text(settings),
+            device=device.name,
+            dtype=dtype,
+            batch=int(shape.pop("batch")),
+            resolution=resolution,
+            task=self._task(entry),
+            data=self.data,
+            checkpoint=self.checkpoint,
+            seed=self.config.seed,
+            threads=self.threads,
+            compile=_compile_mode(device.compile, backend),
+            cuda_graphs=device.cuda_graphs,
+            memory_format=device.memory_format,
+            protocol=self.config.protocol.hash,
+            subject_digest=self._digest(entry) + (f"+{digest}" if digest else ""),
+            workload=workload.name,
+            shape=settings_text(shape),
+            backend=backend,
+        )
 
     def _task(self, model: Entry) -> str:
         """The task that a case of this model is scored on, `none` without one."""
         native = model.task if model.task == self.config.task_name else None
         if self.checkpoint is not None and native is not None and not self.config.data.root:
             raise UsageError(
-                f'checkpoint={self.config.checkpoint} clashes with task={native}, which trains the weights of "{model.name}" '
-                "itself: use task=none, or a task of your own data with data.root=..."
+                f"checkpoint={self.config.checkpoint} clashes with task={native}, which trains the weights of "
+                f'"{model.name}" itself: use task=none, or a task of your own data with data.root=...'
             )
         return (self.config.task_name if self.config.data.root else native) or "none"
 
@@ -295,7 +309,7 @@ class _Expansion:
 
 
 def check_data(config: Config, task: Entry | None) -> None:
-    """Raise UsageError unless `data.root` is there for a task that takes it, and only for one: its constructor's `root`."""
+    """Raise UsageError unless `data.root` is set for a task that takes it, and only then: its constructor's `root`."""
     takes = task is not None and task.accepts("root")
     if takes and config.data.root is None:
         raise UsageError(
@@ -303,8 +317,8 @@ def check_data(config: Config, task: Entry | None) -> None:
         )
     if config.data.root is not None and not takes:
         raise UsageError(
-            f"data.root={config.data.root} clashes with task={config.task_name}, which has its own data: add task=imagefolder "
-            "or task=textfile"
+            f"data.root={config.data.root} clashes with task={config.task_name}, which has its own data: add "
+            "task=imagefolder or task=textfile"
         )
 
 

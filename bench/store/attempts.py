@@ -1,9 +1,10 @@
 """Which attempts at which cases a folder holds, known from one look at it.
 
-A sweep asks once or more for every case, and a folder of thousands of records is not to be listed each time. The folder is
-listed again where its time of change says that somebody else put something there. That time has a grain of milliseconds, so
-two things are looked at in the folder itself at every question: that a file still exists, and whether there is one more
-attempt than is known. A writer puts its attempt behind the last one (`Store.write`), so no record of one is missed.
+A sweep asks once or more for every case, and a folder of thousands of records is not to be listed each time. The folder
+is listed again where its time of change says that somebody else put something there. That time has a grain of
+milliseconds, so two things are looked at in the folder itself at every question: that a file still exists, and whether
+there is one more attempt than is known. A writer puts its attempt behind the last one (`Store.write`), so no record of
+one is missed.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Attempts:
         return (self.folder / file_name(stem, number)).exists()
 
     def _refresh(self) -> None:
-        """List the folder, if it has changed since; the time is read first, so that a change meanwhile is seen next time."""
+        """List the folder if it has changed; the time is read first, so that a later change is seen next time."""
         changed = self.changed()
         if changed == self._changed:
             return

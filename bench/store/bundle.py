@@ -51,7 +51,8 @@ MAX_MANIFEST_BYTES = 48 * 2**20
 MAX_DIRECTORY_BYTES = 64 * 2**20
 #: Bytes of JSON in all records of a bundle where they are kept in memory together, to be compared or measured again.
 MAX_KEPT_JSON_BYTES = 256 * 2**20
-#: Letters of a name, of each part of it, and how many parts: what every file system and our temporary names have room for.
+#: Letters of a name, of each part of it, and how many parts: what every file system and our temporary names have room
+#: for.
 MAX_NAME, MAX_PART, MAX_DEPTH = 400, 200, 12
 _PIECE = 1 << 20
 
@@ -68,7 +69,7 @@ class BadBundle(ResultsError):
 
 
 @dataclass(frozen=True)
-class Report:
+class Verification:
     """What verifying a bundle found, good if there are no problems; its good records by the hashes of their content."""
 
     path: Path
@@ -95,7 +96,7 @@ def pack(
 ) -> Path:
     """The archive of a results folder and its report, written whole or not at all.
 
-    Folders, user and host names are taken out of records and samples; a changed record is sealed anew and names the
+    Folders, user and host names are taken out of records and samples; a changed record is resealed and names the
     hash it had under `redacted_from`. Links are never followed.
 
     Args:
@@ -106,8 +107,8 @@ def pack(
         problems: gets a line per file that could not be read and was left out; without it the first one raises.
 
     Raises:
-        ResultsError: there are no records, there is more than a bundle may hold, or the report names folders or people and
-            `private` was not asked for.
+        ResultsError: there are no records, there is more than a bundle may hold, or the report names folders or people
+            and `private` was not asked for.
     """
     store, target = Store(store_root), Path(out)
     contents = dict(_store_files(store, private, problems))
@@ -171,7 +172,7 @@ def _packed(name: str, path: Path, private: bool) -> bytes:
     """
     value = read_json(path)
     if name.startswith("machines/") and not is_calibration(value):
-        raise CorruptRecord(f"{path}: is no calibration; make it anew with job=calibrate")
+        raise CorruptRecord(f"{path}: is no calibration; make it again with job=calibrate")
     if not private:
         value = redacted(value) if name.startswith("records/") else without_personal(value)
     data = _dump(value)
@@ -189,8 +190,8 @@ def _check_limits(contents: dict[str, bytes]) -> None:
     problems = _listing_problems(entries)
     if problems:
         raise ResultsError(
-            f"a bundle of this would be refused: {problems[0]}; leave the report out with report=off, or measure suites "
-            "into results folders of their own"
+            f"a bundle of this would be refused: {problems[0]}; leave the report out with report=off, or measure "
+            "suites into results folders of their own"
         )
 
 
@@ -236,7 +237,7 @@ def _dump(value: Any) -> bytes:
 # -- verifying and reading --------------------------------------------------------------------------------------------
 
 
-def verify(path: Path | str) -> Report:
+def verify(path: Path | str) -> Verification:
     """What is wrong with a bundle: names, sizes, links, checksums, hashes and schema of every record.
 
     Nothing is written and nothing in the bundle is run. A bundle whose table of contents is hostile is not opened any
@@ -248,18 +249,18 @@ def verify(path: Path | str) -> Report:
     return _verified(Path(path), None)
 
 
-def _verified(path: Path, kept: list[Record] | None) -> Report:
+def _verified(path: Path, kept: list[Record] | None) -> Verification:
     """What `verify` finds; good records go into `kept`, if there is such a list, as long as they are not too many."""
     try:
         with _opened(path) as archive:
             entries = archive.infolist()
             problems = _listing_problems(entries)
             if problems:
-                return Report(path, len(entries), (), tuple(problems))
+                return Verification(path, len(entries), (), tuple(problems))
             hashes, problems = _content(archive, {entry.filename: entry for entry in entries}, kept)
     except DAMAGE as error:
-        return Report(path, 0, (), (f"cannot be read as a zip archive: {error}",))
-    return Report(path, len(entries), tuple(hashes), tuple(problems))
+        return Verification(path, 0, (), (f"cannot be read as a zip archive: {error}",))
+    return Verification(path, len(entries), tuple(hashes), tuple(problems))
 
 
 @contextmanager
@@ -292,12 +293,12 @@ def unpack_records(path: Path | str) -> list[Record]:
     return records
 
 
-def _refuse(report: Report) -> None:
+def _refuse(report: Verification) -> None:
     """Raise BadBundle unless the report is good."""
     if not report.ok:
         more = f" (and {len(report.problems) - 3} more)" if len(report.problems) > 3 else ""
         what = "; ".join(report.problems[:3]) + more
-        raise BadBundle(f"{report.path}: {what}; get the bundle anew from its maker")
+        raise BadBundle(f"{report.path}: {what}; get the bundle again from whoever made it")
 
 
 def unpack(path: Path | str, folder: Path | str) -> Store:
@@ -318,10 +319,10 @@ def unpack(path: Path | str, folder: Path | str) -> Store:
         for entry in sorted(archive.infolist(), key=lambda entry: (len(entry.filename), entry.filename)):
             target, kind = store.root / entry.filename, entry.filename.split("/")[0]
             if kind == "records":
-                data = _read(archive, entry)
+                data = read_member(archive, entry)
                 store.adopt(check(parse(data, MAX_JSON_BYTES), entry.filename), data)
             elif kind in ("samples", "machines") and not target.exists():
-                write_atomically(target, _read(archive, entry))
+                write_atomically(target, read_member(archive, entry))
     return store
 
 
@@ -387,7 +388,7 @@ def _content(
     """The content hashes of the good records, which go into `kept`, and what is wrong with the files."""
     if MANIFEST not in entries:
         return [], [f"has no {MANIFEST}"]
-    listed, problems = _manifest(_read(archive, entries[MANIFEST]))
+    listed, problems = _manifest(read_member(archive, entries[MANIFEST]))
     names = set(entries) - {MANIFEST}
     problems += [f"{_shown(name)}: is listed but missing" for name in sorted(set(listed) - names)]
     problems += [f"{_shown(name)}: is there but not listed" for name in sorted(names - set(listed))]
@@ -414,10 +415,10 @@ def _content(
 def _looked_at(
     archive: zipfile.ZipFile, entry: zipfile.ZipInfo, listed: tuple[int, str]
 ) -> tuple[Record | None, str | None]:
-    """The record in a file (if it is one) and what is wrong with the file; of a page's part only the checksum is made."""
+    """The record in a file (if it is one) and what is wrong with the file; a page's part is only checksummed."""
     if entry.filename.startswith("site/"):
         return None, None if _checksum(archive, entry) == listed else "does not match its checksum"
-    data = _read(archive, entry)
+    data = read_member(archive, entry)
     if listed != (len(data), hashlib.sha256(data).hexdigest()):
         return None, "does not match its checksum"
     return _inspect(entry.filename, data)
@@ -492,7 +493,7 @@ def check_record(value: Any, where: str) -> Record:
     return record
 
 
-def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+def read_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     """An entry's bytes, never more than the table of contents said."""
     with archive.open(entry) as file:
         data = file.read(entry.file_size + 1)

@@ -1,10 +1,11 @@
-"""Where everything foreign arrives: bounded files, bounded JSON, and a typed look at what it holds before anybody uses it.
+"""Where everything foreign arrives: bounded files, bounded JSON, and a typed check before anybody uses it.
 
-Foreign is whatever another process or person wrote: a record, a bundle's parts, a calibration, a journal, but also what a
-worker of ours leaves behind, because the user's model ran in it. A fault here is one `CorruptRecord` with one line.
+Foreign is whatever another process or person wrote: a record, a bundle's parts, a calibration, a journal, but also what
+a worker of ours leaves behind, because the user's model ran in it. A fault here is one `CorruptRecord` with one line.
 
-Memory: a file of JSON costs at most `MEMORY_FACTOR` times its size and `MEMORY_BESIDE` bytes, as long as it is parsed; its
-size is limited, and so is the number of its lists and objects, each of which takes many times the two signs that it is.
+Memory: a file of JSON costs at most `MEMORY_FACTOR` times its size and `MEMORY_BESIDE` bytes, as long as it is parsed;
+its size is limited, and so is the number of its lists and objects, each of which takes many times the two signs that it
+is.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 def without_halves(value: Any) -> Any:
-    """Plain data whose texts are whole characters: half a surrogate pair, which no output takes, is spelt out as `\\udc80`."""
+    """Plain data whose texts are whole characters: half a surrogate pair, which no output takes, as `\\udc80`."""
     try:
         json.dumps(value, ensure_ascii=False, check_circular=False).encode()
     except UnicodeEncodeError:
@@ -106,7 +107,7 @@ def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:
     except (OSError, EOFError, ValueError, zlib.error) as error:
         what = getattr(error, "strerror", None) or error
         raise CorruptRecord(
-            f"{path}: cannot be read ({what}); move it away and run again to measure it anew"
+            f"{path}: cannot be read ({what}); move it away and run again, which measures it again"
         ) from error
 
 

@@ -61,7 +61,8 @@ class ResultsLock:
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise ResultsError(
-                f"{self.path.parent}: cannot be written ({error.strerror}); choose another results folder or make it writable"
+                f"{self.path.parent}: cannot be written ({error.strerror}); choose another results folder or make it "
+                "writable"
             ) from error
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -70,7 +71,8 @@ class ResultsLock:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise Locked(self._refusal()) from None
             raise ResultsError(
-                f"{self.path.parent}: this file system has no locks ({error.strerror}); use a results folder on a local disk"
+                f"{self.path.parent}: this file system has no locks ({error.strerror}); use a results folder on a "
+                "local disk"
             ) from error
         self._handle, self._owner = handle, os.getpid()
         _HELD.add(key)

@@ -74,7 +74,7 @@ def score_of(record: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def scored(record: dict[str, Any], metric: str) -> dict[str, Any] | None:
-    """The reading of a score with what it stands on (`per_sample`, `samples_digest`, `details`), or `None` without one."""
+    """The reading of a score with its evidence (`per_sample`, `samples_digest`, `details`), or None."""
     found, quality = reading_of(record, metric), record.get("quality") or {}
     if found is None:
         return None
@@ -95,7 +95,10 @@ def contradictions(record: dict[str, Any]) -> Iterable[str]:
     for row in record["readings"]:
         key = (row["metric"], row.get("part", ""))
         if key in seen:
-            yield f"readings holds {escape_controls(key[0])[:60]} of part {escape_controls(key[1])[:60] or 'the subject'} twice"
+            yield (
+                f"readings holds {escape_controls(key[0])[:60]} of part "
+                f"{escape_controls(key[1])[:60] or 'the subject'} twice"
+            )
         seen.add(key)
     quality = record.get("quality") or {}
     metric = str(quality.get("metric") or "accuracy")

@@ -74,18 +74,16 @@ def migrate(record: Record) -> Record:
             f"record has schema {shown(schema)}, newer than {SCHEMA}: update waterline-bench to read it"
         )
     for version in range(schema, SCHEMA):
-        record = _MIGRATIONS[version](record)
+        record = MIGRATIONS[version](record)
     return record
-
-
-_MIGRATIONS: dict[int, Any] = dict(MIGRATIONS)
 
 
 def check(record: Any, where: str) -> Record:
     """The record, verified against its content hash, brought to the present schema, every part of its kind.
 
     Raises:
-        CorruptRecord: it is not a record, was edited, is of a schema that is not known here, or a part is of another kind.
+        CorruptRecord: it is not a record, was edited, is of a schema that is not known here, or a part is of another
+            kind.
     """
     if not isinstance(record, dict) or not isinstance(record.get("case"), dict):
         raise CorruptRecord(f"{where}: not a record")
@@ -156,7 +154,7 @@ def is_calibration(value: Any) -> bool:
 
 
 def read_calibration(path: Path) -> dict[str, Any] | None:
-    """What a machine could do, or None if nothing readable says so: it can always be measured anew."""
+    """What a machine could do, or None if nothing readable says so: it can always be measured again."""
     try:
         value: dict[str, Any] = read_json(path)
     except CorruptRecord:
@@ -187,7 +185,7 @@ class Store:
         return self.machines / f"{machine_key}.{device.replace(':', '-')}.{threads}.json"
 
     def attempts(self, case_key: str, machine_key: str) -> list[Path]:
-        """The files of every attempt at a case on a machine, oldest first, also where one was moved away from between."""
+        """The files of every attempt at a case on a machine, oldest first, also where one in between was moved away."""
         return [path for _, path in self._numbered(case_key, machine_key)]
 
     def _numbered(self, case_key: str, machine_key: str) -> list[tuple[int, Path]]:
@@ -239,7 +237,7 @@ class Store:
         return self._put(case_key, machine_key, lambda path: write_json(path, seal(record)))
 
     def adopt(self, record: Record, data: bytes) -> Path | None:
-        """Keep a verified record of elsewhere beside what is there; its file, or None where that record is there already.
+        """Keep a verified record from elsewhere beside ours; its file, or None where that record is there already.
 
         Args:
             record: the record, verified.
@@ -261,8 +259,8 @@ class Store:
         record = check(read_json(path), str(path))
         if path.parent == self.root / "records" and not _is_named_after(path, record):
             raise CorruptRecord(
-                f"{path}: holds the record of {record['record_key']}: two files were exchanged or one was renamed; name "
-                "it after its record, or move it away"
+                f"{path}: holds the record of {record['record_key']}: two files were exchanged or one was renamed; "
+                "name it after its record, or move it away"
             )
         return record
 
@@ -281,7 +279,7 @@ class Store:
         yield from (record for _, record in self.files(problems))
 
     def files(self, problems: list[str] | None = None) -> list[tuple[Path, Record]]:
-        """Every readable record that no other supersedes with its file, in a stable order; `problems` as for `iterate`."""
+        """Every readable record that no other supersedes, with its file, in a stable order; `problems` as `iterate`."""
         found = []
         for path in sorted(self.records.glob("*.json")):
             try:

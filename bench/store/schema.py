@@ -1,8 +1,9 @@
 """The kinds of everything that is written down and read again: the record, a worker's outcome, a journal's entries.
 
-One record is one JSON object. Fields that are named here are of their kind wherever they stand, which is what every reader
-relies on: table, comparison, pages and mirror ask no further. Fields that are not named are a later version's, or details of
-a meter that no reader computes with, and are carried along. Units are in the names; a moment is UTC in ISO 8601.
+One record is one JSON object. Fields that are named here are of their kind wherever they stand, which is what every
+reader relies on: table, comparison, pages and mirror ask no further. Fields that are not named are a later version's,
+or details of a meter that no reader computes with, and are carried along. Units are in the names; a moment is UTC in
+ISO 8601.
 """
 
 from __future__ import annotations
@@ -357,7 +358,7 @@ class Timing(TypedDict):
 
 
 class Quality(TypedDict):
-    """Answers sample by sample (`per_sample`: a text of 0 and 1, or a number each) on the samples of `samples_digest`."""
+    """Answers per sample (`per_sample`: a text of 0 and 1, or a number each) on the samples of `samples_digest`."""
 
     __pydantic_config__ = _OPEN  # type: ignore[misc]
     metric: NotRequired[str | None]
@@ -391,7 +392,7 @@ class Picture(TypedDict):
 
 
 class RecordFields(TypedDict):
-    """A record of the present schema: one case on one machine, measured or failed, with everything behind its numbers."""
+    """A record of the present schema: one case on one machine, measured or failed, with all its evidence."""
 
     __pydantic_config__ = _OPEN  # type: ignore[misc]
     schema: Count

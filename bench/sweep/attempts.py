@@ -61,9 +61,13 @@ class Attempts:
     """
 
     def __init__(
-        self, executor: Executor, config: Config, journal: Journal, logs: Path,
+        self,
+        executor: Executor,
+        config: Config,
+        journal: Journal,
+        logs: Path,
         record_interruption: Callable[[Sequence[Case], str], None],
-    ):  # fmt: skip
+    ):
         self._executor, self._config, self._journal, self._logs = executor, config, journal, logs
         self._record_interruption = record_interruption
         self.lost_in_a_row = 0
@@ -90,7 +94,7 @@ class Attempts:
         return outcome
 
     def check_circuit(self, last: Failed) -> None:
-        """Raise CircuitBroken if too many processes were lost in a row; called when the records of the last are written.
+        """Raise CircuitBroken if too many processes in a row were lost; called once the last ones are recorded.
 
         Args:
             last: how the latest one ended.

@@ -19,7 +19,7 @@ from bench.worker.client import Done, Failed, Outcome
 
 #: With several threads one that is preempted or badly placed stalls all, often for the whole life of a process.
 PROCESSES_OF_SEVERAL_THREADS = 3
-#: A calibration older than this is measured anew.
+#: A calibration older than this is measured again.
 CALIBRATION_DAYS = 30
 #: About how long a process of a sweep's own calibration may take.
 BUDGET_S = 8.0
@@ -34,7 +34,7 @@ def processes(device: str, threads: int) -> int:
 
 
 def measure(executor: Executor, device: str, threads: int, budget_s: float, log: Path) -> Outcome:
-    """What the machine could do, as `bench.meters.peaks` gives it, over fresh processes; the outcome of one that failed.
+    """What the machine could do (`bench.meters.peaks`) over fresh processes; the outcome of one that failed.
 
     Args:
         executor: what runs a process.
@@ -90,7 +90,7 @@ class Calibrator:
             ResultsError: a disk has no room.
         """
         path = self.store.calibration_path(machine_key, device, threads)
-        saved = _recent(path)
+        saved = recent_calibration(path)
         if saved is not None and not self._has_drifted(saved, device, threads):
             return saved
         self.announce(Working("calibrating: what this machine could do"))
@@ -119,7 +119,7 @@ class Calibrator:
         return bool(reason)
 
 
-def _recent(path: Path) -> Machine | None:
+def recent_calibration(path: Path) -> Machine | None:
     """An earlier calibration that is not too old; one that cannot be read can always be made again."""
     saved = read_calibration(path)
     measured_at = (saved or {}).get("measured_at")
@@ -150,10 +150,14 @@ def together(parts: Sequence[Machine]) -> Machine:
     bandwidth = best(part.get("bandwidth") for part in parts)
     notes = dict.fromkeys(note for part in chosen for note in part["notes"])
     return {
-        **parts[0], "peaks": peaks, "bandwidth": bandwidth, "launch_overhead_us": _middle(parts, "launch_overhead_us"),
-        "stable": all(part["stable"] for part in chosen), "notes": [*notes, *_spread_notes([*peaks, bandwidth])],
+        **parts[0],
+        "peaks": peaks,
+        "bandwidth": bandwidth,
+        "launch_overhead_us": _middle(parts, "launch_overhead_us"),
+        "stable": all(part["stable"] for part in chosen),
+        "notes": [*notes, *_spread_notes([*peaks, bandwidth])],
         "host": chosen[0]["host"] if chosen else parts[0]["host"],
-    }  # fmt: skip
+    }
 
 
 def _keys(parts: Sequence[Machine]) -> Iterator[tuple[str, int]]:
@@ -176,6 +180,6 @@ def _spread_notes(rates: Sequence[Rate | None]) -> Iterator[str]:
         if rate is not None:
             values = rate["per_process"]
             yield (
-                f"{rate.get('dtype', 'bandwidth')} at {rate['threads']} threads: the best of {len(values)} processes, the "
-                f"lowest of which gave {100 * min(values) / rate['value']:.0f} % of it"
+                f"{rate.get('dtype', 'bandwidth')} at {rate['threads']} threads: the best of {len(values)} processes, "
+                f"the lowest of which gave {100 * min(values) / rate['value']:.0f} % of it"
             )

@@ -153,10 +153,12 @@ class GroupMeasurement:
             self.writer.learn_torch(saved)
             return saved
         spec = {
-            "recipe": self.recipe_of(case).as_dict(), "protocol": self.config.protocol.model_dump(),
-            "meters": list(self.meters), "no_quality": no_quality_reason(case, self.config, self.plan),
+            "recipe": self.recipe_of(case).as_dict(),
+            "protocol": self.config.protocol.model_dump(),
+            "meters": list(self.meters),
+            "no_quality": no_quality_reason(case, self.config, self.plan),
             "other_side": None if case.is_baseline else self.recipe_of(case.baseline).as_dict(),
-        }  # fmt: skip
+        }
         started = self.writer.now()
         outcome = self.attempts.run("probe", spec, case.key, [case])
         if isinstance(outcome, Failed):

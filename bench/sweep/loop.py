@@ -46,10 +46,17 @@ class Driver:
     """
 
     def __init__(
-        self, config: Config, plan: Plan, listeners: Sequence[Listener] = (), *, now: Callable[[], str] = utc_now,
-        recipes: Callable[[Case], Recipe] | None = None, meters: Sequence[str] = table.NAMES, timed: bool = True,
+        self,
+        config: Config,
+        plan: Plan,
+        listeners: Sequence[Listener] = (),
+        *,
+        now: Callable[[], str] = utc_now,
+        recipes: Callable[[Case], Recipe] | None = None,
+        meters: Sequence[str] = table.NAMES,
+        timed: bool = True,
         calibrated: bool = True,
-    ):  # fmt: skip
+    ):
         self.config, self.plan, self.now = config, plan, now
         self.meters = meters
         self.timed, self.calibrated = timed and config.protocol.timed, calibrated and config.protocol.timed
@@ -100,9 +107,12 @@ class Driver:
         self.journal.append("sweep_ended", measured=self.sweep.measured, failed=len(self.sweep.failed))
 
     def _measure_groups(
-        self, measurement: GroupMeasurement, todo: Sequence[Group], missing: dict[str, list[Case]],
+        self,
+        measurement: GroupMeasurement,
+        todo: Sequence[Group],
+        missing: dict[str, list[Case]],
         estimates: dict[str, float],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Measure one group after another, and tell of each when it is done."""
         for place, group in enumerate(todo):
             began, before = time.monotonic(), len(self.sweep.records)
@@ -146,9 +156,16 @@ class Driver:
         unfinished = Unfinished(self.store, self.machine_key, producer, writer.save)
         timing = Timing(self.config, self._recipe_of, attempts, writer, unfinished, self._announce)
         return GroupMeasurement(
-            self.config, self.plan, self._recipe_of, self.meters, attempts, writer, unfinished,
-            timing if self.timed else None, self._announce,
-        )  # fmt: skip
+            self.config,
+            self.plan,
+            self._recipe_of,
+            self.meters,
+            attempts,
+            writer,
+            unfinished,
+            timing if self.timed else None,
+            self._announce,
+        )
 
     def _calibration(self, executor: Executor) -> dict[str, Any]:
         """What the machine could do; an empty table where the sweep does not ask."""

@@ -1,4 +1,4 @@
-"""Memory: what one worker may take, what the members of an invocation may take together, and how they are shared out."""
+"""Memory: what one worker may take, what the members of an invocation may take together, and their shares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Timing: sessions of fresh processes, each of which times the baseline and all members, until the protocol is content."""
+"""Timing: sessions of fresh processes that time the baseline and all members until the protocol is satisfied."""
 
 from __future__ import annotations
 
@@ -36,9 +36,14 @@ class Timing:
     """
 
     def __init__(
-        self, config: Config, recipe_of: Callable[[Case], Recipe], attempts: Attempts, writer: Writer,
-        unfinished: Unfinished, announce: Callable[[Event], None],
-    ):  # fmt: skip
+        self,
+        config: Config,
+        recipe_of: Callable[[Case], Recipe],
+        attempts: Attempts,
+        writer: Writer,
+        unfinished: Unfinished,
+        announce: Callable[[Event], None],
+    ):
         self._config, self._recipe_of, self._attempts = config, recipe_of, attempts
         self._writer, self._unfinished, self._announce = writer, unfinished, announce
 
@@ -70,7 +75,7 @@ class Timing:
         return []
 
     def _baseline(self, group: Group, members: Sequence[Case]) -> tuple[Case, bool]:
-        """What the members are compared with, and whether it is the group's own baseline: if that failed, the first member."""
+        """What the members are compared with, and whether it is the group's own baseline: else the first member."""
         baseline = group.baseline
         if baseline in members:
             return baseline, True
@@ -82,7 +87,7 @@ class Timing:
     def _invocations(
         self, session_id: str, folder: Path, baseline: Case, members: Sequence[Case], share: float
     ) -> tuple[list[Invocation], str] | Failed:
-        """Invocations until the protocol is satisfied, and why it was; the failure of the first that failed, if one did."""
+        """Invocations until the protocol is satisfied, and why it was; the failure of the first if that failed."""
         protocol = self._config.protocol.latency
         timed = [baseline, *(case for case in members if case != baseline)]
         done = invocations(folder, self._writer.sweep.problems)
@@ -105,14 +110,17 @@ class Timing:
         text = f"{session_id}/{index}/{self._config.seed}"
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
         return {
-            "recipes": [self._recipe_of(case).as_dict() for case in timed], "session": session_id, "index": index,
-            "protocol": self._config.protocol.model_dump(), "seed": seed,
-        }  # fmt: skip
+            "recipes": [self._recipe_of(case).as_dict() for case in timed],
+            "session": session_id,
+            "index": index,
+            "protocol": self._config.protocol.model_dump(),
+            "seed": seed,
+        }
 
     def _exclude_failing_members(
         self, members: list[Case], baseline: Case, outcome: Failed, probes: Probes
     ) -> list[list[Case]]:
-        """What is to be timed instead: the members without those that broke the invocation, which get their failed record.
+        """The members to be timed instead: without those that broke the invocation, which get their failed record.
 
         If none is at fault and memory ran out, the two halves are timed as sessions of their own.
         """

@@ -19,7 +19,7 @@ from bench.worker.results import InvocationFields, ProbeFields
 
 
 class Unfinished:
-    """The probes and sessions of a results folder that can be gone on with.
+    """The probes and sessions of a results folder that can be continued.
 
     Args:
         store: the results folder.

@@ -75,14 +75,19 @@ class Writer:
     """
 
     def __init__(
-        self, store: Store, journal: Journal, context: Context, sweep: Sweep, announce: Callable[[Event], None],
+        self,
+        store: Store,
+        journal: Journal,
+        context: Context,
+        sweep: Sweep,
+        announce: Callable[[Event], None],
         now: Callable[[], str],
-    ):  # fmt: skip
+    ):
         self.store, self.journal, self.context, self.sweep, self.now = store, journal, context, sweep, now
         self._announce = announce
 
     def learn_torch(self, probe: dict[str, Any]) -> None:
-        """Tell in the records how torch is built and what it picked, which only a process that has imported it knows."""
+        """Write into the records how torch is built and what it picked, which only a process that imported it knows."""
         if "torch" in probe:
             environment = {**self.context.environment, "torch": probe["torch"]}
             self.context = replace(self.context, environment=environment)
@@ -102,9 +107,11 @@ class Writer:
     def _odd(self, case: Case, probe: dict[str, Any], why: str) -> None:
         """Write a record that says why what a case's processes told makes no record; nothing of theirs is in it."""
         error = {
-            "phase": "record", "type": CORRUPT, "log_tail": "",
+            "phase": "record",
+            "type": CORRUPT,
+            "log_tail": "",
             "message": f"what its processes told makes no record: {whole_characters(why)[:1000]}",
-        }  # fmt: skip
+        }
         started = probe["started_at"] if isinstance(probe.get("started_at"), str) else self.now()
         self._record(assemble.failed(case, self.context, "crashed", error, started, self.now()))
 

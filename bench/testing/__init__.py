@@ -4,7 +4,8 @@
 import pytest
 from bench.testing import Subject, checks_for, run_check
 
-MINE = Subject("half", model="deit_tiny(width=16, heads=2, depth=4, patch=4)", method="mypackage.methods:half(keep=0.5)",
+MINE = Subject("half", model="deit_tiny(width=16, heads=2, depth=4, patch=4)",
+method="mypackage.methods:half(keep=0.5)",
                shape={"batch": 2, "resolution": 20}, identity="mypackage.methods:half(keep=1.0)")
 
 @pytest.mark.parametrize("check", checks_for(MINE))
@@ -17,5 +18,13 @@ from bench.testing.battery import CHECKS, CheckFailed, Skipped, checks_for, run_
 from bench.testing.subject import Subject, subjects_of, subjects_of_suites
 
 __all__ = [
-    "CHECKS", "CheckFailed", "Skipped", "Subject", "checks_for", "run_all", "run_check", "subjects_of", "subjects_of_suites",
-]  # fmt: skip
+    "CHECKS",
+    "CheckFailed",
+    "Skipped",
+    "Subject",
+    "checks_for",
+    "run_all",
+    "run_check",
+    "subjects_of",
+    "subjects_of_suites",
+]

@@ -46,22 +46,30 @@ def _why_not(value: Any) -> str | None:
 CHECKS: dict[str, Check] = {
     "builds": Check("it is built at its tiny setting and gives tensors without NaN", checks.builds),
     "annotations": Check("the planner understands the annotation of every setting", checks.understood),
-    "refusals": Check("settings out of range are refused", checks.refusals,
-                      lambda s: None if s.refuses else "it names no settings that are refused"),
+    "refusals": Check(
+        "settings out of range are refused",
+        checks.refusals,
+        lambda s: None if s.refuses else "it names no settings that are refused",
+    ),
     "seeded": Check("two builds from one seed are the same", checks.seeded),
     "steady": Check("a second run gives the same and changes neither inputs nor weights", checks.steady),
     "identity": Check("the identity setting reproduces the plain network", checks.identity, _no_identity),
-    "meta_counts": Check("counts without storage are the counts for real", checks.meta_counts,
-                         lambda s: _why_not(s.counts_on_meta)),
-    "closed_form": Check("executed MACs are those of the closed form", checks.closed_form,
-                         lambda s: None if s.closed_form else "it names no closed form"),
+    "meta_counts": Check(
+        "counts without storage are the counts for real", checks.meta_counts, lambda s: _why_not(s.counts_on_meta)
+    ),
+    "closed_form": Check(
+        "executed MACs are those of the closed form",
+        checks.closed_form,
+        lambda s: None if s.closed_form else "it names no closed form",
+    ),
     "state_loads": Check("its state loads into another build", checks.state_loads),
     "global_state": Check("it changes nothing that others in the process run under", checks.keeps_global_state),
     "hands_over": Check("it can be handed to another process", checks.hands_over),
     "dtypes": Check("it runs in every dtype that it claims", checks.every_dtype),
-    "batches": Check("a batch of two gives what two batches of one give", checks.batches,
-                     lambda s: _why_not(s.batch_independent)),
-}  # fmt: skip
+    "batches": Check(
+        "a batch of two gives what two batches of one give", checks.batches, lambda s: _why_not(s.batch_independent)
+    ),
+}
 
 
 def checks_for(subject: Subject) -> list[str]:

@@ -163,7 +163,7 @@ def batches(trial: Trial) -> None:
 
 
 def understood(trial: Trial) -> None:
-    """Raise CheckFailed if a setting is annotated with what the planner does not understand, so that any value passes."""
+    """Raise CheckFailed if the planner does not understand a setting's annotation, so that any value passes."""
     model, _, method, _ = trial.subject.entries()
     for kind, entry in (("model", model), ("method", method)):
         if entry is None:
@@ -171,8 +171,8 @@ def understood(trial: Trial) -> None:
         unchecked = signature(entry.path).unchecked
         if unchecked:
             raise CheckFailed(
-                f'{kind} "{entry.name}": the annotation of {", ".join(unchecked)} is missing or not of the vocabulary of '
-                "bench.config.settings, so that a wrong value is found only while measuring"
+                f'{kind} "{entry.name}": the annotation of {", ".join(unchecked)} is missing or not of the vocabulary '
+                "of bench.config.settings, so that a wrong value is found only while measuring"
             )
 
 

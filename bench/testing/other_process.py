@@ -1,4 +1,4 @@
-"""Runs a subject in another process, which gets it by cloudpickle, as the workers of a sweep do; one process for all."""
+"""Runs a subject in another process, which gets it by cloudpickle, as a sweep's workers do; one process for all."""
 
 from __future__ import annotations
 
@@ -44,9 +44,11 @@ def _process() -> subprocess.Popen[bytes]:
     """The other process, started when first needed and ended with this one."""
     path = os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))
     process = subprocess.Popen(
-        [sys.executable, "-c", "from bench.testing.other_process import main; main()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-c", "from bench.testing.other_process import main; main()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": path},
-    )  # fmt: skip
+    )
     atexit.register(process.kill)
     return process
 

@@ -1,4 +1,4 @@
-"""What is tested: a model, and a method, at a tiny setting, with what is claimed of it; from a card or by hand; torch-free."""
+"""What is tested: a model and a method at a tiny setting, with its claims; from a card or by hand; torch-free."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ class Subject:
 
     Attributes:
         name: what its tests are called.
-        model, method: a name of the catalogue or a dotted path, with settings, so small that a forward takes milliseconds.
+        model, method: a name of the catalogue or a dotted path, with settings, so small that a forward takes
+            milliseconds.
         shape: numbers of the workload's shape.
         workload: what one run is.
         identity: the method at the setting that leaves the plain network as it is; None where there is none.
         identity_tolerance: largest difference from the plain outputs; 0 is bit for bit.
-        closed_form: dotted path of `function(model_settings, method_settings) -> MACs of one sample`, matmul convention.
+        closed_form: dotted path of `function(model_settings, method_settings) -> MACs of one sample`, matmul
+            convention.
         dtypes: those that it must run in.
         device: where it runs.
         counts_on_meta, batch_independent: True, or why not (see `bench.config.cards.Card`).
@@ -90,15 +92,26 @@ class Subject:
             own, of_own = (None, {}) if method == BASELINE_METHOD else entry_of(method, is_method=True)
         shape = {**self.shape, **({"batch": batch} if batch is not None else {})}
         case = Case(
-            suite="testing", model=model.name, method=own.name if own else BASELINE_METHOD,
-            model_settings=settings_text(of_model), setting=settings_text(of_own), device=self.device, dtype=dtype, seed=seed,
-            batch=shape.pop("batch", 1), resolution=shape.pop("resolution", None), workload=self.workload,
+            suite="testing",
+            model=model.name,
+            method=own.name if own else BASELINE_METHOD,
+            model_settings=settings_text(of_model),
+            setting=settings_text(of_own),
+            device=self.device,
+            dtype=dtype,
+            seed=seed,
+            batch=shape.pop("batch", 1),
+            resolution=shape.pop("resolution", None),
+            workload=self.workload,
             shape=settings_text(shape),
-        )  # fmt: skip
+        )
         return Recipe(
-            case, model.path, {**model.settings, **of_model}, own.path if own else None,
+            case,
+            model.path,
+            {**model.settings, **of_model},
+            own.path if own else None,
             {**own.settings, **of_own} if own else {},
-        )  # fmt: skip
+        )
 
 
 def entry_of(spec: str, *, is_method: bool = False) -> tuple[Entry, dict[str, Any]]:
@@ -124,12 +137,24 @@ def subjects_of(card: Card) -> list[Subject]:
     several = len(card.tiny) > 1
     return [
         Subject(
-            f"{card.name}-{number}" if several else card.name, tiny.model, tiny.method, dict(tiny.shape), card.workload,
-            card.identity, card.identity_tolerance, card.closed_form, card.dtypes, card.needs.device,
-            card.counts_on_meta, card.batch_independent, card.refuses, card.needs.modules, card.known_failures,
+            f"{card.name}-{number}" if several else card.name,
+            tiny.model,
+            tiny.method,
+            dict(tiny.shape),
+            card.workload,
+            card.identity,
+            card.identity_tolerance,
+            card.closed_form,
+            card.dtypes,
+            card.needs.device,
+            card.counts_on_meta,
+            card.batch_independent,
+            card.refuses,
+            card.needs.modules,
+            card.known_failures,
         )
         for number, tiny in enumerate(card.tiny, start=1)
-    ]  # fmt: skip
+    ]
 
 
 def subjects_of_suites(folders: Iterable[Path] | None = None) -> list[Subject]:

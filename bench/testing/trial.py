@@ -43,7 +43,7 @@ class Trial:
 
     @cached_property
     def settings(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Every setting that the model and the method are called with, the shape's axes that the model takes included."""
+        """Every setting that the model and the method are called with, including axes of the shape that it takes."""
         recipe = self.subject.recipe()
         model, _, _, _ = self.subject.entries()
         shape = {
@@ -66,7 +66,7 @@ def run(built: worker.Subject) -> list[Tensor]:
 
 
 def count(built: worker.Subject) -> Any:
-    """MACs of one whole run (`bench.meters.macs.MacsCount`); the second counter is left out, it has tests of its own."""
+    """MACs of one whole run (`bench.meters.macs.MacsCount`), without the second counter, which has its own tests."""
     from bench.meters import macs
 
     with running(built.case.workload), as_forward(built, parts_of(built)[0]) as (module, args, kwargs):
@@ -96,7 +96,7 @@ def state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def largest_difference(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
-    """The largest absolute difference between two answers; infinite where their number or shapes differ, or one is NaN."""
+    """The largest absolute difference between two answers; infinite where numbers or shapes differ, or for NaN."""
     if len(one) != len(other) or any(a.shape != b.shape for a, b in zip(one, other, strict=True)):
         return float("inf")
     largest = 0.0

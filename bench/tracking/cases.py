@@ -49,7 +49,7 @@ class Cases:
                 self._remember(record, run_id)
 
     def pending(self, store: Store) -> list[Record]:
-        """The readable records of a results folder that this place does not have; asks a server that was away anew."""
+        """The readable records of a results folder that this place does not have; asks a server that was away again."""
         self._connection.retry_now()
         with self._connection.guard("looking for what is to be mirrored"):
             self._connect()

@@ -69,9 +69,13 @@ class Connection:
     """
 
     def __init__(
-        self, uri: str, experiment: str, artifact_root: Path, results_root: Path,
+        self,
+        uri: str,
+        experiment: str,
+        artifact_root: Path,
+        results_root: Path,
         clock: Callable[[], float] = time.monotonic,
-    ):  # fmt: skip
+    ):
         self.uri = check_uri(uri)
         self.experiment = experiment
         self.client: Any = None
@@ -161,8 +165,9 @@ class Connection:
         """Say so if an embedded database was moved: MLflow keeps writing artifacts where the experiment was made."""
         if self.uri.startswith("sqlite") and location.startswith("file://") and location != self._artifact_place():
             self.complain(
-                f"MLflow keeps artifacts of {self.experiment!r} in {location.removeprefix('file://')}, where it was made; "
-                f"to have them in {self._artifact_root}, move the database away: the next run mirrors everything anew"
+                f"MLflow keeps artifacts of {self.experiment!r} in {location.removeprefix('file://')}, where it was "
+                f"made; to have them in {self._artifact_root}, move the database away: the next run mirrors "
+                "everything again"
             )
 
     def _artifact_place(self) -> str:

@@ -32,8 +32,10 @@ def address_of(file: Path) -> str:
     """
     odd = next((sign for sign in str(file) if sign in SIGNS), None)
     if odd is not None:
-        raise UsageError(f'tracking.folder: MLflow takes no database in {file.parent}, because of the "{odd}" in that path; '
-                         "name another folder, or say tracking=off")  # fmt: skip
+        raise UsageError(
+            f'tracking.folder: MLflow takes no database in {file.parent}, because of the "{odd}" in that path; '
+            "name another folder, or say tracking=off"
+        )
     return f"{SQLITE}{file}"
 
 

@@ -29,9 +29,13 @@ class Mirror:
     """
 
     def __init__(
-        self, uri: str, experiment: str, artifact_root: Path | str, results_root: Path | str,
+        self,
+        uri: str,
+        experiment: str,
+        artifact_root: Path | str,
+        results_root: Path | str,
         clock: Callable[[], float] = time.monotonic,
-    ):  # fmt: skip
+    ):
         self.connection = Connection(uri, experiment, Path(artifact_root), Path(results_root), clock)
         self.sweeps = Sweeps(self.connection, lambda: self._cases.seen)
         self._cases = Cases(self.connection, Path(results_root), self.sweeps.parent)
@@ -61,7 +65,7 @@ class Mirror:
         self._cases.log(record)
 
     def pending(self, store: Store) -> list[Record]:
-        """The readable records of a results folder that this place does not have; asks a server that was away anew."""
+        """The readable records of a results folder that this place does not have; asks a server that was away again."""
         return self._cases.pending(store)
 
     def refresh(self, site_index: Path | None = None) -> None:

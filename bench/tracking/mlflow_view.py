@@ -35,9 +35,16 @@ SECTIONS: tuple[tuple[str, tuple[str | tuple[str, str], ...]], ...] = (
     ("memory", ("memory/peak_memory_bytes",)),
     ("energy", ("energy/energy_j",)),
 )
-COLUMNS = ("params.`model`", "params.`method_label`", "tags.`status`", "metrics.`compute/macs`",
-           "metrics.`latency/latency_ms`", "metrics.`latency/speedup`", "metrics.`memory/peak_memory_bytes`",
-           "metrics.`quality/accuracy`")  # fmt: skip
+COLUMNS = (
+    "params.`model`",
+    "params.`method_label`",
+    "tags.`status`",
+    "metrics.`compute/macs`",
+    "metrics.`latency/latency_ms`",
+    "metrics.`latency/speedup`",
+    "metrics.`memory/peak_memory_bytes`",
+    "metrics.`quality/accuracy`",
+)
 
 
 #: Sections of which the charts above are enough; of another one, which a workload alone has, every metric is drawn.
@@ -116,8 +123,15 @@ def _state(search: str, have: set[str], wanted: Sequence[tuple[str, list[str | t
 
 
 def _section(title: str, shown: bool = True) -> dict[str, Any]:
-    return {"uuid": title, "name": title, "display": shown, "isReordered": True, "deleted": False,
-            "isGenerated": False, "columns": 2}  # fmt: skip
+    return {
+        "uuid": title,
+        "name": title,
+        "display": shown,
+        "isReordered": True,
+        "deleted": False,
+        "isGenerated": False,
+        "columns": 2,
+    }
 
 
 def _chart(key: str, section: str, chart: str | tuple[str, str]) -> dict[str, Any]:
@@ -150,12 +164,16 @@ def view_url(base: str, experiment_id: str | None, search: str, key: str | None 
         search: MLflow's filter.
         key: a view that was left there (`view_key`); it holds the search.
     """
-    query = {"viewStateShareKey": key} if key else {
-        "searchFilter": search,
-        "orderByKey": f"metrics.`{SORTED_BY}`",
-        "orderByAsc": "true",
-        "startTime": "ALL",
-        "lifecycleFilter": "Active",
-    }  # fmt: skip
+    query = (
+        {"viewStateShareKey": key}
+        if key
+        else {
+            "searchFilter": search,
+            "orderByKey": f"metrics.`{SORTED_BY}`",
+            "orderByAsc": "true",
+            "startTime": "ALL",
+            "lifecycleFilter": "Active",
+        }
+    )
     query |= {"compareRunsMode": "CHART", "workflowType": "machine_learning"}
     return f"{base}/#/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"

@@ -1,8 +1,8 @@
 """What a record looks like as a tracked run: name, params, tags, metrics, note and files; pure, without MLflow.
 
-Metrics are named `section/metric`, and `section/part/metric` for a further part of the workload, so that a tracking page
-groups them into sections; the ends of intervals are `interval/metric_low` and `_high`, a section that can be folded away.
-A reading without a value is no metric: its reason is in the note.
+Metrics are named `section/metric`, and `section/part/metric` for a further part of the workload, so that a tracking
+page groups them into sections; the ends of intervals are `interval/metric_low` and `_high`, a section that can be
+folded away. A reading without a value is no metric: its reason is in the note.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _tags(record: Record, case: Case) -> dict[str, str]:
 
 
 def colour_of(case: Case) -> str:
-    """A case's colour: of its method, or where it has none of its model and backend, grey for what others are compared with."""
+    """A case's colour: its method's, without one its model's and backend's; grey for what others are compared with."""
     if case.is_baseline or case.method != BASELINE_METHOD:
         return colour(BASELINE_METHOD if case.is_baseline else case.method)
     return colour(f"{case.model} {case.backend}")
@@ -156,7 +156,7 @@ def _key(part: str) -> str:
 
 
 def _files(record: Record) -> dict[str, str]:
-    """The record itself, its layers as a table (for the page as JSON, for others as CSV), curves, and the failure's log."""
+    """The record itself, its layers as a table (JSON for the page, CSV for others), curves, and the failure's log."""
     files = {"record.json": json.dumps(record, indent=1, sort_keys=True)}
     for part, table in (record.get("part_layers") or {}).items():
         if table.get("layers"):

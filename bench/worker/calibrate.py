@@ -12,7 +12,8 @@ from bench.worker.child import Phase
 def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     """The `machine` part of a record: peak arithmetic rates, bandwidth, launch overhead, idle power.
 
-    With `earlier` in the spec, an earlier calibration, only whether the machine has drifted from it: `{"drift": reason}`.
+    With `earlier` in the spec, an earlier calibration, only whether the machine has drifted from it: `{"drift":
+    reason}`.
     """
     phase.enter("measure")
     cuda.select(spec["device"])

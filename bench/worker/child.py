@@ -58,11 +58,11 @@ class Phase:
         self._last = time.monotonic()
 
     def turn_to(self, case: str | None) -> None:
-        """Note whose turn it is, so that an exception names it; in this process only, which costs a timing loop nothing."""
+        """Note whose turn it is, so that an exception names it; in this process only, at no cost to a timing loop."""
         self.case = case
 
-    def beat(self) -> None:
-        """Say that the phase is alive; at most once a second, so that it costs nothing in a timing loop."""
+    def heartbeat(self) -> None:
+        """Write that the phase is still running; at most once a second, so that it costs nothing in a timing loop."""
         if time.monotonic() - self._last > 1.0:
             self.enter(self.name, self.case)
 

@@ -72,7 +72,7 @@ class Failed:
 
     @property
     def worth_retrying(self) -> bool:
-        """Whether the process was lost from outside Python: a signal, a timeout, no result. An exception would recur."""
+        """Whether the process was lost from outside Python: a signal, a timeout, no result. An exception recurs."""
         if self.status == "timeout":
             return True
         kind = self.error.get("type", "")
@@ -132,8 +132,10 @@ class Workers:
         kept = self._scratch.folder / "artefacts"
         prune(kept)
         files = {
-            "phase_file": str(folder / "phase"), "outcome_file": str(folder / "outcome.json"), "artefacts": str(kept),
-        }  # fmt: skip
+            "phase_file": str(folder / "phase"),
+            "outcome_file": str(folder / "outcome.json"),
+            "artefacts": str(kept),
+        }
         asked = {**spec, "kind": kind}
         write_json(folder / "spec.json", {**asked, **files, "memory_limit_bytes": memory_limit_bytes})
         quiet_wait = _quiet_wait_s(spec)
@@ -165,7 +167,7 @@ class Workers:
         self.ready = self._receive(self.timeouts["start"], "ready")["ready"]
 
     def _stop_server(self) -> None:
-        """End the server, which ends what its workers left first, if it still can; not one that was stopped or hangs."""
+        """End the server, which first ends what its workers left; one that was stopped or hangs is killed."""
         server, self._server = self._server, None
         if server is None:
             return
@@ -286,9 +288,16 @@ class Workers:
             raise
 
     def _outcome(
-        self, folder: Path, asked: dict[str, Any], ended: dict[str, Any], timed_out: str | None, seconds: float, log: Path, *,
+        self,
+        folder: Path,
+        asked: dict[str, Any],
+        ended: dict[str, Any],
+        timed_out: str | None,
+        seconds: float,
+        log: Path,
+        *,
         killed_by_kernel: bool,
-    ) -> Outcome:  # fmt: skip
+    ) -> Outcome:
         last = read_phase(folder / "phase") or {}
         phase, case = last.get("phase", "start"), last.get("case")
         resident = ended.get("max_resident_bytes")
@@ -302,8 +311,8 @@ class Workers:
             return Failed(status, {**_error(phase, *what, log), "case": case}, seconds, resident)
         if ending["status"] == "ok":
             return Done(ending["result"], seconds, resident)
-        told = {"case": None, **ending["error"]}
-        return Failed(ending["status"], {**told, "log_tail": log_tail(log)}, seconds, resident)
+        error = {"case": None, **ending["error"], "log_tail": log_tail(log)}
+        return Failed(ending["status"], error, seconds, resident)
 
 
 class _Since:

@@ -58,13 +58,13 @@ def _require_plain(case: Case, backend: Backend) -> None:
     calls = workloads.find(case.workload).calls
     if calls != ("forward",) or workloads.find(case.workload).grad:
         raise ConversionFailed(
-            f"{backend.name} runs whole forwards without gradients; workload {case.workload} needs torch: take backend eager "
-            "or compile"
+            f"{backend.name} runs whole forwards without gradients; workload {case.workload} needs torch: take backend "
+            "eager or compile"
         )
     if case.memory_format != "contiguous":
         raise ConversionFailed(
-            f"memory_format={case.memory_format} says how torch lays tensors out, and {backend.name} has layouts of its own: "
-            "take device.memory_format=contiguous"
+            f"memory_format={case.memory_format} says how torch lays tensors out, and {backend.name} has layouts of "
+            "its own: take device.memory_format=contiguous"
         )
     if case.cuda_graphs:
         raise ConversionFailed(f"a CUDA graph of torch does not hold what {backend.name} runs: take cuda_graphs=false")
@@ -107,9 +107,13 @@ def _repeats(first: Any, second: Any, dtype: str) -> bool:
 def readings(converted: Converted) -> list[Reading]:
     """What the conversion cost and what would be shipped; nothing of a subject that was not converted."""
     return [
-        _reading("artefact_bytes", converted.artefact_bytes, converted.why_no_artefact, "size on disk of what is shipped"),
-        _reading("conversion_ms", converted.conversion_ms, converted.why_no_time, "the first conversion in a fresh process"),
-    ]  # fmt: skip
+        _reading(
+            "artefact_bytes", converted.artefact_bytes, converted.why_no_artefact, "size on disk of what is shipped"
+        ),
+        _reading(
+            "conversion_ms", converted.conversion_ms, converted.why_no_time, "the first conversion in a fresh process"
+        ),
+    ]
 
 
 def _reading(metric: str, value: float | None, why: str, note: str) -> Reading:
@@ -121,7 +125,10 @@ def _reading(metric: str, value: float | None, why: str, note: str) -> Reading:
 def details(case: Case, converted: Converted, agreement: Agreement | None) -> dict[str, Any]:
     """What the record keeps of the conversion, as plain JSON types."""
     return {
-        "backend": case.backend, "versions": converted.versions, "precision": converted.precision,
-        "threads": converted.threads, **converted.details,
+        "backend": case.backend,
+        "versions": converted.versions,
+        "precision": converted.precision,
+        "threads": converted.threads,
+        **converted.details,
         "agreement": None if agreement is None else agreement.as_dict(),
-    }  # fmt: skip
+    }

@@ -1,4 +1,4 @@
-"""Counts alone: a case built on the meta device, where tensors have shapes and no values, so that a large network is cheap.
+"""Counts alone: a case built on the meta device, whose tensors have shapes but no values; cheap for any size.
 
 Nothing is timed and no weights are made. What decides by values (a threshold, an exit) cannot be built or run there; a
 small network is then counted for real, with random weights, and the record says so.
@@ -78,12 +78,21 @@ def counted(recipe: Recipe, phase: Phase) -> dict[str, Any]:
     if recipe.method_settings.get(TRAINING_STEPS):
         found.flags.append(flag("counted_untrained", "info", "the method was not trained for this count"))
     return {
-        "started_at": started, "picture": None, "load_ms": None, "weights": {"kind": "none"}, "flags": found.flags,
-        "readings": [item.as_dict() for item in found.readings], "details": found.details, "ready": {},
-        "torch": torch_build(), "layers": found.layers["layers"], "layers_info": found.layers["info"],
-        "part_layers": found.part_layers, "curves": found.curves,
+        "started_at": started,
+        "picture": None,
+        "load_ms": None,
+        "weights": {"kind": "none"},
+        "flags": found.flags,
+        "readings": [item.as_dict() for item in found.readings],
+        "details": found.details,
+        "ready": {},
+        "torch": torch_build(),
+        "layers": found.layers["layers"],
+        "layers_info": found.layers["info"],
+        "part_layers": found.part_layers,
+        "curves": found.curves,
         "labels": found.labels,
-    }  # fmt: skip
+    }
 
 
 def on_meta(recipe: Recipe) -> Subject:
@@ -141,13 +150,16 @@ def _for_real(recipe: Recipe, error: Exception) -> Subject:
     size = sum(parameter.numel() for parameter in module.parameters())
     if size > REAL_LIMIT:
         raise NotImplementedError(
-            f"{recipe.case.label} cannot be counted on the meta device ({type(error).__name__}: {error}), and with {size} "
-            f"parameters it is too large to be built for a count (limit {REAL_LIMIT})"
+            f"{recipe.case.label} cannot be counted on the meta device ({type(error).__name__}: {error}), and with "
+            f"{size} parameters it is too large to be built for a count (limit {REAL_LIMIT})"
         ) from error
     bare = replace(
-        recipe, task_path=None, checkpoint=None, method_settings=untrained(recipe.method_settings),
+        recipe,
+        task_path=None,
+        checkpoint=None,
+        method_settings=untrained(recipe.method_settings),
         case=replace(recipe.case, task="none", device="cpu"),
-    )  # fmt: skip
+    )
     return replace(build(bare), case=recipe.case)
 
 

@@ -1,4 +1,7 @@
-"""What a worker does on a CUDA device: choose it, time by its events, capture graphs, flush its cache; no setting is changed."""
+"""What a worker does on a CUDA device: choose it, time by events, capture graphs, flush its cache.
+
+No setting is changed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a subject says of itself beyond its outputs: labels, dense and nominal counts, the method's cost, its inputs' spread."""
+"""What a subject declares beyond its outputs: labels, dense and nominal counts, a method's cost, inputs' spread."""
 
 from __future__ import annotations
 

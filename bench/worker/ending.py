@@ -39,24 +39,24 @@ def read_outcome(file: Path, spec: dict[str, Any], phase: str) -> dict[str, Any]
 
     Args:
         file: the outcome's.
-        spec: what the worker was told, with its `kind`.
+        spec: what the worker was asked, with its `kind`.
         phase: where it was last.
     """
     if not os.path.lexists(file):
         return None
     try:
-        told: dict[str, Any] = checked(OutcomeFields, read_json(file, MOST_OUTCOME_BYTES), "outcome")
-        if told["status"] == "ok":
-            checked(KINDS[spec["kind"]], told["result"], "result")
-            _check_answer(spec, told["result"])
+        outcome: dict[str, Any] = checked(OutcomeFields, read_json(file, MOST_OUTCOME_BYTES), "outcome")
+        if outcome["status"] == "ok":
+            checked(KINDS[spec["kind"]], outcome["result"], "result")
+            _check_answer(spec, outcome["result"])
     except CorruptRecord as error:
         message = str(error).replace(str(file), file.name)
         return {"status": "crashed", "error": {"phase": phase, "case": None, "type": CORRUPT, "message": message}}
-    return without_halves(told)
+    return without_halves(outcome)
 
 
 def _check_answer(spec: dict[str, Any], result: dict[str, Any]) -> None:
-    """Raise CorruptRecord unless a process says what it was asked: these cases, and of timed ones this session and process."""
+    """Raise CorruptRecord unless a process says what it was asked: these cases, this session, this process."""
     if spec["kind"] == "count" and set(result["cases"]) != _asked(spec):
         raise CorruptRecord("result: its cases are not those that were to be counted")
     if spec["kind"] != "invocation":

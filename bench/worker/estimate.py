@@ -14,7 +14,7 @@ from bench.worker.parts import parts_of, running
 
 
 def _macs(recipe: Recipe) -> dict[str, float]:
-    """Multiply-accumulates of one run of every part of the model without its method; for most methods an upper bound."""
+    """MACs of one run of every part of the model without its method; for most methods an upper bound."""
     from torch.utils.flop_counter import FlopCounterMode
 
     subject, found = on_meta(recipe), {}

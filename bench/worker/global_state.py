@@ -15,7 +15,7 @@ import torch
 Access = tuple[Callable[[], Any], Callable[[Any], Any]]
 
 
-def _backend(path: str) -> Access:
+def backend_setting(path: str) -> Access:
     """A setting of `torch.backends` by its path; it reads None where this torch has none of that name."""
     *owners, name = path.split(".")
 
@@ -58,10 +58,16 @@ def _hook_tables() -> dict[str, dict[Any, Any]]:
 
 #: Names of torch's tables of hooks on every module.
 HOOKS = (
-    "_global_forward_pre_hooks", "_global_forward_hooks", "_global_forward_hooks_always_called", "_global_forward_hooks_with_kwargs",
-    "_global_backward_pre_hooks", "_global_backward_hooks", "_global_module_registration_hooks",
-    "_global_parameter_registration_hooks", "_global_buffer_registration_hooks",
-)  # fmt: skip
+    "_global_forward_pre_hooks",
+    "_global_forward_hooks",
+    "_global_forward_hooks_always_called",
+    "_global_forward_hooks_with_kwargs",
+    "_global_backward_pre_hooks",
+    "_global_backward_hooks",
+    "_global_module_registration_hooks",
+    "_global_parameter_registration_hooks",
+    "_global_buffer_registration_hooks",
+)
 
 
 def _read_hooks() -> Hooks:
@@ -99,10 +105,10 @@ ACCESS: dict[str, Access] = {
     ),
     "deterministic": (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
     "gradients": (torch.is_grad_enabled, torch.set_grad_enabled),
-    "cudnn_enabled": _backend("cudnn.enabled"),
-    "cudnn_benchmark": _backend("cudnn.benchmark"),
-    "cudnn_deterministic": _backend("cudnn.deterministic"),
-    "mkldnn_enabled": _backend("mkldnn.enabled"),
+    "cudnn_enabled": backend_setting("cudnn.enabled"),
+    "cudnn_benchmark": backend_setting("cudnn.benchmark"),
+    "cudnn_deterministic": backend_setting("cudnn.deterministic"),
+    "mkldnn_enabled": backend_setting("mkldnn.enabled"),
     "flash_attention": (torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp),
     "memory_efficient_attention": (
         torch.backends.cuda.mem_efficient_sdp_enabled,
@@ -111,12 +117,12 @@ ACCESS: dict[str, Access] = {
     "math_attention": (torch.backends.cuda.math_sdp_enabled, torch.backends.cuda.enable_math_sdp),
     "cudnn_attention": (torch.backends.cuda.cudnn_sdp_enabled, torch.backends.cuda.enable_cudnn_sdp),
     "attention_layer_fast_path": (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
-    "bf16_reduced_precision": _backend("cuda.matmul.allow_bf16_reduced_precision_reduction"),
-    "fp16_reduced_precision": _backend("cuda.matmul.allow_fp16_reduced_precision_reduction"),
-    "fp16_accumulation": _backend("cuda.matmul.allow_fp16_accumulation"),
-    "fp32_precision": _backend("fp32_precision"),
-    "mkldnn_products": _backend("mkldnn.matmul.fp32_precision"),
-    "mkldnn_convolutions": _backend("mkldnn.conv.fp32_precision"),
+    "bf16_reduced_precision": backend_setting("cuda.matmul.allow_bf16_reduced_precision_reduction"),
+    "fp16_reduced_precision": backend_setting("cuda.matmul.allow_fp16_reduced_precision_reduction"),
+    "fp16_accumulation": backend_setting("cuda.matmul.allow_fp16_accumulation"),
+    "fp32_precision": backend_setting("fp32_precision"),
+    "mkldnn_products": backend_setting("mkldnn.matmul.fp32_precision"),
+    "mkldnn_convolutions": backend_setting("mkldnn.conv.fp32_precision"),
     "module_hooks": (_read_hooks, _put_hooks),
     "flush_denormal": (_flushes_denormals, torch.set_flush_denormal),
     "anomaly_detection": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
@@ -164,8 +170,11 @@ class GlobalState:
     def changes_to(self, other: GlobalState) -> list[str]:
         """What differs, in words: `threads from 1 to 7`."""
         before, after = ({item.name: getattr(state, item.name) for item in fields(state)} for state in (self, other))
-        return [f"{name.replace('_', ' ')} from {_in_words(before[name])} to {_in_words(after[name])}" for name in before
-                if before[name] != after[name]]  # fmt: skip
+        return [
+            f"{name.replace('_', ' ')} from {_in_words(before[name])} to {_in_words(after[name])}"
+            for name in before
+            if before[name] != after[name]
+        ]
 
 
 def _in_words(value: Any) -> str:
@@ -177,8 +186,9 @@ def read() -> GlobalState:
     """The state as it is now."""
     return GlobalState(
         **{name: get() for name, (get, _) in ACCESS.items()},
-        tf32_products=_is_tf32(torch.backends.cuda.matmul), tf32_convolutions=_is_tf32(torch.backends.cudnn),
-    )  # fmt: skip
+        tf32_products=_is_tf32(torch.backends.cuda.matmul),
+        tf32_convolutions=_is_tf32(torch.backends.cudnn),
+    )
 
 
 def put_back(wanted: GlobalState) -> list[str]:

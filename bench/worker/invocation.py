@@ -45,7 +45,7 @@ REFERENCE_SIZE = {"cpu": 512, "cuda": 4096}
 LOOKS, LOOK_S = 10, 1.0
 
 
-class _Group:
+class _Members:
     """The members of a group, built and run once, the twin first."""
 
     def __init__(self, spec: dict[str, Any], phase: Phase):
@@ -91,9 +91,14 @@ class _Group:
     def _runner(self, name: str, part: Part, *, is_whole: bool) -> Runner:
         clock = None if self.device == "cpu" else cuda.EventClock()
         return Runner(
-            name if is_whole else f"{name}{OF}{part.name}", part.call, synchronise(self.device), clock,
-            before=_both(part.prepare, self.flush), after=part.reset, spans=part.spans,
-        )  # fmt: skip
+            name if is_whole else f"{name}{OF}{part.name}",
+            part.call,
+            synchronise(self.device),
+            clock,
+            before=_both(part.prepare, self.flush),
+            after=part.reset,
+            spans=part.spans,
+        )
 
     def warm(self, runners: list[Runner]) -> dict[str, WarmUp]:
         """Warm every runner up."""
@@ -102,22 +107,29 @@ class _Group:
             self.phase.enter("warmup", self._key(runner.name))
             state = global_state.read()
             done[runner.name] = latency.warm_up(
-                runner, iterations=protocol.warmup_iterations,
+                runner,
+                iterations=protocol.warmup_iterations,
                 seconds=protocol.warmup_s if self.device == "cpu" else protocol.warmup_s_gpu,
-                cap_s=protocol.warmup_cap_s, variation=protocol.steady_variation, beat=self.phase.beat, few=self.few,
-            )  # fmt: skip
+                cap_s=protocol.warmup_cap_s,
+                variation=protocol.steady_variation,
+                heartbeat=self.phase.heartbeat,
+                few=self.few,
+            )
             if runner.name != REFERENCE:
                 check_state(state, self._subject(runner.name).case.label)
         return done
 
     def measure(self, runners: list[Runner], warm: dict[str, WarmUp]) -> tuple[dict[str, Samples], dict[str, Any]]:
-        """Interleaved samples, then throughput windows; and what host and board did meanwhile, under `host` and `gpu`."""
+        """Interleaved samples, then throughput windows; and what host and board did, under `host` and `gpu`."""
         protocol, seed = self.protocol, self.spec["seed"]
         times = {name: done.last_ms for name, done in warm.items()}
         rounds = latency.rounds_for(
-            list(times.values()), samples=protocol.samples, min_samples=protocol.min_samples,
-            case_seconds=protocol.case_seconds, few=self.few,
-        )  # fmt: skip
+            list(times.values()),
+            samples=protocol.samples,
+            min_samples=protocol.min_samples,
+            case_seconds=protocol.case_seconds,
+            few=self.few,
+        )
         samples = {
             runner.name: Samples(latency.block_size(times[runner.name], protocol.min_sample_ms)) for runner in runners
         }
@@ -127,18 +139,24 @@ class _Group:
         with gpu_clocks.sampling(self.device) as board, HostWatch(self.device, limits=self.limits) as watch:
             latency.interleave(
                 runners, samples, rounds, seed, turn=self._turn, between=lambda: self._between(board), loss=self._loss()
-            )  # fmt: skip
+            )
             latency.throughput_windows(
-                [runner for runner in subjects if not self.few], samples, times, windows=protocol.throughput_windows, window_s=protocol.throughput_window_s,
-                seed=seed, turn=self._turn, beat=self._beat,
-            )  # fmt: skip
+                [runner for runner in subjects if not self.few],
+                samples,
+                times,
+                windows=protocol.throughput_windows,
+                window_s=protocol.throughput_window_s,
+                seed=seed,
+                turn=self._turn,
+                heartbeat=self._heartbeat,
+            )
         self.phase.turn_to(None)
-        self.blame(state, subjects)
+        self.find_state_changer(state, subjects)
         assert watch.report is not None
         return samples, {"host": watch.report.as_dict(), "gpu": board.as_dict()}
 
     def _loss(self) -> float | None:
-        """What a preemption must have cost to count, where the calling thread does all the work; else every one counts."""
+        """What a preemption must have cost to count, where the calling thread does all the work; else every one."""
         alone = self.device == "cpu" and torch.get_num_threads() == 1
         alone = alone and not any(conversion.has_own_threads(recipe.case) for recipe in self.recipes)
         return self.protocol.preempted_loss if alone else None
@@ -157,17 +175,16 @@ class _Group:
     def _between(self, board: gpu_clocks.ClockSamples) -> None:
         """After a round, while nothing is timed: what the board's clocks do, and a sign of life."""
         board.take()
-        self._beat()
+        self._heartbeat()
 
-    def _beat(self) -> None:
+    def _heartbeat(self) -> None:
         self.phase.turn_to(None)  # to the driver the phase is one, whoever's turn it is: its time limit is
-        self.phase.beat()
+        self.phase.heartbeat()
 
-    def blame(self, state: GlobalState, runners: list[Runner]) -> None:
-        """Nothing, if the state is as it was; else find the member whose forward changes it, which ends the session.
+    def find_state_changer(self, state: GlobalState, runners: list[Runner]) -> None:
+        """Raise StateChanged if torch's global state was changed; the phase names the member whose forward does it.
 
-        Raises:
-            StateChanged: it did change; the phase names the member if one more forward shows who it was.
+        Each member runs once more to show which one it was; where none shows it, the phase names none.
         """
         changes = global_state.put_back(state)
         if not changes:
@@ -181,10 +198,10 @@ class _Group:
         raise StateChanged(f"a forward changed {', '.join(changes)} while the group was timed; which one did not show")
 
     def look_at_outputs(self, most: int, when: str) -> None:
-        """Raise InvalidOutput, with the phase naming the member, where some of a member's runs hold NaN and others do not.
+        """Raise InvalidOutput, with the phase naming the member, where some of its runs hold NaN and others do not.
 
-        Outside of all timing: a probe has looked at the first forwards of a process and said if they hold NaN, but not at
-        those beside others, nor at one after hundreds.
+        Outside of all timing: a probe has looked at the first forwards of a process and said if they hold NaN, but not
+        at those beside others, nor at one after hundreds.
 
         Args:
             most: runs of each member, as many as fit into a second, at least one.
@@ -244,8 +261,8 @@ def reference_gemm(device: str, dtype: str = "fp32") -> Runner:
     return Runner(REFERENCE, product_beside_tf32 if dtype == "tf32" else product, synchronise(device))
 
 
-def _labels(watched: dict[str, Any], drawn_on: bool = False) -> list[str]:
-    """What disturbed the whole invocation: the host's labels, throttling that only a sample between rounds saw, a desktop."""
+def disturbances(watched: dict[str, Any], drawn_on: bool = False) -> list[str]:
+    """What disturbed the whole invocation: the host's labels, throttling seen between rounds, a desktop."""
     found = list(watched["host"]["labels"])
     if gpu_clocks.throttled(watched["gpu"]) and gpu_clocks.LABEL not in found:
         found.append(gpu_clocks.LABEL)
@@ -264,17 +281,23 @@ def _both(prepare: Callable[[], None] | None, flush: cuda.L2Flush | None) -> Cal
     return both
 
 
-def _member(group: _Group, name: str, samples: dict[str, Samples], warm: dict[str, WarmUp]) -> dict[str, Any]:
+def _member(group: _Members, name: str, samples: dict[str, Samples], warm: dict[str, WarmUp]) -> dict[str, Any]:
     """A member's raw samples: the whole at the top, its further parts under their names."""
     whole, *parts = group.ready[name].parts
     return {
-        **samples[name].as_dict(), **group.facts[name], "warmup": asdict(warm[name]), "units": whole.units,
+        **samples[name].as_dict(),
+        **group.facts[name],
+        "warmup": asdict(warm[name]),
+        "units": whole.units,
         "parts": {
-            part.name: {**samples[f"{name}{OF}{part.name}"].as_dict(), "units": part.units,
-                        "warmup": asdict(warm[f"{name}{OF}{part.name}"])}
+            part.name: {
+                **samples[f"{name}{OF}{part.name}"].as_dict(),
+                "units": part.units,
+                "warmup": asdict(warm[f"{name}{OF}{part.name}"]),
+            }
             for part in parts
         },
-    }  # fmt: skip
+    }
 
 
 def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
@@ -287,7 +310,7 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     started, clock = datetime.now(UTC).isoformat(), perf_counter()
     pinned = pin_allocator_for_timing()
     isolation.shift_heap(spec["seed"])
-    group = _Group(spec, phase)
+    group = _Members(spec, phase)
     torch.set_num_threads(group.recipes[0].case.threads)
     phase.enter("quiet")
     quiet = wait_until_quiet(group.protocol.quiet_wait_s, device=group.device, limits=group.limits)
@@ -303,13 +326,24 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     names = [recipe.case.key for recipe in group.recipes]
     reference = samples[REFERENCE]
     return {
-        "schema": SCHEMA, "session": spec["session"], "index": spec["index"], "seed": spec["seed"],
-        "started_at": started, "seconds": perf_counter() - clock,
+        "schema": SCHEMA,
+        "session": spec["session"],
+        "index": spec["index"],
+        "seed": spec["seed"],
+        "started_at": started,
+        "seconds": perf_counter() - clock,
         "quiet": {"quiet": quiet.quiet, "waited_s": quiet.waited_s, "labels": list(quiet.labels)},
         "cases": {name: _member(group, name, samples, warm) for name in names},
         "twin": {"of": names[0], **_member(group, TWIN, samples, warm)},
-        "reference_gemm": {"ms": reference.latency_ms, "macs": REFERENCE_SIZE[group.device.partition(":")[0]] ** 3,
-                           "block": reference.block, "warmup": asdict(warm[REFERENCE])},
-        **watched, "labels": _labels(watched, is_drawn_on(group.device)), "threads": torch.get_num_threads(),
-        "allocator": pinned.as_dict(), "l2": None if group.flush is None else group.flush.as_dict(),
-    }  # fmt: skip
+        "reference_gemm": {
+            "ms": reference.latency_ms,
+            "macs": REFERENCE_SIZE[group.device.partition(":")[0]] ** 3,
+            "block": reference.block,
+            "warmup": asdict(warm[REFERENCE]),
+        },
+        **watched,
+        "labels": disturbances(watched, is_drawn_on(group.device)),
+        "threads": torch.get_num_threads(),
+        "allocator": pinned.as_dict(),
+        "l2": None if group.flush is None else group.flush.as_dict(),
+    }

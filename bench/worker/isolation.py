@@ -22,7 +22,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def die_with_parent(number: int = signal.SIGKILL) -> None:
-    """Have the kernel send this process a signal when its parent goes, so that a killed driver leaves nothing running."""
+    """Have the kernel signal this process when its parent goes, so that a killed driver leaves nothing running."""
     _prctl(_PR_SET_PDEATHSIG, number)
 
 

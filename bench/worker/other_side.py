@@ -1,8 +1,8 @@
 """The other side of a case, built in the case's own probe: the outputs that it gives on the same inputs and weights.
 
-The probe builds it from its recipe after all other meters, rather than reading outputs that another probe left: nothing on
-disk can be of another version, probes stay in any order, and seeds make inputs and weights the same. It costs one build
-and one run; both sides' outputs are kept on the CPU, and the built subject is let go at once.
+The probe builds it from its recipe after all other meters, rather than reading outputs that another probe left: nothing
+on disk can be of another version, probes stay in any order, and seeds make inputs and weights the same. It costs one
+build and one run; both sides' outputs are kept on the CPU, and the built subject is let go at once.
 """
 
 from __future__ import annotations

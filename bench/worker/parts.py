@@ -19,7 +19,8 @@ def parts_of(subject: Subject) -> list[Part]:
     """What the case's workload makes of the subject: the whole first.
 
     Raises:
-        UsageError: the subject does not offer what the workload needs, or the workload's parts are not those it declares.
+        UsageError: the subject does not offer what the workload needs, or the workload's parts are not those it
+            declares.
     """
     case = subject.case
     module = workloads.module_of(case.workload)
@@ -44,8 +45,9 @@ def as_forward(
 ) -> Iterator[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
     """The part as meters of one forward take it: a module and its inputs, of the eager graph.
 
-    A plain forward is the subject itself; any other part is a module that makes one run of it, with the subject's modules
-    under their own names, prepared before and put back after; with `counted` it runs what is counted of the part.
+    A plain forward is the subject itself; any other part is a module that makes one run of it, with the subject's
+    modules under their own names, prepared before and put back after; with `counted` it runs what is counted of the
+    part.
     """
     if subject.case.workload == workloads.FORWARD:
         yield subject.counted, subject.args, subject.kwargs

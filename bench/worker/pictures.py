@@ -8,7 +8,7 @@ import torch
 
 from bench.worker.subject import Subject
 
-#: Pixels a side that are kept of the image; larger ones are shrunk, because a record is no album.
+#: Pixels a side that are kept of the image; larger ones are shrunk to keep records small.
 MOST_PIXELS = 112
 
 
@@ -16,8 +16,9 @@ def source_map(subject: Subject) -> dict[str, Any] | None:
     """One image of the task and the owner of each patch after each block; None where there is nothing to show.
 
     A model takes part by having `trace_sources` (a switch) and, after a forward, `source_maps`: per block the index of
-    the token that holds each input token, or -1 where it was dropped, [batch, input tokens]; and `protected`, the number
-    of leading tokens that are no patches. Random weights or inputs have no picture: there is nothing to see in noise.
+    the token that holds each input token, or -1 where it was dropped, [batch, input tokens]; and `protected`, the
+    number of leading tokens that are no patches. Random weights or inputs have no picture: there is nothing to see in
+    noise.
     """
     module: Any = subject.counted
     if subject.task is None or not hasattr(module, "trace_sources") or subject.case.is_baseline:
@@ -32,8 +33,12 @@ def source_map(subject: Subject) -> dict[str, Any] | None:
         return None
     first = int(module.protected)
     patches = [owners[first:] for owners in maps]
-    return {"pixels": _pixels(subject.args[0][0]), "grid": int(len(patches[0]) ** 0.5), "owners": patches,
-            "protected": first}  # fmt: skip
+    return {
+        "pixels": _pixels(subject.args[0][0]),
+        "grid": int(len(patches[0]) ** 0.5),
+        "owners": patches,
+        "protected": first,
+    }
 
 
 def _pixels(image: torch.Tensor) -> list[Any]:

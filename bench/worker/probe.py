@@ -52,7 +52,7 @@ def check_state(before: GlobalState, label: str) -> None:
         )
 
 
-class _Probe:
+class Probe:
     """Collects readings, details and flags of one subject, meter by meter and part by part."""
 
     def __init__(self, spec: dict[str, Any], phase: Phase):
@@ -121,6 +121,7 @@ class _Probe:
         ]
 
     def params(self, subject: Subject, ready: Ready, part: Part) -> Found:
+        """Parameters, size in memory and nominal bits of what is counted."""
         from bench.meters import nominal, params
 
         found = params.measure(subject.counted)
@@ -164,7 +165,7 @@ class _Probe:
         return details
 
     def _other_input(self, subject: Subject) -> tuple[Any, ...] | None:
-        """The same values in another order, if the inputs are plain floating-point tensors: they stay in their range."""
+        """The same values in another order, if the inputs are plain floating-point tensors: they keep their range."""
         if not subject.args or not all(map(can_be_shuffled, subject.args)):
             return None
         seed_everything(self.recipe.case.seed + 1)
@@ -178,6 +179,7 @@ class _Probe:
         return flag("input_dependent", "invalid" if random_weights else "warn", text)
 
     def memory(self, subject: Subject, ready: Ready, part: Part) -> Found:
+        """Peak memory of one run of the part, by category."""
         from bench.meters import memory
 
         case = subject.case
@@ -196,6 +198,7 @@ class _Probe:
         return found.readings(), found.as_dict()
 
     def quality(self, subject: Subject, ready: Ready, part: Part) -> Found:
+        """The score of the case's task, or why there is none."""
         from bench.meters import quality
 
         self.score_metric = quality.metric_of(subject.task)
@@ -206,8 +209,14 @@ class _Probe:
         if untrained is not None:
             return [unavailable(self.score_metric, str(untrained))], {}
         case = subject.case
-        found = quality.measure(subject.module, subject.task, device=case.device, dtype=case.dtype,
-                                batch=self.spec.get("quality_batch", 64), shape=case.full_shape)  # fmt: skip
+        found = quality.measure(
+            subject.module,
+            subject.task,
+            device=case.device,
+            dtype=case.dtype,
+            batch=self.spec.get("quality_batch", 64),
+            shape=case.full_shape,
+        )
         described = {"device": case.device, "dtype": case.dtype, "task": subject.task.describe()}
         return found.readings(), {**found.as_dict(), **described}
 
@@ -216,10 +225,10 @@ class _Probe:
         from bench.meters import fidelity
         from bench.worker import other_side
 
-        told = self.spec.get("other_side")
-        if told is None or subject.task is not None:
+        recipe = self.spec.get("other_side")
+        if recipe is None or subject.task is not None:
             return [], {}
-        other = Recipe.from_dict(told)
+        other = Recipe.from_dict(recipe)
         untrained = getattr(subject.counted, "untrained", None)
         why = str(untrained or "") or other_side.why_unlike(subject.case, other.case)
         if why:
@@ -236,11 +245,17 @@ class _Probe:
         return found.readings(), found.as_dict()
 
     def energy(self, subject: Subject, ready: Ready, part: Part) -> Found:
+        """Energy per sample of the part, from the configured source of joules."""
         from bench.meters import energy
 
         protocol = self.spec["protocol"]["energy"]
-        found = energy.measure_for(as_step(part), subject.case.batch, subject.case.device, protocol,
-                                   synchronise=synchronise(subject.case.device))  # fmt: skip
+        found = energy.measure_for(
+            as_step(part),
+            subject.case.batch,
+            subject.case.device,
+            protocol,
+            synchronise=synchronise(subject.case.device),
+        )
         return found.readings(), found.as_dict()
 
     def conversion(self, subject: Subject) -> list[dict[str, str]]:
@@ -259,7 +274,7 @@ class _Probe:
         return found
 
     def facts(self, subject: Subject, ready: Ready, part: Part) -> Found:
-        """What workload and subject themselves tell: bytes of a cache, a payload; the method's cost; what inputs cost."""
+        """What workload and subject declare: bytes of a cache, a payload; the method's cost; the cost of inputs."""
         from bench.meters import method_cost
 
         module, shape, parts = workloads.module_of(subject.case.workload), subject.case.full_shape, list(ready.parts)
@@ -309,7 +324,7 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     """
     started = datetime.now(UTC).isoformat()
     pin_allocator_for_memory()
-    probe = _Probe(spec, phase)
+    probe = Probe(spec, phase)
     torch.set_num_threads(probe.recipe.case.threads)
     case = probe.recipe.case
     phase.enter("compile" if conversion.is_foreign(case) else "load", case.key)
@@ -324,7 +339,10 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         flags = [*ready.flags, *_checked_output(ready, graphs=case.cuda_graphs), *probe.conversion(subject)]
         check_state(state, case.label)
         if subject.state_changes:
-            text = f"building it changes {', '.join(subject.state_changes)}; this was put back before anything was measured"
+            text = (
+                f"building it changes {', '.join(subject.state_changes)}; this was put back before anything was "
+                "measured"
+            )
             flags.append(flag("changes_global_state", "warn", text))
         probe.take_all("memory", subject, ready)
     pin_allocator_for_timing()  # what follows is not slowed by giving memory back; energy has to be that of a timed run
@@ -337,9 +355,18 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     layers = {name: {"layers": table.rows, "info": table.info} for name, table in probe.layers.items()}
     of_whole = layers.pop(whole, {"layers": [], "info": {}})
     return {
-        "started_at": started, "picture": picture, "load_ms": load_ms, "weights": subject.weights, "flags": flags + probe.flags,
+        "started_at": started,
+        "picture": picture,
+        "load_ms": load_ms,
+        "weights": subject.weights,
+        "flags": flags + probe.flags,
         "readings": [item.as_dict() for item in [*probe.readings, *_compile_reading(subject, ready)]],
-        "details": probe.details, "ready": ready.facts(), "torch": torch_build(),
-        "layers": of_whole["layers"], "layers_info": of_whole["info"], "part_layers": layers, "curves": probe.curves,
+        "details": probe.details,
+        "ready": ready.facts(),
+        "torch": torch_build(),
+        "layers": of_whole["layers"],
+        "layers_info": of_whole["info"],
+        "part_layers": layers,
+        "curves": probe.curves,
         "labels": labels_of(subject.counted),
-    }  # fmt: skip
+    }

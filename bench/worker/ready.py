@@ -1,4 +1,4 @@
-"""A built subject made ready to be timed: run once, compiled and captured if its case says so, each step with its cost."""
+"""A built subject made ready to be timed: run once, compiled and captured if its case says so, each step costed."""
 
 from __future__ import annotations
 
@@ -50,9 +50,11 @@ class Ready:
     def facts(self) -> dict[str, Any]:
         """The costs as plain JSON types."""
         return {
-            "first_inference_ms": self.first_inference_ms, "compile_ms": self.compile_ms, "compiled": self.compiled,
+            "first_inference_ms": self.first_inference_ms,
+            "compile_ms": self.compile_ms,
+            "compiled": self.compiled,
             "capture_ms": self.capture_ms,
-        }  # fmt: skip
+        }
 
 
 def make_ready(subject: Subject) -> Ready:
@@ -104,8 +106,11 @@ def compile_time(ready: Ready) -> tuple[float | None, str]:
     if ready.compile_ms is None:
         return None, "the compiler made no graph of the forward"
     if ready.compiled and ready.compiled["cache_hits"]:
-        return None, (
-            f"the compiler's cache on disk had a graph of it already (it then took {ready.compile_ms:.4g} ms); for a cold "
-            "start TORCHINDUCTOR_CACHE_DIR has to name an empty folder"
+        return (
+            None,
+            (
+                f"the compiler's cache on disk had a graph of it already (it then took {ready.compile_ms:.4g} ms); for "
+                "a cold start TORCHINDUCTOR_CACHE_DIR has to name an empty folder"
+            ),
         )
     return ready.compile_ms, ""

@@ -1,6 +1,7 @@
 """The kinds of what a worker tells the driver: its phase, its outcome, and the result of every job.
 
-Numbers that are divided by each other or put on logs are positive and finite here, on arrival, and not where they are used.
+Numbers that are divided by each other or put on logs are positive and finite here, on arrival, and not where they are
+used.
 """
 
 from __future__ import annotations
@@ -211,6 +212,10 @@ class Estimate(TypedDict):
 
 #: Kind of a job (`bench.worker.child.JOBS`) -> kind of its result.
 KINDS: dict[str, Any] = {
-    "probe": ProbeFields, "invocation": InvocationFields, "prepare": Object, "calibrate": Drift | Calibration,
-    "estimate": Estimate, "count": Counts,
-}  # fmt: skip
+    "probe": ProbeFields,
+    "invocation": InvocationFields,
+    "prepare": Object,
+    "calibrate": Drift | Calibration,
+    "estimate": Estimate,
+    "count": Counts,
+}

@@ -48,8 +48,8 @@ def is_abandoned(held: Path, wait_s: float = 0.0) -> bool:
 
     Args:
         held: the mark, `HELD` in a driver's folder.
-        wait_s: for so long at most a mark is asked after again that is still held: a driver with several threads, of which
-            the first has been killed, holds it until the last one is gone.
+        wait_s: how long to ask again for a mark that is still held: a driver with several threads, of which the first
+            has been killed, holds it until the last one is gone.
 
     Raises:
         OSError: there is no mark, and the folder is none of ours.

@@ -1,4 +1,4 @@
-"""A forward that needs more than to be called: gradients of its own, or its state and inputs put back after every run."""
+"""A forward that needs more than a call: gradients of its own, or its state and inputs reset after every run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from bench.worker.outputs import Flag, flag
 from bench.worker.subject import Subject
 from bench.workloads.workload import Part
 
-#: What torch says where a forward that takes gradients itself is run in inference mode, which cannot be left from inside.
+#: What torch says where a forward that takes gradients itself is run in inference mode, which cannot be left from
+#: inside.
 _NEEDS_GRADIENTS = ("does not require grad", "inference tensor", "inference mode", "requires_grad")
 
 
 @dataclass(frozen=True)
 class Settled:
-    """The part as it can be run again and again, how long its first run took (None before it), and what to know of it."""
+    """The part as it can be repeated, how long its first run took (None before it), and what to know of it."""
 
     part: Part
     first_ms: float
@@ -44,8 +45,8 @@ def settle(subject: Subject, part: Part, measure: Callable[[Callable[[], Any]], 
         if subject.default_inputs:
             shape = "x".join(map(str, subject.args[0].shape))
             error.add_note(
-                f"the model was given a batch of images ({shape}), because nothing else gives inputs: return them from the "
-                "builder, as `return model, inputs`, or give the model a method example_inputs(batch)"
+                f"the model was given a batch of images ({shape}), because nothing else gives inputs: return them from "
+                "the builder, as `return model, inputs`, or give the model a method example_inputs(batch)"
             )
         raise
 
@@ -81,8 +82,8 @@ def _repeatable(
         return Settled(part, first_ms, tuple(flags), gradients)
     after_first.restore()
     text = (
-        f"every forward changes {', '.join(changed[:4])}{' and more' if len(changed) > 4 else ''}; it is put back after each "
-        "run, outside the time, so that all runs are of the same state"
+        f"every forward changes {', '.join(changed[:4])}{' and more' if len(changed) > 4 else ''}; it is put back "
+        "after each run, outside the time, so that all runs are of the same state"
     )
     flags.append(flag("changes_state", "warn", text))
     return Settled(replace(part, reset=after_first.restore), first_ms, tuple(flags), gradients)

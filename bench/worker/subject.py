@@ -34,7 +34,7 @@ DEFAULT_RESOLUTION = 224
 
 @dataclass(frozen=True)
 class Subject:
-    """A module in evaluation mode and one forward's inputs, on their device and in their dtype: what a workload is given."""
+    """A module in evaluation mode and one forward's inputs, on their device and in their dtype, for a workload."""
 
     case: Case
     module: nn.Module
@@ -49,7 +49,7 @@ class Subject:
 
     @property
     def device(self) -> str:
-        """Where its tensors are: `meta` for one that is counted on shapes alone; else the case's device, if it has none."""
+        """Where its tensors are: `meta` if it is counted on shapes alone; the case's device if it has none."""
         if self.weights.get("kind") == "none":
             return "meta"
         first = next(itertools.chain(self.counted.parameters(), self.counted.buffers()), None)
@@ -144,13 +144,13 @@ def _check_batch(recipe: Recipe, module: nn.Module, inputs: Any) -> None:
         return  # it is not clear how many they hold
     if found.size != recipe.case.batch:
         raise UsageError(
-            f"{recipe.model_path} gave inputs of {found.size} samples, but the row says batch={recipe.case.batch}: let it take "
-            f"a parameter batch and make as many, or ask for suite.batches=[{found.size}]"
+            f"{recipe.model_path} gave inputs of {found.size} samples, but the row says batch={recipe.case.batch}: let "
+            f"it take a parameter batch and make as many, or ask for suite.batches=[{found.size}]"
         )
 
 
 def resolution_of(module: nn.Module, case: Case) -> int:
-    """Pixels of the example image: the case's (the planner knows the builder's default), else the module's, else 224."""
+    """Pixels of the example image: the case's (the planner knows the builder's default), the module's, or 224."""
     own = getattr(module, "resolution", None)
     return case.resolution or (own if isinstance(own, int) else DEFAULT_RESOLUTION)
 

@@ -1,4 +1,4 @@
-"""What one run is: each workload turns a built subject into named parts; one file a workload and one line in this table.
+"""What one run is: a workload turns a built subject into named parts; one file a workload and one line here.
 
 Names, units, axes and parts are read without torch; torch is imported inside functions only.
 """
@@ -40,7 +40,8 @@ def module_of(name: str) -> ModuleType:
     if rate not in METRICS:
         units = [unit for unit in ("sample", "token", "image", "step", "request", "call") if rate_of(unit) in METRICS]
         raise UsageError(
-            f'workload "{name}": its unit "{module.WORKLOAD.unit}" needs the metric {rate}, which bench/metrics.py does not '
+            f'workload "{name}": its unit "{module.WORKLOAD.unit}" needs the metric {rate}, which bench/metrics.py '
+            "does not "
             f"have; units there: {', '.join(units)}"
         )
     return module

@@ -1,4 +1,4 @@
-"""The field's own numbers from readings that are there: pure, intervals carried along, never a value without its inputs."""
+"""The field's own numbers derived from readings: pure, intervals carried along, never without its inputs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def derived(
     if low is None or high is None:
         low = high = None
     return reading(
-        metric, change(source.value), source.provenance, ci_low=low, ci_high=high, **_told([source], part, note)
+        metric, change(source.value), source.provenance, ci_low=low, ci_high=high, **_evidence([source], part, note)
     )
 
 
@@ -56,8 +56,8 @@ def combined(
 ) -> Reading:
     """The sum of readings times factors plus a constant; unavailable where one is missing or the sum is not positive.
 
-    The interval joins the worst ends, which covers at least as surely as those of the terms where their errors are normal,
-    however they depend on each other: the standard error of a sum is at most the sum of the standard errors.
+    The interval joins the worst ends, which covers at least as surely as those of the terms where their errors are
+    normal, however they depend on each other: the standard error of a sum is at most the sum of the standard errors.
 
     Args:
         metric: of the result.
@@ -79,7 +79,7 @@ def combined(
     kinds = {source.provenance for source, _ in known}
     kind: Provenance = provenance or (kinds.pop() if len(kinds) == 1 else "modelled")
     sources = [source for source, _ in known]
-    return reading(metric, value, kind, ci_low=low, ci_high=high, **_told(sources, part, note))
+    return reading(metric, value, kind, ci_low=low, ci_high=high, **_evidence(sources, part, note))
 
 
 def _end(terms: Sequence[tuple[Reading, float]], constant: float, upper: bool) -> float | None:
@@ -94,7 +94,7 @@ def _end(terms: Sequence[tuple[Reading, float]], constant: float, upper: bool) -
     return total
 
 
-def _told(sources: Sequence[Reading], part: str, note: str) -> dict[str, Any]:
+def _evidence(sources: Sequence[Reading], part: str, note: str) -> dict[str, Any]:
     numbers = [source.n for source in sources if source.n is not None]
     return {"part": part, "method_note": note, "n": min(numbers) if numbers else None, "statistic": "derived"}
 

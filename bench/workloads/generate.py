@@ -2,21 +2,22 @@
 
 The subject's module offers
 
-- `prefill(ids) -> (logits, cache)`: `ids` a LongTensor [B, N]; `logits` [B, V] of the last position; `cache` whatever it
-  keeps, any nesting of tensors, lists, dictionaries, dataclasses and objects. It may write nothing but what it returns.
+- `prefill(ids) -> (logits, cache)`: `ids` a LongTensor [B, N]; `logits` [B, V] of the last position; `cache` whatever
+  it keeps, any nesting of tensors, lists, dictionaries, dataclasses and objects. It may write nothing but what it
+  returns.
 - `decode(ids, cache) -> (logits, cache)`: `ids` a LongTensor [B, 1]; `logits` [B, V]. It may change the cache in place.
 
 and may offer
 
-- `example_ids(batch, context, seed) -> LongTensor [B, N]`; else the first input of its forward is cut to that size, if it
-  is a LongTensor at least as large; else `vocabulary` (an int) bounds seeded random ids;
+- `example_ids(batch, context, seed) -> LongTensor [B, N]`; else the first input of its forward is cut to that size, if
+  it is a LongTensor at least as large; else `vocabulary` (an int) bounds seeded random ids;
 - `copy_cache(cache)`, where a deep copy is not one;
 - `cache_bytes(cache) -> int`, where a preallocated cache is not full: the bytes in use;
 - `cache_bits() -> {"nominal": bits, "stored": bits}` per element of the dense cache;
 - `method_bytes() -> int`: codebooks, predictors and the like, which are neither weights nor cache.
 
-State is the cache alone. A decode step runs on a copy of the cache after the prompt, made outside the clock, so that the
-context does not drift from run to run.
+State is the cache alone. A decode step runs on a copy of the cache after the prompt, made outside the clock, so that
+the context does not drift from run to run.
 """
 
 from __future__ import annotations
@@ -199,8 +200,8 @@ def _random_ids(module: Any, batch: int, context: int, seed: int) -> Any:
     vocabulary = getattr(module, "vocabulary", None)
     if not isinstance(vocabulary, int):
         raise UsageError(
-            f"{type(module).__name__} says nothing of the ids it reads: give it example_ids(batch, context, seed), an int "
-            f"vocabulary, or an input of at least {batch} x {context} ids"
+            f"{type(module).__name__} says nothing of the ids it reads: give it example_ids(batch, context, seed), an "
+            f"int vocabulary, or an input of at least {batch} x {context} ids"
         )
     return torch.randint(vocabulary, (batch, context), generator=torch.Generator().manual_seed(seed))
 

@@ -1,4 +1,4 @@
-"""An open loop of arrivals at a pipeline: requests come when they are scheduled, whether or not the last one is answered.
+"""An open loop of arrivals at a pipeline: requests come on schedule, whether or not the last one is answered.
 
 A measurement of its own kind, with processes of its own: it shares no column with the service time of one request. The
 times of arrival are drawn before the run, and the time in system runs from the scheduled arrival, never from the moment
@@ -77,7 +77,7 @@ def run(
     wait_until: Callable[[int, Clock], None] = spin_until,
     seconds: float = MOST_SECONDS,
 ) -> OpenLoop:
-    """One open loop: `count` requests at `rate` per second, in order, each begun as soon as it is there and the last is done.
+    """One open loop: `count` requests at `rate` per second, in order, each begun once it is there and the last is done.
 
     Args:
         serve: answers request i and returns when the answer is there (device included).
@@ -149,21 +149,21 @@ def _time_reading(loop: OpenLoop, name: str) -> Reading:
     if not kept:
         return unavailable(name, "no request was answered after the first tenth", "request")
     note = f"{len(kept)} requests of one run, from the scheduled arrival; they are not independent of each other"
-    told: dict[str, Any] = {"n": 1, "part": "request", "method_note": note}
+    common: dict[str, Any] = {"n": 1, "part": "request", "method_note": note}
     if name == "sojourn_mean_ms":
-        return reading(name, 1e3 * sum(kept) / len(kept), "measured", **told)
+        return reading(name, 1e3 * sum(kept) / len(kept), "measured", **common)
     if name == "mean_in_system":
         pairs = [(start, end) for start, end in zip(loop.scheduled, loop.finished, strict=True) if end is not None]
         number = queueing.mean_in_system([start for start, _ in pairs], [end for _, end in pairs])
-        return reading(name, number, "measured", **told)
+        return reading(name, number, "measured", **common)
     value, why = sure_percentile(kept, _PERCENTILES[name])
     if value is None:
         return unavailable(name, why, "request")
-    return reading(name, 1e3 * value, "measured", **told)
+    return reading(name, 1e3 * value, "measured", **common)
 
 
 def curves(loops: Sequence[OpenLoop]) -> list[Curve]:
-    """Time in system and achieved rate over the offered rate; None where the queue is unstable or a percentile too far."""
+    """Time in system and achieved rate over offered rate; None where the queue is unstable or n is too small."""
     rates = [loop.rate for loop in loops]
     found = []
     for name in ("achieved_rate", "sojourn_mean_ms", *_PERCENTILES):

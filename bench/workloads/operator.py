@@ -11,8 +11,8 @@ It may offer
 - `check_args(seed) -> tuple`: a smaller instance of the same inputs, on which function and reference are compared; else
   the arguments of the call are;
 - `tolerance` (1e-5): the largest relative L2 distance from the reference that is still the same function;
-- `required_bytes(*args) -> int`: memory that the call needs beside its arguments; where that much is not there the call is
-  refused before it is made (`unsupported`);
+- `required_bytes(*args) -> int`: memory that the call needs beside its arguments; where that much is not there the call
+  is refused before it is made (`unsupported`);
 - `form`: what really runs (backend, algorithm), for the record.
 
 State: arguments may be changed in place; every run gets its own, copied outside the clock.
@@ -179,8 +179,8 @@ def _agreement(subject: Built, shape: Shape) -> tuple[list[Reading], list[dict[s
 def errors(found: Any, expected: Any) -> tuple[float, float, str | None]:
     """Relative L2 distance, largest difference over the largest expected value, and what is wrong beyond numbers.
 
-    Both over all tensors of the result together, in float64. Shapes that differ and values that are not finite where the
-    reference's are give infinity and the reason.
+    Both over all tensors of the result together, in float64. Shapes that differ and values that are not finite where
+    the reference's are give infinity and the reason.
     """
     import torch
     from torch.utils._pytree import tree_leaves

@@ -2,9 +2,9 @@
 
 The subject's module offers
 
-- `stages() -> list of (name, callable)`: in order; the first takes a request, each next what the one before gave, the last
-  gives the answer. Names are unique and none is `request`. A stage that a variant does not have is absent, and what is
-  done in one go is one stage with its own name;
+- `stages() -> list of (name, callable)`: in order; the first takes a request, each next what the one before gave, the
+  last gives the answer. Names are unique and none is `request`. A stage that a variant does not have is absent, and
+  what is done in one go is one stage with its own name;
 - `example_request(i)`: request i, seeded, of any type (bytes, an array, a tensor);
 
 and may offer
@@ -12,12 +12,12 @@ and may offer
 - `network_stage`: the name of the stage that runs the network, else `infer`;
 - `requests` (an int, 8): how many different requests are taken in turn.
 
-State is the request, which a stage may change in place: every run gets a copy of its own, made outside the clock. One run
-is one request; more of them at once are the business of a stage (a batching window, say).
+State is the request, which a stage may change in place: every run gets a copy of its own, made outside the clock. One
+run is one request; more of them at once are the business of a stage (a batching window, say).
 
-With a `rate` requests also arrive in an open loop (`bench.workloads.open_loop`): a measurement of its own, which shares no
-column with the time of one request. Equal seeds give every method the same arrivals. A case whose backlog grows at its
-rate is `unstable`.
+With a `rate` requests also arrive in an open loop (`bench.workloads.open_loop`): a measurement of its own, which shares
+no column with the time of one request. Equal seeds give every method the same arrivals. A case whose backlog grows at
+its rate is `unstable`.
 """
 
 from __future__ import annotations

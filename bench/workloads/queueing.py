@@ -129,9 +129,9 @@ class Stability:
 def stability(arrivals: Sequence[float], finishes: Sequence[float | None]) -> Stability:
     """Whether the number in the system stays where it is while requests arrive.
 
-    A queue is unstable if less than 98 % of its requests are answered; or if at the last arrival at least ten of them and
-    more than 2 % are still open, and there were twice as many in the last third of the arrivals as in the first. A short
-    run of a busy but stable queue ends with some requests open by chance; that alone says nothing.
+    A queue is unstable if less than 98 % of its requests are answered; or if at the last arrival at least ten of them
+    and more than 2 % are still open, and there were twice as many in the last third of the arrivals as in the first. A
+    short run of a busy but stable queue ends with some requests open by chance; that alone says nothing.
 
     Args:
         arrivals: seconds, ascending.

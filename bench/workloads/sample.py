@@ -3,9 +3,9 @@
 The subject's module offers
 
 - `plan(shape) -> list of steps`: `shape` the numbers of this workload; each step a dict with at least `name` or `index`
-  and `evaluations`, which is how many evaluations of a network an image takes in it (a guidance pair is 2), or a list of
-  them; `macs`, MACs per image of the step, if the plan tells them: the trace is then held against it. It is asked once,
-  before the first run, and what it decides holds for all of them;
+  and `evaluations`, which is how many evaluations of a network an image takes in it (a guidance pair is 2), or a list
+  of them; `macs`, MACs per image of the step, if the plan tells them: the trace is then held against it. It is asked
+  once, before the first run, and what it decides holds for all of them;
 - `start(noise, cond) -> state`: everything before the first step (caches are reset here, text is encoded here);
 - `step(i, state) -> state`: step i of the plan; it may change the state in place;
 - `finish(state) -> images`: everything after the last (latents are decoded here);
@@ -204,7 +204,7 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
 
 
 def counts(subject: Built, shape: Shape, parts: list[Part], count: Count) -> Facts:
-    """MACs per image of every step, of what comes before and of what comes after; a flag where the plan says otherwise."""
+    """MACs per image of every step, and before and after the steps; a flag where the plan says otherwise."""
     sampler = _Sampler(subject, shape)
     batch = shape["batch"]
     walk = _Walk(sampler)

@@ -12,9 +12,9 @@ and may offer
 - `payload_inputs() -> list of inputs`: over which payloads are measured; else the task's batches, else its one input;
 - `encode_answer(y) -> bytes`: what travels back; else the bytes of the result's tensors count.
 
-There is no state. The link is modelled from the shape: bandwidth, round trip, and how much slower the device is than this
-machine; the parts are measured and kept beside the modelled total. Where there are no values (on the meta device) the
-cut goes straight from head to tail, encode and decode are no parts, and payloads are unavailable.
+There is no state. The link is modelled from the shape: bandwidth, round trip, and how much slower the device is than
+this machine; the parts are measured and kept beside the modelled total. Where there are no values (on the meta device)
+the cut goes straight from head to tail, encode and decode are no parts, and payloads are unavailable.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class _Cut:
 
 
 class _Half:
-    """One of the four calls on what the calls before it give, made anew outside the clock."""
+    """One of the four calls on what the calls before it give, prepared again outside the clock."""
 
     def __init__(self, run: Callable[[Any], Any], made: Callable[[], Any]) -> None:
         self._run, self._made = run, made
@@ -237,6 +237,6 @@ def derive(shape: Shape, value: Value) -> list[Reading]:
     link = combined("link_ms", "request", sizes, note, provenance="modelled", constant=round_trip)
     factors = {"head": factor, "encode": factor, "decode": 1.0, "tail": 1.0}
     times = [(value("latency_ms", part), weight) for part, weight in factors.items()]
-    told = f"{factor:g} x (head + encode) + link + decode + tail; the parts are measured, the link is not"
-    total = combined("total_modelled_ms", "request", [*times, (link, 1.0)], told, provenance="modelled")
+    note = f"{factor:g} x (head + encode) + link + decode + tail; the parts are measured, the link is not"
+    total = combined("total_modelled_ms", "request", [*times, (link, 1.0)], note, provenance="modelled")
     return [link, total]

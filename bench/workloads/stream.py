@@ -3,7 +3,8 @@
 The subject's module offers
 
 - `init(batch) -> state`: the state before the first step, of `batch` independent streams;
-- `step(x, state) -> (y or None, state)`: one time step; None while there is nothing to say; the state may change in place;
+- `step(x, state) -> (y or None, state)`: one time step; None while there is nothing to say; the state may change in
+  place;
 - `offline(clip) -> y`: the answer for every position that the whole clip can answer, stacked along `output_dim`, or one
   answer of the shape of a step's, which is then that of the last step;
 - `period` (an int): steps from one output to the next in steady state;
@@ -20,7 +21,7 @@ and may offer
 
 The last output of the steps answers the same as the last offline one, and so on backwards. State is what `init` made. A
 timed run is whole periods on the next inputs of a clip; at its end the state of after the warm-up is put back, outside
-the clock, and the clip begins anew, so that every pass over it is the same.
+the clock, and the clip starts over, so that every pass over it is the same.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ WORKLOAD = Workload(
 
 #: Where neither the shape nor the module says how long a window is.
 WINDOW = 16
-#: Timed runs of a clip before it begins anew.
+#: Timed runs of a clip before it starts over.
 RUNS = 8
 
 

@@ -9,9 +9,10 @@ The subject's module offers its forward, and may offer
 - `make_optimizer() -> torch.optim.Optimizer`, or `optimizer`, the name of one: `adamw` (which is the default) or `sgd`;
   the learning rate is then 1e-3, with momentum 0.9 for `sgd`. Parameters that require no gradient are left out.
 
-A run trains: the module is in training mode while it runs. State is parameters, buffers, the optimizer's state and torch's
-random generators; all of it is put back after every run, bit for bit, so that each run is the same step. The first step of
-an optimizer makes its state; it is taken once before anything is measured, so that what is timed is a later one.
+A run trains: the module is in training mode while it runs. State is parameters, buffers, the optimizer's state and
+torch's random generators; all of it is put back after every run, bit for bit, so that each run is the same step. The
+first step of an optimizer makes its state; it is taken once before anything is measured, so that what is timed is a
+later one.
 """
 
 from __future__ import annotations
@@ -213,7 +214,10 @@ def counts(subject: Built, shape: Shape, parts: list[Part], count: Count) -> Fac
     backward = next(part for part in parts if part.name == "backward")
     found = count(backward)
     again = sum(record.macs for record in found.records if record.path)
-    note = "products inside modules, which the backward itself never enters; what runs again outside a module is not among them"
+    note = (
+        "products inside modules, which the backward itself never enters; what runs again outside a module is not "
+        "among them"
+    )
     return Facts(
         [
             reading("macs_backward", found.executed_macs / shape["batch"], "counted", part="step"),

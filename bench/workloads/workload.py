@@ -8,8 +8,8 @@ A workload's module holds
   (bytes of a cache, bytes of a payload, agreement with a reference), taken once in the probe;
 - optionally `counts(subject, shape, parts, count) -> Facts`: what only the operator trace tells (MACs of each step, of
   the backward, of what ran again); `count(part)` runs a part once under the trace, one that is not timed as well;
-- optionally `derive(shape, value) -> list[Reading]`: the field's own names (time to first token, ...) from readings that
-  are there; pure, without torch. `value(metric, part)` gives a `Reading` or None.
+- optionally `derive(shape, value) -> list[Reading]`: the field's own names (time to first token, ...) from readings
+  that are there; pure, without torch. `value(metric, part)` gives a `Reading` or None.
 """
 
 from __future__ import annotations
@@ -156,8 +156,8 @@ class Part:
         units: units of throughput of one run (batch x tokens, batch x images, ...).
         prepare: run before every timed run, outside the clock (a backward needs a fresh forward).
         reset: run after every timed run, outside the clock: puts back what the run changed.
-        counted: what is counted where that is something else than is timed: an eager form, or a run without what is counted
-            apart.
+        counted: what is counted where that is something else than is timed: an eager form, or a run without what is
+            counted apart.
         spans: gives the milliseconds of the spans inside the last run, in order, by name; None where it has none.
         held: gives what is alive when a run begins beside weights and inputs (a cache, a state), for the memory meter.
         varies: each run takes the next inputs, so that outputs differ from run to run.

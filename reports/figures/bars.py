@@ -1,4 +1,4 @@
-"""The rectangles of the waterline plot: from the bars of `bench.analysis.roofline` to what is drawn in each of its views.
+"""The rectangles of the waterline plot: from the bars of `bench.analysis.roofline` to each of its views.
 
 Times are ms. `x` runs along the time axis of the view, heights are shares of the peak or intensity over the ridge.
 """
@@ -52,7 +52,7 @@ def op_byte(bars: Sequence[Bar]) -> list[Mark]:
 
 
 def attainable(bars: Sequence[Bar]) -> list[Mark]:
-    """Width = attainable time, height = ideal over attainable time, water up to 1; without bytes no water but a hatched bar."""
+    """Width = attainable time, height = ideal over attainable, water up to 1; without bytes a hatched bar."""
     marks: list[Mark] = []
     for i, (bar, x) in enumerate(zip(bars, left_edges([bar.attainable_ms for bar in bars]), strict=True)):
         if bar.attainable_ms:
@@ -62,7 +62,9 @@ def attainable(bars: Sequence[Bar]) -> list[Mark]:
 
 
 def measured(bars: Sequence[Bar], unexplained_ms: float | None) -> list[Mark]:
-    """Width = measured time, solid up to ideal / measured, then DRAM's part up to attainable / measured; heights may exceed 1.
+    """Width = measured time, solid up to ideal / measured, then DRAM's part up to attainable / measured.
+
+    Heights may exceed 1.
 
     Args:
         bars: of a waterline; those without a measured time are left out.

@@ -1,4 +1,4 @@
-"""From which batch a method or a model pays: the measured speed-up over the batch size, beside what the operations promise."""
+"""From which batch a method or a model pays: measured speed-up over batch size, beside what was promised."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from reports.words import unit_noun
 
 ID = "batch-gain"
 HOW_TO_READ = (
-    "Above the line at 1 a curve is faster than what it is compared with at the same batch; bars are 95 % intervals, a ring "
-    "marks the smallest measured batch from which the whole interval stays above 1, and the faint line in a curve's colour is "
-    "what its MACs promise."
+    "Above the line at 1 a curve is faster than what it is compared with at the same batch; bars are 95 % intervals, a "
+    "ring marks the smallest measured batch from which the whole interval stays above 1, and the faint line in a "
+    "curve's colour is what its MACs promise."
 )
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 #: How far apart on the log axis the marks of two methods at one batch stand.
@@ -48,8 +48,9 @@ def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id
 
 def _controls(keys: Sequence[str]) -> tuple[Control, ...]:
     parts = [key.split(SEPARATOR) for key in keys]
-    return tuple(Control(name, tuple(dict.fromkeys(part[i] for part in parts)))
-                 for i, name in enumerate(("Network", "Timed as")))  # fmt: skip
+    return tuple(
+        Control(name, tuple(dict.fromkeys(part[i] for part in parts))) for i, name in enumerate(("Network", "Timed as"))
+    )
 
 
 def title(found: Sequence[Panel]) -> str:
@@ -69,8 +70,12 @@ def title(found: Sequence[Panel]) -> str:
 
 def notes(found: Sequence[Panel]) -> tuple[str, ...]:
     """What the picture leaves out: failed batches, curves beyond the most, and that nothing is interpolated."""
-    failed = [f"{course.name} on {panel.title} at {', '.join(map(str, course.failed))}"
-              for panel in found for course in panel.courses if course.failed]  # fmt: skip
+    failed = [
+        f"{course.name} on {panel.title} at {', '.join(map(str, course.failed))}"
+        for panel in found
+        for course in panel.courses
+        if course.failed
+    ]
     many = [panel.title for panel in found if len(panel.courses) > MOST_CURVES]
     said = [
         "only measured batches are named; marks of one batch are set apart sideways, lines between them guide the eye"
@@ -99,8 +104,12 @@ def gain_table(found: Sequence[Panel]) -> tuple[pd.DataFrame, dict[int, int], li
 
 def _line(panel: Panel, course: Course, point: Point) -> dict[str, object]:
     line: dict[str, object] = {
-        "network": panel.title, "method": point.row.case.method_label, **beside(point.row), "batch": point.batch, "promised (×)": point.promised,
-    }  # fmt: skip
+        "network": panel.title,
+        "method": point.row.case.method_label,
+        **beside(point.row),
+        "batch": point.batch,
+        "promised (×)": point.promised,
+    }
     for measure in MEASURES:
         cell = point.gains.get(measure)
         ends = (None, None, None) if cell is None else (cell.value, cell.low, cell.high)
@@ -116,10 +125,15 @@ def _hover(panel: Panel, course: Course, point: Point) -> str:
     ]
     latency = point.gains[LATENCY].value
     share = latency / point.promised if latency and point.promised else None
-    return "<br>".join([
-        f"<b>{plain(course.name)}</b>", f"{plain(panel.title)}, batch {point.batch}", *gains,
-        f"promised {significant(point.promised)}×, realised {percent(share)}", plain(f"pays: {in_words(course)}"),
-    ])  # fmt: skip
+    return "<br>".join(
+        [
+            f"<b>{plain(course.name)}</b>",
+            f"{plain(panel.title)}, batch {point.batch}",
+            *gains,
+            f"promised {significant(point.promised)}×, realised {percent(share)}",
+            plain(f"pays: {in_words(course)}"),
+        ]
+    )
 
 
 def _curves(panel: Panel, measure: str) -> list[Course]:
@@ -185,20 +199,36 @@ def _curve(
     cells = [point.gains[measure] for point in points]
     values = [cell.value or 0.0 for cell in cells]
     return {
-        "type": "scatter", "mode": "lines+markers", "legendgroup": course.name,
-        "x": [point.batch for point in points], "y": rounded(values),
-        "error_y": {**error_bar(values, [c.low for c in cells], [c.high for c in cells]), "color": style.colour, "width": 3},
-        "line": {"color": style.colour, "width": 1.8, "dash": dash}, "marker": {"symbol": style.symbol, "size": 9, "color": style.colour},
-        "customdata": [[position[id(point.row)]] * 2 for point in points], "meta": "hover",
-    }  # fmt: skip
+        "type": "scatter",
+        "mode": "lines+markers",
+        "legendgroup": course.name,
+        "x": [point.batch for point in points],
+        "y": rounded(values),
+        "error_y": {
+            **error_bar(values, [c.low for c in cells], [c.high for c in cells]),
+            "color": style.colour,
+            "width": 3,
+        },
+        "line": {"color": style.colour, "width": 1.8, "dash": dash},
+        "marker": {"symbol": style.symbol, "size": 9, "color": style.colour},
+        "customdata": [[position[id(point.row)]] * 2 for point in points],
+        "meta": "hover",
+    }
 
 
 def _promise(course: Course, style: Style, batches: Sequence[int]) -> Spec:
     """The promised speed-up of one method as a faint line from the first to the last batch."""
     return {
-        "type": "scatter", "mode": "lines", "x": [batches[0], batches[-1]], "y": rounded([course.promised] * 2), "opacity": 0.45,
-        "line": {"color": style.colour, "width": 1, "dash": "dot"}, "legendgroup": course.name, "showlegend": False, "hoverinfo": "skip",
-    }  # fmt: skip
+        "type": "scatter",
+        "mode": "lines",
+        "x": [batches[0], batches[-1]],
+        "y": rounded([course.promised] * 2),
+        "opacity": 0.45,
+        "line": {"color": style.colour, "width": 1, "dash": "dot"},
+        "legendgroup": course.name,
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
 
 
 def _ring(course: Course, measure: str, style: Style) -> Spec | None:
@@ -208,14 +238,28 @@ def _ring(course: Course, measure: str, style: Style) -> Spec | None:
         return None
     value = next(point.gains[measure].value for point in course.points if point.batch == first)
     return {
-        "type": "scatter", "mode": "markers", "x": [first], "y": rounded([value]), "legendgroup": course.name, "showlegend": False,
-        "marker": {"symbol": "circle-open", "size": 19, "color": style.colour, "line": {"width": 2}}, "hoverinfo": "skip",
-    }  # fmt: skip
+        "type": "scatter",
+        "mode": "markers",
+        "x": [first],
+        "y": rounded([value]),
+        "legendgroup": course.name,
+        "showlegend": False,
+        "marker": {"symbol": "circle-open", "size": 19, "color": style.colour, "line": {"width": 2}},
+        "hoverinfo": "skip",
+    }
 
 
 def _break_even() -> Spec:
-    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 1, "y1": 1, "layer": "below",
-            "line": {"color": "@ink", "width": 1.2}}  # fmt: skip
+    return {
+        "type": "line",
+        "xref": "paper",
+        "x0": 0,
+        "x1": 1,
+        "y0": 1,
+        "y1": 1,
+        "layer": "below",
+        "line": {"color": "@ink", "width": 1.2},
+    }
 
 
 __all__ = ["HOW_TO_READ", "ID", "LATENCY", "THROUGHPUT", "draw", "figure", "gain_table", "notes", "title"]

@@ -1,4 +1,4 @@
-"""Curves of a record: a quantity over an index (step, token, layer, rate), of the case and of the side it is compared with."""
+"""Curves of a record: a quantity over an index (step, token, layer, rate), of the case and its other side."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from reports.numbers import Scale, scale_for
 
 ID = "curves"
 HOW_TO_READ = (
-    "A point per index, in order; nothing is averaged over them. Where the side that the case is compared with has the same "
-    "curve, it is drawn in the colour of the text."
+    "A point per index, in order; nothing is averaged over them. Where the side that the case is compared with has the "
+    "same curve, it is drawn in the colour of the text."
 )
 CASE, OTHER = "this case", "compared with"
 #: Share of the largest value below which a curve needs a logarithmic axis to be read.
@@ -139,9 +139,18 @@ def _trace(curve: Mapping[str, Any], name: str, colour: str, symbol: str, scale:
     values = [None if value is None else value / scale.factor for value in curve["values"]]
     places = [None if first is None else first + place for place in range(len(values))]
     return {
-        "type": "scatter", "mode": "lines+markers", "name": name, "x": [plain(at) if isinstance(at, str) else at for at in curve["at"]],
-        "y": rounded(values), "connectgaps": False, "line": {"color": colour, "width": 1.8},
-        "marker": {"symbol": symbol, "size": 6, "color": colour}, "customdata": [[place] for place in places],
-        "hovertext": [f"{name}<br>{plain(at)}: {significant(value)} {scale.unit}" for at, value in zip(curve["at"], values, strict=True)],
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": name,
+        "x": [plain(at) if isinstance(at, str) else at for at in curve["at"]],
+        "y": rounded(values),
+        "connectgaps": False,
+        "line": {"color": colour, "width": 1.8},
+        "marker": {"symbol": symbol, "size": 6, "color": colour},
+        "customdata": [[place] for place in places],
+        "hovertext": [
+            f"{name}<br>{plain(at)}: {significant(value)} {scale.unit}"
+            for at, value in zip(curve["at"], values, strict=True)
+        ],
         "hoverinfo": "text",
-    }  # fmt: skip
+    }

@@ -2,8 +2,8 @@
 
 How a page shows one:
 
-* `title` is the heading, `how_to_read` the sentence below, `caption` the credit, `notes` the badges. All are plain text:
-  escape them as any text. Strings inside a spec are escaped already.
+* `title` is the heading, `how_to_read` the sentence below, `caption` the credit, `notes` the badges. All are plain
+  text: escape them as any text. Strings inside a spec are escaped already.
 * `controls` are drop-downs. Join the chosen options, in order, with `SEPARATOR` to get the key of `views`; no control
   means one view under the key "". A combination without a picture is absent from `views`: disable it.
 * A spec holds colour roles instead of colours: replace them with `theme.themed` or ``paint.js`` and draw with

@@ -26,8 +26,9 @@ from reports.words import unit_noun
 
 ID = "efficiency-gap"
 HOW_TO_READ = (
-    "Hollow: the time the operations take at the machine's peak; tick: what memory traffic leaves attainable; solid: what was "
-    "measured, per {unit}. The axis is logarithmic, so lines of equal length lose the same share of the peak."
+    "Hollow: the time the operations take at the machine's peak; tick: what memory traffic leaves attainable; solid: "
+    "what was measured, per {unit}. The axis is logarithmic, so lines of equal length lose the same share of the "
+    "peak."
 )
 CAPTION = "Efficiency gap after Lavin 2024 (arXiv 2404.03617)."
 BY_METHOD, BY_MODEL, BY_CASE = "score, methods joined", "score, models joined", "one line per case"
@@ -96,7 +97,7 @@ class Gap:
 
 
 def gaps(rows: Sequence[Row]) -> list[Gap]:
-    """The gap of every row that may be ranked and has a measured latency, fastest first; times are per sample of the batch."""
+    """The gap of every rankable row with a measured latency, fastest first; times per sample of the batch."""
     found, name = [], score_of(rows)
     for row in rows:
         latency = row.cells.get("latency_ms")
@@ -156,8 +157,11 @@ def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id
         views[BY_METHOD] = against_score(found, styles, words, lambda gap: gap.row.head)
     views[BY_CASE] = lines.draw(
         [_line(place, gap, styles) for place, gap in enumerate(found)],
-        x_title=f"time per {words.unit} (ms), log", start="ideal", middle="attainable", end="measured",
-    )  # fmt: skip
+        x_title=f"time per {words.unit} (ms), log",
+        start="ideal",
+        middle="attainable",
+        end="measured",
+    )
     return Figure(
         id,
         title(found),
@@ -207,21 +211,33 @@ def notes(found: Sequence[Gap], words: Words) -> tuple[str, ...]:
 
 
 def gap_table(found: Sequence[Gap], words: Words) -> pd.DataFrame:
-    """The numbers behind the figure: times per sample of the batch, efficiency, and the gap split into shape and kernels."""
+    """The numbers behind the figure: times per sample, efficiency, and the gap split into shape and kernels."""
     pairs = flips(found)
     rows = []
     for gap in found:
         point, case = gap.point, gap.row.case
         parts = point.gap_parts
         against = [b if a == point.name else a for a, b in pairs if point.name in (a, b)]
-        rows.append({
-            "model": case.model, "method": case.method_label, **beside(gap.row), "ideal (ms)": point.ideal_ms,
-            "attainable (ms)": point.attainable_ms, "measured (ms)": point.measured_ms, "low (ms)": point.low_ms,
-            "high (ms)": point.high_ms, **({words.axis: None if gap.score is None else gap.score.value} if words.score else {}),
-            "efficiency": gap.efficiency, "shape (ideal/attainable)": gap.shape, "kernels (attainable/measured)": gap.kernels,
-            "gap, ln(1/E)": point.gap, "gap by shape": parts[0] if parts else None,
-            "gap by kernels": parts[1] if parts else None, "rank flips with": "; ".join(against),
-        })  # fmt: skip
+        rows.append(
+            {
+                "model": case.model,
+                "method": case.method_label,
+                **beside(gap.row),
+                "ideal (ms)": point.ideal_ms,
+                "attainable (ms)": point.attainable_ms,
+                "measured (ms)": point.measured_ms,
+                "low (ms)": point.low_ms,
+                "high (ms)": point.high_ms,
+                **({words.axis: None if gap.score is None else gap.score.value} if words.score else {}),
+                "efficiency": gap.efficiency,
+                "shape (ideal/attainable)": gap.shape,
+                "kernels (attainable/measured)": gap.kernels,
+                "gap, ln(1/E)": point.gap,
+                "gap by shape": parts[0] if parts else None,
+                "gap by kernels": parts[1] if parts else None,
+                "rank flips with": "; ".join(against),
+            }
+        )
     table = pd.DataFrame(rows).astype(object)
     return table.where(table.notna(), None)
 
@@ -237,9 +253,10 @@ def hover_text(gap: Gap, words: Words) -> str:
     )
     scored = f"<br>{METRICS[words.score].title} {score}" if words.score else ""
     return (
-        f"<b>{plain(point.name)}</b><br>ideal {significant(point.ideal_ms)} ms · attainable {significant(point.attainable_ms)} ms"
-        f"<br>measured {significant(point.measured_ms)} ms{interval} per {words.unit}<br>efficiency {percent(gap.efficiency)} = shape "
-        f"{percent(gap.shape)} × kernels {percent(gap.kernels)}{scored}"
+        f"<b>{plain(point.name)}</b><br>ideal {significant(point.ideal_ms)} ms · attainable "
+        f"{significant(point.attainable_ms)} ms<br>measured {significant(point.measured_ms)} ms{interval} per "
+        f"{words.unit}<br>efficiency {percent(gap.efficiency)} = shape {percent(gap.shape)} × kernels "
+        f"{percent(gap.kernels)}{scored}"
     )
 
 
@@ -247,14 +264,15 @@ def _line(place: int, gap: Gap, styles: Mapping[str, Style]) -> lines.Line:
     point, style = gap.point, styles[gap.row.family]
     if point.ideal_ms is None:
         style = Style(style.colour, f"{style.symbol}-open")
-    return lines.Line(point.name, style, place, point.ideal_ms, point.measured_ms, point.attainable_ms,
-                      point.low_ms, point.high_ms)  # fmt: skip
+    return lines.Line(
+        point.name, style, place, point.ideal_ms, point.measured_ms, point.attainable_ms, point.low_ms, point.high_ms
+    )
 
 
 def against_score(
     found: Sequence[Gap], styles: Mapping[str, Style], words: Words, family: Callable[[Gap], str]
 ) -> Spec:
-    """The score over log time: three joined points per case, a dotted curve of each family's ideals and a solid one measured."""
+    """The score over log time: three joined points per case, a curve of each family's ideals and one measured."""
     scored = [(place, gap) for place, gap in enumerate(found) if gap.score is not None]
     times = [
         t
@@ -272,10 +290,12 @@ def against_score(
     return {
         "data": traces,
         "layout": layout(
-            xaxis=log_axis(f"time per {words.unit} (ms), log", min(known), max(known)), yaxis=axis(words.axis), height=460,
+            xaxis=log_axis(f"time per {words.unit} (ms), log", min(known), max(known)),
+            yaxis=axis(words.axis),
+            height=460,
             legend=legend(),
         ),
-    }  # fmt: skip
+    }
 
 
 def _score(gap: Gap) -> float:
@@ -290,8 +310,15 @@ def _segments(scored: Sequence[Gap]) -> Spec:
         if gap.point.ideal_ms is not None:
             x += [gap.point.ideal_ms, gap.point.measured_ms, None]
             y += [_score(gap), _score(gap), None]
-    return {"type": "scatter", "mode": "lines", "x": rounded(x), "y": rounded(y), "hoverinfo": "skip", "showlegend": False,
-            "line": {"color": "@grey", "width": 1}}  # fmt: skip
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": rounded(x),
+        "y": rounded(y),
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "line": {"color": "@grey", "width": 1},
+    }
 
 
 def _curves(members: Sequence[Gap], styles: Mapping[str, Style]) -> list[Spec]:
@@ -301,9 +328,18 @@ def _curves(members: Sequence[Gap], styles: Mapping[str, Style]) -> list[Spec]:
     for name, dash in (("ideal_ms", "dot"), ("measured_ms", "solid")):
         points = [(getattr(gap.point, name), _score(gap)) for gap in members if getattr(gap.point, name)]
         if len(points) > 1:
-            made.append({"type": "scatter", "mode": "lines", "x": rounded([x for x, _ in points]), "y": rounded([y for _, y in points]),
-                         "hoverinfo": "skip", "showlegend": False, "legendgroup": members[0].row.family,
-                         "line": {"color": colour, "width": 1.6, "dash": dash}})  # fmt: skip
+            made.append(
+                {
+                    "type": "scatter",
+                    "mode": "lines",
+                    "x": rounded([x for x, _ in points]),
+                    "y": rounded([y for _, y in points]),
+                    "hoverinfo": "skip",
+                    "showlegend": False,
+                    "legendgroup": members[0].row.family,
+                    "line": {"color": colour, "width": 1.6, "dash": dash},
+                }
+            )
     return made
 
 
@@ -318,19 +354,39 @@ def _points(members: Sequence[tuple[int, Gap]], style: Style) -> list[Spec]:
     points = [gap.point for _, gap in members]
     cells = [gap.score for _, gap in members if gap.score is not None]
     x, y = [point.measured_ms for point in points], [_score(gap) for _, gap in members]
-    made.append({
-        **_scatter(members, x, style, solid, 10, method), "showlegend": True, "name": plain(members[0][1].row.legend),
-        "error_x": error_bar(x, [p.low_ms for p in points], [p.high_ms for p in points]),
-        "error_y": error_bar(y, [c.low for c in cells], [c.high for c in cells]),
-    })  # fmt: skip
+    made.append(
+        {
+            **_scatter(members, x, style, solid, 10, method),
+            "showlegend": True,
+            "name": plain(members[0][1].row.legend),
+            "error_x": error_bar(x, [p.low_ms for p in points], [p.high_ms for p in points]),
+            "error_y": error_bar(y, [c.low for c in cells], [c.high for c in cells]),
+        }
+    )
     return made
 
 
 def _scatter(
-    members: Sequence[tuple[int, Gap]], x: Sequence[float | None], style: Style, symbol: str | list[str], size: int, group: str
-) -> Spec:  # fmt: skip
+    members: Sequence[tuple[int, Gap]],
+    x: Sequence[float | None],
+    style: Style,
+    symbol: str | list[str],
+    size: int,
+    group: str,
+) -> Spec:
     return {
-        "type": "scatter", "mode": "markers", "x": rounded(list(x)), "y": rounded([_score(gap) for _, gap in members]),
-        "marker": {"symbol": symbol, "size": size, "color": style.colour, "line": {"width": 1.5, "color": style.colour}},
-        "customdata": [[place, place] for place, _ in members], "meta": "hover", "showlegend": False, "legendgroup": group,
-    }  # fmt: skip
+        "type": "scatter",
+        "mode": "markers",
+        "x": rounded(list(x)),
+        "y": rounded([_score(gap) for _, gap in members]),
+        "marker": {
+            "symbol": symbol,
+            "size": size,
+            "color": style.colour,
+            "line": {"width": 1.5, "color": style.colour},
+        },
+        "customdata": [[place, place] for place, _ in members],
+        "meta": "hover",
+        "showlegend": False,
+        "legendgroup": group,
+    }

@@ -1,4 +1,4 @@
-"""Where a method saves: MACs and time saved in every block beside the baseline, and the tokens left where layers have any."""
+"""Where a method saves: MACs and time saved in every block, and the tokens left where layers have any."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from reports.own_time import added_paths
 ID = "saved-per-block"
 TOKENS_ABOVE = "above, tokens that leave it; below, "
 HOW_TO_READ = (
-    "Per block of the network: {above}MACs and layer time saved, both as a share of the baseline's total. The yellow bar below zero is what the method's own operators take there, the tick what is left of the time saved; "
-    "where it stays below the MAC bar the promise is not kept."
+    "Per block of the network: {above}MACs and layer time saved, both as a share of the baseline's total. The yellow "
+    "bar below zero is what the method's own operators take there, the tick what is left of the time saved; where it "
+    "stays below the MAC bar the promise is not kept."
 )
 MOST_TICKS = 12
 
 
 @dataclass(frozen=True)
-class Block:
+class BlockSums:
     """Sums over the layers of one block in the baseline and in the case; None where a part is not known.
 
     `own_ms` is the part of `ms` in modules that the baseline lacks: the method's own operators.
@@ -42,19 +43,24 @@ class Block:
     own_ms: float = 0.0
 
 
-def blocks(record: Record, baseline: Record) -> list[Block]:
+def blocks(record: Record, baseline: Record) -> list[BlockSums]:
     """Blocks of either network in execution order, those of the baseline first where orders differ."""
     before, after = _by_block(baseline["layers"]), _by_block(record["layers"])
     names = list(before) + [name for name in after if name not in before]
     added, _ = added_paths(record["layers"], baseline["layers"])
     return [
-        Block(
-            name, _macs(before.get(name, [])), _macs(after.get(name, [])), _time(before.get(name, [])),
-            _time(after.get(name, [])), _tokens(before.get(name, [])), _tokens(after.get(name, [])),
+        BlockSums(
+            name,
+            _macs(before.get(name, [])),
+            _macs(after.get(name, [])),
+            _time(before.get(name, [])),
+            _time(after.get(name, [])),
+            _tokens(before.get(name, [])),
+            _tokens(after.get(name, [])),
             _time([row for row in after.get(name, []) if str(row.get("module_path") or row["name"]) in added]) or 0.0,
         )
         for name in names
-    ]  # fmt: skip
+    ]
 
 
 def _by_block(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -105,7 +111,7 @@ def figure(record: Record, baseline: Record | None, *, part: str = "", id: str =
     return Figure(id, title, how, block_table(found), {"": draw(found)}, notes=notes(found))
 
 
-def _have_tokens(found: Sequence[Block]) -> bool:
+def _have_tokens(found: Sequence[BlockSums]) -> bool:
     """Whether any layer says how many tokens leave it: networks of other kinds have none."""
     return any(b.tokens is not None or b.base_tokens is not None for b in found)
 
@@ -122,7 +128,7 @@ def _why_not(record: Record, baseline: Record | None) -> str:
     return "; ".join(f"{who} has no layer table ({status})" for who, status in bare)
 
 
-def saved(found: Sequence[Block]) -> tuple[float | None, float | None]:
+def saved(found: Sequence[BlockSums]) -> tuple[float | None, float | None]:
     """MACs and layer time saved over all blocks as shares of the baseline's; None where the baseline has none."""
     macs, time = sum(b.base_macs for b in found), _sum(b.base_ms for b in found)
     now = _sum(b.ms for b in found)
@@ -136,7 +142,7 @@ def _sum(values: Any) -> float | None:
     return None if any(part is None for part in parts) else float(sum(parts))
 
 
-def notes(found: Sequence[Block]) -> tuple[str, ...]:
+def notes(found: Sequence[BlockSums]) -> tuple[str, ...]:
     """Blocks that save MACs and no time, and what the method adds."""
     broken = [
         b.name
@@ -153,16 +159,24 @@ def notes(found: Sequence[Block]) -> tuple[str, ...]:
     return tuple(said)
 
 
-def block_table(found: Sequence[Block]) -> pd.DataFrame:
+def block_table(found: Sequence[BlockSums]) -> pd.DataFrame:
     """The numbers behind the figure, one row per block."""
     macs, time = sum(b.base_macs for b in found), _sum(b.base_ms for b in found)
     tokens = _have_tokens(found)
     rows = [
-        {"block": b.name, **({"tokens, baseline": b.base_tokens, "tokens": b.tokens} if tokens else {}), "MMACs, baseline": b.base_macs / 1e6,
-         "MMACs": b.macs / 1e6, "time, baseline (ms)": b.base_ms, "time (ms)": b.ms, "of it in own operators (ms)": b.own_ms,
-         "MACs saved (% of total)": _share(b.base_macs, b.macs, macs), "time saved (% of total)": _share(b.base_ms, b.ms, time)}
+        {
+            "block": b.name,
+            **({"tokens, baseline": b.base_tokens, "tokens": b.tokens} if tokens else {}),
+            "MMACs, baseline": b.base_macs / 1e6,
+            "MMACs": b.macs / 1e6,
+            "time, baseline (ms)": b.base_ms,
+            "time (ms)": b.ms,
+            "of it in own operators (ms)": b.own_ms,
+            "MACs saved (% of total)": _share(b.base_macs, b.macs, macs),
+            "time saved (% of total)": _share(b.base_ms, b.ms, time),
+        }
         for b in found
-    ]  # fmt: skip
+    ]
     table = pd.DataFrame(rows).astype(object)
     return table.where(table.notna(), None)
 
@@ -171,15 +185,22 @@ def _share(before: float | None, after: float | None, total: float | None) -> fl
     return None if before is None or after is None or not total else 100 * (before - after) / total
 
 
-def draw(found: Sequence[Block]) -> Spec:
+def draw(found: Sequence[BlockSums]) -> Spec:
     """Tokens above, saved shares below, on one axis of blocks."""
     macs, time = sum(b.base_macs for b in found), _sum(b.base_ms for b in found)
     hover = [_hover(b) for b in found]
     places = list(range(len(found)))
     step = -(-len(found) // MOST_TICKS)
     shown = places[::step]
-    xaxis = axis("block", tickvals=shown, ticktext=[_short(found[i].name) for i in shown], tickangle=0, showgrid=False,
-                 range=[-0.6, len(found) - 0.4], anchor="y")  # fmt: skip
+    xaxis = axis(
+        "block",
+        tickvals=shown,
+        ticktext=[_short(found[i].name) for i in shown],
+        tickangle=0,
+        showgrid=False,
+        range=[-0.6, len(found) - 0.4],
+        anchor="y",
+    )
     data = [
         _bar("MACs saved", "@blue", [_share(b.base_macs, b.macs, macs) for b in found], hover, -0.4),
         *_times(found, time, hover),
@@ -192,12 +213,14 @@ def draw(found: Sequence[Block]) -> Spec:
     }
     if tokens:
         panels["yaxis2"] = axis("tokens left", domain=[0.66, 1], rangemode="tozero", anchor="x")
-        data += [_steps("tokens, baseline", "@quiet", [b.base_tokens for b in found], "dot"),
-                 _steps("tokens, this case", "@ink", [b.tokens for b in found], "solid")]  # fmt: skip
+        data += [
+            _steps("tokens, baseline", "@quiet", [b.base_tokens for b in found], "dot"),
+            _steps("tokens, this case", "@ink", [b.tokens for b in found], "solid"),
+        ]
     return {"data": data, "layout": layout(xaxis=xaxis, height=460, barmode="overlay", legend=legend(), **panels)}
 
 
-def _times(found: Sequence[Block], total: float | None, hover: list[str]) -> list[Spec]:
+def _times(found: Sequence[BlockSums], total: float | None, hover: list[str]) -> list[Spec]:
     """Time saved by the network's layers, time of the method's own below zero, and a tick at what is left of both."""
     net = [_share(b.base_ms, b.ms, total) for b in found]
     if not any(b.own_ms for b in found):
@@ -206,8 +229,15 @@ def _times(found: Sequence[Block], total: float | None, hover: list[str]) -> lis
     own = [None if b.ms is None or not b.own_ms or not total else -100 * b.own_ms / total for b in found]
     below = _bar("own operators", "@orange", own, hover, 0.0)
     below["base"] = rounded([min(0.0, each or 0.0) for each in gross], 4)
-    tick = {"type": "scatter", "mode": "markers", "name": "time saved, net", "x": [place + 0.2 for place in range(len(net))],
-            "y": rounded(net, 4), "hoverinfo": "skip", "marker": {"symbol": "line-ew-open", "size": 11, "color": "@ink", "line": {"width": 2.2}}}  # fmt: skip
+    tick = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "time saved, net",
+        "x": [place + 0.2 for place in range(len(net))],
+        "y": rounded(net, 4),
+        "hoverinfo": "skip",
+        "marker": {"symbol": "line-ew-open", "size": 11, "color": "@ink", "line": {"width": 2.2}},
+    }
     return [_bar("time saved by the network's layers", "@green", gross, hover, 0.0), below, tick]
 
 
@@ -218,22 +248,42 @@ def _short(block: str) -> str:
 
 
 def _bar(name: str, colour: str, values: list[float | None], hover: list[str], offset: float) -> Spec:
-    return {"type": "bar", "name": name, "x": list(range(len(values))), "y": rounded(values, 4), "width": 0.4, "offset": offset,
-            "marker": {"color": colour}, "customdata": [[i] for i in range(len(values))], "hovertext": hover, "hoverinfo": "text"}  # fmt: skip
+    return {
+        "type": "bar",
+        "name": name,
+        "x": list(range(len(values))),
+        "y": rounded(values, 4),
+        "width": 0.4,
+        "offset": offset,
+        "marker": {"color": colour},
+        "customdata": [[i] for i in range(len(values))],
+        "hovertext": hover,
+        "hoverinfo": "text",
+    }
 
 
 def _steps(name: str, colour: str, values: Sequence[int | None], dash: str) -> Spec:
-    return {"type": "scatter", "mode": "lines+markers", "name": name, "x": list(range(len(values))), "y": list(values), "yaxis": "y2",
-            "line": {"shape": "hvh", "color": colour, "width": 1.6, "dash": dash}, "marker": {"size": 4, "color": colour},
-            "connectgaps": False, "hoverinfo": "y+name"}  # fmt: skip
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": name,
+        "x": list(range(len(values))),
+        "y": list(values),
+        "yaxis": "y2",
+        "line": {"shape": "hvh", "color": colour, "width": 1.6, "dash": dash},
+        "marker": {"size": 4, "color": colour},
+        "connectgaps": False,
+        "hoverinfo": "y+name",
+    }
 
 
-def _hover(block: Block) -> str:
+def _hover(block: BlockSums) -> str:
     tokens = block.tokens is not None or block.base_tokens is not None
     left = f"<br>tokens {_count(block.base_tokens)} → {_count(block.tokens)}" if tokens else ""
     return (
-        f"<b>{plain(block.name)}</b><br>MACs {significant(block.base_macs / 1e6)} → {significant(block.macs / 1e6)} M<br>"
-        f"time {significant(block.base_ms)} → {significant(block.ms)} ms, {significant(block.own_ms, 2)} of it in own operators{left}"
+        f"<b>{plain(block.name)}</b><br>MACs {significant(block.base_macs / 1e6)} → {significant(block.macs / 1e6)} "
+        f"M<br>time {significant(block.base_ms)} → {significant(block.ms)} ms, {significant(block.own_ms, 2)} of it "
+        f"in own operators{left}"
     )
 
 

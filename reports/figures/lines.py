@@ -58,21 +58,41 @@ def draw(
     values = [v for x in shown for v in (mark, x.start, x.middle, x.end, x.low, x.high) if v is not None and v > 0]
     span = log_axis(x_title, min(values), max(values), showgrid=True)
     left = 10 ** span["range"][0] * 1.002
-    traces = [_joins(shown, at), _marks(shown, at, start, "start"), *([_marks(shown, at, middle, "middle")] if middle else []),
-              _ends(shown, at, end), _names(shown, at, left)]  # fmt: skip
+    traces = [
+        _joins(shown, at),
+        _marks(shown, at, start, "start"),
+        *([_marks(shown, at, middle, "middle")] if middle else []),
+        _ends(shown, at, end),
+        _names(shown, at, left),
+    ]
     height = 90 + PITCH * len(shown) + 40
     rows = axis("", range=[0.4, len(shown) + 0.75], showticklabels=False, ticks="", showgrid=False, showline=False)
-    return {"data": traces, "layout": layout(
-        xaxis=span, yaxis=rows, height=max(height, 220), margin={"l": 12, "r": 12, "t": 40, "b": 48},
-        legend=legend(), shapes=[shape for shape in (band, _mark(mark)) if shape],
-    )}  # fmt: skip
+    return {
+        "data": traces,
+        "layout": layout(
+            xaxis=span,
+            yaxis=rows,
+            height=max(height, 220),
+            margin={"l": 12, "r": 12, "t": 40, "b": 48},
+            legend=legend(),
+            shapes=[shape for shape in (band, _mark(mark)) if shape],
+        ),
+    }
 
 
 def _mark(at: float | None) -> Spec | None:
     if at is None:
         return None
-    return {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "layer": "below",
-            "line": {"color": "@quiet", "width": 1}}  # fmt: skip
+    return {
+        "type": "line",
+        "x0": at,
+        "x1": at,
+        "yref": "paper",
+        "y0": 0,
+        "y1": 1,
+        "layer": "below",
+        "line": {"color": "@quiet", "width": 1},
+    }
 
 
 def _joins(lines: Sequence[Line], at: Sequence[float]) -> Spec:
@@ -82,8 +102,15 @@ def _joins(lines: Sequence[Line], at: Sequence[float]) -> Spec:
         if line.start is not None:
             x += [line.start, line.end, None]
             y += [height, height, None]
-    return {"type": "scatter", "mode": "lines", "x": rounded(x), "y": y, "hoverinfo": "skip", "showlegend": False,
-            "line": {"color": "@grey", "width": 2}}  # fmt: skip
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": rounded(x),
+        "y": y,
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "line": {"color": "@grey", "width": 2},
+    }
 
 
 def _marks(lines: Sequence[Line], at: Sequence[float], name: str, part: str) -> Spec:
@@ -95,32 +122,58 @@ def _marks(lines: Sequence[Line], at: Sequence[float], name: str, part: str) -> 
         else {"symbol": "line-ns-open", "size": 11, "line": {"width": 2}}
     )
     return {
-        "type": "scatter", "mode": "markers", "name": name, "x": rounded([x for x, *_ in known]), "y": [y for _, y, _ in known],
-        "marker": {**shape, "color": [line.style.colour for *_, line in known]}, "customdata": [[line.row, line.row] for *_, line in known], "meta": "hover",
-    }  # fmt: skip
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": rounded([x for x, *_ in known]),
+        "y": [y for _, y, _ in known],
+        "marker": {**shape, "color": [line.style.colour for *_, line in known]},
+        "customdata": [[line.row, line.row] for *_, line in known],
+        "meta": "hover",
+    }
 
 
 def _ends(lines: Sequence[Line], at: Sequence[float], name: str) -> Spec:
     return {
-        "type": "scatter", "mode": "markers", "name": name, "x": rounded([line.end for line in lines]), "y": list(at),
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": rounded([line.end for line in lines]),
+        "y": list(at),
         "error_x": error_bar([line.end for line in lines], [line.low for line in lines], [line.high for line in lines]),
-        "marker": {"symbol": [line.style.symbol for line in lines], "color": [line.style.colour for line in lines], "size": 10},
-        "customdata": [[line.row, line.row] for line in lines], "meta": "hover",
-    }  # fmt: skip
+        "marker": {
+            "symbol": [line.style.symbol for line in lines],
+            "color": [line.style.colour for line in lines],
+            "size": 10,
+        },
+        "customdata": [[line.row, line.row] for line in lines],
+        "meta": "hover",
+    }
 
 
 def _names(lines: Sequence[Line], at: Sequence[float], left: float) -> Spec:
     return {
-        "type": "scatter", "mode": "text", "x": [left] * len(lines), "y": [height + 0.36 for height in at],
-        "text": [plain(line.name) for line in lines], "textposition": "middle right", "textfont": {"size": 11, "color": "@quiet"},
-        "hoverinfo": "skip", "showlegend": False, "cliponaxis": False,
-    }  # fmt: skip
+        "type": "scatter",
+        "mode": "text",
+        "x": [left] * len(lines),
+        "y": [height + 0.36 for height in at],
+        "text": [plain(line.name) for line in lines],
+        "textposition": "middle right",
+        "textfont": {"size": 11, "color": "@quiet"},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "cliponaxis": False,
+    }
 
 
 def error_bar(values: Sequence[float], lows: Sequence[float | None], highs: Sequence[float | None]) -> Spec:
     """Plotly's asymmetric error bars of intervals; length 0 where there is none."""
     return {
-        "type": "data", "symmetric": False, "thickness": 1.2, "width": 0, "color": "@quiet",
+        "type": "data",
+        "symmetric": False,
+        "thickness": 1.2,
+        "width": 0,
+        "color": "@quiet",
         "array": rounded([0.0 if h is None else max(0.0, h - v) for v, h in zip(values, highs, strict=True)]),
         "arrayminus": rounded([0.0 if low is None else max(0.0, v - low) for v, low in zip(values, lows, strict=True)]),
-    }  # fmt: skip
+    }

@@ -18,8 +18,9 @@ from reports.labels import case_label
 
 ID = "noise"
 HOW_TO_READ = (
-    "A box per fresh process: median, quartiles and samples beyond Tukey's fences, none of them dropped. Processes are the unit of "
-    "replication, so the band, the 95 % interval of the mean of their medians, counts and not the number of samples."
+    "A box per fresh process: median, quartiles and samples beyond Tukey's fences, none of them dropped. Processes are "
+    "the unit of replication, so the band, the 95 % interval of the mean of their medians, counts and not the number "
+    "of samples."
 )
 BOXES, ORDER, BESIDE = "distribution", "in order of time", "beside baseline and twin"
 #: Samples of one invocation that are drawn; more are thinned evenly, the summary in the table has them all.
@@ -110,12 +111,20 @@ def noise_table(found: Sequence[Series]) -> pd.DataFrame:
     rows = []
     for each in found:
         ordered = sorted(each.samples)
-        rows.append({
-            "what": ROLES[each.role][0], "invocation": each.invocation + 1, "samples": len(ordered), "least (ms)": ordered[0],
-            "median (ms)": each.median, "largest (ms)": ordered[-1], "IQR / median": iqr_over_median(ordered) if len(ordered) > 1 else None,
-            "outliers (share)": outlier_share(ordered) if len(ordered) > 1 else None,
-            "counted": "no, set aside" if each.set_aside else "yes", "labels": ", ".join(each.labels),
-        })  # fmt: skip
+        rows.append(
+            {
+                "what": ROLES[each.role][0],
+                "invocation": each.invocation + 1,
+                "samples": len(ordered),
+                "least (ms)": ordered[0],
+                "median (ms)": each.median,
+                "largest (ms)": ordered[-1],
+                "IQR / median": iqr_over_median(ordered) if len(ordered) > 1 else None,
+                "outliers (share)": outlier_share(ordered) if len(ordered) > 1 else None,
+                "counted": "no, set aside" if each.set_aside else "yes",
+                "labels": ", ".join(each.labels),
+            }
+        )
     table = pd.DataFrame(rows).astype(object)
     return table.where(table.notna(), None)
 
@@ -142,10 +151,18 @@ def _box(each: Series, x: str, found: Sequence[Series]) -> Spec:
     values = rounded(thinned(each.samples))
     row = found.index(each)
     return {
-        "type": "box", "name": x, "x": [x] * len(values), "y": values, "boxpoints": "outliers", "quartilemethod": "linear",
-        "marker": {"color": colour, "size": 4, "symbol": "circle-open"}, "line": {"color": "@grey" if each.set_aside else colour, "width": 1.5},
-        "fillcolor": "@band", "customdata": [[row]] * len(values), "hoverinfo": "y",
-    }  # fmt: skip
+        "type": "box",
+        "name": x,
+        "x": [x] * len(values),
+        "y": values,
+        "boxpoints": "outliers",
+        "quartilemethod": "linear",
+        "marker": {"color": colour, "size": 4, "symbol": "circle-open"},
+        "line": {"color": "@grey" if each.set_aside else colour, "width": 1.5},
+        "fillcolor": "@band",
+        "customdata": [[row]] * len(values),
+        "hoverinfo": "y",
+    }
 
 
 def _interval(medians: Sequence[float]) -> list[Spec]:
@@ -178,10 +195,26 @@ def in_order(own: Sequence[Series], found: Sequence[Series]) -> Spec:
         rows += [[found.index(each)]] * len(values)
         ticks.append(start + len(values) / 2)
         names.append(str(each.invocation + 1))
-        edges.append({"type": "line", "x0": start - 0.5, "x1": start - 0.5, "yref": "paper", "y0": 0, "y1": 1,
-                      "line": {"color": "@grid", "width": 1}})  # fmt: skip
-    trace = {"type": "scatter", "mode": "markers", "x": x, "y": rounded(y), "marker": {"color": "@blue", "size": 4, "opacity": 0.75},
-             "customdata": rows, "hoverinfo": "y"}  # fmt: skip
+        edges.append(
+            {
+                "type": "line",
+                "x0": start - 0.5,
+                "x1": start - 0.5,
+                "yref": "paper",
+                "y0": 0,
+                "y1": 1,
+                "line": {"color": "@grid", "width": 1},
+            }
+        )
+    trace = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": x,
+        "y": rounded(y),
+        "marker": {"color": "@blue", "size": 4, "opacity": 0.75},
+        "customdata": rows,
+        "hoverinfo": "y",
+    }
     xaxis = axis(
         "invocation, samples in order", tickvals=ticks, ticktext=names, ticks="", showgrid=False, range=[-1, len(x)]
     )
@@ -205,17 +238,31 @@ def beside(found: Sequence[Series]) -> Spec:
         quartiles = [
             [_quantile(each.samples, q) / reference[each.invocation] for each in members] for q in (0.25, 0.75)
         ]
-        data.append({
-            "type": "scatter", "mode": "markers", "name": name, "x": [each.invocation + 1 + _nudge(role) for each in members],
-            "y": rounded(medians), "marker": {"color": colour, "size": 8, "symbol": "circle" if role != "twin" else "diamond-open"},
-            "error_y": {
-                "type": "data", "symmetric": False, "color": colour, "thickness": 1.4, "width": 3,
-                "array": rounded([high - m for high, m in zip(quartiles[1], medians, strict=True)]),
-                "arrayminus": rounded([m - low for low, m in zip(quartiles[0], medians, strict=True)]),
-            },
-            "customdata": [[found.index(each)] for each in members], "hoverinfo": "text",
-            "hovertext": [f"{plain(name)}, invocation {each.invocation + 1}<br>median {significant(each.median, 4)} ms" for each in members],
-        })  # fmt: skip
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": name,
+                "x": [each.invocation + 1 + _nudge(role) for each in members],
+                "y": rounded(medians),
+                "marker": {"color": colour, "size": 8, "symbol": "circle" if role != "twin" else "diamond-open"},
+                "error_y": {
+                    "type": "data",
+                    "symmetric": False,
+                    "color": colour,
+                    "thickness": 1.4,
+                    "width": 3,
+                    "array": rounded([high - m for high, m in zip(quartiles[1], medians, strict=True)]),
+                    "arrayminus": rounded([m - low for low, m in zip(quartiles[0], medians, strict=True)]),
+                },
+                "customdata": [[found.index(each)] for each in members],
+                "hoverinfo": "text",
+                "hovertext": [
+                    f"{plain(name)}, invocation {each.invocation + 1}<br>median {significant(each.median, 4)} ms"
+                    for each in members
+                ],
+            }
+        )
     xaxis = axis("invocation (fresh process)", showgrid=False, dtick=1)
     return {
         "data": data,

@@ -8,8 +8,7 @@ from itertools import combinations
 
 import pandas as pd
 
-from bench.analysis.pareto import Estimate, Objective, Placed, pareto, staircase
-from bench.analysis.pareto import Row as Candidate
+from bench.analysis.pareto import Candidate, Estimate, Objective, Placed, pareto, staircase
 from bench.metrics import METRICS
 from reports.figures.figure import Control, Figure, no_picture, rounded, significant
 from reports.figures.lines import error_bar
@@ -21,14 +20,25 @@ from reports.scores import scores_of
 
 ID = "pareto"
 HOW_TO_READ = (
-    "Opacity is the probability of being on the front given the intervals; the line joins what is on it as points, whose "
-    "numbers are in the table; hollow marks are beaten for certain, that is with separated intervals on both axes."
+    "Opacity is the probability of being on the front given the intervals; the line joins what is on it as points, "
+    "whose numbers are in the table; hollow marks are beaten for certain, that is with separated intervals on both "
+    "axes."
 )
 #: Metrics offered beside scores, those for the y axis first; a pair is drawn with the earlier one upwards.
 OFFERED = (
-    "latency_ms", "time_to_first_token_ms", "time_per_output_token_ms", "time_per_step_ms", "energy_j", "peak_memory_bytes",
-    "cache_bytes", "state_bytes", "payload_bytes", "macs", "params", "size_bytes",
-)  # fmt: skip
+    "latency_ms",
+    "time_to_first_token_ms",
+    "time_per_output_token_ms",
+    "time_per_step_ms",
+    "energy_j",
+    "peak_memory_bytes",
+    "cache_bytes",
+    "state_bytes",
+    "payload_bytes",
+    "macs",
+    "params",
+    "size_bytes",
+)
 #: Pairs that are drawn at most: the first ones of those that have values.
 MOST_PAIRS = 28
 EVIDENCE = ("measured", "counted", "modelled", "estimated", "published")
@@ -52,7 +62,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Front:
-    """One pair of metrics: everyone's standing, the staircase in the metrics' own units, and who was left out and why."""
+    """One pair of metrics: everyone's standing, the staircase in the metrics' units, who was left out and why."""
 
     x: str
     y: str
@@ -146,7 +156,10 @@ def title(found: Front) -> str:
     """The finding for the first pair: how many are on the front, how many may be, how many are beaten for certain."""
     sure, maybe, beaten = (len(found.members(kind)) for kind in ("front", "plausible", "certified-dominated"))
     names = f"{_spoken(found.y)} and {_spoken(found.x)}"
-    return f"{sure} of {len(found.standings)} cases are on the front of {names}, {maybe} more may be; beaten for certain: {beaten}"
+    return (
+        f"{sure} of {len(found.standings)} cases are on the front of {names}, {maybe} more may be; beaten for certain: "
+        f"{beaten}"
+    )
 
 
 def notes(found: Front, rows: int) -> tuple[str, ...]:
@@ -168,7 +181,7 @@ def notes(found: Front, rows: int) -> tuple[str, ...]:
 
 
 def pareto_table(rows: Sequence[Row], fronts: Sequence[Front]) -> pd.DataFrame:
-    """One row per case: the metrics, and for the first pair its standing; then the front's probability for every pair."""
+    """One row per case: metrics, standing on the first pair, and the front's probability for every pair."""
     metrics = list(dict.fromkeys(metric for found in fronts for metric in (found.y, found.x)))
     standing = [{_key(s.row): s for s in found.standings} for found in fronts]
     lines = []
@@ -201,8 +214,10 @@ def draw(found: Front, styles: Mapping[str, Style], position: Mapping[tuple[str,
     traces.append(_numbers(found, scales))
     return {
         "data": traces,
-        "layout": layout(xaxis=_axis(found, found.x, scales), yaxis=_axis(found, found.y, scales), height=460, legend=legend()),
-    }  # fmt: skip
+        "layout": layout(
+            xaxis=_axis(found, found.x, scales), yaxis=_axis(found, found.y, scales), height=460, legend=legend()
+        ),
+    }
 
 
 def _values(found: Front, metric: str) -> list[float]:
@@ -226,9 +241,14 @@ def _axis(found: Front, metric: str, scales: Mapping[str, Scale]) -> Spec:
 def _staircase(found: Front, scales: Mapping[str, Scale]) -> Spec:
     xs, ys = found.corners
     return {
-        "type": "scatter", "mode": "lines", "name": "front", "hoverinfo": "skip", "line": {"color": "@ink", "width": 1.5, "dash": "dot"},
-        "x": rounded([x / scales[found.x].factor for x in xs]), "y": rounded([y / scales[found.y].factor for y in ys]),
-    }  # fmt: skip
+        "type": "scatter",
+        "mode": "lines",
+        "name": "front",
+        "hoverinfo": "skip",
+        "line": {"color": "@ink", "width": 1.5, "dash": "dot"},
+        "x": rounded([x / scales[found.x].factor for x in xs]),
+        "y": rounded([y / scales[found.y].factor for y in ys]),
+    }
 
 
 def opacity(p_front: float | None) -> float:
@@ -237,22 +257,34 @@ def opacity(p_front: float | None) -> float:
 
 
 def _points(
-    found: Front, members: Sequence[Standing], style: Style, scales: Mapping[str, Scale], position: Mapping[tuple[str, str], int]
-) -> Spec:  # fmt: skip
+    found: Front,
+    members: Sequence[Standing],
+    style: Style,
+    scales: Mapping[str, Scale],
+    position: Mapping[tuple[str, str], int],
+) -> Spec:
     hollow = [s.placed.standing == "certified-dominated" for s in members]
     return {
-        "type": "scatter", "mode": "markers", "name": plain(members[0].row.legend),
+        "type": "scatter",
+        "mode": "markers",
+        "name": plain(members[0].row.legend),
         "x": rounded([s.x / scales[found.x].factor for s in members]),
         "y": rounded([s.y / scales[found.y].factor for s in members]),
-        "error_x": _bars(members, found.x, scales), "error_y": _bars(members, found.y, scales),
+        "error_x": _bars(members, found.x, scales),
+        "error_y": _bars(members, found.y, scales),
         "marker": {
-            "symbol": [f"{style.symbol}-open" if bare else style.symbol for bare in hollow], "size": 11, "color": style.colour,
-            "opacity": [max(opacity(s.placed.p_front), 0.6 if bare else 0) for s, bare in zip(members, hollow, strict=True)],
+            "symbol": [f"{style.symbol}-open" if bare else style.symbol for bare in hollow],
+            "size": 11,
+            "color": style.colour,
+            "opacity": [
+                max(opacity(s.placed.p_front), 0.6 if bare else 0) for s, bare in zip(members, hollow, strict=True)
+            ],
             "line": {"width": 1.5, "color": style.colour},
         },
         "customdata": [[position[_key(s.row)]] for s in members],
-        "hovertext": [hover_text(found, s, scales) for s in members], "hoverinfo": "text",
-    }  # fmt: skip
+        "hovertext": [hover_text(found, s, scales) for s in members],
+        "hoverinfo": "text",
+    }
 
 
 def _bars(members: Sequence[Standing], metric: str, scales: Mapping[str, Scale]) -> Spec:
@@ -265,10 +297,16 @@ def _bars(members: Sequence[Standing], metric: str, scales: Mapping[str, Scale])
 def _numbers(found: Front, scales: Mapping[str, Scale]) -> Spec:
     members = found.members("front")
     return {
-        "type": "scatter", "mode": "text", "showlegend": False, "hoverinfo": "skip",
-        "x": rounded([s.x / scales[found.x].factor for s in members]), "y": rounded([s.y / scales[found.y].factor for s in members]),
-        "text": [f"{s.number}\u2002" for s in members], "textposition": "top left", "textfont": {"size": 12, "color": "@ink"},
-    }  # fmt: skip
+        "type": "scatter",
+        "mode": "text",
+        "showlegend": False,
+        "hoverinfo": "skip",
+        "x": rounded([s.x / scales[found.x].factor for s in members]),
+        "y": rounded([s.y / scales[found.y].factor for s in members]),
+        "text": [f"{s.number}\u2002" for s in members],
+        "textposition": "top left",
+        "textfont": {"size": 12, "color": "@ink"},
+    }
 
 
 def hover_text(found: Front, standing: Standing, scales: Mapping[str, Scale]) -> str:

@@ -16,8 +16,8 @@ from reports.rows import Cell, Row, column_key
 
 ID = "savings"
 HOW_TO_READ = (
-    "Promised is the baseline's MACs over the case's, realised the measured speed-up; on the diagonal the machine gives all that "
-    "the operations promise, and inside the grey band a speed-up cannot be told from the A/A noise."
+    "Promised is the baseline's MACs over the case's, realised the measured speed-up; on the diagonal the machine "
+    "gives all that the operations promise, and inside the grey band a speed-up cannot be told from the A/A noise."
 )
 SCATTER, BY_CASE = "promised against realised", "one line per case"
 
@@ -46,7 +46,7 @@ class Floor:
 
 
 def savings(rows: Sequence[Row], part: str = "") -> list[Saving]:
-    """Every rankable case with a promised and a measured speed-up of a part (the whole run), the least realised first."""
+    """Every rankable case with a promised and a measured speed-up of a part, the least realised first."""
     found = []
     for row in rows:
         speedup, promised = row.cells.get(column_key("speedup", part)), row.value("mac_ratio", part)
@@ -72,8 +72,12 @@ def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id
         return no_picture(id, "No saving to compare", HOW_TO_READ, reason, table)
     by_case = lines.draw(
         [_line(place, saving, styles) for place, saving in enumerate(found)],
-        x_title="speed-up over the baseline (×), log", start="promised by MACs", end="measured", band=_band(floor, "x"), mark=1.0,
-    )  # fmt: skip
+        x_title="speed-up over the baseline (×), log",
+        start="promised by MACs",
+        end="measured",
+        band=_band(floor, "x"),
+        mark=1.0,
+    )
     views = {SCATTER: draw(found, floor, styles), BY_CASE: by_case}
     parts = _of_parts(rows)
     hover, tables = [hover_text(s) for s in found], [table]
@@ -100,7 +104,10 @@ def title(found: Sequence[Saving]) -> str:
     worst, best = found[0], found[-1]
     if len(found) == 1:
         return f"{worst.row.name} realises {percent(worst.realised)} of the speed-up it promises"
-    return f"Realised of the promised speed-up: from {percent(worst.realised)} ({worst.row.name}) to {percent(best.realised)} ({best.row.name})"
+    return (
+        f"Realised of the promised speed-up: from {percent(worst.realised)} ({worst.row.name}) to "
+        f"{percent(best.realised)} ({best.row.name})"
+    )
 
 
 def notes(found: Sequence[Saving], floor: Floor | None) -> tuple[str, ...]:
@@ -128,12 +135,20 @@ def notes(found: Sequence[Saving], floor: Floor | None) -> tuple[str, ...]:
 def savings_table(found: Sequence[Saving], floor: Floor | None) -> pd.DataFrame:
     """The numbers behind the figure."""
     rows = [
-        {"model": s.row.case.model, "method": s.row.case.method_label, **beside(s.row), "promised speed-up (×)": s.promised,
-         "MACs saved (%)": 100 * (1 - 1 / s.promised), "measured speed-up (×)": s.speedup.value, "low (×)": s.speedup.low,
-         "high (×)": s.speedup.high, "realised (share of promised)": s.realised,
-         "inside the noise floor": None if floor is None else "yes" if floor.hides(s.speedup) else "no"}
+        {
+            "model": s.row.case.model,
+            "method": s.row.case.method_label,
+            **beside(s.row),
+            "promised speed-up (×)": s.promised,
+            "MACs saved (%)": 100 * (1 - 1 / s.promised),
+            "measured speed-up (×)": s.speedup.value,
+            "low (×)": s.speedup.low,
+            "high (×)": s.speedup.high,
+            "realised (share of promised)": s.realised,
+            "inside the noise floor": None if floor is None else "yes" if floor.hides(s.speedup) else "no",
+        }
         for s in found
-    ]  # fmt: skip
+    ]
     table = pd.DataFrame(rows).astype(object)
     return table.where(table.notna(), None)
 
@@ -143,23 +158,41 @@ def hover_text(saving: Saving, part: str = "") -> str:
     cell = saving.speedup
     interval = "" if cell.low is None or cell.high is None else f" [{significant(cell.low)}, {significant(cell.high)}]"
     return (
-        f"<b>{plain(saving.row.name)}</b>{f' · {plain(part)}' if part else ''}<br>promised {significant(saving.promised)}× by MACs<br>"
-        f"measured {significant(cell.value)}×{interval}<br>realised {percent(saving.realised)}"
+        f"<b>{plain(saving.row.name)}</b>{f' · {plain(part)}' if part else ''}<br>promised "
+        f"{significant(saving.promised)}× by MACs<br>measured {significant(cell.value)}×{interval}<br>realised "
+        f"{percent(saving.realised)}"
     )
 
 
 def _line(place: int, saving: Saving, styles: Mapping[str, Style]) -> lines.Line:
     cell = saving.speedup
-    return lines.Line(f"{saving.row.name}: {percent(saving.realised)}", styles[saving.row.family], place,
-                      saving.promised, cell.value or 0.0, None, cell.low, cell.high)  # fmt: skip
+    return lines.Line(
+        f"{saving.row.name}: {percent(saving.realised)}",
+        styles[saving.row.family],
+        place,
+        saving.promised,
+        cell.value or 0.0,
+        None,
+        cell.low,
+        cell.high,
+    )
 
 
 def _band(floor: Floor | None, across: str) -> Spec | None:
     if floor is None:
         return None
     other = "y" if across == "x" else "x"
-    return {"type": "rect", "layer": "below", "fillcolor": "@band", "line": {"width": 0, "color": "@none"},
-            f"{across}0": floor.low, f"{across}1": floor.high, f"{other}ref": "paper", f"{other}0": 0, f"{other}1": 1}  # fmt: skip
+    return {
+        "type": "rect",
+        "layer": "below",
+        "fillcolor": "@band",
+        "line": {"width": 0, "color": "@none"},
+        f"{across}0": floor.low,
+        f"{across}1": floor.high,
+        f"{other}ref": "paper",
+        f"{other}0": 0,
+        f"{other}1": 1,
+    }
 
 
 def draw(found: Sequence[Saving], floor: Floor | None, styles: Mapping[str, Style], first: int = 0) -> Spec:
@@ -176,8 +209,15 @@ def draw(found: Sequence[Saving], floor: Floor | None, styles: Mapping[str, Styl
         max(high / 1.05, *(s.promised for s in found)),
     )
     yaxis = log_axis("measured speed-up (×), log", low, high)
-    diagonal = {"type": "scatter", "mode": "lines", "name": "all of it", "x": [low / 2, high * 2], "y": [low / 2, high * 2],
-                "line": {"color": "@quiet", "width": 1.5, "dash": "dash"}, "hoverinfo": "skip"}  # fmt: skip
+    diagonal = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "all of it",
+        "x": [low / 2, high * 2],
+        "y": [low / 2, high * 2],
+        "line": {"color": "@quiet", "width": 1.5, "dash": "dash"},
+        "hoverinfo": "skip",
+    }
     traces = [diagonal, *([_floor_name()] if floor else [])]
     for family in dict.fromkeys(s.row.family for s in sorted(found, key=lambda s: s.row.family)):
         members = [(i, s) for i, s in enumerate(found, first) if s.row.family == family]
@@ -188,8 +228,15 @@ def draw(found: Sequence[Saving], floor: Floor | None, styles: Mapping[str, Styl
 
 def _floor_name() -> Spec:
     """A legend entry for the band, which is a shape and has none of its own."""
-    return {"type": "scatter", "mode": "markers", "name": "A/A noise", "x": [None], "y": [None], "hoverinfo": "skip",
-            "marker": {"symbol": "square", "size": 12, "color": "@band"}}  # fmt: skip
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "A/A noise",
+        "x": [None],
+        "y": [None],
+        "hoverinfo": "skip",
+        "marker": {"symbol": "square", "size": 12, "color": "@band"},
+    }
 
 
 def _no_change() -> Spec:
@@ -209,8 +256,13 @@ def _points(members: Sequence[tuple[int, Saving]], style: Style) -> Spec:
     cells = [s.speedup for _, s in members]
     values = [cell.value or 0.0 for cell in cells]
     return {
-        "type": "scatter", "mode": "markers", "name": plain(members[0][1].row.legend),
-        "x": rounded([s.promised for _, s in members]), "y": rounded(values),
+        "type": "scatter",
+        "mode": "markers",
+        "name": plain(members[0][1].row.legend),
+        "x": rounded([s.promised for _, s in members]),
+        "y": rounded(values),
         "error_y": error_bar(values, [cell.low for cell in cells], [cell.high for cell in cells]),
-        "marker": {"symbol": style.symbol, "color": style.colour, "size": 10}, "customdata": [[place, place] for place, _ in members], "meta": "hover",
-    }  # fmt: skip
+        "marker": {"symbol": style.symbol, "color": style.colour, "size": 10},
+        "customdata": [[place, place] for place, _ in members],
+        "meta": "hover",
+    }

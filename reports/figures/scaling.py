@@ -19,13 +19,19 @@ from reports.words import unit_noun
 
 ID = "scaling"
 HOW_TO_READ = (
-    "Each curve is one case with only the axis below changed; both axes are logarithmic, so a straight line is a power law, and "
-    "time per {unit} that is flat over the batch means that nothing is gained by batching."
+    "Each curve is one case with only the axis below changed; both axes are logarithmic, so a straight line is a power "
+    "law, and time per {unit} that is flat over the batch means that nothing is gained by batching."
 )
 #: Axes that every workload may have; those of its own shape follow under their own names.
 ACROSS = {"batch": "batch size", "resolution": "resolution (px)"}
-SHOWN = ("latency_ms", *(name for name, metric in METRICS.items() if metric.section == "throughput"), "peak_memory_bytes", "energy_j",
-         "cache_bytes", "state_bytes")  # fmt: skip
+SHOWN = (
+    "latency_ms",
+    *(name for name, metric in METRICS.items() if metric.section == "throughput"),
+    "peak_memory_bytes",
+    "energy_j",
+    "cache_bytes",
+    "state_bytes",
+)
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 #: Curves that are named one by one in the legend; with more, only methods are.
 MOST_NAMES = 6
@@ -70,8 +76,11 @@ def curves(rows: Sequence[Row], across: str) -> list[Curve]:
         if row.ranked and value and _is_number(value):
             rest = tuple(sorted((name, repr(own)) for name, own in row.case.axes.items() if name != across))
             groups.setdefault((row.name, rest, *(each.read(row) for each in fixed)), {})[float(value)] = row
-    return [Curve(next(iter(members.values())), across, tuple(sorted(members.items(), key=lambda item: item[0])))
-            for members in groups.values() if len(members) > 1]  # fmt: skip
+    return [
+        Curve(next(iter(members.values())), across, tuple(sorted(members.items(), key=lambda item: item[0])))
+        for members in groups.values()
+        if len(members) > 1
+    ]
 
 
 def per_sample(row: Row, metric: str) -> Cell | None:
@@ -145,7 +154,10 @@ def title(members: Sequence[tuple[str, Curve]], words: Mapping[str, str], unit: 
             ratio = points[-1][2].value / points[0][2].value
             change = max(ratio, 1 / ratio)
             what = "slower" if ratio > 1 else "faster"
-            text = f"{curve.name}: {significant(change, 2)}× {what} per {unit} from {across.replace('_', ' ')} {points[0][0]:g} to {points[-1][0]:g}"
+            text = (
+                f"{curve.name}: {significant(change, 2)}× {what} per {unit} from {across.replace('_', ' ')} "
+                f"{points[0][0]:g} to {points[-1][0]:g}"
+            )
             if best is None or change > best[0]:
                 best = (change, text)
     return best[1] if best else "How the cases scale"
@@ -175,11 +187,21 @@ def scaling_table(
         for x, row in curve.points:
             position[across, id(row)] = len(lines)
             cells = {metric: per_sample(row, metric) for metric in shown}
-            lines.append({
-                "model": row.case.model, "method": row.case.method_label, **beside(row), "over": words[across], "value": x,
-                "device": row.case.device, "dtype": row.case.dtype,
-                **{f"{_title(metric, unit)} ({column_of(metric).unit})": cell.value if cell else None for metric, cell in cells.items()},
-            })  # fmt: skip
+            lines.append(
+                {
+                    "model": row.case.model,
+                    "method": row.case.method_label,
+                    **beside(row),
+                    "over": words[across],
+                    "value": x,
+                    "device": row.case.device,
+                    "dtype": row.case.dtype,
+                    **{
+                        f"{_title(metric, unit)} ({column_of(metric).unit})": cell.value if cell else None
+                        for metric, cell in cells.items()
+                    },
+                }
+            )
             said = [f"{_title(metric, unit)} {_amount(cell, metric)}" for metric, cell in cells.items() if cell]
             hover.append(
                 "<br>".join(
@@ -222,13 +244,26 @@ def draw(
         name = curve.name if len(usable) <= MOST_NAMES else curve.row.family
         y = [(cell.value or 0.0) / scale.factor for *_, cell in points]
         ends = [[None if end is None else end / scale.factor for end in (cell.low, cell.high)] for *_, cell in points]
-        traces.append({
-            "type": "scatter", "mode": "lines+markers", "name": plain(name), "legendgroup": name, "showlegend": name not in named,
-            "x": [x for x, *_ in points], "y": rounded(y), "error_y": error_bar(y, [low for low, _ in ends], [high for _, high in ends]),
-            "line": {"color": style.colour, "width": 1.6, "dash": DASHES[models.index(curve.row.case.model) % len(DASHES)]},
-            "marker": {"symbol": style.symbol, "size": 8, "color": style.colour},
-            "customdata": [[position[id(row)]] * 2 for _, row, _ in points], "meta": "hover",
-        })  # fmt: skip
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": plain(name),
+                "legendgroup": name,
+                "showlegend": name not in named,
+                "x": [x for x, *_ in points],
+                "y": rounded(y),
+                "error_y": error_bar(y, [low for low, _ in ends], [high for _, high in ends]),
+                "line": {
+                    "color": style.colour,
+                    "width": 1.6,
+                    "dash": DASHES[models.index(curve.row.case.model) % len(DASHES)],
+                },
+                "marker": {"symbol": style.symbol, "size": 8, "color": style.colour},
+                "customdata": [[position[id(row)]] * 2 for _, row, _ in points],
+                "meta": "hover",
+            }
+        )
         named.add(name)
     ticks = sorted({x for _, points in usable for x, *_ in points})
     xaxis = {

@@ -6,6 +6,6 @@ from reports.rows import Row
 
 
 def beside(row: Row) -> dict[str, str]:
-    """Columns for the conditions in which a row differs from its other side and for a named side; none where neither is."""
+    """Columns for the conditions in which a row differs from its other side, and for a named side."""
     found = {"differs in": row.apart, "against": row.against}
     return {name: text for name, text in found.items() if text}

@@ -20,9 +20,9 @@ from reports.labels import case_label
 
 ID = "source-map"
 HOW_TO_READ = (
-    "An image of the task, cut into patches. Lines are drawn between patches that different tokens hold; patches without a "
-    "line between them have become one token. Each tint is one of the largest tokens, wherever its patches lie; patches that no "
-    "token holds any more are covered with a cross."
+    "An image of the task, cut into patches. Lines are drawn between patches that different tokens hold; patches "
+    "without a line between them have become one token. Each tint is one of the largest tokens, wherever its patches "
+    "lie; patches that no token holds any more are covered with a cross."
 )
 SIDE = 384
 #: Pixels of the picture on the page.
@@ -41,10 +41,14 @@ def summary(owners: Sequence[Sequence[int]]) -> pd.DataFrame:
     rows = []
     for block, held in enumerate(owners, 1):
         sizes = Counter(owner for owner in held if owner >= 0)
-        rows.append({
-            "block": block, "tokens that hold patches": len(sizes), "patches dropped": sum(o < 0 for o in held),
-            "patches in the largest token": max(sizes.values(), default=0),
-        })  # fmt: skip
+        rows.append(
+            {
+                "block": block,
+                "tokens that hold patches": len(sizes),
+                "patches dropped": sum(o < 0 for o in held),
+                "patches in the largest token": max(sizes.values(), default=0),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -64,7 +68,7 @@ def borders(held: Sequence[int], grid: int) -> tuple[list[float | None], list[fl
 
 
 def largest(held: Sequence[int], most: int = len(TINTS)) -> list[int]:
-    """The tokens with most patches, at most `most` and only those that hold several; of equal ones the first in the image."""
+    """The tokens with most patches, at most `most`, that hold several; of equal ones the first in the image."""
     sizes = Counter(owner for owner in held if owner >= 0)
     return [owner for owner, size in sizes.most_common(most) if size > 1]
 
@@ -73,10 +77,20 @@ def _tints(held: Sequence[int], grid: int) -> list[Spec]:
     """A coloured square over every patch of the largest tokens."""
     colours = dict(zip(largest(held), TINTS, strict=False))
     return [
-        {"type": "rect", "x0": place % grid, "x1": place % grid + 1, "y0": place // grid, "y1": place // grid + 1, "layer": "between",
-         "fillcolor": colours[owner], "opacity": TINT, "line": {"width": 0, "color": "@none"}}
-        for place, owner in enumerate(held) if owner in colours
-    ]  # fmt: skip
+        {
+            "type": "rect",
+            "x0": place % grid,
+            "x1": place % grid + 1,
+            "y0": place // grid,
+            "y1": place // grid + 1,
+            "layer": "between",
+            "fillcolor": colours[owner],
+            "opacity": TINT,
+            "line": {"width": 0, "color": "@none"},
+        }
+        for place, owner in enumerate(held)
+        if owner in colours
+    ]
 
 
 def figure(record: Record, *, id: str = ID) -> Figure:
@@ -95,8 +109,8 @@ def figure(record: Record, *, id: str = ID) -> Figure:
     views = {f"block {block}": _spec(source, owners[block - 1], grid) for block in reversed(blocks)}
     dropped = int(last["patches dropped"])
     title = (
-        f"{label}: at the end {last['tokens that hold patches']} tokens hold {grid * grid - dropped} of {grid * grid} patches, "
-        f"the largest {last['patches in the largest token']}"
+        f"{label}: at the end {last['tokens that hold patches']} tokens hold {grid * grid - dropped} of {grid * grid} "
+        f"patches, the largest {last['patches in the largest token']}"
     )
     return Figure(id, title, HOW_TO_READ, table, views, (Control("After", tuple(names)),))
 
@@ -117,12 +131,22 @@ def _spec(source: str, held: Sequence[int], grid: int) -> Spec:
          "name": "dropped"},
     ]  # fmt: skip
     side = {"range": [0, grid], "showgrid": False, "showticklabels": False, "ticks": "", "constrain": "domain"}
-    image = {"source": source, "xref": "x", "yref": "y", "x": 0, "y": 0, "sizex": grid, "sizey": grid,
-             "sizing": "stretch", "layer": "below"}  # fmt: skip
+    image = {
+        "source": source,
+        "xref": "x",
+        "yref": "y",
+        "x": 0,
+        "y": 0,
+        "sizex": grid,
+        "sizey": grid,
+        "sizing": "stretch",
+        "layer": "below",
+    }
     drawn = layout(
         xaxis=axis("patches from left to right", **side),
-        yaxis=axis("patches from top to bottom", **{**side, "range": [grid, 0], "scaleanchor": "x"}), height=HEIGHT,
-    )  # fmt: skip
+        yaxis=axis("patches from top to bottom", **{**side, "range": [grid, 0], "scaleanchor": "x"}),
+        height=HEIGHT,
+    )
     return {"data": traces, "layout": {**drawn, "images": [image], "shapes": _tints(held, grid)}}
 
 

@@ -38,9 +38,7 @@ COLOURS: dict[str, tuple[str, str]] = {
     "@none": ("rgba(0,0,0,0)", "rgba(0,0,0,0)"),
 }
 SERIES: tuple[str, ...] = ("@blue", "@vermillion", "@green", "@purple", "@orange", "@sky")
-SYMBOLS: tuple[str, ...] = (
-    "square", "diamond", "triangle-up", "pentagon", "triangle-down", "star", "hexagon", "cross",
-)  # fmt: skip
+SYMBOLS: tuple[str, ...] = ("square", "diamond", "triangle-up", "pentagon", "triangle-down", "star", "hexagon", "cross")
 
 #: Given to `Plotly.newPlot` with every figure; nothing is ever sent anywhere.
 CONFIG: dict[str, Any] = {
@@ -55,7 +53,7 @@ CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Style:
-    """Colour role and marker symbol of one family (a method, or a model in a suite of models) in every figure of a site."""
+    """Colour role and marker symbol of one family (a method, or a model in a suite of models) in every figure."""
 
     colour: str
     symbol: str
@@ -92,10 +90,18 @@ def plain(text: object) -> str:
 def axis(title: str, **rest: Any) -> Spec:
     """One axis in the house style; the title carries the unit."""
     return {
-        "title": {"text": title, "standoff": 8, "font": {"size": 13}}, "tickfont": {"size": 12},
-        "gridcolor": "@grid", "linecolor": "@quiet", "tickcolor": "@quiet", "zeroline": False, "ticks": "outside",
-        "ticklen": 4, "showline": True, "automargin": True, **rest,
-    }  # fmt: skip
+        "title": {"text": title, "standoff": 8, "font": {"size": 13}},
+        "tickfont": {"size": 12},
+        "gridcolor": "@grid",
+        "linecolor": "@quiet",
+        "tickcolor": "@quiet",
+        "zeroline": False,
+        "ticks": "outside",
+        "ticklen": 4,
+        "showline": True,
+        "automargin": True,
+        **rest,
+    }
 
 
 def log_axis(title: str, low: float, high: float, *, pad: float = 0.06, **rest: Any) -> Spec:
@@ -114,21 +120,35 @@ def log_axis(title: str, low: float, high: float, *, pad: float = 0.06, **rest: 
 
 def legend(**rest: Any) -> Spec:
     """A legend in rows above the plot; entries as wide as their text, so that a phone needs few rows."""
-    return {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "@none", "entrywidth": 0,
-            "itemsizing": "trace", "font": {"size": 12}, **rest}  # fmt: skip
+    return {
+        "orientation": "h",
+        "x": 0,
+        "y": 1.02,
+        "yanchor": "bottom",
+        "bgcolor": "@none",
+        "entrywidth": 0,
+        "itemsizing": "trace",
+        "font": {"size": 12},
+        **rest,
+    }
 
 
 def layout(*, xaxis: Spec, yaxis: Spec, height: int = 420, **rest: Any) -> Spec:
     """A layout in the house style: no title (the page has it), the legend above, hover on the nearest mark."""
     return {
-        "height": height, "margin": {"l": 56, "r": 16, "t": 28, "b": 48}, "hovermode": "closest",
+        "height": height,
+        "margin": {"l": 56, "r": 16, "t": 28, "b": 48},
+        "hovermode": "closest",
         "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": "@ink"},
-        "paper_bgcolor": "@none", "plot_bgcolor": "@none",
+        "paper_bgcolor": "@none",
+        "plot_bgcolor": "@none",
         "hoverlabel": {"align": "left", "bgcolor": "@paper", "bordercolor": "@quiet", "font": {"color": "@ink"}},
         "legend": legend(),
         "modebar": {"bgcolor": "@none", "color": "@quiet", "activecolor": "@ink"},
-        "xaxis": xaxis, "yaxis": yaxis, **rest,
-    }  # fmt: skip
+        "xaxis": xaxis,
+        "yaxis": yaxis,
+        **rest,
+    }
 
 
 def themed(value: Any, theme: Theme) -> Any:

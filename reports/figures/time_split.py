@@ -16,8 +16,8 @@ from reports.own_time import REPLACED, Split, split
 
 ID = "time-split"
 HOW_TO_READ = (
-    "Read downwards from the plain network's time: each blue bar is time saved in one kind of module, each red one time that is "
-    "added; the method's own operators stand apart, and so does what no module explains."
+    "Read downwards from the plain network's time: each blue bar is time saved in one kind of module, each red one "
+    "time that is added; the method's own operators stand apart, and so does what no module explains."
 )
 PLAIN, OWN, UNEXPLAINED, CASE = "plain network", "the method's own", "not attributed", "this case"
 #: Share of a case's MACs from which added modules are said to do the network's work too.
@@ -88,11 +88,14 @@ def notes(found: Split) -> tuple[str, ...]:
     """What times per module cannot tell apart, in this case."""
     said = []
     if found.own_modules:
-        ends = "" if found.own_low_ms is None or found.own_high_ms is None else (
-            f" [{significant(found.own_low_ms)}, {significant(found.own_high_ms)}]")  # fmt: skip
+        ends = (
+            ""
+            if found.own_low_ms is None or found.own_high_ms is None
+            else (f" [{significant(found.own_low_ms)}, {significant(found.own_high_ms)}]")
+        )
         said.append(
-            f"own operators: {significant(found.own_ms)} ms{ends} in {found.own_modules} modules that the plain network lacks; "
-            "the ends add up the modules' own 95 % intervals"
+            f"own operators: {significant(found.own_ms)} ms{ends} in {found.own_modules} modules that the plain "
+            "network lacks; the ends add up the modules' own 95 % intervals"
         )
         said.append(
             "work that a method adds inside the network's own modules, such as a bias on attention, counts as theirs"
@@ -102,8 +105,8 @@ def notes(found: Split) -> tuple[str, ...]:
         said.append(f"the added modules hold {percent(share)} of the MACs: they do part of the network's work too")
     if found.replaced_ms:
         said.append(
-            f"{significant(found.replaced_ms)} ms are in modules of another class than the plain network's: the method's work "
-            "and the network's are not told apart there"
+            f"{significant(found.replaced_ms)} ms are in modules of another class than the plain network's: the "
+            "method's work and the network's are not told apart there"
         )
     return tuple(said)
 
@@ -114,11 +117,17 @@ def step_table(made: Sequence[Step], found: Split) -> pd.DataFrame:
     base |= {OWN: (0.0, found.own_ms), UNEXPLAINED: (found.base_unexplained_ms, found.unexplained_ms)}
     base |= {PLAIN: (found.base_ms, None), CASE: (None, found.ms)}  # type: ignore[dict-item]
     rows = [
-        {"where": step.name, "plain network (ms)": base[step.name][0], "this case (ms)": base[step.name][1],
-         "change (ms)": None if step.kind == "total" else step.change,
-         "change (% of the plain network's time)": None if step.kind == "total" else 100 * step.change / found.base_ms}
+        {
+            "where": step.name,
+            "plain network (ms)": base[step.name][0],
+            "this case (ms)": base[step.name][1],
+            "change (ms)": None if step.kind == "total" else step.change,
+            "change (% of the plain network's time)": None
+            if step.kind == "total"
+            else 100 * step.change / found.base_ms,
+        }
         for step in made
-    ]  # fmt: skip
+    ]
     table = pd.DataFrame(rows).astype(object)
     return table.where(table.notna(), None)
 
@@ -142,18 +151,38 @@ def draw(made: Sequence[Step]) -> Spec:
     low = min(0.0, *(min(step.start, step.end) for step in made))
     xaxis = axis("time per run (ms)", range=[low * 1.05, top * 1.16], zeroline=True, zerolinecolor="@quiet")
     drawn = [trace for trace in [*traces, unknown] if trace["x"]]
-    return {"data": drawn, "layout": layout(xaxis=xaxis, yaxis=yaxis, height=120 + ROW * len(made), barmode="overlay", bargap=0.3,
-                                            margin={"l": 8, "r": 12, "t": 28, "b": 48}, legend=legend())}  # fmt: skip
+    return {
+        "data": drawn,
+        "layout": layout(
+            xaxis=xaxis,
+            yaxis=yaxis,
+            height=120 + ROW * len(made),
+            barmode="overlay",
+            bargap=0.3,
+            margin={"l": 8, "r": 12, "t": 28, "b": 48},
+            legend=legend(),
+        ),
+    }
 
 
 def _bars(name: str, colour: str, members: Sequence[Step]) -> Spec:
     lengths = [abs(step.change) for step in members]
     return {
-        "type": "bar", "orientation": "h", "name": name, "y": [_shown(step.name) for step in members], "x": rounded(lengths),
-        "base": rounded([min(step.start, step.end) for step in members]), "marker": {"color": colour},
-        "text": [_amount(step) for step in members], "textposition": "outside", "cliponaxis": False, "textfont": {"size": 11},
-        "hovertext": [_hover(step) for step in members], "hoverinfo": "text", "customdata": [[None]] * len(members),
-    }  # fmt: skip
+        "type": "bar",
+        "orientation": "h",
+        "name": name,
+        "y": [_shown(step.name) for step in members],
+        "x": rounded(lengths),
+        "base": rounded([min(step.start, step.end) for step in members]),
+        "marker": {"color": colour},
+        "text": [_amount(step) for step in members],
+        "textposition": "outside",
+        "cliponaxis": False,
+        "textfont": {"size": 11},
+        "hovertext": [_hover(step) for step in members],
+        "hoverinfo": "text",
+        "customdata": [[None]] * len(members),
+    }
 
 
 def _shown(name: str) -> str:

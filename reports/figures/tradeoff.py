@@ -1,4 +1,4 @@
-"""Trade-off curves: what each notch of a method's setting costs and gains, or all methods against the MACs they keep."""
+"""Trade-off curves: what each step of a method's setting costs and gains, or all methods over their MACs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from reports.scores import score_of, scores_of
 
 ID = "trade-off"
 HOW_TO_READ = (
-    "Each curve is one method on one model, a point per setting with its 95 % interval; the first choice puts everything on one "
-    "axis of MACs kept, the others show a method's own setting, with the other side as a dashed line."
+    "Each curve is one method on one model, a point per setting with its 95 % interval; the first choice puts "
+    "everything on one axis of MACs kept, the others show a method's own setting, with the other side as a dashed "
+    "line."
 )
 ALL = "all by MACs kept"
 #: What is shown beside scores.
@@ -116,7 +117,10 @@ def title(found: Sequence[Family], rows: Sequence[Row]) -> str:
     if not found:
         score = score_of(rows)
         kept_of = f"{_spoken(METRICS[score].title)} and speed" if score else "speed"
-        return f"What each {'model' if all(row.by_model for row in rows) else 'method'} keeps of {kept_of} for the MACs it saves ({len(rows)} cases)"
+        return (
+            f"What each {'model' if all(row.by_model for row in rows) else 'method'} keeps of {kept_of} for the MACs "
+            f"it saves ({len(rows)} cases)"
+        )
     family = max(found, key=lambda each: len(each.rows))
     ends = [(family.strengths[i], family.rows[i]) for i in (0, -1)]
     (weak, first), (strong, last) = sorted(ends, key=lambda end: -(kept(end[1]) or 0.0))
@@ -161,8 +165,14 @@ def tradeoff_table(rows: Sequence[Row], found: Sequence[Family]) -> pd.DataFrame
     lines = []
     for row in (row for row in rows if row.ranked):
         knob, value = strength.get(id(row), (None, None))
-        line: dict[str, object] = {"model": row.case.model_label, "method": row.case.method_label, **beside(row), "setting": knob, "strength": value,
-                                   "MACs kept (%)": kept(row)}  # fmt: skip
+        line: dict[str, object] = {
+            "model": row.case.model_label,
+            "method": row.case.method_label,
+            **beside(row),
+            "setting": knob,
+            "strength": value,
+            "MACs kept (%)": kept(row),
+        }
         line |= {f"{metric} ({METRICS[metric].unit})": row.value(metric) for metric in shown_of(rows)}
         lines.append(line)
     table = pd.DataFrame(lines).astype(object)
@@ -194,8 +204,20 @@ def against_macs(rows: Sequence[Row], metric: str, styles: Mapping[str, Style]) 
         start = [baselines[model]] if model in baselines else []
         ordered = sorted([*members, *start], key=lambda row: kept(row) or 0.0)
         dash = DASHES[models.index(model) % len(DASHES)]
-        traces.append(_curve(ordered, [kept(row) or 0.0 for row in ordered], metric, usable, position, styles[method],
-                             name=plain(members[0].legend), dash=dash, group=method, legend_entry=method not in named))  # fmt: skip
+        traces.append(
+            _curve(
+                ordered,
+                [kept(row) or 0.0 for row in ordered],
+                metric,
+                usable,
+                position,
+                styles[method],
+                name=plain(members[0].legend),
+                dash=dash,
+                group=method,
+                legend_entry=method not in named,
+            )
+        )
         named.add(method)
     traces.append(_model_names([baselines[model] for model in models if model in baselines], metric, usable))
     xaxis = axis("MACs kept (% of baseline), fewer to the right", autorange="reversed")
@@ -206,10 +228,17 @@ def _model_names(baselines: Sequence[Row], metric: str, usable: Sequence[Row]) -
     """The model's name where its curves start."""
     factor = _factor(usable, metric)
     return {
-        "type": "scatter", "mode": "text", "x": [100] * len(baselines), "y": rounded([(row.value(metric) or 0.0) / factor for row in baselines]),
-        "text": [plain(row.case.model_label) for row in baselines], "textposition": "top right", "textfont": {"size": 11, "color": "@ink"},
-        "hoverinfo": "skip", "showlegend": False, "cliponaxis": False,
-    }  # fmt: skip
+        "type": "scatter",
+        "mode": "text",
+        "x": [100] * len(baselines),
+        "y": rounded([(row.value(metric) or 0.0) / factor for row in baselines]),
+        "text": [plain(row.case.model_label) for row in baselines],
+        "textposition": "top right",
+        "textfont": {"size": 11, "color": "@ink"},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "cliponaxis": False,
+    }
 
 
 def against_setting(members: Sequence[Family], rows: Sequence[Row], metric: str) -> Spec | None:
@@ -229,16 +258,35 @@ def against_setting(members: Sequence[Family], rows: Sequence[Row], metric: str)
             (x, row) for x, row in zip(family.strengths, family.rows, strict=True) if row.value(metric) is not None
         ]
         style = Style(SERIES[place % len(SERIES)], SYMBOLS[place % len(SYMBOLS)])
-        traces.append(_curve([row for _, row in points], [x for x, _ in points], metric, usable, position, style,
-                             name=plain(family.model), dash="solid", group=family.model, legend_entry=True))  # fmt: skip
+        traces.append(
+            _curve(
+                [row for _, row in points],
+                [x for x, _ in points],
+                metric,
+                usable,
+                position,
+                style,
+                name=plain(family.model),
+                dash="solid",
+                group=family.model,
+                legend_entry=True,
+            )
+        )
         level = base.get(family.model)
         if level is not None:
             traces.append(_level(level / _factor(usable, metric), min(strengths), max(strengths), style, family.model))
     levels = [
         value for model, value in base.items() if value is not None and model in {family.model for family in shown}
     ]
-    return {"data": traces, "layout": layout(xaxis=axis(plain(f"{shown[0].method}: {shown[0].knob}")),
-                                             yaxis=_y_axis(usable, metric, levels), height=440, legend=legend())}  # fmt: skip
+    return {
+        "data": traces,
+        "layout": layout(
+            xaxis=axis(plain(f"{shown[0].method}: {shown[0].knob}")),
+            yaxis=_y_axis(usable, metric, levels),
+            height=440,
+            legend=legend(),
+        ),
+    }
 
 
 def _factor(usable: Sequence[Row], metric: str) -> float:
@@ -255,26 +303,54 @@ def _y_axis(usable: Sequence[Row], metric: str, levels: Sequence[float] = ()) ->
 
 
 def _curve(
-    members: Sequence[Row], x: Sequence[float], metric: str, usable: Sequence[Row], position: Mapping[int, int], style: Style,
-    *, name: str, dash: str, group: str, legend_entry: bool,
-) -> Spec:  # fmt: skip
+    members: Sequence[Row],
+    x: Sequence[float],
+    metric: str,
+    usable: Sequence[Row],
+    position: Mapping[int, int],
+    style: Style,
+    *,
+    name: str,
+    dash: str,
+    group: str,
+    legend_entry: bool,
+) -> Spec:
     factor = _factor(usable, metric)
     cells = [row.cells[metric] for row in members]
     y = [(cell.value or 0.0) / factor for cell in cells]
     ends: Callable[[float | None], float | None] = lambda end: None if end is None else end / factor  # noqa: E731
     return {
-        "type": "scatter", "mode": "lines+markers", "name": name, "legendgroup": group, "showlegend": legend_entry,
-        "x": rounded(x), "y": rounded(y), "line": {"color": style.colour, "width": 1.6, "dash": dash},
-        "marker": {"symbol": [("circle" if row.case.is_baseline else style.symbol) for row in members], "size": 9, "color": ["@ink" if row.case.is_baseline else style.colour for row in members]},
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": name,
+        "legendgroup": group,
+        "showlegend": legend_entry,
+        "x": rounded(x),
+        "y": rounded(y),
+        "line": {"color": style.colour, "width": 1.6, "dash": dash},
+        "marker": {
+            "symbol": [("circle" if row.case.is_baseline else style.symbol) for row in members],
+            "size": 9,
+            "color": ["@ink" if row.case.is_baseline else style.colour for row in members],
+        },
         "error_y": error_bar(y, [ends(cell.low) for cell in cells], [ends(cell.high) for cell in cells]),
-        "customdata": [[position[id(row)]] * 2 for row in members], "meta": "hover",
-    }  # fmt: skip
+        "customdata": [[position[id(row)]] * 2 for row in members],
+        "meta": "hover",
+    }
 
 
 def _level(value: float, left: float, right: float, style: Style, model: str) -> Spec:
-    return {"type": "scatter", "mode": "lines", "x": [left, right], "y": rounded([value, value]), "hoverinfo": "text",
-            "hovertext": [f"{plain(model)} · baseline: {significant(value)}"] * 2, "showlegend": False, "legendgroup": model,
-            "line": {"color": style.colour, "width": 1.2, "dash": "dash"}}  # fmt: skip
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [left, right],
+        "y": rounded([value, value]),
+        "hoverinfo": "text",
+        "hovertext": [f"{plain(model)} · baseline: {significant(value)}"] * 2,
+        "showlegend": False,
+        "legendgroup": model,
+        "line": {"color": style.colour, "width": 1.2, "dash": "dash"},
+    }
 
 
 def hover_text(row: Row, metrics: Sequence[str]) -> str:

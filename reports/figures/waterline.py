@@ -23,7 +23,8 @@ ID = "waterline"
 CAPTION = "Waterline (after Lavin 2024, arXiv 2404.03617); the geometry is derived from the roofline model."
 HOW_TO_READ = (
     "Bars are layers in execution order; in the op:byte view a bar's width is the time DRAM needs, its height the "
-    "operational intensity over the machine's ridge, its area the ideal time, and the water above it is time lost to DRAM."
+    "operational intensity over the machine's ridge, its area the ideal time, and the water above it is time lost to "
+    "DRAM."
 )
 OP_BYTE, ATTAINABLE, MEASURED, FUSED = "op:byte", "attainable time", "measured time", "what if blocks were fused"
 LAYERS, BLOCKS, SLOWEST = "layers", "blocks", "slowest 90 %"
@@ -111,16 +112,20 @@ def _specs(line: Waterline, what_if: Waterline, hover: Hover) -> dict[str, Spec]
     }
     if views[0].name == OP_BYTE and len(what_if.bars) < len(line.bars):
         before, after = (percent(each.totals.e_att) for each in (line, what_if))
-        view = View(FUSED, bars.op_byte, "DRAM time if fused (ms)", views[0].y_title,
-                    f"{before} → {after}")  # fmt: skip
+        view = View(FUSED, bars.op_byte, "DRAM time if fused (ms)", views[0].y_title, f"{before} → {after}")
         specs[SEPARATOR.join((FUSED, BLOCKS))] = draw(view, what_if, hover)
     return specs
 
 
 def _views(totals: Totals) -> list[View]:
     """The views in the order in which they are offered; without attainable times only the measured one."""
-    measured = View(MEASURED, lambda shown: bars.measured(shown, totals.unexplained_ms), "measured time (ms)",
-                    "share of peak", "peak")  # fmt: skip
+    measured = View(
+        MEASURED,
+        lambda shown: bars.measured(shown, totals.unexplained_ms),
+        "measured time (ms)",
+        "share of peak",
+        "peak",
+    )
     if totals.attainable_ms is None:
         return [measured]
     return [
@@ -203,8 +208,10 @@ def hover_text(bar: Bar, totals: Totals) -> str:
         f"{percent(bar.share_attainable)} of attainable, {percent(bar.share_measured)} of measured time",
     ]
     if layer is not None:
-        lines.append(f"peak {significant(_per(layer.peak, 1e9))} GFLOP/s, bandwidth {significant(_per(layer.bandwidth, 1e9))} "
-                     "GB/s, both measured on the machine")  # fmt: skip
+        lines.append(
+            f"peak {significant(_per(layer.peak, 1e9))} GFLOP/s, bandwidth {significant(_per(layer.bandwidth, 1e9))} "
+            "GB/s, both measured on the machine"
+        )
     return "<br>".join([*lines, *bar.badges])
 
 
@@ -215,7 +222,10 @@ def _bytes(bar: Bar) -> str:
     if layer is None or layer.read_bytes is None or layer.write_bytes is None:
         return f"{significant(bar.bytes / 1e6)} MB" + (f" ({plain(layer.bytes_source)})" if layer else "")
     source = "est." if bars.estimated(bar) else layer.bytes_source
-    return f"read {significant(layer.read_bytes / 1e6)} MB, wrote {significant(layer.write_bytes / 1e6)} MB ({plain(source)})"
+    return (
+        f"read {significant(layer.read_bytes / 1e6)} MB, wrote {significant(layer.write_bytes / 1e6)} MB "
+        f"({plain(source)})"
+    )
 
 
 def _interval(bar: Bar) -> str:
@@ -237,12 +247,16 @@ def draw(view: View, line: Waterline, hover: Hover) -> Spec:
     return {
         "data": [*traces, _level(view.line, right)],
         "layout": layout(
-            xaxis=axis(view.x_title, range=[0, right], showgrid=False), yaxis=axis(view.y_title, range=[0, 1.12 * top]),
-            barmode="overlay", bargap=0, shapes=edges, annotations=names,
+            xaxis=axis(view.x_title, range=[0, right], showgrid=False),
+            yaxis=axis(view.y_title, range=[0, 1.12 * top]),
+            barmode="overlay",
+            bargap=0,
+            shapes=edges,
+            annotations=names,
             margin={"l": 56, "r": 12, "t": 52, "b": 48},
             legend=legend(y=1.07),
         ),
-    }  # fmt: skip
+    }
 
 
 def _trace(marks: Sequence[Mark], shown: Sequence[Bar], hover: Hover) -> Spec:
@@ -266,10 +280,15 @@ def _trace(marks: Sequence[Mark], shown: Sequence[Bar], hover: Hover) -> Spec:
             "solidity": 0.25,
         }
     trace: Spec = {
-        "type": "bar", "name": name + (" (est.)" if marks[0].estimated else ""), "offset": 0, "marker": fill,
-        "x": rounded([m.x for m in marks]), "width": rounded([m.width for m in marks]),
-        "base": rounded([m.low for m in marks]), "y": rounded([m.high - m.low for m in marks]),
-    }  # fmt: skip
+        "type": "bar",
+        "name": name + (" (est.)" if marks[0].estimated else ""),
+        "offset": 0,
+        "marker": fill,
+        "x": rounded([m.x for m in marks]),
+        "width": rounded([m.width for m in marks]),
+        "base": rounded([m.low for m in marks]),
+        "y": rounded([m.high - m.low for m in marks]),
+    }
     if kind == "unexplained":
         text = f"end-to-end time that no layer explains: {significant(marks[0].width)} ms"
         return {**trace, "hovertext": [text], "hoverinfo": "text", "customdata": [[None, None]]}
@@ -283,9 +302,14 @@ def _trace(marks: Sequence[Mark], shown: Sequence[Bar], hover: Hover) -> Spec:
 def _level(name: str, right: float) -> Spec:
     """The water line at 1 across the plot, named in the legend."""
     return {
-        "type": "scatter", "mode": "lines", "name": name, "x": rounded([0, right]), "y": [1, 1], "hoverinfo": "skip",
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": rounded([0, right]),
+        "y": [1, 1],
+        "hoverinfo": "skip",
         "line": {"color": "@waterline", "width": 2.5},
-    }  # fmt: skip
+    }
 
 
 def _blocks(marks: Sequence[Mark], shown: Sequence[Bar], right: float) -> tuple[list[Spec], list[Spec]]:
@@ -300,8 +324,17 @@ def _blocks(marks: Sequence[Mark], shown: Sequence[Bar], right: float) -> tuple[
             continue
         edges += [_edge(x) for x in (left, end)]
         if end - left >= NAMED_SHARE * right:
-            names.append({"text": plain(block.rsplit(".", 1)[-1][:12]), "x": float(f"{(left + end) / 2:.4g}"), "y": 1, "yref": "paper",
-                          "yanchor": "bottom", "showarrow": False, "font": {"size": 11, "color": "@quiet"}})  # fmt: skip
+            names.append(
+                {
+                    "text": plain(block.rsplit(".", 1)[-1][:12]),
+                    "x": float(f"{(left + end) / 2:.4g}"),
+                    "y": 1,
+                    "yref": "paper",
+                    "yanchor": "bottom",
+                    "showarrow": False,
+                    "font": {"size": 11, "color": "@quiet"},
+                }
+            )
     unique = {edge["x0"]: edge for edge in edges if 0 < edge["x0"] < right}
     return list(unique.values()), names
 
@@ -312,5 +345,13 @@ def _block(bar: Bar) -> str:
 
 def _edge(x: float) -> Spec:
     x = float(f"{x:.5g}")
-    return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "layer": "below",
-            "line": {"color": "@grid", "width": 1}}  # fmt: skip
+    return {
+        "type": "line",
+        "x0": x,
+        "x1": x,
+        "yref": "paper",
+        "y0": 0,
+        "y1": 1,
+        "layer": "below",
+        "line": {"color": "@grid", "width": 1},
+    }

@@ -1,4 +1,4 @@
-"""The page of one case on one machine: what was found, the figures, the layers, the conditions, and how to repeat it."""
+"""The page of one case on one machine: findings, figures, layers, conditions, and how to repeat it."""
 
 from __future__ import annotations
 
@@ -30,9 +30,11 @@ from reports.words import takes
 USUAL_RESULTS = Paths().results
 
 #: At the top of the page, with the scores that there are and the workload's own quantities that people ask for first.
-_FACTS = ("latency_ms", "speedup", "macs", "realised_gain", *SCORES, "time_to_first_token_ms", "time_per_output_token_ms",
-          "cache_bytes", "time_per_image_ms", "time_per_step_ms", "state_bytes", "payload_bytes", "total_modelled_ms",
-          "peak_memory_bytes", "params", "energy_j")  # fmt: skip
+_FACTS = (
+    "latency_ms", "speedup", "macs", "realised_gain", *SCORES, "time_to_first_token_ms", "time_per_output_token_ms",
+    "cache_bytes", "time_per_image_ms", "time_per_step_ms", "state_bytes", "payload_bytes", "total_modelled_ms",
+    "peak_memory_bytes", "params", "energy_j",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Fact:
 
 
 def sheets(site: Site) -> Iterable[Sheet]:
-    """One sheet per row; it is made anew only if its record, its baseline or its standing changed."""
+    """One sheet per row; it is rebuilt only if its record, its baseline or its standing changed."""
     shell = cache(lambda: Shell(site, "cases/any.html"))
     for row in site.rows:
         yield Sheet(row.page, _digest(site, row), partial(_page, site, row), partial(_brief, site, shell, row))
@@ -57,9 +59,18 @@ def sheets(site: Site) -> Iterable[Sheet]:
 def _digest(site: Site, row: Row) -> str:
     base = site.baseline(row)
     return digest_of(
-        row.record["content_hash"], base and base.record["content_hash"], row.rank, row.pareto, row.pareto_note, _claims(site, row),
-        site.title, site.newest, len(site.rows), [link.path for link in site.navigation], _command(site, row),
-    )  # fmt: skip
+        row.record["content_hash"],
+        base and base.record["content_hash"],
+        row.rank,
+        row.pareto,
+        row.pareto_note,
+        _claims(site, row),
+        site.title,
+        site.newest,
+        len(site.rows),
+        [link.path for link in site.navigation],
+        _command(site, row),
+    )
 
 
 def _claims(site: Site, row: Row) -> list[dict[str, Any]]:
@@ -79,7 +90,7 @@ def _brief(site: Site, shell: Callable[[], Shell], row: Row) -> str:
 
 
 def _command(site: Site, row: Row) -> str:
-    """The command that measures the row again: by case and machine, with the results folder where it is not the usual one.
+    """The command that measures the row again: by case and machine, with the results folder if unusual.
 
     Of a folder outside the one that the report was made in only the name is told, unless the site shows paths. A report
     of several folders does not know which of them a row is of.
@@ -112,7 +123,7 @@ def _page(site: Site, row: Row) -> str:
         conditions=_conditions(row) + _identity(row),
         environment=flat(record.get("environment") or {}),
         machine=machine_class(record.get("environment") or {}),
-        processes=_processes(record),
+        processes=process_table(record),
         uncounted=(record.get("counts") or {}).get("uncounted") or [],
         log=_log(record),
         command=_command(site, row),
@@ -122,7 +133,7 @@ def _page(site: Site, row: Row) -> str:
 
 
 def heading(row: Row) -> tuple[str, str]:
-    """What the page is headed with: what the case is, and the model that a method is on (empty where that is the case)."""
+    """What the page is headed with: the case, and the model that a method is on (else empty)."""
     if row.by_model:
         return row.head_in_full, ""
     if row.case.is_baseline:
@@ -142,8 +153,17 @@ def readings(row: Row) -> list[Fact]:
 
 
 #: What is said of every part of a workload side by side.
-_OF_PARTS = ("latency_ms", "speedup", "macs", "realised_gain", *(name for name, metric in METRICS.items() if metric.section == "throughput"),
-             "peak_memory_bytes", "energy_j", "ideal_ms", "attainable_ms")  # fmt: skip
+_OF_PARTS = (
+    "latency_ms",
+    "speedup",
+    "macs",
+    "realised_gain",
+    *(name for name, metric in METRICS.items() if metric.section == "throughput"),
+    "peak_memory_bytes",
+    "energy_j",
+    "ideal_ms",
+    "attainable_ms",
+)
 
 
 def parts_table(row: Row) -> dict[str, Any] | None:
@@ -209,12 +229,17 @@ def _identity(row: Row) -> list[tuple[str, str]]:
     case, record = row.case, row.record
     code = record.get("code") or {}
     pairs = [
-        ("model settings", case.model_settings or "as registered"), ("method", case.method_label), ("seed", str(case.seed)),
-        ("checkpoint", case.checkpoint or "none"), ("case key", row.case_key), ("machine key", row.machine_key),
-        ("record", str(record["content_hash"])[:16]), ("measured", str(record["started_at"])),
+        ("model settings", case.model_settings or "as registered"),
+        ("method", case.method_label),
+        ("seed", str(case.seed)),
+        ("checkpoint", case.checkpoint or "none"),
+        ("case key", row.case_key),
+        ("machine key", row.machine_key),
+        ("record", str(record["content_hash"])[:16]),
+        ("measured", str(record["started_at"])),
         ("code", " ".join(str(part) for part in (code.get("version"), code.get("commit")) if part)),
         ("why timing stopped", str((record.get("timing") or {}).get("stop_reason") or MISSING)),
-    ]  # fmt: skip
+    ]
     return pairs
 
 
@@ -229,8 +254,8 @@ def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     return [(name, MISSING if value is None else str(value))]
 
 
-def _processes(record: Record) -> dict[str, Any]:
-    """The timed processes as a table: `head`, lines of text, which columns are numbers; a GPU's columns only where it has any."""
+def process_table(record: Record) -> dict[str, Any]:
+    """The timed processes as a table: `head`, lines of text, number columns; a GPU's columns only if it has any."""
     runs = (record.get("timing") or {}).get("invocations") or []
     columns = _PROCESS + (_ON_DEVICE if any(run.get("device_median_ms") for run in runs) else ())
     columns += _BOARD if any(run.get("gpu") for run in runs) else ()

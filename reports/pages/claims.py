@@ -24,10 +24,10 @@ def sheets(site: Site) -> Iterable[Sheet]:
     yield Sheet("claims.html", "", lambda: _page(site))
 
 
-def told(claims: Iterable[dict[str, Any]], most: int = 8) -> list[dict[str, Any]]:
-    """The claims that the first page tells: those with a verdict, the contradicted ones first."""
-    judged = [claim for claim in claims if claim["verdict"] in ("reproduced", "not reproduced")]
-    return sorted(judged, key=lambda claim: claim["verdict"] == "reproduced")[:most]
+def judged(claims: Iterable[dict[str, Any]], most: int = 8) -> list[dict[str, Any]]:
+    """The claims that the first page shows: those with a verdict, the contradicted ones first."""
+    found = [claim for claim in claims if claim["verdict"] in ("reproduced", "not reproduced")]
+    return sorted(found, key=lambda claim: claim["verdict"] == "reproduced")[:most]
 
 
 def _page(site: Site) -> str:

@@ -64,7 +64,7 @@ def _side(value: float | None, unit: str) -> str:
     return MISSING if value is None else quantity(value, unit)
 
 
-def _escape_controls(found: comparing.Comparison) -> comparing.Comparison:
+def escaped(found: comparing.Comparison) -> comparing.Comparison:
     """The comparison with the names of foreign records as text that turns no direction."""
     around = tuple((escape_controls(what), escape_controls(a), escape_controls(b)) for what, a, b in found.environment)
     only_a, only_b, notes = (tuple(map(escape_controls, part)) for part in (found.only_a, found.only_b, found.notes))
@@ -76,6 +76,6 @@ def _page(site: Site) -> str:
     if sides is None:
         raise ValueError("there are no two sides to compare")
     (name_a, a), (name_b, b) = sides
-    found = _escape_controls(comparing.compare(a, b, label_a=name_a, label_b=name_b))
+    found = escaped(comparing.compare(a, b, label_a=name_a, label_b=name_b))
     verdicts = Counter(row.kind.lower() for row in found.rows)
     return render("compare.html.j2", site, "compare.html", found=found, lines=lines(found), verdicts=verdicts)

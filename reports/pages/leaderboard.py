@@ -1,4 +1,4 @@
-"""The first page: what was found, which method to use, the leaderboard, the figures, what failed, how it was measured."""
+"""The first page: findings, the chooser, the leaderboard, figures, failures, and how it was measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reports.findings import findings, headline
 from reports.leaderboard import MARKS, payload
 from reports.methods import summary
 from reports.over_models import describe, lines
-from reports.pages.claims import KINDS, told
+from reports.pages.claims import KINDS, judged
 from reports.pages.page import Sheet, render
 from reports.rows import OF_BASELINE
 from reports.safe import inert_json
@@ -42,7 +42,7 @@ def _page(site: Site) -> str:
         pays=[(panel, crossings(panel)) for panel in by_batch],
         methods=any(not row.by_model for row in site.rows),
         claims=site.claims,
-        told=told(site.claims),
+        judged_claims=judged(site.claims),
         claim_kinds=KINDS,
         verdicts=Counter(claim["verdict"] for claim in site.claims),
         failed=[row for row in site.rows if not row.ranked],

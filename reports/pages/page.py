@@ -94,8 +94,9 @@ def _look() -> Markup:
 @cache
 def _icon() -> str:
     svg = (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><g fill="#4b6b7d"><rect x="3" y="4" width="7" height="24"/>'
-        '<rect x="12.5" y="11" width="7" height="17"/><rect x="22" y="19" width="7" height="9"/></g>'
-        '<path d="M1 15q3.75-3 7.5 0t7.5 0 7.5 0 7.5 0" fill="none" stroke="#56b4e9" stroke-width="3"/></svg>'
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><g fill="#4b6b7d"><rect x="3" y="4" width="7" '
+        'height="24"/><rect x="12.5" y="11" width="7" height="17"/><rect x="22" y="19" width="7" '
+        'height="9"/></g><path d="M1 15q3.75-3 7.5 0t7.5 0 7.5 0 7.5 0" fill="none" stroke="#56b4e9" '
+        'stroke-width="3"/></svg>'
     )
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()

@@ -1,15 +1,16 @@
 """EcoFormer: queries and keys as 16-bit codes by learned kernel hashing (Liu et al. 2022, arXiv 2209.09004).
 
-In the first three stages of PVTv2 without spatial reduction q and k are one projection of length one. Per head: squared distances
-to 25 anchor vectors, kernel exp(-d^2 / (2 mean d^2)), less a stored mean, times a learned A (16 x 25), sign: a code of +-1. The
-weight of a pair is 17 + code . code > 0, so attention is linear: (code_q (sum_j code_j v_j^T) + 17 sum_j v_j) over
-(code_q . sum_j code_j + 17 N), and products with codes are additions. As released the numerator adds 17 v_i in place of
-17 sum_j v_j: form `released`. The last stage stays softmax.
+In the first three stages of PVTv2 without spatial reduction q and k are one projection of length one. Per head: squared
+distances to 25 anchor vectors, kernel exp(-d^2 / (2 mean d^2)), less a stored mean, times a learned A (16 x 25), sign:
+a code of +-1. The weight of a pair is 17 + code . code > 0, so attention is linear: (code_q (sum_j code_j v_j^T) + 17
+sum_j v_j) over (code_q . sum_j code_j + 17 N), and products with codes are additions. As released the numerator adds 17
+v_i in place of 17 sum_j v_j: form `released`. The last stage stays softmax.
 
-Learning a head's A: targets from the similarities of q and k on one batch, 1 for the 10 most and -1 for the 10 least similar
-tokens of each, times 16; bit after bit on what is left of the targets, each row by Nesterov descent through a smooth sign, kept
-if its loss fell. Reconstructed: the mean of d^2 is that of the batch that the anchors were drawn from, and is stored.
-Energy is a model: 3.7 pJ per multiplication, 0.9 pJ per addition (45 nm); codes run as floats here, so time does not fall.
+Learning a head's A: targets from the similarities of q and k on one batch, 1 for the 10 most and -1 for the 10 least
+similar tokens of each, times 16; bit after bit on what is left of the targets, each row by Nesterov descent through a
+smooth sign, kept if its loss fell. Reconstructed: the mean of d^2 is that of the batch that the anchors were drawn
+from, and is stored. Energy is a model: 3.7 pJ per multiplication, 0.9 pJ per addition (45 nm); codes run as floats
+here, so time does not fall.
 """
 
 from __future__ import annotations
@@ -74,7 +75,10 @@ class KernelHash(nn.Module):
 
     @torch.no_grad()
     def draw_anchors(self, x: Tensor, generator: torch.Generator) -> None:
-        """Take anchors from random tokens of the first sample (again from the first where they are too few), spread and mean from all."""
+        """Take anchors from random tokens of the first sample, spread and mean from all.
+
+        Where there are too few tokens it begins again from the first.
+        """
         wanted = self.anchors.shape[1]
         picked = torch.randperm(x.shape[2], generator=generator).repeat(-(-wanted // x.shape[2]))[:wanted]
         self.anchors.copy_(x[0][:, picked.to(x.device)])
@@ -103,7 +107,7 @@ def squared_distances(x: Tensor, anchors: Tensor) -> Tensor:
 
 
 def similarity_targets(x: Tensor, most: int = SIMILAR) -> Tensor:
-    """1 for the `most` most similar tokens of each, -1 for as many least similar ones, else 0, [batch, tokens, tokens]."""
+    """1 for the `most` most similar tokens of each, -1 for the least similar, else 0, [batch, tokens, tokens]."""
     similarity = x @ x.transpose(-2, -1)
     count = min(most, x.shape[1] // 2)
     high, low = similarity.topk(count, dim=-1).indices, similarity.topk(count, dim=-1, largest=False).indices
@@ -369,7 +373,7 @@ def softmax_work(tokens: int, width: int, heads: int) -> Work:
 def pvt_work(
     size: str = "b0", coded: bool = True, resolution: int = 224, classes: int = 1000, channels: int = 3
 ) -> Work:
-    """A whole network as the authors' counter has it: convolution biases per position, one row of linear biases, 2 per norm."""
+    """A whole network by the authors' counter: convolution biases per position, linear biases once, 2 per norm."""
     shape, total, before = PVT[size], Work(0, 0), channels
     for stage, (width, heads, ratio, depth) in enumerate(
         zip(shape.widths, shape.heads, shape.ratios, shape.depths, strict=True)

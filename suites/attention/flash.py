@@ -1,13 +1,13 @@
 """FlashAttention-2: exact attention in tiles with an online softmax (Dao 2023, arXiv 2307.08691).
 
-For a tile of queries the loop over key tiles keeps a running maximum m, a running sum l and an output O that is divided by l
-once, at the end; only m + log l is stored for the backward. Causal tiles above the diagonal are skipped, only those on it are
-masked. Nothing is approximated: backends differ in time and memory alone. The rows are torch's kernels and the package's;
-`tiled_reference` is the loop in Python.
+For a tile of queries the loop over key tiles keeps a running maximum m, a running sum l and an output O that is divided
+by l once, at the end; only m + log l is stored for the backward. Causal tiles above the diagonal are skipped, only
+those on it are masked. Nothing is approximated: backends differ in time and memory alone. The rows are torch's kernels
+and the package's; `tiled_reference` is the loop in Python.
 
-Counting: 2 N^2 d H products forward, the causal half shown apart. The paper counts 4 N^2 d H operations, half of it where
-causal, and 2.5 times that backward; its utilisation in training counts 6 P + 12 L width N operations a token and does not
-halve for causality (recalled).
+Counting: 2 N^2 d H products forward, the causal half shown apart. The paper counts 4 N^2 d H operations, half of it
+where causal, and 2.5 times that backward; its utilisation in training counts 6 P + 12 L width N operations a token and
+does not halve for causality (recalled).
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from suites.attention.operator import AttentionOperator, masked_attention
 from suites.common.decoder_cache import behind
 
 TORCH_BACKENDS = {
-    "math": SDPBackend.MATH, "flash": SDPBackend.FLASH_ATTENTION, "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
-}  # fmt: skip
+}
 BACKENDS_BY_NUMBER = {int(backend.value): backend.name.lower() for backend in SDPBackend.__members__.values()}
 
 
@@ -48,8 +50,9 @@ def flash_attention(
         heads: attention heads.
         width: numbers per head.
         causal: whether a query sees only what stands before it.
-        backend: sdpa is torch's own choice on the device (`chosen` names it); math writes the scores out; flash, efficient
-            and cudnn force one of torch's kernels; flex and flash_attn are other implementations; tiled_reference the loop.
+        backend: sdpa is torch's own choice on the device (`chosen` names it); math writes the scores out; flash,
+            efficient and cudnn force one of torch's kernels; flex and flash_attn are other implementations;
+            tiled_reference the loop.
         tile: tile of the loop.
         backward: also runs the backward of the sum of the output; the call then gives the gradient of the queries.
 

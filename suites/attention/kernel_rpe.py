@@ -1,9 +1,10 @@
 """Kernelised attention with relative positions through FFT (Luo et al. 2021, arXiv 2106.12566).
 
-Wanted: z_i = sum_j exp(q_i . k_j + b_{j-i}) v_j over the same without v. With positive features f, exp(q . k) ~ f(q) . f(k), and
-c_t = exp(b_t), numerator and denominator are f(q_i) times sum_j c_{j-i} f(k_j) [v_j ; 1]: a Toeplitz matrix times a table of
-N x (m d_v + m) numbers, a circular convolution of length 2 N per column. Features f(x) = exp(W x - |x|^2 / 2) / sqrt(m) with
-Gaussian rows, orthogonal by default. Queries and keys have length one first, which is what lets it train from scratch.
+Wanted: z_i = sum_j exp(q_i . k_j + b_{j-i}) v_j over the same without v. With positive features f, exp(q . k) ~ f(q) .
+f(k), and c_t = exp(b_t), numerator and denominator are f(q_i) times sum_j c_{j-i} f(k_j) [v_j ; 1]: a Toeplitz matrix
+times a table of N x (m d_v + m) numbers, a circular convolution of length 2 N per column. Features f(x) = exp(W x -
+|x|^2 / 2) / sqrt(m) with Gaussian rows, orthogonal by default. Queries and keys have length one first, which is what
+lets it train from scratch.
 
 Reconstructed: the temperature (a setting that multiplies the unit vectors' product; 1 by default).
 Products: features, and f(q) with both brackets; FFTs are vector work, 5 L log2 L each, never products.
@@ -23,7 +24,7 @@ from suites.attention.operator import AttentionOperator
 
 
 def orthogonal_gaussian(rows: int, size: int, generator: torch.Generator) -> Tensor:
-    """`rows` Gaussian vectors, orthogonal within blocks of `size`, with the lengths of Gaussian vectors, [rows, size]."""
+    """`rows` Gaussian vectors, orthogonal within blocks of `size`, of Gaussian lengths, [rows, size]."""
     blocks = []
     for _ in range(-(-rows // size)):
         q, r = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.double))
@@ -59,7 +60,8 @@ def kernel_attention(
         heads: attention heads.
         width: numbers per head.
         features: m.
-        relative: whether there is a relative bias, one number per offset and head, drawn small here and learned in a network.
+        relative: whether there is a relative bias, one number per offset and head, drawn small here and learned in a
+            network.
         causal: whether later positions weigh nothing; not with `grid`.
         grid: two axes: offsets by row and column, an FFT over both.
         temperature: factor on the product of unit vectors.
@@ -85,9 +87,19 @@ class KernelAttention(AttentionOperator):
     w: Tensor
 
     def __init__(
-        self, heads: int, tokens: int, size: int, m: int, relative: bool, causal: bool, grid: bool, temperature: float,
-        orthogonal: bool, seed: int, form: str,
-    ):  # fmt: skip
+        self,
+        heads: int,
+        tokens: int,
+        size: int,
+        m: int,
+        relative: bool,
+        causal: bool,
+        grid: bool,
+        temperature: float,
+        orthogonal: bool,
+        seed: int,
+        form: str,
+    ):
         super().__init__(heads, tokens, size)
         self.m, self.causal, self.temperature, self.form = m, causal, temperature, form
         self.axes = (math.isqrt(tokens),) * 2 if grid else (tokens,)
@@ -165,7 +177,7 @@ def offsets_between(axes: tuple[int, ...]) -> Tensor:
 
 
 def toeplitz(c: Tensor, x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """sum_j c_{j-i} x_j for every column of x [batch, heads, tokens, columns], by one FFT per column and axis of length 2 n."""
+    """sum_j c_{j-i} x_j for every column of x [batch, heads, tokens, columns], by FFTs of length 2 n per axis."""
     lengths, dims = [2 * n for n in axes], tuple(range(-len(axes) - 1, -1))
     exact = torch.promote_types(x.dtype, torch.float32)
     kernel = c.to(exact)
@@ -184,7 +196,7 @@ def toeplitz(c: Tensor, x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 
 def macs(tokens: int, heads: int, size: int, m: int, relative: bool = True) -> int:
-    """Products of the operator: features of queries and keys; then f(q) with both brackets, or the plain linear order."""
+    """Products of the operator: features of queries and keys; then f(q) in both forms, or the plain linear one."""
     projected = 2 * tokens * m * size * heads
     if relative:
         return projected + tokens * (m * size + m) * heads

@@ -1,16 +1,17 @@
-"""LinGen's MATE block: bidirectional Mamba2 over rotating scan orders beside a temporal window (Wang et al. 2024, arXiv 2412.09856).
+"""LinGen's MATE block (Wang et al. 2024, arXiv 2412.09856).
 
-The block's self-attention becomes MA(x) + TE(x). MA puts the (t, h, w) tokens into one of four orders, another one each layer,
-sets review tokens (means of the latent on a coarse grid) before them, runs two Mamba2 scans, forwards and backwards, and sums
-them; review tokens are dropped and the order is undone. TE is attention in small windows that span neighbouring frames, moved
-by half a window in time every second layer. Cross-attention and the feed-forward network stay.
+Bidirectional Mamba2 over rotating scan orders beside a temporal window. The block's self-attention becomes MA(x) +
+TE(x). MA puts the (t, h, w) tokens into one of four orders, another one each layer, sets review tokens (means of the
+latent on a coarse grid) before them, runs two Mamba2 scans, forwards and backwards, and sums them; review tokens are
+dropped and the order is undone. TE is attention in small windows that span neighbouring frames, moved by half a window
+in time every second layer. Cross-attention and the feed-forward network stay.
 
-A reconstruction: width 256, expansion 2, state 64, head 64, convolution 4; windows of 4 frames x 4 x 4; 16 review tokens. A scan
-is S_t = a_t S_{t-1} + dt_t x_t B_t^T, y_t = S_t C_t + D x_t with one decay per head, then a gated norm and the output map; in
-chunks the square stays inside a chunk and the state goes across.
+A reconstruction: width 256, expansion 2, state 64, head 64, convolution 4; windows of 4 frames x 4 x 4; 16 review
+tokens. A scan is S_t = a_t S_{t-1} + dt_t x_t B_t^T, y_t = S_t C_t + D x_t with one decay per head, then a gated norm
+and the output map; in chunks the square stays inside a chunk and the state goes across.
 
-Products per token and direction: C (2 d + 2 S + d / head) + 4 (d + 2 S) + d C for maps and convolution, with d = 2 C; the scan
-2 d S one by one, or Q S + Q d + 2 d S in chunks of Q.
+Products per token and direction: C (2 d + 2 S + d / head) + 4 (d + 2 S) + d C for maps and convolution, with d = 2 C;
+the scan 2 d S one by one, or Q S + Q d + 2 d S in chunks of Q.
 """
 
 from __future__ import annotations

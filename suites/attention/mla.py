@@ -1,9 +1,9 @@
 """Multi-head latent attention as an operator: three equal forms of one decode step (DeepSeek-V2, arXiv 2405.04434).
 
-The block itself is suites/common/latent_attention.py. A call is one new token after `length` cached ones: expanded reads
-H (nope + rope + value) numbers a position, absorbed and recomputed read rank + rope; absorbed multiplies H (2 rank + rope),
-expanded H (nope + rope + value), recomputed expands all positions again. Operations per cache byte at 2 bytes a number: MHA 1,
-GQA as many as queries share a key head, MLA H x (2 rank + rope) / (rank + rope).
+The block itself is suites/common/latent_attention.py. A call is one new token after `length` cached ones: expanded
+reads H (nope + rope + value) numbers a position, absorbed and recomputed read rank + rope; absorbed multiplies H (2
+rank + rope), expanded H (nope + rope + value), recomputed expands all positions again. Operations per cache byte at 2
+bytes a number: MHA 1, GQA as many as queries share a key head, MLA H x (2 rank + rope) / (rank + rope).
 """
 
 from __future__ import annotations

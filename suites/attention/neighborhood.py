@@ -1,8 +1,9 @@
 """Neighborhood attention: every token sees exactly its k nearest on each axis (Hassani et al. 2024, arXiv 2403.04690).
 
-On an axis of n tokens the window of query i starts at clamp(i - k // 2, 0, n - k): windows at a border move inwards, they are
-not padded. Dilation D parts the axis into D interleaved groups and applies the rule inside each; k D must not exceed n. On a
-causal axis query i sees max(0, i - k + 1) .. i of its group. Axes are independent. Products: 2 x query-key pairs x d x H.
+On an axis of n tokens the window of query i starts at clamp(i - k // 2, 0, n - k): windows at a border move inwards,
+they are not padded. Dilation D parts the axis into D interleaved groups and applies the rule inside each; k D must not
+exceed n. On a causal axis query i sees max(0, i - k + 1) .. i of its group. Axes are independent. Products: 2 x
+query-key pairs x d x H.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """S2-Attention: each head sees a local band and its own stripe of blocks (Lin et al. 2024, arXiv 2407.17678).
 
 With blocks of b tokens, head h looks from block row i at block column j <= i if i - j < local, or if
-(j + h step + 1) mod stride = 0 with step = max(1, stride // heads), 0 where heads are homogeneous. On the diagonal block it is
-causal. Stripes stand at absolute positions, so a key that has left the band and is on no stripe is never read again: the
-cache keeps local blocks and stripes. With at least `stride` heads the union over heads is the whole lower triangle.
+(j + h step + 1) mod stride = 0 with step = max(1, stride // heads), 0 where heads are homogeneous. On the diagonal
+block it is causal. Stripes stand at absolute positions, so a key that has left the band and is on no stripe is never
+read again: the cache keeps local blocks and stripes. With at least `stride` heads the union over heads is the whole
+lower triangle.
 """
 
 from __future__ import annotations
@@ -184,7 +185,7 @@ def s2_decoder(
 
 @dataclass(frozen=True)
 class Striped(Kept):
-    """Keys and values in slots [batch, heads, slots, size], and the position of each slot [heads, slots], -1 for a free one."""
+    """Keys and values in slots [batch, heads, slots, size]; each slot's position [heads, slots], -1 if free."""
 
     k: Tensor
     v: Tensor

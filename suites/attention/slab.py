@@ -1,12 +1,13 @@
 """SLAB: ReLU linear attention and a norm that melts into BatchNorm (Guo et al. 2024, arXiv 2405.11582).
 
-RepBN(x) = BN(x) + alpha x with one learned alpha. Training norms are lambda LN(x) + (1 - lambda) RepBN(x), lambda falling
-linearly from 1 to 0 over a number of steps, optionally after steps with LN alone; evaluation uses RepBN. Folding gives a
-plain BatchNorm with gamma + alpha sigma and beta + alpha mu, which melts into the linear map that follows.
+RepBN(x) = BN(x) + alpha x with one learned alpha. Training norms are lambda LN(x) + (1 - lambda) RepBN(x), lambda
+falling linearly from 1 to 0 over a number of steps, optionally after steps with LN alone; evaluation uses RepBN.
+Folding gives a plain BatchNorm with gamma + alpha sigma and beta + alpha mu, which melts into the linear map that
+follows.
 
-Linear attention: q and k + a learned position table go through ReLU; out = q (k^T v) / (q . sum_j k_j + 1e-6) per head in
-fp32, plus a 5 x 5 depth-wise convolution of v on the patch grid (one kernel per channel of a head, shared by the heads).
-The cheaper order of the product is taken. SLAB-DeiT has no class token and pools by the mean.
+Linear attention: q and k + a learned position table go through ReLU; out = q (k^T v) / (q . sum_j k_j + 1e-6) per head
+in fp32, plus a 5 x 5 depth-wise convolution of v on the patch grid (one kernel per channel of a head, shared by the
+heads). The cheaper order of the product is taken. SLAB-DeiT has no class token and pools by the mean.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class RepBN(nn.Module):
 
 
 class ProgressiveNorm(nn.Module):
-    """lambda LN + (1 - lambda) RepBN in training; RepBN in evaluation. Every training forward is one step of the schedule."""
+    """lambda LN + (1 - lambda) RepBN in training, RepBN in evaluation; a training forward is one schedule step."""
 
     step: Tensor
 
@@ -162,9 +163,17 @@ class SlabViT(nn.Module):
     """Patches, blocks, mean pooling and a head; no class token."""
 
     def __init__(
-        self, width: int, heads: int, depth: int, patch: int, resolution: int, classes: int, channels: int, variant: str,
+        self,
+        width: int,
+        heads: int,
+        depth: int,
+        patch: int,
+        resolution: int,
+        classes: int,
+        channels: int,
+        variant: str,
         steps: int,
-    ):  # fmt: skip
+    ):
         super().__init__()
         self.resolution, self.channels, self.grid = resolution, channels, resolution // patch
         self.patch_embed = nn.Conv2d(channels, width, patch, patch)
@@ -261,9 +270,17 @@ def _melt(norm: ProgressiveNorm, linear: nn.Linear) -> None:
 
 
 def macs(
-    *, width: int = 192, heads: int = 3, depth: int = 12, patch: int = 16, resolution: int = 224, classes: int = 1000,
-    channels: int = 3, linear: bool = True, kernel: int = 5,
-) -> int:  # fmt: skip
+    *,
+    width: int = 192,
+    heads: int = 3,
+    depth: int = 12,
+    patch: int = 16,
+    resolution: int = 224,
+    classes: int = 1000,
+    channels: int = 3,
+    linear: bool = True,
+    kernel: int = 5,
+) -> int:
     """Products of one image: products, the normaliser and the depth-wise convolution counted, folded norms free."""
     tokens, size = (resolution // patch) ** 2, width // heads
     if linear:

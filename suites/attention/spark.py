@@ -1,10 +1,10 @@
 """Spark Transformer: part of the input predicts which units and keys matter (You et al. 2025, arXiv 2506.06644).
 
 Feed-forward: u = K1^T x[:r], gate = act(topk(u)), out = V [gate * (K2^T x[r:])]; with F 1.5 times the gated width the
-parameters are as many. Only units with a positive gate need K2 and V. Attention: queries and keys are split at r; weights are
-softmax(topk(q1 . k1)) * softplus(q2 . k2), keys outside the best k dropped. Statistical top-k needs no sort: with
-theta = mean + std x Phi^-1(1 - k / n) a number becomes max(x - theta, 0), so about k stay. Products per token: feed-forward
-r F + (d - r) k + d k; attention per head r n + (d_h - r) k + d_h k with k at most n.
+parameters are as many. Only units with a positive gate need K2 and V. Attention: queries and keys are split at r;
+weights are softmax(topk(q1 . k1)) * softplus(q2 . k2), keys outside the best k dropped. Statistical top-k needs no
+sort: with theta = mean + std x Phi^-1(1 - k / n) a number becomes max(x - theta, 0), so about k stay. Products per
+token: feed-forward r F + (d - r) k + d k; attention per head r n + (d_h - r) k + d_h k with k at most n.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def statistical_topk(
 
 
 class TopK(nn.Module):
-    """The operator; kept numbers are soft-thresholded, max(x - theta, 0), theta being the first one dropped in exact forms."""
+    """The operator; kept numbers are soft-thresholded, max(x - theta, 0), theta the first one dropped."""
 
     tolerance = 1e-5
     like: Tensor
@@ -193,7 +193,7 @@ def spark(
     keys: PositiveInt = 256,
     form: Literal["gathered", "masked"] = "gathered",
 ) -> Decoder:
-    """The decoder with Spark's feed-forward network, attention, or both, at equal parameters; new parts start at random.
+    """The decoder with Spark's feed-forward, attention, or both, at equal parameters; new parts are random.
 
     Args:
         model: a decoder with a plain cache.

@@ -1,8 +1,8 @@
 """Sparse query attention: fewer query heads than width / head (Filipek 2025, arXiv 2510.01817).
 
-With d_h numbers a head, MHA has H = width / d_h query heads; SQA takes H_q < H of them and H_kv <= H_q key heads, and the
-output maps H_q d_h numbers back to the width. The N^2 work falls with H_q; what a decode step reads depends on H_kv alone.
-Variants: SQA H_q = H / 2, sSQA H_q = H_kv = H / 2, xSQA H_q <= H / 4, xSMQA H_q = H / 4 with one key head.
+With d_h numbers a head, MHA has H = width / d_h query heads; SQA takes H_q < H of them and H_kv <= H_q key heads, and
+the output maps H_q d_h numbers back to the width. The N^2 work falls with H_q; what a decode step reads depends on H_kv
+alone. Variants: SQA H_q = H / 2, sSQA H_q = H_kv = H / 2, xSQA H_q <= H / 4, xSMQA H_q = H / 4 with one key head.
 """
 
 from __future__ import annotations
@@ -18,8 +18,14 @@ from suites.common.rotary import rotation
 
 #: Query and key heads of the paper's variants where MHA has 16 heads.
 VARIANTS = {
-    "mha": (16, 16), "gqa": (16, 4), "mqa": (16, 1), "sqa": (8, 4), "ssqa": (8, 8), "xsqa": (4, 4), "xsmqa": (4, 1),
-}  # fmt: skip
+    "mha": (16, 16),
+    "gqa": (16, 4),
+    "mqa": (16, 1),
+    "sqa": (8, 4),
+    "ssqa": (8, 8),
+    "xsqa": (4, 4),
+    "xsmqa": (4, 1),
+}
 
 
 def sqa_encoder(

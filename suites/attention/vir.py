@@ -1,11 +1,12 @@
 """ViR: vision retention (Hatamizadeh et al. 2023, arXiv 2310.19731).
 
-A pre-norm ViT block with LayerScale whose attention is retention: o_i = sum_{j <= i} g_h^(i - j) (q_i . k_j / sqrt d) v_j, no
-softmax and no gate, g_h = 1 - exp(linspace(ln 1/32, ln 1/512, H)). The class token stands last, since order is causal;
-positions are those of the patches. Three equal forms: parallel, recurrent (S <- g S + k v^T, o = q S) and chunks.
+A pre-norm ViT block with LayerScale whose attention is retention: o_i = sum_{j <= i} g_h^(i - j) (q_i . k_j / sqrt d)
+v_j, no softmax and no gate, g_h = 1 - exp(linspace(ln 1/32, ln 1/512, H)). The class token stands last, since order is
+causal; positions are those of the patches. Three equal forms: parallel, recurrent (S <- g S + k v^T, o = q S) and
+chunks.
 
-The released parallel path puts a softmax over the decayed scores and is then neither causal nor equal to its recurrence;
-this is the softmax-free form, for which the paper's dual forms hold.
+The released parallel path puts a softmax over the decayed scores and is then neither causal nor equal to its
+recurrence; this is the softmax-free form, for which the paper's dual forms hold.
 """
 
 from __future__ import annotations
@@ -215,7 +216,8 @@ def vir(
 def retention_macs(tokens: int, width: int, heads: int, chunk: int = 0) -> int:
     """Products of one retention without its linear maps, in each form.
 
-    Parallel 2 N^2 C; recurrent 2 N C d; in chunks the squares, a state per chunk, and the state read by all but the first.
+    Parallel 2 N^2 C; recurrent 2 N C d; in chunks the squares, a state per chunk, and the state read by all but the
+    first.
     """
     size = width // heads
     if chunk == 0:
@@ -228,9 +230,16 @@ def retention_macs(tokens: int, width: int, heads: int, chunk: int = 0) -> int:
 
 
 def macs(
-    *, width: int = 384, heads: int = 6, depth: int = 12, patch: int = 16, resolution: int = 224, classes: int = 1000,
-    channels: int = 3, chunk: int = 0,
-) -> int:  # fmt: skip
+    *,
+    width: int = 384,
+    heads: int = 6,
+    depth: int = 12,
+    patch: int = 16,
+    resolution: int = 224,
+    classes: int = 1000,
+    channels: int = 3,
+    chunk: int = 0,
+) -> int:
     """Products of one forward of one image; the recurrent state's outer products are counted as products."""
     patches = (resolution // patch) ** 2
     tokens = patches + 1

@@ -101,11 +101,13 @@ def _check_names(weights: dict[str, Tensor], own: dict[str, Tensor], path: Path)
     parts = [f"checkpoint {path} is of another network."]
     if missing:
         parts.append(
-            f"It lacks {_some(missing)}; for the first {did_you_mean(missing[0], unexpected or weights, limit=NAMES_SHOWN)}."
+            f"It lacks {_some(missing)}; for the first "
+            f"{did_you_mean(missing[0], unexpected or weights, limit=NAMES_SHOWN)}."
         )
     if unexpected:
         parts.append(
-            f"It has {_some(unexpected)} beyond the model; {did_you_mean(unexpected[0], missing or own, limit=NAMES_SHOWN)}."
+            f"It has {_some(unexpected)} beyond the model; "
+            f"{did_you_mean(unexpected[0], missing or own, limit=NAMES_SHOWN)}."
         )
     parts.append("Check width, depth, distilled, pool and class_token of the model.")
     raise CheckpointError(" ".join(parts))
@@ -135,8 +137,8 @@ def _resize_positions(
     old, new = _side(given.shape[1] - special), _side(wanted.shape[1] - special)
     if old is None or new is None or given.shape[2] != wanted.shape[2]:
         raise CheckpointError(
-            f"checkpoint {path} does not fit: pos_embed is {tuple(given.shape)} in the file and "
-            f"{tuple(wanted.shape)} in the model, whose {special} special tokens leave no square grid or whose width differs"
+            f"checkpoint {path} does not fit: pos_embed is {tuple(given.shape)} in the file and {tuple(wanted.shape)} "
+            f"in the model, whose {special} special tokens leave no square grid or whose width differs"
         )
     grid = given[:, special:].float().reshape(1, old, old, -1).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, size=(new, new), mode="bicubic", antialias=True, align_corners=False)

@@ -1,7 +1,8 @@
-"""The house's decoder: RMSNorm, rotary positions, gated SiLU; shared key heads or latent attention; its cache is a part.
+"""The house's decoder: RMSNorm, rotary positions, gated SiLU; shared key heads or latent attention.
 
-Every subject of the suites that generate offers what `Generator` names; `Decoder` is the plain one. Weights have the names
-and layout of one linear map each, so that a Llama checkpoint of the same shape says the same (see the tests).
+Its cache is a part. Every subject of the suites that generate offers what `Generator` names; `Decoder` is the plain
+one. Weights have the names and layout of one linear map each, so that a Llama checkpoint of the same shape says the
+same (see the tests).
 """
 
 from __future__ import annotations
@@ -202,7 +203,7 @@ class Decoder(Generator):
             self.head.weight = self.embed.weight
 
     def _quieten_residuals(self) -> None:
-        """Scale what is added to the residual so that its variance does not grow with depth (GPT-2's initialisation)."""
+        """Scale what is added to the residual so that its variance does not grow with depth (GPT-2)."""
         factor = 1 / math.sqrt(2 * len(self.blocks))
         with torch.no_grad():
             for block in self.blocks:
@@ -254,7 +255,7 @@ class Decoder(Generator):
         return x, DecoderCache(tuple(kept), cache.seen + ids.shape[1])
 
     def cache_bits(self) -> dict[str, float]:
-        """Bits of one cached number, mean over layers: `nominal` as the method's paper calls them, `stored` in the long run."""
+        """Bits of one cached number, mean over layers: `nominal` as in the method's paper, `stored` in the long run."""
         own = 8.0 * self.embed.weight.element_size()
         keepers = [getattr(block.attention, "keeper", None) for block in self.blocks]
         nominal = [getattr(keeper, "nominal_bits", None) or own for keeper in keepers]
@@ -308,9 +309,18 @@ def decoder(
     """
     _check(width, heads, kv_heads, head)
     shape = uniform(
-        width=width, layers=layers, heads=heads, kv_heads=kv_heads, head=head, hidden=hidden, vocabulary=vocabulary,
-        qkv_bias=qkv_bias, qk_norm=qk_norm, tied=tied, latent=HOUSE_LATENT if latent else None,
-    )  # fmt: skip
+        width=width,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head=head,
+        hidden=hidden,
+        vocabulary=vocabulary,
+        qkv_bias=qkv_bias,
+        qk_norm=qk_norm,
+        tied=tied,
+        latent=HOUSE_LATENT if latent else None,
+    )
     return Decoder(shape).eval()
 
 

@@ -1,8 +1,8 @@
 """What an attention keeps between two steps, and how it attends over it.
 
 A `Keeper` stands in every attention of a decoder and owns both questions, so that a method that compresses, evicts or
-selects is one class. Shapes: queries [batch, heads, tokens, size], keys and values [batch, kv heads, tokens, size]; keys
-carry their rotary position already, so what is kept never needs to know where it stood.
+selects is one class. Shapes: queries [batch, heads, tokens, size], keys and values [batch, kv heads, tokens, size];
+keys carry their rotary position already, so what is kept never needs to know where it stood.
 """
 
 from __future__ import annotations
@@ -123,10 +123,10 @@ def pair(k: Tensor, v: Tensor, room: int = ROOM) -> Pair:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """Softmax attention through the fused kernel, [batch, heads, queries, value size]; fewer key than query heads are shared.
+    """Softmax attention by the fused kernel, [batch, heads, queries, value size]; key heads may be shared.
 
-    A single query per head is folded: the queries that share a key head become the rows of one product, so shared keys are
-    read once and never repeated.
+    A single query per head is folded: the queries that share a key head become the rows of one product, so shared keys
+    are read once and never repeated.
     """
     heads, groups = q.shape[1], k.shape[1]
     if q.shape[2] == 1 and mask is None and heads != groups:
@@ -140,7 +140,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: 
 
 
 def behind(queries: int, keys: int, device: torch.device) -> Tensor:
-    """Which keys the last `queries` of `keys` positions may see, [queries, keys], true for itself and what came before."""
+    """Which keys the last `queries` of `keys` positions may see, [queries, keys]: itself and all before."""
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
@@ -177,8 +177,8 @@ class Keeper(nn.Module):
     - `step(q, k, v, kept)`: attention of further tokens, one or several, and what is kept after them.
 
     Attributes:
-        nominal_bits, stored_bits: bits of one cached number as the method's paper calls them, and as they are stored in the
-            long run, scales and indices included; None for the number's own.
+        nominal_bits, stored_bits: bits of one cached number as the method's paper calls them, and as they are stored in
+            the long run, scales and indices included; None for the number's own.
         room: positions reserved beyond the prompt.
         charged_to: buffers below a keeper (codebooks, ...) are the method's own bytes.
     """
@@ -251,8 +251,8 @@ class Ring(Kept):
 class WindowKeeper(Keeper):
     """Sliding window: a token sees the newest `window` positions, itself included, and the first `sinks` ones.
 
-    Sinks: Xiao et al. 2023, "Efficient Streaming Language Models with Attention Sinks" (arXiv 2309.17453); keys keep the
-    rotary position that they were written with.
+    Sinks: Xiao et al. 2023, "Efficient Streaming Language Models with Attention Sinks" (arXiv 2309.17453); keys keep
+    the rotary position that they were written with.
     """
 
     def __init__(self, window: int, sinks: int = 0):

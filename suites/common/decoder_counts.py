@@ -1,4 +1,4 @@
-"""Closed forms of the house's decoders as cards name them: from the settings of a builder to products of one sequence."""
+"""Closed forms of the house's decoders for cards: from a builder's settings to products of one sequence."""
 
 from __future__ import annotations
 

@@ -2,16 +2,17 @@
 
 Layer l has H query heads and g key/value heads of size h, a gated network of width F, and width d throughout:
 
-- weights of a layer: d H h + 2 d g h + H h d + 3 d F, two norms of d [+ (H + 2 g) h biases] [+ 2 h query and key norms];
+- weights of a layer: d H h + 2 d g h + H h d + 3 d F, two norms of d [+ (H + 2 g) h biases] [+ 2 h query and key
+  norms];
 - linear products of a token: the same weights without norms and biases, the embedding look-up costs none;
-- a prompt of N tokens: N A + 2 sum(H h) N^2 + V d, where A sums the layers' linear products and the head runs on the last
-  position only; of it sum(H h) N (N - 1) lie above the causal diagonal;
+- a prompt of N tokens: N A + 2 sum(H h) N^2 + V d, where A sums the layers' linear products and the head runs on the
+  last position only; of it sum(H h) N (N - 1) lie above the causal diagonal;
 - a decode step that sees T keys, the new one included: A + 2 sum(H h) T + V d;
 - n new tokens are a prompt and n - 1 steps: the last token is never fed.
 
-With latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1) a cached position costs H (2 r + e) products in the absorbed
-form against H (c + e + v) in the expanded one (r latent rank, e rotary, c plain, v value size); both forms multiply the same
-weights once per token.
+With latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1) a cached position costs H (2 r + e) products in the
+absorbed form against H (c + e + v) in the expanded one (r latent rank, e rotary, c plain, v value size); both forms
+multiply the same weights once per token.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ LatentForm = Literal["absorbed", "expanded", "recomputed"]
 
 @dataclass(frozen=True)
 class Latent:
-    """Sizes of latent attention: rank of the cached vector, rotary, plain and value size of a head, rank of the queries."""
+    """Sizes of latent attention: rank of the cached vector, rotary, plain and value head size, query rank."""
 
     rank: int
     rope: int
@@ -84,11 +85,22 @@ class DecoderShape:
 
 
 def uniform(
-    *, width: int, layers: int, heads: int, hidden: int, vocabulary: int, kv_heads: int | None = None,
-    head: int | None = None, latent: Latent | None = None, experts: Experts | None = None, dense_layers: int = 0,
-    qkv_bias: bool = False, qk_norm: bool = False, tied: bool = False,
-) -> DecoderShape:  # fmt: skip
-    """A decoder of equal layers; with `experts` the first `dense_layers` have a gated network of width `hidden` instead."""
+    *,
+    width: int,
+    layers: int,
+    heads: int,
+    hidden: int,
+    vocabulary: int,
+    kv_heads: int | None = None,
+    head: int | None = None,
+    latent: Latent | None = None,
+    experts: Experts | None = None,
+    dense_layers: int = 0,
+    qkv_bias: bool = False,
+    qk_norm: bool = False,
+    tied: bool = False,
+) -> DecoderShape:
+    """A decoder of equal layers; with `experts` the first `dense_layers` are gated networks of `hidden`."""
     groups = heads if kv_heads is None else kv_heads
     size = width // heads if head is None else head
     dense = LayerShape(heads, groups, size, hidden, latent)
@@ -221,7 +233,7 @@ def distinct_experts(count: int, chosen: int, tokens: int) -> float:
 
 
 def step_weights(shape: DecoderShape, tokens: int) -> float:
-    """Expected number of weights that a decode step of `tokens` sequences reads: tables by rows, experts only if hit."""
+    """Expected weights read by a decode step of `tokens` sequences: tables by rows, experts only if hit."""
     total = float(head_macs(shape) + tokens * shape.width)
     for layer in shape.layers:
         total += attention_macs(layer, shape.width)

@@ -21,16 +21,29 @@ def _qwen2(
     width: int, layers: int, heads: int, kv_heads: int, hidden: int, vocabulary: int, tied: bool = False
 ) -> DecoderShape:
     return uniform(
-        width=width, layers=layers, heads=heads, kv_heads=kv_heads, hidden=hidden, vocabulary=vocabulary, qkv_bias=True,
+        width=width,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        hidden=hidden,
+        vocabulary=vocabulary,
+        qkv_bias=True,
         tied=tied,
-    )  # fmt: skip
+    )
 
 
 def _qwen3(width: int, layers: int, heads: int, hidden: int, tied: bool = False) -> DecoderShape:
     return uniform(
-        width=width, layers=layers, heads=heads, kv_heads=8, head=128, hidden=hidden, vocabulary=151_936, qk_norm=True,
+        width=width,
+        layers=layers,
+        heads=heads,
+        kv_heads=8,
+        head=128,
+        hidden=hidden,
+        vocabulary=151_936,
+        qk_norm=True,
         tied=tied,
-    )  # fmt: skip
+    )
 
 
 def _divisible(value: float, divisor: int) -> int:
@@ -42,8 +55,8 @@ def _divisible(value: float, divisor: int) -> int:
 def openelm(width: int, layers: int, head: int) -> DecoderShape:
     """OpenELM: heads and network widths grow with depth (Mehta et al. 2024, arXiv 2404.14619, section 2.1).
 
-    Queries take 0.5 to 1.0 of the width in four heads per key head, the gated network 0.5 to 4.0 of it, both by layer in
-    steps rounded to two decimals; queries and keys are normalised, embedding and head are one table.
+    Queries take 0.5 to 1.0 of the width in four heads per key head, the gated network 0.5 to 4.0 of it, both by layer
+    in steps rounded to two decimals; queries and keys are normalised, embedding and head are one table.
     """
     parts = []
     for index in range(layers):
@@ -86,18 +99,36 @@ SHAPES: dict[str, DecoderShape] = {
     "openelm_1_1b": openelm(2048, 28, 64),
     "openelm_3b": openelm(3072, 36, 128),
     "deepseek_v2_lite": uniform(
-        width=2048, layers=27, heads=16, hidden=10_944, vocabulary=102_400, latent=_LITE_LATENT, dense_layers=1,
+        width=2048,
+        layers=27,
+        heads=16,
+        hidden=10_944,
+        vocabulary=102_400,
+        latent=_LITE_LATENT,
+        dense_layers=1,
         experts=Experts(count=64, chosen=6, width=1408, shared=2, gate="softmax"),
     ),
     "deepseek_v2": uniform(
-        width=5120, layers=60, heads=128, hidden=12_288, vocabulary=102_400, latent=_V3_LATENT, dense_layers=1,
+        width=5120,
+        layers=60,
+        heads=128,
+        hidden=12_288,
+        vocabulary=102_400,
+        latent=_V3_LATENT,
+        dense_layers=1,
         experts=Experts(count=160, chosen=6, width=1536, shared=2, gate="softmax", groups=8, kept_groups=3, scale=16.0),
     ),
     "deepseek_v3": uniform(
-        width=7168, layers=61, heads=128, hidden=18_432, vocabulary=129_280, latent=_V3_LATENT, dense_layers=3,
+        width=7168,
+        layers=61,
+        heads=128,
+        hidden=18_432,
+        vocabulary=129_280,
+        latent=_V3_LATENT,
+        dense_layers=3,
         experts=Experts(count=256, chosen=8, width=2048, groups=8, kept_groups=4, scale=2.5),
     ),
-}  # fmt: skip
+}
 
 
 def shape_of(name: str) -> DecoderShape:

@@ -1,4 +1,4 @@
-"""A small convolutional classifier with depthwise separable layers, after MobileNet (Howard et al. 2017, section 3.1)."""
+"""A small convolutional classifier with depthwise separable layers, after MobileNet (Howard et al. 2017, 3.1)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ class Separable(nn.Sequential):
 
     def __init__(self, inner: int, outer: int, stride: int):
         super().__init__(
-            nn.Conv2d(inner, inner, 3, stride, 1, groups=inner, bias=False), nn.BatchNorm2d(inner), nn.ReLU(),
-            nn.Conv2d(inner, outer, 1, bias=False), nn.BatchNorm2d(outer), nn.ReLU(),
-        )  # fmt: skip
+            nn.Conv2d(inner, inner, 3, stride, 1, groups=inner, bias=False),
+            nn.BatchNorm2d(inner),
+            nn.ReLU(),
+            nn.Conv2d(inner, outer, 1, bias=False),
+            nn.BatchNorm2d(outer),
+            nn.ReLU(),
+        )
 
 
 class DigitsCnn(nn.Module):
-    """A stem, depthwise separable layers that halve the picture where they widen it, the mean over places, a linear layer."""
+    """A stem, depthwise separable layers that halve the picture as they widen it, pooling, a linear layer."""
 
     def __init__(self, widths: list[int], resolution: int, channels: int):
         super().__init__()

@@ -1,6 +1,7 @@
-"""scikit-learn's bundled handwritten digits as pictures of any size, as strokes, and as JPEG files; nothing to download.
+"""scikit-learn's bundled handwritten digits as pictures of any size, as strokes, and as JPEG files.
 
-1797 real 8 x 8 images in 17 grey levels (UCI, "Optical Recognition of Handwritten Digits", test part).
+There is nothing to download. 1797 real 8 x 8 images in 17 grey levels (UCI, "Optical Recognition of Handwritten
+Digits", test part).
 """
 
 from __future__ import annotations
@@ -88,10 +89,10 @@ def decoded(files: list[bytes], resolution: int, channels: int = 3) -> Tensor:
 
 
 def strokes(index: Tensor, points: int) -> Tensor:
-    """Each digit as a path through its inked pixels, [n, points, 3]: column and row in 0..1, and whether the pen is down.
+    """Each digit as a path through its inked pixels, [n, points, 3]: column, row in 0..1, whether the pen is down.
 
-    From the topmost end of the ink the path goes to the nearest pixel that it has not met; the pen is down where that one
-    touches the last. Longer paths are thinned evenly; shorter ones stay where they end, with the pen up.
+    From the topmost end of the ink the path goes to the nearest pixel that it has not met; the pen is down where that
+    one touches the last. Longer paths are thinned evenly; shorter ones stay where they end, with the pen up.
     """
     return torch.stack([_path(place, points) for place in index.tolist()])
 

@@ -1,4 +1,4 @@
-"""A residual network for small pictures, as He et al. 2016 built them for CIFAR ("Deep Residual Learning", section 4.2)."""
+"""A residual network for small pictures, as for CIFAR in He et al. 2016 ("Deep Residual Learning", 4.2)."""
 
 from __future__ import annotations
 

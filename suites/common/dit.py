@@ -64,8 +64,17 @@ class Dit(FlowModel):
     """Patches in, velocities out; the condition is the time and the class."""
 
     def __init__(
-        self, *, width: int, heads: int, depth: int, patch: int, resolution: int, channels: int, classes: int, ratio: float
-    ):  # fmt: skip
+        self,
+        *,
+        width: int,
+        heads: int,
+        depth: int,
+        patch: int,
+        resolution: int,
+        channels: int,
+        classes: int,
+        ratio: float,
+    ):
         super().__init__()
         self.width, self.patch = width, patch
         self.resolution, self.channels, self.classes = resolution, channels, classes
@@ -155,6 +164,12 @@ def dit(
     if resolution % patch:
         raise ValueError(f"resolution={resolution} is not a multiple of patch={patch}")
     return Dit(
-        width=width, heads=heads, depth=depth, patch=patch, resolution=resolution, channels=channels, classes=classes,
+        width=width,
+        heads=heads,
+        depth=depth,
+        patch=patch,
+        resolution=resolution,
+        channels=channels,
+        classes=classes,
         ratio=mlp_ratio,
-    ).eval()  # fmt: skip
+    ).eval()

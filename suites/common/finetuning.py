@@ -36,9 +36,16 @@ def teacher_for(model: Module, training_steps: int) -> Module | None:
 
 
 def finetuned(
-    model: Module, teacher: nn.Module | None, method: Callable[..., Any], settings: dict[str, Any], training_steps: int, *,
-    loss: Loss | None = None, fresh: Iterable[nn.Parameter] = (), rate: float = KNOWN_RATE,
-) -> Module:  # fmt: skip
+    model: Module,
+    teacher: nn.Module | None,
+    method: Callable[..., Any],
+    settings: dict[str, Any],
+    training_steps: int,
+    *,
+    loss: Loss | None = None,
+    fresh: Iterable[nn.Parameter] = (),
+    rate: float = KNOWN_RATE,
+) -> Module:
     """The reduced model with weights trained on its task, or as it is where there is no teacher.
 
     Args:

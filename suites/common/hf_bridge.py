@@ -30,8 +30,8 @@ def hf_decoder(
     """The causal language model of a folder or configuration file in evaluation mode.
 
     Args:
-        name: a folder with config.json, whose weights are loaded if they are there, or a configuration file, whose model
-            gets random weights.
+        name: a folder with config.json, whose weights are loaded if they are there, or a configuration file, whose
+            model gets random weights.
         cache: transformers' DynamicCache (concatenation) or StaticCache (pre-allocated).
         capacity: positions of a static cache.
 

@@ -1,9 +1,9 @@
 """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1) in its three equal forms.
 
-A token leaves a normalised latent vector c (rank r) and one rotated key part for all heads. Head h's key is [W_UK,h c ; k_pe]
-and its value W_UV,h c. `expanded` caches keys and values; `recomputed` caches c and expands all of it at every step;
-`absorbed` multiplies W_UK into the query and W_UV into the output, so that a step is attention of all heads over one shared
-key of r + rope numbers whose first r are the value.
+A token leaves a normalised latent vector c (rank r) and one rotated key part for all heads. Head h's key is [W_UK,h c ;
+k_pe] and its value W_UV,h c. `expanded` caches keys and values; `recomputed` caches c and expands all of it at every
+step; `absorbed` multiplies W_UK into the query and W_UV into the output, so that a step is attention of all heads over
+one shared key of r + rope numbers whose first r are the value.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""A small network of moving pictures: convolutions over space and time without padding in time, so that it also streams.
+"""A small network of moving pictures: convolutions over space and time, causal, so that it also streams.
 
-Frame by frame it keeps what its convolutions over time need of the past and gives what the whole clip would give, with no
-product computed twice (after Hedegaard and Iosifidis 2021, "Continual 3D Convolutional Neural Networks").
+There is no padding in time. Frame by frame it keeps what its convolutions over time need of the past and gives what the
+whole clip would give, with no product computed twice (after Hedegaard and Iosifidis 2021, "Continual 3D Convolutional
+Neural Networks").
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A small network that enlarges pictures or removes their grain: convolutions at low resolution, then pixels rearranged.
+"""A small network that enlarges pictures or removes their grain, working at low resolution.
 
-After Shi et al. 2016 ("Real-Time Single Image and Video Super-Resolution", section 3.2), with what it is given, enlarged,
-added to its answer.
+Convolutions first, then pixels are rearranged. After Shi et al. 2016 ("Real-Time Single Image and Video
+Super-Resolution", section 3.2), with what it is given, enlarged, added to its answer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A plain vision state-space model: selective scans over the patches in both directions, in plain torch.
 
 The block is that of Mamba (Gu and Dao 2023) as vision models use it (Zhu et al. 2024, "Vision Mamba"): one input
-projection, per direction a depthwise convolution, input-dependent step, B and C, and a gate. It is a plain network of that
-kind, not a copy of a published one. The tokens travel as in `suites.common.vit`.
+projection, per direction a depthwise convolution, input-dependent step, B and C, and a gate. It is a plain network of
+that kind, not a copy of a published one. The tokens travel as in `suites.common.vit`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ class ScanTokens(Tokens):
 def selective_scan(decay: Tensor, drive: Tensor) -> Tensor:
     """All states h_t = decay_t h_(t-1) + drive_t, h_(-1) = 0, over dimension 1.
 
-    Pairs of neighbours are combined and the scan of half the length is done the same way: work in proportion to the length,
-    depth in proportion to its logarithm, no loop over tokens (Blelloch 1990, "Prefix Sums and Their Applications").
+    Pairs of neighbours are combined and the scan of half the length is done the same way: work in proportion to the
+    length, depth in proportion to its logarithm, no loop over tokens (Blelloch 1990, "Prefix Sums and Their
+    Applications").
     """
     length = drive.shape[1]
     if length == 1:

@@ -1,7 +1,7 @@
 """Deep networks of thin blocks, trained by stacking: a part of the blocks first, then copies of each beside it.
 
-After Gong et al. 2019, "Efficient Training of BERT by Progressively Stacking". It works on any module whose `blocks` add to
-their input through linear maps that they name in `residual_outputs()`.
+After Gong et al. 2019, "Efficient Training of BERT by Progressively Stacking". It works on any module whose `blocks`
+add to their input through linear maps that they name in `residual_outputs()`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import nn
 def shorten(module: nn.Module, copies: int) -> Callable[[], None] | None:
     """Keep every `copies`-th block of the module; returns what puts all back, or None where that cannot be done.
 
-    The returned call makes each block a copy of the one that was trained in its place, its output divided by `copies`, so
-    that the copies together add about what their source did.
+    The returned call makes each block a copy of the one that was trained in its place, its output divided by `copies`,
+    so that the copies together add about what their source did.
 
     Args:
         module: changed in place.

@@ -28,7 +28,8 @@ class Task(Protocol):
     """Score and cost from one artefact: the task gives the weights and the samples that they are judged on.
 
     `metric` is the score's name in `bench.metrics`; a task without it scores accuracy over its `batches`. A task whose
-    constructor takes `root` needs the user's data (`data.root`), one that takes `checkpoint` is given the user's weights.
+    constructor takes `root` needs the user's data (`data.root`), one that takes `checkpoint` is given the user's
+    weights.
     """
 
     metric: str
@@ -192,8 +193,8 @@ class TrainedTask:
         found = self.cache.read(self._model_key)
         if found is None:
             raise TaskError(
-                f'model "{model_name}" has no trained weights for {self.name} under {self.cache.folder}: run the suite, '
-                "which trains it first, or call prepare"
+                f'model "{model_name}" has no trained weights for {self.name} under {self.cache.folder}: run the '
+                "suite, which trains it first, or call prepare"
             )
         weights, notes = found
         module.load_state_dict(weights)
@@ -215,11 +216,15 @@ class TrainedTask:
         shapes = {name: list(value.shape) for name, value in module.state_dict().items()}
         return content_key(
             {
-                "module": repr(module), "shapes": shapes, "resolution": getattr(module, "resolution", None),
-                "recipe": self.recipe(), "seed": self.seed, "data": self.data_digest(),
+                "module": repr(module),
+                "shapes": shapes,
+                "resolution": getattr(module, "resolution", None),
+                "recipe": self.recipe(),
+                "seed": self.seed,
+                "data": self.data_digest(),
                 "source": source_digest(f"{type(self).__module__}:{type(self).__name__}"),
             }
-        )  # fmt: skip
+        )
 
     def _train(self, module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with one_thread():

@@ -1,4 +1,4 @@
-"""The one remedy for a torchvision that was built for another torch; call it before the first import of what uses it."""
+"""The remedy for a torchvision built for another torch; call it before the first import of what uses it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A small U-Net with time, skips and cross-attention to a class word, laid out as in latent diffusion.
 
-After Rombach et al. 2022 ("High-Resolution Image Synthesis with Latent Diffusion Models", appendix E): residual blocks that
-are told the time, transformer blocks of self-attention, cross-attention and a gated MLP at the lower resolution.
+After Rombach et al. 2022 ("High-Resolution Image Synthesis with Latent Diffusion Models", appendix E): residual blocks
+that are told the time, transformer blocks of self-attention, cross-attention and a gated MLP at the lower resolution.
 """
 
 from __future__ import annotations
@@ -51,8 +51,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Attended features, [batch, tokens, width]."""
         seen = x if context is None else context
-        q, k, v = (each.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-                   for each in (self.query(x), self.key(seen), self.value(seen)))  # fmt: skip
+        q, k, v = (
+            each.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for each in (self.query(x), self.key(seen), self.value(seen))
+        )
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 

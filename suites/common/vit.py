@@ -1,7 +1,8 @@
-"""A plain vision transformer with two places where tokens may be removed: before a block, and between attention and MLP.
+"""A plain vision transformer with two places where tokens may be removed.
 
-Parameter names are those of DeiT and timm, so their checkpoints load by name. Everything that travels with the tokens
-(sizes, attention bias, source map) is in `Tokens`; a `Reducer` is the only thing that changes their number.
+They are before a block, and between attention and MLP. Parameter names are those of DeiT and timm, so their checkpoints
+load by name. Everything that travels with the tokens (sizes, attention bias, source map) is in `Tokens`; a `Reducer` is
+the only thing that changes their number.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block with optional reducers: `enter` before attention, `reduce` between it and the MLP."""
+    """A pre-norm transformer block with optional reducers: `enter` before attention, `reduce` before the MLP."""
 
     def __init__(self, width: int, heads: int, hidden: int, qkv_bias: bool = True):
         super().__init__()
@@ -190,9 +191,21 @@ class ViT(nn.Module):
     """
 
     def __init__(
-        self, *, width: int, heads: int, depth: int, patch: int, resolution: int, classes: int, channels: int,
-        mlp_ratio: float, qkv_bias: bool, distilled: bool, class_token: bool, pool: str,
-    ):  # fmt: skip
+        self,
+        *,
+        width: int,
+        heads: int,
+        depth: int,
+        patch: int,
+        resolution: int,
+        classes: int,
+        channels: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        distilled: bool,
+        class_token: bool,
+        pool: str,
+    ):
         super().__init__()
         self.width, self.depth, self.patch, self.resolution = width, depth, patch, resolution
         self.classes, self.channels, self.pool = classes, channels, pool
@@ -329,6 +342,16 @@ def vit(
     if pool not in ("token", "mean"):
         raise ValueError(f'pool={pool!r} is unknown: use "token" or "mean"')
     return ViT(
-        width=width, heads=heads, depth=depth, patch=patch, resolution=resolution, classes=classes, channels=channels,
-        mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, distilled=distilled, class_token=class_token, pool=pool,
-    ).eval()  # fmt: skip
+        width=width,
+        heads=heads,
+        depth=depth,
+        patch=patch,
+        resolution=resolution,
+        classes=classes,
+        channels=channels,
+        mlp_ratio=mlp_ratio,
+        qkv_bias=qkv_bias,
+        distilled=distilled,
+        class_token=class_token,
+        pool=pool,
+    ).eval()

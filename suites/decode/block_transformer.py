@@ -1,9 +1,9 @@
-"""Block Transformer: a lower half over blocks of tokens, an upper half inside a block (Ho et al. 2024, arXiv 2406.02657).
+"""Block Transformer (Ho et al. 2024, arXiv 2406.02657): a lower half over blocks, an upper half inside them.
 
-The embedder concatenates the narrow embeddings of a block's tokens to one vector. The block decoder is causal over blocks;
-its output after a block is mapped to two prefix vectors, from which the token decoder spells the next block, attending only to
-[prefix, prefix, tokens of the block]. Per block of 4 one block step and 5 token positions run; the token decoder's cache
-ends with its block, so the cache that stays is 1/8 of a plain decoder's of as many layers.
+The embedder concatenates the narrow embeddings of a block's tokens to one vector. The block decoder is causal over
+blocks; its output after a block is mapped to two prefix vectors, from which the token decoder spells the next block,
+attending only to [prefix, prefix, tokens of the block]. Per block of 4 one block step and 5 token positions run; the
+token decoder's cache ends with its block, so the cache that stays is 1/8 of a plain decoder's of as many layers.
 
 A sequence starts with one block of padding; a prompt that does not fill its last block is padded on the left.
 """
@@ -152,7 +152,7 @@ class BlockTransformer(Generator):
         return self._opened(x[:, -1:], blocks, ids[:, :0])
 
     def decode(self, ids: Tensor, cache: BlockCache) -> tuple[Tensor, BlockCache]:
-        """Logits of the next position after one more token [batch, 1]; the fourth closes its block and opens the next."""
+        """Logits after one more token [batch, 1]; the fourth closes its block and opens the next."""
         if ids.shape[1] != 1:
             raise ValueError(f"one token at a time can follow, not {ids.shape[1]}: a block opens in between")
         pending = torch.cat([cache.pending, ids], dim=1)

@@ -12,8 +12,8 @@ LENGTH = 256
 def calibration_ids(model: nn.Module, tokens: int, seed: int = 0) -> Tensor:
     """About `tokens` ids, [sequences, length], on the model's device.
 
-    A model that a task has given its weights is shown the task's training text. Any other has random weights, and random
-    ids say as much about it.
+    A model that a task has given its weights is shown the task's training text. Any other has random weights, and
+    random ids say as much about it.
     """
     device = next(model.parameters()).device
     length = min(LENGTH, tokens)

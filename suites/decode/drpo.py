@@ -1,7 +1,7 @@
 """DRPO: what shorter answers cost (arXiv 2510.04474); arithmetic alone, the reinforcement learning is out of scope.
 
-The paper's 1.5 B model answers GSM8K 77 % shorter at -1.1 points (abstract; recalled). A request of P prompt tokens and n new
-ones is priced by the closed forms of suites/common/decoder_shape.py, before and after the reduction.
+The paper's 1.5 B model answers GSM8K 77 % shorter at -1.1 points (abstract; recalled). A request of P prompt tokens and
+n new ones is priced by the closed forms of suites/common/decoder_shape.py, before and after the reduction.
 """
 
 from __future__ import annotations
@@ -44,11 +44,15 @@ def request_seconds(
     per_token = cache_bytes_per_token(shape, number)
     return first + sum(
         step_seconds(
-            macs_decode_step(shape, prompt + i), weights, (prompt + i) * per_token, batch=1, peak_ops=peak_ops,
+            macs_decode_step(shape, prompt + i),
+            weights,
+            (prompt + i) * per_token,
+            batch=1,
+            peak_ops=peak_ops,
             bandwidth=bandwidth,
         )
         for i in range(1, new)
-    )  # fmt: skip
+    )
 
 
 def shortened(

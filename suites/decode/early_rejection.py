@@ -1,10 +1,12 @@
 """Early rejection: beams are scored before their step is finished (Cheshmi et al. 2025, arXiv 2508.01969).
 
-N beams stand in groups of M continuations. Per step: write tau tokens of the next step for all, score them unfinished by the
-reward model, keep the best N / M, finish their step, branch each into M. The baseline finishes all N steps and scores then.
+N beams stand in groups of M continuations. Per step: write tau tokens of the next step for all, score them unfinished
+by the reward model, keep the best N / M, finish their step, branch each into M. The baseline finishes all N steps and
+scores then.
 
-Idealised, with steps of L tokens: plain / early = N L / (N tau + (N / M) (L - tau)); partial and whole rewards of independent
-token scores correlate by sqrt(tau / L); the risk of losing the best beam is at most (N - 1) exp(-gap^2 / (4 sigma^2)).
+Idealised, with steps of L tokens: plain / early = N L / (N tau + (N / M) (L - tau)); partial and whole rewards of
+independent token scores correlate by sqrt(tau / L); the risk of losing the best beam is at most (N - 1) exp(-gap^2 / (4
+sigma^2)).
 """
 
 from __future__ import annotations
@@ -32,9 +34,18 @@ class Found:
 
 
 def search(
-    prompt: Ids, extend: Extend, score: Score, *, mark: int, end: int, beams: int = 16, branch: int = 4,
-    tau: int | None = None, step_tokens: int = 256, most_steps: int = 20,
-) -> Found:  # fmt: skip
+    prompt: Ids,
+    extend: Extend,
+    score: Score,
+    *,
+    mark: int,
+    end: int,
+    beams: int = 16,
+    branch: int = 4,
+    tau: int | None = None,
+    step_tokens: int = 256,
+    most_steps: int = 20,
+) -> Found:
     """Step-wise beam search; with `tau` beams are rejected after so many tokens of a step, without it at its end.
 
     Args:

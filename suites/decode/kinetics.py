@@ -1,13 +1,14 @@
-"""Kinetics: test-time search priced with memory traffic, and its remedy, block top-k attention (Sadhukhan et al. 2025, arXiv 2506.05333).
+"""Kinetics: test-time search priced with memory traffic (Sadhukhan et al. 2025, arXiv 2506.05333).
 
-Remedy: in decode keys stand in pages of 16; a page scores by query . mean key, summed over the queries that share a key
-head, and a key head attends to its best pages and to the newest tokens. Cost, in operations, of t trials of g tokens after a
-context c, N parameters, H query and k key heads, head size summed over layers D:
+Its remedy is block top-k attention. Remedy: in decode keys stand in pages of 16; a page scores by query . mean key,
+summed over the queries that share a key head, and a key head attends to its best pages and to the newest tokens. Cost,
+in operations, of t trials of g tokens after a context c, N parameters, H query and k key heads, head size summed over
+layers D:
 
     compute = t (2 N g + 2 (2 c + g) g H D)        memory = I 2 (2 c + g t) g k D
 
-I is what a device computes while it moves one 2-byte number. The prompt is shared by the trials; weights are not charged.
-With at most b keys a step, (2 c + g) g becomes 2 (b g - max(0, b - c)^2 / 2), and the search for pages adds
+I is what a device computes while it moves one 2-byte number. The prompt is shared by the trials; weights are not
+charged. With at most b keys a step, (2 c + g) g becomes 2 (b g - max(0, b - c)^2 / 2), and the search for pages adds
 (2 c + g) / page g H D operations and as many bytes' worth over the key heads.
 """
 
@@ -127,9 +128,16 @@ class Cost:
 
 
 def dense_cost(
-    *, parameters: float, heads: int, kv_heads: int, sizes: int, context: float, new: float, trials: int = 1,
+    *,
+    parameters: float,
+    heads: int,
+    kv_heads: int,
+    sizes: int,
+    context: float,
+    new: float,
+    trials: int = 1,
     intensity: float = PAPER_INTENSITY,
-) -> Cost:  # fmt: skip
+) -> Cost:
     """The cost of dense attention; `sizes` is the head size summed over layers."""
     seen = (2 * context + new) * new
     compute = trials * (2 * parameters * new + 2 * seen * heads * sizes)
@@ -137,9 +145,18 @@ def dense_cost(
 
 
 def sparse_cost(
-    *, parameters: float, heads: int, kv_heads: int, sizes: int, context: float, new: float, budget: float,
-    page: int = 16, trials: int = 1, intensity: float = PAPER_INTENSITY,
-) -> Cost:  # fmt: skip
+    *,
+    parameters: float,
+    heads: int,
+    kv_heads: int,
+    sizes: int,
+    context: float,
+    new: float,
+    budget: float,
+    page: int = 16,
+    trials: int = 1,
+    intensity: float = PAPER_INTENSITY,
+) -> Cost:
     """The cost of block top-k with at most `budget` keys a step; each trial reads keys of its own."""
     seen = 2 * (budget * new - 0.5 * max(0.0, budget - context) ** 2)
     search = (2 * context + new) / page * new
@@ -148,5 +165,5 @@ def sparse_cost(
 
 
 def predicted_seconds(cost: Cost, peak_ops: float) -> float:
-    """Time that a cost stands for on a device of `peak_ops` operations a second; its intensity must be the device's own."""
+    """Time that a cost stands for on a device of `peak_ops` op/s; the intensity must be the device's own."""
     return cost.total / peak_ops

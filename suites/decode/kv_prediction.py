@@ -1,10 +1,10 @@
-"""KV Prediction: a small model reads the prompt, linear maps give the big model its cache (Horton et al. 2024, arXiv 2410.08391).
+"""KV Prediction: a small model reads the prompt and predicts the cache (Horton et al. 2024, arXiv 2410.08391).
 
-Base layer i takes its keys and values, all heads merged and keys before norm and rotation, by two linear maps with bias from
-those of auxiliary layer j_i. A request runs the auxiliary model on all but the last token of the prompt, without its head,
-then the base on that last token alone, which gives the first new token, then the base by itself. Training makes small the
-base's cross-entropy through the predicted cache, the auxiliary's own, and the mean distance of predicted from true caches;
-the base is not updated.
+Linear maps give the big model its cache. Base layer i takes its keys and values, all heads merged and keys before norm
+and rotation, by two linear maps with bias from those of auxiliary layer j_i. A request runs the auxiliary model on all
+but the last token of the prompt, without its head, then the base on that last token alone, which gives the first new
+token, then the base by itself. Training makes small the base's cross-entropy through the predicted cache, the
+auxiliary's own, and the mean distance of predicted from true caches; the base is not updated.
 
 Beyond the paper: of the auxiliary's last layer only keys and values are computed, since nothing reads the rest.
 """
@@ -74,7 +74,7 @@ def spread_mapping(depth: int, kept: list[int]) -> list[int]:
 
 
 def early_shared_mapping(base_layers: int, auxiliary_layers: int) -> list[int]:
-    """Early base layers share an auxiliary layer in pairs, later ones have one each: 0 0 1 1 ... 7 7 8 9 ... 19 for 28 on 20."""
+    """Early base layers share an auxiliary layer in pairs: 0 0 1 1 ... 7 7 8 9 ... 19 for 28 layers on 20."""
     shared = base_layers - auxiliary_layers
     return [i // 2 if i < 2 * shared else i - shared for i in range(base_layers)]
 
@@ -125,7 +125,7 @@ class Auxiliary(nn.Module):
         self.decoder = decoder
 
     def forward(self, ids: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Merged keys (unrotated) and values of every layer, [batch, tokens, width]; nothing that no layer reads is run."""
+        """Merged keys (unrotated) and values of every layer, [batch, tokens, width]; what no layer reads is not run."""
         decoder = self.decoder
         x, by, found = decoder.embed(ids), decoder.rotation(0, ids.shape[1]), []
         for block in decoder.blocks[:-1]:
@@ -194,7 +194,7 @@ class KVPrediction(Generator):
         return self.base.head(self.base.norm(x))
 
     def loss(self, ids: Tensor) -> Tensor:
-        """Base cross-entropy through the predicted cache + the auxiliary's own + mean over layers of |predicted - true|."""
+        """Cross-entropy through the predicted cache + the auxiliary's own + mean |predicted - true| over layers."""
         inputs, wanted = ids[:, :-1], ids[:, 1:]
         predicted = self.predictor(self.auxiliary(inputs))
         with torch.no_grad():
@@ -215,7 +215,7 @@ def _heads(attention: Any, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def before_and_own(q: Tensor, k: Tensor, v: Tensor, own_k: Tensor, own_v: Tensor) -> Tensor:
-    """Attention in which position i sees `k`, `v` of positions before i and `own_k`, `own_v` at i, [batch, heads, tokens, size]."""
+    """Attention in which position i sees `k`, `v` before i and `own_k`, `own_v` at i, [batch, heads, tokens, size]."""
     share, tokens = q.shape[1] // k.shape[1], q.shape[2]
     k, v, own_k, own_v = (x.repeat_interleave(share, dim=1) for x in (k, v, own_k, own_v))
     scale = q.shape[-1] ** -0.5

@@ -1,9 +1,10 @@
 """MILLION: keys and values as codes of a product quantiser, multiplied by look-up (Wang et al. 2025, arXiv 2504.03661).
 
-A head's D numbers are cut into M parts; k-means gives each part 2^bits centroids, one codebook for keys and one for values
-over all heads and layers. A step makes a table of the query with all centroids (2^bits D products per query head) and scores
-a key by M look-ups; weights are summed by code before the one product with the values' centroids. Up to 128 newest tokens
-stay plain and are encoded when the 129th arrives. The prompt is attended exactly. Encoding costs 2^bits D products a vector.
+A head's D numbers are cut into M parts; k-means gives each part 2^bits centroids, one codebook for keys and one for
+values over all heads and layers. A step makes a table of the query with all centroids (2^bits D products per query
+head) and scores a key by M look-ups; weights are summed by code before the one product with the values' centroids. Up
+to 128 newest tokens stay plain and are encoded when the 129th arrives. The prompt is attended exactly. Encoding costs
+2^bits D products a vector.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def learned_books(decoder: Decoder, parts: int, bits: int, tokens: int, iteratio
 def centroids(vectors: Tensor, count: int, iterations: int, seed: int = 0) -> Tensor:
     """`count` means of vectors [rows, size] by Lloyd's algorithm from distinct starting rows, [count, size].
 
-    At most 256 rows per centroid are used. Where there are no more distinct vectors than centroids these are the vectors.
+    At most 256 rows per centroid are used. Where there are no more distinct vectors than centroids these are the
+    vectors.
     """
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(vectors), generator=generator)[: 256 * count].to(vectors.device)

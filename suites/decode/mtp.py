@@ -1,9 +1,9 @@
 """Multi-token prediction of DeepSeek-V3 as a draft (arXiv 2412.19437, section 2.2).
 
-h' = W [norm(h_t) ; norm(embed(x_{t+1}))] goes through one more decoder block, a norm of its own and the shared head: logits of
-x_{t+2}. Decoding drafts x_{t+2} so; the next step of the main model runs on both tokens and takes the draft if it is its own
-greedy token: the text is that of plain greedy decoding, 1 + p tokens a step at acceptance p. The block has a cache line of
-its own. Products per accepted token rise, (2 main + mtp) / (1 + p); bytes per token fall.
+h' = W [norm(h_t) ; norm(embed(x_{t+1}))] goes through one more decoder block, a norm of its own and the shared head:
+logits of x_{t+2}. Decoding drafts x_{t+2} so; the next step of the main model runs on both tokens and takes the draft
+if it is its own greedy token: the text is that of plain greedy decoding, 1 + p tokens a step at acceptance p. The block
+has a cache line of its own. Products per accepted token rise, (2 main + mtp) / (1 + p); bytes per token fall.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def mtp(model: nn.Module, *, training_steps: Count = 0) -> Generator:
 
     Args:
         model: a decoder with a plain cache.
-        training_steps: batches that decoder and block learn from together on the task the model was loaded by; 0 leaves the
-            block at random: its drafts are wrong, the text is right all the same.
+        training_steps: batches that decoder and block learn from together on the task the model was loaded by; 0 leaves
+            the block at random: its drafts are wrong, the text is right all the same.
 
     Raises:
         ValueError: not such a model, or nothing to train on.
@@ -151,7 +151,10 @@ class MultiToken(Generator):
         return self._logits(states[:, -1]), AheadCache(main, kept, states[:, -1:])
 
     def _ahead(self, states: Tensor, tokens: Tensor, kept: Any, start: int) -> tuple[Tensor, Any]:
-        """Logits of the token after `tokens` [batch, n] that follow the states, and the block's line; positions from `start`."""
+        """Logits of the token after `tokens` [batch, n] that follow the states, and the block's line.
+
+        Positions count from `start`.
+        """
         joined = self.ahead.joined(states, self.decoder.embed(tokens))
         by = self.decoder.rotation(start, tokens.shape[1])
         block = self.ahead.block

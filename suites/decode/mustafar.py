@@ -1,10 +1,10 @@
 """Mustafar: keys and values pruned by magnitude, kept as bitmaps and non-zeros (Joo et al. 2025, arXiv 2505.22913).
 
-Of the D numbers of one token and head those below the int(s D)-th smallest magnitude become zero: D - int(s D) + 1 stay. The
-newest 32 tokens are dense and older ones are compressed 256 at a time, so 32 to 287 tokens are dense and short contexts
-are not compressed at all. A tile of 64 numbers (keys: 64 tokens of one channel; values: 64 channels of one token) holds a
-64-bit bitmap, a 4-byte offset and its non-zeros, padded to 8. A head under 64 numbers makes the value tile; its bitmap then
-has that many bits.
+Of the D numbers of one token and head those below the int(s D)-th smallest magnitude become zero: D - int(s D) + 1
+stay. The newest 32 tokens are dense and older ones are compressed 256 at a time, so 32 to 287 tokens are dense and
+short contexts are not compressed at all. A tile of 64 numbers (keys: 64 tokens of one channel; values: 64 channels of
+one token) holds a 64-bit bitmap, a 4-byte offset and its non-zeros, padded to 8. A head under 64 numbers makes the
+value tile; its bitmap then has that many bits.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def mustafar(
     Args:
         model: a decoder with a plain cache.
         sparsity: s; of D numbers int(s D) - 1 go.
-        form: bitmap (tiles are unpacked, then multiplied), csr (sparse products), masked (dense products on zeros: saves
-            nothing).
+        form: bitmap (tiles are unpacked, then multiplied), csr (sparse products), masked (dense products on zeros:
+            saves nothing).
         residual: newest tokens that stay dense.
         chunk: tokens compressed at once, a multiple of 64.
 
@@ -189,7 +189,7 @@ class PruningKeeper(CompressingKeeper):
 
 
 def _csr(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Row ends [batch, heads, tokens + 1], columns and values [batch, heads, tokens x kept]; every row keeps equally many."""
+    """Row ends [batch, heads, tokens + 1], columns and values [batch, heads, tokens x kept]; rows keep equally."""
     kept = int((x != 0).sum(dim=-1).max())
     columns = (x != 0).to(torch.uint8).topk(kept, dim=-1, sorted=False).indices.sort(dim=-1).values
     values = x.gather(3, columns)
@@ -221,7 +221,7 @@ def _joined(first: object, second: object) -> Bitmap | Tensor | tuple[Tensor, Te
 
 
 def value_bytes_per_token(size: int, kept: int, bytes_per_number: int = 2, tile: int = TILE) -> tuple[int, int]:
-    """Least and most bytes of one token's value in bitmap form, over all ways to part `kept` numbers among its tiles."""
+    """Least and most bytes of a token's value in bitmap form, over all ways to split `kept` among its tiles."""
     tiles = size // tile
     per_tile = tile // 8 + 4
     least = -(-kept // PAD) * PAD

@@ -40,10 +40,10 @@ def sliding_window(model: nn.Module, *, window: PositiveInt = 256, sinks: Count 
 
 
 def uniform_cache(model: nn.Module, *, bits: Literal[2, 4, 8] = 8, group: PositiveInt = 32) -> Decoder:
-    """The decoder with a cache of whole numbers: keys per channel in groups of tokens, values per token in groups of channels.
+    """The decoder with a cache of whole numbers: keys per channel in groups of tokens, values per token.
 
-    Scales and minima take two bytes each. Tokens stay plain until a group of them is full (KIVI's layout, Liu et al. 2024,
-    arXiv 2402.02750).
+    Values are in groups of channels. Scales and minima take two bytes each. Tokens stay plain until a group of them is
+    full (KIVI's layout, Liu et al. 2024, arXiv 2402.02750).
 
     Args:
         model: a decoder with a plain cache.

@@ -2,11 +2,11 @@
 
 A key's importance in a layer is the attention it receives in the prompt, summed over queries, mean over heads. Sorted,
 normalised and cumulated it says how many tokens hold a mass p. One p for all layers, found by binary search, makes the
-total equal to the budget. In decode a layer whose cache exceeds its ratio of the seen length drops the token 25 before the
-end. Online the ratios come from the prompt itself; offline a fixed list of ratios, averaged over samples, is given.
+total equal to the budget. In decode a layer whose cache exceeds its ratio of the seen length drops the token 25 before
+the end. Online the ratios come from the prompt itself; offline a fixed list of ratios, averaged over samples, is given.
 
-A batch shares the sizes, found on the mean of its cumulated masses; each sample has a set of its own. Keys keep the rotary
-position that they were written with. The released ratios are shares forgotten; here a ratio is the share kept.
+A batch shares the sizes, found on the mean of its cumulated masses; each sample has a set of its own. Keys keep the
+rotary position that they were written with. The released ratios are shares forgotten; here a ratio is the share kept.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class PrefixKeeper(Keeper):
 
 
 def recent_importance(q: Tensor, k: Tensor, queries: int = 64) -> Tensor:
-    """Importance of keys [batch, tokens] by the last queries alone: what an offline recipe uses, without a map of all."""
+    """Importance of keys [batch, tokens] by the last queries alone, as an offline recipe uses it, without a map."""
     start = max(0, q.shape[2] - queries)
     places = torch.arange(start, q.shape[2], device=q.device)
     seen = places[:, None] >= torch.arange(k.shape[2], device=q.device)[None, :]

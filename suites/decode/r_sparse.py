@@ -1,9 +1,10 @@
 """R-Sparse: large inputs take weight columns, the rest a low-rank residue (Zhang et al. 2025, arXiv 2504.19449).
 
-In decode the inputs of a linear map y = W x whose importance |x_i| ||W_:,i|| passes a calibrated threshold are multiplied by
-their columns of W; the others go through the rank-R singular value decomposition of W. For sparsity s and share rho:
-c = int(in (1 - s) rho) columns on average, R = int((in out (1 - s) - c out) / (in + out)). rho 1 is plain magnitude sparsity
-(|x_i| alone, no residue), rho 0 low rank alone. The prompt runs dense. W is kept transposed, so that a column is a row.
+In decode the inputs of a linear map y = W x whose importance |x_i| ||W_:,i|| passes a calibrated threshold are
+multiplied by their columns of W; the others go through the rank-R singular value decomposition of W. For sparsity s and
+share rho: c = int(in (1 - s) rho) columns on average, R = int((in out (1 - s) - c out) / (in + out)). rho 1 is plain
+magnitude sparsity (|x_i| alone, no residue), rho 0 low rank alone. The prompt runs dense. W is kept transposed, so that
+a column is a row.
 
 The threshold fixes c only on average; `live` of each map holds the columns of the last step. In a batch the union of
 columns is read. The rank is that of the map's true shape (the released rule takes hidden x hidden for grouped keys).

@@ -1,12 +1,13 @@
 """Sorted LLaMA: one head for several depths of one decoder (Kavehzadeh et al. 2023, arXiv 2309.08968).
 
-Sub-model n is the first n layers with the shared last norm and head. Training makes small the mean cross-entropy over a set
-of depths in one forward; the head then runs once per depth. Inference: a fixed exit; a confidence exit, which leaves at the
-first depth whose most likely token passes a threshold; or self-speculation, in which a shallow depth drafts and the full one
-verifies (see speculation.py).
+Sub-model n is the first n layers with the shared last norm and head. Training makes small the mean cross-entropy over a
+set of depths in one forward; the head then runs once per depth. Inference: a fixed exit; a confidence exit, which
+leaves at the first depth whose most likely token passes a threshold; or self-speculation, in which a shallow depth
+drafts and the full one verifies (see speculation.py).
 
-Reconstructed: after a confidence exit the skipped layers still need keys and values, and get them by their own key and value
-maps from the state at the exit (2 d g h products a layer). A batch leaves together, when all of its sequences are sure.
+Reconstructed: after a confidence exit the skipped layers still need keys and values, and get them by their own key and
+value maps from the state at the exit (2 d g h products a layer). A batch leaves together, when all of its sequences are
+sure.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ class ConfidenceExit(Generator):
 
 
 def macs_exit_step(shape: DecoderShape, depth: int, keys: int, tried: int) -> int:
-    """Products of a step that leaves at `depth` after `tried` runs of the head; skipped layers only map keys and values."""
+    """Products of a step that leaves at `depth` after `tried` runs of the head; skipped layers only map k and v."""
     total = tried * head_macs(shape)
     for index, layer in enumerate(shape.layers):
         if index < depth:

@@ -1,7 +1,7 @@
 """Speculative greedy decoding: drafts are verified by the main model, and the text is that of plain greedy decoding.
 
-Drafts come from a smaller model, from an n-gram look-up in what was written so far (no parameters), or from a head of the
-main model's own (mtp.py). One sequence at a time: sequences of a batch accept different numbers of tokens.
+Drafts come from a smaller model, from an n-gram look-up in what was written so far (no parameters), or from a head of
+the main model's own (mtp.py). One sequence at a time: sequences of a batch accept different numbers of tokens.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Draft = Callable[[Tensor, int], list[int]]
 
 @dataclass(frozen=True)
 class Speculated:
-    """Text and how it came about: `ids` [1, new], steps of the main model after the prompt, drafted and accepted tokens."""
+    """Text and how it came about: `ids` [1, new], steps of the main model, drafted and accepted tokens."""
 
     ids: Tensor
     steps: int
@@ -102,7 +102,7 @@ def agreeing(guess: list[int], own: list[int]) -> int:
 
 
 def model_draft(small: Any) -> Draft:
-    """Drafts by a smaller model that keeps its own cache of the text; of a changed ending only the changed part is redone."""
+    """Drafts by a smaller model with its own cache of the text; only a changed ending is computed again."""
     state: dict[str, Any] = {"seen": [], "cache": None}
 
     def draft(text: Tensor, count: int) -> list[int]:

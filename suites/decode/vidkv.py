@@ -1,13 +1,13 @@
 """VidKV: keys at 1 or 2 bits by channel, values ternary (Tao et al. 2025, arXiv 2503.16257).
 
-Keys: the channels of the widest range over the prompt take 2 bits (scale, minimum); the others are transformed along the
-channels and of each number of the spectrum only the sign is kept, with one scale. Values: a number above gamma x the mean
-magnitude of its channel becomes +-s, any other 0. Scales belong to one channel and 32 tokens; the newest 128 tokens stay
-plain. With `salient` the visual tokens that are nearest to the text keep their values at 2 bits.
+Keys: the channels of the widest range over the prompt take 2 bits (scale, minimum); the others are transformed along
+the channels and of each number of the spectrum only the sign is kept, with one scale. Values: a number above gamma x
+the mean magnitude of its channel becomes +-s, any other 0. Scales belong to one channel and 32 tokens; the newest 128
+tokens stay plain. With `salient` the visual tokens that are nearest to the text keep their values at 2 bits.
 
-Differs from what was released, where the numbers would be wrong or fat: signs decode to +-s (not 0 and s), the ternary scale
-is kept, and of a real spectrum only its half is stored with a scale and no minimum. As released a number takes 4 bits where
-it is called 1, and 3 where it is called 1.58: `released_bits`.
+Differs from what was released, where the numbers would be wrong or fat: signs decode to +-s (not 0 and s), the ternary
+scale is kept, and of a real spectrum only its half is stored with a scale and no minimum. As released a number takes 4
+bits where it is called 1, and 3 where it is called 1.58: `released_bits`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def vidkv(
 
     Args:
         model: a decoder with a plain cache.
-        key_bits: 1 + the share of channels at 2 bits; the others keep signs of a spectrum, at 1.25 of the numbers themselves.
+        key_bits: 1 + the share of channels at 2 bits; the others keep signs of a spectrum, at 1.25 of the numbers
+            themselves.
         value_bits: ternary, or 2 bits uniform.
         gamma: threshold of the ternary values over the mean magnitude (0.7 in the text, 0.5 in the released code).
         salient: share of the visual tokens whose values keep 2 bits.
@@ -83,7 +84,7 @@ def released_bits(share: float, group: int = 32) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Keys(Kept):
-    """Wide channels at 2 bits, signs of the rest, and which channels are wide [batch, heads, channels]; groups on axis 2."""
+    """Wide channels at 2 bits, signs of the rest, which are wide [batch, heads, channels]; groups on axis 2."""
 
     wide: Tensor
     scale: Tensor

@@ -1,13 +1,14 @@
 """ZipVL: per layer the fewest tokens that hold a share of the attention (He et al. 2024, arXiv 2410.08584).
 
-A few probe queries see the whole prompt; p is the smallest number of keys whose summed attention reaches tau of the total.
-The p tokens of the highest attention per query that can see them take part in this layer's attention, queries, keys and
-values alike; the others pass by the residual. They also get more bits in the cache; the others get fewer (version 1) or are
-dropped (version 2). The newest tokens stay plain and are packed every `residual` steps by the same rule.
+A few probe queries see the whole prompt; p is the smallest number of keys whose summed attention reaches tau of the
+total. The p tokens of the highest attention per query that can see them take part in this layer's attention, queries,
+keys and values alike; the others pass by the residual. They also get more bits in the cache; the others get fewer
+(version 1) or are dropped (version 2). The newest tokens stay plain and are packed every `residual` steps by the same
+rule.
 
 Reconstructed: the probes are the last 64 and 64 random queries; the last token always takes part, since its logits are
-asked for; a batch shares the largest p of its samples, each with a set of its own; numbers are quantised per token and head
-with a two-byte scale and minimum.
+asked for; a batch shares the largest p of its samples, each with a set of its own; numbers are quantised per token and
+head with a two-byte scale and minimum.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class ZipKeeper(CompressingKeeper):
         return order[:, :count].sort(dim=-1).values, order[:, count:].sort(dim=-1).values
 
     def step(self, q: Tensor, k: Tensor, v: Tensor, kept: Compressed) -> tuple[Tensor, Compressed]:
-        """Attention over what is kept; every `residual` steps the plain tokens are packed by the attention they have had."""
+        """Attention over what is kept; every `residual` steps plain tokens are packed by the attention they had."""
         assert isinstance(kept, ZipCache)
         recent = kept.recent.extended(k, v, self.chunk)
         kept = replace(kept, recent=recent)

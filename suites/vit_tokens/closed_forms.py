@@ -1,8 +1,8 @@
 """MACs of one image for each system of this suite from its settings alone, in the matmul convention; no tensors.
 
-Each is `function(model, method) -> MACs`: settings of the network and of the method by name, defaults left out. A method's own
-matching and scoring is not in this convention, except where it is part of the network (Token Transforming).
-The cards (`systems.yaml`) name them, and the battery holds the executed count to them.
+Each is `function(model, method) -> MACs`: settings of the network and of the method by name, defaults left out. A
+method's own matching and scoring is not in this convention, except where it is part of the network (Token
+Transforming). The cards (`systems.yaml`) name them, and the battery holds the executed count to them.
 """
 
 from __future__ import annotations
@@ -21,10 +21,16 @@ def shape_of(model: Settings) -> Shape:
     """The plain ViT that the settings of `suites.common.vit:vit` describe."""
     special = int(model.get("class_token", True)) + int(model.get("distilled", False))
     return Shape(
-        width=model["width"], depth=model["depth"], patch=model["patch"], resolution=model.get("resolution", 224),
-        heads=model["heads"], classes=model.get("classes", 1000), special=special, mlp_ratio=model.get("mlp_ratio", 4.0),
+        width=model["width"],
+        depth=model["depth"],
+        patch=model["patch"],
+        resolution=model.get("resolution", 224),
+        heads=model["heads"],
+        classes=model.get("classes", 1000),
+        special=special,
+        mlp_ratio=model.get("mlp_ratio", 4.0),
         head_count=1 + int(model.get("distilled", False)),
-    )  # fmt: skip
+    )
 
 
 def tome(model: Settings, method: Settings) -> int:

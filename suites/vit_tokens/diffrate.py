@@ -38,8 +38,8 @@ def diffrate(
             model was loaded by; the weights stay as they are.
         granularity: step between the kept counts that learning considers.
         learning_steps: batches to learn the lists from.
-        training_steps: fine-tunes with the method in place, with the plain model's answers beside the labels, on the task the
-            model was loaded by; 0 leaves the weights: off the shelf.
+        training_steps: fine-tunes with the method in place, with the plain model's answers beside the labels, on the
+            task the model was loaded by; 0 leaves the weights: off the shelf.
 
     Raises:
         ValueError: not such a model, neither lists nor target given or both, or numbers that do not fit its depth.
@@ -48,8 +48,8 @@ def diffrate(
     given = prune is not None or merge is not None
     if given == (target_gmacs is not None):
         raise ValueError(
-            f"diffrate needs either prune=[...] and merge=[...], kept counts for each of {vit.depth} blocks (one of them may "
-            "be left out), or target_gmacs to learn them for"
+            f"diffrate needs either prune=[...] and merge=[...], kept counts for each of {vit.depth} blocks (one of "
+            "them may be left out), or target_gmacs to learn them for"
         )
     if target_gmacs is not None:
         prune, merge = _learned(vit, target_gmacs, granularity, learning_steps)

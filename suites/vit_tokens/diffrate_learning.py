@@ -1,7 +1,7 @@
 """DiffRate's learned rates: kept counts per block that meet a budget with the least loss (Chen et al. 2023, section 3).
 
-Each block has two softmax distributions over kept counts, one for pruning and one for merging. All tokens are computed; a token
-whose rank lies beyond the count is masked in attention, with a straight-through gradient to the distribution.
+Each block has two softmax distributions over kept counts, one for pruning and one for merging. All tokens are computed;
+a token whose rank lies beyond the count is masked in attention, with a straight-through gradient to the distribution.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def learn(
     scaling the number of removed tokens of all blocks alike.
 
     Raises:
-        ValueError: the target is not between the cost of the smallest schedule and that of the plain model, or the model
-            reads a mean over tokens.
+        ValueError: the target is not between the cost of the smallest schedule and that of the plain model, or the
+            model reads a mean over tokens.
     """
     needs_class_token_read(vit, "diffrate")
     plain = float(expected_macs(vit, [torch.tensor(float(vit.tokens))] * vit.depth))
@@ -95,7 +95,8 @@ def learn(
     )
     if not least <= target_macs <= plain:
         raise ValueError(
-            f"target_gmacs={target_macs / 1e9:g} must lie in {least / 1e9:.4g}..{plain / 1e9:.4g} for this model (depth {vit.depth})"
+            f"target_gmacs={target_macs / 1e9:g} must lie in {least / 1e9:.4g}..{plain / 1e9:.4g} for this model "
+            f"(depth {vit.depth})"
         )
     rates = Rates(vit, granularity, _straight(vit, target_macs))
     optimizer = torch.optim.Adam(rates.parameters(), lr=rate)

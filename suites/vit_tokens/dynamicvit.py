@@ -31,7 +31,8 @@ def dynamicvit(
     Args:
         model: a ViT of suites.common.
         rho: share kept per stage.
-        at: blocks, counted from 1, before which patches are dropped; None for the quarters, which are 4, 7 and 10 of 12.
+        at: blocks, counted from 1, before which patches are dropped; None for the quarters, which are 4, 7 and 10
+            of 12.
         training_steps: trains predictors and model on the task the model was loaded by; 0 leaves the predictors random,
             which is right for cost and meaningless for accuracy.
 

@@ -1,8 +1,9 @@
 """EET, a reconstruction: content-based pruning in stages for fine-grained retrieval (Jiang et al. 2025).
 
-A patch counts by its feature response and by the class token's attention. In training a student that drops patches learns from
-the teacher that keeps them: its embedding (representation transfer) and where it looks (region guidance). The paper's
-formulas could not be read: how the two scores are joined, the stages and the weights of the loss are choices of ours.
+A patch counts by its feature response and by the class token's attention. In training a student that drops patches
+learns from the teacher that keeps them: its embedding (representation transfer) and where it looks (region guidance).
+The paper's formulas could not be read: how the two scores are joined, the stages and the weights of the loss are
+choices of ours.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def _answer(vit: ViT, embedding: Tensor) -> Tensor:
 
 
 def _embedding_and_region(vit: ViT, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Special embeddings [batch, special, width] and the last block's class attention to its patches, summing to one."""
+    """Special embeddings [batch, special, width], and the last block's class attention to patches, summing to 1."""
     tokens = vit.embed(images)
     for block in vit.blocks[:-1]:
         tokens = block(tokens)

@@ -29,8 +29,8 @@ def evit(
         keep_rate: share of the patches kept, rounded up; one number, or one per block in `at`.
         fuse_token: appends one token that is the sum of the dropped patches weighted by the class token's attention.
         at: blocks, counted from 1, that drop patches; None for the quarters, which are 4, 7 and 10 of 12.
-        training_steps: fine-tunes with the method in place, with the plain model's answers beside the labels, on the task the
-            model was loaded by; 0 leaves the weights: off the shelf.
+        training_steps: fine-tunes with the method in place, with the plain model's answers beside the labels, on the
+            task the model was loaded by; 0 leaves the weights: off the shelf.
 
     Raises:
         ValueError: not such a model, a rate outside (0, 1], blocks that it does not have, or nothing to train on.

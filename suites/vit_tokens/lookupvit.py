@@ -1,9 +1,9 @@
 """LookupViT: heavy work on few compressed tokens, light work on all of them (Koner et al. 2024, "LookupViT").
 
-What the paper's text left open is decided here: the class token is dropped, each set of tokens has a head that reads its
-mean, both heads learn alike and the answer is the mean of their logits, and the rows of the transposed map are scaled to
-sum to one. The compressed tokens' blocks keep the plain model's weights, and the exchange between the two sets starts
-from those of the block's attention, which is where training goes on from; the lookup tokens' MLP is new.
+What the paper's text left open is decided here: the class token is dropped, each set of tokens has a head that reads
+its mean, both heads learn alike and the answer is the mean of their logits, and the rows of the transposed map are
+scaled to sum to one. The compressed tokens' blocks keep the plain model's weights, and the exchange between the two
+sets starts from those of the block's attention, which is where training goes on from; the lookup tokens' MLP is new.
 """
 
 from __future__ import annotations

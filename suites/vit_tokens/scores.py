@@ -14,7 +14,7 @@ from suites.common.vit import Block, Heads, Reducer, Tokens, ViT, attention_prob
 def class_attention(heads: Heads, key_bias: Tensor | None, protected: int) -> Tensor:
     """Attention of the class token to each patch token, averaged over heads, [batch, tokens - protected].
 
-    One row of the probabilities is computed anew from query and keys: tokens x width MACs.
+    One row of the probabilities is computed again from query and keys: tokens x width MACs.
     """
     mask = None if key_bias is None else key_bias[:, None, None, :]
     return attention_probabilities(heads.q[:, :, :1], heads.k, mask).mean(dim=1)[:, 0, protected:]
@@ -80,8 +80,8 @@ def as_reducible(model: nn.Module, method: str, *, needs_class_token: bool = Fal
     """
     if not isinstance(model, ViT):
         raise ValueError(
-            f"{method} works on the ViT of suites.common, not on {type(model).__name__}: take deit_small, vit_base, ... "
-            "or timm:NAME(native=True)"
+            f"{method} works on the ViT of suites.common, not on {type(model).__name__}: take deit_small, vit_base, "
+            "... or timm:NAME(native=True)"
         )
     if needs_class_token and model.cls_token is None:
         raise ValueError(f"{method} ranks tokens by the class token's attention: build the model with class_token=True")

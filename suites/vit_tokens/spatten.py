@@ -1,7 +1,7 @@
 """SpAtten's cascade pruning of tokens and heads with local value pruning (Wang et al. 2021, "SpAtten").
 
-The importance of a token is the attention probability it has received so far, summed over queries, heads and blocks; that of
-a head the magnitude of its output so far (its probabilities sum to the same for every head). What is gone stays
+The importance of a token is the attention probability it has received so far, summed over queries, heads and blocks;
+that of a head the magnitude of its output so far (its probabilities sum to the same for every head). What is gone stays
 gone: pruned heads leave the projections as well, by gathering the weights of those that remain, per image.
 """
 
@@ -38,8 +38,8 @@ def spatten(
         keep_heads: share of the heads kept there, rounded up; later blocks run without the others.
         keep_values: share of the value rows used in every block, those with the highest probability per head.
         at: blocks, counted from 1; None for the quarters, which are 4, 7 and 10 of 12.
-        training_steps: fine-tunes with the method in place, with the plain model's answers beside the labels, on the task the
-            model was loaded by; 0 leaves the weights: off the shelf.
+        training_steps: fine-tunes with the method in place, with the plain model's answers beside the labels, on the
+            task the model was loaded by; 0 leaves the weights: off the shelf.
 
     Raises:
         ValueError: not such a model, a share outside (0, 1], blocks that it does not have, or nothing to train on.

@@ -21,7 +21,8 @@ def stvit(
 ) -> ViT:
     """The ViT whose blocks after the base run on `tokens` semantic tokens; reads their mean instead of a class token.
 
-    Two blocks after the base become the generator, with their own weights as its projections; the rest follow unchanged.
+    Two blocks after the base become the generator, with their own weights as its projections; the rest follow
+    unchanged.
 
     Args:
         model: a ViT of suites.common with a square grid and no distillation token.

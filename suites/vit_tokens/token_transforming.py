@@ -76,7 +76,7 @@ class Transform(Reducer):
         return Tokens(x, special, owner=owner)
 
     def matrix(self, heads: Heads, chosen: Tensor) -> Tensor:
-        """Rows of W for the chosen tokens [batch, m]: softmax of cosines of their keys to all keys, [batch, m, tokens]."""
+        """Rows of W for chosen tokens [batch, m]: softmax of cosines of their keys to all, [batch, m, tokens]."""
         batch, _, count, _ = heads.k.shape
         keys = F.normalize(heads.k.transpose(1, 2).reshape(batch, count, -1), dim=-1)
         return (rows(keys, chosen) @ keys.transpose(-2, -1) / self.temperature).softmax(dim=-1)

@@ -1,4 +1,4 @@
-"""ToMe: merge similar tokens in every block, without training (Bolya et al. 2023, "Token Merging: Your ViT But Faster")."""
+"""ToMe: merge similar tokens in every block (Bolya et al. 2023, "Token Merging: Your ViT But Faster")."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def tome(
             to r (1 + inflect). A block merges at most half of its unprotected tokens.
         proportional: adds the logarithm of a token's size to the attention logits of its key.
         mode: "merge" averages matched tokens, "drop" throws the matched token away.
-        training_steps: fine-tunes with the method in place, with the plain model's answers beside the labels, on the task the
-            model was loaded by; 0 leaves the weights: off the shelf.
+        training_steps: fine-tunes with the method in place, with the plain model's answers beside the labels, on the
+            task the model was loaded by; 0 leaves the weights: off the shelf.
 
     Raises:
         ValueError: not such a model, a schedule that does not fit its depth, or nothing to train on.
@@ -97,7 +97,7 @@ def match(metric: Tensor, r: int, protected: int) -> tuple[Tensor, Tensor, Tenso
 
 
 def merge(x: Tensor, size: Tensor | None, kept: Tensor, merged: Tensor, into: Tensor) -> tuple[Tensor, Tensor]:
-    """Size-weighted means of the matched tokens and the new sizes, [batch, tokens - r, width] and [batch, tokens - r]."""
+    """Size-weighted means of matched tokens, [batch, tokens - r, width], and new sizes, [batch, tokens - r]."""
     even, odd = x[:, ::2], x[:, 1::2]
     if size is None:
         size = x.new_ones(x.shape[:2], dtype=torch.float32)

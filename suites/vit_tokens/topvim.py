@@ -30,11 +30,11 @@ def topvim(
         model: a model of suites.common.scan.
         keep_rate: share of the patches kept, rounded up; one number, or one per block in `at`.
         at: blocks, counted from 1, after which patches are dropped; None for the quarters, which are 4, 7 and 10 of 12.
-        alignment: what later scans do over the gap of a dropped patch: "decay" lets the state decay by as many steps as there
-            are patches missing, at the kept token's own rate; "hold" carries the state over unchanged. The paper as we
-            could read it does not settle which.
-        training_steps: fine-tunes with the method in place, with the plain model's answers beside the labels, on the task the
-            model was loaded by; 0 leaves the weights: off the shelf.
+        alignment: what later scans do over the gap of a dropped patch: "decay" lets the state decay by as many steps as
+            there are patches missing, at the kept token's own rate; "hold" carries the state over unchanged. The paper
+            as we could read it does not settle which.
+        training_steps: fine-tunes with the method in place, with the plain model's answers beside the labels, on the
+            task the model was loaded by; 0 leaves the weights: off the shelf.
 
     Raises:
         ValueError: not such a model, a rate outside (0, 1], blocks that it does not have, or nothing to train on.

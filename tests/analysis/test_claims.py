@@ -9,13 +9,29 @@ from bench.config.paths import suite_folders
 from bench.errors import UsageError
 from tests import synthetic
 
-SOURCE = {"mode": "off-the-shelf", "hardware": "any", "convention": "matmul", "source": "Someone 2023, table 1",
-          "comparable_when": "the right thing is measured"}  # fmt: skip
+SOURCE = {
+    "mode": "off-the-shelf",
+    "hardware": "any",
+    "convention": "matmul",
+    "source": "Someone 2023, table 1",
+    "comparable_when": "the right thing is measured",
+}
 
 
 def claim(**changes):
-    fields = {"method": "tome", "metric": "macs", "value": 2.7e9, "unit": "MAC", "relative_to_baseline": False,
-              "model": "deit_small", "setting": "r=13", "tolerance": 0.02, "resolution": 224, "tasks": ("imagefolder",), **SOURCE}  # fmt: skip
+    fields = {
+        "method": "tome",
+        "metric": "macs",
+        "value": 2.7e9,
+        "unit": "MAC",
+        "relative_to_baseline": False,
+        "model": "deit_small",
+        "setting": "r=13",
+        "tolerance": 0.02,
+        "resolution": 224,
+        "tasks": ("imagefolder",),
+        **SOURCE,
+    }
     return Claim(**{**fields, **changes})
 
 
@@ -61,10 +77,14 @@ def test_claim_about_the_papers_own_setting_names_the_nearest_row_only():
 
 @pytest.mark.parametrize(
     ("change", "why"),
-    [({"method": "evit"}, "evit has not been measured"), ({"model": "vit_huge"}, "not been measured on vit_huge"),
-     ({"setting": "r=8"}, "with r=8 at 224 px"), ({"resolution": 384}, "at 384 px"),
-     ({"tolerance": None}, "not those of any row here")],
-)  # fmt: skip
+    [
+        ({"method": "evit"}, "evit has not been measured"),
+        ({"model": "vit_huge"}, "not been measured on vit_huge"),
+        ({"setting": "r=8"}, "with r=8 at 224 px"),
+        ({"resolution": 384}, "at 384 px"),
+        ({"tolerance": None}, "not those of any row here"),
+    ],
+)
 def test_what_was_not_measured_is_not_comparable_and_says_what_would_help(change, why):
     found = judge(claim(**change), frame())
     assert found.kind == "not comparable here" and why in found.reason
@@ -170,8 +190,8 @@ def write(folder, text):
 
 GOOD = """assume: {resolution: 224}
 claims:
-  - {method: tome, metric: macs, value: 2.7e+9, unit: MAC, relative_to_baseline: false, model: deit_small, setting: "r=13",
-     mode: trained, hardware: any, convention: matmul, tolerance: 0.02, source: "X, table 1"}
+  - {method: tome, metric: macs, value: 2.7e+9, unit: MAC, relative_to_baseline: false, model: deit_small,
+     setting: "r=13", mode: trained, hardware: any, convention: matmul, tolerance: 0.02, source: "X, table 1"}
 """
 
 
@@ -184,11 +204,16 @@ def test_file_becomes_claims(tmp_path):
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
-    [("metric: macs", "metric: mac", "macs"), ("mode: trained", "mod: trained", 'unknown field "mod"'),
-     (", source: \"X, table 1\"", "", "needs source"), ("2.7e+9", "many", "must be a number"),
-     ("baseline: false", "baseline: 1", "true or false"), ("r=13", "r=__import__", "name=value"),
-     ("claims:", "claim:", "list under")],
-)  # fmt: skip
+    [
+        ("metric: macs", "metric: mac", "macs"),
+        ("mode: trained", "mod: trained", 'unknown field "mod"'),
+        (', source: "X, table 1"', "", "needs source"),
+        ("2.7e+9", "many", "must be a number"),
+        ("baseline: false", "baseline: 1", "true or false"),
+        ("r=13", "r=__import__", "name=value"),
+        ("claims:", "claim:", "list under"),
+    ],
+)
 def test_mistake_in_the_file_is_named(tmp_path, old, new, message):
     with pytest.raises(UsageError, match=message) as error:
         claims.load(write(tmp_path, GOOD.replace(old, new)))
@@ -218,10 +243,16 @@ def test_every_claim_is_judged_on_an_empty_table():
 
 @pytest.mark.parametrize(
     ("printed", "value", "kind"),
-    [("2.7 G", 2.7e9, "reproduced"), ("2.70 G", 2.7e9, "reproduced"), ("2.703 G", 2.703e9, "reproduced"),
-     ("2.702 G", 2.702e9, "not reproduced"), ("3 G", 3e9, "reproduced"), ("2.6 G", 2.6e9, "not reproduced"),
-     ("2703 M", 2.703e9, "reproduced")],
-)  # fmt: skip
+    [
+        ("2.7 G", 2.7e9, "reproduced"),
+        ("2.70 G", 2.7e9, "reproduced"),
+        ("2.703 G", 2.703e9, "reproduced"),
+        ("2.702 G", 2.702e9, "not reproduced"),
+        ("3 G", 3e9, "reproduced"),
+        ("2.6 G", 2.6e9, "not reproduced"),
+        ("2703 M", 2.703e9, "reproduced"),
+    ],
+)
 def test_a_count_is_held_to_the_digits_that_the_paper_prints(printed, value, kind):
     found = judge(claim(value=value, printed=printed, tolerance=0.5), frame())
     assert found.kind == kind and f"the paper prints {printed}" in found.reason
@@ -250,8 +281,10 @@ def test_a_difference_of_accuracies_is_judged_by_its_paired_interval():
 def scored(plain, reduced):
     """An accuracy of ImageNet's validation set with a checkpoint, of the plain model and of tome(r=13)."""
     common = {"model": "deit_small", "task": "imagefolder", "checkpoint": "weights.pth"}
-    rows = [synthetic.record(accuracy=plain, **common),
-            synthetic.record(method="tome", setting="r=13", accuracy=reduced, **common)]  # fmt: skip
+    rows = [
+        synthetic.record(accuracy=plain, **common),
+        synthetic.record(method="tome", setting="r=13", accuracy=reduced, **common),
+    ]
     for row in rows:
         for item in row["readings"]:
             if item["metric"] == "accuracy":
@@ -296,8 +329,16 @@ def two_models(**changes):
 
 
 def test_a_claim_goes_by_the_other_side_that_it_names():
-    wanted = claim(method="none", setting="", model="small", value=0.75, unit="x", relative_to_baseline=True,
-                   against="model='large'", tolerance=0.001)  # fmt: skip
+    wanted = claim(
+        method="none",
+        setting="",
+        model="small",
+        value=0.75,
+        unit="x",
+        relative_to_baseline=True,
+        against="model='large'",
+        tolerance=0.001,
+    )
     rows = table.from_records(two_models())
     found = judge(wanted, rows)
     assert found.kind == "reproduced" and "0.75 of the other side" in found.reason
@@ -307,17 +348,26 @@ def test_a_claim_goes_by_the_other_side_that_it_names():
 
 @pytest.mark.parametrize(
     ("change", "why"),
-    [({"workload": "generate"}, "as generate"), ({"backend": "onnxruntime"}, "on onnxruntime"),
-     ({"task": "text_bytes"}, "for the task text_bytes"), ({"shape": "context=512"}, "of context=512")],
-)  # fmt: skip
+    [
+        ({"workload": "generate"}, "as generate"),
+        ({"backend": "onnxruntime"}, "on onnxruntime"),
+        ({"task": "text_bytes"}, "for the task text_bytes"),
+        ({"shape": "context=512"}, "of context=512"),
+    ],
+)
 def test_rows_of_another_workload_backend_task_or_shape_are_not_the_claims(change, why):
     found = judge(claim(**change), frame())
     assert found.kind == "not comparable here" and why in found.reason
 
 
 def test_the_shape_that_a_claim_names_is_part_of_the_rows():
-    rows = table.from_records([synthetic.record(model="deit_small", method="tome", setting="r=13", macs=2.7e9,
-                                                shape="context=512, new_tokens=32")])  # fmt: skip
+    rows = table.from_records(
+        [
+            synthetic.record(
+                model="deit_small", method="tome", setting="r=13", macs=2.7e9, shape="context=512, new_tokens=32"
+            )
+        ]
+    )
     assert judge(claim(shape="context=512"), rows).kind == "reproduced"
     assert judge(claim(shape="context=64"), rows).kind == "not comparable here"
 
@@ -330,12 +380,23 @@ def test_a_simulated_row_claims_no_speed():
     assert judge(claim(), rows).kind == "reproduced"  # its counts are counts
 
 
-# ------------------------------------------------------------------------------------------------ conventions, misprints
+# ------------------------------------------------------------------------------------------------ conventions,
+# misprints
 
 
 def layer(**fields):
-    return {"module_path": "m", "op": "Linear", "macs": 0, "vector_ops": 0, "operators": [], "calls": 1, "dtype": "float32",
-            "weight_bytes": 0, "output_shapes": [], **fields}  # fmt: skip
+    return {
+        "module_path": "m",
+        "op": "Linear",
+        "macs": 0,
+        "vector_ops": 0,
+        "operators": [],
+        "calls": 1,
+        "dtype": "float32",
+        "weight_bytes": 0,
+        "output_shapes": [],
+        **fields,
+    }
 
 
 #: Two samples: a linear layer 8 -> 4 with its bias on 3 tokens, one without, attention of 72 products, a pooling layer.
@@ -359,9 +420,18 @@ def counted_record(layers=LAYERS, **readings):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("macs", MACS), ("macs_called_flops", MACS), ("flops", 2 * MACS), ("fvcore", MACS * 1.004), ("with_method", MACS),
-     ("all", MACS + 50), ("without_attention", MACS - 72), ("with_biases", MACS + 3 * 4), ("with_pooling", MACS + 10)],
-)  # fmt: skip
+    [
+        ("macs", MACS),
+        ("macs_called_flops", MACS),
+        ("flops", 2 * MACS),
+        ("fvcore", MACS * 1.004),
+        ("with_method", MACS),
+        ("all", MACS + 50),
+        ("without_attention", MACS - 72),
+        ("with_biases", MACS + 3 * 4),
+        ("with_pooling", MACS + 10),
+    ],
+)
 def test_a_claim_is_held_to_its_own_way_of_counting(name, value):
     item = counted_record()
     wanted = claim(method="none", setting="", value=value, tolerance=1e-9, counted_as=name)
@@ -375,8 +445,11 @@ def test_a_claim_is_held_to_its_own_way_of_counting(name, value):
 
 def test_what_a_convention_cannot_know_is_a_reason_and_no_number():
     mixed = [layer(macs=8, operators=["aten::bmm", "aten::addmm"])]
-    for item, words in [(counted_record(mixed), "in one module"), (counted_record([]), "no layers"),
-                        (counted_record(macs_method=4.0), "cannot be told from")]:  # fmt: skip
+    for item, words in [
+        (counted_record(mixed), "in one module"),
+        (counted_record([]), "no layers"),
+        (counted_record(macs_method=4.0), "cannot be told from"),
+    ]:
         wanted = claim(method="none", setting="", value=1.0, counted_as="without_attention")
         found = evaluate([wanted], table.from_records([item]), records=[item])[0]
         assert found.kind == "not comparable here" and words in found.reason
@@ -396,11 +469,17 @@ def test_a_misprint_is_data_beside_the_value_that_is_judged():
 
 @pytest.mark.parametrize(
     ("extra", "words"),
-    [("counted_as: flop", 'did you mean "flops"'), ("counted_as: flops, factor: 2", "keep one"), ("factor: 0", "above 0"),
-     ("workload: generat", 'did you mean "generate"'), ("workload: generate, shape: {contxt: 3}", "contxt"),
-     ("shape: {context: 3}", "say which with workload"), ("against: {modl: x}", 'unknown axis "modl"'),
-     ("follows_from_its_own_table: 1", "true or false")],
-)  # fmt: skip
+    [
+        ("counted_as: flop", 'did you mean "flops"'),
+        ("counted_as: flops, factor: 2", "keep one"),
+        ("factor: 0", "above 0"),
+        ("workload: generat", 'did you mean "generate"'),
+        ("workload: generate, shape: {contxt: 3}", "contxt"),
+        ("shape: {context: 3}", "say which with workload"),
+        ("against: {modl: x}", 'unknown axis "modl"'),
+        ("follows_from_its_own_table: 1", "true or false"),
+    ],
+)
 def test_a_wrong_name_in_an_entry_is_answered_with_the_right_one(tmp_path, extra, words):
     with pytest.raises(UsageError) as error:
         claims.load(write(tmp_path, GOOD.replace("mode:", f"{extra}, mode:")))

@@ -22,8 +22,14 @@ def run(
     rng, records = random.Random(f"{name}{seed}"), []
     for method in methods:
         latency = {"none": 40.0, "tome": 30.0, "evit": 33.0}[method]
-        record = synthetic.record(method=method, setting="" if method == "none" else "r=8", latency_ms=latency,
-                                  macs=1.25e9 * latency / 40, invocations=invocations, **rest)  # fmt: skip
+        record = synthetic.record(
+            method=method,
+            setting="" if method == "none" else "r=8",
+            latency_ms=latency,
+            macs=1.25e9 * latency / 40,
+            invocations=invocations,
+            **rest,
+        )
         record["timing"]["session"] = f"session-{name}"
         record["started_at"] = f"2026-11-01T12:00:00+00:00 {name}"
         for line in record["timing"]["invocations"]:
@@ -148,14 +154,15 @@ def test_set_aside_processes_do_not_count():
     assert set(kinds(compare(a, b), "latency_ms")) == {"SAME"}
 
 
-# ------------------------------------------------------------------------------------------------ power and false alarms
+# ------------------------------------------------------------------------------------------------ power and false
+# alarms
 
 
 def session(name, seed, *, slow=(), process=0.02, host=0.03, gemm=0.01, own=0.003, invocations=5):
     """A session as machines are found to give it.
 
-    Sessions differ by `host`, processes by `process`, both shared by all that is timed together; the reference GEMM follows
-    all but `gemm` of either; what is left to each case of a process is `own`.
+    Sessions differ by `host`, processes by `process`, both shared by all that is timed together; the reference GEMM
+    follows all but `gemm` of either; what is left to each case of a process is `own`.
     """
     rng, times, records = random.Random(f"{name}{seed}"), {"none": 40.0, "tome": 30.0, "evit": 33.0}, []
     here, there = 1 + rng.gauss(0, host), 1 + rng.gauss(0, gemm)
@@ -164,11 +171,16 @@ def session(name, seed, *, slow=(), process=0.02, host=0.03, gemm=0.01, own=0.00
     for method in times:
         template = TEMPLATES[method]
         lines = [
-            {**template["timing"]["invocations"][0], "index": i, "median_ms": took[method][i],
-             "baseline_median_ms": took["none"][i], "gemm_median_ms": 1.5 * p * g,
-             "throughput_per_s": 1000 / took[method][i] * (1 + rng.gauss(0, own))}
+            {
+                **template["timing"]["invocations"][0],
+                "index": i,
+                "median_ms": took[method][i],
+                "baseline_median_ms": took["none"][i],
+                "gemm_median_ms": 1.5 * p * g,
+                "throughput_per_s": 1000 / took[method][i] * (1 + rng.gauss(0, own)),
+            }
             for i, (p, g) in enumerate(moved)
-        ]  # fmt: skip
+        ]
         floor = {"low": 1 - 1.2 * own, "high": 1 + 1.2 * own}
         timing = {**template["timing"], "session": f"{name}{seed}", "invocations": lines, "noise_floor": floor}
         records.append({**template, "timing": timing})
@@ -567,7 +579,7 @@ def test_nothing_foreign_steers_a_pull_request_or_a_page():
     from reports.pages import compare as page
 
     found = foreign_comparison()
-    shown = page._escape_controls(found)
+    shown = page.escaped(found)
     texts = [
         *(line.case + line.text for line in page.lines(found)),
         *shown.only_a,
@@ -608,9 +620,20 @@ def test_ties_share_a_rank_interval_and_there_is_no_single_winner():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("device", "cuda"), ("dtype", "bf16"), ("batch", 8), ("resolution", 384), ("threads", 2), ("compile", "default"),
-     ("memory_format", "channels_last"), ("data", "folder"), ("task", "none"), ("cuda_graphs", True), ("machine_key", "other")],
-)  # fmt: skip
+    [
+        ("device", "cuda"),
+        ("dtype", "bf16"),
+        ("batch", 8),
+        ("resolution", 384),
+        ("threads", 2),
+        ("compile", "default"),
+        ("memory_format", "channels_last"),
+        ("data", "folder"),
+        ("task", "none"),
+        ("cuda_graphs", True),
+        ("machine_key", "other"),
+    ],
+)
 def test_unlike_things_are_never_ranked_together(field, value):
     frame = pd.concat([frame_of([10.0, 20.0])[0], frame_of([1.0, 2.0], **{field: value})[0]], ignore_index=True)
     ranked = rank_intervals(frame, "latency_ms")

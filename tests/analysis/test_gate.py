@@ -1,7 +1,7 @@
 """The gate on real sweeps: 5 % that were put in are found, and two sweeps of the same pass.
 
-The work is matrix products outside torch, so that no counter sees it: time alone can tell. 40 equal steps against 42 (20
-against 21 in the method) are 5 % on any machine.
+The work is matrix products outside torch, so that no counter sees it: time alone can tell. 40 equal steps against 42
+(20 against 21 in the method) are 5 % on any machine.
 """
 
 from pathlib import Path

@@ -55,8 +55,13 @@ def test_counts_are_exact_everywhere(metric):
 
 @pytest.mark.parametrize(
     ("slow", "host", "class_"),
-    [(1.03, "AGREES", "AGREES"), (1.08, "DISAGREES", "AGREES"), (1.13, "DISAGREES", "DISAGREES"), (1 / 1.03, "AGREES", "AGREES")],
-)  # fmt: skip
+    [
+        (1.03, "AGREES", "AGREES"),
+        (1.08, "DISAGREES", "AGREES"),
+        (1.13, "DISAGREES", "DISAGREES"),
+        (1 / 1.03, "AGREES", "AGREES"),
+    ],
+)
 def test_latency_tolerance_is_5_percent_on_the_host_and_10_in_the_class(slow, host, class_):
     assert by_metric(original(), again(slow=slow))["latency_ms"].kind == host
     assert by_metric(original(), same_class(again(slow=slow)))["latency_ms"].kind == class_

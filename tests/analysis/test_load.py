@@ -90,7 +90,7 @@ def lines(record):
 
 
 def assert_labelled(record, loaded):
-    """The processes under load say so; those before it may have had neighbours of their own, which is no matter here."""
+    """The processes under load say so; those before it may have had neighbours of their own."""
     wanted = {"host busy", "pressure stall"} if Path("/proc/pressure/cpu").exists() else {"host busy"}
     found = lines(record)
     for index in loaded:
@@ -149,17 +149,27 @@ def injected(rng, index, *, start, stop, slowdown, preempted, host):
         hit[start:stop] = rng.random(stop - start) < preempted
         samples[hit] *= slowdown * rng.uniform(0.8, 1.2, hit.sum())
         return {
-            "block": 1, "latency_ms": samples.tolist(), "device_ms": [], "minor_faults": [0] * 90,
-            "preempted": hit.tolist(), "throughput": [{"iterations": 4, "ms": 4 * float(np.median(samples))}],
-            "first_inference_ms": 3 * middle, "load_ms": 50.0,
+            "block": 1,
+            "latency_ms": samples.tolist(),
+            "device_ms": [],
+            "minor_faults": [0] * 90,
+            "preempted": hit.tolist(),
+            "throughput": [{"iterations": 4, "ms": 4 * float(np.median(samples))}],
+            "first_inference_ms": 3 * middle,
+            "load_ms": 50.0,
             "warmup": {"iterations": 10, "seconds": 1.0, "last_ms": middle, "variation": 0.01, "steady": True},
-        }  # fmt: skip
+        }
 
     return {
-        "index": index, "session": "s", "seconds": 1.0, "started_at": PROBE["started_at"],
-        "labels": ["host busy"] if stop > start else [], "twin": part(10.0), "reference_gemm": {"ms": [1.0] * 90},
+        "index": index,
+        "session": "s",
+        "seconds": 1.0,
+        "started_at": PROBE["started_at"],
+        "labels": ["host busy"] if stop > start else [],
+        "twin": part(10.0),
+        "reference_gemm": {"ms": [1.0] * 90},
         "cases": {BASE.key: part(10.0), TWIN.key: part(10.0), CHEAP.key: part(5.0)},
-    }  # fmt: skip
+    }
 
 
 def disturbed_session(seed):

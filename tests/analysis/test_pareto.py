@@ -6,15 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.analysis.pareto import (
+    Candidate,
     Estimate,
     Objective,
-    Row,
-    _undominated,
-    _undominated_pairs,
     front_probability,
     hypervolume,
     pareto,
     staircase,
+    undominated_pairs,
+    undominated_points,
 )
 
 AXES = (Objective("latency_ms", "lower"), Objective("accuracy", "higher"))
@@ -22,7 +22,7 @@ AXES = (Objective("latency_ms", "lower"), Objective("accuracy", "higher"))
 
 def row(name, latency, accuracy, n=5):
     (l0, l1, l2), (a0, a1, a2) = latency, accuracy
-    return Row(name, (Estimate(l1, l0, l2, n), Estimate(a1, a0, a2, 50_000)))
+    return Candidate(name, (Estimate(l1, l0, l2, n), Estimate(a1, a0, a2, 50_000)))
 
 
 ORACLE = [
@@ -36,14 +36,18 @@ POINTS = [(r.estimates[0].value, r.estimates[1].value) for r in ORACLE]
 
 
 def plain(name, *values):
-    return Row(name, tuple(Estimate(v, exact=True) for v in values))
+    return Candidate(name, tuple(Estimate(v, exact=True) for v in values))
 
 
 def test_oracle_front_plausible_and_certified_dominated():
     placed = {p.name: p for p in pareto(ORACLE, AXES)}
     assert {n: p.standing for n, p in placed.items()} == {
-        "A": "front", "B": "front", "C": "plausible", "D": "certified-dominated", "E": "front",
-    }  # fmt: skip
+        "A": "front",
+        "B": "front",
+        "C": "plausible",
+        "D": "certified-dominated",
+        "E": "front",
+    }
     assert placed["D"].certified_by == ("B", "C") == placed["D"].dominated_by
     assert placed["C"].dominated_by == ("B",) and placed["C"].certified_by == ()
 
@@ -73,16 +77,16 @@ def test_exact_ties_stay_on_the_front_together():
 
 @pytest.mark.parametrize("weak", [Estimate(4.0), Estimate(4.0, 3.9, 4.1, 2), Estimate(4.0, 3.9, None, 5)])
 def test_row_without_a_good_interval_is_never_certified_and_certifies_nobody(weak):
-    slow = Row("slow", (weak, Estimate(60.0, 59, 61, 450)))
+    slow = Candidate("slow", (weak, Estimate(60.0, 59, 61, 450)))
     placed = pareto([*ORACLE, slow], AXES)[-1]
     assert placed.standing == "plausible" and "certified" in placed.note
-    best = Row("best", (Estimate(0.1, n=1), Estimate(99.0, 98.9, 99.1, 450)))
+    best = Candidate("best", (Estimate(0.1, n=1), Estimate(99.0, 98.9, 99.1, 450)))
     standings = [p.standing for p in pareto([*ORACLE, best], AXES)]
     assert standings[:3] == ["plausible"] * 3 and standings[3] == "certified-dominated"
 
 
 def test_nan_is_excluded_and_listed_with_its_reason():
-    placed = pareto([*ORACLE, Row("X", (Estimate(math.nan), Estimate(99.0)))], AXES)
+    placed = pareto([*ORACLE, Candidate("X", (Estimate(math.nan), Estimate(99.0)))], AXES)
     assert (placed[-1].standing, placed[-1].p_front, placed[-1].note) == ("excluded", None, "no value for latency_ms")
     assert [p.standing for p in placed[:3]] == ["front", "front", "plausible"]
 
@@ -152,4 +156,4 @@ def test_pruning_hopeless_rows_changes_no_probability():
 @settings(deadline=None)
 def test_two_objectives_by_sorting_agree_with_looking_at_every_pair(points):
     at = np.array([points], dtype=float)
-    assert (_undominated_pairs(at) == _undominated(at)).all()
+    assert (undominated_pairs(at) == undominated_points(at)).all()

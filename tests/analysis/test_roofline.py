@@ -166,9 +166,12 @@ def test_efficiency_carries_the_interval_of_the_time():
 
 NUMBERS = st.floats(1e-3, 1e3)
 LAYERS = st.lists(
-    st.builds(lambda f, b, t: layer("x", f, b, t), st.one_of(st.just(0.0), NUMBERS), st.one_of(st.just(0.0), NUMBERS), NUMBERS),
-    min_size=1, max_size=12,
-)  # fmt: skip
+    st.builds(
+        lambda f, b, t: layer("x", f, b, t), st.one_of(st.just(0.0), NUMBERS), st.one_of(st.just(0.0), NUMBERS), NUMBERS
+    ),
+    min_size=1,
+    max_size=12,
+)
 
 
 @given(LAYERS)
@@ -280,10 +283,16 @@ def test_readings_are_modelled_or_say_why_not():
     ("path", "block"),
     [
         ("blocks.3", "blocks.3"),
-        ("blocks.3.mlp.fc1", "blocks.3"), ("layer1.0.conv1", "layer1.0"), ("features.1.0.attn.qkv", "features.1.0"),
-        ("features.3.conv.0.0", "features.3"), ("layers.0.blocks.1.attn.qkv", "layers.0.blocks.1"), ("head", ""),
-        ("encoder.layers.encoder_layer_0.mlp.0", "encoder.layers.encoder_layer_0"), ("0", ""), ("", ""),
+        ("blocks.3.mlp.fc1", "blocks.3"),
+        ("layer1.0.conv1", "layer1.0"),
+        ("features.1.0.attn.qkv", "features.1.0"),
+        ("features.3.conv.0.0", "features.3"),
+        ("layers.0.blocks.1.attn.qkv", "layers.0.blocks.1"),
+        ("head", ""),
+        ("encoder.layers.encoder_layer_0.mlp.0", "encoder.layers.encoder_layer_0"),
+        ("0", ""),
+        ("", ""),
     ],
-)  # fmt: skip
+)
 def test_block_of_a_module_path(path, block):
     assert roofline.block_of(path) == block

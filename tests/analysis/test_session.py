@@ -17,18 +17,28 @@ PROTOCOL = Latency(invocations=3, max_invocations=5, budget_s=100, replacements=
 def invocation(index, base=10.0, fast=5.0, twin=None, *, preempted=0.0, seconds=1.0, n=20, steady=True):
     def part(middle):
         return {
-            "block": 1, "latency_ms": [middle] * n, "device_ms": [], "minor_faults": [0] * n,
-            "preempted": [i < preempted * n for i in range(n)], "throughput": [{"iterations": 4, "ms": 4 * middle}],
-            "first_inference_ms": 3 * middle, "load_ms": 50.0,
+            "block": 1,
+            "latency_ms": [middle] * n,
+            "device_ms": [],
+            "minor_faults": [0] * n,
+            "preempted": [i < preempted * n for i in range(n)],
+            "throughput": [{"iterations": 4, "ms": 4 * middle}],
+            "first_inference_ms": 3 * middle,
+            "load_ms": 50.0,
             "warmup": {"iterations": 10, "seconds": 1.0, "last_ms": middle, "variation": 0.01, "steady": steady},
             "layers": {"own": {"a": 0.4 * middle, "b": 0.5 * middle}, "plain": middle, "hooked": middle, "repeats": 3},
-        }  # fmt: skip
+        }
 
     return {
-        "index": index, "session": "s", "seconds": seconds, "started_at": "2026-01-01T00:00:00+00:00", "labels": [],
-        "cases": {BASE_KEY: part(base), FAST_KEY: part(fast)}, "twin": part(twin or base),
+        "index": index,
+        "session": "s",
+        "seconds": seconds,
+        "started_at": "2026-01-01T00:00:00+00:00",
+        "labels": [],
+        "cases": {BASE_KEY: part(base), FAST_KEY: part(fast)},
+        "twin": part(twin or base),
         "reference_gemm": {"ms": [1.0] * n},
-    }  # fmt: skip
+    }
 
 
 def decide(*invocations, protocol=PROTOCOL):
@@ -195,9 +205,12 @@ def test_what_the_host_did_is_on_every_members_row():
         assert session.summarise(part, key, BASE_KEY, 1, PROTOCOL)["labels"] == ["host busy", "throttled"]
     noisy = [part, *(invocation(i) for i in range(1, 4))]
     record = assemble.finished(
-        FAST, assemble.Context(Protocol(latency=PROTOCOL), {}, "m", {}, {}), {"started_at": "", "readings": [], "flags": []},
-        Session("s", tuple(noisy), BASE_KEY, True, ""), "",
-    )  # fmt: skip
+        FAST,
+        assemble.Context(Protocol(latency=PROTOCOL), {}, "m", {}, {}),
+        {"started_at": "", "readings": [], "flags": []},
+        Session("s", tuple(noisy), BASE_KEY, True, ""),
+        "",
+    )
     texts = {flag["code"]: (flag["severity"], flag["text"]) for flag in record["flags"]}
     assert texts["host_busy"] == ("info", "host busy in 1 of 4 processes") and record["status"] == "ok"
 

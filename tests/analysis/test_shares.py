@@ -70,9 +70,10 @@ def used(**changes):
     given = {
         "latency_ms": reading("latency_ms", 10.0, "measured", ci_low=8.0, ci_high=10.0, n=3),
         "ideal_ms": reading("ideal_ms", 4.0, "modelled"),
-        "macs": reading("macs", 90.0, "counted"), "macs_method": reading("macs_method", 10.0, "counted"),
+        "macs": reading("macs", 90.0, "counted"),
+        "macs_method": reading("macs_method", 10.0, "counted"),
         **changes,
-    }  # fmt: skip
+    }
     return {item.metric: item for item in utilisation.readings(RECORD, {k: v for k, v in given.items() if v}.get)}
 
 

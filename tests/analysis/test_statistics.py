@@ -133,11 +133,18 @@ def test_geometric_summary_is_unavailable_if_a_member_failed():
 @pytest.mark.parametrize(
     ("low", "high", "kind"),
     [
-        (1.03, 1.06, "FASTER"), (0.94, 0.97, "SLOWER"), (0.99, 1.01, "SAME"), (1.005, 1.045, "SAME"),
-        (0.953, 1.049, "SAME"), (1.01, 1.08, "AMBIGUOUS"), (0.90, 1.02, "AMBIGUOUS"), (0.8, 1.2, "AMBIGUOUS"),
-        (1.021, 1.04, "FASTER"), (1.5, 1.7, "FASTER"),
+        (1.03, 1.06, "FASTER"),
+        (0.94, 0.97, "SLOWER"),
+        (0.99, 1.01, "SAME"),
+        (1.005, 1.045, "SAME"),
+        (0.953, 1.049, "SAME"),
+        (1.01, 1.08, "AMBIGUOUS"),
+        (0.90, 1.02, "AMBIGUOUS"),
+        (0.8, 1.2, "AMBIGUOUS"),
+        (1.021, 1.04, "FASTER"),
+        (1.5, 1.7, "FASTER"),
     ],
-)  # fmt: skip
+)
 def test_verdict_follows_the_interval(low, high, kind):
     found = verdict(interval(low, math.sqrt(low * high), high))
     assert found.kind == kind

@@ -1,4 +1,7 @@
-"""A workload of one's own with parts, compared with a named model: planned, resumed, reproduced, compared, packed, shown, mirrored."""
+"""A workload of one's own with parts, compared with a named model, through every job.
+
+Planned, resumed, reproduced, compared, packed, shown, mirrored.
+"""
 
 import copy
 import json
@@ -30,9 +33,11 @@ from tests.sweeping import QUICK, configuration, sweep
 
 NAPS = "tests.workloads.naps"
 BLOCK = {
-    "models": [f"{NAPS}:naps", f"{NAPS}:longer"], "workload": NAPS, "shapes": {"batch": [2], "times": [3]},
+    "models": [f"{NAPS}:naps", f"{NAPS}:longer"],
+    "workload": NAPS,
+    "shapes": {"batch": [2], "times": [3]},
     "against": f"{NAPS}:naps",
-}  # fmt: skip
+}
 
 
 def naps(folder, **changes):
@@ -139,8 +144,13 @@ def test_a_foreign_record_whose_workload_is_code_is_neither_imported_nor_run(swe
     foreign["case"]["workload"] = "tests.trap"
     path = tmp_path / "foreign.json"
     case = Case.from_dict({**foreign["case"], "model": "vit_tiny", "against": ""})
-    foreign |= {"case": case.as_dict(), "case_key": case.key, "group_key": case.group_key, "baseline_key": case.baseline.key,
-                "record_key": f"{case.key}.{foreign['machine_key']}"}  # fmt: skip
+    foreign |= {
+        "case": case.as_dict(),
+        "case_key": case.key,
+        "group_key": case.group_key,
+        "baseline_key": case.baseline.key,
+        "record_key": f"{case.key}.{foreign['machine_key']}",
+    }
     write_json(path, seal(foreign))
     config = naps(tmp_path, job="reproduce", row=str(path))
     monkeypatch.setattr(workloads, "module_of", lambda name: pytest.fail(f"{name} was looked up"))

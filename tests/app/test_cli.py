@@ -258,8 +258,8 @@ def test_every_job_of_a_multirun_runs_and_a_regression_is_not_hidden_by_failed_r
 
 
 @pytest.mark.parametrize(("codes", "code"), [
-    ([], 0), ([0, 0], 0), ([0, 3], 3), ([3, 1], 1), ([1, 2], 1), ([4, 3, 5], 3), ([4, 5], 5), ([1, 70, 2], 1), ([2, 70], 70),
-    ([1, 130], 130), ([0, 9], 9), ([-15, 3], -15),
+    ([], 0), ([0, 0], 0), ([0, 3], 3), ([3, 1], 1), ([1, 2], 1), ([4, 3, 5], 3), ([4, 5], 5), ([1, 70, 2], 1), ([2, 70],
+    70), ([1, 130], 130), ([0, 9], 9), ([-15, 3], -15),
 ])  # fmt: skip
 def test_the_exit_code_of_several_jobs_is_the_one_that_must_not_be_hidden(codes, code):
     assert cli.worst(codes) == code

@@ -41,9 +41,15 @@ def test_it_is_what_grid_paper_with_protocol_counts_makes_whatever_the_run_is_ti
 
 @pytest.mark.parametrize(
     "change",
-    [{"counts": False}, {"protocol": {**QUICK, "timed": False}}, {"suite": {"models": [HEALTHY]}}, {"model": HEALTHY},
-     {"suite": {"methods": ["none"]}}, {"grids": {"default": GRIDS["default"]}}],
-)  # fmt: skip
+    [
+        {"counts": False},
+        {"protocol": {**QUICK, "timed": False}},
+        {"suite": {"models": [HEALTHY]}},
+        {"model": HEALTHY},
+        {"suite": {"methods": ["none"]}},
+        {"grids": {"default": GRIDS["default"]}},
+    ],
+)
 def test_a_run_that_asks_for_something_else_has_no_counts(tmp_path, change):
     assert counting_config(config(tmp_path, **change)) is None
 

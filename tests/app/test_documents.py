@@ -60,7 +60,7 @@ def test_what_stands_around_the_marks_stays():
 
 
 def test_a_cell_keeps_its_bars():
-    assert listing._line("a|b", "c") == "| a\\|b | c |"
+    assert listing.row_line("a|b", "c") == "| a\\|b | c |"
 
 
 def rows(word=""):
@@ -117,8 +117,12 @@ def test_the_example_of_the_guide_runs(tmp_path):
     (tmp_path / "test_half.py").write_text(re.search(r"```python\n(.*?)```", guide, re.S)[1])
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "test_half.py"],
-        cwd=tmp_path, env={"PYTHONPATH": f"{ROOT}:{tmp_path}", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
-        capture_output=True, text=True, check=False, timeout=200,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{ROOT}:{tmp_path}", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
     assert done.returncode == 0, done.stdout[-3000:]
     assert "12 passed" in done.stdout

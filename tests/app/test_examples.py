@@ -1,4 +1,4 @@
-"""The example for pull requests is what a user would copy: every command in it exists, and the gate in it does its work."""
+"""The example for pull requests is what a user would copy: its commands exist and its gate works."""
 
 import os
 import re
@@ -97,8 +97,9 @@ def test_the_steps_after_measuring_fail_on_a_regression_only_and_show_it_either_
     for step in steps():
         if step.get("name") in ("Compare", "Show the verdicts", "Pack the records"):
             line = step["run"].replace(".nox/bench/bin/python", shlex.quote(sys.executable))
-            ended[step["name"]] = subprocess.run(["bash", "-e", "-c", line], cwd=ROOT, env=environment,
-                                                 capture_output=True, text=True, check=False)  # fmt: skip
+            ended[step["name"]] = subprocess.run(
+                ["bash", "-e", "-c", line], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+            )
             assert "if" not in step or "always()" in step["if"]  # it is shown also where the gate fails
     assert [done.returncode for done in ended.values()] == [code, 0, 0], [done.stderr for done in ended.values()]
     assert ("SLOWER" in summary.read_text()) == bool(code)
@@ -125,11 +126,19 @@ def bisecting():
 @pytest.mark.parametrize(
     ("sweep", "compare", "code"),
     [
-        (0, 0, 0), (3, 0, 0), (0, 1, 1), (3, 1, 1),  # failed rows are no reason to skip a commit
-        (0, 2, 125), (0, 5, 125), (0, 130, 125),  # nothing was compared: neither good nor bad
-        (1, 0, 125), (2, 0, 125), (130, 0, 125), (137, 0, 125),  # nothing was measured
+        (0, 0, 0),
+        (3, 0, 0),
+        (0, 1, 1),
+        (3, 1, 1),  # failed rows are no reason to skip a commit
+        (0, 2, 125),
+        (0, 5, 125),
+        (0, 130, 125),  # nothing was compared: neither good nor bad
+        (1, 0, 125),
+        (2, 0, 125),
+        (130, 0, 125),
+        (137, 0, 125),  # nothing was measured
     ],
-)  # fmt: skip
+)
 def test_bisecting_skips_what_says_nothing_and_calls_only_a_regression_bad(sweep, compare, code, tmp_path):
     fake = tmp_path / "bin" / "python"
     fake.parent.mkdir()

@@ -287,7 +287,7 @@ def test_a_bundle_that_lacks_something_exits_with_3_and_one_that_is_not_whole_wi
     next(made.samples.rglob("*.json.gz")).write_bytes(b"damaged")
     assert bundle.run(config) == 3
     assert "left out: " in capsys.readouterr().err
-    report = bundles.Report(tmp_path / "x.zip", 3, (), ("records/a.b.json: does not match its checksum",))
+    report = bundles.Verification(tmp_path / "x.zip", 3, (), ("records/a.b.json: does not match its checksum",))
     monkeypatch.setattr(bundles, "verify", lambda _: report)
     assert bundle.run(config) == 1
     assert "does not match its checksum" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.app.jobs.sweep import _failures
+from bench.app.jobs.sweep import failure_text
 from bench.foreign_text import shortened
 from bench.sweep.writing import Sweep
 from tests.synthetic import record
@@ -27,7 +27,7 @@ def shell(folder, line, **environment):
 
 @pytest.fixture
 def odd(tmp_path):
-    """A folder with a file whose name no ASCII has; verifying it is a quick job that prints the name and ends with 1."""
+    """A folder with a file whose name is not ASCII; verifying it is quick, prints the name and ends with 1."""
     (tmp_path / "b·ndle.zip").write_bytes(b"no archive")
     (tmp_path / "records").mkdir()
     return tmp_path
@@ -74,7 +74,7 @@ def test_a_message_of_the_command_line_steers_no_terminal(tmp_path):
 def test_the_line_of_what_failed_steers_no_terminal_and_is_one_line():
     error = {"phase": "load", "type": "E", "message": "\x1b[2J\x07 gone \u202e", "log_tail": ""}
     failed = record(model="m\x1b[1m" + "x" * 5000, status="crashed", error=error)
-    line = _failures(Sweep(records=[failed], measured=1))
+    line = failure_text(Sweep(records=[failed], measured=1))
     assert line.isprintable() and len(line) < 600
     assert r"\x1b[2J\x07 gone \u202e" in line
 

@@ -53,9 +53,14 @@ def test_a_module_that_is_no_backend_is_refused():
         backends.find("tests.backends.networks")
 
 
-@pytest.mark.parametrize(("name", "package", "extra"), [
-    ("onnxruntime", "onnxruntime", "onnx"), ("openvino", "openvino", "openvino"), ("executorch", "executorch", "executorch"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "package", "extra"),
+    [
+        ("onnxruntime", "onnxruntime", "onnx"),
+        ("openvino", "openvino", "openvino"),
+        ("executorch", "executorch", "executorch"),
+    ],
+)
 def test_an_absent_library_gives_the_reason_and_the_extra_that_brings_it(monkeypatch, name, package, extra):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: None if wanted == package else real(wanted))
@@ -86,14 +91,20 @@ def test_the_wrong_device_and_the_wrong_type_are_told_with_what_fits():
 # --- what a tool says when it fails ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("text", "names"), [
-    ("No ONNX function found for <OpOverload(op='aten._linalg_eigh', overload='default')>.", ["aten._linalg_eigh"]),
-    ("-- No conversion rule found for operations: aten.a.default, b.c.default\n", ["aten.a.default", "b.c.default"]),
-    ("Could not find an implementation for Conv(11) node with name 'node_conv2d'", ["Conv"]),
-    ("Missing out variants: {'waterline::odd'}", ["waterline::odd"]),
-    ("Operator torch._ops.waterline.odd.default is not Aten Canonical.", ["waterline.odd.default"]),
-    ("the disk is full", []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("No ONNX function found for <OpOverload(op='aten._linalg_eigh', overload='default')>.", ["aten._linalg_eigh"]),
+        (
+            "-- No conversion rule found for operations: aten.a.default, b.c.default\n",
+            ["aten.a.default", "b.c.default"],
+        ),
+        ("Could not find an implementation for Conv(11) node with name 'node_conv2d'", ["Conv"]),
+        ("Missing out variants: {'waterline::odd'}", ["waterline::odd"]),
+        ("Operator torch._ops.waterline.odd.default is not Aten Canonical.", ["waterline.odd.default"]),
+        ("the disk is full", []),
+    ],
+)
 def test_the_operator_is_read_from_each_tools_words(text, names):
     assert operators_in(text) == names
 

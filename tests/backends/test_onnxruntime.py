@@ -156,9 +156,12 @@ class Gpu:
         item = SimpleNamespace(name="x", type="tensor(float)", shape=[1, 2])
         name, own = providers[0]
         return SimpleNamespace(
-            get_providers=lambda: [name, "CPUExecutionProvider"], get_session_options=lambda: options,
-            get_inputs=lambda: [item], get_outputs=lambda: [item], get_provider_options=lambda: {name: own},
-        )  # fmt: skip
+            get_providers=lambda: [name, "CPUExecutionProvider"],
+            get_session_options=lambda: options,
+            get_inputs=lambda: [item],
+            get_outputs=lambda: [item],
+            get_provider_options=lambda: {name: own},
+        )
 
 
 @pytest.mark.parametrize(("dtype", "tf32"), [("fp32", "0"), ("tf32", "1")])

@@ -117,13 +117,13 @@ def test_half_precision_is_computed_in_half_precision_or_refused(dtype, kind, tm
 
 def test_bfloat16_crosses_bit_by_bit():
     """NumPy has no such type: what goes in and comes out is checked on a model that only adds, at any precision."""
-    from bench.backends.openvino import _calls
+    from bench.backends.openvino import request_calls
 
     x = torch.tensor([[1.0, -2.5, 3.140625]], dtype=torch.bfloat16)
     given = ov.opset13.parameter([1, 3], ov.Type.bf16)
     there_and_back = ov.opset13.convert(ov.opset13.convert(given, "f32"), "bf16")
     model = ov.Model([there_and_back], [given])
-    found = _calls(ov.Core().compile_model(model, "CPU", F32))([x])[0]
+    found = request_calls(ov.Core().compile_model(model, "CPU", F32))([x])[0]
     assert found.dtype == torch.bfloat16 and torch.equal(found, x)
 
 

@@ -10,10 +10,17 @@ from bench.config import cards, catalogue
 from bench.errors import UsageError
 
 WHOLE = {
-    "title": "A Paper", "arxiv": "2101.00001", "year": 2021, "summary": "does a thing", "methods": ["tome"],
-    "settings": {"r": "how many"}, "tiny": {"model": "deit_tiny", "method": "tome(r=3)"}, "identity": "tome(r=0)",
-    "knowledge": "exact", "refuses": ["tome(r=-1)"],
-}  # fmt: skip
+    "title": "A Paper",
+    "arxiv": "2101.00001",
+    "year": 2021,
+    "summary": "does a thing",
+    "methods": ["tome"],
+    "settings": {"r": "how many"},
+    "tiny": {"model": "deit_tiny", "method": "tome(r=3)"},
+    "identity": "tome(r=0)",
+    "knowledge": "exact",
+    "refuses": ["tome(r=-1)"],
+}
 
 
 def written(folder, systems, **more):
@@ -49,19 +56,30 @@ def test_defaults_of_a_file_hold_where_a_card_says_nothing_else(tmp_path):
 
 
 UNFILLED = [
-    ({"title": None}, 'the key "title" is missing'), ({"arxiv": None}, "needs an arXiv number or a venue"),
-    ({"arxiv": "21.1"}, "arxiv: String should match"), ({"tittle": "x"}, 'unknown key "tittle"; did you mean "title"'),
+    ({"title": None}, 'the key "title" is missing'),
+    ({"arxiv": None}, "needs an arXiv number or a venue"),
+    ({"arxiv": "21.1"}, "arxiv: String should match"),
+    ({"tittle": "x"}, 'unknown key "tittle"; did you mean "title"'),
     ({"tiny": {"model": "a", "metod": "b"}}, 'unknown key "metod"; did you mean "method"'),
-    ({"needs": {"extras": "x"}}, 'unknown key "extras"; did you mean "extra"'), ({"needs": {"extra": "timm"}}, "needs the modules"),
-    ({"tiny": None}, "needs a tiny setting"), ({"identity": None}, "no_identity why there is none"),
-    ({"no_identity": "x"}, "no_identity why there is none"), ({"refuses": None}, "needs settings that are refused"),
-    ({"knowledge": "reconstruction"}, "say of what"), ({"knowledge": "rumour"}, "knowledge: Input should be"),
-    ({"knowledge": "published only", "of": "kernels"}, "there is no row"), ({"methods": []}, "models or methods that make its rows"),
-    ({"library": "timm"}, "library and licence go together"), ({"dtypes": ["fp31"]}, 'did you mean "fp32"'),
-    ({"counts_on_meta": "no"}, "a sentence that says why not"), ({"counts_on_meta": False}, "counts_on_meta"),
-    ({"kind": "network"}, "it has no methods"), ({"year": 20210}, "year"), ({"against": {"modle": "x"}}, "unknown key"),
+    ({"needs": {"extras": "x"}}, 'unknown key "extras"; did you mean "extra"'),
+    ({"needs": {"extra": "timm"}}, "needs the modules"),
+    ({"tiny": None}, "needs a tiny setting"),
+    ({"identity": None}, "no_identity why there is none"),
+    ({"no_identity": "x"}, "no_identity why there is none"),
+    ({"refuses": None}, "needs settings that are refused"),
+    ({"knowledge": "reconstruction"}, "say of what"),
+    ({"knowledge": "rumour"}, "knowledge: Input should be"),
+    ({"knowledge": "published only", "of": "kernels"}, "there is no row"),
+    ({"methods": []}, "models or methods that make its rows"),
+    ({"library": "timm"}, "library and licence go together"),
+    ({"dtypes": ["fp31"]}, 'did you mean "fp32"'),
+    ({"counts_on_meta": "no"}, "a sentence that says why not"),
+    ({"counts_on_meta": False}, "counts_on_meta"),
+    ({"kind": "network"}, "it has no methods"),
+    ({"year": 20210}, "year"),
+    ({"against": {"modle": "x"}}, "unknown key"),
     ({"name": "x"}, "follows from where the card stands"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("changes, words", UNFILLED, ids=[words[:40] for _, words in UNFILLED])
@@ -86,9 +104,13 @@ def test_a_system_without_a_row_says_why(tmp_path):
 
 @pytest.mark.parametrize(
     "text, words",
-    [("systems: [a]", "mapping of names to cards"), ("system: {}", 'unknown key "system"; did you mean "systems"'),
-     ("systems: {a: 3}", "system a: must be a mapping"), ("systems: {a: {}, a: {}}", "stands there twice")],
-)  # fmt: skip
+    [
+        ("systems: [a]", "mapping of names to cards"),
+        ("system: {}", 'unknown key "system"; did you mean "systems"'),
+        ("systems: {a: 3}", "system a: must be a mapping"),
+        ("systems: {a: {}, a: {}}", "stands there twice"),
+    ],
+)
 def test_a_malformed_file_is_refused(tmp_path, text, words):
     (tmp_path / "systems.yaml").write_text(text)
     with pytest.raises(UsageError, match=r"systems\.yaml") as error:
@@ -142,7 +164,8 @@ def test_a_network_needs_a_tiny_setting_for_each_of_its_builders(tmp_path):
 
 def test_cards_are_read_without_torch_and_without_importing_a_suite():
     program = (
-        "import sys; from bench.config import cards, catalogue; cards.problems(cards.load(), catalogue.load()); "
-        "assert not {'torch', 'hydra'} & set(sys.modules); assert not [m for m in sys.modules if m.startswith('suites.') and m.count('.') > 1]"
+        "import sys; from bench.config import cards, catalogue; cards.problems(cards.load(), catalogue.load()); assert "
+        "not {'torch', 'hydra'} & set(sys.modules); assert not [m for m in sys.modules if m.startswith('suites.') and "
+        "m.count('.') > 1]"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -49,8 +49,10 @@ def read(text):
 def flat(protocol):
     return {
         f"{part}.{name}": value
-        for part, values in protocol.model_dump().items() if isinstance(values, dict) for name, value in values.items()
-    }  # fmt: skip
+        for part, values in protocol.model_dump().items()
+        if isinstance(values, dict)
+        for name, value in values.items()
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -127,11 +129,9 @@ def test_ten_iterations_are_taken_of_a_case_slower_than_its_seconds():
 )
 def test_a_preemption_counts_if_it_cost_its_share_of_the_sample(monkeypatch, switched, computed_ms, loss, preempted):
     usage, spent = iter([(7, 0), (7 + switched, 0)]), iter([0, int(computed_ms * 1e6)])
-    monkeypatch.setattr(latency, "_usage", lambda: next(usage))
+    monkeypatch.setattr(latency, "resource_usage", lambda: next(usage))
     world, into = World(100.0), latency.Samples(1)
-    latency.take_sample(
-        latency.Runner("a", world.step), into, lambda: world.now, loss, processor=lambda: next(spent)
-    )  # fmt: skip
+    latency.take_sample(latency.Runner("a", world.step), into, lambda: world.now, loss, processor=lambda: next(spent))
     assert into.preempted == [preempted] and into.cpu_ms == [pytest.approx(computed_ms)]
 
 
@@ -150,7 +150,7 @@ def test_a_forecast_warms_a_gpu_up_for_as_long_as_the_protocol_does():
 
 def test_blocks_share_the_processors_time(monkeypatch):
     usage, spent = iter([(0, 0), (1, 0)]), iter([0, 180_000_000])
-    monkeypatch.setattr(latency, "_usage", lambda: next(usage))
+    monkeypatch.setattr(latency, "resource_usage", lambda: next(usage))
     world, into = World(10.0), latency.Samples(20)
     latency.take_sample(latency.Runner("a", world.step), into, lambda: world.now, 0.02, processor=lambda: next(spent))
     assert into.preempted == [True] and into.cpu_ms == [pytest.approx(9.0)]
@@ -209,12 +209,17 @@ def test_how_it_was_measured_says_what_the_protocol_says(name):
     protocol = api.protocol_named(name)
     own, words = protocol.latency, told(protocol)
     for said in (
-        f"{own.warmup_iterations} warm-up iterations and {own.warmup_s:g} s", f"up to {own.samples} samples",
-        f"at least {own.invocations} fresh processes", f"at most {own.max_invocations}",
-        f"{100 * own.ratio_half_width:g} % for ratios", f"{100 * own.absolute_half_width:g} % for times",
-        f"more than {100 * own.preempted_share:g} %", f"up to {own.quiet_wait_s:g} s for a quiet host",
-        f"{own.throughput_windows} windows of at least {own.throughput_window_s:g} s", protocol.hash,
-    ):  # fmt: skip
+        f"{own.warmup_iterations} warm-up iterations and {own.warmup_s:g} s",
+        f"up to {own.samples} samples",
+        f"at least {own.invocations} fresh processes",
+        f"at most {own.max_invocations}",
+        f"{100 * own.ratio_half_width:g} % for ratios",
+        f"{100 * own.absolute_half_width:g} % for times",
+        f"more than {100 * own.preempted_share:g} %",
+        f"up to {own.quiet_wait_s:g} s for a quiet host",
+        f"{own.throughput_windows} windows of at least {own.throughput_window_s:g} s",
+        protocol.hash,
+    ):
         assert said in words, said
 
 

@@ -15,7 +15,9 @@ SOURCE = """
 import a_module_that_does_not_exist
 from bench.config.settings import KeepRate
 
-def method(model, *, keep_rate: KeepRate = 0.7, at: list[int] = [4, 7], mode: Literal["a", "b"] = "a", other: Foo = None):
+def method(
+    model, *, keep_rate: KeepRate = 0.7, at: list[int] = [4, 7], mode: Literal["a", "b"] = "a", other: Foo = None
+):
     return model
 
 def needs(model, *, amount: int):
@@ -104,7 +106,7 @@ def test_digest_follows_the_source_and_what_it_imports(tmp_path, monkeypatch):
     from bench.config import signatures
 
     def digest():
-        signatures._tree.cache_clear()
+        signatures.source_tree.cache_clear()
         return source_digest("digpkg.a:f")
 
     first = digest()
@@ -154,9 +156,10 @@ def test_every_bundled_name_resolves_to_a_callable_with_valid_presets():
 
 
 CREEPING = [
-    "int.__class__", "Literal.__class__.__mro__", "list[int].__origin__", "Annotated[int, Field(default_factory=int.__call__)]",
-    '"__import__(\'os\').mkdir(MARK)"', 'list["__import__(\'os\').mkdir(MARK)"]', 'Annotated["__import__(\'os\').mkdir(MARK)", 1]',
-    "(lambda: int)()", "[int for _ in ()]", "Annotated[int, Field(ge=9**9**9)]", "int if 1 else str", "__import__('os')",
+    "int.__class__", "Literal.__class__.__mro__", "list[int].__origin__",
+    "Annotated[int, Field(default_factory=int.__call__)]", '"__import__(\'os\').mkdir(MARK)"',
+    'list["__import__(\'os\').mkdir(MARK)"]', 'Annotated["__import__(\'os\').mkdir(MARK)", 1]', "(lambda: int)()",
+    "[int for _ in ()]", "Annotated[int, Field(ge=9**9**9)]", "int if 1 else str", "__import__('os')",
     "Field(**{'default': 1})", "unknown", "f'{int}'", "int[str]",
 ]  # fmt: skip
 
@@ -170,7 +173,7 @@ def test_an_annotation_is_put_together_from_our_vocabulary_or_not_evaluated_at_a
     monkeypatch.syspath_prepend(tmp_path)
     from bench.config import signatures
 
-    signatures._tree.cache_clear()
+    signatures.source_tree.cache_clear()
     signature.cache_clear()
     assert signature("creeping:method").settings["x"][0] is Any
     check_settings("m", "creeping:method", {"x": object()})
@@ -180,17 +183,21 @@ def test_an_annotation_is_put_together_from_our_vocabulary_or_not_evaluated_at_a
 @pytest.mark.parametrize(
     ("annotation", "good", "bad"),
     [
-        ("Annotated[int, Field(ge=-1, le=3)]", -1, -2), ('Literal["a", "b"] | None', "a", "c"), ("Rate | None", None, 2),
-        ("tuple[int, ...]", (1, 2), "x"), ('dict[str, Literal["a"]]', {"x": "a"}, {"x": "b"}), ("Union[int, None]", None, "x"),
+        ("Annotated[int, Field(ge=-1, le=3)]", -1, -2),
+        ('Literal["a", "b"] | None', "a", "c"),
+        ("Rate | None", None, 2),
+        ("tuple[int, ...]", (1, 2), "x"),
+        ('dict[str, Literal["a"]]', {"x": "a"}, {"x": "b"}),
+        ("Union[int, None]", None, "x"),
         ('Annotated[str, Field(pattern="^a$")]', "a", "b"),
     ],
-)  # fmt: skip
+)
 def test_plain_annotations_are_still_checked(annotation, good, bad, tmp_path, monkeypatch):
     (tmp_path / "plainly.py").write_text(f"def method(model, *, x: {annotation} = None): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
     from bench.config import signatures
 
-    signatures._tree.cache_clear()
+    signatures.source_tree.cache_clear()
     signature.cache_clear()
     check_settings("m", "plainly:method", {"x": good})
     with pytest.raises(UsageError, match="is not valid"):

@@ -40,11 +40,17 @@ def test_the_digest_is_the_same_in_every_python_version():
 @pytest.mark.parametrize(
     "old, new",
     [
-        ('"""A module."""', '"""Another text."""'), ('"""What it does."""', ""), ('    """A net."""\n', ""),
-        ("import math", "import math  # for nothing"), ("rate: float = 0.7,", "rate: float = 0.7,\n    "),
-        ("0xFF", "255"), ("'b'", '"b"'), ('"a"', 'u"a"'), ("global count", "(global_ := 0)"),
+        ('"""A module."""', '"""Another text."""'),
+        ('"""What it does."""', ""),
+        ('    """A net."""\n', ""),
+        ("import math", "import math  # for nothing"),
+        ("rate: float = 0.7,", "rate: float = 0.7,\n    "),
+        ("0xFF", "255"),
+        ("'b'", '"b"'),
+        ('"a"', 'u"a"'),
+        ("global count", "(global_ := 0)"),
     ],
-)  # fmt: skip
+)
 def test_comments_layout_and_docstrings_change_no_digest_and_code_does(old, new):
     assert old in SOURCE
     changed = digest(SOURCE.replace(old, new)) != digest(SOURCE)
@@ -54,12 +60,13 @@ def test_comments_layout_and_docstrings_change_no_digest_and_code_does(old, new)
 @pytest.mark.parametrize(
     "one, other",
     [
-        ("global a, b", "global ab"), ("x = 1", "x = 1.0"), ("x = 1", "x = True"), ("x = '1'", "x = 1"), ("x = b'1'", "x = '1'"),
-        ("f(a, b)", "f(a, b=b)"), ("f(a=1)", "f(b=1)"), ("{**a, b: c}", "{b: c, **a}"), ("x = None", "x: None"),
-        ("def f(a, /): 1", "def f(a): 1"), ("def f(*, a): 1", "def f(a): 1"), ("def f(*, a=None): 1", "def f(*, a): 1"),
-        ("from . import a", "from .. import a"), ("import a as b", "import b as a"), ("x = [[1], 2]", "x = [[1, 2]]"),
-        ("a = (b, c)", "a = [b, c]"), ("a[b:]", "a[:b]"), ("a; b", "b; a"), ("f'{a!r}'", "f'{a!s}'"), ("x = ...", "x = Ellipsis"),
-        ("if a:\n  b\nelse:\n  c", "if a:\n  b\n  c"), ("'text'\ndef f(): return __doc__", "def f(): return __doc__"),
+        ("global a, b", "global ab"), ("x = 1", "x = 1.0"), ("x = 1", "x = True"), ("x = '1'", "x = 1"), ("x = b'1'",
+        "x = '1'"), ("f(a, b)", "f(a, b=b)"), ("f(a=1)", "f(b=1)"), ("{**a, b: c}", "{b: c, **a}"), ("x = None",
+        "x: None"), ("def f(a, /): 1", "def f(a): 1"), ("def f(*, a): 1", "def f(a): 1"), ("def f(*, a=None): 1",
+        "def f(*, a): 1"), ("from . import a", "from .. import a"), ("import a as b", "import b as a"), ("x = [[1], 2]",
+        "x = [[1, 2]]"), ("a = (b, c)", "a = [b, c]"), ("a[b:]", "a[:b]"), ("a; b", "b; a"), ("f'{a!r}'", "f'{a!s}'"),
+        ("x = ...", "x = Ellipsis"), ("if a:\n  b\nelse:\n  c", "if a:\n  b\n  c"), ("'text'\ndef f(): return __doc__",
+        "def f(): return __doc__"),
     ],
 )  # fmt: skip
 def test_different_code_has_different_digests(one, other):

@@ -58,11 +58,18 @@ def test_what_people_nest_is_read(written):
 @pytest.mark.parametrize(
     "text, found",
     [
-        ("name: a\nrest: [", "a"), ("x: {name: b}\nname: a", "a"), ("name: [a]", None), ("x: name\nname: a", "a"),
-        ("? [name, x]\n: y\nname: a", "a"), ("a: &n name\nb: *n\nname: c", "c"), ("- name\n- a", None), ("", None), ("name: '", None),
+        ("name: a\nrest: [", "a"),
+        ("x: {name: b}\nname: a", "a"),
+        ("name: [a]", None),
+        ("x: name\nname: a", "a"),
+        ("? [name, x]\n: y\nname: a", "a"),
+        ("a: &n name\nb: *n\nname: c", "c"),
+        ("- name\n- a", None),
+        ("", None),
+        ("name: '", None),
         ("*x : 1\nname: a", "a"),
     ],
-)  # fmt: skip
+)
 def test_the_first_text_of_a_key_is_found_without_reading_on(written, text, found):
     assert first_text(written(text), "name") == found
 

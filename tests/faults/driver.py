@@ -52,10 +52,15 @@ def _listens_to_ctrl_c() -> None:
 def driver(folder: Path, models: list[str], *overrides: str, **more: str) -> Iterator[subprocess.Popen[str]]:
     """The running driver; killed at the end if the test has not ended it."""
     process = subprocess.Popen(
-        command(folder, models, *overrides), cwd=folder, env=environment(folder, **more), stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
+        command(folder, models, *overrides),
+        cwd=folder,
+        env=environment(folder, **more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
         preexec_fn=_listens_to_ctrl_c,  # noqa: PLW1509 - no thread is started here
-    )  # fmt: skip
+    )
     try:
         yield process
     finally:

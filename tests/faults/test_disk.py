@@ -64,9 +64,14 @@ def test_the_kernels_own_limit_on_file_size_is_told_by_the_command_line_without_
     )
     arguments = command(tmp_path, [HEALTHY])[3:]
     done = subprocess.run(
-        [sys.executable, "-c", limit, *arguments, "executor.retries=0"], cwd=tmp_path, env=environment(tmp_path),
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", limit, *arguments, "executor.retries=0"],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode in (2, 3), done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     assert not list((tmp_path / "results").rglob("*.tmp"))

@@ -1,4 +1,4 @@
-"""However a process ends and whatever it says, its case is a row, the others are measured, and the report is written."""
+"""However a process ends and whatever it says, its case is a row, others are measured, the report is written."""
 
 import json
 import os
@@ -202,9 +202,12 @@ def test_no_child_lives_on_however_the_driver_is_ended(tmp_path):
         folder = tmp_path / way.name
         folder.mkdir()
         running[way] = subprocess.Popen(
-            [sys.executable, "-c", LEAVING, str(folder)], env=env, stderr=subprocess.DEVNULL, start_new_session=True,
+            [sys.executable, "-c", LEAVING, str(folder)],
+            env=env,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
             preexec_fn=lambda: [signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGHUP)],  # noqa: PLW1509
-        )  # fmt: skip
+        )
     marks = {way: tmp_path / way.name / "mark" for way in ways}
     try:
         until(lambda: all(mark.exists() and mark.read_text().endswith("\n") for mark in marks.values()), 120)

@@ -1,4 +1,4 @@
-"""The kernel ends a worker because memory runs out: a row that says so, and driver, server and the next case live on."""
+"""The kernel ends a worker because memory runs out: a row says so; driver, server and the next case live on."""
 
 import subprocess
 from pathlib import Path
@@ -42,9 +42,14 @@ def test_a_worker_that_the_kernel_ends_for_want_of_memory_is_an_oom_row_and_the_
     enter = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(small_group / "cgroup.procs")]
     models = ["tests.faults.models:eats_pages", HEALTHY]
     done = subprocess.run(
-        [*enter, *command(tmp_path, models, "executor.retries=0", "executor.memory_share=0.2")], cwd=tmp_path, env=environment(tmp_path),
-        capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+        [*enter, *command(tmp_path, models, "executor.retries=0", "executor.memory_share=0.2")],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
     assert done.returncode == 3, done.stderr
     records = list(Store(tmp_path / "results").iterate())
     assert statuses(records) == {"eats_pages": "oom", "healthy": "ok"}

@@ -1,4 +1,4 @@
-"""A real read-only and a real full file system under a whole driver: told with the remedy, exit code 2, nothing lost."""
+"""A real read-only and a real full file system under a whole driver: a remedy, exit code 2, nothing lost."""
 
 import contextlib
 import os
@@ -31,9 +31,14 @@ def mounted(folder, *options):
 
 def run(folder, models, *overrides, **more):
     return subprocess.run(
-        command(folder, models, "executor.retries=0", *overrides), cwd=folder, env=environment(folder, **more),
-        capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+        command(folder, models, "executor.retries=0", *overrides),
+        cwd=folder,
+        env=environment(folder, **more),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
 
 
 def contents(folder):
@@ -69,9 +74,14 @@ def test_a_results_folder_without_the_right_to_write_is_refused_with_2(tmp_path)
         "os.execv(sys.executable, [sys.executable, '-m', 'bench', *sys.argv[1:]])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", give_up, *command(tmp_path, [HEALTHY])[3:]], cwd=tmp_path, env=environment(tmp_path),
-        capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", give_up, *command(tmp_path, [HEALTHY])[3:]],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
     results.chmod(0o755)
     assert done.returncode == 2, done.stderr
     assert "Permission denied" in done.stderr and "make it writable" in done.stderr

@@ -1,4 +1,4 @@
-"""A mirror that is away or broken, a clock that goes backwards, a model without end: the sweep finishes with records."""
+"""A mirror that is away or broken, a clock that goes back, an endless model: the sweep finishes with records."""
 
 import contextlib
 import socket
@@ -170,9 +170,10 @@ def test_a_calibration_from_the_future_is_made_anew(tmp_path, monkeypatch):
 def test_a_case_longer_than_its_limit_is_tried_twice_then_a_row_with_the_phase(tmp_path):
     timeouts = {"start": 60, "load": 60, "compile": 60, "warmup": 2, "measure": 60}
     config = configuration(
-        tmp_path, ["tests.faults.models:hang", "tests.faults.models:exits_quietly", HEALTHY],
+        tmp_path,
+        ["tests.faults.models:hang", "tests.faults.models:exits_quietly", HEALTHY],
         executor={"retries": 1, "timeouts_s": timeouts},
-    )  # fmt: skip
+    )
     result = sweep(config)
     assert statuses(result.records) == {"hang": "timeout", "exits_quietly": "crashed", "healthy": "ok"}
     errors = {record["case"]["model"].partition(":")[2]: record["error"] for record in result.records}

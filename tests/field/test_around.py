@@ -50,9 +50,9 @@ def test_an_edited_import_makes_another_case(tmp_path, name):
 def test_the_instrument_itself_is_no_part_of_a_subject():
     from bench.config import signatures
 
-    assert not signatures._is_users("bench")
-    assert not signatures._is_users("json")
-    assert not signatures._is_users("torch")
+    assert not signatures.is_users_code("bench")
+    assert not signatures.is_users_code("json")
+    assert not signatures.is_users_code("torch")
 
 
 @pytest.mark.parametrize(("given", "right"), [(1e1, "10"), ("3", "3"), (True, "1")])

@@ -252,9 +252,18 @@ class Slotted:
 
 @pytest.mark.parametrize(
     "inputs",
-    [({"x": X},), ([X],), (Sample(X),), (Slotted({"deep": [X]}),), (torch.zeros(1), X), (torch.tensor(3.0), X),
-     {"positions": torch.zeros(1, 6), "x": X}, UserDict({"x": X}), (UserDict({"x": X}),)],
-)  # fmt: skip
+    [
+        ({"x": X},),
+        ([X],),
+        (Sample(X),),
+        (Slotted({"deep": [X]}),),
+        (torch.zeros(1), X),
+        (torch.tensor(3.0), X),
+        {"positions": torch.zeros(1, 6), "x": X},
+        UserDict({"x": X}),
+        (UserDict({"x": X}),),
+    ],
+)
 def test_the_batch_is_found_wherever_the_tensors_are(inputs):
     args, kwargs = as_call(inputs)
     assert (batch_of(args, kwargs).size, batch_of(args, kwargs).sure) == (4, True)
@@ -353,9 +362,8 @@ def test_products_that_are_summed_are_told_however_they_are_written(forward, pro
 
 
 @pytest.mark.parametrize(
-    "forward",
-    [lambda x, y: x * y + 1, lambda x, y: x * y + y.flip(0) * x.flip(0), lambda x, y: (x + y).sum()],
-)  # fmt: skip
+    "forward", [lambda x, y: x * y + 1, lambda x, y: x * y + y.flip(0) * x.flip(0), lambda x, y: (x + y).sum()]
+)
 def test_a_scale_and_shift_a_rotation_and_a_plain_sum_are_no_products(forward):
     found = macs.count(Net(lambda self, x, y: forward(x, y)), (X, torch.rand(4, 16)))
     assert found.elementwise_products == 0
@@ -392,23 +400,35 @@ QUIET = {
     "rfft": (Net(lambda self, x: torch.fft.rfft(x)), (torch.rand(2, 50),)),
     "stft": (Net(lambda self, x: _window(x)), (torch.rand(2, 256),)),
     "broadcast query": (
-        Net(lambda self, q, k: F.scaled_dot_product_attention(q, k, k)), (torch.rand(1, 4, 8, 16), torch.rand(3, 4, 8, 16)),
+        Net(lambda self, q, k: F.scaled_dot_product_attention(q, k, k)),
+        (torch.rand(1, 4, 8, 16), torch.rand(3, 4, 8, 16)),
     ),
-    "multi_dot": (Net(lambda self, *m: torch.linalg.multi_dot(m)), (torch.rand(9, 2), torch.rand(2, 7), torch.rand(7, 3))),
+    "multi_dot": (
+        Net(lambda self, *m: torch.linalg.multi_dot(m)),
+        (torch.rand(9, 2), torch.rand(2, 7), torch.rand(7, 3)),
+    ),
     "matrix_power": (Net(lambda self, m: torch.linalg.matrix_power(m, 6)), (torch.rand(5, 5),)),
-    "chain_matmul": (Net(lambda self, *m: torch.chain_matmul(*m)), (torch.rand(9, 2), torch.rand(2, 7), torch.rand(7, 3))),
+    "chain_matmul": (
+        Net(lambda self, *m: torch.chain_matmul(*m)),
+        (torch.rand(9, 2), torch.rand(2, 7), torch.rand(7, 3)),
+    ),
     "cov": (Net(lambda self, m: torch.cov(m)), (torch.rand(4, 30),)),
     "einsum with dots": (
-        Net(lambda self, x, w: torch.einsum("b...i,oi->b...o", x, w)), (torch.rand(2, 3, 5, 4), torch.rand(6, 4)),
+        Net(lambda self, x, w: torch.einsum("b...i,oi->b...o", x, w)),
+        (torch.rand(2, 3, 5, 4), torch.rand(6, 4)),
     ),
     "einsum of three": (
-        Net(lambda self, x, y, z: torch.einsum("bi,ij,jk->bk", x, y, z)), (torch.rand(7, 4), torch.rand(4, 5), torch.rand(5, 6)),
+        Net(lambda self, x, y, z: torch.einsum("bi,ij,jk->bk", x, y, z)),
+        (torch.rand(7, 4), torch.rand(4, 5), torch.rand(5, 6)),
     ),
-    "repeat_interleave": (Net(lambda self, x, n: x.repeat_interleave(n, 0)), (torch.rand(3, 4), torch.tensor([1, 0, 2]))),
+    "repeat_interleave": (
+        Net(lambda self, x, n: x.repeat_interleave(n, 0)),
+        (torch.rand(3, 4), torch.tensor([1, 0, 2])),
+    ),
     "max_norm": (nn.Embedding(9, 4, max_norm=0.5), (torch.tensor([[1, 2], [3, 3]]),)),
     "response norm": (nn.CrossMapLRN2d(5), (torch.rand(2, 8, 6, 6),)),
     "foreach": (Net(lambda self, x: torch._foreach_mul([x, x], 2.0)[0]), (torch.rand(2, 4),)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", QUIET)
@@ -463,9 +483,13 @@ def test_flags_reach_the_caller():
 # ---------------------------------------------------------------- what is handed over
 @pytest.mark.parametrize(
     "made",
-    [lambda m: torch.export.export(m, (X,)).module(), torch.jit.script, lambda m: torch.jit.trace(m, X),
-     lambda m: torch.compile(m, backend="eager")],
-)  # fmt: skip
+    [
+        lambda m: torch.export.export(m, (X,)).module(),
+        torch.jit.script,
+        lambda m: torch.jit.trace(m, X),
+        lambda m: torch.compile(m, backend="eager"),
+    ],
+)
 def test_exported_scripted_traced_and_compiled_modules_count(made):
     assert measured(made(linear()), X) == 128
 

@@ -56,7 +56,8 @@ def test_settings_of_the_callers_process_reach_the_worker():
 
 def test_the_import_path_of_the_callers_process_reaches_the_worker(tmp_path, monkeypatch):
     (tmp_path / "a_net_beside.py").write_text(
-        "from torch import nn\n\nclass Net(nn.Linear):\n    def __init__(self):\n        super().__init__(16, 8, bias=False)\n"
+        "from torch import nn\n\nclass Net(nn.Linear):\n    def __init__(self):\n        super().__init__(16, 8, "
+        "bias=False)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     values, _ = taken(__import__("a_net_beside").Net())

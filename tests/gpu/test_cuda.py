@@ -26,9 +26,12 @@ MODELS = "tests.gpu.models"
 
 #: What nobody may change, as questions to NVML.
 SETTINGS = (
-    "nvmlDeviceGetPowerManagementLimit", "nvmlDeviceGetPersistenceMode", "nvmlDeviceGetComputeMode",
-    "nvmlDeviceGetEccMode", "nvmlDeviceGetMigMode",
-)  # fmt: skip
+    "nvmlDeviceGetPowerManagementLimit",
+    "nvmlDeviceGetPersistenceMode",
+    "nvmlDeviceGetComputeMode",
+    "nvmlDeviceGetEccMode",
+    "nvmlDeviceGetMigMode",
+)
 
 
 def settings():
@@ -51,14 +54,19 @@ def run(folder, *overrides, models=("small",), methods=("same",), device="cuda")
     (suite / "suite.yaml").write_text(yaml.safe_dump({"name": "gpusuite", "grids": {"default": [block]}}))
     protocol = [
         f"protocol.{part}.{key}={value}"
-        for part in ("latency", "counting", "energy") for key, value in QUICK[part].items()
-    ]  # fmt: skip
+        for part in ("latency", "counting", "energy")
+        for key, value in QUICK[part].items()
+    ]
     command = [sys.executable, "-m", "bench", "suite=gpusuite", "tracking=off", "report=off", f"device={device}"]
     done = subprocess.run(
-        [*command, *protocol, "protocol.latency.warmup_s_gpu=0.1", *overrides], cwd=folder, capture_output=True,
-        text=True, timeout=600, check=False,
+        [*command, *protocol, "protocol.latency.warmup_s_gpu=0.1", *overrides],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
         env={**os.environ, "BENCH_SUITES": str(suite), "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    )
     assert done.returncode in (0, 3), done.stderr + done.stdout
     found = {}
     for record in Store(folder / "results").iterate():

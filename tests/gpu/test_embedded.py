@@ -16,13 +16,27 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.timeout(1800)
 def test_the_embedded_suite_runs_on_a_gpu_without_a_line_changed(tmp_path):
     command = [
-        sys.executable, "-m", "bench", "suite=vit_tokens", "device=cuda", "tracking=off", "task=none",
-        "suite.models=[deit_tiny]", 'suite.methods=["tome(r=13)"]', "suite.batches=[8]", "protocol.energy.windows=2",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "bench",
+        "suite=vit_tokens",
+        "device=cuda",
+        "tracking=off",
+        "task=none",
+        "suite.models=[deit_tiny]",
+        'suite.methods=["tome(r=13)"]',
+        "suite.batches=[8]",
+        "protocol.energy.windows=2",
+    ]
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=1500, check=False,
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    )
     assert done.returncode in (0, 3), done.stderr + done.stdout
     records = list(Store(tmp_path / "results").iterate())
     assert records and all(record["status"] in ("ok", "contaminated") for record in records), done.stdout

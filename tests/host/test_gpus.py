@@ -1,4 +1,4 @@
-"""The board that is asked is the one that CUDA uses; what it says of its clocks is kept round by round; nothing is set."""
+"""The board that is asked is the one that CUDA uses; its clocks are kept round by round; nothing is set."""
 
 import os
 import re
@@ -69,20 +69,20 @@ def test_a_divided_board_without_instances_is_no_device():
 
 
 def test_the_uuid_that_cuda_gives_wins_over_the_order_of_boards(monkeypatch):
-    monkeypatch.setattr(visible_gpus, "_cuda_uuid", lambda index: "bbbb-2")  # CUDA puts the fastest board first
+    monkeypatch.setattr(visible_gpus, "cuda_uuid", lambda index: "bbbb-2")  # CUDA puts the fastest board first
     assert locate(two(), "cuda:0", {}).board.uuid == "GPU-bbbb-2"
 
 
 @pytest.mark.parametrize("uuid", ["two", "aaaa-1"])  # newer CUDA tells the instance's UUID, older the board's
 def test_an_instance_is_found_by_either_uuid(monkeypatch, uuid):
-    monkeypatch.setattr(visible_gpus, "_cuda_uuid", lambda index: uuid)
+    monkeypatch.setattr(visible_gpus, "cuda_uuid", lambda index: uuid)
     found = locate(divided(), "cuda", {"CUDA_VISIBLE_DEVICES": "MIG-two"})
     assert (found.instance.uuid, found.board.uuid) == ("MIG-two", "GPU-aaaa-1")
 
 
 def test_boards_that_may_not_be_looked_at_do_not_matter_where_cuda_names_its_own(monkeypatch):
     lib = two()
-    monkeypatch.setattr(visible_gpus, "_cuda_uuid", lambda index: "bbbb-2")
+    monkeypatch.setattr(visible_gpus, "cuda_uuid", lambda index: "bbbb-2")
 
     def forbidden(index):
         raise lib.NVMLError("Insufficient Permissions")
@@ -91,7 +91,7 @@ def test_boards_that_may_not_be_looked_at_do_not_matter_where_cuda_names_its_own
 
     lib.nvmlDeviceGetHandleByIndex = forbidden
     assert locate(lib, "cuda", {}).board.uuid == "GPU-bbbb-2"
-    monkeypatch.setattr(visible_gpus, "_cuda_uuid", lambda index: None)
+    monkeypatch.setattr(visible_gpus, "cuda_uuid", lambda index: None)
     monkeypatch.setattr(gpu_clocks, "nvml", lib.session)
     with gpu_clocks.sampling("cuda") as samples:
         samples.take()
@@ -106,7 +106,7 @@ def test_a_device_that_is_hidden_is_not_there():
 def test_asking_for_the_uuid_starts_no_cuda():
     import torch
 
-    assert visible_gpus._cuda_uuid(0) is None
+    assert visible_gpus.cuda_uuid(0) is None
     assert not torch.cuda.is_initialized()
 
 
@@ -143,7 +143,7 @@ def test_a_single_stranger_is_ourselves_only_where_we_run_cuda(monkeypatch):
     gpu = visible(Nvml(Board("GPU-a", pids=(STRANGER,))), {})[0]
     lib = Nvml(gpu.board)
     assert others_on(lib, gpu) == 1
-    monkeypatch.setattr(visible_gpus, "_runs_cuda", lambda: True)
+    monkeypatch.setattr(visible_gpus, "runs_cuda", lambda: True)
     assert others_on(lib, gpu) == 0  # a container: NVML gives our number on the host
 
 
@@ -156,7 +156,7 @@ def test_a_desktop_is_told_and_nobody_waits_for_it(machine, monkeypatch):
     assert gpus.gpu_state("cuda")["foreign_processes"] == 2 and others_on(lib, gpu) == 2
     assert not gpus.is_drawn_on("cuda") and not gpus.is_drawn_on("cpu")
     lib.boards[0].pids, lib.boards[0].drawing = (ANOTHER,), (STRANGER,)
-    monkeypatch.setattr(visible_gpus, "_runs_cuda", lambda: True)
+    monkeypatch.setattr(visible_gpus, "runs_cuda", lambda: True)
     assert gpus.gpu_state("cuda")["foreign_processes"] == 0 and gpus.is_drawn_on("cuda")
 
 
@@ -244,14 +244,14 @@ def test_cpu_and_missing_driver_leave_no_samples(monkeypatch):
 
 
 def test_throttling_between_rounds_labels_the_invocation():
-    from bench.worker.invocation import _labels
+    from bench.worker.invocation import disturbances
 
     calm = {"host": {"labels": ["host busy"]}, "gpu": {"reasons": [0, 1]}}
-    assert _labels(calm) == ["host busy"]
-    assert _labels({**calm, "gpu": {"reasons": [0, 0x40]}}) == ["host busy", "GPU throttled"]
-    assert _labels({"host": {"labels": ["GPU throttled"]}, "gpu": {"reasons": [0x40]}}) == ["GPU throttled"]
-    assert _labels({"host": {"labels": []}, "gpu": None}) == []
-    assert _labels(calm, drawn_on=True) == ["host busy", "GPU with a display"]
+    assert disturbances(calm) == ["host busy"]
+    assert disturbances({**calm, "gpu": {"reasons": [0, 0x40]}}) == ["host busy", "GPU throttled"]
+    assert disturbances({"host": {"labels": ["GPU throttled"]}, "gpu": {"reasons": [0x40]}}) == ["GPU throttled"]
+    assert disturbances({"host": {"labels": []}, "gpu": None}) == []
+    assert disturbances(calm, drawn_on=True) == ["host busy", "GPU with a display"]
 
 
 def test_the_snapshot_keeps_reasons_other_than_idling(machine):

@@ -95,13 +95,24 @@ def test_torch_build_says_what_torch_picked():
 
 def test_cpu_is_read_from_the_kernel(tmp_path):
     cpu = "sys/devices/system/cpu/"
-    root = write(tmp_path, {
-        "proc/cpuinfo": "processor\t: 0\nmodel name\t: Test  CPU 9\nflags\t\t: fpu avx2 avx512f amx_bf16 smep hypervisor\n\nprocessor\t: 1\n",
-        cpu + "cpu0/cache/index0/size": "48K", cpu + "cpu0/cache/index0/level": "1", cpu + "cpu0/cache/index0/type": "Data",
-        cpu + "cpu0/cache/index0/shared_cpu_list": "0,64-66", cpu + "smt/active": "1",
-        cpu + "cpu0/cpufreq/scaling_governor": "powersave", cpu + "cpu0/cpufreq/cpuinfo_max_freq": "3500000",
-        cpu + "intel_pstate/no_turbo": "0", "sys/hypervisor/type": "xen",
-    })  # fmt: skip
+    root = write(
+        tmp_path,
+        {
+            "proc/cpuinfo": (
+                "processor\t: 0\nmodel name\t: Test  CPU 9\nflags\t\t: fpu avx2 avx512f amx_bf16 smep "
+                "hypervisor\n\nprocessor\t: 1\n"
+            ),
+            cpu + "cpu0/cache/index0/size": "48K",
+            cpu + "cpu0/cache/index0/level": "1",
+            cpu + "cpu0/cache/index0/type": "Data",
+            cpu + "cpu0/cache/index0/shared_cpu_list": "0,64-66",
+            cpu + "smt/active": "1",
+            cpu + "cpu0/cpufreq/scaling_governor": "powersave",
+            cpu + "cpu0/cpufreq/cpuinfo_max_freq": "3500000",
+            cpu + "intel_pstate/no_turbo": "0",
+            "sys/hypervisor/type": "xen",
+        },
+    )
     env = environment(root=root)
     assert env["cpu"]["model"] == "Test CPU 9"
     assert env["cpu"]["flags"] == ["amx_bf16", "avx2", "avx512f"]
@@ -113,20 +124,30 @@ def test_cpu_is_read_from_the_kernel(tmp_path):
 
 
 def test_cgroup_v2_takes_the_strictest_limit_up_the_tree(tmp_path):
-    root = write(tmp_path, {
-        "proc/self/cgroup": "0::/pod/job\n", "sys/fs/cgroup/cgroup.controllers": "cpu memory",
-        "sys/fs/cgroup/pod/cpu.max": "150000 100000", "sys/fs/cgroup/pod/job/cpu.max": "max 100000",
-        "sys/fs/cgroup/pod/memory.max": "8589934592", "sys/fs/cgroup/pod/job/memory.max": "4294967296",
-    })  # fmt: skip
+    root = write(
+        tmp_path,
+        {
+            "proc/self/cgroup": "0::/pod/job\n",
+            "sys/fs/cgroup/cgroup.controllers": "cpu memory",
+            "sys/fs/cgroup/pod/cpu.max": "150000 100000",
+            "sys/fs/cgroup/pod/job/cpu.max": "max 100000",
+            "sys/fs/cgroup/pod/memory.max": "8589934592",
+            "sys/fs/cgroup/pod/job/memory.max": "4294967296",
+        },
+    )
     assert cgroup_limits(root) == {"cgroup_version": 2, "cpu_cores": 1.5, "memory_bytes": 4 * 2**30}
 
 
 def test_cgroup_v1_and_its_way_of_saying_no_limit(tmp_path):
-    root = write(tmp_path, {
-        "proc/self/cgroup": "4:memory:/a\n1:cpu,cpuacct:/a\n",
-        "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "200000", "sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "100000",
-        "sys/fs/cgroup/memory/a/memory.limit_in_bytes": "9223372036854771712",
-    })  # fmt: skip
+    root = write(
+        tmp_path,
+        {
+            "proc/self/cgroup": "4:memory:/a\n1:cpu,cpuacct:/a\n",
+            "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "200000",
+            "sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "100000",
+            "sys/fs/cgroup/memory/a/memory.limit_in_bytes": "9223372036854771712",
+        },
+    )
     assert cgroup_limits(root) == {"cgroup_version": 1, "cpu_cores": 2.0, "memory_bytes": None}
 
 
@@ -218,27 +239,48 @@ def changed(**parts: object) -> dict:
     return copy
 
 
-@pytest.mark.parametrize("other", [
-    changed(cpu={"model": "CPU B"}), changed(cpu={"usable_cores": 4}), changed(limits={"cpu_cores": 2.0}),
-    changed(memory_bytes=64 * 2**30), changed(gpus=[]), changed(packages={"torch": "2.14.0+cpu"}),
-    changed(python="3.12.1"), changed(os="Darwin 24.1"), changed(libc="musl 1.2"),
-    changed(gpus=[{"name": "G", "memory_bytes": 80 * 2**30, "power_limit_w": 300.0}]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "other",
+    [
+        changed(cpu={"model": "CPU B"}),
+        changed(cpu={"usable_cores": 4}),
+        changed(limits={"cpu_cores": 2.0}),
+        changed(memory_bytes=64 * 2**30),
+        changed(gpus=[]),
+        changed(packages={"torch": "2.14.0+cpu"}),
+        changed(python="3.12.1"),
+        changed(os="Darwin 24.1"),
+        changed(libc="musl 1.2"),
+        changed(gpus=[{"name": "G", "memory_bytes": 80 * 2**30, "power_limit_w": 300.0}]),
+    ],
+)
 def test_key_changes_with_what_makes_numbers_incomparable(other):
     assert machine_key(other) != machine_key(BASE)
 
 
-@pytest.mark.parametrize("other", [
-    changed(kernel="6.2.0"), changed(os="Linux 6.2"), changed(libc="glibc 2.41"), changed(python="3.11.9"),
-    changed(packages={"numpy": "2.1"}), changed(memory_bytes=30 * 2**30), changed(variables={"OMP_NUM_THREADS": "1"}),
-    changed(cpu={"microcode": "0x2"}), {**BASE, "private": {"host": "x"}},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "other",
+    [
+        changed(kernel="6.2.0"),
+        changed(os="Linux 6.2"),
+        changed(libc="glibc 2.41"),
+        changed(python="3.11.9"),
+        changed(packages={"numpy": "2.1"}),
+        changed(memory_bytes=30 * 2**30),
+        changed(variables={"OMP_NUM_THREADS": "1"}),
+        changed(cpu={"microcode": "0x2"}),
+        {**BASE, "private": {"host": "x"}},
+    ],
+)
 def test_key_survives_ordinary_upkeep(other):
     assert machine_key(other) == machine_key(BASE)
 
 
 def test_key_is_the_same_from_process_to_process_and_with_torch_imported():
-    code = "from bench.host.environment import environment; from bench.host.identity import machine_key; {}print(machine_key(environment()))"
+    code = (
+        "from bench.host.environment import environment; from bench.host.identity import machine_key; "
+        "{}print(machine_key(environment()))"
+    )
     keys = {
         subprocess.run([sys.executable, "-c", code.format(extra)], capture_output=True, text=True, check=True).stdout
         for extra in ("", "import torch; ")
@@ -286,8 +328,19 @@ def test_no_difference_between_two_readings_of_this_machine():
 
 
 def moment(**changes: object) -> Snapshot:
-    values = {"clock_s": 100.0, "host_busy_s": 1000.0, "host_steal_s": 5.0, "own_cpu_s": 10.0, "pressure_s": 3.0,
-                  "involuntary_switches": 7, "minor_faults": 50, "major_faults": 0, "throttle_events": 0, "load_1min": 0.1, "cores": 4}  # fmt: skip
+    values = {
+        "clock_s": 100.0,
+        "host_busy_s": 1000.0,
+        "host_steal_s": 5.0,
+        "own_cpu_s": 10.0,
+        "pressure_s": 3.0,
+        "involuntary_switches": 7,
+        "minor_faults": 50,
+        "major_faults": 0,
+        "throttle_events": 0,
+        "load_1min": 0.1,
+        "cores": 4,
+    }
     return Snapshot(**{**values, **changes})  # type: ignore[arg-type]
 
 
@@ -297,13 +350,19 @@ def test_own_work_is_no_contamination():
     assert report.other_cores == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize(("changes", "label"), [
-    ({"host_busy_s": 1020.0, "own_cpu_s": 15.0}, "host busy"), ({"pressure_s": 4.0}, "pressure stall"),
-    ({"host_steal_s": 6.0}, "stolen time"), ({"involuntary_switches": 1007}, "involuntary switches"),
-    ({"major_faults": 1}, "paging"), ({"throttle_events": 2}, "throttled"),
-    ({"gpu": {"foreign_processes": 1, "throttle_reasons": 0}}, "foreign GPU process"),
-    ({"gpu": {"foreign_processes": 0, "throttle_reasons": 4}}, "GPU throttled"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "label"),
+    [
+        ({"host_busy_s": 1020.0, "own_cpu_s": 15.0}, "host busy"),
+        ({"pressure_s": 4.0}, "pressure stall"),
+        ({"host_steal_s": 6.0}, "stolen time"),
+        ({"involuntary_switches": 1007}, "involuntary switches"),
+        ({"major_faults": 1}, "paging"),
+        ({"throttle_events": 2}, "throttled"),
+        ({"gpu": {"foreign_processes": 1, "throttle_reasons": 0}}, "foreign GPU process"),
+        ({"gpu": {"foreign_processes": 0, "throttle_reasons": 4}}, "GPU throttled"),
+    ],
+)
 def test_each_disturbance_has_its_label(changes, label):
     assert compare(moment(), moment(clock_s=110.0, **changes)).labels == (label,)
 

@@ -33,10 +33,14 @@ def grow(root, steps):
 
 
 SERVER = {
-    "intel-rapl:0": ("package-0", 10), "intel-rapl:0:0": ("core", 5), "intel-rapl:0:1": ("dram", 7),
-    "intel-rapl:1": ("package-1", 20), "intel-rapl:1:0": ("core", 6), "intel-rapl:1:1": ("dram", 8),
+    "intel-rapl:0": ("package-0", 10),
+    "intel-rapl:0:0": ("core", 5),
+    "intel-rapl:0:1": ("dram", 7),
+    "intel-rapl:1": ("package-1", 20),
+    "intel-rapl:1:0": ("core", 6),
+    "intel-rapl:1:1": ("dram", 8),
     "intel-rapl-mmio:0": ("package-0", 10),
-}  # fmt: skip
+}
 
 
 def test_packages_and_memory_are_added_and_cores_are_not(tmp_path):
@@ -190,7 +194,7 @@ def test_boards_that_cannot_be_ours_alone_are_refused(lib, reason):
 def test_our_own_process_is_not_foreign_also_under_the_hosts_number(monkeypatch):
     assert isinstance(nvml.find("cuda", Nvml(pids=(os.getpid(),))), nvml.NvmlCounter)
     assert isinstance(nvml.find("cuda", Nvml(pids=(987654,))), Unavailable)  # we run no CUDA, so it is somebody else
-    monkeypatch.setattr(visible_gpus, "_runs_cuda", lambda: True)
+    monkeypatch.setattr(visible_gpus, "runs_cuda", lambda: True)
     assert isinstance(nvml.find("cuda", Nvml(pids=(987654,))), nvml.NvmlCounter)
     assert isinstance(nvml.find("cuda", Nvml(pids=(os.getpid(), 987654))), Unavailable)
 
@@ -260,7 +264,7 @@ def test_watts_in_a_log_are_integrated(tmp_path):
 def test_cumulative_joules_and_dates_are_understood(tmp_path):
     rows = "".join(f"2026-01-01T00:00:{second:02d}Z,{7 * second}\n" for second in range(12))
     backend = external.ExternalBackend(log(tmp_path, f"Timestamp,Energy_J\n{rows}"))
-    start = external._seconds("2026-01-01T00:00:00+00:00")
+    start = external.seconds_of("2026-01-01T00:00:00+00:00")
     assert backend.joules(start + 1, start + 11) == pytest.approx(70.0)
 
 

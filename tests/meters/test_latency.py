@@ -226,8 +226,8 @@ def test_throughput_windows_of_a_device_are_long_enough_though_back_to_back_is_q
     queue = Queue(world, device_ms=0.5, launch_ms=0.5, wait_ms=1.5)
     samples, told = {"a": Samples(1)}, []
     latency.throughput_windows(
-        [queue.runner()], samples, {"a": 2.0}, windows=3, window_s=0.1, seed=0, clock=world.clock, turn=told.append,
-    )  # fmt: skip
+        [queue.runner()], samples, {"a": 2.0}, windows=3, window_s=0.1, seed=0, clock=world.clock, turn=told.append
+    )
     assert [window["ms"] >= 100 for window in samples["a"].throughput] == [True] * 3
     assert len({window["iterations"] for window in samples["a"].throughput}) == 1  # none is dropped for being quick
     assert told == ["a"] * 3  # who fills the device while it is tried is known as well

@@ -295,7 +295,7 @@ def test_self_test_refuses_when_torch_miscounts(monkeypatch: pytest.MonkeyPatch)
     from bench.meters.products import Product
 
     operator_rules.rule_of.cache_clear()
-    monkeypatch.setattr(macs, "_passed", False)
+    monkeypatch.setattr(macs, "self_test_passed", False)
     monkeypatch.setitem(operator_rules.COMPUTE, "aten::convolution", lambda call: Product(1))
     try:
         with pytest.raises(macs.MiscountError, match="convolution as 1 MACs"):
@@ -306,7 +306,7 @@ def test_self_test_refuses_when_torch_miscounts(monkeypatch: pytest.MonkeyPatch)
 
 def test_self_test_passes_and_is_remembered() -> None:
     macs.self_test()
-    assert macs._passed
+    assert macs.self_test_passed
 
 
 def test_record_is_plain_json_and_holds_conventions_versions_and_coverage() -> None:

@@ -30,7 +30,7 @@ def chain(channels: list[int], size: int) -> tuple[nn.Sequential, torch.Tensor]:
 
 
 def chain_peak(channels: list[int], size: int) -> tuple[int, int]:
-    """Weights and largest live activations by hand: the input stays, a layer's input lives until its output is there."""
+    """Weights and largest live activations by hand: the input stays, a layer's input until its output is there."""
     maps = [4 * c * size * size for c in channels]
     weights = sum(4 * 9 * i * o for i, o in pairwise(channels))
     pairs = [(maps[i] if i else 0) + maps[i + 1] for i in range(len(maps) - 1)]
@@ -42,8 +42,12 @@ def test_a_chain_of_convolutions_peaks_at_the_closed_form():
     found = measure(net, (x,))
     weights = 4 * 9 * (3 * 16 + 16 * 48 + 48 * 8)
     assert found.split == {
-        "weights": weights, "buffers": 0, "inputs": 4 * 3 * 1024, "activations": 4 * (16 + 48) * 1024, "temporaries": 0,
-    }  # fmt: skip
+        "weights": weights,
+        "buffers": 0,
+        "inputs": 4 * 3 * 1024,
+        "activations": 4 * (16 + 48) * 1024,
+        "temporaries": 0,
+    }
     assert found.peak_bytes == weights + 4 * (3 + 16 + 48) * 1024
     assert found.peak_activation_bytes == 4 * (3 + 16 + 48) * 1024
     assert found.peak_at == ("aten.convolution.default", "1")
@@ -55,7 +59,7 @@ def test_random_chains_peak_at_the_closed_form_on_any_device(channels, size):
     net, x = chain(channels, size)
     weights, rest = chain_peak(channels, size)
     with torch.no_grad():
-        resident, known = memory._resident(memory.inventory(net), (x,))
+        resident, known = memory.resident_by_category(memory.inventory(net), (x,))
         assert memory.live.record(net, (x,), {}, known).peak(resident).total == weights + rest
     with torch.device("meta"):
         absent = chain(channels, size)[0]
@@ -378,9 +382,12 @@ class Accelerator:
     def __init__(self, monkeypatch, held):
         self.held, self.peak = held, 0
         answers = {
-            "synchronize": lambda device: None, "empty_cache": lambda: None, "reset_peak_memory_stats": self.reset,
-            "max_memory_allocated": lambda device: self.peak, "max_memory_reserved": lambda device: 2 * self.peak,
-        }  # fmt: skip
+            "synchronize": lambda device: None,
+            "empty_cache": lambda: None,
+            "reset_peak_memory_stats": self.reset,
+            "max_memory_allocated": lambda device: self.peak,
+            "max_memory_reserved": lambda device: 2 * self.peak,
+        }
         for name, answer in answers.items():
             monkeypatch.setattr(torch.cuda, name, answer)
         monkeypatch.setattr(memory, "driver_bytes", lambda device: (None, "no driver here"))
@@ -396,11 +403,11 @@ def test_a_captured_forward_is_looked_at_as_it_replays_and_its_insides_are_not_c
     """The graph holds 700 bytes of activations; an eager forward beside it would take them once more."""
     device = Accelerator(monkeypatch, held=1000 + 700)
     peaks = replace(measure(*_tiny()), device="cuda:0", allocator_bytes=None)
-    found = memory._with_cuda_views(peaks, lambda: None, captured=True)
+    found = memory.with_cuda_views(peaks, lambda: None, captured=True)
     assert found.reserved_bytes == 2 * 1700 and found.allocator_bytes is None
     (row,) = [row for row in found.readings() if row.metric == "peak_allocator_bytes"]
     assert row.provenance == "unavailable" and "captured graph" in row.method_note
-    plain = memory._with_cuda_views(peaks, lambda: device.takes(700), captured=False)
+    plain = memory.with_cuda_views(peaks, lambda: device.takes(700), captured=False)
     assert plain.allocator_bytes == 1700 + 700 and "peak_allocator_bytes" not in plain.notes
 
 

@@ -145,8 +145,11 @@ def test_torchao_subclasses_count_values_outside_and_bytes_inside():
     count = params.measure(net)
     values = 128 * 64 + 64 * 64
     assert count.total == values + 128
-    inner = sum(getattr(m.weight, n).untyped_storage().nbytes() for m in (net[0], net[2])
-                for n in m.weight.__tensor_flatten__()[0])  # fmt: skip
+    inner = sum(
+        getattr(m.weight, n).untyped_storage().nbytes()
+        for m in (net[0], net[2])
+        for n in m.weight.__tensor_flatten__()[0]
+    )
     assert count.weight_bytes == inner + 4 * 128
     assert values < count.weight_bytes < 1.2 * values  # not the four bytes that the wrapper's dtype suggests
     assert count.nonzero is not None
@@ -273,8 +276,9 @@ def test_checkpoint_bytes_are_those_of_the_file():
 
 @settings(max_examples=20, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.uint8, torch.bool, torch.int32,
-                                        torch.int64, torch.float64]), st.lists(st.integers(0, 9), max_size=3)), min_size=1, max_size=6),
+    st.lists(st.tuples(st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.uint8,
+                                        torch.bool, torch.int32, torch.int64, torch.float64]), st.lists(st.integers(0,
+                                        9), max_size=3)), min_size=1, max_size=6),
 )  # fmt: skip
 def test_the_layout_of_safetensors_is_computed_to_the_byte(entries):
     library = pytest.importorskip("safetensors.torch")

@@ -33,7 +33,7 @@ def test_every_rate_has_a_unit_a_range_and_a_count(probe):
 
 def test_threads_are_put_back():
     before = torch.get_num_threads()
-    with peaks._threads(before + 1):
+    with peaks.with_threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 
@@ -41,7 +41,7 @@ def test_threads_are_put_back():
 def test_idle_power_that_cannot_be_read_has_a_reason(tmp_path):
     from bench.meters import energy
 
-    found = peaks._idle_power("cpu", 1.0, choose=lambda device: energy.Unavailable("no counter"))
+    found = peaks.idle_power_rate("cpu", 1.0, choose=lambda device: energy.Unavailable("no counter"))
     assert found == {"unit": "W", "value": None, "reason": "no counter"}
 
 
@@ -50,7 +50,7 @@ def test_a_dtype_that_torch_cannot_multiply_is_named(monkeypatch):
         raise NotImplementedError(f"no {dtype} here\nlong trace")
 
     monkeypatch.setattr(peak_work, "product", refuse)
-    rates, why = peaks._arithmetic(torch.device("cpu"), {"device": "cpu", "threads": 1}, 0.01, ("int8",))
+    rates, why = peaks.arithmetic_peaks(torch.device("cpu"), {"device": "cpu", "threads": 1}, 0.01, ("int8",))
     assert rates == [] and why == {"int8": "no int8 here"}
 
 
@@ -69,11 +69,11 @@ def test_the_work_is_counted_by_hand():
     assert (copy_.amount, triad.amount) == (2 * 4096, 3 * 4096)
     clock = [0.0]
     work = peak_work.Work("known", 100.0, lambda: None, lambda calls: clock.__setitem__(0, clock[0] + 1) or 0.5 * calls)
-    assert peaks._best_rate(work, 2.0, cpu) == pytest.approx(200.0)
+    assert peaks.best_rate(work, 2.0, cpu) == pytest.approx(200.0)
 
 
 def test_products_too_slow_for_their_slice_are_replaced_by_a_small_one():
-    small = peaks._affordable("fp32", torch.device("cpu"), slice_s=1e-9)
+    small = peaks.affordable_work("fp32", torch.device("cpu"), slice_s=1e-9)
     assert [item.amount for item in small] == [2 * 256**3]
 
 
@@ -95,8 +95,13 @@ def test_caches_are_read_from_the_kernels_description(tmp_path):
 
 def machine(rate=(100.0, 98.0, 102.0), band=(10.0, 9.8, 10.2), stable=True):
     entry = lambda numbers, **rest: {  # noqa: E731
-        "value": numbers[0], "low": numbers[1], "high": numbers[2], "threads": 1, "n": 5, **rest
-    }  # fmt: skip
+        "value": numbers[0],
+        "low": numbers[1],
+        "high": numbers[2],
+        "threads": 1,
+        "n": 5,
+        **rest,
+    }
     return {"peaks": [entry(rate, dtype="fp32", unit="op/s")], "bandwidth": entry(band, unit="B/s"), "stable": stable}
 
 
@@ -122,9 +127,9 @@ def test_rates_of_other_threads_or_dtypes_are_not_compared():
 
 def test_a_wide_range_or_a_busy_host_makes_a_machine_unstable():
     part = {**machine(), "notes": [], "unsupported": {}, "launch_overhead_us": {}}
-    assert peaks._machine([part], None, {}, 5)["stable"]
+    assert peaks.machine_peaks([part], None, {}, 5)["stable"]
     wide = {**part, "peaks": machine((100.0, 80.0, 102.0))["peaks"]}
-    found = peaks._machine([wide], None, {}, 5)
+    found = peaks.machine_peaks([wide], None, {}, 5)
     assert not found["stable"] and "22 %" in found["notes"][0]
 
 

@@ -81,9 +81,11 @@ texts = st.text("abc", min_size=1, max_size=3)
 
 
 @given(st.builds(Case, suite=st.just("s"), model=texts, method=st.sampled_from(["none", "m"]), setting=st.just(""),
-                 subject_digest=texts, backend=st.sampled_from(["eager", "onnxruntime"]), dtype=st.sampled_from(["fp32", "bf16"])),
+                 subject_digest=texts, backend=st.sampled_from(["eager", "onnxruntime"]), dtype=st.sampled_from(["fp32",
+                 "bf16"])),
        st.builds(Case, suite=st.just("s"), model=texts, method=st.sampled_from(["none", "m"]), setting=st.just(""),
-                 subject_digest=texts, backend=st.sampled_from(["eager", "onnxruntime"]), dtype=st.sampled_from(["fp32", "bf16"])))  # fmt: skip
+                 subject_digest=texts, backend=st.sampled_from(["eager", "onnxruntime"]), dtype=st.sampled_from(["fp32",
+                 "bf16"])))  # fmt: skip
 def test_whatever_is_named_the_baseline_is_a_baseline_and_the_group_is_its_key(one, two):
     assume(
         one == two or any(getattr(one, name) != getattr(two, name) for name in ("model", "method", "backend", "dtype"))

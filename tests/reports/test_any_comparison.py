@@ -1,4 +1,7 @@
-"""Rows of models, backends and parts read as what they are: named sides, colours by model, a column per part, any score."""
+"""Rows of models, backends and parts read as what they are.
+
+Named sides, colours by model, a column per part, any score.
+"""
 
 import copy
 import sys
@@ -32,9 +35,10 @@ def models(**fields):
     """Three networks, two of them compared with the first."""
     other = {"against": against(model="plain_net"), "baseline_ms": 40.0, **fields}
     return [
-        record(model="plain_net", **fields), record(model="fast_net", latency_ms=20.0, macs=0.5e9, noise=1e-4, **other),
+        record(model="plain_net", **fields),
+        record(model="fast_net", latency_ms=20.0, macs=0.5e9, noise=1e-4, **other),
         record(model="slow_net", latency_ms=80.0, macs=2.5e9, noise=1e-4, **other),
-    ]  # fmt: skip
+    ]
 
 
 def rows(records):
@@ -48,8 +52,10 @@ def test_models_that_are_compared_with_a_named_one_stand_in_one_group_and_are_ca
     made = rows(models())
     assert len(group(made)) == 1
     assert [(row.name, row.against) for row in made] == [
-        ("plain_net", ""), ("fast_net", "plain_net"), ("slow_net", "plain_net"),
-    ]  # fmt: skip
+        ("plain_net", ""),
+        ("fast_net", "plain_net"),
+        ("slow_net", "plain_net"),
+    ]
     assert made[1].cells["mac_ratio"].value == 2.5 and made[1].cells["realised_gain"].value == pytest.approx(2 / 2.5)
     said = headline(made, group(made))
     assert said.startswith("fast_net is 2.00 ± 0.04 times as fast as plain_net") and "method" not in said
@@ -145,8 +151,16 @@ def test_reading_a_record_imports_no_module_that_it_names():
     assert whole_of(made) == "" and "antigravity" not in sys.modules
 
 
-CURVE = {"metric": "latency_ms", "index": "step", "at": [0, 1, 2], "values": [3.0, None, 1.0], "provenance": "measured",
-         "part": "request", "note": "synchronised", "unit": "ms"}  # fmt: skip
+CURVE = {
+    "metric": "latency_ms",
+    "index": "step",
+    "at": [0, 1, 2],
+    "values": [3.0, None, 1.0],
+    "provenance": "measured",
+    "part": "request",
+    "note": "synchronised",
+    "unit": "ms",
+}
 
 
 def test_a_curve_is_drawn_beside_the_same_one_of_the_other_side_with_its_gaps():

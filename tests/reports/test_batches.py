@@ -109,8 +109,13 @@ def test_conditions_other_than_the_batch_are_never_joined():
 
 def test_a_failed_batch_is_named_and_breaks_nothing():
     rows = sweep()
-    rows[7] = record(method="tome", setting="r=13", batch=32, status="oom",
-                     error={"phase": "measure", "type": "MemoryError", "message": "out of memory"})  # fmt: skip
+    rows[7] = record(
+        method="tome",
+        setting="r=13",
+        batch=32,
+        status="oom",
+        error={"phase": "measure", "type": "MemoryError", "message": "out of memory"},
+    )
     (panel,) = panels(rows_of(rows, []))
     tome = panel.courses[1]
     assert tome.failed == (32,) and [point.batch for point in tome.points] == [1, 8]

@@ -61,9 +61,13 @@ def test_the_methods_page_cites_from_the_suites_folder(tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"titel": "x"}, 'unknown field "titel"'), ({"title": ""}, "needs title"), ({"of": "tome"}, "of must be a list"),
-     ({"venue": None}, "needs a venue or an arXiv number")],
-)  # fmt: skip
+    [
+        ({"titel": "x"}, 'unknown field "titel"'),
+        ({"title": ""}, "needs title"),
+        ({"of": "tome"}, "of must be a list"),
+        ({"venue": None}, "needs a venue or an arXiv number"),
+    ],
+)
 def test_a_mistake_in_the_file_is_named(tmp_path, change, message):
     entry = {"key": "k", "of": ["tome"], "title": "T", "authors": ["Doe, Jane"], "venue": "V", "year": 2020, **change}
     (tmp_path / "references.yaml").write_text(yaml.safe_dump({"references": [entry]}))

@@ -17,8 +17,15 @@ from playwright.sync_api import sync_playwright
 
 CHROMIUM = Path("/usr/bin/chromium")
 SHOTS = Path(__file__).resolve().parents[2] / "screenshots"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run", "--disable-dev-shm-usage"]  # fmt: skip
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--disable-dev-shm-usage",
+]
 HOSTILE = "<img src=x onerror=alert(1)>\"'</script><script>alert(2)</script>"
 
 pytestmark = pytest.mark.skipif(
@@ -74,8 +81,8 @@ class Visit:
     def draw_all(self):
         for _ in range(100):
             waiting = self.page.evaluate(
-                "[...document.querySelectorAll('[data-figure]')].filter(n => n.querySelector('.plot') && !n.dataset.drawn)"
-                ".map(n => n.figure.draw()).length"
+                "[...document.querySelectorAll('[data-figure]')].filter(n => n.querySelector('.plot') && "
+                "!n.dataset.drawn).map(n => n.figure.draw()).length"
             )
             if not waiting:
                 return

@@ -31,10 +31,13 @@ def test_the_command_names_case_and_machine(tmp_path):
 @pytest.mark.parametrize(
     ("folder", "show_paths", "told"),
     [
-        ("results", False, []), ("runs/now", False, ["paths.results=runs/now"]), ("my runs", False, ['paths.results="my runs"']),
-        ("{there}/other", False, ["paths.results=other"]), ("{there}/other", True, ["paths.results={there}/other"]),
+        ("results", False, []),
+        ("runs/now", False, ["paths.results=runs/now"]),
+        ("my runs", False, ['paths.results="my runs"']),
+        ("{there}/other", False, ["paths.results=other"]),
+        ("{there}/other", True, ["paths.results={there}/other"]),
     ],
-)  # fmt: skip
+)
 def test_the_command_names_the_results_folder_where_it_is_not_the_usual_one(
     folder, show_paths, told, tmp_path, monkeypatch
 ):

@@ -9,8 +9,18 @@ from tests.synthetic import record, store
 
 
 def layer(path, ms, op="Linear"):
-    return {"module_path": path, "name": path, "op": op, "macs": 0.0, "time_ms": ms, "time_low_ms": ms, "time_high_ms": ms,
-            "read_bytes": 1.0, "write_bytes": 1.0, "tokens": None}  # fmt: skip
+    return {
+        "module_path": path,
+        "name": path,
+        "op": op,
+        "macs": 0.0,
+        "time_ms": ms,
+        "time_low_ms": ms,
+        "time_high_ms": ms,
+        "read_bytes": 1.0,
+        "write_bytes": 1.0,
+        "tokens": None,
+    }
 
 
 def put(item, **values):
@@ -90,9 +100,16 @@ def test_accuracies_stand_with_the_paired_change(tmp_path):
 
 
 def test_what_is_missing_says_why_and_what_failed_is_named(tmp_path):
-    rows = [record(), record(method="tome", setting="r=8", macs=1e9, latency_ms=35.0),
-            record(method="evit", setting="keep_rate=0.5", status="oom",
-                   error={"phase": "measure", "type": "MemoryError", "message": "out of memory"})]  # fmt: skip
+    rows = [
+        record(),
+        record(method="tome", setting="r=8", macs=1e9, latency_ms=35.0),
+        record(
+            method="evit",
+            setting="keep_rate=0.5",
+            status="oom",
+            error={"phase": "measure", "type": "MemoryError", "message": "out of memory"},
+        ),
+    ]
     store(tmp_path, rows, with_samples=False)
     text = markdown(load([tmp_path]))
     found = line(text, "cpu", "own operators")

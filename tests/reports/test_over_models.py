@@ -1,4 +1,4 @@
-"""A mean over networks is the geometric one, has the interval of its members' errors, and hides no network that failed."""
+"""A mean over networks is geometric, has the interval of its members' errors, and hides no failed network."""
 
 import math
 
@@ -35,7 +35,7 @@ def test_the_mean_of_twice_as_fast_and_half_as_fast_is_one():
 
 
 def test_the_interval_is_that_of_the_members_errors_by_hand():
-    """Each speed-up stands in the table with ends at 0.98 and 1.02 of 3 processes, so that its standard error is known."""
+    """Each speed-up has ends at 0.98 and 1.02 of 3 processes, so that its standard error is known."""
     (line,) = lines(rows_of(two_networks(), []))
     quantile_2, quantile_4 = 4.302653, 2.776445  # Student's t at 97.5 % for 2 and 4 degrees of freedom, from a table
     of_one = math.log(1.02 / 0.98) / (2 * quantile_2)

@@ -11,20 +11,36 @@ from tests.synthetic import record
 
 
 def layer(path, ms, op="Linear", macs=0.0, spread=0.1):
-    return {"module_path": path, "name": path.rpartition(".")[2], "op": op, "macs": macs, "time_ms": ms, "tokens": None,
-            "time_low_ms": ms * (1 - spread), "time_high_ms": ms * (1 + spread)}  # fmt: skip
+    return {
+        "module_path": path,
+        "name": path.rpartition(".")[2],
+        "op": op,
+        "macs": macs,
+        "time_ms": ms,
+        "tokens": None,
+        "time_low_ms": ms * (1 - spread),
+        "time_high_ms": ms * (1 + spread),
+    }
 
 
 PLAIN = [
-    layer("patch_embed.proj", 1.0), layer("blocks.0.norm1", 0.5), layer("blocks.0.attn.qkv", 3.0, macs=300.0),
-    layer("blocks.0.attn", 2.0, "Attention", macs=100.0), layer("blocks.0.mlp.fc1", 4.0, macs=400.0), layer("blocks.0", 0.5, "Block"),
-]  # fmt: skip
+    layer("patch_embed.proj", 1.0),
+    layer("blocks.0.norm1", 0.5),
+    layer("blocks.0.attn.qkv", 3.0, macs=300.0),
+    layer("blocks.0.attn", 2.0, "Attention", macs=100.0),
+    layer("blocks.0.mlp.fc1", 4.0, macs=400.0),
+    layer("blocks.0", 0.5, "Block"),
+]
 #: Attention 5.0 -> 4.5 ms, MLP 4.0 -> 2.0 ms, the rest the same, 1.2 ms of matching.
 MERGED = [
-    layer("patch_embed.proj", 1.0), layer("blocks.0.norm1", 0.5), layer("blocks.0.attn.qkv", 3.0, macs=300.0),
-    layer("blocks.0.attn", 1.5, "Attention", macs=100.0), layer("blocks.0.reduce", 1.2, "Merge", macs=8.0),
-    layer("blocks.0.mlp.fc1", 2.0, macs=200.0), layer("blocks.0", 0.5, "Block"),
-]  # fmt: skip
+    layer("patch_embed.proj", 1.0),
+    layer("blocks.0.norm1", 0.5),
+    layer("blocks.0.attn.qkv", 3.0, macs=300.0),
+    layer("blocks.0.attn", 1.5, "Attention", macs=100.0),
+    layer("blocks.0.reduce", 1.2, "Merge", macs=8.0),
+    layer("blocks.0.mlp.fc1", 2.0, macs=200.0),
+    layer("blocks.0", 0.5, "Block"),
+]
 
 
 def pair(layers=MERGED, end=10.2, plain=PLAIN, plain_end=11.5):
@@ -125,7 +141,10 @@ def test_the_leaderboard_has_the_share_of_time_in_own_operators():
     row = next(row for row in rows_of([case, base], []) if row.case.method == "tome")
     cell = row.cells["own_share"]
     assert (cell.value, cell.low, cell.high) == (
-        pytest.approx(100 * 1.2 / 10.2), pytest.approx(100 * 1.08 / 10.2), pytest.approx(100 * 1.32 / 10.2))  # fmt: skip
+        pytest.approx(100 * 1.2 / 10.2),
+        pytest.approx(100 * 1.08 / 10.2),
+        pytest.approx(100 * 1.32 / 10.2),
+    )
     assert cell.provenance == "measured" and "1 module" in cell.note
 
 

@@ -1,4 +1,4 @@
-"""What a paper prints stands beside a row with its mark, and is never ranked, drawn or joined to a cost measured here."""
+"""What a paper prints stands beside a row with its mark; it is never ranked, drawn or joined to a cost."""
 
 import json
 import re
@@ -8,9 +8,10 @@ import pytest
 from reports.site import build, load
 from tests.synthetic import record, store
 
-CLAIM = {"method": "tome", "metric": "accuracy", "value": 79.4, "unit": "%", "relative_to_baseline": False, "model": "deit_small",
-         "setting": "r=13", "mode": "trained", "hardware": "any", "convention": "ImageNet-1k top-1", "tolerance": 0.005,
-         "source": "A Paper, table 1", "comparable_when": "ImageNet and a checkpoint trained with ToMe"}  # fmt: skip
+CLAIM = {"method": "tome", "metric": "accuracy", "value": 79.4, "unit": "%", "relative_to_baseline": False,
+         "model": "deit_small", "setting": "r=13", "mode": "trained", "hardware": "any",
+         "convention": "ImageNet-1k top-1", "tolerance": 0.005, "source": "A Paper, table 1",
+         "comparable_when": "ImageNet and a checkpoint trained with ToMe"}  # fmt: skip
 
 
 def written(tmp_path, *claims):
@@ -24,9 +25,11 @@ def written(tmp_path, *claims):
 
 def rows(**changes):
     common = {"model": "deit_small", "task": "none", **changes}
-    return [record(latency_ms=130.0, baseline_ms=130.0, **common),
-            record(method="tome", setting="r=13", latency_ms=80.0, baseline_ms=130.0, **common),
-            record(method="tome", setting="r=8", latency_ms=100.0, baseline_ms=130.0, **common)]  # fmt: skip
+    return [
+        record(latency_ms=130.0, baseline_ms=130.0, **common),
+        record(method="tome", setting="r=13", latency_ms=80.0, baseline_ms=130.0, **common),
+        record(method="tome", setting="r=8", latency_ms=100.0, baseline_ms=130.0, **common),
+    ]
 
 
 def test_a_printed_accuracy_stands_beside_its_own_setting_only(tmp_path):

@@ -1,4 +1,4 @@
-"""The site is whole, safe and made anew only where something changed."""
+"""The site is whole, safe and rebuilt only where something changed."""
 
 import copy
 import json
@@ -64,8 +64,13 @@ def test_links_of_every_page_lead_to_pages_that_exist(tmp_path):
 
 
 def test_hostile_names_stay_text_on_every_page(tmp_path):
-    failed = record(model=HOSTILE, method=HOSTILE, setting=HOSTILE, status="crashed",
-                    error={"phase": HOSTILE, "type": HOSTILE, "message": HOSTILE, "log_tail": HOSTILE})  # fmt: skip
+    failed = record(
+        model=HOSTILE,
+        method=HOSTILE,
+        setting=HOSTILE,
+        status="crashed",
+        error={"phase": HOSTILE, "type": HOSTILE, "message": HOSTILE, "log_tail": HOSTILE},
+    )
     named = record(model=HOSTILE, suite=HOSTILE, method="tome", setting="r=1")
     named["flags"] = [{"code": HOSTILE, "severity": HOSTILE, "text": HOSTILE}]
     for row in named["layers"]:
@@ -99,8 +104,15 @@ def test_pages_ask_for_nothing_outside_and_carry_the_policy(tmp_path):
 
 
 def test_paths_of_the_machine_show_only_when_asked_for(tmp_path):
-    row = record(status="crashed", error={"phase": "load", "type": "OSError", "message": "/srv/private/data/x.pt is missing",
-                                          "log_tail": 'File "/srv/private/code/y.py"'})  # fmt: skip
+    row = record(
+        status="crashed",
+        error={
+            "phase": "load",
+            "type": "OSError",
+            "message": "/srv/private/data/x.pt is missing",
+            "log_tail": 'File "/srv/private/code/y.py"',
+        },
+    )
     store(tmp_path / "results", [row])
     build(tmp_path / "results", tmp_path / "closed")
     build(tmp_path / "results", tmp_path / "open", show_paths=True)
@@ -191,9 +203,20 @@ def test_a_missing_number_is_a_reason_and_never_a_zero(tmp_path):
 
 
 def test_claims_of_a_suite_are_judged_and_lead_to_their_rows(tmp_path):
-    claim = {"method": "tome", "metric": "macs", "value": 0.59, "unit": "x", "relative_to_baseline": True, "model": "deit_small",
-             "setting": "r=13", "mode": "off-the-shelf", "hardware": "any", "convention": "matmul", "tolerance": 0.02,
-             "source": "A Paper, table 1"}  # fmt: skip
+    claim = {
+        "method": "tome",
+        "metric": "macs",
+        "value": 0.59,
+        "unit": "x",
+        "relative_to_baseline": True,
+        "model": "deit_small",
+        "setting": "r=13",
+        "mode": "off-the-shelf",
+        "hardware": "any",
+        "convention": "matmul",
+        "tolerance": 0.02,
+        "source": "A Paper, table 1",
+    }
     folder = tmp_path / "vit_tokens"
     folder.mkdir()
     (folder / "claims.yaml").write_text(json.dumps({"claims": [claim, {**claim, "value": 0.3}]}))

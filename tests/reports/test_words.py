@@ -1,7 +1,7 @@
 """What the pages say in prose is true of the rows: who learned further, and at what accuracy a speed-up was bought."""
 
 from reports.findings import headline
-from reports.methods import _quality
+from reports.methods import quality_text
 from reports.site import load
 from tests.synthetic import record, store
 
@@ -17,9 +17,9 @@ def tuned(setting):
 
 def test_retraining_is_said_of_those_that_learned_further_and_of_no_others():
     plain = record(accuracy=96.0)
-    assert "reported, without retraining after the method was put in" in _quality([plain, reduced("r=8")])
-    assert "1 of the 2 with a method were trained further" in _quality([plain, reduced("r=8"), tuned("r=13")])
-    assert "reported, trained further with the method in place" in _quality([plain, tuned("r=13")])
+    assert "reported, without retraining after the method was put in" in quality_text([plain, reduced("r=8")])
+    assert "1 of the 2 with a method were trained further" in quality_text([plain, reduced("r=8"), tuned("r=13")])
+    assert "reported, trained further with the method in place" in quality_text([plain, tuned("r=13")])
 
 
 def test_the_headline_says_what_is_known_of_the_accuracy(tmp_path):

@@ -1,4 +1,4 @@
-"""Whatever stands in any place of a record, a bundle or a journal: it is refused in one line, or no reader dies of it."""
+"""Whatever stands in any place of a record, a bundle or a journal: refused in one line, and no reader dies."""
 
 import contextlib
 import copy
@@ -32,8 +32,8 @@ from tests.synthetic import record
 
 DELETED = object()
 VALUES = (
-    None, -1, 0, True, "x", "", [], {}, [[]], [None], {"a": 1}, 1e29, 1e300, 10**400, 2**62, "\udc80", "../../x", [1, 2],
-    ["x"], "x" * 3000, 1.5, "<script>", "2026", DELETED,
+    None, -1, 0, True, "x", "", [], {}, [[]], [None], {"a": 1}, 1e29, 1e300, 10**400, 2**62, "\udc80", "../../x", [1,
+    2], ["x"], "x" * 3000, 1.5, "<script>", "2026", DELETED,
 )  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def places(value, path=()):
 
 
 def changed(value, path, new):
-    """The record with one place changed, sealed anew: whoever can write a record can hash it."""
+    """The record with one place changed, resealed: whoever can write a record can hash it."""
     made = copy.deepcopy(value)
     inner = made
     for key in path[:-1]:
@@ -115,11 +115,21 @@ def stored(folder, records):
 
 #: The changes that were found to take the report away, and their like.
 FOUND = [
-    ("timing", -1), (("timing", "invocations", 1), None), (("timing", "invocations", 1, "median_ms"), "x"),
-    (("timing", "invocations", 1, "baseline_median_ms"), [[]]), (("readings", 0, "ci_high"), ["x"]), (("case", "model"), True),
-    ("readings", [5, None, {}]), (("timing", "invocations", 0, "samples_file"), "x" * 6000), ("layers", [3]), ("flags", [1]),
-    ("environment", {"cpu": 3}), ("machine", {"peaks": [{"value": "x"}]}), ("protocol", []), ("started_at", "yesterday"),
-]  # fmt: skip
+    ("timing", -1),
+    (("timing", "invocations", 1), None),
+    (("timing", "invocations", 1, "median_ms"), "x"),
+    (("timing", "invocations", 1, "baseline_median_ms"), [[]]),
+    (("readings", 0, "ci_high"), ["x"]),
+    (("case", "model"), True),
+    ("readings", [5, None, {}]),
+    (("timing", "invocations", 0, "samples_file"), "x" * 6000),
+    ("layers", [3]),
+    ("flags", [1]),
+    ("environment", {"cpu": 3}),
+    ("machine", {"peaks": [{"value": "x"}]}),
+    ("protocol", []),
+    ("started_at", "yesterday"),
+]
 
 
 def test_the_report_is_there_whatever_one_record_holds_and_names_it_in_one_line(tmp_path):
@@ -200,12 +210,15 @@ def test_a_file_is_read_up_to_its_limit_and_not_beyond(tmp_path):
 
 #: Texts that take the most memory for their length, each of about a megabyte.
 SWELLING = {
-    "empty lists": "[" + "[]," * 200_000 + "[]]", "empty objects": "[" + "{}," * 200_000 + "{}]",
-    "small objects": "[" + '{"":0},' * 150_000 + "0]", "short texts": "[" + '"ab",' * 200_000 + "0]",
-    "numbers": "[" + "1e3," * 250_000 + "0]", "integers": "[" + "999," * 250_000 + "0]",
+    "empty lists": "[" + "[]," * 200_000 + "[]]",
+    "empty objects": "[" + "{}," * 200_000 + "{}]",
+    "small objects": "[" + '{"":0},' * 150_000 + "0]",
+    "short texts": "[" + '"ab",' * 200_000 + "0]",
+    "numbers": "[" + "1e3," * 250_000 + "0]",
+    "integers": "[" + "999," * 250_000 + "0]",
     "keys": "{" + ",".join(f'"{number:x}":0' for number in range(120_000)) + "}",
     "one wide letter": '["\U0001f600' + "x" * 1_000_000 + '"]',
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", SWELLING)

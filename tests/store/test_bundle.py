@@ -72,8 +72,12 @@ def test_unpacking_never_changes_what_is_there(packed, made, tmp_path):
 
 
 def personal_record() -> dict:
-    error = {"phase": "load", "type": "OSError", "message": "no file /home/jdoe/nets/w.pt",
-             "log_tail": 'File "/home/jdoe/work/model.py", line 3\nhttps://x.org/a/b rate a/b'}  # fmt: skip
+    error = {
+        "phase": "load",
+        "type": "OSError",
+        "message": "no file /home/jdoe/nets/w.pt",
+        "log_tail": 'File "/home/jdoe/work/model.py", line 3\nhttps://x.org/a/b rate a/b',
+    }
     environment = {"cpu": {"model": "C"}, "private": {"user": "jdoe"}, "gpus": [{"name": "G", "uuid": "GPU-1"}]}
     return record(status="crashed", error=error, environment=environment)
 
@@ -160,12 +164,12 @@ def test_nothing_to_pack_is_said(tmp_path):
 @pytest.mark.parametrize(("text", "clean"), [
     ("/data/x/lib.so", ".../lib.so"), ("C:\\Users\\jd\\a.py", ".../a.py"), ("~/nets/a.pt", ".../a.pt"),
     ("at /a/b/c.py:3, /d/e.py", "at .../c.py:3, .../e.py"), ("https://h.org/a/b/c", "https://h.org/a/b/c"),
-    ("1/2 and MAC/s", "1/2 and MAC/s"), ("on host-7.", "on (hidden)."), ("host-77", "host-77"), ("home /home/jd", "home ~"),
-    ("blocks.0/attn", "blocks.0/attn"), ("/sys/class/powercap holds none", "/sys/class/powercap holds none"),
-    ("cc -I/home/jd/inc/x -L/srv/jd/lib", "cc -I.../x -L.../lib"), ("-I/home/jd", "-I~"), ("file:///home/jd/a/b.py", "file:.../b.py"),
-    ("/a:/home/jd/lib:/data/jd/so", "/a:~/lib:.../so"), ("sqlite:////home/jd/x/m.db", "sqlite:.../m.db"),
-    ("http://h:5000/home/a/b, /home/jd/x/y", "http://h:5000/home/a/b, .../y"), ("C:/Users/jd/a.py", ".../a.py"),
-    ("/data/host-7_x and host-7-b.log", ".../(hidden)_x and (hidden)-b.log"), ("myhost-7", "myhost-7"),
+    ("1/2 and MAC/s", "1/2 and MAC/s"), ("on host-7.", "on (hidden)."), ("host-77", "host-77"), ("home /home/jd",
+    "home ~"), ("blocks.0/attn", "blocks.0/attn"), ("/sys/class/powercap holds none", "/sys/class/powercap holds none"),
+    ("cc -I/home/jd/inc/x -L/srv/jd/lib", "cc -I.../x -L.../lib"), ("-I/home/jd", "-I~"), ("file:///home/jd/a/b.py",
+    "file:.../b.py"), ("/a:/home/jd/lib:/data/jd/so", "/a:~/lib:.../so"), ("sqlite:////home/jd/x/m.db",
+    "sqlite:.../m.db"), ("http://h:5000/home/a/b, /home/jd/x/y", "http://h:5000/home/a/b, .../y"), ("C:/Users/jd/a.py",
+    ".../a.py"), ("/data/host-7_x and host-7-b.log", ".../(hidden)_x and (hidden)-b.log"), ("myhost-7", "myhost-7"),
 ])  # fmt: skip
 def test_text_loses_folders_and_names_only(text, clean):
     assert without_personal(text, names=["host-7"]) == clean
@@ -231,7 +235,7 @@ def test_two_files_of_one_name_are_refused(packed, tmp_path):
 def test_sizes_are_refused_before_anything_is_unpacked(packed, tmp_path, monkeypatch):
     bad = rewrite(packed, tmp_path / "bad.zip", lambda c: c.update({"site/bomb": b"\0" * 5_000_000}))
     assert bad.stat().st_size < 1_000_000
-    monkeypatch.setattr(bundle, "_read", lambda *_: pytest.fail("was unpacked"))
+    monkeypatch.setattr(bundle, "read_member", lambda *_: pytest.fail("was unpacked"))
     monkeypatch.setattr(bundle, "MAX_FILE_BYTES", 4_000_000)
     assert "5000000 bytes" in verify(bad).problems[0]
     monkeypatch.setattr(bundle, "MAX_FILE_BYTES", 10_000_000)
@@ -253,7 +257,7 @@ def first_record(contents: dict[str, bytes]) -> str:
 
 
 def edit(**changes):
-    """Change a record and seal it anew, as a forger would."""
+    """Change a record and reseal it, as a forger would."""
 
     def change(contents: dict[str, bytes]) -> None:
         name = first_record(contents)
@@ -284,7 +288,7 @@ def test_records_that_are_forged_or_broken_are_refused(packed, tmp_path, change)
     bad = rewrite(packed, tmp_path / "bad.zip", change)
     report = verify(bad)
     assert not report.ok and len(report.records) == 8
-    with pytest.raises(BadBundle, match="get the bundle anew"):
+    with pytest.raises(BadBundle, match="get the bundle again"):
         unpack_records(bad)
 
 
@@ -311,8 +315,18 @@ def test_checksums_and_lists_must_match(packed, tmp_path):
     assert "plotly.min.js: is listed but missing" in problems and "extra.html: is there but not listed" in problems
 
 
-@pytest.mark.parametrize("text", [b"", b"[]", b'{"kind": "other"}', b'{"kind": "waterline bundle", "schema": 1}',
-                                  b'{"kind": "waterline bundle", "schema": 1, "files": [1]}', b"\xff", b"[" * 99_999])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[]",
+        b'{"kind": "other"}',
+        b'{"kind": "waterline bundle", "schema": 1}',
+        b'{"kind": "waterline bundle", "schema": 1, "files": [1]}',
+        b"\xff",
+        b"[" * 99_999,
+    ],
+)
 def test_manifests_that_are_none_are_refused(packed, tmp_path, text):
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
         archive.writestr("manifest.json", text)
@@ -380,8 +394,17 @@ def under(name):
     return change
 
 
-@pytest.mark.parametrize("name", ["0123456789abcdef.{machine}", "{case}.0123456789abcdef", "{case}.{machine}.0",
-                                  "{case}.{machine}.01", "{case}.{machine}.2.3", "{machine}.{case}"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "0123456789abcdef.{machine}",
+        "{case}.0123456789abcdef",
+        "{case}.{machine}.0",
+        "{case}.{machine}.01",
+        "{case}.{machine}.2.3",
+        "{machine}.{case}",
+    ],
+)
 def test_a_record_under_another_name_is_refused(packed, tmp_path, name):
     report = verify(rewrite(packed, tmp_path / "bad.zip", under(name)))
     assert any("not named after the record" in problem for problem in report.problems) and len(report.records) == 8
@@ -391,10 +414,15 @@ def test_a_record_under_the_number_of_an_attempt_is_taken(packed, tmp_path):
     assert verify(rewrite(packed, tmp_path / "good.zip", under("{case}.{machine}.12"))).ok
 
 
-@pytest.mark.parametrize(("keys", "why"), [
-    ({"case_key": "0" * 16}, "record_key"), ({"case_key": "0" * 16, "record_key": "{0}.{machine}"}, "key of the case"),
-    ({"record_key": "x.y"}, "record_key"), ({"machine_key": "m.2", "record_key": "{case}.m.2"}, "machine_key is no key"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ({"case_key": "0" * 16}, "record_key"),
+        ({"case_key": "0" * 16, "record_key": "{0}.{machine}"}, "key of the case"),
+        ({"record_key": "x.y"}, "record_key"),
+        ({"machine_key": "m.2", "record_key": "{case}.m.2"}, "machine_key is no key"),
+    ],
+)
 def test_a_record_whose_keys_are_not_its_own_is_refused(packed, tmp_path, keys, why):
     def change(contents: dict[str, bytes]) -> None:
         name = first_record(contents)
@@ -433,10 +461,15 @@ def test_our_own_records_come_back_from_their_published_copy_as_nothing_new(tmp_
 # --- limits ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "data"), [
-    ("records/{key}.json", b'{"case": {}, "x": "' + b"x" * 17 * 2**20 + b'"}'), ("machines/m.cpu.1.json", b"[" + b"1," * 9 * 2**20),
-    ("samples/s/00.json.gz", gzip.compress(b"[" + b"[]," * 6 * 2**20)),
-], ids=["record", "calibration", "samples"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("records/{key}.json", b'{"case": {}, "x": "' + b"x" * 17 * 2**20 + b'"}'),
+        ("machines/m.cpu.1.json", b"[" + b"1," * 9 * 2**20),
+        ("samples/s/00.json.gz", gzip.compress(b"[" + b"[]," * 6 * 2**20)),
+    ],
+    ids=["record", "calibration", "samples"],
+)
 def test_json_without_end_is_refused_before_it_is_parsed(packed, tmp_path, monkeypatch, name, data):
     def change(contents: dict[str, bytes]) -> None:
         key = first_record(contents).removesuffix(".json").removeprefix("records/")

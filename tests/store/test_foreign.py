@@ -1,4 +1,4 @@
-"""A bundle from a stranger, whole through every job that reads one: nothing runs, nothing lands elsewhere, names stay text."""
+"""A bundle from a stranger through every job that reads one: nothing runs or lands elsewhere, names stay text."""
 
 import hashlib
 import json
@@ -62,8 +62,13 @@ def foreign(**changes):
 def with_case(**fields):
     made = record()
     case = Case.from_dict({**made["case"], **fields})
-    return {"case": case.as_dict(), "case_key": case.key, "record_key": f"{case.key}.{made['machine_key']}",
-            "group_key": case.group_key, "baseline_key": case.baseline.key}  # fmt: skip
+    return {
+        "case": case.as_dict(),
+        "case_key": case.key,
+        "record_key": f"{case.key}.{made['machine_key']}",
+        "group_key": case.group_key,
+        "baseline_key": case.baseline.key,
+    }
 
 
 def unsealed(text):
@@ -82,11 +87,13 @@ REFUSED = {
     "a number without end": unsealed(b'{"case": {"x": ' + b"9" * 100_000 + b"}}"),
     "a number beyond all": unsealed(b'{"case": {"x": 1e999}}'),
     "nesting without end": unsealed(ENDLESS),
-    "a pickle for a record": unsealed(b"\x80\x04\x95\x1c\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94."),
+    "a pickle for a record": unsealed(
+        b"\x80\x04\x95\x1c\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94."
+    ),
     "a pickle for samples": {"samples/s/00.json.gz": b"\x80\x04cos\nsystem\n(S'touch mark'\ntR."},
     "a reading of another shape": dict([foreign(readings=[{"metric": "latency_ms", "value": "__import__('os')"}])]),
     "an edited record": {foreign()[0]: foreign()[1].replace(b'"status": "ok"', b'"status": "oom"')},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", REFUSED)
@@ -170,10 +177,14 @@ def test_code_that_a_foreign_bundle_names_is_not_even_imported(tmp_path, monkeyp
 @pytest.mark.parametrize(
     "part",
     [
-        {"parameters": {"latency": {"invocations": "all"}}}, {"parameters": [1]}, {"parameters": {"name": 1}}, {},
-        {"parameters": {"energy": {"csv": "/etc/passwd"}, "more": MARKUP}}, {"parameters": None},
+        {"parameters": {"latency": {"invocations": "all"}}},
+        {"parameters": [1]},
+        {"parameters": {"name": 1}},
+        {},
+        {"parameters": {"energy": {"csv": "/etc/passwd"}, "more": MARKUP}},
+        {"parameters": None},
     ],
-)  # fmt: skip
+)
 def test_a_protocol_that_is_none_is_one_message_and_measures_nothing(part, tmp_path):
     _, data = foreign(**with_case(model="digits_tiny"), protocol={"name": "quick", "version": 1, **part})
     (tmp_path / "foreign.json").write_bytes(data)
@@ -184,9 +195,10 @@ def test_a_protocol_that_is_none_is_one_message_and_measures_nothing(part, tmp_p
 
 @pytest.mark.parametrize(
     "odd",
-    [{"threads": "many"}, {"compile": MARKUP}, {"batch": -1}, {"batch": "1"}, {"model": "no_such_model"}, {"dtype": "fp999"},
-     {"model_settings": "width=__import__('os')"}, {"setting": "r=9**9**9", "method": "tome"}, {"device": "cuda:99"},
-     {"task": "../../evil"}, {"resolution": 10**30}, {"method": "timm:../../x"}, {"seed": MARKUP}, {"memory_format": 3}],
+    [{"threads": "many"}, {"compile": MARKUP}, {"batch": -1}, {"batch": "1"}, {"model": "no_such_model"},
+     {"dtype": "fp999"}, {"model_settings": "width=__import__('os')"}, {"setting": "r=9**9**9", "method": "tome"},
+     {"device": "cuda:99"}, {"task": "../../evil"}, {"resolution": 10**30}, {"method": "timm:../../x"},
+     {"seed": MARKUP}, {"memory_format": 3}],
 )  # fmt: skip
 def test_a_case_that_is_none_is_one_message_or_a_matter_for_a_worker(odd, tmp_path, monkeypatch):
     def measured(*_):
@@ -227,10 +239,14 @@ def from_another_machine(tmp_path_factory):
         body = {**made, "environment": environment, "machine_key": key, "record_key": f"{made['case_key']}.{key}"}
         body["readings"] = [
             {**row, **{name: 2 * row[name] for name in ("value", "ci_low", "ci_high") if row[name] is not None}}
-            if row["metric"] == "latency_ms" else row for row in made["readings"]
-        ]  # fmt: skip
-        lines = [{**line, "median_ms": 2 * line["median_ms"], "baseline_median_ms": 2 * line["baseline_median_ms"]}
-                 for line in made["timing"]["invocations"]]  # fmt: skip
+            if row["metric"] == "latency_ms"
+            else row
+            for row in made["readings"]
+        ]
+        lines = [
+            {**line, "median_ms": 2 * line["median_ms"], "baseline_median_ms": 2 * line["baseline_median_ms"]}
+            for line in made["timing"]["invocations"]
+        ]
         body["timing"] = {**made["timing"], "invocations": lines}
         moved.append({**body, "content_hash": content_hash({k: v for k, v in body.items() if k != "content_hash"})})
     there = Store(folder / "there")
@@ -252,8 +268,11 @@ def test_a_row_of_another_machine_class_is_reproduced_by_what_travels(from_anoth
         assert "AGREES" in verdicts[metric] and "exact" in verdicts[metric]
     assert "NOT COMPARABLE" in verdicts["latency_ms"] and "do not travel" in verdicts["latency_ms"]
     assert "20 % (other hardware)" in verdicts["speedup"]
-    (new,) = [made for made in Store(next((tmp_path / "results").rglob("records")).parent).iterate()
-              if made["case"]["method"] == NARROW]  # fmt: skip
+    (new,) = [
+        made
+        for made in Store(next((tmp_path / "results").rglob("records")).parent).iterate()
+        if made["case"]["method"] == NARROW
+    ]
     assert new["machine_key"] != row["machine_key"]
     assert code == exit_code(judge(row, new))
     assert code in (0, 1, 4)  # by the speed-up, whatever the host did to it
@@ -353,7 +372,10 @@ LINE = record()["timing"]["invocations"][0]
         ({"timing": "x"}, "timing is 'x'"),
         ({"timing": {"invocations": "x"}}, "timing.invocations"),
         ({"timing": {"invocations": [{**LINE, "median_ms": -1}]}}, r"timing.invocations\[0\].median_ms is -1"),
-        ({"timing": {"invocations": [LINE, {**LINE, "baseline_median_ms": None}]}}, r"invocations\[1\].baseline_median_ms"),
+        (
+            {"timing": {"invocations": [LINE, {**LINE, "baseline_median_ms": None}]}},
+            r"invocations\[1\].baseline_median_ms",
+        ),
         ({"timing": {"invocations": [{**LINE, "gemm_median_ms": "1"}]}}, "gemm_median_ms"),
         ({"timing": {"invocations": [{**LINE, "throughput_per_s": 10**400}]}}, "throughput_per_s"),
         ({"timing": {"invocations": [{**LINE, "index": "0"}]}}, "index"),
@@ -372,7 +394,7 @@ LINE = record()["timing"]["invocations"][0]
         ({"labels": {"colour": "red"}}, "labels"),
         ({"labels": "real"}, "labels"),
     ],
-)  # fmt: skip
+)
 def test_a_record_whose_parts_are_none_is_named_with_its_field_before_anything_is_measured(changes, field, tmp_path):
     path = tmp_path / "foreign.json"
     path.write_bytes(foreign(**changes)[1])

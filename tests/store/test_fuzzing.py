@@ -17,17 +17,23 @@ from bench.store.journal import Journal
 from tests.sweeping import HEALTHY, QUICK
 
 SCALARS = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.binary(max_size=4)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=12)
+    | st.binary(max_size=4)
     | st.sampled_from(["a" * 5000, "\x00", "\ud800", "~/x", "1e999", "-1", "auto", "cuda:99999999999999999999"])
-)  # fmt: skip
+)
 KEYS = st.sampled_from(sorted({part for key in all_keys() for part in key.split(".")})) | st.text(max_size=6)
 TREES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=10
 )
 GOOD = {
     "suite": {"name": "tiny", "grids": {"default": [{"models": [HEALTHY], "methods": ["none"]}]}},
-    "protocol": QUICK, "paths": {"results": "r", "site": "s", "cache": "c"},
-}  # fmt: skip
+    "protocol": QUICK,
+    "paths": {"results": "r", "site": "s", "cache": "c"},
+}
 
 
 def answered(tree):
@@ -78,7 +84,8 @@ def test_what_is_no_tree_is_refused(tree):
 
 YAML_BITS = st.sampled_from([
     "models", "methods", "tasks", "prefixes", ": ", ":", "\n", "  ", "- ", "{", "}", "[", "]", ",", "build", "settings",
-    "a.b:c", "&x ", "*x", "!!int ", "!!python/object:os.system ", "2001-99-99", "~", "'", '"', "#", "<<", "|", "? ", "%", "3",
+    "a.b:c", "&x ", "*x", "!!int ", "!!python/object:os.system ", "2001-99-99", "~", "'", '"', "#", "<<", "|", "? ",
+    "%", "3",
 ])  # fmt: skip
 YAML_TEXT = st.lists(YAML_BITS | st.text(max_size=3), max_size=25).map("".join)
 
@@ -104,10 +111,14 @@ def test_any_suite_file_is_read_or_refused(text, tmp_path_factory):
 
 ROWS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["a.b:c", "x:y"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["build", "settings", "task"]) | st.text(max_size=4) | st.integers(), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["build", "settings", "task"]) | st.text(max_size=4) | st.integers(), inner, max_size=3
+        )
+    ),
     max_leaves=8,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -174,11 +185,17 @@ def test_specs_that_would_lose_or_run_something_are_refused(text):
 
 
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**12), 10**12) | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**12), 10**12)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=4), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=4), inner, max_size=3)
+    ),
     max_leaves=8,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,4 +1,4 @@
-"""Two drivers never share a results folder, the second learns who the first is, and no dead driver blocks a live one."""
+"""Two drivers never share a results folder, the second learns who the first is; a dead one blocks nobody."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ import pytest
 from bench.errors import ResultsError
 from bench.store.lock import NAME, Locked, ResultsLock
 
-HOLD = "import sys, time; from bench.store.lock import ResultsLock; ResultsLock(sys.argv[1]).acquire(); print('held', flush=True); time.sleep(60)"
+HOLD = (
+    "import sys, time; from bench.store.lock import ResultsLock; ResultsLock(sys.argv[1]).acquire(); print('held', "
+    "flush=True); time.sleep(60)"
+)
 
 
 @pytest.fixture

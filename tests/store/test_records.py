@@ -117,7 +117,7 @@ def two_schemas_on(monkeypatch):
         return {**old, "schema": 3, "unit_system": "SI"}
 
     monkeypatch.setattr(records, "SCHEMA", 3)
-    monkeypatch.setattr(records, "_MIGRATIONS", {1: to_2, 2: to_3})
+    monkeypatch.setattr(records, "MIGRATIONS", {1: to_2, 2: to_3})
 
 
 @pytest.mark.parametrize("examples", [FROZEN, MEASURED], ids=["made", "measured"])
@@ -238,10 +238,17 @@ def test_damaged_files_are_corrupt_records_and_never_another_error(data, tmp_pat
 @pytest.mark.parametrize(
     "text",
     [
-        b"", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 50_000, b"NaN", b'{"case": {}, "content_hash": NaN}',
-        b'{"case": {"x": 1e999}}', b'{"case": {}, "x": ' + b"9" * 5000 + b"}", b"\x00" * 4096,
+        b"",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"a":' * 50_000,
+        b"NaN",
+        b'{"case": {}, "content_hash": NaN}',
+        b'{"case": {"x": 1e999}}',
+        b'{"case": {}, "x": ' + b"9" * 5000 + b"}",
+        b"\x00" * 4096,
     ],
-)  # fmt: skip
+)
 def test_hostile_files_are_corrupt_records(text, tmp_path):
     path = tmp_path / "record.json"
     path.write_bytes(text)
@@ -286,7 +293,7 @@ GOOD_BASE = record()
 
 
 def test_a_migrated_record_is_packed_as_it_was_written(two_schemas_on, tmp_path):
-    """Its hash is of the old body; with personal parts in it, it is cut and sealed anew in its own schema."""
+    """Its hash is of the old body; with personal parts in it, it is cut and resealed in its own schema."""
     old = frozen(1)
     named = {**old, "error": {"phase": "load", "type": "E", "message": "/home/jd/x/y", "log_tail": ""}}
     for number, item in enumerate((old, {**named, "content_hash": content_hash(named)})):

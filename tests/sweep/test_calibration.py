@@ -12,10 +12,15 @@ from bench.worker.client import Done, Failed, Workers
 def part(rate, band, overhead=2.0, *, stable=True, notes=()):
     entry = lambda value, **rest: {"value": value, "low": 0.9 * value, "high": value, "threads": 2, "n": 5, **rest}  # noqa: E731
     return {
-        "peaks": [entry(rate, dtype="fp32"), entry(2 * rate, dtype="bf16")], "bandwidth": entry(band),
-        "launch_overhead_us": entry(overhead), "stable": stable, "notes": list(notes), "unsupported": {"fp16": "none"},
-        "idle_power": {"value": None, "reason": "no counter"}, "host": {"labels": []},
-    }  # fmt: skip
+        "peaks": [entry(rate, dtype="fp32"), entry(2 * rate, dtype="bf16")],
+        "bandwidth": entry(band),
+        "launch_overhead_us": entry(overhead),
+        "stable": stable,
+        "notes": list(notes),
+        "unsupported": {"fp16": "none"},
+        "idle_power": {"value": None, "reason": "no counter"},
+        "host": {"labels": []},
+    }
 
 
 class Scripted:

@@ -1,4 +1,4 @@
-"""What an earlier sweep left is used where it still holds: after a kill, in a retry, beside damage, of one version only."""
+"""What an earlier sweep left is used where it still holds: after a kill, in a retry, of one version only."""
 
 import errno
 import json
@@ -173,7 +173,7 @@ def test_ctrl_c_on_a_case_without_numbers_is_a_record(tmp_path, monkeypatch):
     assert [record["status"] for record in store_of(config).iterate()] == ["interrupted"]
     assert [record["status"] for record in sweep(config).records] == ["ok"]
     assert len(probed(config)) == 1
-    assert timed(config) == [(timed(config)[0][0], 0), (timed(config)[0][0], 1)]  # what Ctrl-C left was gone on with
+    assert timed(config) == [(timed(config)[0][0], 0), (timed(config)[0][0], 1)]  # what Ctrl-C left was continued
 
 
 def test_a_killed_retry_goes_on_where_it_was(tmp_path, monkeypatch):
@@ -256,7 +256,8 @@ def test_ctrl_c_and_a_full_disk_while_calibrating_are_told_like_any_other(tmp_pa
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '{"peaks": 3}', '{"peaks": [1]}', '{"peaks": [{"value": NaN}]}',
-                                  '{"peaks": [{"dtype": "fp32", "value": -1}]}', '{"peaks": []', '{"measured_at": "now"}'])  # fmt: skip
+                                  '{"peaks": [{"dtype": "fp32", "value": -1}]}', '{"peaks": []',
+                                  '{"measured_at": "now"}'])  # fmt: skip
 def test_a_calibration_of_another_shape_is_none(tmp_path, text):
     from bench.app import forecast
 
@@ -265,5 +266,5 @@ def test_a_calibration_of_another_shape_is_none(tmp_path, text):
     path = driver.store.calibration_path(driver.machine_key, "cpu", plan.threads(config))
     path.parent.mkdir(parents=True)
     path.write_text(text)
-    assert forecast._peak(config) is None
-    assert calibration._recent(path) is None
+    assert forecast.peak_rate(config) is None
+    assert calibration.recent_calibration(path) is None

@@ -203,7 +203,10 @@ def test_an_unreadable_record_is_reported_and_not_overwritten(tmp_path):
 
 def test_second_driver_is_refused_and_told_who_holds_the_folder(tmp_path):
     config = configuration(tmp_path, [HEALTHY])
-    code = f"from bench.store.lock import ResultsLock; import time\nwith ResultsLock({config.paths.results!r}): print('held', flush=True); time.sleep(60)"
+    code = (
+        f"from bench.store.lock import ResultsLock; import time\nwith ResultsLock({config.paths.results!r}): "
+        "print('held', flush=True); time.sleep(60)"
+    )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT) as holder:
         assert holder.stdout.readline().strip() == "held"
         with pytest.raises(ResultsError, match=str(holder.pid)):

@@ -1,4 +1,4 @@
-"""Each check of the battery finds the fault that it is for, lets a sound subject pass, and known failures are held to be such."""
+"""Each check of the battery finds its fault and lets a sound subject pass; known failures are held to be such."""
 
 import subprocess
 import sys
@@ -24,9 +24,12 @@ def subject(method="good", **claims):
 
 
 GOOD = subject(
-    "good(keep=0.5)", identity=f"{HERE}:good(keep=1.0)", closed_form=f"{HERE}:good_macs", dtypes=("fp32", "bf16", "fp64"),
+    "good(keep=0.5)",
+    identity=f"{HERE}:good(keep=1.0)",
+    closed_form=f"{HERE}:good_macs",
+    dtypes=("fp32", "bf16", "fp64"),
     refuses=(f"{HERE}:good(keep=0)", f"{HERE}:good(kep=1)"),
-)  # fmt: skip
+)
 
 
 def test_a_sound_subject_passes_every_check():
@@ -115,5 +118,8 @@ def test_what_needs_a_module_that_is_not_there_is_skipped_with_its_name():
 
 
 def test_importing_the_library_brings_no_battery_and_the_battery_no_suite():
-    program = "import sys, bench; assert 'bench.testing' not in sys.modules; import bench.testing; assert 'suites' not in sys.modules"
+    program = (
+        "import sys, bench; assert 'bench.testing' not in sys.modules; import bench.testing; assert 'suites' not in "
+        "sys.modules"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)

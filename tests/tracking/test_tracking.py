@@ -45,10 +45,19 @@ def test_metrics_are_grouped_into_sections_and_missing_values_are_no_metrics():
     assert "Not available (no energy counter is readable on this machine): Energy." in run.tags["mlflow.note.content"]
 
 
-@pytest.mark.parametrize(("status", "shown"), [
-    ("ok", "FINISHED"), ("contaminated", "FINISHED"), ("interrupted", "KILLED"), ("oom", "FAILED"),
-    ("timeout", "FAILED"), ("crashed", "FAILED"), ("unsupported", "FAILED"), ("invalid", "FAILED"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("status", "shown"),
+    [
+        ("ok", "FINISHED"),
+        ("contaminated", "FINISHED"),
+        ("interrupted", "KILLED"),
+        ("oom", "FAILED"),
+        ("timeout", "FAILED"),
+        ("crashed", "FAILED"),
+        ("unsupported", "FAILED"),
+        ("invalid", "FAILED"),
+    ],
+)
 def test_every_status_has_its_word_in_mlflow(status, shown):
     assert describe(record(status=status)).status == shown
 
@@ -105,8 +114,14 @@ def test_view_holds_only_charts_that_have_data_and_fits_a_tag():
     assert {c["metricSectionId"] for c in charts} == {"trade-offs", "latency", "compute"}
     assert [c["type"] for c in charts].count("SCATTER") == 1
     assert all(c["metricSectionId"] in {s["uuid"] for s in state["compareRunSections"]} for c in charts)
-    everything = ["compute/macs", "latency/latency_ms", "latency/speedup", "quality/accuracy", "energy/energy_j",
-                  "memory/peak_memory_bytes"]  # fmt: skip
+    everything = [
+        "compute/macs",
+        "latency/latency_ms",
+        "latency/speedup",
+        "quality/accuracy",
+        "energy/energy_j",
+        "memory/peak_memory_bytes",
+    ]
     assert len(view_state("x" * 400, everything)) <= 5000
 
 
@@ -314,15 +329,21 @@ mirror = Mirror(f"sqlite:///{root}/mlflow/mlflow.db", "waterline", f"{root}/mlfl
 records = list(Store(f"{root}/results").iterate())
 mirror.start_sweep("vit_tokens", {}, len(records))
 mirror.log_record(records[0])
-setattr(Cases if step.startswith("_") else type(mirror.connection.client), step, lambda *a, **k: os.kill(os.getpid(), 9))
+owner = Cases if step.startswith("_") else type(mirror.connection.client)
+setattr(owner, step, lambda *a, **k: os.kill(os.getpid(), 9))
 mirror.log_record(records[1])
 """
 
 
-@pytest.mark.parametrize("step", [
-    "log_batch", pytest.param("log_artifacts", marks=pytest.mark.slow),
-    pytest.param("set_terminated", marks=pytest.mark.slow), "_remember",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "step",
+    [
+        "log_batch",
+        pytest.param("log_artifacts", marks=pytest.mark.slow),
+        pytest.param("set_terminated", marks=pytest.mark.slow),
+        "_remember",
+    ],
+)
 def test_killed_while_mirroring_a_case_continues_without_a_double(place, step):
     records = suite_records()[:3]
     made = store(place / "results", records, with_samples=False)
@@ -445,9 +466,13 @@ def server(place: Path, port: int) -> Iterator[str]:
     command, environment, _ = ui_command(f"sqlite:///{place}/mlflow/mlflow.db", port=port)
     command += ["--artifacts-destination", str(place / "served")]
     process = subprocess.Popen(
-        command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True, cwd=place,
-    )  # fmt: skip
+        command,
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd=place,
+    )
     uri = f"http://127.0.0.1:{port}"
     try:
         for _ in range(400):
@@ -478,9 +503,10 @@ def test_server_that_accepts_and_never_answers_does_not_hang_the_sweep(tmp_path)
         deaf.listen(20)
         uri = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         code = (
-            "import sys; sys.path.insert(0, '.'); from tests.synthetic import record; from bench.tracking.mirror import Mirror\n"
-            "one = Mirror(sys.argv[1], 'w', sys.argv[2], sys.argv[2]); one.start_sweep('s', {}, 2)\n"
-            "[one.log_record(record(batch=b)) for b in range(1, 9)]; one.finish(None); assert len(one.problems) == 1"
+            "import sys; sys.path.insert(0, '.'); from tests.synthetic import record; from bench.tracking.mirror "
+            "import Mirror\none = Mirror(sys.argv[1], 'w', sys.argv[2], sys.argv[2]); one.start_sweep('s', {}, "
+            "2)\n[one.log_record(record(batch=b)) for b in range(1, 9)]; one.finish(None); assert len(one.problems) "
+            "== 1"
         )
         began = time.monotonic()
         environment = {**os.environ, "MLFLOW_HTTP_REQUEST_TIMEOUT": "1"}

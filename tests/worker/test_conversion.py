@@ -92,13 +92,16 @@ def test_the_backend_is_told_apart_in_the_key_and_eager_keeps_the_older_key():
     assert case().key != case(backend="eager").key == Case(suite="t", model=HEALTHY).key
 
 
-@pytest.mark.parametrize(("changes", "remedy"), [
-    ({"memory_format": "channels_last"}, "take device.memory_format=contiguous"),
-    ({"cuda_graphs": True}, "take cuda_graphs=false"),
-    ({"workload": "training_step"}, "take backend eager or compile"),
-    ({"backend": "onnxruntime", "dtype": "bf16"}, "take fp32, fp64"),
-    ({"backend": "tensorrt"}, "take device=cuda"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"memory_format": "channels_last"}, "take device.memory_format=contiguous"),
+        ({"cuda_graphs": True}, "take cuda_graphs=false"),
+        ({"workload": "training_step"}, "take backend eager or compile"),
+        ({"backend": "onnxruntime", "dtype": "bf16"}, "take fp32, fp64"),
+        ({"backend": "tensorrt"}, "take device=cuda"),
+    ],
+)
 def test_what_a_runtime_outside_torch_cannot_hold_to_is_unsupported_with_the_remedy(changes, remedy):
     with pytest.raises(NotImplementedError, match=remedy) as error:
         conversion.convert(case(**changes), torch.nn.Identity(), (torch.ones(1),), {}, None)

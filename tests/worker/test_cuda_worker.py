@@ -1,4 +1,4 @@
-"""What a worker does on CUDA, as far as it can be tried without: captures that fail, flushes, full devices, compilers."""
+"""What a worker does on CUDA, as far as it can be tried without: captures, flushes, full devices, compilers."""
 
 import dataclasses
 import functools
@@ -44,21 +44,30 @@ def probe_of(model):
 # --- a full device ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [
-    torch.OutOfMemoryError(ANNOUNCED), torch.cuda.OutOfMemoryError(ANNOUNCED),
-    RuntimeError("CUDA error: out of memory"), torch.AcceleratorError("CUDA error: out of memory")
-    if hasattr(torch, "AcceleratorError") else RuntimeError("CUDA error: out of memory"),
-    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError(ANNOUNCED),
+        torch.cuda.OutOfMemoryError(ANNOUNCED),
+        RuntimeError("CUDA error: out of memory"),
+        torch.AcceleratorError("CUDA error: out of memory")
+        if hasattr(torch, "AcceleratorError")
+        else RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
 def test_a_full_device_is_told_apart_from_a_full_host(error):
     assert classify(error) == "oom"
     assert describe(error)["type"] == "DeviceOutOfMemory" and "device" in describe(error)["message"]
 
 
-@pytest.mark.parametrize("error", [
-    MemoryError("std::bad_alloc"),
-    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("std::bad_alloc"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
 def test_a_full_host_keeps_its_own_name(error):
     assert classify(error) == "oom" and describe(error)["type"] == type(error).__name__
 
@@ -147,17 +156,24 @@ def test_a_forward_that_cannot_be_captured_is_unsupported_and_says_what_came_fir
     assert "previous error" not in str(e.value) and classify(e.value) == "unsupported"
 
 
-@pytest.mark.parametrize(("axes", "replays"), [
-    ({}, False), ({"compile": "default"}, False), ({"compile": "reduce-overhead"}, False), ({"device": "cuda"}, False),
-    ({"device": "cuda", "cuda_graphs": True}, True), ({"device": "cuda", "compile": "max-autotune"}, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("axes", "replays"),
+    [
+        ({}, False),
+        ({"compile": "default"}, False),
+        ({"compile": "reduce-overhead"}, False),
+        ({"device": "cuda"}, False),
+        ({"device": "cuda", "cuda_graphs": True}, True),
+        ({"device": "cuda", "compile": "max-autotune"}, True),
+    ],
+)
 def test_memory_is_taken_of_the_step_that_is_timed_and_knows_where_it_replays(monkeypatch, axes, replays):
     asked = []
     found = SimpleNamespace(readings=list, as_dict=dict)
     monkeypatch.setattr(memory, "measure", lambda *args, **rest: asked.append(rest) or found)
     case = Case(suite="t", model="m", **axes)
     recipe = Recipe(case, "tests.faults.models:healthy").as_dict()
-    made = probe._Probe({"recipe": recipe, "meters": ["memory"]}, Phase(Path("unused")))
+    made = probe.Probe({"recipe": recipe, "meters": ["memory"]}, Phase(Path("unused")))
     part = Part("forward", lambda: None)
     made.memory(Subject(case, torch.nn.Identity(), (), {}, {}), Ready((part,), 0.0), part)
     assert asked == [{"step": part.call, "captured": replays, "reset": None}]
@@ -247,8 +263,8 @@ def test_energy_of_a_compiled_case_is_that_of_the_graph_that_is_timed(monkeypatc
         count("energy")
         return [], {}
 
-    monkeypatch.setattr(probe._Probe, "quality", quality)
-    monkeypatch.setattr(probe._Probe, "energy", energy)
+    monkeypatch.setattr(probe.Probe, "quality", quality)
+    monkeypatch.setattr(probe.Probe, "energy", energy)
     monkeypatch.setattr(probe, "source_map", lambda subject: None)
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     recipe = Recipe(Case(suite="t", model="m", compile="default"), "tests.gpu.models:small")
@@ -329,22 +345,25 @@ def _set(owner, name, value):
     return lambda: setattr(owner, name, value)
 
 
-@pytest.mark.parametrize(("spoil", "words"), [
-    (lambda: torch.backends.cuda.enable_flash_sdp(False), "flash attention from True to False"),
-    (lambda: torch.backends.cuda.enable_mem_efficient_sdp(False), "memory efficient attention"),
-    (lambda: torch.backends.cuda.enable_math_sdp(False), "math attention"),
-    (lambda: torch.backends.cuda.enable_cudnn_sdp(False), "cudnn attention"),
-    (lambda: torch.backends.mha.set_fastpath_enabled(False), "attention layer fast path"),
-    (_set(torch.backends.cudnn, "deterministic", True), "cudnn deterministic from False to True"),
-    (_set(torch.backends.cudnn, "enabled", False), "cudnn enabled"),
-    (_set(torch.backends.mkldnn, "enabled", False), "mkldnn enabled"),
-    (_set(torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False), "bf16 reduced precision"),
-    (_set(torch.backends.cuda.matmul, "allow_fp16_reduced_precision_reduction", False), "fp16 reduced precision"),
-    (
-        lambda: torch.set_float32_matmul_precision("medium"),
-        "mkldnn products" if hasattr(torch.backends, "fp32_precision") else "tf32 products",
-    ),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda: torch.backends.cuda.enable_flash_sdp(False), "flash attention from True to False"),
+        (lambda: torch.backends.cuda.enable_mem_efficient_sdp(False), "memory efficient attention"),
+        (lambda: torch.backends.cuda.enable_math_sdp(False), "math attention"),
+        (lambda: torch.backends.cuda.enable_cudnn_sdp(False), "cudnn attention"),
+        (lambda: torch.backends.mha.set_fastpath_enabled(False), "attention layer fast path"),
+        (_set(torch.backends.cudnn, "deterministic", True), "cudnn deterministic from False to True"),
+        (_set(torch.backends.cudnn, "enabled", False), "cudnn enabled"),
+        (_set(torch.backends.mkldnn, "enabled", False), "mkldnn enabled"),
+        (_set(torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False), "bf16 reduced precision"),
+        (_set(torch.backends.cuda.matmul, "allow_fp16_reduced_precision_reduction", False), "fp16 reduced precision"),
+        (
+            lambda: torch.set_float32_matmul_precision("medium"),
+            "mkldnn products" if hasattr(torch.backends, "fp32_precision") else "tf32 products",
+        ),
+    ],
+)
 def test_what_decides_for_all_which_kernel_runs_is_watched_and_put_back(spoil, words):
     before = global_state.read()
     try:
@@ -359,8 +378,8 @@ def test_what_decides_for_all_which_kernel_runs_is_watched_and_put_back(spoil, w
 def test_every_part_of_the_state_has_what_reads_and_what_sets_it():
     names = {item.name for item in dataclasses.fields(global_state.GlobalState)}
     assert names == {*global_state.ACCESS, "tf32_products", "tf32_convolutions"}
-    get, _ = global_state._backend("cuda.matmul.no_such_setting")
-    assert get() is None and global_state._backend("no.such")[0]() is None
+    get, _ = global_state.backend_setting("cuda.matmul.no_such_setting")
+    assert get() is None and global_state.backend_setting("no.such")[0]() is None
 
 
 def test_tf32_is_taken_where_the_dtype_says_so_and_nowhere_else():

@@ -29,8 +29,15 @@ def test_labels_belong_to_the_row_and_its_case_has_no_such_axis(records):
 
 def test_declared_counts_and_the_methods_cost_are_readings(records):
     plain, rounded = records
-    expected = {"macs": 160, "macs_dense": 160, "macs_nonzero": 64 + 32, "nominal_bits": 4, "method_forwards": 2,
-                "method_backwards": 0, "method_samples": 10}  # fmt: skip
+    expected = {
+        "macs": 160,
+        "macs_dense": 160,
+        "macs_nonzero": 64 + 32,
+        "nominal_bits": 4,
+        "method_forwards": 2,
+        "method_backwards": 0,
+        "method_samples": 10,
+    }
     assert {name: reading_of(rounded, name)["value"] for name in expected} == expected
     assert reading_of(rounded, "method_seconds")["value"] > 0
     assert reading_of(plain, "macs_dense") is None and reading_of(plain, "method_seconds") is None
@@ -67,8 +74,9 @@ def subject(*, kind="trained", task=None, workload="forward", **attributes):
     for name, value in attributes.items():
         setattr(module, name, value)
     case = SimpleNamespace(device="cpu", dtype="fp32", workload=workload, batch=1)
-    return SimpleNamespace(case=case, module=module, counted=module, task=task, weights={"kind": kind},
-                           synchronise=lambda: None)  # fmt: skip
+    return SimpleNamespace(
+        case=case, module=module, counted=module, task=task, weights={"kind": kind}, synchronise=lambda: None
+    )
 
 
 def test_a_subject_whose_cost_depends_on_its_input_is_run_on_its_tasks_inputs_one_by_one():
@@ -80,9 +88,12 @@ def test_a_subject_whose_cost_depends_on_its_input_is_run_on_its_tasks_inputs_on
 
 @pytest.mark.parametrize(
     ("given", "words"),
-    [({"kind": "random", "task": Task()}, "random weights"), ({"task": None}, "no task"),
-     ({"task": Task(), "workload": "generate"}, "workload generate")],
-)  # fmt: skip
+    [
+        ({"kind": "random", "task": Task()}, "random weights"),
+        ({"task": None}, "no task"),
+        ({"task": Task(), "workload": "generate"}, "workload generate"),
+    ],
+)
 def test_without_a_sample_that_means_something_the_distribution_has_a_reason(given, words):
     found = declared.over_its_inputs(subject(input_dependent=True, **given))
     assert found.readings and all(item.value is None and words in item.method_note for item in found.readings)

@@ -1,4 +1,4 @@
-"""What a worker leaves behind is foreign text: whatever stands there, it is an ending and never an error of the driver's."""
+"""What a worker leaves behind is foreign text: whatever it says, it is an ending and no error of the driver."""
 
 import copy
 import json
@@ -23,14 +23,28 @@ from tests.worker.test_worker import TIMEOUTS, probe
 CASE = Case(suite="t", model="m")
 SPEC = {"kind": "invocation", "session": "s", "index": 0, "recipes": [Recipe(CASE).as_dict()]}
 PART = {
-    "block": 1, "latency_ms": [1.0, 2], "device_ms": [], "preempted": [False, True], "minor_faults": [0, 3],
-    "throughput": [{"iterations": 3, "ms": 2.5}], "warmup": {"steady": True}, "units": 1.0,
-}  # fmt: skip
+    "block": 1,
+    "latency_ms": [1.0, 2],
+    "device_ms": [],
+    "preempted": [False, True],
+    "minor_faults": [0, 3],
+    "throughput": [{"iterations": 3, "ms": 2.5}],
+    "warmup": {"steady": True},
+    "units": 1.0,
+}
 MEMBER = {**PART, "load_ms": 3.0, "first_inference_ms": 2.0, "compile_ms": None, "parts": {"p": PART}}
 RESULT = {
-    "schema": 2, "session": "s", "index": 0, "started_at": "2026-01-01T00:00:00+00:00", "seconds": 1.0,
-    "cases": {CASE.key: MEMBER}, "twin": MEMBER, "reference_gemm": {"ms": [1.0]}, "labels": ["host busy"], "allocator": {},
-}  # fmt: skip
+    "schema": 2,
+    "session": "s",
+    "index": 0,
+    "started_at": "2026-01-01T00:00:00+00:00",
+    "seconds": 1.0,
+    "cases": {CASE.key: MEMBER},
+    "twin": MEMBER,
+    "reference_gemm": {"ms": [1.0]},
+    "labels": ["host busy"],
+    "allocator": {},
+}
 FINE = {"status": "ok", "result": RESULT}
 ODD = {"status": "invalid", "error": {"phase": "load", "case": None, "type": "ValueError", "message": "no"}}
 JSON = st.recursive(

@@ -8,7 +8,7 @@ import torch
 from bench.plan.case import Case
 from bench.plan.recipe import Recipe
 from bench.worker import global_state, other_side
-from bench.worker.probe import _Probe
+from bench.worker.probe import Probe
 from bench.worker.ready import make_ready
 from bench.worker.subject import build
 
@@ -31,7 +31,7 @@ PLAIN = recipe()
 
 def found(member, other=PLAIN):
     spec = {"recipe": member.as_dict(), "meters": ["fidelity"], "protocol": {}}
-    probe = _Probe({**spec, "other_side": None if other is None else other.as_dict()}, Phases())
+    probe = Probe({**spec, "other_side": None if other is None else other.as_dict()}, Phases())
     with torch.inference_mode():
         subject = build(member)
         ready = make_ready(subject)

@@ -5,7 +5,7 @@ import torch
 from bench.plan.case import Case
 from bench.plan.recipe import Recipe
 from bench.worker import prepare
-from bench.worker.probe import _Probe
+from bench.worker.probe import Probe
 from bench.worker.ready import make_ready
 from bench.worker.subject import build
 
@@ -78,7 +78,7 @@ def test_new_weights_that_nobody_trained_have_no_accuracy(tmp_path):
     for steps, status in ((0, "unavailable"), (2, "measured")):
         member = recipe(tmp_path, "stvit", tokens=1, training_steps=steps)
         subject = build(member)
-        probe = _Probe({"recipe": member.as_dict(), "meters": ["quality"], "protocol": {}}, Phases())
+        probe = Probe({"recipe": member.as_dict(), "meters": ["quality"], "protocol": {}}, Phases())
         ready = make_ready(subject)
         readings, _ = probe.quality(subject, ready, ready.whole)
         found = {r.metric: r for r in readings}["accuracy"]

@@ -9,9 +9,12 @@ from bench.reading import Curve, reading
 from bench.workloads.workload import BATCH, Facts, Part, ShapeAxis, Workload, require
 
 WORKLOAD = Workload(
-    "tests.workloads.naps", unit="sample", parts=("both", "short", "long"),
-    axes=(BATCH, ShapeAxis("times", 1, 1, 10, doc="how often each is done")), title="a short nap and a long one",
-)  # fmt: skip
+    "tests.workloads.naps",
+    unit="sample",
+    parts=("both", "short", "long"),
+    axes=(BATCH, ShapeAxis("times", 1, 1, 10, doc="how often each is done")),
+    title="a short nap and a long one",
+)
 
 
 class Naps(nn.Module):

@@ -96,7 +96,7 @@ class Writer(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """A sampler that changes its state in place: 3 ms to start, (1 + i) ms for step i, 4 ms to finish; 4 x 4 MACs a step."""
+    """A sampler that changes its state in place: 3 ms to start, 1 + i a step, 4 to finish; 4 x 4 MACs a step."""
 
     def __init__(self, clock: HandClock | None = None) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class Denoiser(nn.Module):
 
 
 class Causal(nn.Module):
-    """A causal convolution over 3 steps, an output every second one; ring changed in place; 1 ms a step, 3 with output."""
+    """A causal convolution over 3 steps, output every second one, ring in place; 1 ms a step, 3 with output."""
 
     period, window = 2, 6
 

@@ -1,4 +1,4 @@
-"""Every workload from a suite's block to its record: parts timed and counted, the field's own names, facts and curves."""
+"""Every workload from a suite's block to its record: parts timed and counted, derived names, facts, curves."""
 
 import pytest
 
@@ -74,7 +74,7 @@ def test_curves_are_kept_once_in_the_record(records):
 
 
 def test_a_prepared_part_holds_its_cache_once(records):
-    """The writer's weights are 2 x (11 x 2) numbers; its cache of two sequences is 64 places of 2: it is there all the time."""
+    """The writer's weights are 2 x (11 x 2) numbers; its cache of two sequences is 64 places of 2."""
     decode = records["generate"]
     assert value(decode, "peak_memory_bytes", "decode") < 4 * (2 * 22 + 2 * 2 * 64 * 2)
     assert value(decode, "peak_memory_bytes", "decode") > 4 * (2 * 22 + 2 * 64 * 2)

@@ -1,4 +1,4 @@
-"""What each workload measures besides: known bytes, known shares, agreement, and the reason where there is no number."""
+"""What each workload measures besides: known bytes, shares, agreement, and the reason where there is none."""
 
 from itertools import pairwise
 
@@ -171,7 +171,8 @@ def test_bytes_of_a_training_step_are_those_of_its_tensors():
     parameters = 4 * 6 + 6 + 6 * 3 + 3
     assert found["gradient_bytes"] == 4 * parameters
     assert found["optimizer_bytes"] == 2 * 4 * parameters + 4 * 4  # two moments, and a step count of 4 bytes per tensor
-    # tanh keeps its output, which the second layer keeps as well; cross-entropy its log-probabilities and its total weight
+    # tanh keeps its output, which the second layer keeps as well; cross-entropy its log-probabilities and its total
+    # weight
     assert found["saved_activation_bytes"] == 8 * 6 * 4 + 8 * 3 * 4 + 4
 
 

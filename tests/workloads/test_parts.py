@@ -1,4 +1,4 @@
-"""Parts of every workload: the time of each is its own, runs repeat bit for bit, counts and bytes are the known ones."""
+"""Parts of every workload: each has its own time, runs repeat bit for bit, counts and bytes are known ones."""
 
 import pytest
 import torch
@@ -40,8 +40,8 @@ CASES = {
     "operator": (lambda: subject_of(Doubling), {}),
 }
 
-#: Milliseconds of every part, by hand: generate is 5 + 3 x 2; the image 3 + (1 + 2 + 3 + 4) + 4 and its middle step 2 is
-#: 3; a period of the stream is a step of 1 and one of 3; a training step is one forward of 2 and nothing else known.
+#: Milliseconds of every part, by hand: generate is 5 + 3 x 2; the image 3 + (1 + 2 + 3 + 4) + 4 and its middle step 2
+#: is 3; a period of the stream is a step of 1 and one of 3; a training step is one forward of 2 and nothing else known.
 DURATIONS = {
     "generate": {"request": 11, "prefill": 5, "decode": 2},
     "sample": {"image": 17, "step": 3},
@@ -52,10 +52,10 @@ DURATIONS = {
     "operator": {"call": 6},
 }
 
-#: MACs of every part, by hand: the head of the writer is 2 x 11, once per token; a step of the denoiser 2 images x 16 per
-#: evaluation, 1 + 2 + 1 + 2 of them, its middle step has one; the mixing of the stream 3 streams x 6 x 4 once a period,
-#: and of its window of 6 steps the outputs at steps 3 and 5; the learner 8 x (4 x 6 + 6 x 3), and backward the same without
-#: the first layer's input gradient for the inputs, and again for the weights.
+#: MACs of every part, by hand: the head of the writer is 2 x 11, once per token; a step of the denoiser 2 images x 16
+#: per evaluation, 1 + 2 + 1 + 2 of them, its middle step has one; the mixing of the stream 3 streams x 6 x 4 once a
+#: period, and of its window of 6 steps the outputs at steps 3 and 5; the learner 8 x (4 x 6 + 6 x 3), and backward the
+#: same without the first layer's input gradient for the inputs, and again for the weights.
 MACS = {
     "generate": {"request": 4 * 22, "prefill": 22, "decode": 22},
     "sample": {"image": 6 * 32, "step": 32},

@@ -1,4 +1,4 @@
-"""Parts of a workload through a whole sweep: timed apart, counted apart, compared part by part, and put back in between."""
+"""Parts of a workload through a whole sweep: timed, counted and compared part by part, reset in between."""
 
 import pytest
 
@@ -14,9 +14,11 @@ NAPS = "tests.workloads.naps"
 def swept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("naps")
     block = {
-        "models": [f"{NAPS}:naps", f"{NAPS}:longer", f"{NAPS}:wide"], "workload": NAPS,
-        "shapes": {"batch": [2], "times": [3]}, "against": f"{NAPS}:naps",
-    }  # fmt: skip
+        "models": [f"{NAPS}:naps", f"{NAPS}:longer", f"{NAPS}:wide"],
+        "workload": NAPS,
+        "shapes": {"batch": [2], "times": [3]},
+        "against": f"{NAPS}:naps",
+    }
     config = configuration(folder, [], suite={"name": "naps", "grids": {"default": [block]}}, protocol=QUICK)
     done = sweep(config)
     assert not done.failed, [record["error"] for record in done.failed]

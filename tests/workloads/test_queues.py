@@ -18,9 +18,15 @@ def loop_of(services, rate, count, seed=0, kind="poisson", **options):
     """An open loop of known service times in milliseconds on a clock of its own."""
     clock = HandClock()
     return open_loop.run(
-        lambda index: clock.pass_ms(services(index)), rate, count=count, seed=seed, kind=kind, clock=clock,
-        wait_until=wait, **options,
-    )  # fmt: skip
+        lambda index: clock.pass_ms(services(index)),
+        rate,
+        count=count,
+        seed=seed,
+        kind=kind,
+        clock=clock,
+        wait_until=wait,
+        **options,
+    )
 
 
 def test_lindley_by_hand():

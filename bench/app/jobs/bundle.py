@@ -11,7 +11,7 @@ from bench.store import bundle
 
 
 def run(config: Config) -> int:
-    """Write `<results>.bundle.zip` beside the results folder; 0, 3 if files had to be left out, 1 if it is not whole."""
+    """Write `<results>.bundle.zip` beside the folder; 0, 3 if files had to be left out, 1 if it is incomplete."""
     results = Path(config.paths.results)
     page = site.build(config).parent if config.report.enabled else None
     problems: list[str] = []

@@ -1,4 +1,4 @@
-"""`job=calibrate`: measure anew what this machine could do."""
+"""`job=calibrate`: measure again what this machine can do."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ MARKDOWN = "comparison.md"
 
 
 def run(config: Config) -> int:
-    """Print the comparison, keep it as Markdown and as a page beside the site; 0, or 1 if something got worse beyond doubt.
+    """Print the comparison, keep it as Markdown and as a page; 0, or 1 if something got worse beyond doubt.
 
     `a` and `b` may each name several results folders, bundles or records, separated by commas: sessions of one side.
     """
@@ -35,8 +35,8 @@ def run(config: Config) -> int:
 def side_at(places: Sequence[Path]) -> list[Record]:
     """The records of one side: each once, though two places hold it, and none that another supersedes.
 
-    A record in a bundle that had personal parts taken out is the one that it was made of (`redacted_from`), which stands
-    where both are there.
+    A record in a bundle that had personal parts taken out is the one that it was made of (`redacted_from`), which
+    stands where both are there.
     """
     found: dict[str, Record] = {}
     for record in (record for place in places for record in records_at(str(place))):

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.app.listing import Row, everything, fitting
+from bench.app.listing import Listed, everything, fitting
 from bench.config import cards, catalogue
 from bench.config.paths import suite_folders
 from bench.config.schema import Config
@@ -30,7 +30,7 @@ def run(config: Config) -> int:
     return 0
 
 
-def _table(kind: str, rows: list[Row]) -> Table:
+def _table(kind: str, rows: list[Listed]) -> Table:
     table = Table("name", "what it is", "suite", title=f"{kind} ({len(rows)})", title_justify="left")
     for row in rows:
         table.add_row(*map(escape, (row.name, row.text, row.suite)))

@@ -34,7 +34,7 @@ LIBRARY = "timm:"
 
 
 def run(config: Config) -> int:
-    """Print the environment's difference, measure, print the verdicts; 0 agrees, 1 not, 4 inconclusive, 5 not comparable."""
+    """Print what differs, measure, print the verdicts; 0 agrees, 1 does not, 4 inconclusive, 5 not comparable."""
     original, foreign = find_row(str(config.row), Path(config.paths.results))
     case = Case.from_dict(original["case"])
     own = not foreign and measured_here(original, Path(config.paths.results))
@@ -65,9 +65,11 @@ def run(config: Config) -> int:
 def _head(driver: Driver, case: Case) -> Record:
     """What the new record of a case will say of its circumstances, before anything is measured."""
     return {
-        "case": case.as_dict(), "protocol": driver.config.protocol.as_record(), "environment": driver.environment,
+        "case": case.as_dict(),
+        "protocol": driver.config.protocol.as_record(),
+        "environment": driver.environment,
         "code": code_version(),
-    }  # fmt: skip
+    }
 
 
 def check_trust(case: Case, record: Record, *, own: bool, trusted: bool) -> None:
@@ -87,8 +89,8 @@ def check_trust(case: Case, record: Record, *, own: bool, trusted: bool) -> None
         return
     if not own or record["machine_key"] != machine_key(environment(case.device)):
         raise UsageError(
-            f'the record comes from elsewhere and names code to run ("{escape_controls(dotted[0])}"); read that code, and if you '
-            "trust it run again with trust=true"
+            f'the record comes from elsewhere and names code to run ("{escape_controls(dotted[0])}"); read that code, '
+            "and if you trust it run again with trust=true"
         )
 
 
@@ -107,11 +109,15 @@ def check_files(case: Case, config: Config) -> None:
         UsageError: a file or folder is missing, or another one (with its hash), or named though the row had none.
     """
     if case.checkpoint is None and config.checkpoint is not None:
-        raise UsageError(f"checkpoint={config.checkpoint} clashes with the row, which was measured without a weights file: "
-                         "leave it out")  # fmt: skip
+        raise UsageError(
+            f"checkpoint={config.checkpoint} clashes with the row, which was measured without a weights file: "
+            "leave it out"
+        )
     if case.data is None and config.data.root is not None:
-        raise UsageError(f"data.root={config.data.root} clashes with the row, which was measured without data of the user's: "
-                         f"leave it and task={config.task_name} out")  # fmt: skip
+        raise UsageError(
+            f"data.root={config.data.root} clashes with the row, which was measured without data of the user's: "
+            f"leave it and task={config.task_name} out"
+        )
     if case.checkpoint is not None:
         if config.checkpoint is None:
             raise UsageError(
@@ -128,17 +134,20 @@ def check_files(case: Case, config: Config) -> None:
 
 def as_recorded(config: Config, record: Record, case: Case) -> Config:
     """The configuration with the row's protocol and device, writing to a folder of its own."""
-    told = record["protocol"]
-    if told.get("version") != VERSION:
+    stored = record["protocol"]
+    if stored.get("version") != VERSION:
         raise UsageError(
-            f"the row was measured by protocol {told.get('version')}, this is version {VERSION}: not comparable"
+            f"the row was measured by protocol {stored.get('version')}, this is version {VERSION}: not comparable"
         )
     try:
-        named = Protocol(name=told["name"], version=told["version"], **told["parameters"])
+        named = Protocol(name=stored["name"], version=stored["version"], **stored["parameters"])
         device = Device(
-            name=case.device, threads=case.threads, compile=case.compile, cuda_graphs=case.cuda_graphs,
+            name=case.device,
+            threads=case.threads,
+            compile=case.compile,
+            cuda_graphs=case.cuda_graphs,
             memory_format=case.memory_format,
-        )  # fmt: skip
+        )
     except (ValidationError, KeyError, TypeError) as error:
         what = explain(error) if isinstance(error, ValidationError) else repr(error)
         raise UsageError(f"the row's protocol or device is none that this version knows: {what}") from error

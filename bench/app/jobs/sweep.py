@@ -84,7 +84,7 @@ def _summarise(sweep: Sweep, page: Path | None, copy: mirror.MirrorListener) -> 
     print(f"report   {page if page else 'not written'}")
     print(f"mlflow   {copy.hint()}")
     print(f"best     {best_row(sweep.records)}")
-    print(f"failed   {_failures(sweep)}")
+    print(f"failed   {failure_text(sweep)}")
     for problem in [*sweep.problems, *copy.problems]:
         tell(problem)
 
@@ -106,7 +106,8 @@ def best_row(records: list[Record]) -> str:
     return text + (f", {METRICS[top['metric']].title.lower()} {top['value']:.4g} {top['unit']}" if top else "")
 
 
-def _failures(sweep: Sweep) -> str:
+def failure_text(sweep: Sweep) -> str:
+    """How many rows failed and why, for the end of a job's output."""
     if not sweep.failed:
         return f"nothing; {sweep.measured} measured now, {len(sweep.records)} rows in all"
     first = sweep.failed[0]

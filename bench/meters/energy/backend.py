@@ -21,7 +21,7 @@ class EnergyError(BenchError):
 
 
 class CounterReset(EnergyError):
-    """The counter began anew in the middle of a window: that window is lost, the next one is not."""
+    """The counter was reset in the middle of a window: that window is lost, the next one is not."""
 
 
 class DeadCounter(EnergyError):
@@ -86,7 +86,7 @@ class Backend(Protocol):
         """Look at the counter so that no wrap-around is missed; called about once a second.
 
         Raises:
-            CounterReset: it began anew.
+            CounterReset: it was reset.
         """
 
     def raw(self) -> float | None:

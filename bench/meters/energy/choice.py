@@ -78,9 +78,13 @@ def survey(root: Path = ROOT) -> list[tuple[str, Backend | Unavailable]]:
 
 
 def measure_for(
-    step: Callable[[], Any], batch: int, device: str, protocol: dict[str, Any], *,
+    step: Callable[[], Any],
+    batch: int,
+    device: str,
+    protocol: dict[str, Any],
+    *,
     synchronise: Callable[[], None] = lambda: None,
-) -> EnergyResult | Unavailable:  # fmt: skip
+) -> EnergyResult | Unavailable:
     """The energy of a step by the protocol's `energy` part, or why there is none; both have readings and a dict.
 
     Args:
@@ -95,8 +99,14 @@ def measure_for(
         return backend
     try:
         return meter.measure(
-            step, batch, backend, windows=protocol.get("windows", 3), min_window_s=protocol.get("window_s", 10.0),
-            synchronise=synchronise, watch=HostWatch(device), seed=time.time_ns(),
-        )  # fmt: skip
+            step,
+            batch,
+            backend,
+            windows=protocol.get("windows", 3),
+            min_window_s=protocol.get("window_s", 10.0),
+            synchronise=synchronise,
+            watch=HostWatch(device),
+            seed=time.time_ns(),
+        )
     except EnergyError as error:
         return Unavailable(str(error))

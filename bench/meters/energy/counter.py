@@ -56,7 +56,7 @@ class Counter:
             if 0 <= wrapped <= PLAUSIBLE_W * max(seconds, 0.1):
                 return wrapped
         self._last = None
-        raise CounterReset("the energy counter began anew (driver reloaded, machine suspended, or counter cleared)")
+        raise CounterReset("the energy counter was reset (driver reloaded, machine suspended, or counter cleared)")
 
 
 class CounterBackend:
@@ -119,6 +119,7 @@ def find_period(raw: Callable[[], float | None], clock: Clock, sleep: Sleep) -> 
             last = now
     if len(changes) < 3:
         raise DeadCounter(
-            f"the energy counter moved {len(changes)} times in {clock() - start:.1f} s: it is dead or its driver stands still"
+            f"the energy counter moved {len(changes)} times in {clock() - start:.1f} s: it is dead or its driver "
+            "stands still"
         )
     return statistics.median(b - a for a, b in pairwise(changes))

@@ -1,4 +1,4 @@
-"""Joules by a formula, for those who ask for them: stated full-load watts times the share of the device that was busy."""
+"""Joules by a formula, for those who ask for it: stated full-load watts times the busy share of the device."""
 
 from __future__ import annotations
 

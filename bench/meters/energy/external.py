@@ -1,4 +1,4 @@
-"""Joules from a wall meter's log: a CSV with a time and watts or cumulative joules per row, growing while we measure."""
+"""Joules from a wall meter's log: a CSV, growing while we measure, of times with watts or cumulative joules."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def read_log(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise EnergyError(f"{path.name} needs a column {' or '.join(TIMES[:2])} and one {WATTS[0]} or {JOULES[0]}")
     complete = [row for row in rows[:-1] if row] + ([rows[-1]] if rows[-1].get(when) and rows[-1].get(value) else [])
     try:
-        times = np.array([_seconds(row[when]) for row in complete])
+        times = np.array([seconds_of(row[when]) for row in complete])
         values = np.array([float(row[value]) for row in complete])
     except (TypeError, ValueError) as error:
         raise EnergyError(f"{path.name} holds something that is no number: {error}") from error
@@ -119,7 +119,8 @@ def read_log(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return times, np.concatenate([[0.0], np.cumsum(steps)])
 
 
-def _seconds(text: str) -> float:
+def seconds_of(text: str) -> float:
+    """Seconds since the epoch of a time in a log: a number, or a date and time in ISO 8601."""
     try:
         return float(text)
     except ValueError:

@@ -109,8 +109,16 @@ def _reading(metric: str, values: list[float], provenance: Provenance, note: str
     from bench.statistics import log_mean_interval
 
     found = log_mean_interval(values)
-    return reading(metric, found.value, provenance, ci_low=found.low, ci_high=found.high, n=found.n,
-                   statistic=f"per sample, {found.method} over windows", method_note=note)  # fmt: skip
+    return reading(
+        metric,
+        found.value,
+        provenance,
+        ci_low=found.low,
+        ci_high=found.high,
+        n=found.n,
+        statistic=f"per sample, {found.method} over windows",
+        method_note=note,
+    )
 
 
 @dataclass
@@ -152,10 +160,18 @@ class _Load:
 
 
 def measure(
-    step: Callable[[], Any], batch: int, backend: Backend, *, windows: int = 3, min_window_s: float = 10.0,
-    clock: Clock = time.monotonic, sleep: Sleep = time.sleep, synchronise: Callable[[], None] = lambda: None,
-    seed: int = 0, watch: HostWatch | None = None,
-) -> EnergyResult:  # fmt: skip
+    step: Callable[[], Any],
+    batch: int,
+    backend: Backend,
+    *,
+    windows: int = 3,
+    min_window_s: float = 10.0,
+    clock: Clock = time.monotonic,
+    sleep: Sleep = time.sleep,
+    synchronise: Callable[[], None] = lambda: None,
+    seed: int = 0,
+    watch: HostWatch | None = None,
+) -> EnergyResult:
     """Gross and net joules per sample; takes idle, and for each window a pre-roll and max(10 s, 100 counter periods).
 
     Args:
@@ -271,9 +287,16 @@ def _bursty(sources: list[Backend]) -> bool | None:
 
 
 def _result(
-    backend: Backend, batch: int, windows: list[Window], idle: float | None, period: float | None, length: float,
-    conditions: dict[str, Any], bursty: bool | None, host: HostReport | None,
-) -> EnergyResult:  # fmt: skip
+    backend: Backend,
+    batch: int,
+    windows: list[Window],
+    idle: float | None,
+    period: float | None,
+    length: float,
+    conditions: dict[str, Any],
+    bursty: bool | None,
+    host: HostReport | None,
+) -> EnergyResult:
     checks = [w.check_joules for w in windows if w.check_joules is not None]
     ratio = sum(checks) / sum(w.joules for w in windows) if len(checks) == len(windows) else None
     flags = []
@@ -287,16 +310,34 @@ def _result(
         and any(at_risk(w.step_s, period, w.seconds, w.jitter, bursty=bursty) for w in windows)
     ):
         step_ms = 1e3 * statistics.median(w.step_s for w in windows)
-        flags.append(_flag("energy_alias", f"iterations of {step_ms:.3g} ms march in step with the sensor's period of "
-                           f"{1e3 * period:.3g} ms; it may see the same part of each"))  # fmt: skip
+        flags.append(
+            _flag(
+                "energy_alias",
+                f"iterations of {step_ms:.3g} ms march in step with the sensor's period of "
+                f"{1e3 * period:.3g} ms; it may see the same part of each",
+            )
+        )
     if host is not None and "host busy" in host.labels and backend.scope != "gpu_board":
-        flags.append(_flag("energy_shared_host", f"other processes used {host.other_cores:.2g} cores meanwhile; their "
-                           "energy is in the number"))  # fmt: skip
+        flags.append(
+            _flag(
+                "energy_shared_host",
+                f"other processes used {host.other_cores:.2g} cores meanwhile; their energy is in the number",
+            )
+        )
     return EnergyResult(
-        backend=backend.name, scope=backend.scope, provenance=backend.provenance, method_note=backend.method_note,
-        batch=batch, windows=tuple(windows), idle_power_w=idle, counter_period_s=period, window_s=length,
-        cross_check=ratio, conditions=conditions, flags=tuple(flags),
-    )  # fmt: skip
+        backend=backend.name,
+        scope=backend.scope,
+        provenance=backend.provenance,
+        method_note=backend.method_note,
+        batch=batch,
+        windows=tuple(windows),
+        idle_power_w=idle,
+        counter_period_s=period,
+        window_s=length,
+        cross_check=ratio,
+        conditions=conditions,
+        flags=tuple(flags),
+    )
 
 
 def _flag(code: str, text: str) -> dict[str, str]:
@@ -319,5 +360,12 @@ def idle_power(
     finally:
         backend.stop()
     watts = [value for value in found if value is not None]
-    return {"unit": "W", "value": statistics.median(watts), "low": min(watts), "high": max(watts), "n": len(watts),
-            "scope": backend.scope, "backend": backend.name}  # fmt: skip
+    return {
+        "unit": "W",
+        "value": statistics.median(watts),
+        "low": min(watts),
+        "high": max(watts),
+        "n": len(watts),
+        "scope": backend.scope,
+        "backend": backend.name,
+    }

@@ -34,9 +34,16 @@ class PowerBackend:
     provenance: Provenance = "measured"
 
     def __init__(
-        self, name: str, scope: Scope, watts: Callable[[], float], *, period_s: float = 0.02,
-        clock: Clock = time.monotonic, threaded: bool = True, method_note: str = "",
-    ):  # fmt: skip
+        self,
+        name: str,
+        scope: Scope,
+        watts: Callable[[], float],
+        *,
+        period_s: float = 0.02,
+        clock: Clock = time.monotonic,
+        threaded: bool = True,
+        method_note: str = "",
+    ):
         self.name, self.scope, self.method_note = name, scope, method_note
         self.check: Backend | None = None
         self._watts, self._period, self._clock, self._threaded = watts, period_s, clock, threaded

@@ -24,8 +24,10 @@ def find(root: Path = Path("/")) -> CounterBackend | Unavailable:
     folder = root / FOLDER
     zones = {path: _name(path) for path in sorted(folder.glob("intel-rapl:*")) if _name(path)}
     if not zones:
-        return Unavailable("no RAPL counters (/sys/class/powercap holds none)",
-                           "virtual machines hide them; on bare metal load the module intel_rapl_common")  # fmt: skip
+        return Unavailable(
+            "no RAPL counters (/sys/class/powercap holds none)",
+            "virtual machines hide them; on bare metal load the module intel_rapl_common",
+        )
     scope, chosen = choose_domains(zones)
     if not chosen:
         return Unavailable(f"RAPL shows no package or platform domain, only {', '.join(sorted(set(zones.values())))}")

@@ -76,7 +76,7 @@ _CHIP_PARTS = ("cpu_total_mj", "gpu_mj", "gpu_sram_mj", "ane_mj", "dram_mj")
 
 
 def joules_of(measurement: Any, field: str) -> float | None:
-    """The joules of one field of a measurement, or None where zeus has none: its zero for a missing device is no number."""
+    """The joules of one field of a measurement, or None where zeus has no reading and says zero."""
     value = getattr(measurement, field, None)
     joules = float(sum(value.values())) if isinstance(value, dict) else 1e-3 * _chip_millijoules(value)
     return joules or None

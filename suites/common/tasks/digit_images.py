@@ -1,8 +1,8 @@
 """Pictures of digits that a sampler makes: does a frozen classifier see the class, and are they spread like real ones?
 
-The judge is a small classifier, trained once on the training digits and frozen. The score is the Frechet distance between
-its features of made and of held-out digits (after Heusel et al. 2017, formula 6, with this judge in place of Inception);
-the share of made digits in which it sees the class that was asked for comes along.
+The judge is a small classifier, trained once on the training digits and frozen. The score is the Frechet distance
+between its features of made and of held-out digits (after Heusel et al. 2017, formula 6, with this judge in place of
+Inception); the share of made digits in which it sees the class that was asked for comes along.
 """
 
 from __future__ import annotations
@@ -65,15 +65,21 @@ class Judge(nn.Module):
 
 
 class DigitImages(TrainedTask):
-    """Class-conditional digits by a module that samples as the workload `sample` asks (`plan`, `start`, `step`, `finish`)."""
+    """Class-conditional digits by a sampler as the workload asks (`plan`, `start`, `step`, `finish`)."""
 
     name = "digit_images"
     metric = "frechet_distance"
 
     def __init__(
-        self, cache: Path, seed: int, *, training: Training | None = None, samples: int = 1000, seeds: int = 3,
+        self,
+        cache: Path,
+        seed: int,
+        *,
+        training: Training | None = None,
+        samples: int = 1000,
+        seeds: int = 3,
         judge_steps: int = JUDGE_STEPS,
-    ):  # fmt: skip
+    ):
         """Nothing is trained yet.
 
         Args:
@@ -136,7 +142,7 @@ class DigitImages(TrainedTask):
             )
 
     def learn(self, module: nn.Module) -> dict[str, Any]:
-        """Train by rectified flow; the scores of as many sets as there are seeds, and the judge's accuracy on the first."""
+        """Train by rectified flow; the scores of one set per seed, and the judge's accuracy on the first."""
         how = self.training
         batches = self.training_batches(how.batch, how.steps, self.seed, at_half=True)
         pace = Pace(how.steps, how.rate, warmup=how.warmup, weight_decay=how.weight_decay, clip=how.clip)
@@ -197,7 +203,7 @@ class DigitImages(TrainedTask):
         return replace(found, also=(proportion("accuracy", marks, seen.hex()),))
 
     def floor(self) -> float:
-        """The distance of the training digits from the held-out ones: nothing that is learned gets below it by merit."""
+        """The distance of the training digits from the held-out ones, which no trained model gets below by merit."""
         train, held_out = (self.judge().features(pictures(index)) for index in data.split())
         return frechet(train, held_out)
 
@@ -230,10 +236,18 @@ class DigitImages(TrainedTask):
     def describe(self) -> dict[str, Any]:
         """Name, what is compared, number of samples, hash of the data, the judge."""
         return {
-            "name": self.name, "split": "made digits against 597 held-out of scikit-learn's 1797", "n": self.samples,
-            "classes": data.CLASSES, "digest": self.data_digest(),
-            "preprocessing": {"resolution": SIDE, "interpolation": "bilinear", "range": [-1, 1], "judge_steps": self.judge_steps},
-        }  # fmt: skip
+            "name": self.name,
+            "split": "made digits against 597 held-out of scikit-learn's 1797",
+            "n": self.samples,
+            "classes": data.CLASSES,
+            "digest": self.data_digest(),
+            "preprocessing": {
+                "resolution": SIDE,
+                "interpolation": "bilinear",
+                "range": [-1, 1],
+                "judge_steps": self.judge_steps,
+            },
+        }
 
 
 def pictures(index: Tensor, side: int = SIDE) -> Tensor:

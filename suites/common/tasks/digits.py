@@ -1,7 +1,7 @@
-"""Ten classes of handwritten digits: real images that ship with scikit-learn, and classifiers that learn them in a minute.
+"""Ten classes of handwritten digits: real images from scikit-learn, and classifiers trained in a minute.
 
-1797 real 8 x 8 images, so that quality and cost come from one artefact with nothing to download. They come in three forms:
-as an image at the model's resolution, as strokes, and as the image that is left of a JPEG file.
+1797 real 8 x 8 images, so that quality and cost come from one artefact with nothing to download. They come in three
+forms: as an image at the model's resolution, as strokes, and as the image that is left of a JPEG file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Form = Literal["image", "jpeg", "strokes"]
 
 @dataclass(frozen=True)
 class Training:
-    """How a classifier is trained; of a network that can be stacked, `copies` blocks grow from each of the first phase."""
+    """How a classifier is trained; for a stackable network, `copies` blocks grow from each of the first phase."""
 
     steps: int = 600
     grown_steps: int = 100
@@ -41,15 +41,21 @@ class Training:
 
 
 class Digits(TrainedTask):
-    """1200 digits to train on, 597 held out. A module says what it takes: `resolution`, `channels`, `points`, `classes`."""
+    """1200 digits to train on, 597 held out; a module states its `resolution`, `channels`, `points`, `classes`."""
 
     name = "digits"
     metric = "accuracy"
 
     def __init__(
-        self, cache: Path, seed: int, *, training: Training | None = None, form: Form = "image", jpeg_quality: int = 50,
+        self,
+        cache: Path,
+        seed: int,
+        *,
+        training: Training | None = None,
+        form: Form = "image",
+        jpeg_quality: int = 50,
         jpeg_size: int = 32,
-    ):  # fmt: skip
+    ):
         """Nothing is trained or read yet.
 
         Args:

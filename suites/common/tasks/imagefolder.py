@@ -47,9 +47,16 @@ class ImageFolder:
     metric = "accuracy"
 
     def __init__(
-        self, cache: Path, seed: int, *, root: str, checkpoint: str | None = None, preprocess: str = "auto",
-        crop: float | None = None, limit: int | None = None,
-    ):  # fmt: skip
+        self,
+        cache: Path,
+        seed: int,
+        *,
+        root: str,
+        checkpoint: str | None = None,
+        preprocess: str = "auto",
+        crop: float | None = None,
+        limit: int | None = None,
+    ):
         """Look at the folder; nothing is read from the images yet.
 
         Args:
@@ -57,8 +64,8 @@ class ImageFolder:
             seed: which images a `limit` picks.
             root: the folder, or one that holds `val/`.
             checkpoint: the weights file.
-            preprocess: "deit", "mae", "augreg", or "auto": a `config.json` as timm writes it beside the checkpoint, else
-                by the model's name.
+            preprocess: "deit", "mae", "augreg", or "auto": a `config.json` as timm writes it beside the checkpoint,
+                else by the model's name.
             crop: overrides the share of the resized image that is cut out.
             limit: evaluates so many images, drawn evenly at random; None for all.
 
@@ -90,8 +97,8 @@ class ImageFolder:
         """
         if self.checkpoint is None:
             raise TaskError(
-                "task=imagefolder needs weights: give checkpoint=<file.safetensors or .pth> of the model; random weights "
-                "have no accuracy"
+                "task=imagefolder needs weights: give checkpoint=<file.safetensors or .pth> of the model; random "
+                "weights have no accuracy"
             )
         adapted = load_checkpoint(module, self.checkpoint)
         self._check_classes(module, model_name)
@@ -116,17 +123,21 @@ class ImageFolder:
         digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
         shown = {**asdict(self.preprocess), "resolution": self.resolution}
         return {
-            "name": "imagefolder", "split": self.root.name, "n": len(self.samples), "classes": len(self.classes),
-            "digest": digest, "preprocessing": shown,
-        }  # fmt: skip
+            "name": "imagefolder",
+            "split": self.root.name,
+            "n": len(self.samples),
+            "classes": len(self.classes),
+            "digest": digest,
+            "preprocessing": shown,
+        }
 
     def _check_classes(self, module: nn.Module, model_name: str) -> None:
         classes = getattr(module, "classes", getattr(module, "num_classes", None))
         if classes is not None and classes != len(self.classes):
             raise TaskError(
-                f"{self.root} has {len(self.classes)} class folders and {model_name} has {classes} logits: labels are the "
-                f"sorted folder names, so all {classes} folders must be there (an empty one is fine), or build the model "
-                f"with classes={len(self.classes)} and a checkpoint of that kind"
+                f"{self.root} has {len(self.classes)} class folders and {model_name} has {classes} logits: labels are "
+                f"the sorted folder names, so all {classes} folders must be there (an empty one is fine), or build "
+                f"the model with classes={len(self.classes)} and a checkpoint of that kind"
             )
 
     def _choose(self, model_name: str) -> Preprocess:

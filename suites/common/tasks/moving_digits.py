@@ -1,8 +1,8 @@
 """Digits that move over a canvas: which digit, and which way? One still frame cannot tell, so a network needs the past.
 
-Sequences are made from scikit-learn's digits and a seed: an 8 x 8 digit of 0 to 4 on a 32 x 32 canvas, one or two pixels a
-frame in one of four directions, turned back at the edges, with noise. The label of a step is the digit and its direction
-in that step; digits of held-out sequences are held-out digits.
+Sequences are made from scikit-learn's digits and a seed: an 8 x 8 digit of 0 to 4 on a 32 x 32 canvas, one or two
+pixels a frame in one of four directions, turned back at the edges, with noise. The label of a step is the digit and its
+direction in that step; digits of held-out sequences are held-out digits.
 """
 
 from __future__ import annotations
@@ -48,9 +48,15 @@ class MovingDigits(TrainedTask):
     metric = "step_accuracy"
 
     def __init__(
-        self, cache: Path, seed: int, *, training: Training | None = None, frames: int = 64, sequences: int = 64,
+        self,
+        cache: Path,
+        seed: int,
+        *,
+        training: Training | None = None,
+        frames: int = 64,
+        sequences: int = 64,
         grain: float = 0.05,
-    ):  # fmt: skip
+    ):
         """Nothing is made or trained yet.
 
         Args:
@@ -80,7 +86,7 @@ class MovingDigits(TrainedTask):
             )
 
     def learn(self, module: nn.Module) -> dict[str, Any]:
-        """Train on clips, every step that is answered with its label; its score on some clips and on the held-out ones."""
+        """Train on clips, every answered step with its label; its score on some clips and on the held-out ones."""
         how = self.training
         predict = classification(lambda clips: _steps(module(clips)))  # type: ignore[arg-type]
         pace = Pace(how.steps, how.rate, warmup=how.warmup, weight_decay=how.weight_decay, clip=how.clip)
@@ -127,8 +133,10 @@ class MovingDigits(TrainedTask):
     def _sequence(self, index: Tensor, seed: int, length: int) -> tuple[Tensor, Tensor]:
         """One sequence [length, 1, 32, 32] of a digit of the index, and its labels [length]."""
         generator = torch.Generator().manual_seed(seed)
-        draw = [int(torch.randint(high, (1,), generator=generator)) for high in
-                (len(index), len(DIRECTIONS), 2, CANVAS - DIGIT + 1, CANVAS - DIGIT + 1)]  # fmt: skip
+        draw = [
+            int(torch.randint(high, (1,), generator=generator))
+            for high in (len(index), len(DIRECTIONS), 2, CANVAS - DIGIT + 1, CANVAS - DIGIT + 1)
+        ]
         chosen, way, speed, row, column = index[draw[0]], draw[1], 1 + draw[2], draw[3], draw[4]
         frames = self.grain * torch.randn(length, 1, CANVAS, CANVAS, generator=generator)
         digit, ways = data.digits()[0][chosen], torch.empty(length, dtype=torch.long)
@@ -143,7 +151,7 @@ class MovingDigits(TrainedTask):
     # ------------------------------------------------------------------------------------------ the score
 
     def score(self, run: Run) -> Score:
-        """The share of right answers in each sequence, in percent; `curve` is the share at each frame over the sequences."""
+        """The share of right answers per sequence, in percent; `curve` is the share at each frame."""
         seen, right = SamplesDigest(), list[Tensor]()
         for clips, labels in self.batches(run.batch):
             seen.feed(clips, labels)
@@ -174,10 +182,19 @@ class MovingDigits(TrainedTask):
     def describe(self) -> dict[str, Any]:
         """Name, split, number of sequences, hash of the digits, how the sequences are made."""
         return {
-            "name": self.name, "split": "sequences of held-out digits, the same for every seed", "n": self.sequences,
-            "classes": CLASSES, "digest": self.data_digest(),
-            "preprocessing": {"frames": self.frames, "canvas": CANVAS, "digit": DIGIT, "grain": self.grain, "digits": SHOWN},
-        }  # fmt: skip
+            "name": self.name,
+            "split": "sequences of held-out digits, the same for every seed",
+            "n": self.sequences,
+            "classes": CLASSES,
+            "digest": self.data_digest(),
+            "preprocessing": {
+                "frames": self.frames,
+                "canvas": CANVAS,
+                "digit": DIGIT,
+                "grain": self.grain,
+                "digits": SHOWN,
+            },
+        }
 
 
 def _shown(index: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Real photographs: the two that scikit-learn ships, cut into tiles, to be enlarged or freed of grain.
 
-The left three quarters of each are there to learn from, the right quarter is held out. What the module must do follows from
-its `scale`: above 1 it enlarges pictures that were averaged down, at 1 it removes grain that was drawn from a seed.
+The left three quarters of each are there to learn from, the right quarter is held out. What the module must do follows
+from its `scale`: above 1 it enlarges pictures that were averaged down, at 1 it removes grain that was drawn from a
+seed.
 """
 
 from __future__ import annotations
@@ -57,9 +58,7 @@ class Photos(TrainedTask):
     name = "photos"
     metric = "psnr_db"
 
-    def __init__(
-        self, cache: Path, seed: int, *, training: Training | None = None, tile: int = 48, grain: float = 0.1
-    ):  # fmt: skip
+    def __init__(self, cache: Path, seed: int, *, training: Training | None = None, tile: int = 48, grain: float = 0.1):
         """Nothing is trained yet.
 
         Args:
@@ -83,12 +82,12 @@ class Photos(TrainedTask):
         self.scale = int(getattr(module, "scale", 1))
         if self.scale < 1 or self.tile % self.scale or self.training.side % self.scale:
             raise TaskError(
-                f'model "{model_name}" has scale={self.scale}, which divides neither tiles of {self.tile} nor squares of '
-                f"{self.training.side} pixels"
+                f'model "{model_name}" has scale={self.scale}, which divides neither tiles of {self.tile} nor squares '
+                f"of {self.training.side} pixels"
             )
 
     def learn(self, module: nn.Module) -> dict[str, Any]:
-        """Train on what is scored, the logarithm of the error of each picture; the PSNR of the held-out tiles, and that of doing nothing clever."""
+        """Train on the score, the log of each picture's error; PSNR of the held-out tiles, and of a naive answer."""
         how = self.training
         pace = Pace(how.steps, how.rate, warmup=how.warmup, weight_decay=how.weight_decay, clip=how.clip)
         fit(module, self.training_batches(how.batch, how.steps, self.seed), logarithmic_error(module), pace)
@@ -158,9 +157,12 @@ class Photos(TrainedTask):
         """Name, split, number of tiles, hash of the photographs, what is done to them."""
         spoiled = {"scale": self.scale, "averaged": True} if self.scale > 1 else {"grain": self.grain}
         return {
-            "name": self.name, "split": "tiles of the right quarter of scikit-learn's two photographs", "n": len(self.tiles()),
-            "digest": self.data_digest(), "preprocessing": {"tile": self.tile, **spoiled},
-        }  # fmt: skip
+            "name": self.name,
+            "split": "tiles of the right quarter of scikit-learn's two photographs",
+            "n": len(self.tiles()),
+            "digest": self.data_digest(),
+            "preprocessing": {"tile": self.tile, **spoiled},
+        }
 
 
 class _Plain(nn.Module):
@@ -180,7 +182,7 @@ class _Plain(nn.Module):
 
 
 def logarithmic_error(module: nn.Module) -> Loss:
-    """Mean over pictures of the logarithm of their mean squared error, half a grey level of 255 added: minus the PSNR."""
+    """Mean over pictures of the log of their mean squared error plus half a grey level of 255: minus the PSNR."""
 
     def loss(given: Tensor, wanted: Tensor) -> Tensor:
         error = (module(given) - wanted).square().flatten(1).mean(dim=1)
@@ -190,7 +192,7 @@ def logarithmic_error(module: nn.Module) -> Loss:
 
 
 def psnr(made: Tensor, wanted: Tensor) -> list[float]:
-    """10 log10(1 / mean squared error) of each picture in 0..1; pictures that are equal have that of half a grey level of 255."""
+    """10 log10(1 / MSE) of each picture in 0..1; equal pictures have that of half a grey level of 255."""
     least = (0.5 / 255) ** 2
     error = (made.double() - wanted.double()).square().flatten(1).mean(dim=1).clamp(min=least)
     return (-10 * error.log10()).tolist()

@@ -52,8 +52,8 @@ def python_topics() -> bytes:
 class TextBytes(TrainedTask):
     """Bits per byte of the last tenth of a text; the first nine tenths are there to learn from.
 
-    The held-out bytes are cut into pieces of twice `prompt` bytes, each half a piece after the last: the first half of a
-    piece is read at once, every byte of the second half is predicted from all before it in the piece. A module with
+    The held-out bytes are cut into pieces of twice `prompt` bytes, each half a piece after the last: the first half of
+    a piece is read at once, every byte of the second half is predicted from all before it in the piece. A module with
     `prefill` and `decode` predicts byte by byte through its cache, any other in one pass.
     """
 
@@ -78,8 +78,8 @@ class TextBytes(TrainedTask):
         learnt, held_out = self.parts()
         if prompt < 1 or len(held_out) < 2 * prompt or len(learnt) <= self.training.length:
             raise TaskError(
-                f"the text has {len(learnt)} bytes to learn from and {len(held_out)} held out: with prompt={prompt} it needs "
-                f"more than {self.training.length} and {2 * prompt} or more"
+                f"the text has {len(learnt)} bytes to learn from and {len(held_out)} held out: with prompt={prompt} it "
+                f"needs more than {self.training.length} and {2 * prompt} or more"
             )
 
     def text(self) -> bytes:
@@ -103,8 +103,8 @@ class TextBytes(TrainedTask):
         vocabulary = getattr(module, "vocabulary", VOCABULARY)
         if vocabulary != VOCABULARY:
             raise TaskError(
-                f'model "{model_name}" has a vocabulary of {vocabulary} and {self.name} has {VOCABULARY} bytes: take byte_3m, '
-                f"or build it with vocabulary={VOCABULARY}"
+                f'model "{model_name}" has a vocabulary of {vocabulary} and {self.name} has {VOCABULARY} bytes: take '
+                f"byte_3m, or build it with vocabulary={VOCABULARY}"
             )
 
     def learn(self, module: nn.Module) -> dict[str, Any]:
@@ -179,10 +179,15 @@ class TextBytes(TrainedTask):
         """Name, split, sizes, the version of Python that the text is of, and its hash."""
         learnt, held_out = self.parts()
         return {
-            "name": self.name, "split": "the last tenth of the text", "n": len(self.pieces()), "digest": self.data_digest(),
-            "source": self.source(), "bytes": len(learnt) + len(held_out), "held_out_bytes": len(held_out),
+            "name": self.name,
+            "split": "the last tenth of the text",
+            "n": len(self.pieces()),
+            "digest": self.data_digest(),
+            "source": self.source(),
+            "bytes": len(learnt) + len(held_out),
+            "held_out_bytes": len(held_out),
             "preprocessing": {"prompt": self.prompt, "piece": 2 * self.prompt, "vocabulary": VOCABULARY},
-        }  # fmt: skip
+        }
 
     def source(self) -> str:
         """Where the text comes from."""

@@ -1,4 +1,4 @@
-"""A text file of the user's: bits per byte of their own weights over the whole file, or of weights trained on its start."""
+"""A text file of the user's: bits per byte of given weights, or of weights trained on the start of the file."""
 
 from __future__ import annotations
 
@@ -19,9 +19,15 @@ class TextFile(TextBytes):
     name = "textfile"
 
     def __init__(
-        self, cache: Path, seed: int, *, root: str, checkpoint: str | None = None, prompt: int = 128,
+        self,
+        cache: Path,
+        seed: int,
+        *,
+        root: str,
+        checkpoint: str | None = None,
+        prompt: int = 128,
         training: Training | None = None,
-    ):  # fmt: skip
+    ):
         """Read the file.
 
         Args:

@@ -39,19 +39,28 @@ def gallery() -> list[Figure]:
     case = record(method="tome", setting="r=13", macs=0.74e9, latency_ms=28.0, invocations=5)
     made = [module.figure(rows) for module in (savings, gap, pareto, tradeoff)]
     return [
-        waterline.figure({**case, "layers": layers(13)}), *made, noise.figure(case, samples_of(case)),
+        waterline.figure({**case, "layers": layers(13)}),
+        *made,
+        noise.figure(case, samples_of(case)),
         scaling.figure(rows_of(batches, problems)),
         source_map.figure({**case, "picture": picture()}),
         layer_savings.figure({**case, "layers": layers(13)}, {**record(), "layers": layers(0)}),
-        batch_gain.figure(rows_of(sweep(), problems)), time_split.figure(*matched()),
-    ]  # fmt: skip
+        batch_gain.figure(rows_of(sweep(), problems)),
+        time_split.figure(*matched()),
+    ]
 
 
 def sweep():
     """Seven methods on one network over four batches, those with long settings and two of one method among them."""
-    settings = [("tome", "r=8", 0.9), ("tome", "r=13", 1.0), ("evit", "keep_rate=0.7", 1.3), ("eet", "keep_rate=0.7", 1.1),
-                ("diffrate", f"merge={list(range(197, 185, -1))}, prune={list(range(198, 186, -1))}", 0.95),
-                ("token_transforming", "keep_rate=0.7, temperature=0.2", 0.8), ("stvit", "tokens=16", 1.8)]  # fmt: skip
+    settings = [
+        ("tome", "r=8", 0.9),
+        ("tome", "r=13", 1.0),
+        ("evit", "keep_rate=0.7", 1.3),
+        ("eet", "keep_rate=0.7", 1.1),
+        ("diffrate", f"merge={list(range(197, 185, -1))}, prune={list(range(198, 186, -1))}", 0.95),
+        ("token_transforming", "keep_rate=0.7, temperature=0.2", 0.8),
+        ("stvit", "tokens=16", 1.8),
+    ]
     made = []
     for batch in (1, 8, 32, 256):
         base = 40.0 * batch**0.9
@@ -76,8 +85,17 @@ def matched():
     case, base = record(method="tome", setting="r=13", macs=0.74e9, latency_ms=28.0), record()
     case["layers"] = layers(13)
     for block in range(12):
-        case["layers"].append({**case["layers"][0], "module_path": f"blocks.{block}.reduce", "op": "Merge", "macs": 1e5, "time_ms": 0.5,
-                               "time_low_ms": 0.45, "time_high_ms": 0.55})  # fmt: skip
+        case["layers"].append(
+            {
+                **case["layers"][0],
+                "module_path": f"blocks.{block}.reduce",
+                "op": "Merge",
+                "macs": 1e5,
+                "time_ms": 0.5,
+                "time_low_ms": 0.45,
+                "time_high_ms": 0.55,
+            }
+        )
     base["layers"] = layers(0)
     for item in (case, base):
         item["layers_info"] = {"end_to_end_ms": 1.04 * sum(row["time_ms"] for row in item["layers"])}
@@ -103,9 +121,9 @@ def layers(r: int, tokens: int = 197, width: int = 384, depth: int = 12):
     def add(name, op, macs, read, write, weight, count):
         time = max(2e3 * macs / 1.76e11, 1e3 * (read + write) / 1.37e10) * rng.uniform(1.1, 1.6)
         rows.append({
-            "index": len(rows), "name": name, "module_path": name, "op": op, "dtype": "fp32", "macs": macs, "vector_ops": 0.0,
-            "read_bytes": read, "write_bytes": write, "weight_bytes": weight, "time_ms": time, "time_low_ms": 0.97 * time,
-            "time_high_ms": 1.03 * time, "provenance_bytes": "counted", "tokens": count,
+            "index": len(rows), "name": name, "module_path": name, "op": op, "dtype": "fp32", "macs": macs,
+            "vector_ops": 0.0, "read_bytes": read, "write_bytes": write, "weight_bytes": weight, "time_ms": time,
+            "time_low_ms": 0.97 * time, "time_high_ms": 1.03 * time, "provenance_bytes": "counted", "tokens": count,
         })  # fmt: skip
 
     for block in range(depth):
@@ -127,9 +145,11 @@ def samples_of(case):
 
     return {
         run["samples_file"]: {
-            "cases": {case["case_key"]: {"latency_ms": draw(run["median_ms"])},
-                      case["baseline_key"]: {"latency_ms": draw(run["baseline_median_ms"])}},
+            "cases": {
+                case["case_key"]: {"latency_ms": draw(run["median_ms"])},
+                case["baseline_key"]: {"latency_ms": draw(run["baseline_median_ms"])},
+            },
             "twin": {"latency_ms": draw(run["twin_median_ms"])},
         }
         for run in case["timing"]["invocations"]
-    }  # fmt: skip
+    }

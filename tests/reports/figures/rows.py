@@ -13,7 +13,7 @@ def rows(*records) -> list[Row]:
 
 
 def with_readings(made, **values):
-    """The record with further readings: `metric=value` counted or `metric=(low, value, high)` measured; None removes it."""
+    """The record with further readings: `metric=value` counted, `metric=(low, value, high)` measured, None removed."""
     kept = [item for item in made["readings"] if item["metric"] not in values]
     for metric, value in values.items():
         if isinstance(value, tuple):

@@ -65,8 +65,10 @@ def test_table_says_by_whom_a_case_is_beaten():
 def test_every_pair_of_metrics_that_differ_is_offered():
     figure = check(pareto.figure(rows(*suite_records())))
     assert figure.controls[0].options == (
-        "Accuracy against latency", "Accuracy against MACs", "Latency (p50) against MACs",
-    )  # fmt: skip
+        "Accuracy against latency",
+        "Accuracy against MACs",
+        "Latency (p50) against MACs",
+    )
     assert len(figure.views) == 3
 
 

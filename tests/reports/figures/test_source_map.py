@@ -44,9 +44,11 @@ def test_all_apart_has_every_inner_border():
 def test_table_counts_tokens_drops_and_the_largest():
     table = source_map.summary([APART, MERGED])
     assert table.to_dict("list") == {
-        "block": [1, 2], "tokens that hold patches": [9, 5], "patches dropped": [0, 1],
+        "block": [1, 2],
+        "tokens that hold patches": [9, 5],
+        "patches dropped": [0, 1],
         "patches in the largest token": [1, 3],
-    }  # fmt: skip
+    }
 
 
 def test_title_states_what_is_left_and_views_end_first():

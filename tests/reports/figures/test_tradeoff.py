@@ -70,8 +70,9 @@ def test_marks_lead_to_their_rows():
     curve = figure.view("tome: r", "Accuracy")["data"][0]
     assert [figure.table["strength"][item[0]] for item in curve["customdata"]] == curve["x"]
     assert [figure.hover[item[1]].split("<br>")[0] for item in curve["customdata"]] == [
-        "<b>deit_tiny · tome(r=8)</b>", "<b>deit_tiny · tome(r=13)</b>",
-    ]  # fmt: skip
+        "<b>deit_tiny · tome(r=8)</b>",
+        "<b>deit_tiny · tome(r=13)</b>",
+    ]
 
 
 def test_nothing_to_trade_is_a_reason():

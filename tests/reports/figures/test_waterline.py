@@ -75,10 +75,23 @@ def test_a_bar_leads_to_its_row_of_the_table_and_says_everything():
     trace = figure.drawn(OP_BYTE, LAYERS)["data"][1]
     assert [item[0] for item in trace["customdata"]] == [1, 2]
     text = trace["hovertext"][0]
-    for part in ("blocks.0.dw", "conv2d", "20.0 GFLOP", "read 1000 MB, wrote 1000 MB (counted)", "op:byte 10.0",
-                 "ridge of 100", "ideal 0.200 ms", "DRAM 2.00 ms", "attainable 2.00 ms", "measured 4.00 ms",
-                 "efficiency 5.0 %", "40 % of attainable", "50 % of measured", "peak 100000 GFLOP/s",
-                 "bandwidth 1000 GB/s"):  # fmt: skip
+    for part in (
+        "blocks.0.dw",
+        "conv2d",
+        "20.0 GFLOP",
+        "read 1000 MB, wrote 1000 MB (counted)",
+        "op:byte 10.0",
+        "ridge of 100",
+        "ideal 0.200 ms",
+        "DRAM 2.00 ms",
+        "attainable 2.00 ms",
+        "measured 4.00 ms",
+        "efficiency 5.0 %",
+        "40 % of attainable",
+        "50 % of measured",
+        "peak 100000 GFLOP/s",
+        "bandwidth 1000 GB/s",
+    ):
         assert part in text
 
 
@@ -129,10 +142,14 @@ def test_many_layers_start_grouped_by_block_with_equal_totals():
     figure = check(waterline.figure(oracle(rows, end_to_end=None)))
     assert next(iter(figure.views)) == f"{OP_BYTE} · {BLOCKS}"
     areas = [
-        sum(w * y for trace in figure.view(OP_BYTE, shown)["data"] if trace["type"] == "bar"
-            for w, y in zip(trace["width"], trace["y"], strict=True))
+        sum(
+            w * y
+            for trace in figure.view(OP_BYTE, shown)["data"]
+            if trace["type"] == "bar"
+            for w, y in zip(trace["width"], trace["y"], strict=True)
+        )
         for shown in (LAYERS, BLOCKS, SLOWEST)
-    ]  # fmt: skip
+    ]
     assert areas == pytest.approx([areas[0]] * 3, rel=1e-3)
 
 

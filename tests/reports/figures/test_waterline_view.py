@@ -1,4 +1,4 @@
-"""What is drawn of a waterline: grouping moves no total, and the efficiency gap flips only where intervals are apart."""
+"""What is drawn of a waterline: grouping moves no total; the gap flips only where intervals are apart."""
 
 import math
 

@@ -9,10 +9,18 @@ from suites.attention import kernel_rpe as file
 from suites.attention.kernel_rpe import kernel_attention
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"causal": True}, {"relative": False}, {"relative": False, "causal": True}, {"grid": True}, {"orthogonal": False},
-    {"temperature": 4.0},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"causal": True},
+        {"relative": False},
+        {"relative": False, "causal": True},
+        {"grid": True},
+        {"orthogonal": False},
+        {"temperature": 4.0},
+    ],
+)
 def test_the_fft_is_the_direct_sum(options):
     module = kernel_attention(length=25, heads=2, width=8, features=16, **options)
     q, k, v = module.example_inputs(2)

@@ -17,10 +17,19 @@ def window(i, n, k, dilation, causal):
     return group[start : start + k]
 
 
-@pytest.mark.parametrize("n, k, dilation, causal", [
-    (9, 3, 1, False), (9, 5, 1, False), (9, 9, 1, False), (10, 3, 2, False), (11, 3, 3, False), (7, 1, 1, False),
-    (9, 4, 1, True), (10, 3, 2, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "n, k, dilation, causal",
+    [
+        (9, 3, 1, False),
+        (9, 5, 1, False),
+        (9, 9, 1, False),
+        (10, 3, 2, False),
+        (11, 3, 3, False),
+        (7, 1, 1, False),
+        (9, 4, 1, True),
+        (10, 3, 2, True),
+    ],
+)
 def test_windows_are_those_of_the_definition(n, k, dilation, causal):
     index, there = neighbors(n, k, dilation, causal)
     for i in range(n):

@@ -36,9 +36,10 @@ def test_every_form_is_the_definition(chunk):
 
 def test_no_decay_and_one_head_is_causal_linear_attention():
     q, k, v = inputs(heads=1)
-    expected = torch.stack([
-        (q[:, :, i : i + 1] @ (k[:, :, : i + 1].transpose(2, 3) @ v[:, :, : i + 1]))[:, :, 0] / 2 for i in range(23)
-    ], dim=2)  # fmt: skip
+    expected = torch.stack(
+        [(q[:, :, i : i + 1] @ (k[:, :, : i + 1].transpose(2, 3) @ v[:, :, : i + 1]))[:, :, 0] / 2 for i in range(23)],
+        dim=2,
+    )
     assert torch.allclose(file.parallel(q, k, v, torch.ones(1, dtype=torch.double)), expected, atol=1e-10)
 
 

@@ -62,10 +62,17 @@ def test_the_u_net_counts_its_closed_form():
 
     deep = 2 * mc
     wanted = (
-        res(fine, mc, mc) + res(coarse, mc, deep) + 2 * res(coarse, deep, deep) + res(coarse, 2 * deep, deep)
-        + res(fine, deep + mc, mc) + 3 * block(coarse, deep) + 20 * mc**2 + 2 * fine * 9 * mc
-        + coarse * 9 * mc * mc + fine * 9 * deep * deep
-    )  # fmt: skip
+        res(fine, mc, mc)
+        + res(coarse, mc, deep)
+        + 2 * res(coarse, deep, deep)
+        + res(coarse, 2 * deep, deep)
+        + res(fine, deep + mc, mc)
+        + 3 * block(coarse, deep)
+        + 20 * mc**2
+        + 2 * fine * 9 * mc
+        + coarse * 9 * mc * mc
+        + fine * 9 * deep * deep
+    )
     module = unet()
     assert macs(module, *module.example_inputs(1)) == wanted
 

@@ -1,4 +1,4 @@
-"""Moving digits: labels are what is seen to move, a stream is scored like its clip, and answers are scored where they are."""
+"""Moving digits: labels are what moves, a stream is scored like its clip, answers where they are given."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""PSNR is that of a hand's arithmetic, tiles are real and held out, and a trained restorer beats doing nothing clever."""
+"""PSNR is that of a hand's arithmetic, tiles are real and held out, a trained restorer beats a naive answer."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What imports torchvision can be imported beside one that was built for another torch, and a whole one is left alone."""
+"""What imports torchvision can be imported beside one built for another torch; a whole one is left alone."""
 
 import json
 

@@ -129,14 +129,15 @@ def test_several_tokens_at_once_see_what_single_steps_see(name):
 
 
 def per_token(name, packed_count):
-    """Bytes of `packed_count` packed tokens of one layer (batch 1, two key heads of 16) by hand; fp32 numbers, fp16 scales."""
+    """Bytes of `packed_count` packed tokens of a layer (batch 1, two key heads of 16) by hand; fp16 scales."""
     groups = packed_count // 8
     by_name = {
-        # keys: 8 channels at 2 bits (2 B), 10 spectrum numbers (2 B); per group 8 x 4 B and 10 x 2 B; order 16 B a head.
+        # keys: 8 channels at 2 bits (2 B), 10 spectrum numbers (2 B); per group 8 x 4 B and 10 x 2 B; order 16 B a
+        # head.
         "vidkv": packed_count * 2 * (2 + 2 + 4) + groups * 2 * (8 * 4 + 10 * 2 + 16 * 2) + (32 if packed_count else 0),
-        "vidkv_plain_signs": packed_count * 2 * (1 + 2 + 4)
-        + groups * 2 * (4 * 4 + 12 * 2 + 16 * 2)
-        + (32 if packed_count else 0),
+        "vidkv_plain_signs": (
+            packed_count * 2 * (1 + 2 + 4) + groups * 2 * (4 * 4 + 12 * 2 + 16 * 2) + (32 if packed_count else 0)
+        ),
         "million": packed_count * 2 * 2 * 8 * 4 // 8,
         "mustafar_csr": packed_count * 2 * 2 * 6 * 8 + (2 * 2 * 4 * (packed_count + 1) if packed_count else 0),
     }

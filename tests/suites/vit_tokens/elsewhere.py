@@ -69,5 +69,9 @@ if __name__ == "__main__":
     from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
     _setup_privateuseone_for_python_backend("elsewhere")
-    print(json.dumps({f"{model} {method} {settings}": elsewhere(model, method, settings)
-                      for model, method, settings in specs()}), file=sys.stdout)  # fmt: skip
+    print(
+        json.dumps(
+            {f"{model} {method} {settings}": elsewhere(model, method, settings) for model, method, settings in specs()}
+        ),
+        file=sys.stdout,
+    )

@@ -57,21 +57,37 @@ TOME = [(T, 8, 0.9), (T, 12, 0.8), (T, 16, 0.6), (S, 8, 3.4), (S, 13, 2.7), (S, 
 
 #: EViT's README, DeiT-S models: keep rate, with the fused token or without, MACs with one decimal.
 EVIT = [
-    (0.9, True, 4.0), (0.8, True, 3.5), (0.7, True, 3.0), (0.6, True, 2.6), (0.5, True, 2.3),
-    (0.9, False, 4.0), (0.8, False, 3.5), (0.7, False, 3.0), (0.6, False, 2.6), (0.5, False, 2.3),
-]  # fmt: skip
+    (0.9, True, 4.0),
+    (0.8, True, 3.5),
+    (0.7, True, 3.0),
+    (0.6, True, 2.6),
+    (0.5, True, 2.3),
+    (0.9, False, 4.0),
+    (0.8, False, 3.5),
+    (0.7, False, 3.0),
+    (0.6, False, 2.6),
+    (0.5, False, 2.3),
+]
 
-#: Tables of Expedit-SWAG's README (Liang et al. 2022, "Expediting Large-Scale Vision Transformer"): ToMe and EViT on large
-#: models at 512 and 518 pixels. Its counter adds norms and softmax: 364.8 and 1023.2 for the plain models.
+#: Tables of Expedit-SWAG's README (Liang et al. 2022, "Expediting Large-Scale Vision Transformer"): ToMe and EViT on
+#: large models at 512 and 518 pixels. Its counter adds norms and softmax: 364.8 and 1023.2 for the plain models.
 SWAG_PLAIN = [(SWAG_L, 364.8), (SWAG_H, 1023.2)]
 SWAG_TOME = [
-    (SWAG_L, 10, 317.5), (SWAG_L, 20, 271.2), (SWAG_L, 40, 184.3),
-    (SWAG_H, 10, 890.0), (SWAG_H, 20, 760.0), (SWAG_H, 40, 516.9),
-]  # fmt: skip
+    (SWAG_L, 10, 317.5),
+    (SWAG_L, 20, 271.2),
+    (SWAG_L, 40, 184.3),
+    (SWAG_H, 10, 890.0),
+    (SWAG_H, 20, 760.0),
+    (SWAG_H, 40, 516.9),
+]
 SWAG_EVIT = [
-    (SWAG_L, 0.8, 264.9), (SWAG_L, 0.7, 227.1), (SWAG_L, 0.5, 170.2),
-    (SWAG_H, 0.7, 632.3), (SWAG_H, 0.6, 544.4), (SWAG_H, 0.5, 472.0),
-]  # fmt: skip
+    (SWAG_L, 0.8, 264.9),
+    (SWAG_L, 0.7, 227.1),
+    (SWAG_L, 0.5, 170.2),
+    (SWAG_H, 0.7, 632.3),
+    (SWAG_H, 0.6, 544.4),
+    (SWAG_H, 0.5, 472.0),
+]
 
 #: DynamicViT's README, DeiT rows at rho 0.7, one decimal; 256 wide is a model of its own with 4 heads.
 DYNAMICVIT = [(Shape(256, 12, 16, 224, heads=4), 1.3), (S, 2.9)]
@@ -95,8 +111,9 @@ DIFFRATE = {
     ),
     "ViT-L (MAE) 42.3": (
         L, 42.290,
-        [197, 197, 197, 195, 194, 193, 191, 187, 182, 180, 173, 149, 142, 134, 125, 121, 111, 106, 91, 87, 77, 39, 38, 32],
-        [197, 197, 196, 194, 193, 192, 187, 183, 181, 173, 154, 146, 137, 127, 123, 114, 105, 98, 87, 75, 43, 45, 32, 32],
+        [197, 197, 197, 195, 194, 193, 191, 187, 182, 180, 173, 149, 142, 134, 125, 121, 111, 106, 91, 87, 77, 39, 38,
+        32], [197, 197, 196, 194, 193, 192, 187, 183, 181, 173, 154, 146, 137, 127, 123, 114, 105, 98, 87, 75, 43, 45,
+        32, 32],
     ),
     "ViT-H (MAE) 103.4": (
         H, 103.337,
@@ -113,18 +130,21 @@ DIFFRATE = {
 #: Further released rates and the budgets, one decimal, that they were learned for.
 DIFFRATE_BUDGETS = {
     "ViT-T (DeiT)": (
-        T, 0.8,
+        T,
+        0.8,
         [197, 197, 196, 186, 166, 147, 117, 103, 92, 80, 74, 3],
         [197, 196, 190, 172, 154, 125, 107, 96, 84, 78, 70, 3],
     ),
     "ViT-S (DeiT)": (
-        S, 2.3,
+        S,
+        2.3,
         [197, 192, 168, 143, 121, 105, 92, 74, 62, 45, 33, 3],
         [197, 180, 156, 127, 109, 98, 80, 66, 52, 37, 31, 3],
     ),
     "ViT-L (MAE)": (
-        L, 31.0,
+        L,
+        31.0,
         [197, 195, 188, 179, 168, 157, 146, 143, 131, 121, 111, 102, 93, 85, 76, 70, 61, 53, 47, 35, 31, 26, 21, 14],
         [197, 191, 184, 172, 161, 151, 145, 135, 125, 117, 106, 96, 89, 80, 72, 64, 54, 50, 40, 27, 27, 23, 14, 14],
     ),
-}  # fmt: skip
+}

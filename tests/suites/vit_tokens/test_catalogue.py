@@ -67,8 +67,8 @@ def test_every_case_of_the_small_grids_fits_its_model(grid):
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: f"{c['method']}-{c['metric']}-{c['model']}")
 def test_every_claim_is_complete_and_of_a_known_method_and_metric(claim):
     fields = {
-        "method", "metric", "value", "unit", "relative_to_baseline", "model", "setting", "mode", "hardware", "convention",
-        "tolerance", "comparable_when", "source", "note",
+        "method", "metric", "value", "unit", "relative_to_baseline", "model", "setting", "mode", "hardware",
+        "convention", "tolerance", "comparable_when", "source", "note",
     }  # fmt: skip
     assert fields <= set(claim) <= fields | {"printed", "resolution", "plain"}
     assert claim["method"] in CATALOGUE.methods
@@ -84,8 +84,17 @@ def test_every_claim_is_complete_and_of_a_known_method_and_metric(claim):
 
 def test_every_paper_with_a_claim_has_one_row_at_least():
     assert {c["method"] for c in CLAIMS} == {
-        "diffrate", "dynamicvit", "token_transforming", "stvit", "lookupvit", "eet", "spatten", "topvim", "tome", "evit",
-    }  # fmt: skip
+        "diffrate",
+        "dynamicvit",
+        "token_transforming",
+        "stvit",
+        "lookupvit",
+        "eet",
+        "spatten",
+        "topvim",
+        "tome",
+        "evit",
+    }
 
 
 def test_the_image_folder_takes_what_the_command_line_hands_to_a_task():
@@ -95,8 +104,14 @@ def test_the_image_folder_takes_what_the_command_line_hands_to_a_task():
 
 
 #: Whose rates a model of the catalogue has, as the tables of released schedules name them.
-OF_WEIGHTS = {"deit_tiny": "ViT-T (DeiT)", "deit_small": "ViT-S (DeiT)", "deit_base": "ViT-B (DeiT)",
-              "vit_base": "ViT-B (MAE)", "vit_large": "ViT-L (MAE)", "vit_huge": "ViT-H (MAE)"}  # fmt: skip
+OF_WEIGHTS = {
+    "deit_tiny": "ViT-T (DeiT)",
+    "deit_small": "ViT-S (DeiT)",
+    "deit_base": "ViT-B (DeiT)",
+    "vit_base": "ViT-B (MAE)",
+    "vit_large": "ViT-L (MAE)",
+    "vit_huge": "ViT-H (MAE)",
+}
 
 
 @pytest.mark.parametrize("grid", GRIDS)

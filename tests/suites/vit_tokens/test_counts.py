@@ -31,9 +31,15 @@ def on_meta(shape, method=None, **chosen):
     """The model of a shape, reduced, on the meta device: counted without computing, however large."""
     with torch.device("meta"):
         model = vit(
-            width=shape.width, heads=shape.heads, depth=shape.depth, patch=shape.patch, resolution=shape.resolution,
-            classes=shape.classes, mlp_ratio=shape.mlp_ratio, distilled=shape.special == 2,
-        )  # fmt: skip
+            width=shape.width,
+            heads=shape.heads,
+            depth=shape.depth,
+            patch=shape.patch,
+            resolution=shape.resolution,
+            classes=shape.classes,
+            mlp_ratio=shape.mlp_ratio,
+            distilled=shape.special == 2,
+        )
         return model if method is None else method(model, **chosen)
 
 

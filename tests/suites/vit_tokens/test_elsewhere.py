@@ -19,9 +19,13 @@ ROOT = Path(__file__).resolve().parents[3]
 )
 def test_no_method_mixes_the_host_with_the_device():
     done = subprocess.run(
-        [sys.executable, "-m", "tests.suites.vit_tokens.elsewhere"], cwd=ROOT, capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "tests.suites.vit_tokens.elsewhere"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     ran = {key: where for key, where in found.items() if "learns from data" not in where}

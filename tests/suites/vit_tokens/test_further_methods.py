@@ -1,4 +1,4 @@
-"""DynamicViT, Token Transforming, STViT, LookupViT, EET, SpAtten, scans, learned rates: references, counts, training."""
+"""DynamicViT, Token Transforming, STViT, LookupViT, EET, SpAtten, scans: references, counts, training."""
 
 import copy
 import json
@@ -196,9 +196,13 @@ def scan_model(**changes):
 
 
 @given(
-    rate=RATES, at=STAGES, alignment=st.sampled_from(["hold", "decay"]), resolution=st.sampled_from([8, 16, 20]),
-    width=st.sampled_from([8, 16]), state=st.integers(1, 5),
-)  # fmt: skip
+    rate=RATES,
+    at=STAGES,
+    alignment=st.sampled_from(["hold", "decay"]),
+    resolution=st.sampled_from([8, 16, 20]),
+    width=st.sampled_from([8, 16]),
+    state=st.integers(1, 5),
+)
 @FEW
 def test_topvim_agrees_with_the_reference(rate, at, alignment, resolution, width, state):
     model = scan_model(resolution=resolution, width=width, state=state)
@@ -354,7 +358,7 @@ def test_dynamicvit_learns_to_keep_the_share_it_is_asked_for():
 
 
 def test_dynamicvits_share_is_asked_of_every_image():
-    """One image that keeps all its patches and one that keeps none are each as wrong as can be, not right on average."""
+    """One image that keeps all patches and one that keeps none are each as wrong as can be, not right on average."""
     model, teacher = dynamicvit.dynamicvit(trainable(), rho=0.5, at=[2]), trainable()
     pictures, labels = next(batches(model, 1, 2))
     ratios = [torch.tensor([1.0, 0.0])]

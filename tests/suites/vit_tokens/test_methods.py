@@ -63,9 +63,12 @@ def test_diffrate_agrees_with_the_reference(small, prune, merge, distilled):
 
 
 @given(
-    heads=st.sampled_from([1, 2, 4]), depth=st.integers(1, 4), resolution=st.sampled_from([4, 8, 16, 28]), distilled=st.booleans(),
+    heads=st.sampled_from([1, 2, 4]),
+    depth=st.integers(1, 4),
+    resolution=st.sampled_from([4, 8, 16, 28]),
+    distilled=st.booleans(),
     data=st.data(),
-)  # fmt: skip
+)
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_schedule_on_any_shape_agrees_with_the_reference(small, heads, depth, resolution, distilled, data):
     model, special = small(heads=heads, depth=depth, resolution=resolution, distilled=distilled), 1 + distilled
