@@ -189,7 +189,7 @@ class Change:
 
     @property
     def same(self) -> bool:
-        """Whether the difference does not matter: its whole interval is that small, or a distribution's spread hides it."""
+        """Whether the difference does not matter: its whole interval is small, or a distribution's spread hides it."""
         if RULES[self.metric].kind == "distribution":
             return self.low <= 0 <= self.high
         rule = RULES[self.metric]
