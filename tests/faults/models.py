@@ -1,5 +1,6 @@
 """Models that crash, hang, exhaust memory, or lie; each is a builder that the bench is given by its dotted path."""
 
+import itertools
 import os
 import signal
 import sys
@@ -11,18 +12,21 @@ from torch import nn
 
 
 class Small(nn.Module):
-    """A network that does something harmless, and what it is told on its n-th forward."""
+    """A network that does something harmless, and what it is told on its n-th forward.
+
+    It counts its forwards where nobody can put the number back.
+    """
 
     resolution = 8
 
     def __init__(self, misdeed=None, at_forward=0):
         super().__init__()
         self.layer = nn.Conv2d(3, 4, 3)
-        self.misdeed, self.at_forward, self.forwards = misdeed, at_forward, 0
+        forwards = itertools.count(1)
+        self.misdeed, self.is_due = misdeed, lambda: next(forwards) > at_forward
 
     def forward(self, images):
-        self.forwards += 1
-        if self.misdeed is not None and self.forwards > self.at_forward:
+        if self.misdeed is not None and self.is_due():
             return self.misdeed(self.layer(images))
         return self.layer(images).mean((2, 3))
 
