@@ -5,11 +5,11 @@ Names, types and what has to be installed are read without torch; torch and the 
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 
+from bench import lookup
 from bench.backends.backend import Backend, BackendMissing, Conditions
-from bench.errors import UsageError, did_you_mean
+from bench.errors import UsageError
 
 EAGER = "eager"
 COMPILE = "compile"
@@ -26,15 +26,9 @@ def module_of(name: str) -> ModuleType:
     Raises:
         UsageError: there is no such backend, or its module holds none.
     """
-    path = BACKENDS.get(name, name)
-    if name not in BACKENDS and "." not in name:
-        raise UsageError(f'backend "{name}" does not exist; {did_you_mean(name, BACKENDS)}')
-    try:
-        module = importlib.import_module(path)
-    except ImportError as error:
-        raise UsageError(f'backend "{name}": the module cannot be imported: {error}') from error
+    module = lookup.module_of("backend", name, BACKENDS)
     if not isinstance(getattr(module, "BACKEND", None), Backend) or not callable(getattr(module, "convert", None)):
-        raise UsageError(f'backend "{name}": the module {path} has no BACKEND or no convert')
+        raise UsageError(f'backend "{name}": the module {module.__name__} has no BACKEND or no convert')
     return module
 
 
