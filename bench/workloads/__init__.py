@@ -34,7 +34,7 @@ def module_of(name: str) -> ModuleType:
     if rate not in METRICS:
         units = [unit for unit in ("sample", "token", "image", "step", "request", "call") if rate_of(unit) in METRICS]
         raise UsageError(
-            f'workload "{name}": its unit "{module.WORKLOAD.unit}" needs the metric {rate}, which bench/metrics.py '
+            f'workload "{name}": its unit "{module.WORKLOAD.unit}" needs the metric {rate}, which bench/metrics '
             f"does not have; units there: {', '.join(units)}"
         )
     return module
