@@ -15,6 +15,7 @@ from bench.meters.table import METERS
 from bench.metrics import METRICS, rate_of
 from bench.plan.case import Case
 from bench.reading import Reading, reading, unavailable
+from bench.scores import DEFAULT_SCORE
 from bench.statistics import Interval, log_mean_interval, percentile, ratio_interval_paired
 from bench.store.records import Record
 
@@ -31,13 +32,14 @@ FEW = 10
 
 @dataclass(frozen=True)
 class Context:
-    """What all records of a sweep share."""
+    """What all records of a sweep share; `score` is the metric of its task."""
 
     protocol: Protocol
     environment: dict[str, Any]
     machine_key: str
     machine: dict[str, Any]
     code: dict[str, Any]
+    score: str = DEFAULT_SCORE
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,8 @@ def failed(
     """The record of a case that did not finish: what the probe found if it did, every other metric unavailable."""
     why = f"the case ended as {status} in the phase {error['phase']}: {error['message']}"
     known = {(item["metric"], item.get("part", "")): item for item in (probe or {}).get("readings", [])}
-    expected = ["params", "size_bytes", "macs", "peak_memory_bytes", "energy_j", "accuracy", *TIMED]
+    score = DEFAULT_SCORE if case.task == "none" else context.score
+    expected = ["params", "size_bytes", "macs", "peak_memory_bytes", "energy_j", score, *TIMED]
     whole = workloads.find(case.workload).whole
     missing = [unavailable(name, why) for name in expected if name not in {metric for metric, _ in known}]
     rows = [*known.values(), *(replace(m, part=whole if METRICS[m.metric].per_part else "").as_dict() for m in missing)]

@@ -22,6 +22,7 @@ from bench.meters.table import BY_NAME, METERS, Stage
 from bench.metrics import METRICS
 from bench.plan.recipe import Recipe
 from bench.reading import Reading, reading, unavailable
+from bench.scores import DEFAULT_SCORE
 from bench.worker import conversion, cuda, declared, global_state
 from bench.worker.child import InvalidOutput, Phase, StateChanged, classify
 from bench.worker.global_state import GlobalState
@@ -65,7 +66,7 @@ class Probe:
         self.details: dict[str, Any] = {}
         self.gradients = False
         self.layers: dict[str, Any] = {}
-        self.score_metric = "accuracy"
+        self.score_metric = DEFAULT_SCORE
 
     def take(self, meter: str, measure: Measure, part: str = "", *, is_whole: bool = True) -> None:
         """Run one meter in its phase and keep what it found, if it is wanted.

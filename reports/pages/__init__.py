@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from reports.needs import PageNeeds
 from reports.pages import case, claims, compare, leaderboard, methods
 from reports.pages.page import Page
 
 PAGES: tuple[Page, ...] = (
     Page("Leaderboard", "index.html", leaderboard.sheets),
-    Page("Claims", "claims.html", claims.sheets, claims.wanted),
-    Page("Compare", "compare.html", compare.sheets, compare.wanted),
+    Page("Claims", "claims.html", claims.sheets, PageNeeds(claims=True)),
+    Page("Compare", "compare.html", compare.sheets, PageNeeds(sides=True)),
     Page("How it was measured", "methods.html", methods.sheets),
     Page("Case", "", case.sheets),
 )

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from reports.content import Site
 from reports.figures.theme import CONFIG, palettes
 from reports.labels import brief
+from reports.needs import ANY_SITE, PageNeeds
 from reports.numbers import quantity
 from reports.safe import CONTENT_POLICY, inert_json
 
@@ -34,18 +35,14 @@ class Sheet:
     brief: Callable[[], str] | None = None
 
 
-def _always(site: Site) -> bool:
-    return True
-
-
 @dataclass(frozen=True)
 class Page:
-    """A kind of page; `path` is its entry in the navigation, empty for pages reached from others."""
+    """A kind of page; `path` is its entry in the navigation, empty for pages reached from others; what it needs."""
 
     title: str
     path: str
     sheets: Callable[[Site], Iterable[Sheet]]
-    wanted: Callable[[Site], bool] = _always
+    needs: PageNeeds = ANY_SITE
 
 
 def render(template: str, site: Site, here: str, **values: Any) -> str:
