@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -177,7 +178,8 @@ def _apart(session: Session) -> list[dict[str, str]]:
     return [{"code": "another_session", "severity": "info", "text": text}]
 
 
-def _head(case: Case, context: Context, started_at: str, finished_at: str) -> Record:
+def blank(case: Case, context: Context, started_at: str, finished_at: str) -> Record:
+    """The record of a case before anything is known of it: what it is of, and every part that a record has, empty."""
     return {
         "record_key": f"{case.key}.{context.machine_key}",
         "case_key": case.key,
@@ -192,6 +194,7 @@ def _head(case: Case, context: Context, started_at: str, finished_at: str) -> Re
         "protocol": context.protocol.as_record(),
         "environment": context.environment,
         "machine": context.machine,
+        **copy.deepcopy(_EMPTY),
     }
 
 
@@ -226,8 +229,7 @@ def failed(
     missing = [unavailable(name, why) for name in expected if name not in {metric for metric, _ in known}]
     rows = [*known.values(), *(replace(m, part=whole if METRICS[m.metric].per_part else "").as_dict() for m in missing)]
     return {
-        **_head(case, context, started_at, finished_at),
-        **_EMPTY,
+        **blank(case, context, started_at, finished_at),
         **_details(probe or {}),
         "status": status,
         "error": error,
@@ -254,7 +256,7 @@ def finished(case: Case, context: Context, probe: dict[str, Any], session: Sessi
         session: the session that timed it; None where no timing was wanted.
         finished_at: UTC, ISO 8601.
     """
-    record = {**_head(case, context, probe["started_at"], finished_at), **_EMPTY, **_details(probe)}
+    record = {**blank(case, context, probe["started_at"], finished_at), **_details(probe)}
     rows = list(probe["readings"])
     flags, status = list(probe["flags"]), "ok"
     if session is not None:
