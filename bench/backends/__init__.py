@@ -16,7 +16,12 @@ COMPILE = "compile"
 
 #: Backend -> the module that holds it; a dotted path to a module of one's own is taken as well.
 BACKENDS: dict[str, str] = {
-    name: f"bench.backends.{name}" for name in (EAGER, COMPILE, "onnxruntime", "openvino", "executorch", "tensorrt")
+    "eager": "bench.backends.eager",
+    "compile": "bench.backends.compile",
+    "onnxruntime": "bench.backends.onnxruntime",
+    "openvino": "bench.backends.openvino",
+    "executorch": "bench.backends.executorch",
+    "tensorrt": "bench.backends.tensorrt",
 }
 
 

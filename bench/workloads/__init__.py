@@ -16,8 +16,14 @@ FORWARD = "forward"
 
 #: Workload -> the module that holds it; a dotted path to a module of one's own is taken as well.
 WORKLOADS: dict[str, str] = {
-    name: f"bench.workloads.{name}"
-    for name in ("forward", "training_step", "generate", "sample", "stream", "pipeline", "split", "operator")
+    "forward": "bench.workloads.forward",
+    "training_step": "bench.workloads.training_step",
+    "generate": "bench.workloads.generate",
+    "sample": "bench.workloads.sample",
+    "stream": "bench.workloads.stream",
+    "pipeline": "bench.workloads.pipeline",
+    "split": "bench.workloads.split",
+    "operator": "bench.workloads.operator",
 }
 
 

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,24 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Page:
-    """A kind of page; `path` is its entry in the navigation, empty for pages reached from others; what it needs."""
+    """A kind of page.
+
+    Attributes:
+        title: as the navigation has it.
+        path: its entry in the navigation, empty for pages that are reached from others.
+        module: dotted path of the module whose `sheets(site)` makes its files.
+        needs: what a site must have for it.
+    """
 
     title: str
     path: str
-    sheets: Callable[[Site], Iterable[Sheet]]
+    module: str
     needs: PageNeeds = ANY_SITE
+
+    def sheets(self, site: Site) -> Iterable[Sheet]:
+        """The files of this page for a site."""
+        found: Iterable[Sheet] = import_module(self.module).sheets(site)
+        return found
 
 
 def render(template: str, site: Site, here: str, **values: Any) -> str:

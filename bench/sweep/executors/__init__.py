@@ -11,7 +11,9 @@ from bench.errors import UsageError
 from bench.worker.client import Outcome
 
 #: Name -> module with a function `open_executor(timeouts_s)` that gives a context manager around an `Executor`.
-EXECUTORS = {"local": "bench.sweep.executors.local"}
+EXECUTORS: dict[str, str] = {
+    "local": "bench.sweep.executors.local",
+}
 
 
 class Executor(Protocol):
