@@ -45,6 +45,11 @@ def did_you_mean(name: str, available: Iterable[str], *, limit: int = 12) -> str
     return f"{hint}(available: {shown or 'none'})"
 
 
+def no_such(kind: str, name: str, available: Iterable[str]) -> str:
+    """The sentence for a name that a table does not have: what it should be one of, and the nearest."""
+    return f'{kind} "{name}" does not exist; {did_you_mean(name, available)}'
+
+
 def in_user_code(error: BaseException, *, limit: int = 3) -> str | None:
     """The last lines of the user's own code that an error went through, one a line; None if it went through none.
 

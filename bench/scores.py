@@ -28,6 +28,8 @@ class Rule:
     unit: str
 
 
+#: What a task scores that names no metric, and what records hold that are older than other scores.
+DEFAULT_SCORE = "accuracy"
 #: Every metric that a task may score; a new one needs a row here and a row in `bench.metrics`.
 RULES: Mapping[str, Rule] = {
     "accuracy": Rule("proportion", 0.5, "points"),

@@ -35,8 +35,8 @@ from reports.figures import (
 from reports.figures.figure import Figure, no_picture
 from reports.figures.theme import Style
 from reports.groups import Group
-from reports.needs import Needs
-from reports.rows import Row, part_of_record, same_network
+from reports.needs import ANY_CASE, CaseNeeds, Needs
+from reports.rows import Row, part_of_record
 
 #: What a figure can stumble over in a malformed record; anything else is a defect and is not hidden.
 _MALFORMED = (
@@ -65,11 +65,11 @@ class GroupFigure:
 
 @dataclass(frozen=True)
 class CaseFigure:
-    """A figure of a case: how it is made of the row and its other side, and whether they have what it needs."""
+    """A figure of a case: how it is made of the row and its other side, and what they must have."""
 
     id: str
     make: Callable[[Site, Row, Row | None], Figure]
-    wanted: Callable[[Row, Row | None], bool]
+    needs: CaseNeeds = ANY_CASE
 
 
 #: The figures of a group in the order of the page.
@@ -79,11 +79,6 @@ GROUP_FIGURES: tuple[GroupFigure, ...] = (
     GroupFigure(pareto.ID, pareto.figure, Needs(rows=2, further=lambda rows: bool(pareto.pairs(rows)))),
     GroupFigure(tradeoff.ID, tradeoff.figure, Needs(("mac_ratio",), compared=True)),
 )
-
-
-def _comparable_layers(row: Row, base: Row | None) -> bool:
-    """Whether both sides are one network, so that module paths mean the same."""
-    return base is not None and same_network(base, row)
 
 
 def _record(row: Row | None) -> Record | None:
@@ -97,21 +92,18 @@ def _curves(site: Site, row: Row, base: Row | None) -> Figure:
     return curves.figure(row.record, base.record, other_name=base.name)
 
 
+_SAME = CaseNeeds(same_network=True)
 #: The figures of a case in the order of the page; those of layers follow for each further part of its workload.
 CASE_FIGURES: tuple[CaseFigure, ...] = (
-    CaseFigure("waterline", lambda site, row, base: waterline.figure(row.record), lambda row, base: True),
-    CaseFigure("time-split", lambda site, row, base: time_split.figure(row.record, _record(base)), _comparable_layers),
-    CaseFigure("layers", lambda site, row, base: layer_savings.figure(row.record, _record(base)), _comparable_layers),
-    CaseFigure(curves.ID, _curves, lambda row, base: bool(row.record.get("curves"))),
-    CaseFigure(
-        "source-map",
-        lambda site, row, base: source_map.figure(row.record),
-        lambda row, base: bool(row.record.get("picture")),
-    ),
+    CaseFigure("waterline", lambda site, row, base: waterline.figure(row.record)),
+    CaseFigure("time-split", lambda site, row, base: time_split.figure(row.record, _record(base)), _SAME),
+    CaseFigure("layers", lambda site, row, base: layer_savings.figure(row.record, _record(base)), _SAME),
+    CaseFigure(curves.ID, _curves, CaseNeeds("curves")),
+    CaseFigure("source-map", lambda site, row, base: source_map.figure(row.record), CaseNeeds("picture")),
     CaseFigure(
         "noise",
         lambda site, row, base: noise.figure(row.record, samples_of(row.record, site.roots)),
-        lambda row, base: bool((row.record.get("timing") or {}).get("invocations")),
+        CaseNeeds("timing.invocations"),
     ),
 )
 
@@ -147,7 +139,7 @@ def of_case(site: Site, row: Row) -> list[Drawing]:
     found = [
         guarded(each.id, row.page, site, partial(each.make, site, row, base))
         for each in CASE_FIGURES
-        if each.wanted(row, base)
+        if each.needs.met(row, base)
     ]
     return found + [drawing for part in row.parts for drawing in _of_part(site, row, base, part)]
 
@@ -160,7 +152,7 @@ def _of_part(site: Site, row: Row, base: Row | None, part: str) -> Iterable[Draw
     slug = re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") or f"part-{row.parts.index(part)}"
     id = f"waterline-{slug}"
     yield guarded(id, row.page, site, lambda: waterline.figure(record, part=part, id=id))
-    if base is not None and _comparable_layers(row, base) and part in base.parts:
+    if base is not None and _SAME.met(row, base) and part in base.parts:
         other = part_of_record(base, part)
         for name, make in (("time-split", time_split.figure), ("saved-per-block", layer_savings.figure)):
             own = f"{name}-{slug}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from reports.rows import Row
+from reports.content import Site
+from reports.rows import Row, same_network
 
 
 @dataclass(frozen=True)
@@ -34,3 +36,52 @@ class Needs:
         if self.compared and all(row.case.is_baseline for row in ranked):
             return False
         return self.further is None or self.further(ranked)
+
+
+@dataclass(frozen=True)
+class PageNeeds:
+    """What a site must have for a page to be in it.
+
+    Attributes:
+        claims: claims of papers that were judged.
+        sides: two sides that are compared.
+        rows: what the rows of the site must have.
+    """
+
+    claims: bool = False
+    sides: bool = False
+    rows: Needs | None = None
+
+    def met(self, site: Site) -> bool:
+        """Whether this site has what is needed."""
+        if self.claims and not site.claims:
+            return False
+        if self.sides and site.sides is None:
+            return False
+        return self.rows is None or self.rows.met(site.rows)
+
+
+@dataclass(frozen=True)
+class CaseNeeds:
+    """What a case must have for a figure of it.
+
+    Attributes:
+        record: dotted path of a field of its record that must hold something.
+        same_network: it is compared with a case of the same network, so that module paths mean the same on both sides.
+    """
+
+    record: str = ""
+    same_network: bool = False
+
+    def met(self, row: Row, base: Row | None) -> bool:
+        """Whether the case and the one that it is compared with have what is needed."""
+        if self.same_network and (base is None or not same_network(base, row)):
+            return False
+        found: Any = row.record
+        for name in self.record.split(".") if self.record else ():
+            found = (found or {}).get(name)
+        return bool(found)
+
+
+#: What has no needs is always there.
+ANY_SITE, ANY_CASE = PageNeeds(), CaseNeeds()

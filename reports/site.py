@@ -75,7 +75,7 @@ def build(
         show_paths: keep paths of the machine in the pages; otherwise only their last parts are shown.
         title: the name of the site; else made from the suites' names.
         claims: folders of suites, each named as its suite, whose `claims.yaml` is judged against the suite's rows and
-            whose `references.yaml` is cited.
+            whose `references.bib` is cited.
         compare: two keys of machines or two results folders, for the page that compares them; where it is not given and
             the rows come from exactly two machines, these are compared.
         figure_seconds: time for the figures of case pages; pages beyond it get theirs from the next build, so that a
@@ -138,7 +138,7 @@ def load(
         show_paths=show_paths,
         sides=_sides(compare, records, show_paths),
     )
-    site.navigation = [Link(page.title, page.path) for page in PAGES if page.path and page.wanted(site)]
+    site.navigation = [Link(page.title, page.path) for page in PAGES if page.path and page.needs.met(site)]
     return site
 
 
@@ -200,7 +200,7 @@ def _title(rows: list[Row], suite: str | None) -> str:
 
 
 def _write(site: Site, out: Path, figure_seconds: float | None) -> tuple[list[Path], int, int]:
-    """Every page that is wanted: the assets, the first page, then the pages that changed."""
+    """Every page whose needs are met: the assets, the first page, then the pages that changed."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / "cases").mkdir(exist_ok=True)
@@ -208,7 +208,7 @@ def _write(site: Site, out: Path, figure_seconds: float | None) -> tuple[list[Pa
         manifest = Manifest.read(out / "assets" / "manifest.json", base=digest_of(assets, site.show_paths, __version__))
         paths, written, brief, spent = [], 0, 0, 0.0
         for page in PAGES:
-            for sheet in page.sheets(site) if page.wanted(site) else ():
+            for sheet in page.sheets(site) if page.needs.met(site) else ():
                 path = out / sheet.path
                 paths.append(path)
                 if manifest.unchanged(sheet.path, sheet.digest) and path.exists():

@@ -10,8 +10,10 @@ import random
 from pathlib import Path
 from typing import Any
 
+from bench.analysis import assemble
+from bench.config.protocol import Protocol
 from bench.plan.case import Case
-from bench.reading import reading, unavailable
+from bench.reading import Reading, reading, unavailable
 from bench.store.records import Store, write_json
 
 MACHINE = "synthetic000cpu0"
@@ -46,6 +48,7 @@ ENVIRONMENT = {
     "packages": {"torch": "2.13.0", "fvcore": "0.1.5.post20221221"},
     "gpus": [],
 }
+CODE = {"version": "0.1.0", "commit": None, "dirty": None}
 PROTOCOL = {"version": 1, "name": "quick", "hash": "feedc0de00000001", "parameters": {"invocations": 3}}
 
 
@@ -65,6 +68,63 @@ def layer_rows(macs: float, latency_ms: float, blocks: int = 4) -> list[dict[str
                 "tokens": 197 - 13 * block,
             })  # fmt: skip
     return rows
+
+
+def _run(
+    case: Case, session: str, index: int, baseline_ms: float, latency_ms: float, noise: float, rng: random.Random
+) -> dict[str, Any]:
+    """The line of one timed process in a record: the host drifts, and the case varies around it."""
+    drift = 1 + rng.gauss(0, noise * 3)
+    base = baseline_ms * drift
+    median = base if case.is_baseline else latency_ms * drift * (1 + rng.gauss(0, noise))
+    return {
+        "index": index,
+        "samples_file": f"samples/{session}/{index:02d}.json.gz",
+        "n": 50,
+        "median_ms": median,
+        "baseline_median_ms": base,
+        "twin_median_ms": base * (1 + rng.gauss(0, noise / 3)),
+        "gemm_median_ms": 1.5 * drift,
+        "throughput_per_s": case.batch * 1000 / median,
+        "first_inference_ms": median * 2,
+        "load_ms": 300.0,
+        "steady_state": True,
+        "set_aside": False,
+        "labels": [],
+        "iqr_over_median": 0.03,
+        "outlier_share": 0.02,
+    }
+
+
+def _readings(case: Case, middle: float, n: int, macs: float, ratio: float, accuracy: float | None) -> list[Reading]:
+    """The readings of a measured case whose processes have this mean latency in ms."""
+    interval = {"ci_low": middle * 0.97, "ci_high": middle * 1.03, "n": n}
+    readings = [
+        reading("params", 5.7e6, "counted"),
+        reading("size_bytes", 2.29e7, "counted"),
+        reading("macs", macs, "counted"),
+        reading("macs_fvcore", macs * 1.004, "counted"),
+        reading("latency_ms", middle, "measured", statistic="geometric mean of medians", **interval),
+        unavailable("latency_p99_ms", "50 samples; 662 are needed"),
+        reading(
+            "throughput_per_s",
+            case.batch * 1000 / middle,
+            "measured",
+            n=n,
+            ci_low=case.batch * 970 / middle,
+            ci_high=case.batch * 1030 / middle,
+            statistic="geometric mean",
+        ),
+        reading("peak_memory_bytes", 3.1e7, "measured", statistic="peak of live tensor bytes"),
+        unavailable("energy_j", "no energy counter is readable on this machine"),
+    ]
+    if not case.is_baseline:
+        readings.append(reading("speedup", ratio, "measured", ci_low=ratio * 0.98, ci_high=ratio * 1.02, n=n))
+    if accuracy is None:
+        readings.append(unavailable("accuracy", "random weights: accuracy has no meaning"))
+    else:
+        readings.append(reading("accuracy", accuracy, "measured", ci_low=accuracy - 1.5, ci_high=accuracy + 1.2, n=450))
+    return readings
 
 
 def record(
@@ -96,62 +156,31 @@ def record(
     case = Case(model=model, method=method, setting=setting, **{**fields, **case_fields})
     rng = random.Random(f"{seed}{case.key}")
     session = f"session-{case.group_key}"
-    runs = []
-    for index in range(invocations):
-        drift = 1 + rng.gauss(0, noise * 3)
-        base = baseline_ms * drift
-        median = base if case.is_baseline else latency_ms * drift * (1 + rng.gauss(0, noise))
-        runs.append({
-            "index": index, "samples_file": f"samples/{session}/{index:02d}.json.gz", "n": 50, "median_ms": median,
-            "baseline_median_ms": base, "twin_median_ms": base * (1 + rng.gauss(0, noise / 3)),
-            "gemm_median_ms": 1.5 * drift, "throughput_per_s": case.batch * 1000 / median,
-            "first_inference_ms": median * 2, "load_ms": 300.0, "steady_state": True, "set_aside": False, "labels": [],
-            "iqr_over_median": 0.03, "outlier_share": 0.02,
-        })  # fmt: skip
+    runs = [_run(case, session, index, baseline_ms, latency_ms, noise, rng) for index in range(invocations)]
     middle = sum(r["median_ms"] for r in runs) / len(runs)
-    interval = {"ci_low": middle * 0.97, "ci_high": middle * 1.03, "n": len(runs)}
-    readings = [
-        reading("params", 5.7e6, "counted"),
-        reading("size_bytes", 2.29e7, "counted"),
-        reading("macs", macs, "counted"),
-        reading("macs_fvcore", macs * 1.004, "counted"),
-        reading("latency_ms", middle, "measured", statistic="geometric mean of medians", **interval),
-        unavailable("latency_p99_ms", "50 samples; 662 are needed"),
-        reading(
-            "throughput_per_s",
-            case.batch * 1000 / middle,
-            "measured",
-            n=len(runs),
-            ci_low=case.batch * 970 / middle,
-            ci_high=case.batch * 1030 / middle,
-            statistic="geometric mean",
-        ),
-        reading("peak_memory_bytes", 3.1e7, "measured", statistic="peak of live tensor bytes"),
-        unavailable("energy_j", "no energy counter is readable on this machine"),
-    ]
-    if not case.is_baseline:
-        ratio = baseline_ms / latency_ms
-        readings.append(reading("speedup", ratio, "measured", ci_low=ratio * 0.98, ci_high=ratio * 1.02, n=len(runs)))
-    if accuracy is None:
-        readings.append(unavailable("accuracy", "random weights: accuracy has no meaning"))
-    else:
-        readings.append(reading("accuracy", accuracy, "measured", ci_low=accuracy - 1.5, ci_high=accuracy + 1.2, n=450))
+    readings = _readings(case, middle, len(runs), macs, baseline_ms / latency_ms, accuracy)
     if status != "ok":
         readings = [unavailable(item.metric, f"the case ended as {status}") for item in readings]
+    context = assemble.Context(Protocol(), environment or ENVIRONMENT, machine_key, PEAKS, CODE)
+    ok = status == "ok"
     return {
-        "record_key": f"{case.key}.{machine_key}", "case_key": case.key, "group_key": case.group_key,
-        "baseline_key": case.baseline.key, "machine_key": machine_key, "supersedes": None, "case": case.as_dict(),
-        "status": status, "error": error, "flags": [], "started_at": "2026-11-01T12:00:00+00:00",
-        "finished_at": "2026-11-01T12:01:00+00:00", "code": {"version": "0.1.0", "commit": None, "dirty": None},
-        "protocol": PROTOCOL, "environment": environment or ENVIRONMENT, "machine": PEAKS,
+        **assemble.blank(case, context, "2026-11-01T12:00:00+00:00", "2026-11-01T12:01:00+00:00"),
+        "protocol": PROTOCOL,
+        "status": status,
+        "error": error,
+        "flags": [],
         "readings": [item.as_dict() for item in readings],
-        "layers": layer_rows(macs, middle) if status == "ok" else [],
+        "layers": layer_rows(macs, middle) if ok else [],
         "layers_info": {"end_to_end_ms": middle, "unexplained_ms": middle * 0.05, "method_note": "separate pass"},
-        "counts": {"coverage": 1.0, "uncounted": [], "flags": []}, "params": {}, "memory": {}, "energy": {},
-        "quality": {}, "timing": {"session": session, "paired": True, "stop_reason": "precision reached",
-                   "noise_floor": {"low": 0.995, "high": 1.005}, "invocations": runs if status == "ok" else []},
-        "claims": [],
-    }  # fmt: skip
+        "counts": {"coverage": 1.0, "uncounted": [], "flags": []},
+        "timing": {
+            "session": session,
+            "paired": True,
+            "stop_reason": "precision reached",
+            "noise_floor": {"low": 0.995, "high": 1.005},
+            "invocations": runs if ok else [],
+        },
+    }
 
 
 def samples(item: dict[str, Any], index: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,7 @@ from bench.meters.table import METERS
 from bench.metrics import METRICS, rate_of
 from bench.plan.case import Case
 from bench.reading import Reading, reading, unavailable
+from bench.scores import DEFAULT_SCORE
 from bench.statistics import Interval, log_mean_interval, percentile, ratio_interval_paired
 from bench.store.records import Record
 
@@ -31,13 +33,14 @@ FEW = 10
 
 @dataclass(frozen=True)
 class Context:
-    """What all records of a sweep share."""
+    """What all records of a sweep share; `score` is the metric of its task."""
 
     protocol: Protocol
     environment: dict[str, Any]
     machine_key: str
     machine: dict[str, Any]
     code: dict[str, Any]
+    score: str = DEFAULT_SCORE
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,8 @@ def _apart(session: Session) -> list[dict[str, str]]:
     return [{"code": "another_session", "severity": "info", "text": text}]
 
 
-def _head(case: Case, context: Context, started_at: str, finished_at: str) -> Record:
+def blank(case: Case, context: Context, started_at: str, finished_at: str) -> Record:
+    """The record of a case before anything is known of it: what it is of, and every part that a record has, empty."""
     return {
         "record_key": f"{case.key}.{context.machine_key}",
         "case_key": case.key,
@@ -190,6 +194,7 @@ def _head(case: Case, context: Context, started_at: str, finished_at: str) -> Re
         "protocol": context.protocol.as_record(),
         "environment": context.environment,
         "machine": context.machine,
+        **copy.deepcopy(_EMPTY),
     }
 
 
@@ -218,13 +223,13 @@ def failed(
     """The record of a case that did not finish: what the probe found if it did, every other metric unavailable."""
     why = f"the case ended as {status} in the phase {error['phase']}: {error['message']}"
     known = {(item["metric"], item.get("part", "")): item for item in (probe or {}).get("readings", [])}
-    expected = ["params", "size_bytes", "macs", "peak_memory_bytes", "energy_j", "accuracy", *TIMED]
+    score = DEFAULT_SCORE if case.task == "none" else context.score
+    expected = ["params", "size_bytes", "macs", "peak_memory_bytes", "energy_j", score, *TIMED]
     whole = workloads.find(case.workload).whole
     missing = [unavailable(name, why) for name in expected if name not in {metric for metric, _ in known}]
     rows = [*known.values(), *(replace(m, part=whole if METRICS[m.metric].per_part else "").as_dict() for m in missing)]
     return {
-        **_head(case, context, started_at, finished_at),
-        **_EMPTY,
+        **blank(case, context, started_at, finished_at),
         **_details(probe or {}),
         "status": status,
         "error": error,
@@ -251,7 +256,7 @@ def finished(case: Case, context: Context, probe: dict[str, Any], session: Sessi
         session: the session that timed it; None where no timing was wanted.
         finished_at: UTC, ISO 8601.
     """
-    record = {**_head(case, context, probe["started_at"], finished_at), **_EMPTY, **_details(probe)}
+    record = {**blank(case, context, probe["started_at"], finished_at), **_details(probe)}
     rows = list(probe["readings"])
     flags, status = list(probe["flags"]), "ok"
     if session is not None:

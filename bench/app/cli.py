@@ -17,7 +17,7 @@ from bench.app.terminal import close_streams, open_streams, tell
 from bench.config.overrides import as_word
 from bench.config.paths import config_folder, extend_import_path
 from bench.config.suite_files import Suites, find_suites
-from bench.errors import BenchError, UsageError, did_you_mean
+from bench.errors import BenchError, UsageError, did_you_mean, no_such
 
 INTERRUPTED = 130
 #: An error in the program itself (EX_SOFTWARE of sysexits.h): no verdict of a gate.
@@ -79,8 +79,7 @@ def _check_name(name: str, file: Path) -> None:
     if not isinstance(read, str):
         raise UsageError(
             f'{file}: suite=... on the command line cannot name a suite "{name}": give suite.yaml a name of letters, '
-            "digits, _ "
-            f"and -, with a letter in it, such as name: suite_{re.sub('[^A-Za-z0-9_-]', '_', name)}"
+            f"digits, _ and -, with a letter in it, such as name: suite_{re.sub('[^A-Za-z0-9_-]', '_', name)}"
         )
 
 
@@ -128,7 +127,7 @@ def _name_that_is_none(text: str, groups: Mapping[str, Sequence[str]]) -> str | 
     """The nearest right name where a group, a choice or a key does not exist."""
     missing = re.search(r"Could not find '([\w/]+)/([^']+)'", text)
     if missing and missing[1] in groups:
-        return f'{missing[1]} "{missing[2]}" does not exist; {did_you_mean(missing[2], groups[missing[1]])}'
+        return no_such(missing[1], missing[2], groups[missing[1]])
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if key and key[1] in groups:
         return f"{key[1]} is chosen by name; {did_you_mean('', groups[key[1]])}"

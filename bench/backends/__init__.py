@@ -5,18 +5,23 @@ Names, types and what has to be installed are read without torch; torch and the 
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 
+from bench import lookup
 from bench.backends.backend import Backend, BackendMissing, Conditions
-from bench.errors import UsageError, did_you_mean
+from bench.errors import UsageError
 
 EAGER = "eager"
 COMPILE = "compile"
 
 #: Backend -> the module that holds it; a dotted path to a module of one's own is taken as well.
 BACKENDS: dict[str, str] = {
-    name: f"bench.backends.{name}" for name in (EAGER, COMPILE, "onnxruntime", "openvino", "executorch", "tensorrt")
+    "eager": "bench.backends.eager",
+    "compile": "bench.backends.compile",
+    "onnxruntime": "bench.backends.onnxruntime",
+    "openvino": "bench.backends.openvino",
+    "executorch": "bench.backends.executorch",
+    "tensorrt": "bench.backends.tensorrt",
 }
 
 
@@ -26,15 +31,9 @@ def module_of(name: str) -> ModuleType:
     Raises:
         UsageError: there is no such backend, or its module holds none.
     """
-    path = BACKENDS.get(name, name)
-    if name not in BACKENDS and "." not in name:
-        raise UsageError(f'backend "{name}" does not exist; {did_you_mean(name, BACKENDS)}')
-    try:
-        module = importlib.import_module(path)
-    except ImportError as error:
-        raise UsageError(f'backend "{name}": the module cannot be imported: {error}') from error
+    module = lookup.module_of("backend", name, BACKENDS)
     if not isinstance(getattr(module, "BACKEND", None), Backend) or not callable(getattr(module, "convert", None)):
-        raise UsageError(f'backend "{name}": the module {path} has no BACKEND or no convert')
+        raise UsageError(f'backend "{name}": the module {module.__name__} has no BACKEND or no convert')
     return module
 
 

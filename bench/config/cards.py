@@ -19,7 +19,7 @@ from bench.config.protocol import Section
 from bench.config.schema import DTYPES, Against
 from bench.config.signatures import signature, split_path
 from bench.config.yaml_file import read_yaml
-from bench.errors import UsageError, did_you_mean
+from bench.errors import UsageError, did_you_mean, no_such
 
 FILE = "systems.yaml"
 #: Either it holds, or the reason why it does not.
@@ -138,7 +138,7 @@ class Card(Section):
     def _known(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         for value in values:
             if value not in DTYPES:
-                raise ValueError(f'dtype "{value}" does not exist; {did_you_mean(value, DTYPES)}')
+                raise ValueError(no_such("dtype", value, DTYPES))
         return values
 
     @field_validator("counts_on_meta", "batch_independent")

@@ -17,7 +17,7 @@ from bench.canonical import BASELINE_METHOD, parse_settings, settings_text
 from bench.config.axes import BY_NAME, CROSSABLE
 from bench.config.yaml_file import read_yaml
 from bench.conventions import CONVENTIONS
-from bench.errors import UsageError, did_you_mean
+from bench.errors import UsageError, did_you_mean, no_such
 from bench.metrics import METRICS
 from bench.scores import RULES
 
@@ -275,7 +275,7 @@ def _check_counting(entry: Mapping[str, Any], where: str) -> None:
     """Raise UsageError unless the convention exists and is about a count of work."""
     named, factor = entry.get("counted_as"), entry.get("factor")
     if named is not None and named not in CONVENTIONS:
-        raise UsageError(f'{where}: counted_as "{named}" does not exist; {did_you_mean(str(named), CONVENTIONS)}')
+        raise UsageError(f"{where}: {no_such('counted_as', str(named), CONVENTIONS)}")
     if named is not None and entry["metric"] != "macs":
         raise UsageError(f"{where}: counted_as is about macs, not about {entry['metric']}")
     if named is not None and factor is not None:

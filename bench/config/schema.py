@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 from bench import workloads
 from bench.config.axes import OVERRIDES
 from bench.config.protocol import Energy, Protocol, Section
-from bench.errors import UsageError, did_you_mean
+from bench.errors import UsageError, did_you_mean, no_such
 
 DTYPES = ("fp32", "tf32", "bf16", "fp16", "fp64")
 #: Modes of the compiler in which it captures CUDA graphs itself.
@@ -82,7 +82,7 @@ class Block(Section):
     def _known(cls, values: list[str]) -> list[str]:
         for value in values:
             if value not in DTYPES:
-                raise ValueError(f'dtype "{value}" does not exist; {did_you_mean(value, DTYPES)}')
+                raise ValueError(no_such("dtype", value, DTYPES))
         return values
 
     @model_validator(mode="after")
@@ -396,7 +396,7 @@ def explain(error: ValidationError, prefix: tuple[str, ...] = ()) -> str:
             lines.append(f"{where}: {message}" if where else message)
         elif item["type"] == "literal_error":
             options = re.findall(r"'([^']+)'", item["ctx"]["expected"])
-            lines.append(f'{where} "{item["input"]}" does not exist; {did_you_mean(str(item["input"]), options)}')
+            lines.append(no_such(where, str(item["input"]), options))
         elif item["type"] == "missing":
             lines.append(f'the key "{where}" is missing')
         else:

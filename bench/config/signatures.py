@@ -100,6 +100,38 @@ def _function(tree: ast.Module, name: str) -> ast.FunctionDef | None:
     return None
 
 
+def class_constant(path: str, name: str) -> Any:
+    """The literal that the class `package.module:Class`, or a base of it, sets as `name`, from the source alone.
+
+    None where there is none, or where it cannot be known without an import.
+    """
+    module, class_name = split_path(path)
+    file = source_file(module)
+    if file is None:
+        return None
+    tree = source_tree(file)
+    found = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name), None)
+    if found is None:
+        return _imported_constant(tree, class_name, name)
+    for node in found.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+            targets = {target.id for target in node.targets if isinstance(target, ast.Name)}
+            if name in targets:
+                return node.value.value
+    bases = (base.id for base in found.bases if isinstance(base, ast.Name))
+    return next((value for base in bases if (value := class_constant(f"{module}:{base}", name)) is not None), None)
+
+
+def _imported_constant(tree: ast.Module, class_name: str, name: str) -> Any:
+    """As `class_constant`, of a class that the module has from another one."""
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                if (alias.asname or alias.name) == class_name:
+                    return class_constant(f"{node.module}:{alias.name}", name)
+    return None
+
+
 def _type(annotation: ast.expr | None) -> Any:
     """The annotated type if it is built from our vocabulary alone; else Any, and the callable itself has to check."""
     if annotation is None or not _is_plain(annotation):

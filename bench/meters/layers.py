@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._pytree import tree_leaves
 
 from bench.meters import macs
+from bench.meters.hooks import ForwardHooks
 from bench.meters.macs import MacsCount
 from bench.meters.trace import ModuleVisit, OperatorRecord
 from bench.workloads.counting import PartCall
@@ -187,31 +187,21 @@ class _CudaClock:
         torch.cuda.synchronize()
 
 
-class _LayerClock:
+class _LayerClock(ForwardHooks):
     """Marks at the entry and exit of every module, by process-wide hooks that leave the modules untouched."""
 
     def __init__(self, module: nn.Module, clock: _HostClock | _CudaClock) -> None:
         self._names = {id(child): name for name, child in module.named_modules()}
         self._clock = clock
         self._events: list[tuple[str | None, Any]] = []
-        self._handles: list[Any] = []
 
-    def __enter__(self) -> _LayerClock:
-        self._handles = [
-            register_module_forward_pre_hook(self._enter),
-            register_module_forward_hook(self._leave, always_call=True),
-        ]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _enter(self, module: nn.Module, _inputs: Any) -> None:
+    def enter(self, module: nn.Module, inputs: Any) -> None:
+        """Stamp the begin of a module's forward."""
         known = self._names.get(id(module))
         self._events.append((known if known is not None else "?" + type(module).__name__, self._clock.mark()))
 
-    def _leave(self, _module: nn.Module, _inputs: Any, _output: Any) -> None:
+    def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Stamp its end."""
         self._events.append((None, self._clock.mark()))
 
     def own_times(self) -> dict[str, float]:

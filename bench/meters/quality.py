@@ -17,10 +17,7 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError, did_you_mean
 from bench.meters import dtypes
-from bench.scores import Score, proportion
-
-#: What a task without a word about it scores.
-DEFAULT_METRIC = "accuracy"
+from bench.scores import DEFAULT_SCORE, Score, proportion
 
 
 class QualityError(BenchError):
@@ -120,7 +117,7 @@ def measure(
 
 def metric_of(task: Any) -> str:
     """The metric that a task scores."""
-    return str(getattr(task, "metric", DEFAULT_METRIC))
+    return str(getattr(task, "metric", DEFAULT_SCORE))
 
 
 def accuracy(run: Run, batches: Iterable[tuple[Any, Tensor]]) -> Score:

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
+from bench.meters.hooks import ForwardHooks
 from bench.meters.inputs import Batch, layout_of
 from bench.meters.operator_record import ModuleVisit, OperatorRecord
 from bench.meters.operator_rules import ALLOCATIONS, OperatorRule, rule_of, written_places
@@ -115,7 +115,7 @@ class WeightStorages:
         self._derived[storage._cdata] = StorageWeakRef(storage)
 
 
-class ModulePaths:
+class ModulePaths(ForwardHooks):
     """The innermost running module, kept by two process-wide hooks that are registered once and removed at the end.
 
     Process-wide hooks leave every module's own hook lists empty: hooks on modules would switch off the fused
@@ -128,21 +128,9 @@ class ModulePaths:
             inside = found.value.named_modules()
             self._names |= {id(child): f"{found.path}.{name}".rstrip(".") for name, child in inside}
         self.visits: dict[str, ModuleVisit] = {}
-        self._handles: list[Any] = []
         self._local = threading.local()
         self.inputs: set[int] = set()
         self.batch: Batch | None = None
-
-    def __enter__(self) -> ModulePaths:
-        self._handles = [
-            register_module_forward_pre_hook(self._enter),
-            register_module_forward_hook(self._leave, always_call=True),
-        ]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
 
     @property
     def _stack(self) -> list[tuple[str, int]]:
@@ -176,7 +164,8 @@ class ModulePaths:
             self.visits[path] = ModuleVisit(path, op, len(self.visits))
         return self.visits[path]
 
-    def _enter(self, module: nn.Module, inputs: Any) -> None:
+    def enter(self, module: nn.Module, inputs: Any) -> None:
+        """Put the module on this thread's stack, and note its first inputs."""
         path = self.name(module)
         self._stack.append((path, id(module)))
         visit = self.visit(path, type(module).__name__)
@@ -190,7 +179,8 @@ class ModulePaths:
         if tensors and not tensors[0].is_nested and tensors[0].dim() == 3:
             visit.tokens.append(int(tensors[0].shape[1]))
 
-    def _leave(self, module: nn.Module, _inputs: Any, output: Any) -> None:
+    def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Take the module off the stack, and note what it gave."""
         if id(module) not in (identity for _, identity in self._stack):
             return
         path, identity = self._stack.pop()

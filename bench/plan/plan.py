@@ -19,10 +19,11 @@ from bench.canonical import BASELINE_METHOD, settings_text
 from bench.config import catalogue as catalogues
 from bench.config.catalogue import Catalogue, Entry
 from bench.config.schema import Against, Block, Config, Suite, explain
-from bench.config.signatures import UNKNOWN, signature
+from bench.config.signatures import UNKNOWN, class_constant, signature
 from bench.errors import UsageError
 from bench.host import environment as machine
 from bench.plan.case import Case
+from bench.scores import DEFAULT_SCORE, RULES
 from bench.workloads.workload import Workload
 
 #: Where Linux describes the processors.
@@ -67,6 +68,12 @@ class Plan:
     def cases(self) -> list[Case]:
         """Every case, group by group."""
         return [case for group in self.groups for case in group.cases]
+
+    @property
+    def score(self) -> str:
+        """The metric that the task scores, as far as its source says so."""
+        named = None if self.task is None else class_constant(self.task.path, "metric")
+        return str(named) if named in RULES else DEFAULT_SCORE
 
 
 def threads(config: Config) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from bench import workloads
 from bench.foreign_text import escape_controls
 from bench.host.identity import machine_class
-from bench.scores import RULES
+from bench.scores import DEFAULT_SCORE, RULES
 from bench.store.foreign import CorruptRecord
 
 #: What to say of a value without an interval where one is needed.
@@ -68,9 +68,9 @@ def reading_of(record: dict[str, Any], metric: str, part: str | None = None) -> 
 def score_of(record: dict[str, Any]) -> dict[str, Any] | None:
     """The reading of the metric that the record's task scores, or `None` where it has no score.
 
-    Records of before there were other scores do not name their metric: it is the accuracy.
+    Records of before there were other scores do not name their metric: it is `DEFAULT_SCORE`.
     """
-    return reading_of(record, (record.get("quality") or {}).get("metric") or "accuracy")
+    return reading_of(record, (record.get("quality") or {}).get("metric") or DEFAULT_SCORE)
 
 
 def scored(record: dict[str, Any], metric: str) -> dict[str, Any] | None:
@@ -79,7 +79,7 @@ def scored(record: dict[str, Any], metric: str) -> dict[str, Any] | None:
     if found is None:
         return None
     parts = [quality, *quality.get("also", [])]
-    own: dict[str, Any] = next((part for part in parts if (part.get("metric") or "accuracy") == metric), {})
+    own: dict[str, Any] = next((part for part in parts if (part.get("metric") or DEFAULT_SCORE) == metric), {})
     return {**own, **found}
 
 
@@ -101,7 +101,7 @@ def contradictions(record: dict[str, Any]) -> Iterable[str]:
             )
         seen.add(key)
     quality = record.get("quality") or {}
-    metric = str(quality.get("metric") or "accuracy")
+    metric = str(quality.get("metric") or DEFAULT_SCORE)
     if metric not in RULES:
         yield f"quality.metric is {escape_controls(metric)[:60]}, which is no score"
     whole_set = metric in RULES and RULES[metric].kind == "distribution"  # one number of all samples together

@@ -22,13 +22,13 @@ from bench.worker.client import Failed
 
 
 def no_quality_reason(case: Case, config: Config, plan: Plan) -> str:
-    """Why a case without a task has no accuracy."""
+    """Why a case without a task has no score."""
     native = plan.models[case.model].task
     if config.task_name == "none":
         return "no task was asked for (task=none)"
     if native is None or native == config.task_name:
         return f"the model is not made for the task {config.task_name}"
-    return f"random weights of a model made for {native}: accuracy has no meaning; name weights with checkpoint=..."
+    return f"random weights of a model made for {native}: a score has no meaning; name weights with checkpoint=..."
 
 
 @dataclass(frozen=True)

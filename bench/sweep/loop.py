@@ -147,9 +147,8 @@ class Driver:
     def _measurement(self, executor: Executor) -> GroupMeasurement:
         """What measures one group after another, after the machine has been calibrated."""
         version = code.code_version()
-        context = Context(
-            self.config.protocol, self.environment, self.machine_key, self._calibration(executor), version
-        )
+        machine = self._calibration(executor)
+        context = Context(self.config.protocol, self.environment, self.machine_key, machine, version, self.plan.score)
         writer = Writer(self.store, self.journal, context, self.sweep, self._announce, self.now)
         attempts = Attempts(executor, self.config, self.journal, self.store.logs, writer.interrupted)
         producer = {"code": version, "meters": list(self.meters)}

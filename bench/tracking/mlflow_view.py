@@ -18,23 +18,9 @@ VIEW_LIMIT = 5000  # characters that MLflow takes in one tag of an experiment
 LATENCY = "latency/latency_ms"
 SORTED_BY = LATENCY
 
-#: Sections of the chart page in order: title, then charts; a pair is a scatter plot (x, y), a name a bar chart.
-SECTIONS: tuple[tuple[str, tuple[str | tuple[str, str], ...]], ...] = (
-    (
-        "trade-offs",
-        (
-            ("compute/macs", "latency/latency_ms"),
-            ("latency/latency_ms", "quality/accuracy"),
-            ("compute/macs", "latency/speedup"),
-            ("latency/latency_ms", "memory/peak_memory_bytes"),
-        ),
-    ),
-    ("latency", ("latency/latency_ms", "latency/speedup")),
-    ("quality", ("quality/accuracy",)),
-    ("compute", ("compute/macs",)),
-    ("memory", ("memory/peak_memory_bytes",)),
-    ("energy", ("energy/energy_j",)),
-)
+Chart = str | tuple[str, str]
+
+
 COLUMNS = (
     "params.`model`",
     "params.`method_label`",
@@ -43,7 +29,6 @@ COLUMNS = (
     "metrics.`latency/latency_ms`",
     "metrics.`latency/speedup`",
     "metrics.`memory/peak_memory_bytes`",
-    "metrics.`quality/accuracy`",
 )
 
 
@@ -51,6 +36,29 @@ COLUMNS = (
 _COMMON = frozenset({"size", "compute", "roofline", "latency", "throughput", "memory", "energy", "quality"})
 #: What is drawn of a further part of the workload.
 _OF_PARTS = ("latency_ms", "speedup", "macs")
+
+
+def _common_sections(scores: Sequence[str]) -> tuple[tuple[str, tuple[Chart, ...]], ...]:
+    """Sections of the chart page in order: title, then charts; a pair is a scatter plot (x, y), a name a bar chart."""
+    trade_offs: tuple[Chart, ...] = (
+        ("compute/macs", LATENCY),
+        *((LATENCY, score) for score in scores),
+        ("compute/macs", "latency/speedup"),
+        (LATENCY, "memory/peak_memory_bytes"),
+    )
+    return (
+        ("trade-offs", trade_offs),
+        ("latency", (LATENCY, "latency/speedup")),
+        ("quality", tuple(scores)),
+        ("compute", ("compute/macs",)),
+        ("memory", ("memory/peak_memory_bytes",)),
+        ("energy", ("energy/energy_j",)),
+    )
+
+
+def _scores(have: Iterable[str]) -> list[str]:
+    """The scores of tasks among the metrics."""
+    return sorted(name for name in have if name.startswith("quality/") and name.count("/") == 1)
 
 
 def view_state(search: str, present: Iterable[str]) -> str:
@@ -69,22 +77,19 @@ def view_state(search: str, present: Iterable[str]) -> str:
     return _state(search, have, [])
 
 
-def sections_of(present: Iterable[str]) -> list[tuple[str, list[str | tuple[str, str]]]]:
+def sections_of(present: Iterable[str]) -> list[tuple[str, list[Chart]]]:
     """The sections of charts that have something to show: the common ones, then those of the workload and its parts.
 
     Args:
         present: names of the metrics that some run has.
     """
     have = set(present)
-    scores = sorted(name for name in have if name.startswith("quality/") and name.count("/") == 1)
-    pairs = [(LATENCY, score) for score in scores]
     found = [
         (title, [chart for chart in charts if have.issuperset(chart if isinstance(chart, tuple) else (chart,))])
-        for title, charts in SECTIONS
+        for title, charts in _common_sections(_scores(have))
     ]
-    found[0][1].extend(pair for pair in pairs if pair not in found[0][1] and LATENCY in have)
     shown = {chart for _, charts in found for chart in charts if isinstance(chart, str)}
-    own: dict[str, list[str | tuple[str, str]]] = {}
+    own: dict[str, list[Chart]] = {}
     for name in sorted(have - shown):
         section, _, rest = name.partition("/")
         part, _, metric = rest.rpartition("/")
@@ -98,15 +103,14 @@ def sections_of(present: Iterable[str]) -> list[tuple[str, list[str | tuple[str,
     return [(title, charts) for title, charts in known.items() if charts]
 
 
-def _state(search: str, have: set[str], wanted: Sequence[tuple[str, list[str | tuple[str, str]]]]) -> str:
+def _state(search: str, have: set[str], wanted: Sequence[tuple[str, list[Chart]]]) -> str:
     charts: list[dict[str, Any]] = []
     sections: list[dict[str, Any]] = []
     for title, drawn in wanted:
         sections.append(_section(title))
         charts += [_chart(f"{title}-{number}", title, chart) for number, chart in enumerate(drawn)]
     sections.append(_section(INTERVALS, shown=False))
-    scores = sorted(name for name in have if name.startswith("quality/") and name != "quality/accuracy")
-    columns = [*COLUMNS, *(f"metrics.`{name}`" for name in scores)]
+    columns = [*COLUMNS, *(f"metrics.`{name}`" for name in _scores(have))]
     state = {
         "searchFilter": search,
         "orderByKey": f"metrics.`{SORTED_BY}`",

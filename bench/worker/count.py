@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import torch
-from torch import nn
 
 from bench import workloads
 from bench.canonical import BASELINE_METHOD
@@ -19,14 +18,24 @@ from bench.errors import UsageError
 from bench.host.environment import torch_build
 from bench.labels import labels_of
 from bench.meters import dtypes, layers, macs, params
+from bench.meters.inputs import as_call
 from bench.metrics import METRICS
 from bench.plan.recipe import Recipe
 from bench.reading import Reading
 from bench.worker import declared, global_state
 from bench.worker.child import Phase, classify, describe
 from bench.worker.outputs import flag
-from bench.worker.parts import as_forward, parts_of, running
-from bench.worker.subject import Subject, build, build_model, find, resolution_of, seed_everything
+from bench.worker.parts import as_forward, counting, parts_of
+from bench.worker.subject import (
+    Subject,
+    build,
+    build_model,
+    cast,
+    example_inputs,
+    find,
+    moved_to,
+    seed_everything,
+)
 from bench.workloads.counting import counter
 from bench.workloads.workload import Facts
 
@@ -106,41 +115,19 @@ def on_meta(recipe: Recipe) -> Subject:
         module, inputs = build_model(recipe)
         module = module.to("meta")
         if inputs is None:
-            inputs = _inputs(module, recipe)
+            inputs = example_inputs(module, case)
         if case.method != BASELINE_METHOD and recipe.method_path is not None:
             seed_everything(case.seed)
             module = find(recipe.method_path)(module, **untrained(recipe.method_settings))
-    module = _cast(module.eval().to("meta"), case.dtype)
-    return Subject(case, module, tuple(_moved(value, case.dtype) for value in inputs), {}, {"kind": "none"})
+    device, dtype = torch.device("meta"), dtypes.TORCH[case.dtype]
+    module = cast(module.eval().to(device), dtype)
+    args, kwargs = (moved_to(value, device, dtype, torch.contiguous_format) for value in as_call(inputs))
+    return Subject(case, module, args, kwargs, {"kind": "none"})
 
 
 def untrained(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of a method without its training: that changes weights, and a count needs none."""
     return {name: 0 if name == TRAINING_STEPS else value for name, value in settings.items()}
-
-
-def _inputs(module: nn.Module, recipe: Recipe) -> tuple[Any, ...]:
-    case = recipe.case
-    own = getattr(module, "example_inputs", None)
-    if own is not None:
-        made = own(case.batch)
-        return made if isinstance(made, tuple) else (made,)
-    if case.workload != workloads.FORWARD:
-        return ()
-    pixels = resolution_of(module, case)
-    return (torch.empty(case.batch, 3, pixels, pixels),)
-
-
-def _cast(module: nn.Module, dtype: str) -> nn.Module:
-    wanted = dtypes.TORCH[dtype]
-    return module if wanted == torch.float32 else module.to(wanted)
-
-
-def _moved(value: Any, dtype: str) -> Any:
-    if not isinstance(value, torch.Tensor):
-        return value
-    moved = value.to("meta")
-    return moved.to(dtypes.TORCH[dtype]) if moved.is_floating_point() else moved
 
 
 def _for_real(recipe: Recipe, error: Exception) -> Subject:
@@ -185,7 +172,7 @@ def _count(subject: Subject, phase: Phase) -> _Found:
     found = _Found(
         rows, {"params": size.as_dict(), "macs": {}}, list(size.flags), {}, {}, [], labels_of(subject.counted)
     )
-    with running(subject.case.workload) if module.WORKLOAD.grad else torch.no_grad():
+    with counting(subject.case.workload):
         parts = parts_of(subject)
         for place, part in enumerate(parts):
             _count_part(found, subject, part, is_whole=place == 0)

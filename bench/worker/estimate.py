@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
-from bench import workloads
 from bench.plan.recipe import Recipe
 from bench.worker.child import Phase
 from bench.worker.count import on_meta
-from bench.worker.parts import parts_of, running
+from bench.worker.parts import counting, parts_of
 
 
 def _macs(recipe: Recipe) -> dict[str, float]:
@@ -18,7 +15,7 @@ def _macs(recipe: Recipe) -> dict[str, float]:
     from torch.utils.flop_counter import FlopCounterMode
 
     subject, found = on_meta(recipe), {}
-    with running(recipe.case.workload) if workloads.find(recipe.case.workload).grad else torch.no_grad():
+    with counting(recipe.case.workload):
         for part in parts_of(subject):
             with FlopCounterMode(display=False) as counter:
                 part.run()

@@ -65,3 +65,10 @@ def running(workload: str) -> Iterator[None]:
     mode: contextlib.AbstractContextManager[Any] = torch.enable_grad() if grad else torch.inference_mode()
     with mode:
         yield
+
+
+@contextmanager
+def counting(workload: str) -> Iterator[None]:
+    """The mode that runs are counted in: as they run where they need gradients, else without any."""
+    with running(workload) if workloads.find(workload).grad else torch.no_grad():
+        yield

@@ -22,11 +22,12 @@ from bench.meters.table import BY_NAME, METERS, Stage
 from bench.metrics import METRICS
 from bench.plan.recipe import Recipe
 from bench.reading import Reading, reading, unavailable
+from bench.scores import DEFAULT_SCORE
 from bench.worker import conversion, cuda, declared, global_state
 from bench.worker.child import InvalidOutput, Phase, StateChanged, classify
 from bench.worker.global_state import GlobalState
 from bench.worker.outputs import check_output, flag
-from bench.worker.parts import as_forward, as_step, running
+from bench.worker.parts import as_forward, as_step, counting, running
 from bench.worker.pictures import source_map
 from bench.worker.ready import Ready, compile_time, make_ready
 from bench.worker.subject import Subject, find, seed_everything, synchronise, timed_build
@@ -65,7 +66,7 @@ class Probe:
         self.details: dict[str, Any] = {}
         self.gradients = False
         self.layers: dict[str, Any] = {}
-        self.score_metric = "accuracy"
+        self.score_metric = DEFAULT_SCORE
 
     def take(self, meter: str, measure: Measure, part: str = "", *, is_whole: bool = True) -> None:
         """Run one meter in its phase and keep what it found, if it is wanted.
@@ -346,7 +347,7 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
             flags.append(flag("changes_global_state", "warn", text))
         probe.take_all("memory", subject, ready)
     pin_allocator_for_timing()  # what follows is not slowed by giving memory back; energy has to be that of a timed run
-    with running(workload) if workloads.find(workload).grad else torch.no_grad():
+    with counting(workload):
         probe.take_all("counting", subject, ready)
     with running(workload):
         probe.take_all("running", subject, ready)

@@ -142,12 +142,11 @@ class InvocationFields(TypedDict):
     host: NotRequired[Object]
 
 
-class ProbeFields(TypedDict):
-    """What one process alone found of a case: `bench.worker.probe`."""
+class FoundFields(TypedDict):
+    """What one process alone found of a case, timed or counted."""
 
     __pydantic_config__ = _OPEN  # type: ignore[misc]
     started_at: Moment
-    load_ms: NotNegative
     readings: list[ReadingFields]
     flags: list[Flag]
     details: dict[str, Object]
@@ -160,22 +159,16 @@ class ProbeFields(TypedDict):
     torch: NotRequired[Object]
 
 
-class CountedFields(TypedDict):
+class ProbeFields(FoundFields):
+    """What a probe found of a case: `bench.worker.probe`."""
+
+    load_ms: NotNegative
+
+
+class CountedFields(FoundFields):
     """What was counted of a case: `bench.worker.count`, in the shape of a probe that loaded nothing."""
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
-    started_at: Moment
     load_ms: None
-    readings: list[ReadingFields]
-    flags: list[Flag]
-    details: dict[str, Object]
-    weights: Object
-    layers: list[Layer]
-    layers_info: LayersInfo
-    part_layers: NotRequired[dict[str, LayersOfPart]]
-    curves: NotRequired[list[CurveFields]]
-    labels: NotRequired[LabelFields]
-    torch: NotRequired[Object]
 
 
 class FineCount(TypedDict):

@@ -156,8 +156,10 @@ def resolution_of(module: nn.Module, case: Case) -> int:
 
 
 def example_inputs(module: nn.Module, case: Case) -> tuple[Any, ...]:
-    """Seeded example inputs of a module: its own `example_inputs(batch)`, else for a forward a batch of images."""
-    generator = torch.Generator().manual_seed(case.seed)
+    """Seeded example inputs of a module: its own `example_inputs(batch)`, else for a forward a batch of images.
+
+    Inside `torch.device("meta")` they have shapes and no values.
+    """
     own: Any = getattr(module, "example_inputs", None)
     if own is not None:
         seed_everything(case.seed)
@@ -166,6 +168,8 @@ def example_inputs(module: nn.Module, case: Case) -> tuple[Any, ...]:
     if case.workload != workloads.FORWARD:
         return ()  # the workload makes its own from what the subject offers
     pixels = resolution_of(module, case)
+    has_values = torch.get_default_device().type != "meta"
+    generator = torch.Generator().manual_seed(case.seed) if has_values else None
     return (torch.randn(case.batch, 3, pixels, pixels, generator=generator),)
 
 
@@ -188,20 +192,25 @@ def _load_weights(module: nn.Module, recipe: Recipe, task: Any) -> dict[str, Any
     return {"kind": "random", "seed": recipe.case.seed}
 
 
-def _on_device(value: Any, device: torch.device, dtype: torch.dtype | None, memory_format: torch.memory_format) -> Any:
+def moved_to(value: Any, device: torch.device, dtype: torch.dtype | None, memory_format: torch.memory_format) -> Any:
     """The tensors of a value on the device, in the layout, and the floating ones in the dtype, if there is one."""
     if isinstance(value, torch.Tensor):
         moved = value.to(device, dtype) if dtype is not None and value.is_floating_point() else value.to(device)
         plain = moved.layout is torch.strided and not moved.is_nested
         return moved.contiguous(memory_format=memory_format) if plain and moved.dim() == 4 else moved
     if isinstance(value, list | tuple) and hasattr(value, "_fields"):
-        kept = [_on_device(v, device, dtype, memory_format) for v in value]
+        kept = [moved_to(v, device, dtype, memory_format) for v in value]
         return value.to(device) if hasattr(value, "to") else type(value)(*kept)
     if isinstance(value, dict):
-        return {k: _on_device(v, device, dtype, memory_format) for k, v in value.items()}
+        return {k: moved_to(v, device, dtype, memory_format) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_on_device(v, device, dtype, memory_format) for v in value)
+        return type(value)(moved_to(v, device, dtype, memory_format) for v in value)
     return value.to(device) if callable(getattr(value, "to", None)) else value
+
+
+def cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The module in the dtype of its case; fp32 is what it was built in, and parts of another type stay."""
+    return module if dtype == torch.float32 else module.to(dtype)
 
 
 def _from_pickle(recipe: Recipe, artefacts: Path | None) -> Subject:
@@ -210,7 +219,7 @@ def _from_pickle(recipe: Recipe, artefacts: Path | None) -> Subject:
     handed_over.evaluate(module)
     module = module.to(device)
     # never cast: the types are part of what was given
-    moved = [_on_device(value, device, None, torch.contiguous_format) for value in (args, kwargs)]
+    moved = [moved_to(value, device, None, torch.contiguous_format) for value in (args, kwargs)]
     return _as_asked(Subject(recipe.case, module, tuple(moved[0]), moved[1], {"kind": "given"}), artefacts)
 
 
@@ -247,8 +256,8 @@ def build(recipe: Recipe, artefacts: Path | None = None) -> Subject:
     set_precision(case)
     handed_over.evaluate(module)
     module = module.to(device).to(memory_format=layout)  # type: ignore[call-overload]
-    module = module.to(dtype) if dtype != torch.float32 else module
-    args, kwargs = (_on_device(value, device, dtype, layout) for value in as_call(inputs))
+    module = cast(module, dtype)
+    args, kwargs = (moved_to(value, device, dtype, layout) for value in as_call(inputs))
     return _as_asked(Subject(case, module, args, kwargs, weights, task, default_inputs=by_default), artefacts)
 
 

@@ -5,10 +5,10 @@ Names, units, axes and parts are read without torch; torch is imported inside fu
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 
-from bench.errors import UsageError, did_you_mean
+from bench import lookup
+from bench.errors import UsageError
 from bench.metrics import METRICS, rate_of
 from bench.workloads.workload import Workload
 
@@ -16,8 +16,14 @@ FORWARD = "forward"
 
 #: Workload -> the module that holds it; a dotted path to a module of one's own is taken as well.
 WORKLOADS: dict[str, str] = {
-    name: f"bench.workloads.{name}"
-    for name in ("forward", "training_step", "generate", "sample", "stream", "pipeline", "split", "operator")
+    "forward": "bench.workloads.forward",
+    "training_step": "bench.workloads.training_step",
+    "generate": "bench.workloads.generate",
+    "sample": "bench.workloads.sample",
+    "stream": "bench.workloads.stream",
+    "pipeline": "bench.workloads.pipeline",
+    "split": "bench.workloads.split",
+    "operator": "bench.workloads.operator",
 }
 
 
@@ -27,22 +33,15 @@ def module_of(name: str) -> ModuleType:
     Raises:
         UsageError: there is no such workload, or its module holds none.
     """
-    path = WORKLOADS.get(name, name)
-    if name not in WORKLOADS and "." not in name:
-        raise UsageError(f'workload "{name}" does not exist; {did_you_mean(name, WORKLOADS)}')
-    try:
-        module = importlib.import_module(path)
-    except ImportError as error:
-        raise UsageError(f'workload "{name}": the module cannot be imported: {error}') from error
+    module = lookup.module_of("workload", name, WORKLOADS)
     if not isinstance(getattr(module, "WORKLOAD", None), Workload):
-        raise UsageError(f'workload "{name}": the module {path} has no WORKLOAD')
+        raise UsageError(f'workload "{name}": the module {module.__name__} has no WORKLOAD')
     rate = rate_of(module.WORKLOAD.unit)
     if rate not in METRICS:
         units = [unit for unit in ("sample", "token", "image", "step", "request", "call") if rate_of(unit) in METRICS]
         raise UsageError(
-            f'workload "{name}": its unit "{module.WORKLOAD.unit}" needs the metric {rate}, which bench/metrics.py '
-            "does not "
-            f"have; units there: {', '.join(units)}"
+            f'workload "{name}": its unit "{module.WORKLOAD.unit}" needs the metric {rate}, which bench/metrics '
+            f"does not have; units there: {', '.join(units)}"
         )
     return module
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from bench.errors import UsageError, did_you_mean
+from bench.errors import UsageError, no_such
 from bench.reading import reading
 from bench.workloads.workload import (
     BATCH,
@@ -302,7 +302,7 @@ def _optimizer(module: Any) -> Any:
         return torch.optim.AdamW(trained, lr=LEARNING_RATE)
     if name == "sgd":
         return torch.optim.SGD(trained, lr=LEARNING_RATE, momentum=0.9)
-    raise UsageError(f'optimizer "{name}" does not exist; {did_you_mean(str(name), OPTIMIZERS)}')
+    raise UsageError(no_such("optimizer", str(name), OPTIMIZERS))
 
 
 def _optimizer_tensors(trainer: _Trainer) -> list[Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from reports.pages import case, claims, compare, leaderboard, methods
+from reports.needs import PageNeeds
 from reports.pages.page import Page
 
 PAGES: tuple[Page, ...] = (
-    Page("Leaderboard", "index.html", leaderboard.sheets),
-    Page("Claims", "claims.html", claims.sheets, claims.wanted),
-    Page("Compare", "compare.html", compare.sheets, compare.wanted),
-    Page("How it was measured", "methods.html", methods.sheets),
-    Page("Case", "", case.sheets),
+    Page("Leaderboard", "index.html", "reports.pages.leaderboard"),
+    Page("Claims", "claims.html", "reports.pages.claims", PageNeeds(claims=True)),
+    Page("Compare", "compare.html", "reports.pages.compare", PageNeeds(sides=True)),
+    Page("How it was measured", "methods.html", "reports.pages.methods"),
+    Page("Case", "", "reports.pages.case"),
 )

@@ -14,11 +14,6 @@ from reports.scores import SCORES
 KINDS = {"reproduced": "good", "not reproduced": "bad", "not comparable here": "care"}
 
 
-def wanted(site: Site) -> bool:
-    """Whether there is any claim to show."""
-    return bool(site.claims)
-
-
 def sheets(site: Site) -> Iterable[Sheet]:
     """The one sheet `claims.html`."""
     yield Sheet("claims.html", "", lambda: _page(site))

@@ -32,11 +32,6 @@ class Line:
     text: str
 
 
-def wanted(site: Site) -> bool:
-    """Whether there are two sides to compare."""
-    return site.sides is not None
-
-
 def sheets(site: Site) -> Iterable[Sheet]:
     """The one sheet `compare.html`."""
     yield Sheet("compare.html", "", lambda: _page(site))

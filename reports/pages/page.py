@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from markupsafe import Markup, escape
 from reports.content import Site
 from reports.figures.theme import CONFIG, palettes
 from reports.labels import brief
+from reports.needs import ANY_SITE, PageNeeds
 from reports.numbers import quantity
 from reports.safe import CONTENT_POLICY, inert_json
 
@@ -34,18 +36,26 @@ class Sheet:
     brief: Callable[[], str] | None = None
 
 
-def _always(site: Site) -> bool:
-    return True
-
-
 @dataclass(frozen=True)
 class Page:
-    """A kind of page; `path` is its entry in the navigation, empty for pages reached from others."""
+    """A kind of page.
+
+    Attributes:
+        title: as the navigation has it.
+        path: its entry in the navigation, empty for pages that are reached from others.
+        module: dotted path of the module whose `sheets(site)` makes its files.
+        needs: what a site must have for it.
+    """
 
     title: str
     path: str
-    sheets: Callable[[Site], Iterable[Sheet]]
-    wanted: Callable[[Site], bool] = _always
+    module: str
+    needs: PageNeeds = ANY_SITE
+
+    def sheets(self, site: Site) -> Iterable[Sheet]:
+        """The files of this page for a site."""
+        found: Iterable[Sheet] = import_module(self.module).sheets(site)
+        return found
 
 
 def render(template: str, site: Site, here: str, **values: Any) -> str:

@@ -202,3 +202,17 @@ def test_plain_annotations_are_still_checked(annotation, good, bad, tmp_path, mo
     check_settings("m", "plainly:method", {"x": good})
     with pytest.raises(UsageError, match="is not valid"):
         check_settings("m", "plainly:method", {"x": bad})
+
+
+@pytest.mark.parametrize(
+    ("path", "metric"),
+    [
+        ("suites.common.tasks.digits:Digits", "accuracy"),
+        ("suites.common.tasks.textfile:TextFile", "bits_per_byte"),  # of a base in another file
+        ("suites.common.tasks.digits:no_such_class", None),
+    ],
+)
+def test_the_score_of_a_task_is_read_without_importing_it(path, metric):
+    from bench.config.signatures import class_constant
+
+    assert class_constant(path, "metric") == metric

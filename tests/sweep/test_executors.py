@@ -31,7 +31,7 @@ def test_an_executor_of_ones_own_runs_a_sweep_by_its_dotted_path(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, words", [("lcoal", "local"), ("tests.nowhere", "cannot be used"), ("tests.sweeping", "open_executor")]
+    "name, words", [("lcoal", "local"), ("tests.nowhere", "cannot be imported"), ("tests.sweeping", "open_executor")]
 )
 def test_a_wrong_executor_is_told_by_name(name, words):
     with pytest.raises(UsageError, match=words):

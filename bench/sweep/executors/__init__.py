@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.errors import UsageError, did_you_mean
+from bench import lookup
+from bench.errors import UsageError
 from bench.worker.client import Outcome
 
 #: Name -> module with a function `open_executor(timeouts_s)` that gives a context manager around an `Executor`.
-EXECUTORS = {"local": "bench.sweep.executors.local"}
+EXECUTORS: dict[str, str] = {
+    "local": "bench.sweep.executors.local",
+}
 
 
 class Executor(Protocol):
@@ -41,11 +43,8 @@ def open_executor(name: str, timeouts_s: dict[str, float]) -> AbstractContextMan
     Raises:
         UsageError: there is no executor of that name, or its module has no `open_executor`.
     """
-    if name not in EXECUTORS and "." not in name:
-        raise UsageError(f'executor "{name}" does not exist; {did_you_mean(name, EXECUTORS)}')
-    try:
-        opener = importlib.import_module(EXECUTORS.get(name, name)).open_executor
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f'executor "{name}": its module cannot be used: {error}') from error
-    opened: AbstractContextManager[Executor] = opener(timeouts_s)
+    module = lookup.module_of("executor", name, EXECUTORS)
+    if not callable(getattr(module, "open_executor", None)):
+        raise UsageError(f'executor "{name}": the module {module.__name__} has no open_executor')
+    opened: AbstractContextManager[Executor] = module.open_executor(timeouts_s)
     return opened

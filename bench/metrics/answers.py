@@ -1,0 +1,84 @@
+"""Metrics of what a case answers: scores of tasks, and how far outputs are from the other side's."""
+
+from __future__ import annotations
+
+from bench.metrics.metric import Metric
+
+ANSWERS: tuple[Metric, ...] = (
+    Metric(
+        "accuracy",
+        unit="%",
+        better="higher",
+        section="quality",
+        title="Accuracy",
+        definition="Top-1 on the task's held-out samples with a 95 % Wilson interval.",
+    ),
+    Metric(
+        "step_accuracy",
+        unit="%",
+        better="higher",
+        section="quality",
+        title="Accuracy per step",
+        definition=(
+            "Mean over held-out sequences of the share of answered time steps whose answer is right; with a 95 % "
+            "t-interval over sequences."
+        ),
+    ),
+    Metric(
+        "bits_per_byte",
+        unit="bit/B",
+        better="lower",
+        section="quality",
+        title="Bits per byte",
+        definition=(
+            "Mean over equally long pieces of held-out text of the bits that the model needs for each byte of the"
+            " second half of a piece, given all before it (through its own cache where it has one); with a 95 % "
+            "t-interval over pieces. Only texts of one hash are compared."
+        ),
+    ),
+    Metric(
+        "psnr_db",
+        unit="dB",
+        better="higher",
+        section="quality",
+        title="PSNR",
+        definition=(
+            "Mean over held-out pictures of 10 log10(1 / mean squared error) of pixels in 0..1; with a 95 % "
+            "t-interval over pictures."
+        ),
+    ),
+    Metric(
+        "frechet_distance",
+        unit="1",
+        better="lower",
+        section="quality",
+        title="Frechet distance",
+        definition=(
+            "Distance of the normal distributions that fit the features of made and of held-out pictures, in the "
+            "task's own frozen classifier: no FID of a paper. No interval: the spread of the plain model's seeds "
+            "and the floor of real pictures."
+        ),
+    ),
+    Metric(
+        "output_error",
+        unit="1",
+        better="lower",
+        section="fidelity",
+        title="Error against the other side",
+        definition=(
+            "L2 norm of the difference of all outputs from those of the other side, over the L2 norm of those, on"
+            " the same inputs and weights."
+        ),
+    ),
+    Metric(
+        "top1_agreement",
+        unit="%",
+        better="higher",
+        section="fidelity",
+        title="Top-1 agreement",
+        definition=(
+            "Share of output vectors (last axis) whose largest element is where the other side's is, on the same "
+            "inputs and weights; of outputs with an axis of two elements or more to choose among."
+        ),
+    ),
+)

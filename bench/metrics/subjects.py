@@ -1,0 +1,219 @@
+"""Metrics of what a subject is or declares: its artefact, its own counts, its cost, its spread over inputs."""
+
+from __future__ import annotations
+
+from bench.metrics.metric import Metric
+
+SUBJECTS: tuple[Metric, ...] = (
+    Metric(
+        "artefact_bytes",
+        unit="B",
+        better="lower",
+        section="size",
+        title="Artefact size",
+        definition=(
+            "Bytes on disk of what a backend makes of the network and would be shipped: file or files, weights "
+            "included."
+        ),
+    ),
+    Metric(
+        "conversion_ms",
+        unit="ms",
+        better="lower",
+        section="latency",
+        title="Conversion time",
+        definition=(
+            "From the eager module to the artefact on disk, the first conversion in a fresh process; loading it "
+            "in the runtime is no part of it."
+        ),
+        comparison="shown",
+        of_subject=True,
+    ),
+    Metric(
+        "macs_dense",
+        unit="MAC",
+        better="lower",
+        section="compute",
+        title="MACs of the dense network",
+        definition=(
+            "Products of the same network with nothing removed by a mask or a sparse layout, per sample; only "
+            "where a subject names its kernel."
+        ),
+    ),
+    Metric(
+        "macs_nonzero",
+        unit="MAC",
+        better="lower",
+        section="compute",
+        title="MACs with non-zero weights",
+        definition=(
+            "Products whose weight is not zero, per sample: MACs x share of non-zero weights, operator by "
+            "operator; products without a weight in full. Only where a subject names its kernel."
+        ),
+    ),
+    Metric(
+        "nominal_bits",
+        unit="bit/parameter",
+        better="lower",
+        section="size",
+        title="Nominal bits",
+        definition=(
+            "Bits per weight that the format would store, as declared; effective_bits are those that are stored."
+        ),
+    ),
+    Metric(
+        "nominal_bit_operations",
+        unit="bitop",
+        better="lower",
+        section="compute",
+        title="Nominal bit operations",
+        definition=(
+            "MACs x declared weight bits x declared activation bits, operator by operator; bit_operations are "
+            "those that are executed."
+        ),
+    ),
+    Metric(
+        "method_seconds",
+        unit="s",
+        better="lower",
+        section="method",
+        title="Time of the method",
+        definition="Seconds that pruning, quantising, searching or training with the method took, once per case.",
+    ),
+    Metric(
+        "method_forwards",
+        unit="forward",
+        better="lower",
+        section="method",
+        title="Forwards of the method",
+        definition="Forward passes of the network that the method made, once per case.",
+    ),
+    Metric(
+        "method_backwards",
+        unit="backward",
+        better="lower",
+        section="method",
+        title="Backward passes of the method",
+        definition="Backward passes through the network that the method made, once per case.",
+    ),
+    Metric(
+        "method_peak_bytes",
+        unit="B",
+        better="lower",
+        section="method",
+        title="Peak memory of the method",
+        definition=(
+            "CPU: growth of the process's resident size at its peak while the method worked; CUDA: peak of the "
+            "allocator."
+        ),
+    ),
+    Metric(
+        "method_samples",
+        unit="sample",
+        better="lower",
+        section="method",
+        title="Samples of the method",
+        definition="Calibration or training samples that the method was given, each time that it was given one.",
+    ),
+    Metric(
+        "mfu",
+        unit="%",
+        better="higher",
+        section="roofline",
+        title="Utilisation by model MACs (MFU)",
+        definition=(
+            "2 x MACs of the model (macs, nothing computed again) over latency x measured peak; modelled from "
+            "measured parts."
+        ),
+    ),
+    Metric(
+        "hfu",
+        unit="%",
+        better="higher",
+        section="roofline",
+        title="Utilisation by executed MACs (HFU)",
+        definition="The same with every product that is executed: the method's own and those computed again included.",
+    ),
+    Metric(
+        "macs_mean",
+        unit="MAC",
+        better="lower",
+        section="inputs",
+        title="MACs (mean over inputs)",
+        definition="Mean over the sample of inputs of the MACs of one input, for a network whose cost depends on it.",
+    ),
+    Metric(
+        "macs_p50",
+        unit="MAC",
+        better="lower",
+        section="inputs",
+        title="MACs (p50 over inputs)",
+        definition="Median over the same inputs.",
+    ),
+    Metric(
+        "macs_p90",
+        unit="MAC",
+        better="lower",
+        section="inputs",
+        title="MACs (p90 over inputs)",
+        definition="90th percentile over the same inputs: the smallest value that 90 % of them do not exceed.",
+    ),
+    Metric(
+        "macs_p95",
+        unit="MAC",
+        better="lower",
+        section="inputs",
+        title="MACs (p95 over inputs)",
+        definition="95th percentile over the same inputs.",
+    ),
+    Metric(
+        "macs_min",
+        unit="MAC",
+        better="lower",
+        section="inputs",
+        title="MACs (least)",
+        definition="Of the same inputs.",
+    ),
+    Metric(
+        "macs_max",
+        unit="MAC",
+        better="lower",
+        section="inputs",
+        title="MACs (largest)",
+        definition="Of the same inputs; it may lie above the plain network, whose gates and heads it has not.",
+    ),
+    Metric(
+        "input_ms",
+        unit="ms",
+        better="lower",
+        section="inputs",
+        title="Time per input (mean)",
+        definition=(
+            "Mean over the inputs of each input's median time, at batch 1 in one process; a curve holds every input's."
+        ),
+    ),
+    Metric(
+        "input_p50_ms",
+        unit="ms",
+        better="lower",
+        section="inputs",
+        title="Time per input (p50)",
+        definition="Median over the same inputs.",
+    ),
+    Metric(
+        "input_p90_ms",
+        unit="ms",
+        better="lower",
+        section="inputs",
+        title="Time per input (p90)",
+        definition="90th percentile over the same inputs.",
+    ),
+    Metric(
+        "input_p95_ms",
+        unit="ms",
+        better="lower",
+        section="inputs",
+        title="Time per input (p95)",
+        definition="95th percentile over the same inputs.",
+    ),
+)

@@ -1,0 +1,423 @@
+"""Metrics of single workloads, in the field's own words."""
+
+from __future__ import annotations
+
+from bench.metrics.metric import Metric
+
+WORKLOADS: tuple[Metric, ...] = (
+    Metric(
+        "time_to_first_token_ms",
+        unit="ms",
+        better="lower",
+        section="generation",
+        title="Time to first token",
+        definition=(
+            "From the call until the first new token's id is on the host: cache set-up, prefill, head on the last "
+            "position, choice."
+        ),
+    ),
+    Metric(
+        "time_per_output_token_ms",
+        unit="ms",
+        better="lower",
+        section="generation",
+        title="Time per output token",
+        definition=(
+            "(Time of the request - time to first token) / (n - 1), from requests without a synchronisation per token."
+        ),
+    ),
+    Metric(
+        "inter_token_p50_ms",
+        unit="ms",
+        better="lower",
+        section="generation",
+        title="Time between tokens (p50)",
+        definition="Median time from one token to the next, each step synchronised, in a pass of its own.",
+    ),
+    Metric(
+        "inter_token_p95_ms",
+        unit="ms",
+        better="lower",
+        section="generation",
+        title="Time between tokens (p95)",
+        definition=(
+            "95th percentile of the same; periodic work of a cache shows here. Only with enough tokens for that "
+            "percentile."
+        ),
+    ),
+    Metric(
+        "cache_bytes",
+        unit="B",
+        better="lower",
+        section="generation",
+        title="Cache",
+        definition=(
+            "Bytes of everything kept between steps after the request (N + n - 1 tokens: the last one is never "
+            "fed), or between steps of a sampler."
+        ),
+    ),
+    Metric(
+        "cache_allocated_bytes",
+        unit="B",
+        better="lower",
+        section="generation",
+        title="Allocated cache",
+        definition="Bytes of the storages that the cache holds, used or not.",
+    ),
+    Metric(
+        "cache_bytes_per_token",
+        unit="B/token",
+        better="lower",
+        section="generation",
+        title="Cache per token",
+        definition="cache_bytes over batch x (N + n - 1) tokens.",
+    ),
+    Metric(
+        "kv_bits_nominal",
+        unit="bit",
+        better="lower",
+        section="generation",
+        title="Nominal cache bits",
+        definition="Bits per cached element as the method's paper calls it.",
+    ),
+    Metric(
+        "kv_bits_stored",
+        unit="bit",
+        better="lower",
+        section="generation",
+        title="Stored cache bits",
+        definition=(
+            "8 x bytes of the cache over the elements of the dense cache: codes, scales, indices and windows included."
+        ),
+    ),
+    Metric(
+        "method_bytes",
+        unit="B",
+        better="lower",
+        section="generation",
+        title="Bytes of the method",
+        definition="What a method keeps besides weights and cache: codebooks, predictors.",
+    ),
+    Metric(
+        "time_per_image_ms",
+        unit="ms",
+        better="lower",
+        section="sampling",
+        title="Time per image",
+        definition="Time of the whole sampler, all steps and guidance, over the batch.",
+    ),
+    Metric(
+        "sampler_steps",
+        unit="step",
+        better="lower",
+        section="sampling",
+        title="Sampler steps",
+        definition="Steps of the plan.",
+    ),
+    Metric(
+        "network_evaluations",
+        unit="evaluation",
+        better="lower",
+        section="sampling",
+        title="Network evaluations",
+        definition="Evaluations of a network per image over the plan: a guidance pair is 2, a second-order step is 2.",
+    ),
+    Metric(
+        "macs_conditioner",
+        unit="MAC",
+        better="lower",
+        section="sampling",
+        title="MACs of the conditioner",
+        definition="Of everything before the first step (text encoder, embedding), per image; never part of macs.",
+    ),
+    Metric(
+        "macs_decoder",
+        unit="MAC",
+        better="lower",
+        section="sampling",
+        title="MACs of the decoder",
+        definition="Of everything after the last step (decoder of latents), per image; never part of macs.",
+    ),
+    Metric(
+        "state_bytes",
+        unit="B",
+        better="lower",
+        section="stream",
+        title="State",
+        definition="Bytes that an online network keeps from one step to the next, weights apart.",
+    ),
+    Metric(
+        "delay_steps",
+        unit="step",
+        better="lower",
+        section="stream",
+        title="Steps until the first output",
+        definition="Steps from the initial state until the first output, that one included.",
+    ),
+    Metric(
+        "offline_error",
+        unit="1",
+        better="lower",
+        section="stream",
+        title="Error against offline",
+        definition=(
+            "Largest difference between the outputs of steps and of the offline network at the same step, over "
+            "the largest absolute offline output."
+        ),
+    ),
+    Metric(
+        "period_steps",
+        unit="step",
+        better="none",
+        section="stream",
+        title="Period",
+        definition="Steps from one output to the next.",
+    ),
+    Metric(
+        "time_per_step_ms",
+        unit="ms",
+        better="lower",
+        section="stream",
+        title="Time per step",
+        definition="Time of whole periods over their steps.",
+    ),
+    Metric(
+        "time_per_output_ms",
+        unit="ms",
+        better="lower",
+        section="stream",
+        title="Time per output",
+        definition="Time of whole periods over their outputs.",
+    ),
+    Metric(
+        "clip_speedup",
+        unit="x",
+        better="higher",
+        section="stream",
+        title="Speed-up over the clip",
+        definition=(
+            "Time of the offline network on one window over the time per output: the clip is run once for every output."
+        ),
+    ),
+    Metric(
+        "break_even_hop",
+        unit="step",
+        better="lower",
+        section="stream",
+        title="Break-even hop",
+        definition=(
+            "Time of the clip over the time per step: who needs an answer only every so many steps loses nothing "
+            "by recomputing."
+        ),
+    ),
+    Metric(
+        "macs_per_step",
+        unit="MAC",
+        better="lower",
+        section="stream",
+        title="MACs per step",
+        definition="Mean over one period of the products of a step, per stream.",
+    ),
+    Metric(
+        "gradient_bytes",
+        unit="B",
+        better="lower",
+        section="training",
+        title="Gradients",
+        definition="Bytes of the gradients of all parameters after a backward.",
+    ),
+    Metric(
+        "optimizer_bytes",
+        unit="B",
+        better="lower",
+        section="training",
+        title="Optimizer state",
+        definition="Bytes of what the optimizer keeps from step to step, weights apart.",
+    ),
+    Metric(
+        "saved_activation_bytes",
+        unit="B",
+        better="lower",
+        section="training",
+        title="Saved activations",
+        definition=(
+            "Bytes that autograd keeps after the forward: distinct storages that the pack hook sees, without "
+            "parameters, buffers and the batch."
+        ),
+    ),
+    Metric(
+        "macs_backward",
+        unit="MAC",
+        better="lower",
+        section="training",
+        title="MACs of the backward",
+        definition="Products of the real backward per sample, what is computed again included.",
+    ),
+    Metric(
+        "macs_recomputed",
+        unit="MAC",
+        better="lower",
+        section="training",
+        title="Recomputed MACs",
+        definition="Products per sample of modules that run again during the backward: part of macs_backward.",
+    ),
+    Metric(
+        "stage_share",
+        unit="%",
+        better="lower",
+        section="pipeline",
+        title="Share of the request",
+        definition="Sum of the part's times over the sum of whole requests, over the same requests.",
+    ),
+    Metric(
+        "untimed_share",
+        unit="%",
+        better="lower",
+        section="pipeline",
+        title="Untimed share",
+        definition="Share of the request that no stage explains.",
+    ),
+    Metric(
+        "nonnetwork_share",
+        unit="%",
+        better="lower",
+        section="pipeline",
+        title="Share outside the network",
+        definition="Share of the request outside the stage that runs the network.",
+    ),
+    Metric(
+        "offered_rate",
+        unit="request/s",
+        better="none",
+        section="pipeline",
+        title="Offered rate",
+        definition="Scheduled arrivals per second of an open loop.",
+    ),
+    Metric(
+        "achieved_rate",
+        unit="request/s",
+        better="higher",
+        section="pipeline",
+        title="Achieved rate",
+        definition="Requests completed per second of an open loop.",
+    ),
+    Metric(
+        "sojourn_mean_ms",
+        unit="ms",
+        better="lower",
+        section="pipeline",
+        title="Time in system (mean)",
+        definition="From the scheduled arrival to the answer, open loop.",
+    ),
+    Metric(
+        "sojourn_p50_ms",
+        unit="ms",
+        better="lower",
+        section="pipeline",
+        title="Time in system (p50)",
+        definition="Median from the scheduled arrival to the answer, open loop.",
+    ),
+    Metric(
+        "sojourn_p90_ms",
+        unit="ms",
+        better="lower",
+        section="pipeline",
+        title="Time in system (p90)",
+        definition=(
+            "90th percentile from the scheduled arrival to the answer, open loop; only with 64 requests or more."
+        ),
+    ),
+    Metric(
+        "sojourn_p99_ms",
+        unit="ms",
+        better="lower",
+        section="pipeline",
+        title="Time in system (p99)",
+        definition=(
+            "99th percentile from the scheduled arrival to the answer, open loop; only with 662 requests or more."
+        ),
+    ),
+    Metric(
+        "mean_in_system",
+        unit="request",
+        better="lower",
+        section="pipeline",
+        title="Mean number in system",
+        definition="Time average of the requests that have arrived and are not answered, open loop.",
+    ),
+    Metric(
+        "payload_bytes",
+        unit="B",
+        better="lower",
+        section="split",
+        title="Payload",
+        definition="Bytes on the wire of one run, really encoded: mean over the inputs.",
+    ),
+    Metric(
+        "payload_min_bytes",
+        unit="B",
+        better="lower",
+        section="split",
+        title="Smallest payload",
+        definition="Of the same inputs.",
+    ),
+    Metric(
+        "payload_max_bytes",
+        unit="B",
+        better="lower",
+        section="split",
+        title="Largest payload",
+        definition="Of the same inputs.",
+    ),
+    Metric(
+        "answer_bytes", unit="B", better="lower", section="split", title="Answer", definition="Bytes that travel back."
+    ),
+    Metric(
+        "link_ms",
+        unit="ms",
+        better="lower",
+        section="split",
+        title="Time on the link",
+        definition="8 x (payload + answer) / bandwidth + round trip; modelled.",
+    ),
+    Metric(
+        "total_modelled_ms",
+        unit="ms",
+        better="lower",
+        section="split",
+        title="Total with link",
+        definition="Device factor x (head + encode) + link + decode + tail; modelled, its parts measured.",
+    ),
+    Metric(
+        "reference_error",
+        unit="1",
+        better="lower",
+        section="operator",
+        title="Error against the reference",
+        definition="Relative L2 distance of the outputs from the reference's.",
+    ),
+    Metric(
+        "reference_max_error",
+        unit="1",
+        better="lower",
+        section="operator",
+        title="Largest error against the reference",
+        definition="Largest absolute difference over the largest absolute value of the reference.",
+    ),
+    Metric(
+        "io_bytes",
+        unit="B",
+        better="lower",
+        section="operator",
+        title="Input and output bytes",
+        definition="Bytes of inputs, weights and outputs, each once: the least that has to move.",
+    ),
+    Metric(
+        "workspace_bytes",
+        unit="B",
+        better="lower",
+        section="operator",
+        title="Workspace",
+        definition="Peak of live bytes of the call less its inputs and outputs.",
+    ),
+)
