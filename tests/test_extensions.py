@@ -1,4 +1,4 @@
-"""A further axis, metric, meter, page, workload, backend, task or executor is a file of its own and one line in a table.
+"""A further axis, metric, meter, page, workload, backend, task or executor is one file and one line in a table.
 
 A copy of the house gets one of each, every one by one insertion; a sweep and a site are then made in it. An axis and a
 metric have no file: the axis has a field of `Case` instead.
@@ -56,7 +56,7 @@ LINES = {
     "metric": (
         "bench/metrics/subjects.py",
         '    Metric(\n        "artefact_bytes"',
-        '    Metric("sparkle", unit="1", better="higher", section="size", title="Sparkle", definition="Sparks of it."),',
+        '    Metric("sparkle", unit="1", better="higher", section="size", title="Sparkle", definition="Sparks."),',
     ),
     "meter": (
         "bench/meters/table.py",
@@ -103,7 +103,7 @@ print(json.dumps({
     "details": record["sparkle"],
     "page": (folder / "site" / "sparkle.html").read_text(),
     "navigation": "sparkle.html" in (folder / "site" / "index.html").read_text(),
-    "shown": "Sparks of it." in (folder / "site" / "methods.html").read_text(),
+    "shown": "Sparks." in (folder / "site" / "methods.html").read_text(),
     "workload": [case.shape for case in plan.make(turns, catalogue.load()).cases],
     "backend": [case.backend for case in plan.make(script, catalogue.load()).cases],
     "runs_here": backends.why_not("script", "cpu", "fp32") == "",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -102,32 +102,22 @@ def _trace_once(
         stack.enter_context(compilers_off())
         stack.enter_context(deeper_recursion())
         stack.enter_context(torch.enable_grad() if grad else torch.no_grad())
-        stack.enter_context(paths)
-        stack.enter_context(watch)
-        stack.enter_context(threads)
-        stack.enter_context(trace)
-        trace.start_clock()
+        for watching in (paths, watch, threads, trace):
+            stack.enter_context(watching)
         try:
-            output = module(*args, **kwargs)
-            trace.stop_clock()
-            if loss is not None:
-                trace.phase = "backward"
-                loss(output).backward()
+            output = _run_watched(trace, lambda: module(*args, **kwargs), loss)
         finally:
             stack.close()
             overwritten = trace.put_back()
     if values is not None:
         values.settle_weights()
-    gaps: dict[str, float] = defaultdict(float)
-    for gap in trace.gaps:
-        gaps[gap.path] += gap.seconds
     seconds = time.perf_counter() - started
     return Traced(
         trace.records,
         paths.visits,
         values or ValueChecks(),
         watch.escapes,
-        gaps,
+        _seconds_by_path(trace.gaps),
         seconds,
         output,
         batch=paths.batch,
@@ -136,6 +126,25 @@ def _trace_once(
         in_threads=bool(threads.idents),
         other_threads=clocks.moved(threads.idents),
     )
+
+
+def _run_watched(trace: Any, forward: Callable[[], Any], loss: Callable[[Any], Tensor] | None) -> Any:
+    """The output of a forward under the trace, followed by a backward where there is a loss."""
+    trace.start_clock()
+    output = forward()
+    trace.stop_clock()
+    if loss is not None:
+        trace.phase = "backward"
+        loss(output).backward()
+    return output
+
+
+def _seconds_by_path(gaps: Iterable[Any]) -> dict[str, float]:
+    """Time between operators that nothing explains, summed by the module that it was spent in."""
+    found: dict[str, float] = defaultdict(float)
+    for gap in gaps:
+        found[gap.path] += gap.seconds
+    return found
 
 
 # ---------------------------------------------------------------- count

@@ -172,6 +172,15 @@ def _share(zeros: dict[str, tuple[int, int]]) -> float:
 
 
 def _flags(found: Inventory, zeros: dict[str, tuple[int, int]] | None) -> Iterator[dict[str, str]]:
+    yield from _zero_flags(found, zeros)
+    yield from _unregistered_flags(found)
+    wasted = held_bytes(i for i in found.held if i.kind != "loose") - found.bytes_of(*WEIGHTS, "buffer")
+    if wasted > 0:
+        yield _flag("views_keep_storage", "info", f"{wasted} further bytes are kept alive by views of larger storages")
+
+
+def _zero_flags(found: Inventory, zeros: dict[str, tuple[int, int]] | None) -> Iterator[dict[str, str]]:
+    """Weights that are zero and yet stored, read and multiplied."""
     masked = [path for path, (none, of) in (zeros or {}).items() if none >= MASK_SHARE * of]
     pruned = [item.path for item in found.held if item.mask is not None]
     if masked or pruned:
@@ -185,6 +194,10 @@ def _flags(found: Inventory, zeros: dict[str, tuple[int, int]] | None) -> Iterat
     empty = [i.path for i in found.held if i.kind in WEIGHTS and i.tensor.ndim >= 2 and _all_zero(i)]
     if empty:
         yield _flag("zero_weights", "info", f"zero throughout: {_some(empty)}; not trained yet, or pruned as a whole")
+
+
+def _unregistered_flags(found: Inventory) -> Iterator[dict[str, str]]:
+    """What the network holds where torch does not look, and integers that may be weights."""
     if found.opaque:
         yield _flag(
             "opaque_objects",
@@ -215,9 +228,6 @@ def _flags(found: Inventory, zeros: dict[str, tuple[int, int]] | None) -> Iterat
             f"{sum(i.tensor.numel() for i in integers)} integers in buffers ({_some([i.path for i in integers])}) are "
             "counted as buffers; if they are quantised weights, the parameter count leaves them out",
         )
-    wasted = held_bytes(i for i in found.held if i.kind != "loose") - found.bytes_of(*WEIGHTS, "buffer")
-    if wasted > 0:
-        yield _flag("views_keep_storage", "info", f"{wasted} further bytes are kept alive by views of larger storages")
 
 
 def _all_zero(item: Held) -> bool:

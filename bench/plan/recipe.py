@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.canonical import parse_settings, settings_text
+from bench.config.catalogue import Entry
 from bench.config.schema import Config
 from bench.plan.case import Case
 from bench.plan.plan import Plan
@@ -50,6 +51,20 @@ def recipe_for(case: Case, plan: Plan, config: Config) -> Recipe:
     options = {"root": config.data.root} if config.data.root else {}
     if task and config.checkpoint and task.accepts("checkpoint"):
         options["checkpoint"] = config.checkpoint
+    return recipe_of(case, model, method, task, options, checkpoint=config.checkpoint, cache=config.paths.cache)
+
+
+def recipe_of(
+    case: Case,
+    model: Entry,
+    method: Entry | None,
+    task: Entry | None,
+    task_options: dict[str, Any] | None = None,
+    *,
+    checkpoint: str | None,
+    cache: str,
+) -> Recipe:
+    """The recipe of a case from its entries of the catalogue: presets, and over them the case's own settings."""
     return Recipe(
         case=case,
         model_path=model.path,
@@ -57,7 +72,7 @@ def recipe_for(case: Case, plan: Plan, config: Config) -> Recipe:
         method_path=method.path if method else None,
         method_settings={**method.settings, **parse_settings(case.setting)} if method else {},
         task_path=task.path if task else None,
-        task_settings={**task.settings, **options} if task else {},
-        checkpoint=config.checkpoint,
-        cache=config.paths.cache,
+        task_settings={**task.settings, **(task_options or {})} if task else {},
+        checkpoint=checkpoint,
+        cache=cache,
     )

@@ -110,6 +110,18 @@ class Probe:
                 name = part.name if meter.per_part else ""
                 self.take(meter.name, partial(taken, subject, ready, part), name, is_whole=place == 0)
 
+    def result(self, whole: str) -> dict[str, Any]:
+        """What the meters found besides readings and flags: details, curves, layers of the whole and of each part."""
+        layers = {name: {"layers": table.rows, "info": table.info} for name, table in self.layers.items()}
+        of_whole = layers.pop(whole, {"layers": [], "info": {}})
+        return {
+            "details": self.details,
+            "layers": of_whole["layers"],
+            "layers_info": of_whole["info"],
+            "part_layers": layers,
+            "curves": self.curves,
+        }
+
     def _metrics(self, meter: str) -> list[str]:
         """The metrics that a meter would have given: all of its section, of quality the one that the task scores."""
         if meter == "quality":
@@ -340,10 +352,8 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         flags = [*ready.flags, *_checked_output(ready, graphs=case.cuda_graphs), *probe.conversion(subject)]
         check_state(state, case.label)
         if subject.state_changes:
-            text = (
-                f"building it changes {', '.join(subject.state_changes)}; this was put back before anything was "
-                "measured"
-            )
+            changed = ", ".join(subject.state_changes)
+            text = f"building it changes {changed}; this was put back before anything was measured"
             flags.append(flag("changes_global_state", "warn", text))
         probe.take_all("memory", subject, ready)
     pin_allocator_for_timing()  # what follows is not slowed by giving memory back; energy has to be that of a timed run
@@ -352,22 +362,15 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     with running(workload):
         probe.take_all("running", subject, ready)
         picture = source_map(subject) if "quality" in probe.wanted else None
-    whole = ready.whole.name
-    layers = {name: {"layers": table.rows, "info": table.info} for name, table in probe.layers.items()}
-    of_whole = layers.pop(whole, {"layers": [], "info": {}})
     return {
+        **probe.result(ready.whole.name),
         "started_at": started,
         "picture": picture,
         "load_ms": load_ms,
         "weights": subject.weights,
         "flags": flags + probe.flags,
         "readings": [item.as_dict() for item in [*probe.readings, *_compile_reading(subject, ready)]],
-        "details": probe.details,
         "ready": ready.facts(),
         "torch": torch_build(),
-        "layers": of_whole["layers"],
-        "layers_info": of_whole["info"],
-        "part_layers": layers,
-        "curves": probe.curves,
         "labels": labels_of(subject.counted),
     }

@@ -13,7 +13,7 @@ from reports.figures.lines import error_bar
 from reports.figures.sides import beside
 from reports.figures.theme import Spec, Style, layout, legend, log_axis, plain, styles_of
 from reports.groups import AXES
-from reports.numbers import scale_for
+from reports.numbers import Scale, scale_for
 from reports.rows import Cell, Row, column_key, column_of
 from reports.words import unit_noun
 
@@ -224,6 +224,25 @@ def _amount(cell: Cell, metric: str) -> str:
     return f"{value}{'' if cell.low is None or cell.high is None else f' [{low}, {high}]'} {scale.unit}"
 
 
+def _trace(
+    points: Sequence[tuple[float, Row, Cell]], scale: Scale, style: Style, dash: str, position: Mapping[int, int]
+) -> Spec:
+    """One curve through its points, with intervals."""
+    y = [(cell.value or 0.0) / scale.factor for *_, cell in points]
+    ends = [[None if end is None else end / scale.factor for end in (cell.low, cell.high)] for *_, cell in points]
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": [x for x, *_ in points],
+        "y": rounded(y),
+        "error_y": error_bar(y, [low for low, _ in ends], [high for _, high in ends]),
+        "line": {"color": style.colour, "width": 1.6, "dash": dash},
+        "marker": {"symbol": style.symbol, "size": 8, "color": style.colour},
+        "customdata": [[position[id(row)]] * 2 for _, row, _ in points],
+        "meta": "hover",
+    }
+
+
 def draw(
     found: Sequence[Curve],
     across: str,
@@ -240,30 +259,10 @@ def draw(
     named: set[str] = set()
     traces = []
     for curve, points in usable:
-        style = styles[curve.row.family]
         name = curve.name if len(usable) <= MOST_NAMES else curve.row.family
-        y = [(cell.value or 0.0) / scale.factor for *_, cell in points]
-        ends = [[None if end is None else end / scale.factor for end in (cell.low, cell.high)] for *_, cell in points]
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": plain(name),
-                "legendgroup": name,
-                "showlegend": name not in named,
-                "x": [x for x, *_ in points],
-                "y": rounded(y),
-                "error_y": error_bar(y, [low for low, _ in ends], [high for _, high in ends]),
-                "line": {
-                    "color": style.colour,
-                    "width": 1.6,
-                    "dash": DASHES[models.index(curve.row.case.model) % len(DASHES)],
-                },
-                "marker": {"symbol": style.symbol, "size": 8, "color": style.colour},
-                "customdata": [[position[id(row)]] * 2 for _, row, _ in points],
-                "meta": "hover",
-            }
-        )
+        dash = DASHES[models.index(curve.row.case.model) % len(DASHES)]
+        trace = _trace(points, scale, styles[curve.row.family], dash, position)
+        traces.append({**trace, "name": plain(name), "legendgroup": name, "showlegend": name not in named})
         named.add(name)
     ticks = sorted({x for _, points in usable for x, *_ in points})
     xaxis = {

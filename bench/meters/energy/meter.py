@@ -6,7 +6,7 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -299,31 +299,10 @@ def _result(
 ) -> EnergyResult:
     checks = [w.check_joules for w in windows if w.check_joules is not None]
     ratio = sum(checks) / sum(w.joules for w in windows) if len(checks) == len(windows) else None
-    flags = []
-    if ratio is not None and abs(ratio - 1) > CROSS_CHECK:
-        flags.append(
-            _flag("energy_cross_check", f"sampled power gives {100 * (ratio - 1):+.0f} % of the counter's joules")
-        )
-    if (
-        backend.sampled
-        and period
-        and any(at_risk(w.step_s, period, w.seconds, w.jitter, bursty=bursty) for w in windows)
-    ):
-        step_ms = 1e3 * statistics.median(w.step_s for w in windows)
-        flags.append(
-            _flag(
-                "energy_alias",
-                f"iterations of {step_ms:.3g} ms march in step with the sensor's period of "
-                f"{1e3 * period:.3g} ms; it may see the same part of each",
-            )
-        )
-    if host is not None and "host busy" in host.labels and backend.scope != "gpu_board":
-        flags.append(
-            _flag(
-                "energy_shared_host",
-                f"other processes used {host.other_cores:.2g} cores meanwhile; their energy is in the number",
-            )
-        )
+    flags = [
+        *_power_flags(backend, windows, period, ratio, bursty),
+        *_host_flags(backend, host),
+    ]
     return EnergyResult(
         backend=backend.name,
         scope=backend.scope,
@@ -338,6 +317,33 @@ def _result(
         conditions=conditions,
         flags=tuple(flags),
     )
+
+
+def _power_flags(
+    backend: Backend, windows: list[Window], period: float | None, ratio: float | None, bursty: bool | None
+) -> Iterator[dict[str, str]]:
+    """What speaks against the joules: the check by sampled power, and iterations in step with the sensor."""
+    if ratio is not None and abs(ratio - 1) > CROSS_CHECK:
+        text = f"sampled power gives {100 * (ratio - 1):+.0f} % of the counter's joules"
+        yield _flag("energy_cross_check", text)
+    if not backend.sampled or not period:
+        return
+    if any(at_risk(w.step_s, period, w.seconds, w.jitter, bursty=bursty) for w in windows):
+        step_ms = 1e3 * statistics.median(w.step_s for w in windows)
+        yield _flag(
+            "energy_alias",
+            f"iterations of {step_ms:.3g} ms march in step with the sensor's period of "
+            f"{1e3 * period:.3g} ms; it may see the same part of each",
+        )
+
+
+def _host_flags(backend: Backend, host: HostReport | None) -> Iterator[dict[str, str]]:
+    """Whether other processes' energy is in the number."""
+    if host is not None and "host busy" in host.labels and backend.scope != "gpu_board":
+        yield _flag(
+            "energy_shared_host",
+            f"other processes used {host.other_cores:.2g} cores meanwhile; their energy is in the number",
+        )
 
 
 def _flag(code: str, text: str) -> dict[str, str]:

@@ -1,0 +1,10 @@
+"""The instrument as a library: build a subject, measure any module, see its layers, load results.
+
+Torch is imported by the functions that need it, so that `import bench` stays quick.
+"""
+
+from bench.api.building import build
+from bench.api.measuring import measure, protocol_named
+from bench.api.tables import curves, layers, load
+
+__all__ = ["build", "curves", "layers", "load", "measure", "protocol_named"]
