@@ -10,8 +10,9 @@ from typing import Any
 from bench.store.records import Record
 from bench.version import __version__
 from reports.bibliography import Reference
+from reports.columns import Column
 from reports.groups import Group
-from reports.rows import Column, Row
+from reports.rows import Row
 
 #: One side of a comparison: its name and its records.
 Side = tuple[str, list[Record]]

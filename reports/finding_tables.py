@@ -14,11 +14,12 @@ from pathlib import Path
 from bench.errors import BenchError, UsageError
 from bench.metrics import METRICS
 from reports.batches import crossings, panels
+from reports.columns import CHANGE
 from reports.content import Site
 from reports.groups import Group
 from reports.labels import brief
 from reports.own_time import split
-from reports.rows import CHANGE, Cell, Row
+from reports.rows import Cell, Row
 from reports.scores import scores_of
 from reports.site import load
 

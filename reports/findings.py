@@ -9,9 +9,10 @@ from statistics import median
 
 from bench.foreign_text import shortened
 from bench.metrics import METRICS
+from reports.columns import CHANGE
 from reports.groups import Group, machine_title
 from reports.numbers import pair, plain
-from reports.rows import CHANGE, Row
+from reports.rows import Row
 from reports.scores import SCORES
 from reports.words import plural
 

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.metrics import METRICS
+from reports.columns import Column
 from reports.groups import AXES, Group
 from reports.numbers import Scale, decimals, half_width, scale_for
-from reports.rows import Cell, Column, Row
+from reports.rows import Cell, Row
 from reports.scores import score_of
 from reports.words import run_noun
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.canonical import parse_settings
-from reports.rows import PUBLISHED, Cell, Row
+from reports.columns import PUBLISHED
+from reports.rows import Cell, Row
 
 
 def publish(rows: Sequence[Row], claims: Iterable[Mapping[str, Any]]) -> None:

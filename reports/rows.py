@@ -8,7 +8,7 @@ alike. Failed and contaminated cases are rows as well: they have a reason and no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from bench.analysis import shares
@@ -24,6 +24,7 @@ from bench.scores import RULES, change, paired_samples
 from bench.statistics import paired_accuracy_difference
 from bench.store.record_parts import is_of_part, parts_of, scored, whole_of
 from bench.store.records import Record
+from reports.columns import CHANGE, COLUMNS, DERIVED, OF, Column, column_key
 from reports.labels import brief_each
 from reports.own_time import Split, split
 
@@ -40,111 +41,6 @@ class Cell:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Column:
-    """What a column of the leaderboard holds; `better` is lower, higher or none.
-
-    `part` is the part of the workload that the quantity is of, empty for the whole run and for the subject.
-    """
-
-    key: str
-    title: str
-    unit: str
-    better: str
-    section: str
-    definition: str
-    default: bool = False
-    part: str = ""
-
-    def of(self, part: str) -> Column:
-        """The same quantity of a further part of the workload."""
-        default = self.key in _DEFAULT_OF_PARTS
-        return replace(
-            self, key=column_key(self.key, part), title=f"{self.title} of {part}", default=default, part=part
-        )
-
-
-#: Between metric and part in a column's key.
-OF = "@"
-
-
-def column_key(metric: str, part: str = "") -> str:
-    """The key of a cell: the metric (or derived quantity), and the part where it is not the whole run."""
-    return f"{metric}{OF}{part}" if part else metric
-
-
-def _changes() -> Iterable[Column]:
-    """The change of every score against the other side's."""
-    for metric in METRICS.values():
-        if metric.name in RULES:
-            unit = "pp" if metric.unit == "%" else metric.unit
-            yield Column(
-                f"{metric.name}{CHANGE}",
-                f"{metric.title} change",
-                unit,
-                metric.better,
-                "quality",
-                f"{metric.title} less the baseline's"
-                + (" in percentage points" if unit == "pp" else "")
-                + ", sample by sample where both were scored on the same ones: then with the paired 95 % interval.",
-            )
-
-
-#: Ends the key of the change of a score.
-CHANGE = "_change"
-
-DERIVED: tuple[Column, ...] = (
-    Column(
-        "mac_ratio",
-        "MAC ratio",
-        "x",
-        "higher",
-        "compute",
-        "The baseline's MACs over the case's: the speed-up that the operations promise. The MACs that a method makes "
-        "for its own decisions are left out, as papers do; they stand under MACs of the method itself.",
-    ),
-    Column(
-        "realised_gain",
-        "Realised gain",
-        "x",
-        "higher",
-        "latency",
-        "Measured speed-up divided by the MAC ratio: how much of the promised saving the machine gives.",
-        True,
-    ),
-    Column(
-        "arrived_share",
-        "Arrived share",
-        "1",
-        "higher",
-        "latency",
-        "Saved time over saved products, (1 - t/t0) / (1 - m/m0): 1 is all of the saving, 0 nothing, below 0 the case "
-        "got slower.",
-    ),
-    Column(
-        "own_share",
-        "Time in own operators",
-        "%",
-        "lower",
-        "latency",
-        "Share of a run's time in modules that the method adds to the network, its own decisions. The ends add up the "
-        "ends of the modules' own intervals.",
-    ),
-    *_changes(),
-)
-
-#: What papers print of their own weights; see `reports.published`.
-PUBLISHED = Column(
-    "published_accuracy",
-    "Published accuracy",
-    "%",
-    "none",
-    "quality",
-    "The accuracy that the method's paper prints for this setting, of the paper's own weights: never ranked, drawn or "
-    "joined to a cost, which here is of other weights.",
-    True,
-)
-
 #: Why a baseline has no comparison with itself.
 OF_BASELINE = "this is the baseline"
 #: Why a method has no share of own operators.
@@ -155,43 +51,6 @@ OF_REPLACED = (
 #: Letters of a name in titles and cells; the page of a case has the whole.
 MOST_LETTERS = 120
 _COMPARED = tuple(column.key for column in DERIVED)
-_SCORES = tuple(RULES)
-#: Shown at once where rows have them: the common quantities, scores, and what people ask of each workload first.
-_DEFAULT = (
-    "latency_ms", "speedup", "macs", *_SCORES, "peak_memory_bytes", "energy_j", "time_to_first_token_ms",
-    "time_per_output_token_ms", "cache_bytes", "time_per_image_ms", "network_evaluations", "time_per_step_ms",
-    "state_bytes", "saved_activation_bytes", "optimizer_bytes", "payload_bytes", "total_modelled_ms",
-    "sojourn_p99_ms", "achieved_rate", "reference_error", "output_error", "artefact_bytes",
-)  # fmt: skip
-_DEFAULT_OF_PARTS = ("latency_ms", "speedup")
-_ORDER = (
-    "latency_ms", "speedup", "macs", "mac_ratio", "realised_gain", "arrived_share", "own_share", *_SCORES,
-    *(f"{name}{CHANGE}" for name in _SCORES), "published_accuracy", "time_to_first_token_ms",
-    "time_per_output_token_ms", "time_per_image_ms", "time_per_step_ms", "cache_bytes", "peak_memory_bytes",
-    "energy_j", "throughput_per_s", "params", "size_bytes",
-)  # fmt: skip
-
-#: Every column in the order of the table; those not named in `_ORDER` follow as in `bench.metrics`.
-COLUMNS: tuple[Column, ...] = tuple(
-    sorted(
-        (
-            *(
-                Column(m.name, m.title, m.unit, m.better, m.section, m.definition, m.name in _DEFAULT)
-                for m in METRICS.values()
-            ),
-            *DERIVED,
-            PUBLISHED,
-        ),
-        key=lambda column: _ORDER.index(column.key) if column.key in _ORDER else len(_ORDER),
-    )
-)
-_BY_KEY = {column.key: column for column in COLUMNS}
-
-
-def column_of(key: str) -> Column:
-    """The column of a key; raises KeyError for a quantity that no column holds."""
-    metric, _, part = key.partition(OF)
-    return _BY_KEY[metric].of(part) if part else _BY_KEY[metric]
 
 
 @dataclass
@@ -407,7 +266,7 @@ def _compare_with_baselines(rows: list[Row]) -> None:
             row.cells[column_key("realised_gain", part)] = _share(row, part, shares.realised_gain)
             row.cells[column_key("arrived_share", part)] = _share(row, part, shares.arrived_share)
         row.cells["own_share"] = _own_share(base, row)
-        row.cells |= {f"{name}{CHANGE}": _score_change(base, row, name) for name in _SCORES if name in row.cells}
+        row.cells |= {f"{name}{CHANGE}": _score_change(base, row, name) for name in RULES if name in row.cells}
 
 
 def _ratio(base: Row | None, row: Row, key: str) -> Cell:

@@ -22,13 +22,14 @@ from bench.errors import ResultsError
 from bench.store.records import Record, write_atomically
 from bench.version import __version__
 from reports import bibliography
+from reports.columns import CHANGE
 from reports.content import Link, Side, Site
 from reports.fronts import mark_fronts
 from reports.groups import group, machine_title
 from reports.manifest import Manifest, digest_of
 from reports.pages import PAGES
 from reports.published import publish
-from reports.rows import CHANGE, Row, columns_of, page_name, rows_of
+from reports.rows import Row, columns_of, page_name, rows_of
 from reports.safe import published, without_paths
 from reports.scores import SCORES
 from reports.standing import rank_rows

@@ -17,8 +17,9 @@ from bench.analysis import ranking
 from bench.analysis.table import from_records
 from bench.analysis.timings import FIELDS
 from bench.metrics import METRICS
+from reports.columns import OF, Column
 from reports.groups import Group
-from reports.rows import OF, Cell, Column, Row
+from reports.rows import Cell, Row
 
 #: The more direct evidence is ranked; the rest stays visible without a rank.
 EVIDENCE = ("measured", "counted", "modelled", "estimated", "published")

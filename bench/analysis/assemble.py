@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench import workloads
-from bench.analysis import roofline, utilisation
+from bench.analysis import roofline, roofline_of_record, utilisation
 from bench.analysis.layer_times import merge
 from bench.analysis.session import Invocation, further_parts, have_part, medians, member, summarise, throughput, usable
 from bench.config.protocol import Protocol
@@ -305,7 +305,7 @@ def _modelled(record: Record) -> list[Reading]:
     tables = {whole: record["layers"], **{part: table["layers"] for part, table in record["part_layers"].items()}}
     found = []
     for part, layers in tables.items():
-        line, why = roofline.from_record({**record, "layers": layers})
+        line, why = roofline_of_record.from_record({**record, "layers": layers})
         if line is None:
             found += [unavailable(metric, why, part) for metric in ("ideal_ms", "attainable_ms")]
         else:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from bench.analysis.roofline import dtype_name
+from bench.analysis.roofline_of_record import dtype_name
 from bench.reading import Reading, reading, unavailable
 
 #: `value(metric)`: the reading of the part that has a value, or None.

@@ -75,7 +75,7 @@ def name_of(module: nn.Module, name: str | None) -> str:
 
 def dtype_of(module: nn.Module) -> str:
     """The suite's name of the type that a module computes in: that of its first floating parameter, else `fp32`."""
-    from bench.analysis.roofline import dtype_name
+    from bench.analysis.roofline_of_record import dtype_name
 
     return next((dtype_name(str(p.dtype)) for p in module.parameters() if p.is_floating_point()), "fp32")
 

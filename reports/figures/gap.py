@@ -13,7 +13,7 @@ from itertools import groupby
 
 import pandas as pd
 
-from bench.analysis import roofline
+from bench.analysis import roofline_of_record
 from bench.metrics import METRICS
 from reports.figures import lines
 from reports.figures.figure import Control, Figure, no_picture, percent, rounded, significant
@@ -135,7 +135,7 @@ def bounds(row: Row) -> tuple[float | None, float | None]:
     """Ideal and attainable time of one forward in ms: the record's readings, else from its layers."""
     ideal, attainable = row.value("ideal_ms"), row.value("attainable_ms")
     if ideal is None and attainable is None:
-        line, _ = roofline.from_record(row.record)
+        line, _ = roofline_of_record.from_record(row.record)
         if line is not None:
             return line.totals.ideal_ms or None, line.totals.attainable_ms or None
     return ideal, attainable

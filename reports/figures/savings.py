@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from reports.columns import column_key
 from reports.figures import lines
 from reports.figures.figure import Control, Figure, no_picture, percent, rounded, significant
 from reports.figures.lines import error_bar
 from reports.figures.sides import beside
 from reports.figures.theme import Spec, Style, layout, legend, log_axis, plain, styles_of
-from reports.rows import Cell, Row, column_key
+from reports.rows import Cell, Row
 
 ID = "savings"
 HOW_TO_READ = (

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bench.metrics import METRICS
+from reports.columns import column_key, column_of
 from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, rounded, significant
 from reports.figures.lines import error_bar
 from reports.figures.sides import beside
 from reports.figures.theme import Spec, Style, layout, legend, log_axis, plain, styles_of
 from reports.groups import AXES
 from reports.numbers import Scale, scale_for
-from reports.rows import Cell, Row, column_key, column_of
+from reports.rows import Cell, Row
 from reports.words import unit_noun
 
 ID = "scaling"

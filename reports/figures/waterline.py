@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.analysis import roofline
+from bench.analysis import roofline, roofline_of_record
 from bench.analysis.roofline import Bar, Totals, Waterline
 from bench.plan.case import Case
 from bench.store.records import Record
@@ -82,8 +82,8 @@ def figure(record: Record, *, part: str = "", id: str = ID) -> Figure:
     """
     label = Case.from_dict(record["case"]).label + (f", {part}" if part else "")
     if not record.get("layers"):
-        return no_picture(id, f"{label}: no layers", HOW_TO_READ, roofline.from_record(record)[1])
-    layers, reasons = roofline.layers_of(record)
+        return no_picture(id, f"{label}: no layers", HOW_TO_READ, roofline_of_record.from_record(record)[1])
+    layers, reasons = roofline_of_record.layers_of(record)
     line = roofline.waterline(layers, end_to_end_ms=(record.get("layers_info") or {}).get("end_to_end_ms"))
     notes = tuple(dict.fromkeys([*reasons, *line.notes, *_notes(line)]))
     title, table = f"{label}: {finding(line.totals)}", layer_table(layers, line)

@@ -14,6 +14,7 @@ from bench.config.schema import Paths
 from bench.host.identity import machine_class
 from bench.metrics import METRICS
 from bench.store.records import Record
+from reports.columns import Column, column_key, column_of
 from reports.content import Site
 from reports.figure_sets import of_case
 from reports.flags import meaning
@@ -22,7 +23,7 @@ from reports.manifest import digest_of
 from reports.numbers import MISSING, pair, quantity, scale_for
 from reports.pages.claims import KINDS
 from reports.pages.page import Sheet, Shell, render
-from reports.rows import OF_BASELINE, Cell, Column, Row, column_key, column_of, columns_of
+from reports.rows import OF_BASELINE, Cell, Row, columns_of
 from reports.scores import SCORES
 from reports.words import takes
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.analysis import roofline
+from bench.analysis import roofline, roofline_of_record
 from bench.analysis.roofline import (
     BEATS_BOUND,
     OVERLAP,
@@ -203,7 +203,7 @@ def test_fusing_never_makes_the_bound_slower(layers):
 
 def test_record_is_drawn_against_the_peak_of_its_own_dtype_and_threads():
     record = synthetic.record()
-    line, _ = roofline.from_record(record)
+    line, _ = roofline_of_record.from_record(record)
     ops = sum(2 * row["macs"] for row in record["layers"])
     assert line.totals.ops == about(ops)
     assert line.totals.ideal_ms == about(1e3 * ops / 1.76e11)
@@ -222,7 +222,7 @@ def test_record_never_borrows_another_dtypes_threads_or_devices_peak(change):
     for peak in record["machine"]["peaks"]:
         peak.setdefault("device", "cpu")
     record["machine"] = {**record["machine"], "bandwidth": {**record["machine"]["bandwidth"], "device": "cpu"}}
-    line, reason = roofline.from_record(record)
+    line, reason = roofline_of_record.from_record(record)
     assert line.totals.ideal_ms is None and line.totals.measured_ms is not None
     assert "no peak was measured" in reason and "job=calibrate" in reason
 
@@ -238,7 +238,7 @@ def test_layers_of_a_tf32_case_are_drawn_against_the_tf32_peak(of_row, peak, dra
         "peaks": [{"dtype": name, "unit": "op/s", "value": rate, "device": "cuda:0"} for name, rate in rates.items()],
         "bandwidth": {"unit": "B/s", "value": 1.37e10, "device": "cuda:0"},
     }
-    line, reason = roofline.from_record(record)
+    line, reason = roofline_of_record.from_record(record)
     ops = sum(2 * row["macs"] for row in record["layers"])
     assert line.totals.ideal_ms == about(1e3 * ops / peak) and "no peak" not in reason
     assert {bar.layer.dtype for bar in line.bars} == {drawn}
@@ -247,25 +247,25 @@ def test_layers_of_a_tf32_case_are_drawn_against_the_tf32_peak(of_row, peak, dra
 def test_operators_that_could_not_be_counted_are_told():
     record = synthetic.record()
     record["layers"][1]["uncounted"] = ["mine::op"]
-    line, reason = roofline.from_record(record)
+    line, reason = roofline_of_record.from_record(record)
     assert (
         line.bars[1].layer.uncounted == ("mine::op",) and "1 layers hold operators that could not be counted" in reason
     )
 
 
 def test_thread_count_can_be_chosen():
-    assert roofline.from_record(synthetic.record(threads=2), threads=1)[0].totals.ideal_ms is not None
+    assert roofline_of_record.from_record(synthetic.record(threads=2), threads=1)[0].totals.ideal_ms is not None
 
 
 def test_record_without_layers_says_why():
-    assert roofline.from_record(synthetic.record(status="crashed")) == (
+    assert roofline_of_record.from_record(synthetic.record(status="crashed")) == (
         None,
         "no layers were recorded (the case is crashed)",
     )
 
 
 def test_inner_bytes_of_a_record_are_what_both_neighbours_admit():
-    layers, _ = roofline.layers_of(synthetic.record())
+    layers, _ = roofline_of_record.layers_of(synthetic.record())
     norm, fc1 = synthetic.record()["layers"][:2]
     assert layers[0].handed_on_bytes == min(norm["write_bytes"], fc1["read_bytes"] - fc1["weight_bytes"])
     assert layers[-1].handed_on_bytes is None

@@ -12,6 +12,7 @@ from bench.canonical import settings_text
 from bench.metrics import METRICS
 from bench.reading import reading
 from bench.store.record_parts import whole_of
+from reports.columns import column_key, column_of
 from reports.figures import curves, pareto
 from reports.figures.theme import BASELINE_STYLE, styles_of
 from reports.findings import headline
@@ -19,7 +20,7 @@ from reports.fronts import mark_fronts
 from reports.groups import group
 from reports.leaderboard import payload
 from reports.needs import Needs
-from reports.rows import column_key, column_of, columns_of, rows_of
+from reports.rows import columns_of, rows_of
 from reports.scores import score_of
 from reports.standing import rank_rows
 from reports.words import run_noun, unit_noun
