@@ -69,8 +69,10 @@ DERIVED: tuple[Column, ...] = (
         unit="x",
         better="higher",
         section="compute",
-        definition="The baseline's MACs over the case's: the speed-up that the operations promise. The MACs that a method makes "
-        "for its own decisions are left out, as papers do; they stand under MACs of the method itself.",
+        definition=(
+            "The baseline's MACs over the case's: the speed-up that the operations promise. The MACs that a method "
+            "makes for its own decisions are left out, as papers do; they stand under MACs of the method itself."
+        ),
     ),
     Column(
         "realised_gain",
@@ -87,8 +89,10 @@ DERIVED: tuple[Column, ...] = (
         unit="1",
         better="higher",
         section="latency",
-        definition="Saved time over saved products, (1 - t/t0) / (1 - m/m0): 1 is all of the saving, 0 nothing, below 0 the case "
-        "got slower.",
+        definition=(
+            "Saved time over saved products, (1 - t/t0) / (1 - m/m0): 1 is all of the saving, 0 nothing, below 0 the "
+            "case got slower."
+        ),
     ),
     Column(
         "own_share",
@@ -96,8 +100,10 @@ DERIVED: tuple[Column, ...] = (
         unit="%",
         better="lower",
         section="latency",
-        definition="Share of a run's time in modules that the method adds to the network, its own decisions. The ends add up the "
-        "ends of the modules' own intervals.",
+        definition=(
+            "Share of a run's time in modules that the method adds to the network, its own decisions. The ends add up "
+            "the ends of the modules' own intervals."
+        ),
     ),
     *_changes(),
 )
@@ -109,8 +115,10 @@ PUBLISHED = Column(
     unit="%",
     better="none",
     section="quality",
-    definition="The accuracy that the method's paper prints for this setting, of the paper's own weights: never ranked, drawn or "
-    "joined to a cost, which here is of other weights.",
+    definition=(
+        "The accuracy that the method's paper prints for this setting, of the paper's own weights: never ranked, drawn "
+        "or joined to a cost, which here is of other weights."
+    ),
     default=True,
 )
 
