@@ -12,6 +12,7 @@ from bench.analysis import roofline, roofline_of_record, utilisation
 from bench.analysis.layer_times import merge
 from bench.analysis.session import Invocation, further_parts, have_part, medians, member, summarise, throughput, usable
 from bench.config.protocol import Protocol
+from bench.flags import flag
 from bench.meters.table import METERS
 from bench.metrics import METRICS, rate_of
 from bench.plan.case import Case
@@ -161,9 +162,7 @@ def _flags(timing: dict[str, Any]) -> list[dict[str, str]]:
     for kind in kinds:
         count = sum(kind in line["labels"] for line in lines)
         text = f"{kind} in {count} of {len(lines)} processes"
-        found.append(
-            {"code": kind.replace(" ", "_"), "severity": "info" if count * 2 < len(lines) else "warn", "text": text}
-        )
+        found.append(flag(kind.replace(" ", "_"), "info" if count * 2 < len(lines) else "warn", text))
     return found
 
 
@@ -344,9 +343,9 @@ def _derived(case: Case, rows: Sequence[dict[str, Any]]) -> list[Reading]:
 
 
 def _invalid(flags: list[dict[str, str]]) -> dict[str, Any] | None:
-    for flag in flags:
-        if flag["severity"] == "invalid":
-            return {"phase": "measure", "type": flag["code"], "message": flag["text"], "log_tail": ""}
+    for each in flags:
+        if each["severity"] == "invalid":
+            return {"phase": "measure", "type": each["code"], "message": each["text"], "log_tail": ""}
     return None
 
 

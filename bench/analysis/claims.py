@@ -20,6 +20,7 @@ from bench.config.claims import Claim, amount, digits, load, quantity
 from bench.conventions import CONVENTIONS, Unknown, counts_of
 from bench.labels import NO_SPEED
 from bench.metrics import METRICS
+from bench.plan.case import spec_text
 from bench.scores import RULES
 from bench.store.record_parts import whole_of
 from bench.store.records import Record
@@ -443,7 +444,7 @@ def _not_comparable(claim: Claim, reason: str, *, measured: float | None = None,
 
 def _row_name(rows: pd.DataFrame, case_key: Any) -> str:
     row = rows[rows["case_key"] == case_key].iloc[0]
-    method = f"{row['method']}({row['setting']})" if row["setting"] else row["method"]
+    method = spec_text(row["method"], row["setting"])
     return f"{method} on {row['model']}" if row["method"] != BASELINE_METHOD else str(row["model"])
 
 

@@ -5,9 +5,9 @@ A session is the set of invocations that time the same members; it is what pairs
 
 from __future__ import annotations
 
-import statistics as plain
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from bench.config.protocol import Latency
@@ -52,7 +52,7 @@ def usable(invocations: Sequence[Invocation], protocol: Latency) -> tuple[list[I
 
 def medians(invocations: Sequence[Invocation], key: str, part: str | None = None) -> list[float]:
     """Per invocation the median of a member's raw samples, in milliseconds; of the whole run unless a part is named."""
-    return [plain.median(member(item, key, part)["latency_ms"]) for item in invocations]
+    return [median(member(item, key, part)["latency_ms"]) for item in invocations]
 
 
 def member(invocation: Invocation, key: str, part: str | None = None) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def drift(values: Sequence[float]) -> float | None:
     third = len(values) // 3
     if third < 3:
         return None
-    return plain.median(values[-third:]) / plain.median(values[:third]) - 1.0
+    return median(values[-third:]) / median(values[:third]) - 1.0
 
 
 def faults_per_iteration(part: dict[str, Any]) -> float:
@@ -174,8 +174,8 @@ def throughput(part: dict[str, Any], batch: int) -> float:
     """Units per second: over a member's windows the median window, else one run's units over its median time."""
     units = part.get("units", batch)
     if not part["throughput"]:
-        return float(units / plain.median(part["latency_ms"]) * 1e3)
-    return plain.median(units * window["iterations"] / window["ms"] * 1e3 for window in part["throughput"])
+        return float(units / median(part["latency_ms"]) * 1e3)
+    return median(units * window["iterations"] / window["ms"] * 1e3 for window in part["throughput"])
 
 
 def summarise(invocation: Invocation, key: str, baseline: str, batch: int, protocol: Latency) -> dict[str, Any]:
@@ -187,11 +187,11 @@ def summarise(invocation: Invocation, key: str, baseline: str, batch: int, proto
         "samples_file": f"samples/{invocation['session']}/{invocation['index']:02d}.json.gz",
         "n": len(values),
         "block": part["block"],
-        "median_ms": plain.median(values),
-        "device_median_ms": plain.median(part["device_ms"]) if part["device_ms"] else None,
-        "baseline_median_ms": plain.median(member(invocation, baseline)["latency_ms"]),
-        "twin_median_ms": plain.median(invocation["twin"]["latency_ms"]),
-        "gemm_median_ms": plain.median(invocation["reference_gemm"]["ms"]),
+        "median_ms": median(values),
+        "device_median_ms": median(part["device_ms"]) if part["device_ms"] else None,
+        "baseline_median_ms": median(member(invocation, baseline)["latency_ms"]),
+        "twin_median_ms": median(invocation["twin"]["latency_ms"]),
+        "gemm_median_ms": median(invocation["reference_gemm"]["ms"]),
         "throughput_per_s": throughput(part, batch),
         "first_inference_ms": part["first_inference_ms"],
         "compile_ms": part.get("compile_ms"),
@@ -221,11 +221,11 @@ def _part_line(invocation: Invocation, key: str, baseline: str, name: str) -> di
     line = {
         "n": len(values),
         "block": part["block"],
-        "median_ms": plain.median(values),
+        "median_ms": median(values),
         "throughput_per_s": throughput(part, 1),
         "iqr_over_median": iqr_over_median(values),
     }
     for field, other in (("baseline_median_ms", baseline), ("twin_median_ms", "twin")):
         found = have_part([invocation], other, name)
-        line[field] = plain.median(member(invocation, other, name)["latency_ms"]) if found else None
+        line[field] = median(member(invocation, other, name)["latency_ms"]) if found else None
     return line

@@ -163,10 +163,10 @@ def _counted_record(module: nn.Module, given: Given, sections: set[str]) -> dict
     from bench.host.environment import environment
     from bench.host.identity import machine_key
     from bench.meters import handed_over, macs, params
-    from bench.sweep.writing import utc_now
+    from bench.moment import utc_second
 
     (args, kwargs), samples, device = given.call, given.samples, given.device
-    started, readings, details = utc_now(), [], {}
+    started, readings, details = utc_second(), [], {}
     flags: list[dict[str, Any]] = []
     with handed_over.evaluating(module), torch.no_grad(), handed_over.user_errors(given.name):
         if "size" in sections:
@@ -186,7 +186,7 @@ def _counted_record(module: nn.Module, given: Given, sections: set[str]) -> dict
     context = assemble.Context(Protocol(), found_here, machine_key(found_here), {}, code_version())
     rows = [reading.as_dict() for reading in readings]
     probe = {"started_at": started, "readings": rows, "details": details, "flags": flags, "weights": {"kind": "given"}}
-    return assemble.finished(case, context, probe, None, utc_now())
+    return assemble.finished(case, context, probe, None, utc_second())
 
 
 def _measured_records(

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from bench.meters.macs_count import Flag, MacsCount
+from bench.flags import Flag, flag
+from bench.meters.macs_count import MacsCount
 from bench.meters.reach import hidden_tensors
 from bench.meters.value_checks import ValueChecks
 
 TOLERANCE = 0.02
-
-
-def flag(code: str, severity: Literal["info", "warn"], text: str) -> Flag:
-    """One flag as records hold it."""
-    return {"code": code, "severity": severity, "text": text}
 
 
 def count_flags(result: MacsCount, values: ValueChecks) -> list[Flag]:

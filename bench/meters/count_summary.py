@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from bench.meters.count_flags import TOLERANCE, Flag, count_flags, flag
+from bench.flags import Flag, flag
+from bench.meters.count_flags import TOLERANCE, count_flags
 from bench.meters.fvcore_count import OTHER_TERMS, SecondCount
 from bench.meters.inputs import Batch
 from bench.meters.macs_count import MacsCount

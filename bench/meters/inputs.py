@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import UsageError
+from bench.flags import flag
 from bench.meters.reach import tensors_in
 
 _IMAGE_CHANNELS = (1, 3)
@@ -173,7 +174,7 @@ def batch_flags(known: Batch | None, batch: int) -> list[dict[str, str]]:
         f"the row counts {batch} samples a forward, but {known.source}, which makes it {known.size}: say it with "
         "batch=..."
     )
-    return [{"code": "batch_unclear", "severity": "warn", "text": text}]
+    return [flag("batch_unclear", "warn", text)]
 
 
 def can_be_shuffled(value: Any) -> bool:

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from bench.flags import Flag, flag
 from bench.meters import operator_rules
-from bench.meters.count_flags import Flag, flag, foreign_flags, outside_flags, thread_flags, unwrapped
+from bench.meters.count_flags import foreign_flags, outside_flags, thread_flags, unwrapped
 from bench.meters.count_summary import Traced, join_second, summary
 from bench.meters.fvcore_count import SecondCount, second_count_in_child
 from bench.meters.fvcore_count import second_count as count_again

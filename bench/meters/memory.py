@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from bench.errors import BenchError
+from bench.flags import flag
 from bench.host.visible_gpus import locate, nvml
 from bench.meters import live
 from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing, pinned
@@ -123,14 +124,14 @@ class MemoryPeaks:
                 "threads that were running before the forward execute operators during it "
                 f"({', '.join(self.unseen[:5])}): what they allocate is not in the live tensors' peak"
             )
-            found.append({"code": "other_threads", "severity": "warn", "text": text})
+            found.append(flag("other_threads", "warn", text))
         inside = (self.allocator_bytes or 0) - self.peak_bytes
         if inside <= KERNEL_BUFFERS * self.peak_bytes:
             return found
         text = (
             f"kernels hold up to {inside} bytes inside that are no tensors: {100 * inside / self.peak_bytes:.0f} % more"
         )
-        return [*found, {"code": "kernel_buffers", "severity": "info", "text": text}]
+        return [*found, flag("kernel_buffers", "info", text)]
 
     def as_dict(self) -> dict[str, Any]:
         """The peaks as plain JSON types."""

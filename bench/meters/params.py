@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.flags import flag
 from bench.meters.checkpoint import checkpoint_bytes
 from bench.meters.inventory import WEIGHTS, Held, Inventory, held_bytes, inventory
 from bench.meters.stored import covered_bytes, extent, is_wrapper, leaves
@@ -176,7 +177,7 @@ def _flags(found: Inventory, zeros: dict[str, tuple[int, int]] | None) -> Iterat
     yield from _unregistered_flags(found)
     wasted = held_bytes(i for i in found.held if i.kind != "loose") - found.bytes_of(*WEIGHTS, "buffer")
     if wasted > 0:
-        yield _flag("views_keep_storage", "info", f"{wasted} further bytes are kept alive by views of larger storages")
+        yield flag("views_keep_storage", "info", f"{wasted} further bytes are kept alive by views of larger storages")
 
 
 def _zero_flags(found: Inventory, zeros: dict[str, tuple[int, int]] | None) -> Iterator[dict[str, str]]:
@@ -185,7 +186,7 @@ def _zero_flags(found: Inventory, zeros: dict[str, tuple[int, int]] | None) -> I
     pruned = [item.path for item in found.held if item.mask is not None]
     if masked or pruned:
         names = sorted({*masked, *pruned})
-        yield _flag(
+        yield flag(
             "masked_but_dense",
             "warn",
             f"theoretical only: {100 * _share(zeros or {}):.1f} % of the dense weights are exact zeros "
@@ -193,19 +194,19 @@ def _zero_flags(found: Inventory, zeros: dict[str, tuple[int, int]] | None) -> I
         )
     empty = [i.path for i in found.held if i.kind in WEIGHTS and i.tensor.ndim >= 2 and _all_zero(i)]
     if empty:
-        yield _flag("zero_weights", "info", f"zero throughout: {_some(empty)}; not trained yet, or pruned as a whole")
+        yield flag("zero_weights", "info", f"zero throughout: {_some(empty)}; not trained yet, or pruned as a whole")
 
 
 def _unregistered_flags(found: Inventory) -> Iterator[dict[str, str]]:
     """What the network holds where torch does not look, and integers that may be weights."""
     if found.opaque:
-        yield _flag(
+        yield flag(
             "opaque_objects",
             "warn",
             f"{_some(list(found.opaque))} cannot be looked into; all counts are at least, not exact",
         )
     if found.hidden:
-        yield _flag(
+        yield flag(
             "unregistered_modules",
             "warn",
             f"modules in plain attributes ({_some(list(found.hidden))}) are counted, but torch neither trains, saves "
@@ -214,7 +215,7 @@ def _unregistered_flags(found: Inventory) -> Iterator[dict[str, str]]:
         )
     loose = [item for item in found.held if item.kind == "loose"]
     if loose:
-        yield _flag(
+        yield flag(
             "loose_tensors",
             "info",
             f"{sum(i.tensor.numel() for i in loose)} values in plain attributes ({_some([i.path for i in loose])}) are "
@@ -222,7 +223,7 @@ def _unregistered_flags(found: Inventory) -> Iterator[dict[str, str]]:
         )
     integers = [i for i in found.held if i.kind == "buffer" and i.tensor.ndim >= 2 and _is_integer(i.tensor)]
     if integers:
-        yield _flag(
+        yield flag(
             "integer_buffers",
             "info",
             f"{sum(i.tensor.numel() for i in integers)} integers in buffers ({_some([i.path for i in integers])}) are "
@@ -238,10 +239,6 @@ def _all_zero(item: Held) -> bool:
 
 def _is_integer(tensor: Tensor) -> bool:
     return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype is torch.bool)
-
-
-def _flag(code: str, severity: str, text: str) -> dict[str, str]:
-    return {"code": code, "severity": severity, "text": text}
 
 
 def _some(names: list[str], limit: int = 4) -> str:

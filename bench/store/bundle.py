@@ -27,10 +27,10 @@ from typing import Any
 from bench.errors import ResultsError
 from bench.foreign_files import open_regular
 from bench.host.personal import leaks, redacted, without_personal
+from bench.moment import utc_millisecond
 from bench.plan.case import Case
 from bench.reading import STATUSES, Reading
 from bench.store.foreign import MOST_JSON_BYTES, CorruptRecord, checked, parse, read_json, unpacked
-from bench.store.journal import now
 from bench.store.records import Record, Store, check, is_calibration, write_atomically
 from bench.store.schema import Manifest
 from bench.version import __version__
@@ -119,7 +119,7 @@ def pack(
     manifest = {
         "schema": SCHEMA,
         "kind": KIND,
-        "created_at": now(),
+        "created_at": utc_millisecond(),
         "code_version": __version__,
         "private": private,
         "files": [

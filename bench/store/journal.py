@@ -6,12 +6,12 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from bench.errors import ResultsError
 from bench.foreign_files import read_regular
+from bench.moment import utc_millisecond
 from bench.store.foreign import parse
 
 Entry = dict[str, Any]
@@ -42,11 +42,6 @@ class Contents:
         return [entry for entry in self.entries if entry["event"] == event]
 
 
-def now() -> str:
-    """The present moment in UTC, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
 class Journal:
     """The journal of a results folder; the order of its lines is the order of events, whatever the clock did.
 
@@ -55,7 +50,7 @@ class Journal:
         clock: gives the text under `at`.
     """
 
-    def __init__(self, path: Path | str, clock: Callable[[], str] = now):
+    def __init__(self, path: Path | str, clock: Callable[[], str] = utc_millisecond):
         self.path = Path(path)
         self._clock = clock
 

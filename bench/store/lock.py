@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.canonical import digest
 from bench.errors import ResultsError
-from bench.store.journal import now
+from bench.moment import utc_millisecond
 
 NAME = ".driver.lock"
 
@@ -90,7 +90,7 @@ class ResultsLock:
 
     def _introduce(self, handle: int) -> None:
         """Say in the file who holds the lock; a full disk does not make the lock less valid."""
-        text = json.dumps({"pid": os.getpid(), "since": now(), "machine": _machine()})
+        text = json.dumps({"pid": os.getpid(), "since": utc_millisecond(), "machine": _machine()})
         with contextlib.suppress(OSError):
             os.ftruncate(handle, 0)
             os.pwrite(handle, text.encode(), 0)

@@ -12,6 +12,7 @@ from bench.host import code
 from bench.host.environment import environment
 from bench.host.identity import machine_key
 from bench.meters import table
+from bench.moment import utc_second
 from bench.plan.case import Case
 from bench.plan.plan import Group, Plan, threads
 from bench.plan.recipe import Recipe, recipe_for
@@ -25,7 +26,7 @@ from bench.sweep.executors import Executor, open_executor
 from bench.sweep.group import GroupMeasurement
 from bench.sweep.timing import Timing
 from bench.sweep.unfinished import Unfinished
-from bench.sweep.writing import Sweep, Writer, utc_now
+from bench.sweep.writing import Sweep, Writer
 
 #: Cases that one process counts: the first pays for what the others need as well, and what is counted is soon on disk.
 COUNTED_TOGETHER = 32
@@ -51,7 +52,7 @@ class Driver:
         plan: Plan,
         listeners: Sequence[Listener] = (),
         *,
-        now: Callable[[], str] = utc_now,
+        now: Callable[[], str] = utc_second,
         recipes: Callable[[Case], Recipe] | None = None,
         meters: Sequence[str] = table.NAMES,
         timed: bool = True,

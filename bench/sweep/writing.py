@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +32,6 @@ class Sweep:
     def failed(self) -> list[Record]:
         """Records of cases that did not end well."""
         return [record for record in self.records if record["status"] not in ("ok", "contaminated")]
-
-
-def utc_now() -> str:
-    """The present moment in UTC, ISO 8601, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def save_json(store: Store, path: Path, value: Any) -> None:

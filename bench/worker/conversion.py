@@ -10,9 +10,9 @@ from typing import Any
 from bench import backends, workloads
 from bench.backends.backend import Backend, Conditions, ConversionFailed, Converted
 from bench.backends.check import Agreement, OutputsDiffer, require_agreement
+from bench.flags import Flag, flag
 from bench.plan.case import Case
 from bench.reading import Reading, reading, unavailable
-from bench.worker.outputs import Flag, flag
 
 
 def is_foreign(case: Case) -> bool:

@@ -7,7 +7,6 @@ small network is then counted for real, with random weights, and the record says
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -15,16 +14,17 @@ import torch
 from bench import workloads
 from bench.canonical import BASELINE_METHOD
 from bench.errors import UsageError
+from bench.flags import flag
 from bench.host.environment import torch_build
 from bench.labels import labels_of
 from bench.meters import dtypes, layers, macs, params
 from bench.meters.inputs import as_call
 from bench.metrics import METRICS
+from bench.moment import utc_microsecond
 from bench.plan.recipe import Recipe
 from bench.reading import Reading
 from bench.worker import declared, global_state
 from bench.worker.child import Phase, classify, describe
-from bench.worker.outputs import flag
 from bench.worker.parts import as_forward, counting, parts_of
 from bench.worker.subject import (
     Subject,
@@ -73,7 +73,7 @@ def counted(recipe: Recipe, phase: Phase) -> dict[str, Any]:
     Raises:
         NotImplementedError: it can be counted neither on the meta device nor, as it is too large, for real.
     """
-    started = datetime.now(UTC).isoformat()
+    started = utc_microsecond()
     torch.set_num_threads(recipe.case.threads)
     phase.enter("load", recipe.case.key)
     try:

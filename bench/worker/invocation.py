@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, fields
-from datetime import UTC, datetime
 from time import perf_counter  # taken before the user's code could put another clock in its place
 from typing import Any
 
@@ -21,6 +20,7 @@ from bench.host.hostwatch import HostWatch, Limits, wait_until_quiet
 from bench.meters import latency
 from bench.meters.allocator import pin_allocator_for_timing
 from bench.meters.latency import Runner, Samples, WarmUp
+from bench.moment import utc_microsecond
 from bench.plan.recipe import Recipe
 from bench.store.records import SCHEMA
 from bench.worker import conversion, cuda, global_state, isolation
@@ -307,7 +307,7 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         spec: `recipes` (baseline first), `protocol` parameters, `session`, `index`, `seed`.
         phase: tells the driver where we are.
     """
-    started, clock = datetime.now(UTC).isoformat(), perf_counter()
+    started, clock = utc_microsecond(), perf_counter()
     pinned = pin_allocator_for_timing()
     isolation.shift_heap(spec["seed"])
     group = _Members(spec, phase)

@@ -8,17 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.flags import Flag, flag
 from bench.meters.reach import tensors_in
 
 #: Relative difference between two identical forwards from which the output counts as changing.
 SAME_OUTPUT = 1e-4
-
-Flag = dict[str, str]
-
-
-def flag(code: str, severity: str, text: str) -> Flag:
-    """A flag of a record."""
-    return {"code": code, "severity": severity, "text": text}
 
 
 def check_output(forward: Callable[[], Any], timed: Callable[[], Any] | None = None) -> list[Flag]:

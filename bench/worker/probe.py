@@ -5,7 +5,6 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -14,19 +13,21 @@ import torch
 from bench import workloads
 from bench.config.schema import CAPTURING_MODES
 from bench.errors import UsageError
+from bench.flags import flag
 from bench.host.environment import torch_build
 from bench.labels import labels_of
 from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing
 from bench.meters.inputs import batch_flags, can_be_shuffled, shuffled
 from bench.meters.table import BY_NAME, METERS, Stage
 from bench.metrics import METRICS
+from bench.moment import utc_microsecond
 from bench.plan.recipe import Recipe
 from bench.reading import Reading, reading, unavailable
 from bench.scores import DEFAULT_SCORE
 from bench.worker import conversion, cuda, declared, global_state
 from bench.worker.child import InvalidOutput, Phase, StateChanged, classify
 from bench.worker.global_state import GlobalState
-from bench.worker.outputs import check_output, flag
+from bench.worker.outputs import check_output
 from bench.worker.parts import as_forward, as_step, counting, running
 from bench.worker.pictures import source_map
 from bench.worker.ready import Ready, compile_time, make_ready
@@ -335,7 +336,7 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
             of a case that is compared with one.
         phase: tells the driver where we are.
     """
-    started = datetime.now(UTC).isoformat()
+    started = utc_microsecond()
     pin_allocator_for_memory()
     probe = Probe(spec, phase)
     torch.set_num_threads(probe.recipe.case.threads)

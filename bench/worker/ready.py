@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from time import perf_counter_ns  # taken before the user's code could put another clock in its place
 from typing import Any
 
+from bench.flags import Flag
 from bench.worker.cuda import Captured, captured
-from bench.worker.outputs import Flag
 from bench.worker.parts import as_step, parts_of
 from bench.worker.settle import settle
 from bench.worker.subject import Subject, synchronise

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from bench import workloads
+from bench.flags import Flag, flag
 from bench.meters.state import Kept
-from bench.worker.outputs import Flag, flag
 from bench.worker.subject import Subject
 from bench.workloads.workload import Part
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bench.flags import flag
 from bench.reading import Reading, reading, unavailable
 from bench.workloads.deriving import Value
 from bench.workloads.workload import (
@@ -165,9 +166,7 @@ def _agreement(subject: Built, shape: Shape) -> tuple[list[Reading], list[dict[s
     limit = _tolerance(module)
     if wrong is None and relative > limit:
         wrong = f"{relative:.3g} from the reference (relative L2), more than its tolerance of {limit:g}"
-    flags = (
-        [] if wrong is None else [{"code": "wrong_result", "severity": "invalid", "text": f"the function is {wrong}"}]
-    )
+    flags = [] if wrong is None else [flag("wrong_result", "invalid", f"the function is {wrong}")]
     if relative == float("inf"):
         return [unavailable(name, f"the function is {wrong}", "call") for name in metrics], flags
     where = "a smaller instance" if own is not None else "the arguments of the call"

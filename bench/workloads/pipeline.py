@@ -26,6 +26,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.errors import UsageError
+from bench.flags import flag
 from bench.reading import Reading, reading, unavailable
 from bench.workloads import open_loop
 from bench.workloads.workload import Built, Facts, Part, Shape, ShapeAxis, Spans, Workload, clock_of, require
@@ -164,7 +165,7 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
     flags = []
     if untimed > UNTIMED:
         text = f"{untimed:.1f} % of the request belong to no stage"
-        flags.append({"code": "untimed_share", "severity": "warn", "text": text})
+        flags.append(flag("untimed_share", "warn", text))
     details = {"stages": list(stages), "requests": chain.count, "passes": PASSES, **arriving.details}
     return Facts([*readings, *arriving.readings], details=details, flags=[*flags, *arriving.flags])
 
@@ -194,7 +195,7 @@ def _arrivals(chain: _Chain, subject: Built, shape: Shape) -> Facts:
     details = {
         "open_loop": {"replayed_mean_ms": 1e3 * open_loop.replayed_mean(loop), "requests": count, "left": state.left}
     }
-    flags = [] if state.stable else [{"code": "unstable", "severity": "invalid", "text": open_loop.why_unstable(state)}]
+    flags = [] if state.stable else [flag("unstable", "invalid", open_loop.why_unstable(state))]
     return Facts(open_loop.readings(loop), details=details, flags=flags)
 
 

@@ -27,6 +27,7 @@ import statistics
 from functools import partial
 from typing import Any
 
+from bench.flags import flag
 from bench.reading import Curve, Reading, reading, unavailable
 from bench.workloads.deriving import Value, derived
 from bench.workloads.workload import (
@@ -318,4 +319,4 @@ def _disagreements(plan: list[dict[str, Any]], macs: list[float]) -> list[dict[s
     if not wrong:
         return []
     text = f"the plan and the trace count differently in {len(wrong)} steps: {'; '.join(wrong[:3])}"
-    return [{"code": "plan_disagrees", "severity": "warn", "text": text}]
+    return [flag("plan_disagrees", "warn", text)]

@@ -356,7 +356,7 @@ def test_no_damage_passes_unnoticed_or_raises(packed, tmp_path, data):
 
 
 def test_equal_runs_make_equal_archives(tmp_path, made, monkeypatch):
-    monkeypatch.setattr(bundle, "now", lambda: "2026-01-01T00:00:00+00:00")
+    monkeypatch.setattr(bundle, "utc_millisecond", lambda: "2026-01-01T00:00:00+00:00")
     one, two = (pack(made.root, None, tmp_path / f"{n}.zip").read_bytes() for n in "ab")
     assert one == two and os.stat(tmp_path / "a.zip").st_mode & 0o777 == 0o644
 

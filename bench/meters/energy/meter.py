@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from bench.flags import flag
 from bench.host.hostwatch import HostReport, HostWatch
 from bench.meters.energy.alias import at_risk
 from bench.meters.energy.backend import Backend, Clock, CounterReset, DeadCounter, EnergyError, Sleep
@@ -325,13 +326,14 @@ def _power_flags(
     """What speaks against the joules: the check by sampled power, and iterations in step with the sensor."""
     if ratio is not None and abs(ratio - 1) > CROSS_CHECK:
         text = f"sampled power gives {100 * (ratio - 1):+.0f} % of the counter's joules"
-        yield _flag("energy_cross_check", text)
+        yield flag("energy_cross_check", "warn", text)
     if not backend.sampled or not period:
         return
     if any(at_risk(w.step_s, period, w.seconds, w.jitter, bursty=bursty) for w in windows):
         step_ms = 1e3 * statistics.median(w.step_s for w in windows)
-        yield _flag(
+        yield flag(
             "energy_alias",
+            "warn",
             f"iterations of {step_ms:.3g} ms march in step with the sensor's period of "
             f"{1e3 * period:.3g} ms; it may see the same part of each",
         )
@@ -340,14 +342,11 @@ def _power_flags(
 def _host_flags(backend: Backend, host: HostReport | None) -> Iterator[dict[str, str]]:
     """Whether other processes' energy is in the number."""
     if host is not None and "host busy" in host.labels and backend.scope != "gpu_board":
-        yield _flag(
+        yield flag(
             "energy_shared_host",
+            "warn",
             f"other processes used {host.other_cores:.2g} cores meanwhile; their energy is in the number",
         )
-
-
-def _flag(code: str, text: str) -> dict[str, str]:
-    return {"code": code, "severity": "warn", "text": text}
 
 
 def idle_power(
