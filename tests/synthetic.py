@@ -161,7 +161,7 @@ def record(
     readings = _readings(case, middle, len(runs), macs, baseline_ms / latency_ms, accuracy)
     if status != "ok":
         readings = [unavailable(item.metric, f"the case ended as {status}") for item in readings]
-    context = assemble.Context(Protocol(), environment or ENVIRONMENT, machine_key, PEAKS, CODE)
+    context = assemble.Context(Protocol(), environment or ENVIRONMENT, machine_key, PEAKS, dict(CODE))
     ok = status == "ok"
     return {
         **assemble.blank(case, context, "2026-11-01T12:00:00+00:00", "2026-11-01T12:01:00+00:00"),
