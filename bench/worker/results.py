@@ -191,10 +191,10 @@ class Drift(TypedDict):
 
 
 class Guess(TypedDict):
-    """A count on the meta device, or why there is none."""
+    """Counts of one run on the meta device by part of the workload, or why there are none."""
 
     __pydantic_config__ = _OPEN  # type: ignore[misc]
-    macs: NotNegative | None
+    macs: dict[str, NotNegative] | None
 
 
 class Estimate(TypedDict):

@@ -22,12 +22,14 @@ from bench.config.protocol import Protocol
 from bench.errors import UsageError
 from bench.plan import estimate, plan
 from bench.plan.case import Case
+from bench.plan.recipe import recipe_for
 from bench.store.bundle import unpack_records, verify
 from bench.store.records import Store, seal, write_json
 from bench.sweep.attempts import Interrupted
 from bench.sweep.events import GroupFinished, Recorded
 from bench.tracking.mlflow_view import sections_of
 from bench.tracking.tracked_run import describe
+from bench.worker.client import Done, Workers
 from reports.site import build, load
 from tests.sweeping import QUICK, configuration, sweep
 
@@ -220,3 +222,15 @@ def test_the_mirror_has_a_section_per_part(swept):
     assert "curves.csv" in run.files and "layers_long.csv" in run.files
     titles = [title for title, _ in sections_of(run.metrics)]
     assert "latency of long" in titles and titles[0] == "trade-offs"
+
+
+def test_a_forecast_counts_what_the_meta_device_can_count_in_a_process_of_its_own(tmp_path):
+    config = configuration(tmp_path, ["tests.faults.models:healthy"])
+    made = plan.make(config, catalogue.load())
+    recipe = recipe_for(made.cases[0], made, config)
+    with Workers(config.executor.timeouts_s.model_dump()) as workers:
+        outcome = workers.run("estimate", {"recipes": [recipe.as_dict()]}, log=tmp_path / "log")
+    assert isinstance(outcome, Done), outcome
+    found = outcome.result["macs"][made.cases[0].key]
+    assert found["why"] == "" and found["macs"]["forward"] > 0
+    assert forecast.forecast(config, made).uncounted == ()
