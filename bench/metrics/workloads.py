@@ -338,6 +338,62 @@ WORKLOADS: tuple[Metric, ...] = (
         ),
     ),
     Metric(
+        "waiting_mean_ms",
+        unit="ms",
+        better="lower",
+        section="pipeline",
+        title="Waiting (mean)",
+        definition="From the scheduled arrival until a server takes the request, open loop.",
+    ),
+    Metric(
+        "outside_service_ms",
+        unit="ms",
+        better="lower",
+        section="pipeline",
+        title="Outside of service (mean)",
+        definition=(
+            "Mean time in system less that of the queue replayed from the schedule and the recorded service times "
+            "(Lindley's recursion, earliest free server)."
+        ),
+    ),
+    Metric(
+        "utilisation",
+        unit="%",
+        better="none",
+        section="pipeline",
+        title="Utilisation",
+        definition="Achieved rate times mean service time over the number of servers, open loop.",
+    ),
+    Metric(
+        "offered_load",
+        unit="%",
+        better="none",
+        section="pipeline",
+        title="Offered load",
+        definition="Offered rate over the saturated rate of the same processes.",
+    ),
+    Metric(
+        "saturated_rate",
+        unit="request/s",
+        better="higher",
+        section="pipeline",
+        title="Saturated rate",
+        definition=(
+            "Requests answered per second, all servers together, where the next is ready as soon as the last is "
+            "answered."
+        ),
+    ),
+    Metric(
+        "serving_efficiency",
+        unit="%",
+        better="higher",
+        section="pipeline",
+        title="Serving efficiency",
+        definition=(
+            "Saturated rate of the whole chain over that of the stage that runs the network, on inputs that are ready."
+        ),
+    ),
+    Metric(
         "mean_in_system",
         unit="request",
         better="lower",

@@ -84,7 +84,8 @@ def _member_seconds(parts: Sequence[float], protocol: Protocol, on_gpu: bool, fe
 
 def _probe_seconds(seconds: float, case: Case, few: bool) -> float:
     quality = 0.0 if case.task == "none" else QUALITY_SAMPLES / case.batch * seconds
-    return PROBE_S + (PROBE_FEW_RUNS if few else PROBE_RUNS) * seconds + quality
+    facts = getattr(workloads.module_of(case.workload), "facts_seconds", lambda shape: 0.0)(case.full_shape)
+    return PROBE_S + (PROBE_FEW_RUNS if few else PROBE_RUNS) * seconds + quality + float(facts)
 
 
 def in_words(seconds: float) -> str:

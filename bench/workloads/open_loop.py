@@ -2,8 +2,9 @@
 
 A measurement of its own kind, with processes of its own: it shares no column with the service time of one request. The
 times of arrival are drawn before the run, and the time in system runs from the scheduled arrival, never from the moment
-at which a busy server gets round to it, so that a slow server cannot hide its queue. One server answers in order of
-arrival, in this process; with the schedule known beforehand no generator has to run beside it.
+at which a busy server gets round to it, so that a slow server cannot hide its queue. Requests are taken in order of
+arrival, by one server in this process or by several (`bench.workloads.servers`), whichever is free first; with the
+schedule known beforehand no generator has to run beside them.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class OpenLoop:
     scheduled: list[float]
     started: list[float | None]
     finished: list[float | None]
+    servers: int = 1
 
     @property
     def stability(self) -> queueing.Stability:
@@ -108,12 +110,65 @@ def run(
     return OpenLoop(rate, scheduled, started + missing, finished + missing)
 
 
+def run_on_servers(
+    serve: Callable[[int], Any],
+    rate: float,
+    servers: int,
+    *,
+    count: int,
+    seed: int,
+    kind: queueing.Arrivals = "poisson",
+    clock: Clock = time.perf_counter_ns,
+    wait_until: Callable[[int, Clock], None] = spin_until,
+    seconds: float = MOST_SECONDS,
+    settle: Callable[[], Any] | None = None,
+) -> OpenLoop:
+    """The same with several servers, each a process with a core of its own; the next request goes to the first that is free.
+
+    Arguments are those of `run`; `serve` is called in forks of this process, `settle` once in each before it begins.
+
+    Raises:
+        ServersFailed: one of them raised, died or took too long.
+    """
+    from multiprocessing import get_context
+
+    from bench.workloads.servers import together
+
+    if rate <= 0:
+        raise ValueError(f"offered rate {rate:g}: requests per second above 0 are wanted")
+    scheduled = [moment / rate for moment in queueing.unit_arrivals(count, seed, kind) if moment / rate <= seconds]
+    limit = (scheduled[-1] if scheduled else 0.0) + DRAIN_SECONDS
+    turn = get_context("fork").Value("q", 0)
+
+    def work(server: int, begin: Callable[[], int]) -> list[tuple[int, float, float]]:
+        start, done = begin(), list[tuple[int, float, float]]()
+        while True:
+            with turn.get_lock():
+                index = turn.value
+                turn.value += 1
+            if index >= len(scheduled) or (clock() - start) / 1e9 > limit:
+                return done
+            wait_until(start + int(scheduled[index] * 1e9), clock)
+            began = (clock() - start) / 1e9
+            serve(index)
+            done.append((index, began, (clock() - start) / 1e9))
+
+    told = together(servers, work, timeout_s=60.0 + 2 * limit, settle=settle)
+    started: list[float | None] = [None] * len(scheduled)
+    finished = list(started)
+    for index, begin_s, end_s in (line for lines in told for line in lines):
+        started[index], finished[index] = begin_s, end_s
+    return OpenLoop(rate, scheduled, started, finished, servers)
+
+
 def requests_at(rate: float, seconds: float) -> int:
     """How many requests a run of about so many seconds has at a rate, within the bounds of a loop."""
     return int(min(MOST_REQUESTS, max(LEAST_REQUESTS, rate * seconds)))
 
 
 _PERCENTILES = {"sojourn_p50_ms": 0.5, "sojourn_p90_ms": 0.9, "sojourn_p99_ms": 0.99}
+#: What only a queue that keeps up has, by metric.
+TIMES = ("sojourn_mean_ms", "waiting_mean_ms", "outside_service_ms", "mean_in_system", *_PERCENTILES)
 
 
 def readings(loop: OpenLoop) -> list[Reading]:
@@ -125,10 +180,9 @@ def readings(loop: OpenLoop) -> list[Reading]:
             "achieved_rate", loop.achieved_rate, "measured", n=1, part="request", method_note="until the last answer"
         ),
     ]
-    names = ("sojourn_mean_ms", "mean_in_system", *_PERCENTILES)
     if not state.stable:
-        return [*found, *(unavailable(name, why_unstable(state), "request") for name in names)]
-    return [*found, *(_time_reading(loop, name) for name in names)]
+        return [*found, *(unavailable(name, why_unstable(state), "request") for name in TIMES)]
+    return [*found, *(_time_reading(loop, name) for name in TIMES)]
 
 
 def status(loop: OpenLoop) -> str:
@@ -145,21 +199,50 @@ def why_unstable(state: queueing.Stability) -> str:
 
 
 def _time_reading(loop: OpenLoop, name: str) -> Reading:
-    kept = loop.kept
-    if not kept:
-        return unavailable(name, "no request was answered after the first tenth", "request")
-    note = f"{len(kept)} requests of one run, from the scheduled arrival; they are not independent of each other"
-    common: dict[str, Any] = {"n": 1, "part": "request", "method_note": note}
-    if name == "sojourn_mean_ms":
-        return reading(name, 1e3 * sum(kept) / len(kept), "measured", **common)
-    if name == "mean_in_system":
-        pairs = [(start, end) for start, end in zip(loop.scheduled, loop.finished, strict=True) if end is not None]
-        number = queueing.mean_in_system([start for start, _ in pairs], [end for _, end in pairs])
-        return reading(name, number, "measured", **common)
-    value, why = sure_percentile(kept, _PERCENTILES[name])
+    value, why = value_of(loop, name)
     if value is None:
         return unavailable(name, why, "request")
-    return reading(name, 1e3 * value, "measured", **common)
+    note = f"{len(loop.kept)} requests of one run, from the scheduled arrival; they are not independent of each other"
+    return reading(name, value, "measured", n=1, part="request", method_note=note)
+
+
+def value_of(loop: OpenLoop, name: str) -> tuple[float | None, str]:
+    """One of `TIMES` of one run in the metric's unit; or None and the reason."""
+    kept = loop.kept
+    if not kept:
+        return None, "no request was answered after the first tenth"
+    if name in _PERCENTILES:
+        value, why = sure_percentile(kept, _PERCENTILES[name])
+        return (None if value is None else 1e3 * value), why
+    return _MEANS[name](loop), ""
+
+
+def _mean_in_system(loop: OpenLoop) -> float:
+    pairs = [(start, end) for start, end in zip(loop.scheduled, loop.finished, strict=True) if end is not None]
+    return queueing.mean_in_system([start for start, _ in pairs], [end for _, end in pairs])
+
+
+def _mean_waiting(loop: OpenLoop) -> float:
+    """Mean milliseconds from the scheduled arrival until a server began, of the same requests as the time in system."""
+    first = int(FILLING * len(loop.scheduled))
+    pairs = zip(loop.scheduled[first:], loop.started[first:], loop.finished[first:], strict=True)
+    waits = [begun - start for start, begun, end in pairs if begun is not None and end is not None]
+    return 1e3 * sum(waits) / len(waits)
+
+
+def _outside_service(loop: OpenLoop) -> float:
+    """Milliseconds by which the mean time in system is longer than that of the replayed queue."""
+    ends = zip(loop.scheduled, loop.finished, strict=True)
+    sojourns = [end - start for start, end in ends if end is not None]
+    return 1e3 * (sum(sojourns) / len(sojourns) - replayed_mean(loop))
+
+
+_MEANS: dict[str, Callable[[OpenLoop], float]] = {
+    "sojourn_mean_ms": lambda loop: 1e3 * sum(loop.kept) / len(loop.kept),
+    "waiting_mean_ms": _mean_waiting,
+    "outside_service_ms": _outside_service,
+    "mean_in_system": _mean_in_system,
+}
 
 
 def curves(loops: Sequence[OpenLoop]) -> list[Curve]:
@@ -187,10 +270,10 @@ def sweep(
 
 
 def replayed_mean(loop: OpenLoop) -> float:
-    """Mean seconds in system that Lindley's recursion gives for the recorded service times and the schedule.
+    """Mean seconds in system that the recorded service times give with the schedule, the server that is free first next.
 
     What the measured mean has beyond that was spent outside of service.
     """
     answered = [index for index, end in enumerate(loop.finished) if end is not None]
-    sojourns = queueing.replay([loop.scheduled[index] for index in answered], loop.services)
+    sojourns = queueing.replay([loop.scheduled[index] for index in answered], loop.services, loop.servers)
     return sum(sojourns) / len(sojourns) if sojourns else 0.0

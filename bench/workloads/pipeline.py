@@ -15,9 +15,10 @@ and may offer
 State is the request, which a stage may change in place: every run gets a copy of its own, made outside the clock. One
 run is one request; more of them at once are the business of a stage (a batching window, say).
 
-With a `rate` requests also arrive in an open loop (`bench.workloads.open_loop`): a measurement of its own, which shares
-no column with the time of one request. Equal seeds give every method the same arrivals. A case whose backlog grows at
-its rate is `unstable`.
+Three measurements share no column: the time of one request and of each stage (parts); how many requests are answered where
+one is always ready (`saturated_rate`); and with a `rate` the time in system of requests that arrive in an open loop
+(`bench.workloads.load`). Equal seeds give every method the same arrivals. A case whose backlog grows at its rate is
+`unstable`. With `servers` the last two are those of so many processes, each pinned to a core of its own; one unit.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Any
 from bench.errors import UsageError
 from bench.flags import flag
 from bench.reading import Reading, reading, unavailable
-from bench.workloads import open_loop
+from bench.workloads import load, open_loop, servers
 from bench.workloads.workload import Built, Facts, Part, Shape, ShapeAxis, Spans, Workload, clock_of, require
 
 WORKLOAD = Workload(
@@ -40,7 +41,8 @@ WORKLOAD = Workload(
         ShapeAxis(
             "rate", None, 1e-3, 1e6, unit="request/s", doc="offered in an open loop of arrivals; null: no such loop"
         ),
-        ShapeAxis("seconds", 10, 1, 600, unit="s", doc="about how long the loop offers requests"),
+        ShapeAxis("seconds", 10, 1, 60, unit="s", doc="about how long each run of the loop offers requests"),
+        ShapeAxis("servers", 1, 1, 1024, unit="process", doc="that answer under load, each on a core of its own"),
     ),
     title="one encoded request to its answer, stage by stage",
     calls=(),
@@ -65,6 +67,7 @@ class _Chain:
         self.module = subject.module
         self.stages: list[Stage] = _checked_stages(subject.module)
         self.count = int(getattr(subject.module, "requests", REQUESTS))
+        self.network = str(getattr(subject.module, "network_stage", "infer"))
         self._requests: dict[int, Any] = {}
 
     def request(self, index: int) -> Any:
@@ -150,7 +153,11 @@ def _stage_part(chain: _Chain, position: int) -> Part:
 
 
 def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
-    """Each stage's share of the request, as a ratio of sums over the same requests, and what no stage explains."""
+    """Each stage's share of the request, as a ratio of sums over the same requests; what is answered under load.
+
+    Raises:
+        NotImplementedError: this machine has no core for every server.
+    """
     chain = _Chain(subject)
     if subject.device == "meta":
         why = "meta tensors take no time"
@@ -159,44 +166,75 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
     stages, whole = _sums(chain, subject)
     if whole <= 0:
         return Facts([unavailable("stage_share", "the requests took no time", name) for name in stages])
-    arriving = _arrivals(chain, subject, shape)
+    under_load = _under_load(chain, subject, shape)
     readings = _share_readings(chain, stages, whole)
     untimed = 100 * (whole - sum(stages.values())) / whole
     flags = []
     if untimed > UNTIMED:
         text = f"{untimed:.1f} % of the request belong to no stage"
-        flags.append(flag("untimed_share", "warn", text))
-    details = {"stages": list(stages), "requests": chain.count, "passes": PASSES, **arriving.details}
-    return Facts([*readings, *arriving.readings], details=details, flags=[*flags, *arriving.flags])
+        flags.append({"code": "untimed_share", "severity": "warn", "text": text})
+    details = {"stages": list(stages), "requests": chain.count, "passes": PASSES, **under_load.details}
+    return Facts([*readings, *under_load.readings], details=details, flags=[*flags, *under_load.flags])
 
 
-def _arrivals(chain: _Chain, subject: Built, shape: Shape) -> Facts:
-    """An open loop at the rate of the shape, if it names one; its requests are ready before it begins."""
+def _under_load(chain: _Chain, subject: Built, shape: Shape) -> Facts:
+    """The saturated rate, and with a rate an open loop, whose requests are ready before it begins."""
+    import torch
+
+    servers.check(shape["servers"], subject.device, torch.get_num_threads())
+    site = load.Site(shape["servers"], clock_of(subject), getattr(subject, "wait_until", open_loop.spin_until))
+    seconds = load.SATURATED_SHARE * shape["seconds"]
+    whole = load.saturated(_answers(chain, subject), site, seconds)
+    alone, why = _network_alone(chain, subject)
+    network = None if alone is None else load.saturated(alone, site, seconds)
+    found = Facts(load.saturated_readings(whole, network, why, site.how))
     rate = shape["rate"]
     if rate is None:
-        return Facts()
+        return found
     count = _affordable(chain, open_loop.requests_at(rate, shape["seconds"]))
-    waiting = [chain.request(index) for index in range(count)]
-    spans = Spans(subject.synchronise, clock_of(subject))
+    ready = _answers(chain, subject)
+    loops = load.arrivals(lambda most: [ready(index) for index in range(most)], site, rate, count, subject.seed)
+    arriving = load.loop_facts(loops, sum(whole) / len(whole), site.how)
+    return Facts([*found.readings, *arriving.readings], details=arriving.details, flags=arriving.flags)
 
-    def serve(index: int) -> None:
-        spans.clear()
-        chain.answer(waiting[index], spans)
 
-    loop = open_loop.run(
-        serve,
-        rate,
-        count=count,
-        seed=subject.seed,
-        clock=clock_of(subject),
-        wait_until=getattr(subject, "wait_until", open_loop.spin_until),
-    )
-    state = loop.stability
-    details = {
-        "open_loop": {"replayed_mean_ms": 1e3 * open_loop.replayed_mean(loop), "requests": count, "left": state.left}
-    }
-    flags = [] if state.stable else [flag("unstable", "invalid", open_loop.why_unstable(state))]
-    return Facts(open_loop.readings(loop), details=details, flags=flags)
+def facts_seconds(shape: Shape) -> float:
+    """About how long the requests under load take, whatever one of them costs."""
+    saturated = 2 * load.SATURATED_SHARE * shape["seconds"]
+    if shape["rate"] is None:
+        return load.RUNS * saturated
+    offered = open_loop.requests_at(shape["rate"], shape["seconds"]) / shape["rate"]
+    return load.RUNS * (saturated + min(offered, open_loop.MOST_SECONDS))
+
+
+def _answers(chain: _Chain, subject: Built) -> load.Ready:
+    """Takes a request out of the clock and gives the call that answers it."""
+
+    def ready(index: int) -> Callable[[], Any]:
+        request = chain.request(index)
+        spans = Spans(subject.synchronise, clock_of(subject))
+        return lambda: chain.answer(request, spans)
+
+    return ready
+
+
+def _network_alone(chain: _Chain, subject: Built) -> tuple[load.Ready | None, str]:
+    """The stage that runs the network, on what the stages before it give; None and why there is none."""
+    position = next((at for at, (name, _) in enumerate(chain.stages) if name == chain.network), None)
+    if position is None:
+        return None, f"no stage is called {chain.network}"
+    stage = chain.stages[position][1]
+
+    def ready(index: int) -> Callable[[], Any]:
+        given = chain.before(position, index)
+
+        def run() -> None:
+            stage(given)
+            subject.synchronise()
+
+        return run
+
+    return ready, ""
 
 
 def _affordable(chain: _Chain, count: int) -> int:
@@ -210,15 +248,14 @@ def _affordable(chain: _Chain, count: int) -> int:
 def _share_readings(chain: _Chain, stages: dict[str, float], whole: float) -> list[Reading]:
     note = f"ratio of sums over {PASSES} x {chain.count} requests in one process"
     shares = {name: 100 * spent / whole for name, spent in stages.items()}
-    network = getattr(chain.module, "network_stage", "infer")
     found = [
         reading("stage_share", share, "measured", n=1, part=name, method_note=note) for name, share in shares.items()
     ]
     rest = max(0.0, 100 - sum(shares.values()))
     found.append(reading("untimed_share", rest, "measured", n=1, part="request", method_note=note))
-    if network not in shares:
-        return [*found, unavailable("nonnetwork_share", f"no stage is called {network}", "request")]
-    outside = 100 - shares[network]
+    if chain.network not in shares:
+        return [*found, unavailable("nonnetwork_share", f"no stage is called {chain.network}", "request")]
+    outside = 100 - shares[chain.network]
     return [*found, reading("nonnetwork_share", outside, "measured", n=1, part="request", method_note=note)]
 
 

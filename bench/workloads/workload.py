@@ -6,6 +6,7 @@ A workload's module holds
 - `make_parts(subject, shape) -> list[Part]`: the whole first; the subject only offers calls;
 - optionally `facts(subject, shape, parts) -> Facts`: what is measured besides time, counts, memory and energy
   (bytes of a cache, bytes of a payload, agreement with a reference), taken once in the probe;
+- optionally `facts_seconds(shape) -> float`: about how long they take beside what a few runs cost, for the plan's estimate;
 - optionally `counts(subject, shape, parts, count) -> Facts`: what only the operator trace tells (MACs of each step, of
   the backward, of what ran again); `count(part)` runs a part once under the trace, one that is not timed as well;
 - optionally `derive(shape, value) -> list[Reading]`: the field's own names (time to first token, ...) from readings

@@ -270,13 +270,60 @@ def test_arrivals_at_a_rate_are_served_one_after_another_and_replayed():
     found = values(facts)
     assert found["offered_rate"] == 40 and found["achieved_rate"] == pytest.approx(40, rel=0.1)
     assert found["sojourn_mean_ms"] > 7 and found["sojourn_p90_ms"] >= found["sojourn_p50_ms"] > 6.99
-    assert facts.details["open_loop"]["requests"] == 800 and not facts.flags
+    runs = facts.details["open_loop"]["runs"]
+    assert [run["requests"] for run in runs] == [800] * 5 and not facts.flags
+    by_name = {item.metric: item for item in facts.readings}
+    assert by_name["sojourn_mean_ms"].n == 5 and by_name["sojourn_mean_ms"].ci_low < found["sojourn_mean_ms"]
+    assert found["sojourn_mean_ms"] == pytest.approx(found["waiting_mean_ms"] + 7, rel=0.01)  # of means over runs
+    assert found["outside_service_ms"] == pytest.approx(0, abs=1e-6)  # Lindley's recursion gives the same queue
+    assert (
+        found["utilisation"] == pytest.approx(0.7 * found["achieved_rate"])
+        and len({run["replayed_mean_ms"] for run in runs}) == 5
+    )
+
+
+def test_a_saturated_chain_answers_one_request_per_service_and_the_network_alone_more():
+    facts = facts_of("pipeline", subject_of(Chain), rate=40.0)
+    found = values(facts)
+    assert found["saturated_rate"] == pytest.approx(1000 / 7)
+    assert found["serving_efficiency"] == pytest.approx(100 * 4 / 7)
+    assert found["offered_load"] == pytest.approx(100 * 40 * 7 / 1000)
+    assert all(item.part == "request" for item in facts.readings if item.metric != "stage_share")
+
+
+def test_without_a_rate_there_is_no_open_loop_and_its_metrics_are_not_there():
+    found = values(facts_of("pipeline", subject_of(Chain)))
+    assert "saturated_rate" in found and not {"offered_rate", "sojourn_mean_ms", "utilisation"} & set(found)
+
+
+def test_a_chain_without_a_network_has_no_efficiency_and_says_why():
+    subject = subject_of(Chain)
+    subject.module.network_stage = "model"
+    missing = {item.metric: item.method_note for item in facts_of("pipeline", subject).readings if item.value is None}
+    assert missing == {"serving_efficiency": "no stage is called model", "nonnetwork_share": "no stage is called model"}
+
+
+@pytest.mark.parametrize(
+    ("device", "servers", "why"),
+    [("cuda", 2, "a fork cannot use cuda"), ("cpu", 1024, "each server needs its own")],
+)
+def test_servers_that_have_no_place_are_refused_before_anything_runs(device, servers, why):
+    subject = subject_of(Chain)
+    subject.device = device
+    with pytest.raises(NotImplementedError, match=why):
+        facts_of("pipeline", subject, servers=servers)
 
 
 def test_a_pipeline_that_falls_behind_its_arrivals_is_unstable():
     facts = facts_of("pipeline", subject_of(Chain), rate=200.0, seconds=5)
     (flag,) = facts.flags
-    assert flag["code"] == "unstable" and values(facts)["sojourn_p50_ms"] is None
+    found = values(facts)
+    assert flag["code"] == "unstable" and flag["severity"] == "invalid"
+    assert all(
+        found[name] is None for name in ("sojourn_p50_ms", "sojourn_mean_ms", "waiting_mean_ms", "mean_in_system")
+    )
+    assert found["achieved_rate"] == pytest.approx(1000 / 7, rel=0.01) and found["offered_load"] == pytest.approx(140)
+    assert len(facts.details["open_loop"]["runs"]) == 1  # the others would be unstable as well
 
 
 def test_stages_need_names_of_their_own():

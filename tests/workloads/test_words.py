@@ -100,3 +100,11 @@ def test_passes_are_repeated_within_their_time_and_the_first_is_not_kept():
 def test_a_unit_that_no_metric_counts_is_refused_when_the_workload_is_looked_up():
     with pytest.raises(UsageError, match=r"turns_per_s.*units there: sample, token"):
         find("tests.workloads.turns")
+
+
+def test_the_plan_knows_how_long_a_pipeline_is_under_load():
+    module = module_of("pipeline")
+    calm = module.WORKLOAD.shape({"seconds": 10})
+    assert module.facts_seconds(calm) == pytest.approx(5 * 2 * 0.5)
+    assert module.facts_seconds({**calm, "rate": 100.0}) == pytest.approx(5 * 2 * 0.5 + 5 * 10)
+    assert module.facts_seconds({**calm, "rate": 1.0}) == pytest.approx(5 * 2 * 0.5 + 5 * 20)  # 20 requests at least

@@ -1,0 +1,140 @@
+"""Several processes that work together, each on cores of its own: one unit, which is measured and repeated as a whole.
+
+Each is a fork of the process that built the subject, so that all of them serve the same weights without loading them
+again. Their clock is the monotonic clock of the host, which is one for all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from multiprocessing import connection
+from typing import Any
+
+#: Seconds until the common beginning, once all of them are there: more than it takes to wake them.
+HEAD_START = 0.05
+
+
+class ServersFailed(RuntimeError):
+    """A process of the unit raised, died or took too long; the message says which and why."""
+
+
+def check(count: int, device: str, threads: int) -> None:
+    """Raise NotImplementedError unless so many processes can each have a core of this machine.
+
+    Args:
+        count: of processes.
+        device: of the subject.
+        threads: that the case gives to a run.
+    """
+    if count == 1:
+        return
+    cores = len(_cores())
+    if sys.platform != "linux":
+        raise NotImplementedError(f"servers={count}: several servers are forks, which go on computing on Linux alone")
+    if device != "cpu":
+        raise NotImplementedError(f"servers={count}: a fork cannot use {device}; several servers run on a CPU")
+    if threads != 1:
+        raise NotImplementedError(f"servers={count}: each server has one thread; set device.threads=1, not {threads}")
+    if count > cores:
+        raise NotImplementedError(f"servers={count}: this process may use {cores} cores; each server needs its own")
+
+
+def together(
+    count: int, work: Callable[[int, Callable[[], int]], Any], *, timeout_s: float, settle: Callable[[], Any] | None = None
+) -> list[Any]:  # fmt: skip
+    """What `work(server, begin)` gives in so many processes, in order; each calls `begin` once, when it is ready.
+
+    `begin()` waits for the others and returns the moment, in nanoseconds of the monotonic clock, at which all begin.
+
+    Args:
+        count: of processes.
+        work: runs in each of them with one thread; what it gives must be picklable.
+        timeout_s: after which those that still run are killed.
+        settle: run by each before it is ready: a run that is not kept, so that its pages are its own.
+
+    Raises:
+        ServersFailed: one of them raised, died or took too long.
+    """
+    import multiprocessing
+
+    context = multiprocessing.get_context("fork")
+    barrier, moment = context.Barrier(count), context.Value("q", 0)
+    cores = _cores()
+
+    def begin() -> int:
+        place = barrier.wait(timeout_s)
+        if place == 0:
+            moment.value = time.perf_counter_ns() + int(HEAD_START * 1e9)
+        barrier.wait(timeout_s)
+        return int(moment.value)
+
+    def child(server: int, pipe: connection.Connection) -> None:
+        try:
+            _alone(cores[server % len(cores)])
+            if settle is not None:
+                settle()
+            answer: tuple[str, Any] = ("done", work(server, begin))
+        except BaseException as error:  # whatever it is, the others must not wait for this one
+            barrier.abort()
+            traceback.print_exc()
+            answer = ("failed", f"{type(error).__name__}: {error}")
+        pipe.send(answer)
+        os._exit(0)  # without running what the parent registered for its own end
+
+    pipes, processes = [], []
+    for server in range(count):
+        reading, writing = context.Pipe(duplex=False)
+        process = context.Process(target=child, args=(server, writing), daemon=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that threads do not come along is known: each has one
+            process.start()
+        writing.close()
+        pipes.append(reading)
+        processes.append(process)
+    try:
+        return _answers(pipes, time.monotonic() + timeout_s)
+    finally:
+        for process in processes:
+            with contextlib.suppress(Exception):
+                process.kill()
+            process.join()
+
+
+def _answers(pipes: list[connection.Connection], deadline: float) -> list[Any]:
+    """What every process sent; the first cause of a failure, not the others that waited for it in vain."""
+    answers, failures = list[Any](), list[str]()
+    for server, pipe in enumerate(pipes):
+        try:
+            if not pipe.poll(max(0.0, deadline - time.monotonic())):
+                raise ServersFailed(f"server {server} of {len(pipes)} did not end in time")
+            kind, answer = pipe.recv()
+        except EOFError:
+            kind, answer = "failed", "its process died"
+        if kind == "failed":
+            failures.append(f"server {server} of {len(pipes)}: {answer}")
+        answers.append(answer)
+    if failures:
+        told = [text for text in failures if "BrokenBarrierError" not in text] or failures
+        raise ServersFailed(told[0])
+    return answers
+
+
+def _alone(core: int) -> None:
+    """This process on one core with one thread."""
+    import torch
+
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})
+    torch.set_num_threads(1)
+
+
+def _cores() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
