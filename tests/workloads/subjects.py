@@ -248,6 +248,26 @@ class Halves(nn.Module):
         return self.back(hidden)
 
 
+class Fused(nn.Module):
+    """Three devices that see one input, each a head with a payload; their numbers are added up by one tail of 4 ms."""
+
+    def __init__(self, clock: HandClock | None = None) -> None:
+        super().__init__()
+        self.clock = clock
+        self.devices = nn.ModuleList(Halves(clock) for _ in range(3))
+        self.devices[1].encode = lambda hidden: Halves.encode(self.devices[1], hidden) + b"12345678"
+        self.devices[1].decode = lambda payload: Halves.decode(self.devices[1], payload[:-8])
+        self.fuse = nn.Linear(2, 5, bias=False)
+
+    def branches(self) -> list[Halves]:
+        return list(self.devices)
+
+    def tail(self, arrived: list[Tensor]) -> Tensor:
+        if self.clock is not None:
+            self.clock.pass_ms(4)
+        return self.fuse(sum(arrived))
+
+
 class Doubling(nn.Module):
     """Twice a matrix product, in place in its first argument; 6 ms."""
 
@@ -308,6 +328,13 @@ def chain() -> Chain:
 def halves() -> Halves:
     """A builder, as suites name it; its inputs are its own."""
     made = Halves()
+    made.example_inputs = lambda batch: torch.randn(batch, 4)
+    return made
+
+
+def fused() -> Fused:
+    """A builder, as suites name it; its inputs are its own."""
+    made = Fused()
     made.example_inputs = lambda batch: torch.randn(batch, 4)
     return made
 
