@@ -147,6 +147,41 @@ WORKLOADS: tuple[Metric, ...] = (
         definition="Bytes that an online network keeps from one step to the next, weights apart.",
     ),
     Metric(
+        "state_traffic_bytes",
+        unit="B",
+        better="lower",
+        section="stream",
+        title="State traffic",
+        definition=(
+            "Bytes of the state that the operators of a step read and write, mean over one period: all streams of "
+            "the batch."
+        ),
+    ),
+    Metric(
+        "first_output_ms",
+        unit="ms",
+        better="lower",
+        section="stream",
+        title="First output",
+        definition="Time of all steps from the initial state to the first output.",
+    ),
+    Metric(
+        "step_p99_ms",
+        unit="ms",
+        better="lower",
+        section="stream",
+        title="Time of a step (p99)",
+        definition="99th percentile of single steps in steady state, each synchronised; only with 662 steps or more.",
+    ),
+    Metric(
+        "rate_max",
+        unit="step/s",
+        better="higher",
+        section="stream",
+        title="Highest rate",
+        definition="Steps per second at which 99 of 100 steps keep up: 1 / step_p99_ms.",
+    ),
+    Metric(
         "delay_steps",
         unit="step",
         better="lower",

@@ -32,6 +32,7 @@ from typing import Any
 
 from bench.errors import UsageError
 from bench.reading import Curve, Reading, reading, unavailable
+from bench.workloads import stream_facts
 from bench.workloads.deriving import Value, combined, derived
 from bench.workloads.workload import (
     BATCH,
@@ -41,11 +42,8 @@ from bench.workloads.workload import (
     Part,
     Shape,
     ShapeAxis,
-    Spans,
     Workload,
-    clock_of,
     on_meta,
-    repeated,
     require,
 )
 
@@ -70,7 +68,7 @@ WINDOW = 16
 RUNS = 8
 
 
-class _Stream:
+class Stream:
     """A module with the clip that it is fed, cut into steps."""
 
     def __init__(self, subject: Built, shape: Shape) -> None:
@@ -83,19 +81,20 @@ class _Stream:
             raise UsageError(f"shape steps={self.per_run}: whole periods of {self.period} steps are wanted")
         self.warm = -(-self.window // self.per_run) * self.per_run
         self.batch = shape["batch"]
+        self.along_time = int(getattr(module, "time_dim", 1))
         self.length = self.warm + RUNS * self.per_run
         self._clip = _placed_clip(subject, module.example_clip(self.batch, self.length))
         self.inputs = [self._input(index) for index in range(self.length)]
 
     def _input(self, index: int) -> Any:
-        hop, dimension = int(getattr(self.module, "hop", 1)), int(getattr(self.module, "time_dim", 1))
+        hop, dimension = int(getattr(self.module, "hop", 1)), self.along_time
         if hop == 1:
             return self._clip.select(dimension, index).clone()  # a state that keeps it keeps one step, not the clip
         return self._clip.narrow(dimension, index * hop, hop).clone()
 
     def clip(self, length: int) -> Any:
         """The first `length` steps of the clip."""
-        hop, dimension = int(getattr(self.module, "hop", 1)), int(getattr(self.module, "time_dim", 1))
+        hop, dimension = int(getattr(self.module, "hop", 1)), self.along_time
         return self._clip.narrow(dimension, 0, length * hop)
 
     def steps(self, state: Any, start: int, count: int) -> tuple[list[Any], Any]:
@@ -116,7 +115,7 @@ def _placed_clip(subject: Built, clip: Any) -> Any:
 class _Walk:
     """A stream in steady state taken step by step, each of which can be repeated from where it began."""
 
-    def __init__(self, stream: _Stream) -> None:
+    def __init__(self, stream: Stream) -> None:
         from bench.tensors import ordinary_tensors
 
         self._stream = stream
@@ -144,7 +143,7 @@ class _Walk:
 class _Run:
     """The next whole periods of a stream in steady state."""
 
-    def __init__(self, stream: _Stream) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._steady: Any = None
         self._at = stream.length
@@ -187,7 +186,7 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
     Raises:
         UsageError: the module lacks a call, or the run is no whole number of periods.
     """
-    stream = _Stream(subject, shape)
+    stream = Stream(subject, shape)
     run = _Run(stream)
     window = stream.clip(stream.window)
     batch = float(shape["batch"])
@@ -198,29 +197,34 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
 
 
 def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
-    """State, delay, agreement with the offline network step by step, and the time of each step of a period."""
+    """State and its traffic, delay, agreement with the offline network step by step, and the times of single steps."""
     from bench.tensors import held_bytes, ordinary_tensors, weights_of
 
-    stream = _Stream(subject, shape)
+    stream = Stream(subject, shape)
     with ordinary_tensors():
         outputs, state = stream.steps(stream.module.init(stream.batch), 0, stream.warm)
         state_bytes = held_bytes(state, without=weights_of(stream.module))
         readings = [
             reading("state_bytes", state_bytes, "counted", part="step", method_note=f"after {stream.warm} steps"),
             reading("period_steps", stream.period, "counted", part="step", method_note="the module's own account"),
-            _delay(outputs),
+            stream_facts.delay(outputs),
+            stream_facts.traffic(stream, state),
         ]
         if on_meta(stream.inputs[0]):
-            return Facts([*readings, unavailable("offline_error", "meta tensors have no values", "step")])
-        error, curves = _agreement(stream, outputs)
-        curves.append(_step_times(stream, state, subject))
-    return Facts([*readings, error], curves)
+            why = "meta tensors have no values and take no time"
+            missing = ("offline_error", "first_output_ms", "step_p99_ms", "rate_max")
+            return Facts([*readings, *(unavailable(name, why, "step") for name in missing)])
+        error, curves = stream_facts.agreement(stream, outputs)
+        flags = [*stream_facts.independence(stream, outputs, subject), *stream_facts.successive(stream)]
+        timed, curve = stream_facts.timed_steps(stream, state, subject)
+        readings += [error, stream_facts.first_output(stream, outputs, subject), *timed]
+    return Facts(readings, [*curves, curve], flags=flags)
 
 
 def counts(subject: Built, shape: Shape, parts: list[Part], count: Count) -> Facts:
     """Products of every step of one period in steady state, per stream."""
 
-    stream = _Stream(subject, shape)
+    stream = Stream(subject, shape)
     walk = _Walk(stream)
     macs = []
     for index in range(stream.warm, stream.warm + stream.period):
@@ -260,64 +264,3 @@ def _ratio(metric: str, above: Reading | None, below: Reading) -> Reading:
 
 def _plain(found: Reading) -> Reading:
     return reading(found.metric, float(found.value or 0.0), found.provenance, part=found.part, n=found.n)
-
-
-def _delay(outputs: list[Any]) -> Reading:
-    first = next((index for index, output in enumerate(outputs) if output is not None), None)
-    if first is None:
-        return unavailable("delay_steps", f"no output in the first {len(outputs)} steps", "step")
-    return reading(
-        "delay_steps", first + 1, "counted", part="step", method_note="from the initial state, that step included"
-    )
-
-
-def _agreement(stream: _Stream, outputs: list[Any]) -> tuple[Reading, list[Curve]]:
-    """The largest error over the steps that must agree, and the error of every step that can be compared."""
-    given = [(index, output) for index, output in enumerate(outputs) if output is not None]
-    if not given:
-        return unavailable("offline_error", f"no output in the first {len(outputs)} steps", "step"), []
-    reference = _offline_outputs(stream, given[-1])
-    pairs = list(zip(given[::-1], reference[::-1], strict=False))[::-1]
-    scale = max(float(expected.abs().max()) for _, expected in pairs) or 1.0
-    errors = [float((output - expected).abs().max()) / scale for (_, output), expected in pairs]
-    places = [index for (index, _), _ in pairs]
-    curve = Curve(
-        "offline_error", "step", places, errors, "measured", "step", "against the offline output at the same step"
-    )
-    first = int(getattr(stream.module, "transient", 0))
-    steady = [error for place, error in zip(places, errors, strict=True) if place >= first]
-    if not steady:
-        why = f"no output from step {first} on among the first {len(outputs)}"
-        return unavailable("offline_error", why, "step"), [curve]
-    note = f"{len(steady)} outputs from step {first} on, over the largest absolute offline output"
-    return reading("offline_error", max(steady), "measured", part="step", method_note=note), [curve]
-
-
-def _offline_outputs(stream: _Stream, last: tuple[int, Any]) -> list[Any]:
-    """Offline outputs, in order, of the clip up to the step of the last output."""
-    index, output = last
-    found = stream.module.offline(stream.clip(index + 1))
-    if isinstance(found, list | tuple):
-        return list(found)
-    if found.dim() == output.dim():
-        return [found]
-    return list(found.unbind(int(getattr(stream.module, "output_dim", 1))))
-
-
-def _step_times(stream: _Stream, state: Any, subject: Built) -> Curve:
-    from bench.tensors import copy_of
-
-    clock = clock_of(subject)
-
-    def one_pass() -> list[float]:
-        spans = Spans(subject.synchronise, clock)
-        current = copy_of(state, stream.module)
-        for index in range(stream.warm, stream.warm + stream.period):
-            with spans.span("step"):
-                _, current = stream.module.step(stream.inputs[index], current)
-        return spans.read()["step"]
-
-    passes = repeated(one_pass, clock)
-    medians = [statistics.median(times) for times in zip(*passes, strict=True)]
-    note = f"median of {len(passes)} passes over one period in one process, each step synchronised"
-    return Curve("latency_ms", "step", list(range(len(medians))), medians, "measured", "step", note)
