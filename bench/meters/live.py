@@ -11,7 +11,7 @@ import gc
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -26,7 +26,8 @@ from bench.meters.stored import leaves
 from bench.meters.threads import ThreadClocks, ThreadsFollowed
 from bench.meters.trace import compiler_loaded, compilers_off, deeper_recursion, has_own_layout
 
-Category = Literal["weights", "buffers", "inputs", "activations", "temporaries"]
+Category = Literal["weights", "buffers", "gradients", "optimizer", "inputs", "activations", "temporaries"]
+#: What every forward has; a training step has gradients and the state of an optimizer besides.
 CATEGORIES: tuple[Category, ...] = ("weights", "buffers", "inputs", "activations", "temporaries")
 
 
@@ -52,21 +53,36 @@ class Peak:
 class Trace:
     """What a forward allocated and freed; `operators` holds the name and the module path of each index.
 
-    `other_threads` says that threads which cannot be followed did something meanwhile.
+    `named` says of storages that were there at the end what they are, where that is neither an activation nor a temporary;
+    `other_threads` that threads which cannot be followed did something meanwhile.
     """
 
     events: list[Event] = field(default_factory=list)
     operators: list[tuple[str, str]] = field(default_factory=list)
     left_a_module: set[int] = field(default_factory=set)
+    named: dict[int, Category] = field(default_factory=dict)
     other_threads: bool = False
 
     def peak(self, resident: dict[Category, int]) -> Peak:
         """The peak over what was alive all the time (`resident`) and what came and went."""
-        return peak(self.events, self.left_a_module, resident)
+        return peak(self.events, self.left_a_module, resident, self.named)
 
 
-def peak(events: Iterable[Event], activations: set[int], resident: dict[Category, int]) -> Peak:
-    """The first moment with the largest sum of live bytes; storages in `activations` are those, others temporaries."""
+def peak(
+    events: Iterable[Event],
+    activations: set[int],
+    resident: dict[Category, int],
+    named: Mapping[int, Category] | None = None,
+) -> Peak:
+    """The first moment with the largest sum of live bytes, by category.
+
+    Args:
+        events: in order; of an operator below 0 where a storage was there before the first.
+        activations: storages that are those.
+        resident: bytes of what was alive all the time.
+        named: storages of another category; the rest are temporaries.
+    """
+    named = named or {}
     alive: Counter[int] = Counter()
     total = best = sum(resident.values())
     at, snapshot = None, dict(alive)
@@ -74,10 +90,12 @@ def peak(events: Iterable[Event], activations: set[int], resident: dict[Category
         alive[event.storage] += event.size
         total += event.size
         if total > best:
-            best, at, snapshot = total, event.operator, {key: size for key, size in alive.items() if size}
-    split: dict[Category, int] = {name: resident.get(name, 0) for name in CATEGORIES}
+            at = event.operator if event.operator >= 0 else None
+            best, snapshot = total, {key: size for key, size in alive.items() if size}
+    names: tuple[Category, ...] = tuple(dict.fromkeys([*CATEGORIES, *resident, *named.values()]))
+    split: dict[Category, int] = {name: resident.get(name, 0) for name in names}
     for storage, size in snapshot.items():
-        split["activations" if storage in activations else "temporaries"] += size
+        split[named.get(storage, "activations" if storage in activations else "temporaries")] += size
     return Peak(best, split, at)
 
 
@@ -116,6 +134,20 @@ class LiveTensors(TorchDispatchMode):
             if isinstance(tensor, Tensor):
                 self._see(tensor)
         return result
+
+    def find(self, tensors: Iterable[Tensor]) -> None:
+        """Note activations that are there before the run and may be freed during it."""
+        for tensor in tensors:
+            self._see(tensor)
+            self.leave(tensor, entered=False)
+
+    def name(self, category: Category, tensors: Iterable[Tensor]) -> None:
+        """Note of tensors that are there after the run what they are."""
+        for tensor in tensors:
+            for part in leaves(tensor):
+                found = self._alive.get(part.untyped_storage()._cdata)
+                if found:
+                    self.trace.named[found[0]] = category
 
     def _see(self, tensor: Tensor) -> None:
         for part in leaves(tensor):
@@ -167,9 +199,10 @@ class LiveTensors(TorchDispatchMode):
         """Note that the module's forward begins."""
         self._stack.append(self._paths.get(id(module), self._stack[-1]))
 
-    def leave(self, output: Any) -> None:
-        """Note that it ended, and that what it returned is an activation."""
-        self._stack.pop()
+    def leave(self, output: Any, *, entered: bool = True) -> None:
+        """Note that it ended, and that what it returned is an activation; not `entered`: there was no module."""
+        if entered:
+            self._stack.pop()
         for tensor in tree_leaves(output):
             if isinstance(tensor, Tensor):
                 for part in leaves(tensor):
@@ -227,7 +260,15 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], known: Iterable[int]) -> Trace:
+def record(
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    known: Iterable[int],
+    *,
+    found: Callable[[], Iterable[Tensor]] = tuple,
+    named: Callable[[], Mapping[Category, Iterable[Tensor]]] = dict,
+) -> Trace:
     """The trace of one forward without gradients and without compilers.
 
     Args:
@@ -235,10 +276,13 @@ def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], kno
         args: positional inputs.
         kwargs: keyword inputs.
         known: addresses of storages that were there before.
+        found: gives activations that are there before and may be freed during the run; asked before it.
+        named: gives what is of another category than what a forward makes; asked after the run.
     """
     device = _device_of(module, args)
     kind = GuardedLiveTensors if compiler_loaded() else LiveTensors
     mode = kind(known, device, {id(part): path for path, part in module.named_modules()})
+    mode.find(found())
     threads, clocks = ThreadsFollowed(lambda: mode.in_thread(mode.path)), ThreadClocks()
     with (
         compilers_off(),
@@ -250,6 +294,8 @@ def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], kno
         mode,
     ):
         module(*args, **kwargs)
+    for category, tensors in named().items():
+        mode.name(category, tensors)
     mode.trace.other_threads = clocks.moved(threads.idents)
     return mode.trace
 

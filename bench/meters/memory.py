@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -46,6 +46,7 @@ Attention = Literal["fused", "explicit"]
 
 #: From this share of the live tensors on, buffers inside kernels are worth a flag.
 KERNEL_BUFFERS = 0.1
+_NO_ACTIVATIONS: tuple[Category, ...] = ("weights", "buffers", "gradients", "optimizer")
 #: Why a case that replays a CUDA graph has no allocated peak.
 INSIDE_A_GRAPH = (
     "activations live in the captured graph's own memory, which counts as reserved and not as allocated when it "
@@ -63,7 +64,8 @@ class MemoryPeaks:
 
     Attributes:
         peak_bytes: largest sum of live tensor bytes; `split` is what it was made of: weights, buffers, inputs,
-            activations (they leave the module that made them) and temporaries (they do not).
+            activations (they leave the module that made them, or a forward saved them) and temporaries (they do not); of a
+            training step also gradients and optimizer state.
         peak_at: the operator that reached the peak and the module it ran in.
         allocator_bytes: CPU: what torch's allocator held at most, libraries' buffers included, on top of what was
             alive before; CUDA: the caching allocator's peak of allocated bytes.
@@ -91,8 +93,8 @@ class MemoryPeaks:
 
     @property
     def peak_activation_bytes(self) -> int:
-        """The peak less weights and buffers: they are there all the time."""
-        return self.peak_bytes - self.split["weights"] - self.split["buffers"]
+        """The peak less weights and buffers, and less gradients and optimizer state where there are any."""
+        return self.peak_bytes - sum(self.split.get(name, 0) for name in _NO_ACTIVATIONS)
 
     def readings(self) -> list[Reading]:
         """The memory metrics; what is missing is unavailable with its reason."""
@@ -275,8 +277,10 @@ def _live_peaks(
     if isinstance(module, PartCall):
         args = module.inputs()  # its state was put back, in other tensors
     found = inventory(_own(module))
-    resident, known = resident_by_category(found, (args, kwargs))
-    trace = live.record(module, args, kwargs, known)
+    named = module.named if isinstance(module, PartCall) else dict
+    before = module.found if isinstance(module, PartCall) else tuple
+    resident, known = _resident(found, (args, kwargs), named())
+    trace = live.record(module, args, kwargs, known, found=before, named=named)
     put_back()
     peak = trace.peak(resident)
     return MemoryPeaks(
@@ -291,14 +295,23 @@ def _live_peaks(
     )
 
 
-def resident_by_category(found: Inventory, inputs: Any) -> tuple[dict[Category, int], set[int]]:
-    """Bytes by category of what is alive before the forward, and the addresses of its storages."""
+def _resident(
+    found: Inventory, inputs: Any, named: Mapping[Category, list[Tensor]]
+) -> tuple[dict[Category, int], set[int]]:
+    """Bytes by category of what is alive before the forward, and the addresses of its storages.
+
+    Args:
+        found: what the network holds.
+        inputs: of the forward.
+        named: those of them that are of another category.
+    """
     known: dict[int, int] = {}
     sizes: dict[Category, int] = {}
     weights = [item.tensor for item in found.held if item.kind in WEIGHTS and item.kind != "packed"]
     others = [item.tensor for item in found.held if item.kind in ("buffer", "loose")]
     given = tensors_in(inputs)
-    groups: tuple[tuple[Category, list[Tensor]], ...] = (("weights", weights), ("buffers", others), ("inputs", given))
+    groups: list[tuple[Category, list[Tensor]]] = [("weights", weights), ("buffers", others), *named.items()]
+    groups.append(("inputs", given))
     for category, tensors in groups:
         storages = {part.untyped_storage()._cdata: part.untyped_storage() for t in tensors for part in leaves(t)}
         fresh = {key: storage.nbytes() for key, storage in storages.items() if key not in known}

@@ -228,7 +228,10 @@ RUNS: tuple[Metric, ...] = (
         better="lower",
         section="memory",
         title="Peak memory",
-        definition="Largest sum of live tensor bytes (weights, inputs, activations, temporaries) during one forward.",
+        definition=(
+            "Largest sum of live tensor bytes (weights, inputs, activations, temporaries; in a training step gradients "
+            "and optimizer state as well) during one forward."
+        ),
     ),
     Metric(
         "peak_activation_bytes",
@@ -236,7 +239,10 @@ RUNS: tuple[Metric, ...] = (
         better="lower",
         section="memory",
         title="Peak activations",
-        definition="Largest sum of live tensor bytes during one forward, less weights and buffers.",
+        definition=(
+            "Largest sum of live tensor bytes during one forward, less weights and buffers, gradients and optimizer "
+            "state."
+        ),
     ),
     Metric(
         "peak_allocator_bytes",

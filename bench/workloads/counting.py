@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from bench.tensors import tensors_in
-from bench.workloads.workload import Count, Counted, Part
+from bench.workloads.workload import Count, Counted, Held, Part
 
 
 class PartCall(nn.Module):
@@ -51,9 +51,28 @@ class PartCall(nn.Module):
                 self._renew()
 
     def inputs(self) -> tuple[Any, ...]:
-        """The tensors that are alive when the next run begins beside the weights: its cache, its state, its inputs."""
+        """The tensors that are alive when the next run begins beside the weights: its cache, its state, its inputs.
+
+        Activations that the run frees are not among them: see `found`.
+        """
         self.renew()
-        return () if self._held is None else tuple(tensors_in(self._held()))
+        held = self._alive()
+        return tuple(tensors_in([held.inputs, held.optimizer, held.gradients]))
+
+    def found(self) -> list[Any]:
+        """Activations that are there when the run begins and that it may free."""
+        return list(tensors_in(self._alive().activations()))
+
+    def named(self) -> dict[Any, list[Any]]:
+        """Gradients and optimizer state that are there now; nothing of a workload that has none."""
+        held = None if self._held is None else self._held()
+        if not isinstance(held, Held):
+            return {}
+        return {"gradients": list(tensors_in(held.gradients)), "optimizer": list(tensors_in(held.optimizer))}
+
+    def _alive(self) -> Held:
+        held = None if self._held is None else self._held()
+        return held if isinstance(held, Held) else Held(inputs=held)
 
     def forward(self, *_held: Any) -> Any:
         """What the part's call gives; arguments are what it holds, named for the memory meter only."""

@@ -30,6 +30,7 @@ from bench.workloads.workload import (
     Built,
     Count,
     Facts,
+    Held,
     Part,
     Shape,
     ShapeAxis,
@@ -90,16 +91,18 @@ class _Trainer:
         self.prepare_backward()
         self.backward()
 
-    def held(self) -> Any:
-        """What is alive when a run begins: the batch, optimizer state, gradients and what a fresh forward saved.
+    def held(self) -> Held:
+        """What is alive beside the weights: the batch, optimizer state, gradients, and what a fresh forward saved.
 
         What was saved is seen from the next forward on: the hooks that see it would cost a timed backward time.
         """
         self._watched = True
-        saved = [tensor for tensor in (reference() for reference in self._saved) if tensor is not None]
         gradients = [parameter.grad for parameter in self.module.parameters()]
         batch = [self._subject.args, self._subject.kwargs, self.targets]
-        return [batch, _optimizer_tensors(self), gradients, saved]
+        return Held(batch, gradients, _optimizer_tensors(self), self._saved_now)
+
+    def _saved_now(self) -> list[Any]:
+        return [tensor for tensor in (reference() for reference in self._saved) if tensor is not None]
 
     def reset(self) -> None:
         """Weights, optimizer state, gradients, modes and generators as they were before the run."""

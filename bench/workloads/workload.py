@@ -148,6 +148,23 @@ class Built(Protocol):
 
 
 @dataclass(frozen=True)
+class Held:
+    """What is alive when a run begins, or after it, beside weights and buffers, as far as it is no plain input.
+
+    Attributes:
+        inputs: the batch, a cache, a state.
+        gradients: of parameters.
+        optimizer: its state.
+        activations: what a forward saved and a backward frees; gives them when it is called, so that nothing else holds them.
+    """
+
+    inputs: Any = ()
+    gradients: Any = ()
+    optimizer: Any = ()
+    activations: Callable[[], Any] = tuple
+
+
+@dataclass(frozen=True)
 class Part:
     """A named call: timed with its neighbours, counted, and watched for memory and energy.
 
@@ -160,7 +177,8 @@ class Part:
         counted: what is counted where that is something else than is timed: an eager form, or a run without what is
             counted apart.
         spans: gives the milliseconds of the spans inside the last run, in order, by name; None where it has none.
-        held: gives what is alive when a run begins beside weights and inputs (a cache, a state), for the memory meter.
+        held: gives what is alive beside weights and inputs (a cache, a state), for the memory meter; `Held` where it is of
+            several kinds, which is asked again after the run.
         varies: each run takes the next inputs, so that outputs differ from run to run.
     """
 

@@ -222,8 +222,7 @@ def test_the_optimizer_s_state_is_that_of_a_later_step_and_put_back():
     subject = subject_of(Learner, torch.randn(8, 4))
     parts, _ = parts_of("training_step", subject, batch=8)
     parts["step"].run()
-    _, states, _, _ = parts["step"].held()
-    assert {float(entry["step"]) for entry in states} == {1.0}
+    assert {float(entry["step"]) for entry in parts["step"].held().optimizer} == {1.0}
 
 
 def test_what_cannot_be_trained_says_so():

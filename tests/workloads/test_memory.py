@@ -21,18 +21,52 @@ def test_a_cache_that_is_written_in_place_counts_once():
     assert found.split["inputs"] == 4 * 2 * 64 * 2 + 8 * 2  # the cache of two sequences, and an id of each
 
 
-def test_a_backward_finds_what_its_forward_saved_and_makes_the_gradients():
+def learner():
+    """Two products of 64 x 128 and 128 x 32 on 16 samples, and the bytes of their weights."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(64, 128, bias=False), nn.Tanh(), nn.Linear(128, 32, bias=False))
-    subject = FakeBuilt(module, (torch.randn(16, 64),))
+    return FakeBuilt(module, (torch.randn(16, 64),)), 4 * (64 * 128 + 128 * 32)
+
+
+def test_gradients_and_optimizer_state_are_told_apart_in_a_backward_and_what_it_frees_is_gone():
+    """At the last product both gradients are there and that of the tanh; what the forward saved has been freed by then."""
+    subject, weights = learner()
     found = peak("training_step", subject, "backward", batch=16)
-    weights = 4 * (64 * 128 + 128 * 32)
-    assert found.split["weights"] == weights
-    batch, states = 4 * 16 * 64 + 8 * 16, 2 * weights + 2 * 4
-    saved = 4 * (16 * 128 + 16 * 32) + 4  # after the tanh, log-probabilities, and the total weight of the classes
-    assert found.split["inputs"] == batch + states + saved
-    made = found.peak_bytes - sum(found.split[name] for name in ("weights", "buffers", "inputs"))
-    assert weights <= made <= weights + 2 * 4 * (16 * 128 + 16 * 32)
+    assert found.split["weights"] == weights == found.split["gradients"]
+    assert found.split["optimizer"] == 2 * weights + 2 * 4  # two moments, and a step count of each tensor
+    assert found.split["inputs"] == 4 * 16 * 64 + 8 * 16
+    assert found.split["activations"] == 0 and 4 * 16 * 128 <= found.split["temporaries"] <= 4 * 16 * 128 + 8
+    assert found.peak_activation_bytes == sum(found.split[name] for name in ("inputs", "activations", "temporaries"))
+
+
+def test_what_a_forward_saved_is_there_when_its_backward_begins():
+    """A backward of one small product: its largest moment is the first, with the hidden values of the wide layer."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(2, 512, bias=False), nn.Tanh(), nn.Linear(512, 1, bias=False))
+    module[0].requires_grad_(False)
+    module.loss = lambda outputs, targets: outputs.sum()
+    found = peak("training_step", FakeBuilt(module, (torch.randn(64, 2),)), "backward", batch=64)
+    assert found.split["activations"] == 4 * 64 * 512  # of the tanh, which the product's gradient needs
+    assert found.split["gradients"] == 4 * 512 == found.split["optimizer"] / 2 - 2
+
+
+def test_a_whole_step_has_its_optimizer_s_temporaries_at_the_peak():
+    subject, weights = learner()
+    found = peak("training_step", subject, "step", batch=16)
+    assert found.split["gradients"] == weights and found.split["optimizer"] == 2 * weights + 2 * 4
+    assert found.split["temporaries"] >= 4 * 64 * 128  # the root of the second moment of the largest tensor
+
+
+def test_plain_descent_without_momentum_has_gradients_and_no_state():
+    subject, weights = learner()
+    module = subject.module
+    module.make_optimizer = lambda: torch.optim.SGD(module.parameters(), lr=0.1)
+    found = peak("training_step", subject, "optimizer", batch=16)
+    assert found.split["gradients"] == weights and found.split["optimizer"] == 0
+
+
+def test_no_other_workload_has_gradients():
+    assert "gradients" not in peak("generate", subject_of(Writer), "decode", context=6, new_tokens=2).split
 
 
 def test_a_part_that_is_watched_again_has_the_same_peak():
