@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import perf_counter_ns
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from bench import workloads
 from bench.errors import UsageError
 from bench.worker.subject import Subject
 from bench.workloads.workload import Part
+
+#: Runs from which the share of preparation is told, after one that is not kept.
+SHARE_RUNS = 5
 
 
 def parts_of(subject: Subject) -> list[Part]:
@@ -37,6 +41,31 @@ def as_step(part: Part) -> Callable[[], Any]:
     if part.prepare is None and part.reset is None:
         return part.call
     return part.run
+
+
+def prepared_share(part: Part, synchronise: Callable[[], None], clock: Callable[[], int] = perf_counter_ns) -> float:
+    """Share of the time of prepared runs that is not the run's own but what is made before and put back after it, 0 to 1.
+
+    What cannot stop its meter between two runs (a counter of joules) measures both.
+    """
+    if part.prepare is None and part.reset is None:
+        return 0.0
+    whole, own = 0, 0
+    for turn in range(SHARE_RUNS + 1):
+        begin = clock()
+        if part.prepare is not None:
+            part.prepare()
+        synchronise()
+        start = clock()
+        part.call()
+        synchronise()
+        end = clock()
+        if part.reset is not None:
+            part.reset()
+        synchronise()
+        if turn:  # the first makes what later ones find
+            whole, own = whole + clock() - begin, own + end - start
+    return 1.0 - own / whole if whole else 0.0
 
 
 @contextmanager

@@ -27,8 +27,8 @@ from bench.scores import DEFAULT_SCORE
 from bench.worker import conversion, cuda, declared, global_state
 from bench.worker.child import InvalidOutput, Phase, StateChanged, classify
 from bench.worker.global_state import GlobalState
-from bench.worker.outputs import check_output
-from bench.worker.parts import as_forward, as_step, counting, running
+from bench.worker.outputs import check_output, flag
+from bench.worker.parts import as_forward, as_step, prepared_share, running
 from bench.worker.pictures import source_map
 from bench.worker.ready import Ready, compile_time, make_ready
 from bench.worker.subject import Subject, find, seed_everything, synchronise, timed_build
@@ -38,6 +38,8 @@ from bench.workloads.workload import Facts, Part
 Found = tuple[list[Reading], dict[str, Any]]
 Measure = Callable[[], Found]
 
+#: Share of a run's time that may be preparation before the joules of a part say so.
+PREPARED = 0.05
 #: Metrics that no meter gives but the conversion of the subject.
 OF_CONVERSION = ("artefact_bytes", "conversion_ms")
 #: Metrics of subjects that declare what they need; no other subject misses them.
@@ -263,14 +265,17 @@ class Probe:
         from bench.meters import energy
 
         protocol = self.spec["protocol"]["energy"]
-        found = energy.measure_for(
-            as_step(part),
-            subject.case.batch,
-            subject.case.device,
-            protocol,
-            synchronise=synchronise(subject.case.device),
-        )
-        return found.readings(), found.as_dict()
+        found = energy.measure_for(as_step(part), subject.case.batch, subject.case.device, protocol,
+                                   synchronise=synchronise(subject.case.device))  # fmt: skip
+        readings, details = found.readings(), found.as_dict()
+        if not any(item.value is not None for item in readings):
+            return readings, details
+        share = prepared_share(part, synchronise(subject.case.device))
+        if share <= PREPARED:
+            return readings, details
+        text = f"{100 * share:.0f} % of the time of a run of {part.name} is what is prepared before it and put back after it; its joules hold both"
+        details["flags"] = [*details.get("flags", []), flag("energy_of_preparation", "warn", text)]
+        return [replace(item, method_note=f"{item.method_note}; {text}") for item in readings], details
 
     def conversion(self, subject: Subject) -> list[dict[str, str]]:
         """Flags of a conversion whose answers were compared with eager's; its cost and facts are kept.

@@ -17,6 +17,15 @@ from bench.tensors import tensors_in
 from bench.workloads.workload import Count, Counted, Held, Part
 
 
+class _Runs:
+    """Whether the last run has changed what the next one needs. No attribute of the module: meters put those back."""
+
+    __slots__ = ("used",)
+
+    def __init__(self) -> None:
+        self.used = False
+
+
 class PartCall(nn.Module):
     """Runs `call` in its forward; its named modules, parameters and buffers are the subject's.
 
@@ -34,7 +43,7 @@ class PartCall(nn.Module):
         super().__init__()
         object.__setattr__(self, "_subject", module)  # not registered: its modules keep their own paths
         self._call, self._renew, self._held = call, renew, held
-        self._used = False
+        self._runs = _Runs()
         self.training = False  # what a run changes is put back by the part, not by the meter
 
     def named_modules(self, memo: Any = None, prefix: str = "", remove_duplicate: bool = True) -> Iterator[Any]:
@@ -45,8 +54,8 @@ class PartCall(nn.Module):
 
     def renew(self) -> None:
         """Put back what the last run changed and prepare the next one; nothing before the first."""
-        if self._used:
-            self._used = False
+        if self._runs.used:
+            self._runs.used = False
             with _disable_current_modes():
                 self._renew()
 
@@ -77,7 +86,7 @@ class PartCall(nn.Module):
     def forward(self, *_held: Any) -> Any:
         """What the part's call gives; arguments are what it holds, named for the memory meter only."""
         self.renew()
-        self._used = True
+        self._runs.used = True
         return self._call()
 
 

@@ -61,7 +61,9 @@ def test_a_plain_stack_saves_one_hidden_layer_each_and_computes_nothing_again():
 def test_a_checkpointed_stack_saves_what_goes_into_its_layers_and_computes_them_again(reentrant):
     module = Stack(3, reentrant)
     if reentrant:
-        module.forward = lambda x: Stack.forward(module, x.requires_grad_())  # what reentrant checkpoints ask of an input
+        module.forward = lambda x: Stack.forward(
+            module, x.requires_grad_()
+        )  # what reentrant checkpoints ask of an input
     found = of(module)
     assert found["saved_activation_bytes"] == 2 * HIDDEN  # the batch goes into the first
     assert found["macs_recomputed"] == 3 * PRODUCT
