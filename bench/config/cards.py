@@ -7,10 +7,11 @@ the battery of `bench.testing` takes from them which checks a system is held to.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from bench.canonical import BASELINE_METHOD
 from bench.config.catalogue import Catalogue, Entry, check_method, check_model, parse_spec
@@ -19,7 +20,8 @@ from bench.config.protocol import Section
 from bench.config.schema import DTYPES, Against
 from bench.config.signatures import signature, split_path
 from bench.config.yaml_file import read_yaml
-from bench.errors import UsageError, did_you_mean, no_such
+from bench.errors import UsageError, did_you_mean
+from bench.labels import LABELS
 
 FILE = "systems.yaml"
 #: Either it holds, or the reason why it does not.
@@ -91,6 +93,8 @@ class Card(Section):
         batch_independent: that a batch of two gives what two batches of one give, or why not.
         refuses: specs that must be refused.
         known_failures: check of the battery -> why it fails.
+        execution, kernel: labels of its rows (`bench.labels`), unless the module says its own.
+        nominal_bits, nominal_activation_bits: of its number format, or the name of the setting that gives them.
     """
 
     name: str
@@ -122,6 +126,10 @@ class Card(Section):
     batch_independent: HoldsOrWhyNot = True
     refuses: tuple[str, ...] = ()
     known_failures: dict[str, str] = Field(default_factory=dict)
+    execution: str | None = None
+    kernel: str | None = None
+    nominal_bits: float | str | None = None
+    nominal_activation_bits: float | str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -140,6 +148,27 @@ class Card(Section):
             if value not in DTYPES:
                 raise ValueError(no_such("dtype", value, DTYPES))
         return values
+
+    @field_validator("execution", "kernel")
+    @classmethod
+    def _label(cls, value: str | None, info: ValidationInfo) -> str | None:
+        known = LABELS[str(info.field_name)]
+        if value is not None and value not in known:
+            raise ValueError(f'{info.field_name} "{value}" does not exist; {did_you_mean(value, known)}')
+        return value
+
+    def stated(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What the card says of its rows, by attribute of a module; a setting's name stands for its value.
+
+        Args:
+            settings: of the model or method that the card is of, presets included.
+        """
+        found: dict[str, Any] = {"execution": self.execution, "kernel": self.kernel}
+        for name in ("nominal_bits", "nominal_activation_bits"):
+            value = getattr(self, name)
+            given = settings.get(value) if isinstance(value, str) else value
+            found[name] = given if isinstance(given, int | float) and not isinstance(given, bool) else None
+        return {name: value for name, value in found.items() if value is not None}
 
     @field_validator("counts_on_meta", "batch_independent")
     @classmethod
@@ -195,6 +224,18 @@ def load(folders: Iterable[Path] | None = None) -> dict[str, Card]:
                 )
             found[card.name] = card
     return found
+
+
+@cache
+def of_rows(folder: Path, name: str, kind: Literal["model", "method"]) -> Card | None:
+    """The card of a model's or method's own rows in the suite folder that defines it; None without one.
+
+    A card with methods is no card of the plain models that they work on.
+    """
+    for card in read(folder):
+        if name in (card.methods if kind == "method" else card.models) and (kind == "method" or not card.methods):
+            return card
+    return None
 
 
 def read(folder: Path) -> list[Card]:
@@ -276,7 +317,8 @@ def _misfits(card: Card, catalogue: Catalogue) -> Iterable[str]:
     yield from _untested(card, catalogue)
     paths = [entry.path for entry in _entries(card, catalogue)]
     taken = {name for path in paths for name in signature(path).settings}
-    for name in card.settings:
+    bits = [value for value in (card.nominal_bits, card.nominal_activation_bits) if isinstance(value, str)]
+    for name in [*card.settings, *bits]:
         if name not in taken and not any(signature(path).open for path in paths):
             yield f'none of its models and methods takes the setting "{name}"; {did_you_mean(name, taken)}'
     if card.closed_form is not None:

@@ -8,7 +8,7 @@ import inspect
 import itertools
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter_ns  # taken before the user's code could put another clock in its place
@@ -251,6 +251,7 @@ def build(recipe: Recipe, artefacts: Path | None = None) -> Subject:
         module = find(recipe.method_path)(module, **recipe.method_settings)
         if getattr(module, "learned", None) is not None:
             weights = {**weights, "method": module.learned}  # trained with the method, on the same task
+    say(module, recipe.stated)
     device, dtype = torch.device(case.device), dtypes.TORCH[case.dtype]
     layout = torch.channels_last if case.memory_format == "channels_last" else torch.contiguous_format
     set_precision(case)
@@ -259,6 +260,16 @@ def build(recipe: Recipe, artefacts: Path | None = None) -> Subject:
     module = cast(module, dtype)
     args, kwargs = (moved_to(value, device, dtype, layout) for value in as_call(inputs))
     return _as_asked(Subject(case, module, args, kwargs, weights, task, default_inputs=by_default), artefacts)
+
+
+def say(module: nn.Module, stated: Mapping[str, Any]) -> None:
+    """Have a module say what its card states (labels, nominal bits), where it does not say so itself.
+
+    What it says itself holds: it knows how it was built.
+    """
+    for name, value in stated.items():
+        if getattr(module, name, None) is None:
+            setattr(module, name, value)
 
 
 def _as_asked(subject: Subject, artefacts: Path | None) -> Subject:
