@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,8 @@ from reports.figures import (
 from reports.figures.figure import Figure, no_picture
 from reports.figures.theme import Style
 from reports.groups import Group
-from reports.needs import ANY_CASE, CaseNeeds, Needs
-from reports.rows import Row, part_of_record
+from reports.needs import Needs
+from reports.rows import Row, as_row_of, part_of_record, same_network
 
 #: What a figure can stumble over in a malformed record; anything else is a defect and is not hidden.
 _MALFORMED = (
@@ -52,15 +52,18 @@ _MALFORMED = (
 
 #: Rows of one group that are drawn, and rows of all groups together: the first page stays quick to make and to open.
 ROWS, ALL_ROWS = 120, 360
+#: Further parts that have figures of their own on the first page; a pipeline may have a dozen stages.
+MOST_PARTS = 5
 
 
 @dataclass(frozen=True)
 class GroupFigure:
-    """A figure of comparable rows: how it is made, and what the rows must have."""
+    """A figure of comparable rows: how it is made, what the rows must have, and whether each part of a run has its own."""
 
     id: str
     make: Callable[..., Figure]
     needs: Needs
+    per_part: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,9 @@ class CaseFigure:
 #: The figures of a group in the order of the page.
 GROUP_FIGURES: tuple[GroupFigure, ...] = (
     GroupFigure(savings.ID, savings.figure, Needs(("speedup", "mac_ratio"), compared=True)),
-    GroupFigure(gap.ID, gap.figure, Needs(("latency_ms",), rows=2)),
+    GroupFigure(gap.ID, gap.figure, Needs(("latency_ms",), rows=2), per_part=True),
     GroupFigure(pareto.ID, pareto.figure, Needs(rows=2, further=lambda rows: bool(pareto.pairs(rows)))),
-    GroupFigure(tradeoff.ID, tradeoff.figure, Needs(("mac_ratio",), compared=True)),
+    GroupFigure(tradeoff.ID, tradeoff.figure, Needs(("mac_ratio",), compared=True), per_part=True),
 )
 
 
@@ -125,8 +128,11 @@ def of_groups(site: Site, styles: Mapping[str, Style]) -> list[GroupFigures]:
         if len(rows) < 2 or left <= 0:
             continue
         shown = _most_informative(rows)
-        drawings = tuple(_of_group(each, shown, group, site, styles) for each in GROUP_FIGURES if each.needs.met(shown))
-        found.append(GroupFigures(group, drawings, len(rows) - len(shown)))
+        drawings = [_of_group(each, shown, group, site, styles) for each in GROUP_FIGURES if each.needs.met(shown)]
+        drawings += [
+            drawing for part in _common_parts(shown) for drawing in _of_group_part(part, shown, group, site, styles)
+        ]
+        found.append(GroupFigures(group, tuple(drawings), len(rows) - len(shown)))
         left -= len(shown)
     return found
 
@@ -149,7 +155,7 @@ def _of_part(site: Site, row: Row, base: Row | None, part: str) -> Iterable[Draw
     record = part_of_record(row, part)
     if not record["layers"]:
         return
-    slug = re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") or f"part-{row.parts.index(part)}"
+    slug = _slug(part)
     id = f"waterline-{slug}"
     yield guarded(id, row.page, site, lambda: waterline.figure(record, part=part, id=id))
     if base is not None and _SAME.met(row, base) and part in base.parts:
@@ -196,6 +202,32 @@ def guarded(id: str, where: str, site: Site, make: Callable[[], Figure]) -> Draw
 def _of_group(each: GroupFigure, rows: list[Row], group: Group, site: Site, styles: Mapping[str, Style]) -> Drawing:
     id = f"{each.id}-{group.index}" if group.index else each.id
     return guarded(id, "index.html", site, lambda: each.make(rows, styles=styles, id=id))
+
+
+def _common_parts(rows: Sequence[Row]) -> list[str]:
+    """The further parts that all rows have, as many as are drawn."""
+    return [part for part in rows[0].parts if all(part in row.parts for row in rows)][:MOST_PARTS]
+
+
+def _of_group_part(
+    part: str, rows: list[Row], group: Group, site: Site, styles: Mapping[str, Style]
+) -> Iterable[Drawing]:
+    """The figures of one further part of the rows of a group, where they have what is needed."""
+    own = [as_row_of(row, part) for row in rows]
+    for each in GROUP_FIGURES:
+        if not each.per_part or not each.needs.met(own):
+            continue
+        id = "-".join(filter(None, [each.id, str(group.index or ""), _slug(part)]))
+
+        def make(each: GroupFigure = each, id: str = id) -> Figure:
+            drawn = each.make(own, styles=styles, id=id)
+            return replace(drawn, title=f"{part}: {drawn.title[:1].lower()}{drawn.title[1:]}")
+
+        yield guarded(id, "index.html", site, make)
+
+
+def _slug(part: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") or "part"
 
 
 def _most_informative(rows: list[Row]) -> list[Row]:

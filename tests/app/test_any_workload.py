@@ -29,7 +29,7 @@ from bench.sweep.attempts import Interrupted
 from bench.sweep.events import GroupFinished, Recorded
 from bench.tracking.mlflow_view import sections_of
 from bench.tracking.tracked_run import describe
-from bench.worker.client import Done, Workers
+from reports.rows import as_row_of
 from reports.site import build, load
 from tests.sweeping import QUICK, configuration, sweep
 
@@ -189,6 +189,23 @@ def test_the_first_page_has_a_column_per_part_and_names_the_other_side(swept, tm
         and "unreduced" not in page
         and "token" not in re.sub(r"<script.*?</script>", "", page, flags=re.S)
     )
+
+
+def test_the_first_page_draws_gap_and_trade_off_of_every_part_by_its_own_times(swept, tmp_path):
+    config, _, _, _ = swept
+    page = build(config.paths.results, tmp_path / "site", figure_seconds=None).index.read_text()
+    for part in ("short", "long"):
+        for figure in ("efficiency-gap", "trade-off"):
+            block = re.search(rf'<figure class="figure" id="{figure}-{part}".*?</figure>', page, re.S)
+            assert block and f"{part}: " in block[0]
+    site = load([Path(config.paths.results)])
+    row = next(row for row in site.rows if not row.case.is_baseline)
+    part = as_row_of(row, "long")
+    assert part.value("latency_ms") == row.value("latency_ms", "long") and part.value("macs") == row.value(
+        "macs", "long"
+    )
+    assert part.value("params") == row.value("params") and part.value("energy_j") is None
+    assert part.value("realised_gain") == row.value("realised_gain", "long") and not part.parts
 
 
 def test_the_page_of_a_case_has_its_parts_a_waterline_each_its_curves_and_facts(swept, tmp_path):
