@@ -54,6 +54,7 @@ class Score:
         samples_digest: hash of the inputs and answers as they were scored.
         details: plain JSON: `spread` and `floor` of a distribution, other numbers of the task.
         also: further scores of the same samples, of other metrics; this one stays the task's.
+        flags: what a reader has to know of it, as flags of a record (`code`, `severity`, `text`); `invalid` where it says nothing.
     """
 
     metric: str
@@ -66,6 +67,7 @@ class Score:
     samples_digest: str
     details: Mapping[str, Any] = field(default_factory=dict)
     also: tuple[Score, ...] = ()
+    flags: tuple[Mapping[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.metric not in RULES:

@@ -234,7 +234,7 @@ class Probe:
             shape=case.full_shape,
         )
         described = {"device": case.device, "dtype": case.dtype, "task": subject.task.describe()}
-        return found.readings(), {**found.as_dict(), **described}
+        return found.readings(), {**found.as_dict(), **described, "flags": [dict(item) for item in found.flags]}
 
     def fidelity(self, subject: Subject, ready: Ready, part: Part) -> Found:
         """How far the outputs are from the other side's, of a case that has an other side and no score."""

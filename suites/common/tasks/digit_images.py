@@ -29,6 +29,8 @@ from suites.common.training import Pace, classification, fit, one_thread
 #: Side of the pictures that the judge looks at.
 SIDE = 16
 JUDGE_STEPS = 400
+#: Per cent of held-out digits that the judge has to see right, or nothing that it says of made ones means anything.
+LEAST_OF_JUDGE = 90.0
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class DigitImages(TrainedTask):
         self._judges = WeightsCache(Path(cache) / "digit_judge")
         self._spread: list[float] = []
         self._judge: Judge | None = None
+        self._judge_accuracy = 0.0
 
     # ------------------------------------------------------------------------------------------ the judge
 
@@ -114,8 +117,9 @@ class DigitImages(TrainedTask):
                 judge = Judge()
                 source = source_digest(f"{__name__}:Judge")
                 key = content_key({"steps": self.judge_steps, "data": self.data_digest(), "source": source})
-                weights, _ = self._judges.get(f"judge-{key}", partial(self._train_judge, judge))
+                weights, notes = self._judges.get(f"judge-{key}", partial(self._train_judge, judge))
                 judge.load_state_dict(weights)
+            self._judge_accuracy = float(notes["test_accuracy"])
             self._judge = judge.eval().requires_grad_(False)
         return self._judge
 
@@ -198,9 +202,20 @@ class DigitImages(TrainedTask):
         seen.feed(pictures(data.split()[1]), self.samples, self.judge_steps)
         marks = self._marks(made)
         found = distribution(
-            "frechet_distance", self._distance(made), self.samples, seen.hex(), seeds=self._spread, floor=self.floor()
+            "frechet_distance", self._distance(made), self.samples, seen.hex(), seeds=self._spread, floor=self.floor(),
+            judge_accuracy=self._judge_accuracy,
+        )  # fmt: skip
+        return replace(found, also=(proportion("accuracy", marks, seen.hex()),), flags=self._flags())
+
+    def _flags(self) -> tuple[dict[str, str], ...]:
+        """A flag that makes the row invalid where the judge does not know real digits."""
+        if self._judge_accuracy >= LEAST_OF_JUDGE:
+            return ()
+        text = (
+            f"the frozen classifier sees only {self._judge_accuracy:.1f} % of held-out digits right, and {LEAST_OF_JUDGE:g} % are "
+            "needed: what it says of made digits means nothing"
         )
-        return replace(found, also=(proportion("accuracy", marks, seen.hex()),))
+        return ({"code": "judge_fails", "severity": "invalid", "text": text},)
 
     def floor(self) -> float:
         """The distance of the training digits from the held-out ones, which no trained model gets below by merit."""

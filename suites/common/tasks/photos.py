@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache as remember
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from bench.meters.quality import QualityError, Run, SamplesDigest, check_finite, logits
 from bench.scores import Score, mean
+from bench.statistics import mean_interval
 from suites.common.task import TaskError, TrainedTask
 from suites.common.training import Loss, Pace, fit
 
@@ -151,7 +152,28 @@ class Photos(TrainedTask):
                 )
             check_finite(made, "the PSNR", done=len(values))
             values += psnr(made.clamp(0, 1), tiles)
-        return mean("psnr_db", values, seen.hex(), scale=self.scale)
+        plain = self._plain_values(run.batch) if run.module.__class__ is not _Plain else values
+        found = mean("psnr_db", values, seen.hex(), scale=self.scale, plain_psnr_db=sum(plain) / len(plain))
+        return replace(found, flags=self._flags(values, plain))
+
+    def _plain_values(self, batch: int) -> list[float]:
+        """PSNR of every held-out tile of doing nothing clever."""
+        plain = _Plain(self.scale)
+        return [value for given, tiles in self.batches(batch) for value in psnr(plain(given).clamp(0, 1), tiles)]
+
+    def _flags(self, values: list[float], plain: list[float]) -> tuple[dict[str, str], ...]:
+        """A flag unless the module is better, tile by tile, than enlarging or leaving the pictures as they are."""
+        if values is plain:
+            return ()
+        gains = [own - other for own, other in zip(values, plain, strict=True)]
+        mean_gain, low, _ = mean_interval(gains)
+        if low is not None and low > 0:
+            return ()
+        what = "bicubic enlargement" if self.scale > 1 else "leaving the grain where it is"
+        text = (
+            f"no better than {what}: {mean_gain:+.3f} dB over {len(gains)} tiles, and the interval holds zero or less"
+        )
+        return ({"code": "no_better_than_plain", "severity": "warn", "text": text},)
 
     def describe(self) -> dict[str, Any]:
         """Name, split, number of tiles, hash of the photographs, what is done to them."""

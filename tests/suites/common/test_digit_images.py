@@ -12,7 +12,7 @@ from suites.common.rectified_flow import FlowModel
 from suites.common.task import TaskError
 from suites.common.tasks.digit_images import DigitImages, Training, frechet, pictures
 
-QUICK = {"training": Training(steps=2, batch=4), "samples": 70, "seeds": 2, "judge_steps": 60}
+QUICK = {"training": Training(steps=2, batch=4), "samples": 70, "seeds": 2, "judge_steps": 160}
 
 
 class Copyist(FlowModel):
@@ -108,6 +108,23 @@ def test_a_module_that_does_not_sample_or_samples_something_else_is_refused(tmp_
         task.load(dit(width=8, heads=2, depth=1, patch=4, resolution=32, channels=3), "colour")
     with pytest.raises(TaskError, match="more than 64 samples"):
         DigitImages(tmp_path, 0, samples=10)
+
+
+def test_a_judge_that_does_not_know_real_digits_makes_the_score_invalid(task, tmp_path):
+    right = quality.measure(Copyist(), task, batch=70, shape={"steps": 1})
+    assert right.details["judge_accuracy"] >= 90 and not right.flags
+    ignorant = DigitImages(tmp_path, 0, **{**QUICK, "judge_steps": 1})
+    ignorant._spread = [1.0, 1.5]
+    found = quality.measure(Copyist(), ignorant, batch=70, shape={"steps": 1})
+    (flag,) = found.flags
+    assert flag["severity"] == "invalid" and f"{found.details['judge_accuracy']:.1f} %" in flag["text"]
+    assert found.details["judge_accuracy"] < 90
+
+
+def test_what_is_read_from_the_cache_knows_how_good_its_judge_is(task):
+    again = DigitImages(task._judges.folder.parent, 0, **QUICK)
+    again.judge()
+    assert again._judge_accuracy == task._judge_accuracy > 0
 
 
 @pytest.mark.slow

@@ -62,6 +62,36 @@ def test_training_runs_and_its_weights_are_read_again(tmp_path):
     assert found.value == pytest.approx(notes["test_psnr_db"]) and found.n == len(task.tiles())
 
 
+def test_a_restorer_that_is_no_better_than_plain_enlargement_says_so(tmp_path):
+    task = Photos(tmp_path, 0)
+    untrained = restorer(scale=2)  # it starts as plain enlargement
+    task.fits(untrained, "x2")
+    found = quality.measure(untrained, task)
+    (flag,) = found.flags
+    assert flag["code"] == "no_better_than_plain" and "bicubic" in flag["text"]
+    assert found.value == pytest.approx(found.details["plain_psnr_db"], abs=1e-6)
+
+
+def test_one_that_is_better_on_every_tile_says_nothing(tmp_path):
+    class Knowing(nn.Module):
+        scale = 1
+
+        def forward(self, given):
+            return next(tiles for noisy, tiles in task.batches(len(given)) if torch.equal(noisy, given))
+
+    task = Photos(tmp_path, 0)
+    task.fits(Knowing(), "knowing")
+    found = quality.measure(Knowing(), task, batch=48)
+    assert not found.flags and found.value > found.details["plain_psnr_db"] + 20
+
+
+def test_what_has_no_detail_is_enlarged_plainly():
+    module = restorer(scale=2)
+    torch.nn.init.normal_(module.leave.weight)
+    flat = torch.full((1, 3, 6, 6), 0.7)
+    assert torch.allclose(module(flat), torch.full((1, 3, 12, 12), 0.7), atol=1e-6)
+
+
 def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(TaskError, match="scale=5, which divides neither"):
         Photos(tmp_path, 0).load(restorer(width=4, scale=5), "x5")
@@ -80,3 +110,7 @@ def test_a_trained_restorer_beats_doing_nothing_clever(tmp_path, scale):
 
     notes = Photos(tmp_path, 0).prepare("restorer", build)
     assert notes["test_psnr_db"] > notes["plain_psnr_db"]
+    module = build()
+    task = Photos(tmp_path, 0)
+    task.load(module, "restorer")
+    assert not quality.measure(module, task).flags  # better tile by tile, and not by chance
