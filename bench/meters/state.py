@@ -165,8 +165,11 @@ class Kept:
     def changes(self) -> list[str]:
         """What is not as it was, by name."""
         moved = [name for name, tensor, copy in self.values if not _equal(tensor, copy)]
-        learned = [name for name, weight, version in self.weights if weight._version != version]
-        return list(dict.fromkeys([*self.attributes.changes(), *moved, *learned]))
+        return list(dict.fromkeys([*self.attributes.changes(), *moved, *self.learned()]))
+
+    def learned(self) -> list[str]:
+        """Names of parameters that were written into; `restore` cannot put them back."""
+        return [name for name, weight, version in self.weights if weight._version != version]
 
     def restore_inputs(self) -> None:
         """Put the inputs alone back."""

@@ -77,16 +77,29 @@ def _repeatable(
     before.restore_inputs()
     after_first = Kept.of(subject.counted, subject.args, subject.kwargs)
     part.run()
-    changed = after_first.changes()
+    changed, learned = after_first.changes(), after_first.learned()
     if not changed:
         return Settled(part, first_ms, tuple(flags), gradients)
     after_first.restore()
-    text = (
-        f"every forward changes {', '.join(changed[:4])}{' and more' if len(changed) > 4 else ''}; it is put back "
-        "after each run, outside the time, so that all runs are of the same state"
-    )
-    flags.append(flag("changes_state", "warn", text))
+    flags.append(flag("changes_state", "warn", _what_changes(changed, learned)))
     return Settled(replace(part, reset=after_first.restore), first_ms, tuple(flags), gradients)
+
+
+def _what_changes(changed: list[str], learned: list[str]) -> str:
+    """What every forward changes, and what of it is put back: all but parameters, of which no copy is kept."""
+    text = f"every forward changes {_some(changed)}; it is put back after each run, outside the time, so that all runs are of the same state"
+    if not learned:
+        return text
+    if len(learned) == len(changed):
+        text = f"every forward changes {_some(changed)}"
+    return (
+        f"{text}; parameters ({_some(learned)}) are not put back: each run goes on from the weights of the last. What learns "
+        "is a training_step, which puts them back"
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (" and more" if len(names) > 4 else "")
 
 
 def outside_inference(call: Callable[[], Any]) -> Callable[[], Any]:
