@@ -57,7 +57,8 @@ def test_a_counter_is_put_back_and_its_flag_says_so():
         flag["code"] == "changes_state" and "seen; it is put back" in flag["text"] and "parameters" not in flag["text"]
     )
     before = module.seen.clone()
-    found.part.run()
+    with torch.no_grad():
+        found.part.run()
     assert torch.equal(module.seen, before)
 
 
@@ -68,7 +69,8 @@ def test_weights_that_learn_are_named_and_not_said_to_be_put_back():
     assert "parameters (level) are not put back" in flag["text"] and "training_step" in flag["text"]
     assert "it is put back" not in flag["text"]
     before = module.level.clone()
-    found.part.run()
+    with torch.no_grad():
+        found.part.run()
     assert not torch.equal(module.level, before)  # as the flag says
 
 
@@ -78,5 +80,6 @@ def test_beside_learning_weights_the_rest_is_put_back():
     (flag,) = found.flags
     assert "it is put back" in flag["text"] and "parameters (level) are not put back" in flag["text"]
     before = module.seen.clone()
-    found.part.run()
+    with torch.no_grad():
+        found.part.run()
     assert torch.equal(module.seen, before)
