@@ -53,3 +53,25 @@ def test_the_record_says_what_runs_in_xnnpack_and_what_does_not(made):
 def test_an_operator_without_a_kernel_is_named():
     with pytest.raises(ConversionFailed, match="operator waterline_tests::odd"):
         backends.module_of("executorch").convert(networks.Odd().eval(), (torch.ones(3),), {}, Conditions())
+
+
+@pytest.mark.slow
+def test_a_convolutional_network_and_a_transformer_run_end_to_end_beside_eager(tmp_path):
+    from bench.store.record_parts import reading_of
+    from tests.sweeping import QUICK, configuration, sweep
+
+    block = {
+        "models": ["tests.backends.networks:convnet", "tests.backends.networks:small_vit"], "batches": [2],
+        "backends": ["eager", "executorch"], "against": {"backend": "eager"},
+    }  # fmt: skip
+    suite = {"name": "runtimes", "grids": {"default": [block]}}
+    done = sweep(configuration(tmp_path, [], suite=suite, protocol=QUICK))
+    rows = {(row["case"]["model"].partition(":")[2], row["case"]["backend"]): row for row in done.records}
+    assert len(rows) == 4 and not done.failed, [row["error"] for row in done.failed]
+    for model in ("convnet", "small_vit"):
+        eager, own = rows[model, "eager"], rows[model, "executorch"]
+        assert reading_of(own, "latency_ms")["value"] > 0 and reading_of(own, "speedup")["value"] > 0
+        assert reading_of(own, "macs")["value"] == reading_of(eager, "macs")["value"]
+        assert reading_of(own, "artefact_bytes")["value"] > 0.9 * reading_of(eager, "size_bytes")["value"]
+        assert reading_of(own, "conversion_ms")["value"] > 0
+        assert own["conversion"]["parts_in_xnnpack"] >= 1 and own["conversion"]["agreement"]["relative_error"] < 1e-4
