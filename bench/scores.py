@@ -54,7 +54,8 @@ class Score:
         samples_digest: hash of the inputs and answers as they were scored.
         details: plain JSON: `spread` and `floor` of a distribution, other numbers of the task.
         also: further scores of the same samples, of other metrics; this one stays the task's.
-        flags: what a reader has to know of it, as flags of a record (`code`, `severity`, `text`); `invalid` where it says nothing.
+        flags: what a reader has to know of it, as flags of a record (`code`, `severity`, `text`); `invalid` where it
+            says nothing.
     """
 
     metric: str

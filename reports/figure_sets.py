@@ -35,8 +35,8 @@ from reports.figures import (
 from reports.figures.figure import Figure, no_picture
 from reports.figures.theme import Style
 from reports.groups import Group
-from reports.needs import Needs
-from reports.rows import Row, as_row_of, part_of_record, same_network
+from reports.needs import ANY_CASE, CaseNeeds, Needs
+from reports.rows import Row, as_row_of, part_of_record
 
 #: What a figure can stumble over in a malformed record; anything else is a defect and is not hidden.
 _MALFORMED = (
@@ -58,7 +58,7 @@ MOST_PARTS = 5
 
 @dataclass(frozen=True)
 class GroupFigure:
-    """A figure of comparable rows: how it is made, what the rows must have, and whether each part of a run has its own."""
+    """A figure of comparable rows: how it is made, what the rows must have, whether each part of a run has its own."""
 
     id: str
     make: Callable[..., Figure]

@@ -33,8 +33,14 @@ _MEANINGS: tuple[tuple[str, str], ...] = (
     ("involuntary", "The measured process was interrupted often by other work; times may be long."),
     ("paging", "Pages were read from disk while this was measured; times may be long."),
     ("throttl", "The processor or GPU lowered its clock because of heat or power."),
-    ("waiting at the last arrival", "Requests arrive faster than they are answered: the queue grows for as long as they do, so no time in system exists."),
-    ("unstable", "The middle half of the samples spans more than a quarter of the median: read the interval, not the value."),
+    (
+        "waiting at the last arrival",
+        "Requests arrive faster than they are answered: the queue grows as long as they do, and has no time in system.",
+    ),
+    (
+        "unstable",
+        "The middle half of the samples spans more than a quarter of the median: read the interval, not the value.",
+    ),
     ("noisy", "The middle half of the samples spans more than a tenth of the median."),
     ("foreign", "Another process was using the GPU."),
     ("uncounted", "Some operators are not in the count of MACs; they are named on this page."),

@@ -361,7 +361,7 @@ def part_of_record(row: Row, part: str) -> Record:
 
 
 def as_row_of(row: Row, part: str) -> Row:
-    """The row as if a further part were its whole run: what belongs to the subject (size, score) stays, the rest is the part's."""
+    """The row as if a further part were its whole run: the subject's own (size, score) stays, the rest is its."""
     own = {key.partition(OF)[0]: cell for key, cell in row.cells.items() if key.partition(OF)[2] == part}
     kept = {key: cell for key, cell in row.cells.items() if OF not in key and not _is_per_part(key)}
     return replace(row, record=part_of_record(row, part), cells={**kept, **own}, whole=part, parts=())

@@ -20,7 +20,7 @@ from bench.config.protocol import Section
 from bench.config.schema import DTYPES, Against
 from bench.config.signatures import signature, split_path
 from bench.config.yaml_file import read_yaml
-from bench.errors import UsageError, did_you_mean
+from bench.errors import UsageError, did_you_mean, no_such
 from bench.labels import LABELS
 
 FILE = "systems.yaml"
@@ -154,7 +154,7 @@ class Card(Section):
     def _label(cls, value: str | None, info: ValidationInfo) -> str | None:
         known = LABELS[str(info.field_name)]
         if value is not None and value not in known:
-            raise ValueError(f'{info.field_name} "{value}" does not exist; {did_you_mean(value, known)}')
+            raise ValueError(no_such(str(info.field_name), value, known))
         return value
 
     def stated(self, settings: Mapping[str, Any]) -> dict[str, Any]:

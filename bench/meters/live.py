@@ -53,8 +53,8 @@ class Peak:
 class Trace:
     """What a forward allocated and freed; `operators` holds the name and the module path of each index.
 
-    `named` says of storages that were there at the end what they are, where that is neither an activation nor a temporary;
-    `other_threads` that threads which cannot be followed did something meanwhile.
+    `named` says of storages that were there at the end what they are, where that is neither an activation nor a
+    temporary; `other_threads` that threads which cannot be followed did something meanwhile.
     """
 
     events: list[Event] = field(default_factory=list)

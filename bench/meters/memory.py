@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -64,8 +65,8 @@ class MemoryPeaks:
 
     Attributes:
         peak_bytes: largest sum of live tensor bytes; `split` is what it was made of: weights, buffers, inputs,
-            activations (they leave the module that made them, or a forward saved them) and temporaries (they do not); of a
-            training step also gradients and optimizer state.
+            activations (they leave the module that made them, or a forward saved them) and temporaries (they do not);
+            of a training step also gradients and optimizer state.
         peak_at: the operator that reached the peak and the module it ran in.
         allocator_bytes: CPU: what torch's allocator held at most, libraries' buffers included, on top of what was
             alive before; CUDA: the caching allocator's peak of allocated bytes.
@@ -279,7 +280,7 @@ def _live_peaks(
     found = inventory(_own(module))
     named = module.named if isinstance(module, PartCall) else dict
     before = module.found if isinstance(module, PartCall) else tuple
-    resident, known = _resident(found, (args, kwargs), named())
+    resident, known = resident_by_category(found, (args, kwargs), named())
     trace = live.record(module, args, kwargs, known, found=before, named=named)
     put_back()
     peak = trace.peak(resident)
@@ -295,8 +296,8 @@ def _live_peaks(
     )
 
 
-def _resident(
-    found: Inventory, inputs: Any, named: Mapping[Category, list[Tensor]]
+def resident_by_category(
+    found: Inventory, inputs: Any, named: Mapping[Category, list[Tensor]] = MappingProxyType({})
 ) -> tuple[dict[Category, int], set[int]]:
     """Bytes by category of what is alive before the forward, and the addresses of its storages.
 

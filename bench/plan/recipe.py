@@ -18,8 +18,8 @@ from bench.plan.plan import Plan
 class Recipe:
     """What it takes to build the subject of a case: dotted paths with all settings, and where to find files.
 
-    `pickle` names a file with a module and inputs that were handed over as objects; then nothing else is needed. `stated` is
-    what the cards of model and method say of their rows, for a module that does not say it itself.
+    `pickle` names a file with a module and inputs that were handed over as objects; then nothing else is needed.
+    `stated` is what the cards of model and method say of their rows, for a module that does not say it itself.
     """
 
     case: Case

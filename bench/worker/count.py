@@ -26,8 +26,18 @@ from bench.reading import Reading
 from bench.worker import declared, global_state
 from bench.worker.child import Phase, classify, describe
 from bench.worker.outputs import flag
-from bench.worker.parts import as_forward, parts_of, running
-from bench.worker.subject import Subject, build, build_model, find, resolution_of, say, seed_everything
+from bench.worker.parts import as_forward, counting, parts_of
+from bench.worker.subject import (
+    Subject,
+    build,
+    build_model,
+    cast,
+    example_inputs,
+    find,
+    moved_to,
+    say,
+    seed_everything,
+)
 from bench.workloads.counting import counter
 from bench.workloads.workload import Facts
 
@@ -112,8 +122,10 @@ def on_meta(recipe: Recipe) -> Subject:
             seed_everything(case.seed)
             module = find(recipe.method_path)(module, **untrained(recipe.method_settings))
     say(module, recipe.stated)
-    module = _cast(module.eval().to("meta"), case.dtype)
-    return Subject(case, module, tuple(_moved(value, case.dtype) for value in inputs), {}, {"kind": "none"})
+    device, dtype = torch.device("meta"), dtypes.TORCH[case.dtype]
+    module = cast(module.eval().to(device), dtype)
+    args, kwargs = (moved_to(value, device, dtype, torch.contiguous_format) for value in as_call(inputs))
+    return Subject(case, module, args, kwargs, {"kind": "none"})
 
 
 def untrained(settings: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def as_step(part: Part) -> Callable[[], Any]:
 
 
 def prepared_share(part: Part, synchronise: Callable[[], None], clock: Callable[[], int] = perf_counter_ns) -> float:
-    """Share of the time of prepared runs that is not the run's own but what is made before and put back after it, 0 to 1.
+    """Share of the time of prepared runs, 0 to 1, that is not the run's own: what is made before and put back after it.
 
     What cannot stop its meter between two runs (a counter of joules) measures both.
     """

@@ -28,7 +28,7 @@ from bench.worker import conversion, cuda, declared, global_state
 from bench.worker.child import InvalidOutput, Phase, StateChanged, classify
 from bench.worker.global_state import GlobalState
 from bench.worker.outputs import check_output, flag
-from bench.worker.parts import as_forward, as_step, prepared_share, running
+from bench.worker.parts import as_forward, as_step, counting, prepared_share, running
 from bench.worker.pictures import source_map
 from bench.worker.ready import Ready, compile_time, make_ready
 from bench.worker.subject import Subject, find, seed_everything, synchronise, timed_build
@@ -265,15 +265,23 @@ class Probe:
         from bench.meters import energy
 
         protocol = self.spec["protocol"]["energy"]
-        found = energy.measure_for(as_step(part), subject.case.batch, subject.case.device, protocol,
-                                   synchronise=synchronise(subject.case.device))  # fmt: skip
+        found = energy.measure_for(
+            as_step(part),
+            subject.case.batch,
+            subject.case.device,
+            protocol,
+            synchronise=synchronise(subject.case.device),
+        )
         readings, details = found.readings(), found.as_dict()
         if not any(item.value is not None for item in readings):
             return readings, details
         share = prepared_share(part, synchronise(subject.case.device))
         if share <= PREPARED:
             return readings, details
-        text = f"{100 * share:.0f} % of the time of a run of {part.name} is what is prepared before it and put back after it; its joules hold both"
+        text = (
+            f"{100 * share:.0f} % of the time of a run of {part.name} is what is prepared before it and put back after "
+            "it; its joules hold both"
+        )
         details["flags"] = [*details.get("flags", []), flag("energy_of_preparation", "warn", text)]
         return [replace(item, method_note=f"{item.method_note}; {text}") for item in readings], details
 

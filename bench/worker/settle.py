@@ -87,14 +87,17 @@ def _repeatable(
 
 def _what_changes(changed: list[str], learned: list[str]) -> str:
     """What every forward changes, and what of it is put back: all but parameters, of which no copy is kept."""
-    text = f"every forward changes {_some(changed)}; it is put back after each run, outside the time, so that all runs are of the same state"
+    text = (
+        f"every forward changes {_some(changed)}; it is put back after each run, outside the time, so that all runs "
+        "are of the same state"
+    )
     if not learned:
         return text
     if len(learned) == len(changed):
         text = f"every forward changes {_some(changed)}"
     return (
-        f"{text}; parameters ({_some(learned)}) are not put back: each run goes on from the weights of the last. What learns "
-        "is a training_step, which puts them back"
+        f"{text}; parameters ({_some(learned)}) are not put back: each run goes on from the weights of the last. What "
+        "learns is a training_step, which puts them back"
     )
 
 

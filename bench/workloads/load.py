@@ -100,7 +100,8 @@ def arrivals(
     """Open loops at a rate, each with the next seed; the first that is unstable ends them: the others would be as well.
 
     Args:
-        make: `make(n)` prepares n requests, each with all that it changes its own, and gives the calls that answer them.
+        make: `make(n)` prepares n requests, each with all that it changes its own, and gives the calls that answer
+            them.
         site: where.
         rate: offered, per second.
         count: requests of one run.

@@ -123,7 +123,7 @@ def run_on_servers(
     seconds: float = MOST_SECONDS,
     settle: Callable[[], Any] | None = None,
 ) -> OpenLoop:
-    """The same with several servers, each a process with a core of its own; the next request goes to the first that is free.
+    """The same with several servers, each a process on a core of its own; the first that is free takes the next.
 
     Arguments are those of `run`; `serve` is called in forks of this process, `settle` once in each before it begins.
 
@@ -270,7 +270,7 @@ def sweep(
 
 
 def replayed_mean(loop: OpenLoop) -> float:
-    """Mean seconds in system that the recorded service times give with the schedule, the server that is free first next.
+    """Mean seconds in system of the recorded service times with the schedule, each request to the server free first.
 
     What the measured mean has beyond that was spent outside of service.
     """

@@ -1,7 +1,7 @@
-"""A link that is held to a bandwidth and a round trip: bytes really travel over a loopback socket, no sooner than they would.
+"""A link that is held to a bandwidth and a round trip: bytes really travel, over a loopback socket that keeps to it.
 
-The closed form of `bench.workloads.split` says how long they take; this shows that what is sent does. Each way every chunk
-leaves when the link has clocked it out and arrives half a round trip later.
+The closed form of `bench.workloads.split` says how long they take; this shows that what is sent does. Each way every
+chunk leaves when the link has clocked it out and arrives half a round trip later.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ and may offer
 State is the request, which a stage may change in place: every run gets a copy of its own, made outside the clock. One
 run is one request; more of them at once are the business of a stage (a batching window, say).
 
-Three measurements share no column: the time of one request and of each stage (parts); how many requests are answered where
-one is always ready (`saturated_rate`); and with a `rate` the time in system of requests that arrive in an open loop
-(`bench.workloads.load`). Equal seeds give every method the same arrivals. A case whose backlog grows at its rate is
-`unstable`. With `servers` the last two are those of so many processes, each pinned to a core of its own; one unit.
+Three measurements share no column: the time of one request and of each stage (parts); how many requests are answered
+where one is always ready (`saturated_rate`); and with a `rate` the time in system of requests that arrive in an open
+loop (`bench.workloads.load`). Equal seeds give every method the same arrivals. A case whose backlog grows at its rate
+is `unstable`. With `servers` the last two are those of so many processes, each pinned to a core of its own; one unit.
 """
 
 from __future__ import annotations

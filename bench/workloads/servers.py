@@ -46,8 +46,12 @@ def check(count: int, device: str, threads: int) -> None:
 
 
 def together(
-    count: int, work: Callable[[int, Callable[[], int]], Any], *, timeout_s: float, settle: Callable[[], Any] | None = None
-) -> list[Any]:  # fmt: skip
+    count: int,
+    work: Callable[[int, Callable[[], int]], Any],
+    *,
+    timeout_s: float,
+    settle: Callable[[], Any] | None = None,
+) -> list[Any]:
     """What `work(server, begin)` gives in so many processes, in order; each calls `begin` once, when it is ready.
 
     `begin()` waits for the others and returns the moment, in nanoseconds of the monotonic clock, at which all begin.

@@ -11,14 +11,15 @@ and may offer
 
 - `payload_inputs() -> list of inputs`: over which payloads are measured; else the task's batches, else its one input;
 - `encode_answer(y) -> bytes`: what travels back; else the bytes of the result's tensors count;
-- `branches() -> list`: several devices, each an object with `head`, `encode` and `decode` of its own over the same input;
-  then the module has none of the three, and its `tail` takes the list of what arrived, in order.
+- `branches() -> list`: several devices, each an object with `head`, `encode` and `decode` of its own over the same
+  input; then the module has none of the three, and its `tail` takes the list of what arrived, in order.
 
-There is no state. The link is modelled from the shape: bandwidth, round trip, and how much slower the device is than this
-machine; the parts are measured and kept beside the modelled total. With `paced` the bytes also travel, over a loopback socket
-that is held to them. Devices and their links work at the same time: the total has the slowest branch, which is measured by
-itself (`head_1`, `encode_1`, ...); the server decodes one payload after another. Where there are no values (on the meta
-device) the cut goes straight from head to tail, encode and decode are no parts, and payloads are unavailable.
+There is no state. The link is modelled from the shape: bandwidth, round trip, and how much slower the device is than
+this machine; the parts are measured and kept beside the modelled total. With `paced` the bytes also travel, over a
+loopback socket that is held to them. Devices and their links work at the same time: the total has the slowest branch,
+which is measured by itself (`head_1`, `encode_1`, ...); the server decodes one payload after another. Where there are
+no values (on the meta device) the cut goes straight from head to tail, encode and decode are no parts, and payloads are
+unavailable.
 """
 
 from __future__ import annotations
@@ -199,7 +200,7 @@ def _branch_parts(cut: _Cut, batch: float) -> list[Part]:
 
 
 def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
-    """Bytes on the wire, encoded for real over the inputs, bytes of the answer, and how long they travel if they are sent."""
+    """Bytes on the wire, encoded for real over the inputs, bytes of the answer, and their time where they are sent."""
     from bench.tensors import ordinary_tensors
 
     cut = _Cut(subject)
@@ -244,7 +245,9 @@ def _paced(cut: _Cut, answer: int, shape: Shape) -> Facts:
         return Facts([unavailable("link_paced_ms", why, "request")])
     times = transfer_ms(payload, bytes(answer), shape["bandwidth_mbps"], shape["rtt_ms"])
     found = statistics.median(times)
-    note = f"median of {len(times)} transfers of {len(payload)} + {answer} bytes over a loopback socket that is held to the link"
+    note = (
+        f"median of {len(times)} transfers of {len(payload)} + {answer} bytes over a loopback socket held to the link"
+    )
     flags = []
     if abs(found - expected) > PACE_TOLERANCE * expected:
         text = (

@@ -1,8 +1,9 @@
 """Bytes of a state that a step reads and writes: what moving a window costs beside the arithmetic.
 
-Every operator that runs is seen, inside kernels nothing is. A read is a tensor of the state that an operator takes, as much
-of it as its view shows; a write is what an operator leaves in a storage of the state, or makes anew where that becomes the
-next state. So a ring that is overwritten in one place is cheap, one that is rolled or put together again is moved whole.
+Every operator that runs is seen, inside kernels nothing is. A read is a tensor of the state that an operator takes, as
+much of it as its view shows; a write is what an operator leaves in a storage of the state, or makes where that becomes
+the next state. So a ring that is overwritten in one place is cheap, one that is rolled or put together again is moved
+whole.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Traffic:
 
 @dataclass
 class _Touches(TorchDispatchMode):
-    """Every read and write of a tensor, by the identity of its storage; storages that are seen live on until the end."""
+    """Every read and write of a tensor, by the identity of its storage; what is seen lives on until the end."""
 
     reads: list[tuple[int, int]] = field(default_factory=list)
     writes: list[tuple[int, int]] = field(default_factory=list)

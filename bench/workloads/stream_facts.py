@@ -1,4 +1,4 @@
-"""What is asked of a stream besides its speed: its delay, its state's traffic, and that it answers as the offline network does.
+"""What is asked of a stream besides its speed: its delay, its state's traffic, and the offline network's answers.
 
 Steps are compared with the offline output at the same step, streams of one batch with the same stream alone.
 """
@@ -79,7 +79,8 @@ def traffic(stream: Stream, state: Any) -> Reading:
 
         found = state_traffic.of_step(step, current)
         current, read, written = after[0], read + found.read, written + found.written
-    note = f"{read / stream.period:.6g} read and {written / stream.period:.6g} written by operators, mean of {stream.period} steps"
+    each = (read / stream.period, written / stream.period)
+    note = f"{each[0]:.6g} read and {each[1]:.6g} written by operators, mean of {stream.period} steps"
     return reading("state_traffic_bytes", (read + written) / stream.period, "counted", part="step", method_note=note)
 
 
@@ -160,7 +161,10 @@ def independence(stream: Stream, outputs: list[Any], subject: Built) -> list[dic
     narrow = subject.dtype is not None and subject.dtype.itemsize < 4
     if error <= (NARROW_TOLERANCE if narrow else TOLERANCE):
         return []
-    text = f"the first of {stream.batch} streams answers {error:.3g} (relative) otherwise when it is alone: they touch each other"
+    text = (
+        f"the first of {stream.batch} streams answers {error:.3g} (relative) otherwise when it is alone: they touch "
+        "each other"
+    )
     return [{"code": "streams_mixed", "severity": "invalid", "text": text}]
 
 

@@ -6,7 +6,8 @@ A workload's module holds
 - `make_parts(subject, shape) -> list[Part]`: the whole first; the subject only offers calls;
 - optionally `facts(subject, shape, parts) -> Facts`: what is measured besides time, counts, memory and energy
   (bytes of a cache, bytes of a payload, agreement with a reference), taken once in the probe;
-- optionally `facts_seconds(shape) -> float`: about how long they take beside what a few runs cost, for the plan's estimate;
+- optionally `facts_seconds(shape) -> float`: about how long they take beside what a few runs cost, for the plan's
+  estimate;
 - optionally `counts(subject, shape, parts, count) -> Facts`: what only the operator trace tells (MACs of each step, of
   the backward, of what ran again); `count(part)` runs a part once under the trace, one that is not timed as well;
 - optionally `derive(shape, value) -> list[Reading]`: the field's own names (time to first token, ...) from readings
@@ -155,7 +156,8 @@ class Held:
         inputs: the batch, a cache, a state.
         gradients: of parameters.
         optimizer: its state.
-        activations: what a forward saved and a backward frees; gives them when it is called, so that nothing else holds them.
+        activations: what a forward saved and a backward frees; gives them when it is called, so that nothing else holds
+            them.
     """
 
     inputs: Any = ()
@@ -177,8 +179,8 @@ class Part:
         counted: what is counted where that is something else than is timed: an eager form, or a run without what is
             counted apart.
         spans: gives the milliseconds of the spans inside the last run, in order, by name; None where it has none.
-        held: gives what is alive beside weights and inputs (a cache, a state), for the memory meter; `Held` where it is of
-            several kinds, which is asked again after the run.
+        held: gives what is alive beside weights and inputs (a cache, a state), for the memory meter; `Held` where it is
+            of several kinds, which is asked again after the run.
         varies: each run takes the next inputs, so that outputs differ from run to run.
     """
 

@@ -1,8 +1,9 @@
 """A small network that enlarges pictures or removes their grain, working at low resolution.
 
-After Shi et al. 2016 ("Real-Time Single Image and Video Super-Resolution", section 3.2), with what it is given, enlarged,
-added to its answer. The convolutions see what a picture has beyond its own blur and have no biases, so that they add nothing
-where it is smooth: there plain enlargement is right to a grey level, and most of a photograph is smooth.
+After Shi et al. 2016 ("Real-Time Single Image and Video Super-Resolution", section 3.2), with what it is given,
+enlarged, added to its answer. The convolutions see what a picture has beyond its own blur and have no biases, so that
+they add nothing where it is smooth: there plain enlargement is right to a grey level, and most of a photograph is
+smooth.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every workload but `forward` through what surrounds a sweep: planned, killed and gone on with, reproduced, compared, packed."""
+"""Every workload but `forward` through what surrounds a sweep: planned, killed, resumed, reproduced, packed."""
 
 import copy
 import json
@@ -57,9 +57,13 @@ def driver_of(folder):
     quick = [f"protocol.{part}.{key}={value}" for part in parts for key, value in QUICK[part].items()]
     command = [sys.executable, "-m", "bench", "suite=every", "tracking=off", "report=off", "counts=false", *quick]
     return subprocess.Popen(
-        command, cwd=folder, env={**environment(folder), "BENCH_SUITES": str(own)}, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        command,
+        cwd=folder,
+        env={**environment(folder), "BENCH_SUITES": str(own)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def kept(folder):
@@ -68,7 +72,7 @@ def kept(folder):
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """The folder of a sweep that was killed after some records and gone on with by the same command, and what was there."""
+    """The folder of a sweep that was killed after some records and resumed by the same command, and what was there."""
     folder = tmp_path_factory.mktemp("every")
     process = driver_of(folder)
     until(lambda: len(kept(folder)) >= 2, 300)
@@ -79,9 +83,14 @@ def swept(tmp_path_factory):
     assert not alive, "workers go with a driver that is killed"
     before = {record["record_key"]: record for record in kept(folder)}
     again = subprocess.run(
-        list(process.args), cwd=folder, env={**environment(folder), "BENCH_SUITES": str(folder / "every")},
-        capture_output=True, text=True, check=False, timeout=600,
-    )  # fmt: skip
+        list(process.args),
+        cwd=folder,
+        env={**environment(folder), "BENCH_SUITES": str(folder / "every")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
     assert again.returncode == 0, again.stdout[-2000:] + again.stderr[-2000:]
     return folder, before
 

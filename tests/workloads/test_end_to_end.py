@@ -1,4 +1,4 @@
-"""Every workload with a subject of known cost, from the command line and from the library: MACs, bytes, joules, durations."""
+"""Every workload with a subject of known cost, from command line and library: MACs, bytes, joules, durations."""
 
 import json
 import os
@@ -30,9 +30,15 @@ PRODUCTS = {"forward": {"forward": 8 * 42}, **MACS}
 SUBJECTS = {"forward": (lambda: subject_of(Learner, torch.randn(8, 4)), {"batch": 8}), **CASES}
 #: Builder of each, as a suite names it.
 BUILDERS = {
-    "forward": "learner", "generate": "writer", "sample": "denoiser", "stream": "causal", "training_step": "learner",
-    "pipeline": "chain", "split": "halves", "operator": "doubling",
-}  # fmt: skip
+    "forward": "learner",
+    "generate": "writer",
+    "sample": "denoiser",
+    "stream": "causal",
+    "training_step": "learner",
+    "pipeline": "chain",
+    "split": "halves",
+    "operator": "doubling",
+}
 #: Samples of a run, by which MACs are divided; a pipeline and an operator count one.
 SAMPLES = {name: shape.get("batch", 1) for name, (_, shape) in SUBJECTS.items()}
 #: What is counted besides, by hand, where there are shapes only: (metric, part) -> value.
@@ -41,12 +47,16 @@ BESIDES = {
     "generate": {("cache_bytes", "request"): 9 * 8, ("cache_bytes_per_token", "request"): 8, ("params", ""): 44},
     "sample": {("macs_decoder", "image"): 20, ("macs_conditioner", "image"): 12, ("network_evaluations", "image"): 6},
     "stream": {("state_bytes", "step"): 3 * 24, ("macs_per_step", "step"): 12, ("state_traffic_bytes", "step"): 156},
-    "training_step": {("macs_backward", "step"): 60, ("macs_recomputed", "step"): 0, ("gradient_bytes", "step"): 4 * 63,
-                      ("optimizer_bytes", "step"): 8 * 63 + 4 * 6},
+    "training_step": {
+        ("macs_backward", "step"): 60,
+        ("macs_recomputed", "step"): 0,
+        ("gradient_bytes", "step"): 4 * 63,
+        ("optimizer_bytes", "step"): 8 * 63 + 4 * 6,
+    },
     "pipeline": {("params", ""): 8},
     "split": {("params", ""): 14},
     "operator": {("io_bytes", "call"): 188, ("params", ""): 0},
-}  # fmt: skip
+}
 
 
 def test_all_workloads_are_here():
@@ -56,10 +66,13 @@ def test_all_workloads_are_here():
 def suite_folder(folder, **protocol):
     """A suite of one's own with one block a workload, and its protocol."""
     blocks = [
-        {"models": [f"{HERE}:{BUILDERS[name]}"], "workload": name,
-         "shapes": {axis: [value] for axis, value in SUBJECTS[name][1].items()} or {"batch": [1]}}
+        {
+            "models": [f"{HERE}:{BUILDERS[name]}"],
+            "workload": name,
+            "shapes": {axis: [value] for axis, value in SUBJECTS[name][1].items()} or {"batch": [1]},
+        }
         for name in WORKLOADS
-    ]  # fmt: skip
+    ]
     place = folder / "known"
     place.mkdir()
     (place / "suite.yaml").write_text(yaml.safe_dump({"name": "known", "grids": {"default": blocks}}))
@@ -70,9 +83,13 @@ def command_line(folder, *overrides):
     """The records of `python -m bench suite=known`, by workload."""
     told = subprocess.run(
         [sys.executable, "-m", "bench", "suite=known", "tracking.enabled=false", "report.enabled=false", *overrides],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), "BENCH_SUITES": str(folder / "known")}, capture_output=True, text=True,
-        timeout=280, check=False,
-    )  # fmt: skip
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "BENCH_SUITES": str(folder / "known")},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
     assert told.returncode == 0, told.stdout[-2000:] + told.stderr[-2000:]
     records = [json.loads(path.read_text()) for path in (folder / "results" / "records").glob("*.json")]
     return {record["case"]["workload"]: record for record in records}
@@ -106,17 +123,20 @@ def test_the_library_gives_the_layers_of_every_part(workload):
     make, shape = SUBJECTS[workload]
     subject = make()
     for part, count in PRODUCTS[workload].items():
-        frame = bench.layers(
-            subject.module, subject.args or None, workload=workload, shape=shape, part=part, repeats=1
-        )  # fmt: skip
+        frame = bench.layers(subject.module, subject.args or None, workload=workload, shape=shape, part=part, repeats=1)
         assert frame["macs"].sum() == count, part
 
 
 #: Milliseconds of what is made anew before a run: the calls that give it its input. A window of energy holds them.
 PREPARED = {
-    ("split", "encode"): 1, ("split", "decode"): 3, ("split", "tail"): 6, ("pipeline", "infer"): 1, ("pipeline", "post"): 5,
-    ("training_step", "backward"): 2, ("training_step", "optimizer"): 2,
-}  # fmt: skip
+    ("split", "encode"): 1,
+    ("split", "decode"): 3,
+    ("split", "tail"): 6,
+    ("pipeline", "infer"): 1,
+    ("pipeline", "post"): 5,
+    ("training_step", "backward"): 2,
+    ("training_step", "optimizer"): 2,
+}
 
 
 class Joules:
@@ -163,9 +183,14 @@ def test_every_part_has_the_joules_of_its_own_run(workload):
         with mode():
             parts[name].run()  # the first makes what later ones find
             found = meter.measure(
-                as_step(parts[name]), SAMPLES[workload], Joules(subject.clock), windows=2, min_window_s=0.05,
-                clock=lambda: subject.clock.now / 1e9, sleep=lambda seconds: subject.clock.pass_ms(1e3 * seconds),
-            )  # fmt: skip
+                as_step(parts[name]),
+                SAMPLES[workload],
+                Joules(subject.clock),
+                windows=2,
+                min_window_s=0.05,
+                clock=lambda: subject.clock.now / 1e9,
+                sleep=lambda seconds: subject.clock.pass_ms(1e3 * seconds),
+            )
             share = prepared_share(parts[name], lambda: None, subject.clock)
         (gross,) = [row.value for row in found.readings() if row.metric == "energy_j"]
         whole = milliseconds + PREPARED.get((workload, name), 0)
@@ -195,9 +220,14 @@ def test_the_library_measures_every_part(workload):
             branch.clock = Sleeping()
     protocol = Protocol(**{**QUICK, "energy": {"backend": "estimate", "watts": 10.0, "windows": 2, "window_s": 0.05}})
     frame = bench.measure(
-        subject.module, subject.args or None, ["latency_ms", "macs", "peak_memory_bytes", "energy_j", "params"], protocol,
-        workload=workload, shape={axis: given for axis, given in shape.items() if axis != "batch"}, batch=shape.get("batch"),
-    )  # fmt: skip
+        subject.module,
+        subject.args or None,
+        ["latency_ms", "macs", "peak_memory_bytes", "energy_j", "params"],
+        protocol,
+        workload=workload,
+        shape={axis: given for axis, given in shape.items() if axis != "batch"},
+        batch=shape.get("batch"),
+    )
     found = frame.set_index(["metric", "part"])["value"]
     for part, milliseconds in MILLISECONDS[workload].items():
         assert milliseconds <= found["latency_ms", part] <= 20 * milliseconds + 50, part
@@ -208,11 +238,21 @@ def test_the_library_measures_every_part(workload):
 @pytest.mark.slow
 def test_the_command_line_measures_every_workload(tmp_path):
     records = command_line(
-        suite_folder(tmp_path), "protocol=quick", "protocol.latency.invocations=2", "protocol.latency.max_invocations=2",
-        "protocol.latency.case_seconds=0.2", "protocol.latency.samples=12", "protocol.latency.min_samples=10",
-        "protocol.latency.warmup_s=0", "protocol.latency.quiet_wait_s=0", "protocol.energy.backend=estimate",
-        "protocol.energy.watts=10", "protocol.energy.windows=2", "protocol.energy.window_s=0.05", "counts=false",
-    )  # fmt: skip
+        suite_folder(tmp_path),
+        "protocol=quick",
+        "protocol.latency.invocations=2",
+        "protocol.latency.max_invocations=2",
+        "protocol.latency.case_seconds=0.2",
+        "protocol.latency.samples=12",
+        "protocol.latency.min_samples=10",
+        "protocol.latency.warmup_s=0",
+        "protocol.latency.quiet_wait_s=0",
+        "protocol.energy.backend=estimate",
+        "protocol.energy.watts=10",
+        "protocol.energy.windows=2",
+        "protocol.energy.window_s=0.05",
+        "counts=false",
+    )
     assert set(records) == set(WORKLOADS)
     for workload, record in records.items():
         assert record["status"] in ("ok", "contaminated"), (workload, record["error"])

@@ -29,7 +29,7 @@ def learner():
 
 
 def test_gradients_and_optimizer_state_are_told_apart_in_a_backward_and_what_it_frees_is_gone():
-    """At the last product both gradients are there and that of the tanh; what the forward saved has been freed by then."""
+    """At the last product both gradients are there and that of the tanh; what the forward saved is gone by then."""
     subject, weights = learner()
     found = peak("training_step", subject, "backward", batch=16)
     assert found.split["weights"] == weights == found.split["gradients"]

@@ -1,4 +1,4 @@
-"""What is asked of a stream: known traffic of its state, the time of its first output, the rate that it keeps, streams apart."""
+"""What is asked of a stream: known traffic of its state, its first output, the rate that it keeps, streams apart."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ def test_the_state_may_be_nested_and_its_numbers_are_no_traffic():
 
 
 def test_the_traffic_of_a_stream_is_the_mean_over_its_period():
-    """Three streams with rings of 24 bytes: 48 of 72 are read to make the next, 72 written, and every second step read 72."""
+    """Three streams with rings of 24 bytes: 48 of 72 are read for the next, 72 written, every second step reads 72."""
     facts = facts_of("stream", subject_of(Causal), batch=3)
     (row,) = [item for item in facts.readings if item.metric == "state_traffic_bytes"]
     assert row.value == (48 + 72) + 72 / 2 and row.provenance == "counted"
@@ -73,7 +73,7 @@ def test_the_traffic_of_a_stream_is_the_mean_over_its_period():
 
 
 def test_the_first_output_comes_after_all_its_steps_and_the_rate_is_that_of_the_slow_ones():
-    """A step of 1 ms, then one of 3 ms that answers: the first answer after 4 ms, and 99 of 100 steps keep within 3 ms."""
+    """A step of 1 ms, then one of 3 ms that answers: the first answer after 4 ms, 99 of 100 steps within 3 ms."""
     found = values(facts_of("stream", subject_of(Causal), batch=2))
     assert found["first_output_ms"] == pytest.approx(4)
     assert found["step_p99_ms"] == pytest.approx(3) and found["rate_max"] == pytest.approx(1000 / 3)

@@ -81,7 +81,7 @@ def test_frozen_layers_save_nothing_and_have_no_products_in_the_backward():
 
 
 def test_a_pre_norm_block_saves_sixteen_widths_a_token():
-    """Inputs of two norms and what they give 4, queries, keys and values 3, attention 1, the hidden layer twice 8 widths."""
+    """Inputs of two norms and what they give 4, queries, keys, values 3, attention 1, the hidden layer twice 8."""
 
     class Block(nn.Module):
         def __init__(self, width=16, heads=2):

@@ -212,8 +212,8 @@ class DigitImages(TrainedTask):
         if self._judge_accuracy >= LEAST_OF_JUDGE:
             return ()
         text = (
-            f"the frozen classifier sees only {self._judge_accuracy:.1f} % of held-out digits right, and {LEAST_OF_JUDGE:g} % are "
-            "needed: what it says of made digits means nothing"
+            f"the frozen classifier sees only {self._judge_accuracy:.1f} % of held-out digits right, and "
+            f"{LEAST_OF_JUDGE:g} % are needed: what it says of made digits means nothing"
         )
         return ({"code": "judge_fails", "severity": "invalid", "text": text},)
 
