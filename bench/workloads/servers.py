@@ -13,6 +13,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
 
@@ -68,33 +69,11 @@ def together(
     import multiprocessing
 
     context = multiprocessing.get_context("fork")
-    barrier, moment = context.Barrier(count), context.Value("q", 0)
-    cores = _cores()
-
-    def begin() -> int:
-        place = barrier.wait(timeout_s)
-        if place == 0:
-            moment.value = time.perf_counter_ns() + int(HEAD_START * 1e9)
-        barrier.wait(timeout_s)
-        return int(moment.value)
-
-    def child(server: int, pipe: connection.Connection) -> None:
-        try:
-            _alone(cores[server % len(cores)])
-            if settle is not None:
-                settle()
-            answer: tuple[str, Any] = ("done", work(server, begin))
-        except BaseException as error:  # whatever it is, the others must not wait for this one
-            barrier.abort()
-            traceback.print_exc()
-            answer = ("failed", f"{type(error).__name__}: {error}")
-        pipe.send(answer)
-        os._exit(0)  # without running what the parent registered for its own end
-
+    start = _Start(context.Barrier(count), context.Value("q", 0), timeout_s)
     pipes, processes = [], []
     for server in range(count):
         reading, writing = context.Pipe(duplex=False)
-        process = context.Process(target=child, args=(server, writing), daemon=True)
+        process = context.Process(target=_serve, args=(server, writing, work, start, settle), daemon=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that threads do not come along is known: each has one
             process.start()
@@ -108,6 +87,44 @@ def together(
             with contextlib.suppress(Exception):
                 process.kill()
             process.join()
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where processes wait for each other, and the moment at which all of them begin."""
+
+    barrier: Any
+    moment: Any
+    timeout_s: float
+
+    def __call__(self) -> int:
+        """The moment, once all are there."""
+        if self.barrier.wait(self.timeout_s) == 0:
+            self.moment.value = time.perf_counter_ns() + int(HEAD_START * 1e9)
+        self.barrier.wait(self.timeout_s)
+        return int(self.moment.value)
+
+
+def _serve(
+    server: int,
+    pipe: connection.Connection,
+    work: Callable[[int, Callable[[], int]], Any],
+    start: _Start,
+    settle: Callable[[], Any] | None,
+) -> None:
+    """In the fork: do the work on a core of its own, tell the answer, and leave."""
+    try:
+        cores = _cores()
+        _alone(cores[server % len(cores)])
+        if settle is not None:
+            settle()
+        answer: tuple[str, Any] = ("done", work(server, start))
+    except BaseException as error:  # whatever it is, the others must not wait for this one
+        start.barrier.abort()
+        traceback.print_exc()
+        answer = ("failed", f"{type(error).__name__}: {error}")
+    pipe.send(answer)
+    os._exit(0)  # without running what the parent registered for its own end
 
 
 def _answers(pipes: list[connection.Connection], deadline: float) -> list[Any]:

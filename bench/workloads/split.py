@@ -167,12 +167,11 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
     spans = Spans(subject.synchronise, clock_of(subject))
     request = Part(
         "request",
-        lambda: cut.request(spans),
+        cut.uncut if on_meta(cut.given) else lambda: cut.request(spans),
         units=batch,
         prepare=spans.clear,
         spans=spans.read,
         held=lambda: cut.given,
-        counted=cut.uncut if on_meta(cut.given) else None,
     )
     head = Part("head", cut.hidden, units=batch, held=lambda: cut.given)
     tail = _half_part("tail", _Half(cut.answer, cut.arrived), batch)

@@ -30,10 +30,10 @@ import statistics
 from functools import partial
 from typing import Any
 
-from bench.errors import UsageError
 from bench.reading import Curve, Reading, reading, unavailable
 from bench.workloads import stream_facts
 from bench.workloads.deriving import Value, combined, derived
+from bench.workloads.steps import Stream
 from bench.workloads.workload import (
     BATCH,
     Built,
@@ -44,7 +44,6 @@ from bench.workloads.workload import (
     ShapeAxis,
     Workload,
     on_meta,
-    require,
 )
 
 WORKLOAD = Workload(
@@ -61,55 +60,6 @@ WORKLOAD = Workload(
     title="one period of an online network; the offline network on a whole window",
     calls=("step", "offline"),
 )
-
-#: Where neither the shape nor the module says how long a window is.
-WINDOW = 16
-#: Timed runs of a clip before it starts over.
-RUNS = 8
-
-
-class Stream:
-    """A module with the clip that it is fed, cut into steps."""
-
-    def __init__(self, subject: Built, shape: Shape) -> None:
-        self.module = module = subject.module
-        require(module, WORKLOAD.name, "init", "step", "offline", "example_clip")
-        self.period = int(getattr(module, "period", 1))
-        self.window = int(shape["window"] or getattr(module, "window", WINDOW))
-        self.per_run = int(shape["steps"] or self.period)
-        if self.per_run % self.period:
-            raise UsageError(f"shape steps={self.per_run}: whole periods of {self.period} steps are wanted")
-        self.warm = -(-self.window // self.per_run) * self.per_run
-        self.batch = shape["batch"]
-        self.along_time = int(getattr(module, "time_dim", 1))
-        self.length = self.warm + RUNS * self.per_run
-        self._clip = _placed_clip(subject, module.example_clip(self.batch, self.length))
-        self.inputs = [self._input(index) for index in range(self.length)]
-
-    def _input(self, index: int) -> Any:
-        hop, dimension = int(getattr(self.module, "hop", 1)), self.along_time
-        if hop == 1:
-            return self._clip.select(dimension, index).clone()  # a state that keeps it keeps one step, not the clip
-        return self._clip.narrow(dimension, index * hop, hop).clone()
-
-    def clip(self, length: int) -> Any:
-        """The first `length` steps of the clip."""
-        hop, dimension = int(getattr(self.module, "hop", 1)), self.along_time
-        return self._clip.narrow(dimension, 0, length * hop)
-
-    def steps(self, state: Any, start: int, count: int) -> tuple[list[Any], Any]:
-        """Outputs of steps, None where there is none, and the state after them."""
-        outputs = []
-        for index in range(start, start + count):
-            output, state = self.module.step(self.inputs[index], state)
-            outputs.append(output)
-        return outputs, state
-
-
-def _placed_clip(subject: Built, clip: Any) -> Any:
-    from bench.tensors import placed
-
-    return placed(clip, subject.device, subject.dtype)
 
 
 class _Walk:

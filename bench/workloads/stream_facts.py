@@ -6,14 +6,12 @@ Steps are compared with the offline output at the same step, streams of one batc
 from __future__ import annotations
 
 import statistics
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.reading import Curve, Reading, reading, unavailable
 from bench.sample_sizes import samples_for_percentile, sure_percentile
+from bench.workloads.steps import Stream
 from bench.workloads.workload import Built, Spans, clock_of, repeated
-
-if TYPE_CHECKING:
-    from bench.workloads.stream import Stream
 
 #: Seconds after which no further pass is begun to have enough steps for a percentile.
 TIMED_SECONDS = 10.0

@@ -6,15 +6,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
 import bench
+from bench.canonical import settings_text
 from bench.config.protocol import Protocol
 from bench.meters.energy import meter
+from bench.plan.case import Case
+from bench.plan.recipe import Recipe
 from bench.store.record_parts import reading_of
+from bench.worker import estimate
 from bench.worker.parts import as_step, prepared_share
 from bench.workloads import WORKLOADS, find, module_of
 from tests.sweeping import QUICK
@@ -116,6 +121,36 @@ def test_the_command_line_counts_every_part_and_times_none(counted, workload):
     assert {key: value(record, *key) for key in BESIDES[workload]} == BESIDES[workload]
     taken = {row["metric"] for row in record["readings"] if row["value"] is not None}
     assert not taken & {"latency_ms", "throughput_per_s", "energy_j", "peak_memory_bytes"}
+
+
+def test_the_plan_knows_the_products_of_every_part_before_anything_is_built():
+    shapes = {name: find(name).shape(SUBJECTS[name][1]) for name in WORKLOADS}
+    for shape in shapes.values():
+        shape.pop("batch")
+        shape.pop("resolution", None)
+    recipes = {
+        name: Recipe(
+            Case(
+                suite="known",
+                model=BUILDERS[name],
+                workload=name,
+                batch=SUBJECTS[name][1].get("batch", 1),
+                shape=settings_text(shapes[name]),
+            ),
+            model_path=f"{HERE}:{BUILDERS[name]}",
+        )
+        for name in WORKLOADS
+    }
+    phases = SimpleNamespace(enter=lambda *_: None)
+    found = estimate.run({"recipes": [recipe.as_dict() for recipe in recipes.values()]}, phases)["macs"]
+    told = {name: found[recipe.case.key] for name, recipe in recipes.items()}
+    assert {name: answer["why"] for name, answer in told.items()} == dict.fromkeys(WORKLOADS, "")
+    for name, answer in told.items():
+        skipped = {"encode", "decode"} if name == "split" else set()
+        known = {part: count for part, count in PRODUCTS[name].items() if part not in skipped}
+        if name == "sample":
+            known["image"] += 2 * (12 + 20)  # a run has its conditioner and its decoder, which are counted apart
+        assert answer["macs"] == known, name
 
 
 @pytest.mark.parametrize("workload", sorted(WORKLOADS))
