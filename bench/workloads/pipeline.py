@@ -125,8 +125,13 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
 
     Raises:
         UsageError: the module lacks a call, or its stages have no names of their own.
+        NotImplementedError: this machine has no core for every server.
     """
+    import torch
+
     chain = _Chain(subject)
+    if subject.device != "meta":  # where nothing is run there is nobody to serve
+        servers.check(shape["servers"], subject.device, torch.get_num_threads())
     spans = Spans(subject.synchronise, clock_of(subject))
     whole = _Turn(chain, lambda request: chain.answer(request, spans))
 
@@ -153,11 +158,7 @@ def _stage_part(chain: _Chain, position: int) -> Part:
 
 
 def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
-    """Each stage's share of the request, as a ratio of sums over the same requests; what is answered under load.
-
-    Raises:
-        NotImplementedError: this machine has no core for every server.
-    """
+    """Each stage's share of the request, as a ratio of sums over the same requests; what is answered under load."""
     chain = _Chain(subject)
     if subject.device == "meta":
         why = "meta tensors take no time"
@@ -179,9 +180,6 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
 
 def _under_load(chain: _Chain, subject: Built, shape: Shape) -> Facts:
     """The saturated rate, and with a rate an open loop, whose requests are ready before it begins."""
-    import torch
-
-    servers.check(shape["servers"], subject.device, torch.get_num_threads())
     site = load.Site(shape["servers"], clock_of(subject), getattr(subject, "wait_until", open_loop.spin_until))
     seconds = load.SATURATED_SHARE * shape["seconds"]
     whole = load.saturated(_answers(chain, subject), site, seconds)

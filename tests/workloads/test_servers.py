@@ -93,3 +93,14 @@ def test_a_pipeline_of_the_instrument_is_served_by_two_processes(tmp_path):
     assert reading_of(record, "offered_rate", "request")["value"] == 200
     how = record["workload"]["open_loop"]["how"]
     assert how == f"{shapes['servers'][0]} processes, each on a core of its own" or shapes["servers"] == [1]
+
+
+@pytest.mark.slow
+def test_a_pipeline_with_more_servers_than_cores_is_a_row_that_says_why(tmp_path):
+    from tests.sweeping import QUICK, configuration, sweep
+
+    block = {"models": ["tests.workloads.subjects:chain"], "workload": "pipeline", "shapes": {"servers": [1024]}}
+    suite = {"name": "crowded", "grids": {"default": [block]}}
+    done = sweep(configuration(tmp_path, [], suite=suite, protocol=QUICK, device={"threads": 1}))
+    (record,) = done.records
+    assert record["status"] == "unsupported" and "each server needs its own" in record["error"]["message"]
