@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.errors import UsageError
-from bench.workloads.workload import Built, Shape, require
+from bench.workloads.workload import Built, Shape
 
 #: Where neither the shape nor the module says how long a window is.
 WINDOW = 16
@@ -18,7 +18,6 @@ class Stream:
 
     def __init__(self, subject: Built, shape: Shape) -> None:
         self.module = module = subject.module
-        require(module, "stream", "init", "step", "offline", "example_clip")
         self.period = int(getattr(module, "period", 1))
         self.window = int(shape["window"] or getattr(module, "window", WINDOW))
         self.per_run = int(shape["steps"] or self.period)

@@ -44,6 +44,7 @@ from bench.workloads.workload import (
     ShapeAxis,
     Workload,
     on_meta,
+    require,
 )
 
 WORKLOAD = Workload(
@@ -136,6 +137,7 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
     Raises:
         UsageError: the module lacks a call, or the run is no whole number of periods.
     """
+    require(subject.module, WORKLOAD.name, "init", "step", "offline", "example_clip")
     stream = Stream(subject, shape)
     run = _Run(stream)
     window = stream.clip(stream.window)
