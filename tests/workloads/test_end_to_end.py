@@ -162,7 +162,7 @@ def test_the_library_gives_the_layers_of_every_part(workload):
         assert frame["macs"].sum() == count, part
 
 
-#: Milliseconds of what is made anew before a run: the calls that give it its input. A window of energy holds them.
+#: Milliseconds of what is made before a run: the calls that give it its input. A window of energy holds them.
 PREPARED = {
     ("split", "encode"): 1,
     ("split", "decode"): 3,
