@@ -223,6 +223,8 @@ class TrainedTask:
                 "seed": self.seed,
                 "data": self.data_digest(),
                 "source": source_digest(f"{type(self).__module__}:{type(self).__name__}"),
+                # what it computes as well: equal shapes do not make equal networks
+                "network": source_digest(f"{type(module).__module__}:{type(module).__name__}"),
             }
         )
 

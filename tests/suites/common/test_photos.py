@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bench.meters import quality
-from suites.common.restorer import restorer
+from suites.common.restorer import Restorer, restorer
 from suites.common.task import TaskError
 from suites.common.tasks.photos import Photos, Training, photographs, psnr
 
@@ -114,3 +114,16 @@ def test_a_trained_restorer_beats_doing_nothing_clever(tmp_path, scale):
     task = Photos(tmp_path, 0)
     task.load(module, "restorer")
     assert not quality.measure(module, task).flags  # better tile by tile, and not by chance
+
+
+def test_weights_of_another_source_of_the_network_are_not_taken_for_its_own(tmp_path, monkeypatch):
+    def build():
+        torch.manual_seed(0)
+        return restorer(width=4, depth=1, scale=2)
+
+    def checkpoint(source):
+        digest = {f"{Restorer.__module__}:Restorer": source}
+        monkeypatch.setattr("suites.common.task.source_digest", lambda path: digest.get(path, "of the task"))
+        return Photos(tmp_path, 0, training=QUICK).prepare("x2", build)["checkpoint"]
+
+    assert checkpoint("one") == checkpoint("one") != checkpoint("two")
