@@ -131,6 +131,8 @@ _DEFAULT = (
     "sojourn_p99_ms", "achieved_rate", "reference_error", "output_error", "artefact_bytes",
 )  # fmt: skip
 _DEFAULT_OF_PARTS = ("latency_ms", "speedup")
+#: Derived columns that each part of a run has.
+DERIVED_OF_PARTS = ("mac_ratio", "realised_gain", "arrived_share", "own_share")
 _ORDER = (
     "latency_ms", "speedup", "macs", "mac_ratio", "realised_gain", "arrived_share", "own_share", *_SCORES,
     *(f"{name}{CHANGE}" for name in _SCORES), "published_accuracy", "time_to_first_token_ms",

@@ -8,7 +8,7 @@ alike. Failed and contaminated cases are rows as well: they have a reason and no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.analysis import shares
@@ -24,7 +24,7 @@ from bench.scores import RULES, change, paired_samples
 from bench.statistics import paired_accuracy_difference
 from bench.store.record_parts import is_of_part, parts_of, scored, whole_of
 from bench.store.records import Record
-from reports.columns import CHANGE, COLUMNS, DERIVED, OF, Column, column_key
+from reports.columns import CHANGE, COLUMNS, DERIVED, DERIVED_OF_PARTS, OF, Column, column_key
 from reports.labels import brief_each
 from reports.own_time import Split, split
 
@@ -51,45 +51,6 @@ OF_REPLACED = (
 #: Letters of a name in titles and cells; the page of a case has the whole.
 MOST_LETTERS = 120
 _COMPARED = tuple(column.key for column in DERIVED)
-_SCORES = tuple(RULES)
-#: Shown at once where rows have them: the common quantities, scores, and what people ask of each workload first.
-_DEFAULT = (
-    "latency_ms", "speedup", "macs", *_SCORES, "peak_memory_bytes", "energy_j", "time_to_first_token_ms",
-    "time_per_output_token_ms", "cache_bytes", "time_per_image_ms", "network_evaluations", "time_per_step_ms",
-    "state_bytes", "saved_activation_bytes", "optimizer_bytes", "payload_bytes", "total_modelled_ms",
-    "sojourn_p99_ms", "achieved_rate", "reference_error", "output_error", "artefact_bytes",
-)  # fmt: skip
-_DEFAULT_OF_PARTS = ("latency_ms", "speedup")
-#: Derived columns that each part of a run has.
-_DERIVED_OF_PARTS = ("mac_ratio", "realised_gain", "arrived_share", "own_share")
-_ORDER = (
-    "latency_ms", "speedup", "macs", "mac_ratio", "realised_gain", "arrived_share", "own_share", *_SCORES,
-    *(f"{name}{CHANGE}" for name in _SCORES), "published_accuracy", "time_to_first_token_ms",
-    "time_per_output_token_ms", "time_per_image_ms", "time_per_step_ms", "cache_bytes", "peak_memory_bytes",
-    "energy_j", "throughput_per_s", "params", "size_bytes",
-)  # fmt: skip
-
-#: Every column in the order of the table; those not named in `_ORDER` follow as in `bench.metrics`.
-COLUMNS: tuple[Column, ...] = tuple(
-    sorted(
-        (
-            *(
-                Column(m.name, m.title, m.unit, m.better, m.section, m.definition, m.name in _DEFAULT)
-                for m in METRICS.values()
-            ),
-            *DERIVED,
-            PUBLISHED,
-        ),
-        key=lambda column: _ORDER.index(column.key) if column.key in _ORDER else len(_ORDER),
-    )
-)
-_BY_KEY = {column.key: column for column in COLUMNS}
-
-
-def column_of(key: str) -> Column:
-    """The column of a key; raises KeyError for a quantity that no column holds."""
-    metric, _, part = key.partition(OF)
-    return _BY_KEY[metric].of(part) if part else _BY_KEY[metric]
 
 
 @dataclass
@@ -369,7 +330,7 @@ def as_row_of(row: Row, part: str) -> Row:
 
 def _is_per_part(key: str) -> bool:
     """Whether a column is of a run, so that a part without it has none."""
-    return METRICS[key].per_part if key in METRICS else key in _DERIVED_OF_PARTS
+    return METRICS[key].per_part if key in METRICS else key in DERIVED_OF_PARTS
 
 
 def _score_change(base: Row | None, row: Row, metric: str) -> Cell:

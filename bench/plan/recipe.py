@@ -55,6 +55,20 @@ def recipe_for(case: Case, plan: Plan, config: Config) -> Recipe:
     options = {"root": config.data.root} if config.data.root else {}
     if task and config.checkpoint and task.accepts("checkpoint"):
         options["checkpoint"] = config.checkpoint
+    return recipe_of(case, model, method, task, options, checkpoint=config.checkpoint, cache=config.paths.cache)
+
+
+def recipe_of(
+    case: Case,
+    model: Entry,
+    method: Entry | None,
+    task: Entry | None,
+    task_options: dict[str, Any] | None = None,
+    *,
+    checkpoint: str | None,
+    cache: str,
+) -> Recipe:
+    """The recipe of a case from its entries of the catalogue: presets, and over them the case's own settings."""
     of_model = {**model.settings, **parse_settings(case.model_settings)}
     of_method = {**method.settings, **parse_settings(case.setting)} if method else {}
     return Recipe(
@@ -64,9 +78,9 @@ def recipe_for(case: Case, plan: Plan, config: Config) -> Recipe:
         method_path=method.path if method else None,
         method_settings=of_method,
         task_path=task.path if task else None,
-        task_settings={**task.settings, **options} if task else {},
-        checkpoint=config.checkpoint,
-        cache=config.paths.cache,
+        task_settings={**task.settings, **(task_options or {})} if task else {},
+        checkpoint=checkpoint,
+        cache=cache,
         stated={**_stated(model, of_model, "model"), **(_stated(method, of_method, "method") if method else {})},
     )
 

@@ -25,7 +25,6 @@ from bench.plan.recipe import Recipe
 from bench.reading import Reading
 from bench.worker import declared, global_state
 from bench.worker.child import Phase, classify, describe
-from bench.worker.outputs import flag
 from bench.worker.parts import as_forward, counting, parts_of
 from bench.worker.subject import (
     Subject,

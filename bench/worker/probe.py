@@ -27,7 +27,7 @@ from bench.scores import DEFAULT_SCORE
 from bench.worker import conversion, cuda, declared, global_state
 from bench.worker.child import InvalidOutput, Phase, StateChanged, classify
 from bench.worker.global_state import GlobalState
-from bench.worker.outputs import check_output, flag
+from bench.worker.outputs import check_output
 from bench.worker.parts import as_forward, as_step, counting, prepared_share, running
 from bench.worker.pictures import source_map
 from bench.worker.ready import Ready, compile_time, make_ready

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.flags import flag
 from bench.reading import Reading, reading, unavailable
 from bench.workloads import open_loop, servers
 from bench.workloads.open_loop import OpenLoop
@@ -139,7 +140,7 @@ def loop_facts(loops: Sequence[OpenLoop], saturated_rate: float, how: str) -> Fa
     if unstable:
         why = open_loop.why_unstable(unstable[0].stability)
         found += [unavailable(name, why, "request") for name in open_loop.TIMES]
-        flags.append({"code": "unstable", "severity": "invalid", "text": why})
+        flags.append(flag("unstable", "invalid", why))
     else:
         found += [_over_loops(name, loops, how) for name in open_loop.TIMES]
     return Facts(found, details={"open_loop": details}, flags=flags)
@@ -150,7 +151,7 @@ def _books(utilisation: Reading) -> list[dict[str, str]]:
     if utilisation.value is None or utilisation.value <= FULL:
         return []
     text = f"the servers were busy {utilisation.value:.1f} % of the time: rate and service are not those of one queue"
-    return [{"code": "over_full", "severity": "warn", "text": text}]
+    return [flag("over_full", "warn", text)]
 
 
 def _described(loop: OpenLoop) -> dict[str, Any]:

@@ -173,7 +173,7 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
     flags = []
     if untimed > UNTIMED:
         text = f"{untimed:.1f} % of the request belong to no stage"
-        flags.append({"code": "untimed_share", "severity": "warn", "text": text})
+        flags.append(flag("untimed_share", "warn", text))
     details = {"stages": list(stages), "requests": chain.count, "passes": PASSES, **under_load.details}
     return Facts([*readings, *under_load.readings], details=details, flags=[*flags, *under_load.flags])
 

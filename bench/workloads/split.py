@@ -30,6 +30,7 @@ from functools import partial
 from typing import Any
 
 from bench.errors import UsageError
+from bench.flags import flag
 from bench.reading import Reading, reading, unavailable
 from bench.workloads.deriving import Value, combined
 from bench.workloads.workload import (
@@ -252,7 +253,7 @@ def _paced(cut: _Cut, answer: int, shape: Shape) -> Facts:
         text = (
             f"the paced link took {found:.4g} ms and its model says {expected:.4g} ms: do not read link_ms as checked"
         )
-        flags.append({"code": "link_disagrees", "severity": "warn", "text": text})
+        flags.append(flag("link_disagrees", "warn", text))
     row = reading("link_paced_ms", found, "modelled", part="request", method_note=note, n=len(times))
     return Facts([row], details={"link_paced_ms": times, "link_model_ms": expected}, flags=flags)
 

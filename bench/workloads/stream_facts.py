@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from bench.flags import flag
 from bench.reading import Curve, Reading, reading, unavailable
 from bench.sample_sizes import samples_for_percentile, sure_percentile
 from bench.workloads.steps import Stream
@@ -155,7 +156,7 @@ def independence(stream: Stream, outputs: list[Any], subject: Built) -> list[dic
         error = float((alone - beside[:1]).abs().max()) / (float(beside[:1].abs().max()) or 1.0)
     except Exception as failure:  # what the batch gives stands
         text = f"one stream alone could not be run ({type(failure).__name__}: {failure})"[:300]
-        return [{"code": "streams_not_checked", "severity": "info", "text": text}]
+        return [flag("streams_not_checked", "info", text)]
     narrow = subject.dtype is not None and subject.dtype.itemsize < 4
     if error <= (NARROW_TOLERANCE if narrow else TOLERANCE):
         return []
@@ -163,7 +164,7 @@ def independence(stream: Stream, outputs: list[Any], subject: Built) -> list[dic
         f"the first of {stream.batch} streams answers {error:.3g} (relative) otherwise when it is alone: they touch "
         "each other"
     )
-    return [{"code": "streams_mixed", "severity": "invalid", "text": text}]
+    return [flag("streams_mixed", "invalid", text)]
 
 
 def successive(stream: Stream) -> list[dict[str, str]]:
@@ -172,4 +173,4 @@ def successive(stream: Stream) -> list[dict[str, str]]:
     if any(not bool((each == first).all()) for each in others):
         return []
     text = "example_clip repeats one input: what depends on change is not what a real stream costs"
-    return [{"code": "repeated_input", "severity": "warn", "text": text}]
+    return [flag("repeated_input", "warn", text)]

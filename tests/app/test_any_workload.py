@@ -29,6 +29,7 @@ from bench.sweep.attempts import Interrupted
 from bench.sweep.events import GroupFinished, Recorded
 from bench.tracking.mlflow_view import sections_of
 from bench.tracking.tracked_run import describe
+from bench.worker.client import Done, Workers
 from reports.rows import as_row_of
 from reports.site import build, load
 from tests.sweeping import QUICK, configuration, sweep

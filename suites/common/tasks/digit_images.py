@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.signatures import source_digest
+from bench.flags import flag
 from bench.meters.quality import QualityError, Run, SamplesDigest, check_finite
 from bench.scores import Score, distribution, proportion
 from suites.common import digits_data as data
@@ -215,7 +216,7 @@ class DigitImages(TrainedTask):
             f"the frozen classifier sees only {self._judge_accuracy:.1f} % of held-out digits right, and "
             f"{LEAST_OF_JUDGE:g} % are needed: what it says of made digits means nothing"
         )
-        return ({"code": "judge_fails", "severity": "invalid", "text": text},)
+        return (flag("judge_fails", "invalid", text),)
 
     def floor(self) -> float:
         """The distance of the training digits from the held-out ones, which no trained model gets below by merit."""

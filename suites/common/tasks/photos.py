@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.flags import flag
 from bench.meters.quality import QualityError, Run, SamplesDigest, check_finite, logits
 from bench.scores import Score, mean
 from bench.statistics import mean_interval
@@ -173,7 +174,7 @@ class Photos(TrainedTask):
         text = (
             f"no better than {what}: {mean_gain:+.3f} dB over {len(gains)} tiles, and the interval holds zero or less"
         )
-        return ({"code": "no_better_than_plain", "severity": "warn", "text": text},)
+        return (flag("no_better_than_plain", "warn", text),)
 
     def describe(self) -> dict[str, Any]:
         """Name, split, number of tiles, hash of the photographs, what is done to them."""
