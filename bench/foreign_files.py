@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 
 def read_regular(path: Path | str, most: int) -> bytes:
@@ -28,7 +28,7 @@ def read_regular(path: Path | str, most: int) -> bytes:
     return data
 
 
-def open_regular(path: Path | str) -> BinaryIO:
+def open_regular(path: Path | str) -> BufferedReader:
     """A regular file, open for reading.
 
     Raises:

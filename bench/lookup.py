@@ -22,7 +22,10 @@ def module_of(kind: str, name: str, table: Mapping[str, str]) -> ModuleType:
     """
     if name not in table and "." not in name:
         raise UsageError(no_such(kind, name, table))
+    path = table.get(name, name)
+    if not all(part.isidentifier() for part in path.split(".")):
+        raise UsageError(f'{kind} "{name}" is neither the name of one nor a dotted path to a module of your own')
     try:
-        return importlib.import_module(table.get(name, name))
-    except ImportError as error:
-        raise UsageError(f'{kind} "{name}": the module cannot be imported: {error}') from error
+        return importlib.import_module(path)
+    except Exception as error:  # of whatever kind: the module is the user's
+        raise UsageError(f'{kind} "{name}": the module cannot be imported: {type(error).__name__}: {error}') from error

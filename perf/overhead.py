@@ -46,7 +46,7 @@ def plainly(kind: str, folder: Path) -> tuple[dict[str, Any], float]:
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", PLAIN, str(folder / "spec.json")], check=True, capture_output=True)
     seconds = time.perf_counter() - start
-    return json.loads((folder / "outcome.json").read_text())["result"], seconds
+    return json.loads((folder / "outcome.json").read_text(encoding="utf-8"))["result"], seconds
 
 
 def measured_seconds(result: dict[str, Any]) -> float:

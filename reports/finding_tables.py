@@ -197,14 +197,14 @@ def into(path: Path, tables: str) -> None:
         UsageError: the file cannot be read or does not have both marks, in order.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error})") from error
     before, start, rest = text.partition(START)
     _, end, after = rest.partition(END)
     if not start or not end:
         raise UsageError(f'{path}: needs a line "{START}" and, below it, a line "{END}"')
-    path.write_text(f"{before}{START}\n\n{tables}\n{END}{after}")
+    path.write_text(f"{before}{START}\n\n{tables}\n{END}{after}", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

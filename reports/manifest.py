@@ -30,7 +30,7 @@ class Manifest:
     def read(cls, path: Path, base: str) -> Manifest:
         """The manifest of the last build; an unreadable one means that every page is rebuilt."""
         try:
-            known = json.loads(path.read_text())
+            known = json.loads(path.read_text(encoding="utf-8"))
             before = known["pages"] if known.get("base") == base else {}
             stale = dict.fromkeys(known["pages"], "") | before
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

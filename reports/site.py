@@ -26,6 +26,7 @@ from reports.columns import CHANGE
 from reports.content import Link, Side, Site
 from reports.fronts import mark_fronts
 from reports.groups import group, machine_title
+from reports.left_out import is_wanted, or_told, sheets_of, text_of
 from reports.manifest import Manifest, digest_of
 from reports.pages import PAGES
 from reports.published import publish
@@ -122,7 +123,7 @@ def load(
     if not show_paths:
         records, problems = [published(record) for record in records], without_paths(problems)
     rows = rows_of(records, problems)
-    judged = _judged(claims, records, rows)
+    judged = or_told(lambda: _judged(claims, records, rows), [], "the claims of the suites", problems)
     publish(rows, judged)
     groups, columns = group(rows), columns_of(rows)
     rank_rows(rows, groups, columns)
@@ -135,11 +136,13 @@ def load(
         problems=problems,
         roots=list(roots),
         claims=judged,
-        references=[reference for folder in claims for reference in bibliography.load(folder)],
+        references=or_told(
+            lambda: [one for folder in claims for one in bibliography.load(folder)], [], "the references", problems
+        ),
         show_paths=show_paths,
-        sides=_sides(compare, records, show_paths),
+        sides=or_told(lambda: _sides(compare, records, show_paths), None, "the comparison", problems),
     )
-    site.navigation = [Link(page.title, page.path) for page in PAGES if page.path and page.needs.met(site)]
+    site.navigation = [Link(page.title, page.path) for page in PAGES if page.path and is_wanted(site, page)]
     return site
 
 
@@ -208,19 +211,19 @@ def _write(site: Site, out: Path, figure_seconds: float | None) -> tuple[list[Pa
         assets = _assets(out / "assets")
         manifest = Manifest.read(out / "assets" / "manifest.json", base=digest_of(assets, site.show_paths, __version__))
         paths, written, brief, spent = [], 0, 0, 0.0
-        for page in PAGES:
-            for sheet in page.sheets(site) if page.needs.met(site) else ():
-                path = out / sheet.path
-                paths.append(path)
-                if manifest.unchanged(sheet.path, sheet.digest) and path.exists():
-                    continue
-                started = time.perf_counter()
-                over = figure_seconds is not None and spent > figure_seconds and sheet.brief is not None
-                _replace(path, sheet.brief() if over and sheet.brief else sheet.render())
-                if over:
-                    manifest.unfinished(sheet.path)
-                spent += 0.0 if sheet.brief is None else time.perf_counter() - started
-                written, brief = written + 1, brief + over
+        for sheet in sheets_of(site):
+            path = out / sheet.path
+            paths.append(path)
+            if manifest.unchanged(sheet.path, sheet.digest) and path.exists():
+                continue
+            started = time.perf_counter()
+            over = figure_seconds is not None and spent > figure_seconds and sheet.brief is not None
+            text, whole = text_of(site, sheet, brief=over)
+            _replace(path, text)
+            if over or not whole:
+                manifest.unfinished(sheet.path)
+            spent += 0.0 if sheet.brief is None else time.perf_counter() - started
+            written, brief = written + 1, brief + over
         manifest.finish(out)
     except OSError as error:
         raise ResultsError(
@@ -238,11 +241,11 @@ def _replace(path: Path, text: str) -> None:
 
 def _assets(folder: Path) -> str:
     """The three shared files, written where they differ; the digest of what the pages depend on."""
-    scripts = [path.read_text() for path in (PAINT, *sorted((ASSETS / "script").glob("*.js")))]
+    scripts = [path.read_text(encoding="utf-8") for path in (PAINT, *sorted((ASSETS / "script").glob("*.js")))]
     files = {
         "plotly.min.js": plotly.offline.get_plotlyjs(),
         "waterline.js": '"use strict";\n' + "\n".join(scripts),
-        "waterline.css": (ASSETS / "waterline.css").read_text(),
+        "waterline.css": (ASSETS / "waterline.css").read_text(encoding="utf-8"),
     }
     for name, text in files.items():
         path, data = folder / name, text.encode()
@@ -254,4 +257,4 @@ def _assets(folder: Path) -> str:
 def _source_digest() -> str:
     """Hash of the code and templates that make pages: another version of them rebuilds every page."""
     sources = sorted(path for pattern in ("**/*.py", "templates/*.j2") for path in HERE.glob(pattern))
-    return digest_of(*(path.read_text() for path in sources))
+    return digest_of(*(path.read_text(encoding="utf-8") for path in sources))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
+from pathlib import Path
 
 import pytest
 
@@ -70,3 +72,57 @@ def test_tables_say_how_far_off_and_how_often_wrong() -> None:
     line = instrument.twins_table(twins).splitlines()[-1]
     assert line.startswith("| a | 2 | 50 % |")
     assert "| 5.0 |" in line
+
+
+def recorded_sessions(noise: float, count: int) -> list[dict[str, object]]:
+    """Sessions of one case that differ by this noise, as a runner would have recorded them."""
+    import numpy as np
+
+    from bench.store.records import seal
+    from tests.synthetic import record
+
+    made = []
+    for number, draw in enumerate(np.random.default_rng(3).normal(0, 1, count)):
+        host = math.exp(noise * draw)
+        own = record(latency_ms=40 * host, baseline_ms=40 * host, noise=0.0005, seed=number)
+        own["timing"] = {**own["timing"], "session": f"s{number}"}
+        made.append(seal(own))
+    return made
+
+
+@pytest.mark.parametrize(("noise", "difference", "count"), [(0.03, 0.10, 4), (0.02, 0.05, 8)])
+def test_power_from_recorded_sessions_is_that_of_the_formula_at_their_noise(
+    noise: float, difference: float, count: int
+) -> None:
+    from bench.analysis.power import power
+    from perf import gate_power
+
+    pool = gate_power.sessions_of(recorded_sessions(noise, 40))
+    spread = statistics.stdev(math.log(line["timing"]["invocations"][0]["median_ms"]) for line in pool)
+    found = gate_power.share_found(pool, count, difference, draws=120)
+    assert found == pytest.approx(
+        power(spread, count, difference, 0.02), abs=0.13
+    )  # three standard errors, and a bootstrap's own
+
+
+def test_what_is_needed_is_the_first_size_that_is_enough_and_nothing_is_found_where_nothing_changed() -> None:
+    from perf import gate_power
+
+    pool = gate_power.sessions_of(recorded_sessions(0.01, 12))
+    line = gate_power.line_of(pool, 0.10, draws=30)
+    assert line.needed is not None and list(line.found)[-1] == line.needed
+    assert all(share < 0.9 for count, share in line.found.items() if count < line.needed)
+    assert gate_power.share_found(pool, 3, 0.0, draws=60) <= 0.05
+    text = gate_power.as_text(pool, [line], 0.0)
+    assert f"10% more time is found nine times in ten with {line.needed} sessions a side" in text
+
+
+def test_too_few_recorded_sessions_are_refused_with_how_many_are_needed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from perf import gate_power
+    from tests.synthetic import store
+
+    store(tmp_path / "results")
+    assert gate_power.main([str(tmp_path / "results")]) == 2
+    assert "1 sessions of one case say little" in capsys.readouterr().err

@@ -29,6 +29,11 @@ class Given:
     device: str
     samples: Batch
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is an eager forward, whose counts need no process of their own."""
+        return (self.workload, self.backend) == (workloads.FORWARD, backends.EAGER)
+
     def case(self, **further: Any) -> Case:
         """The case of these conditions."""
         axes = {name: value for name, value in self.shape.items() if name not in ("batch", "resolution")}
@@ -55,10 +60,13 @@ def given_subject(
     device: str,
 ) -> tuple[nn.Module, Given]:
     """The module, its lazy parameters made, and the subject that it is with its inputs and conditions."""
+    from bench.backends.onnx_file import OnnxFile
     from bench.meters import handed_over
     from bench.meters.inputs import as_call, batch_for
 
     args, keywords = as_call(inputs, kwargs)
+    if isinstance(module, OnnxFile) and backend == backends.EAGER:
+        backend = "onnxruntime"  # torch cannot run it
     given = dict(shape)
     asked = batch if batch is not None else given.pop("batch", None)
     samples = batch_for(module, args, keywords, asked)

@@ -102,7 +102,7 @@ def measure(
     module, subject = given_subject(
         module, name, inputs, kwargs, batch, workload, shape or {}, backend, checked_device(device)
     )
-    if sections & COUNTED and sections <= COUNTED and baseline is None and (workload, backend) == ("forward", "eager"):
+    if sections and sections <= COUNTED and baseline is None and subject.is_plain:
         return _frame([_counted_record(module, subject, sections & COUNTED)], wanted)
     return _frame(_measured_records(module, baseline, subject, wanted, protocol_named(protocol), threads), wanted)
 

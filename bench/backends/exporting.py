@@ -105,7 +105,7 @@ def convert_again(
         "outputs": graph.places,
         **details,
     }
-    (part / FACTS).write_text(json.dumps(facts))
+    (part / FACTS).write_text(json.dumps(facts), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part, folder)  # whole or not at all: a process that dies meanwhile leaves nothing to load
     return _loaded(way, folder, graph.tensors, conditions, graph.form, facts, keeper)
@@ -121,7 +121,7 @@ def _of_before(
     with outside_inference():
         tensors, _ = take_apart((tuple(args), dict(kwargs)), "input")
         expected, form = take_apart(module(*args, **kwargs), "output")
-        facts = json.loads((folder / FACTS).read_text())
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         if len(facts["outputs"]) != len(expected):
             return None
         found = _loaded(way, folder, tensors, conditions, placed(form, facts["outputs"]), facts)
@@ -143,11 +143,11 @@ def _loaded(
     with outside_inference(), telling(way.backend.name, "loading"):
         program = way.load(folder / ARTEFACT, tensors, conditions)
     facts = {**facts, "runtime_load_ms": (time.perf_counter_ns() - start) / 1e6}
-    _hold_to(way.backend, program, conditions)
+    hold_to(way.backend, program, conditions)
     return Loaded(program, form, facts, keeper)
 
 
-def _hold_to(backend: Backend, program: Program, conditions: Conditions) -> None:
+def hold_to(backend: Backend, program: Program, conditions: Conditions) -> None:
     """Raise ConversionFailed unless the runtime says that it computes in the case's type with the case's threads."""
     if program.precision != conditions.dtype:
         raise ConversionFailed(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.backends import exporting
-from bench.backends.backend import Backend, Conditions, ConversionFailed, Converted
+from bench.backends.backend import Backend, Conditions, ConversionFailed, Converted, telling
 from bench.backends.exporting import Way
 from bench.backends.graph import Graph
 from bench.backends.program import Program
@@ -46,8 +47,37 @@ def missing_provider(provider: str, package: str) -> str:
 
 
 def convert(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], conditions: Conditions) -> Converted:
-    """The module through an ONNX file."""
+    """The module through an ONNX file; one that came as a file as it is."""
+    from bench.backends.onnx_file import OnnxFile
+
+    if isinstance(module, OnnxFile):
+        return _of_file(module, conditions)
     return exporting.converted(Way(BACKEND, write, load), module, args, kwargs, conditions)
+
+
+def _of_file(module: Any, conditions: Conditions) -> Converted:
+    """A session of the file that the user gave."""
+    from bench.backends.onnx_file import FileProgram
+
+    start = time.perf_counter_ns()
+    with telling(BACKEND.name, "loading"):
+        program = program_of(module.path, conditions)
+    loaded_ms = (time.perf_counter_ns() - start) / 1e6
+    exporting.hold_to(BACKEND, program, conditions)
+    return Converted(
+        module=FileProgram(module, program.call),
+        artefact_bytes=module.file_bytes,
+        versions=BACKEND.versions(),
+        why_no_time="nothing is converted: the file is run as it is",
+        precision=program.precision,
+        threads=program.threads,
+        details={
+            **program.details,
+            "operators": dict(Counter(node.op_type for node in module.graph.node)),
+            "opset": {item.domain or "onnx": item.version for item in module.model.opset_import},
+            "runtime_load_ms": loaded_ms,
+        },
+    )
 
 
 def write(graph: Graph, folder: Path, conditions: Conditions) -> dict[str, Any]:
@@ -78,7 +108,16 @@ def options(conditions: Conditions) -> Any:
 
 
 def load(folder: Path, tensors: Sequence[Any], conditions: Conditions) -> Program:
-    """A session of the file."""
+    """A session of the file that `write` wrote."""
+    return program_of(folder / FILE, conditions)
+
+
+def program_of(file: Path, conditions: Conditions) -> Program:
+    """A session of a file.
+
+    Raises:
+        RuntimeError: the session does not run where it should.
+    """
     import onnxruntime
 
     provider = PROVIDERS[conditions.kind]
@@ -86,7 +125,7 @@ def load(folder: Path, tensors: Sequence[Any], conditions: Conditions) -> Progra
     wanted = options(conditions)
     if conditions.kind != "cpu":
         wanted.add_session_config_entry("session.disable_cpu_ep_fallback", "1")  # an error rather than half on the CPU
-    session = onnxruntime.InferenceSession(str(folder / FILE), wanted, providers=[(provider, own)])
+    session = onnxruntime.InferenceSession(str(file), wanted, providers=[(provider, own)])
     if provider not in session.get_providers():
         raise RuntimeError(f"the session runs on {', '.join(session.get_providers())}, not on {provider}")
     held, on_cpu = session.get_session_options(), conditions.kind == "cpu"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from bench.config.paths import suite_folders
 from bench.config.signatures import check_settings, signature, source_digest, split_path
 from bench.config.yaml_file import read_yaml
 from bench.errors import UsageError, did_you_mean
+from bench.foreign_files import open_regular
 
 #: Parameters that the bench fills in from the case, not from the settings, and where a user sets them.
 RESERVED = {"resolution": "suite.resolutions=[...]", "batch": "suite.batches=[...]", "seed": "seed=..."}
@@ -18,18 +20,37 @@ RESERVED = {"resolution": "suite.resolutions=[...]", "batch": "suite.batches=[..
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered callable: its dotted path, preset settings, and for a model the task it is trained on."""
+    """A registered callable: its dotted path, preset settings, and for a model the task it is trained on.
+
+    Attributes:
+        name: as a suite or the command line spells it.
+        path: `package.module:Callable`.
+        settings: presets.
+        task: of a model, the one it is trained on.
+        folder: of the suite that registers it.
+        is_path: of a prefix, what follows it is a file or folder of the user's.
+        suffix: of such a prefix, the ending of files that need no prefix.
+        backend: what runs it where a suite asks for eager torch, which cannot; "" for a torch module.
+        content: the user's file or folder that a model is made of; what it holds belongs to the case.
+    """
 
     name: str
     path: str
     settings: dict[str, Any] = field(default_factory=dict)
     task: str | None = None
     folder: Path | None = None
+    is_path: bool = False
+    suffix: str = ""
+    backend: str = ""
+    content: Path | None = None
 
     @property
     def digest(self) -> str:
-        """Hash of the source behind the entry and of its preset settings."""
-        return digest([source_digest(self.path), settings_text(self.settings)])
+        """Hash of the source behind the entry, of its preset settings, and of the user's files that it is made of."""
+        if self.content is None:
+            return digest([source_digest(self.path), settings_text(self.settings)])
+        settings = {name: value for name, value in self.settings.items() if name != "name"}
+        return digest([source_digest(self.path), settings_text(settings), content_digest(self.content)])
 
     def accepts(self, parameter: str) -> bool:
         """Whether the callable takes this keyword."""
@@ -47,15 +68,17 @@ class Catalogue:
     prefixes: dict[str, Entry]
 
     def model(self, name: str) -> Entry:
-        """The model of this name, prefix:name or dotted path.
+        """The model of this name, prefix:name, file with an ending that is known, or dotted path.
 
         Raises:
             UsageError: there is none; the message names the nearest.
         """
         prefix, colon, rest = name.partition(":")
         if colon and prefix in self.prefixes and rest:
-            entry = self.prefixes[prefix]
-            return Entry(name, entry.path, {**entry.settings, "name": rest}, entry.task, entry.folder)
+            return _prefixed(self.prefixes[prefix], name, rest)
+        for entry in self.prefixes.values():
+            if entry.suffix and name.endswith(entry.suffix) and name not in self.models:
+                return _prefixed(entry, name, name)
         return _find("model", name, self.models)
 
     def method(self, name: str) -> Entry:
@@ -73,6 +96,52 @@ class Catalogue:
             UsageError: there is none; the message names the nearest.
         """
         return _find("task", name, self.tasks)
+
+
+def _prefixed(entry: Entry, name: str, rest: str) -> Entry:
+    """The entry of one name of a prefix.
+
+    Raises:
+        UsageError: the name has to be a file or folder, and there is none.
+    """
+    if not entry.is_path:
+        return replace(entry, name=name, settings={**entry.settings, "name": rest})
+    place = Path(rest).expanduser().absolute()
+    try:
+        there = place.is_file() or place.is_dir()
+    except (OSError, ValueError):  # a name that no file can have
+        there = False
+    if not there:
+        raise UsageError(
+            f'model "{name}": there is no file or folder {rest}; it is looked for from {Path.cwd()}, and nothing '
+            "is downloaded"
+        )
+    return replace(entry, name=name, settings={**entry.settings, "name": str(place)}, content=place)
+
+
+def content_digest(place: Path) -> str:
+    """Hash of what a file holds, and those beside it whose names begin with its own; of a folder, of all files below.
+
+    Raises:
+        UsageError: a file cannot be read, or it is no regular one.
+    """
+    if place.is_dir():
+        files = [path for path in place.rglob("*") if path.is_file() and not _is_hidden(path.relative_to(place))]
+    else:
+        files = [path for path in place.parent.iterdir() if path.name.startswith(place.name) and path.is_file()]
+    rows = []
+    for path in sorted(files):
+        try:
+            with open_regular(path) as file:
+                rows.append([str(path.relative_to(place.parent)), hashlib.file_digest(file, "sha256").hexdigest()])
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    first = len(place.name)  # what the file or folder is called does not matter
+    return digest([[name[first:], value] for name, value in rows])
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _find(kind: str, name: str, table: dict[str, Entry], extra: tuple[str, ...] = ()) -> Entry:
@@ -123,10 +192,13 @@ def check_method(entry: Entry, settings: dict[str, Any]) -> None:
     check_settings(f'method "{entry.name}"', entry.path, {**entry.settings, **settings})
 
 
+_FURTHER_KEYS = {"models": ("task",), "prefixes": ("is_path", "suffix", "backend")}
+
+
 def _entry(kind: str, name: str, value: Any, file: Path) -> Entry:
     if isinstance(value, str):
         value = {"build": value}
-    allowed = {"build", "settings", "task"} if kind == "models" else {"build", "settings"}
+    allowed = {"build", "settings", *_FURTHER_KEYS.get(kind, ())}
     if not isinstance(value, dict) or not isinstance(value.get("build"), str):
         raise UsageError(f"{file}: {kind}.{name} must be a dotted path or have the key build with one")
     for key in value:
@@ -137,8 +209,14 @@ def _entry(kind: str, name: str, value: Any, file: Path) -> Entry:
         raise UsageError(f"{file}: {kind}.{name}.settings must be a mapping of setting names to values")
     if task is not None and not isinstance(task, str):
         raise UsageError(f"{file}: {kind}.{name}.task must be the name of a task, not {task!r}")
-    split_path(value["build"])
-    return Entry(name, value["build"], dict(settings), task, file.parent)
+    is_path, suffix, backend = value.get("is_path", False), value.get("suffix", ""), value.get("backend", "")
+    if not isinstance(is_path, bool) or not isinstance(suffix, str) or not isinstance(backend, str):
+        raise UsageError(f"{file}: {kind}.{name}: is_path is true or false, suffix and backend are texts")
+    try:
+        split_path(value["build"])
+    except UsageError as error:
+        raise UsageError(f"{file}: {kind}.{name}: {error}") from error
+    return Entry(name, value["build"], dict(settings), task, file.parent, is_path, suffix, backend)
 
 
 def _rows(kind: str, rows: Any, file: Path) -> dict[str, Any]:

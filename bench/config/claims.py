@@ -18,6 +18,7 @@ from bench.config.axes import BY_NAME, CROSSABLE
 from bench.config.yaml_file import read_yaml
 from bench.conventions import CONVENTIONS
 from bench.errors import UsageError, did_you_mean, no_such
+from bench.foreign_text import shortened
 from bench.metrics import METRICS
 from bench.scores import RULES
 
@@ -36,6 +37,8 @@ ASSUMABLE = (
     "counted_as",
 )
 _NEEDED = ("method", "metric", "value", "unit", "relative_to_baseline", "mode", "hardware", "convention", "source")
+#: No quantity of a paper is larger.
+_LARGEST = 1e60
 #: Decimal prefixes that a printed number may carry.
 _SCALES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _PRINTED = re.compile(r"(\d+(?:\.(\d+))?) ?([kMGT]?)")
@@ -243,14 +246,35 @@ def _claim(entry: Any, assumed: Mapping[str, Any], where: str, suite: str) -> Cl
     return Claim(**{**whole, **changes})
 
 
+#: Fields that are texts in the class and may be mappings in the file.
+_TEXT_OR_MAPPING = ("setting", "shape", "against")
+
+
+def _check_kinds(entry: Mapping[str, Any], where: str) -> None:
+    """Raise UsageError unless texts are texts, as their fields are declared, and tasks a list of names."""
+    for one in fields(Claim):
+        value, kind = entry.get(one.name), str(one.type)
+        if not kind.startswith("str") or (value is None and one.name not in _NEEDED):
+            continue
+        wanted = (str, int, float, Mapping) if one.name in _TEXT_OR_MAPPING else (str,)
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise UsageError(f"{where}: {one.name} must be a text, not {shortened(repr(value))}")
+    tasks = entry.get("tasks") or ()
+    if not isinstance(tasks, list | tuple) or not all(isinstance(task, str) for task in tasks):
+        raise UsageError(f"{where}: tasks must be a list of names, not {shortened(repr(tasks))}")
+
+
 def _check(entry: Mapping[str, Any], where: str) -> None:
     """Raise UsageError unless every field of an entry is of its kind and the names in it exist."""
+    _check_kinds(entry, where)
     if entry["metric"] not in METRICS:
         raise UsageError(f"{where}: metric {entry['metric']!r}; {did_you_mean(str(entry['metric']), METRICS)}")
     for name in ("value", "tolerance", "plain", "factor", "samples", "resolution"):
         number = entry.get(name)
-        if number is not None and (isinstance(number, bool) or not isinstance(number, (int, float))):
-            raise UsageError(f"{where}: {name} must be a number, not {number!r}")
+        if number is None and name not in _NEEDED:
+            continue
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not abs(number) < _LARGEST:
+            raise UsageError(f"{where}: {name} must be a number, not {shortened(repr(number))}")
     for name in ("relative_to_baseline", "follows_from_its_own_table"):
         if not isinstance(entry.get(name, False), bool | None) or (name in _NEEDED and entry[name] is None):
             raise UsageError(f"{where}: {name} must be true or false")
@@ -264,9 +288,9 @@ def _check(entry: Mapping[str, Any], where: str) -> None:
         shape = parse_settings(canonical(entry.get("shape") or {}, f"{where}: shape"))
         if shape and entry.get("workload") is None:
             raise UsageError("shape names axes of a workload: say which with workload")
-        workload = workloads.find(entry.get("workload") or workloads.FORWARD)
-        for axis in shape:
-            workload.axis(axis)
+        workload = str(entry.get("workload") or workloads.FORWARD)
+        for axis in () if workloads.is_own(workload) else shape:  # reading a file imports no module that it names
+            workloads.find(workload).axis(axis)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
 

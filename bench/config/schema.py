@@ -87,14 +87,20 @@ class Block(Section):
 
     @model_validator(mode="after")
     def _of_the_workload(self) -> Block:
+        """The block, its shapes checked; those of a workload of the user's own, a module, only where it is planned."""
         try:
-            workload = workloads.find(self.workload)
-            for name, values in self.shape_lists.items():
-                for value in values:
-                    workload.axis(name).checked(value)
+            if not workloads.is_own(self.workload):
+                self.check_shapes()
         except UsageError as error:
             raise ValueError(str(error)) from error
         return self
+
+    def check_shapes(self) -> None:
+        """Raise UsageError unless there is such a workload and it has axes of these names and values."""
+        workload = workloads.find(self.workload)
+        for name, values in self.shape_lists.items():
+            for value in values:
+                workload.axis(name).checked(value)
 
     @property
     def shape_lists(self) -> dict[str, list[Any]]:
@@ -399,6 +405,8 @@ def explain(error: ValidationError, prefix: tuple[str, ...] = ()) -> str:
             lines.append(no_such(where, str(item["input"]), options))
         elif item["type"] == "missing":
             lines.append(f'the key "{where}" is missing')
+        elif item["type"] == "list_type" and isinstance(item["input"], int | float | str):
+            lines.append(f"{where}={item['input']!r} is not valid: it is a list, {where}=[{item['input']}]")
         else:
             lines.append(f"{where}={item['input']!r} is not valid: {item['msg'][:1].lower()}{item['msg'][1:]}")
     return "\n".join(dict.fromkeys(lines))

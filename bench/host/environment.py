@@ -354,7 +354,7 @@ def _declared() -> list[str]:
     """What the project requires, extras included: from the checkout it runs in, else from its installed metadata."""
     checkout = Path(__file__).parents[2] / "pyproject.toml"
     if checkout.is_file():
-        project = tomllib.loads(checkout.read_text())["project"]
+        project = tomllib.loads(checkout.read_text(encoding="utf-8"))["project"]
         extras = project["optional-dependencies"]
         wanted = [*project["dependencies"], *(item for name in extras if name != DEVELOPMENT for item in extras[name])]
     else:
@@ -397,6 +397,6 @@ def _private() -> dict[str, Any]:
 def _read(path: Path) -> str | None:
     """The file's text without surrounding space; `None` if it cannot be read."""
     try:
-        return path.read_text(errors="replace").strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None

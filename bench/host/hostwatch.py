@@ -226,7 +226,7 @@ def snapshot(device: str = "cpu") -> Snapshot:
 def _pressure(path: Path) -> float | None:
     """Seconds in which some task waited for a processor since boot, from the kernel's pressure file."""
     try:
-        some = path.read_text().splitlines()[0]
+        some = path.read_text(encoding="utf-8").splitlines()[0]
         return int(some.rsplit("total=", 1)[1]) / 1e6
     except (OSError, IndexError, ValueError):
         return None
@@ -237,7 +237,7 @@ def _throttle_events() -> int | None:
     counts = []
     for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count"):
         try:
-            counts.append(int(path.read_text()))
+            counts.append(int(path.read_text(encoding="utf-8")))
         except (OSError, ValueError):
             continue
     return sum(counts) if counts else None

@@ -104,7 +104,7 @@ def _apply(purpose: Purpose) -> Pinned:
 def _replacement() -> str | None:
     """The name of a malloc that is loaded instead of glibc's."""
     try:
-        maps = Path("/proc/self/maps").read_text()
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8")
     except OSError:
         return None
     return next((name for name in _REPLACEMENTS if f"lib{name}" in maps), None)

@@ -164,7 +164,7 @@ def _quiet_host(root: Path) -> list[Capability]:
 
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
     except OSError:
         return None
 

@@ -166,7 +166,8 @@ def unwrapped(module: nn.Module) -> tuple[nn.Module, list[Flag]]:
         fused = sorted(_fused_nodes(module))
         if fused:
             text = (
-                f"the script holds fused nodes that no counter can see ({', '.join(fused)}); the count is at least this"
+                f"the script holds fused nodes that no counter can see ({', '.join(fused)}); counts, parameters and "
+                "size are at least what they say: measure the module before it is optimised for inference"
             )
             flags.append(flag("opaque_script", "warn", text))
     return module, flags

@@ -300,7 +300,8 @@ def _encoder_layer(inputs: list[Any], _outputs: list[Any]) -> float:
 
 HANDLES: dict[str, Any] = {
     "aten::scaled_dot_product_attention": _attention,
-    "aten::matmul": _matmul, "aten::mm": _matmul, "aten::bmm": _matmul, "aten::mv": _matmul, "aten::inner": _matmul,
+    "aten::matmul": _matmul, "aten::mm": _matmul, "aten::bmm": _matmul, "aten::mv": _matmul,
+    "aten::_sparse_mm": _matmul, "aten::inner": _matmul,
     "aten::dot": _dot, "aten::vdot": _dot, "aten::linalg_vecdot": _dot,
     "aten::addmm": _add_product, "aten::baddbmm": _add_product, "aten::addmv": _add_product,
     "aten::addbmm": _batch_summed_product, "aten::addr": _outer_sum,
@@ -490,7 +491,7 @@ def second_count_in_child(
             done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False, text=True)
             if not answer.exists():
                 return SecondCount(None, error=f"child ended with {done.returncode}: {done.stderr.strip()[-200:]}")
-            return SecondCount(**json.loads(answer.read_text()))
+            return SecondCount(**json.loads(answer.read_text(encoding="utf-8")))
         except Exception as error:  # an unpicklable network or a timeout is a reason, too
             return SecondCount(None, error=f"child: {type(error).__name__}: {error}")
 
@@ -499,7 +500,7 @@ def _main(subject: str, answer: str) -> None:
     import cloudpickle
 
     network, args, kwargs = cloudpickle.loads(Path(subject).read_bytes())
-    Path(answer).write_text(json.dumps(asdict(count_in_place(network, args, kwargs))))
+    Path(answer).write_text(json.dumps(asdict(count_in_place(network, args, kwargs))), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedBuffer, is_lazy
 
 from bench.errors import BenchError, UsageError, in_user_code
 from bench.meters.count_flags import eager_module
-from bench.meters.reach import every_module
+from bench.meters.reach import every_module, is_training
 
 
 def check_module(module: Any) -> None:
@@ -42,7 +42,7 @@ def check_module(module: Any) -> None:
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """The module in evaluation mode, those in plain attributes included; each part put back as it was."""
-    before = [(part, part.training) for part in every_module(module)]
+    before = [(part, part.training) for part in every_module(module) if hasattr(part, "training")]
     try:
         evaluate(module)
         yield
@@ -61,7 +61,7 @@ def evaluate(module: nn.Module) -> None:
     except NotImplementedError:
         return
     for part in every_module(module):
-        if part.training:
+        if is_training(part):
             part.training = False
 
 
@@ -83,7 +83,7 @@ def initialised(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     )
     if lazy is None:
         return module
-    twin = copy.deepcopy(module)
+    twin = copy.deepcopy(module, _fresh_buffers(parts))
     try:
         with evaluating(twin), torch.no_grad():
             twin(*args, **kwargs)
@@ -93,6 +93,13 @@ def initialised(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
             f"({type(error).__name__}: {error}); run the module once and measure it then"
         ) from error
     return twin
+
+
+def _fresh_buffers(parts: list[nn.Module]) -> dict[int, Any]:
+    """What `copy.deepcopy` takes in place of lazy buffers, of which torch has no copy: further lazy ones."""
+    lazy = [b for part in parts for b in part._buffers.values() if isinstance(b, UninitializedBuffer)]
+    made: Any = UninitializedBuffer  # torch's stubs give it the arguments of a parameter
+    return {id(b): made(False, b.device, b.dtype) for b in lazy}
 
 
 @contextmanager
@@ -110,21 +117,20 @@ def user_errors(name: str) -> Iterator[None]:
 
 
 # ---------------------------------------------------------------- to another process
-_SETTINGS = ("default_dtype", "default_device", "deterministic", "matmul_precision")
-
-
 def _settings() -> dict[str, Any]:
-    """What this process has set in torch for everything in it, and a forward may rely on."""
+    """What this process has set for everything in it, and a forward may rely on."""
     found: dict[str, Any] = {
         "default_dtype": torch.get_default_dtype(),
         "default_device": str(torch.get_default_device()),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "matmul_precision": torch.get_float32_matmul_precision(),
+        "recursion_limit": sys.getrecursionlimit(),
     }
     return found
 
 
 def _set(settings: dict[str, Any]) -> None:
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), settings["recursion_limit"]))  # of networks that are that deep
     torch.set_default_dtype(settings["default_dtype"])
     device = settings["default_device"]
     torch.set_default_device(None if device == "cpu" else device)

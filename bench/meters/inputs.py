@@ -155,7 +155,7 @@ _SEQUENCES = (nn.RNNBase, nn.MultiheadAttention, nn.Transformer, nn.TransformerE
 def _dimensions_of_one(layer: nn.Module) -> int | None:
     """Dimensions of one sample without a batch, for the layers that tell it from a batch by them."""
     if isinstance(layer, nn.modules.conv._ConvNd):
-        return layer.weight.dim() - 1
+        return len(layer.kernel_size) + 1  # a lazy one has no weight yet
     if isinstance(layer, nn.Linear | nn.Bilinear | nn.RNNCellBase):
         return 1
     return 2 if isinstance(layer, _SEQUENCES) else None

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from bench.backends.onnx_file import OnnxFile
 from bench.flags import Flag, flag
-from bench.meters import operator_rules
+from bench.meters import onnx_count, operator_rules
 from bench.meters.count_flags import foreign_flags, outside_flags, thread_flags, unwrapped
 from bench.meters.count_summary import Traced, join_second, summary
 from bench.meters.fvcore_count import SecondCount, second_count_in_child
@@ -30,7 +31,7 @@ from bench.meters.inputs import batch_for
 from bench.meters.macs_count import CONVENTIONS, MacsCount
 from bench.meters.outside import OutsideWatch, unexplained_gaps
 from bench.meters.products import Call, Product
-from bench.meters.reach import every_module, tensors_in
+from bench.meters.reach import every_module, is_training, tensors_in
 from bench.meters.state import attributes_kept
 from bench.meters.threads import ThreadClocks, ThreadsFollowed, unseen_operators
 from bench.meters.trace import (
@@ -161,7 +162,8 @@ def count(
     """MACs, vector operations, bit operations and compulsory bytes of one eager forward of the whole batch.
 
     Args:
-        module: any module on any device, the meta device included; compiled modules are counted eagerly.
+        module: any module on any device, the meta device included; compiled modules are counted eagerly, ONNX files
+            from their graph.
         args: its positional inputs.
         kwargs: its keyword inputs.
         second_count: also run fvcore, in a fork of this process (True) or in a fresh one ("child").
@@ -175,7 +177,9 @@ def count(
         self_test()
     kwargs = kwargs or {}
     module, flags = unwrapped(module)
-    in_training = any(part.training for part in every_module(module))
+    if isinstance(module, OnnxFile):
+        return onnx_count.count(module, args, kwargs)
+    in_training = any(map(is_training, every_module(module)))
     with attributes_kept(module), _state_kept(module) if in_training else nullcontext():
         return _count(module, args, kwargs, flags, second_count, inspect_values)
 
@@ -213,6 +217,10 @@ def _second(
         return SecondCount(None, error="the forward returns no tensor, so that torch's tracer keeps nothing of it")
     if traced.in_threads or traced.other_threads:
         return SecondCount(None, error="the forward works in other threads, which torch's tracer does not follow")
+    if traced.escapes:
+        return SecondCount(
+            None, error="tensors leave torch during the forward, and torch's tracer does not follow them back"
+        )
     runner = second_count_in_child if how == "child" else count_again
     return runner(module, args, kwargs, timeout_s=60 + 60 * traced.seconds)
 

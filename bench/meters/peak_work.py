@@ -133,9 +133,9 @@ def last_level_cache(root: Path = CACHES) -> int | None:
     sizes = []
     for path in root.glob("index*"):
         try:
-            if (path / "type").read_text().strip() == "Instruction":
+            if (path / "type").read_text(encoding="utf-8").strip() == "Instruction":
                 continue
-            text = (path / "size").read_text().strip()
+            text = (path / "size").read_text(encoding="utf-8").strip()
             sizes.append(int(text.rstrip("KMG")) * units.get(text[-1], 1))
         except (OSError, ValueError):
             continue

@@ -75,7 +75,14 @@ def _named(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return ((f"{path}." if path else "", part) for path, part in module.named_modules())
 
 
+def is_training(part: nn.Module) -> bool:
+    """Whether a module is in training mode; a frozen script has none."""
+    return bool(getattr(part, "training", False))
+
+
 def _attributes(prefix: str, part: nn.Module, seen: set[int], left: list[int]) -> Iterator[Found]:
+    if isinstance(part, torch.jit.ScriptModule):
+        return  # compiled code reads what is registered; what Python keeps beside it is torch's own
     names = [name for name, _ in part._parameters.items()]  # a scripted module's table has no other way
     derived = {name.removesuffix(end) for end in ("_orig", "_g") for name in names if name.endswith(end)}
     for name, value in vars(part).items():

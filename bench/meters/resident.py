@@ -65,7 +65,7 @@ def watch_peak() -> int | None:
 def status_bytes(name: str) -> int | None:
     """One size of /proc/self/status in bytes; None where there is no such line."""
     try:
-        lines = STATUS.read_text().splitlines()
+        lines = STATUS.read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     found = next((line for line in lines if line.startswith(f"{name}:")), None)
@@ -74,7 +74,7 @@ def status_bytes(name: str) -> int | None:
 
 def _reset_peak() -> bool:
     try:
-        CLEAR_REFS.write_text(_RESET_PEAK)
+        CLEAR_REFS.write_text(_RESET_PEAK, encoding="utf-8")
     except OSError:
         return False
     return True

@@ -115,11 +115,15 @@ class WeightStorages:
         self._derived[storage._cdata] = StorageWeakRef(storage)
 
 
+#: Allowance for going into or out of a module, torch's hooks and ours included: no work of the network.
+_PASSING_S = 1e-4
+
+
 class ModulePaths(ForwardHooks):
     """The innermost running module, kept by two process-wide hooks that are registered once and removed at the end.
 
     Process-wide hooks leave every module's own hook lists empty: hooks on modules would switch off the fused
-    transformer path, and so change what is counted.
+    transformer path, and so change what is counted. `passed` is how often a module was entered or left.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -131,6 +135,7 @@ class ModulePaths(ForwardHooks):
         self._local = threading.local()
         self.inputs: set[int] = set()
         self.batch: Batch | None = None
+        self.passed = 0
 
     @property
     def _stack(self) -> list[tuple[str, int]]:
@@ -166,6 +171,7 @@ class ModulePaths(ForwardHooks):
 
     def enter(self, module: nn.Module, inputs: Any) -> None:
         """Put the module on this thread's stack, and note its first inputs."""
+        self.passed += 1
         path = self.name(module)
         self._stack.append((path, id(module)))
         visit = self.visit(path, type(module).__name__)
@@ -181,7 +187,9 @@ class ModulePaths(ForwardHooks):
 
     def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """Take the module off the stack, and note what it gave."""
-        if id(module) not in (identity for _, identity in self._stack):
+        self.passed += 1
+        innermost = bool(self._stack) and self._stack[-1][1] == id(module)  # so that a thousand levels stay quick
+        if not innermost and id(module) not in (identity for _, identity in self._stack):
             return
         path, identity = self._stack.pop()
         while identity != id(module):  # left without a word, by an exception that is no Exception
@@ -239,6 +247,7 @@ class OperatorTrace(TorchDispatchMode):
         self._weights = weights
         self._values = values
         self._last_end: float | None = None
+        self._passed = 0
         self._composite: dict[Any, bool] = {}
         self._written_out = WrittenOut()
         self._made: set[int] = set()
@@ -271,9 +280,10 @@ class OperatorTrace(TorchDispatchMode):
 
     def _note_gap(self) -> None:
         if self._last_end is not None:
-            gap = time.thread_time() - self._last_end
+            gap = time.thread_time() - self._last_end - _PASSING_S * (self._paths.passed - self._passed)
             if gap > 1e-3:
                 self.gaps.append(Gap(self._paths.current, gap))
+        self._passed = self._paths.passed
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

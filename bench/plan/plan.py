@@ -104,7 +104,7 @@ def cores_behind_affinity(root: Path = PROCESSORS) -> int | None:
         return None
     try:
         files = [root / f"cpu{number}/topology/core_cpus_list" for number in os.sched_getaffinity(0)]
-        return len({file.read_text().strip() for file in files})
+        return len({file.read_text(encoding="utf-8").strip() for file in files})
     except OSError:  # an old kernel, or a container that hides it
         return None
 
@@ -196,6 +196,22 @@ def default_resolution(model: Entry, settings: dict[str, Any]) -> int | None:
     return value if isinstance(value, int) else None
 
 
+def own_backend(model: Entry, asked: str) -> str:
+    """The backend that runs a model: the one asked for, or the model's own where eager torch cannot run it.
+
+    Raises:
+        UsageError: it runs in one backend only, and another one is asked for.
+    """
+    if not model.backend or asked == model.backend:
+        return asked
+    if asked != backends.EAGER:
+        raise UsageError(
+            f'backend {asked} clashes with model "{model.name}", which {model.backend} runs as it is: take '
+            f"suite.backends=[{model.backend}]"
+        )
+    return model.backend
+
+
 class _Expansion:
     """Turns blocks into cases, resolving each name once."""
 
@@ -211,6 +227,7 @@ class _Expansion:
     def cases(self, blocks: Iterable[Block]) -> Iterator[Case]:
         for block in blocks:
             workload = workloads.find(block.workload)
+            block.check_shapes()
             for name in block.backends:
                 backends.find(name)  # a name that does not exist is told before anything runs
             lists = block.shape_lists
@@ -241,6 +258,7 @@ class _Expansion:
         self, workload: Workload, given: dict[str, Any], *, model: str, method: str, dtype: str, backend: str
     ) -> Case:
         entry, model_settings = self._model(model)
+        backend = own_backend(entry, backend)
         method_name, settings, digest = self._method(method)
         shape = workload.shape(given)
         resolution = shape.pop("resolution", None)

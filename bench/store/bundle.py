@@ -18,7 +18,7 @@ import tempfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -97,7 +97,8 @@ def pack(
     """The archive of a results folder and its report, written whole or not at all.
 
     Folders, user and host names are taken out of records and samples; a changed record is resealed and names the
-    hash it had under `redacted_from`. Links are never followed.
+    hash it had under `redacted_from`. Links are never followed. One file at a time is read and none is kept: the memory
+    that it takes is that of the largest, and some hundred bytes for each of the others.
 
     Args:
         store_root: the results folder.
@@ -111,57 +112,60 @@ def pack(
             and `private` was not asked for.
     """
     store, target = Store(store_root), Path(out)
-    contents = dict(_store_files(store, private, problems))
-    if not any(name.startswith("records/") for name in contents):
+    sources = _store_sources(store, problems)
+    if not any(name.startswith("records/") for name in sources):
         raise ResultsError(f"{store.root}: there are no records to pack")
     if site is not None:
-        contents.update(_site_files(Path(site), store.root, private))
-    manifest = {
-        "schema": SCHEMA,
-        "kind": KIND,
-        "created_at": utc_millisecond(),
-        "code_version": __version__,
-        "private": private,
-        "files": [
-            {"path": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            for name, data in sorted(contents.items())
-        ],
-    }
-    contents[MANIFEST] = json.dumps(manifest, indent=1).encode()
-    _check_limits(contents)
+        sources |= _site_sources(Path(site))
+
+    def content(name: str) -> bytes | None:
+        if name.startswith("site/"):
+            return _of_site(sources[name], Path(str(site)), store.root, private)
+        try:
+            return _packed(name, sources[name], private)
+        except CorruptRecord as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
+            return None
+
     target.parent.mkdir(parents=True, exist_ok=True)
-    _write_zip(target, contents)
+    _write_zip(target, list(sources), content, private)
     return target
 
 
-def _store_files(store: Store, private: bool, problems: list[str] | None) -> Iterator[tuple[str, bytes]]:
-    """Records that no other supersedes, the samples they name, and the machines' calibrations; each as it was written.
+def _store_sources(store: Store, problems: list[str] | None) -> dict[str, Path]:
+    """Name in the bundle -> file: records that no other supersedes, the samples they name, the machines' calibrations.
 
     A record of an older schema keeps its old body, which is what its hash is of.
     """
     samples: set[str] = set()
     attempts: Counter[str] = Counter()
-    sources: list[tuple[str, Path]] = []
-    for path, record in store.files(problems):
-        runs = (record.get("timing") or {}).get("invocations") or []
-        samples |= {str(run["samples_file"]) for run in runs if run.get("samples_file")}
-        key = f"{record['case_key']}.{record['machine_key']}"
+    sources: dict[str, Path] = {}
+    for path, outline in store.files(problems, keep=_outline):
+        samples.update(outline["samples"])
+        key = outline["key"]
         attempts[key] += 1
-        sources.append((f"records/{key}.json" if attempts[key] == 1 else f"records/{key}.{attempts[key]}.json", path))
+        sources[f"records/{key}.json" if attempts[key] == 1 else f"records/{key}.{attempts[key]}.json"] = path
     for name in sorted(samples):
         path = store.root / name
         if name.startswith("samples/") and _why_bad_name(name) is None and path.is_file() and not path.is_symlink():
-            sources.append((name, path))
-    sources += [
-        (f"machines/{path.name}", path) for path in sorted(store.machines.glob("*.json")) if not path.is_symlink()
-    ]
-    for name, path in sources:
-        try:
-            yield name, _packed(name, path, private)
-        except CorruptRecord as error:
-            if problems is None:
-                raise
-            problems.append(str(error))
+            sources[name] = path
+    machines = {
+        f"machines/{path.name}": path for path in sorted(store.machines.glob("*.json")) if not path.is_symlink()
+    }
+    return sources | machines
+
+
+def _outline(record: Record) -> dict[str, Any]:
+    """What packing has to know of a record: its names, what it replaces, and its samples."""
+    runs = (record.get("timing") or {}).get("invocations") or []
+    names = ("record_key", "supersedes", "content_hash", "redacted_from")
+    return {
+        **{name: record.get(name) for name in names},
+        "key": f"{record['case_key']}.{record['machine_key']}",
+        "samples": [str(run["samples_file"]) for run in runs if run.get("samples_file")],
+    }
 
 
 def _packed(name: str, path: Path, private: bool) -> bytes:
@@ -181,12 +185,8 @@ def _packed(name: str, path: Path, private: bool) -> bytes:
     return gzip.compress(data, mtime=0) if name.startswith("samples/") else data
 
 
-def _check_limits(contents: dict[str, bytes]) -> None:
+def _check_limits(entries: list[zipfile.ZipInfo]) -> None:
     """Raise ResultsError, with what to do, unless verifying would read all of it."""
-    entries = [zipfile.ZipInfo(name, EPOCH) for name in contents]
-    for entry in entries:
-        entry.file_size = len(contents[entry.filename])
-        entry.compress_type = zipfile.ZIP_DEFLATED
     problems = _listing_problems(entries)
     if problems:
         raise ResultsError(
@@ -195,32 +195,56 @@ def _check_limits(contents: dict[str, bytes]) -> None:
         )
 
 
-def _site_files(site: Path, results: Path, private: bool) -> Iterator[tuple[str, bytes]]:
-    """The report as it is, if it tells nothing about whose machine it was."""
-    for path in sorted(site.rglob("*")):
-        if not path.is_file() or path.is_symlink() or any(part.is_symlink() for part in path.parents if part != site):
-            continue
-        data = path.read_bytes()
-        if not private and path.suffix in TEXTS:
-            found = leaks(data.decode(errors="replace"), (results.resolve(), site.resolve()))
-            if found:
-                raise ResultsError(
-                    f"{path}: the report names {found!r}; build it again with report.show_paths=false, "
-                    "or pack with report.show_paths=true"
-                )
-        yield f"site/{path.relative_to(site).as_posix()}", data
+def _site_sources(site: Path) -> dict[str, Path]:
+    """Name in the bundle -> file of the report; links are left out."""
+    return {
+        f"site/{path.relative_to(site).as_posix()}": path
+        for path in sorted(site.rglob("*"))
+        if path.is_file()
+        and not path.is_symlink()
+        and not any(part.is_symlink() for part in path.parents if part != site)
+    }
 
 
-def _write_zip(target: Path, contents: dict[str, bytes]) -> None:
-    """The archive in a temporary file, then renamed, so that half an archive never bears the name."""
+def _of_site(path: Path, site: Path, results: Path, private: bool) -> bytes:
+    """A file of the report as it is, if it tells nothing about whose machine it was.
+
+    Raises:
+        ResultsError: it does, or it is larger than a bundle's files may be.
+    """
+    size = path.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise ResultsError(f"{path}: holds {size} bytes; a bundle's files hold at most {MAX_FILE_BYTES}")
+    data = path.read_bytes()
+    if not private and path.suffix in TEXTS:
+        found = leaks(data.decode(errors="replace"), (results.resolve(), site.resolve()))
+        if found:
+            raise ResultsError(
+                f"{path}: the report names {found!r}; build it again with report.show_paths=false, "
+                "or pack with report.show_paths=true"
+            )
+    return data
+
+
+def _write_zip(target: Path, names: Sequence[str], content: Callable[[str], bytes | None], private: bool) -> None:
+    """The archive in a temporary file, then renamed, so that half an archive never bears the name.
+
+    Args:
+        target: the archive.
+        names: of its files, in order; the manifest is written last.
+        content: what a file holds; None leaves it out.
+        private: what the manifest says of it.
+    """
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-                for name in sorted(contents, key=lambda name: (name != MANIFEST, name)):
-                    info = zipfile.ZipInfo(name, EPOCH)
-                    info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, (stat.S_IFREG | 0o644) << 16
-                    archive.writestr(info, contents[name])
+                rows = [row for name in names if (row := _written(archive, name, content(name))) is not None]
+                _written(archive, MANIFEST, _manifest_of(rows, private))
+                archive.filelist.sort(
+                    key=lambda entry: (entry.filename != MANIFEST, entry.filename)
+                )  # of its table of contents
+                _check_limits(archive.infolist())
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
@@ -228,6 +252,36 @@ def _write_zip(target: Path, contents: dict[str, bytes]) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _written(archive: zipfile.ZipFile, name: str, data: bytes | None) -> dict[str, Any] | None:
+    """A file's line of the manifest, once it is in the archive; None for one that is left out.
+
+    Raises:
+        ResultsError: it is one more than a bundle may hold.
+    """
+    if data is None:
+        return None
+    info = zipfile.ZipInfo(name, EPOCH)
+    info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, (stat.S_IFREG | 0o644) << 16
+    archive.writestr(info, data)
+    if (
+        archive.fp is not None and archive.fp.tell() > MAX_TOTAL_BYTES
+    ):  # packed already: the limit is on what it unpacks to
+        _check_limits(archive.infolist())
+    return {"path": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _manifest_of(rows: list[dict[str, Any]], private: bool) -> bytes:
+    value = {
+        "schema": SCHEMA,
+        "kind": KIND,
+        "created_at": utc_millisecond(),
+        "code_version": __version__,
+        "private": private,
+        "files": rows,
+    }
+    return json.dumps(value, indent=1).encode()
 
 
 def _dump(value: Any) -> bytes:

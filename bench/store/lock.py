@@ -12,9 +12,14 @@ from typing import Any
 
 from bench.canonical import digest
 from bench.errors import ResultsError
+from bench.foreign_files import read_regular
+from bench.foreign_text import escape_controls
 from bench.moment import utc_millisecond
+from bench.store.foreign import parse
 
 NAME = ".driver.lock"
+#: Bytes of what a holder says about itself.
+MOST_BYTES = 4096
 
 #: Folders that this process holds: the kernel's record locks do not exclude a process from itself.
 _HELD: set[Path] = set()
@@ -114,15 +119,16 @@ class ResultsLock:
         if Path(os.path.realpath(self.path)) in _HELD:
             return {"pid": os.getpid()}
         try:
-            found = json.loads(self.path.read_text())
+            found = parse(read_regular(self.path, MOST_BYTES))
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        known = found if isinstance(found, dict) else {}
+        return {name: escape_controls(str(value))[:100] for name, value in known.items()}
 
 
 def _machine() -> str:
     """A token of this boot of this machine; says nothing about which machine it is."""
     try:
-        return digest(Path("/proc/sys/kernel/random/boot_id").read_text())
+        return digest(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8"))
     except OSError:
         return "unknown"

@@ -278,12 +278,19 @@ class Store:
         """
         yield from (record for _, record in self.files(problems))
 
-    def files(self, problems: list[str] | None = None) -> list[tuple[Path, Record]]:
-        """Every readable record that no other supersedes, with its file, in a stable order; `problems` as `iterate`."""
+    def files(
+        self, problems: list[str] | None = None, keep: Callable[[Record], Record] = lambda record: record
+    ) -> list[tuple[Path, Record]]:
+        """Every readable record that no other supersedes with its file, in a stable order.
+
+        Args:
+            problems: as for `iterate`.
+            keep: the part of each record that is kept in memory; with its keys and hashes.
+        """
         found = []
         for path in sorted(self.records.glob("*.json")):
             try:
-                found.append((path, self.read(path)))
+                found.append((path, keep(self.read(path))))
             except CorruptRecord as error:
                 if problems is None:
                     raise

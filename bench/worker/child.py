@@ -54,7 +54,7 @@ class Phase:
     def enter(self, name: str, case: str | None = None) -> None:
         """Begin a phase, of one case if it concerns only that."""
         self.name, self.case = name, case
-        self._path.write_text(dumps({"phase": name, "case": case, "at": time.time()}))
+        self._path.write_text(dumps({"phase": name, "case": case, "at": time.time()}), encoding="utf-8")
         self._last = time.monotonic()
 
     def turn_to(self, case: str | None) -> None:
@@ -120,7 +120,7 @@ def _print_trace(error: BaseException) -> None:
 def run(spec_path: Path) -> int:
     """Do the job of a spec file and write its outcome; 0 also when the job failed, because that is told in the file."""
     faulthandler.enable()
-    spec: dict[str, Any] = json.loads(spec_path.read_text())
+    spec: dict[str, Any] = json.loads(spec_path.read_text(encoding="utf-8"))
     phase = Phase(Path(spec["phase_file"]))
     phase.enter("start")
     outcome: dict[str, Any]

@@ -356,7 +356,7 @@ def _kill(pid: int, number: int) -> None:
 def _oom_kills() -> int:
     """How many processes the kernel has killed for want of memory since boot."""
     try:
-        text = Path("/proc/vmstat").read_text()
+        text = Path("/proc/vmstat").read_text(encoding="utf-8")
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
@@ -368,7 +368,7 @@ def _cut(log: Path) -> None:
         if log.stat().st_size > LOG_LIMIT_BYTES:
             tail = log_tail(log)
             os.truncate(log, 0)
-            with log.open("a") as file:
+            with log.open("a", encoding="utf-8") as file:
                 file.write(f"[log cut at {LOG_LIMIT_BYTES} bytes]\n{tail}\n")
 
 

@@ -47,7 +47,7 @@ def end_children() -> None:
 def _children() -> list[int]:
     try:
         tasks = list(Path("/proc/self/task").iterdir())
-        return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+        return [int(pid) for task in tasks for pid in (task / "children").read_text(encoding="utf-8").split()]
     except OSError:
         return []
 
@@ -55,7 +55,7 @@ def _children() -> list[int]:
 def volunteer_for_oom() -> None:
     """Make this process the kernel's first choice when memory runs out: the driver has to survive."""
     with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
 
 
 def limit_memory(limit_bytes: int | None) -> None:

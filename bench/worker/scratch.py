@@ -39,7 +39,11 @@ def _remove_abandoned(root: Path) -> None:
         with contextlib.suppress(OSError):
             found = folder.lstat()
             ours = found.st_uid == os.getuid() and folder.is_dir() and not folder.is_symlink()
-            if ours and time.time() - found.st_mtime > YOUNG_S and is_abandoned(folder / HELD):
+            if not ours or time.time() - found.st_mtime <= YOUNG_S:
+                continue
+            if not (folder / HELD).exists():
+                folder.rmdir()  # of a driver that was killed before it took hold of it; refused where it is not empty
+            elif is_abandoned(folder / HELD):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

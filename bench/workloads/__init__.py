@@ -27,6 +27,11 @@ WORKLOADS: dict[str, str] = {
 }
 
 
+def is_own(name: str) -> bool:
+    """Whether a workload is a module of the user's own: imported where it is planned, never by reading its name."""
+    return name not in WORKLOADS and "." in name
+
+
 def module_of(name: str) -> ModuleType:
     """The module of a workload: `WORKLOAD`, `make_parts`, and where it has them `facts` and `derive`.
 

@@ -72,3 +72,25 @@ def builds_four():
 
 def builds_keywords(batch=1):
     return nn.Linear(16, 8, bias=False), {"input": torch.ones(batch, 16)}
+
+
+def adapted(batch=1):
+    """A low-rank adapter of 128 + 96 weights beside a layer of 256 and one of 128."""
+    from suites.common.torchvision_remedy import import_beside_torchvision
+
+    peft = import_beside_torchvision("peft")
+    base = nn.Sequential(nn.Linear(16, 16, bias=False), nn.ReLU(), nn.Linear(16, 8, bias=False))
+    return peft.get_peft_model(base, peft.LoraConfig(r=4, target_modules=["0", "2"])), torch.rand(batch, 16)
+
+
+def llama(batch=1):
+    """A network of transformers as it is: keyword inputs, an output that is a dataclass and holds a cache object."""
+    from suites.common.hf_bridge import import_transformers
+
+    transformers = import_transformers()
+    config = transformers.LlamaConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64,
+        vocab_size=100, max_position_embeddings=64,
+    )  # fmt: skip
+    ids = torch.randint(0, 100, (batch, 16))
+    return transformers.LlamaForCausalLM(config), {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.app import mirror, site
 from bench.app.counting import count_first
@@ -112,7 +113,18 @@ def failure_text(sweep: Sweep) -> str:
         return f"nothing; {sweep.measured} measured now, {len(sweep.records)} rows in all"
     first = sweep.failed[0]
     label = Case.from_dict(first["case"]).label
-    why = next(iter(str((first["error"] or {}).get("message") or "").splitlines()), first["status"])
     return escape_controls(
-        f"{len(sweep.failed)} of {len(sweep.records)}: {shortened(label)}: {first['status']}: {why[:160]}"
+        f"{len(sweep.failed)} of {len(sweep.records)}: {shortened(label)}: {first['status']}: "
+        f"{_why(first['error'] or {})}"
     )
+
+
+def _why(error: dict[str, Any]) -> str:
+    """What a failed row says on one line: the error's type and message, and the innermost of the user's own lines."""
+    lines = str(error.get("message") or "").splitlines() or ["it says no more"]
+    kind, frames = str(error.get("type") or ""), [line.strip() for line in lines[1:] if ", line " in line]
+    said = f"{kind}: {lines[0]}" if kind and not lines[0].startswith(kind) else lines[0]
+    if not frames:
+        return said[:200]
+    file, _, rest = frames[-1].partition(", line ")
+    return f"{said[:200]} ({shortened(os.path.relpath(file), 80)}, line {rest[:120]})"

@@ -34,8 +34,8 @@ def find(root: Path = Path("/")) -> CounterBackend | Unavailable:
     counters = {}
     for path in chosen:
         try:
-            span = int((path / "max_energy_range_uj").read_text()) + 1
-            int((path / "energy_uj").read_text())
+            span = int((path / "max_energy_range_uj").read_text(encoding="utf-8")) + 1
+            int((path / "energy_uj").read_text(encoding="utf-8"))
         except PermissionError:
             return Unavailable(f"{FOLDER}/{path.name}/energy_uj is readable by root only", _REMEDY)
         except (OSError, ValueError) as error:
@@ -56,10 +56,10 @@ def choose_domains(zones: dict[Path, str]) -> tuple[Scope, list[Path]]:
 
 def _name(path: Path) -> str:
     try:
-        return (path / "name").read_text().strip()
+        return (path / "name").read_text(encoding="utf-8").strip()
     except OSError:
         return ""
 
 
 def _reader(path: Path) -> Callable[[], float]:
-    return lambda: int((path / "energy_uj").read_text())
+    return lambda: int((path / "energy_uj").read_text(encoding="utf-8"))
