@@ -48,6 +48,7 @@ class Experts:
         groups: groups that the experts are parted into; 1 for none.
         kept_groups: groups that a token may choose from.
         scale: factor on the weights of the chosen experts.
+        normalised: whether a softmax gate's chosen weights are made to sum to one (Mixtral, Qwen3); a sigmoid gate's always are.
     """
 
     count: int
@@ -58,6 +59,7 @@ class Experts:
     groups: int = 1
     kept_groups: int = 1
     scale: float = 1.0
+    normalised: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,28 @@ def parameters(shape: DecoderShape) -> int:
     tables = 1 if shape.tied else 2
     layers = sum(layer_parameters(layer, shape) for layer in shape.layers)
     return layers + shape.width + tables * shape.vocabulary * shape.width
+
+
+def active_parameters(shape: DecoderShape, *, embedding: bool = True) -> int:
+    """Parameters that one token goes through: all but the experts that it does not choose.
+
+    Without `embedding` the input table is left out, of which a token reads one row; a tied table stays, it is the head.
+    """
+    unused = sum(
+        network_macs(layer, shape.width, all_experts=True) - network_macs(layer, shape.width) for layer in shape.layers
+    )
+    table = 0 if embedding or shape.tied else shape.vocabulary * shape.width
+    return parameters(shape) - unused - table
+
+
+def training_flops_per_token(shape: DecoderShape, context: int, *, causal: bool = True) -> float:
+    """Operations of one token's forward and backward, 6 per product: weights, head, and attention over a sequence.
+
+    With `causal` a query counts half of the `context` keys, without it all of them.
+    """
+    seen = context / 2 if causal else context
+    attention = seen * sum(position_macs(layer, "expanded") for layer in shape.layers)
+    return 6 * (linear_macs(shape) + head_macs(shape) + attention)
 
 
 def head_macs(shape: DecoderShape) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -10,8 +11,9 @@ from typing import Any, Literal
 from torch import Tensor
 
 from bench.config.settings import PositiveInt
-from bench.errors import UsageError
+from bench.errors import UsageError, did_you_mean
 from suites.common.decoder import Generator
+from suites.common.released_configs import CONFIGS
 from suites.common.torchvision_remedy import import_beside_torchvision
 
 
@@ -53,6 +55,46 @@ def hf_decoder(
     return HfDecoder(model.eval(), cache, capacity)
 
 
+def released_decoder(
+    *, name: str, cache: Literal["dynamic", "static"] = "dynamic", capacity: PositiveInt = 4096,
+    layers: PositiveInt | None = None, vocabulary: PositiveInt | None = None,
+) -> Generator:  # fmt: skip
+    """The decoder of a released configuration in evaluation mode with random weights.
+
+    Args:
+        name: a row of suites/common/released_configs.py.
+        cache: transformers' DynamicCache (concatenation) or StaticCache (pre-allocated).
+        capacity: positions of a static cache.
+        layers: so many layers instead of the released number.
+        vocabulary: so many token ids instead of the released number.
+
+    Raises:
+        UsageError: transformers is missing, or there is no such configuration.
+    """
+    transformers = import_transformers()
+    if name not in CONFIGS:
+        raise UsageError(f'no released configuration is called "{name}"; {did_you_mean(name, CONFIGS)}')
+    fields = dict(CONFIGS[name])
+    config = transformers.AutoConfig.for_model(fields.pop("model_type"), **fields)
+    if layers is not None:
+        config = _shortened(config, layers)
+    if vocabulary is not None:
+        config.vocab_size = vocabulary
+    return HfDecoder(transformers.AutoModelForCausalLM.from_config(config).eval(), cache, capacity)
+
+
+def _shortened(config: Any, layers: int) -> Any:
+    """The same configuration with so many layers; a plan of kinds of layers is cut to them."""
+    plan = getattr(config, "attention_layers", None)  # GPT-Neo's, which has no other number of layers
+    if plan is not None:
+        config.attention_layers = plan[:layers]
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        config.layer_types = kinds[:layers]
+    config.num_hidden_layers = layers
+    return config
+
+
 class HfDecoder(Generator):
     """A causal language model of transformers behind the calls of `Generator`."""
 
@@ -61,6 +103,9 @@ class HfDecoder(Generator):
         self.model = model
         self.cache, self.capacity = cache, capacity
         self.vocabulary = int(model.config.vocab_size)
+        # transformers renamed the argument; the first wrapped signature is the model's own.
+        names = inspect.signature(inspect.unwrap(model.forward)).parameters
+        self._keyword = "cache" if "cache" in names else "past_key_values"
 
     def forward(self, ids: Tensor) -> Tensor:
         """Logits of every position."""
@@ -75,8 +120,8 @@ class HfDecoder(Generator):
         return self._run(ids, cache)
 
     def _run(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return out.logits[:, -1], out.past_key_values
+        out = self.model(input_ids=ids, use_cache=True, logits_to_keep=1, **{self._keyword: cache})
+        return out.logits[:, -1], cache
 
     def _empty(self) -> Any:
         transformers = import_transformers()
@@ -89,7 +134,7 @@ class HfDecoder(Generator):
         return copy.deepcopy(cache)
 
     def cache_bytes(self, cache: Any) -> int:
-        """Bytes of the filled positions of all layers."""
+        """Bytes of the filled positions of all layers; a sliding layer holds no more than its window."""
         total = 0
         for layer in cache.layers:
             used = int(layer.get_seq_length())

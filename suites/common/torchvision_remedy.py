@@ -17,6 +17,10 @@ _QNMS = "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _schemas: list[torch.library.Library] = []
 
 
+class NotInstalled(UsageError, NotImplementedError):
+    """A library that a row needs is not there: the row is `unsupported`, with this reason."""
+
+
 def import_beside_torchvision(package: str) -> ModuleType:
     """A package that imports torchvision (timm, transformers, diffusers), also beside one whose operators do not load.
 
@@ -27,14 +31,14 @@ def import_beside_torchvision(package: str) -> ModuleType:
         package: dotted name of the package or of a module in it.
 
     Raises:
-        UsageError: the package is not installed.
+        NotInstalled: the package is not installed.
     """
     mend_torchvision()
     try:
         return importlib.import_module(package)
     except ImportError as error:
         name = package.partition(".")[0]
-        raise UsageError(f"{name} is not installed ({error}): python -m pip install {name}") from error
+        raise NotInstalled(f"{name} is not installed ({error}): python -m pip install {name}") from error
 
 
 def mend_torchvision() -> None:
