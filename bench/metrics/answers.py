@@ -14,6 +14,17 @@ ANSWERS: tuple[Metric, ...] = (
         definition="Top-1 on the task's held-out samples with a 95 % Wilson interval.",
     ),
     Metric(
+        "character_error_rate",
+        unit="%",
+        better="lower",
+        section="quality",
+        title="Character error rate",
+        definition=(
+            "Edits that turn a written line into the right one over its length, mean over held-out lines; with a 95 % "
+            "t-interval over lines."
+        ),
+    ),
+    Metric(
         "step_accuracy",
         unit="%",
         better="higher",

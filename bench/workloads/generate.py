@@ -14,7 +14,10 @@ and may offer
 - `copy_cache(cache)`, where a deep copy is not one;
 - `cache_bytes(cache) -> int`, where a preallocated cache is not full: the bytes in use;
 - `cache_bits() -> {"nominal": bits, "stored": bits}` per element of the dense cache;
-- `method_bytes() -> int`: codebooks, predictors and the like, which are neither weights nor cache.
+- `method_bytes() -> int`: codebooks, predictors and the like, which are neither weights nor cache;
+- `write(ids, new) -> LongTensor [B, new]`, where the whole answer is not one step a token: drafts that are verified several at
+  once, a search. It then is the request; prefill and decode stay one prompt and one plain step of the same module;
+- `written() -> {metric: value}`: what the last `write` says of itself, by names of `WRITTEN`.
 
 State is the cache alone. A decode step runs on a copy of the cache after the prompt, made outside the clock, so that
 the context does not drift from run to run.
@@ -63,6 +66,10 @@ WORKLOAD = Workload(
 )
 
 
+#: What a module that writes in its own way may say of it.
+WRITTEN = ("tokens_per_step", "draft_acceptance", "tokens_written", "tokens_scored")
+
+
 @dataclass(frozen=True)
 class _Writer:
     """A module that reads a prompt and writes tokens; every tensor that it makes is an ordinary one."""
@@ -81,7 +88,9 @@ class _Writer:
         return _choice(logits), cache
 
     def request(self, count: int, spans: Spans) -> Any:
-        """All new ids [B, n] on the host; the first is on the host before the second is begun."""
+        """All new ids [B, n] on the host; the first is on the host before the second is begun, unless the module writes."""
+        if callable(getattr(self.module, "write", None)):
+            return self._by_the_module(count, spans)
         with spans.span("first_token"):
             ids, cache = self.read()
             first = _on_host(ids)
@@ -91,6 +100,12 @@ class _Writer:
                 ids, cache = self.step(ids, cache)
                 later.append(ids)
             return _joined(first, later)
+
+    def _by_the_module(self, count: int, spans: Spans) -> Any:
+        if on_meta(self.prompt):
+            raise NotImplementedError("what is written depends on values, which meta tensors have none of")
+        with spans.span("answer"):
+            return _on_host(self.module.write(self.prompt, count))
 
     def copied(self, cache: Any) -> Any:
         """A cache of its own, equal to this one."""
@@ -214,6 +229,7 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
         writer = _Writer(subject.module, prompt_of(subject, shape))
         cache = _cache_after(writer, shape["new_tokens"])
         readings = [*_cache_readings(subject.module, cache, shape), *_bit_readings(subject.module)]
+        readings += _written_readings(writer, shape["new_tokens"])
         if on_meta(writer.prompt) or shape["new_tokens"] < 2:
             why = "meta tensors take no time" if on_meta(writer.prompt) else "one new token has no time between tokens"
             return Facts([*readings, *(unavailable(name, why, "request") for name in _GAPS.values())])
@@ -242,6 +258,27 @@ def _cache_readings(module: Any, cache: Any, shape: Shape) -> list[Reading]:
         reading("cache_bytes", used, **counted),
         reading("cache_allocated_bytes", allocated, **counted),
         reading("cache_bytes_per_token", used / (shape["batch"] * tokens), **counted),
+    ]
+
+
+def _written_readings(writer: _Writer, new: int) -> list[Reading]:
+    """What a module that writes in its own way says of one answer."""
+    if not callable(getattr(writer.module, "written", None)) or on_meta(writer.prompt):
+        return []
+    writer.module.write(writer.prompt, new)
+    said = writer.module.written()
+    unknown = sorted(set(said) - set(WRITTEN))
+    if unknown:
+        raise UsageError(
+            f"{type(writer.module).__name__}.written() names {unknown[0]}: only {', '.join(WRITTEN)} are known"
+        )
+    note = "the module's own account of one answer to the same prompt"
+    return [
+        reading(name, said[name], "counted", method_note=note, part="request")
+        if said.get(name) is not None
+        else unavailable(name, "nothing was drafted or scored in this answer", "request")
+        for name in WRITTEN
+        if name in said
     ]
 
 

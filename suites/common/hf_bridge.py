@@ -14,7 +14,10 @@ from bench.config.settings import PositiveInt
 from bench.errors import UsageError, did_you_mean
 from suites.common.decoder import Generator
 from suites.common.released_configs import CONFIGS
-from suites.common.torchvision_remedy import import_beside_torchvision
+from suites.common.torchvision_remedy import import_beside_torchvision, mend_torchvision
+
+# A decoder that another process unpickles brings this module before transformers' classes: those must find a whole torchvision.
+mend_torchvision()
 
 
 def import_transformers() -> ModuleType:

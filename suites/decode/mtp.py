@@ -21,7 +21,7 @@ from suites.common.decoder_shape import DecoderShape, layer_parameters
 from suites.common.initial import draw
 from suites.common.task import learning_task
 from suites.common.training import Pace, fit
-from suites.decode.speculation import Speculated, rolled_back
+from suites.decode.speculation import Speculated, account, rolled_back
 
 #: Weight of the second token's loss (0.1 late in the paper's training; recalled).
 LOSS_WEIGHT = 0.3
@@ -111,6 +111,16 @@ class MultiToken(Generator):
         super().__init__()
         self.decoder, self.ahead = decoder, Ahead(decoder.shape)
         self.vocabulary, self.shape = decoder.vocabulary, decoder.shape
+        self._last: list[Speculated] = []
+
+    def write(self, ids: Tensor, new: int) -> Tensor:
+        """`new` greedy tokens after ids [batch, tokens], [batch, new]; sequences of a batch one after the other."""
+        self._last = [self.generate(row[None], new) for row in ids]
+        return torch.cat([found.ids for found in self._last])
+
+    def written(self) -> dict[str, float | None]:
+        """Tokens per step and acceptance over the sequences of the last answer."""
+        return account(self._last)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Logits of every position: the decoder's."""

@@ -1,6 +1,7 @@
 """What each workload measures besides: known bytes, shares, agreement, and the reason where there is none."""
 
 from itertools import pairwise
+from typing import ClassVar
 
 import pytest
 import torch
@@ -49,6 +50,37 @@ def test_the_cache_after_a_request_holds_all_tokens_but_the_last():
     assert found["cache_bytes_per_token"] == 8
     assert found["cache_allocated_bytes"] == 2 * 64 * 2 * 4
     assert (found["kv_bits_nominal"], found["kv_bits_stored"]) == (32, 32)
+
+
+class Author(Writer):
+    """Writes whole answers by itself, and says how."""
+
+    said: ClassVar[dict] = {"tokens_per_step": 2.0, "draft_acceptance": None}
+
+    def write(self, ids, new):
+        return torch.full((len(ids), new), 7)
+
+    def written(self):
+        return self.said
+
+
+def test_a_module_that_writes_whole_answers_is_the_request_and_says_how():
+    subject = subject_of(Author)
+    parts, _ = parts_of("generate", subject, batch=2, context=6, new_tokens=4)
+    assert parts["request"].call().tolist() == [[7] * 4] * 2
+    facts = facts_of("generate", subject, batch=2, context=6, new_tokens=4)
+    found = values(facts)
+    assert found["tokens_per_step"] == 2
+    assert found["draft_acceptance"] is None
+    assert found["cache_bytes_per_token"] == 8  # prefill and decode stay the module's plain ones
+    assert "tokens_scored" not in found
+
+
+def test_what_a_writer_says_has_known_names():
+    subject = subject_of(Author)
+    subject.module.said = {"happiness": 1.0}
+    with pytest.raises(UsageError, match="happiness"):
+        facts_of("generate", subject, context=6, new_tokens=4)
 
 
 def test_times_between_tokens_are_those_of_the_steps_and_a_far_percentile_needs_its_samples():

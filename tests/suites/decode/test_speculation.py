@@ -5,13 +5,24 @@ import copy
 import pytest
 import torch
 
+from suites.common.decoder import decoder
 from suites.common.decoder_shape import attention_macs, head_macs, linear_macs, network_macs
 from suites.common.decoder_shapes import shape_of
 from suites.decode import mtp as mtp_file
 from suites.decode.mtp import mtp
 from suites.decode.plain import uniform_cache
 from suites.decode.sorted_llama import sorted_exit
-from suites.decode.speculation import agreeing, greedy, lookup_draft, model_draft, speculative_greedy
+from suites.decode.speculation import (
+    Speculated,
+    account,
+    agreeing,
+    first_layers,
+    greedy,
+    lookup_draft,
+    model_draft,
+    speculative,
+    speculative_greedy,
+)
 from tests.suites.conftest import spread
 from tests.suites.decode.walking import ids_of, small, walk
 
@@ -137,3 +148,32 @@ def test_the_loss_teaches_both():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("draft", ["lookup", "exit"])
+def test_rows_write_the_plain_text_for_every_sequence_and_account_for_it(draft):
+    torch.manual_seed(1)
+    plain = decoder(width=32, layers=3, heads=2, hidden=24)
+    ids = torch.randint(256, (2, 9))
+    ids = torch.cat([ids, ids], dim=1)
+    with torch.no_grad():
+        wanted = greedy(plain, ids, 20)
+        row = speculative(plain, draft=draft, ahead=3, exit=1)
+        assert torch.equal(row.write(ids, 20), wanted)
+    said = row.written()
+    assert 1 <= said["tokens_per_step"] <= 4
+    assert 0 <= said["draft_acceptance"] <= 100
+
+
+def test_the_account_adds_sequences():
+    found = [Speculated(torch.zeros(1, 9), 4, 8, 4), Speculated(torch.zeros(1, 9), 8, 0, 0)]
+    assert account(found) == {"tokens_per_step": 16 / 12, "draft_acceptance": 50.0}
+    assert account([Speculated(torch.zeros(1, 1), 0, 0, 0)]) == {"tokens_per_step": None, "draft_acceptance": None}
+
+
+def test_first_layers_share_weights_with_the_whole():
+    whole = decoder(width=32, layers=3, heads=2, hidden=24)
+    shallow = first_layers(whole, 2)
+    assert len(shallow.blocks) == len(shallow.shape.layers) == 2
+    assert len(whole.blocks) == 3
+    assert shallow.blocks[1] is whole.blocks[1]
