@@ -15,6 +15,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from torch import nn
+
+from bench.config.settings import PositiveInt
+
 Ids = tuple[int, ...]
 #: Continues every prefix by at most so many tokens, up to and with the step's mark.
 Extend = Callable[[Sequence[Ids], int], list[Ids]]
@@ -31,6 +35,24 @@ class Found:
     generated: int
     scored: int
     steps: int
+
+
+def early_rejection(model: nn.Module, *, tau: PositiveInt = 4) -> nn.Module:
+    """The search whose beams are scored after `tau` tokens of a step, and of which only the best are finished.
+
+    Args:
+        model: one that searches (`addition_search`).
+        tau: tokens of a step that are scored; as many as a step may have is the plain search.
+
+    Raises:
+        ValueError: not such a model.
+    """
+    if not hasattr(model, "tau") or not hasattr(model, "step_tokens"):
+        raise ValueError(
+            f"early_rejection works on a model that searches (addition_search), not on {type(model).__name__}"
+        )
+    model.tau = tau  # type: ignore[assignment]
+    return model
 
 
 def search(
