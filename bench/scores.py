@@ -34,6 +34,7 @@ DEFAULT_SCORE = "accuracy"
 RULES: Mapping[str, Rule] = {
     "accuracy": Rule("proportion", 0.5, "points"),
     "bits_per_byte": Rule("mean", 0.01, "bits per byte"),
+    "character_error_rate": Rule("mean", 0.5, "points"),
     "psnr_db": Rule("mean", 0.1, "dB"),
     "step_accuracy": Rule("mean", 0.5, "points"),
     "frechet_distance": Rule("distribution", 0.1, "squared feature units"),
