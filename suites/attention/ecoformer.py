@@ -15,6 +15,7 @@ here, so time does not fall.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -295,10 +296,15 @@ class EcoPvt(nn.Module):
         """Learn every coded layer's hash on what reaches it, first layer first."""
         for module in self.modules():
             if isinstance(module, Attention) and module.hash is not None:
-                handle = module.register_forward_pre_hook(_learning(module, steps))
-                with torch.no_grad():
-                    self(images)
-                handle.remove()
+                learn_hash(module, lambda: self(images), steps)
+
+
+def learn_hash(module: Attention, run: Callable[[], Any], steps: int = 100) -> None:
+    """Learn one layer's hash on what reaches it while the network runs."""
+    handle = module.register_forward_pre_hook(_learning(module, steps))
+    with torch.no_grad():
+        run()
+    handle.remove()
 
 
 def _learning(module: Attention, steps: int) -> Any:

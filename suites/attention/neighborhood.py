@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bench.config.settings import Counts, PositiveInt
 from suites.attention.operator import AttentionOperator, masked_attention
+from suites.common.torchvision_remedy import import_beside_torchvision
 
 
 def neighborhood_attention(
@@ -26,7 +27,7 @@ def neighborhood_attention(
     causal: list[bool] | None = None,
     heads: PositiveInt = 8,
     size: PositiveInt = 64,
-    form: Literal["gather", "masked", "flex"] = "gather",
+    form: Literal["gather", "masked", "flex", "natten"] = "gather",
 ) -> NeighborhoodAttention:
     """Neighborhood attention over one, two or three axes.
 
@@ -38,11 +39,15 @@ def neighborhood_attention(
         heads: attention heads.
         size: numbers per head.
         form: gather unfolds keys and values; masked writes all scores and masks them (executes the dense square); flex
-            gives torch's flex_attention a block mask (executes whole tiles where it is compiled, the square where not).
+            gives torch's flex_attention a block mask (executes whole tiles where it is compiled, the square where not);
+            natten is the authors' package (its kernels on a GPU, its flex backend on a CPU).
 
     Raises:
         ValueError: a window that does not fit its axis.
+        NotInstalled: form natten without the package.
     """
+    if form == "natten":
+        _natten()
     rank = len(sizes)
     steps = [1] * rank if dilation is None else list(dilation)
     causals = [False] * rank if causal is None else list(causal)
@@ -79,6 +84,15 @@ def grid_neighbors(
     return index, there
 
 
+def _natten() -> Any:
+    """The authors' package.
+
+    Raises:
+        NotInstalled: it is not there, or was built for another torch.
+    """
+    return import_beside_torchvision("natten")
+
+
 class NeighborhoodAttention(AttentionOperator):
     """The operator in one of its forms."""
 
@@ -97,6 +111,7 @@ class NeighborhoodAttention(AttentionOperator):
     ):
         super().__init__(heads, prod(sizes), size)
         self.form, self.whole = form, not any(causal)
+        self.axes, self.kernel, self.dilation, self.causal = sizes, kernel, dilation, causal
         with torch.device("cpu"):
             index, there = grid_neighbors(sizes, kernel, dilation, causal)
         self.pairs = int(there.sum())
@@ -114,7 +129,7 @@ class NeighborhoodAttention(AttentionOperator):
             return self._gather(q, k, v)
         if self.form == "masked":
             return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=self.seen())
-        return self._flex(q, k, v)
+        return self._flex(q, k, v) if self.form == "flex" else self._by_natten(q, k, v)
 
     def reference(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """All scores written out and masked."""
@@ -135,6 +150,13 @@ class NeighborhoodAttention(AttentionOperator):
             lambda b, h, i, j: seen[i, j], None, None, self.tokens, self.tokens, device=q.device.type
         )
         return flex_attention(q, k, v, block_mask=mask)
+
+    def _by_natten(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The package wants [batch, axes..., heads, size]."""
+        call = getattr(_natten(), f"na{len(self.axes)}d")
+        laid = [x.transpose(1, 2).unflatten(1, self.axes).contiguous() for x in (q, k, v)]
+        out = call(*laid, kernel_size=tuple(self.kernel), dilation=tuple(self.dilation), is_causal=tuple(self.causal))
+        return out.flatten(1, len(self.axes)).transpose(1, 2)
 
     def required_bytes(self, q: Tensor, k: Tensor, v: Tensor) -> int:
         """Bytes of the unfolded keys and values and their weights, or of scores and weights of the square."""

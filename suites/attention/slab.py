@@ -255,18 +255,27 @@ def fold(model: SlabViT) -> SlabViT:
         raise ValueError("LayerNorm cannot be folded: take variant slab or prepbn")
     with torch.no_grad():
         for block in model.blocks:
-            _melt(block.norm1, block.attn.qkv)  # type: ignore[arg-type, union-attr]
-            _melt(block.norm2, block.fc1)  # type: ignore[arg-type]
+            melt(block.norm1, block.attn.qkv)  # type: ignore[arg-type, union-attr]
+            melt(block.norm2, block.fc1)  # type: ignore[arg-type]
             block.norm1 = block.norm2 = nn.Identity()
-        _melt(model.norm, model.head)
+        melt(model.norm, model.head)
     model.norm = nn.Identity()
     return model
 
 
-def _melt(norm: ProgressiveNorm, linear: nn.Linear) -> None:
+def melt(norm: ProgressiveNorm, linear: nn.Linear) -> None:
+    """Let the linear map behind a norm do in evaluation what both do; it needs a bias."""
     scale, shift = norm.rep.scale_and_shift()
     linear.bias.add_(linear.weight @ shift)
     linear.weight.mul_(scale)
+
+
+def linear_attention_macs(tokens: int, width: int, heads: int, kernel: int = 5) -> int:
+    """Products of the simplified linear attention without its linear maps: the cheaper order, normaliser, convolution."""
+    size = width // heads
+    square = square_is_cheaper(tokens, size, tokens, size)
+    order = 2 * tokens**2 * width if square else 2 * tokens * width * size
+    return order + tokens * width + tokens * width * kernel**2
 
 
 def macs(
@@ -282,12 +291,7 @@ def macs(
     kernel: int = 5,
 ) -> int:
     """Products of one image: products, the normaliser and the depth-wise convolution counted, folded norms free."""
-    tokens, size = (resolution // patch) ** 2, width // heads
-    if linear:
-        square = square_is_cheaper(tokens, size, tokens, size)
-        order = 2 * tokens**2 * width if square else 2 * tokens * width * size
-        attention = order + tokens * width + tokens * width * kernel**2
-    else:
-        attention = 2 * tokens**2 * width
+    tokens = (resolution // patch) ** 2
+    attention = linear_attention_macs(tokens, width, heads, kernel) if linear else 2 * tokens**2 * width
     block = tokens * 12 * width**2 + attention
     return tokens * patch**2 * channels * width + depth * block + classes * width

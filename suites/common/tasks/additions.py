@@ -25,7 +25,7 @@ from suites.common.training import Pace, fit
 MARK, END = ord(";"), ord("\n")
 #: Bytes of a prompt, and of the longest answer with its line feed.
 PROMPT, ANSWER = 9, 22
-LOW, HIGH = 10, 29
+LOW, HIGH = 10, 19
 #: Of all triples one in so many is held out.
 EVERY = 10
 

@@ -92,7 +92,11 @@ class Digits(TrainedTask):
 
     def learn(self, module: nn.Module) -> dict[str, Any]:
         """Train the classifier; its accuracy on some training images and on the held-out ones, in percent."""
-        train(module, self.training, partial(self.training_batches, self.training.batch), self.seed)
+        batches = partial(self.training_batches, self.training.batch)
+        before = getattr(module, "before_training", None)
+        if callable(before):  # a network that learns a part of itself from data first, as hashes are
+            before(next(batches(1, self.seed))[0])
+        train(module, self.training, batches, self.seed)
         with torch.inference_mode():
             on_training = accuracy(Run(module), self.training_batches(200, 6, self.seed))
             held_out = accuracy(Run(module), self.batches(200))

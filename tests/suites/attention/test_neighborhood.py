@@ -105,3 +105,17 @@ def test_windows_that_do_not_fit_say_so():
             neighborhood_attention(**wrong)
     with pytest.raises(ValueError, match="one entry per axis"):
         neighborhood_attention(sizes=[9, 9], kernel=[3])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("axes", [([9], [3], [2]), ([6, 8], [3, 5], [2, 1])])
+def test_the_package_of_the_authors_agrees_where_it_is_installed(axes):
+    from suites.common.torchvision_remedy import NotInstalled
+
+    sizes, kernel, dilation = axes
+    try:
+        row = neighborhood_attention(sizes=sizes, kernel=kernel, dilation=dilation, heads=2, size=32, form="natten")
+    except NotInstalled as reason:
+        pytest.skip(str(reason))
+    args = row.example_inputs(2)
+    assert torch.allclose(row(*args), row.reference(*args), atol=1e-5)

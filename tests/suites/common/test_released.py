@@ -51,10 +51,13 @@ OF_OTHER_BLOCKS = {
 
 @pytest.fixture(scope="module")
 def transformers():
-    pytest.importorskip("transformers")
     from suites.common.hf_bridge import import_transformers
+    from suites.common.torchvision_remedy import NotInstalled
 
-    return import_transformers()
+    try:
+        return import_transformers()
+    except NotInstalled as reason:
+        pytest.skip(str(reason))
 
 
 @pytest.mark.parametrize("name", LLAMA_LIKE)

@@ -1,0 +1,145 @@
+"""One small network of digits under every attention of this suite: 64 tokens of one pixel each, mean pooling, equal widths.
+
+Everything but the attention (and, for SLAB, the norm) is the same, so that accuracy and cost of the variants are of one kind of
+artefact. Positions start as sines and cosines of row and column, which small data needs. Reconstruction: the networks are ours;
+the attentions are the files beside this one. ViR's own class token and LayerScale are left to vir.py.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bench.config.settings import Count, PositiveInt
+from suites.attention.ecoformer import Attention as EcoAttention
+from suites.attention.ecoformer import learn_hash
+from suites.attention.kernel_rpe import KernelAttention
+from suites.attention.nat import NeighborhoodBlockAttention
+from suites.attention.slab import Block, LinearAttention, ProgressiveNorm, SoftmaxAttention, melt
+from suites.attention.vir import Retention
+from suites.common.digits_vit import grid_positions
+from suites.common.initial import draw
+
+#: Side of a digit of scikit-learn, and classes.
+SIDE, CLASSES = 8, 10
+#: Images that hashes are learned from, and steps per row of A.
+HASH_IMAGES, HASH_STEPS = 16, 25
+
+
+class KernelRpeAttention(nn.Module):
+    """Kernelised attention with a relative bias over rows and columns, and its linear maps."""
+
+    def __init__(self, width: int, heads: int, side: int, features: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.attend = KernelAttention(
+            heads, side**2, width // heads, features, relative=True, causal=False, grid=True, temperature=1.0,
+            orthogonal=True, seed=0, form="fft",
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attended features, [batch, tokens, width]."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return self.proj(self.attend(q, k, v).transpose(1, 2).flatten(2))
+
+
+class DigitsNetwork(nn.Module):
+    """Pixels, blocks, mean pooling and a head."""
+
+    def __init__(
+        self, kind: str, width: int, heads: int, depth: int, kernel: int, features: int, chunk: int, steps: int
+    ):
+        super().__init__()
+        self.kind, self.resolution, self.channels, self.classes = kind, SIDE, 1, CLASSES
+        progressive = kind in ("slab", "prepbn")
+
+        def norm() -> nn.Module:
+            return ProgressiveNorm(width, steps) if progressive else nn.LayerNorm(width, eps=1e-6)
+
+        def attention() -> nn.Module:
+            if kind in ("slab", "sla"):
+                return LinearAttention(width, heads, SIDE)
+            if kind == "neighborhood":
+                return NeighborhoodBlockAttention(width, heads, SIDE, kernel)
+            if kind == "kernel_rpe":
+                return KernelRpeAttention(width, heads, SIDE, features)
+            if kind == "vir":
+                return Retention(width, heads, chunk)
+            return EcoAttention(width, heads, coded=True) if kind == "ecoformer" else SoftmaxAttention(width, heads)
+
+        self.pixels = nn.Linear(1, width)
+        self.pos_embed = nn.Parameter(0.7 * grid_positions(SIDE, width)[None])
+        self.blocks = nn.ModuleList(Block(width, (norm(), norm()), attention()) for _ in range(depth))
+        self.norm = norm()
+        self.head = nn.Linear(width, CLASSES)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                draw(module.weight, 0.05)
+        draw(self.pixels.weight, 0.7)
+
+    def example_inputs(self, batch: int) -> tuple[Tensor]:
+        """Random images."""
+        return (torch.randn(batch, 1, SIDE, SIDE).to(self.pixels.weight),)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, [batch, classes]."""
+        x = self.pixels(images.flatten(2).transpose(1, 2)) + self.pos_embed
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x).mean(dim=1))
+
+    def before_training(self, images: Tensor) -> None:
+        """Learn the hashes of coded attention from some images, first layer first, as released: once, before training."""
+        for block in self.blocks:
+            attention = getattr(block, "attn", None)
+            if isinstance(attention, EcoAttention):
+                learn_hash(attention, lambda: self(images[:HASH_IMAGES]), HASH_STEPS)
+
+
+def digits_attention(
+    *, kind: Literal["plain", "slab", "prepbn", "sla", "neighborhood", "kernel_rpe", "vir", "ecoformer"] = "plain",
+    width: PositiveInt = 64, heads: PositiveInt = 4, depth: PositiveInt = 4,
+    kernel: PositiveInt = 3, features: PositiveInt = 16, chunk: Count = 0, lambda_steps: Count = 420,
+) -> DigitsNetwork:  # fmt: skip
+    """The network in evaluation mode with random weights.
+
+    Args:
+        kind: plain softmax; slab (norm and attention), prepbn (norm), sla (attention); neighborhood; kernel_rpe; vir;
+            ecoformer.
+        width: features per token, a multiple of 4 and of `heads`.
+        heads: attention heads.
+        depth: blocks.
+        kernel: odd side of a neighbourhood, at most 8.
+        features: random features per head of kernelised attention.
+        chunk: of retention: 0 parallel, 1 recurrent, else the length of a chunk.
+        lambda_steps: training forwards over which SLAB's LayerNorm fades out: 60 % of the task's 700.
+
+    Raises:
+        ValueError: sizes that do not fit.
+    """
+    if width % heads or width % 4:
+        raise ValueError(f"width={width} must be a multiple of 4 and of heads={heads}")
+    if kernel % 2 == 0 or kernel > SIDE:
+        raise ValueError(f"kernel={kernel}: an odd side of at most {SIDE} is wanted")
+    return DigitsNetwork(kind, width, heads, depth, kernel, features, chunk, lambda_steps).eval()
+
+
+def folded_digits(model: nn.Module) -> DigitsNetwork:
+    """The network with its progressive norms melted into the linear maps behind them; the same function in evaluation.
+
+    Raises:
+        ValueError: another model, or one whose norms are LayerNorm.
+    """
+    if not isinstance(model, DigitsNetwork) or not isinstance(model.norm, ProgressiveNorm):
+        raise ValueError("folded_digits works on digits_attention of kind slab or prepbn, whose norms can be folded")
+    with torch.no_grad():
+        for block in model.blocks:
+            melt(block.norm1, block.attn.qkv)  # type: ignore[arg-type, union-attr]
+            melt(block.norm2, block.fc1)  # type: ignore[arg-type]
+            block.norm1 = block.norm2 = nn.Identity()
+        melt(model.norm, model.head)
+    model.norm = nn.Identity()
+    return model
