@@ -25,6 +25,7 @@ from suites.common.training import Pace, fit
 MARK, END = ord(";"), ord("\n")
 #: Bytes of a prompt, and of the longest answer with its line feed.
 PROMPT, ANSWER = 9, 22
+#: Small enough that a minute of training is enough for most sums.
 LOW, HIGH = 10, 19
 #: Of all triples one in so many is held out.
 EVERY = 10
@@ -35,7 +36,7 @@ class Training:
     """How generator and reward model are trained together."""
 
     steps: int = 500
-    batch: int = 64
+    batch: int = 32
     rate: float = 3e-3
     warmup: float = 0.1
     weight_decay: float = 0.01
@@ -74,7 +75,7 @@ class Additions(TrainedTask):
     name = "additions"
     metric = "accuracy"
 
-    def __init__(self, cache: Path, seed: int, *, training: Training | None = None, problems: int = 100):
+    def __init__(self, cache: Path, seed: int, *, training: Training | None = None, problems: int = 50):
         """Nothing is trained yet.
 
         Args:
