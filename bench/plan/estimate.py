@@ -26,6 +26,8 @@ PROCESS_S = 0.8
 #: Of counting a case on the meta device.
 COUNT_S = 1.0
 QUALITY_SAMPLES = 400
+#: The same where one run may last seconds: tasks score such runs on fewer samples, many at once.
+QUALITY_FEW_SAMPLES = 64
 #: Warm-up runs and samples that a run which may last seconds gets at least.
 FEW_RUNS = 3
 
@@ -83,9 +85,9 @@ def _member_seconds(parts: Sequence[float], protocol: Protocol, on_gpu: bool, fe
 
 
 def _probe_seconds(seconds: float, case: Case, few: bool) -> float:
-    quality = 0.0 if case.task == "none" else QUALITY_SAMPLES / case.batch * seconds
-    facts = getattr(workloads.module_of(case.workload), "facts_seconds", lambda shape: 0.0)(case.full_shape)
-    return PROBE_S + (PROBE_FEW_RUNS if few else PROBE_RUNS) * seconds + quality + float(facts)
+    samples = QUALITY_FEW_SAMPLES if few else QUALITY_SAMPLES
+    quality = 0.0 if case.task == "none" else samples / case.batch * seconds
+    return PROBE_S + (PROBE_FEW_RUNS if few else PROBE_RUNS) * seconds + quality
 
 
 def in_words(seconds: float) -> str:

@@ -60,7 +60,9 @@ class TextBytes(TrainedTask):
     name = "text_bytes"
     metric = "bits_per_byte"
 
-    def __init__(self, cache: Path, seed: int, *, training: Training | None = None, prompt: int = 128):
+    def __init__(
+        self, cache: Path, seed: int, *, training: Training | None = None, prompt: int = 128, scored: int | None = 64
+    ):
         """Nothing is trained yet.
 
         Args:
@@ -68,13 +70,16 @@ class TextBytes(TrainedTask):
             seed: of the stretches to learn from; the weights start from the model's own seed.
             training: the recipe; None for the default.
             prompt: bytes that are read before the first is predicted.
+            scored: most pieces that are scored, spread evenly over the held-out text; None for all.
 
         Raises:
-            TaskError: the held-out text is shorter than one piece.
+            TaskError: the held-out text is shorter than one piece, or none is to be scored.
         """
         super().__init__(cache, seed)
         self.training = training or Training()
-        self.prompt = prompt
+        self.prompt, self.scored = prompt, scored
+        if scored is not None and scored < 1:
+            raise TaskError(f"scored={scored}: at least one piece of the held-out text is needed")
         learnt, held_out = self.parts()
         if prompt < 1 or len(held_out) < 2 * prompt or len(learnt) <= self.training.length:
             raise TaskError(
@@ -93,8 +98,10 @@ class TextBytes(TrainedTask):
         return whole[:cut], whole[cut:]
 
     def pieces(self) -> Tensor:
-        """The held-out pieces, [n, 2 x prompt]; less than half a piece may be left over at the end."""
-        return self.parts()[1].unfold(0, 2 * self.prompt, self.prompt)
+        """The pieces that are scored, [n, 2 x prompt]: all of the held-out text, or `scored` of them at even distances."""
+        every = self.parts()[1].unfold(0, 2 * self.prompt, self.prompt)
+        count = len(every) if self.scored is None else min(self.scored, len(every))
+        return every[torch.arange(count) * len(every) // count]
 
     # ------------------------------------------------------------------------------------------ the weights
 
@@ -179,15 +186,12 @@ class TextBytes(TrainedTask):
         """Name, split, sizes, the version of Python that the text is of, and its hash."""
         learnt, held_out = self.parts()
         return {
-            "name": self.name,
-            "split": "the last tenth of the text",
-            "n": len(self.pieces()),
-            "digest": self.data_digest(),
-            "source": self.source(),
-            "bytes": len(learnt) + len(held_out),
-            "held_out_bytes": len(held_out),
-            "preprocessing": {"prompt": self.prompt, "piece": 2 * self.prompt, "vocabulary": VOCABULARY},
-        }
+            "name": self.name, "split": "the last tenth of the text", "n": len(self.pieces()), "digest": self.data_digest(),
+            "source": self.source(), "bytes": len(learnt) + len(held_out), "held_out_bytes": len(held_out),
+            "preprocessing": {
+                "prompt": self.prompt, "piece": 2 * self.prompt, "scored": self.scored, "vocabulary": VOCABULARY,
+            },
+        }  # fmt: skip
 
     def source(self) -> str:
         """Where the text comes from."""

@@ -46,7 +46,7 @@ class TextFile(TextBytes):
             raise TaskError(f"data.root={root} is not a file: task=textfile takes one text file")
         self._text = self.file.read_bytes()
         self.checkpoint = None if checkpoint is None else Path(checkpoint).expanduser()
-        super().__init__(cache, seed, training=training, prompt=prompt)
+        super().__init__(cache, seed, training=training, prompt=prompt, scored=None)
 
     def text(self) -> bytes:
         """The bytes of the file."""

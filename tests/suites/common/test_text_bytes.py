@@ -62,6 +62,14 @@ def test_what_is_held_out_is_not_learned_from_and_every_byte_of_it_is_scored_onc
     assert torch.equal(scored, held_out[8 : 8 + len(scored)]) and len(held_out) - 8 - len(scored) < 8
 
 
+def test_of_a_long_text_pieces_at_even_distances_are_scored(tmp_path):
+    every, some = TextBytes(tmp_path, 0, scored=None).pieces(), TextBytes(tmp_path, 0, scored=10).pieces()
+    assert len(every) > 300 and len(TextBytes(tmp_path, 0).pieces()) == 64
+    assert torch.equal(some, every[[len(every) * i // 10 for i in range(10)]])
+    with pytest.raises(TaskError, match="at least one piece"):
+        TextBytes(tmp_path, 0, scored=0)
+
+
 def test_a_uniform_guesser_needs_eight_bits(file, tmp_path):
     found = quality.measure(Fixed(torch.zeros(256)), text_file(file, tmp_path))
     assert (found.metric, found.value) == ("bits_per_byte", pytest.approx(8.0))
