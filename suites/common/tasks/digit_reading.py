@@ -145,6 +145,13 @@ class DigitReading(TrainedTask):
 
 
 def answer_loss(logits: Tensor, wanted: Tensor, pictures: int) -> Tensor:
-    """Cross-entropy of the digits behind each ask; logits [batch, tokens, text] of whole samples without the last digit."""
-    asked = logits[:, PIXELS * pictures :: 2]
-    return F.cross_entropy(asked.flatten(0, 1), wanted.flatten())
+    """Cross-entropy of the digits behind each ask, and half that of each digit at its picture's last pixel.
+
+    Args:
+        logits: [batch, tokens, text] of whole samples without the last digit.
+        wanted: the digits, [batch, pictures].
+        pictures: of a sample.
+    """
+    asked, seen = logits[:, PIXELS * pictures :: 2], logits[:, PIXELS - 1 : PIXELS * pictures : PIXELS]
+    first, second = (F.cross_entropy(part.flatten(0, 1), wanted.flatten()) for part in (asked, seen))
+    return first + 0.5 * second

@@ -1,5 +1,7 @@
 """Reading digits: pixels keep their grey level and place, answers are asked for through the cache."""
 
+import math
+
 import pytest
 import torch
 
@@ -47,6 +49,9 @@ def test_a_sample_asks_for_every_picture_and_the_loss_looks_behind_the_asks(tmp_
     logits = torch.zeros(5, ids.shape[1], TEXT)
     logits[torch.arange(5), 128, wanted[:, 0]] = 50.0
     logits[torch.arange(5), 130, wanted[:, 1]] = 50.0
+    assert answer_loss(logits, wanted, 2) == pytest.approx(0.5 * math.log(TEXT))
+    logits[torch.arange(5), 63, wanted[:, 0]] = 50.0
+    logits[torch.arange(5), 127, wanted[:, 1]] = 50.0
     assert answer_loss(logits, wanted, 2) < 1e-6
 
 

@@ -1,12 +1,15 @@
 """Early rejection and shorter answers: searches and requests, counted."""
 
 import pytest
+import torch
 
+from suites.common.decoder import decoder
 from suites.common.decoder_shape import macs_request
 from suites.common.decoder_shapes import shape_of
 from suites.decode import early_rejection as file
-from suites.decode.drpo import shortened
+from suites.decode.drpo import drpo, shortened
 from suites.decode.early_rejection import search
+from suites.decode.speculation import greedy
 
 MARK, END = 0, 1
 
@@ -78,3 +81,17 @@ def test_a_shorter_answer_costs_what_the_brief_says():
     assert 0.2 < cost.seconds_after / cost.seconds_before < 0.24
     with pytest.raises(ValueError, match="leaves nothing"):
         shortened(shape, prompt=8, new=2, reduction=1.0, peak_ops=1e12, bandwidth=1e11)
+
+
+@pytest.mark.parametrize("reduction, left", [(0.0, 10), (0.5, 5), (0.77, 2), (1.0, 1)])
+def test_a_shorter_answer_is_the_beginning_of_the_plain_one(reduction, left):
+    torch.manual_seed(0)
+    plain = decoder(width=32, layers=2, heads=2, hidden=24)
+    ids = torch.randint(256, (2, 7))
+    with torch.no_grad():
+        whole, short = greedy(plain, ids, 10), drpo(plain, reduction=reduction)
+        found = short.write(ids, 10)
+    assert torch.equal(found[:, :left], whole[:, :left])
+    assert not found[:, left:].any()
+    assert short.written() == {"tokens_written": 2.0 * left}
+    assert short.execution == "simulated"
