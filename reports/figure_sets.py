@@ -23,6 +23,7 @@ from reports.figures import (
     curves,
     gap,
     layer_savings,
+    length_gain,
     noise,
     pareto,
     savings,
@@ -35,8 +36,9 @@ from reports.figures import (
 from reports.figures.figure import Figure, no_picture
 from reports.figures.theme import Style
 from reports.groups import Group
-from reports.needs import ANY_CASE, CaseNeeds, Needs
-from reports.rows import Row, as_row_of, part_of_record
+from reports.lengths import courses
+from reports.needs import Needs
+from reports.rows import Row, part_of_record, same_network
 
 #: What a figure can stumble over in a malformed record; anything else is a defect and is not hidden.
 _MALFORMED = (
@@ -171,6 +173,10 @@ def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
     if not scaling.varied(rows):
         return []
     found = [guarded("scaling", "index.html", site, lambda: scaling.figure(_most_informative(rows), styles=styles))]
+    over_length = courses(site)
+    if over_length:
+        make = partial(length_gain.figure, over_length, styles=styles)
+        found.insert(0, guarded(length_gain.ID, "index.html", site, make))
     if panels(site.rows):
         found.insert(0, guarded("batch-gain", "index.html", site, lambda: batch_gain.figure(site.rows, styles=styles)))
     return found

@@ -18,6 +18,8 @@ from reports.columns import CHANGE
 from reports.content import Site
 from reports.groups import Group
 from reports.labels import brief
+from reports.lengths import courses
+from reports.lengths import table as lengths_table
 from reports.own_time import split
 from reports.rows import Cell, Row
 from reports.scores import scores_of
@@ -32,7 +34,7 @@ def markdown(site: Site) -> str:
     first = {group.index: site.in_group(group.index)[0].case for group in site.groups}
     ordered = sorted(site.groups, key=lambda group: (first[group.index].model, first[group.index].batch, group.title))
     parts = [_of_group(site, group) for group in ordered]
-    return "\n\n".join([part for part in (*parts, _of_batches(site)) if part]) + "\n"
+    return "\n\n".join([part for part in (*parts, _of_batches(site), _of_lengths(site)) if part]) + "\n"
 
 
 def _of_group(site: Site, group: Group) -> str:
@@ -151,6 +153,15 @@ def _of_batches(site: Site) -> str:
         lines = [[line.method, line.promised, *line.gains, line.verdict] for line in crossings(panel)]
         parts.append(_table(head, [[cell.replace("×", "x") for cell in line] for line in lines]))
     return "\n\n".join(["### From which batch a method pays", *parts]) if parts else ""
+
+
+def _of_lengths(site: Site) -> str:
+    """From which context or length each case pays, where one was varied."""
+    found = courses(site)
+    if not found:
+        return ""
+    head, lines = lengths_table(found)
+    return "\n\n".join(["### From which length a method pays", _table(head, lines)])
 
 
 # ---------------------------------------------------------------------------------------------- text

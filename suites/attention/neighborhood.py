@@ -111,7 +111,7 @@ class NeighborhoodAttention(AttentionOperator):
     ):
         super().__init__(heads, prod(sizes), size)
         self.form, self.whole = form, not any(causal)
-        self.axes, self.kernel, self.dilation, self.causal = sizes, kernel, dilation, causal
+        self.axes, self.window, self.dilation, self.causal = sizes, kernel, dilation, causal
         with torch.device("cpu"):
             index, there = grid_neighbors(sizes, kernel, dilation, causal)
         self.pairs = int(there.sum())
@@ -155,7 +155,7 @@ class NeighborhoodAttention(AttentionOperator):
         """The package wants [batch, axes..., heads, size]."""
         call = getattr(_natten(), f"na{len(self.axes)}d")
         laid = [x.transpose(1, 2).unflatten(1, self.axes).contiguous() for x in (q, k, v)]
-        out = call(*laid, kernel_size=tuple(self.kernel), dilation=tuple(self.dilation), is_causal=tuple(self.causal))
+        out = call(*laid, kernel_size=tuple(self.window), dilation=tuple(self.dilation), is_causal=tuple(self.causal))
         return out.flatten(1, len(self.axes)).transpose(1, 2)
 
     def required_bytes(self, q: Tensor, k: Tensor, v: Tensor) -> int:

@@ -43,7 +43,7 @@ def decay_mask(g: Tensor, tokens: int) -> Tensor:
 
 def step(q: Tensor, k: Tensor, v: Tensor, state: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     """One position [batch, heads, 1, size] and the state [batch, heads, size, size] after it."""
-    state = g[:, None, None] * state + k.transpose(-2, -1) * v
+    state = g[:, None, None] * state + k.transpose(-2, -1) @ v
     return q @ state * q.shape[-1] ** -0.5, state
 
 

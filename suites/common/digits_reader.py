@@ -40,7 +40,7 @@ class PixelsAndText(nn.Module):
         places = PIXELS * self.pictures
         level, place = torch.div(pixel, places, rounding_mode="floor"), pixel % places
         spot, number = place % PIXELS, torch.div(place, PIXELS, rounding_mode="floor")
-        grey = (level.to(self.weight.dtype) / (LEVELS - 1))[..., None]
+        grey = ((level.to(self.weight.dtype) / (LEVELS - 1) - data.MEAN) / data.STD)[..., None]
         seen = grey * self.gain[spot] + self.place[spot] + self.picture[number]
         said = self.weight[ids.clamp(max=TEXT - 1)]
         return torch.where((ids >= TEXT)[..., None], seen, said)
@@ -55,7 +55,9 @@ class DigitsReader(Decoder):
         self.pictures = pictures
         self.embed = PixelsAndText(width, pictures)  # type: ignore[assignment]
         for block in self.blocks:
-            draw(block.attention.q.weight, width**-0.5)
+            for linear in block.modules():
+                if isinstance(linear, nn.Linear):  # larger than for text: a picture is the mean of many faint pixels
+                    draw(linear.weight, linear.in_features**-0.5)
             with torch.no_grad():
                 block.attention.k.weight.copy_(block.attention.q.weight)
 

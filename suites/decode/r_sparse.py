@@ -8,6 +8,8 @@ a column is a row.
 
 The threshold fixes c only on average; `live` of each map holds the columns of the last step. In a batch the union of
 columns is read. The rank is that of the map's true shape (the released rule takes hidden x hidden for grouped keys).
+
+rho per layer can be searched (`rho_search`, r_sparse_search.py) instead of set.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ def r_sparse(
     *,
     sparsity: Rate = 0.5,
     rho: Rate | list[Rate] = 0.95,
+    rho_search: Count = 0,
     form: Literal["gathered", "masked"] = "gathered",
     calibration_tokens: PositiveInt = 512,
     seed: Count = 0,
@@ -41,7 +44,8 @@ def r_sparse(
     Args:
         model: a decoder with a plain cache.
         sparsity: s, share of the products left out.
-        rho: share of the remaining budget that goes to columns; one number or one per layer.
+        rho: share of the remaining budget that goes to columns; one number or one per layer. A search starts from it.
+        rho_search: generations of an evolutionary search for one rho per layer on calibration text; 0 for none.
         form: gathered reads the live columns; masked multiplies by zeros and saves nothing.
         calibration_tokens: tokens that thresholds are quantiles of.
         seed: of random calibration ids, where the model has no task.
@@ -55,6 +59,17 @@ def r_sparse(
         raise ValueError(f"rho has {len(shares)} entries, the decoder {len(decoder.blocks)} layers: give one per layer")
     if sparsity == 0:
         return decoder
+    if rho_search and not decoder.embed.weight.is_meta:
+        from suites.decode.r_sparse_search import searched
+
+        shares = searched(decoder, sparsity, shares, generations=rho_search, seed=seed)
+    return sparsified(decoder, sparsity, shares, form, calibration_tokens, seed)
+
+
+def sparsified(
+    decoder: Decoder, sparsity: float, shares: list[float], form: str, calibration_tokens: int, seed: int
+) -> Decoder:
+    """The decoder with every linear map replaced, one rho per layer."""
     inputs = (
         None if decoder.embed.weight.is_meta else observed(decoder, calibration_ids(decoder, calibration_tokens, seed))
     )

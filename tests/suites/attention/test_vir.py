@@ -89,7 +89,7 @@ def test_sizes_and_products_are_those_of_the_brief():
     assert round(file.macs(**large, chunk=1) / 1e9, 3) == 355.227
 
 
-@pytest.mark.parametrize("chunk", [0, 5, 16])
+@pytest.mark.parametrize("chunk", [0, 1, 5, 16])
 def test_executed_products_are_the_closed_form(chunk):
     model = vir(**SMALL, chunk=chunk)
     counter = FlopCounterMode(display=False)

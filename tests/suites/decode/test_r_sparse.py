@@ -5,8 +5,11 @@ import copy
 import pytest
 import torch
 
+from suites.common.decoder import decoder
 from suites.decode import r_sparse as file
+from suites.decode import r_sparse_search as search_file
 from suites.decode.r_sparse import RSparseLinear, r_sparse
+from tests.suites.conftest import spread
 from tests.suites.decode.walking import ids_of, small, walk
 
 
@@ -119,3 +122,28 @@ def test_paper_sizes_build_on_the_meta_device():
         _, cache = model.prefill(torch.zeros(1, 4, dtype=torch.long))
         model.decode(torch.zeros(1, 1, dtype=torch.long), cache)
     assert model.blocks[0].attention.q.expected == 1945 and model.blocks[0].attention.q.rank == 51
+
+
+def test_the_search_is_never_worse_than_where_it_started_and_leaves_the_decoder_alone():
+    torch.manual_seed(0)
+    plain = decoder(width=32, layers=2, heads=2, hidden=24)
+    spread(plain)
+    before = {name: value.clone() for name, value in plain.state_dict().items()}
+    ids = search_file.calibration_ids(plain, search_file.SEQUENCES * search_file.TOKENS, 0)
+    ids = ids[: search_file.SEQUENCES, : search_file.TOKENS]
+    found = search_file.searched(plain, 0.5, [0.9, 0.9], generations=1)
+    assert len(found) == 2 and all(0 <= share <= 1 for share in found)
+    assert search_file.searched(plain, 0.5, [0.9, 0.9], generations=1) == found
+    losses = [search_file.loss_at(plain, 0.5, shares, ids, 0) for shares in (found, [0.9, 0.9])]
+    assert losses[0] <= losses[1]
+    assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())
+
+
+def test_children_have_their_parents_shares_moved_a_little(monkeypatch):
+    monkeypatch.setattr(search_file, "NOISE", 0.0)
+    random = torch.Generator().manual_seed(0)
+    children = [search_file.child([[0.1, 0.2, 0.3], [0.7, 0.8, 0.9]], random) for _ in range(20)]
+    assert {shares[0] for shares in children} == {0.1, 0.7}
+    assert len({tuple(shares) for shares in children}) > 2
+    monkeypatch.setattr(search_file, "NOISE", 5.0)
+    assert all(0 <= share <= 1 for share in search_file.moved([0.5] * 50, random))
