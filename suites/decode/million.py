@@ -105,6 +105,7 @@ def nearest(vectors: Tensor, means: Tensor) -> Tensor:
     """The number of the nearest mean of each vector, [rows]; distances are held a block at a time."""
     squares = (means * means).sum(dim=1)
     block = max(1, BLOCK // len(means))
+    block = len(vectors) if vectors.is_meta else block  # shapes take no memory
     return torch.cat([(squares - 2 * rows @ means.t()).argmin(dim=1) for rows in vectors.split(block)])
 
 
