@@ -37,8 +37,8 @@ from reports.figures.figure import Figure, no_picture
 from reports.figures.theme import Style
 from reports.groups import Group
 from reports.lengths import courses
-from reports.needs import Needs
-from reports.rows import Row, part_of_record, same_network
+from reports.needs import ANY_CASE, CaseNeeds, Needs
+from reports.rows import Row, as_row_of, part_of_record
 
 #: What a figure can stumble over in a malformed record; anything else is a defect and is not hidden.
 _MALFORMED = (

@@ -1,9 +1,9 @@
 """Kinetics' cost model beside measured decode steps: `python -m reports.kinetics RESULTS`.
 
-The model (Sadhukhan et al. 2025, arXiv 2506.05333) adds a step's arithmetic and the traffic of its cache at the intensity of the
-device, that is 2 x MACs / peak + cache bytes / bandwidth, and charges no weights, since the paper prices large batches. Every
-number is of the record: MACs of the decode part, bytes of the cache, this machine's calibrated peak and bandwidth. Beside it
-stands the same with the weights' traffic. Markdown on standard output.
+The model (Sadhukhan et al. 2025, arXiv 2506.05333) adds a step's arithmetic and the traffic of its cache at the
+intensity of the device, that is 2 x MACs / peak + cache bytes / bandwidth, and charges no weights, since the paper
+prices large batches. Every number is of the record: MACs of the decode part, bytes of the cache, this machine's
+calibrated peak and bandwidth. Beside it stands the same with the weights' traffic. Markdown on standard output.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.analysis.roofline import bandwidth_of, peak_of
+from bench.analysis.roofline_of_record import bandwidth_of, peak_of
 from bench.canonical import parse_settings
 from bench.errors import BenchError
 from bench.store.records import Record, Store

@@ -1,8 +1,10 @@
-"""From which length a method pays: speed-ups of one case over a number of its shape (context, length), by part of its workload.
+"""From which length a method pays: speed-ups of one case over a number of its shape (context, length), by part of its
+workload.
 
-Only measured lengths are named and nothing is interpolated. A method pays *from* a length if the whole 95 % interval of its
-speed-up is above 1 there and at every longer one that was measured. Beside the time stand the bytes of the cache, where there
-is one, as a share of the other side's, and how much of the measured time the roofline explains: the rest is overhead.
+Only measured lengths are named and nothing is interpolated. A method pays *from* a length if the whole 95 % interval of
+its speed-up is above 1 there and at every longer one that was measured. Beside the time stand the bytes of the cache,
+where there is one, as a share of the other side's, and how much of the measured time the roofline explains: the rest is
+overhead.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ and may offer
 - `cache_bytes(cache) -> int`, where a preallocated cache is not full: the bytes in use;
 - `cache_bits() -> {"nominal": bits, "stored": bits}` per element of the dense cache;
 - `method_bytes() -> int`: codebooks, predictors and the like, which are neither weights nor cache;
-- `write(ids, new) -> LongTensor [B, new]`, where the whole answer is not one step a token: drafts that are verified several at
+- `write(ids, new) -> LongTensor [B, new]`, where the whole answer is not one step a token: drafts that are verified
+  several at
   once, a search. It then is the request; prefill and decode stay one prompt and one plain step of the same module;
 - `written() -> {metric: value}`: what the last `write` says of itself, by names of `WRITTEN`.
 
@@ -88,7 +89,9 @@ class _Writer:
         return _choice(logits), cache
 
     def request(self, count: int, spans: Spans) -> Any:
-        """All new ids [B, n] on the host; the first is on the host before the second is begun, unless the module writes."""
+        """All new ids [B, n] on the host; the first is on the host before the second is begun, unless the module
+        writes.
+        """
         if callable(getattr(self.module, "write", None)):
             return self._by_the_module(count, spans)
         with spans.span("first_token"):

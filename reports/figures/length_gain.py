@@ -13,8 +13,8 @@ from reports.lengths import Course, table
 
 ID = "length-gain"
 HOW = (
-    "Each curve is one case against its other side with only the length changed; above the line at 1 it is faster. Bars are 95 % "
-    "intervals. A method pays from the first length at which its bar is above the line there and at every longer one."
+    "Each curve is one case against its other side with only the length changed; above the line at 1 it is faster. "
+    "Bars are 95 % intervals. A method pays from the first length at which its bar is above the line there and at every longer one."
 )
 
 
@@ -40,7 +40,8 @@ def _title(found: Sequence[Course]) -> str:
     if not paying:
         return f"None of {len(found)} cases pays at a length that was measured"
     first = min(paying, key=lambda course: course.pays_from or 0.0)
-    return f"{first.name} pays from {first.axis} {first.pays_from:g} at batch {first.batch}; {len(paying)} of {len(found)} cases pay"
+    where = f"{first.axis} {first.pays_from:g} at batch {first.batch}"
+    return f"{first.name} pays from {where}; {len(paying)} of {len(found)} cases pay"
 
 
 def _draw(found: Sequence[Course], axis: str, styles: Mapping[str, Style], hover: list[str]) -> Spec | None:
@@ -56,12 +57,20 @@ def _draw(found: Sequence[Course], axis: str, styles: Mapping[str, Style], hover
             f"<b>{plain(course.name)}</b><br>{plain(axis)} {point.length:g} · {cell.value:.3g}x"
             for point, cell in points
         ]
-        traces.append({
-            "type": "scatter", "mode": "lines+markers", "name": plain(course.name), "x": [point.length for point, _ in points],
-            "y": rounded(y), "error_y": error_bar(y, [cell.low for _, cell in points], [cell.high for _, cell in points]),
-            "line": {"color": style.colour, "width": 1.6}, "marker": {"symbol": style.symbol, "size": 8, "color": style.colour},
-            "customdata": [[start + place] * 2 for place in range(len(points))], "meta": "hover",
-        })  # fmt: skip
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": plain(course.name),
+                "x": [point.length for point, _ in points],
+                "y": rounded(y),
+                "error_y": error_bar(y, [cell.low for _, cell in points], [cell.high for _, cell in points]),
+                "line": {"color": style.colour, "width": 1.6},
+                "marker": {"symbol": style.symbol, "size": 8, "color": style.colour},
+                "customdata": [[start + place] * 2 for place in range(len(points))],
+                "meta": "hover",
+            }
+        )
         lengths |= {point.length for point, _ in points}
         values += y
     if not traces:

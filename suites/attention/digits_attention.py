@@ -1,8 +1,10 @@
-"""One small network of digits under every attention of this suite: 64 tokens of one pixel each, mean pooling, equal widths.
+"""One small network of digits under every attention of this suite: 64 tokens of one pixel each, mean pooling, equal
+widths.
 
-Everything but the attention (and, for SLAB, the norm) is the same, so that accuracy and cost of the variants are of one kind of
-artefact. Positions start as sines and cosines of row and column, which small data needs. Reconstruction: the networks are ours;
-the attentions are the files beside this one. ViR's own class token and LayerScale are left to vir.py.
+Everything but the attention (and, for SLAB, the norm) is the same, so that accuracy and cost of the variants are of one
+kind of artefact. Positions start as sines and cosines of row and column, which small data needs. Reconstruction: the
+networks are ours; the attentions are the files beside this one. ViR's own class token and LayerScale are left to
+vir.py.
 """
 
 from __future__ import annotations
@@ -92,7 +94,7 @@ class DigitsNetwork(nn.Module):
         return self.head(self.norm(x).mean(dim=1))
 
     def before_training(self, images: Tensor) -> None:
-        """Learn the hashes of coded attention from some images, first layer first, as released: once, before training."""
+        """Learn the hashes of coded attention from some images, first layer first, once, before training."""
         for block in self.blocks:
             attention = getattr(block, "attn", None)
             if isinstance(attention, EcoAttention):

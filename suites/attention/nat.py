@@ -1,10 +1,11 @@
-"""NAT and DiNAT: a pyramid of neighborhood attention (Hassani et al. 2023, arXiv 2204.07143; Hassani and Shi 2022, arXiv 2209.15001).
+"""NAT and DiNAT: a pyramid of neighborhood attention (Hassani et al. 2023, arXiv 2204.07143; Hassani and Shi 2022,
+arXiv 2209.15001).
 
-Two 3 x 3 convolutions of stride two, 3 -> C/2 -> C, and a LayerNorm; four stages; between them a 3 x 3 convolution of stride two
-without bias and a LayerNorm; blocks LN - attention - LN - MLP with a relative bias table of (2 k - 1)^2 per head; mean pooling.
-Mini, Tiny: C 64, MLP x3; Small and Base: MLP x2 and LayerScale (recalled). DiNAT alternates dilation 1 with the largest that
-fits the stage, side // k; parameters and products are the same. The bias makes it another function than the fused kernels,
-which have none: `relative=False` is what those compute.
+Two 3 x 3 convolutions of stride two, 3 -> C/2 -> C, and a LayerNorm; four stages; between them a 3 x 3 convolution of
+stride two without bias and a LayerNorm; blocks LN - attention - LN - MLP with a relative bias table of (2 k - 1)^2 per
+head; mean pooling. Mini, Tiny: C 64, MLP x3; Small and Base: MLP x2 and LayerScale (recalled). DiNAT alternates
+dilation 1 with the largest that fits the stage, side // k; parameters and products are the same. The bias makes it
+another function than the fused kernels, which have none: `relative=False` is what those compute.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ class NeighborhoodBlockAttention(nn.Module):
 
 
 def window_offsets(index: Tensor, side: int, kernel: int, dilation: int) -> Tensor:
-    """Place of each neighbour's offset in a table of (2 k - 1)^2, [tokens, neighbours]; offsets in steps of the dilation."""
+    """Place of each neighbour's offset in a table of (2 k - 1)^2, [tokens, neighbours]; offsets in steps of the
+    dilation.
+    """
     place = torch.arange(side**2)[:, None]
     rows = torch.div(index, side, rounding_mode="floor") - torch.div(place, side, rounding_mode="floor")
     columns = index % side - place % side
@@ -159,10 +162,17 @@ class Nat(nn.Module):
 
 
 def nat(
-    *, size: Literal["mini", "tiny", "small", "base"] = "mini", kernel: PositiveInt = 7, dilated: bool = False,
-    relative: bool = True, width: PositiveInt | None = None, depths: Counts | None = None, resolution: PositiveInt = 224,
-    classes: PositiveInt = 1000, channels: PositiveInt = 3,
-) -> Nat:  # fmt: skip
+    *,
+    size: Literal["mini", "tiny", "small", "base"] = "mini",
+    kernel: PositiveInt = 7,
+    dilated: bool = False,
+    relative: bool = True,
+    width: PositiveInt | None = None,
+    depths: Counts | None = None,
+    resolution: PositiveInt = 224,
+    classes: PositiveInt = 1000,
+    channels: PositiveInt = 3,
+) -> Nat:
     """A neighborhood attention network in evaluation mode with random weights.
 
     Args:
@@ -185,7 +195,8 @@ def nat(
         raise ValueError(f"depths={list(plan)}: four stages are wanted")
     if resolution % 32 or kernel % 2 == 0 or kernel > resolution // 32:
         raise ValueError(
-            f"resolution={resolution} must be a multiple of 32 whose last grid, {resolution // 32}, holds an odd window of {kernel}"
+            f"resolution={resolution} must be a multiple of 32 whose last grid, {resolution // 32}, holds an odd "
+            f"window of {kernel}"
         )
     first = chosen.width if width is None else width
     if first % chosen.head:

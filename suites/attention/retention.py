@@ -1,7 +1,8 @@
 """The retention of ViR as a bare operator: parallel, recurrent, in chunks, and by flash-linear-attention's kernel.
 
-o_i = sum_{j <= i} g_h^(i - j) (q_i . k_j / sqrt d) v_j with the decays of vir.py (arXiv 2310.19731). flash-linear-attention (MIT)
-has it as simple gated linear attention with one decay per head; its kernels are Triton's and need a GPU.
+o_i = sum_{j <= i} g_h^(i - j) (q_i . k_j / sqrt d) v_j with the decays of vir.py (arXiv 2310.19731). flash-linear-
+attention (MIT) has it as simple gated linear attention with one decay per head; its kernels are Triton's and need a
+GPU.
 """
 
 from __future__ import annotations

@@ -271,7 +271,7 @@ def melt(norm: ProgressiveNorm, linear: nn.Linear) -> None:
 
 
 def linear_attention_macs(tokens: int, width: int, heads: int, kernel: int = 5) -> int:
-    """Products of the simplified linear attention without its linear maps: the cheaper order, normaliser, convolution."""
+    """Products of the linear attention without its linear maps: the cheaper order, normaliser, convolution."""
     size = width // heads
     square = square_is_cheaper(tokens, size, tokens, size)
     order = 2 * tokens**2 * width if square else 2 * tokens * width * size

@@ -1,9 +1,10 @@
 """SLAB-Swin: Swin with linear attention over the whole map in the first two stages (Guo et al. 2024, arXiv 2405.11582).
 
-Swin's pyramid (Liu et al. 2021, arXiv 2103.14030): patches of 4, stages of C, 2 C, 4 C, 8 C, between them 2 x 2 neighbours merged by
-a norm and a linear map 4 C -> 2 C without bias, windows of 7 with a relative bias table of (2 w - 1)^2 per head, every second
-block shifted by half a window. Here the first two stages attend linearly with a window as large as the map (slab.py), the last
-two stay softmax windows; all norms are RepBN and melt into the linear maps beside them.
+Swin's pyramid (Liu et al. 2021, arXiv 2103.14030): patches of 4, stages of C, 2 C, 4 C, 8 C, between them 2 x 2
+neighbours merged by a norm and a linear map 4 C -> 2 C without bias, windows of 7 with a relative bias table of (2 w -
+1)^2 per head, every second block shifted by half a window. Here the first two stages attend linearly with a window as
+large as the map (slab.py), the last two stay softmax windows; all norms are RepBN and melt into the linear maps beside
+them.
 """
 
 from __future__ import annotations
@@ -217,9 +218,16 @@ def _melt_into_patches(norm: ProgressiveNorm, conv: nn.Conv2d) -> None:
 
 
 def macs(
-    *, width: int = 96, depths: tuple[int, ...] = (2, 2, 6, 2), heads: tuple[int, ...] = (3, 6, 12, 24), window: int = 7,
-    resolution: int = 224, classes: int = 1000, channels: int = 3, linear: bool = True,
-) -> int:  # fmt: skip
+    *,
+    width: int = 96,
+    depths: tuple[int, ...] = (2, 2, 6, 2),
+    heads: tuple[int, ...] = (3, 6, 12, 24),
+    window: int = 7,
+    resolution: int = 224,
+    classes: int = 1000,
+    channels: int = 3,
+    linear: bool = True,
+) -> int:
     """Products of one image with folded norms."""
     side, total = resolution // 4, (resolution // 4) ** 2 * 16 * channels * width
     for number, (depth, count) in enumerate(zip(depths, heads, strict=True)):

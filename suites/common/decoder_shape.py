@@ -48,7 +48,8 @@ class Experts:
         groups: groups that the experts are parted into; 1 for none.
         kept_groups: groups that a token may choose from.
         scale: factor on the weights of the chosen experts.
-        normalised: whether a softmax gate's chosen weights are made to sum to one (Mixtral, Qwen3); a sigmoid gate's always are.
+        normalised: whether a softmax gate's chosen weights are made to sum to one (Mixtral, Qwen3); a sigmoid gate's
+            always are.
     """
 
     count: int

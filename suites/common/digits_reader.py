@@ -1,8 +1,10 @@
-"""A decoder that reads pictures of digits as a prefix of pixels and spells them: the visual prefix of methods on caches.
+"""A decoder that reads pictures of digits as a prefix of pixels and spells them: the visual prefix of methods on
+caches.
 
-A pixel's token is its grey level times a vector of its place in the picture, plus that place's own vector and one of the
-picture; text has a table. The prefix is read causally, as the vision-language decoders of the papers read their image tokens.
-So that a minute of training is enough, what asks for a picture starts as that picture's vector, and keys start by the queries'
+A pixel's token is its grey level times a vector of its place in the picture, plus that place's own vector and one of
+the picture; text has a table. The prefix is read causally, as the vision-language decoders of the papers read their
+image tokens. So that a minute of training is enough, what asks for a picture starts as that picture's vector, and keys
+start by the queries'
 map: equal vectors find each other from the first step.
 """
 

@@ -1,9 +1,10 @@
 """A mixture of experts as in DeepSeek-V2 and V3 (arXiv 2412.19437, section 2.1.2), in three forms that must agree.
 
-Every token goes through the shared network and through the `chosen` experts with the best scores. A sigmoid gate chooses by
-score + bias (the bias balances load and is no gradient parameter), but weighs by the scores alone, normalised and scaled.
-With groups only the experts of the groups with the largest sum of their two best are candidates. A softmax gate weighs by
-its scores as they are (Mixtral and Qwen3: normalised), scaled, and ranks groups by their best expert.
+Every token goes through the shared network and through the `chosen` experts with the best scores. A sigmoid gate
+chooses by score + bias (the bias balances load and is no gradient parameter), but weighs by the scores alone,
+normalised and scaled. With groups only the experts of the groups with the largest sum of their two best are candidates.
+A softmax gate weighs by its scores as they are (Mixtral and Qwen3: normalised), scaled, and ranks groups by their best
+expert.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from suites.common.decoder import Generator
 from suites.common.released_configs import CONFIGS
 from suites.common.torchvision_remedy import import_beside_torchvision, mend_torchvision
 
-# A decoder that another process unpickles brings this module before transformers' classes: those must find a whole torchvision.
+# A decoder that another process unpickles brings this module before transformers' classes: those must find a whole
+# torchvision.
 mend_torchvision()
 
 

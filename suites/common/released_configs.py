@@ -1,7 +1,9 @@
-"""Configurations of released decoders whose blocks are not Llama's, as transformers names their fields; nothing is downloaded.
+"""Configurations of released decoders whose blocks are not Llama's, as transformers names their fields; nothing is
+downloaded.
 
-Only what differs from the defaults of the library's configuration classes and decides sizes: tables, widths, depths, heads,
-tied tables, parallel blocks. Llama-like decoders stand in decoder_shapes.py with closed forms; these are counted by their trace.
+Only what differs from the defaults of the library's configuration classes and decides sizes: tables, widths, depths,
+heads, tied tables, parallel blocks. Llama-like decoders stand in decoder_shapes.py with closed forms; these are counted
+by their trace.
 """
 
 from __future__ import annotations
@@ -19,8 +21,12 @@ def _gpt2(width: int, layers: int, heads: int) -> Config:
 def _gpt_neo(width: int, layers: int, heads: int) -> Config:
     kinds = [[["global", "local"], layers // 2]]
     return {
-        "model_type": "gpt_neo", "hidden_size": width, "num_layers": layers, "num_heads": heads, "attention_types": kinds,
-    }  # fmt: skip
+        "model_type": "gpt_neo",
+        "hidden_size": width,
+        "num_layers": layers,
+        "num_heads": heads,
+        "attention_types": kinds,
+    }
 
 
 def _opt(width: int, layers: int, heads: int, **more: Any) -> Config:

@@ -1,9 +1,10 @@
-"""A generator and a reward model of written-out sums, and the search that joins them as one request (early_rejection.py).
+"""A generator and a reward model of written-out sums, and the search that joins them as one request
+(early_rejection.py).
 
-The generator is a byte decoder; the reward model is the same body with one number per position, the logit that everything up to
-there is right. `write` runs the step-wise beam search for every prompt; prefill and decode are the generator's own. Beams keep
-their caches from step to step and share those of equal prefixes; the reward model reads whole prefixes, as the paper counts
-them.
+The generator is a byte decoder; the reward model is the same body with one number per position, the logit that
+everything up to there is right. `write` runs the step-wise beam search for every prompt; prefill and decode are the
+generator's own. Beams keep their caches from step to step and share those of equal prefixes; the reward model reads
+whole prefixes, as the paper counts them.
 """
 
 from __future__ import annotations

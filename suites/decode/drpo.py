@@ -1,8 +1,9 @@
 """DRPO: what shorter answers cost (Li et al. 2025, arXiv 2510.04474); the reinforcement learning is out of scope.
 
-The paper's 1.5 B model answers GSM8K 77 % shorter at -1.1 points (abstract). The row writes that much less of every answer: its
-request is a shorter one of the same decoder, its text is not what the trained model would say, so it is labelled simulated.
-Beside it a request of P prompt tokens and n new ones is priced by the closed forms of suites/common/decoder_shape.py.
+The paper's 1.5 B model answers GSM8K 77 % shorter at -1.1 points (abstract). The row writes that much less of every
+answer: its request is a shorter one of the same decoder, its text is not what the trained model would say, so it is
+labelled simulated. Beside it a request of P prompt tokens and n new ones is priced by the closed forms of
+suites/common/decoder_shape.py.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""Keyboard decoding by a character-based encoder and a word-based decoder (Ghosh and Kristensson 2017, arXiv 1709.06429).
+"""Keyboard decoding by a character-based encoder and a word-based decoder (Ghosh and Kristensson 2017, arXiv
+1709.06429).
 
-Typed characters go through a convolution of three and a recurrent encoder; a recurrent decoder over words looks back at the
-encoder by dot-product attention and chooses among V words. Reconstruction: the sizes could not be read, and all are settings.
-The output layer is most of the memory; `tied` replaces it by the embedding table behind a small map.
+Typed characters go through a convolution of three and a recurrent encoder; a recurrent decoder over words looks back at
+the encoder by dot-product attention and chooses among V words. Reconstruction: the sizes could not be read, and all are
+settings. The output layer is most of the memory; `tied` replaces it by the embedding table behind a small map.
 
 Parameters: 128 c + (3 c + 1) f + 3 h (f + h) + 6 h of the encoder with c numbers a character, f filters and h units;
-e V + 3 h (e + 2 h) + 6 h + (2 h + 1) V of the decoder with e numbers a word. A line of N characters and W words multiplies
-N (3 c f + 3 h (f + h)) + W (3 h (e + 2 h) + 2 N h + 2 h V).
+e V + 3 h (e + 2 h) + 6 h + (2 h + 1) V of the decoder with e numbers a word. A line of N characters and W words
+multiplies N (3 c f + 3 h (f + h)) + W (3 h (e + 2 h) + 2 N h + 2 h V).
 """
 
 from __future__ import annotations
@@ -24,9 +25,14 @@ ALPHABET = 128
 
 
 def keyboard_cced(
-    *, vocabulary: PositiveInt = 1000, character: PositiveInt = 32, filters: PositiveInt = 64, hidden: PositiveInt = 128,
-    word: PositiveInt = 64, tied: bool = False,
-) -> KeyboardNetwork:  # fmt: skip
+    *,
+    vocabulary: PositiveInt = 1000,
+    character: PositiveInt = 32,
+    filters: PositiveInt = 64,
+    hidden: PositiveInt = 128,
+    word: PositiveInt = 64,
+    tied: bool = False,
+) -> KeyboardNetwork:
     """The correction network in evaluation mode with random weights.
 
     Args:

@@ -1,8 +1,8 @@
 """The other side of keyboard decoding: counts of word triples and a search for candidates by edit distance.
 
-A typed word's candidates are all V words; one scores log P(word | the two before it) - c x its edit distance from what was typed.
-P mixes shares of triples, pairs and single words (Jelinek and Mercer 1980). The tables are the memory: a key and a count for
-each of the most frequent triples and pairs.
+A typed word's candidates are all V words; one scores log P(word | the two before it) - c x its edit distance from what
+was typed. P mixes shares of triples, pairs and single words (Jelinek and Mercer 1980). The tables are the memory: a key
+and a count for each of the most frequent triples and pairs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""R-Sparse's search for one rho per layer: an evolution over shares, judged by the loss on calibration text (arXiv 2504.19449).
+"""R-Sparse's search for one rho per layer: an evolution over shares, judged by the loss on calibration text (arXiv
+2504.19449).
 
-A population of shares, one number per layer, starts around a given one. Each generation keeps the better half and adds as many
-children: mixtures of two parents, moved by a little noise. The judge is the cross-entropy of single decode steps, which is where
-the method is sparse. Reconstruction: sizes of population, noise and calibration text.
+A population of shares, one number per layer, starts around a given one. Each generation keeps the better half and adds
+as many
+children: mixtures of two parents, moved by a little noise. The judge is the cross-entropy of single decode steps, which
+    is where the method is sparse. Reconstruction: sizes of population, noise and calibration text.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from torch import Tensor
 from suites.common.decoder import Decoder
 from suites.decode.calibration import calibration_ids
 
-#: Members of a generation, noise on a share, sequences and tokens that judge, of which the first part is a dense prompt.
+#: Members of a generation, noise on a share, sequences and tokens that judge, of which the first part is a dense
+#: prompt.
 POPULATION, NOISE, SEQUENCES, TOKENS, PROMPT = 8, 0.1, 4, 48, 32
 CALIBRATION = 256
 

@@ -1,8 +1,8 @@
 """Speculative greedy decoding: drafts are verified by the main model, and the text is that of plain greedy decoding.
 
-Drafts come from a smaller model, from an n-gram look-up in what was written so far (no parameters), from the first layers of
-the main model (self-speculation), or from a head of its own (mtp.py). One sequence at a time: sequences of a batch accept
-different numbers of tokens, so those of a batch are written one after the other.
+Drafts come from a smaller model, from an n-gram look-up in what was written so far (no parameters), from the first
+layers of the main model (self-speculation), or from a head of its own (mtp.py). One sequence at a time: sequences of a
+batch accept different numbers of tokens, so those of a batch are written one after the other.
 
 Leviathan et al. 2023, "Fast Inference from Transformers via Speculative Decoding" (arXiv 2211.17192), greedy case.
 """
@@ -115,7 +115,7 @@ def first_layers(decoder: Decoder, count: int) -> Decoder:
 
 
 def account(found: Sequence[Speculated]) -> dict[str, float | None]:
-    """Tokens per step and percent of accepted drafts over several sequences; None where there was no step or no draft."""
+    """Tokens per step and percent of accepted drafts over several sequences; None where there was none."""
     steps, drafted = sum(one.steps for one in found), sum(one.drafted for one in found)
     new = sum(one.ids.shape[1] - 1 for one in found)
     return {

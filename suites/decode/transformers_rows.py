@@ -1,9 +1,9 @@
 """The plain rows of transformers: the same weights under the library's Llama, its caches, and its assisted decoding.
 
-Caches: `dynamic` (DynamicCache, concatenation), `static` (StaticCache, pre-allocated), `sliding` (the cache and mask of a
-sliding window). Drafts: `lookup` (prompt look-up, Saxena 2023) and `exit` (the first layers draft, the whole verifies:
-LayerSkip's assisted early exit, Elhoushi et al. 2024, arXiv 2404.16710). The text of an assisted row is that of plain greedy
-decoding.
+Caches: `dynamic` (DynamicCache, concatenation), `static` (StaticCache, pre-allocated), `sliding` (the cache and mask of
+    a sliding window). Drafts: `lookup` (prompt look-up, Saxena 2023) and `exit` (the first layers draft, the whole
+    verifies: LayerSkip's assisted early exit, Elhoushi et al. 2024, arXiv 2404.16710). The text of an assisted row is
+    that of plain greedy decoding.
 """
 
 from __future__ import annotations

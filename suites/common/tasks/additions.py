@@ -1,7 +1,8 @@
 """Sums of three numbers written out in two steps, with a verifier: `37+58+14=37+58=95;95+14=109;`, then a line feed.
 
-A module that searches writes whole answers (`write`), any other is read greedily; an answer is right if the last number in it
-is the sum. What is learned from: the text, and the same text with wrong digits, for a reward model that marks every position.
+A module that searches writes whole answers (`write`), any other is read greedily; an answer is right if the last number
+in it is the sum. What is learned from: the text, and the same text with wrong digits, for a reward model that marks
+every position.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def ids_of(text: str, length: int) -> Tensor:
 
 
 class Additions(TrainedTask):
-    """A share of exact answers on held-out sums; the module trains a generator and a reward model, `loss(clean, wrong)`."""
+    """A share of exact answers on held-out sums; the module trains a generator and a reward model, `loss(clean,
+    wrong)`.
+    """
 
     name = "additions"
     metric = "accuracy"
@@ -116,7 +119,8 @@ class Additions(TrainedTask):
         """Raise TaskError unless the module writes bytes and learns from right and wrong answers."""
         if getattr(module, "vocabulary", None) != 256 or not callable(getattr(module, "loss", None)):
             raise TaskError(
-                f'model "{model_name}" has no generator and reward model of bytes to learn {self.name}: take addition_search'
+                f'model "{model_name}" has no generator and reward model of bytes to learn {self.name}: '
+                "take addition_search"
             )
 
     def learn(self, module: nn.Module) -> dict[str, Any]:
@@ -199,7 +203,7 @@ def spoilt(clean: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def answer_loss(logits: Tensor, clean: Tensor) -> Tensor:
-    """Cross-entropy of the answer's bytes up to the first line feed; logits [batch, length - 1, 256] of the next byte."""
+    """Cross-entropy of the answer's bytes up to the first line feed; logits [batch, length - 1, 256]."""
     wanted = clean[:, 1:].clone()
     ended = (wanted == END).cumsum(dim=1) - (wanted == END).long() > 0
     wanted[ended] = -100

@@ -1,8 +1,9 @@
 """Reading digits aloud: pictures as a prefix of pixels, then text that spells what they show; scored through the cache.
 
-A sample is 2 to 16 of scikit-learn's digits, 64 pixels each in 17 grey levels, every pixel one token; then for each picture a
-token that asks for it and the digit that answers. Held-out pictures are those of the task `digits`. The score is the share of
-digits that are right, asked one after the other through whatever cache the module keeps, its own answers fed back.
+A sample is 2 to 16 of scikit-learn's digits, 64 pixels each in 17 grey levels, every pixel one token; then for each
+picture a token that asks for it and the digit that answers. Held-out pictures are those of the task `digits`. The score
+is the share of digits that are right, asked one after the other through whatever cache the module keeps, its own
+answers fed back.
 """
 
 from __future__ import annotations
@@ -139,9 +140,12 @@ class DigitReading(TrainedTask):
     def describe(self) -> dict[str, Any]:
         """Name, split, number of digits, hash of the data, preprocessing."""
         return {
-            "name": self.name, "split": "the held-out pictures of the task digits", "n": self.held_out().numel(),
-            "digest": self.data_digest(), "preprocessing": {"pictures": self.pictures, "pixels": PIXELS, "levels": LEVELS},
-        }  # fmt: skip
+            "name": self.name,
+            "split": "the held-out pictures of the task digits",
+            "n": self.held_out().numel(),
+            "digest": self.data_digest(),
+            "preprocessing": {"pictures": self.pictures, "pixels": PIXELS, "levels": LEVELS},
+        }
 
 
 def answer_loss(logits: Tensor, wanted: Tensor, pictures: int) -> Tensor:

@@ -1,8 +1,9 @@
-"""Lines typed with slips: words of the text that ships with Python, with key-neighbour, omission and transposition errors.
+"""Lines typed with slips: words of the text that ships with Python, with key-neighbour, omission and transposition
+errors.
 
-A line is six words of letters; typed it is its characters with one slip in some of its words, filled up with zeros. A module
-reads the characters (`prefill`) and writes words (`decode`), numbers of the most frequent words of the part that is learned
-from; number 0 stands for a word outside them. The score is the share of characters that are wrong.
+A line is six words of letters; typed it is its characters with one slip in some of its words, filled up with zeros. A
+module reads the characters (`prefill`) and writes words (`decode`), numbers of the most frequent words of the part that
+is learned from; number 0 stands for a word outside them. The score is the share of characters that are wrong.
 """
 
 from __future__ import annotations
@@ -228,9 +229,17 @@ class KeyboardLines(TrainedTask):
     def describe(self) -> dict[str, Any]:
         """Name, split, sizes and how lines are typed."""
         return {
-            "name": self.name, "split": "the last tenth of the text", "n": self.lines, "digest": self.data_digest(),
-            "preprocessing": {"words": WORDS, "characters": CHARACTERS, "slips": self.share, "vocabulary": self.vocabulary},
-        }  # fmt: skip
+            "name": self.name,
+            "split": "the last tenth of the text",
+            "n": self.lines,
+            "digest": self.data_digest(),
+            "preprocessing": {
+                "words": WORDS,
+                "characters": CHARACTERS,
+                "slips": self.share,
+                "vocabulary": self.vocabulary,
+            },
+        }
 
 
 def written_words(module: Any, lines: Tensor) -> Tensor:

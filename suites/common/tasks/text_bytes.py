@@ -98,7 +98,7 @@ class TextBytes(TrainedTask):
         return whole[:cut], whole[cut:]
 
     def pieces(self) -> Tensor:
-        """The pieces that are scored, [n, 2 x prompt]: all of the held-out text, or `scored` of them at even distances."""
+        """The pieces that are scored, [n, 2 x prompt]: all of them, or `scored` at even distances."""
         every = self.parts()[1].unfold(0, 2 * self.prompt, self.prompt)
         count = len(every) if self.scored is None else min(self.scored, len(every))
         return every[torch.arange(count) * len(every) // count]
@@ -186,12 +186,20 @@ class TextBytes(TrainedTask):
         """Name, split, sizes, the version of Python that the text is of, and its hash."""
         learnt, held_out = self.parts()
         return {
-            "name": self.name, "split": "the last tenth of the text", "n": len(self.pieces()), "digest": self.data_digest(),
-            "source": self.source(), "bytes": len(learnt) + len(held_out), "held_out_bytes": len(held_out),
+            "name": self.name,
+            "split": "the last tenth of the text",
+            "n": len(self.pieces()),
+            "digest": self.data_digest(),
+            "source": self.source(),
+            "bytes": len(learnt) + len(held_out),
+            "held_out_bytes": len(held_out),
             "preprocessing": {
-                "prompt": self.prompt, "piece": 2 * self.prompt, "scored": self.scored, "vocabulary": VOCABULARY,
+                "prompt": self.prompt,
+                "piece": 2 * self.prompt,
+                "scored": self.scored,
+                "vocabulary": VOCABULARY,
             },
-        }  # fmt: skip
+        }
 
     def source(self) -> str:
         """Where the text comes from."""

@@ -1,4 +1,4 @@
-"""Released decoders have the sizes that were published with them: by closed forms, and by the library's own networks."""
+"""Released decoders have their published sizes: by closed forms, and by the library's own networks."""
 
 import pytest
 import torch

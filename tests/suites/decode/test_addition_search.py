@@ -1,4 +1,6 @@
-"""The search over written-out sums: caches that change nothing, tokens that are accounted for, answers that are verified."""
+"""The search over written-out sums: caches that change nothing, tokens that are accounted for, answers that are
+verified.
+"""
 
 from pathlib import Path
 
@@ -124,7 +126,7 @@ def test_a_whole_step_before_scoring_is_the_plain_search_and_less_writes_less():
 
 @pytest.mark.parametrize("tau, per_step", [(2, 8 * 2 + 2 * 4), (4, 8 * 4 + 2 * 2), (6, 8 * 6)])
 def test_written_tokens_are_the_closed_form_where_no_step_ends_by_itself(monkeypatch, tau, per_step):
-    """N tau + (N / M) (L - tau) a step; scored are all prefixes of all beams, and the survivors once more at the end."""
+    """N tau + (N / M) (L - tau) a step; scored are all prefixes, and the survivors once more at the end."""
     monkeypatch.setattr(Beams, "_sampled", lambda self, logits: [65] * len(logits))
     model = early_rejection(small(step_tokens=6, beams=8, branch=4), tau=tau)
     with torch.no_grad():
