@@ -14,7 +14,8 @@ from reports.lengths import Course, table
 ID = "length-gain"
 HOW = (
     "Each curve is one case against its other side with only the length changed; above the line at 1 it is faster. "
-    "Bars are 95 % intervals. A method pays from the first length at which its bar is above the line there and at every longer one."
+    "Bars are 95 % intervals. A method pays from the first length at which its bar is above the line there and at "
+    "every longer one."
 )
 
 
