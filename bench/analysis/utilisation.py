@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from bench.analysis.roofline_of_record import dtype_name
+from bench.analysis.roofline_of_record import bandwidth_of, dtype_name
 from bench.reading import Reading, reading, unavailable
 
 #: `value(metric)`: the reading of the part that has a value, or None.
@@ -32,15 +32,35 @@ def readings(record: dict[str, Any], value: Value) -> list[Reading]:
     latency = value("latency_ms")
     if latency is None or latency.value is None:
         return []
+    bare = _roofline_share(record, value, latency)
     ideal = value("ideal_ms")
     if ideal is None or ideal.value is None:
-        return [unavailable(name, "no peak was measured for its arithmetic") for name in ("mfu", "hfu")]
+        return [*bare, *(unavailable(name, "no peak was measured for its arithmetic") for name in ("mfu", "hfu"))]
     share, why = _model_share(value)
     executed = 100 * ideal.value / latency.value
     below, above = _reach(latency, _peak_reach(record))
     found = [] if share is None else [_reading("mfu", executed * share, below, above, latency.n, "2 x model MACs")]
     missing = [unavailable("mfu", why)] if share is None else []
-    return [*found, *missing, _reading("hfu", executed, below, above, latency.n, "2 x executed MACs")]
+    return [*bare, *found, *missing, _reading("hfu", executed, below, above, latency.n, "2 x executed MACs")]
+
+
+def _roofline_share(record: dict[str, Any], value: Value, latency: Reading) -> list[Reading]:
+    """Share of the arithmetic or the bandwidth that binds a bare function; nothing where its bytes were not taken."""
+    moved = value("io_bytes")
+    if moved is None or moved.value is None or latency.value is None:
+        return []
+    case, ideal = record["case"], value("ideal_ms")
+    rate, why = bandwidth_of(
+        record.get("machine") or {}, device=str(case.get("device") or "cpu"), threads=case.get("threads")
+    )
+    if rate is None or ideal is None or ideal.value is None:
+        reason = "; ".join(why) or "no peak was measured for its arithmetic"
+        return [unavailable("roofline_share", reason)]
+    bound = max(ideal.value, 1e3 * moved.value / rate)
+    below, above = _reach(latency, _peak_reach(record))
+    return [
+        _reading("roofline_share", 100 * bound / latency.value, below, above, latency.n, "the larger of both bounds")
+    ]
 
 
 def _reading(name: str, percent: float, below: float | None, above: float | None, n: int | None, what: str) -> Reading:

@@ -83,6 +83,7 @@ def summary(traced: Traced, flags: list[Flag], module: nn.Module, args: Any) -> 
         records=records,
         visits=traced.visits,
         batch=traced.batch,
+        activations=sum(r.activations for r in work),
     )
     result.flags += count_flags(result, traced.values)
     return result

@@ -337,6 +337,7 @@ def readings(count: MacsCount, batch: int) -> list[Reading]:
         ),
         "macs_fvcore": CONVENTIONS["fvcore"] + ("; fvcore's own total" if count.fvcore_macs is not None else ""),
         "vector_ops": "one per element and elementwise operator; softmax 5, layer norm 7, batch norm 2 per element",
+        "activations": "outputs of convolutions and of matrix products with a weight, in the forward",
         "bit_operations": "MACs x weight bits x activation bits, summed over operators at their own precision",
         "traffic_bytes": (
             f"weights {count.weight_bytes} B, activations {count.activation_bytes} B; each tensor once per operator"
@@ -347,6 +348,7 @@ def readings(count: MacsCount, batch: int) -> list[Reading]:
         "macs_method": count.method_macs / batch,
         "macs_fvcore": _fvcore_value(count) / batch,
         "vector_ops": count.vector_ops / batch,
+        "activations": count.activations / batch,
         "bit_operations": count.bit_operations / batch,
         "traffic_bytes": float(count.traffic_bytes),
     }
@@ -368,7 +370,7 @@ def _lower_bound_note(count: MacsCount) -> str:
 
 def unavailable_readings(reason: str) -> list[Reading]:
     """All counted metrics as unavailable, for a subject that could not be traced."""
-    names = ("macs", "macs_method", "macs_fvcore", "vector_ops", "bit_operations", "traffic_bytes")
+    names = ("macs", "macs_method", "macs_fvcore", "vector_ops", "activations", "bit_operations", "traffic_bytes")
     return [unavailable(name, reason) for name in names]
 
 

@@ -32,7 +32,8 @@ CONVENTIONS: dict[str, str] = {
 class MacsCount:
     """What one forward (or one training step) of a whole batch computes, reads and writes.
 
-    `macs` follows the matmul convention; `method_macs` are the products below modules that say `charged_to = "method"`
+    `macs` follows the matmul convention; `activations` are elements that layers put out
+    (`bench.meters.activations`); `method_macs` are the products below modules that say `charged_to = "method"`
     (a token merger's matching, say), executed as well and in every other convention. When `at_least` is true some
     operator is unknown and every total is a lower bound. `batch` is the number of samples that a layer told which takes
     the input as it is, where that is not the first dimension. `flags` are dicts {code, severity, text}; `operators` and
@@ -70,6 +71,7 @@ class MacsCount:
     records: list[OperatorRecord] = field(default_factory=list, repr=False)
     visits: dict[str, ModuleVisit] = field(default_factory=dict, repr=False)
     batch: Batch | None = None
+    activations: int = 0
 
     @property
     def executed_macs(self) -> int:

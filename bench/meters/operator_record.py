@@ -19,6 +19,7 @@ class OperatorRecord:
     nonzero_macs: float | None = None
     causal_unused_macs: int = 0
     vector_ops: int = 0
+    activations: int = 0
     bit_operations: int = 0
     left_bits: int = 0
     right_bits: int = 0

@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
+from bench.meters.activations import layer_outputs
 from bench.meters.hooks import ForwardHooks
 from bench.meters.inputs import Batch, layout_of
 from bench.meters.operator_record import ModuleVisit, OperatorRecord
@@ -377,6 +378,7 @@ class OperatorTrace(TorchDispatchMode):
         self._count_bytes(record, rule, call, inputs)
         if rule.formula is not None:
             self._count_product(record, rule.formula(call))
+            record.activations = layer_outputs(record.operator, call, self._weights.key)
         elif rule.vector is not None:
             record.vector_ops = rule.vector(call)
             if rule.norm is not None:

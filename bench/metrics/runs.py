@@ -101,6 +101,18 @@ RUNS: tuple[Metric, ...] = (
         definition="Elementwise, reduction, softmax and normalisation operations per sample; never added to MACs.",
     ),
     Metric(
+        "activations",
+        unit="element",
+        better="lower",
+        section="compute",
+        title="Activations",
+        definition=(
+            "Output elements of all convolutions and of all matrix products with a weight in one forward, per "
+            "sample; outputs of norms, activation functions and pools are none, and tools that include them print two "
+            "to three times as many."
+        ),
+    ),
+    Metric(
         "bit_operations",
         unit="bitop",
         better="lower",

@@ -135,6 +135,18 @@ SUBJECTS: tuple[Metric, ...] = (
         definition="The same with every product that is executed: the method's own and those computed again included.",
     ),
     Metric(
+        "roofline_share",
+        unit="%",
+        better="higher",
+        section="roofline",
+        title="Share of the roofline",
+        definition=(
+            "Of a bare function: max(2 x MACs / measured peak, bytes of inputs, weights and outputs / measured "
+            "bandwidth) over latency; modelled from measured parts. What fits into a cache may move faster than the "
+            "bandwidth of DRAM."
+        ),
+    ),
+    Metric(
         "macs_mean",
         unit="MAC",
         better="lower",

@@ -556,4 +556,69 @@ WORKLOADS: tuple[Metric, ...] = (
         title="Workspace",
         definition="Peak of live bytes of the call less its inputs and outputs.",
     ),
+    Metric(
+        "op_per_byte",
+        unit="op/B",
+        better="higher",
+        section="operator",
+        title="Operations per byte",
+        definition=("2 x MACs of the call over the bytes of its inputs, weights and outputs, each once."),
+    ),
+    Metric(
+        "op_per_byte_copied",
+        unit="op/B",
+        better="higher",
+        section="operator",
+        title="Operations per byte, copies included",
+        definition=(
+            "2 x MACs of the call over its input, weight and output bytes + 2 x bytes of its buffers, which are "
+            "written and read again; only where the operator states its buffers."
+        ),
+    ),
+    Metric(
+        "workspace_elements",
+        unit="element",
+        better="lower",
+        section="operator",
+        title="Workspace, exact",
+        definition=("Elements of the buffers that the algorithm writes beside inputs and outputs, by its closed form."),
+    ),
+    Metric(
+        "buffer_bytes",
+        unit="B",
+        better="lower",
+        section="operator",
+        title="Bytes of the buffers",
+        definition=("workspace_elements in the dtype of the operator's inputs."),
+    ),
+    Metric(
+        "fourier_operations",
+        unit="op",
+        better="lower",
+        section="operator",
+        title="Operations of Fourier transforms",
+        definition=(
+            "2.5 n log2 n for each real transform of n points (5 n log2 n for a complex one), of the whole call; never "
+            "added to matrix products."
+        ),
+    ),
+    Metric(
+        "pointwise_macs",
+        unit="MAC",
+        better="lower",
+        section="operator",
+        title="MACs between spectra",
+        definition=(
+            "Products of two transformed operands, 4 for each complex pair and 1 for each real one, of the whole call; "
+            "no matrix products."
+        ),
+    ),
+    Metric(
+        "iterations",
+        unit="step",
+        better="lower",
+        section="operator",
+        title="Iterations",
+        definition=("Steps that an iterative operator takes on the inputs of this row."),
+    ),
 )

@@ -13,6 +13,8 @@ It may offer
 - `tolerance` (1e-5): the largest relative L2 distance from the reference that is still the same function;
 - `required_bytes(*args) -> int`: memory that the call needs beside its arguments; where that much is not there the call
   is refused before it is made (`unsupported`);
+- `declares(*args) -> dict`: quantities that follow from shapes in closed form or from one run: `workspace_elements`,
+  `fourier_operations`, `pointwise_macs`, `iterations`, `saved_activation_bytes`, of the whole call;
 - `form`: what really runs (backend, algorithm), for the record.
 
 State: arguments may be changed in place; every run gets its own, copied outside the clock.
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bench.errors import UsageError, did_you_mean
 from bench.flags import flag
 from bench.reading import Reading, reading, unavailable
 from bench.workloads.deriving import Value
@@ -54,6 +57,8 @@ WORKLOAD = Workload(
 )
 
 TOLERANCE = 1e-5
+#: What an operator may declare of itself.
+DECLARED = ("workspace_elements", "fourier_operations", "pointwise_macs", "iterations", "saved_activation_bytes")
 
 
 class _Call:
@@ -140,8 +145,43 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
         note = "storages of inputs, weights and outputs, each once"
         readings = [reading("io_bytes", sum(moved.values()), "counted", part="call", method_note=note)]
         agreement, flags = _agreement(subject, shape)
+        told = declared(module, args)
     details = {"form": str(getattr(module, "form", "not told")), "tolerance": _tolerance(module)}
-    return Facts([*readings, *agreement], details=details, flags=flags)
+    return Facts([*readings, *told, *agreement], details=details, flags=flags)
+
+
+def declared(module: Any, args: tuple[Any, ...]) -> list[Reading]:
+    """What the operator says of itself, as readings; a text is the reason why a quantity is not there.
+
+    Raises:
+        UsageError: it declares what this workload does not know.
+    """
+    told = ask(module, "declares", *args) or {}
+    for name in told:
+        if name not in DECLARED:
+            raise UsageError(f"{type(module).__name__}.declares: {name}; {did_you_mean(name, DECLARED)}")
+    found = [_told(name, value) for name, value in told.items()]
+    elements = told.get("workspace_elements")
+    return found if elements is None or isinstance(elements, str) else [*found, _buffer_bytes(elements, args)]
+
+
+def _told(name: str, value: float | str) -> Reading:
+    if isinstance(value, str):
+        return unavailable(name, value, "call")
+    return reading(name, float(value), "counted", part="call", method_note="declared by the operator")
+
+
+def _buffer_bytes(elements: float, args: tuple[Any, ...]) -> Reading:
+    """Declared elements at the size of those of the first floating argument."""
+    from bench.tensors import tensors_in
+
+    sizes = [tensor.element_size() for tensor in tensors_in(args) if tensor.is_floating_point()]
+    if not sizes:
+        return unavailable(
+            "buffer_bytes", "no argument is floating, so that the size of an element is not known", "call"
+        )
+    note = f"workspace_elements x {sizes[0]} bytes, as the first floating argument has them"
+    return reading("buffer_bytes", elements * sizes[0], "counted", part="call", method_note=note)
 
 
 def _tolerance(module: Any) -> float:
@@ -217,11 +257,28 @@ def _placed(args: tuple[Any, ...], subject: Built) -> tuple[Any, ...]:
 
 
 def derive(shape: Shape, value: Value) -> list[Reading]:
-    """What the call takes at its peak beside inputs and outputs."""
+    """What the call takes at its peak beside inputs and outputs, and its operations for each byte that has to move."""
+    return [_workspace(value), *_intensity(shape, value)]
+
+
+def _workspace(value: Value) -> Reading:
     peak, moved = value("peak_memory_bytes", "call"), value("io_bytes", "call")
     if peak is None or moved is None or peak.value is None or moved.value is None:
-        return [unavailable("workspace_bytes", "the peak or the bytes in and out were not measured", "call")]
+        return unavailable("workspace_bytes", "the peak or the bytes in and out were not measured", "call")
     note = "peak of live tensors less inputs, weights and outputs; buffers inside kernels are not tensors"
-    return [
-        reading("workspace_bytes", max(0.0, peak.value - moved.value), peak.provenance, part="call", method_note=note)
-    ]
+    size = max(0.0, peak.value - moved.value)
+    return reading("workspace_bytes", size, peak.provenance, part="call", method_note=note)
+
+
+def _intensity(shape: Shape, value: Value) -> list[Reading]:
+    """Operations per byte, without and with the operator's own buffers."""
+    macs, moved, buffers = (value(name, "call") for name in ("macs", "io_bytes", "buffer_bytes"))
+    if macs is None or moved is None or macs.value is None or not moved.value:
+        return [unavailable("op_per_byte", "the products or the bytes in and out were not counted", "call")]
+    work = 2 * macs.value * int(shape.get("batch") or 1)
+    found = [reading("op_per_byte", work / moved.value, "counted", part="call", method_note="2 x MACs / io_bytes")]
+    if buffers is None or buffers.value is None:
+        return found
+    note = "2 x MACs / (io_bytes + 2 x buffer_bytes)"
+    copied = work / (moved.value + 2 * buffers.value)
+    return [*found, reading("op_per_byte_copied", copied, "counted", part="call", method_note=note)]

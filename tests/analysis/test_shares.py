@@ -100,3 +100,22 @@ def test_without_a_peak_there_is_a_reason_and_without_a_time_nothing():
     found = used(ideal_ms=unavailable("ideal_ms", "no peak"))
     assert found["mfu"].value is None and "no peak" in found["hfu"].method_note
     assert used(latency_ms=None) == {}
+
+
+def test_a_bare_function_is_held_to_the_bound_that_binds():
+    machine = {**RECORD["machine"], "bandwidth": [{"value": 1e3, "threads": 1, "device": "cpu", "unit": "B/s"}]}
+    given = {
+        "latency_ms": reading("latency_ms", 10.0, "measured"),
+        "ideal_ms": reading("ideal_ms", 4.0, "modelled"),
+        "io_bytes": reading("io_bytes", 5.0, "counted"),  # 5 B at 1000 B/s: 5 ms, more than the 4 ms of its products
+    }
+
+    def share(**changes):
+        rows = utilisation.readings({**RECORD, "machine": machine}, {**given, **changes}.get)
+        return next(item for item in rows if item.metric == "roofline_share")
+
+    assert share().value == pytest.approx(50.0)
+    assert share(io_bytes=reading("io_bytes", 2.0, "counted")).value == pytest.approx(40.0)
+    assert used().get("roofline_share") is None  # nothing but a bare function has it
+    missing = used(io_bytes=reading("io_bytes", 5.0, "counted"))["roofline_share"]
+    assert missing.value is None and "bandwidth" in missing.method_note

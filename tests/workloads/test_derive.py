@@ -83,3 +83,13 @@ def test_workspace_is_the_peak_beyond_what_goes_in_and_out():
     }
     assert derive("operator", known)["workspace_bytes", "call"].value == 500
     assert derive("operator", {})["workspace_bytes", "call"].value is None
+
+
+def test_operations_per_byte_count_the_whole_call_and_its_buffers_twice():
+    known = {("macs", "call"): 500.0, ("io_bytes", "call"): 100.0, ("buffer_bytes", "call"): 50.0}
+    found = derive("operator", known, batch=2)
+    assert found["op_per_byte", "call"].value == 20  # 2 x 500 MACs x 2 samples over 100 bytes
+    assert found["op_per_byte_copied", "call"].value == 10
+    plain = derive("operator", {name: value for name, value in known.items() if name[0] != "buffer_bytes"})
+    assert ("op_per_byte_copied", "call") not in plain
+    assert derive("operator", {})["op_per_byte", "call"].value is None

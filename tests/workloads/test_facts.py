@@ -427,3 +427,24 @@ def test_what_lacks_a_call_names_it_and_where_to_read():
     for name in ("generate", "sample", "stream", "pipeline", "split"):
         with pytest.raises(UsageError, match=rf"bench/workloads/{name}.py"):
             parts_of(name, FakeBuilt(nn.Linear(2, 2), (torch.ones(1, 2),)))
+
+
+class Telling(Doubling):
+    """Says what it keeps: half as many elements as its input, and no number of steps."""
+
+    def declares(self, left, right):
+        return {"workspace_elements": left.numel() / 2, "iterations": "it does not iterate"}
+
+
+def test_what_an_operator_declares_is_a_reading_with_its_bytes_or_the_reason_why_there_is_none():
+    facts = {item.metric: item for item in facts_of("operator", subject_of(Telling)).readings}
+    size = facts["workspace_elements"].value
+    assert size > 0 and facts["buffer_bytes"].value == 4 * size
+    assert facts["iterations"].value is None and facts["iterations"].method_note == "it does not iterate"
+
+
+def test_an_operator_that_declares_what_nobody_knows_is_refused():
+    subject = subject_of(Doubling)
+    subject.module.declares = lambda left, right: {"workspace_element": 1}
+    with pytest.raises(UsageError, match="workspace_elements"):
+        facts_of("operator", subject)
