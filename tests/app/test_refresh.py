@@ -7,6 +7,7 @@ import pytest
 from bench.app import refresh
 from bench.app.progress import GroupLines
 from bench.app.refresh import Refresher, build_apart
+from bench.config.schema import validate
 from bench.sweep.events import GroupFinished, Started, Working
 from tests.sweeping import HEALTHY, configuration
 from tests.synthetic import store
@@ -70,6 +71,15 @@ def test_the_page_is_made_in_a_process_of_its_own_that_is_ended_when_it_takes_to
     monkeypatch.setattr(refresh, "LIMIT_S", 0.01)
     with pytest.raises(TimeoutError, match=r"longer than 0\.01 s"):
         build_apart(config)
+
+
+def test_a_page_is_made_of_blocks_that_give_their_batch_among_the_shapes(tmp_path):
+    config = configuration(tmp_path, [HEALTHY])
+    block = {"models": [HEALTHY], "shapes": {"batch": [4]}}
+    tree = {**config.model_dump(exclude_unset=True), "suite": {"name": "tiny", "grids": {"default": [block]}}}
+    shaped = validate(tree)
+    store(Path(shaped.paths.results))
+    assert build_apart(shaped).is_file()
 
 
 def test_without_a_terminal_every_group_is_a_line_with_what_is_left():
