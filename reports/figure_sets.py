@@ -25,7 +25,9 @@ from reports.figures import (
     layer_savings,
     length_gain,
     noise,
+    operators,
     pareto,
+    predictors,
     savings,
     scaling,
     source_map,
@@ -83,6 +85,9 @@ GROUP_FIGURES: tuple[GroupFigure, ...] = (
     GroupFigure(gap.ID, gap.figure, Needs(("latency_ms",), rows=2), per_part=True),
     GroupFigure(pareto.ID, pareto.figure, Needs(rows=2, further=lambda rows: bool(pareto.pairs(rows)))),
     GroupFigure(tradeoff.ID, tradeoff.figure, Needs(("mac_ratio",), compared=True), per_part=True),
+    GroupFigure(
+        predictors.ID, predictors.figure, Needs(("latency_ms",), rows=predictors.LEAST, further=predictors.wanted)
+    ),
 )
 
 
@@ -170,8 +175,12 @@ def _of_part(site: Site, row: Row, base: Row | None, part: str) -> Iterable[Draw
 def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
     """Figures that join groups in which a number of the shape was varied: gain over batch, cost over each."""
     rows = [row for row in site.rows if row.ranked]
+    bare = [row for row in site.rows if row.case.workload == "operator"]
+    functions = []
+    if operators.wanted(bare):
+        functions = [guarded("operators", "index.html", site, lambda: operators.figure(bare, styles=styles))]
     if not scaling.varied(rows):
-        return []
+        return functions
     found = [guarded("scaling", "index.html", site, lambda: scaling.figure(_most_informative(rows), styles=styles))]
     over_length = courses(site)
     if over_length:
@@ -179,7 +188,7 @@ def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
         found.insert(0, guarded(length_gain.ID, "index.html", site, make))
     if panels(site.rows):
         found.insert(0, guarded("batch-gain", "index.html", site, lambda: batch_gain.figure(site.rows, styles=styles)))
-    return found
+    return functions + found
 
 
 def samples_of(record: Record, roots: Sequence[Path]) -> dict[str, Any]:
