@@ -37,6 +37,8 @@ RULES: Mapping[str, Rule] = {
     "character_error_rate": Rule("mean", 0.5, "points"),
     "psnr_db": Rule("mean", 0.1, "dB"),
     "step_accuracy": Rule("mean", 0.5, "points"),
+    "dice": Rule("mean", 0.01, "Dice"),
+    "forecast_error": Rule("mean", 0.01, "of the persistence error"),
     "frechet_distance": Rule("distribution", 0.1, "squared feature units"),
 }
 

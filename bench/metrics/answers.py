@@ -59,6 +59,28 @@ ANSWERS: tuple[Metric, ...] = (
         ),
     ),
     Metric(
+        "dice",
+        unit="1",
+        better="higher",
+        section="quality",
+        title="Dice",
+        definition=(
+            "Mean over held-out volumes of 2 |A and B| / (|A| + |B|) of predicted and true foreground; with a 95 % "
+            "t-interval over volumes."
+        ),
+    ),
+    Metric(
+        "forecast_error",
+        unit="1",
+        better="lower",
+        section="quality",
+        title="Forecast error",
+        definition=(
+            "Mean over held-out fields of the root mean squared error after 24 hours over that of taking the fields "
+            "as they were; with a 95 % t-interval over fields."
+        ),
+    ),
+    Metric(
         "frechet_distance",
         unit="1",
         better="lower",

@@ -41,9 +41,18 @@ def timm_model(*, name: str, resolution: PositiveInt | None = None, native: bool
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         raise UsageError(f'timm has no model "{name}"; {did_you_mean(architecture, timm.list_models())}')
-    options: dict[str, Any] = {} if resolution is None else {"img_size": resolution}
-    module = timm.create_model(architecture, pretrained=False, **options).eval()
+    module = _made(timm, architecture, resolution).eval()
     return as_vit(module) if native else module
+
+
+def _made(timm: ModuleType, name: str, resolution: int | None) -> nn.Module:
+    """The network, made for this resolution where the architecture is tied to one (positions, windows)."""
+    try:
+        return timm.create_model(name, pretrained=False, **({} if resolution is None else {"img_size": resolution}))
+    except TypeError as error:
+        if resolution is None or "img_size" not in str(error):
+            raise
+        return timm.create_model(name, pretrained=False)  # of any resolution
 
 
 def as_vit(module: nn.Module) -> ViT:
