@@ -1,0 +1,1 @@
+"""ops subjects; see catalogue.yaml for what is registered by name."""
