@@ -1,0 +1,1 @@
+"""scaling subjects; see catalogue.yaml for what is registered by name."""
