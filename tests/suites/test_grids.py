@@ -43,7 +43,7 @@ def test_every_claim_is_of_something_that_there_is(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_has_a_row_in_a_grid_that_is_run_by_default_or_with_its_task(name):
     grids = suite_of(name).grids
-    blocks = [*grids["default"], *grids.get("digits", []), *grids.get("trained", [])]
+    blocks = [*grids["default"], *grids.get("digits", []), *grids.get("trained", []), *grids.get("variants", [])]
     rows = {catalogues.parse_spec(spec)[0] for block in blocks for spec in block.methods}
     own = {entry.name for entry in CATALOGUE.methods.values() if entry.path.startswith(f"suites.{name}.")}
     assert own - rows == set()
