@@ -82,7 +82,12 @@ def build_apart(config: Config) -> Path:
     command = [sys.executable, "-m", "bench.app.refresh"]
     try:
         done = subprocess.run(
-            command, input=config.model_dump_json(), text=True, capture_output=True, timeout=LIMIT_S, check=False
+            command,
+            input=config.model_dump_json(exclude_unset=True),
+            text=True,
+            capture_output=True,
+            timeout=LIMIT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise TimeoutError(f"it took longer than {LIMIT_S:g} s") from error

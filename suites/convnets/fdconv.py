@@ -182,8 +182,8 @@ def make_dynamic(network: nn.Module) -> int:
 def fdconv_resnet(
     *,
     depth: PositiveInt = 50,
-    stages: Blocks = [1, 2, 3, 4],
-    resolution: PositiveInt = 224,  # noqa: B006
+    stages: Blocks = [1, 2, 3, 4],  # noqa: B006
+    resolution: PositiveInt = 224,
 ) -> nn.Module:
     """A ResNet of timm with frequency dynamic layers in place of all 1x1 and 3x3 ones but the shortcuts'.
 

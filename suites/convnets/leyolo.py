@@ -88,12 +88,14 @@ class LeYolo(nn.Module):
         repeat = 3 + more
         self.up4 = _list(p5 + p4, p4, 5, w(128), repeat)
         first = _ir(p4 + p3, p3, 3, p4 + p3, widen=False)
-        self.up3 = nn.Sequential(first, *(_ir(p3, p3, 3, w(64)) for _ in range(2)))
-        self.down4 = _conv(p3, p4, 3, 2)
+        last3, last5 = (_ir(width, w(64), 5, w(128)) if more else nn.Identity() for width in (p3, p5))
+        self.up3 = nn.Sequential(first, *(_ir(p3, p3, 3, w(64)) for _ in range(2)), last3)
+        out3, out5 = (w(64), w(64)) if more else (p3, p5)
+        self.down4 = _conv(out3, p4, 3, 2)
         self.out4 = _list(2 * p4, p4, 5, w(128), repeat)
         self.down5 = _conv(p4, p5, 3, 2)
-        self.out5 = _list(2 * p5, p5, 5, w(192), repeat)
-        self.head = _head((p3, p4, p5), classes)
+        self.out5 = nn.Sequential(_list(2 * p5, p5, 5, w(192), repeat), last5)
+        self.head = _head((out3, p4, out5), classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class.
