@@ -127,8 +127,8 @@ def _prefixed(entry: Entry, name: str, rest: str) -> Entry:
     """The entry of one name of a prefix.
 
     Raises:
-        UsageError: the name has to be a file or folder, and there is none; or the library behind the prefix has none of that
-            name, or is not installed.
+        UsageError: the name has to be a file or folder, and there is none; or the library behind the prefix is not
+            installed or has no such name.
     """
     if entry.names is not None and rest not in registered(entry.names):
         raise UsageError(f'{entry.name} has no model "{rest}"; {did_you_mean(rest, registered(entry.names).names)}')

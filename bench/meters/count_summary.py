@@ -19,7 +19,8 @@ from bench.meters.macs_count import MacsCount
 from bench.meters.trace import ModuleVisit, OperatorRecord
 from bench.meters.value_checks import ValueChecks
 
-#: What fvcore charges for an output element of the operators that sample a map (its handles; bilinear is assumed for grids).
+#: What fvcore charges for an output element of the operators that sample a map (its handles; bilinear is assumed
+#: for grids).
 SAMPLING = {"aten::upsample_nearest2d": 1, "aten::upsample_bilinear2d": 4, "aten::grid_sampler_2d": 4}
 
 
@@ -164,7 +165,10 @@ def _operators(work: list[OperatorRecord]) -> list[dict[str, Any]]:
 
 
 def _sampled(records: Sequence[OperatorRecord]) -> int:
-    """What fvcore charges for enlarging and sampling maps, which the trace sees; pooling to one place is a mean there, and has none."""
+    """What fvcore charges for enlarging and sampling maps, which the trace sees.
+
+    Pooling to one place is a mean there, and has none.
+    """
     total = 0
     for record in records:
         charge = SAMPLING.get(record.operator, 0)

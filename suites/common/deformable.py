@@ -1,8 +1,8 @@
 """Deformable convolution: each tap of a kernel reads where an offset sends it, between pixels by bilinear weights.
 
-Sources: Dai et al. 2017, arXiv:1703.06211, equations 1 to 3; with a mask, Zhu et al. 2019 (v2), arXiv:1811.11168. torchvision's kernel
-is used where its compiled operators load and numbers are there; else the same sum as gathers and a matrix product, which runs on any
-device and which counters can see into.
+Sources: Dai et al. 2017, arXiv:1703.06211, equations 1 to 3; with a mask, Zhu et al. 2019 (v2), arXiv:1811.11168.
+torchvision's kernel is used where its compiled operators load and numbers are there; else the same sum as gathers and
+a matrix product, which runs on any device and which counters can see into.
 """
 
 from __future__ import annotations
@@ -27,14 +27,22 @@ def has_kernel() -> bool:
 
 
 def deform_conv2d(
-    x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None = None, *, padding: int = 1, mask: Tensor | None = None,
-    groups: int = 1, kernel: bool | None = None,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    padding: int = 1,
+    mask: Tensor | None = None,
+    groups: int = 1,
+    kernel: bool | None = None,
+) -> Tensor:
     """A deformable convolution of stride 1: [batch, out, h, w].
 
     Args:
         x: [batch, channels, h, w].
-        offset: [batch, 2 g k k, h, w], rows and columns by turns; channels are cut into g runs with offsets of their own.
+        offset: [batch, 2 g k k, h, w], rows and columns by turns; channels are cut into g runs with offsets of their
+            own.
         weight: [out, channels / groups, k, k].
         bias: [out].
         padding: on every side; 'same' for an odd kernel is (k - 1) / 2.

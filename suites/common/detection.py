@@ -1,6 +1,7 @@
 """The head of detectors without anchors: a distribution over distances to each side of a box, and logits of classes.
 
-Source: Li et al. 2020, Generalized Focal Loss, arXiv:2006.04388, section 3.2: a distance is the mean of a distribution over bins.
+Source: Li et al. 2020, Generalized Focal Loss, arXiv:2006.04388, section 3.2: a distance is the mean of a
+distribution over bins.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Networks as they are deployed: parallel branches merged into one layer, batch normalisation folded into the layer before it.
+"""Networks as they are deployed: parallel branches merged into one layer.
 
-Both are exact in real numbers: y = g (w * x + b - mean) / sqrt(var + eps) + beta is a convolution with weights w g / s and bias
-(b - mean) g / s + beta, s = sqrt(var + eps) (Jacob et al. 2018, arXiv:1712.05877, section 3.2).
+Batch normalisation folded into the layer before it.
+
+Both are exact in real numbers: y = g (w * x + b - mean) / sqrt(var + eps) + beta is a convolution with weights w g /
+s and bias (b - mean) g / s + beta, s = sqrt(var + eps) (Jacob et al. 2018, arXiv:1712.05877, section 3.2).
 """
 
 from __future__ import annotations

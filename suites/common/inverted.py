@@ -14,9 +14,20 @@ class InvertedBottleneck(nn.Module):
     """[batch, inputs, h, w] to [batch, outputs, h / stride, w / stride]; without a first 1x1 where hidden is inputs."""
 
     def __init__(
-        self, inputs: int, outputs: int, *, hidden: int, kernel: int = 3, stride: int = 1, act: type[nn.Module] = nn.ReLU,
-        gate: int = 0, groups: int = 1, widen: bool | None = None, leave_act: bool = False, bias: bool = False,
-    ):  # fmt: skip
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        hidden: int,
+        kernel: int = 3,
+        stride: int = 1,
+        act: type[nn.Module] = nn.ReLU,
+        gate: int = 0,
+        groups: int = 1,
+        widen: bool | None = None,
+        leave_act: bool = False,
+        bias: bool = False,
+    ):
         """Build the block.
 
         Args:

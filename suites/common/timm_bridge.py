@@ -38,8 +38,8 @@ def timm_model(
     """The timm model of that name with random weights, in evaluation mode; its `resolution` is the side of its input.
 
     Args:
-        name: a timm architecture, such as "deit_small_patch16_224"; a tag after a dot says whose weights the network was made
-            for, which decides its classes and its own resolution; nothing is downloaded.
+        name: a timm architecture, such as "deit_small_patch16_224"; a tag after a dot says whose weights the network
+            was made for, which decides its classes and its own resolution; nothing is downloaded.
         resolution: side of the square input; None takes the architecture's own.
         native: gives the same network as this project's ViT, which the token reduction methods work on.
         form: `train` is the network as it is trained; `folded` has batch normalisations inside the layers before them;

@@ -1,6 +1,7 @@
 """A-priori compressed convolutions: every filter a sum of outer products of vectors, chosen before training.
 
-Source: arXiv:2304.04964. Ranks and networks are ours: the paper's could not be read. Nothing is decomposed here; factors are trained.
+Source: arXiv:2304.04964. Ranks and networks are ours: the paper's could not be read. Nothing is decomposed here;
+factors are trained.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from suites.common.feature_operator import FeatureOperator
 class RankConv(nn.Module):
     """A k x k convolution of R (inputs + 2 k) outputs parameters and a bias.
 
-    `kernel` puts the kernel together and convolves: MACs are unchanged. `factors` mixes channels, then runs along rows and
-    columns: R outputs (inputs + 2 k) MACs a pixel, fewer only where R (inputs + 2 k) < inputs k k.
+    `kernel` puts the kernel together and convolves: MACs are unchanged. `factors` mixes channels, then runs along
+    rows and columns: R outputs (inputs + 2 k) MACs a pixel, fewer only where R (inputs + 2 k) < inputs k k.
     """
 
     def __init__(self, inputs: int, outputs: int, size: int, rank: int, form: str):
@@ -58,7 +59,10 @@ def layer_of(inputs: int, outputs: int, size: int, rank: int, form: str) -> nn.M
 
 
 class WaveNetwork(nn.Module):
-    """Two fields of a wave, [batch, 2, side, side], to the next one, [batch, 1, side, side]: what is added to the last."""
+    """Two fields of a wave, [batch, 2, side, side], to the next one, [batch, 1, side, side].
+
+    What is added to the last.
+    """
 
     def __init__(self, width: int, depth: int, size: int, rank: int, form: str):
         super().__init__()
@@ -90,9 +94,14 @@ class WaveNetwork(nn.Module):
 
 
 def wave_network(
-    *, form: Literal["kernel", "factors", "full"] = "factors", width: PositiveInt = 24, depth: PositiveInt = 3, size: PositiveInt = 3, rank: PositiveInt = 3,
+    *,
+    form: Literal["kernel", "factors", "full"] = "factors",
+    width: PositiveInt = 24,
+    depth: PositiveInt = 3,
+    size: PositiveInt = 3,
+    rank: PositiveInt = 3,
     resolution: PositiveInt = 32,
-) -> WaveNetwork:  # fmt: skip
+) -> WaveNetwork:
     """A network that foretells a wave, with full or compressed kernels.
 
     Args:
@@ -112,9 +121,13 @@ def wave_network(
 
 
 def apriori_layer(
-    *, form: Literal["kernel", "factors", "full"] = "factors", width: PositiveInt = 64, size: PositiveInt = 3, rank: PositiveInt = 3,
+    *,
+    form: Literal["kernel", "factors", "full"] = "factors",
+    width: PositiveInt = 64,
+    size: PositiveInt = 3,
+    rank: PositiveInt = 3,
     resolution: PositiveInt = 28,
-) -> FeatureOperator:  # fmt: skip
+) -> FeatureOperator:
     """One layer as an operator on [batch, width, resolution, resolution], beside its dense kernel.
 
     Raises:

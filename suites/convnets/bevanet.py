@@ -1,7 +1,7 @@
 """BEVANet: segmentation in two branches, with separable dilated large-kernel attention that selects its kernels.
 
-Source: BEVANet, arXiv:2508.07300, section 3; widths and layers as released, heads of training left out. The two branches and their
-exchange are those of PIDNet (arXiv:2206.02066).
+Source: BEVANet, arXiv:2508.07300, section 3; widths and layers as released, heads of training left out. The two
+branches and their exchange are those of PIDNet (arXiv:2206.02066).
 """
 
 from __future__ import annotations
@@ -87,9 +87,11 @@ class SeparableKernelAttention(nn.Module):
         super().__init__()
         taps = TAPS[kernel]
         self.strips = nn.Sequential(
-            _strip(channels, 5, across=True), _strip(channels, 5, across=False),
-            _strip(channels, taps, across=True, dilation=DILATION), _strip(channels, taps, across=False, dilation=DILATION),
-        )  # fmt: skip
+            _strip(channels, 5, across=True),
+            _strip(channels, 5, across=False),
+            _strip(channels, taps, across=True, dilation=DILATION),
+            _strip(channels, taps, across=False, dilation=DILATION),
+        )
         self.mix = nn.Conv2d(channels, channels, 1)
 
     def forward(self, u: Tensor) -> Tensor:
@@ -111,7 +113,10 @@ class _Gate(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """EVAN: BN and gate, BN and an MLP of ratio 4 with a 3x3 depthwise layer; layer scales; a norm over channels behind."""
+    """EVAN: BN and gate, BN and an MLP of ratio 4 with a 3x3 depthwise layer; layer scales.
+
+    A norm over channels behind.
+    """
 
     def __init__(self, channels: int, kernel: int):
         super().__init__()
@@ -134,7 +139,10 @@ class AttentionBlock(nn.Module):
 
 
 class _Residual(nn.Module):
-    """A body of convolutions beside a shortcut, which is projected where the shape changes; ReLU behind if asked for."""
+    """A body of convolutions beside a shortcut, which is projected where the shape changes.
+
+    ReLU behind if asked for.
+    """
 
     def __init__(self, body: nn.Sequential, inputs: int, outputs: int, stride: int, relu: bool):
         super().__init__()

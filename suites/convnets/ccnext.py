@@ -1,6 +1,7 @@
 """CCNeXt: stereo from two views that look at each other row by row, with one of two decoders kept for deployment.
 
-Source: Lopes et al. 2025, CCNeXt, arXiv:2509.22627; layers as released. The views' encoder is timm's ConvNeXt-pico behind another stem.
+Source: Lopes et al. 2025, CCNeXt, arXiv:2509.22627; layers as released. The views' encoder is timm's ConvNeXt-pico
+behind another stem.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def window_mask(width: int, share: float = WINDOW) -> Tensor:
 
 
 class RowExchange(nn.Module):
-    """Each view takes from the other what attention along rows finds; no scale on the scores, and an identity at the start.
+    """Each view takes from the other what attention along rows finds.
+
+    No scale on the scores, and an identity at the start.
 
     `full` computes all of a row and masks; `banded` computes what is in the window alone, a second form of the same.
     """

@@ -115,9 +115,13 @@ class WideCfsr(Cfsr):
 
 
 def cfsr(
-    *, scale: PositiveInt = 4, form: Literal["merged", "train"] = "merged", width: PositiveInt = WIDTH, wide: bool = False,
+    *,
+    scale: PositiveInt = 4,
+    form: Literal["merged", "train"] = "merged",
+    width: PositiveInt = WIDTH,
+    wide: bool = False,
     resolution: PositiveInt = 48,
-) -> Cfsr:  # fmt: skip
+) -> Cfsr:
     """A CFSR network.
 
     Args:

@@ -25,9 +25,12 @@ DECODED = (512, 256, 128)
 
 
 class Deformable(nn.Module):
-    """A 3x3 convolution whose taps are sent elsewhere; reads 9 C bilinear samples a pixel, four multiplies each, not MACs.
+    """A 3x3 convolution whose taps are sent elsewhere.
 
-    `deform` predicts 18 offsets by a 1x1 layer; `bound` by a 3x3, clamped; `square` one number by a 3x3, which scales the grid.
+    Reads 9 C bilinear samples a pixel, four multiplies each, not MACs.
+
+    `deform` predicts 18 offsets by a 1x1 layer; `bound` by a 3x3, clamped; `square` one number by a 3x3, which scales
+    the grid.
     """
 
     def __init__(self, inputs: int, outputs: int, kind: str):

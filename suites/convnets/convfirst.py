@@ -1,7 +1,9 @@
-"""Residual blocks that could be one kernel: convolution first, or in the middle (MBConv), with groups of eight channels.
+"""Residual blocks that could be one kernel.
 
-Source: Lavin 2024, On the Efficiency of Convolutional Neural Networks, arXiv:2404.03617; section 4. Blocks are exact; the network is
-rebuilt, since its table of stages could not be read.
+Convolution first, or in the middle (MBConv), with groups of eight channels.
+
+Source: Lavin 2024, On the Efficiency of Convolutional Neural Networks, arXiv:2404.03617; section 4. Blocks are exact;
+the network is rebuilt, since its table of stages could not be read.
 """
 
 from __future__ import annotations

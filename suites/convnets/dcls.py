@@ -79,9 +79,12 @@ def new_places(channels: int, count: int) -> nn.Parameter:
 
 
 def convnext_dcls(
-    *, size: Literal["atto", "femto", "pico", "nano", "tiny", "small", "base", "large"] = "tiny", count: PositiveInt = 34, form: Literal["constructed", "frozen"] = "constructed",
+    *,
+    size: Literal["atto", "femto", "pico", "nano", "tiny", "small", "base", "large"] = "tiny",
+    count: PositiveInt = 34,
+    form: Literal["constructed", "frozen"] = "constructed",
     resolution: PositiveInt = 224,
-) -> nn.Module:  # fmt: skip
+) -> nn.Module:
     """A ConvNeXt of timm with spaced depthwise layers; the blocks of a stage share one set of places.
 
     Args:

@@ -1,7 +1,7 @@
 """DeH4R: a road graph from one encoding, with the neighbours of all vertices decoded at once.
 
-Source: arXiv:2508.13669, section 3. The decoder is exact; the encoder here is a small one, streets are a generated grid, and the
-growing baseline (a crop encoded for every vertex, one after the other) is rebuilt.
+Source: arXiv:2508.13669, section 3. The decoder is exact; the encoder here is a small one, streets are a generated
+grid, and the growing baseline (a crop encoded for every vertex, one after the other) is rebuilt.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ STRIDE = 8
 
 
 class NeighbourDecoder(nn.Module):
-    """Ten queries on the nine samples around each vertex: [vertices, 10, 4]; 631,044 parameters, 6,245,888 MACs a vertex."""
+    """Ten queries on the nine samples around each vertex: [vertices, 10, 4].
+
+    631,044 parameters, 6,245,888 MACs a vertex.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +73,10 @@ class _Attention(nn.Module):
 
 
 def street_grid(count: int) -> Tensor:
-    """Crossings of a grid of streets, [count, 2], in -0.8 to 0.8 of the picture: rows of as equal a length as can be."""
+    """Crossings of a grid of streets, [count, 2], in -0.8 to 0.8 of the picture.
+
+    Rows of as equal a length as can be.
+    """
     side = max(1, round(count**0.5))
     columns = -(-count // side)
     rows = [((place // columns + 0.5) / side, (place % columns + 0.5) / columns) for place in range(count)]
@@ -80,8 +86,8 @@ def street_grid(count: int) -> Tensor:
 class RoadGraph(nn.Module):
     """Pictures [batch, 3, side, side] to neighbours of each vertex, [batch, vertices, 10, 4], after some rounds.
 
-    A round moves every vertex to its likeliest neighbour. `batched` encodes once and decodes all vertices of a round at once,
-    `sequential` one after the other, `grow` encodes a crop around every vertex for itself.
+    A round moves every vertex to its likeliest neighbour. `batched` encodes once and decodes all vertices of a round
+    at once, `sequential` one after the other, `grow` encodes a crop around every vertex for itself.
     """
 
     def __init__(self, form: str, vertices: int, rounds: int, side: int):

@@ -1,6 +1,7 @@
 """ECA-Net: channels gated by one short filter that runs along the channel axis.
 
-Source: Wang et al. 2020, ECA-Net, arXiv:1910.03151, section 3. timm's `ecaresnet50d` has another stem and is another network.
+Source: Wang et al. 2020, ECA-Net, arXiv:1910.03151, section 3. timm's `ecaresnet50d` has another stem and is another
+network.
 """
 
 from __future__ import annotations

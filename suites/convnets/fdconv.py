@@ -138,8 +138,8 @@ class FrequencyDynamic(nn.Module):
             kernel = kernel * taps.view(batch, 1, 1, *self.plain_shape[2:])
         y = (x if self.bands is None else self.bands(x)) * of_inputs[:, :, None, None]
         y = F.conv2d(
-            y.reshape(1, batch * inputs, height, width), kernel.flatten(0, 1), None, self.stride, self.padding, self.dilation,
-            groups=batch,
+            y.reshape(1, batch * inputs, height, width), kernel.flatten(0, 1), None, self.stride, self.padding,
+            self.dilation, groups=batch,
         )  # fmt: skip
         y = y.view(batch, outputs, *y.shape[-2:]) * of_outputs[:, :, None, None]
         return y if self.bias is None else y + self.bias.view(1, -1, 1, 1)
@@ -166,7 +166,10 @@ def extra_parameters(inputs: int, outputs: int, size: int) -> int:
 
 
 def make_dynamic(network: nn.Module) -> int:
-    """How many 1x1 and 3x3 layers were made dynamic, in place; grouped ones, those of few channels and shortcuts stay."""
+    """How many 1x1 and 3x3 layers were made dynamic, in place.
+
+    Grouped ones, those of few channels and shortcuts stay.
+    """
     made = 0
     for name, layer in list(network.named_modules()):
         if not isinstance(layer, nn.Conv2d) or layer.groups > 1 or layer.kernel_size not in ((1, 1), (3, 3)):

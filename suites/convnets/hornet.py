@@ -1,7 +1,7 @@
 """HorNet: features multiplied by each other again and again, with widths that grow (gnConv).
 
-Source: Rao et al. 2022, HorNet, arXiv:2207.14284; equations 3.3 to 3.6 and table 1. The global filter is the one of Rao et al.
-2021, GFNet, arXiv:2107.00645.
+Source: Rao et al. 2022, HorNet, arXiv:2207.14284; equations 3.3 to 3.6 and table 1. The global filter is the one of
+Rao et al. 2021, GFNet, arXiv:2107.00645.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class GlobalFilter(nn.Module):
         """
         if x.shape[-2:] != (self.size, self.size):
             raise UsageError(
-                f"this global filter is for maps of {self.size} x {self.size}, not {tuple(x.shape[-2:])}: build the network "
-                "for the resolution that it is run at"
+                f"this global filter is for maps of {self.size} x {self.size}, not "
+                f"{tuple(x.shape[-2:])}: build the network for the resolution that it is run at"
             )
         local, everywhere = self.before(x).chunk(2, dim=1)
         spectrum = torch.fft.rfft2(everywhere.float(), norm="ortho")
@@ -58,7 +58,10 @@ class GlobalFilter(nn.Module):
 
 
 class RecursiveGate(nn.Module):
-    """gnConv of an order n: p of C / 2^(n-1) channels, gated by filtered q of the same width, widened, gated again, ... to C."""
+    """gnConv of an order n: p of C / 2^(n-1) channels, gated by filtered q of the same width, widened, gated again.
+
+    ... to C.
+    """
 
     def __init__(self, channels: int, order: int, spatial: nn.Module | None = None):
         super().__init__()
@@ -104,7 +107,8 @@ def hornet(
     Args:
         base: width of the first stage, which doubles three times.
         depths: blocks of the four stages.
-        filter: `7x7` depthwise everywhere, or `global` filters in stages 3 and 4 (the GF networks), tied to the resolution.
+        filter: `7x7` depthwise everywhere, or `global` filters in stages 3 and 4 (the GF networks), tied to the
+            resolution.
         classes: logits.
         resolution: side of the input, a multiple of 32 where filters are global.
 

@@ -1,7 +1,9 @@
-"""HyperZZW: kernels made by coordinate networks, multiplied with activations before they are convolved with them; and Terminator.
+"""HyperZZW: kernels made by coordinate networks, multiplied with activations before they are convolved with them.
 
-Source: arXiv:2401.17948. The official code was withdrawn: branches, gates and norms are rebuilt from the description, so that the
-count is ours and no paper's. Norms standardise over the batch, so that an answer depends on its neighbours.
+And Terminator.
+
+Source: arXiv:2401.17948. The official code was withdrawn: branches, gates and norms are rebuilt from the description,
+so that the count is ours and no paper's. Norms standardise over the batch, so that an answer depends on its neighbours.
 """
 
 from __future__ import annotations
@@ -120,8 +122,8 @@ class Terminator(nn.Module):
         """
         if x.shape[-2:] != (self.side, self.side):
             raise UsageError(
-                f"this Terminator makes kernels of {self.side} x {self.side}: images of {tuple(x.shape[-2:])} do not fit, build "
-                "it for their resolution"
+                f"this Terminator makes kernels of {self.side} x {self.side}: images of "
+                f"{tuple(x.shape[-2:])} do not fit, build it for their resolution"
             )
         return self.head(self.blocks(x).mean((2, 3)))
 

@@ -1,6 +1,7 @@
 """ConvNeXt with other depthwise layers: the ablations by which InceptionNeXt was found.
 
-Source: Yu et al. 2023, InceptionNeXt, arXiv:2303.16900, tables 1 and 4. InceptionNeXt itself is timm's `inception_next_*`.
+Source: Yu et al. 2023, InceptionNeXt, arXiv:2303.16900, tables 1 and 4. InceptionNeXt itself is timm's
+`inception_next_*`.
 """
 
 from __future__ import annotations

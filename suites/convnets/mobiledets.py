@@ -1,7 +1,7 @@
 """MobileDets: backbones for detection with regular convolutions where the accelerator likes them, and SSDLite heads.
 
-Source: Xiong et al. 2021, MobileDets, arXiv:2004.14525, sections 3.2 and 4; layers as released. The head is derived: its counts
-are those that the paper prints with it.
+Source: Xiong et al. 2021, MobileDets, arXiv:2004.14525, sections 3.2 and 4; layers as released. The head is derived:
+its counts are those that the paper prints with it.
 """
 
 from __future__ import annotations

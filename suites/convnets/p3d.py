@@ -1,6 +1,7 @@
 """P3D: 3x3x3 convolutions cut into one over space and one over time, put together in three ways.
 
-Source: Qiu et al. 2017, Learning Spatio-Temporal Representation with Pseudo-3D Residual Networks, arXiv:1711.10305; section 3.
+Source: Qiu et al. 2017, Learning Spatio-Temporal Representation with Pseudo-3D Residual Networks, arXiv:1711.10305;
+section 3.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """RCNet: a pyramid in one bottom-up pass that fuses both neighbours of a level, and shifts channels between levels.
 
-Source: Zong et al. 2021, RCNet, arXiv:2110.12130; section 3. The contexts of the shift are rebuilt; their counts are the released ones.
+Source: Zong et al. 2021, RCNet, arXiv:2110.12130; section 3. The contexts of the shift are rebuilt; their counts are
+the released ones.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ FROM = (1, -1, 2, -2)
 
 
 class DeformableLayer(nn.Module):
-    """A 3x3 deformable convolution v2 with offsets and masks of two groups: 9 C^2 + 9 C 54 MACs a pixel, samples apart."""
+    """A 3x3 deformable convolution v2 with offsets and masks of two groups.
+
+    9 C^2 + 9 C 54 MACs a pixel, samples apart.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
@@ -157,7 +161,10 @@ class ReversePyramid(nn.Module):
 
 
 class FeaturePyramid(nn.Module):
-    """FPN (arXiv:1612.03144) with levels 6 and 7 from strided layers; `path` adds PAFPN's way back up (arXiv:1803.01534)."""
+    """FPN (arXiv:1612.03144) with levels 6 and 7 from strided layers.
+
+    `path` adds PAFPN's way back up (arXiv:1803.01534).
+    """
 
     def __init__(self, inputs: tuple[int, ...], channels: int, path: bool):
         super().__init__()

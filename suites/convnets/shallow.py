@@ -1,7 +1,8 @@
 """Parallel shallow networks: x plus a sum of residual layers in place of a stack of them.
 
-Source: Bermeitinger et al. 2023, Make Deep Networks Shallow Again, arXiv:2309.08414. The idea is the paper's; stem, head and sizes are
-rebuilt. The parallel form is the first order of the stack's expansion, so it is another function: both are trained.
+Source: Bermeitinger et al. 2023, Make Deep Networks Shallow Again, arXiv:2309.08414. The idea is the paper's; stem,
+head and sizes are rebuilt. The parallel form is the first order of the stack's expansion, so it is another function:
+both are trained.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from suites.common.conv_blocks import at
 class Shallow(nn.Module):
     """A stem, h layers F(x) = ReLU(convolution), a mean over space and a linear layer.
 
-    `sequential` is x <- x + F_i(x), a chain of h; `loop` x + sum F_i(x) by h convolutions; `wide` the same by one of h times the
-    filters, which holds h times the activation. MACs and parameters are equal: k^2 C (channels + h C) H W + K C.
+    `sequential` is x <- x + F_i(x), a chain of h; `loop` x + sum F_i(x) by h convolutions; `wide` the same by one of
+    h times the filters, which holds h times the activation. MACs and parameters are equal: k^2 C (channels + h C) H W
+    + K C.
     """
 
     def __init__(self, depth: int, width: int, kernel: int, channels: int, classes: int, form: str):
@@ -59,9 +61,15 @@ class Shallow(nn.Module):
 
 
 def shallow(
-    *, form: Literal["sequential", "loop", "wide"] = "wide", depth: Count = 16, width: PositiveInt = 16, kernel: PositiveInt = 3, channels: PositiveInt = 1,
-    classes: PositiveInt = 10, resolution: PositiveInt = 8,
-) -> Shallow:  # fmt: skip
+    *,
+    form: Literal["sequential", "loop", "wide"] = "wide",
+    depth: Count = 16,
+    width: PositiveInt = 16,
+    kernel: PositiveInt = 3,
+    channels: PositiveInt = 1,
+    classes: PositiveInt = 10,
+    resolution: PositiveInt = 8,
+) -> Shallow:
     """A network of residual layers, one after the other or side by side.
 
     Args:

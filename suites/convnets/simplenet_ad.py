@@ -45,7 +45,9 @@ class Backbone(nn.Module):
 
 
 def patches(fine: Tensor, coarse: Tensor, width: int) -> Tensor:
-    """Features of every place of the fine map, [batch, places, width]: neighbourhoods of 3x3, pooled to the width each, then as a pair.
+    """Features of every place of the fine map, [batch, places, width].
+
+    Neighbourhoods of 3x3, pooled to the width each, then as a pair.
 
     The coarse map's are resized to the fine one; the first half of the pooled pair is from the fine map.
     """
@@ -102,7 +104,10 @@ class Discriminator(nn.Module):
 
 
 class MemoryBank(nn.Module):
-    """Minus the distance to the nearest of so many kept features: Q M width MACs, a cost that grows with the training set."""
+    """Minus the distance to the nearest of so many kept features.
+
+    Q M width MACs, a cost that grows with the training set.
+    """
 
     def __init__(self, width: int, kept: int):
         super().__init__()

@@ -1,4 +1,6 @@
-"""SkipNet-M and its loss: MobileNetV3-Large's layout with two long skip blocks; samples weighted by their features' variance.
+"""SkipNet-M and its loss: MobileNetV3-Large's layout with two long skip blocks.
+
+Samples weighted by their features' variance.
 
 Source: Abrahamyan et al. 2021, Bias Loss for Mobile Neural Networks, arXiv:2107.11170; sections 3 and 4.
 """
@@ -38,9 +40,10 @@ class _Skip(nn.Module):
         hidden = rounded(FIRST * expansion)
         self.pool = nn.AdaptiveAvgPool2d(side)
         self.layers = nn.Sequential(
-            conv_norm(FIRST, hidden, act=nn.Hardswish), conv_norm(hidden, hidden, kernel, groups=hidden, act=nn.Hardswish),
+            conv_norm(FIRST, hidden, act=nn.Hardswish),
+            conv_norm(hidden, hidden, kernel, groups=hidden, act=nn.Hardswish),
             conv_norm(hidden, outputs),
-        )  # fmt: skip
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(self.pool(x))
@@ -52,8 +55,8 @@ def bias_loss(logits: Tensor, targets: Tensor, features: Tensor, alpha: float = 
     Args:
         logits: [batch, classes].
         targets: [batch].
-        features: the last feature map of each sample, [batch, channels, height, width]; v is its variance, scaled to [0, 1]
-            over the batch; a batch whose samples vary alike has v = 0.
+        features: the last feature map of each sample, [batch, channels, height, width]; v is its variance, scaled to
+            [0, 1] over the batch; a batch whose samples vary alike has v = 0.
         alpha: see above.
         beta: see above.
     """
@@ -103,7 +106,8 @@ class SkipNet(nn.Module):
         """
         if x.shape[-2:] != (RESOLUTION, RESOLUTION):
             raise UsageError(
-                f"SkipNet-M pools to fixed sides and is only built for {RESOLUTION} x {RESOLUTION}, not {tuple(x.shape[-2:])}"
+                f"SkipNet-M pools to fixed sides and is only built for {RESOLUTION} x {RESOLUTION}, "
+                f"not {tuple(x.shape[-2:])}"
             )
         first = self.first(x)
         y = self.stages[0](first) + self.skips[0](first)

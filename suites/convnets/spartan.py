@@ -45,7 +45,10 @@ class SpatialMixer(nn.Module):
 
 
 class ChannelMixer(nn.Module):
-    """Waves: each value and the one at the channel of the largest angle, added at an angle that a weight of the channel turns."""
+    """Waves: each value and the one at the channel of the largest angle.
+
+    Added at an angle that a weight of the channel turns.
+    """
 
     def __init__(self, channels: int, ratio: int, groups: int):
         super().__init__()

@@ -1,6 +1,7 @@
 """ULSAM: one attention map for each subspace of channels, in place of whole bottlenecks.
 
-Source: Saini et al. 2020, ULSAM, arXiv:2006.15102, section 3. Which bottlenecks of MobileNetV2 are replaced is ours: 13 and 16.
+Source: Saini et al. 2020, ULSAM, arXiv:2006.15102, section 3. Which bottlenecks of MobileNetV2 are replaced is ours:
+13 and 16.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from suites.common.timm_bridge import import_timm
 
 
 class SubspaceAttention(nn.Module):
-    """For each group of G channels x + x * softmax(map) over all positions; 5 G + 3 parameters and 2 G MACs a pixel a group."""
+    """For each group of G channels x + x * softmax(map) over all positions.
+
+    5 G + 3 parameters and 2 G MACs a pixel a group.
+    """
 
     def __init__(self, channels: int, groups: int):
         super().__init__()

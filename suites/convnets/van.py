@@ -18,7 +18,10 @@ MLP_RATIOS = (8, 8, 4, 4)
 
 
 class LargeKernelAttention(nn.Module):
-    """u * map(u): a 21x21 view from a 5x5 depthwise, a 7x7 depthwise of dilation 3 and a 1x1 layer; C (25 + 49 + C) MACs a pixel."""
+    """u * map(u): a 21x21 view from a 5x5 depthwise, a 7x7 depthwise of dilation 3 and a 1x1 layer.
+
+    C (25 + 49 + C) MACs a pixel.
+    """
 
     def __init__(self, channels: int):
         super().__init__()

@@ -26,7 +26,10 @@ def pulses(count: int, side: int, generator: torch.Generator) -> Tensor:
 
 
 def pairs(count: int, side: int, seed: int, most_steps: int = 24) -> tuple[Tensor, Tensor]:
-    """Two fields in a row, [count, 2, side, side], and the one that follows, [count, 1, side, side], at random times."""
+    """Two fields in a row, [count, 2, side, side], and the one that follows, [count, 1, side, side].
+
+    At random times.
+    """
     generator = torch.Generator().manual_seed(seed)
     before = pulses(count, side, generator)
     now = before.clone()

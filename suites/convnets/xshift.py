@@ -1,4 +1,6 @@
-"""X-ShiftNet and EPAM-Net: X3D without temporal kernels, temporal shifts in their place, and a pose stream that guides RGB.
+"""X-ShiftNet and EPAM-Net: X3D without temporal kernels, temporal shifts in their place.
+
+And a pose stream that guides RGB.
 
 Source: EPAM-Net, arXiv:2408.05421; section 3. The two streams are exact; the block by which pose guides RGB is rebuilt.
 """
@@ -18,7 +20,8 @@ from suites.common.conv_blocks import conv_norm, rounded
 INNER = 2.25
 GATE = 1 / 16
 LAST = 432
-#: Stream -> (channels of a frame, frames, side, stride of the stem, share of channels shifted each way, (width, blocks)).
+#: Stream -> (channels of a frame, frames, side, stride of the stem, share of channels shifted each way, (width,
+#: blocks)).
 STREAMS = {
     "rgb": (3, 16, 224, 2, 1 / 8, ((24, 3), (48, 5), (96, 11), (192, 7))),
     "pose": (17, 48, 56, 1, 1 / 4, ((48, 5), (96, 11), (192, 7))),

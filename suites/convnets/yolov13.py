@@ -1,7 +1,7 @@
 """YOLOv13: area attention, separable convolutions, and a hypergraph over three scales. Written from its description.
 
-Source: Lei et al. 2025, YOLOv13, arXiv:2506.17733; sections 3.2 to 3.4 and table 1. Layers that several detectors share are named
-by what they do: a split-and-chain block keeps all of its intermediate maps.
+Source: Lei et al. 2025, YOLOv13, arXiv:2506.17733; sections 3.2 to 3.4 and table 1. Layers that several detectors
+share are named by what they do: a split-and-chain block keeps all of its intermediate maps.
 """
 
 from __future__ import annotations
@@ -86,7 +86,10 @@ class SplitChain(nn.Module):
 
 
 class AreaAttention(nn.Module):
-    """Attention inside each of so many horizontal strips; values keep their place by a 5x5 depthwise layer; then an MLP."""
+    """Attention inside each of so many horizontal strips; values keep their place by a 5x5 depthwise layer.
+
+    Then an MLP.
+    """
 
     def __init__(self, channels: int, area: int, ratio: float):
         super().__init__()
@@ -123,7 +126,10 @@ class AreaAttention(nn.Module):
 
 
 class AreaStage(nn.Module):
-    """1x1 to half the width, pairs of attention blocks, all maps joined, 1x1; a scaled shortcut in the larger networks."""
+    """1x1 to half the width, pairs of attention blocks, all maps joined, 1x1.
+
+    A scaled shortcut in the larger networks.
+    """
 
     def __init__(self, channels: int, repeat: int, area: int, ratio: float, shortcut: bool):
         super().__init__()
@@ -241,11 +247,14 @@ def _head(widths: tuple[int, ...], classes: int) -> DetectionHead:
     ]
     kinds = [
         nn.Sequential(
-            _conv(width, width, 3, groups=width), _conv(width, kind), _conv(kind, kind, 3, groups=kind), _conv(kind, kind),
+            _conv(width, width, 3, groups=width),
+            _conv(width, kind),
+            _conv(kind, kind, 3, groups=kind),
+            _conv(kind, kind),
             nn.Conv2d(kind, classes, 1),
         )
         for width in widths
-    ]  # fmt: skip
+    ]
     return DetectionHead(boxes, kinds)
 
 

@@ -1,4 +1,7 @@
-"""Names that a library registers: read from its sources, offered by pattern, misspelt ones answered with the nearest."""
+"""Names that a library registers: read from its sources, offered by pattern.
+
+Misspelt ones answered with the nearest.
+"""
 
 import subprocess
 import sys

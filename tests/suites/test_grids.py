@@ -1,4 +1,7 @@
-"""The tables of the suites decode, attention and convnets: grids name what exists, claims can be read, every method has a row."""
+"""The tables of the suites decode, attention and convnets.
+
+Grids name what exists, claims can be read, every method has a row.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""Counts that papers, released definitions and closed forms give: (model, resolution) -> parameters, MACs (matmul); None: not given."""
+"""Counts that papers, released definitions and closed forms give: (model, resolution) -> parameters, MACs (matmul).
+
+None: not given.
+"""
 
 from __future__ import annotations
 

@@ -80,7 +80,10 @@ def test_halo_of_a_fused_tile_by_hand():
 
 
 def test_extra_parameters_of_fdconv_by_hand():
-    """1x1, 64 to 32 channels: hidden 16; gates, local factors of 5 taps, 2 x 32 x 33 coefficients in place of 64 x 32."""
+    """1x1, 64 to 32 channels: hidden 16; gates, local factors of 5 taps.
+
+    2 x 32 x 33 coefficients in place of 64 x 32.
+    """
     gates = 64 * 16 + 2 * 16 + 2 + (16 * 64 + 64) + (16 * 32 + 32) + (16 * 64 + 64)
     local = 32 * 5 + 2 * 64
     assert extra_parameters(64, 32, 1) == gates + local + 2 * 32 * 33 - 64 * 32
