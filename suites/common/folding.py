@@ -1,9 +1,7 @@
-"""Networks as they are deployed: parallel branches merged into one layer.
+"""Batch normalisations folded into the layers before them, as networks are deployed.
 
-Batch normalisation folded into the layer before it.
-
-Both are exact in real numbers: y = g (w * x + b - mean) / sqrt(var + eps) + beta is a convolution with weights w g /
-s and bias (b - mean) g / s + beta, s = sqrt(var + eps) (Jacob et al. 2018, arXiv:1712.05877, section 3.2).
+This is exact in real numbers: y = g (w * x + b - mean) / sqrt(var + eps) + beta is a convolution with weights w g / s and
+bias (b - mean) g / s + beta, s = sqrt(var + eps) (Jacob et al. 2018, arXiv:1712.05877, section 3.2).
 """
 
 from __future__ import annotations
