@@ -1,7 +1,7 @@
 """Batch normalisations folded into the layers before them, as networks are deployed.
 
-This is exact in real numbers: y = g (w * x + b - mean) / sqrt(var + eps) + beta is a convolution with weights w g / s and
-bias (b - mean) g / s + beta, s = sqrt(var + eps) (Jacob et al. 2018, arXiv:1712.05877, section 3.2).
+This is exact in real numbers: y = g (w * x + b - mean) / sqrt(var + eps) + beta is a convolution with weights
+w g / s and bias (b - mean) g / s + beta, s = sqrt(var + eps) (Jacob et al. 2018, arXiv:1712.05877, section 3.2).
 """
 
 from __future__ import annotations
