@@ -15,7 +15,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from bench.analysis.table import of_part
-from bench.canonical import BASELINE_METHOD, parse_settings
+from bench.canonical import BASELINE_METHOD, parse_settings, settings_text
+from bench.config.catalogue import parse_spec
 from bench.config.claims import Claim, amount, digits, load, quantity
 from bench.conventions import CONVENTIONS, Unknown, counts_of
 from bench.labels import NO_SPEED
@@ -138,7 +139,8 @@ def _rows_of(claim: Claim, frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of the claimed method, model, setting and resolution; of any setting where the claim names none."""
     rows = frame[frame["method"] == claim.method]
     if claim.model is not None:
-        rows = rows[(rows["model"] == claim.model) & (rows["model_settings"].fillna("") == "")]
+        name, settings = parse_spec(claim.model)
+        rows = rows[(rows["model"] == name) & (rows["model_settings"].fillna("") == settings_text(settings))]
     if claim.resolution is not None and claim.model is not None:
         rows = rows[(rows["resolution"] == claim.resolution).fillna(False).astype(bool)]
     rows = rows[of_part(rows, claim.part) | (rows["metric"] != claim.metric)]

@@ -332,6 +332,8 @@ def _misfits(card: Card, catalogue: Catalogue) -> Iterable[str]:
 def _entries(card: Card, catalogue: Catalogue) -> list[Entry]:
     """Entries of the catalogue behind a card; names that are not there are told elsewhere."""
     models = [catalogue.models[name] for name in card.models if name in catalogue.models]
+    behind = {name.partition(":")[0] for name in card.models if ":" in name}
+    models += [catalogue.prefixes[prefix] for prefix in sorted(behind) if prefix in catalogue.prefixes]
     return models + [catalogue.methods[name] for name in card.methods if name in catalogue.methods]
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from bench.canonical import BASELINE_METHOD, digest, parse_settings, settings_text
 from bench.config.paths import suite_folders
+from bench.config.registered import registered
 from bench.config.signatures import check_settings, signature, source_digest, split_path
 from bench.config.yaml_file import read_yaml
 from bench.errors import UsageError, did_you_mean
@@ -32,6 +35,7 @@ class Entry:
         suffix: of such a prefix, the ending of files that need no prefix.
         backend: what runs it where a suite asks for eager torch, which cannot; "" for a torch module.
         content: the user's file or folder that a model is made of; what it holds belongs to the case.
+        names: of a prefix: `package.folder:decorator`, under which a library registers the names that may follow it.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Entry:
     suffix: str = ""
     backend: str = ""
     content: Path | None = None
+    names: str | None = None
 
     @property
     def digest(self) -> str:
@@ -71,7 +76,7 @@ class Catalogue:
         """The model of this name, prefix:name, file with an ending that is known, or dotted path.
 
         Raises:
-            UsageError: there is none; the message names the nearest.
+            UsageError: there is none, with the nearest; or the library behind a prefix is not installed.
         """
         prefix, colon, rest = name.partition(":")
         if colon and prefix in self.prefixes and rest:
@@ -80,6 +85,26 @@ class Catalogue:
             if entry.suffix and name.endswith(entry.suffix) and name not in self.models:
                 return _prefixed(entry, name, name)
         return _find("model", name, self.models)
+
+    def matching(self, pattern: str, among: Iterable[str] = ()) -> list[str]:
+        """Models that a pattern with `*` or `?` names, each with the settings that the pattern ends with.
+
+        Args:
+            pattern: such as `timm:*lite*` or `lsnet_?(form='fused')`.
+            among: specs of a grid; those whose names match come first and keep settings of their own.
+
+        Raises:
+            UsageError: nothing matches.
+        """
+        name, bracket, settings = pattern.strip().partition("(")
+        prefix, colon, _ = name.partition(":")
+        source = self.prefixes[prefix].names if colon and prefix in self.prefixes else None
+        known = [f"{prefix}:{word}" for word in registered(source).names] if source else list(self.models)
+        own = [spec for spec in among if not bracket and fnmatchcase(spec.partition("(")[0], name)]
+        found = [word + bracket + settings for word in known if fnmatchcase(word, name)]
+        if not own and not found:
+            raise UsageError(f'no model matches "{name}"; {did_you_mean(name.replace("*", ""), known)}')
+        return own + [spec for spec in found if spec not in own]
 
     def method(self, name: str) -> Entry:
         """The method of this name or dotted path.
@@ -102,8 +127,11 @@ def _prefixed(entry: Entry, name: str, rest: str) -> Entry:
     """The entry of one name of a prefix.
 
     Raises:
-        UsageError: the name has to be a file or folder, and there is none.
+        UsageError: the name has to be a file or folder, and there is none; or the library behind the prefix is not
+            installed or has no such name.
     """
+    if entry.names is not None and rest not in registered(entry.names):
+        raise UsageError(f'{entry.name} has no model "{rest}"; {did_you_mean(rest, registered(entry.names).names)}')
     if not entry.is_path:
         return replace(entry, name=name, settings={**entry.settings, "name": rest})
     place = Path(rest).expanduser().absolute()
@@ -192,7 +220,7 @@ def check_method(entry: Entry, settings: dict[str, Any]) -> None:
     check_settings(f'method "{entry.name}"', entry.path, {**entry.settings, **settings})
 
 
-_FURTHER_KEYS = {"models": ("task",), "prefixes": ("is_path", "suffix", "backend")}
+_FURTHER_KEYS = {"models": ("task",), "prefixes": ("is_path", "suffix", "backend", "names")}
 
 
 def _entry(kind: str, name: str, value: Any, file: Path) -> Entry:
@@ -204,7 +232,8 @@ def _entry(kind: str, name: str, value: Any, file: Path) -> Entry:
     for key in value:
         if key not in allowed:
             raise UsageError(f'{file}: {kind}.{name} has an unknown key "{key}"; {did_you_mean(str(key), allowed)}')
-    settings, task = value.get("settings") or {}, value.get("task")
+    settings = value.get("settings") or {}
+    task = value.get("task")
     if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
         raise UsageError(f"{file}: {kind}.{name}.settings must be a mapping of setting names to values")
     if task is not None and not isinstance(task, str):
@@ -212,11 +241,19 @@ def _entry(kind: str, name: str, value: Any, file: Path) -> Entry:
     is_path, suffix, backend = value.get("is_path", False), value.get("suffix", ""), value.get("backend", "")
     if not isinstance(is_path, bool) or not isinstance(suffix, str) or not isinstance(backend, str):
         raise UsageError(f"{file}: {kind}.{name}: is_path is true or false, suffix and backend are texts")
+    names = value.get("names")
     try:
         split_path(value["build"])
+        if names is not None:
+            split_path(str(names))
     except UsageError as error:
         raise UsageError(f"{file}: {kind}.{name}: {error}") from error
-    return Entry(name, value["build"], dict(settings), task, file.parent, is_path, suffix, backend)
+    return Entry(name, value["build"], dict(settings), task, file.parent, is_path, suffix, backend, names=names)
+
+
+def is_pattern(spec: str) -> bool:
+    """Whether the name of a spec has a sign that stands for any letters."""
+    return any(sign in spec.partition("(")[0] for sign in "*?")
 
 
 def _rows(kind: str, rows: Any, file: Path) -> dict[str, Any]:

@@ -119,6 +119,11 @@ class Block(Section):
         return {name: values for name, values in {**lists, **self.shapes}.items() if values != [None]}
 
 
+def _as_list(value: Any) -> Any:
+    """One text as the list of it, so that a single name or pattern needs no brackets on the command line."""
+    return [value] if isinstance(value, str) else value
+
+
 class Suite(Section):
     """A suite file; `models`, `methods` and the further keys of a block override the grid from the command line."""
 
@@ -127,8 +132,8 @@ class Suite(Section):
     description: str = ""
     task: str = "none"
     grids: dict[str, list[Block]]
-    models: list[str] | None = None
-    methods: list[str] | None = None
+    models: Annotated[list[str] | None, BeforeValidator(_as_list)] = None
+    methods: Annotated[list[str] | None, BeforeValidator(_as_list)] = None
     workload: str | None = None
     shapes: dict[str, list[Any]] | None = None
     resolutions: list[int | None] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,10 @@ from bench.meters.inputs import Batch
 from bench.meters.macs_count import MacsCount
 from bench.meters.trace import ModuleVisit, OperatorRecord
 from bench.meters.value_checks import ValueChecks
+
+#: What fvcore charges for an output element of the operators that sample a map (its handles; bilinear is assumed
+#: for grids).
+SAMPLING = {"aten::upsample_nearest2d": 1, "aten::upsample_bilinear2d": 4, "aten::grid_sampler_2d": 4}
 
 
 @dataclass
@@ -68,7 +72,7 @@ def summary(traced: Traced, flags: list[Flag], module: nn.Module, args: Any) -> 
         elementwise_products=sum(r.elementwise_products for r in work),
         macs_by_dtype=_sums(work, lambda r: r.dtype),
         macs_by_phase=_sums(work, lambda r: r.phase),
-        conventions={"matmul": macs, "fvcore": macs + own + norms, "all": macs + own + vector},
+        conventions={"matmul": macs, "fvcore": macs + own + norms + _sampled(work), "all": macs + own + vector},
         at_least=bool(unknown),
         uncounted=uncounted,
         coverage=_coverage(records),
@@ -161,6 +165,20 @@ def _operators(work: list[OperatorRecord]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-row["macs"], -row["vector_ops"], row["operator"]))
 
 
+def _sampled(records: Sequence[OperatorRecord]) -> int:
+    """What fvcore charges for enlarging and sampling maps, which the trace sees.
+
+    Pooling to one place is a mean there, and has none.
+    """
+    total = 0
+    for record in records:
+        charge = SAMPLING.get(record.operator, 0)
+        if charge:
+            size = getattr(torch, record.dtype).itemsize
+            total += charge * (record.activation_written // size)
+    return total
+
+
 def join_second(result: MacsCount, second: SecondCount, traced: Traced) -> None:
     """Store fvcore's count beside the first and flag a difference above the tolerance, with its likely reason."""
     result.versions["fvcore"] = second.version
@@ -182,7 +200,7 @@ def join_second(result: MacsCount, second: SecondCount, traced: Traced) -> None:
         result.flags.append(flag("second_count_failed", "info", text))
         return
     extra = sum(second.by_operator.get(name, 0) for name in OTHER_TERMS)
-    result.conventions["fvcore"] += extra
+    result.conventions["fvcore"] += extra - _sampled(traced.records)
     first = result.dense_equivalent_macs
     difference = (second.products - first) / first if first else (0.0 if not second.products else float("inf"))
     result.second["relative_difference"] = difference if first else None

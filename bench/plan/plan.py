@@ -145,14 +145,14 @@ def data_digest(root: Path) -> str:
     return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
 
 
-def _blocks(config: Config) -> list[Block]:
+def _blocks(config: Config, catalogue: Catalogue) -> list[Block]:
     """The grid's blocks with the command line's lists put in; `suite.models` selects, the others replace."""
     suite = config.suite
-    blocks = suite.grids[config.grid]
+    blocks = [_block(block, {"models": _named(block.models, catalogue)}) for block in suite.grids[config.grid]]
     replaced = suite.overrides
     if config.model is not None:
         chosen = {
-            "models": [config.model],
+            "models": _named([config.model], catalogue),
             "methods": [BASELINE_METHOD],
             "resolutions": [None],
             "against": None,
@@ -161,13 +161,27 @@ def _blocks(config: Config) -> list[Block]:
         return [_block(blocks[-1], chosen)]
     if suite.models is None:
         return [_block(block, replaced) for block in blocks]
+    known = {model: None for block in blocks for model in block.models}
+    wanted = _named(suite.models, catalogue, known)
     result = []
     for block in blocks:
-        models = [model for model in block.models if model in suite.models]
+        models = [model for model in block.models if model in wanted]
         result += [_block(block, {"models": models, **replaced})] if models else []
-    known = {model for block in blocks for model in block.models}
-    new = [model for model in suite.models if model not in known]
+    new = [model for model in wanted if model not in known]
     return result + ([_block(blocks[-1], {"models": new, **replaced})] if new else [])
+
+
+def _named(specs: Iterable[str], catalogue: Catalogue, among: Iterable[str] = ()) -> list[str]:
+    """Specs of models, each once, with the models that a pattern names in place of the pattern.
+
+    Raises:
+        UsageError: a pattern names none.
+    """
+    named: dict[str, None] = {}
+    for spec in specs:
+        for model in catalogue.matching(spec, among) if catalogues.is_pattern(spec) else [spec]:
+            named[model] = None
+    return list(named)
 
 
 def _block(block: Block, changes: dict[str, Any]) -> Block:
@@ -361,7 +375,7 @@ def make(config: Config, catalogue: Catalogue) -> Plan:
         UsageError: an unknown model, method or setting, a device that is not there, or settings that clash.
     """
     check_device(config.device.name)
-    blocks = _blocks(config)
+    blocks = _blocks(config, catalogue)
     if config.checkpoint is not None:
         models = {model for block in blocks for model in block.models}
         if len(models) > 1:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from bench.canonical import BASELINE_METHOD
-from bench.config.signatures import signature
+from bench.config.signatures import signature, split_path
 from bench.errors import UsageError
 from bench.meters.dtypes import TORCH
 from bench.testing.other_process import run_elsewhere
@@ -129,7 +129,8 @@ def keeps_global_state(trial: Trial) -> None:
 
 def hands_over(trial: Trial) -> None:
     """Raise CheckFailed unless another process that gets it by cloudpickle gives the same answer."""
-    apart = largest_difference(trial.answer, run_elsewhere(trial.built))
+    module, _ = split_path(trial.subject.recipe().model_path)
+    apart = largest_difference(trial.answer, run_elsewhere(trial.built, module))
     if apart > _scale(trial.answer) * ROUNDING:
         raise CheckFailed(f"in another process it answers differently, by {apart:.3g}")
 

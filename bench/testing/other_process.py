@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import pickle
 import struct
@@ -14,11 +15,12 @@ from typing import IO, Any
 _LENGTH = struct.Struct("<Q")
 
 
-def run_elsewhere(built: Any) -> list[Any]:
+def run_elsewhere(built: Any, module: str | None = None) -> list[Any]:
     """The tensors that one whole run gives in another process.
 
     Args:
         built: a `bench.worker.subject.Subject`.
+        module: of its builder, which is imported there first, as it is by a worker: what it prepares is then prepared.
 
     Raises:
         RuntimeError: it cannot be handed over, or fails there; with what it said.
@@ -27,7 +29,7 @@ def run_elsewhere(built: Any) -> list[Any]:
 
     process = _process()
     assert process.stdin is not None and process.stdout is not None
-    data = cloudpickle.dumps(built)
+    data = pickle.dumps((module, cloudpickle.dumps(built)))
     try:
         _send(process.stdin, data)
         failed, answer = pickle.loads(_receive(process.stdout))  # from our own child
@@ -76,8 +78,11 @@ def _answer(data: bytes) -> tuple[bool, Any]:
 
     from bench.testing.trial import run
 
+    module, built = pickle.loads(data)  # from our own parent
     try:
-        return False, run(cloudpickle.loads(data))
+        if module is not None:
+            importlib.import_module(module)
+        return False, run(cloudpickle.loads(built))
     except Exception as error:
         return True, f"{type(error).__name__}: {error}"
 

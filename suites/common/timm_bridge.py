@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from bench.config.settings import PositiveInt
 from bench.errors import UsageError, did_you_mean
 from suites.common.checkpoint import load_checkpoint
-from suites.common.torchvision_remedy import import_beside_torchvision
+from suites.common.folding import fold_batch_norms
+from suites.common.torchvision_remedy import import_beside_torchvision, mend_torchvision
 from suites.common.vit import ViT, vit
+
+mend_torchvision()  # here, so that a process that is handed a network of timm can import timm as well
 
 __all__ = ["as_vit", "import_timm", "load_checkpoint", "timm_model"]
 
@@ -25,24 +28,36 @@ def import_timm() -> ModuleType:
     return import_beside_torchvision("timm")
 
 
-def timm_model(*, name: str, resolution: PositiveInt | None = None, native: bool = False) -> nn.Module:
-    """The timm model of that name with random weights, in evaluation mode.
+def timm_model(
+    *,
+    name: str,
+    resolution: PositiveInt | None = None,
+    native: bool = False,
+    form: Literal["train", "folded", "deploy"] = "train",
+) -> nn.Module:
+    """The timm model of that name with random weights, in evaluation mode; its `resolution` is the side of its input.
 
     Args:
-        name: a timm architecture, such as "deit_small_patch16_224"; a pretrained tag after a dot is ignored.
+        name: a timm architecture, such as "deit_small_patch16_224"; a tag after a dot says whose weights the network
+            was made for, which decides its classes and its own resolution; nothing is downloaded.
         resolution: side of the square input; None takes the architecture's own.
         native: gives the same network as this project's ViT, which the token reduction methods work on.
+        form: `train` is the network as it is trained; `folded` has batch normalisations inside the layers before them;
+            `deploy` has parallel branches merged as well, where the architecture has some that can be.
 
     Raises:
-        UsageError: timm is missing or has no such model.
+        UsageError: timm is missing or has no such model, or the form or resolution is none of it.
         ValueError: `native` is asked for a network that is not a plain ViT.
     """
     timm = import_timm()
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         raise UsageError(f'timm has no model "{name}"; {did_you_mean(architecture, timm.list_models())}')
-    module = _made(timm, architecture, resolution).eval()
-    return as_vit(module) if native else module
+    module = _made(timm, name, resolution).eval()
+    if native:
+        return as_vit(module)
+    module.resolution = resolution or _own_resolution(module)
+    return module if form == "train" else _deployed(timm, module, name, form)
 
 
 def _made(timm: ModuleType, name: str, resolution: int | None) -> nn.Module:
@@ -53,6 +68,38 @@ def _made(timm: ModuleType, name: str, resolution: int | None) -> nn.Module:
         if resolution is None or "img_size" not in str(error):
             raise
         return timm.create_model(name, pretrained=False)  # of any resolution
+    except RuntimeError as error:
+        if "pretrained tag" not in str(error):
+            raise
+        raise UsageError(f'timm has no weights tagged so for "{name}": {error}') from error
+    except (AssertionError, ValueError) as error:
+        if resolution is None:
+            raise
+        reason = str(error) or "its windows do not divide it"
+        raise UsageError(f'"timm:{name}" cannot be made for {resolution} pixels: {reason}') from error
+
+
+def _own_resolution(module: nn.Module) -> int:
+    """The side of the square input that the network's configuration names."""
+    settings: Any = getattr(module, "pretrained_cfg", None) or {}
+    return int((settings.get("input_size") or (3, 224, 224))[-1])
+
+
+def _deployed(timm: ModuleType, module: nn.Module, name: str, form: str) -> nn.Module:
+    """The network in a form for inference.
+
+    Raises:
+        UsageError: it has nothing that could be merged or folded.
+    """
+    before = sum(1 for _ in module.modules())
+    if form == "deploy":
+        module = timm.utils.model.reparameterize_model(module, inplace=True)
+    folded = fold_batch_norms(module)
+    if not folded and sum(1 for _ in module.modules()) == before:
+        raise UsageError(
+            f"\"timm:{name}\" has no branches to merge and no batch normalisation to fold: use form='train'"
+        )
+    return module.eval()
 
 
 def as_vit(module: nn.Module) -> ViT:

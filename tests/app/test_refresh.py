@@ -1,5 +1,7 @@
 """A page while the sweep goes on: after each finished group, with little time, and never at the cost of measuring."""
 
+import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from bench.app import refresh
 from bench.app.progress import GroupLines
 from bench.app.refresh import Refresher, build_apart
-from bench.config.schema import validate
+from bench.config.schema import Block, validate
 from bench.sweep.events import GroupFinished, Started, Working
 from tests.sweeping import HEALTHY, configuration
 from tests.synthetic import store
@@ -92,3 +94,20 @@ def test_without_a_terminal_every_group_is_a_line_with_what_is_left():
     # 60 s for what was estimated at 30 s: the 90 s that are left become 180
     assert said[1] == "bench: deit_tiny · batch 1: 7 cases in 60 s; 3 groups left, about 3 min"
     assert said[2] == "bench: deit_tiny · batch 1: 7 cases in 60 s; that was the last group"
+
+
+def test_the_process_apart_is_given_the_blocks_as_they_were_written(tmp_path, monkeypatch):
+    """A block with a batch in its shapes has none in `batches`; told both, the other side would refuse it."""
+    config = configuration(tmp_path, [HEALTHY])
+    block = Block(models=["digits_tiny"], shapes={"batch": [32]})
+    config = config.model_copy(update={"suite": config.suite.model_copy(update={"grids": {config.grid: [block]}})})
+    told = []
+
+    def run(command, *, input, **_):
+        told.append(validate(json.loads(input)))
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(refresh.subprocess, "run", run)
+    build_apart(config)
+    assert told == [config]
+    assert told[0].suite.grids[config.grid][0].shape_lists == {"batch": [32]}

@@ -57,3 +57,24 @@ def test_traffic_of_resnet_50_equals_an_independent_hook_count(timm: object) -> 
     products = [row for row in count.operators if row["class"] == "compute"]
     assert sum(row["read_bytes"] + row["written_bytes"] for row in products) == by_hooks == 189_133_376
     assert count.traffic_bytes / 1e6 == pytest.approx(427.6, abs=0.05)
+
+
+def test_enlarging_and_sampling_count_in_fvcores_convention_without_a_second_count() -> None:
+    class Sampling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = nn.functional.interpolate(self.conv(x), scale_factor=2.0)
+            y = nn.functional.interpolate(y, scale_factor=2.0, mode="bilinear")
+            grid = torch.zeros(1, 5, 5, 2, dtype=y.dtype)
+            return nn.functional.grid_sample(y, grid, align_corners=False)
+
+    network, image = Sampling().eval(), torch.randn(1, 3, 8, 8)
+    products = 8 * 8 * 4 * 27
+    terms = 4 * 16 * 16 + 4 * (4 * 32 * 32) + 4 * (4 * 5 * 5)
+    alone = macs.count(network, (image,), second_count=False)
+    assert alone.value("fvcore") == products + terms
+    both = macs.count(network, (image,))
+    assert both.value("fvcore") == both.fvcore_macs == products + terms

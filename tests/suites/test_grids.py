@@ -11,7 +11,7 @@ from bench.config.schema import Suite
 
 SUITES = Path(__file__).parents[2] / "suites"
 CATALOGUE = catalogues.load()
-NAMES = ("decode", "attention", "ops", "scaling")
+NAMES = ("decode", "attention", "convnets", "ops", "scaling")
 
 
 def suite_of(name):
@@ -37,7 +37,17 @@ def test_every_claim_is_of_something_that_there_is(name):
     assert len(found) > 20
     for claim in found:
         assert claim.method == "none" or claim.method in CATALOGUE.methods
-        assert claim.model is None or CATALOGUE.model(claim.model)
+        if claim.model is not None:
+            model, settings = catalogues.parse_spec(claim.model)
+            catalogues.check_model(CATALOGUE.model(model), settings)
+
+
+@pytest.mark.parametrize("name", ["decode", "convnets"])
+def test_every_model_of_its_own_has_a_row_in_some_grid(name):
+    rows = {catalogues.parse_spec(spec)[0] for blocks in suite_of(name).grids.values() for block in blocks
+            for spec in [*block.models, *([block.against.model] if block.against else [])]}  # fmt: skip
+    own = {entry.name for entry in CATALOGUE.models.values() if entry.path.startswith(f"suites.{name}.")}
+    assert own - rows == set()
 
 
 @pytest.mark.parametrize("name", NAMES)

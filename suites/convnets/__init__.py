@@ -1,0 +1,1 @@
+"""Convolutional networks of ten years: which ideas arrive as time."""
