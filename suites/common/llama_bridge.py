@@ -64,4 +64,4 @@ def weights_of(decoder: Decoder) -> dict[str, Tensor]:
 
 def _put(model: nn.Module, name: str, weight: Tensor) -> None:
     """Let the module of this name use the tensor itself."""
-    model.get_submodule(name).weight = weight  # type: ignore[assignment]
+    model.get_submodule(name).weight = weight

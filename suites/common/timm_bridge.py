@@ -56,7 +56,7 @@ def timm_model(
     module = _made(timm, name, resolution).eval()
     if native:
         return as_vit(module)
-    module.resolution = resolution or _own_resolution(module)
+    module.resolution = resolution or _own_resolution(module)  # type: ignore[assignment]
     return module if form == "train" else _deployed(timm, module, name, form)
 
 

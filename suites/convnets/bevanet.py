@@ -283,7 +283,7 @@ class Bevanet(nn.Module):
 
     def example_inputs(self, batch: int) -> tuple[Tensor, ...]:
         """Random images of the network's size."""
-        return (torch.randn(batch, 3, *self.size, device=self.head[-1].weight.device),)
+        return (torch.randn(batch, 3, *self.size, device=next(self.parameters()).device),)
 
 
 def bevanet(

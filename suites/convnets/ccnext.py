@@ -174,8 +174,8 @@ class Ccnext(nn.Module):
 
     def example_inputs(self, batch: int) -> tuple[Tensor, ...]:
         """Random pairs."""
-        like = self.stem[0].weight
-        return tuple(torch.randn(batch, 3, *self.size, device=like.device) for _ in range(2))
+        device = next(self.parameters()).device
+        return tuple(torch.randn(batch, 3, *self.size, device=device) for _ in range(2))
 
 
 def ccnext(

@@ -27,6 +27,8 @@ EDGES = (
 class EdgeDepthwise(nn.Module):
     """A 3x3 depthwise layer and three fixed edge filters, each with a learned strength a channel, summed."""
 
+    edges: Tensor
+
     def __init__(self, channels: int):
         super().__init__()
         self.plain = depthwise(channels, 3)

@@ -33,6 +33,8 @@ class Deformable(nn.Module):
     the grid.
     """
 
+    grid: Tensor
+
     def __init__(self, inputs: int, outputs: int, kind: str):
         super().__init__()
         self.kind = kind

@@ -90,6 +90,8 @@ class RoadGraph(nn.Module):
     at once, `sequential` one after the other, `grow` encodes a crop around every vertex for itself.
     """
 
+    start: Tensor
+
     def __init__(self, form: str, vertices: int, rounds: int, side: int):
         super().__init__()
         network = import_timm().create_model("resnet18")

@@ -102,6 +102,8 @@ class BandGates(nn.Module):
 class FrequencyDynamic(nn.Module):
     """A convolution whose kernel is put together for every image; a batch runs as one convolution of as many groups."""
 
+    groups: Tensor
+
     def __init__(self, plain: nn.Conv2d):
         super().__init__()
         self.plain_shape = tuple(plain.weight.shape)

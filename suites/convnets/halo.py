@@ -6,6 +6,7 @@ Source: Vaswani et al. 2021, Scaling Local Self-Attention, arXiv:2103.12731, sec
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ def _query_by_query(layer: nn.Module, x: Tensor) -> Tensor:
     reach = block + 2 * halo
     query = layer.get_submodule("q")(x)
     pair = F.pad(layer.get_submodule("kv")(x), [halo] * 4)
-    position = layer.get_submodule("pos_embed")
+    position: Any = layer.get_submodule("pos_embed")
     rows, columns = position.height_rel, position.width_rel
     size = query.shape[1] // heads
     done = torch.zeros(batch, pair.shape[1] - query.shape[1], height, width, dtype=x.dtype)

@@ -90,6 +90,8 @@ class RepDepthwise(nn.Module):
 class _Attention(nn.Module):
     """Four heads over a map of one size, keys of 16, a learned bias per head and offset."""
 
+    offsets: Tensor
+
     def __init__(self, channels: int, size: int):
         super().__init__()
         self.size, self.value_width = size, channels // HEADS

@@ -72,7 +72,7 @@ class _Layer(nn.Module):
             layers += conv_norm(rounded(inner * inputs), middle, kernel, stride, act=act)
             layers += conv_norm(middle, outputs)
         else:
-            hidden = int(inputs * size)  # type: ignore[operator]
+            hidden = int(inputs * size)  # type: ignore[arg-type]
             if kind == "i":
                 layers += conv_norm(inputs, hidden, act=act)
             groups = 1 if kind == "f" else hidden

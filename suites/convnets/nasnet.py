@@ -62,7 +62,7 @@ class NasnetA(nn.Module):
         third = self.cell_stem_1(first, second)
         older, old = second, third
         for number, stage in enumerate(self.stages):
-            for cell in stage:
+            for cell in stage.children():
                 older, old = old, cell(old, older)
             if number < len(self.reductions):
                 reduced = self.reductions[number](old, older)

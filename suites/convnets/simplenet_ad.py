@@ -109,6 +109,8 @@ class MemoryBank(nn.Module):
     Q M width MACs, a cost that grows with the training set.
     """
 
+    kept: Tensor
+
     def __init__(self, width: int, kept: int):
         super().__init__()
         self.register_buffer("kept", torch.randn(kept, width))

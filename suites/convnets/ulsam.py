@@ -6,6 +6,8 @@ Source: Saini et al. 2020, ULSAM, arXiv:2006.15102, section 3. Which bottlenecks
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -87,8 +89,10 @@ def subspace_attention(
 def _group_by_group(block: nn.Module, x: Tensor) -> Tensor:
     """The block one subspace at a time."""
     assert isinstance(block, SubspaceAttention)
-    conv, norm = block.scale[0], block.scale[1]
-    point, norm_of_map = block.map[0], block.map[1]
+    conv: Any = block.scale[0]
+    norm: Any = block.scale[1]
+    point: Any = block.map[0]
+    norm_of_map: Any = block.map[1]
     done = []
     for number, part in enumerate(x.chunk(block.groups, dim=1)):
         size = part.shape[1]

@@ -6,7 +6,7 @@ arXiv:2410.08049.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,8 +45,10 @@ class DilatedBranches(nn.Module):
         """One depthwise layer with bias that computes the same: dilation is zeros between taps."""
         weight, bias = folded_weights(self.large[0], self.large[1])
         for branch in self.branches:
-            small, shift = folded_weights(branch[0], branch[1])
-            weight = weight + _spread(small, branch[0].dilation[0], weight.shape[-1])
+            layer: Any
+            layer, norm = branch.children()
+            small, shift = folded_weights(layer, norm)
+            weight = weight + _spread(small, layer.dilation[0], weight.shape[-1])
             bias = bias + shift
         return _layer_of(weight, bias)
 

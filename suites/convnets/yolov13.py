@@ -109,7 +109,8 @@ class AreaAttention(nn.Module):
     def attended(self, x: Tensor) -> Tensor:
         """What attention adds."""
         value = self.v(x)
-        mixed = F.scaled_dot_product_attention(*(self._strips(y) for y in (*self.qk(x).chunk(2, 1), value)))
+        query, key = self.qk(x).chunk(2, 1)
+        mixed = F.scaled_dot_product_attention(self._strips(query), self._strips(key), self._strips(value))
         return self.leave(self._whole(mixed, x) + self.place(value))
 
     def _strips(self, x: Tensor) -> Tensor:
