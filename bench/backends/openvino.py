@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,19 @@ def silence_telemetry() -> None:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
+@cache
+def core() -> Any:
+    """OpenVINO's runtime, one for the life of the process.
+
+    Its CPU plugin gives the process a stack for signals and, when it goes, the one that it found. Of two that go in the
+    order in which they came, the second gives back a stack that is no more, and the next signal, such as Ctrl-C, ends
+    the process (seen with 2026.4).
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def convert(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], conditions: Conditions) -> Converted:
     """The module through OpenVINO's files."""
     silence_telemetry()
@@ -70,14 +84,12 @@ def write(graph: Graph, folder: Path, conditions: Conditions) -> dict[str, Any]:
 
 def load(folder: Path, tensors: Sequence[Any], conditions: Conditions) -> Program:
     """The model compiled for the CPU in the case's type with the case's threads, and what it says of itself."""
-    import openvino
-
     wanted = {
         **PROPERTIES,
         "INFERENCE_PRECISION_HINT": HINTS[conditions.dtype],
         "INFERENCE_NUM_THREADS": conditions.threads,
     }
-    compiled = openvino.Core().compile_model(str(folder / FILE), "CPU", wanted)
+    compiled = core().compile_model(str(folder / FILE), "CPU", wanted)
     supported = compiled.get_property("SUPPORTED_PROPERTIES")
     said = {name: compiled.get_property(name) for name in REPORTED if name in supported}
     hints = {name: _words(value) for name, value in said.items()}

@@ -1,7 +1,9 @@
 """OpenVINO against requests written by hand."""
 
 import re
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,9 +13,11 @@ import torch
 from bench import backends
 from bench.backends.backend import Conditions, ConversionFailed
 from bench.backends.check import require_agreement
-from bench.backends.openvino import silence_telemetry
+from bench.backends.openvino import core, silence_telemetry
 from tests.backends import networks
 from tests.backends.runtimes import bytes_on_disk, make, weight_bytes
+
+ROOT = Path(__file__).resolve().parents[2]
 
 silence_telemetry()
 ov = pytest.importorskip("openvino")
@@ -41,7 +45,7 @@ def made(tmp_path_factory):
 
 def by_hand(model, args):
     """The plain loop that a user would write."""
-    return ov.Core().compile_model(model, "CPU", F32)([value.numpy() for value in args])[0]
+    return core().compile_model(model, "CPU", F32)([value.numpy() for value in args])[0]
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -68,7 +72,7 @@ def test_the_artefact_is_both_files_with_weights_in_full(made, name):
 
 
 def test_shapes_stay_those_of_the_case(made):
-    model = ov.Core().read_model(str(made("convnet").files / "model.xml"))
+    model = core().read_model(str(made("convnet").files / "model.xml"))
     assert [list(item.shape) for item in model.inputs] == [[2, 3, 16, 16]]  # a dynamic one has no shape and raises
 
 
@@ -123,7 +127,7 @@ def test_bfloat16_crosses_bit_by_bit():
     given = ov.opset13.parameter([1, 3], ov.Type.bf16)
     there_and_back = ov.opset13.convert(ov.opset13.convert(given, "f32"), "bf16")
     model = ov.Model([there_and_back], [given])
-    found = request_calls(ov.Core().compile_model(model, "CPU", F32))([x])[0]
+    found = request_calls(core().compile_model(model, "CPU", F32))([x])[0]
     assert found.dtype == torch.bfloat16 and torch.equal(found, x)
 
 
@@ -152,3 +156,34 @@ def test_nothing_is_reported_home():
     from openvino.tools.ovc import telemetry_utils
 
     assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
+
+
+SIGNALLED = """
+import faulthandler, gc, os, signal, sys, time
+from pathlib import Path
+faulthandler.enable()  # as pytest does, and many services: handlers then run on a stack of their own
+from tests.backends import networks
+from tests.backends.runtimes import make
+folder = Path(sys.argv[1])
+one, two = (make("openvino", networks.linear, folder / name) for name in "ab")
+one.through(), two.through()
+del one
+gc.collect()
+del two
+gc.collect()
+signal.signal(signal.SIGUSR1, lambda *_: print("heard"))
+os.kill(os.getpid(), signal.SIGUSR1)
+time.sleep(0.05)
+"""
+
+
+def test_a_signal_after_several_models_were_converted_and_dropped_does_not_end_the_process(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "heard"), done.stderr[-2000:]
