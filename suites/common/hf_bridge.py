@@ -56,7 +56,7 @@ def hf_decoder(
             model = transformers.AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f'"hf:{name}": not a causal language model of transformers: {error}') from error
-    return HfDecoder(model.eval(), cache, capacity)
+    return HfDecoder(model, cache, capacity).eval()
 
 
 def released_decoder(
@@ -84,7 +84,7 @@ def released_decoder(
         config = _shortened(config, layers)
     if vocabulary is not None:
         config.vocab_size = vocabulary
-    return HfDecoder(transformers.AutoModelForCausalLM.from_config(config).eval(), cache, capacity)
+    return HfDecoder(transformers.AutoModelForCausalLM.from_config(config), cache, capacity).eval()
 
 
 def _shortened(config: Any, layers: int) -> Any:
