@@ -7,7 +7,7 @@ entry that does not give its own (the field's usual resolution, the data of its 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -288,11 +288,18 @@ def _check(entry: Mapping[str, Any], where: str) -> None:
         shape = parse_settings(canonical(entry.get("shape") or {}, f"{where}: shape"))
         if shape and entry.get("workload") is None:
             raise UsageError("shape names axes of a workload: say which with workload")
-        workload = str(entry.get("workload") or workloads.FORWARD)
-        for axis in () if workloads.is_own(workload) else shape:  # reading a file imports no module that it names
-            workloads.find(workload).axis(axis)
+        _check_workload(str(entry.get("workload") or workloads.FORWARD), shape)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
+
+
+def _check_workload(name: str, shape: Iterable[str]) -> None:
+    """Raise UsageError unless the workload exists and has the axes; of a user's own module only the name is read."""
+    if workloads.is_own(name):
+        return
+    found = workloads.find(name)
+    for axis in shape:
+        found.axis(axis)
 
 
 def _check_counting(entry: Mapping[str, Any], where: str) -> None:
