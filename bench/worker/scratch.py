@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -15,6 +16,8 @@ PREFIX = "bench-"
 HELD = ".driver"
 #: A folder younger than this may be of a driver that has not yet taken hold of it.
 YOUNG_S = 30.0
+#: The names that `tempfile.mkdtemp` makes: another empty folder may be somebody's.
+_MADE_HERE = re.compile(rf"{PREFIX}[a-z0-9_]{{8}}")
 
 
 class Scratch:
@@ -42,7 +45,8 @@ def _remove_abandoned(root: Path) -> None:
             if not ours or time.time() - found.st_mtime <= YOUNG_S:
                 continue
             if not (folder / HELD).exists():
-                folder.rmdir()  # of a driver that was killed before it took hold of it; refused where it is not empty
+                if _MADE_HERE.fullmatch(folder.name):
+                    folder.rmdir()  # its driver was killed before it took hold of it; refused where it is not empty
             elif is_abandoned(folder / HELD):
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -191,21 +191,23 @@ def test_a_stopped_server_is_lost_and_the_next_case_gets_another(tmp_path, monke
 def test_folders_of_drivers_that_are_no_more_are_removed_and_no_others(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     living = Scratch()
-    dead, strange, young = (tmp_path / name for name in ("bench-dead", "bench-strange", "bench-young"))
-    for folder in (dead, strange, young):
+    names = ("bench-dead", "bench-strange", "bench-young", "bench-ab_12xyz", "bench-cd_34xyz")
+    dead, strange, young, unheld, filled = (tmp_path / name for name in names)
+    for folder in (dead, strange, young, unheld, filled):
         folder.mkdir()
+    (filled / "notes").touch()
     for folder in (dead, young):
         (folder / HELD).touch()
     (tmp_path / "bench-link").symlink_to(strange)
     old = time.time() - YOUNG_S - 60
     child = os.fork()
     if child == 0:  # the lock is a process's own: only another can tell that the living one's is held
-        for folder in (dead, strange, living.folder):
+        for folder in (dead, strange, unheld, filled, living.folder):
             os.utime(folder, (old, old))
         Scratch().remove()
         os._exit(0)
     os.waitpid(child, 0)
-    assert not dead.exists()
-    assert strange.exists() and young.exists() and living.folder.exists()
+    assert not dead.exists() and not unheld.exists()
+    assert all(folder.exists() for folder in (strange, young, filled, living.folder))
     living.remove()
     assert not living.folder.exists()
