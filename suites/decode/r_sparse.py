@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from bench.config.settings import Count, PositiveInt, Rate
 from suites.common.decoder import Decoder, as_decoder
 from suites.decode.calibration import calibration_ids
+from suites.decode.r_sparse_search import Sparsify, searched
 
 ATTENTION = ("q", "k", "v", "out")
 NETWORK = ("gate", "up", "down")
@@ -60,10 +61,13 @@ def r_sparse(
     if sparsity == 0:
         return decoder
     if rho_search and not decoder.embed.weight.is_meta:
-        from suites.decode.r_sparse_search import searched
-
-        shares = searched(decoder, sparsity, shares, generations=rho_search, seed=seed)
+        shares = searched(decoder, gathering(sparsity), shares, generations=rho_search, seed=seed)
     return sparsified(decoder, sparsity, shares, form, calibration_tokens, seed)
+
+
+def gathering(sparsity: float) -> Sparsify:
+    """What the search judges: the form that leaves products out."""
+    return lambda decoder, shares, tokens, seed: sparsified(decoder, sparsity, shares, "gathered", tokens, seed)
 
 
 def sparsified(

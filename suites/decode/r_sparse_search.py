@@ -2,14 +2,14 @@
 2504.19449).
 
 A population of shares, one number per layer, starts around a given one. Each generation keeps the better half and adds
-as many
-children: mixtures of two parents, moved by a little noise. The judge is the cross-entropy of single decode steps, which
-    is where the method is sparse. Reconstruction: sizes of population, noise and calibration text.
+as many children: mixtures of two parents, moved by a little noise. The judge is the cross-entropy of single decode
+steps, which is where the method is sparse. Reconstruction: sizes of population, noise and calibration text.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -18,18 +18,23 @@ from torch import Tensor
 from suites.common.decoder import Decoder
 from suites.decode.calibration import calibration_ids
 
-#: Members of a generation, noise on a share, sequences and tokens that judge, of which the first part is a dense
-#: prompt.
+#: Members of a generation, noise on a share, sequences and tokens that judge; of these the first are a dense prompt.
 POPULATION, NOISE, SEQUENCES, TOKENS, PROMPT = 8, 0.1, 4, 48, 32
 CALIBRATION = 256
 
 
-def searched(decoder: Decoder, sparsity: float, start: list[float], *, generations: int, seed: int = 0) -> list[float]:
+#: Makes a plain decoder sparse: the decoder, one rho a layer, tokens of calibration, seed.
+Sparsify = Callable[[Decoder, list[float], int, int], Decoder]
+
+
+def searched(
+    decoder: Decoder, sparsify: Sparsify, start: list[float], *, generations: int, seed: int = 0
+) -> list[float]:
     """The best shares that were found; never worse on the calibration text than the given ones.
 
     Args:
         decoder: plain; it is not changed.
-        sparsity: share of the products left out.
+        sparsify: gives the sparse decoder for one rho a layer.
         start: rho per layer that the search begins at.
         generations: how often the worse half is replaced.
         seed: of noise and calibration.
@@ -37,11 +42,11 @@ def searched(decoder: Decoder, sparsity: float, start: list[float], *, generatio
     ids = calibration_ids(decoder, SEQUENCES * TOKENS, seed)[:SEQUENCES, :TOKENS]
     random = torch.Generator().manual_seed(seed)
     members = [list(start)] + [moved(start, random) for _ in range(POPULATION - 1)]
-    judged = [(loss_at(decoder, sparsity, member, ids, seed), member) for member in members]
+    judged = [(loss_at(decoder, sparsify, member, ids, seed), member) for member in members]
     for _ in range(generations):
         best = sorted(judged, key=lambda item: item[0])[: POPULATION // 2]
         children = [child([member for _, member in best], random) for _ in range(POPULATION - len(best))]
-        judged = best + [(loss_at(decoder, sparsity, member, ids, seed), member) for member in children]
+        judged = best + [(loss_at(decoder, sparsify, member, ids, seed), member) for member in children]
     return min(judged, key=lambda item: item[0])[1]
 
 
@@ -59,10 +64,8 @@ def child(parents: list[list[float]], random: torch.Generator) -> list[float]:
 
 
 @torch.no_grad()
-def loss_at(decoder: Decoder, sparsity: float, shares: list[float], ids: Tensor, seed: int) -> float:
+def loss_at(decoder: Decoder, sparsify: Sparsify, shares: list[float], ids: Tensor, seed: int) -> float:
     """Cross-entropy of the tokens after a dense prompt, each predicted by a sparse step."""
-    from suites.decode.r_sparse import sparsified
-
     task = getattr(decoder, "task", None)
     decoder.task = None  # type: ignore[assignment]
     try:
@@ -72,7 +75,7 @@ def loss_at(decoder: Decoder, sparsity: float, shares: list[float], ids: Tensor,
             del decoder.task
         else:
             decoder.task = task
-    model = sparsified(copied, sparsity, shares, "gathered", CALIBRATION, seed)
+    model = sparsify(copied, shares, CALIBRATION, seed)
     prompt = min(PROMPT, ids.shape[1] - 2)
     logits, cache = model.prefill(ids[:, :prompt])
     total = F.cross_entropy(logits, ids[:, prompt])

@@ -8,7 +8,7 @@ import torch
 from suites.common.decoder import decoder
 from suites.decode import r_sparse as file
 from suites.decode import r_sparse_search as search_file
-from suites.decode.r_sparse import RSparseLinear, r_sparse
+from suites.decode.r_sparse import RSparseLinear, gathering, r_sparse
 from tests.suites.conftest import spread
 from tests.suites.decode.walking import ids_of, small, walk
 
@@ -131,10 +131,10 @@ def test_the_search_is_never_worse_than_where_it_started_and_leaves_the_decoder_
     before = {name: value.clone() for name, value in plain.state_dict().items()}
     ids = search_file.calibration_ids(plain, search_file.SEQUENCES * search_file.TOKENS, 0)
     ids = ids[: search_file.SEQUENCES, : search_file.TOKENS]
-    found = search_file.searched(plain, 0.5, [0.9, 0.9], generations=1)
+    found = search_file.searched(plain, gathering(0.5), [0.9, 0.9], generations=1)
     assert len(found) == 2 and all(0 <= share <= 1 for share in found)
-    assert search_file.searched(plain, 0.5, [0.9, 0.9], generations=1) == found
-    losses = [search_file.loss_at(plain, 0.5, shares, ids, 0) for shares in (found, [0.9, 0.9])]
+    assert search_file.searched(plain, gathering(0.5), [0.9, 0.9], generations=1) == found
+    losses = [search_file.loss_at(plain, gathering(0.5), shares, ids, 0) for shares in (found, [0.9, 0.9])]
     assert losses[0] <= losses[1]
     assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())
 
