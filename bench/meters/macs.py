@@ -204,18 +204,23 @@ def _count(
     result.at_least = bool(result.at_least or gaps or unseen or any(f["code"] == "opaque_script" for f in flags))
     if second:
         started = time.perf_counter()
-        join_second(result, _second(module, args, kwargs, traced, second), traced)
+        join_second(result, _second(module, args, kwargs, traced, second, unseen), traced)
         result.seconds["second"] = time.perf_counter() - started
     return result
 
 
 def _second(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], traced: Traced, how: bool | str
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    traced: Traced,
+    how: bool | str,
+    unseen: Sequence[str],
 ) -> SecondCount:
     """The second count, given a time that goes by what the first took; none of a forward that works in threads."""
     if not tensors_in(traced.output):
         return SecondCount(None, error="the forward returns no tensor, so that torch's tracer keeps nothing of it")
-    if traced.in_threads or traced.other_threads:
+    if traced.in_threads or unseen:
         return SecondCount(None, error="the forward works in other threads, which torch's tracer does not follow")
     if traced.escapes:
         return SecondCount(

@@ -143,11 +143,11 @@ def marked(mark):
 
 
 def test_an_empty_folder_that_nobody_took_hold_of_is_removed_and_one_that_is_not_empty_is_not(tmp_path):
-    for name in ("bench-empty", "bench-theirs", "other"):
+    for name in ("bench-empty_12", "bench-theirs", "other"):
         (tmp_path / name).mkdir()
     (tmp_path / "bench-theirs" / "file").write_text("x")
     (tmp_path / "bench-young").mkdir()
-    for name in ("bench-empty", "bench-theirs", "other"):
+    for name in ("bench-empty_12", "bench-theirs", "other"):
         os.utime(tmp_path / name, (0, 0))
     scratch._remove_abandoned(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bench-theirs", "bench-young", "other"]

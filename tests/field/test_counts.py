@@ -149,6 +149,26 @@ def test_work_in_threads_that_cannot_be_followed_is_said_to_be_missing():
     tasks.put(None)
 
 
+def test_a_busy_thread_that_computes_nothing_of_torchs_costs_no_second_count():
+    """Such as the heartbeat of a notebook: the terms that fvcore alone charges would be missing."""
+    stop = threading.Event()
+
+    def spin():
+        while not stop.is_set():
+            sum(range(100))
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    try:
+        found = macs.count(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1)), (torch.rand(1, 3, 8, 8),))
+    finally:
+        stop.set()
+        thread.join()
+    assert found.second["error"] is None
+    products, pooled = 4 * 27 * 6 * 6, 4 * 6 * 6
+    assert (found.value("matmul"), found.value("fvcore")) == (products, products + pooled)
+
+
 def test_memory_of_a_thread_counts():
     def forward(self, x):
         with ThreadPoolExecutor(1) as pool:
