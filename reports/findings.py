@@ -10,7 +10,7 @@ from statistics import median
 from bench.foreign_text import shortened
 from bench.metrics import METRICS
 from reports.columns import CHANGE
-from reports.groups import Group, machine_title
+from reports.groups import Group, is_timed, machine_title
 from reports.numbers import pair, plain
 from reports.rows import Row
 from reports.scores import SCORES
@@ -118,10 +118,16 @@ def _over(row: Row) -> str:
 
 
 def _coverage(rows: Sequence[Row], groups: Sequence[Group]) -> Finding:
+    counted = [row for row in rows if row.status == "ok" and not is_timed(row)]
+    others = len(rows) - len(counted)
     ends = Counter("contaminated" if row.contaminated and row.status == "ok" else row.status for row in rows)
-    failed = ", ".join(f"{count} {status}" for status, count in ends.most_common() if status != "ok")
+    failed = [f"{count} {status}" for status, count in ends.most_common() if status != "ok"]
     kinds = f" in {len(groups)} groups that are ranked apart" if len(groups) > 1 else ""
-    return Finding(f"{ends.get('ok', 0)} of {len(rows)}", f"cases measured{kinds}" + (f"; {failed}" if failed else ""))
+    if not others:
+        return Finding(str(len(counted)), f"cases counted, none timed{kinds}")
+    more = [", ".join(failed)] * bool(failed) + [f"{len(counted)} more counted, not timed"] * bool(counted)
+    measured = ends.get("ok", 0) - len(counted)
+    return Finding(f"{measured} of {others}", "; ".join([f"cases measured{kinds}", *more]))
 
 
 def _best_saving(rows: Sequence[Row]) -> Row | None:

@@ -94,11 +94,12 @@ class Group:
 
 
 def group(rows: list[Row]) -> list[Group]:
-    """The groups of `rows`, largest first; every row's `group` is set to the index of its own."""
+    """The groups of `rows`, timed ones first, then the largest; every row's `group` is set to the index of its own."""
     members: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         members.setdefault(tuple(axis.read(row) for axis in AXES), []).append(row)
-    keys = sorted(members, key=lambda key: (-len(members[key]), tuple(str(part) for part in key)))
+    timed = {key: any(map(is_timed, found)) for key, found in members.items()}
+    keys = sorted(members, key=lambda key: (not timed[key], -len(members[key]), tuple(str(part) for part in key)))
     varying = {axis.key for place, axis in enumerate(AXES) if len({key[place] for key in keys}) > 1}
     groups = []
     for index, key in enumerate(keys):
@@ -106,6 +107,11 @@ def group(rows: list[Row]) -> list[Group]:
             row.group = index
         groups.append(_describe(index, key, members[key], varying))
     return groups
+
+
+def is_timed(row: Row) -> bool:
+    """Whether processes were timed for a row; one of the protocol `counts` is counted only."""
+    return bool((row.record.get("timing") or {}).get("invocations"))
 
 
 def _describe(index: int, key: tuple[Any, ...], rows: list[Row], varying: set[str]) -> Group:
@@ -129,7 +135,7 @@ def _describe(index: int, key: tuple[Any, ...], rows: list[Row], varying: set[st
 
 def _noise_floor(rows: list[Row]) -> tuple[float, float] | None:
     """The widest A/A interval among the rows' timing groups, None where no twin was timed."""
-    floors = [row.record.get("timing", {}).get("noise_floor") or {} for row in rows]
+    floors = [(row.record.get("timing") or {}).get("noise_floor") or {} for row in rows]
     lows = [floor["low"] for floor in floors if floor.get("low") is not None]
     highs = [floor["high"] for floor in floors if floor.get("high") is not None]
     return (min(lows), max(highs)) if lows and highs else None

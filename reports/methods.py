@@ -136,7 +136,7 @@ def _time(parameters: dict[str, Any], records: list[Record]) -> str:
     latency = parameters.get("latency") or parameters
     threads = sorted({str(record["case"].get("threads", 1)) for record in records})
     runs = [
-        len([i for i in record.get("timing", {}).get("invocations", []) if not i.get("set_aside")])
+        len([i for i in ((record.get("timing") or {}).get("invocations") or []) if not i.get("set_aside")])
         for record in records
     ]
     used = sorted({n for n in runs if n})
@@ -165,7 +165,7 @@ def _time(parameters: dict[str, Any], records: list[Record]) -> str:
             if any(record["case"].get("workload", FORWARD) == FORWARD for record in records)
             else (" Throughput is the units of a run over its median time.")
         )
-    floors = [(record.get("timing", {}).get("noise_floor") or {}) for record in records]
+    floors = [((record.get("timing") or {}).get("noise_floor") or {}) for record in records]
     ends = [end for floor in floors for end in (floor.get("low"), floor.get("high")) if end]
     if ends:
         words += f" Two identical subjects timed in this way differed by a ratio of {min(ends):.3f} to {max(ends):.3f}."

@@ -1,6 +1,6 @@
 """What the pages say in prose is true of the rows: who learned further, and at what accuracy a speed-up was bought."""
 
-from reports.findings import headline
+from reports.findings import findings, headline
 from reports.methods import quality_text
 from reports.site import load
 from tests.synthetic import record, store
@@ -41,3 +41,17 @@ def test_the_headline_says_what_is_known_of_the_accuracy(tmp_path):
     assert said.endswith(
         "at \u22124.0 ± 6.0 points of accuracy"
     )  # 96 and 92 of 100 images, Bonett and Price: -3.92 -+ 6.03
+
+
+def test_what_is_only_counted_is_not_called_measured_and_stands_behind_what_was_timed(tmp_path):
+    counted = [{**record(model=name, batch=4), "timing": None} for name in ("deit_tiny", "deit_small", "deit_base")]
+    store(tmp_path / "both", [record(), reduced("r=8"), *counted], with_samples=False)
+    site = load([tmp_path / "both"])
+    assert [group.size for group in site.groups] == [2, 3]
+    said = findings(site.rows, site.groups)[-1]
+    assert said.big == "2 of 2"
+    assert said.what == "cases measured in 2 groups that are ranked apart; 3 more counted, not timed"
+    store(tmp_path / "none", counted, with_samples=False)
+    site = load([tmp_path / "none"])
+    said = findings(site.rows, site.groups)[-1]
+    assert (said.big, said.what) == ("3", "cases counted, none timed")
