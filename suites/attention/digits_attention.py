@@ -19,7 +19,7 @@ from suites.attention.ecoformer import Attention as EcoAttention
 from suites.attention.ecoformer import learn_hash
 from suites.attention.kernel_rpe import KernelAttention
 from suites.attention.nat import NeighborhoodBlockAttention
-from suites.attention.slab import Block, LinearAttention, ProgressiveNorm, SoftmaxAttention, melt
+from suites.attention.slab import Block, LinearAttention, ProgressiveNorm, SoftmaxAttention, melt_norms
 from suites.attention.vir import Retention
 from suites.common.digits_vit import grid_positions
 from suites.common.initial import draw
@@ -137,11 +137,5 @@ def folded_digits(model: nn.Module) -> DigitsNetwork:
     """
     if not isinstance(model, DigitsNetwork) or not isinstance(model.norm, ProgressiveNorm):
         raise ValueError("folded_digits works on digits_attention of kind slab or prepbn, whose norms can be folded")
-    with torch.no_grad():
-        for block in model.blocks:
-            melt(block.norm1, block.attn.qkv)  # type: ignore[arg-type, union-attr]
-            melt(block.norm2, block.fc1)  # type: ignore[arg-type]
-            block.norm1 = block.norm2 = nn.Identity()
-        melt(model.norm, model.head)
-    model.norm = nn.Identity()
+    melt_norms(model)
     return model

@@ -12,7 +12,7 @@ heads). The cheaper order of the product is taken. SLAB-DeiT has no class token 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -253,14 +253,19 @@ def fold(model: SlabViT) -> SlabViT:
         raise ValueError("folding takes the statistics of evaluation: call eval() first")
     if not isinstance(model.norm, ProgressiveNorm):
         raise ValueError("LayerNorm cannot be folded: take variant slab or prepbn")
+    melt_norms(model)
+    return model
+
+
+def melt_norms(model: Any) -> None:
+    """Melt the norms of every block and the last one into the maps behind them; all of them are progressive."""
     with torch.no_grad():
         for block in model.blocks:
-            melt(block.norm1, block.attn.qkv)  # type: ignore[arg-type, union-attr]
-            melt(block.norm2, block.fc1)  # type: ignore[arg-type]
+            melt(block.norm1, block.attn.qkv)
+            melt(block.norm2, block.fc1)
             block.norm1 = block.norm2 = nn.Identity()
         melt(model.norm, model.head)
     model.norm = nn.Identity()
-    return model
 
 
 def melt(norm: ProgressiveNorm, linear: nn.Linear) -> None:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import PositiveInt
-from bench.errors import UsageError
+from suites.common.deformable import has_kernel
 from suites.common.operators import Operator
 from suites.common.torchvision_remedy import import_beside_torchvision
 
@@ -49,21 +49,12 @@ def deformable_convolution(
     """
     if kernel % 2 == 0:
         raise ValueError(f"kernel={kernel}: taps lie around their output, which takes an odd number")
-    if form == "torchvision" and not has_torchvision():
+    if form == "torchvision" and not has_kernel():
         raise NotImplementedError(
             "torchvision.ops.deform_conv2d is not in this installation (torchvision is missing or was built for "
             "another torch): take form='sampled'"
         )
     return Deformable(form, channels, size, filters, kernel, modulated, backward).eval()
-
-
-def has_torchvision() -> bool:
-    """Whether torchvision's operators are there; one built for another torch imports without them."""
-    try:
-        import_beside_torchvision("torchvision")
-        return bool(hasattr(torch.ops.torchvision, "deform_conv2d"))
-    except (UsageError, RuntimeError, AttributeError):
-        return False
 
 
 class Deformable(Operator):
