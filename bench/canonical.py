@@ -41,13 +41,28 @@ def parse_settings(text: str) -> dict[str, Any]:
             raise ValueError("not a list of name=value")
         if len(set(names)) < len(names):
             raise ValueError("a name stands there twice")
-        settings = {name: ast.literal_eval(k.value) for name, k in zip(names, call.keywords, strict=True)}
+        settings = {name: _literal(name, k.value) for name, k in zip(names, call.keywords, strict=True)}
         json.dumps(settings, allow_nan=False, ensure_ascii=False).encode()
         settings_text(settings).encode()  # a number of more digits than Python writes down would be no text again
         return settings
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
         shown = text if len(text) <= 200 else f"{text[:200]}..."
         raise ValueError(f"settings {shown!r} are not of the form name=value, name=value: {error}") from error
+
+
+def _literal(name: str, value: ast.expr) -> Any:
+    """The value of one setting.
+
+    Raises:
+        ValueError: it is no literal.
+    """
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, TypeError):
+        written = ast.unparse(value)
+        shown = written if len(written) <= 60 else f"{written[:60]}..."
+        hint = f'; a text is written {name}="{shown}"' if isinstance(value, ast.Name | ast.Attribute) else ""
+        raise ValueError(f"{name}={shown} is no number, text, list or truth value{hint}") from None
 
 
 def content_hash(record: Mapping[str, Any]) -> str:

@@ -8,24 +8,23 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from bench.app import front_door
+from bench.app.hydra_errors import explain_hydra
 from bench.app.terminal import close_streams, open_streams, tell
-from bench.config.overrides import as_word
 from bench.config.paths import config_folder, extend_import_path
 from bench.config.suite_files import Suites, find_suites
-from bench.errors import BenchError, UsageError, did_you_mean, no_such
+from bench.errors import BenchError, UsageError
 
 INTERRUPTED = 130
 #: An error in the program itself (EX_SOFTWARE of sysexits.h): no verdict of a gate.
 CRASHED = 70
 #: Standard output is full or gone for another reason than its reader leaving.
 UNWRITTEN = 2
-#: How to write what Hydra's grammar gives a meaning of its own.
-IN_QUOTES = "put an override that holds ( ) = , # ~ or a blank in quotes twice, as in 'model=\"nets:Net(width=4)\"'"
 #: Exit codes, the one first that must not be hidden by another where `-m` runs several jobs.
 SEVERITY = (INTERRUPTED, 1, CRASHED, 2, 3, 5, 4)
 
@@ -81,58 +80,6 @@ def _check_name(name: str, file: Path) -> None:
             f'{file}: suite=... on the command line cannot name a suite "{name}": give suite.yaml a name of letters, '
             f"digits, _ and -, with a letter in it, such as name: suite_{re.sub('[^A-Za-z0-9_-]', '_', name)}"
         )
-
-
-def _groups(suites: Iterable[str]) -> dict[str, list[str]]:
-    folder = config_folder()
-    found = {path.name: sorted(p.stem for p in path.glob("*.yaml")) for path in folder.iterdir() if path.is_dir()}
-    return {**found, "suite": sorted(suites)}
-
-
-def _known_keys() -> list[str]:
-    from bench.config.schema import all_keys
-
-    return all_keys()
-
-
-def explain_hydra(error: Exception, suites: Iterable[str]) -> str:
-    """What Hydra complained about in our words, with the nearest right name."""
-    text, groups = str(error), _groups(suites)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return (
-        _value_that_is_none(text)
-        or _name_that_is_none(text, groups)
-        or "the command line cannot be read: " + " ".join(lines[:3]) + "; " + IN_QUOTES
-    )
-
-
-def _value_that_is_none(text: str) -> str | None:
-    """How to write a value that Hydra's grammar does not take as it stands."""
-    several = re.search(r"Ambiguous value for argument '([^'=]+)=([^']*)'", text)
-    if several:
-        return f"several values are a list: '{several[1]}=[{several[2]}]'; with -m each would be a job of its own"
-    odd = re.search(r"LexerNoViableAltException: ([^=\n]+)=(.*)", text)
-    if odd:
-        return f"a value with signs of its own stands in two pairs of quotes: {as_word(odd[1], odd[2])}"
-    function = re.search(r"Unknown function '(\w+)'", text)
-    if function:
-        return (
-            "quote a spec that has settings, or Hydra takes it for a function: "
-            f"'suite.methods=[\"{function[1]}(...)\"]'"
-        )
-    return None
-
-
-def _name_that_is_none(text: str, groups: Mapping[str, Sequence[str]]) -> str | None:
-    """The nearest right name where a group, a choice or a key does not exist."""
-    missing = re.search(r"Could not find '([\w/]+)/([^']+)'", text)
-    if missing and missing[1] in groups:
-        return no_such(missing[1], missing[2], groups[missing[1]])
-    key = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
-    if key and key[1] in groups:
-        return f"{key[1]} is chosen by name; {did_you_mean('', groups[key[1]])}"
-    key = key or re.search(r"No match in the defaults list.*?'([^'=]+)", text, re.S)
-    return f'unknown key "{key[1]}"; {did_you_mean(key[1], _known_keys())}' if key else None
 
 
 def _report(error: BenchError) -> int:
@@ -212,8 +159,12 @@ def main() -> None:
     codes: list[int] = []
     try:
         extend_import_path()
-        suites = register_suites()
-        _compose(suites, _task(codes, suites, show=show))
+        said = front_door.answer(sys.argv[1:], find_suites())
+        if said is None:
+            suites = register_suites()
+            _compose(suites, _task(codes, suites, show=show))
+        else:
+            print(said)
     except BenchError as error:
         codes.append(_report(error))
     except KeyboardInterrupt:
@@ -247,4 +198,4 @@ def _compose(suites: Mapping[str, Any], task: Callable[[Any], None]) -> None:
     except BenchError:
         raise  # the suite that was chosen is none
     except Exception as error:
-        raise UsageError(explain_hydra(error, suites)) from error
+        raise UsageError(explain_hydra(error, suites, sys.argv[1:])) from error

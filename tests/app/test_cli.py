@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from bench import api
 from bench.app import cli
+from bench.app.hydra_errors import explain_hydra
 from bench.config.paths import config_folder
 from bench.config.protocol import Protocol
 from bench.config.schema import all_keys, validate
@@ -53,7 +54,7 @@ def refusal(suites, *overrides):
     except UsageError as error:
         return str(error)
     except (HydraException, OmegaConfBaseException) as error:
-        return cli.explain_hydra(error, suites)
+        return explain_hydra(error, suites)
     raise AssertionError(f"{overrides} were accepted")
 
 
@@ -233,7 +234,7 @@ main()
 
 def scripted(body, *words, **environment):
     """The command line with a job of ours in the place of all."""
-    command = [sys.executable, "-c", SCRIPTED.format(body=body), *words]
+    command = [sys.executable, "-c", SCRIPTED.format(body=body), *(words or ("seed=0",))]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "HYDRA_FULL_ERROR": "0", **environment}
     return subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=120)
 

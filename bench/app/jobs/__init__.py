@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 
-from bench.config.schema import JOBS, Config
+from bench.config.schema import Config
+from bench.config.verbs import JOBS
 
 _MODULES = {name: f"bench.app.jobs.{'sweep' if name == 'run' else name}" for name in JOBS}
 

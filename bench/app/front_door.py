@@ -1,0 +1,141 @@
+"""What stands on a command line before any override is read: help, the version, a verb typed without its key."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from bench.config.verbs import JOBS
+from bench.errors import UsageError, did_you_mean
+from bench.version import __version__
+
+#: Words that mean help, in any place.
+_HELP = ("--help", "-h", "help")
+#: Options of Hydra's that are left to it, and whether a value of their own follows.
+_HYDRAS = {
+    "--hydra-help": False, "--cfg": True, "-c": True, "--resolve": False, "--package": True, "-p": True,
+    "--run": False, "-r": False, "--multirun": False, "-m": False, "--shell-completion": False, "-sc": False,
+    "--config-path": True, "-cp": True, "--config-name": True, "-cn": True, "--config-dir": True, "-cd": True,
+    "--experimental-rerun": True, "--info": False, "-i": False,
+}  # fmt: skip
+#: `--info` and the completion take a word that is optional.
+_OPTIONAL = ("--info", "-i", "--shell-completion", "-sc")
+#: What people ask for first, beside the verbs: an override and what it does.
+_OFTEN = (
+    ("suite=NAME", "which suite: {suites}"),
+    ("model=MODULE:NAME", "your own network: a class, or a function that returns a module or (module, inputs)"),
+    ("'model=\"nets:Net(width=4)\"'", "a spec with settings stands in two pairs of quotes"),
+    ("protocol=quick|standard|publish|counts", "how long and how surely; counts times nothing"),
+    ("'suite.methods=[\"tome(r=8)\"]'", "other methods; suite.models, suite.batches, suite.dtypes likewise"),
+    ("grid=NAME", "another of the suite's grids"),
+    ("device=cuda, device.threads=2", "where it runs"),
+    ("retry=disturbed|failed|all", "measure rows again that were disturbed, that failed, or both"),
+    ("paths.results=FOLDER", "where records are kept; what is there already is not measured again"),
+    ("tracking=off, report=off", "no mirror in MLflow, no page"),
+)
+_WIDTH = 100
+
+
+def answer(words: Sequence[str], suites: Iterable[str]) -> str | None:
+    """The text that a command line without a job asks for; None where there is a job to run.
+
+    Args:
+        words: of the command line, without the program's name.
+        suites: names of the suites that there are.
+
+    Raises:
+        UsageError: a word that is neither an override nor an option, with what was probably meant.
+    """
+    if not words:
+        return usage(suites, asked=False)
+    if any(word in _HELP for word in words):
+        return usage(suites, asked=True)
+    if words[0] in ("--version", "version"):
+        return f"Waterline {__version__}"
+    value_follows = optional = False
+    for word in words:
+        if not value_follows and not (optional and not word.startswith("-")):
+            _check(word, suites)
+        value_follows, optional = _HYDRAS.get(word, False), word in _OPTIONAL
+    return None
+
+
+def _check(word: str, suites: Iterable[str]) -> None:
+    """Raise UsageError for a word that is neither an override nor an option of Hydra's."""
+    if ("=" in word and not word.startswith("--")) or word.startswith("~") or word in _HYDRAS:
+        return
+    option = word.lstrip("-")
+    name, equals, value = option.partition("=")
+    if word.startswith("-"):
+        if word.partition("=")[0] in _HYDRAS:
+            return
+        meant = f"{name}={value}" if equals else f"{name}=..."
+        raise UsageError(f'"{word}" is no option: everything is written key=value, here {meant}; see bench --help')
+    known = sorted(suites)
+    if word in JOBS:
+        raise UsageError(f'"{word}" is a verb, written job={word}; did you mean job={word}?')
+    if word in known:
+        raise UsageError(f'"{word}" is a suite; did you mean suite={word}?')
+    raise UsageError(
+        f'"{word}" is no override: everything is written key=value, as in suite={known[0] if known else "NAME"} or '
+        f"job=plan; {did_you_mean(word, [*JOBS, *known])}"
+    )
+
+
+def usage(suites: Iterable[str], *, asked: bool) -> str:
+    """A screen of help: what to type, the verbs, and what is often set.
+
+    Args:
+        suites: names of the suites that there are.
+        asked: whether help was asked for; else it says what is missing.
+    """
+    known = ", ".join(sorted(suites))
+    first = "" if asked else "Say what to measure: a suite, or a model of your own.\n\n"
+    lines = [
+        f"{first}Waterline {__version__}: what the operations promise, what the machine gives, where the rest is lost.",
+        "",
+        "  bench suite=vit_tokens                 measure a suite, write its page; about a quarter of an hour",
+        "  bench suite=vit_tokens job=plan        what that would measure, and how long it takes",
+        "  bench model=mymodels:Net               measure your own network",
+        "",
+        "Verbs (job=...):",
+        *_columns(verbs().items(), left=14),
+        "",
+        "Often set (key=value):",
+        *_columns((key, what.format(suites=known)) for key, what in _OFTEN),
+        "",
+        "Every value: bench suite=NAME --cfg job.  Documentation: docs/commands.md.  -m runs a job for each of a,b,c.",
+    ]
+    return "\n".join(lines)
+
+
+def verbs() -> dict[str, str]:
+    """Every verb and the first line of its module's docstring, read without importing it."""
+    folder = _jobs_folder()
+    found = {}
+    for name in JOBS:
+        file = folder / f"{'sweep' if name == 'run' else name}.py"
+        said = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").splitlines()[0]
+        found[name] = said.partition(": ")[2].rstrip(".")
+    return found
+
+
+def _jobs_folder() -> Path:
+    spec = importlib.util.find_spec("bench.app.jobs")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def _columns(rows: Iterable[tuple[str, str]], left: int = 38) -> list[str]:
+    """Rows of two columns; the second is wrapped under itself."""
+    import textwrap
+
+    lines = []
+    for key, what in rows:
+        wrapped = textwrap.wrap(what, _WIDTH - left - 2) or [""]
+        lines.append(f"  {key:<{left - 2}} {wrapped[0]}" if len(key) < left - 2 else f"  {key}")
+        rest = wrapped[1:] if len(key) < left - 2 else wrapped
+        lines += [" " * (left + 1) + line for line in rest]
+    return lines
