@@ -8,11 +8,13 @@ import importlib.util
 import sys
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import entry_points, packages_distributions, version
 from pathlib import Path
 from typing import Any
 
 import pydantic
 
+from bench.config.paths import SUITES_ENTRY_POINT
 from bench.config.settings import VOCABULARY
 from bench.config.syntax import syntax_digest
 from bench.errors import UsageError, did_you_mean
@@ -57,6 +59,9 @@ def source_file(module: str) -> Path | None:
     Raises:
         UsageError: there is no such module on the path.
     """
+    there = _in_folders(module)
+    if there is not None:
+        return there
     try:
         spec = importlib.util.find_spec(module)
     except ImportError as error:
@@ -67,6 +72,26 @@ def source_file(module: str) -> Path | None:
         raise UsageError(f'module "{module}" is not on the path; run where it can be imported or set PYTHONPATH')
     has_source = spec.origin and spec.origin.endswith(".py")
     return Path(spec.origin) if has_source and spec.origin else None
+
+
+def _in_folders(module: str) -> Path | None:
+    """The file of a module below a package, by the names of folders alone; None where they do not tell.
+
+    `find_spec` would import every package above the module, which of a large library takes seconds.
+    """
+    top, *parts = module.split(".")
+    if not parts or top in sys.modules:
+        return None
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(place).joinpath(*parts)
+        for file in (folder / "__init__.py", folder.with_suffix(".py")):
+            if file.is_file():
+                return file
+    return None
 
 
 @cache
@@ -88,6 +113,37 @@ def _defined_names(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.Assign):
             names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
     return names
+
+
+def _names_of(module: str, above: frozenset[str]) -> set[str] | None:
+    """Every name that a module has, those of `from ... import *` among them; None where the source does not tell.
+
+    Args:
+        module: its dotted path.
+        above: modules that are being read, so that a circle of them ends.
+    """
+    file = source_file(module)
+    if file is None:
+        return None
+    tree = source_tree(file)
+    if any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body):
+        return None
+    known = _defined_names(tree)
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
+            parent = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            source = ".".join(filter(None, (parent, node.module)))
+            if source in above:
+                continue
+            try:
+                further = _names_of(source, above | {module})
+            except UsageError:
+                further = None
+            if further is None:
+                return None
+            known |= further
+    return known
 
 
 def _function(tree: ast.Module, name: str) -> ast.FunctionDef | None:
@@ -194,12 +250,11 @@ def signature(path: str) -> Signature:
     tree = source_tree(file)
     function = _function(tree, name)
     if function is None:
-        known = _defined_names(tree)
-        star = any(isinstance(n, ast.ImportFrom) and n.names[0].name == "*" for n in ast.walk(tree))
-        if name in known or star:
+        known = _names_of(module, frozenset())
+        if known is None or name in known:
             return UNKNOWN
-        own = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-        raise UsageError(f'"{module}" has no "{name}"; {did_you_mean(name, own)}')
+        public = {word for word in known if not word.startswith("_")}
+        raise UsageError(f'"{module}" has no "{name}"; {did_you_mean(name, public)}')
     arguments = function.args
     settings = {
         argument.arg: (_type(argument.annotation), _default(default))
@@ -307,16 +362,31 @@ def is_users_code(top: str) -> bool:
     return bool(places) and not any({"site-packages", "dist-packages"} & set(Path(place).parts) for place in places)
 
 
+@cache
+def installed_version(top: str) -> str | None:
+    """`distribution version` of an installed top package; None for the user's own code and packages with suites."""
+    if is_users_code(top) or top == _OWN:
+        return None
+    if any(entry.value.partition(".")[0] == top for entry in entry_points(group=SUITES_ENTRY_POINT)) or top == "suites":
+        return None
+    names = packages_distributions().get(top, [])
+    return ", ".join(sorted({f"{name} {version(name)}" for name in names})) or None
+
+
 def source_digest(path: str) -> str:
     """Hash of the source that a callable is made of: its module, and all modules of the user's that it imports.
 
-    Those are the modules of the same top package and of any other that is neither installed nor Python's own.
+    Those are the modules of the same top package and of any other that is neither installed nor Python's own. Of an
+    installed package its version stands for the source.
 
     Changing a method's source makes new cases of that method and leaves the others alone. It is a hash of the syntax:
     comments, layout and docstrings may change.
     """
     module, _ = split_path(path)
     top = module.split(".")[0]
+    installed = installed_version(top)
+    if installed is not None:
+        return hashlib.sha256(f"{path}\0{installed}\0".encode()).hexdigest()[:16]
     waiting, files = [module], dict[str, Path]()
     seen: set[str] = set()
     while waiting:

@@ -216,3 +216,17 @@ def test_the_score_of_a_task_is_read_without_importing_it(path, metric):
     from bench.config.signatures import class_constant
 
     assert class_constant(path, "metric") == metric
+
+
+def test_an_installed_package_is_told_by_its_version_and_its_names_without_an_import():
+    import sys
+
+    from bench.config import signatures
+
+    assert signatures.installed_version("torch").startswith("torch 2.")
+    assert signatures.installed_version("suites") is None and signatures.installed_version("bench") is None
+    with pytest.raises(UsageError, match=r'"torch\.nn" has no "Lin"'):
+        signature("torch.nn:Lin")
+    signature("torch.nn:Linear")  # it comes through `from torch.nn.modules import *`
+    assert source_digest("torch.nn:Linear") != source_digest("torch.nn:Conv2d")
+    assert "torch" in sys.modules or not any(name.startswith("torch.") for name in sys.modules)
