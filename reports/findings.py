@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, quantiles
 
 from bench.foreign_text import shortened
 from bench.metrics import METRICS
+from bench.store.records import DISTURBED
 from reports.columns import CHANGE
 from reports.groups import Group, is_timed, machine_title
 from reports.numbers import pair, plain
-from reports.rows import Row
+from reports.rows import Cell, Row
 from reports.scores import SCORES
 from reports.words import plural
+
+#: Gains that have quartiles worth the name.
+FEWEST_FOR_QUARTILES = 4
 
 
 @dataclass(frozen=True)
@@ -26,25 +30,75 @@ class Finding:
 
 
 def headline(rows: Sequence[Row], groups: Sequence[Group]) -> str:
-    """The finding of the site in one sentence: the best saving that is real, against what was promised."""
-    best = _best_saving(rows)
-    if best is None:
-        done = sum(row.status == "ok" for row in rows)
-        if not rows:
-            return "There are no results yet"
-        return f"{done} of {len(rows)} cases were measured" if done else f"None of the {len(rows)} cases finished"
-    speed = best.cells["speedup"]
-    if (speed.low or speed.value or 0) <= 1.0:
-        return "Nothing here is surely faster than what it is compared with"
-    gain, promised = best.value("realised_gain"), best.value("mac_ratio")
+    """The finding of the site in one sentence: the typical saving, not the largest, against what was promised."""
+    compared = [row for row in rows if row.ranked and row.value("speedup") is not None]
+    if not compared:
+        return _uncompared(rows)
+    if len(compared) == 1:
+        return _of_one(compared[0], several_machines=len({row.machine_key for row in rows}) > 1)
+    faster = sum(_ends(row)[0] > 1.0 for row in compared)
+    slower = sum(_ends(row)[1] < 1.0 for row in compared)
+    said = f"Of {len(compared)} cases that were compared {_count(faster)} faster for certain and {slower} slower"
+    arrived = _arrived(compared)
+    if arrived is None:
+        return said
+    low, middle, high = arrived
+    promised = f"{plain(100 * middle, 0)} % of the promised speed-up arrives in the median"
+    return f"{said}; {promised} (quartiles {plain(100 * low, 0)} to {plain(100 * high, 0)} %)"
+
+
+def _uncompared(rows: Sequence[Row]) -> str:
+    """What is known where no speed-up may be ranked."""
+    if not rows:
+        return "There are no results yet"
+    ends = Counter(row.status for row in rows)
+    disturbed = ends[DISTURBED]
+    done = ends["ok"]
+    busy = f"{disturbed} of {len(rows)} cases were measured on a busy machine: their ratios stand, their ranks do not"
+    if disturbed and not done:
+        return busy
+    if not done:
+        return f"None of the {len(rows)} cases finished"
+    return f"{done} of {len(rows)} cases were measured" + (f", {disturbed} more on a busy machine" if disturbed else "")
+
+
+def _ends(row: Row) -> tuple[float, float]:
+    """The interval of a speed-up; one without an interval is certain of nothing."""
+    cell = row.cells["speedup"]
+    return (0.0 if cell.low is None else cell.low, float("inf") if cell.high is None else cell.high)
+
+
+def _count(number: int) -> str:
+    return f"{number} {'is' if number == 1 else 'are'}"
+
+
+def _arrived(compared: Sequence[Row]) -> tuple[float, float, float] | None:
+    """Quartiles of the measured over the promised speed-up, of the rows whose operations promise one."""
+    gains = [
+        gain
+        for row in compared
+        if (row.value("mac_ratio") or 0.0) > 1.0 and (gain := row.value("realised_gain")) is not None
+    ]
+    if len(gains) < FEWEST_FOR_QUARTILES:
+        return None
+    low, middle, high = quantiles(gains, n=4, method="inclusive")
+    return low, middle, high
+
+
+def _of_one(row: Row, *, several_machines: bool) -> str:
+    """What a single compared row says: its speed-up, what it cost, and what was promised."""
+    speed = row.cells["speedup"]
     times = f"{pair(speed.value or 0, speed.low, speed.high)} times as fast"
-    if best.by_model or best.against:
-        words = f"{best.name} is {times} as {best.against or shortened(best.side.label)}"
+    if row.by_model or row.against:
+        words = f"{row.name} is {times} as {row.against or shortened(row.side.label)}"
     else:
-        words = f"{best.head} makes {shortened(best.case.model)} {times}"
-    if len({row.machine_key for row in rows}) > 1:
-        words += f" on {machine_title(best.record)}"
-    cost = _at_what_cost(best)
+        words = f"{row.head} makes {shortened(row.case.model)} {times}"
+    if several_machines:
+        words += f" on {machine_title(row.record)}"
+    cost, (low, high) = _at_what_cost(row), _ends(row)
+    gain, promised = row.value("realised_gain"), row.value("mac_ratio")
+    if low <= 1.0 <= high:
+        words += ", which may be no difference"
     if gain is None or promised is None:
         return f"{words}, {cost}"
     if gain >= 1:
@@ -54,12 +108,11 @@ def headline(rows: Sequence[Row], groups: Sequence[Group]) -> str:
 
 def _at_what_cost(row: Row) -> str:
     """What is known of the score that a speed-up was bought with."""
-    named = {name: row.cells.get(f"{name}{CHANGE}") for name in SCORES}
-    known = {name: cell for name, cell in named.items() if cell is not None and cell.value is not None}
-    if not known:
+    found = _change_of(row)
+    if found is None:
         tried = next((name for name in SCORES if name in row.cells), None)
         return f"at {_article(_spoken(tried))} that was not measured" if tried else "at a score that was not measured"
-    metric, change = next(iter(known.items()))
+    metric, change = found
     width = None if change.low is None or change.high is None else (change.high - change.low) / 2
     places = 1 if METRICS[metric].unit == "%" else 3
     margin = "" if width is None else f" ± {plain(width, places)}"
@@ -85,11 +138,8 @@ def findings(rows: Sequence[Row], groups: Sequence[Group]) -> list[Finding]:
     best = _best_saving(rows)
     if best is not None:
         speed = best.cells["speedup"]
-        found.append(
-            Finding(
-                f"{pair(speed.value or 0, speed.low, speed.high)}×", f"largest speed-up: {best.name}, {_over(best)}"
-            )
-        )
+        times = f"{pair(speed.value or 0, speed.low, speed.high)}×"
+        found.append(Finding(times, f"largest speed-up {_bought(best)}: {best.name}, {_over(best)}"))
     gains = [row.value("realised_gain") or 0.0 for row in rows if row.ranked and row.value("realised_gain") is not None]
     if gains:
         found.append(
@@ -131,5 +181,34 @@ def _coverage(rows: Sequence[Row], groups: Sequence[Group]) -> Finding:
 
 
 def _best_saving(rows: Sequence[Row]) -> Row | None:
+    """The largest speed-up among rows that lose no quality for certain; without such rows, among all."""
     sped = [row for row in rows if row.ranked and row.value("speedup") is not None]
-    return max(sped, key=lambda row: row.cells["speedup"].low or row.cells["speedup"].value or 0.0, default=None)
+    kept = [row for row in sped if not _loses(row)]
+    return max(
+        kept or sped, key=lambda row: row.cells["speedup"].low or row.cells["speedup"].value or 0.0, default=None
+    )
+
+
+def _change_of(row: Row) -> tuple[str, Cell] | None:
+    """The first score whose change against the other side is known, and that change."""
+    named = ((name, row.cells.get(f"{name}{CHANGE}")) for name in SCORES)
+    return next(((name, cell) for name, cell in named if cell is not None and cell.value is not None), None)
+
+
+def _loses(row: Row) -> bool:
+    """Whether a row's quality is worse for certain: the whole interval of its change lies on the bad side."""
+    found = _change_of(row)
+    if found is None:
+        return False
+    metric, cell = found
+    if METRICS[metric].better == "higher":
+        return cell.high is not None and cell.high < 0
+    return cell.low is not None and cell.low > 0
+
+
+def _bought(row: Row) -> str:
+    """What a speed-up is known to have cost."""
+    found = _change_of(row)
+    if found is None:
+        return "(quality not measured)"
+    return _at_what_cost(row) if _loses(row) else f"at no certain loss of {_spoken(found[0])}"

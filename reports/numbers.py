@@ -14,8 +14,16 @@ from dataclasses import dataclass
 MISSING = "—"
 
 _PREFIXES = ((1e-9, "n"), (1e-6, "µ"), (1e-3, "m"), (1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"))
-_PLURAL = {"MAC": "MACs", "op": "ops", "parameter": "params", "bitop": "bit ops", "sample/s": "samples/s"}
-_UNSCALED = frozenset({"ms", "x", "%", "bit/parameter", "sample/s"})
+_PLURAL = {
+    "MAC": "MACs",
+    "op": "ops",
+    "parameter": "params",
+    "bitop": "bit ops",
+    "sample/s": "samples/s",
+    "pp": "points",
+}
+#: Units that take no prefix, because people read them as they are; `pp` are percentage points.
+_UNSCALED = frozenset({"ms", "x", "%", "pp", "dB", "bit", "bit/B", "bit/parameter", "op/B", "sample/s"})
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,8 @@ def half_width(value: float, low: float | None, high: float | None) -> float | N
 def plain(value: float, places: int) -> str:
     """A number with a fixed count of decimals, thin spaces between thousands and a true minus sign."""
     text = f"{value:,.{places}f}".replace(",", "\u202f")
+    if not text.strip("-0.\u202f"):
+        text = text.lstrip("-")  # there is no -0.00
     return text.replace("-", "\u2212")
 
 

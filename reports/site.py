@@ -146,6 +146,8 @@ def load(
     return site
 
 
+#: Verdicts of claims that could be judged.
+REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 #: The change of every score; a row has the one of its task.
 _CHANGES = tuple(f"{name}{CHANGE}" for name in SCORES)
 
@@ -162,11 +164,13 @@ def _judged(folders: Sequence[Path | str], records: Sequence[Record], rows: Sequ
         for key, cell in changes.items()
         if cell.value is not None and cell.low is not None and cell.high is not None
     }
-    return (
-        bench.analysis.claims.as_dicts(bench.analysis.claims.evaluate(listed, from_records(records), paired, records))
-        if listed
-        else []
+    if not listed:
+        return []
+    found = bench.analysis.claims.as_dicts(
+        bench.analysis.claims.evaluate(listed, from_records(records), paired, records)
     )
+    judged = any(claim["verdict"] in (REPRODUCED, NOT_REPRODUCED) for claim in found)
+    return found if judged or not _is_of_own_models(rows) else []
 
 
 def _sides(named: tuple[str, str] | None, records: Sequence[Record], show_paths: bool) -> tuple[Side, Side] | None:
@@ -198,8 +202,14 @@ def _newest(records: Iterable[Record]) -> list[Record]:
     return list(latest.values())
 
 
+def _is_of_own_models(rows: Sequence[Row]) -> bool:
+    """Whether every row is of a network that was named by a path, so that the suite only lent its settings."""
+    return bool(rows) and all(":" in row.case.model for row in rows)
+
+
 def _title(rows: list[Row], suite: str | None) -> str:
-    names = sorted({row.case.suite for row in rows}) or [suite or "no results yet"]
+    own = list(dict.fromkeys(row.model for row in rows)) if _is_of_own_models(rows) else []
+    names = own or sorted({row.case.suite for row in rows}) or [suite or "no results yet"]
     return ", ".join(names[:3]) + (" and more" if len(names) > 3 else "")
 
 

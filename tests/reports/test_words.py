@@ -1,9 +1,13 @@
 """What the pages say in prose is true of the rows: who learned further, and at what accuracy a speed-up was bought."""
 
+from pathlib import Path
+
 from reports.findings import findings, headline
 from reports.methods import quality_text
 from reports.site import load
 from tests.synthetic import record, store
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def reduced(setting, **changes):
@@ -55,3 +59,56 @@ def test_what_is_only_counted_is_not_called_measured_and_stands_behind_what_was_
     site = load([tmp_path / "none"])
     said = findings(site.rows, site.groups)[-1]
     assert (said.big, said.what) == ("3", "cases counted, none timed")
+
+
+def site_of(folder, records):
+    store(folder, records, with_samples=False)
+    return load([folder])
+
+
+def test_the_headline_of_several_methods_is_the_typical_and_not_the_largest(tmp_path):
+    made = [record(noise=1e-4)]
+    for place, latency in enumerate((20.0, 25.0, 32.0, 36.0, 50.0)):
+        made.append(record(method="tome", setting=f"r={place}", macs=0.625e9, latency_ms=latency, noise=1e-4))
+    site = site_of(tmp_path / "many", made)
+    # 40 ms plain and twice promised: 2, 1.6, 1.25, 1.11 and 0.8 times as fast are 100, 80, 62.5, 55.6 and 40 %
+    assert headline(site.rows, site.groups) == (
+        "Of 5 cases that were compared 4 are faster for certain and 1 slower; 62 % of the promised speed-up arrives "
+        "in the median (quartiles 56 to 80 %)"
+    )
+    assert findings(site.rows, site.groups)[0].what.startswith("largest speed-up (quality not measured): ")
+
+
+def test_the_largest_speed_up_is_named_among_those_that_lose_no_quality_for_certain(tmp_path):
+    plain, fast, kept = record(accuracy=96.0), reduced("r=13"), reduced("r=4")
+    answers = ("1" * 96 + "0" * 4, "1" * 50 + "0" * 50, "1" * 95 + "0" * 5)
+    for item, marks in zip((plain, fast, kept), answers, strict=True):
+        item["quality"] = {"per_sample": marks, "samples_digest": "d"}
+    site = site_of(tmp_path / "lossy", [plain, fast, kept])
+    said = findings(site.rows, site.groups)[0].what
+    assert said.startswith("largest speed-up at no certain loss of accuracy: ") and "r=4" in said
+
+
+def test_rows_that_were_disturbed_are_not_called_unfinished(tmp_path):
+    busy = [{**record(), "status": "contaminated"}, {**reduced("r=8"), "status": "contaminated"}]
+    site = site_of(tmp_path / "busy", busy)
+    assert headline(site.rows, site.groups) == (
+        "2 of 2 cases were measured on a busy machine: their ratios stand, their ranks do not"
+    )
+
+
+def test_a_network_of_ones_own_gives_its_page_the_name_and_takes_no_claims_of_the_suite(tmp_path):
+    claims = [ROOT / "suites" / "vit_tokens"]
+    store(tmp_path / "own", [record(model="mymodels:Net")], with_samples=False)
+    own = load([tmp_path / "own"], claims=claims)
+    assert own.title == "mymodels:Net" and own.claims == []
+    store(tmp_path / "suite", [record()], with_samples=False)
+    its = load([tmp_path / "suite"], claims=claims)
+    assert its.title == record()["case"]["suite"] and len(its.claims) > 50
+
+
+def test_points_take_no_prefix_and_nothing_is_minus_zero():
+    from reports.numbers import plain, quantity
+
+    assert quantity(-0.838, "pp", -2.1, 0.43) == "\u22120.8 ± 1.3\u00a0points"
+    assert plain(-0.001, 2) == "0.00" and plain(-12.34, 1) == "\u221212.3"
