@@ -3,4 +3,9 @@
 from bench.api import build, curves, layers, load, measure
 from bench.version import __version__
 
+#: What the library offers; `dir(bench)` shows this and not the files behind it.
 __all__ = ["__version__", "build", "curves", "layers", "load", "measure"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

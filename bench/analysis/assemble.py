@@ -284,7 +284,7 @@ def _why_contaminated(timing: dict[str, Any]) -> dict[str, Any]:
         f"{sum(line['set_aside'] for line in lines)} of {len(lines)} processes were preempted in too many of their "
         "samples and replacing them did not help: other work was using the cores. Times are too long, and ratios "
         "favour the shorter network, which is preempted less often. Measure again on a quiet machine with "
-        "retry_failed=true"
+        "retry=disturbed"
     )
     return {"phase": "measure", "type": "contaminated", "message": text, "log_tail": ""}
 

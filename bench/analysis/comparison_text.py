@@ -5,15 +5,20 @@ Names, errors and environments may be of foreign records: every cell, remark and
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.analysis.compare import Comparison
 from bench.analysis.judge import Judgement
 from bench.analysis.metric_rows import EQUAL
-from bench.foreign_text import escape_controls
+from bench.foreign_text import escape_controls, shortened
 from bench.statistics import Interval
 
+#: Verdicts of rows that changed for certain, or in which something is wrong.
+CHANGED = frozenset({"FASTER", "SLOWER", "BETTER", "WORSE", "INVALID"})
+#: Signs that a name and a reason keep, however narrow the terminal is.
+LEAST_NAME, LEAST_REASON = 24, 20
 _HEAD = ("case", "metric", "a", "b", "better by", "verdict", "how")
 
 
@@ -25,11 +30,18 @@ class _Lines:
     table: Sequence[tuple[str, ...]] = field(default_factory=list)
     environment: list[tuple[str, str, str]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    left_out: str = ""
 
 
-def as_text(comparison: Comparison) -> str:
-    """The comparison for a terminal: what differs around it first, then a row per case and metric, then the sum."""
-    lines = _lines(comparison)
+def as_text(comparison: Comparison, *, every: bool = True, width: int | None = None) -> str:
+    """The comparison for a terminal: the verdicts counted, what differs around it, then a row per case and metric.
+
+    Args:
+        comparison: what was compared.
+        every: also the rows in which nothing changed for certain; else how many there are of each verdict.
+        width: signs of a line; None for as many as it takes. Names and reasons are cut to fit.
+    """
+    lines = _lines(comparison, every=every)
     parts = [escape_controls(lines.title)]
     if lines.environment:
         parts.append(
@@ -37,7 +49,9 @@ def as_text(comparison: Comparison) -> str:
             + _columns([("what", comparison.label_a, comparison.label_b), *lines.environment])
         )
     if lines.table:
-        parts.append(_columns([_HEAD, *lines.table]))
+        parts.append(_columns([_HEAD, *lines.table], width))
+    if lines.left_out:
+        parts.append(f"{lines.left_out} are not shown: all=true shows them")
     return "\n\n".join([*parts, *(["\n".join(map(escape_controls, lines.remarks))] if lines.remarks else [])]) + "\n"
 
 
@@ -79,7 +93,7 @@ def reproduction_as_text(verdicts: Sequence[Judgement], differences: Sequence[tu
     return "\n".join([*around, _columns(rows)]) + "\n"
 
 
-def _lines(comparison: Comparison) -> _Lines:
+def _lines(comparison: Comparison, *, every: bool = True) -> _Lines:
     counts = {
         kind: sum(row.kind == kind for row in comparison.rows)
         for kind in dict.fromkeys(r.kind for r in comparison.rows)
@@ -98,8 +112,10 @@ def _lines(comparison: Comparison) -> _Lines:
             ", ".join(part for part in (row.text, row.pairing) if part),
         )
         for row in sorted(comparison.rows, key=lambda row: not row.regression)
-        if row.text != EQUAL
+        if row.text != EQUAL and (every or row.kind in CHANGED)
     ]
+    hidden = Counter(row.kind for row in comparison.rows if row.text != EQUAL and not every and row.kind not in CHANGED)
+    left_out = " and ".join(f"{count} rows {kind}" for kind, count in hidden.items())
     equal = [row for row in comparison.rows if row.text == EQUAL]
     remarks = [
         *(
@@ -112,7 +128,7 @@ def _lines(comparison: Comparison) -> _Lines:
         *dict.fromkeys(note for row in comparison.rows for note in row.notes),
         *comparison.notes,
     ]
-    return _Lines(title, table, list(comparison.environment), remarks)
+    return _Lines(title, table, list(comparison.environment), remarks, left_out)
 
 
 def _given(value: float | str | None, unit: str) -> str:
@@ -134,8 +150,13 @@ def _ratio(ratio: Interval | None) -> str:
     return f"{ratio.value:.3f}x [{ratio.low:.3f}, {ratio.high:.3f}]"
 
 
-def _columns(foreign: Sequence[Sequence[str]]) -> str:
+def _columns(foreign: Sequence[Sequence[str]], width: int | None = None) -> str:
+    """Rows in columns; where a width is given, the first and the last column are cut to keep within it."""
     rows = [[escape_controls(cell) for cell in row] for row in foreign]
+    if width is not None:
+        rows = [[shortened(row[0], max(LEAST_NAME, width // 3)), *row[1:]] for row in rows]
+        before = sum(max(len(row[i]) for row in rows) + 2 for i in range(len(rows[0]) - 1))
+        rows = [[*row[:-1], shortened(row[-1], max(LEAST_REASON, width - before))] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

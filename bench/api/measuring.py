@@ -137,6 +137,8 @@ def _wanted(metrics: Iterable[str]) -> list[str]:
         elif metric in METRICS:
             names.append(metric)
         else:
+            if metric.lower().rstrip("s") == "flop":
+                raise UsageError("FLOPs are 2 x MACs here: ask for metrics=['macs'] and double it")
             raise UsageError(f'metric "{metric}" does not exist; {did_you_mean(metric, [*GROUPS, *METRICS])}')
     return list(dict.fromkeys(names))
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bench.app.fault_text import one_line
 from bench.config.schema import Config
 from bench.host.environment import environment
 from bench.host.identity import machine_key
 from bench.plan import estimate
 from bench.plan.case import Case
-from bench.plan.plan import Plan, threads
+from bench.plan.plan import Group, Plan, threads
 from bench.plan.recipe import recipe_for
-from bench.store.records import Store, read_calibration
+from bench.store.records import CorruptRecord, Store, is_present, read_calibration
 from bench.worker.client import Done, Workers
 
 #: Seconds that counting one model may take, and that counting one by one may: a forecast is worth no more.
 FORECAST_CAP_S = 20.0
+#: Why a case was not counted that nothing is wrong with.
+TOO_LONG = "it took too long"
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Forecast:
     """Estimated seconds per group key; and a label and a reason for each case that could not be counted."""
 
     seconds: dict[str, float]
-    uncounted: tuple[str, ...] = ()
+    uncounted: Mapping[str, str] = field(default_factory=dict)
 
 
 def peak_rate(config: Config) -> float | None:
@@ -46,16 +49,36 @@ def _countable(case: Case) -> Case:
     )
 
 
-def group_seconds(config: Config, plan: Plan) -> dict[str, float]:
+def group_seconds(config: Config, plan: Plan, groups: Sequence[Group] | None = None) -> dict[str, float]:
     """Estimated seconds per group key; a second or so for the counts."""
-    return forecast(config, plan).seconds
+    return forecast(config, plan, groups).seconds
 
 
-def forecast(config: Config, plan: Plan) -> Forecast:
-    """Estimated seconds per group, and what the estimate had to do without; counts nothing where nothing is timed."""
-    if not config.protocol.timed:
-        return Forecast({group.key: estimate.COUNT_S * len(group.cases) for group in plan.groups})
-    cases = {case.key: case for group in plan.groups for case in (group.baseline, *group.cases)}
+def unfinished_groups(config: Config, plan: Plan) -> list[Group]:
+    """The groups with a case that is still to be measured, or that was disturbed or failed."""
+    store, key = Store(config.paths.results), machine_key(environment(config.device.name))
+    return [group for group in plan.groups if not all(_is_well(store, case, key) for case in group.cases)]
+
+
+def _is_well(store: Store, case: Case, key: str) -> bool:
+    try:
+        return is_present(store.latest(case.key, key), retry="all")
+    except CorruptRecord:
+        return True  # it is not measured again before its file is moved away
+
+
+def forecast(config: Config, plan: Plan, groups: Sequence[Group] | None = None) -> Forecast:
+    """Estimated seconds per group, and what the estimate had to do without; counts nothing where nothing is timed.
+
+    Args:
+        config: protocol, device, and where results are.
+        plan: the sweep.
+        groups: those that are estimated; by default all of the plan.
+    """
+    groups = plan.groups if groups is None else groups
+    if not config.protocol.timed or not groups:
+        return Forecast({group.key: estimate.COUNT_S * len(group.cases) for group in groups})
+    cases = {case.key: case for group in groups for case in (group.baseline, *group.cases)}
     plain = {key: _countable(case) for key, case in cases.items()}
     counted = _counted(config, plan, {case.key: case for case in plain.values()})
     peak, count = peak_rate(config), threads(config)
@@ -63,13 +86,13 @@ def forecast(config: Config, plan: Plan) -> Forecast:
         key: estimate.parts_ms(counted.get(plain[key].key, {}).get("macs"), case, peak, count)
         for key, case in cases.items()
     }
-    seconds = {group.key: estimate.group_seconds(group, parts, config.protocol) for group in plan.groups}
+    seconds = {group.key: estimate.group_seconds(group, parts, config.protocol) for group in groups}
     missing = {
-        plain[key].label: counted.get(plain[key].key, {}).get("why") or "it took too long"
+        plain[key].label: counted.get(plain[key].key, {}).get("why") or TOO_LONG
         for key in cases
         if not counted.get(plain[key].key, {}).get("macs")
     }
-    return Forecast(seconds, tuple(f"{label}: {why}" for label, why in missing.items()))
+    return Forecast(seconds, missing)
 
 
 def _counted(config: Config, plan: Plan, cases: Mapping[str, Case]) -> dict[str, Any]:
@@ -90,6 +113,22 @@ def _counted(config: Config, plan: Plan, cases: Mapping[str, Case]) -> dict[str,
             if time.monotonic() < end:
                 found |= _ask(workers, [recipe], Path(scratch)) or {}
     return found
+
+
+def faults(config: Config, plan: Plan, cases: Iterable[Case]) -> dict[str, str]:
+    """Why cases cannot be built or run, by key, from one run of each without weights; no entry for one that can.
+
+    A case that takes too long or ends its process is the probe's matter and has no entry.
+    """
+    recipes = [recipe_for(case, plan, config).as_dict() for case in cases]
+    if not recipes:
+        return {}
+    limits = config.executor.timeouts_s
+    patient = {**limits.model_dump(), "load": min(limits.load, FORECAST_CAP_S)}
+    with Workers(patient) as workers, tempfile.TemporaryDirectory() as scratch:
+        outcome = workers.run("rehearse", {"recipes": recipes}, log=Path(scratch) / "log")
+    found = outcome.result["faults"] if isinstance(outcome, Done) else {}
+    return {key: one_line(fault) for key, fault in found.items() if fault is not None}
 
 
 def _ask(workers: Workers, recipes: Sequence[dict[str, Any]], scratch: Path) -> dict[str, Any] | None:

@@ -12,12 +12,12 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 from bench import workloads
 from bench.config.axes import OVERRIDES
 from bench.config.protocol import Energy, Protocol, Section
+from bench.config.verbs import JOBS
 from bench.errors import UsageError, did_you_mean, no_such
 
 DTYPES = ("fp32", "tf32", "bf16", "fp16", "fp64")
 #: Modes of the compiler in which it captures CUDA graphs itself.
 CAPTURING_MODES = ("reduce-overhead", "max-autotune")
-JOBS = ("run", "plan", "report", "reproduce", "compare", "bundle", "verify", "calibrate", "doctor", "ui", "list")
 
 
 class Against(Section):
@@ -264,8 +264,10 @@ class Config(Section):
     row: Annotated[str | None, BeforeValidator(_as_key)] = None
     a: Annotated[str | None, BeforeValidator(_joined)] = None
     b: Annotated[str | None, BeforeValidator(_joined)] = None
+    all: bool = False
     word: str | None = None
     trust: bool = False
+    retry: Literal["none", "disturbed", "failed", "all"] = "none"
     retry_failed: bool = False
     counts: bool = True
     suite: Suite
@@ -282,6 +284,11 @@ class Config(Section):
     def task_name(self) -> str:
         """The task in force: the one asked for, else the suite's."""
         return self.task.name or self.suite.task
+
+    @property
+    def retries(self) -> str:
+        """Which rows are measured again; `retry_failed=true` is the older spelling of `retry=all`."""
+        return "all" if self.retry_failed else self.retry
 
     @model_validator(mode="after")
     def _clashes(self) -> Config:

@@ -28,6 +28,8 @@ from bench.workloads.workload import Workload
 
 #: Where Linux describes the processors.
 PROCESSORS = Path("/sys/devices/system/cpu")
+#: Models that a message names.
+MOST_NAMED = 5
 #: With up to this many physical cores of our own we time on one thread: a second busy one would stall every barrier.
 SMALL_HOST_CORES = 4
 
@@ -56,13 +58,17 @@ class Group:
 
 @dataclass(frozen=True)
 class Plan:
-    """All cases of a sweep in groups, and the catalogue entries behind their names."""
+    """All cases of a sweep in groups, and the catalogue entries behind their names.
+
+    `unscored` says which models a task that was asked for by name does not score; empty without such a task or model.
+    """
 
     suite: Suite
     groups: tuple[Group, ...]
     models: dict[str, Entry]
     methods: dict[str, Entry]
     task: Entry | None
+    unscored: str = ""
 
     @property
     def cases(self) -> list[Case]:
@@ -392,4 +398,19 @@ def make(config: Config, catalogue: Catalogue) -> Plan:
     for case in expansion.cases(blocks):
         groups.setdefault(case.group_key, {})[case.key] = case
     made = tuple(Group(tuple(members.values())) for members in groups.values())
-    return Plan(config.suite, made, expansion.models, expansion.methods, task)
+    unscored = _unscored(config, [case for group in made for case in group.cases])
+    return Plan(config.suite, made, expansion.models, expansion.methods, task, unscored)
+
+
+def _unscored(config: Config, cases: Iterable[Case]) -> str:
+    """Which models the task that was asked for by name does not score, and why."""
+    if config.task.name in (None, "none"):
+        return ""
+    models = list(dict.fromkeys(case.model for case in cases if case.task == "none"))
+    if not models:
+        return ""
+    named = ", ".join(models[:MOST_NAMED]) + (", ..." if len(models) > MOST_NAMED else "")
+    return (
+        f"task={config.task.name} has no weights for {named}: their cost is measured and no quality; weights of your "
+        "own come with checkpoint=..., images or text of your own with data.root=..."
+    )

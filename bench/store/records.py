@@ -127,11 +127,25 @@ def _is_named_after(path: Path, record: Record) -> bool:
     return re.fullmatch(rf"{re.escape(key)}(\.[1-9][0-9]{{0,8}})?\.json", path.name) is not None
 
 
-def is_present(record: Record | None, *, retry_failed: bool) -> bool:
-    """Whether a case needs no measuring: it has a record that was not interrupted, nor failed if those are retried."""
+#: Which rows a sweep measures again beside those it lacks: none; those that other work disturbed; those that failed.
+RETRIES = ("none", "disturbed", "failed", "all")
+#: Status of a row whose processes other work held up: it has numbers, its ranks are withheld.
+DISTURBED = "contaminated"
+
+
+def is_present(record: Record | None, *, retry: str = "none") -> bool:
+    """Whether a case needs no measuring: it has a record that was not interrupted and is not to be measured again.
+
+    Args:
+        record: the newest of the case on this machine, or None.
+        retry: one of `RETRIES`.
+    """
     if record is None or record["status"] == "interrupted":
         return False
-    return not (retry_failed and record["status"] != "ok")
+    if record["status"] == "ok":
+        return True
+    kind = "disturbed" if record["status"] == DISTURBED else "failed"
+    return retry not in (kind, "all")
 
 
 def without_superseded(records: Iterable[Record]) -> list[Record]:

@@ -103,5 +103,5 @@ class Attempts:
             raise CircuitBroken(
                 f"{self.lost_in_a_row} cases in a row were lost ({last.status}: {last.message}); "
                 "the machine or the installation is at fault rather than the cases. Mend it and run again with "
-                "retry_failed=true; what was measured is kept"
+                "retry=failed; what was measured is kept"
             )

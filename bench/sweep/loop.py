@@ -138,7 +138,7 @@ class Driver:
             except CorruptRecord as error:
                 self.sweep.problems.append(str(error))
                 continue
-            if is_present(record, retry_failed=self.config.retry_failed):
+            if is_present(record, retry=self.config.retries):
                 assert record is not None
                 self.sweep.records.append(record)
             else:

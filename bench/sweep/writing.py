@@ -118,7 +118,7 @@ class Writer:
         """Give the cases a record of the interruption, unless they have one that tells more."""
         error = {"phase": phase, "type": "KeyboardInterrupt", "message": "interrupted by the user", "log_tail": ""}
         for case in cases:
-            if not is_present(self.latest_readable(case), retry_failed=False):
+            if not is_present(self.latest_readable(case), retry="none"):
                 moment = self.now()
                 self._record(assemble.failed(case, self.context, "interrupted", error, moment, moment))
         self.journal.append("interrupted", cases=[case.key for case in cases])

@@ -25,6 +25,7 @@ JOBS = {
     "prepare": "bench.worker.prepare",
     "calibrate": "bench.worker.calibrate",
     "estimate": "bench.worker.estimate",
+    "rehearse": "bench.worker.rehearse",
 }
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")

@@ -82,7 +82,7 @@ def counted(recipe: Recipe, phase: Phase) -> dict[str, Any]:
     except UsageError:
         raise
     except Exception as error:
-        found = _count(_for_real(recipe, error), phase)
+        found = _count(for_real(recipe, error), phase)
         why = f"counted on real tensors, because the meta device cannot: {type(error).__name__}: {error}"[:300]
         found.flags.append(flag("counted_for_real", "info", why))
     if recipe.method_settings.get(TRAINING_STEPS):
@@ -132,7 +132,7 @@ def untrained(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: 0 if name == TRAINING_STEPS else value for name, value in settings.items()}
 
 
-def _for_real(recipe: Recipe, error: Exception) -> Subject:
+def for_real(recipe: Recipe, error: Exception) -> Subject:
     """The subject with real tensors and random weights, if it is small enough for that."""
     with torch.device("meta"):
         module, _ = build_model(recipe)

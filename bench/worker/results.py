@@ -203,6 +203,20 @@ class Estimate(TypedDict):
     macs: dict[str, Guess]
 
 
+class Fault(TypedDict):
+    """What stops a case from being built and run once."""
+
+    status: str
+    type: str
+    message: str
+
+
+class Rehearsed(TypedDict):
+    """Faults by case key; None where there is none."""
+
+    faults: dict[str, Fault | None]
+
+
 #: Kind of a job (`bench.worker.child.JOBS`) -> kind of its result.
 KINDS: dict[str, Any] = {
     "probe": ProbeFields,
@@ -210,5 +224,6 @@ KINDS: dict[str, Any] = {
     "prepare": Object,
     "calibrate": Drift | Calibration,
     "estimate": Estimate,
+    "rehearse": Rehearsed,
     "count": Counts,
 }

@@ -542,6 +542,19 @@ def test_text_puts_regressions_first_and_says_what_differs():
     assert "alternate a and b" in text
 
 
+def test_a_terminal_sees_what_changed_and_how_many_rows_did_not_within_its_width():
+    b = run("b", noise=0.001)
+    for line in b[2]["timing"]["invocations"]:
+        line["median_ms"] *= 1.2
+    found = compare(run("a", noise=0.001), b, metrics=["latency_ms"])
+    text = as_text(found, every=False, width=130)
+    rest = sum(row.kind not in ("FASTER", "SLOWER") for row in found.rows)
+    assert rest >= 1 and f"{rest} rows " in text and "all=true shows them" in text
+    table = [line for line in text.splitlines() if "latency_ms" in line]
+    assert len(table) == 1 and "SLOWER" in table[0] and len(table[0]) <= 130
+    assert sum("latency_ms" in line for line in as_text(found).splitlines()) == len(found.rows)
+
+
 def test_equal_counts_are_one_line_not_many_rows():
     text = as_text(compare(run("a"), run("b"), metrics=["latency_ms", "macs", "params"]))
     assert "equal on both sides (6 rows): macs, params" in text and "GMAC" not in text and " MAC " not in text

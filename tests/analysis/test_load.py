@@ -99,6 +99,7 @@ def assert_labelled(record, loaded):
     assert {name.replace(" ", "_") for name in wanted} <= codes
 
 
+@pytest.mark.slow
 def test_a_load_in_the_middle_of_a_sweep_is_labelled_and_turns_no_verdict_round(tmp_path):
     loaded = range(1, 3)
     records = loaded_sweep(tmp_path, loaded, invocations=4, max_invocations=4, preempted_share=1.0)

@@ -81,7 +81,7 @@ def test_a_plan_says_what_could_not_be_counted_and_estimates_it_all_the_same(tmp
     made = plan.make(config, catalogue.load())
     found = forecast.forecast(config, made)
     assert set(found.seconds) == {group.key for group in made.groups} and all(s > 0 for s in found.seconds.values())
-    assert len(found.uncounted) == 2 and all("meta" in reason for reason in found.uncounted)  # its runs read a value
+    assert len(found.uncounted) == 2 and all("meta" in why for why in found.uncounted.values())  # its runs read a value
     assert plan_job.run(config) == 0
     assert "not counted beforehand" in capsys.readouterr().out
 
@@ -251,4 +251,4 @@ def test_a_forecast_counts_what_the_meta_device_can_count_in_a_process_of_its_ow
     assert isinstance(outcome, Done), outcome
     found = outcome.result["macs"][made.cases[0].key]
     assert found["why"] == "" and found["macs"]["forward"] > 0
-    assert forecast.forecast(config, made).uncounted == ()
+    assert forecast.forecast(config, made).uncounted == {}

@@ -112,6 +112,7 @@ def test_listing_imports_no_torch():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+@pytest.mark.slow
 def test_the_example_of_the_guide_runs(tmp_path):
     guide = (ROOT / "docs" / "testing_your_own.md").read_text()
     (tmp_path / "test_half.py").write_text(re.search(r"```python\n(.*?)```", guide, re.S)[1])

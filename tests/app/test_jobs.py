@@ -170,7 +170,7 @@ def sessions(folder, side, slow=1.0):
 
 def told_by_compare(tmp_path, capsys, a, b):
     sides = {"a": ",".join(map(str, a)), "b": ", ".join(map(str, b))}
-    code = compare.run(config_for(tmp_path, job="compare", report={"enabled": False}, **sides))
+    code = compare.run(config_for(tmp_path, job="compare", all=True, report={"enabled": False}, **sides))
     return code, capsys.readouterr().out
 
 

@@ -55,6 +55,7 @@ def test_a_disk_that_fills_up_at_any_step_stops_the_sweep_with_the_remedy_and_th
     assert len(probed) == len(set(probed)) == 2  # what the full disk could hold was not measured again
 
 
+@pytest.mark.slow
 def test_the_kernels_own_limit_on_file_size_is_told_by_the_command_line_without_a_traceback(tmp_path):
     """RLIMIT_FSIZE in the driver: a real failing write, through the whole command line."""
     limit = (

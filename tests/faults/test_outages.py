@@ -72,6 +72,7 @@ def test_a_refused_driver_leaves_the_mirror_alone(tmp_path, monkeypatch):
     assert not (tmp_path / "mlflow").exists()
 
 
+@pytest.mark.slow
 def test_a_database_that_is_destroyed_in_the_middle_costs_the_mirror_only(tmp_path, monkeypatch, capsys):
     pytest.importorskip("mlflow")
     from bench.app.mirror import MirrorListener

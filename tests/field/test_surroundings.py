@@ -180,9 +180,11 @@ def test_the_last_line_of_a_sweep_says_what_failed_of_what_kind_and_where_in_the
 
 
 def test_the_line_of_what_failed_without_a_message_or_lines_says_the_kind_alone():
-    from bench.app.jobs.sweep import _why
+    from bench.app.fault_text import one_line
 
-    assert _why({"type": "MemoryError", "message": ""}) == "MemoryError: it says no more"
-    assert _why({"type": "SIGKILL", "message": "SIGKILL by somebody"}) == "SIGKILL by somebody"
-    long = _why({"type": "E", "message": "x" * 5000 + f"\n  {Path('/a') / ('b' * 500)}.py, line 3, in f: " + "y" * 500})
+    assert one_line({"type": "MemoryError", "message": ""}) == "MemoryError: it says no more"
+    assert one_line({"type": "SIGKILL", "message": "SIGKILL by somebody"}) == "SIGKILL by somebody"
+    long = one_line(
+        {"type": "E", "message": "x" * 5000 + f"\n  {Path('/a') / ('b' * 500)}.py, line 3, in f: " + "y" * 500}
+    )
     assert len(long) < 450 and "line 3, in f" in long

@@ -111,6 +111,7 @@ def test_a_damaged_record_of_an_earlier_session_does_not_stop_a_later_one(tmp_pa
     assert {record["status"] for record in result.records} == {"ok"}
 
 
+@pytest.mark.slow
 def test_the_number_of_an_attempt_that_was_moved_away_stays_free(tmp_path):
     """The first attempt was superseded and got damaged; the user followed the advice to move it away."""
     config = configuration(tmp_path, ["tests.faults.models:wrong_value"])
@@ -149,6 +150,7 @@ def retry(config_folder):
     return configuration(config_folder, [HEALTHY], ["none", NARROW], retry_failed=True)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_retry_leaves_the_row_that_has_its_numbers(tmp_path, monkeypatch):
     config = retry(tmp_path)
     sweep(config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,13 +25,20 @@ def run(config: Config) -> int:
     records = [side_at(side) for side in (a, b)]
     names = sides_names(a, b)
     found = compare.compare(*records, label_a=names[0], label_b=names[1])
-    print(as_text(found))
+    print(as_text(found, every=config.all, width=_width()))
+    if {place.resolve() for place in a} == {place.resolve() for place in b}:
+        print("a and b are the same place: nothing can differ")
     path = Path(config.paths.site) / MARKDOWN
     write_atomically(path, as_markdown(found).encode())
     print(f"kept in {path}")
     if config.report.enabled and len(a) == len(b) == 1 and a[0].is_dir() and b[0].is_dir():
         print(f"as a page in {_page(a[0], b[0], path.parent / 'comparison')}")
     return found.exit_code
+
+
+def _width() -> int | None:
+    """Signs of the terminal's line; None where the output goes to a file or another program, which gets all of it."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def side_at(places: Sequence[Path]) -> list[Record]:

@@ -2,64 +2,108 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.app.forecast import forecast
+from bench.app.forecast import TOO_LONG, Forecast, faults, forecast
 from bench.config import catalogue
 from bench.config.schema import Config
 from bench.foreign_text import escape_controls, shortened
 from bench.host.environment import environment
 from bench.host.identity import machine_key
 from bench.plan import plan
+from bench.plan.case import Case
 from bench.plan.estimate import in_words
-from bench.store.records import CorruptRecord, Store, is_present
+from bench.plan.plan import Group
+from bench.store.records import DISTURBED, CorruptRecord, Store, is_present
 
-#: Cases that could not be counted beforehand that are named.
-MOST_REASONS = 5
+#: Lines below the table.
+MOST_REASONS = 8
+TO_MEASURE = "to measure"
 
 
 def run(config: Config) -> int:
     """Print every case with its key and whether it is there already, and the estimate; 0."""
     made = plan.make(config, catalogue.load())
     store, key = Store(config.paths.results), machine_key(environment(config.device.name))
-    expected = forecast(config, made)
-    table = Table(
-        "key",
-        "case",
-        "state",
-        title=escape(shortened(escape_controls(f"{made.suite.name}: {made.suite.title}"))),
-        title_justify="left",
-    )
-    missing_seconds, missing = 0.0, 0
-    for group in made.groups:
-        states = [_state(store, case.key, key, config.retry_failed) for case in group.cases]
-        absent = states.count("to measure")
-        missing += absent
-        missing_seconds += expected.seconds[group.key] * absent / len(states)
-        for case, state in zip(group.cases, states, strict=True):
-            table.add_row(*map(escape, (case.key, shortened(escape_controls(case.label)), state)))
-        table.add_section()
-    console = Console(width=None if Console().is_terminal else 140)
-    console.print(table)
+    states = {case.key: _state(store, case.key, key, config.retries) for case in made.cases}
+    todo = [group for group in made.groups if any(states[case.key] == TO_MEASURE for case in group.cases)]
+    expected = forecast(config, made, todo)
+    broken = faults(config, made, _suspects(made, states, expected))
+    states |= dict.fromkeys(broken, "cannot be run")
+    _show(made, states, config.model)
+    missing = list(states.values()).count(TO_MEASURE)
     print(
         f"{len(made.cases)} cases in {len(made.groups)} groups; {missing} to measure, about "
-        f"{in_words(missing_seconds)} with protocol={config.protocol.name} (an estimate from counts)"
+        f"{in_words(_seconds(todo, states, expected))} with protocol={config.protocol.name} (an estimate from counts)"
     )
-    for reason in expected.uncounted[:MOST_REASONS]:
-        print(f"not counted beforehand, so its time is a bare guess: {escape_controls(reason)}")
-    if len(expected.uncounted) > MOST_REASONS:
-        print(f"and {len(expected.uncounted) - MOST_REASONS} more")
+    labels = {case.key: case.label for case in made.cases}
+    told = [f"cannot be run: {shortened(labels[key])}: {why}" for key, why in broken.items()]
+    told += [
+        f"not counted beforehand, so its time is a bare guess: {label}: {why}"
+        for label, why in expected.uncounted.items()
+        if label not in {labels[key] for key in broken}
+    ]
+    told += _again(states, config.retries)
+    if made.unscored:
+        told.append(made.unscored)
+    for line in told[:MOST_REASONS]:
+        print(escape_controls(line))
+    if len(told) > MOST_REASONS:
+        print(f"and {len(told) - MOST_REASONS} more")
     return 0
 
 
-def _state(store: Store, case_key: str, machine_key: str, retry_failed: bool) -> str:
+def _suspects(made: plan.Plan, states: Mapping[str, str], expected: Forecast) -> list[Case]:
+    """Cases to try before anything is measured: of the user's own code, and those that could not be counted."""
+    own = {name for table in (made.models, made.methods) for name, entry in table.items() if entry.folder is None}
+    uncounted = {label for label, why in expected.uncounted.items() if why != TOO_LONG}
+    return [
+        case
+        for case in made.cases
+        if states[case.key] == TO_MEASURE and ({case.model, case.method} & own or case.plain.label in uncounted)
+    ]
+
+
+def _show(made: plan.Plan, states: Mapping[str, str], model: str | None) -> None:
+    """The table of cases, group by group, under the suite's title or the model that was named."""
+    title = escape(shortened(escape_controls(model or f"{made.suite.name}: {made.suite.title}")))
+    table = Table("key", "case", "state", title=title, title_justify="left")
+    for group in made.groups:
+        for case in group.cases:
+            table.add_row(*map(escape, (case.key, shortened(escape_controls(case.label)), states[case.key])))
+        table.add_section()
+    Console(width=None if Console().is_terminal else 140).print(table)
+
+
+def _seconds(todo: Sequence[Group], states: Mapping[str, str], expected: Forecast) -> float:
+    """The estimate of the cases that are to be measured; of a group in part, that part of it."""
+    shares = ((group, [states[case.key] for case in group.cases]) for group in todo)
+    return sum(expected.seconds[group.key] * own.count(TO_MEASURE) / len(own) for group, own in shares)
+
+
+def _again(states: Mapping[str, str], retry: str) -> list[str]:
+    """What to type to have disturbed and failed rows measured again, where the plan does not do so."""
+    disturbed = sum(state == DISTURBED for state in states.values())
+    other = {"ok", "unreadable", TO_MEASURE, DISTURBED, "cannot be run"}
+    failed = sum(state not in other for state in states.values())
+    lines = []
+    if disturbed and retry not in ("disturbed", "all"):
+        lines.append(f"{disturbed} disturbed by other work: retry=disturbed measures them again")
+    if failed and retry not in ("failed", "all"):
+        lines.append(f"{failed} failed: retry=failed measures them again")
+    return lines
+
+
+def _state(store: Store, case_key: str, machine_key: str, retry: str) -> str:
     try:
         record = store.latest(case_key, machine_key)
     except CorruptRecord:
         return "unreadable"
-    if not is_present(record, retry_failed=retry_failed):
-        return "to measure"
+    if not is_present(record, retry=retry):
+        return TO_MEASURE
     assert record is not None
     return str(record["status"])

@@ -1,14 +1,16 @@
-"""`job=run`: measure what is missing, mirror it, rebuild the report, and say in four lines where things are."""
+"""`job=run`: measure what is missing, mirror it, rebuild the report, and show the rows and where things are."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.app import mirror, site
+from bench.app.closing import seconds_again, show_rows, state_text
 from bench.app.counting import count_first
-from bench.app.forecast import group_seconds
+from bench.app.fault_text import one_line
+from bench.app.forecast import group_seconds, unfinished_groups
 from bench.app.progress import GroupLines, ProgressBar
 from bench.app.refresh import Refresher
 from bench.app.terminal import tell
@@ -35,11 +37,13 @@ def run(config: Config) -> int:
     made = plan.make(config, catalogue.load())
     with ResultsLock(config.paths.results):
         pass  # a folder that is taken or cannot be written is refused at once, not after a forecast
+    if made.unscored:
+        tell(made.unscored)
     from bench.sweep.loop import Driver  # brings scipy: a wrong name is answered before that
 
     with ProgressBar() as bar:
         bar.working("estimating the time")
-        seconds = group_seconds(config, made)
+        seconds = group_seconds(config, made, unfinished_groups(config, made))
         copy = mirror.open_mirror(config, made)
         lines = count_first(config, bar.working)
         refresher = Refresher(config, copy.refresh)
@@ -55,7 +59,9 @@ def run(config: Config) -> int:
         page, stopped = _page(config, stopped)
         bar.working("mirroring to MLflow")
         copy.close(page, interrupted=stopped is not None)
-    _summarise(driver.sweep, page, copy)
+    group_of = {case.key: group.key for group in made.groups for case in group.cases}
+    again = seconds_again(driver.sweep.records, group_of, seconds)
+    _summarise(driver.sweep, page, copy, again)
     for line in lines:
         tell(line)
     if stopped is not None:
@@ -80,11 +86,13 @@ def _page(config: Config, stopped: BenchError | None) -> tuple[Path | None, Benc
         return None, stopped or error
 
 
-def _summarise(sweep: Sweep, page: Path | None, copy: mirror.MirrorListener) -> None:
-    """The four lines: page, MLflow, best row, what failed."""
+def _summarise(sweep: Sweep, page: Path | None, copy: mirror.MirrorListener, again: Mapping[str, float]) -> None:
+    """The rows, then page, MLflow, best row, the states of rows, and what failed first."""
+    show_rows(sweep.records)
     print(f"report   {page if page else 'not written'}")
     print(f"mlflow   {copy.hint()}")
     print(f"best     {best_row(sweep.records)}")
+    print(f"rows     {state_text(sweep.records, again)}")
     print(f"failed   {failure_text(sweep)}")
     for problem in [*sweep.problems, *copy.problems]:
         tell(problem)
@@ -98,6 +106,8 @@ def best_row(records: list[Record]) -> str:
         ratio = reading_of(record, "speedup") if real else None
         if ratio is not None and (ratio["ci_low"] or 0.0) > 1.0:
             found.append((ratio["value"], record, ratio))
+    if not any(reading_of(record, "speedup") for record in records):
+        return "nothing was compared with anything"
     if not found:
         return "nothing is faster than its baseline beyond doubt"
     _, record, ratio = max(found, key=lambda item: item[0])
@@ -115,16 +125,5 @@ def failure_text(sweep: Sweep) -> str:
     label = Case.from_dict(first["case"]).label
     return escape_controls(
         f"{len(sweep.failed)} of {len(sweep.records)}: {shortened(label)}: {first['status']}: "
-        f"{_why(first['error'] or {})}"
+        f"{one_line(first['error'] or {})}"
     )
-
-
-def _why(error: dict[str, Any]) -> str:
-    """What a failed row says on one line: the error's type and message, and the innermost of the user's own lines."""
-    lines = str(error.get("message") or "").splitlines() or ["it says no more"]
-    kind, frames = str(error.get("type") or ""), [line.strip() for line in lines[1:] if ", line " in line]
-    said = f"{kind}: {lines[0]}" if kind and not lines[0].startswith(kind) else lines[0]
-    if not frames:
-        return said[:200]
-    file, _, rest = frames[-1].partition(", line ")
-    return f"{said[:200]} ({shortened(os.path.relpath(file), 80)}, line {rest[:120]})"

@@ -1,0 +1,69 @@
+"""A sweep ends with its rows and their states, and says what measures those again that were disturbed or failed."""
+
+import pytest
+
+from bench.app.closing import seconds_again, show_rows, state_text
+from bench.app.jobs.sweep import best_row
+from bench.config.schema import validate
+from bench.store.records import is_present
+from tests.synthetic import record
+
+
+def of_status(status, **fields):
+    return {**record(**fields), "status": status}
+
+
+def test_the_states_of_rows_are_counted_and_each_names_its_remedy_with_the_time_it_takes():
+    rows = [of_status("ok"), of_status("contaminated"), of_status("contaminated"), of_status("crashed")]
+    rows.append(of_status("interrupted"))
+    assert state_text(rows, {"disturbed": 300.0, "failed": 12.0}) == (
+        "1 ok; 2 disturbed by other work (retry=disturbed measures them again, about 5 min); "
+        "1 failed (retry=failed measures it again, about 12 s); 1 interrupted (the same command measures it)"
+    )
+    assert state_text([of_status("ok")]) == "1 ok"
+
+
+def test_measuring_again_takes_whole_groups_each_once():
+    rows = [{"case_key": key, "status": status} for key, status in (("a", "contaminated"), ("b", "contaminated"))]
+    rows += [{"case_key": "c", "status": "crashed"}, {"case_key": "d", "status": "ok"}]
+    groups, seconds = {"a": "g", "b": "g", "c": "h", "d": "h"}, {"g": 10.0, "h": 4.0}
+    assert seconds_again(rows, groups, seconds) == {"disturbed": 10.0, "failed": 4.0}
+
+
+def test_the_table_shows_what_was_compared_with_its_promise_and_what_was_disturbed(capsys):
+    reduced = record(method="tome", setting="r=8", macs=0.625e9, latency_ms=25.0)
+    show_rows([record(), reduced, of_status("contaminated", method="evit", setting="keep_rate=0.7")])
+    told = capsys.readouterr().out
+    (line,) = (line for line in told.splitlines() if "tome(r=8)" in line)
+    assert "2.00×" in line and "ms" in line and line.rstrip().endswith("ok")  # 1.25 over 0.625 GMACs
+    (line,) = (line for line in told.splitlines() if "evit" in line)
+    assert line.rstrip().endswith("disturbed")
+
+
+def test_a_model_alone_is_shown_by_its_cost_and_nothing_is_called_faster(capsys):
+    alone = [record(macs=1.25e9)]
+    show_rows(alone)
+    told = capsys.readouterr().out
+    assert "MACs" in told and "1.25\u00a0GMACs" in told and "speed-up" not in told
+    assert best_row(alone) == "nothing was compared with anything"
+
+
+@pytest.mark.parametrize(
+    ("retry", "again"),
+    [
+        ("none", {"interrupted"}),
+        ("disturbed", {"interrupted", "contaminated"}),
+        ("failed", {"interrupted", "crashed", "unsupported"}),
+        ("all", {"interrupted", "contaminated", "crashed", "unsupported"}),
+    ],
+)
+def test_what_is_measured_again_is_chosen_by_name(retry, again):
+    statuses = ("ok", "contaminated", "crashed", "unsupported", "interrupted")
+    assert {status for status in statuses if not is_present(of_status(status), retry=retry)} == again
+    assert not is_present(None, retry=retry)
+
+
+def test_the_older_spelling_measures_everything_again():
+    plain = {"suite": {"name": "s", "grids": {"default": [{"models": ["m"]}]}}, "protocol": {"name": "t", "version": 1}}
+    assert validate({**plain, "retry_failed": True}).retries == "all"
+    assert validate({**plain, "retry": "disturbed"}).retries == "disturbed"

@@ -1,0 +1,85 @@
+"""A plan says which rows cannot be built or run before anything is measured, and why, in the user's own terms."""
+
+import pytest
+
+from bench.app import forecast
+from bench.app.jobs import plan as plan_job
+from bench.config import catalogue
+from bench.plan import plan
+from tests.sweeping import configuration, sweep
+
+BROKEN = """
+import torch
+
+
+def fine(width=4):
+    return torch.nn.Linear(width, width), (torch.randn(1, width),)
+
+
+def broken():
+    raise RuntimeError("my own bug")
+
+
+class NoImages(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(256, 8)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+def gives_nothing(model):
+    return None
+
+
+class ByValue(torch.nn.Module):
+    def forward(self, x):
+        return x * 2 if x.sum() > 0 else x
+
+
+def by_value():
+    return ByValue(), (torch.randn(1, 4),)
+"""
+
+
+@pytest.fixture
+def nets(tmp_path, monkeypatch):
+    (tmp_path / "own_nets.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path
+
+
+def test_rows_that_cannot_be_run_are_told_with_the_line_of_the_users_code(nets, capsys):
+    models = [f"own_nets:{name}" for name in ("fine", "broken", "NoImages", "by_value")]
+    config = configuration(nets, models, ["none", "own_nets:gives_nothing"])
+    assert plan_job.run(config) == 0
+    told = capsys.readouterr().out
+    assert "RuntimeError: my own bug (" in told and "own_nets.py, line 10, in broken" in told
+    assert "own_nets:fine · own_nets:gives_nothing · batch 1: " in told
+    assert "was given a batch of images (1x3x224x224)" in told
+    assert "2 to measure" in told  # what reads values cannot be counted on shapes, and is run for real instead
+    assert not (nets / "results").exists()
+
+
+def test_nothing_is_counted_or_tried_where_everything_is_measured(nets, monkeypatch, capsys):
+    config = configuration(nets, ["own_nets:fine"])
+    sweep(config)
+
+    def never(*_):
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(forecast, "Workers", never)
+    made = plan.make(config, catalogue.load())
+    assert forecast.unfinished_groups(config, made) == []
+    assert forecast.group_seconds(config, made, []) == {}
+    assert plan_job.run(config) == 0
+    assert "0 to measure" in capsys.readouterr().out
+
+
+def test_a_task_that_scores_no_model_of_the_plan_is_told_and_not_dropped_in_silence(nets):
+    config = configuration(nets, ["own_nets:fine"], task={"name": "digits"})
+    made = plan.make(config, catalogue.load())
+    assert made.unscored.startswith("task=digits has no weights for own_nets:fine: their cost is measured")
+    assert plan.make(configuration(nets, ["own_nets:fine"]), catalogue.load()).unscored == ""
