@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -50,6 +51,11 @@ def answer(words: Sequence[str], suites: Iterable[str]) -> str | None:
     """
     if not words:
         return usage(suites, asked=False)
+    if any(word.startswith("query=") for word in words) and {"-sc", "--shell-completion"} & set(words):
+        from bench.app.completion import offers
+
+        point = os.environ.get("COMP_POINT", "")
+        return "\n".join(offers(os.environ.get("COMP_LINE", ""), int(point) if point.isdecimal() else None))
     if any(word in _HELP for word in words):
         return usage(suites, asked=True)
     if words[0] in ("--version", "version"):
