@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench import workloads
@@ -34,14 +34,14 @@ FEW = 10
 
 @dataclass(frozen=True)
 class Context:
-    """What all records of a sweep share; `score` is the metric of its task."""
+    """What all records of a sweep share; `scores` are the metrics of its tasks, by the task's name."""
 
     protocol: Protocol
     environment: dict[str, Any]
     machine_key: str
     machine: dict[str, Any]
     code: dict[str, Any]
-    score: str = DEFAULT_SCORE
+    scores: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def failed(
     """The record of a case that did not finish: what the probe found if it did, every other metric unavailable."""
     why = f"the case ended as {status} in the phase {error['phase']}: {error['message']}"
     known = {(item["metric"], item.get("part", "")): item for item in (probe or {}).get("readings", [])}
-    score = DEFAULT_SCORE if case.task == "none" else context.score
+    score = context.scores.get(case.task, DEFAULT_SCORE)
     expected = ["params", "size_bytes", "macs", "peak_memory_bytes", "energy_j", score, *TIMED]
     whole = workloads.find(case.workload).whole
     missing = [unavailable(name, why) for name in expected if name not in {metric for metric, _ in known}]

@@ -252,7 +252,7 @@ def _swept(
     from bench.sweep.loop import Driver
 
     first = next(iter(cases.values()))
-    plan = Plan(config.suite, (Group(tuple(cases.values())),), {first.model: Entry(first.model, "")}, {}, None)
+    plan = Plan(config.suite, (Group(tuple(cases.values())),), {first.model: Entry(first.model, "")}, {}, {})
     driver = Driver(
         config,
         plan,

@@ -50,7 +50,7 @@ class Block(Section):
 
     `batches` and `resolutions` are shorthand for those axes of `shapes`. With `against` all members are timed together
     with the side that it names and compared with it; without, each model with method `none` is what its methods are
-    compared with.
+    compared with. `task` is what its models are scored on where that is not the suite's own.
     """
 
     models: list[str] = Field(min_length=1)
@@ -62,6 +62,7 @@ class Block(Section):
     dtypes: list[str] = Field(["fp32"], min_length=1)
     backends: list[str] = Field(["eager"], min_length=1)
     against: Against | None = None
+    task: str | None = None
 
     @field_validator("batches")
     @classmethod
@@ -282,13 +283,21 @@ class Config(Section):
 
     @property
     def task_name(self) -> str:
-        """The task in force: the one asked for, else the suite's."""
+        """The task in force where a block names none of its own: the one asked for, else the suite's."""
         return self.task.name or self.suite.task
 
     @property
     def retries(self) -> str:
         """Which rows are measured again; `retry_failed=true` is the older spelling of `retry=all`."""
         return "all" if self.retry_failed else self.retry
+
+    def task_of(self, block: Block) -> str:
+        """The task in force for a block: the one asked for, else the block's, else the suite's.
+
+        With data of the user's the block's own is left out, for it brings its data along.
+        """
+        own = None if self.data.root else block.task
+        return self.task.name or own or self.suite.task
 
     @model_validator(mode="after")
     def _clashes(self) -> Config:

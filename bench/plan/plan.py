@@ -67,7 +67,7 @@ class Plan:
     groups: tuple[Group, ...]
     models: dict[str, Entry]
     methods: dict[str, Entry]
-    task: Entry | None
+    tasks: dict[str, Entry]
     unscored: str = ""
 
     @property
@@ -76,10 +76,10 @@ class Plan:
         return [case for group in self.groups for case in group.cases]
 
     @property
-    def score(self) -> str:
-        """The metric that the task scores, as far as its source says so."""
-        named = None if self.task is None else class_constant(self.task.path, "metric")
-        return str(named) if named in RULES else DEFAULT_SCORE
+    def scores(self) -> dict[str, str]:
+        """The metric that each task scores, as far as its source says so."""
+        named = {name: class_constant(task.path, "metric") for name, task in self.tasks.items()}
+        return {name: str(metric) if metric in RULES else DEFAULT_SCORE for name, metric in named.items()}
 
 
 def threads(config: Config) -> int:
@@ -256,6 +256,7 @@ class _Expansion:
             axes = itertools.product(block.models, shapes, block.dtypes, block.backends, methods)
             for model, shape, dtype, backend, method in axes:
                 own = {"model": model, "method": method, "dtype": dtype, "backend": backend}
+                own["task"] = self.config.task_of(block)
                 yield from self._sides(workload, shape, own, block.against)
 
     def _sides(
@@ -275,7 +276,7 @@ class _Expansion:
         yield compared
 
     def case(
-        self, workload: Workload, given: dict[str, Any], *, model: str, method: str, dtype: str, backend: str
+        self, workload: Workload, given: dict[str, Any], *, model: str, method: str, dtype: str, backend: str, task: str
     ) -> Case:
         entry, model_settings = self._model(model)
         backend = own_backend(entry, backend)
@@ -296,7 +297,7 @@ class _Expansion:
             dtype=dtype,
             batch=int(shape.pop("batch")),
             resolution=resolution,
-            task=self._task(entry),
+            task=self._task(entry, task),
             data=self.data,
             checkpoint=self.checkpoint,
             seed=self.config.seed,
@@ -311,15 +312,20 @@ class _Expansion:
             backend=backend,
         )
 
-    def _task(self, model: Entry) -> str:
-        """The task that a case of this model is scored on, `none` without one."""
-        native = model.task if model.task == self.config.task_name else None
+    def _task(self, model: Entry, asked: str) -> str:
+        """The task that a case of this model is scored on, `none` without one.
+
+        Args:
+            model: whose catalogue entry names the task that it is made for.
+            asked: the task in force for its block.
+        """
+        native = model.task if model.task == asked else None
         if self.checkpoint is not None and native is not None and not self.config.data.root:
             raise UsageError(
                 f"checkpoint={self.config.checkpoint} clashes with task={native}, which trains the weights of "
                 f'"{model.name}" itself: use task=none, or a task of your own data with data.root=...'
             )
-        return (self.config.task_name if self.config.data.root else native) or "none"
+        return (asked if self.config.data.root else native) or "none"
 
     def _digest(self, entry: Entry) -> str:
         if entry.name not in self.digests:
@@ -389,17 +395,16 @@ def make(config: Config, catalogue: Catalogue) -> Plan:
                 f"checkpoint={config.checkpoint} clashes with {len(models)} models: name the one it belongs to with "
                 f"suite.models=[{min(models)}]"
             )
-    task = None
-    if config.task_name != "none":
-        task = catalogue.task(config.task_name)
-    check_data(config, task)
+    asked = dict.fromkeys(config.task_of(block) for block in blocks)
+    tasks = {name: catalogue.task(name) for name in asked if name != "none"}
+    check_data(config, next(iter(tasks.values()), None))
     expansion = _Expansion(config, catalogue)
     groups: dict[str, dict[str, Case]] = {}
     for case in expansion.cases(blocks):
         groups.setdefault(case.group_key, {})[case.key] = case
     made = tuple(Group(tuple(members.values())) for members in groups.values())
     unscored = _unscored(config, [case for group in made for case in group.cases])
-    return Plan(config.suite, made, expansion.models, expansion.methods, task, unscored)
+    return Plan(config.suite, made, expansion.models, expansion.methods, tasks, unscored)
 
 
 def _unscored(config: Config, cases: Iterable[Case]) -> str:

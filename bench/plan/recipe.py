@@ -51,7 +51,7 @@ def recipe_for(case: Case, plan: Plan, config: Config) -> Recipe:
     """The recipe of a planned case: catalogue presets and the case's own settings merged."""
     model = plan.models[case.model]
     method = plan.methods.get(case.method)
-    task = plan.task if case.task != "none" else None
+    task = plan.tasks.get(case.task)
     options = {"root": config.data.root} if config.data.root else {}
     if task and config.checkpoint and task.accepts("checkpoint"):
         options["checkpoint"] = config.checkpoint

@@ -21,13 +21,13 @@ from bench.sweep.writing import Writer
 from bench.worker.client import Failed
 
 
-def no_quality_reason(case: Case, config: Config, plan: Plan) -> str:
+def no_quality_reason(case: Case, plan: Plan) -> str:
     """Why a case without a task has no score."""
     native = plan.models[case.model].task
-    if config.task_name == "none":
+    if not plan.tasks:
         return "no task was asked for (task=none)"
-    if native is None or native == config.task_name:
-        return f"the model is not made for the task {config.task_name}"
+    if native is None:
+        return f"the model is not made for the task {' or '.join(plan.tasks)}"
     return f"random weights of a model made for {native}: a score has no meaning; name weights with checkpoint=..."
 
 
@@ -156,7 +156,7 @@ class GroupMeasurement:
             "recipe": self.recipe_of(case).as_dict(),
             "protocol": self.config.protocol.model_dump(),
             "meters": list(self.meters),
-            "no_quality": no_quality_reason(case, self.config, self.plan),
+            "no_quality": no_quality_reason(case, self.plan),
             "other_side": None if case.is_baseline else self.recipe_of(case.baseline).as_dict(),
         }
         started = self.writer.now()

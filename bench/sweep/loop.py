@@ -149,7 +149,7 @@ class Driver:
         """What measures one group after another, after the machine has been calibrated."""
         version = code.code_version()
         machine = self._calibration(executor)
-        context = Context(self.config.protocol, self.environment, self.machine_key, machine, version, self.plan.score)
+        context = Context(self.config.protocol, self.environment, self.machine_key, machine, version, self.plan.scores)
         writer = Writer(self.store, self.journal, context, self.sweep, self._announce, self.now)
         attempts = Attempts(executor, self.config, self.journal, self.store.logs, writer.interrupted)
         producer = {"code": version, "meters": list(self.meters)}

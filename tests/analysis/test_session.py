@@ -244,9 +244,9 @@ def test_percentiles_need_samples_enough_in_every_process():
     assert rows(64)["latency_p99_ms"].value is None and "662" in rows(64)["latency_p99_ms"].method_note
 
 
-@pytest.mark.parametrize(("task", "score"), [("photos", "psnr_db"), ("none", "accuracy")])
+@pytest.mark.parametrize(("task", "score"), [("photos", "psnr_db"), ("digits", "accuracy"), ("none", "accuracy")])
 def test_a_failed_case_lacks_the_score_of_its_task_and_no_other(task, score):
-    context = assemble.Context(Protocol(), {}, "m", {}, {}, score="psnr_db")
+    context = assemble.Context(Protocol(), {}, "m", {}, {}, scores={"photos": "psnr_db", "digits": "accuracy"})
     error = {"phase": "load", "type": "X", "message": "it did not load", "log_tail": ""}
     record = assemble.failed(replace(FAST, task=task), context, "crashed", error, "", "")
     lacking = {row["metric"] for row in record["readings"] if row["provenance"] == "unavailable"}

@@ -56,6 +56,39 @@ def test_a_method_can_be_the_other_side():
     assert group.baseline.method_label == "tome(r=8)" and len(group.cases) == 2
 
 
+def test_each_block_is_scored_on_the_task_that_it_names_else_on_the_suites_own():
+    blocks = [
+        {"models": ["byte_1m"], "workload": "generate"},
+        {"models": ["addition_search"], "workload": "generate", "task": "additions"},
+        {"models": ["digits_tiny", DEIT], "task": "digits"},
+    ]
+    suite = {"name": "tiny", "task": "text_bytes", "grids": {"default": blocks}}
+
+    def made(**config):
+        return plan.make(validate({"suite": suite, "protocol": QUICK, **config}), catalogue.load())
+
+    found = made()
+    assert {case.model: case.task for case in found.cases} == {
+        "byte_1m": "text_bytes",
+        "addition_search": "additions",
+        "digits_tiny": "digits",
+        DEIT: "none",
+    }
+    assert found.scores == {"text_bytes": "bits_per_byte", "additions": "accuracy", "digits": "accuracy"}
+    asked = made(task={"name": "digits"})
+    assert {case.model for case in asked.cases if case.task != "none"} == {"digits_tiny"}
+    assert {case.task for case in made(task={"name": "none"}).cases} == {"none"}
+
+
+def test_data_of_the_users_takes_the_place_of_the_task_that_a_block_names(tmp_path):
+    (tmp_path / "text").write_text("words " * 100)
+    block = {"models": ["byte_1m"], "workload": "generate", "task": "text_bytes"}
+    config = {"suite": {"name": "tiny", "grids": {"default": [block]}}, "protocol": QUICK}
+    data = {"data": {"root": str(tmp_path / "text")}, "task": {"name": "textfile"}}
+    (case,) = plan.make(validate({**config, **data}), catalogue.load()).cases
+    assert case.task == "textfile"
+
+
 def test_every_backend_has_its_own_baseline_unless_one_is_named():
     apart = cases({"models": [DEIT], "backends": ["eager", "compile"]})
     assert len(apart.groups) == 2 and [case.compile for case in apart.cases] == ["off", "default"]
@@ -83,6 +116,8 @@ def test_the_command_line_replaces_lists_and_axes_one_by_one():
         ({"against": {}}, ["against names nothing"]),
         ({"against": {"modle": "x"}}, ["modle"]),
         ({"against": "deit_tny"}, ["deit_tny", "deit_tiny"]),
+        ({"task": "text_byte"}, ["text_byte", "text_bytes"]),
+        ({"task": 3}, ["task"]),
     ],
 )
 def test_a_wrong_block_is_told_with_its_place_and_the_right_word(block, words):

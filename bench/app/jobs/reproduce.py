@@ -175,9 +175,9 @@ def plan_of(group: Group, config: Config) -> Plan:
     first = group.baseline
     models = {case.model: known.model(case.model) for case in group.cases}
     methods = {case.method: known.method(case.method) for case in group.cases if case.method != BASELINE_METHOD}
-    task = known.task(first.task) if first.task != "none" else None
+    tasks = {first.task: known.task(first.task)} if first.task != "none" else {}
     cases = tuple(_as_here(case, models, methods) for case in group.cases)
-    return Plan(config.suite, (Group(cases),), models, methods, task)
+    return Plan(config.suite, (Group(cases),), models, methods, tasks)
 
 
 def _as_here(case: Case, models: dict[str, Any], methods: dict[str, Any]) -> Case:
