@@ -3,7 +3,7 @@
 With t the measured latency, P the measured peak of each layer's dtype and F_l its operations, HFU = (sum of F_l / P_l)
 / t, which is the ideal latency over the measured one; with one dtype it is 2 x executed MACs / (P t). MFU keeps only
 the model's own products: HFU x model MACs / executed MACs, where executed MACs include the method's own, and model MACs
-leave out what a training step computes again.
+leave out what a training step computes again, and of a request that says so the beams that were thrown away.
 
 Names and definitions: A. Chowdhery et al., PaLM, arXiv 2204.02311, appendix B (MFU; HFU counts rematerialisation).
 """
@@ -78,15 +78,16 @@ def _reading(name: str, percent: float, below: float | None, above: float | None
 
 
 def _model_share(value: Value) -> tuple[float | None, str]:
-    """Model MACs over executed MACs, or why it is unknown."""
+    """Model MACs that the answer needs over executed MACs, or why it is unknown."""
     model = value("macs")
     if model is None or model.value is None:
         return None, "the MACs of the model are not known"
-    own, again = value("macs_method"), value("macs_recomputed")
+    own, again, needed = value("macs_method"), value("macs_recomputed"), value("needed_share")
     executed = model.value + (own.value or 0.0 if own else 0.0)
     if executed <= 0:
         return None, "it executes no products"
-    return (model.value - (again.value or 0.0 if again else 0.0)) / executed, ""
+    share = needed.value / 100 if needed and needed.value is not None else 1.0
+    return share * (model.value - (again.value or 0.0 if again else 0.0)) / executed, ""
 
 
 def _reach(latency: Reading, peak: tuple[float, float]) -> tuple[float | None, float | None]:

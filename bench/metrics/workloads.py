@@ -131,6 +131,17 @@ WORKLOADS: tuple[Metric, ...] = (
         definition="Tokens that a reward model read for one batch of answers.",
     ),
     Metric(
+        "needed_share",
+        unit="%",
+        better="higher",
+        section="generation",
+        title="Needed share of the products",
+        definition=(
+            "Products of a request that its answer rests on, of all that are executed: rows of beams that were thrown "
+            "away are not. It is what `mfu` counts of them."
+        ),
+    ),
+    Metric(
         "time_per_image_ms",
         unit="ms",
         better="lower",

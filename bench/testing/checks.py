@@ -107,7 +107,8 @@ def state_loads(trial: Trial) -> None:
         other.module.load_state_dict(state(trial.built.module))
     except RuntimeError as error:
         raise CheckFailed(f"its state does not load back: {error}") from error
-    moved = replace(other, args=trial.built.args, kwargs=trial.built.kwargs)
+    case = replace(other.case, seed=trial.built.case.seed)  # so that a workload draws the same prompt for both
+    moved = replace(other, case=case, args=trial.built.args, kwargs=trial.built.kwargs)
     apart = largest_difference(trial.answer, run(moved))
     if apart:
         raise CheckFailed(

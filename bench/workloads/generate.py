@@ -18,7 +18,8 @@ and may offer
 - `write(ids, new) -> LongTensor [B, new]`, where the whole answer is not one step a token: drafts that are verified
   several at
   once, a search. It then is the request; prefill and decode stay one prompt and one plain step of the same module;
-- `written() -> {metric: value}`: what the last `write` says of itself, by names of `WRITTEN`.
+- `written() -> {metric: value}`: what the last `write` says of itself, by names of `WRITTEN`;
+- `writes_alike = True`, where `write` multiplies the same whatever it finds, so that meta tensors count it too.
 
 State is the cache alone. A decode step runs on a copy of the cache after the prompt, made outside the clock, so that
 the context does not drift from run to run.
@@ -68,7 +69,7 @@ WORKLOAD = Workload(
 
 
 #: What a module that writes in its own way may say of it.
-WRITTEN = ("tokens_per_step", "draft_acceptance", "tokens_written", "tokens_scored")
+WRITTEN = ("tokens_per_step", "draft_acceptance", "tokens_written", "tokens_scored", "needed_share")
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class _Writer:
             return _joined(first, later)
 
     def _by_the_module(self, count: int, spans: Spans) -> Any:
-        if on_meta(self.prompt):
+        if on_meta(self.prompt) and not getattr(self.module, "writes_alike", False):
             raise NotImplementedError("what is written depends on values, which meta tensors have none of")
         with spans.span("answer"):
             return _on_host(self.module.write(self.prompt, count))
