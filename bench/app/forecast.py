@@ -90,7 +90,7 @@ def forecast(config: Config, plan: Plan, groups: Sequence[Group] | None = None) 
     missing = {
         plain[key].label: counted.get(plain[key].key, {}).get("why") or TOO_LONG
         for key in cases
-        if not counted.get(plain[key].key, {}).get("macs")
+        if None in (counted.get(plain[key].key, {}).get("macs") or {"": None}).values()
     }
     return Forecast(seconds, missing)
 

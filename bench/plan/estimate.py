@@ -38,12 +38,12 @@ def run_ms(macs: float | None, peak: float | None, threads: int) -> float:
     return OVERHEAD_MS + 1e3 * 2 * (UNKNOWN_MACS if macs is None else macs) / rate
 
 
-def parts_ms(macs: Mapping[str, float] | None, case: Case, peak: float | None, threads: int) -> list[float]:
+def parts_ms(macs: Mapping[str, float | None] | None, case: Case, peak: float | None, threads: int) -> list[float]:
     """A guess at the time of one run of every part of a case's workload, the whole first.
 
     Args:
-        macs: of one run by part, the whole first; None where they are not known, then every declared part is taken for
-            a whole run.
+        macs: of one run by part, the whole first; None for a part, and for all of them, where they are not known:
+            then each is taken for a whole run.
         case: what is to be measured.
         peak: op/s of the machine, None if it was never calibrated.
         threads: that it runs on.

@@ -29,7 +29,7 @@ from bench.sweep.unfinished import Unfinished
 from bench.sweep.writing import Sweep, Writer
 
 #: Cases that one process counts: the first pays for what the others need as well, and what is counted is soon on disk.
-COUNTED_TOGETHER = 32
+COUNTED_TOGETHER = 10
 
 
 class Driver:

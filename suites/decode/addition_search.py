@@ -102,7 +102,9 @@ class AdditionSearch(Generator):
         """Prompts of held-out sums, [batch, 9]."""
         task = getattr(self, "task", None)
         sums = task if isinstance(task, Additions) else Additions(Path(), 0)
-        return (sums.prompts(batch).to(self.generator.embed.weight.device),)
+        with torch.device("cpu"):  # sums have digits, which a device of shapes alone could not write
+            prompts = sums.prompts(batch)
+        return (prompts.to(self.generator.embed.weight.device),)
 
     def loss(self, clean: Tensor, wrong: Tensor) -> Tensor:
         """The generator's loss on right texts and the reward model's on spoilt ones."""

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from bench.analysis import claims
+from bench.config import cards
 from bench.config import catalogue as catalogues
 from bench.config.schema import Suite
 
@@ -42,7 +43,38 @@ def test_every_claim_is_of_something_that_there_is(name):
             catalogues.check_model(CATALOGUE.model(model), settings)
 
 
-@pytest.mark.parametrize("name", ["decode", "convnets"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_block_that_names_a_task_has_a_model_that_is_made_for_it(name):
+    for blocks in suite_of(name).grids.values():
+        for block in blocks:
+            if block.task not in (None, "none"):
+                made_for = {CATALOGUE.model(catalogues.parse_spec(spec)[0]).task for spec in block.models}
+                assert block.task in made_for and CATALOGUE.task(block.task)
+
+
+@pytest.mark.parametrize("name", ["decode", "attention"])
+def test_every_system_has_a_row_in_the_default_grid(name):
+    """Systems that other suites could do without have theirs in a named grid alone."""
+    elsewhere = {
+        "plain_caches",
+        "speculative",
+        "transformers_rows",
+        "nat",
+        "slab_swin",
+        "digits_attention",
+        "folded_digits",
+    }
+    blocks = suite_of(name).grids["default"]
+    rows = {catalogues.parse_spec(spec)[0] for block in blocks for spec in [*block.models, *block.methods]}
+    systems = [
+        card
+        for card in cards.load().values()
+        if card.suite == name and card.kind == "system" and card.name not in elsewhere
+    ]
+    assert [card.name for card in systems if not rows & {*card.models, *card.methods}] == []
+
+
+@pytest.mark.parametrize("name", ["decode", "attention", "convnets"])
 def test_every_model_of_its_own_has_a_row_in_some_grid(name):
     rows = {catalogues.parse_spec(spec)[0] for blocks in suite_of(name).grids.values() for block in blocks
             for spec in [*block.models, *([block.against.model] if block.against else [])]}  # fmt: skip
