@@ -28,7 +28,8 @@ from bench.sweep.timing import Timing
 from bench.sweep.unfinished import Unfinished
 from bench.sweep.writing import Sweep, Writer
 
-#: Cases that one process counts: the first pays for what the others need as well, and what is counted is soon on disk.
+#: Cases that one process counts: the first pays for what the others need as well, and what is counted is soon on disk;
+#: the layers of thirty deep decoders were more than one outcome may hold (`bench.store.foreign.MOST_PARTS`).
 COUNTED_TOGETHER = 10
 
 

@@ -17,13 +17,14 @@ from bench.canonical import settings_text
 from bench.config.protocol import Protocol
 from bench.meters.energy import meter
 from bench.plan.case import Case
+from bench.plan.estimate import parts_ms
 from bench.plan.recipe import Recipe
 from bench.store.record_parts import reading_of
 from bench.worker import estimate
 from bench.worker.parts import as_step, prepared_share
 from bench.workloads import WORKLOADS, find, module_of
 from tests.sweeping import QUICK
-from tests.workloads.subjects import Learner, parts_of, subject_of
+from tests.workloads.subjects import Learner, Writer, parts_of, subject_of
 from tests.workloads.test_parts import CASES, DURATIONS, MACS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,6 +152,34 @@ def test_the_plan_knows_the_products_of_every_part_before_anything_is_built():
         if name == "sample":
             known["image"] += 2 * (12 + 20)  # a run has its conditioner and its decoder, which are counted apart
         assert answer["macs"] == known, name
+
+
+class Searching(Writer):
+    """Writes by the values that it finds, and has a parameter that goes into its layer as it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.begin = torch.nn.Parameter(torch.ones(1, 2))
+
+    def prefill(self, ids):
+        self.head(self.begin.expand(len(ids), -1))
+        return super().prefill(ids)
+
+    def write(self, ids, new):
+        return ids[:, :1].expand(-1, new)
+
+
+def searching():
+    return Searching()
+
+
+def test_a_part_that_goes_by_values_leaves_the_products_of_the_others_known():
+    case = Case(suite="known", model="searching", workload="generate", batch=1, shape="context=4, new_tokens=2")
+    recipe = Recipe(case, model_path=f"{__name__}:searching")
+    found = estimate.run({"recipes": [recipe.as_dict()]}, SimpleNamespace(enter=lambda *_: None))["macs"][case.key]
+    assert found["macs"]["request"] is None and found["macs"]["prefill"] == 2 * 2 * 11 and "values" in found["why"]
+    times = dict(zip(found["macs"], parts_ms(found["macs"], case, None, 1), strict=True))
+    assert times["request"] == parts_ms(None, case, None, 1)[0] > times["prefill"]
 
 
 @pytest.mark.parametrize("workload", sorted(WORKLOADS))
