@@ -142,6 +142,11 @@ def _with_pooling(counts: Counts) -> float:
     return counts.value("macs") + added / counts.batch
 
 
+def _without_fourier(counts: Counts) -> float:
+    """Products less the half of the declared operations of Fourier transforms that `macs` holds, per sample."""
+    return counts.value("macs") - counts.value("fourier_operations") / 2 / counts.batch
+
+
 #: Name -> what the paper's number counts, and the function.
 CONVENTIONS: dict[str, tuple[str, Callable[[Counts], float]]] = {
     "macs": ("multiply-accumulates of matrix products and convolutions", _matmul),
@@ -156,4 +161,5 @@ CONVENTIONS: dict[str, tuple[str, Callable[[Counts], float]]] = {
     ),
     "with_biases": ("one more per output of a layer with a bias", _with_biases),
     "with_pooling": ("one more per entry of a pooling window", _with_pooling),
+    "without_fourier": ("Fourier transforms, which the operator declares, left out", _without_fourier),
 }

@@ -7,7 +7,8 @@ times a table of N x (m d_v + m) numbers, a circular convolution of length 2 N p
 lets it train from scratch.
 
 Reconstructed: the temperature (a setting that multiplies the unit vectors' product; 1 by default).
-Products: features, and f(q) with both brackets; FFTs are vector work, 5 L log2 L each, never products.
+Products: features, and f(q) with both brackets. The FFTs are vector work of 5 L log2 L each in the paper's account; the
+instrument's `macs` holds transforms as well, and `fourier_operations` says how much of it they are.
 """
 
 from __future__ import annotations
@@ -126,6 +127,14 @@ class KernelAttention(AttentionOperator):
         if self.causal:
             c = c.masked_fill(torch.arange(c.shape[-1], device=c.device) > self.tokens - 1, 0.0)
         return c
+
+    def declares(self, q: Tensor, k: Tensor, v: Tensor) -> dict[str, float]:
+        """Operations of the Fourier transforms, 2.5 L log2 L each: every column there and back, and c of every head."""
+        if self.bias is None or self.form != "fft":
+            return {"fourier_operations": 0.0}
+        length, heads = math.prod(2 * n for n in self.axes), q.shape[1]
+        transforms = 2 * len(q) * forward_ffts(heads, v.shape[-1], self.m) + heads
+        return {"fourier_operations": transforms * 2.5 * length * math.log2(length)}
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """What is attended."""

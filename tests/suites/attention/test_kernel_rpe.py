@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.meters import macs
 from suites.attention import kernel_rpe as file
 from suites.attention.kernel_rpe import kernel_attention
 
@@ -105,6 +106,20 @@ def test_executed_products_are_the_closed_form(relative):
     with torch.no_grad(), counter:
         module(*given)
     assert counter.get_total_flops() // 2 == file.macs(64, 2, 8, 16, relative)
+
+
+@pytest.mark.parametrize(
+    "options", [{"length": 17}, {"length": 16, "grid": True}, {"relative": False}, {"form": "direct"}]
+)
+def test_what_is_declared_of_fourier_transforms_is_what_macs_hold_beside_the_products(options):
+    module = kernel_attention(**{"length": 33, "heads": 3, "width": 8, "features": 5, **options})
+    given = module.example_inputs(2)
+    counted = macs.count(module, given, second_count=False, self_check=False).macs
+    if module.form == "direct":
+        assert module.declares(*given) == {"fourier_operations": 0.0}
+        return
+    products = 2 * file.macs(module.tokens, 3, 8, 5, module.bias is not None)
+    assert counted - module.declares(*given)["fourier_operations"] / 2 == pytest.approx(products, abs=3)  # each call in whole products
 
 
 def test_a_grid_that_is_no_square_says_so():
