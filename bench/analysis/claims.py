@@ -214,7 +214,9 @@ def _judge_count(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame, records:
     """A count, or a ratio of counts: exact, so it must agree to the printed precision on every machine."""
     counted = rows[rows["metric"] == claim.metric]
     if claim.counted_as is not None or (claim.factor is not None and not claim.relative_to_baseline):
-        counted, frame = (_as_counted(claim, part, records) for part in (counted, frame))
+        counted = _as_counted(claim, counted, records)
+        if claim.relative_to_baseline:  # else a row of another subject, which lacks what is needed, would stop it
+            frame = _as_counted(claim, frame, records)
     values = (_relative(counted, frame, claim) if claim.relative_to_baseline else _by_case(counted)).dropna()
     if values.empty:
         return _not_comparable(

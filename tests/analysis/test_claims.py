@@ -444,6 +444,15 @@ def test_a_claim_is_held_to_its_own_way_of_counting(name, value):
     assert "records" in evaluate([wanted], rows)[0].reason  # without them nothing is judged
 
 
+def test_a_row_that_lacks_what_a_convention_needs_stops_no_claim_of_another():
+    item = counted_record()
+    bare = synthetic.record(model="deit_tiny", batch=2, macs=MACS)
+    wanted = claim(method="none", setting="", value=MACS - 10, tolerance=1e-9, counted_as="without_fourier")
+    assert wanted.model == item["case"]["model"] != bare["case"]["model"]
+    found = evaluate([wanted], table.from_records([bare, item]), records=[bare, item])[0]
+    assert found.kind == "reproduced"
+
+
 def test_what_a_convention_cannot_know_is_a_reason_and_no_number():
     mixed = [layer(macs=8, operators=["aten::bmm", "aten::addmm"])]
     for item, words in [
