@@ -327,13 +327,17 @@ def equality_p(a: Interval, b: Interval) -> float:
 
 
 def equality_matrix(items: Sequence[Interval]) -> np.ndarray:
-    """(k, k) p-values of `equality_p` for all pairs at once; NaN where an item has no interval."""
-    centre = np.log([item.value for item in items])
+    """(k, k) p-values of `equality_p` for all pairs at once; NaN where an item has no interval.
+
+    A mean of 0 (an output that does not differ) is infinitely far from any other and equal to another 0.
+    """
+    values = np.array([item.value for item in items])
     variance = np.array([math.nan if item.se is None else item.se**2 for item in items])
     df = np.array([math.nan if item.df is None else item.df for item in items])
     total = variance[:, None] + variance[None, :]
-    difference = np.abs(centre[:, None] - centre[None, :])
     with np.errstate(divide="ignore", invalid="ignore"):
+        centre = np.log(values)
+        difference = np.where(values[:, None] == values[None, :], 0.0, np.abs(centre[:, None] - centre[None, :]))
         dfs = total**2 / (variance[:, None] ** 2 / df[:, None] + variance[None, :] ** 2 / df[None, :])
         p = 2 * stats.t.sf(difference / np.sqrt(total), dfs)
     exact = total == 0

@@ -1,7 +1,9 @@
 """How many sessions a gate needs on a runner, from sessions recorded there, through the gate's own comparison.
 
 Run `python -m perf.gate_power RESULTS...` with five sessions or more of the same suite (a results folder each, or one
-that holds them all). Each simulated gate draws its sessions from those, with replacement; on side b every time is
+that holds them all), or `python -m perf.gate_power --measure quiet` (or `busy`, beside neighbours that this command
+starts), which measures sessions of its own for seven minutes and puts its table into docs/statistics.md; it ends within
+twelve minutes. Each simulated gate draws its sessions from those, with replacement; on side b every time is
 longer by a known share. What is counted is how often `job=compare` calls it slower, and how often it does so where
 nothing changed.
 
@@ -15,6 +17,8 @@ from __future__ import annotations
 import argparse
 import copy
 import sys
+import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +30,7 @@ from bench.analysis.power import POWER
 from bench.analysis.table import read_records
 from bench.errors import UsageError
 from bench.store.records import Record
+from perf.gate_sessions import ROOT, RUNNERS, SECONDS, measured, written
 
 #: Shares of time that are to be found, and the one that is to be found by nobody.
 DIFFERENCES = (0.05, 0.10)
@@ -33,6 +38,8 @@ DIFFERENCES = (0.05, 0.10)
 SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 32, 40, 50)
 #: Fewer sessions than these say nothing about what sessions differ by.
 FEWEST = 5
+#: Seconds for all simulated gates.
+SIMULATED_S = 240.0
 #: Simulated gates; the standard error of a share of nine in ten is then two hundredths.
 DRAWS = 200
 
@@ -79,7 +86,8 @@ def drawn(pool: Sequence[Record], count: int, factor: float, name: str, chance: 
     """A side of a gate: sessions of the pool with replacement, each of its own, their times longer by a factor."""
     made = []
     for number in range(count):
-        own = copy.deepcopy(chance.choice(pool))
+        one = chance.choice(pool)
+        own = {**one, "timing": copy.deepcopy(one["timing"])}  # nothing else of it changes
         own["timing"]["session"] = f"{name}{number}"
         own["started_at"] = f"2026-01-01T{ord(name) % 24:02}:{number:02}:00+00:00"
         own["content_hash"] = f"{name}{number}"
@@ -108,10 +116,19 @@ def share_found(pool: Sequence[Record], count: int, difference: float, draws: in
     return found / draws
 
 
-def line_of(pool: Sequence[Record], difference: float, draws: int, sizes: Sequence[int] = SIZES) -> Line:
-    """The shares of one difference, up to the number of sessions that is enough."""
+def line_of(
+    pool: Sequence[Record],
+    difference: float,
+    draws: int,
+    sizes: Sequence[int] = SIZES,
+    seconds: float = SIMULATED_S / len(DIFFERENCES),
+) -> Line:
+    """The shares of one difference, up to the number of sessions that is enough or for which there is time."""
     found: dict[int, float] = {}
+    last = time.monotonic() + seconds
     for count in sizes:
+        if found and time.monotonic() > last:
+            break
         found[count] = share_found(pool, count, difference, draws)
         if found[count] >= POWER:
             return Line(difference, found, count)
@@ -130,13 +147,64 @@ def as_text(pool: Sequence[Record], lines: Sequence[Line], false_alarms: float) 
     return "\n".join(rows)
 
 
+def as_table(runner: str, disturbed: int, pool: Sequence[Record], lines: Sequence[Line], false_alarms: float) -> str:
+    """The table as the docs have it."""
+    machine = pool[0]["machine_key"]
+    head = (
+        f"On a {runner} runner ({machine}): {len(pool)} sessions of {pool[0]['case']['model']}, {disturbed} more that "
+        "their labels call disturbed and the gate leaves out."
+    )
+    rows = [
+        "",
+        "| more time | sessions a side that find it nine times in ten | found, by sessions a side |",
+        "|---|---|---|",
+    ]
+    for line in lines:
+        shares = ", ".join(f"{count}: {share:.0%}" for count, share in line.found.items())
+        rows.append(f"| {line.difference:.0%} | {line.needed or f'more than {max(line.found)}'} | {shares} |")
+    return "\n".join([head, *rows, "", f"False alarms with 3 sessions a side: {false_alarms:.0%}."])
+
+
+def too_disturbed(runner: str, clean: int, disturbed: int) -> str:
+    """What the docs say of a runner on which hardly any session is one that the gate takes."""
+    return (
+        f"On a {runner} runner, {clean} of {clean + disturbed} sessions were undisturbed: the gate calls the others "
+        f"AMBIGUOUS whatever changed, and {FEWEST} are needed to say how many it takes."
+    )
+
+
+def measure_and_write(runner: str, page: Path, draws: int, seconds: float = SECONDS) -> int:
+    """Measure sessions of a runner and put what a gate needs there into a page; 2 where they say too little."""
+    with tempfile.TemporaryDirectory(prefix="gate_power_") as folder:
+        results = measured(Path(folder), runner, seconds)
+        records = read_records(results).records
+    clean = [record for record in records if record["status"] == "ok"]
+    disturbed = len(records) - len(clean)
+    try:
+        pool = sessions_of(clean)
+    except UsageError:
+        written(page, runner, too_disturbed(runner, len(clean), disturbed))
+        print(too_disturbed(runner, len(clean), disturbed))
+        return 2
+    lines = [line_of(pool, difference, draws) for difference in DIFFERENCES]
+    table = as_table(runner, disturbed, pool, lines, share_found(pool, 3, 0.0, draws))
+    written(page, runner, table)
+    print(table)
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table of the sessions in the given results folders; 2 where they say too little."""
-    parser = argparse.ArgumentParser(description="Sessions that a gate needs on this runner, from recorded ones.")
-    parser.add_argument("results", nargs="+", type=Path, help="results folders that hold the sessions")
+    """Print what a gate needs on this runner, from given sessions or from own ones; 2 where they say too little."""
+    parser = argparse.ArgumentParser(description="Sessions that a gate needs on this runner.")
+    parser.add_argument("results", nargs="*", type=Path, help="results folders that hold the sessions")
+    parser.add_argument("--measure", choices=RUNNERS, help="measure sessions here, and write the table into the docs")
     parser.add_argument("--draws", type=int, default=DRAWS, help="simulated gates for each number")
     given = parser.parse_args(argv)
+    if bool(given.results) == bool(given.measure):
+        parser.error("name results folders, or say --measure quiet or --measure busy")
     try:
+        if given.measure:
+            return measure_and_write(given.measure, ROOT / "docs" / "statistics.md", given.draws)
         pool = sessions_of(read_records(given.results).records)
     except UsageError as error:
         print(f"gate_power: {error}", file=sys.stderr)

@@ -34,6 +34,8 @@ PLACEHOLDERS = {
     "<...>": "results",
     "<results>": "results",
     "<n>": "3",
+    "suite=NAME": "suite=vit_tokens",
+    "batches=[...]": "batches=[1,8]",
     "...": "results",
 }
 STARTS = ("bench ", "python -m ", "nox ", "eval ")
@@ -139,8 +141,13 @@ COMPANY = {
     "energy.watts": ["protocol.energy.backend=estimate"],
     "job=compare": ["a=x", "b=y"],
     "job=reproduce": ["row=2f6c"],
-    "grid=": ["suite=vit_tokens"],
+    "grid=": ["suite={suite}"],
 }
+
+
+def suite_with(grid):
+    """A suite that has a grid of this name; a sentence around the grid says which."""
+    return next((name for name, suite in cli.register_suites().items() if grid in suite["grids"]), "none")
 
 
 def code_of(argv, monkeypatch):
@@ -148,7 +155,7 @@ def code_of(argv, monkeypatch):
     monkeypatch.setattr(jobs, "run_job", lambda config: 0)
     if len(argv) == 1:  # an override from running text
         argv += [
-            more
+            more.format(suite=suite_with(argv[0].removeprefix("grid=")))
             for sign, words in COMPANY.items()
             if sign in argv[0]
             for more in words

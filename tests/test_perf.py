@@ -7,8 +7,10 @@ import statistics
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
+from bench.errors import UsageError
 from perf import instrument, known, loops
 from perf.instrument import Known, Twins
 
@@ -126,3 +128,48 @@ def test_too_few_recorded_sessions_are_refused_with_how_many_are_needed(
     store(tmp_path / "results")
     assert gate_power.main([str(tmp_path / "results")]) == 2
     assert "1 sessions of one case say little" in capsys.readouterr().err
+
+
+def test_sessions_are_measured_while_there_is_time_for_another_and_neighbours_end_with_them(tmp_path: Path) -> None:
+    from perf import gate_sessions
+
+    clock = iter([0.0, 0.0, 0.0, 50.0, 50.0, 50.0, 110.0, 110.0])  # sessions of 50 and 60 s, and no third in 150
+    began: list[Path] = []
+    made = gate_sessions.measured(tmp_path, "quiet", 150.0, began.append, lambda: next(clock))
+    assert made == began and len({path.name for path in made}) == 2
+    mine = psutil.Process()
+    with gate_sessions.neighbours(2):
+        assert len(mine.children()) == 2
+    assert not mine.children()
+
+
+def test_the_table_of_a_runner_stands_between_its_marks_and_no_other_line_changes(tmp_path: Path) -> None:
+    from perf import gate_power, gate_sessions
+
+    page = tmp_path / "page.md"
+    page.write_bytes((gate_sessions.ROOT / "docs" / "statistics.md").read_bytes())
+    before = page.read_text().splitlines()
+    pool = gate_power.sessions_of(recorded_sessions(0.01, 12))
+    table = gate_power.as_table("quiet", 3, pool, [gate_power.line_of(pool, 0.10, draws=10)], 0.0)
+    for _ in range(2):  # again takes the place of what was there
+        gate_sessions.written(page, "quiet", table)
+    after = page.read_text().splitlines()
+    start, end = (next(i for i, line in enumerate(after) if f"quiet: {word}" in line) for word in ("begin", "end"))
+    assert any("| 10% |" in line for line in after[start:end])
+    assert any("12 sessions of deit_tiny" in line and "3 more" in line for line in after[start:end])
+    own = [next(i for i, line in enumerate(before) if f"quiet: {word}" in line) for word in ("begin", "end")]
+    assert after[:start] == before[: own[0]] and after[end:] == before[own[1] :]
+    with pytest.raises(UsageError, match="has no <!-- gate_power windy: begin"):
+        gate_sessions.written(page, "windy", table)
+
+
+def test_a_runner_without_undisturbed_sessions_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from perf import gate_power
+    from tests.synthetic import record, store
+
+    page = tmp_path / "page.md"
+    page.write_text("  <!-- gate_power busy: begin -->\n  old\n  <!-- gate_power busy: end -->\n")
+    store(tmp_path / "r", [record(status="contaminated")])
+    monkeypatch.setattr(gate_power, "measured", lambda *_: [tmp_path / "r"])
+    assert gate_power.measure_and_write("busy", page, 10) == 2
+    assert "0 of 1 sessions were undisturbed" in page.read_text() and "old" not in page.read_text()

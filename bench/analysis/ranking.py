@@ -138,7 +138,7 @@ def _ranks(
         _pair_answers(p, members, answers)
     if not scale.exact and not scale.linear:
         _pair(p, members, medians)
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):  # 0 over 0 is equal all the same, and has no better side
             near = np.abs(np.log(values[:, None] / values[None, :])) <= tolerance
         p[near & ~np.isnan(p)] = 1.0
     return holm_ranks(p, better, level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -9,7 +10,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,40 @@ def register_suites() -> Suites:
     for name in suites:
         _check_name(name, suites.files[name])
         group[f"{name}.yaml"] = _suite_node()(name, suites)
+    ConfigStore.instance().repo["task"] = _Tasks()
     return suites
+
+
+class _Tasks(dict[str, Any]):
+    """Hydra's nodes of the tasks in the catalogues, which are read when Hydra asks for one that is no file of ours."""
+
+    @cached_property
+    def _read(self) -> dict[str, Any]:
+        from hydra.core.config_store import ConfigNode
+        from omegaconf import OmegaConf
+
+        from bench.config.catalogue import task_names
+
+        files = {f"{name}.yaml": OmegaConf.create({"name": name}) for name in task_names()}
+        return {
+            file: ConfigNode(file, node, "task", None, "bench")
+            for file, node in files.items()
+            if file not in self._files
+        }
+
+    @cached_property
+    def _files(self) -> frozenset[str]:
+        return frozenset(path.name for path in (config_folder() / "task").glob("*.yaml"))
+
+    def __contains__(self, key: object) -> bool:
+        return key not in self._files and key in self._read
+
+    def __getitem__(self, key: str) -> Any:
+        return self._read[key]
+
+    def keys(self) -> Any:
+        """Names as of files, which is how Hydra keeps them."""
+        return self._read.keys()
 
 
 @cache
@@ -192,10 +226,22 @@ def _compose(suites: Mapping[str, Any], task: Callable[[Any], None]) -> None:
         UsageError: Hydra, whose own errors are of many kinds, makes nothing of the command line. The task raises none.
     """
     import hydra
+    from omegaconf import OmegaConf
 
-    try:
-        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(task)()
-    except BenchError:
-        raise  # the suite that was chosen is none
-    except Exception as error:
-        raise UsageError(explain_hydra(error, suites, sys.argv[1:])) from error
+    with contextlib.ExitStack() as ending:
+        OmegaConf.register_new_resolver("bench.own_folder", partial(_own_folder, ending), replace=True, use_cache=True)
+        try:
+            hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(task)()
+        except BenchError:
+            raise  # the suite that was chosen is none
+        except Exception as error:
+            raise UsageError(explain_hydra(error, suites, sys.argv[1:])) from error
+
+
+def _own_folder(ending: contextlib.ExitStack) -> str:
+    """A folder for what Hydra writes of a multirun, which is no record of ours: gone with this process."""
+    from bench.worker.scratch import Scratch
+
+    scratch = Scratch()
+    ending.callback(scratch.remove)
+    return str(scratch.folder)

@@ -14,9 +14,11 @@ IN_QUOTES = "put an override that holds ( ) = , # ~ or a blank in quotes twice, 
 
 
 def _groups(suites: Iterable[str]) -> dict[str, list[str]]:
+    from bench.config.catalogue import task_names
+
     folder = config_folder()
     found = {path.name: sorted(p.stem for p in path.glob("*.yaml")) for path in folder.iterdir() if path.is_dir()}
-    return {**found, "suite": sorted(suites)}
+    return {**found, "suite": sorted(suites), "task": sorted({*found["task"], *task_names()})}
 
 
 def _known_keys() -> list[str]:
@@ -45,6 +47,10 @@ def explain_hydra(error: Exception, suites: Iterable[str], words: Sequence[str] 
 
 def _value_that_is_none(text: str) -> str | None:
     """How to write a value that Hydra's grammar does not take as it stands."""
+    if "Config group override must be a string" in text:
+        return (
+            "suite, protocol, device, executor, tracking, report and task are chosen by name: a word, as in suite=ops"
+        )
     several = re.search(r"Ambiguous value for argument '([^'=]+)=([^']*)'", text)
     if several:
         return f"several values are a list: '{several[1]}=[{several[2]}]'; with -m each would be a job of its own"
@@ -73,7 +79,7 @@ def _unquoted_settings(text: str, words: Sequence[str]) -> str | None:
 
 def _name_that_is_none(text: str, groups: Mapping[str, Sequence[str]]) -> str | None:
     """The nearest right name where a group, a choice or a key does not exist."""
-    missing = re.search(r"Could not find '([\w/]+)/([^']+)'", text)
+    missing = re.search(r"Could not find '([\w/]+)/([^']*)'", text)
     if missing and missing[1] in groups:
         return no_such(missing[1], missing[2], groups[missing[1]])
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)

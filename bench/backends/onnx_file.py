@@ -208,26 +208,45 @@ def _read(path: Path) -> Any:
 
 def _files_beside(model: Any) -> tuple[str, ...]:
     """Files, as the model names them, that hold the values which it does not hold itself."""
-    entries = [entry for tensor in model.graph.initializer for entry in tensor.external_data]
+    entries = [entry for _, graph in graphs_of(model) for t in graph.initializer for entry in t.external_data]
     return tuple(sorted({entry.value for entry in entries if entry.key == "location"}))
 
 
 def _values(model: Any, path: Path) -> list[tuple[str, Tensor, bool]]:
     """Name, value and whether it is a weight, of everything that the graph holds."""
-    tensors = list(model.graph.initializer)
-    statistics = {name for node in model.graph.node if node.op_type == "BatchNormalization" for name in node.input[3:5]}
-    for node in model.graph.node:
+    found = []
+    for inside, graph in graphs_of(model):
+        if graph.sparse_initializer:
+            raise UsageError(f"{path.name} holds sparse tensors, which are not read: store them dense")
+        statistics = {name for node in graph.node if node.op_type == "BatchNormalization" for name in node.input[3:5]}
+        for tensor in _tensors(graph):
+            value = _as_torch(tensor, path)
+            counted = value.is_floating_point() or value.is_complex() or value.dtype in _QUANTISED
+            is_weight = counted and value.dim() > 0 and tensor.name not in statistics
+            found.append((inside + tensor.name, value, is_weight))
+    return found
+
+
+def graphs_of(model: Any) -> list[tuple[str, Any]]:
+    """The graph of a model and those inside its nodes, each with what stands before the names of its tensors."""
+    found, waiting = [], [("", model.graph)]
+    while waiting:
+        inside, graph = waiting.pop()
+        found.append((inside, graph))
+        for place, node in enumerate(graph.node):
+            own = f"{inside}{node.name or f'{node.op_type}_{place}'}/"
+            waiting += [(f"{own}{item.name}/", item.g) for item in node.attribute if item.HasField("g")]
+    return found
+
+
+def _tensors(graph: Any) -> list[Any]:
+    """The tensors that a graph holds by itself, also in nodes that do nothing else."""
+    found = list(graph.initializer)
+    for node in graph.node:
         for attribute in node.attribute if node.op_type == "Constant" else ():
             if attribute.HasField("t"):
                 attribute.t.name = node.output[0]
-                tensors.append(attribute.t)
-    if model.graph.sparse_initializer:
-        raise UsageError(f"{path.name} holds sparse tensors, which are not read: store them dense")
-    found = []
-    for tensor in tensors:
-        value = _as_torch(tensor, path)
-        counted = value.is_floating_point() or value.is_complex() or value.dtype in _QUANTISED
-        found.append((tensor.name, value, counted and value.dim() > 0 and tensor.name not in statistics))
+                found.append(attribute.t)
     return found
 
 
@@ -251,7 +270,7 @@ _LARGE = 256
 
 def _forget_values(model: Any) -> None:
     """Drop what large tensors hold, which the module has: shapes are worked out from their sizes alone."""
-    for tensor in model.graph.initializer:
+    for tensor in (tensor for _, graph in graphs_of(model) for tensor in graph.initializer):
         elements = 1
         for size in tensor.dims:
             elements *= size

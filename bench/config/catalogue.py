@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,6 +14,7 @@ from bench.canonical import BASELINE_METHOD, digest, parse_settings, settings_te
 from bench.config.paths import suite_folders
 from bench.config.registered import registered
 from bench.config.signatures import check_settings, signature, source_digest, split_path
+from bench.config.suite_files import NAME
 from bench.config.yaml_file import read_yaml
 from bench.errors import UsageError, did_you_mean
 from bench.foreign_files import open_regular
@@ -285,3 +287,14 @@ def load(folders: list[Path] | None = None) -> Catalogue:
                     raise UsageError(f'{file}: {kind[:-1]} "{name}" is already defined in {first}; rename one')
                 kinds[kind][name] = _entry(kind, name, value, file)
     return Catalogue(**kinds)
+
+
+def task_names() -> list[str]:
+    """The names of the tasks in all catalogues that can be read; who loads a broken one says what is wrong with it."""
+    names: set[str] = set()
+    for folder in suite_folders():
+        file = folder / "catalogue.yaml"
+        if file.is_file():
+            with suppress(UsageError):
+                names |= set(_rows("tasks", read_yaml(file).get("tasks"), file))
+    return sorted(name for name in names if NAME.fullmatch(name))

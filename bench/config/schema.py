@@ -14,6 +14,7 @@ from bench.config.axes import OVERRIDES
 from bench.config.protocol import Energy, Protocol, Section
 from bench.config.verbs import JOBS
 from bench.errors import UsageError, did_you_mean, no_such
+from bench.foreign_text import shortened
 
 DTYPES = ("fp32", "tf32", "bf16", "fp16", "fp64")
 #: Modes of the compiler in which it captures CUDA graphs itself.
@@ -415,21 +416,24 @@ def explain(error: ValidationError, prefix: tuple[str, ...] = ()) -> str:
     lines = []
     for item in error.errors():
         location = (*prefix, *item["loc"])
-        where = ".".join(str(part) for part in location)
+        where = ".".join(shortened(str(part)) for part in location)
+        given = shortened(repr(item["input"]))
         if item["type"] == "extra_forbidden":
-            lines.append(f'unknown key "{where}"; {did_you_mean(str(location[-1]), _fields_at(location[:-1]))}')
+            lines.append(
+                f'unknown key "{where}"; {did_you_mean(shortened(str(location[-1])), _fields_at(location[:-1]))}'
+            )
         elif item["type"] == "value_error":
             message = str(item["msg"]).removeprefix("Value error, ")
             lines.append(f"{where}: {message}" if where else message)
         elif item["type"] == "literal_error":
             options = re.findall(r"'([^']+)'", item["ctx"]["expected"])
-            lines.append(no_such(where, str(item["input"]), options))
+            lines.append(no_such(where, shortened(str(item["input"])), options))
         elif item["type"] == "missing":
             lines.append(f'the key "{where}" is missing')
         elif item["type"] == "list_type" and isinstance(item["input"], int | float | str):
-            lines.append(f"{where}={item['input']!r} is not valid: it is a list, {where}=[{item['input']}]")
+            lines.append(f"{where}={given} is not valid: it is a list, {where}=[{shortened(str(item['input']))}]")
         else:
-            lines.append(f"{where}={item['input']!r} is not valid: {item['msg'][:1].lower()}{item['msg'][1:]}")
+            lines.append(f"{where}={given} is not valid: {item['msg'][:1].lower()}{item['msg'][1:]}")
     return "\n".join(dict.fromkeys(lines))
 
 

@@ -1,30 +1,31 @@
 """The count of an ONNX file, from its graph: sizes by ONNX's own shape inference, work by a rule per operator.
 
 Nothing is run and nothing goes through torch. What a runtime fuses or leaves out is the runtime's: the graph is counted
-as it is written, as a torch network is counted before a compiler changes it.
+as it is written, as a torch network is counted before a compiler changes it. Of what only the data decides (a branch,
+the rounds of a loop) the least is counted, the totals are then "at least", and a flag says how much more it may be.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from bench.backends.onnx_file import TORCH_TYPES, OnnxFile
+from bench.backends.onnx_file import OnnxFile
 from bench.flags import flag
+from bench.meters import onnx_contrib as contrib
 from bench.meters import onnx_rules as rules
 from bench.meters.count_summary import Traced, summary
 from bench.meters.macs_count import MacsCount
+from bench.meters.onnx_control import CONTROL, Inside, insides, scaled
 from bench.meters.onnx_rules import OnnxCall
+from bench.meters.onnx_sizes import Scope, is_runtimes_own, scope_of
 from bench.meters.operator_record import ModuleVisit, OperatorRecord
 from bench.meters.value_checks import ValueChecks
 
-Sizes = dict[str, tuple[int, ...]]
 _WHY_ALONE = "an ONNX graph is counted from its nodes; fvcore traces torch modules only"
 
 
@@ -34,82 +35,185 @@ def count(module: OnnxFile, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ma
     Operators without a rule are named in `uncounted`, and every total is then at least what it says.
 
     Raises:
-        NotImplementedError: the sizes of a tensor do not follow from the graph, with the node that they stop at.
+        NotImplementedError: the sizes of a tensor do not follow from the graph, with the node that they stop at; or
+            nothing bounds how often a loop multiplies.
     """
     import onnx
 
     started = time.perf_counter()
-    known = _Known(module, module.ordered(args, kwargs))
-    records, visits = [], {}
-    for place, node in enumerate(module.graph.node):
-        path = (node.name or f"{node.op_type}_{place}").replace(".", "/")
-        record = known.record(node, path)
-        records.append(record)
-        visits[path] = known.visit(node, path, place, record.dtype)
+    inputs = module.ordered(args, kwargs)
+    given = {item.name: (tuple(t.shape), t.dtype) for item, t in zip(module.inputs, inputs, strict=True)}
+    found = _walked(_Known(scope_of(module.model, given)), "")
     seconds = time.perf_counter() - started
-    traced = Traced(records, visits, ValueChecks(), Counter(), {}, seconds)
+    traced = Traced(found.records, found.visits, ValueChecks(), Counter(), {}, seconds)
     told = [flag("onnx_graph", "info", "counted from the graph of the ONNX file, before a runtime optimises it")]
+    told += [flag("data_dependent", "warn", text) for text in found.unsure]
     result = summary(traced, told, module, args)
+    result.at_least = result.at_least or bool(found.unsure)
     result.versions = {"onnx": onnx.__version__}
     result.second = {"counter": "fvcore", "macs": None, "error": _WHY_ALONE, "agrees": None}
     return result
 
 
+@dataclass
+class _Walk:
+    """What a graph surely does, and what it may do beyond that.
+
+    Attributes:
+        records: of every node that surely runs.
+        visits: by path.
+        more: MACs that the data may add.
+        unsure: a sentence for each node of which the data decides what runs.
+    """
+
+    records: list[OperatorRecord] = field(default_factory=list)
+    visits: dict[str, ModuleVisit] = field(default_factory=dict)
+    more: int = 0
+    unsure: list[str] = field(default_factory=list)
+
+    @property
+    def macs(self) -> int:
+        """MACs that surely run."""
+        return sum(record.macs for record in self.records)
+
+    def repeated(self, rounds: int) -> list[OperatorRecord]:
+        """The records of so many rounds; of none nothing is left."""
+        return [scaled(record, rounds) for record in self.records] if rounds else []
+
+
+def _walked(known: _Known, above: str) -> _Walk:
+    found = _Walk()
+    for place, node in enumerate(known.scope.graph.node):
+        path = above + (node.name or f"{node.op_type}_{place}").replace(".", "/")
+        record = known.record(node, path)
+        found.records.append(record)
+        found.visits[path] = known.visit(node, path, len(found.visits), record.dtype)
+        if record.kind != "unknown" and known.holds_graphs(node):
+            _add_insides(found, known, node, path)
+    return found
+
+
+def _add_insides(found: _Walk, known: _Known, node: Any, path: str) -> None:
+    """Add what the graphs inside a node do: all rounds where their number is known, else the least."""
+    try:
+        inside = insides(known.scope, node)
+    except KeyError as error:
+        raise _no_sizes(error, path, node) from None
+    walks = [(one, _walked(_Known(one.scope), f"{path}.{one.name}.")) for one in inside]
+    one, walk = min(walks, key=lambda pair: pair[1].macs)
+    if len(walks) == 2:
+        _add_branch(found, walk, walks, path)
+        return
+    if one.most is None and walk.macs + walk.more:
+        raise NotImplementedError(
+            f"how many rounds {path} ({node.op_type}) makes depends on the data and nothing bounds it: each has "
+            f"{walk.macs:,} MACs. Export the network with a fixed number of rounds"
+        )
+    found.records += walk.repeated(one.least)
+    found.visits |= walk.visits
+    found.unsure += walk.unsure
+    found.more += (one.most or 0) * (walk.macs + walk.more) - one.least * walk.macs
+    if one.least != one.most:
+        found.unsure.append(_of_rounds(one, walk, path))
+
+
+def _add_branch(found: _Walk, least: _Walk, walks: list[tuple[Inside, _Walk]], path: str) -> None:
+    """Add the branch that multiplies less; whether the other costs more is said."""
+    both = ", ".join(f"{one.name} {walk.macs:,}" for one, walk in walks)
+    more = max(walk.macs + walk.more for _, walk in walks) - least.macs
+    found.records += least.records
+    found.visits |= least.visits
+    found.more += more
+    found.unsure += least.unsure
+    found.unsure.append(
+        f"which branch of {path} runs depends on the data (MACs: {both}): the lesser one is counted, and up to "
+        f"{more:,} MACs may come on top"
+    )
+
+
+def _of_rounds(one: Inside, walk: _Walk, path: str) -> str:
+    most = "any number of" if one.most is None else f"{one.least} to {one.most}"
+    more = 0 if one.most is None else one.most * (walk.macs + walk.more) - one.least * walk.macs
+    return (
+        f"{path} makes {most} rounds, as the data says, of {walk.macs:,} MACs each: {one.least} "
+        f"{'is' if one.least == 1 else 'are'} counted, and up to {more:,} MACs may come on top"
+    )
+
+
+def _no_sizes(name: Any, path: str, node: Any) -> NotImplementedError:
+    return NotImplementedError(
+        f"the sizes of {name} at the node {path} ({node.op_type}) do not follow from the graph: export it "
+        "with fixed sizes, or with the sizes of every tensor (onnx.shape_inference)"
+    )
+
+
 class _Known:
-    """The graph's tensors: their sizes, types, and whether the file holds them."""
+    """A graph's nodes with what is known of their tensors."""
 
-    def __init__(self, module: OnnxFile, inputs: list[Tensor]):
-        self.weights = {item.name for item in module.graph.initializer}
-        self.weights |= {node.output[0] for node in module.graph.node if node.op_type == "Constant"}
-        self.products = {name for node in module.graph.node if node.op_type in ("Mul", "Pow") for name in node.output}
-        self.sizes, self.types = _inferred(module, inputs)
+    def __init__(self, scope: Scope):
+        self.scope, self.sizes, self.types, self.weights = scope, scope.sizes, scope.types, scope.weights
+        nodes = scope.graph.node
+        self.products = {name for node in nodes if node.op_type in ("Mul", "Pow") for name in node.output}
 
-    def call(self, node: Any) -> OnnxCall:
-        """The node with its sizes; raises KeyError with the name of a tensor that has none."""
-        from onnx import helper
-
-        given = [self.sizes[name] if name else None for name in node.input]
-        attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-        plain = {name: value.decode() if isinstance(value, bytes) else value for name, value in attributes.items()}
-        return OnnxCall(node.op_type, given, [self.sizes[name] for name in node.output if name], plain)
+    def holds_graphs(self, node: Any) -> bool:
+        """Whether a node is a branch or a loop of ONNX."""
+        return node.op_type in CONTROL and node.domain in ("", "ai.onnx")
 
     def record(self, node: Any, path: str) -> OperatorRecord:
         """What a node does, by its rule."""
         name = f"{node.domain or 'onnx'}::{node.op_type}"
-        kind = _kind(node)
+        kind = self._kind(node)
         record = OperatorRecord(name, kind, path, "forward", self._dtype(node))
         if kind in ("view", "unknown"):
             return record
         try:
-            call = self.call(node)
+            call = self.scope.call(node)
         except KeyError as error:
-            raise NotImplementedError(
-                f"the sizes of {error} at the node {path} ({node.op_type}) do not follow from the graph: export it "
-                "with fixed sizes, or with the sizes of every tensor (onnx.shape_inference)"
-            ) from None
+            raise _no_sizes(error, path, node) from None
         self._add_work(record, node, call)
         self._add_bytes(record, node)
         record.data_dependent = node.op_type in rules.STEERING
         return record
 
+    def _kind(self, node: Any) -> str:
+        op, table = node.op_type, _table(node)
+        if table is None:
+            return "unknown"
+        if table is rules and (op in rules.FREE or self.holds_graphs(node)):
+            return "view"
+        copies = contrib.COPIES if table is contrib else rules.COPIES | rules.GATHERS | rules.FILLS
+        tables: tuple[tuple[str, Iterable[str]], ...] = (
+            ("compute", table.COMPUTE),
+            ("vector", table.VECTOR),
+            ("move", copies),
+        )
+        return next((kind for kind, names in tables if op in names), "unknown")
+
     def _add_work(self, record: OperatorRecord, node: Any, call: OnnxCall) -> None:
-        op = node.op_type
-        if op in rules.COMPUTE:
+        op, table = node.op_type, _table(node)
+        assert table is not None
+        if op in table.COMPUTE:
             try:
-                record.macs = rules.COMPUTE[op](call)
+                record.macs = table.COMPUTE[op](call)
             except NotImplementedError:
                 record.kind = "unknown"
                 return
             record.dense_macs = record.macs
-            second = node.input[rules.SECOND_OPERAND.get(op, 1)] if len(node.input) > 1 else node.input[0]
-            record.left_bits, record.right_bits = self._bits(node.input[0]), self._bits(second)
-            record.bit_operations = record.macs * record.left_bits * record.right_bits
-            record.vector_ops = rules.VECTOR_OF_COMPUTE[op](call) if op in rules.VECTOR_OF_COMPUTE else 0
-        elif op in rules.VECTOR:
-            record.vector_ops = rules.VECTOR[op](call)
-            record.norm_macs = rules.NORM_MACS.get(op, 0) * call.elements(0)
+            self._add_bits(record, node, call, table)
+            record.vector_ops = table.VECTOR_OF_COMPUTE[op](call) if op in table.VECTOR_OF_COMPUTE else 0
+        elif op in table.VECTOR:
+            record.vector_ops = table.VECTOR[op](call)
+            record.norm_macs = table.NORM_MACS.get(op, 0) * call.elements(0)
         if op in rules.SUMS and (op in rules.SQUARING or node.input[0] in self.products):
             record.elementwise_products = call.elements(0)
+
+    def _add_bits(self, record: OperatorRecord, node: Any, call: OnnxCall, table: Any) -> None:
+        op = node.op_type
+        second = node.input[table.SECOND_OPERAND.get(op, 1)] if len(node.input) > 1 else node.input[0]
+        left = contrib.LEFT_BITS.get(op) if table is contrib else None
+        record.left_bits, record.right_bits = left or self._bits(node.input[0]), self._bits(second)
+        floating = contrib.FLOAT_PRODUCTS[op](call) if table is contrib and op in contrib.FLOAT_PRODUCTS else 0
+        record.bit_operations = (record.macs - floating) * record.left_bits * record.right_bits + floating * 32 * 32
 
     def _add_bytes(self, record: OperatorRecord, node: Any) -> None:
         """Each tensor once; of a gather what it gives, and its indices."""
@@ -127,8 +231,7 @@ class _Known:
 
     def visit(self, node: Any, path: str, place: int, dtype: str) -> ModuleVisit:
         """What a table of layers shows of a node."""
-        shapes = [[list(self.sizes[name])] for name in node.input if name in self.sizes and name not in self.weights]
-        given = [list(shape[0]) for shape in shapes]
+        given = [list(self.sizes[name]) for name in node.input if name in self.sizes and name not in self.weights]
         made = [list(self.sizes[name]) for name in node.output if name in self.sizes]
         return ModuleVisit(path, node.op_type, place, 1, given, made, dtype)
 
@@ -147,48 +250,8 @@ class _Known:
         return math.prod(self.sizes.get(name, (0,))) * (kind.itemsize if kind is not None else 0)
 
 
-def _kind(node: Any) -> str:
-    op = node.op_type
-    if node.domain not in ("", "ai.onnx"):
-        return "unknown"
-    if op in rules.FREE:
-        return "view"
-    tables = (("compute", rules.COMPUTE), ("vector", rules.VECTOR))
-    found = next((kind for kind, table in tables if op in table), None)
-    return found or ("move" if op in rules.COPIES | rules.GATHERS | rules.FILLS else "unknown")
-
-
-def _inferred(module: OnnxFile, inputs: list[Tensor]) -> tuple[Sizes, dict[str, torch.dtype]]:
-    """Sizes and types of every tensor that they follow for, from those of the inputs."""
-    from onnx import shape_inference
-
-    model = copy.deepcopy(module.model)
-    own = {item.name: item for item in [*model.graph.value_info, *model.graph.output]}
-    kept = _sizes_of(own.values())
-    for item, tensor in zip([i for i in model.graph.input if i.name in _names(module)], inputs, strict=True):
-        item.type.tensor_type.ClearField("shape")
-        for size in tensor.shape:
-            item.type.tensor_type.shape.dim.add().dim_value = size
-    del model.graph.value_info[:]
-    for item in model.graph.output:
-        item.type.tensor_type.ClearField("shape")
-    model = shape_inference.infer_shapes(model, data_prop=True)
-    items = [*model.graph.value_info, *model.graph.output, *model.graph.input]
-    sizes = {**kept, **_sizes_of(items), **{item.name: tuple(item.dims) for item in model.graph.initializer}}
-    kinds = {item.name: item.type.tensor_type.elem_type for item in [*own.values(), *items]}
-    kinds |= {item.name: item.data_type for item in model.graph.initializer}
-    return sizes, {name: TORCH_TYPES[kind] for name, kind in kinds.items() if kind in TORCH_TYPES}
-
-
-def _names(module: OnnxFile) -> set[str]:
-    return {item.name for item in module.inputs}
-
-
-def _sizes_of(items: Any) -> Sizes:
-    """The sizes of those tensors whose sizes are all numbers."""
-    found = {}
-    for item in items:
-        kind = item.type.tensor_type
-        if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):
-            found[item.name] = tuple(dim.dim_value for dim in kind.shape.dim)
-    return found
+def _table(node: Any) -> Any:
+    """The rules of a node's domain; None for domains that nobody here knows."""
+    if is_runtimes_own(node):
+        return contrib
+    return rules if node.domain in ("", "ai.onnx") else None

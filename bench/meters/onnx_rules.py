@@ -55,16 +55,18 @@ def _transposed(call: OnnxCall) -> int:
     return call.elements(0) * math.prod(call.size(1)[1:])
 
 
-def _matrix_product(left: int) -> Rule:
+def matrix_product(left: int) -> Rule:
+    """Each output element is a sum over the last dimension of the left operand."""
     return lambda call: call.out * call.size(left)[-1]
 
 
-def _gemm(call: OnnxCall) -> int:
+def gemm(call: OnnxCall) -> int:
+    """Each output element is a sum over what the two matrices share."""
     rows = 0 if call.attributes.get("transA", 0) else 1
     return call.out * call.size(0)[rows]
 
 
-def _recurrent(call: OnnxCall) -> int:
+def recurrent(call: OnnxCall) -> int:
     """Every step multiplies by the whole of both matrices, of all gates and directions."""
     steps = math.prod(call.size(0)[:2])
     return steps * (call.elements(1) + call.elements(2))
@@ -117,13 +119,13 @@ COMPUTE: dict[str, Rule] = {
     "QLinearConv": _convolution(3),
     "DeformConv": _convolution(1),
     "ConvTranspose": _transposed,
-    "MatMul": _matrix_product(0),
-    "MatMulInteger": _matrix_product(0),
-    "QLinearMatMul": _matrix_product(0),
-    "Gemm": _gemm,
-    "LSTM": _recurrent,
-    "GRU": _recurrent,
-    "RNN": _recurrent,
+    "MatMul": matrix_product(0),
+    "MatMulInteger": matrix_product(0),
+    "QLinearMatMul": matrix_product(0),
+    "Gemm": gemm,
+    "LSTM": recurrent,
+    "GRU": recurrent,
+    "RNN": recurrent,
     "Attention": _attention,
     "Einsum": _einsum,
 }
@@ -132,12 +134,17 @@ SECOND_OPERAND = {"QLinearConv": 3, "QLinearMatMul": 3}
 
 
 # ---------------------------------------------------------------- vector operations
-def _per_output(factor: int) -> Rule:
+def per_output(factor: int) -> Rule:
+    """So many operations per element of the first output."""
     return lambda call: factor * call.out
 
 
-def _per_input(factor: int) -> Rule:
+def per_input(factor: int) -> Rule:
+    """So many operations per element of the first input."""
     return lambda call: factor * call.elements(0)
+
+
+softmax_of_inputs = per_input(SOFTMAX_OPS)
 
 
 def _variadic(call: OnnxCall) -> int:
@@ -155,7 +162,7 @@ def _sorting(call: OnnxCall) -> int:
     return math.prod(sizes) * max(1, math.ceil(math.log2(max(longest, 2))))
 
 
-def _affine(plain: int, scale: int) -> Rule:
+def affine(plain: int, scale: int) -> Rule:
     """`plain` operations per element, and two more where a scale and shift follow."""
     return lambda call: (plain + (2 if call.elements(scale) else 0)) * call.elements(0)
 
@@ -182,16 +189,17 @@ _ONE_PER_INPUT = (
     "ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
 )
 VECTOR: dict[str, Rule] = {
-    **dict.fromkeys(_ONE_PER_OUTPUT.split(), _per_output(1)),
-    **dict.fromkeys(_ONE_PER_INPUT.split(), _per_input(1)),
+    **dict.fromkeys(_ONE_PER_OUTPUT.split(), per_output(1)),
+    **dict.fromkeys(_ONE_PER_INPUT.split(), per_input(1)),
     **dict.fromkeys(("Max", "Min", "Sum", "Mean"), _variadic),
     **dict.fromkeys(("AveragePool", "MaxPool", "LpPool"), _window),
-    **dict.fromkeys(("Softmax", "LogSoftmax"), _per_input(SOFTMAX_OPS)),
-    "LayerNormalization": _affine(LAYER_NORM_OPS - 2, 1),
-    "GroupNormalization": _affine(LAYER_NORM_OPS - 2, 1),
-    "InstanceNormalization": _affine(LAYER_NORM_OPS - 2, 1),
-    "RMSNormalization": _affine(3, 1),
-    "BatchNormalization": _per_input(2),
+    **dict.fromkeys(("Softmax", "LogSoftmax"), softmax_of_inputs),
+    "LayerNormalization": affine(LAYER_NORM_OPS - 2, 1),
+    "GroupNormalization": affine(LAYER_NORM_OPS - 2, 1),
+    "InstanceNormalization": affine(LAYER_NORM_OPS - 2, 1),
+    "RMSNormalization": affine(3, 1),
+    "RotaryEmbedding": per_output(3),
+    "BatchNormalization": per_input(2),
     "Resize": _resize,
     "TopK": _sorting,
     "Unique": _sorting,

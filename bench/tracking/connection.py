@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from bench.canonical import digest
 from bench.errors import UsageError
-from bench.tracking.database import check_database, make_database, path_of
+from bench.tracking.database import check_database, check_served_database, make_database, path_of
 from bench.tracking.deadline import Late, deadline
 from bench.tracking.tracked_run import cut
 
@@ -228,11 +228,16 @@ def open_client(uri: str) -> Any:
 
 
 def check_reachable(uri: str) -> None:
-    """Raise OSError within seconds where nothing listens or no database is, which MLflow would take minutes to say."""
+    """Raise OSError, or a database driver's own error, unless a server listens or a database of this MLflow's is there.
+
+    Within seconds, where MLflow would take minutes to say so; a file that is not there is none yet, and well.
+    """
     file = path_of(uri)
     if file is not None:
         check_database(file)
-    if uri.startswith("http"):
+    elif not uri.startswith("http"):
+        check_served_database(uri)
+    else:
         parts = urlsplit(uri)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         socket.create_connection((parts.hostname or "", port), timeout=PROBE_TIMEOUT_S).close()
@@ -240,4 +245,4 @@ def check_reachable(uri: str) -> None:
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
-    return cut(display(text.splitlines()[0]), 300) if text else type(error).__name__
+    return cut(display(text.splitlines()[0]), 600) if text else type(error).__name__

@@ -1,11 +1,15 @@
-"""The embedded database: looked at before MLflow opens it, which would try ten times, and never left half made."""
+"""Databases, looked at before MLflow opens them: it would try a broken one ten times and change an old one unasked."""
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import closing, suppress
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -40,7 +44,7 @@ def address_of(file: Path) -> str:
 
 
 def check_database(file: Path) -> None:
-    """Raise OSError within seconds unless the file is a whole database of MLflow's, or is not there."""
+    """Raise OSError within seconds unless the file is a whole database of this MLflow's, or is not there."""
     if not os.path.lexists(file):
         return
     if not file.is_file():
@@ -48,13 +52,69 @@ def check_database(file: Path) -> None:
     try:
         with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True, timeout=PATIENCE_S)) as database:
             tables = {row[0] for row in database.execute("select name from sqlite_master where type = 'table'")}
-            unfinished = bool(tables) and (
-                "alembic_version" not in tables or not database.execute("select 1 from alembic_version").fetchone()
-            )
+            marked = "alembic_version" in tables
+            found = {row[0] for row in database.execute("select version_num from alembic_version")} if marked else set()
     except sqlite3.Error as error:
         raise OSError(f"{file} cannot be opened as a database ({error}); if that lasts, move it away") from error
-    if unfinished:
+    if tables and not found:
         raise OSError(f"{file} was left half made, by a disk that was full or a kill; move it away")
+    check_schema(found, f"{SQLITE}{file}")
+
+
+def check_served_database(uri: str) -> None:
+    """Raise OSError if a database behind an address such as `postgresql://...` has another schema than MLflow here.
+
+    Raises:
+        OSError: see above.
+        Exception: whatever its driver raises where it cannot be reached.
+    """
+    import sqlalchemy
+    from alembic.migration import MigrationContext
+
+    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.pool.NullPool)
+    try:
+        with engine.connect() as opened:
+            check_schema(set(MigrationContext.configure(opened).get_current_heads()), uri)
+    finally:
+        engine.dispose()
+
+
+def check_schema(found: Set[str], uri: str) -> None:
+    """Raise OSError unless a database has the schema of the MLflow that is installed; one without any is new.
+
+    MLflow would bring an older one up to date by itself as soon as it opens it, and the MLflow that made it, or a
+    server that runs on it, could not read it any more: that is for its owner to decide.
+
+    Args:
+        found: its revisions, as alembic keeps them.
+        uri: its address.
+    """
+    if not found:
+        return
+    known, heads = _revisions()
+    if found == heads:
+        return
+    shown = re.sub(r"//[^/@]*@", "//", uri)
+    here = f"MLflow {version('mlflow')}, which is installed"
+    if found <= known:
+        raise OSError(
+            f"{shown} was made by an older MLflow than {here}, and is left as it is: back it up and run "
+            f"`mlflow db upgrade {shlex.quote(shown)}`, name another with tracking.uri=..., or say tracking=off"
+        )
+    raise OSError(
+        f"{shown} was made by a newer MLflow than {here}: bring MLflow up to date, name another database with "
+        "tracking.uri=..., or say tracking=off"
+    )
+
+
+@cache
+def _revisions() -> tuple[Set[str], Set[str]]:
+    """Every revision of the schema that MLflow here knows, and the newest."""
+    import mlflow
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+    return {script.revision for script in scripts.walk_revisions()}, set(scripts.get_heads())
 
 
 def make_database(file: Path, open_client: Callable[[str], Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 
+from bench.errors import UsageError
 from bench.tracking.connection import (
     ANSWER_S,
     NO_TELEMETRY,
@@ -42,14 +43,28 @@ def ui_command(
         experiment: whose view the address opens.
         suite: show only this suite's cases.
         port: where to listen; default 5000, or a free port if that is taken.
+
+    Raises:
+        UsageError: the address is none that MLflow takes, or the database cannot be opened as it is.
     """
     check_uri(uri)
     if uri.startswith("http"):
         return [], {}, _view_of(uri, experiment, suite, front(uri))
+    _check_openable(uri)
     port = port or _free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
     command += ["--host", UI_HOST, "--port", str(port)]
     return command, dict(SERVER_SETTINGS), _view_of(uri, experiment, suite, f"http://{UI_HOST}:{port}")
+
+
+def _check_openable(uri: str) -> None:
+    """Raise UsageError if MLflow would try a database in vain, or bring an old one up to date without being asked."""
+    import_mlflow()
+    try:
+        with deadline(ANSWER_S):
+            check_reachable(uri)
+    except (Exception, Late) as error:
+        raise UsageError(f"job=ui: {display(str(error))}") from error
 
 
 def _view_of(uri: str, experiment: str, suite: str | None, base: str) -> str:

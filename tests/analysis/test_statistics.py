@@ -247,6 +247,13 @@ def test_all_pairs_at_once_give_the_same_p_values():
     assert np.isnan(statistics.equality_matrix([items[0], log_mean_interval([5.0])])[0, 1])
 
 
+@pytest.mark.filterwarnings("error")
+def test_means_of_nothing_are_equal_to_each_other_and_far_from_any_other():
+    nothing = replace(log_mean_interval([1.0, 1.1, 1.2]), value=0.0)
+    matrix = statistics.equality_matrix([nothing, nothing, log_mean_interval([1.0, 1.1, 1.2])])
+    assert matrix[0, 1] == 1.0 and matrix[0, 2] == 0.0
+
+
 def test_item_without_an_interval_may_hold_any_rank():
     items = [interval(9.9, 10.0, 10.1), log_mean_interval([5.0]), interval(19.8, 20.0, 20.2)]
     p = np.array([[statistics.equality_p(a, b) for b in items] for a in items])

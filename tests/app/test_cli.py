@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from bench import api
 from bench.app import cli
 from bench.app.hydra_errors import explain_hydra
+from bench.config import catalogue
 from bench.config.paths import config_folder
 from bench.config.protocol import Protocol
 from bench.config.schema import all_keys, validate
@@ -46,7 +47,6 @@ def refusal(suites, *overrides):
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from bench.config import catalogue
     from bench.plan import plan
 
     try:
@@ -312,6 +312,22 @@ def test_a_start_reads_no_suite_but_the_one_it_runs(two_suites, monkeypatch):
         yaml_file, "read_yaml", lambda file, whole=yaml_file.read_yaml: read.append(file.parent.name) or whole(file)
     )
     cli.register_suites()
+    monkeypatch.setattr(catalogue, "read_yaml", lambda file: read.append(file.name) or {})
+    cli.register_suites()
     assert read == []
-    composed("suite=whole_suite")
+    composed("suite=whole_suite", "task=digits")
     assert set(read) == {"whole"}
+
+
+def test_every_task_of_a_catalogue_can_be_asked_for_by_name_also_a_users_own(tmp_path, monkeypatch):
+    """A task is one line in a catalogue, and no further file; a broken catalogue takes no task from the others."""
+    for name, text in (("own", 'tasks: {mine: "nets:Task", "../odd": "nets:Task"}'), ("broken", "tasks: [")):
+        (tmp_path / "suites" / name).mkdir(parents=True)
+        (tmp_path / "suites" / name / "catalogue.yaml").write_text(text + "\n")
+    monkeypatch.setenv("BENCH_SUITES", str(tmp_path / "suites"))
+    suites = cli.register_suites()
+    names = catalogue.task_names()
+    assert {"mine", "additions", "volumes", "digits_resized"} <= set(names) and "../odd" not in names
+    for name in names:
+        assert validate(composed(f"task={name}")).task.name == name
+    assert 'task "mines" does not exist; did you mean "mine' in refusal(suites, "task=mines")

@@ -16,9 +16,10 @@ import pytest
 from bench.errors import UsageError
 from bench.store.records import Store
 from bench.tracking import connection
-from bench.tracking.database import address_of, check_database, make_database
+from bench.tracking.database import address_of, check_database, check_schema, check_served_database, make_database
 from bench.tracking.deadline import Late, deadline
 from bench.tracking.mirror import Mirror
+from bench.tracking.ui import ui_command
 from tests.synthetic import record, store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -223,3 +224,95 @@ def test_a_reminder_while_the_deadline_is_taken_off_leaves_no_timer_behind(monke
                 time.sleep(0.01)
     assert signal.getsignal(signal.SIGALRM) is before
     time.sleep(0.02)  # nothing is raised here
+
+
+# -- databases of another MLflow ---------------------------------------------------------------------------------------
+
+#: The newest schema of MLflow 2.16 (`increase max dataset schema size`); 3.17 has further tables.
+OF_MLFLOW_2_16 = "4465047574b1"
+
+
+def older_database(file):
+    """A database as an MLflow of 2024 left it: its tables by MLflow's own steps up to there, with a run in it."""
+    import mlflow
+    import sqlalchemy
+    from alembic import command
+    from alembic.config import Config
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+
+    engine = sqlalchemy.create_engine(f"sqlite:///{file}")
+    Base.metadata.create_all(engine)
+    steps = Config()
+    steps.set_main_option("script_location", str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+    steps.set_main_option("sqlalchemy.url", f"sqlite:///{file}")
+    with engine.begin() as opened:
+        steps.attributes["connection"] = opened
+        command.upgrade(steps, OF_MLFLOW_2_16)
+    with engine.begin() as opened:
+        opened.exec_driver_sql("insert into experiments values (7, 'theirs', 'mlruns/7', 'active', 1, 1)")
+    engine.dispose()
+    return file.read_bytes()
+
+
+@pytest.fixture
+def older(tmp_path):
+    connection.import_mlflow()
+    file = tmp_path / "their own.db"
+    return file, older_database(file)
+
+
+def mirrored(tmp_path, file):
+    """What the mirror says after a sweep of one record, and how many records it still lacks."""
+    made = record()
+    kept = Store(tmp_path / "results")
+    if not kept.record_path(made["case_key"], made["machine_key"]).exists():
+        kept.write(made)
+    mirror = Mirror(f"sqlite:///{file}", "waterline", tmp_path / "art", tmp_path / "results")
+    mirror.start_sweep("vit_tokens", {}, 1)
+    for one in mirror.pending(kept):
+        mirror.log_record(one)
+    mirror.finish()
+    return mirror.problems, len(mirror.pending(kept))
+
+
+def test_a_database_of_an_older_mlflow_is_left_as_it_is_and_filled_when_its_owner_brought_it_up_to_date(
+    older, tmp_path
+):
+    file, before = older
+    (told,), lacking = mirrored(tmp_path, file)
+    assert "was made by an older MLflow" in told and f"`mlflow db upgrade 'sqlite:///{file}'`" in told
+    assert "every record is kept in" in told and lacking == 1
+    assert file.read_bytes() == before  # MLflow by itself would have changed it by being asked
+    command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{file}"]
+    subprocess.run(command, check=True, capture_output=True, timeout=120, env={**os.environ, **connection.NO_TELEMETRY})
+    assert mirrored(tmp_path, file) == ([], 0)
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        assert {row[0] for row in database.execute("select name from experiments")} >= {"theirs", "waterline"}
+        assert database.execute("select count(*) from runs").fetchone() == (2,)  # the sweep and its case
+
+
+def test_a_database_of_a_newer_mlflow_says_which_of_the_two_is_old(older, tmp_path):
+    file, _ = older
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        database.execute("update alembic_version set version_num = 'abcdefabcdef'")
+        database.commit()
+    with pytest.raises(OSError, match=r"made by a newer MLflow than MLflow .*: bring MLflow up to date"):
+        check_database(file)
+
+
+def test_the_interface_is_not_started_on_a_database_that_it_would_change(older):
+    file, before = older
+    with pytest.raises(UsageError, match=r"job=ui: .* was made by an older MLflow"):
+        ui_command(f"sqlite:///{file}")
+    assert file.read_bytes() == before
+
+
+def test_a_served_database_is_asked_by_its_own_driver_and_no_password_is_told(older):
+    """Through SQLite's driver by the name that takes the way of PostgreSQL and MySQL."""
+    file, _ = older
+    with pytest.raises(OSError, match="older MLflow"):
+        check_served_database(f"sqlite+pysqlite:///{file}")
+    check_served_database("sqlite+pysqlite:///:memory:")  # a new one is MLflow's to fill
+    with pytest.raises(OSError, match=r"postgresql://db.example/runs was made by a newer") as told:
+        check_schema({"abcdefabcdef"}, "postgresql://me:secret@db.example/runs")
+    assert "secret" not in str(told.value)
