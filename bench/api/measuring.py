@@ -170,7 +170,11 @@ def _counted_record(module: nn.Module, given: Given, sections: set[str]) -> dict
     (args, kwargs), samples, device = given.call, given.samples, given.device
     started, readings, details = utc_second(), [], {}
     flags: list[dict[str, Any]] = []
-    with handed_over.evaluating(module), torch.no_grad(), handed_over.user_errors(given.name):
+    with (
+        handed_over.evaluating(module),
+        torch.no_grad(),
+        handed_over.user_errors(given.name, [*args, *kwargs.values()]),
+    ):
         if "size" in sections:
             size = params.measure(module)
             readings += size.readings()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import io
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -103,17 +104,39 @@ def _fresh_buffers(parts: list[nn.Module]) -> dict[int, Any]:
 
 
 @contextmanager
-def user_errors(name: str) -> Iterator[None]:
-    """Turn an error of the user's module into a BenchError with its type, message and the user's own lines."""
+def user_errors(name: str, inputs: Iterable[Any] = ()) -> Iterator[None]:
+    """Turn an error of the user's module into a BenchError with its type, message and the user's own lines.
+
+    A module of a library has none; an error of ours that a forward runs into stays what it is.
+
+    Args:
+        name: the module's.
+        inputs: what its forward gets, for a hint where one is no tensor.
+    """
     try:
         yield
     except (BenchError, MemoryError):
         raise
     except Exception as error:
         where = in_user_code(error)
-        if where is None:
+        if where is None and not _is_of_a_forward(error):
             raise
-        raise BenchError(f"{name} failed in its forward: {type(error).__name__}: {error}\n{where}") from error
+        lines = [f"{name} failed in its forward: {type(error).__name__}: {error}", *_no_tensors(inputs)]
+        raise BenchError("\n".join([*lines, *([where] if where else [])])) from error
+
+
+def _is_of_a_forward(error: Exception) -> bool:
+    """Whether an error came out of a library's module, and not out of what we do around it."""
+    frames = [Path(entry.filename) for entry in traceback.extract_tb(error.__traceback__)]
+    ours = Path(__file__).resolve().parents[1]
+    called = any(path.parts[-4:] == ("torch", "nn", "modules", "module.py") for path in frames)
+    return called and not frames[-1].is_relative_to(ours)
+
+
+def _no_tensors(inputs: Iterable[Any]) -> list[str]:
+    """What to give in place of inputs that torch's layers do not take."""
+    hints = {"ndarray": "an input is a NumPy array: torch.from_numpy makes a tensor of it", "str": "an input is text"}
+    return list(dict.fromkeys(hints[type(one).__name__] for one in inputs if type(one).__name__ in hints))
 
 
 # ---------------------------------------------------------------- to another process

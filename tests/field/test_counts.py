@@ -592,3 +592,31 @@ def test_ten_thousand_modules_and_a_thousand_levels_are_counted():
         return self(x, depth - 1) if depth else self.a(x)
 
     assert macs.count(Net(recurse, a=linear()), (X,), second_count=False).macs == 512
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        (torch.rand(4, 16, dtype=torch.float64), "Linear failed in its forward: RuntimeError: .*same dtype"),
+        ((), "Linear failed in its forward: TypeError: .*missing 1 required positional argument: 'input'"),
+        (torch.rand(4, 16).numpy(), "an input is a NumPy array: torch.from_numpy makes a tensor of it"),
+        ("cat.png", "an input is text"),
+    ],
+)
+def test_an_error_of_a_librarys_module_is_told_as_one_of_the_users(inputs, said):
+    with pytest.raises(BenchError, match=said):
+        bench.measure(nn.Linear(16, 8), inputs, ["macs"])
+
+
+def test_an_error_of_ours_inside_a_forward_stays_what_it_is(monkeypatch):
+    """All frames are of a library's or ours, as where a meter breaks below a forward."""
+    from bench import errors
+    from bench.meters import handed_over
+
+    monkeypatch.setattr(errors, "_is_users", lambda *_: False)
+    namespace = {}
+    exec(compile("def hook(*_):\n    raise LookupError('ours')", handed_over.__file__, "exec"), namespace)
+    layer = nn.Linear(16, 8)
+    layer.register_forward_pre_hook(namespace["hook"])
+    with pytest.raises(LookupError, match="ours"), handed_over.user_errors("Linear"):
+        layer(torch.rand(4, 16))

@@ -1,9 +1,12 @@
 """Wherever it is started: homes, languages, paths, line ends, MLflow's settings and runs, event loops, notations."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -65,7 +68,7 @@ def python_in(folder, code, **environment):
 
 @pytest.mark.slow
 def test_a_whole_sweep_in_the_c_locale_without_a_home_that_can_be_written(folder):
-    """Records and report, in a folder whose name the locale cannot spell."""
+    """Records, report and mirror, in a folder whose name the locale cannot spell."""
     done = bench_in(
         folder,
         "model=nets:Net",
@@ -80,6 +83,11 @@ def test_a_whole_sweep_in_the_c_locale_without_a_home_that_can_be_written(folder
     (record,) = Store(folder / "results").iterate()
     assert {row["metric"]: row["value"] for row in record["readings"]}["macs"] == 128
     assert (folder / "site" / "index.html").is_file()
+    assert b"MLflow at" not in done.stderr, done.stderr
+    with closing(sqlite3.connect(folder / "mlflow" / "mlflow.db")) as mirror:
+        ((artifacts,),) = mirror.execute("select artifact_uri from runs where name not like 'sweep %'").fetchall()
+    place = Path(unquote(urlsplit(artifacts).path))
+    assert place.is_relative_to(folder) and (place / "record.json").is_file()
 
 
 @pytest.mark.slow
