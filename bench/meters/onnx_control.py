@@ -7,17 +7,16 @@ makes may depend on the data; then the least that runs is counted, and the most 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from bench.meters.onnx_sizes import Scope, Sizes, attributes_of, inner_scope
+from bench.meters.onnx_sizes import Result, Scope, Sizes, attributes_of, inner_scope, scope_of
 from bench.meters.operator_record import OperatorRecord
 
 CONTROL = frozenset(["If", "Loop", "Scan"])
-Result = tuple[str, Sizes, torch.dtype]
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,16 @@ class Inside:
     scope: Scope
     least: int
     most: int | None
+
+
+def file_scope(model: Any, given: Mapping[str, tuple[Sizes, torch.dtype]]) -> Scope:
+    """What follows of the tensors of a file's graph, also through branches and loops.
+
+    Args:
+        model: the file's model; it is not changed.
+        given: sizes and types of inputs of its graph, by name.
+    """
+    return scope_of(model, given, dict.fromkeys(CONTROL, results))
 
 
 def insides(scope: Scope, node: Any) -> list[Inside]:

@@ -20,9 +20,9 @@ from bench.meters import onnx_contrib as contrib
 from bench.meters import onnx_rules as rules
 from bench.meters.count_summary import Traced, summary
 from bench.meters.macs_count import MacsCount
-from bench.meters.onnx_control import CONTROL, Inside, insides, scaled
+from bench.meters.onnx_control import CONTROL, Inside, file_scope, insides, scaled
 from bench.meters.onnx_rules import OnnxCall
-from bench.meters.onnx_sizes import Scope, is_runtimes_own, scope_of
+from bench.meters.onnx_sizes import Scope, is_runtimes_own
 from bench.meters.operator_record import ModuleVisit, OperatorRecord
 from bench.meters.value_checks import ValueChecks
 
@@ -43,7 +43,7 @@ def count(module: OnnxFile, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ma
     started = time.perf_counter()
     inputs = module.ordered(args, kwargs)
     given = {item.name: (tuple(t.shape), t.dtype) for item, t in zip(module.inputs, inputs, strict=True)}
-    found = _walked(_Known(scope_of(module.model, given)), "")
+    found = _walked(_Known(file_scope(module.model, given)), "")
     seconds = time.perf_counter() - started
     traced = Traced(found.records, found.visits, ValueChecks(), Counter(), {}, seconds)
     told = [flag("onnx_graph", "info", "counted from the graph of the ONNX file, before a runtime optimises it")]

@@ -7,7 +7,7 @@ those with graphs inside (`If`, `Loop`, `Scan`), whose results are those of the 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from bench.meters import onnx_contrib as contrib
 from bench.meters.onnx_rules import OnnxCall
 
 Sizes = tuple[int, ...]
+Result = tuple[str, Sizes, torch.dtype]
 _NUMBERS = {dtype: number for number, dtype in TORCH_TYPES.items()}
 
 
@@ -32,6 +33,7 @@ class Scope:
         types: likewise.
         constants: tensors that the file holds, by name, as far as they kept their values.
         weights: names of all that the file holds.
+        control: what a node with graphs inside gives, by its operator.
     """
 
     model: Any
@@ -40,6 +42,7 @@ class Scope:
     types: dict[str, torch.dtype]
     constants: dict[str, Any] = field(default_factory=dict)
     weights: set[str] = field(default_factory=set)
+    control: Mapping[str, Callable[[Scope, Any], list[Result]]] = field(default_factory=dict)
 
     def call(self, node: Any) -> OnnxCall:
         """A node with its sizes; raises KeyError with the name of a tensor that has none."""
@@ -64,12 +67,18 @@ class Scope:
         return value.item() if value.size == 1 else None
 
 
-def scope_of(model: Any, given: Mapping[str, tuple[Sizes, torch.dtype]], around: Scope | None = None) -> Scope:
+def scope_of(
+    model: Any,
+    given: Mapping[str, tuple[Sizes, torch.dtype]],
+    control: Mapping[str, Callable[[Scope, Any], list[Result]]],
+    around: Scope | None = None,
+) -> Scope:
     """What follows of the tensors of a model's graph.
 
     Args:
         model: a model; it is not changed.
         given: sizes and types of inputs of its graph, by name.
+        control: what a node with graphs inside gives, by its operator.
         around: the scope of the graph that this one stands in.
     """
     from onnx import shape_inference
@@ -81,7 +90,7 @@ def scope_of(model: Any, given: Mapping[str, tuple[Sizes, torch.dtype]], around:
     del model.graph.value_info[:]
     for item in model.graph.output:
         item.type.tensor_type.ClearField("shape")
-    scope = Scope(model, model.graph, {}, {})
+    scope = Scope(model, model.graph, {}, {}, control=control)
     _note_constants(scope, around)
     while True:
         made = shape_inference.infer_shapes(model, data_prop=True)
@@ -117,7 +126,7 @@ def inner_scope(around: Scope, graph: Any, given: Mapping[str, tuple[Sizes, torc
         elif name in around.sizes and name in around.types:
             inner.graph.input.add().name = name
             outer[name] = around.sizes[name], around.types[name]
-    return scope_of(inner, {**outer, **given}, around)
+    return scope_of(inner, {**outer, **given}, around.control, around)
 
 
 def attributes_of(node: Any) -> dict[str, Any]:
@@ -134,17 +143,15 @@ def is_runtimes_own(node: Any) -> bool:
 
 
 # ---------------------------------------------------------------- what ONNX leaves open
-def _filled_in(scope: Scope) -> Iterator[tuple[str, Sizes, torch.dtype]]:
+def _filled_in(scope: Scope) -> Iterator[Result]:
     """Sizes and types of results that ONNX's inference did not find and that follow by now; they are noted as well."""
-    from bench.meters.onnx_control import CONTROL, results
-
     for node in scope.graph.node:
         if all(name in scope.sizes and name in scope.types for name in node.output if name):
             continue
         if is_runtimes_own(node):
             found = _of_runtime(scope, node)
-        elif node.op_type in CONTROL and node.domain in ("", "ai.onnx"):
-            found = results(scope, node)
+        elif node.op_type in scope.control and node.domain in ("", "ai.onnx"):
+            found = scope.control[node.op_type](scope, node)
         else:
             continue
         for name, sizes, dtype in found:
@@ -153,7 +160,7 @@ def _filled_in(scope: Scope) -> Iterator[tuple[str, Sizes, torch.dtype]]:
                 yield name, sizes, dtype
 
 
-def _of_runtime(scope: Scope, node: Any) -> list[tuple[str, Sizes, torch.dtype]]:
+def _of_runtime(scope: Scope, node: Any) -> list[Result]:
     rule = contrib.SIZES.get(node.op_type)
     if rule is None:
         return []
@@ -206,7 +213,7 @@ def _give(graph: Any, given: Mapping[str, tuple[Sizes, torch.dtype]]) -> None:
             item.type.tensor_type.shape.dim.add().dim_value = size
 
 
-def _tell(graph: Any, found: Iterable[tuple[str, Sizes, torch.dtype]]) -> None:
+def _tell(graph: Any, found: Iterable[Result]) -> None:
     """Put sizes and types where ONNX's inference reads them."""
     from onnx import helper
 
