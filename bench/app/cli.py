@@ -229,7 +229,8 @@ def _compose(suites: Mapping[str, Any], task: Callable[[Any], None]) -> None:
     from omegaconf import OmegaConf
 
     with contextlib.ExitStack() as ending:
-        OmegaConf.register_new_resolver("bench.own_folder", partial(_own_folder, ending), replace=True, use_cache=True)
+        own_folder = cache(partial(_own_folder, ending))  # one for all jobs of `-m`
+        OmegaConf.register_new_resolver("bench.own_folder", lambda: own_folder(), replace=True)
         try:
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(task)()
         except BenchError:
