@@ -151,8 +151,8 @@ def as_table(runner: str, disturbed: int, pool: Sequence[Record], lines: Sequenc
     """The table as the docs have it."""
     machine = pool[0]["machine_key"]
     head = (
-        f"On a {runner} runner ({machine}): {len(pool)} sessions of {pool[0]['case']['model']}, {disturbed} more that "
-        "their labels call disturbed and the gate leaves out."
+        f"On a {runner} runner ({machine}): {len(pool)} sessions of {pool[0]['case']['model']}; {disturbed} more were "
+        "left out as disturbed."
     )
     rows = [
         "",
@@ -165,29 +165,36 @@ def as_table(runner: str, disturbed: int, pool: Sequence[Record], lines: Sequenc
     return "\n".join([head, *rows, "", f"False alarms with 3 sessions a side: {false_alarms:.0%}."])
 
 
-def too_disturbed(runner: str, clean: int, disturbed: int) -> str:
+def too_disturbed(runner: str, clean: int, sessions: int) -> str:
     """What the docs say of a runner on which hardly any session is one that the gate takes."""
     return (
-        f"On a {runner} runner, {clean} of {clean + disturbed} sessions were undisturbed: the gate calls the others "
-        f"AMBIGUOUS whatever changed, and {FEWEST} are needed to say how many it takes."
+        f"On a {runner} runner, {clean} of {sessions} sessions were undisturbed: the gate calls the others AMBIGUOUS, "
+        "whatever changed, until a side has clean ones."
     )
 
 
 def measure_and_write(runner: str, page: Path, draws: int, seconds: float = SECONDS) -> int:
-    """Measure sessions of a runner and put what a gate needs there into a page; 2 where they say too little."""
+    """Measure sessions of a runner and put what a gate needs there into a page; 2 where they are too few.
+
+    Where hardly any is undisturbed, all are taken as if they were, which the page says.
+    """
     with tempfile.TemporaryDirectory(prefix="gate_power_") as folder:
         results = measured(Path(folder), runner, seconds)
         records = read_records(results).records
     clean = [record for record in records if record["status"] == "ok"]
-    disturbed = len(records) - len(clean)
     try:
-        pool = sessions_of(clean)
+        pool, note = sessions_of(clean), ""
     except UsageError:
-        written(page, runner, too_disturbed(runner, len(clean), disturbed))
-        print(too_disturbed(runner, len(clean), disturbed))
-        return 2
+        note = too_disturbed(runner, len(clean), len(records))
+        try:
+            pool = sessions_of([{**record, "status": "ok"} for record in records])
+        except UsageError as error:
+            written(page, runner, f"{note} {error}.")
+            print(f"{note} {error}.")
+            return 2
     lines = [line_of(pool, difference, draws) for difference in DIFFERENCES]
-    table = as_table(runner, disturbed, pool, lines, share_found(pool, 3, 0.0, draws))
+    table = as_table(runner, len(records) - len(pool), pool, lines, share_found(pool, 3, 0.0, draws))
+    table = f"{note} Taken all the same:\n\n{table}" if note else table
     written(page, runner, table)
     print(table)
     return 0

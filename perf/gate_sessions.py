@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 #: One network, timed by itself: a session takes the better part of a minute.
 OVERRIDES = (
     "suite=vit_tokens", "suite.models=[deit_tiny]", "suite.methods=[none]", "suite.batches=[1]", "protocol=quick",
-    "task=none", "counts=false", "tracking=off", "report=off",
+    "task=none", "counts=false", "tracking=off", "report=off", "protocol.energy.backend=off",
+    "protocol.counting.second_count=false", "protocol.counting.layer_repeats=2",
 )  # fmt: skip
 #: Seconds for all sessions; with the simulation after it the command ends within twelve minutes.
 SECONDS = 420.0

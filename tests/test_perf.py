@@ -156,20 +156,27 @@ def test_the_table_of_a_runner_stands_between_its_marks_and_no_other_line_change
     after = page.read_text().splitlines()
     start, end = (next(i for i, line in enumerate(after) if f"quiet: {word}" in line) for word in ("begin", "end"))
     assert any("| 10% |" in line for line in after[start:end])
-    assert any("12 sessions of deit_tiny" in line and "3 more" in line for line in after[start:end])
+    assert any("12 sessions of deit_tiny; 3 more" in line for line in after[start:end])
     own = [next(i for i, line in enumerate(before) if f"quiet: {word}" in line) for word in ("begin", "end")]
     assert after[:start] == before[: own[0]] and after[end:] == before[own[1] :]
     with pytest.raises(UsageError, match="has no <!-- gate_power windy: begin"):
         gate_sessions.written(page, "windy", table)
 
 
-def test_a_runner_without_undisturbed_sessions_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("sessions", "code", "said"), [(1, 2, "1 sessions of one case"), (6, 0, "Taken all the same")])
+def test_a_runner_without_undisturbed_sessions_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sessions: int, code: int, said: str
+) -> None:
+    from bench.store.records import seal
     from perf import gate_power
-    from tests.synthetic import record, store
+    from tests.synthetic import store
 
     page = tmp_path / "page.md"
     page.write_text("  <!-- gate_power busy: begin -->\n  old\n  <!-- gate_power busy: end -->\n")
-    store(tmp_path / "r", [record(status="contaminated")])
-    monkeypatch.setattr(gate_power, "measured", lambda *_: [tmp_path / "r"])
-    assert gate_power.measure_and_write("busy", page, 10) == 2
-    assert "0 of 1 sessions were undisturbed" in page.read_text() and "old" not in page.read_text()
+    for number, one in enumerate(recorded_sessions(0.001, sessions)):
+        store(tmp_path / f"r{number}", [seal({**one, "status": "contaminated"})], with_samples=False)
+    results = [tmp_path / f"r{number}" for number in range(sessions)]
+    monkeypatch.setattr(gate_power, "measured", lambda *_: results)
+    assert gate_power.measure_and_write("busy", page, 5) == code
+    assert f"0 of {sessions} sessions were undisturbed" in page.read_text()
+    assert said in page.read_text() and "old" not in page.read_text()

@@ -230,7 +230,7 @@ def _compose(suites: Mapping[str, Any], task: Callable[[Any], None]) -> None:
 
     with contextlib.ExitStack() as ending:
         own_folder = cache(partial(_own_folder, ending))  # one for all jobs of `-m`
-        OmegaConf.register_new_resolver("bench.own_folder", lambda: own_folder(), replace=True)
+        OmegaConf.register_new_resolver("bench.own_folder", own_folder, replace=True)
         try:
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(task)()
         except BenchError:
