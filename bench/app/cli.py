@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.app import front_door
 from bench.app.hydra_errors import explain_hydra
-from bench.app.terminal import close_streams, open_streams, tell
+from bench.app.terminal import close_streams, open_streams, start_in_utf8, tell
 from bench.config.paths import config_folder, extend_import_path
 from bench.config.suite_files import Suites, find_suites
 from bench.errors import BenchError, UsageError
@@ -186,6 +186,7 @@ def _rank(code: int) -> int:
 
 def main() -> None:
     """Run the command line and exit with the job's code: 0, 1, 2, 3, 4, 5, 70 or 130 (see docs/commands.md)."""
+    start_in_utf8()
     sinks = open_streams()
     _end_as_by_ctrl_c()
     show = os.environ.get("HYDRA_FULL_ERROR") == "1"

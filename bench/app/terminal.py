@@ -108,3 +108,16 @@ def close_streams(sinks: list[Sink]) -> bool:
         return True
     tell(f"standard output cannot be written ({lost.strerror}); what was measured is kept")
     return False
+
+
+def start_in_utf8() -> None:
+    """Start the program again in Python's UTF-8 mode where the locale would not let it spell the names of files.
+
+    Without it such a name is text that no database and no page takes. What is printed keeps its encoding.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
+        return
+    more = {"PYTHONUTF8": "1"}
+    if sys.stdout is not None and "PYTHONIOENCODING" not in os.environ:
+        more["PYTHONIOENCODING"] = f"{sys.stdout.encoding}:{sys.stdout.errors}"
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **more})
