@@ -21,7 +21,7 @@ def long_conv(model: Settings, method: Settings) -> int:
     length, width = model.get("length", 1024), model.get("width", 64)
     if model.get("form") == "direct":
         return length * (model.get("taps") or length) * width
-    factors = model.get("factors") or monarch.factors_for(2 * length)
+    factors = model.get("factors") or monarch.factors_for(length if model.get("packed") else 2 * length)
     return monarch_macs(factors, 1, width, model.get("kept"))
 
 

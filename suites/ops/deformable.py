@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import PositiveInt
-from suites.common.deformable import has_kernel
+from suites.common.deformable import deform_conv2d, has_kernel
 from suites.common.operators import Operator
-from suites.common.torchvision_remedy import import_beside_torchvision
 
 
 def deformable_convolution(
@@ -34,7 +33,7 @@ def deformable_convolution(
     """A deformable convolution at stride 1 that keeps the size, as an operator on images, offsets and weights of taps.
 
     Args:
-        form: sampled reads all taps with one grid_sample and multiplies once; torchvision is its fused operator; plain
+        form: sampled gathers what all taps read and multiplies once; torchvision is its fused operator; plain
             is the convolution without offsets, of the same products, to be compared with.
         channels: of the input.
         size: side of the image.
@@ -89,16 +88,8 @@ class Deformable(Operator):
         half = self.side // 2
         if self.form == "plain":
             return F.conv2d(x, self.weight, padding=half)
-        if self.form == "torchvision":
-            ops = import_beside_torchvision("torchvision").ops
-            return ops.deform_conv2d(x, offsets, self.weight, padding=half, mask=weights)
-        batch, _, high, wide = x.shape
-        rows, columns = self._places(x, offsets)
-        grid = torch.stack([2 * columns / max(1, wide - 1) - 1, 2 * rows / max(1, high - 1) - 1], -1)
-        seen = F.grid_sample(x, grid.flatten(1, 2), align_corners=True).unflatten(2, (self.side**2, high))
-        seen = seen if weights is None else seen * weights[:, None]
-        made = self.weight.flatten(1) @ seen.reshape(batch, -1, high * wide)
-        return made.unflatten(-1, (high, wide))
+        kernel = self.form == "torchvision"
+        return deform_conv2d(x, offsets, self.weight, padding=half, mask=weights, kernel=kernel)
 
     def _places(self, x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and columns that the taps read, [batch, taps, size, size] each."""

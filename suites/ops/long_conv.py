@@ -11,6 +11,9 @@ direct         a depthwise convolution of L taps
 partial        the kernel's first `taps` alone, by transforms of `taps` + `block` points that slide over the input
 sparse         monarch with a spectrum of the kernel of which `kept` rows of each axis are left; whole sub-products fall
 away
+
+`packed` makes monarch's transforms of half as many complex numbers (`suites.ops.packed`), as the paper does for 512 and
+2048.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from torch import Tensor, nn
 from bench.config.settings import Blocks, Count, PositiveInt
 from suites.common.operators import Operator
 from suites.ops import monarch
+from suites.ops.packed import Packed
 
 LONGEST_DEFINITION = 1024
 
@@ -42,6 +46,7 @@ def long_conv(
     kept: Blocks | None = None,
     taps: Count = 0,
     block: Count = 0,
+    packed: bool = False,
     cached: bool = False,
     backward: bool = False,
 ) -> LongConv:
@@ -57,6 +62,7 @@ def long_conv(
         kept: rows of each axis of the spectrum that the form sparse keeps; null takes all, which removes nothing.
         taps: of the kernel, 0 for L; the form partial needs no longer transforms for longer inputs.
         block: outputs that the form partial makes at once, 0 for as many as taps.
+        packed: the form monarch transforms two real numbers as one complex one; its factors are those of half the size.
         cached: the kernel's spectrum is kept from call to call, as at inference.
         backward: a run also takes the gradients.
 
@@ -71,13 +77,17 @@ def long_conv(
         raise ValueError(f"kept is a setting of form='sparse', not of form={form!r}")
     if factors is not None and form not in ("monarch", "sparse"):
         raise ValueError(f"factors are a setting of the forms monarch and sparse, not of {form}")
+    if packed and form != "monarch":
+        raise ValueError(f"packed is a setting of form='monarch', not of form={form!r}")
     if block and form != "partial":
         raise ValueError(f"block is a setting of form='partial', not of form={form!r}")
     if taps > length:
         raise ValueError(
             f"taps={taps} is more than length={length}: a causal kernel reaches back to the first position"
         )
-    return LongConv(form, length, width, gated, skip, taps or length, block, factors, kept, cached, backward).eval()
+    return LongConv(
+        form, length, width, gated, skip, taps or length, block, factors, kept, packed, cached, backward
+    ).eval()
 
 
 class LongConv(Operator):
@@ -85,10 +95,11 @@ class LongConv(Operator):
 
     def __init__(
         self, form: str, length: int, width: int, gated: bool, skip: bool, taps: int, block: int,
-        factors: Sequence[int] | None, kept: Sequence[int] | None, cached: bool, backward: bool,
+        factors: Sequence[int] | None, kept: Sequence[int] | None, packed: bool, cached: bool, backward: bool,
     ):  # fmt: skip
         super().__init__(form=form, backward=backward)
         self.length, self.width, self.gated, self.taps, self.cached = length, width, gated, taps, cached
+        self.packed = packed
         self.weight = nn.Parameter(torch.randn(width, taps) * taps**-0.5)
         self.skip = nn.Parameter(torch.randn(width)) if skip else None
         self.block = block or taps
@@ -103,8 +114,8 @@ class LongConv(Operator):
 
     def _factors(self, factors: Sequence[int] | None) -> tuple[int, ...]:
         if factors is None:
-            return monarch.factors_for(self.size)
-        self.size = math.prod(factors)
+            return monarch.factors_for(self.size // 2 if self.packed else self.size)
+        self.size = math.prod(factors) * (2 if self.packed else 1)
         if self.size < self.length + self.taps - 1:
             raise ValueError(
                 f"factors={list(factors)} make a transform of {self.size} points; {self.length} inputs and {self.taps} "
@@ -157,6 +168,11 @@ class LongConv(Operator):
 
     def _monarch(self, x: Tensor) -> Tensor:
         transform = self.transform(x)
+        if self.packed:
+            packed = Packed(transform, x)
+            spectrum = packed.forward(F.pad(x, (0, self.size - x.shape[-1])))
+            made = packed.inverse(monarch.products(spectrum, self._monarch_spectrum(x), -2))
+            return made[..., : x.shape[-1]]
         spectrum = transform.forward(pairs(x, self.size))
         kernel = self._monarch_spectrum(x)
         y = transform.inverse(monarch.products(spectrum, kernel, -1 - len(self.factors)))
@@ -170,6 +186,9 @@ class LongConv(Operator):
         transform = self.transform(x) if exact == x.dtype else self._new_transform(x.to(exact))
 
         def made(kernel: Tensor) -> Tensor:
+            if self.packed:
+                whole = F.pad(kernel.to(exact), (0, self.size - kernel.shape[-1]))
+                return (Packed(transform, whole).forward(whole) * transform.size**0.5).to(x.dtype)
             return (transform.forward(pairs(kernel.to(exact), self.size)) * self.size**0.5).to(x.dtype)
 
         return self._kept_spectrum(made)
@@ -261,7 +280,7 @@ def costs_of(conv: LongConv, batch: int, positions: int) -> dict[str, float | st
             "workspace_elements": (2 * pieces + conv.width) * spectrum + pieces * n,
         }
     if conv.form in ("monarch", "sparse"):
-        return {"pointwise_macs": 4 * math.prod(conv.kept) * rows}
+        return {"pointwise_macs": 4 * (math.prod(conv.kept) + int(conv.packed)) * rows}
     return {}
 
 

@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from bench.meters import macs
+from suites.ops import monarch
 from suites.ops.butterfly import LearnedTransform, complex_parameters, powers_to
 from suites.ops.kernels import long_conv_layer, long_kernel, sgconv_layer
 from suites.ops.long_conv import direct_macs, least_bytes, long_conv, monarch_macs
 from suites.ops.long_layer import LongKernel, LongLayer, layer_parameters, smoothed, soft_threshold
+from suites.ops.packed import Packed, frequencies
 from suites.ops.sequence_net import sequence_net
 from suites.ops.sgconv import MultiscaleKernel, SGLayer, kernel_parameters, scales_for
 from suites.ops.sgconv import layer_parameters as sg_parameters
@@ -227,3 +229,34 @@ def test_every_kernel_makes_a_classifier():
     for kernel in ("long", "full", "multiscale", "s4d"):
         net = sequence_net(kernel=kernel, width=8, resolution=4, size=4)
         assert net(*net.example_inputs(2)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    "size, factors", [(512, (16, 16)), (2048, (32, 32)), (24, (3, 4)), (24, (4, 3)), (16, (2, 2, 2))]
+)
+def test_a_packed_transform_is_the_transform_of_real_numbers(size, factors):
+    x = torch.randn(3, size, dtype=torch.float64)
+    packed = Packed(monarch.Transform(factors, x), x)
+    spectrum = packed.forward(x)
+    found = torch.complex(*spectrum.unbind(-2))
+    wanted = torch.fft.rfft(x) * (size / 2) ** -0.5
+    assert torch.allclose(found[:, :-1], wanted[:, frequencies(factors)], atol=1e-12)
+    assert torch.allclose(found[:, -1], wanted[:, -1], atol=1e-12)
+    assert torch.allclose(packed.inverse(spectrum), x, atol=1e-12)
+
+
+@pytest.mark.parametrize("length", [256, 1024])
+def test_a_packed_convolution_is_the_definition_for_half_of_the_points(length):
+    packed = long_conv(form="monarch", length=length, width=3, packed=True, gated=True, skip=True).double()
+    inputs = packed.example_inputs(2)
+    with torch.no_grad():
+        assert torch.allclose(packed(*inputs), packed.definition(*inputs), atol=1e-10)
+    factors = (16, 16) if length == 256 else (32, 32)
+    with torch.no_grad():
+        counted = macs.count(packed, inputs, {}, second_count=False)
+    assert counted.macs == 4 * length * sum(factors) * (2 * 2 * 3 + 3)
+
+
+def test_packing_belongs_to_the_form_of_products():
+    with pytest.raises(ValueError, match="packed"):
+        long_conv(form="fft", packed=True)
