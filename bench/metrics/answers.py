@@ -81,6 +81,40 @@ ANSWERS: tuple[Metric, ...] = (
         ),
     ),
     Metric(
+        "field_error",
+        unit="1",
+        better="lower",
+        section="quality",
+        title="Field error",
+        definition=(
+            "Mean over held-out fields of the length of the error over the length of the field; with a 95 % "
+            "t-interval over fields."
+        ),
+    ),
+    Metric(
+        "auroc",
+        unit="%",
+        better="higher",
+        section="quality",
+        title="AUROC",
+        definition=(
+            "Share of pairs of a held-out normal and a held-out abnormal sample of which the abnormal one has the "
+            "higher score, a tie counting half (area under the receiver operating characteristic, Hanley and McNeil "
+            "1982); with a 95 % t-interval over abnormal samples, the normal ones given."
+        ),
+    ),
+    Metric(
+        "end_point_error",
+        unit="pixel",
+        better="lower",
+        section="quality",
+        title="End-point error",
+        definition=(
+            "Mean over held-out pairs of views of the mean distance in pixels between the found and the true "
+            "disparity; with a 95 % t-interval over pairs."
+        ),
+    ),
+    Metric(
         "frechet_distance",
         unit="1",
         better="lower",

@@ -1,7 +1,7 @@
 """A-priori compressed convolutions: every filter a sum of outer products of vectors, chosen before training.
 
-Source: arXiv:2304.04964. Ranks and networks are ours: the paper's could not be read. Nothing is decomposed here;
-factors are trained.
+Source: Boukraichi et al. 2023, arXiv:2304.04964. Ranks and networks are ours: the paper's could not be read. Nothing is
+decomposed here; factors are trained.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ class WaveNetwork(nn.Module):
     What is added to the last.
     """
 
+    takes = "fields"
+
     def __init__(self, width: int, depth: int, size: int, rank: int, form: str):
         super().__init__()
         layers, before = list[nn.Module](), 2
@@ -84,7 +86,7 @@ class WaveNetwork(nn.Module):
 
     def example_targets(self, inputs: Tensor, seed: int = 0) -> Tensor:
         """The fields that follow."""
-        from suites.convnets.waves import step
+        from suites.common.tasks.waves import step
 
         return step(inputs[:, 0], inputs[:, 1]).unsqueeze(1)
 

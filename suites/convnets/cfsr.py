@@ -91,6 +91,7 @@ class Cfsr(nn.Module):
 
     def __init__(self, scale: int, width: int):
         super().__init__()
+        self.scale = scale
         self.enter = nn.Conv2d(3, width, 3, padding=1)
         self.groups = nn.Sequential(
             *(nn.Sequential(*(_Layer(width) for _ in range(LAYERS)), nn.Conv2d(width, width, 1)) for _ in range(GROUPS))

@@ -42,6 +42,10 @@ class Shallow(nn.Module):
             x = self._wide(x) if self.form == "wide" else self._by_layers(x)
         return self.head(x.mean((2, 3)))
 
+    def extra_repr(self) -> str:
+        """Which of the two functions it is: trained weights of one are none of the other's, though shapes agree."""
+        return "sequential" if self.form == "sequential" else "parallel"
+
     def _wide(self, x: Tensor) -> Tensor:
         assert self.layers is not None
         return x + self.layers(x).relu().unflatten(1, (self.depth, -1)).sum(1)

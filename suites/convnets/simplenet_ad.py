@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.config.settings import PositiveInt
-from suites.common.conv_blocks import at
+from bench.config.settings import Positive, PositiveInt
+from suites.common.conv_blocks import at, conv_norm
 from suites.common.timm_bridge import import_timm
 
 WIDTH = 1536
@@ -23,6 +23,23 @@ BANK_WIDTH = 1024
 SIGMA = 4.0
 #: Of the training: standard deviation of the noise in feature space, and the margin of the loss.
 NOISE, MARGIN = 0.015, 0.5
+
+
+class SmallBackbone(nn.Module):
+    """Four strided 3x3 layers, so small that it can be learned from digits: maps at strides 4 and 8."""
+
+    def __init__(self, width: int = 16):
+        super().__init__()
+        self.enter = conv_norm(3, width, 3, 2, act=nn.ReLU)
+        self.layer2 = nn.Sequential(
+            *conv_norm(width, 2 * width, 3, 2, act=nn.ReLU), *conv_norm(2 * width, 2 * width, 3, act=nn.ReLU)
+        )
+        self.layer3 = conv_norm(2 * width, 4 * width, 3, 2, act=nn.ReLU)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The fine map and the coarse one."""
+        fine = self.layer2(self.enter(x))
+        return fine, self.layer3(fine)
 
 
 class Backbone(nn.Module):
@@ -81,8 +98,9 @@ def margin_loss(normal: Tensor, negative: Tensor, margin: float = MARGIN) -> Ten
 class Discriminator(nn.Module):
     """Adapter and discriminator on features [batch, places, width]: normality, [batch, places]."""
 
-    def __init__(self, width: int, hidden: int):
+    def __init__(self, width: int, hidden: int, noise: float = NOISE):
         super().__init__()
+        self.noise = noise
         self.adapter = nn.Linear(width, width)
         self.widen = nn.Linear(width, hidden)
         self.norm = nn.BatchNorm1d(hidden)
@@ -97,8 +115,13 @@ class Discriminator(nn.Module):
         """Normality."""
         return self.judged(self.adapter(features))
 
-    def loss(self, features: Tensor, noise: float = NOISE) -> Tensor:
-        """Of normal features and as many negatives, which are they with noise."""
+    def extra_repr(self) -> str:
+        """The noise that it learns from, on which trained weights depend."""
+        return f"noise={self.noise}"
+
+    def loss(self, features: Tensor, noise: float | None = None) -> Tensor:
+        """Of normal features and as many negatives, which are they with noise; None is the discriminator's own."""
+        noise = self.noise if noise is None else noise
         adapted = self.adapter(features)
         return margin_loss(self.judged(adapted), self.judged(adapted + noise * torch.randn_like(adapted)))
 
@@ -115,6 +138,10 @@ class MemoryBank(nn.Module):
         super().__init__()
         self.register_buffer("kept", torch.randn(kept, width))
 
+    def keep(self, features: Tensor) -> None:
+        """Take the first of features [n, width], over again where there are fewer than the bank holds."""
+        self.kept.copy_(features[torch.arange(len(self.kept)) % len(features)])
+
     def forward(self, features: Tensor) -> Tensor:
         """[batch, places]."""
         return -torch.cdist(features, self.kept.expand(len(features), -1, -1)).amin(-1)
@@ -123,9 +150,13 @@ class MemoryBank(nn.Module):
 class AnomalyDetector(nn.Module):
     """Images [batch, 3, h, w] to the score of each, [batch], and a map of its size, [batch, 1, h, w]."""
 
-    def __init__(self, backbone: Backbone, judge: nn.Module, width: int):
+    def __init__(self, backbone: nn.Module, judge: nn.Module, width: int):
         super().__init__()
         self.backbone, self.judge, self.width = backbone, judge, width
+
+    def features(self, x: Tensor) -> Tensor:
+        """What is judged of images, [batch, places, width]."""
+        return patches(*self.backbone(x), self.width)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Scores and maps; the larger, the less normal."""
@@ -141,38 +172,44 @@ def break_even_bank(width: int = WIDTH, hidden: int = HIDDEN, bank_width: int = 
     return math.ceil((width * width + width * hidden + hidden) / bank_width)
 
 
+def _backbone(name: str, stop: str = "layer3") -> nn.Module:
+    return SmallBackbone() if name == "small" else Backbone(name, stop)
+
+
 def simplenet_ad(
-    *, backbone: Literal["wide_resnet50_2", "resnet18"] = "wide_resnet50_2", stop: Literal["layer3", "none"] = "layer3",
-    width: PositiveInt = WIDTH, hidden: PositiveInt = HIDDEN, resolution: PositiveInt = 288,
+    *, backbone: Literal["wide_resnet50_2", "resnet18", "small"] = "wide_resnet50_2",
+    stop: Literal["layer3", "none"] = "layer3", width: PositiveInt = WIDTH, hidden: PositiveInt = HIDDEN,
+    noise: Positive = NOISE, resolution: PositiveInt = 288,
 ) -> AnomalyDetector:  # fmt: skip
     """SimpleNet on images [batch, 3, resolution, resolution].
 
     Args:
-        backbone: timm's network.
+        backbone: timm's network, or a small one that is learned from digits (it ends at its second map).
         stop: where the backbone ends; the released run goes on to the classifier, whose work is lost.
         width: of features.
         hidden: of the discriminator.
+        noise: standard deviation of what makes negatives of adapted features, while it learns.
         resolution: side of the input.
 
     Raises:
         UsageError: timm is missing.
     """
-    return at(AnomalyDetector(Backbone(backbone, stop), Discriminator(width, hidden), width), resolution)
+    return at(AnomalyDetector(_backbone(backbone, stop), Discriminator(width, hidden, noise), width), resolution)
 
 
 def patchcore(
-    *, backbone: Literal["wide_resnet50_2", "resnet18"] = "wide_resnet50_2", kept: PositiveInt = 3841,
+    *, backbone: Literal["wide_resnet50_2", "resnet18", "small"] = "wide_resnet50_2", kept: PositiveInt = 3841,
     width: PositiveInt = BANK_WIDTH, resolution: PositiveInt = 288,
 ) -> AnomalyDetector:  # fmt: skip
     """The same features against a bank of `kept` vectors.
 
     Args:
-        backbone: timm's network.
-        kept: vectors of the bank, random here: what a look-up costs depends on their number alone.
+        backbone: timm's network, or a small one that is learned from digits.
+        kept: vectors of the bank; random unless a task fills it, since what a look-up costs depends on their number.
         width: of features.
         resolution: side of the input.
 
     Raises:
         UsageError: timm is missing.
     """
-    return at(AnomalyDetector(Backbone(backbone, "layer3"), MemoryBank(width, kept), width), resolution)
+    return at(AnomalyDetector(_backbone(backbone), MemoryBank(width, kept), width), resolution)

@@ -17,6 +17,7 @@ from bench.config.settings import PositiveInt
 from bench.errors import UsageError
 from suites.common.conv_blocks import at, conv_norm
 from suites.common.detection import BINS, SIDES, DetectionHead, box_width
+from suites.common.folding import fold_sequences
 from suites.convnets.hypergraph import Hypergraph
 
 #: Depth, width, most channels, hyperedges, MLP ratio of the attention blocks, whether blocks are the larger kind.
@@ -260,13 +261,18 @@ def _head(widths: tuple[int, ...], classes: int) -> DetectionHead:
 
 
 def yolov13(
-    *, scale: Literal["n", "s", "l", "x"] = "n", classes: PositiveInt = 80, resolution: PositiveInt = 640
-) -> Yolo13:
+    *, scale: Literal["n", "s", "l", "x"] = "n", form: Literal["train", "folded"] = "train",
+    classes: PositiveInt = 80, resolution: PositiveInt = 640,
+) -> Yolo13:  # fmt: skip
     """A YOLOv13 detector.
 
     Args:
         scale: depth and width.
+        form: as it is trained, or with its norms in the layers before them, whose parameters are the printed ones.
         classes: of things to find.
         resolution: side of the input, which 32 divides.
     """
-    return at(Yolo13(scale, classes), resolution)
+    network = at(Yolo13(scale, classes), resolution)
+    if form == "folded":
+        fold_sequences(network)
+    return network

@@ -85,7 +85,8 @@ def test_every_model_of_its_own_has_a_row_in_some_grid(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_has_a_row_in_a_grid_that_is_run_by_default_or_with_its_task(name):
     grids = suite_of(name).grids
-    blocks = [*grids["default"], *grids.get("digits", []), *grids.get("trained", []), *grids.get("variants", [])]
+    blocks = [*grids["default"], *grids.get("digits", []), *grids.get("trained", []),
+              *grids.get("search_class", []), *grids.get("variants", [])]  # fmt: skip
     rows = {catalogues.parse_spec(spec)[0] for block in blocks for spec in block.methods}
     own = {entry.name for entry in CATALOGUE.methods.values() if entry.path.startswith(f"suites.{name}.")}
     assert own - rows == set()

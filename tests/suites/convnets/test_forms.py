@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from bench.errors import UsageError
 from suites.common.deformable import deform_conv2d
 from suites.common.folding import fold_batch_norms, fold_sequences
-from suites.convnets import hyperzzw, lsnet, skipnet_m, unireplknet, waves, xshift
+from suites.common.tasks import waves
+from suites.convnets import hyperzzw, lsnet, skipnet_m, unireplknet, xshift
 from suites.convnets.apriori import RankConv
 from suites.convnets.ccnext import RowExchange, window_mask
 from suites.convnets.cfsr import EdgeDepthwise
