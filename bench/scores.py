@@ -41,7 +41,6 @@ RULES: Mapping[str, Rule] = {
     "forecast_error": Rule("mean", 0.01, "of the persistence error"),
     "field_error": Rule("mean", 0.005, "of the field"),
     "auroc": Rule("mean", 0.5, "points"),
-    "end_point_error": Rule("mean", 0.05, "pixels"),
     "frechet_distance": Rule("distribution", 0.1, "squared feature units"),
 }
 

@@ -104,17 +104,6 @@ ANSWERS: tuple[Metric, ...] = (
         ),
     ),
     Metric(
-        "end_point_error",
-        unit="pixel",
-        better="lower",
-        section="quality",
-        title="End-point error",
-        definition=(
-            "Mean over held-out pairs of views of the mean distance in pixels between the found and the true "
-            "disparity; with a 95 % t-interval over pairs."
-        ),
-    ),
-    Metric(
         "frechet_distance",
         unit="1",
         better="lower",

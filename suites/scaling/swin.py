@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bench.config.settings import Blocks, Count, PositiveInt
 from suites.common.checkpoint import load_checkpoint
@@ -189,10 +190,11 @@ class Swin(nn.Module):
 
     def __init__(
         self, width: int, depths: list[int], heads: list[int], window: int, resolution: int, classes: int,
-        channels: int, version: int, kind: str, cached: bool,
+        channels: int, version: int, kind: str, cached: bool, checkpointed: bool = False,
     ):  # fmt: skip
         super().__init__()
         self.resolution, self.classes, self.channels = resolution, classes, channels
+        self.checkpointed = checkpointed
         self.patch, self.patch_norm = nn.Conv2d(channels, width, 4, 4), nn.LayerNorm(width)
         side, layers = resolution // 4, list[nn.Module]()
         for stage, (depth, count) in enumerate(zip(depths, heads, strict=True)):
@@ -226,7 +228,10 @@ class Swin(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, [batch, classes]."""
-        x = self.layers(self.patch_norm(self.patch(images).permute(0, 2, 3, 1)))
+        x = self.patch_norm(self.patch(images).permute(0, 2, 3, 1))
+        for layer in self.layers:
+            again = self.checkpointed and torch.is_grad_enabled() and isinstance(layer, Block)
+            x = checkpoint(layer, x, use_reentrant=False) if again else layer(x)
         return self.head(self.norm(x).mean((1, 2)))
 
     def example_inputs(self, batch: int) -> tuple[Tensor]:
@@ -246,6 +251,7 @@ def swin(
     version: Literal[1, 2] = 2,
     bias: Literal["log", "linear", "table"] = "log",
     cached: bool = False,
+    checkpointed: bool = False,
     trained_resolution: Count = 0,
     trained_window: Count = 0,
 ) -> Swin:
@@ -262,6 +268,7 @@ def swin(
         version: 1 or 2.
         bias: log and linear are networks over offsets, table is learned offset by offset.
         cached: biases are kept from run to run in evaluation.
+        checkpointed: a step of training keeps what enters a block and runs it again in the backward pass.
         trained_resolution: at which the weights are made and trained; 0: at `resolution`.
         trained_window: likewise.
 
@@ -278,7 +285,7 @@ def swin(
                 f"stage {stage + 1} has a map of {side} x {side} tokens of {wide} numbers, which does not fall into "
                 f"windows of {of} and {count} heads: change resolution={at}, window or heads"
             )
-    model = Swin(width, depths, heads, of, at, classes, channels, version, bias, cached)
+    model = Swin(width, depths, heads, of, at, classes, channels, version, bias, cached, checkpointed)
     model.resize(resolution, window)
     return model.eval()
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from suites.common.timm_bridge import timm_model
+from suites.common.timm_bridge import import_timm, timm_model
 from suites.scaling import closed_forms, rule
 from suites.scaling.efficientnet import scaled_efficientnet
 from suites.scaling.fits import fits, published_zoo
@@ -117,3 +117,30 @@ def test_activations_predict_the_published_times_best():
     assert round(found["activations"].correlation, 4) == 0.9845
     assert found["macs"].correlation < 0.8 and found["params"].correlation < 0.7
     assert found["activations"].correlation_low > found["macs"].correlation
+
+
+@pytest.mark.parametrize("name", ["regnetz_005", "regnetz_040", "regnetz_040_h"])
+def test_an_unscaled_regnetz_is_timms(name):
+    timm = import_timm()
+    from suites.scaling.regnetz import scaled_regnetz
+
+    with torch.device("meta"):
+        plain, ours = timm.create_model(name), scaled_regnetz(name=name)
+        deeper = scaled_regnetz(name=name, strategy="d", s=2.0)
+        larger = scaled_regnetz(name=name, strategy="r", s=2.0)
+    shapes = [tuple(value.shape) for value in plain.state_dict().values()]
+    assert shapes == [tuple(value.shape) for value in ours.state_dict().values()]
+    assert len(list(deeper.s3.children())) == 2 * len(list(plain.s3.children()))
+    assert shapes == [tuple(value.shape) for value in larger.state_dict().values()] and larger.resolution == 316
+
+
+def test_width_quadruples_a_regnetzs_products_by_halves_and_a_wrong_name_is_refused():
+    from suites.scaling.regnetz import scaled_regnetz
+
+    with torch.device("meta"):
+        wide = scaled_regnetz(strategy="w", s=4.0)
+        plain = scaled_regnetz()
+    # twice as wide: the 1 x 1 layers of the widest stage hold four times the weights
+    assert wide.s4.b2.conv1.conv.weight.numel() == pytest.approx(4 * plain.s4.b2.conv1.conv.weight.numel(), rel=0.05)
+    with pytest.raises(ValueError, match="regnetz_005"):
+        scaled_regnetz(name="regnetz_05")

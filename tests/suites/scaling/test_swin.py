@@ -179,3 +179,25 @@ def test_the_task_learns_at_one_resolution_and_is_judged_at_another(tmp_path, mo
     assert seen == [(32, 3, 16, 16)] and model.resolution == 32 and found["trained_window"] == 2
     with pytest.raises(TaskError, match="cannot be resized"):
         task.fits(torch.nn.Linear(2, 2), "other")
+
+
+def test_a_checkpointed_swin_has_the_same_gradients_and_keeps_less():
+    saved = []
+    found = []
+    for checkpointed in (False, True):
+        torch.manual_seed(0)
+        model = swin(width=8, depths=[1, 2], heads=[1, 2], resolution=32, checkpointed=checkpointed).train()
+        images = torch.randn(2, 3, 32, 32)
+        kept = []
+
+        def keep(tensor, kept=kept):
+            kept.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = model(images).square().sum()
+        loss.backward()
+        saved.append(sum(kept))
+        found.append([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(*found, strict=True))
+    assert saved[1] < 0.5 * saved[0]
