@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from bench.config.settings import PositiveInt
 from bench.errors import UsageError
 from suites.common.conv_blocks import conv_norm
 from suites.common.inverted import InvertedBottleneck
-from suites.common.tasks.digit_canvas import CANVAS, CELLS, Target
+from suites.common.tasks.digit_canvas import CANVAS, CELLS
 
 SCALES = 4
 #: The scale that each head reads, 0 the finest: pixels at stride 2, cells at stride 8, the digit at stride 16.
@@ -218,7 +218,11 @@ def _conv_macs(module: nn.Module, side: int) -> int:
 
 
 def fbnetv5_supernet(
-    *, target: Target = "class", width: PositiveInt = 16, stages: PositiveInt = 2, depth: PositiveInt = 2
+    *,
+    target: Literal["class", "place", "ink"] = "class",
+    width: PositiveInt = 16,
+    stages: PositiveInt = 2,
+    depth: PositiveInt = 2,
 ) -> Supernet:
     """A supernet of four scales for three tasks on one canvas.
 

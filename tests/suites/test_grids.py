@@ -90,3 +90,26 @@ def test_every_method_has_a_row_in_a_grid_that_is_run_by_default_or_with_its_tas
     rows = {catalogues.parse_spec(spec)[0] for block in blocks for spec in block.methods}
     own = {entry.name for entry in CATALOGUE.methods.values() if entry.path.startswith(f"suites.{name}.")}
     assert own - rows == set()
+
+
+def test_every_task_of_the_catalogue_can_be_asked_for_by_name():
+    """`task=NAME` is a file of conf/task, without which no command can name it."""
+    files = {file.stem for file in (SUITES.parent / "conf" / "task").glob("*.yaml")}
+    assert set(CATALOGUE.tasks) - files == set()
+    assert files - set(CATALOGUE.tasks) == {"none", "suite"}
+
+
+@pytest.mark.parametrize("name", sorted(folder.parent.name for folder in SUITES.glob("*/suite.yaml")))
+def test_every_command_in_a_page_of_a_suite_names_a_grid_and_a_task_that_there_are(name):
+    pages = [
+        SUITES / name / "README.md",
+        SUITES / name / "suite.yaml",
+        SUITES.parent / "docs" / "findings" / f"{name}.md",
+    ]
+    grids, tasks = suite_of(name).grids, {*CATALOGUE.tasks, "none", "suite"}
+    for page in (page for page in pages if page.is_file()):
+        for line in page.read_text().splitlines():
+            if f"python -m bench suite={name}" in line:
+                words = dict(word.split("=", 1) for word in line.split() if word.count("=") == 1)
+                assert words.get("grid", "default").strip(",`:") in grids, line
+                assert words.get("task", "none").strip(",`:") in tasks, line
