@@ -90,7 +90,8 @@ def _values(key: str, value: str, words: Sequence[str]) -> Iterable[str]:
     if key in _CHOICES:
         return _CHOICES[key]
     group = config_folder() / key
-    return sorted(path.stem for path in group.glob("*.yaml")) if group.is_dir() else ()
+    files = {path.stem for path in group.glob("*.yaml")} if group.is_dir() else set()
+    return sorted(files | set(_table("tasks")) if key == "task" else files)
 
 
 def _given(words: Sequence[str], key: str, default: str) -> str:
@@ -107,14 +108,19 @@ def _suite_file(words: Sequence[str]) -> Path:
 def _of_catalogues(kind: str, value: str) -> Iterable[str]:
     """Names of models or methods, in a list where the key takes one; after `name(` its settings."""
     lead, last = _last_item(value) if kind != "model" else ("", value)
-    table: dict[str, Any] = {}
-    for folder in suite_folders():
-        if (folder / "catalogue.yaml").is_file():
-            table |= _read(folder / "catalogue.yaml").get("models" if kind == "model" else kind) or {}
+    table = _table("models" if kind == "model" else kind)
     name, bracket, _ = last.partition("(")
     if bracket:
         return [f"{lead}{name}({setting}=" for setting in _settings(table.get(name))]
     return [f"{lead}{known}" for known in sorted(table)]
+
+
+def _table(kind: str) -> dict[str, Any]:
+    """The rows of one kind in all catalogues."""
+    table: dict[str, Any] = {}
+    for folder in suite_folders():
+        table |= _read(folder / "catalogue.yaml").get(kind) or {}
+    return table
 
 
 def _last_item(value: str) -> tuple[str, str]:
