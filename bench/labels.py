@@ -13,11 +13,16 @@ from typing import Any
 from bench.errors import UsageError, did_you_mean
 
 REAL, SIMULATED, MODELLED = "real", "simulated", "modelled"
+#: Low-bit networks that run as they claim, by what their products are executed in.
+REAL_INT, REAL_FP8, DEQUANT = "real-int", "real-fp8", "dequant"
 
 #: Per label its values with their meaning.
 LABELS: dict[str, dict[str, str]] = {
     "execution": {
         REAL: "what is timed computes what the row is about",
+        REAL_INT: "packed whole numbers, multiplied as whole numbers: it claims bytes, time and quality",
+        REAL_FP8: "8-bit floats, multiplied in units for 8-bit floats",
+        DEQUANT: "packed codes in memory, unpacked and multiplied as floats: it claims bytes, time and quality",
         SIMULATED: (
             "what is timed imitates it (rounded values in floats, zeros that are multiplied): it claims no speed"
         ),

@@ -14,6 +14,7 @@ from bench import workloads
 from bench.config.schema import CAPTURING_MODES
 from bench.errors import UsageError
 from bench.flags import flag
+from bench.host import int8_units
 from bench.host.environment import torch_build
 from bench.labels import labels_of
 from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing
@@ -365,6 +366,7 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         probe.gradients = ready.gradients
         flags = [*ready.flags, *_checked_output(ready, graphs=case.cuda_graphs), *probe.conversion(subject)]
         check_state(state, case.label)
+        flags += int8_units.flags_here(labels_of(subject.counted)["execution"], case.device)
         if subject.state_changes:
             changed = ", ".join(subject.state_changes)
             text = f"building it changes {changed}; this was put back before anything was measured"

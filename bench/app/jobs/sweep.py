@@ -18,7 +18,7 @@ from bench.config import catalogue
 from bench.config.schema import Config
 from bench.errors import BenchError, ResultsError
 from bench.foreign_text import escape_controls, shortened
-from bench.labels import REAL, label_of
+from bench.labels import NO_SPEED, label_of
 from bench.metrics import METRICS
 from bench.plan import plan
 from bench.plan.case import Case
@@ -102,7 +102,7 @@ def best_row(records: list[Record]) -> str:
     """The largest speed-up whose interval lies above 1, with its score if it has one."""
     found = []
     for record in records:
-        real = record["status"] == "ok" and label_of(record, "execution") == REAL
+        real = record["status"] == "ok" and label_of(record, "execution") not in NO_SPEED
         ratio = reading_of(record, "speedup") if real else None
         if ratio is not None and (ratio["ci_low"] or 0.0) > 1.0:
             found.append((ratio["value"], record, ratio))

@@ -1,0 +1,1 @@
+"""Quantization: which bits become bytes and time, and which only exist in a simulation."""
