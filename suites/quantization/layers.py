@@ -260,7 +260,10 @@ class IntLayer(LayerLike):
             return sums.unflatten(0, (len(codes), -1)).transpose(1, 2).unflatten(2, (rows, columns))
         each = windows.unflatten(1, (self.groups, -1)).flatten(2, 3).to(torch.int32)  # [b, groups, c x places, area]
         filters = self.codes.unflatten(0, (self.groups, -1)).to(torch.int32)
-        sums = (filters[None, :, :, :, None] * each[:, :, None]).sum(dim=3, dtype=torch.int32)
+        if each.device.type == "cuda":  # no int32 products of matrices there
+            sums = (filters[None, :, :, :, None] * each[:, :, None]).sum(dim=3, dtype=torch.int32)
+        else:
+            sums = filters @ each
         return sums.flatten(1, 2).unflatten(2, (rows, columns))
 
     def _padded(self, codes: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from suites.common.folding import fold_batch_norms
+from suites.common.rectified_flow import flow_loss
+from suites.common.training import Loss, classification
 
 Layer = nn.Linear | nn.Conv2d
 LAYERS = (nn.Linear, nn.Conv2d)
@@ -70,6 +72,15 @@ def without_task(model: nn.Module) -> Any:
     finally:
         model.task = task  # type: ignore[assignment]
     return twin
+
+
+def learning_loss(model: Any) -> Loss | None:
+    """What a network learns by under rounding: a decoder its bytes, a sampler its velocities; None for a classifier,
+    which learns from its teacher's answers as well.
+    """
+    if hasattr(model, "velocity"):
+        return flow_loss(model, torch.Generator().manual_seed(0))  # type: ignore[no-any-return]
+    return classification(model) if hasattr(model, "vocabulary") else None
 
 
 # ---------------------------------------------------------------------------------------------- calibration
