@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,12 +26,22 @@ class ParamsError(BenchError):
 
 @dataclass(frozen=True)
 class Held:
-    """One distinct tensor of a module: under which name, of what kind, and the mask that pruning put on it."""
+    """One distinct tensor of a module: under which name, of what kind, and the mask that pruning put on it.
+
+    `stands_for` is what a module says of a buffer of codes in `packed_weights`, a mapping from the buffer's name to the
+    number of weights in it (0 for scales and the like): such buffers are weights.
+    """
 
     path: str
     kind: Kind
     tensor: Tensor
     mask: Tensor | None = None
+    stands_for: int | None = None
+
+    @property
+    def values(self) -> int:
+        """Values that it stands for: its elements, unless the module says how many weights its codes are."""
+        return self.tensor.numel() if self.stands_for is None else self.stands_for
 
     @property
     def extents(self) -> tuple[Extent, ...]:
@@ -58,7 +68,7 @@ class Inventory:
 
     def elements_of(self, *kinds: Kind) -> int:
         """Values that the tensors of these kinds stand for."""
-        return sum(item.tensor.numel() for item in self.held if item.kind in kinds)
+        return sum(item.values for item in self.held if item.kind in kinds)
 
 
 def inventory(module: nn.Module) -> Inventory:
@@ -114,10 +124,17 @@ def _walk(module: nn.Module) -> Iterator[Held]:
     for prefix, part in paths:
         for name, buffer in part._buffers.items():
             if buffer is not None:
-                yield Held(prefix + name, "buffer", buffer)
+                count = packed_weights(part).get(name)
+                yield Held(prefix + name, "buffer" if count is None else "packed", buffer, stands_for=count)
     yield from _outside(module, paths)
     if isinstance(module, torch.jit.ScriptModule):
         yield from _constants(module)
+
+
+def packed_weights(part: nn.Module) -> Mapping[str, int]:
+    """What a module says of its buffers that are weights, by name: how many weights each stands for."""
+    said = getattr(part, "packed_weights", None)
+    return said if isinstance(said, Mapping) else {}
 
 
 def _paths(module: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import nn
 
+from bench.meters.inventory import packed_weights
 from bench.meters.macs_count import MacsCount
 from bench.meters.operator_record import OperatorRecord
 from bench.meters.three_counts import declared
@@ -93,3 +94,9 @@ def _weights(module: nn.Module, declared: Mapping[str, float]) -> Iterator[tuple
     for name, parameter in module.named_parameters():
         width = nearest(declared, name.rpartition(".")[0])
         yield parameter.numel(), 8.0 * parameter.element_size() if width is None else width
+    for path, part in module.named_modules():
+        for name, count in packed_weights(part).items():
+            width, stored = nearest(declared, path), getattr(part, name)
+            if count:
+                own = 8.0 * stored.numel() * stored.element_size() / count
+                yield count, own if width is None else width

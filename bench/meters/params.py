@@ -134,6 +134,8 @@ def _nonzero(weights: list[Held]) -> tuple[int | None, str]:
     for item in weights:
         if item.tensor.is_meta:
             return None, "weights on the meta device have no values"
+        if item.stands_for is not None:
+            return None, f"{item.path} holds codes, which are not the values that they stand for"
         try:
             count += _nonzero_of(item)
         except (RuntimeError, NotImplementedError, AttributeError) as error:
@@ -255,7 +257,7 @@ def _by_dtype(weights: list[Held]) -> dict[str, dict[str, int]]:
             row["bytes"] += covered_bytes([extent(part)])
         if parts:
             main = max(parts, key=lambda part: covered_bytes([extent(part)]))
-            table[_dtype_name(main)]["elements"] += item.tensor.numel()
+            table[_dtype_name(main)]["elements"] += item.values
     return table
 
 

@@ -106,10 +106,14 @@ class Unet(FlowModel):
         self.norm = nn.GroupNorm(GROUPS, width)
         self.leave = nn.Conv2d(width, channels, 3, padding=1)
 
+    def words(self, classes: Tensor) -> Tensor:
+        """What cross-attention looks at, [batch, words, width]: one word, the class."""
+        return self.class_embed(classes)[:, None]
+
     def velocity(self, x: Tensor, t: Tensor, classes: Tensor) -> Tensor:
         """Velocities [batch, channels, side, side]; any even side."""
         told = self.time_embed(time_features(t, self.width))
-        word = self.class_embed(classes)[:, None]
+        word = self.words(classes)
         fine = self.down1(self.enter(x), told)
         coarse = self.down2_attention(self.down2(self.halve(fine), told), word)
         middle = self.middle1(coarse, told)

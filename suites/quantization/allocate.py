@@ -112,7 +112,9 @@ def choose(
         options={"mip_rel_gap": 0.0},
     )
     if found.x is None:
-        raise NoAllocation(f"no choice of bits costs {'' if least is None else f'{least:g} to '}{most:g}: {found.message}")
+        raise NoAllocation(
+            f"no choice of bits costs {'' if least is None else f'{least:g} to '}{most:g}: {found.message}"
+        )
     return [int(np.argmax(found.x[start[i] : start[i + 1]])) for i in range(len(sizes))]
 
 

@@ -104,11 +104,12 @@ class BitmodLayer(CodedLayer):
         self.register_buffer("scales", scale_codes.to(torch.uint8))
         self.register_buffer("row_scale", row_scale)
         self.register_buffer("selectors", packed(pick.flatten(1), SELECTOR_BITS))
+        self.packed_weights = {"codes": layer.weight.numel(), "scales": 0, "row_scale": 0, "selectors": 0}
         self.register_buffer("grids", grids_of(bits).to(layer.weight).flatten(), persistent=False)
 
     def dense(self) -> Tensor:
         """The weight, made of its codes."""
-        rows, count, size = self.code_shape
+        _, count, size = self.code_shape
         codes = unpacked(self.codes, self.bits, count * size).unflatten(1, (count, size))
         pick = unpacked(self.selectors, SELECTOR_BITS, count)[:, :, None]
         values = self.grids[(codes.int() + pick.int() * 2**self.bits)]
@@ -118,7 +119,7 @@ class BitmodLayer(CodedLayer):
 
 
 def encoded(groups: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Codes, 8-bit scales [rows, groups], fp32 scale of each row, selectors, with codes chosen for the stored scales."""
+    """Codes, 8-bit scales [rows, groups], fp32 scale of each row, selectors; codes fit the stored scales."""
     grids = grids_of(bits).to(groups)
     largest = groups.abs().amax(dim=-1, keepdim=True)
     wanted = torch.stack([largest / grid.abs().max() for grid in grids])  # [4, rows, groups, 1]

@@ -1,9 +1,10 @@
 """BitNet b1.58 Reloaded: ternary weights, 8-bit activations (Nielsen and Schneider-Kamp 2024, arXiv 2407.09527).
 
-y = [Q_a(LN(x)) Q_w(W)^T] / (s_w s_a) + b with s_w = 1 / max(measure(|W|), 1e-5), one number a tensor, Q_w = clamp(round(W
-s_w), -1, 1), s_a = 128 / max(max |x| of the row, 1e-5), Q_a = clamp(round(x s_a), -128, 127), and a layer norm without
-parameters in front. Straight-through gradients. The released code adds the bias before it divides by the scales: the
-setting `bias_first` does. For inference five weights share a byte (3^5 = 243), or four with `pack=4`.
+y = [Q_a(LN(x)) Q_w(W)^T] / (s_w s_a) + b with s_w = 1 / max(measure(|W|), 1e-5), one number a tensor, Q_w =
+clamp(round(W s_w), -1, 1), s_a = 128 / max(max |x| of the row, 1e-5), Q_a = clamp(round(x s_a), -128, 127), and a
+layer norm without parameters in front. Straight-through gradients. The released code adds the bias before it divides
+by the scales: the setting `bias_first` does. For inference five weights share a byte (3^5 = 243), or four with
+`pack=4`.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ class TernaryLayer(LayerLike):
         self.register_buffer("scale", scale)
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
         self.register_buffer("table", ternary_table().to(layer.weight.device), persistent=False)
+        self.packed_weights = {"codes": layer.weight.numel(), "scale": 0}
         self.nominal_bits, self.nominal_activation_bits = 8 / pack, 8.0
 
     @property
@@ -159,9 +161,7 @@ def bitnet158(
     if blend == 0:
         return model
     teacher = teacher_for(model, training_steps)
-    layers = {
-        path: layer for path, layer in layers_of(model, skip=KEEP).items() if isinstance(layer, nn.Linear)
-    }
+    layers = {path: layer for path, layer in layers_of(model, skip=KEEP).items() if isinstance(layer, nn.Linear)}
     if not layers:
         raise ValueError(f"bitnet158 changes linear layers, and {type(model).__name__} has none beside {KEEP}")
     for path, layer in layers.items():

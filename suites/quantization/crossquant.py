@@ -135,7 +135,7 @@ def crossquant(
 
 
 def column_maxima(model: nn.Module, layers: dict[str, nn.Linear], samples: int, seed: int) -> dict[str, Tensor]:
-    """c of each layer's inputs over calibration samples, [channels]; ones where there are shapes alone."""
+    """C of each layer's inputs over calibration samples, [channels]; ones where there are shapes alone."""
     found = {path: torch.ones(layer.in_features, device=layer.weight.device) for path, layer in layers.items()}
     if on_meta(model):
         return found

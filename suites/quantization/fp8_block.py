@@ -33,7 +33,7 @@ _WORDS = {"tensor": "tensor", "row": "channel", "tile": "group", "block": "block
 
 
 def block_scales(groups: Tensor, scale: str = "fp32", floor: float = FLOOR) -> Tensor:
-    """s of numbers that share it in the last axis, [.., 1]."""
+    """S of numbers that share it in the last axis, [.., 1]."""
     found = groups.abs().amax(dim=-1, keepdim=True).clamp(min=floor) / LARGEST
     return torch.exp2(torch.ceil(torch.log2(found))) if scale == "ue8m0" else found
 
@@ -111,6 +111,7 @@ class Fp8Layer(CodedLayer):
         codes, scales = encoded(matrix, granularity, scale, size)
         self.register_buffer("codes", codes)
         self.register_buffer("scales", scales)
+        self.packed_weights = {"codes": layer.weight.numel(), "scales": 0}
         self.execution = "dequant" if activations == "off" else "simulated"
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
@@ -178,7 +179,7 @@ class _Fp8Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, how: tuple[str, str, str, int]) -> Tensor:
-        """x W^T of rounded operands; x [tokens, inputs]."""
+        """X W^T of rounded operands; x [tokens, inputs]."""
         granularity, activations, scale, size = how
         ctx.save_for_backward(x, weight)
         ctx.how = how

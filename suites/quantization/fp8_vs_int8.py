@@ -83,7 +83,9 @@ def fp8_vs_int8(
             return IntInputs(bits_of(format), largest[path])
         return FloatInputs(float_format(format), largest[path])
 
-    return rounded_network(model, layers, lambda _, w: best_weight(w, rounding), inputs, bits_of(format), bits_of(format))
+    return rounded_network(
+        model, layers, lambda _, w: best_weight(w, rounding), inputs, bits_of(format), bits_of(format)
+    )
 
 
 def best_weight(weight: Tensor, rounding: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -129,7 +131,9 @@ class LearningRounded(LayerLike):
         groups = grouped(weight.detach(), "channel")
         made = ungrouped(self.rounding(groups, groups.abs().amax(dim=-1, keepdim=True)), weight, "channel")
         return self.call(
-            straight_through(x, self.rounding(x.detach(), self.largest)), straight_through(weight, made), self.layer.bias
+            straight_through(x, self.rounding(x.detach(), self.largest)),
+            straight_through(weight, made),
+            self.layer.bias,
         )
 
 

@@ -89,7 +89,7 @@ class FloatFormat:
         return 1 + self.exponent + self.mantissa
 
     def bias(self, largest: float | Tensor) -> float | Tensor:
-        """b with which the largest value of the grid is `largest`."""
+        """B with which the largest value of the grid is `largest`."""
         top, most = 2**self.exponent - 1, 2 - 2**-self.mantissa  # exact where the largest is a power of two times most
         return top - (torch.log2(largest / most) if isinstance(largest, Tensor) else math.log2(largest / most))
 

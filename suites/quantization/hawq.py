@@ -128,7 +128,9 @@ def loss_closure(model: nn.Module, samples: int, seed: int) -> Closure:
     return lambda: F.cross_entropy(model(*args).flatten(0, -2), labels.flatten())
 
 
-def _eigenvalues(model: nn.Module, layers: dict[str, Layer], iterations: int, samples: int, seed: int) -> dict[str, float]:
+def _eigenvalues(
+    model: nn.Module, layers: dict[str, Layer], iterations: int, samples: int, seed: int
+) -> dict[str, float]:
     if on_meta(model):
         return {path: float(len(layers) - place) for place, path in enumerate(layers)}
     with torch.inference_mode(False):

@@ -2,8 +2,9 @@
 
 Bits: minimise the sum over layers of trace/n ||W - Q_b(W)||^2 over 4 and 8 bits within a budget of bytes, bit
 operations or time (`suites.quantization.allocate`); the first convolution and the classifier keep 8 bits; the shortcut
-of a unit shares the bits of one of its convolutions. `integer_only` makes the network of `suites.quantization.integer_net`,
-which is 8 bits throughout: no CPU multiplies 4-bit numbers, so mixed rows are simulated.
+of a unit shares the bits of one of its convolutions. `integer_only` makes the network of
+`suites.quantization.integer_net`, which is 8 bits throughout: no CPU multiplies 4-bit numbers, so mixed rows are
+simulated.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def hawqv3(
         return model
     if integer_only:
         if not isinstance(model, DigitsResnet) or set(bits) - {"8"}:
-            raise ValueError("integer_only=True builds a digits_resnet20 (or digits_resnet) at 8 bits: leave bits empty")
+            raise ValueError(
+                "integer_only=True builds a digits_resnet20 (or digits_resnet) at 8 bits: leave bits empty"
+            )
         folded(model)
         batches = [] if on_meta(model) else calibration_batches(model, samples, seed)
         return IntegerResnet(model, batches).eval()
@@ -80,7 +83,7 @@ def hawqv3(
         word = "8" * len(inner)
     else:
         word = programme(model, layers, budget, constraint, samples, probes, seed).text
-    widths = {path: 8.0 for path in layers} | {p: float(w) for p, w in zip(inner, word, strict=True)}
+    widths = dict.fromkeys(layers, 8.0) | {p: float(w) for p, w in zip(inner, word, strict=True)}
     model.widths = widths  # type: ignore[assignment]
     batches = [] if on_meta(model) else calibration_batches(model, samples, seed)
     eight, four = (activation_grids(model, layers, batches, width) for width in (8, 4))

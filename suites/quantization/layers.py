@@ -213,6 +213,7 @@ class IntLayer(LayerLike):
         self.register_buffer("input_zero", zero)
         sums = self.codes.to(torch.int32).sum(dim=1, dtype=torch.int32)
         self.register_buffer("correction", None if zero is None else sums)
+        self.packed_weights = {"codes": self.codes.numel(), "scale": 0}
         self.nominal_bits = self.nominal_activation_bits = 8.0
 
     @property
@@ -251,7 +252,7 @@ class IntLayer(LayerLike):
         return sums - (share if axis == -1 else share[:, None, None])
 
     def _convolved(self, codes: Tensor) -> Tensor:
-        """Sums of products in int32, [batch, outputs, rows, columns]; places outside the picture hold the zero point."""
+        """Sums of products in int32, [batch, outputs, rows, columns]; outside the picture is the zero point."""
         padded = self._padded(codes)
         windows, rows, columns = self._windows(padded)  # [batch, channels, places, rows x columns]
         if self.groups == 1:

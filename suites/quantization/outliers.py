@@ -39,7 +39,9 @@ def pairs_of(model: Any) -> list[tuple[Any, list[nn.Linear]]]:
             if layers and getattr(norm, "weight", None) is not None:
                 found.append((norm, layers))
     if not found:
-        raise ValueError(f"{type(model).__name__} has no blocks with norms that linear layers read: no outliers to plant")
+        raise ValueError(
+            f"{type(model).__name__} has no blocks with norms that linear layers read: no outliers to plant"
+        )
     return found
 
 

@@ -58,7 +58,7 @@ def in_groups(weight: Tensor, rounding: Callable[[Tensor], Tensor], granularity:
 
 
 def largest_of(x: Tensor) -> Tensor:
-    """max |x| over the last axis, kept."""
+    """Max |x| over the last axis, kept."""
     return x.abs().amax(dim=-1, keepdim=True)
 
 

@@ -101,12 +101,12 @@ def levelled(weight: Tensor, bits: int, symmetric: bool, granularity: str, group
     return ungrouped(made, weight, granularity, group)
 
 
-def stored_bits(rows: int, columns: int, bits: int, granularity: str, group: int, symmetric: bool, levels: str) -> float:
+def stored_bits(
+    rows: int, columns: int, bits: int, granularity: str, group: int, symmetric: bool, levels: str
+) -> float:
     """Bits a weight that the point stores: codes, fp32 scales, one-byte zero points, or a code book of fp32."""
     if levels == "kmeans":
         return effective_bits(matrix_bytes(rows, columns, bits, scale_bytes=0) + 4 * 2**bits, rows * columns)
     zero = 0 if symmetric else 1
     stored = matrix_bytes(rows, columns, bits, granularity=granularity, group=group, zero_bytes=zero)
     return effective_bits(stored, rows * columns)
-
-

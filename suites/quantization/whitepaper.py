@@ -167,8 +167,7 @@ class LearningLayer(LayerLike):
         self.take_shape(layer)
         self.layer, self.bits, self.activation_bits = layer, bits, activation_bits
         self.granularity, self.symmetric = how
-        ends = (torch.zeros(()), torch.ones(())) if grid is None else (grid.values(grid.scale * 0 + grid.low), None)
-        least = ends[0]
+        least = torch.zeros(()) if grid is None else grid.values(grid.scale * 0 + grid.low)
         largest = torch.ones(()) if grid is None else grid.values(grid.scale * 0 + grid.high)
         self.register_buffer("least", least.clone())
         self.register_buffer("largest", largest.clone())

@@ -1,0 +1,250 @@
+"""Quality against total bits, not against parameters: families of growing size at several widths.
+
+Model-level scaling of language-style and diffusion-style generation (arXiv 2501.06218), after the law of 4 bits for
+zero-shot accuracy (Dettmers and Zettlemoyer 2022, arXiv 2212.09720). `bit_scaling` rounds weights (and activations) of
+any network in groups; `fitted` puts loss = a + b bits^-c through the sizes of one width; `best_precision` says which
+width is best at a budget. `topkld` distils with forward KL on the teacher's top k answers and reverse KL on the rest: a
+reconstruction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.config.settings import Count, PositiveInt
+from suites.common.finetuning import finetuned, teacher_for
+from suites.common.training import Loss
+from suites.quantization.grids import FloatFormat, float_rounded
+from suites.quantization.layers import CodedLayer, Dynamic, LayerLike, straight_through
+from suites.quantization.network import Layer, folded, layers_of, learning_loss, replaced
+from suites.quantization.packing import packed, unpacked
+from suites.quantization.ranges import grouped, ungrouped
+from suites.quantization.whitepaper import weight_grid
+
+#: Float formats by width: exponent and mantissa.
+FORMATS = {8: (4, 3), 6: (3, 2), 4: (2, 1), 3: (2, 0)}
+Width = Literal[2, 3, 4, 6, 8, 16]
+
+
+def bit_scaling(
+    model: nn.Module,
+    *,
+    bits: Width = 4,
+    kind: Literal["int", "fp"] = "int",
+    activation_bits: Literal[4, 8, 16] = 16,
+    group: PositiveInt = 64,
+    training_steps: Count = 0,
+    topk: PositiveInt = 16,
+) -> nn.Module:
+    """The network with weights of every linear layer and convolution at a width; 16 and 16 leave it as it is.
+
+    Args:
+        model: of a family.
+        bits: of a weight; whole numbers are packed and unpacked (`dequant`), floats are simulated.
+        kind: whole numbers or floats.
+        activation_bits: of the inputs of layers, rounded per token; below 16 the row is simulated.
+        group: inputs that share an fp16 scale.
+        training_steps: batches of distillation from the plain network under rounding; 0 for none.
+        topk: answers of the teacher that forward KL is taken on.
+
+    Raises:
+        ValueError: a width that floats do not have.
+    """
+    if bits == activation_bits == 16:
+        return model
+    if kind == "fp" and bits not in (*FORMATS, 16):
+        raise ValueError(f"bits={bits}: floats come with {', '.join(map(str, FORMATS))} bits")
+    teacher = teacher_for(folded(model), training_steps)
+    layers = layers_of(model)
+    if training_steps:
+        for path, layer in layers.items():
+            replaced(model, path, LearningGroups(layer, bits, kind, group))
+        settings = {"bits": bits, "kind": kind, "group": group, "topk": topk}
+        loss = learning_loss(model) if hasattr(model, "velocity") else topkld(model, teacher, topk)
+        finetuned(model, teacher, bit_scaling, settings, training_steps, loss=loss)
+    for path in layers:
+        found: Any = model.get_submodule(path)
+        layer = found.layer if isinstance(found, LearningGroups) else found
+        replaced(model, path, GroupLayer(layer, bits, kind, group, activation_bits))
+    packed_codes = kind == "int" and activation_bits == 16
+    model.execution = "dequant" if packed_codes else "simulated"  # type: ignore[assignment]
+    return model
+
+
+def rounded_groups(groups: Tensor, bits: int, kind: str) -> Tensor:
+    """Numbers that share a scale in the last axis, rounded."""
+    largest = groups.abs().amax(dim=-1, keepdim=True)
+    if kind == "fp":
+        return float_rounded(groups, FloatFormat(*FORMATS[bits]), largest)
+    return weight_grid(groups, bits, True)(groups)
+
+
+class LearningGroups(LayerLike):
+    """A layer whose float weight is rounded in every call, straight-through."""
+
+    def __init__(self, layer: Layer, bits: int, kind: str, group: int):
+        super().__init__()
+        self.take_shape(layer)
+        self.layer, self.bits, self.kind, self.group = layer, bits, kind, group
+
+    @property
+    def weight(self) -> Tensor:
+        """The float weight."""
+        return self.layer.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's outputs."""
+        weight = self.layer.weight
+        groups = grouped(weight.detach(), "group", self.group)
+        made = ungrouped(rounded_groups(groups, self.bits, self.kind), weight, "group", self.group)
+        return self.call(x, straight_through(weight, made), self.layer.bias)
+
+
+class GroupLayer(CodedLayer):
+    """Weights in groups: packed whole numbers with fp16 scales, or rounded floats in floats."""
+
+    codes: Tensor
+    scales: Tensor
+
+    def __init__(self, layer: Layer, bits: int, kind: str, group: int, activation_bits: int):
+        matrix = layer.weight.detach().flatten(1)
+        size = min(group, matrix.shape[1])
+        super().__init__(layer, 16 if bits == 16 else bits + 16 / size, activation_bits)
+        self.bits, self.group, self.kind = bits, size, kind
+        self.rounding = None if activation_bits == 16 else Dynamic(activation_bits, whole=self.is_conv)
+        self.execution = "dequant" if kind == "int" and activation_bits == 16 else "simulated"
+        self.plain: nn.Parameter | None = None
+        if bits == 16:
+            self.plain = nn.Parameter(layer.weight.detach().clone())
+            return
+        groups = grouped(matrix, "group", size)
+        if kind == "fp":
+            made = ungrouped(rounded_groups(groups, bits, kind), layer.weight, "group", size)
+            self.plain = nn.Parameter(made)
+            return
+        high = 2 ** (bits - 1) - 1
+        scales = (groups.abs().amax(dim=-1, keepdim=True) / high).clamp(min=6e-8).to(torch.float16)
+        codes = torch.round(groups / scales.to(groups.dtype)).clamp(-high, high)
+        self.count = codes[0].numel()
+        self.register_buffer("codes", packed((codes + high).to(torch.int32).flatten(1), bits))
+        self.register_buffer("scales", scales.squeeze(-1))
+        self.packed_weights = {"codes": layer.weight.numel(), "scales": 0}
+
+    def dense(self) -> Tensor:
+        """The weight, made of its codes."""
+        if self.plain is not None:
+            return self.plain
+        codes = unpacked(self.codes, self.bits, self.count).unflatten(1, (-1, self.group))
+        values = (codes.to(torch.float32) - (2 ** (self.bits - 1) - 1)) * self.scales.to(torch.float32)[:, :, None]
+        return ungrouped(values, torch.empty(self.shape, device="meta"), "group", self.group)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's outputs."""
+        return self.call(x if self.rounding is None else self.rounding(x), self.dense(), self.bias)
+
+
+# ---------------------------------------------------------------------------------------------- distillation
+
+
+def topk_divergence(logits: Tensor, wanted: Tensor, count: int) -> Tensor:
+    """Mean of sum over top k of p log(p / q) + sum over the rest of q log(q / p); p the teacher, last axis."""
+    p, q = wanted.log_softmax(-1), logits.log_softmax(-1)
+    top = torch.zeros_like(p, dtype=torch.bool).scatter_(-1, p.topk(min(count, p.shape[-1]), dim=-1).indices, True)
+    forward = torch.where(top, p.exp() * (p - q), torch.zeros_like(p)).sum(-1)
+    reverse = torch.where(top, torch.zeros_like(p), q.exp() * (q - p)).sum(-1)
+    return (forward + reverse).mean()
+
+
+def topkld(model: nn.Module, teacher: nn.Module | None, count: int) -> Loss:
+    """The loss of distillation from a teacher."""
+
+    def loss(inputs: Tensor, _: Tensor) -> Tensor:
+        assert teacher is not None
+        with torch.no_grad():
+            wanted = teacher(inputs)
+        return topk_divergence(model(inputs), wanted, count)
+
+    return loss
+
+
+# ---------------------------------------------------------------------------------------------- the analysis
+
+
+@dataclass(frozen=True)
+class Law:
+    """loss = floor + factor bits^-power."""
+
+    floor: float
+    factor: float
+    power: float
+
+    def at(self, bits: float) -> float:
+        """The loss at a number of total bits."""
+        return self.floor + self.factor * bits**-self.power
+
+
+def fitted(bits: Sequence[float], losses: Sequence[float]) -> Law:
+    """The law through total bits and losses of one width, least squares.
+
+    Raises:
+        ValueError: fewer than three sizes, or bits that do not differ.
+    """
+    if len(bits) < 3 or len(bits) != len(losses) or len(set(bits)) < 3:
+        raise ValueError(f"{len(bits)} sizes and {len(losses)} losses: three different sizes or more are needed")
+    logs = np.log(np.asarray(bits, dtype=float))
+    wanted = np.asarray(losses, dtype=float)
+    middle = float(logs.mean())
+
+    def at(power: float) -> tuple[float, Law]:
+        design = np.stack([np.ones_like(logs), np.exp(-power * (logs - middle))], axis=1)
+        (floor, factor), *_ = np.linalg.lstsq(design, wanted, rcond=None)
+        error = float(((design @ np.array([floor, factor]) - wanted) ** 2).sum())
+        return error, Law(float(floor), float(factor) * math.exp(power * middle), power)
+
+    from scipy.optimize import minimize_scalar
+
+    found = minimize_scalar(lambda power: at(float(power))[0], bounds=(0.01, 4.0), method="bounded")
+    return at(float(found.x))[1]
+
+
+def best_precision(laws: Mapping[int, Law], budget: float) -> int:
+    """The width whose law is lowest at so many total bits; of equal ones the smaller."""
+    return min(sorted(laws), key=lambda width: laws[width].at(budget))
+
+
+def best_precision_interval(
+    points: Mapping[int, Sequence[tuple[float, float]]], budget: float, draws: int = 200, seed: int = 0
+) -> dict[int, float]:
+    """How often each width is best at a budget when residuals of its law are drawn anew (bootstrap), as shares.
+
+    Args:
+        points: by width, (total bits, loss) of each size.
+        budget: total bits.
+        draws: of residuals.
+        seed: of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    laws = {width: fitted(*zip(*each, strict=True)) for width, each in points.items()}
+    won = dict.fromkeys(points, 0)
+    for _ in range(draws):
+        drawn = {}
+        for width, each in points.items():
+            rest = np.array([loss - laws[width].at(bits) for bits, loss in each])
+            shaken = [
+                laws[width].at(bits) + float(r) for (bits, _), r in zip(each, rng.choice(rest, len(rest)), strict=True)
+            ]
+            drawn[width] = fitted([bits for bits, _ in each], shaken)
+        won[best_precision(drawn, budget)] += 1
+    return {width: count / draws for width, count in won.items()}
+
+
+def total_bits(parameters: int, bits: float) -> float:
+    """N x effective bits."""
+    return parameters * bits
