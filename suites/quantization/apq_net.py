@@ -25,8 +25,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, hidden: int | None = None, kernel: int | None = None) -> Tensor:
         """Maps of the first `hidden` channels inside, and the middle of the kernel."""
-        h = self.expand.out_channels if hidden is None else hidden
-        k = self.depthwise.kernel_size[0] if kernel is None else kernel
+        if hidden is None or kernel is None:
+            y = F.relu(self.norms[0](self.expand(x)))
+            y = self.norms[2](self.project(F.relu(self.norms[1](self.depthwise(y)))))
+            return x + y if self.residual else y
+        h, k = hidden, kernel
         y = F.relu(self._normed(0, F.conv2d(x, self.expand.weight[:h], self._bias(self.expand, h)), h))
         cut = (self.depthwise.kernel_size[0] - k) // 2
         taps = self.depthwise.weight[:h, :, cut : cut + k, cut : cut + k]

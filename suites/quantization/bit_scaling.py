@@ -30,13 +30,12 @@ from suites.quantization.whitepaper import weight_grid
 
 #: Float formats by width: exponent and mantissa.
 FORMATS = {8: (4, 3), 6: (3, 2), 4: (2, 1), 3: (2, 0)}
-Width = Literal[2, 3, 4, 6, 8, 16]
 
 
 def bit_scaling(
     model: nn.Module,
     *,
-    bits: Width = 4,
+    bits: Literal[2, 3, 4, 6, 8, 16] = 4,
     kind: Literal["int", "fp"] = "int",
     activation_bits: Literal[4, 8, 16] = 16,
     group: PositiveInt = 64,

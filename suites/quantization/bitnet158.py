@@ -24,7 +24,6 @@ from suites.quantization.packing import packed, packed_ternary, ternary_table, u
 EPSILON = 1e-5
 #: Ends of paths that stay plain.
 KEEP = ("head", "patch_embed.proj")
-Measure = Literal["median", "mean"]
 
 
 def weight_scale(weight: Tensor, measure: str = "median") -> Tensor:
@@ -137,7 +136,7 @@ class TernaryLayer(LayerLike):
 def bitnet158(
     model: nn.Module,
     *,
-    measure: Measure = "median",
+    measure: Literal["median", "mean"] = "median",
     pack: Literal[4, 5] = 5,
     kernel: Literal["int8", "float"] = "int8",
     blend: Rate = 1.0,

@@ -26,8 +26,6 @@ LARGEST = 448.0
 #: Least magnitude that a scale is made of.
 FLOOR = 1e-4
 SIZE = 128
-Granularity = Literal["tensor", "row", "tile", "block"]
-ScaleFormat = Literal["fp32", "ue8m0"]
 #: Granularities in the words of `suites.quantization.ranges`.
 _WORDS = {"tensor": "tensor", "row": "channel", "tile": "group", "block": "block"}
 
@@ -109,22 +107,15 @@ class Fp8Layer(CodedLayer):
         self.granularity, self.activations, self.scale_format, self.size = granularity, activations, scale, size
         matrix = layer.weight.detach().flatten(1).float()
         codes, scales = encoded(matrix, granularity, scale, size)
-        self.register_buffer("codes", codes)
+        # as bytes: a module's dtype changes floats, and codes keep their 8 bits
+        self.register_buffer("codes", codes.view(torch.uint8))
         self.register_buffer("scales", scales)
         self.packed_weights = {"codes": layer.weight.numel(), "scales": 0}
         self.execution = "dequant" if activations == "off" else "simulated"
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """Codes keep their 8 bits where the module's dtype is changed."""
-        codes = self.codes
-        found = super()._apply(fn, recurse)
-        if self.codes.dtype is not E4M3:
-            self.codes = codes.to(self.codes.device)
-        return found
-
     def dense(self) -> Tensor:
         """The weight, made of its codes."""
-        return decoded(self.codes, self.scales, self.granularity, self.size).reshape(self.shape)
+        return decoded(self.codes.view(E4M3), self.scales, self.granularity, self.size).reshape(self.shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's outputs."""
@@ -138,7 +129,7 @@ def fp8_block(
     *,
     granularity: Literal["tensor", "row", "block", "off"] = "block",
     activations: Literal["tensor", "row", "tile", "off"] = "tile",
-    scale: ScaleFormat = "fp32",
+    scale: Literal["fp32", "ue8m0"] = "fp32",
     size: PositiveInt = SIZE,
     learning: bool = False,
 ) -> nn.Module:

@@ -30,7 +30,6 @@ from suites.quantization.network import (
 from suites.quantization.ranges import best_range, grouped, ungrouped
 from suites.quantization.rounding import FloatInputs, IntInputs, int_rounded, rounded_network
 
-Format = Literal["int8", "e2m5", "e3m4", "e4m3", "e5m2", "int4", "e1m2", "e2m1", "e3m0", "off"]
 #: Numbers of a tensor that the range of activations is searched on.
 SEARCHED = 65_536
 
@@ -52,7 +51,7 @@ def bits_of(name: str) -> int:
 def fp8_vs_int8(
     model: nn.Module,
     *,
-    format: Format = "e4m3",
+    format: Literal["int8", "e2m5", "e3m4", "e4m3", "e5m2", "int4", "e1m2", "e2m1", "e3m0", "off"] = "e4m3",
     calibration_samples: PositiveInt = 64,
     training_steps: Count = 0,
     seed: Count = 0,

@@ -41,8 +41,8 @@ class Affine:
 
     scale: Tensor
     zero: Tensor
-    low: int
-    high: int
+    low: int | Tensor
+    high: int | Tensor
 
     def codes(self, x: Tensor) -> Tensor:
         """Codes as floats of the dtype of x."""
@@ -203,7 +203,10 @@ def nearest_index(x: Tensor, grid: Tensor) -> Tensor:
 def kmeans_grid(x: Tensor, bits: int, iterations: int = 20) -> Tensor:
     """2^b centroids of the numbers of x by Lloyd's algorithm from evenly spaced quantiles, ascending."""
     ordered = x.flatten().double().sort().values
-    count = min(2**bits, len(ordered.unique()))
+    distinct = ordered.unique()
+    if len(distinct) <= 2**bits:
+        return distinct.to(x.dtype)
+    count = 2**bits
     places = (torch.arange(count, dtype=torch.float64) + 0.5) / count * (len(ordered) - 1)
     centroids = ordered[places.round().long()].unique()
     for _ in range(iterations):

@@ -50,17 +50,19 @@ class Static(nn.Module):
 
     scale: Tensor
     zero: Tensor
+    ends: Tensor
 
     def __init__(self, grid: Affine):
         super().__init__()
-        self.low, self.high = grid.low, grid.high
+        ends = torch.tensor([grid.low, grid.high], device=grid.scale.device)
+        self.register_buffer("ends", ends)
         self.register_buffer("scale", grid.scale)
         self.register_buffer("zero", grid.zero)
 
     @property
     def grid(self) -> Affine:
-        """The grid."""
-        return Affine(self.scale, self.zero, self.low, self.high)
+        """The grid; its ends are tensors, so that they are part of the state."""
+        return Affine(self.scale, self.zero, self.ends[0], self.ends[1])
 
     def forward(self, x: Tensor) -> Tensor:
         """The rounded values."""

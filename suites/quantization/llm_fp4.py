@@ -32,8 +32,6 @@ from suites.quantization.network import (
 from suites.quantization.outliers import plant
 from suites.quantization.rounding import FloatInputs, IntInputs, int_rounded, rounded_network
 
-Variant = Literal["fpq", "search", "minmax_fp4", "minmax_int4", "off"]
-
 
 def formats_of(bits: int) -> list[FloatFormat]:
     """Candidates: M = 0, 1, 2 of 4 bits, M = 2..6 of 8.
@@ -70,7 +68,7 @@ def channel_powers(largest: Tensor, form: FloatFormat, bias: Tensor | None = Non
 def llm_fp4(
     model: nn.Module,
     *,
-    variant: Variant = "fpq",
+    variant: Literal["fpq", "search", "minmax_fp4", "minmax_int4", "off"] = "fpq",
     bits: Literal[4, 8] = 4,
     activation_bits: Literal[4, 8] = 4,
     search: PositiveInt = 101,

@@ -23,7 +23,6 @@ from suites.quantization.network import calibration_batches, layers_of, on_meta,
 from suites.quantization.rounding import rounded_network
 from suites.quantization.whitepaper import activation_grids, rounded_weight
 
-Target = Annotated[int, Field(ge=4, le=8)]
 SPREAD = 2
 #: Of a probability on its grid of powers of two.
 LOG2_BITS = 4
@@ -32,7 +31,7 @@ LOG2_BITS = 4
 def lrp_qvit(
     model: nn.Module,
     *,
-    target: Target = 6,
+    target: Annotated[int, Field(ge=4, le=8)] = 6,
     mixed: bool = True,
     clip: Annotated[float, Field(gt=0.5, le=1.0)] = 0.99,
     off: bool = False,

@@ -21,7 +21,6 @@ from suites.quantization.bitnet158 import TernaryLayer
 from suites.quantization.fp8_vs_int8 import rounding_of
 from suites.quantization.layers import IntLayer
 
-Form = Literal["fp32", "bf16", "int8", "int8pack", "int4pack", "ternary", "bitmod", "fp8", "fp8_gpu", "simulated"]
 #: Label of each form, bits of its weights and of its activations.
 FORMS: dict[str, tuple[str, float, float]] = {
     "fp32": (REAL, 32, 32),
@@ -67,7 +66,7 @@ class Product(Operator):
         if self.form in ("fp8", "fp8_gpu"):
             word = {"tensor": "tensor", "row": "row", "tile": "block"}[self.granularity]
             codes, scales = fp8_block.encoded(weight, word, self.scale)
-            holder.register_buffer("codes", codes)
+            holder.register_buffer("codes", codes.view(torch.uint8))
             holder.register_buffer("scales", scales)
         elif self.form == "int8pack":
             scale = weight.abs().amax(dim=1) / 127
@@ -113,7 +112,7 @@ class Product(Operator):
             return part.dense()
         if self.form in ("fp8", "fp8_gpu"):
             word = {"tensor": "tensor", "row": "row", "tile": "block"}[self.granularity]
-            return fp8_block.decoded(part.codes, part.scales, word)
+            return fp8_block.decoded(part.codes.view(fp8_block.E4M3), part.scales, word)
         if self.form == "int8pack":
             return part.codes.float() * part.scales.float()[:, None]
         if self.form == "int4pack":
@@ -161,7 +160,9 @@ class Product(Operator):
         if self.granularity == "tile" and self.accumulate != "fp32":
             codes, scales = fp8_block.encoded(x, "tile", self.scale)
             inner = "fp32" if self.accumulate == "promote" else "fp16-like"
-            return fp8_block.promoted_product(codes, self.part.codes, scales, self.part.scales, inner)
+            return fp8_block.promoted_product(
+                codes, self.part.codes.view(fp8_block.E4M3), scales, self.part.scales, inner
+            )
         made = F.linear(self._seen(x), self.stands_for())
         return fp8_block.short_sum(made) if self.accumulate == "fp16-like" else made
 
@@ -170,7 +171,9 @@ class Product(Operator):
             raise NotImplementedError("products of 8-bit floats need a GPU with units for them: take device=cuda")
         codes, scales = fp8_block.encoded(x, self.granularity, self.scale)
         right = self.part.scales.t().contiguous().float()
-        made = torch._scaled_mm(codes, self.part.codes.t(), scales.float(), right, out_dtype=torch.bfloat16)
+        made = torch._scaled_mm(
+            codes, self.part.codes.view(fp8_block.E4M3).t(), scales.float(), right, out_dtype=torch.bfloat16
+        )
         return made.float()
 
 
@@ -185,7 +188,9 @@ def int4_codes(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def product(
     *,
-    form: Form = "fp32",
+    form: Literal[
+        "fp32", "bf16", "int8", "int8pack", "int4pack", "ternary", "bitmod", "fp8", "fp8_gpu", "simulated"
+    ] = "fp32",
     length: PositiveInt = 32,
     width: PositiveInt = 256,
     outputs: PositiveInt | None = None,

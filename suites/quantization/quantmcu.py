@@ -111,6 +111,7 @@ class PatchedStage(nn.Module):
         super().__init__()
         self.convs, self.bends, self.shapes = stage.convs, stage.bends, stage.shapes
         self.side, self.bits, self.grids = side, bits, grids
+        self.order = sorted(grids)
         self.tiles = every_tile(stage.shapes, side, tiles)
         self.maps = sides(stage.shapes, side)
 
@@ -121,6 +122,24 @@ class PatchedStage(nn.Module):
         for place, (rows, columns) in enumerate(self.tiles):
             whole[:, :, slice(*rows), slice(*columns)] = self._tile(x, place, rows, columns)
         return whole
+
+    def get_extra_state(self) -> Tensor:
+        """Bits of every tile's maps, then scale and zero point of every grid, for the state."""
+        table = [float(width) for each in self.bits or [] for width in each]
+        numbers = [float(v) for key in self.order for v in (self.grids[key].scale, self.grids[key].zero)]
+        return torch.tensor([*table, *numbers], dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take bits and grids from a state."""
+        if self.bits is None:
+            return
+        count = len(self.bits[0])
+        table = state[: count * len(self.bits)].int().reshape(-1, count)
+        self.bits = table.tolist()
+        numbers = state[table.numel() :].reshape(-1, 2)
+        for key, (scale, zero) in zip(self.order, numbers, strict=True):
+            old = self.grids[key]
+            self.grids[key] = Affine(scale.to(old.scale), zero.to(old.zero), old.low, old.high)
 
     def _tile(self, x: Tensor, place: int, rows: Span, columns: Span) -> Tensor:
         high, wide = spans_of(self.shapes, self.side, rows), spans_of(self.shapes, self.side, columns)

@@ -55,6 +55,14 @@ class FloatInputs(nn.Module):
         self.form = form
         self.register_buffer("largest", largest)
 
+    def get_extra_state(self) -> Tensor:
+        """The format, for the state: exponent and mantissa."""
+        return torch.tensor([self.form.exponent, self.form.mantissa])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the format from a state."""
+        self.form = FloatFormat(int(state[0]), int(state[1]))
+
     def forward(self, x: Tensor) -> Tensor:
         """The rounded values."""
         return float_rounded(x, self.form, self.largest)

@@ -19,19 +19,16 @@ from suites.quantization.ranges import grouped, ungrouped
 from suites.quantization.rounding import rounded_network
 from suites.quantization.whitepaper import activation_grids, rounded_weight, weight_grid
 
-Levels = Literal["uniform", "power2", "kmeans"]
-Granularity = Literal["tensor", "channel", "group"]
-
 
 def survey(
     model: nn.Module,
     *,
     bits: Literal[2, 3, 4, 5, 6, 7, 8, 32] = 8,
     symmetric: bool = True,
-    granularity: Granularity = "channel",
+    granularity: Literal["tensor", "channel", "group"] = "channel",
     group: PositiveInt = 32,
     ranges: Literal["static", "dynamic", "weight-only"] = "static",
-    levels: Levels = "uniform",
+    levels: Literal["uniform", "power2", "kmeans"] = "uniform",
     execution: Literal["simulated", "integer"] = "simulated",
     calibration_samples: PositiveInt = 256,
     seed: Count = 0,

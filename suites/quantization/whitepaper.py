@@ -35,7 +35,6 @@ from suites.quantization.network import (
 from suites.quantization.ranges import Observer, grouped, ungrouped
 from suites.quantization.torch_int8 import static_int8
 
-Bits = Literal[2, 3, 4, 5, 6, 7, 8, 32]
 #: Decay of ranges while learning.
 DECAY = 0.99
 
@@ -43,8 +42,8 @@ DECAY = 0.99
 def whitepaper(
     model: nn.Module,
     *,
-    bits: Bits = 8,
-    activation_bits: Bits = 8,
+    bits: Literal[2, 3, 4, 5, 6, 7, 8, 32] = 8,
+    activation_bits: Literal[2, 3, 4, 5, 6, 7, 8, 32] = 8,
     granularity: Literal["tensor", "channel"] = "channel",
     symmetric: bool = True,
     kernel: Literal["simulated", "int8", "torch"] = "simulated",

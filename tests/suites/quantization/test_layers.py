@@ -1,0 +1,346 @@
+"""Layers: whole-number products against rounded floats, packed against unpacked, learned against nearest."""
+
+import copy
+
+import pytest
+import torch
+from torch import fx, nn
+
+from suites.common.decoder import decoder
+from suites.common.digits_cnn import digits_cnn
+from suites.common.digits_resnet import digits_resnet
+from suites.common.digits_vit import digits_vit
+from suites.common.folding import fold_batch_norms
+from suites.quantization import fp8_block
+from suites.quantization.bit_scaling import (
+    GroupLayer,
+    Law,
+    best_precision,
+    fitted,
+    rounded_groups,
+    topk_divergence,
+)
+from suites.quantization.bitmod import BitmodLayer, grids_of
+from suites.quantization.bitnet158 import TernaryLayer, activation_codes, layer_bytes, ternary
+from suites.quantization.crossquant import CrossLayer, cross_step
+from suites.quantization.dyadic import dyadic, rescaled
+from suites.quantization.fp_diffusion import SoftRounding, formats_of, learned_rounding, searched
+from suites.quantization.grids import affine_grid, float_format, float_rounded
+from suites.quantization.hawqv3 import hawqv3
+from suites.quantization.int16_dfp import chained, fixed_point, fixed_product
+from suites.quantization.layers import IntLayer
+from suites.quantization.llm_fp4 import candidates, channel_powers
+from suites.quantization.outliers import plant
+from suites.quantization.ranges import grouped, ungrouped
+from suites.quantization.torch_int8 import static_int8
+from suites.quantization.whitepaper import blown_up, rounded_weight, whitepaper
+
+
+def wide(layer):
+    """The layer in double precision: rescaling then loses nothing."""
+    return layer.double()
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Linear(12, 7), nn.Conv2d(4, 6, 3, 2, 1), nn.Conv2d(4, 4, 3, 1, 1, groups=4), nn.Conv2d(6, 4, 1, bias=False)],
+    ids=str,
+)
+def test_whole_number_products_are_the_rounded_network(layer, static):
+    layer = wide(copy.deepcopy(layer))
+    x = (
+        torch.randn(3, 12).double()
+        if isinstance(layer, nn.Linear)
+        else torch.randn(3, layer.in_channels, 9, 9).double()
+    )
+    grid = affine_grid(x.amin() * 0.8, x.amax(), 8) if static else None
+    made = IntLayer(layer, grid)
+    if static:
+        seen = grid(x)
+    else:
+        codes, scale = made.rounded_inputs(x)
+        seen = codes * scale
+    twin = copy.deepcopy(layer)
+    twin.weight = nn.Parameter(made.dense())
+    torch.testing.assert_close(made(x), twin(seen), rtol=1e-9, atol=1e-9)
+
+
+def test_a_dyadic_number_is_the_scale_to_31_bits():
+    scale = torch.tensor([0.3, 1e-4, 0.999, 7.5], dtype=torch.float64)
+    m, e = dyadic(scale)
+    torch.testing.assert_close(m.double() * torch.exp2(-e.double()), scale, rtol=2**-31, atol=0)
+    sums = torch.tensor([1000, -12345, 77, -3])
+    torch.testing.assert_close(rescaled(sums, m, e).double(), torch.floor(sums * scale + 0.5), rtol=0, atol=1)
+
+
+def test_the_integer_network_holds_no_float_operator_and_follows_the_float_network():
+    torch.manual_seed(0)
+    plain = digits_resnet(blocks=1, width=8)
+    (x,) = plain.example_inputs(16)
+    wanted = plain(x)
+    made = hawqv3(copy.deepcopy(plain), integer_only=True, samples=16)
+    assert float((made(x) - wanted).norm() / wanted.norm()) < 0.05
+    seen = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            for tensor in [out] if isinstance(out, torch.Tensor) else []:
+                if tensor.is_floating_point() or "div" in str(func):
+                    seen.append(str(func))
+            return out
+
+    codes = torch.randint(-127, 128, x.shape, dtype=torch.int8)
+    with Watch():
+        answer = made.integers(codes)
+    assert answer.dtype is torch.int32 and seen == []
+
+
+def test_one_scale_for_all_fails_on_a_blown_up_channel_and_one_for_each_does_not():
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1, groups=8)
+    x = torch.randn(2, 3, 8, 8)
+    wanted = second(torch.relu(first(x)))
+    blown_up(first, second, 2, 1024.0)
+    torch.testing.assert_close(second(torch.relu(first(x))), wanted)
+    error = {}
+    for granularity in ("tensor", "channel"):
+        twin = copy.deepcopy(first)
+        twin.weight = nn.Parameter(rounded_weight(first.weight.detach(), 8, granularity, True))
+        error[granularity] = float((second(torch.relu(twin(x))) - wanted).norm() / wanted.norm())
+    assert error["channel"] < 0.01 and error["tensor"] > 0.3
+
+
+def test_torchs_own_int8_is_near_the_float_network():
+    torch.manual_seed(0)
+    plain = digits_resnet(blocks=1, width=8)
+    (x,) = plain.example_inputs(16)
+    wanted = plain(x)
+    folded = copy.deepcopy(plain)
+    fold_batch_norms(folded)
+    made = static_int8(folded, [(x,)])
+    assert isinstance(made.network, fx.GraphModule) and made.execution == "real-int"
+    assert float((made(x) - wanted).norm() / wanted.norm()) < 0.1
+
+
+@pytest.mark.slow
+def test_onnx_runtimes_int8_is_near_the_float_network_and_counted_alike():
+    from bench.meters import macs
+    from suites.quantization.runtime_int8 import runtime_int8
+
+    torch.manual_seed(0)
+    plain = digits_cnn(width=8, resolution=16)
+    args = plain.example_inputs(4)
+    wanted, count = plain(*args), macs.count(plain, args).value("matmul")
+    made = runtime_int8(copy.deepcopy(plain), calibration_samples=32)
+    assert made.execution == "real-int" and macs.count(made, args).value("matmul") == count
+    assert float((made(*args) - wanted).norm() / wanted.norm()) < 0.1
+
+
+def test_learning_under_rounding_leaves_the_rounded_network(tmp_path):
+    torch.manual_seed(0)
+    from suites.common.tasks.digits import Digits, Training
+
+    task = Digits(tmp_path, 0, training=Training(steps=2, grown_steps=1))
+    build = lambda: digits_cnn(width=8, resolution=16)  # noqa: E731
+    task.prepare("digits_cnn", build)
+    plain = build()
+    task.load(plain, "digits_cnn")
+    (x,) = plain.example_inputs(2)
+    before = plain(x)
+    made = whitepaper(plain, bits=4, training_steps=2, calibration_samples=16)
+    weight = made.get_submodule("stem.0").weight
+    groups = weight.detach().flatten(1)
+    assert all(len(row.unique()) <= 15 for row in groups) and not torch.allclose(made(x), before)
+
+
+# ---------------------------------------------------------------------------------------------- packed forms
+
+
+@pytest.mark.parametrize("bits", [3, 4])
+def test_bitmod_packs_what_it_says(bits):
+    torch.manual_seed(0)
+    layer = nn.Linear(40, 6)
+    made = BitmodLayer(layer, bits, 16)
+    grids = grids_of(bits).float()
+    scale = (made.scales * made.row_scale[:, None])[:, :, None]
+    values = grouped(made.dense(), "group", 16) / scale
+    offered = grids.flatten().unique()
+    full = values[:, :2]
+    assert bool(((full[..., None] - offered).abs().amin(dim=-1) < 1e-5).all())
+    assert made.codes.numel() == 6 * -(-48 * bits // 8) and made.scales.numel() == 18
+    assert float((made.dense() - layer.weight).norm() / layer.weight.norm()) < (0.2 if bits == 3 else 0.12)
+
+
+@pytest.mark.parametrize("pack", [4, 5])
+def test_ternary_layers_agree_packed_and_unpacked_by_both_kernels(pack):
+    torch.manual_seed(0)
+    layer = nn.Linear(23, 9)
+    x = torch.randn(4, 23)
+    made = {kernel: TernaryLayer(layer, "median", pack, kernel, False) for kernel in ("int8", "float")}
+    codes, scale = ternary(layer.weight.detach())
+    assert torch.equal(made["int8"].trits().float(), codes)
+    assert torch.equal(made["int8"](x), made["float"](x))
+    seen, by = activation_codes(nn.functional.layer_norm(x, (23,)))
+    torch.testing.assert_close(made["int8"](x), seen @ codes.t() / (scale * by) + layer.bias)
+    assert made["int8"].codes.numel() + 4 + 36 == layer_bytes(9, 23, pack)
+
+
+def test_weights_of_one_magnitude_are_ternary_already():
+    w = 0.37 * torch.sign(torch.randn(8, 8))
+    codes, scale = ternary(w)
+    torch.testing.assert_close(codes / scale, w)
+
+
+def test_static_crossquant_is_the_rounded_product_with_calibrated_columns():
+    torch.manual_seed(0)
+    layer, x = nn.Linear(10, 4).double(), torch.randn(6, 10).double()
+    column = x.abs().amax(dim=0)
+    made = CrossLayer(layer, 0.15, column).double()
+    step = cross_step(x, 0.15, 8, column)
+    seen = torch.round(x / step) * step
+    exact = seen @ layer.weight.t() + layer.bias
+    assert float((made(x) - exact).norm() / exact.norm()) < 0.01  # what is left is the rounding of the weights
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
+def test_packed_groups_agree_with_their_rounded_floats(bits):
+    torch.manual_seed(0)
+    layer = nn.Linear(50, 3)
+    made = GroupLayer(layer, bits, "int", 16, 16)
+    wanted = ungrouped(
+        rounded_groups(grouped(layer.weight.detach(), "group", 16), bits, "int"), layer.weight, "group", 16
+    )
+    torch.testing.assert_close(made.dense(), wanted, rtol=2e-3, atol=2e-3)
+    assert made.codes.numel() == 3 * -(-64 * bits // 8) and made.scales.dtype is torch.float16
+
+
+# ---------------------------------------------------------------------------------------------- FP8 in blocks
+
+
+def test_fp8_blocks_hold_what_their_format_says():
+    ramp = (torch.arange(1, 129) / 16).reshape(1, 128)
+    error = (fp8_block.rounded(ramp, "tile").double() - ramp).square().sum()
+    assert float(error) == pytest.approx(1.781489, abs=5e-6)
+    equal = torch.full((130, 130), 0.7)
+    torch.testing.assert_close(fp8_block.rounded(equal, "block"), equal)
+    x = torch.randn(256, 200)
+    codes, scales = fp8_block.encoded(x, "block")
+    double, twice = fp8_block.encoded(4 * x, "block")
+    assert torch.equal(codes.view(torch.uint8), double.view(torch.uint8)) and torch.equal(4 * scales, twice)
+    assert scales.shape == (2, 2) and fp8_block.encoded(torch.randn(576, 128), "block")[1].shape == (5, 1)
+    _, rounded_up = fp8_block.encoded(x, "block", "ue8m0")
+    assert bool((rounded_up >= scales).all()) and torch.equal(torch.log2(rounded_up), torch.log2(rounded_up).round())
+    torch.testing.assert_close(fp8_block.rounded(x, "block", size=1), x)
+
+
+def test_promoted_sums_are_one_long_sum_of_the_codes():
+    torch.manual_seed(0)
+    x, w = torch.randn(5, 300), torch.randn(140, 300)
+    a, sa = fp8_block.encoded(x, "tile")
+    b, sb = fp8_block.encoded(w, "block")
+    wanted = fp8_block.decoded(a, sa, "tile").double() @ fp8_block.decoded(b, sb, "block").double().t()
+    made = fp8_block.promoted_product(a, b, sa, sb)
+    torch.testing.assert_close(made.double(), wanted, rtol=1e-5, atol=1e-4)
+    short = fp8_block.promoted_product(a, b, sa, sb, "fp16-like")
+    assert 1e-5 < float((short - wanted).norm() / wanted.norm()) < 1e-2
+
+
+def test_finer_scales_matter_only_beyond_the_range_of_the_format():
+    torch.manual_seed(0)
+    x = torch.randn(64, 512)
+    others = torch.ones(512, dtype=torch.bool)
+    others[7] = False
+
+    def of_others(scale, granularity):
+        y = x.clone()
+        y[:, 7] *= scale
+        rest = (fp8_block.rounded(y, granularity) - y)[:, others]
+        return 10 * torch.log10(x[:, others].square().sum() / rest.square().sum())
+
+    assert abs(of_others(1e3, "tensor") - of_others(1.0, "tensor")) < 0.5
+    assert of_others(1e5, "tensor") < 12 and of_others(1e5, "tile") > 25
+
+
+# ---------------------------------------------------------------------------------------------- fixed point
+
+
+def test_fixed_point_products_are_exact_sums_of_whole_numbers():
+    torch.manual_seed(0)
+    a, b = torch.randn(6, 70), torch.randn(70, 5)
+    (x, ex), (y, ey) = fixed_point(a.double(), 13), fixed_point(b.double(), 13)
+    whole = x.to(torch.int64) @ y.to(torch.int64)
+    made = fixed_product(a, b, 13)
+    torch.testing.assert_close(made, torch.ldexp(whole.double(), ex + ey).float(), rtol=1e-6, atol=1e-6)
+    step = torch.exp2(ex.double())
+    assert float((torch.ldexp(x, ex) - a).abs().max()) <= float(step) / 2 + 1e-12
+    torch.testing.assert_close(fixed_product(a, b, 13, chain=1), made, rtol=1e-5, atol=1e-5)
+
+
+def test_an_int32_that_is_not_flushed_overflows():
+    worst = torch.full((1, 3), 32_767.0, dtype=torch.float64)
+    right = worst.t().clone()
+    assert float(chained(worst, right, 2)) == pytest.approx(3 * 32_767**2)
+    assert float(chained(worst, right, 3)) < 0
+
+
+# ---------------------------------------------------------------------------------------------- searches
+
+
+def test_folding_powers_of_two_leaves_the_product_exactly():
+    torch.manual_seed(0)
+    largest = torch.tensor([8.0, 1.0, 0.3, 70.0])
+    form = float_format("e2m1")
+    powers = channel_powers(largest, form)
+    assert int(powers.min()) == 0 and int(powers.max()) <= 3 and powers[3] == 0
+    x, w = torch.randn(5, 4), torch.randn(3, 4)
+    factor = torch.exp2(powers)
+    assert torch.equal((x * factor) @ (w / factor).t(), x @ w.t())
+    found = candidates(torch.tensor(2.0))
+    assert len(found) == 101 and float(found[0]) == pytest.approx(0.02) and float(found[-1]) == pytest.approx(2.4)
+
+
+def test_learned_rounding_starts_at_the_weight_and_is_never_worse_than_the_nearest():
+    torch.manual_seed(0)
+    layer, x = nn.Linear(16, 8), torch.randn(64, 16)
+    form, largest = searched(layer.weight.detach(), 4)
+    assert form in formats_of(4)
+    soft = SoftRounding(layer.weight.detach(), form, largest)
+    inside = layer.weight.detach().abs() <= largest
+    torch.testing.assert_close(soft.weight(soft.height())[inside], layer.weight.detach()[inside], rtol=1e-2, atol=2e-4)
+    nearest = float_rounded(layer.weight.detach(), form, largest)
+    made = learned_rounding(layer, x, None, form, largest, 60)
+    wanted = layer(x)
+    error = lambda w: float((nn.functional.linear(x, w, layer.bias) - wanted).square().sum())  # noqa: E731
+    assert error(made) <= error(nearest) and error(made) < error(nearest) * 0.999
+
+
+def test_planted_outliers_leave_the_function():
+    torch.manual_seed(0)
+    for model in (decoder(width=16, layers=1, heads=2, hidden=24), digits_vit(width=16, heads=2, depth=1)):
+        args = model.example_inputs(2)
+        wanted = model(*args)
+        plant(model, 2, 64.0)
+        torch.testing.assert_close(model(*args), wanted, rtol=1e-4, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------- laws
+
+
+def test_a_law_is_found_again_and_tells_the_best_width():
+    bits = [1e4, 3e4, 1e5, 4e5]
+    law = Law(1.5, 40.0, 0.4)
+    found = fitted(bits, [law.at(each) for each in bits])
+    assert found.floor == pytest.approx(1.5, abs=1e-2) and found.power == pytest.approx(0.4, abs=1e-2)
+    laws = {4: Law(1.0, 10.0, 0.3), 16: Law(0.9, 30.0, 0.3)}
+    assert best_precision(laws, 1e4) == 4 and best_precision(laws, 1e12) == 16
+    with pytest.raises(ValueError, match="three different sizes"):
+        fitted([1.0, 2.0], [1.0, 2.0])
+
+
+def test_topk_divergence_is_forward_on_top_and_reverse_on_the_rest():
+    p, q = torch.tensor([[0.7, 0.2, 0.1]]), torch.tensor([[0.5, 0.3, 0.2]])
+    wanted = 0.7 * torch.tensor(0.7 / 0.5).log() + 0.3 * torch.tensor(0.3 / 0.2).log() + 0.2 * torch.tensor(2.0).log()
+    torch.testing.assert_close(topk_divergence(q.log(), p.log(), 1), wanted)
+    assert float(topk_divergence(p.log(), p.log(), 2)) == pytest.approx(0, abs=1e-7)
