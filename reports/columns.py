@@ -95,6 +95,22 @@ DERIVED: tuple[Column, ...] = (
         ),
     ),
     Column(
+        "bits_ratio",
+        title="Bits promised",
+        unit="x",
+        better="higher",
+        section="size",
+        definition="The baseline's stored bits per weight over the case's nominal bits: what the format promises.",
+    ),
+    Column(
+        "size_ratio",
+        title="Bytes saved",
+        unit="x",
+        better="higher",
+        section="size",
+        definition="The baseline's bytes in memory over the case's, both as stored, scales and buffers included.",
+    ),
+    Column(
         "own_share",
         title="Time in own operators",
         unit="%",

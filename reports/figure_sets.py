@@ -20,6 +20,7 @@ from reports.content import Site
 from reports.drawing import Drawing, draw
 from reports.figures import (
     batch_gain,
+    bits,
     curves,
     gap,
     layer_savings,
@@ -82,6 +83,7 @@ class CaseFigure:
 #: The figures of a group in the order of the page.
 GROUP_FIGURES: tuple[GroupFigure, ...] = (
     GroupFigure(savings.ID, savings.figure, Needs(("speedup", "mac_ratio"), compared=True)),
+    GroupFigure(bits.ID, bits.figure, Needs(("bits_ratio", "size_ratio"), compared=True)),
     GroupFigure(gap.ID, gap.figure, Needs(("latency_ms",), rows=2), per_part=True),
     GroupFigure(pareto.ID, pareto.figure, Needs(rows=2, further=lambda rows: bool(pareto.pairs(rows)))),
     GroupFigure(tradeoff.ID, tradeoff.figure, Needs(("mac_ratio",), compared=True), per_part=True),

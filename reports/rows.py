@@ -266,6 +266,8 @@ def _compare_with_baselines(rows: list[Row]) -> None:
             row.cells[column_key("realised_gain", part)] = _share(row, part, shares.realised_gain)
             row.cells[column_key("arrived_share", part)] = _share(row, part, shares.arrived_share)
         row.cells["own_share"] = _own_share(base, row)
+        row.cells["size_ratio"] = _ratio(base, row, "size_bytes")
+        row.cells["bits_ratio"] = _bits_ratio(base, row)
         row.cells |= {f"{name}{CHANGE}": _score_change(base, row, name) for name in RULES if name in row.cells}
 
 
@@ -274,6 +276,13 @@ def _ratio(base: Row | None, row: Row, key: str) -> Cell:
     if over is None or not under:
         return Cell(None, note=f"the {key.replace(OF, ' of ')} of the baseline or of this case are missing")
     return Cell(over / under, provenance=row.cells[key].provenance)
+
+
+def _bits_ratio(base: Row | None, row: Row) -> Cell:
+    stored, nominal = (base.value("effective_bits") if base else None), row.value("nominal_bits")
+    if stored is None or not nominal:
+        return Cell(None, note="the case declares no nominal bits, or the baseline's stored ones are missing")
+    return Cell(stored / nominal, provenance="counted")
 
 
 def _share(row: Row, part: str, share: Callable[[float, float | None, float | None, float], shares.Share]) -> Cell:

@@ -1,0 +1,233 @@
+"""Whole networks: relevance, prompts, patches, a search; closed forms of their costs."""
+
+import copy
+from random import Random
+
+import pytest
+import torch
+from torch import nn
+
+from bench.meters import macs, nominal
+from suites.common.digits_vit import digits_vit
+from suites.quantization import apq, apq_space
+from suites.quantization.apq_net import apq_net, apq_supernet
+from suites.quantization.lrp import relevances, scores, through_linear, through_product, through_sum
+from suites.quantization.lrp_qvit import channel_ratios, log2_rounded, moved_into_affine
+from suites.quantization.mixdq import kind_of, mixdq, prompt_unet, structural_similarity
+from suites.quantization.patches import every_tile, mobilenet_v2_stage, sides, tile_macs
+from suites.quantization.quantmcu import entropy, mixed, outlying, patch_net, quantmcu, tile_memory
+
+# ---------------------------------------------------------------------------------------------- relevance
+
+
+def test_relevance_is_conserved_layer_by_layer():
+    generator = torch.Generator().manual_seed(0)
+    x, w = torch.rand(3, 8, generator=generator).double() + 0.1, torch.rand(5, 8, generator=generator).double() + 0.1
+    r = torch.rand(3, 5, generator=generator).double()
+    torch.testing.assert_close(through_linear(x, w, r, 1e-12).sum(1), r.sum(1))
+    a, b = torch.rand(2, 4, 6).double() + 0.1, torch.rand(2, 6, 3).double() + 0.1
+    whole = torch.rand(2, 4, 3).double()
+    of_a, of_b = through_product(a, b, whole, 1e-12)
+    torch.testing.assert_close(of_a.sum() + of_b.sum(), whole.sum())
+    torch.testing.assert_close(of_a.sum(), of_b.sum())
+    c, d = through_sum(x, 2 * x, x)
+    torch.testing.assert_close(c + d, x)
+    torch.testing.assert_close(d, 2 * c)
+
+
+def test_relevance_of_a_vit_without_biases_reaches_the_input():
+    torch.manual_seed(0)
+    model = digits_vit(width=16, heads=2, depth=2).double()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                module.bias.zero_()
+    found = relevances(model, model.example_inputs(3)[0].double())
+    start = found["head"].sum(dim=1)
+    for path in ("blocks.0.mlp.fc2", "blocks.1.attn.qkv"):
+        assert found[path].shape[0] == 3
+    torch.testing.assert_close(found["input"].sum(dim=(1, 2)), start, rtol=1e-3, atol=1e-4)
+    sums = {}
+    for path, value in scores(found).items():
+        sums[path.rpartition(".")[2]] = sums.get(path.rpartition(".")[2], 0) + value
+    assert all(value == pytest.approx(1) for value in sums.values()) and len(sums) == 4
+
+
+def test_channel_ratios_move_into_the_affine_and_leave_the_function():
+    torch.manual_seed(0)
+    norm, reader, x = nn.LayerNorm(8), nn.Linear(8, 5), torch.randn(4, 8)
+    nn.init.normal_(norm.weight)
+    wanted = reader(norm(x))
+    ratios = channel_ratios(norm(x).abs().amax(dim=0).detach(), 0.9)
+    assert torch.equal(torch.log2(ratios), torch.log2(ratios).round())
+    moved_into_affine(norm, reader, ratios)
+    torch.testing.assert_close(reader(norm(x)), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_shares_are_rounded_to_powers_of_two():
+    p = torch.tensor([1.0, 0.5, 0.26, 0.3, 1e-9, 0.0])
+    assert log2_rounded(p, 4).tolist() == [1, 0.5, 0.25, 0.25, 0, 0]
+
+
+# ---------------------------------------------------------------------------------------------- prompts
+
+
+def test_the_first_word_is_kept_in_floats_and_the_rest_is_rounded():
+    torch.manual_seed(0)
+    plain = prompt_unet(width=8, heads=2, resolution=8)
+    layer = copy.deepcopy(plain.middle_attention.cross_attention.key)
+    words = plain.words(torch.tensor([1, 2]))
+    assert words.shape == (2, 3, 8) and torch.equal(words[0, 0], words[1, 0])
+    made = mixdq(copy.deepcopy(plain), calibration_samples=8)
+    assert made.execution == "real-int"
+    key = made.middle_attention.cross_attention.key
+    wanted, found = layer(words), key(words)
+    torch.testing.assert_close(found[:, 0], wanted[:, 0])
+    assert not torch.equal(found[:, 1:], wanted[:, 1:])
+
+
+def test_layers_are_content_or_quality_and_similar_pictures_are_alike():
+    assert kind_of("middle_attention.cross_attention.key") == "content" and kind_of("up1.conv1") == "quality"
+    assert (
+        kind_of("middle_attention.gated") == "content" and kind_of("middle_attention.self_attention.key") == "quality"
+    )
+    x = torch.rand(2, 1, 16, 16) * 2 - 1
+    assert structural_similarity(x, x) == pytest.approx(1) and structural_similarity(x, -x) < 0.1
+
+
+@pytest.mark.slow
+def test_a_mixture_keeps_its_mean_of_bits():
+    torch.manual_seed(0)
+    made = mixdq(prompt_unet(width=8, heads=2, resolution=8), bits="mixed", target=6.0, steps=1, calibration_samples=4)
+    sizes = {path: made.get_submodule(path).weight.numel() for path in made.widths}
+    mean = sum(width * sizes[p] for p, width in made.widths.items()) / sum(sizes.values())
+    assert abs(mean - 6.0) <= 0.03
+
+
+# ---------------------------------------------------------------------------------------------- patches
+
+
+def test_counts_of_the_patch_stage():
+    stage = mobilenet_v2_stage(4)
+    tiles = every_tile(stage, 224, 4)
+    assert sides(stage, 224)[-1] == 28 and len(tiles) == 16
+    assert sum(tile_macs(stage, 224, *tiles[5])) == 8_094_848
+    assert 64 * sum(sum(tile_macs(stage, 224, *tile)) for tile in tiles) == 7_628_930_048
+
+
+@pytest.mark.parametrize("tiles", [1, 2, 3, 4])
+def test_patches_compute_the_whole_picture(tiles):
+    torch.manual_seed(0)
+    plain = patch_net(width=0.25, blocks=3)
+    (x,) = plain.example_inputs(2)
+    wanted = plain(x)
+    made = quantmcu(copy.deepcopy(plain), tiles=tiles, bits=32)
+    torch.testing.assert_close(made(x), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_products_do_not_depend_on_bits_and_are_those_of_the_tiles():
+    plain = patch_net(width=0.25, blocks=2)
+    args = plain.example_inputs(1)
+    stage = mobilenet_v2_stage(2, 0.25)
+    wanted = sum(sum(tile_macs(stage, 32, *tile)) for tile in every_tile(stage, 32, 2)) + plain.head.weight.numel()
+    for bits in (2, 8, 32):
+        made = quantmcu(copy.deepcopy(plain), tiles=2, bits=bits, calibration_samples=4)
+        assert macs.count(made, args).value("matmul") == wanted
+
+
+def test_without_outliers_every_patch_mixes_and_with_them_all_keep_eight_bits():
+    torch.manual_seed(0)
+    plain = patch_net(width=0.25, blocks=2)
+    far = quantmcu(copy.deepcopy(plain), tiles=2, sigmas=1e6, calibration_samples=8)
+    near = quantmcu(copy.deepcopy(plain), tiles=2, sigmas=0.1, calibration_samples=8)
+    eight = quantmcu(copy.deepcopy(plain), tiles=2, bits=8, calibration_samples=8)
+    assert all(min(each) < 8 for each in far.stage.bits) and all(set(each) == {8} for each in near.stage.bits)
+    (x,) = plain.example_inputs(2)
+    assert torch.equal(near(x), eight(x)) and far.nominal_bit_operations < near.nominal_bit_operations
+
+
+def test_outliers_are_found_in_the_tiles_that_see_them():
+    stage = mobilenet_v2_stage(1, 0.25)
+    tiles = every_tile(stage, 32, 4)
+    x = torch.randn(4, 3, 32, 32).clamp(-2, 2)
+    x[0, 0, 1, 30] = 50.0
+    found = outlying(x, stage, 32, tiles, 10.0)
+    assert found == [place == 3 for place in range(16)]
+
+
+def test_entropy_and_memory_of_maps():
+    assert entropy(torch.tensor([0, 1, 2, 3])) == 2 and entropy(torch.zeros(9)) == 0
+    assert tile_memory([100, 50, 10], [8, 8, 8]) == 150 and tile_memory([100, 50, 10], [4, 8, 2]) == 100
+    stage = mobilenet_v2_stage(2, 0.25)
+    tile = every_tile(stage, 32, 2)[0]
+    bits = mixed(stage, 32, tile, [{2: 1.5, 4: 3.0, 8: 5.0}] * (len(stage) + 1), 0.5, 1.0)
+    assert set(bits) == {8}
+    assert min(mixed(stage, 32, tile, [{2: 1.5, 4: 3.0, 8: 5.0}] * (len(stage) + 1), 0.5, 0.4)) < 8
+
+
+# ---------------------------------------------------------------------------------------------- a search
+
+
+def test_the_papers_space_has_its_counts_and_codes():
+    one = apq_space.uniform(apq_space.PAPER, 2, 3, 4.0)
+    assert apq_space.macs(one) == 191_472_128
+    plain, bits = apq_space.code_length()
+    assert (plain, plain + bits, apq_space.PAPER.blocks) == (520, 772, 21)
+    predictor = apq.Predictor(520, 0)
+    assert sum(p.numel() for p in predictor.parameters()) == 529_601
+    assert predictor.with_bits(252).branch.weight.shape == (400, 252)
+
+
+def test_a_counted_network_is_its_closed_form():
+    space = apq_space.DIGITS
+    net = apq_net(size="digits", depth=2, expansion=3, kernel=5)
+    count = macs.count(net, net.example_inputs(1))
+    assert count.value("matmul") == apq_space.macs(net.architecture, space)
+    random = Random(3)
+    for _ in range(3):
+        one = apq_space.random_architecture(space, random)
+        made = apq.quantised_net(apq_supernet().taken_out(one), one, [torch.randn(1, 2, 3, 16, 16).unbind(0)])
+        count = macs.count(made, made.example_inputs(1))
+        (reading,) = nominal.operations(count, made, "forward", 1)
+        assert reading.value == apq_space.bit_operations(one, space)
+
+
+def test_a_network_taken_out_is_the_part_of_the_shared_one():
+    torch.manual_seed(0)
+    shared, random = apq_supernet(), Random(1)
+    (x,) = shared.example_inputs(2)
+    for _ in range(3):
+        one = apq_space.random_architecture(apq_space.DIGITS, random)
+        torch.testing.assert_close(shared.taken_out(one)(x), shared.run(x, one), rtol=1e-4, atol=1e-5)
+
+
+def test_codes_are_one_hot_and_children_are_in_the_space():
+    space, random = apq_space.PAPER, Random(0)
+    a, b = (apq_space.random_architecture(space, random) for _ in range(2))
+    code = apq_space.encoded(a, space)
+    running = len(a.active(space))
+    assert sum(code[:520]) == 2 * running and sum(code[520:]) == 4 * running and set(code) <= {0.0, 1.0}
+    child = apq_space.crossed(a, b, random)
+    assert all(k in (x, y) for k, x, y in zip(child.kernels, a.kernels, b.kernels, strict=True))
+    assert apq_space.mutated(a, space, random, 0.0) == a
+
+
+def test_evolution_finds_the_best_below_its_limit():
+    space = apq_space.DIGITS
+    limit = 0.3 * apq_space.bit_operations(apq_space.uniform(space, kernel=7), space)
+    score = lambda members: torch.tensor([float(apq_space.macs(m, space)) for m in members])  # noqa: E731
+    one, seen = apq.evolved(score, space, limit, population=40, generations=15)
+    assert apq_space.bit_operations(one, space) <= limit and seen == 40 + 15 * 40
+    first, _ = apq.evolved(score, space, limit, population=40, generations=0)
+    assert apq_space.macs(one, space) > apq_space.macs(first, space)
+    with pytest.raises(ValueError, match="below the smallest"):
+        apq.evolved(score, space, 1.0)
+
+
+def test_a_branch_for_bits_says_nothing_before_it_learns():
+    torch.manual_seed(0)
+    plain = apq.Predictor(6, 0, hidden=8)
+    more = plain.with_bits(4)
+    code = torch.rand(5, 10)
+    torch.testing.assert_close(more(code), plain(code[:, :6]))
+    assert apq.rank_correlation(torch.tensor([1.0, 2, 3]), torch.tensor([2.0, 4, 9])) == 1
