@@ -31,6 +31,8 @@ from suites.quantization.rounding import FloatInputs, IntInputs, int_rounded, ro
 #: The rectified sigmoid reaches a little beyond 0 and 1, so that it can arrive there.
 ZETA, GAMMA = 1.1, -0.1
 SEARCHED = 16_384
+#: What rounding is learned on: rows of a linear layer's inputs, pictures of a convolution's.
+ROWS, PICTURES = 1024, 32
 
 
 def formats_of(bits: int) -> list[FloatFormat]:
@@ -153,11 +155,11 @@ def regulariser(height: Tensor, beta: float) -> Tensor:
 def learned_rounding(
     layer: Layer, x: Tensor, inputs: nn.Module | None, form: FloatFormat, largest: Tensor, steps: int
 ) -> Tensor:
-    """The rounding of a weight with the least squared error of the layer's output; never worse than the nearest's."""
+    """The rounding of a weight with the least squared error of the layer's output; never worse than the nearest's on what it saw."""
     weight = layer.weight.detach().clone()
-    sample = x[torch.arange(min(len(x), 32)) * len(x) // min(len(x), 32)]
-    if not isinstance(layer, nn.Conv2d) and sample.ndim > 2:
-        sample = sample.flatten(0, -2)
+    sample = x if isinstance(layer, nn.Conv2d) else x.flatten(0, -2)
+    count = min(len(sample), PICTURES if isinstance(layer, nn.Conv2d) else ROWS)
+    sample = sample[torch.arange(count) * len(sample) // count]
     rounded_x = sample if inputs is None else inputs(sample)
     wanted = _call(layer, sample, weight).detach()
     soft = SoftRounding(weight, form, largest)

@@ -28,8 +28,6 @@ class LayerLike(nn.Module):
     def take_shape(self, layer: Layer) -> None:
         """Keep what the call of the layer needs."""
         self.is_conv = isinstance(layer, nn.Conv2d)
-        self.outputs, self.inputs = layer.weight.shape[:2]
-        self.places = layer.weight[0, 0].numel() if self.is_conv else 1
         self.shape = tuple(layer.weight.shape)
         if isinstance(layer, nn.Conv2d):
             self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation

@@ -47,5 +47,7 @@ def _library() -> Any:
     try:
         import torchao.quantization as library
     except ImportError as error:
-        raise UsageError(f"torchao_int8 needs torchao: python -m pip install torchao ({error})") from error
+        raise UsageError(
+            f'torchao_int8 needs torchao: python -m pip install "waterline-bench[quantised]" ({error})'
+        ) from error
     return library

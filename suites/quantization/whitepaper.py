@@ -85,7 +85,7 @@ def whitepaper(
         settings = {"bits": bits, "activation_bits": activation_bits, "granularity": granularity}
         learned = settings | {"symmetric": symmetric, "percentile": percentile, "samples": calibration_samples}
         _learn(model, teacher, layers, grids, learned, training_steps)
-        grids = {path: model.get_submodule(path).inputs() for path in layers}  # type: ignore[operator]
+        grids = {path: model.get_submodule(path).input_grid() for path in layers}  # type: ignore[operator]
         layers = {path: model.get_submodule(path).layer for path in layers}  # type: ignore[misc]
     for path, layer in layers.items():
         replaced(model, path, _made(layer, grids[path], bits, activation_bits, granularity, symmetric, kernel))
@@ -176,7 +176,7 @@ class LearningLayer(LayerLike):
         """The float weight."""
         return self.layer.weight
 
-    def inputs(self) -> Affine | None:
+    def input_grid(self) -> Affine | None:
         """The grid of the inputs as it has been learned."""
         return None if self.activation_bits == 32 else affine_grid(self.least, self.largest, self.activation_bits)
 
@@ -186,7 +186,7 @@ class LearningLayer(LayerLike):
             with torch.no_grad():
                 self.least.mul_(DECAY).add_((1 - DECAY) * x.amin())
                 self.largest.mul_(DECAY).add_((1 - DECAY) * x.amax())
-        grid = self.inputs()
+        grid = self.input_grid()
         if grid is not None:
             least, largest = grid.values(grid.scale * 0 + grid.low), grid.values(grid.scale * 0 + grid.high)
             clipped = torch.minimum(torch.maximum(x, least), largest)

@@ -212,7 +212,9 @@ def test_packed_groups_agree_with_their_rounded_floats(bits):
     wanted = ungrouped(
         rounded_groups(grouped(layer.weight.detach(), "group", 16), bits, "int"), layer.weight, "group", 16
     )
-    torch.testing.assert_close(made.dense(), wanted, rtol=2e-3, atol=2e-3)
+    step = made.scales.float().max()  # a scale in fp16 may move a code by one
+    assert float((made.dense() - wanted).abs().max()) <= 1.01 * float(step)
+    assert float((made.dense() - wanted).abs().mean()) < 0.05 * float(step)
     assert made.codes.numel() == 3 * -(-64 * bits // 8) and made.scales.dtype is torch.float16
 
 
@@ -260,7 +262,7 @@ def test_finer_scales_matter_only_beyond_the_range_of_the_format():
         return 10 * torch.log10(x[:, others].square().sum() / rest.square().sum())
 
     assert abs(of_others(1e3, "tensor") - of_others(1.0, "tensor")) < 0.5
-    assert of_others(1e5, "tensor") < 12 and of_others(1e5, "tile") > 25
+    assert of_others(1e5, "tensor") < 12 and of_others(1e5, "tile") > 20
 
 
 # ---------------------------------------------------------------------------------------------- fixed point

@@ -92,7 +92,7 @@ def test_layers_are_content_or_quality_and_similar_pictures_are_alike():
         kind_of("middle_attention.gated") == "content" and kind_of("middle_attention.self_attention.key") == "quality"
     )
     x = torch.rand(2, 1, 16, 16) * 2 - 1
-    assert structural_similarity(x, x) == pytest.approx(1) and structural_similarity(x, -x) < 0.1
+    assert structural_similarity(x, x) == pytest.approx(1) and structural_similarity(x, x.flip(-1)) < 0.4
 
 
 @pytest.mark.slow
