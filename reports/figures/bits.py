@@ -14,7 +14,7 @@ import pandas as pd
 from bench.labels import NO_SPEED, label_of
 from reports.figures.figure import Control, Figure, no_picture, rounded, significant
 from reports.figures.sides import beside
-from reports.figures.theme import Spec, Style, layout, legend, log_axis, plain, styles_of
+from reports.figures.theme import Spec, Style, axis, layout, legend, log_axis, plain, styles_of
 from reports.rows import Row
 from reports.scores import scores_of
 
@@ -116,7 +116,7 @@ def _lines(found: Sequence[Row], styles: Mapping[str, Style]) -> Spec:
             }
         )
     yaxis = log_axis("over the baseline (x), log", min(values), max(values))
-    xaxis = {"type": "category", "categoryarray": list(STAGES)}
+    xaxis = axis("from promise to time", type="category", categoryarray=list(STAGES))
     return {"data": traces, "layout": layout(xaxis=xaxis, yaxis=yaxis, height=440, legend=legend())}
 
 
@@ -140,5 +140,5 @@ def _scatter(points: Sequence[Row], score: str, styles: Mapping[str, Style], fou
         )
     across = [total_bits(row) or 1.0 for row in points]
     xaxis = log_axis("total bits promised, nominal bits x parameters, log", min(across), max(across))
-    yaxis = {"title": {"text": score}, "automargin": True}
+    yaxis = axis(score)
     return {"data": traces, "layout": layout(xaxis=xaxis, yaxis=yaxis, height=440, legend=legend())}

@@ -155,7 +155,10 @@ def regulariser(height: Tensor, beta: float) -> Tensor:
 def learned_rounding(
     layer: Layer, x: Tensor, inputs: nn.Module | None, form: FloatFormat, largest: Tensor, steps: int
 ) -> Tensor:
-    """The rounding of a weight with the least squared error of the layer's output; never worse than the nearest's on what it saw."""
+    """The rounding of a weight with the least squared error of the layer's output.
+
+    On what it saw it is never worse than rounding to the nearest.
+    """
     weight = layer.weight.detach().clone()
     sample = x if isinstance(layer, nn.Conv2d) else x.flatten(0, -2)
     count = min(len(sample), PICTURES if isinstance(layer, nn.Conv2d) else ROWS)
