@@ -30,7 +30,7 @@ from suites.quantization.rounding import FloatInputs, IntInputs, int_rounded, ro
 
 #: The rectified sigmoid reaches a little beyond 0 and 1, so that it can arrive there.
 ZETA, GAMMA = 1.1, -0.1
-SEARCHED = 16_384
+SEARCHED = 4_096
 #: What rounding is learned on: rows of a linear layer's inputs, pictures of a convolution's.
 ROWS, PICTURES = 1024, 32
 

@@ -16,7 +16,7 @@ from torch import Tensor
 Granularity = Literal["tensor", "channel", "group", "block"]
 RangeRule = Literal["minmax", "percentile", "mse"]
 #: Candidates of the line search, as shares of the largest magnitude.
-SHARES = tuple(i / 100 for i in range(20, 101))
+SHARES = tuple(i / 50 for i in range(10, 51))
 
 
 def grouped(weight: Tensor, granularity: str, size: int = 128) -> Tensor:
