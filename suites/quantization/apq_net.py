@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import PositiveInt
-from suites.quantization.apq_space import DIGITS, PAPER, Architecture, Space, random_architecture, uniform
+from suites.quantization.apq_space import DIGITS, PAPER, Architecture, Space, macs, random_architecture, uniform
 
 
 class Block(nn.Module):
@@ -163,3 +164,11 @@ def layer_bits(net: ApqNet, one: Architecture) -> dict[str, tuple[int, int]]:
         found[f"blocks.{index}.expand"] = found[f"blocks.{index}.project"] = (pw, pa)
         found[f"blocks.{index}.depthwise"] = (dw, da)
     return found
+
+
+def uniform_macs(model: dict[str, Any], method: dict[str, Any]) -> int:
+    """MACs of one sample of `apq_net` with these settings, layer by layer in closed form."""
+    del method
+    space = {"paper": PAPER, "digits": DIGITS}[model.get("size", "paper")]
+    one = uniform(space, model.get("depth", 2), model.get("kernel", 3), float(model.get("expansion", 4)))
+    return macs(one, space)
