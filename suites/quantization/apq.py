@@ -184,6 +184,7 @@ def apq(
     population: PositiveInt = 32,
     generations: Count = 10,
     predictor_steps: PositiveInt = 200,
+    calibration_samples: PositiveInt = 64,
     seed: Count = 0,
 ) -> nn.Module:
     """The network and bits that the joint search finds, taken out of a shared network; budget 1 leaves that.
@@ -197,6 +198,7 @@ def apq(
         population: of the evolutionary search.
         generations: of the search.
         predictor_steps: of each learning.
+        calibration_samples: training samples that networks are scored on.
         seed: of all draws.
 
     Raises:
@@ -211,7 +213,7 @@ def apq(
     if on_meta(model):
         one = uniform(space, depth=1, kernel=3, expansion=space.expansions[0], bits=4)
         return quantised_net(model.taken_out(one).to("meta"), one, [])
-    batches = calibration_batches(model, 64, seed)
+    batches = calibration_batches(model, calibration_samples, seed)
     images = torch.cat([args[0] for args in batches])
     judge = Judge(model, images, _labels(model, images, seed))
     with costs.recorded(model) as cost:
@@ -233,7 +235,8 @@ def _labels(model: ApqNet, images: Tensor, seed: int) -> Tensor:
     """Labels of the calibration samples; the shared network's own answers where there is no task."""
     task: Any = getattr(model, "task", None)
     if task is not None and hasattr(task, "training_batches"):
-        return torch.cat([labels for _, labels in task.training_batches(16, len(images) // 16, seed)])
+        batch = min(16, len(images))
+        return torch.cat([labels for _, labels in task.training_batches(batch, len(images) // batch, seed)])
     with torch.no_grad():
         return model(images).argmax(dim=1)
 

@@ -10,6 +10,7 @@ where a product of 8-bit floats is imitated. A GPU's own products are `suites.qu
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -235,3 +236,27 @@ def activation_bytes(tokens: int, channels: int, size: int = SIZE) -> int:
 def promotions(tokens: int, inputs: int, outputs: int, size: int = SIZE) -> int:
     """fp32 multiply-adds beside the products: one for each output and block of inputs."""
     return tokens * outputs * -(-inputs // size)
+
+
+#: Matrices of DeepSeek-V3 that are quantised, as rows, columns and how often, from its released configuration: 61
+#: layers of latent attention, 3 dense networks, 58 x 257 experts. Embedding, head, gates and norms stay.
+DEEPSEEK_V3 = (
+    (1536, 7168, 61),
+    (24_576, 1536, 61),
+    (576, 7168, 61),
+    (32_768, 512, 61),
+    (7168, 16_384, 61),
+    (18_432, 7168, 6),
+    (7168, 18_432, 3),
+    (2048, 7168, 2 * 58 * 257),
+    (7168, 2048, 58 * 257),
+)
+
+
+def quantised_counts(matrices: Iterable[tuple[int, int, int]], size: int = SIZE) -> tuple[int, int]:
+    """Weights and scales of matrices [rows, columns] that occur so often, in blocks: edges have scales of their own."""
+    weights = scales = 0
+    for rows, columns, often in matrices:
+        weights += often * rows * columns
+        scales += often * -(-rows // size) * -(-columns // size)
+    return weights, scales

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from suites.common.vit import vit
 from suites.quantization import bitmod, bitnet158, crossquant, fp8_block, int16_dfp
 from suites.quantization.fp8_vs_int8 import sqnr_of
 from suites.quantization.grids import (
@@ -21,6 +22,7 @@ from suites.quantization.grids import (
     power_of_two_rounded,
     symmetric_grid,
 )
+from suites.quantization.network_bytes import network_bytes
 from suites.quantization.packing import (
     effective_bits,
     matrix_bytes,
@@ -195,3 +197,16 @@ def test_bytes_of_formats():
     assert effective_bits(matrix_bytes(1, 128, 4, granularity="group", scale_bytes=1, selector_bits=2), 128) == 4.125
     assert bitmod.stored_bits(4) == 4 + 10 / 128 and bitmod.stored_bits(3, selector=False) == 3.0625
     assert fp8_block.weight_bytes(2048, 7168) == 14_683_648 and fp8_block.activation_bytes(4096, 7168) == 30_277_632
+
+
+def test_bytes_of_deit_small_in_whole_numbers():
+    with torch.device("meta"):
+        model = vit(width=384, heads=6, depth=12, patch=16, resolution=224, classes=1000)
+    eight = network_bytes(model, 8)
+    assert (eight.total, eight.scales, eight.others) == (22_636_352, 42_856, 4 * 138_088)
+    assert network_bytes(model, 4, granularity="group", scale_bytes=2).total == 11_851_024
+    assert network_bytes(model, 32, scale_bytes=0).total == 88_202_656
+
+
+def test_counts_of_deepseek_v3_in_blocks():
+    assert fp8_block.quantised_counts(fp8_block.DEEPSEEK_V3) == (669_065_609_216, 40_838_232)
