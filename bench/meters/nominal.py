@@ -8,7 +8,7 @@ number or a mapping by part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from torch import nn
 
@@ -56,16 +56,22 @@ def operations(count: MacsCount, module: nn.Module, part: str, batch: int) -> li
     weights, activations = (_declarations(module, name) for name in (WEIGHTS, ACTIVATIONS))
     if not weights and not activations:
         return []
-    value = sum(record.macs * _product(record, weights, activations) for record in count.records if record.macs)
+    coded = {path for path, part in module.named_modules() if packed_weights(part)}
+    value = sum(record.macs * _product(record, weights, activations, coded) for record in count.records if record.macs)
     note = "MACs x declared weight bits x declared activation bits; undeclared sides as they are executed"
     return [reading(OPERATIONS, value / batch, "counted", method_note=note)]
 
 
-def _product(record: OperatorRecord, weights: Mapping[str, float], activations: Mapping[str, float]) -> float:
-    """Bits of one side times bits of the other: weights against activations, or activations against each other."""
+def _product(
+    record: OperatorRecord, weights: Mapping[str, float], activations: Mapping[str, float], coded: Collection[str]
+) -> float:
+    """Bits of one side times bits of the other: weights against activations, or activations against each other.
+
+    A module of codes (`coded`) multiplies by weights that it has just made, which no count knows for weights.
+    """
     inner = nearest(activations, record.path)
     left = float(record.left_bits) if inner is None else inner
-    if record.weight_read == 0:
+    if record.weight_read == 0 and record.path not in coded:
         return left * (float(record.right_bits) if inner is None else inner)
     own = nearest(weights, record.path)
     return left * (float(record.right_bits) if own is None else own)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt, Rate
 from suites.common.finetuning import REBUILT_RATE, finetuned, needs_training, teacher_for
-from suites.quantization.layers import LayerLike, int_product, straight_through
+from suites.quantization.layers import LayerLike, int_product, kept, straight_through
 from suites.quantization.network import layers_of, learning_loss, replaced
 from suites.quantization.packing import packed, packed_ternary, ternary_table, unpacked
 
@@ -100,7 +100,7 @@ class TernaryLayer(LayerLike):
         stored = packed_ternary(codes) if pack == 5 else packed(codes.to(torch.int32) + 1, 2)
         self.register_buffer("codes", stored)
         self.register_buffer("scale", scale)
-        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
+        self.register_parameter("bias", kept(layer.bias))
         self.register_buffer("table", ternary_table().to(layer.weight.device), persistent=False)
         self.packed_weights = {"codes": layer.weight.numel(), "scale": 0}
         self.nominal_bits, self.nominal_activation_bits = 8 / pack, 8.0

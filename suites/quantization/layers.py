@@ -19,6 +19,11 @@ from suites.quantization.network import Layer
 Rounding = Callable[[Tensor], Tensor]
 
 
+def kept(bias: Tensor | None) -> nn.Parameter | None:
+    """A bias as a parameter of its own that learns no more."""
+    return None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+
+
 class LayerLike(nn.Module):
     """What takes the place of a linear layer or a convolution; `weight` stands for the layer's dtype and device."""
 
@@ -143,7 +148,7 @@ class CodedLayer(LayerLike):
     def __init__(self, layer: Layer, weight_bits: float, activation_bits: float = 32):
         super().__init__()
         self.take_shape(layer)
-        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
+        self.register_parameter("bias", kept(layer.bias))
         self.nominal_bits, self.nominal_activation_bits = float(weight_bits), float(activation_bits)
 
     def dense(self) -> Tensor:
@@ -207,7 +212,7 @@ class IntLayer(LayerLike):
             codes = torch.round(matrix / scale[:, None])
         self.register_buffer("codes", codes.flatten(1).to(torch.int8))
         self.register_buffer("scale", scale)
-        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
+        self.register_parameter("bias", kept(layer.bias))
         self.register_buffer("input_scale", None if grid is None else grid.scale)
         zero = None if grid is None else (grid.zero - 128 if grid.low == 0 else grid.zero)
         self.register_buffer("input_zero", zero)

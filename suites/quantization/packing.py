@@ -40,8 +40,8 @@ def unpacked(packed_codes: Tensor, bits: int, count: int) -> Tensor:
         return ((packed_codes[..., None] >> shifts) & (2**bits - 1)).flatten(-2)[..., :count]
     places = torch.arange(8, device=packed_codes.device, dtype=torch.uint8)
     stream = ((packed_codes[..., None] >> places) & 1).flatten(-2)[..., : count * bits].unflatten(-1, (count, bits))
-    weights = 1 << torch.arange(bits, device=packed_codes.device, dtype=torch.uint8)
-    return (stream * weights).sum(dim=-1, dtype=torch.uint8)
+    shifts = torch.arange(bits, device=packed_codes.device, dtype=torch.uint8)
+    return (stream << shifts).sum(dim=-1, dtype=torch.uint8)
 
 
 def _check_width(bits: int) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from bench.meters import nominal, params
+from bench.meters import macs, nominal, params
 
 
 class Coded(nn.Module):
@@ -32,3 +32,14 @@ def test_what_nobody_declares_stays_a_buffer():
 def test_nominal_bits_weigh_packed_codes_beside_parameters():
     (reading,) = nominal.bits(nn.Sequential(Coded(), nn.Linear(2, 2, bias=False)))
     assert reading.value == (10 * 4 + 4 * 32) / 14
+
+
+def test_products_of_unpacked_codes_have_the_declared_bits():
+    class Product(Coded):
+        def forward(self, x):
+            return x @ torch.zeros(x.shape[1], 2)
+
+    module, x = Product(), torch.randn(3, 5)
+    count = macs.count(module, (x,))
+    (reading,) = nominal.operations(count, module, "forward", 1)
+    assert reading.value == 3 * 5 * 2 * 32 * 4
