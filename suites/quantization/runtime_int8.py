@@ -10,13 +10,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bench.backends.onnx_file import OnnxFile
-from bench.config.settings import Count, PositiveInt
 from bench.errors import UsageError
 from bench.host.int8_units import int8_units
 from suites.quantization.network import calibration_batches, folded, needs_layers, on_meta
@@ -38,44 +37,35 @@ class QuantisedFile(OnnxFile):
                 setattr(self, name, getattr(like, name))
 
 
-def runtime_int8(
-    model: nn.Module,
-    *,
-    per_channel: bool = True,
-    reduce_range: Literal["auto", "yes", "no"] = "auto",
-    calibration_samples: PositiveInt = 256,
-    seed: Count = 0,
-) -> QuantisedFile:
-    """The network as an ONNX file of int8 layers; take `backends: [onnxruntime]` to run it optimised.
+def runtime_int8(model: nn.Module, per_channel: bool, samples: int, seed: int) -> QuantisedFile:
+    """The network as an ONNX file of int8 layers.
 
     Args:
         model: takes one tensor.
         per_channel: whether a weight has a scale for each output channel.
-        reduce_range: whether weights keep 7 bits; `auto`: where the processor would saturate.
-        calibration_samples: that the ranges are taken from.
-        seed: of the calibration samples.
+        samples: that the activations' ranges are taken from.
+        seed: of the samples.
 
     Raises:
         UsageError: ONNX Runtime is not installed.
         NotImplementedError: on the meta device.
     """
-    needs_layers(model, "runtime_int8")
+    needs_layers(model, "whitepaper")
     if on_meta(model):
         raise NotImplementedError("a file of int8 values cannot be written on the meta device")
     tool = _tool()
     folder = tempfile.TemporaryDirectory(prefix="waterline-int8-")
     _FOLDERS.append(folder)
-    batches = calibration_batches(model, calibration_samples, seed)
+    batches = calibration_batches(model, samples, seed)
     plain, made = Path(folder.name) / "plain.onnx", Path(folder.name) / "int8.onnx"
     _exported(folded(model), batches[0], plain)
-    narrow = not int8_units() if reduce_range == "auto" else reduce_range == "yes"
     tool.quantize_static(
         str(plain),
         str(made),
         _reader(tool, batches),
         quant_format=tool.QuantFormat.QDQ,
         per_channel=per_channel,
-        reduce_range=narrow,
+        reduce_range=not int8_units(),
         activation_type=tool.QuantType.QUInt8,
         weight_type=tool.QuantType.QInt8,
     )
@@ -87,7 +77,7 @@ def _tool() -> Any:
         import onnxruntime.quantization as tool
     except ImportError as error:
         raise UsageError(
-            f'runtime_int8 needs ONNX Runtime: python -m pip install "waterline-bench[onnx]" ({error})'
+            f'kernel="onnxruntime" needs ONNX Runtime: python -m pip install "waterline-bench[onnx]" ({error})'
         ) from error
     return tool
 

@@ -127,13 +127,12 @@ def test_torchs_own_int8_is_near_the_float_network():
 @pytest.mark.slow
 def test_onnx_runtimes_int8_is_near_the_float_network_and_counted_alike():
     from bench.meters import macs
-    from suites.quantization.runtime_int8 import runtime_int8
 
     torch.manual_seed(0)
     plain = digits_cnn(width=8, resolution=16)
     args = plain.example_inputs(4)
     wanted, count = plain(*args), macs.count(plain, args).value("matmul")
-    made = runtime_int8(copy.deepcopy(plain), calibration_samples=32)
+    made = whitepaper(copy.deepcopy(plain), kernel="onnxruntime", calibration_samples=32)
     assert made.execution == "real-int" and macs.count(made, args).value("matmul") == count
     assert float((made(*args) - wanted).norm() / wanted.norm()) < 0.1
 

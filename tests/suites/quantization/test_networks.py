@@ -15,6 +15,7 @@ from suites.quantization.lrp import relevances, scores, through_linear, through_
 from suites.quantization.lrp_qvit import channel_ratios, log2_rounded, moved_into_affine
 from suites.quantization.mixdq import kind_of, mixdq, prompt_unet, structural_similarity
 from suites.quantization.patches import every_tile, mobilenet_v2_stage, sides, tile_macs
+from suites.quantization.products import product
 from suites.quantization.quantmcu import entropy, mixed, outlying, patch_net, quantmcu, tile_memory
 
 # ---------------------------------------------------------------------------------------------- relevance
@@ -231,3 +232,33 @@ def test_a_branch_for_bits_says_nothing_before_it_learns():
     code = torch.rand(5, 10)
     torch.testing.assert_close(more(code), plain(code[:, :6]))
     assert apq.rank_correlation(torch.tensor([1.0, 2, 3]), torch.tensor([2.0, 4, 9])) == 1
+
+
+# ---------------------------------------------------------------------------------------------- one product
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"form": form}
+        for form in ("fp32", "bf16", "int8", "int8pack", "int4pack", "ternary", "bitmod", "fp8", "simulated")
+    ]
+    + [{"form": "fp8", "granularity": each} for each in ("tensor", "row")]
+    + [{"form": "fp8", "accumulate": each} for each in ("promote", "fp16-like")]
+    + [{"form": "fp8", "scale": "ue8m0"}, {"form": "simulated", "grid": "e3m4"}, {"form": "int8", "outputs": 48}],
+    ids=str,
+)
+def test_every_form_is_the_product_of_what_its_codes_stand_for(settings):
+    torch.manual_seed(0)
+    made = product(length=8, width=192, **settings)
+    args = made.check_args(0)
+    found, wanted = made(*args).double(), made.reference(*args)
+    assert float((found - wanted).norm() / wanted.norm()) < made.tolerance
+    exact = args[0].double() @ product(length=8, width=192, outputs=settings.get("outputs")).part.weight.double().t()
+    assert found.shape == exact.shape and made.execution in ("real", "real-int", "dequant", "simulated")
+
+
+def test_eight_bit_float_products_ask_for_a_gpu():
+    with pytest.raises(NotImplementedError, match="GPU"):
+        made = product(form="fp8_gpu", granularity="row", length=2, width=32)
+        made(*made.example_inputs(1))
