@@ -15,7 +15,7 @@ from suites.quantization.lrp import relevances, scores, through_linear, through_
 from suites.quantization.lrp_qvit import channel_ratios, log2_rounded, moved_into_affine
 from suites.quantization.mixdq import kind_of, mixdq, prompt_unet, structural_similarity
 from suites.quantization.patches import every_tile, mobilenet_v2_stage, sides, tile_macs
-from suites.quantization.products import product
+from suites.quantization.products import FORMS, product
 from suites.quantization.quantmcu import entropy, mixed, outlying, patch_net, quantmcu, tile_memory
 
 # ---------------------------------------------------------------------------------------------- relevance
@@ -254,8 +254,8 @@ def test_every_form_is_the_product_of_what_its_codes_stand_for(settings):
     args = made.check_args(0)
     found, wanted = made(*args).double(), made.reference(*args)
     assert float((found - wanted).norm() / wanted.norm()) < made.tolerance
-    exact = args[0].double() @ product(length=8, width=192, outputs=settings.get("outputs")).part.weight.double().t()
-    assert found.shape == exact.shape and made.execution in ("real", "real-int", "dequant", "simulated")
+    assert found.shape == (8, settings.get("outputs", 192))
+    assert made.execution == FORMS[settings["form"]][0]
 
 
 def test_eight_bit_float_products_ask_for_a_gpu():
