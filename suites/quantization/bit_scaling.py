@@ -126,7 +126,7 @@ class GroupLayer(CodedLayer):
         groups = grouped(matrix, "group", size)
         if kind == "fp":
             made = ungrouped(rounded_groups(groups, bits, kind), layer.weight, "group", size)
-            self.plain = nn.Parameter(made)
+            self.plain = nn.Parameter(made.clone(memory_format=torch.contiguous_format))
             return
         high = 2 ** (bits - 1) - 1
         scales = (groups.abs().amax(dim=-1, keepdim=True) / high).clamp(min=6e-8).to(torch.float16)

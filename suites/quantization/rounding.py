@@ -37,7 +37,7 @@ def rounded_network(
     for path, layer in layers.items():
         with torch.no_grad():
             made = layer.weight if layer.weight.is_meta else weights(path, layer.weight.detach())
-        layer.weight = nn.Parameter(made.to(layer.weight.dtype).detach())
+        layer.weight = nn.Parameter(made.to(layer.weight.dtype).detach().clone(memory_format=torch.contiguous_format))
         bits = weight_bits[path] if isinstance(weight_bits, dict) else weight_bits
         width = activation_bits[path] if isinstance(activation_bits, dict) else activation_bits
         replaced(model, path, RoundedLayer(layer, bits, inputs(path, layer), width))

@@ -11,10 +11,11 @@ The kernel says what runs: `simulated` rounds in floats, `int8` multiplies whole
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt
@@ -48,7 +49,7 @@ def whitepaper(
     granularity: Literal["tensor", "channel"] = "channel",
     symmetric: bool = True,
     kernel: Literal["simulated", "int8", "torch", "onnxruntime"] = "simulated",
-    percentile: float = 100.0,
+    percentile: Annotated[float, Field(gt=50, le=100)] = 100.0,
     calibration_samples: PositiveInt = 256,
     training_steps: Count = 0,
     seed: Count = 0,

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import fx, nn
 
+from bench.meters import params
 from suites.common.decoder import decoder
 from suites.common.digits_cnn import digits_cnn
 from suites.common.digits_resnet import digits_resnet
@@ -32,6 +33,7 @@ from suites.quantization.layers import IntLayer
 from suites.quantization.llm_fp4 import candidates, channel_powers
 from suites.quantization.outliers import plant
 from suites.quantization.ranges import grouped, ungrouped
+from suites.quantization.survey import survey
 from suites.quantization.torch_int8 import static_int8
 from suites.quantization.whitepaper import blown_up, rounded_weight, whitepaper
 
@@ -110,6 +112,15 @@ def test_one_scale_for_all_fails_on_a_blown_up_channel_and_one_for_each_does_not
         twin.weight = nn.Parameter(rounded_weight(first.weight.detach(), 8, granularity, True))
         error[granularity] = float((second(torch.relu(twin(x))) - wanted).norm() / wanted.norm())
     assert error["channel"] < 0.01 and error["tensor"] > 0.3
+
+
+def test_rounded_weights_take_no_more_than_the_floats_that_they_replace():
+    torch.manual_seed(0)
+    plain = digits_cnn(width=8, resolution=16)
+    made = survey(copy.deepcopy(plain), bits=4, granularity="group", ranges="weight-only")
+    found = params.measure(made)
+    assert found.effective_bits == 32 and found.held_bytes == found.size_bytes
+    assert found.size_bytes <= params.measure(plain).size_bytes
 
 
 def test_torchs_own_int8_is_near_the_float_network():
