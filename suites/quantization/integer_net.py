@@ -27,7 +27,6 @@ class IntConvolution(nn.Module):
     """int8 codes in, int32 sums with their bias out; scale of the sums: weight's times input's, per output."""
 
     bias: Tensor
-    codes: Tensor
 
     def __init__(self, layer: Layer, input_scale: Tensor):
         super().__init__()

@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -238,13 +237,3 @@ def blown_up(first: nn.Conv2d, second: nn.Conv2d, channel: int, factor: float) -
             second.weight[:, channel] /= factor
         else:
             second.weight[channel] /= factor
-
-
-def bias_codes(bias: Tensor, weight_scale: Tensor, input_scale: Tensor) -> Tensor:
-    """An int32 bias at the scale of the sums, s_w s_a."""
-    return torch.round(bias.double() / (weight_scale.double() * input_scale.double())).to(torch.int32)
-
-
-def relu_convolution(x: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> Tensor:
-    """Two convolutions with a ReLU between them."""
-    return second(F.relu(first(x)))

@@ -17,6 +17,7 @@ from suites.quantization.bit_scaling import (
     GroupLayer,
     Law,
     best_precision,
+    best_precision_interval,
     fitted,
     rounded_groups,
     topk_divergence,
@@ -349,6 +350,13 @@ def test_a_law_is_found_again_and_tells_the_best_width():
     assert best_precision(laws, 1e4) == 4 and best_precision(laws, 1e12) == 16
     with pytest.raises(ValueError, match="three different sizes"):
         fitted([1.0, 2.0], [1.0, 2.0])
+
+
+def test_a_best_width_comes_with_how_often_it_wins():
+    laws = {4: Law(1.0, 10.0, 0.3), 16: Law(0.9, 30.0, 0.3)}
+    sizes = (1e4, 3e4, 1e5, 4e5)
+    points = {width: [(bits, law.at(bits)) for bits in sizes] for width, law in laws.items()}
+    assert best_precision_interval(points, 1e4, draws=5) == {4: 1.0, 16: 0.0}
 
 
 def test_topk_divergence_is_forward_on_top_and_reverse_on_the_rest():

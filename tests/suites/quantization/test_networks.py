@@ -11,6 +11,7 @@ from bench.meters import macs, nominal
 from suites.common.digits_vit import digits_vit
 from suites.quantization import apq, apq_space
 from suites.quantization.apq_net import apq_net, apq_supernet
+from suites.quantization.fp_diffusion import fp_diffusion, same_noise_sqnr
 from suites.quantization.lrp import relevances, scores, through_linear, through_product, through_sum
 from suites.quantization.lrp_qvit import channel_ratios, log2_rounded, moved_into_affine
 from suites.quantization.mixdq import kind_of, mixdq, prompt_unet, structural_similarity
@@ -94,6 +95,15 @@ def test_layers_are_content_or_quality_and_similar_pictures_are_alike():
     )
     x = torch.rand(2, 1, 16, 16) * 2 - 1
     assert structural_similarity(x, x) == pytest.approx(1) and structural_similarity(x, x.flip(-1)) < 0.4
+
+
+def test_pictures_from_the_same_noise_tell_eight_bits_from_four():
+    torch.manual_seed(0)
+    plain = prompt_unet(width=8, heads=2, resolution=8)
+    assert same_noise_sqnr(plain, plain, batch=2, steps=2) == float("inf")
+    made = {bits: fp_diffusion(copy.deepcopy(plain), bits=bits, calibration_samples=4) for bits in (4, 8)}
+    apart = {bits: same_noise_sqnr(plain, each, batch=2, steps=2) for bits, each in made.items()}
+    assert apart[8] > apart[4] + 3 and made[4].zero_shares["up1.conv1"] > made[8].zero_shares["up1.conv1"]
 
 
 @pytest.mark.slow
@@ -223,6 +233,16 @@ def test_evolution_finds_the_best_below_its_limit():
     assert apq_space.macs(one, space) > apq_space.macs(first, space)
     with pytest.raises(ValueError, match="below the smallest"):
         apq.evolved(score, space, 1.0)
+
+
+@pytest.mark.slow
+def test_a_predictor_that_is_carried_over_ranks_networks():
+    torch.manual_seed(0)
+    net = apq_supernet()
+    images = torch.randn(32, 3, 16, 16)
+    judge = apq.Judge(net, images, torch.randint(0, 10, (32,)))
+    found = apq.transfer_correlation(judge, apq_space.DIGITS, 10, pairs=20, held_out=10, steps=50)
+    assert -1 <= found <= 1
 
 
 def test_a_branch_for_bits_says_nothing_before_it_learns():
