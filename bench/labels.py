@@ -35,6 +35,7 @@ LABELS: dict[str, dict[str, str]] = {
         "bsr": "stored blocks (torch's BSR)",
         "gather": "kept columns gathered, then a dense product",
         "semi24": "2 of 4 values stored, in a GPU's own units",
+        "lscd": "stored sparse, unpacked tile by tile, then a dense product",
         "runtime": "a sparse kernel of an outside runtime",
     },
 }

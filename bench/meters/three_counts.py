@@ -2,7 +2,9 @@
 
 Masked zeros in a dense kernel are executed in full, so dense and executed are equal there and only the non-zero count
 falls; a sparse layout executes what it stores, and the trace knows the dense size too. What the trace cannot know, the
-subject declares: `module.macs_dense` and `module.macs_nonzero`, MACs per sample, a number or a mapping by part.
+subject declares: `module.macs_dense` and `module.macs_nonzero`, MACs per sample, a number or a mapping by part; or, on
+a layer anywhere inside, `weight_counts`, its weights `dense`, `nonzero` and `executed`, by whose ratios the products of
+that layer are scaled: so a kernel of one's own, and a mask on the meta device, are known layer by layer.
 """
 
 from __future__ import annotations
@@ -54,20 +56,37 @@ def declared(module: Any, name: str, part: str) -> float | None:
 
 def _traced(name: str, count: MacsCount, module: Any, kernel: str | None, batch: int) -> Reading:
     """One of the counts from the trace, or why it cannot be known from there."""
-    if kernel not in TRACED:
+    scaled = _layers_told(module)
+    if kernel not in TRACED and not scaled:
         kind = "no kernel is named" if kernel is None else f"the trace cannot see into a {kernel} kernel"
         return unavailable(name, f"{kind}; {DECLARE.format(name=name)}")
-    if name == "macs_nonzero" and count.device == "meta" and kernel in ("mask", "slim"):
+    if name == "macs_nonzero" and count.device == "meta" and kernel in ("mask", "slim") and not scaled:
         why = "weights have no values on the meta device, so zeros cannot be seen"
         return unavailable(name, f"{why}; {DECLARE.format(name=name)}, or measure the case")
     charged = method_paths(module)
     own = [record for record in count.records if not is_below(record.path, charged)]
     if name == "macs_dense":
-        value = float(sum(record.dense_macs for record in own))
+        value = float(sum(_of_layer(record, scaled, "dense", record.dense_macs) for record in own))
         note = "every operator at the size of its dense operands"
     else:
-        value = sum(record.macs if record.nonzero_macs is None else record.nonzero_macs for record in own)
+        seen = ((r, float(r.macs if r.nonzero_macs is None else r.nonzero_macs)) for r in own)
+        value = sum(_of_layer(record, scaled, "nonzero", found) for record, found in seen)
         note = "MACs x share of non-zero weights, operator by operator; products without a weight in full"
         note += "; stored entries of a sparse layout count as non-zero" if kernel in ("csr", "bsr", "semi24") else ""
     lead = "at least; " if count.at_least else ""
     return reading(name, value / batch, "counted", method_note=lead + note)
+
+
+def _layers_told(module: Any) -> dict[str, Mapping[str, int]]:
+    """Path -> `weight_counts` of the layers that tell them."""
+    told = ((path, getattr(part, "weight_counts", None)) for path, part in module.named_modules())
+    return {path: counts for path, counts in told if isinstance(counts, Mapping)}
+
+
+def _of_layer(record: Any, layers: Mapping[str, Mapping[str, int]], what: str, traced: float) -> float:
+    """Products of an operator at its layer's dense or non-zero weights; as traced outside such layers."""
+    path = next((path for path in layers if is_below(record.path, [path])), None)
+    if path is None or not record.macs:
+        return traced
+    counts = layers[path]
+    return record.macs * counts[what] / counts["executed"] if counts["executed"] else 0.0

@@ -1,0 +1,83 @@
+"""Global magnitude pruning: one threshold on |w| over every layer, biases and norms never.
+
+Source: Gupta et al. 2022, "Is Complexity Required for Neural Network Pruning? A Case Study on Global Magnitude
+Pruning" (Global MP), arXiv:2209.14624, section 3.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from bench.config.settings import Count, Rate
+from suites.pruning.allocation import global_masks
+from suites.pruning.layers import install, prunable, weights_of
+from suites.pruning.learning import Held, once, task_of, train
+from suites.pruning.rounding import check_sparsity
+from suites.pruning.scores import magnitude
+from suites.pruning.structures import Pattern
+
+
+def global_magnitude(
+    model: nn.Module,
+    *,
+    sparsity: Rate = 0.9,
+    min_threshold: Rate = 0.0,
+    kernel: Literal["mask", "csr", "gather", "lscd"] = "mask",
+    steps: Count = 0,
+    gradual: bool = False,
+) -> nn.Module:
+    """Any network with int(s W) of its W convolutional and linear weights zero, run by a kernel.
+
+    Args:
+        model: any network with linear or convolutional layers.
+        sparsity: s.
+        min_threshold: every layer keeps at least so many per cent of the whole network's weights, or stays as it is.
+        kernel: zeros in dense layers, torch's CSR, gathered columns, or tiles that are unpacked.
+        steps: batches of fine-tuning on the model's task with the masks held.
+        gradual: raises s in five equal steps over the first half of them.
+
+    Raises:
+        ValueError: no such layers, a sparsity that the minimum does not allow, no task to learn from, or weights
+            without values.
+    """
+    check_sparsity(sparsity)
+    layers = prunable(model, "global_magnitude")
+    if any(weight.is_meta for weight in weights_of(layers).values()):
+        raise ValueError(
+            "global_magnitude compares values, and the meta device has none: measure it, or count by its s"
+        )
+    masks = _masks(layers, sparsity, min_threshold)
+    if steps:
+        masks = _tuned(model, layers, masks, sparsity, min_threshold, steps, gradual)
+    return install(model, {name: Pattern(mask, int(mask.sum())) for name, mask in masks.items()}, kernel)
+
+
+def _masks(layers: dict[str, nn.Module], sparsity: float, least: float) -> dict[str, Tensor]:
+    return global_masks({name: magnitude(weight) for name, weight in weights_of(layers).items()}, sparsity, least)
+
+
+def _tuned(
+    model: nn.Module, layers: dict[str, nn.Module], masks: dict[str, Tensor], sparsity: float, least: float, steps: int,
+    gradual: bool,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Fine-tune with the masks held; the masks at the end."""
+    task = task_of(model, "global_magnitude(steps)")
+
+    def make(cost: object) -> dict[str, Tensor]:
+        held = masks
+        if gradual:
+            for part in range(1, 6):
+                held = _masks(layers, sparsity * part / 5, least)
+                with Held(layers, held):
+                    train(model, task, max(1, steps // 10), cost, seed=part)  # type: ignore[arg-type]
+        with Held(layers, held):
+            train(model, task, steps - steps // 2 * gradual, cost)  # type: ignore[arg-type]
+        return {**{f"mask.{name}": mask for name, mask in held.items()}, **model.state_dict()}
+
+    key = {"sparsity": sparsity, "least": least, "steps": steps, "gradual": gradual}
+    found = once(model, global_magnitude, key, make)
+    final = {name: found.pop(f"mask.{name}").bool() for name in masks}
+    model.load_state_dict(found)
+    return final

@@ -1,0 +1,77 @@
+"""Load as sparse, compute as dense: tiles of (value, place) words are unpacked into a dense buffer and multiplied.
+
+Source: Xia et al. 2023, Flash-LLM, arXiv:2309.10285, section 4: non-zeros of a tile as words of a 16-bit value and a
+16-bit place, counts padded to a multiple of 4, one offset per tile. Here values keep the network's own dtype, so that
+the product is exact; `packed_bytes` is what the paper's words would take.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from suites.pruning.formats import PADDING, TILE, lscd_bytes
+from suites.pruning.kernels.product import Product
+from suites.pruning.structures import Pattern
+
+
+class LscdProduct(Product):
+    """W X: a row of tiles is unpacked, multiplied and left again, so that W is never dense as a whole."""
+
+    place: Tensor
+    offsets: Tensor
+
+    def __init__(self, weight: Tensor, pattern: Pattern, tile: tuple[int, int] = TILE):
+        super().__init__()
+        self.outputs, self.inputs = weight.shape
+        self.tile = (min(tile[0], self.outputs), min(tile[1], self.inputs))
+        for size, side in zip(weight.shape, self.tile, strict=True):
+            if size % side:
+                raise ValueError(f"kernel='lscd': tiles of {self.tile} do not divide a layer of {tuple(weight.shape)}")
+        if weight.is_meta:
+            raise ValueError(
+                "kernel='lscd' packs values: on the meta device count its bytes by formats.lscd_plain_bytes"
+            )
+        high, wide = self.tile
+        mask = pattern.mask.reshape(weight.shape)
+        tiled = [
+            t.unflatten(0, (-1, high)).unflatten(2, (-1, wide)).transpose(1, 2).flatten(0, 1) for t in (weight, mask)
+        ]
+        values, kept = tiled[0].detach().flatten(1), tiled[1].flatten(1)
+        self.counts = kept.sum(1).tolist()
+        padded = [-(-count // PADDING) * PADDING for count in self.counts]
+        self.offsets_list = [0, *torch.tensor(padded).cumsum(0).tolist()]
+        packed, places = values.new_zeros(self.offsets_list[-1]), torch.zeros(self.offsets_list[-1], dtype=torch.int32)
+        for i, start in enumerate(self.offsets_list[:-1]):
+            own = kept[i].nonzero()[:, 0]
+            packed[start : start + len(own)] = values[i][own]
+            if len(own):  # padding repeats the last place with a zero that is added
+                places[start : start + padded[i]] = torch.cat([own, own[-1:].expand(padded[i] - len(own))]).int()
+        self.values = nn.Parameter(packed)
+        self.register_buffer("place", places.to(torch.int32))
+        self.register_buffer("offsets", torch.tensor(self.offsets_list, dtype=torch.int32))
+        self.executed_weights = self.outputs * self.inputs
+
+    def packed_bytes(self) -> int:
+        """Bytes of the paper's format: 32-bit words, padded, and an offset per tile."""
+        return lscd_bytes(self.counts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[outputs, N] of x [inputs, N]."""
+        high, _ = self.tile
+        across = self.inputs // self.tile[1]
+        rows = [self._row(i, across) @ x for i in range(self.outputs // high)]
+        return torch.cat(rows)
+
+    def _row(self, row: int, across: int) -> Tensor:
+        """A row of tiles as a dense [tile rows, inputs]."""
+        high, wide = self.tile
+        first, last = self.offsets_list[row * across], self.offsets_list[(row + 1) * across]
+        tile_of = torch.repeat_interleave(
+            torch.arange(across, device=self.values.device),
+            self.offsets[row * across + 1 : (row + 1) * across + 1].long()
+            - self.offsets[row * across : (row + 1) * across].long(),
+        )
+        place = self.place[first:last].long() + tile_of * (high * wide)
+        buffer = self.values.new_zeros(across * high * wide).index_add(0, place, self.values[first:last])
+        return buffer.view(across, high, wide).transpose(0, 1).reshape(high, self.inputs)

@@ -1,0 +1,42 @@
+"""2 of 4 by the sparse units of a GPU, through torch's semi-structured tensors; refused where there is none."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bench.errors import UsageError
+from suites.pruning.kernels.product import Product
+from suites.pruning.structures import Pattern
+
+
+class Semi24Product(Product):
+    """W X where two of every four inputs of an output are stored; half precision, an Ampere GPU or later.
+
+    The dense values are the parameter; they are compressed once, at the first call in a dtype.
+    """
+
+    def __init__(self, weight: Tensor, pattern: Pattern):
+        super().__init__()
+        if pattern.nm != (2, 4):
+            raise ValueError("kernel='semi24' runs 2:4 alone: prune with structure='n:m', n=2, m=4")
+        self.outputs, self.inputs = weight.shape
+        self.weight = nn.Parameter(weight.detach().clone())
+        self.executed_weights = weight.numel() // 2
+        self._packed: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[outputs, N] of x [inputs, N].
+
+        Raises:
+            UsageError: no GPU of compute capability 8.0 or above, or a dtype that its sparse units do not take.
+        """
+        if x.is_meta:
+            return self.weight[:, ::2] @ x[::2]
+        if not x.is_cuda or torch.cuda.get_device_capability(x.device) < (8, 0):
+            raise UsageError("kernel='semi24' needs a GPU of compute capability 8.0 or above; take kernel='mask' here")
+        if x.dtype not in (torch.float16, torch.bfloat16):
+            raise UsageError(f"kernel='semi24' runs in fp16 or bf16, not in {x.dtype}: set dtype=bf16")
+        if self._packed is None or self._packed.dtype != x.dtype:
+            self._packed = torch.sparse.to_sparse_semi_structured(self.weight.detach().contiguous())
+        return torch.mm(self._packed, x.contiguous())

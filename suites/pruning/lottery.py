@@ -1,0 +1,124 @@
+"""The lottery ticket: prune a share, rewind the survivors to their first values, train again; beside it the same mask
+with new values.
+
+Source: Frankle and Carbin 2019, arXiv:1803.03635, sections 1 and 2: per round 20 % of each fully connected layer's
+survivors by |w|, half of that in the output layer, 10 % of convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bench import costs
+from bench.config.settings import Count, Rate
+from suites.common.training import Pace, classification, fit
+from suites.pruning.layers import install, prunable
+from suites.pruning.learning import BATCH, Held, fresh, once, task_of
+from suites.pruning.rounding import dropped
+from suites.pruning.structures import Pattern
+
+RATE = 3e-3
+
+
+def left_after(sizes: Sequence[int], rates: Sequence[float], rounds: int) -> list[int]:
+    """Weights of each layer after so many rounds that each take int(rate x survivors)."""
+    found = list(sizes)
+    for _ in range(rounds):
+        found = [count - dropped(count, rate) for count, rate in zip(found, rates, strict=True)]
+    return found
+
+
+def shares(layers: Mapping[str, nn.Module], fc_rate: float, conv_rate: float) -> dict[str, float]:
+    """Share of survivors that goes a round: convolutions, linear layers, and half of that in the last one."""
+    found = {name: conv_rate if isinstance(layer, nn.Conv2d) else fc_rate for name, layer in layers.items()}
+    last = list(layers)[-1]
+    found[last] = fc_rate / 2
+    return found
+
+
+def lottery(
+    model: nn.Module,
+    *,
+    rounds: Count = 3,
+    restart: Literal["rewind", "reinit", "dense"] = "rewind",
+    fc_rate: Rate = 0.2,
+    conv_rate: Rate = 0.1,
+    steps: Count = 400,
+    kernel: Literal["mask", "csr"] = "mask",
+) -> nn.Module:
+    """A network trained under the mask that so many rounds of pruning found.
+
+    Args:
+        model: any network with linear or convolutional layers, loaded by a task; its weights are drawn anew.
+        rounds: of train, prune, rewind.
+        restart: the last training starts from the first values (`rewind`), from new ones (`reinit`), or trains the
+            dense network as long (`dense`).
+        fc_rate: share of a linear layer's survivors that goes in a round; half of it in the last layer.
+        conv_rate: the same of a convolution.
+        steps: batches of each training; 0 prunes the weights as they are and trains nothing.
+        kernel: how it runs.
+
+    Raises:
+        ValueError: no such layers, or no task.
+    """
+    layers = prunable(model, "lottery")
+
+    def make(cost: costs.Cost) -> dict[str, Tensor]:
+        masks = _rounds(
+            model, layers, 0 if restart == "dense" else rounds, shares(layers, fc_rate, conv_rate), steps, cost
+        )
+        if restart == "reinit" and steps:
+            fresh(model, 1)
+        _learn(model, layers, masks, steps, cost)
+        return {**{f"mask.{name}": mask for name, mask in masks.items()}, **model.state_dict()}
+
+    key = {"rounds": rounds, "restart": restart, "rates": [fc_rate, conv_rate], "steps": steps}
+    found = once(model, lottery, key, make)
+    masks = {name: found.pop(f"mask.{name}").bool() for name in layers}
+    model.load_state_dict(found)
+    return install(model, {name: Pattern(mask, int(mask.sum())) for name, mask in masks.items()}, kernel)
+
+
+def _rounds(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    rounds: int,
+    rates: Mapping[str, float],
+    steps: int,
+    cost: costs.Cost,
+) -> dict[str, Tensor]:
+    """The masks after the rounds; the network is left at its first values."""
+    if steps:
+        fresh(model, 0)
+    first = {name: value.clone() for name, value in model.state_dict().items()}
+    masks = {name: torch.ones_like(layer.weight, dtype=torch.bool) for name, layer in layers.items()}  # type: ignore[arg-type]
+    for _ in range(rounds):
+        _learn(model, layers, masks, steps, cost)
+        masks = {name: next_mask(layers[name].weight.detach(), masks[name], rates[name]) for name in layers}  # type: ignore[union-attr, operator]
+        model.load_state_dict(first)
+    return masks
+
+
+def next_mask(weight: Tensor, mask: Tensor, rate: float) -> Tensor:
+    """The mask without int(rate x survivors) of its smallest survivors."""
+    count = dropped(int(mask.sum()), rate)
+    score = torch.where(mask, weight.abs(), torch.inf)
+    smaller = mask.clone().flatten()
+    if count:
+        smaller[score.flatten().topk(count, largest=False).indices] = False
+    return smaller.view(mask.shape)
+
+
+def _learn(
+    model: nn.Module, layers: Mapping[str, nn.Module], masks: Mapping[str, Tensor], steps: int, cost: costs.Cost
+) -> None:
+    if not steps:
+        return
+    task = task_of(model, "lottery(steps)")
+    cost.samples += steps * BATCH
+    with Held(layers, masks):
+        fit(model, task.training_batches(BATCH, steps, 0), classification(model), Pace(steps, RATE, weight_decay=0.0))

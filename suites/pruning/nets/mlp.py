@@ -1,0 +1,103 @@
+"""LeNet-300-100 and the small convolutional networks of the lottery ticket (arXiv:1803.03635, table 2)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.config.settings import Blocks, PositiveInt
+from suites.common.checkpoint import load_checkpoint
+from suites.common.digits_data import CLASSES
+
+__all__ = ["Mlp", "conv_net", "digits_mlp", "lenet_300_100", "load_checkpoint"]
+
+
+class Mlp(nn.Module):
+    """Linear layers with ReLU over flattened pixels."""
+
+    def __init__(self, sizes: list[int], resolution: int, channels: int):
+        super().__init__()
+        self.resolution, self.channels, self.classes = resolution, channels, sizes[-1]
+        pairs = pairwise(sizes)
+        self.layers = nn.ModuleList(nn.Linear(inner, outer) for inner, outer in pairs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, [batch, classes]."""
+        x = images.flatten(1)
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+    def example_inputs(self, batch: int) -> tuple[Tensor]:
+        """Random images."""
+        like = next(self.parameters())
+        return (torch.randn(batch, self.channels, self.resolution, self.resolution).to(like),)
+
+
+def lenet_300_100(*, widths: Blocks | None = None, classes: PositiveInt = 10) -> Mlp:
+    """784, 300, 100, classes: LeNet-300-100 for 28 px of one channel.
+
+    Args:
+        widths: of the two hidden layers; None for 300 and 100.
+        classes: logits.
+    """
+    hidden = [300, 100] if widths is None else list(widths)
+    return Mlp([784, *hidden, classes], 28, 1).eval()
+
+
+def digits_mlp(*, widths: Blocks | None = None, resolution: PositiveInt = 16) -> Mlp:
+    """The same network for the digits of scikit-learn at 16 px.
+
+    Args:
+        widths: of the hidden layers; None for 300 and 100.
+        resolution: side of the input.
+    """
+    hidden = [300, 100] if widths is None else list(widths)
+    return Mlp([resolution**2, *hidden, CLASSES], resolution, 1).eval()
+
+
+class ConvNet(nn.Module):
+    """Pairs of 3x3 convolutions with ReLU and pooling, then 256, 256 and the classes."""
+
+    def __init__(self, channels: list[int], classes: int):
+        super().__init__()
+        self.resolution, self.channels, self.classes = 32, 3, classes
+        pairs = zip([3, *channels[:-1]], channels, strict=True)
+        self.convs = nn.ModuleList(nn.Conv2d(inner, outer, 3, 1, 1) for inner, outer in pairs)
+        side = 32 >> (len(channels) // 2)
+        sizes = [channels[-1] * side**2, 256, 256, classes]
+        pairs = pairwise(sizes)
+        self.layers = nn.ModuleList(nn.Linear(inner, outer) for inner, outer in pairs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, [batch, classes]."""
+        x = images
+        for place, conv in enumerate(self.convs, start=1):
+            x = F.relu(conv(x))
+            x = F.max_pool2d(x, 2) if place % 2 == 0 else x
+        x = x.flatten(1)
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+    def example_inputs(self, batch: int) -> tuple[Tensor]:
+        """Random images."""
+        return (torch.randn(batch, 3, 32, 32).to(next(self.parameters())),)
+
+
+def conv_net(*, convolutions: PositiveInt = 2, classes: PositiveInt = 10) -> ConvNet:
+    """Conv-2 or Conv-4 of the lottery ticket.
+
+    Args:
+        convolutions: 2 or 4.
+        classes: logits.
+
+    Raises:
+        ValueError: another number of them.
+    """
+    if convolutions not in (2, 4):
+        raise ValueError(f"convolutions={convolutions}: 2 or 4 (what the paper prints of Conv-6 is another network)")
+    return ConvNet([64, 64, 128, 128][:convolutions], classes).eval()

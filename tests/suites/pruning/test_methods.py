@@ -1,0 +1,257 @@
+"""Scores, proximal steps, gates and schedules by hand; methods that learn reach what they aim at."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from suites.common.digits_vit import digits_vit
+from suites.pruning import scores
+from suites.pruning.ecoflap import kept_by_block
+from suites.pruning.lottery import next_mask
+from suites.pruning.lpvit import curve, equal_slopes
+from suites.pruning.nets.mlp import digits_mlp
+from suites.pruning.nm_flow import Flow, decay_at, patterns_of, state_at
+from suites.pruning.optin import distortions, optin, selected
+from suites.pruning.polarization import polarity
+from suites.pruning.spa import full_numbers, learned_numbers, task_bytes
+from suites.pruning.spdf import spdf
+from suites.pruning.ssvi import Variational, mean_size, regrow, signal_to_noise, ssvi
+from suites.pruning.structures import n_of_m
+from suites.pruning.transformers import blocks_of
+from suites.pruning.vtrans import Bottleneck
+from suites.pruning.wgsef import group_lasso, open_shares, prox
+from suites.pruning.yolo_slimming import channel_divergence, gain_rate
+
+
+def test_prox_of_the_envelope_by_hand():
+    groups = torch.tensor([[3.0], [2.0], [1.0]])
+    assert torch.allclose(prox(groups, 2, 1.0), torch.tensor([[1.5], [1.0], [0.0]]), atol=1e-5)
+    assert torch.allclose(prox(groups, 1, 1.0), torch.tensor([[4 / 3], [1 / 3], [0.0]]), atol=1e-5)
+    assert torch.allclose(prox(groups, 3, 1.0), groups / 2)
+
+
+def test_prox_minimises_its_objective():
+    torch.manual_seed(0)
+    groups, d, k, strength = torch.randn(5, 3), torch.rand(5) + 0.5, 2, 0.7
+    found = prox(groups, k, strength, d)
+
+    def penalty(x):
+        norms = x.norm(dim=1)
+        if int((norms > 0).sum()) <= k:
+            return 0.5 * (norms.square() * d).sum()
+        u = _best_u(norms * d.sqrt(), k)
+        return 0.5 * (norms.square() * d / u.clamp(min=1e-9)).sum()
+
+    def objective(x):
+        return 0.5 * (x - groups).square().sum() + strength * penalty(x)
+
+    best = float(objective(found))
+    for _ in range(200):
+        assert float(objective(found * (1 + 0.05 * torch.randn_like(found)))) >= best - 1e-4
+
+
+def _best_u(v, k):
+    """u that minimises sum v^2 / u with 0 <= u <= 1 and sum k: clip(alpha v, 0, 1)."""
+    low, high = 0.0, 1e6
+    for _ in range(100):
+        alpha = (low + high) / 2
+        low, high = (alpha, high) if float((alpha * v).clamp(max=1).sum()) < k else (low, alpha)
+    return (high * v).clamp(max=1)
+
+
+def test_open_shares_sum_to_k_and_lasso_shrinks():
+    shares = open_shares(torch.tensor([3.0, 2.0, 1.0, 0.0]), 2, 0.5, torch.ones(4))
+    assert float(shares.sum()) == pytest.approx(2, abs=1e-4)
+    assert float(shares[3]) == 0
+    assert torch.allclose(
+        group_lasso(torch.tensor([[3.0, 4.0], [0.3, 0.4]]), 1.0), torch.tensor([[2.4, 3.2], [0.0, 0.0]])
+    )
+
+
+def test_signal_to_noise_by_hand_and_by_sampling():
+    mu, sigma = torch.tensor(0.1), torch.tensor(0.2)
+    assert float(mean_size(mu, sigma)) == pytest.approx(0.17912, abs=1e-5)
+    assert float(signal_to_noise(mu, sigma)) == pytest.approx(1.33818, abs=1e-5)
+    torch.manual_seed(0)
+    drawn = (mu + sigma * torch.randn(200_000)).abs()
+    assert float(drawn.mean() / drawn.std()) == pytest.approx(1.338, abs=0.01)
+
+
+def test_without_deviation_the_sparse_network_is_left():
+    torch.manual_seed(0)
+    model = ssvi(digits_mlp(widths=[16, 8], resolution=8), density=0.2)
+    x = model.example_inputs(3)
+    with torch.no_grad():
+        wanted = model(*x)
+        for part in model.modules():
+            if isinstance(part, Variational):
+                part.raw.fill_(-100.0)
+                part.sampling = True
+        assert torch.allclose(model(*x), wanted, atol=1e-4)
+
+
+def test_regrowing_keeps_the_number_and_starts_at_zero():
+    torch.manual_seed(0)
+    layer = Variational(nn.Linear(20, 10), (torch.rand(10, 20) < 0.2).float())
+    before, count = layer.mask.clone(), int(layer.mask.sum())
+    layer.mean.grad = torch.randn_like(layer.mean)
+    moved = regrow(layer, 0.3)
+    assert moved == int(0.3 * count)
+    assert int(layer.mask.sum()) == count
+    new = (layer.mask == 1) & (before == 0)
+    assert int(new.sum()) == moved
+    assert not bool(layer.mean[new].any())
+
+
+def test_beta_rank_is_l1_where_deviations_are_equal():
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 6, 1, bias=False)
+    with torch.no_grad():
+        conv.weight.copy_(torch.eye(6)[:, :4, None, None] * torch.arange(1.0, 7)[:, None, None, None])
+        conv.weight[4:] = 0
+    x = torch.randn(256, 4, 3, 3)
+    rank = scores.beta_rank(conv, x)
+    # |W| = k at one input of deviation 1 gives k x k: the order of L1
+    assert rank[:4].argsort().tolist() == [0, 1, 2, 3]
+    assert float(rank[4]) == 0
+    window = scores.window_deviation(conv, x)
+    assert torch.allclose(window, x.transpose(0, 1).flatten(0, 1).std(0, unbiased=False), atol=1e-5)
+    assert scores.beta_rank(conv, torch.zeros(2, 4, 3, 3)).tolist() == [0.0] * 6
+
+
+def test_wanda_by_hand():
+    found = scores.wanda(torch.tensor([[1.0, -2.0]]), torch.tensor([9.0, 1.0]))
+    assert found.tolist() == [[3.0, 2.0]]
+
+
+def test_the_polar_term_is_zero_exactly_where_all_agree():
+    assert float(polarity(torch.tensor([0.0, 1.0, 1.0]))) == 0
+    assert float(polarity(torch.tensor([0.5, 1.0]))) == pytest.approx(0.125)
+
+
+def test_lottery_rounds_take_the_smallest_survivors():
+    weight = torch.tensor([[0.1, -5.0, 0.2, 3.0, 1.0]])
+    mask = torch.tensor([[False, True, True, True, True]])
+    assert next_mask(weight, mask, 0.5).tolist() == [[False, True, False, True, False]]
+
+
+def test_gates_open_and_close_by_noise():
+    gate = Bottleneck(3)
+    with torch.no_grad():
+        gate.mu.copy_(torch.tensor([1.0, 0.5, 0.1]))
+        gate.logvar.copy_(torch.tensor([-1.0, -1.5, -1.0]))
+    assert gate.open().tolist() == [0, 1]
+    assert float(gate.divergence().detach()) == pytest.approx(
+        0.5 * sum(math.log(1 + m**2 / math.exp(v)) for m, v in ((1, -1), (0.5, -1.5), (0.1, -1)))
+    )
+
+
+def test_flows_of_gradients():
+    weight = torch.tensor([[1.0, 0.1, 2.0, 0.2]], requires_grad=True)
+    flow = Flow(2, 4)
+    assert torch.allclose(flow(weight), weight)
+    flow.decay = 0.5
+    assert torch.allclose(flow(weight), torch.tensor([[1.0, 0.05, 2.0, 0.1]]))
+    flow.decay = 0.0
+    assert torch.equal(flow(weight) != 0, n_of_m(weight.detach().abs(), 2, 4).mask)
+    flow(weight).sum().backward()
+    assert weight.grad.tolist() == [[1.0] * 4]
+    flow.pull, weight.grad = 0.5, None
+    flow(weight).sum().backward()
+    assert torch.allclose(weight.grad, torch.tensor([[1.0, 1.05, 1.0, 1.1]]))
+
+
+def test_schedules_end_at_the_pattern():
+    assert patterns_of("stepwise", 1, 8) == [(7, 8), (4, 8), (2, 8), (1, 8)]
+    assert patterns_of("geometric", 2, 4) == [(16, 32), (8, 16), (4, 8), (2, 4)]
+    assert decay_at("linear", 0.0) == 1.0
+    assert decay_at("linear", 0.4) == pytest.approx(0.5)
+    assert decay_at("exponential", 0.9) == 0.0
+    for schedule in ("linear", "exponential", "stepwise", "geometric", "srste"):
+        assert state_at(schedule, 0.99, 1, 8)[:3] == (1, 8, 0.0)
+
+
+def test_importance_sets_what_each_matrix_keeps():
+    layers = {f"blocks.{b}.{n}": nn.Linear(10, 10) for b in (0, 1) for n in ("a", "b")}
+    keep = kept_by_block(layers, [1.0, 1.0, 3.0, 3.0], 0.5, 0.1)
+    assert sum(keep.values()) == 200
+    assert keep["blocks.0.a"] + keep["blocks.0.b"] == 90  # 80 at first, 40 more as 2 : 6
+    uniform = kept_by_block(layers, [100.0] * 4, 0.5, 0.0)
+    assert set(uniform.values()) == {50}
+
+
+def test_the_budget_buys_heads_and_features():
+    heads, neurons = torch.tensor([[5.0, 1.0]]), torch.tensor([[4.0, 3.0, 0.1, 0.1]])
+    ((kept_heads, kept_neurons),) = selected(heads, neurons, (20, 10), 0.5)
+    assert kept_heads.tolist() == [0]
+    assert kept_neurons.tolist() == [0, 1]
+
+
+def test_a_unit_that_does_nothing_has_no_score():
+    torch.manual_seed(0)
+    model = digits_vit(width=16, heads=2, depth=2, resolution=8, mlp_ratio=1.0)
+    blocks = blocks_of(model, "test")
+    with torch.no_grad():
+        blocks[0].attn.proj.weight[:, :8] = 0
+        blocks[0].mlp.fc2.weight[:, 3] = 0
+        for part in model.modules():
+            if isinstance(part, nn.Linear):
+                part.weight.mul_(5)
+    heads, neurons = distortions(model, blocks, model.example_inputs(4)[0], 1)
+    assert float(heads[0, 0]) == pytest.approx(0, abs=1e-6)
+    assert float(heads[0, 1]) > 1e-4
+    assert float(neurons[0, 3]) == pytest.approx(0, abs=1e-6)
+
+
+def test_optin_keeps_within_its_budget():
+    torch.manual_seed(0)
+    model = optin(digits_vit(width=16, heads=2, depth=2, resolution=8), budget=0.5, samples=4)
+    tokens = model.tokens
+    head, neuron = tokens * (4 * 16 * 8 + 2 * tokens * 8), 2 * tokens * 16
+    total = 2 * (2 * head + 64 * neuron)
+    left = 0
+    for block in model.blocks:
+        left += head * getattr(block.attn, "heads", 0)
+        left += neuron * (block.mlp.fc1.out_features if hasattr(block.mlp, "fc1") else 0)
+    assert left <= 0.5 * total
+    assert left > 0.4 * total
+
+
+def test_curves_rise_and_layers_meet_the_target():
+    torch.manual_seed(0)
+    weight, gradient = torch.randn(32, 32), torch.randn(32, 32)
+    bend = curve(weight, gradient, (weight * gradient).abs(), (8, 8))
+    assert float(bend[0]) == 0
+    assert float(bend.max()) > 0
+    rates = equal_slopes([bend, 10 * bend], [0.0, 0.0], [1024, 1024], 0.5)
+    assert sum(rates) / 2 == pytest.approx(0.5, abs=1e-6)
+    assert rates[0] > rates[1]
+    assert max(rates) <= 0.95
+
+
+def test_dropped_weights_get_no_gradient():
+    from suites.pruning.nets.gpt import gpt
+
+    torch.manual_seed(0)
+    model = spdf(gpt(width=16, layers=1, heads=2, vocabulary=11, length=8), sparsity=0.75)
+    model(model.example_inputs(2)[0]).square().mean().backward()
+    layer = model.blocks[0].mlp.fc1
+    assert int((layer.weight != 0).sum()) == 1024 - 768
+    assert not bool(layer.weight.grad[~layer.held].any())
+    assert bool(layer.weight.grad[layer.held].any())
+
+
+def test_distillation_of_channels():
+    x = torch.randn(2, 3, 4, 4)
+    assert float(channel_divergence(x, x)) == pytest.approx(0, abs=1e-6)
+    assert float(channel_divergence(x, torch.randn_like(x))) > 0
+    assert gain_rate(0, 10) == 1e-2
+    assert gain_rate(10, 10) == pytest.approx(1e-3)
+
+
+def test_numbers_of_a_task():
+    assert learned_numbers(256, 512, 32, bias=True) == 25_088
+    assert full_numbers([(64, 64, 3)], 0.5) == 9 * 32 * 32
+    assert task_bytes([(256, 512, 1)], 32, 512) == 96 + 4 * 25_088

@@ -1,0 +1,285 @@
+"""A removed channel, head, feature or dimension gives what the zeroed one gives."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from suites.common.digits_resnet import digits_resnet
+from suites.common.digits_vit import digits_vit
+from suites.common.torchvision_remedy import import_beside_torchvision
+from suites.pruning.channel_slim import channel_slim
+from suites.pruning.global_magnitude import global_magnitude
+from suites.pruning.groups import groups_of, keep_channels, zero_channels
+from suites.pruning.lapp import lapp
+from suites.pruning.masksparsity import marked, penalty
+from suites.pruning.nets.attention import CutAttention
+from suites.pruning.nets.bert import bert
+from suites.pruning.nets.gpt import gpt
+from suites.pruning.nets.mobilenet import mobilenet_v1
+from suites.pruning.nets.resnet_cifar import resnet_cifar
+from suites.pruning.nets.resnet_imagenet import resnet34, resnet50
+from suites.pruning.nets.vgg import vgg16_cifar
+from suites.pruning.nets.yolov8 import yolov8
+from suites.pruning.rethinking import scratch_steps, slim
+from suites.pruning.spa import Adapted, attach, spa
+from suites.pruning.sparsebytenn import permute
+from suites.pruning.transformers import blocks_of, cut_hidden
+
+NETWORKS = {
+    "digits": lambda: digits_resnet(width=6, resolution=8),
+    "cifar": lambda: resnet_cifar(depth=20, resolution=8),
+    "resnet34": lambda: resnet34(widths=[6] * 16, overall=[8] * 4 + [12] * 4 + [16] * 6 + [20] * 3, resolution=32),
+    "resnet50": lambda: resnet50(widths=[6] * 16, overall=[8] + [12] * 3 + [16] * 13, resolution=32),
+    "vgg": lambda: vgg16_cifar(channels=[6] * 13),
+    "mobilenet": lambda: mobilenet_v1(width=0.25, resolution=32, classes=5),
+    "yolo": lambda: yolov8(nc=3, resolution=32),
+}
+
+
+def alive(model):
+    """The network with norms that are neither one nor zero."""
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.normal_(part.bias, std=0.2)
+            nn.init.normal_(part.running_mean, std=0.1)
+            nn.init.uniform_(part.running_var, 0.5, 1.5)
+    return model
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_removed_channel_is_a_zeroed_one(name):
+    torch.manual_seed(0)
+    model = alive(NETWORKS[name]())
+    zeroed, x = copy.deepcopy(model), model.example_inputs(2)
+    for group in groups_of(model, "test"):
+        drop = torch.randperm(group.size)[: group.size // 3].sort().values
+        keep = torch.tensor([i for i in range(group.size) if i not in drop.tolist()])
+        zero_channels(zeroed, group, drop)
+        keep_channels(model, group, keep)
+    with torch.no_grad():
+        wanted, found = zeroed(*x), model(*x)
+    assert (found - wanted).norm() <= 1e-5 * wanted.norm()
+    assert sum(p.numel() for p in model.parameters()) < sum(p.numel() for p in zeroed.parameters())
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "digits", "vgg"])
+def test_another_order_of_channels_changes_nothing(name):
+    torch.manual_seed(0)
+    model = alive(NETWORKS[name]())
+    x = model.example_inputs(2)
+    with torch.no_grad():
+        wanted = model(*x)
+        for group in groups_of(model, "test"):
+            permute(model, group, torch.randperm(group.size))
+        found = model(*x)
+    assert (found - wanted).norm() <= 1e-5 * wanted.norm()
+
+
+def test_a_removed_head_is_a_zeroed_one_and_so_is_a_dimension():
+    torch.manual_seed(0)
+    attention, x = CutAttention(16, 4, 6, 5), torch.randn(2, 7, 16)
+    zeroed = copy.deepcopy(attention)
+    zeroed.head_gate = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    with torch.no_grad():
+        for head in range(4):
+            for start in (head * 6, 24 + head * 6):
+                zeroed.qkv.weight[start + 2] = 0
+                zeroed.qkv.bias[start + 2] = 0
+    attention.cut(torch.tensor([0, 2]), qk=torch.tensor([0, 1, 3, 4, 5]))
+    with torch.no_grad():
+        assert torch.allclose(attention(x)[0], zeroed(x)[0], atol=1e-6)
+
+
+def test_a_removed_feature_is_a_zeroed_one():
+    torch.manual_seed(0)
+    model = gpt(width=16, layers=2, heads=2, vocabulary=11, length=12)
+    blocks, (x,) = blocks_of(model, "test"), model.example_inputs(2)
+    gate = torch.ones(64)
+    gate[::2] = 0
+    blocks[1].mlp.gate = gate
+    with torch.no_grad():
+        wanted = model(x)
+        blocks[1].mlp.gate = None
+        blocks[1].mlp.cut(torch.arange(1, 64, 2))
+        assert torch.allclose(model(x), wanted, atol=1e-6)
+
+
+class NormOverKept(nn.Module):
+    """A LayerNorm whose statistics are those of the kept dimensions, and zero elsewhere."""
+
+    def __init__(self, norm, keep):
+        super().__init__()
+        self.norm, self.keep = norm, keep
+
+    def forward(self, x):
+        part = x[..., self.keep]
+        normal = nn.functional.layer_norm(part, part.shape[-1:], self.norm.weight[self.keep], self.norm.bias[self.keep])
+        return torch.zeros_like(x).index_copy(-1, self.keep, normal)
+
+
+@pytest.mark.parametrize("build", [
+    lambda: gpt(width=16, layers=2, heads=2, vocabulary=11, length=12, tied=False),
+    lambda: digits_vit(width=16, heads=2, depth=2, resolution=8),
+])  # fmt: skip
+def test_a_removed_hidden_dimension_is_one_that_no_norm_sees(build):
+    torch.manual_seed(0)
+    model = build()
+    keep = torch.tensor([0, 2, 3, 5, 8, 9, 10, 15])
+    blocks_of(model, "test")
+    masked, x = copy.deepcopy(model), model.example_inputs(2)
+    for name, part in list(masked.named_modules()):
+        if isinstance(part, nn.LayerNorm):
+            parent, _, own = name.rpartition(".")
+            setattr(masked.get_submodule(parent), own, NormOverKept(part, keep))
+    cut_hidden(model, keep)
+    with torch.no_grad():
+        assert torch.allclose(model(*x), masked(*x), atol=1e-4)
+
+
+def test_opened_transformers_are_the_same_bit_for_bit():
+    torch.manual_seed(0)
+    model = digits_vit(width=16, heads=2, depth=2, resolution=8)
+    x = model.example_inputs(2)
+    with torch.no_grad():
+        wanted = model(*x)
+        blocks_of(model, "test")
+        assert torch.equal(model(*x), wanted)
+
+
+def test_bert_is_transformers_bert():
+    pytest.importorskip("transformers")
+    transformers = import_beside_torchvision("transformers")
+    config = transformers.BertConfig(
+        vocab_size=11, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+    )
+    theirs = transformers.BertModel(config).eval()
+    ours = bert(width=16, layers=2, size=8, length=6, vocabulary=11)
+    state = theirs.state_dict()
+    new = {"words.weight": "embeddings.word_embeddings.weight",
+           "types.weight": "embeddings.token_type_embeddings.weight",
+           "positions.weight": "embeddings.position_embeddings.weight", "norm.weight": "embeddings.LayerNorm.weight",
+           "norm.bias": "embeddings.LayerNorm.bias", "pooler.weight": "pooler.dense.weight",
+           "pooler.bias": "pooler.dense.bias"}  # fmt: skip
+    found = {name: state[other] for name, other in new.items()}
+    for i in range(2):
+        layer = f"encoder.layer.{i}"
+        for kind in ("weight", "bias"):
+            parts = [state[f"{layer}.attention.self.{each}.{kind}"] for each in ("query", "key", "value")]
+            found[f"blocks.{i}.attn.qkv.{kind}"] = torch.cat(parts)
+            found[f"blocks.{i}.attn.proj.{kind}"] = state[f"{layer}.attention.output.dense.{kind}"]
+            found[f"blocks.{i}.norm1.{kind}"] = state[f"{layer}.attention.output.LayerNorm.{kind}"]
+            found[f"blocks.{i}.mlp.fc1.{kind}"] = state[f"{layer}.intermediate.dense.{kind}"]
+            found[f"blocks.{i}.mlp.fc2.{kind}"] = state[f"{layer}.output.dense.{kind}"]
+            found[f"blocks.{i}.norm2.{kind}"] = state[f"{layer}.output.LayerNorm.{kind}"]
+    ours.load_state_dict(found)
+    ids = torch.randint(11, (2, 6))
+    with torch.no_grad():
+        assert torch.allclose(ours(ids), theirs(ids).pooler_output, atol=1e-5)
+
+
+def test_a_dependency_graph_cuts_any_network_or_says_why_not():
+    pytest.importorskip("torch_pruning")
+
+    class Theirs(nn.Module):
+        resolution = 8
+
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.fc = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.fc(torch.relu(self.b(torch.relu(self.a(x)))).mean((2, 3)))
+
+    model = channel_slim(Theirs(), rate=0.5)
+    assert (model.a.out_channels, model.b.out_channels, model.fc.out_features) == (4, 4, 2)
+    with pytest.raises(Exception, match="no channels"):
+        channel_slim(_Single())
+
+
+class _Single(nn.Module):
+    resolution = 8
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(192, 2)
+
+    def forward(self, x):
+        return self.fc(x.flatten(1))
+
+
+def test_methods_on_channels_name_the_way_for_other_networks():
+    with pytest.raises(ValueError, match="channel_slim follows any network"):
+        slim(_Single())
+    assert isinstance(global_magnitude(_Single(), sparsity=0.5), _Single)
+
+
+def test_penalties_reach_marked_gains_alone():
+    model = digits_resnet(width=4, resolution=8)
+    groups = groups_of(model, "test")
+    drops = [torch.arange(group.size) < 1 for group in groups]
+    penalty(model, groups, drops).backward()
+    for group in groups:
+        for _, norm, _ in group.outs:
+            gradient = model.get_submodule(norm).weight.grad
+            assert float(gradient[0].abs()) > 0
+            assert not bool(gradient[1:].any())
+    every = [torch.ones(group.size, dtype=torch.bool) for group in groups]
+    assert float(penalty(model, groups, every)) == float(penalty(model, groups, None))
+    assert all(
+        int(drop.sum()) == group.size - 1 for drop, group in zip(marked(model, groups, 9.0), groups, strict=True)
+    )
+
+
+def test_a_bypass_starts_as_nothing():
+    torch.manual_seed(0)
+    model = alive(digits_resnet(width=8, resolution=8))
+    x = model.example_inputs(2)
+    with torch.no_grad():
+        wanted = model(*x)
+        assert torch.allclose(lapp(model, steps=0)(*x), wanted, atol=1e-6)
+
+
+def test_scratch_b_trains_as_long_in_products():
+    assert scratch_steps(700, 100.0, 80.0) == 875
+    assert scratch_steps(90, 100.0, 30.0) == 180  # at most twice
+
+
+@pytest.mark.parametrize("method", ["splora", "sppara"])
+def test_an_adapter_added_in_is_the_adapted_layer(method):
+    torch.manual_seed(0)
+    model = alive(digits_resnet(width=4, resolution=8))
+    x = model.example_inputs(2)
+    attach(model, method, 2)
+    for part in model.modules():
+        if isinstance(part, Adapted):
+            for parameter in part.parameters(recurse=False):
+                nn.init.normal_(parameter, std=0.1)
+    with torch.no_grad():
+        wanted = model(*x)
+        for name, part in list(model.named_modules()):
+            if isinstance(part, Adapted):
+                parent, _, own = name.rpartition(".")
+                setattr(model.get_submodule(parent), own, part.fused())
+        assert torch.allclose(model(*x), wanted, atol=1e-5)
+
+
+def test_adapters_leave_the_same_slim_network():
+    shapes = []
+    for method in ("full", "splora", "sppara"):
+        torch.manual_seed(0)
+        model = spa(digits_resnet(width=8, resolution=8), keep=0.5, method=method)
+        shapes.append([tuple(p.shape) for p in model.parameters()])
+    assert shapes[0] == shapes[1] == shapes[2]
+
+
+def test_splora_is_the_library():
+    adapters = pytest.importorskip("sp_adapters")
+    torch.manual_seed(0)
+    linear = nn.Linear(256, 512)
+    ours = Adapted(copy.deepcopy(linear), 32, False)
+    theirs = adapters.SPLoRA(linear, rank=32)
+    assert sum(p.numel() for p in ours.parameters() if p.requires_grad) == 25_088
+    assert sum(p.numel() for p in theirs.parameters() if p.requires_grad) == 25_088
