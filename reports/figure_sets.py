@@ -35,6 +35,7 @@ from reports.figures import (
     time_split,
     tradeoff,
     waterline,
+    zeros,
 )
 from reports.figures.figure import Figure, no_picture
 from reports.figures.theme import Style
@@ -42,6 +43,7 @@ from reports.groups import Group
 from reports.lengths import courses
 from reports.needs import ANY_CASE, CaseNeeds, Needs
 from reports.rows import Row, as_row_of, part_of_record
+from reports.zeros import lines as zero_lines
 
 #: What a figure can stumble over in a malformed record; anything else is a defect and is not hidden.
 _MALFORMED = (
@@ -181,6 +183,9 @@ def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
     functions = []
     if operators.wanted(bare):
         functions = [guarded("operators", "index.html", site, lambda: operators.figure(bare, styles=styles))]
+    over_zeros = zero_lines(site)
+    if over_zeros:
+        functions.insert(0, guarded(zeros.ID, "index.html", site, lambda: zeros.figure(over_zeros)))
     if not scaling.varied(rows):
         return functions
     found = [guarded("scaling", "index.html", site, lambda: scaling.figure(_most_informative(rows), styles=styles))]

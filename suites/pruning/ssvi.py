@@ -18,6 +18,7 @@ from bench.config.settings import Count, KeepRate, Positive
 from suites.common.training import classification
 from suites.pruning.layers import prunable, swap
 from suites.pruning.learning import BATCH, Pace, fit, fresh, once, task_of
+from suites.pruning.rounding import exact
 
 PRIOR = 0.005
 EVERY = 100
@@ -169,8 +170,8 @@ def _key(density: float, steps: int, sigma: float, fixed: bool) -> dict[str, obj
 
 
 def kept_count(weights: int, density: float) -> int:
-    """The nearest whole number of density x weights, one at least."""
-    return max(1, round(density * weights))
+    """How many weights are there: n - int((1 - density) n), one at least."""
+    return max(1, weights - int((1 - exact(density)) * weights))
 
 
 def _learn(model: nn.Module, steps: int, fixed: bool, cost: costs.Cost) -> dict[str, Tensor]:

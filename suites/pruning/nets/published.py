@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from bench.config.settings import PositiveInt, Rate
 from suites.common.checkpoint import load_checkpoint
 from suites.pruning.nets.resnet_cifar import ResnetCifar, l1_widths, resnet_cifar
 
@@ -16,21 +17,23 @@ L1_SHAPES: dict[str, tuple[tuple[float, float, float], tuple[int, ...]]] = {
 }
 
 
-def resnet56_l1(*, variant: Literal["a", "b"] = "a") -> ResnetCifar:
+def resnet56_l1(*, variant: Literal["a", "b"] = "a", resolution: PositiveInt = 32) -> ResnetCifar:
     """ResNet-56 as L1 filter pruning leaves it.
 
     Args:
         variant: a, 10 % of the filters everywhere; b, 60, 30 and 10 % by stage.
+        resolution: side of the input.
     """
     rates, full = L1_SHAPES[variant]
-    return resnet_cifar(depth=56, widths=l1_widths(56, rates, full))
+    return resnet_cifar(depth=56, widths=l1_widths(56, rates, full), resolution=resolution)
 
 
-def resnet56_hrank(*, inner: float = 0.4, trunk: float = 0.15) -> ResnetCifar:
+def resnet56_hrank(*, inner: Rate = 0.4, trunk: Rate = 0.15, resolution: PositiveInt = 32) -> ResnetCifar:
     """ResNet-56 at HRank's rates: stem whole, the first two trunks and every block's inner channels by one rate each.
 
     Args:
         inner: of the blocks.
         trunk: of the first two stages' outputs.
+        resolution: side of the input.
     """
-    return resnet_cifar(depth=56, rates=[0.0, trunk, trunk, *[inner] * 27])
+    return resnet_cifar(depth=56, rates=[0.0, trunk, trunk, *[inner] * 27], resolution=resolution)
