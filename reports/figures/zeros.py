@@ -13,8 +13,8 @@ from reports.zeros import Line, table
 
 ID = "zeros-to-time"
 HOW = (
-    "Each line is a kernel. At 1 all of the zeros became time, at 0 none, below 0 the pruned network is slower than the "
-    "dense one. Bars are 95 % intervals of the speed-up."
+    "Each line is a kernel. At 1 all of the zeros became time, at 0 none, below 0 the pruned network is slower than "
+    "the dense one. Bars are 95 % intervals of the speed-up."
 )
 
 
