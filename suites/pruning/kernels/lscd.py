@@ -28,10 +28,10 @@ class LscdProduct(Product):
         for size, side in zip(weight.shape, self.tile, strict=True):
             if size % side:
                 raise ValueError(f"kernel='lscd': tiles of {self.tile} do not divide a layer of {tuple(weight.shape)}")
-        if weight.is_meta:
-            raise ValueError(
-                "kernel='lscd' packs values: on the meta device count its bytes by formats.lscd_plain_bytes"
-            )
+        self.executed_weights = self.outputs * self.inputs
+        if weight.is_meta:  # how full each tile is depends on values: the products do not
+            self.values = nn.Parameter(weight.new_empty(pattern.count))
+            return
         high, wide = self.tile
         mask = pattern.mask.reshape(weight.shape)
         tiled = [
@@ -50,7 +50,6 @@ class LscdProduct(Product):
         self.values = nn.Parameter(packed)
         self.register_buffer("place", places.to(torch.int32))
         self.register_buffer("offsets", torch.tensor(self.offsets_list, dtype=torch.int32))
-        self.executed_weights = self.outputs * self.inputs
 
     def packed_bytes(self) -> int:
         """Bytes of the paper's format: 32-bit words, padded, and an offset per tile."""
@@ -58,6 +57,8 @@ class LscdProduct(Product):
 
     def forward(self, x: Tensor) -> Tensor:
         """[outputs, N] of x [inputs, N]."""
+        if x.is_meta:
+            return x.new_empty(self.outputs, self.inputs) @ x
         high, _ = self.tile
         across = self.inputs // self.tile[1]
         rows = [self._row(i, across) @ x for i in range(self.outputs // high)]
