@@ -130,7 +130,9 @@ def fbnetv5_search(
     """
     if not isinstance(model, Supernet):
         raise ValueError("fbnetv5_search cuts networks out of a supernet: take the model fbnetv5_supernet")
-    task: Any = learning_task(model, "fbnetv5_search", "take fbnetv5_class, fbnetv5_place or fbnetv5_ink")
+    task: Any = None
+    if how == "search" or training_steps:  # chance alone learns nothing, so it needs no task
+        task = learning_task(model, "fbnetv5_search", "take fbnetv5_class, fbnetv5_place or fbnetv5_ink")
     table, place = Gates(model), TARGETS.index(model.target)
 
     def find() -> dict[str, Tensor]:
