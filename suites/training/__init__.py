@@ -1,0 +1,1 @@
+"""Cheaper training steps; see catalogue.yaml for what is registered by name."""
