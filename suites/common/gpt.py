@@ -116,12 +116,13 @@ class Gpt(Generator):
 
     Attributes:
         context: tokens of the example inputs.
+        detach_lookup: whether the look-up in the table passes no gradient, so that a tied table trains as a head alone.
         settings: what it was built of, so that a method which learns from scratch can build it again.
     """
 
     def __init__(self, settings: dict[str, Any]):
         super().__init__()
-        self.settings = settings
+        self.settings, self.detach_lookup = settings, False
         width, heads = settings["width"], settings["heads"]
         head = settings["head"] or width // heads
         self.vocabulary, self.context, self.head_size = settings["vocabulary"], settings["context"], head
@@ -157,6 +158,8 @@ class Gpt(Generator):
             ValueError: there are more tokens than learned positions.
         """
         count, x = ids.shape[1], self.embed(ids)
+        if self.detach_lookup:
+            x = x.detach()
         if self.places is None:
             return x, rotation(start, count, self.head_size, self.embed.weight)
         if start + count > self.places.num_embeddings:

@@ -128,6 +128,7 @@ class StreamedFfn(nn.Module):
             end = min(start + self.tile, hidden)
             part = F.gelu(F.linear(low, self.fc1.v[start:end], self.fc1.bias[start:end]))
             total.addmm_(part, self.fc2.u[:, start:end].mT)
+            del part  # or the next tile would stand beside it
         return F.linear(total, self.fc2.v, self.fc2.bias).unflatten(0, x.shape[:-1])
 
 

@@ -213,7 +213,7 @@ def assignment(first: Tensor, other: Tensor) -> Tensor:
     """For each unit of the first which of the other is most like it, a permutation of greatest total similarity."""
     from scipy.optimize import linear_sum_assignment
 
-    _, order = linear_sum_assignment((first.double() @ other.double().mT).cpu().numpy(), maximize=True)
+    _, order = linear_sum_assignment((first @ other.mT).detach().double().cpu().numpy(), maximize=True)
     return torch.as_tensor(order, device=first.device)
 
 

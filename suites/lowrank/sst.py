@@ -61,12 +61,13 @@ def lora(model: nn.Module, *, rank: PositiveInt = 16, alpha: Positive = 32.0, tr
         model: a decoder.
         rank: of the products.
         alpha: over rank, what they are multiplied with.
+        freeze: whether embeddings, norms and head are frozen as well, as in fine-tuning.
         training_steps: batches of 16 to learn from; 0 gives the step and no quality.
 
     Raises:
         ValueError: a model without linear maps, or no task to learn from.
     """
-    return _with_products(model, lora, rank, alpha, training_steps, melt_every=0)
+    return _with_products(model, lora, rank, alpha, training_steps, melt_every=0, freeze=freeze)
 
 
 def relora(
@@ -115,17 +116,23 @@ def galore(
 
 
 def _with_products(
-    model: nn.Module, method: Callable[..., Any], rank: int, alpha: float, steps: int, melt_every: int
+    model: nn.Module,
+    method: Callable[..., Any],
+    rank: int,
+    alpha: float,
+    steps: int,
+    melt_every: int,
+    freeze: bool = False,
 ) -> nn.Module:
     changed = _start(model, steps)
-    lora_everywhere(changed, rank, alpha, freeze=False)
+    lora_everywhere(changed, rank, alpha, freeze=freeze)
 
     def loop(module: nn.Module, batches: Any, count: int) -> list[float]:
         trained = [value for value in module.parameters() if value.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=2 * RATE, betas=(0.9, 0.98), weight_decay=0.05)
         return run(module, batches, count, optimizer, _melting(module, optimizer, melt_every))
 
-    settings = {"rank": rank, "alpha": alpha, "melt_every": melt_every}
+    settings = {"rank": rank, "alpha": alpha, "melt_every": melt_every, "freeze": freeze}
     found = learned(changed, model, method, settings, steps, loop, from_start=bool(steps))
     if steps:
         _replace(found, LoraLinear, _molten)

@@ -92,7 +92,7 @@ def test_the_trace_counts_what_the_closed_form_says(tile):
 
 
 def test_the_live_bytes_of_the_network_are_those_of_the_formula():
-    from bench.meters import live
+    from bench.meters import memory
 
     batch, tokens, width, hidden, rank, tile = 2, 16, 24, 512, 6, 32
     for streamed in (False, True):
@@ -102,7 +102,7 @@ def test_the_live_bytes_of_the_network_are_those_of_the_formula():
         network = method(layer, ranks=[4, rank, 8], **options).inner.network.eval()
         x = torch.randn(batch, tokens, width)
         with torch.no_grad():
-            peak = live.measure(network, (x,)).peak_activation_bytes
+            peak = memory.measure(network, (x,)).peak_activation_bytes
         expected = 4 * (fs.network_elements(batch, tokens, hidden, rank, tile if streamed else None) + x.numel())
         # the unfused one holds its low-rank input of the first map no longer by then
         assert abs(peak - expected) <= 4 * batch * tokens * max(rank, width), (streamed, peak, expected)
@@ -114,7 +114,9 @@ def test_weighted_factors_ask_for_data(plain):
 
 
 def test_the_encoder_is_that_of_transformers():
-    transformers = pytest.importorskip("transformers")
+    from suites.common.hf_bridge import import_transformers
+
+    transformers = import_transformers()
     ours = bert(width=24, heads=3, hidden=40, layers=2, vocabulary=17, length=9)
     config = transformers.BertConfig(
         vocab_size=17, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40

@@ -1,10 +1,12 @@
 """Merged experts: permutations, identities, groups, and the sizes that are printed."""
 
 import copy
+import importlib
 
 import pytest
 import torch
 
+from suites.common.hf_bridge import import_transformers
 from suites.lowrank import mc_smoe as mc
 from suites.lowrank.switch import bucket, parameters, switch
 
@@ -126,7 +128,8 @@ def test_what_comes_later_changes_nothing_before(model):
 
 
 def test_buckets_are_those_of_transformers():
-    t5 = pytest.importorskip("transformers.models.t5.modeling_t5")
+    import_transformers()
+    t5 = importlib.import_module("transformers.models.t5.modeling_t5")
     distance = torch.arange(-200, 201)[None]
     for both in (True, False):
         theirs = t5.T5Attention._relative_position_bucket(distance, bidirectional=both)

@@ -1,0 +1,122 @@
+"""The rows beside the systems: last blocks alone, checkpointing, autocast, and activations kept on the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
+
+from bench.config.settings import Count, PositiveInt
+from suites.common.from_scratch import learned
+from suites.common.gpt import Gpt, as_gpt
+
+
+def frozen(model: nn.Module, *, last: PositiveInt = 2, training_steps: Count = 0) -> Gpt:
+    """The GPT of which the last blocks, the last norm and the head train; a tied table trains as a head alone.
+
+    Args:
+        model: a GPT of suites.common.gpt.
+        last: how many blocks.
+        training_steps: batches of 16 to fine-tune on; 0 gives a cost.
+
+    Raises:
+        ValueError: not such a model, more blocks than there are, or no task to learn from.
+    """
+    gpt = as_gpt(model, "frozen")
+    if last > len(gpt.blocks):
+        raise ValueError(f"last={last}: the model has {len(gpt.blocks)} blocks")
+    gpt.requires_grad_(False)
+    gpt.detach_lookup = True
+    for part in [*gpt.blocks[-last:], gpt.norm, gpt.head]:
+        part.requires_grad_(True)
+    return as_gpt(learned(gpt, gpt, frozen, {"last": last}, training_steps, from_start=False), "frozen")
+
+
+def full(model: nn.Module, *, training_steps: Count = 0) -> Gpt:
+    """The GPT of which everything trains: the control, which learns as long.
+
+    Raises:
+        ValueError: not a GPT of suites.common.gpt, or no task to learn from.
+    """
+    gpt = as_gpt(model, "full")
+    return as_gpt(learned(gpt, gpt, full, {}, training_steps, from_start=False), "full")
+
+
+class Segment(nn.Module):
+    """Blocks one after another whose activations are computed again in the backward."""
+
+    def __init__(self, blocks: list[nn.Module]):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor, by: Any) -> Tensor:
+        """Features of the same shape."""
+        if not (torch.is_grad_enabled() and self.training):
+            return self._run(x, by)
+        return recomputed(self._run, x, by, use_reentrant=False, preserve_rng_state=False)
+
+    def _run(self, x: Tensor, by: Any) -> Tensor:
+        for block in self.blocks:
+            x = block(x, by)
+        return x
+
+
+def checkpoint(model: nn.Module, *, every: PositiveInt = 1) -> Gpt:
+    """The GPT that keeps the input of every so many blocks and computes the rest again.
+
+    Raises:
+        ValueError: not a GPT of suites.common.gpt.
+    """
+    gpt = as_gpt(model, "checkpoint")
+    blocks = list(gpt.blocks)
+    gpt.blocks = nn.ModuleList(Segment(blocks[start : start + every]) for start in range(0, len(blocks), every))
+    return gpt
+
+
+class Wrapped(nn.Module):
+    """A module whose forward runs inside a context; loss, targets and the rest are its own."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
+    def context(self) -> Any:
+        """What the forward runs inside."""
+        raise NotImplementedError(f"{type(self).__name__} does not define context")
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module gives."""
+        with self.context():
+            return self.inner(*args, **kwargs)
+
+
+class _Autocast(Wrapped):
+    def context(self) -> Any:
+        """Products in bfloat16."""
+        kind = next(self.inner.parameters()).device.type
+        return torch.autocast("cpu" if kind == "meta" else kind, dtype=torch.bfloat16)
+
+
+class _OnHost(Wrapped):
+    def context(self) -> Any:
+        """Saved tensors on the host."""
+        first = next(self.inner.parameters())
+        return torch.autograd.graph.save_on_cpu(pin_memory=first.is_cuda)
+
+
+def bf16(model: nn.Module) -> nn.Module:
+    """The model under autocast to bfloat16; weights and optimizer stay as they are."""
+    return _Autocast(model).eval()
+
+
+def save_on_cpu(model: nn.Module) -> nn.Module:
+    """The model whose saved tensors are copied to the host until the backward, parameters too; torch's own."""
+    return _OnHost(model).eval()

@@ -1,0 +1,145 @@
+"""What is kept for a backward: MobileTL's masks and norms, offloaded activations, and the bytes of both."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from suites.common.gpt import gpt
+from suites.training import mobiletl as tl
+from suites.training.costs import saved_block_elements
+from suites.training.ssdtrain import keep_from, ssdtrain
+
+
+def saved_bytes(call, without=()):
+    seen, known = {}, {t.untyped_storage().data_ptr() for t in without}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            seen[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = call()
+    return sum(size for size, _ in seen.values()), out
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (16,), (2, 3, 7, 7), (1,)])
+def test_packed_masks_come_back(shape):
+    mask = torch.rand(shape) > 0.5
+    bits = tl.packed(mask)
+    assert bits.dtype == torch.uint8 and len(bits) == -(-mask.numel() // 8)
+    assert torch.equal(tl.unpacked(bits, mask.shape), mask)
+
+
+@pytest.mark.parametrize("mask", ["packed", "bool"])
+def test_the_signed_step_is_exact_for_relu_and_a_step_for_the_others(mask):
+    for kind in ("relu", "relu6", "hardswish"):
+        x = (torch.randn(40) * 6).requires_grad_()
+        tl.SignedActivation(kind, mask)(x).sum().backward()
+        assert torch.equal(x.grad, (x.detach() > 0).float())
+        if kind == "relu":
+            other = x.detach().clone().requires_grad_()
+            F.relu(other).sum().backward()
+            assert torch.equal(x.grad, other.grad)
+
+
+def test_a_constant_norm_is_the_frozen_one_and_keeps_no_activation():
+    norm = nn.BatchNorm2d(6).eval()
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    constant = tl.ConstantNorm(norm, trains=True)
+    x = torch.randn(2, 6, 5, 5, requires_grad=True)
+    kept, out = saved_bytes(lambda: constant(x))
+    torch.testing.assert_close(out, norm(x), rtol=1e-5, atol=1e-5)
+    assert kept <= 6 * 4
+    out.sum().backward()
+    norm(x).sum().backward()
+    torch.testing.assert_close(constant.shift.grad, norm.bias.grad)
+
+
+def test_block_bytes_are_those_of_the_check_case():
+    assert tl.block_bytes(96, 96, 14, 6) == 1_956_864
+    assert tl.block_bytes(96, 96, 14, 6, mask="packed") == 1_081_920
+    assert tl.block_bytes(96, 96, 14, 6, mask="bool") == 1_279_488
+    assert pytest.approx(0.447, abs=1e-3) == 1 - 14.375 / 26
+
+
+@pytest.mark.parametrize("mask", ["packed", "bool"])
+def test_a_block_saves_what_the_formula_says(mask):
+    model = tl.mobilenet(width=0.35, resolution=32)
+    changed = tl.mobiletl(model, blocks=2, mask=mask)
+    block = [part for part in changed.net.features if type(part).__name__ == "InvertedResidual"][-2].train()
+    convolutions = [part for part in block.modules() if isinstance(part, nn.Conv2d)]
+    inputs, hidden, outputs = convolutions[0].in_channels, convolutions[0].out_channels, convolutions[-1].out_channels
+    x = torch.randn(3, inputs, 4, 4, requires_grad=True)
+    weights = [*block.parameters(), *block.buffers()]
+    kept, _ = saved_bytes(lambda: block(x), weights)
+    expected = 3 * tl.block_bytes(inputs, outputs, 4, hidden // inputs, mask=mask)
+    assert 0 <= kept - expected <= 2 * 4 * outputs + 8  # the last norm's batch statistics
+
+
+def test_frozen_statistics_stay_bit_for_bit():
+    model = tl.mobiletl(tl.mobilenet(width=0.1, resolution=32), blocks=1)
+    before = copy.deepcopy(dict(model.named_buffers()))
+    (x,) = model.example_inputs(2)
+    model.train()
+    model(x).sum().backward()
+    for name, value in model.named_buffers():
+        if name.endswith(("scale", "offset")):
+            assert torch.equal(value, before[name])
+
+
+SIZES = {"width": 16, "layers": 3, "heads": 2, "hidden": 64, "vocabulary": 31, "positions": "learned", "fused": True}
+
+
+@pytest.mark.parametrize("store", ["ram", "file"])
+@pytest.mark.parametrize("delay", [0, 2])
+def test_losses_and_gradients_are_those_of_keeping(store, delay):
+    torch.manual_seed(0)
+    plain = gpt(context=12, **SIZES)
+    moved = ssdtrain(copy.deepcopy(plain), store=store, least=16, delay_ms=delay, threads=1).train()
+    plain.train()
+    (ids,) = plain.example_inputs(2)
+    for _ in range(2):
+        losses = []
+        for net in (plain, moved):
+            net.zero_grad()
+            loss = net(ids).square().mean()
+            loss.backward()
+            losses.append(loss.detach())
+        assert torch.equal(*losses)
+        for a, b in zip(plain.parameters(), moved.parameters(), strict=True):
+            assert torch.equal(a.grad, b.grad)
+    del loss
+    assert moved.store.held() == 0
+    assert moved.store.writes and moved.store.read + moved.store.forwarded >= moved.store.writes
+
+
+def test_nothing_is_written_where_all_blocks_are_kept():
+    moved = ssdtrain(gpt(context=12, **SIZES), least=1, keep_last=3).train()
+    (ids,) = moved.example_inputs(2)
+    moved(ids).sum().backward()
+    assert moved.store.writes == 0
+
+
+@pytest.mark.parametrize("bandwidth, first", [(2, 3), (4, 5), (6, 6), (float("inf"), 8)])
+def test_the_rule_keeps_from_the_modules_of_the_check_case(bandwidth, first):
+    assert keep_from([100] * 8, [10] * 8, bandwidth) == first
+
+
+def test_a_block_saves_sixteen_times_its_tokens():
+    torch.manual_seed(0)
+    model = gpt(context=12, **SIZES).train()
+    block = model.blocks[0]
+    x = torch.randn(2, 12, 16, requires_grad=True)
+    kept, _ = saved_bytes(lambda: block(x, None), list(block.parameters()))
+    whole = 4 * saved_block_elements(2, 12, 16)
+    statistics = 4 * (4 * 2 * 12 + 2 * 2 * 12)  # means and deviations of two norms, one number a query and head
+    assert saved_block_elements(1, 128, 256) * 4 == 2_097_152
+    assert whole <= kept <= whole + statistics + 4 * 2 * 12 * 16  # or 17 where the attention's output is copied
