@@ -54,7 +54,14 @@ def sst(
     return found.eval()
 
 
-def lora(model: nn.Module, *, rank: PositiveInt = 16, alpha: Positive = 32.0, training_steps: Count = 0) -> nn.Module:
+def lora(
+    model: nn.Module,
+    *,
+    rank: PositiveInt = 16,
+    alpha: Positive = 32.0,
+    freeze: bool = False,
+    training_steps: Count = 0,
+) -> nn.Module:
     """The decoder whose linear maps are frozen at their start and train products of rank r, end to end.
 
     Args:

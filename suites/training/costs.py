@@ -1,6 +1,6 @@
 """Products of a training step: forward, gradients of inputs, gradients of weights, tensor by tensor. Pure; no torch.
 
-A linear map on T tokens costs F = T d_in d_out forward, F for its input's gradient and F for its weight's. Attention over
+A linear map on T tokens costs F = T d_in d_out forward, F for its input's gradient and F for its weight's. Attention of
 N tokens costs 2 B N^2 D forward and 4 B N^2 D for its gradients. A weight's gradient is executed where the weight
 trains; an input's gradient on all operators that lie nearer the loss than the earliest trained tensor. Biases and norms
 are vector work. Checkpointing adds a forward of its segments.
@@ -13,6 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+#: Ending of the name of attention's gradients, which are no tensor's.
+SCORES = "attention.scores"
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,9 @@ def lora_step_macs(batch: int, tokens: int, layers: int, width: int, vocabulary:
 def gpt_tensors(batch: int, tokens: int, layers: int, width: int, hidden: int, vocabulary: int) -> list[TensorCost]:
     """Tensors of a GPT with one qkv map and a tied head, from the input to the loss, as `suites.common.gpt` names them.
 
-    Attention's gradients are booked on the qkv bias, which lies behind that map. The tied table is the last tensor: its
-    gradient is B N D V of the head, and the head passes B N D V on; the look-up passes nothing on. The table of
+    Attention's gradients stand between the output map and the qkv map as `attention.scores`, which nothing trains: on
+    the qkv bias, where the paper books them, they would be left out where that bias is the earliest. The tied table is
+    the last tensor: its gradient is B N D V of the head, and the head passes B N D V on; the look-up passes nothing on. The table of
     positions comes first.
     """
     rows = batch * tokens
@@ -81,15 +85,16 @@ def gpt_tensors(batch: int, tokens: int, layers: int, width: int, hidden: int, v
     for place in range(layers):
         block = f"blocks.{place}."
 
-        def linear(name: str, inner: int, outer: int, beside: int = 0, block: str = block) -> list[TensorCost]:
+        def linear(name: str, inner: int, outer: int, block: str = block) -> list[TensorCost]:
             macs = rows * inner * outer
-            return [TensorCost(f"{block}{name}.weight", macs, macs), TensorCost(f"{block}{name}.bias", 0, beside)]
+            return [TensorCost(f"{block}{name}.weight", macs, macs), TensorCost(f"{block}{name}.bias", 0, 0)]
 
         def norm(name: str, block: str = block) -> list[TensorCost]:
             return [TensorCost(f"{block}{name}.{part}", 0, 0) for part in ("weight", "bias")]
 
         found += norm("norm1")
-        found += linear("attention.qkv", width, 3 * width, 4 * batch * tokens**2 * width)
+        found += linear("attention.qkv", width, 3 * width)
+        found.append(TensorCost(f"{block}{SCORES}", 0, 4 * batch * tokens**2 * width))
         found += linear("attention.out", width, width)
         found += norm("norm2") + linear("network.fc1", width, hidden) + linear("network.fc2", hidden, width)
     found += [TensorCost("norm.weight", 0, 0), TensorCost("norm.bias", 0, 0)]

@@ -19,7 +19,7 @@ from bench.config.settings import Count, KeepRate, PositiveInt
 from suites.common.from_scratch import RATE, learned
 from suites.common.gpt import Gpt, as_gpt
 from suites.common.training import Pace, classification
-from suites.training.costs import backward_macs, forward_macs, gpt_tensors
+from suites.training.costs import SCORES, backward_macs, forward_macs, gpt_tensors
 from suites.training.selection import backward_budget, chosen
 
 CLIP = 1.0
@@ -50,8 +50,8 @@ def greentrainer(
     gpt = as_gpt(model, "greentrainer")
     if not gpt.settings["fused"] or not gpt.settings["tied"] or gpt.places is None:
         raise ValueError("greentrainer books costs of a GPT with learned positions, one qkv map and a tied head")
-    tensors = [gpt.get_parameter(part.name) for part in costs_of(gpt, batch)]
-    names = [part.name for part in costs_of(gpt, batch)]
+    names = [part.name for part in costs_of(gpt, batch) if not part.name.endswith(SCORES)]
+    tensors = [gpt.get_parameter(name) for name in names]
 
     def select(module: nn.Module, optimizer: torch.optim.Optimizer, ids: Tensor, labels: Tensor) -> None:
         apply(gpt, set(selected(gpt, optimizer, ids, labels, rho, charge_own)))
@@ -88,7 +88,7 @@ def select_by(model: Gpt, worth: dict[str, float], rho: float, charge_own: bool,
     found = chosen(
         [part.dy for part in from_loss],
         [part.dw for part in from_loss],
-        [worth[part.name] for part in from_loss],
+        [worth.get(part.name, 0.0) for part in from_loss],
         budget_of(model, rho, batch),
         charge_own=charge_own,
     )

@@ -5,8 +5,9 @@ y = a x + b with a constant a, so that no activation is kept for them; the backw
 step, gradient x (input > 0), for which one bit an element is kept; the block's last norm trains whole, and so do all
 convolutions and the classifier. Earlier blocks are frozen, in evaluation mode.
 
-Saved numbers of a block and sample, activations in place (`block_bytes`): x = C_in H^2, e = t C_in H^2, d = t C_in H'^2,
-o = C_out H'^2: plain 4 (x + 2 e + 2 d + o) bytes, here 4 (x + e + d + o) + (e + d) / 8, or + (e + d) with torch.bool.
+Saved numbers of a block and sample, activations in place (`block_bytes`): x = C_in H^2, e = t C_in H^2,
+d = t C_in H'^2, o = C_out H'^2: plain 4 (x + 2 e + 2 d + o) bytes, here 4 (x + e + d + o) + (e + d) / 8, or + (e + d)
+with torch.bool.
 """
 
 from __future__ import annotations

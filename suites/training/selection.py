@@ -78,6 +78,9 @@ def chosen(
         raise ValueError(f"{len(dy)} dy, {len(dw)} dw and {len(importance)} importances: give one of each per tensor")
     if budget < 0 or min([*dy, *dw, 0]) < 0:
         raise ValueError("costs and budget are products and cannot be below 0")
+    every = tuple(place for place, worth in enumerate(importance) if worth > 0)
+    if (whole_cost := cost_of(every, dy, dw, charge_own)) <= budget:
+        return Choice(every, sum(importance[place] for place in every), whole_cost)
     if resolution is not None and budget <= resolution and all(float(cost).is_integer() for cost in [*dy, *dw, budget]):
         resolution = None
     whole = _whole(budget, resolution)

@@ -90,17 +90,16 @@ def backward(model, batch=2):
 def test_predicted_and_executed_products_agree(model):
     parts = costs_of(model, 2)
     names = [part.name for part in parts]
+    names = [name for name in names if not name.endswith(costs.SCORES)]
     draw = random.Random(0)
     for count in (1, 3, 8):
-        picked = set(draw.sample(names[1:], count))
+        picked = set(draw.sample(names, count))
         apply(model, picked)
         model.zero_grad()
-        predicted = costs.backward_macs(parts, picked)
-        found = backward(model)
-        # fused attention on a CPU is counted as its two forward products twice over and once more for the scores
-        again = found - predicted
-        per_block = 2 * 2 * 12**2 * 16 // 2
-        assert (again >= 0 and again % per_block == 0 and again // per_block <= 3) or abs(again) <= 0.01 * predicted
+        place = next(place for place, part in enumerate(parts) if part.name in picked)
+        scores = sum(part.dy for part in parts[place + 1 :] if part.name.endswith(costs.SCORES))
+        # the counter knows no gradient of fused attention on a CPU
+        assert backward(model) == costs.backward_macs(parts, picked) - scores
 
 
 def test_everything_that_promises_something_is_chosen_at_a_share_of_one(model):
