@@ -77,8 +77,8 @@ def gpt_tensors(batch: int, tokens: int, layers: int, width: int, hidden: int, v
 
     Attention's gradients stand between the output map and the qkv map as `attention.scores`, which nothing trains: on
     the qkv bias, where the paper books them, they would be left out where that bias is the earliest. The tied table is
-    the last tensor: its gradient is B N D V of the head, and the head passes B N D V on; the look-up passes nothing on. The table of
-    positions comes first.
+    the last tensor: its gradient is B N D V of the head, and the head passes B N D V on; the look-up passes nothing on.
+    The table of positions comes first.
     """
     rows = batch * tokens
     found = [TensorCost("places.weight", 0, 0)]

@@ -104,6 +104,10 @@ class _Autocast(Wrapped):
         kind = next(self.inner.parameters()).device.type
         return torch.autocast("cpu" if kind == "meta" else kind, dtype=torch.bfloat16)
 
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module gives, in the dtype of its weights, so that the loss is taken in it."""
+        return super().forward(*args, **kwargs).to(next(self.inner.parameters()).dtype)
+
 
 class _OnHost(Wrapped):
     def context(self) -> Any:
