@@ -20,7 +20,10 @@ from torch import Tensor, nn
 
 from bench.config.settings import Positive, PositiveInt
 from suites.common.digits_data import CLASSES
-from suites.common.torchvision_remedy import import_beside_torchvision
+from suites.common.torchvision_remedy import import_beside_torchvision, mend_torchvision
+
+# A network that another process unpickles brings this module before torchvision's classes: they must find it whole.
+mend_torchvision()
 
 Mask = Literal["packed", "bool"]
 _BITS = (1, 2, 4, 8, 16, 32, 64, 128)
