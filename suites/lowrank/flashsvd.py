@@ -215,7 +215,7 @@ def _network(layer: BertLayer) -> BertFfn:
 def _changed(model: nn.Module, how: str, change: Any) -> nn.Module:
     layers = [module for module in model.modules() if isinstance(module, BertLayer)]
     if not layers:
-        raise ValueError(f"{type(model).__name__} has no BERT layers: take bert_base or digits_bert")
+        raise ValueError(f"{type(model).__name__} has no BERT layers: take bert_encoder or digits_bert")
     with costs.recorded(model) as cost:
         rows = _row_weights(model, layers, how, cost)
         for layer, own in zip(layers, rows, strict=True):

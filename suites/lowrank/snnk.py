@@ -97,7 +97,7 @@ class DigitsMlp(nn.Module):
         return (torch.randn(batch, 1, self.resolution, self.resolution, device=like.device).to(like.dtype),)
 
 
-def digits_mlp(*, width: PositiveInt = 256, layers: PositiveInt = 2, resolution: PositiveInt = 16) -> DigitsMlp:
+def digits_perceptron(*, width: PositiveInt = 256, layers: PositiveInt = 2, resolution: PositiveInt = 16) -> DigitsMlp:
     """A plain perceptron for ten digits in evaluation mode with random weights.
 
     Args:
@@ -155,7 +155,7 @@ def snnk(
     """The model with layers replaced by dot products of random features, which are new layers and have to learn.
 
     Args:
-        model: digits_mlp for `hidden`, a BERT for the others.
+        model: digits_perceptron for `hidden`, a BERT for the others.
         m: random features of a layer.
         features: ReLU, or universal ones for cos, sin, exp(-u^2/2).
         where: hidden layers of a perceptron, the pooler, the first maps of adapters, or those of the last networks.
@@ -199,7 +199,7 @@ def _of_hidden(model: nn.Module, m: int, kind: Kind, orthogonal: bool, **_: Any)
 def _of_pooler(model: nn.Module, m: int, kind: Kind, orthogonal: bool, **_: Any) -> list[nn.Module]:
     pooler = getattr(model, "pooler", None)
     if pooler is None:
-        raise ValueError('where="pooler" needs a BERT that has one: bert_base(pooler=True)')
+        raise ValueError('where="pooler" needs a BERT that has one: bert_encoder(pooler=True)')
     model.pooler = snnk_from(pooler[0], m, kind, orthogonal)
     return [model.pooler]
 
@@ -227,14 +227,14 @@ _REPLACE = {"hidden": _of_hidden, "pooler": _of_pooler, "adapters": _of_adapters
 
 def _mlp(model: nn.Module) -> DigitsMlp:
     if not isinstance(model, DigitsMlp):
-        raise ValueError(f'where="hidden" replaces the layers of digits_mlp, not of {type(model).__name__}')
+        raise ValueError(f'where="hidden" replaces the layers of digits_perceptron, not of {type(model).__name__}')
     return model
 
 
 def _bert_layers(model: nn.Module) -> list[BertLayer]:
     layers = [module for module in model.modules() if isinstance(module, BertLayer)]
     if not layers:
-        raise ValueError(f"{type(model).__name__} has no BERT layers: take bert_base or digits_bert")
+        raise ValueError(f"{type(model).__name__} has no BERT layers: take bert_encoder or digits_bert")
     return layers
 
 
@@ -279,7 +279,7 @@ def _fully_bundled(model: nn.Module, m: int, kind: Kind, orthogonal: bool, ridge
     if task is None:
         mlp.untrained = "the ridge regression had no data: give the model a task"  # type: ignore[assignment]
     else:
-        task = learning_task(model, "snnk(bundled='fully')", "take digits_mlp with task=digits")
+        task = learning_task(model, "snnk(bundled='fully')", "take digits_perceptron with task=digits")
         with torch.no_grad(), costs.recorded(model) as cost:
             seen = [
                 (layer.features.of_inputs(layer.small(images.flatten(1))), labels)

@@ -13,7 +13,7 @@ from suites.lowrank.random_features import (
     snnk_macs,
     snnk_parameters,
 )  # fmt: skip
-from suites.lowrank.snnk import digits_mlp, ridge_regression, snnk, snnk_from, snnk_layer
+from suites.lowrank.snnk import digits_perceptron, ridge_regression, snnk, snnk_from, snnk_layer
 
 FUNCTIONS = {
     "relu": lambda x, w: arc_cosine(x[:, None], w[None]),
@@ -94,8 +94,8 @@ def test_the_trace_and_the_parameters_agree_with_the_closed_forms(features):
 def test_a_bundled_perceptron_costs_one_projection_less():
     from bench.meters.macs import count
 
-    plain = snnk(digits_mlp(width=20, resolution=8), m=6)
-    bundled = snnk(digits_mlp(width=20, resolution=8), m=6, bundled="last")
+    plain = snnk(digits_perceptron(width=20, resolution=8), m=6)
+    bundled = snnk(digits_perceptron(width=20, resolution=8), m=6, bundled="last")
     x = plain.example_inputs(1)
     assert count(plain, x).macs == 6 * 64 + 6 * 20 + 6 * 20 + 6 * 20 + 20 * 10
     assert count(bundled, x).macs == 6 * 64 + 6 * 20 + 6 * 20 + 6 * 10
