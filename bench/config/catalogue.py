@@ -34,6 +34,7 @@ class Entry:
         task: of a model, the one it is trained on.
         folder: of the suite that registers it.
         is_path: of a prefix, what follows it is a file or folder of the user's.
+        or_word: of such a prefix, it may also be a single word that its library knows.
         suffix: of such a prefix, the ending of files that need no prefix.
         backend: what runs it where a suite asks for eager torch, which cannot; "" for a torch module.
         content: the user's file or folder that a model is made of; what it holds belongs to the case.
@@ -46,6 +47,7 @@ class Entry:
     task: str | None = None
     folder: Path | None = None
     is_path: bool = False
+    or_word: bool = False
     suffix: str = ""
     backend: str = ""
     content: Path | None = None
@@ -134,7 +136,7 @@ def _prefixed(entry: Entry, name: str, rest: str) -> Entry:
     """
     if entry.names is not None and rest not in registered(entry.names):
         raise UsageError(f'{entry.name} has no model "{rest}"; {did_you_mean(rest, registered(entry.names).names)}')
-    if not entry.is_path:
+    if not entry.is_path or (entry.or_word and rest.isidentifier() and not Path(rest).exists()):
         return replace(entry, name=name, settings={**entry.settings, "name": rest})
     place = Path(rest).expanduser().absolute()
     try:
@@ -222,7 +224,7 @@ def check_method(entry: Entry, settings: dict[str, Any]) -> None:
     check_settings(f'method "{entry.name}"', entry.path, {**entry.settings, **settings})
 
 
-_FURTHER_KEYS = {"models": ("task",), "prefixes": ("is_path", "suffix", "backend", "names")}
+_FURTHER_KEYS = {"models": ("task",), "prefixes": ("is_path", "or_word", "suffix", "backend", "names")}
 
 
 def _entry(kind: str, name: str, value: Any, file: Path) -> Entry:
@@ -240,9 +242,12 @@ def _entry(kind: str, name: str, value: Any, file: Path) -> Entry:
         raise UsageError(f"{file}: {kind}.{name}.settings must be a mapping of setting names to values")
     if task is not None and not isinstance(task, str):
         raise UsageError(f"{file}: {kind}.{name}.task must be the name of a task, not {task!r}")
-    is_path, suffix, backend = value.get("is_path", False), value.get("suffix", ""), value.get("backend", "")
-    if not isinstance(is_path, bool) or not isinstance(suffix, str) or not isinstance(backend, str):
-        raise UsageError(f"{file}: {kind}.{name}: is_path is true or false, suffix and backend are texts")
+    is_path, or_word = value.get("is_path", False), value.get("or_word", False)
+    suffix, backend = value.get("suffix", ""), value.get("backend", "")
+    if not all(isinstance(each, bool) for each in (is_path, or_word)):
+        raise UsageError(f"{file}: {kind}.{name}: is_path and or_word are true or false")
+    if not isinstance(suffix, str) or not isinstance(backend, str):
+        raise UsageError(f"{file}: {kind}.{name}: suffix and backend are texts")
     names = value.get("names")
     try:
         split_path(value["build"])
@@ -250,7 +255,9 @@ def _entry(kind: str, name: str, value: Any, file: Path) -> Entry:
             split_path(str(names))
     except UsageError as error:
         raise UsageError(f"{file}: {kind}.{name}: {error}") from error
-    return Entry(name, value["build"], dict(settings), task, file.parent, is_path, suffix, backend, names=names)
+    return Entry(
+        name, value["build"], dict(settings), task, file.parent, is_path, or_word, suffix, backend, names=names
+    )
 
 
 def is_pattern(spec: str) -> bool:

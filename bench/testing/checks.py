@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from bench.canonical import BASELINE_METHOD
 from bench.config.signatures import signature, split_path
@@ -157,11 +158,21 @@ def batches(trial: Trial) -> None:
     together, apart = run(both), []
     for place in range(2):
         one = trial.build(batch=1)
+        _begin_at(one.module, both.module, place)
         apart.append(run(replace(one, args=tuple(_row(value, place) for value in both.args))))
     joined = [torch.cat(pair) for pair in zip(*apart, strict=True)]
     difference = largest_difference(together, joined)
     if difference > _scale(together) * ROUNDING:
         raise CheckFailed(f"a sample's answer depends on its neighbour in the batch, by {difference:.3g}")
+
+
+def _begin_at(one: Any, both: Any, place: int) -> None:
+    """A sampler's single image is to begin where image `place` of the batch of two does."""
+    if hasattr(both, "example_noise"):
+        one.example_noise = lambda batch, seed: both.example_noise(2, seed)[place : place + 1]
+    if hasattr(both, "example_cond"):
+        rows = tree_map(lambda value: _row(value, place), both.example_cond(2))
+        one.example_cond = lambda batch: rows
 
 
 def understood(trial: Trial) -> None:

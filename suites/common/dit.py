@@ -74,9 +74,11 @@ class Dit(FlowModel):
         channels: int,
         classes: int,
         ratio: float,
+        variances: bool = False,
+        stored_positions: bool = False,
     ):
         super().__init__()
-        self.width, self.patch = width, patch
+        self.width, self.patch, self.ratio, self.variances = width, patch, ratio, variances
         self.resolution, self.channels, self.classes = resolution, channels, classes
         self.patch_embed = nn.Conv2d(channels, width, patch, patch)
         self.time_embed = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
@@ -84,7 +86,10 @@ class Dit(FlowModel):
         self.blocks = nn.ModuleList(Block(width, heads, ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
-        self.head = nn.Linear(width, patch * patch * channels)
+        self.head = nn.Linear(width, patch * patch * channels * (2 if variances else 1))
+        self.pos_embed = None
+        if stored_positions:
+            self.pos_embed = nn.Parameter(positions(resolution // patch, width, self.head.weight), requires_grad=False)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -101,26 +106,53 @@ class Dit(FlowModel):
     def velocity(self, x: Tensor, t: Tensor, classes: Tensor) -> Tensor:
         """Velocities [batch, channels, side, side]; any side that the patch divides."""
         side = x.shape[-1] // self.patch
-        tokens = self.patch_embed(x).flatten(2).transpose(1, 2)
-        tokens = tokens + positions(side, self.width, tokens)
         condition = self.condition(t, classes)
+        return self.unpatched(self.last(self.through(self.embedded(x), condition), condition), side)
+
+    def through(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        """Tokens after the blocks, [batch, tokens, width]; blocks that are run in their own way say so by `run`."""
+        if hasattr(self.blocks, "run"):
+            return self.blocks.run(tokens, condition)
         for block in self.blocks:
             tokens = block(tokens, condition)
-        return self.unpatched(self.last(tokens, condition), side)
+        return tokens
+
+    def embedded(self, x: Tensor) -> Tensor:
+        """Tokens that know their places, [batch, tokens, width]."""
+        side = x.shape[-1] // self.patch
+        tokens = self.patch_embed(x).flatten(2).transpose(1, 2)
+        stored = self.pos_embed is not None and self.pos_embed.shape[1] == tokens.shape[1]
+        return tokens + (self.pos_embed if stored else positions(side, self.width, tokens))
+
+    def evaluation_macs(self, side: int) -> int:
+        """L (4 + 2 ratio) N C^2 + 2 N^2 C + 6 C^2 a block, and what precedes and follows the blocks."""
+        n, c = (side // self.patch) ** 2, self.width
+        return len(self.blocks) * block_macs(n, c, self.ratio) + self.ends_macs(n)
+
+    def ends_macs(self, n: int) -> int:
+        """MACs of n tokens outside the blocks: patches in and out, time, the last modulation."""
+        c, pixels = self.width, self.patch**2 * self.channels
+        return n * pixels * c * (3 if self.variances else 2) + 2 * c**2 + FREQUENCIES * c + c**2
 
     def condition(self, t: Tensor, classes: Tensor) -> Tensor:
         """What the blocks are told, [batch, width]."""
         return self.time_embed(time_features(t, FREQUENCIES)) + self.class_embed(classes)
 
     def last(self, tokens: Tensor, condition: Tensor) -> Tensor:
-        """Pixels of every token, [batch, tokens, patch^2 x channels]."""
+        """Pixels of every token, [batch, tokens, patch^2 x channels]; variances are told and left out."""
         shift, scale = self.modulation(condition).chunk(2, dim=1)
-        return self.head(modulated(self.norm(tokens), shift, scale))
+        return self.head(modulated(self.norm(tokens), shift, scale))[..., : self.patch**2 * self.channels]
 
     def unpatched(self, pixels: Tensor, side: int) -> Tensor:
         """Tokens put back in their places, [batch, channels, side x patch, side x patch]."""
         grid = pixels.reshape(len(pixels), side, side, self.patch, self.patch, self.channels)
         return grid.permute(0, 5, 1, 3, 2, 4).reshape(len(pixels), self.channels, side * self.patch, side * self.patch)
+
+
+def block_macs(n: int, c: int, ratio: float = 4.0) -> int:
+    """MACs of a block of n tokens of width c: linear layers, attention products, modulation."""
+    hidden = int(ratio * c)
+    return 4 * n * c**2 + 2 * n * c * hidden + 2 * n**2 * c + 6 * c**2
 
 
 def positions(side: int, width: int, like: Tensor) -> Tensor:
@@ -143,6 +175,8 @@ def dit(
     channels: PositiveInt = 1,
     classes: PositiveInt = 10,
     mlp_ratio: Positive = 4.0,
+    variances: bool = False,
+    stored_positions: bool = False,
 ) -> Dit:
     """A diffusion transformer in evaluation mode with random weights.
 
@@ -155,6 +189,8 @@ def dit(
         channels: of the picture.
         classes: that pictures may be asked for, beside the empty one.
         mlp_ratio: hidden width of the MLP over `width`.
+        variances: the head also tells a variance for every pixel, as the released networks do; nothing reads it.
+        stored_positions: positions are stored beside the weights, as the released networks have them.
 
     Raises:
         ValueError: the numbers do not fit together.
@@ -172,4 +208,6 @@ def dit(
         channels=channels,
         classes=classes,
         ratio=mlp_ratio,
+        variances=variances,
+        stored_positions=stored_positions,
     ).eval()

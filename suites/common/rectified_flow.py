@@ -6,6 +6,7 @@ A picture x and noise e meet on the straight line x_t = (1 - t) x + t e, and the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,27 @@ from torch import Tensor, nn
 
 #: Steps where the shape names none.
 STEPS = 20
+
+
+#: Velocities from pictures, times and classes.
+Network = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class Course:
+    """Another way from noise to pictures than plain Euler steps. What lives from step to step is in the state alone."""
+
+    def plan(self, model: FlowModel, count: int) -> list[dict[str, Any]]:
+        """Its steps where the plain sampler would make `count`."""
+        return model.euler(count)
+
+    def start(self, model: FlowModel, state: dict[str, Any]) -> dict[str, Any]:
+        """The state before the first step, from the plain one."""
+        return state
+
+    def step(self, model: FlowModel, index: int, state: dict[str, Any]) -> dict[str, Any]:
+        """The state after step `index` of the plan."""
+        now = model.steps_planned[index]
+        return {**state, "x": state["x"] - now["dt"] * model.guided(state["x"], now["t"], state["classes"])}
 
 
 class FlowModel(nn.Module):
@@ -26,6 +48,7 @@ class FlowModel(nn.Module):
         scale: of the plan that was asked for last, as are `steps_planned`.
         guidance: scale where the shape names none; None runs the conditional branch alone.
         shift: of the time grid, t' = s t / (1 + (s - 1) t).
+        course: how it is sampled where that is not the plain way (`Course`); set by methods.
     """
 
     resolution: int
@@ -34,6 +57,7 @@ class FlowModel(nn.Module):
     guidance: float | None = None
     shift: float = 1.0
     scale: float | None = None
+    course: Course | None = None
     steps_planned: list[dict[str, Any]]
 
     def velocity(self, x: Tensor, t: Tensor, classes: Tensor) -> Tensor:
@@ -57,33 +81,58 @@ class FlowModel(nn.Module):
         count = int(shape.get("steps") or STEPS)
         given = shape.get("guidance")
         self.scale = self.guidance if given is None else float(given)
-        grid = [self._shifted(1 - place / count) for place in range(count + 1)]
-        evaluations = 1 if self.scale is None else 2
-        self.steps_planned = [
-            {"index": place, "t": grid[place], "dt": grid[place] - grid[place + 1], "evaluations": evaluations}
-            for place in range(count)
-        ]
+        self.steps_planned = self.euler(count) if self.course is None else self.course.plan(self, count)
         return self.steps_planned
 
-    def _shifted(self, t: float) -> float:
+    @property
+    def branches(self) -> int:
+        """Evaluations of the network that a step makes: two with guidance."""
+        return 1 if self.scale is None else 2
+
+    def euler(self, count: int) -> list[dict[str, Any]]:
+        """`count` plain steps from noise to pictures on the model's own grid of times."""
+        grid = [self.shifted(1 - place / count) for place in range(count + 1)]
+        return [self.planned(place, grid[place], grid[place + 1]) for place in range(count)]
+
+    def planned(self, index: int, t: float, until: float, side: int | None = None, **more: Any) -> dict[str, Any]:
+        """One step of a plan at a side in pixels, its MACs per image among it where the network can tell them."""
+        side = side or self.resolution
+        macs = self.evaluation_macs(side)
+        known = {} if macs is None else {"macs": self.branches * macs}
+        step = {"index": index, "t": t, "dt": t - until, "side": side, "evaluations": self.branches}
+        return {**step, **known, **more}
+
+    def evaluation_macs(self, side: int) -> int | None:
+        """MACs of one evaluation for one picture of that side; None where the network has no closed form."""
+        return None
+
+    def shifted(self, t: float) -> float:
+        """A time of the evenly spaced grid on the model's own one."""
         return self.shift * t / (1 + (self.shift - 1) * t)
 
     def start(self, noise: Tensor, cond: Tensor) -> dict[str, Any]:
         """The state before the first step: the noise and the classes."""
-        return {"x": noise.to(next(self.parameters())), "classes": cond}
+        state = {"x": noise.to(next(self.parameters())), "classes": cond}
+        return state if self.course is None else self.course.start(self, state)
 
     def step(self, index: int, state: dict[str, Any]) -> dict[str, Any]:
-        """The state after Euler step `index` of the plan."""
-        now = self.steps_planned[index]
-        return {**state, "x": state["x"] - now["dt"] * self.guided(state["x"], now["t"], state["classes"])}
+        """The state after step `index` of the plan; a plain one is an Euler step."""
+        if self.course is not None:
+            return self.course.step(self, index, state)
+        return Course().step(self, index, state)
 
-    def guided(self, x: Tensor, t: float, classes: Tensor) -> Tensor:
-        """The velocity of a step: of the branch that knows the class, or pushed away from that which does not."""
+    def guided(self, x: Tensor, t: float, classes: Tensor, network: Network | None = None) -> Tensor:
+        """The velocity of a step: of the branch that knows the class, or pushed away from that which does not.
+
+        `network` is evaluated instead of the model's own velocity; with guidance its batch holds both branches, the
+        one that knows the class first.
+        """
+        network = network or self.velocity
         times = torch.full((len(x),), t, device=x.device, dtype=x.dtype)
         if self.scale is None:
-            return self.velocity(x, times, classes)
+            return network(x, times, classes)
         empty = torch.full_like(classes, self.classes)
-        both = self.velocity(torch.cat([x, x]), torch.cat([times, times]), torch.cat([classes, empty]))
+        both = network(torch.cat([x, x]), torch.cat([times, times]), torch.cat([classes, empty]))
         aware, unaware = both.chunk(2)
         return unaware + self.scale * (aware - unaware)
 

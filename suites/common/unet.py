@@ -82,6 +82,16 @@ class TransformerBlock(nn.Module):
         return maps + self.leave(x.transpose(1, 2).reshape(maps.shape))
 
 
+def res_macs(n: int, inner: int, outer: int, told: int) -> int:
+    """MACs of a residual block on n places."""
+    return 9 * n * (inner + outer) * outer + told * outer + (n * inner * outer if inner != outer else 0)
+
+
+def transformer_macs(n: int, c: int, words: int, context: int) -> int:
+    """MACs of a transformer block on n places of c channels that sees so many words of `context` features."""
+    return 20 * n * c**2 + 2 * n**2 * c + 2 * words * context * c + 2 * n * words * c
+
+
 class Unet(FlowModel):
     """Two resolutions with one residual block on each way, a middle, and a skip between the ways."""
 
@@ -110,18 +120,45 @@ class Unet(FlowModel):
         """What cross-attention looks at, [batch, words, width]: one word, the class."""
         return self.class_embed(classes)[:, None]
 
+    def evaluation_macs(self, side: int) -> int:
+        """Convolutions, residual and transformer blocks at two resolutions, and the time once."""
+        fine, coarse, mc, deep = side**2, (side // 2) ** 2, self.width, 2 * self.width
+        blocks = [(fine, mc, mc), (coarse, mc, deep), (coarse, deep, deep), (coarse, deep, deep)]
+        blocks += [(coarse, 2 * deep, deep), (fine, deep + mc, mc)]
+        around = 2 * 9 * fine * mc * self.channels + 9 * coarse * mc**2 + 9 * fine * deep**2 + 20 * mc**2
+        return sum(res_macs(*each, 4 * mc) for each in blocks) + 3 * transformer_macs(coarse, deep, 1, mc) + around
+
     def velocity(self, x: Tensor, t: Tensor, classes: Tensor) -> Tensor:
         """Velocities [batch, channels, side, side]; any even side."""
-        told = self.time_embed(time_features(t, self.width))
-        word = self.words(classes)
-        fine = self.down1(self.enter(x), told)
+        told, word = self.told(t), self.words(classes)
+        fine = self.beginning(x, told)
+        return self.ending(self.deep(fine, told, word), fine, told)
+
+    def told(self, t: Tensor) -> Tensor:
+        """What residual blocks are told of the time, [batch, 4 x width]."""
+        return self.time_embed(time_features(t, self.width))
+
+    def beginning(self, x: Tensor, told: Tensor) -> Tensor:
+        """Maps before the resolution is halved, [batch, width, side, side]: the outer skip."""
+        return self.down1(self.enter(x), told)
+
+    def deep(self, fine: Tensor, told: Tensor, word: Tensor) -> Tensor:
+        """What the last block upwards is given beside the skip, [batch, 2 x width, side, side]."""
         coarse = self.down2_attention(self.down2(self.halve(fine), told), word)
         middle = self.middle1(coarse, told)
         middle = self.middle2(self.middle_attention(middle, word), told)
         up = self.up2_attention(self.up2(torch.cat([middle, coarse], dim=1), told), word)
-        up = self.enlarge(F.interpolate(up, scale_factor=2.0, mode="nearest"))
-        up = self.up1(torch.cat([up, fine], dim=1), told)
-        return self.leave(F.silu(self.norm(up)))
+        return self.enlarge(F.interpolate(up, scale_factor=2.0, mode="nearest"))
+
+    def ending(self, up: Tensor, fine: Tensor, told: Tensor) -> Tensor:
+        """Velocities of what came from below and of the skip."""
+        return self.leave(F.silu(self.norm(self.up1(torch.cat([up, fine], dim=1), told))))
+
+    def shallow_macs(self, side: int) -> int:
+        """MACs of one evaluation without `deep`."""
+        fine, mc = side**2, self.width
+        outer = res_macs(fine, mc, mc, 4 * mc) + res_macs(fine, 3 * mc, mc, 4 * mc)
+        return outer + 2 * 9 * fine * mc * self.channels + 20 * mc**2
 
 
 def unet(

@@ -1,0 +1,1 @@
+"""diffusion subjects; see catalogue.yaml for what is registered by name."""

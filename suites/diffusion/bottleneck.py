@@ -1,0 +1,160 @@
+"""Bottleneck Sampling: high, low and high resolution along one chain; Tian et al. 2025, arXiv 2503.18940.
+
+At a switch the picture is predicted (section 3.2: x0 = x - t v), brought to the next stage's resolution, and noised again
+to a time somewhat above where the stage before it ended; each stage has its own shift of the grid of times (section 3.3).
+Ours: fresh noise is the first noise with its values moved to other places and their signs drawn anew, the same for every
+image, so that a picture depends on its own noise alone; and resizing keeps the mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.config.settings import Blocks, KeepRate, Positive, Rate
+from suites.common.rectified_flow import Course, FlowModel
+from suites.diffusion.subjects import as_kind
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps at one resolution: share of the full side, steps, and how far above its start the noise is put back."""
+
+    scale: float
+    steps: int
+    strength: float
+    shift: float
+
+
+def bottleneck(
+    model: nn.Module,
+    *,
+    scales: list[KeepRate] = [1.0, 0.75, 1.0],  # noqa: B006
+    steps: Blocks = [6, 18, 9],  # noqa: B006
+    strengths: list[Rate] = [0.0, 0.1, 0.1],  # noqa: B006
+    shifts: list[Positive] = [1.0, 1.0, 1.0],  # noqa: B006
+) -> FlowModel:
+    """The model sampled in stages of their own resolution; nothing is trained.
+
+    Args:
+        model: that samples along a rectified flow and knows every resolution that a stage has.
+        scales: of each stage, over the full side.
+        steps: of each stage; the defaults are the x2 plan (33 in all).
+        strengths: of each switch into a stage: 0 begins where the stage before ended, 1 at pure noise.
+        shifts: of each stage's grid of times.
+
+    Raises:
+        ValueError: lists of different lengths, a last stage that is not at full size, or a side that the network
+            cannot take.
+    """
+    flow = as_kind(model, FlowModel, "bottleneck", "digit_dit")
+    lengths = {len(each) for each in (scales, steps, strengths, shifts)}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"scales, steps, strengths and shifts say {len(scales)}, {len(steps)}, {len(strengths)} and {len(shifts)} "
+            "stages: give as many of each"
+        )
+    if scales[-1] != 1:
+        raise ValueError(f"the last stage makes the picture and has to be at scale 1, not {scales[-1]:g}")
+    stages = [Stage(*each) for each in zip(scales, steps, strengths, shifts, strict=True)]
+    for stage in stages:
+        _side(flow, stage.scale)
+    flow.course = Bottleneck(stages)
+    return flow
+
+
+def _side(model: FlowModel, scale: float) -> int:
+    """Side of a stage in pixels.
+
+    Raises:
+        ValueError: it is no whole number of the network's patches.
+    """
+    side = round(model.resolution * scale)
+    patch = getattr(model, "patch", 2)
+    if abs(side - model.resolution * scale) > 1e-6 or side % patch:
+        raise ValueError(
+            f"scale {scale:g} of {model.resolution} px is {model.resolution * scale:g} px, no multiple of the patch {patch}"
+        )
+    return side
+
+
+class Bottleneck(Course):
+    """Stages, and what happens between two of them."""
+
+    def __init__(self, stages: list[Stage]):
+        self.stages = stages
+
+    def plan(self, model: FlowModel, count: int) -> list[dict[str, Any]]:
+        """Every stage covers its share of the evenly spaced chain on its own grid; `count` is not asked."""
+        total, done, steps = sum(stage.steps for stage in self.stages), 0, list[dict[str, Any]]()
+        for stage in self.stages:
+            begin, end = 1 - done / total, 1 - (done + stage.steps) / total
+            begin += stage.strength * (1 - begin) if done else 0.0
+            even = [begin + (end - begin) * place / stage.steps for place in range(stage.steps + 1)]
+            times = [_shifted(model.shifted(t), stage.shift) for t in even]
+            side = _side(model, stage.scale)
+            if steps:
+                steps[-1] |= self._switch(steps[-1], side, times[0], done)
+            steps += [
+                model.planned(len(steps) + place, times[place], times[place + 1], side)
+                for place in range(stage.steps)
+            ]
+            done += stage.steps
+        first = _side(model, self.stages[0].scale)
+        steps[0]["begins_at"] = first
+        return steps
+
+    @staticmethod
+    def _switch(last: dict[str, Any], side: int, t: float, seed: int) -> dict[str, Any]:
+        """What the last step of a stage hands over; nothing where the next one goes on at the same place."""
+        same = side == last["side"] and abs(t - (last["t"] - last["dt"])) < 1e-12
+        return {} if same else {"next_side": side, "next_t": t, "noise_seed": seed}
+
+    def start(self, model: FlowModel, state: dict[str, Any]) -> dict[str, Any]:
+        """The noise, of which a chain that begins small takes a part."""
+        x, side = state["x"], model.steps_planned[0]["begins_at"]
+        return {**state, "noise": x, "x": x if side == x.shape[-1] else fresh_noise(x, side, 0)}
+
+    def step(self, model: FlowModel, index: int, state: dict[str, Any]) -> dict[str, Any]:
+        """An Euler step; the last one of a stage predicts the picture, resizes it and puts noise back."""
+        now, x = model.steps_planned[index], state["x"]
+        velocity = model.guided(x, now["t"], state["classes"])
+        if "next_t" not in now:
+            return {**state, "x": x - now["dt"] * velocity}
+        picture = resized(x - now["t"] * velocity, now["next_side"])
+        noise = fresh_noise(state["noise"], now["next_side"], now["noise_seed"])
+        return {**state, "x": (1 - now["next_t"]) * picture + now["next_t"] * noise}
+
+
+def _shifted(t: float, shift: float) -> float:
+    return shift * t / (1 + (shift - 1) * t)
+
+
+def resized(x: Tensor, side: int) -> Tensor:
+    """Pictures at another side, bilinear downwards and nearest upwards, with the mean of every channel kept."""
+    if side == x.shape[-1]:
+        return x
+    if side < x.shape[-1]:
+        new = F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+    else:
+        new = F.interpolate(x, size=(side, side), mode="nearest")
+    return new + (x.mean(dim=(2, 3), keepdim=True) - new.mean(dim=(2, 3), keepdim=True))
+
+
+def fresh_noise(noise: Tensor, side: int, seed: int) -> Tensor:
+    """Noise [batch, channels, side, side]: values of `noise` at drawn places with drawn signs, the same for all images.
+
+    Standard normal like `noise`; on average over places it is uncorrelated with it.
+    """
+    batch, channels = noise.shape[:2]
+    count, wanted = noise[0].numel(), channels * side * side
+    generator = torch.Generator(device="cpu").manual_seed(7919 * (seed + 1))
+    with torch.device("cpu"):
+        places = torch.randperm(count, generator=generator)[:wanted]
+        signs = 2.0 * torch.randint(2, (wanted,), generator=generator) - 1
+    drawn = noise.flatten(1)[:, places.to(noise.device)] * signs.to(noise)
+    return drawn.reshape(batch, channels, side, side)

@@ -1,0 +1,213 @@
+"""CacheQuant: a feature cache whose steps a dynamic program chooses, and quantisation; Liu et al. 2025, arXiv 2503.01323.
+
+The input of the last block upwards is kept (section 3.2); T steps are cut into ceil(T / I) groups whose features are
+nearest to their first (section 3.3), and what is kept is corrected per step and channel by least squares (section 3.4).
+Ours: the calibration, of images of the plain sampler; a skipped step of this U-Net also runs the one residual block at full
+resolution on its way down, which makes its outer skip.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bench.config.settings import PositiveInt
+from suites.common.rectified_flow import Course, FlowModel, noise
+from suites.common.unet import Unet
+from suites.diffusion.fake_quantised import calibrate, quantise
+from suites.diffusion.subjects import as_kind
+
+BITS = {"fp32": None, "w8a8": (8, 8), "w4a8": (4, 8)}
+
+
+def cachequant(
+    model: nn.Module,
+    *,
+    interval: PositiveInt = 5,
+    bits: Literal["fp32", "w8a8", "w4a8"] = "fp32",
+    schedule: Literal["dp", "uniform"] = "dp",
+    correction: bool = True,
+    images: PositiveInt = 16,
+) -> Unet:
+    """The U-Net whose deep features are kept for some steps, and which may compute as if in few bits.
+
+    Args:
+        model: the U-Net.
+        interval: I; a full step for every I steps on average.
+        bits: of weights and activations of convolutions and linear layers; numbers are rounded and multiplied in
+            single precision, so that such a row has a quality and no time.
+        schedule: full steps where the dynamic program puts them, or evenly.
+        correction: of kept features, and of rounded layers' outputs, by least squares.
+        images: of the calibration run.
+
+    Raises:
+        ValueError: the model is no U-Net of this house.
+    """
+    unet = as_kind(model, Unet, "cachequant", "digit_unet")
+    unet.course = CacheQuant(interval, schedule, correction, images)
+    widths = BITS[bits]
+    if widths is not None:
+        quantise(unet, *widths, images=images, correction=correction)
+        unet.execution = "simulated"  # type: ignore[assignment]
+        unet.nominal_bits, unet.nominal_activation_bits = widths  # type: ignore[assignment]
+    return unet
+
+
+class CacheQuant(Course):
+    """Full steps keep a feature map per branch, the others use it; kept maps live in the state of the run."""
+
+    def __init__(self, interval: int, schedule: str, correction: bool, images: int):
+        self.interval, self.schedule, self.correction, self.images = interval, schedule, correction, images
+        self._known: dict[tuple[int, float | None], tuple[list[int], dict[int, tuple[Tensor, Tensor]]]] = {}
+        self.factors: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def plan(self, model: FlowModel, count: int) -> list[dict[str, Any]]:
+        """Plain steps, each full or cached; the calibration runs here, once for each number of steps and guidance."""
+        assert isinstance(model, Unet)
+        key = (count, model.scale)
+        if key not in self._known:
+            self._known[key] = self._calibrated(model, count)
+        calibrate(model, count)
+        firsts, self.factors = self._known[key]
+        skipped = model.branches * model.shallow_macs(model.resolution)
+        return [
+            step | ({"mode": "full"} if step["index"] in firsts else {"mode": "cached", "macs": skipped})
+            for step in model.euler(count)
+        ]
+
+    def _calibrated(self, model: Unet, count: int) -> tuple[list[int], dict[int, tuple[Tensor, Tensor]]]:
+        """First steps of the groups, and factors and offsets of every skipped step; without values, even groups."""
+        groups = math.ceil(count / self.interval)
+        even = even_firsts(count, groups)
+        weight = next(model.parameters())
+        if groups == count or weight.is_meta or (self.schedule == "uniform" and not self.correction):
+            return even, {}
+        features = features_of(model, count, self.images)
+        firsts = even
+        if self.schedule == "dp":
+            firsts = best_firsts(distances(features), groups, self.interval)
+        return firsts, corrections(features, firsts) if self.correction else {}
+
+    def step(self, model: FlowModel, index: int, state: dict[str, Any]) -> dict[str, Any]:
+        """An Euler step by the whole network, or by its outer part and the kept feature."""
+        assert isinstance(model, Unet)
+        now, kept = model.steps_planned[index], dict(state)
+
+        def network(x: Tensor, t: Tensor, classes: Tensor) -> Tensor:
+            told = model.told(t)
+            fine = model.beginning(x, told)
+            if now["mode"] == "full":
+                kept["feature"] = up = model.deep(fine, told, model.class_embed(classes)[:, None])
+            else:
+                up = corrected(state["feature"], self.factors.get(index))
+            return model.ending(up, fine, told)
+
+        _tell_step(model, index)
+        velocity = model.guided(state["x"], now["t"], state["classes"], network)
+        return {**kept, "x": state["x"] - now["dt"] * velocity}
+
+
+def _tell_step(model: nn.Module, index: int) -> None:
+    """Rounded layers have scales of their own for every step."""
+    rounding = getattr(model, "rounding", None)
+    if rounding is not None:
+        rounding.step = index
+
+
+def corrected(feature: Tensor, factors: tuple[Tensor, Tensor] | None) -> Tensor:
+    """A F + b per channel; F itself where nothing was fitted."""
+    if factors is None:
+        return feature
+    a, b = (each.to(feature)[None, :, None, None] for each in factors)
+    return a * feature + b
+
+
+@torch.no_grad()
+def features_of(model: Unet, count: int, images: int) -> Tensor:
+    """Deep features of every step of the plain sampler, [steps, images x branches, channels, side, side]."""
+    x = noise(range(images), 1, (model.channels, model.resolution, model.resolution)).to(next(model.parameters()))
+    classes = (torch.arange(images) % model.classes).to(x.device)
+    found = []
+
+    def network(x: Tensor, t: Tensor, classes: Tensor) -> Tensor:
+        told = model.told(t)
+        fine = model.beginning(x, told)
+        found.append(model.deep(fine, told, model.class_embed(classes)[:, None]))
+        return model.ending(found[-1], fine, told)
+
+    for step in model.euler(count):
+        x = x - step["dt"] * model.guided(x, step["t"], classes, network)
+    return torch.stack(found)
+
+
+def distances(features: Tensor) -> Tensor:
+    """Sums of absolute differences between the features of all pairs of steps, [steps, steps]."""
+    flat = features.flatten(1).double()
+    return torch.stack([(flat - row).abs().sum(1) for row in flat])
+
+
+def even_firsts(count: int, groups: int) -> list[int]:
+    """First steps of groups of lengths that differ by one at most."""
+    return [-(-count * place // groups) for place in range(groups)]
+
+
+def bounds(count: int, groups: int, interval: int) -> tuple[int, int]:
+    """Least and greatest length of a group: ceil(I / 2) and 2 I, or what so many steps allow."""
+    return min(math.ceil(interval / 2), count // groups), max(2 * interval, -(-count // groups))
+
+
+def best_firsts(distance: Tensor, groups: int, interval: int) -> list[int]:
+    """First steps of consecutive groups with the least sum of distances from each group's first; exact.
+
+    Args:
+        distance: [steps, steps].
+        groups: how many.
+        interval: I, which bounds the lengths of groups.
+    """
+    table, count = distance.tolist(), len(distance)
+    least, most = bounds(count, groups, interval)
+    best: list[dict[int, tuple[float, list[int]]]] = [{0: (0.0, [])}]
+    for _ in range(groups):
+        new: dict[int, tuple[float, list[int]]] = {}
+        for begin, (cost, firsts) in best[-1].items():
+            for end in range(begin + least, min(begin + most, count) + 1):
+                total = cost + sum(table[begin][begin:end])
+                if end not in new or total < new[end][0]:
+                    new[end] = (total, [*firsts, begin])
+        best.append(new)
+    return best[-1][count][1]
+
+
+def schedule_cost(distance: Tensor, firsts: list[int]) -> float:
+    """Sum of distances of all steps from the first of their group."""
+    ends = [*firsts[1:], len(distance)]
+    return sum(float(distance[begin, begin:end].sum()) for begin, end in zip(firsts, ends, strict=True))
+
+
+def corrections(features: Tensor, firsts: list[int]) -> dict[int, tuple[Tensor, Tensor]]:
+    """Per skipped step the factors and offsets of all channels that bring the kept feature nearest to its own."""
+    found = {}
+    for index in range(len(features)):
+        first = max(each for each in firsts if each <= index)
+        if first != index:
+            found[index] = fitted(features[first], features[index])
+    return found
+
+
+def fitted(kept: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Least squares per channel, a = cov / var and b, of maps [images, channels, side, side]."""
+    x, y = (each.transpose(0, 1).flatten(1).double() for each in (kept, wanted))
+    mean_x, mean_y = x.mean(1), y.mean(1)
+    spread = (x - mean_x[:, None]).square().mean(1)
+    together = ((x - mean_x[:, None]) * (y - mean_y[:, None])).mean(1)
+    a = torch.where(spread > 0, together / spread.clamp(min=1e-30), torch.ones_like(spread))
+    return a.to(kept.dtype), (mean_y - a * mean_x).to(kept.dtype)
+
+
+def plan_macs(count: int, interval: int, full: int, skipped: int) -> int:
+    """MACs of a chain: K full steps and T - K skipped ones, K = ceil(T / I)."""
+    groups = math.ceil(count / interval)
+    return groups * full + (count - groups) * skipped

@@ -1,0 +1,132 @@
+"""Attention in the sparse patterns of video transformers, each read as what it is: no product of it is masked away.
+
+Tokens come frame by frame, F frames of P places. `pairs` is what a pattern keeps of a head's N^2 pairs, `executed` what runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from suites.diffusion.banded import band_mask, band_pairs, banded_attention, executed_pairs
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Frames, places of a frame, and the sizes of the patterns: half band, half band of places, global columns."""
+
+    frames: int
+    places: int
+    band: int
+    near: int
+    columns: int
+
+    @property
+    def tokens(self) -> int:
+        """N = F P."""
+        return self.frames * self.places
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """How a pattern attends, what it keeps and runs, and its mask for the slow reference."""
+
+    attend: Callable[[Tensor, Tensor, Tensor, Layout], Tensor]
+    pairs: Callable[[Layout], int]
+    executed: Callable[[Layout], int]
+    mask: Callable[[Layout], Tensor]
+
+
+def _full(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def _diagonal(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+    if layout.band >= layout.tokens - 1:
+        return _full(q, k, v, layout)
+    return banded_attention(q, k, v, layout.band)[0]
+
+
+def place_major(x: Tensor, layout: Layout) -> Tensor:
+    """Tokens frame by frame as [batch, heads, places, frames, size]."""
+    return x.unflatten(2, (layout.frames, layout.places)).transpose(2, 3)
+
+
+def _multi_diagonal(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+    """Every place sees the near places, around the ends, of all frames."""
+    if 2 * layout.near + 1 >= layout.places:
+        return _full(q, k, v, layout)
+    queries = place_major(q, layout)
+    keys, values = (_around(place_major(each, layout), layout.near) for each in (k, v))
+    scores = queries @ keys.transpose(-1, -2) / q.shape[-1] ** 0.5
+    return (scores.softmax(-1) @ values).transpose(2, 3).flatten(2, 3)
+
+
+def _around(x: Tensor, near: int) -> Tensor:
+    """Tokens of the places around each place, [batch, heads, places, (2 near + 1) x frames, size]."""
+    wide = torch.cat([x[:, :, x.shape[2] - near :], x, x[:, :, :near]], dim=2)
+    return wide.unfold(2, 2 * near + 1, 1).movedim(-1, 3).flatten(3, 4)
+
+
+def columns_of(layout: Layout, device: torch.device | None = None) -> Tensor:
+    """The global tokens: as many as there are columns, evenly through the video."""
+    return torch.arange(layout.columns, device=device) * layout.tokens // layout.columns
+
+
+def _stripe(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+    if layout.columns >= layout.tokens:
+        return _full(q, k, v, layout)
+    seen = columns_of(layout, k.device)
+    return F.scaled_dot_product_attention(q, k[:, :, seen], v[:, :, seen])
+
+
+def _skip(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+    return torch.zeros_like(v)
+
+
+def _multi_pairs(layout: Layout) -> int:
+    return layout.tokens * layout.frames * min(2 * layout.near + 1, layout.places)
+
+
+def _multi_mask(layout: Layout) -> Tensor:
+    token = torch.arange(layout.tokens)
+    apart = (token[:, None] - token[None]) % layout.places
+    return torch.minimum(apart, layout.places - apart) <= layout.near
+
+
+def _stripe_mask(layout: Layout) -> Tensor:
+    mask = torch.zeros(layout.tokens, layout.tokens, dtype=torch.bool)
+    mask[:, columns_of(layout) if layout.columns < layout.tokens else slice(None)] = True
+    return mask
+
+
+PATTERNS: Mapping[str, Pattern] = {
+    "full": Pattern(
+        _full, lambda x: x.tokens**2, lambda x: x.tokens**2, lambda x: torch.ones(x.tokens, x.tokens, dtype=torch.bool)
+    ),
+    "diagonal": Pattern(
+        _diagonal,
+        lambda x: band_pairs(x.tokens, x.band),
+        lambda x: executed_pairs(x.tokens, x.band),
+        lambda x: band_mask(x.tokens, x.band),
+    ),
+    "multi_diagonal": Pattern(_multi_diagonal, _multi_pairs, _multi_pairs, _multi_mask),
+    "stripe": Pattern(
+        _stripe,
+        lambda x: x.tokens * min(x.columns, x.tokens),
+        lambda x: x.tokens * min(x.columns, x.tokens),
+        _stripe_mask,
+    ),
+    "skip": Pattern(
+        _skip, lambda x: 0, lambda x: 0, lambda x: torch.zeros(x.tokens, x.tokens, dtype=torch.bool)
+    ),
+}
+
+
+def density(name: str, layout: Layout) -> float:
+    """Share of all pairs that a pattern keeps."""
+    return PATTERNS[name].pairs(layout) / layout.tokens**2

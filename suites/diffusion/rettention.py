@@ -1,0 +1,163 @@
+"""Re-ttention: window attention rescaled by the softmax mass it had; Chen et al. 2025, arXiv 2505.22918.
+
+Per query row and head rho = (sum of exp inside the window) / (sum over all) is kept from the last full step (section 3.2,
+formula 4), and R = full - sparse output after the projection (section 3.3). A sparse step multiplies the window's softmax
+by rho, adds R, and lets rho grow by a constant. Ours: rho is clamped at 1, which the released code lets it pass; the band
+is read by blocks (`suites.diffusion.banded`) where that code multiplies everything and masks.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.config.settings import Count, Field, PositiveInt, Rate
+from suites.common.dit import Attention, Dit
+from suites.common.rectified_flow import Course, FlowModel
+from suites.diffusion.banded import banded_attention, executed_pairs, half_width
+from suites.diffusion.subjects import as_kind
+
+Mode = Literal["full", "refresh", "sparse"]
+
+
+def rettention(
+    model: nn.Module,
+    *,
+    s: Annotated[float, Field(gt=0.0, le=2.0)] = 0.125,
+    refresh: PositiveInt = 5,
+    warmup: Count = 5,
+    increment: Rate = 0.04,
+    use_ratio: bool = True,
+    use_residual: bool = True,
+) -> Dit:
+    """The transformer whose self-attention looks at a window between full steps; nothing is trained.
+
+    Args:
+        model: a diffusion transformer.
+        s: window over the tokens; 2 sees everything.
+        refresh: a full step at `warmup` and every so many steps after it tells ratio and residual anew.
+        warmup: first steps that are full.
+        increment: added to the ratio after every sparse step.
+        use_ratio: whether the window's softmax is rescaled.
+        use_residual: whether the cached difference is added.
+
+    Raises:
+        ValueError: the model is no diffusion transformer.
+    """
+    dit = as_kind(model, Dit, "rettention", "digit_dit256")
+    for block in dit.blocks:
+        block.attn = WindowAttention(block.attn, s, increment, use_ratio, use_residual)
+    dit.course = Rettention(s, refresh, warmup, use_residual)
+    return dit
+
+
+class BandPass(nn.Module):
+    """The extra pass over the window that a refresh makes: the method's own products."""
+
+    charged_to = "method"
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, half: int) -> tuple[Tensor, Tensor]:
+        """As `banded_attention`."""
+        return banded_attention(q, k, v, half)
+
+
+class WindowAttention(Attention):
+    """Attention in one of three modes; what it keeps lies in `memory`, which belongs to the run."""
+
+    def __init__(self, plain: Attention, s: float, increment: float, use_ratio: bool, use_residual: bool):
+        nn.Module.__init__(self)
+        self.heads, self.qkv, self.proj = plain.heads, plain.qkv, plain.proj
+        self.s, self.increment, self.use_ratio, self.use_residual = s, increment, use_ratio, use_residual
+        self.extra = BandPass()
+        self.mode: Mode = "full"
+        self.memory: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attended features, [batch, tokens, width]."""
+        if self.mode == "full":
+            return super().forward(x)
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        half = half_width(x.shape[1], self.s)
+        return self._refreshed(q, k, v, half) if self.mode == "refresh" else self._sparse(q, k, v, half)
+
+    def _refreshed(self, q: Tensor, k: Tensor, v: Tensor, half: int) -> Tensor:
+        scores = (q @ k.transpose(-1, -2)) / q.shape[-1] ** 0.5
+        full = self._projected(scores.softmax(-1) @ v)
+        inside, mass = self.extra(q, k, v, half)
+        ratio = (mass - scores.logsumexp(-1)).exp().clamp(max=1.0)
+        if self.use_ratio:
+            self.memory["ratio"] = ratio
+            inside = inside * ratio[..., None]
+        if self.use_residual:
+            self.memory["residual"] = full - self._projected(inside)
+        return full
+
+    def _sparse(self, q: Tensor, k: Tensor, v: Tensor, half: int) -> Tensor:
+        inside, _ = banded_attention(q, k, v, half)
+        if self.use_ratio:
+            inside = inside * self.memory["ratio"][..., None]
+            self.memory["ratio"] = (self.memory["ratio"] + self.increment).clamp(max=1.0)
+        out = self._projected(inside)
+        return out + self.memory["residual"] if self.use_residual else out
+
+    def _projected(self, heads: Tensor) -> Tensor:
+        # bias and all in both passes, so that it falls out of the difference
+        return F.linear(heads.transpose(1, 2).flatten(2), self.proj.weight, self.proj.bias)
+
+
+class Rettention(Course):
+    """Full, refreshing and sparse steps; ratios and residuals live in the state of the run."""
+
+    def __init__(self, s: float, refresh: int, warmup: int, residual: bool = True):
+        self.s, self.refresh, self.warmup, self.residual = s, refresh, warmup, residual
+
+    def mode(self, index: int) -> Mode:
+        """What step `index` does."""
+        if index < self.warmup:
+            return "full"
+        return "sparse" if (index - self.warmup) % self.refresh else "refresh"
+
+    def plan(self, model: FlowModel, count: int) -> list[dict[str, Any]]:
+        """The plain grid, each step with its mode and MACs."""
+        assert isinstance(model, Dit)
+        return [
+            {**step, "mode": (mode := self.mode(step["index"])), "macs": model.branches * self._macs(model, mode)}
+            for step in model.euler(count)
+        ]
+
+    def _macs(self, model: Dit, mode: Mode) -> int:
+        return step_macs(model, mode, self.s, self.residual)
+
+    def start(self, model: FlowModel, state: dict[str, Any]) -> dict[str, Any]:
+        """The plain state and an empty memory for every block."""
+        return {**state, "memory": [{} for _ in model.blocks]}  # type: ignore[union-attr]
+
+    def step(self, model: FlowModel, index: int, state: dict[str, Any]) -> dict[str, Any]:
+        """A step in its mode, with the run's own memory lent to the blocks."""
+        assert isinstance(model, Dit)
+        for block, memory in zip(model.blocks, state["memory"], strict=True):
+            block.attn.mode, block.attn.memory = self.mode(index), memory
+        try:
+            return super().step(model, index, state)
+        finally:
+            for block in model.blocks:
+                block.attn.mode, block.attn.memory = "full", {}
+
+
+def step_macs(model: Dit, mode: Mode, s: float, residual: bool = True, side: int | None = None) -> int:
+    """MACs of one evaluation: 2 pairs C for attention; a refresh runs all pairs, the window, and a second projection."""
+    n, c, layers = ((side or model.resolution) // model.patch) ** 2, model.width, len(model.blocks)
+    plain, window = model.evaluation_macs(side or model.resolution), executed_pairs(n, half_width(n, s))
+    if mode == "full":
+        return plain
+    if mode == "refresh":
+        return plain + layers * (2 * window * c + (n * c**2 if residual else 0))
+    return plain - layers * 2 * (n**2 - window) * c
+
+
+def cache_bytes(layers: int, branches: int, tokens: int, width: int, heads: int, size: int = 4) -> int:
+    """Bytes that live between steps: a residual a token and channel, a ratio a token and head."""
+    return layers * branches * (tokens * width + heads * tokens) * size

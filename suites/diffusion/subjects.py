@@ -1,0 +1,25 @@
+"""What the methods of this suite work on, told from other models before anything is changed."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from torch import nn
+
+from suites.common.rectified_flow import FlowModel
+
+Kind = TypeVar("Kind", bound=nn.Module)
+
+
+def as_kind(model: nn.Module, kind: type[Kind], method: str, take: str) -> Kind:
+    """The model itself.
+
+    Raises:
+        ValueError: it is none of that kind, or another method already samples it its own way; `take` names one that
+            fits.
+    """
+    if not isinstance(model, kind):
+        raise ValueError(f"{method} works on {kind.__name__} networks, not on {type(model).__name__}: take {take}")
+    if isinstance(model, FlowModel) and model.course is not None:
+        raise ValueError(f"{method}: {type(model.course).__name__} already says how this model is sampled")
+    return model

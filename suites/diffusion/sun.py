@@ -1,0 +1,199 @@
+"""SpeedUpNet: an adapter in cross-attention that learns what guidance would add; Chai et al. 2023, arXiv 2312.08887.
+
+Every cross-attention gets keys and values of its own for the negative prompt, and may get a second pair for the positive
+one: out = attn(q, K+, V+) - A(attn(q, K-, V-)) + B(attn(q, K'+, V'+)), each extra term scaled to the norm of the first, then
+affine per channel (section 3.2). So one evaluation stands for the two of guidance, and few steps for many (section 3.3).
+Ours: the negative prompt is the empty class; the norm is per sample, where the release takes it over the whole batch; the recipe.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.config.settings import Count, Positive, PositiveInt
+from suites.common.finetuning import finetuned, needs_training, teacher_for
+from suites.common.rectified_flow import Course, FlowModel
+from suites.common.unet import Attention, Unet
+from suites.diffusion.subjects import as_kind
+
+
+def sun(
+    model: nn.Module,
+    *,
+    steps: PositiveInt = 4,
+    offset: bool = True,
+    positive: bool = False,
+    guidance: Positive = 2.0,
+    training_steps: Count = 0,
+) -> Unet:
+    """The U-Net with adapters, sampled in few steps of one evaluation each.
+
+    Args:
+        model: the U-Net.
+        steps: of its sampler.
+        offset: whether the adapters are used; without them the conditional branch runs alone.
+        positive: whether there is a second pair of keys and values for the positive prompt.
+        guidance: scale of the guided teacher that the adapters learn from.
+        training_steps: batches of 32 to learn from; the network itself stays as it is.
+
+    Raises:
+        ValueError: the model is no U-Net of this house.
+    """
+    unet = as_kind(model, Unet, "sun", "digit_unet")
+    teacher = teacher_for(unet, training_steps)
+    unet.course = Sun(steps)
+    if not offset:
+        return unet
+    adapters = []
+    for block in (unet.down2_attention, unet.middle_attention, unet.up2_attention):
+        block.cross_attention = SunAttention(block.cross_attention, positive)
+        adapters.append(block.cross_attention)
+    settings: dict[str, Any] = {"positive": positive, "guidance": guidance}
+    loss = None
+    if teacher is not None:
+        unet.requires_grad_(False)
+        for each in adapters:
+            each.adapter.requires_grad_(True)
+        loss = distillation(unet, teacher, guidance, 1 / steps)  # type: ignore[arg-type]
+        settings["steps"] = steps
+    fresh = [parameter for each in adapters for parameter in each.adapter.parameters()]
+    tuned = finetuned(unet, teacher, sun, settings, training_steps, loss=loss, fresh=fresh)
+    return needs_training(tuned, "the adapter", training_steps)
+
+
+class Branch(nn.Module):
+    """Keys and values of one prompt, and the affine map of what they give."""
+
+    def __init__(self, plain: Attention):
+        super().__init__()
+        self.key = nn.Linear(plain.key.in_features, plain.key.out_features, bias=False)
+        self.value = nn.Linear(plain.value.in_features, plain.value.out_features, bias=False)
+        self.alpha = nn.Parameter(torch.ones(plain.key.out_features))
+        self.beta = nn.Parameter(torch.zeros(plain.key.out_features))
+
+    def forward(self, q: Tensor, context: Tensor, like: Tensor) -> Tensor:
+        """What attention to this prompt gives, with the norm of `like` [batch, tokens, width]."""
+        heads = q.shape[1]
+        k, v = (each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in (self.key(context), self.value(context)))
+        found = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        own, wanted = (each.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None] for each in (found, like))
+        return self.alpha * found * (wanted / own) + self.beta
+
+
+class SunAttention(Attention):
+    """Cross-attention less that to the negative prompt, plus a second one to the positive where there is one."""
+
+    def __init__(self, plain: Attention, positive: bool):
+        nn.Module.__init__(self)
+        self.heads = plain.heads
+        self.query, self.key, self.value, self.out = plain.query, plain.key, plain.value, plain.out
+        self.adapter = nn.ModuleDict({"negative": Branch(plain)})
+        if positive:
+            self.adapter["positive"] = Branch(plain)
+        self.negative: Tensor | None = None
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Attended features; the plain ones where no negative prompt was told."""
+        assert context is not None
+        q, k, v = (
+            each.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for each in (self.query(x), self.key(context), self.value(context))
+        )
+        found = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        if self.negative is None:
+            return self.out(found)
+        out = found - self.adapter["negative"](q, self.negative, found)
+        if "positive" in self.adapter:
+            out = out + self.adapter["positive"](q, context, found)
+        return self.out(out)
+
+
+class Sun(Course):
+    """A fixed number of Euler steps, one evaluation each: the adapters stand for guidance."""
+
+    def __init__(self, steps: int):
+        self.steps = steps
+
+    def plan(self, model: FlowModel, count: int) -> list[dict[str, Any]]:
+        """`steps` steps of one evaluation."""
+        assert isinstance(model, Unet)
+        model.scale = None
+        extra = adapter_macs(model)
+        return [{**step, "macs": step["macs"] + extra} for step in model.euler(self.steps)]
+
+    def step(self, model: FlowModel, index: int, state: dict[str, Any]) -> dict[str, Any]:
+        """An Euler step with the empty class as the negative prompt."""
+        now, x, classes = model.steps_planned[index], state["x"], state["classes"]
+        times = torch.full((len(x),), now["t"], device=x.device, dtype=x.dtype)
+        return {**state, "x": x - now["dt"] * adapted(model, x, times, classes)}  # type: ignore[arg-type]
+
+
+def adapters_of(model: Unet) -> list[SunAttention]:
+    """The cross-attentions that have an adapter."""
+    return [module for module in model.modules() if isinstance(module, SunAttention)]
+
+
+def adapted(model: Unet, x: Tensor, t: Tensor, classes: Tensor) -> Tensor:
+    """Velocities with the empty class as the negative prompt of every adapter."""
+    word = model.class_embed(torch.full_like(classes, model.classes))[:, None]
+    for each in adapters_of(model):
+        each.negative = word
+    try:
+        return model.velocity(x, t, classes)
+    finally:
+        for each in adapters_of(model):
+            each.negative = None
+
+
+def distillation(model: Unet, teacher: Unet, guidance: float, long: float) -> Any:
+    """One evaluation learns the guided teacher's; one long step learns two guided steps of half its length."""
+    generator = torch.Generator().manual_seed(0)
+
+    def guided(x: Tensor, t: Tensor, classes: Tensor) -> Tensor:
+        aware = teacher.velocity(x, t, classes)
+        unaware = teacher.velocity(x, t, torch.full_like(classes, teacher.classes))
+        return unaware + guidance * (aware - unaware)
+
+    def loss(pictures: Tensor, classes: Tensor) -> Tensor:
+        t = long + (1 - long) * torch.rand(len(pictures), generator=generator)
+        e = torch.randn(pictures.shape, generator=generator)
+        place = t[:, None, None, None]
+        x = (1 - place) * pictures + place * e
+        with torch.no_grad():
+            first = guided(x, t, classes)
+            second = guided(x - 0.5 * long * first, t - 0.5 * long, classes)
+        found = adapted(model, x, t, classes)
+        return F.mse_loss(found, first) + F.mse_loss(found, 0.5 * (first + second))
+
+    return loss
+
+
+def adapter_macs(model: Unet) -> int:
+    """MACs that the adapters add to an evaluation for one picture: 2 T x c + 2 N T c each, T = 1 word."""
+    side, total = model.resolution // 2, 0
+    for each in adapters_of(model):
+        context, c = each.key.in_features, each.key.out_features
+        total += len(each.adapter) * (2 * context * c + 2 * side**2 * c)
+    return total
+
+
+def adapters(layers: list[tuple[int, int]], words: int, context: int, branches: int = 1) -> tuple[int, int]:
+    """Parameters and MACs of adapters on layers of (places, channels), for prompts of so many words.
+
+    Args:
+        layers: places N and channels c of every cross-attention.
+        words: T of the prompt.
+        context: features of a word.
+        branches: 1 for the negative prompt alone, 2 with the positive.
+    """
+    params = sum(2 * context * c + 2 * c for _, c in layers)
+    macs = sum(2 * words * context * c + 2 * n * words * c for n, c in layers)
+    return branches * params, branches * macs
+
+
+#: Places and channels of the sixteen cross-attentions of SD-1.5 at 512 px.
+SD15_LAYERS = [(4096, 320)] * 5 + [(1024, 640)] * 5 + [(256, 1280)] * 5 + [(64, 1280)]

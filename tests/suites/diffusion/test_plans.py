@@ -1,0 +1,120 @@
+"""Every plan tells what the trace of each step counts; runs leave nothing behind; a setting that changes nothing is plain."""
+
+import pytest
+import torch
+
+from suites.diffusion.bottleneck import bottleneck
+from suites.diffusion.cachequant import cachequant
+from suites.diffusion.code import code
+from suites.diffusion.ecar import ecar
+from suites.diffusion.fewer_steps import fewer_steps, plan_macs, steps_at_equal_macs
+from suites.diffusion.flexdit import flexdit
+from suites.diffusion.lambda_eclipse import prior
+from suites.diffusion.rettention import rettention
+from suites.diffusion.scale_dit import scale_dit
+from suites.diffusion.sparse_vdit import sparse_vdit
+from suites.diffusion.sun import sun
+from suites.diffusion.var import var
+from suites.diffusion.vin import vin
+from tests.suites.diffusion.sampling import images, small_dit, small_unet, small_video, spread, traced
+
+
+def small_var(**changes):
+    torch.manual_seed(0)
+    return spread(var(**{"width": 16, "heads": 2, "depth": 3, "scales": [1, 2, 4], "codes": 16, **changes}))
+
+
+def deep():
+    return small_dit(depth=8, patch=2, resolution=16)
+
+
+ROWS = {
+    "plain": small_dit,
+    "plain u-net": small_unet,
+    "plain video": small_video,
+    "fewer_steps": lambda: fewer_steps(small_dit(), steps=3),
+    "bottleneck": lambda: bottleneck(small_dit(), scales=[1.0, 0.5, 1.0], steps=[2, 3, 2]),
+    "bottleneck from below": lambda: bottleneck(
+        small_dit(), scales=[0.5, 1.0], steps=[2, 3], strengths=[0.0, 0.3], shifts=[1.0, 2.0]
+    ),
+    "rettention": lambda: rettention(small_dit(), s=0.25, warmup=1, refresh=3),
+    "rettention of all": lambda: rettention(small_dit(), s=2.0, warmup=1, refresh=2),
+    "rettention without residual": lambda: rettention(small_dit(), s=0.25, warmup=0, use_residual=False),
+    "flexdit": lambda: flexdit(deep(), pooling=1, modules=2, top=1),
+    "flexdit fixed": lambda: flexdit(deep(), pooling=2, modules=1, top=2, sparse_blocks=2, fixed=16),
+    "cachequant": lambda: cachequant(small_unet(), interval=2, images=2),
+    "cachequant uniform": lambda: cachequant(small_unet(), interval=4, images=2, schedule="uniform", correction=False),
+    "cachequant in few bits": lambda: cachequant(small_unet(), interval=3, images=2, bits="w4a8"),
+    "sparse_vdit": lambda: sparse_vdit(small_video(), band=5, columns=4, lam=1.0),
+    "sparse_vdit diagonal": lambda: sparse_vdit(small_video(), pattern="diagonal", band=5),
+    "sparse_vdit multi": lambda: sparse_vdit(small_video(), pattern="multi_diagonal"),
+    "vin": lambda: vin(small_video(), chunk=3, context=1, global_tokens=4),
+    "vin alone": lambda: vin(small_video(), chunk=4, context=2, global_tokens=0),
+    "sun": lambda: sun(small_unet(), steps=2),
+    "sun with both": lambda: sun(small_unet(), steps=3, positive=True),
+    "scale_dit": lambda: scale_dit(small_dit(), window=4, anchor=4, low_steps=2),
+    "scale_dit in a raster": lambda: scale_dit(small_dit(), window=2, anchor=4, low_steps=1, order="raster"),
+    "scale_dit by hilbert": lambda: scale_dit(small_dit(), window=4, anchor=2, low_steps=1, rank=0, order="hilbert"),
+    "var": small_var,
+    "code": lambda: code(small_var(), N=1),
+    "code with last logits": lambda: code(small_var(), N=2, logits="last"),
+    "ecar": lambda: spread(ecar(width=16, heads=2, depth=1, flow_depth=1, S=3, K=2)),
+    "lambda_eclipse": lambda: prior(embedding=12, width=16, heads=2, depth=2, words=5),
+    "diffusion prior": lambda: prior(embedding=12, width=16, heads=2, depth=2, words=5, steps=4),
+}
+
+
+@pytest.mark.parametrize("guidance", [None, 2.0])
+@pytest.mark.parametrize("name", ROWS)
+def test_the_trace_of_every_step_counts_what_the_plan_says(name, guidance):
+    planned, found = traced(ROWS[name](), guidance=guidance)
+    assert planned == found and len(planned) > 0
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_run_leaves_nothing_to_the_next(name):
+    model = ROWS[name]()
+    first, other, again = (images(model, seed=seed, guidance=1.5) for seed in (0, 1, 0))
+    assert torch.equal(first, again)
+    assert torch.isfinite(first).all()
+    if name != "lambda_eclipse":  # whose image slot is empty
+        assert not torch.equal(first, other)
+
+
+IDENTITIES = {
+    "fewer_steps": (small_dit, lambda model: fewer_steps(model, steps=6)),
+    "bottleneck of one stage": (
+        small_dit,
+        lambda model: bottleneck(model, scales=[1.0], steps=[6], strengths=[0.0], shifts=[1.0]),
+    ),
+    "bottleneck that switches to itself": (
+        small_dit,
+        lambda model: bottleneck(model, scales=[1.0, 1.0], steps=[2, 4], strengths=[0.0, 0.0], shifts=[1.0, 1.0]),
+    ),
+    "rettention": (small_dit, lambda model: rettention(model, warmup=6)),
+    "cachequant": (small_unet, lambda model: cachequant(model, interval=1)),
+    "sparse_vdit": (small_video, lambda model: sparse_vdit(model, pattern="full")),
+    "vin": (small_video, lambda model: vin(model, chunk=6, context=0, global_tokens=0)),
+    "code": (small_var, lambda model: code(model, N=3)),
+}
+
+
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_a_setting_that_changes_nothing_gives_the_plain_images_bit_for_bit(name):
+    plain, method = IDENTITIES[name]
+    assert torch.equal(images(plain(), guidance=2.0), images(method(plain()), guidance=2.0))
+
+
+def test_companions_are_given_at_least_what_the_method_paid():
+    model = bottleneck(small_dit(), scales=[1.0, 0.5, 1.0], steps=[2, 6, 2])
+    plan, plain = model.plan({"steps": 10}), small_dit().evaluation_macs(8)
+    steps = steps_at_equal_macs(plan, plain)
+    assert (steps - 1) * plain < plan_macs(plan) <= steps * plain
+    assert steps_at_equal_macs(small_dit().euler(7), plain) == 7
+
+
+def test_methods_refuse_what_they_do_not_work_on_and_each_other():
+    with pytest.raises(ValueError, match="works on Dit networks, not on Unet"):
+        rettention(small_unet())
+    with pytest.raises(ValueError, match="FewerSteps already says how"):
+        bottleneck(fewer_steps(small_dit(), steps=2))
