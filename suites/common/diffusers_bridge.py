@@ -271,9 +271,7 @@ class DiffusersModel(nn.Module):
         )
 
 
-def _size(
-    kind: Kind, config: Any, resolution: int | None, latent: list[int] | None, words: int | None
-) -> Size:
+def _size(kind: Kind, config: Any, resolution: int | None, latent: list[int] | None, words: int | None) -> Size:
     """The size of the example inputs.
 
     Raises:

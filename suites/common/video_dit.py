@@ -1,7 +1,7 @@
 """A diffusion transformer for short videos: every token of every frame sees every other; no patch spans two frames.
 
-The blocks are those of `suites.common.dit`; a token knows its frame and its place in it. Videos here are digits that a shift of
-one pixel a frame carries around the picture, so that frames tell of each other.
+The blocks are those of `suites.common.dit`; a token knows its frame and its place in it. Videos here are digits that
+a shift of one pixel a frame carries around the picture, so that frames tell of each other.
 """
 
 from __future__ import annotations

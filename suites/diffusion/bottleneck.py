@@ -1,9 +1,8 @@
 """Bottleneck Sampling: high, low and high resolution along one chain; Tian et al. 2025, arXiv 2503.18940.
 
-At a switch the picture is predicted (section 3.2: x0 = x - t v), brought to the next stage's resolution, and noised again
-to a time somewhat above where the stage before it ended; each stage has its own shift of the grid of times (section 3.3).
-Ours: fresh noise is the first noise with its values moved to other places and their signs drawn anew, the same for every
-image, so that a picture depends on its own noise alone; and resizing keeps the mean.
+At a switch the picture is predicted (x0 = x - t v), brought to the next stage's resolution, and noised
+again to a time somewhat above where the stage before it ended; each stage has its own shift of the grid of times. Ours: fresh noise is the first noise with its values moved to other places and their signs drawn anew,
+the same for every image, so that a picture depends on its own noise alone; and resizing keeps the mean.
 """
 
 from __future__ import annotations
@@ -77,7 +76,8 @@ def _side(model: FlowModel, scale: float) -> int:
     patch = getattr(model, "patch", 2)
     if abs(side - model.resolution * scale) > 1e-6 or side % patch:
         raise ValueError(
-            f"scale {scale:g} of {model.resolution} px is {model.resolution * scale:g} px, no multiple of the patch {patch}"
+            f"scale {scale:g} of {model.resolution} px is {model.resolution * scale:g} px, no multiple of the patch "
+            f"{patch}"
         )
     return side
 
@@ -100,8 +100,7 @@ class Bottleneck(Course):
             if steps:
                 steps[-1] |= self._switch(steps[-1], side, times[0], done)
             steps += [
-                model.planned(len(steps) + place, times[place], times[place + 1], side)
-                for place in range(stage.steps)
+                model.planned(len(steps) + place, times[place], times[place + 1], side) for place in range(stage.steps)
             ]
             done += stage.steps
         first = _side(model, self.stages[0].scale)

@@ -1,8 +1,8 @@
 """Products of one forward of the networks that papers of this field print, from their sizes alone; no module is built.
 
 N tokens, width C, L blocks. What the papers print: "Gflops" of DiT and SparseDiT are these products; TFLOPs of FLUX,
-HunyuanVideo and CogVideoX papers are two for each product over all steps; "MACs" of latent-diffusion U-Nets in caching papers
-leave the products of attention out.
+HunyuanVideo and CogVideoX papers are two for each product over all steps; "MACs" of latent-diffusion U-Nets in
+caching papers leave the products of attention out.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def flux(tokens: int, words: int = 512, guidance: bool = True) -> int:
 
 
 def blocks(depth: int, tokens: int, width: int) -> int:
-    """Blocks alone, L (12 n d^2 + 2 n^2 d): what is printed of HunyuanVideo (60, 3072) and CogVideoX1.5-5B (42, 3072)."""
+    """Blocks alone, L (12 n d^2 + 2 n^2 d): as printed of HunyuanVideo (60, 3072) and CogVideoX1.5-5B (42, 3072)."""
     return depth * (12 * tokens * width**2 + 2 * tokens**2 * width)
 
 
@@ -58,7 +58,7 @@ def var(depth: int, scales: Sequence[int], codes: int = 4096, width: int | None 
 def codes_drafted(
     scales: Sequence[int], drafted: int, drafter: int, refiner: int, codes: int = 4096, logits: str = "all"
 ) -> tuple[int, int]:
-    """CoDe's two networks, guided: the drafter's scales, and the refiner's with its first call over all of the prefix."""
+    """CoDe's two networks, guided: the drafter's scales, and the refiner's with its first call over the prefix."""
     keys = [sum(side**2 for side in scales[: k + 1]) for k in range(len(scales))]
 
     def call(depth: int, q: int, seen: int, first: bool, heads: int) -> int:

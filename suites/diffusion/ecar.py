@@ -1,10 +1,10 @@
 """E-CAR: continuous token maps, coarse to fine, each stage one slice of a flow; Yuan et al. 2024, arXiv 2412.14170.
 
-A transformer that is causal by stage emits a condition for every place of the stage's map; a flow network integrates the
-stage's slice of time at the stage's own size. Reconstruction: sizes, sampler and re-noising could not be read. Ours, as in
-pyramidal flow matching (Jin et al. 2024, arXiv 2410.05954, section 3.2): a stage of a map that will be doubled ends at
-e = t' / (2 - t'), t' where the next one begins; after doubling, noise with zero sum in every 2 x 2 block makes mean and covariance
-those of the next stage at t', exactly.
+A transformer that is causal by stage emits a condition for every place of the stage's map; a flow network integrates
+the stage's slice of time at the stage's own size. Reconstruction: sizes, sampler and re-noising could not be read.
+Ours, as in pyramidal flow matching (Jin et al. 2024, arXiv 2410.05954): a stage of a map that will be
+doubled ends at e = t' / (2 - t'), t' where the next one begins; after doubling, noise with zero sum in every 2 x 2
+block makes mean and covariance those of the next stage at t', exactly.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Ecar", "ecar", "load_checkpoint"]
 
 
 class Ecar(nn.Module):
-    """Both networks and the sampler: a step is one evaluation of the flow network; the first of a stage runs the other too."""
+    """Both networks and the sampler: a step is one evaluation of the flow; the first of a stage runs the other too."""
 
     channels = 1
 
@@ -210,7 +210,7 @@ def end_before(t: float) -> float:
 
 
 def doubled(x: Tensor, end: float, t: float, fresh: Tensor) -> Tensor:
-    """A map at time `end` as one of twice the side at time t: (1 - t) / (1 - end) x, and noise of zero sum in each block.
+    """A map at time `end` as one of twice the side at time t: (1 - t) / (1 - end) x plus noise of zero sum by block.
 
     With x = (1 - end) m + end e the result has the mean (1 - t) m repeated and the covariance t^2 I.
     """

@@ -1,7 +1,7 @@
 """Layers that round weights and inputs to whole numbers and multiply them in single precision: a quality, no time.
 
-Weights have a scale per output channel, inputs one scale per layer and step of the sampler; each scale is the one of a few
-shares of the largest magnitude with the least squared error.
+Weights have a scale per output channel, inputs one scale per layer and step of the sampler; each scale is the one of
+a few shares of the largest magnitude with the least squared error.
 """
 
 from __future__ import annotations

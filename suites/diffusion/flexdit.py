@@ -1,9 +1,9 @@
 """FlexDiT (later SparseDiT): pooling blocks, sparse-dense modules, dense blocks; Chang et al. 2024, arXiv 2412.06028.
 
-Bottom blocks mix tokens by a mean (section 3.2), the middle works on fewer tokens and comes back to all of them in every
-module (section 3.3), and the number of sparse tokens grows along the chain (section 3.4).
-Ours: the mean is a mean, where the release multiplies a map of ones; V and projection run on every token, as released; how the
-grid's side is rounded.
+Bottom blocks mix tokens by a mean, the middle works on fewer tokens and comes back to all of them in
+every module, and the number of sparse tokens grows along the chain. Ours: the mean is a
+mean, where the release multiplies a map of ones; V and projection run on every token, as released; how the grid's
+side is rounded.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """lambda-ECLIPSE: a small transformer in place of the diffusion prior; Patel et al. 2024, arXiv 2402.05195.
 
-Text states, an edge picture's embedding, the pooled text and an empty image slot are read causally; a learned read-out token
-at the end gives the image embedding in one forward (section 3). The baseline is the same network with a time embedding, run
-as a diffusion prior with guidance. The network of the released size is counted; width and depth are inferred from its 34 M
-parameters. The paper-size baseline is diffusers' PriorTransformer (`kandinsky22_prior`). A subject's words are replaced by its
-image embedding before any of this, which changes no count.
+Text states, an edge picture's embedding, the pooled text and an empty image slot are read causally; a learned
+read-out token at the end gives the image embedding in one forward. The baseline is the same network with
+a time embedding, run as a diffusion prior with guidance. The network of the released size is counted; width and depth
+are inferred from its 34 M parameters. The paper-size baseline is diffusers' PriorTransformer (`kandinsky22_prior`). A
+subject's words are replaced by its image embedding before any of this, which changes no count.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Prior(nn.Module):
         return {"x": noise if self.steps else torch.zeros_like(noise), "cond": cond}
 
     def step(self, index: int, state: dict[str, Any]) -> dict[str, Any]:
-        """The only forward, or one step towards the predicted embedding (formula 5 of unCLIP: it predicts the clean one)."""
+        """The only forward, or one step towards the predicted embedding, the clean one as in unCLIP's prior."""
         text, pooled, edges = state["cond"]
         if not self.steps:
             return {**state, "x": self(state["x"], text, pooled, edges)}
@@ -170,6 +170,6 @@ def prior(
 
 
 def params(embedding: int, width: int, depth: int, words: int = 77) -> int:
-    """Parameters of the one-forward network: blocks of 12 C^2 + 13 C, five projections, places, read-out, mean and spread."""
+    """Parameters of the one-forward network: blocks of 12 C^2 + 13 C, projections, places, read-out, mean, spread."""
     projections = 4 * (embedding * width + width) + width * embedding + embedding
     return depth * (12 * width**2 + 13 * width) + projections + (words + 4) * width + 3 * width + 2 * embedding

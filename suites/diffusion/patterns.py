@@ -1,6 +1,7 @@
 """Attention in the sparse patterns of video transformers, each read as what it is: no product of it is masked away.
 
-Tokens come frame by frame, F frames of P places. `pairs` is what a pattern keeps of a head's N^2 pairs, `executed` what runs.
+Tokens come frame by frame, F frames of P places. `pairs` is what a pattern keeps of a head's N^2 pairs, `executed`
+what runs.
 """
 
 from __future__ import annotations
@@ -121,9 +122,7 @@ PATTERNS: Mapping[str, Pattern] = {
         lambda x: x.tokens * min(x.columns, x.tokens),
         _stripe_mask,
     ),
-    "skip": Pattern(
-        _skip, lambda x: 0, lambda x: 0, lambda x: torch.zeros(x.tokens, x.tokens, dtype=torch.bool)
-    ),
+    "skip": Pattern(_skip, lambda x: 0, lambda x: 0, lambda x: torch.zeros(x.tokens, x.tokens, dtype=torch.bool)),
 }
 
 

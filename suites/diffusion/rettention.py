@@ -1,16 +1,14 @@
 """Re-ttention: window attention rescaled by the softmax mass it had; Chen et al. 2025, arXiv 2505.22918.
 
-Per query row and head rho = (sum of exp inside the window) / (sum over all) is kept from the last full step (section 3.2,
-formula 4), and R = full - sparse output after the projection (section 3.3). A sparse step multiplies the window's softmax
-by rho, adds R, and lets rho grow by a constant. Ours: rho is clamped at 1, which the released code lets it pass; the band
-is read by blocks (`suites.diffusion.banded`) where that code multiplies everything and masks.
+Per query row and head rho = (sum of exp inside the window) / (sum over all) is kept from the last full step, and R = full - sparse output after the projection. A sparse step multiplies the
+window's softmax by rho, adds R, and lets rho grow by a constant. Ours: rho is clamped at 1, which the released code
+lets it pass; the band is read by blocks (`suites.diffusion.banded`) where that code multiplies everything and masks.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -148,7 +146,7 @@ class Rettention(Course):
 
 
 def step_macs(model: Dit, mode: Mode, s: float, residual: bool = True, side: int | None = None) -> int:
-    """MACs of one evaluation: 2 pairs C for attention; a refresh runs all pairs, the window, and a second projection."""
+    """MACs of one evaluation: 2 pairs C for attention; a refresh runs all pairs, the window, and projects twice."""
     n, c, layers = ((side or model.resolution) // model.patch) ** 2, model.width, len(model.blocks)
     plain, window = model.evaluation_macs(side or model.resolution), executed_pairs(n, half_width(n, s))
     if mode == "full":

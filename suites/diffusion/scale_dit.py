@@ -1,9 +1,9 @@
 """Scale-DiT: windows for high-resolution tokens and low-resolution tokens as anchors; arXiv 2510.16325 (2025).
 
-A low-resolution picture is sampled as usual; then tokens of the large one see their own window and all anchors, which are clean,
-stand where their area is, carry a time of their own and a low-rank adapter on their path (section 3). In window order the
-windows are contiguous blocks. Ours: the class reaches the tokens by adaptive layer norm, so that there are no text tokens; window
-sizes in tokens; how many of the steps the small picture takes.
+A low-resolution picture is sampled as usual; then tokens of the large one see their own window and all anchors, which
+are clean, stand where their area is, carry a time of their own and a low-rank adapter on their path. In
+window order the windows are contiguous blocks. Ours: the class reaches the tokens by adaptive layer norm, so that
+there are no text tokens; window sizes in tokens; how many of the steps the small picture takes.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ class ScaleDit(Course):
         low = [] if not self.anchor else [self._small(model, step) for step in model.euler(self.low_steps)]
         high_macs = model.branches * step_macs(model, self.window, self.anchor, self.order)
         high = [
-            {**step, "index": len(low) + step["index"], "mode": "windows", "macs": high_macs} for step in model.euler(count)
+            {**step, "index": len(low) + step["index"], "mode": "windows", "macs": high_macs}
+            for step in model.euler(count)
         ]
         return low + high
 

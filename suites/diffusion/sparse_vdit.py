@@ -1,9 +1,9 @@
-"""Sparse-vDiT: one of five attention patterns for every head of a video transformer; Chen et al. 2025, arXiv 2506.03065.
+"""Sparse-vDiT: one of five patterns for every head of a video transformer; Chen et al. 2025, arXiv 2506.03065.
 
-The choice is made offline (section 3.3): the pattern with the least error + lambda x cost on a few samples and steps; full
-attention where every error is above a bound, nothing at all where leaving the head out is below its own. Heads of a pattern
-in a layer run as one call. Ours: the error is relative, the cost is the share of the pairs, the global columns are spread evenly,
-and one set of choices holds for all steps. No code was released.
+The choice is made offline: the pattern with the least error + lambda x cost on a few samples and steps;
+full attention where every error is above a bound, nothing at all where leaving the head out is below its own. Heads
+of a pattern in a layer run as one call. Ours: the error is relative, the cost is the share of the pairs, the global
+columns are spread evenly, and one set of choices holds for all steps. No code was released.
 """
 
 from __future__ import annotations

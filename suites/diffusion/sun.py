@@ -1,9 +1,10 @@
 """SpeedUpNet: an adapter in cross-attention that learns what guidance would add; Chai et al. 2023, arXiv 2312.08887.
 
-Every cross-attention gets keys and values of its own for the negative prompt, and may get a second pair for the positive
-one: out = attn(q, K+, V+) - A(attn(q, K-, V-)) + B(attn(q, K'+, V'+)), each extra term scaled to the norm of the first, then
-affine per channel (section 3.2). So one evaluation stands for the two of guidance, and few steps for many (section 3.3).
-Ours: the negative prompt is the empty class; the norm is per sample, where the release takes it over the whole batch; the recipe.
+Every cross-attention gets keys and values of its own for the negative prompt, and may get a second pair for the
+positive one: out = attn(q, K+, V+) - A(attn(q, K-, V-)) + B(attn(q, K'+, V'+)), each extra term scaled to the norm of
+the first, then affine per channel. So one evaluation stands for the two of guidance, and few steps for
+many. Ours: the negative prompt is the empty class; the norm is per sample, where the release takes it
+over the whole batch; the recipe.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""VAR: next-scale prediction, a transformer that draws whole maps of codes, small to large; Tian et al. 2024, arXiv 2404.02905.
+"""VAR: a transformer that draws whole maps of codes, small to large; Tian et al. 2024, arXiv 2404.02905.
 
-The block is the released one: adaptive layer norm, attention of normalised queries and keys with a learned scale, keys and
-values kept from scale to scale (section 3.2). At the sizes of the paper it is counted; the small instance draws digits whose
-codes are patches of 2 x 2 pixels: its residual quantiser is a codebook found by k-means, without an encoder or decoder network.
+The block is the released one: adaptive layer norm, attention of normalised queries and keys with a learned scale,
+keys and values kept from scale to scale. At the sizes of the paper it is counted; the small instance
+draws digits whose codes are patches of 2 x 2 pixels: its residual quantiser is a codebook found by k-means, without
+an encoder or decoder network.
 """
 
 from __future__ import annotations
@@ -103,7 +104,9 @@ class VarNetwork(nn.Module):
         shift, scale = self.modulation(condition).chunk(2, dim=1)
         return self.head(modulated(self.norm(x), shift, scale))
 
-    def scale_macs(self, tokens: int, keys: int, *, first: bool, heads: int | None = None, pairs: int | None = None) -> int:
+    def scale_macs(
+        self, tokens: int, keys: int, *, first: bool, heads: int | None = None, pairs: int | None = None
+    ) -> int:
         """MACs of new tokens that see so many keys; `heads` of them are given logits."""
         c, seen = self.width, tokens * keys if pairs is None else pairs
         blocks = len(self.blocks) * (12 * tokens * c**2 + 2 * seen * c + 6 * c**2)

@@ -1,8 +1,9 @@
-"""VINs, video interface networks: chunks of a long video denoised in parallel beside global tokens; arXiv 2503.17539 (2025).
+"""VINs, video interface networks: chunks of a long video denoised side by side; Dedhia et al. 2025, arXiv 2503.17539.
 
-Learned global tokens look once at key frames of the noisy video, a few self-attention blocks refine them, and each chunk is
-denoised over [chunk, context, global tokens]; frames that two chunks hold are averaged with linear weights while t is early.
-Ours: the size of the interface network, one key frame per chunk, and global tokens that start at random.
+Learned global tokens look once at key frames of the noisy video, a few self-attention blocks refine them, and each
+chunk is denoised over [chunk, context, global tokens]; frames that two chunks hold are averaged with linear weights
+while t is early. Ours: the size of the interface network, one key frame per chunk, and global tokens that start at
+random.
 """
 
 from __future__ import annotations
@@ -187,7 +188,11 @@ def step_macs(model: VideoDit, chunk: int, context: int) -> int:
     total = 2 * c**2 * (len(chunks) - 1)  # the last modulation runs for every chunk; time and class once
     for each in chunks:
         n = (each.high - each.low) * places
-        total += depth * block_macs(n + shared, c, ratio) + model.ends_macs(n) - (0 if each.begin == 0 else 3 * c**2 + 256 * c)
+        total += (
+            depth * block_macs(n + shared, c, ratio)
+            + model.ends_macs(n)
+            - (0 if each.begin == 0 else 3 * c**2 + 256 * c)
+        )
     if interface is None:
         return total
     seen = len(chunks) * places

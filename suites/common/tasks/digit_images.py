@@ -147,19 +147,16 @@ class DigitImages(TrainedTask):
             )
 
     def learn(self, module: nn.Module) -> dict[str, Any]:
-        """Train by rectified flow, or by a loss of the module's own; the scores of one set per seed, and the judge's accuracy.
+        """Train by rectified flow or a loss of the module's own; the scores of one set per seed, the judge's accuracy.
 
-        A module with `learning_loss(pictures, generator)` gets all training pictures once and gives its loss of a batch;
-        it learns at full size alone.
+        A module with `learning_loss(pictures, generator)` gets all training pictures once and gives its loss of a
+        batch; it learns at full size alone.
         """
         how, own = self.training, getattr(module, "learning_loss", None)
         batches = self.training_batches(how.batch, how.steps, self.seed, at_half=own is None)
         pace = Pace(how.steps, how.rate, warmup=how.warmup, weight_decay=how.weight_decay, clip=how.clip)
         generator = torch.Generator().manual_seed(self.seed)
-        if own is None:
-            loss = flow_loss(module, generator)  # type: ignore[arg-type]
-        else:
-            loss = own(pictures(data.split()[0]), generator)
+        loss = flow_loss(module, generator) if own is None else own(pictures(data.split()[0]), generator)
         losses = fit(module, batches, loss, pace)
         with torch.inference_mode():
             made = [self._made(Run(module), seed) for seed in range(self.seeds)]

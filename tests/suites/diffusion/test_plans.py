@@ -1,4 +1,4 @@
-"""Every plan tells what the trace of each step counts; runs leave nothing behind; a setting that changes nothing is plain."""
+"""Plans tell what the trace of each step counts; runs leave nothing behind; settings that change nothing are plain."""
 
 import pytest
 import torch
