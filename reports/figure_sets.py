@@ -21,6 +21,7 @@ from reports.drawing import Drawing, draw
 from reports.figures import (
     batch_gain,
     bits,
+    companions,
     curves,
     gap,
     layer_savings,
@@ -87,6 +88,7 @@ GROUP_FIGURES: tuple[GroupFigure, ...] = (
     GroupFigure(savings.ID, savings.figure, Needs(("speedup", "mac_ratio"), compared=True)),
     GroupFigure(bits.ID, bits.figure, Needs(("bits_ratio", "size_ratio"), compared=True)),
     GroupFigure(gap.ID, gap.figure, Needs(("latency_ms",), rows=2), per_part=True),
+    GroupFigure(companions.ID, companions.figure, Needs(rows=3, further=companions.wanted)),
     GroupFigure(pareto.ID, pareto.figure, Needs(rows=2, further=lambda rows: bool(pareto.pairs(rows)))),
     GroupFigure(tradeoff.ID, tradeoff.figure, Needs(("mac_ratio",), compared=True), per_part=True),
     GroupFigure(

@@ -1,8 +1,9 @@
 """Bottleneck Sampling: high, low and high resolution along one chain; Tian et al. 2025, arXiv 2503.18940.
 
-At a switch the picture is predicted (x0 = x - t v), brought to the next stage's resolution, and noised
-again to a time somewhat above where the stage before it ended; each stage has its own shift of the grid of times. Ours: fresh noise is the first noise with its values moved to other places and their signs drawn anew,
-the same for every image, so that a picture depends on its own noise alone; and resizing keeps the mean.
+At a switch the picture is predicted (x0 = x - t v), brought to the next stage's resolution, and noised again to a
+time somewhat above where the stage before it ended; each stage has its own shift of the grid of times. Ours: fresh
+noise is the first noise with its values moved to other places and their signs drawn anew, the same for every image,
+so that a picture depends on its own noise alone; and resizing keeps the mean.
 """
 
 from __future__ import annotations

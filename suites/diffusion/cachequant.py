@@ -1,8 +1,9 @@
 """CacheQuant: a feature cache whose steps a dynamic program chooses, and rounding; Liu et al. 2025, arXiv 2503.01323.
 
-The input of the last block upwards is kept; T steps are cut into ceil(T / I) groups whose features are
-nearest to their first, and what is kept is corrected per step and channel by least squares. Ours: the calibration, of images of the plain sampler; a skipped step of this U-Net also runs the one residual
-block at full resolution on its way down, which makes its outer skip.
+The input of the last block upwards is kept; T steps are cut into ceil(T / I) groups whose features are nearest to
+their first, and what is kept is corrected per step and channel by least squares. Ours: the calibration, of images of
+the plain sampler; a skipped step of this U-Net also runs the one residual block at full resolution on its way down,
+which makes its outer skip.
 """
 
 from __future__ import annotations

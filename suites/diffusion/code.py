@@ -1,7 +1,8 @@
 """CoDe: a large network drafts the first scales, a small one refines the rest; Chen et al. 2024, arXiv 2411.17787.
 
 The refiner's first call reads all drafted maps and the next one under the block-causal mask and so fills its own keys
-and values; those of the drafter are given up. Specialised training: each network learns its own scales; ours trains the refiner alone, on labels.
+and values; those of the drafter are given up. Specialised training: each network learns its own scales; ours trains
+the refiner alone, on labels.
 """
 
 from __future__ import annotations

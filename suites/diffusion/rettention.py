@@ -1,8 +1,9 @@
 """Re-ttention: window attention rescaled by the softmax mass it had; Chen et al. 2025, arXiv 2505.22918.
 
-Per query row and head rho = (sum of exp inside the window) / (sum over all) is kept from the last full step, and R = full - sparse output after the projection. A sparse step multiplies the
-window's softmax by rho, adds R, and lets rho grow by a constant. Ours: rho is clamped at 1, which the released code
-lets it pass; the band is read by blocks (`suites.diffusion.banded`) where that code multiplies everything and masks.
+Per query row and head rho = (sum of exp inside the window) / (sum over all) is kept from the last full step, and R =
+full - sparse output after the projection. A sparse step multiplies the window's softmax by rho, adds R, and lets rho
+grow by a constant. Ours: rho is clamped at 1, which the released code lets it pass; the band is read by blocks
+(`suites.diffusion.banded`) where that code multiplies everything and masks.
 """
 
 from __future__ import annotations
