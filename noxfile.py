@@ -37,7 +37,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests; further words go to pytest (`-m slow`, `-m gpu`, a file)."""
-    install(session, "dev", "quantised", "timm", "transformers", "diffusers", "onnx", "openvino", "bleu")
+    install(session, "dev", "quantised", "timm", "transformers", "diffusers", "pruning", "onnx", "openvino", "bleu")
     session.run("python", "-m", "pytest", *(session.posargs or TOGETHER))
 
 

@@ -89,6 +89,7 @@ def test_timing_a_local_class_in_fresh_processes_against_a_baseline():
     assert own.loc["peak_memory_bytes", "value"] > 0
 
 
+@pytest.mark.slow
 def test_a_module_of_half_precision_is_measured_and_recorded_as_one():
     from bench.config.protocol import Protocol
 

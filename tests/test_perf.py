@@ -138,9 +138,10 @@ def test_sessions_are_measured_while_there_is_time_for_another_and_neighbours_en
     made = gate_sessions.measured(tmp_path, "quiet", 150.0, began.append, lambda: next(clock))
     assert made == began and len({path.name for path in made}) == 2
     mine = psutil.Process()
+    before = set(mine.children())  # other tests of this process may have some
     with gate_sessions.neighbours(2):
-        assert len(mine.children()) == 2
-    assert not mine.children()
+        assert len(set(mine.children()) - before) == 2
+    assert not set(mine.children()) - before
 
 
 def test_the_table_of_a_runner_stands_between_its_marks_and_no_other_line_changes(tmp_path: Path) -> None:

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bench.config.paths import config_folder, suite_folders
 from bench.config.suite_files import find_suites
 from bench.config.verbs import JOBS
+from bench.config.yaml_file import read_yaml
 from bench.errors import BenchError
 
 #: Keys of a block that the command line replaces; a test holds them to `bench.config.axes.OVERRIDES`.
@@ -29,7 +28,6 @@ _CHOICES = {
     "device.compile": ("off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
     "device.memory_format": ("contiguous", "channels_last"),
 }
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def offers(line: str, point: int | None = None) -> list[str]:
@@ -47,7 +45,7 @@ def offers(line: str, point: int | None = None) -> list[str]:
         if not equals:
             return sorted(name for name in _keys() if name.startswith(word))
         return [f"{key}={choice}" for choice in _values(key, value, words) if choice.startswith(value)]
-    except (BenchError, OSError, yaml.YAMLError, SyntaxError):
+    except (BenchError, OSError, SyntaxError):
         return []  # a Tab says nothing of what is wrong; the command will
 
 
@@ -162,8 +160,4 @@ def _file_of(module: str) -> Path | None:
 
 def _read(file: Path) -> dict[str, Any]:
     """What a YAML file of ours says; nothing of one that is no mapping."""
-    if not file.is_file():
-        return {}
-    with file.open(encoding="utf-8") as stream:
-        found = yaml.load(stream, _Loader)
-    return found if isinstance(found, dict) else {}
+    return read_yaml(file) if file.is_file() else {}

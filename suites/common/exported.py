@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,21 @@ class Exported(nn.Module):
         return self
 
 
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Meanwhile no file that is unpickled can run code: `torch.export.load` would let inputs and odd weights do so."""
+    real = torch.load
+
+    def load(*args: Any, **options: Any) -> Any:
+        return real(*args, **{**options, "weights_only": True})
+
+    torch.load = load
+    try:
+        yield
+    finally:
+        torch.load = real
+
+
 def exported_model(*, name: str) -> tuple[nn.Module, tuple[Any, ...]]:
     """The module of a `.pt2` file and the inputs that it was traced with.
 
@@ -42,7 +59,8 @@ def exported_model(*, name: str) -> tuple[nn.Module, tuple[Any, ...]]:
     """
     place = Path(name).expanduser()
     try:
-        program = torch.export.load(place)
+        with _weights_only():
+            program = torch.export.load(place)
     except Exception as error:  # of whatever kind: the file is the user's
         raise UsageError(
             f"{place} cannot be read as a program of torch.export ({type(error).__name__}: {error}): save it with "

@@ -35,7 +35,7 @@ class FullDisk:
         return self.real(path, data)
 
 
-@pytest.mark.parametrize("part", ["probes", "samples", "records"])
+@pytest.mark.parametrize("part", [pytest.param("probes", marks=pytest.mark.slow), "samples", "records"])
 def test_a_disk_that_fills_up_at_any_step_stops_the_sweep_with_the_remedy_and_the_rest_goes_on_later(
     tmp_path, monkeypatch, part
 ):

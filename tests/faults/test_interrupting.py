@@ -13,7 +13,7 @@ from tests.faults.driver import driver, family, statuses, until
 from tests.sweeping import HEALTHY
 
 
-@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)], ids=["once", "twice"])
 def test_ctrl_c_ends_with_130_keeps_what_was_measured_and_leaves_nothing_running(tmp_path, times):
     mark = tmp_path / "mark"
     waiting = f"tests.faults.models:waits(mark={str(mark)!r})"

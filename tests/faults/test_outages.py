@@ -36,6 +36,7 @@ def mirrored(folder, models, **tracking):
     return configuration(folder, models, tracking=where, report=OFF)
 
 
+@pytest.mark.slow
 def test_a_whole_sweep_finishes_well_while_the_server_is_down(tmp_path, capsys):
     config = mirrored(tmp_path, [HEALTHY], uri=unreachable())
     began = time.monotonic()

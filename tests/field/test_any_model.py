@@ -1,5 +1,9 @@
 """Models that people have: torchvision by name, programs that torch.export saved. Known parameters and products."""
 
+import io
+import zipfile
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -79,6 +83,30 @@ def test_a_saved_program_is_measured_with_the_inputs_of_its_trace(tmp_path):
     torch.testing.assert_close(module.eval()(*inputs), net(x, scale=2.0))
     assert macs.count(module, inputs, {}).macs == 3 * 8 * 4
     assert catalogue.load().model(str(file)).path.endswith("exported_model")
+
+
+class Hostile:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def test_a_program_whose_inputs_would_run_code_is_refused(tmp_path):
+    net, x = Two().eval(), torch.randn(3, 8)
+    file, bad, mark = tmp_path / "two.pt2", tmp_path / "bad.pt2", tmp_path / "mark"
+    torch.export.save(torch.export.export(net, (x,), {"scale": torch.tensor(2.0)}), file)
+    hostile = io.BytesIO()
+    torch.save(Hostile(mark), hostile)
+    with zipfile.ZipFile(file) as good, zipfile.ZipFile(bad, "w") as made:
+        named = [name for name in good.namelist() if "sample_inputs" in name]
+        assert named
+        for name in good.namelist():
+            made.writestr(name, hostile.getvalue() if name in named else good.read(name))
+    with pytest.raises(UsageError, match="cannot be read as a program"):
+        exported_model(name=str(bad))
+    assert not mark.exists()
 
 
 def test_a_file_that_is_no_program_is_told_with_how_to_save_one(tmp_path):

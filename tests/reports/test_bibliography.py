@@ -5,13 +5,24 @@ import re
 import pytest
 import yaml
 
+from bench.config import catalogue
 from bench.config.paths import suite_folders
 from bench.errors import UsageError
 from reports.bibliography import entries_for, load
 from reports.site import build
 from tests.synthetic import store
 
+SUITES = [folder for folder in suite_folders() if (folder / "references.bib").is_file()]
 SUITE = next(folder for folder in suite_folders() if folder.name == "vit_tokens")
+
+
+@pytest.mark.parametrize("folder", SUITES, ids=lambda folder: folder.name)
+def test_the_references_of_every_suite_can_be_read_and_belong_to_what_it_has(folder):
+    known = catalogue.load()
+    for reference in load(folder):
+        of = {name for name in reference.of if name.partition(":")[0] not in known.prefixes}
+        names = of - set(known.models) - set(known.methods)
+        assert not names, (reference.key, names)
 
 
 PASTED = r"""

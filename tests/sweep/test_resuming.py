@@ -101,6 +101,7 @@ def test_a_damaged_record_of_the_baseline_costs_its_own_row_only(tmp_path):
     assert sweep(more).measured == 0
 
 
+@pytest.mark.slow
 def test_a_damaged_record_of_an_earlier_session_does_not_stop_a_later_one(tmp_path):
     config = configuration(tmp_path, [HEALTHY], ["none", NARROW])
     sweep(config)
@@ -126,6 +127,7 @@ def test_the_number_of_an_attempt_that_was_moved_away_stays_free(tmp_path):
     assert names == [second.name, second.name.replace(".2.json", ".3.json")]
 
 
+@pytest.mark.slow
 def test_a_damaged_process_in_the_middle_costs_that_process_only(tmp_path, monkeypatch):
     three = {**QUICK, "latency": {**QUICK["latency"], "invocations": 3, "max_invocations": 3}}
     config = configuration(tmp_path, [HEALTHY], protocol=three)
@@ -178,6 +180,7 @@ def test_ctrl_c_on_a_case_without_numbers_is_a_record(tmp_path, monkeypatch):
     assert timed(config) == [(timed(config)[0][0], 0), (timed(config)[0][0], 1)]  # what Ctrl-C left was continued
 
 
+@pytest.mark.slow
 def test_a_killed_retry_goes_on_where_it_was(tmp_path, monkeypatch):
     config = retry(tmp_path)
     sweep(config)
@@ -210,6 +213,7 @@ def test_a_retry_after_a_failure_in_company_probes_anew(tmp_path):
 # -- versions ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_another_version_left_unfinished_is_measured_anew(tmp_path, monkeypatch):
     config = killed_in_its_second_process(tmp_path, monkeypatch)
     (first,) = timed(config)
