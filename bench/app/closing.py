@@ -34,9 +34,10 @@ def show_rows(records: Sequence[Record]) -> None:
     """Print what a sweep measured: one line a row, those that were compared with their speed-up and its promise."""
     from reports.rows import rows_of
 
-    rows = rows_of(records, [])
+    rows = _by_side(rows_of(records, []))
     if not rows:
         return
+    varying = _varying(rows)
     compared = any(row.value("speedup") is not None for row in rows)
     metrics = [name for name in (_COMPARED if compared else _ALONE) if any(row.value(name) is not None for row in rows)]
     scored = any(_score(row) for row in rows)
@@ -49,7 +50,12 @@ def show_rows(records: Sequence[Record]) -> None:
         if side is not None and row.side.key != side:
             table.add_section()
         side = row.side.key
-        cells = [_name(row), *(_value(row, name) for name in metrics), *([_score(row)] if scored else []), _state(row)]
+        cells = [
+            _name(row, varying),
+            *(_value(row, name) for name in metrics),
+            *([_score(row)] if scored else []),
+            _state(row),
+        ]
         table.add_row(*(escape(escape_controls(cell)) for cell in cells))
     Console(width=None if Console().is_terminal else WIDTH).print(table)
     if len(rows) > MOST_ROWS:
@@ -60,9 +66,23 @@ def _title(metric: str) -> str:
     return _TITLES[metric] if metric in _TITLES else METRICS[metric].title
 
 
-def _name(row: Row) -> str:
-    conditions = [f"{row.case.resolution}px"] if row.case.resolution else []
-    return shortened(" · ".join([row.name, *conditions, f"batch {row.case.batch}"]), 70)
+def _by_side(rows: Sequence[Row]) -> list[Row]:
+    """Rows that are compared with one side together, that side first; sides in the order of their first row."""
+    sides = {row.side.key: place for place, row in reversed(list(enumerate(rows)))}
+    return sorted(rows, key=lambda row: (sides[row.side.key], row.case.key != row.side.key))
+
+
+def _varying(rows: Sequence[Row]) -> set[str]:
+    """The axes of the shape in which rows differ."""
+    shapes = [row.case.full_shape for row in rows]
+    return {name for shape in shapes for name in shape if len({str(each.get(name)) for each in shapes}) > 1}
+
+
+def _name(row: Row, varying: set[str]) -> str:
+    """The row's name, with what of its shape is not the same in every row."""
+    own = {name: value for name, value in row.case.full_shape.items() if name in varying and name != "batch"}
+    conditions = [f"{value}px" if name == "resolution" else f"{name} {value}" for name, value in own.items()]
+    return shortened(" · ".join([row.name, *conditions, f"batch {row.case.batch}"]), 78)
 
 
 def _value(row: Row, metric: str) -> str:

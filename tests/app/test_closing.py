@@ -48,6 +48,17 @@ def test_a_model_alone_is_shown_by_its_cost_and_nothing_is_called_faster(capsys)
     assert best_row(alone) == "nothing was compared with anything"
 
 
+def test_rows_of_one_side_stand_together_and_are_told_apart_by_what_differs_in_their_shape(capsys):
+    made = [record(batch=batch) for batch in (1, 8)]
+    made += [record(method="tome", setting="r=8", batch=batch, macs=0.625e9, latency_ms=25.0) for batch in (1, 8)]
+    show_rows([made[2], made[1], made[0], made[3]])
+    told = [line for line in capsys.readouterr().out.splitlines() if "batch" in line]
+    assert [("tome" in line, "batch 8" in line) for line in told] in (
+        [(False, False), (True, False), (False, True), (True, True)],
+        [(False, True), (True, True), (False, False), (True, False)],
+    )
+
+
 @pytest.mark.parametrize(
     ("retry", "again"),
     [
