@@ -6,6 +6,7 @@ recompute one from the other.
 
 from __future__ import annotations
 
+import copy
 import random
 from pathlib import Path
 from typing import Any
@@ -161,11 +162,13 @@ def record(
     readings = _readings(case, middle, len(runs), macs, baseline_ms / latency_ms, accuracy)
     if status != "ok":
         readings = [unavailable(item.metric, f"the case ended as {status}") for item in readings]
-    context = assemble.Context(Protocol(), environment or ENVIRONMENT, machine_key, PEAKS, dict(CODE))
+    # copies: who changes one record changes no other
+    shared = copy.deepcopy((environment or ENVIRONMENT, PEAKS, CODE))
+    context = assemble.Context(Protocol(), shared[0], machine_key, shared[1], shared[2])
     ok = status == "ok"
     return {
         **assemble.blank(case, context, "2026-11-01T12:00:00+00:00", "2026-11-01T12:01:00+00:00"),
-        "protocol": PROTOCOL,
+        "protocol": copy.deepcopy(PROTOCOL),
         "status": status,
         "error": error,
         "flags": [],

@@ -255,6 +255,7 @@ def from_another_machine(tmp_path_factory):
     return pack(there.root, None, folder / "there.bundle.zip"), moved
 
 
+@pytest.mark.slow
 def test_a_row_of_another_machine_class_is_reproduced_by_what_travels(from_another_machine, tmp_path, capsys):
     path, moved = from_another_machine
     row = next(made for made in moved if made["case"]["method"] == NARROW)

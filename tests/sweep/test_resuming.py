@@ -89,6 +89,7 @@ def value(record, metric):
 # -- damaged records --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_damaged_record_of_the_baseline_costs_its_own_row_only(tmp_path):
     config = configuration(tmp_path, [HEALTHY])
     sweep(config)
@@ -168,6 +169,7 @@ def test_ctrl_c_in_a_retry_leaves_the_row_that_has_its_numbers(tmp_path, monkeyp
     assert {record["status"] for record in sweep(config).records} == {"ok"}
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_a_case_without_numbers_is_a_record(tmp_path, monkeypatch):
     config = configuration(tmp_path, [HEALTHY])
     with monkeypatch.context() as patch:
@@ -224,6 +226,7 @@ def test_what_another_version_left_unfinished_is_measured_anew(tmp_path, monkeyp
     assert len(probed(config)) == 2 and [index for _, index in timed(config)] == [0, 0, 1]
 
 
+@pytest.mark.slow
 def test_damaged_notes_of_a_session_or_a_probe_are_no_notes(tmp_path, monkeypatch):
     config = killed_in_its_second_process(tmp_path, monkeypatch)
     for path in (*store_of(config).samples.glob("*/session.json"), *store_of(config).probes.glob("*.json")):

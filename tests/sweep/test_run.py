@@ -324,6 +324,7 @@ def _kill_until_done(folder, kills, seed, *overrides, longest=6.5):
     return done
 
 
+@pytest.mark.slow
 def test_killed_sweep_resumes_without_remeasuring(tmp_path):
     assert _kill_until_done(tmp_path, 3, seed=1) >= 1
     _assert_nothing_twice(tmp_path, 4)
