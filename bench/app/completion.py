@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.config.paths import config_folder, suite_folders
 from bench.config.suite_files import find_suites
-from bench.config.verbs import JOBS
+from bench.config.verbs import JOBS, RETRIES
 from bench.config.yaml_file import read_yaml
 from bench.errors import BenchError
 
@@ -21,7 +21,7 @@ LISTS = ("models", "methods", "resolutions", "batches", "dtypes", "backends", "w
 #: Values of keys whose choices stand in no file.
 _CHOICES = {
     "job": JOBS,
-    "retry": ("none", "disturbed", "failed", "all"),
+    "retry": RETRIES,
     "counts": ("true", "false"),
     "trust": ("true", "false"),
     "all": ("true", "false"),

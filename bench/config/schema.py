@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 from bench import workloads
 from bench.config.axes import OVERRIDES
 from bench.config.protocol import Energy, Protocol, Section
-from bench.config.verbs import JOBS
+from bench.config.verbs import JOBS, RETRIES
 from bench.errors import UsageError, did_you_mean, no_such
 from bench.foreign_text import shortened
 
@@ -269,7 +269,7 @@ class Config(Section):
     all: bool = False
     word: str | None = None
     trust: bool = False
-    retry: Literal["none", "disturbed", "failed", "all"] = "none"
+    retry: Literal[RETRIES] = "none"  # type: ignore[valid-type]
     retry_failed: bool = False
     counts: bool = True
     suite: Suite

@@ -1,3 +1,5 @@
-"""The verbs of the command line: what `job=` may name; apart from the schema, which takes pydantic to import."""
+"""Words of the command line, `job=` and `retry=`; apart from the schema, which takes pydantic to import."""
 
 JOBS = ("run", "plan", "report", "reproduce", "compare", "bundle", "verify", "calibrate", "doctor", "ui", "list")
+#: Which rows a sweep measures again beside those it lacks: none; those that other work disturbed; those that failed.
+RETRIES = ("none", "disturbed", "failed", "all")

@@ -127,8 +127,6 @@ def _is_named_after(path: Path, record: Record) -> bool:
     return re.fullmatch(rf"{re.escape(key)}(\.[1-9][0-9]{{0,8}})?\.json", path.name) is not None
 
 
-#: Which rows a sweep measures again beside those it lacks: none; those that other work disturbed; those that failed.
-RETRIES = ("none", "disturbed", "failed", "all")
 #: Status of a row whose processes other work held up: it has numbers, its ranks are withheld.
 DISTURBED = "contaminated"
 
@@ -138,7 +136,7 @@ def is_present(record: Record | None, *, retry: str = "none") -> bool:
 
     Args:
         record: the newest of the case on this machine, or None.
-        retry: one of `RETRIES`.
+        retry: one of `bench.config.verbs.RETRIES`.
     """
     if record is None or record["status"] == "interrupted":
         return False

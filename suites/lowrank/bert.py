@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bench.config.settings import PositiveInt
 from suites.common.digits_data import CLASSES
+from suites.common.gpt import Ffn
 from suites.common.initial import draw
 
 EPS = 1e-12
@@ -34,19 +35,6 @@ class BertAttention(nn.Module):
         return self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
 
 
-class BertFfn(nn.Module):
-    """fc2(gelu(fc1 x))."""
-
-    def __init__(self, width: int, hidden: int):
-        super().__init__()
-        self.fc1: nn.Module = nn.Linear(width, hidden)
-        self.fc2: nn.Module = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features of the same shape."""
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
 class BertLayer(nn.Module):
     """Attention and network, each added to its input and normalised; after each may stand an adapter."""
 
@@ -54,7 +42,7 @@ class BertLayer(nn.Module):
         super().__init__()
         self.attention: nn.Module = BertAttention(width, heads)
         self.norm1 = nn.LayerNorm(width, eps=EPS)
-        self.network: nn.Module = BertFfn(width, hidden)
+        self.network: nn.Module = Ffn(width, hidden)
         self.norm2 = nn.LayerNorm(width, eps=EPS)
         self.adapter1: nn.Module = nn.Identity()
         self.adapter2: nn.Module = nn.Identity()

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 from bench import costs
 from bench.config.settings import Blocks, PositiveInt
+from suites.common.gpt import Ffn
 from suites.common.task import learning_task
-from suites.lowrank.bert import BertAttention, BertFfn, BertLayer
+from suites.lowrank.bert import BertAttention, BertLayer
 from suites.lowrank.factors import FactoredLinear, factored, factors
 
 #: Published rank triples (ra, rf, rw) of BERT-base by the label of the authors' repository.
@@ -115,7 +116,7 @@ class StreamedAttention(SvdAttention):
 class StreamedFfn(nn.Module):
     """The factored network over tiles of its hidden layer; V1's rows and U2's columns are read once."""
 
-    def __init__(self, plain: BertFfn, rank: int, rows: dict[str, Tensor], tile: int):
+    def __init__(self, plain: Ffn, rank: int, rows: dict[str, Tensor], tile: int):
         super().__init__()
         self.fc1, self.fc2, self.tile = *_factored_pair(plain, rank, rows), tile
 
@@ -132,7 +133,7 @@ class StreamedFfn(nn.Module):
         return F.linear(total, self.fc2.v, self.fc2.bias).unflatten(0, x.shape[:-1])
 
 
-def _factored_pair(plain: BertFfn, rank: int, rows: dict[str, Tensor]) -> tuple[FactoredLinear, FactoredLinear]:
+def _factored_pair(plain: Ffn, rank: int, rows: dict[str, Tensor]) -> tuple[FactoredLinear, FactoredLinear]:
     first, second = plain.fc1, plain.fc2
     if not isinstance(first, nn.Linear) or not isinstance(second, nn.Linear):
         raise ValueError("the network is already factored: start from the plain model")
@@ -206,8 +207,8 @@ def _plain(layer: BertLayer) -> BertAttention:
     return layer.attention
 
 
-def _network(layer: BertLayer) -> BertFfn:
-    if not isinstance(layer.network, BertFfn):
+def _network(layer: BertLayer) -> Ffn:
+    if not isinstance(layer.network, Ffn):
         raise ValueError("the network is already factored: start from the plain model")
     return layer.network
 

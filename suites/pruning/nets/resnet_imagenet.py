@@ -109,9 +109,6 @@ def _resnet(
     return network.eval()
 
 
-Rates = Annotated[list[Rate], Field(min_length=1)]
-
-
 def resnet34(
     *,
     widths: Blocks | None = None,
