@@ -26,6 +26,7 @@ from reports.figures import (
     gap,
     layer_savings,
     length_gain,
+    live_bytes,
     noise,
     operators,
     pareto,
@@ -114,6 +115,7 @@ CASE_FIGURES: tuple[CaseFigure, ...] = (
     CaseFigure("waterline", lambda site, row, base: waterline.figure(row.record)),
     CaseFigure("time-split", lambda site, row, base: time_split.figure(row.record, _record(base)), _SAME),
     CaseFigure("layers", lambda site, row, base: layer_savings.figure(row.record, _record(base)), _SAME),
+    CaseFigure(live_bytes.ID, lambda site, row, base: live_bytes.figure(row.record), CaseNeeds("memory.course")),
     CaseFigure(curves.ID, _curves, CaseNeeds("curves")),
     CaseFigure("source-map", lambda site, row, base: source_map.figure(row.record), CaseNeeds("picture")),
     CaseFigure(

@@ -26,9 +26,12 @@ def layers(
     shape: Mapping[str, Any] | None = None,
     part: str | None = None,
 ) -> pandas.DataFrame:
-    """The per-layer table of one run: MACs, bytes read and written, intensity, time with interval, share.
+    """The per-layer table of one run: MACs, bytes read and written, intensity, time with interval, share, memory.
 
-    Taken in this process; the frame's `attrs["info"]` has the end-to-end time and the part that no layer explains.
+    Taken in this process. The frame's `attrs["info"]` has the end-to-end time and the part that no layer explains;
+    `attrs["memory"]` has the peak of live bytes, the operator and layer that reached it, and their course over the run.
+    Columns of memory are those of `bench.meters.layer_memory.LayerBytes`: all bytes alive at most while a layer ran,
+    its own at the peak of the run, and of a training step those that it keeps for the backward.
 
     Args:
         module: any `torch.nn.Module`; it is run in evaluation mode and left as it was.
@@ -44,7 +47,7 @@ def layers(
     """
     import pandas
 
-    from bench.meters import handed_over
+    from bench.meters import handed_over, layer_memory, memory
     from bench.meters import layers as meter
     from bench.meters.inputs import as_call, batch_for
     from bench.meters.state import state_kept
@@ -62,8 +65,11 @@ def layers(
         chosen = _part(made.parts_of(subject), part)
         with state_kept(module, args, keywords), made.as_forward(subject, chosen) as call:
             found = meter.table(*call, repeats=repeats)
-    frame = pandas.DataFrame(found.rows, columns=None if found.rows else list(meter.COLUMNS))
+            peaks = memory.live_peaks(*call, "measured", "")
+    rows = layer_memory.joined(found.rows, [layer.as_row() for layer in peaks.layers])
+    frame = pandas.DataFrame(rows, columns=None if rows else [*meter.COLUMNS, *layer_memory.COLUMNS])
     frame.attrs["info"] = found.info
+    frame.attrs["memory"] = {name: peaks.as_dict()[name] for name in ("peak_bytes", "split", "peak_at", "course")}
     return frame
 
 

@@ -16,6 +16,7 @@ from bench.meters.count_flags import TOLERANCE, count_flags
 from bench.meters.fvcore_count import OTHER_TERMS, SecondCount
 from bench.meters.inputs import Batch
 from bench.meters.macs_count import MacsCount
+from bench.meters.parameters_read import ParametersRead
 from bench.meters.trace import ModuleVisit, OperatorRecord
 from bench.meters.value_checks import ValueChecks
 
@@ -40,6 +41,7 @@ class Traced:
     overwritten: int = 0
     in_threads: bool = False
     other_threads: bool = False
+    parameters_read: ParametersRead | None = None
 
 
 def summary(traced: Traced, flags: list[Flag], module: nn.Module, args: Any) -> MacsCount:
@@ -88,6 +90,7 @@ def summary(traced: Traced, flags: list[Flag], module: nn.Module, args: Any) -> 
         visits=traced.visits,
         batch=traced.batch,
         activations=sum(r.activations for r in work),
+        parameters_read=traced.parameters_read,
     )
     result.flags += count_flags(result, traced.values)
     return result

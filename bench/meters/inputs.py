@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from bench.errors import UsageError
 from bench.flags import flag
@@ -186,3 +187,12 @@ def can_be_shuffled(value: Any) -> bool:
 def shuffled(tensor: Tensor) -> Tensor:
     """The tensor's values in another order."""
     return tensor.flatten()[torch.randperm(tensor.numel(), device=tensor.device)].reshape(tensor.shape)
+
+
+def tokens_of(args: Any, kwargs: Mapping[str, Any]) -> int:
+    """Tokens of a sample: positions of `input_ids`, else of the first two-dimensional integer input; 0 without one."""
+    named = kwargs.get("input_ids")
+    given = [named] if isinstance(named, Tensor) else tree_leaves((args, dict(kwargs)))
+    whole = {torch.int64, torch.int32, torch.int16, torch.uint8}
+    ids = [leaf for leaf in given if isinstance(leaf, Tensor) and leaf.dtype in whole and leaf.dim() == 2]
+    return int(ids[0].shape[1]) if ids else 0

@@ -54,7 +54,8 @@ class Trace:
     """What a forward allocated and freed; `operators` holds the name and the module path of each index.
 
     `named` says of storages that were there at the end what they are, where that is neither an activation nor a
-    temporary; `other_threads` that threads which cannot be followed did something meanwhile.
+    temporary; `other_threads` that threads which cannot be followed did something meanwhile. `backward_at` is the first
+    operator that a backward ran, None without one; operators of a backward are of the module whose forward they undo.
     """
 
     events: list[Event] = field(default_factory=list)
@@ -62,6 +63,7 @@ class Trace:
     left_a_module: set[int] = field(default_factory=set)
     named: dict[int, Category] = field(default_factory=dict)
     other_threads: bool = False
+    backward_at: int | None = None
 
     def peak(self, resident: dict[Category, int]) -> Peak:
         """The peak over what was alive all the time (`resident`) and what came and went."""
@@ -118,6 +120,7 @@ class LiveTensors(TorchDispatchMode):
         self._local = threading.local()
         self._alive: dict[int, tuple[int, int, weakref.ref[Any]]] = {}
         self._serials = count(1)
+        self._forwards: dict[int, str] = {}  # by the number of the autograd node that an operator's forward made
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -128,12 +131,25 @@ class LiveTensors(TorchDispatchMode):
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        self.trace.operators.append((str(func), self._stack[-1]))
+        self.trace.operators.append((str(func), self._path_now()))
         result = func(*args, **kwargs)
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
                 self._see(tensor)
         return result
+
+    def _path_now(self) -> str:
+        """Path of the module that the present operator is of: in a backward that of the forward which it undoes.
+
+        Autograd numbers the nodes of a thread in the order in which the forward made them, one before its operator runs.
+        """
+        node = torch._C._current_autograd_node()
+        if node is None:
+            self._forwards[torch.autograd._get_sequence_nr() - 1] = self.path
+            return self.path
+        if self.trace.backward_at is None:
+            self.trace.backward_at = len(self.trace.operators)
+        return self.path or self._forwards.get(node._sequence_nr(), "")
 
     def find(self, tensors: Iterable[Tensor]) -> None:
         """Note activations that are there before the run and may be freed during it."""
@@ -191,6 +207,7 @@ class LiveTensors(TorchDispatchMode):
         """A context for another thread, in which what runs belongs to this trace, inside the module of that path."""
         twin = type(self)((), self._device, self._paths)
         twin.trace, twin._known, twin._alive, twin._serials = self.trace, self._known, self._alive, self._serials
+        twin._forwards = self._forwards
         twin._stack[:] = [path]
         with twin:
             yield

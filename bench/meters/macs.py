@@ -27,9 +27,10 @@ from bench.meters.count_flags import foreign_flags, outside_flags, thread_flags,
 from bench.meters.count_summary import Traced, join_second, summary
 from bench.meters.fvcore_count import SecondCount, second_count_in_child
 from bench.meters.fvcore_count import second_count as count_again
-from bench.meters.inputs import batch_for
+from bench.meters.inputs import batch_for, tokens_of
 from bench.meters.macs_count import CONVENTIONS, MacsCount
 from bench.meters.outside import OutsideWatch, unexplained_gaps
+from bench.meters.parameters_read import ParameterReads
 from bench.meters.products import Call, Product
 from bench.meters.reach import every_module, is_training, tensors_in
 from bench.meters.state import attributes_kept
@@ -44,6 +45,7 @@ from bench.meters.trace import (
 )
 from bench.meters.value_checks import ValueChecks
 from bench.reading import Reading, reading, unavailable
+from bench.workloads.counting import PartCall
 
 
 class MiscountError(RuntimeError):
@@ -93,7 +95,8 @@ def _trace_once(
 ) -> Traced:
     values = ValueChecks() if inspect_values else None
     paths = ModulePaths(module)
-    trace = operator_trace(paths, WeightStorages(module), values)
+    reads = ParameterReads(module)
+    trace = operator_trace(paths, WeightStorages(module), values, reads)
     given = tensors_in((args, kwargs))
     trace.knows(given)
     paths.inputs = {id(tensor) for tensor in given}
@@ -127,6 +130,7 @@ def _trace_once(
         overwritten=overwritten,
         in_threads=bool(threads.idents),
         other_threads=clocks.moved(threads.idents),
+        parameters_read=reads.found(),
     )
 
 
@@ -195,6 +199,7 @@ def _count(
     traced = _trace(module, args, kwargs, inspect_values=inspect_values)
     gaps = unexplained_gaps(traced.gaps, traced.seconds, lambda: _trace(module, args, kwargs).gaps)
     result = summary(traced, flags, module, args)
+    result.input_tokens = 0 if isinstance(module, PartCall) else tokens_of(args, kwargs)
     unseen = _unseen_operators(module, args, kwargs) if traced.other_threads else []
     result.flags += [
         *outside_flags(traced.escapes, gaps),
@@ -357,7 +362,27 @@ def readings(count: MacsCount, batch: int) -> list[Reading]:
         "bit_operations": count.bit_operations / batch,
         "traffic_bytes": float(count.traffic_bytes),
     }
-    return [reading(name, values[name], "counted", method_note=prefix + notes[name]) for name in values]
+    found = [reading(name, values[name], "counted", method_note=prefix + notes[name]) for name in values]
+    return [*found, _parameters_read(count, batch), _macs_per_token(count, batch, prefix)]
+
+
+def _parameters_read(count: MacsCount, batch: int) -> Reading:
+    """Distinct parameters that a run of the whole batch read; unavailable with the reason where that is not known."""
+    found = count.parameters_read
+    if found is None or found.count is None:
+        return unavailable("params_read", found.reason if found else "reads of parameters were not followed")
+    of_batch = "" if batch == 1 else f" of a batch of {batch}"
+    note = f"{_lower_bound_note(count)}distinct parameters that the operators of a run{of_batch} read"
+    note += "; at most: rows of look-ups that are not followed count as all different" if found.at_most else ""
+    return reading("params_read", found.count, "counted", method_note=note)
+
+
+def _macs_per_token(count: MacsCount, batch: int, prefix: str) -> Reading:
+    """MACs of a sample over its tokens, where the network takes tokens; else unavailable."""
+    if not count.input_tokens:
+        return unavailable("macs_per_token", "what is run takes no token ids as its input")
+    note = f"{prefix}MACs of a sample over its {count.input_tokens} tokens"
+    return reading("macs_per_token", count.macs / batch / count.input_tokens, "counted", method_note=note)
 
 
 def _fvcore_value(count: MacsCount) -> float:
@@ -375,7 +400,8 @@ def _lower_bound_note(count: MacsCount) -> str:
 
 def unavailable_readings(reason: str) -> list[Reading]:
     """All counted metrics as unavailable, for a subject that could not be traced."""
-    names = ("macs", "macs_method", "macs_fvcore", "vector_ops", "activations", "bit_operations", "traffic_bytes")
+    names = ("macs", "macs_method", "macs_fvcore", "vector_ops", "activations", "bit_operations", "traffic_bytes",
+             "params_read", "macs_per_token")  # fmt: skip
     return [unavailable(name, reason) for name in names]
 
 

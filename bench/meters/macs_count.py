@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from bench.meters.inputs import Batch
 from bench.meters.operator_record import ModuleVisit, OperatorRecord
+from bench.meters.parameters_read import ParametersRead
 
 Flag = dict[str, Any]
 Convention = Literal["matmul", "fvcore", "all"]
@@ -36,7 +37,8 @@ class MacsCount:
     (`bench.meters.activations`); `method_macs` are the products below modules that say `charged_to = "method"`
     (a token merger's matching, say), executed as well and in every other convention. When `at_least` is true some
     operator is unknown and every total is a lower bound. `batch` is the number of samples that a layer told which takes
-    the input as it is, where that is not the first dimension. `flags` are dicts {code, severity, text}; `operators` and
+    the input as it is, where that is not the first dimension. `input_tokens` are the tokens of a sample where the inputs
+    are token ids, else 0. `flags` are dicts {code, severity, text}; `operators` and
     `uncounted` are lists of plain rows.
     """
 
@@ -72,6 +74,8 @@ class MacsCount:
     visits: dict[str, ModuleVisit] = field(default_factory=dict, repr=False)
     batch: Batch | None = None
     activations: int = 0
+    parameters_read: ParametersRead | None = None
+    input_tokens: int = 0
 
     @property
     def executed_macs(self) -> int:
@@ -86,6 +90,7 @@ class MacsCount:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the per-call records, as plain JSON types."""
-        hidden = ("records", "visits", "batch")
+        hidden = ("records", "visits", "batch", "parameters_read")
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
-        return {**plain, "convention_texts": dict(CONVENTIONS)}
+        reads = None if self.parameters_read is None else asdict(self.parameters_read)
+        return {**plain, "parameters_read": reads, "convention_texts": dict(CONVENTIONS)}

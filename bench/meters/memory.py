@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map
 from bench.errors import BenchError
 from bench.flags import flag
 from bench.host.visible_gpus import locate, nvml
-from bench.meters import live
+from bench.meters import layer_memory, live
 from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing, pinned
 from bench.meters.count_flags import eager_module
 from bench.meters.inventory import WEIGHTS, Inventory, held_bytes, inventory
@@ -75,6 +75,8 @@ class MemoryPeaks:
         resident_before_bytes: the same before the forward: the interpreter, torch and the weights.
         operators: number of operators of the forward.
         unseen: operators that ran in threads which cannot be followed.
+        layers: who holds the live bytes, layer by layer (`bench.meters.layer_memory`).
+        course: the live bytes over the operators of the run.
     """
 
     device: str
@@ -91,6 +93,8 @@ class MemoryPeaks:
     resident_how: str = ""
     notes: dict[str, str] = field(default_factory=dict)
     unseen: tuple[str, ...] = ()
+    layers: tuple[layer_memory.LayerBytes, ...] = ()
+    course: layer_memory.Course | None = None
 
     @property
     def peak_activation_bytes(self) -> int:
@@ -169,7 +173,7 @@ def measure(
     note = "" if eager is module else "of the eager graph; a compiled one allocates inside its kernels"
     ready = partial(_renew, eager)
     with torch.no_grad():
-        peaks = _live_peaks(eager, args, kwargs, "measured", note, reset)
+        peaks = live_peaks(eager, args, kwargs, "measured", note, reset)
         device = torch.device(peaks.device)
         if device.type == "cuda":
             return with_cuda_views(peaks, run, captured, ready)
@@ -240,7 +244,7 @@ def activation_peak_meta(
     args, named = tree_map(_to_meta, (tuple(inputs), dict(kwargs or {})))
     with torch.no_grad(), _FusedAttention() if attention == "fused" else nullcontext():
         try:
-            return _live_peaks(module, args, named, "counted", f"shapes on the meta device, {attention} attention")
+            return live_peaks(module, args, named, "counted", f"shapes on the meta device, {attention} attention")
         except (NotImplementedError, RuntimeError) as error:
             raise ForwardError(
                 f"the forward needs more than shapes ({type(error).__name__}: {error}); measure it with real tensors"
@@ -264,7 +268,7 @@ class _FusedAttention(TorchFunctionMode):
         return output
 
 
-def _live_peaks(
+def live_peaks(
     module: nn.Module,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -272,6 +276,16 @@ def _live_peaks(
     note: str,
     reset: Callable[[], None] | None = None,
 ) -> MemoryPeaks:
+    """The peak of live tensor bytes of one run that is not the first, and who holds them; takes two or three runs.
+
+    Args:
+        module: an eager module, on the device of its inputs, in the mode in which it is to run.
+        args: positional inputs.
+        kwargs: keyword inputs.
+        provenance: of the numbers: `measured` with real tensors, `counted` with shapes alone.
+        note: goes with them.
+        reset: puts back what a run changes of the module and the inputs.
+    """
     put_back = reset or (lambda: None)
     live.record(module, args, kwargs, ())  # the first forward fills caches, torch's and the module's own
     put_back()
@@ -293,6 +307,8 @@ def _live_peaks(
         provenance=provenance,
         method_note=note,
         unseen=tuple(unseen_operators(lambda: module(*args, **kwargs))) if trace.other_threads else (),
+        layers=layer_memory.by_layer(trace, resident),
+        course=layer_memory.course(trace, resident),
     )
 
 

@@ -22,6 +22,7 @@ from bench.meters.hooks import ForwardHooks
 from bench.meters.inputs import Batch, layout_of
 from bench.meters.operator_record import ModuleVisit, OperatorRecord
 from bench.meters.operator_rules import ALLOCATIONS, OperatorRule, rule_of, written_places
+from bench.meters.parameters_read import ParameterReads
 from bench.meters.products import Call, Product, attention_product, is_sparse, stored_values
 from bench.meters.reach import every_module, hidden_modules, hidden_tensors
 from bench.meters.value_checks import ValueChecks
@@ -239,7 +240,13 @@ class OperatorTrace(TorchDispatchMode):
         """Not needed, because compilers are off during a trace; and the wrapper it would bring imports for seconds."""
         return False
 
-    def __init__(self, paths: ModulePaths, weights: WeightStorages, values: ValueChecks | None = None) -> None:
+    def __init__(
+        self,
+        paths: ModulePaths,
+        weights: WeightStorages,
+        values: ValueChecks | None = None,
+        parameters: ParameterReads | None = None,
+    ) -> None:
         super().__init__()
         self.records: list[OperatorRecord] = []
         self.gaps: list[Gap] = []
@@ -247,6 +254,7 @@ class OperatorTrace(TorchDispatchMode):
         self._paths = paths
         self._weights = weights
         self._values = values
+        self._parameters = parameters
         self._last_end: float | None = None
         self._passed = 0
         self._composite: dict[Any, bool] = {}
@@ -264,7 +272,7 @@ class OperatorTrace(TorchDispatchMode):
     @contextmanager
     def in_thread(self, path: str) -> Iterator[None]:
         """A context for another thread, in which what runs is part of this trace, inside the module of that path."""
-        twin = type(self)(self._paths, self._weights, self._values)
+        twin = type(self)(self._paths, self._weights, self._values, self._parameters)
         shared = ("records", "phase", "foreign", "_written_out", "_made", "_given", "_overwritten")
         vars(twin).update({name: getattr(self, name) for name in shared})
         with self._paths.below(path), twin:
@@ -402,6 +410,8 @@ class OperatorTrace(TorchDispatchMode):
             record.dtype = _packed_dtype(product, left, right)
         record.bit_operations = product.macs * left * right
         record.weight_read += product.weight_bytes
+        if product.weight_bytes and self._parameters is not None:
+            self._parameters.packed(record.operator)
         for operand in (product.right, product.left):
             if operand is not None:
                 key = self._weights.key(operand)
@@ -434,11 +444,14 @@ class OperatorTrace(TorchDispatchMode):
             only_weights = only_weights and is_weight
             if rule.reads == "none" or (rule.overwritten and id(tensor) in mutated):
                 continue
-            size = stored_bytes(tensor)
+            size, results_read = stored_bytes(tensor), 0
             if rule.reads == "result" and position == 0:
                 size = min(size, sum(stored_bytes(result) for result in results))
+                results_read = sum(result.numel() for result in results)
             if is_weight:
                 record.weight_read += size
+                if self._parameters is not None:
+                    self._parameters.read(record.operator, tensor, position, call, results_read)
             else:
                 record.activation_read += size
         if rule.kind != "view":
@@ -464,9 +477,11 @@ class GuardedTrace(OperatorTrace):
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 
-def operator_trace(paths: ModulePaths, weights: WeightStorages, values: ValueChecks | None) -> OperatorTrace:
+def operator_trace(
+    paths: ModulePaths, weights: WeightStorages, values: ValueChecks | None, parameters: ParameterReads | None = None
+) -> OperatorTrace:
     """A trace, guarded if something is imported that compiles (the guard itself takes seconds to import)."""
-    return (GuardedTrace if compiler_loaded() else OperatorTrace)(paths, weights, values)
+    return (GuardedTrace if compiler_loaded() else OperatorTrace)(paths, weights, values, parameters)
 
 
 def compiler_loaded() -> bool:

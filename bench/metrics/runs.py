@@ -82,6 +82,25 @@ RUNS: tuple[Metric, ...] = (
         ),
     ),
     Metric(
+        "macs_per_token",
+        unit="MAC/token",
+        better="lower",
+        section="compute",
+        title="MACs per token",
+        definition="MACs of a sample over its tokens, where the inputs are token ids.",
+    ),
+    Metric(
+        "params_read",
+        unit="parameter",
+        better="lower",
+        section="compute",
+        title="Parameters read",
+        definition=(
+            "Distinct parameters that the operators of one run read, beside those that are stored: experts that were "
+            "chosen, layers that ran, slices that were taken, rows of an embedding that were looked up."
+        ),
+    ),
+    Metric(
         "macs_fvcore",
         unit="MAC",
         better="lower",

@@ -1,0 +1,180 @@
+"""Parameters that the operators of one run read: distinct ones, region by region of their storages.
+
+Beside the parameters that are stored this says what a mixture of experts, an early exit or an elastic network works with
+on the given inputs: experts that were chosen, layers that ran, slices that were taken, rows of an embedding that were
+looked up.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from bench.meters.products import Call
+from bench.meters.reach import every_module
+
+#: Storages of more elements are not laid out element by element; parts of them that overlap are counted at most once.
+LARGEST_MAP = 1 << 27
+#: Look-ups whose rows are told by indices: operator -> (argument of the table, argument of the indices, dimension).
+LOOK_UPS = {
+    "aten::embedding": (0, 1, 0),
+    "aten::index_select": (0, 2, None),
+    "aten::_embedding_bag": (0, 1, 0),
+}
+
+_Region = tuple[int, tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass
+class _Storage:
+    """A storage of plain parameters: which elements are parameters, and which were read."""
+
+    itemsize: int
+    held: set[_Region] = field(default_factory=set)
+    read: set[_Region] = field(default_factory=set)
+    rows: dict[tuple[_Region, int], set[int]] = field(default_factory=lambda: defaultdict(set))
+    at_most: int = 0
+
+
+@dataclass(frozen=True)
+class ParametersRead:
+    """How many distinct parameters a run read; None with the reason where that cannot be told.
+
+    Attributes:
+        count: elements of parameters, shared ones once.
+        at_most: whether it is an upper bound: look-ups whose indices had no values.
+        reason: why there is no count.
+    """
+
+    count: int | None
+    at_most: bool = False
+    reason: str = ""
+
+
+class ParameterReads:
+    """Fills itself while operators are recorded; `found()` is the outcome."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._storages: dict[int, _Storage] = {}
+        self._reason = ""
+        for part in every_module(module):
+            for name, parameter in part._parameters.items():
+                if parameter is not None and not is_lazy(parameter):
+                    self._hold(name, parameter)
+
+    def _hold(self, name: str, parameter: Tensor) -> None:
+        if type(parameter.data) is not Tensor or parameter.layout is not torch.strided:
+            kind = type(parameter.data).__name__ if parameter.layout is torch.strided else str(parameter.layout)
+            self._reason = f"{name} is stored as {kind}, whose reads are not those of single parameters"
+            return
+        storage = self._storages.setdefault(_key(parameter), _Storage(parameter.element_size()))
+        storage.held.add(_region(parameter))
+
+    def packed(self, operator: str) -> None:
+        """An operator read weights that no tensor shows."""
+        self._reason = f"{operator} reads packed weights, which are no parameters"
+
+    def read(self, operator: str, tensor: Tensor, position: int, call: Call, results: int) -> None:
+        """An operator that moves or computes read this tensor; nothing is noted of one that holds no parameter.
+
+        Args:
+            operator: its name with its namespace.
+            tensor: an input of it.
+            position: which of its inputs.
+            call: with its arguments.
+            results: elements of what came out, where no more than those were read; 0 where all of the tensor was.
+        """
+        storage = self._storages.get(_key(tensor)) if tensor.layout is torch.strided else None
+        if storage is None:
+            return
+        if tensor.element_size() != storage.itemsize:
+            self._reason = f"{operator} reads parameters as {tensor.dtype}, which is not how they are stored"
+            return
+        region = _region(tensor)
+        if not results:
+            storage.read.add(region)
+            return
+        rows = _rows(operator, position, call)
+        if rows is None:
+            storage.at_most += min(results, tensor.numel())
+        else:
+            dimension, indices = rows
+            storage.rows[(region, dimension)].update(indices)
+
+    def found(self) -> ParametersRead:
+        """The distinct parameters that were read so far."""
+        if self._reason:
+            return ParametersRead(None, reason=self._reason)
+        total, bounded = 0, False
+        for storage in self._storages.values():
+            count, at_most = _covered(storage)
+            total, bounded = total + count, bounded or at_most
+        return ParametersRead(total, bounded)
+
+
+def _key(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _region(tensor: Tensor) -> _Region:
+    return tensor.storage_offset(), tuple(tensor.shape), tuple(tensor.stride())
+
+
+def _rows(operator: str, position: int, call: Call) -> tuple[int, set[int]] | None:
+    """The dimension and the indices of a look-up with values; None where the rows cannot be told."""
+    if operator not in LOOK_UPS:
+        return None
+    table, at, dimension = LOOK_UPS[operator]
+    indices = call.args[at] if at < len(call.args) else None
+    if position != table or not isinstance(indices, Tensor) or indices.is_meta:
+        return None
+    along = int(call.args[1]) if dimension is None else dimension
+    return along, set(indices.detach().unique().tolist())
+
+
+def _covered(storage: _Storage) -> tuple[int, bool]:
+    """Elements of parameters in a storage that were read, and whether that is an upper bound."""
+    whole = sum(_elements(region) for region in storage.held)
+    if not storage.read and not storage.rows and not storage.at_most:
+        return 0, False
+    if storage.held <= storage.read:
+        return whole, False
+    if not storage.read and not storage.rows:
+        return min(whole, storage.at_most), True
+    if not storage.read and not storage.at_most and len(storage.rows) == 1:
+        ((region, along), rows) = next(iter(storage.rows.items()))
+        if region in storage.held:
+            return _of_rows(region, along, len(rows)), False
+    size = max(_end(region) for region in [*storage.held, *storage.read, *(region for region, _ in storage.rows)])
+    if size > LARGEST_MAP:
+        parts = [_elements(region) for region in storage.read]
+        parts += [_of_rows(region, along, len(rows)) for (region, along), rows in storage.rows.items()]
+        return min(whole, sum(parts) + storage.at_most), True
+    seen, held = (torch.zeros(size, dtype=torch.bool) for _ in range(2))
+    for offset, shape, stride in storage.held:
+        held.as_strided(shape, stride, offset).fill_(True)
+    for offset, shape, stride in storage.read:
+        seen.as_strided(shape, stride, offset).fill_(True)
+    for ((offset, shape, stride), along), rows in storage.rows.items():
+        seen.as_strided(shape, stride, offset).index_fill_(along, torch.tensor(sorted(rows), dtype=torch.long), True)
+    known = int((seen & held).sum())
+    return min(whole, known + storage.at_most), storage.at_most > 0
+
+
+def _elements(region: _Region) -> int:
+    _, shape, stride = region
+    return torch.Size(size for size, step in zip(shape, stride, strict=True) if step or size < 2).numel()
+
+
+def _of_rows(region: _Region, along: int, rows: int) -> int:
+    shape = region[1]
+    return _elements(region) // max(shape[along], 1) * rows
+
+
+def _end(region: _Region) -> int:
+    offset, shape, stride = region
+    return offset + 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True) if size)
