@@ -1,8 +1,8 @@
 """Who holds the memory of a run: live bytes layer by layer, and their course over the run's operators.
 
-Everything here is computed from a trace of `bench.meters.live` after the run. A layer's bytes are those of storages that
-its own operators made, as long as they are alive: also where another layer reads them, or autograd keeps them. What
-was there before the run (weights, buffers, inputs) belongs to no layer.
+Everything here is computed from a trace of `bench.meters.live` after the run. A layer's bytes are those of storages
+that its own operators made, as long as they are alive: also where another layer reads them, or autograd keeps them.
+What was there before the run (weights, buffers, inputs) belongs to no layer.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class LiveTensors(TorchDispatchMode):
     def _path_now(self) -> str:
         """Path of the module that the present operator is of: in a backward that of the forward which it undoes.
 
-        Autograd numbers the nodes of a thread in the order in which the forward made them, one before its operator runs.
+        Autograd numbers the nodes of a thread as the forward makes them, each before its operator runs.
         """
         node = torch._C._current_autograd_node()
         if node is None:

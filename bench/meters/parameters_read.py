@@ -1,8 +1,8 @@
 """Parameters that the operators of one run read: distinct ones, region by region of their storages.
 
-Beside the parameters that are stored this says what a mixture of experts, an early exit or an elastic network works with
-on the given inputs: experts that were chosen, layers that ran, slices that were taken, rows of an embedding that were
-looked up.
+Beside the parameters that are stored this says what a mixture of experts, an early exit or an elastic network works
+with on the given inputs: experts that were chosen, layers that ran, slices that were taken, rows of an embedding that
+were looked up.
 """
 
 from __future__ import annotations

@@ -444,14 +444,13 @@ class OperatorTrace(TorchDispatchMode):
             only_weights = only_weights and is_weight
             if rule.reads == "none" or (rule.overwritten and id(tensor) in mutated):
                 continue
-            size, results_read = stored_bytes(tensor), 0
-            if rule.reads == "result" and position == 0:
-                size = min(size, sum(stored_bytes(result) for result in results))
-                results_read = sum(result.numel() for result in results)
+            size = stored_bytes(tensor)
+            picked = results if rule.reads == "result" and position == 0 else []
+            if picked:
+                size = min(size, sum(stored_bytes(result) for result in picked))
             if is_weight:
                 record.weight_read += size
-                if self._parameters is not None:
-                    self._parameters.read(record.operator, tensor, position, call, results_read)
+                self._note_read(record, tensor, position, call, picked)
             else:
                 record.activation_read += size
         if rule.kind != "view":
@@ -464,6 +463,14 @@ class OperatorTrace(TorchDispatchMode):
         if only_weights and rule.kind in ("vector", "move"):
             for tensor in fresh:
                 self._weights.add(tensor)
+
+    def _note_read(
+        self, record: OperatorRecord, tensor: Tensor, position: int, call: Call, picked: list[Tensor]
+    ) -> None:
+        """Tell which parameters an operator read: all of the tensor, or as many as it picked."""
+        if self._parameters is not None:
+            elements = sum(result.numel() for result in picked)
+            self._parameters.read(record.operator, tensor, position, call, elements)
 
 
 class GuardedTrace(OperatorTrace):

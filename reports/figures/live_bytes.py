@@ -16,9 +16,9 @@ from reports.numbers import quantity, scale_for
 
 ID = "live-bytes"
 HOW_TO_READ = (
-    "From left to right the operators of one run in the order in which they ran, each point the largest sum of live bytes "
-    "of its stretch; weights and inputs lie below everything. The table names the layers whose operators made the bytes "
-    "that are alive at the peak."
+    "From left to right the operators of one run in the order in which they ran, each point the largest sum of live "
+    "bytes of its stretch; weights and inputs lie below everything. The table names the layers whose operators made "
+    "the bytes that are alive at the peak."
 )
 #: Layers that the table names; the others hold less.
 MOST = 40

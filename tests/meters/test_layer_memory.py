@@ -79,6 +79,6 @@ def test_the_course_is_short_and_keeps_the_peak():
 
 
 def test_a_layer_table_says_none_where_memory_was_not_followed():
-    rows = layer_memory.joined([{"module_path": "a"}, {"module_path": "b"}],
-                               [{"module_path": "a", "live_peak_bytes": 3, "held_at_peak_bytes": 2, "saved_bytes": None}])  # fmt: skip
+    taken = LayerBytes("a", live_peak_bytes=3, held_at_peak_bytes=2, saved_bytes=None).as_row()
+    rows = layer_memory.joined([{"module_path": "a"}, {"module_path": "b"}], [taken])
     assert rows[0]["live_peak_bytes"] == 3 and rows[1]["live_peak_bytes"] is None

@@ -41,7 +41,8 @@ def test_a_stacked_table_of_experts_is_read_where_it_is_indexed():
             return x @ self.weight[chosen]
 
     assert read(Stacked(), torch.randn(1, 4), 2) == (12, False)  # a view of one expert
-    assert read(Stacked(), torch.randn(2, 1, 4), torch.tensor([1, 4])) == (24, True)  # a copy whose rows are not followed
+    picked = torch.tensor([1, 4])  # a copy, whose rows are not followed
+    assert read(Stacked(), torch.randn(2, 1, 4), picked) == (24, True)
 
 
 def test_slices_of_an_elastic_layer():
