@@ -138,6 +138,41 @@ PUBLISHED = Column(
     default=True,
 )
 
+#: Amounts of a footprint: key, title, unit; `{currency}` is the user's.
+_AMOUNTS = {"kwh": ("Electricity", "kWh"), "co2e": ("CO2e", "g"), "cost": ("Cost of electricity", "{currency}")}
+
+
+def footprint_columns(
+    amounts: Iterable[str], grams: float | None, price: float | None, currency: str
+) -> tuple[Column, ...]:
+    """The columns of electricity, carbon and cost per million samples, and per million tokens that were made.
+
+    Args:
+        amounts: of `kwh`, `co2e`, `cost`.
+        grams: CO2 equivalent of a kilowatt-hour, as stated.
+        price: of a kilowatt-hour, as stated.
+        currency: of the price.
+    """
+    stated = {
+        "kwh": "the energy of the row",
+        "co2e": f"the energy of the row at {grams:g} g of CO2e per kWh, as stated" if grams is not None else "",
+        "cost": f"the energy of the row at {price:g} {currency} per kWh, as stated" if price is not None else "",
+    }
+    return tuple(
+        Column(
+            f"{name}_per_million_{noun}",
+            title=f"{_AMOUNTS[name][0]} per million {noun}",
+            unit=_AMOUNTS[name][1].format(currency=currency),
+            better="lower",
+            section="energy",
+            definition=f"A million {noun} at {stated[name]}; the device's share of a machine's idle time is not in it.",
+            default=noun == "samples",
+        )
+        for noun in ("samples", "tokens")
+        for name in amounts
+    )
+
+
 _SCORES = tuple(RULES)
 #: Shown at once where rows have them: the common quantities, scores, and what people ask of each workload first.
 _DEFAULT = (

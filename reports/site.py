@@ -21,10 +21,11 @@ from bench.analysis.table import from_records, read_records
 from bench.errors import ResultsError
 from bench.store.records import Record, write_atomically
 from bench.version import __version__
-from reports import bibliography
+from reports import bibliography, footprint
 from reports.columns import CHANGE
 from reports.content import Link, Side, Site
 from reports.fronts import mark_fronts
+from reports.footprint import Rates
 from reports.groups import group, machine_title
 from reports.left_out import is_wanted, or_told, sheets_of, text_of
 from reports.manifest import Manifest, digest_of
@@ -39,6 +40,7 @@ HERE = Path(__file__).resolve().parent
 ASSETS = HERE / "assets"
 #: Seconds that one build spends on the figures of case pages.
 FIGURE_SECONDS = 5.0
+NOT_STATED = Rates()
 PAINT = HERE / "figures" / "paint.js"
 
 
@@ -67,6 +69,7 @@ def build(
     claims: Sequence[Path | str] = (),
     compare: tuple[str, str] | None = None,
     figure_seconds: float | None = FIGURE_SECONDS,
+    rates: Rates = NOT_STATED,
 ) -> SiteResult:
     """The site of one or several results folders, written to `out`; unchanged case pages are kept.
 
@@ -82,6 +85,7 @@ def build(
             the rows come from exactly two machines, these are compared.
         figure_seconds: time for the figures of case pages; pages beyond it get theirs from the next build, so that a
             store of thousands shows its leaderboard at once. None: no limit.
+        rates: the grid's intensity and the price of electricity, for carbon and cost where rows have energy.
 
     Raises:
         ResultsError: `out` cannot be written.
@@ -89,7 +93,7 @@ def build(
     started, folder = time.perf_counter(), Path(out)
     roots = [Path(results)] if isinstance(results, (str, Path)) else [Path(item) for item in results]
     with _without_collections():
-        site = load(roots, suite=suite, show_paths=show_paths, title=title, claims=claims, compare=compare)
+        site = load(roots, suite=suite, show_paths=show_paths, title=title, claims=claims, compare=compare, rates=rates)
         pages, written, brief = _write(site, folder, figure_seconds)
     seconds = time.perf_counter() - started
     return SiteResult(folder / "index.html", pages, site.problems, seconds, written, brief)
@@ -115,6 +119,7 @@ def load(
     title: str | None = None,
     claims: Sequence[Path | str] = (),
     compare: tuple[str, str] | None = None,
+    rates: Rates = NOT_STATED,
 ) -> Site:
     """What the pages draw from: rows with their groups and ranks, newest record of each case and machine only."""
     loaded = read_records(list(roots))
@@ -123,9 +128,10 @@ def load(
     if not show_paths:
         records, problems = [published(record) for record in records], without_paths(problems)
     rows = rows_of(records, problems)
+    of_footprint = footprint.add(rows, rates)
     judged = or_told(lambda: _judged(claims, records, rows), [], "the claims of the suites", problems)
     publish(rows, judged)
-    groups, columns = group(rows), columns_of(rows)
+    groups, columns = group(rows), [*columns_of(rows), *of_footprint]
     rank_rows(rows, groups, columns)
     mark_fronts(rows, groups)
     site = Site(

@@ -16,6 +16,7 @@ def build(config: Config, results: list[Path] | None = None) -> Path:
         config: where results and site are.
         results: several results folders to merge; default the configured one.
     """
+    from reports.footprint import Rates
     from reports.site import build as build_site
 
     folders = results or [Path(config.paths.results)]
@@ -25,6 +26,7 @@ def build(config: Config, results: list[Path] | None = None) -> Path:
         show_paths=config.report.show_paths,
         claims=suite_folders(),
         figure_seconds=config.report.figure_seconds,
+        rates=Rates(config.report.grid_g_per_kwh, config.report.price_per_kwh, config.report.currency),
     )
     for problem in made.problems:
         tell(problem)

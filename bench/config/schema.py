@@ -221,6 +221,9 @@ class Report(Section):
     enabled: bool = True
     show_paths: bool = False
     figure_seconds: float | None = Field(5.0, gt=0)
+    grid_g_per_kwh: float | None = Field(None, ge=0)
+    price_per_kwh: float | None = Field(None, ge=0)
+    currency: str = Field("EUR", min_length=1, max_length=8)
 
 
 class Task(Section):

@@ -121,7 +121,7 @@ def _key(tensor: Tensor) -> int:
 
 
 def _region(tensor: Tensor) -> _Region:
-    return tensor.storage_offset(), tuple(tensor.shape), tuple(tensor.stride())
+    return int(tensor.storage_offset()), tuple(tensor.shape), tuple(tensor.stride())
 
 
 def _rows(operator: str, position: int, call: Call) -> tuple[int, set[int]] | None:

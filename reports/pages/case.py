@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -117,7 +117,7 @@ def _page(site: Site, row: Row) -> str:
         facts=facts(row),
         parts_table=parts_table(row),
         workload_facts=flat(record.get("workload") or {}),
-        ranks=_ranks(row),
+        ranks=_ranks(row, site.columns),
         readings=readings(row),
         drawings=of_case(site, row),
         flags=[(flag, meaning(flag)) for flag in record.get("flags") or []],
@@ -221,9 +221,10 @@ def fact(column: Column, cell: Cell) -> Fact:
     return Fact(column.title, text.removeprefix("(").replace(")", ""), cell.provenance, note, "", column.definition)
 
 
-def _ranks(row: Row) -> dict[str, str]:
+def _ranks(row: Row, columns: Sequence[Column]) -> dict[str, str]:
     """Rank intervals by the title of their column: `2` or `2 to 4`."""
-    return {column_of(key).title: str(a) if a == b else f"{a} to {b}" for key, (a, b) in row.rank.items()}
+    titles = {column.key: column.title for column in columns}
+    return {titles[key]: str(a) if a == b else f"{a} to {b}" for key, (a, b) in row.rank.items()}
 
 
 def _identity(row: Row) -> list[tuple[str, str]]:
