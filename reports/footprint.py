@@ -1,7 +1,7 @@
 """Electricity, carbon and cost per million samples and tokens, from the rows' energy and from what the user states.
 
 Energy is only what a counter measured or what the user's watts estimate (docs/energy.md); the grid's intensity and the
-price are stated for one report and are in no record. Without energy there is no footprint, and the cell gives its reason.
+price are stated for one report and are in no record. Without energy there is no footprint, and the cell says why.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ from bench.version import __version__
 from reports import bibliography, footprint
 from reports.columns import CHANGE
 from reports.content import Link, Side, Site
-from reports.fronts import mark_fronts
 from reports.footprint import Rates
+from reports.fronts import mark_fronts
 from reports.groups import group, machine_title
 from reports.left_out import is_wanted, or_told, sheets_of, text_of
 from reports.manifest import Manifest, digest_of
