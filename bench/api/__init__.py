@@ -3,8 +3,9 @@
 Torch is imported by the functions that need it, so that `import bench` stays quick.
 """
 
+from bench.api.batching import largest_batch
 from bench.api.building import build
 from bench.api.measuring import measure, protocol_named
 from bench.api.tables import curves, layers, load
 
-__all__ = ["build", "curves", "layers", "load", "measure", "protocol_named"]
+__all__ = ["build", "curves", "largest_batch", "layers", "load", "measure", "protocol_named"]
