@@ -7,7 +7,9 @@ from torch import nn
 
 import bench
 from bench.api import batching
+from bench.app.jobs import batches
 from bench.errors import BenchError, UsageError
+from tests.sweeping import HEALTHY, configuration
 
 MODULE = nn.Linear(4, 8, bias=False)
 
@@ -23,7 +25,9 @@ def machine(monkeypatch, *, top=1000.0, half=4.0, fits=10**9, error=""):
             raise BenchError(f"Linear oom in the phase measure: OutOfMemory: {error or 'memory ran out'}")
         value = top * batch / (batch + half)
         values = {"latency_ms": 1e3 * batch / value, "throughput_per_s": value, "peak_memory_bytes": 100.0 * batch}
-        rows = [{"metric": m, "value": values[m], "ci_low": 0.99 * values[m], "ci_high": 1.01 * values[m]} for m in metrics]
+        rows = [
+            {"metric": m, "value": values[m], "ci_low": 0.99 * values[m], "ci_high": 1.01 * values[m]} for m in metrics
+        ]
         return pandas.DataFrame(rows)
 
     monkeypatch.setattr(batching, "measure", measure)
@@ -75,6 +79,23 @@ def test_samples_are_repeated_and_other_inputs_stay():
     search = batching._Search(MODULE, torch.arange(12.0).reshape(3, 4), {"scale": torch.tensor(2.0)}, "cpu", {})
     (x,), kwargs = search.inputs(5)
     assert torch.equal(x[3:], x[:2]) and x.shape == (5, 4) and kwargs["scale"] == 2
+
+
+def test_the_job_prints_the_table_and_keeps_it(monkeypatch, tmp_path, capsys):
+    machine(monkeypatch)
+    monkeypatch.setattr(batching, "_free", lambda device: 1e6)
+    assert batches.run(configuration(tmp_path, [HEALTHY])) == 0
+    said = capsys.readouterr().out
+    assert (
+        "samples/s" in said and "largest  " in said and "is the smallest that cannot be told from the fastest" in said
+    )
+    (kept,) = (tmp_path / "results").glob("batches_*.csv")
+    assert pandas.read_csv(kept)["batch"].tolist()[:3] == [1, 2, 4]
+
+
+def test_the_job_is_for_one_network(tmp_path):
+    with pytest.raises(UsageError, match="2 are named"):
+        batches.run(configuration(tmp_path, [HEALTHY, f"{HEALTHY}(width=9)"]))
 
 
 @pytest.mark.slow

@@ -1,0 +1,89 @@
+"""`job=batches`: the largest batch of one network that fits, throughput up to it, and where it stops to pay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.config import catalogue
+from bench.config.schema import Config
+from bench.errors import UsageError
+from bench.foreign_text import escape_controls
+from bench.plan import plan
+from bench.plan.case import Case
+from bench.plan.recipe import recipe_for
+from bench.workloads import FORWARD
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def run(config: Config) -> int:
+    """Search, print the batches with memory and throughput, and keep the table beside the results; 0.
+
+    Raises:
+        UsageError: the configuration names more than one network, or another workload than a forward.
+    """
+    made = plan.make(config, catalogue.load())
+    case = _only(made.cases)
+    from bench.api.batching import largest_batch
+    from bench.worker import subject
+
+    built = subject.build(recipe_for(case, made, config))
+    frame = largest_batch(
+        built.module,
+        built.args,
+        kwargs=built.kwargs,
+        protocol=config.protocol,
+        device=config.device.name,
+        threads=case.threads,
+    )
+    path = Path(config.paths.results) / f"batches_{case.key[:8]}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(path, index=False)
+    show(escape_controls(case.label.replace(f" · batch {case.batch}", "")), frame)
+    print(f"kept in {path}")
+    return 0
+
+
+def _only(cases: Any) -> Case:
+    """The one network that is meant: with its method, where the plan holds the plain one beside it."""
+    found = {(case.model_label, case.method_label): case for case in cases}
+    reduced = [case for case in found.values() if not case.is_baseline]
+    wanted = reduced or list(found.values())
+    if len(wanted) != 1:
+        raise UsageError(
+            f"job=batches searches for one network, and {len(wanted)} are named; say model=..., or "
+            "'suite.models=[deit_tiny]' 'suite.methods=[\"tome(r=13)\"]'"
+        )
+    if wanted[0].workload != FORWARD:
+        raise UsageError(f"job=batches is for forwards; {wanted[0].workload} has a batch in its shape: suite.shapes")
+    return wanted[0]
+
+
+def show(label: str, frame: pandas.DataFrame) -> None:
+    """Print the table and what follows from it."""
+    table = Table("batch", "peak", "samples/s", "latency", "")
+    for row in frame.to_dict("records"):
+        rate = _with_ends(row["throughput_per_s"], row["throughput_low"], row["throughput_high"])
+        time = _with_ends(row["latency_ms"], row["latency_low"], row["latency_high"], " ms")
+        peak = row["peak_bytes"] if row["peak_bytes"] == row["peak_bytes"] and row["peak_bytes"] else None
+        table.add_row(str(row["batch"]), f"{peak / 1e6:.4g} MB" if peak else "", rate, time, row["state"])
+    Console().print(table)
+    found = frame.attrs
+    base, each = found["growth"]
+    print(f"{label}: {base / 1e6:.4g} MB and {each / 1e6:.4g} MB a sample, of {found['limit_bytes'] / 1e6:.4g} MB")
+    print(f"largest  {found['largest']}")
+    print(f"best     {found['best']} is the smallest that cannot be told from the fastest")
+    print(f"bend     {'none: the last doubling still gained a tenth' if found['bend'] is None else found['bend']}")
+
+
+def _with_ends(value: float | None, low: float | None, high: float | None, unit: str = "") -> str:
+    if value is None or value != value:
+        return ""
+    if low is None or low != low or high is None or high != high:
+        return f"{value:.4g}{unit}"
+    return f"{value:.4g}{unit} [{low:.4g}, {high:.4g}]"
