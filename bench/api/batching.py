@@ -1,4 +1,4 @@
-"""`bench.largest_batch`: the largest batch that fits into memory, the throughput up to it, and where it stops to pay."""
+"""`bench.largest_batch`: the largest batch that fits into memory, throughput up to it, and where it stops to pay."""
 
 from __future__ import annotations
 

@@ -67,11 +67,11 @@ def _only(cases: Any) -> Case:
 def show(label: str, frame: pandas.DataFrame) -> None:
     """Print the table and what follows from it."""
     table = Table("batch", "peak", "samples/s", "latency", "")
-    for row in frame.to_dict("records"):
+    for row in frame.astype(object).where(frame.notna(), None).to_dict("records"):
         rate = _with_ends(row["throughput_per_s"], row["throughput_low"], row["throughput_high"])
         time = _with_ends(row["latency_ms"], row["latency_low"], row["latency_high"], " ms")
-        peak = row["peak_bytes"] if row["peak_bytes"] == row["peak_bytes"] and row["peak_bytes"] else None
-        table.add_row(str(row["batch"]), f"{peak / 1e6:.4g} MB" if peak else "", rate, time, row["state"])
+        peak = f"{row['peak_bytes'] / 1e6:.4g} MB" if row["peak_bytes"] else ""
+        table.add_row(str(row["batch"]), peak, rate, time, row["state"])
     Console().print(table)
     found = frame.attrs
     base, each = found["growth"]
@@ -82,8 +82,6 @@ def show(label: str, frame: pandas.DataFrame) -> None:
 
 
 def _with_ends(value: float | None, low: float | None, high: float | None, unit: str = "") -> str:
-    if value is None or value != value:
+    if value is None:
         return ""
-    if low is None or low != low or high is None or high != high:
-        return f"{value:.4g}{unit}"
-    return f"{value:.4g}{unit} [{low:.4g}, {high:.4g}]"
+    return f"{value:.4g}{unit}" if low is None or high is None else f"{value:.4g}{unit} [{low:.4g}, {high:.4g}]"
