@@ -30,6 +30,7 @@ GROUPS = {
     "latency": "latency",
     "throughput": "throughput",
     "memory": "memory",
+    "hardware": "hardware",
     "energy": "energy",
     "fidelity": "fidelity",
 }

@@ -46,6 +46,7 @@ METERS: tuple[Meter, ...] = (
     Meter("params", "size", "counting"),
     Meter("macs", "compute", "counting", per_part=True, details="counts"),
     Meter("facts", "", "counting", details="workload"),
+    Meter("hardware", "hardware", "running", per_part=True, take="bench.meters.hardware:take"),
     Meter("energy", "energy", "running", per_part=True),
     Meter("quality", "quality", "running"),
     Meter("fidelity", "fidelity", "running"),

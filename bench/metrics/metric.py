@@ -75,6 +75,7 @@ SECTIONS: dict[str, Section] = {
     "latency": Section("time", per_part=True),
     "throughput": Section("time", per_part=True),
     "memory": Section("tolerance", per_part=True, travels=True),
+    "hardware": Section(per_part=True),
     "energy": Section("energy", per_part=True),
     "quality": Section("score", travels=True),
     "fidelity": Section(),

@@ -300,6 +300,41 @@ RUNS: tuple[Metric, ...] = (
         definition="CPU: largest resident size of the process; CUDA: the driver's view of the process.",
     ),
     Metric(
+        "instructions",
+        unit="instruction",
+        better="lower",
+        section="hardware",
+        title="Instructions",
+        definition="Instructions of user code that the processor retired in a run, all threads, per sample.",
+    ),
+    Metric(
+        "cycles",
+        unit="cycle",
+        better="lower",
+        section="hardware",
+        title="Cycles",
+        definition="Cycles of the cores while user code of the run was on them, all threads, per sample.",
+    ),
+    Metric(
+        "instructions_per_cycle",
+        unit="1",
+        better="none",
+        section="hardware",
+        title="Instructions per cycle",
+        definition="Instructions over cycles of a run: low where cores wait, mostly for memory.",
+    ),
+    Metric(
+        "llc_miss_bytes",
+        unit="B",
+        better="lower",
+        section="hardware",
+        title="Bytes fetched past the caches",
+        definition=(
+            "Misses of the last level of cache x 64 B, per sample: what a run fetched from memory, to be set beside "
+            "traffic_bytes. Lines that the hardware fetched ahead of need may be missing."
+        ),
+    ),
+    Metric(
         "energy_j",
         unit="J",
         better="lower",

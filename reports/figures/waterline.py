@@ -12,12 +12,14 @@ import pandas as pd
 from bench.analysis import roofline, roofline_of_record
 from bench.analysis.roofline import Bar, Totals, Waterline
 from bench.plan.case import Case
+from bench.store.record_parts import reading_of
 from bench.store.records import Record
 from reports.figures import bars
 from reports.figures.bars import Kind, Mark
 from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, percent, rounded, significant
 from reports.figures.theme import Spec, axis, layout, legend, plain
 from reports.figures.waterline_view import GROUP_ABOVE, grouped, top_share
+from reports.numbers import quantity
 
 ID = "waterline"
 CAPTION = "Waterline (after Lavin 2024, arXiv 2404.03617); the geometry is derived from the roofline model."
@@ -85,7 +87,7 @@ def figure(record: Record, *, part: str = "", id: str = ID) -> Figure:
         return no_picture(id, f"{label}: no layers", HOW_TO_READ, roofline_of_record.from_record(record)[1])
     layers, reasons = roofline_of_record.layers_of(record)
     line = roofline.waterline(layers, end_to_end_ms=(record.get("layers_info") or {}).get("end_to_end_ms"))
-    notes = tuple(dict.fromkeys([*reasons, *line.notes, *_notes(line)]))
+    notes = tuple(dict.fromkeys([*reasons, *line.notes, *_notes(line), *_counted_by_the_processor(record)]))
     title, table = f"{label}: {finding(line.totals)}", layer_table(layers, line)
     if not any(view.marks(line.bars) for view in _views(line.totals)):
         reason = "; ".join(notes) or "no layer has operations or bytes"
@@ -136,7 +138,7 @@ def _views(totals: Totals) -> list[View]:
 
 
 def finding(totals: Totals) -> str:
-    """What the figure shows in a few words: the efficiency and which factor loses more."""
+    """What the figure shows in a few words: the efficiency, what the shape allows, what the kernels make of it."""
     if totals.ideal_ms is None:
         return "time by layer; without a measured peak for every dtype there is no ideal"
     if totals.attainable_ms is None:
@@ -146,9 +148,8 @@ def finding(totals: Totals) -> str:
     shape = f"{'≤ ' if totals.attainable_is_bound else ''}{percent(totals.e_att)}"
     if totals.efficiency is None or totals.e_kernel is None:
         return f"memory traffic leaves {shape} of peak attainable"
-    worse = "kernels" if totals.e_kernel < totals.e_att else "memory traffic"
-    factors = f"shape {shape} × kernels {percent(totals.e_kernel)}"
-    return f"{percent(totals.efficiency)} of peak, most of it lost to {worse} ({factors})"
+    used, kernels = percent(totals.efficiency), percent(totals.e_kernel)
+    return f"{used} of the peak is used: the shape allows {shape}, the kernels reach {kernels} of that"
 
 
 def _notes(line: Waterline) -> Iterable[str]:
@@ -161,6 +162,18 @@ def _notes(line: Waterline) -> Iterable[str]:
     if line.totals.unexplained_ms and line.totals.end_to_end_ms:
         share = percent(line.totals.unexplained_ms / line.totals.end_to_end_ms)
         yield f"{share} of the end-to-end time is explained by no layer"
+
+
+def _counted_by_the_processor(record: Record) -> Iterable[str]:
+    """What its counters say of the same run, where the machine has them: waiting for memory, or many instructions."""
+    names = ("instructions_per_cycle", "llc_miss_bytes", "traffic_bytes")
+    rate, fetched, compulsory = (reading_of(record, name) for name in names)
+    if rate is None or fetched is None:
+        return
+    batch = int(record["case"].get("batch") or 1)
+    said = f"the processor retired {rate['value']:.2f} instructions a cycle and fetched "
+    said += f"{quantity(fetched['value'] * batch, 'B')} past its caches"
+    yield said + (f"; what a run has to move is {quantity(compulsory['value'], 'B')}" if compulsory else "")
 
 
 def layer_table(layers: Sequence[roofline.Layer], line: Waterline) -> pd.DataFrame:

@@ -5,6 +5,7 @@ import pytest
 from reports.figures import waterline
 from reports.figures.waterline import ATTAINABLE, BLOCKS, FUSED, LAYERS, MEASURED, OP_BYTE, SLOWEST
 from reports.figures.waterline_view import GROUP_ABOVE
+from tests.reports.figures.rows import with_readings
 from tests.reports.figures.specs import check, strings
 from tests.synthetic import record
 
@@ -37,9 +38,8 @@ def oracle(rows=ORACLE, end_to_end=8.4, machine=PEAKS):
 
 def test_title_states_the_efficiency_and_its_two_factors():
     figure = check(waterline.figure(oracle()))
-    assert "38 % of peak" in figure.title
-    assert "shape 60 % × kernels 62 %" in figure.title
-    assert "memory traffic" in figure.title
+    assert "38 % of the peak is used" in figure.title
+    assert figure.title.endswith("the shape allows 60 %, the kernels reach 62 % of that")
 
 
 def test_offers_three_views_three_groupings_and_the_fused_what_if():
@@ -116,7 +116,7 @@ def test_without_a_peak_only_the_measured_view_is_drawn_in_outline():
 def test_without_a_bandwidth_there_is_ideal_and_efficiency_only():
     figure = check(waterline.figure(oracle(machine={"peaks": PEAKS["peaks"]})))
     assert figure.controls[0].options == (MEASURED,)
-    assert "38 % of peak" in figure.title
+    assert "38 % of the peak is used" in figure.title
 
 
 def test_unknown_bytes_make_the_attainable_efficiency_an_upper_bound():
@@ -170,3 +170,10 @@ def test_pages_stay_small():
     rows = [row(i, f"blocks.{i // 8}.l{i % 8}", 1 + i % 7, 0.01, 0.1) for i in range(100)]
     figure = waterline.figure(oracle(rows))
     assert len(json.dumps(dict(figure.views))) + len(json.dumps(figure.hover)) < 200_000
+
+
+def test_what_the_processor_counted_stands_beside_the_loss():
+    counted = with_readings(record(), instructions_per_cycle=0.7, llc_miss_bytes=3e6, traffic_bytes=2e6)
+    notes = waterline.figure(counted).notes
+    assert any("0.70 instructions a cycle" in note and "3.00\u00a0MB past its caches" in note for note in notes)
+    assert not any("instructions a cycle" in note for note in waterline.figure(record()).notes)
