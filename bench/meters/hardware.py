@@ -68,6 +68,7 @@ def counted_runs(part: Part, counters: Counters) -> list[dict[str, Count]]:
 
 def readings(runs: list[dict[str, Count]], batch: int) -> list[Reading]:
     """Medians over runs of one process, per sample; the note has their range, which is no interval of a session."""
+    counted = f"user code, all threads, over {len(runs)} runs"
     share = min(count.share for run in runs for count in run.values())
     turns = f"; counters took turns and ran {100 * share:.0f} % of the time, scaled up" if share < ALL_THE_TIME else ""
     series = {
@@ -83,7 +84,7 @@ def readings(runs: list[dict[str, Count]], batch: int) -> list[Reading]:
             "measured",
             n=len(values),
             statistic="median over runs of one process",
-            method_note=f"user code, all threads, {min(values):.4g} to {max(values):.4g} over {len(values)} runs{turns}",
+            method_note=f"{counted}: {min(values):.4g} to {max(values):.4g}{turns}",
         )
         for name, values in series.items()
     ]

@@ -145,7 +145,7 @@ def finding(totals: Totals) -> str:
         return f"{percent(totals.efficiency)} of peak; without a measured bandwidth there is no water level"
     if totals.e_att is None:
         return "no operations to compare with the peak"
-    shape = f"{'≤ ' if totals.attainable_is_bound else ''}{percent(totals.e_att)}"
+    shape = f"{'at most ' if totals.attainable_is_bound else ''}{percent(totals.e_att)}"
     if totals.efficiency is None or totals.e_kernel is None:
         return f"memory traffic leaves {shape} of peak attainable"
     used, kernels = percent(totals.efficiency), percent(totals.e_kernel)

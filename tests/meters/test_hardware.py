@@ -38,7 +38,7 @@ def test_medians_per_sample_with_their_range():
     rows = {row.metric: row for row in hardware.readings(runs[:3], batch=2)}
     assert rows["cycles"].value == 200.0 and rows["instructions"].value == 400.0
     assert rows["instructions_per_cycle"].value == 2.0 and rows["llc_miss_bytes"].value == 64.0
-    assert "150 to 250 over 3 runs" in rows["cycles"].method_note and "50 % of the time" in rows["cycles"].method_note
+    assert "over 3 runs: 150 to 250" in rows["cycles"].method_note and "50 % of the time" in rows["cycles"].method_note
     assert rows["cycles"].ci_low is None
 
 
