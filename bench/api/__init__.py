@@ -7,5 +7,6 @@ from bench.api.batching import largest_batch
 from bench.api.building import build
 from bench.api.measuring import measure, protocol_named
 from bench.api.tables import curves, layers, load
+from bench.meters.own_rules import counting_rule
 
-__all__ = ["build", "curves", "largest_batch", "layers", "load", "measure", "protocol_named"]
+__all__ = ["build", "counting_rule", "curves", "largest_batch", "layers", "load", "measure", "protocol_named"]

@@ -27,7 +27,7 @@ def _unknown_flags(result: MacsCount) -> list[Flag]:
         share = f", {row['time_share']:.0%} of the time" if row["time_share"] else ""
         text = (
             f"{row['operator']} has no rule: {row['calls']} calls in {where}{share}; every total is at least what it "
-            f'says. Register it: macs.register_op("{row["operator"]}", lambda *args: ...)'
+            f'says. Tell its products with @bench.counting_rule("{row["operator"]}") in the module of the model'
         )
         flags.append(flag("uncounted_operator", "warn", text))
     return flags

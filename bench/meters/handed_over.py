@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedBuffer, is_lazy
 
 from bench.errors import BenchError, UsageError, in_user_code
+from bench.meters import own_rules
 from bench.meters.count_flags import eager_module
 from bench.meters.reach import every_module, is_training
 
@@ -182,7 +183,7 @@ def write(path: Path, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str
 
     with path.open("wb") as file:
         paths = [str(Path(entry).resolve()) for entry in sys.path]
-        cloudpickle.dump({"import_path": paths, "settings": _settings()}, file)
+        cloudpickle.dump({"import_path": paths, "settings": _settings(), "rules": own_rules.registered()}, file)
         Pickler(file).dump((module, args, kwargs))
 
 
@@ -220,6 +221,7 @@ def apply_settings(path: str) -> None:
         header = cloudpickle.load(file)
     sys.path.extend(entry for entry in header["import_path"] if entry not in sys.path)
     _set(header["settings"])
+    own_rules.take_over(header["rules"])
 
 
 def read(path: str) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from bench.backends.onnx_file import OnnxFile
 from bench.flags import Flag, flag
-from bench.meters import onnx_count, operator_rules
+from bench.meters import onnx_count, operator_rules, own_rules
 from bench.meters.count_flags import foreign_flags, outside_flags, thread_flags, unwrapped
 from bench.meters.count_summary import Traced, join_second, summary
 from bench.meters.fvcore_count import SecondCount, second_count_in_child
@@ -412,10 +412,15 @@ self_test_passed = False
 def self_test() -> None:
     """Raise MiscountError unless closed-form blocks count as they should with this torch (checked once per process).
 
+    Examples of users' own rules (`bench.counting_rule`) are held to their expected MACs likewise.
+
     Raises:
         MiscountError: a block's count differs from its closed form.
     """
     global self_test_passed  # noqa: PLW0603
+    own_rules.load_installed()
+    for rule in own_rules.untried():
+        _try_own(rule)
     if self_test_passed:
         return
     from bench.meters.selftest import BLOCKS
@@ -432,6 +437,28 @@ def self_test() -> None:
                 f"Install a torch version from constraints.txt"
             )
     self_test_passed = True
+
+
+def _try_own(rule: own_rules.OwnRule) -> None:
+    """Raise MiscountError unless the example of a user's own rule counts as its author says."""
+
+    class Example(nn.Module):
+        def forward(self, *args: Any) -> Any:
+            return operator(*args)
+
+    namespace, _, name = rule.name.partition("::")
+    operator = getattr(getattr(torch.ops, namespace), name.partition(".")[0])
+    assert rule.example is not None
+    traced = _trace(Example(), rule.example(), {}, inspect_values=False)
+    calls = [record for record in traced.records if record.operator == rule.name.partition(".")[0]]
+    counted = sum(record.macs for record in calls)
+    if not calls or counted != rule.expected:
+        found = f"{counted} MACs" if calls else "no call of it"
+        raise MiscountError(
+            f"the counting rule of {rule.name}: its example gives {found}, and {rule.expected} MACs are expected; "
+            "mend the rule or the expected value"
+        )
+    own_rules.tried(rule)
 
 
 __all__ = [
