@@ -37,7 +37,8 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests; further words go to pytest (`-m slow`, `-m gpu`, a file)."""
-    install(session, "dev", "quantised", "timm", "transformers", "diffusers", "pruning", "onnx", "openvino", "bleu")
+    install(session, "dev", "quantised", "timm", "transformers", "diffusers", "pruning", "onnx", "openvino", "bleu",
+            "weights")  # fmt: skip
     session.run("python", "-m", "pytest", *(session.posargs or TOGETHER))
 
 

@@ -189,7 +189,8 @@ def _load_weights(module: nn.Module, recipe: Recipe, task: Any) -> dict[str, Any
 
         load_checkpoint(module, Path(recipe.checkpoint), recipe.model_path)
         return {"kind": "checkpoint", "sha256": recipe.case.checkpoint}
-    return {"kind": "random", "seed": recipe.case.seed}
+    own = getattr(module, "pretrained", None)  # a builder that brings weights of its own says where they are from
+    return {"kind": "pretrained", **own} if own else {"kind": "random", "seed": recipe.case.seed}
 
 
 def moved_to(value: Any, device: torch.device, dtype: torch.dtype | None, memory_format: torch.memory_format) -> Any:

@@ -37,8 +37,9 @@ class Preprocess:
 
 
 #: Evaluation settings of the families of checkpoints: DeiT and MAE 256 to 224 with ImageNet's colours; timm's own ViTs
-#: ("augreg") 248 to 224 with colours in -1..1.
-PREPROCESS = {"deit": Preprocess(), "mae": Preprocess(), "augreg": Preprocess(0.9, "bicubic", *_HALF)}
+#: ("augreg") 248 to 224 with colours in -1..1; EfficientNet-Lite 256 to 224 with colours in -1..1.
+PREPROCESS = {"deit": Preprocess(), "mae": Preprocess(), "augreg": Preprocess(0.9, "bicubic", *_HALF),
+              "lite": Preprocess(0.875, "bicubic", *_HALF)}  # fmt: skip
 
 
 class ImageFolder:
@@ -95,15 +96,18 @@ class ImageFolder:
             TaskError: no checkpoint was given, or the folder has another number of classes than the model.
             CheckpointError: the file does not fit the model.
         """
-        if self.checkpoint is None:
+        own = getattr(module, "pretrained", None)
+        if self.checkpoint is None and not own:
             raise TaskError(
                 "task=imagefolder needs weights: give checkpoint=<file.safetensors or .pth> of the model; random "
                 "weights have no accuracy"
             )
-        adapted = load_checkpoint(module, self.checkpoint)
+        adapted = load_checkpoint(module, self.checkpoint) if self.checkpoint else {}
         self._check_classes(module, model_name)
         self.resolution = int(getattr(module, "resolution", 224))
-        self.preprocess = self._choose(model_name)
+        self.preprocess = self._choose(model_name, own or {})
+        if self.checkpoint is None:
+            return dict(own or {})
         return {"checkpoint": str(self.checkpoint), "sha256": file_sha256(self.checkpoint), **adapted}
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -140,10 +144,11 @@ class ImageFolder:
                 f"the model with classes={len(self.classes)} and a checkpoint of that kind"
             )
 
-    def _choose(self, model_name: str) -> Preprocess:
-        assert self.checkpoint is not None
+    def _choose(self, model_name: str, own: dict[str, Any]) -> Preprocess:
         if self._preprocess != "auto":
             chosen = PREPROCESS[self._preprocess]
+        elif self.checkpoint is None:  # the builder's own weights say how they were learned
+            chosen = PREPROCESS[own["preprocess"]]
         else:
             plain = model_name.removeprefix("timm:")
             chosen = (
