@@ -5,10 +5,10 @@ Torch is imported by the functions that need it, so that `import bench` stays qu
 
 from bench.api.batching import largest_batch
 from bench.api.building import build
-from bench.api.instances import instances
 from bench.api.measuring import measure, protocol_named
+from bench.api.rules import counting_rule
+from bench.api.side_by_side import instances
 from bench.api.tables import curves, layers, load
-from bench.meters.own_rules import counting_rule
 
 __all__ = [
     "build",

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from bench.backends.onnx_file import OnnxFile
 from bench.flags import Flag, flag
-from bench.meters import onnx_count, operator_rules, own_rules
+from bench.meters import onnx_count, own_rules
 from bench.meters.count_flags import foreign_flags, outside_flags, thread_flags, unwrapped
 from bench.meters.count_summary import Traced, join_second, summary
 from bench.meters.fvcore_count import SecondCount, second_count_in_child
@@ -30,8 +30,8 @@ from bench.meters.fvcore_count import second_count as count_again
 from bench.meters.inputs import batch_for, tokens_of
 from bench.meters.macs_count import CONVENTIONS, MacsCount
 from bench.meters.outside import OutsideWatch, unexplained_gaps
+from bench.meters.own_rules import register_op
 from bench.meters.parameters_read import ParameterReads
-from bench.meters.products import Call, Product
 from bench.meters.reach import every_module, is_training, tensors_in
 from bench.meters.state import attributes_kept
 from bench.meters.threads import ThreadClocks, ThreadsFollowed, unseen_operators
@@ -50,23 +50,6 @@ from bench.workloads.counting import PartCall
 
 class MiscountError(RuntimeError):
     """The installed torch does not count closed-form blocks as it should; MACs would be wrong."""
-
-
-# ---------------------------------------------------------------- registration
-def register_op(name: str, macs: Callable[..., int | float]) -> None:
-    """Count a custom operator from now on: `register_op("mylib::attention", lambda q, k, v: ...)`.
-
-    Args:
-        name: qualified operator name, "namespace::name".
-        macs: called with the operator's own arguments; returns the MACs of one call.
-    """
-
-    def formula(call: Call) -> Product:
-        tensors = [leaf for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Tensor)]
-        left, right = (tensors * 2)[:2] if tensors else (None, None)
-        return Product(int(macs(*call.args, **call.kwargs)), left, right)
-
-    operator_rules.register(name, formula)
 
 
 # ---------------------------------------------------------------- one trace

@@ -14,7 +14,12 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
 from bench.errors import UsageError
+from bench.meters import operator_rules
+from bench.meters.products import Call, Product
 
 ENTRY_POINT = "waterline.operators"
 Formula = Callable[..., int | float]
@@ -34,33 +39,32 @@ _RULES: dict[str, OwnRule] = {}
 _tried: set[OwnRule] = set()
 
 
+def register_op(name: str, macs: Callable[..., int | float]) -> None:
+    """Count a custom operator from now on: `register_op("mylib::attention", lambda q, k, v: ...)`.
+
+    Args:
+        name: qualified operator name, "namespace::name".
+        macs: called with the operator's own arguments; returns the MACs of one call.
+    """
+
+    def formula(call: Call) -> Product:
+        tensors = [leaf for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Tensor)]
+        left, right = (tensors * 2)[:2] if tensors else (None, None)
+        return Product(int(macs(*call.args, **call.kwargs)), left, right)
+
+    operator_rules.register(name, formula)
+
+
 def counting_rule(
     name: str, *, example: Callable[[], tuple[Any, ...]] | None = None, expected: int | None = None
 ) -> Callable[[Formula], Formula]:
-    """A decorator that makes a function the counting rule of a custom operator.
-
-    ```python
-    @bench.counting_rule("mylib::scores", example=lambda: (torch.ones(2, 3), torch.ones(5, 3)), expected=30)
-    def macs_of_scores(queries, keys):
-        return queries.shape[0] * keys.shape[0] * queries.shape[1]
-    ```
-
-    Args:
-        name: qualified name of the operator, `namespace::name`.
-        example: makes the arguments of one small call; before anything is counted the operator is called with them.
-        expected: the MACs of that call, worked out by hand.
-
-    Raises:
-        UsageError: the name has no namespace, or only one of example and expected is given.
-    """
+    """The decorator that `bench.counting_rule` describes."""
     if "::" not in name:
         raise UsageError(f'counting_rule("{name}"): the name of an operator has a namespace, as in "mylib::scores"')
     if (example is None) != (expected is None):
         raise UsageError(f'counting_rule("{name}"): an example needs the MACs that it has (expected=...), and they it')
 
     def register(macs: Formula) -> Formula:
-        from bench.meters.macs import register_op
-
         _RULES[name] = OwnRule(name, macs, example, expected)
         register_op(name, macs)
         return macs

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import bench
-from bench.api.instances import Busy, _shares, disturbances
+from bench.api.side_by_side import Busy, _shares, disturbances
 from bench.errors import BenchError, UsageError
 
 CORES = len(os.sched_getaffinity(0))
