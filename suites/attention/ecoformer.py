@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import Count, Counts, PositiveInt
+from suites.attention.image_network import ImageNetwork
 from suites.attention.operator import AttentionOperator
-from suites.common.initial import draw
 
 BITS, ANCHORS, SIMILAR = 16, 25, 10
 MULTIPLICATION_J, ADDITION_J = 3.7e-12, 0.9e-12
@@ -251,12 +251,11 @@ PVT = {
 }
 
 
-class EcoPvt(nn.Module):
+class EcoPvt(ImageNetwork):
     """PVTv2 without spatial reduction, its first three stages coded or not."""
 
     def __init__(self, shape: Pyramid, coded: bool, resolution: int, classes: int, channels: int):
-        super().__init__()
-        self.resolution, self.channels = resolution, channels
+        super().__init__(resolution, channels, classes)
         self.patches, self.stages = nn.ModuleList(), nn.ModuleList()
         self.patch_norms, self.norms = nn.ModuleList(), nn.ModuleList()
         before = channels
@@ -270,14 +269,7 @@ class EcoPvt(nn.Module):
             self.norms.append(nn.LayerNorm(width, eps=1e-6))
             before = width
         self.head = nn.Linear(before, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                draw(module.weight)
-
-    def example_inputs(self, batch: int) -> tuple[Tensor]:
-        """Random images."""
-        images = torch.randn(batch, self.channels, self.resolution, self.resolution)
-        return (images.to(self.head.weight),)
+        self.draw_linear_maps()
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, [batch, classes]."""

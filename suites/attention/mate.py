@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt
+from suites.common.dit import Attention
 from suites.common.initial import draw
 
 #: Orders of the axes (t, h, w): row- and column-major inside a frame, and time first over rows or columns.
@@ -194,7 +195,7 @@ class MateBlock(nn.Module):
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
         self.scan = Bidirectional(width, 2, 64, 64, 4, chunk) if mate else None
         self.window = TemporalWindow(width, heads, (4, 4, 4), shifted=layer % 2 == 1) if mate else None
-        self.full = None if mate else Full(width, heads)
+        self.full = None if mate else Attention(width, heads)
         self.cross = nn.MultiheadAttention(width, heads, kdim=text, vdim=text, batch_first=True)
         self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
@@ -211,20 +212,6 @@ class MateBlock(nn.Module):
         review = review_tokens(x, sizes, self.review)
         scanned = self.scan(torch.cat([review, ordered(x, sizes, self.order)], dim=1))[:, review.shape[1] :]
         return restored(scanned, sizes, self.order) + self.window(x, sizes)
-
-
-class Full(nn.Module):
-    """Plain attention over all tokens."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features of the same shape."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class MateDenoiser(nn.Module):

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import Counts, PositiveInt
+from suites.attention.image_network import ImageNetwork
 from suites.attention.neighborhood import grid_neighbors
 from suites.common.initial import draw
 
@@ -122,14 +123,13 @@ class Down(nn.Module):
         return self.norm(self.conv(images).flatten(2).transpose(1, 2))
 
 
-class Nat(nn.Module):
+class Nat(ImageNetwork):
     """The pyramid."""
 
     def __init__(
         self, size: Size, kernel: int, dilated: bool, relative: bool, resolution: int, classes: int, channels: int
     ):
-        super().__init__()
-        self.resolution, self.channels, self.classes = resolution, channels, classes
+        super().__init__(resolution, channels, classes)
         width, side = size.width, resolution // 4
         self.stem1 = nn.Conv2d(channels, width // 2, 3, 2, 1)
         self.stem2 = nn.Conv2d(width // 2, width, 3, 2, 1)
@@ -146,14 +146,7 @@ class Nat(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                draw(module.weight)
-
-    def example_inputs(self, batch: int) -> tuple[Tensor]:
-        """Random images."""
-        images = torch.randn(batch, self.channels, self.resolution, self.resolution)
-        return (images.to(self.stem1.weight),)
+        self.draw_linear_maps()
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, [batch, classes]."""

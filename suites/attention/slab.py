@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt
+from suites.attention.image_network import ImageNetwork
+from suites.common.dit import Attention as SoftmaxAttention
 from suites.common.initial import draw
 
 EPS_ATTENTION = 1e-6
@@ -128,21 +130,6 @@ def square_is_cheaper(queries: int, size: int, keys: int, value: int) -> bool:
     return queries * keys * (size + value) < size * value * (queries + keys)
 
 
-class SoftmaxAttention(nn.Module):
-    """Plain attention, for networks in which only the norm is changed."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Attended features."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-
-
 class Block(nn.Module):
     """Pre-norm attention and MLP."""
 
@@ -159,7 +146,7 @@ class Block(nn.Module):
         return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
 
 
-class SlabViT(nn.Module):
+class SlabViT(ImageNetwork):
     """Patches, blocks, mean pooling and a head; no class token."""
 
     def __init__(
@@ -174,8 +161,8 @@ class SlabViT(nn.Module):
         variant: str,
         steps: int,
     ):
-        super().__init__()
-        self.resolution, self.channels, self.grid = resolution, channels, resolution // patch
+        super().__init__(resolution, channels, classes)
+        self.grid = resolution // patch
         self.patch_embed = nn.Conv2d(channels, width, patch, patch)
         self.pos_embed = nn.Parameter(torch.zeros(1, self.grid**2, width))
         linear, progressive = variant in ("slab", "sla"), variant in ("slab", "prepbn")
@@ -189,15 +176,8 @@ class SlabViT(nn.Module):
         self.blocks = nn.ModuleList(Block(width, (norm(), norm()), attention()) for _ in range(depth))
         self.norm = norm()
         self.head = nn.Linear(width, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                draw(module.weight)
+        self.draw_linear_maps()
         draw(self.pos_embed)
-
-    def example_inputs(self, batch: int) -> tuple[Tensor]:
-        """Random images."""
-        images = torch.randn(batch, self.channels, self.resolution, self.resolution)
-        return (images.to(self.patch_embed.weight),)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, [batch, classes]."""
@@ -249,12 +229,17 @@ def fold(model: SlabViT) -> SlabViT:
     Raises:
         ValueError: the model is in training mode, or has no norm that can be folded.
     """
-    if model.training:
-        raise ValueError("folding takes the statistics of evaluation: call eval() first")
-    if not isinstance(model.norm, ProgressiveNorm):
-        raise ValueError("LayerNorm cannot be folded: take variant slab or prepbn")
+    check_foldable(model, model.norm)
     melt_norms(model)
     return model
+
+
+def check_foldable(model: nn.Module, *norms: nn.Module) -> None:
+    """Raise ValueError unless the model is in evaluation mode and its norms are progressive."""
+    if model.training:
+        raise ValueError("folding takes the statistics of evaluation: call eval() first")
+    if not all(isinstance(norm, ProgressiveNorm) for norm in norms):
+        raise ValueError("LayerNorm cannot be folded: take variant slab or prepbn")
 
 
 def melt_norms(model: Any) -> None:
@@ -268,8 +253,9 @@ def melt_norms(model: Any) -> None:
     model.norm = nn.Identity()
 
 
-def melt(norm: ProgressiveNorm, linear: nn.Linear) -> None:
-    """Let the linear map behind a norm do in evaluation what both do; it needs a bias."""
+def melt(norm: nn.Module, linear: nn.Linear) -> None:
+    """Let the linear map behind a progressive norm do in evaluation what both do; it needs a bias."""
+    assert isinstance(norm, ProgressiveNorm)
     scale, shift = norm.rep.scale_and_shift()
     linear.bias.add_(linear.weight @ shift)
     linear.weight.mul_(scale)

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import Count, Counts, PositiveInt
-from suites.attention.slab import Block, LinearAttention, ProgressiveNorm, linear_attention_macs, melt
+from suites.attention.image_network import ImageNetwork
+from suites.attention.slab import Block, LinearAttention, ProgressiveNorm, check_foldable, linear_attention_macs, melt
 from suites.common.initial import draw
 
 #: Stages that attend linearly.
@@ -102,15 +103,14 @@ class Merge(nn.Module):
         return self.reduction(self.norm(torch.cat(parts, dim=-1).flatten(1, 2)))
 
 
-class SlabSwin(nn.Module):
+class SlabSwin(ImageNetwork):
     """The pyramid."""
 
     def __init__(
         self, width: int, depths: list[int], heads: list[int], window: int, variant: str, steps: int, resolution: int,
         classes: int, channels: int,
     ):  # fmt: skip
-        super().__init__()
-        self.resolution, self.channels, self.classes = resolution, channels, classes
+        super().__init__(resolution, channels, classes)
         progressive, linear = variant in ("slab", "prepbn"), variant in ("slab", "sla")
 
         def norm(size: int) -> nn.Module:
@@ -134,14 +134,7 @@ class SlabSwin(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.norm = norm(width)
         self.head = nn.Linear(width, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                draw(module.weight)
-
-    def example_inputs(self, batch: int) -> tuple[Tensor]:
-        """Random images."""
-        images = torch.randn(batch, self.channels, self.resolution, self.resolution)
-        return (images.to(self.patch_embed.weight),)
+        self.draw_linear_maps()
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, [batch, classes]."""
@@ -188,29 +181,27 @@ def folded_swin(model: SlabSwin) -> SlabSwin:
     Raises:
         ValueError: the model is in training mode, or has no norm that can be folded.
     """
-    if model.training:
-        raise ValueError("folding takes the statistics of evaluation: call eval() first")
-    if not isinstance(model.norm, ProgressiveNorm) or not isinstance(model.patch_norm, ProgressiveNorm):
-        raise ValueError("LayerNorm cannot be folded: take variant slab or prepbn")
+    check_foldable(model, model.norm, model.patch_norm)
     with torch.no_grad():
         _melt_into_patches(model.patch_norm, model.patch_embed)
         for part in model.stages:
             if isinstance(part, Merge):
                 part.reduction.bias = nn.Parameter(part.reduction.weight.new_zeros(part.reduction.out_features))
-                melt(part.norm, part.reduction)  # type: ignore[arg-type]
+                melt(part.norm, part.reduction)
                 part.norm = nn.Identity()
                 continue
             assert isinstance(part, Block)
             melt(part.norm1, part.attn.qkv)  # type: ignore[arg-type]
-            melt(part.norm2, part.fc1)  # type: ignore[arg-type]
+            melt(part.norm2, part.fc1)
             part.norm1 = part.norm2 = nn.Identity()
         melt(model.norm, model.head)
     model.norm = model.patch_norm = nn.Identity()
     return model
 
 
-def _melt_into_patches(norm: ProgressiveNorm, conv: nn.Conv2d) -> None:
+def _melt_into_patches(norm: nn.Module, conv: nn.Conv2d) -> None:
     """The norm stands behind this map: its scale multiplies the map's outputs."""
+    assert isinstance(norm, ProgressiveNorm)
     scale, shift = norm.rep.scale_and_shift()
     assert conv.bias is not None
     conv.weight.mul_(scale[:, None, None, None])

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt
+from suites.attention.image_network import ImageNetwork
 from suites.common.initial import draw
 
 
@@ -144,30 +145,23 @@ class Block(nn.Module):
         return self.mlp(x + self.scale1 * out), state
 
 
-class ViR(nn.Module):
+class ViR(ImageNetwork):
     """Patches, blocks, and a head on the class token, which stands last."""
 
     def __init__(
         self, width: int, heads: int, depth: int, patch: int, resolution: int, classes: int, channels: int, chunk: int
     ):
-        super().__init__()
-        self.resolution, self.channels, self.grid = resolution, channels, resolution // patch
+        super().__init__(resolution, channels, classes)
+        self.grid = resolution // patch
         self.patch_embed = nn.Conv2d(channels, width, patch, patch)
         self.pos_embed = nn.Parameter(torch.zeros(1, self.grid**2, width))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.blocks = nn.ModuleList(Block(width, heads, chunk) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                draw(module.weight)
+        self.draw_linear_maps()
         draw(self.pos_embed)
         draw(self.cls_token)
-
-    def example_inputs(self, batch: int) -> tuple[Tensor]:
-        """Random images."""
-        images = torch.randn(batch, self.channels, self.resolution, self.resolution)
-        return (images.to(self.patch_embed.weight),)
 
     def tokens(self, images: Tensor) -> Tensor:
         """Patches with positions, then the class token, [batch, tokens, width]."""

@@ -30,34 +30,63 @@ from suites.common.decoder_shape import (
     network_macs,
     position_macs,
 )
+from suites.common.decoder_shapes import shape_of
 from suites.common.task import learning_task
 from suites.common.training import Pace, fit
 
 
-def kv_prediction(model: nn.Module, *, keep_layers: Counts | None = None, training_steps: Count = 0) -> Generator:
-    """The decoder whose prompt is read by a copy of some of its layers.
+def kv_prediction(
+    model: nn.Module, *, keep_layers: Counts | None = None, auxiliary: str | None = None, training_steps: Count = 0
+) -> Generator:
+    """The decoder whose prompt is read by a copy of some of its layers (KVP-LP), or by a smaller decoder (KVP-C).
 
     Args:
         model: a decoder with a plain cache.
         keep_layers: layers, counted from 0, that the auxiliary model keeps; None for every second.
+        auxiliary: name of a smaller decoder (`openelm_450m`) that reads the prompt instead, with random weights until
+            it is trained; of the same vocabulary and no deeper. Its last layers serve one layer each, its first ones
+            two, as in the paper.
         training_steps: batches that auxiliary and maps learn from on the task the model was loaded by; 0 leaves copied
             layers and identity maps.
 
     Raises:
-        ValueError: not such a model, layers that it does not have, or nothing to train on.
+        ValueError: not such a model, layers that it does not have, a sibling that does not fit, or nothing to train on.
+        UsageError: no decoder has that name.
     """
     base = as_decoder(model, "kv_prediction")
-    depth = len(base.blocks)
-    kept = list(range(0, depth, 2)) if keep_layers is None else list(keep_layers)
-    if sorted(set(kept)) != kept or not kept or kept[-1] >= depth:
-        raise ValueError(f"keep_layers={kept}: layers counted from 0, ascending, below {depth} are wanted")
-    auxiliary = pruned(base, kept)
-    combined = KVPrediction(base, auxiliary, spread_mapping(depth, kept))
+    if auxiliary is None:
+        kept = _kept_layers(len(base.blocks), keep_layers)
+        small, mapping = pruned(base, kept), spread_mapping(len(base.blocks), kept)
+    else:
+        if keep_layers is not None:
+            raise ValueError("keep_layers and auxiliary both say who reads the prompt: keep one")
+        small, mapping = _sibling(base, auxiliary)
+    combined = KVPrediction(base, small, mapping)
     if training_steps:
         task = learning_task(model, "kv_prediction", "load it with task=text_bytes or set training_steps=0")
         batches = task.training_batches(16, training_steps, 0)
         fit(combined, batches, lambda ids, _: combined.loss(ids), Pace(training_steps, rate=1e-3, fresh_rate=2e-3))
     return combined.eval()
+
+
+def _kept_layers(depth: int, wanted: list[int] | None) -> list[int]:
+    kept = list(range(0, depth, 2)) if wanted is None else list(wanted)
+    if sorted(set(kept)) != kept or not kept or kept[-1] >= depth:
+        raise ValueError(f"keep_layers={kept}: layers counted from 0, ascending, below {depth} are wanted")
+    return kept
+
+
+def _sibling(base: Decoder, name: str) -> tuple[Decoder, list[int]]:
+    """A decoder of that name beside the base, and which of its layers serves each of the base's."""
+    shape, depth = shape_of(name), len(base.blocks)
+    if shape.vocabulary != base.vocabulary or any(layer.latent is not None for layer in shape.layers):
+        raise ValueError(f"auxiliary={name}: a decoder with key heads and {base.vocabulary} tokens is wanted")
+    if not len(shape.layers) <= depth <= 2 * len(shape.layers):
+        raise ValueError(f"auxiliary={name} has {len(shape.layers)} layers: {-(-depth // 2)} to {depth} are wanted")
+    weight = base.embed.weight
+    with torch.device(weight.device):
+        small = Decoder(shape).to(weight.dtype)
+    return small.eval(), early_shared_mapping(depth, len(shape.layers))
 
 
 def pruned(base: Decoder, layers: list[int]) -> Decoder:

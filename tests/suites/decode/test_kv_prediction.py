@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from suites.common.decoder_shape import parameters
+from suites.common.decoder import decoder, published_decoder
+from suites.common.decoder_shape import cache_bytes_per_token, parameters
 from suites.common.decoder_shapes import shape_of
 from suites.decode import kv_prediction as file
 from suites.decode.kv_prediction import KVPrediction, kv_prediction
@@ -102,7 +103,34 @@ def test_method_bytes_are_those_of_auxiliary_and_predictor():
     assert model.predictor.mapping == [0, 0, 1, 1]
 
 
+def test_a_smaller_sibling_reads_the_prompt_at_the_papers_sizes():
+    with torch.device("meta"):
+        model = kv_prediction(published_decoder(name="openelm_1_1b"), auxiliary="openelm_450m")
+        ids = torch.empty(2, 59, dtype=torch.long)
+    base, auxiliary = shape_of("openelm_1_1b"), shape_of("openelm_450m")
+    assert sum(p.numel() for p in model.predictor.parameters()) == 6_206_592
+    assert model.method_bytes() == 4 * (parameters(auxiliary) + 6_206_592)
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        _, cache = model.prefill(ids)
+    expected = file.macs_first_token(base, auxiliary, file.early_shared_mapping(28, 20), 59)
+    assert counter.get_total_flops() // 2 == 2 * expected
+    assert model.cache_bytes(cache) == 2 * 59 * cache_bytes_per_token(base, 4)
+
+
+def test_a_smaller_sibling_learns_beside_the_base():
+    model = kv_prediction(decoder(layers=6), auxiliary="byte_1m")
+    assert model.predictor.mapping == [0, 0, 1, 1, 2, 3]
+    assert model.loss(torch.randint(256, (2, 12))).requires_grad
+
+
 def test_wrong_settings_say_what_to_do():
+    with pytest.raises(ValueError, match="61 tokens is wanted"):
+        kv_prediction(small(), auxiliary="byte_1m")
+    with pytest.raises(ValueError, match="4 layers: 1 to 2 are wanted"):
+        kv_prediction(small(vocabulary=256), auxiliary="byte_1m")
+    with pytest.raises(ValueError, match="keep one"):
+        kv_prediction(small(), keep_layers=[0], auxiliary="byte_1m")
     with pytest.raises(ValueError, match="below 2 are wanted"):
         kv_prediction(small(), keep_layers=[0, 2])
     with pytest.raises(ValueError, match="without a task"):
