@@ -109,7 +109,12 @@ class HfDecoder(Generator):
         self.vocabulary = int(model.config.vocab_size)
         # transformers renamed the argument; the first wrapped signature is the model's own.
         names = inspect.signature(inspect.unwrap(model.forward)).parameters
-        self._keyword = "cache" if "cache" in names else "past_key_values"
+        self._keyword = next((name for name in ("cache", "past_key_values") if name in names), "")
+        if not self._keyword:
+            raise UsageError(
+                f"{type(model).__name__} keeps its state in an own way, not in a cache of transformers: write a "
+                "builder with prefill and decode, model=package.module:build (docs/workloads.md)"
+            )
 
     def forward(self, ids: Tensor) -> Tensor:
         """Logits of every position."""
@@ -138,20 +143,38 @@ class HfDecoder(Generator):
         return copy.deepcopy(cache)
 
     def cache_bytes(self, cache: Any) -> int:
-        """Bytes of the filled positions of all layers; a sliding layer holds no more than its window."""
+        """Bytes of the filled positions of all layers, and of the states of those that keep one.
+
+        A sliding layer holds no more than its window, a state the same whatever came before.
+        """
         total = 0
         for layer in cache.layers:
-            used = int(layer.get_seq_length())
-            for tensor in (layer.keys, layer.values):
-                total += tensor[:, :, :used].numel() * tensor.element_size()
+            for tensor in _lines_of(layer):
+                total += _bytes(tensor[:, :, : int(layer.get_seq_length())])
+            total += sum(_bytes(tensor) for tensor in _states_of(layer))
         return total
 
     def cache_allocated(self, cache: Any) -> int:
         """Bytes of the cache's tensors."""
-        tensors = [t for layer in cache.layers for t in (layer.keys, layer.values)]
-        return sum(t.numel() * t.element_size() for t in tensors)
+        return sum(_bytes(t) for layer in cache.layers for t in (*_lines_of(layer), *_states_of(layer)))
 
     def cache_bits(self) -> dict[str, float]:
         """Bits of one number: its own."""
         own = 8.0 * next(self.parameters()).element_size()
         return {"nominal": own, "stored": own}
+
+
+def _lines_of(layer: Any) -> list[Tensor]:
+    """Keys and values of a layer, [batch, heads, positions, size]; none of one that keeps only a state."""
+    found = [getattr(layer, name, None) for name in ("keys", "values")]
+    return [tensor for tensor in found if tensor is not None]
+
+
+def _states_of(layer: Any) -> list[Tensor]:
+    """States of a layer's convolution and recurrence; none of one that attends."""
+    found = [*getattr(layer, "conv_states", {}).values(), *getattr(layer, "recurrent_states", {}).values()]
+    return [tensor for tensor in found if tensor is not None]
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

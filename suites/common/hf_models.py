@@ -59,7 +59,7 @@ def hf_model(
 
 
 def _class_of(transformers: Any, config: Any, name: str) -> Any:
-    """The class that a configuration names, else the bare network of its kind."""
+    """The class that a configuration names, else the decoder of a kind that only writes text, else the bare network."""
     for architecture in config.architectures or ():
         found = getattr(transformers, architecture, None)
         if found is None:
@@ -68,20 +68,22 @@ def _class_of(transformers: Any, config: Any, name: str) -> Any:
                 "that lies in a folder is not run: write a builder and name it, model=package.module:build"
             )
         return found
+    kind = type(config)
+    if kind in transformers.MODEL_FOR_CAUSAL_LM_MAPPING and kind not in transformers.MODEL_FOR_MASKED_LM_MAPPING:
+        return transformers.MODEL_FOR_CAUSAL_LM_MAPPING[kind]  # as `LlamaConfig(...).save_pretrained` leaves it
     try:
-        return transformers.MODEL_MAPPING[type(config)]
+        return transformers.MODEL_MAPPING[kind]
     except KeyError as error:
         raise UsageError(f'"hf:{name}": {type(config).__name__} names no architecture') from error
 
 
 def _is_causal(transformers: Any, config: Any, built: Any) -> bool:
-    """Whether the class is the causal language model of its kind, or nothing but such a model is named."""
+    """Whether the class is the causal language model of its kind, and no encoder stands before it."""
     try:
         causal = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     except KeyError:
         return False
-    encoder = getattr(config, "is_encoder_decoder", False) or not getattr(config, "architectures", None)
-    return built is causal and not encoder
+    return built is causal and not getattr(config, "is_encoder_decoder", False)
 
 
 class HfModel(nn.Module):

@@ -78,6 +78,12 @@ def test_a_causal_model_offers_what_generate_needs(tmp_path):
     assert first.shape == second.shape == (2, 100)
 
 
+@pytest.mark.parametrize("config", [transformers.GPT2Config, transformers.BertConfig])
+def test_a_configuration_that_names_no_network_is_a_decoder_if_its_kind_only_writes(tmp_path, config):
+    config(**TEXT, bos_token_id=1, eos_token_id=2).save_pretrained(tmp_path)
+    assert hasattr(hf_model(name=str(tmp_path), length=8), "prefill") == (config is transformers.GPT2Config)
+
+
 def test_weights_of_the_folder_are_loaded(tmp_path):
     folder = folder_of(tmp_path, "BertModel")
     stored = hf_model(name=str(folder / "config.json"), length=8)

@@ -53,6 +53,22 @@ def test_weights_of_a_folder_are_loaded_and_a_file_gives_random_ones(folder):
     assert all(torch.equal(v, second.state_dict()[k]) for k, v in first.state_dict().items())
 
 
+def test_a_state_is_counted_whatever_came_before_and_an_own_way_of_keeping_is_refused(tmp_path):
+    sizes = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}
+    (tmp_path / "mamba.json").write_text(json.dumps({"model_type": "mamba", **sizes}))
+    model, ids = hf_decoder(name=str(tmp_path / "mamba.json")), torch.randint(61, (2, 9))
+    with torch.no_grad():
+        _, kept = model.prefill(ids[:, :6])
+        first = model.cache_bytes(kept)
+        for place in range(6, 9):
+            logits, kept = model.decode(ids[:, place : place + 1], kept)
+        assert torch.allclose(logits, model(ids)[:, -1], atol=1e-4)
+    assert first == model.cache_bytes(kept) == model.cache_allocated(kept) == 2 * 2 * 64 * (8 + 4) * 4
+    (tmp_path / "rwkv.json").write_text(json.dumps({"model_type": "rwkv", "attention_hidden_size": 32, **sizes}))
+    with pytest.raises(UsageError, match="in an own way"):
+        hf_decoder(name=str(tmp_path / "rwkv.json"))
+
+
 def test_what_is_not_there_says_so(tmp_path):
     with pytest.raises(UsageError, match="nothing is downloaded"):
         hf_decoder(name="no/such/model")
