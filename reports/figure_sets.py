@@ -21,6 +21,7 @@ from reports.drawing import Drawing, draw
 from reports.figures import (
     batch_gain,
     bits,
+    cache_bits,
     companions,
     curves,
     gap,
@@ -36,6 +37,7 @@ from reports.figures import (
     source_map,
     time_split,
     tradeoff,
+    waiting,
     waterline,
     zeros,
 )
@@ -45,6 +47,7 @@ from reports.groups import Group
 from reports.lengths import courses
 from reports.needs import ANY_CASE, CaseNeeds, Needs
 from reports.rows import Row, as_row_of, part_of_record
+from reports.waits import of_site
 from reports.zeros import lines as zero_lines
 
 #: What a figure can stumble over in a malformed record; anything else is a defect and is not hidden.
@@ -88,6 +91,7 @@ class CaseFigure:
 GROUP_FIGURES: tuple[GroupFigure, ...] = (
     GroupFigure(savings.ID, savings.figure, Needs(("speedup", "mac_ratio"), compared=True)),
     GroupFigure(bits.ID, bits.figure, Needs(("bits_ratio", "size_ratio"), compared=True)),
+    GroupFigure(cache_bits.ID, cache_bits.figure, Needs(further=cache_bits.wanted)),
     GroupFigure(gap.ID, gap.figure, Needs(("latency_ms",), rows=2), per_part=True),
     GroupFigure(companions.ID, companions.figure, Needs(rows=3, further=companions.wanted)),
     GroupFigure(pareto.ID, pareto.figure, Needs(rows=2, further=lambda rows: bool(pareto.pairs(rows)))),
@@ -197,6 +201,9 @@ def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
     if over_length:
         make = partial(length_gain.figure, over_length, styles=styles)
         found.insert(0, guarded(length_gain.ID, "index.html", site, make))
+    waited = of_site(site)
+    if waited:
+        found.insert(0, guarded(waiting.ID, "index.html", site, partial(waiting.figure, waited, styles=styles)))
     if panels(site.rows):
         found.insert(0, guarded("batch-gain", "index.html", site, lambda: batch_gain.figure(site.rows, styles=styles)))
     return functions + found
