@@ -16,13 +16,14 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.config.settings import PositiveInt
 from bench.errors import UsageError
 from suites.attention.operator import AttentionOperator, masked_attention
-from suites.common.decoder_cache import behind
+from suites.common.decoder import Decoder, as_decoder
+from suites.common.decoder_cache import Keeper, behind
 
 TORCH_BACKENDS = {
     "math": SDPBackend.MATH,
@@ -106,28 +107,73 @@ class FlashAttention(AttentionOperator):
         return 2 * q.shape[0] * score_bytes(q.shape[2], q.shape[1], q.element_size())
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if self.backend == "tiled_reference":
-            return tiled(q, k, v, self.causal, self.tile)[0]
-        if self.backend == "flex":
-            return _flex(q, k, v, self.causal)
-        if self.backend == "flash_attn":
-            return _flash_attn()(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), causal=self.causal).transpose(
-                1, 2
-            )
-        if self.backend == "sdpa":
-            return F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        try:
-            with sdpa_kernel(TORCH_BACKENDS[self.backend]):
-                return F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        except RuntimeError as error:
-            if "No available kernel" not in str(error) and "No viable backend" not in str(error):
-                raise
-            raise UsageError(f"backend {self.backend} does not run {q.dtype} on {q.device.type}: {error}") from error
+        return attend_by(self.backend, q, k, v, causal=self.causal, tile=self.tile)
 
     def chosen(self, q: Tensor, k: Tensor, v: Tensor) -> str:
         """The kernel that torch picks for these inputs, by name."""
         number = torch._fused_sdp_choice(q, k, v, is_causal=self.causal)
         return BACKENDS_BY_NUMBER.get(int(number), str(number))
+
+
+def attend_by(backend: str, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, tile: int = 64) -> Tensor:
+    """Softmax attention by a named backend.
+
+    Raises:
+        UsageError: the backend does not run such tensors here, or is not installed.
+    """
+    if backend == "tiled_reference":
+        return tiled(q, k, v, causal, tile)[0]
+    if backend == "flex":
+        return _flex(q, k, v, causal)
+    if backend == "flash_attn":
+        return _flash_attn()(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), causal=causal).transpose(1, 2)
+    if backend == "sdpa":
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    try:
+        with sdpa_kernel(TORCH_BACKENDS[backend]):
+            return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    except RuntimeError as error:
+        if "No available kernel" not in str(error) and "No viable backend" not in str(error):
+            raise
+        raise UsageError(f"backend {backend} does not run {q.dtype} on {q.device.type}: {error}") from error
+
+
+def attention_backend(
+    model: nn.Module,
+    *,
+    backend: Literal["sdpa", "math", "flash", "efficient", "cudnn", "flex", "flash_attn", "tiled_reference"] = "math",
+) -> Decoder:
+    """The decoder whose whole sequences (training steps, prompts) attend by one backend; single steps are its own.
+
+    Args:
+        model: a decoder with a plain cache.
+        backend: as of `flash_attention`.
+
+    Raises:
+        ValueError: not such a model.
+        UsageError: the package flash_attn is asked for and not installed.
+    """
+    if backend == "flash_attn":
+        _flash_attn()
+    decoder = as_decoder(model, "attention_backend")
+    for block in decoder.blocks:
+        block.attention.keeper = BackendKeeper(backend)
+    return decoder
+
+
+class BackendKeeper(Keeper):
+    """The plain cache; whole sequences attend by a named backend, shared key heads repeated."""
+
+    def __init__(self, backend: str):
+        super().__init__()
+        self.backend = backend
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Causal attention of a whole sequence."""
+        share = q.shape[1] // k.shape[1]
+        if share > 1:
+            k, v = (part.repeat_interleave(share, dim=1) for part in (k, v))
+        return attend_by(self.backend, q, k, v, causal=True)
 
 
 def _flash_attn() -> Any:

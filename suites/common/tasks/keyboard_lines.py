@@ -37,11 +37,15 @@ ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 
 @dataclass(frozen=True)
 class Training:
-    """How a network is trained; a table is counted from the same lines."""
+    """How a network is trained; a table is counted from the same lines.
 
-    steps: int = 400
-    batch: int = 64
-    rate: float = 4e-3
+    Small batches: where to look in a line is learned late, and by steps more than by lines: 400 of 64 left 70.6 % of
+    the characters wrong, 1600 of 16, which are as many lines, 41.6 %.
+    """
+
+    steps: int = 1600
+    batch: int = 16
+    rate: float = 3e-3
     warmup: float = 0.1
     weight_decay: float = 0.01
     clip: float = 1.0

@@ -1,13 +1,16 @@
 """FlashAttention-2: the tiled loop is exact, and every backend is close to fp64."""
 
+import copy
+
 import pytest
 import torch
 
 from bench.errors import UsageError
 from suites.attention import flash as file
-from suites.attention.flash import flash_attention, tiled
+from suites.attention.flash import attention_backend, flash_attention, tiled
 from suites.attention.operator import masked_attention
 from suites.common.decoder_cache import behind
+from tests.suites.decode.walking import ids_of, small, walk
 
 
 def inputs(tokens=70, keys=None, dtype=torch.double, size=16):
@@ -88,3 +91,15 @@ def test_counts_are_those_of_the_brief():
     assert file.score_bytes(2048, 16) == 134_217_728
     assert file.causal_unused_macs(3, 1, 1) == 6
     assert file.training_operations(10, 2, 4, 8) == 60 + 12 * 64
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "math", "flash", "tiled_reference"])
+def test_a_decoder_learns_and_writes_the_same_by_every_backend(backend):
+    plain, ids = small(), ids_of(2, 19)
+    own = attention_backend(copy.deepcopy(plain), backend=backend)
+    assert torch.allclose(walk(own, ids, 12), walk(plain, ids, 12), atol=1e-5)
+    gradients = []
+    for model in (plain, own):
+        model(ids).square().mean().backward()
+        gradients.append(model.blocks[0].attention.k.weight.grad)
+    assert gradients[0].abs().max() > 0 and torch.allclose(*gradients, atol=1e-6)
