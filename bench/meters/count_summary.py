@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +20,10 @@ from bench.meters.parameters_read import ParametersRead
 from bench.meters.trace import ModuleVisit, OperatorRecord
 from bench.meters.value_checks import ValueChecks
 
-#: What fvcore charges for an output element of the operators that sample a map (its handles; bilinear is assumed
+#: Operators that may be an adaptive average pool, for which fvcore charges one per input element; and what it charges
+#: for an output element of those that sample a map (its handles; bilinear is assumed
 #: for grids).
+POOLING = ("aten::mean", "aten::_adaptive_avg_pool2d")
 SAMPLING = {"aten::upsample_nearest2d": 1, "aten::upsample_bilinear2d": 4, "aten::grid_sampler_2d": 4}
 
 
@@ -74,7 +76,7 @@ def summary(traced: Traced, flags: list[Flag], module: nn.Module, args: Any) -> 
         elementwise_products=sum(r.elementwise_products for r in work),
         macs_by_dtype=_sums(work, lambda r: r.dtype),
         macs_by_phase=_sums(work, lambda r: r.phase),
-        conventions={"matmul": macs, "fvcore": macs + own + norms + _sampled(work), "all": macs + own + vector},
+        conventions={"matmul": macs, "fvcore": macs + own + norms + _sampled(traced), "all": macs + own + vector},
         at_least=bool(unknown),
         uncounted=uncounted,
         coverage=_coverage(records),
@@ -168,18 +170,28 @@ def _operators(work: list[OperatorRecord]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-row["macs"], -row["vector_ops"], row["operator"]))
 
 
-def _sampled(records: Sequence[OperatorRecord]) -> int:
-    """What fvcore charges for enlarging and sampling maps, which the trace sees.
+def _sampled(traced: Traced) -> int:
+    """What fvcore charges for enlarging, sampling and pooling maps, as far as the trace sees it.
 
-    Pooling to one place is a mean there, and has none.
+    Pooling to one place is a mean here. It is one to fvcore as well where a network takes the mean itself, so that the
+    mean of a pooling module alone is charged; that of `F.adaptive_avg_pool2d` to one place is not seen.
     """
     total = 0
-    for record in records:
-        charge = SAMPLING.get(record.operator, 0)
-        if charge:
-            size = getattr(torch, record.dtype).itemsize
-            total += charge * (record.activation_written // size)
+    for record in traced.records:
+        if record.operator in SAMPLING:
+            total += SAMPLING[record.operator] * _elements(record.activation_written, record)
+        elif record.operator in POOLING and (record.operator != "aten::mean" or _is_in_a_pool(record, traced)):
+            total += _elements(record.activation_read, record)
     return total
+
+
+def _elements(size: int, record: OperatorRecord) -> int:
+    return size // getattr(torch, record.dtype).itemsize
+
+
+def _is_in_a_pool(record: OperatorRecord, traced: Traced) -> bool:
+    visit = traced.visits.get(record.path)
+    return visit is not None and visit.op == "AdaptiveAvgPool2d"
 
 
 def join_second(result: MacsCount, second: SecondCount, traced: Traced) -> None:
@@ -203,7 +215,7 @@ def join_second(result: MacsCount, second: SecondCount, traced: Traced) -> None:
         result.flags.append(flag("second_count_failed", "info", text))
         return
     extra = sum(second.by_operator.get(name, 0) for name in OTHER_TERMS)
-    result.conventions["fvcore"] += extra - _sampled(traced.records)
+    result.conventions["fvcore"] += extra - _sampled(traced)
     first = result.dense_equivalent_macs
     difference = (second.products - first) / first if first else (0.0 if not second.products else float("inf"))
     result.second["relative_difference"] = difference if first else None

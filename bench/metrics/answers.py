@@ -59,6 +59,17 @@ ANSWERS: tuple[Metric, ...] = (
         ),
     ),
     Metric(
+        "end_point_error",
+        unit="px",
+        better="lower",
+        section="quality",
+        title="End-point error",
+        definition=(
+            "Mean over held-out pairs of views of the mean distance, in pixels of the view, of said from true "
+            "disparities, where both views show the place; with a 95 % t-interval over pairs."
+        ),
+    ),
+    Metric(
         "dice",
         unit="1",
         better="higher",

@@ -149,6 +149,11 @@ def _check_batch(recipe: Recipe, module: nn.Module, inputs: Any) -> None:
         )
 
 
+def _runs_a_batch(case: Case) -> bool:
+    """Whether a run is made on one batch of the module's inputs: a forward, or a step of training."""
+    return case.workload == workloads.FORWARD or workloads.find(case.workload).grad
+
+
 def resolution_of(module: nn.Module, case: Case) -> int:
     """Pixels of the example image: the case's (the planner knows the builder's default), the module's, or 224."""
     own = getattr(module, "resolution", None)
@@ -156,7 +161,7 @@ def resolution_of(module: nn.Module, case: Case) -> int:
 
 
 def example_inputs(module: nn.Module, case: Case) -> tuple[Any, ...]:
-    """Seeded example inputs of a module: its own `example_inputs(batch)`, else for a forward a batch of images.
+    """Seeded example inputs of a module: its own `example_inputs(batch)`, else a batch of images for what runs one.
 
     Inside `torch.device("meta")` they have shapes and no values.
     """
@@ -165,7 +170,7 @@ def example_inputs(module: nn.Module, case: Case) -> tuple[Any, ...]:
         seed_everything(case.seed)
         inputs = own(case.batch)
         return inputs if isinstance(inputs, tuple) else (inputs,)
-    if case.workload != workloads.FORWARD:
+    if not _runs_a_batch(case):
         return ()  # the workload makes its own from what the subject offers
     pixels = resolution_of(module, case)
     has_values = torch.get_default_device().type != "meta"
@@ -241,10 +246,11 @@ def build(recipe: Recipe, artefacts: Path | None = None) -> Subject:
     module, inputs = build_model(recipe)
     task = make_task(recipe)
     weights = _load_weights(module, recipe, task)
-    is_forward = case.workload == workloads.FORWARD
-    by_default = inputs is None and is_forward and task is None and getattr(module, "example_inputs", None) is None
+    own = getattr(module, "example_inputs", None)
+    by_default = inputs is None and _runs_a_batch(case) and task is None and own is None
     if inputs is None:
-        of_task = task is not None and is_forward
+        # a step of training learns from inputs of the module's own where it has some: its targets belong to them
+        of_task = task is not None and (case.workload == workloads.FORWARD or (_runs_a_batch(case) and own is None))
         inputs = _task_inputs(task, case) if of_task else example_inputs(module, case)
     if case.method != BASELINE_METHOD:
         assert recipe.method_path is not None

@@ -45,10 +45,13 @@ class DigitsResnet(nn.Module):
         self.stage3 = _stage(blocks, 2 * width, 4 * width, 2)
         self.head = nn.Linear(4 * width, CLASSES)
 
+    def maps(self, images: Tensor) -> Tensor:
+        """The last maps, [batch, 4 x width, side, side]."""
+        return self.stage3(self.stage2(self.stage1(F.relu(self.bn(self.stem(images))))))
+
     def features(self, images: Tensor) -> Tensor:
         """Means over places of the last maps, [batch, 4 x width]."""
-        x = F.relu(self.bn(self.stem(images)))
-        return self.stage3(self.stage2(self.stage1(x))).mean(dim=(2, 3))
+        return self.maps(images).mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, [batch, 10], of images [batch, channels, resolution, resolution]."""

@@ -74,6 +74,22 @@ def learning_task(model: nn.Module, method: str, instead: str) -> TrainingTask:
     return task
 
 
+def plain_attributes(module: nn.Module) -> dict[str, Any]:
+    """Public attributes of a module and of all below it that are numbers, text, or lists of them, by their path."""
+    return {
+        f"{path}.{name}": list(value) if isinstance(value, tuple) else value
+        for path, part in module.named_modules()
+        for name, value in sorted(vars(part).items())
+        if not name.startswith("_") and name != "training" and _is_plain(value)
+    }
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float)
+
+
 def content_key(content: dict[str, Any]) -> str:
     """A short hash of plain JSON data."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
@@ -219,6 +235,8 @@ class TrainedTask:
                 "module": repr(module),
                 "shapes": shapes,
                 "resolution": getattr(module, "resolution", None),
+                # and settings that neither a shape nor a module's text shows, such as which form of a layer runs
+                "attributes": plain_attributes(module),
                 "recipe": self.recipe(),
                 "seed": self.seed,
                 "data": self.data_digest(),

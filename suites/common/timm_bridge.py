@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from types import ModuleType
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from bench.config.settings import PositiveInt
@@ -57,6 +59,7 @@ def timm_model(
     if native:
         return as_vit(module)
     module.resolution = resolution or _own_resolution(module)  # type: ignore[assignment]
+    _check_blocks(module, name)
     return module if form == "train" else _deployed(timm, module, name, form)
 
 
@@ -77,6 +80,23 @@ def _made(timm: ModuleType, name: str, resolution: int | None) -> nn.Module:
             raise
         reason = str(error) or "its windows do not divide it"
         raise UsageError(f'"timm:{name}" cannot be made for {resolution} pixels: {reason}') from error
+
+
+def _check_blocks(module: nn.Module, name: str) -> None:
+    """Raise UsageError if a map of a network with block attention cannot be cut into whole blocks (timm is silent)."""
+    sides = {part.block_size for part in module.modules() if type(part).__name__ == "HaloAttn"}
+    if not sides:
+        return
+    twin = copy.deepcopy(module).to("meta")
+    try:
+        with torch.no_grad():
+            twin(torch.empty(1, 3, module.resolution, module.resolution, device="meta"))
+    except AssertionError as error:
+        raise UsageError(
+            f'"timm:{name}" cannot be run at {module.resolution} pixels: its attention works in blocks of '
+            f"{' or '.join(map(str, sorted(sides)))} that have to divide every map it stands on; take a multiple of "
+            "256, or of the stride of its last such map times the side of a block"
+        ) from error
 
 
 def _own_resolution(module: nn.Module) -> int:

@@ -84,11 +84,10 @@ class WaveNetwork(nn.Module):
         like = next(self.parameters())
         return (torch.randn(batch, 2, side, side, device=like.device, dtype=like.dtype),)
 
-    def example_targets(self, inputs: Tensor, seed: int = 0) -> Tensor:
-        """The fields that follow."""
-        from suites.common.tasks.waves import step
-
-        return step(inputs[:, 0], inputs[:, 1]).unsqueeze(1)
+    def example_targets(self, batch: int, seed: int) -> Tensor:
+        """Random fields to come."""
+        side = int(self.resolution)  # type: ignore[arg-type]
+        return torch.randn(batch, 1, side, side, generator=torch.Generator().manual_seed(seed))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error."""

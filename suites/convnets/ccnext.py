@@ -12,15 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.config.settings import PositiveInt
+from bench.config.settings import Counts, PositiveInt
 from bench.errors import UsageError
 from suites.common.conv_blocks import LayerNorm2d
 from suites.common.feature_operator import FeatureOperator
 from suites.common.timm_bridge import import_timm
 
-#: Channels at strides 2, 4, 8, 16, 32, and of the decoder at those.
-ENCODED = (64, 64, 128, 256, 512)
-DECODED = (16, 32, 64, 128, 256)
+#: Channels at strides 2, 4, 8, 16, 32, and of the decoder at those, over the width of the first stage.
+ENCODED = (1, 1, 2, 4, 8)
+DECODED = (0.25, 0.5, 1, 2, 4)
+#: ConvNeXt-pico's first width.
+WIDTH = 64
 #: A place looks less than this share of a row away.
 WINDOW = 0.26
 #: Strides (as places in the lists above) with a block behind the decoder's layers, and those with a disparity.
@@ -108,15 +110,16 @@ class _Skip(nn.Module):
 class Decoder(nn.Module):
     """Maps of both views to disparities of one of them at four sizes."""
 
-    def __init__(self, skip_once: bool):
+    def __init__(self, base: int, skip_once: bool):
         super().__init__()
-        self.mix = nn.ModuleList(nn.Conv2d(2 * c, c, 3, padding=1, bias=False) for c in ENCODED)
-        enter = (*DECODED[1:], ENCODED[-1])
-        joined = [inside + (ENCODED[place] if place < 4 else 0) for place, inside in enumerate(DECODED)]
-        self.enter = nn.ModuleList(_reflected(a, b) for a, b in zip(enter, DECODED, strict=True))
-        self.join = nn.ModuleList(_reflected(a, b) for a, b in zip(joined, DECODED, strict=True))
-        self.skip = nn.ModuleDict({str(place): _Skip(DECODED[place], skip_once) for place in DEEP})
-        self.disparity = nn.ModuleList(_reflected(DECODED[place], 1) for place in OUTPUTS)
+        encoded, decoded = [base * share for share in ENCODED], [int(base * share) for share in DECODED]
+        self.mix = nn.ModuleList(nn.Conv2d(2 * c, c, 3, padding=1, bias=False) for c in encoded)
+        enter = (*decoded[1:], encoded[-1])
+        joined = [inside + (encoded[place] if place < 4 else 0) for place, inside in enumerate(decoded)]
+        self.enter = nn.ModuleList(_reflected(a, b) for a, b in zip(enter, decoded, strict=True))
+        self.join = nn.ModuleList(_reflected(a, b) for a, b in zip(joined, decoded, strict=True))
+        self.skip = nn.ModuleDict({str(place): _Skip(decoded[place], skip_once) for place in DEEP})
+        self.disparity = nn.ModuleList(_reflected(decoded[place], 1) for place in OUTPUTS)
 
     def forward(self, left: list[Tensor], right: list[Tensor]) -> list[Tensor]:
         """Disparities in 0 to 1, [batch, 1, h, w], the finest first."""
@@ -133,32 +136,40 @@ class Decoder(nn.Module):
 
 
 class Ccnext(nn.Module):
-    """A pair of views, [batch, 3, h, w] each, to disparities of the left one, or of both with `dual`."""
+    """A pair of views, [batch, 3, h, w] each or [batch, 2, 3, h, w], to disparities of the left one.
 
-    def __init__(self, dual: bool, skip_once: bool, attention: str):
+    With `dual` also to those of the right one.
+    """
+
+    takes = "views"
+
+    def __init__(self, dual: bool, skip_once: bool, attention: str, base: int, depths: tuple[int, ...]):
         super().__init__()
         self.size = (384, 1280)
         self.stem = nn.Sequential(
-            nn.Conv2d(3, 64, 7, 2, 3),
-            LayerNorm2d(64, eps=1e-6),
-            nn.Conv2d(64, 256, 1),
+            nn.Conv2d(3, base, 7, 2, 3),
+            LayerNorm2d(base, eps=1e-6),
+            nn.Conv2d(base, 4 * base, 1),
             nn.GELU(),
-            nn.Conv2d(256, 64, 1),
+            nn.Conv2d(4 * base, base, 1),
         )
-        self.pool = nn.Sequential(nn.MaxPool2d(3, 2, 1), LayerNorm2d(64, eps=1e-6))
-        self.stages = import_timm().create_model("convnext_pico").stages
+        self.pool = nn.Sequential(nn.MaxPool2d(3, 2, 1), LayerNorm2d(base, eps=1e-6))
+        dims = tuple(base * share for share in ENCODED[1:])
+        self.stages = import_timm().create_model("convnext_pico", dims=dims, depths=depths).stages
         share = 1.0 if attention == "full_width" else WINDOW
         form = "banded" if attention == "banded" else "full"
-        widths = () if attention == "none" else ENCODED[1:4]
+        widths = () if attention == "none" else dims[:3]
         self.exchanges = nn.ModuleList(RowExchange(width, share, form) for width in widths)
-        self.decoders = nn.ModuleList(Decoder(skip_once) for _ in range(2 if dual else 1))
+        self.decoders = nn.ModuleList(Decoder(base, skip_once) for _ in range(2 if dual else 1))
 
-    def forward(self, left: Tensor, right: Tensor) -> list[Tensor]:
+    def forward(self, left: Tensor, right: Tensor | None = None) -> list[Tensor]:
         """Disparities; those of the right view follow where there are two decoders.
 
         Raises:
             UsageError: 32 does not divide the sides of the views, or they are below 64.
         """
+        if right is None:
+            left, right = left.unbind(1)
         if left.shape[-1] % 32 or left.shape[-2] % 32 or min(left.shape[-2:]) < 64:
             raise UsageError(f"CCNeXt needs sides of 64 or more that 32 divides, not {tuple(left.shape[-2:])}")
         one, other = [self.stem(left)], [self.stem(right)]
@@ -181,7 +192,7 @@ class Ccnext(nn.Module):
 def ccnext(
     *, dual: bool = False, skip_once: bool = False,
     attention: Literal["windowed", "banded", "full_width", "none"] = "windowed", resolution: PositiveInt = 384,
-    width: PositiveInt | None = None,
+    width: PositiveInt | None = None, base: PositiveInt = WIDTH, depths: Counts = [2, 2, 6, 2],  # noqa: B006
 ) -> Ccnext:  # fmt: skip
     """A CCNeXt.
 
@@ -191,11 +202,15 @@ def ccnext(
         attention: the released window, masked; `banded` computes that window alone; a full row; or no exchange.
         resolution: height of a view, which 32 divides.
         width: of a view; None is 1280 / 384 of the height, to 32 pixels.
+        base: channels of the first stage; those of all others follow.
+        depths: blocks of the four stages of the encoder.
 
     Raises:
-        UsageError: timm is missing.
+        UsageError: timm is missing, or the widths or depths are none of such a network.
     """
-    network = Ccnext(dual, skip_once, attention).eval()
+    if base % 4 or len(depths) != 4:
+        raise UsageError(f"ccnext: base={base} must be a multiple of 4, and depths={depths} four numbers")
+    network = Ccnext(dual, skip_once, attention, base, tuple(depths)).eval()
     network.size = (resolution, width or max(32, round(resolution * 1280 / 384 / 32) * 32))
     network.resolution = resolution  # type: ignore[assignment]
     return network

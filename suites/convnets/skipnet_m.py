@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from bench.config.settings import PositiveInt, Rate
 from bench.errors import UsageError
 from suites.common.conv_blocks import conv_norm, rounded
+from suites.common.digits_resnet import DigitsResnet
 from suites.common.inverted import InvertedBottleneck
 
 #: (kernel, expansion, outputs, gate, stride) of every block but the first, in stages that end where a skip block joins.
@@ -94,9 +95,11 @@ class SkipNet(nn.Module):
         self.last = conv_norm(before, 6 * before, act=nn.Hardswish)
         self.head = nn.Sequential(nn.Linear(6 * before, 1280), nn.Hardswish(), nn.Linear(1280, classes))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits."""
-        return self.head(self.features(x).mean((2, 3)))
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits; while it is trained also the last feature map, which its loss weighs samples by."""
+        features = self.features(x)
+        logits = self.head(features.mean((2, 3)))
+        return (logits, features) if self.training else logits
 
     def features(self, x: Tensor) -> Tensor:
         """The last feature map.
@@ -114,13 +117,46 @@ class SkipNet(nn.Module):
         y = self.stages[1](y) + self.skips[1](first)
         return self.last(self.stages[2](y))
 
-    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def example_targets(self, batch: int, seed: int) -> Tensor:
+        """Random classes."""
+        last = self.head[-1]
+        assert isinstance(last, nn.Linear)
+        return torch.randint(last.out_features, (batch,), generator=torch.Generator().manual_seed(seed))
+
+    def loss(self, outputs: tuple[Tensor, Tensor], targets: Tensor) -> Tensor:
         """What a training step minimises: the weighted cross entropy, or the plain one."""
-        features = self.features(inputs)
-        logits = self.head(features.mean((2, 3)))
+        logits, features = outputs
         if not self.weighted:
             return F.cross_entropy(logits, targets)
         return bias_loss(logits, targets, features, self.alpha, self.beta)
+
+
+class BiasResnet(DigitsResnet):
+    """A small residual network whose loss weighs samples by the variance of their last maps, or plain."""
+
+    def __init__(self, blocks: int, width: int, resolution: int, weighted: bool):
+        super().__init__(blocks, width, resolution, channels=3)
+        self.weighted = weighted
+
+    def learning_loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss of a batch of images, by which a task trains the network."""
+        maps = self.maps(images)
+        logits = self.head(maps.mean((2, 3)))
+        return bias_loss(logits, labels, maps) if self.weighted else F.cross_entropy(logits, labels)
+
+
+def digits_bias(
+    *, weighted: bool = True, blocks: PositiveInt = 1, width: PositiveInt = 8, resolution: PositiveInt = 16
+) -> BiasResnet:
+    """A residual network of 6 x `blocks` + 2 layers for digits, trained by the bias loss or by plain cross entropy.
+
+    Args:
+        weighted: whether it learns by the bias loss.
+        blocks: of each of three stages.
+        width: channels of the first stage.
+        resolution: side of the input.
+    """
+    return BiasResnet(blocks, width, resolution, weighted).eval()
 
 
 def skipnet_m(*, weighted: bool = True, alpha: Rate = ALPHA, beta: Rate = BETA, classes: PositiveInt = 1000) -> SkipNet:

@@ -183,4 +183,5 @@ def train(module: nn.Module, how: Training, batches: Batches, seed: int) -> None
 
 def _fit(module: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], steps: int, rate: float, how: Training) -> None:
     pace = Pace(steps, rate, warmup=how.warmup, weight_decay=how.weight_decay, clip=how.clip)
-    fit(module, batches, classification(module), pace)
+    # a network whose loss looks into it says its own, learning_loss(images, labels)
+    fit(module, batches, getattr(module, "learning_loss", None) or classification(module), pace)
