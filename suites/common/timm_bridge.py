@@ -84,16 +84,17 @@ def _made(timm: ModuleType, name: str, resolution: int | None) -> nn.Module:
 
 def _check_blocks(module: nn.Module, name: str) -> None:
     """Raise UsageError if a map of a network with block attention cannot be cut into whole blocks (timm is silent)."""
-    sides = {part.block_size for part in module.modules() if type(part).__name__ == "HaloAttn"}
+    parts: list[Any] = [part for part in module.modules() if type(part).__name__ == "HaloAttn"]
+    sides: set[int] = {part.block_size for part in parts}
     if not sides:
         return
-    twin = copy.deepcopy(module).to("meta")
+    twin, pixels = copy.deepcopy(module).to("meta"), int(module.resolution)  # type: ignore[arg-type]
     try:
         with torch.no_grad():
-            twin(torch.empty(1, 3, module.resolution, module.resolution, device="meta"))
+            twin(torch.empty(1, 3, pixels, pixels, device="meta"))
     except AssertionError as error:
         raise UsageError(
-            f'"timm:{name}" cannot be run at {module.resolution} pixels: its attention works in blocks of '
+            f'"timm:{name}" cannot be run at {pixels} pixels: its attention works in blocks of '
             f"{' or '.join(map(str, sorted(sides)))} that have to divide every map it stands on; take a multiple of "
             "256, or of the stride of its last such map times the side of a block"
         ) from error

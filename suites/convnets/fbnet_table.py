@@ -87,7 +87,9 @@ def member(number: int) -> tuple[int, tuple[Row, ...]]:
     onward: dict[tuple[int, int], list[tuple[Row, int, int]]] = {}
     for last, rows in PLANS.values():
         before, side = STEM, 0
-        for row in (row for row in rows if row is not None):
+        for row in rows:
+            if row is None:
+                continue
             onward.setdefault((before, side), []).append((row, row[1], side + (row[2] == 2)))
             before, side = row[1], side + (row[2] == 2)
         onward.setdefault((before, side), []).append((None, last, -1))

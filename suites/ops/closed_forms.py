@@ -7,7 +7,7 @@ from typing import Any
 
 from suites.ops import monarch
 from suites.ops.conv_shapes import BY_NAME, ConvShape
-from suites.ops.long_conv import monarch_macs
+from suites.ops.long_conv_costs import monarch_macs
 
 Settings = Mapping[str, Any]
 

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from bench.config.settings import Blocks, Count, PositiveInt
 from suites.common.operators import Operator
 from suites.ops import monarch
+from suites.ops.long_conv_costs import costs_of
 from suites.ops.packed import Packed
 
 LONGEST_DEFINITION = 1024
@@ -258,50 +259,6 @@ def pairs(x: Tensor, size: int) -> Tensor:
     """Real numbers [..., m] as pairs [..., 2, size], zeros behind them."""
     padded = F.pad(x, (0, size - x.shape[-1]))
     return torch.stack([padded, torch.zeros_like(padded)], -2)
-
-
-def costs_of(conv: LongConv, batch: int, positions: int) -> dict[str, float | str]:
-    """What the trace of a call does not tell apart: operations of transforms, products of spectra, buffers."""
-    n, rows = conv.size, batch * conv.width
-    kernels = 0 if conv.cached else conv.width
-    if conv.form in ("fft", "fft_half"):
-        spectrum = 2 * (n // 2 + 1)
-        operations = real_transform(n) * (2 * rows + kernels)
-        return {
-            "fourier_operations": operations, "pointwise_macs": 2 * spectrum * rows,
-            "workspace_elements": (rows + conv.width) * spectrum + rows * spectrum + rows * n,
-        }  # fmt: skip
-    if conv.form == "partial":
-        pieces = -(-positions // conv.block) * rows
-        spectrum = 2 * (n // 2 + 1)
-        return {
-            "fourier_operations": real_transform(n) * (2 * pieces + conv.width),
-            "pointwise_macs": 2 * spectrum * pieces,
-            "workspace_elements": (2 * pieces + conv.width) * spectrum + pieces * n,
-        }
-    if conv.form in ("monarch", "sparse"):
-        return {"pointwise_macs": 4 * (math.prod(conv.kept) + int(conv.packed)) * rows}
-    return {}
-
-
-def real_transform(size: int) -> float:
-    """Operations of one transform of real numbers: 2.5 n log2 n."""
-    return 2.5 * size * math.log2(size)
-
-
-def monarch_macs(factors: Sequence[int], batch: int, width: int, kept: Sequence[int] | None = None) -> int:
-    """Products of a fresh call: both transforms of every row and one of every kernel, 4 n (f1 + f2 + ...) each."""
-    return monarch.macs(factors, kept) * (2 * batch * width + width)
-
-
-def direct_macs(length: int, batch: int, width: int) -> int:
-    """Products that the definition needs: L (L + 1) / 2 for every row."""
-    return length * (length + 1) // 2 * batch * width
-
-
-def least_bytes(length: int, batch: int, width: int, number: int = 4) -> int:
-    """Bytes of input, output and kernel, each once: (2 B + 1) H L numbers."""
-    return (2 * batch + 1) * width * length * number
 
 
 def fused_convolution(size: int) -> nn.Module:

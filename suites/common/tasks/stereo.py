@@ -1,4 +1,4 @@
-"""Pairs of views with a known disparity: patterns of dots of several sizes on a background and on planes before it.
+"""Pairs of views with a known disparity: smooth random patterns on a background and on planes before it.
 
 The right view is a pattern; a place of the left one shows what the right one shows as many pixels to its left as the
 place's disparity says. A network learns from the two views alone, by how well the right one, read where its disparities
@@ -29,8 +29,8 @@ HELD_OUT = 48
 HELD_OUT_SEED = 1_000_000
 #: What a change of the generator counts up, so that weights of other pairs are none of these.
 GENERATOR = 1
-#: Sides of the dots in pixels: large ones are found from afar, small ones are placed exactly.
-DOTS = (1, 2, 4, 8)
+#: Distances of the pattern's random values in pixels: wide ones are found from afar, narrow ones are placed exactly.
+BLOTS = (3, 6, 12)
 #: A disparity of 1, the largest that a network can say, in shares of the width.
 MOST = 1 / 12
 
@@ -39,9 +39,9 @@ MOST = 1 / 12
 class Training:
     """How a network is trained on pairs that are all different."""
 
-    steps: int = 250
+    steps: int = 400
     batch: int = 4
-    rate: float = 1e-3
+    rate: float = 2e-3
     warmup: float = 0.1
     weight_decay: float = 0.0
     clip: float = 1.0
@@ -57,17 +57,9 @@ def pairs(count: int, size: tuple[int, int], seed: int) -> tuple[Tensor, Tensor]
 
 
 def _pair(size: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    high, wide = size
-    right = sum(
-        F.interpolate(
-            torch.randn(1, 3, -(-high // side), -(-wide // side), generator=generator),
-            scale_factor=side,
-            mode="nearest",
-        )[..., :high, :wide]
-        for side in DOTS
-    )
+    wide = size[1]
+    right = sum(_blots(size, side, generator) for side in BLOTS)
     assert isinstance(right, Tensor)
-    right = right / len(DOTS) ** 0.5
     most = MOST * wide
     apart = torch.full(size, most * (0.1 + 0.2 * float(torch.rand(1, generator=generator))))
     for nearness in (0.5, 0.7, 0.9):  # a nearer plane hides what is behind it
@@ -75,6 +67,13 @@ def _pair(size: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Te
         tall, broad = (int(torch.randint(side // 4, side // 2, (1,), generator=generator)) for side in size)
         apart[top : top + tall, left : left + broad] = most * nearness
     return torch.cat((rebuilt(right, apart[None]), right)), apart
+
+
+def _blots(size: tuple[int, int], side: int, generator: torch.Generator) -> Tensor:
+    """Random values `side` pixels apart and smooth between them, [1, 3, high, wide]."""
+    coarse = torch.randn(1, 3, *(-(-length // side) + 1 for length in size), generator=generator)
+    fine = F.interpolate(coarse, scale_factor=side, mode="bilinear", align_corners=False)
+    return fine[..., : size[0], : size[1]]
 
 
 def rebuilt(right: Tensor, apart: Tensor) -> Tensor:
@@ -135,13 +134,13 @@ class Stereo(TrainedTask):
         """
         super().__init__(cache, seed)
         self.training = training or Training()
-        self.size = (64, 192)
+        self.size = (64, 96)
 
     def fits(self, module: nn.Module, model_name: str) -> None:
         """Raise TaskError unless the module says that it takes pairs of views; settles their size."""
         if getattr(module, "takes", None) != "views":
-            raise TaskError(f'model "{model_name}" does not take pairs of views: stereo is for dots_ccnext')
-        self.size = tuple(module.size)  # type: ignore[arg-type, assignment]
+            raise TaskError(f'model "{model_name}" does not take pairs of views: stereo is for pairs_ccnext')
+        self.size = tuple(module.size)  # type: ignore[arg-type]
 
     def learn(self, module: nn.Module) -> dict[str, Any]:
         """Train the module on views alone; the end-point error of the held-out pairs."""

@@ -33,7 +33,7 @@ def test_true_disparities_have_the_least_loss_and_those_of_the_right_view_count_
     views, apart = stereo.pairs(2, (32, 96), 3)
     share = apart[:, None] / (stereo.MOST * 96)
     losses = [float(stereo.photometric(views, [(share + off / 8).clamp(0, 1)] * 4)) for off in (0, 1, -1)]
-    assert losses[0] < 0.01 and min(losses[1:]) > 0.2
+    assert losses[0] < 0.01 and min(losses[1:]) > 0.1
     flat = torch.full_like(share, 0.4)
     pattern = views[:, 1]  # one plane: then both views have the same disparities
     plane = torch.stack((stereo.rebuilt(pattern, torch.full((2, 32, 96), 0.4 * stereo.MOST * 96)), pattern), 1)
@@ -60,5 +60,5 @@ def test_a_pair_does_not_depend_on_the_batch_that_it_comes_in():
 
 
 def test_a_network_of_pictures_is_refused(tmp_path):
-    with pytest.raises(TaskError, match="dots_ccnext"):
+    with pytest.raises(TaskError, match="pairs_ccnext"):
         stereo.Stereo(tmp_path, 0).fits(nn.Linear(2, 2), "m")

@@ -7,7 +7,8 @@ from bench.meters import macs
 from suites.ops import monarch
 from suites.ops.butterfly import LearnedTransform, complex_parameters, powers_to
 from suites.ops.kernels import long_conv_layer, long_kernel, sgconv_layer
-from suites.ops.long_conv import direct_macs, least_bytes, long_conv, monarch_macs
+from suites.ops.long_conv import long_conv
+from suites.ops.long_conv_costs import direct_macs, least_bytes, monarch_macs
 from suites.ops.long_layer import LongKernel, LongLayer, layer_parameters, smoothed, soft_threshold
 from suites.ops.packed import Packed, frequencies
 from suites.ops.sequence_net import sequence_net
