@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from bench import backends, workloads
 from bench.canonical import BASELINE_METHOD, settings_text
+from bench.config import cards
 from bench.config import catalogue as catalogues
 from bench.config.catalogue import Catalogue, Entry
 from bench.config.schema import Against, Block, Config, Suite, explain
@@ -164,7 +165,7 @@ def _blocks(config: Config, catalogue: Catalogue) -> list[Block]:
             "against": None,
             **replaced,
         }
-        return [_block(blocks[-1], chosen)]
+        return [_block(_alike(blocks, config.model, config, catalogue), chosen)]
     if suite.models is None:
         return [_block(block, replaced) for block in blocks]
     known = {model: None for block in blocks for model in block.models}
@@ -173,8 +174,37 @@ def _blocks(config: Config, catalogue: Catalogue) -> list[Block]:
     for block in blocks:
         models = [model for model in block.models if model in wanted]
         result += [_block(block, {"models": models, **replaced})] if models else []
-    new = [model for model in wanted if model not in known]
-    return result + ([_block(blocks[-1], {"models": new, **replaced})] if new else [])
+    homes: dict[int, tuple[Block, list[str]]] = {}
+    for model in (model for model in wanted if model not in known):
+        block = _alike(blocks, model, config, catalogue)
+        homes.setdefault(id(block), (block, []))[1].append(model)
+    return result + [_block(_bare(block, suite), {"models": new, **replaced}) for block, new in homes.values()]
+
+
+def _alike(blocks: list[Block], spec: str, config: Config, catalogue: Catalogue) -> Block:
+    """The block that a model is measured as: one that has it, else the last of its workload, else the last of all.
+
+    The workload is the one asked for, the one on its card, or a forward for a network of a library.
+    """
+    own = [block for block in blocks if spec in block.models]
+    if own:
+        return own[-1]
+    name, _ = catalogues.parse_spec(spec)
+    entry = catalogue.model(name)
+    card = cards.of_rows(entry.folder, entry.name, "model") if entry.folder is not None else None
+    of_library = ":" in name and entry.folder is not None
+    wanted = config.suite.workload or (card.workload if card else workloads.FORWARD if of_library else None)
+    return ([block for block in blocks if block.workload == wanted] or blocks)[-1]
+
+
+def _bare(block: Block, suite: Suite) -> Block:
+    """What of a block holds for other models: of bare functions neither the sizes nor whom another is compared with."""
+    if (suite.workload or block.workload) != workloads.OPERATOR:
+        return block
+    kept = block.model_dump(exclude_unset=True)
+    for key in ("shapes", "batches", "resolutions", "against", "task"):
+        kept.pop(key, None)
+    return Block(**kept)
 
 
 def _named(specs: Iterable[str], catalogue: Catalogue, among: Iterable[str] = ()) -> list[str]:

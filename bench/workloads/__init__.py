@@ -12,7 +12,7 @@ from bench.errors import UsageError
 from bench.metrics import METRICS, rate_of
 from bench.workloads.workload import Workload
 
-FORWARD, GENERATE = "forward", "generate"
+FORWARD, GENERATE, OPERATOR = "forward", "generate", "operator"
 
 #: Workload -> the module that holds it; a dotted path to a module of one's own is taken as well.
 WORKLOADS: dict[str, str] = {

@@ -20,6 +20,7 @@ case is another one when the file changes, so that an old time is never shown fo
 from __future__ import annotations
 
 import importlib
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -162,9 +163,14 @@ def main(arguments: Sequence[str]) -> int:
             wrong += bool(trial.reason)
             said = f"; {trial.reason}" if trial.reason else ""
             print(f"{name}, seed {trial.seed}: largest error {trial.largest_error:.3g}{said}")
-    models = ", ".join(f'"{row}"' for row in found.rows(arguments[0]))
-    print(f"python -m bench suite=ops suite.workload=operator 'suite.models=[{models}]'")
+    print(command(found.rows(arguments[0])))
     return 1 if wrong else 0
+
+
+def command(rows: Sequence[str]) -> str:
+    """What measures these rows, as a shell takes it: names of shapes are quoted inside what Hydra quotes."""
+    models = ", ".join('"{}"'.format(row.replace("'", '\\"')) for row in rows)
+    return f"python -m bench suite=ops suite.workload=operator {shlex.quote(f'suite.models=[{models}]')}"
 
 
 def load(path: str) -> Kernel:

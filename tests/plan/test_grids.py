@@ -124,3 +124,27 @@ def test_a_wrong_block_is_told_with_its_place_and_the_right_word(block, words):
     text = told({"models": [HEALTHY], **block})
     for word in words:
         assert word.lower() in text.lower(), text
+
+
+OPERATORS = {
+    "models": ["lka"],
+    "against": {"model": "ska"},
+    "workload": "operator",
+    "shapes": {"batch": [4], "resolution": [16]},
+}
+
+
+@pytest.mark.parametrize(
+    "model, workload", [("timm:test_vit", "forward"), (DEIT, "forward"), ("gnconv", "operator"), ("lka", "operator")]
+)
+def test_a_model_by_name_is_measured_as_one_of_its_workload(model, workload):
+    for blocks in ([{"models": [DEIT]}, OPERATORS], [OPERATORS, {"models": [DEIT]}]):
+        tree = {"suite": {"name": "tiny", "grids": {"default": blocks}}, "model": model, "protocol": QUICK}
+        (case,) = plan.make(validate(tree), catalogue.load()).cases
+        assert case.workload == workload
+
+
+def test_a_bare_function_of_ones_own_has_neither_sizes_nor_the_other_side_of_somebody_elses():
+    suite = {"name": "tiny", "grids": {"default": [OPERATORS]}, "models": [HEALTHY], "workload": "operator"}
+    (case,) = plan.make(validate({"suite": suite, "protocol": QUICK}), catalogue.load()).cases
+    assert case.is_baseline and case.batch == 1 and case.resolution is None

@@ -91,7 +91,7 @@ def test_the_door_says_what_is_wrong_and_prints_the_command(outside, tmp_path):
     assert (
         right.returncode == 0
         and "python -m bench suite=ops" in right.stdout
-        and "stranger_said:mine(shape='wide')" in right.stdout
+        and 'stranger_said:mine(shape=\\"wide\\")' in right.stdout
     )
     assert wrong.returncode == 1 and "off, beyond" in wrong.stdout
 
@@ -104,3 +104,15 @@ def test_constant_inputs_and_missing_shapes_are_refused():
         zeros.trials()
     with pytest.raises(ValueError, match="small"):
         door.kernel(torch.relu, torch.relu, {"small": [(4,)]})(shape="smal")
+
+
+def test_the_printed_command_names_the_rows_once_a_shell_and_hydra_have_read_it():
+    import shlex
+
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    rows = ["mykernel:mine(shape='small')", "mykernel:mine(shape='a b')"]
+    words = shlex.split(door.command(rows))
+    overrides = OverridesParser.create().parse_overrides(words[3:])
+    assert words[:3] == ["python", "-m", "bench"]
+    assert [str(value).replace('"', "'") for value in overrides[-1].value()] == rows
