@@ -158,18 +158,20 @@ def _blocks(config: Config, catalogue: Catalogue) -> list[Block]:
     blocks = [_block(block, {"models": _named(block.models, catalogue)}) for block in suite.grids[config.grid]]
     replaced = suite.overrides
     if config.model is not None:
+        named = _named([config.model], catalogue)
         chosen = {
-            "models": _named([config.model], catalogue),
+            "models": named,
             "methods": [BASELINE_METHOD],
             "resolutions": [None],
             "against": None,
             **replaced,
         }
-        return [_block(_alike(blocks, config.model, config, catalogue), chosen)]
+        return [_block(_alike(blocks, named[0], config, catalogue), chosen)]
     if suite.models is None:
         return [_block(block, replaced) for block in blocks]
     known = {model: None for block in blocks for model in block.models}
-    wanted = _named(suite.models, catalogue, known)
+    spelled = {_canonical(model): model for model in known}  # one may quote or order settings in another way
+    wanted = [spelled.get(_canonical(model), model) for model in _named(suite.models, catalogue, known)]
     result = []
     for block in blocks:
         models = [model for model in block.models if model in wanted]
@@ -181,12 +183,17 @@ def _blocks(config: Config, catalogue: Catalogue) -> list[Block]:
     return result + [_block(_bare(block, suite), {"models": new, **replaced}) for block, new in homes.values()]
 
 
+def _canonical(spec: str) -> str:
+    name, settings = catalogues.parse_spec(spec)
+    return f"{name}({settings_text(settings)})"
+
+
 def _alike(blocks: list[Block], spec: str, config: Config, catalogue: Catalogue) -> Block:
     """The block that a model is measured as: one that has it, else the last of its workload, else the last of all.
 
     The workload is the one asked for, the one on its card, or a forward for a network of a library.
     """
-    own = [block for block in blocks if spec in block.models]
+    own = [block for block in blocks if _canonical(spec) in map(_canonical, block.models)]
     if own:
         return own[-1]
     name, _ = catalogues.parse_spec(spec)

@@ -134,6 +134,15 @@ OPERATORS = {
 }
 
 
+def test_a_model_of_the_grid_is_known_however_its_settings_are_quoted_and_ordered():
+    block = {"models": ["fbnet_layer(inputs=8, kernel=3)", "fbnet_a(plan='b')", "lka"], "batches": [4]}
+    other = {"models": ["fbnet_b"], "batches": [2]}
+    asked = ["fbnet_layer(kernel=3, inputs=8)", 'fbnet_a(plan="b")']
+    tree = {"suite": {"name": "t", "grids": {"default": [block, other]}, "models": asked}, "protocol": QUICK}
+    made = plan.make(validate(tree), catalogue.load()).cases
+    assert [case.batch for case in made] == [4, 4]
+
+
 @pytest.mark.parametrize(
     "model, workload", [("timm:test_vit", "forward"), (DEIT, "forward"), ("gnconv", "operator"), ("lka", "operator")]
 )
