@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from bench.meters import macs
 from suites.common.task import TaskError
 from suites.common.timm_bridge import import_timm
-from suites.scaling.swin import Block, PositionBias, Swin, bias_macs, block_macs, position_bias, shift_mask, swin
+from suites.scaling.position_bias import PositionBias, bias_macs, position_bias
+from suites.scaling.swin import Block, Swin, block_macs, shift_mask, swin
 from suites.scaling.transfer import ResizedDigits
 from tests.suites.ops.agree import apart
 
