@@ -60,6 +60,11 @@ class Chain(nn.Module):
         """What the network alone gives."""
         return self.network(images)
 
+    def example_inputs(self, batch: int) -> tuple[Tensor]:
+        """Random squares, for a forward of the network alone."""
+        like = next(self.parameters())
+        return (torch.rand(batch, 3, self.side, self.side, device=like.device, dtype=like.dtype),)
+
     def prepare(self, pixels: Tensor) -> Tensor:
         """[1, 3, side, side] of bytes [3, h, w]: the whole picture on a grey square, or the picture stretched to it."""
         picture = pixels[None].float() / 255
