@@ -125,3 +125,17 @@ def test_models_of_another_kind_are_refused(tmp_path):
         digit_anomalies.DigitAnomalies(tmp_path, 0).fits(nn.Linear(2, 2), "x")
     with pytest.raises(TaskError, match="fields"):
         waves.Waves(tmp_path, 0).fits(nn.Linear(2, 2), "x")
+
+
+def test_weights_of_networks_that_differ_in_a_plain_attribute_alone_are_kept_apart(tmp_path):
+    task = waves.Waves(tmp_path, 0)
+    one, same, other = (wave_network(width=4, depth=1) for _ in range(3))
+    other.layers[0].reach = (3, 2.5)  # shows in no shape and in no text of the module
+    assert str(one) == str(other)
+    keys = [task._key(network) for network in (one, same, other)]
+    assert keys[0] == keys[1] != keys[2]
+    other.layers[0].reach = None
+    other.layers[0].helper = object()  # what is no plain value is none of its settings
+    assert task._key(other) != keys[0]
+    del other.layers[0].reach
+    assert task._key(other) == keys[0]
