@@ -44,7 +44,7 @@ def test_true_disparities_have_the_least_loss_and_those_of_the_right_view_count_
     )
 
 
-@pytest.mark.parametrize("more", [0.0, 1.5])
+@pytest.mark.parametrize("more", [0.0, 2.5])
 def test_the_score_is_the_distance_from_the_truth(tmp_path, more):
     task = stereo.Stereo(tmp_path, 0)
     module = Says(task, 0.0)
@@ -52,6 +52,7 @@ def test_the_score_is_the_distance_from_the_truth(tmp_path, more):
     found = task.score(Run(Says(task, more), batch=8))
     assert found.value == pytest.approx(more, abs=1e-4) and found.n == stereo.HELD_OUT
     assert found.details["constant"] > 0.3
+    assert [each["code"] for each in found.flags] == (["no_better_than_plain"] if more else [])
 
 
 def test_a_pair_does_not_depend_on_the_batch_that_it_comes_in():
