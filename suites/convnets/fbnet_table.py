@@ -4,15 +4,15 @@ Source: Wu et al. 2019, FBNet, arXiv:1812.03443, section 3.2.2: the latency of a
 what each takes alone. Theirs was measured on a phone; this one is measured wherever the grid `table` is run:
 
     python -m bench suite=convnets grid=table protocol=quick
-    python -m suites.convnets.fbnet_table results
+    python -c 'import bench; from suites.convnets.fbnet_table import told; print(told(bench.load("results")))'
 """
 
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -224,27 +224,14 @@ def summary(found: Mapping[str, tuple[float, float]]) -> str:
     return "\n".join(lines)
 
 
-def _times(folder: str) -> dict[str, float]:
-    """Milliseconds of every model at batch 1 in a results folder."""
-    import bench
+def told(frame: Any) -> str:
+    """The comparison of a results folder.
 
-    frame = bench.load(folder)
+    Args:
+        frame: what `bench.load` gives of it.
+
+    Raises:
+        UsageError: fewer than four networks could be predicted.
+    """
     whole = frame[(frame["metric"] == "latency_ms") & (frame["batch"] == 1) & (frame["part"] == "forward")]
-    return {str(model): float(value) for model, value in zip(whole["model"], whole["value"], strict=True)}
-
-
-def main(arguments: list[str]) -> int:
-    """Print the comparison of a results folder."""
-    if len(arguments) != 1:
-        print("usage: python -m suites.convnets.fbnet_table RESULTS", file=sys.stderr)
-        return 2
-    try:
-        print(summary(compared(_times(arguments[0]))))
-    except UsageError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    return summary(compared({str(row.model): float(row.value) for row in whole.itertuples()}))

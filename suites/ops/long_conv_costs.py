@@ -7,15 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from suites.ops import monarch
 
-if TYPE_CHECKING:
-    from suites.ops.long_conv import LongConv
+
+class Transformed(Protocol):
+    """What of a long convolution its costs follow from."""
+
+    form: str
+    size: int
+    width: int
+    block: int
+    kept: tuple[int, ...]
+    cached: bool
+    packed: bool
 
 
-def costs_of(conv: LongConv, batch: int, positions: int) -> dict[str, float | str]:
+def costs_of(conv: Transformed, batch: int, positions: int) -> dict[str, float | str]:
     """What the trace of a call does not tell apart: operations of transforms, products of spectra, buffers."""
     n, rows = conv.size, batch * conv.width
     kernels = 0 if conv.cached else conv.width

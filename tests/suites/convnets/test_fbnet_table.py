@@ -16,6 +16,7 @@ from suites.convnets.fbnet_table import (
     member,
     rank_correlation,
     summary,
+    told,
 )
 from tests.suites.convnets.building import made
 from tests.suites.test_grids import suite_of
@@ -90,3 +91,15 @@ def test_members_start_and_end_as_the_networks_do():
     assert {member(seed)[0] for seed in range(8)} <= {last for last, _ in PLANS.values()}
     network = fbnet_member(number=3, classes=5, resolution=32)
     assert network[0][0].out_channels == STEM and network(torch.randn(1, 3, 32, 32)).shape == (1, 5)
+
+
+def test_a_table_of_results_is_read_by_its_whole_forwards_of_one_picture():
+    pandas = pytest.importorskip("pandas")
+    rows = [("fbnet_a", "latency_ms", 1, "forward", 9.0), ("fbnet_a", "macs", 1, "forward", 5.0)]
+    for plan in ("a", "b", "c"):
+        rows += [(layer.spec, "latency_ms", 1, "forward", 0.5) for layer in layers_of(PLANS[plan][1], PLANS[plan][0])]
+    rows += [("fbnet_b", "latency_ms", 1, "forward", 8.0), ("fbnet_c", "latency_ms", 1, "forward", 11.0)]
+    rows += [("fbnet_member(number=1)", "latency_ms", 1, "forward", 7.0), ("fbnet_a", "latency_ms", 8, "forward", 99.0)]
+    frame = pandas.DataFrame(rows, columns=["model", "metric", "batch", "part", "value"])
+    said = told(frame)
+    assert "| fbnet_a | 10.50 | 9.00 | 1.17 |" in said and "of 4 networks" in said
