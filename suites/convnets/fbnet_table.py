@@ -211,7 +211,7 @@ def summary(found: Mapping[str, tuple[float, float]]) -> str:
         )
     lines = ["| network | predicted (ms) | measured (ms) | predicted / measured |", "|---|---|---|---|"]
     lines += [
-        f"| {name} | {said:.2f} | {took:.2f} | {said / took:.2f} |"
+        f"| {name.removesuffix('()')} | {said:.2f} | {took:.2f} | {said / took:.2f} |"
         for name, (said, took) in sorted(found.items(), key=lambda item: item[1][1])
     ]
     error = sum(abs(said / took - 1) for said, took in found.values()) / len(found)
@@ -234,4 +234,5 @@ def told(frame: Any) -> str:
         UsageError: fewer than four networks could be predicted.
     """
     whole = frame[(frame["metric"] == "latency_ms") & (frame["batch"] == 1) & (frame["part"] == "forward")]
-    return summary(compared({str(row.model): float(row.value) for row in whole.itertuples()}))
+    rows = whole[["model", "model_settings", "value"]].itertuples(index=False)
+    return summary(compared({f"{model}({settings or ''})": float(value) for model, settings, value in rows}))

@@ -100,6 +100,7 @@ def test_a_table_of_results_is_read_by_its_whole_forwards_of_one_picture():
         rows += [(layer.spec, "latency_ms", 1, "forward", 0.5) for layer in layers_of(PLANS[plan][1], PLANS[plan][0])]
     rows += [("fbnet_b", "latency_ms", 1, "forward", 8.0), ("fbnet_c", "latency_ms", 1, "forward", 11.0)]
     rows += [("fbnet_member(number=1)", "latency_ms", 1, "forward", 7.0), ("fbnet_a", "latency_ms", 8, "forward", 99.0)]
-    frame = pandas.DataFrame(rows, columns=["model", "metric", "batch", "part", "value"])
+    split = [(*row[0].removesuffix(")").partition("(")[::2], *row[1:]) for row in rows]
+    frame = pandas.DataFrame(split, columns=["model", "model_settings", "metric", "batch", "part", "value"])
     said = told(frame)
     assert "| fbnet_a | 10.50 | 9.00 | 1.17 |" in said and "of 4 networks" in said
