@@ -147,6 +147,20 @@ def _without_fourier(counts: Counts) -> float:
     return counts.value("macs") - counts.value("fourier_operations") / 2 / counts.batch
 
 
+def _without_scans(counts: Counts) -> float:
+    """Products without those of scans, plus what fvcore charges for normalisation."""
+    return counts.value("macs_fvcore") - counts.value("macs_scan")
+
+
+def _vmamba(counts: Counts) -> float:
+    """The same plus 9 K D N L + K D L of every scan layer: operations and MACs mixed."""
+    outputs = 0
+    for row in _layers(counts):
+        if row.get("op") == "Scan":
+            outputs += math.prod(row["output_shapes"][0]) * row["calls"]
+    return _without_scans(counts) + 9 * counts.value("macs_scan") + outputs / counts.batch
+
+
 #: Name -> what the paper's number counts, and the function.
 CONVENTIONS: dict[str, tuple[str, Callable[[Counts], float]]] = {
     "macs": ("multiply-accumulates of matrix products and convolutions", _matmul),
@@ -161,5 +175,7 @@ CONVENTIONS: dict[str, tuple[str, Callable[[Counts], float]]] = {
     ),
     "with_biases": ("one more per output of a layer with a bias", _with_biases),
     "with_pooling": ("one more per entry of a pooling window", _with_pooling),
+    "without_scans": ("scans left out, 5 for each element of a layer norm, 2 of a batch norm", _without_scans),
+    "vmamba": ("the same plus 9 for each state of a scan and 1 for each output: operations and MACs mixed", _vmamba),
     "without_fourier": ("Fourier transforms, which the operator declares, left out", _without_fourier),
 }

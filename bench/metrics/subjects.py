@@ -52,6 +52,35 @@ SUBJECTS: tuple[Metric, ...] = (
         ),
     ),
     Metric(
+        "macs_products",
+        unit="MAC",
+        better="lower",
+        section="compute",
+        title="MACs without scans",
+        definition="Products and convolutions of a network with selective scans, its scans left out, per sample.",
+    ),
+    Metric(
+        "macs_scan",
+        unit="MAC",
+        better="lower",
+        section="compute",
+        title="MACs of scans",
+        definition=(
+            "States that selective scans read, one multiply-accumulate each, all directions, per sample; decay and drive "
+            "are vector operations."
+        ),
+    ),
+    Metric(
+        "moved_bytes",
+        unit="B",
+        better="lower",
+        section="compute",
+        title="Bytes moved by orders",
+        definition=(
+            "What gathers into the orders of scans and the ways back read and write, in float32, per sample, as declared."
+        ),
+    ),
+    Metric(
         "nominal_bits",
         unit="bit/parameter",
         better="lower",

@@ -10,7 +10,7 @@ import torch
 
 from bench import workloads
 from bench.labels import labels_of
-from bench.meters import dtypes, method_cost, nominal, over_inputs, three_counts
+from bench.meters import dtypes, method_cost, nominal, over_inputs, scan_counts, three_counts
 from bench.meters.macs_count import MacsCount
 from bench.meters.over_inputs import OverInputs
 from bench.reading import Reading
@@ -18,12 +18,13 @@ from bench.worker.subject import Subject
 
 
 def counts_of_part(count: MacsCount, subject: Subject, part: str) -> list[Reading]:
-    """Dense, non-zero and nominal counts of one part, where the subject declares what they need."""
+    """Dense, non-zero, nominal and scan counts of one part, where the subject declares what they need."""
     module, batch = subject.counted, subject.case.batch
     kernel = labels_of(module)["kernel"]
     return [
         *three_counts.readings(count, module, kernel, part, batch),
         *nominal.operations(count, module, part, batch),
+        *scan_counts.readings(count, module, batch),
     ]
 
 

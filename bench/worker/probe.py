@@ -17,6 +17,7 @@ from bench.flags import flag
 from bench.host import int8_units
 from bench.host.environment import torch_build
 from bench.labels import labels_of
+from bench.meters import scan_counts
 from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing
 from bench.meters.inputs import batch_flags, can_be_shuffled, shuffled
 from bench.meters.table import BY_NAME, METERS, Stage
@@ -44,7 +45,7 @@ PREPARED = 0.05
 #: Metrics that no meter gives but the conversion of the subject.
 OF_CONVERSION = ("artefact_bytes", "conversion_ms")
 #: Metrics of subjects that declare what they need; no other subject misses them.
-OF_DECLARING = ("macs_dense", "macs_nonzero", "nominal_bits", "nominal_bit_operations")
+OF_DECLARING = ("macs_dense", "macs_nonzero", "nominal_bits", "nominal_bit_operations", *scan_counts.NAMES)
 
 
 def check_state(before: GlobalState, label: str) -> None:

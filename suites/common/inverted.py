@@ -23,6 +23,7 @@ class InvertedBottleneck(nn.Module):
         stride: int = 1,
         act: type[nn.Module] = nn.ReLU,
         gate: int = 0,
+        gate_act: type[nn.Module] = nn.Hardsigmoid,
         groups: int = 1,
         widen: bool | None = None,
         leave_act: bool = False,
@@ -38,6 +39,7 @@ class InvertedBottleneck(nn.Module):
             stride: of the depthwise layer.
             act: after the first two layers, and after the last with `leave_act`.
             gate: hidden width of a squeeze-and-excite gate behind the depthwise layer; 0 is none.
+            gate_act: what makes the gate of its answer.
             groups: of the 1x1 layers.
             widen: whether there is a first 1x1 layer; None is where hidden differs from inputs.
             leave_act: see `act`.
@@ -49,7 +51,7 @@ class InvertedBottleneck(nn.Module):
             layers += conv_norm(inputs, hidden, act=act, groups=groups, bias=bias)
         layers += conv_norm(hidden, hidden, kernel, stride, groups=hidden, act=act, bias=bias)
         if gate:
-            layers.append(SqueezeExcite(hidden, gate, gate=nn.Hardsigmoid))
+            layers.append(SqueezeExcite(hidden, gate, gate=gate_act))
         layers += conv_norm(hidden, outputs, groups=groups, act=act if leave_act else None, bias=bias)
         self.layers = nn.Sequential(*layers)
         self.shortcut = stride == 1 and inputs == outputs

@@ -1,0 +1,42 @@
+"""Products of selective scans beside all others, and the bytes that their orders move.
+
+Published counts of scan networks differ by what they say of the scan, so the two are told apart. A module that runs a
+recurrence says `counts_as = "macs_scan"`; what is multiplied below it is states that are read. A network may say
+`moved_bytes`, per sample, known after a forward.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.meters.count_summary import is_below
+from bench.meters.macs_count import MacsCount
+from bench.reading import Reading, reading, unavailable
+
+NAMES = ("macs_products", "macs_scan", "moved_bytes")
+
+
+def readings(count: MacsCount, module: Any, batch: int) -> list[Reading]:
+    """`macs_scan`, `macs_products` and `moved_bytes` of one part, per sample; empty for networks without scans.
+
+    Args:
+        count: of the part's whole batch.
+        module: the subject's.
+        batch: samples that the count is of.
+    """
+    scans = {path: part for path, part in module.named_modules() if getattr(part, "counts_as", None) == "macs_scan"}
+    if not scans:
+        return []
+    if any(getattr(part, "kernel", None) == "runtime" for part in scans.values()):
+        why = "the trace cannot see into a fused scan; the same network with scan=parallel has the same counts"
+        return [unavailable(name, why) for name in NAMES[:2]]
+    states = sum(record.macs for record in count.records if is_below(record.path, list(scans)))
+    found = [
+        reading("macs_products", (count.macs - states) / batch, "counted", method_note="all but the scans"),
+        reading("macs_scan", states / batch, "counted", method_note=f"states read by {len(scans)} modules"),
+    ]
+    moved = getattr(module, "moved_bytes", None)
+    if isinstance(moved, int):
+        note = "declared: gathers and the ways back in float32, 16 K D L a layer"
+        found.append(reading("moved_bytes", moved, "counted", method_note=note))
+    return found
