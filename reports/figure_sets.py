@@ -34,6 +34,7 @@ from reports.figures import (
     predictors,
     savings,
     scaling,
+    scan_share,
     source_map,
     time_split,
     tradeoff,
@@ -48,6 +49,7 @@ from reports.lengths import courses
 from reports.needs import ANY_CASE, CaseNeeds, Needs
 from reports.rows import Row, as_row_of, part_of_record
 from reports.waits import of_site
+from reports.scan_share import scan_shares
 from reports.zeros import lines as zero_lines
 
 #: What a figure can stumble over in a malformed record; anything else is a defect and is not hidden.
@@ -194,6 +196,9 @@ def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
     over_zeros = zero_lines(site)
     if over_zeros:
         functions.insert(0, guarded(zeros.ID, "index.html", site, lambda: zeros.figure(over_zeros)))
+    shares = scan_shares(site)
+    if shares:
+        functions.insert(0, guarded(scan_share.ID, "index.html", site, lambda: scan_share.figure(shares)))
     if not scaling.varied(rows):
         return functions
     found = [guarded("scaling", "index.html", site, lambda: scaling.figure(_most_informative(rows), styles=styles))]

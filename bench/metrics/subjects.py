@@ -66,8 +66,8 @@ SUBJECTS: tuple[Metric, ...] = (
         section="compute",
         title="MACs of scans",
         definition=(
-            "States that selective scans read, one multiply-accumulate each, all directions, per sample; decay and drive "
-            "are vector operations."
+            "States that selective scans read, one multiply-accumulate each, all directions, per sample; decay and "
+            "drive are vector operations."
         ),
     ),
     Metric(
@@ -77,7 +77,8 @@ SUBJECTS: tuple[Metric, ...] = (
         section="compute",
         title="Bytes moved by orders",
         definition=(
-            "What gathers into the orders of scans and the ways back read and write, in float32, per sample, as declared."
+            "What gathers into the orders of scans and the ways back read and write, in float32, per sample, as "
+            "declared."
         ),
     ),
     Metric(

@@ -65,7 +65,7 @@ class Scan(nn.Module):
     def forward(
         self, x: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, carried: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """y of the same shape as x and the last state [K, batch, D, N], both in float32 or finer.
+        """Y of the same shape as x and the last state [K, batch, D, N], both in float32 or finer.
 
         The fused kernel and `identity` give no state of their own.
 
@@ -205,7 +205,7 @@ class Selective(nn.Module):
         return (y + self.skip[:, None, None].to(y.dtype) * x).to(x.dtype), state
 
     def select(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """delta [K, batch, L, D], A [K, D, N], and B and C [K, batch, L, N]; delta and A in float32 or finer."""
+        """Delta [K, batch, L, D], A [K, D, N], and B and C [K, batch, L, N]; delta and A in float32 or finer."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         shape = x.shape[:3]
         chosen = torch.bmm(x.flatten(1, 2), self.x_proj.mT)

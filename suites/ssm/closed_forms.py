@@ -52,7 +52,9 @@ def efficient_vmamba(model: Settings, _: Settings) -> int:
             side = half(side)
             total += side**2 * 4 * dims[place - 1] * c
         scans = str(place + 1) in s["ssm_stages"]
-        total += depth * (_scan_block(c, side, s) if scans else side**2 * (8 * c * c + 36 * c) + 2 * 4 * c * (4 * c // 8))
+        total += depth * (
+            _scan_block(c, side, s) if scans else side**2 * (8 * c * c + 36 * c) + 2 * 4 * c * (4 * c // 8)
+        )
     return total
 
 

@@ -6,6 +6,7 @@ same parameters, whose four scans read all of the map: four times the states.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch.nn.functional as F
@@ -102,7 +103,7 @@ class EfficientVMamba(ScanNetwork):
         self.embed = nn.Conv2d(3, dims[0], patch, patch)
         self.embed_norm = nn.LayerNorm(dims[0])
         self.stages = nn.ModuleList(stages)
-        merge = [PatchMerging(before, after) for before, after in zip(dims[:-1], dims[1:], strict=True)]
+        merge = [PatchMerging(before, after) for before, after in pairwise(dims)]
         self.merge = nn.ModuleList(merge)
         self.norm = nn.LayerNorm(dims[-1])
         self.head = nn.Linear(dims[-1], classes)

@@ -1,7 +1,7 @@
 """Blocks of the restoration network by what mixes their tokens, on maps [batch, height, width, C].
 
-`scan` is Serpent's block (arXiv:2403.17902); the others are plain blocks of their kind: depthwise convolution, attention
-in windows (Swin), over all tokens, and between channels (Restormer, arXiv:2111.09881, section 3.1).
+`scan` is Serpent's block (arXiv:2403.17902); the others are plain blocks of their kind: depthwise convolution,
+attention in windows (Swin), over all tokens, and between channels (Restormer, arXiv:2111.09881, section 3.1).
 """
 
 from __future__ import annotations

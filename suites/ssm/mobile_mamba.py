@@ -1,7 +1,7 @@
 """MobileMamba: three stages from stride 16 whose channels are scanned, filtered locally, or left alone.
 
-Source: He et al. 2024, MobileMamba, arXiv:2411.15941, section 3. The Haar transforms are grouped convolutions here, so a
-trace counts them; their filters are frozen buffers.
+Source: He et al. 2024, MobileMamba, arXiv:2411.15941, section 3. The Haar transforms are grouped convolutions here, so
+a trace counts them; their filters are frozen buffers.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class Mixer(nn.Module):
     """Channels split into global (scan plus wavelets), local (depthwise) and untouched; joined, ReLU, 1x1 conv-BN."""
 
     def __init__(
-        self, channels: int, kernel: int, ratios: tuple[float, float], *, ssm: bool, wavelet: bool, form: str, raster4: bool
+        self, channels: int, kernel: int, ratios: tuple[float, float], *, ssm: bool, wavelet: bool, form: str,
+        raster4: bool,
     ):  # fmt: skip
         super().__init__()
         self.parts = split_channels(channels, *ratios)
@@ -87,12 +88,12 @@ class Mixer(nn.Module):
 
 
 def network(channels: int) -> Residual:
-    """x + 1x1 conv-BN C -> 2 C, ReLU, 1x1 conv-BN back."""
+    """X + 1x1 conv-BN C -> 2 C, ReLU, 1x1 conv-BN back."""
     return Residual(nn.Sequential(conv_norm(channels, 2 * channels, act=nn.ReLU), conv_norm(2 * channels, channels)))
 
 
 def around(channels: int) -> nn.Sequential:
-    """x + depthwise 3x3 conv-BN, and the network."""
+    """X + depthwise 3x3 conv-BN, and the network."""
     return nn.Sequential(Residual(conv_norm(channels, channels, 3, groups=channels)), network(channels))
 
 

@@ -168,7 +168,7 @@ def check_bytes(name: str, length: int) -> None:
 
 def netmamba(
     *,
-    bytes: PositiveInt = 1600,  # noqa: A002  the setting's name is the brief's
+    bytes: PositiveInt = 1600,
     width: PositiveInt = 256,
     depth: PositiveInt = 4,
     state: PositiveInt = 16,
@@ -195,7 +195,7 @@ def netmamba(
 
 def netmamba_transformer(
     *,
-    bytes: PositiveInt = 1600,  # noqa: A002
+    bytes: PositiveInt = 1600,
     width: PositiveInt = 256,
     depth: PositiveInt = 4,
     heads: PositiveInt = 4,

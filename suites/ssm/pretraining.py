@@ -1,7 +1,7 @@
 """NetMamba's masked pre-training: most strides are dropped, a small decoder says what they held.
 
-Source: Wang et al. 2024, NetMamba, arXiv:2405.11449, section III.C. Dropped tokens are not computed: the encoder runs on
-the kept ones and the class token alone. Order matters to a causal scan, so the kept tokens stand in the drawn order.
+Source: Wang et al. 2024, NetMamba, arXiv:2405.11449, section III.C. Dropped tokens are not computed: the encoder runs
+on the kept ones and the class token alone. Order matters to a causal scan, so the kept tokens stand in the drawn order.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class NetMambaPretraining(nn.Module):
 
 def netmamba_pretraining(
     *,
-    bytes: PositiveInt = 1600,  # noqa: A002  the setting's name is the brief's
+    bytes: PositiveInt = 1600,
     masking: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9,
     width: PositiveInt = 256,
     depth: PositiveInt = 4,

@@ -104,7 +104,9 @@ def _stage(channels: int, count: int, make: dict[str, object]) -> nn.Sequential:
     """Blocks of a level; of other mixers as many as come nearest to the parameters of the scans."""
     kind = str(make["mixer"])
     matched = count if not make["matched"] else matched_count(kind, channels, count)
-    return nn.Sequential(*(mixer_block(kind, channels, str(make["scan"]), bool(make["raster4"])) for _ in range(matched)))
+    return nn.Sequential(
+        *(mixer_block(kind, channels, str(make["scan"]), bool(make["raster4"])) for _ in range(matched))
+    )
 
 
 def serpent(

@@ -83,4 +83,3 @@ class PatchMerging(nn.Module):
         x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
         parts = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
         return self.reduce(self.norm(torch.cat(parts, dim=-1)))
-

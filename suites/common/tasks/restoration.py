@@ -88,7 +88,9 @@ class Restoration(Photos):
         how = training or Training(steps=150, batch=4, side=32 if kernel < 32 else 64)
         super().__init__(cache, seed, training=how, tile=tile, grain=noise)
         if form not in get_args(Form) or kernel % 2 == 0 or kernel // 2 >= min(how.side, tile) or sigma <= 0:
-            raise TaskError(f"form={form}, kernel={kernel}, sigma={sigma}: take blur or coarse, an odd kernel that fits")
+            raise TaskError(
+                f"form={form}, kernel={kernel}, sigma={sigma}: take blur or coarse, an odd kernel that fits"
+            )
         if form == "coarse" and (how.side % factor or tile % factor):
             raise TaskError(f"factor={factor} divides neither squares of {how.side} nor tiles of {tile} pixels")
         self.form, self.kernel, self.sigma, self.factor = form, kernel, sigma, factor

@@ -1,6 +1,8 @@
 """What papers print and closed forms say is what the networks have: parameters, products P and states S."""
 
 import pytest
+import torch
+
 from suites.ssm import closed_forms
 from suites.ssm.efficient_vmamba import EfficientVMamba, ScanBlock, efficient_vmamba
 from suites.ssm.mobile_mamba import mobile_mamba, split_channels
@@ -8,8 +10,6 @@ from suites.ssm.netmamba import netmamba, netmamba_transformer
 from suites.ssm.orders import CROSS, Orders
 from suites.ssm.pretraining import kept_tokens, netmamba_pretraining
 from suites.ssm.serpent import serpent
-
-import torch
 from tests.suites.ssm.counting import count_of, counted
 
 
@@ -29,9 +29,7 @@ def test_quarters_of_the_map_have_a_quarter_of_the_states_and_most_of_the_produc
     assert dense - quiet[1] == 4 * (atrous - quiet[0])
 
 
-@pytest.mark.parametrize(
-    ("step", "products", "states"), [(2, 111_392_768, 6_422_528), (1, 159_561_728, 25_690_112)]
-)
+@pytest.mark.parametrize(("step", "products", "states"), [(2, 111_392_768, 6_422_528), (1, 159_561_728, 25_690_112)])
 def test_one_scanning_block_is_counted_as_derived(step, products, states):
     with torch.device("meta"):
         block = ScanBlock(64, Orders(CROSS, step, False), "both", "parallel")
@@ -40,8 +38,10 @@ def test_one_scanning_block_is_counted_as_derived(step, products, states):
 
 
 def test_the_gate_is_one_set_of_parameters_for_both_branches():
-    params = {branch: counted(efficient_vmamba, 3, 64, 64, dims=[64], depths=[1], ssm_stages="1234", branch=branch).params
-              for branch in ("both", "ssm", "conv")}  # fmt: skip
+    one = {"dims": [64], "depths": [1]}
+    params = {
+        branch: counted(efficient_vmamba, 3, 64, 64, branch=branch, **one).params for branch in ("both", "ssm", "conv")
+    }
     shell = EfficientVMamba([64], [], 4, 1000)
     outside = sum(p.numel() for p in shell.parameters()) + 2 * 64  # and the norm that both branches read
     gate = 2 * 64 + 2 * 64 * 8 + 8 + 64
@@ -135,7 +135,7 @@ def test_against_an_equally_wide_transformer_the_factor_grows_with_the_bytes():
 @pytest.mark.parametrize(
     ("build", "form", "side", "settings"),
     [
-        (efficient_vmamba, closed_forms.efficient_vmamba, 101, {"dims": [8, 16, 24], "depths": [1, 1, 1], "ssm_stages": "1234"}),
+        (efficient_vmamba, closed_forms.efficient_vmamba, 101, {"dims": [8, 16], "depths": [1, 1], "ssm_stages": "1234"}),
         (efficient_vmamba, closed_forms.efficient_vmamba, 76, {"size": "T", "ssm_stages": "34", "scan": "chunk=7"}),
         (mobile_mamba, closed_forms.mobile_mamba, 147, {"size": "T4", "split": "no_identity"}),
         (mobile_mamba, closed_forms.mobile_mamba, 83, {"size": "T2", "split": "all_global", "scan": "identity"}),

@@ -3,17 +3,17 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
+from bench.errors import UsageError
 from suites.ssm.efficient_vmamba import efficient_vmamba
 from suites.ssm.haar import analyse, haar_filters, synthesise
-from suites.ssm.mobile_mamba import Mixer, mobile_mamba
 from suites.ssm.mixers import mixer_block
+from suites.ssm.mobile_mamba import Mixer, mobile_mamba
 from suites.ssm.netmamba import netmamba
 from suites.ssm.pretraining import netmamba_pretraining
 from suites.ssm.serpent import serpent
 from suites.ssm.stream import ssm_stream
-from torch import nn
-
-from bench.errors import UsageError
 
 VMAMBA = {"dims": [8, 16, 24], "depths": [1, 1, 1], "patch": 2, "classes": 5}
 MOBILE = {"dims": [16, 32, 48], "depth": [1, 1, 1], "stem_strides": [1, 2, 1, 2], "classes": 5}
@@ -89,7 +89,7 @@ def test_the_control_in_raster_order_is_another_function_of_the_same_products():
     assert plain.moved_bytes > 0 and straight.moved_bytes == 0
 
 
-# -- MobileMamba --------------------------------------------------------------------------------------------------------
+# -- MobileMamba -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [(4, 4), (5, 3), (1, 1), (2, 7)])
@@ -138,7 +138,8 @@ def test_with_both_scales_at_zero_the_global_channels_are_zero():
 
 
 def test_all_global_is_the_ratio_of_one_and_zero():
-    one, other = same_weights(mobile_mamba, {**MOBILE, "split": "all_global"}, {"split": "paper", "global_ratio": [1.0] * 3, "local_ratio": [0.0] * 3})  # fmt: skip
+    ratios = {"split": "paper", "global_ratio": [1.0] * 3, "local_ratio": [0.0] * 3}
+    one, other = same_weights(mobile_mamba, {**MOBILE, "split": "all_global"}, ratios)
     x = torch.randn(1, 3, 20, 20, dtype=torch.float64)
     assert torch.equal(one(x), other(x))
 
@@ -156,7 +157,7 @@ def test_global_channels_that_nothing_works_on_are_refused():
         mobile_mamba(**MOBILE, ssm=False, wavelet=False)
 
 
-# -- Serpent ------------------------------------------------------------------------------------------------------------
+# -- Serpent -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mixer", ["scan", "conv", "window", "global", "mdta"])
@@ -201,11 +202,12 @@ def test_attention_in_a_window_as_large_as_the_map_is_attention_over_all_tokens(
 
 def test_other_mixers_come_within_a_third_of_the_parameters():
     with torch.device("meta"):
-        sizes = {m: sum(p.numel() for p in serpent(size="c48_p4", mixer=m).parameters()) for m in ("scan", "conv", "window", "global", "mdta")}  # fmt: skip
+        networks = {name: serpent(size="c48_p4", mixer=name) for name in ("scan", "conv", "window", "global", "mdta")}
+    sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
     assert all(abs(size / sizes["scan"] - 1) < 1 / 3 for size in sizes.values()), sizes
 
 
-# -- streams and flows --------------------------------------------------------------------------------------------------
+# -- streams and flows -------------------------------------------------------------------------------------------------
 
 
 def test_a_flow_taken_stride_by_stride_gives_what_the_whole_flow_gives():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from suites.ssm.orders import BOTH_WAYS, CROSS, Orders, paths, subgrids
 from suites.ssm.ss2d import PathScan
 

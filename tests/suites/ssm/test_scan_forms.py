@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from suites.common.scan_forms import FORMS, Scan, Selective, parse_form
-from suites.common.torchvision_remedy import import_beside_torchvision
-from suites.ssm.mamba import MambaMixer
 
 from bench.errors import UsageError
 from bench.meters import macs
+from suites.common.scan_forms import FORMS, Scan, Selective, parse_form
+from suites.common.torchvision_remedy import import_beside_torchvision
+from suites.ssm.mamba import MambaMixer
 
 
 def inputs(scans=2, batch=3, length=13, inner=4, state=5):
