@@ -131,6 +131,10 @@ class Restoration(Photos):
             return F.interpolate(small, scale_factor=float(self.factor), mode="bicubic", align_corners=False)
         return blurred(whole, self.kernel, self.sigma) + self.grain * torch.randn(whole.shape, generator=generator)
 
+    def plain_words(self) -> str:
+        """What doing nothing clever is."""
+        return "leaving the pictures as they are given"
+
     def describe(self) -> dict[str, Any]:
         """Name, split, number of tiles, hash of the photographs, what is done to them."""
         return {
