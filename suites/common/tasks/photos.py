@@ -170,7 +170,8 @@ class Photos(TrainedTask):
         mean_gain, low, _ = mean_interval(gains)
         if low is not None and low > 0:
             return ()
-        text = f"no better than {self.plain_words()}: {mean_gain:+.3f} dB over {len(gains)} tiles, and the interval holds zero or less"
+        than = f"no better than {self.plain_words()}: {mean_gain:+.3f} dB over {len(gains)} tiles"
+        text = f"{than}, and the interval holds zero or less"
         return (flag("no_better_than_plain", "warn", text),)
 
     def plain_words(self) -> str:

@@ -66,7 +66,7 @@ def test_a_network_that_changes_nothing_scores_what_it_is_given(tmp_path):
     for value in network.leave.parameters():
         torch.nn.init.zeros_(value)
     for form in ("blur", "coarse"):
-        task = Restoration(tmp_path, 0, form=form)
+        task = Restoration(tmp_path, 0, form=form, tile=16)
         task.fits(network, "serpent_tiny")
         with torch.inference_mode():
             score = task.score(Run(network, batch=10))
