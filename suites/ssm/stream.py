@@ -78,7 +78,7 @@ def ssm_stream(
     width: PositiveInt = 32,
     depth: PositiveInt = 2,
     state: PositiveInt = 16,
-    resolution: PositiveInt = 8,
+    side: PositiveInt = 8,
     classes: PositiveInt = 10,
     scan: str = "parallel",
 ) -> SsmStream:
@@ -88,11 +88,11 @@ def ssm_stream(
         width: of a token; the scans are twice as wide.
         depth: blocks.
         state: states N of a channel.
-        resolution: side of the pictures that are read pixel by pixel.
+        side: of the pictures that are read pixel by pixel.
         classes: number of logits.
         scan: form of the offline scan: sequential, parallel, chunk=c, mamba_ssm, or the control identity.
 
     Raises:
         UsageError: no such form of scan.
     """
-    return SsmStream(width, depth, state, resolution, classes, scan).eval()
+    return SsmStream(width, depth, state, side, classes, scan).eval()

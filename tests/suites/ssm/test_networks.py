@@ -53,7 +53,7 @@ FORMS = [{"scan": "sequential"}, {"scan": "chunk=5"}, {"scan": "chunk=64"}]
         (mobile_mamba, MOBILE, (3, 20, 20)),
         (serpent, SERPENT, (3, 12, 12)),
         (netmamba, FLOW, (36,)),
-        (ssm_stream, {"width": 8, "resolution": 5}, (1, 5, 5)),
+        (ssm_stream, {"width": 8, "side": 5}, (1, 5, 5)),
     ],
 )
 def test_every_form_of_the_scan_gives_the_network_the_same_answers(build, settings, shape):
