@@ -73,7 +73,7 @@ def mobile_mamba(model: Settings, _: Settings) -> int:
     s = {**defaults, "stem_strides": [2, 2, 2, 2], **model}
     dims, depth, pixels = mm.SIZES[s["size"]]
     dims, depth, side = s.get("dims") or dims, s.get("depth") or depth, s.get("resolution") or pixels
-    ratios = list(zip(*mm._ratios(s["split"], s.get("global_ratio"), s.get("local_ratio")), strict=True))
+    ratios = list(zip(*mm.ratios_of(s["split"], s.get("global_ratio"), s.get("local_ratio")), strict=True))
     kernels = s.get("kernels") or mm.KERNELS
     total, before = dims[-1] * s["classes"], 3
     for stride, width in zip(s["stem_strides"], (dims[0] // 8, dims[0] // 4, dims[0] // 2, dims[0]), strict=True):

@@ -18,7 +18,7 @@ from suites.common.checkpoint import load_checkpoint
 from suites.common.conv_blocks import at, depthwise
 from suites.common.inverted import InvertedBottleneck
 from suites.ssm.orders import CROSS, Orders
-from suites.ssm.reports import ScanNetwork
+from suites.ssm.scan_network import ScanNetwork
 from suites.ssm.ss2d import PatchMerging, Ss2d
 
 __all__ = ["EfficientVMamba", "efficient_vmamba", "load_checkpoint"]

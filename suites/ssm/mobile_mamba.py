@@ -18,7 +18,7 @@ from suites.common.conv_blocks import Residual, SqueezeExcite, at, conv_norm
 from suites.common.folding import fold_sequences
 from suites.ssm.haar import WaveletFilter
 from suites.ssm.orders import BOTH_WAYS, Orders
-from suites.ssm.reports import ScanNetwork
+from suites.ssm.scan_network import ScanNetwork
 from suites.ssm.ss2d import GatedScan
 
 __all__ = ["MobileMamba", "load_checkpoint", "mobile_mamba"]
@@ -194,7 +194,7 @@ def mobile_mamba(
     """
     widths, blocks, pixels = dims or SIZES[size][0], depth or SIZES[size][1], SIZES[size][2]
     sides = kernels or list(KERNELS)
-    ratios = list(zip(*_ratios(split, global_ratio, local_ratio), strict=True))
+    ratios = list(zip(*ratios_of(split, global_ratio, local_ratio), strict=True))
     if not len(widths) == len(blocks) == len(sides) == len(ratios) == 3 or len(stem_strides) != 4:
         raise UsageError(f"mobile_mamba: three stages and four stem layers are wanted: dims={widths}, depth={blocks}")
     if widths[0] % 8 or any(side % 2 == 0 for side in sides):
@@ -213,7 +213,7 @@ def mobile_mamba(
     return model.fold() if fused else model
 
 
-def _ratios(split: str, wide: list[float] | None, near: list[float] | None) -> tuple[list[float], list[float]]:
+def ratios_of(split: str, wide: list[float] | None, near: list[float] | None) -> tuple[list[float], list[float]]:
     """Shares of global and of local channels by stage."""
     if split == "all_global":
         return [1.0] * 3, [0.0] * 3

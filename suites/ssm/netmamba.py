@@ -16,6 +16,7 @@ from bench.config.settings import PositiveInt
 from bench.errors import UsageError
 from suites.common.checkpoint import load_checkpoint
 from suites.common.initial import draw
+from suites.common.tasks.byte_origin import scaled
 from suites.common.vit import Attention, Mlp
 from suites.ssm.mamba import MambaBlock, residual
 
@@ -153,11 +154,6 @@ def example_flows(batch: int, length: int) -> Tensor:
     with torch.device("cpu"):
         values = torch.randint(256, (batch, length), generator=torch.Generator().manual_seed(0))
     return scaled(values)
-
-
-def scaled(values: Tensor) -> Tensor:
-    """Bytes as the networks take them: 0..255 to -1..1, float32."""
-    return values.float() / 127.5 - 1
 
 
 def check_bytes(name: str, length: int) -> None:

@@ -17,7 +17,7 @@ from bench.errors import UsageError
 from suites.common.checkpoint import load_checkpoint
 from suites.common.conv_blocks import at
 from suites.ssm.mixers import matched_count, mixer_block
-from suites.ssm.reports import ScanNetwork
+from suites.ssm.scan_network import ScanNetwork
 from suites.ssm.ss2d import PatchMerging
 
 __all__ = ["Serpent", "load_checkpoint", "serpent"]

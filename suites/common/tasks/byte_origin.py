@@ -74,6 +74,11 @@ def _share(documents: list[bytes], *, held_out: bool) -> list[bytes]:
     return [part for place, part in enumerate(documents) if (place % HELD_OUT_EVERY == 0) == held_out]
 
 
+def scaled(values: Tensor) -> Tensor:
+    """Bytes as networks of flows take them: 0..255 to -1..1, float32."""
+    return values.float() / 127.5 - 1
+
+
 class ByteOrigin(TrainedTask):
     """The share of held-out slices whose origin is told; a module says how many `bytes` it takes, scaled to -1..1."""
 
@@ -140,7 +145,7 @@ class ByteOrigin(TrainedTask):
             whole = split[origin]
             start = int(torch.randint(len(whole) - self.bytes, (1,), generator=generator))
             found.append(torch.frombuffer(bytearray(whole[start : start + self.bytes]), dtype=torch.uint8))
-        return torch.stack(found).float() / 127.5 - 1
+        return scaled(torch.stack(found))
 
     def score(self, run: Run) -> Score:
         """Top-1 on the held-out slices."""
