@@ -130,6 +130,25 @@ def _sequential(
     return torch.stack(outputs, dim=2), state
 
 
+class _Recurrence(torch.autograd.Function):
+    """All states of a recurrence, whose gradient is one more recurrence from the end: no level of the tree is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, decay: Tensor, drive: Tensor) -> Tensor:
+        states = selective_scan(decay, drive)
+        ctx.save_for_backward(decay, states)
+        return states
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        decay, states = ctx.saved_tensors
+        # l_t = g_t + decay_(t+1) l_(t+1), read from the end; the first factor there meets no state
+        later = torch.cat([torch.zeros_like(decay[:, :1]), decay[:, 1:].flip(1)], dim=1)
+        adjoint = selective_scan(later, gradients[0].flip(1)).flip(1)
+        before = torch.cat([torch.zeros_like(states[:, :1]), states[:, :-1]], dim=1)
+        return adjoint * before, adjoint
+
+
 def _parallel(
     x: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, carried: Tensor | None
 ) -> tuple[Tensor, Tensor]:
@@ -138,7 +157,7 @@ def _parallel(
     if carried is not None:
         first = torch.addcmul(drive[:, :, :1], decay[:, :, :1], carried[:, :, None])
         drive = torch.cat([first, drive[:, :, 1:]], dim=2)
-    states = selective_scan(decay.flatten(0, 1), drive.flatten(0, 1)).unflatten(0, x.shape[:2])
+    states = _Recurrence.apply(decay.flatten(0, 1), drive.flatten(0, 1)).unflatten(0, x.shape[:2])
     return _read(states, c), states[:, :, -1]
 
 

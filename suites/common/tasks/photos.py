@@ -170,13 +170,11 @@ class Photos(TrainedTask):
         mean_gain, low, _ = mean_interval(gains)
         if low is not None and low > 0:
             return ()
-        than = f"no better than {self.plain_words()}: {mean_gain:+.3f} dB over {len(gains)} tiles"
-        text = f"{than}, and the interval holds zero or less"
+        what = "bicubic enlargement" if self.scale > 1 else "leaving the grain where it is"
+        text = (
+            f"no better than {what}: {mean_gain:+.3f} dB over {len(gains)} tiles, and the interval holds zero or less"
+        )
         return (flag("no_better_than_plain", "warn", text),)
-
-    def plain_words(self) -> str:
-        """What doing nothing clever is."""
-        return "bicubic enlargement" if self.scale > 1 else "leaving the grain where it is"
 
     def describe(self) -> dict[str, Any]:
         """Name, split, number of tiles, hash of the photographs, what is done to them."""

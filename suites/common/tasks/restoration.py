@@ -61,7 +61,7 @@ def textures(count: int, side: int, generator: torch.Generator) -> Tensor:
 
 
 class Restoration(Photos):
-    """PSNR over tiles of the second photograph; a network gives pictures of the size that it is given."""
+    """PSNR over tiles of the first photograph, which has more detail; a network gives pictures of the size it is given."""
 
     name = "restoration"
 
@@ -111,17 +111,17 @@ class Restoration(Photos):
         return {"form": self.form, **blur, "tile": self.tile}
 
     def tiles(self) -> Tensor:
-        """Tiles of the second photograph, [n, 3, tile, tile], at even distances."""
-        cut = photographs()[0][1].unfold(1, self.tile, self.tile).unfold(2, self.tile, self.tile)
+        """Tiles of the first photograph, [n, 3, tile, tile], at even distances."""
+        cut = photographs()[0][0].unfold(1, self.tile, self.tile).unfold(2, self.tile, self.tile)
         every = cut.permute(1, 2, 0, 3, 4).flatten(0, 1)
         count = min(TILES, len(every))
         return every[torch.arange(count) * len(every) // count]
 
     def training_batches(self, batch_size: int, steps: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """`steps` batches, half made textures and half squares of the first photograph, spoiled; and as they were."""
+        """`steps` batches, half made textures and half squares of the second photograph, spoiled; and as they were."""
         generator = torch.Generator().manual_seed(seed)
         for _ in range(steps):
-            squares = [self._square([photographs()[0][0]], generator) for _ in range(batch_size - batch_size // 2)]
+            squares = [self._square([photographs()[0][1]], generator) for _ in range(batch_size - batch_size // 2)]
             whole = torch.cat([textures(batch_size // 2, self.training.side, generator), torch.stack(squares)])
             yield self._spoiled(whole, generator), whole
 
@@ -131,13 +131,15 @@ class Restoration(Photos):
             return F.interpolate(small, scale_factor=float(self.factor), mode="bicubic", align_corners=False)
         return blurred(whole, self.kernel, self.sigma) + self.grain * torch.randn(whole.shape, generator=generator)
 
-    def plain_words(self) -> str:
-        """What doing nothing clever is."""
-        return "leaving the pictures as they are given"
+    def _flags(self, values: list[float], plain: list[float]) -> tuple[dict[str, str], ...]:
+        """What photographs say, of what is left as it is here."""
+        ours = "leaving the pictures as they are given"
+        found = super()._flags(values, plain)
+        return tuple({**one, "text": one["text"].replace("leaving the grain where it is", ours)} for one in found)
 
     def describe(self) -> dict[str, Any]:
         """Name, split, number of tiles, hash of the photographs, what is done to them."""
         return {
             "name": self.name, "n": len(self.tiles()), "digest": self.data_digest(), "preprocessing": self._how(),
-            "split": "tiles of the second of scikit-learn's photographs; learned on the first and on made textures",
+            "split": "tiles of the first of scikit-learn's photographs; learned on the second and on made textures",
         }  # fmt: skip

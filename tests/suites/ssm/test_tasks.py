@@ -8,6 +8,8 @@ import torch
 from bench.meters.quality import Run
 from suites.common.task import TaskError
 from suites.common.tasks.byte_origin import ORIGINS, ByteOrigin, pools
+from suites.common.tasks.digits import Digits
+from suites.common.tasks.digits_brief import BriefDigits
 from suites.common.tasks.restoration import Restoration, blurred, textures
 from suites.ssm.netmamba import netmamba
 from suites.ssm.serpent import serpent
@@ -72,3 +74,10 @@ def test_a_network_that_changes_nothing_scores_what_it_is_given(tmp_path):
             score = task.score(Run(network, batch=10))
         assert score.value == pytest.approx(score.details["plain_psnr_db"]) and 15 < score.value < 40
         assert [flag["code"] for flag in score.flags] == ["no_better_than_plain"]
+        assert "than leaving the pictures as they are given" in score.flags[0]["text"]
+
+
+def test_brief_digits_are_the_same_digits(tmp_path):
+    brief, whole = BriefDigits(tmp_path, 0), Digits(tmp_path, 0)
+    assert brief.data_digest() == whole.data_digest() and brief.recipe() != whole.recipe()
+    assert torch.equal(next(brief.batches(8))[0], next(whole.batches(8))[0])
