@@ -61,7 +61,7 @@ def textures(count: int, side: int, generator: torch.Generator) -> Tensor:
 
 
 class Restoration(Photos):
-    """PSNR over tiles of the first photograph, which has more detail; a network gives pictures of the size it is given."""
+    """PSNR over tiles of the first photograph, the one of more detail; a network gives pictures of the size it gets."""
 
     name = "restoration"
 
