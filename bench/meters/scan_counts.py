@@ -7,17 +7,19 @@ recurrence says `counts_as = "macs_scan"`; what is multiplied below it is states
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 from bench.meters.count_summary import is_below
 from bench.meters.macs_count import MacsCount
 from bench.reading import Reading, reading, unavailable
 
-NAMES = ("macs_products", "macs_scan", "moved_bytes")
+NAMES = ("macs_products", "macs_scan", "scan_outputs", "moved_bytes")
 
 
 def readings(count: MacsCount, module: Any, batch: int) -> list[Reading]:
-    """`macs_scan`, `macs_products` and `moved_bytes` of one part, per sample; empty for networks without scans.
+    """`NAMES` of one part, per sample; empty for networks without scans.
 
     Args:
         count: of the part's whole batch.
@@ -29,14 +31,22 @@ def readings(count: MacsCount, module: Any, batch: int) -> list[Reading]:
         return []
     if any(getattr(part, "kernel", None) == "runtime" for part in scans.values()):
         why = "the trace cannot see into a fused scan; the same network with scan=parallel has the same counts"
-        return [unavailable(name, why) for name in NAMES[:2]]
+        return [unavailable(name, why) for name in NAMES[:3]]
     states = sum(record.macs for record in count.records if is_below(record.path, list(scans)))
     found = [
         reading("macs_products", (count.macs - states) / batch, "counted", method_note="all but the scans"),
         reading("macs_scan", states / batch, "counted", method_note=f"states read by {len(scans)} modules"),
+        reading("scan_outputs", _outputs(count, scans) / batch, "counted", method_note="of scans with states"),
     ]
     moved = getattr(module, "moved_bytes", None)
     if isinstance(moved, int):
         note = "declared: gathers and the ways back in float32, 16 K D L a layer"
         found.append(reading("moved_bytes", moved, "counted", method_note=note))
     return found
+
+
+def _outputs(count: MacsCount, scans: Iterable[str]) -> int:
+    """Elements that the scans put out; a control without states is no scan."""
+    visits = [count.visits[path] for path in scans if path in count.visits]
+    read = {record.path for record in count.records if record.macs}
+    return sum(visit.calls * math.prod(visit.output_shapes[0]) for visit in visits if visit.path in read)

@@ -71,6 +71,14 @@ SUBJECTS: tuple[Metric, ...] = (
         ),
     ),
     Metric(
+        "scan_outputs",
+        unit="element",
+        better="none",
+        section="compute",
+        title="Outputs of scans",
+        definition="Elements that selective scans put out, K D L of each layer, per sample; macs_scan holds N for one.",
+    ),
+    Metric(
         "moved_bytes",
         unit="B",
         better="lower",

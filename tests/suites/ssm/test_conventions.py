@@ -55,4 +55,6 @@ def test_a_network_without_scans_has_no_such_rows_and_a_fused_scan_no_such_value
     hidden.counts_as, hidden.kernel = "macs_scan", "runtime"
     counted = macs.count(hidden, (torch.randn(1, 2),), {}, second_count=False)
     told = scan_counts.readings(counted, hidden, 1)
-    assert [row.metric for row in told] == ["macs_products", "macs_scan"] and all(row.value is None for row in told)
+    assert [row.metric for row in told] == ["macs_products", "macs_scan", "scan_outputs"] and all(
+        row.value is None for row in told
+    )
