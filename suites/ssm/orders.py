@@ -49,7 +49,7 @@ def _placed(kind: str, height: int, width: int, detail: tuple[str, ...] | bool, 
     """An order and its inverse on a device; the inverse of sub-grids is one of all four in a row."""
     with torch.inference_mode(False):
         if kind == "paths":
-            order = paths(height, width, detail)  # type: ignore[arg-type]
+            order = paths(height, width, detail)
             back = order.argsort(dim=1)
         else:
             order = subgrids(height, width, bool(detail))
@@ -78,7 +78,7 @@ class Orders(nn.Module):
             return x.flatten(1, 2).expand(len(self.names), *x.flatten(1, 2).shape)
         if self.step == 2:
             x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
-        order, _ = self._orders(*x.shape[1:3], x.device)
+        order, _ = self._orders(x.shape[1], x.shape[2], x.device)
         return x.flatten(1, 2).index_select(1, order.flatten()).unflatten(1, order.shape).transpose(0, 1)
 
     def together(self, y: Tensor, height: int, width: int) -> Tensor:
