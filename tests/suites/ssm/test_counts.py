@@ -10,6 +10,7 @@ from suites.ssm.netmamba import netmamba, netmamba_transformer
 from suites.ssm.orders import CROSS, Orders
 from suites.ssm.pretraining import kept_tokens, netmamba_pretraining
 from suites.ssm.serpent import serpent
+from suites.ssm.stream import ssm_stream
 from tests.suites.ssm.counting import count_of, counted
 
 
@@ -132,13 +133,17 @@ def test_against_an_equally_wide_transformer_the_factor_grows_with_the_bytes():
     assert ratios == [2.3, 3.7]
 
 
+THREE = {"dims": [8, 16, 24], "depths": [1, 1, 1]}
+SMALL = {"dims": [40, 72, 96], "depth": [1, 1, 1]}
+
+
 @pytest.mark.parametrize(
     ("build", "form", "side", "settings"),
     [
         (efficient_vmamba, closed_forms.efficient_vmamba, 101, {"dims": [8, 16], "depths": [1, 1], "ssm_stages": "12"}),
-        (efficient_vmamba, closed_forms.efficient_vmamba, 76, {"size": "T", "ssm_stages": "34", "scan": "chunk=7"}),
-        (mobile_mamba, closed_forms.mobile_mamba, 147, {"size": "T4", "split": "no_identity"}),
-        (mobile_mamba, closed_forms.mobile_mamba, 83, {"size": "T2", "split": "all_global", "scan": "identity"}),
+        (efficient_vmamba, closed_forms.efficient_vmamba, 76, {**THREE, "ssm_stages": "34", "scan": "chunk=7"}),
+        (mobile_mamba, closed_forms.mobile_mamba, 147, {**SMALL, "split": "no_identity"}),
+        (mobile_mamba, closed_forms.mobile_mamba, 83, {**SMALL, "split": "all_global", "scan": "identity"}),
         (serpent, closed_forms.serpent, 45, {"size": "tiny"}),
         (serpent, closed_forms.serpent, 45, {"size": "tiny", "mixer": "window"}),
         (serpent, closed_forms.serpent, 52, {"size": "tiny", "mixer": "mdta", "matched": False}),
@@ -148,3 +153,35 @@ def test_against_an_equally_wide_transformer_the_factor_grows_with_the_bytes():
 def test_the_closed_form_is_the_trace_at_odd_sizes_and_in_every_form(build, form, side, settings):
     found = counted(build, 3, side, side, **settings)
     assert found.products + found.states == form({**settings, "resolution": side}, {})
+
+
+class _Stream(torch.nn.Module):
+    """So many steps of a stream as one forward, or the whole clip."""
+
+    def __init__(self, network, whole):
+        super().__init__()
+        self.network, self.whole = network, whole
+
+    def forward(self, clip):
+        if self.whole:
+            return self.network.offline(clip)
+        state, hop = self.network.init(len(clip)), getattr(self.network, "hop", 0)
+        for place in range(clip.shape[1] // max(1, hop)):
+            given = clip[:, place * hop : (place + 1) * hop] if hop else clip[:, place]
+            _, state = self.network.step(given, state)
+
+
+def test_a_step_of_the_stream_costs_its_share_of_the_whole_sequence():
+    with torch.device("meta"):
+        network = ssm_stream(width=8, state=4)
+    one, whole = (count_of(_Stream(network, flag), length, 1) for flag, length in ((False, 1), (True, 12)))
+    assert (12 * one.products, 12 * one.states) == (whole.products, whole.states)
+
+
+def test_the_steps_of_a_flow_cost_what_the_whole_flow_costs():
+    with torch.device("meta"):
+        network = netmamba(bytes=16, width=16, depth=2, state=4, classes=5)
+    steps, whole = (count_of(_Stream(network, flag), 4 * network.period) for flag in (False, True))
+    assert (steps.products, steps.states) == (whole.products, whole.states)
+    form = closed_forms.netmamba({"bytes": 16, "width": 16, "depth": 2, "state": 4, "classes": 5}, {})
+    assert whole.products + whole.states == form
