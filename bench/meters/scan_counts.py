@@ -1,8 +1,8 @@
 """Products of selective scans beside all others, and the bytes that their orders move.
 
 Published counts of scan networks differ by what they say of the scan, so the two are told apart. A module that runs a
-recurrence says `counts_as = "macs_scan"`; what is multiplied below it is states that are read. A network may say
-`moved_bytes`, per sample, known after a forward.
+recurrence says `counts_as = "macs_scan"`; what is multiplied below it is states that are read. A module whose orders
+move a map offers `moves(shape) -> bytes`, per sample, of one call on an input of a shape.
 """
 
 from __future__ import annotations
@@ -38,9 +38,11 @@ def readings(count: MacsCount, module: Any, batch: int) -> list[Reading]:
         reading("macs_scan", states / batch, "counted", method_note=f"states read by {len(scans)} modules"),
         reading("scan_outputs", _outputs(count, scans) / batch, "counted", method_note="of scans with states"),
     ]
-    moved = getattr(module, "moved_bytes", None)
-    if isinstance(moved, int):
-        note = "declared: gathers and the ways back in float32, 16 K D L a layer"
+    moving = {path: part.moves for path, part in module.named_modules() if callable(getattr(part, "moves", None))}
+    if moving:
+        visits = [(count.visits[path], moves) for path, moves in moving.items() if path in count.visits]
+        moved = sum(visit.calls * moves(visit.input_shapes[0]) for visit, moves in visits)
+        note = "gathers and the ways back in float32, 16 K D L a layer, as the layers declare for their maps"
         found.append(reading("moved_bytes", moved, "counted", method_note=note))
     return found
 

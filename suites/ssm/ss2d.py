@@ -7,6 +7,7 @@ use it: one depthwise 3x3 layer, one normalisation and one gate for all paths; a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -29,13 +30,15 @@ class PathScan(nn.Module):
         super().__init__()
         self.orders = orders
         self.selective = Selective(inner, state, rank, len(orders.names), form)
-        self.moved_bytes = 0
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape."""
         height, width = x.shape[1:3]
-        self.moved_bytes = self.orders.moved_bytes(height, width, x.shape[3])
         return self.orders.together(self.selective(self.orders.apart(x)), height, width)
+
+    def moves(self, shape: Sequence[int]) -> int:
+        """Bytes that the orders of one call on a map of a shape read and write, per sample."""
+        return self.orders.moved_bytes(*shape[1:])
 
 
 class GatedScan(nn.Module):

@@ -45,6 +45,8 @@ def test_efficient_vmamba_is_what_its_log_prints_with_nine_for_each_state():
     assert counts.value("macs") == counts.value("macs_products") + states
     assert in_convention("vmamba", counts) - in_convention("without_scans", counts) == 9 * states + states / 16
     assert round(in_convention("vmamba", counts) / 1e9, 4) == 1.3415
+    # two blocks of D = 128 on maps of 56 and of 256 on maps of 28, four scans of a quarter of each
+    assert counts.value("moved_bytes") == 16 * 4 * 2 * (128 * 28 * 28 + 256 * 14 * 14)
 
 
 def test_a_network_without_scans_has_no_such_rows_and_a_fused_scan_no_such_values():

@@ -86,7 +86,6 @@ def test_the_control_in_raster_order_is_another_function_of_the_same_products():
     plain, straight = same_weights(efficient_vmamba, {**VMAMBA, "step": 1}, {"order": "raster4"})
     x = torch.randn(1, 3, 16, 16, dtype=torch.float64)
     assert not torch.allclose(plain(x), straight(x))
-    assert plain.moved_bytes > 0 and straight.moved_bytes == 0
 
 
 # -- MobileMamba -------------------------------------------------------------------------------------------------------
