@@ -32,6 +32,9 @@ def readings(count: MacsCount, module: Any, batch: int) -> list[Reading]:
     if any(getattr(part, "kernel", None) == "runtime" for part in scans.values()):
         why = "the trace cannot see into a fused scan; the same network with scan=parallel has the same counts"
         return [unavailable(name, why) for name in NAMES[:3]]
+    if any(record.phase != "forward" and record.macs for record in count.records):
+        why = "the products of a backward are not told apart by scans: read the part `forward`"
+        return [unavailable(name, why) for name in NAMES]
     states = sum(record.macs for record in count.records if is_below(record.path, list(scans)))
     found = [
         reading("macs_products", (count.macs - states) / batch, "counted", method_note="all but the scans"),

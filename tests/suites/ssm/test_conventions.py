@@ -1,5 +1,7 @@
 """Products and states are told apart, and what papers print follows from them by the papers' own ways of counting."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from bench import conventions
 from bench.meters import layers, macs, scan_counts
 from suites.ssm.efficient_vmamba import efficient_vmamba
 from suites.ssm.mobile_mamba import mobile_mamba
-from suites.ssm.netmamba import netmamba_transformer
+from suites.ssm.netmamba import netmamba, netmamba_transformer
 
 
 def as_counted(build, **settings):
@@ -47,6 +49,14 @@ def test_efficient_vmamba_is_what_its_log_prints_with_nine_for_each_state():
     assert round(in_convention("vmamba", counts) / 1e9, 4) == 1.3415
     # two blocks of D = 128 on maps of 56 and of 256 on maps of 28, four scans of a quarter of each
     assert counts.value("moved_bytes") == 16 * 4 * 2 * (128 * 28 * 28 + 256 * 14 * 14)
+
+
+def test_products_of_a_backward_are_not_told_apart():
+    module = netmamba(bytes=16, width=8, depth=1, state=2)
+    forward = macs.count(module, module.example_inputs(1), {}, second_count=False)
+    backward = replace(forward, records=[*forward.records, replace(forward.records[0], phase="backward", macs=7)])
+    assert all(row.value is not None for row in scan_counts.readings(forward, module, 1))
+    assert all(row.value is None for row in scan_counts.readings(backward, module, 1))
 
 
 def test_a_network_without_scans_has_no_such_rows_and_a_fused_scan_no_such_values():
