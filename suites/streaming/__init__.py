@@ -1,0 +1,1 @@
+"""Networks that answer at every time step, beside the same weights run on the whole window again."""

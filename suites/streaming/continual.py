@@ -1,0 +1,331 @@
+"""Layers that answer for a whole clip and slice by slice with the same weights (Hedegaard and Iosifidis, 2106.00050).
+
+A clip is [batch, channels, time, height, width]. Offline there are three modes: `zero` pads in time as clip networks
+are trained, `valid` pads nothing, and `stream` is valid with the gates of a stream: what steps must equal. A step takes
+one or more new slices and gives those that are complete, or None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from suites.streaming.rings import TIME, Form, Ring, empty
+
+Mode = Literal["zero", "valid", "stream"]
+#: How a convolution keeps the past: inputs; sums that are not finished; the published library's zero-padded frame.
+Kept = Literal["inputs", "partials", "library"]
+State = list[Any]
+
+
+class Layer(nn.Module):
+    """Attributes: `reach`, slices of the past that an answer needs; `stride` in time; `lag`, how old its centre is."""
+
+    reach = 0
+    stride = 1
+    lag = 0
+    place = -1
+
+    def clip(self, x: Tensor, mode: Mode) -> Tensor:
+        """The answers of all positions that the mode has."""
+        raise NotImplementedError(f"{type(self).__name__} does not define clip")
+
+    def step(self, x: Tensor, state: State) -> Tensor | None:
+        """The answers that the new slices complete; the state changes in place."""
+        raise NotImplementedError(f"{type(self).__name__} does not define step")
+
+
+class Each(Layer):
+    """Modules that look at one time at once."""
+
+    def __init__(self, *modules: nn.Module):
+        super().__init__()
+        self.run = nn.Sequential(*modules)
+
+    def clip(self, x: Tensor, mode: Mode) -> Tensor:
+        """Every slice by itself."""
+        return self.run(x)
+
+    def step(self, x: Tensor, state: State) -> Tensor | None:
+        """The new slices."""
+        return self.run(x)
+
+
+class Window(Layer):
+    """An operator over `kernel` slices in time, every `stride`-th of them."""
+
+    ring_form: Form = "pointer"
+
+    def __init__(self, kernel: int, stride: int = 1, dilation: int = 1):
+        super().__init__()
+        self.kernel, self.stride, self.dilation = kernel, stride, dilation
+        self.reach = (kernel - 1) * dilation
+        self.lag = self.reach // 2
+
+    def over(self, seen: Tensor) -> Tensor:
+        """The operator on slices in order, without padding or stride in time."""
+        raise NotImplementedError(f"{type(self).__name__} does not define over")
+
+    def step(self, x: Tensor, state: State) -> Tensor | None:
+        """Answers of the new slices whose whole past has been seen, on the grid of the offline network."""
+        entry, count = state[self.place], x.shape[TIME]
+        ready = min(count, entry[0] + count - self.reach)
+        off_grid = self.stride > 1 and (entry[0] - self.reach) % self.stride
+        out = None if ready <= 0 or off_grid else self.newest(x, entry)
+        self.keep(x, entry)
+        return out if out is None or ready == count else out.narrow(TIME, count - ready, ready)
+
+    def newest(self, x: Tensor, entry: list[Any]) -> Tensor:
+        """The answers at the new slices, from kept ones and new ones."""
+        past = Ring(self.reach, self.ring_form).past(entry, x)
+        return self.over(torch.cat([*past, x], TIME) if past else x)
+
+    def keep(self, x: Tensor, entry: list[Any]) -> None:
+        """Remember the new slices."""
+        ring = Ring(self.reach, self.ring_form)
+        ring.past(entry, x)
+        ring.push(entry, x)
+
+
+class Conv(Window):
+    """A convolution over time and space; padding in space is that of the module, in time that of the mode."""
+
+    form: Kept = "inputs"
+
+    def __init__(self, conv: nn.Conv3d):
+        super().__init__(conv.kernel_size[0], conv.stride[0], conv.dilation[0])
+        self.conv = conv
+
+    def _run(self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, stride: int) -> Tensor:
+        conv = self.conv
+        space = (conv.padding[1], conv.padding[2]) if not isinstance(conv.padding, str) else (0, 0)
+        strides = (stride, conv.stride[1], conv.stride[2])
+        return F.conv3d(x, weight, bias, strides, (padding, *space), conv.dilation, conv.groups)
+
+    def clip(self, x: Tensor, mode: Mode) -> Tensor:
+        """All positions of the clip, zeros outside of it in mode zero."""
+        padding = self.lag if mode == "zero" else 0
+        return self._run(x, self.conv.weight, self.conv.bias, padding, self.stride)
+
+    def over(self, seen: Tensor) -> Tensor:
+        """Without padding in time."""
+        return self._run(seen, self.conv.weight, self.conv.bias, 0, 1)
+
+    def newest(self, x: Tensor, entry: list[Any]) -> Tensor:
+        """As of any window; over a mirrored ring without moving the past: old taps and the newest one apart."""
+        if self.ring_form != "mirror" or x.shape[TIME] > 1 or not self.reach:
+            return super().newest(x, entry)
+        (past,) = Ring(self.reach, self.ring_form).past(entry, x)
+        weight, used = self.conv.weight, self.reach - self.dilation + 1
+        old = self._run(past.narrow(TIME, 0, used), weight[:, :, :-1], self.conv.bias, 0, 1)
+        return old + self._run(x, weight[:, :, -1:], None, 0, 1)
+
+    def step(self, x: Tensor, state: State) -> Tensor | None:
+        """In the form that keeps the past; sums cannot leave out the positions that a stride leaves out."""
+        if self.form == "inputs" or self.stride > 1 or not self.reach:
+            return super().step(x, state)
+        entry = state[self.place]
+        made = [self._summed(each, entry) for each in x.split(1, TIME)]
+        given = [each for each in made if each is not None]
+        return torch.cat(given, TIME) if given else None
+
+    def _summed(self, x: Tensor, entry: list[Any]) -> Tensor | None:
+        """The answer that one slice finishes, what it adds to later ones being kept."""
+        taps = self._padded_taps(x) if self.form == "library" else self._single_taps(x)
+        if len(entry) == 1:
+            each = (self.kernel - 1) if self.form == "library" else 1
+            entry.append(taps.new_zeros(*taps.shape[:TIME], each * self.reach, *taps.shape[TIME + 1 :]))
+        sums, at, finished = entry[1], entry[0] % self.reach, taps.narrow(TIME, self.kernel - 1, 1)
+        if self.form == "library":
+            finished = self._joined(finished, taps, sums, entry[0])
+        else:
+            finished = finished + sums.narrow(TIME, at, 1)
+            for tap in range(1, self.kernel - 1):
+                later = (entry[0] + (self.kernel - 1 - tap) * self.dilation) % self.reach
+                sums.narrow(TIME, later, 1).add_(taps.narrow(TIME, tap, 1))
+            sums.narrow(TIME, at, 1).copy_(taps.narrow(TIME, 0, 1))
+        entry[0] += 1
+        if self.conv.bias is not None:
+            finished = finished + self.conv.bias[:, None, None, None]
+        return finished if entry[0] > self.reach else None
+
+    def _joined(self, finished: Tensor, taps: Tensor, kept: Tensor, time: int) -> Tensor:
+        """The newest product with one of each of the last slices; of every slice all but one product are kept."""
+        each, slots = self.kernel - 1, self.reach
+        for tap in range(each):
+            slot = (time - (each - tap) * self.dilation) % slots
+            finished = finished + kept.narrow(TIME, slot * each + tap, 1)
+        kept.narrow(TIME, (time % slots) * each, each).copy_(taps.narrow(TIME, 0, each))
+        return finished
+
+    def _single_taps(self, x: Tensor) -> Tensor:
+        """The slice under every tap by itself, [batch, channels, tap, height, width]: each product once."""
+        conv = self.conv
+        weight = conv.weight.transpose(1, 2).flatten(0, 1)
+        strides, spread = conv.stride[1:], conv.dilation[1:]
+        space = (0, 0) if isinstance(conv.padding, str) else conv.padding[1:]
+        out = F.conv2d(x[:, :, 0], weight, None, strides, space, spread, conv.groups)
+        return out.unflatten(1, (-1, self.kernel))
+
+    def _padded_taps(self, x: Tensor) -> Tensor:
+        """The same out of the ordinary kernel on a slice between zeros: `kernel` times as many products."""
+        padded = F.pad(x, (0, 0, 0, 0, self.reach, self.reach))
+        return self._run(padded, self.conv.weight, None, 0, 1)[:, :, :: self.dilation].flip(TIME)
+
+
+class MaxPool(Window):
+    """The largest of `kernel` slices, every `stride`-th, without padding."""
+
+    def over(self, seen: Tensor) -> Tensor:
+        """Without stride."""
+        return F.max_pool3d(seen, (self.kernel, 1, 1), 1)
+
+    def clip(self, x: Tensor, mode: Mode) -> Tensor:
+        """All positions of the clip."""
+        return F.max_pool3d(x, (self.kernel, 1, 1), (self.stride, 1, 1))
+
+
+class Mean(Window):
+    """The mean over the last `kernel` slices of [batch, channels, time]."""
+
+    def over(self, seen: Tensor) -> Tensor:
+        """A running mean."""
+        return seen.unfold(TIME, self.kernel, 1).mean(-1)
+
+    def clip(self, x: Tensor, mode: Mode) -> Tensor:
+        """Of every position that has so many before it."""
+        return self.over(x)
+
+
+class Gate(Layer):
+    """Squeeze and excite. Of a clip one gate for all its slices; of a stream a gate for each.
+
+    Args:
+        channels: that are gated.
+        hidden: of the bottleneck.
+
+    Attributes:
+        span: slices that a gate of a stream is made of: 1 is the newest alone, more a running mean of as many as there
+            are.
+    """
+
+    ring_form: Form = "pointer"
+    span = 1
+
+    def __init__(self, channels: int, hidden: int):
+        super().__init__()
+        self.down, self.up = nn.Conv3d(channels, hidden, 1), nn.Conv3d(hidden, channels, 1)
+
+    def gated(self, x: Tensor, means: Tensor) -> Tensor:
+        """Slices times their gates."""
+        return x * self.up(F.relu(self.down(means))).sigmoid()
+
+    def clip(self, x: Tensor, mode: Mode) -> Tensor:
+        """Gated slices."""
+        if mode != "stream":
+            return self.gated(x, x.mean((2, 3, 4), keepdim=True))
+        means = x.mean((3, 4), keepdim=True)
+        return self.gated(x, means if self.span == 1 else self._running(means, 0))
+
+    def _running(self, means: Tensor, skipped: int) -> Tensor:
+        """Means over the last `span` of the given positions, from position `skipped` on."""
+        rows = [
+            means.narrow(TIME, max(0, at + 1 - self.span), min(at + 1, self.span)).mean(TIME, keepdim=True)
+            for at in range(skipped, means.shape[TIME])
+        ]
+        return torch.cat(rows, TIME)
+
+    def step(self, x: Tensor, state: State) -> Tensor | None:
+        """Gated new slices."""
+        means = x.mean((3, 4), keepdim=True)
+        if self.span == 1:
+            return self.gated(x, means)
+        entry, ring = state[self.place], Ring(self.span - 1, self.ring_form)
+        past = torch.cat(ring.past(entry, means), TIME)
+        seen = min(entry[0], self.span - 1)
+        ring.push(entry, means)
+        known = torch.cat([past.narrow(TIME, self.span - 1 - seen, seen), means], TIME)
+        return self.gated(x, self._running(known, seen))
+
+
+class Chain(Layer):
+    """Layers one after another."""
+
+    def __init__(self, *layers: Layer):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        pace = 1
+        for layer in layers:
+            self.reach += pace * layer.reach
+            self.lag += pace * layer.lag
+            pace *= layer.stride
+        self.stride = pace
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.layers)
+
+    def clip(self, x: Tensor, mode: Mode) -> Tensor:
+        """The last layer's answers."""
+        for layer in self:
+            x = layer.clip(x, mode)
+        return x
+
+    def step(self, x: Tensor, state: State) -> Tensor | None:
+        """The last layer's answers, None as soon as one has none."""
+        new: Tensor | None = x
+        for layer in self:
+            if new is None:
+                return None
+            new = layer.step(new, state)
+        return new
+
+
+class Residual(Layer):
+    """A body beside a skip that waits for it: by half the body's reach, which is where the body's centre stands."""
+
+    ring_form: Form = "pointer"
+
+    def __init__(self, body: Layer, skip: nn.Module | None = None, after: nn.Module | None = None):
+        super().__init__()
+        self.body, self.skip, self.after = body, skip or nn.Identity(), after or nn.Identity()
+        self.reach, self.lag, self.stride = body.reach, body.lag, body.stride
+
+    def clip(self, x: Tensor, mode: Mode) -> Tensor:
+        """Body and skip, which without padding loses as many slices at either end."""
+        out = self.body.clip(x, mode)
+        first = 0 if mode == "zero" else self.reach - self.lag
+        kept = x[:, :, first :: self.stride][:, :, : out.shape[TIME]]
+        return self.after(out + self.skip(kept))
+
+    def step(self, x: Tensor, state: State) -> Tensor | None:
+        """Body and delayed skip."""
+        entry, ring = state[self.place], Ring(self.lag, self.ring_form)
+        past = ring.past(entry, x)
+        delayed = torch.cat([*past, x], TIME).narrow(TIME, 0, x.shape[TIME]) if past else x
+        ring.push(entry, x)
+        out = self.body.step(x, state)
+        if out is None:
+            return None
+        count = out.shape[TIME]
+        return self.after(out + self.skip(delayed.narrow(TIME, delayed.shape[TIME] - count, count)))
+
+
+def remembering(module: nn.Module, ring: Form, form: Kept = "inputs") -> int:
+    """How many entries the state of the module's layers has; every layer is given its place and its form."""
+    layers = [each for each in module.modules() if isinstance(each, Layer)]
+    for place, layer in enumerate(layers):
+        layer.place = place
+        if hasattr(layer, "ring_form"):
+            layer.ring_form = ring
+        if isinstance(layer, Conv):
+            layer.form = form
+    return len(layers)
+
+
+def fresh(entries: int) -> State:
+    """The state of so many layers before the first slice."""
+    return [empty() for _ in range(entries)]
