@@ -41,6 +41,7 @@ RULES: Mapping[str, Rule] = {
     "forecast_error": Rule("mean", 0.01, "of the persistence error"),
     "field_error": Rule("mean", 0.005, "of the field"),
     "end_point_error": Rule("mean", 0.05, "px"),
+    "rate_error": Rule("mean", 0.2, "beats per minute"),
     "auroc": Rule("mean", 0.5, "points"),
     "frechet_distance": Rule("distribution", 0.1, "squared feature units"),
 }

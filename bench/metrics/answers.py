@@ -92,6 +92,17 @@ ANSWERS: tuple[Metric, ...] = (
         ),
     ),
     Metric(
+        "rate_error",
+        unit="1/min",
+        better="lower",
+        section="quality",
+        title="Rate error",
+        definition=(
+            "Mean over held-out signals of the mean absolute error of the rate over all steps from the transient on; "
+            "with a 95 % t-interval over signals."
+        ),
+    ),
+    Metric(
         "field_error",
         unit="1",
         better="lower",

@@ -297,6 +297,143 @@ WORKLOADS: tuple[Metric, ...] = (
         definition="Mean over one period of the products of a step, per stream.",
     ),
     Metric(
+        "offline_nrmse",
+        unit="1",
+        better="lower",
+        section="stream",
+        title="Mean error against offline",
+        definition=(
+            "Root mean square of the differences between steps and the offline network from the transient on, "
+            "over the range of the offline answers."
+        ),
+    ),
+    Metric(
+        "offline_agreement",
+        unit="%",
+        better="higher",
+        section="stream",
+        title="Same choice as offline",
+        definition="Answers from the transient on whose largest number is that of the offline network.",
+    ),
+    Metric(
+        "clip_error",
+        unit="1",
+        better="lower",
+        section="stream",
+        title="Error against the clip",
+        definition=(
+            "Largest difference between the last answer and the clip network on the last window, over the largest "
+            "absolute answer; where steps are compared with another reference, such as the network without "
+            "padding."
+        ),
+    ),
+    Metric(
+        "dependency_delay_steps",
+        unit="step",
+        better="lower",
+        section="stream",
+        title="Delay until an answer depends",
+        definition="Mean steps from an input to the first answer that depends on it.",
+    ),
+    Metric(
+        "alignment_delay_steps",
+        unit="step",
+        better="lower",
+        section="stream",
+        title="Lag of the answer",
+        definition="Steps by which an answer lags the input that it describes.",
+    ),
+    Metric(
+        "outputs_per_answer",
+        unit="output",
+        better="none",
+        section="stream",
+        title="Outputs of a step",
+        definition="Outputs that one answering step gives at once.",
+    ),
+    Metric(
+        "macs_per_output",
+        unit="MAC",
+        better="lower",
+        section="stream",
+        title="MACs per output",
+        definition="Products of all steps of a period over the outputs of the period, per stream.",
+    ),
+    Metric(
+        "clip_mac_ratio",
+        unit="x",
+        better="higher",
+        section="stream",
+        title="MACs of the clip over an output's",
+        definition="Products of the offline network on one window over those per output.",
+    ),
+    Metric(
+        "break_even_hop_macs",
+        unit="step",
+        better="lower",
+        section="stream",
+        title="Break-even hop in MACs",
+        definition=(
+            "Products of the clip over those of a step: who needs an answer only every so many steps computes no "
+            "more by recomputing."
+        ),
+    ),
+    Metric(
+        "step_p50_ms",
+        unit="ms",
+        better="lower",
+        section="stream",
+        title="Time of a step (p50)",
+        definition="Median of single steps in steady state, each synchronised.",
+    ),
+    Metric(
+        "step_max_ms",
+        unit="ms",
+        better="lower",
+        section="stream",
+        title="Time of a step (longest)",
+        definition=(
+            "Longest of single steps in steady state, each synchronised; only where there are enough for the 99th "
+            "percentile."
+        ),
+    ),
+    Metric(
+        "miss_share",
+        unit="%",
+        better="lower",
+        section="stream",
+        title="Missed steps",
+        definition="Steps that take longer than inputs are apart.",
+    ),
+    Metric(
+        "macs_dense_per_step",
+        unit="MAC",
+        better="lower",
+        section="stream",
+        title="Dense MACs per step",
+        definition="Products of a step with every input, mean over successive inputs, per stream.",
+    ),
+    Metric(
+        "macs_spatial_per_step",
+        unit="MAC",
+        better="lower",
+        section="stream",
+        title="MACs of what is not zero, per step",
+        definition=(
+            "Products of a step with inputs that are not zero: what hardware that skips zeros of a frame would make."
+        ),
+    ),
+    Metric(
+        "macs_delta_per_step",
+        unit="MAC",
+        better="lower",
+        section="stream",
+        title="MACs of what changed, per step",
+        definition=(
+            "Products of a step with inputs that changed: what hardware that skips zeros of a difference would make."
+        ),
+    ),
+    Metric(
         "gradient_bytes",
         unit="B",
         better="lower",

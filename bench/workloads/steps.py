@@ -23,12 +23,18 @@ class Stream:
         self.per_run = int(shape["steps"] or self.period)
         if self.per_run % self.period:
             raise UsageError(f"shape steps={self.per_run}: whole periods of {self.period} steps are wanted")
-        self.warm = -(-self.window // self.per_run) * self.per_run
-        self.batch = shape["batch"]
+        self.warm = -(-max(self.window, self._settled()) // self.per_run) * self.per_run
+        self.batch, self.answers = shape["batch"], int(getattr(module, "outputs_per_answer", 1))
         self.along_time = int(getattr(module, "time_dim", 1))
-        self.length = self.warm + RUNS * self.per_run
+        self.cycle = -(-int(getattr(module, "cycle", 1)) // self.per_run) * self.per_run
+        self.length = self.warm + max(RUNS * self.per_run, self.cycle)
         self._clip = _placed_clip(subject, module.example_clip(self.batch, self.length))
         self.inputs = [self._input(index) for index in range(self.length)]
+
+    def _settled(self) -> int:
+        """Steps after which the module answers at its own pace and, where it says so, as the offline network does."""
+        first = max(int(getattr(self.module, name, -1)) for name in ("first_output", "transient"))
+        return 0 if getattr(self.module, "first_output", None) is None else first + 1 + self.period
 
     def _input(self, index: int) -> Any:
         hop, dimension = int(getattr(self.module, "hop", 1)), self.along_time

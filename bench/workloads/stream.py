@@ -17,7 +17,17 @@ and may offer
   then has `length` x `hop` samples;
 - `output_dim` (1): where time runs in offline outputs;
 - `window`: steps of the clip that the offline network is run on where the shape names none, else 16;
-- `transient` (0): the first step from which steps and offline must agree.
+- `transient` (0): the first step from which steps and offline must agree;
+- `first_output`: the first step that answers; the warm-up then lasts until one period after it and the transient;
+- `reference(clip)`: what the steps are compared with where that is not `offline`, which users run on a window: the
+  network without temporal padding, every window by itself; a tensor along `output_dim`, or a list;
+- `exact`: whether steps must agree with that reference (true), or come near it (false);
+- `outputs_per_answer` (1): answers that one step gives at once, behind one another along `output_dim`;
+- `cycle` (1): steps after which costs repeat, where they differ between the steps of more than one period;
+- `dependency_delay`, `alignment_delay`: steps, in the mean, from an input to the first answer that depends on it; steps
+  by which an answer lags what it describes; `rate_hz`: steps a second that the input comes at;
+- `effective_macs(x, state)`: products of the next step by name (`dense`, `spatial`, `delta`), per stream, that
+  hardware which skips zeros would make; neither argument is changed.
 
 The last output of the steps answers the same as the last offline one, and so on backwards. State is what `init` made. A
 timed run is whole periods on the next inputs of a clip; at its end the state of after the warm-up is put back, outside
@@ -31,7 +41,7 @@ from functools import partial
 from typing import Any
 
 from bench.reading import Curve, Reading, reading, unavailable
-from bench.workloads import stream_facts
+from bench.workloads import stream_declared, stream_facts
 from bench.workloads.deriving import Value, combined, derived
 from bench.workloads.steps import Stream
 from bench.workloads.workload import (
@@ -160,6 +170,7 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
             reading("state_bytes", state_bytes, "counted", part="step", method_note=f"after {stream.warm} steps"),
             reading("period_steps", stream.period, "counted", part="step", method_note="the module's own account"),
             stream_facts.delay(outputs),
+            *stream_declared.delays(stream.module),
             stream_facts.traffic(stream, state),
         ]
         if on_meta(stream.inputs[0]):
@@ -168,9 +179,12 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
             return Facts([*readings, *(unavailable(name, why, "step") for name in missing)])
         error, curves = stream_facts.agreement(stream, outputs)
         flags = [*stream_facts.independence(stream, outputs, subject), *stream_facts.successive(stream)]
+        flags += stream_declared.not_exact(stream, error, subject)
+        effective, effective_curves = stream_declared.effective(stream, state)
         timed, curve = stream_facts.timed_steps(stream, state, subject)
-        readings += [error, stream_facts.first_output(stream, outputs, subject), *timed]
-    return Facts(readings, [*curves, curve], flags=flags)
+        readings += [*error, *effective, stream_declared.against_clip(stream, outputs)]
+        readings += [stream_facts.first_output(stream, outputs, subject), *timed]
+    return Facts([each for each in readings if each is not None], [*curves, *effective_curves, curve], flags=flags)
 
 
 def counts(subject: Built, shape: Shape, parts: list[Part], count: Count) -> Facts:
@@ -179,25 +193,35 @@ def counts(subject: Built, shape: Shape, parts: list[Part], count: Count) -> Fac
     stream = Stream(subject, shape)
     walk = _Walk(stream)
     macs = []
-    for index in range(stream.warm, stream.warm + stream.period):
+    steps = max(stream.period, stream.cycle)
+    for index in range(stream.warm, stream.warm + steps):
         macs.append(count(Part("step", partial(walk.step, index), prepare=walk.prepare)).executed_macs / stream.batch)
         walk.go_on()
-    note = f"mean of {stream.period} steps; least {min(macs):.6g}, most {max(macs):.6g}"
+    note = f"mean of {steps} steps; least {min(macs):.6g}, most {max(macs):.6g}"
     mean = reading("macs_per_step", statistics.fmean(macs), "counted", part="step", method_note=note)
     curve = Curve(
         "macs", "step", list(range(len(macs))), macs, "counted", "step", "one period in steady state, per stream"
     )
-    return Facts([mean], [curve])
+    answers = steps / stream.period * stream.answers
+    each = reading("macs_per_output", sum(macs) / answers, "counted", part="step", method_note=f"{answers:g} answers")
+    whole = count(parts[1]).executed_macs / stream.batch
+    told: dict[str, Any] = {"part": "step", "method_note": "MACs of the clip over those of the step part"}
+    ratios = [
+        reading("clip_mac_ratio", whole / each.value, "counted", **told) if each.value else None,
+        reading("break_even_hop_macs", whole / mean.value, "counted", **told) if mean.value else None,
+    ]
+    return Facts([mean, each, *(ratio for ratio in ratios if ratio is not None)], [curve])
 
 
 def derive(shape: Shape, value: Value) -> list[Reading]:
     """Time per step and per output, and what the clip costs beside them."""
-    period = value("period_steps", "step")
+    period, answered = value("period_steps", "step"), value("outputs_per_answer", "step")
     every = 1 if period is None or period.value is None else int(period.value)
+    many = 1 if answered is None or answered.value is None else int(answered.value)
     steps = int(shape["steps"] or every)
     run, clip = value("latency_ms", "step"), value("latency_ms", "clip")
-    note = f"{steps} steps of a run, an output every {every}"
-    per_output = derived("time_per_output_ms", "step", run, lambda ms: ms * every / steps, note)
+    note = f"{steps} steps of a run, {'an output' if many == 1 else f'{many} outputs'} every {every}"
+    per_output = derived("time_per_output_ms", "step", run, lambda ms: ms * every / steps / many, note)
     per_step = derived("time_per_step_ms", "step", run, lambda ms: ms / steps, note)
     return [
         per_step,

@@ -30,11 +30,15 @@ def delay(outputs: list[Any]) -> Reading:
     )
 
 
-def agreement(stream: Stream, outputs: list[Any]) -> tuple[Reading, list[Curve]]:
-    """The largest error over the steps that must agree, and the error of every step that can be compared."""
+def agreement(stream: Stream, outputs: list[Any]) -> tuple[list[Reading], list[Curve]]:
+    """The largest error over the steps that must agree, its kin, and the error of every step that can be compared.
+
+    `offline_nrmse` is the root mean square of the differences over the range of the reference; `offline_agreement` the
+    share of answers whose largest number is the same one. Both are over the same steps as the error.
+    """
     given = [(index, output) for index, output in enumerate(outputs) if output is not None]
     if not given:
-        return unavailable("offline_error", f"no output in the first {len(outputs)} steps", "step"), []
+        return [unavailable("offline_error", f"no output in the first {len(outputs)} steps", "step")], []
     reference = _offline_outputs(stream, given[-1])
     pairs = list(zip(given[::-1], reference[::-1], strict=False))[::-1]
     scale = max(float(expected.abs().max()) for _, expected in pairs) or 1.0
@@ -47,20 +51,41 @@ def agreement(stream: Stream, outputs: list[Any]) -> tuple[Reading, list[Curve]]
     steady = [error for place, error in zip(places, errors, strict=True) if place >= first]
     if not steady:
         why = f"no output from step {first} on among the first {len(outputs)}"
-        return unavailable("offline_error", why, "step"), [curve]
-    note = f"{len(steady)} outputs from step {first} on, over the largest absolute offline output"
-    return reading("offline_error", max(steady), "measured", part="step", method_note=note), [curve]
+        return [unavailable("offline_error", why, "step")], [curve]
+    note = f"{len(steady)} outputs from step {first} on"
+    over = f"{note}, over the largest absolute offline output"
+    found = reading("offline_error", max(steady), "measured", part="step", method_note=over)
+    return [found, *_kin([pair for pair in pairs if pair[0][0] >= first], note)], [curve]
+
+
+def _kin(pairs: list[tuple[tuple[int, Any], Any]], note: str) -> list[Reading]:
+    """The normalised mean error and the share of equal choices."""
+    import torch
+
+    said = torch.stack([output.double() for (_, output), _ in pairs])
+    wanted = torch.stack([expected.double() for _, expected in pairs])
+    told: dict[str, Any] = {"part": "step", "method_note": note}
+    spread = float(wanted.max() - wanted.min())
+    found = list[Reading]()
+    if spread:
+        rms = float((said - wanted).square().mean().sqrt())
+        found.append(reading("offline_nrmse", rms / spread, "measured", **told))
+    if said.dim() > 2 and said.shape[-1] > 1:
+        same = 100.0 * float((said.argmax(-1) == wanted.argmax(-1)).double().mean())
+        found.append(reading("offline_agreement", same, "measured", **told))
+    return found
 
 
 def _offline_outputs(stream: Stream, last: tuple[int, Any]) -> list[Any]:
     """Offline outputs, in order, of the clip up to the step of the last output."""
     index, output = last
-    found = stream.module.offline(stream.clip(index + 1))
+    module = stream.module
+    found = getattr(module, "reference", module.offline)(stream.clip(index + 1))
     if isinstance(found, list | tuple):
         return list(found)
     if found.dim() == output.dim():
         return [found]
-    return list(found.unbind(int(getattr(stream.module, "output_dim", 1))))
+    return list(found.unbind(int(getattr(module, "output_dim", 1))))
 
 
 def traffic(stream: Stream, state: Any) -> Reading:
@@ -108,6 +133,7 @@ def timed_steps(stream: Stream, state: Any, subject: Built) -> tuple[list[Readin
     times = _times(stream, state, subject)
     every = [time for one_pass in times for time in one_pass]
     note = f"{len(every)} steps of {len(times)} passes over a clip in one process, each synchronised"
+    middle = reading("step_p50_ms", statistics.median(every), "measured", part="step", n=1, method_note=note)
     value, why = sure_percentile(every, 0.99)
     if value is None or value <= 0:
         readings = [unavailable(name, why or "steps took no time", "step") for name in ("step_p99_ms", "rate_max")]
@@ -116,7 +142,9 @@ def timed_steps(stream: Stream, state: Any, subject: Built) -> tuple[list[Readin
         readings = [
             reading("step_p99_ms", value, "measured", **told),
             reading("rate_max", 1e3 / value, "measured", **told),
+            reading("step_max_ms", max(every), "measured", **told),
         ]
+    readings += [middle, *_missed(stream, every, note)]
     places = range(stream.period)
     medians = [
         statistics.median(time for one_pass in times for time in one_pass[place :: stream.period]) for place in places
@@ -124,6 +152,15 @@ def timed_steps(stream: Stream, state: Any, subject: Built) -> tuple[list[Readin
     return readings, Curve(
         "latency_ms", "step", list(places), medians, "measured", "step", f"medians by place in the period, {note}"
     )
+
+
+def _missed(stream: Stream, every: list[float], note: str) -> list[Reading]:
+    """The share of steps that take longer than inputs are apart, where the module says how fast they come."""
+    rate = getattr(stream.module, "rate_hz", None)
+    if not rate:
+        return []
+    late = 100.0 * sum(time > 1e3 / rate for time in every) / len(every)
+    return [reading("miss_share", late, "measured", part="step", n=1, method_note=f"at {rate:g} steps/s, {note}")]
 
 
 def _times(stream: Stream, state: Any, subject: Built) -> list[list[float]]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt
-from suites.streaming.continual import Chain, Gate, Kept, Mean, Mode, State, Window, fresh, remembering
+from suites.streaming.continual import Chain, Gate, Kept, Mean, Mode, State, fresh, remembering, without_strides
 from suites.streaming.frames import Recomputed
 from suites.streaming.rings import TIME, Form, forget
 
@@ -75,16 +75,16 @@ class Co3d(nn.Module):
     exact = True
     dependency_delay = 0.0
 
-    def __init__(self, net: VideoNet, ring: Form, form: Kept, chunk: int, pool: int):
+    def __init__(self, net: VideoNet, body: Chain, ring: Form, form: Kept, chunk: int, pool: int):
         super().__init__()
-        self.net, self.chunk, self.hop, self.pool = net, chunk, chunk, pool
+        self.net, self.body, self.chunk, self.hop, self.pool = net, body, chunk, chunk, pool
         self.mean = Mean(pool)
         self.entries = remembering(self, ring, form)
-        self.period = net.body.stride
+        self.period = body.stride
         self.window = -(-net.frames // chunk)
         self.classes = getattr(net, "classes", None)
-        self.receptive_field = net.body.reach + (pool - 1) * net.body.stride + 1
-        self.alignment_delay = net.body.lag / chunk
+        self.receptive_field = body.reach + (pool - 1) * body.stride + 1
+        self.alignment_delay = body.lag / chunk
         self.outputs_per_answer = chunk
         # answers come in whole chunks whose frames all have enough before them
         self.first_output = self.transient = -(-(self.receptive_field - 1) // chunk)
@@ -101,7 +101,7 @@ class Co3d(nn.Module):
     def step(self, x: Tensor, state: State) -> tuple[Tensor | None, State]:
         """Logits [batch, classes] after one frame [batch, channels, side, side], or of each frame of a chunk."""
         new = x[:, :, None] if self.chunk == 1 else x.transpose(1, 2)
-        maps = self.net.body.step(new, state)
+        maps = self.body.step(new, state)
         means = None if maps is None else self.mean.step(self.net.pooled(maps), state)
         if means is None or means.shape[TIME] < self.chunk:
             return None, state
@@ -118,7 +118,7 @@ class Co3d(nn.Module):
 
     def reference(self, clip: Tensor) -> Tensor | list[Tensor]:
         """What the steps must equal: the network without temporal padding over the whole clip."""
-        maps = self.net.body.clip(clip.transpose(1, 2), "stream")
+        maps = self.body.clip(clip.transpose(1, 2), "stream")
         logits = self._logits(self.mean.over(self.net.pooled(maps)))
         if self.chunk == 1:
             return logits
@@ -147,6 +147,7 @@ def co3d(
     chunk: PositiveInt = 1,
     pool: Count = 0,
     se: Literal["frame", "window"] = "frame",
+    strides: Literal["keep", "drop"] = "keep",
 ) -> Co3d:
     """The clip network as a stream, with its weights.
 
@@ -158,17 +159,21 @@ def co3d(
         chunk: frames of a step; the answers are the same and come as many at a time.
         pool: steps of the running mean; 0: as many as the clip network's mean has positions.
         se: what a gate is made of: the newest frame, or a running mean over as many frames as the clip has.
+        strides: those of the clip network in time: kept, so that answers come at every so many steps; or dropped, so
+            that every step has one, by what is then another function of the same weights.
 
     Raises:
         ValueError: the model is no network of clips; a chunk beside a stride in time.
     """
     if not isinstance(model, VideoNet):
         raise ValueError(f"co3d makes a stream of a network of clips, and {type(model).__name__} is none")
-    if chunk > 1 and model.body.stride > 1:
-        raise ValueError(f"chunk={chunk}: with a stride in time steps are taken one by one")
-    if form != "inputs" and any(isinstance(each, Window) and each.stride > 1 for each in model.body.modules()):
-        raise ValueError(f"form={form}: sums cannot leave out what a stride in time leaves out; take form='inputs'")
-    for layer in model.modules():
+    body = without_strides(model.body) if strides == "drop" else model.body
+    if body.stride > 1 and (chunk > 1 or form != "inputs"):
+        raise ValueError(
+            f"chunk={chunk}, form={form}: with a stride in time steps are taken one by one, and sums cannot leave out "
+            "what it leaves out; take chunk=1 and form='inputs', or strides='drop'"
+        )
+    for layer in body.modules():
         if isinstance(layer, Gate):
             layer.span = model.frames if se == "window" else 1
-    return Co3d(model, ring, form, chunk, pool or model.positions).eval()
+    return Co3d(model, body, ring, form, chunk, pool or model.positions).eval()

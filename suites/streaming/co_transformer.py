@@ -122,7 +122,15 @@ class CoEncoder(nn.Module):
         sums += weights @ values
 
     def _sum_up(
-        self, queries: Tensor, keys: Tensor, values: Tensor, sums: Tensor, below: Tensor, first: int, end: int, live: int
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        sums: Tensor,
+        below: Tensor,
+        first: int,
+        end: int,
+        live: int,
     ) -> None:
         """Sums and denominators of rows `first` to `end` from the living keys and values."""
         weights = _exponential(queries[:, :, first:end] @ keys[:, :, :live].transpose(2, 3))

@@ -7,6 +7,8 @@ one or more new slices and gives those that are complete, or None.
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -258,12 +260,28 @@ class Chain(Layer):
     def __init__(self, *layers: Layer):
         super().__init__()
         self.layers = nn.ModuleList(layers)
-        pace = 1
-        for layer in layers:
-            self.reach += pace * layer.reach
-            self.lag += pace * layer.lag
-            pace *= layer.stride
-        self.stride = pace
+
+    def _over(self, name: str) -> int:
+        """The sum of what each layer says, in inputs of the first."""
+        total, pace = 0, 1
+        for layer in self:
+            total, pace = total + pace * getattr(layer, name), pace * layer.stride
+        return total
+
+    @property
+    def reach(self) -> int:  # type: ignore[override]
+        """Of all layers."""
+        return self._over("reach")
+
+    @property
+    def lag(self) -> int:  # type: ignore[override]
+        """Of all layers."""
+        return self._over("lag")
+
+    @property
+    def stride(self) -> int:  # type: ignore[override]
+        """Of all layers."""
+        return math.prod(layer.stride for layer in self)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.layers)
@@ -292,7 +310,21 @@ class Residual(Layer):
     def __init__(self, body: Layer, skip: nn.Module | None = None, after: nn.Module | None = None):
         super().__init__()
         self.body, self.skip, self.after = body, skip or nn.Identity(), after or nn.Identity()
-        self.reach, self.lag, self.stride = body.reach, body.lag, body.stride
+
+    @property
+    def reach(self) -> int:  # type: ignore[override]
+        """The body's."""
+        return self.body.reach
+
+    @property
+    def lag(self) -> int:  # type: ignore[override]
+        """The body's."""
+        return self.body.lag
+
+    @property
+    def stride(self) -> int:  # type: ignore[override]
+        """The body's."""
+        return self.body.stride
 
     def clip(self, x: Tensor, mode: Mode) -> Tensor:
         """Body and skip, which without padding loses as many slices at either end."""
@@ -329,3 +361,13 @@ def remembering(module: nn.Module, ring: Form, form: Kept = "inputs") -> int:
 def fresh(entries: int) -> State:
     """The state of so many layers before the first slice."""
     return [empty() for _ in range(entries)]
+
+
+def without_strides(chain: Chain) -> Chain:
+    """The same weights in layers that leave out no step: a network of its own, whose answers come at every step."""
+    shared = {id(each): each for each in (*chain.parameters(), *chain.buffers())}
+    same = copy.deepcopy(chain, shared)
+    for layer in same.modules():
+        if isinstance(layer, Window):
+            layer.stride = 1
+    return same

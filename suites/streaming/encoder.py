@@ -132,7 +132,7 @@ class Encoder(Recomputed):
         generator = torch.Generator().manual_seed(0)
         numbers = (1, 32, 32) if self.pictures else (self.d_in,)
         noise = torch.randn(batch, length, math.prod(numbers), generator=generator)
-        drift = (0.3 * noise.cumsum(1) / (1 + torch.arange(length)).sqrt()[:, None] + noise)
+        drift = 0.3 * noise.cumsum(1) / (1 + torch.arange(length)).sqrt()[:, None] + noise
         return drift.unflatten(2, numbers).to(self.embed.weight)
 
     def example_inputs(self, batch: int) -> tuple[Tensor]:

@@ -7,6 +7,7 @@ choice (activations, the window of `acc`) it is ours.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, Literal
 
@@ -89,7 +90,7 @@ class MeanTail(nn.Module):
 
     def __init__(self, *widths: int):
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         """Answers [batch, classes]."""
@@ -111,7 +112,15 @@ class SeriesNet(Recomputed):
     rate_hz: float
 
     def __init__(
-        self, layers: list[nn.Module], tail: nn.Module, *, channels: int, samples: int, hop: int, signal: bool, rate: int
+        self,
+        layers: list[nn.Module],
+        tail: nn.Module,
+        *,
+        channels: int,
+        samples: int,
+        hop: int,
+        signal: bool,
+        rate: int,
     ):
         super().__init__()
         self.layers, self.tail = nn.ModuleList(layers), tail
@@ -257,6 +266,6 @@ def acc(
     """
     _checked(hop, window, 1)
     widths = (4, 8, 16, 32, 64, 128, 256)
-    layers: list[nn.Module] = [SeriesConv(a, b, 3, causal=False) for a, b in zip(widths, widths[1:], strict=False)]
+    layers: list[nn.Module] = [SeriesConv(a, b, 3, causal=False) for a, b in itertools.pairwise(widths)]
     tail = MeanTail(256, 256, 128, 64, 2)
     return SeriesNet(layers, tail, channels=4, samples=window, hop=hop, signal=padding == "signal", rate=32).eval()

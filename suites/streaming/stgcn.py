@@ -110,18 +110,20 @@ def stgcn(
 
 
 def co_stgcn(
-    model: nn.Module, *, ring: Literal["pointer", "mirror", "roll", "cat"] = "pointer", pool: Count = 0
-) -> Co3d:
+    model: nn.Module, *, ring: Literal["pointer", "mirror", "roll", "cat"] = "pointer", pool: Count = 0,
+    strides: Literal["keep", "drop"] = "keep",
+) -> Co3d:  # fmt: skip
     """The skeleton network as a stream, with its weights: strides are kept, answers come when the last layer does.
 
     Args:
         model: an ST-GCN.
         ring: how kept slices move.
         pool: steps of the running mean; 0: as many as the clip network's mean has positions.
+        strides: kept, or dropped: the star form, which answers at every step.
 
     Raises:
         ValueError: the model is no ST-GCN.
     """
     if not isinstance(model, StGcn):
         raise ValueError(f"co_stgcn makes a stream of an ST-GCN, and {type(model).__name__} is none")
-    return co3d(model, ring=ring, pool=pool)
+    return co3d(model, ring=ring, pool=pool, strides=strides)

@@ -75,8 +75,8 @@ def _bottleneck(inner: int, middle: int, kernel: int, stride: int, *, projected:
 
 
 def video_resnet(
-    *, kind: Literal["slow", "i3d"] = "slow", frames: PositiveInt = 8, resolution: Count = 0, classes: PositiveInt = 400,
-    width: PositiveInt = 64,
+    *, kind: Literal["slow", "i3d"] = "slow", frames: PositiveInt = 8, resolution: Count = 0,
+    classes: PositiveInt = 400, width: PositiveInt = 64,
 ) -> VideoResNet:  # fmt: skip
     """The network in evaluation mode with random weights.
 

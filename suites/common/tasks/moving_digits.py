@@ -171,7 +171,7 @@ class MovingDigits(TrainedTask):
             said = _steps(logits(run(clips))).float().cpu()
         else:
             said = _streamed(module, run.send(clips))
-        transient = int(getattr(module, "transient", 0))
+        transient = int(getattr(module, "transient", 0)) * int(getattr(module, "hop", 1))
         said = said[:, max(0, transient - (clips.shape[1] - said.shape[1])) :]
         if said.shape[0] != len(clips) or not 0 < said.shape[1] <= clips.shape[1] or said.shape[2] != CLASSES:
             raise QualityError(
@@ -218,11 +218,11 @@ def _steps(said: Tensor) -> Tensor:
 
 def _streamed(module: Any, clips: Tensor) -> Tensor:
     """The answers of a stream from its first to its last frame, [batch, answered frames, classes]."""
-    said, state = [], module.init(len(clips))
-    for place in range(clips.shape[1]):
-        answer, state = module.step(clips[:, place], state)
+    said, state, hop = [], module.init(len(clips)), int(getattr(module, "hop", 1))
+    for place in range(0, clips.shape[1] - hop + 1, hop):
+        answer, state = module.step(clips[:, place] if hop == 1 else clips[:, place : place + hop], state)
         if answer is not None:
-            said.append(answer.float().cpu())
+            said.append(_steps(answer).float().cpu())
     if not said:
         raise QualityError(f"the stream gave no answer in {clips.shape[1]} frames")
-    return torch.stack(said, dim=1)
+    return torch.cat(said, dim=1)
