@@ -13,6 +13,7 @@ from bench.config.schema import Suite
 SUITES = Path(__file__).parents[2] / "suites"
 CATALOGUE = catalogues.load()
 NAMES = ("decode", "attention", "convnets", "diffusion", "lowrank", "ops", "pruning", "scaling", "ssm")
+NAMES = ("decode", "attention", "convnets", "diffusion", "lowrank", "ops", "pruning", "scaling", "streaming")
 
 
 def suite_of(name):

@@ -1,0 +1,115 @@
+"""delta: the quantised network frame by frame, whatever its layers are told; costs of pixels counted by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from suites.streaming.delta import DeltaNet, Quantised, delta, fan_out, l1
+from suites.streaming.frame_cnn import frame_cnn
+from tests.suites.streaming.walk import difference, numbers, step_macs, walked
+
+
+def net(**settings):
+    torch.manual_seed(0)
+    return frame_cnn(**{"resolution": 16, "width": 4, **settings}).double()
+
+
+@pytest.mark.parametrize("theta", [1e-6, 0.05, 0.4])
+@pytest.mark.parametrize("per", ["layer", "channel", "neuron"])
+@pytest.mark.parametrize("execution", ["dense", "gather"])
+def test_changes_add_up_to_the_quantised_network(theta, per, execution):
+    stream = delta(net(), theta=theta, per=per, execution=execution).double()
+    assert difference(stream, stream.net.example_clip(2, 20)) < 1e-12
+
+
+def test_a_step_of_nothing_is_the_plain_network():
+    plain = net()
+    clip = plain.example_clip(1, 5)
+    stream = delta(net(), theta=1e-7).double()
+    assert float((stream(clip) - plain(clip)).abs().max()) < 1e-5
+
+
+def effective(stream, clip):
+    """What every step would cost."""
+    state, found = stream.init(len(clip)), []
+    with torch.inference_mode():
+        for place in range(clip.shape[1]):
+            found.append(stream.effective_macs(clip[:, place], state))
+            _, state = stream.step(clip[:, place], state)
+    return found
+
+
+def test_a_picture_that_stands_still_costs_nothing_after_its_first_frame():
+    stream = delta(net(noise=0.0, motion="static"), theta=0.01).double()
+    clip = stream.net.example_clip(1, 6)
+    first, *others = effective(stream, clip)
+    assert first["delta"] == first["spatial"] > 0 and {each["delta"] for each in others} == {0.0}
+    outputs, _ = walked(stream, clip)
+    assert all(torch.equal(output, outputs[0]) for output in outputs)
+
+
+def test_the_first_frame_is_dense_and_noise_keeps_everything_changing():
+    still = effective(delta(net(noise=0.0), theta=0.1).double(), net(noise=0.0).example_clip(1, 8))
+    noisy = effective(delta(net(noise=0.2), theta=0.1).double(), net(noise=0.2).example_clip(1, 8))
+    assert all(each["delta"] <= each["dense"] and each["spatial"] <= each["dense"] for each in still)
+    assert still[-1]["delta"] < 0.5 * noisy[-1]["delta"]
+    assert still[0]["dense"] == step_macs(delta(net(), theta=0.1).double(), net().example_clip(1, 3), 2)
+
+
+@pytest.mark.parametrize("row, column, products", [(4, 4, 72), (0, 4, 48), (4, 7, 48), (0, 0, 32), (7, 7, 32)])
+def test_one_pixel_costs_as_many_products_as_outputs_look_at_it(row, column, products):
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[0, 0, row, column] = 1
+    conv = nn.Conv2d(1, 8, 3, padding=1)
+    assert fan_out(conv, mask) == products
+    behind = F.conv2d(mask, torch.ones(8, 1, 3, 3), padding=1)
+    assert (row, column) != (4, 4) or fan_out(nn.Conv2d(8, 4, 3, padding=1), behind) == 2592
+
+
+def test_rounding_passes_gradients_as_if_it_were_not():
+    rounded = Quantised(0.5, (1,))
+    x = torch.tensor([0.3, 0.9], requires_grad=True)
+    y = rounded(x)
+    assert y.tolist() == [0.5, 1.0]
+    y.sum().backward()
+    assert x.grad.tolist() == [1.0, 1.0]
+    # of theta: the multiple less the quotient, as the quotient's own gradient is kept
+    assert float(rounded.theta.grad) == pytest.approx((1 - 0.6) + (2 - 1.8))
+
+
+@pytest.mark.parametrize("reset_every", [0, 100])
+def test_sums_drift_little_over_a_thousand_steps(reset_every):
+    stream = delta(net().float(), theta=0.1, reset_every=reset_every)
+    clip = stream.net.example_clip(1, 1001)
+    outputs, _ = walked(stream, clip)
+    with torch.inference_mode():
+        wanted = stream.dense(clip[:, -1])
+    assert float((outputs[-1] - wanted).abs().max() / wanted.abs().max()) < 1e-3
+
+
+def test_the_state_is_what_was_given_and_the_sum_of_every_operator():
+    _, state = walked(delta(net(), theta=0.1).double(), net().example_clip(1, 3))
+    given = 16 * 16 + 4 * 8 * 8 + 8 * 4 * 4 + 8 * 4 * 4
+    sums = 4 * 8 * 8 + 8 * 4 * 4 + 8 * 4 * 4 + 20
+    assert numbers(state) == given + sums
+
+
+def test_a_stream_that_forgets_begins_with_a_dense_frame_and_the_others_go_on():
+    stream = delta(net(), theta=0.1).double()
+    clip = stream.net.example_clip(2, 6)
+    _, state = walked(stream, clip[:, :5])
+    stream.reset(state, 0)
+    with torch.inference_mode():
+        output, _ = stream.step(clip[:, 5], state)
+        assert float((output - stream.dense(clip[:, 5])).abs().max()) < 1e-12
+
+
+def test_training_needs_a_task_and_its_loss_falls_with_fewer_changes():
+    with pytest.raises(ValueError, match="task"):
+        delta(net(), training_steps=3)
+    with pytest.raises(ValueError, match="task"):
+        l1(net(), training_steps=3)
+    with pytest.raises(ValueError, match="single frames"):
+        delta(nn.Linear(2, 2))
+    assert isinstance(delta(net()), DeltaNet) and l1(net()).training is False

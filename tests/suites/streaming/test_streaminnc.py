@@ -1,0 +1,137 @@
+"""streaminnc: exact where windows are padded with the signal, repaired or off by a known error where with zeros."""
+
+import pytest
+import torch
+
+from suites.streaming.series import SeriesConv, acc, eeg, ppg
+from suites.streaming.streaminnc import streaminnc
+from tests.suites.streaming.walk import difference, first_answer, macs, numbers, step_macs, walked
+
+
+def spread(net):
+    generator = torch.Generator().manual_seed(1)
+    for parameter in net.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return net.double()
+
+
+NETS = {
+    "ppg": lambda **more: spread(ppg(**{"window": 64, "hop": 16, **more})),
+    "eeg": lambda **more: spread(eeg(**{"channels": 3, "window": 192, "hop": 64, **more})),
+    "acc": lambda **more: spread(acc(**{"window": 32, "hop": 8, **more})),
+}
+
+
+@pytest.mark.parametrize("name", sorted(NETS))
+@pytest.mark.parametrize("cache", ["outputs", "inputs"])
+def test_with_signal_padding_reuse_is_exact_in_both_caches(name, cache):
+    torch.manual_seed(0)
+    stream = streaminnc(NETS[name](padding="signal"), mode="exact", cache=cache)
+    sequence = stream.net.example_clip(2, stream.transient + 6)
+    assert difference(stream, sequence) < 1e-12
+    assert first_answer(stream, sequence) == stream.first_output
+
+
+@pytest.mark.parametrize("name", sorted(NETS))
+def test_repaired_windows_are_those_of_the_zero_padded_network(name):
+    torch.manual_seed(0)
+    stream = streaminnc(NETS[name](), mode="partial")
+    assert difference(stream, stream.net.example_clip(2, 9)) < 1e-12
+
+
+@pytest.mark.parametrize("name, window", [("ppg", 64), ("eeg", 192), ("acc", 32)])
+@pytest.mark.parametrize("mode", ["approx", "partial"])
+def test_a_hop_of_the_whole_window_is_the_plain_network(name, window, mode):
+    torch.manual_seed(0)
+    stream = streaminnc(NETS[name](), mode=mode, hop=window)
+    assert difference(stream, stream.net.example_clip(1, 4)) == 0
+
+
+def test_reuse_over_zeros_is_wrong_by_something_and_right_where_they_do_not_reach():
+    torch.manual_seed(0)
+    stream = streaminnc(NETS["acc"](), mode="approx")
+    sequence = stream.net.example_clip(1, 8)
+    _, state = walked(stream, sequence)
+    assert not stream.exact and 0 < difference(stream, sequence) < 1
+    with torch.inference_mode():
+        window = stream.net.features(sequence[:, :, -32:])
+    apart = (state[-1] - window).abs().amax(dim=(0, 1))
+    reach = stream.net.ahead
+    # what moved on was made where zeros stood 6 positions behind each of the last edges; between them nothing differs
+    clean = [place for place in range(reach, 32) if place % 8 < 8 - reach]
+    assert clean and float(apart[clean].max()) < 1e-12 and float(apart[:reach].max()) > 0
+
+
+def test_a_stream_of_single_samples_is_the_causal_network():
+    torch.manual_seed(0)
+    stream = streaminnc(spread(acc(window=16, padding="signal")), mode="exact", hop=1)
+    assert difference(stream, stream.net.example_clip(1, 40)) < 1e-12
+
+
+def test_the_exact_ring_keeps_the_inputs_of_layers_and_the_tail():
+    stream = streaminnc(ppg(padding="signal"), mode="exact", cache="inputs")
+    _, state = walked(stream, stream.net.example_clip(1, 10))
+    assert numbers(state) == 2952 + 16 * 64
+    assert 1 + stream.net.reach + 15 == 328  # samples that a cell of 16 looks at
+
+
+def test_the_eeg_network_counts_as_published():
+    net = eeg()
+    assert macs(lambda: net.offline(net.example_clip(1, 4))) == 24_584_392
+    stream = streaminnc(eeg(), mode="approx")
+    assert step_macs(stream, stream.net.example_clip(1, 6), 5) == 6_299_848
+    assert sum(each.numel() for each in net.parameters()) == 313_006
+
+
+def convolutions(net):
+    """Products of the convolutions of one window."""
+    found, length = 0, net.samples
+    for layer in net.layers:
+        if isinstance(layer, SeriesConv):
+            found += layer.conv.weight.numel() * length
+        else:
+            length //= layer.size
+    return found
+
+
+@pytest.mark.parametrize("hop", [32, 64, 128, 256])
+@pytest.mark.parametrize("mode, cache, padding", [
+    ("approx", "outputs", "zero"), ("exact", "outputs", "signal"), ("exact", "inputs", "signal"),
+])  # fmt: skip
+def test_convolutions_shrink_with_the_hop_and_the_tail_does_not(hop, mode, cache, padding):
+    stream = streaminnc(ppg(padding=padding), mode=mode, cache=cache, hop=hop)
+    steps = stream.transient + 2
+    found = step_macs(stream, stream.net.example_clip(1, steps), steps - 1)
+    tail = macs(lambda: stream.net.tail(torch.zeros(1, 64, 16)))
+    assert found == convolutions(stream.net) * hop // 256 + tail
+
+
+def test_a_hop_off_the_grid_of_the_pools_is_refused_or_answers_with_an_error():
+    with pytest.raises(ValueError, match="multiple of 16"):
+        streaminnc(ppg(), hop=40)
+    torch.manual_seed(0)
+    stream = streaminnc(spread(ppg(padding="signal")), mode="exact", hop=40, pool_aligned=False)
+    sequence = stream.net.example_clip(1, stream.transient + 5)
+    assert not stream.exact and 0 < difference(stream, sequence) < 0.2
+
+
+@pytest.mark.parametrize("settings", [
+    {"mode": "exact"}, {"mode": "partial", "cache": "inputs"}, {"mode": "approx", "hop": 512},
+])  # fmt: skip
+def test_what_does_not_go_together_is_refused(settings):
+    with pytest.raises(ValueError):
+        streaminnc(ppg(), **settings)
+    with pytest.raises(ValueError):
+        streaminnc(ppg(padding="signal"), mode="partial")
+    with pytest.raises(ValueError):
+        streaminnc(eeg(), cache="inputs")
+
+
+def test_one_stream_of_a_batch_can_forget():
+    torch.manual_seed(0)
+    stream = streaminnc(NETS["ppg"](padding="signal"), mode="exact")
+    sequence = stream.net.example_clip(2, 12)
+    _, state = walked(stream, sequence)
+    stream.reset(state, 0)
+    assert all(float(each[0].abs().sum()) == 0 for each in state if isinstance(each, torch.Tensor))
+    assert float(state[-1][1].abs().sum()) > 0
