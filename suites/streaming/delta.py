@@ -137,19 +137,23 @@ class DeltaNet(nn.Module):
     def effective_macs(self, x: Tensor, state: State) -> dict[str, float]:
         """Products of the next step per stream: all, those of inputs that are not zero, those of inputs that changed.
 
-        Exact: what stands at a border is used less often. Neither frame nor state is changed.
+        All are counted as everywhere, with the zeros around a picture; of the others exactly, what stands at a border
+        being used less often. Neither frame nor state is changed.
         """
         found = dict.fromkeys(("dense", "spatial", "delta"), 0.0)
         given, head = self.maps(x), self.net.head
         for place, now in enumerate(given):
             before = state[2 * place + 1]
             changed = now if before is None else now - before
-            ones = {"dense": torch.ones_like(now), "spatial": (now != 0).to(now), "delta": (changed != 0).to(now)}
-            for name, mask in ones.items():
+            for name, mask in (("spatial", (now != 0).to(now)), ("delta", (changed != 0).to(now))):
                 if place < len(self.net.convs):
                     found[name] += fan_out(self.net.convs[place], mask)  # type: ignore[arg-type]
                 else:
                     found[name] += float(mask.amax((2, 3)).sum()) * head.out_features
+            if place < len(self.net.convs):
+                made = given[place + 1][:, 0].numel()
+                found["dense"] += float(made * self.net.convs[place].weight.numel())  # type: ignore[operator]
+        found["dense"] += float(len(x) * head.weight.numel())
         return {name: value / len(x) for name, value in found.items()}
 
     def example_clip(self, batch: int, length: int) -> Tensor:

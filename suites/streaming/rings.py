@@ -73,6 +73,7 @@ class Ring:
             kept.narrow(TIME, 0, count - first).copy_(new.narrow(TIME, first, count - first))
 
 
+@torch.inference_mode()  # where it was written in inference mode it can be changed in no other
 def forget(state: Any, stream: int) -> None:
     """Zero what the state holds of one stream of the batch, in place; the others are not touched."""
     if isinstance(state, Tensor):

@@ -238,5 +238,5 @@ def test_only_networks_of_clips_become_streams():
         co3d(nn.Linear(2, 2))
     with pytest.raises(ValueError, match="stride in time"):
         co3d(video_resnet(kind="i3d", resolution=32, width=4), chunk=2)
-    with pytest.raises(ValueError, match="network of windows"):
+    with pytest.raises(ValueError, match="recomputes a window"):
         clip(Each(nn.Identity()))
