@@ -19,8 +19,8 @@ class Stream:
     def __init__(self, subject: Built, shape: Shape) -> None:
         self.module = module = subject.module
         self.period = int(getattr(module, "period", 1))
-        self.window = int(shape["window"] or getattr(module, "window", WINDOW))
-        self.per_run = int(shape["steps"] or self.period)
+        self.window = int(shape.get("window") or getattr(module, "window", WINDOW))
+        self.per_run = int(shape.get("steps") or self.period)
         if self.per_run % self.period:
             raise UsageError(f"shape steps={self.per_run}: whole periods of {self.period} steps are wanted")
         self.warm = -(-max(self.window, self._settled()) // self.per_run) * self.per_run

@@ -46,6 +46,7 @@ from bench.workloads.deriving import Value, combined, derived
 from bench.workloads.steps import Stream
 from bench.workloads.workload import (
     BATCH,
+    RESOLUTION,
     Built,
     Count,
     Facts,
@@ -63,6 +64,7 @@ WORKLOAD = Workload(
     parts=("step", "clip"),
     axes=(
         BATCH,
+        RESOLUTION,
         ShapeAxis(
             "window", None, unit="step", doc="time steps of the clip of the offline network; null: the model's own"
         ),
