@@ -25,6 +25,7 @@ from reports.figures import (
     companions,
     curves,
     gap,
+    hops,
     layer_savings,
     length_gain,
     live_bytes,
@@ -45,6 +46,7 @@ from reports.figures import (
 from reports.figures.figure import Figure, no_picture
 from reports.figures.theme import Style
 from reports.groups import Group
+from reports.hops import courses as stream_courses
 from reports.lengths import courses
 from reports.needs import ANY_CASE, CaseNeeds, Needs
 from reports.rows import Row, as_row_of, part_of_record
@@ -199,6 +201,9 @@ def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
     shares = scan_shares(site)
     if shares:
         functions.insert(0, guarded(scan_share.ID, "index.html", site, lambda: scan_share.figure(shares)))
+    streams = stream_courses(site)
+    if streams:
+        functions.insert(0, guarded(hops.ID, "index.html", site, lambda: hops.figure(streams, styles=styles)))
     if not scaling.varied(rows):
         return functions
     found = [guarded("scaling", "index.html", site, lambda: scaling.figure(_most_informative(rows), styles=styles))]

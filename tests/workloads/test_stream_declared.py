@@ -1,4 +1,4 @@
-"""What a stream may say of itself: a reference beside its clip, delays, chunks, cycles, and products of what changed."""
+"""What a stream may say of itself: a reference beside its clip, delays, chunks, cycles, products of what changed."""
 
 import pytest
 import torch
