@@ -11,6 +11,7 @@ the stream, and differ from those of the window.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -165,6 +166,20 @@ class StreamiNNC(nn.Module):
 
 def _out(layer: SeriesConv) -> int:
     return layer.conv.out_channels
+
+
+def pool_error_bound(size: int, components: list[tuple[float, float]], rate: float) -> float:
+    """How far a cell of a pool can be off where it begins elsewhere than the window's, for a sum of sines.
+
+    Cells lie up to size - 1 samples apart, and a sine of amplitude a and frequency f changes by at most
+    2 pi f a / rate a sample. The form is the paper's; its constants were not read.
+
+    Args:
+        size: positions of a cell.
+        components: amplitude and frequency in Hz of each sine.
+        rate: samples a second.
+    """
+    return (size - 1) * sum(2 * math.pi * abs(a) * f / rate for a, f in components)
 
 
 def streaminnc(

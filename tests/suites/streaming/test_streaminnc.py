@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from suites.streaming.series import SeriesConv, acc, eeg, ppg
-from suites.streaming.streaminnc import streaminnc
+from suites.streaming.series import SeriesConv, SeriesPool, acc, eeg, ppg
+from suites.streaming.streaminnc import pool_error_bound, streaminnc
 from tests.suites.streaming.walk import difference, first_answer, macs, numbers, step_macs, walked
 
 
@@ -125,6 +125,19 @@ def test_what_does_not_go_together_is_refused(settings):
         streaminnc(ppg(padding="signal"), mode="partial")
     with pytest.raises(ValueError):
         streaminnc(eeg(), cache="inputs")
+
+
+@pytest.mark.parametrize("kind", ["mean", "max"])
+@pytest.mark.parametrize("size", [2, 4])
+def test_cells_off_the_grid_are_wrong_by_less_than_the_bound_and_by_something(kind, size):
+    components = [(1.0, 1.0), (0.5, 2.5)]
+    time = torch.arange(257, dtype=torch.float64) / 32
+    signal = sum(a * (2 * torch.pi * f * time).sin() for a, f in components)[None, None]
+    pool = SeriesPool(size, kind)
+    cells = 256 // size - 1
+    for shift in range(1, size):
+        apart = float((pool(signal)[..., :cells] - pool(signal[..., shift:])[..., :cells]).abs().max())
+        assert 0 < apart <= pool_error_bound(size, components, 32)
 
 
 def test_one_stream_of_a_batch_can_forget():
