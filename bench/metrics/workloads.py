@@ -434,6 +434,17 @@ WORKLOADS: tuple[Metric, ...] = (
         ),
     ),
     Metric(
+        "answer_delay_ms",
+        unit="ms",
+        better="lower",
+        section="stream",
+        title="Delay of an answer",
+        definition=(
+            "Mean time from an input to the first answer that depends on it: the steps that it waits at the rate of "
+            "the inputs, and the median of a step."
+        ),
+    ),
+    Metric(
         "gradient_bytes",
         unit="B",
         better="lower",

@@ -155,12 +155,19 @@ def timed_steps(stream: Stream, state: Any, subject: Built) -> tuple[list[Readin
 
 
 def _missed(stream: Stream, every: list[float], note: str) -> list[Reading]:
-    """The share of steps that take longer than inputs are apart, where the module says how fast they come."""
+    """How many steps are late, and how late answers are, where the module says how fast inputs come."""
     rate = getattr(stream.module, "rate_hz", None)
     if not rate:
         return []
     late = 100.0 * sum(time > 1e3 / rate for time in every) / len(every)
-    return [reading("miss_share", late, "measured", part="step", n=1, method_note=f"at {rate:g} steps/s, {note}")]
+    note = f"at {rate:g} steps/s, {note}"
+    found = [reading("miss_share", late, "measured", part="step", n=1, method_note=note)]
+    waits = getattr(stream.module, "dependency_delay", None)
+    if waits is not None:
+        whole = 1e3 * float(waits) / rate + statistics.median(every)
+        told = f"{float(waits):g} steps of waiting and the median of a step, {note}"
+        found.append(reading("answer_delay_ms", whole, "measured", part="step", n=1, method_note=told))
+    return found
 
 
 def _times(stream: Stream, state: Any, subject: Built) -> list[list[float]]:

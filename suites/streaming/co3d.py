@@ -24,9 +24,11 @@ class VideoNet(Recomputed):
     Attributes:
         body: layers up to the last feature maps.
         frames: of the clip that users run it on.
+        rate_hz: frames a second.
         mode: how a clip is padded in time.
     """
 
+    rate_hz = 30.0
     body: Chain
     head: nn.Module
     mode: Mode = "zero"
@@ -73,7 +75,6 @@ class Co3d(nn.Module):
     time_dim = 1
     output_dim = 1
     exact = True
-    dependency_delay = 0.0
 
     def __init__(self, net: VideoNet, body: Chain, ring: Form, form: Kept, chunk: int, pool: int):
         super().__init__()
@@ -85,7 +86,9 @@ class Co3d(nn.Module):
         self.classes = getattr(net, "classes", None)
         self.receptive_field = body.reach + (pool - 1) * body.stride + 1
         self.alignment_delay = body.lag / chunk
-        self.outputs_per_answer = chunk
+        self.outputs_per_answer, self.rate_hz = chunk, net.rate_hz / chunk
+        # a frame waits for its chunk to be full, or for the step that answers
+        self.dependency_delay = (body.stride - 1) / 2 + (chunk - 1) / (2 * chunk)
         # answers come in whole chunks whose frames all have enough before them
         self.first_output = self.transient = -(-(self.receptive_field - 1) // chunk)
 

@@ -9,7 +9,8 @@ from torch import nn
 from bench.config.settings import PositiveInt
 from suites.common.checkpoint import load_checkpoint
 from suites.streaming.co3d import VideoNet
-from suites.streaming.continual import Chain, Conv, Each, Layer, Residual
+from suites.streaming.continual import Chain, Each, Layer, Residual
+from suites.streaming.convolution import Conv
 
 __all__ = ["Co3dTiny", "co3d_tiny", "load_checkpoint"]
 

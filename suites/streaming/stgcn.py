@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt
 from suites.streaming.co3d import Co3d, VideoNet, co3d
-from suites.streaming.continual import Chain, Conv, Each, Layer, Residual
+from suites.streaming.continual import Chain, Each, Layer, Residual
+from suites.streaming.convolution import Conv
 
 __all__ = ["StGcn", "stgcn"]
 

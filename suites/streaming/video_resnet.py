@@ -13,7 +13,8 @@ from torch import nn
 
 from bench.config.settings import Count, PositiveInt
 from suites.streaming.co3d import VideoNet
-from suites.streaming.continual import Chain, Conv, Each, Layer, MaxPool, Residual
+from suites.streaming.continual import Chain, Each, Layer, MaxPool, Residual
+from suites.streaming.convolution import Conv
 
 __all__ = ["VideoResNet", "video_resnet"]
 

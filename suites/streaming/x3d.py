@@ -8,7 +8,8 @@ from torch import nn
 
 from bench.config.settings import Count, PositiveInt
 from suites.streaming.co3d import VideoNet
-from suites.streaming.continual import Chain, Conv, Each, Gate, Layer, Residual
+from suites.streaming.continual import Chain, Each, Gate, Layer, Residual
+from suites.streaming.convolution import Conv
 
 __all__ = ["X3d", "x3d"]
 

@@ -51,6 +51,7 @@ def test_delays_are_readings_and_a_rate_tells_which_steps_come_too_late():
     found = values(facts_of("stream", declared(dependency_delay=1.5, alignment_delay=3, rate_hz=500.0)))
     assert found["dependency_delay_steps"] == 1.5 and found["alignment_delay_steps"] == 3
     assert found["miss_share"] == pytest.approx(50)  # steps of 1 and 3 ms, inputs 2 ms apart
+    assert found["answer_delay_ms"] == pytest.approx(1.5 * 2 + 2)
     assert found["step_p50_ms"] == pytest.approx(2) and found["step_max_ms"] == pytest.approx(3)
     assert "miss_share" not in values(facts_of("stream", declared()))
 

@@ -7,7 +7,8 @@ from torch import nn
 from suites.streaming import closed_forms
 from suites.streaming.co3d import VideoNet, co3d
 from suites.streaming.co3d_tiny import co3d_tiny
-from suites.streaming.continual import Chain, Conv, Each, Residual
+from suites.streaming.continual import Chain, Each, Residual
+from suites.streaming.convolution import Conv
 from suites.streaming.frames import clip, frame
 from suites.streaming.video_resnet import video_resnet
 from suites.streaming.x3d import X3d, squeezed, x3d
