@@ -77,6 +77,8 @@ def effective(stream: Stream, state: Any) -> tuple[list[Reading], list[Curve]]:
         _, current = stream.module.step(stream.inputs[index], current)
     readings, curves, at = list[Reading](), list[Curve](), list(range(len(rows)))
     for name, metric in EFFECTIVE.items():
+        if name not in rows[0]:
+            continue
         values = [row[name] for row in rows]
         ends = f"least {min(values):.6g}, median {statistics.median(values):.6g}, most {max(values):.6g}"
         note = f"mean of {len(values)} steps; {ends}"

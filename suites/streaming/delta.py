@@ -140,21 +140,14 @@ class DeltaNet(nn.Module):
         All are counted as everywhere, with the zeros around a picture; of the others exactly, what stands at a border
         being used less often. Neither frame nor state is changed.
         """
-        found = dict.fromkeys(("dense", "spatial", "delta"), 0.0)
-        given, head = self.maps(x), self.net.head
-        for place, now in enumerate(given):
-            before = state[2 * place + 1]
-            changed = now if before is None else now - before
-            for name, mask in (("spatial", (now != 0).to(now)), ("delta", (changed != 0).to(now))):
-                if place < len(self.net.convs):
-                    found[name] += fan_out(self.net.convs[place], mask)  # type: ignore[arg-type]
-                else:
-                    found[name] += float(mask.amax((2, 3)).sum()) * head.out_features
-            if place < len(self.net.convs):
-                made = given[place + 1][:, 0].numel()
-                found["dense"] += float(made * self.net.convs[place].weight.numel())  # type: ignore[operator]
-        found["dense"] += float(len(x) * head.weight.numel())
-        return {name: value / len(x) for name, value in found.items()}
+        given = self.maps(x)
+        before = [state[2 * place + 1] for place in range(len(given))]
+        changed = [now if last is None else now - last for now, last in zip(given, before, strict=True)]
+        return {
+            "dense": self.net.dense_macs(given) / len(x),
+            "spatial": self.net.effective(given) / len(x),
+            "delta": self.net.effective(changed) / len(x),
+        }
 
     def example_clip(self, batch: int, length: int) -> Tensor:
         """Of the network."""
@@ -163,13 +156,6 @@ class DeltaNet(nn.Module):
     def example_inputs(self, batch: int) -> tuple[Tensor]:
         """Two frames."""
         return self.net.example_inputs(batch)
-
-
-def fan_out(conv: nn.Conv2d, mask: Tensor) -> float:
-    """Products of a convolution on the elements that are marked with 1, all streams of the batch."""
-    ones = mask.new_ones(1, mask.shape[1], *conv.kernel_size)
-    uses = F.conv2d(mask, ones, None, conv.stride, conv.padding, conv.dilation)
-    return float(uses.double().sum()) * conv.out_channels / conv.groups
 
 
 def _touched(conv: nn.Conv2d, change: Tensor) -> Tensor:

@@ -55,6 +55,24 @@ class FrameCnn(Recomputed):
         """Every frame by itself."""
         return self(clip)
 
+    def effective(self, given: list[Tensor]) -> float:
+        """Products on the elements that are not zero, given to each convolution and, behind the last, to the head."""
+        masks = [(each != 0).to(each) for each in given]
+        convs = sum(fan_out(conv, mask) for conv, mask in zip(self.convs, masks, strict=False))  # type: ignore[arg-type]
+        return convs + float(masks[-1].amax((2, 3)).sum()) * self.head.out_features
+
+    def dense_macs(self, given: list[Tensor]) -> float:
+        """All products, with the zeros around a picture, as every counter has them."""
+        made = zip(self.convs, given[1:], strict=True)
+        convs = sum(float(out[:, 0].numel() * conv.weight.numel()) for conv, out in made)  # type: ignore[operator]
+        return convs + float(len(given[0]) * self.head.weight.numel())
+
+    def effective_macs(self, x: Tensor, state: object) -> dict[str, float]:
+        """Products of the next step per stream: all, and those of inputs that are not zero."""
+        del state
+        given = [x, *self.maps(x)]
+        return {"dense": self.dense_macs(given) / len(x), "spatial": self.effective(given) / len(x)}
+
     def as_frame(self) -> FrameCnn:
         """A network of the same sizes: there is no past to take away."""
         return FrameCnn(self.width, self.resolution, self.classes, self.noise, self.static)
@@ -72,6 +90,13 @@ class FrameCnn(Recomputed):
     def example_inputs(self, batch: int) -> tuple[Tensor]:
         """Two frames."""
         return (self.example_clip(batch, 2),)
+
+
+def fan_out(conv: nn.Conv2d, mask: Tensor) -> float:
+    """Products of a convolution on the elements that are marked with 1, all streams of the batch."""
+    ones = mask.new_ones(1, mask.shape[1], *conv.kernel_size)
+    uses = F.conv2d(mask, ones, None, conv.stride, conv.padding, conv.dilation)
+    return float(uses.double().sum()) * conv.out_channels / conv.groups
 
 
 def frame_cnn(

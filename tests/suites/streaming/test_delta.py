@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from suites.streaming.delta import DeltaNet, Quantised, delta, fan_out, l1
-from suites.streaming.frame_cnn import frame_cnn
+from suites.streaming.delta import DeltaNet, Quantised, delta, l1
+from suites.streaming.frame_cnn import fan_out, frame_cnn
 from tests.suites.streaming.walk import difference, numbers, step_macs, walked
 
 
@@ -66,6 +66,16 @@ def test_one_pixel_costs_as_many_products_as_outputs_look_at_it(row, column, pro
     assert fan_out(conv, mask) == products
     behind = F.conv2d(mask, torch.ones(8, 1, 3, 3), padding=1)
     assert (row, column) != (4, 4) or fan_out(nn.Conv2d(8, 4, 3, padding=1), behind) == 2592
+
+
+def test_a_network_of_frames_knows_what_zeros_of_a_frame_would_save():
+    plain = net(noise=0.0)
+    frame = plain.example_clip(1, 1)[:, 0]
+    found = plain.effective_macs(frame, None)
+    assert found["dense"] == step_macs(net(), net().example_clip(1, 2), 1)
+    lit = int((frame != 0).sum())
+    first = fan_out(plain.convs[0], (frame != 0).double())
+    assert lit == 16 and 0 < first < found["spatial"] < found["dense"]
 
 
 def test_rounding_passes_gradients_as_if_it_were_not():
