@@ -35,6 +35,12 @@ def test_a_stream_that_says_it_is_exact_is_invalid_where_it_is_not(exact, flags)
     assert not facts_of("stream", declared(exact=True)).flags
 
 
+def test_a_stream_that_comes_near_is_compared_over_the_whole_clip():
+    (near,) = [curve for curve in facts_of("stream", declared(exact=False)).curves if curve.metric == "offline_error"]
+    (same,) = [curve for curve in facts_of("stream", declared(exact=True)).curves if curve.metric == "offline_error"]
+    assert list(same.at) == [3, 5] and list(near.at) == list(range(3, 22, 2))
+
+
 def test_the_mean_error_is_over_the_range_of_the_reference():
     subject = declared(transient=2)
     offline = subject.module.offline
