@@ -20,6 +20,9 @@ class Stream:
         self.module = module = subject.module
         self.period = int(getattr(module, "period", 1))
         self.window = int(shape.get("window") or getattr(module, "window", WINDOW))
+        own = getattr(module, "window", self.window)
+        if getattr(module, "fixed_window", False) and self.window != own:
+            raise UsageError(f"shape window={self.window}: this network's window is {own} steps, and it takes no other")
         self.per_run = int(shape.get("steps") or self.period)
         if self.per_run % self.period:
             raise UsageError(f"shape steps={self.per_run}: whole periods of {self.period} steps are wanted")
@@ -46,6 +49,14 @@ class Stream:
         """The first `length` steps of the clip."""
         hop, dimension = int(getattr(self.module, "hop", 1)), self.along_time
         return self._clip.narrow(dimension, 0, length * hop)
+
+    def window_at(self, end: int) -> Any:
+        """The window whose last step is `end` - 1; where the network takes that of a longer clip, the whole clip."""
+        clip = self.clip(end)
+        if getattr(self.module, "fixed_window", False):
+            return clip
+        count = self.window * int(getattr(self.module, "hop", 1))
+        return clip.narrow(self.along_time, clip.shape[self.along_time] - count, count)
 
     def steps(self, state: Any, start: int, count: int) -> tuple[list[Any], Any]:
         """Outputs of steps, None where there is none, and the state after them."""

@@ -23,6 +23,7 @@ and may offer
   network without temporal padding, every window by itself; a tensor along `output_dim`, or a list;
 - `exact`: whether steps must agree with that reference (true), or come near it (false);
 - `outputs_per_answer` (1): answers that one step gives at once, behind one another along `output_dim`;
+- `fixed_window` (false): the offline network takes the last window of a longer clip, and no window but its own;
 - `cycle` (1): steps after which costs repeat, where they differ between the steps of more than one period;
 - `dependency_delay`, `alignment_delay`: steps, in the mean, from an input to the first answer that depends on it; steps
   by which an answer lags what it describes; `rate_hz`: steps a second that the input comes at;

@@ -58,7 +58,7 @@ def against_clip(stream: Stream, outputs: list[Any]) -> Reading | None:
     index, output = last
     if index + 1 < stream.window:
         return unavailable("clip_error", "the stream answers before a window is full", "step")
-    expected = module.offline(stream.clip(index + 1))
+    expected = module.offline(stream.window_at(index + 1))
     newest = output if output.dim() == expected.dim() else output.select(int(getattr(module, "output_dim", 1)), -1)
     error = float((newest - expected).abs().max()) / (float(expected.abs().max()) or 1.0)
     return reading("clip_error", error, "measured", part="step", method_note=f"the answer of step {index}")

@@ -29,6 +29,7 @@ class VideoNet(Recomputed):
     """
 
     rate_hz = 30.0
+    fixed_window = False
     body: Chain
     head: nn.Module
     mode: Mode = "zero"
@@ -40,8 +41,8 @@ class VideoNet(Recomputed):
         return maps.mean((3, 4))
 
     def offline(self, clip: Tensor) -> Tensor:
-        """Logits [batch, classes] of the last `frames` of a clip: the mean over all positions, then the head."""
-        maps = self.body.clip(clip[:, -self.frames :].transpose(1, 2), self.mode)
+        """Logits [batch, classes] of a clip of any length: the mean over all positions, then the head."""
+        maps = self.body.clip(clip.transpose(1, 2), self.mode)
         return self.head(self.pooled(maps).mean(TIME))
 
     def forward(self, clip: Tensor) -> Tensor:
@@ -116,7 +117,7 @@ class Co3d(nn.Module):
         return self.net.head(means.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(means), -1))
 
     def offline(self, clip: Tensor) -> Tensor:
-        """What users ran before: the clip network on the last clip."""
+        """What users ran before: the clip network on a clip."""
         return self.net.offline(clip)
 
     def reference(self, clip: Tensor) -> Tensor | list[Tensor]:

@@ -36,6 +36,7 @@ class CoEncoder(nn.Module):
     exact = True
     dependency_delay = 0.0
     alignment_delay = 0
+    fixed_window = True
 
     def __init__(self, net: Encoder, warm: str, refresh: int, last_q: str):
         super().__init__()

@@ -46,6 +46,7 @@ class DeltaNet(nn.Module):
     time_dim = 1
     output_dim = 1
     hop = period = window = receptive_field = 1
+    fixed_window = True
     first_output = transient = alignment_delay = 0
     dependency_delay = 0.0
     exact = True

@@ -32,6 +32,7 @@ class Recomputed(nn.Module):
     hop = 1
     every = 1
     exact = True
+    fixed_window = True
     alignment_delay = 0
     frames: int
 

@@ -31,6 +31,7 @@ class StreamiNNC(nn.Module):
     time_dim = 2
     output_dim = 1
     period = 1
+    fixed_window = True
 
     def __init__(self, net: SeriesNet, mode: str, cache: str, *, on_grid: bool):
         super().__init__()

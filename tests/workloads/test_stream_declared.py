@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from bench.errors import UsageError
 from tests.workloads.subjects import Causal, subject_of
 from tests.workloads.test_facts import counts_of, facts_of, values
 
@@ -22,6 +23,9 @@ def test_a_reference_takes_the_place_of_the_clip_which_is_then_compared_by_itsel
     found = values(facts_of("stream", subject))
     assert found["offline_error"] < 1e-6 and found["offline_agreement"] == 100.0 and found["offline_nrmse"] < 1e-6
     assert found["clip_error"] > 0.1
+    lengths = []
+    subject.module.offline = lambda clip: lengths.append(clip.shape[1]) or window(clip)[:, -1]
+    assert values(facts_of("stream", subject, window=8))["clip_error"] < 1e-6 and lengths == [8]
 
 
 @pytest.mark.parametrize("exact, flags", [(True, ["stream_not_exact"]), (False, []), (None, [])])
@@ -78,6 +82,12 @@ def test_costs_are_counted_over_a_cycle_and_an_output_costs_what_its_steps_do():
     assert found["clip_mac_ratio"] == pytest.approx(2) and found["break_even_hop_macs"] == pytest.approx(4)
     chunks = counts_of("stream", declared(outputs_per_answer=4, cycle=6), batch=3)
     assert values(chunks)["macs_per_output"] == 6 and len(chunks.curves[0].values) == 6
+
+
+def test_a_network_of_one_window_refuses_another():
+    with pytest.raises(UsageError, match="window is 6 steps"):
+        facts_of("stream", declared(fixed_window=True), window=8)
+    assert not facts_of("stream", declared(fixed_window=True), window=6).flags
 
 
 def test_products_of_what_changed_are_means_over_successive_inputs():
