@@ -19,8 +19,8 @@ class Stream:
     def __init__(self, subject: Built, shape: Shape) -> None:
         self.module = module = subject.module
         self.period = int(getattr(module, "period", 1))
-        self.window = int(shape.get("window") or getattr(module, "window", WINDOW))
-        own = getattr(module, "window", self.window)
+        wanted, own = shape.get("window"), int(getattr(module, "window", WINDOW))
+        self.window = own if wanted is None else int(wanted)
         if getattr(module, "fixed_window", False) and self.window != own:
             raise UsageError(f"shape window={self.window}: this network's window is {own} steps, and it takes no other")
         self.per_run = int(shape.get("steps") or self.period)

@@ -190,9 +190,9 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
         flags += stream_declared.not_exact(stream, error, subject)
         effective, effective_curves = stream_declared.effective(stream, state)
         timed, curve = stream_facts.timed_steps(stream, state, subject)
-        readings += [*error, *effective, stream_declared.against_clip(stream, outputs)]
+        readings += [*error, *effective, *stream_declared.against_clip(stream, outputs)]
         readings += [stream_facts.first_output(stream, outputs, subject), *timed]
-    return Facts([each for each in readings if each is not None], [*curves, *effective_curves, curve], flags=flags)
+    return Facts(readings, [*curves, *effective_curves, curve], flags=flags)
 
 
 def counts(subject: Built, shape: Shape, parts: list[Part], count: Count) -> Facts:

@@ -49,19 +49,19 @@ def not_exact(stream: Stream, found: list[Reading], subject: Any) -> list[dict[s
     return [flag("stream_not_exact", "invalid", text)]
 
 
-def against_clip(stream: Stream, outputs: list[Any]) -> Reading | None:
+def against_clip(stream: Stream, outputs: list[Any]) -> list[Reading]:
     """How far the last answer is from the clip network on the last window, where the reference is another one."""
     module = stream.module
     last = next(((index, output) for index, output in reversed(list(enumerate(outputs))) if output is not None), None)
     if getattr(module, "reference", None) is None or last is None:
-        return None
+        return []
     index, output = last
     if index + 1 < stream.window:
-        return unavailable("clip_error", "the stream answers before a window is full", "step")
+        return [unavailable("clip_error", "the stream answers before a window is full", "step")]
     expected = module.offline(stream.window_at(index + 1))
     newest = output if output.dim() == expected.dim() else output.select(int(getattr(module, "output_dim", 1)), -1)
     error = float((newest - expected).abs().max()) / (float(expected.abs().max()) or 1.0)
-    return reading("clip_error", error, "measured", part="step", method_note=f"the answer of step {index}")
+    return [reading("clip_error", error, "measured", part="step", method_note=f"the answer of step {index}")]
 
 
 def effective(stream: Stream, state: Any) -> tuple[list[Reading], list[Curve]]:

@@ -36,7 +36,7 @@ class Co3dTiny(VideoNet):
 
     def as_frame(self) -> Co3dTiny:
         """With kernels of one frame."""
-        return Co3dTiny("zero", 1, self.resolution, self.classes, 1).to(self.head.weight)
+        return Co3dTiny("zero", 1, self.resolution, self.classes, 1).to(next(self.parameters()))
 
 
 def co3d_tiny(

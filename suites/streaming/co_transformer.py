@@ -102,8 +102,8 @@ class CoEncoder(nn.Module):
         )  # fmt: skip
         for first, end in ((0, slot), (slot + 1, live)):
             if first < end:
-                rows = (each[:, :, first:end] for each in (queries, sums, below))
-                self._exchange(*rows, *came)
+                asking, over, under = (each[:, :, first:end] for each in (queries, sums, below))
+                self._exchange(asking, over, under, *came)
         for ring, new in ((queries, q), (keys, k), (values, v)):
             ring[:, :, slot] = new[:, :, 0]
         tokens[:, slot] = token[:, 0]
@@ -140,12 +140,12 @@ class CoEncoder(nn.Module):
 
     def _through(self, tokens: Tensor, time: int) -> Tensor:
         """The newest token after the layers behind the retroactive one."""
-        *between, last = list(self.net.layers)[1:]
-        for layer in between:
-            tokens = layer(tokens)
+        *between, layer = list(self.net.layers)[1:]
+        assert isinstance(layer, EncoderLayer)
+        for each in between:
+            tokens = each(tokens)
         slot = time % self.n
         newest = tokens[:, slot : slot + 1]
-        layer: EncoderLayer = last  # type: ignore[assignment]
         if self.last_q == "all":
             query = layer.split(layer.q(tokens))[:, :, slot : slot + 1]
         else:

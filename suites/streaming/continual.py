@@ -267,7 +267,7 @@ def remembering(module: nn.Module, ring: Form, form: Kept = "inputs") -> int:
     for place, layer in enumerate(layers):
         layer.place = place
         if hasattr(layer, "ring_form"):
-            layer.ring_form = ring
+            layer.ring_form = ring  # type: ignore[assignment]
         if isinstance(layer, Window):
             layer.form = form
     return len(layers)

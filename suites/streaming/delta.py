@@ -58,8 +58,9 @@ class DeltaNet(nn.Module):
         side = net.resolution
         shapes = [(1, side, side)]
         for conv in net.convs:
-            side //= conv.stride[0]  # type: ignore[union-attr,operator]
-            shapes.append((conv.out_channels, side, side))  # type: ignore[arg-type]
+            assert isinstance(conv, nn.Conv2d)
+            side //= conv.stride[0]
+            shapes.append((conv.out_channels, side, side))
         cut = {"layer": lambda s: (1,), "channel": lambda s: (s[0], 1, 1), "neuron": lambda s: s}[per]
         self.rounded = nn.ModuleList(Quantised(theta, cut(shape)) for shape in shapes)
         if execution == "gather":
@@ -70,7 +71,7 @@ class DeltaNet(nn.Module):
     def maps(self, x: Tensor) -> list[Tensor]:
         """Quantised inputs of every operator, of frames [batch, 1, side, side], run densely."""
         given = [self.rounded[0](x)]
-        for conv, rounded in zip(self.net.convs, self.rounded[1:], strict=True):  # type: ignore[arg-type]
+        for conv, rounded in zip(self.net.convs, self.rounded[1:], strict=True):
             given.append(rounded(F.relu(conv(given[-1]))))
         return given
 

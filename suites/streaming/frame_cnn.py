@@ -58,14 +58,19 @@ class FrameCnn(Recomputed):
     def effective(self, given: list[Tensor]) -> float:
         """Products on the elements that are not zero, given to each convolution and, behind the last, to the head."""
         masks = [(each != 0).to(each) for each in given]
-        convs = sum(fan_out(conv, mask) for conv, mask in zip(self.convs, masks, strict=False))  # type: ignore[arg-type]
-        return convs + float(masks[-1].amax((2, 3)).sum()) * self.head.out_features
+        total = float(masks[-1].amax((2, 3)).sum()) * self.head.out_features
+        for conv, mask in zip(self.convs, masks, strict=False):
+            assert isinstance(conv, nn.Conv2d)
+            total += fan_out(conv, mask)
+        return total
 
     def dense_macs(self, given: list[Tensor]) -> float:
         """All products, with the zeros around a picture, as every counter has them."""
-        made = zip(self.convs, given[1:], strict=True)
-        convs = sum(float(out[:, 0].numel() * conv.weight.numel()) for conv, out in made)  # type: ignore[operator]
-        return convs + float(len(given[0]) * self.head.weight.numel())
+        total = float(len(given[0]) * self.head.weight.numel())
+        for conv, made in zip(self.convs, given[1:], strict=True):
+            assert isinstance(conv, nn.Conv2d)
+            total += made[:, 0].numel() * conv.weight.numel()
+        return total
 
     def effective_macs(self, x: Tensor, state: object) -> dict[str, float]:
         """Products of the next step per stream: all, and those of inputs that are not zero."""

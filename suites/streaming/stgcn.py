@@ -85,7 +85,7 @@ class StGcn(VideoNet):
         """Joints that wander, [batch, length, 3, persons, joints], the same every time."""
         generator = torch.Generator().manual_seed(0)
         shape = (batch, length, self.channels, self.persons, self.joints)
-        return (0.1 * torch.randn(*shape, generator=generator).cumsum(1)).to(self.head.weight)
+        return (0.1 * torch.randn(*shape, generator=generator).cumsum(1)).to(next(self.parameters()))
 
 
 def stgcn(
