@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.errors import UsageError
-from bench.workloads.workload import Built, Shape
+from bench.workloads.workload import Built, Shape, on_meta
 
 #: Where neither the shape nor the module says how long a window is.
 WINDOW = 16
@@ -57,6 +57,13 @@ class Stream:
             return clip
         count = self.window * int(getattr(self.module, "hop", 1))
         return clip.narrow(self.along_time, clip.shape[self.along_time] - count, count)
+
+    def warmed(self) -> tuple[list[Any], Any]:
+        """Outputs of the warm-up and the state after it; without values only the state, where the module has it."""
+        settled = getattr(self.module, "settled", None)
+        if settled is None or not on_meta(self.inputs[0]):
+            return self.steps(self.module.init(self.batch), 0, self.warm)
+        return [], self.steps(settled(self.batch), 0, self.period)[1]
 
     def steps(self, state: Any, start: int, count: int) -> tuple[list[Any], Any]:
         """Outputs of steps, None where there is none, and the state after them."""

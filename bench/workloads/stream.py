@@ -24,6 +24,8 @@ and may offer
 - `exact`: whether steps must agree with that reference (true), or come near it (false);
 - `outputs_per_answer` (1): answers that one step gives at once, behind one another along `output_dim`;
 - `fixed_window` (false): the offline network takes the last window of a longer clip, and no window but its own;
+- `settled(batch)`: the state of a stream that has long been answering, its tensors not made yet and each layer about
+  to answer; used in place of the warm-up where nothing has values;
 - `cycle` (1): steps after which costs repeat, where they differ between the steps of more than one period;
 - `dependency_delay`, `alignment_delay`: steps, in the mean, from an input to the first answer that depends on it; steps
   by which an answer lags what it describes; `rate_hz`: steps a second that the input comes at;
@@ -86,7 +88,7 @@ class _Walk:
         self._state: Any = None
         self._after: Any = None
         with ordinary_tensors():
-            self._before = stream.steps(stream.module.init(stream.batch), 0, stream.warm)[1]
+            self._before = stream.warmed()[1]
 
     def go_on(self) -> None:
         """The state after the last step is where the next begins."""
@@ -123,7 +125,7 @@ class _Run:
         stream = self._stream
         if self._steady is None:
             with ordinary_tensors():
-                self._steady = stream.steps(stream.module.init(stream.batch), 0, stream.warm)[1]
+                self._steady = stream.warmed()[1]
         ended = self._at + stream.per_run > stream.length
         # a state that was written in inference mode cannot be changed in place outside of it
         if ended or self._mode != torch.is_inference_mode_enabled():
@@ -167,12 +169,12 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
 
     stream = Stream(subject, shape)
     with ordinary_tensors():
-        outputs, state = stream.steps(stream.module.init(stream.batch), 0, stream.warm)
+        outputs, state = stream.warmed()
         state_bytes = held_bytes(state, without=weights_of(stream.module))
         readings = [
             reading("state_bytes", state_bytes, "counted", part="step", method_note=f"after {stream.warm} steps"),
             reading("period_steps", stream.period, "counted", part="step", method_note="the module's own account"),
-            stream_facts.delay(outputs),
+            stream_facts.delay(stream, outputs),
             *stream_declared.delays(stream.module),
             stream_facts.traffic(stream, state),
         ]

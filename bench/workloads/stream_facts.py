@@ -20,8 +20,12 @@ TIMED_SECONDS = 10.0
 TOLERANCE, NARROW_TOLERANCE = 1e-3, 5e-2
 
 
-def delay(outputs: list[Any]) -> Reading:
+def delay(stream: Stream, outputs: list[Any]) -> Reading:
     """Steps from the initial state to the first output, that one included."""
+    told = getattr(stream.module, "first_output", None)
+    if not outputs and told is not None:
+        note = "from the initial state, that step included; the module's own account"
+        return reading("delay_steps", int(told) + 1, "counted", part="step", method_note=note)
     first = next((index for index, output in enumerate(outputs) if output is not None), None)
     if first is None:
         return unavailable("delay_steps", f"no output in the first {len(outputs)} steps", "step")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt
-from suites.streaming.continual import Chain, Gate, Kept, Mean, Mode, State, fresh, remembering, without_strides
+from suites.streaming.continual import Chain, Gate, Kept, Layer, Mean, Mode, State, fresh, remembering, without_strides
 from suites.streaming.frames import Recomputed
 from suites.streaming.rings import TIME, Form, forget
 
@@ -97,6 +97,14 @@ class Co3d(nn.Module):
         """Nothing seen; the first frame tells the batch."""
         del batch
         return fresh(self.entries)
+
+    def settled(self, batch: int) -> State:
+        """The state of a stream that has long been answering, without its tensors; every layer answers next."""
+        state = self.init(batch)
+        for layer in (*self.body.modules(), self.mean):
+            if isinstance(layer, Layer):
+                state[layer.place][0] = layer.reach + 1_000_000 * layer.stride
+        return state
 
     def reset(self, state: State, stream: int) -> None:
         """Make one stream of the batch forget; its layers see zeros until they have seen enough frames again."""

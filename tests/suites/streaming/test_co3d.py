@@ -133,6 +133,27 @@ def test_one_stream_of_a_batch_can_forget_and_the_others_do_not_notice():
         assert torch.allclose(output[1], untouched[1], atol=1e-12)  # 14 frames later it has forgotten
 
 
+@pytest.mark.parametrize("kind, strides", [("slow", "keep"), ("i3d", "keep"), ("i3d", "drop")])
+def test_a_settled_state_costs_and_holds_what_one_does_that_was_walked_to(kind, strides):
+    stream = co3d(video_resnet(kind=kind, frames=4, resolution=32, width=4, classes=5), pool=2, strides=strides)
+    sequence = stream.net.example_clip(1, stream.first_output + 6)
+    _, walked_to = walked(stream, sequence)
+
+    def period(state):
+        return sum(macs(lambda x=x: stream.step(x, state)) for x in sequence.unbind(1)[: stream.period])
+
+    settled = stream.settled(1)
+    with torch.inference_mode():
+        assert stream.step(sequence[:, 0], settled)[0] is not None
+        for place in range(1, stream.period):
+            assert stream.step(sequence[:, place], settled)[0] is None
+    assert numbers(settled) == numbers(walked_to)
+    with torch.no_grad():
+        assert period(stream.settled(1)) == sum(
+            step_macs(stream, sequence, place) for place in range(sequence.shape[1] - stream.period, sequence.shape[1])
+        )
+
+
 def test_the_state_is_no_part_of_the_weights():
     stream = co3d(tiny())
     before = set(stream.state_dict())
