@@ -22,7 +22,7 @@ class Co3dTiny(VideoNet):
         super().__init__()
         self.channels, self.resolution, self.classes = 1, resolution, classes
         self.mode = "zero" if padding == "zero" else "valid"
-        self.kernel = kernel
+        self.taps = kernel
         self.body = Chain(
             self._conv(1, 8, 2), Each(nn.ReLU()), self._conv(8, 16, 2), Each(nn.ReLU()),
             Residual(self._conv(16, 16, 1), after=nn.ReLU()),
@@ -31,8 +31,8 @@ class Co3dTiny(VideoNet):
         self.frames = positions if padding == "zero" else positions + self.body.reach
 
     def _conv(self, inner: int, outer: int, stride: int) -> Layer:
-        padding = ((self.kernel - 1) // 2, 1, 1)
-        return Conv(nn.Conv3d(inner, outer, (self.kernel, 3, 3), (1, stride, stride), padding))
+        padding = ((self.taps - 1) // 2, 1, 1)
+        return Conv(nn.Conv3d(inner, outer, (self.taps, 3, 3), (1, stride, stride), padding))
 
     def as_frame(self) -> Co3dTiny:
         """With kernels of one frame."""

@@ -53,7 +53,7 @@ class DeltaNet(nn.Module):
 
     def __init__(self, net: FrameCnn, theta: float, per: str, execution: str, reset_every: int):
         super().__init__()
-        self.net, self.execution, self.reset_every = net, execution, reset_every
+        self.net, self.how, self.reset_every = net, execution, reset_every
         self.classes, self.cycle = net.classes, max(1, reset_every)
         side = net.resolution
         shapes = [(1, side, side)]
@@ -128,7 +128,7 @@ class DeltaNet(nn.Module):
         """The sum of a convolution after a change."""
         if kept is None:
             return F.conv2d(change, conv.weight, None, conv.stride, conv.padding)
-        if self.execution == "gather" and not change.is_meta:
+        if self.how == "gather" and not change.is_meta:
             touched = _touched(conv, change)
             if float(touched.float().mean()) < SPARSE:
                 return _gathered(conv, change, touched, kept)

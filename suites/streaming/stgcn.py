@@ -60,7 +60,7 @@ class StGcn(VideoNet):
     def __init__(self, frames: int, classes: int, persons: int, joints: int, kernel: int, *, strided: bool):
         super().__init__()
         self.frames, self.classes, self.persons, self.joints = frames, classes, persons, joints
-        self.kernel, self.strided = kernel, strided
+        self.taps, self.strided = kernel, strided
         layers, inner = list[Layer]([Each(Normalised(self.channels, joints))]), self.channels
         for place, outer in enumerate(WIDTHS):
             layers.append(self._layer(inner, outer, 1 + (strided and place in STRIDED), residual=place > 0))
@@ -70,7 +70,7 @@ class StGcn(VideoNet):
 
     def _layer(self, inner: int, outer: int, stride: int, *, residual: bool) -> Layer:
         graph = Each(Graph(inner, outer, self.joints), nn.BatchNorm3d(outer), nn.ReLU())
-        time = Conv(nn.Conv3d(outer, outer, (self.kernel, 1, 1), (stride, 1, 1), (self.kernel // 2, 0, 0)))
+        time = Conv(nn.Conv3d(outer, outer, (self.taps, 1, 1), (stride, 1, 1), (self.taps // 2, 0, 0)))
         body = Chain(graph, time, Each(nn.BatchNorm3d(outer)))
         if not residual:
             return Chain(body, Each(nn.ReLU()))
