@@ -1,0 +1,1 @@
+"""Networks whose cost depends on the input, and networks that contain many networks."""
