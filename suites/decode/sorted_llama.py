@@ -12,18 +12,14 @@ sure.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import Count, Counts, KeepRate, PositiveInt
 from suites.common.decoder import Decoder, DecoderCache, Generator, as_decoder
 from suites.common.decoder_shape import DecoderShape, attention_macs, head_macs, network_macs, position_macs
-from suites.common.task import learning_task
-from suites.common.training import Pace, fit
+from suites.common.sorted_exits import cut, depths_of, train_depths
 
 #: Depths of byte_3m.
 HOUSE_EXITS = (2, 3, 4, 5, 6)
@@ -44,10 +40,10 @@ def sorted_exit(
         ValueError: not such a model, depths that it does not have, or nothing to train on.
     """
     decoder = as_decoder(model, "sorted_exit")
-    depths = _depths(decoder, exits)
+    depths = depths_of(decoder, exits)
     if not 1 <= exit <= len(decoder.blocks):
         raise ValueError(f"exit={exit}: a depth from 1 to {len(decoder.blocks)} is wanted")
-    _train(decoder, depths, training_steps)
+    train_depths(decoder, depths, training_steps)
     return cut(decoder, exit)
 
 
@@ -66,52 +62,9 @@ def confidence_exit(
         ValueError: not such a model, depths that it does not have, or nothing to train on.
     """
     decoder = as_decoder(model, "confidence_exit")
-    depths = _depths(decoder, exits)
-    _train(decoder, depths, training_steps)
+    depths = depths_of(decoder, exits)
+    train_depths(decoder, depths, training_steps)
     return ConfidenceExit(decoder, depths, threshold)
-
-
-def _depths(decoder: Decoder, exits: list[int] | None) -> list[int]:
-    most = len(decoder.blocks)
-    depths = list(range(min(2, most), most + 1)) if exits is None else sorted(set(exits))
-    if not depths or depths[0] < 1 or depths[-1] > most:
-        raise ValueError(f"exits={exits}: depths from 1 to {most} are wanted")
-    return depths
-
-
-def _train(decoder: Decoder, depths: list[int], steps: int) -> None:
-    if steps:
-        task = learning_task(decoder, "sorted training", "load it with task=text_bytes or set training_steps=0")
-        batches = task.training_batches(16, steps, 0)
-        fit(decoder, batches, lambda ids, wanted: sorted_loss(decoder, ids, wanted, depths), Pace(steps, rate=2e-3))
-
-
-def cut(decoder: Decoder, depth: int) -> Decoder:
-    """The same decoder, its layers after `depth` removed."""
-    decoder.blocks = decoder.blocks[:depth]
-    decoder.shape = shape_at(decoder.shape, depth)
-    return decoder
-
-
-def shape_at(shape: DecoderShape, depth: int) -> DecoderShape:
-    """The shape of the first `depth` layers."""
-    return replace(shape, layers=shape.layers[:depth])
-
-
-def logits_at(decoder: Decoder, ids: Tensor, depths: list[int]) -> list[Tensor]:
-    """Logits of every position at each depth, in one forward."""
-    x, by, out = decoder.embed(ids), decoder.rotation(0, ids.shape[1]), []
-    for depth, block in enumerate(decoder.blocks, start=1):
-        x = block(x, by)
-        if depth in depths:
-            out.append(decoder.head(decoder.norm(x)))
-    return out
-
-
-def sorted_loss(decoder: Decoder, ids: Tensor, wanted: Tensor, depths: list[int]) -> Tensor:
-    """Mean over depths of the cross-entropy of `wanted` [batch, tokens]."""
-    losses = [F.cross_entropy(logits.flatten(0, 1), wanted.flatten()) for logits in logits_at(decoder, ids, depths)]
-    return torch.stack(losses).mean()
 
 
 class ConfidenceExit(Generator):

@@ -1,0 +1,342 @@
+"""ElasticViT: convolutions, then attention, in a space from 37 M to 3 G products (arXiv 2303.09730).
+
+Sub-networks take the first channels, blocks and hidden units of a store and the centre of its kernels. Training draws
+neighbours in cost in neighbouring steps (complexity-aware) and prefers those that did well (performance-aware).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.config.settings import Blocks, Count, PositiveInt
+from suites.common.checkpoint import load_checkpoint
+from suites.common.conv_blocks import SqueezeExcite
+from suites.dynamic.elastic import take
+from suites.dynamic.elasticvit_learning import learn
+from suites.dynamic.learning import remembered
+
+__all__ = ["elasticvit", "elasticvit_net", "load_checkpoint"]
+
+HEAD = 16
+#: Strides of the six stages after the stem; the first two are convolutions.
+STRIDES = (2, 2, 2, 1, 2, 2)
+Norm = Literal["map", "token"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One network: channels and depths of stem and six stages, expansions and kernels of the stem and two stages,
+    MLP ratio and value scale of each of the four attention stages."""
+
+    channels: tuple[int, ...]
+    depths: tuple[int, ...]
+    expansions: tuple[int, ...]
+    kernels: tuple[int, ...]
+    mlp: tuple[int, ...]
+    values: tuple[int, ...]
+    last: int
+    classes: int
+    norm: Norm
+
+
+S1 = Shape(
+    (16, 24, 40, 64, 96, 192, 272), (1, 3, 3, 2, 2, 2, 2), (1, 3, 3), (3, 3, 3), (2, 2, 3, 4), (2, 2, 2, 2), 1984, 1000,
+    "map",
+)  # fmt: skip
+DIGITS = Shape(
+    (8, 16, 24, 32, 48, 64, 80), (1, 2, 2, 2, 1, 2, 1), (1, 4, 4), (3, 5, 5), (3, 3, 3, 3), (3, 3, 3, 3), 96, 10, "map"
+)
+
+
+class Convolutions(nn.Module):
+    """An inverted residual: 1x1 (unless the expansion is 1), depthwise, gate, 1x1; a strided shortcut is pooled."""
+
+    def __init__(self, inner: int, outer: int, expansion: int, kernel: int, stride: int, gate: bool):
+        super().__init__()
+        mid, self.stride = inner * expansion, stride
+        self.widen = nn.Sequential(nn.Conv2d(inner, mid, 1, bias=False), nn.BatchNorm2d(mid), nn.Hardswish())
+        self.widen = self.widen if expansion > 1 else nn.Sequential()
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(mid, mid, kernel, stride, kernel // 2, groups=mid, bias=False), nn.BatchNorm2d(mid),
+            nn.Hardswish(),
+        )  # fmt: skip
+        self.gate = SqueezeExcite(mid, mid // 4, gate=nn.Hardsigmoid) if gate else nn.Identity()
+        self.narrow = nn.Sequential(nn.Conv2d(mid, outer, 1, bias=False), nn.BatchNorm2d(outer))
+        self.shortcut = nn.Identity() if inner == outer else nn.Conv2d(inner, outer, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, inner, h, w] to [batch, outer, h / stride, w / stride]."""
+        y = self.narrow(self.gate(self.depthwise(self.widen(x))))
+        if self.stride > 1:
+            x = F.avg_pool2d(x, self.stride, ceil_mode=True)
+        return y + self.shortcut(x)
+
+
+class TokenNorm(nn.Module):
+    """Layer norm with a scale and shift a channel, over each token's channels or over the whole map."""
+
+    def __init__(self, width: int, over: Norm):
+        super().__init__()
+        self.weight, self.bias, self.over = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width)), over
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, tokens, width]."""
+        shape = x.shape[1:] if self.over == "map" else x.shape[2:]
+        return F.layer_norm(x, shape) * self.weight + self.bias
+
+
+class MapAttention(nn.Module):
+    """Attention with heads of 16, values of 16 x scale behind a 3x3 depthwise layer, and a bias by offset."""
+
+    def __init__(self, width: int, scale: int, side: int):
+        super().__init__()
+        self.heads, self.size, self.side = width // HEAD, HEAD * scale, side
+        self.q, self.k = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+        self.v = nn.Linear(width, width * scale, bias=False)
+        self.local = nn.Conv2d(width * scale, width * scale, 3, padding=1, groups=width * scale, bias=False)
+        self.offsets = nn.Parameter(torch.zeros(2 * side - 1, 2 * side - 1, self.heads))
+        self.out = nn.Linear(width * scale, width)
+
+    def _bias(self) -> Tensor:
+        """[heads, tokens, tokens]."""
+        at = torch.arange(self.side, device=self.offsets.device)
+        apart = at[:, None] - at[None] + self.side - 1
+        table = self.offsets[apart[:, None, :, None], apart[None, :, None, :]]
+        return table.flatten(0, 1).flatten(1, 2).permute(2, 0, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, tokens, width] of a square map."""
+        batch, count, _ = x.shape
+        q, k = (layer(x).view(batch, count, self.heads, HEAD).transpose(1, 2) for layer in (self.q, self.k))
+        v = self.v(x).transpose(1, 2).unflatten(2, (self.side, self.side))
+        v = self.local(v).flatten(2).transpose(1, 2).reshape(batch, count, self.heads, self.size).transpose(1, 2)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self._bias().to(q.dtype))
+        return self.out(F.hardswish(y.transpose(1, 2).flatten(2)))
+
+
+class AttentionBlock(nn.Module):
+    """Pre-norm attention and MLP."""
+
+    def __init__(self, width: int, scale: int, mlp: int, side: int, norm: Norm):
+        super().__init__()
+        self.norm1, self.norm2 = TokenNorm(width, norm), TokenNorm(width, norm)
+        self.attention = MapAttention(width, scale, side)
+        self.fc1, self.fc2 = nn.Linear(width, mlp * width), nn.Linear(mlp * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, tokens, width]."""
+        x = x + self.attention(self.norm1(x))
+        return x + self.fc2(F.hardswish(self.fc1(self.norm2(x))))
+
+
+class AttentionStage(nn.Module):
+    """An inverted residual that changes width and side, then attention blocks; maps to maps."""
+
+    def __init__(self, inner: int, outer: int, depth: int, scale: int, mlp: int, stride: int, side: int, norm: Norm):
+        super().__init__()
+        self.enter = Convolutions(inner, outer, 6, 3, stride, gate=True)
+        self.blocks = nn.ModuleList(AttentionBlock(outer, scale, mlp, side, norm) for _ in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        x = self.enter(x)
+        high, wide = x.shape[2:]
+        x = x.flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            x = block(x)
+        return x.transpose(1, 2).unflatten(2, (high, wide))
+
+
+class ElasticVit(nn.Module):
+    """Logits [batch, classes] of images [batch, 3, resolution, resolution]."""
+
+    def __init__(self, shape: Shape, resolution: int):
+        super().__init__()
+        self.shape, self.resolution, self.channels, self.classes = shape, resolution, 3, shape.classes
+        width, depth, side = shape.channels, shape.depths, -(-resolution // 2)
+        stem = [Convolutions(width[0], width[0], 1, shape.kernels[0], 1, False) for _ in range(depth[0])]
+        self.first = nn.Sequential(nn.Conv2d(3, width[0], 3, 2, 1, bias=False), nn.BatchNorm2d(width[0]), nn.Hardswish())
+        self.stem, self.stages = nn.Sequential(*stem), nn.ModuleList()
+        for place, stride in enumerate(STRIDES):
+            inner, outer = width[place], width[place + 1]
+            side = -(-side // stride)
+            if place < 2:
+                by = (shape.expansions[place + 1], shape.kernels[place + 1])
+                rows = [Convolutions(inner, outer, *by, stride, gate=place == 1)]
+                rows += [Convolutions(outer, outer, *by, 1, gate=place == 1) for _ in range(depth[place + 1] - 1)]
+                self.stages.append(nn.Sequential(*rows))
+            else:
+                extra = (shape.values[place - 2], shape.mlp[place - 2], stride, side, shape.norm)
+                self.stages.append(AttentionStage(inner, outer, depth[place + 1], *extra))
+        self.wide, self.wide_norm = nn.Linear(width[-1], 6 * width[-1]), nn.BatchNorm1d(6 * width[-1])
+        self.last, self.head = nn.Linear(6 * width[-1], shape.last), nn.Linear(shape.last, shape.classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        x = self.stem(self.first(images))
+        for stage in self.stages:
+            x = stage(x)
+        x = self.wide(x.flatten(2).transpose(1, 2)).transpose(1, 2)
+        x = F.hardswish(self.wide_norm(x)).mean(dim=2)
+        return self.head(F.hardswish(self.last(x)))
+
+    def example_inputs(self, batch: int) -> tuple[Tensor]:
+        """Random images."""
+        return (torch.randn(batch, 3, self.resolution, self.resolution).to(self.head.weight),)
+
+
+def _shape(
+    base: Shape, channels: list[int] | None, depths: list[int] | None, expansions: list[int] | None,
+    kernels: list[int] | None, mlp: list[int] | None, values: list[int] | None, norm: Norm | None = None,
+) -> Shape:  # fmt: skip
+    """The shape with what is given in place of the base's.
+
+    Raises:
+        ValueError: another number of entries, or channels that heads of 16 do not divide.
+    """
+    names = ("channels", "depths", "expansions", "kernels", "mlp", "values")
+    found = {}
+    for name, given in zip(names, (channels, depths, expansions, kernels, mlp, values), strict=True):
+        found[name] = tuple(given) if given is not None else getattr(base, name)
+        if len(found[name]) != len(getattr(base, name)):
+            raise ValueError(f"{name} has {len(found[name])} entries, {len(getattr(base, name))} are wanted")
+    wrong = [width for width in found["channels"][3:] if width % HEAD]
+    if wrong or any(kernel % 2 == 0 for kernel in found["kernels"]):
+        raise ValueError(f"channels {wrong} of attention are no multiples of {HEAD}, or a kernel is even")
+    return Shape(**found, last=base.last, classes=base.classes, norm=norm or base.norm)
+
+
+def elasticvit_net(
+    *,
+    base: Literal["s1", "digits"] = "s1",
+    channels: Blocks | None = None,
+    depths: Blocks | None = None,
+    expansions: Blocks | None = None,
+    kernels: Blocks | None = None,
+    mlp: Blocks | None = None,
+    values: Blocks | None = None,
+    norm: Literal["map", "token"] = "map",
+    resolution: PositiveInt = 192,
+) -> ElasticVit:
+    """One network of the space in evaluation mode with random weights; the defaults are S1.
+
+    Args:
+        base: what is not given: ElasticViT-S1, or a small one for digits (at 32 px).
+        channels: of stem and six stages; those of the last four multiples of 16.
+        depths: blocks of stem and six stages.
+        expansions: of stem (1) and the two stages of convolutions.
+        kernels: of the same three.
+        mlp: ratio of each of the four stages of attention.
+        values: scale of the values of each of these.
+        norm: layer norms over the whole map, as released, or over each token.
+        resolution: side of the input.
+
+    Raises:
+        ValueError: numbers that do not fit together.
+    """
+    shape = _shape(S1 if base == "s1" else DIGITS, channels, depths, expansions, kernels, mlp, values, norm)
+    return ElasticVit(shape, resolution).eval()
+
+
+def elasticvit(
+    model: nn.Module,
+    *,
+    channels: Blocks | None = None,
+    depths: Blocks | None = None,
+    expansions: Blocks | None = None,
+    kernels: Blocks | None = None,
+    mlp: Blocks | None = None,
+    values: Blocks | None = None,
+    form: Literal["slice", "extract"] = "extract",
+    sampling: Literal["complexity", "uniform"] = "complexity",
+    training_steps: Count = 0,
+) -> ElasticVit:
+    """A sub-network of the store: the first channels, blocks and units, the centre of kernels.
+
+    Args:
+        model: of `elasticvit_net`, the store.
+        channels: of stem and six stages, none above the store's; None for its.
+        depths: blocks of stem and six stages.
+        expansions: of stem (1) and the two stages of convolutions.
+        kernels: of the same three.
+        mlp: ratio of each of the four stages of attention.
+        values: scale of the values of each of these.
+        form: strided views of the store's memory, or copies.
+        sampling: neighbours in cost in neighbouring steps and the better ones of each bank, or any sub-network.
+        training_steps: of elastic training on the model's task; 0 takes the weights as they are.
+
+    Raises:
+        ValueError: another network, sizes above the store's, or nothing to train on.
+    """
+    if not isinstance(model, ElasticVit):
+        raise ValueError(f"elasticvit works on elasticvit_net, not on {type(model).__name__}")
+    shape = _shape(model.shape, channels, depths, expansions, kernels, mlp, values)
+    for name in ("channels", "depths", "expansions", "kernels", "mlp", "values"):
+        if any(a > b for a, b in zip(getattr(shape, name), getattr(model.shape, name), strict=True)):
+            raise ValueError(f"{name}={list(getattr(shape, name))} is above the store's {getattr(model.shape, name)}")
+    pairs = zip(_steps(shape.channels), _steps(model.shape.channels), strict=True)
+    if any(small_changes and not changes for small_changes, changes in pairs):
+        raise ValueError("channels change where the store's stay, and it has no shortcut to take from there")
+    learned = None
+    if training_steps:
+        settings = {"sampling": sampling, "steps": training_steps}
+        found = remembered(model, elasticvit, settings, lambda task: learn(model, task, sampling, training_steps))
+        model.load_state_dict(found)
+        learned = {"method": "elasticvit", **settings}
+    small: Any = take(model, ElasticVit(shape, model.resolution), form)
+    if getattr(model, "task", None) is not None:
+        small.task = model.task
+    small.learned = learned
+    return small
+
+
+def _steps(channels: tuple[int, ...]) -> list[bool]:
+    """Whether each stage has another width than the one before."""
+    return [a != b for a, b in pairwise(channels)]
+
+
+def macs(shape: Shape, resolution: int) -> int:
+    """Products of a network on one image, every layer in full."""
+    return _macs(shape, resolution, released=False)
+
+
+def released_flops(shape: Shape, resolution: int) -> int:
+    """The same by the released formula: with softmax entries, one tap of the values' depthwise layer, no gates or
+    shortcuts in the stages of attention."""
+    return _macs(shape, resolution, released=True)
+
+
+def _macs(shape: Shape, resolution: int, released: bool) -> int:
+    width, side = shape.channels, -(-resolution // 2)
+    total = 27 * width[0] * side**2
+    total += shape.depths[0] * side**2 * width[0] * (shape.kernels[0] ** 2 + width[0])
+    for place, stride in enumerate(STRIDES):
+        inner, outer, depth = width[place], width[place + 1], shape.depths[place + 1]
+        before, side = side, -(-side // stride)
+        if place < 2:
+            by = (shape.expansions[place + 1], shape.kernels[place + 1], place == 1)
+            total += _conv_macs(inner, outer, *by, before, side, True)
+            total += (depth - 1) * _conv_macs(outer, outer, *by, side, side, True)
+            continue
+        total += _conv_macs(inner, outer, 6, 3, not released, before, side, not released)
+        tokens, value = side**2, outer * shape.values[place - 2]
+        maps = tokens * (2 * outer**2 + 2 * outer * value + 2 * outer**2 * shape.mlp[place - 2])
+        taps = tokens * value * (1 if released else 9)
+        scores = tokens**2 * (outer + value + (outer // HEAD if released else 0))
+        total += depth * (maps + taps + scores)
+    return total + 6 * width[-1] ** 2 * side**2 + 6 * width[-1] * shape.last + shape.last * shape.classes
+
+
+def _conv_macs(
+    inner: int, outer: int, expansion: int, kernel: int, gate: bool, before: int, side: int, shortcut: bool
+) -> int:
+    mid = inner * expansion
+    total = (before**2 * inner * mid if expansion > 1 else 0) + side**2 * mid * (kernel**2 + outer)
+    total += 2 * mid * (mid // 4) if gate else 0
+    return total + (side**2 * inner * outer if shortcut and inner != outer else 0)

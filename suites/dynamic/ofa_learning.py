@@ -1,0 +1,152 @@
+"""How stores of once-for-all networks learn: progressive shrinking, delayed epsilon-shrinking, and their controls."""
+
+from __future__ import annotations
+
+import copy
+import random
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from suites.common.task import learning_task
+from suites.common.training import Pace, classification, fit
+from suites.dynamic.learning import BATCH
+from suites.dynamic.ofa_space import Choice, Space, choice, smallest
+
+RATE = 3e-3
+
+
+def drawn(space: Space, rng: random.Random, depths: Any = None, expands: Any = None, kernels: Any = None) -> Choice:
+    """A sub-network drawn uniformly from the choices that are open."""
+    depth = [rng.choice(depths or space.depths) for _ in space.widths]
+    blocks = sum(depth)
+    expand = [rng.choice(expands or space.expands) for _ in range(blocks)]
+    kernel = [rng.choice(kernels or space.kernels) for _ in range(blocks)]
+    return choice(space, depth, expand, kernel)
+
+
+def shrink(store: Any, task: Any, recipe: str, of: Choice, steps: int) -> dict[str, Tensor]:
+    """The store's weights after progressive shrinking, or after a control, from those that it has."""
+    space: Space = store.space
+    if recipe == "truncated":
+        fit(store, task.training_batches(BATCH, steps, 0), classification(store), Pace(steps, RATE / 3))
+        sort(store)
+        return store.state_dict()
+    if recipe == "alone":
+        _restart(store)
+        store.activate(of)
+        fit(store, task.training_batches(BATCH, steps, 0), classification(store), Pace(steps, RATE))
+        return store.state_dict()
+    teacher = _frozen(store)
+    sort(store)
+    full = ((max(space.depths),), (max(space.expands),))
+    rng = random.Random(0)
+    phases = [(full[0], full[1], 1), (space.depths, full[1], 2), (space.depths, space.expands, 4)]
+    for place, (depths, expands, count) in enumerate(phases):
+        each = max(1, steps // len(phases))
+
+        def loss(images: Tensor, labels: Tensor, open_: Any = (depths, expands), count: int = count) -> Tensor:
+            with torch.no_grad():
+                wanted = teacher(images).softmax(dim=-1)
+            total = torch.zeros(())
+            for _ in range(count):
+                store.activate(drawn(space, rng, *open_))
+                logits = store(images)
+                total = total + F.cross_entropy(logits, labels) + F.cross_entropy(logits, wanted)
+            return total
+
+        fit(store, task.training_batches(BATCH, each, place), loss, Pace(each, RATE / 3))
+    store.activate(choice(space))
+    return store.state_dict()
+
+
+def delayed(store: Any, task: Any, warm: float, ramp: float, steps: int) -> dict[str, Tensor]:
+    """The store's weights after delayed epsilon-shrinking from random ones.
+
+    The largest network learns alone for a share `warm` of the steps; then every step takes the largest (labels), the
+    smallest and two random ones (the largest's answers of that step), summed with weights 1 and beta; beta grows to 1
+    over a share `ramp` of the steps. Channels are sorted once in between.
+    """
+    space: Space = store.space
+    _restart(store)
+    rng, start = random.Random(0), int(warm * steps)
+    length = max(1, int(ramp * steps))
+    place = -1
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        nonlocal place
+        place += 1
+        if place == start:
+            sort(store)
+        store.activate(choice(space))
+        logits = store(images)
+        total = F.cross_entropy(logits, labels)
+        if place < start:
+            return total
+        beta = min(1.0, (place - start + 1) / length)
+        wanted = logits.detach().softmax(dim=-1)
+        for of in (smallest(space), drawn(space, rng), drawn(space, rng)):
+            store.activate(of)
+            total = total + beta * F.cross_entropy(store(images), wanted)
+        return total
+
+    fit(store, task.training_batches(BATCH, steps, 0), loss, Pace(steps, RATE))
+    store.activate(choice(space))
+    return store.state_dict()
+
+
+def sort(store: Any) -> None:
+    """Sort the channels inside every block of the store."""
+    for unit in store.units:
+        for block in unit:
+            block.sort()
+
+
+def _restart(store: Any) -> None:
+    """Random weights in place of what was learned; crops of kernels as they start."""
+    for module in store.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    for name, parameter in store.named_parameters():
+        if name.endswith(".matrix"):
+            with torch.no_grad():
+                parameter.copy_(torch.eye(len(parameter)))
+
+
+def _frozen(store: Any) -> Any:
+    task, store.task = store.task, None
+    teacher = copy.deepcopy(store).eval().requires_grad_(False)
+    store.task = task
+    return teacher
+
+
+@torch.no_grad()
+def recalibrate(store: Any, batches: int) -> None:
+    """Give the blocks that run, as they run, statistics of norms from training batches; the store's own stay.
+
+    Raises:
+        ValueError: the store was loaded without a task to take batches from.
+    """
+    task = learning_task(store, "recalibration", "set recalibrated=0 or name a task")
+    seen = [images for images, _ in task.training_batches(BATCH, batches, 3)]
+    blocks = [b for unit, depth in zip(store.units, store.active.depths, strict=True) for b in list(unit)[:depth]]
+    for block in blocks:
+        block.stats = None
+    for block in blocks:  # in order, so that each sees what the recalibrated ones before it give
+        notes: list[list[tuple[Tensor, Tensor]]] = [[], [], []]
+
+        def note(place: int, y: Tensor, norm: Any, notes: Any = notes, block: Any = block) -> Tensor:
+            mean, var = y.mean(dim=(0, 2, 3)), y.var(dim=(0, 2, 3), unbiased=False)
+            notes[place].append((mean, var))
+            return F.batch_norm(y, mean, var, norm.weight[: len(mean)], norm.bias[: len(mean)], False, 0.0, norm.eps)
+
+        block._norm = note
+        for images in seen:
+            store(images)
+        del block._norm
+        block.stats = [
+            (torch.stack([m for m, _ in kept]).mean(dim=0), torch.stack([v for _, v in kept]).mean(dim=0))
+            for kept in notes
+        ]
