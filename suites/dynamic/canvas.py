@@ -43,7 +43,9 @@ def mobilenet_features(width: float, channels: int) -> tuple[nn.Sequential, int]
     return nn.Sequential(*layers, conv_norm(inner, last, act=nn.ReLU6)), last
 
 
-def sketchy_features(*, network: Literal["mobilenet_v2", "vgg16"] = "mobilenet_v2", resolution: PositiveInt = 256) -> nn.Module:
+def sketchy_features(
+    *, network: Literal["mobilenet_v2", "vgg16"] = "mobilenet_v2", resolution: PositiveInt = 256
+) -> nn.Module:
     """SketchyNetV1's MobileNetV2 without a classifier, or the convolutions of VGG-16 that it learns from.
 
     Args:

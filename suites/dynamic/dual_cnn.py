@@ -96,7 +96,9 @@ def certainty(logits: Tensor, score: str) -> Tensor:
 class DualCnn(Staged):
     """Two networks, of which the second runs for those that the first is unsure about; a memory before both."""
 
-    def __init__(self, first: nn.Module, second: nn.Module, score: str, post_check: bool, execution: Any, exit: int | None):
+    def __init__(
+        self, first: nn.Module, second: nn.Module, score: str, post_check: bool, execution: Any, exit: int | None
+    ):
         super().__init__(2, execution, exit)
         self.networks = nn.ModuleList([first, second])
         self.score, self.post_check, self.lam = score, post_check, 0.5

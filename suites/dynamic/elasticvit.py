@@ -161,7 +161,9 @@ class ElasticVit(nn.Module):
         self.shape, self.resolution, self.channels, self.classes = shape, resolution, 3, shape.classes
         width, depth, side = shape.channels, shape.depths, -(-resolution // 2)
         stem = [Convolutions(width[0], width[0], 1, shape.kernels[0], 1, False) for _ in range(depth[0])]
-        self.first = nn.Sequential(nn.Conv2d(3, width[0], 3, 2, 1, bias=False), nn.BatchNorm2d(width[0]), nn.Hardswish())
+        self.first = nn.Sequential(
+            nn.Conv2d(3, width[0], 3, 2, 1, bias=False), nn.BatchNorm2d(width[0]), nn.Hardswish()
+        )
         self.stem, self.stages = nn.Sequential(*stem), nn.ModuleList()
         for place, stride in enumerate(STRIDES):
             inner, outer = width[place], width[place + 1]

@@ -238,9 +238,7 @@ def balanced(logits: Tensor, wanted: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, wanted.float(), weight=weight)
 
 
-def _learn(
-    model: nn.Module, gates: list[Gated], task: Any, r: float, joint: bool, steps: int
-) -> dict[str, Tensor]:
+def _learn(model: nn.Module, gates: list[Gated], task: Any, r: float, joint: bool, steps: int) -> dict[str, Tensor]:
     for gate in gates:
         gate.detach = not joint
 

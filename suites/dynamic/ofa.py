@@ -20,7 +20,13 @@ from suites.dynamic.elastic import extracted
 from suites.dynamic.learning import remembered
 from suites.dynamic.ofa_learning import recalibrate, shrink
 from suites.dynamic.ofa_space import (
-    Choice, Space, choice, digits_space, hidden, mobilenet_v3_space, rounded,
+    Choice,
+    Space,
+    choice,
+    digits_space,
+    hidden,
+    mobilenet_v3_space,
+    rounded,
 )  # fmt: skip
 
 __all__ = ["OfaNet", "load_checkpoint", "ofa", "ofa_net"]
@@ -45,7 +51,9 @@ class Crop(nn.Module):
 class ElasticBlock(nn.Module):
     """An inverted bottleneck at its largest expansion and kernel, which runs on the first parts of its weights."""
 
-    def __init__(self, inner: int, outer: int, expand: int, kernels: tuple[int, ...], stride: int, gate: bool, act: Any):
+    def __init__(
+        self, inner: int, outer: int, expand: int, kernels: tuple[int, ...], stride: int, gate: bool, act: Any
+    ):
         super().__init__()
         self.inner, self.outer, self.stride, self.act = inner, outer, stride, act
         mid, kernel = hidden(inner, expand), max(kernels)

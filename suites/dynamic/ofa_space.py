@@ -93,9 +93,7 @@ def choice(space: Space, depth: object = None, expand: object = None, kernel: ob
     return Choice(depths, tuple(expands[a:b] for a, b in cuts), tuple(kernels[a:b] for a, b in cuts))
 
 
-def _spread(
-    value: object, largest: int, count: int, offered: Sequence[int], name: str, per: str
-) -> tuple[int, ...]:
+def _spread(value: object, largest: int, count: int, offered: Sequence[int], name: str, per: str) -> tuple[int, ...]:
     values = (largest,) * count if value is None else (value,) * count if isinstance(value, int) else value
     assert isinstance(values, tuple | list)
     if len(values) != count:
@@ -189,7 +187,9 @@ def deps_work(space: Space, side: int, epochs: int = 270, warm: int = 150) -> fl
     return (warm * full + (epochs - warm) * later) / (epochs * full)
 
 
-def shrinking_work(space: Space, side: int, phases: Sequence[tuple[int, int]] = ((120, 1), (145, 2), (145, 4))) -> float:
+def shrinking_work(
+    space: Space, side: int, phases: Sequence[tuple[int, int]] = ((120, 1), (145, 2), (145, 4))
+) -> float:
     """Training work of progressive shrinking in epochs of the largest network: 180 full ones, then phases of
     (epochs, sub-networks a step), each step with a forward of the teacher. Random ones are drawn from the whole space."""
     full, mean = largest_macs(space, side), expected_macs(space, side)

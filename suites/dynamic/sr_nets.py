@@ -103,7 +103,9 @@ class SrNet(nn.Module):
         if kind == "fsrcnn":
             self.upsampler = nn.ConvTranspose2d(width, 3, 9, stride=SCALE, padding=4, output_padding=SCALE - 1)
         else:
-            groups, last = (4, []) if kind == "carn" else (1, [nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(0.1)])
+            groups, last = (
+                (4, []) if kind == "carn" else (1, [nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(0.1)])
+            )
             layers: list[nn.Module] = []
             for _ in range(2):
                 layers += [nn.Conv2d(width, 4 * width, 3, padding=1, groups=groups)]

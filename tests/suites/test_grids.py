@@ -14,6 +14,7 @@ SUITES = Path(__file__).parents[2] / "suites"
 CATALOGUE = catalogues.load()
 NAMES = ("decode", "attention", "convnets", "diffusion", "lowrank", "ops", "pruning", "scaling", "ssm")
 NAMES = ("decode", "attention", "convnets", "diffusion", "lowrank", "ops", "pruning", "scaling", "streaming")
+NAMES = ("decode", "attention", "convnets", "diffusion", "lowrank", "ops", "pruning", "scaling", "dynamic")
 
 
 def suite_of(name):

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from suites.common import sorted_exits as exits
 from suites.common.decoder import Decoder
 from suites.common.decoder_shape import cache_bytes_per_token, parameters
 from suites.common.decoder_shapes import shape_of
@@ -26,10 +27,10 @@ def test_the_last_exit_is_the_plain_model_bit_for_bit():
 @pytest.mark.parametrize("exit", [1, 2, 3])
 def test_an_exit_is_a_model_of_so_many_layers_with_the_same_weights(exit):
     model, ids = small(layers=4), ids_of(2, 20)
-    fewer = Decoder(file.shape_at(model.shape, exit)).eval()
+    fewer = Decoder(exits.shape_at(model.shape, exit)).eval()
     fewer.load_state_dict({k: v for k, v in model.state_dict().items() if k in fewer.state_dict()})
     with torch.no_grad():
-        at_depth = file.logits_at(model, ids, [exit])[0]
+        at_depth = exits.logits_at(model, ids, [exit])[0]
         out = sorted_exit(copy.deepcopy(model), exit=exit)
         assert torch.equal(fewer(ids), at_depth) and torch.equal(out(ids), at_depth)
         _, cache = out.prefill(ids)
@@ -43,7 +44,7 @@ def test_the_loss_is_the_mean_over_depths_in_one_forward():
     for exit in (1, 3):
         logits = sorted_exit(copy.deepcopy(model), exit=exit)(inputs)
         expected.append(F.cross_entropy(logits.flatten(0, 1), wanted.flatten()))
-    loss = file.sorted_loss(model, inputs, wanted, [1, 3])
+    loss = exits.sorted_loss(model, inputs, wanted, [1, 3])
     assert torch.allclose(loss, torch.stack(expected).mean(), atol=1e-5)
 
 
@@ -93,9 +94,9 @@ def test_executed_products_of_an_early_exit_are_the_closed_form():
 
 
 def test_twelve_layers_of_llama2_13b_have_the_printed_parameters():
-    assert parameters(file.shape_at(shape_of("llama2_13b"), 12)) == 4_134_138_880
+    assert parameters(exits.shape_at(shape_of("llama2_13b"), 12)) == 4_134_138_880
     whole = shape_of("llama2_13b")
-    assert cache_bytes_per_token(file.shape_at(whole, 12)) * 40 == cache_bytes_per_token(whole) * 12
+    assert cache_bytes_per_token(exits.shape_at(whole, 12)) * 40 == cache_bytes_per_token(whole) * 12
 
 
 def test_wrong_settings_say_what_to_do():
