@@ -1,7 +1,7 @@
-"""A policy that reads a sketch's strokes chooses the size at which it is drawn (Sketch Down the FLOPs, arXiv 2505.23763).
+"""A policy that reads a sketch's strokes chooses its canvas (Sketch Down the FLOPs, arXiv 2505.23763).
 
-The backbone is a MobileNetV2; products are proportional to the canvas' side squared for multiples of 32. Reconstruction:
-the policy (a GRU of two layers over points) and its reward (is the answer right, less the weight times the relative
+The backbone is a MobileNetV2; products grow with the square of the side for multiples of 32. Reconstruction: the
+policy (a GRU of two layers over points) and its reward (is the answer right, less the weight times the relative
 products); digits are classified where the paper retrieves photographs.
 """
 
@@ -34,8 +34,8 @@ def mobilenet_features(width: float, channels: int) -> tuple[nn.Sequential, int]
     first, last = rounded(32 * width), max(rounded(1280 * width), 1280 if width >= 1 else 0)
     layers: list[nn.Module] = [conv_norm(channels, first, 3, 2, act=nn.ReLU6)]
     inner = first
-    for expansion, outer, blocks, stride in ROWS:
-        outer = rounded(outer * width)
+    for expansion, full, blocks, stride in ROWS:
+        outer = rounded(full * width)
         for place in range(blocks):
             by = stride if place == 0 else 1
             layers.append(InvertedBottleneck(inner, outer, hidden=inner * expansion, stride=by, act=nn.ReLU6))

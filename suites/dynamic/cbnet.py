@@ -1,4 +1,4 @@
-"""CBNet: an autoencoder turns every image into an easy one of its class for a network that is cut short (arXiv 2403.07036).
+"""CBNet: an autoencoder turns images into easy ones of their class for a network that is cut short (arXiv 2403.07036).
 
 B-LeNet is trained first; a training image is easy if it leaves at the first exit. The autoencoder learns to map every
 image to a random easy one of its class. What stays is the autoencoder and B-LeNet up to its first exit: every input
@@ -119,8 +119,8 @@ def _learn(network: CBNet, both: BLeNet, task: Any, retrain: bool, steps: int) -
 
     def apart(given: Tensor, wanted: Tensor) -> Tensor:
         assert network.encoder is not None
-        code = network.encoder[:-3](given.flatten(1))
-        made = network.encoder[-3:](code).view_as(given)
+        code = network.encoder[:-1](given.flatten(1))
+        made = network.encoder[-1](code).view_as(given)
         return F.mse_loss(made, wanted) + CODE_PENALTY * code.abs().sum(dim=1).mean()
 
     if network.encoder is not None:
@@ -133,4 +133,4 @@ def _learn(network: CBNet, both: BLeNet, task: Any, retrain: bool, steps: int) -
             network, task.training_batches(BATCH, steps, 2), lambda x, y: F.cross_entropy(network(x), y),
             Pace(steps, 1e-3),
         )  # fmt: skip
-    return network.state_dict()
+    return network.requires_grad_(True).state_dict()

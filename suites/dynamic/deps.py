@@ -33,7 +33,7 @@ def deps(
 
     Args:
         model: of `ofa_net`.
-        warm: T_w / E, share of the schedule in which the largest network learns alone; 0 is the sandwich from the start.
+        warm: T_w / E, share of the schedule in which the largest network learns alone; 0: the sandwich from the start.
         ramp: share of the schedule over which the others' weight grows from 0 to 1.
         depth: blocks of every unit, or of each; None for the most.
         expand: expansion of every block, or of each that runs; None for the largest.

@@ -1,4 +1,4 @@
-"""Dual complementary CNNs: a second network only where the first is unsure, and a memory for repeats (arXiv 2412.01039).
+"""Dual complementary CNNs: a second network where the first is unsure, and a memory for repeats (arXiv 2412.01039).
 
 The model is the first network; the second is a small residual network of another kind, trained beside it. A score below
 lambda sends a sample on; with the post-check the surer answer of the two is taken.

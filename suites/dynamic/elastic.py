@@ -90,7 +90,7 @@ def first_part(whole: Tensor, shape: torch.Size, *, centre: int = 0) -> Tensor:
 
 
 def parts_of(store: nn.Module, small: nn.Module) -> dict[str, Tensor]:
-    """Views of the store's parameters and buffers under the names and with the shapes of a smaller network of its kind."""
+    """Views of the store's parameters and buffers by the names and in the shapes of a smaller network of its kind."""
     own = {**dict(store.named_parameters()), **dict(store.named_buffers())}
     wanted = {**dict(small.named_parameters()), **dict(small.named_buffers())}
     return {

@@ -85,14 +85,16 @@ class Predictor(nn.Module):
 
 
 class Gated(nn.Module):
-    """A convolution with its norm, and the predictor of its filters; after training `seen` holds logits and output."""
+    """A convolution with its norm, and the predictor of its filters; in training `seen` holds logits and output."""
+
+    fixed: Tensor | None
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, keep: float | None, relu: bool):
         super().__init__()
         self.conv, self.norm, self.keep, self.relu = conv, norm, keep, relu
         self.predictor = Predictor(conv.in_channels, conv.out_channels).to(conv.weight)
         self.execution, self.detach = "gather", True
-        self.fixed: Tensor | None = None
+        self.register_buffer("fixed", None)
         self.seen: tuple[Tensor, Tensor] | None = None
 
     def logits(self, x: Tensor, active: Tensor | None) -> Tensor:

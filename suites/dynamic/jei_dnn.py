@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.config.settings import Count, KeepRate, PositiveInt, Rate
+from bench.config.settings import Count, KeepRate, Positive, PositiveInt
 from suites.common.vit import Tokens, ViT
 from suites.dynamic.learning import digits_parts, remembered
 from suites.dynamic.staging import Staged
@@ -30,7 +30,7 @@ HEAVIEST = 5.0
 def jei_dnn(
     model: nn.Module,
     *,
-    lam: Rate | PositiveInt = LAMBDA,
+    lam: Positive = LAMBDA,
     threshold: KeepRate = 0.5,
     gate: Literal["jei", "maxp"] = "jei",
     execution: Literal["compact", "masked", "until_empty", "sorted"] = "compact",
@@ -46,7 +46,7 @@ def jei_dnn(
         gate: the trained one, or the threshold on the largest probability with the same heads, which is to be beaten.
         execution: how a batch runs, see `staging`.
         exit: every sample leaves there, from 1; None lets gates decide.
-        training_steps: of heads, and again of gates and heads in alternation, on the model's task; 0 leaves them random.
+        training_steps: of heads, and again of gates and heads in alternation, on the model's task; 0: random ones.
 
     Raises:
         ValueError: not such a model, an exit that it does not have, or nothing to train on.

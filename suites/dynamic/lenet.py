@@ -1,6 +1,6 @@
 """B-LeNet of BranchyNet, 28 x 28 x 1, as a plain network and with its first exit (arXiv 1709.01686).
 
-Convolutions 1->5 k5, 5->10 k5, 10->20 k5 with padding 3, each pooled by 2 (rounded up) and rectified; linear 720->84->10.
+Convolutions 1->5, 5->10, 10->20 of k5 with padding 3, each pooled by 2 (rounded up) and rectified; linear 720->84->10.
 The exit reads the first convolution: pool, ReLU, conv 5->10 k3, pool, ReLU, linear 640->10.
 """
 

@@ -11,7 +11,7 @@ FRACTIONS = 2**20
 
 
 def dhash(images: Tensor) -> Tensor:
-    """64 bits of each image, [batch] int64: grey, averaged to 8 rows of 9, whether a pixel exceeds its left neighbour."""
+    """64 bits of each image, [batch] int64: grey, averaged to 8 x 9, whether a pixel exceeds its left neighbour."""
     small = F.interpolate(images.float().mean(dim=1, keepdim=True), size=(8, 9), mode="area")[:, 0]
     bits = (small[:, :, 1:] > small[:, :, :-1]).flatten(1).long()
     return (bits << torch.arange(64, device=bits.device)).sum(dim=1)

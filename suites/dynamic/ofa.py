@@ -173,6 +173,7 @@ class OfaNet(nn.Module):
         self.last = nn.Conv2d(space.final, space.last, 1, bias=False)
         self.head = nn.Linear(space.last, space.classes)
         self.active = choice(space)
+        self.final_stats: tuple[Tensor, Tensor] | None = None
 
     def activate(self, of: Choice) -> None:
         """Have this sub-network run; nothing is copied."""
@@ -194,8 +195,15 @@ class OfaNet(nn.Module):
         for unit, depth in zip(self.units, self.active.depths, strict=True):
             for block in unit[:depth]:  # type: ignore[index]
                 x = block(x)
-        x = self.final(x).mean(dim=(2, 3), keepdim=True)
+        x = self.finished(x).mean(dim=(2, 3), keepdim=True)
         return self.head(F.hardswish(self.last(x)).flatten(1))
+
+    def finished(self, x: Tensor) -> Tensor:
+        """The last maps, with the statistics of the sub-network where it has its own."""
+        if self.final_stats is None or self.training:
+            return self.final(x)
+        conv, norm, act = self.final
+        return act(F.batch_norm(conv(x), *self.final_stats, norm.weight, norm.bias, False, 0.0, norm.eps))
 
     def example_inputs(self, batch: int) -> tuple[Tensor]:
         """Random images."""
@@ -276,6 +284,9 @@ def subnetwork(store: OfaNet, of: Choice, form: str, recalibrated: int) -> nn.Mo
         recalibrate(store, recalibrated)
     if form == "slice":
         return store.eval()
-    small = extracted(store)
-    small.drop_rest()  # type: ignore[operator]
+    small: Any = extracted(store)
+    small.drop_rest()
+    if small.final_stats is not None:
+        small.final[1].running_mean, small.final[1].running_var = small.final_stats
+        small.final_stats = None
     return small

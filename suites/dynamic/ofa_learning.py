@@ -132,13 +132,14 @@ def recalibrate(store: Any, batches: int) -> None:
     task = learning_task(store, "recalibration", "set recalibrated=0 or name a task")
     seen = [images for images, _ in task.training_batches(BATCH, batches, 3)]
     blocks = [b for unit, depth in zip(store.units, store.active.depths, strict=True) for b in list(unit)[:depth]]
+    store.final_stats = None
     for block in blocks:
         block.stats = None
     for block in blocks:  # in order, so that each sees what the recalibrated ones before it give
         notes: list[list[tuple[Tensor, Tensor]]] = [[], [], []]
 
-        def note(place: int, y: Tensor, norm: Any, notes: Any = notes, block: Any = block) -> Tensor:
-            mean, var = y.mean(dim=(0, 2, 3)), y.var(dim=(0, 2, 3), unbiased=False)
+        def note(place: int, y: Tensor, norm: Any, notes: Any = notes) -> Tensor:
+            mean, var = _moments(y)
             notes[place].append((mean, var))
             return F.batch_norm(y, mean, var, norm.weight[: len(mean)], norm.bias[: len(mean)], False, 0.0, norm.eps)
 
@@ -146,7 +147,20 @@ def recalibrate(store: Any, batches: int) -> None:
         for images in seen:
             store(images)
         del block._norm
-        block.stats = [
-            (torch.stack([m for m, _ in kept]).mean(dim=0), torch.stack([v for _, v in kept]).mean(dim=0))
-            for kept in notes
-        ]
+        block.stats = [_mean_of(kept) for kept in notes]
+    last: list[tuple[Tensor, Tensor]] = []
+    hook = store.final[0].register_forward_hook(lambda module, args, y: last.append(_moments(y)))
+    for images in seen:
+        store(images)
+    hook.remove()
+    store.final_stats = _mean_of(last)
+
+
+def _moments(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each channel."""
+    return y.mean(dim=(0, 2, 3)), y.var(dim=(0, 2, 3), unbiased=False)
+
+
+def _mean_of(kept: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    means, variances = zip(*kept, strict=True)
+    return torch.stack(means).mean(dim=0), torch.stack(variances).mean(dim=0)

@@ -190,7 +190,10 @@ def deps_work(space: Space, side: int, epochs: int = 270, warm: int = 150) -> fl
 def shrinking_work(
     space: Space, side: int, phases: Sequence[tuple[int, int]] = ((120, 1), (145, 2), (145, 4))
 ) -> float:
-    """Training work of progressive shrinking in epochs of the largest network: 180 full ones, then phases of
-    (epochs, sub-networks a step), each step with a forward of the teacher. Random ones are drawn from the whole space."""
+    """Training work of progressive shrinking in epochs of the largest network.
+
+    180 full ones, then phases of (epochs, sub-networks a step), each step with a forward of the teacher;
+    sub-networks are drawn from the whole space.
+    """
     full, mean = largest_macs(space, side), expected_macs(space, side)
     return 180 + sum(epochs * (3 * count * mean + full) / (3 * full) for epochs, count in phases)

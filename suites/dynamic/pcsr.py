@@ -8,10 +8,11 @@ bilinear enlargement.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt, Rate
@@ -33,7 +34,7 @@ BATCH = 16
 def pcsr(
     model: nn.Module,
     *,
-    k: Rate | PositiveInt | float = 0.0,
+    k: Annotated[float, Field(ge=0.0)] = 0.0,
     heavy: Rate | None = None,
     adaptive: bool = False,
     refine: bool = True,

@@ -73,26 +73,31 @@ def sortednet(
         model.load_state_dict(found)
         model.learned = {"method": "sortednet", **settings}  # type: ignore[assignment]
     activate(model, own, width)
-    return extracted(model) if form == "extract" else model.eval()  # type: ignore[return-value]
+    if form == "slice":
+        return model.eval()
+    small: Any = extracted(model)
+    del small.rest
+    return small
 
 
 def activate(model: ViT, depth: int, width: float) -> None:
-    """Have the first blocks run, with the first units of their MLPs as views."""
+    """Have the first blocks run, with the first units of their MLPs as views; the others wait as `model.rest`."""
     _every_block(model)
     hidden = int(model.blocks[0].mlp.fc1.out_features)  # type: ignore[union-attr, arg-type]
     nest(model, [max(1, int(width * hidden))] * len(model.blocks))
-    model.blocks = model.blocks[:depth]
+    blocks = list(model.blocks)
+    model.blocks, model.rest = nn.ModuleList(blocks[:depth]), nn.ModuleList(blocks[depth:])
 
 
 def _every_block(model: ViT) -> None:
     """Put back what an earlier activation left out, at full width."""
-    stored: Any = model.__dict__.get("_all_blocks")
-    if stored is None:
-        model.__dict__["_all_blocks"] = list(model.blocks)
+    waiting: Any = getattr(model, "rest", None)
+    if waiting is None:
         return
-    model.blocks = nn.ModuleList(stored)
-    layer = stored[0].mlp.fc1
-    nest(model, [int(getattr(layer, "whole", layer).out_features)] * len(stored))
+    model.blocks = nn.ModuleList([*model.blocks, *waiting])
+    del model.rest
+    layer: Any = model.blocks[0].mlp.fc1  # type: ignore[union-attr]
+    nest(model, [int(getattr(layer, "whole", layer).out_features)] * len(model.blocks))
 
 
 def _learn(
@@ -115,7 +120,6 @@ def _learn(
     _every_block(model)
     fit(model, task.training_batches(BATCH, steps, 0), loss, Pace(steps, 1e-3))
     _every_block(model)
-    del model.__dict__["_all_blocks"]
     return model.eval().state_dict()
 
 

@@ -91,7 +91,7 @@ def test_sketches_of_one_canvas_run_together_and_pay_for_their_own():
     answer = network(strokes)
     assert network.paths.tolist() == [0, 1, 0, 1, 1]
     alone = torch.stack(
-        [network.net.classify(s[None], 32 if p == 0 else 64)[0] for s, p in zip(strokes, network.paths)]
+        [network.net.classify(s[None], 32 if p == 0 else 64)[0] for s, p in zip(strokes, network.paths, strict=True)]
     )
     torch.testing.assert_close(answer, alone, rtol=1e-4, atol=1e-5)
     network.kind = "gru"
