@@ -33,6 +33,7 @@ from reports.figures import (
     operators,
     pareto,
     predictors,
+    routing,
     savings,
     scaling,
     scan_share,
@@ -98,6 +99,7 @@ GROUP_FIGURES: tuple[GroupFigure, ...] = (
     GroupFigure(cache_bits.ID, cache_bits.figure, Needs(further=cache_bits.wanted)),
     GroupFigure(gap.ID, gap.figure, Needs(("latency_ms",), rows=2), per_part=True),
     GroupFigure(companions.ID, companions.figure, Needs(rows=3, further=companions.wanted)),
+    GroupFigure(routing.ID, routing.figure, Needs(rows=3, further=routing.wanted)),
     GroupFigure(pareto.ID, pareto.figure, Needs(rows=2, further=lambda rows: bool(pareto.pairs(rows)))),
     GroupFigure(tradeoff.ID, tradeoff.figure, Needs(("mac_ratio",), compared=True), per_part=True),
     GroupFigure(
