@@ -23,9 +23,11 @@ from reports.scores import score_of
 ID = "routing"
 COST, FIXED = "macs_mean", "macs"
 #: Settings that move along one trained network's curve, that fix a path, and that choose who takes which.
-THRESHOLDS, PATHS, GATES = ("threshold", "k"), ("exit", "heavy", "size"), ("gate", "execution")
+THRESHOLDS = ("threshold", "k")
+PATHS = ("exit", "heavy", "size")
+GATES = ("gate", "execution")
 HOW = (
-    "A mark is a threshold of one trained network: its score, and the multiply-accumulates of an input in the mean. The "
+    "A mark is a threshold of one trained network: its score, and an input's mean multiply-accumulates. The "
     "dashed line is what drawing the cheapest or the dearest path by lot gives at that mean cost: a mark on its better "
     "side knows who needs more."
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from suites.dynamic import elasticvit as evit
+from suites.dynamic import elasticvit_space as evit
 from suites.dynamic.ofa_space import choice, digits_space, macs, mobilenet_v3_space
 
 Settings = Mapping[str, Any]
@@ -59,8 +59,8 @@ def elasticvit(model: Settings, method: Settings) -> int:
     """A sub-network of the store."""
     names = ("channels", "depths", "expansions", "kernels", "mlp", "values")
     base = evit.DIGITS if model.get("base") == "digits" else evit.S1
-    store = evit._shape(base, *(model.get(name) for name in names))
-    return evit.macs(evit._shape(store, *(method.get(name) for name in names)), model.get("resolution", 192))
+    store = evit.shape_of(base, *(model.get(name) for name in names))
+    return evit.macs(evit.shape_of(store, *(method.get(name) for name in names)), model.get("resolution", 192))
 
 
 def b_lenet(model: Settings, method: Settings) -> int:

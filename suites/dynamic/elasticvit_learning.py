@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from suites.common.training import Pace, fit
 from suites.dynamic.elastic import parts_of
+from suites.dynamic.elasticvit_space import macs
 from suites.dynamic.learning import BATCH
 
 #: Banks by cost, and sub-networks of each.
@@ -49,8 +50,6 @@ def banks_of(store: Any, rng: random.Random, cost: Any) -> list[list[Any]]:
 def learn(store: Any, task: Any, sampling: str, steps: int) -> dict[str, Tensor]:
     """The store's weights after elastic training: each step the largest network by labels, and one drawn and the
     cheapest by its answers."""
-    from suites.dynamic.elasticvit import ElasticVit, macs
-
     rng = random.Random(0)
     banks = banks_of(store, rng, macs)
     losses: dict[int, float] = {}
@@ -58,7 +57,7 @@ def learn(store: Any, task: Any, sampling: str, steps: int) -> dict[str, Tensor]
 
     def answer(shape: Any, images: Tensor) -> Tensor:
         with torch.device("meta"):
-            small = ElasticVit(shape, store.resolution).train()
+            small = type(store)(shape, store.resolution).train()
         return functional_call(small, parts_of(store, small), (images,))
 
     def pick() -> Any:

@@ -122,7 +122,9 @@ class SrNet(nn.Module):
         return (torch.rand(batch, 3, self.side, self.side).to(like),)
 
 
-def sr_net(*, kind: Kind = "fsrcnn", width: PositiveInt | None = None, side: PositiveInt = 12) -> SrNet:
+def sr_net(
+    *, kind: Literal["fsrcnn", "carn", "msrresnet"] = "fsrcnn", width: PositiveInt | None = None, side: PositiveInt = 12
+) -> SrNet:
     """A network that enlarges four times, in evaluation mode with random weights.
 
     Args:

@@ -10,8 +10,8 @@ from suites.common.decoder import decoder
 from suites.common.digits_vit import digits_vit
 from suites.dynamic.elastic import bytes_of, storage_share, touched
 from suites.dynamic.elasticvit import elasticvit, elasticvit_net
-from suites.dynamic.elasticvit import macs as elastic_macs
 from suites.dynamic.elasticvit_learning import banks_of, drawn
+from suites.dynamic.elasticvit_space import macs as elastic_macs
 from suites.dynamic.matformer import matformer, nest
 from suites.dynamic.ofa import ofa, ofa_net
 from suites.dynamic.ofa_learning import recalibrate, sort
