@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -37,26 +38,21 @@ class SlicedLinear(nn.Module):
         return small
 
 
-def extracted(module: nn.Module) -> nn.Module:
-    """A copy in which every sliced part is a small part of its own; the store is left out."""
+def extracted(module: nn.Module, left_out: Iterable[nn.Module] = ()) -> Any:
+    """A copy in which every sliced part is a small part of its own; nothing else of the store is copied.
+
+    Args:
+        module: the network as it is sliced now.
+        left_out: parts that do not run, in whose place the copy has nothing.
+    """
     task = getattr(module, "task", None)
-    module.task = None  # type: ignore[assignment]
-    try:
-        small = copy.deepcopy(module)
-    finally:
-        module.task = task  # type: ignore[assignment]
-    small.task = task  # type: ignore[assignment]
-    _replace(small)
-    return small.eval()
-
-
-def _replace(module: nn.Module) -> None:
-    for name, child in list(module.named_children()):
-        own: Any = getattr(child, "extracted", None)
-        if own is not None:
-            setattr(module, name, own())
-        else:
-            _replace(child)
+    made: dict[int, Any] = {id(part): nn.Identity() for part in left_out}
+    for part in module.modules():
+        own: Any = getattr(part, "extracted", None)
+        if own is not None and id(part) not in made:
+            made[id(part)] = own()
+    made[id(task)] = task  # a task is shared, not copied
+    return copy.deepcopy(module, made).eval()
 
 
 def touched(module: nn.Module) -> int:

@@ -284,7 +284,8 @@ def subnetwork(store: OfaNet, of: Choice, form: str, recalibrated: int) -> nn.Mo
         recalibrate(store, recalibrated)
     if form == "slice":
         return store.eval()
-    small: Any = extracted(store)
+    waiting = [block for unit, depth in zip(store.units, of.depths, strict=True) for block in list(unit)[depth:]]  # type: ignore[arg-type]
+    small = extracted(store, waiting)
     small.drop_rest()
     if small.final_stats is not None:
         small.final[1].running_mean, small.final[1].running_var = small.final_stats

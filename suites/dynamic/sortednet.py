@@ -75,7 +75,7 @@ def sortednet(
     activate(model, own, width)
     if form == "slice":
         return model.eval()
-    small: Any = extracted(model)
+    small: Any = extracted(model, model.rest)  # type: ignore[arg-type]
     del small.rest
     return small
 
