@@ -92,6 +92,8 @@ def test_every_method_has_a_row_in_a_grid_that_is_run_by_default_or_with_its_tas
     grids = suite_of(name).grids
     blocks = [*grids["default"], *grids.get("digits", []), *grids.get("trained", []),
               *grids.get("search_class", []), *grids.get("variants", []), *grids.get("additions", [])]  # fmt: skip
+              *grids.get("search_class", []), *grids.get("variants", []), *grids.get("elastic", []),
+              *grids.get("sketches", [])]  # fmt: skip
     rows = {catalogues.parse_spec(spec)[0] for block in blocks for spec in block.methods}
     own = {entry.name for entry in CATALOGUE.methods.values() if entry.path.startswith(f"suites.{name}.")}
     assert own - rows == set()
