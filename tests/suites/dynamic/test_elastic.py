@@ -43,6 +43,11 @@ def evit_store():
     return store
 
 
+def small_vit():
+    torch.manual_seed(0)
+    return digits_vit(width=16, heads=2, depth=3)
+
+
 SMALL = {
     "ofa": (ofa_store, ofa, {"depth": [1, 2, 1], "expand": [2, 4, 2, 4], "kernel": [3, 5, 5, 3]}, 3),
     "elasticvit": (
@@ -50,8 +55,8 @@ SMALL = {
         {"channels": [8, 8, 16, 16, 32, 48, 64], "depths": [1, 1, 2, 1, 1, 2, 1], "kernels": [3, 3, 5],
          "mlp": [1, 2, 3, 1], "values": [2, 3, 1, 1], "expansions": [1, 2, 3]}, 3,
     ),
-    "matformer": (lambda: digits_vit(width=16, heads=2, depth=3), matformer, {"granularity": [0.125, 0.5, 1.0]}, 3),
-    "sortednet": (lambda: digits_vit(width=16, heads=2, depth=3), sortednet, {"depth": 2, "width": 0.25}, 3),
+    "matformer": (small_vit, matformer, {"granularity": [0.125, 0.5, 1.0]}, 3),
+    "sortednet": (small_vit, sortednet, {"depth": 2, "width": 0.25}, 3),
 }  # fmt: skip
 
 
