@@ -41,7 +41,7 @@ def exits():
 
 @torch.no_grad()
 def test_every_execution_gives_the_same_answers_and_pays_for_what_it_runs(exits):
-    images = torch.randn(24, 3, 16, 16)
+    images = torch.randn(64, 3, 16, 16)
     answers, costs = {}, {}
     for execution in ("compact", "masked", "until_empty", "sorted"):
         exits.execution = execution
@@ -51,12 +51,12 @@ def test_every_execution_gives_the_same_answers_and_pays_for_what_it_runs(exits)
         paths = exits.paths
     for answer in answers.values():
         torch.testing.assert_close(answer, answers["compact"], rtol=1e-5, atol=1e-6)
-    shares = (torch.bincount(paths, minlength=4) / 24).tolist()
+    shares = (torch.bincount(paths, minlength=4) / 64).tolist()
     assert min(shares) > 0
     by_exit = [counting.of(fixed(exits, exit), (images[:1],))[0] for exit in (1, 2, 3, 4)]
-    wanted = 24 * sum(share * cost for share, cost in zip(shares, by_exit, strict=True))
+    wanted = 64 * sum(share * cost for share, cost in zip(shares, by_exit, strict=True))
     assert costs["compact"] == costs["sorted"] == pytest.approx(wanted)
-    assert costs["masked"] == 24 * by_exit[-1]
+    assert costs["masked"] == 64 * by_exit[-1]
 
 
 class OneBatch:
