@@ -140,9 +140,11 @@ def _draw(found: Sequence[Family], rows: Sequence[Row], score: str, styles: Mapp
     everything = [cost for family in found for cost in (*(p[1] for p in family.points), *(e[0] for e in family.ends))]
     scale = scale_for(everything, METRICS[COST].unit)
     traces: list[Spec] = []
+    first = 0  # of its lines in the table
     for family in found:
         style = by_family[family.points[0][0].family]
-        traces += [_line(family, style, scale), _marks(family, rows, score, style, scale)]
+        traces += [_line(family, style, scale), _marks(family, first, score, style, scale)]
+        first += len(family.points)
     across = axis(f"{METRICS[COST].title} ({scale.unit})")
     upwards = axis(f"{METRICS[score].title} ({METRICS[score].unit}), {METRICS[score].better} is better")
     return {"data": traces, "layout": layout(xaxis=across, yaxis=upwards, height=420, legend=legend())}
@@ -156,15 +158,14 @@ def _line(family: Family, style: Style, scale: Scale) -> Spec:
     }  # fmt: skip
 
 
-def _marks(family: Family, rows: Sequence[Row], score: str, style: Style, scale: Scale) -> Spec:
-    position = {(row.case_key, row.machine_key): place for place, row in enumerate(rows)}
+def _marks(family: Family, first: int, score: str, style: Style, scale: Scale) -> Spec:
     return {
         "type": "scatter", "mode": "lines+markers", "name": plain(family.name),
         "x": rounded([cost / scale.factor for _, cost, _ in family.points]),
         "y": rounded([value for _, _, value in family.points]),
         "line": {"color": style.colour, "width": 1},
         "marker": {"symbol": style.symbol, "size": 10, "color": style.colour},
-        "customdata": [[position[(row.case_key, row.machine_key)]] for row, _, _ in family.points],
+        "customdata": [[first + place] for place in range(len(family.points))],
         "hovertext": [
             f"<b>{plain(row.name)}</b><br>{METRICS[score].title} {significant(value, 4)}"
             for row, _, value in family.points
