@@ -92,17 +92,18 @@ class SketchNet(nn.Module):
         return (torch.rand(batch, self.points, 3).to(like),)
 
 
+@torch.no_grad()
 def drawn(strokes: Tensor, size: int) -> Tensor:
     """A polyline's ink: a Gaussian of each pixel's distance to the nearest segment with the pen down."""
     place = (torch.arange(size, device=strokes.device, dtype=strokes.dtype) + 0.5) / size
     margin = 0.1
     points = margin + (1 - 2 * margin) * strokes[..., :2]
-    start, end = points[:, :-1, None, None], points[:, 1:, None, None]  # [batch, segments, 1, 1, 2]
-    pixel = torch.stack(torch.meshgrid(place, place, indexing="xy"), dim=-1)
-    along = end - start
-    length = along.square().sum(dim=-1).clamp(min=1e-9)
-    t = (((pixel - start) * along).sum(dim=-1) / length).clamp(0, 1)
-    apart = (pixel - start - t[..., None] * along).square().sum(dim=-1)
+    (x0, y0), (x1, y1) = (part[..., None, None].unbind(2) for part in (points[:, :-1], points[:, 1:]))
+    right, down = x1 - x0, y1 - y0  # [batch, segments, 1, 1]
+    length = (right.square() + down.square()).clamp(min=1e-9)
+    across, along = place - x0, place[:, None] - y0  # [batch, segments, 1, size] and [batch, segments, size, 1]
+    t = (across * right / length + along * down / length).clamp(0, 1)
+    apart = (across - t * right).square() + (along - t * down).square()
     up = (strokes[:, 1:, 2] < 0.5)[:, :, None, None]
     nearest = apart.masked_fill(up, 4.0).amin(dim=1, keepdim=True)
     return (-nearest / (2 * (PEN / 32) ** 2)).exp()
