@@ -66,7 +66,7 @@ def ftwt(
     elif keep != 1.0:
         network.untrained = "ftwt's predictors start at random: set training_steps, on a model with a task"
     for gate in gates:
-        gate.execution = execution
+        gate.way = execution
     return model.eval()
 
 
@@ -93,7 +93,7 @@ class Gated(nn.Module):
         super().__init__()
         self.conv, self.norm, self.keep, self.relu = conv, norm, keep, relu
         self.predictor = Predictor(conv.in_channels, conv.out_channels).to(conv.weight)
-        self.execution, self.detach = "gather", True
+        self.way, self.detach = "gather", True
         self.register_buffer("fixed", None)
         self.seen: tuple[Tensor, Tensor] | None = None
 
@@ -154,7 +154,7 @@ class GatedChain(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         first: Any = self.parts[0]
-        if self.training or first.execution == "masked":
+        if self.training or first.way == "masked":
             for part in self.parts:
                 x = part.whole(x) if isinstance(part, Gated) else part(x)
             return x
@@ -182,7 +182,7 @@ class GatedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps of the block's outputs."""
-        if self.training or self.first.execution == "masked":
+        if self.training or self.first.way == "masked":
             inside = self.second.whole(self.first.whole(x))
             y = F.relu(inside + self.shortcut(x))
             if self.after and self.second.seen is not None:
@@ -263,10 +263,10 @@ def firing(model: nn.Module, images: Tensor) -> list[Tensor]:
     """For each gate the share of the images for which each filter fires, [outputs]; 0 or 1 is a constant mask."""
     gates = [module for module in model.modules() if isinstance(module, Gated)]
     shares: dict[int, Tensor] = {}
-    kinds = [gate.execution for gate in gates]
+    kinds = [gate.way for gate in gates]
     hooks = []
     for place, gate in enumerate(gates):
-        gate.execution = "masked"
+        gate.way = "masked"
 
         def note(module: nn.Module, args: Any, logits: Tensor, place: int = place, gate: Gated = gate) -> None:
             shares[place] = gate.chosen(logits).float().mean(dim=0)
@@ -276,7 +276,7 @@ def firing(model: nn.Module, images: Tensor) -> list[Tensor]:
     for hook in hooks:
         hook.remove()
     for gate, kind in zip(gates, kinds, strict=True):
-        gate.execution = kind
+        gate.way = kind
     return [shares[place] for place in range(len(gates))]
 
 

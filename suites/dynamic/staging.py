@@ -28,9 +28,10 @@ class Staged(nn.Module):
 
     def __init__(self, stages: int, execution: Execution = "compact", exit: int | None = None):
         super().__init__()
+        # `running` and not `execution`, which is a label of a row (bench.labels)
         if exit is not None and not 1 <= exit <= stages:
             raise ValueError(f"exit={exit}: one of the {stages} exits is wanted, from 1")
-        self.stages, self.execution, self.exit = stages, execution, exit
+        self.stages, self.running, self.exit = stages, execution, exit
         self.paths: Tensor | None = None
         self._held_out: tuple[Tensor, Tensor] | None = None
         if exit is not None:
@@ -56,10 +57,10 @@ class Staged(nn.Module):
         """Answers in the order of the inputs."""
         if self.exit is not None or inputs.device.type == "meta":
             return self.straight(inputs, self.stages if self.exit is None else self.exit)
-        if self.execution == "sorted":
+        if self.running == "sorted":
             known = self._known(inputs)
             return self._compact(inputs) if known is None else self._grouped(inputs, known)
-        return self._compact(inputs) if self.execution == "compact" else self._whole(inputs)
+        return self._compact(inputs) if self.running == "compact" else self._whole(inputs)
 
     def straight(self, inputs: Tensor, exit: int) -> Tensor:
         """Answers of one exit for all samples; earlier heads and gates run as they do for a sample that gets there."""
@@ -89,7 +90,7 @@ class Staged(nn.Module):
             leave, memory = self.leaves(place, answer, memory)
             paths = torch.where(here & leave, place, paths)
             here = here & ~leave
-            if self.execution == "until_empty" and not bool(here.any()):
+            if self.running == "until_empty" and not bool(here.any()):
                 break
         assert out is not None
         self.paths = paths

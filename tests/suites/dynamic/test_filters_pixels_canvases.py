@@ -31,7 +31,7 @@ def test_gathered_filters_equal_masked_ones_and_cost_what_fires(net):
     cost, predictors = counting.of(network, (images[:1],))
     fired = [share.sum().item() for share in firing(network, images[:1])]
     for gate in gates:
-        gate.execution = "masked"
+        gate.way = "masked"
     torch.testing.assert_close(network(images), gathered, rtol=1e-4, atol=1e-5)
     assert predictors == sum(gate.conv.in_channels * gate.conv.out_channels for gate in gates)
     dense = counting.of(plain, (images[:1],))[0]

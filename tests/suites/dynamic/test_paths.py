@@ -44,7 +44,7 @@ def test_every_execution_gives_the_same_answers_and_pays_for_what_it_runs(exits)
     images = torch.randn(64, 3, 16, 16)
     answers, costs = {}, {}
     for execution in ("compact", "masked", "until_empty", "sorted"):
-        exits.execution = execution
+        exits.running = execution
         if execution == "sorted":
             exits.learn_paths(OneBatch(images))
         answers[execution], costs[execution] = exits(images), counting.of(exits, (images,))[0]
@@ -81,7 +81,7 @@ def fixed(network, exit):
 @torch.no_grad()
 def test_batches_that_run_until_empty_are_as_deep_as_the_law_says(exits):
     images = torch.randn(600, 3, 16, 16)
-    exits.execution = "until_empty"
+    exits.running = "until_empty"
     exits(images)
     shares = (torch.bincount(exits.paths, minlength=4) / 600).tolist()
     paths, rng = exits.paths.tolist(), random.Random(0)
@@ -128,7 +128,7 @@ def test_exit_probabilities_are_those_of_the_paper_and_gates_use_them(exits):
         for place in range(3):
             state, answer = exits.stage(place, state)
             g.append(exits.gates[place](answer))
-        exits.execution = "compact"
+        exits.running = "compact"
         exits(images)
     for probabilities, path in zip(exit_probabilities(torch.stack(g, 1)).tolist(), exits.paths.tolist(), strict=True):
         rest, leaves = 1.0, 3
@@ -242,3 +242,14 @@ def test_b_lenet_leaves_by_entropy_at_the_threshold():
     gone = int((network.paths == 0).sum())
     assert 0 < gone < 30
     assert counting.of(network, (images,))[0] == 30 * 220_150 + (30 - gone) * 1_027_570
+
+
+@torch.no_grad()
+def test_rows_say_that_they_run_for_real(exits):
+    from bench.labels import labels_of
+
+    cascade = dual_cnn(digits_cnn(width=4, resolution=16), second_width=2)
+    for network in (exits, cascade, b_lenet(lenet())):
+        assert labels_of(network)["execution"] == "real"
+        assert network.input_dependent
+    assert not jei_dnn(digits_vit(width=16, heads=2, depth=2, resolution=16), exit=1).input_dependent
