@@ -154,7 +154,7 @@ def canvas(
     network = CanvasNet(model, choices, policy, border, size)
     network.gru.to(next(model.parameters()))
     if size is not None:
-        network.input_dependent = False  # type: ignore[misc]
+        network.input_dependent = False
     if not training_steps:
         if size is None or size != model.size:
             network.untrained = "canvas' policy starts at random: set training_steps, on a model with a task"  # type: ignore[assignment]

@@ -35,9 +35,8 @@ def matformer(model: Settings, method: Settings) -> int:
     """A ViT whose MLPs have a share of their units."""
     given = method.get("granularity", "XL")
     depth = model.get("depth", 12)
-    shares = (
-        given if isinstance(given, list) else [{"XL": 1.0, "L": 0.5, "M": 0.25, "S": 0.125}.get(given, given)] * depth
-    )
+    names: dict[Any, Any] = {"XL": 1.0, "L": 0.5, "M": 0.25, "S": 0.125}
+    shares = given if isinstance(given, list) else [names.get(given, given)] * depth
     return _vit(model, [max(1, int(share * _hidden(model))) for share in shares], 1)
 
 

@@ -136,11 +136,12 @@ class Gated(nn.Module):
         weight = self.conv.weight.index_select(0, out)
         weight = weight if active is None else weight.index_select(1, active)
         bias = None if self.conv.bias is None else self.conv.bias.index_select(0, out)
-        y = F.conv2d(x, weight, bias, self.conv.stride, self.conv.padding)  # type: ignore[arg-type]
+        y = F.conv2d(x, weight, bias, self.conv.stride, self.conv.padding)
         norm = self.norm
         assert norm.running_mean is not None and norm.running_var is not None
-        parts = [t.index_select(0, out) for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias)]
-        y = F.batch_norm(y, *parts, training=False, eps=norm.eps)
+        mean, var = (t.index_select(0, out) for t in (norm.running_mean, norm.running_var))
+        scale, shift = (t.index_select(0, out) for t in (norm.weight, norm.bias))
+        y = F.batch_norm(y, mean, var, scale, shift, training=False, eps=norm.eps)
         return (F.relu(y) if self.relu else y), out
 
 
@@ -203,7 +204,7 @@ def _install(model: nn.Module, keep: float | None, after: bool) -> list[Gated]:
                 setattr(module, name, GatedBlock(child, keep, after))
     features: Any = getattr(model, "features", None)
     if isinstance(features, nn.Sequential):
-        model.features = GatedChain(_chain(list(features), keep))  # type: ignore[assignment]
+        model.features = GatedChain(_chain(list(features), keep))
     return [module for module in model.modules() if isinstance(module, Gated)]
 
 

@@ -134,7 +134,8 @@ class Exits(Staged):
 
     def costs(self) -> list[float]:
         """Products to each exit over those to the last; earlier heads have run."""
-        block = block_macs(self.vit.tokens, self.vit.width, self.vit.blocks[0].mlp.fc1.out_features)
+        first: Any = self.vit.blocks[0]
+        block = block_macs(self.vit.tokens, self.vit.width, first.mlp.fc1.out_features)
         front = self.vit.width * self.vit.channels * self.vit.patch**2 * self.vit.grid**2
         head = self.vit.width * self.classes
         costs = [front + (exit + 1) * (block + head) for exit in range(self.stages)]

@@ -51,6 +51,12 @@ class Crop(nn.Module):
 class ElasticBlock(nn.Module):
     """An inverted bottleneck at its largest expansion and kernel, which runs on the first parts of its weights."""
 
+    widen: Any
+    depthwise: Any
+    narrow: Any
+    gate: Any
+    crops: Any
+
     def __init__(
         self, inner: int, outer: int, expand: int, kernels: tuple[int, ...], stride: int, gate: bool, act: Any
     ):
@@ -90,10 +96,10 @@ class ElasticBlock(nn.Module):
         y = self._norm(2, F.conv2d(y, self.narrow[0].weight[:, :mid]), self.narrow[1])
         return x + y if self.stride == 1 and self.inner == self.outer else y
 
-    def _gate(self, y: Tensor, gate: SqueezeExcite) -> Tensor:
+    def _gate(self, y: Tensor, gate: Any) -> Tensor:
         few = rounded(self.mid // 4)
-        s = F.conv2d(y.mean((2, 3), keepdim=True), gate.down.weight[:few, : self.mid], gate.down.bias[:few])  # type: ignore[index]
-        return F.hardsigmoid(F.conv2d(F.relu(s), gate.up.weight[: self.mid, :few], gate.up.bias[: self.mid]))  # type: ignore[index]
+        s = F.conv2d(y.mean((2, 3), keepdim=True), gate.down.weight[:few, : self.mid], gate.down.bias[:few])
+        return F.hardsigmoid(F.conv2d(F.relu(s), gate.up.weight[: self.mid, :few], gate.up.bias[: self.mid]))
 
     def _norm(self, place: int, y: Tensor, norm: Any) -> Tensor:
         n = y.shape[1]
@@ -111,7 +117,7 @@ class ElasticBlock(nn.Module):
         ).to(self.widen[0].weight)  # fmt: skip
         parts: list[Any] = list(small.layers)
         convs = [m for m in parts if isinstance(m, nn.Conv2d)]
-        norms = [m for m in parts if isinstance(m, nn.BatchNorm2d)]
+        norms: list[Any] = [m for m in parts if isinstance(m, nn.BatchNorm2d)]
         weights = [self.widen[0].weight[:mid], self.depthwise_weight(), self.narrow[0].weight[:, :mid]]
         with torch.no_grad():
             for conv, weight in zip(convs, weights, strict=True):
@@ -127,11 +133,11 @@ class ElasticBlock(nn.Module):
                 norm.running_var.copy_(kept[1])
             if self.gate is not None:
                 few = rounded(mid // 4)
-                own = next(m for m in parts if isinstance(m, SqueezeExcite))
+                own: Any = next(m for m in parts if isinstance(m, SqueezeExcite))
                 own.down.weight.copy_(self.gate.down.weight[:few, :mid])
-                own.down.bias.copy_(self.gate.down.bias[:few])  # type: ignore[index, union-attr]
+                own.down.bias.copy_(self.gate.down.bias[:few])
                 own.up.weight.copy_(self.gate.up.weight[:mid, :few])
-                own.up.bias.copy_(self.gate.up.bias[:mid])  # type: ignore[index, union-attr]
+                own.up.bias.copy_(self.gate.up.bias[:mid])
         return small
 
     @torch.no_grad()
@@ -147,11 +153,14 @@ class ElasticBlock(nn.Module):
         if self.gate is not None:
             self.gate.down.weight.copy_(self.gate.down.weight[:, order].clone())
             self.gate.up.weight.copy_(self.gate.up.weight[order].clone())
-            self.gate.up.bias.copy_(self.gate.up.bias[order].clone())  # type: ignore[index, union-attr]
+            self.gate.up.bias.copy_(self.gate.up.bias[order].clone())
 
 
 class OfaNet(nn.Module):
     """The store, and the sub-network of it that is `active`."""
+
+    units: Any
+    final: Any
 
     def __init__(self, space: Space, resolution: int):
         super().__init__()
@@ -179,21 +188,20 @@ class OfaNet(nn.Module):
         """Have this sub-network run; nothing is copied."""
         self.active = of
         for unit, expands, kernels in zip(self.units, of.expands, of.kernels, strict=True):
-            for block, expand, kernel in zip(unit, expands, kernels, strict=False):  # type: ignore[arg-type]
+            for block, expand, kernel in zip(unit, expands, kernels, strict=False):
                 block.expand, block.kernel = expand, kernel
 
     def drop_rest(self) -> None:
         """Leave out the blocks that do not run."""
         self.units = nn.ModuleList(
-            nn.ModuleList(list(unit)[:depth])  # type: ignore[arg-type]
-            for unit, depth in zip(self.units, self.active.depths, strict=True)
+            nn.ModuleList(list(unit)[:depth]) for unit, depth in zip(self.units, self.active.depths, strict=True)
         )
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, [batch, classes]."""
         x = self.stem(images)
         for unit, depth in zip(self.units, self.active.depths, strict=True):
-            for block in unit[:depth]:  # type: ignore[index]
+            for block in unit[:depth]:
                 x = block(x)
         x = self.finished(x).mean(dim=(2, 3), keepdim=True)
         return self.head(F.hardswish(self.last(x)).flatten(1))
@@ -284,7 +292,7 @@ def subnetwork(store: OfaNet, of: Choice, form: str, recalibrated: int) -> nn.Mo
         recalibrate(store, recalibrated)
     if form == "slice":
         return store.eval()
-    waiting = [block for unit, depth in zip(store.units, of.depths, strict=True) for block in list(unit)[depth:]]  # type: ignore[arg-type]
+    waiting = [block for unit, depth in zip(store.units, of.depths, strict=True) for block in list(unit)[depth:]]
     small = extracted(store, waiting)
     small.drop_rest()
     if small.final_stats is not None:

@@ -66,7 +66,7 @@ def pcsr(
     large = large if hidden is None else [hidden] * len(large)
     network = Pcsr(model.kind, width or wide, large, light, judge, model.side).to(next(model.parameters()))
     network.k, network.heavy, network.adaptive, network.refine = float(k), heavy, adaptive, refine
-    network.input_dependent = heavy is None  # type: ignore[assignment]
+    network.input_dependent = heavy is None
     if not training_steps:
         network.untrained = "pcsr's networks start at random: set training_steps, on a model with a task"  # type: ignore[assignment]
         return network.eval()
@@ -93,6 +93,7 @@ class Pcsr(nn.Module):
     """Pictures [batch, 3, 4 h, 4 w] of [batch, 3, h, w]; `shares` holds each picture's heavy share after a forward."""
 
     input_dependent = True
+    heavy: float | None
 
     def __init__(self, kind: Any, width: int, heavy: list[int], light: list[int], judge: list[int], side: int):
         super().__init__()
@@ -103,7 +104,7 @@ class Pcsr(nn.Module):
         self.light_net = pixel_network(inputs, light, 3)
         self.classifier = pixel_network(inputs, judge, 2)
         self.pixel_macs = tuple(network_macs(inputs, *of) for of in ((light, 3), (heavy, 3), (judge, 2)))
-        self.k, self.heavy, self.adaptive, self.refine = 0.0, None, False, True  # type: ignore[assignment]
+        self.k, self.heavy, self.adaptive, self.refine = 0.0, None, False, True
         self.shares: Tensor | None = None
 
     def example_inputs(self, batch: int) -> tuple[Tensor]:

@@ -66,7 +66,7 @@ def sortednet(
         if recipe == "sorted":
             settings |= {"subs": [list(sub) for sub in subs], "drawn": drawn, "largest": largest}
         if recipe == "alone":
-            subs = settings["subs"] = [(own, width)]  # type: ignore[assignment]
+            subs = settings["subs"] = [(own, width)]
         found = remembered(
             model, sortednet, settings, lambda task: _learn(model, task, recipe, subs, drawn, largest, training_steps)
         )

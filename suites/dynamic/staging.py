@@ -35,7 +35,7 @@ class Staged(nn.Module):
         self.paths: Tensor | None = None
         self._held_out: tuple[Tensor, Tensor] | None = None
         if exit is not None:
-            self.input_dependent = False  # type: ignore[misc]
+            self.input_dependent = False
 
     def start(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """What enters the first stage."""
