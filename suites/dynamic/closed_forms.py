@@ -33,10 +33,10 @@ def jei_dnn(model: Settings, method: Settings) -> int:
 
 def matformer(model: Settings, method: Settings) -> int:
     """A ViT whose MLPs have a share of their units."""
-    given = method.get("granularity", "XL")
+    given: Any = method.get("granularity", "XL")
     depth = model.get("depth", 12)
     names: dict[Any, Any] = {"XL": 1.0, "L": 0.5, "M": 0.25, "S": 0.125}
-    shares = given if isinstance(given, list) else [names.get(given, given)] * depth
+    shares: list[Any] = given if isinstance(given, list) else [names.get(given, given) for _ in range(depth)]
     return _vit(model, [max(1, int(share * _hidden(model))) for share in shares], 1)
 
 
