@@ -38,6 +38,7 @@ RULES: Mapping[str, Rule] = {
     "psnr_db": Rule("mean", 0.1, "dB"),
     "step_accuracy": Rule("mean", 0.5, "points"),
     "dice": Rule("mean", 0.01, "Dice"),
+    "mean_iou": Rule("mean", 0.01, "IoU"),
     "forecast_error": Rule("mean", 0.01, "of the persistence error"),
     "field_error": Rule("mean", 0.005, "of the field"),
     "end_point_error": Rule("mean", 0.05, "px"),

@@ -81,6 +81,17 @@ ANSWERS: tuple[Metric, ...] = (
         ),
     ),
     Metric(
+        "mean_iou",
+        unit="1",
+        better="higher",
+        section="quality",
+        title="Mean IoU",
+        definition=(
+            "Mean over held-out questions of |A and B| / |A or B| of the predicted and the true mask, in patches of the "
+            "picture; with a 95 % t-interval over questions."
+        ),
+    ),
+    Metric(
         "forecast_error",
         unit="1",
         better="lower",

@@ -1,0 +1,272 @@
+"""Questions about scenes of digits: a position, a number, a row, a mask; or screens with actions between them.
+
+A model reads the scene as visual tokens and answers in one word. Scenes that are judged show held-out digits only and
+are the same for every model of one kind. The score is exact match over all questions of the kind; every type with its
+own interval stands in its details. `judged` may name one type, or `masks`, which is the mean intersection over union
+of masks. One model learns all types, so one checkpoint serves every choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.meters.quality import Run, SamplesDigest
+from bench.scores import Score, mean, proportion
+from suites.common import digit_scenes as scenes
+from suites.common import digits_data as data
+from suites.common.task import TaskError, TrainedTask
+from suites.common.training import Pace, fit
+
+Judged = Literal["questions", "masks", "position", "count", "search", "now", "pointer", "past"]
+#: Types of question by kind of model.
+TYPES = {
+    "scene": ("position", "count", "search"),
+    "views": ("position", "count", "search"),
+    "screens": ("now", "pointer", "past"),
+}
+HELD_OUT_SCENES, HELD_OUT_SEED = 200, 987_654_321
+#: Weight of reading each visual token's digit straight from the projector, which teaches the tower.
+READING = 0.5
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a reader is trained, on scenes that are all different."""
+
+    steps: int = 500
+    batch: int = 32
+    rate: float = 3e-3
+    warmup: float = 0.05
+    weight_decay: float = 0.02
+    clip: float = 1.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts of one batch.
+
+    Attributes:
+        head: the words and pictures before the questions, [n, tokens].
+        cells: digit of every cell of every picture, [n, pictures, 16].
+        questions: by type.
+        mask: words [n, 4] and cells [n, 16] of a question for a mask, of kinds that have it.
+    """
+
+    head: Tensor
+    cells: Tensor
+    questions: tuple[scenes.Questions, ...]
+    mask: tuple[Tensor, Tensor] | None
+
+
+def drawn(module: Any, n: int, known: Tensor, generator: torch.Generator, repeats: int = 1) -> Batch:
+    """A batch for a model of this kind; positions are asked `repeats` times of each scene."""
+    if module.kind == "screens":
+        return _screens(module, n, known, generator, repeats)
+    seen = scenes.scenes(n, known, generator)
+    head = torch.cat([torch.full((n, 1), scenes.BEGIN), scenes.packed(seen.levels, module.patch, module.views)], dim=1)
+    asked = [scenes.position_questions(seen, generator) for _ in range(repeats)]
+    asked += [scenes.count_questions(seen, generator), scenes.search_questions(seen, generator)]
+    return Batch(head, seen.cells.flatten(1)[:, None], tuple(asked), scenes.mask_questions(seen, generator))
+
+
+def _screens(module: Any, n: int, known: Tensor, generator: torch.Generator, repeats: int) -> Batch:
+    shown = [scenes.scenes(n, known, generator) for _ in range(module.images)]
+    start = torch.randint(scenes.CELLS, (n,), generator=generator)
+    moves = torch.randint(scenes.MOVE, scenes.MOVE + 4, (n, module.history), generator=generator)
+    parts = [torch.full((n, 1), scenes.BEGIN), scenes.ROW + start[:, None]]
+    for index, screen in enumerate(shown):
+        parts += [scenes.packed(screen.levels, module.patch), moves[:, index : index + 1]]
+    head = torch.cat(parts, dim=1)
+    asked = []
+    for _ in range(repeats):
+        now = scenes.position_questions(shown[-1], generator, scenes.SCREEN)
+        asked.append(scenes.Questions("now", now.words, now.answers))
+    row = torch.full((n,), scenes.PAD)
+    asked.append(
+        scenes.Questions("pointer", scenes.about(scenes.POINTER, row), scenes.ROW + scenes.pointer_after(start, moves))
+    )
+    if module.history:
+        past = scenes.position_questions(shown[-2], generator, scenes.SCREEN + 1)
+        asked.append(scenes.Questions("past", past.words, past.answers))
+    cells = torch.stack([screen.cells.flatten(1) for screen in shown], dim=1)
+    return Batch(head, cells, tuple(asked), None)
+
+
+def example_prompts(module: Any, batch: int, context: int, seed: int) -> Tensor:
+    """Ids [batch, context] of prompts of held-out digits that end with a question; padding stands before it.
+
+    Raises:
+        ValueError: the context has no room for the pictures and one word.
+    """
+    made = drawn(module, batch, data.split()[1], torch.Generator().manual_seed(seed))
+    room = context - made.head.shape[1]
+    if room < 1:
+        raise ValueError(f"context={context}: pictures and words before them take {made.head.shape[1]}, set more")
+    words = made.questions[0].words[:, -room:]
+    padding = torch.full((batch, room - words.shape[1]), scenes.PAD)
+    return torch.cat([made.head, padding, words], dim=1)
+
+
+class DigitScenes(TrainedTask):
+    """Scenes of the module's kind."""
+
+    name = "digit_scenes"
+    metric = "accuracy"
+
+    def __init__(
+        self, cache: Path, seed: int, *, judged: Judged = "questions", training: Training | None = None
+    ):  # fmt: skip
+        """Nothing is trained yet.
+
+        Args:
+            cache: folder under which trained weights are kept.
+            seed: of the scenes that are learned from.
+            judged: all questions, one type, or masks.
+            training: the recipe; None for the default.
+        """
+        super().__init__(cache, seed)
+        self.training, self.judged = training or Training(), judged
+        self.metric = "mean_iou" if judged == "masks" else "accuracy"  # type: ignore[misc]
+        self.module: Any = None
+
+    def fits(self, module: nn.Module, model_name: str) -> None:
+        """Raise TaskError unless the module reads scenes, and has what is judged."""
+        kind = getattr(module, "kind", None)
+        if kind not in TYPES or not hasattr(module, "patch"):
+            raise TaskError(f'model "{model_name}" reads no scenes of digits: take scene_64 or its kin')
+        if self.judged == "masks" and kind == "screens":
+            raise TaskError(f'model "{model_name}" answers no question for a mask: take scene_64')
+        if self.judged not in ("questions", "masks", *TYPES[kind]):
+            raise TaskError(f'model "{model_name}" is asked {", ".join(TYPES[kind])}, not {self.judged}')
+        self.module = module
+
+    def learn(self, module: nn.Module) -> dict[str, Any]:
+        """Train the reader; its last loss and its score."""
+        how = self.training
+        pace = Pace(how.steps, how.rate, warmup=how.warmup, weight_decay=how.weight_decay, clip=how.clip)
+        generator = torch.Generator().manual_seed(self.seed)
+        known = data.split()[0]
+        batches = (drawn(module, how.batch, known, generator, repeats=3) for _ in range(how.steps))
+        losses = fit(module, ((b, b) for b in batches), lambda b, _: loss_of(module, b), pace)  # type: ignore[misc, arg-type]
+        with torch.inference_mode():
+            held_out = DigitScenes(self.cache.folder.parent, self.seed)
+            held_out.fits(module, "the model")
+            score = held_out.score(Run(module))
+        return {"train_loss": sum(losses[-10:]) / len(losses[-10:]), "test_accuracy": score.value, **score.details}
+
+    def data_digest(self) -> str:
+        """Hash of pixels and labels."""
+        return data.digits()[2]
+
+    def recipe(self) -> dict[str, Any]:
+        """The training."""
+        return asdict(self.training)
+
+    def held_out(self) -> Batch:
+        """The scenes that are judged."""
+        generator = torch.Generator().manual_seed(HELD_OUT_SEED)
+        return drawn(self.module, HELD_OUT_SCENES, data.split()[1], generator)
+
+    def training_batches(self, batch_size: int, steps: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """`steps` batches of prompts with one question, its type at random, and their answers."""
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(steps):
+            made = drawn(self.module, batch_size, data.split()[0], generator)
+            asked = made.questions[int(torch.randint(len(made.questions), (1,), generator=generator))]
+            yield torch.cat([made.head, asked.words], dim=1), asked.answers
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Prompts and answers of what is judged; masks: 0 or 1 per cell, [n, 16]."""
+        for _, ids, wanted in self._asked():
+            yield from zip(ids.split(batch_size), wanted.split(batch_size), strict=True)
+
+    def _asked(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        made = self.held_out()
+        if self.judged == "masks":
+            assert made.mask is not None
+            yield "masks", torch.cat([made.head, made.mask[0]], dim=1), made.mask[1].long()
+            return
+        for asked in made.questions:
+            if self.judged in ("questions", asked.kind):
+                yield asked.kind, torch.cat([made.head, asked.words], dim=1), asked.answers
+
+    def score(self, run: Run) -> Score:
+        """Percent of questions that are answered right, or the mean intersection over union of masks."""
+        size = 1 if getattr(run.module, "input_dependent", False) else run.batch
+        return self._masks(run, size) if self.judged == "masks" else self._answers(run, size)
+
+    def _answers(self, run: Run, size: int) -> Score:
+        seen, marks = SamplesDigest(), dict[str, str]()
+        for kind, ids, wanted in self._asked():
+            seen.feed(ids, wanted)
+            said = [run.module.prefill(run.send(part))[0].argmax(dim=-1).cpu() for part in ids.split(size)]
+            marks[kind] = "".join(str(int(right)) for right in (torch.cat(said) == wanted).tolist())
+        whole = proportion("accuracy", "".join(marks.values()), seen.hex())
+        parts = {kind: proportion("accuracy", given, "") for kind, given in marks.items()}
+        by_type = {kind: {"value": p.value, "low": p.low, "high": p.high, "n": p.n} for kind, p in parts.items()}
+        whole.details["by_question"] = by_type  # type: ignore[index]
+        return whole
+
+    def _masks(self, run: Run, size: int) -> Score:
+        seen, found = SamplesDigest(), list[float]()
+        cell = scenes.cell_of(self.module.patch, self.module.views)
+        for _, ids, wanted in self._asked():
+            seen.feed(ids, wanted)
+            for part, true in zip(ids.split(size), wanted.split(size), strict=True):
+                mask = run.module.masks(run.send(part)).cpu() > 0
+                found += intersection_over_union(mask, true[:, cell].bool()).tolist()
+        return mean("mean_iou", found, seen.hex())
+
+    def describe(self) -> dict[str, Any]:
+        """Name, split, number of scenes, hash of the data, preprocessing."""
+        return {
+            "name": self.name,
+            "split": "scenes of the held-out pictures of the task digits",
+            "n": HELD_OUT_SCENES,
+            "digest": self.data_digest(),
+            "preprocessing": {"judged": self.judged, "kind": getattr(self.module, "kind", None)},
+        }
+
+
+def intersection_over_union(found: Tensor, true: Tensor) -> Tensor:
+    """Of masks [n, places], [n]; two empty masks agree."""
+    both, either = (found & true).sum(dim=1), (found | true).sum(dim=1)
+    return torch.where(either == 0, 1.0, both / either.clamp(min=1))
+
+
+def loss_of(module: Any, batch: Batch) -> Tensor:
+    """Cross-entropy of all answers in one pass over the scene, of each visual token's own digit, and of the mask.
+
+    Questions follow each other with their answers between them.
+    """
+    asked = list(batch.questions)
+    parts, n = [batch.head], len(batch.head)
+    for question in asked:
+        parts += [question.words, question.answers[:, None]]
+    if batch.mask is not None:
+        parts.append(batch.mask[0])
+    ids, start = torch.cat(parts, dim=1), batch.head.shape[1]
+    seen = module.see(ids)
+    x = module.along(module.stream(ids, seen))
+    ends = [start + scenes.QUESTION - 1 + index * (scenes.QUESTION + 1) for index in range(len(asked))]
+    logits = module.decoder.head(x[:, ends])
+    answers = torch.stack([question.answers for question in asked], dim=1)
+    total = F.cross_entropy(logits.flatten(0, 1), answers.flatten())
+    total = total + READING * _reading(module, seen.tokens, batch.cells)
+    if batch.mask is not None:
+        cell = scenes.cell_of(module.patch, module.views)
+        given = module.mask_logits(x[:, -1], seen.view.features.reshape(n, -1, x.shape[-1]))
+        total = total + F.binary_cross_entropy_with_logits(given, batch.mask[1][:, cell].float())
+    return total
+
+
+def _reading(module: Any, tokens: Tensor, cells: Tensor) -> Tensor:
+    own = cells[:, :, scenes.cell_of(module.patch, module.views)].flatten(1)
+    return F.cross_entropy(module.decoder.head(module.decoder.norm(tokens)).flatten(0, 1), own.flatten())
