@@ -87,8 +87,8 @@ ANSWERS: tuple[Metric, ...] = (
         section="quality",
         title="Mean IoU",
         definition=(
-            "Mean over held-out questions of |A and B| / |A or B| of the predicted and the true mask, in patches of the "
-            "picture; with a 95 % t-interval over questions."
+            "Mean over held-out questions of |A and B| / |A or B| of the predicted and the true mask, in patches "
+            "of the picture; with a 95 % t-interval over questions."
         ),
     ),
     Metric(

@@ -180,15 +180,11 @@ class SceneReader(VisualDecoder):
         """
         return (features @ self.segment(last)[..., None])[..., 0] * last.shape[-1] ** -0.5
 
-    def example_ids(self, batch: int, context: int, seed: int) -> Tensor:
-        """Prompts of made scenes with a question, [batch, context]; further words are random.
-
-        Raises:
-            ValueError: the context has no room for the pictures and a word.
-        """
+    def example_inputs(self, batch: int) -> tuple[Tensor]:
+        """Prompts of made scenes of held-out digits that end with a question, [batch, tokens]."""
         from suites.common.tasks.digit_scenes import example_prompts
 
-        return example_prompts(self, batch, context, seed)
+        return (example_prompts(self, batch, 0).to(self.decoder.head.weight.device),)
 
 
 def scene_reader(

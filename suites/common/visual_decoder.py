@@ -250,9 +250,6 @@ class VisualDecoder(Generator):
         return {"nominal": own, "stored": own}
 
     def example_inputs(self, batch: int) -> tuple[Tensor]:
-        """Ids of a prompt with ten words behind its pictures."""
-        return (self.example_ids(batch, self.spans[-1][0] + self.tokens + 10, 0).to(self.decoder.head.weight.device),)
-
-    def example_ids(self, batch: int, context: int, seed: int) -> Tensor:
-        """Random ids, [batch, context]."""
-        return torch.randint(self.vocabulary, (batch, context), generator=torch.Generator().manual_seed(seed))
+        """Random ids of a prompt with ten words behind its pictures, [batch, tokens]."""
+        device = self.decoder.head.weight.device
+        return (torch.randint(self.vocabulary, (batch, self.spans[-1][0] + self.tokens + 10), device=device),)

@@ -1,4 +1,4 @@
-"""Closed forms of the house's scene reader for cards: products of one request of 64 + 6 and 3 new tokens.
+"""Closed forms of the house's scene reader for cards: products of one request of 64 + 5 and 3 new tokens.
 
 A model's settings are those of `suites.common.scene_reader:scene_reader`, at a patch of 4; the method's own products
 are not among these.
@@ -15,7 +15,7 @@ from suites.vlm_tokens import closed_forms, schedules
 from suites.vlm_tokens.visiondrop import shared_out
 
 Settings = Mapping[str, Any]
-VISUAL, TEXT, NEW, PATCH = 64, 6, 3, 4
+VISUAL, TEXT, NEW, PATCH = 64, 5, 3, 4
 DEFAULTS = {"width": 96, "layers": 8, "heads": 4, "hidden": 256, "depth": 3}
 
 

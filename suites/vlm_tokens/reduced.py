@@ -198,10 +198,6 @@ class Reduced(Generator):
         """The plain model's."""
         return self.model.example_inputs(batch)
 
-    def example_ids(self, batch: int, context: int, seed: int) -> Tensor:
-        """The plain model's."""
-        return self.model.example_ids(batch, context, seed)
-
 
 def as_visual(model: nn.Module, method: str) -> VisualDecoder:
     """The model, if it reads pictures before words and nothing has been changed yet.

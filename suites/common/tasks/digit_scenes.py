@@ -99,19 +99,10 @@ def _screens(module: Any, n: int, known: Tensor, generator: torch.Generator, rep
     return Batch(head, cells, tuple(asked), None)
 
 
-def example_prompts(module: Any, batch: int, context: int, seed: int) -> Tensor:
-    """Ids [batch, context] of prompts of held-out digits that end with a question; padding stands before it.
-
-    Raises:
-        ValueError: the context has no room for the pictures and one word.
-    """
+def example_prompts(module: Any, batch: int, seed: int) -> Tensor:
+    """Ids [batch, tokens] of prompts of held-out digits that end with a question for a position."""
     made = drawn(module, batch, data.split()[1], torch.Generator().manual_seed(seed))
-    room = context - made.head.shape[1]
-    if room < 1:
-        raise ValueError(f"context={context}: pictures and words before them take {made.head.shape[1]}, set more")
-    words = made.questions[0].words[:, -room:]
-    padding = torch.full((batch, room - words.shape[1]), scenes.PAD)
-    return torch.cat([made.head, padding, words], dim=1)
+    return torch.cat([made.head, made.questions[0].words], dim=1)
 
 
 class DigitScenes(TrainedTask):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from suites.common.scene_reader import scene_reader
+from suites.common.tasks.digit_scenes import example_prompts
 
 
 def reader(kind="scene", layers=4, seed=0, **more):
@@ -18,8 +19,8 @@ def make():
 
 @pytest.fixture
 def prompts():
-    def made(model, batch=2, words=5, seed=3):
-        return model.example_ids(batch, model.spans[-1][0] + model.tokens + words, seed)
+    def made(model, batch=2, seed=3):
+        return example_prompts(model, batch, seed)
 
     return made
 

@@ -119,15 +119,15 @@ def test_a_step_costs_what_its_layers_have_kept(make, prompts):
             return self.reduced.decode(new, cache)[0]
 
     found = macs.count(Step(), (torch.zeros(1, 1, dtype=torch.long),))
-    assert found.macs == closed_forms.decode_macs(reduced.shape, 6, plan, 1) and found.method_macs == 0
+    assert found.macs == closed_forms.decode_macs(reduced.shape, 5, plan, 1) and found.method_macs == 0
 
 
 def test_the_plain_request_is_the_cards_closed_form():
     sizes = {"width": 16, "layers": 4, "heads": 2, "hidden": 24, "depth": 1}
     tower = 64 * 16 * 16 + 65 * 12 * 16**2 + 2 * 65**2 * 16
     layer = 4 * 16**2 + 3 * 16 * 24
-    prompt = 4 * (70 * layer + 2 * 70**2 * 16) + 16 * 40
-    steps = sum(4 * (layer + 2 * (70 + t) * 16) + 16 * 40 for t in (1, 2))
+    prompt = 4 * (69 * layer + 2 * 69**2 * 16) + 16 * 40
+    steps = sum(4 * (layer + 2 * (69 + t) * 16) + 16 * 40 for t in (1, 2))
     assert card_counts.plain(sizes, {}) == tower + 64 * 16 * 16 + prompt + steps
 
 
