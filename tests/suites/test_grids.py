@@ -15,6 +15,7 @@ CATALOGUE = catalogues.load()
 NAMES = ("decode", "attention", "convnets", "diffusion", "lowrank", "ops", "pruning", "scaling", "ssm")
 NAMES = ("decode", "attention", "convnets", "diffusion", "lowrank", "ops", "pruning", "scaling", "streaming")
 NAMES = ("decode", "attention", "convnets", "diffusion", "lowrank", "ops", "pruning", "scaling", "dynamic")
+NAMES = ("decode", "attention", "convnets", "diffusion", "lowrank", "ops", "pruning", "scaling", "vlm_tokens")
 
 
 def suite_of(name):
