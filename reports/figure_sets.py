@@ -34,6 +34,7 @@ from reports.figures import (
     pareto,
     predictors,
     routing,
+    questions,
     savings,
     scaling,
     scan_share,
@@ -100,6 +101,7 @@ GROUP_FIGURES: tuple[GroupFigure, ...] = (
     GroupFigure(gap.ID, gap.figure, Needs(("latency_ms",), rows=2), per_part=True),
     GroupFigure(companions.ID, companions.figure, Needs(rows=3, further=companions.wanted)),
     GroupFigure(routing.ID, routing.figure, Needs(rows=3, further=routing.wanted)),
+    GroupFigure(questions.ID, questions.figure, Needs(rows=2, further=questions.wanted)),
     GroupFigure(pareto.ID, pareto.figure, Needs(rows=2, further=lambda rows: bool(pareto.pairs(rows)))),
     GroupFigure(tradeoff.ID, tradeoff.figure, Needs(("mac_ratio",), compared=True), per_part=True),
     GroupFigure(

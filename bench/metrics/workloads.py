@@ -99,6 +99,14 @@ WORKLOADS: tuple[Metric, ...] = (
         definition="What a method keeps besides weights and cache: codebooks, predictors.",
     ),
     Metric(
+        "visual_tokens_mean",
+        unit="token",
+        better="lower",
+        section="generation",
+        title="Visual tokens",
+        definition="Mean over the decoder's layers of the visual tokens of one prompt that enter them.",
+    ),
+    Metric(
         "tokens_per_step",
         unit="token",
         better="higher",

@@ -14,6 +14,8 @@ and may offer
 - `copy_cache(cache)`, where a deep copy is not one;
 - `cache_bytes(cache) -> int`, where a preallocated cache is not full: the bytes in use;
 - `cache_bits() -> {"nominal": bits, "stored": bits}` per element of the dense cache;
+- `visual_tokens() -> [int, ...]`: of a model that reads pictures, how many of their tokens entered each layer in the last
+  prompt;
 - `method_bytes() -> int`: codebooks, predictors and the like, which are neither weights nor cache;
 - `write(ids, new) -> LongTensor [B, new]`, where the whole answer is not one step a token: drafts that are verified
   several at
@@ -233,12 +235,26 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
         writer = _Writer(subject.module, prompt_of(subject, shape))
         cache = _cache_after(writer, shape["new_tokens"])
         readings = [*_cache_readings(subject.module, cache, shape), *_bit_readings(subject.module)]
+        seen = _visual_tokens(subject.module)
+        readings += [mean for mean, _ in seen]
+        curves = [curve for _, curve in seen]
         readings += _written_readings(writer, shape["new_tokens"])
         if on_meta(writer.prompt) or shape["new_tokens"] < 2:
             why = "meta tensors take no time" if on_meta(writer.prompt) else "one new token has no time between tokens"
-            return Facts([*readings, *(unavailable(name, why, "request") for name in _GAPS.values())])
+            return Facts([*readings, *(unavailable(name, why, "request") for name in _GAPS.values())], curves)
         gaps = _gaps(writer, shape["new_tokens"], subject.synchronise, clock_of(subject))
-    return Facts([*readings, *_gap_readings(gaps)], [_gap_curve(gaps, shape["context"])])
+    return Facts([*readings, *_gap_readings(gaps)], [*curves, _gap_curve(gaps, shape["context"])])
+
+
+def _visual_tokens(module: Any) -> list[tuple[Reading, Curve]]:
+    """Mean over layers of the visual tokens that entered them in the last prompt, and the curve; none if none are read."""
+    counts = ask(module, "visual_tokens")
+    if not counts:
+        return []
+    note = "the module's own account of one row of the prompt"
+    mean = reading("visual_tokens_mean", sum(counts) / len(counts), "counted", method_note=note, part="prefill")
+    layers = list(range(len(counts)))
+    return [(mean, Curve("visual_tokens_mean", "layer", layers, counts, "counted", "prefill", note))]
 
 
 def _cache_after(writer: _Writer, new: int) -> Any:

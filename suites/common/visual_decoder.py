@@ -244,6 +244,10 @@ class VisualDecoder(Generator):
         """One layer of a decode step."""
         return block.step(x, by, before)
 
+    def visual_tokens(self) -> list[int]:
+        """How many visual tokens enter each layer: all of them."""
+        return [self.visual] * len(self.decoder.blocks)
+
     def cache_bits(self) -> dict[str, float]:
         """Bits of one cached number."""
         own = 8.0 * self.decoder.embed.weight.element_size()

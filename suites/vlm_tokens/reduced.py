@@ -189,6 +189,10 @@ class Reduced(Generator):
         following = tuple(place + 1 for place in cache.places)
         return decoder.head(decoder.norm(x[:, -1])), VisualCache(tuple(kept), following)
 
+    def visual_tokens(self) -> list[int]:
+        """How many visual tokens entered each layer in the last prompt."""
+        return self.tokens_per_layer
+
     def cache_bits(self) -> dict[str, float]:
         """Bits of one number of the dense cache that a prompt like the last one takes."""
         own = 8.0 * self.model.decoder.embed.weight.element_size()
