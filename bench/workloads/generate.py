@@ -14,8 +14,8 @@ and may offer
 - `copy_cache(cache)`, where a deep copy is not one;
 - `cache_bytes(cache) -> int`, where a preallocated cache is not full: the bytes in use;
 - `cache_bits() -> {"nominal": bits, "stored": bits}` per element of the dense cache;
-- `visual_tokens() -> [int, ...]`: of a model that reads pictures, how many of their tokens entered each layer in the last
-  prompt;
+- `visual_tokens() -> [int, ...]`: of a model that reads pictures, how many of their tokens entered each layer in the
+  last prompt;
 - `method_bytes() -> int`: codebooks, predictors and the like, which are neither weights nor cache;
 - `write(ids, new) -> LongTensor [B, new]`, where the whole answer is not one step a token: drafts that are verified
   several at
@@ -247,7 +247,7 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
 
 
 def _visual_tokens(module: Any) -> list[tuple[Reading, Curve]]:
-    """Mean over layers of the visual tokens that entered them in the last prompt, and the curve; none if none are read."""
+    """Mean over layers of the visual tokens that entered them in the last prompt, and the curve; if any are read."""
     counts = ask(module, "visual_tokens")
     if not counts:
         return []

@@ -25,7 +25,7 @@ BLIND = (BASELINE_METHOD, "uniform", "random")
 COSTS = (("visual_tokens_mean", "prefill"), ("macs", "prefill"), ("macs_method", "prefill"), ("cache_bytes", "request"))
 HOW = (
     "A mark per case, with the 95 % interval of its answers. The line joins the plain model and rows that keep tokens at "
-    "random or at even distances: a method has chosen well where its mark lies above it at the same cost."
+    "random or evenly: a method has chosen well where its mark lies above it at the same cost."
 )
 
 

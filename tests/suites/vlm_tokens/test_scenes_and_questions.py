@@ -1,0 +1,99 @@
+"""Scenes, their ids and their questions say what they claim."""
+
+import pytest
+import torch
+
+from bench.meters.quality import Run
+from suites.common import digit_scenes as scenes
+from suites.common import digits_data as data
+from suites.common.task import TaskError
+from suites.common.tasks.digit_scenes import DigitScenes, drawn, example_prompts, intersection_over_union
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize(("patch", "views"), [(4, 1), (2, 1), (4, 4)])
+def test_ids_hold_every_pixel(patch, views):
+    made = scenes.scenes(3, data.split()[0], generator())
+    ids = scenes.packed(made.levels, patch, views)
+    assert ids.shape == (3, (32 // patch) ** 2)
+    pixels = (scenes.unpacked(ids, patch, torch.float64) * 0.3 + 0.15) * 15
+    cells, offsets = scenes.cell_of(patch, views), scenes.offset_of(patch, views)
+    for token in (0, 5, 17, 63):
+        row, column = divmod(int(cells[token]), 4)
+        down, right = divmod(int(offsets[token]), 8 // patch)
+        top, left = row * 8 + down * patch, column * 8 + right * patch
+        wanted = made.levels[1, top : top + patch, left : left + patch].flatten().double()
+        torch.testing.assert_close(pixels[1, token], wanted)
+
+
+def test_cells_show_what_they_say():
+    made = scenes.scenes(40, data.split()[0], generator())
+    ink = made.levels.reshape(40, 4, 8, 4, 8).sum(dim=(2, 4))
+    assert ((ink > 0) == (made.cells != scenes.NONE)).all()
+    assert 0.4 < (made.cells != scenes.NONE).float().mean() < 0.6
+
+
+def test_questions_are_answered_by_the_cells():
+    made = scenes.scenes(60, data.split()[0], generator())
+    place = scenes.position_questions(made, generator(1))
+    rows, columns = place.words[:, 1] - scenes.ROW, place.words[:, 2] - scenes.COLUMN
+    assert torch.equal(place.answers, made.cells[torch.arange(60), rows, columns])
+    number, search = scenes.count_questions(made, generator(2)), scenes.search_questions(made, generator(3))
+    for index in range(60):
+        digit = number.words[index, 1]
+        assert number.answers[index] == (made.cells[index] == digit).sum()
+        first = next(row for row in range(4) if search.words[index, 1] in made.cells[index, row])
+        assert search.answers[index] == scenes.ROW + first
+    words, cells = scenes.mask_questions(made, generator(4))
+    assert torch.equal(cells, made.cells.flatten(1) == words[:, 1:2]) and cells.any(dim=1).all()
+
+
+def test_a_pointer_wraps_around():
+    moves = torch.tensor([[scenes.DOWN, scenes.DOWN], [scenes.UP, scenes.LEFT]])
+    assert scenes.pointer_after(torch.tensor([3, 0]), moves).tolist() == [1, 3]
+
+
+def test_a_screen_shows_what_is_asked_of_it(make):
+    module = make("screens")
+    made = drawn(module, 20, data.split()[0], generator())
+    assert made.head.shape == (20, 2 + 3 * 64 + 2) and made.cells.shape == (20, 3, 16)
+    for asked, screen in zip(made.questions[::2], (2, 1), strict=True):
+        cell = (asked.words[:, 1] - scenes.ROW) * 4 + asked.words[:, 2] - scenes.COLUMN
+        assert torch.equal(asked.answers, made.cells[torch.arange(20), screen, cell])
+    moves = made.head[:, [2 + 64, 2 + 64 + 65]]
+    start = made.head[:, 1] - scenes.ROW
+    assert torch.equal(made.questions[1].answers, scenes.ROW + scenes.pointer_after(start, moves))
+
+
+def test_held_out_scenes_are_the_same_each_time_and_a_score_stands_by_type(make, tmp_path):
+    task = DigitScenes(tmp_path, 0)
+    task.fits(make(), "scene_64")
+    first, second = (list(task.batches(50)) for _ in range(2))
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(first, second, strict=True))
+    score = task.score(Run(make(layers=1)))
+    assert score.n == 600 and set(score.details["by_question"]) == {"position", "count", "search"}
+    assert sum(part["value"] for part in score.details["by_question"].values()) / 3 == pytest.approx(score.value)
+
+
+def test_masks_are_scored_by_their_intersection_over_union(make, tmp_path):
+    found = torch.tensor([[True, True, False, False], [False] * 4])
+    true = torch.tensor([[True, False, True, False], [False] * 4])
+    assert intersection_over_union(found, true).tolist() == pytest.approx([1 / 3, 1.0])
+    task = DigitScenes(tmp_path, 0, judged="masks")
+    task.fits(make(), "scene_seg")
+    assert task.score(Run(make(layers=1))).metric == "mean_iou"
+
+
+def test_a_model_of_another_kind_is_refused(make, tmp_path):
+    with pytest.raises(TaskError, match="no question for a mask"):
+        DigitScenes(tmp_path, 0, judged="masks").fits(make("screens"), "scene_screens")
+    with pytest.raises(TaskError, match="reads no scenes"):
+        DigitScenes(tmp_path, 0).fits(torch.nn.Linear(2, 2), "linear")
+
+
+def test_example_prompts_end_with_a_question(make):
+    ids = example_prompts(make(), 2, 0)
+    assert ids.shape == (2, 69) and (ids[:, -1] == scenes.ASK).all() and (ids[:, 0] == scenes.BEGIN).all()
