@@ -24,8 +24,8 @@ BLIND = (BASELINE_METHOD, "uniform", "random")
 #: What may stand across: a metric and the part of a run that it is of.
 COSTS = (("visual_tokens_mean", "prefill"), ("macs", "prefill"), ("macs_method", "prefill"), ("cache_bytes", "request"))
 HOW = (
-    "A mark per case, with the 95 % interval of its answers. The line joins the plain model and rows that keep tokens at "
-    "random or evenly: a method has chosen well where its mark lies above it at the same cost."
+    "A mark per case, with the 95 % interval of its answers. The line joins the plain model and rows that keep tokens "
+    "at random or evenly: a method has chosen well where its mark lies above it at the same cost."
 )
 
 

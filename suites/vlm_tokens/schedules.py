@@ -6,7 +6,8 @@ the new one. Every function gives v_l for l = 0 .. L - 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 #: Layers of the decoder that the papers' lists of cuts are meant for.
 PAPER_LAYERS = 32
@@ -167,3 +168,28 @@ def core(v: int, layers: int, layer: int, keep: int) -> list[int]:
 def ahc(screens: int, tokens: int, layers: int, after: int) -> list[int]:
     """All screens' tokens below layer k, those of the current screen from there on (HiconAgent, arXiv 2512.01763)."""
     return cut([screens * tokens, tokens], [after], layers)
+
+
+#: By name of a method, from v, L and its settings; names of settings are those of this file's functions.
+PLANS: Mapping[str, Callable[..., list[int]]] = {
+    "none": plain,
+    "pyramiddrop": pyramiddrop,
+    "visiondrop": visiondrop,
+    "visionzip": visiondrop,
+    "aim": aim,
+    "corematching": core,
+    "csp": csp,
+    "fastv": fastv,
+    "sparsevlm": sparsevlm,
+    "uniform": share,
+    "random": share,
+}
+
+
+def plan(method: str, v: int, layers: int, **settings: Any) -> list[int]:
+    """Visual tokens that enter each layer of a method of this name.
+
+    Raises:
+        KeyError: there is no such method, or it plans from other numbers (`ahc`, `adatoken`).
+    """
+    return PLANS[method](v, layers, **settings)

@@ -139,3 +139,8 @@ def test_cuts_out_of_order_are_refused():
     with pytest.raises(ValueError, match="ascend"):
         schedules.cut([4, 2, 1], [3, 2], 8)
     assert schedules.scaled([2, 6, 15], 32) == [2, 6, 15] and schedules.scaled([2, 6, 15], 8) == [1, 2, 3]
+
+
+def test_a_plan_is_found_by_its_methods_name():
+    assert schedules.plan("pyramiddrop", 576, 32, stages=2) == [576] * 16 + [288] * 16
+    assert schedules.plan("random", 64, 4, keep=0.3) == [19] * 4 and schedules.plan("none", 5, 2) == [5, 5]
