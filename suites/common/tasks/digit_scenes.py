@@ -9,7 +9,7 @@ of masks. One model learns all types, so one checkpoint serves every choice.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,12 +57,18 @@ class Batch:
         cells: digit of every cell of every picture, [n, pictures, 16].
         questions: by type.
         mask: words [n, 4] and cells [n, 16] of a question for a mask, of kinds that have it.
+        order: in which the questions, the mask last among them, are asked where all are asked at once.
     """
 
     head: Tensor
     cells: Tensor
     questions: tuple[scenes.Questions, ...]
     mask: tuple[Tensor, Tensor] | None
+    order: tuple[int, ...]
+
+
+def _shuffled(count: int, generator: torch.Generator) -> tuple[int, ...]:
+    return tuple(torch.randperm(count, generator=generator).tolist())
 
 
 def drawn(module: Any, n: int, known: Tensor, generator: torch.Generator, repeats: int = 1) -> Batch:
@@ -73,7 +79,8 @@ def drawn(module: Any, n: int, known: Tensor, generator: torch.Generator, repeat
     head = torch.cat([torch.full((n, 1), scenes.BEGIN), scenes.packed(seen.levels, module.patch, module.views)], dim=1)
     asked = [scenes.position_questions(seen, generator) for _ in range(repeats)]
     asked += [scenes.count_questions(seen, generator), scenes.search_questions(seen, generator)]
-    return Batch(head, seen.cells.flatten(1)[:, None], tuple(asked), scenes.mask_questions(seen, generator))
+    mask = scenes.mask_questions(seen, generator)
+    return Batch(head, seen.cells.flatten(1)[:, None], tuple(asked), mask, _shuffled(len(asked) + 1, generator))
 
 
 def _screens(module: Any, n: int, known: Tensor, generator: torch.Generator, repeats: int) -> Batch:
@@ -96,7 +103,7 @@ def _screens(module: Any, n: int, known: Tensor, generator: torch.Generator, rep
         past = scenes.position_questions(shown[-2], generator, scenes.SCREEN + 1)
         asked.append(scenes.Questions("past", past.words, past.answers))
     cells = torch.stack([screen.cells.flatten(1) for screen in shown], dim=1)
-    return Batch(head, cells, tuple(asked), None)
+    return Batch(head, cells, tuple(asked), None, _shuffled(len(asked), generator))
 
 
 def example_prompts(module: Any, batch: int, seed: int) -> Tensor:
@@ -202,8 +209,7 @@ class DigitScenes(TrainedTask):
         whole = proportion("accuracy", "".join(marks.values()), seen.hex())
         parts = {kind: proportion("accuracy", given, "") for kind, given in marks.items()}
         by_type = {kind: {"value": p.value, "low": p.low, "high": p.high, "n": p.n} for kind, p in parts.items()}
-        whole.details["by_question"] = by_type  # type: ignore[index]
-        return whole
+        return replace(whole, details={"by_question": by_type})
 
     def _masks(self, run: Run, size: int) -> Score:
         seen, found = SamplesDigest(), list[float]()
@@ -235,25 +241,26 @@ def intersection_over_union(found: Tensor, true: Tensor) -> Tensor:
 def loss_of(module: Any, batch: Batch) -> Tensor:
     """Cross-entropy of all answers in one pass over the scene, of each visual token's own digit, and of the mask.
 
-    Questions follow each other with their answers between them.
+    Questions follow each other in the batch's order with their answers between them; behind a mask stands padding.
     """
-    asked = list(batch.questions)
-    parts, n = [batch.head], len(batch.head)
-    for question in asked:
-        parts += [question.words, question.answers[:, None]]
+    asked = [(question.words, question.answers) for question in batch.questions]
     if batch.mask is not None:
-        parts.append(batch.mask[0])
-    ids, start = torch.cat(parts, dim=1), batch.head.shape[1]
+        asked.append((batch.mask[0], torch.full((len(batch.head),), scenes.PAD)))
+    parts, ends, start = [batch.head], [0] * len(asked), batch.head.shape[1]
+    for slot, index in enumerate(batch.order):
+        words, answers = asked[index]
+        parts += [words, answers[:, None]]
+        ends[index] = start + scenes.QUESTION - 1 + slot * (scenes.QUESTION + 1)
+    ids = torch.cat(parts, dim=1)[:, :-1]
     seen = module.see(ids)
     x = module.along(module.stream(ids, seen))
-    ends = [start + scenes.QUESTION - 1 + index * (scenes.QUESTION + 1) for index in range(len(asked))]
-    logits = module.decoder.head(x[:, ends])
-    answers = torch.stack([question.answers for question in asked], dim=1)
-    total = F.cross_entropy(logits.flatten(0, 1), answers.flatten())
+    count = len(batch.questions)
+    wanted = torch.stack([question.answers for question in batch.questions], dim=1)
+    total = F.cross_entropy(module.decoder.head(x[:, ends[:count]]).flatten(0, 1), wanted.flatten())
     total = total + READING * _reading(module, seen.tokens, batch.cells)
     if batch.mask is not None:
         cell = scenes.cell_of(module.patch, module.views)
-        given = module.mask_logits(x[:, -1], seen.view.features.reshape(n, -1, x.shape[-1]))
+        given = module.mask_logits(x[:, ends[-1]], seen.view.features.reshape(len(ids), -1, x.shape[-1]))
         total = total + F.binary_cross_entropy_with_logits(given, batch.mask[1][:, cell].float())
     return total
 

@@ -97,3 +97,30 @@ def test_a_model_of_another_kind_is_refused(make, tmp_path):
 def test_example_prompts_end_with_a_question(make):
     ids = example_prompts(make(), 2, 0)
     assert ids.shape == (2, 69) and (ids[:, -1] == scenes.ASK).all() and (ids[:, 0] == scenes.BEGIN).all()
+
+
+@pytest.mark.parametrize("kind", ["scene", "views", "screens"])
+def test_a_few_steps_of_training_lower_the_loss(kind):
+    from suites.common.scene_reader import scene_reader
+    from suites.common.tasks.digit_scenes import loss_of
+
+    torch.manual_seed(0)
+    module = scene_reader(width=24, heads=2, hidden=32, depth=1, layers=2, kind=kind)
+    batch = drawn(module, 8, data.split()[0], generator(), repeats=2)
+    with torch.enable_grad():
+        optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3)
+        losses = []
+        for _ in range(6):
+            loss = loss_of(module, batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+
+
+def test_the_last_word_of_a_question_holds_the_question(make):
+    module = make()
+    ids = example_prompts(module, 2, 0)
+    behind = module.words(ids)[-1]
+    torch.testing.assert_close(behind[:, -1], module.decoder.embed(ids[:, -4:]).sum(dim=1))
