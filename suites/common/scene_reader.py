@@ -44,7 +44,7 @@ class SceneTower(nn.Module):
             return
         width = self.place.shape[2]
         draw(self.place)
-        self.place[0, 1:] += 0.5 * torch.randn(int(cell.max()) + 1, width)[cell]
+        self.place[0, 1:] += 1.5 * torch.randn(int(cell.max()) + 1, width)[cell]
         maps = torch.randn(int(offset.max()) + 1, self.patch**2, width) / self.patch
         self.embed.copy_(maps[offset])
         for block in self.blocks:
@@ -93,7 +93,7 @@ class SceneProjector(nn.Module):
         self.column = nn.Parameter(torch.zeros(scenes.CELLS, out))
         self.screen = nn.Parameter(torch.zeros(screens, out)) if screens > 1 else None
         self.register_buffer("cell", cell.to(self.row.device), persistent=False)
-        draw(self.linear.weight, width**-0.5)
+        draw(self.linear.weight, 0.5 * width**-0.5)
 
     def forward(self, features: Tensor, pictures: int, index: Tensor | None = None) -> Tensor:
         """Visual tokens [batch x pictures, tokens, out]; pictures are views of a scene, or a history's last screens.
@@ -124,7 +124,7 @@ class SceneReader(VisualDecoder):
         views = 4 if kind == "views" else 1
         cell = scenes.cell_of(patch, views)
         tokens = len(cell) // views
-        shape = uniform(width=width, layers=layers, heads=heads, hidden=hidden, vocabulary=scenes.WORDS, tied=True)
+        shape = uniform(width=width, layers=layers, heads=heads, hidden=hidden, vocabulary=scenes.WORDS)
         screens = kind == "screens"
         images = 1 + history if screens else views
         offset = scenes.offset_of(patch, views)
@@ -146,7 +146,8 @@ class SceneReader(VisualDecoder):
         decoder = self.decoder
         if decoder.embed.weight.is_meta:
             return
-        draw(decoder.embed.weight, 0.3)
+        draw(decoder.embed.weight, 0.7)
+        decoder.head.weight.copy_(0.15 * decoder.embed.weight)
         draw(self.segment.weight, 0.02)
         for block in decoder.blocks:
             attention = block.attention

@@ -24,9 +24,7 @@ def _request(
 ) -> int:
     sizes = {**DEFAULTS, **model}
     width = sizes["width"]
-    shape = uniform(
-        width=width, layers=sizes["layers"], heads=sizes["heads"], hidden=sizes["hidden"], vocabulary=WORDS, tied=True
-    )
+    shape = uniform(width=width, layers=sizes["layers"], heads=sizes["heads"], hidden=sizes["hidden"], vocabulary=WORDS)
     tower = closed_forms.vit_macs(VISUAL + 1, width, sizes["depth"], 4 * width, PATCH**2)
     return screens * (tower + projected * width**2) + closed_forms.request_macs(shape, text, visual, NEW)
 
