@@ -1,4 +1,4 @@
-"""Products of the methods themselves, worked out from what each has to multiply; d = 24, two heads of 12, 1 + 64 + 4."""
+"""Products of the methods themselves, worked out by what each multiplies; width 24, heads of 12, 1 + 64 + 4 tokens."""
 
 import pytest
 import torch
