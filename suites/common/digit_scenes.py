@@ -18,6 +18,8 @@ from suites.common import digits_data as data
 CELLS, CELL = 4, 8
 SIDE = CELLS * CELL
 LEVELS = 16
+#: Of 2 OFTEN + 1 digits one is moved each way along an axis.
+OFTEN = 4
 #: Words 0..9 are digits and numbers.
 NONE, ROW, COLUMN, SCREEN, MOVE = 10, 11, 15, 19, 24
 LEFT, RIGHT, UP, DOWN = range(MOVE, MOVE + 4)
@@ -44,7 +46,7 @@ def scenes(count: int, known: Tensor, generator: torch.Generator) -> Scenes:
     filled = torch.rand(shape, generator=generator) < 0.5
     filled[:, 0, 0] |= ~filled.flatten(1).any(dim=1)
     chosen = known[torch.randint(len(known), shape, generator=generator)]
-    moves = torch.randint(-1, 2, (*shape, 2), generator=generator)
+    moves = torch.randint(-OFTEN, OFTEN + 1, (*shape, 2), generator=generator).div(OFTEN, rounding_mode="trunc")
     small = _moved((data.digits()[0] * (LEVELS - 1)).round().long(), chosen, moves)
     small = torch.where(filled[..., None, None], small, 0)
     levels = small.permute(0, 1, 3, 2, 4).reshape(count, SIDE, SIDE)

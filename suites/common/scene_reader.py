@@ -9,9 +9,10 @@ other from the first step. The tower has a patch map for each place in a cell.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt
@@ -44,32 +45,41 @@ class SceneTower(nn.Module):
             return
         width = self.place.shape[2]
         draw(self.place)
-        self.place[0, 1:] += 1.5 * torch.randn(int(cell.max()) + 1, width)[cell]
+        self.place[0, 1:] += 3 * torch.randn(int(cell.max()) + 1, width)[cell]
         maps = torch.randn(int(offset.max()) + 1, self.patch**2, width) / self.patch
         self.embed.copy_(maps[offset])
-        for block in self.blocks:
-            copying(block.attn.qkv.weight, block.attn.proj.weight)
+        for index, block in enumerate(self.blocks):  # the first gathers a cell's patches, each of which has its part
+            copying(block.attn.qkv.weight, block.attn.proj.weight, 0.5 if index else 4.0)
 
     def forward(self, ids: Tensor) -> View:
         """The view of pictures whose visual ids are [pictures, tokens]."""
         pixels = scenes.unpacked(ids, self.patch, self.place.dtype)
         x = (pixels.transpose(0, 1) @ self.embed).transpose(0, 1)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.place
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
         for block in self.blocks:
-            attended, heads = block.attn(block.norm1(x))
+            attended, q, k = self._attended(block, x)
             x = x + attended
             x = x + block.mlp(block.norm2(x))
-        return View(self.norm(x)[:, 1:], heads.q, heads.k, True)
+        return View(self.norm(x)[:, 1:], q, k, True)
+
+    def _attended(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What a block attends to, its queries and its keys; places are in queries and keys, and not in values."""
+        width, linear = x.shape[2], block.attn.qkv
+        placed = F.linear(block.norm1(x + self.place), linear.weight[: 2 * width], linear.bias[: 2 * width])
+        v = F.linear(block.norm1(x), linear.weight[2 * width :], linear.bias[2 * width :])
+        q, k, v = (part.unflatten(-1, (block.attn.heads, -1)).transpose(1, 2) for part in (*placed.chunk(2, -1), v))
+        attended = F.scaled_dot_product_attention(q, k, v)
+        return block.attn.proj(attended.transpose(1, 2).flatten(2)), q, k
 
 
 @torch.no_grad()
-def copying(qkv: Tensor, out: Tensor) -> None:
-    """Let an attention [3 width, width] start with keys like queries and an output map that copies values."""
+def copying(qkv: Tensor, out: Tensor, gain: float) -> None:
+    """Let an attention [3 width, width] start with keys like queries and an output map that copies values `gain` times."""
     width = len(out)
     draw(qkv[:width], width**-0.5)
     qkv[width : 2 * width].copy_(qkv[:width])
     nn.init.orthogonal_(qkv[2 * width :])
-    out.copy_(0.5 * qkv[2 * width :].t())
+    out.copy_(gain * qkv[2 * width :].t())
 
 
 def with_predecessors(x: Tensor, count: int) -> Tensor:

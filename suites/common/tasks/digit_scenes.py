@@ -40,7 +40,7 @@ READING = 0.5
 class Training:
     """How a reader is trained, on scenes that are all different."""
 
-    steps: int = 500
+    steps: int = 400
     batch: int = 32
     rate: float = 3e-3
     warmup: float = 0.05
