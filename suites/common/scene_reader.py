@@ -74,7 +74,7 @@ class SceneTower(nn.Module):
 
 @torch.no_grad()
 def copying(qkv: Tensor, out: Tensor, gain: float) -> None:
-    """Let an attention [3 width, width] start with keys like queries and an output map that copies values `gain` times."""
+    """Let an attention [3 width, width] start with keys like queries and an output map that copies values by `gain`."""
     width = len(out)
     draw(qkv[:width], width**-0.5)
     qkv[width : 2 * width].copy_(qkv[:width])
