@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bench.config.settings import Count, Positive, PositiveInt, Rate
 from suites.quantization.grids import Affine, affine_grid
 from suites.quantization.network import calibration_batches, folded, on_meta, replaced
-from suites.quantization.patches import (
+from suites.common.patches import (
     Span,
     StageLayer,
     every_tile,

@@ -18,12 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.config.settings import Positive, PositiveInt
-from suites.common.digits_data import CLASSES
-from suites.common.torchvision_remedy import import_beside_torchvision, mend_torchvision
+from bench.config.settings import PositiveInt
+from suites.common.mobilenet import MobileNet, mobilenet
 
-# A network that another process unpickles brings this module before torchvision's classes: they must find it whole.
-mend_torchvision()
+__all__ = ["block_bytes", "frozen_blocks", "mobilenet", "mobiletl"]
 
 Mask = Literal["packed", "bool"]
 _BITS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -157,40 +155,6 @@ def _frozen_before(model: nn.Module, blocks: int, method: str) -> tuple[MobileNe
             if isinstance(norm, nn.BatchNorm2d):
                 _put(part, name, ConstantNorm(norm, trains=False))
     return model, trained
-
-
-class MobileNet(nn.Module):
-    """One of torchvision's MobileNets as a subject."""
-
-    def __init__(self, net: Any, resolution: int):
-        super().__init__()
-        self.net, self.resolution, self.channels, self.classes = net, resolution, 3, CLASSES
-        self.body_frozen = False
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits, [batch, 10]."""
-        return self.net(images)
-
-    def example_inputs(self, batch: int) -> tuple[Tensor]:
-        """Random images."""
-        like = next(self.parameters())
-        return (torch.randn(batch, 3, self.resolution, self.resolution, device=like.device).to(like.dtype),)
-
-
-def mobilenet(
-    *, version: Literal["v2", "v3_small"] = "v2", width: Positive = 0.35, resolution: PositiveInt = 32
-) -> MobileNet:
-    """MobileNetV2 or V3-small of torchvision for ten digits, in evaluation mode with random weights, without dropout.
-
-    Args:
-        version: which.
-        width: factor of all channels.
-        resolution: side of the picture in pixels.
-    """
-    models = import_beside_torchvision("torchvision.models")
-    make = models.mobilenet_v2 if version == "v2" else models.mobilenet_v3_small
-    net = make(weights=None, num_classes=CLASSES, width_mult=width, dropout=0.0)
-    return MobileNet(net, resolution).eval()
 
 
 def block_bytes(

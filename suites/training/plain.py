@@ -1,12 +1,11 @@
-"""The rows beside the systems: last blocks alone, checkpointing, autocast, and activations kept on the host."""
+"""The rows beside the systems: everything, last blocks alone, autocast, and activations kept on the host."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as recomputed
+from torch import nn
 
 from bench.config.settings import Count, PositiveInt
 from suites.common.from_scratch import learned
@@ -42,37 +41,6 @@ def full(model: nn.Module, *, training_steps: Count = 0) -> Gpt:
     """
     gpt = as_gpt(model, "full")
     return as_gpt(learned(gpt, gpt, full, {}, training_steps, from_start=False), "full")
-
-
-class Segment(nn.Module):
-    """Blocks one after another whose activations are computed again in the backward."""
-
-    def __init__(self, blocks: list[nn.Module]):
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-
-    def forward(self, x: Tensor, by: Any) -> Tensor:
-        """Features of the same shape."""
-        if not (torch.is_grad_enabled() and self.training):
-            return self._run(x, by)
-        return recomputed(self._run, x, by, use_reentrant=False, preserve_rng_state=False)
-
-    def _run(self, x: Tensor, by: Any) -> Tensor:
-        for block in self.blocks:
-            x = block(x, by)
-        return x
-
-
-def checkpoint(model: nn.Module, *, every: PositiveInt = 1) -> Gpt:
-    """The GPT that keeps the input of every so many blocks and computes the rest again.
-
-    Raises:
-        ValueError: not a GPT of suites.common.gpt.
-    """
-    gpt = as_gpt(model, "checkpoint")
-    blocks = list(gpt.blocks)
-    gpt.blocks = nn.ModuleList(Segment(blocks[start : start + every]) for start in range(0, len(blocks), every))
-    return gpt
 
 
 class Wrapped(nn.Module):

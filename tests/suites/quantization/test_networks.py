@@ -15,7 +15,7 @@ from suites.quantization.fp_diffusion import fp_diffusion, same_noise_sqnr
 from suites.quantization.lrp import relevances, scores, through_linear, through_product, through_sum
 from suites.quantization.lrp_qvit import channel_ratios, log2_rounded, moved_into_affine
 from suites.quantization.mixdq import kind_of, mixdq, prompt_unet, structural_similarity
-from suites.quantization.patches import every_tile, mobilenet_v2_stage, sides, tile_macs
+from suites.common.patches import every_tile, mobilenet_v2_stage, sides, tile_macs
 from suites.quantization.products import FORMS, product
 from suites.quantization.quantmcu import entropy, mixed, outlying, patch_net, quantmcu, tile_memory
 

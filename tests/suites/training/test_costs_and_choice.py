@@ -6,10 +6,11 @@ import random
 import pytest
 import torch
 
+from suites.common.checkpointing import checkpoint
 from suites.common.gpt import gpt
 from suites.training import costs
 from suites.training.greentrainer import apply, budget_of, costs_of, importance, select_by
-from suites.training.plain import checkpoint, frozen
+from suites.training.plain import frozen
 from suites.training.selection import backward_budget, chosen, cost_of, exhaustive
 
 SMALL = (4, 512, 12, 768, 50_272)

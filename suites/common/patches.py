@@ -56,6 +56,12 @@ def tile_spans(side: int, tiles: int) -> list[Span]:
     return list(pairwise(cuts))
 
 
+def whole_spans(side: int, tiles: int) -> list[Span]:
+    """Runs of ceil(side / tiles), the last smaller where they do not divide, and none that would be empty."""
+    step = -(-side // tiles)
+    return [(start, min(start + step, side)) for start in range(0, side, step)]
+
+
 def spans_of(layers: Sequence[StageLayer], side: int, out: Span) -> list[Span]:
     """Runs of the input and of every layer's output that a run of the last output needs."""
     maps = sides(layers, side)
