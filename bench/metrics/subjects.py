@@ -87,6 +87,18 @@ SUBJECTS: tuple[Metric, ...] = (
         definition=(
             "What gathers into the orders of scans and the ways back read and write, in float32, per sample, as "
             "declared."
+        "engine_peak_bytes",
+        section="memory",
+        title="Peak of an engine (modelled)",
+            "Maps that an int8 engine of a microcontroller would hold at once, by the formula that the subject states; "
+            "another convention than the peak of live tensors, and never compared with it."
+        comparison="modelled",
+        of_subject=True,
+        "kept_bytes",
+        section="size",
+        title="Kept between tasks",
+            "Everything that a continual learner keeps from one task to the next, as the subject states it: networks, "
+            "stored samples, bases."
         ),
     ),
     Metric(

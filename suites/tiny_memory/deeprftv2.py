@@ -19,11 +19,10 @@ from torch import Tensor, nn
 
 from bench.config.settings import PositiveInt
 from suites.common.checkpoint import load_checkpoint
+from suites.tiny_memory.deblur_unet import LEVELS, Deblurring
 from suites.tiny_memory.reversible import Chain, Move, Moves
 
 __all__ = ["DeepRft", "SubUnets", "deeprftv2", "load_checkpoint"]
-
-LEVELS = 3
 
 
 class Exchange(nn.Module):
@@ -104,21 +103,16 @@ def applied(kernel: Tensor, r: Tensor) -> Tensor:
     return torch.fft.ifft2(kernel * r, norm="ortho").real
 
 
-class DeepRft(nn.Module):
+class DeepRft(Deblurring):
     """Takes the blur from pictures [batch, 3, side, side]; the picture is added to the answer."""
 
     def __init__(self, width: int, sub_unets: int, kernel: bool, resolution: int):
-        super().__init__()
-        self.channels, self.scale, self.resolution = 3, 1, resolution
+        super().__init__(width, resolution)
         widths = [width * 2**level for level in range(LEVELS)]
         self.stems = nn.ModuleList(nn.Conv2d(3 * 4**level, w, 3, padding=1) for level, w in enumerate(widths))
         self.body = SubUnets(width, sub_unets)
         self.ups = nn.ModuleList(nn.Conv2d(w, width, 1) for w in widths[1:])
         self.kernel = KernelEstimator(width, kernel)
-        self.head = nn.Conv2d(width, 3, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        assert self.head.bias is not None
-        nn.init.zeros_(self.head.bias)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """The pictures without their blur; sides are multiples of 4."""
@@ -128,21 +122,6 @@ class DeepRft(nn.Module):
         for up, state in zip(self.ups, states[1:], strict=True):
             x = x + F.interpolate(up(state), size=x.shape[2:])
         return pictures + self.head(self.kernel(x))
-
-    def loss(self, made: Tensor, wanted: Tensor) -> Tensor:
-        """Mean over pictures of the log of their squared error."""
-        error = (made - wanted).square().flatten(1).mean(dim=1)
-        return (error + 1e-6).log().mean()
-
-    def example_inputs(self, batch: int) -> tuple[Tensor]:
-        """Random pictures in 0..1."""
-        like = self.head.weight
-        return (torch.rand(batch, 3, self.resolution, self.resolution).to(like),)
-
-    def example_targets(self, batch: int, seed: int) -> Tensor:
-        """Random pictures in 0..1."""
-        side = self.resolution
-        return torch.rand(batch, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
 def deeprftv2(
@@ -163,8 +142,6 @@ def deeprftv2(
     Raises:
         ValueError: another side.
     """
-    if resolution % 4:
-        raise ValueError(f"resolution={resolution}: three levels halve it twice, so a multiple of 4")
     return DeepRft(width, sub_unets, kernel, resolution).eval()
 
 

@@ -52,6 +52,7 @@ def mobilenet_chain(
     resolution: PositiveInt = 224,
     classes: PositiveInt = 1000,
     redistributed: Count = 0,
+    narrow_head: bool = False,
 ) -> ChainNet:
     """MobileNetV2 of torchvision, in evaluation mode with random weights.
 
@@ -61,6 +62,7 @@ def mobilenet_chain(
         classes: logits.
         redistributed: first blocks after the stem whose depthwise layers of stride 1 see one pixel, while each later
             stage has a block more; 0 is the published network.
+        narrow_head: whether the last 1x1 convolution is thinned with the rest, as in the model zoo of MCUNet.
 
     Raises:
         ValueError: more blocks than the stages before the last have.
@@ -74,7 +76,19 @@ def mobilenet_chain(
     net = models.MobileNetV2(classes, width, inverted_residual_setting=table, dropout=0.0)
     for block in net.features[1 : 1 + redistributed]:
         _see_one_pixel(block)
+    if narrow_head:
+        _narrow_head(net, width, classes)
     return ChainNet(net, resolution, classes).eval()
+
+
+def _narrow_head(net: Any, width: float, classes: int) -> None:
+    """A last 1x1 convolution of 1280 x width channels, to multiples of 8, and its classifier, in place."""
+    old = net.features[-1][0]
+    outer = max(8, int(1280 * width + 4) // 8 * 8)
+    conv, norm = nn.Conv2d(old.in_channels, outer, 1, bias=False), nn.BatchNorm2d(outer)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out")
+    net.features[-1] = nn.Sequential(conv, norm, nn.ReLU6(inplace=True))
+    net.last_channel, net.classifier = outer, nn.Sequential(nn.Dropout(0.0), nn.Linear(outer, classes))
 
 
 def _see_one_pixel(block: nn.Module) -> None:

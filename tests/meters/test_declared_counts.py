@@ -7,7 +7,7 @@ from torch import nn
 from bench import costs
 from bench.errors import UsageError
 from bench.labels import labels_of
-from bench.meters import macs, method_cost, nominal, over_inputs, three_counts
+from bench.meters import macs, method_cost, nominal, over_inputs, stated_bytes, three_counts
 
 
 class Two(nn.Module):
@@ -264,3 +264,20 @@ def test_labels_have_defaults_and_an_unknown_one_is_refused_with_the_nearest():
     module.kernel = "masks"
     with pytest.raises(UsageError, match='did you mean "mask"'):
         labels_of(module)
+
+
+def test_bytes_that_a_subject_states_keep_their_convention():
+    module = Two()
+    assert stated_bytes.readings(module) == []
+    module.engine_peak_bytes, module.kept_bytes = 1024.5, 7
+    found = {item.metric: item for item in stated_bytes.readings(module)}
+    assert (found["engine_peak_bytes"].value, found["engine_peak_bytes"].provenance) == (1024.5, "modelled")
+    assert (found["kept_bytes"].value, found["kept_bytes"].provenance) == (7, "counted")
+
+
+@pytest.mark.parametrize("value", [-1, True, float("nan"), "3"])
+def test_stated_bytes_that_are_none_are_refused(value):
+    module = Two()
+    module.kept_bytes = value
+    with pytest.raises(UsageError, match="bytes from 0 on"):
+        stated_bytes.readings(module)

@@ -16,6 +16,7 @@ NAMES = ("decode", "attention", "convnets", "diffusion", "lowrank", "ops", "prun
 NAMES = ("decode", "attention", "convnets", "diffusion", "lowrank", "ops", "pruning", "scaling", "streaming")
 NAMES = ("decode", "attention", "convnets", "diffusion", "lowrank", "ops", "pruning", "scaling", "dynamic")
 NAMES = ("decode", "attention", "convnets", "diffusion", "lowrank", "ops", "pruning", "scaling", "vlm_tokens")
+NAMES = ("decode", "attention", "convnets", "diffusion", "lowrank", "ops", "pruning", "scaling", "tiny_memory")
 
 
 def suite_of(name):
