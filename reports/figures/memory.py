@@ -19,8 +19,8 @@ from reports.rows import Row
 
 ID = "memory"
 HOW_TO_READ = (
-    "Each point is a case over its baseline: down, fewer bytes; to the right, more products. Each choice is one convention of "
-    "bytes; the last sets the ratio that a formula promises against that of the tensors that were alive."
+    "Each point is a case over its baseline: down, fewer bytes; to the right, more products. Each choice is one "
+    "convention of bytes; the last sets the ratio that a formula promises against that of the tensors alive."
 )
 #: View -> metric.
 CONVENTIONS = {
@@ -122,7 +122,9 @@ def memory_table(found: Sequence[Case]) -> pd.DataFrame:
     return table.where(table.notna(), None)
 
 
-def _points(found: Sequence[Case], styles: Mapping[str, Style], places: Mapping[int, tuple[float, float]]) -> list[Spec]:
+def _points(
+    found: Sequence[Case], styles: Mapping[str, Style], places: Mapping[int, tuple[float, float]]
+) -> list[Spec]:
     """A trace a family; `places` has x and y by the case's index."""
     traces = []
     for family in dict.fromkeys(found[index].row.family for index in places):

@@ -17,8 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import Count, Positive, PositiveInt, Rate
-from suites.quantization.grids import Affine, affine_grid
-from suites.quantization.network import calibration_batches, folded, on_meta, replaced
 from suites.common.patches import (
     Span,
     StageLayer,
@@ -29,6 +27,8 @@ from suites.common.patches import (
     tile_elements,
     tile_macs,
 )
+from suites.quantization.grids import Affine, affine_grid
+from suites.quantization.network import calibration_batches, folded, on_meta, replaced
 from suites.quantization.whitepaper import rounded_weight
 
 BITS = (2, 4, 8)

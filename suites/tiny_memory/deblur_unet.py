@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -64,7 +66,7 @@ class DeblurUnet(Deblurring):
         super().__init__(width, resolution)
         widths = [width * 2**level for level in range(LEVELS)]
         self.stem = nn.Conv2d(3, width, 3, padding=1)
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.downs = nn.ModuleList(nn.Conv2d(fine, coarse, 2, 2) for fine, coarse in pairs)
         self.ups = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, 2) for fine, coarse in reversed(pairs))
         self.encoder = nn.ModuleList(_doubles(w, blocks) for w in widths)

@@ -58,7 +58,9 @@ class SubUnets(Chain):
     def __init__(self, width: int, count: int, levels: int = LEVELS):
         super().__init__(
             [
-                Moves([Move(Exchange(lv, width, levels), lv, _sources(lv, levels), scaled=True) for lv in range(levels)])
+                Moves(
+                    [Move(Exchange(lv, width, levels), lv, _sources(lv, levels), scaled=True) for lv in range(levels)]
+                )
                 for _ in range(count)
             ]
         )

@@ -24,7 +24,7 @@ RATE = 1e-2
 
 
 def multiplied(a: Tensor, b: Tensor, pairwise: bool) -> Tensor:
-    """a @ b, or with `pairwise` the sum of products of two in the format of a and b, rounded after every pair."""
+    """A @ b, or with `pairwise` the sum of products of two in the format of a and b, rounded after every pair."""
     if not pairwise:
         return a @ b
     total = a.new_zeros(*a.shape[:-1], b.shape[-1])
@@ -42,9 +42,7 @@ def rows_of(x: Tensor, kernel: Pair, stride: Pair, padding: Pair, depthwise: boo
     return found.unflatten(1, (x.shape[1], -1)) if depthwise else found
 
 
-def im2row_bytes(
-    channels: int, side: int, kernel: int = 3, stride: int = 1, padding: int = 1, element: int = 2
-) -> int:
+def im2row_bytes(channels: int, side: int, kernel: int = 3, stride: int = 1, padding: int = 1, element: int = 2) -> int:
     """Bytes of the rows of one square map: C k^2 H' W' numbers."""
     out = (side + 2 * padding - kernel) // stride + 1
     return channels * kernel**2 * out**2 * element
@@ -68,7 +66,7 @@ class Im2rowConv(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """dX = W^T dY and dW = dY X^T."""
+        """DX = W^T dY and dW = dY X^T."""
         x, weight = ctx.saved_tensors
         kernel, stride, padding, depthwise, pairwise = ctx.form
         matrix = _matrix(weight, depthwise)

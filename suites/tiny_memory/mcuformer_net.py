@@ -24,7 +24,7 @@ BUDGET = 320 * 1024
 
 
 def rank_of(inputs: int, outputs: int, rho: float) -> int:
-    """k = int(rho min(in, out)), safe against a product that is a hair below a whole number."""
+    """K = int(rho min(in, out)), safe against a product that is a hair below a whole number."""
     return int(rho * min(inputs, outputs) + 1e-9)
 
 

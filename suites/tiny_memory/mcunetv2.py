@@ -52,7 +52,8 @@ class PatchedFeatures(nn.Module):
     def __init__(self, features: nn.Sequential, tiles: int, end: int):
         super().__init__()
         self.tiles = tiles
-        self.stage, self.rest = nn.Sequential(*features[: 1 + end]), nn.Sequential(*features[1 + end :])
+        blocks = list(features)
+        self.stage, self.rest = nn.Sequential(*blocks[: 1 + end]), nn.Sequential(*blocks[1 + end :])
         self.chain = chain_of(self.stage)
 
     def forward(self, images: Tensor) -> Tensor:

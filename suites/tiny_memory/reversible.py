@@ -45,7 +45,7 @@ class Move(nn.Module):
         return None if self.scale is None else self.scale.clamp(min=LEAST_SCALE)
 
     def added(self, states: Sequence[Tensor]) -> Tensor:
-        """f of the sources."""
+        """F of the sources."""
         return self.network(*(states[place] for place in self.sources))
 
     def forward(self, *states: Tensor) -> States:

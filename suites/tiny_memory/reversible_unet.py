@@ -12,6 +12,8 @@ Formulas, V voxels, fp32, activations in place, statistics neglected, are below.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -70,7 +72,7 @@ class ReversibleUnet(nn.Module):
         self.side, self.channels, self.classes = side, channels, classes
         self.stem = nn.Conv3d(channels, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(Level(width, couplings, expansion) for width in widths)
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.downs = nn.ModuleList(nn.Conv3d(fine, coarse, 2, 2) for fine, coarse in pairs)
         self.ups = nn.ModuleList(nn.ConvTranspose3d(coarse, fine, 2, 2) for fine, coarse in reversed(pairs))
         self.decoder = nn.ModuleList(Level(fine, couplings, expansion) for fine, _ in reversed(pairs))

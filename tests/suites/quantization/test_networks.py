@@ -9,13 +9,13 @@ from torch import nn
 
 from bench.meters import macs, nominal
 from suites.common.digits_vit import digits_vit
+from suites.common.patches import every_tile, mobilenet_v2_stage, sides, tile_macs
 from suites.quantization import apq, apq_space
 from suites.quantization.apq_net import apq_net, apq_supernet
 from suites.quantization.fp_diffusion import fp_diffusion, same_noise_sqnr
 from suites.quantization.lrp import relevances, scores, through_linear, through_product, through_sum
 from suites.quantization.lrp_qvit import channel_ratios, log2_rounded, moved_into_affine
 from suites.quantization.mixdq import kind_of, mixdq, prompt_unet, structural_similarity
-from suites.common.patches import every_tile, mobilenet_v2_stage, sides, tile_macs
 from suites.quantization.products import FORMS, product
 from suites.quantization.quantmcu import entropy, mixed, outlying, patch_net, quantmcu, tile_memory
 

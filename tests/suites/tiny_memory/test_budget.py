@@ -33,9 +33,9 @@ def test_live_peaks_grow_with_depth_unless_inputs_are_rebuilt():
     peaks = {(how, n): step_peak(level(how, n), x) for how in ("ordinary", "checkpoint", "reversible") for n in (2, 6)}
     grown = {how: peaks[how, 6] - peaks[how, 2] for how in ("ordinary", "checkpoint", "reversible")}
     slack = 4 * 4 * 2 * sum(part.numel() for part in level("ordinary", 1).parameters())  # gradients and statistics
-    for how in grown:
+    for how, growth in grown.items():
         formula = saved_bytes(8, 2, 512, 6, how) - saved_bytes(8, 2, 512, 2, how)
-        assert abs(grown[how] - formula) <= slack, how
+        assert abs(growth - formula) <= slack, how
     assert peaks["reversible", 6] <= saved_bytes(8, 2, 512, 6, "reversible") * 4 + transient_bytes(8, 2, 512) + slack
 
 

@@ -1,4 +1,4 @@
-"""Reversible chains: inverses, gradients of ordinary autograd, bytes that are kept, and products that are made again."""
+"""Reversible chains: inverses, gradients of ordinary autograd, bytes that are kept, products that are made again."""
 
 import copy
 
@@ -116,11 +116,11 @@ def test_saved_bytes_of_sub_unets_do_not_grow_where_they_are_rebuilt():
             net = rft.SubUnets(4, count)
             net.how = how
             states = [torch.randn(1, 4 * 2**v, 16 >> v, 16 >> v, requires_grad=True) for v in range(3)]
-            kept[how, count], _ = live.saved_bytes(
-                lambda net=net, s=states: net(*s), [*net.parameters(), *states]
-            )
+            kept[how, count], _ = live.saved_bytes(lambda net=net, s=states: net(*s), [*net.parameters(), *states])
     assert kept["reversible", 2] == kept["reversible", 8] == rft.state_bytes(4, 16)
-    assert kept["ordinary", 8] / kept["ordinary", 2] == pytest.approx(4.0, abs=0.15)  # the last states of one level are kept by none
+    assert kept["ordinary", 8] / kept["ordinary", 2] == pytest.approx(
+        4.0, abs=0.15
+    )  # the last states of one level are kept by none
 
 
 class Whole(nn.Module):
