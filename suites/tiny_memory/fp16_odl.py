@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.config.settings import Positive
+from bench.config.settings import Count, Positive
+from suites.common.from_scratch import learned
 
 FORMATS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 Pair = tuple[int, int]
@@ -90,7 +91,7 @@ def _matrix(weight: Tensor, depthwise: bool) -> Tensor:
 def _folded(back: Tensor, x: Tensor, kernel: Pair, stride: Pair, padding: Pair) -> Tensor:
     if kernel == (1, 1) and stride == (1, 1) and padding == (0, 0):
         return back.reshape(x.shape)
-    return F.fold(back, x.shape[2:], kernel, padding=padding, stride=stride)  # type: ignore[arg-type]
+    return F.fold(back, x.shape[2:], kernel, padding=padding, stride=stride)
 
 
 class Im2row(nn.Module):
@@ -177,6 +178,7 @@ def fp16_odl(
     accumulate: Literal["fp32", "pairwise"] = "fp32",
     masters: bool = False,
     loss_scale: Positive = 1.0,
+    training_steps: Count = 0,
 ) -> Reduced:
     """The network whose training step runs in a reduced format.
 
@@ -187,10 +189,13 @@ def fp16_odl(
         accumulate: sums in fp32, or rounded to the format after every two products (im2row alone).
         masters: keeps weights in fp32 and rounds them for every step; else weights are in the format.
         loss_scale: what the loss is multiplied by.
+        training_steps: batches of 16 that it goes on to learn from in this format; 0 keeps the weights.
 
     Raises:
-        ValueError: pairwise sums of native kernels, or a convolution in groups that is not depthwise.
+        ValueError: pairwise sums of native kernels, a convolution in groups that is not depthwise, or no task to learn
+            from.
     """
+    task = getattr(model, "task", None)
     if accumulate == "pairwise" and executor == "native":
         raise ValueError("accumulate='pairwise' needs executor='im2row': native kernels sum as they do")
     for owner in list(model.modules()):
@@ -204,7 +209,18 @@ def fp16_odl(
                 setattr(owner, name, _Rounded(part))
     if not masters:
         model.to(FORMATS[dtype])
-    return Reduced(model, dtype, loss_scale, accumulate == "pairwise").eval()
+    made = Reduced(model, dtype, loss_scale, accumulate == "pairwise").eval()
+    settings = {"dtype": dtype, "executor": executor, "accumulate": accumulate, "masters": masters, "scale": loss_scale}
+    made.task = task  # type: ignore[assignment]
+    learned(made, made, fp16_odl, settings, training_steps, _learn, from_start=False)
+    return made
+
+
+def _learn(module: nn.Module, batches: Any, steps: int) -> list[float]:
+    module.train()
+    found = losses(module, batches)
+    module.eval()
+    return found
 
 
 def layer_products(inputs: int, outputs: int, kernel: int, places: int, groups: int = 1) -> int:

@@ -10,6 +10,8 @@ C [(N + 1)(1 + r) + C r rho] bytes: tokens that enter and the hidden ones of the
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -62,7 +64,7 @@ class LowRank(nn.Module):
         self.middle: nn.Module = nn.Linear(rank, rank, bias=False)
         self.outer = nn.Linear(rank, outputs)
         for layer in (self.inner, self.middle, self.outer):  # each factor keeps the size of what goes through it
-            nn.init.orthogonal_(layer.weight)  # type: ignore[arg-type]
+            nn.init.orthogonal_(layer.weight)
         nn.init.zeros_(self.outer.bias)
 
     def low(self, x: Tensor) -> Tensor:
@@ -148,7 +150,7 @@ def low_rank_vit(
         model = vit(width=width, heads=1, depth=depth, patch=patch, resolution=resolution, classes=classes,
                     mlp_ratio=mlp_ratio)  # fmt: skip
         for block in model.blocks:
-            block.attn = WideAttention(width, heads, head_width)  # type: ignore[assignment]
+            block.attn = WideAttention(width, heads, head_width)
     for block in model.blocks:
         _factor(block.attn, ("qkv", "proj"), rho)
         _factor(block.mlp, ("fc1", "fc2"), rho)
@@ -159,7 +161,7 @@ def low_rank_vit(
     return model.eval()
 
 
-def _factor(owner: nn.Module, names: tuple[str, ...], rho: float) -> None:
+def _factor(owner: Any, names: tuple[str, ...], rho: float) -> None:
     if rho == 1:
         return
     for name in names:

@@ -118,3 +118,25 @@ def test_rows_that_emulate_say_so():
         fp16_odl(resnet8(width=4), executor="native", accumulate="pairwise")
     with pytest.raises(ValueError, match="groups"):
         fp16_odl(nn.Sequential(nn.Conv2d(4, 4, 3, groups=2)))
+
+
+def test_it_goes_on_to_learn_a_task_in_its_format(tmp_path):
+    from suites.common.tasks.digits import Digits, Training
+
+    task = Digits(tmp_path, 0, training=Training(steps=2, grown_steps=1))
+
+    def build():
+        torch.manual_seed(0)
+        return resnet8(width=2, resolution=8)
+
+    task.prepare("resnet8", build)
+    found = []
+    for steps in (0, 3):
+        net = build()
+        task.load(net, "resnet8")
+        made = fp16_odl(net, dtype="bf16", training_steps=steps)
+        found.append(made.net.stem.weight.detach().clone())
+        assert made.net.stem.weight.dtype == torch.bfloat16
+    assert not torch.equal(*found)
+    assert made.learned == {"method": "fp16_odl", "steps": 3, "dtype": "bf16", "executor": "im2row",
+                            "accumulate": "fp32", "masters": False, "scale": 1.0}  # fmt: skip
