@@ -80,7 +80,7 @@ class Scheduled(nn.Module):
             own = queries.unflatten(-1, (heads, -1))
             for head in range(heads):
                 scores = (own[:, :, head] * scale) @ keys[:, :, head].transpose(1, 2)
-                torch.softmax(scores, dim=-1, out=scores)
+                _softmax_(scores)
                 own[:, :, head] = scores @ values[:, :, head]  # the head's query is done with
                 del scores
             tokens[:, part] += attention.proj(queries)
@@ -90,6 +90,12 @@ class Scheduled(nn.Module):
         for start in range(0, tokens.shape[1], self.rows):
             part = slice(start, start + self.rows)
             tokens[:, part] += block.mlp(block.norm2(tokens[:, part]))
+
+
+def _softmax_(scores: Tensor) -> None:
+    """Softmax over the last axis where the scores lie."""
+    scores.sub_(scores.amax(dim=-1, keepdim=True)).exp_()
+    scores.div_(scores.sum(dim=-1, keepdim=True))
 
 
 def _rows_of(layer: Any, x: Tensor, outer: nn.Linear, first: int, last: int) -> Tensor:
