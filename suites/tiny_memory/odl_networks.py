@@ -54,7 +54,7 @@ class ResNet8(nn.Module):
 
     def example_inputs(self, batch: int) -> tuple[Tensor]:
         """Random pictures."""
-        like = self.head.weight
+        like = next(self.parameters())
         return (torch.randn(batch, 3, self.resolution, self.resolution).to(like),)
 
 
@@ -81,7 +81,7 @@ class DsCnn(nn.Module):
 
     def example_inputs(self, batch: int) -> tuple[Tensor]:
         """Random features."""
-        return (torch.randn(batch, 1, self.HIGH, self.WIDE).to(self.head.weight),)
+        return (torch.randn(batch, 1, self.HIGH, self.WIDE).to(next(self.parameters())),)
 
 
 def _initialise(net: nn.Module) -> None:

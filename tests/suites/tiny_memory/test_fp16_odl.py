@@ -84,6 +84,8 @@ def test_executors_agree_and_fp32_is_the_plain_network(make):
         for dtype in ("fp16", "bf16"):
             half = fp16_odl(copy.deepcopy(net), dtype=dtype, executor=executor)
             assert next(half.parameters()).dtype == {"fp16": torch.float16, "bf16": torch.bfloat16}[dtype]
+            (given,) = half.example_inputs(3)
+            assert given.dtype == torch.float32 and half(given).shape == (3, half.classes)
             assert 20 < sqnr_db(plain.detach(), half(x).detach()) < 90
 
 
