@@ -70,4 +70,6 @@ def unet(model: dict[str, Any], method: dict[str, Any]) -> int:
     for level, (width, count) in enumerate(zip(widths, voxels, strict=True)):
         chains = 1 if level == len(widths) - 1 else 2  # on the way down and, but for the coarsest, on the way up
         total += chains * couplings * coupling_macs(width, expansion, count)
-    return total + sum(2 * 8 * voxels[level + 1] * widths[level] * widths[level + 1] for level in range(len(widths) - 1))
+    return total + sum(
+        2 * 8 * voxels[level + 1] * widths[level] * widths[level + 1] for level in range(len(widths) - 1)
+    )

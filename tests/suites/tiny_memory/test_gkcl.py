@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from suites.common.digits_data import images, labels, split
-from suites.tiny_memory.gkcl import continual_digits, contrast, crossing_tasks, gkcl, in_turn, kcl
+from suites.tiny_memory.continual import continual_digits, contrast
+from suites.tiny_memory.gkcl import crossing_tasks, gkcl, in_turn, kcl
 from suites.tiny_memory.kernel_ridge import coreset_bytes, crossing, dual, forgetting, primal, targets
 
 
