@@ -5,7 +5,7 @@ the size each. Sub-U-net j updates them from fine to coarse, x_l^j = a_l x_l^(j-
 with a learned scalar a_l of at least 0.1; it is undone from coarse to fine. F: its sources brought to the level's size
 (means of 2 x 2, or nearest), two 3x3 convolutions with a GELU between them, and a gate of channels.
 
-The kernel: r = FFT2 of a decoder's map, K = R(r) by reversible residual blocks of 1x1 layers on (real, imaginary), and
+The kernel: r = FFT2 of a decoder's map, K by reversible residual blocks of 1x1 layers on (real, imaginary) of r, and
 conv[IFFT2(K r); map]. `kernel=False` runs the same layers on places instead of frequencies, so that products are equal.
 """
 
@@ -92,12 +92,18 @@ class KernelEstimator(nn.Module):
         return self.join(torch.cat([self.filtered(x), x], dim=1))
 
     def filtered(self, x: Tensor) -> Tensor:
-        """IFFT2(K r) with r = FFT2(x); without frequencies K x, place by place."""
+        """IFFT2(K r) with r = FFT2(x); without frequencies K x, place by place.
+
+        K is 1 and what the blocks add to r / (1 + |r|): with r itself the map would be squared from the start.
+        """
         if not self.frequencies:
-            first, second = self.chain(x, x)
-            return (first + second) / 2 * x
+            bounded = x / (1 + x.abs())
+            first, second = self.chain(bounded, bounded)
+            return (1 + (first + second) / 2 - bounded) * x
         r = torch.fft.fft2(x, norm="ortho")
-        return applied(torch.complex(*self.chain(r.real.contiguous(), r.imag.contiguous())), r)
+        bounded = r / (1 + r.abs())
+        kernel = torch.complex(*self.chain(bounded.real.contiguous(), bounded.imag.contiguous()))
+        return applied(1 + kernel - bounded, r)
 
 
 def applied(kernel: Tensor, r: Tensor) -> Tensor:

@@ -67,6 +67,16 @@ class LowRank(nn.Module):
             nn.init.orthogonal_(layer.weight)
         nn.init.zeros_(self.outer.bias)
 
+    @property
+    def weight(self) -> Tensor:
+        """The outer factor, by which the whole layer can be scaled."""
+        return self.outer.weight
+
+    @property
+    def bias(self) -> Tensor:
+        """The bias, which the outer factor has."""
+        return self.outer.bias
+
     def low(self, x: Tensor) -> Tensor:
         """The rank features, [..., k]."""
         return self.middle(self.inner(x))

@@ -117,3 +117,23 @@ def test_what_is_not_such_a_network_is_refused():
         mcuformer(vit(width=16, heads=2, depth=1, patch=4, resolution=8))
     with pytest.raises(ValueError, match="no rank"):
         net(width=4, rho=0.1)
+
+
+@pytest.mark.parametrize("rho", [0.6, 1.0])
+def test_digits_are_learned_and_run_over_slices_with_the_learned_weights(tmp_path, rho):
+    from suites.common.tasks.digits import Digits, Training
+
+    task = Digits(tmp_path, 0, training=Training(steps=3, grown_steps=2, copies=2))
+
+    def build():
+        torch.manual_seed(0)
+        return low_rank_vit(width=16, heads=2, depth=2, patch=8, resolution=16, rho=rho, digits=True)
+
+    notes = task.prepare("digits_mcuformer", build)
+    assert 0 <= notes["test_accuracy"] <= 100
+    made = build()
+    task.load(made, "digits_mcuformer")
+    images = next(iter(task.batches(4)))[0]
+    with torch.no_grad():
+        wanted = made(images)
+    torch.testing.assert_close(mcuformer(made, slice=2)(images), wanted, rtol=1e-4, atol=1e-4)
