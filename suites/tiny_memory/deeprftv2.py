@@ -120,7 +120,7 @@ class DeepRft(Deblurring):
         self.stems = nn.ModuleList(nn.Conv2d(3 * 4**level, w, 3, padding=1) for level, w in enumerate(widths))
         self.body = SubUnets(width, sub_unets)
         self.ups = nn.ModuleList(nn.Conv2d(w, width, 1) for w in widths[1:])
-        self.kernel = KernelEstimator(width, kernel)
+        self.estimator = KernelEstimator(width, kernel)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """The pictures without their blur; sides are multiples of 4."""
@@ -129,7 +129,7 @@ class DeepRft(Deblurring):
         x = states[0]
         for up, state in zip(self.ups, states[1:], strict=True):
             x = x + F.interpolate(up(state), size=x.shape[2:])
-        return pictures + self.head(self.kernel(x))
+        return pictures + self.head(self.estimator(x))
 
 
 def deeprftv2(

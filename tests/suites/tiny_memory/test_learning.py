@@ -71,3 +71,10 @@ def test_learners_begin_anew_and_remember_what_they_learned(tmp_path, method, ke
     assert not torch.equal(first.encoder[1].weight, net.encoder[1].weight)
     images, _ = next(iter(task.batches(3)))
     assert first(images).shape == (3, 10)
+
+
+def test_no_part_of_a_network_stands_where_a_label_is_read():
+    from bench.labels import labels_of
+
+    for net in (deeprftv2(width=4, resolution=16), deblur_unet(width=4), reversible_unet(width=4, side=8, levels=2)):
+        assert labels_of(net) == {"execution": "real", "kernel": None}
