@@ -34,8 +34,8 @@ from reports.figures import (
     operators,
     pareto,
     predictors,
-    routing,
     questions,
+    routing,
     savings,
     scaling,
     scan_share,
@@ -53,8 +53,8 @@ from reports.hops import courses as stream_courses
 from reports.lengths import courses
 from reports.needs import ANY_CASE, CaseNeeds, Needs
 from reports.rows import Row, as_row_of, part_of_record
-from reports.waits import of_site
 from reports.scan_share import scan_shares
+from reports.waits import of_site
 from reports.zeros import lines as zero_lines
 
 #: What a figure can stumble over in a malformed record; anything else is a defect and is not hidden.

@@ -87,16 +87,28 @@ SUBJECTS: tuple[Metric, ...] = (
         definition=(
             "What gathers into the orders of scans and the ways back read and write, in float32, per sample, as "
             "declared."
+        ),
+    ),
+    Metric(
         "engine_peak_bytes",
+        unit="B",
+        better="lower",
         section="memory",
         title="Peak of an engine (modelled)",
+        definition=(
             "Maps that an int8 engine of a microcontroller would hold at once, by the formula that the subject states; "
             "another convention than the peak of live tensors, and never compared with it."
+        ),
         comparison="modelled",
         of_subject=True,
+    ),
+    Metric(
         "kept_bytes",
+        unit="B",
+        better="lower",
         section="size",
         title="Kept between tasks",
+        definition=(
             "Everything that a continual learner keeps from one task to the next, as the subject states it: networks, "
             "stored samples, bases."
         ),

@@ -168,9 +168,6 @@ def batches(trial: Trial) -> None:
 
 def _begin_at(one: Any, both: Any, place: int) -> None:
     """A sampler's single image is to begin where image `place` of the batch of two does; so is a stream's clip."""
-    """A single image or stream is to begin where image or stream `place` of the batch of two does."""
-    if hasattr(both, "example_clip"):
-        one.example_clip = lambda batch, length: both.example_clip(2, length)[place : place + 1]
     if hasattr(both, "example_noise"):
         one.example_noise = lambda batch, seed: both.example_noise(2, seed)[place : place + 1]
     if hasattr(both, "example_cond"):

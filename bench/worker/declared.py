@@ -10,8 +10,7 @@ import torch
 
 from bench import workloads
 from bench.labels import labels_of
-from bench.meters import dtypes, method_cost, nominal, over_inputs, scan_counts, three_counts
-from bench.meters import dtypes, method_cost, nominal, over_inputs, stated_bytes, three_counts
+from bench.meters import dtypes, method_cost, nominal, over_inputs, scan_counts, stated_bytes, three_counts
 from bench.meters.macs_count import MacsCount
 from bench.meters.over_inputs import OverInputs
 from bench.reading import Reading

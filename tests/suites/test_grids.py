@@ -12,11 +12,10 @@ from bench.config.schema import Suite
 
 SUITES = Path(__file__).parents[2] / "suites"
 CATALOGUE = catalogues.load()
-NAMES = ("decode", "attention", "convnets", "diffusion", "lowrank", "ops", "pruning", "scaling", "ssm")
-NAMES = ("decode", "attention", "convnets", "diffusion", "lowrank", "ops", "pruning", "scaling", "streaming")
-NAMES = ("decode", "attention", "convnets", "diffusion", "lowrank", "ops", "pruning", "scaling", "dynamic")
-NAMES = ("decode", "attention", "convnets", "diffusion", "lowrank", "ops", "pruning", "scaling", "vlm_tokens")
-NAMES = ("decode", "attention", "convnets", "diffusion", "lowrank", "ops", "pruning", "scaling", "tiny_memory")
+NAMES = (
+    "decode", "attention", "convnets", "diffusion", "dynamic", "lowrank", "ops", "pruning", "scaling", "ssm",
+    "streaming", "tiny_memory", "vlm_tokens",
+)  # fmt: skip
 
 
 def suite_of(name):
@@ -93,9 +92,8 @@ def test_every_model_of_its_own_has_a_row_in_some_grid(name):
 def test_every_method_has_a_row_in_a_grid_that_is_run_by_default_or_with_its_task(name):
     grids = suite_of(name).grids
     blocks = [*grids["default"], *grids.get("digits", []), *grids.get("trained", []),
-              *grids.get("search_class", []), *grids.get("variants", []), *grids.get("additions", [])]  # fmt: skip
-              *grids.get("search_class", []), *grids.get("variants", []), *grids.get("elastic", []),
-              *grids.get("sketches", [])]  # fmt: skip
+              *grids.get("search_class", []), *grids.get("variants", []), *grids.get("additions", []),
+              *grids.get("elastic", []), *grids.get("sketches", [])]  # fmt: skip
     rows = {catalogues.parse_spec(spec)[0] for block in blocks for spec in block.methods}
     own = {entry.name for entry in CATALOGUE.methods.values() if entry.path.startswith(f"suites.{name}.")}
     assert own - rows == set()
