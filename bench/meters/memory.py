@@ -381,10 +381,10 @@ def _pinned_resident(run: Callable[[], Any]) -> tuple[ResidentPeak | None, str]:
 
 def profiled_growth(run: Callable[[], Any]) -> int:
     """The most bytes that torch's CPU allocator held during a run beyond what it held before."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+    # not torch.profiler, which imports torch's compiler when it starts: a second of every probe
+    with torch.autograd.profiler.profile(use_cpu=True, profile_memory=True) as profile:
         run()
-    session: Any = profile.profiler
+    session: Any = profile
     events = [event for event in session.kineto_results.events() if event.name() == "[memory]"]
     sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()) if _on_cpu(event)]
     return max(accumulate(sizes), default=0)
