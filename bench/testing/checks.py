@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from bench.canonical import BASELINE_METHOD
 from bench.config.signatures import signature, split_path
@@ -16,7 +16,6 @@ from bench.meters.dtypes import TORCH
 from bench.testing.other_process import run_elsewhere
 from bench.testing.subject import entry_of
 from bench.testing.trial import Trial, count, largest_difference, on_meta, run, state
-from bench.worker import global_state
 from bench.worker import subject as worker
 
 #: Relative difference that another order of additions makes in single precision.
@@ -41,8 +40,7 @@ def builds(trial: Trial) -> None:
 
 def seeded(trial: Trial) -> None:
     """Raise CheckFailed unless two builds from one seed have the same weights and give the same, bit for bit."""
-    again = trial.build()
-    weights, others = state(trial.built.module), state(again.module)
+    weights, (others, _) = state(trial.built.module), trial.again.weights
     if list(weights) != list(others):
         raise CheckFailed("two builds from one seed have different parameters")
     for name, value in weights.items():
@@ -50,22 +48,20 @@ def seeded(trial: Trial) -> None:
             raise CheckFailed(
                 f"two builds from one seed differ in {name}: draw from torch's own generator, or seed yours"
             )
-    apart = largest_difference(trial.answer, run(again))
+    apart = largest_difference(trial.answer, trial.again.answers[0])
     if apart:
         raise CheckFailed(f"two builds from one seed answer differently, by {apart:.3g}")
 
 
 def steady(trial: Trial) -> None:
     """Raise CheckFailed unless a second run gives the same and leaves inputs and weights as they were."""
-    fresh = trial.build()
-    before, inputs = state(fresh.module), _tensors_of(fresh)
-    first, second = run(fresh), run(fresh)
-    apart = largest_difference(first, second)
+    apart = largest_difference(*trial.again.answers)
     if apart:
         raise CheckFailed(f"a second run on the same inputs answers differently, by {apart:.3g}")
-    if any(not torch.equal(a, b) for a, b in zip(inputs, _tensors_of(fresh), strict=True)):
+    if any(not torch.equal(a, b) for a, b in zip(*trial.again.inputs, strict=True)):
         raise CheckFailed("a run changes its own inputs")
-    changed = [name for name, value in state(fresh.module).items() if not torch.equal(value, before[name])]
+    before, after = trial.again.weights
+    changed = [name for name, value in after.items() if not torch.equal(value, before[name])]
     if changed:
         raise CheckFailed(f"a run changes its own weights or buffers: {changed[0]}")
 
@@ -119,14 +115,11 @@ def state_loads(trial: Trial) -> None:
 
 def keeps_global_state(trial: Trial) -> None:
     """Raise CheckFailed if building or running it changes what others in the process run under; put back either way."""
-    worker.set_precision(trial.subject.recipe().case)  # ours, and no change that the subject makes
-    before, changes = global_state.read(), list[str]()
     try:
-        run(trial.build())
+        trial.again  # noqa: B018 - building and running it is what is looked at
     finally:
-        changes += global_state.put_back(before)
-        if changes:  # also where it failed, most likely for that
-            raise CheckFailed(f"it changes {', '.join(changes)}: others in the process run under that as well")
+        if trial.changes:  # also where it failed, most likely for that
+            raise CheckFailed(f"it changes {', '.join(trial.changes)}: others in the process run under that as well")
 
 
 def hands_over(trial: Trial) -> None:
@@ -143,7 +136,7 @@ def every_dtype(trial: Trial) -> None:
         if name == "tf32" and trial.subject.device == "cpu":
             raise CheckFailed("it claims tf32, which only a GPU computes in")
         try:
-            answer = run(trial.build(dtype=name))
+            answer = trial.answer if name == trial.built.case.dtype else run(trial.build(dtype=name))
         except (RuntimeError, NotImplementedError) as error:
             raise CheckFailed(f"it claims {name} and does not run in it: {error}") from error
         _finite(answer, f"its answer in {name}")
@@ -154,11 +147,12 @@ def every_dtype(trial: Trial) -> None:
 
 def batches(trial: Trial) -> None:
     """Raise CheckFailed unless a batch of two gives what two batches of one give."""
-    both = trial.build(batch=2)
-    together, apart = run(both), []
+    both = trial.built if trial.built.case.batch == 2 else trial.build(batch=2)
+    together, one = trial.answer if both is trial.built else run(both), trial.build(batch=1)
+    apart = []
     for place in range(2):
-        one = trial.build(batch=1)
         _begin_at(one.module, both.module, place)
+        worker.seed_everything(one.case.seed)  # so that one that draws as it runs begins anew
         apart.append(run(replace(one, args=tuple(_row(value, place) for value in both.args))))
     joined = [torch.cat(pair) for pair in zip(*apart, strict=True)]
     difference = largest_difference(together, joined)
@@ -217,10 +211,6 @@ def _scale(answer: list[Tensor]) -> float:
     """Size of the numbers of an answer, at least 1."""
     finite = [t[t.isfinite()].abs().max().item() for t in answer if t.is_floating_point() and t.isfinite().any()]
     return max([1.0, *finite])
-
-
-def _tensors_of(built: worker.Subject) -> list[Tensor]:
-    return [leaf.clone() for leaf in tree_leaves((built.args, built.kwargs)) if isinstance(leaf, Tensor)]
 
 
 def _row(value: object, place: int) -> object:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import cache, cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -12,15 +12,27 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bench.testing.subject import Subject
+from bench.worker import global_state
 from bench.worker import subject as worker
 from bench.worker.parts import as_forward, as_step, parts_of, running
 
 
+@dataclass(frozen=True)
+class Again:
+    """A second build from the same seed: its weights and inputs before and after two runs, and what the runs gave."""
+
+    weights: tuple[dict[str, Tensor], dict[str, Tensor]]
+    inputs: tuple[list[Tensor], list[Tensor]]
+    answers: tuple[list[Tensor], list[Tensor]]
+
+
 class Trial:
-    """Builds of one subject; those that a check may not change are built once."""
+    """Builds of one subject; what several checks look at is built and run once."""
 
     def __init__(self, subject: Subject):
         self.subject = subject
+        #: What building and running it changed for others in the process; told by `again`, also where that failed.
+        self.changes: list[str] = []
 
     def build(self, **changes: Any) -> worker.Subject:
         """A fresh build at the tiny setting; `changes` as for `Subject.recipe`."""
@@ -35,6 +47,19 @@ class Trial:
     def answer(self) -> list[Tensor]:
         """What the shared build gives."""
         return run(self.built)
+
+    @cached_property
+    def again(self) -> Again:
+        """A second build, run twice."""
+        worker.set_precision(self.subject.recipe().case)  # ours, and no change that the subject makes
+        known = global_state.read()
+        try:
+            fresh = self.build()
+            weights, inputs, answer = state(fresh.module), tensors_of(fresh), run(fresh)
+        finally:
+            self.changes = global_state.put_back(known)
+        second = run(fresh)
+        return Again((weights, state(fresh.module)), (inputs, tensors_of(fresh)), (answer, second))
 
     @cached_property
     def macs(self) -> Any:
@@ -52,9 +77,9 @@ class Trial:
         return {**recipe.model_settings, **shape}, dict(recipe.method_settings)
 
 
-@cache
+@lru_cache(maxsize=4)
 def trial_of(subject: Subject) -> Trial:
-    """The trial that all checks of a subject share."""
+    """The trial that all checks of a subject share; only of the last few, for their networks are held in memory."""
     return Trial(subject)
 
 
@@ -93,6 +118,11 @@ def on_meta(trial: Trial) -> worker.Subject:
 def state(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, copied."""
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def tensors_of(built: worker.Subject) -> list[Tensor]:
+    """The inputs of a build, copied."""
+    return [leaf.clone() for leaf in tree_leaves((built.args, built.kwargs)) if isinstance(leaf, Tensor)]
 
 
 def largest_difference(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
