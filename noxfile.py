@@ -39,7 +39,8 @@ def tests(session: nox.Session) -> None:
     """Run the tests; further words go to pytest (`-m slow`, `-m gpu`, a file)."""
     install(session, "dev", "quantised", "timm", "transformers", "diffusers", "pruning", "onnx", "openvino", "bleu",
             "weights")  # fmt: skip
-    session.run("python", "-m", "pytest", *(session.posargs or TOGETHER))
+    bytecode = {"PYTHONDONTWRITEBYTECODE": ""}  # else each of some hundred processes would compile the project again
+    session.run("python", "-m", "pytest", *(session.posargs or TOGETHER), env=bytecode)
 
 
 @nox.session

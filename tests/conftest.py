@@ -1,6 +1,13 @@
-"""What holds for every test: one that needs a GPU is skipped where there is none, with the reason."""
+"""What holds for every test.
+
+One that needs a GPU is skipped where there is none, with the reason. What is there to stay (ten thousand tests,
+libraries) is not searched for garbage again: that takes half a second, and the instrument asks for it wherever it
+looks at memory.
+"""
 
 import functools
+import gc
+import itertools
 
 import pytest
 
@@ -13,6 +20,25 @@ def why_no_gpu() -> str:
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
     return "" if torch.cuda.is_available() else "CUDA finds no device"
+
+
+#: So many tests share a search for garbage.
+SEARCHED_EVERY = 50
+_ENDED = itertools.count(1)
+
+
+def _leave_alone_what_is_there():
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_finish(session):
+    _leave_alone_what_is_there()
+
+
+def pytest_runtest_teardown(item):
+    if next(_ENDED) % SEARCHED_EVERY == 0:
+        _leave_alone_what_is_there()
 
 
 def pytest_runtest_setup(item):

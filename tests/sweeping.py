@@ -36,6 +36,8 @@ QUICK: dict[str, Any] = {
 }
 
 HEALTHY = "tests.faults.models:healthy"
+#: Whose processes sweeps of tests run in; `local` for one that needs a server of its own or a real calibration.
+WORKERS = "tests.workers"
 
 
 def configuration(folder: Path, models: list[str], methods: list[str] | None = None, **changes: Any) -> Config:
@@ -45,9 +47,9 @@ def configuration(folder: Path, models: list[str], methods: list[str] | None = N
             "suite": {"name": "tiny", "grids": {"default": [{"models": models, "methods": methods or ["none"]}]}},
             "protocol": QUICK,
             "tracking": {"enabled": False},
-            "executor": {"retries": 0},
             "paths": {"results": str(folder / "results"), "site": str(folder / "site"), "cache": str(folder / "cache")},
             **changes,
+            "executor": {"name": WORKERS, "retries": 0, **changes.get("executor", {})},
         }
     )
 

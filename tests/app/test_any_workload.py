@@ -174,11 +174,14 @@ def test_a_bundle_holds_parts_and_curves_and_is_whole(swept):
         assert kept[row["case_key"]]["part_layers"].keys() == row["part_layers"].keys()
 
 
-def test_the_first_page_has_a_column_per_part_and_names_the_other_side(swept, tmp_path):
-    config, _, _, _ = swept
-    made = build(config.paths.results, tmp_path / "site", figure_seconds=None)
-    assert not made.problems
-    page = made.index.read_text()
+@pytest.fixture(scope="module")
+def pages(swept, tmp_path_factory):
+    return build(swept[0].paths.results, tmp_path_factory.mktemp("pages") / "site", figure_seconds=None)
+
+
+def test_the_first_page_has_a_column_per_part_and_names_the_other_side(pages):
+    assert not pages.problems
+    page = pages.index.read_text()
     data = json.loads(re.search(r'id="rows">(.*?)</script>', page, re.S)[1])
     titles = {column["key"]: column["title"] for column in data["columns"] if column["show"]}
     assert titles["latency_ms@long"] == "Latency (p50) of long" and "speedup@short" in titles
@@ -192,9 +195,9 @@ def test_the_first_page_has_a_column_per_part_and_names_the_other_side(swept, tm
     )
 
 
-def test_the_first_page_draws_gap_and_trade_off_of_every_part_by_its_own_times(swept, tmp_path):
+def test_the_first_page_draws_gap_and_trade_off_of_every_part_by_its_own_times(swept, pages):
     config, _, _, _ = swept
-    page = build(config.paths.results, tmp_path / "site", figure_seconds=None).index.read_text()
+    page = pages.index.read_text()
     for part in ("short", "long"):
         for figure in ("efficiency-gap", "trade-off"):
             block = re.search(rf'<figure class="figure" id="{figure}-{part}".*?</figure>', page, re.S)
@@ -209,10 +212,9 @@ def test_the_first_page_draws_gap_and_trade_off_of_every_part_by_its_own_times(s
     assert part.value("realised_gain") == row.value("realised_gain", "long") and not part.parts
 
 
-def test_the_page_of_a_case_has_its_parts_a_waterline_each_its_curves_and_facts(swept, tmp_path):
-    config, rows, _, _ = swept
-    build(config.paths.results, tmp_path / "site", figure_seconds=None)
-    page = next((tmp_path / "site" / "cases").glob(f"{rows['longer']['case_key']}*.html")).read_text()
+def test_the_page_of_a_case_has_its_parts_a_waterline_each_its_curves_and_facts(swept, pages):
+    _, rows, _, _ = swept
+    page = next((pages.index.parent / "cases").glob(f"{rows['longer']['case_key']}*.html")).read_text()
     for id in ("waterline", "waterline-short", "waterline-long", "curves"):
         assert f'<figure class="figure" id="{id}"' in page
     assert "The parts of a run" in page and "What the workload recorded besides" in page and "times" in page

@@ -26,7 +26,7 @@ from bench.store.records import Store
 from bench.workloads import WORKLOADS, find
 from reports.site import build
 from tests.faults.driver import environment, family, until
-from tests.sweeping import QUICK, configuration, sweep
+from tests.sweeping import QUICK, WORKERS, configuration, sweep
 from tests.workloads.test_every_workload_in_a_sweep import BLOCKS, HERE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -54,7 +54,8 @@ def driver_of(folder):
     (own / "suite.yaml").write_text(yaml.safe_dump(suite()))
     parts = ("latency", "counting", "energy")
     quick = [f"protocol.{part}.{key}={value}" for part in parts for key, value in QUICK[part].items()]
-    command = [sys.executable, "-m", "bench", "suite=every", "tracking=off", "report=off", "counts=false", *quick]
+    fixed = ["suite=every", "tracking=off", "report=off", "counts=false", f"executor.name={WORKERS}"]
+    command = [sys.executable, "-m", "bench", *fixed, *quick]
     return subprocess.Popen(
         command,
         cwd=folder,

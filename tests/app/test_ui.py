@@ -47,12 +47,18 @@ def free_port():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_address_answers_when_it_is_printed_and_a_kill_ends_everything(tmp_path, number):
+def test_the_address_answers_when_it_is_printed_and_a_kill_ends_everything(tmp_path, request, number):
     port = free_port()
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, SERVER, str(port)], cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", DRIVER, SERVER, str(port)],
+        cwd=tmp_path,
+        env=env,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a background job ignores it
     )
+    request.addfinalizer(driver.kill)
     line = driver.stdout.readline()
     assert f"http://127.0.0.1:{port}/#/x" in line
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:

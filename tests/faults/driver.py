@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import yaml
 
-from tests.sweeping import QUICK
+from tests.sweeping import QUICK, WORKERS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,7 +34,8 @@ def command(folder: Path, models: list[str], *overrides: str) -> list[str]:
     (suite / "suite.yaml").write_text(yaml.safe_dump(grid))
     parts = ("latency", "counting", "energy")
     quick = [f"protocol.{part}.{key}={value}" for part in parts for key, value in QUICK[part].items()]
-    return [sys.executable, "-m", "bench", "suite=faultsuite", "tracking=off", "report=off", *quick, *overrides]
+    fixed = ["suite=faultsuite", "tracking=off", "report=off", f"executor.name={WORKERS}"]
+    return [sys.executable, "-m", "bench", *fixed, *quick, *overrides]
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:

@@ -5,8 +5,15 @@ import os
 
 import pytest
 
+from bench.config import catalogue
+from bench.plan import plan
+from bench.store.journal import Journal
+from bench.store.records import Store
 from bench.sweep import calibration
+from bench.sweep.events import Working
+from bench.sweep.loop import Driver
 from bench.worker.client import Done, Failed, Workers
+from tests.sweeping import HEALTHY, configuration
 
 
 def part(rate, band, overhead=2.0, *, stable=True, notes=()):
@@ -89,3 +96,19 @@ def test_two_threads_are_calibrated_in_real_processes(tmp_path):
     for rate in [*found["peaks"], found["bandwidth"]]:
         assert rate["threads"] == 2 and len(rate["per_process"]) == 3
         assert rate["value"] == max(rate["per_process"]) == rate["high"]
+
+
+def test_a_sweep_measures_its_machine_once_looks_again_and_its_rows_hold_what_it_found(tmp_path, monkeypatch):
+    """With the workers that every sweep has; other tests of sweeps are told a calibration."""
+    monkeypatch.setattr(calibration, "BUDGET_S", 0.5)
+    told, alone = [], {"executor": {"name": "local"}, "device": {"threads": 1}}
+    for width in (4, 8):
+        config = configuration(tmp_path, [f"{HEALTHY}(width={width})"], **alone)
+        driver = Driver(config, plan.make(config, catalogue.load()), [told.append])
+        (record,) = driver.run({}).records
+        (saved,) = Store(config.paths.results).machines.glob("*.json")
+        assert record["machine"]["peaks"] == json.loads(saved.read_text())["peaks"] != []
+        assert record["machine"]["bandwidth"]["value"] > 0
+    said = [event.what.split(":")[0] for event in told if isinstance(event, Working) and "calib" in event.what]
+    drifted = Journal(Store(config.paths.results).journal).read().events("drifted")
+    assert said == ["calibrating", "checking the calibration", *["calibrating"] * len(drifted)]
