@@ -49,6 +49,12 @@ def _countable(case: Case) -> Case:
     )
 
 
+def patient_workers(config: Config) -> Workers:
+    """Workers that count and try cases, to be entered; a model that hangs keeps them for `FORECAST_CAP_S` at most."""
+    limits = config.executor.timeouts_s
+    return Workers({**limits.model_dump(), "load": min(limits.load, FORECAST_CAP_S)})
+
+
 def group_seconds(config: Config, plan: Plan, groups: Sequence[Group] | None = None) -> dict[str, float]:
     """Estimated seconds per group key; a second or so for the counts."""
     return forecast(config, plan, groups).seconds
@@ -67,20 +73,26 @@ def _is_well(store: Store, case: Case, key: str) -> bool:
         return True  # it is not measured again before its file is moved away
 
 
-def forecast(config: Config, plan: Plan, groups: Sequence[Group] | None = None) -> Forecast:
+def forecast(
+    config: Config, plan: Plan, groups: Sequence[Group] | None = None, workers: Workers | None = None
+) -> Forecast:
     """Estimated seconds per group, and what the estimate had to do without; counts nothing where nothing is timed.
 
     Args:
         config: protocol, device, and where results are.
         plan: the sweep.
         groups: those that are estimated; by default all of the plan.
+        workers: `patient_workers` that others use as well; its own by default.
     """
     groups = plan.groups if groups is None else groups
     if not config.protocol.timed or not groups:
         return Forecast({group.key: estimate.COUNT_S * len(group.cases) for group in groups})
+    if workers is None:
+        with patient_workers(config) as own:
+            return forecast(config, plan, groups, own)
     cases = {case.key: case for group in groups for case in (group.baseline, *group.cases)}
     plain = {key: _countable(case) for key, case in cases.items()}
-    counted = _counted(config, plan, {case.key: case for case in plain.values()})
+    counted = _counted(config, plan, {case.key: case for case in plain.values()}, workers)
     peak, count = peak_rate(config), threads(config)
     parts = {
         key: estimate.parts_ms(counted.get(plain[key].key, {}).get("macs"), case, peak, count)
@@ -95,15 +107,10 @@ def forecast(config: Config, plan: Plan, groups: Sequence[Group] | None = None) 
     return Forecast(seconds, missing)
 
 
-def _counted(config: Config, plan: Plan, cases: Mapping[str, Case]) -> dict[str, Any]:
+def _counted(config: Config, plan: Plan, cases: Mapping[str, Case], workers: Workers) -> dict[str, Any]:
     """Case key -> MACs by part with a reason; without the cases whose counting ended its process or took too long."""
-    limits = config.executor.timeouts_s
-    patient = {
-        **limits.model_dump(),
-        "load": min(limits.load, FORECAST_CAP_S),
-    }  # a model that hangs is the probe's matter
     recipes = {key: recipe_for(case, plan, config).as_dict() for key, case in cases.items()}
-    with Workers(patient) as workers, tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         together = _ask(workers, list(recipes.values()), Path(scratch))
         if together is not None:
             return together
@@ -115,7 +122,7 @@ def _counted(config: Config, plan: Plan, cases: Mapping[str, Case]) -> dict[str,
     return found
 
 
-def faults(config: Config, plan: Plan, cases: Iterable[Case]) -> dict[str, str]:
+def faults(config: Config, plan: Plan, cases: Iterable[Case], workers: Workers) -> dict[str, str]:
     """Why cases cannot be built or run, by key, from one run of each without weights; no entry for one that can.
 
     A case that takes too long or ends its process is the probe's matter and has no entry.
@@ -123,9 +130,7 @@ def faults(config: Config, plan: Plan, cases: Iterable[Case]) -> dict[str, str]:
     recipes = [recipe_for(case, plan, config).as_dict() for case in cases]
     if not recipes:
         return {}
-    limits = config.executor.timeouts_s
-    patient = {**limits.model_dump(), "load": min(limits.load, FORECAST_CAP_S)}
-    with Workers(patient) as workers, tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         outcome = workers.run("rehearse", {"recipes": recipes}, log=Path(scratch) / "log")
     found = outcome.result["faults"] if isinstance(outcome, Done) else {}
     return {key: one_line(fault) for key, fault in found.items() if fault is not None}

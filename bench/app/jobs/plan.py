@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.app.forecast import TOO_LONG, Forecast, faults, forecast
+from bench.app.forecast import TOO_LONG, Forecast, faults, forecast, patient_workers
 from bench.config import catalogue
 from bench.config.schema import Config
 from bench.foreign_text import escape_controls, shortened
@@ -31,8 +31,12 @@ def run(config: Config) -> int:
     store, key = Store(config.paths.results), machine_key(environment(config.device.name))
     states = {case.key: _state(store, case.key, key, config.retries) for case in made.cases}
     todo = [group for group in made.groups if any(states[case.key] == TO_MEASURE for case in group.cases)]
-    expected = forecast(config, made, todo)
-    broken = faults(config, made, _suspects(made, states, expected))
+    if todo:
+        with patient_workers(config) as workers:  # one server for both: to start it is most of a small plan
+            expected = forecast(config, made, todo, workers)
+            broken = faults(config, made, _suspects(made, states, expected), workers)
+    else:
+        expected, broken = Forecast({}), {}
     states |= dict.fromkeys(broken, "cannot be run")
     _show(made, states, config.model)
     missing = list(states.values()).count(TO_MEASURE)
