@@ -18,10 +18,15 @@ class Unforeseen(Exception):
     """Of no kind that anybody catches by name."""
 
 
-@pytest.fixture
-def results(tmp_path):
-    store(tmp_path / "results")
-    return tmp_path / "results"
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return store(tmp_path_factory.mktemp("left_out") / "results").root
+
+
+@pytest.fixture(scope="module")
+def whole(results, tmp_path_factory):
+    """The report with nothing left out."""
+    return site.build(results, tmp_path_factory.mktemp("whole"))
 
 
 def broken(monkeypatch, title, how):
@@ -42,19 +47,19 @@ def broken(monkeypatch, title, how):
 
 @pytest.mark.parametrize("title", ["Leaderboard", "How it was measured", "Case"])
 @pytest.mark.parametrize("how", ["sheets", "rendered"])
-def test_one_kind_of_page_that_fails_costs_no_other(results, tmp_path, monkeypatch, title, how):
-    whole = site.build(results, tmp_path / "whole")
+def test_one_kind_of_page_that_fails_costs_no_other(results, whole, tmp_path, monkeypatch, title, how):
+    folder = whole.index.parent
     broken(monkeypatch, title, how)
     made = site.build(results, tmp_path / "site")
     lost = {page.relative_to(tmp_path / "site") for page in made.pages if "is left out" in page.read_text()}
     assert lost and len(lost) == len(made.problems)
     assert all("left out: Unforeseen" in line and "\x1b" not in line for line in made.problems)
-    kept = {page.relative_to(tmp_path / "whole") for page in whole.pages} - lost
+    kept = {page.relative_to(folder) for page in whole.pages} - lost
     assert kept
     for name in kept - (
         {p for p in kept if p.parent.name == "cases"} if title == "Case" and how == "sheets" else set()
     ):
-        assert (tmp_path / "site" / name).read_text() == (tmp_path / "whole" / name).read_text()
+        assert (tmp_path / "site" / name).read_text() == (folder / name).read_text()
     for name in lost:
         text = (tmp_path / "site" / name).read_text()
         assert "<script" not in text and "someone" not in text and "default-src" in text
@@ -82,7 +87,8 @@ def test_claims_that_cannot_be_judged_cost_the_claims_alone(results, tmp_path, m
     assert "deit_tiny" in made.index.read_text()
 
 
-def test_a_user_is_told_by_a_line_and_exit_code_zero(results, tmp_path, monkeypatch, capsys):
+def test_a_user_is_told_by_a_line_and_exit_code_zero(tmp_path, monkeypatch, capsys):
+    store(tmp_path / "results")
     broken(monkeypatch, "How it was measured", "rendered")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["bench", "job=report", "suite=vit_tokens"])

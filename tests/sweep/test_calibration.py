@@ -10,7 +10,6 @@ from bench.plan import plan
 from bench.store.journal import Journal
 from bench.store.records import Store
 from bench.sweep import calibration
-from bench.sweep.events import Working
 from bench.sweep.loop import Driver
 from bench.worker.client import Done, Failed, Workers
 from tests.sweeping import HEALTHY, configuration
@@ -98,17 +97,25 @@ def test_two_threads_are_calibrated_in_real_processes(tmp_path):
         assert rate["value"] == max(rate["per_process"]) == rate["high"]
 
 
-def test_a_sweep_measures_its_machine_once_looks_again_and_its_rows_hold_what_it_found(tmp_path, monkeypatch):
-    """With the workers that every sweep has; other tests of sweeps are told a calibration."""
+def test_a_machine_is_measured_once_looked_at_later_and_measured_again_when_it_has_drifted(tmp_path):
+    workers = Scripted(part(100.0, 10.0), {"drift": None}, {"drift": "fp32 is slower"}, part(80.0, 8.0))
+    store, told = Store(tmp_path), []
+    journal = Journal(store.journal)
+    calibrator = calibration.Calibrator(workers, store, journal, told.append)
+    first, same, third = (calibrator.current("machine", "cpu", 1) for _ in range(3))
+    assert first["peaks"][0]["value"] == 100.0 and same == first and third["peaks"][0]["value"] == 80.0
+    assert [bool(spec.get("earlier")) for _, spec in workers.specs] == [False, True, True, False]
+    assert [event.what.split(":")[0] for event in told] == [
+        "calibrating", "checking the calibration", "checking the calibration", "calibrating",
+    ]  # fmt: skip
+    assert [entry["reason"] for entry in journal.read().events("drifted")] == ["fp32 is slower"]
+
+
+@pytest.mark.slow  # half a minute of arithmetic; the test above holds the steps, tests/meters/test_peaks.py the rates
+def test_the_rows_of_a_sweep_with_its_own_workers_hold_what_its_machine_could_do(tmp_path, monkeypatch):
     monkeypatch.setattr(calibration, "BUDGET_S", 0.5)
-    told, alone = [], {"executor": {"name": "local"}, "device": {"threads": 1}}
-    for width in (4, 8):
-        config = configuration(tmp_path, [f"{HEALTHY}(width={width})"], **alone)
-        driver = Driver(config, plan.make(config, catalogue.load()), [told.append])
-        (record,) = driver.run({}).records
-        (saved,) = Store(config.paths.results).machines.glob("*.json")
-        assert record["machine"]["peaks"] == json.loads(saved.read_text())["peaks"] != []
-        assert record["machine"]["bandwidth"]["value"] > 0
-    said = [event.what.split(":")[0] for event in told if isinstance(event, Working) and "calib" in event.what]
-    drifted = Journal(Store(config.paths.results).journal).read().events("drifted")
-    assert said == ["calibrating", "checking the calibration", *["calibrating"] * len(drifted)]
+    config = configuration(tmp_path, [HEALTHY], executor={"name": "local"}, device={"threads": 1})
+    (record,) = Driver(config, plan.make(config, catalogue.load())).run({}).records
+    (saved,) = Store(config.paths.results).machines.glob("*.json")
+    assert record["machine"]["peaks"] == json.loads(saved.read_text())["peaks"] != []
+    assert record["machine"]["bandwidth"]["value"] > 0
