@@ -41,6 +41,15 @@ def pytest_runtest_teardown(item):
         _leave_alone_what_is_there()
 
 
+@pytest.fixture
+def shared_server(monkeypatch):
+    """Forecasts and measurements of a test fork from the server that sweeps of tests share."""
+    from tests.workers import Sharing
+
+    monkeypatch.setattr("bench.app.forecast.Workers", Sharing)
+    monkeypatch.setattr("bench.sweep.executors.local.Workers", Sharing)
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu") is not None and why_no_gpu():
         pytest.skip(why_no_gpu())

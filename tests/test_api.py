@@ -14,6 +14,8 @@ from bench.worker import subject
 from tests.sweeping import QUICK
 from tests.synthetic import store
 
+pytestmark = pytest.mark.usefixtures("shared_server")
+
 
 class Net(nn.Module):
     def __init__(self):

@@ -1,8 +1,6 @@
 import pytest
 
-from tests.workers import Sharing
-
 
 @pytest.fixture(autouse=True)
-def _forecasts_share_a_server_with_sweeps(monkeypatch):
-    monkeypatch.setattr("bench.app.forecast.Workers", Sharing)
+def _one_server_for_all(shared_server):
+    """A test here that wants a server of its own has a driver of its own, in another process."""
