@@ -15,8 +15,9 @@ nox.options.sessions = ["tests", "lint"]
 
 PERF = ("counters", "overhead", "instrument")
 
-#: The default tests run in two processes, file by file, so that tests that share a sweep stay together.
-TOGETHER = ("-n", "2", "--dist", "loadfile")
+#: The default tests run in two processes, file by file, so that tests that share a sweep stay together; the slowest are
+#: told, so that a run that grows says where.
+TOGETHER = ("-n", "2", "--dist", "loadfile", "--durations", "15")
 
 CONSTRAINTS = ("-c", "constraints.txt")
 
