@@ -346,7 +346,7 @@ def readings(count: MacsCount, batch: int) -> list[Reading]:
         "traffic_bytes": float(count.traffic_bytes),
     }
     found = [reading(name, values[name], "counted", method_note=prefix + notes[name]) for name in values]
-    return [*found, _parameters_read(count, batch), _macs_per_token(count, batch, prefix)]
+    return [*found, _parameters_read(count, batch), *_macs_per_token(count, batch, prefix)]
 
 
 def _parameters_read(count: MacsCount, batch: int) -> Reading:
@@ -360,12 +360,12 @@ def _parameters_read(count: MacsCount, batch: int) -> Reading:
     return reading("params_read", found.count, "counted", method_note=note)
 
 
-def _macs_per_token(count: MacsCount, batch: int, prefix: str) -> Reading:
-    """MACs of a sample over its tokens, where the network takes tokens; else unavailable."""
+def _macs_per_token(count: MacsCount, batch: int, prefix: str) -> list[Reading]:
+    """MACs of a sample over its tokens; nothing of a network that takes no token ids, for which it has no meaning."""
     if not count.input_tokens:
-        return unavailable("macs_per_token", "what is run takes no token ids as its input")
+        return []
     note = f"{prefix}MACs of a sample over its {count.input_tokens} tokens"
-    return reading("macs_per_token", count.macs / batch / count.input_tokens, "counted", method_note=note)
+    return [reading("macs_per_token", count.macs / batch / count.input_tokens, "counted", method_note=note)]
 
 
 def _fvcore_value(count: MacsCount) -> float:
@@ -384,7 +384,7 @@ def _lower_bound_note(count: MacsCount) -> str:
 def unavailable_readings(reason: str) -> list[Reading]:
     """All counted metrics as unavailable, for a subject that could not be traced."""
     names = ("macs", "macs_method", "macs_fvcore", "vector_ops", "activations", "bit_operations", "traffic_bytes",
-             "params_read", "macs_per_token")  # fmt: skip
+             "params_read")  # fmt: skip
     return [unavailable(name, reason) for name in names]
 
 
