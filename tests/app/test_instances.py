@@ -3,13 +3,17 @@
 import os
 import time
 
+import pandas
 import pytest
 import torch
 from torch import nn
 
 import bench
+from bench.api import side_by_side
 from bench.api.side_by_side import Busy, _shares, disturbances
+from bench.app.jobs import instances as jobs
 from bench.errors import BenchError, UsageError
+from tests.sweeping import HEALTHY, configuration
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -56,3 +60,14 @@ def test_other_work_is_named_and_that_of_the_instances_is_not():
     assert disturbances(before, Busy(2.0, 104.0, 54.0, 1.0)) == []
     assert disturbances(before, Busy(2.0, 104.0, 52.0, 1.0)) == ["host busy: 1.0 cores"]
     assert disturbances(before, Busy(2.0, 102.0, 52.0, 1.0 + 2.0 * CORES)) == ["stolen time"]
+
+
+def test_the_job_prints_the_table_and_keeps_it(monkeypatch, tmp_path, capsys):
+    row = dict.fromkeys(side_by_side.COLUMNS, 1.0) | {"instances": 2, "threads": 1, "flag": "host busy: 1.0 cores"}
+    found = pandas.DataFrame([row, {**row, "throughput_low": None}])
+    monkeypatch.setattr(side_by_side, "instances", lambda *_, **__: found)
+    assert jobs.run(configuration(tmp_path, [HEALTHY])) == 0
+    said = capsys.readouterr().out
+    assert [word for word in ("together", "busy", "1 [1, 1]") if word not in said] == []
+    (kept,) = (tmp_path / "results").glob("instances_*.csv")
+    assert pandas.read_csv(kept)["instances"].tolist() == [2, 2]

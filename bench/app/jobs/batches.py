@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -28,7 +29,7 @@ def run(config: Config) -> int:
         UsageError: the configuration names more than one network, or another workload than a forward.
     """
     made = plan.make(config, catalogue.load())
-    case = _only(made.cases)
+    case = only_network(made.cases, "batches")
     from bench.api.batching import largest_batch
     from bench.worker import subject
 
@@ -49,18 +50,22 @@ def run(config: Config) -> int:
     return 0
 
 
-def _only(cases: Any) -> Case:
-    """The one network that is meant: with its method, where the plan holds the plain one beside it."""
+def only_network(cases: Iterable[Case], job: str) -> Case:
+    """The one network that is meant: with its method, where the plan holds the plain one beside it.
+
+    Raises:
+        UsageError: there are several, or it is no forward.
+    """
     found = {(case.model_label, case.method_label): case for case in cases}
     reduced = [case for case in found.values() if not case.is_baseline]
     wanted = reduced or list(found.values())
     if len(wanted) != 1:
         raise UsageError(
-            f"job=batches searches for one network, and {len(wanted)} are named; say model=..., or "
+            f"job={job} is for one network, and {len(wanted)} are named; say model=..., or "
             "'suite.models=[deit_tiny]' 'suite.methods=[\"tome(r=13)\"]'"
         )
     if wanted[0].workload != FORWARD:
-        raise UsageError(f"job=batches is for forwards; {wanted[0].workload} has a batch in its shape: suite.shapes")
+        raise UsageError(f"job={job} is for forwards; {wanted[0].workload} has a batch in its shape: suite.shapes")
     return wanted[0]
 
 
@@ -68,8 +73,8 @@ def show(label: str, frame: pandas.DataFrame) -> None:
     """Print the table and what follows from it."""
     table = Table("batch", "peak", "samples/s", "latency", "")
     for row in frame.astype(object).where(frame.notna(), None).to_dict("records"):
-        rate = _with_ends(row["throughput_per_s"], row["throughput_low"], row["throughput_high"])
-        time = _with_ends(row["latency_ms"], row["latency_low"], row["latency_high"], " ms")
+        rate = with_ends(row["throughput_per_s"], row["throughput_low"], row["throughput_high"])
+        time = with_ends(row["latency_ms"], row["latency_low"], row["latency_high"], " ms")
         peak = f"{row['peak_bytes'] / 1e6:.4g} MB" if row["peak_bytes"] else ""
         table.add_row(str(row["batch"]), peak, rate, time, row["state"])
     Console().print(table)
@@ -81,7 +86,8 @@ def show(label: str, frame: pandas.DataFrame) -> None:
     print(f"bend     {'none: the last doubling still gained a tenth' if found['bend'] is None else found['bend']}")
 
 
-def _with_ends(value: float | None, low: float | None, high: float | None, unit: str = "") -> str:
+def with_ends(value: float | None, low: float | None, high: float | None, unit: str = "") -> str:
+    """A number with its interval in brackets; empty without a value."""
     if value is None:
         return ""
     return f"{value:.4g}{unit}" if low is None or high is None else f"{value:.4g}{unit} [{low:.4g}, {high:.4g}]"

@@ -34,7 +34,8 @@ class Leaderboard {
   // ---- state and address ----
   initial() {
     const filled = this.columns.find((column) => column.filled && column.better !== "none");
-    const sort = this.columns[this.columnAt.latency_ms]?.filled ? "latency_ms" : filled?.key ?? "model";
+    // The speed-up is paired and tight, so that it orders rows where latencies leave their order open.
+    const sort = ["speedup", "latency_ms"].find((key) => this.columns[this.columnAt[key]]?.filled) ?? filled?.key ?? "model";
     return {
       sort, descending: this.columns[this.columnAt[sort]]?.better === "higher", query: "", hidden: {},
       shown: this.columns.filter((column) => column.show).map((column) => column.key), extra: ["rank", "pareto", "status"],
@@ -267,13 +268,13 @@ class Leaderboard {
     };
     const by = this.columns[this.columnAt[this.rankedBy()]];
     const row = el("tr", {}, cell("model", "Case", "model and method", "Sort by name. The name opens the page of the case."));
+    if (this.state.extra.includes("status")) row.append(cell("status", "Status", "", "ok, or why the row is not ranked"));
     if (this.state.extra.includes("rank")) row.append(el("th", { scope: "col", class: "num" }, el("button", { type: "button", "data-sort": by.key, "data-tip": "Rank inside the group. 2\u20134 means: the intervals leave open whether it is second, third or fourth.", onclick: () => { this.state.sort = by.key; this.state.descending = by.better === "higher"; this.changed(); } }, el("span", { class: "name" }, "Rank"), el("span", { class: "unit narrow-off" }, "by " + by.title.split(" (")[0].replace(/^[A-Z](?=[a-z])/, (letter) => letter.toLowerCase())))));
     for (const key of this.state.shown) {
       const column = this.columns[this.columnAt[key]];
       row.append(cell(key, column.title, column.unit, column.definition, true));
     }
     if (this.state.extra.includes("pareto")) row.append(cell("pareto", "Pareto", "latency, " + this.scores(), "front: nothing is better in both; plausible: the intervals leave it open; dominated: some row is better in both beyond doubt."));
-    if (this.state.extra.includes("status")) row.append(cell("status", "Status", "", "ok, or why the row is not ranked"));
     return el("thead", {}, row);
   }
 
@@ -300,13 +301,13 @@ class Leaderboard {
     const line = el("tr", { class: [ranked ? "" : "unranked", kind ? "baseline" : ""].join(" ").trim() || null, "data-page": row[ROW.page] });
     const link = el("a", { href: row[ROW.page], title: head === full ? null : full }, kind === "plain" ? `${head} (baseline)` : head);
     line.append(el("th", { scope: "row" }, link, el("span", { class: "model" }, this.text(row[ROW.under]))));
+    if (this.state.extra.includes("status")) line.append(this.statusCell(row, status));
     if (this.state.extra.includes("rank")) {
       const text = this.rankText(this.cell(row, this.rankedBy()));
       line.append(el("td", { class: "num rank" }, text || el("span", { class: "missing", tabindex: "0", "data-tip": "Not ranked: " + this.whyUnranked(row), "aria-label": "not ranked: " + this.whyUnranked(row) }, "\u2014")));
     }
     for (const key of this.state.shown) line.append(this.valueCell(row, key));
     if (this.state.extra.includes("pareto")) line.append(this.paretoCell(row));
-    if (this.state.extra.includes("status")) line.append(this.statusCell(row, status));
     return line;
   }
 

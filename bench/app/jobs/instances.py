@@ -1,0 +1,54 @@
+"""`job=instances`: several copies of one network at once, cores shared out; throughput and latency by their number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.app.jobs.batches import only_network, with_ends
+from bench.config import catalogue
+from bench.config.schema import Config
+from bench.foreign_text import escape_controls
+from bench.plan import plan
+from bench.plan.recipe import recipe_for
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def run(config: Config) -> int:
+    """Run 1, 2, 4, ... and as many instances as there are cores, print the table and keep it beside the results; 0.
+
+    Raises:
+        UsageError: the configuration names more than one network, or another workload than a forward.
+    """
+    made = plan.make(config, catalogue.load())
+    case = only_network(made.cases, "instances")
+    from bench.api.side_by_side import instances
+    from bench.worker import subject
+
+    built = subject.build(recipe_for(case, made, config))
+    frame = instances(built.module, built.args, kwargs=built.kwargs, batch=case.batch, device=config.device.name)
+    path = Path(config.paths.results) / f"instances_{case.key[:8]}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(path, index=False)
+    show(escape_controls(case.label), frame)
+    print(f"kept in {path}")
+    return 0
+
+
+def show(label: str, frame: pandas.DataFrame) -> None:
+    """Print the table."""
+    table = Table(
+        "instances", "threads each", "samples/s together", "latency of one", "99th percentile", "", title=label
+    )
+    for row in frame.astype(object).where(frame.notna(), None).to_dict("records"):
+        rate = with_ends(row["throughput_per_s"], row["throughput_low"], row["throughput_high"])
+        time = with_ends(row["latency_ms"], row["latency_low"], row["latency_high"], " ms")
+        table.add_row(
+            str(row["instances"]), str(row["threads"]), rate, time, f"{row['p99_ms']:.4g} ms", row["flag"] or ""
+        )
+    Console().print(table)
