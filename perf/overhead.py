@@ -19,7 +19,7 @@ from bench.api import protocol_named
 from bench.plan.case import Case
 from bench.plan.recipe import Recipe
 from bench.statistics import ratio_interval_paired
-from bench.worker.client import Workers
+from bench.worker.client import Done, Workers
 
 TIMEOUTS = {"start": 60.0, "load": 60.0, "compile": 60.0, "warmup": 60.0, "measure": 300.0}
 PAIRS = 6
@@ -88,7 +88,7 @@ def main() -> None:
         probe = workers.run("probe", spec("probe"), log=log)
         for _ in range(PAIRS):
             outcome = workers.run("invocation", spec("invocation"), log=log)
-            assert outcome.result is not None, outcome.error
+            assert isinstance(outcome, Done), outcome.message
             forked.append(middle(outcome.result))
             overheads["forked"].append(parts(outcome.result, outcome.seconds))
             result, seconds = plainly("invocation", folder)

@@ -51,7 +51,10 @@ def together(rounds: Sequence[tuple[Sequence[Runs], float, float]], batch: int) 
     Raises:
         ValueError: an instance finished no run.
     """
-    rates, medians, every, shares = [], [], [], []
+    rates: list[float] = []
+    medians: list[float] = []
+    every: list[float] = []
+    shares: list[float] = []
     for windows, start, seconds in rounds:
         times = [[1e3 * (finish - begin) for begin, finish in runs] for runs in windows]
         if not all(times):
