@@ -3,17 +3,8 @@
 import pytest
 import torch
 
-from suites.convnets.chains import (
-    CANDIDATES,
-    KEPT,
-    decoded,
-    decoded_boxes,
-    detector_chain,
-    overlaps,
-    road_chain,
-    scaled,
-    suppressed,
-)
+from suites.common.picture_chain import CANDIDATES, KEPT, decoded, decoded_boxes, overlaps, scaled, suppressed
+from suites.convnets.chains import detector_chain, road_chain
 
 
 def answer(chain):
