@@ -14,7 +14,7 @@ from torch import nn
 
 from bench.config.settings import PositiveInt, Rate
 from suites.pruning.layers import install, prunable, weights_of
-from suites.pruning.scores import magnitude
+from suites.pruning.scores import chosen_by, magnitude
 from suites.pruning.structures import blocks, n_of_m, unstructured
 
 
@@ -25,6 +25,7 @@ def block_sparse(
     block: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] | None = None,
     balanced: bool = True,
     kernel: Literal["mask", "csr", "bsr", "gather"] = "gather",
+    score: Literal["magnitude", "random"] = "magnitude",
 ) -> nn.Module:
     """A network whose linear layers keep their largest blocks of weights.
 
@@ -36,6 +37,7 @@ def block_sparse(
         block: output rows and input columns; None for 32 and 32, 16 and 1 is the paper's fp32.
         balanced: every row of blocks keeps equally many.
         kernel: gather is ours.
+        score: mean |w| of a block, or `random`, the control.
 
     Raises:
         ValueError: no linear layer that the blocks divide.
@@ -46,7 +48,7 @@ def block_sparse(
         return isinstance(layer, nn.Linear) and not (layer.out_features % size[0] or layer.in_features % size[1])
 
     weights = weights_of(prunable(model, f"block_sparse(block={list(size)})", divided))
-    patterns = {name: blocks(magnitude(weight), size, sparsity, balanced) for name, weight in weights.items()}
+    patterns = {name: blocks(chosen_by(score, weight), size, sparsity, balanced) for name, weight in weights.items()}
     return install(model, patterns, kernel)
 
 
@@ -82,7 +84,11 @@ def nm_sparse(
 
 
 def sparse_weights(
-    model: nn.Module, *, sparsity: Rate = 0.8, kernel: Literal["mask", "csr", "gather", "lscd"] = "csr"
+    model: nn.Module,
+    *,
+    sparsity: Rate = 0.8,
+    kernel: Literal["mask", "csr", "gather", "lscd"] = "csr",
+    score: Literal["magnitude", "random"] = "magnitude",
 ) -> nn.Module:
     """A network whose linear layers lose int(s n) of their smallest weights each; lscd is Flash-LLM's way to run it.
 
@@ -90,18 +96,18 @@ def sparse_weights(
         model: any network with linear layers.
         sparsity: of each layer.
         kernel: lscd unpacks tiles and multiplies densely; layers that tiles of 128 x 64 do not divide stay dense there.
+        score: |w|, or `random`, the control.
 
     Raises:
         ValueError: no linear layer.
     """
 
     def chosen(_: str, layer: nn.Module) -> bool:
-        tiles = not (
-            layer.out_features % min(128, layer.out_features) or layer.in_features % min(64, layer.in_features)
-        )  # type: ignore[operator, arg-type, call-overload]
-        return isinstance(layer, nn.Linear) and (kernel != "lscd" or tiles)
+        if not isinstance(layer, nn.Linear):
+            return False
+        outputs, inputs = layer.out_features, layer.in_features
+        return kernel != "lscd" or not (outputs % min(128, outputs) or inputs % min(64, inputs))
 
-    weights = weights_of(
-        prunable(model, "sparse_weights", lambda name, layer: isinstance(layer, nn.Linear) and chosen(name, layer))
-    )
-    return install(model, {name: unstructured(magnitude(weight), sparsity) for name, weight in weights.items()}, kernel)
+    weights = weights_of(prunable(model, "sparse_weights", chosen))
+    patterns = {name: unstructured(chosen_by(score, weight), sparsity) for name, weight in weights.items()}
+    return install(model, patterns, kernel)

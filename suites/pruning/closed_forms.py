@@ -17,7 +17,7 @@ def sparse_linear(model: Settings, _: Settings) -> int:
         "balanced": True, "n": 2, "m": 4, "kernel": "mask", **model,
     }  # fmt: skip
     every = s["outputs"] * s["inputs"]
-    return s["columns"] * (every if s["kernel"] in ("dense", "mask", "lscd") else nonzero_weights(s))
+    return s["columns"] * (every if s["kernel"] in ("dense", "mask", "lscd", "runtime") else nonzero_weights(s))
 
 
 def nonzero_weights(s: Settings) -> int:

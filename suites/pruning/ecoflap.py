@@ -79,11 +79,11 @@ def kept_by_block(layers: dict[str, nn.Module], values: list[float], sparsity: f
     blocks: dict[str, list[str]] = {}
     for name in layers:
         blocks.setdefault(block_of(name), []).append(name)
-    size = {name: layer.weight.numel() for name, layer in layers.items()}  # type: ignore[union-attr, operator]
+    size = {name: layer.weight.numel() for name, layer in layers.items()}  # type: ignore[operator]
     score = dict(zip(layers, values, strict=True))
     totals = [sum(size[name] for name in names) for names in blocks.values()]
     worth = [sum(score[name] for name in names) for names in blocks.values()]
-    found = {}
+    found: dict[str, int] = {}
     for names, kept, total in zip(blocks.values(), shared_budget(totals, worth, sparsity, reach), totals, strict=True):
         given = [kept * size[name] // total for name in names]
         given[0] += kept - sum(given)
@@ -118,7 +118,7 @@ def importance(model: nn.Module, layers: dict[str, nn.Module], batch: tuple[Tens
     """Importance of each matrix: 2 forwards a matrix, or one backward, or ones."""
     inputs, labels = batch
     if score == "uniform":
-        return [float(layer.weight.numel()) for layer in layers.values()]  # type: ignore[union-attr, operator]
+        return [float(layer.weight.numel()) for layer in layers.values()]  # type: ignore[operator]
 
     def losses() -> Tensor:
         logits = model(inputs)

@@ -6,16 +6,17 @@ Pruning" (Global MP), arXiv:2209.14624, section 3.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from bench import costs
 from bench.config.settings import Count, Rate
 from suites.pruning.allocation import global_masks
 from suites.pruning.layers import install, prunable, weights_of
-from suites.pruning.learning import Held, once, task_of, train
+from suites.pruning.learning import Held, fresh, once, task_of, train
 from suites.pruning.rounding import check_sparsity
-from suites.pruning.scores import magnitude
+from suites.pruning.scores import Choice, chosen_by
 from suites.pruning.structures import Pattern
 
 
@@ -27,6 +28,8 @@ def global_magnitude(
     kernel: Literal["mask", "csr", "gather", "lscd"] = "mask",
     steps: Count = 0,
     gradual: bool = False,
+    score: Literal["magnitude", "random"] = "magnitude",
+    start: Literal["inherited", "fresh"] = "inherited",
 ) -> nn.Module:
     """Any network with int(s W) of its W convolutional and linear weights zero, run by a kernel.
 
@@ -37,6 +40,8 @@ def global_magnitude(
         kernel: zeros in dense layers, torch's CSR, gathered columns, or tiles that are unpacked.
         steps: batches of fine-tuning on the model's task with the masks held.
         gradual: raises s in five equal steps over the first half of them.
+        score: |w|, or `random`, the control that keeps as many weights anywhere.
+        start: weights that the steps begin with: the network's own, or `fresh` ones under the same masks, the control.
 
     Raises:
         ValueError: no such layers, a sparsity that the minimum does not allow, no task to learn from, or weights
@@ -44,39 +49,46 @@ def global_magnitude(
     """
     check_sparsity(sparsity)
     layers = prunable(model, "global_magnitude")
+    if start == "fresh" and not steps:
+        raise ValueError("global_magnitude(start='fresh') draws new weights and has to train them: set steps")
     if any(weight.is_meta for weight in weights_of(layers).values()):
         raise ValueError(
             "global_magnitude compares values, and the meta device has none: measure it, or count by its s"
         )
-    masks = _masks(layers, sparsity, min_threshold)
+    masks = _masks(layers, sparsity, min_threshold, score)
     if steps:
-        masks = _tuned(model, layers, masks, sparsity, min_threshold, steps, gradual)
+        key: dict[str, Any] = {"sparsity": sparsity, "least": min_threshold, "steps": steps, "gradual": gradual}
+        key |= {"score": score, "start": start}
+        masks = _tuned(model, layers, masks, key)
     return install(model, {name: Pattern(mask, int(mask.sum())) for name, mask in masks.items()}, kernel)
 
 
-def _masks(layers: dict[str, nn.Module], sparsity: float, least: float) -> dict[str, Tensor]:
-    return global_masks({name: magnitude(weight) for name, weight in weights_of(layers).items()}, sparsity, least)
+def _masks(layers: dict[str, nn.Module], sparsity: float, least: float, score: Choice) -> dict[str, Tensor]:
+    return global_masks(
+        {name: chosen_by(score, weight) for name, weight in weights_of(layers).items()}, sparsity, least
+    )
 
 
 def _tuned(
-    model: nn.Module, layers: dict[str, nn.Module], masks: dict[str, Tensor], sparsity: float, least: float, steps: int,
-    gradual: bool,
-) -> dict[str, Tensor]:  # fmt: skip
-    """Fine-tune with the masks held; the masks at the end."""
-    task = task_of(model, "global_magnitude(steps)")
+    model: nn.Module, layers: dict[str, nn.Module], masks: dict[str, Tensor], key: dict[str, Any]
+) -> dict[str, Tensor]:
+    """Fine-tune with the masks held; the masks at the end. `key` holds the settings that this depends on."""
+    task, steps = task_of(model, "global_magnitude(steps)"), key["steps"]
 
-    def make(cost: object) -> dict[str, Tensor]:
-        held = masks
-        if gradual:
+    def make(cost: costs.Cost) -> dict[str, Tensor]:
+        held, left = masks, steps
+        if key["start"] == "fresh":
+            fresh(model, 1)
+        if key["gradual"]:
+            left -= steps // 2
             for part in range(1, 6):
-                held = _masks(layers, sparsity * part / 5, least)
+                held = _masks(layers, key["sparsity"] * part / 5, key["least"], key["score"])
                 with Held(layers, held):
-                    train(model, task, max(1, steps // 10), cost, seed=part)  # type: ignore[arg-type]
+                    train(model, task, max(1, steps // 10), cost, seed=part)
         with Held(layers, held):
-            train(model, task, steps - steps // 2 * gradual, cost)  # type: ignore[arg-type]
+            train(model, task, left, cost)
         return {**{f"mask.{name}": mask for name, mask in held.items()}, **model.state_dict()}
 
-    key = {"sparsity": sparsity, "least": least, "steps": steps, "gradual": gradual}
     found = once(model, global_magnitude, key, make)
     final = {name: found.pop(f"mask.{name}").bool() for name in masks}
     model.load_state_dict(found)

@@ -7,8 +7,9 @@ network in which the channel's convolution, gain and bias were zeroed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +84,7 @@ def keep_channels(model: nn.Module, group: Group, keep: Tensor) -> None:
         swap(model, path, _cut(layer, inputs=_kept_places(_inputs(layer), group.size, offsets, keep)))
     for path, reads, writes in group.shortcuts:
         shortcut = model.get_submodule(path)
-        inner, outer = (torch.arange(n, device="cpu") for n in (shortcut.inner, shortcut.outer))  # type: ignore[arg-type]
+        inner, outer = (torch.arange(int(n), device="cpu") for n in (shortcut.inner, shortcut.outer))  # type: ignore[arg-type]
         shortcut.keep(keep if reads else inner, keep if writes else outer)  # type: ignore[operator]
 
 
@@ -92,9 +93,9 @@ def zero_channels(model: nn.Module, group: Group, drop: Tensor) -> None:
     """Zero the given channels where they are made: filters, biases, gains and shifts; the slow form of removal."""
     for path, norm, offset in group.outs:
         for part in (model.get_submodule(path), *([model.get_submodule(norm)] if norm else [])):
-            part.weight[drop + offset] = 0  # type: ignore[index, operator]
+            part.weight[drop + offset] = 0  # type: ignore[operator]
             if part.bias is not None:
-                part.bias[drop + offset] = 0  # type: ignore[index, operator]
+                part.bias[drop + offset] = 0  # type: ignore[operator]
     for path, _, writes in group.shortcuts:
         if writes:
             model.get_submodule(path).silence(drop)  # type: ignore[operator]
@@ -167,7 +168,7 @@ def _resnet_cifar(model: ResnetCifar) -> list[Group]:
         ins = [(f"{block}.conv1", 0) for block in readers] + ([] if after else [("head", 0)])
         shortcuts = [(f"{block}.shortcut", stage == 0 or i > 0, True) for i, block in enumerate(own)]
         shortcuts += [(f"{block}.shortcut", True, False) for block in after]
-        size = model.blocks[stage * each].conv2.out_channels
+        size = model.blocks[stage * each].conv2.out_channels  # type: ignore[union-attr]
         name = f"{own[0]}.conv2"
         found.append(Group(name, int(size), tuple(outs), tuple(ins), tuple(shortcuts), trunk=True))  # type: ignore[arg-type]
     return found
@@ -303,7 +304,7 @@ def _yolo_maps(model: YoloV8) -> list[Group]:
     return found
 
 
-DESCRIBED = {
+DESCRIBED: dict[type[nn.Module], Callable[[Any], list[Group]]] = {
     ResnetCifar: _resnet_cifar,
     ResnetImage: _resnet_image,
     DigitsResnet: _digits_resnet,

@@ -174,7 +174,7 @@ def _learn(
         gates = [threshold(_conv(model, group).weight) for group, threshold in zip(groups, thresholds, strict=True)]
         if bypass:
             for group, gate in zip(groups, gates, strict=True):
-                model.get_submodule(group.name).gate = gate  # type: ignore[assignment]
+                model.get_submodule(group.name).gate = gate
         return plain(inputs, labels) + weight * F.relu(expected_share(gates, sizes) - target)
 
     learner = nn.ModuleList([model, thresholds])

@@ -29,7 +29,7 @@ def prunable(
         ValueError: there is none.
     """
     held = Counter(id(p) for part in model.modules() for p in part.parameters(recurse=False))
-    found = {
+    found: dict[str, nn.Module] = {
         name: layer
         for name, layer in model.named_modules()
         if isinstance(layer, WEIGHTED) and held[id(layer.weight)] == 1 and (which is None or which(name, layer))
@@ -44,7 +44,7 @@ def prunable(
 
 def weights_of(layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """The weight of each layer, without its gradient."""
-    return {name: layer.weight.detach() for name, layer in layers.items()}  # type: ignore[union-attr, operator]
+    return {name: layer.weight.detach() for name, layer in layers.items()}  # type: ignore[operator]
 
 
 @torch.no_grad()
@@ -82,6 +82,13 @@ def _counted(layer: nn.Module, pattern: Pattern) -> None:
     layer.weight_counts = {"dense": dense, "nonzero": pattern.count, "executed": executed}  # type: ignore[assignment]
 
 
+def hold(layer: nn.Module, mask: Tensor) -> None:
+    """Let no gradient reach dropped weights, for as long as the layer lives."""
+    layer.register_buffer("held", mask, persistent=False)
+    weight: nn.Parameter = layer.weight  # type: ignore[assignment]
+    weight.register_hook(lambda gradient: gradient * layer.held)
+
+
 def swap(model: nn.Module, name: str, replacement: nn.Module) -> None:
     """Put another module at a place of the network."""
     parent, _, own = name.rpartition(".")
@@ -90,6 +97,6 @@ def swap(model: nn.Module, name: str, replacement: nn.Module) -> None:
 
 def sparsity_of(model: nn.Module, names: Iterable[str]) -> float:
     """Share of zeros among the weights of named layers."""
-    weights = [model.get_submodule(name).weight for name in names]
-    zeros = sum(int((weight == 0).sum()) for weight in weights)  # type: ignore[union-attr]
-    return zeros / sum(weight.numel() for weight in weights)  # type: ignore[union-attr, operator]
+    weights: list[Tensor] = [model.get_submodule(name).weight for name in names]  # type: ignore[misc]
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    return zeros / sum(weight.numel() for weight in weights)

@@ -46,7 +46,7 @@ def once(
         key: what else they depend on, in plain JSON types.
         make: learns; it adds the samples that it takes to the cost that it is given.
     """
-    task = getattr(model, "task", None)
+    task: Any = getattr(model, "task", None)
 
     @functools.wraps(method)
     def made() -> dict[str, Tensor]:
@@ -91,7 +91,7 @@ def calibration(model: nn.Module, samples: int, cost: costs.Cost) -> tuple[Tenso
     Random inputs come with the network's own answers; a network scored on them has a cost and no score.
     """
     cost.samples += samples
-    task = getattr(model, "task", None)
+    task: Any = getattr(model, "task", None)
     if hasattr(task, "training_batches"):
         return next(iter(task.training_batches(samples, 1, 0)))
     inputs = model.example_inputs(samples)[0]  # type: ignore[operator]

@@ -98,7 +98,7 @@ def _rounds(
     masks = {name: torch.ones_like(layer.weight, dtype=torch.bool) for name, layer in layers.items()}  # type: ignore[arg-type]
     for _ in range(rounds):
         _learn(model, layers, masks, steps, cost)
-        masks = {name: next_mask(layers[name].weight.detach(), masks[name], rates[name]) for name in layers}  # type: ignore[union-attr, operator]
+        masks = {name: next_mask(layers[name].weight.detach(), masks[name], rates[name]) for name in layers}  # type: ignore[operator]
         model.load_state_dict(first)
     return masks
 

@@ -58,7 +58,7 @@ def lpvit(
         return isinstance(layer, nn.Linear) and not (layer.out_features % size[0] or layer.in_features % size[1])
 
     layers = prunable(model, f"lpvit(block={list(size)})", divided)
-    scores = {name: layer.weight.detach().abs() for name, layer in layers.items()}  # type: ignore[union-attr, operator]
+    scores = {name: layer.weight.detach().abs() for name, layer in layers.items()}  # type: ignore[operator]
     rates = dict.fromkeys(layers, sparsity)
     if allocation == "curves" or getattr(model, "task", None) is not None:
         gradients = _gradients(model, layers, samples)

@@ -12,6 +12,7 @@ from bench.config.settings import PositiveInt, Rate
 from suites.common.operators import Operator
 from suites.pruning.kernels import PRODUCTS
 from suites.pruning.kernels.product import Product
+from suites.pruning.kernels.runtime import INT8_TOLERANCE, RuntimeProduct
 from suites.pruning.structures import Pattern, blocks, n_of_m, per_row, unstructured
 
 
@@ -31,6 +32,9 @@ class DenseProduct(Product):
 
 class SparseLinearOperator(Operator):
     """The product, beside the same with a dense float64 matrix."""
+
+    execution = "real"
+    nominal_bits: float
 
     def __init__(self, product: Product, pattern: Pattern, columns: int, kernel: str):
         super().__init__(form=kernel)
@@ -69,7 +73,8 @@ def sparse_linear(
     balanced: bool = True,
     n: PositiveInt = 2,
     m: PositiveInt = 4,
-    kernel: Literal["dense", "mask", "csr", "bsr", "gather", "semi24", "lscd"] = "mask",
+    kernel: Literal["dense", "mask", "csr", "bsr", "gather", "semi24", "lscd", "runtime"] = "mask",
+    runtime: Literal["onnxruntime", "openvino"] = "onnxruntime",
 ) -> SparseLinearOperator:
     """A pruned linear layer with random weights.
 
@@ -84,6 +89,8 @@ def sparse_linear(
         n: kept of m.
         m: consecutive inputs.
         kernel: `dense` has all weights; see `bench.labels` for the others.
+        runtime: of kernel='runtime': ONNX Runtime with a sparse initialiser, or OpenVINO's packed int8 weights. With
+            sparsity=0 it is that runtime's dense product, which its sparse row is compared with.
 
     Raises:
         ValueError: blocks that do not divide the matrix, or a kernel that does not run the structure.
@@ -101,5 +108,15 @@ def sparse_linear(
     else:
         pattern = (unstructured if structure == "weight" else per_row)(scores, sparsity)
     weight = weight * pattern.mask
+    if kernel == "runtime":
+        return _by_runtime(RuntimeProduct(weight, pattern, runtime), pattern, columns)
     product = DenseProduct(weight) if kernel == "mask" else PRODUCTS[kernel](weight, pattern)
     return SparseLinearOperator(product, pattern, columns, kernel).eval()
+
+
+def _by_runtime(product: RuntimeProduct, pattern: Pattern, columns: int) -> SparseLinearOperator:
+    made = SparseLinearOperator(product, pattern, columns, "runtime")
+    made.form = product.runtime
+    if product.runtime == "openvino":
+        made.tolerance_fp32, made.execution, made.nominal_bits = INT8_TOLERANCE, "real-int", 8.0
+    return made.eval()

@@ -93,7 +93,7 @@ def _scored(
 
 
 def _tokens(model: nn.Module) -> int:
-    return int(model.tokens if hasattr(model, "tokens") else min(model.length, 128))  # type: ignore[arg-type]
+    return int(model.tokens if hasattr(model, "tokens") else min(int(model.length), 128))  # type: ignore[arg-type]
 
 
 def selected(heads: Tensor, neurons: Tensor, each: tuple[int, int], budget: float) -> list[tuple[Tensor, Tensor]]:
@@ -158,9 +158,9 @@ def distortions(model: nn.Module, blocks: list[nn.Module], batch: Tensor, chunk:
 
 
 def _masked(part: nn.Module, name: str, places: list[int], score: object, at: int) -> float:
-    size = part.heads if name == "head_gate" else part.fc1.out_features  # type: ignore[union-attr]
-    weight = part.proj.weight if name == "head_gate" else part.fc1.weight  # type: ignore[union-attr]
-    gate = torch.ones(size, dtype=weight.dtype, device=weight.device)  # type: ignore[call-overload]
+    size = int(part.heads if name == "head_gate" else part.fc1.out_features)  # type: ignore[union-attr, arg-type]
+    weight: Tensor = part.proj.weight if name == "head_gate" else part.fc1.weight  # type: ignore[union-attr, assignment]
+    gate = torch.ones(size, dtype=weight.dtype, device=weight.device)
     gate[places] = 0
     setattr(part, name, gate)
     value = score(at)  # type: ignore[operator]

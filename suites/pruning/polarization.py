@@ -49,7 +49,7 @@ class Gated(nn.Module):
         gate = self.gate(x)
         self.mean = gate.mean()
         b = self.block
-        inside = b.bn2(b.conv2(F.relu(b.bn1(b.conv1(x)))))  # type: ignore[operator, union-attr]
+        inside = b.bn2(b.conv2(F.relu(b.bn1(b.conv1(x)))))  # type: ignore[operator]
         return F.relu(x + gate * inside)
 
 
@@ -141,7 +141,7 @@ def _learn(
         nonlocal done
         done += 1
         value = plain(inputs, labels)
-        means = torch.stack([gate.mean for gate in gates])  # type: ignore[arg-type]
+        means = torch.stack([gate.mean for gate in gates])  # type: ignore[misc]
         return value + weight * (means.mean() - target) ** 2 + polar * done / max(1, steps) * polarity(means)
 
     cost.samples += steps * BATCH
@@ -156,7 +156,7 @@ def agreement(model: nn.Module, names: list[str], batches: object) -> Tensor:
     with torch.no_grad():
         for images, _ in batches:  # type: ignore[attr-defined]
             model(images)
-            seen.append(torch.stack([gate.mean.detach() for gate in gates]))  # type: ignore[union-attr, operator]
+            seen.append(torch.stack([gate.mean.detach() for gate in gates]))  # type: ignore[operator]
     return torch.stack(seen).mean(0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,18 @@ from suites.pruning.groups import Group
 def magnitude(weight: Tensor) -> Tensor:
     """|w|."""
     return weight.detach().abs()
+
+
+#: How single weights are chosen: by size, or at random with a fixed seed, which is the control.
+Choice = Literal["magnitude", "random"]
+
+
+def chosen_by(choice: Choice, weight: Tensor) -> Tensor:
+    """|w|, or numbers that know nothing of the weight and are the same for the same shape on every machine."""
+    if choice == "magnitude" or weight.is_meta:
+        return magnitude(weight)
+    generator = torch.Generator().manual_seed(weight.numel())
+    return torch.rand(weight.shape, generator=generator).to(weight.device)
 
 
 def wanda(weight: Tensor, square_sums: Tensor) -> Tensor:
@@ -35,7 +48,7 @@ def filter_l1(model: nn.Module, group: Group) -> Tensor:
     """Sum of |w| of each filter over all members that make the group's channels, [size] (Li et al. 2017)."""
     total: Tensor | float = 0.0
     for path, _, offset in group.outs:
-        weight = model.get_submodule(path).weight.detach()  # type: ignore[union-attr, operator]
+        weight = model.get_submodule(path).weight.detach()  # type: ignore[operator]
         total = total + weight[offset : offset + group.size].abs().flatten(1).sum(1)
     assert isinstance(total, Tensor)
     return total
@@ -51,7 +64,7 @@ def gains(model: nn.Module, group: Group) -> Tensor:
     for path, norm, offset in group.outs:
         if not norm:
             raise ValueError(f"{path} has no batch norm: a score of gains needs one behind every convolution")
-        weight = model.get_submodule(norm).weight.detach()  # type: ignore[union-attr, operator]
+        weight = model.get_submodule(norm).weight.detach()  # type: ignore[operator]
         found.append(weight[offset : offset + group.size].abs())
     return torch.stack(found).amax(0)
 

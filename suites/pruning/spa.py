@@ -61,7 +61,7 @@ class Adapted(nn.Module):
         """The layer's outputs with W'."""
         if isinstance(self.layer, nn.Conv2d):
             how = self.layer
-            return F.conv2d(x, self.weight(), how.bias, how.stride, how.padding, how.dilation, how.groups)  # type: ignore[arg-type]
+            return F.conv2d(x, self.weight(), how.bias, how.stride, how.padding, how.dilation, how.groups)
         if self.form == "parallel" and self.full is None:
             return self.layer(x) + F.linear(F.linear(x, self.down), self.up)
         return F.linear(x, self.weight(), self.layer.bias)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bench.config.settings import PositiveInt, Rate
 from suites.common.checkpoint import load_checkpoint
-from suites.pruning.layers import install
+from suites.pruning.layers import hold, install
 from suites.pruning.rounding import check_sparsity, exact
 from suites.pruning.structures import unstructured
 
@@ -101,13 +101,20 @@ class Resnet18Cifar(nn.Module):
     """3x3 stem, four stages of basic blocks, mean over places, linear layer."""
 
     def __init__(
-        self, base: int, blocks: list[int], family: Family, sparsity: float, classes: int, resolution: int, stem: int
+        self,
+        base: int,
+        blocks: list[int],
+        family: Family,
+        sparsity: float,
+        classes: int,
+        resolution: int,
+        channels: int,
     ):
         super().__init__()
-        self.resolution, self.classes, self.channels = resolution, classes, 3
-        self.stem = nn.Conv2d(3, stem, 3, 1, 1, bias=False)
-        self.norm = nn.BatchNorm2d(stem)
-        inner, made = stem, list[Block]()
+        self.resolution, self.classes, self.channels = resolution, classes, channels
+        self.stem = nn.Conv2d(channels, base, 3, 1, 1, bias=False)
+        self.norm = nn.BatchNorm2d(base)
+        inner, made = base, list[Block]()
         for stage, count in enumerate(blocks):
             for place in range(count):
                 outer = base << stage
@@ -129,7 +136,7 @@ class Resnet18Cifar(nn.Module):
 
     def example_inputs(self, batch: int) -> tuple[Tensor]:
         """Random images."""
-        return (torch.randn(batch, 3, self.resolution, self.resolution).to(next(self.parameters())),)
+        return (torch.randn(batch, self.channels, self.resolution, self.resolution).to(next(self.parameters())),)
 
 
 def resnet18_cifar(
@@ -140,6 +147,7 @@ def resnet18_cifar(
     width: PositiveInt = 64,
     blocks: list[PositiveInt] | None = None,
     resolution: PositiveInt = 32,
+    channels: PositiveInt = 3,
     kernel: Literal["mask", "csr", "gather"] = "mask",
 ) -> Resnet18Cifar:
     """ResNet-18 for 32 px, dense or as a Sparse-IFT family with static random masks.
@@ -151,7 +159,8 @@ def resnet18_cifar(
         width: channels of the first stage before widening.
         blocks: per stage; None for 2, 2, 2, 2.
         resolution: side of the input.
-        kernel: how the sparse convolutions run.
+        channels: of the input.
+        kernel: how the sparse convolutions run; `mask` also lets no gradient reach dropped weights, so that it trains.
 
     Raises:
         ValueError: a family that needs a sparsity without one.
@@ -161,8 +170,12 @@ def resnet18_cifar(
         raise ValueError(f"family={family!r} spends what sparsity saves: set sparsity to .5, .75 or .9")
     base = int(width * math.sqrt(branches_for(sparsity))) if family == "wide" else width
     counts = [2, 2, 2, 2] if blocks is None else list(blocks)
-    network = Resnet18Cifar(base, counts, family, sparsity, classes, resolution, base)
+    network = Resnet18Cifar(base, counts, family, sparsity, classes, resolution, channels)
     if sparsity:
-        scores = {name: torch.rand_like(layer.weight) for name, layer in network.sparse().items()}  # type: ignore[arg-type]
-        install(network, {name: unstructured(score, sparsity) for name, score in scores.items()}, kernel)
+        layers = network.sparse()
+        patterns = {name: unstructured(torch.rand_like(layer.weight), sparsity) for name, layer in layers.items()}  # type: ignore[arg-type]
+        install(network, patterns, kernel)
+        if kernel == "mask":
+            for name, layer in layers.items():
+                hold(layer, patterns[name].mask)
     return network.eval()

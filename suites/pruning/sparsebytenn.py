@@ -44,7 +44,7 @@ def sparsebytenn(
             permute(model, group, filter_l1(model, group).argsort(descending=True))
 
     def divided(name: str, layer: nn.Module) -> bool:
-        return is_pointwise(name, layer) and layer.out_channels % rows == 0  # type: ignore[operator]
+        return isinstance(layer, nn.Conv2d) and is_pointwise(name, layer) and layer.out_channels % rows == 0
 
     weights = weights_of(prunable(model, f"sparsebytenn(rows={rows})", divided))
     patterns = {name: blocks(magnitude(weight), (rows, 1), sparsity, True) for name, weight in weights.items()}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench import costs
 from bench.config.settings import Count, Rate
-from suites.pruning.layers import install, prunable
+from suites.pruning.layers import hold, install, prunable
 from suites.pruning.learning import Held, fresh, once, task_of, train
 from suites.pruning.rounding import check_sparsity
 from suites.pruning.structures import Pattern, unstructured
@@ -81,9 +81,3 @@ def random_masks(layers: dict[str, nn.Module], sparsity: float, seed: int = 0) -
         )
         found[name] = unstructured(scores.to(weight.device), sparsity)
     return found
-
-
-def hold(layer: nn.Module, mask: Tensor) -> None:
-    """Let no gradient reach dropped weights, for as long as the layer lives."""
-    layer.register_buffer("held", mask, persistent=False)
-    layer.weight.register_hook(lambda gradient: gradient * layer.held)  # type: ignore[union-attr, operator]

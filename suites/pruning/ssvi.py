@@ -8,6 +8,7 @@ conv(x, mu) + sqrt(conv(x^2, sigma^2)) eps, two products. The first layer is den
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,7 @@ class Variational(nn.Module):
     """
 
     mask: Tensor
+    how: Any
 
     def __init__(self, layer: nn.Linear | nn.Conv2d, mask: Tensor, sigma: float = 0.01):
         super().__init__()
@@ -53,10 +55,10 @@ class Variational(nn.Module):
         self.raw = nn.Parameter(torch.full_like(layer.weight, math.log(math.expm1(sigma))))
         self.bias = layer.bias
         if self.conv is not None:
-            self.how = (layer.stride, layer.padding, layer.dilation, layer.groups)  # type: ignore[union-attr]
+            self.how = (layer.stride, layer.padding, layer.dilation, layer.groups)
             self.conv = None
         else:
-            self.how = None  # type: ignore[assignment]
+            self.how = None
         self.register_buffer("mask", mask.clone())
         self.sampling = False
         kept = int(mask.numel()) if mask.is_meta else int(mask.sum())

@@ -62,12 +62,12 @@ def cut_hidden(model: nn.Module, keep: Tensor) -> None:
             made.weight = nn.Parameter(part.weight.detach()[:, keep].clone())
             swap(model, name, made)
     for block in model.blocks:  # type: ignore[union-attr]
-        if block.attn is not None:  # type: ignore[union-attr]
-            block.attn.qkv = linear_cut(block.attn.qkv, inputs=keep)  # type: ignore[union-attr, arg-type]
-            block.attn.proj = linear_cut(block.attn.proj, outputs=keep)  # type: ignore[union-attr, arg-type]
-        if block.mlp is not None:  # type: ignore[union-attr]
-            block.mlp.fc1 = linear_cut(block.mlp.fc1, inputs=keep)  # type: ignore[union-attr, arg-type]
-            block.mlp.fc2 = linear_cut(block.mlp.fc2, outputs=keep)  # type: ignore[union-attr, arg-type]
+        if block.attn is not None:
+            block.attn.qkv = linear_cut(block.attn.qkv, inputs=keep)
+            block.attn.proj = linear_cut(block.attn.proj, outputs=keep)
+        if block.mlp is not None:
+            block.mlp.fc1 = linear_cut(block.mlp.fc1, inputs=keep)
+            block.mlp.fc2 = linear_cut(block.mlp.fc2, outputs=keep)
     if isinstance(model, ViT):
         _cut_vit(model, keep)
     elif isinstance(model, Bert):
@@ -109,11 +109,11 @@ def cut_units(block: nn.Module, heads: Tensor, neurons: Tensor) -> None:
     """Go on with the given heads and hidden features of a block; a part that keeps none is left out."""
     attention, mlp = block.attn, block.mlp
     if not len(heads):
-        block.attn = Nothing(attention.proj.bias)  # type: ignore[union-attr, assignment, arg-type]
+        block.attn = Nothing(attention.proj.bias)  # type: ignore[union-attr, arg-type]
     elif len(heads) < attention.heads:  # type: ignore[union-attr, operator]
         attention.cut(heads)  # type: ignore[union-attr, operator]
     if not len(neurons):
-        block.mlp = Constant(mlp.fc2.bias)  # type: ignore[union-attr, assignment, arg-type]
+        block.mlp = Constant(mlp.fc2.bias)  # type: ignore[union-attr, arg-type]
     elif len(neurons) < mlp.fc1.out_features:  # type: ignore[union-attr, operator]
         mlp.cut(neurons)  # type: ignore[union-attr, operator]
 

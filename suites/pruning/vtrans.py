@@ -69,7 +69,7 @@ class Gates(nn.Module):
 
     def every(self) -> list[Bottleneck]:
         """All sites."""
-        return [self.hidden, *self.heads, *self.ffn]  # type: ignore[list-item]
+        return [self.hidden, *self.heads, *self.ffn]
 
     def size(self, blocks: list[nn.Module]) -> Tensor:
         """Soft share of the blocks' weights that is open."""
@@ -85,7 +85,7 @@ class Gates(nn.Module):
     def write(self, blocks: list[nn.Module]) -> None:
         """Draw the gates of heads and features into the blocks for one forward."""
         for block, heads, ffn in zip(blocks, self.heads, self.ffn, strict=True):
-            block.attn.head_gate, block.mlp.gate = heads(), ffn()  # type: ignore[union-attr, assignment]
+            block.attn.head_gate, block.mlp.gate = heads(), ffn()  # type: ignore[union-attr]
 
 
 def vtrans(
@@ -169,7 +169,7 @@ def _learn(
         gates.write(blocks)
         value = plain(model(inputs).flatten(0, -2), labels.flatten())
         over = gates.size(blocks) - target
-        return value + beta * sum(g.divergence() for g in gates.every()) + pull[0] * over + (1 + pull[1]) * 50 * over**2  # type: ignore[return-value]
+        return value + beta * sum(g.divergence() for g in gates.every()) + pull[0] * over + (1 + pull[1]) * 50 * over**2
 
     learner = nn.ModuleList([model, gates])
     learner.register_parameter("pull", pull)
@@ -202,8 +202,8 @@ def _absorbed(model: nn.Module, blocks: list[nn.Module], gates: Gates, keep: flo
         heads, ffn = gates.heads[i], gates.ffn[i]
         spread = heads.mu.repeat_interleave(int(block.attn.v))  # type: ignore[union-attr, arg-type, operator]
         block.attn.proj.weight.mul_(spread)  # type: ignore[union-attr, operator]
-        block.mlp.fc2.weight.mul_(ffn.mu)  # type: ignore[union-attr, operator]
-        block.attn.head_gate, block.mlp.gate = None, None  # type: ignore[union-attr, assignment]
+        block.mlp.fc2.weight.mul_(ffn.mu)  # type: ignore[union-attr, operator, arg-type]
+        block.attn.head_gate, block.mlp.gate = None, None  # type: ignore[union-attr]
         found[f"heads.{i}"], found[f"ffn.{i}"] = heads.open(), ffn.open()  # type: ignore[operator]
     return found
 

@@ -93,7 +93,7 @@ def wgsef(
 
     def make(cost: costs.Cost) -> dict[str, Tensor]:
         _descend(model, layers, keep, strength, penalty, rate, steps, cost)
-        masks = {name: alive(layer.weight.detach()) for name, layer in layers.items()}  # type: ignore[union-attr, operator]
+        masks = {name: alive(layer.weight.detach()) for name, layer in layers.items()}  # type: ignore[operator]
         if tuning:
             with Held(layers, masks):
                 train(model, task_of(model, "wgsef(tuning)"), tuning, cost)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.settings import Count, Positive, Rate
+from suites.common.picture_chain import PictureChain
 from suites.pruning.learning import cut
 from suites.pruning.nets.yolov8 import YoloV8
 from suites.pruning.rethinking import chosen_groups, keeps_by
@@ -59,7 +60,7 @@ def yolo_slimming(
     """A YOLOv8 without the share of every layer's channels that has the smallest gains.
 
     Args:
-        model: a YOLOv8 of this suite.
+        model: a YOLOv8 of this suite, or one with its stages (`yolov8_chain`), whose network is slimmed.
         rate: share that goes.
         box_rate: the same in the box branches of the head.
         tuning: batches of channel-wise distillation against the dense network on noise; there is no detection data
@@ -70,6 +71,10 @@ def yolo_slimming(
         ValueError: another network, or one whose norms were folded.
     """
     check_sparsity(rate, "rate")
+    if isinstance(model, PictureChain):
+        model.network = yolo_slimming(model.network, rate=rate, box_rate=box_rate, tuning=tuning, learning=learning)
+        model.kernel = "slim"  # type: ignore[assignment]
+        return model
     if not isinstance(model, YoloV8):
         raise ValueError(f"yolo_slimming slims YOLOv8, not {type(model).__name__}; slim and channel_slim take others")
     if not any(isinstance(part, nn.BatchNorm2d) for part in model.modules()):

@@ -11,10 +11,11 @@ from suites.pruning.kernels.compressed import BsrProduct, CsrProduct
 from suites.pruning.kernels.gather import GatherProduct
 from suites.pruning.kernels.lscd import LscdProduct
 from suites.pruning.kernels.product import Product
+from suites.pruning.kernels.runtime import RuntimeProduct
 from suites.pruning.kernels.semi24 import Semi24Product
 from suites.pruning.structures import Pattern
 
-Kernel = Literal["mask", "csr", "bsr", "gather", "semi24", "lscd"]
+Kernel = Literal["mask", "csr", "bsr", "gather", "semi24", "lscd", "runtime"]
 #: Those that take the place of a layer; `mask` leaves zeros in it, and `slim` makes another network.
 PRODUCTS: dict[str, type[Product]] = {
     "csr": CsrProduct,
@@ -22,6 +23,7 @@ PRODUCTS: dict[str, type[Product]] = {
     "gather": GatherProduct,
     "semi24": Semi24Product,
     "lscd": LscdProduct,
+    "runtime": RuntimeProduct,
 }
 
 
@@ -110,6 +112,6 @@ def place(layer: nn.Module, pattern: Pattern, kernel: Kernel) -> nn.Module:
         raise ValueError(f"kernel={kernel!r}: one of mask, {', '.join(PRODUCTS)} is wanted here")
     if not runs(layer):
         return layer
-    weight: Tensor = layer.weight.detach()  # type: ignore[union-attr, operator]
+    weight: Tensor = layer.weight.detach()  # type: ignore[operator]
     product = PRODUCTS[kernel](weight.flatten(1), pattern)
     return SparseLinear(product, layer.bias) if isinstance(layer, nn.Linear) else SparseConv2d(product, layer)  # type: ignore[arg-type]

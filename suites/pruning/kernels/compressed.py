@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.errors import UsageError
 from suites.pruning.kernels.product import Product, counted
 from suites.pruning.structures import Pattern
 
@@ -19,7 +18,7 @@ def resized(module: nn.Module, state: dict[str, Any], prefix: str) -> None:
         if isinstance(given, Tensor) and given.shape != own.shape:
             room = torch.empty(given.shape, dtype=own.dtype, device=own.device)
             setattr(module, name, nn.Parameter(room) if isinstance(own, nn.Parameter) else room)
-    module.executed_weights = module.values.numel()  # type: ignore[union-attr, assignment, operator]
+    module.executed_weights = module.values.numel()  # type: ignore[assignment, operator]
 
 
 class CsrProduct(Product):
@@ -99,7 +98,7 @@ class BsrProduct(Product):
         """[outputs, N] of x [inputs, N].
 
         Raises:
-            UsageError: this torch has no product of that layout on this device.
+            NotImplementedError: this torch has no product of that layout on this device: the row is `unsupported`.
         """
         if x.is_meta:
             return counted(self.values, x, self.outputs)
@@ -109,4 +108,6 @@ class BsrProduct(Product):
             return matrix @ x
         except RuntimeError as error:
             why = str(error).splitlines()[0]
-            raise UsageError(f"kernel='bsr': torch has no such product here ({why}); take csr or gather") from error
+            raise NotImplementedError(
+                f"kernel='bsr': torch has no such product here ({why}); take csr or gather"
+            ) from error

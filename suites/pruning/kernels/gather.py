@@ -74,7 +74,8 @@ class GatherProduct(Product):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Take the buckets of another build of the same layer: how many groups keep how much depends on the weights."""
-        start, found = f"{prefix}buckets.", []
+        start = f"{prefix}buckets."
+        found: list[list[Tensor]] = []
         while f"{start}{len(found)}.weight" in state_dict:
             found.append([state_dict[f"{start}{len(found)}.{name}"] for name in ("weight", "index")])
         like = next(self.parameters())

@@ -29,12 +29,15 @@ class Semi24Product(Product):
         """[outputs, N] of x [inputs, N].
 
         Raises:
-            UsageError: no GPU of compute capability 8.0 or above, or a dtype that its sparse units do not take.
+            NotImplementedError: no GPU of compute capability 8.0 or above: the row is `unsupported`.
+            UsageError: a dtype that its sparse units do not take.
         """
         if x.is_meta:
             return self.weight[:, ::2] @ x[::2]
         if not x.is_cuda or torch.cuda.get_device_capability(x.device) < (8, 0):
-            raise UsageError("kernel='semi24' needs a GPU of compute capability 8.0 or above; take kernel='mask' here")
+            raise NotImplementedError(
+                "kernel='semi24' needs a GPU of compute capability 8.0 or above; take kernel='mask' here"
+            )
         if x.dtype not in (torch.float16, torch.bfloat16):
             raise UsageError(f"kernel='semi24' runs in fp16 or bf16, not in {x.dtype}: set dtype=bf16")
         if self._packed is None or self._packed.dtype != x.dtype:

@@ -89,7 +89,8 @@ class CutMlp(nn.Module):
 
 def linear_cut(layer: nn.Linear, *, outputs: Tensor | None = None, inputs: Tensor | None = None) -> nn.Linear:
     """A linear layer with the given outputs and inputs alone."""
-    weight, bias = layer.weight.detach(), layer.bias
+    weight = layer.weight.detach()
+    bias: Tensor | None = layer.bias
     if outputs is not None:
         weight = weight.index_select(0, outputs.to(weight.device))
         bias = None if bias is None else bias.detach().index_select(0, outputs.to(weight.device))

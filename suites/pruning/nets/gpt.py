@@ -31,9 +31,9 @@ class GptBlock(nn.Module):
 class Gpt(nn.Module):
     """Embeddings, blocks, a norm, a head without bias."""
 
-    def __init__(self, width: int, layers: int, heads: int, vocabulary: int, length: int, tied: bool):
+    def __init__(self, width: int, layers: int, heads: int, vocabulary: int, length: int, tied: bool, tokens: int):
         super().__init__()
-        self.vocabulary, self.length, self.width = vocabulary, length, width
+        self.vocabulary, self.length, self.width, self.tokens_each = vocabulary, length, width, tokens
         self.words = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(length, width)
         self.blocks = nn.ModuleList(GptBlock(width, heads, 4 * width) for _ in range(layers))
@@ -54,8 +54,8 @@ class Gpt(nn.Module):
 
     def example_inputs(self, batch: int) -> tuple[Tensor]:
         """Random ids."""
-        tokens = min(self.length, 128)
-        return (torch.randint(self.vocabulary, (batch, tokens), device=self.norm.weight.device),)
+        shape = (batch, min(self.length, self.tokens_each))
+        return (torch.randint(self.vocabulary, shape, device=self.norm.weight.device),)
 
 
 def gpt(
@@ -66,6 +66,7 @@ def gpt(
     vocabulary: PositiveInt = 256,
     length: PositiveInt = 256,
     tied: bool = True,
+    tokens: PositiveInt = 128,
 ) -> Gpt:
     """A decoder in evaluation mode with random weights; the defaults read bytes and learn in minutes.
 
@@ -76,13 +77,14 @@ def gpt(
         vocabulary: ids.
         length: positions.
         tied: whether embedding and head are one table.
+        tokens: of an example, `length` at most.
 
     Raises:
         ValueError: heads that do not divide the width.
     """
     if width % heads:
         raise ValueError(f"width={width} is no multiple of heads={heads}: choose heads that divide it")
-    return Gpt(width, layers, heads, vocabulary, length, tied).eval()
+    return Gpt(width, layers, heads, vocabulary, length, tied, tokens).eval()
 
 
 def token_macs(width: int, layers: int, length: int, vocabulary: int, sparsity: float = 0.0) -> float:

@@ -21,8 +21,7 @@ class Mlp(nn.Module):
     def __init__(self, sizes: list[int], resolution: int, channels: int):
         super().__init__()
         self.resolution, self.channels, self.classes = resolution, channels, sizes[-1]
-        pairs = pairwise(sizes)
-        self.layers = nn.ModuleList(nn.Linear(inner, outer) for inner, outer in pairs)
+        self.layers = nn.ModuleList(nn.Linear(inner, outer) for inner, outer in pairwise(sizes))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, [batch, classes]."""
@@ -65,12 +64,11 @@ class ConvNet(nn.Module):
     def __init__(self, channels: list[int], classes: int):
         super().__init__()
         self.resolution, self.channels, self.classes = 32, 3, classes
-        pairs = zip([3, *channels[:-1]], channels, strict=True)
-        self.convs = nn.ModuleList(nn.Conv2d(inner, outer, 3, 1, 1) for inner, outer in pairs)
+        channels_of = zip([3, *channels[:-1]], channels, strict=True)
+        self.convs = nn.ModuleList(nn.Conv2d(inner, outer, 3, 1, 1) for inner, outer in channels_of)
         side = 32 >> (len(channels) // 2)
         sizes = [channels[-1] * side**2, 256, 256, classes]
-        pairs = pairwise(sizes)
-        self.layers = nn.ModuleList(nn.Linear(inner, outer) for inner, outer in pairs)
+        self.layers = nn.ModuleList(nn.Linear(inner, outer) for inner, outer in pairwise(sizes))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, [batch, classes]."""

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 
 from bench.meters import macs as counter
 from bench.meters.three_counts import readings
+from bench.testing import Subject
+from bench.testing.trial import count, on_meta, trial_of
 from suites.pruning import formats
 from suites.pruning.allocation import shared_budget
 from suites.pruning.block_sparse import nm_sparse
@@ -13,6 +16,7 @@ from suites.pruning.lottery import left_after
 from suites.pruning.nets import bert, gpt, mlp, mobilenet, resnet_cifar, resnet_imagenet, revit, vgg, yolov8
 from suites.pruning.nets.published import resnet56_hrank, resnet56_l1
 from suites.pruning.rounding import dropped, kept, kept_width
+from suites.pruning.spa import full_numbers, learned_numbers
 from suites.pruning.sparse_ift import doped_rank, factor_rank, resnet18_cifar
 from suites.pruning.ssvi import ssvi
 
@@ -116,6 +120,48 @@ def test_counts_of_bert_by_unit():
     assert bert.encoder_macs(768, [12] * 12, 64, [3072] * 12, 128) == 11_173_625_856
     assert bert.encoder_macs(768, [1], 64, [0], 128) == 27_262_976
     assert bert.encoder_macs(768, [0], 64, [1], 128) == 196_608
+
+
+def test_the_counter_of_hranks_table_adds_two_for_each_element_of_a_norm():
+    model, found = counted(resnet56_hrank)
+    elements = list[int]()
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.register_forward_hook(lambda _, __, y: elements.append(y.numel()))
+    model(torch.empty(1, 3, 32, 32, device="meta"))
+    assert found.macs + 2 * sum(elements) == 65_935_872  # printed as 65.94 M
+
+
+def test_twenty_times_fewer_training_products_are_eighteen_point_nine():
+    found, _, count = three(lambda: ssvi(resnet18_cifar(classes=10), density=0.05))
+    assert count.macs / found["macs_nonzero"] == pytest.approx(18.86, abs=0.005)
+
+
+def test_adapters_of_resnet50_learn_what_follows_from_its_shapes():
+    with torch.device("meta"):
+        convolutions = [part for part in resnet_imagenet.resnet50().modules() if isinstance(part, nn.Conv2d)]
+    shapes = [(conv.in_channels, conv.out_channels, conv.kernel_size[0]) for conv in convolutions]
+    assert len(shapes) == 53
+    assert sum(k * k * inner * outer for inner, outer, k in shapes) == 23_454_912
+    assert sum(inner + outer for inner, outer, _ in shapes) == 49_091
+    assert sum(learned_numbers(inner, outer, 8, k) for inner, outer, k in shapes) == 392_728
+    keep = 0.3**0.5  # of channels, so that 30 % of the weights stay
+    kept_sides = [(round(keep * inner), round(keep * outer)) for inner, outer, _ in shapes]
+    for rank, factor in ((8, 32.7), (16, 16.3)):
+        own = sum(learned_numbers(inner, outer, rank) for inner, outer in kept_sides)
+        assert full_numbers(shapes, keep) / own == pytest.approx(factor, abs=0.1)
+
+
+def test_a_step_is_three_forwards_and_the_scores_once_more():
+    """Fused attention keeps no scores and computes them again in its backward: one product of [L, L] a head."""
+    model = "gpt(width=16, layers=2, heads=2, vocabulary=11, length=12)"
+    subject = Subject("step", model=model, method="spdf(sparsity=0.75)", shape={"batch": 2}, workload="training_step")
+    forward = 2 * gpt.token_macs(16, 2, 12, 11) * 12
+    again = 2 * 2 * 2 * 12 * 12 * 8  # images, layers, heads, scores, numbers of a head
+    trial = trial_of(subject)
+    assert 3 * forward == 510_336
+    assert trial.macs.macs == 3 * forward + again == 519_552
+    assert count(on_meta(trial)).macs == 3 * forward  # no fused kernel there
 
 
 def test_spdf_on_gpt3_xl_saves_what_is_printed():

@@ -119,8 +119,22 @@ def test_semi24_says_what_it_needs():
         sparse_linear(outputs=64, inputs=32, kernel="semi24")
     layer = sparse_linear(outputs=64, inputs=32, structure="n:m", kernel="semi24")
     if not torch.cuda.is_available():
-        with pytest.raises(Exception, match="compute capability"):
+        with pytest.raises(NotImplementedError, match="compute capability"):  # which makes its row `unsupported`
             layer(torch.randn(32, 4))
+
+
+def test_a_random_control_keeps_as_many_and_knows_nothing_of_the_weights():
+    models = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        models.append(global_magnitude(digits_mlp(widths=[16, 8], resolution=8), sparsity=0.7, score="random"))
+    masks = [[layer.weight != 0 for layer in model.layers] for model in models]
+    assert all(torch.equal(a, b) for a, b in zip(*masks, strict=True))
+    total = sum(mask.numel() for mask in masks[0])
+    assert sum(int(mask.sum()) for mask in masks[0]) == total - int(0.7 * total)
+    torch.manual_seed(0)
+    sized = global_magnitude(digits_mlp(widths=[16, 8], resolution=8), sparsity=0.7)
+    assert not torch.equal(sized.layers[0].weight != 0, masks[0][0])
 
 
 def test_gather_refuses_what_it_cannot_run():

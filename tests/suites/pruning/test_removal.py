@@ -26,6 +26,8 @@ from suites.pruning.rethinking import scratch_steps, slim
 from suites.pruning.spa import Adapted, attach, spa
 from suites.pruning.sparsebytenn import permute
 from suites.pruning.transformers import blocks_of, cut_hidden
+from suites.pruning.yolo_chain import yolov8_chain
+from suites.pruning.yolo_slimming import yolo_slimming
 
 NETWORKS = {
     "digits": lambda: digits_resnet(width=6, resolution=8),
@@ -240,6 +242,27 @@ def test_a_bypass_starts_as_nothing():
     with torch.no_grad():
         wanted = model(*x)
         assert torch.allclose(lapp(model, steps=0)(*x), wanted, atol=1e-6)
+
+
+def test_a_slimmed_chain_answers_with_boxes_from_a_smaller_network():
+    def answer(chain):
+        value = chain.example_request(3)
+        with torch.inference_mode():
+            for _, stage in chain.stages():
+                value = stage(value)
+        return value
+
+    def chain():
+        torch.manual_seed(0)
+        return yolov8_chain(nc=3, side=64)
+
+    wanted = answer(chain())
+    assert wanted.shape[1] == 6
+    assert torch.equal(answer(yolo_slimming(chain(), rate=0.0, box_rate=0.0)), wanted)
+    slimmed = yolo_slimming(chain())
+    assert slimmed.kernel == "slim"
+    assert sum(p.numel() for p in slimmed.parameters()) < 0.4 * sum(p.numel() for p in chain().parameters())
+    assert answer(slimmed).shape[1] == 6
 
 
 def test_scratch_b_trains_as_long_in_products():
