@@ -21,6 +21,7 @@ from suites.pruning.groups import groups_of, keep_channels
 from suites.pruning.layers import prunable, swap
 from suites.pruning.learning import BATCH, Pace, fit, once, task_of
 from suites.pruning.rethinking import keeps_by
+from suites.pruning.rounding import exact
 from suites.pruning.scores import filter_l1
 
 Kind = Literal["full", "splora", "sppara"]
@@ -109,6 +110,8 @@ def spa(
 ) -> nn.Module:
     """A convolutional network pruned to a share of its inner channels, adapted, and plain again.
 
+    The reading `kept_bytes` is what one more task takes: its mask and all that it learns.
+
     Args:
         model: a convolutional network of this suite.
         keep: share of every group's channels, by the L1 norm of the source's filters: the same mask for all methods.
@@ -124,11 +127,12 @@ def spa(
     groups = [group for group in groups_of(model, "spa") if not group.trunk]
     scores = [filter_l1(model, group) for group in groups]
     scores = [torch.arange(len(s), 0, -1, device="cpu").float() if s.is_meta else s for s in scores]
-    for group, places in zip(groups, keeps_by(scores, [1 - keep] * len(groups)), strict=True):
+    bits = mask_bits(model)
+    for group, places in zip(groups, keeps_by(scores, [float(1 - exact(keep))] * len(groups)), strict=True):
         if len(places) < group.size:
             keep_channels(model, group, places)
     adapters = attach(model, method, rank, form)
-    model.learned_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)  # type: ignore[assignment]
+    model.kept_bytes = learned_bytes(model, bits)  # type: ignore[assignment]
     if steps:
         key = {"keep": keep, "method": method, "rank": rank, "form": form, "steps": steps}
         model.load_state_dict(once(model, spa, key, lambda cost: _learn(model, steps, cost)))
@@ -137,6 +141,17 @@ def spa(
             swap(model, name, model.get_submodule(name).fused())  # type: ignore[operator]
     model.kernel = "slim"  # type: ignore[assignment]
     return model
+
+
+def mask_bits(model: nn.Module) -> int:
+    """A bit for each input and each output of every convolution and linear layer."""
+    layers = [part for part in model.modules() if isinstance(part, nn.Linear | nn.Conv2d)]
+    return sum(sum(layer.weight.shape[:2]) for layer in layers)
+
+
+def learned_bytes(model: nn.Module, bits: int) -> float:
+    """Bytes of a task: its mask, and everything that it learns."""
+    return bits / 8 + sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
 
 
 def attach(model: nn.Module, method: str, rank: int, form: str = "fused") -> list[str]:

@@ -22,6 +22,7 @@ from suites.pruning.layers import install, prunable, swap, weights_of
 from suites.pruning.learning import BATCH, once, task_of
 from suites.pruning.rounding import exact
 from suites.pruning.scores import magnitude
+from suites.pruning.spa import learned_bytes
 from suites.pruning.structures import Pattern, blocks
 
 RANGE = 1e-4
@@ -94,6 +95,8 @@ def splopa(
 ) -> nn.Module:
     """A network whose linear layers keep a share of their blocks, adapted by shared prototypes, and plain again.
 
+    The reading `kept_bytes` is what one more task takes: a bit for each block, and all that it learns.
+
     Args:
         model: any network with linear layers that the blocks divide; the others stay as they are.
         keep: share of the blocks of every row of blocks, by mean |w| of the source.
@@ -120,7 +123,8 @@ def splopa(
     if keep == 1 and not steps and merged:
         return model
     adapted = _attached(model, layers, patterns, size, prototypes)
-    model.learned_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)  # type: ignore[assignment]
+    grid = sum(layer.grid[0] * layer.grid[1] for layer in adapted.values())
+    model.kept_bytes = learned_bytes(model, grid)  # type: ignore[assignment]
     if steps:
         key: dict[str, Any] = {"keep": keep, "prototypes": prototypes, "block": list(size), "steps": steps}
         model.load_state_dict(once(model, splopa, key, lambda cost: _learn(model, steps, cost)))

@@ -23,7 +23,7 @@ from suites.pruning.nets.resnet_imagenet import resnet34, resnet50
 from suites.pruning.nets.vgg import vgg16_cifar
 from suites.pruning.nets.yolov8 import yolov8
 from suites.pruning.rethinking import scratch_steps, slim
-from suites.pruning.spa import Adapted, attach, spa
+from suites.pruning.spa import Adapted, attach, spa, task_bytes
 from suites.pruning.sparsebytenn import permute
 from suites.pruning.transformers import blocks_of, cut_hidden
 from suites.pruning.yolo_chain import yolov8_chain
@@ -296,6 +296,26 @@ def test_adapters_leave_the_same_slim_network():
         model = spa(digits_resnet(width=8, resolution=8), keep=0.5, method=method)
         shapes.append([tuple(p.shape) for p in model.parameters()])
     assert shapes[0] == shapes[1] == shapes[2]
+
+
+def test_a_task_takes_its_mask_and_what_it_learns():
+    source = digits_resnet(width=8, resolution=8)
+    layers = [part for part in source.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+    shapes = [(layer.weight.shape[1], layer.weight.shape[0], 1) for layer in layers]
+    others = sum(p.numel() for p in source.parameters()) - sum(layer.weight.numel() for layer in layers)
+    adapted = spa(copy.deepcopy(source), keep=1.0, rank=3, merged=False)
+    assert adapted.kept_bytes == task_bytes(shapes, 3, others)
+    assert spa(copy.deepcopy(source), keep=0.7, rank=3).kept_bytes < adapted.kept_bytes
+    whole = spa(copy.deepcopy(source), keep=1.0, method="full")
+    assert whole.kept_bytes == sum(map(sum, (shape[:2] for shape in shapes))) / 8 + 4 * sum(
+        p.numel() for p in source.parameters()
+    )
+
+
+def test_a_share_that_is_kept_is_decimal():
+    """0.7 of ten channels are 7, although 1 - 0.7 is 0.30000000000000004 in binary."""
+    model = spa(digits_resnet(width=10, resolution=8), keep=0.7)
+    assert model.stage1[0].conv1.out_channels == 7
 
 
 def test_splora_is_the_library():
