@@ -83,7 +83,8 @@ def _example(model: nn.Module) -> tuple[Any, ...]:
 
     own = getattr(model, "example_inputs", None)
     if callable(own):
-        return tuple(own(1))
+        found = own(1)
+        return (found,) if isinstance(found, torch.Tensor) else tuple(found)
     side, channels = int(getattr(model, "resolution", 224)), int(getattr(model, "channels", 3))
     return (torch.randn(1, channels, side, side).to(next(model.parameters())),)
 

@@ -312,6 +312,15 @@ def test_a_task_takes_its_mask_and_what_it_learns():
     )
 
 
+def test_a_network_that_gives_its_example_as_one_tensor_is_followed():
+    pytest.importorskip("torch_pruning")
+    torch.manual_seed(0)
+    model = digits_resnet(width=8, resolution=8)
+    (x,) = model.example_inputs(1)
+    model.example_inputs = lambda batch: x.expand(batch, -1, -1, -1)
+    assert channel_slim(model, rate=0.5).stage1[0].conv1.out_channels == 4
+
+
 def test_a_share_that_is_kept_is_decimal():
     """0.7 of ten channels are 7, although 1 - 0.7 is 0.30000000000000004 in binary."""
     model = spa(digits_resnet(width=10, resolution=8), keep=0.7)
