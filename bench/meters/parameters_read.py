@@ -72,7 +72,7 @@ class ParameterReads:
             self._reason = f"{name} is stored as {kind}, whose reads are not those of single parameters"
             return
         storage = self._storages.setdefault(_key(parameter), _Storage(parameter.element_size()))
-        storage.held.add(_region(parameter))
+        storage.held.add(_plain(_region(parameter)))
 
     def packed(self, operator: str) -> None:
         """An operator read weights that no tensor shows."""
@@ -96,7 +96,7 @@ class ParameterReads:
             return
         region = _region(tensor)
         if not results:
-            storage.read.add(region)
+            storage.read.add(_plain(region))
             return
         rows = _rows(operator, position, call)
         if rows is None:
@@ -121,7 +121,20 @@ def _key(tensor: Tensor) -> int:
 
 
 def _region(tensor: Tensor) -> _Region:
-    return int(tensor.storage_offset()), tuple(tensor.shape), tuple(tensor.stride())
+    return int(tensor.storage_offset()), tuple(map(int, tensor.shape)), tuple(map(int, tensor.stride()))
+
+
+def _plain(region: _Region) -> _Region:
+    """The same elements in one way of writing them: a transposed or reshaped view is the region that it looks at."""
+    offset, shape, stride = region
+    dims = sorted(((step, size) for size, step in zip(shape, stride, strict=True) if size != 1 and step), reverse=True)
+    merged: list[tuple[int, int]] = []
+    for step, size in dims:
+        if merged and merged[-1][0] == step * size:
+            merged[-1] = (step, merged[-1][1] * size)
+        else:
+            merged.append((step, size))
+    return offset, tuple(size for _, size in merged), tuple(step for step, _ in merged)
 
 
 def _rows(operator: str, position: int, call: Call) -> tuple[int, set[int]] | None:
@@ -147,7 +160,7 @@ def _covered(storage: _Storage) -> tuple[int, bool]:
         return min(whole, storage.at_most), True
     if not storage.read and not storage.at_most and len(storage.rows) == 1:
         ((region, along), rows) = next(iter(storage.rows.items()))
-        if region in storage.held:
+        if _plain(region) in storage.held:
             return _of_rows(region, along, len(rows)), False
     size = max(_end(region) for region in [*storage.held, *storage.read, *(region for region, _ in storage.rows)])
     if size > LARGEST_MAP:

@@ -97,3 +97,29 @@ def test_macs_per_token_is_of_networks_that_take_ids():
     assert frame.loc["macs", "value"] == 5 * 24 and frame.loc["macs_per_token", "value"] == 24
     other = bench.measure(nn.Linear(4, 6), torch.zeros(2, 4), ["macs_per_token"])
     assert other.empty
+
+
+def test_transposed_and_reshaped_views_of_all_of_a_weight_need_no_map_of_its_elements(monkeypatch):
+    from bench.meters import parameters_read
+
+    class Views(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 4, bias=False), nn.Parameter(torch.randn(4, 2, 3))
+
+        def forward(self, x):
+            return self.first(x) @ self.second.permute(2, 1, 0).reshape(6, 4).t() + self.first.weight.sum()
+
+    monkeypatch.setattr(parameters_read, "LARGEST_MAP", 0)  # where a map would be needed the count is "at most"
+    assert read(Views(), torch.randn(5, 6)) == (24 + 24, False)
+
+
+def test_regions_are_the_same_however_they_are_looked_at():
+    from bench.meters.parameters_read import _plain, _region
+
+    weight = torch.randn(4, 6)
+    whole = _plain(_region(weight))
+    assert whole == (0, (24,), (1,)) == _plain(_region(weight.t())) == _plain(_region(weight.view(2, 2, 6, 1)))
+    assert _plain(_region(weight[:2, :3])) == (0, (2, 3), (6, 1)) == _plain(_region(weight[:2, :3].t()))
+    assert _plain(_region(weight[1:3])) == (6, (12,), (1,))
+    assert _plain(_region(torch.randn(3).expand(5, 3))) == (0, (3,), (1,))
