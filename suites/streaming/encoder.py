@@ -66,6 +66,7 @@ class Encoder(Recomputed):
         self.n = self.frames = n
         self.d, self.h, self.f, self.d_in, self.classes, self.offline_last = d, h, f, d_in, classes, offline_last
         self.pictures = False
+        self._begun = 0
         self.embed = nn.Linear(d_in, d)
         self.layers = nn.ModuleList(EncoderLayer(d, h, f) for _ in range(layers))
         self.norm, self.head = nn.LayerNorm(d), nn.Linear(d, classes)
@@ -107,8 +108,19 @@ class Encoder(Recomputed):
 
     def reference(self, clip: Tensor) -> Tensor:
         """Logits [batch, windows, classes], each window by itself, every token with the position of its time."""
+        return self._windows(clip, 0)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """As `reference`; in training every batch begins one place further, so that all of the ring is learned."""
+        if not self.training or self.positions is None:
+            return self.reference(clip)
+        self._begun = (self._begun + 1) % len(self.positions)
+        return self._windows(clip, self._begun)
+
+    def _windows(self, clip: Tensor, first: int) -> Tensor:
+        """Logits of all windows of a clip whose first token came at time `first`."""
         starts = range(0, clip.shape[1] - self.n + 1, self.every)
-        return torch.stack([self.offline(clip[:, at : at + self.n], at) for at in starts], dim=1)
+        return torch.stack([self.offline(clip[:, at : at + self.n], first + at) for at in starts], dim=1)
 
     def step(self, x: Tensor, state: list[object]) -> tuple[Tensor | None, list[object]]:
         """One more token; the window that ends with it from its inputs on."""

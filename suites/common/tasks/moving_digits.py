@@ -30,7 +30,7 @@ CLASSES = SHOWN * len(DIRECTIONS)
 
 @dataclass(frozen=True)
 class Training:
-    """How a network of clips is trained; `length` frames a clip, long enough for its receptive field."""
+    """How a network of clips is trained; `length` frames a clip, or as many as its window where that is longer."""
 
     steps: int = 600
     batch: int = 16
@@ -75,15 +75,18 @@ class MovingDigits(TrainedTask):
             raise TaskError(f"frames={frames}, sequences={sequences}: two or more of each are needed")
         self.training = training or Training()
         self.frames, self.sequences, self.grain = frames, sequences, grain
+        self.length = self.training.length
 
     def fits(self, module: nn.Module, model_name: str) -> None:
-        """Raise TaskError unless the module has a logit for every digit and direction."""
+        """Raise TaskError unless the module has a logit for every digit and direction; settles the clips' length."""
         classes = getattr(module, "classes", CLASSES)
         if classes != CLASSES:
             raise TaskError(
                 f'model "{model_name}" has {classes} logits and moving_digits has {CLASSES} classes, {SHOWN} digits in '
                 f"{len(DIRECTIONS)} directions: take moving_cnn, or build it with classes={CLASSES}"
             )
+        # a window that is longer than the usual clip has to fit into the clips that it is learned from
+        self.length = max(self.training.length, int(getattr(module, "frames", 0)))
 
     def learn(self, module: nn.Module) -> dict[str, Any]:
         """Train on clips, every answered step with its label; its score on some clips and on the held-out ones."""
@@ -127,7 +130,7 @@ class MovingDigits(TrainedTask):
         index = _shown(data.split()[0])
         for step in range(steps):
             first = 1_000_000_000 + (seed * steps + step) * batch_size
-            made = [self._sequence(index, first + i, self.training.length) for i in range(batch_size)]
+            made = [self._sequence(index, first + i, self.length) for i in range(batch_size)]
             yield torch.stack([frames for frames, _ in made]), torch.stack([labels for _, labels in made])
 
     def _sequence(self, index: Tensor, seed: int, length: int) -> tuple[Tensor, Tensor]:

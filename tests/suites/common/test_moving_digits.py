@@ -138,6 +138,14 @@ def test_other_classes_and_no_answers_are_refused(task):
         quality.measure(moving_cnn(width=8, layers=6), task)
 
 
+def test_clips_to_learn_from_are_as_long_as_a_window_that_is_longer(task):
+    model = moving_cnn(width=8)
+    for frames, length in ((5, QUICK["training"].length), (40, 40)):
+        model.frames = frames
+        task.fits(model, "moving")
+        assert next(iter(task.training_batches(2, 1, 0)))[0].shape[1] == length
+
+
 @pytest.mark.slow
 def test_the_house_network_sees_which_way_digits_go(tmp_path):
     def build():
