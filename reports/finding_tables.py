@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.errors import BenchError, UsageError
 from bench.metrics import METRICS
+from reports import growth, hops, scan_share
 from reports.batches import crossings, panels
 from reports.columns import CHANGE
 from reports.content import Site
@@ -30,11 +31,12 @@ NO_BOUND = "unavailable (the machine's peaks or the time are not known)"
 
 
 def markdown(site: Site) -> str:
-    """All tables: per group of equal conditions the gains, why, and accuracies; then from which batch a method pays."""
+    """All tables: per group of equal conditions the gains, why, and accuracies; then those that join groups."""
     first = {group.index: site.in_group(group.index)[0].case for group in site.groups}
     ordered = sorted(site.groups, key=lambda group: (first[group.index].model, first[group.index].batch, group.title))
     parts = [_of_group(site, group) for group in ordered]
-    return "\n\n".join([part for part in (*parts, _of_batches(site), _of_lengths(site)) if part]) + "\n"
+    across = (_of_batches(site), *(_titled(title, *made(site)) for title, made in ACROSS_GROUPS.items()))
+    return "\n\n".join([part for part in (*parts, *across) if part]) + "\n"
 
 
 def _of_group(site: Site, group: Group) -> str:
@@ -155,13 +157,17 @@ def _of_batches(site: Site) -> str:
     return "\n\n".join(["### From which batch a method pays", *parts]) if parts else ""
 
 
-def _of_lengths(site: Site) -> str:
-    """From which context or length each case pays, where one was varied."""
-    found = courses(site)
-    if not found:
-        return ""
-    head, lines = lengths_table(found)
-    return "\n\n".join(["### From which length a method pays", _table(head, lines)])
+#: Tables over all groups by their titles: each is made of the site, without lines where it has nothing to say.
+ACROSS_GROUPS: dict[str, Callable[[Site], tuple[list[str], list[list[str]]]]] = {
+    "From which length a method pays": lambda site: lengths_table(courses(site)),
+    "The scan's share": lambda site: scan_share.table(scan_share.scan_shares(site)),
+    "Up to which hop a stream is cheaper than its window": lambda site: hops.table(hops.courses(site)),
+    "Growth with the side of the picture": lambda site: growth.table(growth.growths(site)),
+}
+
+
+def _titled(title: str, head: list[str], lines: list[list[str]]) -> str:
+    return "\n\n".join([f"### {title}", _table(head, lines)]) if lines else ""
 
 
 # ---------------------------------------------------------------------------------------------- text

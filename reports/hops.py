@@ -1,7 +1,9 @@
 """What an answer costs who needs one only every so many steps: all the steps of a stream, or one window run again.
 
 A stream has to see every input, so an answer every `hop` steps costs it `hop` steps; the window is run once. They cost
-the same at the break-even hop, time of the window over time of a step. Both are of the same case and process.
+the same at the break-even hop, time of the window over time of a step. Both are of the same case and process. Where
+one call takes a chunk of inputs and gives as many answers, a step is its share of the call, so that hops of all streams
+of a network are the same hops.
 """
 
 from __future__ import annotations
@@ -45,8 +47,9 @@ def courses(site: Site) -> list[Course]:
             continue
         step, clip = row.value("time_per_step_ms", STEP), row.value("latency_ms", CLIP)
         if step and clip:
+            chunk, macs = row.value("outputs_per_answer", STEP) or 1.0, row.value("break_even_hop_macs", STEP)
             where = f"{row.case.model_label}, batch {row.case.batch}"
-            found.append(Course(row, where, step, clip, row.value("break_even_hop_macs", STEP)))
+            found.append(Course(row, where, step / chunk, clip, macs and chunk * macs))
     return found
 
 

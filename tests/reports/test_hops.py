@@ -45,3 +45,11 @@ def test_the_table_and_the_figure_name_the_break_even_hop():
     assert rising["y"] == pytest.approx([2.0 * hop for hop in HOPS]) and set(level["y"]) == {10.0}
     assert hops.figure(found[1:], styles=family_styles(["late"])).title.startswith("No stream is cheaper")
     assert hops.figure([], styles={}).reason
+
+
+def test_a_chunk_of_inputs_is_so_many_steps():
+    chunk = row("chunks", 8.0, 10.0)
+    plain = chunk.value
+    chunk.value = lambda metric, part="": 4.0 if metric == "outputs_per_answer" else plain(metric, part)
+    (course,) = courses(site(chunk))
+    assert (course.step_ms, course.break_even, course.macs_hop) == (2.0, 5.0, 32.0)
