@@ -29,6 +29,8 @@ and may offer
 - `cycle` (1): steps after which costs repeat, where they differ between the steps of more than one period;
 - `dependency_delay`, `alignment_delay`: steps, in the mean, from an input to the first answer that depends on it; steps
   by which an answer lags what it describes; `rate_hz`: steps a second that the input comes at;
+- `drift_steps` (0): steps after which rounding may have piled up in what it keeps; `time_repeats` (1): steps after
+  which its own count of time comes round;
 - `effective_macs(x, state)`: products of the next step by name (`dense`, `spatial`, `delta`), per stream, that
   hardware which skips zeros would make; neither argument is changed.
 
@@ -39,12 +41,13 @@ the clock, and the clip starts over, so that every pass over it is the same.
 
 from __future__ import annotations
 
+import math
 import statistics
 from functools import partial
 from typing import Any
 
 from bench.reading import Curve, Reading, reading, unavailable
-from bench.workloads import stream_declared, stream_facts
+from bench.workloads import stream_batches, stream_declared, stream_facts, stream_over_time
 from bench.workloads.deriving import Value, combined, derived
 from bench.workloads.steps import Stream
 from bench.workloads.workload import (
@@ -72,6 +75,7 @@ WORKLOAD = Workload(
             "window", None, unit="step", doc="time steps of the clip of the offline network; null: the model's own"
         ),
         ShapeAxis("steps", None, unit="step", doc="time steps of one timed run, whole periods; null: one period"),
+        ShapeAxis("streams", None, doc="largest batch of the search for streams_max; null: no search"),
     ),
     title="one period of an online network; the offline network on a whole window",
     calls=("step", "offline"),
@@ -192,8 +196,13 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
         flags += stream_declared.not_exact(stream, error, subject)
         effective, effective_curves = stream_declared.effective(stream, state)
         timed, curve = stream_facts.timed_steps(stream, state, subject)
+        course, grown = stream_over_time.trend(stream, state, subject)
+        flags += grown
         readings += [*error, *effective, *stream_declared.against_clip(stream, outputs)]
-        readings += [stream_facts.first_output(stream, outputs, subject), *timed]
+        readings += [stream_facts.first_output(stream, outputs, subject), *timed, *course]
+        readings += [
+            *stream_over_time.drift(stream, state, subject), *stream_batches.most_streams(subject, shape),
+        ]  # fmt: skip
     return Facts(readings, [*curves, *effective_curves, curve], flags=flags)
 
 
@@ -233,12 +242,20 @@ def derive(shape: Shape, value: Value) -> list[Reading]:
     note = f"{steps} steps of a run, {'an output' if many == 1 else f'{many} outputs'} every {every}"
     per_output = derived("time_per_output_ms", "step", run, lambda ms: ms * every / steps / many, note)
     per_step = derived("time_per_step_ms", "step", run, lambda ms: ms / steps, note)
-    return [
-        per_step,
-        per_output,
-        _ratio("clip_speedup", clip, per_output),
-        _ratio("break_even_hop", clip, per_step),
-    ]
+    faster = _ratio("clip_speedup", clip, per_output)
+    realised = _realised(faster, value("clip_mac_ratio", "step"))
+    return [per_step, per_output, faster, _ratio("break_even_hop", clip, per_step), realised]
+
+
+def _realised(faster: Reading, fewer: Reading | None) -> Reading:
+    """Log of the factor in time over log of that in products: how much of the promise is kept; 1 is all of it."""
+    if faster.value is None or fewer is None or fewer.value is None:
+        return unavailable("clip_realised_share", "the clip or the steps have no time or no products", "step")
+    if fewer.value <= 1:
+        return unavailable("clip_realised_share", "the stream saves no products", "step")
+    share = math.log(faster.value) / math.log(fewer.value)
+    note = "log of the speed-up over log of the ratio of products, both against the clip"
+    return reading("clip_realised_share", share, faster.provenance, part="step", n=faster.n, method_note=note)
 
 
 def _ratio(metric: str, above: Reading | None, below: Reading) -> Reading:
