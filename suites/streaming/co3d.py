@@ -125,8 +125,9 @@ class Co3d(nn.Module):
         return self.net.head(means.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(means), -1))
 
     def offline(self, clip: Tensor) -> Tensor:
-        """What users ran before: the clip network on a clip."""
-        return self.net.offline(clip)
+        """What users ran before: the clip network on a clip; frames that only fill up a chunk are no part of it."""
+        over = clip.shape[1] - self.net.frames
+        return self.net.offline(clip[:, over:] if 0 < over < self.chunk else clip)
 
     def reference(self, clip: Tensor) -> Tensor | list[Tensor]:
         """What the steps must equal: the network without temporal padding over the whole clip."""

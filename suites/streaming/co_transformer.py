@@ -6,7 +6,7 @@ queries, keys, values, denominators and sums that are not normalised. Every toke
 then, so those between run whole and the last one makes the newest token alone.
 
 Exponentials are taken without subtracting a maximum, as the update needs; scores beyond +-LIMIT are held there, so
-that sums stay finite. Sums drift by rounding and are made anew every `refresh` steps.
+that sums stay finite. Sums are kept in float32 or finer, drift by rounding, and are made anew every `refresh` steps.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from bench.config.settings import Count
 from suites.streaming.encoder import Encoder, EncoderLayer
 from suites.streaming.rings import forget
 
-#: Scores are held within this in every dtype: exp(40) times a sum of many fits single precision, and bfloat16.
+#: Scores are held within this: exp(40) times a sum of many fits single precision.
 LIMIT = 40.0
-NARROW_LIMIT = 8.0
+#: Steps after which the drift of exchanged sums is read.
+LONG = 10_000
 
 State = list[Any]
 
@@ -47,6 +48,8 @@ class CoEncoder(nn.Module):
         self.transient = net.n - 1
         self.deep = len(net.layers) > 1
         self.cycle = refresh if self.deep and refresh else 1
+        self.drift_steps = LONG if self.deep else 0
+        self.time_repeats = 1 if net.positions is None else len(net.positions)
 
     def init(self, batch: int) -> State:
         """Nothing seen; the first token tells the batch."""
@@ -79,6 +82,8 @@ class CoEncoder(nn.Module):
         kept = [token.new_zeros(len(token), heads, self.n, size) for _ in range(rings)]
         if self.deep:
             kept += [token.new_zeros(len(token), heads, self.n, 1), token.new_zeros(len(token), self.n, self.net.d)]
+            wide = torch.promote_types(token.dtype, torch.float32)
+            kept[3], kept[4] = kept[3].to(wide), kept[4].to(wide)
         return kept
 
     def _single(self, layer: EncoderLayer, token: Tensor, state: State) -> Tensor:
@@ -111,11 +116,12 @@ class CoEncoder(nn.Module):
             self._sum_up(queries, keys, values, sums, below, 0, live, live)
         else:
             self._sum_up(queries, keys, values, sums, below, slot, slot + 1, live)
-        seen = (sums[:, :, :live] / below[:, :, :live]).transpose(1, 2).flatten(2)
+        seen = (sums[:, :, :live] / below[:, :, :live]).transpose(1, 2).flatten(2).to(token.dtype)
         return layer.finish(tokens[:, :live], seen)
 
     def _exchange(self, queries: Tensor, sums: Tensor, below: Tensor, keys: Tensor, values: Tensor) -> None:
         """Add the entering token's term to rows and take the leaving one's off, in place."""
+        queries, keys, values = (each.to(sums.dtype) for each in (queries, keys, values))
         weights = _exponential(queries @ keys.transpose(2, 3))
         if weights.shape[3] == 2:
             weights = weights * weights.new_tensor([1.0, -1.0])
@@ -134,9 +140,11 @@ class CoEncoder(nn.Module):
         live: int,
     ) -> None:
         """Sums and denominators of rows `first` to `end` from the living keys and values."""
-        weights = _exponential(queries[:, :, first:end] @ keys[:, :, :live].transpose(2, 3))
+        asking, keys, values = queries[:, :, first:end], keys[:, :, :live], values[:, :, :live]
+        asking, keys, values = (each.to(sums.dtype) for each in (asking, keys, values))
+        weights = _exponential(asking @ keys.transpose(2, 3))
         below[:, :, first:end] = weights.sum(3, keepdim=True)
-        sums[:, :, first:end] = weights @ values[:, :, :live]
+        sums[:, :, first:end] = weights @ values
 
     def _through(self, tokens: Tensor, time: int) -> Tensor:
         """The newest token after the layers behind the retroactive one."""
@@ -175,8 +183,7 @@ class CoEncoder(nn.Module):
 
 def _exponential(scores: Tensor) -> Tensor:
     """Exponentials of scores that are held where their sums stay finite."""
-    limit = NARROW_LIMIT if scores.dtype == torch.float16 else LIMIT
-    return scores.clamp(-limit, limit).exp()
+    return scores.clamp(-LIMIT, LIMIT).exp()
 
 
 def co_transformer(

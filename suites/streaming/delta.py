@@ -50,6 +50,8 @@ class DeltaNet(nn.Module):
     first_output = transient = alignment_delay = 0
     dependency_delay = 0.0
     exact = True
+    #: steps after which the drift of kept sums is read
+    drift_steps = 1000
 
     def __init__(self, net: FrameCnn, theta: float, per: str, execution: str, reset_every: int):
         super().__init__()

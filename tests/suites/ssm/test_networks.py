@@ -63,6 +63,24 @@ def test_every_form_of_the_scan_gives_the_network_the_same_answers(build, settin
         assert torch.allclose(network(x), networks[0](x), atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("build", "settings", "shape"),
+    [
+        (efficient_vmamba, VMAMBA, (3, 18, 18)),
+        (mobile_mamba, MOBILE, (3, 20, 20)),
+        (serpent, SERPENT, (3, 12, 12)),
+        (netmamba, FLOW, (36,)),
+    ],
+)
+def test_in_two_bytes_networks_answer_as_in_eight_up_to_rounding(build, settings, shape):
+    (network,) = same_weights(build, settings)
+    x = torch.randn(2, *shape, dtype=torch.float64)
+    wanted = network(x)
+    found = network.bfloat16()(x.bfloat16())
+    assert found.dtype == torch.bfloat16
+    assert float((found.double() - wanted).abs().max() / wanted.abs().max()) < 0.1
+
+
 def test_both_steps_hold_the_same_parameters_and_are_other_functions():
     atrous, dense = same_weights(efficient_vmamba, VMAMBA, {"step": 1})
     x = torch.randn(1, 3, 16, 16, dtype=torch.float64)

@@ -32,6 +32,27 @@ def test_steps_are_the_network_without_padding_in_every_form(ring, form, chunk):
     assert first_answer(stream, sequence) == stream.first_output == -(-13 // chunk)
 
 
+@pytest.mark.parametrize("ring", RINGS)
+@pytest.mark.parametrize("chunk", [3, 5])
+def test_chunks_that_divide_neither_rings_nor_the_receptive_field_are_as_right(ring, chunk):
+    stream = co3d(tiny(), ring=ring, chunk=chunk, pool=4)
+    assert difference(stream, stream.net.example_clip(3, 7 * chunk)) < 1e-12
+
+
+def test_a_clip_has_the_frames_of_the_network_whatever_the_chunk():
+    whole = macs(lambda: tiny().offline(tiny().example_clip(1, 14)))
+    stream = co3d(tiny(), chunk=4)
+    assert stream.window == 4 and macs(lambda: stream.offline(stream.example_clip(1, 4))) == whole
+
+
+def test_numbers_of_two_bytes_differ_by_their_rounding():
+    stream = co3d(tiny().bfloat16(), form="partials")
+    sequence = stream.net.example_clip(2, 20)
+    outputs, _ = walked(stream, sequence)
+    assert outputs[-1].dtype == torch.bfloat16
+    assert difference(stream, sequence) < 5e-2 * float(outputs[-1].abs().max())
+
+
 def test_the_first_answer_comes_after_the_receptive_field_of_features_and_of_the_mean():
     assert tiny().body.reach == 6 and co3d(tiny()).first_output == 13 and co3d(tiny(), pool=1).first_output == 6
 
@@ -214,6 +235,10 @@ def test_x3d_m_has_the_published_weights_products_and_states():
     assert closed_forms.clip({"size": "m"}, {}) == 4_732_468_736
     assert closed_forms.co3d({"size": "m"}, {}) == 297_525_776
     assert convolution_state(net, "inputs") == 6_199_872
+
+
+@pytest.mark.slow
+def test_the_form_of_the_library_keeps_more_of_x3d_m():
     assert convolution_state(meta(lambda: x3d(size="m")), "library") == 10_997_952
 
 

@@ -74,7 +74,7 @@ def test_states_hold_two_rings_or_four_with_denominators_and_tokens():
 
 
 @pytest.mark.parametrize("layers, last_q, products", [
-    (1, "all", 9_590_784), (2, "all", 412_633_088), (2, "one", 346_572_800),
+    (1, "all", 9_590_784), (2, "all", 412_633_088), pytest.param(2, "one", 346_572_800, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_products_of_a_step_are_those_of_the_paper_s_sizes(layers, last_q, products):
     model, method = {**PAPER, "layers": layers}, {"last_q": last_q}
@@ -105,7 +105,7 @@ def test_the_small_encoder_of_frames_counts_as_published():
     assert step_macs(co_transformer(net), net.example_clip(1, 17), 16) == 40_192
 
 
-@pytest.mark.parametrize("refresh, steps", [(0, 1500), (6, 1500)])
+@pytest.mark.parametrize("refresh, steps", [(0, 400), (6, 400), pytest.param(0, 10_000, marks=pytest.mark.slow)])
 def test_sums_that_are_only_exchanged_drift_little_and_are_made_anew(refresh, steps):
     stream = co_transformer(small(layers=2).float(), refresh=refresh)
     sequence = stream.net.example_clip(1, steps)
@@ -113,6 +113,30 @@ def test_sums_that_are_only_exchanged_drift_little_and_are_made_anew(refresh, st
     with torch.inference_mode():
         wanted = stream.net.offline(sequence)
     assert float((outputs[-1] - wanted).abs().max()) < (1e-3 if refresh == 0 else 1e-5)
+
+
+@pytest.mark.parametrize("refresh", [0, 6])
+def test_sums_of_numbers_of_two_bytes_are_kept_in_four(refresh):
+    stream = co_transformer(small(layers=2).bfloat16(), refresh=refresh)
+    sequence = stream.net.example_clip(2, 400)
+    outputs, state = walked(stream, sequence)
+    assert [each.dtype for each in state[1:]] == [torch.bfloat16] * 3 + [torch.float32] * 2 + [torch.bfloat16]
+    with torch.inference_mode():
+        wanted = stream.net.offline(sequence)
+    assert float((outputs[-1] - wanted).abs().max() / wanted.abs().max()) < 5e-2
+
+
+def test_training_begins_everywhere_in_the_ring_of_positions():
+    net = small(positions=7).train()
+    sequence, seen = net.example_clip(1, 6), set()
+    for _ in range(7):
+        net.positions.grad = None
+        net(sequence).square().sum().backward()
+        seen |= set(net.positions.grad.abs().sum(1).nonzero().flatten().tolist())
+        assert net(sequence).shape == (1, 1, 5)
+    assert seen == set(range(7))
+    net.eval()
+    assert torch.equal(net(sequence), net.reference(sequence))
 
 
 def test_scores_beyond_what_an_exponential_holds_stay_finite():

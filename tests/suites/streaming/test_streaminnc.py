@@ -39,6 +39,15 @@ def test_repaired_windows_are_those_of_the_zero_padded_network(name):
     assert difference(stream, stream.net.example_clip(2, 9)) < 1e-12
 
 
+@pytest.mark.parametrize("hop", [16, 48])
+@pytest.mark.parametrize("mode, cache", [("partial", "outputs"), ("exact", "outputs"), ("exact", "inputs")])
+def test_hops_on_the_grid_that_do_not_divide_the_window_are_as_right(hop, mode, cache):
+    torch.manual_seed(0)
+    net = NETS["ppg"](window=80, padding="zero" if mode == "partial" else "signal")
+    stream = streaminnc(net, mode=mode, cache=cache, hop=hop)
+    assert difference(stream, net.example_clip(3, stream.transient + 5)) < 1e-12
+
+
 @pytest.mark.parametrize("name, window", [("ppg", 64), ("eeg", 192), ("acc", 32)])
 @pytest.mark.parametrize("mode", ["approx", "partial"])
 def test_a_hop_of_the_whole_window_is_the_plain_network(name, window, mode):
@@ -148,3 +157,13 @@ def test_one_stream_of_a_batch_can_forget():
     stream.reset(state, 0)
     assert all(float(each[0].abs().sum()) == 0 for each in state if isinstance(each, torch.Tensor))
     assert float(state[-1][1].abs().sum()) > 0
+
+
+@pytest.mark.parametrize("mode, padding", [("partial", "zero"), ("exact", "signal")])
+def test_numbers_of_two_bytes_differ_by_their_rounding(mode, padding):
+    torch.manual_seed(0)
+    stream = streaminnc(NETS["acc"](padding=padding).bfloat16(), mode=mode)
+    sequence = stream.net.example_clip(2, stream.transient + 4)
+    outputs, _ = walked(stream, sequence)
+    assert outputs[-1].dtype == torch.bfloat16
+    assert difference(stream, sequence) < 5e-2 * float(outputs[-1].abs().max())
