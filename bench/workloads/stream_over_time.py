@@ -14,8 +14,8 @@ from bench.reading import Reading, reading, unavailable
 from bench.workloads.steps import Stream
 from bench.workloads.workload import Built, Spans, clock_of
 
-#: Blocks of whole cycles whose times are compared, and the seconds after which no further round of them is begun.
-BLOCKS, TREND_SECONDS = 8, 0.5
+#: Blocks of whole cycles whose times are compared; rounds of so many until these seconds have passed, and most of them.
+BLOCKS, TREND_SECONDS, ROUNDS = 8, 0.5, 64
 #: A stream's steps take longer where nearly every pair of blocks says so, and the last blocks by so much.
 RANKED, RISEN = 0.8, 1.25
 #: Seconds after which a drift is read at the next place where it can be.
@@ -29,7 +29,7 @@ def trend(stream: Stream, state: Any, subject: Built) -> tuple[list[Reading], li
     own, per = weights_of(stream.module), max(stream.period, stream.cycle)
     clock, current, at = clock_of(subject), copy_of(state, stream.module), stream.warm
     began, times, held = clock(), list[float](), list[int]()
-    while len(times) < BLOCKS or (clock() - began) / 1e9 < TREND_SECONDS:
+    while not times or (len(times) < ROUNDS * BLOCKS and (clock() - began) / 1e9 < TREND_SECONDS):
         for _ in range(BLOCKS):
             spans = Spans(subject.synchronise, clock)
             for _ in range(per):
