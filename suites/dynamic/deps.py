@@ -12,7 +12,7 @@ from torch import nn
 
 from bench.config.settings import Blocks, Count, PositiveInt, Rate
 from suites.dynamic.learning import remembered
-from suites.dynamic.ofa import as_ofa, subnetwork
+from suites.dynamic.ofa import RECALIBRATED, as_ofa, subnetwork
 from suites.dynamic.ofa_learning import delayed
 from suites.dynamic.ofa_space import choice
 
@@ -26,7 +26,7 @@ def deps(
     expand: PositiveInt | Blocks | None = None,
     kernel: PositiveInt | Blocks | None = None,
     form: Literal["slice", "extract"] = "extract",
-    recalibrated: Count = 0,
+    recalibrated: Count | None = None,
     training_steps: Count = 0,
 ) -> nn.Module:
     """A sub-network of a store that learned by delayed epsilon-shrinking.
@@ -39,7 +39,7 @@ def deps(
         expand: expansion of every block, or of each that runs; None for the largest.
         kernel: side of the depthwise kernel, likewise.
         form: `slice` runs on views of the store, `extract` is a small network with copies.
-        recalibrated: batches of 32 from which norms take their statistics anew.
+        recalibrated: batches of 32 from which norms take their statistics anew; None for 8 after training, else none.
         training_steps: of the whole schedule from random weights; 0 takes the weights as they are.
 
     Raises:
@@ -53,4 +53,5 @@ def deps(
             remembered(store, deps, settings, lambda task: delayed(store, task, warm, ramp, training_steps))
         )
         store.learned = {"method": "deps", **settings}  # type: ignore[assignment]
-    return subnetwork(store, of, form, recalibrated)
+    wanted = RECALIBRATED * (training_steps > 0) if recalibrated is None else recalibrated
+    return subnetwork(store, of, form, wanted)

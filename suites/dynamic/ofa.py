@@ -31,6 +31,9 @@ from suites.dynamic.ofa_space import (
 
 __all__ = ["OfaNet", "load_checkpoint", "ofa", "ofa_net"]
 
+#: Batches by which the norms of a sub-network of a store that was trained for many are recalibrated.
+RECALIBRATED = 8
+
 
 class Crop(nn.Module):
     """The centre of each kernel [channels, 1, k, k] times a matrix [size^2, size^2]; these products are the store's."""
@@ -255,7 +258,7 @@ def ofa(
     expand: PositiveInt | Blocks | None = None,
     kernel: PositiveInt | Blocks | None = None,
     form: Literal["slice", "extract"] = "extract",
-    recalibrated: Count = 0,
+    recalibrated: Count | None = None,
     recipe: Literal["shrinking", "truncated", "alone"] = "shrinking",
     training_steps: Count = 0,
 ) -> nn.Module:
@@ -267,7 +270,8 @@ def ofa(
         expand: expansion of every block, or of each that runs, unit by unit; None for the largest.
         kernel: side of the depthwise kernel, likewise.
         form: `slice` runs on views of the store, `extract` is a small network with copies.
-        recalibrated: batches of 32 from which norms take their statistics anew.
+        recalibrated: batches of 32 from which norms take their statistics anew; None for 8 after progressive shrinking,
+            in which all sub-networks share the store's statistics, and for none without.
         recipe: progressive shrinking (kernel, depth, expansion, each a third of the steps); or as controls `truncated`,
             the largest network trained on, and `alone`, this sub-network trained alone from random weights.
         training_steps: on the model's task; 0 takes the weights as they are.
@@ -282,7 +286,8 @@ def ofa(
         found = remembered(store, ofa, settings, lambda task: shrink(store, task, recipe, of, training_steps))
         store.load_state_dict(found)
         store.learned = {"method": "ofa", **settings}  # type: ignore[assignment]
-    return subnetwork(store, of, form, recalibrated)
+    shared = training_steps > 0 and recipe == "shrinking"
+    return subnetwork(store, of, form, RECALIBRATED * shared if recalibrated is None else recalibrated)
 
 
 def subnetwork(store: OfaNet, of: Choice, form: str, recalibrated: int) -> nn.Module:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from suites.common.decoder import decoder
 from suites.common.digits_vit import digits_vit
+from suites.dynamic.deps import deps
 from suites.dynamic.elastic import bytes_of, storage_share, touched
 from suites.dynamic.elasticvit import elasticvit, elasticvit_net
 from suites.dynamic.elasticvit_learning import banks_of, drawn
@@ -173,6 +174,30 @@ def test_recalibrated_norms_are_those_of_the_batches_and_the_store_keeps_its_own
     with torch.no_grad():
         small = ofa(store, depth=1, expand=2, kernel=3, form="extract", recalibrated=2)
         torch.testing.assert_close(small(images), store(images), rtol=0, atol=1e-5)
+
+
+class Kept(Batches):
+    """A task that keeps nothing: what is remembered is made each time."""
+
+    def remembered(self, what, key, make):
+        return make()
+
+
+def test_norms_of_a_store_that_was_trained_for_many_are_recalibrated_unless_asked_not_to(monkeypatch):
+    seen = []
+    monkeypatch.setattr("suites.dynamic.ofa.shrink", lambda store, *_: store.state_dict())
+    monkeypatch.setattr("suites.dynamic.deps.delayed", lambda store, *_: store.state_dict())
+    monkeypatch.setattr("suites.dynamic.ofa.recalibrate", lambda store, batches: seen.append(batches))
+    for method, settings in (
+        (ofa, {}), (ofa, {"recalibrated": 3}), (ofa, {"recalibrated": 0}), (ofa, {"recipe": "alone"}), (deps, {}),
+        (deps, {"recalibrated": 0}),
+    ):  # fmt: skip
+        store = ofa_store()
+        store.task = Kept(torch.randn(2, 3, 32, 32))
+        method(store, depth=1, form="slice", training_steps=1, **settings)
+    assert seen == [8, 3, 8]
+    ofa(ofa_store(), form="slice")
+    assert seen == [8, 3, 8]
 
 
 def test_one_store_is_smaller_than_its_sub_networks_apart():
