@@ -4,7 +4,8 @@ So that a minute or two of training are enough, the model starts with what large
 token gets a vector of its cell's row and one of its column, which start as the words "row r" and "column c"; a word
 behind the pictures gets the vectors of the three words before it, so that a question's last word holds the question;
 keys start by the queries' map and output maps as the values' transposed, so that equal vectors find and copy each
-other from the first step. The tower has a patch map for each place in a cell.
+other from the first step; but for one direction that all words share and keys see mirrored, so that a word finds what
+is equal to it in the pictures before it finds itself. The tower has a patch map for each place in a cell.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from suites.common.decoder_shape import uniform
 from suites.common.initial import draw
 from suites.common.visual_decoder import View, VisualDecoder
 from suites.common.vit import Block
+
+#: Spread of the words' vectors as they start, how much less of it words have that only say what is asked, and the share
+#: of a vector's length that every word has along one direction.
+WORD, QUIET, MARK = 0.7, 0.5, 0.33
 
 
 class SceneTower(nn.Module):
@@ -153,25 +158,29 @@ class SceneReader(VisualDecoder):
 
     @torch.no_grad()
     def _start(self) -> None:
-        decoder = self.decoder
-        if decoder.embed.weight.is_meta:
-            return
-        draw(decoder.embed.weight, 0.7)
-        decoder.head.weight.copy_(0.15 * decoder.embed.weight)
-        draw(self.segment.weight, 0.02)
-        for block in decoder.blocks:
-            attention = block.attention
-            draw(attention.q.weight, 1.2 * attention.q.in_features**-0.5)
-            attention.k.weight.copy_(attention.q.weight)
-            nn.init.orthogonal_(attention.v.weight)
-            attention.out.weight.copy_(0.3 * attention.v.weight.t())
-            for linear in (block.network.gate, block.network.up, block.network.down):
-                draw(linear.weight, 0.5 * linear.in_features**-0.5)
+        decoder, width = self.decoder, self.decoder.embed.embedding_dim
         words = decoder.embed.weight
+        if words.is_meta:
+            return
+        draw(words, WORD)
+        words[scenes.BEGIN :] *= QUIET
+        decoder.head.weight.copy_(0.15 * words)
+        draw(self.segment.weight, 0.02)
         self.projector.row.copy_(words[scenes.ROW : scenes.ROW + scenes.CELLS])
         self.projector.column.copy_(words[scenes.COLUMN : scenes.COLUMN + scenes.CELLS])
         if self.projector.screen is not None:
             self.projector.screen.copy_(words[scenes.SCREEN : scenes.SCREEN + len(self.projector.screen)])
+        mark = nn.functional.normalize(torch.randn(width, dtype=words.dtype), dim=0)
+        words += MARK * WORD * width**0.5 * mark
+        mirror = torch.eye(width, dtype=words.dtype) - 2 * torch.outer(mark, mark)
+        for block in decoder.blocks:
+            attention = block.attention
+            draw(attention.q.weight, 1.6 * attention.q.in_features**-0.5)
+            attention.k.weight.copy_(attention.q.weight @ mirror)
+            nn.init.orthogonal_(attention.v.weight)
+            attention.out.weight.copy_(0.3 * attention.v.weight.t())
+            for linear in (block.network.gate, block.network.up, block.network.down):
+                draw(linear.weight, 0.5 * linear.in_features**-0.5)
 
     def words(self, ids: Tensor) -> list[Tensor]:
         """Features of the words; those behind the pictures with the vectors of the three before them added."""

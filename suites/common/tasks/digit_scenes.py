@@ -9,20 +9,19 @@ of masks. One model learns all types, so one checkpoint serves every choice.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.meters.quality import Run, SamplesDigest
 from bench.scores import Score, mean, proportion
 from suites.common import digit_scenes as scenes
 from suites.common import digits_data as data
+from suites.common.scene_learning import Batch, Training, teach
 from suites.common.task import TaskError, TrainedTask
-from suites.common.training import Pace, fit
 
 Judged = Literal["questions", "masks", "position", "count", "search", "now", "pointer", "past"]
 #: Types of question by kind of model.
@@ -32,55 +31,17 @@ TYPES = {
     "screens": ("now", "pointer", "past"),
 }
 HELD_OUT_SCENES, HELD_OUT_SEED = 200, 987_654_321
-#: Weight of reading each visual token's digit straight from the projector, which teaches the tower.
-READING = 0.5
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a reader is trained, on scenes that are all different."""
-
-    steps: int = 400
-    batch: int = 32
-    rate: float = 3e-3
-    warmup: float = 0.05
-    weight_decay: float = 0.02
-    clip: float = 1.0
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Prompts of one batch.
-
-    Attributes:
-        head: the words and pictures before the questions, [n, tokens].
-        cells: digit of every cell of every picture, [n, pictures, 16].
-        questions: by type.
-        mask: words [n, 4] and cells [n, 16] of a question for a mask, of kinds that have it.
-        order: in which the questions, the mask last among them, are asked where all are asked at once.
-    """
-
-    head: Tensor
-    cells: Tensor
-    questions: tuple[scenes.Questions, ...]
-    mask: tuple[Tensor, Tensor] | None
-    order: tuple[int, ...]
-
-
-def _shuffled(count: int, generator: torch.Generator) -> tuple[int, ...]:
-    return tuple(torch.randperm(count, generator=generator).tolist())
 
 
 def drawn(module: Any, n: int, known: Tensor, generator: torch.Generator, repeats: int = 1) -> Batch:
-    """A batch for a model of this kind; positions are asked `repeats` times of each scene."""
+    """A batch for a model of this kind; questions are asked `repeats` times of each scene, the pointer's once."""
     if module.kind == "screens":
         return _screens(module, n, known, generator, repeats)
     seen = scenes.scenes(n, known, generator)
     head = torch.cat([torch.full((n, 1), scenes.BEGIN), scenes.packed(seen.levels, module.patch, module.views)], dim=1)
-    asked = [scenes.position_questions(seen, generator) for _ in range(repeats)]
-    asked += [scenes.count_questions(seen, generator), scenes.search_questions(seen, generator)]
-    mask = scenes.mask_questions(seen, generator)
-    return Batch(head, seen.cells.flatten(1)[:, None], tuple(asked), mask, _shuffled(len(asked) + 1, generator))
+    types = (scenes.position_questions, scenes.count_questions, scenes.search_questions)
+    asked = tuple(ask(seen, generator) for ask in types for _ in range(repeats))
+    return Batch(head, seen.cells.flatten(1)[:, None], asked, scenes.mask_questions(seen, generator))
 
 
 def _screens(module: Any, n: int, known: Tensor, generator: torch.Generator, repeats: int) -> Batch:
@@ -91,19 +52,20 @@ def _screens(module: Any, n: int, known: Tensor, generator: torch.Generator, rep
     for index, screen in enumerate(shown):
         parts += [scenes.packed(screen.levels, module.patch), moves[:, index : index + 1]]
     head = torch.cat(parts, dim=1)
-    asked = []
-    for _ in range(repeats):
-        now = scenes.position_questions(shown[-1], generator, scenes.SCREEN)
-        asked.append(scenes.Questions("now", now.words, now.answers))
     row = torch.full((n,), scenes.PAD)
+    asked = [_on_screen("now", shown[-1], scenes.SCREEN, generator) for _ in range(repeats)]
     asked.append(
         scenes.Questions("pointer", scenes.about(scenes.POINTER, row), scenes.ROW + scenes.pointer_after(start, moves))
     )
     if module.history:
-        past = scenes.position_questions(shown[-2], generator, scenes.SCREEN + 1)
-        asked.append(scenes.Questions("past", past.words, past.answers))
+        asked += [_on_screen("past", shown[-2], scenes.SCREEN + 1, generator) for _ in range(repeats)]
     cells = torch.stack([screen.cells.flatten(1) for screen in shown], dim=1)
-    return Batch(head, cells, tuple(asked), None, _shuffled(len(asked), generator))
+    return Batch(head, cells, tuple(asked), None)
+
+
+def _on_screen(kind: str, screen: scenes.Scenes, which: int, generator: torch.Generator) -> scenes.Questions:
+    asked = scenes.position_questions(screen, generator, which)
+    return scenes.Questions(kind, asked.words, asked.answers)
 
 
 def example_prompts(module: Any, batch: int, seed: int) -> Tensor:
@@ -148,11 +110,12 @@ class DigitScenes(TrainedTask):
     def learn(self, module: nn.Module) -> dict[str, Any]:
         """Train the reader; its last loss and its score."""
         how = self.training
-        pace = Pace(how.steps, how.rate, warmup=how.warmup, weight_decay=how.weight_decay, clip=how.clip)
         generator = torch.Generator().manual_seed(self.seed)
         known = data.split()[0]
-        batches = (drawn(module, how.batch, known, generator, repeats=3) for _ in range(how.steps))
-        losses = fit(module, ((b, b) for b in batches), lambda b, _: loss_of(module, b), pace)  # type: ignore[misc, arg-type]
+        batches = (
+            drawn(module, how.batch, known, generator, how.repeats) for _ in range(how.reading_steps + how.steps)
+        )
+        losses = teach(module, how, batches)
         with torch.inference_mode():
             held_out = DigitScenes(self.cache.folder.parent, self.seed)
             held_out.fits(module, "the model")
@@ -236,35 +199,3 @@ def intersection_over_union(found: Tensor, true: Tensor) -> Tensor:
     """Of masks [n, places], [n]; two empty masks agree."""
     both, either = (found & true).sum(dim=1), (found | true).sum(dim=1)
     return torch.where(either == 0, 1.0, both / either.clamp(min=1))
-
-
-def loss_of(module: Any, batch: Batch) -> Tensor:
-    """Cross-entropy of all answers in one pass over the scene, of each visual token's own digit, and of the mask.
-
-    Questions follow each other in the batch's order with their answers between them; behind a mask stands padding.
-    """
-    asked = [(question.words, question.answers) for question in batch.questions]
-    if batch.mask is not None:
-        asked.append((batch.mask[0], torch.full((len(batch.head),), scenes.PAD)))
-    parts, ends, start = [batch.head], [0] * len(asked), batch.head.shape[1]
-    for slot, index in enumerate(batch.order):
-        words, answers = asked[index]
-        parts += [words, answers[:, None]]
-        ends[index] = start + scenes.QUESTION - 1 + slot * (scenes.QUESTION + 1)
-    ids = torch.cat(parts, dim=1)[:, :-1]
-    seen = module.see(ids)
-    x = module.along(module.stream(ids, seen))
-    count = len(batch.questions)
-    wanted = torch.stack([question.answers for question in batch.questions], dim=1)
-    total = F.cross_entropy(module.decoder.head(x[:, ends[:count]]).flatten(0, 1), wanted.flatten())
-    total = total + READING * _reading(module, seen.tokens, batch.cells)
-    if batch.mask is not None:
-        cell = scenes.cell_of(module.patch, module.views)
-        given = module.mask_logits(x[:, ends[-1]], seen.view.features.reshape(len(ids), -1, x.shape[-1]))
-        total = total + F.binary_cross_entropy_with_logits(given, batch.mask[1][:, cell].float())
-    return total
-
-
-def _reading(module: Any, tokens: Tensor, cells: Tensor) -> Tensor:
-    own = cells[:, :, scenes.cell_of(module.patch, module.views)].flatten(1)
-    return F.cross_entropy(module.decoder.head(module.decoder.norm(tokens)).flatten(0, 1), own.flatten())

@@ -6,6 +6,7 @@ import torch
 from bench.meters.quality import Run
 from suites.common import digit_scenes as scenes
 from suites.common import digits_data as data
+from suites.common.scene_learning import Training, answered, loss_of, teach
 from suites.common.task import TaskError
 from suites.common.tasks.digit_scenes import DigitScenes, drawn, example_prompts, intersection_over_union
 
@@ -102,7 +103,6 @@ def test_example_prompts_end_with_a_question(make):
 @pytest.mark.parametrize("kind", ["scene", "views", "screens"])
 def test_a_few_steps_of_training_lower_the_loss(kind):
     from suites.common.scene_reader import scene_reader
-    from suites.common.tasks.digit_scenes import loss_of
 
     torch.manual_seed(0)
     module = scene_reader(width=24, heads=2, hidden=32, depth=1, layers=2, kind=kind)
@@ -124,3 +124,40 @@ def test_the_last_word_of_a_question_holds_the_question(make):
     ids = example_prompts(module, 2, 0)
     behind = module.words(ids)[-1]
     torch.testing.assert_close(behind[:, -1], module.decoder.embed(ids[:, -4:]).sum(dim=1))
+
+
+@pytest.mark.parametrize("kind", ["scene", "views", "screens"])
+def test_questions_of_one_pass_are_answered_as_if_each_were_asked_alone(make, kind):
+    module = make(kind)
+    batch = drawn(module, 3, data.split()[0], generator(), repeats=2)
+    words = torch.stack([question.words for question in batch.questions], dim=1)
+    _, together = answered(module, batch.head, words)
+    for place in range(words.shape[1]):
+        ids = torch.cat([batch.head, words[:, place]], dim=1)
+        torch.testing.assert_close(together[:, place], module.features(ids)[:, -1], rtol=1e-4, atol=1e-5)
+
+
+def test_reading_is_learned_by_tower_and_projector_alone_and_then_everything_learns(make):
+    how = Training(reading_steps=2, steps=0, batch=2, repeats=1)
+    module = make(layers=1)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with torch.enable_grad():
+        assert teach(module, how, (drawn(module, 2, data.split()[0], generator()) for _ in range(2))) == []
+    changed = {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
+    assert "projector.linear.weight" in changed and "tower.embed" in changed
+    assert all(name.startswith(("tower.", "projector.linear.")) for name in changed)
+    assert all(p.requires_grad for p in module.parameters())
+    with torch.enable_grad():
+        more = (drawn(module, 2, data.split()[0], generator()) for _ in range(3))
+        assert len(teach(module, Training(reading_steps=1, steps=2, batch=2, repeats=1), more)) == 2
+    assert not torch.equal(module.decoder.head.weight, before["decoder.head.weight"])
+
+
+def test_a_word_finds_its_equal_in_the_picture_before_it_finds_itself(make):
+    module = make(width=96, heads=4)
+    attention, words = module.decoder.blocks[0].attention, module.decoder.embed.weight
+    row, column = module.projector.row[1], module.projector.column[2]
+    word = words[scenes.ROW + 1] + words[scenes.COLUMN + 2]
+    query, itself = attention.q(word), attention.k(word)
+    place, other = attention.k(row + column), attention.k(module.projector.row[3] + module.projector.column[0])
+    assert query @ place > query @ itself and query @ place > 3 * (query @ other).abs()
