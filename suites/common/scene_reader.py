@@ -54,7 +54,7 @@ class SceneTower(nn.Module):
         maps = torch.randn(int(offset.max()) + 1, self.patch**2, width) / self.patch
         self.embed.copy_(maps[offset])
         for index, block in enumerate(self.blocks):  # the first gathers a cell's patches, each of which has its part
-            copying(block.attn.qkv.weight, block.attn.proj.weight, 0.5 if index else 4.0)
+            copying(block.attn.qkv.weight, block.attn.proj.weight, 0.5 if index else 4.0)  # type: ignore[union-attr, arg-type]
 
     def forward(self, ids: Tensor) -> View:
         """The view of pictures whose visual ids are [pictures, tokens]."""
@@ -64,7 +64,7 @@ class SceneTower(nn.Module):
         for block in self.blocks:
             attended, q, k = self._attended(block, x)
             x = x + attended
-            x = x + block.mlp(block.norm2(x))
+            x = x + block.mlp(block.norm2(x))  # type: ignore[operator]
         return View(self.norm(x)[:, 1:], q, k, True)
 
     def _attended(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -166,10 +166,10 @@ class SceneReader(VisualDecoder):
         words[scenes.BEGIN :] *= QUIET
         decoder.head.weight.copy_(0.15 * words)
         draw(self.segment.weight, 0.02)
-        self.projector.row.copy_(words[scenes.ROW : scenes.ROW + scenes.CELLS])
-        self.projector.column.copy_(words[scenes.COLUMN : scenes.COLUMN + scenes.CELLS])
+        self.projector.row.copy_(words[scenes.ROW : scenes.ROW + scenes.CELLS])  # type: ignore[operator]
+        self.projector.column.copy_(words[scenes.COLUMN : scenes.COLUMN + scenes.CELLS])  # type: ignore[operator]
         if self.projector.screen is not None:
-            self.projector.screen.copy_(words[scenes.SCREEN : scenes.SCREEN + len(self.projector.screen)])
+            self.projector.screen.copy_(words[scenes.SCREEN : scenes.SCREEN + len(self.projector.screen)])  # type: ignore[operator, arg-type]
         mark = nn.functional.normalize(torch.randn(width, dtype=words.dtype), dim=0)
         words += MARK * WORD * width**0.5 * mark
         mirror = torch.eye(width, dtype=words.dtype) - 2 * torch.outer(mark, mark)

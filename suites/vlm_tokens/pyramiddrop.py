@@ -39,12 +39,12 @@ def pyramiddrop(
     Raises:
         ValueError: not such a model, more stages than layers, or cuts out of order.
     """
-    layers = len(model.decoder.blocks) if isinstance(model, VisualDecoder) else 0
+    visual, layers = (model.visual, len(model.decoder.blocks)) if isinstance(model, VisualDecoder) else (0, 0)
     if layers and cuts is None and stages > layers:
         raise ValueError(f"stages={stages}: the decoder has {layers} layers")
     found = PyramidDrop(lam, stages, cuts, score)
     if layers:
-        found.plan(model.visual, layers, 1)  # type: ignore[operator, union-attr]
+        found.plan(visual, layers, 1)
     return reduced(model, found, "pyramiddrop")
 
 

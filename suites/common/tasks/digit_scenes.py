@@ -167,7 +167,7 @@ class DigitScenes(TrainedTask):
         seen, marks = SamplesDigest(), dict[str, str]()
         for kind, ids, wanted in self._asked():
             seen.feed(ids, wanted)
-            said = [run.module.prefill(run.send(part))[0].argmax(dim=-1).cpu() for part in ids.split(size)]
+            said = [run.module.prefill(run.send(part))[0].argmax(dim=-1).cpu() for part in ids.split(size)]  # type: ignore[operator]
             marks[kind] = "".join(str(int(right)) for right in (torch.cat(said) == wanted).tolist())
         whole = proportion("accuracy", "".join(marks.values()), seen.hex())
         parts = {kind: proportion("accuracy", given, "") for kind, given in marks.items()}
@@ -180,7 +180,7 @@ class DigitScenes(TrainedTask):
         for _, ids, wanted in self._asked():
             seen.feed(ids, wanted)
             for part, true in zip(ids.split(size), wanted.split(size), strict=True):
-                mask = run.module.masks(run.send(part)).cpu() > 0
+                mask = run.module.masks(run.send(part)).cpu() > 0  # type: ignore[operator]
                 found += intersection_over_union(mask, true[:, cell].bool()).tolist()
         return mean("mean_iou", found, seen.hex())
 
