@@ -1,7 +1,8 @@
 """The cost of a method: seconds, passes, samples and memory that it takes before anything is measured.
 
 A method wraps its work once and leaves the result on the network that it returns; the record then has the readings
-`method_seconds`, `method_forwards`, `method_backwards`, `method_peak_bytes` and `method_samples`::
+`method_seconds`, `method_forwards`, `method_backwards`, `method_peak_bytes` and `method_samples`, and `method_macs_run`
+where the method tells its products::
 
     from bench import costs
 
@@ -41,6 +42,7 @@ class Cost:
         samples: what the method was given to calibrate or learn on, each time; the method adds to it.
         peak_bytes: growth of the process's resident size at its peak, on CUDA of the allocator; None where neither is
             told.
+        macs: products that the method executed, forwards and backwards, where it counts them; the method adds to it.
         note: said beside every reading.
     """
 
@@ -49,6 +51,7 @@ class Cost:
     backwards: int = 0
     samples: int = 0
     peak_bytes: int | None = None
+    macs: float | None = None
     note: str = ""
 
     def as_dict(self) -> dict[str, Any]:

@@ -88,6 +88,8 @@ class Card(Section):
         trains: whether its weights are learned here.
         closed_form: dotted path of `function(model_settings, method_settings) -> MACs of one sample`, matmul
             convention.
+        step_form: dotted path of `function(model_settings, method_settings, batch) -> {reading: value}` of a training
+            step: `macs_backward` of one sample, `saved_activation_bytes` of the batch, or one of them.
         dtypes: those that it claims to run in on a CPU, or on the device that it needs.
         counts_on_meta: that counts without storage equal counts for real, or why they do not.
         batch_independent: that a batch of two gives what two batches of one give, or why not.
@@ -121,6 +123,7 @@ class Card(Section):
     needs: Needs = Needs()
     trains: bool = False
     closed_form: str | None = None
+    step_form: str | None = None
     dtypes: tuple[str, ...] = Field(("fp32",), min_length=1)
     counts_on_meta: HoldsOrWhyNot = True
     batch_independent: HoldsOrWhyNot = True
@@ -321,12 +324,14 @@ def _misfits(card: Card, catalogue: Catalogue) -> Iterable[str]:
     for name in [*card.settings, *bits]:
         if name not in taken and not any(signature(path).open for path in paths):
             yield f'none of its models and methods takes the setting "{name}"; {did_you_mean(name, taken)}'
-    if card.closed_form is not None:
+    for key, path in (("closed_form", card.closed_form), ("step_form", card.step_form)):
+        if path is None:
+            continue
         try:
-            split_path(card.closed_form)
-            signature(card.closed_form)
+            split_path(path)
+            signature(path)
         except UsageError as error:
-            yield f"closed_form: {error}"
+            yield f"{key}: {error}"
 
 
 def _entries(card: Card, catalogue: Catalogue) -> list[Entry]:

@@ -15,14 +15,17 @@ FIELDS = {
     "method_backwards": "backwards",
     "method_peak_bytes": "peak_bytes",
     "method_samples": "samples",
+    "method_macs_run": "macs",
 }
+#: Few methods count their products: where they do not, there is no reading rather than one without a value.
+_OPTIONAL = "method_macs_run"
 #: The rest is counted.
 _MEASURED = ("method_seconds", "method_peak_bytes")
 NOT_TOLD = "the method reports its cost, but not this"
 
 
 def readings(module: Any) -> list[Reading]:
-    """Five readings where the method reports its cost; none where it does not.
+    """Five readings where the method reports its cost, six where it counts its products; none where it does not.
 
     Raises:
         UsageError: a key that no metric has, or a value that is no count.
@@ -37,7 +40,11 @@ def readings(module: Any) -> list[Reading]:
             raise UsageError(f'method_cost: "{name}" is not reported; {did_you_mean(str(name), FIELDS.values())}')
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not _sound(value)):
             raise UsageError(f"method_cost: {name} is {value!r}, not a number from 0 on")
-    return [_reading(metric, reported.get(name), note) for metric, name in FIELDS.items()]
+    return [
+        _reading(metric, reported.get(name), note)
+        for metric, name in FIELDS.items()
+        if metric != _OPTIONAL or reported.get(name) is not None
+    ]
 
 
 def _reading(metric: str, value: float | None, note: str) -> Reading:

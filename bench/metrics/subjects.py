@@ -178,6 +178,17 @@ SUBJECTS: tuple[Metric, ...] = (
         definition="Calibration or training samples that the method was given, each time that it was given one.",
     ),
     Metric(
+        "method_macs_run",
+        unit="MAC",
+        better="lower",
+        section="method",
+        title="Products of the method",
+        definition=(
+            "MACs that the method executed beforehand, forwards and backwards of its training and what it chose by "
+            "included, where it counts them."
+        ),
+    ),
+    Metric(
         "mfu",
         unit="%",
         better="higher",

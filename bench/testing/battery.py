@@ -62,6 +62,11 @@ CHECKS: dict[str, Check] = {
         checks.closed_form,
         lambda s: None if s.closed_form else "it names no closed form",
     ),
+    "step_form": Check(
+        "products of a training step's backward and bytes saved for it are those of the closed form",
+        checks.step_form,
+        lambda s: None if s.step_form else "it names no closed form of a step",
+    ),
     "state_loads": Check("its state loads into another build", checks.state_loads),
     "global_state": Check("it changes nothing that others in the process run under", checks.keeps_global_state),
     "hands_over": Check("it can be handed to another process", checks.hands_over),

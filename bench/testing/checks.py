@@ -15,7 +15,7 @@ from bench.errors import UsageError
 from bench.meters.dtypes import TORCH
 from bench.testing.other_process import run_elsewhere
 from bench.testing.subject import entry_of
-from bench.testing.trial import Trial, count, largest_difference, on_meta, run, state
+from bench.testing.trial import Trial, count, largest_difference, on_meta, run, state, step_readings, trial_of
 from bench.worker import subject as worker
 
 #: Relative difference that another order of additions makes in single precision.
@@ -95,6 +95,20 @@ def closed_form(trial: Trial) -> None:
         raise CheckFailed(f"the count is only a lower bound: {trial.macs.uncounted}")
     if found != expected:
         raise CheckFailed(f"executed {found:g} MACs a sample, the closed form says {expected:g}")
+
+
+def step_form(trial: Trial) -> None:
+    """Raise CheckFailed unless a training step's backward and what is saved for it are those of the closed form."""
+    subject = replace(trial.subject, workload="training_step")
+    assert subject.step_form is not None
+    built = trial_of(subject).build()
+    expected = worker.find(subject.step_form)(*trial.settings, built.case.batch)
+    found = step_readings(built)
+    for name, value in expected.items():
+        if name not in found:
+            raise CheckFailed(f"the closed form gives {name}, and a step has {', '.join(sorted(found))}")
+        if found[name] != value:
+            raise CheckFailed(f"a step has {name} {found[name]}, the closed form says {value}")
 
 
 def state_loads(trial: Trial) -> None:

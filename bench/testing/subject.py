@@ -32,6 +32,8 @@ class Subject:
         identity_tolerance: largest difference from the plain outputs; 0 is bit for bit.
         closed_form: dotted path of `function(model_settings, method_settings) -> MACs of one sample`, matmul
             convention.
+        step_form: dotted path of `function(model_settings, method_settings, batch) -> {reading: value}` of a training
+            step, as readings have them: `macs_backward` of one sample, `saved_activation_bytes` of the batch.
         dtypes: those that it must run in.
         device: where it runs.
         counts_on_meta, batch_independent: True, or why not (see `bench.config.cards.Card`).
@@ -48,6 +50,7 @@ class Subject:
     identity: str | None = None
     identity_tolerance: float = 0.0
     closed_form: str | None = None
+    step_form: str | None = None
     dtypes: tuple[str, ...] = ("fp32",)
     device: str = "cpu"
     counts_on_meta: HoldsOrWhyNot = True
@@ -145,6 +148,7 @@ def subjects_of(card: Card) -> list[Subject]:
             card.identity,
             card.identity_tolerance,
             card.closed_form,
+            card.step_form,
             card.dtypes,
             card.needs.device,
             card.counts_on_meta,

@@ -98,6 +98,19 @@ def count(built: worker.Subject) -> Any:
         return macs.count(module, args, kwargs, second_count=False, inspect_values=False)
 
 
+def step_readings(built: worker.Subject) -> dict[str, float | None]:
+    """What the workload itself counts of a training step, by the names of readings."""
+    from bench.meters import macs
+    from bench.workloads import training_step
+    from bench.workloads.counting import counter
+
+    shape, parts = built.case.full_shape, parts_of(built)
+    with running(built.case.workload):
+        saved = training_step.facts(built, shape, parts)
+        counted = training_step.counts(built, shape, parts, counter(built.counted, macs.count))
+    return {item.metric: item.value for item in [*saved.readings, *counted.readings]}
+
+
 def on_meta(trial: Trial) -> worker.Subject:
     """The subject built without storage, with the real build's inputs likewise."""
     recipe = trial.subject.recipe()

@@ -43,7 +43,7 @@ def learned(
         method: its public function: its source and name say which weights these are.
         settings: what else the weights depend on, in plain JSON types.
         steps: batches of 16 sequences; 150 is as long as the plain network learns.
-        loop: trains in place and gives the losses.
+        loop: trains in place and gives the losses; one that counts its products leaves them in `loop.macs`.
         from_start: whether the changed network starts at random, so that without steps it has no quality.
 
     Raises:
@@ -56,7 +56,11 @@ def learned(
                 f"{method.__name__} starts at random and was not trained: set training_steps, on a model with a task"
             )
         return model
-    task = learning_task(plain, method.__name__, "leave training_steps=0 or take byte_gpt with task=text_bytes")
+    task = learning_task(
+        plain,
+        method.__name__,
+        "leave training_steps=0 or take a model with a task to learn from, as byte_gpt with task=text_bytes",
+    )
 
     @functools.wraps(method)  # the cache asks where `make` comes from: new source of the method is new weights
     def make() -> dict[str, Tensor]:
@@ -64,6 +68,7 @@ def learned(
             torch.manual_seed(0)
             loop(model, task.training_batches(BATCH, steps, 0), steps)
             cost.samples += BATCH * steps
+            cost.macs = getattr(loop, "macs", None)  # of a loop that counts what it executes
         return {**model.state_dict(), **_told(cost.as_dict())}
 
     found = task.remembered(method.__name__, {**settings, "steps": steps}, make)

@@ -15,15 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.settings import Count, Positive, PositiveInt
+from suites.common.counted_run import CountedRun
 from suites.common.from_scratch import RATE, learned
 from suites.common.gpt import Gpt
 from suites.common.lora import LoraLinear, is_inside, lora_everywhere, replace_linears
-from suites.common.training import Pace, classification
 from suites.lowrank.spectral import SpectralAdamW, SpectralLinear
 
 #: Learning rate of the row of a single step.
 STEP_RATE = 1e-3
-CLIP = 1.0
 
 
 def sst(
@@ -45,9 +44,7 @@ def sst(
     changed.make_optimizer = _Maker(changed, SpectralAdamW, rate=STEP_RATE, iteration=iteration)  # type: ignore[assignment]
     settings = {"rank": rank, "iteration": iteration}
 
-    def loop(module: nn.Module, batches: Any, steps: int) -> list[float]:
-        return run(module, batches, steps, SpectralAdamW(module, 2 * RATE, iteration))
-
+    loop = CountedRun(lambda module: SpectralAdamW(module, 2 * RATE, iteration))
     found = learned(changed, model, sst, settings, training_steps, loop, from_start=bool(training_steps))
     if training_steps:
         _replace(found, SpectralLinear, lambda part: part.merged())
@@ -68,7 +65,8 @@ def lora(
         model: a decoder.
         rank: of the products.
         alpha: over rank, what they are multiplied with.
-        freeze: whether embeddings, norms and head are frozen as well, as in fine-tuning.
+        freeze: whether embeddings, norms and head are frozen as well, as in fine-tuning; what learns then begins from
+            the weights that the task gave, not from a random start.
         training_steps: batches of 16 to learn from; 0 gives the step and no quality.
 
     Raises:
@@ -116,9 +114,7 @@ def galore(
     settings: dict[str, Any] = {"rank": rank, "refresh": refresh, "scale": scale}
     changed.make_optimizer = _Maker(changed, GaLore, rate=STEP_RATE, **settings)  # type: ignore[assignment]
 
-    def loop(module: nn.Module, batches: Any, steps: int) -> list[float]:
-        return run(module, batches, steps, GaLore(module, 4 * RATE, **settings))
-
+    loop = CountedRun(lambda module: GaLore(module, 4 * RATE, **settings))
     return learned(changed, model, galore, settings, training_steps, loop, from_start=bool(training_steps)).eval()
 
 
@@ -131,16 +127,16 @@ def _with_products(
     melt_every: int,
     freeze: bool = False,
 ) -> nn.Module:
-    changed = _start(model, steps)
+    changed = model if freeze else _start(model, steps)
     lora_everywhere(changed, rank, alpha, freeze=freeze)
 
-    def loop(module: nn.Module, batches: Any, count: int) -> list[float]:
+    def make(module: nn.Module) -> torch.optim.Optimizer:
         trained = [value for value in module.parameters() if value.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=2 * RATE, betas=(0.9, 0.98), weight_decay=0.05)
-        return run(module, batches, count, optimizer, _melting(module, optimizer, melt_every))
+        return torch.optim.AdamW(trained, lr=2 * RATE, betas=(0.9, 0.98), weight_decay=0.05)
 
+    loop = CountedRun(make, after=_melting(melt_every))
     settings = {"rank": rank, "alpha": alpha, "melt_every": melt_every, "freeze": freeze}
-    found = learned(changed, model, method, settings, steps, loop, from_start=bool(steps))
+    found = learned(changed, model, method, settings, steps, loop, from_start=bool(steps) and not freeze)
     if steps:
         _replace(found, LoraLinear, _molten)
     return found.eval()
@@ -167,50 +163,19 @@ class _Maker:
         return made
 
 
-def run(
-    module: nn.Module, batches: Any, steps: int, optimizer: torch.optim.Optimizer,
-    after: Callable[[int], None] | None = None,
-) -> list[float]:  # fmt: skip
-    """The loss of each step of an optimizer of one's own, at the pace that plain networks learn at.
-
-    Args:
-        module: trained in place.
-        batches: inputs and what belongs to them.
-        steps: how many.
-        optimizer: of the module's parameters.
-        after: called with the number of steps taken.
-    """
-    loss, losses = classification(module), list[float]()
-    pace = Pace(steps, 1.0)
-    rates = [group["lr"] for group in optimizer.param_groups]
-    module.train()
-    for step, (inputs, labels) in enumerate(batches):
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * pace.factor(step)
-        value = loss(inputs, labels)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        nn.utils.clip_grad_norm_([p for p in module.parameters() if p.grad is not None], CLIP)
-        optimizer.step()
-        if after is not None:
-            after(step + 1)
-        losses.append(float(value.detach()))
-    module.eval()
-    return losses
-
-
-def _melting(module: nn.Module, optimizer: torch.optim.Optimizer, every: int) -> Callable[[int], None] | None:
+def _melting(every: int) -> Callable[[nn.Module, torch.optim.Optimizer, int], None] | None:
+    """What melts all products every so many steps, the optimizer's state of them forgotten; None for never."""
     if not every:
         return None
-    parts = [part for part in module.modules() if isinstance(part, LoraLinear)]
 
-    def after(taken: int) -> None:
+    def after(module: nn.Module, optimizer: torch.optim.Optimizer, taken: int) -> None:
         if taken % every:
             return
-        for part in parts:
-            part.melt()
-            optimizer.state.pop(part.a, None)
-            optimizer.state.pop(part.b, None)
+        for part in module.modules():
+            if isinstance(part, LoraLinear):
+                part.melt()
+                optimizer.state.pop(part.a, None)
+                optimizer.state.pop(part.b, None)
 
     return after
 

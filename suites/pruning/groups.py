@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from suites.common.cut_attention import linear_cut
 from suites.common.digits_resnet import DigitsResnet
 from suites.pruning.layers import swap
-from suites.pruning.nets.attention import linear_cut
 from suites.pruning.nets.mobilenet import MobileNetV1
 from suites.pruning.nets.resnet_cifar import ResnetCifar
 from suites.pruning.nets.resnet_imagenet import ResnetImage

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from suites.pruning.nets.attention import CutAttention, CutMlp
+from suites.common.cut_attention import CutAttention, CutMlp
 
 #: Axes of the two tables.
 ATTENTION, MLP = ("hidden", "head", "qk", "v"), ("hidden", "mlp")

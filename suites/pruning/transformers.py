@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from suites.common.bert import Bert
+from suites.common.cut_attention import CutAttention, CutMlp, linear_cut
 from suites.common.vit import Attention, Mlp, ViT
 from suites.pruning.layers import swap
-from suites.pruning.nets.attention import CutAttention, CutMlp, linear_cut
-from suites.pruning.nets.bert import Bert
 from suites.pruning.nets.gpt import Gpt
 
 
@@ -20,7 +20,7 @@ def blocks_of(model: nn.Module, method: str) -> list[nn.Module]:
     """
     if not isinstance(model, ViT | Bert | Gpt):
         raise ValueError(
-            f"{method} cuts the ViT of suites.common and this suite's BERT and GPT, not {type(model).__name__}"
+            f"{method} cuts the ViT and BERT of suites.common and this suite's GPT, not {type(model).__name__}"
         )
     for block in model.blocks:
         if isinstance(block.attn, Attention):
@@ -71,7 +71,8 @@ def cut_hidden(model: nn.Module, keep: Tensor) -> None:
     if isinstance(model, ViT):
         _cut_vit(model, keep)
     elif isinstance(model, Bert):
-        model.pooler = linear_cut(model.pooler, inputs=keep, outputs=keep)
+        if isinstance(model.pooler, nn.Linear):
+            model.pooler = linear_cut(model.pooler, inputs=keep, outputs=keep)
     elif isinstance(model, Gpt):
         tied = model.head.weight.shape[1] != len(keep) and model.head.weight.shape[0] == model.words.num_embeddings
         model.head = linear_cut(model.head, inputs=keep)

@@ -16,13 +16,12 @@ from torch import Tensor, nn
 
 from bench import costs
 from bench.config.settings import Count, KeepRate, PositiveInt
+from suites.common.counted_run import CountedRun, executed
 from suites.common.from_scratch import RATE, learned
 from suites.common.gpt import Gpt, as_gpt
-from suites.common.training import Pace, classification
+from suites.common.training import classification
 from suites.training.costs import SCORES, backward_macs, forward_macs, gpt_tensors
 from suites.training.selection import backward_budget, chosen
-
-CLIP = 1.0
 
 
 def greentrainer(
@@ -42,7 +41,7 @@ def greentrainer(
         charge_own: whether the earliest chosen tensor is charged the pass through its own operator.
         batch: sequences that costs are of.
         steps_per_epoch: steps between two choices.
-        training_steps: batches of 16 to fine-tune on; 0 chooses once and gives a cost.
+        training_steps: batches of 16 to fine-tune on, 20 an epoch; 0 chooses once and gives a cost.
 
     Raises:
         ValueError: not such a model, or no task to learn from.
@@ -53,16 +52,15 @@ def greentrainer(
     names = [part.name for part in costs_of(gpt, batch) if not part.name.endswith(SCORES)]
     tensors = [gpt.get_parameter(name) for name in names]
 
-    def select(module: nn.Module, optimizer: torch.optim.Optimizer, ids: Tensor, labels: Tensor) -> None:
+    def select(module: nn.Module, optimizer: torch.optim.Optimizer, ids: Tensor, labels: Tensor) -> float:
         apply(gpt, set(selected(gpt, optimizer, ids, labels, rho, charge_own)))
+        return 2 * whole_step(module, ids, labels)
 
     if not training_steps:
         apply(gpt, set(_without_training(gpt, tensors, rho, charge_own, batch)))
         return gpt
 
-    def loop(module: nn.Module, batches: Any, steps: int) -> list[float]:
-        return fine_tune(module, batches, steps, select, steps_per_epoch)
-
+    loop = CountedRun(select=select, every=steps_per_epoch)
     settings = {"rho": rho, "charge_own": charge_own, "steps_per_epoch": steps_per_epoch, "names": len(names)}
     return as_gpt(learned(gpt, gpt, greentrainer, settings, training_steps, loop, from_start=False), "greentrainer")
 
@@ -131,6 +129,17 @@ def importance(model: nn.Module, optimizer: torch.optim.Optimizer, ids: Tensor, 
     return {name: value / largest for name, value in found.items()}
 
 
+def whole_step(model: nn.Module, ids: Tensor, labels: Tensor) -> float:
+    """Products of a step on this batch in which everything trains; flags are as they were afterwards."""
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    model.requires_grad_(True)
+    try:
+        return executed(model, ids, labels)
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
 def apply(model: nn.Module, names: set[str]) -> None:
     """Let these tensors train and no others; the table trains as the head that it also is, as its cost says."""
     model.detach_lookup = True  # type: ignore[assignment]
@@ -152,23 +161,3 @@ def _without_training(model: Gpt, tensors: list[nn.Parameter], rho: float, charg
             cost.samples += batch
     model.method_cost = cost.as_dict()  # type: ignore[assignment]
     return found
-
-
-def fine_tune(module: nn.Module, batches: Any, steps: int, select: Any, every: int) -> list[float]:
-    """The loss of each step; `select` chooses anew before the first of every so many."""
-    optimizer = torch.optim.AdamW(module.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.05)
-    pace, loss, losses = Pace(steps, RATE), classification(module), list[float]()
-    module.train()
-    for step, (ids, labels) in enumerate(batches):
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * pace.factor(step)
-        if step % every == 0:
-            select(module, optimizer, ids, labels)
-        optimizer.zero_grad(set_to_none=True)
-        value = loss(ids, labels)
-        value.backward()
-        nn.utils.clip_grad_norm_([p for p in module.parameters() if p.grad is not None], CLIP)
-        optimizer.step()  # tensors without a gradient are left out
-        losses.append(float(value.detach()))
-    module.eval()
-    return losses

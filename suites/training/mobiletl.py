@@ -18,7 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.config.settings import PositiveInt
+from bench.config.settings import Count, PositiveInt
+from suites.common.counted_run import CountedRun
+from suites.common.from_scratch import learned
 from suites.common.mobilenet import MobileNet, mobilenet
 
 __all__ = ["block_bytes", "frozen_blocks", "mobilenet", "mobiletl"]
@@ -94,16 +96,23 @@ class ConstantNorm(nn.Module):
         return x * self.scale + (self.offset + self.shift[:, None, None])
 
 
-def mobiletl(model: nn.Module, *, blocks: PositiveInt = 3, mask: Literal["packed", "bool"] = "packed") -> nn.Module:
+def mobiletl(
+    model: nn.Module,
+    *,
+    blocks: PositiveInt = 3,
+    mask: Literal["packed", "bool"] = "packed",
+    training_steps: Count = 0,
+) -> nn.Module:
     """The network whose last blocks train in MobileTL's way, all earlier ones frozen.
 
     Args:
         model: a MobileNet of this suite.
         blocks: how many of the last inverted residual blocks.
         mask: eight signs a byte, or one.
+        training_steps: batches of 16 to fine-tune on; 0 gives a cost.
 
     Raises:
-        ValueError: not such a model, or more blocks than there are.
+        ValueError: not such a model, more blocks than there are, or no task to learn from.
     """
     net, trained = _frozen_before(model, blocks, "mobiletl")
     for block in trained:
@@ -114,16 +123,23 @@ def mobiletl(model: nn.Module, *, blocks: PositiveInt = 3, mask: Literal["packed
             kind = _kind(part)
             if kind is not None:
                 _put(block, name, SignedActivation(kind, mask))
-    return net.eval()
+    settings = {"blocks": blocks, "mask": mask}
+    return learned(net, net, mobiletl, settings, training_steps, CountedRun(), from_start=False).eval()
 
 
-def frozen_blocks(model: nn.Module, *, blocks: PositiveInt = 3) -> nn.Module:
+def frozen_blocks(model: nn.Module, *, blocks: PositiveInt = 3, training_steps: Count = 0) -> nn.Module:
     """The network whose last blocks and classifier train plainly, all earlier ones frozen: what MobileTL is beside.
 
+    Args:
+        model: a MobileNet of this suite.
+        blocks: how many of the last inverted residual blocks.
+        training_steps: batches of 16 to fine-tune on; 0 gives a cost.
+
     Raises:
-        ValueError: not such a model, or more blocks than there are.
+        ValueError: not such a model, more blocks than there are, or no task to learn from.
     """
-    return _frozen_before(model, blocks, "frozen_blocks")[0].eval()
+    net, _ = _frozen_before(model, blocks, "frozen_blocks")
+    return learned(net, net, frozen_blocks, {"blocks": blocks}, training_steps, CountedRun(), from_start=False).eval()
 
 
 def _kind(part: nn.Module) -> str | None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from bench.config.settings import Count, PositiveInt
+from suites.common.counted_run import CountedRun
 from suites.common.from_scratch import learned
 from suites.common.gpt import Gpt, as_gpt
 
@@ -30,17 +31,21 @@ def frozen(model: nn.Module, *, last: PositiveInt = 2, training_steps: Count = 0
     gpt.detach_lookup = True
     for part in [*gpt.blocks[-last:], gpt.norm, gpt.head]:
         part.requires_grad_(True)
-    return as_gpt(learned(gpt, gpt, frozen, {"last": last}, training_steps, from_start=False), "frozen")
+    found = learned(gpt, gpt, frozen, {"last": last}, training_steps, CountedRun(), from_start=False)
+    return as_gpt(found, "frozen")
 
 
-def full(model: nn.Module, *, training_steps: Count = 0) -> Gpt:
-    """The GPT of which everything trains: the control, which learns as long.
+def full(model: nn.Module, *, training_steps: Count = 0) -> nn.Module:
+    """The network of which everything trains: the control, which learns as long.
+
+    Args:
+        model: any network.
+        training_steps: batches of 16 to fine-tune on; 0 leaves it as it is.
 
     Raises:
-        ValueError: not a GPT of suites.common.gpt, or no task to learn from.
+        ValueError: no task to learn from.
     """
-    gpt = as_gpt(model, "full")
-    return as_gpt(learned(gpt, gpt, full, {}, training_steps, from_start=False), "full")
+    return learned(model, model, full, {}, training_steps, CountedRun(), from_start=False).eval()
 
 
 class Wrapped(nn.Module):

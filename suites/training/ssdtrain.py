@@ -12,116 +12,22 @@ module i with (sum_{j<i} V_j + 2 V_i) / (3 T - 2 sum_{j<i} t_j) > W on is kept.
 from __future__ import annotations
 
 import itertools
-import shutil
-import tempfile
-import threading
 import time
 import weakref
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from concurrent.futures import Future, wait
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from bench.config.settings import Count, PositiveInt
 from suites.common.gpt import as_gpt
+from suites.training.offload_store import Slot, Store
 from suites.training.plain import Wrapped
 
-AHEAD = 3
-
-
-class Slot:
-    """One storage that was written away; dropped from the store with its last holder."""
-
-    def __init__(self, store: Store, key: int, storage: torch.UntypedStorage, like: Tensor):
-        self.store, self.key, self.like = store, key, like.new_empty(0)
-        self.alive = StorageWeakRef(storage)  # while it is held the address is no other storage's
-        self.memory: torch.UntypedStorage | None = storage
-        self.fetched: Future[torch.UntypedStorage] | None = None
-        self.lock = threading.Lock()
-        self.written = store.pool.submit(self._write)
-        weakref.finalize(self, store.drop, key)
-
-    def _write(self) -> None:
-        storage = self.memory
-        assert storage is not None
-        self.store.put(self.key, storage)
-        with self.lock:
-            self.memory = None
-
-    def prefetch(self) -> None:
-        """Begin to read what has been written, if nobody has begun."""
-        with self.lock:
-            if self.memory is None and self.fetched is None:
-                self.fetched = self.store.pool.submit(self.store.get, self.key)
-
-    def storage(self) -> torch.UntypedStorage:
-        """The storage: forwarded where its write is pending, else read."""
-        with self.lock:
-            if self.memory is not None:
-                self.store.forwarded += 1
-                return self.memory
-        self.prefetch()
-        assert self.fetched is not None
-        begun = time.perf_counter()
-        found = self.fetched.result()
-        self.store.waited += time.perf_counter() - begun
-        self.store.read += 1
-        return found
-
-
-class Store:
-    """Where storages are kept by key: a dictionary (which saves nothing) or files of a temporary folder.
-
-    Attributes:
-        offloaded: bytes written; read, forwarded: storages taken back; waited: seconds that unpacking waited.
-    """
-
-    def __init__(self, kind: str, threads: int, delay: float):
-        self.kind, self.delay = kind, delay
-        self.pool = ThreadPoolExecutor(threads)
-        self.numbers = itertools.count()
-        self.kept: dict[int, torch.UntypedStorage] = {}
-        self.folder = Path(tempfile.mkdtemp(prefix="offload-")) if kind == "file" else None
-        if self.folder is not None:
-            weakref.finalize(self, shutil.rmtree, self.folder, True)
-        self.offloaded, self.writes, self.read, self.forwarded, self.waited = 0, 0, 0, 0, 0.0
-
-    def put(self, key: int, storage: torch.UntypedStorage) -> None:
-        """Write a storage."""
-        time.sleep(self.delay)
-        if self.folder is None:
-            self.kept[key] = storage
-        else:
-            _bytes(storage).numpy().tofile(self.folder / str(key))
-        self.offloaded += storage.nbytes()
-        self.writes += 1
-
-    def get(self, key: int) -> torch.UntypedStorage:
-        """Read a storage."""
-        time.sleep(self.delay)
-        if self.folder is None:
-            return self.kept[key]
-        path = self.folder / str(key)
-        size = path.stat().st_size
-        return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).clone().untyped_storage()
-
-    def drop(self, key: int) -> None:
-        """Forget a storage."""
-        self.kept.pop(key, None)
-        if self.folder is not None:
-            (self.folder / str(key)).unlink(missing_ok=True)
-
-    def held(self) -> int:
-        """Storages that are written and not dropped."""
-        return len(self.kept) if self.folder is None else len(list(self.folder.iterdir()))
-
-
-def _bytes(storage: torch.UntypedStorage) -> Tensor:
-    return torch.empty(0, dtype=torch.uint8).set_(storage)
+#: Storages that are fetched ahead; training forwards that the adaptive rule looks at.
+AHEAD, PROFILED = 3, 2
 
 
 class Offloaded(Wrapped):
@@ -130,12 +36,15 @@ class Offloaded(Wrapped):
     Attributes:
         store: made with the first forward, so that the module travels to other processes.
         block: of the forward, or -1 before the first.
+        last: the first block whose activations stay.
+        profile: what the adaptive rule looks at, until it has decided; None where it is not asked.
     """
 
-    def __init__(self, inner: nn.Module, kind: str, kept: int, least: int, threads: int, delay: float):
+    def __init__(self, inner: nn.Module, kind: str, kept: int, least: int, threads: int, delay: float, adaptive: bool):
         super().__init__(inner)
         self.how = (kind, threads, delay)
         self.least, self.block = least, -1
+        self.profile = Profile(len(inner.blocks)) if adaptive else None  # type: ignore[arg-type]
         self.last = len(inner.blocks) - kept  # type: ignore[arg-type]
         self.store: Store | None = None
         self.slots: list[weakref.ref[Slot]] = []
@@ -149,20 +58,53 @@ class Offloaded(Wrapped):
         """Hooks around one forward."""
         if self.store is None:
             self.store = Store(*self.how)
+        if self.profile is not None and torch.is_grad_enabled():
+            self._decide(self.profile)
         self.block, self.slots = -1, []
         weights = [*self.inner.parameters(), *self.inner.buffers()]
         session = _Session(self, {part.untyped_storage()._cdata for part in weights})
         return torch.autograd.graph.saved_tensors_hooks(session.pack, session.unpack)
 
+    def _decide(self, profile: Profile) -> None:
+        """Keep from the block that the rule names on, once enough steps have been seen."""
+        assert self.store is not None
+        if profile.begin():
+            wait(profile.writes)  # or a slow store would have no bandwidth yet
+            self.last = min(self.last, keep_from(profile.volumes, profile.times(), self.store.bandwidth()))
+            self.profile = None
+
+
+class Profile:
+    """Times and volumes of the blocks of the last profiled forward."""
+
+    def __init__(self, blocks: int):
+        self.begun, self.volumes, self.entered = 0, [0.0] * blocks, [0.0] * blocks
+        self.writes: list[Future[None]] = []
+
+    def begin(self) -> bool:
+        """Whether enough forwards were seen; else the next one is."""
+        self.begun += 1
+        if self.begun > PROFILED:
+            return True
+        self.volumes = [0.0] * len(self.volumes)
+        return False
+
+    def times(self) -> list[float]:
+        """Seconds of every block, from its entry to the next one's; the last is taken as long as the one before."""
+        found = [after - before for before, after in itertools.pairwise(self.entered)]
+        return [*found, found[-1] if found else 1.0]
+
 
 class _Enter:
-    """Notes which block the forward is in."""
+    """Notes which block the forward is in, and since when."""
 
     def __init__(self, owner: Offloaded, place: int):
         self.owner, self.place = owner, place
 
     def __call__(self, block: nn.Module, inputs: Any) -> None:
         self.owner.block = self.place
+        if self.owner.profile is not None:
+            self.owner.profile.entered[self.place] = time.perf_counter()
 
 
 class _Session:
@@ -185,6 +127,9 @@ class _Session:
             slot = Slot(owner.store, next(owner.store.numbers), storage, tensor)
             self.known[storage._cdata] = weakref.ref(slot)
             owner.slots.append(weakref.ref(slot))
+            if owner.profile is not None:
+                owner.profile.volumes[owner.block] += storage.nbytes()
+                owner.profile.writes.append(slot.written)
         return slot, tensor.storage_offset(), tensor.shape, tensor.stride()
 
     def unpack(self, kept: Any) -> Tensor:
@@ -211,6 +156,7 @@ def ssdtrain(
     least: PositiveInt = 2**20,
     threads: PositiveInt = 2,
     delay_ms: Count = 0,
+    adaptive: bool = False,
 ) -> nn.Module:
     """The GPT whose activations are written away in the forward and read back in the backward.
 
@@ -221,6 +167,8 @@ def ssdtrain(
         least: elements below which a tensor stays.
         threads: that write and read.
         delay_ms: added to each write and read, to imitate a slow disk.
+        adaptive: whether, after two training forwards, activations stay as well from the block on behind which writing
+            would not keep up (`keep_from`).
 
     Raises:
         ValueError: not such a model, or more blocks kept than there are.
@@ -228,7 +176,7 @@ def ssdtrain(
     gpt = as_gpt(model, "ssdtrain")
     if keep_last > len(gpt.blocks):
         raise ValueError(f"keep_last={keep_last}: the model has {len(gpt.blocks)} blocks")
-    return Offloaded(gpt, store, keep_last, least, threads, delay_ms / 1e3).eval()
+    return Offloaded(gpt, store, keep_last, least, threads, delay_ms / 1e3, adaptive).eval()
 
 
 def keep_from(volumes: Sequence[float], times: Sequence[float], bandwidth: float) -> int:

@@ -136,6 +136,7 @@ MISFITS = [
     ({"refuses": ["evit(keep_rate=0)"]}, 'refuses: "evit" is none of its models and methods'),
     ({"against": {"model": "deit_smal"}}, 'against: model "deit_smal" is not in the catalogue'),
     ({"closed_form": "suites.vit_tokens.closed_forms:tomme"}, "closed_form: "),
+    ({"step_form": "suites.training.costs:forward_mac"}, "step_form: "),
 ]
 
 

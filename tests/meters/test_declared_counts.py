@@ -191,6 +191,9 @@ def test_the_cost_becomes_readings_and_what_is_not_told_is_unavailable():
     assert found["method_seconds"].value == 2.5 and found["method_forwards"].value == 7
     assert found["method_samples"].value == 21 and found["method_backwards"].value is None
     assert found["method_peak_bytes"].method_note == method_cost.NOT_TOLD
+    assert "method_macs_run" not in found
+    module.method_cost = {"seconds": 2.5, "macs": 12.0}
+    assert {item.metric: item.value for item in method_cost.readings(module)}["method_macs_run"] == 12.0
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from bench.testing import CHECKS, Skipped, checks_for, run_check, subjects_of_su
 
 SUBJECTS = subjects_of_suites()
 #: What a further tiny setting of a card may change; the rest holds for all settings or none, so that one is enough.
-OF_EVERY_SETTING = {"builds", "identity", "closed_form", "batches"}
+OF_EVERY_SETTING = {"builds", "identity", "closed_form", "step_form", "batches"}
 
 
 def _pair(subject, check):

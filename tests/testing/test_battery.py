@@ -27,6 +27,7 @@ GOOD = subject(
     "good(keep=0.5)",
     identity=f"{HERE}:good(keep=1.0)",
     closed_form=f"{HERE}:good_macs",
+    step_form=f"{HERE}:good_step",
     dtypes=("fp32", "bf16", "fp64"),
     refuses=(f"{HERE}:good(keep=0)", f"{HERE}:good(kep=1)"),
 )
@@ -49,6 +50,7 @@ FAULTS = [
         {"closed_form": f"{HERE}:wrong_macs"},
         r"executed 212 MACs a sample, the closed form says 213",
     ),
+    ("step_form", "good", {"step_form": f"{HERE}:wrong_step"}, r"macs_backward 232.*, the closed form says 233"),
     ("state_loads", "state_outside", {}, "not all of it is in the state"),
     ("global_state", "sets_threads", {}, "threads from 1 to 3, default dtype from torch.float32 to torch.float64"),
     ("hands_over", "no_pickle", {}, "it holds a lock"),
@@ -109,7 +111,7 @@ def test_what_a_subject_does_not_claim_it_is_not_held_to():
         "plain", model=f"{HERE}:net", counts_on_meta="its gates look at values", batch_independent="it sorts a batch"
     )
     left_out = set(CHECKS) - set(checks_for(plain))
-    assert left_out == {"identity", "closed_form", "refusals", "meta_counts", "batches"}
+    assert left_out == {"identity", "closed_form", "step_form", "refusals", "meta_counts", "batches"}
 
 
 def test_what_needs_a_module_that_is_not_there_is_skipped_with_its_name():

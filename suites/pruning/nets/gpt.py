@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from bench.config.settings import PositiveInt
 from suites.common.checkpoint import load_checkpoint
+from suites.common.cut_attention import CutAttention, CutMlp
 from suites.common.initial import draw
-from suites.pruning.nets.attention import CutAttention, CutMlp
 
 __all__ = ["Gpt", "gpt", "load_checkpoint"]
 

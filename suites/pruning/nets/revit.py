@@ -10,8 +10,8 @@ from torch import nn
 
 from bench.config.settings import Blocks, PositiveInt
 from suites.common.checkpoint import load_checkpoint
+from suites.common.cut_attention import CutAttention, CutMlp
 from suites.common.vit import ViT, vit
-from suites.pruning.nets.attention import CutAttention, CutMlp
 
 __all__ = ["load_checkpoint", "revit", "shaped_vit"]
 

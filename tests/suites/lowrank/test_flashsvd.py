@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from suites.common.bert import BertLayer, bert, encoder_macs
 from suites.lowrank import flashsvd as fs
-from suites.lowrank.bert import BertLayer, bert, layer_macs
 from suites.lowrank.factors import factors
 
 
@@ -22,7 +22,7 @@ class Layer(nn.Module):
 
 @pytest.fixture
 def plain():
-    layer = BertLayer(48, 4, 96)
+    layer = BertLayer(48, 4, 12, 96)
     for parameter in layer.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return Layer(layer.eval())
@@ -73,7 +73,7 @@ def test_counts_are_those_of_the_check_cases():
     assert fs.layer_values(768, 3072, 12, ranks) == 3_409_920
     assert fs.layer_values(768, 3072, 12, (64, 768, 768)) == 8_994_816
     assert 12 * fs.layer_macs(768, 3072, 12, ranks, 128) == 5_539_627_008
-    assert 12 * layer_macs(768, 3072, 128) == 11_173_625_856
+    assert encoder_macs(768, [12] * 12, 64, [3072] * 12, 128) == 11_173_625_856
     assert 12 * fs.layer_macs(768, 3072, 12, ranks, 256) == 11_683_233_792
     assert 12 * fs.layer_macs(768, 3072, 12, ranks, 256, query_tile=64) == 12_249_464_832
     assert fs.break_even_ranks(768, 3072, 12) == (pytest.approx(59.0769, abs=1e-4), 614.4, 384.0)
@@ -85,7 +85,7 @@ def test_counts_are_those_of_the_check_cases():
 def test_the_trace_counts_what_the_closed_form_says(tile):
     from bench.meters.macs import count
 
-    model = bert(width=24, heads=3, hidden=40, layers=2, vocabulary=17, length=13)
+    model = bert(width=24, size=8, ffn=[40, 40], layers=2, vocabulary=17, length=13, pooler=False)
     ranks = [3, 7, 6]
     method = fs.svd(model, ranks=ranks) if tile is None else fs.flashsvd(model, ranks=ranks, query_tile=tile, tile=16)
     assert count(method, method.example_inputs(1)).macs == 2 * fs.layer_macs(24, 40, 3, tuple(ranks), 13, tile)
@@ -96,10 +96,10 @@ def test_the_live_bytes_of_the_network_are_those_of_the_formula():
 
     batch, tokens, width, hidden, rank, tile = 2, 16, 24, 512, 6, 32
     for streamed in (False, True):
-        layer = Layer(BertLayer(width, 3, hidden))
+        layer = Layer(BertLayer(width, 3, 8, hidden))
         method = fs.flashsvd if streamed else fs.svd
         options = {"tile": tile, "query_tile": 4} if streamed else {}
-        network = method(layer, ranks=[4, rank, 8], **options).inner.network.eval()
+        network = method(layer, ranks=[4, rank, 8], **options).inner.mlp.eval()
         x = torch.randn(batch, tokens, width)
         with torch.no_grad():
             peak = memory.measure(network, (x,)).peak_activation_bytes
@@ -113,31 +113,29 @@ def test_weighted_factors_ask_for_data(plain):
         fs.svd(plain, ranks=[5, 20, 16], factors="fwsvd")
 
 
-def test_the_encoder_is_that_of_transformers():
+def test_the_encoder_is_that_of_transformers_under_a_padding_mask():
     from suites.common.hf_bridge import import_transformers
 
     transformers = import_transformers()
-    ours = bert(width=24, heads=3, hidden=40, layers=2, vocabulary=17, length=9)
+    ours = bert(width=24, size=8, ffn=[40, 40], layers=2, vocabulary=17, length=9, pooler=False)
     config = transformers.BertConfig(
         vocab_size=17, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40
     )
     theirs = transformers.BertModel(config, add_pooling_layer=False).eval()
-    names = {"attention.self.query": "attention.q", "attention.self.key": "attention.k",
-             "attention.self.value": "attention.v", "attention.output.dense": "attention.out",
-             "attention.output.LayerNorm": "norm1", "intermediate.dense": "network.fc1",
-             "output.dense": "network.fc2", "output.LayerNorm": "norm2"}  # fmt: skip
-    state = theirs.state_dict()
-    mine = {
-        "words.weight": state["embeddings.word_embeddings.weight"],
-        "places.weight": state["embeddings.position_embeddings.weight"],
-        "kinds.weight": state["embeddings.token_type_embeddings.weight"],
-        "norm.weight": state["embeddings.LayerNorm.weight"],
-        "norm.bias": state["embeddings.LayerNorm.bias"],
-    }
-    for layer in range(2):
-        for theirs_name, name in names.items():
-            for kind in ("weight", "bias"):
-                mine[f"layers.{layer}.{name}.{kind}"] = state[f"encoder.layer.{layer}.{theirs_name}.{kind}"]
+    parts = {"attn.proj": "attention.output.dense", "norm1": "attention.output.LayerNorm",
+             "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense", "norm2": "output.LayerNorm"}  # fmt: skip
+    state, mine = theirs.state_dict(), {}
+    tables = {"words": "word_embeddings", "positions": "position_embeddings", "types": "token_type_embeddings"}
+    for name, other in tables.items():
+        mine[f"{name}.weight"] = state[f"embeddings.{other}.weight"]
+    for kind in ("weight", "bias"):
+        mine[f"norm.{kind}"] = state[f"embeddings.LayerNorm.{kind}"]
+        for i in range(2):
+            layer = f"encoder.layer.{i}"
+            qkv = [state[f"{layer}.attention.self.{each}.{kind}"] for each in ("query", "key", "value")]
+            mine[f"blocks.{i}.attn.qkv.{kind}"] = torch.cat(qkv)
+            for name, other in parts.items():
+                mine[f"blocks.{i}.{name}.{kind}"] = state[f"{layer}.{other}.{kind}"]
     ours.load_state_dict(mine)
     ids, seen = torch.randint(17, (2, 9)), torch.ones(2, 9, dtype=torch.bool)
     seen[1, 6:] = False

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from suites.common.hf_bridge import import_transformers
+from suites.lowrank import expert_merging as em
 from suites.lowrank import mc_smoe as mc
 from suites.lowrank.switch import bucket, parameters, switch
 
@@ -40,7 +41,7 @@ def test_a_permutation_of_hidden_units_changes_nothing(model):
     permuted = copy.deepcopy(model)
     for _, mixture in permuted.mixtures():
         for expert in mixture.experts:
-            mc.permute(expert, torch.randperm(48))
+            em.permute(expert, torch.randperm(48))
     close(permuted, model)
 
 
@@ -48,17 +49,17 @@ def test_alignment_finds_a_permutation_again(model):
     _, mixture = model.mixtures()[1]
     order = torch.randperm(48)
     mixture.experts[1] = copy.deepcopy(mixture.experts[0])
-    mc.permute(mixture.experts[1], order)
-    mc.align(mixture)
+    em.permute(mixture.experts[1], order)
+    em.align(mixture)
     assert torch.equal(mixture.experts[1].wi.weight, mixture.experts[0].wi.weight)
     assert torch.equal(mixture.experts[1].wo.weight, mixture.experts[0].wo.weight)
 
 
 def test_identical_experts_merge_to_themselves(model):
-    for mixture in mc.merged_mixtures(model):
+    for mixture in em.merged_mixtures(model):
         for place in range(1, 4):
             mixture.experts[place] = copy.deepcopy(mixture.experts[0])
-            mc.permute(mixture.experts[place], torch.randperm(48))
+            em.permute(mixture.experts[place], torch.randperm(48))
     close(mc.m_smoe(copy.deepcopy(model), mean_groups=1), model)
 
 
@@ -68,24 +69,24 @@ def test_all_rows_or_full_rank_reproduce_the_experts(model, rank, kept):
 
 
 def test_groups_are_shared_out_over_mixtures_and_each_has_one():
-    uses = [mc.Use(torch.tensor([90.0, 6, 3, 1]), torch.eye(4)), mc.Use(torch.tensor([25.0, 24, 26, 25]), torch.eye(4))]
-    groups = mc.grouping(uses, 2)
+    uses = [em.Use(torch.tensor([90.0, 6, 3, 1]), torch.eye(4)), em.Use(torch.tensor([25.0, 24, 26, 25]), torch.eye(4))]
+    groups = em.grouping(uses, 2)
     assert sorted(set(groups[0])) == [0]  # 0.90; the next of this mixture, 0.06, comes after all of the other
     assert sorted(set(groups[1])) == [0, 2, 3]  # 0.26, and the first two of 0.25
 
 
 def test_an_expert_joins_the_dominant_one_of_the_most_similar_logits():
     logits = torch.tensor([[1.0, 0, 0.9], [0, 1.0, 0.1], [0.9, 0.1, 1.0]])
-    groups = mc.grouping([mc.Use(torch.tensor([5.0, 4, 1]), logits)], 2)
+    groups = em.grouping([em.Use(torch.tensor([5.0, 4, 1]), logits)], 2)
     assert groups == [[0, 1, 0]]
 
 
 def test_a_merged_expert_is_the_mean_weighted_by_use(model):
-    mixture = mc.merged_mixtures(model)[0]
-    mc.align(mixture)
+    mixture = em.merged_mixtures(model)[0]
+    em.align(mixture)
     first, second = (mixture.experts[place].wi.weight.detach().clone() for place in (0, 1))
-    order = mc.assignment(mc._units(mixture.experts[0]), mc._units(mixture.experts[1]))
-    mc.merge(mixture, [0, 0, 2, 3], torch.tensor([3.0, 1, 1, 1]))
+    order = em.assignment(em.units(mixture.experts[0]), em.units(mixture.experts[1]))
+    em.merge(mixture, [0, 0, 2, 3], torch.tensor([3.0, 1, 1, 1]))
     torch.testing.assert_close(mixture.experts[0].wi.weight, 0.75 * first + 0.25 * second[order])
     assert mixture.alias.tolist() == [0, 0, 1, 2] and len(mixture.experts) == 3
 

@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from suites.common.bert import bert
+from suites.common.mlp import digits_mlp
 from suites.lowrank.random_features import (
     Features,
     arc_cosine,
@@ -13,7 +15,8 @@ from suites.lowrank.random_features import (
     snnk_macs,
     snnk_parameters,
 )  # fmt: skip
-from suites.lowrank.snnk import digits_perceptron, ridge_regression, snnk, snnk_from, snnk_layer
+from suites.lowrank.snnk import ridge_regression, snnk
+from suites.lowrank.snnk_layer import snnk_from, snnk_layer
 
 FUNCTIONS = {
     "relu": lambda x, w: arc_cosine(x[:, None], w[None]),
@@ -94,8 +97,25 @@ def test_the_trace_and_the_parameters_agree_with_the_closed_forms(features):
 def test_a_bundled_perceptron_costs_one_projection_less():
     from bench.meters.macs import count
 
-    plain = snnk(digits_perceptron(width=20, resolution=8), m=6)
-    bundled = snnk(digits_perceptron(width=20, resolution=8), m=6, bundled="last")
+    plain = snnk(digits_mlp(widths=[20, 20], resolution=8), m=6)
+    bundled = snnk(digits_mlp(widths=[20, 20], resolution=8), m=6, bundled="last")
     x = plain.example_inputs(1)
     assert count(plain, x).macs == 6 * 64 + 6 * 20 + 6 * 20 + 6 * 20 + 20 * 10
     assert count(bundled, x).macs == 6 * 64 + 6 * 20 + 6 * 20 + 6 * 10
+
+
+def test_a_pooler_of_features_trains_a_sixth_of_the_dense_ones_parameters():
+    model = snnk(bert(layers=1, vocabulary=9), m=128, where="pooler")
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 99_072
+    assert model.pooler.features.projection.numel() == 128 * 768
+
+
+def test_adapters_of_features_leave_the_network_as_it_is_and_train_less_than_dense_ones():
+    plain = bert(width=16, layers=2, size=8, vocabulary=11, length=6, pooler=False)
+    ids = plain.example_inputs(2)[0]
+    with torch.no_grad():
+        wanted = plain(ids)
+        changed = snnk(plain, m=4, where="adapters", bottleneck=6)
+        assert torch.equal(changed(ids), wanted)  # up starts at zero
+    # four adapters: psi [6, 4] and bias 6 instead of [6, 16] and 6, and 6 -> 16 with its bias
+    assert sum(p.numel() for p in changed.parameters() if p.requires_grad) == 4 * (6 * 4 + 6 + 6 * 16 + 16)

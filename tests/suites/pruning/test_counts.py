@@ -8,12 +8,13 @@ from bench.meters import macs as counter
 from bench.meters.three_counts import readings
 from bench.testing import Subject
 from bench.testing.trial import count, on_meta, trial_of
+from suites.common import bert, mlp
 from suites.pruning import formats
 from suites.pruning.allocation import shared_budget
 from suites.pruning.block_sparse import nm_sparse
 from suites.pruning.fast_sparse import fast_sparse
 from suites.pruning.lottery import left_after
-from suites.pruning.nets import bert, gpt, mlp, mobilenet, resnet_cifar, resnet_imagenet, revit, vgg, yolov8
+from suites.pruning.nets import gpt, mobilenet, resnet_cifar, resnet_imagenet, revit, vgg, yolov8
 from suites.pruning.nets.published import resnet56_hrank, resnet56_l1
 from suites.pruning.rounding import dropped, kept, kept_width
 from suites.pruning.spa import full_numbers, learned_numbers

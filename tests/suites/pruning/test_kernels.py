@@ -5,12 +5,12 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
+from suites.common.mlp import digits_mlp
 from suites.pruning import formats
 from suites.pruning.allocation import global_masks
 from suites.pruning.global_magnitude import global_magnitude
 from suites.pruning.kernels import place
 from suites.pruning.layers import sparsity_of, write_zeros
-from suites.pruning.nets.mlp import digits_mlp
 from suites.pruning.operator import sparse_linear
 from suites.pruning.structures import blocks, n_of_m, per_row, unstructured
 

@@ -5,6 +5,7 @@ import torch
 
 from suites.common.digits_resnet import digits_resnet
 from suites.common.digits_vit import digits_vit
+from suites.common.mlp import digits_mlp
 from suites.pruning.beta_rank import beta_rank
 from suites.pruning.ecoflap import ecoflap
 from suites.pruning.global_magnitude import global_magnitude
@@ -14,7 +15,6 @@ from suites.pruning.lottery import lottery
 from suites.pruning.lpvit import lpvit
 from suites.pruning.masksparsity import masksparsity
 from suites.pruning.nets.gpt import gpt
-from suites.pruning.nets.mlp import digits_mlp
 from suites.pruning.nm_flow import nm_flow
 from suites.pruning.nvit import nvit
 from suites.pruning.optin import optin

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from suites.common.digits_vit import digits_vit
+from suites.common.mlp import digits_mlp
 from suites.pruning import scores
 from suites.pruning.ecoflap import kept_by_block
 from suites.pruning.lottery import next_mask
 from suites.pruning.lpvit import curve, equal_slopes
-from suites.pruning.nets.mlp import digits_mlp
 from suites.pruning.nm_flow import Flow, decay_at, patterns_of, state_at
 from suites.pruning.optin import distortions, optin, selected
 from suites.pruning.polarization import polarity

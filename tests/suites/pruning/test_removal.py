@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from suites.common.bert import bert
+from suites.common.cut_attention import CutAttention
 from suites.common.digits_resnet import digits_resnet
 from suites.common.digits_vit import digits_vit
 from suites.common.torchvision_remedy import import_beside_torchvision
@@ -14,8 +16,6 @@ from suites.pruning.global_magnitude import global_magnitude
 from suites.pruning.groups import groups_of, keep_channels, zero_channels
 from suites.pruning.lapp import lapp
 from suites.pruning.masksparsity import marked, penalty
-from suites.pruning.nets.attention import CutAttention
-from suites.pruning.nets.bert import bert
 from suites.pruning.nets.gpt import gpt
 from suites.pruning.nets.mobilenet import mobilenet_v1
 from suites.pruning.nets.resnet_cifar import resnet_cifar

@@ -128,6 +128,25 @@ def test_nothing_is_written_where_all_blocks_are_kept():
     assert moved.store.writes == 0
 
 
+@pytest.mark.parametrize("delay, kept", [(0, False), (30, True)])
+def test_the_adaptive_rule_keeps_what_a_slow_store_could_not_take_and_changes_no_number(delay, kept):
+    torch.manual_seed(0)
+    plain = gpt(context=12, **SIZES).train()
+    moved = ssdtrain(copy.deepcopy(plain), store="ram", least=16, delay_ms=delay, keep_last=1, adaptive=True).train()
+    (ids,) = plain.example_inputs(2)
+    writes = []
+    for _ in range(4):
+        for net in (plain, moved):
+            net.zero_grad()
+            net(ids).square().mean().backward()
+        writes.append(moved.store.writes)
+    assert moved.profile is None
+    if kept:  # 30 ms a storage, and a block takes far less
+        assert moved.last == 0 and writes[3] == writes[2] == writes[1]
+    for a, b in zip(plain.parameters(), moved.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad)
+
+
 @pytest.mark.parametrize("bandwidth, first", [(2, 3), (4, 5), (6, 6), (float("inf"), 8)])
 def test_the_rule_keeps_from_the_modules_of_the_check_case(bandwidth, first):
     assert keep_from([100] * 8, [10] * 8, bandwidth) == first

@@ -12,6 +12,7 @@ from suites.training import costs
 from suites.training.greentrainer import apply, budget_of, costs_of, importance, select_by
 from suites.training.plain import frozen
 from suites.training.selection import backward_budget, chosen, cost_of, exhaustive
+from suites.training.step_forms import partial
 
 SMALL = (4, 512, 12, 768, 50_272)
 LARGE = (4, 512, 32, 2560, 50_272)
@@ -101,6 +102,17 @@ def test_predicted_and_executed_products_agree(model):
         scores = sum(part.dy for part in parts[place + 1 :] if part.name.endswith(costs.SCORES))
         # the counter knows no gradient of fused attention on a CPU
         assert backward(model) == costs.backward_macs(parts, picked) - scores
+
+
+def test_a_counted_step_is_the_closed_form(model):
+    from suites.common.counted_run import executed
+
+    (ids,) = model.example_inputs(2)
+    forward = costs.forward_macs(2, 12, 3, 16, 31, 64)
+    for last in (3, 1):
+        part = frozen(copy.deepcopy(model), last=last) if last < 3 else model
+        expected = partial({**part.settings}, {"last": last}, 2)["macs_backward"] * 2
+        assert executed(part.train(), ids, ids) == forward + expected
 
 
 def test_everything_that_promises_something_is_chosen_at_a_share_of_one(model):

@@ -37,7 +37,10 @@ class CutAttention(nn.Module):
         return q, k, v
 
     def forward(self, x: Tensor, key_bias: Tensor | None = None) -> tuple[Tensor, Heads]:
-        """Attended features [batch, tokens, width] and the heads; `key_bias` [batch, tokens] is added to the logits."""
+        """Attended features [batch, tokens, width] and the heads.
+
+        `key_bias` [batch, tokens] is added to the logits; where it is boolean it says which keys are seen.
+        """
         q, k, v = self.project(x)
         mask = None if key_bias is None else key_bias[:, None, None, :]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale, is_causal=self.causal)
