@@ -18,9 +18,10 @@ class Adapter(nn.Module):
 
     def __init__(self, width: int, bottleneck: int):
         super().__init__()
-        self.down: nn.Module = nn.Sequential(nn.Linear(width, bottleneck), nn.GELU())
+        first = nn.Linear(width, bottleneck)
+        self.down: nn.Module = nn.Sequential(first, nn.GELU())
         self.up = nn.Linear(bottleneck, width)
-        draw(self.down[0].weight)
+        draw(first.weight)
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
 

@@ -134,7 +134,7 @@ def align(mixture: Mixture) -> None:
 
 def units(expert: Expert) -> Tensor:
     """What a hidden unit reads and writes, [F, 2 d]."""
-    return torch.cat([expert.wi.weight, expert.wo.weight.mT], dim=1)  # type: ignore[list-item, union-attr]
+    return torch.cat([expert.wi.weight, expert.wo.weight.mT], dim=1)  # type: ignore[list-item]
 
 
 def assignment(first: Tensor, other: Tensor) -> Tensor:
@@ -175,7 +175,7 @@ def merge(mixture: Mixture, groups: list[int], counts: Tensor) -> None:
 
 def _mean(members: list[Expert], base: int, used: Tensor) -> Expert:
     """The mean of experts weighted by use, aligned once more inside the group to its dominant one."""
-    if len(members) == 1 or members[base].wi.weight.is_meta:  # type: ignore[union-attr]
+    if len(members) == 1 or members[base].wi.weight.is_meta:
         return members[base]
     shares = used.double() if float(used.sum()) else torch.ones(len(members), dtype=torch.float64)
     weights = (shares / shares.sum()).tolist()

@@ -17,7 +17,10 @@ from bench.config.settings import Count, PositiveInt
 from suites.common.from_scratch import learned
 from suites.common.gpt import Gpt, as_gpt
 from suites.common.initial import draw
-from suites.lowrank.structures import Guided, Structure, ffn_values, structured
+from suites.lowrank.structures import Guided, Structure, Structured, ffn_values, structured
+
+#: A dense or a structured map.
+Map = nn.Linear | Structured
 
 
 def structured_ffn(
@@ -68,12 +71,12 @@ def structured_ffn(
     found = as_gpt(learned(changed, plain, structured_ffn, settings, training_steps), "structured_ffn")
     _forget_guides(found, training_steps)
     for module in found.modules():
-        if pre_merge and hasattr(module, "keep_merged"):
+        if pre_merge and isinstance(module, Structured):
             module.keep_merged(pre_merge)
     return found.eval()
 
 
-def _replacement(dense: nn.Linear, structure: Structure, rank: int | None, blocks: int) -> nn.Module:
+def _replacement(dense: nn.Linear, structure: Structure, rank: int | None, blocks: int) -> Structured:
     new = structured(structure, dense.in_features, dense.out_features, rank, blocks).to(dense.weight)
     new.start_from(dense.weight)
     return new
@@ -100,10 +103,11 @@ class FfnLayer(nn.Module):
 
     tolerance = 1e-5
 
-    def __init__(self, width: int, tokens: int, fc1: nn.Module, fc2: nn.Module, form: str):
+    def __init__(self, width: int, tokens: int, fc1: Map, fc2: Map, form: str):
         super().__init__()
         self.width, self.tokens, self.form = width, tokens, form
-        self.fc1, self.fc2 = fc1, fc2
+        self.fc1: Map = fc1
+        self.fc2: Map = fc2
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of the same shape."""
@@ -120,7 +124,7 @@ class FfnLayer(nn.Module):
         return (torch.randn(batch, self.tokens, self.width, device=like.device).to(like.dtype),)
 
 
-def _whole(part: nn.Module) -> Tensor:
+def _whole(part: Map) -> Tensor:
     return part.weight if isinstance(part, nn.Linear) else part.merged()
 
 
@@ -159,8 +163,8 @@ def ffn_layer(
         return FfnLayer(width, length, parts[0], parts[1], "dense").eval()
     size = width // 2 if rank is None and structure != "BlockShuffle" else rank
     made = [_replacement(part, structure, size, blocks) for part in parts]
-    for part in made:
-        part.keep_merged(pre_merge)  # type: ignore[operator]
+    for new in made:
+        new.keep_merged(pre_merge)
     form = f"{structure}, merged up to {pre_merge} tokens" if pre_merge else structure
     return FfnLayer(width, length, made[0], made[1], form).eval()
 

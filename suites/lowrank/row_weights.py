@@ -35,10 +35,9 @@ def row_weights(model: nn.Module, layers: list[BertLayer], how: str, cost: costs
     if how == "svd":
         return [{} for _ in layers]
     task = learning_task(model, f'factors="{how}"', 'take factors="svd", or digits_bert with task=digits')
-    parts = [{path: layer.get_submodule(path) for path in _MATRICES} for layer in layers]
-    sums: list[dict[str, Tensor]] = [
-        {name: torch.zeros(part.in_features) for path, part in own.items() for name in _MATRICES[path]}  # type: ignore[arg-type]
-        for own in parts
+    parts = [_matrices(layer) for layer in layers]
+    sums = [
+        {name: torch.zeros(part.in_features) for path, part in own.items() for name in _MATRICES[path]} for own in parts
     ]
     hooks = []
     if how == "asvd":
@@ -60,7 +59,13 @@ def row_weights(model: nn.Module, layers: list[BertLayer], how: str, cost: costs
     return [{name: value.sqrt() for name, value in own.items()} for own in sums]
 
 
-def _add_gradients(parts: dict[str, nn.Module], into: dict[str, Tensor]) -> None:
+def _matrices(layer: BertLayer) -> dict[str, nn.Linear]:
+    """Linear maps of a plain layer by path."""
+    found = {path: layer.get_submodule(path) for path in _MATRICES}
+    return {path: part for path, part in found.items() if isinstance(part, nn.Linear)}
+
+
+def _add_gradients(parts: dict[str, nn.Linear], into: dict[str, Tensor]) -> None:
     """Add the squared gradients of each matrix, summed over its outputs."""
     for path, part in parts.items():
         gradient = part.weight.grad

@@ -6,6 +6,7 @@ is R Phi(x), and R is the ridge regression in closed form.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -116,7 +117,12 @@ def _of_networks(model: nn.Module, m: int, kind: Kind, orthogonal: bool, top: in
     return made
 
 
-_REPLACE = {"hidden": _of_hidden, "pooler": _of_pooler, "adapters": _of_adapters, "ffn": _of_networks}
+_REPLACE: dict[str, Callable[..., list[nn.Module]]] = {
+    "hidden": _of_hidden,
+    "pooler": _of_pooler,
+    "adapters": _of_adapters,
+    "ffn": _of_networks,
+}
 
 
 def _mlp(model: nn.Module) -> Mlp:

@@ -214,7 +214,7 @@ class GaLore(torch.optim.Optimizer):
         self.refresh, self.scale = refresh, scale
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One step; projections are made anew when they are due."""
         for group in self.param_groups:
             for parameter in group["params"]:

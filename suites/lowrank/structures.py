@@ -44,6 +44,10 @@ class Structured(nn.Module):
         """W x without the bias, [..., out], through the factors."""
         raise NotImplementedError(f"{type(self).__name__} does not define product")
 
+    def start_from(self, weight: Tensor) -> None:
+        """Begin close to a dense W [out, in], or with factors of its size."""
+        raise NotImplementedError(f"{type(self).__name__} does not define start_from")
+
     def forward(self, x: Tensor) -> Tensor:
         """W x + bias; the merged matrix where it is stored and the call has few tokens."""
         whole = self.whole

@@ -195,7 +195,8 @@ class Switch(Generator):
         return self.norm_read(x)
 
     def _memory(self, features: Tensor) -> tuple[Pair, ...]:
-        return tuple(pair(*block.cross.keys(features), room=0) for block in self.decoder)
+        seen = [block.cross.keys(features) for block in self.decoder]
+        return tuple(pair(k, v, room=0) for k, v in seen)
 
     def _written(self, ids: Tensor, cache: SwitchCache) -> tuple[Tensor, SwitchCache]:
         """Logits [batch, tokens, vocabulary] of the decoder's tokens that follow, and the cache."""

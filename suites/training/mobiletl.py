@@ -144,7 +144,7 @@ def frozen_blocks(model: nn.Module, *, blocks: PositiveInt = 3, training_steps: 
 
 def _kind(part: nn.Module) -> str | None:
     names = {nn.ReLU6: "relu6", nn.Hardswish: "hardswish", nn.ReLU: "relu"}
-    return names.get(type(part))  # type: ignore[call-overload]
+    return names.get(type(part))
 
 
 def _put(module: nn.Module, name: str, part: nn.Module) -> None:

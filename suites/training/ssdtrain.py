@@ -52,7 +52,8 @@ class Offloaded(Wrapped):
             block.register_forward_pre_hook(_Enter(self, place))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "store": None, "slots": []}
+        profile = None if self.profile is None else Profile(len(self.profile.volumes))
+        return {**self.__dict__, "store": None, "slots": [], "profile": profile}
 
     def context(self) -> Any:
         """Hooks around one forward."""

@@ -1,9 +1,10 @@
 """Closed forms of the cards: what a step of `tiny_gpt` executes backwards and saves, under the rows beside the systems.
 
 Of B sequences of N tokens, width D, network F, V ids, L blocks and H heads, in single precision, a block saves
-B N (8 D + 2 F) numbers: inputs and outputs of both norms, queries, keys and values, attention's output, the hidden layer
-and its GELU; beside them a mean and a deviation of each norm and token, and one number of each query and head. Behind
-the blocks stand the last norm's input, output and statistics, the logarithms of the softmax, and the loss's divisor.
+B N (8 D + 2 F) numbers: inputs and outputs of both norms, queries, keys and values, attention's output, the hidden
+layer and its GELU; beside them a mean and a deviation of each norm and token, and one number of each query and head.
+Behind the blocks stand the last norm's input, output and statistics, the logarithms of the softmax, and the loss's
+divisor.
 
 Two things are executed that formulas of papers leave out or put in: fused attention forms the scores once more in its
 backward, B N^2 D products a block beside the four of its gradients; and a segment that is computed again stops where

@@ -14,7 +14,7 @@ SUITES = Path(__file__).parents[2] / "suites"
 CATALOGUE = catalogues.load()
 NAMES = (
     "decode", "attention", "convnets", "diffusion", "dynamic", "lowrank", "ops", "pruning", "scaling", "ssm",
-    "streaming", "tiny_memory", "vlm_tokens",
+    "streaming", "tiny_memory", "training", "vlm_tokens",
 )  # fmt: skip
 
 
@@ -22,11 +22,16 @@ def suite_of(name):
     return Suite(**yaml.safe_load((SUITES / name / "suite.yaml").read_text()))
 
 
+def others(block):
+    """The model of a block's other side, where it names one."""
+    return [block.against.model] if block.against and block.against.model else []
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_row_of_every_grid_exists_with_valid_settings(name):
     for blocks in suite_of(name).grids.values():
         for block in blocks:
-            for spec in [*block.models, *([block.against.model] if block.against else [])]:
+            for spec in [*block.models, *others(block)]:
                 model, settings = catalogues.parse_spec(spec)
                 catalogues.check_model(CATALOGUE.model(model), settings)
             for spec in block.methods:
@@ -83,7 +88,7 @@ def test_every_system_has_a_row_in_the_default_grid(name):
 @pytest.mark.parametrize("name", ["decode", "attention", "convnets"])
 def test_every_model_of_its_own_has_a_row_in_some_grid(name):
     rows = {catalogues.parse_spec(spec)[0] for blocks in suite_of(name).grids.values() for block in blocks
-            for spec in [*block.models, *([block.against.model] if block.against else [])]}  # fmt: skip
+            for spec in [*block.models, *others(block)]}  # fmt: skip
     own = {entry.name for entry in CATALOGUE.models.values() if entry.path.startswith(f"suites.{name}.")}
     assert own - rows == set()
 
@@ -93,7 +98,8 @@ def test_every_method_has_a_row_in_a_grid_that_is_run_by_default_or_with_its_tas
     grids = suite_of(name).grids
     blocks = [*grids["default"], *grids.get("digits", []), *grids.get("trained", []),
               *grids.get("search_class", []), *grids.get("variants", []), *grids.get("additions", []),
-              *grids.get("elastic", []), *grids.get("sketches", [])]  # fmt: skip
+              *grids.get("elastic", []), *grids.get("sketches", []), *grids.get("transfer", []),
+              *grids.get("new_digits", []), *(grids.get("helpers", []))]  # fmt: skip
     rows = {catalogues.parse_spec(spec)[0] for block in blocks for spec in block.methods}
     own = {entry.name for entry in CATALOGUE.methods.values() if entry.path.startswith(f"suites.{name}.")}
     assert own - rows == set()

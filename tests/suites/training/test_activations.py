@@ -141,8 +141,8 @@ def test_the_adaptive_rule_keeps_what_a_slow_store_could_not_take_and_changes_no
             net(ids).square().mean().backward()
         writes.append(moved.store.writes)
     assert moved.profile is None
-    if kept:  # 30 ms a storage, and a block takes far less
-        assert moved.last == 0 and writes[3] == writes[2] == writes[1]
+    if kept:  # 30 ms a storage, and a block takes far less; nothing is written once that is known
+        assert moved.last == 0 and writes[3] == writes[2] > 0
     for a, b in zip(plain.parameters(), moved.parameters(), strict=True):
         assert torch.equal(a.grad, b.grad)
 
