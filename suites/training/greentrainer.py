@@ -44,7 +44,7 @@ def greentrainer(
         training_steps: batches of 16 to fine-tune on, 20 an epoch; 0 chooses once and gives a cost.
 
     Raises:
-        ValueError: not such a model, or no task to learn from.
+        ValueError: not such a model, a budget in which nothing can train, or no task to learn from.
     """
     gpt = as_gpt(model, "greentrainer")
     if not gpt.settings["fused"] or not gpt.settings["tied"] or gpt.places is None:
@@ -141,7 +141,16 @@ def whole_step(model: nn.Module, ids: Tensor, labels: Tensor) -> float:
 
 
 def apply(model: nn.Module, names: set[str]) -> None:
-    """Let these tensors train and no others; the table trains as the head that it also is, as its cost says."""
+    """Let these tensors train and no others; the table trains as the head that it also is, as its cost says.
+
+    Raises:
+        ValueError: no tensor is chosen: the head's input gradient alone exceeds the budget.
+    """
+    if not names:
+        raise ValueError(
+            "nothing can train within the budget: passing the gradient through the head already costs more, so take a "
+            "larger rho"
+        )
     model.detach_lookup = True  # type: ignore[assignment]
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)

@@ -130,6 +130,15 @@ def test_what_is_chosen_fits_into_the_budget(model):
         assert costs.backward_macs(costs_of(model, 2), found) <= budget_of(model, rho, 2)
 
 
+def test_a_budget_below_the_heads_own_gradient_is_refused():
+    head, backward, forward = 512 * 768 * 50_272, 136_172_273_664, 68_086_136_832  # a sequence of OPT-125M
+    assert (
+        backward_budget(0.36, forward, backward) * backward < head < backward_budget(0.5, forward, backward) * backward
+    )
+    with pytest.raises(ValueError, match="nothing can train within the budget"):
+        apply(gpt(width=16, layers=1, heads=2), set())
+
+
 def test_the_trial_step_leaves_weights_and_state_bit_for_bit(model):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     (ids,) = model.example_inputs(2)
