@@ -154,7 +154,7 @@ def _covered(storage: _Storage) -> tuple[int, bool]:
     whole = sum(_elements(region) for region in storage.held)
     if not storage.read and not storage.rows and not storage.at_most:
         return 0, False
-    if storage.held <= storage.read:
+    if set(map(_elements_of, storage.held)) <= set(map(_elements_of, storage.read)):
         return whole, False
     if not storage.read and not storage.rows:
         return min(whole, storage.at_most), True
@@ -167,13 +167,14 @@ def _covered(storage: _Storage) -> tuple[int, bool]:
         parts = [_elements(region) for region in storage.read]
         parts += [_of_rows(region, along, len(rows)) for (region, along), rows in storage.rows.items()]
         return min(whole, sum(parts) + storage.at_most), True
-    seen, held = (torch.zeros(size, dtype=torch.bool) for _ in range(2))
+    seen, held = (torch.zeros(size, dtype=torch.bool, device="cpu") for _ in range(2))  # whatever device is in force
     for offset, shape, stride in storage.held:
         held.as_strided(shape, stride, offset).fill_(True)
     for offset, shape, stride in storage.read:
         seen.as_strided(shape, stride, offset).fill_(True)
     for ((offset, shape, stride), along), rows in storage.rows.items():
-        seen.as_strided(shape, stride, offset).index_fill_(along, torch.tensor(sorted(rows), dtype=torch.long), True)
+        read = torch.tensor(sorted(rows), dtype=torch.long, device="cpu")
+        seen.as_strided(shape, stride, offset).index_fill_(along, read, True)
     known = int((seen & held).sum())
     return min(whole, known + storage.at_most), storage.at_most > 0
 
@@ -181,6 +182,21 @@ def _covered(storage: _Storage) -> tuple[int, bool]:
 def _elements(region: _Region) -> int:
     _, shape, stride = region
     return torch.Size(size for size, step in zip(shape, stride, strict=True) if step or size < 2).numel()
+
+
+def _elements_of(region: _Region) -> tuple[int, tuple[tuple[int, int], ...]]:
+    """Which elements a region has, whatever the order and grouping of its dimensions: equal if it is the same set.
+
+    So a whole weight that is read transposed needs no map of its elements.
+    """
+    offset, shape, stride = region
+    merged: list[tuple[int, int]] = []
+    for step, size in sorted((step, size) for size, step in zip(shape, stride, strict=True) if size != 1 and step):
+        if merged and step == merged[-1][0] * merged[-1][1]:
+            merged[-1] = (merged[-1][0], merged[-1][1] * size)
+        else:
+            merged.append((step, size))
+    return offset, tuple(merged)
 
 
 def _of_rows(region: _Region, along: int, rows: int) -> int:

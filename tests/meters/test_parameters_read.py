@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import bench
-from bench.meters import macs
+from bench.meters import macs, parameters_read
 
 
 def read(module, *args):
@@ -83,6 +83,30 @@ def test_shared_weights_count_once_and_a_tied_head_reads_all_rows():
 def test_a_network_that_reads_all_of_it_reads_its_parameters():
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 36, 5))
     assert read(net, torch.randn(2, 3, 8, 8)) == (sum(p.numel() for p in net.parameters()), False)
+
+
+def test_a_whole_weight_that_is_read_transposed_needs_no_map_of_its_elements(monkeypatch):
+    """Maps of large networks' weights take longer than the count itself."""
+    monkeypatch.setattr(parameters_read, "LARGEST_MAP", 0)
+    assert read(nn.Linear(6, 5), torch.randn(3, 6)) == (35, False)
+    same, other = (parameters_read._elements_of(region) for region in ((0, (5, 6), (6, 1)), (0, (6, 5), (1, 6))))
+    assert same == other != parameters_read._elements_of((0, (5, 6), (7, 1)))
+
+
+def test_parameters_are_laid_out_on_the_processor_whatever_device_is_in_force():
+    with torch.device("meta"):
+        net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+        half = net[0].weight[:2]
+
+        class Half(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.net = net
+
+            def forward(self, x):
+                return x @ half.T
+
+        assert read(Half(), torch.randn(3, 4)) == (8, False)
 
 
 def test_packed_weights_are_no_parameters():
