@@ -44,6 +44,7 @@ RULES: Mapping[str, Rule] = {
     "end_point_error": Rule("mean", 0.05, "px"),
     "rate_error": Rule("mean", 0.2, "beats per minute"),
     "auroc": Rule("mean", 0.5, "points"),
+    "cosine": Rule("mean", 0.01, "cosine"),
     "frechet_distance": Rule("distribution", 0.1, "squared feature units"),
 }
 

@@ -137,6 +137,17 @@ ANSWERS: tuple[Metric, ...] = (
         ),
     ),
     Metric(
+        "cosine",
+        unit="1",
+        better="higher",
+        section="quality",
+        title="Cosine",
+        definition=(
+            "Mean over held-out samples of the cosine of the made and the wanted embedding; with a 95 % t-interval "
+            "over samples."
+        ),
+    ),
+    Metric(
         "frechet_distance",
         unit="1",
         better="lower",

@@ -170,7 +170,12 @@ class DiffusersModel(nn.Module):
         model: the network.
         size: latent frames, rows, columns and words of its example inputs.
         names: what it is called with; the first is what a sampler makes, the second the time.
+        fixed_steps: of its sampler, whatever the case asks for; None asks the case.
+        unguided: whether the conditional branch runs alone, whatever the case asks for.
     """
+
+    fixed_steps: int | None = None
+    unguided = False
 
     def __init__(
         self,
@@ -210,8 +215,8 @@ class DiffusersModel(nn.Module):
 
     def plan(self, shape: dict[str, Any]) -> list[dict[str, Any]]:
         """The steps of diffusers' scheduler: time and evaluations, two with guidance."""
-        self.scale = shape.get("guidance")
-        self.count = int(shape.get("steps") or 20)
+        self.scale = None if self.unguided else shape.get("guidance")
+        self.count = self.fixed_steps or int(shape.get("steps") or 20)
         times = [float(t) for t in self._scheduler().timesteps]
         evaluations = 1 if self.scale is None else 2
         self.steps_planned = [{"index": i, "t": t, "evaluations": evaluations} for i, t in enumerate(times)]

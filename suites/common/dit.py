@@ -83,7 +83,7 @@ class Dit(FlowModel):
         self.patch_embed = nn.Conv2d(channels, width, patch, patch)
         self.time_embed = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
         self.class_embed = nn.Embedding(classes + 1, width)
-        self.blocks = nn.ModuleList(Block(width, heads, ratio) for _ in range(depth))
+        self.blocks: Any = nn.ModuleList(Block(width, heads, ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
         self.head = nn.Linear(width, patch * patch * channels * (2 if variances else 1))

@@ -172,7 +172,7 @@ def flow_loss(model: FlowModel, generator: torch.Generator, dropped: float = 0.1
         e = torch.randn(pictures.shape, generator=generator)
         hidden = torch.rand(len(pictures), generator=generator) < dropped
         seen = torch.where(hidden, torch.full_like(classes, model.classes), classes)
-        place = t[:, None, None, None]
+        place = t.view(-1, *[1] * (pictures.dim() - 1))
         return F.mse_loss(model((1 - place) * pictures + place * e, t, seen), e - pictures)
 
     return loss

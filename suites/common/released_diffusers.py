@@ -75,9 +75,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "wan2_1_1_3b": {
         "_class_name": "WanTransformer3DModel", "num_layers": 30, "num_attention_heads": 12, "ffn_dim": 8960,
     },
-    # The prior of Kandinsky 2.2.
+    # The prior of Kandinsky 2.2, and the network that makes latents of its image embedding.
     "kandinsky22_prior": {
         "_class_name": "PriorTransformer", "num_layers": 20, "num_attention_heads": 32, "attention_head_dim": 64,
         "embedding_dim": 1280, "num_embeddings": 77, "additional_embeddings": 4,
+    },
+    "kandinsky22_unet": {
+        "_class_name": "UNet2DConditionModel", "sample_size": 64, "in_channels": 4, "out_channels": 8,
+        "layers_per_block": 3, "block_out_channels": [384, 768, 1152, 1536], "cross_attention_dim": 768,
+        "attention_head_dim": 64, "resnet_time_scale_shift": "scale_shift", "addition_embed_type": "image",
+        "encoder_hid_dim": 1280, "encoder_hid_dim_type": "image_proj",
+        "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+        "down_block_types": ["ResnetDownsampleBlock2D"] + ["SimpleCrossAttnDownBlock2D"] * 3,
+        "up_block_types": ["SimpleCrossAttnUpBlock2D"] * 3 + ["ResnetUpsampleBlock2D"],
     },
 }  # fmt: skip

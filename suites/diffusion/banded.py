@@ -27,9 +27,16 @@ def block_of(tokens: int, half: int) -> int:
     return next(size for size in range(max(1, min(half, tokens)), 0, -1) if tokens % size == 0)
 
 
-def executed_pairs(tokens: int, half: int) -> int:
-    """Pairs that are multiplied: whole blocks, or everything where blocks would not save."""
-    return tokens * min(tokens, block_of(tokens, half) + 2 * half)
+def executed_pairs(tokens: int, half: int, group: int = 1) -> int:
+    """Pairs that are multiplied: whole blocks, or everything where blocks would not save.
+
+    Args:
+        tokens: of the sequence.
+        half: of the band, in groups.
+        group: neighbouring tokens that the band takes as one.
+    """
+    groups = tokens // group
+    return group * tokens * min(groups, block_of(groups, half) + 2 * half)
 
 
 def band_mask(tokens: int, half: int, device: torch.device | None = None) -> Tensor:
@@ -38,28 +45,35 @@ def band_mask(tokens: int, half: int, device: torch.device | None = None) -> Ten
     return (place[:, None] - place[None]).abs() <= half
 
 
-def banded_attention(q: Tensor, k: Tensor, v: Tensor, half: int) -> tuple[Tensor, Tensor]:
+def banded_attention(q: Tensor, k: Tensor, v: Tensor, half: int, group: int = 1) -> tuple[Tensor, Tensor]:
     """Softmax attention inside the band, and the logarithm of each row's sum.
 
     Args:
         q: [batch, heads, tokens, size], as k and v.
         k: keys.
         v: values.
-        half: of the band.
+        half: of the band, in groups.
+        group: neighbouring tokens that the band takes as one: they see each other and the same others.
 
     Returns:
         Outputs [batch, heads, tokens, size] and log of the sum of exp of the scores inside the band [batch, heads,
         tokens].
     """
-    tokens, block = q.shape[2], block_of(q.shape[2], half)
-    if block + 2 * half >= tokens:
+    groups = q.shape[2] // group
+    block = block_of(groups, half)
+    if block + 2 * half >= groups:
         scores = (q @ k.transpose(-1, -2)) / q.shape[-1] ** 0.5
-        scores = scores.masked_fill(~band_mask(tokens, half, q.device), float("-inf"))
+        scores = scores.masked_fill(~_spread(band_mask(groups, half, q.device), group), float("-inf"))
         return scores.softmax(-1) @ v, scores.logsumexp(-1)
-    near_k, near_v = (_near(each, block, half) for each in (k, v))
-    scores = q.unflatten(2, (-1, block)) @ near_k.transpose(-1, -2) / q.shape[-1] ** 0.5
-    scores = scores.masked_fill(~_seen(tokens, block, half, q.device), float("-inf"))
+    near_k, near_v = (_near(each, block * group, half * group) for each in (k, v))
+    scores = q.unflatten(2, (-1, block * group)) @ near_k.transpose(-1, -2) / q.shape[-1] ** 0.5
+    scores = scores.masked_fill(~_spread(_seen(groups, block, half, q.device), group), float("-inf"))
     return (scores.softmax(-1) @ near_v).flatten(2, 3), scores.logsumexp(-1).flatten(2, 3)
+
+
+def _spread(mask: Tensor, group: int) -> Tensor:
+    """A mask of groups as one of tokens."""
+    return mask.repeat_interleave(group, -1).repeat_interleave(group, -2)
 
 
 def _near(x: Tensor, block: int, half: int) -> Tensor:

@@ -8,6 +8,7 @@ so that a picture depends on its own noise alone; and resizing keeps the mean.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,26 +136,32 @@ def _shifted(t: float, shift: float) -> float:
 
 
 def resized(x: Tensor, side: int) -> Tensor:
-    """Pictures at another side, bilinear downwards and nearest upwards, with the mean of every channel kept."""
+    """Pictures at another side, bilinear downwards and nearest upwards, with the mean of every channel kept.
+
+    Frames of videos [batch, channels, frames, side, side] are pictures of their own.
+    """
     if side == x.shape[-1]:
         return x
+    flat = x.flatten(1, -3)
     if side < x.shape[-1]:
-        new = F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+        new = F.interpolate(flat, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
     else:
-        new = F.interpolate(x, size=(side, side), mode="nearest")
-    return new + (x.mean(dim=(2, 3), keepdim=True) - new.mean(dim=(2, 3), keepdim=True))
+        new = F.interpolate(flat, size=(side, side), mode="nearest")
+    new = new + (flat.mean(dim=(2, 3), keepdim=True) - new.mean(dim=(2, 3), keepdim=True))
+    return new.reshape(*x.shape[:-2], side, side)
 
 
 def fresh_noise(noise: Tensor, side: int, seed: int) -> Tensor:
-    """Noise [batch, channels, side, side]: values of `noise` at drawn places with drawn signs, the same for all images.
+    """Noise of the same shape but for its side: values of `noise` at drawn places with drawn signs.
 
-    Standard normal like `noise`; on average over places it is uncorrelated with it.
+    Places and signs are the same for all images. Standard normal like `noise`; on average over places it is
+    uncorrelated with it.
     """
-    batch, channels = noise.shape[:2]
-    count, wanted = noise[0].numel(), channels * side * side
+    shape = (*noise.shape[:-2], side, side)
+    count, wanted = noise[0].numel(), math.prod(shape[1:])
     generator = torch.Generator(device="cpu").manual_seed(7919 * (seed + 1))
     with torch.device("cpu"):
         places = torch.randperm(count, generator=generator)[:wanted]
         signs = 2.0 * torch.randint(2, (wanted,), generator=generator) - 1
     drawn = noise.flatten(1)[:, places.to(noise.device)] * signs.to(noise)
-    return drawn.reshape(batch, channels, side, side)
+    return drawn.reshape(shape)

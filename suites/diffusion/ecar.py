@@ -39,7 +39,7 @@ class Ecar(nn.Module):
         self.start_token = nn.Parameter(0.02 * torch.randn(1, 1, width))
         self.levels = nn.Embedding(stages, width)
         self.read = nn.Conv2d(1, width, patch, patch)
-        self.blocks = nn.ModuleList(Block(width, heads, 4.0) for _ in range(depth))
+        self.blocks: Any = nn.ModuleList(Block(width, heads, 4.0) for _ in range(depth))
         self.patch_embed = nn.Conv2d(1, width, patch, patch)
         self.time_embed = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
         self.flow = nn.ModuleList(Block(width, heads, 4.0) for _ in range(flow_depth))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,10 +33,13 @@ class Rounding:
 class Rounded(nn.Module):
     """A convolution or linear layer in few bits; `scales` and `fits` are by step."""
 
+    weight: Tensor
+
     def __init__(self, plain: nn.Module, weight_bits: int, bits: int, rounding: Rounding):
         super().__init__()
-        self.plain, self.bits, self.rounding = plain, bits, rounding
-        weight = plain.weight.data
+        self.plain: Any = plain
+        self.bits, self.rounding = bits, rounding
+        weight = self.plain.weight.data
         self.register_buffer("weight", rounded(weight, best_scale(weight.flatten(1), weight_bits), weight_bits))
         self.scales: dict[int, Tensor] = {}
         self.fits: dict[int, tuple[Tensor, Tensor]] = {}
@@ -107,7 +111,7 @@ def quantise(model: FlowModel, weight_bits: int, bits: int, *, images: int, corr
 
 def calibrate(model: FlowModel, count: int) -> None:
     """Scales and corrections for a plan of so many steps, unless they are there or tensors hold no values."""
-    rounding: Rounding | None = getattr(model, "rounding", None)  # type: ignore[assignment]
+    rounding: Rounding | None = getattr(model, "rounding", None)
     key = (count, model.scale)
     if rounding is not None and rounding.known != key and not next(model.parameters()).is_meta:
         _calibrate(model, count)
@@ -117,7 +121,7 @@ def calibrate(model: FlowModel, count: int) -> None:
 @torch.no_grad()
 def _calibrate(model: FlowModel, count: int) -> None:
     """Scales, then output corrections, of every layer and step on images of the plain sampler."""
-    rounding: Rounding = model.rounding  # type: ignore[assignment]
+    rounding: Any = model.rounding
     for what in ("scales", "fits") if rounding.correction else ("scales",):
         with _learning(rounding, what):
             x = noise(range(rounding.images), 1, (model.channels, model.resolution, model.resolution))

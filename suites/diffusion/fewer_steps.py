@@ -9,19 +9,25 @@ from torch import nn
 
 from bench.config.settings import PositiveInt
 from suites.common.rectified_flow import Course, FlowModel
+from suites.diffusion.lambda_eclipse import Prior
 from suites.diffusion.subjects import as_kind
 
 
-def fewer_steps(model: nn.Module, *, steps: PositiveInt = 10) -> FlowModel:
+def fewer_steps(model: nn.Module, *, steps: PositiveInt = 10) -> nn.Module:
     """The model sampled in `steps` plain Euler steps, whatever number the case asks for.
 
     Args:
-        model: that samples along a rectified flow.
+        model: that samples along a rectified flow, a diffusion prior, or a network of diffusers, which takes so many
+            steps of its own scheduler.
         steps: of its sampler.
 
     Raises:
         ValueError: the model does not sample so.
     """
+    if hasattr(model, "fixed_steps") and not (isinstance(model, Prior) and not model.steps):
+        chain: Any = model
+        chain.fixed_steps = steps
+        return model
     flow = as_kind(model, FlowModel, "fewer_steps", "digit_dit")
     flow.course = FewerSteps(steps)
     return flow

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt, Rate
-from suites.common.dit import Block, Dit, block_macs, modulated
+from suites.common.dit import Attention, Block, Dit, block_macs, modulated
 from suites.common.finetuning import finetuned, teacher_for
 from suites.common.rectified_flow import Course, FlowModel, flow_loss
 from suites.diffusion.subjects import as_kind
@@ -53,7 +53,7 @@ def flexdit(
         ValueError: no diffusion transformer, a depth that does not come out, r_min above r_max, or a number of sparse
             tokens that is no square grid.
     """
-    dit = as_kind(model, Dit, "flexdit", "digit_dit(depth=10)")
+    dit = as_kind(model, Dit, "flexdit", "digit_dit(depth=10)", videos=False)
     each, rest = divmod(len(dit.blocks) - pooling - top, modules)
     if rest or each < 2 + sparse_blocks:
         raise ValueError(
@@ -69,7 +69,13 @@ def flexdit(
     _rebuild(dit, pooling, modules, each, sparse_blocks)
     dit.course = Flex(r_min, r_max, fixed)
     dit.blocks.sparse_side = dit.course.side(side, 1.0)  # of a forward alone: the end of the chain
-    settings = {"pooling": pooling, "modules": modules, "top": top, "sparse_blocks": sparse_blocks, "fixed": fixed}
+    settings: dict[str, Any] = {
+        "pooling": pooling,
+        "modules": modules,
+        "top": top,
+        "sparse_blocks": sparse_blocks,
+        "fixed": fixed,
+    }
     settings |= {"r_min": r_min, "r_max": r_max}
     loss = _loss(dit, dit.course) if teacher is not None else None
     return finetuned(dit, teacher, flexdit, settings, training_steps, loss=loss, rate=1e-3)
@@ -89,7 +95,7 @@ def _loss(dit: Dit, course: Flex) -> Any:
 
 def _rebuild(dit: Dit, pooling: int, modules: int, each: int, sparse_blocks: int) -> None:
     """Blocks of their new kinds in place of the plain ones, with the same weights."""
-    blocks: list[nn.Module] = list(dit.blocks)
+    blocks: list[Any] = list(dit.blocks)
     for i in range(pooling):
         blocks[i] = PoolingBlock(blocks[i])
     for m in range(modules):
@@ -124,7 +130,7 @@ class FlexBlocks(nn.ModuleList):
         return tokens
 
 
-def _cross(attn: nn.Module, queries: Tensor, seen: Tensor) -> Tensor:
+def _cross(attn: Attention, queries: Tensor, seen: Tensor) -> Tensor:
     """Attention of queries to other tokens with the weights of a self-attention."""
     width = queries.shape[-1]
     weight, bias = attn.qkv.weight, attn.qkv.bias
@@ -227,7 +233,8 @@ class Flex(Course):
 
     def step(self, model: FlowModel, index: int, state: dict[str, Any]) -> dict[str, Any]:
         """A plain step with this step's sparse grid."""
-        model.blocks.sparse_side = round(model.steps_planned[index]["sparse"] ** 0.5)  # type: ignore[union-attr]
+        assert isinstance(model, Dit)
+        model.blocks.sparse_side = round(model.steps_planned[index]["sparse"] ** 0.5)
         return super().step(model, index, state)
 
 

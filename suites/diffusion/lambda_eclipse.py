@@ -18,8 +18,13 @@ from torch import Tensor, nn
 from bench.config.settings import Count, PositiveInt
 from suites.common.checkpoint import load_checkpoint
 from suites.common.rectified_flow import noise, time_features
+from suites.common.tasks.digit_embeddings import sentences
+from suites.common.training import Loss
 
 __all__ = ["Prior", "load_checkpoint", "prior"]
+
+#: Weight of the contrastive term; its form and weight are ours.
+CONTRAST = 0.2
 
 
 class PriorBlock(nn.Module):
@@ -40,7 +45,13 @@ class PriorBlock(nn.Module):
 
 
 class Prior(nn.Module):
-    """Text and edges in, an image embedding out: in one forward, or along a chain of them where there is a time."""
+    """Text and edges in, an image embedding out: in one forward, or along a chain of them where there is a time.
+
+    Attributes:
+        fixed_steps: of its chain, whatever the case asks for; None asks the case.
+    """
+
+    fixed_steps: int | None = None
 
     def __init__(self, *, embedding: int, width: int, heads: int, depth: int, words: int, steps: int):
         super().__init__()
@@ -96,7 +107,7 @@ class Prior(nn.Module):
         if not self.steps:
             return [{"index": 0, "evaluations": 1, "macs": self.forward_macs()}]
         self.scale = shape.get("guidance")
-        count = int(shape.get("steps") or self.steps)
+        count = self.fixed_steps or int(shape.get("steps") or self.steps)
         branches = 1 if self.scale is None else 2
         self.planned = [
             {
@@ -140,6 +151,38 @@ class Prior(nn.Module):
         """Text states, pooled text, edges."""
         text = noise(range(batch), 1, (self.words, self.embedding))
         return text, text.mean(dim=1), noise(range(batch), 2, (self.embedding,))
+
+    # ------------------------------------------------------------------------------------------ learning
+
+    def learning_loss(self, generator: torch.Generator) -> Loss:
+        """The loss of labels and embeddings of one batch.
+
+        In one forward: the distance from the wanted embedding, and a term that tells embeddings of other classes apart.
+        Of a diffusion prior: the distance of the clean embedding that it predicts from a noisy one; a tenth of the
+        texts is hidden.
+        """
+
+        def loss(labels: Tensor, wanted: Tensor) -> Tensor:
+            text = sentences(labels, self.words)
+            pooled, empty = text.mean(dim=1), torch.zeros_like(wanted)
+            if not self.steps:
+                made = self(empty, text, pooled, empty)
+                return F.mse_loss(made, wanted) + CONTRAST * contrast(made, wanted, labels)
+            t = torch.rand(len(wanted), generator=generator)
+            e = torch.randn(wanted.shape, generator=generator)
+            shown = (torch.rand(len(wanted), generator=generator) >= 0.1).to(wanted)
+            x = (1 - t[:, None]) * wanted + t[:, None] * e
+            return F.mse_loss(self(x, text * shown[:, None, None], pooled * shown[:, None], t), wanted)
+
+        return loss
+
+
+def contrast(made: Tensor, wanted: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
+    """Cross-entropy of which wanted embedding belongs to each made one; others of its class are left out."""
+    scores = F.normalize(made, dim=1) @ F.normalize(wanted, dim=1).T / temperature
+    own = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    scores = scores.masked_fill((labels[:, None] == labels[None]) & ~own, float("-inf"))
+    return F.cross_entropy(scores, torch.arange(len(labels), device=labels.device))
 
 
 def prior(

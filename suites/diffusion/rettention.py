@@ -2,8 +2,9 @@
 
 Per query row and head rho = (sum of exp inside the window) / (sum over all) is kept from the last full step, and R =
 full - sparse output after the projection. A sparse step multiplies the window's softmax by rho, adds R, and lets rho
-grow by a constant. Ours: rho is clamped at 1, which the released code lets it pass; the band is read by blocks
-(`suites.diffusion.banded`) where that code multiplies everything and masks.
+grow by a constant. Of a video, the window is one of places, the same in all frames. Ours: rho is clamped at 1, which
+the released code lets it pass; the band is read by blocks (`suites.diffusion.banded`) where that code multiplies
+everything and masks.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from bench.config.settings import Count, Field, PositiveInt, Rate
 from suites.common.dit import Attention, Dit
 from suites.common.rectified_flow import Course, FlowModel
+from suites.common.video_dit import VideoDit
 from suites.diffusion.banded import banded_attention, executed_pairs, half_width
 from suites.diffusion.subjects import as_kind
 
@@ -48,9 +50,14 @@ def rettention(
     """
     dit = as_kind(model, Dit, "rettention", "digit_dit256")
     for block in dit.blocks:
-        block.attn = WindowAttention(block.attn, s, increment, use_ratio, use_residual)
+        block.attn = WindowAttention(block.attn, s, increment, use_ratio, use_residual, frames_of(dit))
     dit.course = Rettention(s, refresh, warmup, use_residual)
     return dit
+
+
+def frames_of(model: Dit) -> int:
+    """Frames of the videos that a network makes; 1 of pictures."""
+    return model.frames if isinstance(model, VideoDit) else 1
 
 
 class BandPass(nn.Module):
@@ -58,18 +65,32 @@ class BandPass(nn.Module):
 
     charged_to = "method"
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, half: int) -> tuple[Tensor, Tensor]:
-        """As `banded_attention`."""
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, half: int, frames: int) -> tuple[Tensor, Tensor]:
+        """As `windowed`."""
+        return windowed(q, k, v, half, frames)
+
+
+def windowed(q: Tensor, k: Tensor, v: Tensor, half: int, frames: int) -> tuple[Tensor, Tensor]:
+    """Attention in the window and the logarithm of each row's sum; of a video, tokens come frame by frame."""
+    if frames == 1:
         return banded_attention(q, k, v, half)
+    places = q.shape[2] // frames
+    q, k, v = (each.unflatten(2, (frames, places)).transpose(2, 3).flatten(2, 3) for each in (q, k, v))
+    out, mass = banded_attention(q, k, v, half, frames)
+    out, mass = (each.unflatten(2, (places, frames)).transpose(2, 3).flatten(2, 3) for each in (out, mass))
+    return out, mass
 
 
 class WindowAttention(Attention):
     """Attention in one of three modes; what it keeps lies in `memory`, which belongs to the run."""
 
-    def __init__(self, plain: Attention, s: float, increment: float, use_ratio: bool, use_residual: bool):
+    def __init__(
+        self, plain: Attention, s: float, increment: float, use_ratio: bool, use_residual: bool, frames: int = 1
+    ):
         nn.Module.__init__(self)
         self.heads, self.qkv, self.proj = plain.heads, plain.qkv, plain.proj
-        self.s, self.increment, self.use_ratio, self.use_residual = s, increment, use_ratio, use_residual
+        self.s, self.frames = s, frames
+        self.increment, self.use_ratio, self.use_residual = increment, use_ratio, use_residual
         self.extra = BandPass()
         self.mode: Mode = "full"
         self.memory: dict[str, Tensor] = {}
@@ -79,13 +100,13 @@ class WindowAttention(Attention):
         if self.mode == "full":
             return super().forward(x)
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        half = half_width(x.shape[1], self.s)
+        half = half_width(x.shape[1] // self.frames, self.s)
         return self._refreshed(q, k, v, half) if self.mode == "refresh" else self._sparse(q, k, v, half)
 
     def _refreshed(self, q: Tensor, k: Tensor, v: Tensor, half: int) -> Tensor:
         scores = (q @ k.transpose(-1, -2)) / q.shape[-1] ** 0.5
         full = self._projected(scores.softmax(-1) @ v)
-        inside, mass = self.extra(q, k, v, half)
+        inside, mass = self.extra(q, k, v, half, self.frames)
         ratio = (mass - scores.logsumexp(-1)).exp().clamp(max=1.0)
         if self.use_ratio:
             self.memory["ratio"] = ratio
@@ -95,7 +116,7 @@ class WindowAttention(Attention):
         return full
 
     def _sparse(self, q: Tensor, k: Tensor, v: Tensor, half: int) -> Tensor:
-        inside, _ = banded_attention(q, k, v, half)
+        inside, _ = windowed(q, k, v, half, self.frames)
         if self.use_ratio:
             inside = inside * self.memory["ratio"][..., None]
             self.memory["ratio"] = (self.memory["ratio"] + self.increment).clamp(max=1.0)
@@ -132,7 +153,8 @@ class Rettention(Course):
 
     def start(self, model: FlowModel, state: dict[str, Any]) -> dict[str, Any]:
         """The plain state and an empty memory for every block."""
-        return {**state, "memory": [{} for _ in model.blocks]}  # type: ignore[union-attr]
+        assert isinstance(model, Dit)
+        return {**state, "memory": [{} for _ in model.blocks]}
 
     def step(self, model: FlowModel, index: int, state: dict[str, Any]) -> dict[str, Any]:
         """A step in its mode, with the run's own memory lent to the blocks."""
@@ -148,8 +170,10 @@ class Rettention(Course):
 
 def step_macs(model: Dit, mode: Mode, s: float, residual: bool = True, side: int | None = None) -> int:
     """MACs of one evaluation: 2 pairs C for attention; a refresh runs all pairs, the window, and projects twice."""
-    n, c, layers = ((side or model.resolution) // model.patch) ** 2, model.width, len(model.blocks)
-    plain, window = model.evaluation_macs(side or model.resolution), executed_pairs(n, half_width(n, s))
+    frames, c, layers = frames_of(model), model.width, len(model.blocks)
+    places = ((side or model.resolution) // model.patch) ** 2
+    n = frames * places
+    plain, window = model.evaluation_macs(side or model.resolution), executed_pairs(n, half_width(places, s), frames)
     if mode == "full":
         return plain
     if mode == "refresh":

@@ -48,7 +48,7 @@ def scale_dit(
     Raises:
         ValueError: the model is no diffusion transformer, or windows or anchors do not fit its grid.
     """
-    dit = as_kind(model, Dit, "scale_dit", "digit_dit256")
+    dit = as_kind(model, Dit, "scale_dit", "digit_dit256", videos=False)
     side = dit.resolution // dit.patch
     if side % window or anchor > side:
         raise ValueError(f"window={window} and anchor={anchor} do not fit a grid of {side} x {side} tokens")
@@ -70,11 +70,16 @@ class Lora(nn.Module):
 
     def __init__(self, block: Block, rank: int):
         super().__init__()
-        layers = {"qkv": block.attn.qkv, "proj": block.attn.proj, "up": block.mlp[0], "down": block.mlp[2]}
+        layers: dict[str, Any] = {
+            "qkv": block.attn.qkv,
+            "proj": block.attn.proj,
+            "up": block.mlp[0],
+            "down": block.mlp[2],
+        }
         self.inner = nn.ModuleDict({k: nn.Linear(x.in_features, rank, bias=False) for k, x in layers.items()})
         self.outer = nn.ModuleDict({k: nn.Linear(rank, x.out_features, bias=False) for k, x in layers.items()})
-        for each in self.outer.values():
-            nn.init.zeros_(each.weight)
+        for weight in self.outer.parameters():
+            nn.init.zeros_(weight)
 
     def forward(self, name: str, x: Tensor) -> Tensor:
         """What is added to the layer of that name."""
@@ -107,7 +112,8 @@ class ScaleDit(Course):
         """The noise of the large picture, and noise of its own for the small one."""
         if not self.anchor:
             return state
-        return {**state, "small": fresh_noise(state["x"], self.anchor * model.patch, 0)}  # type: ignore[operator]
+        assert isinstance(model, Dit)
+        return {**state, "small": fresh_noise(state["x"], self.anchor * model.patch, 0)}
 
     def step(self, model: FlowModel, index: int, state: dict[str, Any]) -> dict[str, Any]:
         """An Euler step of the small or of the large picture."""

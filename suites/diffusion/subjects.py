@@ -11,15 +11,17 @@ from suites.common.rectified_flow import FlowModel
 Kind = TypeVar("Kind", bound=nn.Module)
 
 
-def as_kind(model: nn.Module, kind: type[Kind], method: str, take: str) -> Kind:
+def as_kind(model: nn.Module, kind: type[Kind], method: str, take: str, *, videos: bool = True) -> Kind:
     """The model itself.
 
     Raises:
-        ValueError: it is none of that kind, or another method already samples it its own way; `take` names one that
-            fits.
+        ValueError: it is none of that kind, it makes videos where `videos` says that the method does not, or another
+            method already samples it its own way; `take` names one that fits.
     """
     if not isinstance(model, kind):
         raise ValueError(f"{method} works on {kind.__name__} networks, not on {type(model).__name__}: take {take}")
+    if not videos and hasattr(model, "frames"):
+        raise ValueError(f"{method} works on pictures, and this network makes videos: take {take}")
     if isinstance(model, FlowModel) and model.course is not None:
         raise ValueError(f"{method}: {type(model.course).__name__} already says how this model is sampled")
     return model

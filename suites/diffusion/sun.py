@@ -30,11 +30,11 @@ def sun(
     positive: bool = False,
     guidance: Positive = 2.0,
     training_steps: Count = 0,
-) -> Unet:
+) -> nn.Module:
     """The U-Net with adapters, sampled in few steps of one evaluation each.
 
     Args:
-        model: the U-Net.
+        model: the U-Net of this house, or one of diffusers, whose adapters are not trained.
         steps: of its sampler.
         offset: whether the adapters are used; without them the conditional branch runs alone.
         positive: whether there is a second pair of keys and values for the positive prompt.
@@ -42,8 +42,10 @@ def sun(
         training_steps: batches of 32 to learn from; the network itself stays as it is.
 
     Raises:
-        ValueError: the model is no U-Net of this house.
+        ValueError: the model is no U-Net, or one of diffusers that is to be trained.
     """
+    if hasattr(model, "unguided"):
+        return _on_diffusers(model, steps, offset, positive, training_steps)
     unet = as_kind(model, Unet, "sun", "digit_unet")
     teacher = teacher_for(unet, training_steps)
     unet.course = Sun(steps)
@@ -59,22 +61,31 @@ def sun(
         unet.requires_grad_(False)
         for each in adapters:
             each.adapter.requires_grad_(True)
-        loss = distillation(unet, teacher, guidance, 1 / steps)  # type: ignore[arg-type]
+        loss = distillation(unet, teacher, guidance, 1 / steps)
         settings["steps"] = steps
     fresh = [parameter for each in adapters for parameter in each.adapter.parameters()]
     tuned = finetuned(unet, teacher, sun, settings, training_steps, loss=loss, fresh=fresh)
     return needs_training(tuned, "the adapter", training_steps)
 
 
+def _on_diffusers(model: Any, steps: int, offset: bool, positive: bool, training_steps: int) -> nn.Module:
+    from suites.diffusion.sun_diffusers import with_adapters
+
+    if training_steps:
+        raise ValueError("sun trains adapters of digit_unet alone: set training_steps=0 for a network of diffusers")
+    model.fixed_steps, model.unguided = steps, True
+    if offset:
+        with_adapters(model, positive)
+    return needs_training(model, "the adapter", 0) if offset else model
+
+
 class Branch(nn.Module):
     """Keys and values of one prompt, and the affine map of what they give."""
 
-    def __init__(self, plain: Attention):
+    def __init__(self, context: int, width: int):
         super().__init__()
-        self.key = nn.Linear(plain.key.in_features, plain.key.out_features, bias=False)
-        self.value = nn.Linear(plain.value.in_features, plain.value.out_features, bias=False)
-        self.alpha = nn.Parameter(torch.ones(plain.key.out_features))
-        self.beta = nn.Parameter(torch.zeros(plain.key.out_features))
+        self.key, self.value = (nn.Linear(context, width, bias=False) for _ in range(2))
+        self.alpha, self.beta = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
 
     def forward(self, q: Tensor, context: Tensor, like: Tensor) -> Tensor:
         """What attention to this prompt gives, with the norm of `like` [batch, tokens, width]."""
@@ -92,9 +103,10 @@ class SunAttention(Attention):
         nn.Module.__init__(self)
         self.heads = plain.heads
         self.query, self.key, self.value, self.out = plain.query, plain.key, plain.value, plain.out
-        self.adapter = nn.ModuleDict({"negative": Branch(plain)})
+        sizes = plain.key.in_features, plain.key.out_features
+        self.adapter = nn.ModuleDict({"negative": Branch(*sizes)})
         if positive:
-            self.adapter["positive"] = Branch(plain)
+            self.adapter["positive"] = Branch(*sizes)
         self.negative: Tensor | None = None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -128,9 +140,10 @@ class Sun(Course):
 
     def step(self, model: FlowModel, index: int, state: dict[str, Any]) -> dict[str, Any]:
         """An Euler step with the empty class as the negative prompt."""
+        assert isinstance(model, Unet)
         now, x, classes = model.steps_planned[index], state["x"], state["classes"]
         times = torch.full((len(x),), now["t"], device=x.device, dtype=x.dtype)
-        return {**state, "x": x - now["dt"] * adapted(model, x, times, classes)}  # type: ignore[arg-type]
+        return {**state, "x": x - now["dt"] * adapted(model, x, times, classes)}
 
 
 def adapters_of(model: Unet) -> list[SunAttention]:

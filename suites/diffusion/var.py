@@ -71,7 +71,7 @@ class VarNetwork(nn.Module):
         self.begin = nn.Parameter(0.02 * torch.randn(1, 1, width))
         self.places = nn.Parameter(0.02 * torch.randn(1, sum(side**2 for side in scales), width))
         self.levels = nn.Embedding(len(scales), width)
-        self.blocks = nn.ModuleList(VarBlock(width, heads) for _ in range(depth))
+        self.blocks: Any = nn.ModuleList(VarBlock(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
         self.head = nn.Linear(width, codes)
@@ -131,6 +131,7 @@ class Var(VarNetwork):
     """
 
     resolution, channels, patch = 16, 1, 2
+    codebook: Tensor
 
     def __init__(self, *, top_k: int, top_p: float, guidance: float | None, **settings: Any):
         super().__init__(**settings)
@@ -160,12 +161,18 @@ class Var(VarNetwork):
         branches, done, steps = 1 if self.scale is None else 2, 0, list[dict[str, Any]]()
         for k, side in enumerate(self.scales):
             done += side**2
-            step = {"index": k, "name": f"scale {side}", "mode": "draft", "tokens": side**2, "keys": done}
+            step: dict[str, Any] = {
+                "index": k,
+                "name": f"scale {side}",
+                "mode": "draft",
+                "tokens": side**2,
+                "keys": done,
+            }
             if k >= self.drafted and self.refiner is not None:
                 step |= self._refined(k, side, done)
             else:
                 step["macs"] = self.scale_macs(side**2, done, first=k == 0)
-            steps.append({**step, "evaluations": branches, "macs": branches * int(step["macs"])})
+            steps.append({**step, "evaluations": branches, "macs": branches * step["macs"]})
         return steps
 
     def _refined(self, k: int, side: int, done: int) -> dict[str, Any]:
@@ -194,9 +201,10 @@ class Var(VarNetwork):
         """The next scale: its logits, its codes, the sum with them."""
         side, x, classes = self.scales[index], state["x"], state["classes"]
         now = area(x, side)
-        maps, first, network = [now], index, self
+        maps, first = [now], index
+        network: VarNetwork = self
         if index >= self.drafted and self.refiner is not None:
-            network = self.refiner  # type: ignore[assignment]
+            network = self.refiner
             if index == self.drafted:  # the drafter's keys and values are given up here
                 state = {**state, "caches": [[] for _ in self.refiner.blocks]}
                 maps, first = [*state["maps"], now], 0

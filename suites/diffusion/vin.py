@@ -59,15 +59,14 @@ def vin(
     """
     video = as_kind(model, VideoDit, "vin", "digit_video")
     teacher = teacher_for(video, training_steps)
-    if global_tokens:
-        heads = video.blocks[0].attn.heads
-        video.interface = Interface(video.width, heads, global_tokens, depth, video.ratio)
     video.course = Vin(chunk, context, averaged)
     if not global_tokens:
         return video
+    heads = video.blocks[0].attn.heads
+    video.interface = interface = Interface(video.width, heads, global_tokens, depth, video.ratio)
     settings = {"chunk": chunk, "context": context, "global_tokens": global_tokens, "depth": depth}
     loss = _loss(video) if teacher is not None else None
-    tuned = finetuned(video, teacher, vin, settings, training_steps, loss=loss, fresh=video.interface.parameters())
+    tuned = finetuned(video, teacher, vin, settings, training_steps, loss=loss, fresh=interface.parameters())
     return needs_training(tuned, "the interface network", training_steps)
 
 

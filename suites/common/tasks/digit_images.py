@@ -125,7 +125,7 @@ class DigitImages(TrainedTask):
         return self._judge
 
     def _train_judge(self, judge: Judge) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        batches = self.training_batches(32, self.judge_steps, 0)
+        batches = _picture_batches(32, self.judge_steps, 0, at_half=False)
         with one_thread():
             fit(judge, batches, classification(judge), Pace(self.judge_steps, 3e-3))
         index = data.split()[1]
@@ -192,12 +192,7 @@ class DigitImages(TrainedTask):
         self, batch_size: int, steps: int, seed: int, *, at_half: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """`steps` batches of random training digits and labels; with `at_half` every second one at half the side."""
-        train_index, _ = data.split()
-        whole, half, labels = pictures(train_index), pictures(train_index, SIDE // 2), data.labels(train_index)
-        generator = torch.Generator().manual_seed(seed)
-        for step in range(steps):
-            pick = torch.randint(len(labels), (batch_size,), generator=generator)
-            yield (half if at_half and step % 2 else whole)[pick], labels[pick]
+        return _picture_batches(batch_size, steps, seed, at_half=at_half)
 
     # ------------------------------------------------------------------------------------------ the score
 
@@ -205,7 +200,7 @@ class DigitImages(TrainedTask):
         """The Frechet distance of made from held-out digits, and the share of them that shows the class asked for."""
         made = self._made(run, 0)
         seen = SamplesDigest()
-        seen.feed(pictures(data.split()[1]), self.samples, self.judge_steps)
+        seen.feed(self.real(data.split()[1]), self.samples, self.judge_steps)
         marks = self._marks(made)
         found = distribution(
             "frechet_distance", self._distance(made), self.samples, seen.hex(), seeds=self._spread, floor=self.floor(),
@@ -225,34 +220,50 @@ class DigitImages(TrainedTask):
 
     def floor(self) -> float:
         """The distance of the training digits from the held-out ones, which no trained model gets below by merit."""
-        train, held_out = (self.judge().features(pictures(index)) for index in data.split())
+        train, held_out = (self.features(self.real(index)) for index in data.split())
         return frechet(train, held_out)
 
+    # what a set of made or of real samples is to the judge; other samples than pictures say it anew
+
+    def shape_of(self, module: Any) -> tuple[int, ...]:
+        """The shape of one sample that the module makes."""
+        return (1, SIDE, SIDE)
+
+    def real(self, index: Tensor) -> Tensor:
+        """Real samples of these digits."""
+        return pictures(index)
+
+    def features(self, samples: Tensor) -> Tensor:
+        """The judge's features of samples, [n, 64]."""
+        return self.judge().features(samples)
+
+    def answers(self, samples: Tensor) -> Tensor:
+        """The judge's logits of samples, [n, 10]."""
+        return self.judge()(samples)
+
     def _made(self, run: Run, seed: int) -> Tensor:
-        """Pictures of the classes in turn, [samples, 1, 16, 16], as the case's shape says that they are sampled."""
+        """Samples of the classes in turn, [samples, ...], sampled as the case's shape says."""
         module: Any = run.module
-        made = []
+        made, shape = [], self.shape_of(module)
         steps = len(module.plan({**run.shape, "batch": run.batch}))
         for start in range(0, self.samples, run.batch):
             indices = range(start, min(start + run.batch, self.samples))
-            state = module.start(run.send(noise(indices, seed, (1, SIDE, SIDE))), run.send(torch.tensor(indices) % 10))
+            state = module.start(run.send(noise(indices, seed, shape)), run.send(torch.tensor(indices) % 10))
             for step in range(steps):
                 state = module.step(step, state)
             made.append(module.finish(state).float().cpu())
-        pictures_made = torch.cat(made)
-        if pictures_made.shape != (self.samples, 1, SIDE, SIDE):
-            raise QualityError(
-                f"the sampler made pictures of shape {tuple(pictures_made.shape)}; expected 16 x 16, one channel"
-            )
-        check_finite(pictures_made, "the Frechet distance")
-        return pictures_made.clamp(-1, 1)
+        together = torch.cat(made)
+        if together.shape != (self.samples, *shape):
+            raise QualityError(f"the sampler made samples of shape {tuple(together.shape[1:])}; expected {shape}")
+        check_finite(together, "the Frechet distance")
+        return together.clamp(-1, 1)
 
     def _marks(self, made: Tensor) -> str:
         wanted = torch.arange(len(made)) % data.CLASSES
-        return "".join("1" if hit else "0" for hit in (self.judge()(made).argmax(dim=1) == wanted).tolist())
+        return "".join("1" if hit else "0" for hit in (self.answers(made).argmax(dim=1) == wanted).tolist())
 
     def _distance(self, made: Tensor) -> float:
-        return frechet(self.judge().features(made), self.judge().features(pictures(data.split()[1])))
+        return frechet(self.features(made), self.features(self.real(data.split()[1])))
 
     def describe(self) -> dict[str, Any]:
         """Name, what is compared, number of samples, hash of the data, the judge."""
@@ -275,6 +286,15 @@ def pictures(index: Tensor, side: int = SIDE) -> Tensor:
     """Digits as grey pictures in -1..1, [n, 1, side, side]."""
     pixels = data.digits()[0][index][:, None]
     return 2 * F.interpolate(pixels, size=(side, side), mode="bilinear", align_corners=False) - 1
+
+
+def _picture_batches(batch_size: int, steps: int, seed: int, *, at_half: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    train_index, _ = data.split()
+    whole, half, labels = pictures(train_index), pictures(train_index, SIDE // 2), data.labels(train_index)
+    generator = torch.Generator().manual_seed(seed)
+    for step in range(steps):
+        pick = torch.randint(len(labels), (batch_size,), generator=generator)
+        yield (half if at_half and step % 2 else whole)[pick], labels[pick]
 
 
 def frechet(one: Tensor, two: Tensor) -> float:

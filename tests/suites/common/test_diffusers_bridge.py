@@ -72,6 +72,12 @@ def test_released_networks_have_their_parameters_and_products():
     assert counted(lambda: released_diffuser(name="kandinsky22_prior")) == (1_026_225_920, 82_292_850_688)
 
 
+@pytest.mark.slow
+def test_the_network_behind_a_prior_is_counted_from_its_image_embedding():
+    params, products = counted(lambda: released_diffuser(name="kandinsky22_unet"))
+    assert f"{params / 1e9:.2f}" == "1.25" and products > 0
+
+
 def test_a_size_can_be_said_in_pixels_or_in_latents():
     one = counted(lambda: released_diffuser(name="pixart_alpha_256", resolution=512))[1]
     assert one == counted(lambda: released_diffuser(name="pixart_alpha_256", latent=[64, 64]))[1] == forms.pixart(1024)

@@ -18,7 +18,7 @@ from suites.diffusion.fake_quantised import Rounded, Rounding, best_scale, round
 from suites.diffusion.flexdit import PoolingBlock, RecoveryBlock
 from suites.diffusion.lambda_eclipse import prior
 from suites.diffusion.patterns import PATTERNS, Layout
-from suites.diffusion.rettention import WindowAttention, cache_bytes, rettention
+from suites.diffusion.rettention import WindowAttention, cache_bytes, rettention, windowed
 from suites.diffusion.sparse_vdit import Search, agreement, sparse_vdit
 from suites.diffusion.sun import Branch, adapters_of, sun
 from suites.diffusion.vin import chunks_of, vin, weights_of
@@ -40,6 +40,17 @@ def test_a_band_read_by_blocks_is_the_masked_dense_attention(tokens, half):
     out, mass = banded_attention(q, k, v, half)
     assert torch.allclose(out, scores.softmax(-1) @ v) and torch.allclose(mass, scores.logsumexp(-1))
     assert band_pairs(tokens, half) == int(band_mask(tokens, half).sum()) <= executed_pairs(tokens, half)
+
+
+@pytest.mark.parametrize("frames, places, half", [(3, 8, 1), (2, 12, 2), (4, 5, 0), (3, 6, 9)])
+def test_the_window_of_a_video_is_the_same_places_of_all_frames(frames, places, half):
+    q, k, v = qkv(frames * places)
+    mask = band_mask(places, half).repeat(frames, frames)
+    scores = (q @ k.transpose(-1, -2) / 2).masked_fill(~mask, float("-inf"))
+    out, mass = windowed(q, k, v, half, frames)
+    assert torch.allclose(out, scores.softmax(-1) @ v) and torch.allclose(mass, scores.logsumexp(-1))
+    kept = frames**2 * band_pairs(places, half)
+    assert kept == int(mask.sum()) <= executed_pairs(frames * places, half, frames) <= (frames * places) ** 2
 
 
 def test_the_window_of_the_paper_keeps_its_share():
@@ -287,6 +298,20 @@ def test_equal_velocities_of_all_chunks_are_averaged_to_themselves():
     assert torch.allclose(found, torch.full_like(x, 0.7))
 
 
+def test_the_order_of_chunks_and_their_batch_change_nothing(monkeypatch):
+    model = spread(vin(small_video(), chunk=2, context=1, global_tokens=3))
+    model.plan({"steps": 1})
+    x, t, classes = model.example_noise(2, 0), torch.full((2,), 0.8), torch.tensor([1, 2])
+    with torch.no_grad():
+        together = model.course.velocity(model, x, t, classes)
+        apart = torch.cat([model.course.velocity(model, x[i : i + 1], t[:1], classes[i : i + 1]) for i in range(2)])
+        shared = model.course._shared(model, x, model.condition(t, classes), chunks_of(6, 2, 1))
+        monkeypatch.setattr(type(model.course), "_shared", staticmethod(lambda *_: shared))
+        monkeypatch.setattr("suites.diffusion.vin.chunks_of", lambda *sizes: chunks_of(*sizes)[::-1])
+        backwards = model.course.velocity(model, x, t, classes)
+    assert torch.allclose(together, apart, atol=1e-5) and torch.allclose(together, backwards, atol=1e-5)
+
+
 def test_global_tokens_carry_what_happens_in_other_chunks():
     alone = vin(small_video(), chunk=3, context=0, global_tokens=0)
     together = spread(vin(small_video(), chunk=3, context=0, global_tokens=4))
@@ -346,7 +371,7 @@ def test_adapters_that_give_nothing_are_the_conditional_branch():
 
 def test_a_branch_has_the_norm_of_what_it_is_taken_from_sample_by_sample():
     layer = small_unet().middle_attention.cross_attention
-    branch = Branch(layer)
+    branch = Branch(layer.key.in_features, layer.key.out_features)
     q, context = torch.randn(2, 2, 5, 8), torch.randn(2, 1, layer.key.in_features)
     like = torch.randn(2, 5, 16)
     with torch.no_grad():
@@ -420,6 +445,27 @@ def test_a_doubled_map_has_exactly_the_next_stage_s_mean_and_covariance():
     assert torch.allclose(kept.T @ kept + added.T @ added, t**2 * torch.eye(16), atol=1e-6)
     clean = ec.doubled((1 - end) * torch.ones(1, 1, 2, 2), end, t, torch.zeros(1, 1, 4, 4))
     assert torch.allclose(clean, torch.full((1, 1, 4, 4), 1 - t))
+
+
+@torch.no_grad()
+def test_one_stage_is_the_transformer_once_and_plain_euler_steps_of_the_flow():
+    torch.manual_seed(0)
+    model = spread(ec.ecar(width=16, heads=2, depth=1, flow_depth=1, S=1, K=4))
+    found = images(model)
+    x, classes = model.example_noise(2, 0), model.example_cond(2)
+    told = model.emitted(None, 0, classes, [[]])
+    for place in range(4):
+        x = x - 0.25 * model.velocity(x, torch.full((2,), 1 - place / 4), classes, told)
+    assert torch.allclose(found, x, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_slices_of_all_stages_cover_the_whole_interval():
+    """Velocities that lead straight to a flat grey bring it exactly where the last slice ends at the picture."""
+    model = ec.ecar(S=3, K=2)
+    grey = 0.3
+    model.velocity = lambda x, t, classes, told: (x - grey) / t[:, None, None, None]
+    assert torch.allclose(images(model), torch.full((2, 1, 16, 16), grey), atol=1e-5)
 
 
 def test_slices_of_time_begin_at_equal_distances_and_reach_the_picture():

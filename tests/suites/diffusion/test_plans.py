@@ -24,6 +24,25 @@ def small_var(**changes):
     return spread(var(**{"width": 16, "heads": 2, "depth": 3, "scales": [1, 2, 4], "codes": 16, **changes}))
 
 
+def small_prior():
+    torch.manual_seed(0)
+    return spread(prior(embedding=12, width=16, heads=2, depth=2, words=5, steps=4))
+
+
+class Unguided(torch.nn.Module):
+    """A sampler whose case's guidance is not heard: what stands for the conditional branch alone."""
+
+    def __init__(self, plain):
+        super().__init__()
+        self.plain = plain
+
+    def plan(self, shape):
+        return self.plain.plan({**shape, "guidance": None})
+
+    def __getattr__(self, name):
+        return super().__getattr__(name) if name == "plain" else getattr(self.plain, name)
+
+
 def deep():
     return small_dit(depth=8, patch=2, resolution=16)
 
@@ -33,6 +52,9 @@ ROWS = {
     "plain u-net": small_unet,
     "plain video": small_video,
     "fewer_steps": lambda: fewer_steps(small_dit(), steps=3),
+    "fewer_steps of a video": lambda: fewer_steps(small_video(), steps=2),
+    "bottleneck of a video": lambda: bottleneck(small_video(), scales=[1.0, 0.5, 1.0], steps=[1, 2, 1]),
+    "rettention of a video": lambda: rettention(small_video(), s=0.25, warmup=1, refresh=2),
     "bottleneck": lambda: bottleneck(small_dit(), scales=[1.0, 0.5, 1.0], steps=[2, 3, 2]),
     "bottleneck from below": lambda: bottleneck(
         small_dit(), scales=[0.5, 1.0], steps=[2, 3], strengths=[0.0, 0.3], shifts=[1.0, 2.0]
@@ -74,11 +96,19 @@ def test_the_trace_of_every_step_counts_what_the_plan_says(name, guidance):
 @pytest.mark.parametrize("name", ROWS)
 def test_a_run_leaves_nothing_to_the_next(name):
     model = ROWS[name]()
-    first, other, again = (images(model, seed=seed, guidance=1.5) for seed in (0, 1, 0))
-    assert torch.equal(first, again)
+    first, other = (images(model, seed=seed, guidance=1.5) for seed in (0, 1))
+    images(model, steps=3)  # a plan of another length, without guidance
+    assert torch.equal(first, images(model, guidance=1.5))
     assert torch.isfinite(first).all()
     if name != "lambda_eclipse":  # whose image slot is empty
         assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_an_image_depends_on_its_own_noise_and_on_no_neighbour(name):
+    model = ROWS[name]()
+    alone, beside = images(model, batch=1, guidance=1.5), images(model, batch=3, guidance=1.5)
+    assert torch.allclose(alone, beside[:1], atol=1e-4)
 
 
 IDENTITIES = {
@@ -92,6 +122,13 @@ IDENTITIES = {
         lambda model: bottleneck(model, scales=[1.0, 1.0], steps=[2, 4], strengths=[0.0, 0.0], shifts=[1.0, 1.0]),
     ),
     "rettention": (small_dit, lambda model: rettention(model, warmup=6)),
+    "rettention of a video": (small_video, lambda model: rettention(model, warmup=6)),
+    "bottleneck of a video": (
+        small_video,
+        lambda model: bottleneck(model, scales=[1.0], steps=[6], strengths=[0.0], shifts=[1.0]),
+    ),
+    "fewer_steps of a prior": (small_prior, lambda model: fewer_steps(model, steps=6)),
+    "sun without adapters": (lambda: Unguided(small_unet()), lambda model: sun(model.plain, steps=6, offset=False)),
     "cachequant": (small_unet, lambda model: cachequant(model, interval=1)),
     "sparse_vdit": (small_video, lambda model: sparse_vdit(model, pattern="full")),
     "vin": (small_video, lambda model: vin(model, chunk=6, context=0, global_tokens=0)),
@@ -116,5 +153,9 @@ def test_companions_are_given_at_least_what_the_method_paid():
 def test_methods_refuse_what_they_do_not_work_on_and_each_other():
     with pytest.raises(ValueError, match="works on Dit networks, not on Unet"):
         rettention(small_unet())
+    with pytest.raises(ValueError, match="flexdit works on pictures"):
+        flexdit(small_video())
+    with pytest.raises(ValueError, match="scale_dit works on pictures"):
+        scale_dit(small_video())
     with pytest.raises(ValueError, match="FewerSteps already says how"):
         bottleneck(fewer_steps(small_dit(), steps=2))
