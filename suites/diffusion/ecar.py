@@ -228,7 +228,7 @@ def ecar(
     depth: PositiveInt = 3,
     flow_depth: PositiveInt = 3,
     patch: PositiveInt = 2,
-    side: PositiveInt = 16,
+    resolution: PositiveInt = 16,
     classes: PositiveInt = 10,
 ) -> Ecar:
     """Both networks in evaluation mode with random weights.
@@ -241,7 +241,7 @@ def ecar(
         depth: blocks of the transformer over stages.
         flow_depth: blocks of the flow network.
         patch: side of a patch in pixels.
-        side: of the picture in pixels, which S - 1 halvings and the patch divide.
+        resolution: side of the picture in pixels, which S - 1 halvings and the patch divide.
         classes: that pictures may be asked for, beside the empty one.
 
     Raises:
@@ -249,11 +249,11 @@ def ecar(
     """
     if width % heads or width % 4:
         raise ValueError(f"width={width} must be a multiple of 4 and of heads={heads}")
-    if side % (patch * 2 ** (S - 1)):
-        raise ValueError(f"{side} px cannot be halved {S - 1} times into patches of {patch}: take fewer stages S")
+    if resolution % (patch * 2 ** (S - 1)):
+        raise ValueError(f"{resolution} px cannot be halved {S - 1} times into patches of {patch}: take fewer stages S")
     return Ecar(
         stages=S, flow_steps=K, width=width, heads=heads, depth=depth, flow_depth=flow_depth, patch=patch,
-        resolution=side, classes=classes,
+        resolution=resolution, classes=classes,
     ).eval()  # fmt: skip
 
 
