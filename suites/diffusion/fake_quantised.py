@@ -35,11 +35,11 @@ class Rounded(nn.Module):
 
     weight: Tensor
 
-    def __init__(self, plain: nn.Module, weight_bits: int, bits: int, rounding: Rounding):
+    def __init__(self, plain: Any, weight_bits: int, bits: int, rounding: Rounding):
         super().__init__()
         self.plain: Any = plain
         self.bits, self.rounding = bits, rounding
-        weight = self.plain.weight.data
+        weight: Tensor = plain.weight.data
         self.register_buffer("weight", rounded(weight, best_scale(weight.flatten(1), weight_bits), weight_bits))
         self.scales: dict[int, Tensor] = {}
         self.fits: dict[int, tuple[Tensor, Tensor]] = {}

@@ -71,11 +71,12 @@ class VarNetwork(nn.Module):
         self.begin = nn.Parameter(0.02 * torch.randn(1, 1, width))
         self.places = nn.Parameter(0.02 * torch.randn(1, sum(side**2 for side in scales), width))
         self.levels = nn.Embedding(len(scales), width)
-        self.blocks: Any = nn.ModuleList(VarBlock(width, heads) for _ in range(depth))
+        blocks: list[Any] = [VarBlock(width, heads) for _ in range(depth)]
+        self.blocks: Any = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
         self.head = nn.Linear(width, codes)
-        for block in self.blocks:
+        for block in blocks:
             nn.init.zeros_(block.modulation[1].weight)
             nn.init.normal_(block.modulation[1].bias, std=0.02)
             block.modulation[1].bias.data[: 2 * width] += 0.5  # the gates: half open at the start
