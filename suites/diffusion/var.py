@@ -111,7 +111,7 @@ class VarNetwork(nn.Module):
         """MACs of new tokens that see so many keys; `heads` of them are given logits."""
         c, seen = self.width, tokens * keys if pairs is None else pairs
         blocks = len(self.blocks) * (12 * tokens * c**2 + 2 * seen * c + 6 * c**2)
-        words = tokens - 1 if first else tokens
+        words = tokens - self.scales[0] ** 2 if first else tokens  # the first map has none
         return blocks + (tokens if heads is None else heads) * c * self.codes + 2 * c**2 + words * self.code * c
 
 

@@ -78,6 +78,8 @@ ROWS = {
     "scale_dit in a raster": lambda: scale_dit(small_dit(), window=2, anchor=4, low_steps=1, order="raster"),
     "scale_dit by hilbert": lambda: scale_dit(small_dit(), window=4, anchor=2, low_steps=1, rank=0, order="hilbert"),
     "var": small_var,
+    "var from 2 x 2": lambda: small_var(scales=[2, 4]),
+    "code from 2 x 2": lambda: code(small_var(scales=[2, 3, 5]), N=1),
     "code": lambda: code(small_var(), N=1),
     "code with last logits": lambda: code(small_var(), N=2, logits="last"),
     "ecar": lambda: spread(ecar(width=16, heads=2, depth=1, flow_depth=1, S=3, K=2)),
