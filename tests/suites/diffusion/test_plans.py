@@ -1,8 +1,13 @@
 """Plans tell what the trace of each step counts; runs leave nothing behind; settings that change nothing are plain."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 
+from bench.config import catalogue as catalogues
+from bench.worker.subject import find
 from suites.diffusion.bottleneck import bottleneck
 from suites.diffusion.cachequant import cachequant
 from suites.diffusion.code import code
@@ -17,6 +22,8 @@ from suites.diffusion.sun import sun
 from suites.diffusion.var import var
 from suites.diffusion.vin import vin
 from tests.suites.diffusion.sampling import images, small_dit, small_unet, small_video, spread, traced
+
+SUITE = Path(__file__).parents[3] / "suites" / "diffusion" / "suite.yaml"
 
 
 def small_var(**changes):
@@ -161,3 +168,37 @@ def test_methods_refuse_what_they_do_not_work_on_and_each_other():
         scale_dit(small_video())
     with pytest.raises(ValueError, match="FewerSteps already says how"):
         bottleneck(fewer_steps(small_dit(), steps=2))
+
+
+def cost(model, method, shape):
+    """MACs per image of a row of a grid, without training and without values."""
+    catalogue = catalogues.load()
+    with torch.device("meta"):
+        name, settings = catalogues.parse_spec(model)
+        entry = catalogue.model(name)
+        made = find(entry.path)(**{**entry.settings, **settings})
+        name, settings = catalogues.parse_spec(method)
+        settings.pop("training_steps", None)
+        if name != "none":
+            made = find(catalogue.method(name).path)(made, **settings)
+        return plan_macs(made.plan(shape))
+
+
+def test_methods_of_the_default_grid_stand_beside_plain_steps_of_as_many_products():
+    compared = 0
+    for block in yaml.safe_load(SUITE.read_text())["grids"]["default"]:
+        model, methods = block["models"][0], block.get("methods", [])
+        if not any(method.startswith("fewer_steps") for method in methods) or "against" in block:
+            continue
+        shape = {name: values[0] for name, values in block["shapes"].items()}
+        whole = cost(model, "none", shape)
+        step = whole / shape["steps"]
+        plain = [whole, *(cost(model, method, shape) for method in methods if method.startswith("fewer_steps"))]
+        for method in methods:
+            paid = cost(model, method, shape)
+            if (
+                not method.startswith("fewer_steps") and paid <= whole
+            ):  # chunks of a short video cost more than all of it
+                assert any(0 <= other - paid < step for other in plain), (model, method, paid / step)
+                compared += 1
+    assert compared >= 6
