@@ -154,7 +154,7 @@ def _covered(storage: _Storage) -> tuple[int, bool]:
     whole = sum(_elements(region) for region in storage.held)
     if not storage.read and not storage.rows and not storage.at_most:
         return 0, False
-    if set(map(_elements_of, storage.held)) <= set(map(_elements_of, storage.read)):
+    if storage.held <= storage.read:
         return whole, False
     if not storage.read and not storage.rows:
         return min(whole, storage.at_most), True
@@ -182,21 +182,6 @@ def _covered(storage: _Storage) -> tuple[int, bool]:
 def _elements(region: _Region) -> int:
     _, shape, stride = region
     return torch.Size(size for size, step in zip(shape, stride, strict=True) if step or size < 2).numel()
-
-
-def _elements_of(region: _Region) -> tuple[int, tuple[tuple[int, int], ...]]:
-    """Which elements a region has, whatever the order and grouping of its dimensions: equal if it is the same set.
-
-    So a whole weight that is read transposed needs no map of its elements.
-    """
-    offset, shape, stride = region
-    merged: list[tuple[int, int]] = []
-    for step, size in sorted((step, size) for size, step in zip(shape, stride, strict=True) if size != 1 and step):
-        if merged and step == merged[-1][0] * merged[-1][1]:
-            merged[-1] = (merged[-1][0], merged[-1][1] * size)
-        else:
-            merged.append((step, size))
-    return offset, tuple(merged)
 
 
 def _of_rows(region: _Region, along: int, rows: int) -> int:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from suites.common import digit_scenes as scenes
-from suites.common.scene_reader import with_predecessors
+from suites.common.predecessors import with_predecessors
 from suites.common.training import Pace, fit
 from suites.common.visual_decoder import turning
 

@@ -21,6 +21,7 @@ from suites.common import digit_scenes as scenes
 from suites.common.decoder import Decoder
 from suites.common.decoder_shape import uniform
 from suites.common.initial import draw
+from suites.common.predecessors import with_predecessors
 from suites.common.visual_decoder import View, VisualDecoder
 from suites.common.vit import Block
 
@@ -85,14 +86,6 @@ def copying(qkv: Tensor, out: Tensor, gain: float) -> None:
     qkv[width : 2 * width].copy_(qkv[:width])
     nn.init.orthogonal_(qkv[2 * width :])
     out.copy_(gain * qkv[2 * width :].t())
-
-
-def with_predecessors(x: Tensor, count: int) -> Tensor:
-    """Each of x [batch, words, width] plus the `count` before it."""
-    total = x
-    for step in range(1, min(count, x.shape[1] - 1) + 1):
-        total = total + nn.functional.pad(x[:, :-step], (0, 0, step, 0))
-    return total
 
 
 class SceneProjector(nn.Module):

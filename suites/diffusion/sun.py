@@ -20,6 +20,7 @@ from suites.common.finetuning import finetuned, needs_training, teacher_for
 from suites.common.rectified_flow import Course, FlowModel
 from suites.common.unet import Attention, Unet
 from suites.diffusion.subjects import as_kind
+from suites.diffusion.sun_branch import Branch
 
 
 def sun(
@@ -77,23 +78,6 @@ def _on_diffusers(model: Any, steps: int, offset: bool, positive: bool, training
     if offset:
         with_adapters(model, positive)
     return needs_training(model, "the adapter", 0) if offset else model
-
-
-class Branch(nn.Module):
-    """Keys and values of one prompt, and the affine map of what they give."""
-
-    def __init__(self, context: int, width: int):
-        super().__init__()
-        self.key, self.value = (nn.Linear(context, width, bias=False) for _ in range(2))
-        self.alpha, self.beta = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
-
-    def forward(self, q: Tensor, context: Tensor, like: Tensor) -> Tensor:
-        """What attention to this prompt gives, with the norm of `like` [batch, tokens, width]."""
-        heads = q.shape[1]
-        k, v = (each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in (self.key(context), self.value(context)))
-        found = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        own, wanted = (each.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None] for each in (found, like))
-        return self.alpha * found * (wanted / own) + self.beta
 
 
 class SunAttention(Attention):

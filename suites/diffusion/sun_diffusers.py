@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from suites.diffusion.sun import Branch
+from suites.diffusion.sun_branch import Branch
 
 
 class SunProcessor(nn.Module):

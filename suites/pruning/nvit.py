@@ -87,15 +87,19 @@ def nvit(
     key = {"keep": keep, "rounds": rounds, "steps": [steps, tuning], "eta": eta, "price": price}
     found = once(model, nvit, key, make)
     kept = {name.removeprefix("shape."): found.pop(name) for name in list(found) if name.startswith("shape.")}
-    predicted = kept.pop("predicted", None)
-    if predicted is not None:
-        told = {"note": f"{price}: {float(predicted):.4f} of the dense cost is predicted"}
-        model.method_cost = {**model.method_cost, **told}  # type: ignore[dict-item, assignment]
+    _tell_prediction(model, price, kept.pop("predicted", None))
     if kept and not shape:
         apply_shape(model, blocks, kept)
     model.load_state_dict(found)
     model.kernel = "slim"  # type: ignore[assignment]
     return model
+
+
+def _tell_prediction(model: nn.Module, price: str, predicted: Tensor | None) -> None:
+    """Note beside the cost of the method what share of the dense cost its price predicts."""
+    if predicted is not None:
+        told = {"note": f"{price}: {float(predicted):.4f} of the dense cost is predicted"}
+        model.method_cost = {**model.method_cost, **told}  # type: ignore[dict-item, assignment]
 
 
 def group_sums(model: nn.Module, blocks: list[nn.Module]) -> dict[str, Tensor]:

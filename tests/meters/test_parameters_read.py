@@ -85,14 +85,6 @@ def test_a_network_that_reads_all_of_it_reads_its_parameters():
     assert read(net, torch.randn(2, 3, 8, 8)) == (sum(p.numel() for p in net.parameters()), False)
 
 
-def test_a_whole_weight_that_is_read_transposed_needs_no_map_of_its_elements(monkeypatch):
-    """Maps of large networks' weights take longer than the count itself."""
-    monkeypatch.setattr(parameters_read, "LARGEST_MAP", 0)
-    assert read(nn.Linear(6, 5), torch.randn(3, 6)) == (35, False)
-    same, other = (parameters_read._elements_of(region) for region in ((0, (5, 6), (6, 1)), (0, (6, 5), (1, 6))))
-    assert same == other != parameters_read._elements_of((0, (5, 6), (7, 1)))
-
-
 def test_parameters_are_laid_out_on_the_processor_whatever_device_is_in_force():
     with torch.device("meta"):
         net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
@@ -125,8 +117,6 @@ def test_macs_per_token_is_of_networks_that_take_ids():
 
 
 def test_transposed_and_reshaped_views_of_all_of_a_weight_need_no_map_of_its_elements(monkeypatch):
-    from bench.meters import parameters_read
-
     class Views(nn.Module):
         def __init__(self):
             super().__init__()

@@ -96,10 +96,9 @@ def test_every_model_of_its_own_has_a_row_in_some_grid(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_has_a_row_in_a_grid_that_is_run_by_default_or_with_its_task(name):
     grids = suite_of(name).grids
-    blocks = [*grids["default"], *grids.get("digits", []), *grids.get("trained", []),
-              *grids.get("search_class", []), *grids.get("variants", []), *grids.get("additions", []),
-              *grids.get("elastic", []), *grids.get("sketches", []), *grids.get("transfer", []),
-              *grids.get("new_digits", []), *(grids.get("helpers", []))]  # fmt: skip
+    named = ("digits", "trained", "search_class", "variants", "additions", "elastic", "sketches", "finding", "steps", "helpers", "new_digits",
+             "transfer", "real_weights", "ablations", "full")  # fmt: skip
+    blocks = [*grids["default"], *(block for grid in named for block in grids.get(grid, []))]
     rows = {catalogues.parse_spec(spec)[0] for block in blocks for spec in block.methods}
     own = {entry.name for entry in CATALOGUE.methods.values() if entry.path.startswith(f"suites.{name}.")}
     assert own - rows == set()
