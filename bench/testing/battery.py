@@ -44,7 +44,7 @@ def _why_not(value: Any) -> str | None:
 
 #: Name -> check, in the order in which they are made.
 CHECKS: dict[str, Check] = {
-    "builds": Check("it is built at its tiny setting and gives tensors without NaN", checks.builds),
+    "builds": Check("it is built at its tiny setting, labels its row and gives tensors without NaN", checks.builds),
     "annotations": Check("the planner understands the annotation of every setting", checks.understood),
     "refusals": Check(
         "settings out of range are refused",

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map
 from bench.canonical import BASELINE_METHOD
 from bench.config.signatures import signature, split_path
 from bench.errors import UsageError
+from bench.labels import labels_of
 from bench.meters.dtypes import TORCH
 from bench.testing.other_process import run_elsewhere
 from bench.testing.subject import entry_of
@@ -27,12 +28,18 @@ class CheckFailed(AssertionError):
 
 
 def builds(trial: Trial) -> None:
-    """Raise CheckFailed unless it is built, in evaluation mode, and gives tensors without NaN."""
+    """Raise CheckFailed unless it is built, in evaluation mode, labels its row, and gives tensors without NaN."""
     training = [name for name, part in trial.built.module.named_modules() if part.training]
     if training:
         raise CheckFailed(
             f"it is in training mode: {training[0] or 'the module itself'}; end with `return model.eval()`"
         )
+    try:
+        labels_of(trial.built.module)
+    except UsageError as error:
+        raise CheckFailed(
+            f"its row cannot be labelled: {error}; an attribute of that name is read as the label"
+        ) from error
     if not trial.answer:
         raise CheckFailed("a run gives no tensor")
     _finite(trial.answer, "its answer")

@@ -81,6 +81,17 @@ def unseeded(model):
     return model
 
 
+def kernel_of_its_own(model):
+    """A size under the name of a label of the row."""
+    model.kernel = 3
+    return model
+
+
+def execution_of_its_own(model):
+    model.execution = "realint"
+    return model
+
+
 class Writes(Net):
     def forward(self, images):
         images.mul_(0.5)

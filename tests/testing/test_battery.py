@@ -39,6 +39,8 @@ def test_a_sound_subject_passes_every_check():
 
 FAULTS = [
     ("builds", "not_a_number", {}, "NaN"),
+    ("builds", "kernel_of_its_own", {}, 'labelled: kernel "3" of Net'),
+    ("builds", "execution_of_its_own", {}, 'labelled: execution "realint" of Net: did you mean "real-int"'),
     ("seeded", "unseeded", {}, "differ in first.bias"),
     ("steady", "random_answers", {}, "second run"),
     ("steady", "writes_inputs", {}, "answers differently|own inputs"),
