@@ -41,6 +41,7 @@ from reports.figures import (
     scan_share,
     source_map,
     time_split,
+    total_bits,
     tradeoff,
     waiting,
     waterline,
@@ -54,6 +55,7 @@ from reports.lengths import courses
 from reports.needs import ANY_CASE, CaseNeeds, Needs
 from reports.rows import Row, as_row_of, part_of_record
 from reports.scan_share import scan_shares
+from reports.total_bits import families
 from reports.waits import of_site
 from reports.zeros import lines as zero_lines
 
@@ -204,6 +206,9 @@ def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
     over_zeros = zero_lines(site)
     if over_zeros:
         functions.insert(0, guarded(zeros.ID, "index.html", site, lambda: zeros.figure(over_zeros)))
+    over_bits = families(site)
+    if over_bits:
+        functions.insert(0, guarded(total_bits.ID, "index.html", site, lambda: total_bits.figure(over_bits)))
     shares = scan_shares(site)
     if shares:
         functions.insert(0, guarded(scan_share.ID, "index.html", site, lambda: scan_share.figure(shares)))

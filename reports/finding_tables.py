@@ -25,6 +25,8 @@ from reports.own_time import split
 from reports.rows import Cell, Row
 from reports.scores import scores_of
 from reports.site import load
+from reports.total_bits import budgets, families
+from reports.total_bits import table as total_bits_table
 
 START, END = "<!-- tables: made by python -m reports.finding_tables -->", "<!-- end of tables -->"
 NO_BOUND = "unavailable (the machine's peaks or the time are not known)"
@@ -35,7 +37,7 @@ def markdown(site: Site) -> str:
     first = {group.index: site.in_group(group.index)[0].case for group in site.groups}
     ordered = sorted(site.groups, key=lambda group: (first[group.index].model, first[group.index].batch, group.title))
     parts = [_of_group(site, group) for group in ordered]
-    across = (_of_batches(site), *(_titled(title, *made(site)) for title, made in ACROSS_GROUPS.items()))
+    across = (_of_batches(site), _of_total_bits(site), *(_titled(title, *made(site)) for title, made in ACROSS_GROUPS.items()))
     return "\n\n".join([part for part in (*parts, *across) if part]) + "\n"
 
 
@@ -168,6 +170,15 @@ ACROSS_GROUPS: dict[str, Callable[[Site], tuple[list[str], list[list[str]]]]] = 
 
 def _titled(title: str, head: list[str], lines: list[list[str]]) -> str:
     return "\n\n".join([f"### {title}", _table(head, lines)]) if lines else ""
+
+
+def _of_total_bits(site: Site) -> str:
+    """Quality against total bits, where formats were scored through the sizes of a family."""
+    found = families(site)
+    if not found:
+        return ""
+    parts = ["### Quality against total bits", _table(*total_bits_table(found)), _table(*budgets(found))]
+    return "\n\n".join(parts)
 
 
 # ---------------------------------------------------------------------------------------------- text

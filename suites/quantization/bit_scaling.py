@@ -9,15 +9,12 @@ reconstruction.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.bits_law import Law, best_precision, best_precision_interval, fitted
 from bench.config.settings import Count, PositiveInt
 from suites.common.finetuning import finetuned, teacher_for
 from suites.common.training import Loss
@@ -27,6 +24,8 @@ from suites.quantization.network import Layer, folded, layers_of, learning_loss,
 from suites.quantization.packing import packed, unpacked
 from suites.quantization.ranges import grouped, ungrouped
 from suites.quantization.whitepaper import weight_grid
+
+__all__ = ["Law", "best_precision", "best_precision_interval", "bit_scaling", "fitted", "total_bits"]
 
 #: Float formats by width: exponent and mantissa.
 FORMATS = {8: (4, 3), 6: (3, 2), 4: (2, 1), 3: (2, 0)}
@@ -174,74 +173,6 @@ def topkld(model: nn.Module, teacher: nn.Module | None, count: int) -> Loss:
 
 
 # ---------------------------------------------------------------------------------------------- the analysis
-
-
-@dataclass(frozen=True)
-class Law:
-    """loss = floor + factor bits^-power."""
-
-    floor: float
-    factor: float
-    power: float
-
-    def at(self, bits: float) -> float:
-        """The loss at a number of total bits."""
-        return self.floor + self.factor * bits**-self.power
-
-
-def fitted(bits: Sequence[float], losses: Sequence[float]) -> Law:
-    """The law through total bits and losses of one width, least squares.
-
-    Raises:
-        ValueError: fewer than three sizes, or bits that do not differ.
-    """
-    if len(bits) < 3 or len(bits) != len(losses) or len(set(bits)) < 3:
-        raise ValueError(f"{len(bits)} sizes and {len(losses)} losses: three different sizes or more are needed")
-    logs = np.log(np.asarray(bits, dtype=float))
-    wanted = np.asarray(losses, dtype=float)
-    middle = float(logs.mean())
-
-    def at(power: float) -> tuple[float, Law]:
-        design = np.stack([np.ones_like(logs), np.exp(-power * (logs - middle))], axis=1)
-        (floor, factor), *_ = np.linalg.lstsq(design, wanted, rcond=None)
-        error = float(((design @ np.array([floor, factor]) - wanted) ** 2).sum())
-        return error, Law(float(floor), float(factor) * math.exp(power * middle), power)
-
-    from scipy.optimize import minimize_scalar
-
-    found = minimize_scalar(lambda power: at(float(power))[0], bounds=(0.01, 4.0), method="bounded")
-    return at(float(found.x))[1]
-
-
-def best_precision(laws: Mapping[int, Law], budget: float) -> int:
-    """The width whose law is lowest at so many total bits; of equal ones the smaller."""
-    return min(sorted(laws), key=lambda width: laws[width].at(budget))
-
-
-def best_precision_interval(
-    points: Mapping[int, Sequence[tuple[float, float]]], budget: float, draws: int = 200, seed: int = 0
-) -> dict[int, float]:
-    """How often each width is best at a budget when residuals of its law are drawn anew (bootstrap), as shares.
-
-    Args:
-        points: by width, (total bits, loss) of each size.
-        budget: total bits.
-        draws: of residuals.
-        seed: of the draws.
-    """
-    rng = np.random.default_rng(seed)
-    laws = {width: fitted(*zip(*each, strict=True)) for width, each in points.items()}
-    won = dict.fromkeys(points, 0)
-    for _ in range(draws):
-        drawn = {}
-        for width, each in points.items():
-            rest = np.array([loss - laws[width].at(bits) for bits, loss in each])
-            shaken = [
-                laws[width].at(bits) + float(r) for (bits, _), r in zip(each, rng.choice(rest, len(rest)), strict=True)
-            ]
-            drawn[width] = fitted([bits for bits, _ in each], shaken)
-        won[best_precision(drawn, budget)] += 1
-    return {width: count / draws for width, count in won.items()}
 
 
 def total_bits(parameters: int, bits: float) -> float:
