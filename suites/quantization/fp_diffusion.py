@@ -12,11 +12,11 @@ import copy
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt
 from suites.quantization.grids import FloatFormat, float_rounded, float_step
+from suites.quantization.layers import float_call
 from suites.quantization.network import (
     Layer,
     calibration_batches,
@@ -164,13 +164,13 @@ def learned_rounding(
     count = min(len(sample), PICTURES if isinstance(layer, nn.Conv2d) else ROWS)
     sample = sample[torch.arange(count) * len(sample) // count]
     rounded_x = sample if inputs is None else inputs(sample)
-    wanted = _call(layer, sample, weight).detach()
+    wanted = float_call(layer, sample, weight, layer.bias).detach()
     soft = SoftRounding(weight, form, largest)
     soft.v.requires_grad_(True)
     optimizer = torch.optim.Adam([soft.v], lr=1e-2)
     for step in range(steps):
         height = soft.height()
-        error = (_call(layer, rounded_x.detach(), soft.weight(height)) - wanted).square().mean()
+        error = (float_call(layer, rounded_x.detach(), soft.weight(height), layer.bias) - wanted).square().mean()
         beta = 20 - 18 * step / max(1, steps - 1)
         loss = error / wanted.square().mean().clamp(min=1e-12) + 1e-2 * regulariser(height, beta) / weight.numel()
         optimizer.zero_grad(set_to_none=True)
@@ -178,14 +178,8 @@ def learned_rounding(
         optimizer.step()
     with torch.no_grad():
         tried = [float_rounded(weight, form, largest), soft.hard()]
-        errors = [float((_call(layer, rounded_x, each) - wanted).square().sum()) for each in tried]
+        errors = [float((float_call(layer, rounded_x, each, layer.bias) - wanted).square().sum()) for each in tried]
     return tried[int(errors[1] < errors[0])].detach()
-
-
-def _call(layer: Any, x: Tensor, weight: Tensor) -> Tensor:
-    if isinstance(layer, nn.Conv2d):
-        return F.conv2d(x, weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)  # type: ignore[arg-type]
-    return F.linear(x, weight, layer.bias)
 
 
 def same_noise_sqnr(plain: Any, rounded: Any, batch: int = 8, steps: int = 10) -> float:

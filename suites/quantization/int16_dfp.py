@@ -105,6 +105,10 @@ class FixedLayer(LayerLike):
     def __init__(self, layer: Any, used: int, chain: int):
         super().__init__()
         self.take_shape(layer)
+        if self.pads_same:
+            raise ValueError(
+                "int16_dfp gathers windows of fixed padding, and this convolution pads by its input's size"
+            )
         self.layer, self.used, self.chain = layer, used, chain
         self.nominal_bits = self.nominal_activation_bits = 16.0
 

@@ -6,7 +6,7 @@ floats of them in every call. `IntLayer` multiplies int8 by int8 into int32 (`to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -31,10 +31,17 @@ class LayerLike(nn.Module):
     bias: Tensor | None
 
     def take_shape(self, layer: Layer) -> None:
-        """Keep what the call of the layer needs."""
+        """Keep what the call of the layer needs.
+
+        Raises:
+            ValueError: a convolution that pads with anything but zeros.
+        """
         self.is_conv = isinstance(layer, nn.Conv2d)
         self.shape = tuple(layer.weight.shape)
+        self.pads_same = pads_same(layer)
         if isinstance(layer, nn.Conv2d):
+            if layer.padding_mode != "zeros":
+                raise ValueError(f'padding_mode="{layer.padding_mode}": a convolution is rounded that pads with zeros')
             self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
             self.groups = layer.groups
         else:
@@ -43,9 +50,37 @@ class LayerLike(nn.Module):
 
     def call(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The float operator of the layer."""
-        if self.is_conv:
-            return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)  # type: ignore[arg-type]
+        return float_call(self, x, weight, bias)
+
+    def same_padding(self, x: Tensor) -> list[int]:
+        """Columns before and after, rows before and after, that give ceil(side / stride) outputs."""
+        return same_padding(x.shape[-2:], self.shape[-2:], self.stride, self.dilation)
+
+
+def float_call(layer: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A convolution with another weight, its padding as the layer has it; or a linear layer's product."""
+    if weight.ndim == 2:
         return F.linear(x, weight, bias)
+    if not getattr(layer, "pads_same", False) and not pads_same(layer):
+        return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+    x = F.pad(x, same_padding(x.shape[-2:], weight.shape[-2:], layer.stride, layer.dilation))
+    return F.conv2d(x, weight, bias, layer.stride, 0, layer.dilation, layer.groups)
+
+
+def pads_same(layer: nn.Module) -> bool:
+    """Whether a convolution pads by its input's size: `padding="same"`, or timm's layer for TensorFlow's weights."""
+    return getattr(layer, "padding", None) == "same" or type(layer).__name__ == "Conv2dSame"
+
+
+def same_padding(
+    sides: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> list[int]:
+    """Zeros for `F.pad`, of the last axis first; of an odd number the one more stands behind (TensorFlow's "SAME")."""
+    found = []
+    for side, k, s, d in reversed(list(zip(sides, kernel, stride, dilation, strict=True))):
+        total = max((-(-side // s) - 1) * s + (k - 1) * d + 1 - side, 0)
+        found += [total // 2, total - total // 2]
+    return found
 
 
 class Static(nn.Module):
@@ -273,11 +308,15 @@ class IntLayer(LayerLike):
         return sums.flatten(1, 2).unflatten(2, (rows, columns))
 
     def _padded(self, codes: Tensor) -> Tensor:
-        high, wide = self.padding  # type: ignore[misc]
-        if not high and not wide:
+        if self.pads_same:
+            sides = self.same_padding(codes)
+        else:
+            high, wide = self.padding  # type: ignore[misc]
+            sides = [wide, wide, high, high]  # type: ignore[list-item]
+        if not any(sides):
             return codes
         value = 0 if self.input_zero is None or codes.is_meta else int(self.input_zero)
-        return F.pad(codes, (wide, wide, high, high), value=value)  # type: ignore[list-item]
+        return F.pad(codes, sides, value=value)
 
     def _windows(self, padded: Tensor) -> tuple[Tensor, int, int]:
         (kh, kw), (sh, sw), (dh, dw) = self.shape[2:], self.stride, self.dilation  # type: ignore[misc]

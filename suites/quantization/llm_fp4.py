@@ -14,13 +14,13 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import Count, Positive, PositiveInt
 from suites.common.decoder import Decoder
 from suites.common.decoder_cache import Keeper, Kept, behind
 from suites.quantization.grids import FloatFormat, float_format, float_rounded
+from suites.quantization.layers import float_call
 from suites.quantization.network import (
     Layer,
     calibration_batches,
@@ -157,10 +157,7 @@ class _Search:
         return inputs, weight
 
     def _call(self, x: Tensor, weight: Tensor) -> Tensor:
-        layer = self.layer
-        if isinstance(layer, nn.Conv2d):
-            return F.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)  # type: ignore[arg-type]
-        return F.linear(x, weight)
+        return float_call(self.layer, x, weight, None)
 
     def _best_weight(self, x: Tensor) -> Tensor:
         """Each output channel's weight on the grid of its own least error."""

@@ -15,6 +15,8 @@ from suites.common.training import Loss, classification
 
 Layer = nn.Linear | nn.Conv2d
 LAYERS = (nn.Linear, nn.Conv2d)
+#: Added to the seed of calibration inputs: a row's own inputs are drawn from its seed and are not to be seen before.
+CALIBRATION = 1_000_003
 
 
 def layers_of(model: nn.Module, *, skip: tuple[str, ...] = ()) -> dict[str, Layer]:
@@ -86,6 +88,15 @@ def learning_loss(model: Any) -> Loss | None:
 # ---------------------------------------------------------------------------------------------- calibration
 
 
+def own_inputs(model: Any, batch: int) -> tuple[Tensor, ...]:
+    """A batch of a network's own example inputs, where it runs; images of its resolution where it has none."""
+    at = next(model.parameters()).device
+    if hasattr(model, "example_inputs"):
+        return tuple(each.to(at) for each in model.example_inputs(batch))
+    side = getattr(model, "resolution", 224)
+    return (torch.randn(batch, 3, side, side, device=at),)
+
+
 def calibration_batches(model: Any, samples: int, seed: int = 0) -> list[tuple[Tensor, ...]]:
     """Arguments to calibrate on: training samples of the network's task, or random inputs of its own where it has none.
 
@@ -101,11 +112,9 @@ def calibration_batches(model: Any, samples: int, seed: int = 0) -> list[tuple[T
     count = -(-samples // batch)
     task = getattr(model, "task", None)
     if task is None or not hasattr(task, "training_batches"):
-        device = next(model.parameters()).device
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            drawn = [model.example_inputs(batch) for _ in range(count)]
-        return [tuple(each.to(device) for each in inputs) for inputs in drawn]
+            torch.manual_seed(CALIBRATION + seed)
+            return [own_inputs(model, batch) for _ in range(count)]
     batches = task.training_batches(batch, count, seed)
     if hasattr(model, "velocity"):
         return [_on_the_way(model, x, y, place, count) for place, (x, y) in enumerate(batches)]

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import UsageError
+from suites.quantization.layers import pads_same, same_padding
+from suites.quantization.network import layers_of, replaced, shown, watched
 
 
 class StaticInt8(nn.Module):
@@ -46,6 +48,7 @@ def static_int8(model: nn.Module, batches: list[tuple[Tensor, ...]]) -> StaticIn
     engine = "x86" if "x86" in torch.backends.quantized.supported_engines else "qnnpack"
     task, model.task = getattr(model, "task", None), None  # type: ignore[assignment]
     mapping: Any = get_default_qconfig_mapping(engine)
+    _with_fixed_padding(model, batches[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -59,3 +62,27 @@ def static_int8(model: nn.Module, batches: list[tuple[Tensor, ...]]) -> StaticIn
     made = StaticInt8(converted, model).eval()
     made.task = task  # type: ignore[assignment]
     return made
+
+
+def _with_fixed_padding(model: nn.Module, args: tuple[Tensor, ...]) -> None:
+    """Convolutions that pad by their input's size become a fixed pad before a plain one, as the flow knows no other."""
+    wanted = {path: layer for path, layer in layers_of(model).items() if pads_same(layer)}
+    sides: dict[str, list[int]] = {}
+
+    def see(path: str, x: Tensor) -> None:
+        layer = wanted[path]
+        assert isinstance(layer, nn.Conv2d)
+        sides[path] = same_padding(x.shape[-2:], layer.kernel_size, layer.stride, layer.dilation)
+
+    with watched(wanted, see):
+        shown(model, [args])
+    for path, found in sides.items():
+        old = wanted[path]
+        assert isinstance(old, nn.Conv2d)
+        plain = nn.Conv2d(
+            old.in_channels, old.out_channels, old.kernel_size, old.stride, 0, old.dilation, old.groups,  # type: ignore[arg-type]
+            bias=old.bias is not None,
+        )  # fmt: skip
+        plain.weight, plain.bias = old.weight, old.bias
+        left, right, top, bottom = found
+        replaced(model, path, nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), plain).eval())

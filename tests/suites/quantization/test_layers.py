@@ -69,6 +69,26 @@ def test_whole_number_products_are_the_rounded_network(layer, static):
     torch.testing.assert_close(made(x), twin(seen), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("settings", [(3, 2, 1), (5, 2, 6), (3, 1, 1), (2, 3, 1)], ids=str)
+@pytest.mark.parametrize("side", [8, 9, 11])
+def test_a_convolution_that_pads_by_its_input_keeps_doing_so_in_whole_numbers(settings, side):
+    """timm's layer for TensorFlow's weights has padding 0 and a forward of its own: to go by the number shifts maps."""
+    layers = pytest.importorskip("timm.layers")
+    kernel, stride, groups = settings
+    layer = layers.Conv2dSame(6, 6, kernel, stride, groups=groups).double()
+    x = torch.randn(2, 6, side, side).double()
+    grid = affine_grid(x.amin(), x.amax(), 8)
+    made, twin = IntLayer(layer, grid), copy.deepcopy(layer)
+    twin.weight = nn.Parameter(made.dense())
+    torch.testing.assert_close(made(x), twin(grid(x)), rtol=1e-9, atol=1e-9)
+    assert made(x).shape[-1] == -(-side // stride)
+
+
+def test_a_convolution_that_mirrors_its_borders_is_refused():
+    with pytest.raises(ValueError, match='padding_mode="reflect"'):
+        IntLayer(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"))
+
+
 def test_a_dyadic_number_is_the_scale_to_31_bits():
     scale = torch.tensor([0.3, 1e-4, 0.999, 7.5], dtype=torch.float64)
     m, e = dyadic(scale)
