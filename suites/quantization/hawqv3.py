@@ -4,28 +4,34 @@ Bits: minimise the sum over layers of trace/n ||W - Q_b(W)||^2 over 4 and 8 bits
 operations or time (`suites.quantization.allocate`); the first convolution and the classifier keep 8 bits; the shortcut
 of a unit shares the bits of one of its convolutions. `integer_only` makes the network of
 `suites.quantization.integer_net`, which is 8 bits throughout: no CPU multiplies 4-bit numbers, so mixed rows are
-simulated.
+simulated. A budget of time needs the time of every layer at 4 bits too, which therefore only a printed table has.
 """
 
 from __future__ import annotations
 
+import time
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt, Rate
 from suites.common.digits_resnet import DigitsResnet
+from suites.quantization import hawqv3_tables
 from suites.quantization.allocate import Allocation, allocate
 from suites.quantization.hawq import _static, loss_closure
 from suites.quantization.hessian import trace
 from suites.quantization.integer_net import IntegerResnet
+from suites.quantization.layers import IntLayer
 from suites.quantization.network import (
     Layer,
     calibration_batches,
     folded,
     needs_layers,
     on_meta,
+    own_inputs,
+    shown,
+    watched,
 )
 from suites.quantization.rounding import rounded_network
 from suites.quantization.whitepaper import activation_grids, rounded_weight
@@ -41,7 +47,8 @@ def hawqv3(
     *,
     bits: str = "",
     budget: Rate = 0.5,
-    constraint: Literal["bytes", "bit_operations"] = "bytes",
+    constraint: Literal["bytes", "bit_operations", "latency"] = "bytes",
+    table: Literal["", "resnet18"] = "",
     integer_only: bool = False,
     samples: PositiveInt = 64,
     probes: PositiveInt = 20,
@@ -53,14 +60,16 @@ def hawqv3(
         model: of convolutions and linear layers in execution order, the classifier last.
         bits: of the inner layers, a digit each ("8884..."), or one digit for all; empty: by the integer programme.
         budget: r, the share of the budget between uniform 4 and uniform 8.
-        constraint: what is budgeted.
+        constraint: what is budgeted; latency needs a table, as no CPU has a product of 4 bits to be timed.
+        table: `resnet18` takes the paper's traces, errors and times of a T4 instead of this network's own.
         integer_only: no float operator between input and logits; a `digits_resnet*` at 8 bits.
         samples: that ranges and curvature are taken from.
         probes: vectors of a trace at most.
         seed: of samples and probes.
 
     Raises:
-        ValueError: bits that do not fit the network, or an integer-only network that is none of ours.
+        ValueError: bits or a table that do not fit the network, or an integer-only network that is none of ours.
+        NotImplementedError: a budget of time without a table.
     """
     if bits == "off":
         return model
@@ -79,6 +88,10 @@ def hawqv3(
         word = bits * len(inner) if len(bits) == 1 else bits
         if len(word) != len(inner) or set(word) - {"4", "8"}:
             raise ValueError(f'bits="{bits}": {len(inner)} inner layers need as many digits of 4 and 8, or one for all')
+    elif table:
+        word = programme_of_tables(model, layers, budget, constraint).text
+    elif constraint == "latency":
+        raise NotImplementedError(_no_times(model, layers, samples, seed))
     elif on_meta(model):
         word = "8" * len(inner)
     else:
@@ -128,16 +141,66 @@ def programme(
     with torch.inference_mode(False):
         closure = loss_closure(model, samples, seed)
         traces = [trace(closure, [layers[p].weight], samples=probes, seed=seed) for p in inner]
-    sensitivity, cost4, cost8 = [], [], []
-    macs = _macs(model, layers)
+    sensitivity = []
     for path, found in zip(inner, traces, strict=True):
         weight = layers[path].weight.detach()
         errors = {b: float((rounded_weight(weight, b, "channel", True) - weight).square().sum()) for b in (4, 8)}
         sensitivity.append(found / weight.numel() * (errors[8] - errors[4]))
-        size = weight.numel() if constraint == "bytes" else macs[path]
-        cost4.append(size * (0.5 if constraint == "bytes" else 16))
-        cost8.append(size * (1.0 if constraint == "bytes" else 64))
-    return allocate(sensitivity, cost4, cost8, tied_pairs(inner), budget)
+    return allocate(sensitivity, *_costs(model, layers, constraint), tied_pairs(inner), budget)
+
+
+def programme_of_tables(model: nn.Module, layers: dict[str, Layer], budget: float, constraint: str) -> Allocation:
+    """The integer programme's bits of a ResNet-18 by the paper's own sensitivities and times.
+
+    Raises:
+        ValueError: the network does not have the layers of a ResNet-18.
+    """
+    inner, printed = _inner(layers), hawqv3_tables.sensitivity()
+    if len(inner) != len(printed) or tuple(tied_pairs(inner)) != RESNET18_TIES:
+        raise ValueError(
+            f'table="resnet18" holds {len(printed)} inner layers of a ResNet-18, and this network has {len(inner)}'
+        )
+    if constraint == "latency":
+        return allocate(printed, hawqv3_tables.MS_4, hawqv3_tables.MS_8, RESNET18_TIES, budget)
+    return allocate(printed, *_costs(model, layers, constraint), RESNET18_TIES, budget)
+
+
+def _costs(model: nn.Module, layers: dict[str, Layer], constraint: str) -> tuple[list[float], list[float]]:
+    """Bytes of the inner layers' weights, or bit operations of one sample, at 4 and at 8 bits."""
+    inner = _inner(layers)
+    if constraint == "bytes":
+        return [layers[p].weight.numel() / 2 for p in inner], [float(layers[p].weight.numel()) for p in inner]
+    macs = _macs(model, layers)
+    return [16.0 * macs[p] for p in inner], [64.0 * macs[p] for p in inner]
+
+
+def _no_times(model: nn.Module, layers: dict[str, Layer], samples: int, seed: int) -> str:
+    """Why there is no budget of time here: what could be timed, and what could not."""
+    found = {} if on_meta(model) else int8_ms(model, layers, calibration_batches(model, samples, seed)[:1])
+    said = f" (in 8 bits the inner layers took {sum(found[p] for p in _inner(layers)):.3g} ms)" if found else ""
+    return (
+        f"a budget of time needs each layer's time in 4 bits, and no CPU multiplies 4-bit numbers{said}: take "
+        'constraint="bytes" or "bit_operations", or table="resnet18" with a ResNet-18'
+    )
+
+
+def int8_ms(
+    model: nn.Module, layers: dict[str, Layer], batches: list[tuple[Tensor, ...]], runs: PositiveInt = 5
+) -> dict[str, float]:
+    """Milliseconds of each layer as a whole-number layer on what it is given of the batches: the least of some runs."""
+    grids, seen = activation_grids(model, layers, batches, 8), dict[str, Tensor]()
+    with watched(layers, lambda path, x: seen.setdefault(path, x.detach())):
+        shown(model, batches[:1])
+    found = {}
+    with torch.no_grad():
+        for path, x in seen.items():
+            made, taken = IntLayer(layers[path], grids[path]), []
+            for _ in range(runs):
+                start = time.perf_counter_ns()
+                made(x)
+                taken.append((time.perf_counter_ns() - start) / 1e6)
+            found[path] = min(taken)
+    return found
 
 
 def _macs(model: nn.Module, layers: dict[str, Layer]) -> dict[str, int]:
@@ -145,7 +208,7 @@ def _macs(model: nn.Module, layers: dict[str, Layer]) -> dict[str, int]:
     found = dict.fromkeys(layers, 0)
 
     def hook(path: str, layer: Layer):  # type: ignore[no-untyped-def]
-        def see(_: nn.Module, __: object, out: torch.Tensor) -> None:
+        def see(_: nn.Module, __: object, out: Tensor) -> None:
             each = out[0].numel() * layer.weight[0].numel()
             found[path] += each
 
@@ -153,7 +216,7 @@ def _macs(model: nn.Module, layers: dict[str, Layer]) -> dict[str, int]:
 
     handles = [layer.register_forward_hook(hook(path, layer)) for path, layer in layers.items()]
     with torch.no_grad():
-        model(*model.example_inputs(1))  # type: ignore[operator]
+        model(*own_inputs(model, 1))
     for handle in handles:
         handle.remove()
     return found

@@ -1,41 +1,31 @@
 """Bits under a budget: the programme's check cases, exhaustive search, and HAWQ's order."""
 
+import copy
 import random
 
 import pytest
 import torch
 from torch import nn
 
+from suites.common.digits_resnet import digits_resnet
+from suites.common.timm_bridge import timm_model
 from suites.quantization.allocate import NoAllocation, allocate, choose, choose_exhaustively
 from suites.quantization.hawq import handed_out
 from suites.quantization.hawqv3 import (
     RESNET18_TIES,
     assigned_bit_operations,
     assigned_bytes,
+    hawqv3,
+    int8_ms,
     resnet_layers,
     tied_pairs,
 )
+from suites.quantization.hawqv3_tables import MS_4, MS_8, sensitivity
 from suites.quantization.hessian import hessian_vector, top_eigenvalue, trace
 from suites.quantization.lrp_qvit import by_relevance
 from suites.quantization.mixdq import mean_bits
+from suites.quantization.network import layers_of
 
-TRACE = """.06857826 .03162379 .03298575 .01205663 .02222431 .00596336 .06931772 .00807129 .00372905 .00530698 .00209011
-.00737569 .00210454 .00151197 .00158041 .00078146 .00451841 .00098745 .00072944"""
-ERR8 = """.0235 .0125 .0102 .0082 .0145 .0344 .0023 .0287 .0148 .0333 .0682 .0027 .0448 .0336 .0576 .1130 .0102 .0947
-.0532"""
-ERR4 = """6.743 3.9691 3.3281 2.6796 4.7277 10.5966 .6827 9.0942 4.8857 10.7599 21.7546 .8603 14.5324 10.9651 18.7706
-36.4044 3.1572 29.6994 17.4016"""
-INT4_MS = """.21094404 .21092674 .21104113 .21086851 .13642465 .19167506 .02532183 .19148203 .19142914 .11395316
-.20556011 .01917474 .20566918 .20566509 .13185102 .22287786 .01790088 .22304611 .22286099"""
-INT8_MS = """.36189111 .36211718 .31141909 .30454471 .19184896 .38948934 .0334169 .38904905 .3892859 .19134735 .34307431
-.02802354 .34313329 .34310756 .21117103 .37376585 .02896843 .37398187 .37405185"""
-
-
-def numbers(text):
-    return [float(word) for word in text.split()]
-
-
-SENSITIVITY = [t * (a - b) for t, a, b in zip(numbers(TRACE), numbers(ERR8), numbers(ERR4), strict=True)]
 WEIGHTS, MACS = resnet_layers(18)
 
 
@@ -57,14 +47,43 @@ def test_closed_forms_of_resnets():
     [
         ([w / 2 for w in WEIGHTS[1:-1]], WEIGHTS[1:-1], 0.5, "8888888888888884844", -1.233207),
         ([16 * m for m in MACS[1:-1]], [64 * m for m in MACS[1:-1]], 0.5, "8884888848884444444", -1.092024),
-        (numbers(INT4_MS), numbers(INT8_MS), 0.25, "8884848444444444444", -0.847289),
+        (MS_4, MS_8, 0.25, "8884848444444444444", -0.847289),
     ],
 )
 def test_the_programme_of_the_published_tables(cost4, cost8, budget, bits, objective):
-    found = allocate(SENSITIVITY, cost4, cost8, RESNET18_TIES, budget)
+    found = allocate(sensitivity(), cost4, cost8, RESNET18_TIES, budget)
     assert found.text == bits and found.objective == pytest.approx(objective, abs=1e-6)
     assert found.cost <= sum(cost4) + budget * (sum(cost8) - sum(cost4)) + 1e-9 * sum(cost8)
     assert all(found.bits[a] == found.bits[b] for a, b in RESNET18_TIES)
+
+
+@pytest.mark.parametrize(
+    "settings, bits",
+    [
+        ({"constraint": "bytes"}, "8888888888888884844"),
+        ({"constraint": "bit_operations"}, "8884888848884444444"),
+        ({"constraint": "latency", "budget": 0.25}, "8884848444444444444"),
+    ],
+)
+def test_a_resnet18_takes_the_bits_of_the_papers_tables(settings, bits):
+    with torch.device("meta"):
+        made = hawqv3(timm_model(name="resnet18"), table="resnet18", **settings)
+    widths = list(made.widths.values())
+    assert "".join(f"{width:g}" for width in widths[1:-1]) == bits and widths[0] == widths[-1] == 8
+
+
+def test_a_budget_of_time_says_what_cannot_be_timed_here():
+    torch.manual_seed(0)
+    net = digits_resnet(blocks=1, width=4)
+    with pytest.raises(
+        NotImplementedError, match=r"in 4 bits, and no CPU .*in 8 bits the inner layers took [\d.e-]+ ms"
+    ):
+        hawqv3(copy.deepcopy(net), constraint="latency", samples=4)
+    with pytest.raises(ValueError, match="19 inner layers of a ResNet-18, and this network has"):
+        hawqv3(copy.deepcopy(net), constraint="latency", table="resnet18")
+    layers = layers_of(net)
+    taken = int8_ms(net, layers, [net.example_inputs(2)])
+    assert list(taken) and set(taken) == set(layers) and min(taken.values()) > 0
 
 
 @pytest.mark.parametrize("seed", range(8))
