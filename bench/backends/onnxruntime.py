@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.backends import exporting
-from bench.backends.backend import Backend, Conditions, ConversionFailed, Converted, telling
+from bench.backends.backend import Backend, Conditions, ConversionFailed, Converted
 from bench.backends.exporting import Way
 from bench.backends.graph import Graph
 from bench.backends.program import Program
@@ -51,33 +50,10 @@ def convert(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], conditio
     from bench.backends.onnx_file import OnnxFile
 
     if isinstance(module, OnnxFile):
-        return _of_file(module, conditions)
+        from bench.backends import given_file
+
+        return given_file.converted(BACKEND, module, lambda: program_of(module.path, conditions), conditions)
     return exporting.converted(Way(BACKEND, write, load), module, args, kwargs, conditions)
-
-
-def _of_file(module: Any, conditions: Conditions) -> Converted:
-    """A session of the file that the user gave."""
-    from bench.backends.onnx_file import FileProgram
-
-    start = time.perf_counter_ns()
-    with telling(BACKEND.name, "loading"):
-        program = program_of(module.path, conditions)
-    loaded_ms = (time.perf_counter_ns() - start) / 1e6
-    exporting.hold_to(BACKEND, program, conditions)
-    return Converted(
-        module=FileProgram(module, program.call),
-        artefact_bytes=module.file_bytes,
-        versions=BACKEND.versions(),
-        why_no_time="nothing is converted: the file is run as it is",
-        precision=program.precision,
-        threads=program.threads,
-        details={
-            **program.details,
-            "operators": dict(Counter(node.op_type for node in module.graph.node)),
-            "opset": {item.domain or "onnx": item.version for item in module.model.opset_import},
-            "runtime_load_ms": loaded_ms,
-        },
-    )
 
 
 def write(graph: Graph, folder: Path, conditions: Conditions) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from bench.backends.backend import Backend, Conditions, Converted
 from bench.backends.exporting import Way
 from bench.backends.graph import Graph
 from bench.backends.program import Program
+from bench.labels import REAL_INT
 
 BACKEND = Backend(
     "openvino",
@@ -66,8 +67,15 @@ def core() -> Any:
 
 
 def convert(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], conditions: Conditions) -> Converted:
-    """The module through OpenVINO's files."""
+    """The module through OpenVINO's files; one that came as an ONNX file through OpenVINO's own reader of them."""
+    from bench.backends.onnx_file import OnnxFile
+
     silence_telemetry()
+    if isinstance(module, OnnxFile):
+        from bench.backends import given_file
+
+        tensors = module.ordered(args, kwargs)
+        return given_file.converted(BACKEND, module, lambda: of_onnx(module, tensors, conditions), conditions)
     return exporting.converted(Way(BACKEND, write, load), module, args, kwargs, conditions)
 
 
@@ -83,13 +91,51 @@ def write(graph: Graph, folder: Path, conditions: Conditions) -> dict[str, Any]:
 
 
 def load(folder: Path, tensors: Sequence[Any], conditions: Conditions) -> Program:
-    """The model compiled for the CPU in the case's type with the case's threads, and what it says of itself."""
+    """The model that `write` wrote, compiled."""
+    return compiled_program(str(folder / FILE), conditions)
+
+
+def of_onnx(file: Any, tensors: Sequence[Any], conditions: Conditions) -> Program:
+    """An ONNX file compiled for inputs of these sizes.
+
+    Raises:
+        RuntimeError: the file is of whole-number layers, and the plugin executes none of them as such.
+    """
+    import openvino
+
+    model = openvino.convert_model(str(file.path))
+    by_name = dict(zip((item.name for item in file.inputs), tensors, strict=True))
+    model.reshape({name: list(tensor.shape) for name, tensor in by_name.items()})
+    found = compiled_program(model, conditions)
+    if getattr(file, "execution", None) == REAL_INT and not found.details["executed"].get("whole numbers"):
+        raise RuntimeError("none of its products are executed in whole numbers on this processor")
+    return found
+
+
+#: How OpenVINO's plugin calls layers of products after compilation, and its types of whole numbers.
+PRODUCTS = ("Convolution", "FullyConnected", "MatMul", "Deconvolution")
+WHOLE = ("i8", "u8", "I8", "U8")
+
+
+def executed(compiled: Any) -> dict[str, int]:
+    """How many layers of products the compiled graph executes in whole numbers, and how many in floats."""
+    found = {"whole numbers": 0, "floats": 0}
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        info = node.get_rt_info()
+        if info["layerType"].astype(str) in PRODUCTS:
+            kind = info["runtimePrecision"].astype(str)
+            found["whole numbers" if kind in WHOLE else "floats"] += 1
+    return found
+
+
+def compiled_program(model: Any, conditions: Conditions) -> Program:
+    """A model or the file of one, compiled for the CPU in the case's type with the case's threads, and what it says."""
     wanted = {
         **PROPERTIES,
         "INFERENCE_PRECISION_HINT": HINTS[conditions.dtype],
         "INFERENCE_NUM_THREADS": conditions.threads,
     }
-    compiled = core().compile_model(str(folder / FILE), "CPU", wanted)
+    compiled = core().compile_model(model, "CPU", wanted)
     supported = compiled.get_property("SUPPORTED_PROPERTIES")
     said = {name: compiled.get_property(name) for name in REPORTED if name in supported}
     hints = {name: _words(value) for name, value in said.items()}
@@ -99,7 +145,11 @@ def load(folder: Path, tensors: Sequence[Any], conditions: Conditions) -> Progra
         request_calls(compiled),
         precision=names.get(precision, precision),
         threads=int(said["INFERENCE_NUM_THREADS"]),
-        details={"properties": hints, "device": compiled.get_property("EXECUTION_DEVICES")},
+        details={
+            "properties": hints,
+            "device": compiled.get_property("EXECUTION_DEVICES"),
+            "executed": executed(compiled),
+        },
     )
 
 

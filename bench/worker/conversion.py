@@ -9,7 +9,7 @@ from typing import Any
 
 from bench import backends, workloads
 from bench.backends.backend import Backend, Conditions, ConversionFailed, Converted
-from bench.backends.check import Agreement, OutputsDiffer, require_agreement
+from bench.backends.check import Agreement, OutputsDiffer, kind_of, require_agreement
 from bench.flags import Flag, flag
 from bench.plan.case import Case
 from bench.reading import Reading, reading, unavailable
@@ -70,24 +70,27 @@ def _require_plain(case: Case, backend: Backend) -> None:
         raise ConversionFailed(f"a CUDA graph of torch does not hold what {backend.name} runs: take cuda_graphs=false")
 
 
-def check(case: Case, eager: Callable[[], Any], converted: Callable[[], Any]) -> tuple[Agreement | None, list[Flag]]:
+def check(
+    case: Case, eager: Callable[[], Any], converted: Callable[[], Any], execution: str | None = None
+) -> tuple[Agreement | None, list[Flag]]:
     """How far the converted answers are from eager's on the same inputs, and a flag where that cannot be said.
 
     Args:
         case: whose type says how far they may be.
         eager: one forward of the eager module.
         converted: one forward of the converted one.
+        execution: the row's label: whole numbers may differ by codes.
 
     Raises:
         OutputsDiffer: another runtime answers otherwise than the type allows. Torch's own compiler is only flagged: it
             computes in the same kernels' types, and a choice between near ties may fall otherwise.
     """
     # copies: a compiled module that replays graphs writes every output to the same place
-    expected = copy.deepcopy(eager())
+    expected, kind = copy.deepcopy(eager()), kind_of(case.dtype, execution)
     try:
-        return require_agreement(case.backend, expected, converted(), case.dtype), []
+        return require_agreement(case.backend, expected, converted(), kind), []
     except OutputsDiffer as error:
-        if not _repeats(expected, eager(), case.dtype):
+        if not _repeats(expected, eager(), kind):
             text = f"{case.backend} could not be compared with eager, whose outputs change from run to run"
             return None, [flag("conversion_unchecked", "warn", text)]
         if is_foreign(case):
@@ -95,10 +98,10 @@ def check(case: Case, eager: Callable[[], Any], converted: Callable[[], Any]) ->
         return None, [flag("compiled_output", "warn", str(error))]
 
 
-def _repeats(first: Any, second: Any, dtype: str) -> bool:
+def _repeats(first: Any, second: Any, kind: str) -> bool:
     """Whether two eager forwards of the same input agree."""
     try:
-        require_agreement(backends.EAGER, first, second, dtype)
+        require_agreement(backends.EAGER, first, second, kind)
     except OutputsDiffer:
         return False
     return True

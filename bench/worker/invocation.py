@@ -75,7 +75,7 @@ class _Members:
             with running(self.workload):
                 ready = make_ready(subject)
                 if foreign:  # the file may be another process's: nothing is timed that answers otherwise
-                    conversion.check(recipe.case, *subject.both_ways())
+                    conversion.check(recipe.case, *subject.both_ways(), subject.execution)
             self.subjects[name], self.ready[name] = subject, ready
             self.facts[name] = {"load_ms": load_ms, **ready.facts()}
         self.phase.enter("load")

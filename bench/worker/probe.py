@@ -296,7 +296,7 @@ class Probe:
         case = subject.case
         if subject.eager is None or case.workload != workloads.FORWARD:
             return []
-        agreement, found = conversion.check(case, *subject.both_ways())
+        agreement, found = conversion.check(case, *subject.both_ways(), subject.execution)
         if subject.converted is not None:
             self.readings += conversion.readings(subject.converted)
             self.details["conversion"] = conversion.details(case, subject.converted, agreement)
@@ -368,7 +368,7 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         probe.gradients = ready.gradients
         flags = [*ready.flags, *_checked_output(ready, graphs=case.cuda_graphs), *probe.conversion(subject)]
         check_state(state, case.label)
-        flags += int8_units.flags_here(labels_of(subject.counted)["execution"], case.device)
+        flags += int8_units.flags_here(subject.execution, case.device)
         if subject.state_changes:
             changed = ", ".join(subject.state_changes)
             text = f"building it changes {changed}; this was put back before anything was measured"

@@ -18,11 +18,13 @@ import torch
 from torch import nn
 
 from bench import backends, workloads
-from bench.backends.backend import Converted
+from bench.backends.backend import ConversionFailed, Converted
 from bench.backends.compile import compiled
+from bench.backends.onnx_file import OnnxFile
 from bench.canonical import BASELINE_METHOD
 from bench.config.signatures import split_path
 from bench.errors import UsageError
+from bench.labels import labels_of
 from bench.meters import dtypes, handed_over
 from bench.meters.inputs import as_call, batch_for
 from bench.plan.case import Case
@@ -74,6 +76,11 @@ class Subject:
     def counted(self) -> nn.Module:
         """The eager module: what is counted is the graph before compilation or conversion."""
         return self.eager if self.eager is not None else self.module
+
+    @property
+    def execution(self) -> str | None:
+        """The row's label of what its products are executed in."""
+        return labels_of(self.counted)["execution"]
 
     def both_ways(self) -> tuple[Callable[[], Any], Callable[[], Any]]:
         """One forward of the eager module and one as the case runs it, as calls without arguments."""
@@ -285,6 +292,11 @@ def _as_asked(subject: Subject, artefacts: Path | None) -> Subject:
     if case.compile != "off":
         return replace(subject, module=_compiled_calls(eager, case), eager=eager)
     if case.backend == backends.EAGER:
+        if isinstance(eager, OnnxFile):
+            raise ConversionFailed(
+                f"{eager.path.name} is a graph for a runtime, and torch runs none: take suite.backends=[onnxruntime] "
+                "or [openvino]"
+            )
         return subject
     made = conversion.convert(case, eager, subject.args, subject.kwargs, artefacts)
     return replace(subject, module=made.module, eager=eager, converted=made)

@@ -1,8 +1,10 @@
-"""The network in ONNX Runtime's int8 kernels: static QDQ quantization by the runtime's own tool (MIT licence).
+"""The network as a file of int8 layers: static QDQ quantization by ONNX Runtime's own tool (MIT licence).
 
-Weights int8 symmetric per output channel, activations uint8 affine per tensor (U8S8), ranges from calibration samples.
-On an x86 processor without VNNI the runtime's kernels add pairs of products in 16 bits, and weights are kept to 7 bits
-there (`reduce_range`). The runtime's *dynamic* mode has no fast convolution and is not offered.
+ONNX Runtime and OpenVINO both read it and have whole-number kernels for its layers, so that two runtimes are compared
+on one file. Weights int8 symmetric per output channel, activations uint8 affine per tensor (U8S8), ranges from
+calibration samples. On an x86 processor without VNNI the runtimes' kernels add pairs of products in 16 bits, and
+weights are kept to 7 bits there (`reduce_range`). ONNX Runtime's *dynamic* mode has no fast convolution and is not
+offered.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ _FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
 
 
 class QuantisedFile(OnnxFile):
-    """An ONNX graph of whole-number layers; it keeps what a task asks of the network that it was made of."""
+    """A file of whole-number layers; it keeps what a task asks of the network that it was made of."""
 
     execution = "real-int"
 

@@ -6,7 +6,7 @@ under rounding: straight-through gradients, ranges as moving averages (section 3
 their statistics are frozen from the start.
 
 The kernel says what runs: `simulated` rounds in floats, `int8` multiplies whole numbers by torch's integer product,
-`torch` is torch's own static int8, `onnxruntime` a file in ONNX Runtime's int8 kernels.
+`torch` is torch's own static int8, `onnxruntime` and `openvino` a file of int8 layers, the same one, for that runtime.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from suites.quantization.ranges import Observer, grouped, ungrouped
 from suites.quantization.runtime_int8 import runtime_int8
 from suites.quantization.torch_int8 import static_int8
 
+#: Kernels of another runtime, which read a file.
+RUNTIMES = ("onnxruntime", "openvino")
 #: Decay of ranges while learning.
 DECAY = 0.99
 
@@ -47,7 +49,7 @@ def whitepaper(
     activation_bits: Literal[2, 3, 4, 5, 6, 7, 8, 32] = 8,
     granularity: Literal["tensor", "channel"] = "channel",
     symmetric: bool = True,
-    kernel: Literal["simulated", "int8", "torch", "onnxruntime"] = "simulated",
+    kernel: Literal["simulated", "int8", "torch", "onnxruntime", "openvino"] = "simulated",
     percentile: Annotated[float, Field(gt=50, le=100)] = 100.0,
     calibration_samples: PositiveInt = 256,
     training_steps: Count = 0,
@@ -61,8 +63,8 @@ def whitepaper(
         activation_bits: of an activation.
         granularity: one scale for a weight, or one for each of its output channels.
         symmetric: whether the weights' zero point is 0; activations are affine.
-        kernel: what multiplies; all but `simulated` need 8 and 8 bits and symmetric weights. A row of `onnxruntime`
-            runs with `backends: [onnxruntime]`.
+        kernel: what multiplies; all but `simulated` need 8 and 8 bits and symmetric weights. A row of a
+            runtime's kernels runs with `backends: [onnxruntime]` or `[openvino]`.
         percentile: of the activations' magnitudes that their range keeps.
         calibration_samples: that the ranges are taken from.
         training_steps: batches of quantization-aware training; 0 for none.
@@ -75,9 +77,9 @@ def whitepaper(
         return model
     if kernel != "simulated" and (bits != 8 or activation_bits != 8 or not symmetric):
         raise ValueError(f'kernel="{kernel}" multiplies symmetric 8-bit weights by 8-bit activations: set both to 8')
-    if kernel in ("torch", "onnxruntime") and training_steps:
+    if kernel in ("torch", *RUNTIMES) and training_steps:
         raise ValueError(f'kernel="{kernel}" calibrates by itself: learn with kernel="simulated" or "int8"')
-    if kernel == "onnxruntime":
+    if kernel in RUNTIMES:
         return runtime_int8(model, granularity == "channel", calibration_samples, seed)
     teacher = teacher_for(folded(model), training_steps)
     layers = needs_layers(model, "whitepaper")

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from bench.backends.check import TOLERANCE, OutputsDiffer, compare, require_agreement
+from bench.backends.check import TOLERANCE, OutputsDiffer, compare, kind_of, require_agreement
 
 EAGER = torch.tensor([3.0, 4.0])
 
@@ -54,6 +54,18 @@ def test_an_output_of_zeros_is_compared_absolutely():
 
 def test_each_tolerance_lies_between_its_types_roundoff_and_that_of_the_next_lower_type():
     roundoff = {"fp64": 2.0**-53, "fp32": 2.0**-24, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-9}
-    assert set(TOLERANCE) == set(roundoff)
+    assert set(TOLERANCE) == {*roundoff, "real-int"}
     assert all(10 * roundoff[name] < TOLERANCE[name] for name in roundoff)
     assert TOLERANCE["fp64"] < roundoff["fp32"] and TOLERANCE["fp32"] < roundoff["tf32"]
+
+
+def test_whole_numbers_have_a_tolerance_of_codes_and_floats_keep_theirs():
+    one = torch.linspace(-1, 1, 101)
+    other = one + 2.0**-8
+    kind = kind_of("fp32", "real-int")
+    assert require_agreement("x", one, other, kind).agrees
+    with pytest.raises(OutputsDiffer, match=r"where real-int allows 0\.05"):
+        require_agreement("x", one, one + 0.1, kind)
+    assert kind_of("fp32", "real") == kind_of("fp32", None) == "fp32"
+    with pytest.raises(OutputsDiffer, match=r"fp32 allows 0\.0001"):
+        require_agreement("x", one, other, kind_of("fp32", "dequant"))
