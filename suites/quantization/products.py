@@ -41,9 +41,18 @@ GROUP = 32
 class Product(Operator):
     """Activations [rows, inputs] times weights [outputs, inputs] transposed."""
 
-    def __init__(self, form: str, rows: int, inputs: int, outputs: int, grid: str, scaling: dict[str, str]):
+    def __init__(
+        self,
+        form: str,
+        rows: int,
+        inputs: int,
+        outputs: int,
+        grid: str,
+        scaling: dict[str, str],
+        values: str = "normal",
+    ):
         super().__init__(form=form)
-        self.rows, self.inputs, self.outputs, self.grid = rows, inputs, outputs, grid
+        self.rows, self.inputs, self.outputs, self.grid, self.values = rows, inputs, outputs, grid, values
         self.granularity, self.scale, self.accumulate = (
             scaling[name] for name in ("granularity", "scale", "accumulate")
         )
@@ -87,14 +96,12 @@ class Product(Operator):
         return holder
 
     def example_inputs(self, batch: int) -> tuple[Tensor]:
-        """Normal activations; the batch multiplies the rows."""
-        generator = torch.Generator().manual_seed(0)
-        return (torch.randn(batch * self.rows, self.inputs, generator=generator).to(self.like.device),)
+        """Activations of the distribution; the batch multiplies the rows."""
+        return (drawn(self.values, batch * self.rows, self.inputs, 0).to(self.like.device),)
 
     def check_args(self, seed: int) -> tuple[Tensor]:
         """Other activations of the same shape."""
-        generator = torch.Generator().manual_seed(seed + 1)
-        return (torch.randn(self.rows, self.inputs, generator=generator).to(self.like.device),)
+        return (drawn(self.values, self.rows, self.inputs, seed + 1).to(self.like.device),)
 
     def function(self, x: Tensor) -> Tensor:
         """The product, fp32."""
@@ -177,6 +184,17 @@ class Product(Operator):
         return made.float()
 
 
+def drawn(values: str, rows: int, inputs: int, seed: int) -> Tensor:
+    """Activations: normal, uniform between -1 and 1, or of Student's t with five degrees of freedom (a heavy tail)."""
+    generator = torch.Generator().manual_seed(seed)
+    if values == "uniform":
+        return 2 * torch.rand(rows, inputs, generator=generator) - 1
+    made = torch.randn(rows, inputs, generator=generator)
+    if values == "normal":
+        return made
+    return made / torch.randn(5, rows, inputs, generator=generator).square().mean(dim=0).sqrt()
+
+
 def int4_codes(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Codes 0..15 [outputs, inputs], int32, and bf16 scales and zeros [inputs / 32, outputs, 2]; 8 stands for zero."""
     groups = weight.unflatten(1, (-1, GROUP))
@@ -198,6 +216,7 @@ def product(
     granularity: Literal["tensor", "row", "tile"] = "tile",
     scale: Literal["fp32", "ue8m0"] = "fp32",
     accumulate: Literal["fp32", "promote", "fp16-like"] = "fp32",
+    values: Literal["normal", "uniform", "heavy"] = "normal",
 ) -> Product:
     """Activations [length, width] times weights [outputs, width].
 
@@ -210,6 +229,7 @@ def product(
         granularity: of FP8's scales; `tile`: 1 x 128 activations with 128 x 128 blocks of weights.
         scale: of FP8: fp32, or rounded up to powers of two.
         accumulate: of FP8: one long fp32 sum, sums of 128 promoted to fp32, or such sums of 11 bits.
+        values: distribution of the activations; a heavy tail is Student's t with five degrees of freedom.
 
     Raises:
         ValueError: sizes that a kernel has none for.
@@ -219,4 +239,4 @@ def product(
     if form == "fp8_gpu" and granularity == "tile":
         raise ValueError("form='fp8_gpu' multiplies with one scale a tensor or a row: set granularity='row'")
     scaling = {"granularity": granularity, "scale": scale, "accumulate": accumulate}
-    return Product(form, length, width, outputs or width, grid, scaling).eval()
+    return Product(form, length, width, outputs or width, grid, scaling, values).eval()
