@@ -265,6 +265,7 @@ def test_a_branch_for_bits_says_nothing_before_it_learns():
     ]
     + [{"form": "fp8", "granularity": each} for each in ("tensor", "row")]
     + [{"form": "fp8", "accumulate": each} for each in ("promote", "fp16-like")]
+    + [{"form": "simulated", "grid": "int8", "values": each} for each in ("uniform", "heavy")]
     + [{"form": "fp8", "scale": "ue8m0"}, {"form": "simulated", "grid": "e3m4"}, {"form": "int8", "outputs": 48}],
     ids=str,
 )
@@ -276,6 +277,20 @@ def test_every_form_is_the_product_of_what_its_codes_stand_for(settings):
     assert float((found - wanted).norm() / wanted.norm()) < made.tolerance
     assert found.shape == (8, settings.get("outputs", 192))
     assert made.execution == FORMS[settings["form"]][0]
+
+
+def test_whole_numbers_are_for_even_values_and_floats_for_a_tail():
+    error = {}
+    for values in ("uniform", "normal", "heavy"):
+        (x,) = product(length=64, width=192, values=values).example_inputs(1)
+        for grid in ("int8", "e4m3"):
+            made = product(form="simulated", grid=grid, length=64, width=192, values=values)
+            error[grid, values] = float((made._seen(x) - x).norm() / x.norm())
+    assert error["int8", "uniform"] < error["int8", "normal"] < error["int8", "heavy"]
+    assert error["e4m3", "uniform"] > 2 * error["int8", "uniform"]
+    assert (
+        error["e4m3", "heavy"] < 1.5 * error["e4m3", "normal"] and error["int8", "heavy"] > error["e4m3", "heavy"] / 2
+    )
 
 
 def test_eight_bit_float_products_ask_for_a_gpu():
