@@ -56,7 +56,7 @@ class Block(nn.Module):
             pairs += [(new.weight, old.weight[:count]), (new.bias, old.bias[:count])]  # type: ignore[index, list-item]
         with torch.no_grad():
             for target, source in pairs:
-                target.copy_(source)  # type: ignore[union-attr]
+                target.copy_(source)  # type: ignore[union-attr, arg-type]
         return made
 
     def _bias(self, layer: nn.Conv2d, count: int) -> Tensor | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Any
 
 KERNELS = (3, 5, 7)
 BITS = (4, 6, 8)
@@ -123,7 +124,7 @@ def crossed(one: Architecture, other: Architecture, random: Random) -> Architect
 
 
 def _mixed(one: Architecture, other: Architecture, pick: Sequence[bool]) -> Architecture:
-    def chosen(a: tuple, b: tuple) -> tuple:  # type: ignore[type-arg]
+    def chosen(a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(y if take else x for x, y, take in zip(a, b, pick, strict=True))
 
     return Architecture(

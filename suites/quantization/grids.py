@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +47,9 @@ class Affine:
 
     def codes(self, x: Tensor) -> Tensor:
         """Codes as floats of the dtype of x."""
-        return (torch.round(x / self.scale) + self.zero).clamp(self.low, self.high)
+        low: Any = self.low  # numbers, or tensors where they are part of a state
+        high: Any = self.high
+        return (torch.round(x / self.scale) + self.zero).clamp(low, high)
 
     def values(self, codes: Tensor) -> Tensor:
         """What codes stand for."""

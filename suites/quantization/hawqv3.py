@@ -10,6 +10,7 @@ simulated. A budget of time needs the time of every layer at 4 bits too, which t
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -189,7 +190,11 @@ def int8_ms(
 ) -> dict[str, float]:
     """Milliseconds of each layer as a whole-number layer on what it is given of the batches: the least of some runs."""
     grids, seen = activation_grids(model, layers, batches, 8), dict[str, Tensor]()
-    with watched(layers, lambda path, x: seen.setdefault(path, x.detach())):
+
+    def see(path: str, x: Tensor) -> None:
+        seen[path] = x.detach()
+
+    with watched(layers, see):
         shown(model, batches[:1])
     found = {}
     with torch.no_grad():
@@ -207,7 +212,7 @@ def _macs(model: nn.Module, layers: dict[str, Layer]) -> dict[str, int]:
     """MACs of each layer of one sample."""
     found = dict.fromkeys(layers, 0)
 
-    def hook(path: str, layer: Layer):  # type: ignore[no-untyped-def]
+    def hook(path: str, layer: Layer) -> Callable[..., None]:
         def see(_: nn.Module, __: object, out: Tensor) -> None:
             each = out[0].numel() * layer.weight[0].numel()
             found[path] += each

@@ -75,7 +75,7 @@ class IntegerBlock(nn.Module):
         if isinstance(block.shortcut, nn.Identity):
             self.beside = Rescale(input_scale, self.out_scale)
         else:
-            self.shortcut = IntConvolution(block.shortcut[0], input_scale)
+            self.shortcut = IntConvolution(block.shortcut[0], input_scale)  # type: ignore[index]
             self.beside = Rescale(self.shortcut.sum_scale, self.out_scale)
 
     def forward(self, codes: Tensor) -> Tensor:

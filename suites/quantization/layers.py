@@ -311,15 +311,14 @@ class IntLayer(LayerLike):
         if self.pads_same:
             sides = self.same_padding(codes)
         else:
-            high, wide = self.padding  # type: ignore[misc]
-            sides = [wide, wide, high, high]  # type: ignore[list-item]
+            sides = [side for side in reversed(self.padding) for _ in range(2)]
         if not any(sides):
             return codes
         value = 0 if self.input_zero is None or codes.is_meta else int(self.input_zero)
         return F.pad(codes, sides, value=value)
 
     def _windows(self, padded: Tensor) -> tuple[Tensor, int, int]:
-        (kh, kw), (sh, sw), (dh, dw) = self.shape[2:], self.stride, self.dilation  # type: ignore[misc]
+        (kh, kw), (sh, sw), (dh, dw) = self.shape[2:], self.stride, self.dilation
         rows = (padded.shape[2] - dh * (kh - 1) - 1) // sh + 1
         columns = (padded.shape[3] - dw * (kw - 1) - 1) // sw + 1
         taps = [

@@ -69,7 +69,7 @@ def lrp_qvit(
     if batches:
         _reparameterised(model, batches, clip)
     for block in model.blocks:
-        block.attn = Log2Attention(block.attn, LOG2_BITS)  # type: ignore[union-attr, arg-type]
+        block.attn = Log2Attention(block.attn, LOG2_BITS)  # type: ignore[arg-type]
     grids = {}
     for width in sorted(set(widths.values())):
         grids[width] = activation_grids(model, layers, batches, width)
@@ -140,8 +140,9 @@ def moved_into_affine(norm: Any, reader: nn.Linear, ratios: Tensor) -> None:
 
 def _reparameterised(model: ViT, batches: list[tuple[Tensor, ...]], clip: float) -> None:
     pairs: list[tuple[Any, nn.Linear]] = []
-    for block in model.blocks:
-        pairs += [(block.norm1, block.attn.qkv), (block.norm2, block.mlp.fc1)]  # type: ignore[union-attr]
+    blocks: Any = model.blocks
+    for block in blocks:
+        pairs += [(block.norm1, block.attn.qkv), (block.norm2, block.mlp.fc1)]
     largest: dict[int, Tensor] = {}
 
     def see(place: int):  # type: ignore[no-untyped-def]
@@ -179,7 +180,7 @@ class Log2Attention(nn.Module):
 
     def forward(self, x: Tensor, key_bias: Tensor | None = None) -> tuple[Tensor, Any]:
         """Attended features [batch, tokens, width], and the heads."""
-        q, k, v = self.project(x)
+        q, k, v = self.project(x)  # type: ignore[misc]
         mask = None if key_bias is None else key_bias[:, None, None, :]
         p = log2_rounded(attention_probabilities(q, k, mask), self.bits)
         return self.proj((p @ v).transpose(1, 2).flatten(2)), Heads(q, k, v, None)

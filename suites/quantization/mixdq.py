@@ -208,7 +208,7 @@ def mixed_bits(model: nn.Module, target: float, balance: float, steps: int) -> d
     quality = [path for path in losses if kind_of(path) == "quality"]
     share = sum(sizes[p] for p in content) / sum(sizes.values())
     of_quality = target / (share * balance + 1 - share)
-    found = {}
+    found: dict[str, int] = {}
     for paths, wanted, offered in ((content, of_quality * balance, CONTENT), (quality, of_quality, QUALITY)):
         if not paths:
             continue

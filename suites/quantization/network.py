@@ -81,7 +81,7 @@ def learning_loss(model: Any) -> Loss | None:
     which learns from its teacher's answers as well.
     """
     if hasattr(model, "velocity"):
-        return flow_loss(model, torch.Generator().manual_seed(0))  # type: ignore[no-any-return]
+        return flow_loss(model, torch.Generator().manual_seed(0))
     return classification(model) if hasattr(model, "vocabulary") else None
 
 
@@ -92,7 +92,8 @@ def own_inputs(model: Any, batch: int) -> tuple[Tensor, ...]:
     """A batch of a network's own example inputs, where it runs; images of its resolution where it has none."""
     at = next(model.parameters()).device
     if hasattr(model, "example_inputs"):
-        return tuple(each.to(at) for each in model.example_inputs(batch))
+        made = model.example_inputs(batch)
+        return tuple(each.to(at) for each in (made if isinstance(made, tuple) else (made,)))
     side = getattr(model, "resolution", 224)
     return (torch.randn(batch, 3, side, side, device=at),)
 

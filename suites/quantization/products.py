@@ -68,10 +68,10 @@ class Product(Operator):
     def _prepared(self, layer: nn.Linear) -> Any:
         weight = layer.weight.detach()
         if self.form in ("int8", "ternary", "bitmod"):
-            made = {"int8": lambda: IntLayer(layer), "bitmod": lambda: BitmodLayer(layer, 4, 128)}
-            made["ternary"] = lambda: TernaryLayer(layer, "median", 5, "int8", False)
-            return made[self.form]()
-        holder = nn.Module()
+            makers: dict[str, Any] = {"int8": lambda: IntLayer(layer), "bitmod": lambda: BitmodLayer(layer, 4, 128)}
+            makers["ternary"] = lambda: TernaryLayer(layer, "median", 5, "int8", False)
+            return makers[self.form]()
+        holder: Any = nn.Module()
         if self.form in ("fp8", "fp8_gpu"):
             word = {"tensor": "tensor", "row": "row", "tile": "block"}[self.granularity]
             codes, scales = fp8_block.encoded(weight, word, self.scale)
@@ -238,5 +238,5 @@ def product(
         raise ValueError(f"form='int4pack' takes groups of {GROUP} inputs and 16 outputs: width={width} does not fit")
     if form == "fp8_gpu" and granularity == "tile":
         raise ValueError("form='fp8_gpu' multiplies with one scale a tensor or a row: set granularity='row'")
-    scaling = {"granularity": granularity, "scale": scale, "accumulate": accumulate}
+    scaling: dict[str, str] = {"granularity": granularity, "scale": scale, "accumulate": accumulate}
     return Product(form, length, width, outputs or width, grid, scaling, values).eval()

@@ -100,7 +100,7 @@ def _exported(model: nn.Module, args: tuple[Tensor, ...], path: Path) -> None:
 
 
 def _reader(tool: Any, batches: list[tuple[Tensor, ...]]) -> Any:
-    class Reader(tool.CalibrationDataReader):  # type: ignore[misc]
+    class Reader(tool.CalibrationDataReader):
         """Calibration batches by the names of the graph's inputs."""
 
         def __init__(self) -> None:

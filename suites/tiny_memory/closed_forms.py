@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -41,9 +41,9 @@ def sliced(model: dict[str, Any], method: dict[str, Any]) -> int:
     """
     with torch.device("meta"):
         net = low_rank_vit(**model)
-    folded, block = bool(method.get("fold")), net.blocks[0]
+    folded, block = bool(method.get("fold")), cast(Any, net.blocks[0])
     layers = [block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2]
-    shapes = [(part.inner.in_features, part.outer.out_features) if isinstance(part, LowRank)
+    shapes: list[tuple[int, int]] = [(part.inner.in_features, part.outer.out_features) if isinstance(part, LowRank)
               else (part.in_features, part.out_features) for part in layers]  # fmt: skip
     factors = 1 if net.rho == 1 else 2 if folded else 3
     weights = sum(low_rank_weights(inner, outer, net.rho, factors) for inner, outer in shapes)

@@ -32,6 +32,7 @@ from suites.quantization.hawqv3 import hawqv3
 from suites.quantization.int16_dfp import chained, fixed_point, fixed_product
 from suites.quantization.layers import IntLayer
 from suites.quantization.llm_fp4 import candidates, channel_powers
+from suites.quantization.network import calibration_batches
 from suites.quantization.outliers import plant
 from suites.quantization.ranges import grouped, ungrouped
 from suites.quantization.survey import survey
@@ -82,6 +83,21 @@ def test_a_convolution_that_pads_by_its_input_keeps_doing_so_in_whole_numbers(se
     twin.weight = nn.Parameter(made.dense())
     torch.testing.assert_close(made(x), twin(grid(x)), rtol=1e-9, atol=1e-9)
     assert made(x).shape[-1] == -(-side // stride)
+
+
+def test_calibration_takes_a_networks_own_inputs_and_never_those_of_its_row():
+    class Net(nn.Linear):
+        def example_inputs(self, batch):
+            return torch.randn(batch, 3)
+
+    net = Net(3, 2)
+    torch.manual_seed(0)
+    own = net.example_inputs(4)
+    (seen,) = calibration_batches(net, 4, 0)
+    assert len(seen) == 1 and seen[0].shape == (4, 3) and not torch.equal(seen[0], own)
+    assert torch.equal(seen[0], calibration_batches(net, 4, 0)[0][0])
+    pictures = calibration_batches(nn.Conv2d(3, 4, 3), 2, 0)
+    assert pictures[0][0].shape == (2, 3, 224, 224)
 
 
 def test_a_convolution_that_mirrors_its_borders_is_refused():
