@@ -311,7 +311,8 @@ class IntLayer(LayerLike):
         if self.pads_same:
             sides = self.same_padding(codes)
         else:
-            sides = [side for side in reversed(self.padding) for _ in range(2)]
+            high, wide = map(int, self.padding)
+            sides = [wide, wide, high, high]
         if not any(sides):
             return codes
         value = 0 if self.input_zero is None or codes.is_meta else int(self.input_zero)

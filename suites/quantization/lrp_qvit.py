@@ -145,7 +145,7 @@ def _reparameterised(model: ViT, batches: list[tuple[Tensor, ...]], clip: float)
         pairs += [(block.norm1, block.attn.qkv), (block.norm2, block.mlp.fc1)]
     largest: dict[int, Tensor] = {}
 
-    def see(place: int):  # type: ignore[no-untyped-def]
+    def see(place: int):
         def hook(_: nn.Module, __: object, out: Tensor) -> None:
             new = out.detach().abs().flatten(0, -2).amax(dim=0)
             largest[place] = torch.maximum(largest[place], new) if place in largest else new
