@@ -1,6 +1,7 @@
 """Layers: whole-number products against rounded floats, packed against unpacked, learned against nearest."""
 
 import copy
+import importlib
 
 import pytest
 import torch
@@ -74,6 +75,7 @@ def test_whole_number_products_are_the_rounded_network(layer, static):
 @pytest.mark.parametrize("side", [8, 9, 11])
 def test_a_convolution_that_pads_by_its_input_keeps_doing_so_in_whole_numbers(settings, side):
     """timm's layer for TensorFlow's weights has padding 0 and a forward of its own: to go by the number shifts maps."""
+    importlib.import_module("suites.common.timm_bridge")  # mends a torchvision that was built for another torch
     layers = pytest.importorskip("timm.layers")
     kernel, stride, groups = settings
     layer = layers.Conv2dSame(6, 6, kernel, stride, groups=groups).double()
