@@ -37,7 +37,11 @@ def markdown(site: Site) -> str:
     first = {group.index: site.in_group(group.index)[0].case for group in site.groups}
     ordered = sorted(site.groups, key=lambda group: (first[group.index].model, first[group.index].batch, group.title))
     parts = [_of_group(site, group) for group in ordered]
-    across = (_of_batches(site), _of_total_bits(site), *(_titled(title, *made(site)) for title, made in ACROSS_GROUPS.items()))
+    across = (
+        _of_batches(site),
+        _of_total_bits(site),
+        *(_titled(title, *made(site)) for title, made in ACROSS_GROUPS.items()),
+    )
     return "\n\n".join([part for part in (*parts, *across) if part]) + "\n"
 
 
