@@ -81,7 +81,8 @@ def _varying(rows: Sequence[Row]) -> set[str]:
 def _name(row: Row, varying: set[str]) -> str:
     """The row's name, with what of its shape is not the same in every row."""
     own = {name: value for name, value in row.case.full_shape.items() if name in varying and name != "batch"}
-    conditions = [f"{value}px" if name == "resolution" else f"{name} {value}" for name, value in own.items()]
+    told = {name: value for name, value in own.items() if value is not None}
+    conditions = [f"{value}px" if name == "resolution" else f"{name} {value}" for name, value in told.items()]
     return shortened(" · ".join([row.name, *conditions, f"batch {row.case.batch}"]), 78)
 
 

@@ -99,7 +99,7 @@ SUBJECTS: tuple[Metric, ...] = (
             "Maps that an int8 engine of a microcontroller would hold at once, by the formula that the subject states; "
             "another convention than the peak of live tensors, and never compared with it."
         ),
-        comparison="modelled",
+        comparison="exact",
         of_subject=True,
     ),
     Metric(

@@ -75,12 +75,17 @@ def learning_task(model: nn.Module, method: str, instead: str) -> TrainingTask:
 
 
 def plain_attributes(module: nn.Module) -> dict[str, Any]:
-    """Public attributes of a module and of all below it that are numbers, text, or lists of them, by their path."""
+    """Public attributes of a module and of all below it that are numbers, text, or lists of them, by their path.
+
+    A class leaves out those that its training does not depend on by naming them in `not_learned`.
+    """
     return {
         f"{path}.{name}": list(value) if isinstance(value, tuple) else value
         for path, part in module.named_modules()
         for name, value in sorted(vars(part).items())
-        if not name.startswith("_") and name != "training" and _is_plain(value)
+        if not name.startswith("_")
+        and name not in ("training", *getattr(type(part), "not_learned", ()))
+        and _is_plain(value)
     }
 
 

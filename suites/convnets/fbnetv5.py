@@ -60,6 +60,9 @@ class Supernet(nn.Module):
     every batch.
     """
 
+    #: One training serves all targets; this one alone is answered.
+    not_learned = ("target",)
+
     def __init__(self, width: int, stages: int, depth: int, target: str):
         super().__init__()
         self.target, self.channels = target, 1

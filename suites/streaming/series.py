@@ -110,6 +110,8 @@ class SeriesNet(Recomputed):
 
     time_dim = 2
     rate_hz: float
+    #: How far a step moves; the same weights serve every hop.
+    not_learned = ("hop", "rate_hz", "frames")
 
     def __init__(
         self,
