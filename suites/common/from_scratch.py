@@ -52,9 +52,8 @@ def learned(
     task = getattr(plain, "task", None)
     if not steps:
         if from_start:
-            model.untrained = (  # type: ignore[assignment]
-                f"{method.__name__} starts at random and was not trained: set training_steps, on a model with a task"
-            )
+            why = f"{method.__name__} starts at random and was not trained: set training_steps, on a model with a task"
+            model.untrained = why  # type: ignore[assignment]
         return model
     task = learning_task(
         plain,

@@ -141,7 +141,8 @@ class Gpt(Generator):
         self.head = nn.Linear(width, self.vocabulary, bias=False)
         self.apply(_initialise)
         with torch.no_grad():  # what is added to the residual must not grow with depth (GPT-2)
-            for block in self.blocks:
+            blocks: Any = self.blocks
+            for block in blocks:
                 for last in (block.attention.out, block.network.fc2):
                     last.weight.mul_(1 / math.sqrt(2 * len(self.blocks)))
         if settings["tied"]:

@@ -202,7 +202,8 @@ def fixed_macs(network: Supernet, targets: tuple[str, ...], entered: int) -> int
         side //= 2
     for target in targets:
         head = network.heads[target]
-        total += head.weight.numel() if target == "class" else _conv_macs(head, CANVAS >> READS[target] + 1)
+        whole = sum(parameter.numel() for name, parameter in head.named_parameters() if name == "weight")
+        total += whole if target == "class" else _conv_macs(head, CANVAS >> READS[target] + 1)
     return total
 
 

@@ -156,7 +156,8 @@ class AnomalyDetector(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """What is judged of images, [batch, places, width]."""
-        return patches(*self.backbone(x), self.width)
+        fine, coarse = self.backbone(x)
+        return patches(fine, coarse, self.width)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Scores and maps; the larger, the less normal."""

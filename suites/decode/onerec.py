@@ -236,7 +236,8 @@ class OneRec(Generator):
     def prefill(self, ids: Tensor) -> tuple[Tensor, Written]:
         """Logits of the first code [batch, codes] of what one user did, and what is kept."""
         encoded = self.read(ids)
-        context = tuple(layer.context.keys_of(encoded) for layer in self.decoder)
+        layers: Any = self.decoder
+        context = tuple(layer.context.keys_of(encoded) for layer in layers)
         nothing = encoded.new_empty(len(ids), 1, self.sizes.heads, 0, self.sizes.width // self.sizes.heads)
         empty = tuple(Own(nothing, nothing) for _ in self.decoder)
         logits, kept = self.row(torch.zeros_like(ids[:, :1]), Written(context, empty, 0))

@@ -156,7 +156,8 @@ class DigitImages(TrainedTask):
         batches = self.training_batches(how.batch, how.steps, self.seed, at_half=own is None)
         pace = Pace(how.steps, how.rate, warmup=how.warmup, weight_decay=how.weight_decay, clip=how.clip)
         generator = torch.Generator().manual_seed(self.seed)
-        loss = flow_loss(module, generator) if own is None else own(pictures(data.split()[0]), generator)
+        flow: Any = module
+        loss = flow_loss(flow, generator) if own is None else own(pictures(data.split()[0]), generator)
         losses = fit(module, batches, loss, pace)
         with torch.inference_mode():
             made = [self._made(Run(module), seed) for seed in range(self.seeds)]
