@@ -7,6 +7,7 @@ build and one run; both sides' outputs are kept on the CPU, and the built subjec
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from bench.meters.fidelity import snapshot
@@ -38,7 +39,8 @@ def outputs_of(recipe: Recipe) -> list[Tensor]:
     """Copies of all tensors that one run of the other side gives; torch's global state is as before afterwards."""
     before = global_state.read()
     try:
-        subject, _ = timed_build(recipe)
+        with torch.inference_mode(False):  # a runtime's converter traces weights, which must be ordinary tensors
+            subject, _ = timed_build(recipe)
         with running(recipe.case.workload):
             return snapshot(as_step(parts_of(subject)[0])())
     finally:

@@ -81,3 +81,12 @@ def test_the_other_side_leaves_torch_as_it_was():
     before = global_state.read()
     one, two = (other_side.outputs_of(replace(PLAIN, case=replace(PLAIN.case, dtype="tf32"))) for _ in range(2))
     assert torch.equal(one[0], two[0]) and global_state.read() == before
+
+
+def test_the_other_side_may_be_converted_inside_inference_mode():
+    """Meters of a running case work in inference mode, and a converter traces weights that must be ordinary ones."""
+    pytest.importorskip("onnxruntime")
+    with torch.inference_mode():
+        (converted,) = other_side.outputs_of(recipe(backend="onnxruntime"))
+        (eager,) = other_side.outputs_of(PLAIN)
+    torch.testing.assert_close(converted, eager, atol=1e-5, rtol=1e-5)
