@@ -18,6 +18,10 @@ class BenchError(Exception):
     exit_code = 3
 
 
+class DoesNotFit(BenchError):
+    """What was to be measured needs more memory than there is."""
+
+
 class UsageError(BenchError):
     """A wrong name, key, value or combination; nothing has been measured or lost."""
 

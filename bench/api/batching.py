@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from bench.api.measuring import measure
-from bench.errors import BenchError, UsageError
+from bench.errors import DoesNotFit, UsageError
 
 if TYPE_CHECKING:
     import pandas
@@ -144,9 +144,7 @@ class _Search:
             frame = measure(
                 self._module, args, metrics, kwargs=kwargs, batch=batch, device=self._device, **self._options
             )
-        except BenchError as error:
-            if " oom " not in f" {error} ":
-                raise
+        except DoesNotFit:
             return None
         return {row["metric"]: row for row in frame.to_dict("records")}
 

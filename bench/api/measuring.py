@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.api.given import Given, checked_device, checked_threads, dtype_of, given_subject, name_of
-from bench.errors import BenchError, UsageError, did_you_mean
+from bench.errors import BenchError, DoesNotFit, UsageError, did_you_mean
 from bench.meters.table import METERS
 from bench.metrics import METRICS
 
@@ -270,10 +270,11 @@ def _swept(
 
 
 def _check_measured(record: dict[str, Any]) -> None:
-    """Raise BenchError for a record of a failure, with its phase and message."""
+    """Raise BenchError for a record of a failure, with its phase and message; DoesNotFit where memory ran out."""
     error = record["error"]
     if record["status"] not in ("ok", "contaminated") and error:
-        raise BenchError(
+        kind = DoesNotFit if record["status"] == "oom" else BenchError
+        raise kind(
             f"{record['case']['model']} {record['status']} in the phase {error['phase']}: "
             f"{error['type']}: {error['message']}"
         )

@@ -7,6 +7,7 @@ few products a loss to the kernels. Source of the counters: `bench.host.perf_eve
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -49,20 +50,20 @@ def missing(reason: str) -> tuple[list[Reading], dict[str, Any]]:
 
 def counted_runs(part: Part, counters: Counters) -> list[dict[str, Count]]:
     """What each run of the part was counted, the first left out."""
-    part.run()
     found: list[dict[str, Count]] = []
-    begin = perf_counter()
-    while len(found) < LEAST or (len(found) < MOST and perf_counter() - begin < SECONDS):
-        if part.prepare is not None:
-            part.prepare()
+
+    def call() -> None:
         counters.start()
         try:
             part.call()
         finally:
-            counts = counters.stop()
-            if part.reset is not None:
-                part.reset()
-        found.append(counts)
+            found.append(counters.stop())
+
+    part.run()
+    begin = perf_counter()
+    counted = replace(part, call=call)
+    while len(found) < LEAST or (len(found) < MOST and perf_counter() - begin < SECONDS):
+        counted.run()
     return found
 
 

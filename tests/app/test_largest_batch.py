@@ -8,7 +8,7 @@ from torch import nn
 import bench
 from bench.api import batching
 from bench.app.jobs import batches
-from bench.errors import BenchError, UsageError
+from bench.errors import BenchError, DoesNotFit, UsageError
 from tests.sweeping import HEALTHY, configuration
 
 MODULE = nn.Linear(4, 8, bias=False)
@@ -22,7 +22,7 @@ def machine(monkeypatch, *, top=1000.0, half=4.0, fits=10**9, error=""):
         asked.append((batch, tuple(metrics)))
         assert inputs[0].shape[0] == batch
         if batch > fits:
-            raise BenchError(f"Linear oom in the phase measure: OutOfMemory: {error or 'memory ran out'}")
+            raise DoesNotFit(f"Linear oom in the phase measure: OutOfMemory: {error or 'memory ran out'}")
         value = top * batch / (batch + half)
         values = {"latency_ms": 1e3 * batch / value, "throughput_per_s": value, "peak_memory_bytes": 100.0 * batch}
         rows = [

@@ -18,7 +18,7 @@ from suites.tiny_memory.reversible_unet import (
     saved_bytes,
     step_forwards,
 )
-from tests.suites.tiny_memory import live
+from tests.saved_bytes import saved_bytes as autograd_keeps
 from tests.workloads.subjects import FakeBuilt
 from tests.workloads.test_facts import counts_of, values
 
@@ -103,7 +103,7 @@ def test_saved_bytes_of_a_chain_are_those_of_the_formula(expansion, count):
     for how, change in (("ordinary", lambda net: net), ("reversible", reversible), ("checkpoint", checkpoint)):
         net, states = chain(width, count, expansion), halves(width, side)
         change(net).train()
-        kept, _ = live.saved_bytes(lambda net=net, states=states: net(*states), list(net.parameters()))
+        kept, _ = autograd_keeps(lambda net=net, states=states: net(*states), list(net.parameters()))
         formula = saved_bytes(width, expansion, side**3, count, how)
         assert 0 <= kept - formula <= (statistics if how == "ordinary" else 0), how
 
@@ -116,7 +116,7 @@ def test_saved_bytes_of_sub_unets_do_not_grow_where_they_are_rebuilt():
             net = rft.SubUnets(4, count)
             net.how = how
             states = [torch.randn(1, 4 * 2**v, 16 >> v, 16 >> v, requires_grad=True) for v in range(3)]
-            kept[how, count], _ = live.saved_bytes(lambda net=net, s=states: net(*s), [*net.parameters(), *states])
+            kept[how, count], _ = autograd_keeps(lambda net=net, s=states: net(*s), [*net.parameters(), *states])
     assert kept["reversible", 2] == kept["reversible", 8] == rft.state_bytes(4, 16)
     assert kept["ordinary", 8] / kept["ordinary", 2] == pytest.approx(
         4.0, abs=0.15

@@ -11,20 +11,7 @@ from suites.common.gpt import gpt
 from suites.training import mobiletl as tl
 from suites.training.costs import saved_block_elements
 from suites.training.ssdtrain import keep_from, ssdtrain
-
-
-def saved_bytes(call, without=()):
-    seen, known = {}, {t.untyped_storage().data_ptr() for t in without}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            seen[storage.data_ptr()] = (storage.nbytes(), tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = call()
-    return sum(size for size, _ in seen.values()), out
+from tests.saved_bytes import saved_bytes
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (16,), (2, 3, 7, 7), (1,)])
