@@ -9,7 +9,7 @@ from torch import nn
 from suites.common.checkpointing import Segment, checkpoint
 from suites.common.digits_cnn import digits_cnn
 from suites.common.vit import vit
-from tests.suites.tiny_memory.live import saved_bytes
+from tests.saved_bytes import saved_bytes
 
 
 def net():
