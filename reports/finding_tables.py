@@ -17,12 +17,13 @@ from reports import growth, hops, scan_share
 from reports.batches import crossings, panels
 from reports.columns import CHANGE
 from reports.content import Site
-from reports.groups import Group
+from reports.groups import Group, is_timed
 from reports.labels import brief
 from reports.lengths import courses
 from reports.lengths import table as lengths_table
+from reports.numbers import decimals, half_width
 from reports.own_time import split
-from reports.rows import Cell, Row
+from reports.rows import OF_OTHER_NETWORK, Cell, Row
 from reports.scores import scores_of
 from reports.site import load
 from reports.total_bits import budgets, families
@@ -33,9 +34,15 @@ NO_BOUND = "unavailable (the machine's peaks or the time are not known)"
 
 
 def markdown(site: Site) -> str:
-    """All tables: per group of equal conditions the gains, why, and accuracies; then those that join groups."""
+    """All tables: per group of equal conditions the gains, why, and accuracies; then those that join groups.
+
+    Groups that were counted alone stand in no table beside timed ones: nothing that the tables say is known of them.
+    """
     first = {group.index: site.in_group(group.index)[0].case for group in site.groups}
-    ordered = sorted(site.groups, key=lambda group: (first[group.index].model, first[group.index].batch, group.title))
+    timed = [group for group in site.groups if any(map(is_timed, site.in_group(group.index)))]
+    ordered = sorted(
+        timed or site.groups, key=lambda group: (first[group.index].model, first[group.index].batch, group.title)
+    )
     parts = [_of_group(site, group) for group in ordered]
     across = (
         _of_batches(site),
@@ -50,10 +57,10 @@ def _of_group(site: Site, group: Group) -> str:
     left_out = [row for row in site.in_group(group.index) if not row.ranked]
     if not rows and not left_out:
         return ""
-    parts = [f"### {', '.join(text for name, text in group.said.items() if name != 'machine')}"]
+    parts = [f"### {', '.join(text for name, text in group.said.items() if name != 'machine' and text)}"]
     if rows:
         parts.append(_table(_GAINS, [_gain_line(row, site) for row in rows]))
-        parts.append(_table(_WHY, [_why_line(row, site) for row in rows]))
+        parts.append(_why(rows, site))
     for metric in scores_of(rows):
         scored = [row for row in rows if row.value(metric) is not None]
         title = METRICS[metric].title
@@ -77,6 +84,21 @@ _WHY = (
     "by shape",
     "by kernels",
 )
+#: Places in `_WHY` of what compares module with module.
+_OF_MODULES = (1, 2)
+
+
+def _why(rows: Sequence[Row], site: Site) -> str:
+    """Why, line by line; without the columns of modules where every row is beside another network's modules."""
+    kept = [at for at in range(len(_WHY)) if at not in _OF_MODULES or not all(map(_of_other_network, rows))]
+    return _table(
+        [_WHY[at] for at in kept], [[line[at] for at in kept] for line in (_why_line(row, site) for row in rows)]
+    )
+
+
+def _of_other_network(row: Row) -> bool:
+    cell = row.cells.get("own_share")
+    return cell is not None and cell.note == OF_OTHER_NETWORK
 
 
 def _points(metric: str) -> str:
@@ -137,6 +159,8 @@ def _efficiency(row: Row | None) -> tuple[float, float] | None:
 
 def _saved(row: Row, base: Row | None) -> str:
     """Layer time that the modules which are not the method's own save, as a share of the plain network's."""
+    if _of_other_network(row):
+        return f"unavailable ({OF_OTHER_NETWORK})"
     found = split(row.record, base.record) if base is not None else "the baseline is not among the records"
     return f"unavailable ({found})" if isinstance(found, str) else f"{100 * found.saved_ms / found.base_ms:.0f} %"
 
@@ -194,9 +218,12 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def _plain(cell: Cell | None, places: int = 2, unit: str = "", sign: str = "") -> str:
-    """`0.90 [0.88, 0.91]` with the unit behind the value."""
+    """`0.90 [0.88, 0.91]` with the unit behind the value; more than `places` decimals where it would vanish in them."""
     if cell is None or cell.value is None:
         return f"unavailable ({cell.note})" if cell is not None and cell.note else "unavailable"
+    width = half_width(cell.value, cell.low, cell.high)
+    if 0 < (width or abs(cell.value)) < 10.0**-places:
+        places = max(places, decimals(cell.value, width))
     text = f"{cell.value:{sign}.{places}f}{unit}"
     if cell.low is None or cell.high is None:
         return text

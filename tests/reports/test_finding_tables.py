@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench.canonical import settings_text
 from bench.reading import reading
 from reports.finding_tables import END, START, main, markdown
 from reports.site import load
@@ -78,6 +79,29 @@ def test_why_splits_the_realised_part_into_shape_and_kernels(results):
     assert (one["efficiency, plain"], one["efficiency"]) == ("50 %", "40 %")  # 6 / 12 and 4 / 10
     assert one["by shape"] == "1.00x"  # (4 / 5) / (6 / 7.5)
     assert one["by kernels"] == "0.80x"  # (5 / 10) / (7.5 / 12); the product is the realised 0.80
+
+
+def test_what_would_vanish_in_the_usual_decimals_gets_more(tmp_path):
+    rows = batch(1, 0.0684, 19.5, (0.00351, 0.00346, 0.00356))
+    put(rows[1], latency_ms=(0.0884, 0.0872, 0.0896))
+    store(tmp_path, rows, with_samples=False)
+    found = line(markdown(load([tmp_path])), "cpu, fp32, batch 1,", "promised")
+    assert found["measured"] == "0.00351x [0.00346, 0.00356]"
+    assert (found["latency (ms)"], found["plain (ms)"]) == ("0.0884 [0.0872, 0.0896]", "0.0684")
+
+
+def test_modules_of_another_network_are_not_compared_and_groups_that_were_only_counted_stand_aside(tmp_path):
+    plain = record(model="plain_net", baseline_ms=20.0, latency_ms=20.0)
+    other = record(model="fast_net", baseline_ms=20.0, latency_ms=10.0, against=settings_text({"model": "plain_net"}))
+    plain["layers"], other["layers"] = [layer("blocks.0", 19.0)], [layer("features.0", 9.0)]
+    plain["layers_info"], other["layers_info"] = {"end_to_end_ms": 20.0}, {"end_to_end_ms": 10.0}
+    counted = record(model="large_net", resolution=512)
+    counted["timing"]["invocations"] = []
+    store(tmp_path, [plain, other, counted], with_samples=False)
+    text = markdown(load([tmp_path]))
+    assert "fast_net (against plain_net)" in text and "by kernels" in text
+    assert "own operators" not in text and "saved elsewhere" not in text
+    assert "512" not in text and ", ," not in text
 
 
 def test_the_crossing_is_in_the_last_table(results):
