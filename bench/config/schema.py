@@ -190,13 +190,25 @@ class Timeouts(Section):
 
 
 class Executor(Section):
-    """How worker processes are run."""
+    """How worker processes are run; what follows `timeouts_s` is of pools of machines alone."""
 
     name: str = Field("local", min_length=1)
     retries: int = Field(1, ge=0, le=10)
     breaker: int = Field(5, ge=1)
     memory_share: float = Field(0.8, gt=0, le=1)
     timeouts_s: Timeouts = Timeouts()
+    inner: str = Field("local", min_length=1)
+    machine_retries: int = Field(2, ge=0, le=10)
+    address: str | None = None
+    slot: str = Field("bench_slot", pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")
+    label: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")
+    gpus: int = Field(0, ge=0, le=64)
+    working_dir: str | None = None
+    folder: str | None = None
+    cluster: Literal["slurm", "local"] = "slurm"
+    parallel: int = Field(8, ge=1, le=10_000)
+    minutes: int | None = Field(None, ge=1)
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class Tracking(Section):

@@ -18,12 +18,15 @@ from bench.plan.plan import Group, Plan, threads
 from bench.plan.recipe import Recipe, recipe_for
 from bench.store.journal import Journal
 from bench.store.lock import ResultsLock
-from bench.store.records import CorruptRecord, Store, is_present
+from bench.store.records import CorruptRecord, Record, Store, is_present
 from bench.sweep.attempts import RESUME_HINT, Attempts, Interrupted
 from bench.sweep.calibration import Calibrator
-from bench.sweep.events import Event, GroupFinished, Listener, Started
+from bench.sweep.events import Event, GroupFinished, Listener, Recorded, Started
 from bench.sweep.executors import Executor, open_executor
 from bench.sweep.group import GroupMeasurement
+from bench.sweep.pool import is_pool, open_pool
+from bench.sweep.pool.arrivals import Arrivals
+from bench.sweep.pool.driving import PoolDriver
 from bench.sweep.timing import Timing
 from bench.sweep.unfinished import Unfinished
 from bench.sweep.writing import Sweep, Writer
@@ -69,6 +72,10 @@ class Driver:
         self.sweep = Sweep()
         self.environment = environment(config.device.name)
         self.machine_key = machine_key(self.environment)
+        label = config.executor.label or ""
+        pooled = is_pool(config.executor.name)
+        self._arrivals = Arrivals(self.store, self.journal, label, self._arrived) if pooled else None
+        self._on_arrival: Callable[[str, bool], None] = lambda key, failed: None
 
     def run(self, estimates: dict[str, float]) -> Sweep:
         """Measure every missing case.
@@ -97,7 +104,9 @@ class Driver:
         present = len(self.plan.cases) - sum(map(len, missing.values()))
         self._announce(Started(len(self.plan.cases), present, total))
         self.journal.append("sweep_started", suite=self.plan.suite.name, cases=len(self.plan.cases), present=present)
-        if todo:
+        if todo and self._arrivals is not None:
+            self._measure_in_pool(todo, missing, estimates, self._arrivals)
+        elif todo:
             with open_executor(self.config.executor.name, self.config.executor.timeouts_s.model_dump()) as executor:
                 measurement = self._measurement(executor)
                 if self.config.protocol.timed:
@@ -107,6 +116,25 @@ class Driver:
                     for start in range(0, len(cases), COUNTED_TOGETHER):
                         measurement.count(cases[start : start + COUNTED_TOGETHER])
         self.journal.append("sweep_ended", measured=self.sweep.measured, failed=len(self.sweep.failed))
+
+    def _measure_in_pool(
+        self, todo: Sequence[Group], missing: dict[str, list[Case]], estimates: dict[str, float], arrivals: Arrivals
+    ) -> None:
+        """Have the groups measured on the machines of a pool; what comes back joins the sweep's records."""
+        with open_pool(self.config) as pool:
+            driver = PoolDriver(self.config, pool, arrivals, self.journal, self._announce, self.sweep.problems)
+            self._on_arrival = driver.recorded
+            try:
+                driver.measure(todo, missing, estimates)
+            finally:
+                self.sweep.problems.extend(arrivals.problems)
+
+    def _arrived(self, record: Record) -> None:
+        """A record that a machine of a pool sent and that is on disk now."""
+        self.sweep.records.append(record)
+        self.sweep.measured += 1
+        self._on_arrival(record["case_key"], record["status"] not in ("ok", "contaminated"))
+        self._announce(Recorded(record))
 
     def _measure_groups(
         self,
@@ -134,17 +162,23 @@ class Driver:
         """The group's cases without a record that counts; the records of the others join the sweep's."""
         missing = []
         for case in group.cases:
-            try:
-                record = self.store.latest(case.key, self.machine_key)
-            except CorruptRecord as error:
-                self.sweep.problems.append(str(error))
-                continue
-            if is_present(record, retry=self.config.retries):
-                assert record is not None
-                self.sweep.records.append(record)
-            else:
+            record = self._present(case)
+            if record is None:
                 missing.append(case)
+            else:
+                self.sweep.records.append(record)
         return missing
+
+    def _present(self, case: Case) -> Record | None:
+        """The record that makes measuring the case needless: this machine's, or that of any machine of the pool."""
+        if self._arrivals is not None:
+            return self._arrivals.present(case, self.config.retries)
+        try:
+            record = self.store.latest(case.key, self.machine_key)
+        except CorruptRecord as error:
+            self.sweep.problems.append(str(error))
+            return None
+        return record if is_present(record, retry=self.config.retries) else None
 
     def _measurement(self, executor: Executor) -> GroupMeasurement:
         """What measures one group after another, after the machine has been calibrated."""

@@ -40,12 +40,12 @@ def save_json(store: Store, path: Path, value: Any) -> None:
     Raises:
         ResultsError: the disk is full or read-only.
     """
-    with _translate_write_errors(store, path.name):
+    with translate_write_errors(store, path.name):
         write_json(path, value)
 
 
 @contextmanager
-def _translate_write_errors(store: Store, what: str) -> Iterator[None]:
+def translate_write_errors(store: Store, what: str) -> Iterator[None]:
     """Raise ResultsError for a disk that is full or read-only, with the remedy."""
     try:
         yield
@@ -140,7 +140,7 @@ class Writer:
         facts = {"case": record["case_key"], "status": record["status"], "content_hash": made["content_hash"]}
         # before the record is there: a driver that is killed between the two leaves no row that is nobody's
         self.journal.append("recording", machine=self.context.machine_key, **facts)
-        with _translate_write_errors(self.store, "the record"):
+        with translate_write_errors(self.store, "the record"):
             path = self.store.write(made)
         sealed = self.store.read(path)
         self.journal.append("recorded", file=path.name, **facts)
