@@ -47,7 +47,6 @@ UNDECLARED = (
     "nvidia-cudnn-cu13",
     "transformers",
     "omegaconf",
-    "ray",
 )
 #: The extra of those who work on the project: no number depends on it.
 DEVELOPMENT = "dev"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import PurePosixPath
@@ -68,7 +69,7 @@ class Arrivals:
         for name, data in files.items():
             try:
                 self._keep(name, data, wanted)
-            except (CorruptRecord, ValueError) as error:
+            except (CorruptRecord, ValueError, OSError, EOFError, zlib.error) as error:
                 self.problems.append(f"from a machine of the pool: {name}: {error}")
 
     def _keep(self, name: str, data: bytes, wanted: frozenset[str]) -> None:

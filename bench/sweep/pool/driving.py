@@ -91,8 +91,8 @@ class PoolDriver:
             since = time.monotonic() if slots else since
             if not slots and time.monotonic() - since > self._nobody_s:
                 raise UsageError(
-                    f"no machine of the pool has offered a free slot for {self._nobody_s:g} s; see docs/many_machines.md "
-                    "on how machines are added. What was measured is kept"
+                    f"no machine of the pool has offered a free slot for {self._nobody_s:g} s; docs/many_machines.md "
+                    "says how machines are added. What was measured is kept"
                 )
             self._send(slots)
             news = self._pool.news()
@@ -161,4 +161,3 @@ class PoolDriver:
             max(0.0, self._seconds_left),
         )  # fmt: skip
         self._announce(done)
-

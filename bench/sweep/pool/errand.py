@@ -81,7 +81,9 @@ def new_files(results: Path, sent: dict[str, int]) -> dict[str, bytes]:
     """Files of a results folder that are new or longer than when they were sent; `sent` learns of them."""
     found: dict[str, bytes] = {}
     # looked up before they are read: a record that appears meanwhile comes next time, with what it names
-    paths = [path for pattern in reversed(SENT) for path in sorted(results.glob(pattern)) if not path.name.startswith(".")]
+    paths = [
+        path for pattern in reversed(SENT) for path in sorted(results.glob(pattern)) if not path.name.startswith(".")
+    ]
     for path in reversed(paths):
         name = path.relative_to(results).as_posix()
         size = path.stat().st_size

@@ -93,7 +93,9 @@ def node_name() -> str:
 def keep_folder() -> Path:
     """What a machine keeps between pieces of work: its calibrations and the lock under which it measures."""
     name = f"waterline-{getpass.getuser()}-{os.environ.get(NODE, 'node')}"
-    return Path(tempfile.gettempdir()) / "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
+    return Path(tempfile.gettempdir()) / "".join(
+        letter if letter.isalnum() or letter in "-_" else "_" for letter in name
+    )
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ A task starts a process of its own that shares nothing with Ray and streams the 
 
 from __future__ import annotations
 
+import socket
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from bench.sweep.pool.work import Work
 POLL_S = 0.5
 #: Seconds that the driver waits for news at most.
 NEWS_S = 1.0
+#: Seconds within which something has to listen at the cluster's address.
+CONNECT_S = 5.0
 
 
 def open_pool(config: Config) -> RayPool:
@@ -69,6 +72,7 @@ class RayPool:
         self._told: deque[News] = deque()
 
     def __enter__(self) -> RayPool:
+        self._check_address()
         local = self._settings.address == "local"
         environment = {"working_dir": self._settings.working_dir} if self._settings.working_dir else {}
         resources = {self._settings.slot: 1, **({self._settings.label: 1} if self._settings.label else {})}
@@ -82,12 +86,25 @@ class RayPool:
                 configure_logging=False,
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UsageError(
-                f"executor.address={self._settings.address}: no Ray cluster answers there ({error}); start one with "
-                f"ray start --head, or take executor.address=local"
-            ) from error
+            raise UsageError(self._nobody(error)) from error
         self._task = self._ray.remote(errand)
         return self
+
+    def _check_address(self) -> None:
+        """Raise UsageError where nothing listens at an address of host and port: Ray itself would try for minutes."""
+        host, found, port = (self._settings.address or "").removeprefix("ray://").rpartition(":")
+        if not found:
+            return
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+        except (OSError, ValueError, OverflowError) as error:
+            raise UsageError(self._nobody(error)) from error
+
+    def _nobody(self, error: Exception) -> str:
+        return (
+            f"executor.address={self._settings.address}: no Ray cluster answers there ({error}); start one with "
+            "ray start --head, or take executor.address=local for this machine alone"
+        )
 
     def __exit__(self, *_: object) -> None:
         for stream in self._running:
@@ -136,4 +153,3 @@ class RayPool:
             del self._running[stream]
             news.append(Ended.told(key, ended))
         return news
-

@@ -82,10 +82,10 @@ class SlurmPool:
             import submitit
         except ImportError as error:
             raise UsageError("executor=slurm needs submitit: pip install 'waterline-bench[pool]'") from error
-        if settings.cluster == "slurm" and shutil.which("sbatch") is None:
+        if settings.cluster == "slurm" and None in (shutil.which("sbatch"), shutil.which("srun")):
             raise UsageError(
-                "executor=slurm: this host has no sbatch; run the command on a login node of the cluster, or take "
-                "executor.cluster=local to run the same jobs as processes here"
+                "executor=slurm: this host has no sbatch and srun; run the command on a login node of the cluster, or "
+                "take executor.cluster=local to run the same jobs as processes here"
             )
         self._submitit, self._settings, self._folder = submitit, settings, folder
         self._collected: list[Work] = []

@@ -97,7 +97,9 @@ def versions() -> dict[str, str]:
         found["commit"] = str(code["commit"])
     for name in TOLD:
         try:
-            found[name] = importlib.metadata.version(name).partition("+")[0]  # the build differs from machine to machine
+            found[name] = importlib.metadata.version(name).partition("+")[
+                0
+            ]  # the build differs from machine to machine
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
