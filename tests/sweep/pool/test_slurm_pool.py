@@ -112,5 +112,5 @@ def test_a_host_without_sbatch_and_options_that_do_not_exist_are_errors_with_the
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="no sbatch and srun; run the command on a login node"):
         open_pool(local(tmp_path, cluster="slurm"))
-    with pytest.raises(UsageError, match="executor.options: submitit does not take them"):
+    with pytest.raises(UsageError, match=r"executor\.options: submitit does not take them"):
         sweep(local(tmp_path, options={"slurm_partitoin": "x"}))
