@@ -75,7 +75,7 @@ class RayPool:
         self._check_address()
         local = self._settings.address == "local"
         environment = {"working_dir": self._settings.working_dir} if self._settings.working_dir else {}
-        resources = {self._settings.slot: 1, **({self._settings.label: 1} if self._settings.label else {})}
+        resources = {name: 1.0 for name in (self._settings.slot, self._settings.label) if name}
         try:
             self._ray.init(
                 address=None if local else self._settings.address or "auto",

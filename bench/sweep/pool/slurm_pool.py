@@ -162,7 +162,7 @@ class SlurmPool:
         with contextlib.suppress(OSError, ValueError):
             number = (self._folder / work.key / JOB_ID).read_text(encoding="utf-8").strip()
             kind = self._submitit.SlurmJob if self._settings.cluster == "slurm" else self._submitit.LocalJob
-            job = kind(self._folder / "submitit", number)
+            job: Any = kind(self._folder / "submitit", number)
             return None if job.done() else job
         return None
 
