@@ -125,6 +125,39 @@ ANSWERS: tuple[Metric, ...] = (
         ),
     ),
     Metric(
+        "distance_error",
+        unit="1",
+        better="lower",
+        section="quality",
+        title="Distance error",
+        definition=(
+            "Mean over held-out points of the absolute error of the signed distance, in halves of the cube's side; "
+            "with a 95 % t-interval over points."
+        ),
+    ),
+    Metric(
+        "normal_error",
+        unit="deg",
+        better="lower",
+        section="quality",
+        title="Normal error",
+        definition=(
+            "Mean over held-out points of the angle between the answered and the true gradient of the signed distance; "
+            "with a 95 % t-interval over points."
+        ),
+    ),
+    Metric(
+        "nll",
+        unit="nat",
+        better="lower",
+        section="quality",
+        title="Negative log density",
+        definition=(
+            "Mean over held-out data sets of the negative log density of their queries' observations; with a 95 % "
+            "t-interval over data sets."
+        ),
+    ),
+    Metric(
         "auroc",
         unit="%",
         better="higher",

@@ -14,7 +14,7 @@ SUITES = Path(__file__).parents[2] / "suites"
 CATALOGUE = catalogues.load()
 NAMES = (
     "decode", "attention", "convnets", "diffusion", "dynamic", "lowrank", "ops", "pruning", "scaling", "ssm",
-    "streaming", "tiny_memory", "training", "vlm_tokens",
+    "streaming", "tiny_memory", "training", "vlm_tokens", "distill",
 )  # fmt: skip
 
 
