@@ -136,7 +136,7 @@ class KiloNeus(Kilo):
             task: a `suites.common.tasks.scene_distance.SceneDistance`.
             seed: of points and of the teacher.
         """
-        steps, points, told = 600, 4096, dict[str, Any]()
+        steps, points, told = 500, 2048, dict[str, Any]()
         generator = torch.Generator().manual_seed(seed)
         pace = Pace(steps, 5e-3, weight_decay=0.0)
 
@@ -144,7 +144,7 @@ class KiloNeus(Kilo):
             own = distance_loss(self.distance(at)[0], wanted)
             return own + self.consistency * self.border_gap(512, generator) if self.consistency else own
 
-        form, self.form = self.form, "gathered"  # quickest with a backward through a few points a cell
+        form, self.form = self.form, "padded"  # quickest with a backward
         if self.taught:
             begun = time.monotonic()
             teacher = taught_neus(task, seed)
@@ -220,7 +220,7 @@ def kiloneus(
     *,
     grid: Blocks | None = None,
     form: Literal["loop", "padded", "grouped", "gathered"] = "padded",
-    coordinates: Literal["local", "global"] = "local",
+    coordinates: Literal["local", "global"] = "global",
     width: PositiveInt = 32,
     frequencies: PositiveInt = 6,
     view_frequencies: PositiveInt = 4,

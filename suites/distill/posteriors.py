@@ -203,10 +203,10 @@ def bnn_hmc(
     queries: PositiveInt = 10,
     features: PositiveInt = 1,
     hidden: PositiveInt = 20,
-    burn: Count = 50,
-    kept: PositiveInt = 50,
-    leaps: PositiveInt = 20,
-    step: Positive = 0.01,
+    burn: Count = 60,
+    kept: PositiveInt = 40,
+    leaps: PositiveInt = 30,
+    step: Positive = 0.004,
 ) -> BnnHmc:
     """The posterior of a small Bayesian perceptron, sampled by Hamiltonian dynamics.
 

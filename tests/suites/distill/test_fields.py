@@ -129,6 +129,14 @@ def test_the_distance_to_a_gyroid_is_that_to_the_nearest_point_of_its_surface():
     assert found.sign().equal(scenes.gyroid_level(points).sign())
 
 
+def test_normals_of_a_gyroid_are_the_gradients_of_its_distance():
+    points = 2 * torch.rand(50, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64) - 1
+    steps = 1e-4 * torch.eye(3, dtype=torch.float64)
+    slopes = torch.stack([(scenes.gyroid(points + s) - scenes.gyroid(points - s)) / 2e-4 for s in steps], 1)
+    wrong = (slopes - scenes.normals("gyroid", points)).norm(dim=1)
+    assert wrong.median() < 1e-4 and float((wrong < 1e-2).double().mean()) > 0.9  # but for points halfway between sheets
+
+
 @pytest.mark.parametrize("scene", ["sphere", "torus", "gyroid"])
 def test_normals_have_length_one_and_sampled_points_are_near_the_surface(scene):
     points, distances = scenes.sampled(scene, 400, 3)
