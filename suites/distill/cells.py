@@ -8,8 +8,9 @@ matrix for every point. All but the last sort points by cell first and put the a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 Forms = Literal["loop", "padded", "grouped", "gathered"]
 #: A linear layer of the cells: features [..., inner] of the points at hand to [..., outer].
 Layer = Callable[[Tensor, str], Tensor]
+#: The layers of every cell's network, by name.
+Layers = Mapping[str, "CellLinear"]
 #: What a tiny network computes: features of points by name, and its layers.
 Network = Callable[[dict[str, Tensor], Layer], dict[str, Tensor]]
 
@@ -70,9 +73,7 @@ def by_cell(cell: Tensor, cells: int) -> Sorted:
     return Sorted(order, back, counts)
 
 
-def run(
-    form: Forms, network: Network, layers: nn.ModuleDict, given: dict[str, Tensor], cell: Tensor
-) -> dict[str, Tensor]:
+def run(form: Forms, network: Network, layers: Layers, given: dict[str, Tensor], cell: Tensor) -> dict[str, Tensor]:
     """The answers of every point's own network.
 
     Args:
@@ -100,33 +101,34 @@ def run(
     return {name: x[by.back] for name, x in told.items()}
 
 
-def _gathered(layer: nn.Module, x: Tensor, cell: Tensor) -> Tensor:
-    return torch.baddbmm(layer.bias[cell][:, None], x[:, None], layer.weight[cell])[:, 0]  # type: ignore[index]
+def _gathered(layer: CellLinear, x: Tensor, cell: Tensor) -> Tensor:
+    return torch.baddbmm(layer.bias[cell][:, None], x[:, None], layer.weight[cell])[:, 0]
 
 
-def _grouped(layer: nn.Module, x: Tensor, ends: Tensor, cell: Tensor) -> Tensor:
-    weight: Tensor = layer.weight  # type: ignore[assignment]
-    inner, outer = weight.shape[1:]
+def _grouped(layer: CellLinear, x: Tensor, ends: Tensor, cell: Tensor) -> Tensor:
+    inner, outer = layer.weight.shape[1:]
     by = 16 // x.element_size()  # rows of a grouped product have to be whole pieces of sixteen bytes
     wide, broad = -inner % by, -outer % by
-    product = torch._grouped_mm(F.pad(x, (0, wide)), F.pad(weight, (0, broad, 0, wide)), offs=ends)
-    return product[:, :outer] + layer.bias[cell]  # type: ignore[index]
+    product = torch._grouped_mm(F.pad(x, (0, wide)), F.pad(layer.weight, (0, broad, 0, wide)), offs=ends)
+    return product[:, :outer] + layer.bias[cell]
 
 
-def _looped(network: Network, layers: nn.ModuleDict, given: dict[str, Tensor], counts: Tensor) -> dict[str, Tensor]:
+def _one(layers: Layers, number: int, x: Tensor, name: str) -> Tensor:
+    return torch.addmm(layers[name].bias[number], x, layers[name].weight[number])
+
+
+def _looped(network: Network, layers: Layers, given: dict[str, Tensor], counts: Tensor) -> dict[str, Tensor]:
     sizes = counts.tolist()
     pieces = {name: x.split(sizes) for name, x in given.items()}
     found = list[dict[str, Tensor]]()
     for number, size in enumerate(sizes):
         if size:
             own = {name: parts[number] for name, parts in pieces.items()}
-            found.append(
-                network(own, lambda x, name, n=number: torch.addmm(layers[name].bias[n], x, layers[name].weight[n]))
-            )  # type: ignore[misc]
+            found.append(network(own, partial(_one, layers, number)))
     return {name: torch.cat([each[name] for each in found]) for name in found[0]}
 
 
-def _padded(network: Network, layers: nn.ModuleDict, given: dict[str, Tensor], counts: Tensor) -> dict[str, Tensor]:
+def _padded(network: Network, layers: Layers, given: dict[str, Tensor], counts: Tensor) -> dict[str, Tensor]:
     hit = counts.nonzero().flatten()
     sizes = counts[hit]
     fullest = int(sizes.max())
@@ -137,7 +139,7 @@ def _padded(network: Network, layers: nn.ModuleDict, given: dict[str, Tensor], c
     def spread(x: Tensor) -> Tensor:
         return x.new_zeros(len(hit) * fullest, x.shape[1]).index_copy(0, slot, x).unflatten(0, (len(hit), fullest))
 
-    picked = {name: (layer.weight[hit], layer.bias[hit][:, None]) for name, layer in layers.items()}  # type: ignore[index]
+    picked = {name: (layer.weight[hit], layer.bias[hit][:, None]) for name, layer in layers.items()}
     told = network({name: spread(x) for name, x in given.items()},
                    lambda x, name: torch.baddbmm(picked[name][1], x, picked[name][0]))  # fmt: skip
     return {name: x.flatten(0, 1)[slot] for name, x in told.items()}

@@ -134,8 +134,8 @@ def relational(model: Settings, method: Settings, layer: str) -> int:
 
 
 def _rows(found: Settings, graph: RelationalGraph) -> tuple[int, int]:
-    sides = [graph.rows(side, compact=found["compact"]) for side in ("source", "target")]  # type: ignore[arg-type]
-    return len(sides[0].vertex), len(sides[1].vertex)
+    compact = found["compact"]
+    return len(graph.rows("source", compact=compact).vertex), len(graph.rows("target", compact=compact).vertex)
 
 
 def _rgcn(found: Settings, graph: RelationalGraph, inner: int, outer: int) -> int:

@@ -38,6 +38,11 @@ class Kilo(Points):
         self.cells = grid[0] * grid[1] * grid[2]
         self.layers = nn.ModuleDict({name: CellLinear(self.cells, *size) for name, size in sizes.items()})
 
+    @property
+    def table(self) -> Any:
+        """The layers of every cell's network, by name."""
+        return self.layers
+
     def seen(self, points: Tensor, cell: Tensor) -> Tensor:
         """Points as their networks take them."""
         return local(points, cell, self.grid) if self.coordinates == "local" else points
@@ -75,7 +80,7 @@ class KiloNerf(Kilo):
             "points": encoded(self.seen(points, cell), self.frequencies),
             "directions": encoded(directions, self.view_frequencies),
         }
-        return run(self.form, self.network, self.layers, given, cell)["out"]
+        return run(self.form, self.network, self.table, given, cell)["out"]
 
 
 class KiloNeus(Kilo):
@@ -108,14 +113,14 @@ class KiloNeus(Kilo):
         """Signed distances [n, 1] and features [n, width] of points [n, 3], by the networks of given cells [n]."""
         cell = cell_of(points, self.grid) if cell is None else cell
         given = {"points": encoded(self.seen(points, cell), self.frequencies)}
-        found = run(self.form, self.tiny_distance, self.layers, given, cell)["out"]
+        found = run(self.form, self.tiny_distance, self.table, given, cell)["out"]
         return found[:, :1], found[:, 1:]
 
     def forward(self, points: Tensor, directions: Tensor) -> Tensor:
         """Signed distance, normal (the gradient, not normalised) and colour, [n, 7]."""
         value, normal, feature = with_normals(self.distance, points, learns=self.training)
         seen = torch.cat([points, normal, encoded(directions, self.view_frequencies), feature], -1)
-        colour = run(self.form, self.tiny_colour, self.layers, {"seen": seen}, cell_of(points, self.grid))["out"]
+        colour = run(self.form, self.tiny_colour, self.table, {"seen": seen}, cell_of(points, self.grid))["out"]
         return torch.cat([value, normal, colour], -1)
 
     def border_gap(self, count: int, generator: torch.Generator) -> Tensor:

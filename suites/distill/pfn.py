@@ -41,8 +41,8 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, known: int, mask: Tensor | None) -> Tensor:
         """Tokens [batch, tokens, width], of which the first `known` are training points; a mask, or cross-attention."""
-        parts = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        seen = _cross(*parts, known) if mask is None else F.scaled_dot_product_attention(*parts, attn_mask=mask)
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        seen = _cross(q, k, v, known) if mask is None else F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x = self.norm1(x + self.out(seen.transpose(1, 2).flatten(2)))
         return self.norm2(x + self.down(F.gelu(self.up(x))))
 

@@ -92,8 +92,8 @@ class GpSampled(Posterior):
         steps = len(chain)
         places = [steps // 2 + (steps - steps // 2) * number // self.kept for number in range(self.kept)]
         parameters = torch.stack([chain[place] for place in places], 1)
-        sides = (side[:, None].expand(-1, self.kept, *side.shape[1:]) for side in (x, y, asked))
-        return gp.posterior(*sides, parameters)
+        x, y, asked = (side[:, None].expand(-1, self.kept, *side.shape[1:]) for side in (x, y, asked))
+        return gp.posterior(x, y, asked, parameters)
 
 
 class BnnHmc(Posterior):
