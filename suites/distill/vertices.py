@@ -58,18 +58,17 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def fit_best(module: Any, loss: Any, judge: Any, epochs: int = EPOCHS) -> float:
+def fit_best(module: Any, loss: Any, judge: Any) -> float:
     """The best validation score; the module has the weights of that epoch and is in evaluation mode.
 
     Args:
         module: trained in place by Adam (rate 0.01, weight decay 5e-4), one step over all vertices an epoch.
         loss: () -> what is made small.
         judge: () -> validation score of the module in evaluation mode; the first best epoch counts.
-        epochs: steps.
     """
     optimizer = torch.optim.Adam(module.parameters(), lr=RATE, weight_decay=DECAY)
     best, kept = -1.0, dict[str, Tensor]()
-    for _ in range(epochs):
+    for _ in range(EPOCHS):
         module.train()
         optimizer.zero_grad(set_to_none=True)
         loss().backward()

@@ -15,7 +15,7 @@ from suites.common import gaussian_process as gp
 from suites.common.task import TaskError, TrainedTask, content_key
 
 #: Training points of held-out data sets, and how many data sets there are of each; queries of one.
-KNOWN, EACH, ASKED = (5, 10, 20, 50), 50, 10
+KNOWN, EACH, ASKED = (50, 20, 10, 5), 50, 10
 #: Seed of the held-out functions, far from those that are learned from.
 HELD_OUT_SEED = 1_000_000
 #: What a change of the prior counts up, so that weights of other functions are none of these.
@@ -79,12 +79,13 @@ class PriorTasks(TrainedTask):
         generator = torch.Generator().manual_seed(HELD_OUT_SEED)
         for known in KNOWN:
             x, y = gp.data_sets(EACH, known + ASKED, drawn=self.are_drawn, generator=generator)
-            yield (x[:, :known], y[:, :known], x[:, known:]), y[:, known:]
+            for part, told in zip(x.split(batch_size), y.split(batch_size), strict=True):
+                yield (part[:, :known], told[:, :known], part[:, known:]), told[:, known:]
 
     def score(self, run: Run) -> Score:
         """Of each held-out data set the mean negative log density of its queries, in nats."""
         seen, values, module = SamplesDigest(), list[float](), run.module
-        for given, wanted in self.batches(run.batch):
+        for given, wanted in self.batches(EACH):
             seen.feed(*given, wanted)
             found = logits(run(*given))
             scorer: Any = module

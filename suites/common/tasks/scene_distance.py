@@ -17,7 +17,7 @@ from bench.scores import Score, mean
 from suites.common import signed_distance as scenes
 from suites.common.task import TaskError, TrainedTask, content_key
 
-HELD_OUT = 4000
+HELD_OUT = 4096
 #: Seed of the held-out points, far from those that are learned from.
 HELD_OUT_SEED = 1_000_000
 #: What a change of the scenes counts up, so that weights of other scenes are none of these.
@@ -83,13 +83,13 @@ class SceneDistance(TrainedTask):
         points, distances = scenes.sampled(self.scene, HELD_OUT, HELD_OUT_SEED)
         wanted = torch.cat([distances[:, None], scenes.normals(self.scene, points)], 1)
         directions = F.normalize(points + 1e-3, dim=1)
-        for parts in zip(points.split(1000), directions.split(1000), wanted.split(1000), strict=True):
+        for parts in zip(*(side.split(batch_size) for side in (points, directions, wanted)), strict=True):
             yield parts[:2], parts[2]
 
     def score(self, run: Run) -> Score:
         """|error| of the distance of each held-out point, and beside it the angle between normals in degrees."""
         seen, errors, angles = SamplesDigest(), list[float](), list[float]()
-        for given, wanted in self.batches(run.batch):
+        for given, wanted in self.batches(1024):
             seen.feed(*given, wanted)
             found = logits(run(*given)).detach().float().cpu()
             check_finite(found, "the distance error", done=len(errors))

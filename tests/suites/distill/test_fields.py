@@ -134,7 +134,9 @@ def test_normals_of_a_gyroid_are_the_gradients_of_its_distance():
     steps = 1e-4 * torch.eye(3, dtype=torch.float64)
     slopes = torch.stack([(scenes.gyroid(points + s) - scenes.gyroid(points - s)) / 2e-4 for s in steps], 1)
     wrong = (slopes - scenes.normals("gyroid", points)).norm(dim=1)
-    assert wrong.median() < 1e-4 and float((wrong < 1e-2).double().mean()) > 0.9  # but for points halfway between sheets
+    assert (
+        wrong.median() < 1e-4 and float((wrong < 1e-2).double().mean()) > 0.9
+    )  # but for points halfway between sheets
 
 
 @pytest.mark.parametrize("scene", ["sphere", "torus", "gyroid"])
