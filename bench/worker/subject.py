@@ -319,12 +319,13 @@ def set_precision(case: Case) -> None:
 
 
 def _task_inputs(task: Any, case: Case) -> tuple[Any, ...]:
-    """The task's first batch: cost and quality come from the same images."""
+    """The task's first batch, a tensor or a tuple of arguments: cost and quality come from the same samples."""
     batches: Iterator[Any] = iter(task.batches(case.batch))
-    images, _ = next(batches)
-    if len(images) < case.batch:
-        raise UsageError(f"batch={case.batch} clashes with task={case.task}, which has only {len(images)} samples")
-    return (images,)
+    inputs, _ = next(batches)
+    args = inputs if isinstance(inputs, tuple) else (inputs,)
+    if len(args[0]) < case.batch:
+        raise UsageError(f"batch={case.batch} clashes with task={case.task}, which has only {len(args[0])} samples")
+    return args
 
 
 def synchronise(device: str) -> Callable[[], None]:
