@@ -21,6 +21,8 @@ from bench.foreign_files import open_regular
 
 #: Parameters that the bench fills in from the case, not from the settings, and where a user sets them.
 RESERVED = {"resolution": "suite.resolutions=[...]", "batch": "suite.batches=[...]", "seed": "seed=..."}
+#: A parameter of a method that the bench fills in likewise, from the block's workload.
+TOLD = "workload"
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,13 @@ def check_model(entry: Entry, settings: dict[str, Any]) -> None:
 
 def check_method(entry: Entry, settings: dict[str, Any]) -> None:
     """Raise UsageError unless the method takes these settings."""
-    check_settings(f'method "{entry.name}"', entry.path, {**entry.settings, **settings})
+    told = (TOLD,) if TOLD in signature(entry.path).settings else ()
+    if told and TOLD in settings:
+        raise UsageError(
+            f'method "{entry.name}": {TOLD}={settings[TOLD]!r} clashes with the {TOLD} of the case: '
+            "say it in the block of the grid instead"
+        )
+    check_settings(f'method "{entry.name}"', entry.path, {**entry.settings, **settings}, reserved=told)
 
 
 _FURTHER_KEYS = {"models": ("task",), "prefixes": ("is_path", "or_word", "suffix", "backend", "names")}

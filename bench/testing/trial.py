@@ -117,7 +117,7 @@ def on_meta(trial: Trial) -> worker.Subject:
     with torch.device("meta"):
         module, _ = worker.build_model(recipe)
         if recipe.method_path is not None:
-            module = worker.find(recipe.method_path)(module, **recipe.method_settings)
+            module = worker.with_method(recipe, module, recipe.method_settings)
     module = module.eval()
 
     def moved(value: Any) -> Any:

@@ -32,10 +32,9 @@ from bench.worker.subject import (
     build_model,
     cast,
     example_inputs,
-    find,
     moved_to,
     say,
-    seed_everything,
+    with_method,
 )
 from bench.workloads.counting import counter
 from bench.workloads.workload import Facts
@@ -118,8 +117,7 @@ def on_meta(recipe: Recipe) -> Subject:
         if inputs is None:
             inputs = example_inputs(module, case)
         if case.method != BASELINE_METHOD and recipe.method_path is not None:
-            seed_everything(case.seed)
-            module = find(recipe.method_path)(module, **untrained(recipe.method_settings))
+            module = with_method(recipe, module, untrained(recipe.method_settings))
     say(module, recipe.stated)
     device, dtype = torch.device("meta"), dtypes.TORCH[case.dtype]
     module = cast(module.eval().to(device), dtype)

@@ -22,6 +22,7 @@ from bench.backends.backend import ConversionFailed, Converted
 from bench.backends.compile import compiled
 from bench.backends.onnx_file import OnnxFile
 from bench.canonical import BASELINE_METHOD
+from bench.config.catalogue import TOLD
 from bench.config.signatures import split_path
 from bench.errors import UsageError
 from bench.labels import labels_of
@@ -143,6 +144,22 @@ def build_model(recipe: Recipe) -> tuple[nn.Module, Any]:
     return module, inputs
 
 
+def with_method(recipe: Recipe, module: nn.Module, settings: Mapping[str, Any]) -> nn.Module:
+    """The module changed by the recipe's method, seeded; a method with a parameter `workload` is told what one run is.
+
+    So a recipe of training gives what trains for a training step, and what is deployed for anything else.
+
+    Args:
+        recipe: of a case with a method.
+        module: the plain model.
+        settings: of the method.
+    """
+    assert recipe.method_path is not None
+    method = find(recipe.method_path)
+    seed_everything(recipe.case.seed)
+    return method(module, **settings, **_accepted(method, {TOLD: recipe.case.workload}))
+
+
 def _check_batch(recipe: Recipe, module: nn.Module, inputs: Any) -> None:
     """Raise UsageError if a builder that is not told the batch gives inputs that hold another number of samples."""
     try:
@@ -260,9 +277,7 @@ def build(recipe: Recipe, artefacts: Path | None = None) -> Subject:
         of_task = task is not None and (case.workload == workloads.FORWARD or (_runs_a_batch(case) and own is None))
         inputs = _task_inputs(task, case) if of_task else example_inputs(module, case)
     if case.method != BASELINE_METHOD:
-        assert recipe.method_path is not None
-        seed_everything(case.seed)
-        module = find(recipe.method_path)(module, **recipe.method_settings)
+        module = with_method(recipe, module, recipe.method_settings)
         if getattr(module, "learned", None) is not None:
             weights = {**weights, "method": module.learned}  # trained with the method, on the same task
     say(module, recipe.stated)
