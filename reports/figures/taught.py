@@ -1,8 +1,8 @@
 """The student beside the teacher and the same student trained plainly: score against cost, with what teaching gave.
 
-Which a row is says the note that its weights were trained with: `role` is `teacher`, `student` or `control`, the
-student's network that learned without the teacher. Costs are those of the deployed artefact; seconds of training stand
-in the table.
+Which a row is says the note that its weights, or its method's, were trained with: `role` is `teacher`, `student` or
+`control`, the student's network that learned without the teacher. Costs are those of the deployed artefact; seconds of
+training stand in the table.
 """
 
 from __future__ import annotations
@@ -31,14 +31,21 @@ HOW = (
 
 def role(row: Row) -> str:
     """Teacher, student or control; empty where the weights say nothing of it."""
-    found = str((row.record.get("weights") or {}).get("role", ""))
+    found = str(_notes(row).get("role", ""))
     return found if found in ROLES else ""
 
 
 def training_seconds(row: Row) -> float | None:
     """What it took to get the weights, the teacher of a student included; None where it is not known."""
-    found = (row.record.get("weights") or {}).get("seconds")
+    found = _notes(row).get("seconds")
     return float(found) if isinstance(found, int | float) else None
+
+
+def _notes(row: Row) -> Mapping[str, object]:
+    """How the weights were trained: what a method learned comes after what the task did."""
+    weights = row.record.get("weights") or {}
+    of_method = weights.get("method")
+    return {**weights, **of_method} if isinstance(of_method, Mapping) else weights
 
 
 def wanted(rows: Sequence[Row]) -> bool:

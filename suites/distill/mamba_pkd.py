@@ -116,6 +116,8 @@ def mamba_pkd(
         return fit(module, batches, loss, Pace(steps, RATE))
 
     found: Any = learned(everyone, model, mamba_pkd, {"alpha": alpha}, training_steps, loop)
+    if training_steps:
+        found.learned |= {"role": "student", "seconds": round(found.method_cost["seconds"], 1)}
     found.students = found.students[:students]
     return found
 

@@ -150,17 +150,19 @@ def learned_by(model: nn.Module, method: Callable[..., Any], settings: dict[str,
     parts = {begin: _beginning(found, begin) for begin in (_HISTORY, _COST)}
     model.load_state_dict({k: v for k, v in found.items() if not k.startswith((_HISTORY, _COST))})
     course = {key: value.tolist() for key, value in parts[_HISTORY].items()}
+    taught_for = float(parts[_COST]["seconds"]) + sum(course.get("teacher_seconds", []))
     model.method_cost = {key: float(value) for key, value in parts[_COST].items()}  # type: ignore[assignment]
+    role = "student" if "teacher_seconds" in course else "control"
     model.learned = {  # type: ignore[assignment]
-        "method": name, "steps": steps, **settings, "steps_to": steps_to(course["step"], course["accuracy"]), **course,
+        "method": name, "role": role, "seconds": round(taught_for, 1), "steps": steps, **settings,
+        "steps_to": steps_to(course["step"], course["accuracy"]), **course,
     }  # fmt: skip
     return model.eval()
 
 
 def steps_to(steps: list[float], values: list[float]) -> dict[str, float | None]:
     """The first step at which each of `GOALS` percent was reached; None where it never was."""
-    reached = zip(steps, values, strict=True)
-    course = list(reached)
+    course = list(zip(steps, values, strict=True))
     return {str(goal): next((step for step, value in course if value >= goal), None) for goal in GOALS}
 
 

@@ -32,6 +32,13 @@ def test_the_table_has_every_row_with_what_training_took():
     assert table.loc["control", "accuracy"] == 80.0
 
 
+def test_what_a_method_learned_comes_after_what_the_task_did():
+    made = case("scalekd", 2.0, 91.0)
+    by_method = {**made, "weights": {"kind": "trained", "seconds": 4.0, "method": {"role": "student", "seconds": 9.0}}}
+    row = rows(by_method)[0]
+    assert (taught.role(row), taught.training_seconds(row)) == ("student", 9.0)
+
+
 def test_the_title_says_what_teaching_gave():
     title = taught.figure(LISTED).title
     assert "deit_tiny has 90" in title and "its teacher 92" in title and "trained plainly 80" in title
