@@ -83,13 +83,13 @@ def resnet(side: int, name: str) -> tuple[int, tuple[int, ...]]:
 
 def mamba_teacher(model: Settings, _: Settings) -> int:
     """One scan network."""
-    s = {"width": 48, "depth": 4, "patch": 4, "resolution": 32, **model}
+    s = {"width": 56, "depth": 4, "patch": 8, "resolution": 32, **model}
     return scan_macs(s["width"], s["depth"], s["patch"], s["resolution"])
 
 
 def mamba_pkd(model: Settings, method: Settings) -> int:
     """The first so many students."""
-    s = {"patch": 4, "resolution": 32, **model}
+    s = {"patch": 8, "resolution": 32, **model}
     chosen = STUDENTS[: method.get("students", len(STUDENTS))]
     return sum(scan_macs(w, d, s["patch"], s["resolution"]) for w, d in chosen)
 

@@ -134,7 +134,7 @@ class Gfl(nn.Module):
         ode_steps: int,
     ):  # fmt: skip
         super().__init__()
-        self.resolution, self.classes, self.channels = resolution, classes, channels
+        self.resolution, self.classes, self.channels, self.factor = resolution, classes, channels, width
         self.backbone = Backbone(backbone, width)
         self.pyramid = Pyramid(self.backbone.widths, channels)
         self.head = Head(channels, convs, classes, bins, ode_steps)

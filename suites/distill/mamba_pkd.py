@@ -23,7 +23,7 @@ from suites.common.scan import VisionScan, vision_scan
 from suites.common.training import Pace, divergence, fit
 
 #: Width and blocks of the students, weakest first: chosen here so that shares of products are about those of the paper.
-STUDENTS = ((4, 1), (8, 1), (12, 1), (16, 1), (20, 2), (24, 2), (32, 2))
+STUDENTS = ((4, 1), (8, 1), (12, 1), (16, 1), (24, 1), (24, 2), (36, 2))
 
 
 class Sum(nn.Module):
@@ -61,14 +61,14 @@ def boosting_loss(parts: Sequence[Tensor], labels: Tensor, teacher: Tensor, alph
 
 
 def mamba_teacher(
-    *, width: PositiveInt = 48, depth: PositiveInt = 4, patch: PositiveInt = 4, resolution: PositiveInt = 32
+    *, width: PositiveInt = 56, depth: PositiveInt = 4, patch: PositiveInt = 8, resolution: PositiveInt = 32
 ) -> VisionScan:
     """A scan network of ten digits, which the students learn from; also the plain smaller one they are set beside.
 
     Args:
         width: features of a token.
         depth: blocks.
-        patch: side of a patch in pixels: 4 gives 64 steps of a digit, 8 gives 4 x 4 patches.
+        patch: side of a patch in pixels: 8 gives 4 x 4 patches, 4 gives 64 steps of a digit.
         resolution: side of the picture.
 
     Raises:
@@ -134,7 +134,7 @@ def scan_macs(width: int, depth: int, patch: int, resolution: int, classes: int 
     return tokens * 3 * patch**2 * width + depth * block + width * classes
 
 
-def share(students: int, width: int = 48, depth: int = 4, patch: int = 4, resolution: int = 32) -> float:
+def share(students: int, width: int = 56, depth: int = 4, patch: int = 8, resolution: int = 32) -> float:
     """Products of the first so many students over the teacher's."""
     if not 1 <= students <= len(STUDENTS):
         return math.nan

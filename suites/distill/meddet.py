@@ -116,7 +116,8 @@ def meddet(
 
     Args:
         model: the student, a GFL detector.
-        teachers: how many of ResNet-50, ResNet-101 and ResNet-152, or the names of backbones.
+        teachers: how many of ResNet-50, ResNet-101 and ResNet-152, or names of backbones; all else of a teacher is as
+            in the student.
         align: layer between a teacher's map and the sum.
         feature: weight of the error of the maps.
         adversary: weight of the discriminator's loss.
@@ -134,8 +135,9 @@ def meddet(
         return model
     head = model.head
     made = [
-        gfl(backbone=name, channels=model.channels, convs=len(head.kinds) // 3, classes=model.classes, bins=head.bins,
-            ode_steps=EULER, resolution=model.resolution)
+        gfl(backbone=name, width=model.factor if name == "mobilenet_v2" else 1.0, channels=model.channels,
+            convs=len(head.kinds) // 3, classes=model.classes, bins=head.bins, ode_steps=EULER,
+            resolution=model.resolution)
         for name in names
     ]  # fmt: skip
     return MedDet(model, made, align, feature, adversary).eval()
