@@ -8,7 +8,7 @@ round on the way to the generator, so that both learn in one pass.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +70,7 @@ class MedDet(Taught):
         """The student's distributions, and the loss of its maps."""
         own = self.student.levels(images)
         with torch.no_grad():
-            theirs = [teacher.levels(images) for teacher in self.taught_by]
+            theirs = [teacher.levels(images) for teacher in cast("list[Gfl]", list(self.taught_by))]
         return self.student.head(own), self.map_loss(own, theirs)
 
     def fused(self, theirs: list[list[Tensor]]) -> list[Tensor]:
@@ -135,7 +135,7 @@ def meddet(
         return model
     head = model.head
     made = [
-        gfl(backbone=name, width=model.factor if name == "mobilenet_v2" else 1.0, channels=model.channels,
+        gfl(backbone=cast("Any", name), width=model.factor if name == "mobilenet_v2" else 1.0, channels=model.channels,
             convs=len(head.kinds) // 3, classes=model.classes, bins=head.bins, ode_steps=EULER,
             resolution=model.resolution)
         for name in names

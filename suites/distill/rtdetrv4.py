@@ -160,7 +160,7 @@ def rtdetrv4(
     """
     if not isinstance(model, DFine | DigitsHybrid):
         raise UsageError(f"rtdetrv4 aligns the attention layer of dfine or digits_hybrid, not {type(model).__name__}")
-    band = BANDS[size or getattr(model, "size", "S")]
+    band = BANDS[size or str(getattr(model, "size", "S"))]
     band = band if start is None else replace(band, start=start)
 
     def pooled() -> PooledVit:

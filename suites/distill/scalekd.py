@@ -9,7 +9,7 @@ is subtracting the mean; the test has the transform itself.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -132,8 +132,8 @@ class ScaleKd(Taught):
         third, fourth = (stage.take() for stage in self.stages)
         with torch.no_grad():
             seen: Seen = self.teacher(images)
-        losses = []
-        for view, weight, change in zip(self.views, (DIRECT, WITHOUT_MEAN), (lambda x: x, without_mean), strict=False):
+        losses, views = [], cast("list[View]", list(self.views))
+        for view, weight, change in zip(views, (DIRECT, WITHOUT_MEAN), (lambda x: x, without_mean), strict=False):
             middle = view.third(third)
             if self.perception:
                 middle = self.teacher.last_stage(middle)
