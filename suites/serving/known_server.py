@@ -1,0 +1,74 @@
+"""A server whose service time is known, so that what the instrument measures of a queue has a closed form.
+
+L. Kleinrock, Queueing Systems I, 1975: Poisson arrivals at one server that takes a fixed time are M/D/1, at one that
+takes exponential times M/M/1, at two of those M/M/2. The stage spins: sleeping overshoots and lets the core slow down.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+from torch import Tensor, nn, zeros
+
+from bench.config.settings import Count, Positive
+
+#: Different service times that are taken in turn: more than an open loop has requests, so that none comes twice.
+DRAWN = 2048
+
+
+class KnownServer(nn.Module):
+    """One stage, `spin`, that takes so long as the request says.
+
+    Attributes:
+        requests: how many different ones there are.
+        network_stage: what stands for the network.
+    """
+
+    network_stage = "spin"
+
+    def __init__(self, law: str, ms: float, seed: int):
+        super().__init__()
+        self.requests = 1 if law == "fixed" else DRAWN
+        generator = random.Random(seed)
+        drawn = [1.0] if law == "fixed" else [generator.expovariate(1.0) for _ in range(DRAWN)]
+        self.services = [ms * factor for factor in drawn]
+
+    def stages(self) -> list[tuple[str, Callable[[Any], Any]]]:
+        """The one stage."""
+        return [("spin", spin)]
+
+    def example_request(self, index: int) -> float:
+        """Milliseconds that request `index` takes."""
+        return self.services[index]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The input: there is no network."""
+        return x
+
+    def example_inputs(self, batch: int) -> tuple[Tensor]:
+        """Something to hand through."""
+        return (zeros(batch, 1),)
+
+
+def spin(milliseconds: float) -> float:
+    """The time that was asked for, once it has passed."""
+    end = time.perf_counter_ns() + int(1e6 * milliseconds)
+    while time.perf_counter_ns() < end:
+        pass
+    return milliseconds
+
+
+def known_server(
+    *, law: Literal["fixed", "exponential"] = "fixed", ms: Positive = 10.0, seed: Count = 0
+) -> KnownServer:
+    """A server of known service time.
+
+    Args:
+        law: of the service time.
+        ms: its mean, milliseconds.
+        seed: of exponential times.
+    """
+    return KnownServer(law, ms, seed)
