@@ -39,7 +39,7 @@ def bench(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests; further words go to pytest (`-m slow`, `-m gpu`, a file)."""
     install(session, "dev", "quantised", "timm", "transformers", "diffusers", "pruning", "onnx", "openvino", "bleu",
-            "weights", "pool")  # fmt: skip
+            "weights", "pool", "serving")  # fmt: skip
     bytecode = {"PYTHONDONTWRITEBYTECODE": ""}  # else each of some hundred processes would compile the project again
     session.run("python", "-m", "pytest", *(session.posargs or TOGETHER), env=bytecode)
 

@@ -31,10 +31,12 @@ from reports.figures import (
     live_bytes,
     memory,
     noise,
+    offered_load,
     operators,
     pareto,
     predictors,
     questions,
+    request_stages,
     routing,
     savings,
     scaling,
@@ -54,8 +56,10 @@ from reports.groups import Group
 from reports.hops import courses as stream_courses
 from reports.lengths import courses
 from reports.needs import ANY_CASE, CaseNeeds, Needs
+from reports.offered import courses as offered_courses
 from reports.rows import Row, as_row_of, part_of_record
 from reports.scan_share import scan_shares
+from reports.stages import requests as timed_requests
 from reports.total_bits import families
 from reports.waits import of_site
 from reports.zeros import lines as zero_lines
@@ -217,6 +221,12 @@ def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
     streams = stream_courses(site)
     if streams:
         functions.insert(0, guarded(hops.ID, "index.html", site, lambda: hops.figure(streams, styles=styles)))
+    under_load = offered_courses(site)
+    if under_load:
+        functions.insert(0, guarded(offered_load.ID, "index.html", site, lambda: offered_load.figure(under_load)))
+    staged = timed_requests(site)
+    if staged:
+        functions.insert(0, guarded(request_stages.ID, "index.html", site, lambda: request_stages.figure(staged)))
     if not scaling.varied(rows):
         return functions
     found = [guarded("scaling", "index.html", site, lambda: scaling.figure(_most_informative(rows), styles=styles))]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.errors import BenchError, UsageError
 from bench.metrics import METRICS
-from reports import growth, hops, scan_share
+from reports import growth, hops, offered, scan_share, stages
 from reports.batches import crossings, panels
 from reports.columns import CHANGE
 from reports.content import Site
@@ -192,6 +192,9 @@ ACROSS_GROUPS: dict[str, Callable[[Site], tuple[list[str], list[list[str]]]]] = 
     "From which length a method pays": lambda site: lengths_table(courses(site)),
     "The scan's share": lambda site: scan_share.table(scan_share.scan_shares(site)),
     "Up to which hop a stream is cheaper than its window": lambda site: hops.table(hops.courses(site)),
+    "A request stage by stage": lambda site: stages.table(stages.requests(site)),
+    "Requests per second": stages.rates_table,
+    "Time in system over the offered load": lambda site: offered.table(offered.courses(site)),
     "Growth with the side of the picture": lambda site: growth.table(growth.growths(site)),
 }
 

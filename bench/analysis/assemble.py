@@ -120,6 +120,21 @@ def _of_part(
     ]
 
 
+def _of_spans(case: Case, probe: dict[str, Any], session: Session, protocol: Protocol) -> list[Reading]:
+    """What the workload makes of the spans inside the timed runs, process by process."""
+    module = workloads.module_of(case.workload)
+    kept, _ = usable(session.invocations, protocol.latency)
+    runs = [member(item, case.key) for item in kept]
+    if not hasattr(module, "spanned") or not all(run.get("spans") for run in runs):
+        return []
+    spans = [
+        {name: sum(sum(each[name]) for each in run["spans"]) for name in run["spans"][0]} for run in runs
+    ]
+    wholes = [run["block"] * sum(run["latency_ms"]) for run in runs]
+    found: list[Reading] = module.spanned(spans, wholes, probe.get("details", {}).get("facts", {}))
+    return found
+
+
 def _few(case: Case, kept: Sequence[Invocation], part: str | None) -> str:
     """Said of runs that last so long that a process made only a few."""
     least = min(len(member(item, case.key, part)["latency_ms"]) for item in kept)
@@ -259,7 +274,10 @@ def finished(case: Case, context: Context, probe: dict[str, Any], session: Sessi
     rows = list(probe["readings"])
     flags, status = list(probe["flags"]), "ok"
     if session is not None:
-        rows += [item.as_dict() for item in timed_readings(case, session, context.protocol)]
+        timed = [*timed_readings(case, session, context.protocol), *_of_spans(case, probe, session, context.protocol)]
+        better = {item.key for item in timed}  # of the timed processes, where the probe's one told it as well
+        rows = [row for row in rows if (row["metric"], row["part"]) not in better]
+        rows += [item.as_dict() for item in timed]
         record["timing"] = _timing(case, session, context.protocol)
         flags += _flags(record["timing"]) + _apart(session)
         status = "ok" if record["timing"]["clean"] else "contaminated"

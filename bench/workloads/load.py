@@ -30,6 +30,8 @@ FULL = 102.0
 
 #: Prepares a request outside the clock and gives the call that answers it.
 Ready = Callable[[int], Callable[[], Any]]
+#: Lateness of arrivals above this share of the median time in system, or above so many ms, says the run was disturbed.
+LATE_SHARE, LATE_MS = 0.1, 1.0
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,16 @@ class Site:
         )
 
 
-def saturated(ready: Ready, site: Site, seconds: float) -> list[float]:
-    """Requests answered per second of every run, all servers together; the time to prepare the next is not counted."""
-    return [sum(_rates(ready, site, seconds)) for _ in range(RUNS)]
+def saturated(ready: Ready, site: Site, seconds: float, most: int = 1) -> list[float]:
+    """Requests answered per second of every run, all servers together; the time to prepare the next is not counted.
+
+    Args:
+        ready: prepares call i, which answers `most` requests.
+        site: where.
+        seconds: of a run.
+        most: requests of a call.
+    """
+    return [most * sum(_rates(ready, site, seconds)) for _ in range(RUNS)]
 
 
 def _rates(ready: Ready, site: Site, seconds: float) -> list[float]:
@@ -88,7 +97,8 @@ def saturated_readings(whole: Sequence[float], network: Sequence[float] | None, 
     note = f"{how}; {len(whole)} runs"
     found = [over_runs("saturated_rate", whole, note)]
     if network is None:
-        return [*found, unavailable("serving_efficiency", why, "request")]
+        return [*found, *(unavailable(name, why, "request") for name in ("network_rate", "serving_efficiency"))]
+    found.append(over_runs("network_rate", network, note))
     if min(network) <= 0:
         return [*found, unavailable("serving_efficiency", "the network alone took no time", "request")]
     shares = [100 * chain / alone for chain, alone in zip(whole, network, strict=True)]
@@ -108,9 +118,18 @@ def arrivals(
         count: requests of one run.
         seed: of the first run's arrivals.
     """
+    return until_unstable(lambda turn: _one_loop(make(count + 1), site, rate, seed + turn))
+
+
+def until_unstable(loop_of: Callable[[int], OpenLoop]) -> list[OpenLoop]:
+    """The loops of all runs, or those until the first that is unstable: the others would be as well.
+
+    Args:
+        loop_of: makes one, given the number of the run.
+    """
     loops = []
     for turn in range(RUNS):
-        loop = _one_loop(make(count + 1), site, rate, seed + turn)
+        loop = loop_of(turn)
         loops.append(loop)
         if not loop.stability.stable:
             break
@@ -126,24 +145,47 @@ def _one_loop(answers: Sequence[Callable[[], Any]], site: Site, rate: float, see
     return open_loop.run_on_servers(lambda index: arriving[index](), rate, site.count, settle=before, **options)
 
 
-def loop_facts(loops: Sequence[OpenLoop], saturated_rate: float, how: str) -> Facts:
-    """Rates, waiting and time in system over the runs; an unstable queue has no times, and says how it grows."""
+def loop_facts(loops: Sequence[OpenLoop], saturated_rate: float, how: str, limit_ms: float | None = None) -> Facts:
+    """Rates, waiting and time in system over the runs; an unstable queue has no times, and says how it grows.
+
+    Args:
+        loops: a run each.
+        saturated_rate: of the same processes, per second.
+        how: they were taken, for the notes.
+        limit_ms: within which an answer is a good one; None for no goodput.
+    """
     unstable = [loop for loop in loops if not loop.stability.stable]
     found = [
         reading("offered_rate", loops[0].rate, "measured", part="request", method_note="scheduled arrivals"),
         over_runs("achieved_rate", [loop.achieved_rate for loop in loops], f"until the last answer, {how}"),
         _load(loops[0].rate, saturated_rate),
         _utilisation(loops, how),
+        over_runs("timed_out_share", [100 * loop.timed_out_share for loop in loops], "not answered in time"),
     ]
+    if limit_ms is not None:
+        good = [loop.within(limit_ms / 1e3) for loop in loops]
+        found.append(over_runs("goodput", good, f"within {limit_ms:g} ms of the scheduled arrival, {how}"))
     details = {"runs": [_described(loop) for loop in loops], "how": how}
-    flags = _books(found[-1])
+    flags = _books(found[3])
     if unstable:
         why = open_loop.why_unstable(unstable[0].stability)
         found += [unavailable(name, why, "request") for name in open_loop.TIMES]
         flags.append(flag("unstable", "invalid", why))
     else:
-        found += [_over_loops(name, loops, how) for name in open_loop.TIMES]
+        times = [_over_loops(name, loops, how) for name in open_loop.TIMES]
+        flags += _late(times)
+        found += times
     return Facts(found, details={"open_loop": details}, flags=flags)
+
+
+def _late(times: Sequence[Reading]) -> list[dict[str, str]]:
+    """A flag where requests were taken later than a free server could, by more than a measurement may disturb."""
+    value = {item.metric: item.value for item in times}
+    late, median = value["lateness_p99_ms"], value["sojourn_p50_ms"]
+    if late is None or (late <= LATE_MS and (median is None or late <= LATE_SHARE * median)):
+        return []
+    text = f"one in a hundred arrivals at a free server was taken {late:.3g} ms late: other work was in the way"
+    return [flag("late_arrivals", "warn", text)]
 
 
 def _books(utilisation: Reading) -> list[dict[str, str]]:
@@ -171,11 +213,7 @@ def _load(rate: float, saturated_rate: float) -> Reading:
 
 def _utilisation(loops: Sequence[OpenLoop], how: str) -> Reading:
     """The utilisation law: throughput times mean service over servers."""
-    shares = []
-    for loop in loops:
-        services = loop.services
-        mean = sum(services) / len(services) if services else 0.0
-        shares.append(100 * loop.achieved_rate * mean / loop.servers)
+    shares = [100 * loop.busy_share for loop in loops]
     return over_runs("utilisation", shares, f"achieved rate x mean service / servers, {how}")
 
 

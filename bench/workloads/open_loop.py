@@ -29,13 +29,18 @@ DRAIN_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class OpenLoop:
-    """One run at one rate: seconds since its beginning, in order of arrival; None for what was not answered in time."""
+    """One run at one rate: seconds since its beginning, in order of arrival; None for what was not answered in time.
+
+    `spans` are those in which the server was held by requests that it answers together (`bench.workloads.together`);
+    None where it answers one after another.
+    """
 
     rate: float
     scheduled: list[float]
     started: list[float | None]
     finished: list[float | None]
     servers: int = 1
+    spans: list[tuple[float, float]] | None = None
 
     @property
     def stability(self) -> queueing.Stability:
@@ -60,6 +65,53 @@ class OpenLoop:
         """Seconds of service of the answered requests."""
         pairs = zip(self.started, self.finished, strict=True)
         return [end - start for start, end in pairs if start is not None and end is not None]
+
+    @property
+    def busy_share(self) -> float:
+        """Share of the time until the last answer in which servers were taken: the utilisation law."""
+        taken = sum(self.services) if self.spans is None else sum(end - start for start, end in self.spans)
+        last = max((end for end in self.finished if end is not None), default=0.0)
+        return taken / (self.servers * last) if last > 0 else 0.0
+
+    @property
+    def timed_out_share(self) -> float:
+        """Share of the scheduled requests that were not answered before the run was ended."""
+        return sum(end is None for end in self.finished) / len(self.finished) if self.finished else 0.0
+
+    @property
+    def lateness(self) -> list[float]:
+        """Seconds from the scheduled arrival of requests that found a server free until they were taken.
+
+        Only of servers that answer one after another: a batch is taken as its window says.
+        """
+        if self.spans is not None:
+            return []
+        late, free = [], [0.0] * self.servers
+        for due, begun, end in zip(self.scheduled, self.started, self.finished, strict=True):
+            if begun is None or end is None:
+                break
+            server = min(range(self.servers), key=free.__getitem__)
+            if free[server] <= due:
+                late.append(begun - due)
+            free[server] = end
+        return late
+
+    def within(self, seconds: float) -> float:
+        """Requests per second that were answered within so many seconds of their scheduled arrival."""
+        pairs = [(due, end) for due, end in zip(self.scheduled, self.finished, strict=True) if end is not None]
+        last = max((end for _, end in pairs), default=0.0)
+        return sum(end - due <= seconds for due, end in pairs) / last if last > 0 else 0.0
+
+
+def schedule(rate: float, count: int, seed: int, kind: queueing.Arrivals, seconds: float) -> list[float]:
+    """Seconds at which requests arrive, none later than `seconds`.
+
+    Raises:
+        ValueError: the rate is not above 0.
+    """
+    if rate <= 0:
+        raise ValueError(f"offered rate {rate:g}: requests per second above 0 are wanted")
+    return [moment / rate for moment in queueing.unit_arrivals(count, seed, kind) if moment / rate <= seconds]
 
 
 def spin_until(moment_ns: int, clock: Clock) -> None:
@@ -91,10 +143,7 @@ def run(
         wait_until: returns at a moment of the clock.
         seconds: no request is scheduled later than that; open ones may be answered for a few seconds more.
     """
-    if rate <= 0:
-        raise ValueError(f"offered rate {rate:g}: requests per second above 0 are wanted")
-    unit = queueing.unit_arrivals(count, seed, kind)
-    scheduled = [moment / rate for moment in unit if moment / rate <= seconds]
+    scheduled = schedule(rate, count, seed, kind, seconds)
     limit = (scheduled[-1] if scheduled else 0.0) + DRAIN_SECONDS
     started: list[float | None] = []
     finished: list[float | None] = []
@@ -134,9 +183,7 @@ def run_on_servers(
 
     from bench.workloads.servers import together
 
-    if rate <= 0:
-        raise ValueError(f"offered rate {rate:g}: requests per second above 0 are wanted")
-    scheduled = [moment / rate for moment in queueing.unit_arrivals(count, seed, kind) if moment / rate <= seconds]
+    scheduled = schedule(rate, count, seed, kind, seconds)
     limit = (scheduled[-1] if scheduled else 0.0) + DRAIN_SECONDS
     turn = get_context("fork").Value("q", 0)
 
@@ -168,7 +215,15 @@ def requests_at(rate: float, seconds: float) -> int:
 
 _PERCENTILES = {"sojourn_p50_ms": 0.5, "sojourn_p90_ms": 0.9, "sojourn_p99_ms": 0.99}
 #: What only a queue that keeps up has, by metric.
-TIMES = ("sojourn_mean_ms", "waiting_mean_ms", "outside_service_ms", "mean_in_system", *_PERCENTILES)
+TIMES = (
+    "sojourn_mean_ms",
+    "waiting_mean_ms",
+    "outside_service_ms",
+    "mean_in_system",
+    "most_in_system",
+    "lateness_p99_ms",
+    *_PERCENTILES,
+)
 
 
 def readings(loop: OpenLoop) -> list[Reading]:
@@ -214,7 +269,16 @@ def value_of(loop: OpenLoop, name: str) -> tuple[float | None, str]:
     if name in _PERCENTILES:
         value, why = sure_percentile(kept, _PERCENTILES[name])
         return (None if value is None else 1e3 * value), why
+    if loop.spans is not None and name in ("outside_service_ms", "lateness_p99_ms"):
+        return None, "requests are answered together: no queue of single services is replayed"
+    if name == "lateness_p99_ms" and not loop.lateness:
+        return None, "no request found a server free"
     return _MEANS[name](loop), ""
+
+
+def _in_system(loop: OpenLoop) -> list[tuple[float, int]]:
+    pairs = [(start, end) for start, end in zip(loop.scheduled, loop.finished, strict=True) if end is not None]
+    return queueing.in_system([start for start, _ in pairs], [end for _, end in pairs])
 
 
 def _mean_in_system(loop: OpenLoop) -> float:
@@ -242,6 +306,8 @@ _MEANS: dict[str, Callable[[OpenLoop], float]] = {
     "waiting_mean_ms": _mean_waiting,
     "outside_service_ms": _outside_service,
     "mean_in_system": _mean_in_system,
+    "most_in_system": lambda loop: float(max(number for _, number in _in_system(loop))),
+    "lateness_p99_ms": lambda loop: 1e3 * sorted(loop.lateness)[int(0.99 * (len(loop.lateness) - 1))],
 }
 
 

@@ -10,27 +10,38 @@ The subject's module offers
 and may offer
 
 - `network_stage`: the name of the stage that runs the network, else `infer`;
-- `requests` (an int, 8): how many different requests are taken in turn.
+- `requests` (an int, 8): how many different requests are taken in turn;
+- `preprocess_stages`, `transfer_stages`: names of neighbouring stages whose own rates are told;
+- `collate_stage`: the first stage that also takes a list, of what several requests came to, for the shape `together`;
+- `frames_per_request`, for `frame_rate`;
+- `put_back()`: called after every run, outside the clock, where a stage leaves something open (an exchange);
+- `request_facts() -> {"bytes": ..., "width": ..., "height": ..., "bits_per_pixel": ...}` of what is sent, means;
+- `pixel_difference(i) -> float`: largest difference of what the network sees to a reference chain, in levels of 255;
+- `modelled() -> (readings, curves)`: what a cost model says beside what is measured;
+- `details() -> dict` for the record: threads of libraries, where a client runs.
 
 State is the request, which a stage may change in place: every run gets a copy of its own, made outside the clock. One
-run is one request; more of them at once are the business of a stage (a batching window, say).
+run is one request.
 
-Three measurements share no column: the time of one request and of each stage (parts); how many requests are answered
-where one is always ready (`saturated_rate`); and with a `rate` the time in system of requests that arrive in an open
-loop (`bench.workloads.load`). Equal seeds give every method the same arrivals. A case whose backlog grows at its rate
-is `unstable`. With `servers` the last two are those of so many processes, each pinned to a core of its own; one unit.
+Three measurements share no column: the time of one request and of each stage (parts; shares are ratios of sums, over
+requests in one process and, with an interval, over the timed processes); how many requests are answered where one is
+always ready (`saturated_rate`, and its sections'); and with a `rate`, or a `load` of the saturated rate, the time in
+system of requests that arrive in an open loop (`bench.workloads.load`). Equal seeds give every method the same
+arrivals. A case whose backlog grows is `unstable`. With `servers` the last two are those of so many processes, each
+pinned to a core of its own; one unit. With `together` a server answers so many requests at once at most, and the first
+waits `window_ms` for the others (`bench.workloads.together`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bench.errors import UsageError
 from bench.flags import flag
-from bench.reading import Reading, reading, unavailable
-from bench.workloads import load, open_loop, servers
-from bench.workloads.workload import Built, Facts, Part, Shape, ShapeAxis, Spans, Workload, clock_of, require
+from bench.reading import Curve, Reading, reading, unavailable
+from bench.workloads import pipeline_rates, servers
+from bench.workloads.pipeline_chain import Chain
+from bench.workloads.workload import Built, Facts, Part, Shape, ShapeAxis, Spans, Workload, ask, clock_of
 
 WORKLOAD = Workload(
     "pipeline",
@@ -41,64 +52,29 @@ WORKLOAD = Workload(
         ShapeAxis(
             "rate", None, 1e-3, 1e6, unit="request/s", doc="offered in an open loop of arrivals; null: no such loop"
         ),
+        ShapeAxis("load", None, 1e-3, 10.0, doc="the same as a share of the row's own saturated rate"),
         ShapeAxis("seconds", 10, 1, 60, unit="s", doc="about how long each run of the loop offers requests"),
         ShapeAxis("servers", 1, 1, 1024, unit="process", doc="that answer under load, each on a core of its own"),
+        ShapeAxis("together", 1, 1, 1024, unit="request", doc="that a server answers at once under load, at most"),
+        ShapeAxis("window_ms", 0.0, 0.0, 1e4, unit="ms", doc="that the first of them waits for the others"),
+        ShapeAxis("limit_ms", None, 1e-3, 1e6, unit="ms", doc="within which an answer counts; null: no goodput"),
     ),
     title="one encoded request to its answer, stage by stage",
     calls=(),
 )
 
-REQUESTS = 8
-#: Passes over all requests from which shares are taken, after one that is not kept.
-PASSES = 5
-#: Bytes of tensors of the requests that wait for their arrival in an open loop, at most.
-WAITING_BYTES = 2**30
+#: Passes over all requests from which shares are taken, after one that is not kept; of many requests so many.
+PASSES, MOST_REQUESTS = 5, 32
 #: Share of a request that no stage may leave unexplained without a flag, in per cent.
 UNTIMED = 2.0
-
-Stage = tuple[str, Callable[[Any], Any]]
-
-
-class _Chain:
-    """Stages in order and the requests that pass them in turn."""
-
-    def __init__(self, subject: Built) -> None:
-        require(subject.module, WORKLOAD.name, "stages", "example_request")
-        self.module = subject.module
-        self.stages: list[Stage] = _checked_stages(subject.module)
-        self.count = int(getattr(subject.module, "requests", REQUESTS))
-        self.network = str(getattr(subject.module, "network_stage", "infer"))
-        self._requests: dict[int, Any] = {}
-
-    def request(self, index: int) -> Any:
-        """A copy of its own of request `index`, counted round."""
-        from bench.tensors import copy_of
-
-        place = index % self.count
-        if place not in self._requests:
-            self._requests[place] = self.module.example_request(place)
-        return copy_of(self._requests[place], self.module)
-
-    def before(self, position: int, index: int) -> Any:
-        """What the stage at a position is given of request `index`."""
-        value = self.request(index)
-        for _, stage in self.stages[:position]:
-            value = stage(value)
-        return value
-
-    def answer(self, request: Any, spans: Spans) -> Any:
-        """The answer to a request, each stage in a span of its name."""
-        value = request
-        for name, stage in self.stages:
-            with spans.span(name):
-                value = stage(value)
-        return value
+#: What is told of requests, by the key of `request_facts`.
+_SENT = {"bytes": "request_bytes", "pixels": "request_pixels", "bits_per_pixel": "bits_per_pixel"}
 
 
 class _Turn:
     """One stage, or all of them, on the next request each run."""
 
-    def __init__(self, chain: _Chain, run: Callable[[Any], Any], position: int = 0) -> None:
+    def __init__(self, chain: Chain, run: Callable[[Any], Any], position: int = 0) -> None:
         self._chain, self._run, self._position = chain, run, position
         self._index = -1
         self.given: Any = None
@@ -116,20 +92,23 @@ class _Turn:
         return self._run(self.given)
 
     def reset(self) -> None:
-        """Let go of what was given."""
+        """Let go of what was given, and have the module put back what the run left open."""
         self.given = None
+        ask(self._chain.module, "put_back")
 
 
 def make_parts(subject: Built, shape: Shape) -> list[Part]:
     """The request, with a span per stage, then every stage by itself on what the stages before it give.
 
     Raises:
-        UsageError: the module lacks a call, or its stages have no names of their own.
+        UsageError: the module lacks a call, its stages have no names of their own, or the shape asks for what it has
+            not.
         NotImplementedError: this machine has no core for every server.
     """
     import torch
 
-    chain = _Chain(subject)
+    chain = Chain(subject)
+    pipeline_rates.check(chain, shape)
     if subject.device != "meta":  # where nothing is run there is nobody to serve
         servers.check(shape["servers"], subject.device, torch.get_num_threads())
     spans = Spans(subject.synchronise, clock_of(subject))
@@ -151,7 +130,7 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
     return [request, *(_stage_part(chain, position) for position in range(len(chain.stages)))]
 
 
-def _stage_part(chain: _Chain, position: int) -> Part:
+def _stage_part(chain: Chain, position: int) -> Part:
     name, stage = chain.stages[position]
     turn = _Turn(chain, stage, position)
     return Part(name, turn.call, prepare=turn.prepare, reset=turn.reset, held=lambda: turn.given, varies=True)
@@ -159,130 +138,138 @@ def _stage_part(chain: _Chain, position: int) -> Part:
 
 def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
     """Each stage's share of the request, as a ratio of sums over the same requests; what is answered under load."""
-    chain = _Chain(subject)
+    chain = Chain(subject)
+    modelled, curves = _modelled(chain)
     if subject.device == "meta":
         why = "meta tensors take no time"
         names = [name for name, _ in chain.stages]
-        return Facts([unavailable("stage_share", why, name) for name in names])
-    stages, whole = _sums(chain, subject)
+        return Facts([*(unavailable("stage_share", why, name) for name in names), *modelled], curves)
+    stages, whole, count = _sums(chain, subject)
     if whole <= 0:
-        return Facts([unavailable("stage_share", "the requests took no time", name) for name in stages])
-    under_load = _under_load(chain, subject, shape)
-    readings = _share_readings(chain, stages, whole)
-    untimed = 100 * (whole - sum(stages.values())) / whole
-    flags = []
-    if untimed > UNTIMED:
-        text = f"{untimed:.1f} % of the request belong to no stage"
-        flags.append(flag("untimed_share", "warn", text))
-    details = {"stages": list(stages), "requests": chain.count, "passes": PASSES, **under_load.details}
-    return Facts([*readings, *under_load.readings], details=details, flags=[*flags, *under_load.flags])
+        missing = [unavailable("stage_share", "the requests took no time", name) for name in stages]
+        return Facts([*missing, *modelled], curves)
+    means = {name: spent / count for name, spent in stages.items()}
+    under_load = pipeline_rates.under_load(chain, subject, shape, means)
+    sent, told = _sent(chain)
+    note = f"ratio of sums over {count} requests in one process"
+    shares = _share_readings({name: [spent] for name, spent in stages.items()}, [whole], chain.network, note)
+    flags = [*_untimed(whole, sum(stages.values())), *under_load.flags]
+    details = {
+        "stages": list(stages), "network": chain.network, "requests": chain.count, "passes": PASSES,
+        **told, **under_load.details,
+    }  # fmt: skip
+    return Facts([*shares, *sent, *modelled, *under_load.readings], curves, details, flags)
 
 
-def _under_load(chain: _Chain, subject: Built, shape: Shape) -> Facts:
-    """The saturated rate, and with a rate an open loop, whose requests are ready before it begins."""
-    site = load.Site(shape["servers"], clock_of(subject), getattr(subject, "wait_until", open_loop.spin_until))
-    seconds = load.SATURATED_SHARE * shape["seconds"]
-    whole = load.saturated(_answers(chain, subject), site, seconds)
-    alone, why = _network_alone(chain, subject)
-    network = None if alone is None else load.saturated(alone, site, seconds)
-    found = Facts(load.saturated_readings(whole, network, why, site.how))
-    rate = shape["rate"]
-    if rate is None:
-        return found
-    count = _affordable(chain, open_loop.requests_at(rate, shape["seconds"]))
-    ready = _answers(chain, subject)
-    loops = load.arrivals(lambda most: [ready(index) for index in range(most)], site, rate, count, subject.seed)
-    arriving = load.loop_facts(loops, sum(whole) / len(whole), site.how)
-    return Facts([*found.readings, *arriving.readings], details=arriving.details, flags=arriving.flags)
+def spanned(
+    spans: Sequence[Mapping[str, float]], wholes: Sequence[float], details: Mapping[str, Any]
+) -> list[Reading]:
+    """Shares of the stages with their intervals, of the timed runs of several processes.
+
+    Args:
+        spans: per process, milliseconds of every stage, summed over its runs.
+        wholes: per process, milliseconds of the same runs.
+        details: what `facts` told.
+    """
+    note = f"ratio of sums over the runs of each process, {len(spans)} processes"
+    stages = {name: [each[name] for each in spans] for name in spans[0]}
+    return _share_readings(stages, wholes, str(details.get("network", "infer")), note)
 
 
 def facts_seconds(shape: Shape) -> float:
     """About how long the requests under load take, whatever one of them costs."""
-    saturated = 2 * load.SATURATED_SHARE * shape["seconds"]
-    if shape["rate"] is None:
-        return load.RUNS * saturated
-    offered = open_loop.requests_at(shape["rate"], shape["seconds"]) / shape["rate"]
-    return load.RUNS * (saturated + min(offered, open_loop.MOST_SECONDS))
+    return pipeline_rates.seconds_of(shape)
 
 
-def _answers(chain: _Chain, subject: Built) -> load.Ready:
-    """Takes a request out of the clock and gives the call that answers it."""
-
-    def ready(index: int) -> Callable[[], Any]:
-        request = chain.request(index)
-        spans = Spans(subject.synchronise, clock_of(subject))
-        return lambda: chain.answer(request, spans)
-
-    return ready
+def _modelled(chain: Chain) -> tuple[list[Reading], list[Curve]]:
+    """What the module's own cost model says."""
+    readings, curves = ask(chain.module, "modelled") or ([], [])
+    return list(readings), list(curves)
 
 
-def _network_alone(chain: _Chain, subject: Built) -> tuple[load.Ready | None, str]:
-    """The stage that runs the network, on what the stages before it give; None and why there is none."""
-    position = next((at for at, (name, _) in enumerate(chain.stages) if name == chain.network), None)
-    if position is None:
-        return None, f"no stage is called {chain.network}"
-    stage = chain.stages[position][1]
-
-    def ready(index: int) -> Callable[[], Any]:
-        given = chain.before(position, index)
-
-        def run() -> None:
-            stage(given)
-            subject.synchronise()
-
-        return run
-
-    return ready, ""
-
-
-def _affordable(chain: _Chain, count: int) -> int:
-    """As many requests as can wait at once, each with tensors of its own."""
-    from bench.tensors import held_bytes
-
-    largest = max(held_bytes(chain.request(index)) for index in range(chain.count))
-    return count if not largest else max(open_loop.LEAST_REQUESTS, min(count, WAITING_BYTES // largest))
+def _sent(chain: Chain) -> tuple[list[Reading], dict[str, Any]]:
+    """What is sent, how far the network's input is from the reference chain's, and what else the module tells."""
+    found: list[Reading] = []
+    details = dict(ask(chain.module, "details") or {})
+    sent = ask(chain.module, "request_facts")
+    if sent is not None:
+        details["sent"] = sent
+        note = f"mean of {chain.count} requests"
+        found += [
+            reading(metric, sent[key], "measured", n=chain.count, part="request", method_note=note)
+            for key, metric in _SENT.items()
+            if key in sent
+        ]
+    apart = [ask(chain.module, "pixel_difference", index) for index in range(min(chain.count, MOST_REQUESTS))]
+    if apart[0] is not None:
+        note = f"largest of {len(apart)} requests"
+        found.append(
+            reading("pixel_difference", max(apart), "measured", n=len(apart), part="request", method_note=note)
+        )
+    return found, details
 
 
-def _share_readings(chain: _Chain, stages: dict[str, float], whole: float) -> list[Reading]:
-    note = f"ratio of sums over {PASSES} x {chain.count} requests in one process"
-    shares = {name: 100 * spent / whole for name, spent in stages.items()}
-    found = [
-        reading("stage_share", share, "measured", n=1, part=name, method_note=note) for name, share in shares.items()
-    ]
-    rest = max(0.0, 100 - sum(shares.values()))
-    found.append(reading("untimed_share", rest, "measured", n=1, part="request", method_note=note))
-    if chain.network not in shares:
-        return [*found, unavailable("nonnetwork_share", f"no stage is called {chain.network}", "request")]
-    outside = 100 - shares[chain.network]
-    return [*found, reading("nonnetwork_share", outside, "measured", n=1, part="request", method_note=note)]
+def _untimed(whole: float, stages: float) -> list[dict[str, str]]:
+    untimed = 100 * (whole - stages) / whole
+    if untimed <= UNTIMED:
+        return []
+    return [flag("untimed_share", "warn", f"{untimed:.1f} % of the request belong to no stage")]
 
 
-def _sums(chain: _Chain, subject: Built) -> tuple[dict[str, float], float]:
-    """Milliseconds of every stage and of whole requests, summed over the same requests; the first pass is not kept."""
+def _share_readings(
+    stages: Mapping[str, Sequence[float]], wholes: Sequence[float], network: str, note: str
+) -> list[Reading]:
+    """The shares of stages, of what no stage explains, and of all but the network; a value per process.
+
+    Args:
+        stages: per stage, its milliseconds in every process.
+        wholes: milliseconds of the same requests in every process.
+        network: the stage that runs it.
+        note: how the shares were taken.
+    """
+    shares = {
+        name: [spent / whole for spent, whole in zip(times, wholes, strict=True)] for name, times in stages.items()
+    }
+    found = [_share("stage_share", values, name, note) for name, values in shares.items()]
+    rest = [max(0.0, 1 - sum(values[process] for values in shares.values())) for process in range(len(wholes))]
+    found.append(_share("untimed_share", rest, "request", note))
+    if network not in shares:
+        return [*found, unavailable("nonnetwork_share", f"no stage is called {network}", "request")]
+    return [*found, _share("nonnetwork_share", [1 - value for value in shares[network]], "request", note)]
+
+
+def _share(metric: str, values: Sequence[float], part: str, note: str) -> Reading:
+    """A share in per cent; its interval by t over processes of log(share / (1 - share))."""
+    from bench.statistics import logit_mean_interval
+
+    if len(values) == 1 or not all(0 < value < 1 for value in values):
+        mean = sum(values) / len(values)
+        return reading(metric, 100 * mean, "measured", n=len(values), part=part, method_note=note)
+    value, low, high = logit_mean_interval(values)
+    return reading(
+        metric, 100 * value, "measured", part=part, n=len(values), method_note=note,
+        ci_low=None if low is None else 100 * low, ci_high=None if high is None else 100 * high,
+        statistic="mean of logits over processes, 95 % t-interval",
+    )  # fmt: skip
+
+
+def _sums(chain: Chain, subject: Built) -> tuple[dict[str, float], float, int]:
+    """Milliseconds of every stage and of whole requests, summed over the same ones, and how many those are.
+
+    The first pass is not kept.
+    """
     clock = clock_of(subject)
     stages: dict[str, list[float]] = {name: [] for name, _ in chain.stages}
-    whole = []
-    for turn in range((1 + PASSES) * chain.count):
+    whole, each = [], min(chain.count, MOST_REQUESTS)
+    for turn in range((1 + PASSES) * each):
         request = chain.request(turn)
         spans = Spans(subject.synchronise, clock)
         start = clock()
         chain.answer(request, spans)
         spent = (clock() - start) / 1e6
-        if turn < chain.count:
+        if turn < each:
             continue
         whole.append(spent)
         for name, times in spans.read().items():
             stages[name] += times
-    return {name: sum(times) for name, times in stages.items()}, sum(whole)
-
-
-def _checked_stages(module: Any) -> list[Stage]:
-    stages = [(str(name), stage) for name, stage in module.stages()]
-    names = [name for name, _ in stages]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if not stages or twice or "request" in names:
-        wrong = (
-            f"{', '.join(twice)} more than once" if twice else "no stage" if not stages else "a stage called request"
-        )
-        raise UsageError(f"{type(module).__name__}.stages() gives {wrong}: every stage has a name of its own")
-    return stages
+    return {name: sum(times) for name, times in stages.items()}, sum(whole), len(whole)

@@ -6,6 +6,7 @@ M/M/1, M/D/1 and the utilisation law; J. D. C. Little, "A proof for the queuing 
 
 from __future__ import annotations
 
+import math
 import random
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -79,6 +80,44 @@ def mm2_sojourn(rate: float, service: float) -> float:
     """Mean time in system of M/M/2 with rho = rate s / 2: s / (1 - rho^2)."""
     rho = _utilisation(rate, service / 2.0)
     return service / (1.0 - rho * rho)
+
+
+def mg1_sojourn(rate: float, service: float, variation: float) -> float:
+    """Mean time in system of M/G/1 (Pollaczek and Khinchine): s + rho s (1 + c^2) / (2 (1 - rho)).
+
+    Args:
+        rate: of arrivals.
+        service: mean time.
+        variation: standard deviation of the service time over its mean, c.
+    """
+    rho = _utilisation(rate, service)
+    return service + rho * service * (1.0 + variation**2) / (2.0 * (1.0 - rho))
+
+
+def mmc_sojourn(rate: float, service: float, servers: int) -> float:
+    """Mean time in system of M/M/c by Erlang's C: s + C s / (c (1 - rho)), rho = rate s / c."""
+    rho = _utilisation(rate, service / servers)
+    return service + waiting_share(rate, service, servers) * service / (servers * (1.0 - rho))
+
+
+def waiting_share(rate: float, service: float, servers: int) -> float:
+    """Share of the arrivals that find every server of M/M/c busy: Erlang's C."""
+    load = rate * service
+    rho = _utilisation(rate, service / servers)
+    blocked = 1.0
+    for number in range(1, servers + 1):  # Erlang's B by its recursion
+        blocked = load * blocked / (number + load * blocked)
+    return blocked / (1.0 - rho * (1.0 - blocked))
+
+
+def mm1_quantile(rate: float, service: float, share: float) -> float:
+    """The time in system that a share of the requests of M/M/1 stays within: -ln(1 - share) s / (1 - rho)."""
+    return -math.log(1.0 - share) * mm1_sojourn(rate, service)
+
+
+def batch_rate(most: int, fixed: float, each: float) -> float:
+    """Requests per time of a server that answers `most` together in fixed + most x each."""
+    return most / (fixed + most * each)
 
 
 def _utilisation(rate: float, service: float) -> float:

@@ -10,6 +10,8 @@ A workload's module holds
   estimate;
 - optionally `counts(subject, shape, parts, count) -> Facts`: what only the operator trace tells (MACs of each step, of
   the backward, of what ran again); `count(part)` runs a part once under the trace, one that is not timed as well;
+- optionally `spanned(spans, wholes, details) -> list[Reading]`: what the spans of the whole's timed runs tell, a
+  process each, in place of the probe's readings of the same names; pure;
 - optionally `derive(shape, value) -> list[Reading]`: the field's own names (time to first token, ...) from readings
   that are there; pure, without torch. `value(metric, part)` gives a `Reading` or None.
 """

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from torch import Tensor, nn, zeros
+import torch
+from torch import Tensor, nn
 
 from bench.config.settings import Count, Positive
 
@@ -24,7 +25,7 @@ class KnownServer(nn.Module):
 
     Attributes:
         requests: how many different ones there are.
-        network_stage: what stands for the network.
+        services: milliseconds of each, [requests].
     """
 
     network_stage = "spin"
@@ -34,13 +35,13 @@ class KnownServer(nn.Module):
         self.requests = 1 if law == "fixed" else DRAWN
         generator = random.Random(seed)
         drawn = [1.0] if law == "fixed" else [generator.expovariate(1.0) for _ in range(DRAWN)]
-        self.services = [ms * factor for factor in drawn]
+        self.register_buffer("services", torch.tensor([ms * factor for factor in drawn]))
 
     def stages(self) -> list[tuple[str, Callable[[Any], Any]]]:
         """The one stage."""
         return [("spin", spin)]
 
-    def example_request(self, index: int) -> float:
+    def example_request(self, index: int) -> Tensor:
         """Milliseconds that request `index` takes."""
         return self.services[index]
 
@@ -50,12 +51,14 @@ class KnownServer(nn.Module):
 
     def example_inputs(self, batch: int) -> tuple[Tensor]:
         """Something to hand through."""
-        return (zeros(batch, 1),)
+        return (torch.zeros(batch, 1),)
 
 
-def spin(milliseconds: float) -> float:
-    """The time that was asked for, once it has passed."""
-    end = time.perf_counter_ns() + int(1e6 * milliseconds)
+def spin(milliseconds: Tensor) -> Tensor:
+    """The time that was asked for, once it has passed; at once where there is only its shape."""
+    if milliseconds.is_meta:
+        return milliseconds
+    end = time.perf_counter_ns() + int(1e6 * float(milliseconds))
     while time.perf_counter_ns() < end:
         pass
     return milliseconds
@@ -64,11 +67,11 @@ def spin(milliseconds: float) -> float:
 def known_server(
     *, law: Literal["fixed", "exponential"] = "fixed", ms: Positive = 10.0, seed: Count = 0
 ) -> KnownServer:
-    """A server of known service time.
+    """A server of known service time, in evaluation mode.
 
     Args:
         law: of the service time.
         ms: its mean, milliseconds.
         seed: of exponential times.
     """
-    return KnownServer(law, ms, seed)
+    return KnownServer(law, ms, seed).eval()

@@ -290,9 +290,9 @@ def test_time_that_no_stage_explains_is_flagged():
             return super().__iter__()
 
     subject.module.stages = stages
-    chain = module._Chain(subject)
+    chain = module.Chain(subject)
     chain.stages = Late(chain.stages)
-    spent, whole = module._sums(chain, subject)
+    spent, whole, _ = module._sums(chain, subject)
     assert whole - sum(spent.values()) > 0
 
 
@@ -319,7 +319,34 @@ def test_a_saturated_chain_answers_one_request_per_service_and_the_network_alone
     assert found["saturated_rate"] == pytest.approx(1000 / 7)
     assert found["serving_efficiency"] == pytest.approx(100 * 4 / 7)
     assert found["offered_load"] == pytest.approx(100 * 40 * 7 / 1000)
-    assert all(item.part == "request" for item in facts.readings if item.metric != "stage_share")
+    of_stages = ("stage_share", "stage_utilisation")
+    assert all(item.part == "request" for item in facts.readings if item.metric not in of_stages)
+    busy = {item.part: item.value for item in facts.readings if item.metric == "stage_utilisation"}
+    assert busy == pytest.approx({"decode": 100 / 7, "infer": 400 / 7, "post": 200 / 7})  # the utilisation law
+    assert facts.details["bottleneck"] == "infer" and found["network_rate"] == pytest.approx(250)
+
+
+def test_a_load_is_a_share_of_the_row_s_own_saturated_rate():
+    found = values(facts_of("pipeline", subject_of(Chain), load=0.5, seconds=20))
+    assert found["offered_rate"] == pytest.approx(0.5 * 1000 / 7) and found["offered_load"] == pytest.approx(50)
+
+
+def test_what_is_answered_within_a_limit_is_goodput_and_what_is_not_answered_timed_out():
+    found = values(facts_of("pipeline", subject_of(Chain), rate=40.0, seconds=20, limit_ms=7.5))
+    assert 0 < found["goodput"] < found["achieved_rate"]
+    assert found["timed_out_share"] == 0 and found["most_in_system"] >= 1 and found["lateness_p99_ms"] <= 1e-6
+
+
+def test_shares_of_several_processes_have_intervals_of_their_logits():
+    from bench.workloads import pipeline
+
+    spans = [{"decode": 20.0, "infer": 70.0}, {"decode": 30.0, "infer": 60.0}, {"decode": 25.0, "infer": 70.0}]
+    found = {(item.metric, item.part): item for item in pipeline.spanned(spans, [100.0] * 3, {"network": "infer"})}
+    outside, decode = found["nonnetwork_share", "request"], found["stage_share", "decode"]
+    assert outside.n == 3 and 0 < outside.ci_low < 30 < outside.value < 40 < outside.ci_high < 100
+    assert decode.value == pytest.approx(24.8, abs=0.2)
+    alone = {item.metric: item for item in pipeline.spanned(spans[:1], [100.0], {})}
+    assert alone["untimed_share"].value == pytest.approx(10) and alone["nonnetwork_share"].ci_low is None
 
 
 def test_without_a_rate_there_is_no_open_loop_and_its_metrics_are_not_there():
@@ -331,7 +358,8 @@ def test_a_chain_without_a_network_has_no_efficiency_and_says_why():
     subject = subject_of(Chain)
     subject.module.network_stage = "model"
     missing = {item.metric: item.method_note for item in facts_of("pipeline", subject).readings if item.value is None}
-    assert missing == {"serving_efficiency": "no stage is called model", "nonnetwork_share": "no stage is called model"}
+    why = "no stage is called model"
+    assert missing == dict.fromkeys(("serving_efficiency", "network_rate", "nonnetwork_share"), why)
 
 
 @pytest.mark.parametrize(

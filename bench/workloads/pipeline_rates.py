@@ -1,0 +1,227 @@
+"""A pipeline's sections under load: rates of the whole, of pre-processing, transfer and network alone; the bottleneck.
+
+What the sections take of a server's time by the utilisation law, rho = saturated rate x mean service / servers, says
+which of them it waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bench.errors import UsageError
+from bench.flags import flag
+from bench.reading import Reading, reading, unavailable
+from bench.workloads import load, open_loop, together
+from bench.workloads.pipeline_chain import Chain
+from bench.workloads.workload import Built, Facts, Shape, Spans, ask, clock_of
+
+#: Bytes of tensors of the requests that wait for their arrival in an open loop, at most.
+WAITING_BYTES = 2**30
+
+
+def under_load(chain: Chain, subject: Built, shape: Shape, stage_ms: dict[str, float]) -> Facts:
+    """The saturated rates, and with a rate or a load an open loop, whose requests are ready before it begins.
+
+    Args:
+        chain: the subject's.
+        subject: as built.
+        shape: whole.
+        stage_ms: mean milliseconds of every stage.
+    """
+    site = load.Site(shape["servers"], clock_of(subject), getattr(subject, "wait_until", open_loop.spin_until))
+    seconds, most = load.SATURATED_SHARE * shape["seconds"], shape["together"]
+    whole = load.saturated(_answers(chain, subject, most), site, seconds, most)
+    alone, why = _section(chain, subject, (chain.network,), most)
+    network = None if alone is None else load.saturated(alone, site, seconds, most)
+    rate = sum(whole) / len(whole)
+    found = [
+        *load.saturated_readings(whole, network, why, site.how),
+        *_sections(chain, subject, site, seconds),
+        *_frames(chain, whole, site.how),
+    ]
+    busy = _utilisations(rate, stage_ms, shape) if most == 1 else []
+    details = {"bottleneck": max(busy, key=lambda item: item.value or 0.0).part} if busy else {}
+    offered = _offered(shape, rate)
+    if offered is None:
+        return Facts([*found, *busy], details=details, flags=_books(busy))
+    loops = _loops(chain, subject, shape, site, offered)
+    arriving = load.loop_facts(loops, rate, site.how, shape["limit_ms"])
+    if most > 1:
+        batches = [together.mean_together(loop) for loop in loops]
+        found.append(load.over_runs("together_mean", batches, f"at most {most}, within {shape['window_ms']:g} ms"))
+    flags = [*_books(busy), *arriving.flags]
+    return Facts([*found, *busy, *arriving.readings], details={**details, **arriving.details}, flags=flags)
+
+
+def seconds_of(shape: Shape) -> float:
+    """About how long the requests under load take, whatever one of them costs."""
+    saturated = 4 * load.SATURATED_SHARE * shape["seconds"]
+    if shape["rate"] is None:
+        return load.RUNS * (saturated + (shape["seconds"] if shape["load"] is not None else 0.0))
+    offered = open_loop.requests_at(shape["rate"], shape["seconds"]) / shape["rate"]
+    return load.RUNS * (saturated + min(offered, open_loop.MOST_SECONDS))
+
+
+def check(chain: Chain, shape: Shape) -> None:
+    """Raise UsageError unless rates and batches of the shape fit together and the subject can answer in batches."""
+    if shape["rate"] is not None and shape["load"] is not None:
+        raise UsageError("rate and load both say how much is offered: give one of them")
+    if shape["together"] == 1:
+        return
+    if shape["servers"] > 1:
+        raise UsageError(f"together={shape['together']}: requests are answered together by one server; set servers=1")
+    if chain.collate is None:
+        raise UsageError(
+            f"together={shape['together']}: {type(chain.module).__name__} has no stage that takes several requests; "
+            "its collate_stage names the first that does"
+        )
+
+
+def _offered(shape: Shape, saturated_rate: float) -> float | None:
+    """Requests per second of the open loop; None for no such loop."""
+    if shape["load"] is not None:
+        return shape["load"] * saturated_rate if saturated_rate > 0 else None
+    return shape["rate"]
+
+
+def _answers(chain: Chain, subject: Built, most: int = 1) -> load.Ready:
+    """Takes requests out of the clock and gives the call that answers them."""
+    if most > 1:
+        return lambda index: _answer_together(chain, subject, range(most * index, most * (index + 1)))
+
+    def ready(index: int) -> Callable[[], Any]:
+        request = chain.request(index)
+        spans = Spans(subject.synchronise, clock_of(subject))
+        return lambda: chain.answer(request, spans)
+
+    return ready
+
+
+def _answer_together(chain: Chain, subject: Built, indices: range) -> Callable[[], Any]:
+    requests = [chain.request(index) for index in indices]
+
+    def answer() -> None:
+        chain.rest([chain.alone(request) for request in requests])
+        subject.synchronise()
+
+    return answer
+
+
+def _section(chain: Chain, subject: Built, names: tuple[str, ...], most: int = 1) -> tuple[load.Ready | None, str]:
+    """Some neighbouring stages on what the stages before them give; None and why there are none."""
+    places = [at for at, (name, _) in enumerate(chain.stages) if name in names]
+    if not places:
+        return None, f"no stage is called {' or '.join(names)}" if names else "it has no such stage"
+    first, last = places[0], places[-1]
+    if most > 1 and chain.collate is not None and first < chain.collate:
+        most = 1
+    given = _Given(chain, first, most)
+
+    def ready(index: int) -> Callable[[], Any]:
+        value = given.of(index)
+
+        def run() -> None:
+            passed = value
+            for _, stage in chain.stages[first : last + 1]:
+                passed = stage(passed)
+            subject.synchronise()
+
+        return run
+
+    return ready, ""
+
+
+class _Given:
+    """What stages from a place on are given of the requests in turn: made once, and a copy for every run."""
+
+    def __init__(self, chain: Chain, first: int, most: int):
+        self._chain, self._first, self._most = chain, first, most
+        self._made: dict[int, Any] = {}
+
+    def of(self, index: int) -> Any:
+        from bench.tensors import copy_of
+
+        if self._first == 0:
+            return self._chain.request(index)
+        place = index % self._chain.count
+        if place not in self._made:
+            self._made[place] = self._chain.before(self._first, place, self._most)
+            ask(self._chain.module, "put_back")
+        return copy_of(self._made[place], self._chain.module)
+
+
+def _sections(chain: Chain, subject: Built, site: load.Site, seconds: float) -> list[Reading]:
+    """Rates of pre-processing and transfer alone, of a module that says which of its stages they are."""
+    found = []
+    for metric, attribute in (("preprocess_rate", "preprocess_stages"), ("transfer_rate", "transfer_stages")):
+        names = getattr(chain.module, attribute, None)
+        if names is None:
+            continue
+        ready, why = _section(chain, subject, tuple(names))
+        if ready is None:
+            found.append(unavailable(metric, why, "request"))
+            continue
+        rates = load.saturated(ready, site, seconds)
+        ask(chain.module, "put_back")
+        note = f"{', '.join(names)}; {site.how}; {len(rates)} runs"
+        found.append(load.over_runs(metric, rates, note))
+    return found
+
+
+def _frames(chain: Chain, rates: list[float], how: str) -> list[Reading]:
+    """Frames per second, of a module whose requests hold several."""
+    frames = getattr(chain.module, "frames_per_request", None)
+    if frames is None:
+        return []
+    return [load.over_runs("frame_rate", [frames * rate for rate in rates], f"{frames} frames a request, {how}")]
+
+
+def _utilisations(rate: float, stage_ms: dict[str, float], shape: Shape) -> list[Reading]:
+    note = "saturated rate x mean service / servers"
+    return [
+        reading("stage_utilisation", rate * spent / 10 / shape["servers"], "measured", n=1, part=name, method_note=note)
+        for name, spent in stage_ms.items()
+    ]
+
+
+def _books(busy: list[Reading]) -> list[dict[str, str]]:
+    """A flag where a stage was busy for longer than there was time."""
+    full = [item for item in busy if item.value is not None and item.value > load.FULL]
+    return [
+        flag("over_full", "warn", f"{item.part} was busy {item.value:.1f} % of the time: rate and service disagree")
+        for item in full
+    ]
+
+
+def _loops(
+    chain: Chain, subject: Built, shape: Shape, site: load.Site, rate: float
+) -> list[open_loop.OpenLoop]:
+    count = _affordable(chain, open_loop.requests_at(rate, shape["seconds"]))
+    if shape["together"] == 1:
+        ready = _answers(chain, subject)
+        return load.arrivals(lambda most: [ready(index) for index in range(most)], site, rate, count, subject.seed)
+
+    def one(turn: int) -> open_loop.OpenLoop:
+        requests = [chain.request(index) for index in range(count)]
+
+        def answer(values: list[Any]) -> None:
+            chain.rest(values)
+            subject.synchronise()
+
+        server = together.Together(
+            lambda index: chain.alone(requests[index]), answer, shape["together"], shape["window_ms"] / 1e3
+        )
+        return together.run(
+            server, rate, count=count, seed=subject.seed + turn, clock=site.clock, wait_until=site.wait_until
+        )
+
+    return load.until_unstable(one)
+
+
+def _affordable(chain: Chain, count: int) -> int:
+    """As many requests as can wait at once, each with tensors of its own."""
+    from bench.tensors import held_bytes
+
+    largest = max(held_bytes(chain.request(index)) for index in range(min(chain.count, 8)))
+    return count if not largest else max(open_loop.LEAST_REQUESTS, min(count, WAITING_BYTES // largest))
