@@ -425,22 +425,29 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float,
     return centre, centre - reach, centre + reach
 
 
-def logit_mean_interval(shares: Sequence[float], level: float = LEVEL) -> tuple[float, float | None, float | None]:
-    """The mean share with the ends of a t-interval on log(share / (1 - share)), so that it stays between 0 and 1.
+def logit_interval(
+    shares: Sequence[float], pooled: float, level: float = LEVEL
+) -> tuple[float | None, float | None]:
+    """The ends of an interval around a pooled share, by t over replicates of log(share / (1 - share)).
+
+    The share itself is of sums, so that shares of one whole add up; its interval stays between 0 and 1.
 
     Args:
         shares: one per independent replicate, each above 0 and below 1.
+        pooled: of the sums over all replicates, above 0 and below 1.
         level: of confidence.
 
     Raises:
         ValueError: no shares, or one that is 0 or less or 1 or more.
     """
-    array = _finite_values(shares)
+    array = _finite_values([*shares, pooled])
     if not bool(((array > 0) & (array < 1)).all()):
         raise ValueError(f"shares above 0 and below 1 have a logit, got {array.min():g} to {array.max():g}")
-    centre, low, high = mean_interval(special.logit(array), level)
-    ends = (None if end is None else float(special.expit(end)) for end in (low, high))
-    return float(special.expit(centre)), *ends
+    centre, _, high = mean_interval(special.logit(array[:-1]), level)
+    if high is None:
+        return None, None
+    at = float(special.logit(pooled))
+    return float(special.expit(at - (high - centre))), float(special.expit(at + (high - centre)))
 
 
 def paired_mean_difference(

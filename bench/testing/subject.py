@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from bench import workloads
 from bench.canonical import BASELINE_METHOD, settings_text
 from bench.config import cards, catalogue
 from bench.config.cards import Card, HoldsOrWhyNot
@@ -93,7 +94,8 @@ class Subject:
         model, of_model, own, of_own = self.entries()
         if method is not None:
             own, of_own = (None, {}) if method == BASELINE_METHOD else entry_of(method, is_method=True)
-        shape = {**self.shape, **({"batch": batch} if batch is not None else {})}
+        axes = {axis.name: axis.default for axis in workloads.find(self.workload).axes}
+        shape = {**axes, **self.shape, **({"batch": batch} if batch is not None else {})}
         case = Case(
             suite="testing",
             model=model.name,

@@ -227,30 +227,28 @@ def _share_readings(
         network: the stage that runs it.
         note: how the shares were taken.
     """
-    shares = {
-        name: [spent / whole for spent, whole in zip(times, wholes, strict=True)] for name, times in stages.items()
-    }
-    found = [_share("stage_share", values, name, note) for name, values in shares.items()]
-    rest = [max(0.0, 1 - sum(values[process] for values in shares.values())) for process in range(len(wholes))]
-    found.append(_share("untimed_share", rest, "request", note))
-    if network not in shares:
+    rest = [max(0.0, whole - sum(times[at] for times in stages.values())) for at, whole in enumerate(wholes)]
+    found = [_share("stage_share", times, wholes, name, note) for name, times in stages.items()]
+    found.append(_share("untimed_share", rest, wholes, "request", note))
+    if network not in stages:
         return [*found, unavailable("nonnetwork_share", f"no stage is called {network}", "request")]
-    return [*found, _share("nonnetwork_share", [1 - value for value in shares[network]], "request", note)]
+    outside = [whole - spent for spent, whole in zip(stages[network], wholes, strict=True)]
+    return [*found, _share("nonnetwork_share", outside, wholes, "request", note)]
 
 
-def _share(metric: str, values: Sequence[float], part: str, note: str) -> Reading:
-    """A share in per cent; its interval by t over processes of log(share / (1 - share))."""
-    from bench.statistics import logit_mean_interval
+def _share(metric: str, times: Sequence[float], wholes: Sequence[float], part: str, note: str) -> Reading:
+    """A share of sums in per cent; its interval by t over processes of log(share / (1 - share))."""
+    from bench.statistics import logit_interval
 
+    pooled = sum(times) / sum(wholes)
+    values = [spent / whole for spent, whole in zip(times, wholes, strict=True)]
+    told: dict[str, Any] = {"n": len(values), "part": part, "method_note": note}
     if len(values) == 1 or not all(0 < value < 1 for value in values):
-        mean = sum(values) / len(values)
-        return reading(metric, 100 * mean, "measured", n=len(values), part=part, method_note=note)
-    value, low, high = logit_mean_interval(values)
-    return reading(
-        metric, 100 * value, "measured", part=part, n=len(values), method_note=note,
-        ci_low=None if low is None else 100 * low, ci_high=None if high is None else 100 * high,
-        statistic="mean of logits over processes, 95 % t-interval",
-    )  # fmt: skip
+        return reading(metric, 100 * pooled, "measured", **told)
+    low, high = logit_interval(values, pooled)
+    ends = {"ci_low": None if low is None else 100 * low, "ci_high": None if high is None else 100 * high}
+    how = "ratio of sums, 95 % t-interval over processes on logits"
+    return reading(metric, 100 * pooled, "measured", statistic=how, **ends, **told)
 
 
 def _sums(chain: Chain, subject: Built) -> tuple[dict[str, float], float, int]:

@@ -10,15 +10,13 @@ import os
 import weakref
 from collections.abc import Callable
 from multiprocessing import Pipe
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 from bench.errors import UsageError
 from suites.serving.transports.fsync_log import Log
 from suites.serving.transports.redis import RedisServer, popped
 from suites.serving.transports.shared_memory import Ring
 
-CouplingName = Literal["fused", "pipe", "shared_memory", "redis", "fsync_log"]
-NAMES: tuple[str, ...] = get_args(CouplingName)
 #: Bytes that a pipe surely takes in one piece, before anybody reads.
 PIPE_HOLDS = 128 * 1024
 _QUEUE = "crops"
@@ -109,6 +107,7 @@ _HOPS: dict[str, Callable[[int], Hop]] = {
     "redis": lambda size: RedisHop(),
     "fsync_log": lambda size: LogHop(),
 }
+NAMES = ("fused", *_HOPS)
 
 
 class Coupling:

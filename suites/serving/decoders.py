@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError
 from suites.common.torchvision_remedy import NotInstalled
@@ -17,8 +17,7 @@ from suites.common.torchvision_remedy import NotInstalled
 if TYPE_CHECKING:
     import numpy as np
 
-Decoder = Literal["pillow", "pillow_draft", "torchvision", "simplejpeg", "opencv"]
-NAMES: tuple[str, ...] = get_args(Decoder)
+NAMES = ("pillow", "pillow_draft", "torchvision", "simplejpeg", "opencv")
 Decode = Callable[[bytes], "np.ndarray"]
 
 

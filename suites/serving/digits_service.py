@@ -6,7 +6,7 @@ on the output of this chain (`suites.serving.digits_served`), of digits enlarged
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,8 @@ from bench.config.settings import Field, PositiveInt
 from suites.common import digits_data as data
 from suites.common.checkpoint import load_checkpoint
 from suites.common.digits_cnn import digits_cnn
-from suites.serving.decoders import Decoder
 from suites.serving.networks import scores
 from suites.serving.preprocessing import Preprocessing
-from suites.serving.resizers import Resizer
 from suites.serving.served import Served
 
 __all__ = ["DigitsService", "digits_service", "load_checkpoint"]
@@ -76,8 +74,8 @@ class DigitsService(Served):
 def digits_service(
     *,
     quality: Annotated[int, Field(ge=1, le=95)] = 95,
-    decode: Decoder = "pillow",
-    resize: Resizer = "pillow",
+    decode: Literal["pillow", "pillow_draft", "torchvision", "simplejpeg", "opencv"] = "pillow",
+    resize: Literal["pillow", "torch", "torch_plain", "opencv_area", "opencv_linear"] = "pillow",
     size: Annotated[int, Field(ge=8)] = 64,
     side: Annotated[int, Field(ge=8)] = 32,
     width: PositiveInt = 24,

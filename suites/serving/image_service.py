@@ -17,13 +17,10 @@ from torch import Tensor, nn
 
 from bench.config.settings import PositiveInt
 from suites.serving import images
-from suites.serving.decoders import Decoder
 from suites.serving.networks import network as network_of
 from suites.serving.networks import scores
 from suites.serving.preprocessing import Preprocessing
-from suites.serving.resizers import Resizer
 from suites.serving.served import Served
-from suites.serving.transports.table import TransportName
 
 #: Different pictures of a class that are sent in turn; of large ones fewer, which take a second each to make.
 PICTURES, LARGE_PICTURES = 8, 2
@@ -57,9 +54,9 @@ def image_service(
     *,
     network: str = "mobilenet_v2",
     image: str = "medium",
-    decode: Decoder = "pillow",
-    resize: Resizer = "pillow",
-    transport: TransportName = "direct",
+    decode: Literal["pillow", "pillow_draft", "torchvision", "simplejpeg", "opencv"] = "pillow",
+    resize: Literal["pillow", "torch", "torch_plain", "opencv_area", "opencv_linear"] = "pillow",
+    transport: Literal["direct", "pipe", "shared_memory", "http", "http_json", "redis", "fsync_log"] = "direct",
     given: Literal["bytes", "tensor"] = "bytes",
     side: PositiveInt = 224,
 ) -> ImageService:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 from bench.errors import UsageError
 from suites.serving.decoders import opencv
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-Resizer = Literal["pillow", "torch", "torch_plain", "opencv_area", "opencv_linear"]
-NAMES: tuple[str, ...] = get_args(Resizer)
+NAMES = ("pillow", "torch", "torch_plain", "opencv_area", "opencv_linear")
 #: The shorter side before the piece in the middle is cut out, over the side of that piece.
 MARGIN = 256 / 224
 Resize = Callable[["np.ndarray"], "np.ndarray"]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt
 from suites.serving import images
-from suites.serving.couplings import Coupling, CouplingName
+from suites.serving.couplings import Coupling
 from suites.serving.networks import network as network_of
 from suites.serving.preprocessing import planes
 from suites.serving.resizers import as_tensor
@@ -138,13 +138,13 @@ def two_networks(
     *,
     k: Count = 5,
     objects: Literal["fixed", "poisson"] = "fixed",
-    coupling: CouplingName = "fused",
+    coupling: Literal["fused", "pipe", "shared_memory", "redis", "fsync_log"] = "fused",
     frames: PositiveInt = 1,
     detector: str = "mobilenet_v2",
     identifier: str = "mobilenet_v2",
     side: PositiveInt = 224,
     crop: PositiveInt = 160,
-    seed: Count = 0,
+    draw: Count = 0,
 ) -> TwoNetworks:
     """A detector and an identifier joined, in evaluation mode with random weights.
 
@@ -157,15 +157,15 @@ def two_networks(
         identifier: network that looks at crops.
         side: of the frame as the detector sees it.
         crop: side of a crop.
-        seed: of the numbers of objects.
+        draw: seed of the numbers of objects.
 
     Raises:
         UsageError: no such network.
         NotInstalled: a library, or a Redis server, is not there.
     """
-    draw = np.random.default_rng(seed)
+    generator = np.random.default_rng(draw)
     shape = (REQUESTS, frames)
-    counts = draw.poisson(k, shape) if objects == "poisson" else np.full(shape, k)
+    counts = generator.poisson(k, shape) if objects == "poisson" else np.full(shape, k)
     made = TwoNetworks(
         network_of(detector, side), network_of(identifier, crop), side=side, crop=crop, counts=counts, coupling=coupling
     )

@@ -389,3 +389,14 @@ def test_false_differences_stay_below_5_percent_at_every_noise_level(sd):
     rng = np.random.default_rng(13)
     assert false_difference_rate(1.0, 5, sd, 4000, rng, {"FASTER", "SLOWER"}) <= 0.05
     assert false_difference_rate(1.02, 5, sd, 4000, rng, {"SLOWER"}) <= 0.035
+
+
+def test_shares_have_the_t_interval_of_their_logits():
+    from bench.statistics import logit_interval
+
+    assert logit_interval([0.5, 0.5, 0.5], 0.5) == pytest.approx((0.5, 0.5))
+    low, high = logit_interval([0.02, 0.05, 0.01], 0.027)
+    assert 0 < low < 0.027 < high < 1 and high - 0.027 > 0.027 - low  # wider on the side that has room
+    assert logit_interval([0.2], 0.2) == (None, None)
+    with pytest.raises(ValueError, match="have a logit"):
+        logit_interval([0.5, 1.0], 0.7)

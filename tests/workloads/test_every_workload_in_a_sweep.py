@@ -64,6 +64,8 @@ def test_the_field_s_own_names_are_there(records):
             assert value(records[workload], metric, part) is not None, (workload, metric)
     shares = [value(records["pipeline"], "stage_share", stage) for stage in ("decode", "infer", "post")]
     assert sum(shares) + value(records["pipeline"], "untimed_share", "request") == pytest.approx(100)
+    outside = reading_of(records["pipeline"], "nonnetwork_share", "request")
+    assert outside["n"] == len(records["pipeline"]["timing"]["invocations"])  # of the timed processes, not of the probe
 
 
 def test_curves_are_kept_once_in_the_record(records):

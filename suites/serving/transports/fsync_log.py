@@ -58,7 +58,9 @@ class Log:
         return b"".join(parts)
 
     def close(self) -> None:
-        """Close file and pipe."""
+        """Close file and pipe, if they are open."""
+        if self._file.closed:
+            return
         self._file.close()
         os.close(self._told)
         os.close(self._tell)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 from bench.errors import UsageError
 from suites.serving.transports.bounded import beside
@@ -17,8 +17,6 @@ from suites.serving.transports.pipe import PipeChannel
 from suites.serving.transports.redis import RedisChannel
 from suites.serving.transports.shared_memory import SharedMemoryChannel
 
-TransportName = Literal["direct", "pipe", "shared_memory", "http", "http_json", "redis", "fsync_log"]
-NAMES: tuple[str, ...] = get_args(TransportName)
 _CHANNELS: dict[str, Callable[[int], Channel]] = {
     "pipe": lambda size: PipeChannel(),
     "shared_memory": SharedMemoryChannel,
@@ -27,6 +25,7 @@ _CHANNELS: dict[str, Callable[[int], Channel]] = {
     "redis": lambda size: RedisChannel(),
     "fsync_log": lambda size: FsyncLogChannel(),
 }
+NAMES = ("direct", *_CHANNELS)
 
 
 class Transport:

@@ -203,3 +203,17 @@ def test_the_task_of_served_digits_refuses_a_network_without_a_chain(scored):
 
     with pytest.raises(UsageError, match="take digits_service"):
         scored.fits(digits_cnn(), "digits_cnn")
+
+
+def test_the_names_in_a_builder_s_annotation_are_those_of_the_tables():
+    """Annotations are read without an import, so that names stand there once more."""
+    from typing import get_args, get_type_hints
+
+    from suites.serving import couplings, decoders, resizers
+    from suites.serving.transports import table
+
+    known = {"decode": decoders.NAMES, "resize": resizers.NAMES, "transport": table.NAMES, "coupling": couplings.NAMES}
+    for build in (image_service, digits_service, two_networks):
+        hints = get_type_hints(build)
+        for name in known.keys() & hints:
+            assert get_args(hints[name]) == known[name], (build, name)
