@@ -57,7 +57,15 @@ def courses(site: Site) -> list[Course]:
 def _fixed(row: Row) -> tuple[object, ...]:
     shape = {name: value for name, value in row.case.full_shape.items() if name not in _OFFERED}
     case = row.case
-    return (row.name, row.machine_key, case.device, case.dtype, case.backend, case.task, tuple(sorted(shape.items(), key=repr)))
+    return (
+        row.name,
+        row.machine_key,
+        case.device,
+        case.dtype,
+        case.backend,
+        case.task,
+        tuple(sorted(shape.items(), key=repr)),
+    )
 
 
 def _name(row: Row) -> str:

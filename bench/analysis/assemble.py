@@ -127,9 +127,7 @@ def _of_spans(case: Case, probe: dict[str, Any], session: Session, protocol: Pro
     runs = [member(item, case.key) for item in kept]
     if not hasattr(module, "spanned") or not all(run.get("spans") for run in runs):
         return []
-    spans = [
-        {name: sum(sum(each[name]) for each in run["spans"]) for name in run["spans"][0]} for run in runs
-    ]
+    spans = [{name: sum(sum(each[name]) for each in run["spans"]) for name in run["spans"][0]} for run in runs]
     wholes = [run["block"] * sum(run["latency_ms"]) for run in runs]
     found: list[Reading] = module.spanned(spans, wholes, probe.get("details", {}).get("facts", {}))
     return found

@@ -161,9 +161,7 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
     return Facts([*shares, *sent, *modelled, *under_load.readings], curves, details, flags)
 
 
-def spanned(
-    spans: Sequence[Mapping[str, float]], wholes: Sequence[float], details: Mapping[str, Any]
-) -> list[Reading]:
+def spanned(spans: Sequence[Mapping[str, float]], wholes: Sequence[float], details: Mapping[str, Any]) -> list[Reading]:
     """Shares of the stages with their intervals, of the timed runs of several processes.
 
     Args:

@@ -194,9 +194,7 @@ def _books(busy: list[Reading]) -> list[dict[str, str]]:
     ]
 
 
-def _loops(
-    chain: Chain, subject: Built, shape: Shape, site: load.Site, rate: float
-) -> list[open_loop.OpenLoop]:
+def _loops(chain: Chain, subject: Built, shape: Shape, site: load.Site, rate: float) -> list[open_loop.OpenLoop]:
     count = _affordable(chain, open_loop.requests_at(rate, shape["seconds"]))
     if shape["together"] == 1:
         ready = _answers(chain, subject)

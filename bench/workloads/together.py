@@ -100,4 +100,3 @@ def mean_together(loop: OpenLoop) -> float:
     """Requests of a batch, mean over batches."""
     assert loop.spans is not None
     return sum(end is not None for end in loop.finished) / max(1, len(loop.spans))
-

@@ -1,4 +1,4 @@
-"""Percentiles of the time in system over the offered rate, with the rates at which the backlog grew; a view per case."""
+"""Percentiles of the time in system over the offered rate, and where the backlog grew; a view per case."""
 
 from __future__ import annotations
 
@@ -37,7 +37,13 @@ def _title(found: Sequence[Course]) -> str:
     for one in found:
         for point in one.points:
             middle, tail = point.times.get("p50"), point.times.get("p99") or point.times.get("p90")
-            if middle and tail and middle.value and tail.value and (best is None or tail.value / middle.value > best[0]):
+            if (
+                middle
+                and tail
+                and middle.value
+                and tail.value
+                and (best is None or tail.value / middle.value > best[0])
+            ):
                 best = (tail.value / middle.value, one.name, point)
     if best is None:
         return "Time in system over the offered load"
@@ -55,7 +61,10 @@ def _draw(one: Course, hover: list[str]) -> Spec:
             continue
         x, y = [rate for rate, _ in points], [cell.value or 0.0 for _, cell in points]
         start = len(hover)
-        hover += [f"<b>{plain(one.name)}</b><br>{rate:.3g} requests/s · {name} {ms:.3g} ms" for rate, ms in zip(x, y, strict=True)]
+        hover += [
+            f"<b>{plain(one.name)}</b><br>{rate:.3g} requests/s · {name} {ms:.3g} ms"
+            for rate, ms in zip(x, y, strict=True)
+        ]
         traces.append(
             {
                 "type": "scatter",

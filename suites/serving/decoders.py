@@ -110,7 +110,9 @@ def wanted(package: str, pip: str | None = None) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         name = pip or package
-        raise NotInstalled(f"{name} is not installed ({error}): python -m pip install waterline-bench[serving]") from error
+        raise NotInstalled(
+            f"{name} is not installed ({error}): python -m pip install waterline-bench[serving]"
+        ) from error
 
 
 def opencv() -> Any:

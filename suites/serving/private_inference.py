@@ -92,7 +92,9 @@ class PrivateInference(nn.Module):
     execution = "modelled"
     network_stage = "infer_in_the_clear"
 
-    def __init__(self, network: nn.Module, side: int, *, store_gb: float, link_mbps: float, rtt_ms: float, garbled: float):
+    def __init__(
+        self, network: nn.Module, side: int, *, store_gb: float, link_mbps: float, rtt_ms: float, garbled: float
+    ):
         super().__init__()
         self.network, self.side = network, side
         self.elements, self.layers = relus(network, side)
@@ -147,7 +149,9 @@ class PrivateInference(nn.Module):
             reading("private_store_bytes", self.bytes_each, "modelled", part="request", method_note=note),
         ]
         if self.store < 1:
-            why = f"{self.bytes_each / 1e9:.3g} GB are needed for one inference, and there is room for {self.store_gb:g}"
+            why = (
+                f"{self.bytes_each / 1e9:.3g} GB are needed for one inference, and there is room for {self.store_gb:g}"
+            )
             return [*found, unavailable("private_latency_ms", why, "request")], []
         rates = [share / self.prepare_s for share in SHARES]
         means = [self.mean_ms(rate) for rate in rates]

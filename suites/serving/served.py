@@ -88,7 +88,7 @@ class Served(nn.Module):
         return self.ready(index) if self.given == "tensor" else self.files()[index]
 
     def pixel_difference(self, index: int) -> float:
-        """Levels of 255 by which the network's input is off the reference's: Pillow decodes whole pixels and resizes."""
+        """Levels of 255 by which the network's input is off that of Pillow decoding whole pixels and resizing."""
         apart = _through(self._before, self.files()[index]) if self._before else self.ready(index)
         apart = apart.cpu() - _through(self.reference().stages(), self.files()[index])
         scale = torch.tensor(self.how.deviation, device="cpu").view(-1, 1, 1)

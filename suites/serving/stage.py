@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-#: What passes from stage to stage. `file`: encoded bytes that this process has; `pixels`: a u8 array [height, width, 3];
+#: What passes from stage to stage. `file`: encoded bytes that this process has; `pixels`: u8 [height, width, 3];
 #: `floats`: an f32 tensor [height, width, 3]; `image`: an f32 tensor [3, height, width]; `batch`: images along a new
 #: first axis; `request`: what the client asks for and does not have here yet.
 Kind = Literal["request", "file", "pixels", "floats", "image", "batch", "logits", "result"]

@@ -59,7 +59,7 @@ class TwoNetworks(nn.Module):
         return () if self._coupling is None else ("hand_over",)
 
     def example_request(self, index: int) -> tuple[Tensor, list[list[tuple[float, float, float, float]]]]:
-        """Frames as bytes [frames, height, width, 3], and the boxes of the objects of each: left, top, right, bottom."""
+        """Frames as bytes [frames, height, width, 3], and the boxes of each one's objects: left, top, right, bottom."""
         photos = images.photographs()
         frames = torch.stack(
             [torch.from_numpy(photos[(index + at) % len(photos)]) for at in range(self.frames_per_request)]

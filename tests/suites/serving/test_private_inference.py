@@ -24,7 +24,9 @@ def test_relus_follow_the_pixels(side):
 
 
 def test_relus_are_counted_however_they_are_called():
-    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(4, 2, 3, padding=1), nn.ReLU6())
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(4, 2, 3, padding=1), nn.ReLU6()
+    )
     assert relus(network, 8) == (6 * 64, 2)
 
 

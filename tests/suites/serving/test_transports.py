@@ -99,7 +99,7 @@ def answers(service):
 @pytest.mark.parametrize("name", [name for name in table.NAMES if name != "direct"])
 def test_an_answer_through_a_transport_is_the_one_in_the_process_bit_for_bit(name, in_process):
     needed(name)
-    plain, wanted = in_process
+    plain, _ = in_process
     other = image_service(image="small", side=32, transport=name)
     other.load_state_dict(plain.state_dict())
     with torch.inference_mode():
@@ -136,7 +136,7 @@ def test_the_redis_server_listens_on_the_loopback_interface_and_ends():
             assert client.config_get("save")["save"] == "" and client.config_get("appendonly")["appendonly"] == "no"
     finally:
         server.close()
-    assert server._process.poll() is not None
+    assert not server._program.running
 
 
 def test_an_unknown_transport_is_refused_with_those_that_there_are():
