@@ -44,6 +44,13 @@ class Preprocessing:
         """Shorter side of the resized picture."""
         return max(self.side, round(self.margin * self.side))
 
+    def affine(self) -> tuple[np.ndarray, np.ndarray]:
+        """Scale and shift per colour, f32: (x / 255 - mean) / deviation = scale x - shift."""
+        import numpy as np
+
+        mean, deviation = np.array(self.mean, np.float32), np.array(self.deviation, np.float32)
+        return 1 / (255 * deviation), mean / deviation
+
     def stages(self) -> list[Stage]:
         """The stages in order, from a file to a batch of one.
 
@@ -53,23 +60,22 @@ class Preprocessing:
         """
         decode = decoder(self.decode, (self.shorter, self.shorter))
         name = "decode_reduced" if self.decode == "pillow_draft" else "decode"
-        mean, deviation = torch.tensor(self.mean, device="cpu"), torch.tensor(self.deviation, device="cpu")
+        scale, shift = self.affine()
         found = [
             Stage(name, decode, "file", "pixels"),
             Stage("resize", resizers.resizer(self.resize, self.shorter), "pixels", "pixels"),
             Stage("crop", lambda pixels: resizers.middle(pixels, self.side).copy(), "pixels", "pixels"),
-            Stage("normalise", lambda pixels: normalised(pixels, mean, deviation), "pixels", "floats"),
+            Stage("normalise", lambda pixels: normalised(pixels, scale, shift), "pixels", "floats"),
             Stage("layout", planes, "floats", "image"),
             Stage("collate", collate, "image", "batch"),
         ]
         return [stage for stage in found if stage.name != "crop" or self.shorter != self.side]
 
 
-def normalised(pixels: np.ndarray, mean: Tensor, deviation: Tensor) -> Tensor:
-    """f32 [height, width, 3] of u8 pixels: (x / 255 - mean) / deviation, as one scale and shift per colour."""
-    from suites.serving.resizers import as_tensor
-
-    return as_tensor(pixels).to(torch.float32).mul_(1 / (255 * deviation)).sub_(mean / deviation)
+def normalised(pixels: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> Tensor:
+    """f32 [height, width, 3] of u8 pixels: scale x - shift, per colour."""
+    floats = resizers.as_tensor(pixels).to(torch.float32)
+    return floats.mul_(torch.from_numpy(scale)).sub_(torch.from_numpy(shift))
 
 
 def planes(floats: Tensor) -> Tensor:
