@@ -67,6 +67,8 @@ WORKLOAD = Workload(
 PASSES, MOST_REQUESTS = 5, 32
 #: Share of a request that no stage may leave unexplained without a flag, in per cent.
 UNTIMED = 2.0
+#: Empty spans from which the cost of a stamp is told.
+STAMPS = 1000
 #: What is told of requests, by the key of `request_facts`.
 _SENT = {"bytes": "request_bytes", "pixels": "request_pixels", "bits_per_pixel": "bits_per_pixel"}
 
@@ -156,7 +158,7 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
     flags = [*_untimed(whole, sum(stages.values())), *under_load.flags]
     details = {
         "stages": list(stages), "network": chain.network, "requests": chain.count, "passes": PASSES,
-        **told, **under_load.details,
+        "stamp_ns": _stamp_ns(subject), **told, **under_load.details,
     }  # fmt: skip
     return Facts([*shares, *sent, *modelled, *under_load.readings], curves, details, flags)
 
@@ -247,6 +249,17 @@ def _share(metric: str, times: Sequence[float], wholes: Sequence[float], part: s
     ends = {"ci_low": None if low is None else 100 * low, "ci_high": None if high is None else 100 * high}
     how = "ratio of sums, 95 % t-interval over processes on logits"
     return reading(metric, 100 * pooled, "measured", statistic=how, **ends, **told)
+
+
+def _stamp_ns(subject: Built) -> float:
+    """Nanoseconds that a span costs the request around it: what the instrument adds per stage."""
+    clock = clock_of(subject)
+    spans = Spans(subject.synchronise, clock)
+    start = clock()
+    for _ in range(STAMPS):
+        with spans.span("nothing"):
+            pass
+    return (clock() - start) / STAMPS
 
 
 def _sums(chain: Chain, subject: Built) -> tuple[dict[str, float], float, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 
 from suites.serving.transports.channel import PATIENCE, TransportFailed
 
@@ -29,7 +30,7 @@ class PipeChannel:
 
     def take(self) -> bytes:
         """Read and unpickle."""
-        return bytes(_read(self._there))
+        return _read(self._there)
 
     def receive(self) -> bytes:
         """Read and unpickle."""
@@ -44,7 +45,7 @@ class PipeChannel:
         self._here.close()
 
 
-def _read(end) -> bytes:  # type: ignore[no-untyped-def]
+def _read(end: Connection) -> bytes:
     if not end.poll(PATIENCE):
         raise TransportFailed(f"nothing came through the pipe for {PATIENCE:g} s")
-    return end.recv()
+    return bytes(end.recv())

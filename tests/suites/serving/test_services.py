@@ -217,3 +217,33 @@ def test_the_names_in_a_builder_s_annotation_are_those_of_the_tables():
         hints = get_type_hints(build)
         for name in known.keys() & hints:
             assert get_args(hints[name]) == known[name], (build, name)
+
+
+class Identities(torch.nn.Module):
+    """Stages that do nothing."""
+
+    requests = 4
+
+    def __init__(self, count):
+        super().__init__()
+        self.count = count
+
+    def stages(self):
+        return [(f"stage{place}", lambda value: value) for place in range(self.count)]
+
+    def example_request(self, index):
+        return index
+
+
+def test_a_chain_of_identities_costs_stamps_alone_and_the_cost_of_one_is_told():
+    details = facts_of(Identities(50)).details
+    assert 0 < details["stamp_ns"] < 1e6  # a stamp of a millisecond would be most of a decode
+
+
+def test_a_chain_of_one_stage_has_the_latency_of_that_stage():
+    from suites.serving.known_server import known_server
+
+    facts = facts_of(known_server(ms=2.0))
+    share = next(item.value for item in facts.readings if item.metric == "stage_share")
+    found = {item.metric: item.value for item in facts.readings if item.part == "request"}
+    assert share > 95 and found["saturated_rate"] <= 500 and facts.details["bottleneck"] == "spin"
