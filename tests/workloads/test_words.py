@@ -105,6 +105,8 @@ def test_a_unit_that_no_metric_counts_is_refused_when_the_workload_is_looked_up(
 def test_the_plan_knows_how_long_a_pipeline_is_under_load():
     module = module_of("pipeline")
     calm = module.WORKLOAD.shape({"seconds": 10})
-    assert module.facts_seconds(calm) == pytest.approx(5 * 2 * 0.5)
-    assert module.facts_seconds({**calm, "rate": 100.0}) == pytest.approx(5 * 2 * 0.5 + 5 * 10)
-    assert module.facts_seconds({**calm, "rate": 1.0}) == pytest.approx(5 * 2 * 0.5 + 5 * 20)  # 20 requests at least
+    saturated = 5 * 4 * 0.5  # the chain, its network, pre-processing and transfer
+    assert module.facts_seconds(calm) == pytest.approx(saturated)
+    assert module.facts_seconds({**calm, "rate": 100.0}) == pytest.approx(saturated + 5 * 10)
+    assert module.facts_seconds({**calm, "load": 0.5}) == pytest.approx(saturated + 5 * 10)
+    assert module.facts_seconds({**calm, "rate": 1.0}) == pytest.approx(saturated + 5 * 20)  # 20 requests at least
