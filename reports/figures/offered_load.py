@@ -48,8 +48,8 @@ def _title(found: Sequence[Course]) -> str:
     if best is None:
         return "Time in system over the offered load"
     ratio, name, point = best
-    tail = "99th" if "p99" in point.times else "90th"
-    return f"The {tail} percentile of {name} at {point.rate:.3g} requests per second is {ratio:.1f} times its median"
+    which = "99th" if "p99" in point.times else "90th"
+    return f"The {which} percentile of {name} at {point.rate:.3g} requests per second is {ratio:.1f} times its median"
 
 
 def _draw(one: Course, hover: list[str]) -> Spec:

@@ -29,6 +29,7 @@ class KnownServer(nn.Module):
     """
 
     network_stage = "spin"
+    services: Tensor
 
     def __init__(self, law: str, ms: float, seed: int):
         super().__init__()

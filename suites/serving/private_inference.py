@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.config.settings import Positive, PositiveInt
-from bench.reading import Curve, Reading, reading
+from bench.reading import Curve, Reading, reading, unavailable
 from bench.workloads.queueing import unit_arrivals
 from suites.common.torchvision_remedy import import_beside_torchvision
 
@@ -141,8 +141,6 @@ class PrivateInference(nn.Module):
 
     def modelled(self) -> tuple[list[Reading], list[Curve]]:
         """Storage, and latency over the arrival rate; none where the storage holds not one prepared inference."""
-        from bench.reading import unavailable
-
         note = f"{self.garbled:g} B a ReLU; {self.store} prepared inferences fit into {self.store_gb:g} GB"
         found = [
             reading("relu_elements", self.elements, "counted", part="request", method_note=f"{self.layers} calls"),
@@ -156,10 +154,12 @@ class PrivateInference(nn.Module):
         rates = [share / self.prepare_s for share in SHARES]
         means = [self.mean_ms(rate) for rate in rates]
         told = f"{note}; prepared in {self.prepare_s:.4g} s each, used in {self.online_s:.4g} s"
-        found.append(
-            reading("private_latency_ms", means[SHARES.index(0.5)], "modelled", part="request",
-                    method_note=f"at half the rate of preparation, {0.5 / self.prepare_s:.3g} per second; {told}")
-        )  # fmt: skip
+        where = f"at half the rate of preparation, {0.5 / self.prepare_s:.3g} per second; {told}"
+        half = means[SHARES.index(0.5)]
+        if half is None:
+            found.append(unavailable("private_latency_ms", f"the inference itself cannot keep up {where}", "request"))
+        else:
+            found.append(reading("private_latency_ms", half, "modelled", part="request", method_note=where))
         return found, [Curve("private_latency_ms", "rate", rates, means, "modelled", "request", told)]
 
     def mean_ms(self, rate: float) -> float | None:

@@ -65,7 +65,7 @@ class TwoNetworks(nn.Module):
             [torch.from_numpy(photos[(index + at) % len(photos)]) for at in range(self.frames_per_request)]
         )
         draw = np.random.default_rng(index)
-        return frames, [_boxes(draw, int(count), frames.shape[1:3]) for count in self.counts[index]]
+        return frames, [_boxes(draw, int(count), tuple(frames.shape[1:3])) for count in self.counts[index]]
 
     def detect(self, request: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
         """The request, after the detector has looked at its frames."""
@@ -124,7 +124,7 @@ class TwoNetworks(nn.Module):
         }
 
 
-def _boxes(draw: np.random.Generator, count: int, size: tuple[int, int]) -> list[tuple[float, float, float, float]]:
+def _boxes(draw: np.random.Generator, count: int, size: tuple[int, ...]) -> list[tuple[float, float, float, float]]:
     high, wide = size
     found = []
     for _ in range(count):

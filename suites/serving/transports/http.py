@@ -58,6 +58,7 @@ class HttpChannel:
         assert self._connection is not None
         if self._connection.sock is None:
             self._connection.connect()
+            assert self._connection.sock is not None
             self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         body = json.dumps({"image": base64.b64encode(request).decode()}).encode() if self._json else request
         kind = "application/json" if self._json else "image/jpeg"
