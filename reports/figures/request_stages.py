@@ -88,7 +88,7 @@ def _draw(found: Sequence[Request], hover: list[str]) -> Spec:
             yaxis=yaxis,
             height=170 + 30 * len(found),
             barmode="stack",
-            legend=legend(),
+            legend=legend(traceorder="normal"),
         ),
     }
 
