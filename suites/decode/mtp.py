@@ -19,9 +19,9 @@ from bench.config.settings import Count
 from suites.common.decoder import EPS, Block, Decoder, DecoderCache, Generator, as_decoder
 from suites.common.decoder_shape import DecoderShape, layer_parameters
 from suites.common.initial import draw
+from suites.common.speculation import Speculated, account, rolled_back
 from suites.common.task import learning_task
 from suites.common.training import Pace, fit
-from suites.decode.speculation import Speculated, account, rolled_back
 
 #: Weight of the second token's loss (0.1 late in the paper's training; recalled).
 LOSS_WEIGHT = 0.3

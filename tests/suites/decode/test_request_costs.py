@@ -6,10 +6,10 @@ import torch
 from suites.common.decoder import decoder
 from suites.common.decoder_shape import macs_request
 from suites.common.decoder_shapes import shape_of
+from suites.common.speculation import greedy
 from suites.decode import early_rejection as file
 from suites.decode.drpo import drpo, shortened
 from suites.decode.early_rejection import search
-from suites.decode.speculation import greedy
 
 MARK, END = 0, 1
 

@@ -8,21 +8,12 @@ import torch
 from suites.common.decoder import decoder
 from suites.common.decoder_shape import attention_macs, head_macs, linear_macs, network_macs
 from suites.common.decoder_shapes import shape_of
+from suites.common.speculation import Speculated, account, agreeing, greedy, model_draft, speculative_greedy
 from suites.decode import mtp as mtp_file
 from suites.decode.mtp import mtp
 from suites.decode.plain import uniform_cache
 from suites.decode.sorted_llama import sorted_exit
-from suites.decode.speculation import (
-    Speculated,
-    account,
-    agreeing,
-    first_layers,
-    greedy,
-    lookup_draft,
-    model_draft,
-    speculative,
-    speculative_greedy,
-)
+from suites.decode.speculation import first_layers, lookup_draft, speculative
 from tests.suites.conftest import spread
 from tests.suites.decode.walking import ids_of, small, walk
 

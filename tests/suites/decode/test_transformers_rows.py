@@ -7,8 +7,8 @@ import torch
 
 from suites.common.decoder import decoder
 from suites.common.decoder_shape import cache_bytes_per_token
+from suites.common.speculation import greedy
 from suites.decode.plain import sliding_window
-from suites.decode.speculation import greedy
 
 if find_spec("transformers") is None:
     pytest.skip("transformers is not installed", allow_module_level=True)
