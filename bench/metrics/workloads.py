@@ -712,6 +712,51 @@ WORKLOADS: tuple[Metric, ...] = (
         definition="Of the same inputs.",
     ),
     Metric(
+        "payload_elements",
+        unit="1",
+        better="lower",
+        section="split",
+        title="Numbers sent",
+        definition="Elements of what the heads give of one run, before they are encoded; follows from shapes.",
+        comparison="exact",
+    ),
+    Metric(
+        "head_params",
+        unit="parameter",
+        better="lower",
+        section="split",
+        title="Parameters on the device",
+        definition="Parameters that head and encode need, of all devices.",
+        comparison="exact",
+    ),
+    Metric(
+        "vs_u8_input",
+        unit="x",
+        better="higher",
+        section="split",
+        title="Compression against the raw picture",
+        definition="Bytes of the input with one byte a pixel and channel over the mean payload.",
+    ),
+    Metric(
+        "vs_fp32_cut",
+        unit="x",
+        better="higher",
+        section="split",
+        title="Compression against the plain cut",
+        definition="Bytes of the plain network's tensor at that cut, four a number, over the mean payload.",
+    ),
+    Metric(
+        "vs_jpeg_equal_accuracy",
+        unit="x",
+        better="higher",
+        section="split",
+        title="Compression against a JPEG of equal accuracy",
+        definition=(
+            "Mean bytes of the coarsest JPEG on which the plain network is as accurate as this one, over the mean "
+            "payload; unavailable where no quality, or every quality, is."
+        ),
+    ),
+    Metric(
         "answer_bytes", unit="B", better="lower", section="split", title="Answer", definition="Bytes that travel back."
     ),
     Metric(

@@ -122,3 +122,61 @@ def test_what_would_travel_for_long_is_not_sent():
 def test_a_module_of_another_kind_says_what_is_missing():
     with pytest.raises(UsageError, match="offers no tail, head, encode, decode"):
         parts_of("split", FakeBuilt(Causal(), (torch.ones(1, 2),)))
+
+
+# ---------------------------------------------------------------- what a module may say besides
+class Whole(nn.Module):
+    """Everything on the device."""
+
+    answers_on_device = True
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3, bias=False)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+def test_a_network_that_answers_on_the_device_is_its_head_and_sends_nothing():
+    subject = subject_of(lambda clock: Whole(), torch.randn(2, 4))
+    parts, _ = parts_of("split", subject, batch=2)
+    assert set(parts) == {"request", "head"}
+    assert torch.equal(parts["request"].run(), subject.module(subject.args[0]))
+    facts = facts_of("split", subject, batch=2)
+    assert {item.metric: item.value for item in facts.readings} == dict.fromkeys(
+        [*MODULE.PAYLOAD_METRICS, "answer_bytes"], 0
+    )
+    found = derived({"head": 7.0}, {"request": 0}, bandwidth_mbps=1.0, rtt_ms=10.0, device_factor=3.0)
+    assert found["link_ms"].value == 0 and found["total_modelled_ms"].value == 21
+    assert found["total_modelled_ms"].provenance == "modelled"
+
+
+def test_both_sides_are_made_ready_before_every_run_outside_the_clock():
+    subject = subject_of(Halves, torch.randn(2, 4))
+    seen = []
+    subject.module.ready = lambda given: (seen.append(given.shape), subject.clock.pass_ms(50))
+    parts, _ = parts_of("split", subject, batch=2)
+    with torch.inference_mode():
+        assert timed(parts["request"], subject.clock) == 1 + 2 + 3 + 4 and timed(parts["head"], subject.clock) == 1
+        assert timed(parts["tail"], subject.clock) == 4 and len(seen) >= 3
+
+
+def test_what_codecs_multiply_is_counted_of_shapes_alone():
+    with torch.device("meta"):
+        module = Halves()
+        twice = nn.Linear(2, 2, bias=False)
+    module.both = twice
+    module.uncoded = lambda hidden: twice(twice(hidden))
+    parts, _ = parts_of("split", FakeBuilt(module, (torch.empty(2, 4, device="meta"),), device="meta"))
+    assert count_part(module, parts["request"], macs.count).executed_macs == 2 * (8 + 4 + 4 + 6)
+
+
+def test_ratios_are_named_after_their_denominators():
+    subject = subject_of(Halves, torch.randn(2, 4))
+    subject.module.denominators = lambda given: {"vs_u8_input": given.numel(), "vs_jpeg_equal_accuracy": "none is"}
+    subject.module.device_params = lambda: 8
+    found = {item.metric: item for item in facts_of("split", subject, batch=2).readings}
+    assert found["vs_u8_input"].value == 8 / 8 and found["head_params"].value == 8
+    assert found["vs_jpeg_equal_accuracy"].value is None and "none is" in found["vs_jpeg_equal_accuracy"].method_note
+    assert found["payload_elements"].value == 4 and "vs_fp32_cut" not in found
