@@ -28,6 +28,7 @@ from reports.figures import (
     hops,
     layer_savings,
     length_gain,
+    link_map,
     live_bytes,
     memory,
     noise,
@@ -36,6 +37,7 @@ from reports.figures import (
     pareto,
     predictors,
     questions,
+    rate_distortion,
     request_stages,
     routing,
     savings,
@@ -59,6 +61,7 @@ from reports.needs import ANY_CASE, CaseNeeds, Needs
 from reports.offered import courses as offered_courses
 from reports.rows import Row, as_row_of, part_of_record
 from reports.scan_share import scan_shares
+from reports.split_ways import payload_points, ways_by_network
 from reports.stages import requests as timed_requests
 from reports.total_bits import families
 from reports.waits import of_site
@@ -227,6 +230,7 @@ def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
     staged = timed_requests(site)
     if staged:
         functions.insert(0, guarded(request_stages.ID, "index.html", site, lambda: request_stages.figure(staged)))
+    functions = _of_splits(site, styles) + functions
     if not scaling.varied(rows):
         return functions
     found = [guarded("scaling", "index.html", site, lambda: scaling.figure(_most_informative(rows), styles=styles))]
@@ -240,6 +244,18 @@ def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
     if panels(site.rows):
         found.insert(0, guarded("batch-gain", "index.html", site, lambda: batch_gain.figure(site.rows, styles=styles)))
     return functions + found
+
+
+def _of_splits(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
+    """Figures of networks that are cut in two: the quickest way at each link, and payload against score."""
+    ways, points = ways_by_network(site), payload_points(site)
+    found = []
+    if ways:
+        found.append(guarded(link_map.ID, "index.html", site, lambda: link_map.figure(ways)))
+    if points:
+        make = partial(rate_distortion.figure, points, styles=styles)
+        found.append(guarded(rate_distortion.ID, "index.html", site, make))
+    return found
 
 
 def samples_of(record: Record, roots: Sequence[Path]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from reports.own_time import split
 from reports.rows import OF_OTHER_NETWORK, Cell, Row
 from reports.scores import scores_of
 from reports.site import load
+from reports.split_ways import break_even_table
 from reports.total_bits import budgets, families
 from reports.total_bits import table as total_bits_table
 
@@ -195,6 +196,7 @@ ACROSS_GROUPS: dict[str, Callable[[Site], tuple[list[str], list[list[str]]]]] = 
     "A request stage by stage": lambda site: stages.table(stages.requests(site)),
     "Requests per second": stages.rates_table,
     "Time in system over the offered load": lambda site: offered.table(offered.courses(site)),
+    "At which rates a split network answers first": break_even_table,
     "Growth with the side of the picture": lambda site: growth.table(growth.growths(site)),
 }
 
