@@ -375,7 +375,6 @@ def ai_flow_text(
 def device_model(server: Decoder, *, width: int, layers: int, heads: int, hidden: int, steps: int) -> Decoder:
     """A small decoder that learned from the server's text for so many steps."""
     small = flow_decoder(width=width, layers=layers, heads=heads, hidden=hidden)
-    small.example_inputs = server.example_inputs  # type: ignore[method-assign]
     settings = {"width": width, "layers": layers, "heads": heads, "hidden": hidden}
     learned(small, server, device_model, settings, steps)
     return small

@@ -119,17 +119,24 @@ class Backbone(nn.Module):
 
     def example_inputs(self, batch: int) -> tuple[Tensor]:
         """Pictures, [batch, channels, resolution, resolution]: digits where it reads digits, else photographs."""
-        like = next(self.parameters())
-        size = (batch, self.channels, self.resolution, self.resolution)
-        if torch.get_default_device().type == "meta":
-            return (torch.empty(size),)
-        if self.channels == 1:
-            _, held_out = digits_data.split()
-            chosen = held_out[torch.randint(len(held_out), (batch,))]
-            return (digits_data.images(chosen, self.resolution, 1).to(like),)
-        pixels = photograph_squares(batch, self.resolution) * DEVIATION + MEAN
-        mean, deviation = (torch.tensor(v)[:, None, None] for v in (self.mean, self.deviation))
-        return (((pixels - mean) / deviation).to(like),)
+        return (example_pictures(batch, self.resolution, self.mean, self.deviation, self.classes),)
+
+
+def example_pictures(
+    batch: int, resolution: int, mean: Sequence[float], deviation: Sequence[float], classes: int
+) -> Tensor:
+    """Held-out digits where there are ten classes, else squares of photographs, in the network's range.
+
+    Never noise: a picture file of noise is far larger, and dearer to decode, than one of what cameras see.
+    """
+    if torch.get_default_device().type == "meta":
+        return torch.empty(batch, len(mean), resolution, resolution)
+    if classes == digits_data.CLASSES:
+        _, held_out = digits_data.split()
+        return digits_data.images(held_out[torch.randint(len(held_out), (batch,))], resolution, len(mean))
+    pixels = photograph_squares(batch, resolution) * DEVIATION + MEAN
+    middle, spread = (torch.tensor(values)[:, None, None] for values in (mean, deviation))
+    return (pixels - middle) / spread
 
 
 # ------------------------------------------------------------------------------------------------ of the house

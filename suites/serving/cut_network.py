@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from suites.serving.backbones import Backbone, example_pictures
 from suites.serving.payloads import Affine, Codec
 
 
@@ -19,17 +20,17 @@ class CutNetwork(nn.Module):
         pictures: the plain network's accuracy on JPEG files, as `[mean bytes, accuracy in percent]` of each quality.
     """
 
-    def __init__(self, codec: Codec, like: Any):
+    def __init__(self, codec: Codec, like: Backbone):
         super().__init__()
         self.codec = codec
         self.resolution, self.channels, self.classes = like.resolution, like.channels, like.classes
         self.cut_elements: int | None = None
         self.pictures: list[list[float]] = []
-        self.example = like.example_inputs
+        self.mean, self.deviation = like.mean, like.deviation
 
-    def example_inputs(self, batch: int) -> Any:
+    def example_inputs(self, batch: int) -> tuple[Tensor]:
         """What the plain network is shown."""
-        return self.example(batch)
+        return (example_pictures(batch, self.resolution, self.mean, self.deviation, self.classes),)
 
     def head(self, images: Tensor) -> Any:
         """What the device computes."""

@@ -66,11 +66,11 @@ class EdVit(nn.Module):
         self.devices = nn.ModuleList(Specialist(with_heads(whole, heads), bits) for _ in range(count))
         width = count * self.devices[0].vit.width  # type: ignore[operator, union-attr]
         self.fusion = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, whole.classes))
-        self.example = whole.example_inputs
 
     def example_inputs(self, batch: int) -> tuple[Tensor]:
-        """What the whole network is shown."""
-        return self.example(batch)
+        """What the whole network is shown: random pictures."""
+        like = self.fusion[0].weight
+        return (torch.randn(batch, self.channels, self.resolution, self.resolution).to(like),)
 
     def branches(self) -> list[nn.Module]:
         """The devices."""
