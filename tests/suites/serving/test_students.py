@@ -197,3 +197,18 @@ def test_the_coarsest_file_of_equal_accuracy():
     curve = [[100.0, 40.0], [150.0, 80.0], [300.0, 95.0]]
     assert coarsest(curve, 60.0) == 150.0 and coarsest(curve, 80.0) == 150.0
     assert "no JPEG quality reaches" in coarsest(curve, 99.0) and "at least as accurate" in coarsest(curve, 30.0)
+
+
+def test_a_step_of_imitation_trains_encoder_and_decoder_alone():
+    from suites.serving.imitation import bottlefit_step
+
+    step = bottlefit_step(small(), b=2).train()
+    (images,) = step.example_inputs(4)
+    kept = {name: value.clone() for name, value in step.state_dict().items()}
+    optimizer = step.make_optimizer()
+    before = step.loss(step(images), step.example_targets(4, 0))
+    before.backward()
+    optimizer.step()
+    moved = {name for name, value in step.state_dict().items() if not torch.equal(value, kept[name])}
+    assert moved and all(name.startswith(("student.encoder", "student.decoder")) for name in moved)
+    assert float(step(images)) < float(before)
