@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt
 from suites.common.from_scratch import learned
-from suites.serving.backbones import ANSWER, Backbone, as_backbone
-from suites.serving.cut_network import CutNetwork
+from suites.serving.backbones import Backbone, as_backbone
+from suites.serving.cut_network import Student
 from suites.serving.jpeg_curve import jpeg_curve
 from suites.serving.payloads import codec_of
 from suites.serving.two_stage import (
@@ -78,22 +78,15 @@ def decoder_of(b: int, version: int, stem: int, widths: Sequence[int], pool: int
     return nn.Sequential(*parts, nn.AvgPool2d(2, pool))
 
 
-class BottleFit(CutNetwork):
-    """The student: encoder on the device; decoder and the teacher's last stages on the server.
-
-    Attributes:
-        target: the teacher's stage whose map the decoder gives.
-    """
+class BottleFit(Student):
+    """The student: encoder on the device; decoder and the teacher's last stages on the server."""
 
     def __init__(self, teacher: Backbone, *, b: int, version: int, bits: int, stem: int):
-        super().__init__(codec_of(bits), teacher)
-        self.target = teacher.imitated.bottlefit
+        super().__init__(codec_of(bits), teacher, teacher.imitated.bottlefit)
         wanted = teacher.shape_after(self.target)
         widths = [round(share * wanted[0]) for share in teacher.imitated.decoder]
         self.encoder = encoder_of(teacher.channels, b, version, stem, widths[0])
         self.decoder = decoder_of(b, version, stem, widths, teacher.imitated.pool)
-        self.later = nn.ModuleDict({name: copy.deepcopy(teacher.stages[name]) for name in teacher.between(self.target)})
-        self.cut_elements = wanted[0] * wanted[1] * wanted[2]
         found = self._shape_given()
         if found != wanted:
             raise ValueError(
@@ -108,35 +101,9 @@ class BottleFit(CutNetwork):
             picture = torch.empty(1, self.channels, self.resolution, self.resolution, device="meta")
             return tuple(bare[1](bare[0](picture)).shape[1:])
 
-    def head(self, images: Tensor) -> Tensor:
-        """The payload's numbers, [batch, b, side, side]."""
-        return self.encoder(images)
-
-    def tail(self, hidden: Tensor) -> Tensor:
-        """Logits."""
-        return self.after(self.decoder(hidden))
-
-    def after(self, mapped: Tensor) -> Tensor:
-        """Logits of the map at the target."""
-        for part in self.later.values():
-            mapped = part(mapped)
-        return mapped
-
-    def maps(self, images: Tensor) -> list[Tensor]:
-        """What imitates the teacher's: the decoder's map and those of the stages after it, without a payload."""
-        found = [self.decoder(self.encoder(images))]
-        for name, part in self.later.items():
-            if name != ANSWER:
-                found.append(part(found[-1]))
-        return found
-
     def plain(self, images: Tensor) -> Tensor:
         """Logits with the payload as it is, as it is trained: codes are made afterwards."""
         return self.tail(self.encoder(images))
-
-    def device_modules(self) -> list[nn.Module]:
-        """The encoder."""
-        return [self.encoder]
 
 
 def bottlefit(
@@ -184,13 +151,11 @@ class _Training:
     def __call__(self, student: Any, batches: Any, steps: int) -> list[float]:
         """The loss of each step."""
         given, half = in_two(batches, steps)
-        names = [name for name in self.teacher.between(student.target) if name != ANSWER]
-        wanted = [student.target, *names]
 
         def imitation(images: Tensor, labels: Tensor) -> Tensor:
             with torch.no_grad():
-                maps = self.teacher.maps(images, wanted)
-            return squared(student.maps(images), maps)
+                maps = self.teacher.maps(images, student.imitated)
+            return squared(student.maps(student.encoder(images)), maps)
 
         modes(student, [student.later])
         losses = stage(adam(learning([student.encoder, student.decoder])), given, imitation, half, [0.5])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from typing import Any
 
 from torch import Tensor, nn
@@ -89,3 +91,48 @@ class CutNetwork(nn.Module):
         if getattr(self, "untrained", None):
             return "it was not trained"
         return coarsest(self.pictures, accuracy_of(self, task))
+
+
+class Student(CutNetwork):
+    """A cut network whose server side ends in stages of its teacher; a subclass gives `encoder` and `decoder`.
+
+    Attributes:
+        target: the teacher's stage whose map the decoder gives.
+        later: the teacher's stages after it.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+
+    def __init__(self, codec: Any, teacher: Backbone, target: str):
+        super().__init__(codec, teacher)
+        self.target = target
+        self.later = nn.ModuleDict({name: copy.deepcopy(teacher.stages[name]) for name in teacher.between(target)})
+        self.cut_elements = math.prod(teacher.shape_after(target))
+
+    @property
+    def imitated(self) -> list[str]:
+        """The stages whose maps are learned from: the target and those after it, without the answer."""
+        return [self.target, *list(self.later)[:-1]]
+
+    def head(self, images: Tensor) -> Tensor:
+        """What the encoder gives."""
+        return self.encoder(images)
+
+    def tail(self, hidden: Tensor) -> Tensor:
+        """Logits."""
+        mapped = self.decoder(hidden)
+        for part in self.later.values():
+            mapped = part(mapped)
+        return mapped
+
+    def maps(self, hidden: Tensor) -> list[Tensor]:
+        """What imitates the teacher's maps, in order, of what arrives."""
+        found = [self.decoder(hidden)]
+        for part in list(self.later.values())[:-1]:
+            found.append(part(found[-1]))
+        return found
+
+    def device_modules(self) -> list[nn.Module]:
+        """The encoder."""
+        return [self.encoder]

@@ -7,7 +7,6 @@ one; its output is rounded and range-coded by a density for each channel, or wit
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -15,8 +14,8 @@ from torch import Tensor, nn
 
 from bench.config.settings import Count, Positive, PositiveInt
 from suites.common.from_scratch import learned
-from suites.serving.backbones import ANSWER, Backbone, as_backbone
-from suites.serving.cut_network import CutNetwork
+from suites.serving.backbones import Backbone, as_backbone
+from suites.serving.cut_network import Student
 from suites.serving.factorised_prior import FactorisedPrior
 from suites.serving.gdn import Gdn
 from suites.serving.hyper_prior import HyperPrior
@@ -60,37 +59,23 @@ def decoder_of(latent: int, widths: list[int]) -> nn.Sequential:
     )
 
 
-class EntropicStudent(CutNetwork):
+class EntropicStudent(Student):
     """The student: encoder and prior on the device; decoder and the teacher's last stages on the server."""
 
     codec: Any
 
     def __init__(self, teacher: Backbone, *, channels: int, hyper: int):
-        super().__init__(None, teacher)  # type: ignore[arg-type]
-        self.target = teacher.imitated.entropic
+        super().__init__(None, teacher, teacher.imitated.entropic)
         wanted = teacher.shape_after(self.target)
         self.encoder = encoder_of(teacher.channels, [share * channels for share in teacher.imitated.analysis])
         self.codec = HyperPrior(channels, hyper) if hyper else FactorisedPrior(channels)
         self.decoder = decoder_of(channels, [share * wanted[0] for share in map(int, teacher.imitated.synthesis)])
-        self.later = nn.ModuleDict({name: copy.deepcopy(teacher.stages[name]) for name in teacher.between(self.target)})
-        self.cut_elements = wanted[0] * wanted[1] * wanted[2]
         side = (self.resolution + 3) // 4  # of the decoder's map: the encoder halves twice, rounding up
         if wanted[1:] != (side, side):
             raise ValueError(
                 f"entropic at {self.resolution} px gives a map of {side} x {side}, and the teacher's after "
                 f'"{self.target}" is {wanted[1]} x {wanted[2]}'
             )
-
-    def head(self, images: Tensor) -> Tensor:
-        """The latent, [batch, channels, side, side]; with a hyper-prior it is analysed when it is encoded."""
-        return self.encoder(images)
-
-    def tail(self, hidden: Tensor) -> Tensor:
-        """Logits of a rounded latent."""
-        mapped = self.decoder(hidden)
-        for part in self.later.values():
-            mapped = part(mapped)
-        return mapped
 
     def arriving(self, hidden: Tensor) -> Tensor:
         """The rounded latent: what the strings give back."""
@@ -103,14 +88,6 @@ class EntropicStudent(CutNetwork):
             for _ in ("on the device", "on the server"):
                 self.codec.gaussians(second, hidden)
         return hidden
-
-    def maps(self, latent: Tensor) -> list[Tensor]:
-        """What imitates the teacher's: the decoder's map and those of the stages after it."""
-        found = [self.decoder(latent)]
-        for name, part in self.later.items():
-            if name != ANSWER:
-                found.append(part(found[-1]))
-        return found
 
     def bits(self, latent: Tensor, noise: bool) -> Tensor:
         """Bits of a latent that is noisy, or rounded, by the densities as they are."""
@@ -164,11 +141,10 @@ class _Training:
     def __call__(self, student: Any, batches: Any, steps: int) -> list[float]:
         """The loss of each step."""
         given, half = in_two(batches, steps)
-        names = [name for name in self.teacher.between(student.target) if name != ANSWER]
 
         def imitation(images: Tensor, labels: Tensor) -> Tensor:
             with torch.no_grad():
-                wanted = self.teacher.maps(images, [student.target, *names])
+                wanted = self.teacher.maps(images, student.imitated)
             latent = student.encoder(images)
             noisy = latent + torch.rand_like(latent) - 0.5
             return squared(student.maps(noisy), wanted) + self.beta * student.bits(noisy, noise=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bench.config.settings import PositiveInt
 from suites.common.finetuning import teacher_for
-from suites.serving.backbones import ANSWER, Backbone, as_backbone
+from suites.serving.backbones import Backbone, as_backbone
 from suites.serving.bottlefit import BottleFit, bottlefit
 from suites.serving.two_stage import adam, learning, squared
 
@@ -26,8 +26,6 @@ class Imitation(nn.Module):
         super().__init__()
         self.teacher, self.student = teacher.requires_grad_(False), student
         self.student.later.requires_grad_(False)
-        names = [name for name in teacher.between(student.target) if name != ANSWER]
-        self.wanted = [student.target, *names]
         self.resolution = teacher.resolution
 
     def train(self, mode: bool = True) -> Imitation:
@@ -44,8 +42,8 @@ class Imitation(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Squared errors of all maps, a number."""
         with torch.no_grad():
-            maps = self.teacher.maps(images, self.wanted)
-        return squared(self.student.maps(images), maps)
+            maps = self.teacher.maps(images, self.student.imitated)
+        return squared(self.student.maps(self.student.encoder(images)), maps)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The forward's number; there are no labels."""
