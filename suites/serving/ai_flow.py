@@ -402,7 +402,7 @@ def _with_feature(server: Decoder, cut: int, channels: int, beta: float, steps: 
     server.task = task  # type: ignore[assignment]
     found = FlowFeature(own, cut, channels)
     settings = {"cut": cut, "channels": channels, "beta": beta}
-    learned(found, server, ai_flow, settings, steps, _Feature(server, beta))  # type: ignore[arg-type]
+    learned(found, server, ai_flow, settings, steps, _Feature(server, beta))
     if not steps and not found.up.weight.is_meta:
         found.prior.update()
     return found.eval()

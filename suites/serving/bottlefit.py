@@ -138,7 +138,7 @@ def bottlefit(
     student.pictures = jpeg_curve(teacher)
     steps = 2 * steps_of(epochs_for(teacher, epochs))
     settings = {"b": b, "version": version, "stage2": stage2, "fe": fe, "stem": own_stem}
-    learned(student, teacher, bottlefit, settings, steps, _Training(teacher, stage2, fe))  # type: ignore[arg-type]
+    learned(student, teacher, bottlefit, settings, steps, _Training(teacher, stage2, fe))
     return student.eval()
 
 

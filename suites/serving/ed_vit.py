@@ -23,7 +23,7 @@ from suites.common.training import Pace, classification, fit
 from suites.common.vit import ViT
 from suites.serving.payloads import codec_of
 from suites.serving.placement import groups, widest
-from suites.serving.split_vit import size_mib, with_heads
+from suites.serving.split_vit import heads_of, size_mib, with_heads
 from suites.serving.vit_pruning import cut_out, kept
 
 #: Steps of each of the three phases where the model has a task; pictures that masks are judged on; rates.
@@ -64,15 +64,15 @@ class EdVit(nn.Module):
         self.resolution, self.channels, self.classes = whole.resolution, whole.channels, whole.classes
         self.classes_of = groups(whole.classes, count)
         self.devices = nn.ModuleList(Specialist(with_heads(whole, heads), bits) for _ in range(count))
-        width = count * self.devices[0].vit.width  # type: ignore[operator, union-attr]
+        width = count * heads * (whole.width // heads_of(whole))
         self.fusion = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, whole.classes))
 
     def example_inputs(self, batch: int) -> tuple[Tensor]:
         """What the whole network is shown: random pictures."""
-        like = self.fusion[0].weight
+        like = next(self.parameters())
         return (torch.randn(batch, self.channels, self.resolution, self.resolution).to(like),)
 
-    def branches(self) -> list[nn.Module]:
+    def branches(self) -> list[Any]:
         """The devices."""
         return list(self.devices)
 
@@ -83,9 +83,9 @@ class EdVit(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits, [batch, classes], through the payloads."""
         found = []
-        for device in self.devices:
-            features = device.head(images)  # type: ignore[operator, union-attr]
-            found.append(features if features.is_meta else device.decode(device.encode(features)))  # type: ignore[operator, union-attr]
+        for device in self.branches():
+            features = device.head(images)
+            found.append(features if features.is_meta else device.decode(device.encode(features)))
         return self.tail(found)
 
     def device_params(self) -> int:
@@ -120,7 +120,7 @@ def ed_vit(
         ValueError: not a plain ViT, more specialists than classes, more heads than there are, or none fits.
     """
     whole = _as_vit(model, "ed_vit")
-    own = whole.blocks[0].attn.heads
+    own = heads_of(whole)
     if heads is None:
         heads = widest(own, n, lambda kept: size_mib(whole, kept), memory_mib)
     _check_heads(heads, own)
@@ -144,7 +144,7 @@ def pruned_vit(model: nn.Module, *, heads: PositiveInt = 2, n: PositiveInt = 1, 
         ValueError: not a plain ViT, or more heads than there are.
     """
     whole = _as_vit(model, "pruned_vit")
-    own = whole.blocks[0].attn.heads
+    own = heads_of(whole)
     _check_heads(heads, own)
     total = n * size_mib(whole, heads)
     count = min(range(1, own + 1), key=lambda kept: abs(size_mib(whole, kept) - total))
@@ -241,5 +241,5 @@ def _one_of(vit: ViT, classes: list[int]) -> Callable[[Tensor, Tensor], Tensor]:
 def _fused(found: EdVit, images: Tensor) -> Tensor:
     """Logits without codes."""
     with torch.no_grad():
-        features = [device.head(images) for device in found.devices]  # type: ignore[operator, union-attr]
+        features = [device.head(images) for device in found.branches()]
     return found.tail(features)

@@ -126,7 +126,7 @@ def entropic(
     student.pictures = jpeg_curve(teacher)
     steps = 2 * steps_of(epochs_for(teacher, epochs))
     settings = {"channels": width, "beta": beta, "hyper": hyper}
-    learned(student, teacher, entropic, settings, steps, _Training(teacher, beta))  # type: ignore[arg-type]
+    learned(student, teacher, entropic, settings, steps, _Training(teacher, beta))
     if not steps and not next(student.parameters()).is_meta:
         student.codec.update()
     return student.eval()

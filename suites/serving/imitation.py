@@ -6,7 +6,6 @@ that the student keeps, are frozen and stay in evaluation mode; Adam at 1e-3.
 
 from __future__ import annotations
 
-import copy
 from typing import Literal
 
 import torch
@@ -70,6 +69,6 @@ def bottlefit_step(model: nn.Module, *, b: PositiveInt = 3, version: Literal[1, 
         ValueError: the network has no stages that are known, or the decoder cannot give the teacher's map.
     """
     network = as_backbone(model)
-    teacher = copy.deepcopy(network) if getattr(network, "task", None) is None else teacher_for(network, 1)
+    teacher = teacher_for(network, 1)
     assert teacher is not None
     return Imitation(teacher, bottlefit(network, b=b, version=version, epochs=0)).eval()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bench.config.settings import PositiveInt
 from suites.common.checkpoint import load_checkpoint
 from suites.common.digits_data import CLASSES
 from suites.common.digits_vit import digits_vit
 from suites.common.vit import ViT
 
-__all__ = ["load_checkpoint", "params_of", "size_mib", "split_vit", "with_heads"]
+__all__ = ["heads_of", "load_checkpoint", "params_of", "size_mib", "split_vit", "with_heads"]
 
 
 def split_vit(
@@ -36,16 +38,21 @@ def split_vit(
     return found
 
 
+def heads_of(vit: ViT) -> int:
+    """Heads of every block."""
+    block: Any = vit.blocks[0]
+    return int(block.attn.heads)
+
+
 def with_heads(vit: ViT, heads: int) -> ViT:
     """A ViT of the same kind with so many heads of the same size, and a width to fit; its weights are new."""
-    attention = vit.blocks[0].attn
-    size = vit.width // attention.heads
+    size = vit.width // heads_of(vit)
     return split_vit(width=heads * size, heads=heads, depth=vit.depth, patch=vit.patch, resolution=vit.resolution)
 
 
 def params_of(vit: ViT, heads: int, classes: int = CLASSES) -> int:
     """Parameters of that network, in closed form: with width d, 12 d^2 + 13 d a block, and the ends."""
-    d = heads * (vit.width // vit.blocks[0].attn.heads)
+    d = heads * (vit.width // heads_of(vit))
     pixels = vit.channels * vit.patch**2
     ends = (pixels + 1) * d + d + vit.tokens * d + 2 * d + (d + 1) * classes
     return vit.depth * (12 * d * d + 13 * d) + ends

@@ -29,7 +29,10 @@ ALPHA = 0.5
 
 def steps_of(epochs: int) -> int:
     """Batches in so many epochs of the digits."""
-    return epochs * ((len(digits()[0]) - HELD_OUT) // BATCH)
+    if not epochs:
+        return 0
+    with torch.device("cpu"):  # what is read is kept for the whole process
+        return epochs * ((len(digits()[0]) - HELD_OUT) // BATCH)
 
 
 def epochs_for(model: nn.Module, epochs: int | None) -> int:
@@ -88,7 +91,7 @@ def squared(found: Iterable[Tensor], wanted: Iterable[Tensor]) -> Tensor:
 
 def adam(parameters: Iterable[nn.Parameter], densities: Iterable[nn.Parameter] = ()) -> torch.optim.Optimizer:
     """Of the first stage; densities learn ten times as fast (ours: the papers take some hundred times the steps)."""
-    groups = [{"params": list(parameters)}, {"params": list(densities), "lr": DENSITY_RATE}]
+    groups: list[dict[str, Any]] = [{"params": list(parameters)}, {"params": list(densities), "lr": DENSITY_RATE}]
     return torch.optim.Adam([group for group in groups if group["params"]], lr=FIRST_RATE)
 
 

@@ -13,9 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-from suites.common.vit import ViT
+from torch import Tensor
 
 #: Masks that are looked at together.
 TOGETHER = 32
@@ -31,7 +29,7 @@ class Kept:
 
 
 @torch.no_grad()
-def divergences(vit: ViT, images: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def divergences(vit: Any, images: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Mean KL(plain answer || masked answer) of every channel of each kind.
 
     Returns:
@@ -68,11 +66,11 @@ def _scores(own: Tensor, count: int, answers: Callable[[Tensor], Tensor]) -> Ten
     return torch.cat(found)
 
 
-def _answers(vit: ViT, x: Tensor) -> Tensor:
+def _answers(vit: Any, x: Tensor) -> Tensor:
     return vit.head(vit.norm(x)[..., 0, :]).log_softmax(-1)
 
 
-def _through(vit: ViT, x: Tensor, start: int, mask: Tensor | None = None) -> Tensor:
+def _through(vit: Any, x: Tensor, start: int, mask: Tensor | None = None) -> Tensor:
     """Features [..., tokens, width] through the blocks from one on; a mask is put on the residual after each."""
     for block in list(vit.blocks)[start:]:
         x = x + block.attn(block.norm1(x))[0]
@@ -82,7 +80,7 @@ def _through(vit: ViT, x: Tensor, start: int, mask: Tensor | None = None) -> Ten
     return x
 
 
-def _masked_residual(vit: ViT, start: Tensor, chosen: Tensor) -> Tensor:
+def _masked_residual(vit: Any, start: Tensor, chosen: Tensor) -> Tensor:
     masks = 1 - F.one_hot(chosen, vit.width).to(start)[:, None, None]
     flat, mask = _joined(start[None] * masks), masks.expand(-1, len(start), 1, -1).flatten(0, 1)
     return vit.head(vit.norm(_through(vit, flat, 0, mask))[:, 0]).unflatten(0, (len(chosen), len(start)))
@@ -97,7 +95,7 @@ def _by_head(block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     return mixed, mixed.sum(1) + block.attn.proj.bias
 
 
-def _without_heads(vit: ViT, x: Tensor, mixed: Tensor, chosen: Tensor, place: int) -> Tensor:
+def _without_heads(vit: Any, x: Tensor, mixed: Tensor, chosen: Tensor, place: int) -> Tensor:
     block = vit.blocks[place]
     attended = mixed.sum(1) + block.attn.proj.bias
     middle = x + attended - mixed[:, chosen].transpose(0, 1)
@@ -105,13 +103,13 @@ def _without_heads(vit: ViT, x: Tensor, mixed: Tensor, chosen: Tensor, place: in
     return _rest(vit, after, place)
 
 
-def _without_hidden(vit: ViT, after: Tensor, inner: Tensor, chosen: Tensor, place: int) -> Tensor:
+def _without_hidden(vit: Any, after: Tensor, inner: Tensor, chosen: Tensor, place: int) -> Tensor:
     columns = vit.blocks[place].mlp.fc2.weight[:, chosen]
     taken = inner[..., chosen].permute(2, 0, 1)[..., None] * columns.T[:, None, None]
     return _rest(vit, after - taken, place)
 
 
-def _rest(vit: ViT, x: Tensor, place: int) -> Tensor:
+def _rest(vit: Any, x: Tensor, place: int) -> Tensor:
     """Answers [masks, images, classes] of features behind a block."""
     found = _through(vit, _joined(x), place + 1)
     return vit.head(vit.norm(found)[:, 0]).unflatten(0, x.shape[:2])
@@ -121,7 +119,7 @@ def _joined(x: Tensor) -> Tensor:
     return x.flatten(0, 1)
 
 
-def kept(vit: ViT, narrow: ViT, images: Tensor) -> Kept:
+def kept(vit: Any, narrow: Any, images: Tensor) -> Kept:
     """The channels with the largest divergences, as many as the narrower ViT has."""
     residual, heads, hidden = divergences(vit, images)
     count, wide = narrow.blocks[0].attn.heads, narrow.blocks[0].mlp.fc1.out_features
@@ -133,7 +131,7 @@ def _best(scores: Tensor, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def cut_out(vit: ViT, narrow: ViT, chosen: Kept) -> None:
+def cut_out(vit: Any, narrow: Any, chosen: Kept) -> None:
     """Put the kept channels' weights into the narrower ViT; its classes are the same.
 
     The head of either may have other classes than the other: it is then left as it is.
@@ -163,6 +161,6 @@ def cut_out(vit: ViT, narrow: ViT, chosen: Kept) -> None:
         narrow.head.bias.copy_(vit.head.bias)
 
 
-def _norm(own: nn.LayerNorm, other: nn.LayerNorm, chosen: Tensor) -> None:
+def _norm(own: Any, other: Any, chosen: Tensor) -> None:
     own.weight.copy_(other.weight[chosen])
     own.bias.copy_(other.bias[chosen])

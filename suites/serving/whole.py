@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from bench.config.settings import Count
+from suites.common.finetuning import teacher_for
 from suites.common.from_scratch import learned
 from suites.serving.backbones import Backbone, as_backbone
 from suites.serving.cut_network import CutNetwork
@@ -129,7 +128,9 @@ def longer(model: nn.Module, *, epochs: Count | None = None) -> Backbone:
         ValueError: the network has no stages that are known.
     """
     teacher = as_backbone(model)
-    student = copy.deepcopy(teacher) if getattr(teacher, "task", None) is None else _without_task(teacher)
+    student = teacher_for(teacher, 1)
+    assert student is not None
+    student.requires_grad_(True)
     steps = 2 * steps_of(epochs_for(teacher, epochs))
 
     def loop(module: nn.Module, batches: object, count: int) -> list[float]:
@@ -140,14 +141,3 @@ def longer(model: nn.Module, *, epochs: Count | None = None) -> Backbone:
 
     learned(student, teacher, longer, {}, steps, loop, from_start=False)
     return student.eval()
-
-
-def _without_task(teacher: Backbone) -> Backbone:
-    """A copy of it; the task is not copied."""
-    task = teacher.task
-    teacher.task = None
-    try:
-        with torch.inference_mode(False):
-            return copy.deepcopy(teacher)
-    finally:
-        teacher.task = task
