@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,17 +43,11 @@ def divergences(vit: Any, images: Tensor) -> tuple[Tensor, list[Tensor], list[Te
     heads, hidden, x = [], [], start
     for place, block in enumerate(vit.blocks):
         mixed, attended = _by_head(block, x)
-        heads.append(
-            _scores(own, mixed.shape[1], lambda chosen, y=x, m=mixed, p=place: _without_heads(vit, y, m, chosen, p))
-        )
+        heads.append(_scores(own, mixed.shape[1], partial(_without_heads, vit, x, mixed, place=place)))
         middle = x + attended
         inner = block.mlp.act(block.mlp.fc1(block.norm2(middle)))
         after = middle + block.mlp.fc2(inner)
-        hidden.append(
-            _scores(
-                own, inner.shape[-1], lambda chosen, a=after, i=inner, p=place: _without_hidden(vit, a, i, chosen, p)
-            )
-        )
+        hidden.append(_scores(own, inner.shape[-1], partial(_without_hidden, vit, after, inner, place=place)))
         x = after
     return residual, heads, hidden
 

@@ -157,11 +157,13 @@ def test_a_dearer_bit_is_a_shorter_string(teacher):
     assert sizes[1] < 0.7 * sizes[0]
 
 
+@pytest.mark.slow
 def test_what_is_frozen_in_the_second_stage_stays(teacher):
     free, frozen = (bottlefit(teacher(), b=2, epochs=1, fe=fe) for fe in (False, True))
     assert not torch.equal(free.encoder[0].weight, frozen.encoder[0].weight)
 
 
+@pytest.mark.slow
 def test_the_control_learns_as_long(teacher):
     assert longer(teacher(), epochs=1).learned["steps"] == 150 == bottlefit(teacher(), b=1, epochs=1).learned["steps"]
 
