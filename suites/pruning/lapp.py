@@ -103,7 +103,7 @@ def norms(weight: Tensor) -> Tensor:
 def lapp(
     model: nn.Module,
     *,
-    target: KeepRate = 0.5,
+    target: KeepRate = 0.6,
     weight: Positive = 20.0,
     bypass: bool = True,
     bypass_width: Literal["full", "kept"] = "full",
@@ -114,7 +114,8 @@ def lapp(
 
     Args:
         model: a residual network of this suite, loaded by a task.
-        target: products over the dense network's, both without bypass.
+        target: products over the dense network's, both without bypass; with a `full` bypass the first convolutions of
+            the blocks alone get smaller, so that about a half stays whatever goes.
         weight: a, of max(0, products / dense - target).
         bypass: whether the light path is there.
         bypass_width: `full` leaves the next convolution its input width; `kept` cuts the bypass and it alike.
@@ -122,7 +123,7 @@ def lapp(
         share: of them during which thresholds learn; filters are removed at the end of that.
 
     Raises:
-        ValueError: another network, or no task.
+        ValueError: another network, a target that cannot be reached, or no task.
     """
     groups = [group for group in groups_of(model, "lapp") if not group.trunk and group.name.endswith("conv1")]
     if not groups:
@@ -137,7 +138,7 @@ def lapp(
         nonlocal done
         keeps = [torch.arange(group.size, device="cpu") for group in groups]
         if steps:
-            keeps = _learn(model, groups, target, weight, steps, share, bypass, cost)
+            keeps = _learn(model, groups, target, weight, int(steps * share), bypass, around, cost)
         _remove(model, groups, keeps, around)
         done = True
         if steps:
@@ -160,14 +161,20 @@ def _conv(model: nn.Module, group: Group) -> nn.Conv2d:
 
 
 def _learn(
-    model: nn.Module, groups: list[Group], target: float, weight: float, steps: int, share: float, bypass: bool,
+    model: nn.Module, groups: list[Group], target: float, weight: float, steps: int, bypass: bool, around: bool,
     cost: costs.Cost,
 ) -> list[Tensor]:  # fmt: skip
     """Train weights and thresholds together; the channels of each group whose gate is open at the end."""
     task = task_of(model, "lapp")
     thresholds = nn.ModuleList(Threshold(_conv(model, group).weight) for group in groups)
     plain = classification(model)
-    sizes = products_of(model, groups)
+    sizes = products_of(model, groups, around)
+    least = float(expected_share([torch.ones(1) for _ in groups], sizes))
+    if target < least:
+        raise ValueError(
+            f"lapp(target={target}): {least:.3f} of the products stay with one filter a layer; ask for more, or take "
+            "bypass_width='kept', which cuts the next convolutions as well"
+        )
     hooks = [] if bypass else [_gate_outputs(model, group, thresholds[i]) for i, group in enumerate(groups)]
 
     def loss(inputs: Tensor, labels: Tensor) -> Tensor:
@@ -178,7 +185,7 @@ def _learn(
         return plain(inputs, labels) + weight * F.relu(expected_share(gates, sizes) - target)
 
     learner = nn.ModuleList([model, thresholds])
-    count = max(1, int(steps * share))
+    count = max(1, steps)
     cost.samples += count * BATCH
     fit(learner, task.training_batches(BATCH, count, 1), loss, Pace(count, 1e-3, 1e-2), thresholds.parameters())
     for hook in hooks:
@@ -200,8 +207,11 @@ def _gate_outputs(model: nn.Module, group: Group, threshold: nn.Module) -> torch
     return norm.register_forward_hook(lambda _m, _i, out: out * threshold(conv.weight)[:, None, None])
 
 
-def products_of(model: nn.Module, groups: list[Group]) -> list[tuple[int, int, float]]:
-    """For each group (channels, products per channel, products of all other convolutions together)."""
+def products_of(model: nn.Module, groups: list[Group], around: bool) -> list[tuple[int, int, float]]:
+    """For each group (channels, products per channel, products of all other convolutions together).
+
+    A channel has its filter's products and those of what reads it, which `around` a full bypass go on reading it.
+    """
     example = model.example_inputs(1)  # type: ignore[operator]
     places: dict[str, int] = {}
     convs = {name: part for name, part in model.named_modules() if isinstance(part, nn.Conv2d) and "bypass" not in name}
@@ -218,7 +228,7 @@ def products_of(model: nn.Module, groups: list[Group]) -> list[tuple[int, int, f
     for group in groups:
         layer = model.get_submodule(group.name)
         first = f"{group.name}.conv" if isinstance(layer, Bypassed) else group.name
-        readers = [path for path, _ in group.ins]
+        readers = [] if around else [path for path, _ in group.ins]
         found.append((group.size, (own.pop(first) + sum(own.pop(path) for path in readers)) // group.size, 0.0))
     rest = float(sum(own.values()))
     return [(size, each, rest if i == 0 else 0.0) for i, (size, each, _) in enumerate(found)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -77,12 +77,19 @@ def train(
     loss: Loss | None = None,
     rate: float = RATE,
     seed: int = 0,
+    quick: Iterable[nn.Parameter] = (),
+    quick_rate: float | None = None,
 ) -> None:
-    """Train in place on the task for so many batches of 32; cross-entropy unless a loss is given."""
+    """Train in place on the task for so many batches of 32; cross-entropy unless a loss is given.
+
+    `quick` parameters learn at a rate of their own: Adam moves a number by its rate a step at most, however large its
+    gradient is.
+    """
     if not steps:
         return
     cost.samples += steps * BATCH
-    fit(model, task.training_batches(BATCH, steps, seed), loss or classification(model), Pace(steps, rate))
+    pace = Pace(steps, rate, quick_rate)
+    fit(model, task.training_batches(BATCH, steps, seed), loss or classification(model), pace, quick)
 
 
 def calibration(model: nn.Module, samples: int, cost: costs.Cost) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,8 @@
 with new values.
 
 Source: Frankle and Carbin 2019, arXiv:1803.03635, sections 1 and 2: per round 20 % of each fully connected layer's
-survivors by |w|, half of that in the output layer, 10 % of convolutions.
+survivors by |w|, half of that in the output layer, 10 % of convolutions; of ResNet and VGG 20 % by one threshold over
+all convolutions, the linear layers left alone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from bench import costs
 from bench.config.settings import Count, Rate
 from suites.common.training import Pace, classification, fit
-from suites.pruning.layers import install, prunable
+from suites.pruning.layers import install, prunable, weights_of
 from suites.pruning.learning import BATCH, Held, fresh, once, task_of
 from suites.pruning.rounding import dropped
 from suites.pruning.structures import Pattern
@@ -47,6 +48,7 @@ def lottery(
     restart: Literal["rewind", "reinit", "dense"] = "rewind",
     fc_rate: Rate = 0.2,
     conv_rate: Rate = 0.1,
+    scope: Literal["layer", "global"] = "layer",
     steps: Count = 400,
     kernel: Literal["mask", "csr"] = "mask",
 ) -> nn.Module:
@@ -59,24 +61,28 @@ def lottery(
             dense network as long (`dense`).
         fc_rate: share of a linear layer's survivors that goes in a round; half of it in the last layer.
         conv_rate: the same of a convolution.
+        scope: `layer` takes its share of each layer; `global` takes `conv_rate` of all convolutions' survivors together
+            and leaves linear layers alone, as the paper does with ResNet (at 0.2) and VGG.
         steps: batches of each training; 0 prunes the weights as they are and trains nothing.
         kernel: how it runs.
 
     Raises:
-        ValueError: no such layers, or no task.
+        ValueError: no such layers, no convolution where the scope is global, or no task.
     """
     layers = prunable(model, "lottery")
+    if scope == "global" and not any(isinstance(layer, nn.Conv2d) for layer in layers.values()):
+        raise ValueError(f"lottery(scope='global') prunes convolutions together; {type(model).__name__} has none")
+    rates = shares(layers, fc_rate, conv_rate)
 
     def make(cost: costs.Cost) -> dict[str, Tensor]:
-        masks = _rounds(
-            model, layers, 0 if restart == "dense" else rounds, shares(layers, fc_rate, conv_rate), steps, cost
-        )
+        pruned = 0 if restart == "dense" else rounds
+        masks = _rounds(model, layers, pruned, None if scope == "global" else rates, conv_rate, steps, cost)
         if restart == "reinit" and steps:
             fresh(model, 1)
         _learn(model, layers, masks, steps, cost)
         return {**{f"mask.{name}": mask for name, mask in masks.items()}, **model.state_dict()}
 
-    key = {"rounds": rounds, "restart": restart, "rates": [fc_rate, conv_rate], "steps": steps}
+    key = {"rounds": rounds, "restart": restart, "rates": [fc_rate, conv_rate], "scope": scope, "steps": steps}
     found = once(model, lottery, key, make)
     masks = {name: found.pop(f"mask.{name}").bool() for name in layers}
     model.load_state_dict(found)
@@ -87,18 +93,24 @@ def _rounds(
     model: nn.Module,
     layers: Mapping[str, nn.Module],
     rounds: int,
-    rates: Mapping[str, float],
+    rates: Mapping[str, float] | None,
+    together: float,
     steps: int,
     cost: costs.Cost,
 ) -> dict[str, Tensor]:
-    """The masks after the rounds; the network is left at its first values."""
+    """The masks after the rounds, by a share of each layer or one of all convolutions; the network at its start."""
     if steps:
         fresh(model, 0)
     first = {name: value.clone() for name, value in model.state_dict().items()}
     masks = {name: torch.ones_like(layer.weight, dtype=torch.bool) for name, layer in layers.items()}  # type: ignore[arg-type]
     for _ in range(rounds):
         _learn(model, layers, masks, steps, cost)
-        masks = {name: next_mask(layers[name].weight.detach(), masks[name], rates[name]) for name in layers}  # type: ignore[operator]
+        weights = weights_of(layers)
+        if rates is None:
+            convolutions = {name: weights[name] for name, layer in layers.items() if isinstance(layer, nn.Conv2d)}
+            masks |= next_masks(convolutions, masks, together)
+        else:
+            masks = {name: next_mask(weights[name], masks[name], rates[name]) for name in layers}
         model.load_state_dict(first)
     return masks
 
@@ -111,6 +123,13 @@ def next_mask(weight: Tensor, mask: Tensor, rate: float) -> Tensor:
     if count:
         smaller[score.flatten().topk(count, largest=False).indices] = False
     return smaller.view(mask.shape)
+
+
+def next_masks(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], rate: float) -> dict[str, Tensor]:
+    """The masks of named weights without int(rate x survivors) of the smallest survivors of all of them together."""
+    flat = [torch.cat([part[name].flatten() for name in weights]) for part in (weights, masks)]
+    left = next_mask(flat[0], flat[1], rate).split([weight.numel() for weight in weights.values()])
+    return {name: part.view(weights[name].shape) for name, part in zip(weights, left, strict=True)}
 
 
 def _learn(

@@ -1,11 +1,14 @@
 """A consensus sub-network: gates that depend on the input are pushed to agree over all inputs, then they go.
 
 Source: arXiv:2302.10798, section 3 (the loss as recalled: check). Per residual block a gate head: mean over places,
-linear to 16, ReLU, linear to 1, hard step with the straight-through gradient of a sigmoid. The loss is cross-entropy
-+ a (mean_l m_l - target)^2 + p mean_l m_l (1 - m_l), m_l the mean of a block's gates over the batch.
+linear to 16, ReLU, linear to 1 (or to a gate for each channel), hard step with the straight-through gradient of a
+sigmoid. The loss is cross-entropy + a (mean_l m_l - target)^2 + p mean_l m_l (1 - m_l), m_l the mean of a gate over the
+batch.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +22,13 @@ from suites.pruning.learning import BATCH, Pace, fit, once, task_of, train
 
 
 class Gate(nn.Module):
-    """1 or 0 for each input, [batch, 1, 1, 1]."""
+    """1 or 0 for each input, and for each of `gates` channels, [batch, gates, 1, 1]."""
 
     charged_to = "method"
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, gates: int = 1):
         super().__init__()
-        self.first, self.second = nn.Linear(channels, 16), nn.Linear(16, 1)
+        self.first, self.second = nn.Linear(channels, 16), nn.Linear(16, gates)
         nn.init.constant_(self.second.bias, 2.0)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,25 +39,26 @@ class Gate(nn.Module):
 
 
 class Gated(nn.Module):
-    """relu(x + g(x) F(x)) of a residual block whose shortcut changes nothing."""
+    """relu(x + g(x) F(x)) of a residual block whose shortcut changes nothing; `mean` is that of each gate, [gates]."""
 
-    def __init__(self, block: nn.Module):
+    def __init__(self, block: nn.Module, per: str):
         super().__init__()
         self.block = block
-        self.gate = Gate(int(block.conv1.in_channels))  # type: ignore[union-attr, arg-type]
+        width = int(block.conv1.in_channels)  # type: ignore[union-attr, arg-type]
+        self.gate = Gate(width, 1 if per == "block" else width)
         self.mean: Tensor = torch.ones(())
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps of the same shape."""
         gate = self.gate(x)
-        self.mean = gate.mean()
+        self.mean = gate.mean(dim=(0, 2, 3))
         b = self.block
         inside = b.bn2(b.conv2(F.relu(b.bn1(b.conv1(x)))))  # type: ignore[operator]
         return F.relu(x + gate * inside)
 
 
 def polarity(means: Tensor) -> Tensor:
-    """mean_l m_l (1 - m_l): zero if and only if every gate is constant over the batch."""
+    """mean_l m_l (1 - m_l): zero if and only if every gate is constant over the batch; of means [gates]."""
     return (means * (1 - means)).mean()
 
 
@@ -62,6 +66,7 @@ def polarization(
     model: nn.Module,
     *,
     target: KeepRate = 0.5,
+    per: Literal["block", "channel"] = "block",
     weight: Positive = 4.0,
     polar: Positive = 4.0,
     frozen: bool = True,
@@ -74,10 +79,11 @@ def polarization(
 
     Args:
         model: a residual network of basic blocks, loaded by a task.
-        target: share of the gated blocks that stay open.
+        target: share of the gates that stay open.
+        per: a gate for each residual block, or for each output channel of its inner path.
         weight: a.
         polar: p at the end; it rises from 0.
-        frozen: gates go and closed blocks with them; False keeps them, whose time is the method's overhead.
+        frozen: gates go and closed blocks or channels with them; False keeps them, whose time is the method's overhead.
         steps: batches with gates; 0 leaves every block open.
         tuning: batches afterwards, without.
 
@@ -88,12 +94,13 @@ def polarization(
     if not names:
         raise ValueError(f"polarization gates residual blocks that keep their shape; {type(model).__name__} has none")
     for name in names:
-        swap(model, name, Gated(model.get_submodule(name)))
+        swap(model, name, Gated(model.get_submodule(name), per))
     settled = False
 
     def make(cost: costs.Cost) -> dict[str, Tensor]:
         nonlocal settled
-        means = torch.ones(len(names), device="cpu")
+        gates = sum(model.get_submodule(name).gate.second.out_features for name in names)  # type: ignore[union-attr, misc]
+        means = torch.ones(gates, device="cpu")  # type: ignore[arg-type]
         if steps:
             means = _learn(model, names, target, weight, polar, steps, cost)
         if frozen:
@@ -103,7 +110,7 @@ def polarization(
                 train(model, task_of(model, "polarization(tuning)"), tuning, cost)
         return {"gate.means": means, **model.state_dict()}
 
-    key = {"target": target, "weight": weight, "polar": polar, "frozen": frozen, "steps": [steps, tuning]}
+    key = {"target": target, "per": per, "weight": weight, "polar": polar, "frozen": frozen, "steps": [steps, tuning]}
     found = once(model, polarization, key, make)
     means = found.pop("gate.means")
     if frozen and not settled:
@@ -141,7 +148,7 @@ def _learn(
         nonlocal done
         done += 1
         value = plain(inputs, labels)
-        means = torch.stack([gate.mean for gate in gates])  # type: ignore[misc]
+        means = torch.cat([gate.mean for gate in gates])  # type: ignore[misc]
         return value + weight * (means.mean() - target) ** 2 + polar * done / max(1, steps) * polarity(means)
 
     cost.samples += steps * BATCH
@@ -151,12 +158,12 @@ def _learn(
 
 
 def agreement(model: nn.Module, names: list[str], batches: object) -> Tensor:
-    """Mean of each gate over batches, [gated blocks]; 0 or 1 where all inputs agree."""
+    """Mean of each gate over batches, [gates of all blocks]; 0 or 1 where all inputs agree."""
     gates, seen = [model.get_submodule(name) for name in names], []
     with torch.no_grad():
         for images, _ in batches:  # type: ignore[attr-defined]
             model(images)
-            seen.append(torch.stack([gate.mean.detach() for gate in gates]))  # type: ignore[operator]
+            seen.append(torch.cat([gate.mean.detach() for gate in gates]))  # type: ignore[operator, misc]
     return torch.stack(seen).mean(0)
 
 
@@ -168,8 +175,44 @@ class Closed(nn.Module):
         return x
 
 
+class Partial(nn.Module):
+    """A block whose inner path adds to the given channels alone: the others pass."""
+
+    places: Tensor
+
+    def __init__(self, block: nn.Module, places: Tensor):
+        super().__init__()
+        self.conv1, self.bn1 = block.conv1, block.bn1
+        plain, norm = block.conv2, block.bn2
+        self.conv2 = nn.Conv2d(
+            plain.in_channels, len(places), plain.kernel_size, plain.stride, plain.padding, bias=False,  # type: ignore
+        ).to(plain.weight)  # fmt: skip
+        self.bn2 = nn.BatchNorm2d(len(places), eps=norm.eps).to(plain.weight)  # type: ignore
+        with torch.no_grad():
+            self.conv2.weight.copy_(plain.weight[places])  # type: ignore[index]
+            for name, value in self.bn2.state_dict().items():
+                if value.ndim:
+                    value.copy_(getattr(norm, name)[places])
+        self.register_buffer("places", places)
+        self.train(norm.training)  # type: ignore[union-attr, arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps of the same shape."""
+        inside = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))  # type: ignore[operator]
+        return F.relu(x.index_add(1, self.places, inside))
+
+
 def freeze(model: nn.Module, names: list[str], means: Tensor) -> None:
-    """Round each gate's mean: open blocks lose their gate, closed ones go whole."""
-    for name, mean in zip(names, means.tolist(), strict=True):
+    """Round each gate's mean: open blocks lose their gate, closed ones go whole, closed channels leave their block."""
+    at = 0
+    for name in names:
         gated = model.get_submodule(name)
-        swap(model, name, gated.block if round(mean) else Closed())  # type: ignore[arg-type]
+        size = int(gated.gate.second.out_features)  # type: ignore[union-attr, arg-type]
+        open_ = means[at : at + size].round() > 0
+        at += size
+        if bool(open_.all()):
+            swap(model, name, gated.block)  # type: ignore[arg-type]
+        elif not bool(open_.any()):
+            swap(model, name, Closed())
+        else:
+            swap(model, name, Partial(gated.block, open_.nonzero()[:, 0]))  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """Sparse-IFT: layers that are wider, repeated or factorized, and so sparse that products stay those of the dense net.
 
 Source: Thangarasa et al. 2023, "Sparse Iso-FLOP Transformations for Maximizing Training Efficiency", arXiv:2303.11525,
-section 3. The masks are random and static; masks that grow by gradient while it trains are not built here.
+section 3. The masks are random and static; `rigl` moves them by gradient while the network learns.
 """
 
 from __future__ import annotations

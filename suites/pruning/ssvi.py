@@ -123,6 +123,7 @@ def ssvi(
     samples: Count = 0,
     steps: Count = 0,
     sigma: Positive = 0.01,
+    prior_weight: Positive = 0.01,
     fixed: bool = False,
 ) -> nn.Module:
     """A network of normal weights under one shared mask, learned from nothing; two numbers are stored per weight.
@@ -133,6 +134,7 @@ def ssvi(
         samples: networks drawn for an answer, K; 0 runs the means alone.
         steps: batches of learning on the model's task; 0 leaves its own weights as means.
         sigma: first deviation.
+        prior_weight: of the divergence from the prior, over the number of training samples.
         fixed: the mask never changes: a static random mask; False drops by signal-to-noise and grows by gradient.
 
     Raises:
@@ -154,9 +156,8 @@ def ssvi(
             normal.weight_counts = {"dense": mask.numel(), "nonzero": keep, "executed": mask.numel()}
         swap(model, name, normal)
     if steps:
-        model.load_state_dict(
-            once(model, ssvi, _key(density, steps, sigma, fixed), lambda cost: _learn(model, steps, fixed, cost))
-        )
+        key = {"density": density, "steps": steps, "sigma": sigma, "prior": prior_weight, "fixed": fixed}
+        model.load_state_dict(once(model, ssvi, key, lambda cost: _learn(model, steps, prior_weight, fixed, cost)))
     model.eval()
     parts = [part for part in model.modules() if isinstance(part, Variational)]
     if samples:
@@ -167,16 +168,12 @@ def ssvi(
     return model
 
 
-def _key(density: float, steps: int, sigma: float, fixed: bool) -> dict[str, object]:
-    return {"density": density, "steps": steps, "sigma": sigma, "fixed": fixed}
-
-
 def kept_count(weights: int, density: float) -> int:
     """How many weights are there: n - int((1 - density) n), one at least."""
     return max(1, weights - int((1 - exact(density)) * weights))
 
 
-def _learn(model: nn.Module, steps: int, fixed: bool, cost: costs.Cost) -> dict[str, Tensor]:
+def _learn(model: nn.Module, steps: int, prior_weight: float, fixed: bool, cost: costs.Cost) -> dict[str, Tensor]:
     task, plain = task_of(model, "ssvi(steps)"), classification(model)
     parts = [part for part in model.modules() if isinstance(part, Variational)]
     done, size = 0, 1200
@@ -190,7 +187,7 @@ def _learn(model: nn.Module, steps: int, fixed: bool, cost: costs.Cost) -> dict[
         done += 1
         warm = min(1.0, 2 * done / steps)
         divergence = torch.stack([part.divergence() for part in parts]).sum()
-        return plain(inputs, labels) + warm * 0.01 / size / BATCH * divergence
+        return plain(inputs, labels) + warm * prior_weight / size * divergence
 
     cost.samples += steps * BATCH
     fit(model, task.training_batches(BATCH, steps, 0), loss, Pace(steps, 3e-3, weight_decay=0.0))

@@ -92,7 +92,9 @@ def block_scores(scores: Tensor, block: tuple[int, int]) -> Tensor:
     return flat.unflatten(0, (-1, block[0])).unflatten(2, (-1, block[1])).mean(dim=(1, 3))
 
 
-def blocks(scores: Tensor, block: tuple[int, int], sparsity: float, balanced: bool = False) -> Pattern:
+def blocks(
+    scores: Tensor, block: tuple[int, int], sparsity: float, balanced: bool = False, gone: int | None = None
+) -> Pattern:
     """int(s B) of the B blocks with the smallest mean score go: of the matrix, or of every row of blocks.
 
     Args:
@@ -100,6 +102,7 @@ def blocks(scores: Tensor, block: tuple[int, int], sparsity: float, balanced: bo
         block: rows and columns; (N, 1) is 1xN of the literature, N outputs that share their inputs.
         sparsity: share of blocks that go.
         balanced: every row of blocks keeps equally many.
+        gone: how many blocks of the matrix go, in place of int(s B); not for balanced ones.
     """
     check_sparsity(sparsity)
     means = block_scores(scores, block)
@@ -110,7 +113,7 @@ def blocks(scores: Tensor, block: tuple[int, int], sparsity: float, balanced: bo
         if not scores.is_meta:
             chosen.scatter_(1, means.topk(each, dim=1).indices, True)
     else:
-        number = kept(means.numel(), sparsity)
+        number = kept(means.numel(), sparsity) if gone is None else means.numel() - gone
         chosen = smallest(means, means.numel() - number)
     mask = chosen.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1).view(scores.shape)
     return Pattern(mask, number * block[0] * block[1], group=block[0], block=block, balanced=balanced)

@@ -2,8 +2,7 @@
 
 Source: Dutta et al. 2024, arXiv:2406.05276; the layer as in its successor's description: z = mu + eps exp(logvar / 2)
 multiplies activations, KL = 1/2 sum log(1 + mu^2 / exp(logvar)), a unit dies when logvar - log mu^2 > 0. Size by a
-constraint l1 (s - t) + l2 (s - t)^2 with l1, l2 trained by ascent. Reconstruction: rates and schedule are ours, and
-layers close when all of their heads or features do.
+constraint l1 (s - t) + l2 (s - t)^2 with l1, l2 trained by ascent. Reconstruction: rates and schedule are ours.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from bench import costs
 from bench.config.settings import Count, KeepRate
 from suites.common.finetuning import teacher_for
-from suites.common.training import distillation
+from suites.common.training import Loss, taught
 from suites.pruning.learning import BATCH, Pace, fit, once, task_of
 from suites.pruning.transformers import blocks_of, cut_hidden, cut_units
 
@@ -47,9 +46,13 @@ class Bottleneck(nn.Module):
         """1/2 sum log(1 + mu^2 / variance)."""
         return 0.5 * torch.log1p(self.mu**2 / self.logvar.exp()).sum()
 
+    def alive(self) -> Tensor:
+        """How open each unit is, softly, [units]."""
+        return (-SHARPNESS * self.noise()).sigmoid()
+
     def soft(self) -> Tensor:
         """How many units are open, softly."""
-        return (-SHARPNESS * self.noise()).sigmoid().sum()
+        return self.alive().sum()
 
     def open(self) -> Tensor:
         """Places of the units that live; the best one at least."""
@@ -59,33 +62,41 @@ class Bottleneck(nn.Module):
 
 
 class Gates(nn.Module):
-    """Gates at every site of a transformer: one vector for hidden dimensions, heads and MLP features of each block."""
+    """Gates at every site: hidden dimensions of the whole network, heads and features of each block, and its layers.
+
+    `layers` are attention, MLP, attention, MLP, ... of the blocks in order.
+    """
 
     def __init__(self, model: nn.Module, blocks: list[nn.Module]):
         super().__init__()
         self.hidden = Bottleneck(int(model.width))  # type: ignore[arg-type]
         self.heads = nn.ModuleList(Bottleneck(int(b.attn.heads)) for b in blocks)  # type: ignore[union-attr, arg-type]
         self.ffn = nn.ModuleList(Bottleneck(int(b.mlp.fc1.out_features)) for b in blocks)  # type: ignore[union-attr, arg-type]
+        self.layers = Bottleneck(2 * len(blocks))
 
     def every(self) -> list[Bottleneck]:
         """All sites."""
-        return [self.hidden, *self.heads, *self.ffn]
+        return [self.hidden, *self.heads, *self.ffn, self.layers]
 
     def size(self, blocks: list[nn.Module]) -> Tensor:
         """Soft share of the blocks' weights that is open."""
         d = self.hidden.soft() / len(self.hidden.mu)
+        there = self.layers.alive().view(-1, 2)
         open_, total = self.hidden.mu.new_zeros(()), 0
-        for block, heads, ffn in zip(blocks, self.heads, self.ffn, strict=True):
+        for block, heads, ffn, (attends, maps) in zip(blocks, self.heads, self.ffn, there, strict=True):
             a = block.attn.qkv.weight.numel() + block.attn.proj.weight.numel()  # type: ignore[union-attr, operator]
             m = block.mlp.fc1.weight.numel() + block.mlp.fc2.weight.numel()  # type: ignore[union-attr, operator]
-            open_ = open_ + a * d * heads.soft() / len(heads.mu) + m * d * ffn.soft() / len(ffn.mu)  # type: ignore[operator, arg-type]
+            open_ = open_ + a * d * attends * heads.soft() / len(heads.mu)  # type: ignore[operator, arg-type]
+            open_ = open_ + m * d * maps * ffn.soft() / len(ffn.mu)  # type: ignore[operator, arg-type]
             total += a + m
         return open_ / total
 
     def write(self, blocks: list[nn.Module]) -> None:
-        """Draw the gates of heads and features into the blocks for one forward."""
-        for block, heads, ffn in zip(blocks, self.heads, self.ffn, strict=True):
-            block.attn.head_gate, block.mlp.gate = heads(), ffn()  # type: ignore[union-attr]
+        """Draw the gates of heads, features and layers into the blocks for one forward."""
+        for block, heads, ffn, (attends, maps) in zip(
+            blocks, self.heads, self.ffn, self.layers().view(-1, 2), strict=True
+        ):
+            block.attn.head_gate, block.mlp.gate = heads() * attends, ffn() * maps  # type: ignore[union-attr, assignment]
 
 
 def vtrans(
@@ -122,7 +133,7 @@ def vtrans(
         if tuning:
             teacher = kept_teacher.pop()
             batches = task_of(model, "vtrans").training_batches(BATCH, tuning, 8)
-            fit(model, batches, distillation(model, teacher), Pace(tuning, 1e-3))
+            fit(model, batches, told(model, teacher), Pace(tuning, 1e-3))
         return {**{f"kept.{name}": places for name, places in kept.items()}, **model.state_dict()}
 
     teacher = teacher_for(model, tuning)
@@ -135,6 +146,17 @@ def vtrans(
     model.load_state_dict(found)
     model.kernel = "slim"  # type: ignore[assignment]
     return model
+
+
+def told(model: nn.Module, teacher: nn.Module) -> Loss:
+    """Cross-entropy and the teacher's answers, of pictures and of every place of a text alike."""
+
+    def loss(inputs: Tensor, labels: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = teacher(inputs).flatten(0, -2)
+        return taught(model(inputs).flatten(0, -2), labels.flatten(), wanted)
+
+    return loss
 
 
 def _all(model: nn.Module, blocks: list[nn.Module]) -> dict[str, Tensor]:
@@ -179,7 +201,7 @@ def _learn(
         parameter.requires_grad_(learned)
     for hook in hooks:
         hook.remove()
-    return _absorbed(model, blocks, gates, keep, hidden)
+    return _absorbed(model, blocks, gates, hidden)
 
 
 def _gate_hidden(model: nn.Module, gates: Gates) -> list[torch.utils.hooks.RemovableHandle]:
@@ -189,8 +211,8 @@ def _gate_hidden(model: nn.Module, gates: Gates) -> list[torch.utils.hooks.Remov
 
 
 @torch.no_grad()
-def _absorbed(model: nn.Module, blocks: list[nn.Module], gates: Gates, keep: float, hidden: bool) -> dict[str, Tensor]:
-    """Fold mu into the weights behind each gate and say which units stay: the open ones, cut by noise to the target."""
+def _absorbed(model: nn.Module, blocks: list[nn.Module], gates: Gates, hidden: bool) -> dict[str, Tensor]:
+    """Fold mu into the weights behind each gate and say which units stay: those that live, none in a closed layer."""
     gates.eval()
     found = {"hidden": torch.arange(len(gates.hidden.mu))}
     if hidden:
@@ -198,13 +220,17 @@ def _absorbed(model: nn.Module, blocks: list[nn.Module], gates: Gates, keep: flo
             norm.weight.mul_(gates.hidden.mu)
             norm.bias.mul_(gates.hidden.mu)
         found["hidden"] = gates.hidden.open()
+    standing = set(gates.layers.open().tolist())
     for i, block in enumerate(blocks):
         heads, ffn = gates.heads[i], gates.ffn[i]
-        spread = heads.mu.repeat_interleave(int(block.attn.v))  # type: ignore[union-attr, arg-type, operator]
+        attends, maps = gates.layers.mu[2 * i], gates.layers.mu[2 * i + 1]
+        spread = (heads.mu * attends).repeat_interleave(int(block.attn.v))  # type: ignore[union-attr, arg-type, operator]
         block.attn.proj.weight.mul_(spread)  # type: ignore[union-attr, operator]
-        block.mlp.fc2.weight.mul_(ffn.mu)  # type: ignore[union-attr, operator, arg-type]
+        block.mlp.fc2.weight.mul_(ffn.mu * maps)  # type: ignore[union-attr, operator, arg-type]
         block.attn.head_gate, block.mlp.gate = None, None  # type: ignore[union-attr]
-        found[f"heads.{i}"], found[f"ffn.{i}"] = heads.open(), ffn.open()  # type: ignore[operator]
+        none = torch.arange(0)
+        found[f"heads.{i}"] = heads.open() if 2 * i in standing else none  # type: ignore[operator]
+        found[f"ffn.{i}"] = ffn.open() if 2 * i + 1 in standing else none  # type: ignore[operator]
     return found
 
 

@@ -14,6 +14,7 @@ from suites.pruning.allocation import shared_budget
 from suites.pruning.block_sparse import nm_sparse
 from suites.pruning.fast_sparse import fast_sparse
 from suites.pruning.lottery import left_after
+from suites.pruning.lpvit import lpvit
 from suites.pruning.nets import gpt, mobilenet, resnet_cifar, resnet_imagenet, revit, vgg, yolov8
 from suites.pruning.nets.published import resnet56_hrank, resnet56_l1
 from suites.pruning.rounding import dropped, kept, kept_width
@@ -107,6 +108,17 @@ def test_deit_base_with_one_of_eight_in_its_mlps():
     found, _, count = three(lambda: nm_sparse(vit(width=768, heads=12), n=1, m=8, where="ff"))
     assert count.macs == 17_563_828_224
     assert found["macs_nonzero"] == 7_803_420_672
+
+
+@pytest.mark.parametrize("size, sparsity, left", [(32, 0.5, 9_139_961_856), (64, 0.75, 4_928_028_672)])
+def test_deit_base_in_blocks_loses_its_share_of_every_layer_but_the_head(size, sparsity, left):
+    """A share of 144 d^2 products of 197 tokens and d^2 of 196 patches; no block divides 1000 classes."""
+    from suites.common.vit import vit
+
+    settings = {"sparsity": sparsity, "block": [size, size], "allocation": "uniform", "balanced": True}
+    found, _, count = three(lambda: lpvit(vit(width=768, heads=12), kernel="mask", **settings))
+    assert found["macs_nonzero"] == left == 17_563_828_224 - sparsity * 768**2 * (197 * 144 + 196)
+    assert count.macs == 17_563_828_224
 
 
 def test_ssvi_keeps_a_tenth_but_for_the_first_layer():

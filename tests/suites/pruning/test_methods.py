@@ -11,7 +11,6 @@ from suites.common.mlp import digits_mlp
 from suites.pruning import scores
 from suites.pruning.ecoflap import kept_by_block
 from suites.pruning.lottery import next_mask
-from suites.pruning.lpvit import curve, equal_slopes
 from suites.pruning.nm_flow import Flow, decay_at, patterns_of, state_at
 from suites.pruning.optin import distortions, optin, selected
 from suites.pruning.polarization import polarity
@@ -217,18 +216,6 @@ def test_optin_keeps_within_its_budget():
         left += neuron * (block.mlp.fc1.out_features if hasattr(block.mlp, "fc1") else 0)
     assert left <= 0.5 * total
     assert left > 0.4 * total
-
-
-def test_curves_rise_and_layers_meet_the_target():
-    torch.manual_seed(0)
-    weight, gradient = torch.randn(32, 32), torch.randn(32, 32)
-    bend = curve(weight, gradient, (weight * gradient).abs(), (8, 8))
-    assert float(bend[0]) == 0
-    assert float(bend.max()) > 0
-    rates = equal_slopes([bend, 10 * bend], [0.0, 0.0], [1024, 1024], 0.5)
-    assert sum(rates) / 2 == pytest.approx(0.5, abs=1e-6)
-    assert rates[0] > rates[1]
-    assert max(rates) <= 0.95
 
 
 def test_dropped_weights_get_no_gradient():
