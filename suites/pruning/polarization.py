@@ -8,7 +8,7 @@ batch.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +100,7 @@ def polarization(
     def make(cost: costs.Cost) -> dict[str, Tensor]:
         nonlocal settled
         gates = sum(model.get_submodule(name).gate.second.out_features for name in names)  # type: ignore[union-attr, misc]
-        means = torch.ones(gates, device="cpu")  # type: ignore[arg-type]
+        means = torch.ones(gates, device="cpu")
         if steps:
             means = _learn(model, names, target, weight, polar, steps, cost)
         if frozen:
@@ -163,7 +163,7 @@ def agreement(model: nn.Module, names: list[str], batches: object) -> Tensor:
     with torch.no_grad():
         for images, _ in batches:  # type: ignore[attr-defined]
             model(images)
-            seen.append(torch.cat([gate.mean.detach() for gate in gates]))  # type: ignore[operator, misc]
+            seen.append(torch.cat([gate.mean.detach() for gate in gates]))  # type: ignore[operator]
     return torch.stack(seen).mean(0)
 
 
@@ -180,25 +180,25 @@ class Partial(nn.Module):
 
     places: Tensor
 
-    def __init__(self, block: nn.Module, places: Tensor):
+    def __init__(self, block: Any, places: Tensor):
         super().__init__()
         self.conv1, self.bn1 = block.conv1, block.bn1
         plain, norm = block.conv2, block.bn2
-        self.conv2 = nn.Conv2d(
-            plain.in_channels, len(places), plain.kernel_size, plain.stride, plain.padding, bias=False,  # type: ignore
-        ).to(plain.weight)  # fmt: skip
-        self.bn2 = nn.BatchNorm2d(len(places), eps=norm.eps).to(plain.weight)  # type: ignore
+        how = (plain.kernel_size, plain.stride, plain.padding)
+        self.conv2 = nn.Conv2d(plain.in_channels, len(places), *how, bias=False)
+        self.bn2 = nn.BatchNorm2d(len(places), eps=norm.eps)
+        self.to(plain.weight)
         with torch.no_grad():
-            self.conv2.weight.copy_(plain.weight[places])  # type: ignore[index]
+            self.conv2.weight.copy_(plain.weight[places])
             for name, value in self.bn2.state_dict().items():
                 if value.ndim:
                     value.copy_(getattr(norm, name)[places])
         self.register_buffer("places", places)
-        self.train(norm.training)  # type: ignore[union-attr, arg-type]
+        self.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps of the same shape."""
-        inside = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))  # type: ignore[operator]
+        inside = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         return F.relu(x.index_add(1, self.places, inside))
 
 
@@ -215,4 +215,4 @@ def freeze(model: nn.Module, names: list[str], means: Tensor) -> None:
         elif not bool(open_.any()):
             swap(model, name, Closed())
         else:
-            swap(model, name, Partial(gated.block, open_.nonzero()[:, 0]))  # type: ignore[arg-type]
+            swap(model, name, Partial(gated.block, open_.nonzero()[:, 0]))

@@ -95,7 +95,7 @@ def _learn(
         if done and done % every == 0 and drop:
             share = drop * (1 + math.cos(math.pi * done / steps)) / 2
             for layer in layers.values():
-                layer.held = torch.ones_like(layer.held)  # type: ignore[assignment, arg-type]
+                layer.held = torch.ones_like(layer.held)  # type: ignore[arg-type]
             gradients = torch.autograd.grad(plain(inputs, labels), list(weights.values()))
             for (name, layer), gradient in zip(layers.items(), gradients, strict=True):
                 masks[name] = regrown(weights[name].detach(), masks[name], gradient, share)

@@ -2,7 +2,8 @@
 
 Source: Dutta et al. 2024, arXiv:2406.05276; the layer as in its successor's description: z = mu + eps exp(logvar / 2)
 multiplies activations, KL = 1/2 sum log(1 + mu^2 / exp(logvar)), a unit dies when logvar - log mu^2 > 0. Size by a
-constraint l1 (s - t) + l2 (s - t)^2 with l1, l2 trained by ascent. Reconstruction: rates and schedule are ours.
+constraint l1 (s - t) + l2 (s - t)^2 with l1, l2 trained by ascent. Reconstruction: rates and schedule are ours, and
+units that live are closed by their noise as well until the target is met, which gates alone take longer to reach.
 """
 
 from __future__ import annotations
@@ -54,12 +55,6 @@ class Bottleneck(nn.Module):
         """How many units are open, softly."""
         return self.alive().sum()
 
-    def open(self) -> Tensor:
-        """Places of the units that live; the best one at least."""
-        alive = self.noise() <= 0
-        alive[self.noise().argmin()] = True
-        return alive.nonzero()[:, 0]
-
 
 class Gates(nn.Module):
     """Gates at every site: hidden dimensions of the whole network, heads and features of each block, and its layers.
@@ -91,12 +86,19 @@ class Gates(nn.Module):
             total += a + m
         return open_ / total
 
+    def sites(self) -> dict[str, Bottleneck]:
+        """All sites by name."""
+        found = {"hidden": self.hidden, "layers": self.layers}
+        for i, (heads, ffn) in enumerate(zip(self.heads, self.ffn, strict=True)):
+            found[f"heads.{i}"], found[f"ffn.{i}"] = heads, ffn  # type: ignore[assignment]
+        return found
+
     def write(self, blocks: list[nn.Module]) -> None:
         """Draw the gates of heads, features and layers into the blocks for one forward."""
         for block, heads, ffn, (attends, maps) in zip(
             blocks, self.heads, self.ffn, self.layers().view(-1, 2), strict=True
         ):
-            block.attn.head_gate, block.mlp.gate = heads() * attends, ffn() * maps  # type: ignore[union-attr, assignment]
+            block.attn.head_gate, block.mlp.gate = heads() * attends, ffn() * maps  # type: ignore[union-attr]
 
 
 def vtrans(
@@ -201,7 +203,7 @@ def _learn(
         parameter.requires_grad_(learned)
     for hook in hooks:
         hook.remove()
-    return _absorbed(model, blocks, gates, hidden)
+    return _absorbed(model, blocks, gates, keep, hidden)
 
 
 def _gate_hidden(model: nn.Module, gates: Gates) -> list[torch.utils.hooks.RemovableHandle]:
@@ -211,27 +213,61 @@ def _gate_hidden(model: nn.Module, gates: Gates) -> list[torch.utils.hooks.Remov
 
 
 @torch.no_grad()
-def _absorbed(model: nn.Module, blocks: list[nn.Module], gates: Gates, hidden: bool) -> dict[str, Tensor]:
+def _absorbed(model: nn.Module, blocks: list[nn.Module], gates: Gates, keep: float, hidden: bool) -> dict[str, Tensor]:
     """Fold mu into the weights behind each gate and say which units stay: those that live, none in a closed layer."""
     gates.eval()
+    lives = living(gates, blocks, keep, hidden)
     found = {"hidden": torch.arange(len(gates.hidden.mu))}
     if hidden:
         for norm in (part for part in model.modules() if isinstance(part, nn.LayerNorm)):
             norm.weight.mul_(gates.hidden.mu)
             norm.bias.mul_(gates.hidden.mu)
-        found["hidden"] = gates.hidden.open()
-    standing = set(gates.layers.open().tolist())
+        found["hidden"] = lives["hidden"].nonzero()[:, 0]
     for i, block in enumerate(blocks):
         heads, ffn = gates.heads[i], gates.ffn[i]
         attends, maps = gates.layers.mu[2 * i], gates.layers.mu[2 * i + 1]
         spread = (heads.mu * attends).repeat_interleave(int(block.attn.v))  # type: ignore[union-attr, arg-type, operator]
         block.attn.proj.weight.mul_(spread)  # type: ignore[union-attr, operator]
-        block.mlp.fc2.weight.mul_(ffn.mu * maps)  # type: ignore[union-attr, operator, arg-type]
+        block.mlp.fc2.weight.mul_(ffn.mu * maps)  # type: ignore[union-attr, operator]
         block.attn.head_gate, block.mlp.gate = None, None  # type: ignore[union-attr]
-        none = torch.arange(0)
-        found[f"heads.{i}"] = heads.open() if 2 * i in standing else none  # type: ignore[operator]
-        found[f"ffn.{i}"] = ffn.open() if 2 * i + 1 in standing else none  # type: ignore[operator]
+        for place, site in enumerate((f"heads.{i}", f"ffn.{i}")):
+            found[site] = (lives[site] & lives["layers"][2 * i + place]).nonzero()[:, 0]
     return found
+
+
+def living(gates: Gates, blocks: list[nn.Module], keep: float, hidden: bool) -> dict[str, Tensor]:
+    """Which units of each site live: those of less noise than signal, and of them the least noisy, down to the target.
+
+    Args:
+        gates: as learned.
+        blocks: of the transformer.
+        keep: share of the blocks' weights.
+        hidden: whether hidden dimensions may go.
+    """
+    noise = {name: site.noise().detach() for name, site in gates.sites().items() if hidden or name != "hidden"}
+    lives = {name: value <= 0 for name, value in noise.items()}
+    lives.setdefault("hidden", torch.ones(len(gates.hidden.mu), dtype=torch.bool))
+    for name, value in noise.items():
+        lives[name][value.argmin()] = True
+    order = sorted(((float(v), name, i) for name, value in noise.items() for i, v in enumerate(value)), reverse=True)
+    for _, name, unit in order:
+        if share_of(blocks, lives) <= keep:
+            break
+        if int(lives[name].sum()) > 1:
+            lives[name][unit] = False
+    return lives
+
+
+def share_of(blocks: list[nn.Module], lives: dict[str, Tensor]) -> float:
+    """Share of the blocks' weights that units which live have."""
+    open_, total = 0.0, 0
+    for i, block in enumerate(blocks):
+        for place, (part, site) in enumerate(((block.attn, f"heads.{i}"), (block.mlp, f"ffn.{i}"))):
+            linears = [layer for layer in part.modules() if isinstance(layer, nn.Linear)]  # type: ignore[union-attr]
+            size = sum(layer.weight.numel() for layer in linears)
+            open_ += size * float(lives[site].float().mean()) * float(lives["layers"][2 * i + place])
+            total += size
+    return open_ / total * float(lives["hidden"].float().mean())
 
 
 def apply_gates(model: nn.Module, blocks: list[nn.Module], kept: dict[str, Tensor]) -> None:

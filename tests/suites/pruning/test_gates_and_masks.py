@@ -15,7 +15,7 @@ from suites.pruning.polarization import Gated, Partial, freeze, gated_blocks, po
 from suites.pruning.rigl import regrown, rigl
 from suites.pruning.sparse_ift import resnet18_cifar
 from suites.pruning.transformers import Nothing, blocks_of
-from suites.pruning.vtrans import Gates, _absorbed, apply_gates
+from suites.pruning.vtrans import Gates, _absorbed, apply_gates, living, share_of
 from tests.suites.pruning.test_learning import lesson
 
 
@@ -115,7 +115,30 @@ def test_a_closed_layer_goes_and_leaves_its_last_bias(build):
         blocks[0].attn.head_gate = torch.zeros(2)
         blocks[1].mlp.gate = torch.zeros(64)
         wanted = model(*x)
-        apply_gates(model, blocks, _absorbed(model, blocks, gates, hidden=True))
+        apply_gates(model, blocks, _absorbed(model, blocks, gates, 1.0, hidden=True))
         assert torch.allclose(model(*x), wanted, atol=1e-5)
     assert isinstance(blocks[0].attn, Nothing) and not hasattr(blocks[1].mlp, "fc1")
     assert float(gates.size(blocks_of(build(), "test")).detach()) == pytest.approx(1 - (1 / 3 + 2 / 3) / 3, abs=1e-3)
+
+
+@pytest.mark.parametrize("keep", [0.9, 0.5, 0.2])
+@pytest.mark.parametrize("hidden", [True, False])
+def test_units_are_closed_by_their_noise_down_to_the_target(keep, hidden):
+    torch.manual_seed(0)
+    model = digits_vit(width=16, heads=4, depth=2, resolution=8)
+    blocks = blocks_of(model, "test")
+    gates = Gates(model, blocks)
+    with torch.no_grad():
+        gates.layers.logvar.fill_(-20.0)  # a layer is a third of this network
+    lives = living(gates, blocks, keep, hidden)
+    assert keep - 0.1 < share_of(blocks, lives) <= keep
+    assert bool(lives["hidden"].all()) or hidden
+    noise = {name: site.noise().detach() for name, site in gates.sites().items()}
+    kept = max(float(noise[name][mask].max()) for name, mask in lives.items() if name != "hidden" or hidden)
+    gone = [noise[name][~mask] for name, mask in lives.items()]
+    assert min(float(each.min()) for each in gone if len(each)) >= kept - 1e-6 or any(
+        m.sum() == 1 for m in lives.values()
+    )
+    before = sum(p.numel() for p in blocks[0].parameters())
+    apply_gates(model, blocks, _absorbed(model, blocks, gates.eval(), keep, hidden))
+    assert sum(p.numel() for p in model.blocks[0].parameters()) < before
