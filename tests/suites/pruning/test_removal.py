@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from bench.meters import macs
 from suites.common.bert import bert
 from suites.common.cut_attention import CutAttention
 from suites.common.digits_resnet import digits_resnet
@@ -14,7 +15,7 @@ from suites.common.torchvision_remedy import import_beside_torchvision
 from suites.pruning.channel_slim import channel_slim
 from suites.pruning.global_magnitude import global_magnitude
 from suites.pruning.groups import groups_of, keep_channels, zero_channels
-from suites.pruning.lapp import lapp
+from suites.pruning.lapp import _remove, expected_share, lapp, products_of
 from suites.pruning.masksparsity import marked, penalty
 from suites.pruning.nets.gpt import gpt
 from suites.pruning.nets.mobilenet import mobilenet_v1
@@ -28,6 +29,7 @@ from suites.pruning.sparsebytenn import permute
 from suites.pruning.transformers import blocks_of, cut_hidden
 from suites.pruning.yolo_chain import yolov8_chain
 from suites.pruning.yolo_slimming import yolo_slimming
+from tests.suites.pruning.test_learning import lesson
 
 NETWORKS = {
     "digits": lambda: digits_resnet(width=6, resolution=8),
@@ -242,6 +244,31 @@ def test_a_bypass_starts_as_nothing():
     with torch.no_grad():
         wanted = model(*x)
         assert torch.allclose(lapp(model, steps=0)(*x), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("bypass", [True, False])
+def test_the_share_that_lapp_steers_by_is_what_the_trace_counts(bypass):
+    def counted(model):
+        return macs.count(model, model.example_inputs(1), second_count=False).macs
+
+    torch.manual_seed(0)
+    plain = digits_resnet(width=8, blocks=2, resolution=8)
+    dense = counted(plain) - plain.head.weight.numel()
+    groups = [group for group in groups_of(plain, "test") if not group.trunk and group.name.endswith("conv1")]
+    model = lapp(copy.deepcopy(plain), steps=0, bypass=bypass)
+    around = counted(model) - counted(plain)
+    keeps = [torch.arange(2 + place) for place, _ in enumerate(groups)]
+    gates = [torch.zeros(group.size).index_fill(0, keep, 1.0) for group, keep in zip(groups, keeps, strict=True)]
+    wanted = float(expected_share(gates, products_of(model, groups, bypass))) * dense
+    _remove(model, groups, keeps, bypass)
+    assert counted(model) - around - plain.head.weight.numel() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_target_below_what_a_full_bypass_leaves_is_refused():
+    model = digits_resnet(width=8, blocks=2, resolution=8)
+    model.task = lesson(model)
+    with pytest.raises(ValueError, match="bypass_width='kept'"):
+        lapp(model, target=0.4, steps=4)
 
 
 def test_a_slimmed_chain_answers_with_boxes_from_a_smaller_network():
