@@ -46,10 +46,10 @@ def as_text(comparison: Comparison, *, every: bool = True, width: int | None = N
     if lines.environment:
         parts.append(
             "What differs around it:\n"
-            + _columns([("what", comparison.label_a, comparison.label_b), *lines.environment])
+            + columns([("what", comparison.label_a, comparison.label_b), *lines.environment])
         )
     if lines.table:
-        parts.append(_columns([_HEAD, *lines.table], width))
+        parts.append(columns([_HEAD, *lines.table], width))
     if lines.left_out:
         parts.append(f"{lines.left_out} are not shown: all=true shows them")
     return "\n\n".join([*parts, *(["\n".join(map(escape_controls, lines.remarks))] if lines.remarks else [])]) + "\n"
@@ -75,7 +75,7 @@ def differences_as_text(differences: Sequence[tuple[str, str, str]]) -> str:
     """
     if not differences:
         return "Nothing that is recorded differs around it.\n"
-    return f"What differs around it:\n{_columns([('what', 'original', 'now'), *differences])}\n"
+    return f"What differs around it:\n{columns([('what', 'original', 'now'), *differences])}\n"
 
 
 def reproduction_as_text(verdicts: Sequence[Judgement], differences: Sequence[tuple[str, str, str]] = ()) -> str:
@@ -90,7 +90,7 @@ def reproduction_as_text(verdicts: Sequence[Judgement], differences: Sequence[tu
         (v.quantity, _given(v.original, v.unit), _given(v.new, v.unit), v.tolerance, v.kind, v.text) for v in verdicts
     ]
     around = [differences_as_text(differences)] if differences else []
-    return "\n".join([*around, _columns(rows)]) + "\n"
+    return "\n".join([*around, columns(rows)]) + "\n"
 
 
 def _lines(comparison: Comparison, *, every: bool = True) -> _Lines:
@@ -150,7 +150,7 @@ def _ratio(ratio: Interval | None) -> str:
     return f"{ratio.value:.3f}x [{ratio.low:.3f}, {ratio.high:.3f}]"
 
 
-def _columns(foreign: Sequence[Sequence[str]], width: int | None = None) -> str:
+def columns(foreign: Sequence[Sequence[str]], width: int | None = None) -> str:
     """Rows in columns; where a width is given, the first and the last column are cut to keep within it."""
     rows = [[escape_controls(cell) for cell in row] for row in foreign]
     if width is not None:

@@ -40,7 +40,8 @@ def match(
     return list(pairs.values()), only_a, only_b
 
 
-def _identity(record: Record, weights_matter: bool) -> str:
+def identity(record: Record, weights_matter: bool = False) -> str:
+    """What makes a case the case that it is, whatever code and (unless they matter) weights stand behind it."""
     case = record["case"]
     return repr([case.get(name) for name in (*_LASTING, *([WEIGHTS] if weights_matter else []))])
 
@@ -49,7 +50,7 @@ def _collides(records: Sequence[Record]) -> bool:
     """Whether two cases of one side differ in nothing but their weights."""
     seen: dict[str, set[Any]] = {}
     for record in records:
-        seen.setdefault(_identity(record, False), set()).add(record["case"].get(WEIGHTS))
+        seen.setdefault(identity(record, False), set()).add(record["case"].get(WEIGHTS))
     return any(len(weights) > 1 for weights in seen.values())
 
 
@@ -57,7 +58,7 @@ def _by_identity(records: Sequence[Record], weights_matter: bool) -> dict[tuple[
     """All records of each case on each machine, whatever version and protocol, oldest first."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in sorted(records, key=lambda r: str(r["started_at"])):
-        groups.setdefault((_identity(record, weights_matter), record["machine_key"]), []).append(record)
+        groups.setdefault((identity(record, weights_matter), record["machine_key"]), []).append(record)
     return groups
 
 

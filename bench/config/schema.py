@@ -337,8 +337,11 @@ class Config(Section):
             raise ValueError("job=reproduce needs row=<key of a row, or a bundle>")
         if self.job == "verify" and self.row is not None and not _is_there(self.row):
             raise ValueError(f"row: there is no bundle {self.row}")
-        if self.job == "compare" and not all((side or "").strip(", ") for side in (self.a, self.b)):
-            raise ValueError("job=compare needs both a=<results> and b=<results>")
+        sides = (self.a, self.b)
+        if self.job == "compare" and sides != (None, None) and not all((side or "").strip(", ") for side in sides):
+            raise ValueError(
+                "job=compare needs both a=<results> and b=<results>, or neither for the history of paths.results"
+            )
         return self
 
     def _check_dtypes(self) -> None:

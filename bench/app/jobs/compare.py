@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.analysis import compare
+from bench.analysis import compare, history, history_text
 from bench.analysis.comparison_text import as_markdown, as_text
 from bench.app.sources import records_at
 from bench.config.schema import Config
@@ -20,10 +20,17 @@ def run(config: Config) -> int:
     """Print the comparison, keep it as Markdown and as a page; 0, or 1 if something got worse beyond doubt.
 
     `a` and `b` may each name several results folders, bundles or records, separated by commas: sessions of one side.
+    Where cases have three sessions or more in all, their history comes first; without `a` and `b` it is all there is,
+    of the folders that `paths.results` names.
     """
+    if config.a is None and config.b is None:
+        return _history_alone(config)
     a, b = ([Path(place.strip()) for place in str(side).split(",") if place.strip()] for side in (config.a, config.b))
     records = [side_at(side) for side in (a, b)]
     names = sides_names(a, b)
+    followed = history.follow([record for side in records for record in side])
+    if any(len(course.sessions) >= history.FEWEST for course in followed.courses):
+        print(history_text.as_text(followed, width=_width()))
     found = compare.compare(*records, label_a=names[0], label_b=names[1])
     print(as_text(found, every=config.all, width=_width()))
     if {place.resolve() for place in a} == {place.resolve() for place in b}:
@@ -34,6 +41,14 @@ def run(config: Config) -> int:
     if config.report.enabled and len(a) == len(b) == 1 and a[0].is_dir() and b[0].is_dir():
         print(f"as a page in {_page(a[0], b[0], path.parent / 'comparison')}")
     return found.exit_code
+
+
+def _history_alone(config: Config) -> int:
+    """Print what changed over all sessions of the results folders; 1 if something is worse and not mended, else 0."""
+    places = [Path(place.strip()) for place in config.paths.results.split(",") if place.strip()]
+    followed = history.follow(side_at(places))
+    print(history_text.as_text(followed, width=_width()), end="")
+    return compare.REGRESSION if any(not one.mended for one in followed.regressions()) else compare.AGREES
 
 
 def _width() -> int | None:

@@ -1,0 +1,55 @@
+"""A history in words, for a terminal: what is worse and since when, then what became better, at most a line's width.
+
+Names and commits are of records that others may have written: every cell is spelt out before it is shown.
+"""
+
+from __future__ import annotations
+
+from bench.analysis.comparison_text import columns
+from bench.analysis.history import Change, Course, History
+
+_HEAD = ("case", "quantity", "since", "from", "to", "better by")
+
+
+def as_text(history: History, *, width: int | None = None) -> str:
+    """The history for a terminal.
+
+    Args:
+        history: what was followed.
+        width: signs of a line; None for as many as it takes.
+    """
+    if not history.courses:
+        return "History: no case was measured in two sessions or more.\n"
+    worse, better = history.regressions(), _improvements(history)
+    now = sum(not one.mended for one in worse)
+    days = sorted({session.started_at[:10] for course in history.courses for session in course.sessions})
+    longest = max(len(course.sessions) for course in history.courses)
+    parts = [
+        f"History of {len(history.courses)} quantities in up to {longest} sessions, {days[0]} to {days[-1]}: "
+        f"{now} worse now, {len(worse) - now} worse and mended since, {len(better)} better"
+    ]
+    if worse:
+        parts.append(columns([_HEAD, *(_line(one.course, one.change, mended=one.mended) for one in worse)], width))
+    if better:
+        parts.append(columns([_HEAD, *(_line(course, change) for course, change in better)], width))
+    return "\n\n".join([*parts, *([history.note] if history.note else [])]) + "\n"
+
+
+def _improvements(history: History) -> list[tuple[Course, Change]]:
+    found = [(course, change) for course in history.courses for change in course.changes]
+    return [(course, change) for course, change in found if change.verdict.kind == "FASTER"]
+
+
+def _line(course: Course, change: Change, *, mended: bool = False) -> tuple[str, ...]:
+    before, after = course.sessions[change.at - 1], course.sessions[change.at]
+    ratio = change.ratio
+    said = (
+        f"{ratio.value:.3f}x [{ratio.low:.3f}, {ratio.high:.3f}]" if ratio.low and ratio.high else f"{ratio.value:.3f}x"
+    )
+    since = after.name + (" (mended)" if mended else "")
+    return course.label, course.metric, since, shown(course, before.value.value), shown(course, after.value.value), said
+
+
+def shown(course: Course, value: float) -> str:
+    """A value of a course with its unit."""
+    return f"{value:.4g} {course.unit}"
