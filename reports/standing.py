@@ -10,7 +10,7 @@ differ by more than the noise floor of the group. Different provenances are neve
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from bench.analysis import ranking
@@ -45,14 +45,20 @@ def rank_rows(rows: Iterable[Row], groups: Sequence[Group], columns: Iterable[Co
         if row.ranked:
             members[row.group].append(row)
     directed = [column for column in columns if column.better != "none"]
-    for group_rows in members.values():
-        if 1 < len(group_rows) <= LARGE:
-            _test_pairs(group_rows, [column for column in directed if _metric(column) in METRICS])
+    small = {index: own for index, own in members.items() if 1 < len(own) <= LARGE}
+    tested = [column for column in directed if _metric(column) in METRICS and not _is_exact(small, column)]
+    _test_pairs(small, tested)
     for column in directed:
+        done = small if column in tested else {}
         for group in groups:
-            rest = members[group.index]
-            if _metric(column) not in METRICS or not 1 < len(rest) <= LARGE:
-                _rank_column(rest, column, group.noise_floor if _metric(column) in TIMED else None)
+            if group.index not in done:
+                _rank_column(members[group.index], column, group.noise_floor if _metric(column) in TIMED else None)
+
+
+def _is_exact(groups: Mapping[int, Sequence[Row]], column: Column) -> bool:
+    """Whether no pair of a column needs a test in any of these groups: then it is ranked by its values alone."""
+    best = {kind for own in groups.values() for kind in _most_direct(own, column.key)}
+    return ranking.is_exact(_metric(column), best)
 
 
 def _metric(column: Column) -> str:
@@ -60,23 +66,31 @@ def _metric(column: Column) -> str:
     return column.key.partition(OF)[0]
 
 
-def _test_pairs(rows: list[Row], columns: Sequence[Column]) -> None:
-    """Ranks by Holm-corrected tests of all pairs of comparable rows."""
+def _test_pairs(groups: Mapping[int, Sequence[Row]], columns: Sequence[Column]) -> None:
+    """Ranks by Holm-corrected tests of all pairs of comparable rows, in each group by itself.
+
+    One table holds all groups, which the conditions, machines and suites of its rows part again.
+    """
+    rows = [row for own in groups.values() for row in own]
+    if not rows or not columns:
+        return
     by_key = {(row.case_key, row.machine_key): row for row in rows}
     records = [row.record for row in rows]
     frame, answers = from_records(records), ranking.answers_of(records)
+    twins = frame["metric"] == "aa_ratio"
     for column in columns:
         metric, part = _metric(column), column.part or None
-        best = _most_direct(rows, column.key)
-        shown = frame[(frame["metric"] != metric) | frame["provenance"].isin(best)]
+        best = {index: _most_direct(own, column.key) for index, own in groups.items()}
         medians = ranking.medians_of(records, metric, part) if metric in FIELDS else None
-        ranked = ranking.rank_intervals(shown, metric, medians=medians, answers=answers, part=part).dropna(
-            subset=["rank_low"]
-        )
-        for case, machine, low, high in zip(
-            ranked["case_key"], ranked["machine_key"], ranked["rank_low"], ranked["rank_high"], strict=True
-        ):
-            by_key[case, machine].rank[column.key] = (int(low), int(high))
+        shown = frame[twins | (frame["metric"] == metric)]
+        by = (*ranking.COMPARABLE, "suite")
+        ranked = ranking.rank_intervals(shown, metric, by, medians=medians, answers=answers, part=part)
+        ranked = ranked.dropna(subset=["rank_low"])
+        names = ("case_key", "machine_key", "provenance", "rank_low", "rank_high")
+        for case, machine, kind, low, high in zip(*(ranked[name] for name in names), strict=True):
+            row = by_key[case, machine]
+            if kind in best[row.group]:
+                row.rank[column.key] = (int(low), int(high))
 
 
 def _most_direct(rows: Iterable[Row], metric: str) -> list[str]:

@@ -144,10 +144,13 @@ def _ranks(
     return holm_ranks(p, better, level)
 
 
+def is_exact(metric: str, provenances: set[str]) -> bool:
+    """Whether values are ranked as they are, so that only equal ones share a rank and no pair needs a test."""
+    return provenances <= {"counted", "modelled"} or METRICS[metric].compared in ("exact", "modelled", "tolerance")
+
+
 def _scale(metric: str, provenances: set[str]) -> _Scale:
-    compared = METRICS[metric].compared
-    exact = provenances <= {"counted", "modelled"} or compared in ("exact", "modelled", "tolerance")
-    return _Scale(exact, compared == "score")
+    return _Scale(is_exact(metric, provenances), METRICS[metric].compared == "score")
 
 
 def _p_matrix(members: pd.DataFrame, scale: _Scale) -> np.ndarray:
