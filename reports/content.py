@@ -1,19 +1,26 @@
-"""What the pages of a report draw from: rows, groups, columns and the rest of one site."""
+"""What the pages of a report draw from: rows, groups, columns and the rest of one site, or of one suite in it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from bench.analysis.history import History
 from bench.store.records import Record
 from bench.version import __version__
+from reports.addresses import INDEX, suite_page
 from reports.bibliography import Reference
 from reports.columns import Column
 from reports.groups import Group
 from reports.rows import Row
 
+if TYPE_CHECKING:
+    from bench.config.cards import Card
+
+NO_HISTORY = History(())
 #: One side of a comparison: its name and its records.
 Side = tuple[str, list[Record]]
 
@@ -28,7 +35,16 @@ class Link:
 
 @dataclass
 class Site:
-    """Everything the pages draw from; made once per build and never changed by a page."""
+    """Everything the pages draw from; made once per build and never changed by a page.
+
+    Attributes:
+        rows, groups, columns: what there is; `groups[row.group]` is a row's own in the whole site.
+        cards: of the systems in the suites that rows are of.
+        suite_titles: what suites call themselves, by name.
+        history: cases over their sessions, where they have several.
+        whole: the site that this is one suite of; None for the whole.
+        here: the page whose figures are made from this.
+    """
 
     title: str
     rows: list[Row]
@@ -41,6 +57,11 @@ class Site:
     show_paths: bool = False
     sides: tuple[Side, Side] | None = None
     navigation: list[Link] = field(default_factory=list)
+    cards: Sequence[Card] = ()
+    suite_titles: Mapping[str, str] = field(default_factory=dict)
+    history: History = NO_HISTORY
+    whole: Site | None = None
+    here: str = INDEX
     version: str = __version__
 
     @cached_property
@@ -51,17 +72,100 @@ class Site:
     @cached_property
     def newest(self) -> str:
         """The day of the newest record, empty for no records."""
-        return max((str(record.get("finished_at") or record["started_at"])[:10] for record in self.records), default="")
+        return max((day_of(record) for record in self.records), default="")
 
     @cached_property
     def by_key(self) -> dict[tuple[str, str], Row]:
-        """Rows by case key and machine key."""
-        return {(row.case_key, row.machine_key): row for row in self.rows}
+        """Rows by case key and machine key, of every suite: one may measure what another compares with."""
+        rows = self.rows if self.whole is None else self.whole.rows
+        return {(row.case_key, row.machine_key): row for row in rows}
+
+    @cached_property
+    def suites(self) -> list[str]:
+        """The suites that rows are of."""
+        return sorted({row.case.suite for row in self.rows})
+
+    @cached_property
+    def _parts(self) -> dict[str, Site]:
+        rows: dict[str, list[Row]] = {name: [] for name in self.suites}
+        for row in self.rows:
+            rows[row.case.suite].append(row)
+        return {name: self._part(name, own) for name, own in rows.items()}
+
+    def of_suite(self, name: str) -> Site:
+        """The same of the rows of one suite alone."""
+        return self._parts[name]
+
+    def _part(self, name: str, rows: list[Row]) -> Site:
+        present = {key for row in rows for key in row.cells}
+        return replace(
+            self,
+            title=self.title if len(self.suites) == 1 else name,
+            rows=rows,
+            groups=[group for group in self.groups if group.suite == name],
+            columns=[column for column in self.columns if column.key in present],
+            claims=[claim for claim in self.claims if claim.get("suite", name) in ("", name)],
+            whole=self,
+            here=suite_page(name),
+        )
 
     def baseline(self, row: Row) -> Row | None:
         """The row that `row` is compared with on the same machine; None for a baseline or when it is not here."""
         return None if row.case.is_baseline else self.by_key.get((row.record.get("baseline_key", ""), row.machine_key))
 
+    @cached_property
+    def _claims_on(self) -> dict[str, list[dict[str, Any]]]:
+        found: dict[str, list[dict[str, Any]]] = {}
+        for claim in self.claims:
+            for key in claim.get("case_keys") or []:
+                found.setdefault(key, []).append(claim)
+        return found
+
+    def claims_on(self, row: Row) -> list[dict[str, Any]]:
+        """The claims whose verdicts rest on the case of a row."""
+        return self._claims_on.get(row.case_key, [])
+
+    @cached_property
+    def _by_group(self) -> dict[int, list[Row]]:
+        found: dict[int, list[Row]] = {}
+        for row in self.rows:
+            found.setdefault(row.group, []).append(row)
+        return found
+
     def in_group(self, index: int) -> list[Row]:
         """The rows of one group."""
-        return [row for row in self.rows if row.group == index]
+        return self._by_group.get(index, [])
+
+    def shown_of(self, row: Row) -> tuple[str, ...]:
+        """What pages show of a row, for the hashes that say whether they are as they were."""
+        base, group = self.baseline(row), (self.whole or self).groups[row.group]
+        other = str(base.record["content_hash"]) if base else ""
+        return str(row.record["content_hash"]), other, row.name, row.legend, group.title, str(group.noise_floor)
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[Row | None, Row | None]]:
+        """The rows before and after each, by its page."""
+        found: dict[str, tuple[Row | None, Row | None]] = {}
+        for own in self._by_group.values():
+            ordered: list[Row | None] = [None, *sorted(own, key=lambda row: -(row.value("speedup") or 0.0)), None]
+            for before, row, after in zip(ordered, ordered[1:], ordered[2:], strict=False):
+                if row is not None:
+                    found[row.page] = (before, after)
+        return found
+
+    def neighbours(self, row: Row) -> tuple[Row | None, Row | None]:
+        """The rows before and after it among those of its conditions, fastest over its other side first."""
+        return self._places[row.page]
+
+    @cached_property
+    def _card_of(self) -> dict[str, Card]:
+        return {name: card for card in reversed(self.cards) for name in card.names}
+
+    def card(self, name: str) -> Card | None:
+        """The card of a method or model of the catalogue; None where no suite here has one."""
+        return self._card_of.get(name)
+
+
+def day_of(record: Record) -> str:
+    """The day on which a record was finished, ISO 8601."""
+    return str(record.get("finished_at") or record["started_at"])[:10]

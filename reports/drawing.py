@@ -48,6 +48,8 @@ def draw(figure: Figure, *, show_paths: bool = False) -> Drawing:
         "head": head,
         "rows": [[_plain_json(value) for value in line] for line in lines],
     }
+    if figure.links:
+        data["links"] = list(figure.links)
     return Drawing(
         id=figure.id,
         title=hide(figure.title),

@@ -39,6 +39,7 @@ from reports.figures import (
     questions,
     rate_distortion,
     request_stages,
+    roofline,
     routing,
     savings,
     scaling,
@@ -138,6 +139,7 @@ _SAME = CaseNeeds(same_network=True)
 #: The figures of a case in the order of the page; those of layers follow for each further part of its workload.
 CASE_FIGURES: tuple[CaseFigure, ...] = (
     CaseFigure("waterline", lambda site, row, base: waterline.figure(row.record)),
+    CaseFigure(roofline.ID, lambda site, row, base: roofline.figure(row.record), CaseNeeds("layers")),
     CaseFigure("time-split", lambda site, row, base: time_split.figure(row.record, _record(base)), _SAME),
     CaseFigure("layers", lambda site, row, base: layer_savings.figure(row.record, _record(base)), _SAME),
     CaseFigure(live_bytes.ID, lambda site, row, base: live_bytes.figure(row.record), CaseNeeds("memory.course")),
@@ -163,14 +165,14 @@ class GroupFigures:
 def of_groups(site: Site, styles: Mapping[str, Style]) -> list[GroupFigures]:
     """The figures of the groups that have at least two ranked rows."""
     found, left = [], ALL_ROWS
-    for group in site.groups:
+    for place, group in enumerate(site.groups):
         rows = [row for row in site.in_group(group.index) if row.ranked]
         if len(rows) < 2 or left <= 0:
             continue
         shown = _most_informative(rows)
-        drawings = [_of_group(each, shown, group, site, styles) for each in GROUP_FIGURES if each.needs.met(shown)]
+        drawings = [_of_group(each, shown, place, site, styles) for each in GROUP_FIGURES if each.needs.met(shown)]
         drawings += [
-            drawing for part in _common_parts(shown) for drawing in _of_group_part(part, shown, group, site, styles)
+            drawing for part in _common_parts(shown) for drawing in _of_group_part(part, shown, place, site, styles)
         ]
         found.append(GroupFigures(group, tuple(drawings), len(rows) - len(shown)))
         left -= len(shown)
@@ -206,43 +208,43 @@ def _of_part(site: Site, row: Row, base: Row | None, part: str) -> Iterable[Draw
 
 
 def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
-    """Figures that join groups in which a number of the shape was varied: gain over batch, cost over each."""
+    """Figures of a suite that join groups in which a number of the shape was varied."""
     rows = [row for row in site.rows if row.ranked]
     bare = [row for row in site.rows if row.case.workload == "operator"]
     functions = []
     if operators.wanted(bare):
-        functions = [guarded("operators", "index.html", site, lambda: operators.figure(bare, styles=styles))]
+        functions = [guarded("operators", site.here, site, lambda: operators.figure(bare, styles=styles))]
     over_zeros = zero_lines(site)
     if over_zeros:
-        functions.insert(0, guarded(zeros.ID, "index.html", site, lambda: zeros.figure(over_zeros)))
+        functions.insert(0, guarded(zeros.ID, site.here, site, lambda: zeros.figure(over_zeros)))
     over_bits = families(site)
     if over_bits:
-        functions.insert(0, guarded(total_bits.ID, "index.html", site, lambda: total_bits.figure(over_bits)))
+        functions.insert(0, guarded(total_bits.ID, site.here, site, lambda: total_bits.figure(over_bits)))
     shares = scan_shares(site)
     if shares:
-        functions.insert(0, guarded(scan_share.ID, "index.html", site, lambda: scan_share.figure(shares)))
+        functions.insert(0, guarded(scan_share.ID, site.here, site, lambda: scan_share.figure(shares)))
     streams = stream_courses(site)
     if streams:
-        functions.insert(0, guarded(hops.ID, "index.html", site, lambda: hops.figure(streams, styles=styles)))
+        functions.insert(0, guarded(hops.ID, site.here, site, lambda: hops.figure(streams, styles=styles)))
     under_load = offered_courses(site)
     if under_load:
-        functions.insert(0, guarded(offered_load.ID, "index.html", site, lambda: offered_load.figure(under_load)))
+        functions.insert(0, guarded(offered_load.ID, site.here, site, lambda: offered_load.figure(under_load)))
     staged = timed_requests(site)
     if staged:
-        functions.insert(0, guarded(request_stages.ID, "index.html", site, lambda: request_stages.figure(staged)))
+        functions.insert(0, guarded(request_stages.ID, site.here, site, lambda: request_stages.figure(staged)))
     functions = _of_splits(site, styles) + functions
     if not scaling.varied(rows):
         return functions
-    found = [guarded("scaling", "index.html", site, lambda: scaling.figure(_most_informative(rows), styles=styles))]
+    found = [guarded("scaling", site.here, site, lambda: scaling.figure(_most_informative(rows), styles=styles))]
     over_length = courses(site)
     if over_length:
         make = partial(length_gain.figure, over_length, styles=styles)
-        found.insert(0, guarded(length_gain.ID, "index.html", site, make))
+        found.insert(0, guarded(length_gain.ID, site.here, site, make))
     waited = of_site(site)
     if waited:
-        found.insert(0, guarded(waiting.ID, "index.html", site, partial(waiting.figure, waited, styles=styles)))
+        found.insert(0, guarded(waiting.ID, site.here, site, partial(waiting.figure, waited, styles=styles)))
     if panels(site.rows):
-        found.insert(0, guarded("batch-gain", "index.html", site, lambda: batch_gain.figure(site.rows, styles=styles)))
+        found.insert(0, guarded("batch-gain", site.here, site, lambda: batch_gain.figure(site.rows, styles=styles)))
     return functions + found
 
 
@@ -251,10 +253,10 @@ def _of_splits(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
     ways, points = ways_by_network(site), payload_points(site)
     found = []
     if ways:
-        found.append(guarded(link_map.ID, "index.html", site, lambda: link_map.figure(ways)))
+        found.append(guarded(link_map.ID, site.here, site, lambda: link_map.figure(ways)))
     if points:
         make = partial(rate_distortion.figure, points, styles=styles)
-        found.append(guarded(rate_distortion.ID, "index.html", site, make))
+        found.append(guarded(rate_distortion.ID, site.here, site, make))
     return found
 
 
@@ -281,9 +283,9 @@ def guarded(id: str, where: str, site: Site, make: Callable[[], Figure]) -> Draw
         return draw(no_picture(id, f"No {id} figure", "Nothing is drawn; the reason is given above.", reason))
 
 
-def _of_group(each: GroupFigure, rows: list[Row], group: Group, site: Site, styles: Mapping[str, Style]) -> Drawing:
-    id = f"{each.id}-{group.index}" if group.index else each.id
-    return guarded(id, "index.html", site, lambda: each.make(rows, styles=styles, id=id))
+def _of_group(each: GroupFigure, rows: list[Row], place: int, site: Site, styles: Mapping[str, Style]) -> Drawing:
+    id = f"{each.id}-{place}" if place else each.id
+    return guarded(id, site.here, site, lambda: each.make(rows, styles=styles, id=id))
 
 
 def _common_parts(rows: Sequence[Row]) -> list[str]:
@@ -292,20 +294,20 @@ def _common_parts(rows: Sequence[Row]) -> list[str]:
 
 
 def _of_group_part(
-    part: str, rows: list[Row], group: Group, site: Site, styles: Mapping[str, Style]
+    part: str, rows: list[Row], place: int, site: Site, styles: Mapping[str, Style]
 ) -> Iterable[Drawing]:
     """The figures of one further part of the rows of a group, where they have what is needed."""
     own = [as_row_of(row, part) for row in rows]
     for each in GROUP_FIGURES:
         if not each.per_part or not each.needs.met(own):
             continue
-        id = "-".join(filter(None, [each.id, str(group.index or ""), _slug(part)]))
+        id = "-".join(filter(None, [each.id, str(place or ""), _slug(part)]))
 
         def make(each: GroupFigure = each, id: str = id) -> Figure:
             drawn = each.make(own, styles=styles, id=id)
             return replace(drawn, title=f"{part}: {drawn.title[:1].lower()}{drawn.title[1:]}")
 
-        yield guarded(id, "index.html", site, make)
+        yield guarded(id, site.here, site, make)
 
 
 def _slug(part: str) -> str:

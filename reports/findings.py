@@ -108,7 +108,7 @@ def _of_one(row: Row, *, several_machines: bool) -> str:
 
 def _at_what_cost(row: Row) -> str:
     """What is known of the score that a speed-up was bought with."""
-    found = _change_of(row)
+    found = score_change(row)
     if found is None:
         tried = next((name for name in SCORES if name in row.cells), None)
         return f"at {_article(_spoken(tried))} that was not measured" if tried else "at a score that was not measured"
@@ -183,21 +183,21 @@ def _coverage(rows: Sequence[Row], groups: Sequence[Group]) -> Finding:
 def _best_saving(rows: Sequence[Row]) -> Row | None:
     """The largest speed-up among rows that lose no quality for certain; without such rows, among all."""
     sped = [row for row in rows if row.ranked and row.value("speedup") is not None]
-    kept = [row for row in sped if not _loses(row)]
+    kept = [row for row in sped if not loses(row)]
     return max(
         kept or sped, key=lambda row: row.cells["speedup"].low or row.cells["speedup"].value or 0.0, default=None
     )
 
 
-def _change_of(row: Row) -> tuple[str, Cell] | None:
+def score_change(row: Row) -> tuple[str, Cell] | None:
     """The first score whose change against the other side is known, and that change."""
     named = ((name, row.cells.get(f"{name}{CHANGE}")) for name in SCORES)
     return next(((name, cell) for name, cell in named if cell is not None and cell.value is not None), None)
 
 
-def _loses(row: Row) -> bool:
+def loses(row: Row) -> bool:
     """Whether a row's quality is worse for certain: the whole interval of its change lies on the bad side."""
-    found = _change_of(row)
+    found = score_change(row)
     if found is None:
         return False
     metric, cell = found
@@ -208,7 +208,7 @@ def _loses(row: Row) -> bool:
 
 def _bought(row: Row) -> str:
     """What a speed-up is known to have cost."""
-    found = _change_of(row)
+    found = score_change(row)
     if found is None:
         return "(quality not measured)"
-    return _at_what_cost(row) if _loses(row) else f"at no certain loss of {_spoken(found[0])}"
+    return _at_what_cost(row) if loses(row) else f"at no certain loss of {_spoken(found[0])}"

@@ -53,6 +53,7 @@ def _axis(axis: axes.Axis) -> Axis:
 
 AXES: tuple[Axis, ...] = (
     Axis("machine", "machine", lambda row: (row.machine_key, machine_title(row.record)), lambda value: value[1]),
+    Axis("suite", "suite", lambda row: row.case.suite),
     *(_axis(axis) for axis in axes.AXES if axis.condition),
     Axis(
         "execution",
@@ -68,6 +69,8 @@ def _said(axis: Axis, value: Any, row: Row) -> bool:
     """Whether a condition in which groups do not differ is worth a word: unusual in value, meaningful here."""
     if axis.key == "execution":
         return bool(value != REAL)
+    if axis.key == "suite":
+        return False
     known = axes.BY_NAME.get(axis.key)
     if known is None or not known.condition:
         return True
@@ -80,10 +83,11 @@ def _said(axis: Axis, value: Any, row: Row) -> bool:
 class Group:
     """Rows of equal conditions: `parts` are all conditions in words, `differs` those in which groups are unequal.
 
-    `said` are those that are worth a word: what is not the usual value or differs between groups.
+    `said` are those that are worth a word: what is not the usual value or differs between groups of one suite.
     """
 
     index: int
+    suite: str
     title: str
     parts: dict[str, str]
     said: dict[str, str]
@@ -94,7 +98,21 @@ class Group:
 
 
 def group(rows: list[Row]) -> list[Group]:
-    """The groups of `rows`, timed ones first, then the largest; every row's `group` is set to the index of its own."""
+    """The groups of `rows`, suite by suite; every row's `group` is set to the index of its own.
+
+    Inside a suite timed groups come first, then the largest.
+    """
+    by_suite: dict[str, list[Row]] = {}
+    for row in rows:
+        by_suite.setdefault(row.case.suite, []).append(row)
+    groups: list[Group] = []
+    for suite in sorted(by_suite):
+        groups += _of_suite(suite, by_suite[suite], first=len(groups))
+    return groups
+
+
+def _of_suite(suite: str, rows: list[Row], first: int) -> list[Group]:
+    """The groups of the rows of one suite, numbered from `first`."""
     members: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         members.setdefault(tuple(axis.read(row) for axis in AXES), []).append(row)
@@ -102,10 +120,10 @@ def group(rows: list[Row]) -> list[Group]:
     keys = sorted(members, key=lambda key: (not timed[key], -len(members[key]), tuple(str(part) for part in key)))
     varying = {axis.key for place, axis in enumerate(AXES) if len({key[place] for key in keys}) > 1}
     groups = []
-    for index, key in enumerate(keys):
+    for index, key in enumerate(keys, first):
         for row in members[key]:
             row.group = index
-        groups.append(_describe(index, key, members[key], varying))
+        groups.append(_describe(index, suite, key, members[key], varying))
     return groups
 
 
@@ -114,7 +132,7 @@ def is_timed(row: Row) -> bool:
     return bool((row.record.get("timing") or {}).get("invocations"))
 
 
-def _describe(index: int, key: tuple[Any, ...], rows: list[Row], varying: set[str]) -> Group:
+def _describe(index: int, suite: str, key: tuple[Any, ...], rows: list[Row], varying: set[str]) -> Group:
     parts = {axis.key: axis.show(value) for axis, value in zip(AXES, key, strict=True)}
     said = {
         axis.key: parts[axis.key]
@@ -123,6 +141,7 @@ def _describe(index: int, key: tuple[Any, ...], rows: list[Row], varying: set[st
     }
     return Group(
         index=index,
+        suite=suite,
         title=" · ".join(filter(None, said.values())),
         parts=parts,
         said=said,

@@ -60,12 +60,16 @@ def payload(rows: Sequence[Row], groups: Sequence[Group], columns: Sequence[Colu
     """What the page's script needs to show, sort, filter and export the leaderboard."""
     strings, by_column = Strings(), scales(rows, columns)
     floats = {column.key: by_column[column.key].factor for column in columns}
+    places = {group.index: place for place, group in enumerate(groups)}
+    members: dict[int, list[Row]] = {group.index: [] for group in groups}
+    for row in rows:
+        members[row.group].append(row)
     return {
         "columns": [_column(column, by_column[column.key], rows) for column in columns],
-        "groups": [_group(group, [row for row in rows if row.group == group.index]) for group in groups],
+        "groups": [_group(group, members[group.index]) for group in groups],
         "axisTitles": [[axis.key, axis.title[0].upper() + axis.title[1:]] for axis in AXES],
         "provenances": [[name, MARKS[name]] for name in PROVENANCES],
-        "rows": [_row(row, columns, floats, strings) for row in rows],
+        "rows": [_row(row, places[row.group], columns, floats, strings) for row in rows],
         "rowFields": list(ROW_FIELDS),
         "cellFields": list(CELL_FIELDS),
         "strings": strings.all,
@@ -122,14 +126,14 @@ def _under(row: Row) -> str:
     return " · ".join(filter(None, [model, against]))
 
 
-def _row(row: Row, columns: Sequence[Column], factors: dict[str, float], strings: Strings) -> list[Any]:
+def _row(row: Row, group: int, columns: Sequence[Column], factors: dict[str, float], strings: Strings) -> list[Any]:
     case = row.case
     flags = [strings.index(str(flag.get("text") or flag.get("code"))) for flag in row.record.get("flags") or []]
     fields = {
         "model": strings.index(row.model),
         "method": strings.index(case.method),
         "setting": strings.index(case.setting),
-        "group": row.group,
+        "group": group,
         "page": row.page,
         "flags": flags,
         "status": strings.index("contaminated" if row.contaminated and row.status == "ok" else row.status),

@@ -17,6 +17,10 @@ def digest_of(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+#: Endings of files that a build makes beside the shared assets.
+MADE = (".html", ".js")
+
+
 @dataclass
 class Manifest:
     """Hashes of the last build and of this one; `base` stands for everything that all pages depend on."""
@@ -50,7 +54,7 @@ class Manifest:
         """Write what this build made and remove the pages of an earlier build that are no longer wanted."""
         for page in self.before.keys() - self.now.keys():
             target = (out / page).resolve()
-            if target.is_relative_to(out.resolve()) and target.suffix == ".html":
+            if target.is_relative_to(out.resolve()) and target.suffix in MADE:
                 target.unlink(missing_ok=True)
         text = json.dumps({"base": self.base, "pages": self.now}, sort_keys=True, separators=(",", ":"))
         write_atomically(self.path, text.encode())

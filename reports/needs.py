@@ -44,19 +44,23 @@ class PageNeeds:
 
     Attributes:
         claims: claims of papers that were judged.
-        sides: two sides that are compared.
+        compared: two sides, or at least two rows that can be set side by side.
+        history: a case that was measured in two sessions or more.
         rows: what the rows of the site must have.
     """
 
     claims: bool = False
-    sides: bool = False
+    compared: bool = False
+    history: bool = False
     rows: Needs | None = None
 
     def met(self, site: Site) -> bool:
         """Whether this site has what is needed."""
         if self.claims and not site.claims:
             return False
-        if self.sides and site.sides is None:
+        if self.compared and site.sides is None and len(site.rows) < 2:
+            return False
+        if self.history and not site.history.courses:
             return False
         return self.rows is None or self.rows.met(site.rows)
 

@@ -23,7 +23,7 @@ from bench.plan.case import Case
 from bench.scores import RULES, change, paired_samples
 from bench.statistics import paired_accuracy_difference
 from bench.store.record_parts import is_of_part, parts_of, scored, whole_of
-from bench.store.records import Record
+from bench.store.records import DISTURBED, Record
 from reports.columns import CHANGE, COLUMNS, DERIVED, DERIVED_OF_PARTS, OF, Column, column_key
 from reports.labels import brief_each
 from reports.own_time import Split, split
@@ -155,6 +155,11 @@ class Row:
         return f"{self.family} (baseline)" if self.is_other_side else self.family
 
     @property
+    def disturbed(self) -> bool:
+        """Whether other work disturbed it: its ratios stand, its ranks are withheld."""
+        return self.status == DISTURBED or (self.status == "ok" and bool(self.contaminated))
+
+    @property
     def ranked(self) -> bool:
         """Whether the row may take part in a ranking."""
         return self.status == "ok" and not self.contaminated
@@ -256,7 +261,7 @@ def _compare_with_baselines(rows: list[Row]) -> None:
     baselines = {(row.case_key, row.machine_key): row for row in rows if row.case.is_baseline}
     for row in rows:
         base = baselines.get((str(row.record.get("baseline_key")), row.machine_key))
-        if row.status != "ok":
+        if row.status not in ("ok", DISTURBED):  # of disturbed rows the ratios stand: both sides were timed in turns
             continue
         if row.case.is_baseline:
             row.cells |= {name: Cell(None, note=OF_BASELINE) for name in ("speedup", *_COMPARED)}
@@ -265,7 +270,8 @@ def _compare_with_baselines(rows: list[Row]) -> None:
             row.cells[column_key("mac_ratio", part)] = _ratio(base, row, column_key("macs", part))
             row.cells[column_key("realised_gain", part)] = _share(row, part, shares.realised_gain)
             row.cells[column_key("arrived_share", part)] = _share(row, part, shares.arrived_share)
-        row.cells["own_share"] = _own_share(base, row)
+        if row.status == "ok":
+            row.cells["own_share"] = _own_share(base, row)
         row.cells["size_ratio"] = _ratio(base, row, "size_bytes")
         row.cells["bits_ratio"] = _bits_ratio(base, row)
         row.cells |= {f"{name}{CHANGE}": _score_change(base, row, name) for name in RULES if name in row.cells}

@@ -67,3 +67,11 @@ def _shorten_paths(text: str) -> str:
     text = _BARE_HOME.sub("~", _HOME_WITH_SPACES.sub("/home/user", text))
     text = _UNIX_PATH.sub(lambda found: "…/" + found.group().rstrip("/").rsplit("/", 1)[-1], text)
     return _WINDOWS_PATH.sub(lambda found: "…\\" + found.group().rstrip("\\").rsplit("\\", 1)[-1], text)
+
+
+def script_data(name: str, value: Any) -> str:
+    """A script that hands plain data to those of the page, by name: what `waterlineData` in `1_page.js` takes.
+
+    It is loaded as a file of the site's own, because a page that is opened from disk may read nothing else.
+    """
+    return f"waterlineData({inert_json(name)}, {inert_json(value)});\n"

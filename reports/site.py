@@ -1,7 +1,7 @@
 """The report: a folder of static pages made from records, which opens from disk with the network off.
 
-`build` reads the records once, makes every row, group and rank once, writes the first page, and then writes the page of
-each case whose content has changed since the last build. Nothing is measured and nothing is sent.
+`build` reads the records once, makes every row, group and rank once, writes the first page, and then every page whose
+content has changed since the last build. Nothing is measured and nothing is sent.
 """
 
 from __future__ import annotations
@@ -10,18 +10,23 @@ import gc
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import plotly.offline
 
 import bench.analysis.claims
+from bench.analysis import history
 from bench.analysis.table import from_records, read_records
+from bench.config import cards as card_files
+from bench.config.yaml_file import first_text
 from bench.errors import ResultsError
 from bench.store.records import Record, write_atomically
 from bench.version import __version__
-from reports import bibliography, footprint
+from reports import bibliography, footprint, fresh
+from reports.addresses import INDEX
+from reports.atlas import NOT_REPRODUCED, REPRODUCED
 from reports.columns import CHANGE
 from reports.content import Link, Side, Site
 from reports.footprint import Rates
@@ -42,6 +47,8 @@ ASSETS = HERE / "assets"
 FIGURE_SECONDS = 5.0
 NOT_STATED = Rates()
 PAINT = HERE / "figures" / "paint.js"
+#: Where pages stand.
+FOLDERS = ("assets", "cases", "suites", "methods", "models", "machines")
 
 
 @dataclass(frozen=True)
@@ -92,11 +99,19 @@ def build(
     """
     started, folder = time.perf_counter(), Path(out)
     roots = [Path(results)] if isinstance(results, (str, Path)) else [Path(item) for item in results]
+    options = {"suite": suite, "show_paths": show_paths, "title": title, "compare": compare, "rates": astuple(rates)}
+    stamp = fresh.stamp(roots, claims, options)
+    said = fresh.kept(folder, stamp)
+    if said is not None:
+        pages = [folder / page for page in said["pages"]]
+        return SiteResult(folder / INDEX, pages, said["problems"], time.perf_counter() - started, 0, 0)
     with _without_collections():
         site = load(roots, suite=suite, show_paths=show_paths, title=title, claims=claims, compare=compare, rates=rates)
-        pages, written, brief = _write(site, folder, figure_seconds)
+        made = _write(site, folder, figure_seconds)
+    if made.whole:
+        fresh.remember(folder, stamp, [str(page.relative_to(folder)) for page in made.pages], site.problems)
     seconds = time.perf_counter() - started
-    return SiteResult(folder / "index.html", pages, site.problems, seconds, written, brief)
+    return SiteResult(folder / INDEX, made.pages, site.problems, seconds, made.written, made.brief)
 
 
 @contextmanager
@@ -124,6 +139,12 @@ def load(
     """What the pages draw from: rows with their groups and ranks, newest record of each case and machine only."""
     loaded = read_records(list(roots))
     problems = list(loaded.problems)
+    followed = or_told(
+        lambda: history.follow(item for item in loaded.records if suite in (None, item["case"].get("suite"))),
+        history.History(()),
+        "the history",
+        problems,
+    )
     records = _newest(item for item in loaded.records if suite in (None, item["case"].get("suite")))
     if not show_paths:
         records, problems = [published(record) for record in records], without_paths(problems)
@@ -147,13 +168,14 @@ def load(
         ),
         show_paths=show_paths,
         sides=or_told(lambda: _sides(compare, records, show_paths), None, "the comparison", problems),
+        cards=or_told(lambda: _cards(claims, rows), [], "the cards of the systems", problems),
+        suite_titles=_suite_titles(claims, rows),
+        history=followed,
     )
     site.navigation = [Link(page.title, page.path) for page in PAGES if page.path and is_wanted(site, page)]
     return site
 
 
-#: Verdicts of claims that could be judged.
-REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 #: The change of every score; a row has the one of its task.
 _CHANGES = tuple(f"{name}{CHANGE}" for name in SCORES)
 
@@ -177,6 +199,22 @@ def _judged(folders: Sequence[Path | str], records: Sequence[Record], rows: Sequ
     )
     judged = any(claim["verdict"] in (REPRODUCED, NOT_REPRODUCED) for claim in found)
     return found if judged or not _is_of_own_models(rows) else []
+
+
+def _cards(folders: Sequence[Path | str], rows: Sequence[Row]) -> list[card_files.Card]:
+    """The cards of the suites that rows are of."""
+    return [card for folder in _with_rows(folders, rows) for card in card_files.read(folder)]
+
+
+def _suite_titles(folders: Sequence[Path | str], rows: Sequence[Row]) -> dict[str, str]:
+    """What each suite calls itself, by name."""
+    files = {folder.name: folder / "suite.yaml" for folder in _with_rows(folders, rows)}
+    return {name: title for name, file in files.items() if (title := first_text(file, "title"))}
+
+
+def _with_rows(folders: Sequence[Path | str], rows: Sequence[Row]) -> list[Path]:
+    suites = {row.case.suite for row in rows}
+    return [Path(folder) for folder in folders if Path(folder).name in suites]
 
 
 def _sides(named: tuple[str, str] | None, records: Sequence[Record], show_paths: bool) -> tuple[Side, Side] | None:
@@ -219,17 +257,28 @@ def _title(rows: list[Row], suite: str | None) -> str:
     return ", ".join(names[:3]) + (" and more" if len(names) > 3 else "")
 
 
-def _write(site: Site, out: Path, figure_seconds: float | None) -> tuple[list[Path], int, int]:
+@dataclass
+class _Written:
+    """The pages of a site, how many were made, how many without figures, and whether nothing is left to do."""
+
+    pages: list[Path] = field(default_factory=list)
+    written: int = 0
+    brief: int = 0
+    whole: bool = True
+
+
+def _write(site: Site, out: Path, figure_seconds: float | None) -> _Written:
     """Every page whose needs are met: the assets, the first page, then the pages that changed."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "cases").mkdir(exist_ok=True)
+        for folder in FOLDERS:
+            (out / folder).mkdir(parents=True, exist_ok=True)
         assets = _assets(out / "assets")
         manifest = Manifest.read(out / "assets" / "manifest.json", base=digest_of(assets, site.show_paths, __version__))
-        paths, written, brief, spent = [], 0, 0, 0.0
+        fresh.forget(out)
+        made, spent = _Written(), 0.0
         for sheet in sheets_of(site):
             path = out / sheet.path
-            paths.append(path)
+            made.pages.append(path)
             if manifest.unchanged(sheet.path, sheet.digest) and path.exists():
                 continue
             started = time.perf_counter()
@@ -238,14 +287,15 @@ def _write(site: Site, out: Path, figure_seconds: float | None) -> tuple[list[Pa
             _replace(path, text)
             if over or not whole:
                 manifest.unfinished(sheet.path)
+                made.whole = False
             spent += 0.0 if sheet.brief is None else time.perf_counter() - started
-            written, brief = written + 1, brief + over
+            made.written, made.brief = made.written + 1, made.brief + over
         manifest.finish(out)
     except OSError as error:
         raise ResultsError(
             f"{out}: the site cannot be written ({error}); make room or give another folder with paths.site=..."
         ) from error
-    return paths, written, brief
+    return made
 
 
 def _replace(path: Path, text: str) -> None:

@@ -16,17 +16,27 @@ def build(config: Config, results: list[Path] | None = None) -> Path:
         config: where results and site are.
         results: several results folders to merge; default the configured one.
     """
+    from reports import fresh
+
+    folders = results or [Path(config.paths.results)]
+    site, report = Path(config.paths.site), config.report
+    rates = (report.grid_g_per_kwh, report.price_per_kwh, report.currency)
+    options = {"suite": None, "show_paths": report.show_paths, "title": None, "compare": None, "rates": rates}
+    said = fresh.kept(site, fresh.stamp(folders, suite_folders(), options))
+    if said is not None:
+        for problem in said["problems"]:
+            tell(problem)
+        return site / "index.html"
     from reports.footprint import Rates
     from reports.site import build as build_site
 
-    folders = results or [Path(config.paths.results)]
     made = build_site(
         folders,
-        Path(config.paths.site),
-        show_paths=config.report.show_paths,
+        site,
+        show_paths=report.show_paths,
         claims=suite_folders(),
-        figure_seconds=config.report.figure_seconds,
-        rates=Rates(config.report.grid_g_per_kwh, config.report.price_per_kwh, config.report.currency),
+        figure_seconds=report.figure_seconds,
+        rates=Rates(*rates),
     )
     for problem in made.problems:
         tell(problem)

@@ -13,19 +13,20 @@ SCRIPT_POLICY = re.compile(r"script-src (?:&#?\w+;|[^;\"&])*")
 PLOTLY = "assets/plotly.min.js"  # the page fetches it when a figure comes near, which one file cannot
 
 
-def one_page(index: Path) -> str | None:
+def one_page(index: Path, root: Path | None = None) -> str | None:
     """The page with its styles and scripts inside, allowed by their hashes alone; `None` if one of them is not there.
 
     Args:
-        index: the page; what it names is looked for beside it and never above its folder.
+        index: the page; what it names is looked for from its own folder.
+        root: the folder above which nothing is looked for; by default the page's own.
     """
-    root = index.parent.resolve()
+    root, beside = (root or index.parent).resolve(), index.parent.resolve()
     page = index.read_text(encoding="utf-8")
     wanted = [match[1] for pattern in (STYLE, SCRIPT) for match in pattern.finditer(page)]
     wanted += [PLOTLY] if "data-figure" in page else []
     texts: dict[str, str] = {}
     for name in wanted:
-        path = (root / name).resolve()
+        path = ((root if name == PLOTLY else beside) / name).resolve()
         if not path.is_relative_to(root) or not path.is_file():
             return None
         texts[name] = path.read_text(encoding="utf-8")

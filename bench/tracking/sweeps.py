@@ -65,7 +65,7 @@ class Sweeps:
             return
         with self._connection.guard("refreshing the sweep"):
             self._connection.connect()
-            page = None if site_index is None else one_page(site_index)
+            page = None if site_index is None else self._shown_page(site_index)
             if page is not None:
                 log_files(self._connection, self._parent, {"report.html": page})
             self._leave_view()
@@ -92,7 +92,7 @@ class Sweeps:
             "mlflow.source.type": "LOCAL",
             "mlflow.note.content": (
                 f"A sweep of suite {suite}: {cases} cases, one child run each. "
-                "The report's first page is the artifact `report.html`; the whole report is the folder `site`."
+                "The suite's page of the report is the artifact `report.html`; the whole report is the folder `site`."
             ),
         }
         created = self._connection.client.create_run(
@@ -119,8 +119,8 @@ class Sweeps:
                 self._connection.client.set_terminated(run.info.run_id, "KILLED")
 
     def _log_site(self, parent: str, index: Path) -> None:
-        """The report's first page as one file that MLflow can show, and its folder, as one archive if it is large."""
-        page = one_page(index)
+        """The suite's page as one file that MLflow can show, and the report's folder, as one archive if it is large."""
+        page = self._shown_page(index)
         if page is not None:
             log_files(self._connection, parent, {"report.html": page})
         files = [path for path in index.parent.rglob("*") if path.is_file()]
@@ -133,6 +133,11 @@ class Sweeps:
                 for path in sorted(files):
                     made.write(path, path.relative_to(index.parent))
             self._connection.client.log_artifact(parent, str(archive))
+
+    def _shown_page(self, index: Path) -> str | None:
+        """The page of the sweep's own suite as one file; the first page where the site has none of it."""
+        own = index.parent / "suites" / f"{self._sweep[0] if self._sweep else ''}.html"
+        return one_page(own if own.is_file() else index, index.parent)
 
     def case_filter(self) -> str:
         """The cases that belong on one chart: this suite's, on this machine, under this protocol."""

@@ -11,6 +11,7 @@ How a page shows one:
 * `customdata[0]` of a mark is the position of the row of `table` that it stands for, or null.
 * To keep pages small, what marks say on hover may be kept once for all views: a trace with `meta: "hover"` takes
   `hover[customdata[1]]` for each of its marks. `Figure.drawn` and ``paint.js`` do that and the colours in one go.
+* `links` are pages of the site, one for each row of `table`, that a click on a mark opens.
 * `table` is shown beside the picture and is what the CSV download holds; empty cells are None. A figure without a
   picture has `reason`, and its table where there are numbers at all.
 """
@@ -50,6 +51,7 @@ class Figure:
     notes: tuple[str, ...] = ()
     reason: str = ""
     hover: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if bool(self.views) == bool(self.reason):

@@ -6,9 +6,15 @@ from reports.needs import PageNeeds
 from reports.pages.page import Page
 
 PAGES: tuple[Page, ...] = (
-    Page("Leaderboard", "index.html", "reports.pages.leaderboard"),
+    Page("Overview", "index.html", "reports.pages.index"),
+    Page("Suite", "", "reports.pages.leaderboard"),
     Page("Claims", "claims.html", "reports.pages.claims", PageNeeds(claims=True)),
-    Page("Compare", "compare.html", "reports.pages.compare", PageNeeds(sides=True)),
+    Page("Compare", "compare.html", "reports.pages.compare", PageNeeds(compared=True)),
+    Page("History", "history.html", "reports.pages.history", PageNeeds(history=True)),
     Page("How it was measured", "methods.html", "reports.pages.methods"),
+    Page("Method", "", "reports.pages.method"),
+    Page("Network", "", "reports.pages.model"),
+    Page("Machine", "", "reports.pages.machine"),
+    Page("Search", "", "reports.pages.search"),
     Page("Case", "", "reports.pages.case"),
 )

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
+from markupsafe import Markup
+
 from bench.config.axes import BY_NAME
 from bench.config.overrides import as_word
 from bench.config.schema import Paths
 from bench.host.identity import machine_class
 from bench.metrics import METRICS
 from bench.store.records import Record
+from reports.addresses import machine_page, method_page, model_page, slug, suite_page
 from reports.columns import Column, column_key, column_of
 from reports.content import Site
 from reports.figure_sets import of_case
@@ -23,8 +26,11 @@ from reports.manifest import digest_of
 from reports.numbers import MISSING, pair, quantity, scale_for
 from reports.pages.claims import KINDS
 from reports.pages.page import Sheet, Shell, render
+from reports.quoting import Badge, badge, badge_svg, bibtex, cited
 from reports.rows import OF_BASELINE, Cell, Row, columns_of
+from reports.safe import inert_json
 from reports.scores import SCORES
+from reports.trace import trace_of
 from reports.words import takes
 
 #: The results folder that a command takes where none is named.
@@ -58,31 +64,25 @@ def sheets(site: Site) -> Iterable[Sheet]:
 
 
 def _digest(site: Site, row: Row) -> str:
-    base = site.baseline(row)
     return digest_of(
-        row.record["content_hash"],
-        base and base.record["content_hash"],
+        site.shown_of(row),
         row.rank,
         row.pareto,
         row.pareto_note,
-        _claims(site, row),
+        site.claims_on(row),
         site.title,
-        site.newest,
-        len(site.rows),
         [link.path for link in site.navigation],
         _command(site, row),
+        [other and other.page for other in site.neighbours(row)],
     )
-
-
-def _claims(site: Site, row: Row) -> list[dict[str, Any]]:
-    return [claim for claim in site.claims if row.case_key in (claim.get("case_keys") or [])]
 
 
 def _brief(site: Site, shell: Callable[[], Shell], row: Row) -> str:
     """The page without figures, processes and environment: what a build makes that has no time left for more."""
     values = {
         "heading": heading(row),
-        "site_title": site.title,
+        "site_title": row.case.suite if len(site.suites) > 1 else site.title,
+        "suite_page": suite_page(row.case.suite),
         "group": site.groups[row.group],
         "readings": facts(row),
         "command": _command(site, row),
@@ -113,6 +113,7 @@ def _page(site: Site, row: Row) -> str:
         row=row,
         base=site.baseline(row),
         heading=heading(row),
+        suite_page=suite_page(row.case.suite),
         group=site.groups[row.group],
         facts=facts(row),
         parts_table=parts_table(row),
@@ -128,9 +129,27 @@ def _page(site: Site, row: Row) -> str:
         uncounted=(record.get("counts") or {}).get("uncounted") or [],
         log=_log(record),
         command=_command(site, row),
-        claims=_claims(site, row),
+        claims=site.claims_on(row),
         claim_kinds=KINDS,
+        method_page="" if row.case.is_baseline or row.by_model else method_page(row.case.method),
+        model_page=model_page(row.case.model),
+        machine_page=machine_page(row.machine_key),
+        neighbours=site.neighbours(row),
+        badge=Markup(badge_svg("waterline", _badge(site, row))),
+        cited=cited(row, site.groups[row.group]),
+        bibtex=bibtex(row, site.groups[row.group]),
+        trace=None if (trace := trace_of(record)) is None else inert_json(trace, hide_paths=not site.show_paths),
+        pin=pin_of(row),
     )
+
+
+def _badge(site: Site, row: Row) -> Badge:
+    return badge(row, [str(claim["verdict"]) for claim in site.claims_on(row)])
+
+
+def pin_of(row: Row) -> str:
+    """What names a row in the address of the comparison: its suite's file and the name of its page."""
+    return f"{slug(row.case.suite)}:{row.page.removeprefix('cases/').removesuffix('.html')}"
 
 
 def heading(row: Row) -> tuple[str, str]:

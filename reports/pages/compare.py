@@ -1,4 +1,4 @@
-"""Two machines or two runs side by side: first how they differ, then what that does to every case that ran on both."""
+"""What changed between two machines or runs, if there are two; and two to four pinned rows side by side."""
 
 from __future__ import annotations
 
@@ -67,10 +67,9 @@ def escaped(found: comparing.Comparison) -> comparing.Comparison:
 
 
 def _page(site: Site) -> str:
-    sides = site.sides
-    if sides is None:
-        raise ValueError("there are no two sides to compare")
-    (name_a, a), (name_b, b) = sides
+    if site.sides is None:
+        return render("compare.html.j2", site, "compare.html", found=None, lines=[], verdicts={})
+    (name_a, a), (name_b, b) = site.sides
     found = escaped(comparing.compare(a, b, label_a=name_a, label_b=name_b))
     verdicts = Counter(row.kind.lower() for row in found.rows)
     return render("compare.html.j2", site, "compare.html", found=found, lines=lines(found), verdicts=verdicts)

@@ -1,42 +1,73 @@
-"""The first page: findings, the chooser, the leaderboard, figures, failures, and how it was measured."""
+"""The page of a suite: findings, the chooser, the leaderboard, figures, failures, and how it was measured."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
+from reports.addresses import slug, suite_page, suite_rows
+from reports.atlas import Point, points
 from reports.batches import crossings, panels
 from reports.content import Site
-from reports.figure_sets import across, of_groups
-from reports.figures.theme import styles_of
+from reports.drawing import Drawing
+from reports.figure_sets import across, guarded, of_groups
+from reports.figures import flagship
+from reports.figures.flagship import Look
+from reports.figures.theme import Style, styles_of
 from reports.findings import findings, headline
 from reports.leaderboard import MARKS, payload
+from reports.manifest import digest_of
 from reports.methods import summary
 from reports.over_models import describe, lines
 from reports.pages.claims import KINDS, judged
 from reports.pages.page import Sheet, render
 from reports.rows import OF_BASELINE
-from reports.safe import inert_json
+from reports.safe import script_data
 
 
-def sheets(site: Site) -> Iterable[Sheet]:
-    """The one sheet `index.html`."""
-    yield Sheet("index.html", "", lambda: _page(site))
+def sheets(site: Site) -> Iterator[Sheet]:
+    """Two sheets per suite: its page, and its rows as data of the scripts."""
+    for name in site.suites:
+        own = site.of_suite(name)
+        digest = _digest(site, own)
+        yield Sheet(suite_page(name), digest, partial(_page, own, name), partial(_page, own, name, whole=False))
+        yield Sheet(suite_rows(name), digest, partial(_rows, own, name))
 
 
-def _page(site: Site) -> str:
+def _digest(site: Site, own: Site) -> str:
+    return digest_of(
+        [(site.shown_of(row), row.rank, row.pareto) for row in own.rows],
+        own.claims,
+        own.title,
+        [link.path for link in site.navigation],
+        [column.key for column in own.columns],
+        site.suite_titles,
+    )
+
+
+def _rows(own: Site, name: str) -> str:
+    return script_data("rows", {**payload(own.rows, own.groups, own.columns), "suite": name})
+
+
+def _page(site: Site, name: str, *, whole: bool = True) -> str:
+    """The page; without its figures where a build has no time left for them."""
     styles = styles_of(site.rows)
     by_batch = panels(site.rows)
     return render(
         "leaderboard.html.j2",
         site,
-        "index.html",
+        site.here,
+        suite_slug=slug(name),
+        suite_title=site.suite_titles.get(name, ""),
+        rows_file=suite_rows(name).rpartition("/")[2],
         headline=headline(site.rows, site.groups),
         findings=findings(site.rows, site.groups),
-        data=inert_json(payload(site.rows, site.groups, site.columns)),
-        figures=of_groups(site, styles),
-        across=across(site, styles),
+        whole=whole,
+        flagship=_flagship(site, styles) if whole else None,
+        figures=of_groups(site, styles) if whole else [],
+        across=across(site, styles) if whole else [],
         over_models=lines(site.rows),
         summed=describe,
         pays=[(panel, crossings(panel)) for panel in by_batch],
@@ -51,6 +82,34 @@ def _page(site: Site) -> str:
         protocols=[summary(record) for record in _one_per_protocol(site)],
         environments=_environments(site),
     )
+
+
+#: Networks that have a view of their own in the flagship picture.
+MOST_VIEWS = 30
+
+
+def _flagship(site: Site, styles: dict[str, Style]) -> Drawing | None:
+    """Every case of the suite in one picture, also network by network: ratios, so that conditions may differ."""
+    found = points(site.rows)
+    if not found:
+        return None
+
+    def look(point: Point) -> Look:
+        style = styles[point.row.family]
+        return Look(style.colour, style.symbol, point.row.legend)
+
+    networks = list(dict.fromkeys(point.row.side.model_label for point in found))
+    views: dict[str, Sequence[Point]] = {"all networks": found}
+    views |= {name: [p for p in found if p.row.side.model_label == name] for name in networks}
+    make = partial(
+        flagship.figure,
+        found,
+        look,
+        title=f"Promised against measured speed-up, all {len(found)} cases",
+        views=views if 1 < len(networks) <= MOST_VIEWS else None,
+        control="Network",
+    )
+    return guarded(flagship.ID, site.here, site, make)
 
 
 def _unavailable(site: Site) -> list[tuple[str, str, int]]:

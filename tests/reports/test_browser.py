@@ -60,6 +60,11 @@ def browser():
         running.close()
 
 
+def board(site):
+    """The page with the table of the one suite that is in the site."""
+    return site / "suites" / "vit_tokens.html"
+
+
 class Visit:
     """One page with everything it complained about and everything it asked for."""
 
@@ -115,7 +120,7 @@ def _first_group(values, count=8):
 
 
 def test_headers_sort_inside_groups_and_say_so(site, visit):
-    seen = visit(site / "index.html")
+    seen = visit(board(site))
     speedup = seen.page.locator("#leaderboard thead th", has=seen.page.locator('button[data-sort="speedup"]')).last
     assert speedup.get_attribute("aria-sort") == "descending"  # paired and tight: what rows are first sorted by
     assert seen.page.locator("#leaderboard thead th").nth(1).text_content().startswith("Status")
@@ -132,14 +137,14 @@ def test_headers_sort_inside_groups_and_say_so(site, visit):
 
 
 def test_filters_and_search_narrow_the_rows_and_the_address_brings_the_view_back(site, visit):
-    seen = visit(site / "index.html")
+    seen = visit(board(site))
     assert len(seen.names()) == 11
     seen.page.get_by_label("Find rows by text").fill("tome")
     assert len(seen.names()) == 4
     seen.page.locator('details[data-axis="model"] summary').click()
     seen.page.get_by_role("checkbox", name="deit_tiny").uncheck()
     assert seen.names() == ["tome(r=13)", "tome(r=8)"]
-    again = visit(site / "index.html", fragment=seen.page.evaluate("location.hash"))
+    again = visit(board(site), fragment=seen.page.evaluate("location.hash"))
     assert again.names() == seen.names()
     assert "2 of 11 rows" in again.page.locator(".status-line").text_content()
     seen.page.get_by_role("button", name="Reset", exact=True).click()
@@ -147,12 +152,12 @@ def test_filters_and_search_narrow_the_rows_and_the_address_brings_the_view_back
 
 
 def test_columns_are_chosen_and_remembered_in_the_address(site, visit):
-    seen = visit(site / "index.html")
+    seen = visit(board(site))
     before = seen.page.locator("#leaderboard thead th").count()
     seen.page.locator("summary", has_text="Columns").click()
     seen.page.locator('#leaderboard input[value="params"]').check()
     assert seen.page.locator("#leaderboard thead th").count() == before + 1
-    again = visit(site / "index.html", fragment=seen.page.evaluate("location.hash"))
+    again = visit(board(site), fragment=seen.page.evaluate("location.hash"))
     assert again.page.locator('button[data-sort="params"]').count() == 1
 
 
@@ -164,7 +169,7 @@ def _saved(seen, name):
 
 
 def test_exports_hold_exactly_the_rows_shown(site, visit):
-    seen = visit(site / "index.html", fragment="#find=evit")
+    seen = visit(board(site), fragment="#find=evit")
     rows = json.loads(_saved(seen, "JSON"))
     assert [row["method"] for row in rows] == ["evit", "evit"]
     assert rows[0]["latency_ms_provenance"] == "measured" and rows[0]["latency_ms_unit"] == "ms"
@@ -177,7 +182,7 @@ def test_exports_hold_exactly_the_rows_shown(site, visit):
 
 
 def test_the_script_writes_numbers_as_the_python_does(site, visit):
-    seen = visit(site / "index.html", fragment="#find=deit_small+none")
+    seen = visit(board(site), fragment="#find=deit_small+none")
     cell = seen.page.locator("#leaderboard tbody tr[data-page] td.num").nth(1)
     row = next(row for row in rows_of(suite_records(), []) if row.case.model == "deit_small" and row.case.is_baseline)
     reading = row.cells["latency_ms"]
@@ -185,7 +190,7 @@ def test_the_script_writes_numbers_as_the_python_does(site, visit):
 
 
 def test_missing_values_tell_their_reason_on_hover_and_on_focus(site, visit):
-    seen = visit(site / "index.html", fragment="#find=diffrate")
+    seen = visit(board(site), fragment="#find=diffrate")
     dash = seen.page.locator("#leaderboard td .missing").first
     dash.hover()
     assert "crashed" in seen.page.locator(".tip").text_content()
@@ -196,7 +201,7 @@ def test_missing_values_tell_their_reason_on_hover_and_on_focus(site, visit):
 
 
 def test_the_chooser_answers_with_the_most_accurate_row_in_the_budget(site, visit):
-    seen = visit(site / "index.html")
+    seen = visit(board(site))
     seen.page.locator("#budget").fill("45")
     answer = seen.page.locator("#chooser .answer")
     assert "deit_tiny with no method" in answer.text_content() and "within 45 ms" in answer.text_content()
@@ -225,7 +230,7 @@ def test_figures_are_drawn_switch_views_and_answer_the_pointer(site, visit):
 
 
 def test_figures_are_saved_as_svg_png_and_csv(site, visit):
-    seen = visit(site / "index.html")
+    seen = visit(board(site))
     seen.draw_all()
     figure = seen.page.locator("[data-figure]").first
     starts = {"svg": b"<svg", "png": b"\x89PNG", "csv": b""}
@@ -238,7 +243,7 @@ def test_figures_are_saved_as_svg_png_and_csv(site, visit):
 
 
 def test_the_theme_toggle_changes_page_and_figures(site, visit):
-    seen = visit(site / "index.html")
+    seen = visit(board(site))
     seen.draw_all()
     ink = "getComputedStyle(document.querySelector('.xtick text')).fill"
     before, paper = seen.page.evaluate(ink), seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -253,22 +258,25 @@ def test_the_theme_toggle_changes_page_and_figures(site, visit):
 @pytest.mark.parametrize("width", [1400, 400])
 def test_every_page_is_quiet_offline_and_fits_its_width(site, visit, width):
     SHOTS.mkdir(exist_ok=True)
-    cases = sorted((site / "cases").glob("*.html"))[:1]
-    for path in (site / "index.html", site / "methods.html", *cases):
+    single = [next(iter(sorted((site / folder).glob("*.html")))) for folder in ("cases", "models", "machines")]
+    tops = [site / name for name in ("index.html", "methods.html", "compare.html")]
+    for path in (*tops, board(site), site / "methods" / "tome.html", *single):
         seen = visit(path, width=width)
         seen.draw_all()
         for theme in ("light", "dark"):
             seen.page.emulate_media(color_scheme=theme)
             seen.page.wait_for_timeout(800)
             assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
-            seen.page.screenshot(path=SHOTS / f"{path.stem.split('.')[0][:12]}_{width}_{theme}.png", full_page=True)
+            seen.page.screenshot(
+                path=SHOTS / f"{path.parent.name}_{path.stem.split('.')[0][:12]}_{width}_{theme}.png", full_page=True
+            )
         assert not seen.complaints
         assert all(url.startswith(("file:", "data:", "blob:")) for url in seen.requests)
         assert seen.page.locator("text=Share chart").count() == 0
 
 
 def test_the_policy_stops_inline_script_and_connections(site, visit):
-    seen = visit(site / "index.html")
+    seen = visit(board(site))
     seen.page.evaluate("""() => {
         const script = document.createElement('script');
         script.textContent = 'window.leaked = true';
@@ -279,8 +287,187 @@ def test_the_policy_stops_inline_script_and_connections(site, visit):
 
 
 def test_hostile_names_are_shown_and_never_run(site, visit):
-    seen = visit(site / "index.html")
+    seen = visit(board(site))
     seen.draw_all()
     assert any("<img src=x" in name for name in seen.names())
     assert seen.page.locator("img").count() == 0
     assert not seen.complaints
+
+
+def test_a_link_to_a_view_opens_at_its_section_and_keeps_the_view_of_a_figure(site, visit):
+    seen = visit(board(site), fragment="#find=tome")
+    top = seen.page.evaluate("document.getElementById('leaderboard').getBoundingClientRect().top")
+    assert abs(top) < 120
+    figure = visit(board(site))
+    figure.draw_all()
+    select = figure.page.locator("#flagship select").first
+    wanted = select.locator("option").all_text_contents()[-1]
+    select.select_option(wanted)
+    again = visit(board(site), fragment=figure.page.evaluate("location.hash"))
+    again.draw_all()
+    assert again.page.locator("#flagship").get_attribute("data-drawn") == wanted
+    assert abs(again.page.evaluate("document.getElementById('flagship').getBoundingClientRect().top")) < 500
+
+
+def test_the_search_box_finds_and_opens_with_the_keyboard_alone(site, visit):
+    seen = visit(site / "index.html")
+    seen.page.keyboard.press("/")
+    seen.page.keyboard.type("tome")
+    seen.page.locator("#found li[role=option]").first.wait_for()
+    first = seen.page.locator("#found li").first.text_content()
+    assert first.startswith("method") and "tome" in first
+    seen.page.keyboard.press("Enter")
+    seen.page.wait_for_url("**/methods/tome.html")
+    assert "tome" in seen.page.locator("h1").text_content()
+    seen.page.keyboard.press("/")
+    seen.page.keyboard.type("no such thing")
+    assert "Nothing here is called so" in seen.page.locator("#found").text_content()
+    seen.page.keyboard.press("Escape")
+    assert not seen.page.locator("#found").is_visible() and not seen.complaints
+
+
+def test_search_finds_cases_by_key_from_any_folder_and_shows_hostile_names_as_text(site, visit):
+    page = next((site / "cases").glob("*.html"))
+    seen = visit(page)
+    seen.page.locator("#search").fill(page.name.split(".")[0])
+    seen.page.locator("#found li[role=option] a").first.click()
+    assert seen.page.url.endswith(page.name)
+    seen.page.locator("#search").fill("onerror")
+    seen.page.locator("#found li[role=option]").first.wait_for()
+    assert "<img src=x" in seen.page.locator("#found").text_content() and seen.page.locator("img").count() == 0
+
+
+def test_menus_of_many_entries_have_a_box_to_type_in(site, visit):
+    seen = visit(board(site))
+    seen.page.locator("summary", has_text="Columns").click()
+    menu = seen.page.locator("details.menu", has=seen.page.locator("summary", has_text="Columns"))
+    shown = menu.locator("label:visible").count()
+    menu.get_by_label("Find a column").fill("macs")
+    assert 0 < menu.locator("label:visible").count() < shown
+    axis = seen.page.locator("#scatter .choices select").first
+    entries = axis.locator("option").count()
+    seen.page.get_by_label("Find in Across").fill("peak memory")
+    assert axis.locator("option").count() < entries and "Peak memory" in axis.locator("option").first.text_content()
+
+
+def test_any_two_quantities_are_drawn_and_kept_in_the_address(site, visit):
+    seen = visit(board(site))
+    scatter = seen.page.locator("#scatter")
+    scatter.scroll_into_view_if_needed()
+    scatter.locator('select[data-of="x"]').select_option("macs")
+    scatter.locator('select[data-of="y"]').select_option("speedup")
+    scatter.locator('select[data-of="apart"]').select_option("model")
+    seen.page.wait_for_selector('#scatter[data-scatter="macs speedup"]')
+    assert scatter.locator(".point").count() == 6  # the rows with a speed-up
+    assert scatter.locator(".cartesianlayer .subplot").count() == 2
+    seen.page.get_by_label("Find rows by text").fill("evit")
+    seen.page.wait_for_timeout(400)
+    assert scatter.locator(".point").count() == 2
+    again = visit(board(site), fragment=seen.page.evaluate("location.hash"))
+    assert again.page.locator('#scatter select[data-of="x"]').input_value() == "macs"
+    assert not seen.complaints and not again.complaints
+
+
+def test_pinned_rows_stand_side_by_side_and_the_address_brings_them_back(site, visit):
+    seen = visit(board(site), fragment="#find=deit_tiny")
+    for _ in range(2):
+        seen.page.locator('#leaderboard button.pin[aria-pressed="false"]').first.click()
+    assert "2 of 4 pinned" in seen.page.locator(".tray").text_content()
+    seen.page.locator(".tray a").click()
+    seen.page.wait_for_selector("#pinned table")
+    table = seen.page.locator("#pinned table").first
+    assert table.locator("thead th").count() == 3
+    rows = table.locator("tbody tr th").all_text_contents()
+    assert "Speed-up" in rows and "Conditions" in rows
+    address = seen.page.evaluate("location.hash")
+    again = visit(site / "compare.html", fragment=address)
+    again.page.wait_for_selector("#pinned table")
+    assert again.page.locator("#pinned thead th").count() >= 3
+    again.page.get_by_role("button", name="Remove").first.click()
+    again.page.wait_for_timeout(300)
+    assert again.page.locator("#pinned table").first.locator("thead th").count() == 2
+    assert not seen.complaints and not again.complaints
+
+
+def test_a_case_saves_its_badge_and_a_trace_and_leads_back_to_the_table(site, visit):
+    seen = visit(board(site), fragment="#find=deit_tiny+tome")
+    seen.page.locator("#leaderboard tbody th a").nth(1).click()
+    seen.page.wait_for_url("**/cases/*.html")
+    for button, start in (("#save-badge", "<svg"), ("#save-trace", '{"traceEvents":')):
+        with seen.page.expect_download() as waiting:
+            seen.page.locator(button).click()
+        assert Path(waiting.value.path()).read_text().startswith(start)
+    assert not seen.page.locator("#after").is_visible()  # it is the last of the two rows of that view
+    seen.page.locator("#before").click()
+    seen.page.get_by_role("link", name="back to the table").click()
+    assert "find=deit_tiny" in seen.page.evaluate("location.hash") and len(seen.names()) == 2
+
+
+def test_a_table_for_a_paper_is_latex_with_the_rows_shown(site, visit):
+    seen = visit(board(site), fragment="#find=deit_small+evit")
+    text = _saved(seen, "LaTeX")
+    head, *lines = [line for line in text.splitlines() if line.endswith("\\\\") and "multicolumn" not in line]
+    assert "\\toprule" in text and "\\bottomrule" in text and head.startswith("Network & Method & ")
+    assert len(lines) == 1 and lines[0].startswith("deit\\_small & evit(keep\\_rate=0.7) & ")
+    assert all(line.count("&") == head.count("&") for line in lines) and "\\pm" in lines[0] and text.isascii()
+
+
+def test_a_mark_of_the_flagship_picture_opens_its_case(site, visit):
+    seen = visit(site / "index.html")
+    seen.draw_all()
+    seen.page.locator("#flagship").scroll_into_view_if_needed()
+    point = seen.page.locator("#flagship .scatterlayer .point").first
+    box = point.bounding_box()
+    seen.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    seen.page.wait_for_timeout(200)
+    seen.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    seen.page.wait_for_url("**/cases/*.html")
+
+
+def test_the_scales_of_the_flagship_picture_are_equal(site, visit):
+    for width in (1400, 400):
+        seen = visit(site / "index.html", width=width)
+        seen.draw_all()
+        lengths = seen.page.evaluate("""() => {
+            const layout = document.querySelector('#flagship .plot')._fullLayout;
+            return [layout.xaxis, layout.yaxis].map((axis) => axis._length / (axis.range[1] - axis.range[0]));
+        }""")
+        assert abs(lengths[0] / lengths[1] - 1) < 0.01
+
+
+@pytest.fixture(scope="module")
+def claimed(tmp_path_factory):
+    """A site with claims of two papers."""
+    root = tmp_path_factory.mktemp("claimed")
+    common = {
+        "metric": "macs", "unit": "x", "relative_to_baseline": True, "model": "deit_small", "mode": "off-the-shelf",
+        "hardware": "any", "convention": "matmul", "tolerance": 0.02,
+    }  # fmt: skip
+    claims = [
+        {**common, "method": "tome", "setting": "r=13", "value": 0.59, "source": "Bolya et al. 2023, table 1"},
+        {**common, "method": "tome", "setting": "r=13", "value": 0.3, "source": "Bolya et al. 2023, table 2"},
+        {**common, "method": "evit", "setting": "keep_rate=0.7", "value": 0.66, "source": "Liang et al. 2022, table 4"},
+    ]
+    folder = root / "vit_tokens"
+    folder.mkdir()
+    (folder / "claims.yaml").write_text(json.dumps({"claims": claims}))
+    store(root / "results")
+    build(root / "results", root / "site", claims=[folder])
+    return root / "site"
+
+
+def test_claims_are_filtered_by_paper_and_verdict_and_the_address_brings_it_back(claimed, visit):
+    seen = visit(claimed / "claims.html")
+    assert seen.page.locator(".claims.lines > li:visible").count() == 3
+    filters = {
+        name: seen.page.locator("#claim-filters label", has_text=name).locator("select")
+        for name in ("Paper", "Verdict")
+    }
+    filters["Paper"].select_option("Bolya et al. 2023")
+    assert seen.page.locator(".claims.lines > li:visible").count() == 2
+    filters["Verdict"].select_option("reproduced")
+    assert seen.page.locator("#claim-count").text_content() == "1 of 3 claims"
+    again = visit(claimed / "claims.html", fragment=seen.page.evaluate("location.hash"))
+    assert again.page.locator(".claims.lines > li:visible").count() == 1
+    one = visit(claimed / "claims.html", fragment="#claim-2")
+    assert one.page.locator("#claim-2 details").get_attribute("open") is not None

@@ -31,5 +31,5 @@ def test_simulated_and_real_rows_are_of_two_groups_and_the_page_says_which(tmp_p
 def test_the_pages_are_made_and_name_the_simulation(tmp_path):
     store(tmp_path / "results", rows(), with_samples=False)
     build(tmp_path / "results", tmp_path / "site")
-    text = (tmp_path / "site" / "index.html").read_text()
+    text = (tmp_path / "site" / "suites" / "vit_tokens.rows.js").read_text()
     assert "simulated: claims no speed" in text and "Arrived share" in text

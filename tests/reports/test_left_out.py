@@ -45,7 +45,7 @@ def broken(monkeypatch, title, how):
     monkeypatch.setattr(module, "sheets", sheets if how == "rendered" else fails)
 
 
-@pytest.mark.parametrize("title", ["Leaderboard", "How it was measured", "Case"])
+@pytest.mark.parametrize("title", ["Overview", "Suite", "Method", "How it was measured", "Case"])
 @pytest.mark.parametrize("how", ["sheets", "rendered"])
 def test_one_kind_of_page_that_fails_costs_no_other(results, whole, tmp_path, monkeypatch, title, how):
     folder = whole.index.parent
@@ -56,9 +56,9 @@ def test_one_kind_of_page_that_fails_costs_no_other(results, whole, tmp_path, mo
     assert all("left out: Unforeseen" in line and "\x1b" not in line for line in made.problems)
     kept = {page.relative_to(folder) for page in whole.pages} - lost
     assert kept
-    for name in kept - (
-        {p for p in kept if p.parent.name == "cases"} if title == "Case" and how == "sheets" else set()
-    ):
+    folders = {"Suite": "suites", "Method": "methods", "Case": "cases"}
+    gone = {p for p in kept if p.parent.name == folders.get(title)} if how == "sheets" else set()
+    for name in kept - gone:
         assert (tmp_path / "site" / name).read_text() == (folder / name).read_text()
     for name in lost:
         text = (tmp_path / "site" / name).read_text()

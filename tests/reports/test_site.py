@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from reports import figure_sets
+from reports import figure_sets, fresh
 from reports.site import build, load
 from tests.synthetic import record, store, suite_records
 
@@ -36,17 +36,22 @@ class Page(HTMLParser):
             self._script = None
 
 
-def _rows(site):
-    block = re.search(
-        r'<script type="application/json" id="rows">(.*?)</script>', (site / "index.html").read_text(), re.S
-    )
-    return json.loads(block[1])
+def _rows(site, suite="vit_tokens"):
+    """The rows that the script of a suite's page gets."""
+    text = (site / "suites" / f"{suite}.rows.js").read_text()
+    return json.loads(re.fullmatch(r'waterlineData\("rows", (.*)\);\n', text, re.S)[1])
 
 
-def test_a_store_becomes_a_first_page_and_a_page_per_case(tmp_path):
+def test_a_store_becomes_a_first_page_and_a_page_per_suite_method_network_machine_and_case(tmp_path):
     store(tmp_path / "results")
     made = build(tmp_path / "results", tmp_path / "site")
     assert made.index.is_file() and not made.problems
+    pages = {str(page.relative_to(tmp_path / "site")) for page in made.pages if page.parent.name != "cases"}
+    assert pages == {
+        "index.html", "suites/vit_tokens.html", "suites/vit_tokens.rows.js", "compare.html", "methods.html",
+        "methods/tome.html", "methods/evit.html", "methods/diffrate.html", "models/deit_tiny.html",
+        "models/deit_small.html", "machines/synthetic000cpu0.html", "assets/search.js",
+    }  # fmt: skip
     assert len(list((tmp_path / "site" / "cases").glob("*.html"))) == 9
     for name in ("plotly.min.js", "waterline.js", "waterline.css"):
         assert (tmp_path / "site" / "assets" / name).stat().st_size > 1000
@@ -88,6 +93,10 @@ def test_hostile_names_stay_text_on_every_page(tmp_path):
         for attributes, text in page.scripts:
             assert attributes.get("type") == "application/json", path.name
             json.loads(text)
+    data = [*(tmp_path / "site" / "suites").glob("*.js"), tmp_path / "site" / "assets" / "search.js"]
+    assert len(data) == 3 and all("<" not in path.read_text() for path in data)
+    names = {path.name for path in (tmp_path / "site").rglob("*") if path.is_file()}
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in names)
 
 
 def test_pages_ask_for_nothing_outside_and_carry_the_policy(tmp_path):
@@ -127,6 +136,7 @@ def test_a_second_build_makes_only_the_pages_that_changed(tmp_path, monkeypatch)
     build(tmp_path / "results", tmp_path / "site", figure_seconds=None)
     before = {path: path.read_text() for path in (tmp_path / "site" / "cases").glob("*.html")}
     monkeypatch.setattr(figure_sets, "of_case", lambda *_: pytest.fail("a figure was made again"))
+    fresh.forget(tmp_path / "site")
     again = build(tmp_path / "results", tmp_path / "site", figure_seconds=None)
     assert before == {path: path.read_text() for path in before}
     assert again.written <= 3
@@ -136,13 +146,16 @@ def test_a_second_build_makes_only_the_pages_that_changed(tmp_path, monkeypatch)
             path.unlink()
     fewer = build(tmp_path / "results", tmp_path / "site", figure_seconds=None)
     assert len(list((tmp_path / "site" / "cases").glob("*.html"))) == 8
-    assert len(fewer.pages) == len(again.pages) - 1
+    gone = {str(path.relative_to(tmp_path / "site")) for path in set(again.pages) - set(fewer.pages)}
+    assert len(gone) == 2 and "methods/diffrate.html" in gone and set(fewer.pages) < set(again.pages)
+    assert not (tmp_path / "site" / "methods" / "diffrate.html").exists()
 
 
 def test_a_build_without_time_for_figures_leaves_them_to_the_next(tmp_path):
     store(tmp_path / "results")
     first = build(tmp_path / "results", tmp_path / "site", figure_seconds=-1)
-    assert first.brief == 9
+    assert first.brief == 10  # nine cases and their suite
+    assert "goes on with those of this suite" in (tmp_path / "site" / "suites" / "vit_tokens.html").read_text()
     assert "goes on with this one" in next((tmp_path / "site" / "cases").glob("*.html")).read_text()
     second = build(tmp_path / "results", tmp_path / "site", figure_seconds=None)
     assert second.brief == 0
@@ -224,9 +237,13 @@ def test_claims_of_a_suite_are_judged_and_lead_to_their_rows(tmp_path):
     build(tmp_path / "results", tmp_path / "site", claims=[folder])
     text = (tmp_path / "site" / "claims.html").read_text()
     assert "Reproduced: 1" in text and "Not reproduced: 1" in text and "A Paper, table 1" in text
-    assert "Do the papers&#39; claims hold here?" in (tmp_path / "site" / "index.html").read_text().replace(
-        "'", "&#39;"
+    page = (tmp_path / "site" / "suites" / "vit_tokens.html").read_text()
+    assert "Do the papers&#39; claims hold here?" in page.replace("'", "&#39;")
+    index = (tmp_path / "site" / "index.html").read_text()
+    assert (
+        "1 reproduced, 1 not" in index and "1 of 2" in index and "claims that could be judged are reproduced" in index
     )
+    assert "counted" in (tmp_path / "site" / "methods" / "tome.html").read_text()
 
 
 def test_only_rows_of_the_suite_that_was_asked_for_are_shown(tmp_path):

@@ -146,6 +146,25 @@ def test_one_page_holds_its_scripts_and_allows_nothing_else(tmp_path):
         assert one_page(index) is None
 
 
+def test_one_page_of_a_folder_takes_what_lies_beside_it_and_above_it_up_to_the_root(tmp_path):
+    for folder in ("assets", "suites"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "assets" / "a.css").write_text("p { color: red }")
+    (tmp_path / "assets" / "plotly.min.js").write_text("plot = 1")
+    (tmp_path / "suites" / "s.rows.js").write_text("rows = 2")
+    page = tmp_path / "suites" / "s.html"
+    page.write_text(
+        '<head><link rel="stylesheet" href="../assets/a.css"><script src="s.rows.js"></script></head>'
+        "<p data-figure></p>"
+    )
+    made = one_page(page, tmp_path)
+    assert made is not None and "color: red" in made and "rows = 2" in made and "plot = 1" in made
+    assert one_page(page) is None  # without a root nothing above the page's own folder is taken
+    page.write_text('<script src="../../outside.js"></script>')
+    (tmp_path.parent / "outside.js").write_text("")
+    assert one_page(page, tmp_path) is None
+
+
 def test_plain_link_carries_search_order_and_chart_mode():
     url = urlsplit(view_url("http://h:1", "7", "tags.a = 'b c'"))
     path, _, query = url.fragment.partition("?")

@@ -18,6 +18,67 @@ function inert(id) {
   return block ? JSON.parse(block.textContent) : null;
 }
 
+// ---- data in files of the site's own: a page from disk may load scripts and nothing else ----
+const Data = {
+  got: {}, waiting: {},
+  put(name, value) { this.got[name] = value; this.waiting[name]?.forEach((ready) => ready(value)); },
+  // The data of a name, from the file that hands it over; the same name in another file takes its place.
+  load(name, path) {
+    delete this.got[name];
+    return new Promise((ready, failed) => {
+      this.waiting[name] = [ready];
+      const script = el("script", { src: ROOT + path });
+      script.addEventListener("error", () => failed(new Error(path + " could not be read")));
+      document.head.append(script);
+    });
+  },
+};
+function waterlineData(name, value) { Data.put(name, value); }
+
+// ---- what is chosen lives in the address behind #, so that a link brings it back ----
+const Address = {
+  get parts() { return new URLSearchParams(location.hash.slice(1)); },
+  // Of several parts of a page each keeps its own entries; empty values are left out.
+  change(entries) {
+    const parts = this.parts;
+    for (const [name, value] of Object.entries(entries)) {
+      parts.delete(name);
+      for (const one of [value].flat()) if (one !== null && one !== undefined && one !== "") parts.append(name, one);
+    }
+    const text = parts.toString();
+    history.replaceState(null, "", text ? "#" + text : location.pathname + location.search);
+  },
+};
+
+// ---- a box to type in, for menus of more than a dozen entries ----
+const MANY = 12;
+function typeIn(entries, label) {
+  const box = el("input", { type: "search", class: "typein", placeholder: "Type to find", "aria-label": label, autocomplete: "off" });
+  box.addEventListener("input", () => {
+    const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const [node, text] of entries) node.hidden = !words.every((word) => text.toLowerCase().includes(word));
+  });
+  box.addEventListener("keydown", (event) => { if (event.key === "Enter") event.preventDefault(); });
+  return box;
+}
+
+// The same for a select: the entries that do not fit are taken out while something is typed; the chosen one stays.
+function typeInto(select, label) {
+  const options = [...select.options];
+  if (options.length <= MANY) return null;
+  const box = el("input", { type: "search", class: "typein", placeholder: "Type to find", "aria-label": label, autocomplete: "off" });
+  box.addEventListener("input", () => {
+    const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const kept = options.filter((option) => words.every((word) => option.textContent.toLowerCase().includes(word)));
+    const chosen = select.value, shown = kept.length ? kept : options;
+    select.replaceChildren(...shown);
+    select.value = shown.some((option) => option.value === chosen) ? chosen : shown[0].value;
+    if (select.value !== chosen) select.dispatchEvent(new Event("change", { bubbles: true }));
+  });
+  select.before(box);
+  return box;
+}
+
 function download(name, type, content) {
   const blob = content instanceof Blob ? content : new Blob([content], { type });
   const link = el("a", { href: URL.createObjectURL(blob), download: name });
@@ -136,4 +197,12 @@ function startMenus() {
       menu.querySelector("summary").focus();
     }
   });
+}
+
+// How long ago the newest row of a suite is, counted from today.
+function startAges() {
+  for (const node of document.querySelectorAll("time[data-age]")) {
+    const days = Math.floor((Date.now() - Date.parse(node.dateTime)) / 86400000);
+    if (days >= 0) node.after(el("span", { class: "model" }, days === 0 ? "today" : days === 1 ? "a day ago" : `${days} days ago`));
+  }
 }

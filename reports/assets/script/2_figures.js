@@ -60,11 +60,12 @@ class PageFigure {
   controls() {
     if (!this.data.controls.length || !this.plot) return;
     const holder = this.node.querySelector(".choices");
-    const first = this.choice.split(" · ");
+    const first = (Address.parts.get(this.node.id) ?? this.choice).split(" · ");
     const selects = this.data.controls.map(([label, options], place) => {
       const select = el("select", {}, ...options.map((text) => el("option", { value: text }, text)));
       select.value = options.includes(first[place]) ? first[place] : options[0];
       holder.append(el("label", {}, label, select));
+      typeInto(select, "Find in " + label);
       return select;
     });
     const available = () => {
@@ -75,7 +76,11 @@ class PageFigure {
     };
     holder.addEventListener("change", () => {
       const key = selects.map((select) => select.value).join(" · ");
-      if (key in this.data.views) { this.choice = key; this.draw(); }
+      if (key in this.data.views) {
+        this.choice = key;
+        this.draw();
+        Address.change({ [this.node.id]: key === Object.keys(this.data.views)[0] ? "" : key });
+      }
       available();
     });
     this.choice = selects.map((select) => select.value).join(" · ");
@@ -88,7 +93,15 @@ class PageFigure {
     const spec = readyFigure(this.data.views[this.choice], Figures.look.palettes[theme], this.data.hover);
     const narrow = this.plot.clientWidth < 520;
     spec.layout = { ...spec.layout, autosize: true };
-    if (narrow) spec.layout.font = { ...spec.layout.font, size: 11 };
+    if (narrow) {
+      spec.layout.font = { ...spec.layout.font, size: 11 };
+      // A legend beside the picture would leave it no room: it goes above, and the picture is as high as it is wide.
+      if (spec.layout.legend?.orientation === "v") {
+        spec.layout.legend = { ...spec.layout.legend, orientation: "h", x: 0, y: 1.02, yanchor: "bottom" };
+        const entries = spec.data.filter((trace) => trace.name && trace.showlegend !== false).length;
+        spec.layout.height = this.plot.clientWidth + 19 * Math.ceil(entries / 2) + 70;
+      }
+    }
     return spec;
   }
 
@@ -103,14 +116,23 @@ class PageFigure {
     const spec = this.painted(Theme.now);
     if (!this.cleared) { this.cleared = true; this.plot.replaceChildren(); }
     await plotly.react(this.plot, spec.data, spec.layout, Figures.look.config);
+    await this.moveLegend(plotly, spec);
     if (!this.drawn) this.plot.on("plotly_click", (event) => this.light(event.points[0]));
     this.drawn = true;
     this.node.dataset.drawn = this.choice || "yes";
   }
 
+  // Equal scales may leave room beside the picture: its legend stands right beside it.
+  async moveLegend(plotly, spec) {
+    const legend = spec.layout.legend, end = this.plot._fullLayout?.xaxis?.domain?.[1];
+    if (legend?.orientation !== "v" || spec.layout.yaxis?.scaleanchor === undefined || !end) return;
+    if (legend.x - end > 0.06) await plotly.relayout(this.plot, { "legend.x": end + 0.03 });
+  }
+
   // A mark carries the row of the table that it stands for: show that row.
   light(point) {
     const custom = Array.isArray(point?.customdata) ? point.customdata[0] : point?.customdata;
+    if (this.data.links?.[custom]) { location.href = ROOT + this.data.links[custom]; return; }
     const row = this.node.querySelector(`tr[data-row="${CSS.escape(String(custom))}"]`);
     if (!row) return;
     this.node.querySelector(".numbers").open = true;

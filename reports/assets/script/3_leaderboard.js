@@ -1,4 +1,4 @@
-// The leaderboard: one inert block of numbers in, one table out. Sort, filters and columns live in the address (#...).
+// The leaderboard: one file of numbers in, one table out. Sort, filters and columns live in the address (#...).
 // Where a field stands in a row and in a value is told by the block itself: ROW.model, CELL.value and so on.
 let ROW = {}, CELL = {};
 const STEP = 100;
@@ -8,15 +8,19 @@ function places(names) { return Object.fromEntries(names.map((name, place) => [n
 class Leaderboard {
   constructor(node) {
     this.node = node;
-    Object.assign(this, inert("rows"));
+    Object.assign(this, Data.got.rows);
     ROW = places(this.rowFields);
     CELL = places(this.cellFields);
     this.text = (index) => this.strings[index];
+    this.slug = node.dataset.suite;
+    node.addEventListener("click", (event) => { if (event.target.closest?.("tbody th a")) this.remember(); });
     this.columnAt = Object.fromEntries(this.columns.map((column, index) => [column.key, index]));
     this.axes = this.makeAxes();
     this.search = this.rows.map((row) => this.searchText(row));
     this.state = this.initial();
     this.limit = STEP;
+    this.listeners = [];
+    this.visible = [];
     this.readAddress();
     this.build();
     this.render();
@@ -62,7 +66,8 @@ class Leaderboard {
   }
 
   writeAddress() {
-    const first = this.initial(), parts = new URLSearchParams();
+    const first = this.initial(), parts = Address.parts;
+    for (const name of [...parts.keys()]) if (["sort", "order", "find", "columns"].includes(name) || name.startsWith("not-")) parts.delete(name);
     if (this.state.sort !== first.sort || this.state.descending !== first.descending) {
       parts.set("sort", this.state.sort);
       parts.set("order", this.state.descending ? "down" : "up");
@@ -200,6 +205,7 @@ class Leaderboard {
       this.syncControls();
       this.changed();
     };
+    if (axis.boxes.length > MANY) list.prepend(typeIn(axis.boxes.map((box) => [box.parentElement, box.value]), "Find in " + axis.title));
     list.prepend(el("div", {}, el("button", { type: "button", class: "quiet", onclick: only(true) }, "All"), " ", el("button", { type: "button", class: "quiet", onclick: only(false) }, "None")));
     axis.menu = el("details", { class: "menu", "data-axis": axis.key }, el("summary", {}, axis.title), list);
     return axis.menu;
@@ -226,6 +232,7 @@ class Leaderboard {
       list.append(el("h4", {}, section));
       for (const column of this.columns.filter((item) => item.section === section)) add(column.key, column.title + (column.filled ? "" : " (no values)"), "shown");
     }
+    list.prepend(typeIn(this.columnBoxes.map(([box]) => [box.parentElement, box.parentElement.textContent]), "Find a column"));
     return el("details", { class: "menu" }, el("summary", {}, "Columns"), list);
   }
 
@@ -233,7 +240,7 @@ class Leaderboard {
     const button = (name, make) => el("button", { type: "button", class: "quiet", "data-export": name, onclick: () => make.call(this) }, name);
     return el("details", { class: "menu right" }, el("summary", {}, "Export"), el("div", {},
       el("p", { class: "soft" }, "Exactly the rows and columns shown, all pages."),
-      button("CSV", this.exportCsv), " ", button("JSON", this.exportJson), " ", button("Markdown", this.exportMarkdown)));
+      button("CSV", this.exportCsv), " ", button("JSON", this.exportJson), " ", button("Markdown", this.exportMarkdown), " ", button("LaTeX", this.exportLatex)));
   }
 
   syncControls() {
@@ -299,8 +306,10 @@ class Leaderboard {
     const status = this.text(row[ROW.status]), ranked = status === "ok";
     const kind = this.text(row[ROW.kind]), head = this.text(row[ROW.head]), full = this.label(row);
     const line = el("tr", { class: [ranked ? "" : "unranked", kind ? "baseline" : ""].join(" ").trim() || null, "data-page": row[ROW.page] });
-    const link = el("a", { href: row[ROW.page], title: head === full ? null : full }, kind === "plain" ? `${head} (baseline)` : head);
-    line.append(el("th", { scope: "row" }, link, el("span", { class: "model" }, this.text(row[ROW.under]))));
+    const link = el("a", { href: ROOT + row[ROW.page], title: head === full ? null : full }, kind === "plain" ? `${head} (baseline)` : head);
+    const pin = Pins.of(this.slug, row[ROW.page]);
+    const star = el("button", { type: "button", class: "pin", "data-pin": pin, "aria-label": "Pin to compare", "aria-pressed": Pins.has(pin) ? "true" : "false" }, Pins.has(pin) ? "\u2605" : "\u2606");
+    line.append(el("th", { scope: "row" }, star, link, el("span", { class: "model" }, this.text(row[ROW.under]))));
     if (this.state.extra.includes("status")) line.append(this.statusCell(row, status));
     if (this.state.extra.includes("rank")) {
       const text = this.rankText(this.cell(row, this.rankedBy()));
@@ -354,6 +363,13 @@ class Leaderboard {
     this.more.hidden = shown.length >= rows.length;
     this.visible = rows;
     this.markMenus();
+    this.listeners.forEach((listener) => listener());
+  }
+
+  // The page of a case leads to the rows before and after it in the view that one came from.
+  remember() {
+    const view = { from: `suites/${location.pathname.split("/").pop()}${location.hash}`, pages: this.visible.map((row) => row[ROW.page]) };
+    try { sessionStorage.setItem("waterline-view", JSON.stringify(view)); } catch { /* a page from disk may not store */ }
   }
 
   // ---- export: what is shown, with the full numbers ----
@@ -361,7 +377,11 @@ class Leaderboard {
     return this.visible.map((row) => {
       const record = { model: this.text(row[ROW.model]), method: this.text(row[ROW.method]), setting: this.text(row[ROW.setting]), group: this.groups[row[ROW.group]].title };
       if (this.text(row[ROW.against])) record.against = this.text(row[ROW.against]);
-      if (this.state.extra.includes("rank")) record.rank = this.rankText(this.cell(row, this.rankedBy())) || null;
+      if (this.state.extra.includes("rank")) {
+        const cell = this.cell(row, this.rankedBy());
+        record.rank_low = Array.isArray(cell) ? cell[CELL.rankLow] ?? null : null;
+        record.rank_high = Array.isArray(cell) ? cell[CELL.rankHigh] ?? null : null;
+      }
       for (const key of this.state.shown) {
         const cell = this.cell(row, key), column = this.columns[this.columnAt[key]], has = Array.isArray(cell);
         record[key] = has ? cell[CELL.value] : null;
@@ -373,6 +393,9 @@ class Leaderboard {
       }
       if (this.state.extra.includes("pareto")) record.pareto = this.text(row[ROW.pareto]) || null;
       if (this.state.extra.includes("status")) { record.status = this.text(row[ROW.status]); record.reason = this.text(row[ROW.reason]) || null; }
+      const flags = row[ROW.flags].map(this.text);
+      if (flags.length) record.flags = flags.join("; ");
+      [record.case, record.machine] = row[ROW.page].replace(/^cases\//, "").replace(/\.html$/, "").split(".");
       record.page = row[ROW.page];
       return record;
     });
@@ -411,4 +434,28 @@ class Leaderboard {
     lines.push("", "m measured, c counted, ~ modelled or estimated, p published; ± is the half-width of the 95 % interval.");
     download("leaderboard.md", "text/markdown", lines.join("\n").trimStart() + "\n");
   }
+
+  // A table for a paper, with booktabs; one block of lines for each group of conditions.
+  exportLatex() {
+    const columns = this.state.shown.map((key) => this.columns[this.columnAt[key]]);
+    const head = ["Network", "Method", ...columns.map((column) => `${texText(column.title)}${column.unit ? ` (${texText(column.unit)})` : ""}`)];
+    const lines = ["% \\usepackage{booktabs}", `\\begin{tabular}{ll${"r".repeat(columns.length)}}`, "\\toprule", `${head.join(" & ")} \\\\`];
+    let group = -1;
+    for (const row of this.visible) {
+      if (row[ROW.group] !== group) {
+        group = row[ROW.group];
+        lines.push("\\midrule", `\\multicolumn{${head.length}}{l}{${texText(this.groups[group].title)}} \\\\`);
+      }
+      const values = columns.map((column) => { const cell = this.cell(row, column.key); return Array.isArray(cell) ? `$${this.written_value(cell, column).join("").replaceAll("\u202f", "\\,").replaceAll("\u2212", "-").replace("\u00b1", "\\pm")}$` : "---"; });
+      lines.push(`${[texText(this.text(row[ROW.model])), texText(this.label(row)), ...values].join(" & ")} \\\\`);
+    }
+    lines.push("\\bottomrule", "\\end{tabular}", "% \u00b1 is the half-width of the 95 % interval".replace("\u00b1", "+-"));
+    download("leaderboard.tex", "application/x-tex", lines.join("\n") + "\n");
+  }
+}
+
+// Text as LaTeX prints it; letters that have no name here become a question mark.
+function texText(text) {
+  const named = { "\\": "\\textbackslash{}", "{": "\\{", "}": "\\}", "$": "\\$", "&": "\\&", "#": "\\#", "_": "\\_", "%": "\\%", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "\u00d7": "$\\times$", "\u00b7": "$\\cdot$", "\u00b5": "$\\mu$", "\u00b1": "$\\pm$", "\u2212": "$-$", "\u2014": "---", "\u2013": "--", "\u2026": "\\ldots{}", "\u202f": "\\,", "\u00a0": "~" };
+  return [...String(text)].map((letter) => named[letter] ?? (letter.charCodeAt(0) < 128 && letter >= " " ? letter : "?")).join("");
 }

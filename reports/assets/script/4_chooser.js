@@ -14,6 +14,7 @@ class Chooser {
     this.select.value = best.index;
     this.select.addEventListener("change", () => { this.say(); this.suggest(); this.reply(); });
     this.input.addEventListener("input", () => this.reply());
+    typeInto(this.select, "Find conditions");
     this.say();
     this.suggest();
     this.reply();
@@ -49,7 +50,7 @@ class Chooser {
   }
 
   link(row) {
-    return el("a", { href: row[ROW.page] }, this.named(row));
+    return el("a", { href: ROOT + row[ROW.page] }, this.named(row));
   }
 
   named(row) {

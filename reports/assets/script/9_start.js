@@ -4,11 +4,44 @@ document.addEventListener("DOMContentLoaded", () => {
   Tip.start();
   startMenus();
   startCopying();
+  startAges();
+  Search.start();
+  startClaims();
   const node = document.getElementById("leaderboard");
-  if (node) {
+  if (node && Data.got.rows) {
     const board = new Leaderboard(node);
     const chooser = document.getElementById("chooser");
     if (chooser) new Chooser(chooser, board);
+    const scatter = document.getElementById("scatter");
+    Figures.look = inert("look");
+    if (scatter) new Scatter(scatter, board);
   }
+  const pinned = document.getElementById("pinned");
+  if (pinned) new Pinned(pinned);
+  Pins.start();
+  startCase();
   Figures.start();
+  startContents();
+  openAtSection(node);
 });
+
+// A linked view opens at its section: the table, or the figure whose view was chosen.
+function openAtSection(board) {
+  const names = [...Address.parts.keys()];
+  const ofTable = names.some((name) => ["sort", "find", "columns"].includes(name) || name.startsWith("not-"));
+  const target = ofTable ? board : names.map((name) => document.getElementById(name)).find((node) => node?.matches("[data-figure]"));
+  if (target) target.scrollIntoView({ block: "start", behavior: "instant" });
+}
+
+// Contents of a long page: its headings, at the left where there is room, else as a menu.
+function startContents() {
+  const titles = [...document.querySelectorAll("main h2[id]")].filter((title) => !title.closest("[hidden]"));
+  if (titles.length < 4) return;
+  const links = titles.map((title) => el("li", {}, el("a", { href: "#" + title.id, onclick: (event) => { event.preventDefault(); title.scrollIntoView(); } }, title.textContent.trim())));
+  const menu = el("details", { class: "contents" }, el("summary", {}, "On this page"), el("ol", {}, ...links));
+  const wide = window.matchMedia("(min-width: 1640px)");
+  const fit = () => { menu.open = wide.matches; };
+  wide.addEventListener("change", fit);
+  fit();
+  (document.querySelector("main h1 + .lede") ?? document.querySelector("main h1")).after(menu);
+}

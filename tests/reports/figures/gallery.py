@@ -2,12 +2,18 @@
 
 import random
 
+from bench.analysis import history
+from reports import atlas
 from reports.figures import (
     batch_gain,
+    courses,
+    flagship,
     gap,
     layer_savings,
+    machine_roofline,
     noise,
     pareto,
+    roofline,
     savings,
     scaling,
     source_map,
@@ -47,7 +53,37 @@ def gallery() -> list[Figure]:
         layer_savings.figure({**case, "layers": layers(13)}, {**record(), "layers": layers(0)}),
         batch_gain.figure(rows_of(sweep(), problems)),
         time_split.figure(*matched()),
+        roofline.figure({**case, "layers": layers(13)}),
+        machine_roofline.figure(rows),
+        of_suites(),
+        courses.figure(followed(), 3),
     ]
+
+
+def of_suites() -> Figure:
+    """The flagship picture of eighteen suites, some cases disturbed."""
+    made = []
+    for place in range(18):
+        fields = {"suite": f"suite_{place:02d}", "model": f"net_{place}"}
+        made.append(record(**fields))
+        for step, method in enumerate(("tome", "evit", "diffrate")):
+            item = record(method=method, macs=(0.4 + 0.2 * step) * 1.25e9, latency_ms=30.0 + step + place, **fields)
+            made.append({**item, "status": "contaminated"} if place % 5 == 0 else item)
+    found = atlas.typical(atlas.points(rows_of(made, [])))
+    suites = {name: [p for p in found if p.row.case.suite == name] for name in ("suite_00", "suite_01")}
+    look = flagship.looks_by_suite(found)
+    return flagship.figure(found, look, title="t", views={"all": found, **suites}, control="Suite", grey_legend=True)
+
+
+def followed() -> tuple[history.Course, ...]:
+    """Courses of twelve days, whether or not the library that finds levels is there."""
+    made = []
+    for day in range(1, 13):
+        for method in ("tome", "evit", "diffrate"):
+            item = record(method=method, setting="r=8", latency_ms=30.0 if day < 6 else 36.0, invocations=4)
+            item["timing"]["session"] = f"s{day}"
+            made.append({**item, "started_at": f"2026-10-{day:02d}T00:00:00+00:00", "content_hash": f"{method}{day}"})
+    return history.follow(made).courses
 
 
 def sweep():

@@ -1,0 +1,179 @@
+"""How long a site takes and how large its pages are, from made-up records of 18 suites.
+
+Run `python -m perf.site_speed` (further: `--rows 2000 10000`). For each size it times the first build, a build after a
+few new records, and `job=report` with nothing new as a process of its own, and gives the bytes of the first page and of
+the largest page and data file of a suite. With a Chromium and playwright it also times how long the first page and the
+largest suite take to be usable: until their scripts have run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench.store.records import Record, Store, seal, write_json
+from reports.pages import case
+from reports.site import build
+
+ROOT = Path(__file__).resolve().parent.parent
+SUITES = 18
+NETWORKS, BATCHES = 6, (1, 8, 32)
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+def records(rows: int, seed: int = 1) -> Iterator[Record]:
+    """So many records, spread evenly over suites; a group holds a network at a batch with its methods and settings.
+
+    One in twenty is disturbed, and every second suite has scores.
+    """
+    from tests.synthetic import record
+
+    rng = random.Random(seed)
+    each = -(-rows // SUITES)
+    settings = max(1, each // (NETWORKS * len(BATCHES) * 8))
+    made = 0
+    for suite in range(SUITES):
+        name, left = f"suite_{suite:02d}", each
+        for network in range(NETWORKS):
+            for batch in BATCHES:
+                base, macs = rng.uniform(10, 200), rng.uniform(0.2e9, 20e9)
+                score = rng.uniform(70, 95) if suite % 2 else None
+                shared = {"suite": name, "model": f"{name}_net{network}", "batch": batch, "baseline_ms": base}
+                plain = record(macs=macs, baseline_macs=macs, latency_ms=base, accuracy=score, noise=0.003, **shared)
+                for item in (plain, *_reduced(rng, macs, base, score, suite, settings, shared)):
+                    if left and made < rows:
+                        left, made = left - 1, made + 1
+                        yield {**item, "status": "contaminated"} if rng.random() < 0.05 else item
+
+
+def _reduced(
+    rng: random.Random,
+    macs: float,
+    base: float,
+    score: float | None,
+    suite: int,
+    settings: int,
+    shared: dict[str, object],
+) -> Iterator[Record]:
+    from tests.synthetic import record
+
+    for method in range(8):
+        for setting in range(settings):
+            kept, arrives = rng.uniform(0.3, 0.95), rng.uniform(0.4, 1.1)
+            yield record(
+                method=f"m{suite:02d}_{method}",
+                setting=f"r={setting + 1}",
+                macs=macs * kept,
+                baseline_macs=macs,
+                latency_ms=base * kept / arrives,
+                accuracy=None if score is None else score - rng.uniform(-1, 4),
+                noise=0.003,
+                **shared,
+            )
+
+
+def fill(folder: Path, rows: int) -> int:
+    """A results folder of that many records, written without waiting for the disk; how many there are."""
+    store = Store(folder)
+    store.records.mkdir(parents=True, exist_ok=True)
+    count = 0
+    for item in records(rows):
+        path = store.record_path(item["case_key"], item["machine_key"])
+        if not path.exists():
+            write_json(path, seal(item))
+            count += 1
+    return count
+
+
+def again(folder: Path) -> float:
+    """Seconds of `job=report` as a process of its own."""
+    command = [sys.executable, "-m", "bench", "job=report", "suite=vit_tokens"]
+    command += [f"paths.results={folder / 'results'}", f"paths.site={folder / 'site'}"]
+    started = time.perf_counter()
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def finish(folder: Path) -> None:
+    """Make the site whole without drawing the figures of cases, which take a twentieth of a second each."""
+    drawn, case.of_case = case.of_case, lambda *_: []
+    try:
+        build(folder / "results", folder / "site", figure_seconds=None)
+    finally:
+        case.of_case = drawn
+
+
+def sizes(site: Path) -> dict[str, int]:
+    """Bytes of the first page, and of the largest page and data file of a suite."""
+    suites = list((site / "suites").iterdir())
+    return {
+        "first page": (site / "index.html").stat().st_size,
+        "largest suite": max(path.stat().st_size for path in suites if path.suffix == ".html"),
+        "its rows": max(path.stat().st_size for path in suites if path.suffix == ".js"),
+        "search": (site / "assets" / "search.js").stat().st_size,
+    }
+
+
+def usable(site: Path) -> dict[str, float]:
+    """Seconds until the first page and the largest suite have run their scripts; empty without a browser."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        return {}
+    if not CHROMIUM.exists():
+        return {}
+    largest = max((site / "suites").glob("*.html"), key=lambda path: path.stat().st_size)
+    found = {}
+    with sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
+        for name, path in (("first page", site / "index.html"), ("largest suite", largest)):
+            page = browser.new_page(viewport={"width": 1400, "height": 900})
+            started = time.perf_counter()
+            page.goto(f"file://{path}")
+            page.wait_for_selector(".finder:not([hidden])")
+            page.evaluate("new Promise((ready) => requestAnimationFrame(() => setTimeout(ready)))")
+            found[name] = time.perf_counter() - started
+            page.close()
+        browser.close()
+    return found
+
+
+def measure(rows: int) -> str:
+    """The lines of one size, in Markdown."""
+    with tempfile.TemporaryDirectory(prefix="waterline-site-") as place:
+        folder = Path(place)
+        count = fill(folder / "results", rows)
+        first = build(folder / "results", folder / "site")
+        finish(folder)
+        fill(folder / "results", rows + SUITES)
+        few = build(folder / "results", folder / "site")
+        finish(folder)
+        unchanged = [again(folder) for _ in range(3)]
+        megabytes = ", ".join(f"{name} {size / 1e6:.2f}" for name, size in sizes(folder / "site").items())
+        opened = ", ".join(f"{name} {seconds:.2f}" for name, seconds in usable(folder / "site").items())
+    return (
+        f"| {count} | {first.seconds:.1f} ({first.brief} without figures) | {few.seconds:.1f} | "
+        f"{min(unchanged):.1f} to {max(unchanged):.1f} | {megabytes} | {opened or 'no browser'} |"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m perf.site_speed", description=str(__doc__).splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[2000, 10000])
+    options = parser.parse_args(arguments)
+    print("| rows | first build (s) | with a few new ones (s) | nothing new (s) | MB | usable after (s) |")
+    print("|---|---|---|---|---|---|")
+    for rows in options.rows:
+        print(measure(rows), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
