@@ -41,9 +41,9 @@ def _lines(roots: Sequence[Path], folders: Iterable[Path | str]) -> Iterator[str
             if folder.is_dir():
                 yield from sorted(_line(entry) for entry in os.scandir(folder) if entry.name.endswith(".json"))
                 break
-    for folder in folders:
+    for suite in folders:
         for name in OF_SUITE:
-            path = Path(folder) / name
+            path = Path(suite) / name
             if path.is_file():
                 yield f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}\n"
     for room in ("bench", "reports"):
