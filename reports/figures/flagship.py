@@ -161,7 +161,7 @@ def _draw(
             height=HEIGHT,
             shapes=[_slower(low)],
             annotations=[*names, _slower_name()],
-            legend=legend(orientation="v", x=1.02, y=1, yanchor="top"),
+            legend=legend(),
         ),
     }
 

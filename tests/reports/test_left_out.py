@@ -84,7 +84,7 @@ def test_claims_that_cannot_be_judged_cost_the_claims_alone(results, tmp_path, m
     made = site.build(results, tmp_path / "site", claims=[suite])
     (line,) = made.problems
     assert "the claims of the suites: left out of the report: Unforeseen: no verdict" in line
-    assert "deit_tiny" in made.index.read_text()
+    assert "deit_tiny" in made.index.read_text() and (tmp_path / "site" / "suites" / "vit_tokens.html").is_file()
 
 
 def test_a_user_is_told_by_a_line_and_exit_code_zero(tmp_path, monkeypatch, capsys):

@@ -93,15 +93,8 @@ class PageFigure {
     const spec = readyFigure(this.data.views[this.choice], Figures.look.palettes[theme], this.data.hover);
     const narrow = this.plot.clientWidth < 520;
     spec.layout = { ...spec.layout, autosize: true };
-    if (narrow) {
-      spec.layout.font = { ...spec.layout.font, size: 11 };
-      // A legend beside the picture would leave it no room: it goes above, and the picture is as high as it is wide.
-      if (spec.layout.legend?.orientation === "v") {
-        spec.layout.legend = { ...spec.layout.legend, orientation: "h", x: 0, y: 1.02, yanchor: "bottom" };
-        const entries = spec.data.filter((trace) => trace.name && trace.showlegend !== false).length;
-        spec.layout.height = this.plot.clientWidth + 19 * Math.ceil(entries / 2) + 70;
-      }
-    }
+    if (narrow) spec.layout.font = { ...spec.layout.font, size: 11 };
+    if (spec.layout.yaxis?.scaleanchor !== undefined) this.besideOrAbove(spec, narrow);
     return spec;
   }
 
@@ -122,7 +115,13 @@ class PageFigure {
     this.node.dataset.drawn = this.choice || "yes";
   }
 
-  // Equal scales may leave room beside the picture: its legend stands right beside it.
+  // Equal scales leave room beside the picture, where its legend stands; on a phone it stands above, and makes it higher.
+  besideOrAbove(spec, narrow) {
+    const entries = spec.data.filter((trace) => trace.name && trace.showlegend !== false).length;
+    if (narrow) spec.layout.height = this.plot.clientWidth + 19 * Math.ceil(entries / 2) + 70;
+    else spec.layout.legend = { ...spec.layout.legend, orientation: "v", x: 1.02, y: 1, yanchor: "top" };
+  }
+
   async moveLegend(plotly, spec) {
     const legend = spec.layout.legend, end = this.plot._fullLayout?.xaxis?.domain?.[1];
     if (legend?.orientation !== "v" || spec.layout.yaxis?.scaleanchor === undefined || !end) return;
