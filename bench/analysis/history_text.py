@@ -24,8 +24,9 @@ def as_text(history: History, *, width: int | None = None) -> str:
     now = sum(not one.mended for one in worse)
     days = sorted({session.started_at[:10] for course in history.courses for session in course.sessions})
     longest = max(len(course.sessions) for course in history.courses)
+    noun = "quantity" if len(history.courses) == 1 else "quantities"
     parts = [
-        f"History of {len(history.courses)} quantities in up to {longest} sessions, {days[0]} to {days[-1]}: "
+        f"History of {len(history.courses)} {noun} in up to {longest} sessions, {days[0]} to {days[-1]}: "
         f"{now} worse now, {len(worse) - now} worse and mended since, {len(better)} better"
     ]
     if worse:

@@ -178,7 +178,8 @@ def test_several_sessions_of_a_side_are_the_unit_of_replication(tmp_path, capsys
     a, same, slow = (sessions(tmp_path, name, factor) for name, factor in (("p", 1.0), ("q", 1.0), ("r", 1.06)))
     code, told = told_by_compare(tmp_path, capsys, a, same)
     assert code == 0 and "by session" in told and "alternate" not in told
-    assert told.startswith("p0/results, p1/results, p2/results -> q0/results")
+    assert told.startswith("History of 1 quantity in up to 6 sessions, ") and ": 0 worse now, " in told
+    assert "\np0/results, p1/results, p2/results -> q0/results" in told
     code, told = told_by_compare(tmp_path, capsys, a, slow)
     assert code == 1 and "SLOWER" in told
     assert "code commit" in told and "pppp" in told and "rrrr" in told
