@@ -425,9 +425,7 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float,
     return centre, centre - reach, centre + reach
 
 
-def logit_interval(
-    shares: Sequence[float], pooled: float, level: float = LEVEL
-) -> tuple[float | None, float | None]:
+def logit_interval(shares: Sequence[float], pooled: float, level: float = LEVEL) -> tuple[float | None, float | None]:
     """The ends of an interval around a pooled share, by t over replicates of log(share / (1 - share)).
 
     The share itself is of sums, so that shares of one whole add up; its interval stays between 0 and 1.
