@@ -22,8 +22,8 @@ from bench.config.settings import Count, PositiveInt
 from bench.errors import UsageError
 from bench.line_fit import log_line
 from suites.common.conv_blocks import PooledHead, conv_norm
+from suites.common.fbnet import PLANS, STEM, Row, from_rows
 from suites.common.inverted import InvertedBottleneck
-from suites.convnets.fbnet import PLANS, STEM, Row, from_rows
 
 #: At which the grid measures layers and networks.
 RESOLUTION = 96

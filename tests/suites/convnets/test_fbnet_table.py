@@ -6,7 +6,7 @@ import torch
 from bench.config.catalogue import parse_spec
 from bench.errors import UsageError
 from bench.meters import macs
-from suites.convnets.fbnet import PLANS, STEM, from_rows
+from suites.common.fbnet import PLANS, STEM, from_rows
 from suites.convnets.fbnet_table import (
     RESOLUTION,
     FbnetLayer,
