@@ -48,6 +48,7 @@ RULES: Mapping[str, Rule] = {
     "rate_error": Rule("mean", 0.2, "beats per minute"),
     "auroc": Rule("mean", 0.5, "points"),
     "cosine": Rule("mean", 0.01, "cosine"),
+    "mape": Rule("mean", 0.5, "points"),
     "frechet_distance": Rule("distribution", 0.1, "squared feature units"),
 }
 

@@ -35,6 +35,7 @@ from reports.figures import (
     offered_load,
     operators,
     pareto,
+    predictions,
     predictors,
     questions,
     rate_distortion,
@@ -60,6 +61,7 @@ from reports.hops import courses as stream_courses
 from reports.lengths import courses
 from reports.needs import ANY_CASE, CaseNeeds, Needs
 from reports.offered import courses as offered_courses
+from reports.predictions import predictors as judged_predictors
 from reports.rows import Row, as_row_of, part_of_record
 from reports.scan_share import scan_shares
 from reports.split_ways import payload_points, ways_by_network
@@ -223,6 +225,9 @@ def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
     shares = scan_shares(site)
     if shares:
         functions.insert(0, guarded(scan_share.ID, site.here, site, lambda: scan_share.figure(shares)))
+    judged = judged_predictors(site)
+    if judged:
+        functions.insert(0, guarded(predictions.ID, site.here, site, lambda: predictions.figure(judged)))
     streams = stream_courses(site)
     if streams:
         functions.insert(0, guarded(hops.ID, site.here, site, lambda: hops.figure(streams, styles=styles)))

@@ -23,7 +23,9 @@ _PLURAL = {
     "pp": "points",
 }
 #: Units that take no prefix, because people read them as they are; `pp` are percentage points.
-_UNSCALED = frozenset({"ms", "x", "%", "pp", "dB", "bit", "bit/B", "bit/parameter", "op/B", "sample/s"})
+_UNSCALED = frozenset(
+    {"ms", "us", "cost", "network", "entry", "x", "%", "pp", "dB", "bit", "bit/B", "bit/parameter", "op/B", "sample/s"}
+)
 
 
 @dataclass(frozen=True)

@@ -210,8 +210,16 @@ def summarise(invocation: Invocation, key: str, baseline: str, batch: int, proto
         "seconds": invocation["seconds"],
         "gpu": gpu_clocks.summary(invocation.get("gpu")),
         "l2": invocation.get("l2"),
+        "spans": _span_medians(part),
         "parts": {name: _part_line(invocation, key, baseline, name) for name in part.get("parts", {})},
     }
+
+
+def _span_medians(part: dict[str, Any]) -> dict[str, float]:
+    """Median milliseconds of each span inside a run, over the process's samples; spans of one name in a run add up."""
+    runs = part.get("spans") or []
+    names = dict.fromkeys(name for run in runs for name in run)
+    return {name: median([sum(run[name]) for run in runs if run.get(name)]) for name in names}
 
 
 def _part_line(invocation: Invocation, key: str, baseline: str, name: str) -> dict[str, Any]:

@@ -245,9 +245,14 @@ class Task(Section):
 
 
 class Data(Section):
-    """The user's own data."""
+    """The user's own data; `data=<file or folder>` is short for its root."""
 
     root: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"root": value} if isinstance(value, str) else value
 
 
 def _joined(value: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bench.metrics.answers import ANSWERS
 from bench.metrics.metric import SECTIONS, Comparison, Direction, Metric, Section
 from bench.metrics.pipelines import PIPELINES
+from bench.metrics.predictions import PREDICTIONS
 from bench.metrics.rates import RATES
 from bench.metrics.runs import RUNS
 from bench.metrics.subjects import SUBJECTS
@@ -29,4 +30,4 @@ def _by_name(*rows: Metric) -> dict[str, Metric]:
     return {metric.name: metric for metric in rows}
 
 
-METRICS: dict[str, Metric] = _by_name(*RUNS, *ANSWERS, *WORKLOADS, *PIPELINES, *RATES, *SUBJECTS)
+METRICS: dict[str, Metric] = _by_name(*RUNS, *ANSWERS, *WORKLOADS, *PIPELINES, *RATES, *SUBJECTS, *PREDICTIONS)

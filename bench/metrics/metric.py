@@ -86,6 +86,7 @@ SECTIONS: dict[str, Section] = {
     "pipeline": Section(),
     "split": Section(),
     "operator": Section(),
+    "prediction": Section(),
     "method": Section(),
     "inputs": Section(),
 }

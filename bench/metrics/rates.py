@@ -53,6 +53,14 @@ RATES: tuple[Metric, ...] = (
         definition="Calls of the function over their time.",
     ),
     Metric(
+        "networks_per_s",
+        unit="network/s",
+        better="higher",
+        section="throughput",
+        title="Networks per second",
+        definition="Networks whose cost is predicted in a run over its time.",
+    ),
+    Metric(
         "output_tokens_per_s",
         unit="token/s",
         better="higher",

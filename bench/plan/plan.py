@@ -406,7 +406,7 @@ def check_data(config: Config, task: Entry | None) -> None:
     if config.data.root is not None and not takes:
         raise UsageError(
             f"data.root={config.data.root} clashes with task={config.task_name}, which has its own data: add "
-            "task=imagefolder or task=textfile"
+            "task=imagefolder, task=textfile or task=given_costs"
         )
 
 

@@ -55,6 +55,8 @@ def recipe_for(case: Case, plan: Plan, config: Config) -> Recipe:
     options = {"root": config.data.root} if config.data.root else {}
     if task and config.checkpoint and task.accepts("checkpoint"):
         options["checkpoint"] = config.checkpoint
+    if task and task.accepts("results"):  # what it scores is made from other rows
+        options["results"] = config.paths.results
     return recipe_of(case, model, method, task, options, checkpoint=config.checkpoint, cache=config.paths.cache)
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from bench import workloads
 from bench.analysis.assemble import Context
 from bench.config.schema import Config
 from bench.host import code
@@ -34,6 +35,16 @@ from bench.sweep.writing import Sweep, Writer
 #: Cases that one process counts: the first pays for what the others need as well, and what is counted is soon on disk;
 #: the layers of thirty deep decoders were more than one outcome may hold (`bench.store.foreign.MOST_PARTS`).
 COUNTED_TOGETHER = 10
+#: Said of predictions where groups are measured on other machines, which have not the rows of this folder.
+NOT_IN_A_POOL = (
+    "predictions are made from the rows of this folder, and no machine of a pool has them: run the same command with "
+    "executor=local once the rows are here"
+)
+
+
+def _is_of_records(group: Group) -> bool:
+    """Whether the group tells what is made from other rows, which have to be there first."""
+    return workloads.find(group.baseline.workload).of_records
 
 
 class Driver:
@@ -98,10 +109,20 @@ class Driver:
         return self.sweep
 
     def _measure_missing(self, estimates: dict[str, float]) -> None:
-        missing = {group.key: self._missing(group) for group in self.plan.groups}
-        todo = [group for group in self.plan.groups if missing[group.key]]
-        total = sum(estimates.get(group.key, 0.0) for group in todo)
-        present = len(self.plan.cases) - sum(map(len, missing.values()))
+        timed = self.config.protocol.timed
+        groups = sorted(self.plan.groups, key=_is_of_records)
+        # what is made from other rows: which of it is missing is known once those are there
+        later = [group for group in groups if timed and _is_of_records(group)]
+        missing = {group.key: [] if group in later else self._missing(group) for group in groups}
+        todo = [group for group in groups if missing[group.key]]
+        if later and self._arrivals is not None:
+            self.sweep.problems.append(NOT_IN_A_POOL)
+        elif not todo:
+            missing |= {group.key: self._missing(group) for group in later}
+            todo, later = [group for group in later if missing[group.key]], []
+        total = sum(estimates.get(group.key, 0.0) for group in [*todo, *later])
+        absent = sum(map(len, missing.values())) + sum(len(group.cases) for group in later)
+        present = len(self.plan.cases) - absent
         self._announce(Started(len(self.plan.cases), present, total))
         self.journal.append("sweep_started", suite=self.plan.suite.name, cases=len(self.plan.cases), present=present)
         if todo and self._arrivals is not None:
@@ -109,8 +130,8 @@ class Driver:
         elif todo:
             with open_executor(self.config.executor.name, self.config.executor.timeouts_s.model_dump()) as executor:
                 measurement = self._measurement(executor)
-                if self.config.protocol.timed:
-                    self._measure_groups(measurement, todo, missing, estimates)
+                if timed:
+                    self._measure_groups(measurement, [*todo, *later], missing, estimates)
                 else:
                     cases = [case for group in todo for case in missing[group.key]]
                     for start in range(0, len(cases), COUNTED_TOGETHER):
@@ -143,16 +164,26 @@ class Driver:
         missing: dict[str, list[Case]],
         estimates: dict[str, float],
     ) -> None:
-        """Measure one group after another, and tell of each when it is done."""
+        """Measure one group after another, and tell of each when it is done.
+
+        Args:
+            measurement: measures a group.
+            todo: groups, those that are made from other rows last.
+            missing: by group key; of those that are made from other rows nothing yet, unless nothing else was missing.
+            estimates: seconds by group key.
+        """
         for place, group in enumerate(todo):
-            began, before = time.monotonic(), len(self.sweep.records)
-            measurement.measure(group, missing[group.key], estimates.get(group.key, 0.0))
+            began = time.monotonic()
+            cases = missing[group.key] or self._missing(group)
+            before = len(self.sweep.records)
+            if cases:
+                measurement.measure(group, cases, estimates.get(group.key, 0.0))
             seconds, made = time.monotonic() - began, self.sweep.records[before:]
             failed = {record["case_key"] for record in made if record["status"] not in ("ok", "contaminated")}
             done, left = todo[: place + 1], todo[place + 1 :]
             expected = (sum(estimates.get(each.key, 0.0) for each in groups) for groups in (done, left))
-            cases = len({record["case_key"] for record in made})
-            self._announce(GroupFinished(group.label, cases, len(failed), seconds, len(done), len(left), *expected))
+            told = len({record["case_key"] for record in made})
+            self._announce(GroupFinished(group.label, told, len(failed), seconds, len(done), len(left), *expected))
 
     def _announce(self, event: Event) -> None:
         for listener in self._listeners:
@@ -163,7 +194,7 @@ class Driver:
         missing = []
         for case in group.cases:
             record = self._present(case)
-            if record is None:
+            if record is None or self._is_outdated(case, record):
                 missing.append(case)
             else:
                 self.sweep.records.append(record)
@@ -179,6 +210,12 @@ class Driver:
             self.sweep.problems.append(str(error))
             return None
         return record if is_present(record, retry=self.config.retries) else None
+
+    def _is_outdated(self, case: Case, record: Record) -> bool:
+        """Whether a record was made from other rows of the folder than there are now."""
+        if not workloads.find(case.workload).of_records:
+            return False
+        return bool(workloads.module_of(case.workload).is_outdated(record, self.store.iterate(self.sweep.problems)))
 
     def _measurement(self, executor: Executor) -> GroupMeasurement:
         """What measures one group after another, after the machine has been calibrated."""

@@ -24,6 +24,7 @@ WORKLOADS: dict[str, str] = {
     "pipeline": "bench.workloads.pipeline",
     "split": "bench.workloads.split",
     "operator": "bench.workloads.operator",
+    "prediction": "bench.workloads.prediction",
 }
 
 
@@ -43,7 +44,8 @@ def module_of(name: str) -> ModuleType:
         raise UsageError(f'workload "{name}": the module {module.__name__} has no WORKLOAD')
     rate = rate_of(module.WORKLOAD.unit)
     if rate not in METRICS:
-        units = [unit for unit in ("sample", "token", "image", "step", "request", "call") if rate_of(unit) in METRICS]
+        known = ("sample", "token", "image", "step", "request", "call", "network")
+        units = [unit for unit in known if rate_of(unit) in METRICS]
         raise UsageError(
             f'workload "{name}": its unit "{module.WORKLOAD.unit}" needs the metric {rate}, which bench/metrics '
             f"does not have; units there: {', '.join(units)}"

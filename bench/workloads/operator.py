@@ -15,13 +15,17 @@ It may offer
   is refused before it is made (`unsupported`);
 - `declares(*args) -> dict`: quantities that follow from shapes in closed form or from one run: `workspace_elements`,
   `fourier_operations`, `pointwise_macs`, `iterations`, `saved_activation_bytes`, of the whole call;
-- `form`: what really runs (backend, algorithm), for the record.
+- `form`: what really runs (backend, algorithm), for the record;
+- `call_in_spans(span, *args)`: the same call where it is several functions, each inside `with span(name):`. The median
+  time of each by name is kept for every process beside that of the whole (`timing.invocations[].spans`); counts are
+  those of the plain forward.
 
 State: arguments may be changed in place; every run gets its own, copied outside the clock.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from bench.errors import UsageError, did_you_mean
@@ -36,8 +40,10 @@ from bench.workloads.workload import (
     Part,
     Shape,
     ShapeAxis,
+    Spans,
     Workload,
     ask,
+    clock_of,
     on_meta,
     require,
 )
@@ -69,16 +75,27 @@ class _Call:
         self.module, self.kwargs = subject.module, subject.kwargs
         self._args = arguments(subject, shape)
         self.args: tuple[Any, ...] = ()
+        self.spans = Spans(subject.synchronise, clock_of(subject))
+
+    @property
+    def in_spans(self) -> bool:
+        """Whether the function is several, each to be timed by itself."""
+        return callable(getattr(self.module, "call_in_spans", None))
 
     def prepare(self) -> None:
         """Copies of the arguments."""
         from bench.tensors import copy_of
 
+        self.spans.clear()
         self.args = copy_of(self._args, self.module)
 
-    def call(self) -> Any:
+    def plain(self) -> Any:
         """What the function gives."""
         return self.module(*self.args, **self.kwargs)
+
+    def stamped(self) -> Any:
+        """The same, each of its functions in a span."""
+        return self.module.call_in_spans(self.spans.span, *self.args)
 
     def reset(self) -> None:
         """Let go of the arguments."""
@@ -93,7 +110,10 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
     """
     call = _Call(subject, shape)
     refuse_without_memory(subject, arguments(subject, shape))
-    return [Part("call", call.call, prepare=call.prepare, reset=call.reset, held=lambda: call.args)]
+    plain = Part("call", call.plain, prepare=call.prepare, reset=call.reset, held=lambda: call.args)
+    if not call.in_spans or subject.device == "meta":
+        return [plain]
+    return [replace(plain, call=call.stamped, counted=call.plain, spans=call.spans.read)]
 
 
 def arguments(subject: Built, shape: Shape) -> tuple[Any, ...]:

@@ -12,6 +12,8 @@ A workload's module holds
   the backward, of what ran again); `count(part)` runs a part once under the trace, one that is not timed as well;
 - optionally `spanned(spans, wholes, details) -> list[Reading]`: what the spans of the whole's timed runs tell, a
   process each, in place of the probe's readings of the same names; pure;
+- of a workload `of_records`, `is_outdated(record, records) -> bool`: whether one of its records was made from other
+  rows than there are now;
 - optionally `derive(shape, value) -> list[Reading]`: the field's own names (time to first token, ...) from readings
   that are there; pure, without torch. `value(metric, part)` gives a `Reading` or None.
 """
@@ -77,6 +79,7 @@ class Workload:
         title: one line for people: what one run is.
         grad: runs need gradients (training); else they are made in inference mode.
         calls: what of the subject is called, for a compiler to compile; `forward` is the module itself.
+        of_records: what it tells is made from other rows: its cases come last, and again when those have changed.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Workload:
     title: str = ""
     grad: bool = False
     calls: tuple[str, ...] = ("forward",)
+    of_records: bool = False
 
     @property
     def whole(self) -> str:

@@ -1,0 +1,212 @@
+"""From records to rows and networks: what is read, what is refused, other conditions, a table of the user's own."""
+
+import pytest
+
+from bench.errors import UsageError
+from bench.meters.quality import Run
+from suites.predict import measured, published, table
+from suites.predict.costs import GivenCosts, MeasuredCosts
+from suites.predict.networks import fbnet_network, named
+from suites.predict.predictors import given_predictor, table_predictor, wa_mlp
+from tests import synthetic
+
+PLANS = ("fbnet_a", "fbnet_b", "fbnet_c")
+
+
+def cohort(model, spans, settings="", session="s", **fields):
+    """The record of a cohort whose entries took these milliseconds in each process."""
+    record = synthetic.record(
+        model=model, suite="predict", workload="operator", task="none", model_settings=settings,
+        invocations=len(spans), **fields,
+    )  # fmt: skip
+    record["timing"]["session"] = session
+    for line, own in zip(record["timing"]["invocations"], spans, strict=True):
+        line["spans"], line["seconds"] = own, 5.0
+    record["content_hash"] = f"{model}{settings}{session}"
+    return record
+
+
+def row_ms(row):
+    return row.macs / 1e8 + 0.01
+
+
+def records(noise=(1.0, 1.0, 1.0), names=None):
+    """A table and networks of an additive machine, each process a factor of its own away."""
+    names = names or [f"fbnet_random_{number}" for number in range(20)]
+    made = [fbnet_network(name) for name in names]
+    released = [fbnet_network(name) for name in PLANS]
+    rows = {row.key: row_ms(row) for network in [*made, *released] for row in network.rows}
+    stages = [{key: ms * factor for key, ms in rows.items()} for factor in noise]
+    return [
+        cohort("fbnet_rows", stages, "stage=1", "rows"),
+        *(
+            cohort(
+                "fbnet_networks",
+                [{n.name: f * sum(map(row_ms, n.rows)) for n in group} for f in noise],
+                text,
+                "networks",
+            )
+            for group, text in ((made, "count=20"), (released, "released=True"))
+        ),
+    ]
+
+
+def test_rows_and_networks_are_read_process_by_process():
+    found = measured.read(records((1.0, 1.1, 1.21)))
+    way = ("plain", "warm")
+    assert len(found.networks[way]) == 23 and set(found.rows[way]) <= set(found.known)
+    one = found.rows[way][fbnet_network("fbnet_a").rows[0].key]
+    assert len(one.values) == 3 and one.value == pytest.approx(one.values[0] * 1.1)
+    assert one.repeatability == pytest.approx(0.21 / (3.31 / 3)) and one.is_refused and one.session == "rows"
+    assert found.seconds == {"rows": 15.0, "networks": 15.0} and found.operations_per_s == pytest.approx(1.76e11)
+
+
+def test_rows_of_another_condition_are_left_out_and_told():
+    four = cohort("fbnet_rows", [{"stem_16_224": 99.0}] * 3, "stage=0", "four", threads=4)
+    found = measured.read([*records(), four])
+    assert found.rows["plain", "warm"].get("stem_16_224") != 99.0
+    assert any("threads 4" in name for name in found.other_conditions)
+    failed = cohort("fbnet_rows", [{"stem_16_224": 50.0}] * 3, "stage=0", status="ok")
+    failed["status"] = "crashed"
+    assert measured.read([*records(), failed]) == measured.read(records())
+
+
+def test_forms_and_caches_are_kept_apart():
+    cold = cohort("fbnet_rows", [{"stem_16_224": 7.0}] * 2, "inputs='cold', stage=0")
+    folded = cohort("fbnet_rows", [{"stem_16_224": 3.0}] * 2, "form='folded', stage=0")
+    found = measured.read([*records(), cold, folded])
+    assert found.rows["plain", "cold"]["stem_16_224"].value == pytest.approx(7)
+    assert found.rows["folded", "warm"]["stem_16_224"].value == pytest.approx(3)
+
+
+def test_a_plain_forward_is_a_network_of_the_zoo_by_its_layers():
+    forward = synthetic.record(model="timm:resnet18", suite="convnets", task="none", batch=1)
+    forward["content_hash"] = "zoo"
+    found = measured.read([*records(), forward])
+    (zoo,) = [m for m in found.networks["plain", "warm"] if m.network.family == "zoo"]
+    assert len(zoo.network.rows) == 4 and zoo.network.macs == pytest.approx(1.25e9) and zoo.cost.value > 30
+    assert not measured.read([{**forward, "case": {**forward["case"], "suite": "vit_tokens"}}]).networks
+    memory = measured.read([*records(), forward], "peak_memory_bytes")
+    assert [m.cost.value for m in memory.networks["plain", "warm"]] == [pytest.approx(3.1e7)] and not memory.unit_ms
+
+
+class Folder(MeasuredCosts):
+    """The task on records that are no files."""
+
+    made = ()
+
+    def here(self, question):
+        return measured.read(self.made, question.target)
+
+
+def judged(tmp_path, made, build=table_predictor, **settings):
+    task, module = Folder(tmp_path, 0), build(**settings)
+    task.made = made
+    task.load(module, "predictor")
+    return task.evaluation(module), task
+
+
+def test_the_table_predicts_measured_networks_and_the_noise_is_their_ceiling(tmp_path):
+    found, task = judged(tmp_path, records((1.0, 1.02, 0.98)))
+    assert found.measured == pytest.approx(found.predicted) and len(found.names) >= 4
+    assert len(found.repeats[0]) == 3 and not found.simulated and found.source and found.suite == "predict"
+    assert found.facts["table_entries"] > 80 and found.facts["refused_entries"] == 0
+    assert found.facts["training_networks"] == 0 and found.facts["build_seconds"] >= 15.0
+    assert [f["code"] for f in found.flags] == []
+    assert task.describe()["n"] == len(found.names)
+    assert sum(len(networks) for networks, _ in task.batches(3)) == len(found.names)
+
+
+def test_networks_whose_rows_are_refused_are_not_dropped_in_silence(tmp_path):
+    made = records()
+    key = fbnet_network("fbnet_a").rows[-1].key
+    key = next(row.key for row in fbnet_network("fbnet_random_0").rows[1:-1])
+    for place, line in enumerate(made[0]["timing"]["invocations"]):
+        line["spans"][key] *= 1 + 0.2 * place
+    found, _ = judged(tmp_path, made)
+    assert found.facts["refused_entries"] == 1 and "refused_entries" in [f["code"] for f in found.flags]
+    held = [*found.names, *found.unpredicted]
+    needs = {name for name in held if key in {row.key for row in named(name).rows}}
+    assert set(found.unpredicted) == needs and found.details["refused_rows"][key]
+    assert all("more than 10 %" in why for why in found.unpredicted.values())
+
+
+def test_rows_and_networks_of_one_session_are_told(tmp_path):
+    made = records()
+    for record in made:
+        record["timing"]["session"] = "one"
+    found, _ = judged(tmp_path, made)
+    assert [f["code"] for f in found.flags] == ["shared_session"]
+
+
+def test_another_machines_table_is_tried_on_this_ones_networks(tmp_path):
+    class Two(GivenCosts):
+        def here(self, question):
+            return measured.read(records())
+
+        def elsewhere(self, question):
+            return measured.read(records((2.0, 2.0, 2.0)))
+
+    task, module = Two(tmp_path, 0, str(tmp_path)), table_predictor(split="d")
+    task.load(module, "lut_sum")
+    found = task.evaluation(module)
+    assert len(found.names) == 23
+    assert [p / y for y, p in zip(found.measured, found.predicted, strict=True)] == pytest.approx([2.0] * 23)
+
+
+def test_the_published_table_has_no_time_for_what_does_not_repeat(tmp_path):
+    from bench.store.records import Store
+
+    made = records((1.0, 1.01, 1.02))
+    key = next(iter(made[0]["timing"]["invocations"][0]["spans"]))
+    made[0]["timing"]["invocations"][0]["spans"][key] *= 2
+    store = Store(tmp_path)
+    for record in made:
+        store.write({k: v for k, v in record.items() if k != "content_hash"})
+    told = published.told(str(tmp_path))
+    assert f"| `{key}` |" in told and "refused | 3 |" in told and "1 refused" in told
+    with pytest.raises(UsageError, match="cold"):
+        published.told(str(tmp_path), inputs="cold")
+
+
+CSV = "name, family, macs, layers, cycles, predicted\n" + "".join(
+    f"n{i}, {'conv' if i % 3 == 0 else 'dense'}, {1000 * (i + 1)}, {2 + i % 5}, {7 * (i + 1)}, {7.7 * (i + 1)}\n"
+    for i in range(80)
+)
+
+
+def given(tmp_path, build, **settings):
+    path = tmp_path / "own.csv"
+    path.write_text(CSV)
+    task, module = GivenCosts(tmp_path, 0, str(path), str(tmp_path)), build(**settings)
+    task.load(module, "own")
+    return task.evaluation(module), task.score(Run(module))
+
+
+def test_a_table_of_the_users_own_is_scored_by_the_same_numbers(tmp_path):
+    found, score = given(tmp_path, given_predictor, column="predicted", target="cycles")
+    assert score.value == pytest.approx(10.0) and len(found.names) == 80 and not found.in_ms
+    _, score = given(tmp_path, table_predictor, kind="macs", target="cycles")
+    assert score.value == pytest.approx(0, abs=1e-4)  # cycles are products over a constant here
+    found, score = given(tmp_path, table_predictor, kind="trees", target="cycles")
+    assert score.value < 60 and set(found.families) == {"dense", "conv"}
+    found, _ = given(tmp_path, table_predictor, kind="macs", target="cycles", split="c")
+    assert set(found.families) == {"conv"}
+    found, _ = given(tmp_path, wa_mlp, inputs=3, width=16, steps=20, target="cycles")
+    assert found.names
+    with pytest.raises(UsageError, match="inputs=3"):
+        given(tmp_path, wa_mlp, width=16, steps=20, target="cycles")
+    with pytest.raises(UsageError, match="is a file"):
+        given(tmp_path, table_predictor, kind="macs", target="cycles", split="d")
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [("name, cost\na, x\n", "line 2: cost"), ("name, cost\n", "no lines"), ("name, price\na, 1\n", "no column"),
+     ("name, cost, macs\na, 1\n", "macs is None")],
+)  # fmt: skip
+def test_a_table_that_cannot_be_read_says_where(tmp_path, text, match):
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=match):
+        table.read(path, "cost")
