@@ -152,10 +152,10 @@ def estimates(
 
 
 def repeatability(values: Values) -> float | None:
-    """Largest less smallest of the processes' values over their mean; None of a single one."""
+    """Standard deviation of the processes' values over their mean (ISO 5725's, relative); None of a single one."""
     if len(values) < 2:
         return None
-    return (max(values) - min(values)) / (sum(values) / len(values))
+    return float(np.std(values, ddof=1) / np.mean(values))
 
 
 def ceiling(repeats: Sequence[Values]) -> float | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bench.metrics import METRICS
-from bench.reading import Reading, reading
+from bench.reading import Provenance, Reading, reading
 
 Kind = Literal["proportion", "mean", "distribution"]
 
@@ -69,6 +69,7 @@ class Score:
         also: further scores of the same samples, of other metrics; this one stays the task's.
         flags: what a reader has to know of it, as flags of a record (`code`, `severity`, `text`); `invalid` where it
             says nothing.
+        provenance: `modelled` where what it is judged against was not measured.
     """
 
     metric: str
@@ -82,6 +83,7 @@ class Score:
     details: Mapping[str, Any] = field(default_factory=dict)
     also: tuple[Score, ...] = ()
     flags: tuple[Mapping[str, str], ...] = ()
+    provenance: Provenance = "measured"
 
     def __post_init__(self) -> None:
         if self.metric not in RULES:
@@ -95,9 +97,15 @@ class Score:
             raise ValueError(f"{self.metric}: {len(self.per_sample)} answers of {self.n} samples")
 
     def reading(self) -> Reading:
-        """The score as a measured reading with its interval."""
+        """The score as a reading with its interval."""
         return reading(
-            self.metric, self.value, "measured", ci_low=self.low, ci_high=self.high, n=self.n, statistic=self.interval
+            self.metric,
+            self.value,
+            self.provenance,
+            ci_low=self.low,
+            ci_high=self.high,
+            n=self.n,
+            statistic=self.interval,
         )
 
     def readings(self) -> list[Reading]:

@@ -137,7 +137,7 @@ PREDICTIONS: tuple[Metric, ...] = (
         section="prediction",
         title="Time to build it",
         definition=(
-            "Seconds that measuring the table or the training set took, processes and probes included, and fitting."
+            "Seconds of the processes that timed the table, and the training networks' share of theirs, and of fitting."
         ),
     ),
     Metric(
@@ -170,6 +170,6 @@ PREDICTIONS: tuple[Metric, ...] = (
         better="lower",
         section="prediction",
         title="Entries refused",
-        definition="Measured rows whose processes differ by more than 10 %, which are neither published nor used.",
+        definition="Rows whose processes vary by more than 10 % (standard deviation): neither published nor used.",
     ),
 )

@@ -8,8 +8,9 @@ that the sweep writes to (`measured_costs`), or of the user: a table, or the res
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,9 +35,10 @@ from suites.predict.predictor import Knowledge, Predictor, Question
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a predictor learned from, and what it is judged on."""
+    """What a predictor learned from, and what it is judged on; `teacher` is `here` but in split d."""
 
     here: Measurements
+    teacher: Measurements
     known: Knowledge
     halves: splits.Halves
     seconds: float = 0.0
@@ -95,7 +97,7 @@ class MeasuredCosts:
         start = time.monotonic()
         notes = self._learn(module, lesson.known)
         seconds = notes.get("seconds", time.monotonic() - start)
-        self.lesson = Lesson(here, lesson.known, lesson.halves, float(seconds))
+        self.lesson = replace(lesson, seconds=float(seconds))
         module.examples = tuple(item.network for item in lesson.halves.held_out if not module.lacks(item.network))
         return {**notes, "recipe": {**asdict(question), "learned_from": len(lesson.halves.training)}}
 
@@ -136,7 +138,10 @@ class MeasuredCosts:
         errors = [100 * abs(p - y) / y for y, p in zip(found.measured, found.predicted, strict=True)]
         text = "mean, bootstrap 95 % interval over networks" if estimate.low is not None else "too few networks"
         samples = content_key({"networks": list(found.names), "measured": list(found.measured)})
-        return Score("mape", estimate.value, len(errors), estimate.low, estimate.high, text, tuple(errors), samples)
+        return Score(
+            "mape", estimate.value, len(errors), estimate.low, estimate.high, text, tuple(errors), samples,
+            provenance="modelled" if found.simulated else "measured",
+        )  # fmt: skip
 
     def evaluation(self, module: Any) -> Evaluation:
         """Held-out networks with what was measured and what the module says."""
@@ -254,14 +259,14 @@ def taught(here: Measurements, elsewhere: Measurements | None, module: Predictor
         halves.training, usable, teacher.known, teacher.operations_per_s, teacher.bytes_per_s,
         tuple(here.networks.get((question.table, "warm"), ())), refused,
     )  # fmt: skip
-    return Lesson(here, known, halves)
+    return Lesson(here, teacher, known, halves)
 
 
 def sound(rows: Mapping[str, Cost]) -> tuple[dict[str, Cost], dict[str, str]]:
     """The entries that repeat within a tenth, and why each of the others is neither published nor used."""
     usable = {key: cost for key, cost in rows.items() if not cost.is_refused}
     refused = {
-        key: f"its entry {key} differs by {100 * (cost.repeatability or 0):.0f} % between processes, more than "
+        key: f"its entry {key} varies by {100 * (cost.repeatability or 0):.0f} % between processes, more than "
         f"{100 * REPEATS_WITHIN:.0f} %"
         for key, cost in rows.items()
         if cost.is_refused
@@ -286,12 +291,19 @@ def _facts(lesson: Lesson, module: Predictor) -> dict[str, float]:
     if module.uses_table:
         found["table_entries"] = len(lesson.known.table)
         found["refused_entries"] = len(lesson.known.refused)
-    if lesson.here.seconds and not lesson.here.simulated:
-        everything = sum(len(items) for items in lesson.here.networks.values())
-        of_networks = lesson.here.seconds["networks"] * learned / max(1, everything)
-        of_rows = lesson.here.seconds["rows"] if module.uses_table else 0.0
-        found["build_seconds"] = of_networks + of_rows + lesson.seconds
+    if lesson.teacher.seconds:
+        found["build_seconds"] = _measuring_seconds(lesson, module) + lesson.seconds
     return found
+
+
+def _measuring_seconds(lesson: Lesson, module: Predictor) -> float:
+    """Seconds of the processes that timed what it is made from: whole sessions of rows, networks' shares of theirs."""
+    seconds = lesson.teacher.seconds
+    sessions = {cost.session for cost in lesson.known.table.values()} if module.uses_table else set()
+    share = Counter(item.cost.session for items in lesson.teacher.networks.values() for item in items)
+    learned = lesson.halves.training if module.learns else ()
+    of_networks = sum(seconds.get(item.cost.session, 0.0) / share[item.cost.session] for item in learned)
+    return sum(seconds.get(session, 0.0) for session in sessions) + of_networks
 
 
 def _details(lesson: Lesson, module: Predictor) -> dict[str, Any]:
@@ -311,7 +323,7 @@ def _flags(lesson: Lesson, usable: Sequence[Measured]) -> list[dict[str, str]]:
     """Rows that do not repeat, and rows and networks that the same processes timed."""
     found = []
     if lesson.known.refused:
-        text = f"{len(lesson.known.refused)} entries of the table are refused: their processes differ by more than 10 %"
+        text = f"{len(lesson.known.refused)} entries of the table are refused: their processes vary by more than 10 %"
         found.append(flag("refused_entries", "warn", text))
     sessions = {cost.session for cost in lesson.known.table.values()} & {item.cost.session for item in usable}
     if sessions - {"", "simulated"}:

@@ -94,8 +94,8 @@ class GraphNorm(nn.Module):
 class GraphSurrogate(RowSurrogate):
     """Numbers of rows and of networks to costs, over the chain of boundaries between rows."""
 
-    def __init__(self, question: Question, width: int, steps: int, rate: float):
-        super().__init__(question, steps, rate)
+    def __init__(self, question: Question, width: int, steps: int, rate: float, draw: int = 0):
+        super().__init__(question, steps, rate, draw)
         half = max(1, width // 2)
         inputs = len(ROW_NUMBERS) + 1 + len(NETWORK_NUMBERS)
         self.enter = nn.Sequential(nn.Linear(inputs, half), nn.ELU(), nn.Dropout(DROPPED))

@@ -2,7 +2,7 @@
 
 Source: Wu et al. 2019, FBNet, arXiv:1812.03443, section 3.2.2, equation 4: the latency of a network is the sum over
 layers of the chosen candidate's entry. `constant` adds what starting an operator costs; `linear` is fitted on the sum,
-the number of operators and their bytes.
+the number of operators and their bytes. The search that uses such a table is `fbnet_search` of the suite convnets.
 """
 
 from __future__ import annotations
@@ -112,18 +112,3 @@ def table_keys() -> tuple[str, ...]:
     rows = [row.key for row in networks.table_rows().values() if row is not None]
     ends = [row.key for plan in ("a", "b", "c") for row in networks.fbnet_network(f"fbnet_{plan}").rows]
     return tuple(dict.fromkeys([*rows, *ends]))
-
-
-def expected_ms(gates: Tensor, entries: Tensor) -> Tensor:
-    """The table's latency of a mixture, differentiable in its gates: sum over places of gate . entry (equation 4).
-
-    Args:
-        gates: weights of the candidates at each place, [places, candidates], each row summing to 1.
-        entries: milliseconds, [places, candidates].
-    """
-    return (gates * entries).sum()
-
-
-def search_loss(cross_entropy: Tensor, latency: Tensor, alpha: float = 0.2, beta: float = 0.6) -> Tensor:
-    """FBNet's loss: CE x alpha log(latency)^beta (equation 2); latency in a unit that makes it larger than 1."""
-    return cross_entropy * alpha * latency.log() ** beta

@@ -34,7 +34,7 @@ SUITE = "predict"
 ZOO_SUITES = (SUITE, "convnets")
 ROWS = frozenset({"fbnet_rows", "mobile_rows"})
 NETWORKS = frozenset({"fbnet_networks", "mobile_networks", "dense_networks", "conv_networks"})
-#: An entry whose processes differ by more is not published, and nothing is predicted with it.
+#: An entry whose processes vary by more is not published, and nothing is predicted with it.
 REPEATS_WITHIN = 0.10
 
 Record = Mapping[str, Any]
@@ -58,12 +58,12 @@ class Cost:
 
     @property
     def repeatability(self) -> float | None:
-        """Largest less smallest over the mean; None of one process."""
+        """Relative standard deviation over processes; None of one process."""
         return repeatability(self.values)
 
     @property
     def is_refused(self) -> bool:
-        """Whether its processes differ by more than a tenth."""
+        """Whether its processes vary by more than a tenth."""
         return (self.repeatability or 0.0) > REPEATS_WITHIN
 
 
@@ -84,7 +84,7 @@ class Measurements:
         known: what the keys stand for.
         networks: by how they were run.
         operations_per_s, bytes_per_s: peaks of the machine; None where it was not calibrated.
-        seconds: of the processes that timed rows, and of those that timed networks.
+        seconds: of the processes of each session, together.
         source: hash of the rows of results that this is made from; empty where it is no results folder.
         unit_ms: whether costs are milliseconds.
         simulated: whether there is no machine behind them.
@@ -222,10 +222,9 @@ def _peaks(records: Sequence[Record]) -> tuple[float | None, float | None]:
 
 
 def _seconds(records: Sequence[Record]) -> dict[str, float]:
-    """Seconds of the processes behind rows and behind networks, each process once."""
-    found: dict[str, dict[tuple[Any, Any], float]] = {"rows": {}, "networks": {}}
+    """Seconds of the processes behind each session, each process once."""
+    found: dict[str, dict[Any, float]] = {}
     for record in records:
-        kind = "rows" if record["case"]["model"] in ROWS else "networks"
-        for line in record["timing"]["invocations"]:
-            found[kind][record["timing"].get("session"), line.get("index")] = float(line.get("seconds") or 0.0)
-    return {kind: sum(processes.values()) for kind, processes in found.items()}
+        own = found.setdefault(str(record["timing"].get("session") or ""), {})
+        own |= {line.get("index"): float(line.get("seconds") or 0.0) for line in record["timing"]["invocations"]}
+    return {session: sum(processes.values()) for session, processes in found.items()}

@@ -40,8 +40,8 @@ def body(inputs: int, between: Sequence[int], ends: int = ENDS) -> nn.Sequential
 class RegressionMlp(Surrogate):
     """The numbers of a network as a whole to its cost."""
 
-    def __init__(self, question: Question, inputs: int, width: int, steps: int, rate: float):
-        super().__init__(question, steps, rate)
+    def __init__(self, question: Question, inputs: int, width: int, steps: int, rate: float, draw: int = 0):
+        super().__init__(question, steps, rate, draw)
         self.inputs = inputs
         self.body = body(inputs, [width * size // REGRESSION[0] for size in self.between()])
         self.scaled = Scaled(inputs)
@@ -80,8 +80,8 @@ class Classifier(RegressionMlp):
 
     budget: Tensor
 
-    def __init__(self, question: Question, inputs: int, width: int, steps: int, rate: float):
-        super().__init__(question, inputs, width, steps, rate)
+    def __init__(self, question: Question, inputs: int, width: int, steps: int, rate: float, draw: int = 0):
+        super().__init__(question, inputs, width, steps, rate, draw)
         self.register_buffer("budget", torch.ones(1))
 
     def between(self) -> Sequence[int]:

@@ -88,6 +88,7 @@ def wa_mlp(
     machine: Literal["measured", "additive", "constant", "cached"] = "measured",
     steps: PositiveInt = 200,
     rate: Positive = 1e-3,
+    draw: Count = 0,
 ) -> Predictor:
     """wa-hls4ml's regression network, or its classifier.
 
@@ -101,10 +102,11 @@ def wa_mlp(
         machine: see `table_predictor`.
         steps: of training.
         rate: of learning.
+        draw: seed of the order of what is learned from.
     """
     question = Question(family, split, target, machine)
     made = Classifier if decides else RegressionMlp
-    return made(question, inputs, width, steps, rate).eval()
+    return made(question, inputs, width, steps, rate, draw).eval()
 
 
 def wa_gnn(
@@ -116,6 +118,7 @@ def wa_gnn(
     machine: Literal["measured", "additive", "constant", "cached"] = "measured",
     steps: PositiveInt = 200,
     rate: Positive = 1e-3,
+    draw: Count = 0,
 ) -> Predictor:
     """wa-hls4ml's graph surrogate.
 
@@ -127,8 +130,9 @@ def wa_gnn(
         machine: see `table_predictor`.
         steps: of training.
         rate: of learning.
+        draw: seed of the order of what is learned from.
     """
-    return GraphSurrogate(Question(family, split, target, machine), width, steps, rate).eval()
+    return GraphSurrogate(Question(family, split, target, machine), width, steps, rate, draw).eval()
 
 
 def wa_transformer(
@@ -142,6 +146,7 @@ def wa_transformer(
     machine: Literal["measured", "additive", "constant", "cached"] = "measured",
     steps: PositiveInt = 200,
     rate: Positive = 1e-3,
+    draw: Count = 0,
 ) -> Predictor:
     """wa-hls4ml's transformer surrogate.
 
@@ -155,10 +160,11 @@ def wa_transformer(
         machine: see `table_predictor`.
         steps: of training.
         rate: of learning.
+        draw: seed of the order of what is learned from.
 
     Raises:
         ValueError: the width is no multiple of the heads.
     """
     if width % heads:
         raise ValueError(f"width={width} is no multiple of heads={heads}")
-    return LayerTransformer(Question(family, split, target, machine), width, layers, heads, steps, rate).eval()
+    return LayerTransformer(Question(family, split, target, machine), width, layers, heads, steps, rate, draw).eval()

@@ -11,7 +11,7 @@ HEAD = ("row", "MACs", "time (ms)", "processes", "repeatability")
 
 
 def told(results: str = "results", form: str = "plain", inputs: str = "warm") -> str:
-    """The table in Markdown, by multiply-accumulates; an entry whose processes differ by more than 10 % has no time.
+    """The table in Markdown, by multiply-accumulates; an entry whose processes vary by more than 10 % has no time.
 
     Args:
         results: folder of records.
@@ -28,7 +28,9 @@ def told(results: str = "results", form: str = "plain", inputs: str = "warm") ->
     ordered = sorted(rows.items(), key=lambda item: (found.known[item[0]].macs, item[0]))
     lines = [_line(key, found.known[key].macs, cost) for key, cost in ordered]
     refused = sum(cost.is_refused for cost in rows.values())
-    rule = f"{len(rows)} entries, {refused} refused: their processes differ by more than 10 %."
+    rule = (
+        f"{len(rows)} entries, {refused} refused: their processes vary by more than 10 % (relative standard deviation)."
+    )
     return "\n".join([_joined(HEAD), _joined(["---"] * len(HEAD)), *lines, "", rule])
 
 

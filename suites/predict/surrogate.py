@@ -37,9 +37,9 @@ class Surrogate(Predictor):
     scale: Tensor
     trains = True
 
-    def __init__(self, question: Question, steps: int, rate: float):
+    def __init__(self, question: Question, steps: int, rate: float, draw: int = 0):
         super().__init__(question)
-        self.steps, self.rate = steps, rate
+        self.steps, self.rate, self.draw = steps, rate, draw
         self.register_buffer("centre", torch.zeros(1))
         self.register_buffer("scale", torch.ones(1))
 
@@ -70,13 +70,13 @@ class Surrogate(Predictor):
         self.scale.fill_(float(targets.std().clamp_min(1e-6)))
         wanted = (targets - self.centre) / self.scale
         with torch.inference_mode(False), torch.enable_grad(), one_thread():
-            torch.manual_seed(0)
+            torch.manual_seed(self.draw)
             self.normalise(self.encode([item.network for item in items]))
             fit(self, self._batches(items, wanted), self._loss(items, wanted), Pace(self.steps, self.rate))
 
     def _batches(self, items: Sequence[Measured], wanted: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Random batches of places among the networks, and what belongs to them."""
-        generator = torch.Generator().manual_seed(1)
+        generator = torch.Generator().manual_seed(self.draw + 1)
         size = min(BATCH, len(items))
         for _ in range(self.steps):
             places = torch.randperm(len(items), generator=generator)[:size]
@@ -94,8 +94,8 @@ class Surrogate(Predictor):
 class RowSurrogate(Surrogate):
     """A surrogate over the numbers of rows [networks, most rows, 6] and of networks [networks, 7]."""
 
-    def __init__(self, question: Question, steps: int, rate: float):
-        super().__init__(question, steps, rate)
+    def __init__(self, question: Question, steps: int, rate: float, draw: int = 0):
+        super().__init__(question, steps, rate, draw)
         self.rows, self.whole = Scaled(len(ROW_NUMBERS)), Scaled(len(NETWORK_NUMBERS))
 
     def encode(self, given: Sequence[Network]) -> tuple[Tensor, ...]:

@@ -20,8 +20,8 @@ FEED = 4
 class LayerTransformer(RowSurrogate):
     """Numbers of rows [networks, most rows, 6] and of networks [networks, 7] to costs."""
 
-    def __init__(self, question: Question, width: int, layers: int, heads: int, steps: int, rate: float):
-        super().__init__(question, steps, rate)
+    def __init__(self, question: Question, width: int, layers: int, heads: int, steps: int, rate: float, draw: int = 0):
+        super().__init__(question, steps, rate, draw)
         self.of_row, self.of_whole = nn.Linear(len(ROW_NUMBERS), width), nn.Linear(len(NETWORK_NUMBERS), width)
         block = nn.TransformerEncoderLayer(width, heads, FEED * width, dropout=0.0, batch_first=True, norm_first=True)
         self.encoder = nn.TransformerEncoder(block, layers, enable_nested_tensor=False)

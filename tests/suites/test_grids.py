@@ -13,7 +13,7 @@ from bench.config.schema import Suite
 SUITES = Path(__file__).parents[2] / "suites"
 CATALOGUE = catalogues.load()
 NAMES = (
-    "attention", "convnets", "decode", "diffusion", "distill", "dynamic", "lowrank", "ops", "pruning", "scaling",
+    "attention", "convnets", "decode", "diffusion", "distill", "predict", "dynamic", "lowrank", "ops", "pruning", "scaling",
     "serving", "ssm", "streaming", "tiny_memory", "training", "vlm_tokens",
 )  # fmt: skip
 
