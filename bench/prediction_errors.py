@@ -14,11 +14,12 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-Values = Sequence[float]
-Measure = Callable[[np.ndarray, np.ndarray], float | None]
+Values = Sequence[float] | np.ndarray
+Measure = Callable[[Values, Values], float | None]
 
 #: Resampled sets of networks behind an interval.
 RESAMPLES = 1000
@@ -124,6 +125,12 @@ MEASURES: Mapping[str, Measure] = {
 }
 
 
+def right_side(measured: Values, predicted: Values, budget: float) -> list[bool]:
+    """Of each network, whether it is predicted to lie on the side of a budget on which it lies."""
+    y, p = _pair(measured, predicted)
+    return [bool(right) for right in (y <= budget) == (p <= budget)]
+
+
 def estimates(
     measured: Values, predicted: Values, seed: int = 0, names: Sequence[str] = tuple(MEASURES)
 ) -> dict[str, Estimate]:
@@ -139,7 +146,7 @@ def estimates(
         ValueError: no networks, other lengths, or a value that is not finite.
     """
     y, p = _pair(measured, predicted)
-    draws = np.random.default_rng(seed).integers(len(y), size=(RESAMPLES, len(y))) if len(y) >= LEAST else []
+    draws: Any = np.random.default_rng(seed).integers(len(y), size=(RESAMPLES, len(y))) if len(y) >= LEAST else []
     found = {}
     for name in names:
         value = MEASURES[name](y, p)
@@ -159,7 +166,11 @@ def repeatability(values: Values) -> float | None:
 
 
 def ceiling(repeats: Sequence[Values]) -> float | None:
-    """The MAPE that a perfect predictor would show, per cent: each process against the geometric mean of the others.
+    """The MAPE of measuring again as often, per cent, which a perfect predictor would hardly be below.
+
+    Each process is set against the geometric mean of the P - 1 others, whose difference has the variance of a process
+    times P / (P - 1); that of two means of P processes has 2 / P of it. So the error of the first is taken times
+    sqrt(2 (P - 1)) / P.
 
     Args:
         repeats: per network, its cost in every process.
@@ -170,9 +181,11 @@ def ceiling(repeats: Sequence[Values]) -> float | None:
     errors = []
     for values in repeats:
         logs = [math.log(value) for value in values]
-        for place in range(len(logs) if len(logs) > 1 else 0):
+        count = len(logs)
+        for place in range(count if count > 1 else 0):
             others = logs[:place] + logs[place + 1 :]
-            errors.append(abs(math.exp(sum(others) / len(others) - logs[place]) - 1))
+            apart = (sum(others) / len(others) - logs[place]) * math.sqrt(2 * (count - 1)) / count
+            errors.append(abs(math.expm1(apart)))
     return 100 * sum(errors) / len(errors) if errors else None
 
 

@@ -22,7 +22,7 @@ class Cloud:
 
 @dataclass(frozen=True)
 class Predictor:
-    """One predictor with the networks that it was judged on; `ceiling` is the error of a perfect one, per cent."""
+    """One predictor with the networks that it was judged on; `ceiling` is the error of measuring again, per cent."""
 
     row: Row
     name: str
@@ -36,10 +36,19 @@ class Predictor:
 
 
 def predictors(site: Site) -> list[Predictor]:
-    """Every row that predicts and was judged, the smallest error first within what it was asked."""
-    found = [_predictor(row) for row in site.rows if row.case.workload == WORKLOAD.name and row.status == "ok"]
+    """Every row that predicts and was judged, the smallest error first within what it was asked.
+
+    That other work disturbed a predictor's own processes changes nothing of its error; that it disturbed what the
+    predictor is made from does, and such a row is left out.
+    """
+    found = [_predictor(row) for row in site.rows if row.case.workload == WORKLOAD.name and _is_sound(row)]
     judged = [one for one in found if one.error is not None]
     return sorted(judged, key=lambda one: (_asked(one), one.error or 0.0))
+
+
+def _is_sound(row: Row) -> bool:
+    codes = {flag["code"] for flag in row.record.get("flags") or []}
+    return row.status in ("ok", "contaminated") and "disturbed_rows" not in codes
 
 
 def _predictor(row: Row) -> Predictor:

@@ -110,8 +110,19 @@ PREDICTIONS: tuple[Metric, ...] = (
         section="prediction",
         title="Noise ceiling",
         definition=(
-            "The MAPE that a perfect predictor would show: the same networks in each process against the geometric "
-            "mean of the other processes."
+            "The MAPE of measuring the same networks again in as many processes, from each process against the "
+            "others: a predictor there is as good as can be told."
+        ),
+    ),
+    Metric(
+        "decides_percent",
+        unit="%",
+        better="higher",
+        section="prediction",
+        title="Right side of the budget",
+        definition=(
+            "Share of held-out networks predicted to lie on that side of a budget, the median cost of what was "
+            "learned from, on which they lie; with Wilson's interval."
         ),
     ),
     Metric(

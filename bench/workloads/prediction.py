@@ -64,6 +64,8 @@ class Evaluation:
         facts: `build_seconds`, `training_networks`, `table_entries`, `refused_entries`, as far as they are there.
         in_ms: whether the cost is a time in milliseconds.
         ranks_only: whether the predictor says which network is cheaper and nothing of what it costs.
+        budget: a cost that networks are to stay below, for which it is told how often a predictor decides right; None
+            without one.
         simulated: whether the costs are those of a simulated machine.
         source: hash of the measured rows that all of this was made from (`source_of`); empty of a simulated machine.
         suite: whose rows those are.
@@ -80,6 +82,7 @@ class Evaluation:
     facts: Mapping[str, float] = field(default_factory=dict)
     in_ms: bool = True
     ranks_only: bool = False
+    budget: float | None = None
     simulated: bool = False
     source: str = ""
     suite: str = ""
@@ -98,11 +101,13 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
     evaluation = None if subject.device == "meta" else ask(subject.task, "evaluation", subject.module)
     if evaluation is None:
         why = "there is no task that gives measured networks" if subject.device != "meta" else "nothing is run on meta"
-        return Facts([unavailable(name, why) for name in (*ERRORS, *COUNTS, "noise_mape", "coverage_percent")])
+        others = ("noise_mape", "coverage_percent", "decides_percent")
+        return Facts([unavailable(name, why) for name in (*ERRORS, *COUNTS, *others)])
     made_from = {"measured": evaluation.source, "measured_in": evaluation.suite}
     details = {**evaluation.details, **made_from, "unpredicted": dict(evaluation.unpredicted)}
     details["encode_us"] = _encode_us(subject)
-    found = [*_errors(evaluation, subject.seed), *_counts(evaluation), _coverage(evaluation), _ceiling(evaluation)]
+    found = [*_errors(evaluation, subject.seed), *_counts(evaluation), _coverage(evaluation)]
+    found += [_ceiling(evaluation), _decisions(evaluation)]
     return Facts(found, _curves(evaluation, subject.seed), details, [*evaluation.flags, *_flags(evaluation)])
 
 
@@ -148,8 +153,22 @@ def _ceiling(evaluation: Evaluation) -> Reading:
     value = prediction_errors.ceiling([values for values in evaluation.repeats if len(values) > 1])
     if value is None:
         return unavailable("noise_mape", "no held-out network was measured in several processes")
-    note = "each process against the geometric mean of the others"
+    note = "from each process against the geometric mean of the others, as of two means over all processes"
     return reading("noise_mape", value, "measured", n=len(evaluation.names), method_note=note)
+
+
+def _decisions(evaluation: Evaluation) -> Reading:
+    """How many networks it puts on the right side of the budget, with Wilson's interval."""
+    if evaluation.budget is None or not evaluation.names:
+        return unavailable("decides_percent", "there is no budget, or no network that could be predicted")
+    from bench.statistics import wilson
+
+    right = prediction_errors.right_side(evaluation.measured, evaluation.predicted, evaluation.budget)
+    low, high = (100 * end for end in wilson(sum(right), len(right)))
+    note = f"the budget is {evaluation.budget:.4g}, the median cost of what was learned from"
+    kind: Any = "modelled" if evaluation.simulated else "measured"
+    ends = {"ci_low": low, "ci_high": high, "n": len(right), "statistic": "share, Wilson 95 % interval over networks"}
+    return reading("decides_percent", 100 * sum(right) / len(right), kind, method_note=note, **ends)
 
 
 def _curves(evaluation: Evaluation, seed: int) -> list[Curve]:

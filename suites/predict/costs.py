@@ -158,6 +158,7 @@ class MeasuredCosts:
             facts=_facts(lesson, module),
             in_ms=lesson.here.unit_ms,
             ranks_only=module.ranks_only,
+            budget=_budget(lesson),
             simulated=lesson.here.simulated,
             source=lesson.here.source,
             suite=measured.SUITE,
@@ -248,7 +249,7 @@ def taught(here: Measurements, elsewhere: Measurements | None, module: Predictor
     question = module.question
     family = _family(here, question)
     halves = splits.split(here, (question.form, "warm"), family, question.split, elsewhere)  # type: ignore[arg-type]
-    if isinstance(module, Given) or module.ranks_only:
+    if isinstance(module, Given) or (module.ranks_only and not module.learns):
         everything = here.networks.get((question.form, "warm"), ())
         own = [item for item in everything if family in (splits.ANY, item.network.family)]
         halves = splits.Halves((), tuple(own))
@@ -296,6 +297,12 @@ def _facts(lesson: Lesson, module: Predictor) -> dict[str, float]:
     return found
 
 
+def _budget(lesson: Lesson) -> float | None:
+    """The median cost of the networks that there are to learn from, whether or not a predictor does."""
+    costs = [item.cost.value for item in lesson.halves.training]
+    return float(torch.tensor(costs, dtype=torch.float64).median()) if costs else None
+
+
 def _measuring_seconds(lesson: Lesson, module: Predictor) -> float:
     """Seconds of the processes that timed what it is made from: whole sessions of rows, networks' shares of theirs."""
     seconds = lesson.teacher.seconds
@@ -320,11 +327,15 @@ def _details(lesson: Lesson, module: Predictor) -> dict[str, Any]:
 
 
 def _flags(lesson: Lesson, usable: Sequence[Measured]) -> list[dict[str, str]]:
-    """Rows that do not repeat, and rows and networks that the same processes timed."""
+    """Rows that do not repeat or were disturbed, and rows and networks that the same processes timed."""
     found = []
     if lesson.known.refused:
         text = f"{len(lesson.known.refused)} entries of the table are refused: their processes vary by more than 10 %"
         found.append(flag("refused_entries", "warn", text))
+    disturbed = sum(cost.disturbed for cost in [*lesson.known.table.values(), *(item.cost for item in usable)])
+    if disturbed:
+        text = f"{disturbed} of the entries and networks that it is made from were disturbed by other work"
+        found.append(flag("disturbed_rows", "warn", text))
     sessions = {cost.session for cost in lesson.known.table.values()} & {item.cost.session for item in usable}
     if sessions - {"", "simulated"}:
         text = "rows and networks were timed by the same processes, whose drift they share: errors look too small"

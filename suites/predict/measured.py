@@ -44,10 +44,11 @@ Way = tuple[str, str]
 
 @dataclass(frozen=True)
 class Cost:
-    """What one thing took in every process, and the session of those processes."""
+    """What one thing took in every process, the session of those processes, and whether other work disturbed them."""
 
     values: tuple[float, ...]
     session: str = ""
+    disturbed: bool = False
 
     @property
     def value(self) -> float:
@@ -166,8 +167,8 @@ def _entries(record: Record) -> dict[str, Cost]:
     """The cost of every entry of a cohort that every process has."""
     spans = [line.get("spans") or {} for line in _lines(record)]
     names = [name for name in spans[0] if all(name in own for own in spans)]
-    session = str(record["timing"].get("session") or "")
-    return {name: Cost(tuple(own[name] for own in spans), session) for name in names}
+    session, disturbed = str(record["timing"].get("session") or ""), record["status"] != "ok"
+    return {name: Cost(tuple(own[name] for own in spans), session, disturbed) for name in names}
 
 
 def _described(record: Record) -> dict[str, Row]:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import UsageError
+from suites.common.training import Loss
+from suites.predict.measured import Measured
 from suites.predict.networks import Network
 from suites.predict.predictor import Question, logs, network_numbers
 from suites.predict.surrogate import Scaled, Surrogate
@@ -74,11 +76,12 @@ class RegressionMlp(Surrogate):
 class Classifier(RegressionMlp):
     """Whether a network stays below a budget, which is the median cost of those that it learns from.
 
-    Its raw answer is the logit of staying below; its cost is the budget times e to the power of minus that, so that it
-    ranks networks as its logit does and lies on the right side of the budget where the class is right.
+    Its raw answer is the logit of staying below; what it gives is the budget times e to the power of minus that, which
+    is no cost: it lies on the side of the budget that the class says, and ranks networks as the logit does.
     """
 
     budget: Tensor
+    ranks_only = True
 
     def __init__(self, question: Question, inputs: int, width: int, steps: int, rate: float, draw: int = 0):
         super().__init__(question, inputs, width, steps, rate, draw)
@@ -92,11 +95,11 @@ class Classifier(RegressionMlp):
         """The budget over the odds of staying below it, [networks]."""
         return self.budget * torch.exp(-self.raw(*encoded).clamp(-20, 20))
 
-    def _loss(self, items: Sequence[object], wanted: Tensor) -> object:
+    def _loss(self, items: Sequence[Measured], wanted: Tensor) -> Loss:
         """Cross-entropy of the class; `wanted` are normalised logarithms of costs."""
         middle = wanted.median()
         self.budget.copy_(torch.exp(middle * self.scale + self.centre))
-        encoded = self.encode([item.network for item in items])  # type: ignore[attr-defined]
+        encoded = self.encode([item.network for item in items])
 
         def loss(places: Tensor, targets: Tensor) -> Tensor:
             logits = self.raw(*(value[places] for value in encoded))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import UsageError
-from suites.common.training import Pace, fit, one_thread
+from suites.common.training import Loss, Pace, fit, one_thread
 from suites.predict.measured import Measured
 from suites.predict.networks import Network
 from suites.predict.operators import ROW_NUMBERS
@@ -82,7 +82,7 @@ class Surrogate(Predictor):
             places = torch.randperm(len(items), generator=generator)[:size]
             yield places, wanted[places]
 
-    def _loss(self, items: Sequence[Measured], wanted: Tensor) -> object:
+    def _loss(self, items: Sequence[Measured], wanted: Tensor) -> Loss:
         encoded = self.encode([item.network for item in items])
 
         def loss(places: Tensor, targets: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Gradient-boosted trees on the numbers of rows: a network takes the sum of what they say of its rows.
 
 The trees learn from the rows of the table, so that they say something of rows that were never measured as well. Where
-there is no table (a peak of memory, a table of the user's own) they learn from whole networks.
+the table has no rows of the family, or there is none (a peak of memory, a table of the user's own), they learn from
+whole networks.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from suites.predict.predictor import (
     row_numbers,
 )
 
+#: Families whose rows the table has; of others trees learn from whole networks.
+TABLED = ("fbnet", "mobilenetv2")
 #: Rows or networks from which trees are grown at least.
 LEAST = 8
 
@@ -61,7 +64,7 @@ class Trees(Predictor):
             UsageError: there are too few of both.
         """
         rows = [(known.rows[key], cost.value) for key, cost in known.table.items() if key in known.rows]
-        self.by_row = len(rows) >= LEAST
+        self.by_row = len(rows) >= LEAST and self.question.family in TABLED
         self.uses_table, self.learns = self.by_row, not self.by_row
         if self.by_row:
             numbers = [logs(row_numbers(row)) for row, _ in rows]

@@ -9,7 +9,7 @@ from reports.rows import Cell
 NUMBERS = {"mape": 4.0, "noise_mape": 1.5, "spearman": 0.98, "top1_regret": 1.02, "predict_us": 12.0}
 
 
-def row(name, error, split="a", workload="prediction", status="ok", machine="measured", **asked):
+def row(name, error, split="a", workload="prediction", status="ok", machine="measured", flag="", **asked):
     numbers = {**NUMBERS, "mape": error}
     cells = {key: Cell(value, 0.9 * value, 1.1 * value, 9, "measured") for key, value in numbers.items() if value}
     curve = {"metric": "predicted_ms", "part": "fbnet", "at": [10.0, 20.0], "values": [11.0, 19.0]}
@@ -18,6 +18,7 @@ def row(name, error, split="a", workload="prediction", status="ok", machine="mea
             "machine": machine, "form": "plain", "family": "fbnet", "split": split, "target": "latency_ms", **asked,
         },
         "curves": [curve, {**curve, "metric": "spearman"}],
+        "flags": [{"code": flag}] if flag else [],
     }  # fmt: skip
     return SimpleNamespace(
         cells=cells, value=numbers.get, status=status, record=record,
@@ -31,8 +32,8 @@ def site(*rows):
 
 def test_rows_that_predict_and_were_judged_stand_by_what_they_were_asked():
     found = predictors(site(
-        row("lut_sum", 4.0), row("cost_macs", 9.0), row("lut_trees", 2.0, split="c"),
-        row("failed", 1.0, status="crashed"), row("cohort", 1.0, workload="operator"), row("ranks", None),
+        row("lut_sum", 4.0), row("cost_macs", 9.0, status="contaminated"), row("lut_trees", 2.0, split="c"),
+        row("failed", 1.0, status="crashed"), row("of noise", 1.0, flag="disturbed_rows"), row("cohort", 1.0, workload="operator"), row("ranks", None),
     ))  # fmt: skip
     assert [one.name for one in found] == ["lut_sum", "cost_macs", "lut_trees"]
     head, lines = table(found)
@@ -53,7 +54,7 @@ def test_the_figure_says_the_finding_and_has_a_view_for_each():
     marks, *lines = drawn.views["lut_sum (fbnet, split a)"]["data"]
     assert marks["x"] == [10.0, 20.0] and marks["y"] == [11.0, 19.0]
     assert [line["line"]["dash"] for line in lines] == ["solid", "dot", "dot"]
-    assert lines[1]["y"][0] == 10.0 * 1.015
+    assert lines[1]["y"][0] == 10.15
     assert all(
         len(drawn.hover) > item[1]
         for view in drawn.views.values()

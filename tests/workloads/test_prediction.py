@@ -55,7 +55,9 @@ def test_errors_have_intervals_and_the_predicted_values_are_modelled():
     )
     assert told["smape"].ci_low is not None and told["coverage_percent"].value == 100
     assert told["training_networks"].value == 7 and told["table_entries"].value is None
-    assert told["noise_mape"].value == pytest.approx(100 * (0.2 / 2 + 0.2 / 2.2) / 8)
+    again = 1.1 ** (2**0.5 / 2)  # of two means of two processes, from a process against the other
+    assert told["noise_mape"].value == pytest.approx(100 * (again - 1 + 1 - 1 / again) / 8)
+    assert told["decides_percent"].value is None
     curves = [curve for curve in found.curves if curve.metric == "predicted_ms"]
     assert [(c.part, c.provenance, list(c.at)) for c in curves] == [
         ("f", "modelled", [1.0, 2.0, 4.0]), ("g", "modelled", [5.0]),
@@ -63,6 +65,11 @@ def test_errors_have_intervals_and_the_predicted_values_are_modelled():
     (spearman,) = [curve for curve in found.curves if curve.metric == "spearman"]
     assert (list(spearman.at), list(spearman.values)) == (["f", "g"], [1.0, None])
     assert found.details["measured"] == "abc" and "encode_us" in found.details
+
+
+def test_a_budget_says_how_often_a_predictor_decides_right():
+    told = by_name(facts(Judged(budget=2.1)))["decides_percent"]  # 2.0 is below and 2.2 is not
+    assert told.value == 75 and told.ci_low < 75 < told.ci_high and told.n == 4
 
 
 def test_what_could_not_be_predicted_is_told():

@@ -131,6 +131,13 @@ def test_networks_whose_rows_are_refused_are_not_dropped_in_silence(tmp_path):
     assert all("more than 10 %" in why for why in found.unpredicted.values())
 
 
+def test_rows_that_other_work_disturbed_are_told(tmp_path):
+    made = records()
+    made[1]["status"] = "contaminated"
+    found, _ = judged(tmp_path, made)
+    assert [f["code"] for f in found.flags] == ["disturbed_rows"]
+
+
 def test_rows_and_networks_of_one_session_are_told(tmp_path):
     made = records()
     for record in made:

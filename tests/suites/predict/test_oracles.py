@@ -55,6 +55,13 @@ def test_trees_say_something_of_rows_that_were_never_measured(tmp_path):
     assert score.value < 200
 
 
+def test_trees_of_a_family_without_rows_learn_from_its_networks(tmp_path):
+    found, score, module = judged(tmp_path, machine="additive", kind="trees", family="dense")
+    assert not module.by_row and module.learns and set(found.families) == {"dense"}
+    _, bar, _ = judged(tmp_path, machine="additive", kind="macs", family="dense")
+    assert score.value < 100 and bar.value < 100 and found.budget is not None
+
+
 def test_the_table_says_nothing_of_families_without_rows_and_says_so(tmp_path):
     here = simulated.measurements("additive")
     table = {key: cost for key, cost in here.rows["plain", "warm"].items() if not key.startswith("dense")}

@@ -105,7 +105,7 @@ def test_the_classifier_puts_networks_on_the_right_side_of_the_budget():
     module.fit(Knowledge(known))
     budget, predicted = float(module.budget), module.predict(items)
     right = sum((p <= budget) == (m.cost.value <= budget) for p, m in zip(predicted, known, strict=True))
-    assert right >= 36
+    assert right >= 36 and module.ranks_only
 
 
 def test_settings_that_do_not_fit_are_refused():
