@@ -8,9 +8,8 @@ that the sweep writes to (`measured_costs`), or of the user: a table, or the res
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,28 +19,16 @@ from torch import Tensor, nn
 
 from bench import prediction_errors
 from bench.config.signatures import source_digest
-from bench.flags import flag
 from bench.meters.quality import QualityError, Run
 from bench.scores import Score
 from bench.store.records import Store
 from bench.workloads.prediction import Evaluation
 from suites.common.task import TaskError, WeightsCache, content_key, plain_attributes
-from suites.predict import measured, simulated, splits, table
-from suites.predict.analytic import Given
-from suites.predict.measured import REPEATS_WITHIN, Cost, Measured, Measurements
+from suites.predict import lessons, measured, simulated, table
+from suites.predict.lessons import Lesson, taught
+from suites.predict.measured import Measurements
 from suites.predict.networks import Network
 from suites.predict.predictor import Knowledge, Predictor, Question
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What a predictor learned from, and what it is judged on; `teacher` is `here` but in split d."""
-
-    here: Measurements
-    teacher: Measurements
-    known: Knowledge
-    halves: splits.Halves
-    seconds: float = 0.0
 
 
 class MeasuredCosts:
@@ -155,15 +142,15 @@ class MeasuredCosts:
             predicted=module.predict([item.network for item in usable]),
             repeats=[item.cost.values for item in usable] if not lesson.here.simulated else (),
             unpredicted=lacking,
-            facts=_facts(lesson, module),
+            facts=lessons.facts(lesson, module),
             in_ms=lesson.here.unit_ms,
             ranks_only=module.ranks_only,
-            budget=_budget(lesson),
+            budget=lessons.budget(lesson),
             simulated=lesson.here.simulated,
             source=lesson.here.source,
             suite=measured.SUITE,
-            details=_details(lesson, module),
-            flags=_flags(lesson, usable),
+            details=lessons.details(lesson, module),
+            flags=lessons.flags(lesson, module, usable),
         )
 
     def batches(self, batch_size: int) -> Iterator[tuple[tuple[Network, ...], Tensor]]:
@@ -242,102 +229,3 @@ def of_folder(results: str, target: str) -> Measurements:
 @lru_cache(maxsize=4)
 def _read(results: str, target: str, files: tuple[tuple[str, int], ...]) -> Measurements:
     return measured.read(Store(results).iterate([]), target)
-
-
-def taught(here: Measurements, elsewhere: Measurements | None, module: Predictor) -> Lesson:
-    """What a predictor may learn from, and what it is judged on."""
-    question = module.question
-    family = _family(here, question)
-    halves = splits.split(here, (question.form, "warm"), family, question.split, elsewhere)  # type: ignore[arg-type]
-    if isinstance(module, Given) or (module.ranks_only and not module.learns):
-        everything = here.networks.get((question.form, "warm"), ())
-        own = [item for item in everything if family in (splits.ANY, item.network.family)]
-        halves = splits.Halves((), tuple(own))
-    teacher = elsewhere or here
-    rows = teacher.rows.get((question.table, question.inputs), {})
-    usable, refused = sound(rows)
-    known = Knowledge(
-        halves.training, usable, teacher.known, teacher.operations_per_s, teacher.bytes_per_s,
-        tuple(here.networks.get((question.table, "warm"), ())), refused,
-    )  # fmt: skip
-    return Lesson(here, teacher, known, halves)
-
-
-def sound(rows: Mapping[str, Cost]) -> tuple[dict[str, Cost], dict[str, str]]:
-    """The entries that repeat within a tenth, and why each of the others is neither published nor used."""
-    usable = {key: cost for key, cost in rows.items() if not cost.is_refused}
-    refused = {
-        key: f"its entry {key} varies by {100 * (cost.repeatability or 0):.0f} % between processes, more than "
-        f"{100 * REPEATS_WITHIN:.0f} %"
-        for key, cost in rows.items()
-        if cost.is_refused
-    }
-    return usable, refused
-
-
-def _family(here: Measurements, question: Question) -> str:
-    """The family that is learned from; of a table of the user's own that lacks it all of them, or for c its largest."""
-    found = [item.network.family for items in here.networks.values() for item in items]
-    given = any(item.network.given for items in here.networks.values() for item in items)
-    if question.family in found or not given:
-        return question.family
-    if question.split != "c":
-        return splits.ANY
-    return max(sorted(set(found)), key=found.count)
-
-
-def _facts(lesson: Lesson, module: Predictor) -> dict[str, float]:
-    learned = len(lesson.halves.training) if module.learns else 0
-    found: dict[str, float] = {"training_networks": learned}
-    if module.uses_table:
-        found["table_entries"] = len(lesson.known.table)
-        found["refused_entries"] = len(lesson.known.refused)
-    if lesson.teacher.seconds:
-        found["build_seconds"] = _measuring_seconds(lesson, module) + lesson.seconds
-    return found
-
-
-def _budget(lesson: Lesson) -> float | None:
-    """The median cost of the networks that there are to learn from, whether or not a predictor does."""
-    costs = [item.cost.value for item in lesson.halves.training]
-    return float(torch.tensor(costs, dtype=torch.float64).median()) if costs else None
-
-
-def _measuring_seconds(lesson: Lesson, module: Predictor) -> float:
-    """Seconds of the processes that timed what it is made from: whole sessions of rows, networks' shares of theirs."""
-    seconds = lesson.teacher.seconds
-    sessions = {cost.session for cost in lesson.known.table.values()} if module.uses_table else set()
-    share = Counter(item.cost.session for items in lesson.teacher.networks.values() for item in items)
-    learned = lesson.halves.training if module.learns else ()
-    of_networks = sum(seconds.get(item.cost.session, 0.0) / share[item.cost.session] for item in learned)
-    return sum(seconds.get(session, 0.0) for session in sessions) + of_networks
-
-
-def _details(lesson: Lesson, module: Predictor) -> dict[str, Any]:
-    question = module.question
-    return {
-        **asdict(question),
-        "learned_from": [item.network.name for item in lesson.halves.training] if module.learns else [],
-        "refused_in_training": list(lesson.halves.refused),
-        "refused_rows": dict(lesson.known.refused),
-        "fit_seconds": lesson.seconds,
-        "other_conditions": dict(lesson.here.other_conditions),
-        "judged_on": [item.network.name for item in lesson.halves.held_out],
-    }
-
-
-def _flags(lesson: Lesson, usable: Sequence[Measured]) -> list[dict[str, str]]:
-    """Rows that do not repeat or were disturbed, and rows and networks that the same processes timed."""
-    found = []
-    if lesson.known.refused:
-        text = f"{len(lesson.known.refused)} entries of the table are refused: their processes vary by more than 10 %"
-        found.append(flag("refused_entries", "warn", text))
-    disturbed = sum(cost.disturbed for cost in [*lesson.known.table.values(), *(item.cost for item in usable)])
-    if disturbed:
-        text = f"{disturbed} of the entries and networks that it is made from were disturbed by other work"
-        found.append(flag("disturbed_rows", "warn", text))
-    sessions = {cost.session for cost in lesson.known.table.values()} & {item.cost.session for item in usable}
-    if sessions - {"", "simulated"}:
-        text = "rows and networks were timed by the same processes, whose drift they share: errors look too small"
-        found.append(flag("shared_session", "warn", text))
-    return found

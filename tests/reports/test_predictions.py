@@ -33,7 +33,8 @@ def site(*rows):
 def test_rows_that_predict_and_were_judged_stand_by_what_they_were_asked():
     found = predictors(site(
         row("lut_sum", 4.0), row("cost_macs", 9.0, status="contaminated"), row("lut_trees", 2.0, split="c"),
-        row("failed", 1.0, status="crashed"), row("of noise", 1.0, flag="disturbed_rows"), row("cohort", 1.0, workload="operator"), row("ranks", None),
+        row("failed", 1.0, status="crashed"),
+        row("of noise", 1.0, flag="disturbed_rows"), row("cohort", 1.0, workload="operator"), row("ranks", None),
     ))  # fmt: skip
     assert [one.name for one in found] == ["lut_sum", "cost_macs", "lut_trees"]
     head, lines = table(found)

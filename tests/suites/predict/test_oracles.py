@@ -7,7 +7,8 @@ import pytest
 from bench.errors import UsageError
 from bench.meters.quality import Run
 from suites.predict import simulated, splits
-from suites.predict.costs import MeasuredCosts, sound, taught
+from suites.predict.costs import MeasuredCosts
+from suites.predict.lessons import sound, taught
 from suites.predict.measured import Cost, Measured, Measurements
 from suites.predict.networks import named
 from suites.predict.predictor import Knowledge
