@@ -186,7 +186,7 @@ def _curves(evaluation: Evaluation, seed: int) -> list[Curve]:
         sides = [[side[i] for i in places] for side in (evaluation.measured, evaluation.predicted)]
         for name in RANKS if evaluation.ranks_only else prediction_errors.MEASURES:
             measure = prediction_errors.MEASURES[name]
-            by_family.setdefault(name, []).append(measure(*sides))  # type: ignore[arg-type]
+            by_family.setdefault(name, []).append(measure(*sides))
     kind: Any = "modelled" if evaluation.simulated else "measured"
     return [*found, *(Curve(name, "family", families, values, kind) for name, values in by_family.items())]
 

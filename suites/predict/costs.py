@@ -37,7 +37,7 @@ class MeasuredCosts:
     name: ClassVar[str] = "measured_costs"
     metric: ClassVar[str] = "mape"
 
-    def __init__(self, cache: Path, seed: int, results: str = "results"):
+    def __init__(self, cache: Path, seed: int, *, results: str = "results"):
         """Nothing is read yet.
 
         Args:
@@ -180,7 +180,7 @@ class GivenCosts(MeasuredCosts):
 
     name: ClassVar[str] = "given_costs"
 
-    def __init__(self, cache: Path, seed: int, root: str, results: str = "results"):
+    def __init__(self, cache: Path, seed: int, *, root: str, results: str = "results"):
         """Nothing is read yet.
 
         Args:
@@ -189,7 +189,7 @@ class GivenCosts(MeasuredCosts):
             root: a CSV of networks, or a results folder whose rows split d learns from.
             results: folder whose networks are judged on where `root` is one as well.
         """
-        super().__init__(cache, seed, results)
+        super().__init__(cache, seed, results=results)
         self.root = Path(root)
 
     def here(self, question: Question) -> Measurements:

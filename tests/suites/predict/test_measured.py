@@ -154,7 +154,7 @@ def test_another_machines_table_is_tried_on_this_ones_networks(tmp_path):
         def elsewhere(self, question):
             return measured.read(records((2.0, 2.0, 2.0)))
 
-    task, module = Two(tmp_path, 0, str(tmp_path)), table_predictor(split="d")
+    task, module = Two(tmp_path, 0, root=str(tmp_path)), table_predictor(split="d")
     task.load(module, "lut_sum")
     found = task.evaluation(module)
     assert len(found.names) == 23
@@ -185,7 +185,7 @@ CSV = "name, family, macs, layers, cycles, predicted\n" + "".join(
 def given(tmp_path, build, **settings):
     path = tmp_path / "own.csv"
     path.write_text(CSV)
-    task, module = GivenCosts(tmp_path, 0, str(path), str(tmp_path)), build(**settings)
+    task, module = GivenCosts(tmp_path, 0, root=str(path), results=str(tmp_path)), build(**settings)
     task.load(module, "own")
     return task.evaluation(module), task.score(Run(module))
 
@@ -217,3 +217,18 @@ def test_a_table_that_cannot_be_read_says_where(tmp_path, text, match):
     path.write_text(text)
     with pytest.raises(UsageError, match=match):
         table.read(path, "cost")
+
+
+def test_the_users_data_is_named_in_short_and_its_task_takes_it(tmp_path):
+    from bench.config import catalogue
+    from bench.config.schema import Data
+    from bench.plan.plan import make
+    from tests.sweeping import configuration
+
+    path = tmp_path / "own.csv"
+    path.write_text(CSV)
+    assert Data.model_validate(str(path)) == Data(root=str(path))
+    block = {"models": ["given_predictor"], "workload": "prediction"}
+    suite = {"name": "predict", "task": "given_costs", "grids": {"default": [block]}}
+    (case,) = make(configuration(tmp_path, [], suite=suite, data=str(path)), catalogue.load()).cases
+    assert case.task == "given_costs" and case.data

@@ -16,7 +16,7 @@ from suites.predict.predictors import table_predictor, wa_mlp
 
 
 def judged(tmp_path, build=table_predictor, **settings):
-    task, module = MeasuredCosts(tmp_path, 0, str(tmp_path / "none")), build(**settings)
+    task, module = MeasuredCosts(tmp_path, 0, results=str(tmp_path / "none")), build(**settings)
     task.load(module, "predictor")
     return task.evaluation(module), task.score(Run(module)), module
 
