@@ -291,6 +291,23 @@ class Doubling(nn.Module):
         return 2.0 * (left.double() @ right.double())
 
 
+class Weighing(nn.Module):
+    """Predicts a cost from three numbers of a network; 3 ms a run."""
+
+    def __init__(self, clock: HandClock | None = None) -> None:
+        super().__init__()
+        self.clock = clock
+        self.weights = nn.Linear(3, 1, bias=False)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        if self.clock is not None:
+            self.clock.pass_ms(3)
+        return self.weights(numbers).squeeze(-1)
+
+    def example_inputs(self, batch: int) -> tuple[Tensor]:
+        return (torch.ones(batch, 3, device=self.weights.weight.device),)
+
+
 def subject_of(kind: Any, *args: Any, **options: Any) -> FakeBuilt:
     """A seeded subject of this kind, its clock in the module and in what is handed over."""
     torch.manual_seed(0)
@@ -342,3 +359,8 @@ def fused() -> Fused:
 def doubling() -> Doubling:
     """A builder, as suites name it."""
     return Doubling()
+
+
+def weighing() -> Weighing:
+    """A builder, as suites name it."""
+    return Weighing()

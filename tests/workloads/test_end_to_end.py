@@ -44,6 +44,7 @@ BUILDERS = {
     "pipeline": "chain",
     "split": "halves",
     "operator": "doubling",
+    "prediction": "weighing",
 }
 #: Samples of a run, by which MACs are divided; a pipeline and an operator count one.
 SAMPLES = {name: shape.get("batch", 1) for name, (_, shape) in SUBJECTS.items()}
@@ -62,6 +63,7 @@ BESIDES = {
     "pipeline": {("params", ""): 8},
     "split": {("params", ""): 14},
     "operator": {("io_bytes", "call"): 188, ("params", ""): 0},
+    "prediction": {("params", ""): 3},
 }
 
 

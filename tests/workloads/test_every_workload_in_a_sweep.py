@@ -16,6 +16,7 @@ BLOCKS = {
     "pipeline": ("chain", {}),
     "split": ("halves", {"batch": [2]}),
     "operator": ("doubling", {}),
+    "prediction": ("weighing", {"batch": [2]}),
 }
 
 
@@ -40,6 +41,7 @@ def test_every_part_has_its_time_its_products_and_its_memory(records):
     from tests.workloads.test_parts import MACS
 
     per_sample = {"generate": 1 / 1, "sample": 1 / 2, "stream": 1 / 3, "training_step": 1 / 8, "split": 1 / 2}
+    per_sample["prediction"] = 1 / 2
     for workload, macs in MACS.items():
         for part, count in macs.items():
             assert value(records[workload], "latency_ms", part) > 0
@@ -56,9 +58,11 @@ def test_the_field_s_own_names_are_there(records):
         "pipeline": ["untimed_share", "nonnetwork_share", "requests_per_s"],
         "split": ["payload_bytes", "link_ms", "total_modelled_ms"],
         "operator": ["reference_error", "io_bytes", "calls_per_s"],
+        "prediction": ["predict_us", "networks_per_s"],
     }
     for workload, metrics in wanted.items():
         whole = {"generate": "request", "sample": "image", "stream": "step", "training_step": "step"}
+        whole["prediction"] = "predict"
         part = whole.get(workload, "call" if workload == "operator" else "request")
         for metric in metrics:
             assert value(records[workload], metric, part) is not None, (workload, metric)

@@ -15,6 +15,7 @@ from tests.workloads.subjects import (
     FakeBuilt,
     Halves,
     Learner,
+    Weighing,
     Writer,
     parts_of,
     subject_of,
@@ -38,6 +39,7 @@ CASES = {
     "pipeline": (lambda: subject_of(Chain), {}),
     "split": (halves, {"batch": 2}),
     "operator": (lambda: subject_of(Doubling), {}),
+    "prediction": (lambda: subject_of(Weighing, torch.ones(2, 3)), {"batch": 2}),
 }
 
 #: Milliseconds of every part, by hand: generate is 5 + 3 x 2; the image 3 + (1 + 2 + 3 + 4) + 4 and its middle step 2
@@ -50,6 +52,7 @@ DURATIONS = {
     "pipeline": {"request": 7, "decode": 1, "infer": 4, "post": 2},
     "split": {"request": 10, "head": 1, "encode": 2, "decode": 3, "tail": 4},
     "operator": {"call": 6},
+    "prediction": {"predict": 3},
 }
 
 #: MACs of every part, by hand: the head of the writer is 2 x 11, once per token; a step of the denoiser 2 images x 16
@@ -64,6 +67,7 @@ MACS = {
     "pipeline": {"request": 8, "decode": 0, "infer": 8, "post": 0},
     "split": {"request": 2 * 8 + 2 * 6, "head": 16, "encode": 0, "decode": 0, "tail": 12},
     "operator": {"call": 60},
+    "prediction": {"predict": 2 * 3},
 }
 
 
