@@ -90,6 +90,19 @@ def test_a_plain_forward_is_a_network_of_the_zoo_by_its_layers():
     assert [m.cost.value for m in memory.networks["plain", "warm"]] == [pytest.approx(3.1e7)] and not memory.unit_ms
 
 
+def test_a_network_that_was_trained_has_its_errors_as_a_cost():
+    fields = {"model": "digits_cnn", "model_settings": "width=4", "suite": "predict", "resolution": 16, "batch": 1}
+    made = [
+        synthetic.record(accuracy=share, task="digits", seed=place, **fields)
+        for place, share in enumerate((90.0, 100.0))
+    ]
+    found = measured.read([{**one, "content_hash": str(i)} for i, one in enumerate(made)], "accuracy")
+    first, second = found.networks["plain", "warm"]
+    assert (first.network.name, first.network.family) == ("digits_cnn(width=4) @16", "digits")
+    assert first.cost.value == pytest.approx(10) and second.cost.value == pytest.approx(50 / 450)  # half an answer
+    assert not found.unit_ms
+
+
 class Folder(MeasuredCosts):
     """The task on records that are no files."""
 
