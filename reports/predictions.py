@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,14 +37,14 @@ class Predictor:
 
 
 def predictors(site: Site) -> list[Predictor]:
-    """Every row that predicts and was judged, the smallest error first within what it was asked.
+    """Every row that predicts and was judged, the smallest error first within what it was asked, what only ranks last.
 
     That other work disturbed a predictor's own processes changes nothing of its error; that it disturbed what the
     predictor is made from does, and such a row is left out.
     """
     found = [_predictor(row) for row in site.rows if row.case.workload == WORKLOAD.name and _is_sound(row)]
-    judged = [one for one in found if one.error is not None]
-    return sorted(judged, key=lambda one: (_asked(one), one.error or 0.0))
+    judged = [one for one in found if one.error is not None or one.row.value("spearman") is not None]
+    return sorted(judged, key=lambda one: (_asked(one), math.inf if one.error is None else one.error))
 
 
 def _is_sound(row: Row) -> bool:
@@ -73,8 +74,8 @@ def asked(one: Predictor) -> str:
 
 HEAD = [
     "predictor", "learned from, split", "networks", "MAPE", "noise ceiling", "bias", "spread", "Spearman",
-    "R2", "R2 of logs", "75th percentile", "regret of its choice", "predicted of those held out", "build (s)",
-    "one prediction (us)",
+    "R2", "R2 of logs", "75th percentile", "right side of the budget", "regret of its choice",
+    "predicted of those held out", "build (s)", "one prediction (us)",
 ]  # fmt: skip
 
 
@@ -94,7 +95,7 @@ def _line(one: Predictor) -> list[str]:
         _said(one, "noise_mape", " %"),
         *(_said(one, name, " %") for name in ("bias_percent", "spread_percent")),
         *(_said(one, name) for name in ("spearman", "r2", "r2_log")),
-        _said(one, "p75_abs_rel_error", " %"),
+        *(_said(one, name, " %") for name in ("p75_abs_rel_error", "decides_percent")),
         _said(one, "top1_regret", "x"),
         _said(one, "coverage_percent", " %"),
         _said(one, "build_seconds"),

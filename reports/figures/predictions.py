@@ -15,7 +15,7 @@ ID = "predictions"
 HOW = (
     "A mark is a network that the predictor did not learn from. On the line the prediction is right; between the "
     "dotted lines it is as right as measuring again would be. The first view has the error of every predictor beside "
-    "that of a perfect one: bars are 95 % intervals over networks."
+    "that of measuring again: bars are 95 % intervals over networks."
 )
 ERRORS = "errors of all"
 

@@ -36,7 +36,7 @@ def test_rows_that_predict_and_were_judged_stand_by_what_they_were_asked():
         row("failed", 1.0, status="crashed"),
         row("of noise", 1.0, flag="disturbed_rows"), row("cohort", 1.0, workload="operator"), row("ranks", None),
     ))  # fmt: skip
-    assert [one.name for one in found] == ["lut_sum", "cost_macs", "lut_trees"]
+    assert [one.name for one in found] == ["lut_sum", "cost_macs", "ranks", "lut_trees"]
     head, lines = table(found)
     assert len(head) == len(lines[0]) and lines[0][:4] == ["lut_sum", "fbnet, split a", "2", "4.00 % [3.60, 4.40]"]
     assert lines[0][head.index("R2")] == "n/a" and lines[0][-1] == "12.0"
