@@ -23,7 +23,7 @@ ERRORS = "errors of all"
 def figure(found: Sequence[Predictor], *, id: str = ID) -> Figure:
     """The figure of `reports.predictions.predictors`."""
     numbers = pd.DataFrame(table(found)[1], columns=table(found)[0]).astype(object)
-    drawn = [one for one in found if one.clouds]
+    drawn = [one for one in found if one.clouds and one.error is not None]
     if not drawn:
         return no_picture(id, "Nothing was predicted", HOW, "no predictor was judged on measured times", numbers)
     hover: list[str] = []

@@ -21,6 +21,10 @@ NETWORK_NUMBERS = (
 )  # fmt: skip
 
 
+#: Networks that are predicted at once: pairs of layers of deep ones fill a memory quickly.
+TOGETHER = 8
+
+
 @dataclass(frozen=True)
 class Question:
     """What is predicted of which networks, and how it is judged.
@@ -123,10 +127,11 @@ class Predictor(nn.Module):
     @torch.no_grad()
     def predict(self, given: Sequence[Network]) -> list[float]:
         """The costs of networks, one by one in order."""
-        if not given:
-            return []
-        answer = self.exactly(*(value.to(self.where) for value in self.encode(given)))
-        return [float(value) for value in answer]
+        found: list[float] = []
+        for start in range(0, len(given), TOGETHER):
+            encoded = self.encode(given[start : start + TOGETHER])
+            found += [float(value) for value in self.exactly(*(value.to(self.where) for value in encoded))]
+        return found
 
 
 def enough(known: Knowledge, least: int, what: str) -> Sequence[Measured]:
