@@ -13,8 +13,8 @@ from bench.statistics import mean_interval, paired_mean_difference
 from bench.store.record_parts import score_of, scored
 
 
-def test_the_rules_are_those_of_the_quality_metrics():
-    assert set(scores.RULES) == {name for name, row in METRICS.items() if row.section == "quality"}
+def test_the_rules_are_those_of_the_metrics_that_are_compared_as_scores():
+    assert set(scores.RULES) == {name for name, row in METRICS.items() if row.compared == "score"}
     assert all(METRICS[name].better in ("lower", "higher") for name in scores.RULES)
 
 
