@@ -193,7 +193,11 @@ class Driver:
         """The group's cases without a record that counts; the records of the others join the sweep's."""
         missing = []
         for case in group.cases:
-            record = self._present(case)
+            try:
+                record = self._present(case)
+            except CorruptRecord as error:  # it is neither counted nor measured over: its file has to be moved away
+                self.sweep.problems.append(str(error))
+                continue
             if record is None or self._is_outdated(case, record):
                 missing.append(case)
             else:
@@ -201,14 +205,14 @@ class Driver:
         return missing
 
     def _present(self, case: Case) -> Record | None:
-        """The record that makes measuring the case needless: this machine's, or that of any machine of the pool."""
+        """The record that makes measuring the case needless: this machine's, or that of any machine of the pool.
+
+        Raises:
+            CorruptRecord: there is one that cannot be trusted.
+        """
         if self._arrivals is not None:
             return self._arrivals.present(case, self.config.retries)
-        try:
-            record = self.store.latest(case.key, self.machine_key)
-        except CorruptRecord as error:
-            self.sweep.problems.append(str(error))
-            return None
+        record = self.store.latest(case.key, self.machine_key)
         return record if is_present(record, retry=self.config.retries) else None
 
     def _is_outdated(self, case: Case, record: Record) -> bool:
