@@ -321,7 +321,7 @@ class InvocationLine(TypedDict):
     block: NotRequired[Count | None]
     median_ms: Time
     device_median_ms: NotRequired[Time | None]
-    spans: NotRequired[dict[str, Time]]
+    spans: NotRequired[dict[str, NotNegative]]
     baseline_median_ms: Time
     twin_median_ms: NotRequired[Time | None]
     gemm_median_ms: NotRequired[Time | None]

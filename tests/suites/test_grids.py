@@ -13,8 +13,8 @@ from bench.config.schema import Suite
 SUITES = Path(__file__).parents[2] / "suites"
 CATALOGUE = catalogues.load()
 NAMES = (
-    "attention", "convnets", "decode", "diffusion", "distill", "predict", "dynamic", "lowrank", "ops", "pruning", "scaling",
-    "serving", "ssm", "streaming", "tiny_memory", "training", "vlm_tokens",
+    "attention", "convnets", "decode", "diffusion", "distill", "dynamic", "lowrank", "ops", "predict", "pruning",
+    "scaling", "serving", "ssm", "streaming", "tiny_memory", "training", "vlm_tokens",
 )  # fmt: skip
 
 
