@@ -1,10 +1,33 @@
 """Waterline: efficiency benchmarks with a unit, an interval, a provenance and a definition for every number."""
 
-from bench.api import build, counting_rule, curves, instances, largest_batch, layers, load, measure
+from bench.api import (
+    build,
+    compare,
+    counting_rule,
+    curves,
+    instances,
+    largest_batch,
+    layers,
+    load,
+    measure,
+    waterline,
+)
 from bench.version import __version__
 
 #: What the library offers; `dir(bench)` shows this and not the files behind it.
-__all__ = ["__version__", "build", "counting_rule", "curves", "instances", "largest_batch", "layers", "load", "measure"]
+__all__ = [
+    "__version__",
+    "build",
+    "compare",
+    "counting_rule",
+    "curves",
+    "instances",
+    "largest_batch",
+    "layers",
+    "load",
+    "measure",
+    "waterline",
+]
 
 
 def __dir__() -> list[str]:

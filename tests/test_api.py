@@ -62,7 +62,7 @@ def test_counts_are_per_sample_whatever_the_batch():
 
 def test_any_module_gives_the_tidy_table_with_other_conventions_as_rows():
     frame = bench.measure(Net(), torch.randn(3, 8), metrics=["macs", "params"])
-    assert list(frame.columns)[: len(COLUMNS)] == list(COLUMNS)
+    assert list(frame.long.columns)[: len(COLUMNS)] == list(COLUMNS)
     assert value(frame, "macs") == 8 * 16 + 16 * 4
     assert value(frame, "params") == 8 * 16 + 16 + 16 * 4 + 4
     assert {"macs", "macs_fvcore"} <= set(frame["metric"])
@@ -85,7 +85,7 @@ def test_timing_a_local_class_in_fresh_processes_against_a_baseline():
     frame = bench.measure(
         Local(), (torch.randn(2, 8),), metrics=["latency", "memory"], protocol=Protocol(**QUICK), baseline=Net()
     )
-    own = frame[frame["method"] == "Local"].set_index("metric")
+    own = frame.long[frame.long["method"] == "Local"].set_index("metric")
     assert own.loc["latency_ms", "n"] == 2 and own.loc["latency_ms", "value"] > 0
     assert own.loc["speedup", "value"] > 0
     assert own.loc["peak_memory_bytes", "value"] > 0
@@ -96,11 +96,13 @@ def test_a_module_of_half_precision_is_measured_and_recorded_as_one():
     from bench.config.protocol import Protocol
 
     module, x = Net().to(torch.bfloat16), torch.randn(2, 8, dtype=torch.bfloat16)
-    frame = bench.measure(module, x, metrics=["latency"], protocol=Protocol(**QUICK), baseline=Net().to(torch.bfloat16))
+    frame = bench.measure(
+        module, x, metrics=["latency"], protocol=Protocol(**QUICK), baseline=Net().to(torch.bfloat16)
+    ).long
     assert set(frame["dtype"]) == {"bf16"} and frame["case_key"].nunique() == 2
     assert frame["baseline_key"].nunique() == 1 and frame[frame["metric"] == "latency_ms"]["value"].gt(0).all()
-    assert set(bench.measure(module, x, metrics=["macs"])["dtype"]) == {"bf16"}
-    assert set(bench.measure(nn.Identity(), x, metrics=["params"])["dtype"]) == {"fp32"}
+    assert set(bench.measure(module, x, metrics=["macs"]).long["dtype"]) == {"bf16"}
+    assert set(bench.measure(nn.Identity(), x, metrics=["params"]).long["dtype"]) == {"fp32"}
 
 
 def test_inputs_that_were_handed_over_are_never_cast(tmp_path):

@@ -190,6 +190,14 @@ def _apart(session: Session) -> list[dict[str, str]]:
     return [{"code": "another_session", "severity": "info", "text": text}]
 
 
+def _glance(protocol: Protocol) -> list[dict[str, str]]:
+    """A flag where the protocol times one process alone."""
+    if protocol.latency.max_invocations > 1:
+        return []
+    text = "a glance: one process was timed, which gives no interval, so no verdict and no rank"
+    return [flag("glance", "warn", text)]
+
+
 def blank(case: Case, context: Context, started_at: str, finished_at: str) -> Record:
     """The record of a case before anything is known of it: what it is of, and every part that a record has, empty."""
     return {
@@ -277,7 +285,7 @@ def finished(case: Case, context: Context, probe: dict[str, Any], session: Sessi
         rows = [row for row in rows if (row["metric"], row["part"]) not in better]
         rows += [item.as_dict() for item in timed]
         record["timing"] = _timing(case, session, context.protocol)
-        flags += _flags(record["timing"]) + _apart(session)
+        flags += _glance(context.protocol) + _flags(record["timing"]) + _apart(session)
         status = "ok" if record["timing"]["clean"] else "contaminated"
         kept, _ = usable(session.invocations, context.protocol.latency)
         record["layers"], record["layers_info"] = merge(

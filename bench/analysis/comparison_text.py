@@ -13,6 +13,7 @@ from bench.analysis.compare import Comparison
 from bench.analysis.judge import Judgement
 from bench.analysis.metric_rows import EQUAL
 from bench.foreign_text import escape_controls, shortened
+from bench.short_names import short_names
 from bench.statistics import Interval
 
 #: Verdicts of rows that changed for certain, or in which something is wrong.
@@ -101,9 +102,10 @@ def _lines(comparison: Comparison, *, every: bool = True) -> _Lines:
     summary = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "nothing to compare"
     worse = len(comparison.regressions)
     title = f"{comparison.label_a} -> {comparison.label_b}: {f'{worse} worse; ' if worse else ''}{summary}"
+    short = short_names([*(row.label for row in comparison.rows), *comparison.only_a, *comparison.only_b])
     table = [
         (
-            row.label,
+            short[row.label],
             row.quantity,
             _number(row.a, row.unit),
             _number(row.b, row.unit),
@@ -123,8 +125,8 @@ def _lines(comparison: Comparison, *, every: bool = True) -> _Lines:
             if equal
             else []
         ),
-        *(f"only in {comparison.label_a}: {label}" for label in comparison.only_a),
-        *(f"only in {comparison.label_b}: {label}" for label in comparison.only_b),
+        *(f"only in {comparison.label_a}: {short[label]}" for label in comparison.only_a),
+        *(f"only in {comparison.label_b}: {short[label]}" for label in comparison.only_b),
         *dict.fromkeys(note for row in comparison.rows for note in row.notes),
         *comparison.notes,
     ]

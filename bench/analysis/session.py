@@ -209,6 +209,7 @@ def summarise(invocation: Invocation, key: str, baseline: str, batch: int, proto
         "started_at": invocation["started_at"],
         "seconds": invocation["seconds"],
         "gpu": gpu_clocks.summary(invocation.get("gpu")),
+        "host": {name: value for name, value in (invocation.get("host") or {}).items() if name != "labels"},
         "l2": invocation.get("l2"),
         "spans": _span_medians(part),
         "parts": {name: _part_line(invocation, key, baseline, name) for name in part.get("parts", {})},

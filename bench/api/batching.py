@@ -39,6 +39,7 @@ def largest_batch(
     device: str | torch.device = "cpu",
     threads: int | None = None,
     name: str | None = None,
+    progress: bool | None = None,
 ) -> pandas.DataFrame:
     """Memory and throughput by batch, one row for each batch that was tried, the smallest first.
 
@@ -59,6 +60,7 @@ def largest_batch(
         device: where to run.
         threads: of the timed processes.
         name: what errors call the module; default its class.
+        progress: whether a bar is drawn for each batch; by default on a terminal and in a notebook.
 
     Raises:
         UsageError: not one sample fits, or the inputs' samples cannot be told.
@@ -68,7 +70,8 @@ def largest_batch(
 
     from bench.analysis import batch_curve
 
-    search = _Search(module, inputs, kwargs, str(device), {"protocol": protocol, "threads": threads, "name": name})
+    options = {"protocol": protocol, "threads": threads, "name": name, "progress": progress}
+    search = _Search(module, inputs, kwargs, str(device), options)
     limit = float(limit_bytes) if limit_bytes is not None else SHARE * _free(str(device))
     line = batch_curve.growth(search.peaks())
     expected = line.largest(limit, most)
@@ -186,7 +189,7 @@ def _row(batch: int, line: Growth, found: dict[str, dict[str, Any]] | None, stat
         ("latency_ms", ("latency_ms", "latency_low", "latency_high")),
     ):
         taken = (found or {}).get(metric) or {}
-        row |= dict(zip(names, (taken.get("value"), taken.get("ci_low"), taken.get("ci_high")), strict=False))
+        row |= dict(zip(names, (taken.get("value"), taken.get("low"), taken.get("high")), strict=False))
     return row
 
 

@@ -13,11 +13,11 @@ def counting_rule(
 ) -> Callable[[Formula], Formula]:
     """A decorator that makes a function the counting rule of a custom operator.
 
-    ```python
-    @bench.counting_rule("mylib::scores", example=lambda: (torch.ones(2, 3), torch.ones(5, 3)), expected=30)
-    def macs_of_scores(queries, keys):
-        return queries.shape[0] * keys.shape[0] * queries.shape[1]
-    ```
+    ::
+
+        @bench.counting_rule("mylib::scores", example=lambda: (torch.ones(2, 3), torch.ones(5, 3)), expected=30)
+        def macs_of_scores(queries, keys):
+            return queries.shape[0] * keys.shape[0] * queries.shape[1]
 
     Args:
         name: qualified name of the operator, `namespace::name`.

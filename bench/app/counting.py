@@ -14,6 +14,7 @@ from bench.config.schema import Config, Data, Device, Task
 from bench.errors import BenchError
 from bench.plan import plan
 from bench.plan.case import Case
+from bench.short_names import short_name
 
 #: The grid of a suite that holds every setting that a paper's count is about.
 GRID = "paper"
@@ -76,7 +77,7 @@ def count_first(config: Config, working: Callable[[str], None]) -> list[str]:
     except BenchError as error:
         return [f"the counts that claims are judged by are not whole: {error}"]
     lines = [
-        f"{Case.from_dict(record['case']).label} was not counted: {record['status']}: {_why(record)}"
+        f"{short_name(Case.from_dict(record['case']).label)} was not counted: {record['status']}: {_why(record)}"
         for record in sweep.failed
     ]
     return [*lines, *sweep.problems]

@@ -28,7 +28,7 @@ _OFTEN = (
     ("suite=NAME", "which suite: {suites}"),
     ("model=MODULE:NAME", "your own network: a class, or a function that returns a module or (module, inputs)"),
     ("'model=\"nets:Net(width=4)\"'", "a spec with settings stands in two pairs of quotes"),
-    ("protocol=quick|standard|publish|counts", "how long and how surely; counts times nothing"),
+    ("protocol=NAME", "how long and how surely: glance, quick, standard, publish; counts times nothing"),
     ("'suite.methods=[\"tome(r=8)\"]'", "other methods; suite.models, suite.batches, suite.dtypes likewise"),
     ("grid=NAME", "another of the suite's grids"),
     ("device=cuda, device.threads=2", "where it runs"),

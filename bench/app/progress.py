@@ -13,6 +13,7 @@ from rich.text import Text
 
 from bench.foreign_text import escape_controls
 from bench.plan.estimate import in_words
+from bench.short_names import short_name
 from bench.sweep.events import Advanced, Event, GroupFinished, Recorded, Started, Working
 
 
@@ -69,7 +70,7 @@ class ProgressBar:
 
     def working(self, what: str) -> None:
         """Show what is being done."""
-        self._progress.update(self._task, description=escape_controls(what))
+        self._progress.update(self._task, description=escape_controls(short_name(what)))
 
     def advanced(self, seconds: float) -> None:
         """Shorten the time left."""
@@ -100,7 +101,7 @@ class GroupLines:
     def _line(self, event: GroupFinished) -> str:
         cases = f"{event.cases} case{'' if event.cases == 1 else 's'}"
         failed = f", {event.failed} failed" if event.failed else ""
-        done = f"bench: {escape_controls(event.label)}: {cases} in {in_words(event.seconds)}{failed}"
+        done = f"bench: {escape_controls(short_name(event.label))}: {cases} in {in_words(event.seconds)}{failed}"
         if not event.left:
             return f"{done}; that was the last group"
         pace = self._spent / event.seconds_done if event.seconds_done > 0 else 1.0

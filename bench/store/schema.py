@@ -342,6 +342,7 @@ class InvocationLine(TypedDict):
     started_at: NotRequired[Moment | None]
     seconds: NotRequired[NotNegative | None]
     gpu: NotRequired[Object | None]
+    host: NotRequired[Object | None]
     l2: NotRequired[Object | None]
     parts: NotRequired[dict[str, PartLine] | None]
 

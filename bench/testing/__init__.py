@@ -1,17 +1,22 @@
 """A battery of small checks that every model and method of a suite passes, for users' own as well.
 
-```python
-import pytest
-from bench.testing import Subject, checks_for, run_check
+In a test file::
 
-MINE = Subject("half", model="deit_tiny(width=16, heads=2, depth=4, patch=4)",
-method="mypackage.methods:half(keep=0.5)",
-               shape={"batch": 2, "resolution": 20}, identity="mypackage.methods:half(keep=1.0)")
+    import pytest
+    from bench.testing import Subject, checks_for, run_check
 
-@pytest.mark.parametrize("check", checks_for(MINE))
-def test_half(check):
-    run_check(check, MINE)
-```
+    MINE = Subject(
+        "half",
+        model="deit_tiny(width=16, heads=2, depth=4, patch=4)",
+        method="mypackage.methods:half(keep=0.5)",
+        shape={"batch": 2, "resolution": 20},
+        identity="mypackage.methods:half(keep=1.0)",
+    )
+
+
+    @pytest.mark.parametrize("check", checks_for(MINE))
+    def test_half(check):
+        run_check(check, MINE)
 """
 
 from bench.testing.battery import CHECKS, CheckFailed, Skipped, checks_for, run_all, run_check

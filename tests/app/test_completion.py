@@ -22,7 +22,7 @@ def test_every_verb_suite_and_choice_is_offered():
         "bench suite=d"
     )
     assert completion.offers("bench protocol=") == [
-        f"protocol={name}" for name in ("counts", "publish", "quick", "standard")
+        f"protocol={name}" for name in ("counts", "glance", "publish", "quick", "standard")
     ]
     assert {"task=none", "task=digits", "task=additions"} <= set(completion.offers("bench task="))
     for choice in completion.offers("bench retry="):

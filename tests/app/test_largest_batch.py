@@ -25,9 +25,7 @@ def machine(monkeypatch, *, top=1000.0, half=4.0, fits=10**9, error=""):
             raise DoesNotFit(f"Linear oom in the phase measure: OutOfMemory: {error or 'memory ran out'}")
         value = top * batch / (batch + half)
         values = {"latency_ms": 1e3 * batch / value, "throughput_per_s": value, "peak_memory_bytes": 100.0 * batch}
-        rows = [
-            {"metric": m, "value": values[m], "ci_low": 0.99 * values[m], "ci_high": 1.01 * values[m]} for m in metrics
-        ]
+        rows = [{"metric": m, "value": values[m], "low": 0.99 * values[m], "high": 1.01 * values[m]} for m in metrics]
         return pandas.DataFrame(rows)
 
     monkeypatch.setattr(batching, "measure", measure)

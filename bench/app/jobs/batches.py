@@ -16,6 +16,7 @@ from bench.foreign_text import escape_controls
 from bench.plan import plan
 from bench.plan.case import Case
 from bench.plan.recipe import recipe_for
+from bench.short_names import short_name
 from bench.workloads import FORWARD
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def run(config: Config) -> int:
     path = Path(config.paths.results) / f"batches_{case.key[:8]}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     frame.to_csv(path, index=False)
-    show(escape_controls(case.label.replace(f" · batch {case.batch}", "")), frame)
+    show(escape_controls(short_name(case.label).replace(f" · batch {case.batch}", "")), frame)
     print(f"kept in {path}")
     return 0
 

@@ -14,6 +14,7 @@ from bench.config.schema import Config
 from bench.foreign_text import escape_controls
 from bench.plan import plan
 from bench.plan.recipe import recipe_for
+from bench.short_names import short_name
 
 if TYPE_CHECKING:
     import pandas
@@ -35,7 +36,7 @@ def run(config: Config) -> int:
     path = Path(config.paths.results) / f"instances_{case.key[:8]}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     frame.to_csv(path, index=False)
-    show(escape_controls(case.label), frame)
+    show(escape_controls(short_name(case.label)), frame)
     print(f"kept in {path}")
     return 0
 

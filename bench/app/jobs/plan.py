@@ -18,6 +18,7 @@ from bench.plan import plan
 from bench.plan.case import Case
 from bench.plan.estimate import in_words
 from bench.plan.plan import Group
+from bench.short_names import short_names
 from bench.store.records import DISTURBED, CorruptRecord, Store, is_present
 
 #: Lines below the table.
@@ -38,16 +39,17 @@ def run(config: Config) -> int:
     else:
         expected, broken = Forecast({}), {}
     states |= dict.fromkeys(broken, "cannot be run")
-    _show(made, states, config.model)
+    short = short_names(case.label for case in made.cases)
+    _show(made, states, config.model, short)
     missing = list(states.values()).count(TO_MEASURE)
     print(
         f"{len(made.cases)} cases in {len(made.groups)} groups; {missing} to measure, about "
         f"{in_words(_seconds(todo, states, expected))} with protocol={config.protocol.name} (an estimate from counts)"
     )
     labels = {case.key: case.label for case in made.cases}
-    told = [f"cannot be run: {shortened(labels[key])}: {why}" for key, why in broken.items()]
+    told = [f"cannot be run: {shortened(short[labels[key]])}: {why}" for key, why in broken.items()]
     told += [
-        f"not counted beforehand, so its time is a bare guess: {label}: {why}"
+        f"not counted beforehand, so its time is a bare guess: {short.get(label, label)}: {why}"
         for label, why in expected.uncounted.items()
         if label not in {labels[key] for key in broken}
     ]
@@ -72,13 +74,13 @@ def _suspects(made: plan.Plan, states: Mapping[str, str], expected: Forecast) ->
     ]
 
 
-def _show(made: plan.Plan, states: Mapping[str, str], model: str | None) -> None:
+def _show(made: plan.Plan, states: Mapping[str, str], model: str | None, short: Mapping[str, str]) -> None:
     """The table of cases, group by group, under the suite's title or the model that was named."""
     title = escape(shortened(escape_controls(model or f"{made.suite.name}: {made.suite.title}")))
     table = Table("key", "case", "state", title=title, title_justify="left")
     for group in made.groups:
         for case in group.cases:
-            table.add_row(*map(escape, (case.key, shortened(escape_controls(case.label)), states[case.key])))
+            table.add_row(*map(escape, (case.key, shortened(escape_controls(short[case.label])), states[case.key])))
         table.add_section()
     Console(width=None if Console().is_terminal else 140).print(table)
 

@@ -24,6 +24,7 @@ from bench.host.environment import environment
 from bench.host.identity import machine_key
 from bench.plan.case import Case
 from bench.plan.plan import Group, Plan, check_device, data_digest, file_digest
+from bench.short_names import short_name
 from bench.store.records import Record
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def run(config: Config) -> int:
     print(reproduction_as_text(verdicts))
     code = judge.exit_code(verdicts)
     words = {0: "AGREES", 1: "DISAGREES", 4: "INCONCLUSIVE", 5: "NOT COMPARABLE"}
-    print(f"{words[code]}: {escape_controls(case.label)}; the new record is in {adapted.paths.results}")
+    print(f"{words[code]}: {escape_controls(short_name(case.label))}; the new record is in {adapted.paths.results}")
     return code
 
 

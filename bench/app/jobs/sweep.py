@@ -22,6 +22,7 @@ from bench.labels import NO_SPEED, label_of
 from bench.metrics import METRICS
 from bench.plan import plan
 from bench.plan.case import Case
+from bench.short_names import short_name
 from bench.store.lock import ResultsLock
 from bench.store.record_parts import reading_of, score_of
 from bench.store.records import Record
@@ -111,7 +112,7 @@ def best_row(records: list[Record]) -> str:
     if not found:
         return "nothing is faster than its baseline beyond doubt"
     _, record, ratio = max(found, key=lambda item: item[0])
-    text = f"{escape_controls(shortened(Case.from_dict(record['case']).label))}: {ratio['value']:.2f}x "
+    text = f"{escape_controls(shortened(short_name(Case.from_dict(record['case']).label)))}: {ratio['value']:.2f}x "
     text += f"[{ratio['ci_low']:.2f}, {ratio['ci_high']:.2f}]"
     top = score_of(record)
     return text + (f", {METRICS[top['metric']].title.lower()} {top['value']:.4g} {top['unit']}" if top else "")
@@ -122,7 +123,7 @@ def failure_text(sweep: Sweep) -> str:
     if not sweep.failed:
         return f"nothing; {sweep.measured} measured now, {len(sweep.records)} rows in all"
     first = sweep.failed[0]
-    label = Case.from_dict(first["case"]).label
+    label = short_name(Case.from_dict(first["case"]).label)
     return escape_controls(
         f"{len(sweep.failed)} of {len(sweep.records)}: {shortened(label)}: {first['status']}: "
         f"{one_line(first['error'] or {})}"

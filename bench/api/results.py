@@ -1,0 +1,125 @@
+"""Tables that read: what was asked, each value with its interval and unit, and everything that is known behind it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+import pandas
+
+from bench.analysis.table import of_part
+from bench.api.drawn import as_read
+from bench.metrics import METRICS
+
+#: Columns of a table of results.
+COLUMNS = ("metric", "value", "low", "high", "unit", "provenance", "note")
+#: Columns of the long table that stand first where its rows differ in them.
+_TOLD_APART = ("model", "method", "part")
+
+
+class Table(pandas.DataFrame):
+    """A table that people read in a notebook or a terminal; what is selected of it is a plain `DataFrame`."""
+
+    @property
+    def _constructor(self) -> Any:
+        return pandas.DataFrame
+
+    def shown(self) -> pandas.DataFrame:
+        """The table as text: a value with its interval and unit in one cell."""
+        raise NotImplementedError
+
+    def remarks(self) -> Sequence[str]:
+        """What a reader has to know of all of it, a line each."""
+        return []
+
+    def _repr_html_(self) -> str:
+        shown = self.shown()
+        head = "".join(f"<th style='text-align:left'>{html.escape(str(name))}</th>" for name in shown.columns)
+        rows = "".join(
+            "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
+            for row in shown.itertuples(index=False, name=None)
+        )
+        below = "".join(f"<div>{html.escape(line)}</div>" for line in self.remarks())
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{below}"
+
+    def __repr__(self) -> str:
+        shown = self.shown()
+        widths = [max([len(str(name)), *map(len, map(str, shown[name]))]) for name in shown.columns]
+        lines = [list(shown.columns), *shown.itertuples(index=False, name=None)]
+        text = [
+            "  ".join(str(cell).ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        ]
+        return "\n".join([*text, *self.remarks()])
+
+
+class Results(Table):
+    """What `bench.measure` found, one row per metric and part.
+
+    Attributes:
+        long: the whole tidy table behind it (`bench.reading.COLUMNS`), with conditions, keys and statistics.
+    """
+
+    _metadata = ["long"]  # noqa: RUF012 - pandas' own way to keep an attribute
+    long: pandas.DataFrame
+
+    @classmethod
+    def of(cls, long: pandas.DataFrame) -> Results:
+        """The narrow table of a tidy one."""
+        names = {"ci_low": "low", "ci_high": "high", "method_note": "note"}
+        narrow = long.rename(columns=names).assign(part=long["part"].mask(of_part(long), ""))
+        apart = [name for name in _TOLD_APART if narrow[name].nunique(dropna=False) > 1]
+        made = cls(narrow[[*apart, *COLUMNS]])
+        made.long = long
+        made.attrs = dict(long.attrs)
+        return made
+
+    def shown(self) -> pandas.DataFrame:
+        """The table as text: what was asked, the value with its interval, where it comes from, why it is missing."""
+        rows = []
+        for row in self.to_dict("records"):
+            cells = {name: row[name] for name in _TOLD_APART if name in row}
+            rows.append({
+                **cells,
+                "metric": METRICS[row["metric"]].title,
+                "value": as_read(row["value"], row["unit"], row["low"], row["high"]),
+                "from": row["provenance"],
+                "note": "" if pandas.isna(row["note"]) else row["note"],
+            })  # fmt: skip
+        return pandas.DataFrame(rows)
+
+    def remarks(self) -> list[str]:
+        """The flags of what was measured."""
+        return list(dict.fromkeys(f"{flag['severity']}: {flag['text']}" for flag in self.attrs.get("flags", [])))
+
+
+class Compared(Table):
+    """What `bench.compare` found: one row per metric, the value of each side, their ratio and the verdict.
+
+    Attributes:
+        long: the whole tidy tables of both sides, one below the other.
+    """
+
+    _metadata = ["long"]  # noqa: RUF012 - pandas' own way to keep an attribute
+    long: pandas.DataFrame
+
+    def shown(self) -> pandas.DataFrame:
+        """The table as text; a ratio above 1 says that the second side is better."""
+        first, second = self.attrs["names"]
+        rows = [
+            {
+                "metric": METRICS[row["metric"]].title + (f" of {row['part']}" if row["part"] else ""),
+                first: as_read(row["a"], row["unit"]),
+                second: as_read(row["b"], row["unit"]),
+                "better by": as_read(row["ratio"], "x", row["low"], row["high"]),
+                "verdict": row["verdict"],
+                "why": row["why"],
+            }
+            for row in self.to_dict("records")
+        ]
+        return pandas.DataFrame(rows)
+
+    def remarks(self) -> list[str]:
+        """What speaks of the comparison as a whole."""
+        return list(self.attrs.get("notes", []))
