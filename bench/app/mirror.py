@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.config.schema import Config
 from bench.plan.plan import Plan
-from bench.store.records import Record, Store
+from bench.store.records import CorruptRecord, Record, Store
 from bench.sweep.events import Event, Recorded, Started
 
 
@@ -70,6 +71,34 @@ def tracking_uri(config: Config) -> str:
     return address_of((Path(config.tracking.folder) / "mlflow.db").resolve())
 
 
+#: Quantities that a page derives of a row and what it is compared with -> the metric's name in MLflow.
+_DERIVED = {
+    "mac_ratio": "compute/mac_ratio",
+    "realised_gain": "latency/realised_gain",
+    "own_share": "latency/own_share_percent",
+}
+
+
+def derived(store: Store, record: Record) -> dict[str, float]:
+    """What the pages derive of a record and of the one that it is compared with, by its name in MLflow.
+
+    Without that one, or where a page shows a dash, there is no such metric.
+    """
+    from reports.rows import rows_of
+
+    if record["case_key"] == record["baseline_key"]:
+        return {}
+    try:
+        other = store.latest(record["baseline_key"], record["machine_key"])
+    except CorruptRecord:
+        return {}
+    if other is None:
+        return {}
+    rows = [row for row in rows_of([other, record], []) if row.case_key == record["case_key"]]
+    values = {name: row.value(cell) for row in rows for cell, name in _DERIVED.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def open_mirror(config: Config, made: Plan) -> MirrorListener:
     """A listener that mirrors to the configured place; MLflow is imported only here."""
     if not config.tracking.enabled:
@@ -82,5 +111,6 @@ def open_mirror(config: Config, made: Plan) -> MirrorListener:
         config.tracking.experiment,
         artifact_root=folder / "artifacts",
         results_root=Path(config.paths.results),
+        derive=partial(derived, Store(config.paths.results)),
     )
     return MirrorListener(config, mirror, made.suite.name)

@@ -196,12 +196,13 @@ def _check_limits(entries: list[zipfile.ZipInfo]) -> None:
 
 
 def _site_sources(site: Path) -> dict[str, Path]:
-    """Name in the bundle -> file of the report; links are left out."""
+    """Name in the bundle -> file of the report; links are left out, and the documentation beside it (`site/docs`)."""
     return {
         f"site/{path.relative_to(site).as_posix()}": path
         for path in sorted(site.rglob("*"))
         if path.is_file()
         and not path.is_symlink()
+        and path.relative_to(site).parts[0] != "docs"
         and not any(part.is_symlink() for part in path.parents if part != site)
     }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from bench.host.personal import redacted
 from bench.store.journal import Journal
 from bench.store.records import Record, Store, seal
 from bench.tracking.connection import Connection
-from bench.tracking.tracked_run import KIND, SUPERSEDED_KIND, TrackedRun, describe, identity
+from bench.tracking.tracked_run import FOLDED, KIND, SUPERSEDED_KIND, TrackedRun, describe, identity
 
 LEDGER = "mirrored.jsonl"
-PARAMS_PER_REQUEST = 100
+PARAMS_PER_REQUEST, METRICS_PER_REQUEST = 100, 1000
+#: Params of a case that say which network it is.
+MODEL_PARAMS = ("model", "model_settings", "method", "setting", "dtype", "backend", "task", "seed")
+Derive = Callable[[Record], Mapping[str, float]]
 
 
 class Cases:
@@ -25,10 +29,13 @@ class Cases:
         connection: to MLflow.
         results_root: the results folder, which keeps the ledger.
         parent: gives the id of the sweep's run, made if need be.
+        derive: gives metrics that follow from a record and the one that it is compared with.
     """
 
-    def __init__(self, connection: Connection, results_root: Path, parent: Callable[[], str]):
-        self._connection, self._parent = connection, parent
+    def __init__(
+        self, connection: Connection, results_root: Path, parent: Callable[[], str], derive: Derive | None = None
+    ):
+        self._connection, self._parent, self._derive = connection, parent, derive
         self._ledger = Journal(results_root / LEDGER)
         self._done: set[str] = set()
         self._done_at: str | None = None
@@ -37,7 +44,7 @@ class Cases:
     def log(self, record: Record) -> None:
         """Mirror one record, unless it is there already; while MLflow is away the record stays pending."""
         try:
-            run = run_at(self._connection.uri, record)
+            run = run_at(self._connection.uri, record, self._derive(record) if self._derive else None)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             self._connection.complain(f"record {record.get('record_key')} cannot be mirrored: {error!r}")
             return
@@ -93,12 +100,44 @@ class Cases:
         return created.info.run_id
 
     def _log_data(self, run_id: str, run: TrackedRun) -> None:
-        """All numbers and params in one request; the fixed time stamp makes a repetition change nothing."""
-        from mlflow.entities import Metric, Param
+        """All numbers, params and data; the fixed time stamps make a repetition change nothing."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 
-        metrics = [Metric(name, value, run.started_ms or 0, 0) for name, value in run.metrics.items()]
+        model_id = self._model_of(run_id, run)
+        metrics = [
+            Metric(name, value, run.started_ms or 0, 0, model_id=None if name.split("/")[0] in FOLDED else model_id)
+            for name, value in run.metrics.items()
+        ]
+        metrics += [Metric(p.name, p.value, p.moment_ms or run.started_ms or 0, p.step) for p in run.points]
         params = [Param(name, value) for name, value in run.params.items()]
-        self._connection.client.log_batch(run_id, metrics=metrics, params=params[:PARAMS_PER_REQUEST])
+        client = self._connection.client
+        client.log_batch(run_id, metrics=metrics[:METRICS_PER_REQUEST], params=params[:PARAMS_PER_REQUEST])
+        for start in range(METRICS_PER_REQUEST, len(metrics), METRICS_PER_REQUEST):
+            client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_REQUEST])
+        if run.data is not None:
+            data = Dataset(run.data.name, run.data.digest, "local", run.data.about)
+            client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "evaluation")])])
+
+    def _model_of(self, run_id: str, run: TrackedRun) -> str | None:
+        """The id of the logged model of a case that has numbers, made with its settings if there is none yet."""
+        from mlflow.entities import LoggedModelOutput
+
+        if not run.metrics:
+            return None
+        client = self._connection.client
+        outputs = client.get_run(run_id).outputs
+        if outputs is not None and outputs.model_outputs:
+            return str(outputs.model_outputs[0].model_id)
+        made = client.create_logged_model(
+            self._connection.experiment_id,
+            name=re.sub(r"[^\w() =,-]", "_", run.name),
+            source_run_id=run_id,
+            params={name: run.params[name] for name in MODEL_PARAMS if name in run.params},
+            model_type="subject",
+        )
+        client.finalize_logged_model(made.model_id, "READY")
+        client.log_outputs(run_id, [LoggedModelOutput(made.model_id, 0)])
+        return str(made.model_id)
 
     def _remember(self, record: Record, run_id: str) -> None:
         """Note in the ledger that a record is there; without the note it would only be looked for again."""
@@ -112,14 +151,14 @@ class Cases:
         )
 
 
-def run_at(uri: str, record: Record) -> TrackedRun:
-    """The run that mirrors a record at an address.
+def run_at(uri: str, record: Record, derived: Mapping[str, float] | None = None) -> TrackedRun:
+    """The run that mirrors a record at an address, with the metrics that follow from it and another.
 
     Where others read it too, it is without folders and names, but found by the same hash.
     """
     if uri.startswith("sqlite"):
-        return describe(record)
-    run = describe(redacted(record if "content_hash" in record else seal(record)))
+        return describe(record, derived)
+    run = describe(redacted(record if "content_hash" in record else seal(record)), derived)
     return replace(run, tags={**run.tags, "content_hash": identity(record)})
 
 

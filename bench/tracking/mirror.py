@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.store.records import Record, Store
-from bench.tracking.cases import Cases
+from bench.tracking.cases import Cases, Derive
 from bench.tracking.connection import Connection
 from bench.tracking.sweeps import Sweeps
 from bench.tracking.ui import front
@@ -23,6 +23,7 @@ class Mirror:
         artifact_root: where artifacts go; ignored for a server, which decides itself.
         results_root: the results folder; a ledger of what has been mirrored is kept in it.
         clock: seconds that only grow; replaced in tests.
+        derive: gives metrics that follow from a record and the one that it is compared with, by `section/metric`.
 
     Raises:
         UsageError: the address is none that MLflow takes.
@@ -35,10 +36,11 @@ class Mirror:
         artifact_root: Path | str,
         results_root: Path | str,
         clock: Callable[[], float] = time.monotonic,
+        derive: Derive | None = None,
     ):
         self.connection = Connection(uri, experiment, Path(artifact_root), Path(results_root), clock)
         self.sweeps = Sweeps(self.connection, lambda: self._cases.seen)
-        self._cases = Cases(self.connection, Path(results_root), self.sweeps.parent)
+        self._cases = Cases(self.connection, Path(results_root), self.sweeps.parent, derive)
 
     @property
     def uri(self) -> str:

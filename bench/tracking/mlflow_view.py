@@ -7,16 +7,20 @@ for the same search, so that the address is useful either way.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from bench.tracking.tracked_run import INTERVALS
+from bench.tracking.over_processes import PROCESSES
+from bench.tracking.tracked_run import FOLDED, INTERVALS, LOGARITHMS
 
 VIEW_TAG = "mlflow.sharedViewState."
 VIEW_LIMIT = 5000  # characters that MLflow takes in one tag of an experiment
 LATENCY = "latency/latency_ms"
 SORTED_BY = LATENCY
+#: The question of every method: what its operations promise against what was measured, both on logarithmic axes.
+PROMISED_AND_MEASURED = (f"{LOGARITHMS}/mac_ratio", f"{LOGARITHMS}/speedup")
 
 Chart = str | tuple[str, str]
 
@@ -28,6 +32,8 @@ COLUMNS = (
     "metrics.`compute/macs`",
     "metrics.`latency/latency_ms`",
     "metrics.`latency/speedup`",
+    "metrics.`compute/mac_ratio`",
+    "metrics.`latency/realised_gain`",
     "metrics.`memory/peak_memory_bytes`",
 )
 
@@ -39,16 +45,26 @@ _OF_PARTS = ("latency_ms", "speedup", "macs")
 
 
 def _common_sections(scores: Sequence[str]) -> tuple[tuple[str, tuple[Chart, ...]], ...]:
-    """Sections of the chart page in order: title, then charts; a pair is a scatter plot (x, y), a name a bar chart."""
+    """Sections of the chart page in order: title, then charts.
+
+    A pair is a scatter plot (x, y), a name a bar chart, and a name of the values of each process a line.
+    """
+    latency = f"{LOGARITHMS}/latency_ms"
+    answers: tuple[Chart, ...] = (
+        PROMISED_AND_MEASURED,
+        *((latency, score) for score in scores),
+        "latency/own_share_percent",
+        "latency/realised_gain",
+    )
     trade_offs: tuple[Chart, ...] = (
-        ("compute/macs", LATENCY),
-        *((LATENCY, score) for score in scores),
-        ("compute/macs", "latency/speedup"),
-        (LATENCY, "memory/peak_memory_bytes"),
+        (f"{LOGARITHMS}/macs", latency),
+        (latency, f"{LOGARITHMS}/peak_memory_bytes"),
     )
     return (
-        ("trade-offs", trade_offs),
-        ("latency", (LATENCY, "latency/speedup")),
+        ("promised and realised", answers),
+        ("trade-offs (log10)", trade_offs),
+        ("latency", (LATENCY, "latency/speedup", f"{PROCESSES}/latency_ms", f"{PROCESSES}/speedup")),
+        ("noise", ("latency/noise_floor_percent",)),
         ("quality", tuple(scores)),
         ("compute", ("compute/macs",)),
         ("memory", ("memory/peak_memory_bytes",)),
@@ -93,7 +109,7 @@ def sections_of(present: Iterable[str]) -> list[tuple[str, list[Chart]]]:
     for name in sorted(have - shown):
         section, _, rest = name.partition("/")
         part, _, metric = rest.rpartition("/")
-        if section == INTERVALS or (not part and section in _COMMON):
+        if section in FOLDED or (not part and section in _COMMON):
             continue
         if not part or metric in _OF_PARTS:
             own.setdefault(f"{section} of {part}" if part else section, []).append(name)
@@ -109,7 +125,7 @@ def _state(search: str, have: set[str], wanted: Sequence[tuple[str, list[Chart]]
     for title, drawn in wanted:
         sections.append(_section(title))
         charts += [_chart(f"{title}-{number}", title, chart) for number, chart in enumerate(drawn)]
-    sections.append(_section(INTERVALS, shown=False))
+    sections += [_section(name, shown=False) for name in (INTERVALS, LOGARITHMS)]
     columns = [*COLUMNS, *(f"metrics.`{name}`" for name in _scores(have))]
     state = {
         "searchFilter": search,
@@ -149,12 +165,14 @@ def _chart(key: str, section: str, chart: str | tuple[str, str]) -> dict[str, An
     if isinstance(chart, tuple):
         x, y = ({"key": name, "type": "METRIC"} for name in chart)
         return {**common, "type": "SCATTER", "xaxis": x, "yaxis": y}
+    if chart.startswith(f"{PROCESSES}/"):
+        return {**common, "type": "LINE", "metricKey": chart, "xAxisKey": "step", "scaleType": "log"}
     return {**common, "type": "BAR", "metricKey": chart}
 
 
-def view_key(suite: str) -> str:
-    """The name under which a suite's view is kept."""
-    return f"waterline-{suite}"
+def view_key(suite: str, model: str | None = None) -> str:
+    """The name under which the view of a suite, or of one network in it, is kept."""
+    return f"waterline-{suite}" if model is None else f"waterline-{suite}-{re.sub(r'[^A-Za-z0-9_.-]', '_', model)}"
 
 
 def view_url(base: str, experiment_id: str | None, search: str, key: str | None = None) -> str:

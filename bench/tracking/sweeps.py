@@ -8,7 +8,7 @@ import re
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,16 @@ from bench.tracking.cases import PARAMS_PER_REQUEST, log_files
 from bench.tracking.connection import UPLOAD_S, Connection, display
 from bench.tracking.mlflow_view import VIEW_LIMIT, VIEW_TAG, view_key, view_state, view_url
 from bench.tracking.single_page import one_page
-from bench.tracking.tracked_run import CASE_KIND, KIND, SWEEP_KIND, cut
+from bench.tracking.tracked_run import CASE_KIND, KIND, NOTE_LIMIT, SWEEP_KIND, cut, plain
 
+#: Folder beside the report in which `nox -s docs_site` puts the documentation, which is the same for everybody.
+DOCUMENTATION = "docs"
 SITE_FILES, SITE_BYTES = 500, 100 * 2**20
+#: Networks of a suite that get a view of their own.
+MOST_MODELS = 40
+NOTE = "mlflow.note.content"
+#: How our description of an experiment begins; one that begins otherwise is the user's.
+ABOUT = "**Waterline**: efficiency of neural networks, every number with unit, interval and definition."
 
 
 class Sweeps:
@@ -57,7 +64,7 @@ class Sweeps:
                 self._log_site(parent, site_index)
             if self._parent is not None:
                 self._connection.client.set_terminated(parent, "KILLED" if interrupted else "FINISHED")
-            self._leave_view()
+            self._leave_view(finished=True)
 
     def refresh(self, site_index: Path | None) -> None:
         """Leave the chart view of the cases so far and the report's first page on the run of a sweep that goes on."""
@@ -123,9 +130,12 @@ class Sweeps:
         page = self._shown_page(index)
         if page is not None:
             log_files(self._connection, parent, {"report.html": page})
-        files = [path for path in index.parent.rglob("*") if path.is_file()]
+        parts = [path for path in index.parent.iterdir() if path.name != DOCUMENTATION]
+        files = [path for part in parts for path in (part, *part.rglob("*")) if path.is_file()]
         if len(files) <= SITE_FILES and sum(path.stat().st_size for path in files) <= SITE_BYTES:
-            self._connection.client.log_artifacts(parent, str(index.parent), "site")
+            for part in parts:
+                add = self._connection.client.log_artifacts if part.is_dir() else self._connection.client.log_artifact
+                add(parent, str(part), f"site/{part.name}" if part.is_dir() else "site")
             return
         with tempfile.TemporaryDirectory(prefix="waterline-") as place:
             archive = Path(place) / "site.zip"
@@ -149,19 +159,73 @@ class Sweeps:
         conditions += [f"tags.protocol_hash = '{protocol}'"] if protocol else []
         return " and ".join(conditions)
 
-    def _leave_view(self) -> None:
-        """Leave the chart view of this suite where the link finds it, if this sweep brought something to see."""
+    def _leave_view(self, *, finished: bool = False) -> None:
+        """Leave the chart view of this suite where the link finds it, if this sweep brought something to see.
+
+        Views of single networks and the experiment's description follow when the sweep is finished.
+        """
         if self._sweep is None or self._parent is None:
             return
-        names = {name for run in self._connection.search(self.case_filter(), newest=100) for name in run.data.metrics}
-        state = view_state(self.case_filter(), names)
+        runs = self._connection.search(self.case_filter())
+        suite = self._sweep[0]
+        by_model: dict[str, list[Any]] = {}
+        for run in runs:
+            by_model.setdefault(run.data.tags.get("model", ""), []).append(run)
+        self._keep_view(view_key(suite), self.case_filter(), runs)
+        if not finished:
+            return
+        compared = sorted(model for model, own in by_model.items() if len(own) > 1 and _searchable(model))
+        for model in compared[:MOST_MODELS] if len(by_model) > 1 else []:
+            condition = f"{self.case_filter()} and tags.model = '{model}'"
+            self._keep_view(view_key(suite, model), condition, by_model[model])
+        self._describe_experiment()
+
+    def _keep_view(self, key: str, search: str, runs: list[Any]) -> None:
+        """Keep the chart view of these runs under a key, if MLflow takes it."""
+        names = {name for run in runs for name in run.data.metrics}
+        state = view_state(search, names)
         if names and len(state) <= VIEW_LIMIT:
-            self._connection.client.set_experiment_tag(
-                self._connection.experiment_id, VIEW_TAG + view_key(self._sweep[0]), state
-            )
+            self._connection.client.set_experiment_tag(self._connection.experiment_id, VIEW_TAG + key, state)
+
+    def _describe_experiment(self) -> None:
+        """Say on the experiment what it is and where its views are; a description of the user's own is left alone."""
+        client, number = self._connection.client, self._connection.experiment_id
+        tags = client.get_experiment(number).tags
+        if tags.get(NOTE, ABOUT).startswith(ABOUT):
+            keys = sorted(tag.removeprefix(VIEW_TAG) for tag in tags if tag.startswith(f"{VIEW_TAG}waterline-"))
+            client.set_experiment_tag(number, NOTE, experiment_note(number, keys))
 
     def _has_view(self, suite: str) -> bool:
         return VIEW_TAG + view_key(suite) in self._connection.client.get_experiment(self._connection.experiment_id).tags
+
+
+def experiment_note(experiment_id: str | None, keys: Sequence[str]) -> str:
+    """What an experiment says of itself: how to read it, and a link to every view that fits.
+
+    Args:
+        experiment_id: in MLflow.
+        keys: under which views are kept.
+    """
+    lines = [
+        f"{ABOUT} A parent run is a sweep: its `report.html` is the first page of the report, `site` the whole. A "
+        "child run is a case. *Promised* is the ratio of the operations, *measured* the ratio of the times, *realised* "
+        "the second over the first. A run that was **disturbed** by other work is shown as killed, has the tag "
+        "`disturbed`, and is not ranked.",
+        "Words: `docs/glossary.md`. What every metric is: `docs/reference/metrics.md`.",
+        "Views:",
+    ]
+    for key in keys:
+        link = view_url("", experiment_id, "", key)
+        line = f"- [{plain(key.removeprefix('waterline-'))}]({link.removeprefix('/')})"
+        if sum(map(len, lines)) + 2 * len(lines) + len(line) > NOTE_LIMIT:
+            break
+        lines.append(line)
+    return "\n\n".join(lines[:3]) + "\n" + "\n".join(lines[3:])
+
+
+def _searchable(model: str) -> bool:
+    """Whether a search for this name can be written; MLflow's has no way to spell a quote or a backslash."""
+    return bool(model) and not {"'", '"', "\\"} & set(model)
 
 
 def _host() -> str:

@@ -2,7 +2,8 @@
 
 Metrics are named `section/metric`, and `section/part/metric` for a further part of the workload, so that a tracking
 page groups them into sections; the ends of intervals are `interval/metric_low` and `_high`, a section that can be
-folded away. A reading without a value is no metric: its reason is in the note.
+folded away; `log10/metric` are logarithms, because MLflow's scatter plots have no logarithmic axes. A reading without a
+value is no metric: its reason is in the note.
 """
 
 from __future__ import annotations
@@ -11,23 +12,27 @@ import csv
 import hashlib
 import io
 import json
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from bench.canonical import BASELINE_METHOD, content_hash
 from bench.config.axes import AXES
 from bench.metrics import METRICS
 from bench.plan.case import Case
+from bench.short_names import short_name
 from bench.store.record_parts import is_of_part, whole_of
-from bench.store.records import Record, seal
+from bench.store.records import DISTURBED, Record, seal
+from bench.tracking.over_processes import PROCESSES, SYSTEM, Point, milliseconds, points
+from bench.tracking.preview import waterline_svg
 
 #: What MLflow takes in one value; longer text is cut with a mark.
 PARAM_LIMIT = 6000
 TAG_LIMIT = 5000
 NOTE_LIMIT = 4900
+DIGEST_LIMIT = 36
 ROW_COLUMNS = ("module_path", "op", "macs", "time_ms", "share", "read_bytes", "write_bytes", "tokens")
 
 #: Okabe and Ito's palette, distinguishable with any colour vision; the baseline is grey.
@@ -36,13 +41,33 @@ BASELINE_COLOUR = "#7F7F7F"
 COLOUR_SALT = 159  # keeps the methods of the first suites apart
 
 INTERVALS = "interval"
+LOGARITHMS = "log10"
+#: Sections whose values are another metric's, or have a page of their own.
+FOLDED = frozenset({INTERVALS, LOGARITHMS, PROCESSES, SYSTEM})
+#: Metrics that are drawn on logarithmic axes.
+_ON_LOGS = (
+    "compute/macs", "compute/mac_ratio", "latency/latency_ms", "latency/speedup", "throughput/throughput_per_s",
+    "memory/peak_memory_bytes",
+)  # fmt: skip
 KIND = "waterline.kind"
 CASE_KIND, SWEEP_KIND, SUPERSEDED_KIND = "case", "sweep", "superseded"
 
 
 @dataclass(frozen=True)
+class Data:
+    """What a case was scored on: the task's name, the digest of its samples, and what the task says of it as JSON."""
+
+    name: str
+    digest: str
+    about: str
+
+
+@dataclass(frozen=True)
 class TrackedRun:
-    """One run as it is to appear; `files` are artifact path to text, times are milliseconds since 1970."""
+    """One run as it is to appear; `files` are artifact path to text, times are milliseconds since 1970.
+
+    `points` are the values of each process, `data` is what it was scored on, if it was.
+    """
 
     name: str
     status: str
@@ -52,6 +77,8 @@ class TrackedRun:
     tags: dict[str, str]
     metrics: dict[str, float]
     files: dict[str, str]
+    points: tuple[Point, ...] = ()
+    data: Data | None = None
 
 
 def identity(record: Record) -> str:
@@ -59,24 +86,48 @@ def identity(record: Record) -> str:
     return str(record.get("content_hash") or content_hash(seal(record)))
 
 
-def describe(record: Record) -> TrackedRun:
-    """The run that mirrors a record."""
+def describe(record: Record, derived: Mapping[str, float] | None = None) -> TrackedRun:
+    """The run that mirrors a record.
+
+    Args:
+        record: what is mirrored.
+        derived: metrics that follow from it and the record that it is compared with, by `section/metric`.
+    """
     case = Case.from_dict(record["case"])
+    metrics = {**dict(_metrics(record)), **(derived or {})}
     return TrackedRun(
-        name=case.label,
+        name=short_name(case.label),
         status=_run_status(record["status"]),
         started_ms=milliseconds(record.get("started_at")),
         ended_ms=milliseconds(record.get("finished_at")),
         params=_params(record, case),
         tags=_tags(record, case),
-        metrics=dict(_metrics(record)),
+        metrics={**metrics, **dict(_logarithms(metrics))},
         files=_files(record),
+        points=tuple(points(record)),
+        data=_data(record, case),
     )
 
 
 def _run_status(status: str) -> str:
-    """MLflow's word for a case's status; a contaminated case has numbers, so it finished."""
-    return {"ok": "FINISHED", "contaminated": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED")
+    """MLflow's word for a case's status; a disturbed case has numbers and no rank, so it is not shown as a success."""
+    return {"ok": "FINISHED", DISTURBED: "KILLED", "interrupted": "KILLED"}.get(status, "FAILED")
+
+
+def _data(record: Record, case: Case) -> Data | None:
+    """What the case was scored on; None where it was not scored."""
+    quality = record.get("quality") or {}
+    digest = quality.get("samples_digest") or case.data
+    if case.task == "none" or not digest:
+        return None
+    return Data(case.task, str(digest)[:DIGEST_LIMIT], json.dumps(quality.get("task") or {}, sort_keys=True))
+
+
+def _logarithms(metrics: Mapping[str, float]) -> Iterable[tuple[str, float]]:
+    """Logarithms of what is drawn on logarithmic axes, by the metric's last name."""
+    for name in _ON_LOGS:
+        if metrics.get(name, 0.0) > 0:
+            yield f"{LOGARITHMS}/{name.rpartition('/')[2]}", math.log10(metrics[name])
 
 
 #: Axes that no param tells: digests of code, which tags and the record hold, and the protocol's hash, told by its name.
@@ -91,7 +142,7 @@ def _params(record: Record, case: Case) -> dict[str, str]:
     values = {**case.axes, **values, "compared_with": case.against_label if case.against else ""}
     protocol = record.get("protocol") or {}
     values["protocol"] = f"{protocol.get('name', '?')} v{protocol.get('version', '?')}"
-    values["method_label"] = case.method_label
+    values["method_label"] = short_name(case.method_label)
     return {name: cut(str(value), PARAM_LIMIT) for name, value in values.items() if value not in (None, "")}
 
 
@@ -101,6 +152,7 @@ def _tags(record: Record, case: Case) -> dict[str, str]:
     tags = {
         KIND: CASE_KIND,
         "status": record["status"],
+        "disturbed": "true" if record["status"] == DISTURBED else None,
         **{name: getattr(case, name) for name in _SEARCHED},
         "against": case.against_label,
         "case_key": record["case_key"],
@@ -148,6 +200,10 @@ def _metrics(record: Record) -> Iterable[tuple[str, float]]:
         for end in ("low", "high"):
             if reading.get(f"ci_{end}") is not None:
                 yield f"{INTERVALS}/{name}_{end}", float(reading[f"ci_{end}"])
+    timing = record.get("timing") or {}
+    floor = timing.get("noise_floor") or {}
+    if timing.get("invocations") and floor.get("low") and floor.get("high"):
+        yield "latency/noise_floor_percent", 100 * (max(floor["high"], 1 / floor["low"]) - 1)
 
 
 def _key(part: str) -> str:
@@ -164,6 +220,9 @@ def _files(record: Record) -> dict[str, str]:
             files[f"layers_{_key(part).replace(' ', '_')}.csv"] = _csv(columns, table["layers"])
     if record.get("curves"):
         files["curves.csv"] = _csv(["metric", "part", "index", "at", "value", "unit", "provenance"], _points(record))
+    picture = waterline_svg(record)
+    if picture is not None:
+        files["waterline.svg"] = picture
     rows = record.get("layers") or []
     if rows:
         columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -205,7 +264,8 @@ def _cell(value: Any) -> Any:
 def note(record: Record) -> str:
     """The note of a case in Markdown: outcome, readings with intervals and provenance, flags, where it ran."""
     case = Case.from_dict(record["case"])
-    parts = [f"**{plain(case.label)}**: {plain(record['status'])}"]
+    state = "disturbed by other work, so not ranked" if record["status"] == DISTURBED else record["status"]
+    parts = [f"**{plain(case.label)}**: {plain(state)}"]
     if case.against and not case.is_baseline:
         parts.append(f"Compared with {plain(case.against_label)}.")
     whole = whole_of(record)
@@ -280,8 +340,3 @@ def plain(text: object) -> str:
 def cut(text: str, limit: int) -> str:
     """Text of at most `limit` characters; a cut is marked."""
     return text if len(text) <= limit else text[: limit - 16] + " ... (shortened)"
-
-
-def milliseconds(moment: str | None) -> int | None:
-    """ISO 8601 text as milliseconds since 1970."""
-    return None if not moment else int(datetime.fromisoformat(moment).timestamp() * 1000)

@@ -241,7 +241,7 @@ def test_the_mirror_has_a_section_per_part(swept):
     assert (run.params["workload"], run.params["times"], run.params["compared_with"]) == (NAPS, "3", f"{NAPS}:naps")
     assert "curves.csv" in run.files and "layers_long.csv" in run.files
     titles = [title for title, _ in sections_of(run.metrics)]
-    assert "latency of long" in titles and titles[0] == "trade-offs"
+    assert "latency of long" in titles and titles[0] == "trade-offs (log10)"
 
 
 def test_a_forecast_counts_what_the_meta_device_can_count_in_a_process_of_its_own(tmp_path):
