@@ -1,4 +1,4 @@
-"""Sessions: bench (the main job), tests, lint, perf (our own benchmarks), docs, build.
+"""Sessions: bench (the main job), tests, lint, perf (our own benchmarks), docs, docs_site, build.
 
 python -m pip install nox && nox -s bench
 python -m pip install nox && nox -s tests
@@ -59,6 +59,24 @@ def docs(session: nox.Session) -> None:
     """Write the tables of systems in the documents from the cards; `--check` only says which are stale."""
     install(session)
     session.run("python", "-m", "bench.app.generate_docs", *session.posargs)
+
+
+@nox.session
+def docs_site(session: nox.Session) -> None:
+    """The documentation as static pages in site/docs, or the folder that is named; `links` asks every outside address.
+
+    Every link between documents is checked, and the examples of the gallery are run.
+    """
+    install(session, "docs")
+    session.run("python", "-m", "bench.app.generate_docs", "--check")
+    builder, folder = "html", Path("site", "docs")
+    if session.posargs == ["links"]:
+        builder, folder = "linkcheck", Path(session.create_tmp(), "links")
+    elif session.posargs:
+        folder = Path(session.posargs[0])
+    trees = Path(session.create_tmp(), "doctrees")
+    options = ["-W", "--keep-going", "-q"] if builder == "html" else ["-q"]
+    session.run("sphinx-build", *options, "-c", "docs", "-d", str(trees), "-b", builder, ".", str(folder))
 
 
 @nox.session

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "suites").glob("*/README.md")),
 ]
 #: What stands for a user's own word.
@@ -35,6 +35,11 @@ PLACEHOLDERS = {
     "<results>": "results",
     "<n>": "3",
     "suite=NAME": "suite=vit_tokens",
+    "suite=mysuite": "suite=vit_tokens",
+    "checkpoint=FILE": "checkpoint=weights.safetensors",
+    "protocol=NAME": "protocol=quick",
+    "grid=NAME": "grid=default",
+    "task=...": "task=none",
     "batches=[...]": "batches=[1,8]",
     "...": "results",
 }
@@ -71,7 +76,7 @@ def overrides_of(page):
     keys = {*all_keys(), *("suite", "protocol", "device", "executor", "tracking", "report", "task")}
     for code in re.findall(r"`('?[a-z][\w.]*=[^`\n]+)`", page.read_text(encoding="utf-8")):
         key, _, value = code.partition("=")
-        if key.lstrip("'") in keys and "<" not in code:
+        if key.lstrip("'") in keys and "<" not in code and not code.endswith("*"):
             yield from (f"{key}={one}" for one in value.split("|"))
 
 
@@ -81,7 +86,15 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     for name in ("imagenet/class", "results/records"):
         (folder / name).mkdir(parents=True)
-    for name in ("deit_small.pth", "weights.safetensors", "meter.csv", "results.bundle.zip", "imagenet/class/1.png"):
+    files = (
+        "deit_small.pth",
+        "weights.safetensors",
+        "meter.csv",
+        "results.bundle.zip",
+        "imagenet/class/1.png",
+        "mine.txt",
+    )
+    for name in files:
         (folder / name).write_bytes(b"x")
     return folder
 
@@ -153,7 +166,7 @@ def suite_with(grid):
 def code_of(argv, monkeypatch):
     """The exit code of a command line whose job does nothing, and what it said."""
     monkeypatch.setattr(jobs, "run_job", lambda config: 0)
-    if len(argv) == 1:  # an override from running text
+    if len(argv) == 1 or argv[0].startswith("grid="):  # overrides from running text
         argv += [
             more.format(suite=suite_with(argv[0].removeprefix("grid=")))
             for sign, words in COMPANY.items()

@@ -2,7 +2,7 @@
 
 Between the marks `<!-- systems: begin -->` and `<!-- systems: end -->` of a suite's README stands its table of systems;
 the whole of `docs/systems.md` is made; `docs/testing_your_own.md` has the checks of the battery and the keys of a card,
-and CONTRIBUTING the map of the rooms.
+and CONTRIBUTING the map of the rooms. The reference's metrics, settings, protocols and verbs are made from the code.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench.app.listing import index_table, suite_table
 from bench.app.map_of_rooms import rooms_table
+from bench.app.reference_tables import metrics_page, protocols_page, settings_page, verbs_table
 from bench.config import cards
 from bench.config.cards import Card
 from bench.config.paths import PACKAGE
@@ -44,6 +45,14 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
         readme = root / "suites" / suite / "README.md"
         if found and readme.is_file():
             made[readme] = between(readme.read_text(encoding="utf-8"), "systems", suite_table(found), readme)
+    reference = root / "docs" / "reference"
+    made |= {
+        reference / "metrics.md": metrics_page(),
+        reference / "settings.md": settings_page(),
+        reference / "protocols.md": protocols_page(),
+    }
+    commands = root / "docs" / "commands.md"
+    made[commands] = between(commands.read_text(encoding="utf-8"), "verbs", verbs_table(), commands)
     guide = root / "docs" / "testing_your_own.md"
     text = between(guide.read_text(encoding="utf-8"), "checks", _checks(), guide)
     made[guide] = between(text, "card", _card_keys(), guide)

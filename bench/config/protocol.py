@@ -51,16 +51,16 @@ class Latency(Section):
     min_samples: int = Field(10, ge=3, description="raw samples that a slow case gets all the same")
     case_seconds: float = Field(10.0, gt=0, description="time for the samples of a case in a process")
     min_sample_ms: float = Field(1.0, ge=0, description="iterations are blocked until a sample lasts this long")
-    warmup_iterations: int = Field(10, ge=1)
-    warmup_s: float = Field(1.0, ge=0, description="on a CPU")
-    warmup_s_gpu: float = Field(3.0, ge=0)
-    warmup_cap_s: float = Field(30.0, gt=0)
+    warmup_iterations: int = Field(10, ge=1, description="forwards before the first sample at least")
+    warmup_s: float = Field(1.0, ge=0, description="seconds of warm-up at least, on a CPU")
+    warmup_s_gpu: float = Field(3.0, ge=0, description="on a GPU")
+    warmup_cap_s: float = Field(30.0, gt=0, description="time after which a warm-up ends, steady or not")
     steady_variation: float = Field(0.02, gt=0, description="variation of the last 10 that counts as steady")
     l2: Literal["warm", "cold"] = Field(
         "warm", description="cold: the GPU's L2 cache is flushed before every iteration"
     )
-    throughput_windows: int = Field(5, ge=1)
-    throughput_window_s: float = Field(0.2, gt=0)
+    throughput_windows: int = Field(5, ge=1, description="windows of forwards back to back")
+    throughput_window_s: float = Field(0.2, gt=0, description="length of such a window")
     quiet_wait_s: float = Field(30.0, ge=0, description="cap of the wait for a quiet host before a process")
     preempted_share: float = Field(
         0.25, gt=0, le=1, description="a member's preempted samples that set a process aside"
@@ -103,9 +103,11 @@ class Counting(Section):
 class Energy(Section):
     """How energy is taken."""
 
-    backend: Literal["auto", "nvml", "rapl", "zeus", "external", "estimate", "off"] = "auto"
-    windows: int = Field(3, ge=1)
-    window_s: float = Field(10.0, gt=0)
+    backend: Literal["auto", "nvml", "rapl", "zeus", "external", "estimate", "off"] = Field(
+        "auto", description="where joules come from"
+    )
+    windows: int = Field(3, ge=1, description="windows of load")
+    window_s: float = Field(10.0, gt=0, description="seconds of a window at least")
     csv: str | None = Field(None, description="the log that a wall meter writes; only where it is, so not in the hash")
     watts: float | None = Field(None, gt=0, lt=1e6, description="the device's full-load power, for an estimate")
 

@@ -129,20 +129,24 @@ def _as_list(value: Any) -> Any:
 class Suite(Section):
     """A suite file; `models`, `methods` and the further keys of a block override the grid from the command line."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
-    title: str = ""
-    description: str = ""
-    task: str = "none"
-    grids: dict[str, list[Block]]
-    models: Annotated[list[str] | None, BeforeValidator(_as_list)] = None
-    methods: Annotated[list[str] | None, BeforeValidator(_as_list)] = None
-    workload: str | None = None
-    shapes: dict[str, list[Any]] | None = None
-    resolutions: list[int | None] | None = None
-    batches: list[int] | None = None
-    dtypes: list[str] | None = None
-    backends: list[str] | None = None
-    against: Against | None = None
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="the suite's name")
+    title: str = Field("", description="its title, in a line")
+    description: str = Field("", description="what it is about, in a few sentences")
+    task: str = Field("none", description="what its models are scored on, where a block names no task of its own")
+    grids: dict[str, list[Block]] = Field(description="blocks of cases by the name of a grid")
+    models: Annotated[list[str] | None, BeforeValidator(_as_list)] = Field(
+        None, description="these models alone: of the blocks that have them, else of every block"
+    )
+    methods: Annotated[list[str] | None, BeforeValidator(_as_list)] = Field(
+        None, description="in the place of every block's methods"
+    )
+    workload: str | None = Field(None, description="in the place of every block's workload")
+    shapes: dict[str, list[Any]] | None = Field(None, description="in the place of every block's shapes, axis by axis")
+    resolutions: list[int | None] | None = Field(None, description="in the place of every block's resolutions")
+    batches: list[int] | None = Field(None, description="in the place of every block's batches")
+    dtypes: list[str] | None = Field(None, description="in the place of every block's types of number")
+    backends: list[str] | None = Field(None, description="in the place of every block's backends")
+    against: Against | None = Field(None, description="in the place of every block's other side")
 
     @property
     def overrides(self) -> dict[str, Any]:

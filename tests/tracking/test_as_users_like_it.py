@@ -14,7 +14,7 @@ from bench.tracking.preview import waterline_svg
 from bench.tracking.sweeps import ABOUT, NOTE, experiment_note
 from bench.tracking.tracked_run import describe
 from tests.synthetic import record, store
-from tests.tracking.test_tracking import mirror, place, runs, sweep, template  # noqa: F401 - fixtures
+from tests.tracking.test_tracking import free_port, mirror, place, runs, server, sweep, template  # noqa: F401 - fixtures
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -145,3 +145,20 @@ def test_the_waterline_is_a_picture_that_mlflow_shows_and_names_stay_text():
     )
     assert "of the peak is used" in "".join(picture.itertext())
     assert waterline_svg({**item, "machine": {"peaks": []}}) is None and waterline_svg({**item, "layers": []}) is None
+
+
+@pytest.mark.slow
+def test_a_server_takes_steps_data_models_and_views_as_the_database_does(place):  # noqa: F811
+    port = free_port()
+    item = {**lines(record(method="tome", latency_ms=30.0), host={"load_1min": 1.0})}
+    item |= {"quality": {"samples_digest": "cd" * 32, "task": {"name": "digits"}}}
+    one = mirror(place, f"http://127.0.0.1:{port}")
+    with server(place, port):
+        sweep(one, [seal(record()), seal(item)])
+        assert one.problems == []
+        client = one.connection.client
+        run = next(run for run in runs(one) if run.data.params["method"] == "tome")
+        assert [point.step for point in client.get_metric_history(run.info.run_id, "system/load_1min")] == [0, 1, 2]
+        assert [data.dataset.name for data in run.inputs.dataset_inputs] == ["digits"] and run.outputs.model_outputs
+        assert "waterline.svg" in {file.path for file in client.list_artifacts(run.info.run_id)}
+        assert client.get_experiment(one.connection.experiment_id).tags[NOTE].startswith(ABOUT)
