@@ -38,15 +38,11 @@ include_patterns = [
     "CONTRIBUTING.md",
     "CHANGELOG.md",
 ]
+#: Hidden folders by name: a pattern for all of them would also fit the paths that lead to the themes' own files.
+HIDDEN = (".git", ".nox", ".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis")
 exclude_patterns = [
-    ".*/**",
-    "results*/**",
-    "site*/**",
-    "cache/**",
-    "mlflow/**",
-    "dist/**",
-    "build/**",
-    "docs/gallery/**",
+    *(f"{name}/**" for name in HIDDEN),
+    *("results*/**", "site*/**", "cache/**", "mlflow/**", "dist/**", "build/**", "docs/gallery/**"),
 ]
 
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_block"]

@@ -80,6 +80,7 @@ def test_every_setting_says_what_it_is_and_every_metric_is_defined():
             assert f"| `{key.removeprefix('protocol.')}` |" in protocols
     metrics = (ROOT / "docs" / "reference" / "metrics.md").read_text()
     assert all(f"| `{name}` |" in metrics for name in METRICS)
+    assert "| `seed` | `0` |" in page and "| `latency.invocations` | `5` | `1` | `3` | `5` | `10` |" in protocols
 
 
 def test_the_glossary_has_every_word_that_the_pages_use():
@@ -119,6 +120,8 @@ def test_the_site_builds_without_a_warning(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-4000:]
     front = (tmp_path / "site" / "docs" / "index.html").read_text()
+    styles = re.findall(r'<link rel="stylesheet"[^>]*href="\.\./([^"?]+)', front)
+    assert len(styles) > 3 and all((tmp_path / "site" / style).is_file() for style in styles)
     assert "Tutorials" in front and "https://fonts" not in front
     api = (tmp_path / "site" / "docs" / "reference" / "api.html").read_text()
     assert 'id="bench.measure"' in api and 'id="bench.waterline"' in api

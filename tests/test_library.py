@@ -79,6 +79,7 @@ def test_a_glance_is_one_process_marked_on_every_row_it_gives():
 def test_a_comparison_has_both_values_a_ratio_and_a_verdict():
     found = bench.compare(WIDE, NARROW, X, protocol=Protocol(**QUICK), names=("wide", "narrow"))
     rows = found.set_index("metric")
+    assert list(rows.index) == ["latency_ms", "throughput_per_s", "macs", "params", "peak_memory_bytes"]
     assert rows.loc["macs", ["a", "b"]].tolist() == [2 * 64 * 512, 64 * 64]
     assert rows.loc["macs", "ratio"] == 16 and rows.loc["macs", "verdict"] == "BETTER"
     latency = rows.loc["latency_ms"]

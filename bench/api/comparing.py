@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bench.api.results import Compared
     from bench.config.protocol import Protocol
 
-#: What is compared when nothing is asked for.
+#: What is compared when nothing is asked for: these metrics alone, not the sections of the same names.
 DEFAULT = ("latency_ms", "throughput_per_s", "macs", "params", "peak_memory_bytes")
 
 
@@ -25,7 +25,7 @@ def compare(
     a: nn.Module,
     b: nn.Module,
     inputs: Any = None,
-    metrics: Sequence[str] = DEFAULT,
+    metrics: Sequence[str] | None = None,
     protocol: str | Protocol = "quick",
     *,
     names: tuple[str, str] | None = None,
@@ -48,7 +48,8 @@ def compare(
         a: what is compared with.
         b: what it is compared to; both take the same inputs.
         inputs: of one forward, as `bench.measure` takes them.
-        metrics: sections or single metrics, as `bench.measure` takes them.
+        metrics: sections or single metrics, as `bench.measure` takes them; by default latency, throughput, MACs,
+            parameters and memory, a row each.
         protocol: as `bench.measure` takes it; under `glance` a ratio has no interval, and so no verdict.
         names: of the two sides; default their classes, or `a` and `b` where these are alike.
         kwargs: keyword inputs beside positional ones.
@@ -66,7 +67,7 @@ def compare(
     """
     from bench.meters import handed_over
 
-    wanted = wanted_metrics(metrics)
+    wanted = list(DEFAULT) if metrics is None else wanted_metrics(metrics)
     threads = checked_threads(threads)
     for one in (a, b):
         handed_over.check_module(one)

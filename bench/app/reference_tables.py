@@ -165,7 +165,8 @@ def _first_comment(file: Path) -> str:
 
 def _written(value: Any) -> str:
     """A value as it is typed on the command line; nothing for what is not set."""
-    if value in (None, ""):
+    if value is None or value == "":
         return ""
-    text = {True: "true", False: "false"}.get(value, f"{value:g}" if isinstance(value, float) else str(value))
-    return f"`{text}`"
+    if isinstance(value, bool):
+        return "`true`" if value else "`false`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
