@@ -201,7 +201,7 @@ class Executor(Section):
     breaker: int = Field(5, ge=1)
     memory_share: float = Field(0.8, gt=0, le=1)
     timeouts_s: Timeouts = Timeouts()
-    inner: str = Field("local", min_length=1)
+    inner: str = Field("local", min_length=1, description="what runs the processes on a machine of a pool")
     machine_retries: int = Field(2, ge=0, le=10)
     address: str | None = None
     slot: str = Field("bench_slot", pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")
