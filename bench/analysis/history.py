@@ -259,7 +259,7 @@ def breaks(values: np.ndarray, variances: np.ndarray) -> list[int]:
     import ruptures
     from ruptures.base import BaseCost
 
-    class Weighted(BaseCost):  # type: ignore[misc]
+    class Weighted(BaseCost):
         """Squared distance from the weighted mean, by sums that are made once."""
 
         model, min_size = "weighted", 1

@@ -37,7 +37,9 @@ def figure(found: Sequence[Course], total: int, *, id: str = ID) -> Figure:
     names = _names(found)
     moved = sum(bool(course.changes) for course in found)
     title = f"{moved} of {total} lines changed their level" if moved else f"None of {total} lines changed its level"
-    lines, views, hover = [], {}, []
+    lines: list[dict[str, Any]] = []
+    views: dict[str, Spec] = {}
+    hover: list[Any] = []
     for name, course in zip(names, found, strict=True):
         views[name] = _draw(course, len(lines), len(hover))
         for session in course.sessions:

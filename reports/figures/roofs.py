@@ -42,7 +42,7 @@ def draw(
     right = max([MOST, *(dot.intensity for dot in dots)])
     top = max([*peaks.values(), *(dot.speed for dot in dots)])
     low = min([top / 1e3, *(dot.speed for dot in dots)])
-    traces = [
+    traces: list[Spec | None] = [
         _roof(name, peak, bandwidth, left, right, low, DASHES[place % len(DASHES)])
         for place, (name, peak) in enumerate(sorted(peaks.items(), key=lambda item: -item[1]))
     ]
