@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.analysis.timings import FIELDS, paired
+from bench.short_names import short_names
 from bench.statistics import ratio_interval_paired
 from reports.groups import AXES
-from reports.labels import brief_each
 from reports.rows import Cell, Row
 
 #: How a speed-up was taken -> what it is called.
@@ -97,7 +97,7 @@ def _courses(rows: Sequence[Row], bases: dict[tuple[str, str], Row]) -> tuple[Co
     by_name: dict[str, list[Row]] = {}
     for row in rows:
         by_name.setdefault(row.name if row.by_model or row.against else row.head_in_full, []).append(row)
-    names = brief_each(list(by_name))
+    names = short_names(list(by_name))
     made = [_course(names[label], own, bases) for label, own in by_name.items()]
     useful = tuple(course for course in made if course.points)
     return useful if any(len(course.points) > 1 for course in useful) else ()

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from bench.errors import BenchError, UsageError
 from bench.metrics import METRICS
+from bench.short_names import short_name
 from reports import growth, hops, offered, predictions, scan_share, stages
 from reports.batches import crossings, panels
 from reports.columns import CHANGE
 from reports.content import Site
 from reports.groups import Group, is_timed
-from reports.labels import brief
 from reports.lengths import courses
 from reports.lengths import table as lengths_table
 from reports.numbers import decimals, half_width
@@ -109,7 +109,7 @@ def _points(metric: str) -> str:
 
 def _case(row: Row) -> str:
     """A case by its model and method, and the side that it is compared with where that is named."""
-    own = brief(row.head_in_full) if row.by_model else f"{row.case.model}, {brief(row.head_in_full)}"
+    own = short_name(row.head_in_full) if row.by_model else f"{row.case.model}, {short_name(row.head_in_full)}"
     return f"{own} (against {row.against})" if row.against else own
 
 

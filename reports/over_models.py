@@ -10,9 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bench.short_names import short_names
 from bench.statistics import Interval, Summary, from_summary, geometric_summary
 from reports.groups import AXES
-from reports.labels import brief_each
 from reports.rows import Row
 
 
@@ -37,7 +37,7 @@ def lines(rows: Sequence[Row]) -> list[Line]:
             members.setdefault(key, {})[row.case.model_label] = row
     several = [own for own in members.values() if len(own) > 1]
     first = [next(iter(own.values())) for own in several]
-    names = brief_each(list(dict.fromkeys(row.head_in_full for row in first)))
+    names = short_names(row.head_in_full for row in first)
     varying = [axis for axis in AXES if len({axis.read(row) for row in first}) > 1]
     said = [", ".join(axis.show(axis.read(row)) for axis in varying) for row in first]
     return [_line(names[row.head_in_full], text, own) for row, text, own in zip(first, said, several, strict=True)]

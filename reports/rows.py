@@ -21,11 +21,11 @@ from bench.labels import NO_SPEED, label_of
 from bench.metrics import METRICS
 from bench.plan.case import Case
 from bench.scores import RULES, change, paired_samples
+from bench.short_names import short_names
 from bench.statistics import paired_accuracy_difference
 from bench.store.record_parts import is_of_part, parts_of, scored, whole_of
 from bench.store.records import DISTURBED, Record
 from reports.columns import CHANGE, COLUMNS, DERIVED, DERIVED_OF_PARTS, OF, Column, column_key
-from reports.labels import brief_each
 from reports.own_time import Split, split
 
 
@@ -179,7 +179,7 @@ def rows_of(records: Iterable[Record], problems: list[str]) -> list[Row]:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             name = record.get("record_key", record.get("case_key", "?")) if isinstance(record, dict) else "?"
             problems.append(f"record {name}: left out of the report, a part is missing or malformed ({error})")
-    names = brief_each(list(dict.fromkeys(row.case.method_label for row in rows)))
+    names = short_names(row.case.method_label for row in rows)
     with_methods = {row.case.suite for row in rows if row.case.method != BASELINE_METHOD}
     others = {(str(row.record.get("baseline_key")), row.machine_key) for row in rows if not row.case.is_baseline}
     for row in rows:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from bench.errors import UsageError, did_you_mean
+from bench.foreign_text import shortened
 from bench.plan.case import Case
 from bench.store import bundle
 from bench.store.journal import Journal
@@ -20,6 +21,8 @@ def records_at(place: str) -> list[Record]:
         ResultsError: a bundle or record that cannot be trusted.
     """
     path = Path(place)
+    if not _exists(place):  # nor can it be, where the name is longer than a file's may be
+        raise UsageError(f"{shortened(place)} is not there: name a results folder, a bundle (.zip) or a record (.json)")
     if path.is_dir():
         problems: list[str] = []
         found = list(Store(path).iterate(problems))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import pandas as pd
 
 from bench.analysis.history import Course
 from bench.foreign_text import escape_controls, shortened
 from bench.metrics import METRICS
+from bench.short_names import short_name
 from reports.figures.figure import Control, Figure, no_picture, rounded, significant
 from reports.figures.lines import error_bar
 from reports.figures.theme import Spec, axis, layout, legend, plain
-from reports.labels import brief
 
 ID = "courses"
 HOW_TO_READ = (
@@ -68,7 +69,9 @@ def figure(found: Sequence[Course], total: int, *, id: str = ID) -> Figure:
 def _names(found: Sequence[Course]) -> list[str]:
     """What the menu calls each course; alike ones are numbered."""
     plain_names = [
-        f"{shortened(brief(escape_controls(course.label)), 90)}, {METRICS[course.metric].title}".replace(" · ", ", ")
+        f"{shortened(short_name(escape_controls(course.label)), 90)}, {METRICS[course.metric].title}".replace(
+            " · ", ", "
+        )
         for course in found
     ]
     return [name if plain_names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(plain_names, 1)]

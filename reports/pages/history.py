@@ -9,10 +9,10 @@ from bench.analysis.history import Change, Course, Regression
 from bench.analysis.history_text import shown
 from bench.foreign_text import escape_controls, shortened
 from bench.metrics import METRICS
+from bench.short_names import short_name
 from reports.content import Site
 from reports.figure_sets import guarded
 from reports.figures import courses as drawn
-from reports.labels import brief
 from reports.numbers import pair
 from reports.pages.page import Sheet, render
 from reports.words import plural
@@ -75,7 +75,7 @@ def _headline(found: Sequence[Course], worse: Sequence[Regression]) -> str:
 
 
 def _name(course: Course) -> str:
-    return shortened(brief(escape_controls(course.label)), 120)
+    return shortened(short_name(escape_controls(course.label)), 120)
 
 
 def since(one: Regression) -> tuple[str, str, str, str]:

@@ -13,9 +13,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
+from bench.short_names import short_name
 from reports.content import Site
 from reports.figures.theme import CONFIG, palettes
-from reports.labels import brief
 from reports.needs import ANY_SITE, PageNeeds
 from reports.numbers import quantity
 from reports.safe import CONTENT_POLICY, inert_json
@@ -92,7 +92,7 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["quantity"] = quantity
-    environment.filters["brief"] = brief
+    environment.filters["brief"] = short_name
     return environment
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from bench.short_names import short_name
 from reports.addresses import machine_page, method_page, model_page, suite_page
 from reports.content import Site
 from reports.groups import machine_line
-from reports.labels import brief
 from reports.manifest import digest_of
 from reports.pages.page import Sheet
 from reports.rows import Row
@@ -46,7 +46,7 @@ def entries(site: Site) -> Iterator[Entry]:
         yield _entry("machine", machine_line(row.record), key, machine_page(key))
     for number, claim in enumerate(site.claims):
         text = f"{claim['source']} {claim['verdict']}"
-        yield _entry("claim", brief(str(claim["text"])), text, f"claims.html#claim-{number}")
+        yield _entry("claim", short_name(str(claim["text"])), text, f"claims.html#claim-{number}")
     for row in site.rows:
         yield _entry("case", row.name, _told(row), row.page)
 

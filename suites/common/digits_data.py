@@ -31,9 +31,8 @@ def digits() -> tuple[Tensor, Tensor, str]:
 
     bundle = load_digits()
     digest = hashlib.sha256(bundle.images.tobytes() + bundle.target.astype("int64").tobytes()).hexdigest()[:16]
-    with torch.inference_mode(
-        False
-    ):  # kept for the whole process, and learned from even if first asked for to be scored
+    # kept for the whole process, whatever it is first asked for: to be scored, or beside what has shapes alone
+    with torch.inference_mode(False), torch.device("cpu"):
         return torch.tensor(bundle.images, dtype=torch.float32) / 16, torch.tensor(bundle.target), digest
 
 

@@ -179,10 +179,17 @@ def pages(swept, tmp_path_factory):
     return build(swept[0].paths.results, tmp_path_factory.mktemp("pages") / "site", figure_seconds=None)
 
 
-def test_the_first_page_has_a_column_per_part_and_names_the_other_side(pages):
+def suite_page(pages):
+    """The page of the one suite of a site."""
+    (page,) = (pages.index.parent / "suites").glob("*.html")
+    return page
+
+
+def test_the_page_of_a_suite_has_a_column_per_part_and_names_the_other_side(pages):
     assert not pages.problems
-    page = pages.index.read_text()
-    data = json.loads(re.search(r'id="rows">(.*?)</script>', page, re.S)[1])
+    page = suite_page(pages).read_text()
+    text = suite_page(pages).with_suffix(".rows.js").read_text()
+    data = json.loads(re.fullmatch(r'waterlineData\("rows", (.*)\);\n', text, re.S)[1])
     titles = {column["key"]: column["title"] for column in data["columns"] if column["show"]}
     assert titles["latency_ms@long"] == "Latency (p50) of long" and "speedup@short" in titles
     place = {name: at for at, name in enumerate(data["rowFields"])}
@@ -195,9 +202,9 @@ def test_the_first_page_has_a_column_per_part_and_names_the_other_side(pages):
     )
 
 
-def test_the_first_page_draws_gap_and_trade_off_of_every_part_by_its_own_times(swept, pages):
+def test_the_page_of_a_suite_draws_gap_and_trade_off_of_every_part_by_its_own_times(swept, pages):
     config, _, _, _ = swept
-    page = pages.index.read_text()
+    page = suite_page(pages).read_text()
     for part in ("short", "long"):
         for figure in ("efficiency-gap", "trade-off"):
             block = re.search(rf'<figure class="figure" id="{figure}-{part}".*?</figure>', page, re.S)

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.short_names import short_name, short_names
 from reports import batches
 from reports.batches import LATENCY, THROUGHPUT, Course, Point, crossings, in_words, panels, pays, pays_from
 from reports.figures import batch_gain
-from reports.labels import brief, brief_each
 from reports.rows import Cell, rows_of
 from reports.site import build, load
 from tests.synthetic import record, store
@@ -162,13 +162,13 @@ def test_the_first_page_has_the_table_of_crossings_where_batches_were_varied(tmp
 
 def test_long_lists_are_cut_in_names_as_far_as_two_do_not_look_alike():
     long = "diffrate(merge=[197, 194, 176, 156, 141, 3], prune=[197, 196, 30])"
-    assert brief(long) == "diffrate(merge=[197 … 3], prune=[197, 196, 30])"
-    assert brief("evit(at=[4, 7, 10])") == "evit(at=[4, 7, 10])"
+    assert short_name(long) == "diffrate(merge=[197 … 3], prune=[197, 196, 30])"
+    assert short_name("evit(at=[4, 7, 10])") == "evit(at=[4, 7, 10])"
     other = long.replace("176", "175")
-    assert list(brief_each([long, other]).values()) == [
+    assert list(short_names([long, other]).values()) == [
         "diffrate(merge=[197, 194, 176 … 3], prune=[197, 196, 30])",
         "diffrate(merge=[197, 194, 175 … 3], prune=[197, 196, 30])",
     ]
     end = long.replace("141", "140")  # differs in the last entry but one
-    assert brief_each([long, end]) == {long: long, end: end}
+    assert short_names([long, end]) == {long: long, end: end}
     assert batches.MEASURES == (LATENCY, THROUGHPUT)

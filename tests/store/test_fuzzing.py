@@ -1,12 +1,14 @@
 """Whatever a user types or a suite file holds is understood or refused with a message; nothing ends in a traceback."""
 
 import string
+from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from bench.app.jobs.compare import side_at
 from bench.canonical import parse_settings, settings_text
 from bench.config.catalogue import Catalogue, load, parse_spec
 from bench.config.schema import Config, all_keys, validate
@@ -70,9 +72,16 @@ def test_any_value_of_any_key_is_taken_or_refused(key, value):
     answered(with_value(GOOD, key, value))
 
 
-@pytest.mark.parametrize("job", ["verify", "reproduce", "compare"])
+@pytest.mark.parametrize("job", ["verify", "reproduce"])
 def test_a_path_longer_than_the_system_takes_is_refused(job):
     assert answered({**GOOD, "job": job, "row": "x" * 10_000}) is None or job == "reproduce"
+
+
+@pytest.mark.parametrize("name", ["x" * 10_000, "a\x00b", "nowhere"])
+def test_sides_of_a_comparison_that_cannot_be_there_are_refused_in_a_line(name):
+    with pytest.raises(UsageError, match="is not there: name a results folder") as told:
+        side_at([Path(name)])
+    assert len(str(told.value)) < 400
 
 
 @pytest.mark.parametrize("tree", [None, 3, "suite", [], [["suite", {}]]])

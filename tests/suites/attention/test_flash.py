@@ -95,11 +95,11 @@ def test_counts_are_those_of_the_brief():
 
 @pytest.mark.parametrize("backend", ["sdpa", "math", "flash", "tiled_reference"])
 def test_a_decoder_learns_and_writes_the_same_by_every_backend(backend):
-    plain, ids = small(), ids_of(2, 19)
+    plain, ids = small().double(), ids_of(2, 19)  # so that no order of additions matters
     own = attention_backend(copy.deepcopy(plain), backend=backend)
     assert torch.allclose(walk(own, ids, 12), walk(plain, ids, 12), atol=1e-5)
     gradients = []
     for model in (plain, own):
         model(ids).square().mean().backward()
         gradients.append(model.blocks[0].attention.k.weight.grad)
-    assert gradients[0].abs().max() > 0 and torch.allclose(*gradients, atol=1e-6)
+    assert gradients[0].abs().max() > 0 and torch.allclose(*gradients, atol=1e-9)

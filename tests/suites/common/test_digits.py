@@ -72,6 +72,13 @@ def test_another_seed_recipe_or_network_is_another_entry(prepared):
             task.load(module, "small")
 
 
+def test_digits_are_pixels_even_where_they_are_first_asked_for_among_shapes_alone():
+    digits_data.digits.cache_clear()
+    with torch.device("meta"):
+        pixels, labels, _ = digits_data.digits()
+    assert {pixels.device.type, labels.device.type, digits_data.digits()[0].device.type} == {"cpu"}
+
+
 def test_the_split_is_disjoint_and_the_same_for_every_seed(tmp_path):
     train, held_out = digits_data.split()
     assert len(train) == 1200 and len(held_out) == 597 and not set(train.tolist()) & set(held_out.tolist())
