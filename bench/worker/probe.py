@@ -190,11 +190,14 @@ class Probe:
         return tuple(shuffled(arg) for arg in subject.args)
 
     def _dynamic(self, subject: Subject, first: float, second: float) -> dict[str, str]:
-        random_weights = subject.weights["kind"] == "random"
+        follows = str(getattr(subject.counted, "cost_follows_inputs", ""))
+        meaningless = subject.weights["kind"] == "random" and not follows
         text = f"the cost depends on the input: {first:.6g} MACs on one, {second:.6g} on another"
-        if random_weights:
+        if follows:
+            text += f"; it follows from {follows}, whatever the weights"
+        if meaningless:
             text += "; with random weights this cost says nothing of a trained model"
-        return flag("input_dependent", "invalid" if random_weights else "warn", text)
+        return flag("input_dependent", "invalid" if meaningless else "warn", text)
 
     def memory(self, subject: Subject, ready: Ready, part: Part) -> Found:
         """Peak memory of one run of the part, by category."""

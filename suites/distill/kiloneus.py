@@ -32,6 +32,9 @@ class Kilo(Points):
         form: how the products are made.
     """
 
+    #: What decides how many products are made, whatever is learned (`bench.worker.probe`).
+    cost_follows_inputs = "the cells that points lie in"
+
     def __init__(self, grid: Sequence[int], form: Forms, coordinates: Coordinates, sizes: dict[str, tuple[int, int]]):
         super().__init__()
         self.grid, self.form, self.coordinates = list(grid), form, coordinates

@@ -299,3 +299,21 @@ def leaves_a_child(*, mark: str):
         time.sleep(3600)
 
     return Small(misdeed)
+
+
+class Sieve(Small):
+    """Multiplies as many rows as its input has values above 0 in the first channel's first row."""
+
+    def forward(self, images):
+        rows = max(1, int((images[0, 0, 0] > 0).sum()))
+        return self.layer(images).mean((2, 3)) + (images.new_ones(rows, 64) @ images.new_ones(64, 4)).mean(0)
+
+
+def sieve():
+    return Sieve()
+
+
+def declared_sieve():
+    model = Sieve()
+    model.cost_follows_inputs = "the values that it is given"
+    return model

@@ -104,3 +104,12 @@ def test_every_job_of_a_worker_has_a_kind_of_result():
     from bench.worker.results import KINDS
 
     assert KINDS.keys() == JOBS.keys()
+
+
+def test_a_cost_that_follows_from_inputs_alone_keeps_its_row_and_one_that_may_follow_from_weights_does_not(tmp_path):
+    models = ["tests.faults.models:sieve", "tests.faults.models:declared_sieve"]
+    found = {record["case"]["model"]: record for record in sweep(configuration(tmp_path, models)).records}
+    flags = {name: [item for item in found[name]["flags"] if item["code"] == "input_dependent"] for name in models}
+    assert found[models[0]]["status"] == "invalid" and "random weights" in flags[models[0]][0]["text"]
+    assert found[models[1]]["status"] in ("ok", "contaminated")
+    assert "follows from the values that it is given, whatever the weights" in flags[models[1]][0]["text"]
