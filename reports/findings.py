@@ -72,13 +72,18 @@ def _count(number: int) -> str:
     return f"{number} {'is' if number == 1 else 'are'}"
 
 
-def _arrived(compared: Sequence[Row]) -> tuple[float, float, float] | None:
-    """Quartiles of the measured over the promised speed-up, of the rows whose operations promise one."""
-    gains = [
+def _gains(compared: Sequence[Row]) -> list[float]:
+    """Measured over promised speed-up of the rows whose operations promise one: below it there is nothing to arrive."""
+    return [
         gain
         for row in compared
         if (row.value("mac_ratio") or 0.0) > 1.0 and (gain := row.value("realised_gain")) is not None
     ]
+
+
+def _arrived(compared: Sequence[Row]) -> tuple[float, float, float] | None:
+    """Quartiles of what arrives of the promised speed-up; None of too few rows."""
+    gains = _gains(compared)
     if len(gains) < FEWEST_FOR_QUARTILES:
         return None
     low, middle, high = quantiles(gains, n=4, method="inclusive")
@@ -140,13 +145,13 @@ def findings(rows: Sequence[Row], groups: Sequence[Group]) -> list[Finding]:
         speed = best.cells["speedup"]
         times = f"{pair(speed.value or 0, speed.low, speed.high)}×"
         found.append(Finding(times, f"largest speed-up {_bought(best)}: {best.name}, {_over(best)}"))
-    gains = [row.value("realised_gain") or 0.0 for row in rows if row.ranked and row.value("realised_gain") is not None]
+    gains = _gains([row for row in rows if row.ranked])
     if gains:
         found.append(
             Finding(
-                f"{plain(median(gains), 2)}×",
-                f"of the promised speed-up arrives (median of {plural(len(gains), 'case')}, "
-                f"{plain(min(gains), 2)} to {plain(max(gains), 2)})",
+                f"{plain(100 * median(gains), 0)} %",
+                f"of the promised speed-up arrives (median of {plural(len(gains), 'case')} that promise one, "
+                f"{plain(100 * min(gains), 0)} to {plain(100 * max(gains), 0)} %)",
             )
         )
     floors = [group.noise_floor for group in groups if group.noise_floor]

@@ -145,7 +145,7 @@ def _describe(index: int, suite: str, key: tuple[Any, ...], rows: list[Row], var
         title=" · ".join(filter(None, said.values())),
         parts=parts,
         said=said,
-        differs=tuple(parts[axis.key] for axis in AXES if axis.key in varying),
+        differs=tuple(filter(None, (parts[axis.key] for axis in AXES if axis.key in varying))),
         machine=machine_line(rows[0].record),
         size=len(rows),
         noise_floor=_noise_floor(rows),
