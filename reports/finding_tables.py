@@ -23,7 +23,7 @@ from reports.lengths import courses
 from reports.lengths import table as lengths_table
 from reports.numbers import decimals, half_width
 from reports.own_time import split
-from reports.rows import OF_OTHER_NETWORK, Cell, Row
+from reports.rows import OF_OTHER_NETWORK, Cell, Row, same_network
 from reports.scores import scores_of
 from reports.site import load
 from reports.split_ways import break_even_table
@@ -91,15 +91,18 @@ _OF_MODULES = (1, 2)
 
 def _why(rows: Sequence[Row], site: Site) -> str:
     """Why, line by line; without the columns of modules where every row is beside another network's modules."""
-    kept = [at for at in range(len(_WHY)) if at not in _OF_MODULES or not all(map(_of_other_network, rows))]
+    kept = [
+        at
+        for at in range(len(_WHY))
+        if at not in _OF_MODULES or not all(_is_beside_another(row, site.baseline(row)) for row in rows)
+    ]
     return _table(
         [_WHY[at] for at in kept], [[line[at] for at in kept] for line in (_why_line(row, site) for row in rows)]
     )
 
 
-def _of_other_network(row: Row) -> bool:
-    cell = row.cells.get("own_share")
-    return cell is not None and cell.note == OF_OTHER_NETWORK
+def _is_beside_another(row: Row, base: Row | None) -> bool:
+    return base is not None and not same_network(base, row)
 
 
 def _points(metric: str) -> str:
@@ -160,7 +163,7 @@ def _efficiency(row: Row | None) -> tuple[float, float] | None:
 
 def _saved(row: Row, base: Row | None) -> str:
     """Layer time that the modules which are not the method's own save, as a share of the plain network's."""
-    if _of_other_network(row):
+    if _is_beside_another(row, base):
         return f"unavailable ({OF_OTHER_NETWORK})"
     found = split(row.record, base.record) if base is not None else "the baseline is not among the records"
     return f"unavailable ({found})" if isinstance(found, str) else f"{100 * found.saved_ms / found.base_ms:.0f} %"

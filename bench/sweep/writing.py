@@ -56,6 +56,26 @@ def translate_write_errors(store: Store, what: str) -> Iterator[None]:
         ) from error
 
 
+def put_record(store: Store, journal: Journal, record: Record) -> Record:
+    """The record as it is on disk, sealed as what follows the newest of its case and machine, and told to the journal.
+
+    Raises:
+        CorruptRecord: the newest one cannot be trusted.
+        ResultsError: the disk is full or read-only.
+    """
+    key, machine = record["case_key"], record["machine_key"]
+    before = store.latest(key, machine)
+    made = seal({**record, "supersedes": before["content_hash"] if before else None})
+    facts = {"case": key, "status": record["status"], "content_hash": made["content_hash"]}
+    # before the record is there: a driver that is killed between the two leaves no row that is nobody's
+    journal.append("recording", machine=machine, **facts)
+    with translate_write_errors(store, "the record"):
+        path = store.write(made)
+    sealed = store.read(path)
+    journal.append("recorded", file=path.name, **facts)
+    return sealed
+
+
 class Writer:
     """Gives every case of a sweep its record.
 
@@ -135,15 +155,7 @@ class Writer:
         save_json(self.store, path, value)
 
     def _record(self, record: Record) -> None:
-        before = self.store.latest(record["case_key"], self.context.machine_key)
-        made = seal({**record, "supersedes": before["content_hash"] if before else None})
-        facts = {"case": record["case_key"], "status": record["status"], "content_hash": made["content_hash"]}
-        # before the record is there: a driver that is killed between the two leaves no row that is nobody's
-        self.journal.append("recording", machine=self.context.machine_key, **facts)
-        with translate_write_errors(self.store, "the record"):
-            path = self.store.write(made)
-        sealed = self.store.read(path)
-        self.journal.append("recorded", file=path.name, **facts)
+        sealed = put_record(self.store, self.journal, record)
         self.sweep.records.append(sealed)
         self.sweep.measured += record["status"] != "interrupted"
         self._announce(Recorded(sealed))

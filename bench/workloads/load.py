@@ -155,18 +155,19 @@ def loop_facts(loops: Sequence[OpenLoop], saturated_rate: float, how: str, limit
         limit_ms: within which an answer is a good one; None for no goodput.
     """
     unstable = [loop for loop in loops if not loop.stability.stable]
+    utilisation = _utilisation(loops, how)
     found = [
         reading("offered_rate", loops[0].rate, "measured", part="request", method_note="scheduled arrivals"),
         over_runs("achieved_rate", [loop.achieved_rate for loop in loops], f"until the last answer, {how}"),
         _load(loops[0].rate, saturated_rate),
-        _utilisation(loops, how),
+        utilisation,
         over_runs("timed_out_share", [100 * loop.timed_out_share for loop in loops], "not answered in time"),
     ]
     if limit_ms is not None:
         good = [loop.within(limit_ms / 1e3) for loop in loops]
         found.append(over_runs("goodput", good, f"within {limit_ms:g} ms of the scheduled arrival, {how}"))
     details = {"runs": [_described(loop) for loop in loops], "how": how}
-    flags = _books(found[3])
+    flags = _books(utilisation)
     if unstable:
         why = open_loop.why_unstable(unstable[0].stability)
         found += [unavailable(name, why, "request") for name in open_loop.TIMES]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import PurePosixPath
 
 from bench.plan.case import Case
 from bench.store.bundle import MAX_JSON_BYTES
 from bench.store.foreign import CorruptRecord, parse, read_json, unpacked
 from bench.store.journal import Journal
-from bench.store.records import Record, Store, check, is_calibration, is_present, seal, write_atomically, write_json
-from bench.sweep.writing import translate_write_errors
+from bench.store.records import Record, Store, check, is_calibration, is_present, write_atomically, write_json
+from bench.sweep.writing import put_record, translate_write_errors
 
 #: The machines that a sweep's rows were measured on, beside the records.
 MACHINES = "pool.json"
@@ -36,7 +37,7 @@ class Arrivals:
 
     def machines(self) -> tuple[str, ...]:
         """Keys of the machines of this label that have rows here."""
-        return tuple(self._known().get(self._label, ()))
+        return tuple(self._known.get(self._label, ()))
 
     def present(self, case: Case, retry: str) -> Record | None:
         """The record that makes measuring the case again needless, of whichever machine of this label."""
@@ -91,27 +92,20 @@ class Arrivals:
             raise ValueError("the record of a case that it was not asked for")
         if record["status"] == "interrupted":
             return
-        key, machine = record["case_key"], record["machine_key"]
-        before = None
-        with suppress(CorruptRecord):
-            before = self._store.latest(key, machine)
-        made = seal({**record, "supersedes": before["content_hash"] if before else None})
-        facts = {"case": key, "status": record["status"], "content_hash": made["content_hash"]}
-        self._journal.append("recording", machine=machine, **facts)
-        with translate_write_errors(self._store, "the record"):
-            file = self._store.write(made)
-        self._learn(machine)
-        self._journal.append("recorded", file=file.name, **facts)
-        self._on_record(self._store.read(file))
+        kept = put_record(self._store, self._journal, record)
+        self._learn(record["machine_key"])
+        self._on_record(kept)
 
     def _learn(self, machine: str) -> None:
-        known = self._known()
+        known = self._known
         if machine not in known.setdefault(self._label, []):
             known[self._label].append(machine)
             with translate_write_errors(self._store, MACHINES):
                 write_json(self._store.root / MACHINES, known)
 
+    @cached_property
     def _known(self) -> dict[str, list[str]]:
+        """Machines by label; read once, for the driver holds the folder alone and asks for every case."""
         with suppress(CorruptRecord, ValueError, TypeError):
             value = read_json(self._store.root / MACHINES)
             return {str(label): [str(key) for key in keys] for label, keys in value.items()}

@@ -8,6 +8,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 from bench.canonical import digest
@@ -84,11 +85,12 @@ def work_for(config: Config, label: str, cases: Sequence[Case], seconds: float, 
         seconds: estimated for all of them.
         state: what is known of each now, by hash: measured again, the same cases are another piece of work.
     """
-    keys = tuple(case.key for case in cases)
-    key = digest([list(keys), list(state), config.model_dump(mode="json")])
-    return Work(key, label, config.model_dump(mode="json"), keys, versions(), os.getcwd(), seconds)
+    keys, told = tuple(case.key for case in cases), config.model_dump(mode="json")
+    key = digest([list(keys), list(state), told])
+    return Work(key, label, told, keys, versions(), os.getcwd(), seconds)
 
 
+@cache
 def versions() -> dict[str, str]:
     """What has to be equal on every machine: instrument, commit, Python's minor version, libraries that are there."""
     code = code_version()
