@@ -400,6 +400,9 @@ def test_a_case_saves_its_badge_and_a_trace_and_leads_back_to_the_table(site, vi
     assert not seen.page.locator("#after").is_visible()  # it is the last of the two rows of that view
     seen.page.locator("#before").click()
     seen.page.get_by_role("link", name="back to the table").click()
+    # A click returns once the address is taken; the table is there only when the page has been read and filled.
+    seen.page.wait_for_load_state("load")
+    seen.page.locator("#leaderboard tbody tr[data-page] th a").first.wait_for()
     assert "find=deit_tiny" in seen.page.evaluate("location.hash") and len(seen.names()) == 2
 
 
