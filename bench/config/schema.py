@@ -290,6 +290,8 @@ class Config(Section):
     row: Annotated[str | None, BeforeValidator(_as_key)] = None
     a: Annotated[str | None, BeforeValidator(_joined)] = None
     b: Annotated[str | None, BeforeValidator(_joined)] = None
+    sources: Annotated[str | None, BeforeValidator(_joined)] = None
+    since: Annotated[str | None, BeforeValidator(_as_key)] = None
     all: bool = False
     word: str | None = None
     trust: bool = False
@@ -346,6 +348,8 @@ class Config(Section):
             raise ValueError("job=reproduce needs row=<key of a row, or a bundle>")
         if self.job == "verify" and self.row is not None and not _is_there(self.row):
             raise ValueError(f"row: there is no bundle {self.row}")
+        if self.job == "merge" and not (self.sources or "").strip(", "):
+            raise ValueError("job=merge needs sources=<results folders and bundles>; they go into paths.results")
         sides = (self.a, self.b)
         if self.job == "compare" and sides != (None, None) and not all((side or "").strip(", ") for side in sides):
             raise ValueError(

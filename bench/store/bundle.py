@@ -1,8 +1,8 @@
 """A run in one archive, for publishing or keeping: records, raw samples, report and a manifest with checksums.
 
-A bundle is a zip file with `manifest.json`, `records/`, `samples/`, `machines/` and `site/`. Checksums show damage and
-carelessness; they are no signature, and whoever makes a bundle can make its checksums. Nothing in a bundle is ever run:
-reading one means parsing JSON of bounded size under names that were checked first.
+A bundle is a zip file with `manifest.json`, `records/`, `samples/`, `machines/`, `site/` and, from a pool, `pool.json`.
+Checksums show damage and carelessness; they are no signature, and whoever makes a bundle can make its checksums.
+Nothing in a bundle is ever run: reading one means parsing JSON of bounded size under names that were checked first.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from bench.host.personal import leaks, redacted, without_personal
 from bench.moment import utc_millisecond
 from bench.plan.case import Case
 from bench.reading import STATUSES, Reading
+from bench.store import classes
 from bench.store.foreign import MOST_JSON_BYTES, CorruptRecord, checked, parse, read_json, unpacked
 from bench.store.records import Record, Store, check, is_calibration, write_atomically
 from bench.store.schema import Manifest
@@ -154,7 +155,8 @@ def _store_sources(store: Store, problems: list[str] | None) -> dict[str, Path]:
     machines = {
         f"machines/{path.name}": path for path in sorted(store.machines.glob("*.json")) if not path.is_symlink()
     }
-    return sources | machines
+    labels = {classes.FILE: store.root / classes.FILE} if classes.read(store.root) else {}
+    return sources | machines | labels
 
 
 def _outline(record: Record) -> dict[str, Any]:
@@ -177,6 +179,8 @@ def _packed(name: str, path: Path, private: bool) -> bytes:
     value = read_json(path)
     if name.startswith("machines/") and not is_calibration(value):
         raise CorruptRecord(f"{path}: is no calibration; make it again with job=calibrate")
+    if name == classes.FILE:
+        return _dump(classes.read(path.parent))
     if not private:
         value = redacted(value) if name.startswith("records/") else without_personal(value)
     data = _dump(value)
@@ -378,6 +382,9 @@ def unpack(path: Path | str, folder: Path | str) -> Store:
                 store.adopt(check(parse(data, MAX_JSON_BYTES), entry.filename), data)
             elif kind in ("samples", "machines") and not target.exists():
                 write_atomically(target, read_member(archive, entry))
+            elif entry.filename == classes.FILE:
+                found = parse(read_member(archive, entry), MAX_JSON_BYTES)
+                classes.write(store.root, classes.joined([classes.read(store.root), found]))
     return store
 
 
@@ -410,7 +417,7 @@ def _why_bad_name(name: str) -> str | None:
         return "leads out of the bundle"
     if len(name) > MAX_NAME or len(path.parts) > MAX_DEPTH or any(len(part.encode()) > MAX_PART for part in path.parts):
         return "is longer or deeper than files are named"
-    if name != MANIFEST and (len(path.parts) < 2 or path.parts[0] not in FOLDERS):
+    if name not in (MANIFEST, classes.FILE) and (len(path.parts) < 2 or path.parts[0] not in FOLDERS):
         return "has no place in a bundle"
     return None
 
@@ -514,13 +521,20 @@ def _inspect(name: str, data: bytes) -> tuple[Record | None, str | None]:
             return (record, None) if re.fullmatch(own, name) else (None, "is not named after the record in it")
         if name.startswith("samples/"):
             parse(unpacked(data, MAX_JSON_BYTES), MAX_JSON_BYTES)
-        elif name.startswith("machines/") and not is_calibration(parse(data, MAX_JSON_BYTES)):
-            return None, "is no calibration of a machine"
+        else:
+            return None, _why_no_facts(name, parse(data, MAX_JSON_BYTES))
     except CorruptRecord as error:
         return None, str(error)
     except (*DAMAGE, KeyError, TypeError, AttributeError) as error:
         return None, f"cannot be understood: {error!r}"
     return None, None
+
+
+def _why_no_facts(name: str, value: Any) -> str | None:
+    """Why this does not tell of machines what its name says, or None."""
+    if name == classes.FILE:
+        return None if classes.is_classes(value) else "does not say which machines are of which class"
+    return None if is_calibration(value) else "is no calibration of a machine"
 
 
 def check_record(value: Any, where: str) -> Record:

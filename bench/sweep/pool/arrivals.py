@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property
 from pathlib import PurePosixPath
 
 from bench.plan.case import Case
+from bench.store import classes
 from bench.store.bundle import MAX_JSON_BYTES
-from bench.store.foreign import CorruptRecord, parse, read_json, unpacked
+from bench.store.foreign import CorruptRecord, parse, unpacked
 from bench.store.journal import Journal
-from bench.store.records import Record, Store, check, is_calibration, is_present, write_atomically, write_json
+from bench.store.records import Record, Store, check, is_calibration, is_present, write_atomically
 from bench.sweep.writing import put_record, translate_write_errors
 
-#: The machines that a sweep's rows were measured on, beside the records.
-MACHINES = "pool.json"
 #: Kinds of files that a machine sends, by the first part of their path.
 KINDS = ("machines", "logs", "samples", "records")
 
@@ -100,13 +98,10 @@ class Arrivals:
         known = self._known
         if machine not in known.setdefault(self._label, []):
             known[self._label].append(machine)
-            with translate_write_errors(self._store, MACHINES):
-                write_json(self._store.root / MACHINES, known)
+            with translate_write_errors(self._store, classes.FILE):
+                classes.write(self._store.root, known)
 
     @cached_property
-    def _known(self) -> dict[str, list[str]]:
+    def _known(self) -> classes.Classes:
         """Machines by label; read once, for the driver holds the folder alone and asks for every case."""
-        with suppress(CorruptRecord, ValueError, TypeError):
-            value = read_json(self._store.root / MACHINES)
-            return {str(label): [str(key) for key in keys] for label, keys in value.items()}
-        return {}
+        return classes.read(self._store.root)
