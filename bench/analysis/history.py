@@ -15,16 +15,19 @@ is 3 log n, as N. R. Zhang and D. O. Siegmund, Biometrics 63, 2007, have it for 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import median
+from typing import Any
 
 import numpy as np
 
 from bench.analysis.matching import identity, label
 from bench.analysis.timings import per_gemm, speedups
 from bench.config.protocol import protocol_key
+from bench.errors import UsageError, did_you_mean
 from bench.metrics import METRICS
 from bench.statistics import (
     MARGIN,
@@ -51,12 +54,16 @@ NEEDS_LIBRARY = "changes of level need ruptures: pip install 'waterline-bench[hi
 
 @dataclass(frozen=True)
 class Session:
-    """One record of a course: when, of which commit, and the value with its interval (in the course's unit)."""
+    """One record of a course: when, of which commit, and the value with its interval (in the course's unit).
+
+    `environment` is the record's, to tell what else changed beside the commit.
+    """
 
     started_at: str
     commit: str
     value: Interval
     page_key: tuple[str, str]
+    environment: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -70,10 +77,15 @@ UNJUDGED = Verdict("AMBIGUOUS", "")
 
 @dataclass(frozen=True)
 class Change:
-    """A change of level at `sessions[at]`: the new level over the old one, above 1 where it is better."""
+    """A change of level at `sessions[at]`: the new level over the old one, above 1 where it is better.
+
+    `before` and `after` are the levels in the course's own unit.
+    """
 
     at: int
     ratio: Interval
+    before: float
+    after: float
     p: float | None
     verdict: Verdict = UNJUDGED
 
@@ -150,12 +162,36 @@ def follow(records: Iterable[Record], *, margin: float = MARGIN) -> History:
     return History(tuple(_judged(found, margin)))
 
 
+def from_on(records: Sequence[Record], since: str) -> list[Record]:
+    """The records of a day and later, or of a commit's first session and later: a level that was accepted is left out.
+
+    Args:
+        records: of any folders.
+        since: a day or moment as records write it (`2026-11-30`), or at least four signs of a commit.
+
+    Raises:
+        UsageError: it is neither, or no record is of that commit.
+    """
+    if not re.match(r"\d{4}-\d{2}-\d{2}", since):
+        own = [str(r["started_at"]) for r in records if _commit(r).startswith(since)] if len(since) > 3 else []
+        if not own:
+            known = list(dict.fromkeys(_commit(record)[:12] for record in records if _commit(record)))
+            raise UsageError(
+                f"since={since} is no day (2026-11-30) and no record is of such a commit; {did_you_mean(since, known)}"
+            )
+        since = min(own)
+    return [record for record in records if str(record["started_at"])[: len(since)] >= since]
+
+
+def _commit(record: Record) -> str:
+    return str((record.get("code") or {}).get("commit") or "")
+
+
 def _several_weights(records: Iterable[Record]) -> bool:
     """Whether one commit measured two cases that differ in nothing but their weights: then weights part courses."""
     seen: dict[tuple[str, str], set[str]] = {}
     for record in records:
-        commit = str((record.get("code") or {}).get("commit") or "")
-        seen.setdefault((identity(record), commit), set()).add(str(record["case"].get("checkpoint")))
+        seen.setdefault((identity(record), _commit(record)), set()).add(str(record["case"].get("checkpoint")))
     return any(len(weights) > 1 for weights in seen.values())
 
 
@@ -186,9 +222,10 @@ def _course(records: Sequence[Record], metric: str) -> Course | None:
         sessions=tuple(
             Session(
                 str(record["started_at"]),
-                str((record.get("code") or {}).get("commit") or ""),
+                _commit(record),
                 value,
                 (str(record["case_key"]), str(record["machine_key"])),
+                record.get("environment") or {},
             )
             for record, value in sessions
         ),
@@ -224,7 +261,7 @@ def _changes(course: Course, margin: float) -> tuple[Change, ...]:
     bounds = [0, *breaks(values, variances), len(values)]
     levels = [_level(values[a:b], variances[a:b]) for a, b in pairwise(bounds)]
     return tuple(
-        Change(at, ratio, difference_p(ratio, margin))
+        Change(at, ratio, before.value**sign, after.value**sign, difference_p(ratio, margin))
         for at, before, after in zip(bounds[1:], levels, levels[1:], strict=False)
         for ratio in [ratio_of_summaries(after, before)]
     )

@@ -7,13 +7,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.analysis import compare, history, history_text
+from bench.analysis import compare, gate, history, history_text
 from bench.analysis.comparison_text import as_markdown, as_text
 from bench.app.sources import records_at
 from bench.config.schema import Config
 from bench.store.records import Record, without_superseded, write_atomically
 
 MARKDOWN = "comparison.md"
+#: The gate over a history, for programs and for CI servers.
+GATE_JSON, GATE_JUNIT = "gate.json", "gate.junit.xml"
 
 
 def run(config: Config) -> int:
@@ -21,7 +23,7 @@ def run(config: Config) -> int:
 
     `a` and `b` may each name several results folders, bundles or records, separated by commas: sessions of one side.
     Where cases have three sessions or more in all, their history comes first; without `a` and `b` it is all there is,
-    of the folders that `paths.results` names.
+    of the folders that `paths.results` names, with a gate over it.
     """
     if config.a is None and config.b is None:
         return _history_alone(config)
@@ -44,11 +46,21 @@ def run(config: Config) -> int:
 
 
 def _history_alone(config: Config) -> int:
-    """Print what changed over all sessions of the results folders; 1 if something is worse and not mended, else 0."""
+    """Print what changed over all sessions of the results folders, and keep the gate for CI as JSON and JUnit XML.
+
+    1 if something is worse and not mended, 5 if nothing could be judged, else 0.
+    """
     places = [Path(place.strip()) for place in config.paths.results.split(",") if place.strip()]
-    followed = history.follow(side_at(places))
-    print(history_text.as_text(followed, width=_width()), end="")
-    return compare.REGRESSION if any(not one.mended for one in followed.regressions()) else compare.AGREES
+    records = side_at(places)
+    followed = history.follow(history.from_on(records, config.since) if config.since else records)
+    print(history_text.as_text(followed, width=_width()))
+    found = gate.judge(followed)
+    print(gate.as_text(found), end="")
+    site = Path(config.paths.site)
+    write_atomically(site / GATE_JSON, gate.as_json(found))
+    write_atomically(site / GATE_JUNIT, gate.as_junit(found, followed))
+    print(f"kept in {site / GATE_JSON} and {site / GATE_JUNIT}")
+    return found.exit_code
 
 
 def _width() -> int | None:
