@@ -1,6 +1,7 @@
 """Waterline: efficiency benchmarks with a unit, an interval, a provenance and a definition for every number."""
 
 from bench.api import (
+    across_machines,
     build,
     compare,
     counting_rule,
@@ -17,6 +18,7 @@ from bench.version import __version__
 #: What the library offers; `dir(bench)` shows this and not the files behind it.
 __all__ = [
     "__version__",
+    "across_machines",
     "build",
     "compare",
     "counting_rule",

@@ -476,6 +476,46 @@ def paired_mean_difference(
 
 
 @dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's correlation of ranks over `n` pairs with its interval; a part that there is none of has a reason."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    reason: str = ""
+
+
+def rank_correlation(xs: Sequence[float], ys: Sequence[float], level: float = LEVEL) -> RankCorrelation:
+    """Spearman's correlation of two rankings of the same things, ties at their mean rank.
+
+    The interval is Fisher's with the standard error sqrt((1 + r^2 / 2) / (n - 3)) on the scale of atanh; it needs four
+    pairs, and there is none where all ranks agree or all are turned round. It takes the pairs for independent.
+
+    Source: D. G. Bonett, T. A. Wright, Psychometrika 65, 2000.
+
+    Raises:
+        ValueError: unequal lengths, or a value that is not finite.
+    """
+    if len(xs) != len(ys):
+        raise ValueError(f"{len(xs)} values cannot be paired with {len(ys)}")
+    n = len(xs)
+    if n < 2:
+        return RankCorrelation(None, None, None, n, "a correlation of ranks needs two pairs at least")
+    ranks = [stats.rankdata(_finite_values(values)) for values in (xs, ys)]
+    if any(np.ptp(side) == 0 for side in ranks):
+        return RankCorrelation(None, None, None, n, "one side is all ties, so that it has no ranks")
+    value = float(np.corrcoef(*ranks)[0, 1])
+    if n < 4:
+        return RankCorrelation(value, None, None, n, "an interval needs four pairs at least")
+    if abs(value) > 1 - 1e-9:
+        return RankCorrelation(round(value), None, None, n, "where all ranks agree the interval has no width to tell")
+    reach = normal_reach(level) * math.sqrt((1 + value**2 / 2) / (n - 3))
+    middle = math.atanh(value)
+    return RankCorrelation(value, math.tanh(middle - reach), math.tanh(middle + reach), n)
+
+
+@dataclass(frozen=True)
 class Percentile:
     """A percentile of raw samples with a one-sided 99 % upper bound; or no value and how many samples are needed."""
 

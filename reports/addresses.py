@@ -44,6 +44,10 @@ def model_page(name: str) -> str:
     return f"models/{slug(name)}.html"
 
 
+#: The machines side by side.
+MACHINES = "machines.html"
+
+
 def machine_page(key: str) -> str:
     """The page of a machine, relative to the site."""
     return f"machines/{slug(key)}.html"

@@ -8,7 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.analysis import portability
 from bench.analysis.history import History
+from bench.analysis.places import device_of
+from bench.analysis.portability import Portability
+from bench.store import classes
 from bench.store.records import Record
 from bench.version import __version__
 from reports.addresses import INDEX, suite_page
@@ -68,6 +72,17 @@ class Site:
     def records(self) -> list[Record]:
         """The records behind the rows, in the order of the rows."""
         return [row.record for row in self.rows]
+
+    @cached_property
+    def has_several_places(self) -> bool:
+        """Whether rows are of two machines or devices at least."""
+        return len({(row.machine_key, device_of(row.record)) for row in self.rows}) > 1
+
+    @cached_property
+    def across(self) -> Portability:
+        """The same cases on several machines, by the classes that the results folders name."""
+        labels = classes.by_machine(classes.joined(classes.read(root) for root in self.roots))
+        return portability.across(self.records, labels)
 
     @cached_property
     def newest(self) -> str:

@@ -37,6 +37,9 @@ def stamp(roots: Sequence[Path], folders: Iterable[Path | str], options: Mapping
 def _lines(roots: Sequence[Path], folders: Iterable[Path | str]) -> Iterator[str]:
     for root in roots:
         yield f"{os.path.abspath(root)}\n"
+        classes = Path(root) / "pool.json"
+        if classes.is_file():
+            yield _line_of(str(classes))
         for folder in (Path(root) / "records", Path(root)):
             if folder.is_dir():
                 yield from sorted(_line(entry) for entry in os.scandir(folder) if entry.name.endswith(".json"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.config import axes
-from bench.host.identity import machine_class
+from bench.host.identity import machine_class, machine_make
 from bench.labels import NO_SPEED, REAL, label_of
 from reports.rows import Row
 from reports.words import takes
@@ -33,12 +33,8 @@ def _protocol(row: Row) -> str:
 
 
 def machine_title(record: dict[str, Any]) -> str:
-    """The machine in a few words: the first GPU or the CPU's model, else the machine's key."""
-    environment = record.get("environment") or {}
-    gpus = environment.get("gpus") or []
-    on_gpu = str((record.get("case") or {}).get("device", "cpu")) != "cpu"
-    name = (gpus[0].get("name") if on_gpu and gpus else None) or (environment.get("cpu") or {}).get("model")
-    return str(name or f"machine {record['machine_key'][:8]}")
+    """The machine in a few words: the GPU that computed or the CPU's model, else the machine's key."""
+    return machine_make(record) or f"machine {record['machine_key'][:8]}"
 
 
 def machine_line(record: dict[str, Any]) -> str:

@@ -46,12 +46,14 @@ class PageNeeds:
         claims: claims of papers that were judged.
         compared: two sides, or at least two rows that can be set side by side.
         history: a case that was measured in two sessions or more.
+        machines: rows of two machines or devices at least.
         rows: what the rows of the site must have.
     """
 
     claims: bool = False
     compared: bool = False
     history: bool = False
+    machines: bool = False
     rows: Needs | None = None
 
     def met(self, site: Site) -> bool:
@@ -61,6 +63,8 @@ class PageNeeds:
         if self.compared and site.sides is None and len(site.rows) < 2:
             return False
         if self.history and not site.history.courses:
+            return False
+        if self.machines and not site.has_several_places:
             return False
         return self.rows is None or self.rows.met(site.rows)
 

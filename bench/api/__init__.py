@@ -9,10 +9,11 @@ from bench.api.comparing import compare
 from bench.api.measuring import measure, protocol_named
 from bench.api.rules import counting_rule
 from bench.api.side_by_side import instances
-from bench.api.tables import curves, layers, load
+from bench.api.tables import across_machines, curves, layers, load
 from bench.api.waterlines import waterline
 
 __all__ = [
+    "across_machines",
     "build",
     "compare",
     "counting_rule",

@@ -104,6 +104,30 @@ def load(results: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "r
     return frame
 
 
+def across_machines(results: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "results") -> pandas.DataFrame:
+    """Whether savings travel: a row per suite, method and class of machines, over the cases that all its classes have.
+
+    Columns are `bench.analysis.portability_table.COLUMNS`. `attrs["pairs"]` is a frame with the rank correlation of the
+    speed-ups of every two classes, its interval and the number of cases; `attrs["flips"]` one of the cases that gain on
+    one class and lose on another for certain; `attrs["reason"]` says why there may be nothing to set side by side.
+
+    Args:
+        results: results folders, as many as there are; `pool.json` in them names classes.
+
+    Raises:
+        UsageError: a folder does not exist, or none holds a record.
+    """
+    from bench.analysis import portability, portability_table, table
+    from bench.store import classes
+
+    places = _places(results)
+    records = table.read_records(places).records
+    if not records:
+        raise UsageError(f"results: {', '.join(map(str, places)) or 'no folder'} holds no readable records")
+    labels = classes.by_machine(classes.joined(classes.read(place) for place in places))
+    return portability_table.frame(portability.across(records, labels))
+
+
 def curves(results: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "results") -> pandas.DataFrame:
     """Every curve of one or several results folders, one row per value: MACs of each step, time of each input, ...
 

@@ -55,6 +55,21 @@ def machine_class(env: Environment) -> str:
     return " · ".join(parts)
 
 
+def machine_make(record: dict[str, Any]) -> str:
+    """The make of what computed a record: of a GPU the board that CUDA saw, and its MIG instance; else the processor.
+
+    Empty where the record's environment names neither.
+    """
+    environment, device = record.get("environment") or {}, str((record.get("case") or {}).get("device", "cpu"))
+    if device != "cpu":
+        name = f"cuda:{device.partition(':')[2] or 0}"
+        gpus = environment.get("gpus") or []
+        seen = [gpu for gpu in gpus if gpu.get("visible_as") == name] or gpus[:1]
+        if seen:
+            return str(seen[0].get("visible_instance") or seen[0].get("name") or "")
+    return str((environment.get("cpu") or {}).get("model") or "")
+
+
 def _memory_class(env: Environment) -> str:
     """The usable memory to the nearest power of two: `about 32 GiB`."""
     limit = env.get("limits", {}).get("memory_bytes")

@@ -11,6 +11,7 @@ PAGES: tuple[Page, ...] = (
     Page("Claims", "claims.html", "reports.pages.claims", PageNeeds(claims=True)),
     Page("Compare", "compare.html", "reports.pages.compare", PageNeeds(compared=True)),
     Page("History", "history.html", "reports.pages.history", PageNeeds(history=True)),
+    Page("Machines", "machines.html", "reports.pages.machines", PageNeeds(machines=True)),
     Page("How it was measured", "methods.html", "reports.pages.methods"),
     Page("Method", "", "reports.pages.method"),
     Page("Network", "", "reports.pages.model"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+from reports.across import MethodLine, method_lines
 from reports.addresses import method_page, suite_page
 from reports.atlas import Point, points
 from reports.batches import Crossing, Panel, crossings, panels
@@ -38,6 +39,7 @@ def _digest(site: Site, name: str, rows: Sequence[Row]) -> str:
     return digest_of(
         [site.shown_of(row) for suite in suites for row in site.of_suite(suite).rows],
         _claims(site, name),
+        str(_over_machines(site, name)),
         str(site.card(name)),
         site.title,
         [link.path for link in site.navigation],
@@ -66,9 +68,17 @@ def _page(site: Site, name: str, rows: Sequence[Row]) -> str:
         lines=lines[:MOST_LINES],
         left_out=max(0, len(lines) - MOST_LINES),
         with_own=any(line.own != "—" for line in lines),
+        machines=_over_machines(site, name),
         claims=_claims(site, name),
         claim_kinds=KINDS,
     )
+
+
+def _over_machines(site: Site, name: str) -> list[MethodLine]:
+    """What the method gives in each class of machines; nothing where all of its rows are of one."""
+    if not site.has_several_places:
+        return []
+    return method_lines(site.across, [method for method in site.across.methods if method.method == name])
 
 
 def _picture(site: Site, name: str, own: Sequence[Point], suites: Sequence[str]) -> flagship.Figure:
