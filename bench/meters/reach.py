@@ -106,7 +106,7 @@ def _walk(path: str, value: Any, seen: set[int], left: list[int], depth: int) ->
 
 def _members(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
-        yield from ((f"[{key!r}]", inner) for key, inner in list(value.items()))
+        yield from ((f"[{_key(key, place)}]", inner) for place, (key, inner) in enumerate(list(value.items())))
     elif isinstance(value, list | tuple | Set) or type(value).__name__ == "deque":
         yield from ((f"[{index}]", inner) for index, inner in enumerate(list(value)))
     elif isinstance(value, functools.partial):
@@ -118,6 +118,14 @@ def _members(value: Any) -> Iterator[tuple[str, Any]]:
         yield from _closure(value)
     else:
         yield from _fields(value)
+
+
+def _key(key: Any, place: int) -> str:
+    """How a key stands in a path: simple ones as written, others by type and place.
+
+    An optimizer's state has parameters as keys, and to print all their numbers costs far more than to count the step.
+    """
+    return repr(key) if isinstance(key, _PLAIN) else f"{type(key).__name__} {place}"
 
 
 def _closure(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
