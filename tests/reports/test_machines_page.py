@@ -26,7 +26,7 @@ def test_two_folders_are_one_report_with_classes_ranks_and_what_flips(tmp_path):
     assert "2 machines of 2 classes have 4 cases in common" in text and "2 turn from a gain into a loss" in text
     assert "0 gain, 1 lose, 1 open" in text and ">small<" in text and "Another CPU 9" in text
     flips = text[text.index('id="flips"') :]
-    assert flips.count('<tr><th scope="row"') == 2 and "1.500 ± 0.030×" in flips and "0.800 ± 0.016×" in flips
+    assert flips.count('<tr><th scope="row"') == 2 and "1.50 ± 0.03×" in flips and "0.800 ± 0.016×" in flips
     pages = re.findall(r'href="(cases/[^"]+)"', flips)
     assert len(pages) == 4 and all((tmp_path / "site" / page).is_file() for page in pages)
     method = (tmp_path / "site" / "methods" / "tome.html").read_text()
