@@ -25,6 +25,8 @@ Measure = Callable[[Values, Values], float | None]
 RESAMPLES = 1000
 #: Networks below which an interval says nothing.
 LEAST = 3
+#: An entry whose processes vary by more (`repeatability`) is not published, and nothing is predicted with it.
+REPEATS_WITHIN = 0.10
 
 
 @dataclass(frozen=True)

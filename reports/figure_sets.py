@@ -39,6 +39,7 @@ from reports.figures import (
     predictors,
     questions,
     rate_distortion,
+    repeats,
     request_stages,
     roofline,
     routing,
@@ -62,6 +63,7 @@ from reports.lengths import courses
 from reports.needs import ANY_CASE, CaseNeeds, Needs
 from reports.offered import courses as offered_courses
 from reports.predictions import predictors as judged_predictors
+from reports.repeats import cohorts
 from reports.rows import Row, as_row_of, part_of_record
 from reports.scan_share import scan_shares
 from reports.split_ways import payload_points, ways_by_network
@@ -156,6 +158,28 @@ CASE_FIGURES: tuple[CaseFigure, ...] = (
 
 
 @dataclass(frozen=True)
+class JoinedFigure:
+    """A figure of rows of several groups: what of the site it is made of, nothing where it has none, and how."""
+
+    id: str
+    of: Callable[[Site], Sequence[Any]]
+    make: Callable[[Any, Mapping[str, Style]], Figure]
+
+
+#: Figures that join groups, in the order of the page.
+JOINED_FIGURES: tuple[JoinedFigure, ...] = (
+    JoinedFigure(request_stages.ID, timed_requests, lambda found, styles: request_stages.figure(found)),
+    JoinedFigure(offered_load.ID, offered_courses, lambda found, styles: offered_load.figure(found)),
+    JoinedFigure(hops.ID, stream_courses, lambda found, styles: hops.figure(found, styles=styles)),
+    JoinedFigure(predictions.ID, judged_predictors, lambda found, styles: predictions.figure(found)),
+    JoinedFigure(repeats.ID, cohorts, lambda found, styles: repeats.figure(found)),
+    JoinedFigure(scan_share.ID, scan_shares, lambda found, styles: scan_share.figure(found)),
+    JoinedFigure(total_bits.ID, families, lambda found, styles: total_bits.figure(found)),
+    JoinedFigure(zeros.ID, zero_lines, lambda found, styles: zeros.figure(found)),
+)
+
+
+@dataclass(frozen=True)
 class GroupFigures:
     """The figures of one group of comparable rows; `left_out` rows are not drawn because there are too many."""
 
@@ -216,28 +240,7 @@ def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
     functions = []
     if operators.wanted(bare):
         functions = [guarded("operators", site.here, site, lambda: operators.figure(bare, styles=styles))]
-    over_zeros = zero_lines(site)
-    if over_zeros:
-        functions.insert(0, guarded(zeros.ID, site.here, site, lambda: zeros.figure(over_zeros)))
-    over_bits = families(site)
-    if over_bits:
-        functions.insert(0, guarded(total_bits.ID, site.here, site, lambda: total_bits.figure(over_bits)))
-    shares = scan_shares(site)
-    if shares:
-        functions.insert(0, guarded(scan_share.ID, site.here, site, lambda: scan_share.figure(shares)))
-    judged = judged_predictors(site)
-    if judged:
-        functions.insert(0, guarded(predictions.ID, site.here, site, lambda: predictions.figure(judged)))
-    streams = stream_courses(site)
-    if streams:
-        functions.insert(0, guarded(hops.ID, site.here, site, lambda: hops.figure(streams, styles=styles)))
-    under_load = offered_courses(site)
-    if under_load:
-        functions.insert(0, guarded(offered_load.ID, site.here, site, lambda: offered_load.figure(under_load)))
-    staged = timed_requests(site)
-    if staged:
-        functions.insert(0, guarded(request_stages.ID, site.here, site, lambda: request_stages.figure(staged)))
-    functions = _of_splits(site, styles) + functions
+    functions = [*_of_splits(site, styles), *_joined(site, styles), *functions]
     if not scaling.varied(rows):
         return functions
     found = [guarded("scaling", site.here, site, lambda: scaling.figure(_most_informative(rows), styles=styles))]
@@ -251,6 +254,16 @@ def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
     if panels(site.rows):
         found.insert(0, guarded("batch-gain", site.here, site, lambda: batch_gain.figure(site.rows, styles=styles)))
     return functions + found
+
+
+def _joined(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
+    """Those of `JOINED_FIGURES` that the site has something for."""
+    drawings = []
+    for each in JOINED_FIGURES:
+        found = each.of(site)
+        if found:
+            drawings.append(guarded(each.id, site.here, site, partial(each.make, found, styles)))
+    return drawings
 
 
 def _of_splits(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:

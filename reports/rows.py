@@ -281,6 +281,8 @@ def _ratio(base: Row | None, row: Row, key: str) -> Cell:
     over, under = (base.value(key) if base else None), row.value(key)
     if over is None or not under:
         return Cell(None, note=f"the {key.replace(OF, ' of ')} of the baseline or of this case are missing")
+    if not over:  # a part in which the other side does nothing, as a ranking model's decode
+        return Cell(None, note=f"the {key.replace(OF, ' of ')} of the baseline are 0: there is no ratio to them")
     return Cell(over / under, provenance=row.cells[key].provenance)
 
 

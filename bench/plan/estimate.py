@@ -85,9 +85,16 @@ def _member_seconds(parts: Sequence[float], protocol: Protocol, on_gpu: bool, fe
 
 
 def _probe_seconds(seconds: float, case: Case, few: bool) -> float:
+    """Seconds of the probe of a case: runs of it, its score, and what its workload measures besides."""
     samples = QUALITY_FEW_SAMPLES if few else QUALITY_SAMPLES
     quality = 0.0 if case.task == "none" else samples / case.batch * seconds
-    return PROBE_S + (PROBE_FEW_RUNS if few else PROBE_RUNS) * seconds + quality
+    return PROBE_S + (PROBE_FEW_RUNS if few else PROBE_RUNS) * seconds + quality + _facts_seconds(case)
+
+
+def _facts_seconds(case: Case) -> float:
+    """What the workload says of its own measurements, as a pipeline's runs under load; 0 where it says nothing."""
+    told = getattr(workloads.module_of(case.workload), "facts_seconds", None)
+    return float(told(case.full_shape)) if told is not None else 0.0
 
 
 def in_words(seconds: float) -> str:

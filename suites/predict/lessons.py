@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from bench.flags import flag
+from bench.prediction_errors import REPEATS_WITHIN
 from suites.predict import splits
 from suites.predict.analytic import Given
-from suites.predict.measured import REPEATS_WITHIN, Cost, Measured, Measurements
+from suites.predict.measured import Cost, Measured, Measurements
 from suites.predict.predictor import Knowledge, Predictor, Question
 
 

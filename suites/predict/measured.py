@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.canonical import parse_settings
 from bench.plan.case import spec_text
-from bench.prediction_errors import repeatability
+from bench.prediction_errors import REPEATS_WITHIN, repeatability
 from bench.store.record_parts import reading_of
 from bench.workloads import prediction
 from suites.predict.networks import (
@@ -34,8 +34,6 @@ SUITE = "predict"
 ZOO_SUITES = (SUITE, "convnets")
 ROWS = frozenset({"fbnet_rows", "mobile_rows"})
 NETWORKS = frozenset({"fbnet_networks", "mobile_networks", "dense_networks", "conv_networks"})
-#: An entry whose processes vary by more is not published, and nothing is predicted with it.
-REPEATS_WITHIN = 0.10
 
 Record = Mapping[str, Any]
 #: How rows and networks were run: `plain` or `folded`, `warm` or `cold`.

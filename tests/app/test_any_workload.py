@@ -101,6 +101,18 @@ def test_the_estimate_of_a_group_adds_up_the_parts_of_every_member():
     ) == pytest.approx(protocol.latency.invocations * further)
 
 
+def test_the_estimate_of_a_pipeline_knows_how_long_its_loads_are():
+    def seconds(shape):
+        case = Case(suite="s", model="m", workload="pipeline", shape=shape)
+        return estimate.group_seconds(plan.Group((case,)), {case.key: [10.0]}, Protocol())
+
+    calm = "limit_ms=None, load=None, rate=None, seconds=4.0, servers=1, together=1, window_ms=0.0"
+    loaded = calm.replace("load=None", "load=0.5")
+    saturated = 5 * 4 * 0.05 * 4  # runs of the chain, its network, pre-processing and transfer
+    assert seconds(loaded) - seconds(calm) == pytest.approx(5 * 4)
+    assert seconds(calm.replace("seconds=4.0", "seconds=8.0")) - seconds(calm) == pytest.approx(saturated)
+
+
 def test_every_part_is_judged_against_the_original_by_itself(swept):
     _, rows, _, _ = swept
     slow = copy.deepcopy(rows["longer"])

@@ -88,6 +88,14 @@ def test_without_the_baseline_the_reason_stands_in_place_of_the_ratio():
     assert rows[0].cells["mac_ratio"].value is None and rows[0].cells["mac_ratio"].note
 
 
+def test_over_a_side_that_makes_no_products_nothing_is_promised():
+    base, method = record(macs=0.0), record(method="tome", setting="r=8", macs=0.5e9, baseline_macs=0.0)
+    rows, _ = _stood([base, method])
+    cells = _row(rows, "tome", "r=8").cells
+    assert cells["speedup"].value and cells["mac_ratio"].value is None and cells["realised_gain"].value is None
+    assert "baseline are 0" in cells["mac_ratio"].note and cells["realised_gain"].note == cells["mac_ratio"].note
+
+
 def test_the_front_holds_who_is_beaten_by_nobody_and_says_who_beats_the_others():
     fast = record(method="tome", setting="r=1", latency_ms=10.0, accuracy=95.0)
     slow = record(method="tome", setting="r=2", latency_ms=30.0, accuracy=80.0)

@@ -97,7 +97,8 @@ def test_every_model_of_its_own_has_a_row_in_some_grid(name):
 def test_every_method_has_a_row_in_a_grid_that_is_run_by_default_or_with_its_task(name):
     grids = suite_of(name).grids
     named = ("digits", "trained", "search_class", "variants", "additions", "elastic", "sketches", "finding", "steps",
-             "helpers", "new_digits", "transfer", "real_weights", "ablations", "rest", "full")  # fmt: skip
+             "helpers", "new_digits", "transfer", "real_weights", "ablations", "rest", "full", "cuts",
+             "wide")  # fmt: skip
     blocks = [*grids["default"], *(block for grid in named for block in grids.get(grid, []))]
     rows = {catalogues.parse_spec(spec)[0] for block in blocks for spec in block.methods}
     own = {entry.name for entry in CATALOGUE.methods.values() if entry.path.startswith(f"suites.{name}.")}
