@@ -7,6 +7,7 @@ what stands between the two marks in the file.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,6 +56,7 @@ def markdown(site: Site) -> str:
 
 def _of_group(site: Site, group: Group) -> str:
     rows = [row for row in site.in_group(group.index) if not row.case.is_baseline and row.ranked]
+    rows.sort(key=_by_name)
     left_out = [row for row in site.in_group(group.index) if not row.ranked]
     if not rows and not left_out:
         return ""
@@ -114,6 +116,12 @@ def _case(row: Row) -> str:
     """A case by its model and method, and the side that it is compared with where that is named."""
     own = short_name(row.head_in_full) if row.by_model else f"{row.case.model}, {short_name(row.head_in_full)}"
     return f"{own} (against {row.against})" if row.against else own
+
+
+def _by_name(row: Row) -> list[tuple[bool, float, str]]:
+    """Words before numbers, and numbers by their size: keep_rate=0.5 before keep_rate=0.75, 64 before 1024."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", _case(row))
+    return [(bool(at % 2), float(part) if at % 2 else 0.0, "" if at % 2 else part) for at, part in enumerate(parts)]
 
 
 def _gain_line(row: Row, site: Site) -> list[str]:
