@@ -31,6 +31,8 @@ class Board:
     reasons: list[int] = field(default_factory=lambda: [0])
     free: int = 70 << 30
     locked: bool = False
+    bus: str = ""
+    name: str = "NVIDIA H100"
 
     def __post_init__(self) -> None:
         for instance in self.instances:
@@ -96,7 +98,12 @@ class Nvml:
         return handle.uuid
 
     def nvmlDeviceGetName(self, handle: Any) -> str:
-        return "NVIDIA H100" if isinstance(handle, Board) else "NVIDIA H100 MIG 1g.10gb"
+        return handle.name if isinstance(handle, Board) else f"{handle.board.name} MIG 1g.10gb"
+
+    def nvmlDeviceGetPciInfo(self, handle: Board) -> Any:
+        if not handle.bus:
+            raise self.NVMLError("Not Supported")
+        return SimpleNamespace(busId=handle.bus)
 
     def nvmlDeviceGetMigMode(self, handle: Board) -> list[int]:
         return [int(handle.divided), int(handle.divided)]

@@ -207,6 +207,8 @@ class Executor(Section):
     slot: str = Field("bench_slot", pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")
     label: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")
     gpus: int = Field(0, ge=0, le=64)
+    affinity: Literal["near", "none"] = "near"
+    exclusive: bool = True
     working_dir: str | None = None
     folder: str | None = None
     cluster: Literal["slurm", "local"] = "slurm"

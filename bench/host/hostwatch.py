@@ -18,8 +18,11 @@ from typing import Any
 import psutil
 
 from bench.host.gpus import gpu_state
+from bench.host.topology import cpu_list
 
 PROC = Path("/proc")
+#: Variable with the processors that are ours alone on a machine that others measure on too (`0-7`): only they count.
+CORES = "WATERLINE_CORES"
 
 #: The kernel counts processor time in ticks of 10 ms, so that less than three ticks say nothing about a short window.
 MINIMUM_S = 0.03
@@ -203,7 +206,8 @@ def _labels(numbers: dict[str, Any], limits: Limits) -> tuple[str, ...]:
 
 def snapshot(device: str = "cpu") -> Snapshot:
     """The host's and this process's counters now; about a millisecond, more with a GPU."""
-    times = psutil.cpu_times()
+    ours = cpu_list(os.environ.get(CORES, ""))
+    times = _times_of(ours) if ours else psutil.cpu_times()
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     busy = sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
     gpu = gpu_state(device) if device.startswith("cuda") else {}
@@ -212,15 +216,22 @@ def snapshot(device: str = "cpu") -> Snapshot:
         host_busy_s=busy,
         host_steal_s=getattr(times, "steal", None),
         own_cpu_s=own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime,
-        pressure_s=_pressure(PROC / "pressure/cpu"),
+        pressure_s=None if ours else _pressure(PROC / "pressure/cpu"),  # the kernel tells it of all processors alone
         involuntary_switches=own.ru_nivcsw,
         minor_faults=own.ru_minflt,
         major_faults=own.ru_majflt,
         throttle_events=_throttle_events(),
         load_1min=os.getloadavg()[0],
-        cores=psutil.cpu_count(logical=True) or 1,
+        cores=len(ours) or psutil.cpu_count(logical=True) or 1,
         gpu=gpu,
     )
+
+
+def _times_of(cpus: list[int]) -> Any:
+    """The times of these processors together, as `psutil.cpu_times` has those of all."""
+    each = psutil.cpu_times(percpu=True)
+    own = [each[cpu] for cpu in cpus if cpu < len(each)]
+    return type(own[0])(*(sum(values) for values in zip(*own, strict=True))) if own else psutil.cpu_times()
 
 
 def _pressure(path: Path) -> float | None:

@@ -123,17 +123,24 @@ def _instance(lib: Any, handle: Any) -> Gpu:
 
 def _whole_or_first(lib: Any, board: Any) -> Gpu:
     """The board, or its first MIG instance where it is divided: that is what CUDA takes."""
-    if not _divided(lib, board):
+    if not is_divided(lib, board):
         return Gpu(board)
+    return next(iter(instances_of(lib, board)), Gpu(board, None, divided=True))
+
+
+def instances_of(lib: Any, board: Any) -> list[Gpu]:
+    """The MIG instances of a board in their order; none of one that is not divided."""
+    found = []
     for place in range(lib.nvmlDeviceGetMaxMigDeviceCount(board)):
         try:
-            return Gpu(board, lib.nvmlDeviceGetMigDeviceHandleByIndex(board, place), divided=True)
+            found.append(Gpu(board, lib.nvmlDeviceGetMigDeviceHandleByIndex(board, place), divided=True))
         except lib.NVMLError:
             continue
-    return Gpu(board, None, divided=True)
+    return found
 
 
-def _divided(lib: Any, board: Any) -> bool:
+def is_divided(lib: Any, board: Any) -> bool:
+    """Whether a board is in MIG mode."""
     try:
         return bool(lib.nvmlDeviceGetMigMode(board)[0])
     except lib.NVMLError:
@@ -173,7 +180,7 @@ def _by_uuid(lib: Any, uuid: str, variables: Mapping[str, str] | None) -> Gpu | 
             continue
         if prefix == "MIG":
             return _instance(lib, handle)
-        if not _divided(lib, handle):
+        if not is_divided(lib, handle):
             return Gpu(handle)
         chosen = [gpu for gpu in visible(lib, variables) if gpu.instance is not None and _same(lib, gpu.board, handle)]
         return chosen[0] if chosen else _whole_or_first(lib, handle)

@@ -239,6 +239,15 @@ def test_a_device_that_becomes_shared_gives_no_number():
         run(world, backend, windows=1)
 
 
+def test_who_draws_from_the_meter_for_a_while_in_the_middle_gives_no_number_either():
+    world = World()
+    backend = counter_backend(world, Latched(world))
+    backend.shared_with = lambda: "1 other process(es) on the GPU" if 8.0 < world.time < 11.0 else None
+    with pytest.raises(EnergyError, match="shared: 1 other process"):
+        run(world, backend, windows=1)
+    assert world.time < 12.0  # it is not measured to the end
+
+
 def test_asynchronous_steps_are_waited_for():
     world, waits = World(), []
     run(world, counter_backend(world, Latched(world)), windows=1, synchronise=lambda: waits.append(world.time))

@@ -12,6 +12,8 @@ from bench.meters import energy
 from bench.meters.energy import estimate, external, nvml, rapl, zeus
 from bench.meters.energy.backend import EnergyError, Unavailable
 from bench.meters.energy.counter import CounterBackend
+from tests import simulated_nvml
+from tests.simulated_nvml import Board, Instance
 
 # --- RAPL ----------------------------------------------------------------------------------------------------------
 
@@ -344,6 +346,35 @@ def test_nothing_readable_gives_every_reason_and_nothing_is_estimated_unasked(mo
     found = energy.choose("cpu", root=tmp_path)
     assert isinstance(found, Unavailable)
     assert "RAPL" in found.reason and "zeus" in found.reason
+
+
+@pytest.mark.parametrize("name", ["auto", "zeus"])
+@pytest.mark.parametrize(
+    ("boards", "words"),
+    [
+        ([Board("GPU-a", pids=(4_000_001,))], "shared: 1 other process"),
+        ([Board("GPU-a", divided=True, instances=[Instance("MIG-1")])], "holds the energy of all instances"),
+    ],
+)
+def test_the_meter_of_a_board_that_others_draw_from_is_not_read_by_another_way(monkeypatch, name, boards, words):
+    monkeypatch.setattr(nvml, "_pynvml", lambda: simulated_nvml.Nvml(*boards))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(zeus, "find", lambda device: pytest.fail("it would give the joules of all who draw from it"))
+    found = energy.named(name, "cuda")
+    assert isinstance(found, Unavailable) and words in found.reason and found.readings()[0].value is None
+
+
+def test_each_board_of_a_machine_has_a_meter_of_its_own(monkeypatch):
+    class Metered(simulated_nvml.Nvml):
+        def nvmlDeviceGetTotalEnergyConsumption(self, handle):
+            return {"GPU-a": 1_000, "GPU-b": 9_000}[handle.uuid]
+
+    lib = Metered(Board("GPU-a", pids=(4_000_001,)), Board("GPU-b"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-b")
+    found = nvml.find("cuda", lib)  # a stranger on the other board is none of ours
+    assert isinstance(found, nvml.NvmlCounter) and found.board.millijoules() == 9_000
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a")
+    assert nvml.find("cuda", lib).shared
 
 
 def test_the_settings_reach_the_meter_and_the_estimate(tmp_path):

@@ -30,10 +30,14 @@ class DeadCounter(EnergyError):
 
 @dataclass(frozen=True)
 class Unavailable:
-    """No energy here: why, and what would help. It stands where a result would, and is never a zero."""
+    """No energy here: why, and what would help. It stands where a result would, and is never a zero.
+
+    `shared` says that there is a meter but others draw from it as well: another way to read it would not help.
+    """
 
     reason: str
     remedy: str = ""
+    shared: bool = False
 
     def readings(self) -> list[Reading]:
         """The energy metrics, unavailable."""

@@ -28,6 +28,8 @@ def choose(device: str = "cpu", *, root: Path = ROOT) -> Backend | Unavailable:
         if not isinstance(found, Unavailable):
             return found
         reasons.append(found)
+        if found.shared:  # zeus would read the same meter and not say so
+            break
     return Unavailable("; ".join(r.reason for r in reasons), next((r.remedy for r in reasons if r.remedy), ""))
 
 
@@ -56,7 +58,7 @@ def named(
     finders: dict[str, Callable[[], Any]] = {
         "nvml": lambda: nvml.find(device),
         "rapl": lambda: rapl.find(root),
-        "zeus": lambda: zeus.find(device),
+        "zeus": lambda: _by_zeus(device),
         "external": lambda: external.find(csv),
         "estimate": lambda: estimate.find(device, watts),
     }
@@ -64,6 +66,15 @@ def named(
         raise ValueError(f'energy backend "{name}" does not exist (available: auto, {", ".join(finders)}, off)')
     found: Backend | Unavailable = finders[name]()
     return found
+
+
+def _by_zeus(device: str) -> Any:
+    """Zeus, unless it would read the meter of an NVIDIA board that others draw from as well."""
+    if device.startswith("cuda"):
+        board = nvml.find(device)
+        if isinstance(board, Unavailable) and board.shared:
+            return board
+    return zeus.find(device)
 
 
 def survey(root: Path = ROOT) -> list[tuple[str, Backend | Unavailable]]:

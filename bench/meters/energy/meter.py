@@ -156,8 +156,15 @@ class _Load:
             if now - polled >= 1.0:
                 for source in self.sources:
                     source.poll()
+                self.check_alone()
                 polled = now
         return times
+
+    def check_alone(self) -> None:
+        """Raise EnergyError if somebody else draws from the meter now: their part of a window cannot be taken out."""
+        foreign = self.sources[0].shared_with()
+        if foreign:
+            raise EnergyError(f"shared: {foreign} while it was measured")
 
 
 def measure(
@@ -202,9 +209,7 @@ def measure(
         load.calibrate()
         with watch or nullcontext():
             taken = _windows(sources, load, windows, length, period or 0.0, sleep, random.Random(seed))
-        foreign = backend.shared_with()
-        if foreign:
-            raise EnergyError(f"shared: {foreign} by the end of the measurement")
+        load.check_alone()
         conditions = {"before": before, "after": backend.conditions()}
         bursty = _bursty(sources)
     finally:
@@ -250,6 +255,7 @@ def _windows(
     while len(taken) < count:
         try:
             sleep(rng.uniform(0.0, period))
+            load.check_alone()
             load.run_for(max(PREROLL_S, PREROLL_PERIODS * period))
             taken.append(_window(sources, load, length))
         except CounterReset:

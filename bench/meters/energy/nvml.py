@@ -91,11 +91,11 @@ def find(device: str = "cuda", lib: Any = None) -> NvmlCounter | NvmlPower | Una
         return Unavailable(f"NVML is not available: {error}", _NO_DRIVER)
     if gpu.divided:
         why = "the GPU is divided by MIG and its counter is the board's: it holds the energy of all instances"
-        return Unavailable(why, "use a GPU without MIG")
+        return Unavailable(why, "use a GPU without MIG", shared=True)
     board = Board(lib, gpu)
     foreign = board.foreign()
     if foreign:
-        return Unavailable(f"shared: {foreign}", "wait until the GPU is free")
+        return Unavailable(f"shared: {foreign}", "wait until the GPU is free", shared=True)
     return _best(board)
 
 

@@ -40,6 +40,7 @@ class Ended:
         message: why, empty if done.
         node: the machine's name, empty if that is not known.
         began: and `ended`: when it was measured there, in seconds since 1970; None if it was not.
+        place: what of the machine it had to itself, in words.
     """
 
     work: str
@@ -48,11 +49,12 @@ class Ended:
     node: str = ""
     began: float | None = None
     ended: float | None = None
+    place: str = ""
 
     @classmethod
     def told(cls, work: str, told: dict[str, Any]) -> Ended:
         """What a machine's process wrote last (`bench.sweep.pool.node`), as news."""
-        names = ("status", "message", "node", "began", "ended")
+        names = ("status", "message", "node", "began", "ended", "place")
         return cls(work, **{name: told[name] for name in names if name in told})
 
 

@@ -127,9 +127,8 @@ class PoolDriver:
         piece = self._out.pop(news.work, None)
         if piece is None:
             return
-        self._journal.append(
-            "measured_on", label=piece.label, node=news.node, status=news.status, began=news.began, ended=news.ended
-        )
+        measured = {"node": news.node, "place": news.place, "began": news.began, "ended": news.ended}
+        self._journal.append("measured_on", label=piece.label, status=news.status, **measured)
         if news.status == "refused":
             raise UsageError(f"{news.node or 'a machine of the pool'}: {news.message}. What was measured is kept")
         why = news.message or f"{len(piece.left)} of its cases came without a record"

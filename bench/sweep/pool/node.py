@@ -8,31 +8,25 @@ Whatever started it (a task of Ray's, a job of SLURM's) shares nothing with the 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import getpass
 import os
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.config import catalogue
+from bench.config.schema import Config
 from bench.errors import BenchError, UsageError
 from bench.plan import plan
 from bench.plan.plan import Group, Plan
-from bench.store.records import write_json
+from bench.store.records import write_atomically, write_json
+from bench.sweep.pool.place import NODE, held, keep_folder, place_for, settle
 from bench.sweep.pool.work import Work, difference, versions
 from bench.worker import isolation
 
 ENDED = "ended.json"
 RESULTS = "results"
-#: Names a machine of a pool that is simulated on one host, so that each has its own lock and calibration.
-NODE = "WATERLINE_NODE"
 
 
 def main(arguments: list[str]) -> int:
@@ -52,20 +46,23 @@ def measure(work: Work, folder: Path) -> dict[str, Any]:
     try:
         config = work.configured(str(folder / RESULTS))
         made = part_of(plan.make(config, catalogue.load()), work)
+        check_threads(config)
     except UsageError as error:
         return _refused(str(error))
-    with alone() as kept:
-        began = time.time()
+    own = place_for(config)
+    with held(own):
+        settle(own)
+        kept, began = keep_folder(), time.time()
         _copy_calibrations(kept, folder / RESULTS / "machines")
         try:
             from bench.sweep.loop import Driver
 
             Driver(config, made).run({})
         except BenchError as error:
-            return {"status": "failed", "message": str(error), "began": began, "ended": time.time()}
+            return {"status": "failed", "message": str(error), "began": began, "ended": time.time(), "place": own.title}
         finally:
             _copy_calibrations(folder / RESULTS / "machines", kept)
-    return {"status": "done", "message": "", "began": began, "ended": time.time()}
+    return {"status": "done", "message": "", "began": began, "ended": time.time(), "place": own.title}
 
 
 def part_of(made: Plan, work: Work) -> Plan:
@@ -85,28 +82,19 @@ def part_of(made: Plan, work: Work) -> Plan:
     return replace(made, groups=tuple(group for group in groups if group.cases))
 
 
+def check_threads(config: Config) -> None:
+    """Raise UsageError if the driver's number of threads is more than this machine has cores for."""
+    asked, here = plan.threads(config), plan.own_cores()
+    if config.device.name == "cpu" and asked > here:
+        raise UsageError(
+            f"{asked} threads are more than the {here} core{'' if here == 1 else 's'} of this machine: all machines of "
+            "a sweep take the driver's number; say device.threads=1, or one that all of them have"
+        )
+
+
 def node_name() -> str:
     """What tells this machine of a pool from the others: the name that a simulation gives it, else the host's."""
     return os.environ.get(NODE) or os.uname().nodename
-
-
-def keep_folder() -> Path:
-    """What a machine keeps between pieces of work: its calibrations and the lock under which it measures."""
-    name = f"waterline-{getpass.getuser()}-{os.environ.get(NODE, 'node')}"
-    return Path(tempfile.gettempdir()) / "".join(
-        letter if letter.isalnum() or letter in "-_" else "_" for letter in name
-    )
-
-
-@contextlib.contextmanager
-def alone() -> Iterator[Path]:
-    """The machine, or its GPU, to ourselves among all pools and drivers; waits until it is free."""
-    kept = keep_folder()
-    kept.mkdir(mode=0o700, parents=True, exist_ok=True)
-    gpu = os.environ.get("CUDA_VISIBLE_DEVICES") or "all"
-    with (kept / f"measuring.{gpu.replace(',', '_').replace('/', '_')}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield kept
 
 
 def _refused(message: str) -> dict[str, Any]:
@@ -114,9 +102,9 @@ def _refused(message: str) -> dict[str, Any]:
 
 
 def _copy_calibrations(source: Path, target: Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
+    """Copy them whole or not at all: another GPU's piece may read them at the same time."""
     for path in source.glob("*.json"):
-        shutil.copyfile(path, target / path.name)
+        write_atomically(target / path.name, path.read_bytes())
 
 
 if __name__ == "__main__":

@@ -30,8 +30,13 @@ def open_pool(config: Config) -> RayPool:
     """The machines of the cluster at `executor.address`.
 
     Raises:
-        UsageError: Ray is not installed, or there is no cluster at the address.
+        UsageError: Ray is not installed, there is no cluster at the address, or a sweep on GPUs asks for none.
     """
+    if config.device.name != "cpu" and not config.executor.gpus:
+        raise UsageError(
+            f"device={config.device.name} clashes with executor.gpus=0: a task of Ray sees no GPU that it did not ask "
+            "for; say executor.gpus=1 and start the machines with --num-gpus (job=slots prints how)"
+        )
     return RayPool(config.executor)
 
 
@@ -115,8 +120,12 @@ class RayPool:
     def slots(self) -> int:
         """Slots of the machines that are there now."""
         offered = self._ray.cluster_resources()
-        found = offered.get(self._settings.slot, 0)
-        return int(min(found, offered.get(self._settings.label, 0)) if self._settings.label else found)
+        counts = [offered.get(self._settings.slot, 0)]
+        if self._settings.label:
+            counts.append(offered.get(self._settings.label, 0))
+        if self._settings.gpus:
+            counts.append(offered.get("GPU", 0) // self._settings.gpus)
+        return int(min(counts))
 
     def submit(self, work: Work) -> None:
         """Hand the piece of work to Ray, which places it where a slot is free."""

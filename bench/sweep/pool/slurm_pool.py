@@ -32,8 +32,14 @@ def open_pool(config: Config) -> SlurmPool:
     """The nodes of the cluster that this host submits to.
 
     Raises:
-        UsageError: submitit is not installed, or this host has no `sbatch`.
+        UsageError: submitit is not installed, this host has no `sbatch`, or nodes are to be shared by jobs on CPUs.
     """
+    settings = config.executor
+    if not settings.exclusive and (config.device.name == "cpu" or not settings.gpus):
+        raise UsageError(
+            "executor.exclusive=false is for jobs with a GPU of their own (device=cuda executor.gpus=1): on a CPU "
+            "nothing else may run on the node"
+        )
     folder = Path(config.executor.folder or Path(config.paths.results) / "pool")
     return SlurmPool(config.executor, folder.resolve())
 
@@ -123,11 +129,17 @@ class SlurmPool:
             "name": "waterline",
             "timeout_min": minutes,
             "gpus_per_node": self._settings.gpus,
-            "slurm_exclusive": True,  # nothing else may run where something is timed
+            **self._alone(),
             "slurm_array_parallelism": self._settings.parallel,
             **({"slurm_constraint": self._settings.label} if self._settings.label else {}),
             **self._settings.options,
         }
+
+    def _alone(self) -> dict[str, Any]:
+        """What keeps others away: the whole node, or a GPU with cores near it that SLURM gives to nobody else."""
+        if self._settings.exclusive:
+            return {"slurm_exclusive": True}
+        return {"slurm_additional_parameters": {"gres_flags": "enforce-binding"}}
 
     def news(self) -> News | None:
         """The next thing that a job wrote, or that became of it."""

@@ -15,6 +15,7 @@ from bench.canonical import digest
 from bench.config.schema import Config, validate
 from bench.host.code import code_version
 from bench.plan.case import Case
+from bench.plan.plan import threads
 
 #: Libraries that change what is computed or how fast: with unlike ones rows of a sweep would not be of one instrument.
 TOLD = ("torch", "numpy", "timm", "transformers", "diffusers", "torchao", "onnxruntime", "openvino")
@@ -86,6 +87,7 @@ def work_for(config: Config, label: str, cases: Sequence[Case], seconds: float, 
         state: what is known of each now, by hash: measured again, the same cases are another piece of work.
     """
     keys, told = tuple(case.key for case in cases), config.model_dump(mode="json")
+    told["device"]["threads"] = threads(config)  # as many as the driver's keys say, whatever `auto` is elsewhere
     key = digest([list(keys), list(state), told])
     return Work(key, label, told, keys, versions(), os.getcwd(), seconds)
 

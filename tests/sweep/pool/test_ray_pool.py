@@ -1,5 +1,6 @@
 """A real Ray cluster on this host: groups on several nodes, one at a time on each, a node that dies."""
 
+import os
 import threading
 import time
 
@@ -8,6 +9,9 @@ import pytest
 from bench.errors import UsageError
 from bench.store.journal import Journal
 from bench.store.records import Store
+from bench.sweep.pool import Ended
+from bench.sweep.pool.ray_pool import RayPool
+from bench.sweep.pool.work import work_for
 from tests.sweeping import configuration, sweep
 
 ray = pytest.importorskip("ray")
@@ -103,6 +107,35 @@ def test_machines_of_another_label_are_left_alone_and_their_rows_are_no_rows_of_
 
     store = Store(other.paths.results)
     assert Arrivals(store, Journal(store.journal), "small", print).machines() == ()
+
+
+def told_by_a_task(text):
+    """What the task of a piece of work sees of GPUs, in the place of its errand; slow, so that both run at once."""
+    began = time.time()
+    time.sleep(2.0)
+    seen = {"message": os.environ.get("CUDA_VISIBLE_DEVICES", "unset"), "began": began, "ended": time.time()}
+    yield {}, {"status": "done", "node": text[:0], **seen}
+
+
+@pytest.mark.slow
+def test_each_slot_of_a_machine_has_a_gpu_or_instance_of_its_own_and_both_run_at_once(cluster, tmp_path):
+    visible = {"CUDA_VISIBLE_DEVICES": "GPU-aaaa,MIG-bbbb"}
+    cluster.add_node(num_cpus=1, num_gpus=2, resources={"bench_slot": 2, "h100": 2}, env_vars=visible)
+    config = pooled(tmp_path, cluster, gpus=1, label="h100")
+    with RayPool(config.executor) as pool:
+        pool._task = ray.remote(told_by_a_task)
+        while pool.slots() < 2:
+            time.sleep(0.1)
+        for label in ("one", "two", "three"):
+            pool.submit(work_for(config, label, [], 1.0, [label]))
+        ended = []
+        while len(ended) < 3:
+            news = pool.news()
+            ended += [news] if isinstance(news, Ended) else []
+    assert [one.status for one in ended] == ["done"] * 3
+    assert {one.message for one in ended} == {"GPU-aaaa", "MIG-bbbb"}
+    first, second, third = sorted(ended, key=lambda one: one.began)
+    assert second.began < first.ended and third.began >= min(first.ended, second.ended) - 0.1
 
 
 def test_an_address_where_no_cluster_answers_is_an_error_with_the_remedy(tmp_path):
