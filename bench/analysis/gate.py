@@ -81,13 +81,14 @@ class Gate:
 def judge(history: History) -> Gate:
     """The gate over a history: 1 where something is worse and not mended, 5 where nothing could be judged, else 0."""
     findings = tuple(_finding(one) for one in history.regressions())
-    judged = sum(len(course.sessions) >= FEWEST for course in history.courses)
+    judged = sum(course.can_change for course in history.courses)
     short = len(history.courses) - judged
     if history.note:
         return Gate(findings, 0, short + judged, NOTHING_COMPARABLE, history.note)
     if not judged:
         why = (
-            f"no case has {FEWEST} undisturbed sessions on one machine under one protocol, so that no level can change"
+            f"no case has {FEWEST} undisturbed sessions on one machine under one protocol, or one more where sessions "
+            "have one process and no interval"
         )
         return Gate(findings, 0, short, NOTHING_COMPARABLE, why)
     worse = any(not one.mended for one in findings)
@@ -130,7 +131,8 @@ def as_text(gate: Gate) -> str:
     """The gate's verdict for a terminal: a paragraph for each commit since which something is worse."""
     if gate.reason:
         return f"Gate: nothing could be judged (exit code {gate.exit_code}): {gate.reason}\n"
-    judged = f"of {gate.judged} quantities with {FEWEST} sessions or more"
+    noun = "quantity" if gate.judged == 1 else "quantities"
+    judged = f"of {gate.judged} {noun} with enough sessions"
     if not gate.failing:
         return f"Gate: passed, {judged} none is worse now\n"
     parts = [f"Gate: failed, {judged} {len(gate.failing)} {'is' if len(gate.failing) == 1 else 'are'} worse now"]
@@ -213,8 +215,9 @@ def _test(suite: ElementTree.Element, course: Course, reason: str, bad: Sequence
     """A test of the suite; what other people wrote holds no sign that XML cannot."""
     name, place = (escape_controls(text) for text in (course.label, f"{course.suite}.{course.machine_key}"))
     test = ElementTree.SubElement(suite, "testcase", classname=place, name=f"{name}: {course.metric}")
-    if reason or len(course.sessions) < FEWEST:
-        ElementTree.SubElement(test, "skipped", message=escape_controls(reason or f"fewer than {FEWEST} sessions"))
+    if reason or not course.can_change:
+        few = f"{len(course.sessions)} sessions tell no change"
+        ElementTree.SubElement(test, "skipped", message=escape_controls(reason or few))
     elif bad:
         said = [f"{_line(one)}, since {_since(one.commit, one.last_good_commit, one.started_at[:10])}" for one in bad]
         ElementTree.SubElement(test, "failure", message="; ".join(said))

@@ -107,6 +107,15 @@ class Course:
         """Whether a smaller value is the better one."""
         return METRICS[self.metric].better == "lower"
 
+    @property
+    def can_change(self) -> bool:
+        """Whether its sessions are enough to tell a change of level from their scatter.
+
+        Where no session has an error of its own (one process each), the scatter between sessions is all there is.
+        """
+        has_errors = any(session.value.se is not None for session in self.sessions)
+        return len(self.sessions) >= FEWEST and (has_errors or len(self.sessions) > FEWEST_DIFFERENCES)
+
 
 @dataclass(frozen=True)
 class Regression:
@@ -253,7 +262,7 @@ def _changes(course: Course, margin: float) -> tuple[Change, ...]:
     Raises:
         ImportError: the library that finds them is not installed.
     """
-    if len(course.sessions) < FEWEST:
+    if not course.can_change:
         return ()
     sign = -1.0 if course.lower_is_better else 1.0
     values = np.array([sign * math.log(session.value.value) for session in course.sessions])

@@ -34,7 +34,7 @@ def test_it_fails_since_the_first_commit_of_the_worse_level_by_the_percents_that
     assert one.low_percent < -20.0 < one.high_percent < 0
     text = gate.as_text(found)
     assert "since commit 00000006 (2026-10-06); git log 00000005..00000006 has the cause" in text
-    assert "Gate: failed, of 1 quantities with 3 sessions or more 1 is worse now" in text
+    assert "Gate: failed, of 1 quantity with enough sessions 1 is worse now" in text
 
 
 def test_the_percents_are_of_the_quantity_itself():
@@ -71,6 +71,16 @@ def test_where_nothing_could_be_judged_it_does_not_pass(monkeypatch):
     assert found.exit_code == 5 and "pip install" in found.reason
     root = ElementTree.fromstring(gate.as_junit(found, followed))
     assert (root.get("errors"), root.get("skipped"), root.get("failures")) == ("1", "1", "0")
+
+
+def test_sessions_of_one_process_have_no_interval_and_three_of_them_judge_nothing():
+    made = fallen(days=3, bad=3)
+    for record in made:
+        record["timing"]["invocations"] = record["timing"]["invocations"][:1]
+    found, followed = judged(made)
+    assert found.exit_code == 5 and not any(course.changes for course in followed.courses)
+    root = ElementTree.fromstring(gate.as_junit(found, followed))
+    assert root.find("testcase/skipped") is not None and root.get("failures") == "0"
 
 
 def test_ci_gets_a_test_per_quantity_with_the_failure_and_programs_get_the_numbers():
