@@ -38,7 +38,7 @@ def commands(found: list[Slot], head: str, config: Config) -> list[str]:
     slot = config.executor.slot
     if not found:
         offer = json.dumps({slot: 1, **({config.executor.label: 1} if config.executor.label else {})})
-        return [f"ray start --address={head} --num-gpus=0 --resources='{offer}' --include-dashboard=false"]
+        return [f"ray start --address={head} --num-gpus=0 --resources='{offer}'"]
     classes: dict[str, list[Slot]] = {}
     for one in found:
         classes.setdefault(one.label, []).append(one)
@@ -47,8 +47,7 @@ def commands(found: list[Slot], head: str, config: Config) -> list[str]:
         offer = json.dumps({slot: len(own), label: len(own)})
         visible = ",".join(one.uuid for one in own)
         lines += [
-            f"{VISIBLE}={visible} ray start --address={head} --num-gpus={len(own)} --resources='{offer}' "
-            "--include-dashboard=false",
+            f"{VISIBLE}={visible} ray start --address={head} --num-gpus={len(own)} --resources='{offer}'",
             f"python -m bench suite={config.suite.name} device=cuda executor=ray executor.gpus=1 "
             f"executor.label={label}",
         ]

@@ -72,6 +72,9 @@ class Pool(Protocol):
     def slots(self) -> int:
         """How many pieces can be measured at once now; 0 while no machine is there."""
 
+    def offered(self) -> str:
+        """What there is and what a slot takes, in words, for who wonders why nothing is measured."""
+
     def submit(self, work: Work) -> None:
         """Have a piece of work measured on some machine; returns at once."""
 

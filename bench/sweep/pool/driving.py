@@ -85,15 +85,18 @@ class PoolDriver:
         ]
         self._waiting.extend(pieces)
         self._seconds_left = sum(piece.seconds for piece in pieces)
-        since = time.monotonic()
+        since, told = time.monotonic(), False
         while self._waiting or self._out:
             slots = self._pool.slots()
             since = time.monotonic() if slots else since
             if not slots and time.monotonic() - since > self._nobody_s:
                 raise UsageError(
-                    f"no machine of the pool has offered a free slot for {self._nobody_s:g} s; docs/many_machines.md "
-                    "says how machines are added. What was measured is kept"
+                    f"no machine of the pool has offered a slot for {self._nobody_s:g} s: {self._pool.offered()}. "
+                    "docs/many_machines.md says how machines are added. What was measured is kept"
                 )
+            if not slots and not told:
+                self._announce(Working(f"waiting for a machine: {self._pool.offered()}"))
+            told = not slots
             self._send(slots)
             news = self._pool.news()
             if isinstance(news, Arrived):

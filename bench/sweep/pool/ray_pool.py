@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,12 @@ def errand(text: str) -> Iterator[tuple[dict[str, bytes], dict[str, Any] | None]
             yield running.new_files(), running.ending()
         finally:
             running.end()
+
+
+def _listed(resources: Mapping[str, float]) -> str:
+    """Resources of Ray in words, bytes left out."""
+    counted = {name: count for name, count in resources.items() if "memory" not in name}
+    return ", ".join(f"{name} {count:g}" for name, count in sorted(counted.items())) or "nothing"
 
 
 class RayPool:
@@ -126,6 +132,17 @@ class RayPool:
         if self._settings.gpus:
             counts.append(offered.get("GPU", 0) // self._settings.gpus)
         return int(min(counts))
+
+    def offered(self) -> str:
+        """What the nodes of the cluster offer, and what a slot takes."""
+        settings, nodes = self._settings, [node for node in self._ray.nodes() if node["Alive"]]
+        given = {name: count for name, count in self._ray.cluster_resources().items() if not name.startswith("node:")}
+        wanted = {settings.slot: 1, **({settings.label: 1} if settings.label else {})}
+        wanted |= {"GPU": settings.gpus} if settings.gpus else {}
+        return (
+            f"a slot takes {_listed(wanted)}; the cluster has {len(nodes)} node{'' if len(nodes) == 1 else 's'} with "
+            f"{_listed(given)}"
+        )
 
     def submit(self, work: Work) -> None:
         """Hand the piece of work to Ray, which places it where a slot is free."""

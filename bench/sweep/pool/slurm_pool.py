@@ -112,6 +112,10 @@ class SlurmPool:
         """Jobs that may run at once."""
         return self._settings.parallel
 
+    def offered(self) -> str:
+        """What may run at once; which nodes there are is the cluster's affair."""
+        return f"{self._settings.parallel} jobs of {self._settings.cluster} may run at once"
+
     def submit(self, work: Work) -> None:
         """Have the piece in the next array; one that an earlier driver submitted and that still runs is watched."""
         earlier = self._still_running(work)

@@ -30,6 +30,9 @@ class Machines:
     def slots(self):
         return self.count
 
+    def offered(self):
+        return f"{self.count} simulated slots"
+
     def submit(self, work):
         self.given.append(work)
         does = self.script.pop(0) if self.script else "all"
@@ -130,7 +133,7 @@ def test_losses_in_a_row_end_the_sweep(swept):
 
 
 def test_a_pool_without_machines_is_given_up_with_the_remedy(swept):
-    with pytest.raises(UsageError, match=r"no machine of the pool has offered a free slot for 0\.1 s"):
+    with pytest.raises(UsageError, match=r"no machine of the pool has offered a slot for 0\.1 s: 0 simulated slots"):
         swept([], slots=0, nobody_s=0.1)
 
 

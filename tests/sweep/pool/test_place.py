@@ -197,7 +197,7 @@ def test_job_slots_prints_a_node_for_each_class_of_boards(folder, monkeypatch, c
     told = capsys.readouterr().out
     assert (
         "CUDA_VISIBLE_DEVICES=GPU-a,GPU-b ray start --address=lab1:6379 --num-gpus=2 "
-        """--resources='{"bench_slot": 2, "h100": 2}' --include-dashboard=false""" in told
+        """--resources='{"bench_slot": 2, "h100": 2}'""" in told
     )
     assert "CUDA_VISIBLE_DEVICES=GPU-c ray start" in told and "executor.gpus=1 executor.label=l4" in told
 
