@@ -34,8 +34,9 @@ class ClassLine:
 
 @dataclass(frozen=True)
 class PairLine:
-    """Two classes over the cases that both have."""
+    """Two classes over the cases of a suite that both have."""
 
+    suite: str
     names: str
     cases: int
     correlation: str
@@ -78,8 +79,8 @@ class FlipLine:
 def headline(found: Portability) -> str:
     """The machines in a sentence: whether savings rank alike, and how many flip."""
     noun = "class" if len(found.places) == 1 else "classes"
-    machines = f"{len({key for place in found.places.values() for key in place.machines})} machines"
-    start = f"{machines} of {len(found.places)} {noun}"
+    machines = {key for place in found.places.values() for key in place.machines}
+    start = f"{plural(len(machines), 'machine')} of {len(found.places)} {noun}"
     if not found.pairs:
         return f"{start}: no case can be set side by side"
     if len(found.pairs) == 1:
@@ -120,6 +121,7 @@ def _pair(one: Pair, found: Portability) -> PairLine:
     known = one.correlation
     ends = "" if known.low is None or known.high is None else f" [{plain(known.low, 2)}, {plain(known.high, 2)}]"
     return PairLine(
+        one.suite,
         f"{_title(one.a, found)} and {_title(one.b, found)}",
         one.rows,
         MISSING if known.value is None else plain(known.value, 2) + ends,

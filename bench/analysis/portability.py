@@ -4,7 +4,7 @@ Two rows are the same case where everything but the machine is equal: source, pr
 threads, backend, other side. The device that computed is part of the machine: a GPU and its host's processor are two
 places (`bench.analysis.places`). Only ratios that one machine took of itself are set side by side, never times.
 
-* rank correlation of the speed-ups of two places over the cases that both have, with its interval;
+* rank correlation of the speed-ups of two places over the cases of a suite that both have, with its interval;
 * speed-up and realised gain of a method in each place, as geometric means over the cases that all its places have, with
   the intervals that the cases' own errors give: they are for these cases, not for networks at large;
 * flips: cases whose whole 95 % interval is above 1 in one place and below 1 in another.
@@ -71,6 +71,10 @@ class Saving:
         return -1 if self.speedup.high is not None and self.speedup.high < 1 else 0
 
 
+#: Savings of a place by the identity of their cases.
+_Cases = Mapping[tuple[object, ...], Saving]
+
+
 @dataclass(frozen=True)
 class Flip:
     """A case that gains in one place and loses in another, beyond doubt in both."""
@@ -81,12 +85,13 @@ class Flip:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two places over the cases that both have.
+    """Two places over the cases of a suite that both have.
 
     `gain`, `lose` are certain in both places, `open` in one at most; `flips` are the rest. `differs` is software that
     is not the same in both: name, in a, in b.
     """
 
+    suite: str
     a: str
     b: str
     correlation: RankCorrelation
@@ -165,17 +170,28 @@ def across(records: Iterable[Record], labels: Mapping[str, str]) -> Portability:
     found = savings(kept, labels)
     there = places(kept, labels)
     rows = Counter(place_key(record, labels) for record in kept)
+    suites = sorted({saving.case.suite for saving in found})
+    pairs = tuple(pair for suite in suites for pair in _pairs(suite, found, there))
+    methods = _methods(found)
+    reason = "" if pairs or len(there) < 2 else _why_none(_by_place(found), there)
+    return Portability(there, dict(rows), pairs, methods, reason)
+
+
+def _by_place(found: Iterable[Saving]) -> dict[str, dict[tuple[object, ...], Saving]]:
     by_place: dict[str, dict[tuple[object, ...], Saving]] = {}
     for saving in found:
         by_place.setdefault(saving.place, {})[saving.identity] = saving
-    pairs = tuple(
-        _pair(there[a], there[b], by_place[a], by_place[b])
+    return by_place
+
+
+def _pairs(suite: str, found: Iterable[Saving], there: Mapping[str, Place]) -> list[Pair]:
+    """Every two places that have cases of a suite in common; suites are never ranked together."""
+    by_place = _by_place(saving for saving in found if saving.case.suite == suite)
+    return [
+        _pair(suite, there[a], there[b], by_place[a], by_place[b])
         for a, b in combinations(sorted(by_place, key=lambda key: there[key].title), 2)
         if by_place[a].keys() & by_place[b].keys()
-    )
-    methods = _methods(found)
-    reason = "" if pairs or len(there) < 2 else _why_none(by_place, there)
-    return Portability(there, dict(rows), pairs, methods, reason)
+    ]
 
 
 def savings(records: Iterable[Record], labels: Mapping[str, str]) -> list[Saving]:
@@ -219,7 +235,11 @@ def _together(own: Sequence[Saving]) -> Saving | None:
 
 
 def _pair(
-    a: Place, b: Place, left: Mapping[tuple[object, ...], Saving], right: Mapping[tuple[object, ...], Saving]
+    suite: str,
+    a: Place,
+    b: Place,
+    left: Mapping[tuple[object, ...], Saving],
+    right: Mapping[tuple[object, ...], Saving],
 ) -> Pair:
     both = [(left[key], right[key]) for key in left if key in right]
     correlation = rank_correlation(_logs(one for one, _ in both), _logs(other for _, other in both))
@@ -228,7 +248,7 @@ def _pair(
     gain, lose = directions[1, 1], directions[-1, -1]
     software = dict(b.software)
     differs = tuple((name, value, software[name]) for name, value in a.software if value != software[name])
-    return Pair(a.key, b.key, correlation, gain, lose, len(both) - gain - lose - len(flips), flips, differs)
+    return Pair(suite, a.key, b.key, correlation, gain, lose, len(both) - gain - lose - len(flips), flips, differs)
 
 
 def _logs(found: Iterable[Saving]) -> list[float]:
@@ -249,7 +269,7 @@ def _methods(found: Sequence[Saving]) -> tuple[MethodOver, ...]:
     return tuple(_method(name, own) for name, own in sorted(members.items()) if len(own) > 1)
 
 
-def _method(name: tuple[str, str], own: Mapping[str, Mapping[tuple[object, ...], Saving]]) -> MethodOver:
+def _method(name: tuple[str, str], own: Mapping[str, _Cases]) -> MethodOver:
     common = sorted(set.intersection(*(set(each) for each in own.values())), key=str)
     if not common:
         return MethodOver(*name, (), (), f"no case of it is in all of its {len(own)} places under equal conditions")

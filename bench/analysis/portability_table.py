@@ -11,7 +11,7 @@ from bench.statistics import Summary
 
 COLUMNS = ("suite", "method", "place", "device", "machines", "cases", "faster", "slower", "speedup", "speedup_low",
            "speedup_high", "realised_gain", "realised_gain_low", "realised_gain_high", "verdict", "reason")  # fmt: skip
-PAIRS = ("a", "b", "cases", "rank_correlation", "low", "high", "gain_on_both", "lose_on_both", "flips", "open",
+PAIRS = ("suite", "a", "b", "cases", "rank_correlation", "low", "high", "gain_on_both", "lose_on_both", "flips", "open",
          "differs", "reason")  # fmt: skip
 FLIPS = ("suite", "case", "gains_on", "speedup_there", "there_low", "there_high", "loses_on", "speedup_here",
          "here_low", "here_high")  # fmt: skip
@@ -57,6 +57,7 @@ def _ends(name: str, summary: Summary) -> dict[str, Any]:
 
 def _pair(pair: Pair, found: Portability) -> dict[str, Any]:
     return {
+        "suite": pair.suite,
         "a": found.places[pair.a].title,
         "b": found.places[pair.b].title,
         "cases": pair.rows,

@@ -83,6 +83,13 @@ def test_two_machines_are_set_side_by_side_case_by_case():
     assert method.verdict == "gains everywhere"
 
 
+def test_suites_are_never_ranked_together():
+    made = two_machines(*SHUFFLED) + two_machines((1.5, 1.6), (1.7, 1.8), suite="ops", batch=8)
+    found = across(made, {})
+    assert [(pair.suite, pair.rows) for pair in found.pairs] == [("ops", 2), ("vit_tokens", 5)]
+    assert [pair.correlation.value for pair in found.pairs] == pytest.approx([1.0, 0.8])
+
+
 def test_a_case_that_gains_here_and_loses_there_for_certain_is_a_flip_and_an_open_one_is_not():
     found = across(two_machines((1.5, 1.5, 0.9, 0.9), (0.8, 1.01, 0.7, 1.4)), {})
     (pair,) = found.pairs
