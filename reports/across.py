@@ -89,7 +89,9 @@ def headline(found: Portability) -> str:
         value = one.correlation.value
         alike = "" if value is None else f", whose speed-ups have a rank correlation of {plain(value, 2)}"
         return f"{start} have {cases} in common{alike}; {_flipped(len(one.flips))}"
-    return f"{start}; {_flipped(len({flip.gains.identity for flip in found.flips}))} between some of them"
+    flips = {flip.gains.identity for flip in found.flips}
+    said = f"{plural(len(flips), 'case')} turn{'s' if len(flips) == 1 else ''} from a gain into a loss"
+    return f"{start}; {said if flips else 'no case turns from a gain into a loss'} between two of them"
 
 
 def _flipped(count: int) -> str:

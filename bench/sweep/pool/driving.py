@@ -68,6 +68,7 @@ class PoolDriver:
         self._waiting: deque[_Piece] = deque()
         self._out: dict[str, _Piece] = {}
         self._in_a_row = 0
+        self._slots = 0
         self._seconds_left = self._seconds_done = 0.0
         self._groups_done = 0
 
@@ -87,7 +88,7 @@ class PoolDriver:
         self._seconds_left = sum(piece.seconds for piece in pieces)
         since, told = time.monotonic(), False
         while self._waiting or self._out:
-            slots = self._pool.slots()
+            slots = self._slots = self._pool.slots()
             since = time.monotonic() if slots else since
             if not slots and time.monotonic() - since > self._nobody_s:
                 raise UsageError(
@@ -140,6 +141,7 @@ class PoolDriver:
             piece.lost += 1
             if piece.lost <= self._config.executor.machine_retries:
                 self._waiting.appendleft(piece)
+                self._announce(Working(f"a machine was lost ({why}); {piece.label} goes to another one"))
                 return
         self._in_a_row = self._in_a_row + 1 if piece.left else 0
         if piece.left:
@@ -147,19 +149,21 @@ class PoolDriver:
                 f"{piece.label}: {len(piece.left)} of {len(piece.cases)} cases were not measured: {why}; run the same "
                 "command again to measure them"
             )
-        self._finish(piece)
+        self._finish(piece, news)
         if self._in_a_row >= self._config.executor.breaker:
             raise CircuitBroken(f"{self._in_a_row} groups in a row were not measured; the last: {why}")
 
-    def _finish(self, piece: _Piece) -> None:
+    def _finish(self, piece: _Piece, news: Ended) -> None:
+        """Tell that a group is done: its own seconds, and what is left shared out among the machines that are there."""
         self._groups_done += 1
         self._seconds_left -= piece.seconds
         self._seconds_done += piece.seconds
         self._announce(Advanced(piece.seconds))
         left = len(self._waiting) + len(self._out)
-        seconds = time.monotonic() - piece.began
+        measured = None if news.began is None or news.ended is None else news.ended - news.began
+        seconds = time.monotonic() - piece.began if measured is None else measured
         done = GroupFinished(
             piece.label, len(piece.done), piece.failed, seconds, self._groups_done, left, self._seconds_done,
-            max(0.0, self._seconds_left),
+            max(0.0, self._seconds_left) / max(1, min(self._slots, left)),
         )  # fmt: skip
         self._announce(done)

@@ -42,8 +42,9 @@ class Machines:
         if files:
             self._news.append(Arrived(work.key, files))
         status = {"all": "done", "short": "done", "some": "lost", "none": "lost"}.get(does, does)
+        span = {"began": 100.0, "ended": 107.0} if status == "done" else {}
         self._news.append(
-            Ended(work.key, status, "" if status == "done" else f"it {status}", node=f"n{len(self.given)}")
+            Ended(work.key, status, "" if status == "done" else f"it {status}", node=f"n{len(self.given)}", **span)
         )
 
     def news(self):
@@ -97,6 +98,16 @@ def test_every_case_gets_its_record_the_longest_group_first(swept):
     assert [work.seconds for work in done.pool.given] == [20.0, 10.0]
     finished = [event for event in done.events if isinstance(event, GroupFinished)]
     assert [(event.cases, event.failed, event.left) for event in finished] == [(2, 0, 1), (2, 0, 0)]
+    assert [event.seconds for event in finished] == [7.0, 7.0]  # its own, not how long it waited for a machine
+
+
+def test_a_second_machine_does_not_make_the_last_group_shorter_and_a_loss_is_told_at_once(swept):
+    left = {}
+    for slots in (1, 2):
+        done = swept(["all", "none", "all"], slots=slots)
+        left[slots] = next(event.seconds_left for event in done.events if isinstance(event, GroupFinished))
+        assert [event.what for event in done.events if "was lost" in getattr(event, "what", "")]
+    assert left == {1: 10.0, 2: 10.0}
 
 
 def test_a_lost_machine_costs_only_what_it_had_not_sent(swept):
