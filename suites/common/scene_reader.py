@@ -197,7 +197,9 @@ class SceneReader(VisualDecoder):
         """Prompts of made scenes of held-out digits that end with a question, [batch, tokens]."""
         from suites.common.tasks.digit_scenes import example_prompts
 
-        return (example_prompts(self, batch, 0).to(self.decoder.head.weight.device),)
+        with torch.device("cpu"):  # scenes are drawn by values, which the meta device has none of
+            prompts = example_prompts(self, batch, 0)
+        return (prompts.to(self.decoder.head.weight.device),)
 
 
 def scene_reader(
