@@ -65,9 +65,9 @@ class Snapshot:
 class HostReport:
     """What happened on the host during a window, and the labels that follow from it (empty: nothing to object to).
 
-    `other_cores` is how many cores' worth of time other processes used, `pressure_share` the part of the window in
-    which some runnable task waited for a processor, `steal_share` the part of all processors' time that the
-    hypervisor gave to others. Switches and faults are this process's own.
+    `other_cores` is how many cores' worth of time processes used that are neither this one nor started by it,
+    `pressure_share` the part of the window in which some runnable task waited for a processor, `steal_share` the part
+    of all processors' time that the hypervisor gave to others. Switches and faults are this process's own.
     """
 
     seconds: float
@@ -205,17 +205,17 @@ def _labels(numbers: dict[str, Any], limits: Limits) -> tuple[str, ...]:
 
 
 def snapshot(device: str = "cpu") -> Snapshot:
-    """The host's and this process's counters now; about a millisecond, more with a GPU."""
+    """The host's and this process's counters now; a few milliseconds, more with a GPU or thousands of processes."""
     ours = cpu_list(os.environ.get(CORES, ""))
     times = _times_of(ours) if ours else psutil.cpu_times()
-    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    own = resource.getrusage(resource.RUSAGE_SELF)
     busy = sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
     gpu = gpu_state(device) if device.startswith("cuda") else {}
     return Snapshot(
         clock_s=time.monotonic(),
         host_busy_s=busy,
         host_steal_s=getattr(times, "steal", None),
-        own_cpu_s=own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime,
+        own_cpu_s=own.ru_utime + own.ru_stime + _cpu_s_of_children(),
         pressure_s=None if ours else _pressure(PROC / "pressure/cpu"),  # the kernel tells it of all processors alone
         involuntary_switches=own.ru_nivcsw,
         minor_faults=own.ru_minflt,
@@ -232,6 +232,23 @@ def _times_of(cpus: list[int]) -> Any:
     each = psutil.cpu_times(percpu=True)
     own = [each[cpu] for cpu in cpus if cpu < len(each)]
     return type(own[0])(*(sum(values) for values in zip(*own, strict=True))) if own else psutil.cpu_times()
+
+
+def _cpu_s_of_children() -> float:
+    """Processor time of all that this process started, which is its own work: a client that sends it requests, say.
+
+    The kernel adds a child to its parent's sum when the parent waits for it. Until then, running or ended, its time
+    (with that of its own ended children) stands in its own line alone.
+    """
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total = ended.ru_utime + ended.ru_stime
+    for child in psutil.Process().children(recursive=True):
+        try:
+            times = child.cpu_times()
+        except psutil.Error:  # it ended meanwhile and was waited for, or the system tells nothing of it
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return float(total)
 
 
 def _pressure(path: Path) -> float | None:

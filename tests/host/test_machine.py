@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import mmap
@@ -11,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from bench.host import gpus
@@ -402,15 +404,49 @@ def test_watch_reports_real_counters_of_this_process():
     assert watch.report.minor_faults > 1000
 
 
-def test_watch_sees_another_process_computing():
-    spin = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+SPIN = "import time\nwhile time.process_time() < {seconds}: pass"
+
+
+@contextlib.contextmanager
+def stranger(seconds):
+    """A process that computes and is no descendant: the one that started it has ended."""
+    code = (
+        "import subprocess as s, sys\n"
+        "print(s.Popen([sys.executable, '-c', sys.argv[1]], stdout=s.DEVNULL, stderr=s.DEVNULL).pid)"
+    )
+    made = subprocess.run([sys.executable, "-c", code, SPIN.format(seconds=seconds)], capture_output=True, check=True)
     try:
-        with HostWatch() as watch:
-            time.sleep(1.0)
+        yield
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(int(made.stdout)).kill()
+
+
+def test_watch_sees_another_process_computing():
+    with stranger(20), HostWatch() as watch:
+        time.sleep(0.7)
+    assert watch.report is not None and "host busy" in watch.report.labels
+
+
+@pytest.mark.parametrize("end", ["running", "ended", "waited for"])
+def test_what_the_process_started_is_its_own_work(end):
+    """The time of a child counts once, whether it still runs, has ended unnoticed (a zombie), or was waited for."""
+    spin = subprocess.Popen([sys.executable, "-c", SPIN.format(seconds=30 if end == "running" else 0.5)])
+    child = psutil.Process(spin.pid)
+    try:
+        before = snapshot()
+        while end != "running" and child.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.02)
+        while end == "running" and child.cpu_times().user < 0.4:
+            time.sleep(0.02)
+        if end == "waited for":
+            spin.wait()
+        used = snapshot().own_cpu_s - before.own_cpu_s
     finally:
         spin.kill()
         spin.wait()
-    assert watch.report is not None and "host busy" in watch.report.labels
+    after = snapshot().own_cpu_s - before.own_cpu_s
+    assert used >= 0.4 and after == pytest.approx(used, abs=0.1 if end != "running" else 0.5)
 
 
 class Clockwork:
