@@ -252,6 +252,27 @@ def difference_p(ratio: Interval, margin: float = MARGIN) -> float | None:
     return min(1.0, 2 * float(stats.t.sf(beyond / ratio.se, ratio.df)))
 
 
+def paired_p_matrix(values: np.ndarray) -> np.ndarray:
+    """(k, k) p-values of `difference_p` with no margin for all pairs of rows that were timed in the same n processes.
+
+    Args:
+        values: (k, n) positive, finite values, one row per subject and one column per process, n at least 2.
+
+    Raises:
+        ValueError: a value is not positive and finite, or there is one process.
+    """
+    if values.shape[1] < 2:
+        raise ValueError("pairs of one process have no interval")
+    logs = np.stack([_logs(row) for row in values])
+    differences = logs[:, None, :] - logs[None, :, :]
+    means = np.abs(differences.mean(axis=2))
+    errors = differences.std(axis=2, ddof=1) / math.sqrt(values.shape[1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = np.minimum(1.0, 2 * stats.t.sf(means / errors, values.shape[1] - 1))
+    found: np.ndarray = np.where(errors > 0, p, (means == 0).astype(float))
+    return found
+
+
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm's step-down adjusted p-values in the given order; `None` stays `None` and does not count as a test.
 

@@ -17,12 +17,11 @@ from bench.config import axes
 from bench.metrics import METRICS
 from bench.statistics import (
     LEVEL,
-    difference_p,
     equality_matrix,
     from_summary,
     holm_ranks,
     paired_mean_difference,
-    ratio_interval_paired,
+    paired_p_matrix,
 )
 from bench.store.records import Record
 
@@ -175,16 +174,28 @@ def _pair(p: np.ndarray, members: pd.DataFrame, medians: Mapping[tuple[str, str]
     if not medians or "session" not in members:
         return
     found = [medians.get((key, session)) for key, session in zip(members["case_key"], members["session"], strict=True)]
-    sessions = members["session"].tolist()
-    for i, one in enumerate(found):
-        for j in range(i):
-            two = found[j]
-            if one is None or two is None or sessions[i] != sessions[j]:
-                continue
-            both = sorted(one.keys() & two.keys())
-            if len(both) >= 2:
-                ratio = ratio_interval_paired([one[k] for k in both], [two[k] for k in both])
-                p[i, j] = p[j, i] = difference_p(ratio, margin=0.0)
+    together: dict[tuple[Any, tuple[int, ...]], list[int]] = {}
+    for place, (session, own) in enumerate(zip(members["session"], found, strict=True)):
+        if own is not None:
+            together.setdefault((session, tuple(sorted(own))), []).append(place)
+    for (session, processes), places in together.items():
+        _fill(p, places, places, [found[i] for i in places], processes)
+        for (other_session, others), more in together.items():
+            both = tuple(sorted({*processes} & {*others}))
+            if session == other_session and processes < others:  # some rows lack a process that others have
+                _fill(p, places, more, [found[i] for i in (*places, *more)], both)
+
+
+def _fill(
+    p: np.ndarray, rows: Sequence[int], columns: Sequence[int], own: Sequence[Any], processes: Sequence[int]
+) -> None:
+    """Put the p-values of rows against columns into the matrix; `own` are their values by process, in that order."""
+    if len(processes) < 2:
+        return
+    found = paired_p_matrix(np.array([[values[k] for k in processes] for values in own], dtype=float))
+    block = found if rows is columns else found[: len(rows), len(rows) :]
+    p[np.ix_(rows, columns)] = block
+    p[np.ix_(columns, rows)] = block.T
 
 
 def _pair_answers(p: np.ndarray, members: pd.DataFrame, answers: Mapping[tuple[str, str], Answers]) -> None:

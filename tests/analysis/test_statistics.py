@@ -201,6 +201,23 @@ def test_p_value_and_interval_tell_the_same_difference(value, reach, n):
     assert verdict(ratio, p_adjusted=statistics.difference_p(ratio)).kind == verdict(ratio).kind
 
 
+def test_paired_p_values_of_all_pairs_are_those_of_each_pair():
+    rng = np.random.default_rng(4)
+    values = np.exp(rng.normal(size=(5, 4)))
+    values[3] = values[1]
+    found = statistics.paired_p_matrix(values)
+    for i in range(5):
+        for j in range(5):
+            ratio = statistics.ratio_interval_paired(values[i], values[j])
+            assert found[i, j] == pytest.approx(statistics.difference_p(ratio, margin=0.0), abs=1e-9)
+    assert found[1, 3] == 1.0 and found[0, 1] < 1.0
+
+
+def test_pairs_of_one_process_have_no_p_value():
+    with pytest.raises(ValueError, match="one process"):
+        statistics.paired_p_matrix(np.ones((3, 1)))
+
+
 def test_holm_by_hand_with_a_row_that_cannot_be_tested():
     assert statistics.holm([0.01, None, 0.04, 0.03]) == pytest.approx([0.03, None, 0.06, 0.06])
     assert statistics.holm([None]) == [None]
