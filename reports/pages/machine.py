@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from bench.metrics import METRICS
+from reports import layer_kinds
 from reports.addresses import machine_page
 from reports.content import Site
 from reports.figure_sets import guarded
@@ -30,7 +31,7 @@ def sheets(site: Site) -> Iterable[Sheet]:
 
 
 def _digest(site: Site, rows: Sequence[Row]) -> str:
-    return digest_of([site.shown_of(row) for row in rows], site.title, [link.path for link in site.navigation])
+    return digest_of([site.mark_of(row) for row in rows], site.title, [link.path for link in site.navigation])
 
 
 def _page(site: Site, key: str, rows: Sequence[Row]) -> str:
@@ -50,6 +51,10 @@ def _page(site: Site, key: str, rows: Sequence[Row]) -> str:
         drawing=drawing,
         peaks=peaks(rows),
         noise=_noise(site, rows),
+        kinds=layer_kinds.table(rows),
+        kinds_head=layer_kinds.HEAD,
+        kinds_numbers=layer_kinds.NUMBERS,
+        kinds_left_out=layer_kinds.left_out(rows),
         missing=never_measured(rows),
         environment=flat(newest.record.get("environment") or {}),
         measured=newest.record["started_at"],
