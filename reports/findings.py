@@ -142,9 +142,7 @@ def findings(rows: Sequence[Row], groups: Sequence[Group]) -> list[Finding]:
     found = []
     best = _best_saving(rows)
     if best is not None:
-        speed = best.cells["speedup"]
-        times = f"{pair(speed.value or 0, speed.low, speed.high)}×"
-        found.append(Finding(times, f"largest speed-up {_bought(best)}: {best.name}, {_over(best)}"))
+        found.append(_of_best(best))
     gains = _gains([row for row in rows if row.ranked])
     if gains:
         found.append(
@@ -167,9 +165,13 @@ def findings(rows: Sequence[Row], groups: Sequence[Group]) -> list[Finding]:
     return found
 
 
-def _over(row: Row) -> str:
-    """What a row is faster than, in words."""
-    return f"over {row.against}" if row.against else "over the same network without it"
+def _of_best(row: Row) -> Finding:
+    """The largest speed-up and what it was bought with; where none is certain, what comes closest to one."""
+    speed, other = row.cells["speedup"], row.against or "the same network without it"
+    times = f"{pair(speed.value or 0, speed.low, speed.high)}×"
+    if _ends(row)[0] > 1.0:
+        return Finding(times, f"largest speed-up {_bought(row)}: {row.name}, over {other}")
+    return Finding(times, f"comes closest: {row.name} {_bought(row)}; nothing is faster for certain than {other}")
 
 
 def _coverage(rows: Sequence[Row], groups: Sequence[Group]) -> Finding:
@@ -186,11 +188,17 @@ def _coverage(rows: Sequence[Row], groups: Sequence[Group]) -> Finding:
 
 
 def _best_saving(rows: Sequence[Row]) -> Row | None:
-    """The largest speed-up among rows that lose no quality for certain; without such rows, among all."""
+    """The largest speed-up, of the first kind that there is.
+
+    Those that are certain and lose no quality for certain; those that are certain; those of which it is not known.
+    """
     sped = [row for row in rows if row.ranked and row.value("speedup") is not None]
-    kept = [row for row in sped if not loses(row)]
+    certain = [row for row in sped if _ends(row)[0] > 1.0]
+    kept = [row for row in certain if not loses(row)]
     return max(
-        kept or sped, key=lambda row: row.cells["speedup"].low or row.cells["speedup"].value or 0.0, default=None
+        kept or certain or sped,
+        key=lambda row: row.cells["speedup"].low or row.cells["speedup"].value or 0.0,
+        default=None,
     )
 
 

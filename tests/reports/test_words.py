@@ -89,6 +89,31 @@ def test_the_largest_speed_up_is_named_among_those_that_lose_no_quality_for_cert
     assert said.startswith("largest speed-up at no certain loss of accuracy: ") and "r=4" in said
 
 
+def test_where_nothing_is_faster_the_page_says_so_and_names_what_comes_closest(tmp_path):
+    slow = [
+        record(method="tome", setting=f"r={place}", macs=0.6e9, latency_ms=latency, noise=1e-4)
+        for place, latency in enumerate((50.0, 44.0))
+    ]
+    said = findings(site_of(tmp_path / "slow", [record(noise=1e-4), *slow]).rows, [])[0]
+    assert said.what == (
+        "comes closest: deit_tiny · tome(r=1) (quality not measured); nothing is faster for certain than the same "
+        "network without it"
+    )
+    assert said.big.startswith("0.9") and said.big.endswith("×")  # 40 over 44 ms
+
+
+def test_a_speed_up_that_is_certain_goes_before_one_that_only_keeps_the_quality(tmp_path):
+    plain, fast, kept = record(accuracy=96.0), reduced("r=13"), reduced("r=4")
+    for item in kept["readings"]:
+        if item["metric"] == "speedup":
+            item |= {"value": 0.9, "ci_low": 0.88, "ci_high": 0.92}
+    answers = ("1" * 96 + "0" * 4, "1" * 50 + "0" * 50, "1" * 95 + "0" * 5)
+    for item, marks in zip((plain, fast, kept), answers, strict=True):
+        item["quality"] = {"per_sample": marks, "samples_digest": "d"}
+    said = findings(site_of(tmp_path / "lossy", [plain, fast, kept]).rows, [])[0].what
+    assert said.startswith("largest speed-up at \u2212") and "r=13" in said
+
+
 def test_rows_that_were_disturbed_are_not_called_unfinished(tmp_path):
     busy = [{**record(), "status": "contaminated"}, {**reduced("r=8"), "status": "contaminated"}]
     site = site_of(tmp_path / "busy", busy)
