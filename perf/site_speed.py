@@ -36,7 +36,7 @@ def records(rows: int, seed: int = 1) -> Iterator[Record]:
 
     rng = random.Random(seed)
     each = -(-rows // SUITES)
-    settings = max(1, each // (NETWORKS * len(BATCHES) * 8))
+    settings = -(-each // (NETWORKS * len(BATCHES) * 8))
     made = 0
     for suite in range(SUITES):
         name, left = f"suite_{suite:02d}", each

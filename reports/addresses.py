@@ -34,6 +34,11 @@ def suite_rows(name: str) -> str:
     return f"suites/{slug(name)}.rows.js"
 
 
+def suite_figures(name: str) -> str:
+    """The figures of a suite's page as data of scripts, relative to the site."""
+    return f"suites/{slug(name)}.figures.js"
+
+
 def method_page(name: str) -> str:
     """The page of a method, relative to the site."""
     return f"methods/{slug(name)}.html"

@@ -19,6 +19,7 @@ from reports.addresses import INDEX, suite_page
 from reports.bibliography import Reference
 from reports.columns import Column
 from reports.groups import Group
+from reports.manifest import digest_of
 from reports.rows import Row
 
 if TYPE_CHECKING:
@@ -151,11 +152,34 @@ class Site:
         """The rows of one group."""
         return self._by_group.get(index, [])
 
-    def shown_of(self, row: Row) -> tuple[str, ...]:
-        """What pages show of a row, for the hashes that say whether they are as they were."""
-        base, group = self.baseline(row), (self.whole or self).groups[row.group]
-        other = str(base.record["content_hash"]) if base else ""
-        return str(row.record["content_hash"]), other, row.name, row.legend, group.title, str(group.noise_floor)
+    @cached_property
+    def _marks(self) -> dict[str, str]:
+        return {row.page: digest_of(*self._shown(row)) for row in self.rows}
+
+    def mark_of(self, row: Row) -> str:
+        """A hash of what pages show of a row; it says whether they are as they were."""
+        return (self.whole or self)._marks[row.page]
+
+    def _shown(self, row: Row) -> tuple[str, ...]:
+        base, group = self.baseline(row), self.groups[row.group]
+        other = (str(base.record["content_hash"]), base.name) if base else ("", "")
+        return str(row.record["content_hash"]), *other, row.name, row.legend, group.title, str(group.noise_floor)
+
+    def samples_mark(self, row: Row) -> list[int]:
+        """When something was last put into or taken from the folders of a row's raw samples, in ns; 0 for no folder."""
+        runs = (row.record.get("timing") or {}).get("invocations") or []
+        folders = {str(Path(str(run.get("samples_file") or "")).parent) for run in runs}
+        return [self._changed(root / folder) for folder in sorted(folders) for root in self.roots]
+
+    def _changed(self, folder: Path) -> int:
+        times = (self.whole or self)._times
+        if folder not in times:
+            times[folder] = folder.stat().st_mtime_ns if folder.is_dir() else 0
+        return times[folder]
+
+    @cached_property
+    def _times(self) -> dict[Path, int]:
+        return {}
 
     @cached_property
     def _places(self) -> dict[str, tuple[Row | None, Row | None]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -12,15 +12,21 @@ from markupsafe import Markup
 
 from reports.figures.figure import Figure
 from reports.numbers import MISSING, plain
-from reports.safe import inert_json, without_paths
+from reports.safe import inert_json, script_data, without_paths
 
-#: Rows of a figure's table that stand in the page itself; the CSV has all.
+#: Rows of a figure's table that a page shows; the CSV has all.
 TABLE_ROWS = 250
+#: Those of them that stand in the page itself where its figures' data stand in a file beside it.
+ROWS_OF_FILED = 20
+
+
+#: Types that JSON takes as they are.
+_PLAIN = frozenset({str, int, bool})
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """What the template needs of one figure."""
+    """What the template needs of one figure; its data stand in the page, or in the `file` that scripts load."""
 
     id: str
     title: str
@@ -33,13 +39,33 @@ class Drawing:
     lines: list[list[str]]
     total: int
     data: Markup
+    file: str = ""
+
+
+def filed(drawings: Iterable[Drawing], file: str) -> tuple[list[Drawing], str]:
+    """The drawings with their data in a file of the site, loaded when one of them comes near, and the file's text.
+
+    Rows of long tables go along: a page begins with the first of them.
+    """
+    listed = list(drawings)
+    text = "".join(_script(drawing) for drawing in listed)
+    return [
+        replace(drawing, lines=drawing.lines[:ROWS_OF_FILED], data=Markup(""), file=file) for drawing in listed
+    ], text
+
+
+def _script(drawing: Drawing) -> str:
+    """What `2_figures.js` takes by name: the data of a figure, and the rows of its table that its page lacks."""
+    more = drawing.lines[ROWS_OF_FILED:]
+    figure = f"waterlineData({inert_json(f'figure:{drawing.id}')}, {drawing.data});\n"
+    return figure + (script_data(f"rows:{drawing.id}", more) if more else "")
 
 
 def draw(figure: Figure, *, show_paths: bool = False) -> Drawing:
     """The figure as the template shows it; its views, controls and table go into one inert JSON block."""
     table = figure.table
     hide: Callable[[Any], Any] = (lambda value: value) if show_paths else without_paths
-    lines = list(table.itertuples(index=False, name=None))
+    lines: list[list[Any]] = table.to_numpy(dtype=object).tolist()
     head = [str(name) for name in table.columns]
     data = {
         "views": dict(figure.views),
@@ -66,6 +92,8 @@ def draw(figure: Figure, *, show_paths: bool = False) -> Drawing:
 
 
 def _plain_json(value: Any) -> Any:
+    if type(value) in _PLAIN:
+        return value
     if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
         return None
     return (

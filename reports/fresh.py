@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ _CODE = Path(__file__).resolve().parents[1]
 
 
 def stamp(roots: Sequence[Path], folders: Iterable[Path | str], options: Mapping[str, Any]) -> str:
-    """A hash that changes with any record, suite file, option or line of code that a site is made from.
+    """A hash that changes with any record, sample, suite file, option or line of code that a site is made from.
 
     Args:
         roots: results folders.
@@ -44,11 +45,17 @@ def _lines(roots: Sequence[Path], folders: Iterable[Path | str]) -> Iterator[str
             if folder.is_dir():
                 yield from sorted(_line(entry) for entry in os.scandir(folder) if entry.name.endswith(".json"))
                 break
+        samples = Path(root) / "samples"
+        if samples.is_dir():  # a folder per session, which changes when files come into it or go
+            yield from sorted(_line(entry) for entry in os.scandir(samples))
     for suite in folders:
         for name in OF_SUITE:
             path = Path(suite) / name
             if path.is_file():
-                yield f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}\n"
+                yield _line_of(str(path))
+    drawing = find_spec("plotly")
+    if drawing is not None and drawing.origin is not None:  # its script stands beside the pages
+        yield _line_of(drawing.origin)
     for room in ("bench", "reports"):
         for place, _, names in os.walk(_CODE / room):
             if not place.endswith("__pycache__"):
@@ -57,12 +64,16 @@ def _lines(roots: Sequence[Path], folders: Iterable[Path | str]) -> Iterator[str
 
 def _line(entry: os.DirEntry[str]) -> str:
     found = entry.stat()
-    return f"{entry.name} {found.st_size} {found.st_mtime_ns}\n"
+    return f"{entry.name} {_mark(found)}\n"
 
 
 def _line_of(path: str) -> str:
-    found = os.stat(path)
-    return f"{path} {found.st_size} {found.st_mtime_ns}\n"
+    return f"{path} {_mark(os.stat(path))}\n"
+
+
+def _mark(found: os.stat_result) -> str:
+    """What changes with a file's content, also where its size and the time that programs set are put back."""
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 
 def kept(out: Path, wanted: str) -> dict[str, Any] | None:

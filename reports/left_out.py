@@ -62,8 +62,10 @@ def is_wanted(site: Site, page: Page) -> bool:
         return True
 
 
-def text_of(site: Site, sheet: Sheet, *, brief: bool) -> tuple[str, bool]:
-    """A page and whether it is one; in the place of one that cannot be made a line says so, which is told as well.
+def texts_of(site: Site, sheet: Sheet, *, brief: bool) -> tuple[list[str], bool]:
+    """A page and the files beside it, and whether it is one; in the place of one that cannot be made a line says so.
+
+    That line is told as well, and the files beside it are empty.
 
     Args:
         site: what it draws from.
@@ -74,14 +76,15 @@ def text_of(site: Site, sheet: Sheet, *, brief: bool) -> tuple[str, bool]:
         OSError: a file cannot be read or written.
     """
     try:
-        return (sheet.brief() if brief and sheet.brief else sheet.render()), True
+        page = sheet.brief() if brief and sheet.brief else sheet.render()
+        return [page, *(one.text(brief) for one in sheet.beside)], True
     except (BenchError, MemoryError, OSError):
         raise
     except Exception as error:
         why = _line(f"{sheet.path} is left out", error)
         site.problems.append(f"{why}; {_TOLD}")
         shown = why if site.show_paths else str(without_paths(why))
-        return _page_of(site, sheet, shown), False
+        return [_page_of(site, sheet, shown), *("" for _ in sheet.beside)], False
 
 
 def _line(what: str, error: Exception) -> str:

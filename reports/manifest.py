@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,15 @@ class Manifest:
             stale = {}
         return cls(path, base, stale)
 
-    def unchanged(self, page: str, digest: str) -> bool:
-        """Whether `page` was made from the same content; remembers it for this build either way."""
-        self.now[page] = digest
-        return bool(digest) and self.before.get(page) == digest
+    def unchanged(self, files: Iterable[str], digest: str) -> bool:
+        """Whether all of `files` were made from the same content; remembers it for this build either way."""
+        named = list(files)
+        self.now |= dict.fromkeys(named, digest)
+        return bool(digest) and all(self.before.get(file) == digest for file in named)
 
-    def unfinished(self, page: str) -> None:
-        """Have the next build rebuild `page`."""
-        self.now[page] = ""
+    def unfinished(self, files: Iterable[str]) -> None:
+        """Have the next build rebuild `files`."""
+        self.now |= dict.fromkeys(files, "")
 
     def finish(self, out: Path) -> None:
         """Write what this build made and remove the pages of an earlier build that are no longer wanted."""

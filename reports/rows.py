@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from bench.analysis import shares
@@ -110,7 +111,7 @@ class Row:
         """Whether the row is called by its model: it has no method, and none is what it is compared by."""
         return self.case.method == BASELINE_METHOD and (self.of_models or bool(self.case.against))
 
-    @property
+    @cached_property
     def apart(self) -> str:
         """In which conditions the row differs from the side that it is compared with: `onnxruntime`, `bf16`."""
         return " · ".join(

@@ -32,7 +32,7 @@ from reports.content import Link, Side, Site
 from reports.footprint import Rates
 from reports.fronts import mark_fronts
 from reports.groups import group, machine_title
-from reports.left_out import is_wanted, or_told, sheets_of, text_of
+from reports.left_out import is_wanted, or_told, sheets_of, texts_of
 from reports.manifest import Manifest, digest_of
 from reports.pages import PAGES
 from reports.published import publish
@@ -47,6 +47,8 @@ ASSETS = HERE / "assets"
 FIGURE_SECONDS = 5.0
 NOT_STATED = Rates()
 PAINT = HERE / "figures" / "paint.js"
+#: What pages are made by and with.
+SOURCES = ((HERE, "**/*.py"), (HERE, "templates/*.j2"), (Path(bench.__file__).parent, "**/*.py"))
 #: Where pages stand.
 FOLDERS = ("assets", "cases", "suites", "methods", "models", "machines")
 
@@ -107,7 +109,7 @@ def build(
         return SiteResult(folder / INDEX, pages, said["problems"], time.perf_counter() - started, 0, 0)
     with _without_collections():
         site = load(roots, suite=suite, show_paths=show_paths, title=title, claims=claims, compare=compare, rates=rates)
-        made = _write(site, folder, figure_seconds)
+        made = _write(site, folder, figure_seconds, digest_of(options, __version__))
     if made.whole:
         fresh.remember(folder, stamp, [str(page.relative_to(folder)) for page in made.pages], site.problems)
     seconds = time.perf_counter() - started
@@ -267,26 +269,34 @@ class _Written:
     whole: bool = True
 
 
-def _write(site: Site, out: Path, figure_seconds: float | None) -> _Written:
-    """Every page whose needs are met: the assets, the first page, then the pages that changed."""
+def _write(site: Site, out: Path, figure_seconds: float | None, asked: str) -> _Written:
+    """Every page whose needs are met: the assets, the first page, then the pages that changed.
+
+    Args:
+        site: what they draw from.
+        out: the folder of the site.
+        figure_seconds: see `build`.
+        asked: a hash of what was asked for: another one makes every page again.
+    """
     try:
         for folder in FOLDERS:
             (out / folder).mkdir(parents=True, exist_ok=True)
         assets = _assets(out / "assets")
-        manifest = Manifest.read(out / "assets" / "manifest.json", base=digest_of(assets, site.show_paths, __version__))
+        manifest = Manifest.read(out / "assets" / "manifest.json", base=digest_of(assets, asked))
         fresh.forget(out)
         made, spent = _Written(), 0.0
         for sheet in sheets_of(site):
-            path = out / sheet.path
-            made.pages.append(path)
-            if manifest.unchanged(sheet.path, sheet.digest) and path.exists():
+            files = [out / path for path in sheet.paths]
+            made.pages += files
+            if manifest.unchanged(sheet.paths, sheet.digest) and all(file.exists() for file in files):
                 continue
             started = time.perf_counter()
             over = figure_seconds is not None and spent > figure_seconds and sheet.brief is not None
-            text, whole = text_of(site, sheet, brief=over)
-            _replace(path, text)
+            texts, whole = texts_of(site, sheet, brief=over)
+            for file, text in zip(files, texts, strict=True):
+                _replace(file, text)
             if over or not whole:
-                manifest.unfinished(sheet.path)
+                manifest.unfinished(sheet.paths)
                 made.whole = False
             spent += 0.0 if sheet.brief is None else time.perf_counter() - started
             made.written, made.brief = made.written + 1, made.brief + over
@@ -321,6 +331,6 @@ def _assets(folder: Path) -> str:
 
 
 def _source_digest() -> str:
-    """Hash of the code and templates that make pages: another version of them rebuilds every page."""
-    sources = sorted(path for pattern in ("**/*.py", "templates/*.j2") for path in HERE.glob(pattern))
+    """Hash of the code and templates that make pages, and of what they compute with: other ones rebuild every page."""
+    sources = sorted(path for room, pattern in SOURCES for path in room.glob(pattern))
     return digest_of(*(path.read_text(encoding="utf-8") for path in sources))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from reports.batches import LATENCY, MEASURES, THROUGHPUT, Course, Panel, Point, in_words, panels, pays_from
-from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, percent, rounded, significant
+from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, percent, rounded, significant, table_of
 from reports.figures.lines import error_bar
 from reports.figures.sides import beside
 from reports.figures.theme import Spec, Style, layout, legend, log_axis, plain, styles_of
@@ -98,8 +98,7 @@ def gain_table(found: Sequence[Panel]) -> tuple[pd.DataFrame, dict[int, int], li
                 position[id(point.row)] = len(lines)
                 lines.append(_line(panel, course, point))
                 hover.append(_hover(panel, course, point))
-    table = pd.DataFrame(lines).astype(object)
-    return table.where(table.notna(), None), position, hover
+    return table_of(lines), position, hover
 
 
 def _line(panel: Panel, course: Course, point: Point) -> dict[str, object]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from bench.labels import NO_SPEED, label_of
-from reports.figures.figure import Control, Figure, no_picture, rounded, significant
+from reports.figures.figure import Control, Figure, no_picture, rounded, significant, table_of
 from reports.figures.sides import beside
 from reports.figures.theme import Spec, Style, axis, layout, legend, log_axis, plain, styles_of
 from reports.rows import Row
@@ -94,8 +94,7 @@ def bits_table(found: Sequence[Row]) -> pd.DataFrame:
         }
         for row in found
     ]
-    table = pd.DataFrame(lines).astype(object)
-    return table.where(table.notna(), None)
+    return table_of(lines)
 
 
 def _lines(found: Sequence[Row], styles: Mapping[str, Style]) -> Spec:

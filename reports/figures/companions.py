@@ -15,7 +15,7 @@ import pandas as pd
 
 from bench.canonical import BASELINE_METHOD
 from bench.metrics import METRICS
-from reports.figures.figure import Control, Figure, no_picture, rounded, significant
+from reports.figures.figure import Control, Figure, no_picture, rounded, significant, table_of
 from reports.figures.theme import Spec, Style, axis, layout, legend, log_axis, plain, styles_of
 from reports.numbers import Scale, scale_for
 from reports.rows import Row
@@ -123,8 +123,7 @@ def _table(rows: Sequence[Row], costs: Sequence[str], score: str) -> pd.DataFram
             line[f"{cost} ({METRICS[cost].unit})"] = own
             line[f"{score} of fewer steps at equal {cost}"] = None if own is None else at(curves[cost], own)
         lines.append(line)
-    table = pd.DataFrame(lines).astype(object)
-    return table.where(table.notna(), None)
+    return table_of(lines)
 
 
 def _draw(rows: Sequence[Row], cost: str, score: str, styles: Mapping[str, Style]) -> Spec:

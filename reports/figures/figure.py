@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -80,6 +81,18 @@ class Figure:
 def no_picture(id: str, title: str, how_to_read: str, reason: str, table: pd.DataFrame | None = None) -> Figure:
     """A figure that says why it is not there, with the numbers that exist all the same."""
     return Figure(id, title, how_to_read, pd.DataFrame() if table is None else table, reason=reason)
+
+
+def table_of(lines: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+    """Lines as a table in which numbers keep their kind and what is not known is None; columns as they first occur."""
+    columns = dict.fromkeys(name for line in lines for name in line)
+    return pd.DataFrame({name: _column([line.get(name) for line in lines]) for name in columns})
+
+
+def _column(values: Sequence[object]) -> pd.Series[Any]:
+    return pd.Series(
+        [None if isinstance(value, float) and math.isnan(value) else value for value in values], dtype=object
+    )
 
 
 def significant(value: float | None, digits: int = 3) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from reports.atlas import Point
-from reports.figures.figure import Control, Figure, no_picture, percent, rounded, significant
+from reports.figures.figure import Control, Figure, no_picture, percent, rounded, significant, table_of
 from reports.figures.theme import SERIES, Spec, axis, layout, legend, plain
 from reports.rows import Row
 
@@ -112,7 +112,7 @@ def figure(
         specs,
         (Control(control, tuple(shown)),) if views else (),
         notes=tuple(said),
-        hover=tuple(_hover(point) for point in found),
+        hover=tuple(_hover(point, near) for point, near in zip(found, same_place(found), strict=True)),
         links=tuple(point.row.page for point in found),
     )
 
@@ -120,6 +120,28 @@ def figure(
 def id_of(point: Point) -> str:
     """What tells a point from all others: the page of its case."""
     return point.row.page
+
+
+#: Marks that are nearer than this part of the longer axis, about a third of their size, look like one.
+NEAR = 0.006
+#: Of several marks on one place so many are named by each.
+MOST_NAMED = 3
+
+
+def same_place(found: Sequence[Point]) -> list[list[Point]]:
+    """For each point the other ones whose marks lie on its own."""
+    low, right, top = _extent(found)
+    step = NEAR * math.log(max(right, top) / low)
+    places = [(math.log(point.promised) / step, math.log(point.measured) / step) for point in found]
+    cells: dict[tuple[int, int], list[int]] = {}
+    for number, (x, y) in enumerate(places):
+        cells.setdefault((math.floor(x), math.floor(y)), []).append(number)
+    near: list[list[Point]] = []
+    for number, (x, y) in enumerate(places):
+        around = [(math.floor(x) + i, math.floor(y) + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+        others = (other for cell in around for other in cells.get(cell, ()) if other != number)
+        near.append([found[other] for other in others if math.dist(places[other], (x, y)) <= 1])
+    return near
 
 
 def _draw(
@@ -268,13 +290,16 @@ def _behind(others: Sequence[Point]) -> Spec:
     }  # fmt: skip
 
 
-def _hover(point: Point) -> str:
+def _hover(point: Point, near: Sequence[Point]) -> str:
     row, cell = point.row, point.speedup
+    names = [plain(other.row.name) for other in near[:MOST_NAMED]]
+    more = [f"{len(near) - MOST_NAMED} more"] if len(near) > MOST_NAMED else []
+    here = f"<br>on the same place: {', '.join([*names, *more])}" if near else ""
     interval = "" if cell.low is None or cell.high is None else f" [{significant(cell.low)}, {significant(cell.high)}]"
     return (
         f"<b>{plain(row.name)}</b><br>{plain(where(row))}<br>promised {significant(point.promised)}×, measured "
         f"{significant(cell.value)}×{interval}<br>{percent(point.share)} of the promise"
-        f"{'<br>disturbed: no rank' if row.disturbed else ''}"
+        f"{'<br>disturbed: no rank' if row.disturbed else ''}{here}"
     )
 
 
@@ -299,5 +324,4 @@ def _table(found: Sequence[Point]) -> pd.DataFrame:
         }
         for point in found
     ]
-    table = pd.DataFrame(rows).astype(object)
-    return table.where(table.notna(), None)
+    return table_of(rows)

@@ -16,7 +16,7 @@ import pandas as pd
 from bench.analysis import roofline_of_record
 from bench.metrics import METRICS
 from reports.figures import lines
-from reports.figures.figure import Control, Figure, no_picture, percent, rounded, significant
+from reports.figures.figure import Control, Figure, no_picture, percent, rounded, significant, table_of
 from reports.figures.lines import error_bar
 from reports.figures.sides import beside
 from reports.figures.theme import Spec, Style, axis, layout, legend, log_axis, plain, styles_of
@@ -238,8 +238,7 @@ def gap_table(found: Sequence[Gap], words: Words) -> pd.DataFrame:
                 "rank flips with": "; ".join(against),
             }
         )
-    table = pd.DataFrame(rows).astype(object)
-    return table.where(table.notna(), None)
+    return table_of(rows)
 
 
 def hover_text(gap: Gap, words: Words) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from bench.analysis import roofline
 from bench.plan.case import Case
 from bench.store.records import Record
-from reports.figures.figure import Figure, no_picture, percent, rounded, significant
+from reports.figures.figure import Figure, no_picture, percent, rounded, significant, table_of
 from reports.figures.theme import Spec, axis, layout, legend, plain
 from reports.labels import case_label
 from reports.own_time import added_paths
@@ -177,8 +177,7 @@ def block_table(found: Sequence[BlockSums]) -> pd.DataFrame:
         }
         for b in found
     ]
-    table = pd.DataFrame(rows).astype(object)
-    return table.where(table.notna(), None)
+    return table_of(rows)
 
 
 def _share(before: float | None, after: float | None, total: float | None) -> float | None:

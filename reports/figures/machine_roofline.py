@@ -11,7 +11,7 @@ import pandas as pd
 from bench.analysis.roofline import OPERATIONS_PER_MAC
 from bench.analysis.roofline_of_record import bandwidth_of, dtype_name, peak_of
 from reports.figures import roofs
-from reports.figures.figure import Figure, no_picture, percent, significant
+from reports.figures.figure import Figure, no_picture, percent, significant, table_of
 from reports.figures.roofs import Dot
 from reports.figures.theme import SERIES, plain
 from reports.rows import Row
@@ -130,5 +130,4 @@ def _table(found: Sequence[Network]) -> pd.DataFrame:
         }
         for network in found
     ]
-    table = pd.DataFrame(rows).astype(object)
-    return table.where(table.notna(), None)
+    return table_of(rows)

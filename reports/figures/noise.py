@@ -12,7 +12,7 @@ import pandas as pd
 from bench.plan.case import Case
 from bench.statistics import iqr_over_median, log_mean_interval, outlier_share, spread_class
 from bench.store.records import Record
-from reports.figures.figure import Control, Figure, no_picture, percent, rounded, significant
+from reports.figures.figure import Control, Figure, no_picture, percent, rounded, significant, table_of
 from reports.figures.theme import Spec, axis, layout, legend, plain
 from reports.labels import case_label
 
@@ -125,8 +125,7 @@ def noise_table(found: Sequence[Series]) -> pd.DataFrame:
                 "labels": ", ".join(each.labels),
             }
         )
-    table = pd.DataFrame(rows).astype(object)
-    return table.where(table.notna(), None)
+    return table_of(rows)
 
 
 def thinned(samples: Sequence[float]) -> list[float]:

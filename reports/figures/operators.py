@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from reports.figures.figure import Control, Figure, no_picture, rounded, significant
+from reports.figures.figure import Control, Figure, no_picture, rounded, significant, table_of
 from reports.figures.lines import error_bar
 from reports.figures.sides import beside
 from reports.figures.theme import Spec, Style, layout, legend, log_axis, plain, styles_of
@@ -86,8 +86,7 @@ def operator_table(rows: Sequence[Row]) -> pd.DataFrame:
         }
         for row in rows
     ]  # fmt: skip
-    table = pd.DataFrame(lines).astype(object)
-    return table.where(table.notna(), None)
+    return table_of(lines)
 
 
 def _detail(row: Row, name: str) -> object:

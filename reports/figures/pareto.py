@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench.analysis.pareto import Candidate, Estimate, Objective, Placed, pareto, staircase
 from bench.metrics import METRICS
-from reports.figures.figure import Control, Figure, no_picture, rounded, significant
+from reports.figures.figure import Control, Figure, no_picture, rounded, significant, table_of
 from reports.figures.lines import error_bar
 from reports.figures.sides import beside
 from reports.figures.theme import Spec, Style, axis, layout, legend, log_axis, plain, styles_of
@@ -199,8 +199,7 @@ def pareto_table(rows: Sequence[Row], fronts: Sequence[Front]) -> pd.DataFrame:
         for found, known in zip(fronts, standing, strict=True):
             line[f"P(front): {found.y}, {found.x}"] = known[_key(row)].placed.p_front if _key(row) in known else None
         lines.append(line)
-    table = pd.DataFrame(lines).astype(object)
-    return table.where(table.notna(), None)
+    return table_of(lines)
 
 
 def draw(found: Front, styles: Mapping[str, Style], position: Mapping[tuple[str, str], int]) -> Spec:

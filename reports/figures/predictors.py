@@ -13,7 +13,7 @@ import pandas as pd
 
 from bench.line_fit import LineFit, log_line
 from bench.metrics import METRICS
-from reports.figures.figure import Control, Figure, no_picture, rounded, significant
+from reports.figures.figure import Control, Figure, no_picture, rounded, significant, table_of
 from reports.figures.lines import error_bar
 from reports.figures.sides import beside
 from reports.figures.theme import Spec, Style, layout, legend, log_axis, plain, styles_of
@@ -117,8 +117,7 @@ def predictor_table(rows: Sequence[Row]) -> pd.DataFrame:
         }
         for row in rows if row.ranked
     ]  # fmt: skip
-    table = pd.DataFrame(lines).astype(object)
-    return table.where(table.notna(), None)
+    return table_of(lines)
 
 
 def draw(each: Predicted, styles: Mapping[str, Style], rows: Sequence[Row]) -> Spec:

@@ -13,7 +13,7 @@ import pandas as pd
 from bench.canonical import BASELINE_METHOD
 from bench.metrics import METRICS
 from bench.store.record_parts import scored
-from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, rounded, significant
+from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, rounded, significant, table_of
 from reports.figures.theme import Spec, Style, axis, layout, legend, plain, styles_of
 from reports.numbers import scale_for
 from reports.rows import Row
@@ -98,8 +98,7 @@ def _table(rows: Sequence[Row], kinds: Sequence[str], costs: Sequence[tuple[str,
                 f"{kind} high": answer.get("high"),
             }
         lines.append(line)
-    table = pd.DataFrame(lines).astype(object)
-    return table.where(table.notna(), None)
+    return table_of(lines)
 
 
 def _draw(

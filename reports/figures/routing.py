@@ -14,7 +14,7 @@ import pandas as pd
 
 from bench.canonical import parse_settings, settings_text
 from bench.metrics import METRICS
-from reports.figures.figure import Figure, no_picture, rounded, significant
+from reports.figures.figure import Figure, no_picture, rounded, significant, table_of
 from reports.figures.theme import Spec, Style, axis, layout, legend, plain, styles_of
 from reports.numbers import Scale, scale_for
 from reports.rows import Row
@@ -131,8 +131,7 @@ def _table(found: Sequence[Family], score: str) -> pd.DataFrame:
         for family in found
         for row, cost, value in family.points
     ]
-    table = pd.DataFrame(lines).astype(object)
-    return table.where(table.notna(), None)
+    return table_of(lines)
 
 
 def _draw(found: Sequence[Family], rows: Sequence[Row], score: str, styles: Mapping[str, Style] | None) -> Spec:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from reports.columns import column_key
 from reports.figures import lines
-from reports.figures.figure import Control, Figure, no_picture, percent, rounded, significant
+from reports.figures.figure import Control, Figure, no_picture, percent, rounded, significant, table_of
 from reports.figures.lines import error_bar
 from reports.figures.sides import beside
 from reports.figures.theme import Spec, Style, layout, legend, log_axis, plain, styles_of
@@ -150,8 +150,7 @@ def savings_table(found: Sequence[Saving], floor: Floor | None) -> pd.DataFrame:
         }
         for s in found
     ]
-    table = pd.DataFrame(rows).astype(object)
-    return table.where(table.notna(), None)
+    return table_of(rows)
 
 
 def hover_text(saving: Saving, part: str = "") -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.metrics import METRICS
 from reports.columns import column_key, column_of
-from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, rounded, significant
+from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, rounded, significant, table_of
 from reports.figures.lines import error_bar
 from reports.figures.sides import beside
 from reports.figures.theme import Spec, Style, layout, legend, log_axis, plain, styles_of
@@ -213,8 +213,7 @@ def scaling_table(
                     ]
                 )
             )
-    table = pd.DataFrame(lines).astype(object)
-    return table.where(table.notna(), None), position, hover
+    return table_of(lines), position, hover
 
 
 def _amount(cell: Cell, metric: str) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from bench.metrics import METRICS
 from reports.columns import column_key
-from reports.figures.figure import Control, Figure, no_picture, rounded, significant
+from reports.figures.figure import Control, Figure, no_picture, rounded, significant, table_of
 from reports.figures.theme import Spec, Style, axis, layout, legend, log_axis, plain, styles_of
 from reports.numbers import scale_for
 from reports.rows import Row
@@ -98,8 +98,7 @@ def _table(rows: Sequence[Row], costs: Sequence[str], score: str) -> pd.DataFram
         line |= {"low": cell.low if cell else None, "high": cell.high if cell else None}
         line |= {f"{cost} ({METRICS[cost].unit})": row.value(cost) for cost in costs}
         lines.append({**line, "training (s)": training_seconds(row)})
-    table = pd.DataFrame(lines).astype(object)
-    return table.where(table.notna(), None)
+    return table_of(lines)
 
 
 def _draw(known: Sequence[Row], rows: Sequence[Row], cost: str, score: str, styles: Mapping[str, Style]) -> Spec:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.plan.case import Case
 from bench.store.records import Record
-from reports.figures.figure import Figure, no_picture, percent, rounded, significant
+from reports.figures.figure import Figure, no_picture, percent, rounded, significant, table_of
 from reports.figures.theme import Spec, axis, layout, legend, plain
 from reports.labels import case_label
 from reports.own_time import REPLACED, Split, split
@@ -128,8 +128,7 @@ def step_table(made: Sequence[Step], found: Split) -> pd.DataFrame:
         }
         for step in made
     ]
-    table = pd.DataFrame(rows).astype(object)
-    return table.where(table.notna(), None)
+    return table_of(rows)
 
 
 def draw(made: Sequence[Step]) -> Spec:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.canonical import parse_settings
 from bench.metrics import METRICS
-from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, rounded, significant
+from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, rounded, significant, table_of
 from reports.figures.lines import error_bar
 from reports.figures.sides import beside
 from reports.figures.theme import SERIES, SYMBOLS, Spec, Style, axis, layout, legend, log_axis, plain, styles_of
@@ -175,8 +175,7 @@ def tradeoff_table(rows: Sequence[Row], found: Sequence[Family]) -> pd.DataFrame
         }
         line |= {f"{metric} ({METRICS[metric].unit})": row.value(metric) for metric in shown_of(rows)}
         lines.append(line)
-    table = pd.DataFrame(lines).astype(object)
-    return table.where(table.notna(), None)
+    return table_of(lines)
 
 
 def kept(row: Row) -> float | None:

@@ -16,7 +16,7 @@ from bench.store.record_parts import reading_of
 from bench.store.records import Record
 from reports.figures import bars
 from reports.figures.bars import Kind, Mark
-from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, percent, rounded, significant
+from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, percent, rounded, significant, table_of
 from reports.figures.theme import Spec, axis, layout, legend, plain
 from reports.figures.waterline_view import GROUP_ABOVE, grouped, top_share
 from reports.numbers import quantity
@@ -180,8 +180,7 @@ def layer_table(layers: Sequence[roofline.Layer], line: Waterline) -> pd.DataFra
     """The numbers behind the figure, one row per layer in execution order, views included; None is not known."""
     drawn = {id(bar.layer): bar for bar in line.bars}
     rows = [_table_row(layer, drawn.get(id(layer)) or roofline.bar_of(layer)) for layer in layers]
-    table = pd.DataFrame(rows).astype(object)
-    return table.where(table.notna(), None)
+    return table_of(rows)
 
 
 def _table_row(layer: roofline.Layer, bar: Bar) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def sheets(site: Site) -> Iterable[Sheet]:
 
 def _digest(site: Site, row: Row) -> str:
     return digest_of(
-        site.shown_of(row),
+        site.mark_of(row),
         row.rank,
         row.pareto,
         row.pareto_note,
@@ -73,7 +73,8 @@ def _digest(site: Site, row: Row) -> str:
         site.title,
         [link.path for link in site.navigation],
         _command(site, row),
-        [other and other.page for other in site.neighbours(row)],
+        [other and (other.page, other.name) for other in site.neighbours(row)],
+        site.samples_mark(row),
     )
 
 

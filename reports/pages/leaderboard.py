@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
+from itertools import islice
 from typing import Any
 
-from reports.addresses import slug, suite_page, suite_rows
+from reports.addresses import slug, suite_figures, suite_page, suite_rows
 from reports.atlas import Point, points
 from reports.batches import crossings, panels
 from reports.content import Site
-from reports.drawing import Drawing
-from reports.figure_sets import across, guarded, of_groups
+from reports.drawing import Drawing, filed
+from reports.figure_sets import GroupFigures, across, guarded, of_groups
 from reports.figures import flagship
 from reports.figures.flagship import Look
 from reports.figures.theme import Style, styles_of
@@ -22,7 +24,7 @@ from reports.manifest import digest_of
 from reports.methods import summary
 from reports.over_models import describe, lines
 from reports.pages.claims import KINDS, judged
-from reports.pages.page import Sheet, render
+from reports.pages.page import Beside, Sheet, render
 from reports.rows import OF_BASELINE
 from reports.safe import script_data
 
@@ -32,13 +34,60 @@ def sheets(site: Site) -> Iterator[Sheet]:
     for name in site.suites:
         own = site.of_suite(name)
         digest = _digest(site, own)
-        yield Sheet(suite_page(name), digest, partial(_page, own, name), partial(_page, own, name, whole=False))
+        figures = _Figures(own, suite_figures(name))
+        yield Sheet(
+            suite_page(name),
+            digest,
+            partial(_page, own, name, figures),
+            partial(_page, own, name, None),
+            (Beside(figures.file, figures.text),),
+        )
         yield Sheet(suite_rows(name), digest, partial(_rows, own, name))
+
+
+class _Figures:
+    """The figures of a suite's page; their data go into a file beside it, so that the page opens quickly."""
+
+    def __init__(self, site: Site, file: str) -> None:
+        self.file, self._site = file, site
+
+    def text(self, brief: bool) -> str:
+        """The file with the data; empty where the page has no figures."""
+        return "" if brief else self.made[1]
+
+    @property
+    def flagship(self) -> Drawing | None:
+        """What arrives of the promise."""
+        return self.made[0][0]
+
+    @property
+    def of_groups(self) -> list[GroupFigures]:
+        """Those of each group of comparable rows."""
+        return self.made[0][1]
+
+    @property
+    def across(self) -> list[Drawing]:
+        """Those that join groups."""
+        return self.made[0][2]
+
+    @cached_property
+    def made(self) -> tuple[tuple[Drawing | None, list[GroupFigures], list[Drawing]], str]:
+        """All of them, and the text of the file."""
+        site, styles = self._site, styles_of(self._site.rows)
+        first, groups, joined = _flagship(site, styles), of_groups(site, styles), across(site, styles)
+        drawings = [*([first] if first else []), *(one for group in groups for one in group.drawings), *joined]
+        shown, text = filed(drawings, self.file)
+        left = iter(shown)
+        return (
+            next(left) if first else None,
+            [replace(group, drawings=tuple(islice(left, len(group.drawings)))) for group in groups],
+            list(left),
+        ), text
 
 
 def _digest(site: Site, own: Site) -> str:
     return digest_of(
-        [(site.shown_of(row), row.rank, row.pareto) for row in own.rows],
+        [(site.mark_of(row), row.rank, row.pareto) for row in own.rows],
         own.claims,
         own.title,
         [link.path for link in site.navigation],
@@ -51,9 +100,8 @@ def _rows(own: Site, name: str) -> str:
     return script_data("rows", {**payload(own.rows, own.groups, own.columns), "suite": name})
 
 
-def _page(site: Site, name: str, *, whole: bool = True) -> str:
+def _page(site: Site, name: str, figures: _Figures | None) -> str:
     """The page; without its figures where a build has no time left for them."""
-    styles = styles_of(site.rows)
     by_batch = panels(site.rows)
     return render(
         "leaderboard.html.j2",
@@ -64,10 +112,10 @@ def _page(site: Site, name: str, *, whole: bool = True) -> str:
         rows_file=suite_rows(name).rpartition("/")[2],
         headline=headline(site.rows, site.groups),
         findings=findings(site.rows, site.groups),
-        whole=whole,
-        flagship=_flagship(site, styles) if whole else None,
-        figures=of_groups(site, styles) if whole else [],
-        across=across(site, styles) if whole else [],
+        whole=figures is not None,
+        flagship=figures.flagship if figures else None,
+        figures=figures.of_groups if figures else [],
+        across=figures.across if figures else [],
         over_models=lines(site.rows),
         summed=describe,
         pays=[(panel, crossings(panel)) for panel in by_batch],

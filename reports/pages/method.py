@@ -37,7 +37,7 @@ def sheets(site: Site) -> Iterable[Sheet]:
 def _digest(site: Site, name: str, rows: Sequence[Row]) -> str:
     suites = sorted({row.case.suite for row in rows})
     return digest_of(
-        [site.shown_of(row) for suite in suites for row in site.of_suite(suite).rows],
+        [site.mark_of(row) for suite in suites for row in site.of_suite(suite).rows],
         _claims(site, name),
         str(_over_machines(site, name)),
         str(site.card(name)),

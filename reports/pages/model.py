@@ -30,7 +30,10 @@ def sheets(site: Site) -> Iterable[Sheet]:
 
 def _digest(site: Site, name: str, rows: Sequence[Row]) -> str:
     return digest_of(
-        [site.shown_of(row) for row in rows], str(site.card(name)), site.title, [link.path for link in site.navigation]
+        [(site.mark_of(row), row.pareto) for row in rows],
+        str(site.card(name)),
+        site.title,
+        [link.path for link in site.navigation],
     )
 
 

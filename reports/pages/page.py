@@ -24,16 +24,31 @@ TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A file of data that stands beside a page and is written whenever the page is; `text` is told whether in brief."""
+
+    path: str
+    text: Callable[[bool], str]
+
+
+@dataclass(frozen=True)
 class Sheet:
     """One HTML file: its path in the site, a hash of what it is made from (empty: always make it), and its maker.
 
-    `brief` makes the same page without its figures, for a build that has spent its time on others.
+    `brief` makes the same page without its figures, for a build that has spent its time on others; `beside` are files
+    that belong to the page and are as old as it.
     """
 
     path: str
     digest: str
     render: Callable[[], str]
     brief: Callable[[], str] | None = None
+    beside: tuple[Beside, ...] = ()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The page and what stands beside it."""
+        return (self.path, *(one.path for one in self.beside))
 
 
 @dataclass(frozen=True)

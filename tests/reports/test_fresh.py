@@ -1,12 +1,16 @@
 """A report with nothing new is answered from the files' times alone; anything new makes it anew."""
 
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
 import reports.site
 from bench.app import site as door
+from bench.reading import reading
 from reports import fresh
+from reports.footprint import Rates
 from reports.site import build
 from tests.app.test_jobs import config_for
 from tests.synthetic import record, store
@@ -50,6 +54,106 @@ def test_anything_new_is_seen(made, change, monkeypatch):
         monkeypatch.setattr(fresh, "__version__", "another")
     assert again(made, **options).written > 0
     assert again(made, **options).written == 0
+
+
+ROOT = Path(__file__).resolve().parents[2]
+CLAIM = """claims:
+  - {method: tome, metric: macs, value: 0.6, unit: "x", relative_to_baseline: true, model: deit_tiny, setting: null,
+     mode: off-the-shelf, hardware: any, convention: matmul, tolerance: 0.02, comparable_when: always,
+     source: "Bolya et al. 2023, Token Merging, abstract", note: "SAID"}
+"""
+REFERENCE = "@misc{tome, title = {Merging}, author = {A}, year = {2023}, url = {https://x}, of = {tome}}\n"
+
+
+def files_of(folder):
+    """Every file of a site but what a build notes for the next one."""
+    notes = {fresh.FILE, Path("assets/manifest.json")}
+    found = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {name: content for name, content in found.items() if name not in notes}
+
+
+def change_record(folder, suite):
+    store(folder / "results", [record(method="tome", setting="r=13", latency_ms=30.0)], with_samples=False)
+
+
+def change_remeasured(folder, suite):
+    later = {**record(method="tome", setting="r=8", latency_ms=20.0), "started_at": "2027-01-01T00:00:00+00:00"}
+    first = store(folder / "results", []).latest(later["case_key"], later["machine_key"])
+    store(folder / "results", [{**later, "supersedes": first["content_hash"]}], with_samples=False)
+
+
+def change_samples(folder, suite):
+    store(folder / "further", [record(method="tome", setting="r=8")])
+    (folder / "further" / "samples").rename(folder / "results" / "samples")
+
+
+def change_title(folder, suite):
+    (suite / "suite.yaml").write_text("title: Other\n")
+
+
+def change_card(folder, suite):
+    cards = (ROOT / "suites" / "vit_tokens" / "systems.yaml").read_text()
+    (suite / "systems.yaml").write_text(cards.replace("similar tokens merged", "tokens of one kind merged"))
+
+
+def change_claim(folder, suite):
+    (suite / "claims.yaml").write_text(CLAIM.replace("SAID", "something else"))
+
+
+def change_reference(folder, suite):
+    (suite / "references.bib").write_text(REFERENCE.replace("Merging", "Melting"))
+
+
+CHANGES = {
+    "a new record": (change_record, {}),
+    "a case measured again": (change_remeasured, {}),
+    "samples": (change_samples, {}),
+    "a suite's title": (change_title, {}),
+    "a card": (change_card, {}),
+    "a claim": (change_claim, {}),
+    "a reference": (change_reference, {}),
+    "the name of the site": (lambda *_: None, {"title": "Another"}),
+    "the price of electricity": (lambda *_: None, {"rates": Rates(300.0, 0.4, "EUR")}),
+}
+
+
+def test_a_site_built_on_is_the_site_built_anew(made):
+    """Whatever changes, no page of the old site is left that a build from nothing would not make."""
+    folder, suite = made
+    shutil.copy(ROOT / "suites" / "vit_tokens" / "systems.yaml", suite)
+    (suite / "claims.yaml").write_text(CLAIM)
+    (suite / "references.bib").write_text(REFERENCE)
+    store(folder / "results", [with_energy(record(model="powered"))], with_samples=False)
+    again(made)
+    before = files_of(folder / "site")
+    for what, (change, options) in CHANGES.items():
+        change(folder, suite)
+        again(made, **options)
+        shutil.rmtree(folder / "anew", ignore_errors=True)
+        build(folder / "results", folder / "anew", claims=[suite], figure_seconds=None, **options)
+        after = files_of(folder / "site")
+        assert after == files_of(folder / "anew"), f"{what}: a page is stale"
+        assert after != before, f"{what}: nothing changed"
+        before = after
+
+
+def with_energy(item):
+    """The record with a measured energy, which carbon and cost are made from."""
+    kept = [reading for reading in item["readings"] if reading["metric"] != "energy_j"]
+    return {**item, "readings": [*kept, reading("energy_j", 2.0, "measured", n=3).as_dict()]}
+
+
+def test_other_code_makes_every_page_again(made, tmp_path, monkeypatch):
+    source = tmp_path / "code" / "rule.py"
+    source.parent.mkdir()
+    source.write_text("RULE = 1\n")
+    monkeypatch.setattr(reports.site, "SOURCES", (*reports.site.SOURCES, (source.parent, "*.py")))
+    monkeypatch.setattr(fresh, "kept", lambda *_: None)
+    pages = len(again(made).pages)
+    kept = again(made).written
+    source.write_text("RULE = 2\n")
+    assert again(made).written > kept
+    assert again(made).written == kept < pages
 
 
 def test_problems_are_told_again(tmp_path):

@@ -20,7 +20,7 @@ function inert(id) {
 
 // ---- data in files of the site's own: a page from disk may load scripts and nothing else ----
 const Data = {
-  got: {}, waiting: {},
+  got: {}, waiting: {}, files: {},
   put(name, value) { this.got[name] = value; this.waiting[name]?.forEach((ready) => ready(value)); },
   // The data of a name, from the file that hands it over; the same name in another file takes its place.
   load(name, path) {
@@ -31,6 +31,16 @@ const Data = {
       script.addEventListener("error", () => failed(new Error(path + " could not be read")));
       document.head.append(script);
     });
+  },
+  // A file that hands over several things by name; it is read once.
+  file(path) {
+    this.files[path] ??= new Promise((ready, failed) => {
+      const script = el("script", { src: ROOT + path });
+      script.addEventListener("load", ready);
+      script.addEventListener("error", () => failed(new Error(path + " could not be read")));
+      document.head.append(script);
+    });
+    return this.files[path];
   },
 };
 function waterlineData(name, value) { Data.put(name, value); }

@@ -37,24 +37,60 @@ const Figures = {
   },
 };
 
+// Pixels below which a picture with equal scales is not made flatter.
+const LEAST_HEIGHT = 240;
+
 class PageFigure {
   constructor(node) {
     this.node = node;
     node.figure = this;
-    this.data = JSON.parse(node.querySelector(".figure-data").textContent);
     this.plot = node.querySelector(".plot");
     this.drawn = this.cleared = this.asked = false;
     if (this.plot) this.plot.querySelector(".wait").textContent = "Drawing\u2026";
-    this.choice = Object.keys(this.data.views)[0] ?? "";
     if (this.plot?.dataset.height) this.plot.style.minHeight = this.plot.dataset.height + "px";
-    this.controls();
+    const inPage = node.querySelector(".figure-data");
+    if (inPage) this.take(JSON.parse(inPage.textContent));
     const actions = node.querySelector(".actions");
     actions.hidden = false;
-    actions.addEventListener("click", (event) => {
-      const kind = event.target.dataset.save;
-      if (kind === "csv") download(node.id + ".csv", "text/csv", csvText([this.data.head, ...this.data.rows]));
-      else if (kind) this.save(kind);
-    });
+    actions.addEventListener("click", (event) => { if (event.target.dataset.save) this.give(event.target.dataset.save); });
+    node.querySelector(".numbers")?.addEventListener("toggle", () => this.load().then(() => this.fill(), () => {}));
+  }
+
+  // The data are in the page, or come once from a file of the site.
+  load() {
+    this.loading ??= (async () => {
+      if (this.data) return;
+      const name = "figure:" + this.node.id;
+      if (!(name in Data.got)) await Data.file(this.node.dataset.from);
+      if (!(name in Data.got)) throw new Error(this.node.dataset.from + " is of another build; load the page anew");
+      this.take(Data.got[name]);
+    })();
+    return this.loading;
+  }
+
+  take(data) {
+    this.data = data;
+    this.choice = Object.keys(data.views)[0] ?? "";
+    this.controls();
+  }
+
+  // The rows of the table that stand in the file and not in the page.
+  fill() {
+    const more = Data.got["rows:" + this.node.id] ?? [], body = this.node.querySelector(".numbers tbody");
+    if (this.filled || !more.length) return;
+    this.filled = true;
+    const first = body.rows.length;
+    body.append(...more.map((line, at) => el("tr", { "data-row": String(first + at) }, ...line.map((text) => el("td", {}, text)))));
+    const rest = this.node.querySelector(".rest"), shown = body.rows.length;
+    if (!rest) return;
+    if (shown < Number(rest.dataset.total)) rest.textContent = `The first ${shown} of ${rest.dataset.total} rows; the CSV has all.`;
+    else rest.remove();
+  }
+
+  async give(kind) {
+    await this.load();
+    if (kind === "csv") download(this.node.id + ".csv", "text/csv", csvText([this.data.head, ...this.data.rows]));
+    else await this.save(kind);
   }
 
   controls() {
@@ -102,14 +138,14 @@ class PageFigure {
     if (!this.plot) return;
     this.asked = true;
     let plotly;
-    try { plotly = await Figures.plotly(); } catch (error) {
+    try { [plotly] = await Promise.all([Figures.plotly(), this.load()]); } catch (error) {
       this.plot.querySelector(".wait").textContent = "The chart could not be drawn: " + error.message;
       return;
     }
     const spec = this.painted(Theme.now);
     if (!this.cleared) { this.cleared = true; this.plot.replaceChildren(); }
     await plotly.react(this.plot, spec.data, spec.layout, Figures.look.config);
-    await this.moveLegend(plotly, spec);
+    await this.fit(plotly, spec);
     if (!this.drawn) this.plot.on("plotly_click", (event) => this.light(event.points[0]));
     this.drawn = true;
     this.node.dataset.drawn = this.choice || "yes";
@@ -122,16 +158,32 @@ class PageFigure {
     else spec.layout.legend = { ...spec.layout.legend, orientation: "v", x: 1.02, y: 1, yanchor: "top" };
   }
 
-  async moveLegend(plotly, spec) {
-    const legend = spec.layout.legend, end = this.plot._fullLayout?.xaxis?.domain?.[1];
-    if (legend?.orientation !== "v" || spec.layout.yaxis?.scaleanchor === undefined || !end) return;
-    if (legend.x - end > 0.06) await plotly.relayout(this.plot, { "legend.x": end + 0.03 });
+  // With equal scales the picture is as high as what it shows; where that is much wider than high, more is shown above
+  // and below. The legend follows the picture's right edge.
+  async fit(plotly, spec) {
+    const full = this.plot._fullLayout;
+    if (spec.layout.yaxis?.scaleanchor === undefined || !full?.yaxis?.domain) return;
+    const [low, high] = full.yaxis.domain, room = full._size.h, used = (high - low) * room;
+    const change = {};
+    if (used < room - 2) {
+      const wanted = Math.max(used, Math.min(room, LEAST_HEIGHT));
+      change.height = Math.round(full.height - room + wanted);
+      const more = (wanted / used - 1) * (spec.layout.yaxis.range[1] - spec.layout.yaxis.range[0]) / 2;
+      if (more > 0) change["yaxis.range"] = [spec.layout.yaxis.range[0] - more, spec.layout.yaxis.range[1] + more];
+    }
+    const legend = spec.layout.legend, end = full.xaxis.domain[1];
+    if (legend?.orientation === "v" && legend.x - end > 0.06) change["legend.x"] = end + 0.03;
+    if (!Object.keys(change).length) return;
+    await plotly.relayout(this.plot, change);
+    if (change.height) this.plot.style.minHeight = change.height + "px";
+    this.fitted = { width: this.plot.clientWidth, change };
   }
 
   // A mark carries the row of the table that it stands for: show that row.
   light(point) {
     const custom = Array.isArray(point?.customdata) ? point.customdata[0] : point?.customdata;
     if (this.data.links?.[custom]) { location.href = ROOT + this.data.links[custom]; return; }
+    this.fill();
     const row = this.node.querySelector(`tr[data-row="${CSS.escape(String(custom))}"]`);
     if (!row) return;
     this.node.querySelector(".numbers").open = true;
@@ -143,7 +195,10 @@ class PageFigure {
   async save(format) {
     const plotly = await Figures.plotly();
     const spec = this.painted(Theme.now);
-    const width = Math.max(this.plot.clientWidth, 700), height = spec.layout.height || 420;
+    const width = Math.max(this.plot.clientWidth, 700), fitted = this.fitted?.width === width ? this.fitted.change : {};
+    if (fitted["yaxis.range"]) spec.layout.yaxis = { ...spec.layout.yaxis, range: fitted["yaxis.range"] };
+    if (fitted["legend.x"]) spec.layout.legend = { ...spec.layout.legend, x: fitted["legend.x"] };
+    const height = fitted.height ?? spec.layout.height ?? 420;
     spec.layout = { ...spec.layout, autosize: false, width, height, paper_bgcolor: Figures.look.palettes[Theme.now]["@paper"] };
     const address = await plotly.toImage({ data: spec.data, layout: spec.layout, config: Figures.look.config }, { format, width, height, scale: format === "png" ? 2 : 1 });
     const body = address.slice(address.indexOf(",") + 1);
