@@ -34,9 +34,9 @@ def suite_rows(name: str) -> str:
     return f"suites/{slug(name)}.rows.js"
 
 
-def suite_figures(name: str) -> str:
-    """The figures of a suite's page as data of scripts, relative to the site."""
-    return f"suites/{slug(name)}.figures.js"
+def suite_figures(name: str) -> tuple[str, str]:
+    """The figures of a suite's page as data of scripts, relative to the site: those in view, and those folded away."""
+    return f"suites/{slug(name)}.figures.js", f"suites/{slug(name)}.folded.js"
 
 
 def method_page(name: str) -> str:

@@ -27,6 +27,7 @@ _WINDOWS_PATH = re.compile(r"(?<!\w)[A-Za-z]:\\(?:[^\\\s\"'<>|]+\\)*[^\\\s\"'<>|
 #: What every path of a Unix machine has in it: a name between two slashes. To look for it first is many times quicker.
 _MAYBE_PATH = re.compile(r"/[\w.@+=,%-]+/")
 _BULK = frozenset({"layers", "machine"})
+_PATHLESS = frozenset({int, float, bool, type(None)})
 _PRIVATE_KEYS = frozenset({"hostname", "host", "user", "username", "cwd", "home", "executable", "argv"})
 
 
@@ -50,7 +51,11 @@ def without_paths(value: Any) -> Any:
     if isinstance(value, str):
         return _shorten(value) if "/" in value or "\\" in value else value
     if isinstance(value, dict):
-        return {key: without_paths(item) for key, item in value.items() if key not in _PRIVATE_KEYS}
+        return {
+            key: item if type(item) in _PATHLESS else without_paths(item)
+            for key, item in value.items()
+            if key not in _PRIVATE_KEYS
+        }
     if isinstance(value, (list, tuple)):
         return [without_paths(item) for item in value]
     return value

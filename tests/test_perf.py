@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from bench.errors import UsageError
-from perf import instrument, known, loops
+from perf import instrument, known, loops, site_speed
 from perf.instrument import Known, Twins
 
 
@@ -181,3 +181,31 @@ def test_a_runner_without_undisturbed_sessions_is_told_as_such(
     assert gate_power.measure_and_write("busy", page, 5) == code
     assert f"0 of {sessions} sessions were undisturbed" in page.read_text()
     assert said in page.read_text() and "old" not in page.read_text()
+
+
+def test_made_up_records_are_as_many_as_asked_for_and_spread_over_suites() -> None:
+    for rows in (36, 400):
+        made = list(site_speed.records(rows))
+        suites = [item["case"]["suite"] for item in made]
+        assert len(made) == rows == len({item["case_key"] for item in made})
+        assert len(set(suites)) == site_speed.SUITES and max(map(suites.count, suites)) <= rows / site_speed.SUITES + 1
+    assert 0.01 < sum(item["status"] == "contaminated" for item in made) / len(made) < 0.1
+
+
+def test_a_suites_page_is_small_because_its_figures_stand_beside_it(tmp_path: Path) -> None:
+    """The largest page of a site of 2,000 rows in 18 suites is that of a suite of 112."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(site_speed, "SUITES", 1)
+        assert site_speed.fill(tmp_path / "results", 112) == 112
+    site_speed.made(tmp_path, figure_seconds=1e-9)  # the page of the suite comes first and has its figures
+    sizes = site_speed.sizes(tmp_path / "site")
+    assert sizes["first page"] < 400e3 and sizes["largest suite"] < 500e3 and sizes["its rows"] < 300e3
+    assert sizes["its figures"] > 200e3
+
+
+@pytest.mark.slow
+def test_the_speed_of_a_site_is_told_and_its_first_page_stays_below_a_megabyte() -> None:
+    line = site_speed.measure(2000)
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[0] == "2000" and float(cells[2]) > 0
+    assert 0.1 < float(cells[4].split(",")[0].removeprefix("first page ")) < 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
 from typing import Any
@@ -40,49 +40,69 @@ def sheets(site: Site) -> Iterator[Sheet]:
             digest,
             partial(_page, own, name, figures),
             partial(_page, own, name, None),
-            (Beside(figures.file, figures.text),),
+            figures.beside,
         )
         yield Sheet(suite_rows(name), digest, partial(_rows, own, name))
 
 
 class _Figures:
-    """The figures of a suite's page; their data go into a file beside it, so that the page opens quickly."""
+    """The figures of a suite's page; their data go into files beside it, so that the page opens quickly.
 
-    def __init__(self, site: Site, file: str) -> None:
-        self.file, self._site = file, site
+    One file is of what stands in the open page, the other of the groups that are folded away at first.
+    """
 
-    def text(self, brief: bool) -> str:
-        """The file with the data; empty where the page has no figures."""
-        return "" if brief else self.made[1]
+    def __init__(self, site: Site, files: tuple[str, str]) -> None:
+        self._site, self._files = site, files
+
+    @property
+    def beside(self) -> tuple[Beside, ...]:
+        """The two files; empty where the page has no figures."""
+        return tuple(Beside(path, partial(self._text, place)) for place, path in enumerate(self._files))
+
+    def _text(self, place: int, brief: bool) -> str:
+        return "" if brief else self._made.texts[place]
 
     @property
     def flagship(self) -> Drawing | None:
         """What arrives of the promise."""
-        return self.made[0][0]
+        return self._made.flagship
 
     @property
     def of_groups(self) -> list[GroupFigures]:
         """Those of each group of comparable rows."""
-        return self.made[0][1]
+        return self._made.of_groups
 
     @property
     def across(self) -> list[Drawing]:
         """Those that join groups."""
-        return self.made[0][2]
+        return self._made.across
 
     @cached_property
-    def made(self) -> tuple[tuple[Drawing | None, list[GroupFigures], list[Drawing]], str]:
-        """All of them, and the text of the file."""
+    def _made(self) -> _Made:
         site, styles = self._site, styles_of(self._site.rows)
         first, groups, joined = _flagship(site, styles), of_groups(site, styles), across(site, styles)
-        drawings = [*([first] if first else []), *(one for group in groups for one in group.drawings), *joined]
-        shown, text = filed(drawings, self.file)
+        open_ones = [*([first] if first else []), *(one for group in groups[:1] for one in group.drawings), *joined]
+        shown, text = filed(open_ones, self._files[0])
+        folded, more = filed((one for group in groups[1:] for one in group.drawings), self._files[1])
         left = iter(shown)
-        return (
-            next(left) if first else None,
-            [replace(group, drawings=tuple(islice(left, len(group.drawings)))) for group in groups],
+        flagship = next(left) if first else None
+        in_groups = iter([*islice(left, len(groups[0].drawings) if groups else 0), *folded])
+        return _Made(
+            flagship,
+            [replace(group, drawings=tuple(islice(in_groups, len(group.drawings)))) for group in groups],
             list(left),
-        ), text
+            (text, more),
+        )
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The figures without their data, and the texts of the files that have them."""
+
+    flagship: Drawing | None
+    of_groups: list[GroupFigures]
+    across: list[Drawing]
+    texts: tuple[str, str]
 
 
 def _digest(site: Site, own: Site) -> str:

@@ -147,6 +147,22 @@ def test_one_page_holds_its_scripts_and_allows_nothing_else(tmp_path):
         assert one_page(index) is None
 
 
+def test_one_page_takes_the_figures_that_stand_in_a_file_beside_it(tmp_path):
+    for name in ("assets", "suites"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "assets" / "plotly.min.js").write_text("drawn = 1;")
+    (tmp_path / "suites" / "a.figures.js").write_text('waterlineData("figure:gap", {"views": "</script>"});')
+    page = tmp_path / "suites" / "a.html"
+    page.write_text(
+        "<head></head><body>" + '<figure data-figure data-from="suites/a.figures.js"></figure>' * 2 + "</body>"
+    )
+    made = one_page(page, tmp_path)
+    assert made is not None and made.count('waterlineData("figure:gap"') == 1
+    assert made.count("</script>") == 2 and made.index("waterlineData") < made.index("</head>")
+    (tmp_path / "suites" / "a.figures.js").unlink()
+    assert one_page(page, tmp_path) is None
+
+
 def test_one_page_of_a_folder_takes_what_lies_beside_it_and_above_it_up_to_the_root(tmp_path):
     for folder in ("assets", "suites"):
         (tmp_path / folder).mkdir()

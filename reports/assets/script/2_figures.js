@@ -2,11 +2,12 @@
 const Figures = {
   look: null,
   loading: null,
-  // What is out of sight is drawn when the page has nothing else to do, so that prints and whole-page pictures show it.
+  // What is out of sight is drawn when the page has nothing else to do, so that prints and whole-page pictures show it;
+  // what is folded away waits until it is opened.
   async drawRest(all) {
     for (const figure of all) {
       await new Promise((ready) => (window.requestIdleCallback ?? ((go) => setTimeout(go, 200)))(ready));
-      if (!figure.asked) await figure.draw();
+      if (!figure.asked && !figure.node.closest("details:not([open])")) await figure.draw();
     }
   },
   plotly() {
