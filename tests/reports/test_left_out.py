@@ -54,7 +54,8 @@ def test_one_kind_of_page_that_fails_costs_no_other(results, whole, tmp_path, mo
     lost = {page.relative_to(tmp_path / "site") for page in made.pages if "is left out" in page.read_text()}
     assert lost and len(lost) == len(made.problems)
     assert all("left out: Unforeseen" in line and "\x1b" not in line for line in made.problems)
-    kept = {page.relative_to(folder) for page in whole.pages} - lost
+    beside = {path.with_suffix(end) for path in lost for end in (".figures.js", ".folded.js")}
+    kept = {page.relative_to(folder) for page in whole.pages} - lost - beside
     assert kept
     folders = {"Suite": "suites", "Method": "methods", "Case": "cases"}
     gone = {p for p in kept if p.parent.name == folders.get(title)} if how == "sheets" else set()
