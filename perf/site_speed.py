@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from bench.config.paths import suite_folders
@@ -49,7 +50,12 @@ def records(rows: int, seed: int = 1) -> Iterator[Record]:
             for batch in BATCHES:
                 base, macs = rng.uniform(10, 200), rng.uniform(0.2e9, 20e9)
                 score = rng.uniform(70, 95) if suite % 2 else None
-                shared = {"suite": name, "model": f"{name}_net{network}", "batch": batch, "baseline_ms": base}
+                shared: dict[str, Any] = {
+                    "suite": name,
+                    "model": f"{name}_net{network}",
+                    "batch": batch,
+                    "baseline_ms": base,
+                }
                 plain = record(macs=macs, baseline_macs=macs, latency_ms=base, accuracy=score, noise=0.003, **shared)
                 for item in (plain, *_reduced(rng, macs, base, score, suite, settings, shared)):
                     if left and made < rows:
@@ -64,7 +70,7 @@ def _reduced(
     score: float | None,
     suite: int,
     settings: int,
-    shared: dict[str, object],
+    shared: dict[str, Any],
 ) -> Iterator[Record]:
     from tests.synthetic import record
 

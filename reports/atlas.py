@@ -139,8 +139,8 @@ def headline(found: Sequence[Point]) -> str:
     if not counts.compared:
         return ""
     cases = "method on a network" if counts.compared == 1 else "methods on networks"
-    said = f"of {counts.compared} {cases} {counts.faster} {'is' if counts.faster == 1 else 'are'} faster for certain "
-    said += f"and {counts.slower} slower"
+    faster = {0: "none is", 1: "1 is"}.get(counts.faster, f"{counts.faster} are")
+    said = f"of {counts.compared} {cases} {faster} faster for certain and {counts.slower} slower"
     known = quartiles(found)
     if known is None:
         return said[0].upper() + said[1:]

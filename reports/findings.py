@@ -69,7 +69,7 @@ def _ends(row: Row) -> tuple[float, float]:
 
 
 def _count(number: int) -> str:
-    return f"{number} {'is' if number == 1 else 'are'}"
+    return "none is" if number == 0 else f"{number} {'is' if number == 1 else 'are'}"
 
 
 def _gains(compared: Sequence[Row]) -> list[float]:

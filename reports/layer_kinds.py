@@ -20,8 +20,8 @@ def table(rows: Iterable[Row]) -> list[tuple[str, ...]]:
     Only networks as they are, undisturbed and with times of their layers; empty where there is none.
     """
     found: dict[tuple[str, str], list[KindShare]] = {}
-    for row in rows:
-        if row.ranked and (row.case.is_baseline or row.by_model):
+    for row in _plain(rows):
+        if row.ranked:
             for share in shares(row.record):
                 found.setdefault((share.kind, share.dtype), []).append(share)
     several = len({dtype for _, dtype in found}) > 1
@@ -31,11 +31,16 @@ def table(rows: Iterable[Row]) -> list[tuple[str, ...]]:
 
 def left_out(rows: Iterable[Row]) -> str:
     """Why plain networks do not count here; empty where all do."""
-    plain_rows = [row for row in rows if row.case.is_baseline or row.by_model]
+    plain_rows = _plain(rows)
     disturbed = sum(row.disturbed for row in plain_rows)
     untimed = sum(row.ranked and not shares(row.record) for row in plain_rows)
     counted = ((disturbed, "ran beside other work"), (untimed, "without times of layers"))
     return ", ".join(f"{plural(count, 'case')} {why}" for count, why in counted if count)
+
+
+def _plain(rows: Iterable[Row]) -> list[Row]:
+    """Networks as they are; a bare function is none."""
+    return [row for row in rows if (row.case.is_baseline or row.by_model) and row.case.workload != "operator"]
 
 
 def _line(name: str, own: Sequence[KindShare]) -> tuple[str, ...]:

@@ -77,7 +77,9 @@ def payload(rows: Sequence[Row], groups: Sequence[Group], columns: Sequence[Colu
 
 
 def _column(column: Column, scale: Scale, rows: Sequence[Row]) -> dict[str, Any]:
-    filled = any(row.value(column.key) is not None for row in rows)
+    known = sum(row.value(column.key) is not None for row in rows)
+    filled = known > 0
+    usual = filled and (not column.part or 2 * known > len(rows))  # of a part that few rows have, dashes fill the view
     return {
         "key": column.key,
         "title": column.title,
@@ -86,7 +88,7 @@ def _column(column: Column, scale: Scale, rows: Sequence[Row]) -> dict[str, Any]
         "better": column.better,
         "section": column.section,
         "definition": column.definition,
-        "show": column.default and filled,
+        "show": column.default and usual,
         "raw": column.unit,
         "filled": filled,
     }

@@ -223,6 +223,7 @@ def _guides(low: float, right: float, top: float) -> tuple[list[Spec], list[Spec
         names.append({
             "x": math.log10(end), "y": math.log10(share * end), "text": f"{100 * share:.0f} %", "showarrow": False,
             "xanchor": "left", "yanchor": "middle", "font": {"size": 12, "color": "@quiet"},
+            **({"name": "wide"} if share == GUIDES[1] else {}),
         })  # fmt: skip
     return lines, names
 

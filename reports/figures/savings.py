@@ -113,7 +113,7 @@ def title(found: Sequence[Saving]) -> str:
 
 def notes(found: Sequence[Saving], floor: Floor | None) -> tuple[str, ...]:
     """What to know: cases inside the noise, slower than the baseline, beyond the promise; a missing floor."""
-    slower = [s for s in found if s.speedup.high is not None and s.speedup.high < 1]
+    slower = [s for s in found if s.speedup.high is not None and s.speedup.high < 1 < s.promised]
     more = [s for s in found if s.speedup.low is not None and s.speedup.low > s.promised]
     said = [
         f"{s.row.name} is slower than its baseline although it promises {significant(s.promised)}×" for s in slower[:3]

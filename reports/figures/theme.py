@@ -71,7 +71,7 @@ def styles_of(rows: Iterable[Row]) -> dict[str, Style]:
 
 
 def family_styles(families: Iterable[str], baselines: Iterable[str] = ()) -> dict[str, Style]:
-    """A style per name; `none` and the baselines are black circles.
+    """A style per name; `none` and the baselines are black, the first of them circles.
 
     Colour and symbol change together and both cycle (6 and 8 long), so the first 24 names have different looks. Call
     it once per site with all names, so that a filter never recolours what is left.
@@ -79,7 +79,10 @@ def family_styles(families: Iterable[str], baselines: Iterable[str] = ()) -> dic
     black = {BASELINE_METHOD, *baselines}
     names = sorted(set(families) - black)
     styles = {name: Style(SERIES[i % len(SERIES)], SYMBOLS[i % len(SYMBOLS)]) for i, name in enumerate(names)}
-    return {**dict.fromkeys(sorted(black), BASELINE_STYLE), **styles}
+    marks = ("circle", *SYMBOLS)
+    others = sorted(black - {BASELINE_METHOD})  # `none` and a model that others are compared with share no figure
+    compared = {name: Style(BASELINE_STYLE.colour, marks[i % len(marks)]) for i, name in enumerate(others)}
+    return {BASELINE_METHOD: BASELINE_STYLE, **compared, **styles}
 
 
 def plain(text: object) -> str:

@@ -27,3 +27,8 @@ def test_methods_and_disturbed_networks_do_not_count_and_the_reader_is_told():
     assert [line[1] for line in table(rows)] == ["1"]
     assert left_out(rows) == "1 case ran beside other work, 1 case without times of layers"
     assert table(rows_of([busy], [])) == []
+
+
+def test_bare_functions_are_no_networks():
+    rows = rows_of([timed("a", 50.0), timed("product", 50.0, workload="operator", resolution=None)], [])
+    assert [line[1] for line in table(rows)] == ["1"]

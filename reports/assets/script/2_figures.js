@@ -155,7 +155,10 @@ class PageFigure {
   // Equal scales leave room beside the picture, where its legend stands; on a phone it stands above, and makes it higher.
   besideOrAbove(spec, narrow) {
     const entries = spec.data.filter((trace) => trace.name && trace.showlegend !== false).length;
-    if (narrow) spec.layout.height = this.plot.clientWidth + 19 * Math.ceil(entries / 2) + 70;
+    if (narrow) {
+      spec.layout.height = this.plot.clientWidth + 19 * Math.ceil(entries / 2) + 70;
+      spec.layout.annotations = (spec.layout.annotations ?? []).filter((one) => one.name !== "wide");  // no room for all
+    }
     else spec.layout.legend = { ...spec.layout.legend, orientation: "v", x: 1.02, y: 1, yanchor: "top" };
   }
 

@@ -105,3 +105,9 @@ def test_log_axes_hold_their_data_and_a_tick(low, ratio):
 def test_nothing_is_ever_uploaded():
     assert CONFIG["showSendToCloud"] is False and CONFIG["displaylogo"] is False
     assert CONFIG["toImageButtonOptions"]["format"] == "svg" and CONFIG["responsive"] is True
+
+
+def test_several_models_that_others_are_compared_with_are_black_and_told_apart():
+    styles = family_styles(["small", "wide", "deep", "none"], ["small", "wide"])
+    assert {styles[name].colour for name in ("small", "wide", "none")} == {"@ink"} != {styles["deep"].colour}
+    assert styles["none"].symbol == styles["small"].symbol == "circle" != styles["wide"].symbol
