@@ -127,10 +127,15 @@ def _judge_known(
         return _not_comparable(claim, _why_absent(claim, frame))
     if _is_count(claim, rows):
         return _judge_count(claim, rows, frame, records)
-    if METRICS[claim.metric].compared in ("time", "ratio"):
+    compared = METRICS[claim.metric].compared
+    if compared in ("time", "ratio"):
         return _judge_time(claim, rows, frame, claims)
-    if METRICS[claim.metric].compared == "score":
+    if compared == "score":
         return _judge_score(claim, rows, frame, differences)
+    return _judge_form(claim, rows) if compared == "form" else _of_a_machine(claim)
+
+
+def _of_a_machine(claim: Claim) -> Judged:
     title = METRICS[claim.metric].title.lower()
     return _not_comparable(claim, f"{title} depends on the machine, so no paper's number travels")
 
@@ -257,6 +262,28 @@ def _converted(claim: Claim, record: Record | None) -> float:
         raise Unknown(f"the records behind the table are needed to count as {claim.counted_as}")
     _, function = CONVENTIONS[str(claim.counted_as)]
     return function(counts_of(record, claim.part or whole_of(record)))
+
+
+def _judge_form(claim: Claim, rows: pd.DataFrame) -> Judged:
+    """A pure number of a closed form: it has to lie within the interval over runs, widened by the tolerance.
+
+    Of several rows, of other seconds say, the one with the narrowest interval is judged.
+    """
+    own = rows[rows["metric"] == claim.metric]
+    sure = own[own["ci_low"].notna() & own["ci_high"].notna()]
+    if sure.empty:
+        return _not_comparable(claim, "it was measured in too few runs for an interval")
+    row = sure.loc[(sure["ci_high"] / sure["ci_low"]).idxmin()]
+    value, low, high = (float(row[name]) for name in ("value", "ci_low", "ci_high"))
+    slack = (claim.tolerance or 0.0) * claim.value
+    agrees = low - slack <= claim.value <= high + slack
+    unit = METRICS[claim.metric].unit
+    reason = (
+        f"{value:.3g} {unit} here ({low:.3g} to {high:.3g}), the closed form gives {claim.value:.4g}; "
+        f"{100 * (claim.tolerance or 0):g} % is allowed beside the interval"
+    )
+    kind: Kind = "reproduced" if agrees else "not reproduced"
+    return Judged(claim, kind, reason, "", value, low, high, (str(row["case_key"]),))
 
 
 def _judge_print(claim: Claim, printed: str, found: float, keys: tuple[str, ...]) -> Judged:

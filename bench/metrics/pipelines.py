@@ -30,6 +30,49 @@ PIPELINES: tuple[Metric, ...] = (
         definition="As the saturated rate, of the stage that moves a request here, or an input to its device.",
     ),
     Metric(
+        "sojourn_in_services",
+        unit="x",
+        better="lower",
+        section="pipeline",
+        title="Time in system in service times (mean)",
+        definition=(
+            "Mean time in system over the mean service time of the same runs, open loop: a pure number, which the law "
+            "of arrivals and services and the utilisation decide on any machine."
+        ),
+        comparison="form",
+    ),
+    Metric(
+        "sojourn_p99_in_services",
+        unit="x",
+        better="lower",
+        section="pipeline",
+        title="Time in system in service times (p99)",
+        definition="99th percentile of the time in system over the mean service time, open loop; with 662 requests.",
+        comparison="form",
+    ),
+    Metric(
+        "hand_over_ms",
+        unit="ms",
+        better="lower",
+        section="pipeline",
+        title="Handing over an array",
+        definition=(
+            "Mean time that a pre-processed tensor takes into memory shared with the network's process and out of it, "
+            "copies without waiting, where workers pre-process."
+        ),
+    ),
+    Metric(
+        "cores_busy",
+        unit="core",
+        better="none",
+        section="pipeline",
+        title="Cores kept busy",
+        definition=(
+            "Processor time over wall time of all processes of a pipeline (client, broker, workers) while it is "
+            "saturated."
+        ),
+    ),
+    Metric(
         "stage_utilisation",
         unit="%",
         better="none",

@@ -223,6 +223,8 @@ TIMES = (
     "most_in_system",
     "lateness_p99_ms",
     *_PERCENTILES,
+    "sojourn_in_services",
+    "sojourn_p99_in_services",
 )
 
 
@@ -269,8 +271,11 @@ def value_of(loop: OpenLoop, name: str) -> tuple[float | None, str]:
     if name in _PERCENTILES:
         value, why = sure_percentile(kept, _PERCENTILES[name])
         return (None if value is None else 1e3 * value), why
-    if loop.spans is not None and name in ("outside_service_ms", "lateness_p99_ms"):
-        return None, "requests are answered together: no queue of single services is replayed"
+    if loop.spans is not None and name in _OF_SINGLE_SERVICES:
+        return None, "requests are answered together: there is no queue of single services"
+    if name == "sojourn_p99_in_services":
+        value, why = sure_percentile(kept, 0.99)
+        return (None if value is None else value / _mean_service(loop)), why
     if name == "lateness_p99_ms" and not loop.lateness:
         return None, "no request found a server free"
     return _MEANS[name](loop), ""
@@ -301,7 +306,16 @@ def _outside_service(loop: OpenLoop) -> float:
     return 1e3 * (sum(sojourns) / len(sojourns) - replayed_mean(loop))
 
 
+def _mean_service(loop: OpenLoop) -> float:
+    """Mean seconds of service of the answered requests."""
+    return sum(loop.services) / len(loop.services)
+
+
+#: What is told of servers alone that answer one request after another.
+_OF_SINGLE_SERVICES = ("outside_service_ms", "lateness_p99_ms", "sojourn_in_services", "sojourn_p99_in_services")
+
 _MEANS: dict[str, Callable[[OpenLoop], float]] = {
+    "sojourn_in_services": lambda loop: sum(loop.kept) / len(loop.kept) / _mean_service(loop),
     "sojourn_mean_ms": lambda loop: 1e3 * sum(loop.kept) / len(loop.kept),
     "waiting_mean_ms": _mean_waiting,
     "outside_service_ms": _outside_service,

@@ -28,8 +28,10 @@ requests in one process and, with an interval, over the timed processes); how ma
 always ready (`saturated_rate`, and its sections'); and with a `rate`, or a `load` of the saturated rate, the time in
 system of requests that arrive in an open loop (`bench.workloads.load`). Equal seeds give every method the same
 arrivals. A case whose backlog grows is `unstable`. With `servers` the last two are those of so many processes, each
-pinned to a core of its own; one unit. With `together` a server answers so many requests at once at most, and the first
-waits `window_ms` for the others (`bench.workloads.together`).
+pinned to a core of its own; one unit. With `workers` so many forks do what stands before `collate_stage` ahead of a
+saturated server (`bench.workloads.workers`), and what handing their tensors over takes is told. With `together` a
+server answers so many requests at once at most, and the first waits `window_ms` for the others
+(`bench.workloads.together`).
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from typing import Any
 
 from bench.flags import flag
 from bench.reading import Curve, Reading, reading, unavailable
-from bench.workloads import pipeline_rates, servers
+from bench.workloads import pipeline_rates, servers, workers
 from bench.workloads.pipeline_chain import Chain
 from bench.workloads.workload import Built, Facts, Part, Shape, ShapeAxis, Spans, Workload, ask, clock_of
 
@@ -55,6 +57,7 @@ WORKLOAD = Workload(
         ShapeAxis("load", None, 1e-3, 10.0, doc="the same as a share of the row's own saturated rate"),
         ShapeAxis("seconds", 10, 1, 60, unit="s", doc="about how long each run of the loop offers requests"),
         ShapeAxis("servers", 1, 1, 1024, unit="process", doc="that answer under load, each on a core of its own"),
+        ShapeAxis("workers", 0, 0, 1024, unit="process", doc="that pre-process ahead of a saturated server"),
         ShapeAxis("together", 1, 1, 1024, unit="request", doc="that a server answers at once under load, at most"),
         ShapeAxis("window_ms", 0.0, 0.0, 1e4, unit="ms", doc="that the first of them waits for the others"),
         ShapeAxis("limit_ms", None, 1e-3, 1e6, unit="ms", doc="within which an answer counts; null: no goodput"),
@@ -113,6 +116,7 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
     pipeline_rates.check(chain, shape)
     if subject.device != "meta":  # where nothing is run there is nobody to serve
         servers.check(shape["servers"], subject.device, torch.get_num_threads())
+        workers.check(shape["workers"], subject.device, torch.get_num_threads(), shape["servers"])
     spans = Spans(subject.synchronise, clock_of(subject))
     whole = _Turn(chain, lambda request: chain.answer(request, spans))
 

@@ -12,7 +12,7 @@ from typing import Any
 from bench.errors import UsageError
 from bench.flags import flag
 from bench.reading import Reading, reading, unavailable
-from bench.workloads import load, open_loop, together
+from bench.workloads import busy_cores, load, open_loop, together, workers
 from bench.workloads.pipeline_chain import Chain
 from bench.workloads.workload import Built, Facts, Shape, Spans, ask, clock_of
 
@@ -31,7 +31,8 @@ def under_load(chain: Chain, subject: Built, shape: Shape, stage_ms: dict[str, f
     """
     site = load.Site(shape["servers"], clock_of(subject), getattr(subject, "wait_until", open_loop.spin_until))
     seconds, most = load.SATURATED_SHARE * shape["seconds"], shape["together"]
-    whole = load.saturated(_answers(chain, subject, most), site, seconds, most)
+    with busy_cores.watched() as cores:
+        whole, handed_over = _whole(chain, subject, shape, site, seconds)
     alone, why = _section(chain, subject, (chain.network,), most)
     network = None if alone is None else load.saturated(alone, site, seconds, most)
     rate = sum(whole) / len(whole)
@@ -39,19 +40,70 @@ def under_load(chain: Chain, subject: Built, shape: Shape, stage_ms: dict[str, f
         *load.saturated_readings(whole, network, why, site.how),
         *_sections(chain, subject, site, seconds),
         *_frames(chain, whole, site.how),
+        *_handed_over(handed_over, shape["workers"]),
+        *_cores(cores),
     ]
-    busy = _utilisations(rate, stage_ms, shape) if most == 1 else []
+    busy = _utilisations(chain, rate, stage_ms, shape) if most == 1 else []
     details = {"bottleneck": max(busy, key=lambda item: item.value or 0.0).part} if busy else {}
     offered = _offered(shape, rate)
+    full = [*_books(busy), *_full(cores)]
     if offered is None:
-        return Facts([*found, *busy], details=details, flags=_books(busy))
+        return Facts([*found, *busy], details=details, flags=full)
     loops = _loops(chain, subject, shape, site, offered)
     arriving = load.loop_facts(loops, rate, site.how, shape["limit_ms"])
     if most > 1:
         batches = [together.mean_together(loop) for loop in loops]
         found.append(load.over_runs("together_mean", batches, f"at most {most}, within {shape['window_ms']:g} ms"))
-    flags = [*_books(busy), *arriving.flags]
+    flags = [*full, *arriving.flags]
     return Facts([*found, *busy, *arriving.readings], details={**details, **arriving.details}, flags=flags)
+
+
+def _whole(
+    chain: Chain, subject: Built, shape: Shape, site: load.Site, seconds: float
+) -> tuple[list[float], list[workers.HandedOver]]:
+    """Rates of the chain by run; with workers also what handing their tensors over took."""
+    most = shape["together"]
+    if not shape["workers"]:
+        return load.saturated(_answers(chain, subject, most), site, seconds, most), []
+
+    def answer(values: list[Any]) -> None:
+        chain.rest(values)
+        subject.synchronise()
+
+    runs = [
+        workers.run(
+            lambda index: chain.alone(chain.request(index)), answer, shape["workers"], seconds=seconds, most=most,
+            clock=site.clock,
+        )
+        for _ in range(load.RUNS)
+    ]  # fmt: skip
+    return [run.rate for run in runs], runs
+
+
+def _handed_over(runs: list[workers.HandedOver], count: int) -> list[Reading]:
+    """What a tensor's way from a worker to this process takes, of a case with workers."""
+    if not runs:
+        return []
+    note = f"{runs[0].bytes} B written by one of {count} workers and read here, waiting left out; {len(runs)} runs"
+    return [load.over_runs("hand_over_ms", [run.ms for run in runs], note)]
+
+
+def _cores(found: busy_cores.BusyCores) -> list[Reading]:
+    if found.cores is None:
+        return [unavailable("cores_busy", "the kernel does not tell how long processes ran", "request")]
+    note = f"of {found.usable} that {found.processes} processes may use, while the chain is saturated"
+    return [reading("cores_busy", found.cores, "measured", n=1, part="request", method_note=note)]
+
+
+def _full(found: busy_cores.BusyCores) -> list[dict[str, str]]:
+    """A flag where the processes of the chain leave nothing of the cores: rates are then those of a full machine."""
+    if not found.is_full or found.processes == 1:
+        return []
+    text = (
+        f"{found.processes} processes keep {found.cores:.2f} of {found.usable} cores busy: nothing is left for whoever "
+        "sends, so that rates are those of a full machine"
+    )
+    return [flag("cores_full", "warn", text)]
 
 
 def seconds_of(shape: Shape) -> float:
@@ -65,8 +117,16 @@ def seconds_of(shape: Shape) -> float:
 
 def check(chain: Chain, shape: Shape) -> None:
     """Raise UsageError unless rates and batches of the shape fit together and the subject can answer in batches."""
+    offered = shape["rate"] is not None or shape["load"] is not None
     if shape["rate"] is not None and shape["load"] is not None:
         raise UsageError("rate and load both say how much is offered: give one of them")
+    if shape["workers"] and offered:
+        raise UsageError(f"workers={shape['workers']}: they work ahead of a saturated server; leave rate and load out")
+    if shape["workers"] and chain.collate is None:
+        raise UsageError(
+            f"workers={shape['workers']}: {type(chain.module).__name__} has no stage up to which they could work; its "
+            "collate_stage names the first that is the network's process's"
+        )
     if shape["together"] == 1:
         return
     if shape["servers"] > 1:
@@ -177,12 +237,15 @@ def _frames(chain: Chain, rates: list[float], how: str) -> list[Reading]:
     return [load.over_runs("frame_rate", [frames * rate for rate in rates], f"{frames} frames a request, {how}")]
 
 
-def _utilisations(rate: float, stage_ms: dict[str, float], shape: Shape) -> list[Reading]:
-    note = "saturated rate x mean service / servers"
-    return [
-        reading("stage_utilisation", rate * spent / 10 / shape["servers"], "measured", n=1, part=name, method_note=note)
-        for name, spent in stage_ms.items()
-    ]
+def _utilisations(chain: Chain, rate: float, stage_ms: dict[str, float], shape: Shape) -> list[Reading]:
+    """The utilisation law by stage; those before the collating one are the workers', where there are any."""
+    ahead = [name for name, _ in chain.stages[: chain.collate]] if shape["workers"] else []
+    found = []
+    for name, spent in stage_ms.items():
+        servers, who = (shape["workers"], "workers") if name in ahead else (shape["servers"], "servers")
+        told: dict[str, Any] = {"n": 1, "part": name, "method_note": f"saturated rate x mean service / {who}"}
+        found.append(reading("stage_utilisation", rate * spent / 10 / servers, "measured", **told))
+    return found
 
 
 def _books(busy: list[Reading]) -> list[dict[str, str]]:

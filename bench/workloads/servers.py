@@ -35,15 +35,15 @@ def check(count: int, device: str, threads: int) -> None:
     """
     if count == 1:
         return
-    cores = len(_cores())
+    here = len(cores())
     if sys.platform != "linux":
         raise NotImplementedError(f"servers={count}: several servers are forks, which go on computing on Linux alone")
     if device != "cpu":
         raise NotImplementedError(f"servers={count}: a fork cannot use {device}; several servers run on a CPU")
     if threads != 1:
         raise NotImplementedError(f"servers={count}: each server has one thread; set device.threads=1, not {threads}")
-    if count > cores:
-        raise NotImplementedError(f"servers={count}: this process may use {cores} cores; each server needs its own")
+    if count > here:
+        raise NotImplementedError(f"servers={count}: this process may use {here} cores; each server needs its own")
 
 
 def together(
@@ -114,8 +114,8 @@ def _serve(
 ) -> None:
     """In the fork: do the work on a core of its own, tell the answer, and leave."""
     try:
-        cores = _cores()
-        _alone(cores[server % len(cores)])
+        own = cores()
+        alone(own[server % len(own)])
         if settle is not None:
             settle()
         answer: tuple[str, Any] = ("done", work(server, start))
@@ -146,7 +146,7 @@ def _answers(pipes: list[connection.Connection], deadline: float) -> list[Any]:
     return answers
 
 
-def _alone(core: int) -> None:
+def alone(core: int) -> None:
     """This process on one core with one thread."""
     import torch
 
@@ -155,7 +155,8 @@ def _alone(core: int) -> None:
     torch.set_num_threads(1)
 
 
-def _cores() -> list[int]:
+def cores() -> list[int]:
+    """The cores that this process may use, in order."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))

@@ -1,113 +1,65 @@
-"""How crops come from one network to the next: both ends in this process, the bytes through what joins the services.
+"""How crops come from one network to the next: a process that publishes them, and this one, which fetches them.
 
-A crop is published and fetched one after the other, so that a hop costs what both ends do, without the wake-up of
-another process; a broker's server is a process of its own. `fused` networks share memory and have no hop.
+Both ends are two processes, as two services are: the publisher is a fork that has the crops in memory which it shares
+with this process, sends each through the same channels that requests come by, and is kept off this one's cores where
+there are others (`suites.serving.transports`). What tells it to send is a few bytes through a pipe. `fused` networks
+are in one process and have no hop.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import weakref
-from collections.abc import Callable
-from multiprocessing import Pipe
-from typing import Any, Protocol
+from collections.abc import Sequence
+from struct import Struct
+from typing import Any
 
 from bench.errors import UsageError
-from suites.serving.transports.fsync_log import Log
-from suites.serving.transports.redis import RedisServer, popped
-from suites.serving.transports.shared_memory import Ring
+from suites.serving.transports import table
+from suites.serving.transports.client import Client
 
-#: Bytes that a pipe surely takes in one piece, before anybody reads.
-PIPE_HOLDS = 128 * 1024
-_QUEUE = "crops"
-
-
-class Hop(Protocol):
-    """What joins two services."""
-
-    def put(self, message: bytes) -> None:
-        """Publish."""
-
-    def get(self) -> bytes:
-        """Fetch the oldest."""
-
-    def close(self) -> None:
-        """Give back what it holds."""
+#: The channels that join two services; base64 inside JSON is a habit of clients, not of services.
+NAMES = ("fused", *(name for name in table.NAMES if name not in ("direct", "http_json")))
+_LENGTH = Struct("<Q")
 
 
-class PipeHop:
-    """A pair of connected sockets with pickle around the bytes."""
+class Arena(Sequence[bytes]):
+    """Messages in memory that this process writes and its forks read.
 
-    def __init__(self) -> None:
-        self._from, self._into = Pipe()
+    Args:
+        size: bytes of the largest message.
+        most: messages at once.
+    """
 
-    def put(self, message: bytes) -> None:
-        """Pickle and write.
+    def __init__(self, size: int, most: int):
+        self.size, self.most = size, most
+        self._slot = _LENGTH.size + size
+        self._memory = mmap.mmap(-1, max(1, most) * self._slot)
+
+    def put(self, messages: Sequence[bytes]) -> None:
+        """Take these in place of those before.
 
         Raises:
-            ValueError: the pipe might not take it before anybody reads.
+            ValueError: there are more than it has room for, or one is too large.
         """
-        if len(message) > PIPE_HOLDS:
-            raise ValueError(f"a pipe within one process holds {PIPE_HOLDS} bytes at most, not {len(message)}")
-        self._into.send(message)
+        if len(messages) > self.most or max(map(len, messages), default=0) > self.size:
+            raise ValueError(
+                f"{len(messages)} messages of up to {max(map(len, messages))} bytes do not fit: there is room for "
+                f"{self.most} of {self.size}"
+            )
+        for place, message in enumerate(messages):
+            start = place * self._slot
+            _LENGTH.pack_into(self._memory, start, len(message))
+            self._memory[start + _LENGTH.size : start + _LENGTH.size + len(message)] = message
 
-    def get(self) -> bytes:
-        """Read and unpickle."""
-        return bytes(self._from.recv())
+    def __len__(self) -> int:
+        return self.most
 
-    def close(self) -> None:
-        """Close both ends."""
-        self._from.close()
-        self._into.close()
-
-
-class RingHop:
-    """A ring of slots in shared memory."""
-
-    def __init__(self, size: int):
-        self._ring = Ring(size)
-        self.put, self.get = self._ring.write, self._ring.read
-
-    def close(self) -> None:
-        """Nothing: the memory goes with its last holder."""
-
-
-class RedisHop:
-    """A list of a Redis server."""
-
-    def __init__(self) -> None:
-        self._server = RedisServer()
-        self._client = self._server.connect()
-
-    def put(self, message: bytes) -> None:
-        """Push."""
-        self._client.lpush(_QUEUE, message)
-
-    def get(self) -> bytes:
-        """Pop."""
-        return popped(self._client, _QUEUE)
-
-    def close(self) -> None:
-        """Close the connection and end the server."""
-        self._client.close()
-        self._server.close()
-
-
-class LogHop:
-    """A log that every message is forced to disk in."""
-
-    def __init__(self) -> None:
-        self._log = Log()
-        self.put, self.get, self.close = self._log.append, self._log.next, self._log.close
-
-
-_HOPS: dict[str, Callable[[int], Hop]] = {
-    "pipe": lambda size: PipeHop(),
-    "shared_memory": RingHop,
-    "redis": lambda size: RedisHop(),
-    "fsync_log": lambda size: LogHop(),
-}
-NAMES = ("fused", *_HOPS)
+    def __getitem__(self, place: Any) -> Any:
+        start = place * self._slot
+        (length,) = _LENGTH.unpack_from(self._memory, start)
+        return self._memory[start + _LENGTH.size : start + _LENGTH.size + length]
 
 
 class Coupling:
@@ -116,43 +68,46 @@ class Coupling:
     Args:
         name: one of `NAMES` but `fused`, which has none.
         size: bytes of a message.
+        most: messages that are handed over at once.
 
     Raises:
         UsageError: there is no such coupling.
     """
 
-    def __init__(self, name: str, size: int):
-        if name not in _HOPS:
+    def __init__(self, name: str, size: int, most: int):
+        if name not in NAMES or name == "fused":
             raise UsageError(f'coupling="{name}": choose {", ".join(NAMES)}')
-        self.name, self.size = name, size
-        self._hop: Hop | None = None
-        self._owner = 0
+        self.name, self.size, self.most = name, size, most
+        self._open: tuple[Client, Arena] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_hop": None, "_owner": 0}
+        return {**vars(self), "_open": None}
 
     def passed(self, messages: list[bytes]) -> list[bytes]:
-        """The messages as they come out at the other end, in order."""
-        hop = self._opened()
-        arrived = []
-        for message in messages:
-            hop.put(message)
-            arrived.append(hop.get())
-        return arrived
+        """The messages as they come out at the other end, in order.
+
+        Raises:
+            ValueError: more or larger ones than it was made for.
+            TransportFailed: the publisher died or took too long.
+        """
+        client, arena = self._opened()
+        arena.put(messages)
+        return client.receive_all(len(messages))
+
+    def described(self) -> dict[str, Any]:
+        """Where the publisher runs and what a log is written to."""
+        return {"coupling": self.name, "publisher": "a process of its own", **table.surroundings(self.name)}
 
     def close(self) -> None:
-        """Close the hop; the next use opens another."""
-        hop, self._hop = self._hop, None
-        if hop is not None and self._owner == os.getpid():
-            hop.close()
+        """End the publisher; the next use opens another."""
+        found, self._open = self._open, None
+        if found is not None:
+            found[0].close()
 
-    def _opened(self) -> Hop:
-        if self._hop is None or self._owner != os.getpid():
-            self._hop, self._owner = _HOPS[self.name](self.size), os.getpid()
-            weakref.finalize(self, _closed, self._hop, self._owner)
-        return self._hop
-
-
-def _closed(hop: Hop, owner: int) -> None:
-    if os.getpid() == owner:
-        hop.close()
+    def _opened(self) -> tuple[Client, Arena]:
+        if self._open is None or self._open[0].owner != os.getpid():
+            arena = Arena(self.size, self.most)
+            client = Client(table.channel(self.name, self.size), arena)
+            weakref.finalize(self, client.close)
+            self._open = client, arena
+        return self._open

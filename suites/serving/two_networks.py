@@ -45,7 +45,8 @@ class TwoNetworks(nn.Module):
         super().__init__()
         self.detector, self.identifier, self.side, self.crop = detector, identifier, side, crop
         self.counts, self.frames_per_request = counts, counts.shape[1]
-        self._coupling = None if coupling == "fused" else Coupling(coupling, 3 * crop * crop)
+        most = int(counts.sum(1).max())
+        self._coupling = None if coupling == "fused" else Coupling(coupling, 3 * crop * crop, most)
 
     def stages(self) -> list[tuple[str, Callable[[Any], Any]]]:
         """The stages in order; fused networks have no hop."""
@@ -117,11 +118,9 @@ class TwoNetworks(nn.Module):
         return (torch.rand(batch, 3, self.crop, self.crop).to(like),)
 
     def details(self) -> dict[str, Any]:
-        """How many objects the frames have and what joins the networks."""
-        return {
-            "objects_per_frame": float(self.counts.mean()),
-            "coupling": "fused" if self._coupling is None else self._coupling.name,
-        }
+        """How many objects the frames have, what joins the networks and where the other end runs."""
+        joined = {"coupling": "fused"} if self._coupling is None else self._coupling.described()
+        return {"objects_per_frame": float(self.counts.mean()), **joined}
 
 
 def _boxes(draw: np.random.Generator, count: int, size: tuple[int, ...]) -> list[tuple[float, float, float, float]]:
@@ -138,7 +137,7 @@ def two_networks(
     *,
     k: Count = 5,
     objects: Literal["fixed", "poisson"] = "fixed",
-    coupling: Literal["fused", "pipe", "shared_memory", "redis", "fsync_log"] = "fused",
+    coupling: Literal["fused", "pipe", "shared_memory", "http", "redis", "fsync_log"] = "fused",
     frames: PositiveInt = 1,
     detector: str = "mobilenet_v2",
     identifier: str = "mobilenet_v2",
@@ -151,7 +150,7 @@ def two_networks(
     Args:
         k: objects of a frame, or their mean.
         objects: every frame has k, or as many as a Poisson distribution gives.
-        coupling: fused, pipe, shared_memory, redis or fsync_log: what crops come through.
+        coupling: fused, pipe, shared_memory, http, redis or fsync_log: what crops come through.
         frames: whose crops are identified together.
         detector: network that looks at frames.
         identifier: network that looks at crops.

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from bench.analysis.claims import Claim, evaluate
 from bench.config.claims import canonical
 from bench.config.paths import suite_folders
 from bench.errors import UsageError
+from bench.reading import reading
 from tests import synthetic
 
 SOURCE = {
@@ -58,6 +60,29 @@ def test_count_is_reproduced_within_the_printed_precision():
 def test_count_beyond_the_printed_precision_is_not_reproduced():
     assert judge(claim(value=2.6e9), frame()).kind == "not reproduced"
     assert judge(claim(value=2.7e9, tolerance=0.001), frame()).kind == "not reproduced"
+
+
+@pytest.mark.parametrize(
+    ("ends", "tolerance", "kind"),
+    [
+        ((1.40, 1.55), 0.0, "reproduced"),
+        ((1.52, 1.60), 0.0, "not reproduced"),
+        ((1.52, 1.60), 0.02, "reproduced"),
+        ((None, None), 0.1, "not comparable here"),
+    ],
+)
+def test_a_pure_number_of_a_closed_form_is_held_to_its_interval_on_any_machine(ends, tolerance, kind):
+    row = synthetic.record(model="known_server", workload="pipeline", task="none", shape="rate=50.0, seconds=20.0")
+    low, high = ends
+    one = reading("sojourn_in_services", 1.5, "measured", ci_low=low, ci_high=high, n=5, part="request").as_dict()
+    row["readings"] = [*row["readings"], one]
+    form = claim(
+        method="none", setting=None, model="known_server", metric="sojourn_in_services", value=1.5, unit="x",
+        tolerance=tolerance, resolution=None, workload="pipeline", shape="rate=50.0",
+    )  # fmt: skip
+    assert judge(form, table.from_records([row])).kind == kind
+    other = judge(replace(form, shape="rate=80.0"), table.from_records([row]))
+    assert other.kind == "not comparable here" and "has not been measured" in other.reason
 
 
 def test_ratio_of_counts_is_to_the_plain_model():

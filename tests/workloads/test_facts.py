@@ -306,6 +306,8 @@ def test_arrivals_at_a_rate_are_served_one_after_another_and_replayed():
     by_name = {item.metric: item for item in facts.readings}
     assert by_name["sojourn_mean_ms"].n == 5 and by_name["sojourn_mean_ms"].ci_low < found["sojourn_mean_ms"]
     assert found["sojourn_mean_ms"] == pytest.approx(found["waiting_mean_ms"] + 7, rel=0.01)  # of means over runs
+    assert found["sojourn_in_services"] == pytest.approx(found["sojourn_mean_ms"] / 7)  # every service takes 7 ms
+    assert found["sojourn_p99_in_services"] == pytest.approx(found["sojourn_p99_ms"] / 7)
     assert found["outside_service_ms"] == pytest.approx(0, abs=1e-6)  # Lindley's recursion gives the same queue
     assert (
         found["utilisation"] == pytest.approx(0.7 * found["achieved_rate"])

@@ -28,6 +28,23 @@ _CHANNELS: dict[str, Callable[[int], Channel]] = {
 NAMES = ("direct", *_CHANNELS)
 
 
+def channel(name: str, size: int) -> Channel:
+    """The channel of a transport, for messages of so many bytes at most, before its client is forked.
+
+    Raises:
+        NotInstalled: a library, or a Redis server, is not there.
+    """
+    return _CHANNELS[name](size)
+
+
+def surroundings(name: str) -> dict[str, Any]:
+    """The cores of this process and of those beside it, and the file system of a log."""
+    told: dict[str, Any] = {}
+    if hasattr(os, "sched_getaffinity"):
+        told = {"measured_cores": sorted(os.sched_getaffinity(0)), "client_cores": beside()}
+    return told | ({"log_file_system": file_system()} if name == "fsync_log" else {})
+
+
 class Transport:
     """Requests from a client's process; opened at the first use, in every process that uses it.
 
@@ -64,10 +81,7 @@ class Transport:
 
     def described(self) -> dict[str, Any]:
         """Where the client runs and what its log is written to."""
-        told: dict[str, Any] = {"transport": self.name, "client": "a process of its own"}
-        if hasattr(os, "sched_getaffinity"):
-            told |= {"measured_cores": sorted(os.sched_getaffinity(0)), "client_cores": beside()}
-        return told | ({"log_file_system": file_system()} if self.name == "fsync_log" else {})
+        return {"transport": self.name, "client": "a process of its own", **surroundings(self.name)}
 
     def close(self) -> None:
         """End the client; the next use opens another."""
@@ -78,7 +92,6 @@ class Transport:
     def _opened(self) -> Client:
         if self._client is None or self._client.owner != os.getpid():
             files = self._files()
-            channel = _CHANNELS[self.name](max(map(len, files)))
-            self._client = Client(channel, files)
+            self._client = Client(channel(self.name, max(map(len, files))), files)
             weakref.finalize(self, self._client.close)
         return self._client

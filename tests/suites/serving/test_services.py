@@ -1,5 +1,7 @@
 """Services in the workload: stages that are there, shares, differences of pixels, batches, frames, accuracy."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -107,10 +109,16 @@ def test_a_batched_open_loop_tells_how_many_it_answered_together(small):
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "fused"])
 def test_crops_come_through_a_hop_as_they_were(name):
     needed(name)
-    crops = [np.random.default_rng(index).bytes(76_800) for index in range(3)]
-    hop = Coupling(name, 76_800)
-    assert hop.passed(crops) == crops and hop.passed([]) == []
+    crops = [np.random.default_rng(index).bytes(76_800) for index in range(6)]  # more than a ring has slots
+    hop = Coupling(name, 76_800, 6)
+    assert hop.passed(crops) == crops and hop.passed([]) == [] and hop.passed(crops[4:]) == crops[4:]
+    publisher = hop._open[0].pid
+    assert publisher != os.getpid() and hop.described()["publisher"] == "a process of its own"
+    with pytest.raises(ValueError, match="room for 6 of 76800"):
+        hop.passed(crops + crops)
     hop.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(publisher, 0)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "fused"])

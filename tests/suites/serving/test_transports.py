@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from bench.errors import UsageError
+from bench.workloads.shared_ring import Ring
 from suites.serving.image_service import image_service
 from suites.serving.transports import redis, table
 from suites.serving.transports.channel import TransportFailed
-from suites.serving.transports.shared_memory import Ring
 
 NEEDS = {"http": ("uvicorn", "starlette"), "http_json": ("uvicorn", "starlette"), "redis": ("redis",)}
 FILES = [bytes([7]) * 5, os.urandom(200_000), b"\x00\xff" * 50_000]
