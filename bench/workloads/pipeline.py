@@ -14,6 +14,8 @@ and may offer
 - `preprocess_stages`, `transfer_stages`: names of neighbouring stages whose own rates are told;
 - `collate_stage`: the first stage that also takes a list, of what several requests came to, for the shape `together`;
 - `frames_per_request`, for `frame_rate`;
+- `exchange`: names of a stage that opens an exchange and of the one that ends it, so that before the second is run
+  alone the first is run, outside the clock;
 - `put_back()`: called after every run, outside the clock, where a stage leaves something open (an exchange);
 - `request_facts() -> {"bytes": ..., "width": ..., "height": ..., "bits_per_pixel": ...}` of what is sent, means;
 - `pixel_difference(i) -> float`: largest difference of what the network sees to a reference chain, in levels of 255;

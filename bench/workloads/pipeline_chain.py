@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.errors import UsageError, did_you_mean
-from bench.workloads.workload import Built, Spans, require
+from bench.workloads.workload import Built, Spans, ask, require
 
 #: Different requests that are taken in turn, of a subject that does not say.
 REQUESTS = 8
@@ -23,6 +23,7 @@ class Chain:
         count: different requests.
         network: name of the stage that runs the network.
         collate: place of the first stage that takes a list of what several requests came to; None where there is none.
+        exchange: names of a stage that opens an exchange and of the one that ends it; empty where there is none.
 
     Raises:
         UsageError: the module lacks a call, or its stages have no names of their own.
@@ -35,7 +36,9 @@ class Chain:
         self.count = int(getattr(subject.module, "requests", REQUESTS))
         self.network = str(getattr(subject.module, "network_stage", "infer"))
         self.collate = self._place(getattr(subject.module, "collate_stage", None))
+        self.exchange: tuple[str, str] = tuple(getattr(subject.module, "exchange", ("", "")))  # type: ignore[assignment]
         self._requests: dict[int, Any] = {}
+        self._made: dict[tuple[int, int, int], Any] = {}
 
     def request(self, index: int) -> Any:
         """A copy of its own of request `index`, counted round."""
@@ -47,7 +50,24 @@ class Chain:
         return copy_of(self._requests[place], self.module)
 
     def before(self, position: int, index: int, most: int = 1) -> Any:
-        """What the stage at a position is given of request `index`, or of `most` requests that are taken together."""
+        """What the stage at a position is given of request `index`, or of `most` requests that are taken together.
+
+        It is made once for each request, for a short stage runs hundreds of times where the stages before it take long;
+        every run gets a copy of its own.
+        """
+        from bench.tensors import copy_of
+
+        if position == 0:
+            return self.request(index)
+        key = (position, index % self.count, most)
+        if key not in self._made:
+            self._made[key] = self._through(*key)
+            ask(self.module, "put_back")
+        if self.stages[position][0] == self.exchange[1]:
+            self._open(index)
+        return copy_of(self._made[key], self.module)
+
+    def _through(self, position: int, index: int, most: int) -> Any:
         if most > 1:
             assert self.collate is not None
             value: Any = [self.alone(self.request(most * index + further)) for further in range(most)]
@@ -57,6 +77,11 @@ class Chain:
         for _, stage in self.stages[first:position]:
             value = stage(value)
         return value
+
+    def _open(self, index: int) -> None:
+        """Begin the exchange of a request that the stage which ends it is run for alone."""
+        opening, _ = self.exchange
+        dict(self.stages)[opening](self.request(index))
 
     def answer(self, request: Any, spans: Spans) -> Any:
         """The answer to a request, each stage in a span of its name."""

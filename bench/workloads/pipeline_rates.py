@@ -176,10 +176,9 @@ def _section(chain: Chain, subject: Built, names: tuple[str, ...], most: int = 1
     first, last = places[0], places[-1]
     if most > 1 and chain.collate is not None and first < chain.collate:
         most = 1
-    given = _Given(chain, first, most)
 
     def ready(index: int) -> Callable[[], Any]:
-        value = given.of(index)
+        value = chain.before(first, index, most)
 
         def run() -> None:
             passed = value
@@ -190,25 +189,6 @@ def _section(chain: Chain, subject: Built, names: tuple[str, ...], most: int = 1
         return run
 
     return ready, ""
-
-
-class _Given:
-    """What stages from a place on are given of the requests in turn: made once, and a copy for every run."""
-
-    def __init__(self, chain: Chain, first: int, most: int):
-        self._chain, self._first, self._most = chain, first, most
-        self._made: dict[int, Any] = {}
-
-    def of(self, index: int) -> Any:
-        from bench.tensors import copy_of
-
-        if self._first == 0:
-            return self._chain.request(index)
-        place = index % self._chain.count
-        if place not in self._made:
-            self._made[place] = self._chain.before(self._first, place, self._most)
-            ask(self._chain.module, "put_back")
-        return copy_of(self._made[place], self._chain.module)
 
 
 def _sections(chain: Chain, subject: Built, site: load.Site, seconds: float) -> list[Reading]:

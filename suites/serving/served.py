@@ -81,6 +81,11 @@ class Served(nn.Module):
             return ("receive",)
         return ("transfer",) if self._device().type == "cuda" and self.given == "bytes" else ()
 
+    @property
+    def exchange(self) -> tuple[str, str]:
+        """The stages that open and end an exchange with the client; none where there is no client."""
+        return ("receive", "respond") if self._transport is not None else ("", "")
+
     def example_request(self, index: int) -> Any:
         """Request `index`: a file, its number where the client has it, or an input that is ready."""
         if self._transport is not None:

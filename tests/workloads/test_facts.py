@@ -478,3 +478,16 @@ def test_an_operator_that_declares_what_nobody_knows_is_refused():
     subject.module.declares = lambda left, right: {"workspace_element": 1}
     with pytest.raises(UsageError, match="workspace_elements"):
         facts_of("operator", subject)
+
+
+def test_what_stands_before_a_stage_is_made_once_for_each_request_and_copied_for_every_run():
+    module = Chain()
+    made, read = [], module.read
+    module.read = lambda request: made.append(request[0]) or read(request)
+    parts, _ = parts_of("pipeline", FakeBuilt(module))
+    seen = []
+    for _ in range(7):
+        parts["infer"].prepare()
+        seen.append(parts["infer"].call())  # it changes its input in place
+        parts["infer"].reset()
+    assert made == [0, 1, 2] and all(torch.equal(seen[i], seen[i - 3]) for i in range(3, 7))

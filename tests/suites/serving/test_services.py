@@ -255,3 +255,18 @@ def test_a_chain_of_one_stage_has_the_latency_of_that_stage():
     share = next(item.value for item in facts.readings if item.metric == "stage_share")
     found = {item.metric: item.value for item in facts.readings if item.part == "request"}
     assert share > 95 and found["saturated_rate"] <= 500 and facts.details["bottleneck"] == "spin"
+
+
+@pytest.mark.parametrize("name", ["pipe", "http"])
+def test_an_answer_can_be_given_again_and_again_by_itself(name):
+    needed(name)
+    module = image_service(image="small", side=32, transport=name)
+    pipeline = module_of("pipeline")
+    built = Wall(module)
+    parts = {part.name: part for part in pipeline.make_parts(built, pipeline.WORKLOAD.shape({}))}
+    with torch.inference_mode():
+        for _ in range(3):
+            parts["respond"].prepare()
+            assert parts["respond"].call().shape == (1, 5, 2)  # classes and their scores
+            parts["respond"].reset()
+    module._transport.close()
