@@ -61,7 +61,7 @@ def _of_group(site: Site, group: Group) -> str:
     if not rows and not left_out:
         return ""
     parts = [f"### {', '.join(text for name, text in group.said.items() if name != 'machine' and text)}"]
-    if rows:
+    if rows and rows[0].case.workload != predictions.WORKLOAD:  # how fast a predictor is stands beside its errors
         parts.append(_table(_GAINS, [_gain_line(row, site) for row in rows]))
         parts.append(_why(rows, site))
     for metric in scores_of(rows):
