@@ -15,6 +15,10 @@ from reports.scores import SCORES
 KINDS = {"reproduced": "good", "not reproduced": "bad", "not comparable here": "care"}
 
 
+#: Claims of one verdict beyond which their list is folded up at first.
+MOST_OPEN = 40
+
+
 def sheets(site: Site) -> Iterable[Sheet]:
     """The one sheet `claims.html`."""
     yield Sheet("claims.html", "", lambda: _page(site))
@@ -47,6 +51,7 @@ def _page(site: Site) -> str:
         scores=SCORES,
         paper_of=paper_of,
         with_suite=several,
+        most_open=MOST_OPEN,
         method_pages=_method_pages(site),
     )
 

@@ -474,3 +474,16 @@ def test_claims_are_filtered_by_paper_and_verdict_and_the_address_brings_it_back
     assert again.page.locator(".claims.lines > li:visible").count() == 1
     one = visit(claimed / "claims.html", fragment="#claim-2")
     assert one.page.locator("#claim-2 details").get_attribute("open") is not None
+
+
+def test_on_a_phone_long_sections_are_their_headings_until_they_are_opened(site, visit):
+    wide, phone = visit(board(site)), visit(board(site), width=400)
+    folded = "document.querySelectorAll('section[data-fold] > details.fold:not([open])').length"
+    assert wide.page.evaluate(folded) == 0 and phone.page.evaluate(folded) >= 3
+    assert phone.page.evaluate("document.documentElement.scrollHeight") < 8 * 900
+    assert not phone.page.locator("#unavailable table").is_visible()
+    phone.page.locator(".contents summary").click()
+    phone.page.locator(".contents a", has_text="Not available, and why").click()
+    assert phone.page.locator("#unavailable table").is_visible()
+    view = visit(board(site), width=400, fragment="#savings=one%20line%20per%20case")
+    assert view.page.locator("#savings").is_visible() and not view.complaints

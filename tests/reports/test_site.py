@@ -4,6 +4,7 @@ import copy
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from reports import figure_sets, fresh
 from reports.site import build, load
 from tests.synthetic import record, store, suite_records
 
+ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = "<img src=x onerror=alert(1)>\"'</script><script>alert(2)</script>&amp;\u2028"
 
 
@@ -250,3 +252,13 @@ def test_claims_of_a_suite_are_judged_and_lead_to_their_rows(tmp_path):
 def test_only_rows_of_the_suite_that_was_asked_for_are_shown(tmp_path):
     store(tmp_path / "results", [record(), record(model="other", suite="second")])
     assert [row.case.model for row in load([tmp_path / "results"], suite="second").rows] == ["other"]
+
+
+def test_many_claims_of_one_verdict_are_folded_up_at_first(tmp_path):
+    store(tmp_path / "results", [record(), record(method="tome", setting="r=8")], with_samples=False)
+    build(tmp_path / "results", tmp_path / "site", claims=[ROOT / "suites" / "vit_tokens"])
+    text = (tmp_path / "site" / "claims.html").read_text()
+    folds = re.findall(r'<details class="fold"( open)?><summary><h2 id="verdict-\d">[^:]*: (\d+)', text)
+    counts = [(bool(opened), int(count)) for opened, count in folds]
+    assert max(count for _, count in counts) > 40
+    assert all(opened == (count <= 40) for opened, count in counts)

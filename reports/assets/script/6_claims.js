@@ -7,6 +7,8 @@ function startClaims() {
   const filters = [["suite", "Suite"], ["paper", "Paper"], ["verdict", "Verdict"]].map(([name, title]) => claimFilter(name, title, items)).filter(Boolean);
   const show = () => {
     let count = 0;
+    const filtered = filters.some(({ select }) => select.value);
+    if (filtered) document.querySelectorAll("section.verdict > details").forEach((fold) => { fold.open = true; });
     for (const item of items) {
       item.hidden = !filters.every(({ name, select }) => !select.value || item.dataset[name] === select.value);
       if (!item.hidden) count += 1;
@@ -19,7 +21,7 @@ function startClaims() {
     for (const { name, select, options } of filters) select.value = options.includes(parts.get(name)) ? parts.get(name) : "";
     show();
     const target = /^#claim-\d+$/.test(location.hash) ? document.querySelector(location.hash) : null;
-    if (target) { target.querySelector("details").open = true; target.scrollIntoView({ block: "center" }); }
+    if (target) { unfold(target); target.querySelector("details").open = true; target.scrollIntoView({ block: "center" }); }
   };
   for (const { name, select, title } of filters) {
     holder.append(el("label", { class: "choice" }, title, select));

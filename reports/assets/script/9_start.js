@@ -18,6 +18,7 @@ document.addEventListener("DOMContentLoaded", () => {
   }
   const pinned = document.getElementById("pinned");
   if (pinned) new Pinned(pinned);
+  foldOnPhones();
   Pins.start();
   startCase();
   Figures.start();
@@ -30,14 +31,30 @@ function openAtSection(board) {
   const names = [...Address.parts.keys()];
   const ofTable = names.some((name) => ["sort", "find", "columns"].includes(name) || name.startsWith("not-"));
   const target = ofTable ? board : names.map((name) => document.getElementById(name)).find((node) => node?.matches("[data-figure]"));
-  if (target) target.scrollIntoView({ block: "start", behavior: "instant" });
+  if (!target) return;
+  unfold(target);
+  target.scrollIntoView({ block: "start", behavior: "instant" });
+}
+
+// Opens all that a node is folded away in.
+function unfold(node) {
+  for (let fold = node.parentElement?.closest("details"); fold; fold = fold.parentElement?.closest("details")) fold.open = true;
+}
+
+// On a phone the sections further down are their headings, so that a page is a few screens long.
+function foldOnPhones() {
+  if (!window.matchMedia("(max-width: 640px)").matches) return;
+  for (const section of document.querySelectorAll("section[data-fold]")) {
+    const title = section.querySelector("h2"), rest = [...section.childNodes].filter((node) => node !== title);
+    section.append(el("details", { class: "fold" }, el("summary", {}, title), ...rest));
+  }
 }
 
 // Contents of a long page: its headings, at the left where there is room, else as a menu.
 function startContents() {
   const titles = [...document.querySelectorAll("main h2[id]")].filter((title) => !title.closest("[hidden]"));
   if (titles.length < 4) return;
-  const links = titles.map((title) => el("li", {}, el("a", { href: "#" + title.id, onclick: (event) => { event.preventDefault(); title.scrollIntoView(); } }, title.textContent.trim())));
+  const links = titles.map((title) => el("li", {}, el("a", { href: "#" + title.id, onclick: (event) => { event.preventDefault(); unfold(title); title.scrollIntoView(); } }, title.textContent.trim())));
   const menu = el("details", { class: "contents" }, el("summary", {}, "On this page"), el("ol", {}, ...links));
   const wide = window.matchMedia("(min-width: 1640px)");
   const fit = () => { menu.open = wide.matches; };
