@@ -43,7 +43,7 @@ from reports.standing import rank_rows
 
 HERE = Path(__file__).resolve().parent
 ASSETS = HERE / "assets"
-#: Seconds that one build spends on the figures of case pages.
+#: Seconds that one build spends on pages with figures, in the order of suites, methods, networks and cases.
 FIGURE_SECONDS = 5.0
 NOT_STATED = Rates()
 PAINT = HERE / "figures" / "paint.js"
@@ -92,8 +92,8 @@ def build(
             whose `references.bib` is cited.
         compare: two keys of machines or two results folders, for the page that compares them; where it is not given and
             the rows come from exactly two machines, these are compared.
-        figure_seconds: time for the figures of case pages; pages beyond it get theirs from the next build, so that a
-            store of thousands shows its leaderboard at once. None: no limit.
+        figure_seconds: time for pages with figures; those beyond it get theirs from the next build, so that a store of
+            thousands shows its tables at once. None: no limit.
         rates: the grid's intensity and the price of electricity, for carbon and cost where rows have energy.
 
     Raises:

@@ -31,7 +31,8 @@ def sheets(site: Site) -> Iterable[Sheet]:
         if not (row.case.is_baseline or row.by_model):
             found.setdefault(row.case.method, []).append(row)
     for name, rows in sorted(found.items()):
-        yield Sheet(method_page(name), _digest(site, name, rows), partial(_page, site, name, rows))
+        page = partial(_page, site, name, rows)
+        yield Sheet(method_page(name), _digest(site, name, rows), page, partial(page, whole=False))
 
 
 def _digest(site: Site, name: str, rows: Sequence[Row]) -> str:
@@ -50,7 +51,8 @@ def _claims(site: Site, name: str) -> list[dict[str, object]]:
     return [claim for claim in site.claims if claim["method"] == name]
 
 
-def _page(site: Site, name: str, rows: Sequence[Row]) -> str:
+def _page(site: Site, name: str, rows: Sequence[Row], *, whole: bool = True) -> str:
+    """The page; without its figure and crossings where a build has no time left for them."""
     here = method_page(name)
     own = points(rows)
     suites = sorted({row.case.suite for row in rows})
@@ -63,8 +65,9 @@ def _page(site: Site, name: str, rows: Sequence[Row]) -> str:
         headline=sentence(name, own, "case"),
         card=site.card(name),
         suites=[(site.of_suite(suite).title, suite_page(suite)) for suite in suites],
-        drawing=guarded(flagship.ID, here, site, lambda: _picture(site, name, own, suites)) if own else None,
-        pays=_pays(site, rows),
+        whole=whole,
+        drawing=guarded(flagship.ID, here, site, lambda: _picture(site, name, own, suites)) if own and whole else None,
+        pays=_pays(site, rows) if whole else [],
         lines=lines[:MOST_LINES],
         left_out=max(0, len(lines) - MOST_LINES),
         with_own=any(line.own != "—" for line in lines),

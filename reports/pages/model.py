@@ -25,7 +25,8 @@ def sheets(site: Site) -> Iterable[Sheet]:
     for row in site.rows:
         found.setdefault(row.case.model, []).append(row)
     for name, rows in sorted(found.items()):
-        yield Sheet(model_page(name), _digest(site, name, rows), partial(_page, site, name, rows))
+        page = partial(_page, site, name, rows)
+        yield Sheet(model_page(name), _digest(site, name, rows), page, partial(page, whole=False))
 
 
 def _digest(site: Site, name: str, rows: Sequence[Row]) -> str:
@@ -37,7 +38,8 @@ def _digest(site: Site, name: str, rows: Sequence[Row]) -> str:
     )
 
 
-def _page(site: Site, name: str, rows: Sequence[Row]) -> str:
+def _page(site: Site, name: str, rows: Sequence[Row], *, whole: bool = True) -> str:
+    """The page; without its figures where a build has no time left for them."""
     here = model_page(name)
     own = points(rows)
     lines = case_lines(rows, site, by_network=False)
@@ -52,7 +54,8 @@ def _page(site: Site, name: str, rows: Sequence[Row]) -> str:
         headline=sentence(name, own, "case") if compared else f"{name}: measured as it is",
         card=site.card(name),
         suites=[(site.of_suite(suite).title, suite_page(suite)) for suite in suites],
-        drawings=_drawings(site, name, rows, here),
+        whole=whole,
+        drawings=_drawings(site, name, rows, here) if whole else [],
         plain=plain,
         plain_group=site.groups[plain.group].title if plain else "",
         lines=lines[:MOST_LINES],

@@ -157,8 +157,8 @@ def test_a_second_build_makes_only_the_pages_that_changed(tmp_path, monkeypatch)
 def test_a_build_without_time_for_figures_leaves_them_to_the_next(tmp_path):
     store(tmp_path / "results")
     first = build(tmp_path / "results", tmp_path / "site", figure_seconds=-1)
-    assert first.brief == 10  # nine cases and their suite
-    assert "goes on with those of this suite" in (tmp_path / "site" / "suites" / "vit_tokens.html").read_text()
+    assert first.brief == 15  # nine cases, their suite, three methods and two networks
+    assert "goes on with those of this page" in (tmp_path / "site" / "suites" / "vit_tokens.html").read_text()
     assert "goes on with this one" in next((tmp_path / "site" / "cases").glob("*.html")).read_text()
     second = build(tmp_path / "results", tmp_path / "site", figure_seconds=None)
     assert second.brief == 0
