@@ -23,6 +23,7 @@ from bench.labels import LABELS, label_of
 from bench.metrics import METRICS
 from bench.plan.case import Case
 from bench.reading import COLUMNS, PROVENANCES
+from bench.store.outline import outline_of
 from bench.store.record_parts import whole_of
 from bench.store.records import CorruptRecord, Record, Store, check, read_json, without_superseded
 
@@ -61,21 +62,25 @@ def load(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> pd
     Args:
         paths: results folders, folders of record files, or single record files.
     """
-    loaded = read_records(paths)
+    loaded = read_records(paths, whole=False)
     frame = from_records(loaded.records)
     frame.attrs["problems"] = loaded.problems + frame.attrs["problems"]
     return frame
 
 
-def read_records(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Loaded:
+def read_records(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, whole: bool = True) -> Loaded:
     """Every readable record of the folders once: the same content twice is one, a superseded record is left out.
 
     A record and its copy without personal parts are one.
+
+    Args:
+        paths: results folders, folders of record files, or single record files.
+        whole: False leaves out their long parts (`bench.store.outline`), which are most of the time and memory.
     """
     loaded = Loaded()
     seen: dict[str, Record] = {}
     for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
-        for record in _records_at(Path(path), loaded.problems):
+        for record in _records_at(Path(path), whole, loaded.problems):
             seen.setdefault(record.get("redacted_from") or record["content_hash"], record)
     loaded.records = without_superseded(seen.values())
     return loaded
@@ -132,22 +137,25 @@ def of_part(frame: pd.DataFrame, part: str | None = None) -> pd.Series:
     return (frame["part"].fillna("") == "") | (frame["part"] == whole)
 
 
-def _records_at(path: Path, problems: list[str]) -> Iterable[Record]:
-    """The readable records of a results folder, a folder of records or one file."""
+def _records_at(path: Path, whole: bool, problems: list[str]) -> Iterable[Record]:
+    """The readable records of a results folder, a folder of records or one file, or their outlines."""
     if path.is_file():
         try:
-            return [check(read_json(path), str(path))]
+            record = check(read_json(path), str(path))
+            return [record if whole else outline_of(record)]
         except CorruptRecord as error:
             problems.append(str(error))
             return []
     if (path / "records").is_dir():
-        return Store(path).iterate(problems)
+        return _of_store(Store(path), whole, problems)
     if path.is_dir() and any(path.glob("*.json")):
-        store = Store(path)
-        store.records = path
-        return store.iterate(problems)
+        return _of_store(Store(path, records=path), whole, problems)
     problems.append(f"{path}: no records here; give a results folder (it has a folder named records)")
     return []
+
+
+def _of_store(store: Store, whole: bool, problems: list[str]) -> Iterable[Record]:
+    return store.iterate(problems) if whole else store.outlines(problems)
 
 
 def _head(record: Record) -> dict[str, Any]:

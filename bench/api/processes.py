@@ -134,9 +134,9 @@ def _swept(
             timed=timed,
         )
         if asked.calibrations is None:
-            return driver.run({}).records
+            return list(driver.run({}).records)
         with _calibration(driver, asked.calibrations):
-            return driver.run({}).records
+            return list(driver.run({}).records)
 
 
 @contextmanager

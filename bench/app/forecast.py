@@ -17,7 +17,7 @@ from bench.plan import estimate
 from bench.plan.case import Case
 from bench.plan.plan import Group, Plan, threads
 from bench.plan.recipe import recipe_for
-from bench.store.records import CorruptRecord, Store, is_present, read_calibration
+from bench.store.records import CorruptRecord, Store, counts, read_calibration
 from bench.worker.client import Done, Workers
 
 #: Seconds that counting one model may take, and that counting one by one may: a forecast is worth no more.
@@ -68,7 +68,8 @@ def unfinished_groups(config: Config, plan: Plan) -> list[Group]:
 
 def _is_well(store: Store, case: Case, key: str) -> bool:
     try:
-        return is_present(store.latest(case.key, key), retry="all")
+        head = store.head(case.key, key)
+        return head is not None and counts(head.status, retry="all")
     except CorruptRecord:
         return True  # it is not measured again before its file is moved away
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 from bench.canonical import BASELINE_METHOD, digest, parse_settings, settings_text
@@ -45,7 +46,7 @@ class Case:
     against: str = ""
     against_digest: str = ""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hash of every axis of a case's identity: the same work in two suites is the same case."""
         kept = {
@@ -105,7 +106,7 @@ class Case:
         """The part of `subject_digest` that the model alone accounts for."""
         return self.subject_digest.split("+")[0]
 
-    @property
+    @cached_property
     def group_key(self) -> str:
         """Hash of what a group shares: the case that its members are compared with."""
         return self.baseline.key

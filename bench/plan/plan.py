@@ -277,6 +277,7 @@ class _Expansion:
         self.models: dict[str, Entry] = {}
         self.methods: dict[str, Entry] = {}
         self.digests: dict[str, str] = {}
+        self._specs: dict[str, tuple[str, dict[str, Any]]] = {}
         self.threads = threads(config)
         self.checkpoint = file_digest(Path(config.checkpoint)) if config.checkpoint else None
         self.data = data_digest(Path(config.data.root)) if config.data.root else None
@@ -369,15 +370,20 @@ class _Expansion:
             self.digests[entry.name] = entry.digest
         return self.digests[entry.name]
 
+    def _parsed(self, spec: str) -> tuple[str, dict[str, Any]]:
+        if spec not in self._specs:
+            self._specs[spec] = catalogues.parse_spec(spec)
+        return self._specs[spec]
+
     def _model(self, spec: str) -> tuple[Entry, dict[str, Any]]:
-        name, settings = catalogues.parse_spec(spec)
+        name, settings = self._parsed(spec)
         if name not in self.models:
             self.models[name] = self.catalogue.model(name)
         catalogues.check_model(self.models[name], settings)
         return self.models[name], settings
 
     def _method(self, spec: str) -> tuple[str, dict[str, Any], str]:
-        name, settings = catalogues.parse_spec(spec)
+        name, settings = self._parsed(spec)
         if name == BASELINE_METHOD:
             if settings:
                 raise UsageError(f'"{spec}": the method none has no settings')

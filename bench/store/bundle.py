@@ -143,9 +143,10 @@ def _store_sources(store: Store, problems: list[str] | None) -> dict[str, Path]:
     samples: set[str] = set()
     attempts: Counter[str] = Counter()
     sources: dict[str, Path] = {}
-    for path, outline in store.files(problems, keep=_outline):
-        samples.update(outline["samples"])
-        key = outline["key"]
+    for path, record in store.files(problems):
+        runs = (record.get("timing") or {}).get("invocations") or []
+        samples.update(str(run["samples_file"]) for run in runs if run.get("samples_file"))
+        key = f"{record['case_key']}.{record['machine_key']}"
         attempts[key] += 1
         sources[f"records/{key}.json" if attempts[key] == 1 else f"records/{key}.{attempts[key]}.json"] = path
     for name in sorted(samples):
@@ -157,17 +158,6 @@ def _store_sources(store: Store, problems: list[str] | None) -> dict[str, Path]:
     }
     labels = {classes.FILE: store.root / classes.FILE} if classes.read(store.root) else {}
     return sources | machines | labels
-
-
-def _outline(record: Record) -> dict[str, Any]:
-    """What packing has to know of a record: its names, what it replaces, and its samples."""
-    runs = (record.get("timing") or {}).get("invocations") or []
-    names = ("record_key", "supersedes", "content_hash", "redacted_from")
-    return {
-        **{name: record.get(name) for name in names},
-        "key": f"{record['case_key']}.{record['machine_key']}",
-        "samples": [str(run["samples_file"]) for run in runs if run.get("samples_file")],
-    }
 
 
 def _packed(name: str, path: Path, private: bool) -> bytes:

@@ -14,7 +14,8 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -101,9 +102,16 @@ def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:
     Raises:
         CorruptRecord: the file is not complete, valid JSON of bounded size.
     """
-    try:
+    with translate_faults(path):
         data = read_regular(path, most)
         return parse(unpacked(data, most) if path.suffix == ".gz" else data, most)
+
+
+@contextmanager
+def translate_faults(path: Path) -> Iterator[None]:
+    """Raise CorruptRecord, with what to do, for a file that cannot be read or is not what it should be."""
+    try:
+        yield
     except (OSError, EOFError, ValueError, zlib.error) as error:
         what = getattr(error, "strerror", None) or error
         raise CorruptRecord(

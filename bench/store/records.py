@@ -11,7 +11,7 @@ import gzip
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from json import dumps  # taken before a worker's code could put another in its place
@@ -20,8 +20,11 @@ from typing import Any
 
 from bench.canonical import content_hash
 from bench.store.attempts import Attempts, file_name
-from bench.store.foreign import CorruptRecord, faults, read_json, shown, without_halves
+from bench.store.foreign import CorruptRecord, faults, parse, read_json, shown, translate_faults, without_halves
+from bench.store.index import Index, read_stamped
+from bench.store.index_file import NAME as INDEX
 from bench.store.migrations import MIGRATIONS
+from bench.store.outline import Head, Record
 from bench.store.record_parts import contradictions
 from bench.store.schema import Calibration, RecordFields
 
@@ -29,7 +32,8 @@ SCHEMA = 2
 READABLE = 0o644
 UNREADABLE = "unreadable"
 
-Record = dict[str, Any]
+#: Half of a surrogate pair, as JSON spells one: the whole pair too, which is looked at more closely.
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -138,11 +142,16 @@ def is_present(record: Record | None, *, retry: str = "none") -> bool:
         record: the newest of the case on this machine, or None.
         retry: one of `bench.config.verbs.RETRIES`.
     """
-    if record is None or record["status"] == "interrupted":
+    return counts(None if record is None else record["status"], retry=retry)
+
+
+def counts(status: str | None, *, retry: str = "none") -> bool:
+    """The same of the newest record's status, None without a record."""
+    if status is None or status == "interrupted":
         return False
-    if record["status"] == "ok":
+    if status == "ok":
         return True
-    kind = "disturbed" if record["status"] == DISTURBED else "failed"
+    kind = "disturbed" if status == DISTURBED else "failed"
     return retry not in (kind, "all")
 
 
@@ -153,6 +162,16 @@ def without_superseded(records: Iterable[Record]) -> list[Record]:
     return [
         record for record in kept if not {(record.get("record_key"), name) for name in identities(record)} & replaced
     ]
+
+
+def heads_that_count(heads: Mapping[str, Head]) -> dict[str, Head]:
+    """The same of heads by the name of their file."""
+    replaced = {(head.record_key, head.supersedes) for head in heads.values()}
+    return {
+        name: head
+        for name, head in heads.items()
+        if not {(head.record_key, identity) for identity in head.identities} & replaced
+    }
 
 
 def identities(record: Record) -> set[str]:
@@ -177,15 +196,23 @@ def read_calibration(path: Path) -> dict[str, Any] | None:
 class Store:
     """A results folder: `records/`, `samples/`, `probes/`, `logs/`, `machines/` and the journal."""
 
-    def __init__(self, root: Path | str):
+    def __init__(self, root: Path | str, records: Path | None = None):
+        """Nothing is read yet.
+
+        Args:
+            root: the folder.
+            records: a folder of records alone, which gets no index; default the one in `root`.
+        """
         self.root = Path(root)
-        self.records = self.root / "records"
+        self.records = records or self.root / "records"
         self.samples = self.root / "samples"
         self.probes = self.root / "probes"
         self.logs = self.root / "logs"
         self.machines = self.root / "machines"
         self.journal = self.root / "journal.jsonl"
         self._known_attempts = Attempts(self.records)
+        index = self.root / INDEX if records is None else None
+        self._index = Index(self.records, index, self._verified, _trusted)
 
     def record_path(self, case_key: str, machine_key: str, attempt: int = 1) -> Path:
         """Where an attempt at a case on a machine is."""
@@ -222,6 +249,15 @@ class Store:
         attempts = self.attempts(case_key, machine_key)
         return self.read(attempts[-1]) if attempts else None
 
+    def head(self, case_key: str, machine_key: str) -> Head | None:
+        """The head of the newest record of a case on a machine, or None; a record that has not changed is not read.
+
+        Raises:
+            CorruptRecord: it is there but cannot be trusted.
+        """
+        attempts = self.attempts(case_key, machine_key)
+        return self._index.head(attempts[-1].name) if attempts else None
+
     def last_final_hash(self, case_key: str, machine_key: str) -> str | None:
         """Content hash of the newest record of a case that tells more than an interruption; None if there is none.
 
@@ -229,11 +265,11 @@ class Store:
         """
         for path in reversed(self.attempts(case_key, machine_key)):
             try:
-                record = self.read(path)
+                head = self._index.head(path.name)
             except CorruptRecord:
                 return UNREADABLE
-            if record["status"] != "interrupted":
-                return str(record["content_hash"])
+            if head.status != "interrupted":
+                return head.content_hash
         return None
 
     def write(self, record: Record) -> Path:
@@ -272,7 +308,12 @@ class Store:
         Raises:
             CorruptRecord: it cannot be trusted, or lies under the name of another.
         """
-        record = check(read_json(path), str(path))
+        return self._verified(path, read_stamped(path)[0])
+
+    def _verified(self, path: Path, data: bytes) -> Record:
+        with translate_faults(path):
+            value = parse(data)
+        record = check(value, str(path))
         if path.parent == self.root / "records" and not _is_named_after(path, record):
             raise CorruptRecord(
                 f"{path}: holds the record of {record['record_key']}: two files were exchanged or one was renamed; "
@@ -286,30 +327,84 @@ class Store:
             for path in folder.glob(".*.tmp"):
                 path.unlink(missing_ok=True)
 
-    def iterate(self, problems: list[str] | None = None) -> Iterator[Record]:
-        """Every readable record that no other supersedes, in a stable order.
+    def heads(self, problems: list[str] | None = None) -> dict[str, Head]:
+        """The head of every readable record that no other supersedes, by the name of its file, in a stable order.
 
         Args:
             problems: gets a line for each file that could not be read; without it the first one raises.
         """
-        yield from (record for _, record in self.files(problems))
+        return heads_that_count(self._index.heads(problems))
 
-    def files(
-        self, problems: list[str] | None = None, keep: Callable[[Record], Record] = lambda record: record
-    ) -> list[tuple[Path, Record]]:
-        """Every readable record that no other supersedes with its file, in a stable order.
+    def head_of(self, name: str) -> Head:
+        """The head of one record, as `heads` gives it.
 
         Args:
-            problems: as for `iterate`.
-            keep: the part of each record that is kept in memory; with its keys and hashes.
+            name: of its file.
+
+        Raises:
+            CorruptRecord: it cannot be trusted.
         """
-        found = []
-        for path in sorted(self.records.glob("*.json")):
+        return self._index.head(name)
+
+    def read_again(self, name: str) -> Record:
+        """One whole record; what was verified before and has not changed is not verified again.
+
+        Args:
+            name: of its file.
+
+        Raises:
+            CorruptRecord: it cannot be trusted.
+        """
+        return self._index.read(name)
+
+    def outlines_of(self, names: Sequence[str]) -> list[Record]:
+        """The outlines of some records.
+
+        Args:
+            names: of their files, in the order in which they are given back.
+
+        Raises:
+            CorruptRecord: one cannot be trusted.
+        """
+        found = dict(self._index.outlines({name: self.head_of(name) for name in sorted(set(names))}))
+        return [found[name] for name in names]
+
+    def outlines(self, problems: list[str] | None = None) -> Iterator[Record]:
+        """The same records without their long parts (`bench.store.outline`): what tables are made from.
+
+        Args:
+            problems: as for `heads`.
+        """
+        for _, outline in self._index.outlines(self.heads(problems), problems):
+            yield outline
+
+    def iterate(self, problems: list[str] | None = None) -> Iterator[Record]:
+        """The same records, whole, one after another: none is kept.
+
+        Args:
+            problems: as for `heads`.
+        """
+        yield from (record for _, record in self.files(problems))
+
+    def files(self, problems: list[str] | None = None) -> Iterator[tuple[Path, Record]]:
+        """The same records with their files.
+
+        Args:
+            problems: as for `heads`.
+        """
+        for name in self.heads(problems):
             try:
-                found.append((path, keep(self.read(path))))
-            except CorruptRecord as error:
+                record = self._index.read(name)
+            except CorruptRecord as error:  # since it was looked at
                 if problems is None:
                     raise
                 problems.append(str(error))
-        kept = {id(record) for record in without_superseded(record for _, record in found)}
-        return [(path, record) for path, record in found if id(record) in kept]
+            else:
+                yield self.records / name, record
+
+
+def _trusted(path: Path, data: bytes) -> Record:
+    """The record of bytes that were verified before."""
+    with translate_faults(path):
+        record = migrate(parse(data))
+    return without_halves(record) if _HALF.search(data) else record

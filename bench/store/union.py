@@ -126,7 +126,7 @@ def _opened(source: Path, target: Path, stack: ExitStack) -> Path:
 
 
 def _records(store: Store, problems: list[str]) -> list[_Found]:
-    return [_found(store.root, path, outline) for path, outline in store.files(problems, keep=_outline)]
+    return [_found(store.root, path, _outline(record)) for path, record in store.files(problems)]
 
 
 def _outline(record: dict[str, Any]) -> dict[str, Any]:

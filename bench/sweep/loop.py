@@ -19,7 +19,9 @@ from bench.plan.plan import Group, Plan, threads
 from bench.plan.recipe import Recipe, recipe_for
 from bench.store.journal import Journal
 from bench.store.lock import ResultsLock
-from bench.store.records import CorruptRecord, Record, Store, is_present
+from bench.store.outline import Head
+from bench.store.records import CorruptRecord, Record, Store, counts
+from bench.store.stored import Stored
 from bench.sweep.attempts import RESUME_HINT, Attempts, Interrupted
 from bench.sweep.calibration import Calibrator
 from bench.sweep.events import Event, GroupFinished, Listener, Recorded, Started
@@ -80,7 +82,7 @@ class Driver:
         self._recipe_of = recipes or (lambda case: recipe_for(case, plan, config))
         self.store = Store(config.paths.results)
         self.journal = Journal(self.store.journal)
-        self.sweep = Sweep()
+        self.sweep = Sweep(Stored(self.store))
         self.environment = environment(config.device.name)
         self.machine_key = machine_key(self.environment)
         label = config.executor.label or ""
@@ -178,11 +180,11 @@ class Driver:
             before = len(self.sweep.records)
             if cases:
                 measurement.measure(group, cases, estimates.get(group.key, 0.0))
-            seconds, made = time.monotonic() - began, self.sweep.records[before:]
-            failed = {record["case_key"] for record in made if record["status"] not in ("ok", "contaminated")}
+            seconds, made = time.monotonic() - began, self.sweep.records[before:].heads()
+            failed = {head.case_key for head in made if head.status not in ("ok", "contaminated")}
             done, left = todo[: place + 1], todo[place + 1 :]
             expected = (sum(estimates.get(each.key, 0.0) for each in groups) for groups in (done, left))
-            told = len({record["case_key"] for record in made})
+            told = len({head.case_key for head in made})
             self._announce(GroupFinished(group.label, told, len(failed), seconds, len(done), len(left), *expected))
 
     def _announce(self, event: Event) -> None:
@@ -194,32 +196,34 @@ class Driver:
         missing = []
         for case in group.cases:
             try:
-                record = self._present(case)
+                head = self._present(case)
             except CorruptRecord as error:  # it is neither counted nor measured over: its file has to be moved away
                 self.sweep.problems.append(str(error))
                 continue
-            if record is None or self._is_outdated(case, record):
+            if head is None or self._is_outdated(case, head):
                 missing.append(case)
             else:
-                self.sweep.records.append(record)
+                self.sweep.records.add(head.case_key, head.machine_key)
         return missing
 
-    def _present(self, case: Case) -> Record | None:
-        """The record that makes measuring the case needless: this machine's, or that of any machine of the pool.
+    def _present(self, case: Case) -> Head | None:
+        """The head of the record that makes measuring the case needless: this machine's, or any machine's of the pool.
 
         Raises:
             CorruptRecord: there is one that cannot be trusted.
         """
         if self._arrivals is not None:
             return self._arrivals.present(case, self.config.retries)
-        record = self.store.latest(case.key, self.machine_key)
-        return record if is_present(record, retry=self.config.retries) else None
+        head = self.store.head(case.key, self.machine_key)
+        return head if head is not None and counts(head.status, retry=self.config.retries) else None
 
-    def _is_outdated(self, case: Case, record: Record) -> bool:
+    def _is_outdated(self, case: Case, head: Head) -> bool:
         """Whether a record was made from other rows of the folder than there are now."""
         if not workloads.find(case.workload).of_records:
             return False
-        return bool(workloads.module_of(case.workload).is_outdated(record, self.store.iterate(self.sweep.problems)))
+        record = self.store.latest(head.case_key, head.machine_key)
+        rows = [known.brief() for known in self.store.heads(self.sweep.problems).values()]
+        return record is None or bool(workloads.module_of(case.workload).is_outdated(record, rows))
 
     def _measurement(self, executor: Executor) -> GroupMeasurement:
         """What measures one group after another, after the machine has been calibrated."""

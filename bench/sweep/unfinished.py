@@ -7,6 +7,7 @@ moved on, and what was measured before that record is past; a record that only t
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from bench.plan.case import Case
 from bench.store.foreign import CorruptRecord, checked, faults, read_json
 from bench.store.records import Store
 from bench.worker.results import InvocationFields, ProbeFields
+
+#: Says what a session is of, beside its samples.
+SESSION = "session.json"
 
 
 class Unfinished:
@@ -62,15 +66,24 @@ class Unfinished:
         """
         facts = {"group": group_key, "machine": self._machine_key, "anchor": baseline.key, "maker": self._producer}
         wanted = {case.key for case in members}
-        for file in sorted(self._store.samples.glob("*/session.json")):
-            saved = _readable(file)
+        for folder in self._left.get(group_key, ()):
+            saved = _readable(folder / SESSION)
             if all(saved.get(name) == value for name, value in facts.items()) and wanted == self._waiting(saved):
-                return file.parent.name, file.parent
+                return folder.name, folder
         session_id = digest([group_key, self._machine_key, sorted(wanted), moment])
         folder = self._store.samples / session_id
         waiting = {key: self._last_final_hash(key) for key in sorted(wanted)}
-        self._save(folder / "session.json", {"session": session_id, **facts, "waiting": waiting})
+        self._save(folder / SESSION, {"session": session_id, **facts, "waiting": waiting})
+        self._left.setdefault(group_key, []).append(folder)
         return session_id, folder
+
+    @cached_property
+    def _left(self) -> dict[str, list[Path]]:
+        """Folders of the sessions that were begun, by group; looked at once, for the driver holds the results alone."""
+        found: dict[str, list[Path]] = {}
+        for file in sorted(self._store.samples.glob(f"*/{SESSION}")):
+            found.setdefault(str(_readable(file).get("group")), []).append(file.parent)
+        return found
 
     def _waiting(self, saved: dict[str, Any]) -> set[str]:
         """The members of a session whose record is still to be written."""

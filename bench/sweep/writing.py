@@ -15,6 +15,7 @@ from bench.foreign_text import whole_characters
 from bench.plan.case import Case
 from bench.store.journal import Journal
 from bench.store.records import CorruptRecord, Record, Store, check, is_present, seal, write_json
+from bench.store.stored import Stored
 from bench.sweep.events import Event, Recorded
 from bench.worker.client import Failed
 from bench.worker.ending import CORRUPT
@@ -22,16 +23,16 @@ from bench.worker.ending import CORRUPT
 
 @dataclass
 class Sweep:
-    """What a sweep did: the records of its cases, new and old, and what was wrong."""
+    """What a sweep did: the records of its cases, new and old, read when they are asked for, and what was wrong."""
 
-    records: list[Record] = field(default_factory=list)
+    records: Stored
     measured: int = 0
     problems: list[str] = field(default_factory=list)
 
     @property
-    def failed(self) -> list[Record]:
+    def failed(self) -> Stored:
         """Records of cases that did not end well."""
-        return [record for record in self.records if record["status"] not in ("ok", "contaminated")]
+        return self.records.that(lambda head: head.status not in ("ok", "contaminated"))
 
 
 def save_json(store: Store, path: Path, value: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from bench.host.personal import redacted
 from bench.store.journal import Journal
 from bench.store.records import Record, Store, seal
+from bench.store.stored import Stored
 from bench.tracking.connection import Connection
 from bench.tracking.tracked_run import FOLDED, KIND, SUPERSEDED_KIND, TrackedRun, describe, identity
 
@@ -55,12 +56,12 @@ class Cases:
                 run_id = self._log_case(run)
                 self._remember(record, run_id)
 
-    def pending(self, store: Store) -> list[Record]:
+    def pending(self, store: Store) -> Sequence[Record]:
         """The readable records of a results folder that this place does not have; asks a server that was away again."""
         self._connection.retry_now()
         with self._connection.guard("looking for what is to be mirrored"):
             self._connect()
-        return [record for record in store.iterate([]) if identity(record) not in self._done]
+        return Stored(store, [name for name, head in store.heads([]).items() if head.content_hash not in self._done])
 
     def _connect(self) -> None:
         """Have a connection, and what the ledger says of the place that it leads to."""
@@ -85,11 +86,12 @@ class Cases:
                 return str(old.info.run_id)
             else:
                 run_id = old.info.run_id
-        run_id = run_id or self._create(run)
-        self._log_data(run_id, run)
+        new = run_id is None
+        run_id = str(run_id or self._create(run))
+        self._log_data(run_id, run, new)
         log_files(self._connection, run_id, run.files)
         self._connection.client.set_terminated(run_id, run.status, end_time=run.ended_ms)
-        return str(run_id)
+        return run_id
 
     def _create(self, run: TrackedRun) -> Any:
         parent = self._parent()
@@ -99,11 +101,11 @@ class Cases:
         )
         return created.info.run_id
 
-    def _log_data(self, run_id: str, run: TrackedRun) -> None:
+    def _log_data(self, run_id: str, run: TrackedRun, new: bool) -> None:
         """All numbers, params and data; the fixed time stamps make a repetition change nothing."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 
-        model_id = self._model_of(run_id, run)
+        model_id = self._model_of(run_id, run, new)
         metrics = [
             Metric(name, value, run.started_ms or 0, 0, model_id=None if name.split("/")[0] in FOLDED else model_id)
             for name, value in run.metrics.items()
@@ -118,14 +120,14 @@ class Cases:
             data = Dataset(run.data.name, run.data.digest, "local", run.data.about)
             client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "evaluation")])])
 
-    def _model_of(self, run_id: str, run: TrackedRun) -> str | None:
+    def _model_of(self, run_id: str, run: TrackedRun, new: bool) -> str | None:
         """The id of the logged model of a case that has numbers, made with its settings if there is none yet."""
         from mlflow.entities import LoggedModelOutput
 
         if not run.metrics:
             return None
         client = self._connection.client
-        outputs = client.get_run(run_id).outputs
+        outputs = None if new else client.get_run(run_id).outputs
         if outputs is not None and outputs.model_outputs:
             return str(outputs.model_outputs[0].model_id)
         made = client.create_logged_model(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class Mirror:
         """Mirror one record, unless it is there already; while MLflow is away the record stays pending."""
         self._cases.log(record)
 
-    def pending(self, store: Store) -> list[Record]:
+    def pending(self, store: Store) -> Sequence[Record]:
         """The readable records of a results folder that this place does not have; asks a server that was away again."""
         return self._cases.pending(store)
 

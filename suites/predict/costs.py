@@ -228,4 +228,4 @@ def of_folder(results: str, target: str) -> Measurements:
 
 @lru_cache(maxsize=4)
 def _read(results: str, target: str, files: tuple[tuple[str, int], ...]) -> Measurements:
-    return measured.read(Store(results).iterate([]), target)
+    return measured.of_store(Store(results), target)

@@ -16,7 +16,9 @@ from typing import Any
 from bench.canonical import parse_settings
 from bench.plan.case import spec_text
 from bench.prediction_errors import REPEATS_WITHIN, repeatability
+from bench.store.outline import Head
 from bench.store.record_parts import reading_of
+from bench.store.records import Store
 from bench.workloads import prediction
 from suites.predict.networks import (
     RESOLUTION,
@@ -102,19 +104,33 @@ class Measurements:
     other_conditions: Mapping[str, int] = field(default_factory=dict)
 
 
-def read(records: Iterable[Record], target: str = "latency_ms") -> Measurements:
+def of_store(store: Store, target: str = "latency_ms") -> Measurements:
+    """Rows and networks of a results folder; records that can be neither are known by their heads and not read.
+
+    Args:
+        store: the folder.
+        target: as for `read`.
+    """
+    heads = store.heads([])
+    source = prediction.source_of((head.brief() for head in heads.values()), SUITE)
+    return read((store.read_again(name) for name, head in heads.items() if _may_be_usable(head)), target, source)
+
+
+def read(records: Iterable[Record], target: str = "latency_ms", source: str | None = None) -> Measurements:
     """Rows and networks of the condition that most records have.
 
     Args:
         records: of a results folder, none superseded.
         target: `latency_ms`; of plain forwards alone `peak_memory_bytes`, or `accuracy`, whose cost is the share of
             wrong answers, per cent.
+        source: hash of the rows that these are made from, where not all records of the folder are given.
     """
     everything = [dict(record) for record in records]
+    source = prediction.source_of(everything, SUITE) if source is None else source
     usable = [record for record in everything if _is_usable(record)]
     conditions = Counter(map(_condition, usable))
     if not conditions:
-        return Measurements(source=prediction.source_of(everything, SUITE))
+        return Measurements(source=source)
     chosen = min(conditions, key=lambda condition: (-conditions[condition], condition))
     own = [record for record in usable if _condition(record) == chosen]
     rows: dict[Way, dict[str, Cost]] = {}
@@ -128,9 +144,15 @@ def read(records: Iterable[Record], target: str = "latency_ms") -> Measurements:
             networks.setdefault(_way(record), []).extend(_networks(record, target))
     peaks = _peaks(own)
     return Measurements(
-        rows, known, networks, *peaks, _seconds(own), prediction.source_of(everything, SUITE), target == "latency_ms",
+        rows, known, networks, *peaks, _seconds(own), source, target == "latency_ms",
         other_conditions={" ".join(key): n for key, n in conditions.items() if key != chosen},
     )  # fmt: skip
+
+
+def _may_be_usable(head: Head) -> bool:
+    """Whether the record of this head may be a usable one."""
+    ended_well = head.timed and head.status in ("ok", "contaminated")
+    return ended_well and (head.model in ROWS | NETWORKS or head.suite in ZOO_SUITES)
 
 
 def _is_usable(record: Record) -> bool:

@@ -21,7 +21,7 @@ def told(results: str = "results", form: str = "plain", inputs: str = "warm") ->
     Raises:
         UsageError: no row was measured in that way.
     """
-    found = measured.read(Store(results).iterate([]))
+    found = measured.of_store(Store(results))
     rows = found.rows.get((form, inputs), {})
     if not rows:
         raise UsageError(f"{results}: no row was measured {form} and {inputs}; run `python -m bench suite=predict`")

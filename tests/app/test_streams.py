@@ -10,8 +10,9 @@ import pytest
 
 from bench.app.jobs.sweep import failure_text
 from bench.foreign_text import shortened
+from bench.store.stored import Stored
 from bench.sweep.writing import Sweep
-from tests.synthetic import record
+from tests.synthetic import record, store
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,10 +72,12 @@ def test_a_message_of_the_command_line_steers_no_terminal(tmp_path):
     )
 
 
-def test_the_line_of_what_failed_steers_no_terminal_and_is_one_line():
+def test_the_line_of_what_failed_steers_no_terminal_and_is_one_line(tmp_path):
     error = {"phase": "load", "type": "E", "message": "\x1b[2J\x07 gone \u202e", "log_tail": ""}
     failed = record(model="m\x1b[1m" + "x" * 5000, status="crashed", error=error)
-    line = failure_text(Sweep(records=[failed], measured=1))
+    swept = Sweep(Stored(store(tmp_path, [failed], with_samples=False)), measured=1)
+    swept.records.append(failed)
+    line = failure_text(swept)
     assert line.isprintable() and len(line) < 600
     assert r"\x1b[2J\x07 gone \u202e" in line
 

@@ -19,7 +19,7 @@ from bench.plan.case import Case
 from bench.plan.estimate import in_words
 from bench.plan.plan import Group
 from bench.short_names import short_names
-from bench.store.records import DISTURBED, CorruptRecord, Store, is_present
+from bench.store.records import DISTURBED, CorruptRecord, Store, counts
 
 #: Lines below the table.
 MOST_REASONS = 8
@@ -106,10 +106,9 @@ def _again(states: Mapping[str, str], retry: str) -> list[str]:
 
 def _state(store: Store, case_key: str, machine_key: str, retry: str) -> str:
     try:
-        record = store.latest(case_key, machine_key)
+        head = store.head(case_key, machine_key)
     except CorruptRecord:
         return "unreadable"
-    if not is_present(record, retry=retry):
+    if head is None or not counts(head.status, retry=retry):
         return TO_MEASURE
-    assert record is not None
-    return str(record["status"])
+    return head.status

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,8 +61,8 @@ def run(config: Config) -> int:
         bar.working("mirroring to MLflow")
         copy.close(page, interrupted=stopped is not None)
     group_of = {case.key: group.key for group in made.groups for case in group.cases}
-    again = seconds_again(driver.sweep.records, group_of, seconds)
-    _summarise(driver.sweep, page, copy, again)
+    rows = driver.sweep.records.outlines()
+    _summarise(driver.sweep, rows, page, copy, seconds_again(rows, group_of, seconds))
     for line in lines:
         tell(line)
     if stopped is not None:
@@ -87,19 +87,25 @@ def _page(config: Config, stopped: BenchError | None) -> tuple[Path | None, Benc
         return None, stopped or error
 
 
-def _summarise(sweep: Sweep, page: Path | None, copy: mirror.MirrorListener, again: Mapping[str, float]) -> None:
-    """The rows, then page, MLflow, best row, the states of rows, and what failed first."""
-    show_rows(sweep.records)
+def _summarise(
+    sweep: Sweep,
+    rows: Sequence[Record],
+    page: Path | None,
+    copy: mirror.MirrorListener,
+    again: Mapping[str, float],
+) -> None:
+    """Print the rows, then page, MLflow, best row, the states of rows, and what failed first."""
+    show_rows(rows)
     print(f"report   {page if page else 'not written'}")
     print(f"mlflow   {copy.hint()}")
-    print(f"best     {best_row(sweep.records)}")
-    print(f"rows     {state_text(sweep.records, again)}")
+    print(f"best     {best_row(rows)}")
+    print(f"rows     {state_text(rows, again)}")
     print(f"failed   {failure_text(sweep)}")
     for problem in [*sweep.problems, *copy.problems]:
         tell(problem)
 
 
-def best_row(records: list[Record]) -> str:
+def best_row(records: Sequence[Record]) -> str:
     """The largest speed-up whose interval lies above 1, with its score if it has one."""
     found = []
     for record in records:

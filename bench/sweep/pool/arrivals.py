@@ -12,7 +12,8 @@ from bench.store import classes
 from bench.store.bundle import MAX_JSON_BYTES
 from bench.store.foreign import CorruptRecord, parse, unpacked
 from bench.store.journal import Journal
-from bench.store.records import Record, Store, check, is_calibration, is_present, write_atomically
+from bench.store.outline import Head
+from bench.store.records import Record, Store, check, counts, is_calibration, write_atomically
 from bench.sweep.writing import put_record, translate_write_errors
 
 #: Kinds of files that a machine sends, by the first part of their path.
@@ -37,16 +38,16 @@ class Arrivals:
         """Keys of the machines of this label that have rows here."""
         return tuple(self._known.get(self._label, ()))
 
-    def present(self, case: Case, retry: str) -> Record | None:
+    def present(self, case: Case, retry: str) -> Head | None:
         """The record that makes measuring the case again needless, of whichever machine of this label."""
         for machine in self.machines():
             try:
-                record = self._store.latest(case.key, machine)
+                head = self._store.head(case.key, machine)
             except CorruptRecord as error:
                 self.problems.append(str(error))
                 continue
-            if is_present(record, retry=retry):
-                return record
+            if head is not None and counts(head.status, retry=retry):
+                return head
         return None
 
     def state(self, cases: Sequence[Case]) -> list[str | None]:

@@ -4,6 +4,8 @@ import pytest
 
 from bench.errors import UsageError
 from bench.meters.quality import Run
+from bench.store.records import Store
+from bench.workloads import prediction
 from suites.predict import measured, published, table
 from suites.predict.costs import GivenCosts, MeasuredCosts
 from suites.predict.networks import fbnet_network, named
@@ -245,3 +247,15 @@ def test_the_users_data_is_named_in_short_and_its_task_takes_it(tmp_path):
     suite = {"name": "predict", "task": "given_costs", "grids": {"default": [block]}}
     (case,) = make(configuration(tmp_path, [], suite=suite, data=str(path)), catalogue.load()).cases
     assert case.task == "given_costs" and case.data
+
+
+def test_a_folder_of_many_suites_gives_what_all_of_its_records_give(tmp_path):
+    """Records that can be no rows are known by their heads; the hash of what it is made from goes over all of them."""
+    store = Store(tmp_path)
+    other = [synthetic.record(), synthetic.record(suite="convnets", model="small", batch=2)]
+    failed = synthetic.record(suite="predict", model="fbnet_rows", status="crashed", error={"phase": "load"})
+    for record in [*records(), *other, {**failed, "error": {"phase": "load", "type": "E", "message": "m"}}]:
+        store.write(record)
+    found, every = measured.of_store(store), list(store.iterate())
+    assert found == measured.read(every) and found.networks and len(every) == len(records()) + 3
+    assert found.source == prediction.source_of(every, "predict")
