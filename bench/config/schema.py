@@ -6,8 +6,17 @@ import re
 import types
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
+from urllib.parse import unquote
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from bench import workloads
 from bench.config.axes import OVERRIDES
@@ -273,12 +282,35 @@ def _as_key(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _of_this_machine(places: str) -> str:
+    """Folders, separated by commas, `file://` addresses as the folders that they name.
+
+    Raises:
+        ValueError: one is an address of another store.
+    """
+    return ",".join(map(_folder_of, places.split(","))) if "://" in places else places
+
+
+def _folder_of(place: str) -> str:
+    scheme, found, rest = place.strip().partition("://")
+    if not found or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        return place
+    if scheme.lower() == "file" and rest.startswith("/"):
+        return unquote(rest)
+    raise ValueError(
+        f"{place!r} is no folder of this machine. A store behind an address has no lock that ends with its holder, "
+        "takes no line at the end of a journal and renames nothing in one step: two drivers could write at once, and a "
+        "kill could cost a record. Name a folder, and copy it there when the sweep has ended "
+        "(docs/howto/central_store.md)"
+    )
+
+
 class Paths(Section):
     """Folders that a sweep writes to, relative to where it is started."""
 
-    results: Annotated[str, BeforeValidator(_joined)] = Field("results", min_length=1)
-    site: str = Field("site", min_length=1)
-    cache: str = Field("cache", min_length=1)
+    results: Annotated[str, BeforeValidator(_joined), AfterValidator(_of_this_machine)] = Field("results", min_length=1)
+    site: Annotated[str, AfterValidator(_of_this_machine)] = Field("site", min_length=1)
+    cache: Annotated[str, AfterValidator(_of_this_machine)] = Field("cache", min_length=1)
 
 
 class Config(Section):
