@@ -13,7 +13,7 @@ nox.options.default_venv_backend = "venv"  # pip: it honours whatever index and 
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["tests", "lint"]
 
-PERF = ("counters", "overhead", "instrument", "site_speed")
+PERF = ("counters", "overhead", "instrument", "site_speed", "scale")
 
 #: The default tests run in two processes, file by file, so that tests that share a sweep stay together; the slowest are
 #: told, so that a run that grows says where.
@@ -39,7 +39,7 @@ def bench(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests; further words go to pytest (`-m slow`, `-m gpu`, a file)."""
     install(session, "dev", "quantised", "timm", "transformers", "diffusers", "pruning", "onnx", "openvino", "bleu",
-            "weights", "pool", "serving", "history")  # fmt: skip
+            "weights", "pool", "serving", "history", "store")  # fmt: skip
     bytecode = {"PYTHONDONTWRITEBYTECODE": ""}  # else each of some hundred processes would compile the project again
     session.run("python", "-m", "pytest", *(session.posargs or TOGETHER), env=bytecode)
 
@@ -81,8 +81,8 @@ def docs_site(session: nox.Session) -> None:
 
 @nox.session
 def perf(session: nox.Session) -> None:
-    """Benchmarks of the instrument itself: counters, overhead, accuracy of the clock. Never asserted on."""
-    install(session, "dev")
+    """Benchmarks of the instrument itself: counters, overhead, accuracy of the clock, growth. Never asserted on."""
+    install(session, "dev", "pool")
     for script in session.posargs or PERF:
         session.run("python", "-m", f"perf.{script}")
 

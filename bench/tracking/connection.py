@@ -31,6 +31,8 @@ PAGE_KIND = ("mlflow.experimentKind", "custom_model_development")
 REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "REQUEST_LIMIT_EXCEEDED"})
 #: A database that is damaged, locked or full; MLflow calls that a bad request as well.
 DATABASE_BROKEN = re.compile(r"\b(DatabaseError|OperationalError)\)")
+#: A server that keeps accounts, asked without one or with a wrong password.
+NO_ACCOUNT = re.compile(r"error code 401\b|not authenticated|UNAUTHENTICATED")
 RETRY_AFTER_S = 30.0
 #: Seconds for a server to answer all that is asked at once, and for it to take the report; whatever it does meanwhile.
 ANSWER_S, UPLOAD_S = 15.0, 120.0
@@ -117,8 +119,8 @@ class Connection:
             self.client, self._failures = None, self._failures + 1
             self._retry_at = self._clock() + RETRY_AFTER_S * 2 ** min(self._failures - 1, 5)
             self._outage = (
-                f"MLflow at {display(self.uri)} failed while {doing} ({_first_line(error)}); every record is kept in "
-                f"{self._results_root} and the next run mirrors what is missing"
+                f"MLflow at {display(self.uri)} failed while {doing} ({_first_line(error)}){_remedy(error)}; "
+                f"every record is kept in {self._results_root} and the next run mirrors what is missing"
             )
 
     def complain(self, text: str) -> None:
@@ -241,6 +243,13 @@ def check_reachable(uri: str) -> None:
         parts = urlsplit(uri)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         socket.create_connection((parts.hostname or "", port), timeout=PROBE_TIMEOUT_S).close()
+
+
+def _remedy(error: BaseException) -> str:
+    """What helps where the server asks for an account."""
+    if not NO_ACCOUNT.search(str(error)):
+        return ""
+    return ": it asks for an account, set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,2 @@
+CREATE DATABASE waterline OWNER waterline;
+CREATE DATABASE waterline_users OWNER waterline;
