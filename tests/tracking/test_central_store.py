@@ -282,7 +282,7 @@ def test_the_server_answers_under_its_own_names_alone_and_nobody_without_an_acco
 
     search = "/api/2.0/mlflow/experiments/search?max_results=1"
     assert status(search) == 401
-    assert status("/health", Host="evil.example") == 403
+    assert status(search, Host="evil.example") == 403
     assert status("/health") == 200
 
 
