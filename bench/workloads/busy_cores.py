@@ -19,7 +19,7 @@ class BusyCores:
 
     Attributes:
         cores: processor time over wall time; None where the kernel does not tell.
-        processes: whose time that is.
+        processes: that were there at its end.
         usable: cores that they may use together.
     """
 
@@ -35,13 +35,15 @@ class BusyCores:
 
 @contextlib.contextmanager
 def watched() -> Iterator[BusyCores]:
-    """Processor time over wall time of a block, of this process and of its descendants at the block's end."""
-    found, before, start = BusyCores(), _nanoseconds(), time.perf_counter_ns()
+    """Processor time over wall time of a block, of this process and of all that descend from it."""
+    found, before, reaped, start = BusyCores(), _nanoseconds(), _of_the_reaped(), time.perf_counter_ns()
     yield found
-    after, spent = _nanoseconds(), time.perf_counter_ns() - start
+    after, ended, spent = _nanoseconds(), _of_the_reaped() - reaped, time.perf_counter_ns() - start
     if not after or spent <= 0:
         return
-    found.cores = sum(now - before.get(pid, 0) for pid, now in after.items()) / spent
+    lived = sum(now - before.get(pid, 0) for pid, now in after.items())
+    earlier = sum(then for pid, then in before.items() if pid not in after)  # of those that have ended since
+    found.cores = (lived + max(0, ended - earlier)) / spent
     found.processes, found.usable = len(after), len(_usable(after))
 
 
@@ -53,6 +55,14 @@ def _nanoseconds() -> dict[int, int]:
             tasks = Path(f"/proc/{pid}/task").iterdir()
             found[pid] = sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
     return found
+
+
+def _of_the_reaped() -> int:
+    """Nanoseconds that children took which have ended and were waited for."""
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return int(1e9 * (used.ru_utime + used.ru_stime))
 
 
 def _family() -> list[int]:

@@ -33,6 +33,7 @@ def under_load(chain: Chain, subject: Built, shape: Shape, stage_ms: dict[str, f
     seconds, most = load.SATURATED_SHARE * shape["seconds"], shape["together"]
     with busy_cores.watched() as cores:
         whole, handed_over = _whole(chain, subject, shape, site, seconds)
+    cores.processes += shape["workers"] + (site.count if site.count > 1 else 0)  # which have ended with their runs
     alone, why = _section(chain, subject, (chain.network,), most)
     network = None if alone is None else load.saturated(alone, site, seconds, most)
     rate = sum(whole) / len(whole)

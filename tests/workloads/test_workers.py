@@ -90,11 +90,11 @@ def _service(**settings):
 
 @needs_two_cores
 def test_cores_are_busy_with_all_processes_of_the_family():
-    def child(seconds):
+    def child(seconds, after=5.0):
         pid = os.fork()
         if pid == 0:
             spin(1e3 * seconds)
-            time.sleep(5)
+            time.sleep(after)
             os._exit(0)
         return pid
 
@@ -105,6 +105,9 @@ def test_cores_are_busy_with_all_processes_of_the_family():
         spin(150)
     os.kill(pid, 9)
     os.waitpid(pid, 0)
+    with busy_cores.watched() as ended:
+        os.waitpid(child(0.15, after=0.0), 0)
+    assert ended.cores > idle.cores + 0.2  # its time counts although it is there no longer
     assert idle.cores < 0.5 and both.cores > idle.cores + 0.2 and both.processes >= idle.processes + 1
     assert busy_cores.BusyCores(1.95, 3, 2).is_full and not busy_cores.BusyCores(1.8, 3, 2).is_full
     assert not busy_cores.BusyCores().is_full
