@@ -52,6 +52,10 @@ def measure(work: Work, folder: Path) -> dict[str, Any]:
     own = place_for(config)
     with held(own):
         settle(own)
+        try:
+            check_threads(config)  # of its part of the cores
+        except UsageError as error:
+            return _refused(str(error))
         kept, began = keep_folder(), time.time()
         _copy_calibrations(kept, folder / RESULTS / "machines")
         try:
@@ -83,12 +87,12 @@ def part_of(made: Plan, work: Work) -> Plan:
 
 
 def check_threads(config: Config) -> None:
-    """Raise UsageError if the driver's number of threads is more than this machine has cores for."""
+    """Raise UsageError if the driver's number of threads is more than this process has cores for."""
     asked, here = plan.threads(config), plan.own_cores()
-    if config.device.name == "cpu" and asked > here:
+    if asked > here:
         raise UsageError(
-            f"{asked} threads are more than the {here} core{'' if here == 1 else 's'} of this machine: all machines of "
-            "a sweep take the driver's number; say device.threads=1, or one that all of them have"
+            f"{asked} threads are more than the {here} core{'' if here == 1 else 's'} that a piece of work has here: "
+            "all machines of a sweep take the driver's number; say device.threads=1, or one that all of them have"
         )
 
 

@@ -78,6 +78,13 @@ def test_a_machine_that_is_not_as_the_driver_refuses(work, tmp_path, change, wor
     assert told["status"] == "refused" and words in told["message"] and told["began"] is None
 
 
+def test_a_machine_with_fewer_cores_than_the_drivers_threads_refuses(work, tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.plan.plan.own_cores", lambda: 2)
+    config = {**work.config, "device": {**work.config["device"], "threads": 3}}
+    told = node.measure(Work(**{**vars(work), "config": config, "cases": ()}), tmp_path)
+    assert told["status"] == "refused" and "3 threads are more than the 2 cores" in told["message"]
+
+
 def test_a_machine_without_the_data_says_so(work, tmp_path):
     config = {**work.config, "checkpoint": str(tmp_path / "none.pt")}
     told = node.measure(Work(**{**vars(work), "config": config}), tmp_path)
