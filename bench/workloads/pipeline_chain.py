@@ -36,7 +36,7 @@ class Chain:
         self.count = int(getattr(subject.module, "requests", REQUESTS))
         self.network = str(getattr(subject.module, "network_stage", "infer"))
         self.collate = self._place(getattr(subject.module, "collate_stage", None))
-        self.exchange: tuple[str, str] = tuple(getattr(subject.module, "exchange", ("", "")))  # type: ignore[assignment]
+        self.exchange: tuple[str, str] = tuple(getattr(subject.module, "exchange", ("", "")))
         self._requests: dict[int, Any] = {}
         self._made: dict[tuple[int, int, int], Any] = {}
 
