@@ -55,7 +55,14 @@ def place_key(record: Record, labels: Mapping[str, str]) -> str:
     """The class of the record's machine and the kind of its device."""
     label = labels.get(str(record["machine_key"]), "")
     name = f"label {label}" if label else machine_class(record.get("environment") or {})
-    return f"{name} | {device_of(record)}"
+    return f"{name} | {device_of(record)} | {part_of(record)}"
+
+
+def part_of(record: Record) -> str:
+    """How many processors of the machine the row could use, where that is not all: a pinned slot is another machine."""
+    cpu = (record.get("environment") or {}).get("cpu") or {}
+    usable, there = cpu.get("usable_cores"), cpu.get("logical_cores")
+    return f"{usable} of {there} processors" if usable and there and usable < there else ""
 
 
 def device_of(record: Record) -> str:
@@ -81,7 +88,8 @@ def _title(own: Sequence[Record], labels: Mapping[str, str]) -> str:
     label = labels.get(str(newest["machine_key"]), "")
     if label:
         return label if device_of(newest) == "cpu" else f"{label} ({device_of(newest)})"
-    return machine_make(newest) or f"machine {str(newest['machine_key'])[:8]}"
+    named = machine_make(newest) or f"machine {str(newest['machine_key'])[:8]}"
+    return ", ".join(filter(None, [named, part_of(newest)]))
 
 
 def _titles(short: Mapping[str, str]) -> dict[str, str]:

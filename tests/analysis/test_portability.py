@@ -122,6 +122,14 @@ def test_a_gpu_and_its_host_are_two_places_and_boards_of_one_machine_are_one():
     assert len(found.pairs) == 1 and len(found.flips) == 1
 
 
+def test_a_part_of_a_machine_is_a_place_of_its_own():
+    half = {**ENVIRONMENT, "cpu": {**ENVIRONMENT["cpu"], "usable_cores": 1}}
+    made = [plain(A), timed(1.5), plain(C, environment=half), timed(1.2, machine=C, environment=half)]
+    found = across(made, {})
+    titles = {place.title for place in found.places.values()}
+    assert titles == {"Synthetic CPU 3000", "Synthetic CPU 3000, 1 of 2 processors"} and found.pairs[0].rows == 1
+
+
 def test_disturbed_failed_simulated_and_invalid_rows_take_no_part_and_a_history_counts_once():
     bad = [timed(1.5, setting=f"r={i}") for i in range(4)]
     bad[0]["status"] = "contaminated"
