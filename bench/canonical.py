@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import json
 from collections.abc import Mapping
+from json import dumps  # taken before a worker's code could put another in its place
 from typing import Any
 
 KEY_LENGTH = 16
@@ -15,7 +15,7 @@ BASELINE_METHOD = "none"
 
 def digest(value: Any) -> str:
     """A short stable hash of plain JSON data."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    text = dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
 
@@ -42,7 +42,7 @@ def parse_settings(text: str) -> dict[str, Any]:
         if len(set(names)) < len(names):
             raise ValueError("a name stands there twice")
         settings = {name: _literal(name, k.value) for name, k in zip(names, call.keywords, strict=True)}
-        json.dumps(settings, allow_nan=False, ensure_ascii=False).encode()
+        dumps(settings, allow_nan=False, ensure_ascii=False).encode()
         settings_text(settings).encode()  # a number of more digits than Python writes down would be no text again
         return settings
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
@@ -68,5 +68,5 @@ def _literal(name: str, value: ast.expr) -> Any:
 def content_hash(record: Mapping[str, Any]) -> str:
     """SHA-256 of the record's canonical JSON without the hash itself."""
     body = {key: value for key, value in record.items() if key != "content_hash"}
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    text = dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

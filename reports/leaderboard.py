@@ -79,7 +79,7 @@ def payload(rows: Sequence[Row], groups: Sequence[Group], columns: Sequence[Colu
 def _column(column: Column, scale: Scale, rows: Sequence[Row]) -> dict[str, Any]:
     known = sum(row.value(column.key) is not None for row in rows)
     filled = known > 0
-    usual = filled and (not column.part or 2 * known > len(rows))  # of a part that few rows have, dashes fill the view
+    usual = filled and (not column.part or 2 * known >= len(rows))  # of a part that few rows have, dashes fill the view
     return {
         "key": column.key,
         "title": column.title,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -12,6 +11,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from json import dumps, loads  # taken before a worker's code could put others in their place
 from typing import IO, Any
 
 import torch
@@ -77,7 +77,7 @@ def _child(work: Callable[[], Any], writing: int, words: IO[bytes]) -> None:
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         with os.fdopen(writing, "wb") as pipe:
-            pipe.write(json.dumps(answer).encode())
+            pipe.write(dumps(answer).encode())
     finally:
         os._exit(0)
 
@@ -98,7 +98,7 @@ def _answer(reading: int, deadline: float) -> bytes | None:
 def _unwrapped(answer: bytes, status: int, words: IO[bytes]) -> Any:
     """The result in an answer; a fork that died half-way has none, and the reason is in its last words."""
     try:
-        outcome = json.loads(answer)
+        outcome = loads(answer)
     except ValueError:
         code = os.waitstatus_to_exitcode(status)
         last = _last_words(words)

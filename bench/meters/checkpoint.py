@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from json import dumps  # taken before a worker's code could put another in its place
 from typing import Any
 
 import torch
@@ -67,7 +67,7 @@ def safetensors_bytes(state: dict[str, Any]) -> int:
             "data_offsets": [offset, offset + length],
         }
         offset += length
-    text = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
+    text = len(dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
     return 8 + -(-text // 8) * 8 + offset
 
 

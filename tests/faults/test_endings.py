@@ -66,11 +66,18 @@ def test_a_foreign_record_with_half_a_pair_is_shown_with_it_spelt_out(tmp_path):
     assert not build(tmp_path / "results", tmp_path / "site").problems
 
 
-def test_a_clock_that_a_method_stops_is_not_ours_and_other_json_is_a_row(swept):
+def test_a_clock_that_a_method_stops_and_other_json_are_not_ours(swept):
     _, _, lies = swept
     found = {r["case"]["method"].partition(":")[2]: r["status"] for r in lies.records}
     assert found["stops_the_clock"] == "ok"
-    assert found["writes_other_json"] == "crashed"
+    assert found["writes_other_json"] == "ok"
+    plain, other = (
+        next(r for r in lies.records if r["case"]["method"].endswith(name)) for name in ("none", "writes_other_json")
+    )
+    assert len({r["case_key"] for r in lies.records}) == len(lies.records)
+    for metric in ("macs", "params", "checkpoint_bytes"):
+        values = [row["value"] for r in (plain, other) for row in r["readings"] if row["metric"] == metric]
+        assert len(values) >= 2 and len(set(values)) == 1
     timed = next(r for r in lies.records if "stops_the_clock" in r["case"]["method"])
     assert all(line["load_ms"] > 0 for line in timed["timing"]["invocations"])
 

@@ -321,7 +321,7 @@ def test_the_search_box_finds_and_opens_with_the_keyboard_alone(site, visit):
     assert "tome" in seen.page.locator("h1").text_content()
     seen.page.keyboard.press("/")
     seen.page.keyboard.type("no such thing")
-    assert "Nothing here is called so" in seen.page.locator("#found").text_content()
+    seen.page.locator("#found").get_by_text("Nothing here is called so").wait_for()
     seen.page.keyboard.press("Escape")
     assert not seen.page.locator("#found").is_visible() and not seen.complaints
 

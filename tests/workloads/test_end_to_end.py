@@ -193,8 +193,8 @@ def test_the_library_gives_the_layers_of_every_part(workload):
         assert frame["macs"].sum() == count, part
 
 
-#: Milliseconds of what is made before a run: the calls that give it its input. A window of energy holds them; what stands
-#: before a stage of a pipeline is made once and kept.
+#: Milliseconds of what is made before a run: the calls that give it its input. A window of energy holds them.
+#: What stands before a stage of a pipeline is made once and kept.
 PREPARED = {
     ("split", "encode"): 1,
     ("split", "decode"): 3,
