@@ -35,15 +35,36 @@ def check(count: int, device: str, threads: int) -> None:
     """
     if count == 1:
         return
+    check_forks(
+        f"servers={count}", count, device, threads,
+        they="several servers", noun="server", off_cpu=f"a fork cannot use {device}; several servers run on a CPU",
+    )  # fmt: skip
+
+
+def check_forks(
+    setting: str, processes: int, device: str, threads: int, *, they: str, noun: str, off_cpu: str, beside: str = ""
+) -> None:
+    """Raise NotImplementedError unless so many forks can each have a core of this machine.
+
+    Args:
+        setting: what asks for them, as it is typed.
+        processes: that run at once, this one included where it works as well.
+        device: of the subject.
+        threads: that the case gives to a run.
+        they: the forks in words.
+        noun: one of them.
+        off_cpu: why another device than the CPU will not do.
+        beside: what else needs a core, in words.
+    """
     here = len(cores())
     if sys.platform != "linux":
-        raise NotImplementedError(f"servers={count}: several servers are forks, which go on computing on Linux alone")
+        raise NotImplementedError(f"{setting}: {they} are forks, which go on computing on Linux alone")
     if device != "cpu":
-        raise NotImplementedError(f"servers={count}: a fork cannot use {device}; several servers run on a CPU")
+        raise NotImplementedError(f"{setting}: {off_cpu}")
     if threads != 1:
-        raise NotImplementedError(f"servers={count}: each server has one thread; set device.threads=1, not {threads}")
-    if count > here:
-        raise NotImplementedError(f"servers={count}: this process may use {here} cores; each server needs its own")
+        raise NotImplementedError(f"{setting}: each {noun} has one thread; set device.threads=1, not {threads}")
+    if processes > here:
+        raise NotImplementedError(f"{setting}: this process may use {here} cores; each {noun} needs its own{beside}")
 
 
 def together(

@@ -8,7 +8,6 @@ rest. A closed loop: no worker waits for an arrival, only for a free slot.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.errors import UsageError
-from bench.workloads.servers import ServersFailed, alone, cores
+from bench.workloads.servers import ServersFailed, alone, check_forks, cores
 from bench.workloads.shared_ring import PATIENCE, Ring, RingStuck
 
 #: Tensors that may wait for this process, of each worker.
@@ -53,17 +52,11 @@ def check(count: int, device: str, threads: int, servers: int) -> None:
         return
     if servers > 1:
         raise UsageError(f"workers={count}: they work ahead of one server; set servers=1")
-    here = len(cores())
-    if sys.platform != "linux":
-        raise NotImplementedError(f"workers={count}: workers are forks, which go on computing on Linux alone")
-    if device != "cpu":
-        raise NotImplementedError(f"workers={count}: what they make stays on the CPU, and the case is on {device}")
-    if threads != 1:
-        raise NotImplementedError(f"workers={count}: each has one thread; set device.threads=1, not {threads}")
-    if count + 1 > here:
-        raise NotImplementedError(
-            f"workers={count}: this process may use {here} cores; each worker needs its own beside the network's"
-        )
+    check_forks(
+        f"workers={count}", count + 1, device, threads,
+        they="workers", noun="worker", off_cpu=f"what they make stays on the CPU, and the case is on {device}",
+        beside=" beside the network's",
+    )  # fmt: skip
 
 
 def run(
