@@ -523,10 +523,10 @@ def rank_correlation(xs: Sequence[float], ys: Sequence[float], level: float = LE
     n = len(xs)
     if n < 2:
         return RankCorrelation(None, None, None, n, "a correlation of ranks needs two pairs at least")
-    ranks = [stats.rankdata(_finite_values(values)) for values in (xs, ys)]
-    if any(np.ptp(side) == 0 for side in ranks):
+    sides = [_finite_values(values) for values in (xs, ys)]
+    if any(np.ptp(side) == 0 for side in sides):
         return RankCorrelation(None, None, None, n, "one side is all ties, so that it has no ranks")
-    value = float(np.corrcoef(*ranks)[0, 1])
+    value = float(stats.spearmanr(*sides).statistic)
     if n < 4:
         return RankCorrelation(value, None, None, n, "an interval needs four pairs at least")
     if abs(value) > 1 - 1e-9:
