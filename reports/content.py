@@ -47,6 +47,7 @@ class Site:
         cards: of the systems in the suites that rows are of.
         suite_titles: what suites call themselves, by name.
         history: cases over their sessions, where they have several.
+        attempts: every record of the folders, those of earlier sessions too; `records` are the newest alone.
         whole: the site that this is one suite of; None for the whole.
         here: the page whose figures are made from this.
     """
@@ -65,6 +66,7 @@ class Site:
     cards: Sequence[Card] = ()
     suite_titles: Mapping[str, str] = field(default_factory=dict)
     history: History = NO_HISTORY
+    attempts: Sequence[Record] = ()
     whole: Site | None = None
     here: str = INDEX
     version: str = __version__
@@ -81,9 +83,9 @@ class Site:
 
     @cached_property
     def across(self) -> Portability:
-        """The same cases on several machines, by the classes that the results folders name."""
+        """The same cases on several machines, by the classes that the results folders name; earlier sessions count."""
         labels = classes.by_machine(classes.joined(classes.read(root) for root in self.roots))
-        return portability.across(self.records, labels)
+        return portability.across(self.attempts or self.records, labels)
 
     @cached_property
     def newest(self) -> str:
@@ -121,6 +123,7 @@ class Site:
             groups=[group for group in self.groups if group.suite == name],
             columns=[column for column in self.columns if column.key in present],
             claims=[claim for claim in self.claims if claim.get("suite", name) in ("", name)],
+            attempts=[record for record in self.attempts if record["case"].get("suite") == name],
             whole=self,
             here=suite_page(name),
         )

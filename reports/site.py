@@ -141,13 +141,9 @@ def load(
     """What the pages draw from: rows with their groups and ranks, newest record of each case and machine only."""
     loaded = read_records(list(roots))
     problems = list(loaded.problems)
-    followed = or_told(
-        lambda: history.follow(item for item in loaded.records if suite in (None, item["case"].get("suite"))),
-        history.History(()),
-        "the history",
-        problems,
-    )
-    records = _newest(item for item in loaded.records if suite in (None, item["case"].get("suite")))
+    attempts = [item for item in loaded.records if suite in (None, item["case"].get("suite"))]
+    followed = or_told(lambda: history.follow(attempts), history.History(()), "the history", problems)
+    records = _newest(attempts)
     if not show_paths:
         records, problems = [published(record) for record in records], without_paths(problems)
     rows = rows_of(records, problems)
@@ -173,6 +169,7 @@ def load(
         cards=or_told(lambda: _cards(claims, rows), [], "the cards of the systems", problems),
         suite_titles=_suite_titles(claims, rows),
         history=followed,
+        attempts=attempts,
     )
     site.navigation = [Link(page.title, page.path) for page in PAGES if page.path and is_wanted(site, page)]
     return site

@@ -163,13 +163,15 @@ def across(records: Iterable[Record], labels: Mapping[str, str]) -> Portability:
     """The same cases on several machines.
 
     Args:
-        records: of any machines; of several of a case on a machine the newest undisturbed one counts.
+        records: of any machines; of several of a case on a machine the newest undisturbed one counts, so that one
+            disturbed night takes nothing away.
         labels: of machines by their key (`bench.store.classes.by_machine`).
     """
     kept = list(records)
     found = savings(kept, labels)
     there = places(kept, labels)
-    rows = Counter(place_key(record, labels) for record in kept)
+    single = {(record["case_key"], record["machine_key"]): place_key(record, labels) for record in kept}
+    rows = Counter(single.values())
     suites = sorted({saving.case.suite for saving in found})
     pairs = tuple(pair for suite in suites for pair in _pairs(suite, found, there))
     methods = _methods(found)

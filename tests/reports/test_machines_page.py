@@ -61,3 +61,17 @@ def test_job_report_takes_several_folders_and_a_new_label_makes_the_page_again(t
     classes.write(places[1], {"large": [B]})
     report.run(config_for(tmp_path, job="report", paths=paths))
     assert ">large<" in (tmp_path / "site" / "machines.html").read_text()
+
+
+def test_a_disturbed_night_takes_nothing_away_and_adds_no_rows(tmp_path):
+    places = folders(tmp_path, (1.5, 1.5, 0.9, 0.9), (0.8, 1.01, 0.7, 1.4))
+    night = [
+        {**record, "status": "contaminated", "started_at": "2030-01-01T00:00:00+00:00"}
+        for record in two_machines((1.5, 1.5, 0.9, 0.9), (0.1, 0.1, 0.1, 0.1))
+        if record["machine_key"] == B
+    ]
+    disturbed = store(tmp_path / "night", night, with_samples=False).root
+    site = load([*places, disturbed])
+    assert [pair.rows for pair in site.across.pairs] == [4] and len(site.across.flips) == 2
+    assert sorted(site.across.rows.values()) == [5, 5]
+    assert {row.status for row in site.rows if row.machine_key == B} == {"contaminated"}
