@@ -30,6 +30,12 @@ _COMPARED = ("latency_ms", "speedup", "mac_ratio")
 _TITLES = {"speedup": "speed-up", "mac_ratio": "promised", "latency_ms": "latency", "peak_memory_bytes": "memory"}
 
 
+def in_order_of(keys: Iterable[str], records: Iterable[Record]) -> list[Record]:
+    """Records in the order of their cases' `keys`, in which a reader wrote the cases down; others behind them."""
+    places = {key: place for place, key in enumerate(keys)}
+    return sorted(records, key=lambda record: places.get(str(record["case_key"]), len(places)))
+
+
 def show_rows(records: Sequence[Record]) -> None:
     """Print what a sweep measured: one line a row, those that were compared with their speed-up and its promise."""
     from reports.rows import rows_of

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.app.closing import seconds_again, show_rows, state_text
+from bench.app.closing import in_order_of, seconds_again, show_rows, state_text
 from bench.app.jobs.sweep import best_row
 from bench.config.schema import validate
 from bench.store.records import is_present
@@ -57,6 +57,12 @@ def test_rows_of_one_side_stand_together_and_are_told_apart_by_what_differs_in_t
         [(False, False), (True, False), (False, True), (True, True)],
         [(False, True), (True, True), (False, False), (True, False)],
     )
+
+
+def test_rows_stand_in_the_order_in_which_their_cases_were_written_down():
+    made = [record(method="tome", setting=f"r={i}") for i in (3, 1, 2)]
+    keys = [made[place]["case_key"] for place in (1, 2)]
+    assert [one["case"]["setting"] for one in in_order_of(keys, made)] == ["r=1", "r=2", "r=3"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.app import mirror, site
-from bench.app.closing import seconds_again, show_rows, state_text
+from bench.app.closing import in_order_of, seconds_again, show_rows, state_text
 from bench.app.counting import count_first
 from bench.app.fault_text import one_line
 from bench.app.forecast import group_seconds, unfinished_groups
@@ -61,7 +61,7 @@ def run(config: Config) -> int:
         bar.working("mirroring to MLflow")
         copy.close(page, interrupted=stopped is not None)
     group_of = {case.key: group.key for group in made.groups for case in group.cases}
-    rows = driver.sweep.records.outlines()
+    rows = in_order_of(group_of, driver.sweep.records.outlines())
     _summarise(driver.sweep, rows, page, copy, seconds_again(rows, group_of, seconds))
     for line in lines:
         tell(line)
