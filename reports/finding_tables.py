@@ -62,13 +62,13 @@ def _of_group(site: Site, group: Group) -> str:
         return ""
     parts = [f"### {', '.join(text for name, text in group.said.items() if name != 'machine' and text)}"]
     if rows and rows[0].case.workload != predictions.WORKLOAD:  # how fast a predictor is stands beside its errors
-        parts.append(_table(_GAINS, [_gain_line(row, site) for row in rows]))
+        parts.append(markdown_table(GAINS, [_gain_line(row, site) for row in rows]))
         parts.append(_why(rows, site))
     for metric in scores_of(rows):
         scored = [row for row in rows if row.value(metric) is not None]
         title = METRICS[metric].title
         head = ("case", title if title[1:2].isupper() else title.lower(), "plain", f"change ({_points(metric)})")
-        parts.append(_table(head, [_score_line(row, site, metric) for row in scored]))
+        parts.append(markdown_table(head, [_score_line(row, site, metric) for row in scored]))
     if left_out:
         parts.append(
             "Not ranked: "
@@ -77,7 +77,8 @@ def _of_group(site: Site, group: Group) -> str:
     return "\n\n".join(parts)
 
 
-_GAINS = ("case", "promised", "measured", "realised", "latency (ms)", "plain (ms)")
+#: Columns of what was promised and measured, which `reports.finding_atlas` reads again.
+GAINS = ("case", "promised", "measured", "realised", "latency (ms)", "plain (ms)")
 _WHY = (
     "case",
     "time in own operators",
@@ -98,7 +99,7 @@ def _why(rows: Sequence[Row], site: Site) -> str:
         for at in range(len(_WHY))
         if at not in _OF_MODULES or not all(_is_beside_another(row, site.baseline(row)) for row in rows)
     ]
-    return _table(
+    return markdown_table(
         [_WHY[at] for at in kept], [[line[at] for at in kept] for line in (_why_line(row, site) for row in rows)]
     )
 
@@ -195,7 +196,7 @@ def _of_batches(site: Site) -> str:
     for panel in panels(site.rows):
         head = (panel.title, "promised", *(f"batch {batch}" for batch in panel.batches), "pays")
         lines = [[line.method, line.promised, *line.gains, line.verdict] for line in crossings(panel)]
-        parts.append(_table(head, [[cell.replace("×", "x") for cell in line] for line in lines]))
+        parts.append(markdown_table(head, [[cell.replace("×", "x") for cell in line] for line in lines]))
     return "\n\n".join(["### From which batch a method pays", *parts]) if parts else ""
 
 
@@ -215,7 +216,7 @@ ACROSS_GROUPS: dict[str, Callable[[Site], tuple[list[str], list[list[str]]]]] = 
 
 
 def _titled(title: str, head: list[str], lines: list[list[str]]) -> str:
-    return "\n\n".join([f"### {title}", _table(head, lines)]) if lines else ""
+    return "\n\n".join([f"### {title}", markdown_table(head, lines)]) if lines else ""
 
 
 def _of_total_bits(site: Site) -> str:
@@ -223,14 +224,19 @@ def _of_total_bits(site: Site) -> str:
     found = families(site)
     if not found:
         return ""
-    parts = ["### Quality against total bits", _table(*total_bits_table(found)), _table(*budgets(found))]
+    parts = [
+        "### Quality against total bits",
+        markdown_table(*total_bits_table(found)),
+        markdown_table(*budgets(found)),
+    ]
     return "\n\n".join(parts)
 
 
 # ---------------------------------------------------------------------------------------------- text
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table as Markdown."""
     rows = [head, ["---"] * len(head), *lines]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 

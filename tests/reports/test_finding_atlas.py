@@ -1,0 +1,87 @@
+"""The atlas of the findings: which rows of the pages take part, and what is said of them."""
+
+import re
+
+import pytest
+
+from reports.finding_atlas import Line, lines_of, main, read, tables
+from reports.finding_tables import END, GAINS, START, markdown_table
+
+HEAD = f"| {' | '.join(GAINS)} |\n|{' --- |' * len(GAINS)}\n"
+PAGE = f"""# A page
+
+### operator, cpu, fp32, batch 4, length 64, no task, protocol quick v1 (3c47da)
+
+{HEAD}| saves | 2.00x | 1.60x [1.50, 1.70] | 0.80 [0.75, 0.85] | 1.0 | 1.6 |
+| half\\|way | 4.00x | 1.00x [0.95, 1.05] | 0.25 [0.24, 0.26] | 1.0 | 1.0 |
+| costs | 3.00x | 0.50x [0.49, 0.51] | 0.17 [0.16, 0.17] | 2.0 | 1.0 |
+| no promise | 1.02x | 2.00x [1.90, 2.10] | 1.96 [1.90, 2.00] | 1.0 | 2.0 |
+| a glance | 2.00x | 1.60x | 0.80 | 1.0 | 1.6 |
+| unknown | unavailable (why) | 1.60x [1.50, 1.70] | unavailable | 1.0 | 1.6 |
+
+| case | efficiency |
+| --- | --- |
+| saves | 50 % |
+"""
+
+
+def test_only_rows_that_promise_and_were_measured_with_an_interval_take_part():
+    found = lines_of("convnets", PAGE)
+    assert [line.case for line in found] == ["saves", "half|way", "costs"]
+    assert [line.verdict for line in found] == ["faster", "open", "slower"]
+    assert {(line.suite, line.workload, line.batch) for line in found} == {("convnets", "operator", 4)}
+
+
+def test_what_arrives_is_the_time_saved_over_the_time_that_was_promised():
+    # a promise of 2x saves half of the time; 1.6x saves 0.375 of it: three quarters of the promise
+    first, half, costs = lines_of("convnets", PAGE)
+    assert first.realised == pytest.approx(0.8) and first.arrived == pytest.approx(0.75)
+    assert half.arrived == 0.0
+    # 3x promises to save two thirds; half the speed is a second of the time on top
+    assert costs.arrived == pytest.approx(-1.5)
+
+
+def test_the_first_suites_page_says_no_workload_and_is_of_forwards():
+    text = PAGE.replace("operator, cpu", "cpu").replace("batch 4", "batch 32")
+    assert {(line.workload, line.batch) for line in lines_of("vit_tokens", text)} == {("forward", 32)}
+
+
+def test_tables_count_rows_and_give_medians():
+    made = tables(lines_of("convnets", PAGE))
+    cells = re.search(r"\| convnets \|(.*)\|", made)[1].split("|")
+    # promised 2, 4, 3; measured 1.6, 1.0, 0.5; realised 0.8, 0.25, 0.1667 with quartiles halfway between
+    assert [cell.strip() for cell in cells] == ["3", "3.00x", "1.00x", "0.25 [0.21, 0.53]", "0 %", "1", "1", "1"]
+    below = made[made.index("### Furthest below") :]
+    assert below.index("costs") < below.index("half\\|way") < below.index("saves")
+    assert made.rstrip().endswith("None.")  # nothing is above its promise
+
+
+def test_more_than_promised_needs_the_whole_interval():
+    line = Line("ops", "case", "operator", 1, "operator, cpu", 2.0, 2.2, 1.9, 2.5)
+    assert "None." in tables([line])
+    assert "| ops | case |" in tables([Line("ops", "case", "operator", 1, "operator, cpu", 2.0, 2.2, 2.1, 2.3)])
+
+
+def test_the_command_writes_between_the_marks_and_says_where_nothing_is(tmp_path, capsys):
+    (tmp_path / "convnets.md").write_text(PAGE, encoding="utf-8")
+    (tmp_path / "predict.md").write_text(PAGE, encoding="utf-8")  # compares something else
+    page = tmp_path / "atlas.md"
+    page.write_text(f"# Atlas\n\nprose\n\n{START}\n{END}\n", encoding="utf-8")
+    assert main([str(tmp_path), "--into", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("# Atlas\n\nprose") and "| convnets |" in text and "predict" not in text
+    assert {line.suite for line in read(tmp_path, None)} == {"convnets"}  # the atlas itself is not read again
+    (tmp_path / "empty").mkdir()
+    assert main([str(tmp_path / "empty"), "--into", str(tmp_path / "missing.md")]) == 2
+    assert "missing.md" in capsys.readouterr().err
+
+
+def test_the_pages_of_the_project_are_read():
+    suites = {line.suite for line in read()}
+    assert {"vit_tokens", "attention", "convnets", "decode", "ops", "pruning"} <= suites
+
+
+def test_a_table_that_was_written_is_read_as_it_was():
+    body = [["a|b", "2.00x", "1.50x [1.40, 1.60]", "0.75", "1", "2"]]
+    (line,) = lines_of("ops", "### operator, cpu, batch 2\n\n" + markdown_table(GAINS, body))
+    assert line.case == "a|b" and line.promised == 2.0 and line.low == 1.4
