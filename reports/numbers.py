@@ -22,9 +22,31 @@ _PLURAL = {
     "sample/s": "samples/s",
     "pp": "points",
 }
+#: The unit of shares, correlations and scores that have none: 0.849 and never 849 m.
+NO_UNIT = "1"
 #: Units that take no prefix, because people read them as they are; `pp` are percentage points.
 _UNSCALED = frozenset(
-    {"ms", "us", "cost", "network", "entry", "x", "%", "pp", "dB", "bit", "bit/B", "bit/parameter", "op/B", "sample/s"}
+    [
+        "ms",
+        "us",
+        "cost",
+        "network",
+        "entry",
+        "x",
+        "%",
+        "pp",
+        "px",
+        "deg",
+        "nat",
+        "core",
+        "dB",
+        "bit",
+        "bit/B",
+        "bit/parameter",
+        "op/B",
+        "sample/s",
+        "1/min",
+    ]
 )
 
 
@@ -38,6 +60,8 @@ class Scale:
 
 def scale_for(values: Iterable[float], unit: str) -> Scale:
     """The engineering prefix that suits the middle of `values`; milliseconds, ratios and percentages keep theirs."""
+    if unit == NO_UNIT:
+        return Scale(1.0, "")
     if unit in _UNSCALED:
         return Scale(1.0, _PLURAL.get(unit, "×" if unit == "x" else unit))
     sizes = sorted(abs(value) for value in values if value)
@@ -48,6 +72,11 @@ def scale_for(values: Iterable[float], unit: str) -> Scale:
             factor, prefix = candidate, symbol
     name = _PLURAL.get(unit, unit)
     return Scale(factor, f"{prefix} {name}".strip() if " " in name or name == "params" else f"{prefix}{name}")
+
+
+def titled(title: str, unit: str) -> str:
+    """`Peak memory (MB)`; the title alone of what has no unit."""
+    return f"{title} ({unit})" if unit else title
 
 
 def decimals(value: float, half_width: float | None) -> int:
@@ -90,9 +119,9 @@ def quantity(value: float | None, unit: str, low: float | None = None, high: flo
     if value is None:
         return MISSING
     scale = scale_for([value], unit)
-    glue = "" if scale.unit in ("×", "%") else "\u00a0"
+    glue = "" if scale.unit in ("×", "%", "") else "\u00a0"
     text = pair(value, low, high, scale.factor)
-    return f"({text}){glue}{scale.unit}" if "±" in text and not glue else f"{text}{glue}{scale.unit}"
+    return f"({text}){glue}{scale.unit}" if "±" in text and scale.unit and not glue else f"{text}{glue}{scale.unit}"
 
 
 def _magnitude(value: float) -> int:

@@ -17,7 +17,7 @@ from bench.canonical import BASELINE_METHOD
 from bench.metrics import METRICS
 from reports.figures.figure import Control, Figure, no_picture, rounded, significant, table_of
 from reports.figures.theme import Spec, Style, axis, layout, legend, log_axis, plain, styles_of
-from reports.numbers import Scale, scale_for
+from reports.numbers import Scale, scale_for, titled
 from reports.rows import Row
 from reports.scores import score_of
 
@@ -140,7 +140,7 @@ def _draw(rows: Sequence[Row], cost: str, score: str, styles: Mapping[str, Style
         traces.append(_marks(members, rows, cost, score, styles[family], scale))
     values = [(row.value(cost) or 0.0) / scale.factor for row in rows if row.value(cost)]
     better = "higher" if METRICS[score].better == "higher" else "lower"
-    across = log_axis(f"{METRICS[cost].title} ({scale.unit}), log", min(values), max(values))
+    across = log_axis(f"{titled(METRICS[cost].title, scale.unit)}, log", min(values), max(values))
     upwards = axis(f"{METRICS[score].title} ({METRICS[score].unit}), {better} is better")
     return {"data": traces, "layout": layout(xaxis=across, yaxis=upwards, height=420, legend=legend())}
 

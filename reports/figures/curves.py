@@ -12,7 +12,7 @@ from bench.metrics import METRICS
 from bench.store.records import Record
 from reports.figures.figure import Control, Figure, no_picture, rounded, significant
 from reports.figures.theme import Spec, axis, layout, legend, log_axis, plain
-from reports.numbers import Scale, scale_for
+from reports.numbers import Scale, scale_for, titled
 
 ID = "curves"
 HOW_TO_READ = (
@@ -126,7 +126,7 @@ def draw(pair: Pair, first: int, other_name: str) -> Spec:
     traces = [_trace(pair.own, CASE, "@blue", "circle", scale, first)]
     if pair.other is not None:
         traces.insert(0, _trace(pair.other, plain(other_name), "@ink", "circle-open", scale, None))
-    name = f"{METRICS[pair.own['metric']].title} ({scale.unit})"
+    name = titled(METRICS[pair.own["metric"]].title, scale.unit)
     drawn = [value / scale.factor for value in every]
     steep = min(drawn) > 0 and max(drawn) / min(drawn) > LOG_SPAN
     yaxis = log_axis(f"{name}, log", min(drawn), max(drawn)) if steep else axis(name, rangemode="tozero")

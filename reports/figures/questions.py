@@ -15,7 +15,7 @@ from bench.metrics import METRICS
 from bench.store.record_parts import scored
 from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, rounded, significant, table_of
 from reports.figures.theme import Spec, Style, axis, layout, legend, plain, styles_of
-from reports.numbers import scale_for
+from reports.numbers import scale_for, titled
 from reports.rows import Row
 
 ID = "questions"
@@ -134,6 +134,6 @@ def _draw(
             ],
             "hoverinfo": "text",
         })  # fmt: skip
-    across = axis(f"{METRICS[metric].title} ({scale.unit})")
+    across = axis(titled(METRICS[metric].title, scale.unit))
     upwards = axis(f"right answers to {plain(kind)} (%), higher is better")
     return {"data": traces, "layout": layout(xaxis=across, yaxis=upwards, height=420, legend=legend())}

@@ -16,7 +16,7 @@ from bench.canonical import parse_settings, settings_text
 from bench.metrics import METRICS
 from reports.figures.figure import Figure, no_picture, rounded, significant, table_of
 from reports.figures.theme import Spec, Style, axis, layout, legend, plain, styles_of
-from reports.numbers import Scale, scale_for
+from reports.numbers import Scale, scale_for, titled
 from reports.rows import Row
 from reports.scores import score_of
 
@@ -144,7 +144,7 @@ def _draw(found: Sequence[Family], rows: Sequence[Row], score: str, styles: Mapp
         style = by_family[family.points[0][0].family]
         traces += [_line(family, style, scale), _marks(family, first, score, style, scale)]
         first += len(family.points)
-    across = axis(f"{METRICS[COST].title} ({scale.unit})")
+    across = axis(titled(METRICS[COST].title, scale.unit))
     upwards = axis(f"{METRICS[score].title} ({METRICS[score].unit}), {METRICS[score].better} is better")
     return {"data": traces, "layout": layout(xaxis=across, yaxis=upwards, height=420, legend=legend())}
 

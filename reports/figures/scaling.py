@@ -14,7 +14,7 @@ from reports.figures.lines import error_bar
 from reports.figures.sides import beside
 from reports.figures.theme import Spec, Style, layout, legend, log_axis, plain, styles_of
 from reports.groups import AXES
-from reports.numbers import Scale, scale_for
+from reports.numbers import Scale, scale_for, titled
 from reports.rows import Cell, Row
 from reports.words import unit_noun
 
@@ -271,6 +271,6 @@ def draw(
         "ticktext": [f"{x:g}" for x in ticks],
     }
     yaxis = log_axis(
-        f"{_title(metric, unit)} ({scale.unit}), log", min(values) / scale.factor, max(values) / scale.factor
+        f"{titled(_title(metric, unit), scale.unit)}, log", min(values) / scale.factor, max(values) / scale.factor
     )
     return {"data": traces, "layout": layout(xaxis=xaxis, yaxis=yaxis, height=440, legend=legend())}

@@ -15,7 +15,7 @@ from bench.metrics import METRICS
 from reports.columns import column_key
 from reports.figures.figure import Control, Figure, no_picture, rounded, significant, table_of
 from reports.figures.theme import Spec, Style, axis, layout, legend, log_axis, plain, styles_of
-from reports.numbers import scale_for
+from reports.numbers import scale_for, titled
 from reports.rows import Row
 from reports.scores import score_of
 
@@ -124,6 +124,6 @@ def _draw(known: Sequence[Row], rows: Sequence[Row], cost: str, score: str, styl
         })  # fmt: skip
     values = [(row.value(cost) or 0.0) / scale.factor for row in drawn]
     better = METRICS[score].better
-    across = log_axis(f"{METRICS[cost].title} ({scale.unit}), log", min(values), max(values))
+    across = log_axis(f"{titled(METRICS[cost].title, scale.unit)}, log", min(values), max(values))
     upwards = axis(f"{METRICS[score].title} ({METRICS[score].unit}), {better} is better")
     return {"data": traces, "layout": layout(xaxis=across, yaxis=upwards, height=420, legend=legend())}

@@ -13,7 +13,7 @@ from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, round
 from reports.figures.lines import error_bar
 from reports.figures.sides import beside
 from reports.figures.theme import SERIES, SYMBOLS, Spec, Style, axis, layout, legend, log_axis, plain, styles_of
-from reports.numbers import scale_for
+from reports.numbers import scale_for, titled
 from reports.rows import Row
 from reports.scores import score_of, scores_of
 
@@ -295,7 +295,7 @@ def _factor(usable: Sequence[Row], metric: str) -> float:
 def _y_axis(usable: Sequence[Row], metric: str, levels: Sequence[float] = ()) -> Spec:
     scale = scale_for([row.value(metric) or 0.0 for row in usable], METRICS[metric].unit)
     values = [(value or 0.0) / scale.factor for value in [*(row.value(metric) for row in usable), *levels]]
-    name = f"{METRICS[metric].title} ({scale.unit})"
+    name = titled(METRICS[metric].title, scale.unit)
     if METRICS[metric].section != "quality" and min(values) > 0 and max(values) / min(values) > 5:
         return log_axis(f"{name}, log", min(values), max(values))
     return axis(name)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.numbers import decimals, half_width, pair, plain, quantity, scale_for
+from reports.numbers import decimals, half_width, pair, plain, quantity, scale_for, titled
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,13 @@ def test_quantities_read_as_an_engineer_writes_them(value, unit, text):
 def test_milliseconds_and_percentages_keep_their_unit():
     assert scale_for([0.001, 5000.0], "ms").factor == 1.0
     assert scale_for([0.1], "%").unit == "%"
+
+
+def test_shares_and_scores_without_a_unit_take_no_prefix():
+    assert quantity(0.8489, "1", 0.8239, 0.8739) == "0.849 ± 0.025" and quantity(0.8489, "1") == "0.849"
+    assert quantity(0.354, "px") == "0.354\u00a0px"
+    assert titled("Dice", scale_for([0.8], "1").unit) == "Dice"
+    assert titled("Parameters", scale_for([3e6], "parameter").unit) == "Parameters (M params)"
 
 
 def test_an_exact_zero_is_a_zero_and_not_a_failure():

@@ -18,6 +18,11 @@ function inert(id) {
   return block ? JSON.parse(block.textContent) : null;
 }
 
+// A column's title with its unit; the title alone of what has none.
+function headed(column) {
+  return column.unit ? `${column.title} (${column.unit})` : column.title;
+}
+
 // ---- data in files of the site's own: a page from disk may load scripts and nothing else ----
 const Data = {
   got: {}, waiting: {}, files: {},

@@ -411,7 +411,7 @@ class Leaderboard {
   exportMarkdown() {
     const safe = (text) => String(text).replaceAll("\\", "\\\\").replaceAll("|", "\\|").replaceAll("<", "&lt;").replaceAll("\n", " ");
     const columns = this.state.shown.map((key) => this.columns[this.columnAt[key]]);
-    const head = ["Model", "Method", ...(this.state.extra.includes("rank") ? ["Rank"] : []), ...columns.map((column) => `${column.title} (${column.unit})`)];
+    const head = ["Model", "Method", ...(this.state.extra.includes("rank") ? ["Rank"] : []), ...columns.map(headed)];
     if (this.state.extra.includes("pareto")) head.push("Pareto");
     if (this.state.extra.includes("status")) head.push("Status");
     const lines = [];

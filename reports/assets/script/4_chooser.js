@@ -46,7 +46,7 @@ class Chooser {
     const column = this.board.columns[this.board.columnAt[key]], cell = this.cell(row, key);
     if (!cell) return null;
     const text = this.board.written_value(cell, column).join("");
-    return column.unit === "×" ? text + "×" : column.unit === "%" ? (text.includes("±") ? `(${text}) %` : `${text} %`) : `${text} ${column.unit}`;
+    return column.unit === "×" ? text + "×" : column.unit === "%" ? (text.includes("±") ? `(${text}) %` : `${text} %`) : `${text} ${column.unit}`.trimEnd();
   }
 
   link(row) {

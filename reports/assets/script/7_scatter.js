@@ -13,7 +13,7 @@ class Scatter {
     const has = (...keys) => keys.find((key) => filled.some((column) => column.key === key));
     this.first = { x: has("latency_ms", "macs") ?? filled[0].key, y: has(...board.groups.map((group) => group.score?.key), "macs", "speedup") ?? filled[1].key, by: "method", apart: "" };
     if (this.first.x === this.first.y) this.first.y = filled.find((column) => column.key !== this.first.x).key;
-    const columns = filled.map((column) => [column.key, `${column.title} (${column.unit})`]);
+    const columns = filled.map((column) => [column.key, headed(column)]);
     const kinds = [["model", "network"], ["method", "method"], ["status", "status"], ["group", "conditions"]];
     this.selects = { x: this.select("Across", "x", columns), y: this.select("Up", "y", columns), by: this.select("Colour", "by", kinds), apart: this.select("Apart by", "apart", [["", "nothing"], ...kinds.filter(([key]) => key !== "status")]) };
     this.scale = ["x", "y"].map((axis) => this.check(axis));
@@ -77,8 +77,8 @@ class Scatter {
     panels.forEach((panel, place) => {
       const end = place ? String(place + 1) : "", column = place % across, line = Math.floor(place / across);
       const room = (at, count, gap) => [at / count + (at ? gap : 0), (at + 1) / count - (at + 1 < count ? gap : 0)];
-      layout["xaxis" + end] = { ...shape(x), title: { text: line === down - 1 || place + across >= panels.length ? plainText(`${x.title} (${x.unit})`) : "", standoff: 8 }, domain: room(column, across, 0.025), anchor: "y" + end, ...(place ? { matches: "x" } : {}) };
-      layout["yaxis" + end] = { ...shape(y), title: { text: column === 0 ? plainText(`${y.title} (${y.unit})`) : "", standoff: 8 }, domain: room(down - 1 - line, down, 0.05), anchor: "x" + end, ...(place ? { matches: "y" } : {}) };
+      layout["xaxis" + end] = { ...shape(x), title: { text: line === down - 1 || place + across >= panels.length ? plainText(headed(x)) : "", standoff: 8 }, domain: room(column, across, 0.025), anchor: "y" + end, ...(place ? { matches: "x" } : {}) };
+      layout["yaxis" + end] = { ...shape(y), title: { text: column === 0 ? plainText(headed(y)) : "", standoff: 8 }, domain: room(down - 1 - line, down, 0.05), anchor: "x" + end, ...(place ? { matches: "y" } : {}) };
       if (apart) layout.annotations.push({ text: plainText(panel.length > 48 ? panel.slice(0, 47) + "\u2026" : panel), showarrow: false, x: 0, y: 1, xref: `x${end} domain`, yref: `y${end} domain`, xanchor: "left", yanchor: "bottom", font: { size: 12, color: "@quiet" } });
       names.forEach((name, number) => {
         const own = rows.filter((row) => this.label(row, by) === name && (!apart || this.label(row, apart) === panel));

@@ -95,7 +95,7 @@ class Pinned {
       const value = (number) => (number / column.factor).toLocaleString("en-US", { minimumFractionDigits: cell[item.cell.places], maximumFractionDigits: cell[item.cell.places] }).replaceAll(",", "\u202f").replace("-", "\u2212");
       const low = cell[item.cell.low], high = cell[item.cell.high];
       const half = low === null || low === undefined || high === null || high === undefined ? "" : ` \u00b1 ${value(Math.max(cell[item.cell.value] - low, high - cell[item.cell.value], 0))}`;
-      return `${value(cell[item.cell.value])}${half} ${column.unit}`;
+      return `${value(cell[item.cell.value])}${half} ${column.unit}`.trimEnd();
     });
     if (cells.every((cell) => cell === null)) return null;
     const column = found.flatMap((item) => item.data.columns).find((item) => item.key === key);
