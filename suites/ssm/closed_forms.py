@@ -12,7 +12,7 @@ from suites.common.scan_forms import macs_of_scans
 from suites.ssm import efficient_vmamba as ev
 from suites.ssm import mobile_mamba as mm
 from suites.ssm import serpent as sp
-from suites.ssm.mixers import EXPAND, HEAD, WINDOW, matched_count
+from suites.ssm.mixers import EXPAND, WINDOW, heads_of, matched_count
 from suites.ssm.netmamba import STRIDE
 from suites.ssm.ss2d import rank_of
 
@@ -129,7 +129,7 @@ def _restoring(mixer: str, c: int, side: int, form: str) -> int:
     if mixer == "conv":
         return mlp + side**2 * 49 * c
     if mixer == "mdta":
-        return mlp + side**2 * (4 * c * c + 27 * c + 2 * c * (c // max(1, c // HEAD)))
+        return mlp + side**2 * (4 * c * c + 27 * c + 2 * c * (c // heads_of(c)))
     window = side if mixer == "global" else min(WINDOW, side)
     tokens = (half(side, window) * window) ** 2
     return mlp + tokens * (4 * c * c + 2 * window**2 * c)

@@ -17,6 +17,7 @@ from bench.errors import UsageError
 from suites.common.checkpoint import load_checkpoint
 from suites.common.conv_blocks import at, depthwise
 from suites.common.inverted import InvertedBottleneck
+from suites.common.scan_forms import parse_form
 from suites.ssm.orders import CROSS, Orders
 from suites.ssm.scan_network import ScanNetwork
 from suites.ssm.ss2d import PatchMerging, Ss2d
@@ -140,23 +141,27 @@ def efficient_vmamba(
         branch: of the scanning blocks: the scan, the convolution, or both.
         scan: form of the scan: sequential, parallel, chunk=c, mamba_ssm, or the control identity.
         order: the paper's paths, or the control whose four scans all read in raster order.
-        dims: widths of other stages than the size's, multiples of 8 where they scan.
+        dims: widths of other stages than the size's, 8 or more where they scan.
         depths: their blocks.
         patch: side of a patch in pixels.
         classes: number of logits.
-        resolution: side of the input in pixels; any other will do.
+        resolution: side of the input in pixels, a patch or more; any other will do.
 
     Raises:
-        UsageError: no such form of scan, widths and depths that are not as many, or a width that no gate can divide.
+        UsageError: no such form of scan, widths and depths that are not as many, a width of which a gate has no eighth,
+            or an input smaller than a patch.
     """
+    parse_form(scan)  # also where no stage scans: a form that does not exist is never taken
     widths, blocks = dims or SIZES[size][0], depths or SIZES[size][1]
     if len(widths) != len(blocks):
         raise UsageError(f"efficient_vmamba: dims={widths} and depths={blocks} must be as many")
+    if resolution < patch:
+        raise UsageError(f"efficient_vmamba: resolution={resolution} is less than one patch={patch}")
     stages: list[nn.Module] = []
     for place, (width, count) in enumerate(zip(widths, blocks, strict=True)):
         scans = str(place + 1) in ssm_stages
-        if scans and width % 8:
-            raise UsageError(f"efficient_vmamba: a gate has an eighth of the channels, and {width} is no multiple of 8")
+        if scans and width < 8:
+            raise UsageError(f"efficient_vmamba: a gate has an eighth of the channels, and {width} are less than 8")
         orders = Orders(CROSS, step, order == "raster4")
         made = [ScanBlock(width, orders, branch, scan) if scans else ResidualBlock(width) for _ in range(count)]
         stages.append(nn.Sequential(*made))

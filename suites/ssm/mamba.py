@@ -60,7 +60,8 @@ class MambaMixer(nn.Module):
         x = F.silu(self.filter(seen[..., -KERNEL:])[..., 0])
         y, states = self.selective.run(x[None, :, None], state.states)
         kept = state.states if states is None else states
-        return self.leave(y[0, :, 0] * F.silu(gate)), MixerState(seen[..., -self.ring :], kept)
+        ring = seen[..., -self.ring :].clone()  # a view would keep the input that has left as well
+        return self.leave(y[0, :, 0] * F.silu(gate)), MixerState(ring, kept)
 
 
 class MambaBlock(nn.Module):

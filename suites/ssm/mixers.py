@@ -19,6 +19,11 @@ STATE = 16
 WINDOW, HEAD, EXPAND = 8, 16, 2
 
 
+def heads_of(channels: int) -> int:
+    """The most heads of `HEAD` channels or more into which the channels divide; one where there are fewer."""
+    return next(count for count in range(max(1, channels // HEAD), 0, -1) if channels % count == 0)
+
+
 class _Depthwise(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
@@ -33,7 +38,7 @@ class _Attention(nn.Module):
 
     def __init__(self, channels: int, windows: bool):
         super().__init__()
-        self.heads, self.windows = max(1, channels // HEAD), windows
+        self.heads, self.windows = heads_of(channels), windows
         self.qkv = nn.Linear(channels, 3 * channels)
         self.leave = nn.Linear(channels, channels)
 
@@ -54,7 +59,7 @@ class _ChannelAttention(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.heads = max(1, channels // HEAD)
+        self.heads = heads_of(channels)
         self.qkv = nn.Linear(channels, 3 * channels, bias=False)
         self.local = depthwise(3 * channels, 3, bias=False)
         self.temperature = nn.Parameter(torch.ones(self.heads, 1, 1))

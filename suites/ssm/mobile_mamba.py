@@ -16,6 +16,7 @@ from bench.errors import UsageError
 from suites.common.checkpoint import load_checkpoint
 from suites.common.conv_blocks import Residual, SqueezeExcite, at, conv_norm
 from suites.common.folding import fold_sequences
+from suites.common.scan_forms import parse_form
 from suites.ssm.haar import WaveletFilter
 from suites.ssm.orders import BOTH_WAYS, Orders
 from suites.ssm.scan_network import ScanNetwork
@@ -83,7 +84,7 @@ class Mixer(nn.Module):
         """The same shape, [batch, C, height, width]."""
         wide, near, rest = x.split(self.parts, dim=1)
         made = [branch(wide) for branch in (self.scan, self.wavelet) if branch is not None]
-        far = torch.stack(made).sum(0) if len(made) > 1 else made[0] if made else wide
+        far = sum(made[1:], made[0]) if made else wide
         return self.join(torch.cat([far, self.local(near), rest], dim=1))
 
 
@@ -190,8 +191,12 @@ def mobile_mamba(
         resolution: side of the input in pixels; None is the size's own.
 
     Raises:
-        UsageError: lists of other than three, no such form of scan, or global channels that nothing works on.
+        UsageError: lists of other than three, no such form of scan, ratios beside a split that has its own, or global
+            channels that nothing works on.
     """
+    parse_form(scan)  # also where nothing scans: a form that does not exist is never taken
+    if (split == "all_global" and (global_ratio or local_ratio)) or (split == "no_identity" and local_ratio):
+        raise UsageError(f"mobile_mamba: split={split} has ratios of its own: leave them out, or take split=paper")
     widths, blocks, pixels = dims or SIZES[size][0], depth or SIZES[size][1], SIZES[size][2]
     sides = kernels or list(KERNELS)
     ratios = list(zip(*ratios_of(split, global_ratio, local_ratio), strict=True))

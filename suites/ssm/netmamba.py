@@ -140,7 +140,14 @@ class NetMamba(FlowClassifier):
         return [cast("MambaBlock", block) for block in self.blocks]
 
     def offline(self, clip: Tensor) -> Tensor:
-        """Logits [batch, flows, classes] of a clip of whole flows, [batch, flows x (bytes + 4)]."""
+        """Logits [batch, flows, classes] of a clip of whole flows, [batch, flows x (bytes + 4)].
+
+        Raises:
+            UsageError: the clip ends within a flow.
+        """
+        steps = clip.shape[1] // STRIDE
+        if steps % self.period:
+            raise UsageError(f"netmamba: a window of {steps} steps: whole flows of {self.period} are wanted")
         flows = clip.unflatten(1, (-1, self.bytes + STRIDE))[..., : self.bytes]
         return self(flows.flatten(0, 1)).unflatten(0, flows.shape[:2])
 

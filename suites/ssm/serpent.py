@@ -49,6 +49,15 @@ def unpatched(x: Tensor, side: int) -> Tensor:
     return F.pixel_shuffle(x.permute(0, 3, 1, 2), side).permute(0, 2, 3, 1)
 
 
+def mirrored(pictures: Tensor, height: int, width: int) -> Tensor:
+    """Pictures continued below and to the right as in mirrors, there and back again where they are small."""
+    for axis, whole in ((2, height), (3, width)):
+        turn = max(1, 2 * (pictures.shape[axis] - 1))
+        place = torch.arange(whole, device=pictures.device) % turn
+        pictures = pictures.index_select(axis, torch.minimum(place, turn - place))
+    return pictures
+
+
 class Join(nn.Module):
     """The enlarged map beside the encoder's, C -> C / 2 with bias."""
 
@@ -87,7 +96,10 @@ class Serpent(ScanNetwork):
         height, width = pictures.shape[2:]
         multiple = self.patch << (self.levels - 1)
         down, right = -height % multiple, -width % multiple
-        whole = F.pad(pictures, (0, right, 0, down), mode="reflect") if down or right else pictures
+        if down >= height or right >= width:
+            whole = mirrored(pictures, height + down, width + right)
+        else:
+            whole = F.pad(pictures, (0, right, 0, down), mode="reflect") if down or right else pictures
         x, skips = self.embed(whole).permute(0, 2, 3, 1), []
         for stage, merge in zip(self.encoder, self.merge, strict=True):
             x = stage(x)

@@ -121,8 +121,11 @@ def co_stgcn(model: Settings, method: Settings) -> int:
 def clip(model: Settings, method: Settings) -> int:
     """One window of a network of clips that pads with zeros: one gate for all its frames, one head."""
     del method
-    frames = model.get("frames") or (SIZES[model["size"]][1] if "size" in model else 8)
-    body = sum(macs * -(-frames // every) for macs, _, every in _layers(model))
+    usual = SIZES[model["size"]][1] if "size" in model else 300 if "strided" in model else 8
+    frames = model.get("frames") or usual
+    # a maximum over two frames leaves an odd one out, a padded convolution of stride 2 does not
+    over = 0 if "kind" in model else 1
+    body = sum(macs * ((frames + over * (every - 1)) // every) for macs, _, every in _layers(model))
     return body + (x3d_gates(model) if "size" in model else 0) + _head(model)
 
 

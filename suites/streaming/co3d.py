@@ -52,8 +52,9 @@ class VideoNet(Recomputed):
     @property
     def positions(self) -> int:
         """Positions in time of the last maps of a clip, which its mean is over."""
-        reach = 0 if self.mode == "zero" else self.body.reach
-        return max(1, -(-(self.frames - reach) // self.body.stride))
+        if self.mode == "zero":
+            return max(1, self.body.answers(self.frames))
+        return max(1, -(-(self.frames - self.body.reach) // self.body.stride))
 
     def example_clip(self, batch: int, length: int) -> Tensor:
         """Noise over a square that drifts, [batch, length, channels, side, side], the same every time."""
@@ -61,7 +62,7 @@ class VideoNet(Recomputed):
         clip = torch.randn(batch, length, self.channels, self.resolution, self.resolution, generator=generator)
         side = max(1, self.resolution // 4)
         for place in range(length):
-            left = place % (self.resolution - side)
+            left = place % max(1, self.resolution - side)
             clip[:, place, :, side : 2 * side, left : left + side] += 2.0
         return clip.to(next(self.parameters()))
 

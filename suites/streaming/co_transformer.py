@@ -59,6 +59,9 @@ class CoEncoder(nn.Module):
     def reset(self, state: State, stream: int) -> None:
         """Make one stream of the batch forget; until n tokens later it sees tokens of zeros."""
         forget(state, stream)
+        if self.deep and len(state) > 1:
+            with torch.inference_mode():
+                state[5][stream] = min(state[0], self.n)  # denominators of so many zeros, each of exponential 1
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor | None, State]:
         """Logits [batch, classes] after one token, and the state."""
@@ -100,19 +103,21 @@ class CoEncoder(nn.Module):
         layer: EncoderLayer = self.net.layers[0]  # type: ignore[assignment]
         time, queries, keys, values, sums, below, tokens = state
         slot, live = time % self.n, min(time + 1, self.n)
+        anew = bool(self.refresh) and (time + 1) % self.refresh == 0
         q = layer.split(layer.q(token)) * (self.net.d // self.net.h) ** -0.5
         k, v = layer.split(layer.k(token)), layer.split(layer.v(token))
         came = (k, v) if time < self.n else (
             torch.cat([k, keys[:, :, slot : slot + 1]], 2), torch.cat([v, values[:, :, slot : slot + 1]], 2)
         )  # fmt: skip
-        for first, end in ((0, slot), (slot + 1, live)):
+        rows = [] if anew else [(0, slot), (slot + 1, live)]
+        for first, end in rows:
             if first < end:
                 asking, over, under = (each[:, :, first:end] for each in (queries, sums, below))
                 self._exchange(asking, over, under, *came)
         for ring, new in ((queries, q), (keys, k), (values, v)):
             ring[:, :, slot] = new[:, :, 0]
         tokens[:, slot] = token[:, 0]
-        if self.refresh and (time + 1) % self.refresh == 0:
+        if anew:
             self._sum_up(queries, keys, values, sums, below, 0, live, live)
         else:
             self._sum_up(queries, keys, values, sums, below, slot, slot + 1, live)

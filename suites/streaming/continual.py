@@ -32,6 +32,10 @@ class Layer(nn.Module):
     lag = 0
     place = -1
 
+    def answers(self, frames: int) -> int:
+        """Positions that mode zero has of a clip of so many slices."""
+        return frames
+
     def clip(self, x: Tensor, mode: Mode) -> Tensor:
         """The answers of all positions that the mode has."""
         raise NotImplementedError(f"{type(self).__name__} does not define clip")
@@ -69,6 +73,10 @@ class Window(Layer):
         self.reach = (kernel - 1) * dilation
         self.lag = self.reach // 2
 
+    def answers(self, frames: int) -> int:
+        """With half the reach of zeros at either end."""
+        return (frames + 2 * self.lag - self.reach - 1) // self.stride + 1
+
     def over(self, seen: Tensor) -> Tensor:
         """The operator on slices in order, without padding or stride in time."""
         raise NotImplementedError(f"{type(self).__name__} does not define over")
@@ -96,6 +104,10 @@ class Window(Layer):
 
 class MaxPool(Window):
     """The largest of `kernel` slices, every `stride`-th, without padding."""
+
+    def answers(self, frames: int) -> int:
+        """A slice that is left over at the end is not looked at."""
+        return (frames - self.reach - 1) // self.stride + 1
 
     def over(self, seen: Tensor) -> Tensor:
         """Without stride."""
@@ -198,6 +210,12 @@ class Chain(Layer):
         """Of all layers."""
         return math.prod(layer.stride for layer in self)
 
+    def answers(self, frames: int) -> int:
+        """Of the last layer."""
+        for layer in self:
+            frames = layer.answers(frames)
+        return frames
+
     def __iter__(self) -> Iterator[Any]:
         return iter(self.layers)
 
@@ -240,6 +258,10 @@ class Residual(Layer):
     def stride(self) -> int:  # type: ignore[override]
         """The body's."""
         return self.body.stride
+
+    def answers(self, frames: int) -> int:
+        """The body's."""
+        return self.body.answers(frames)
 
     def clip(self, x: Tensor, mode: Mode) -> Tensor:
         """Body and skip, which without padding loses as many slices at either end."""

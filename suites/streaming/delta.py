@@ -61,7 +61,7 @@ class DeltaNet(nn.Module):
         shapes = [(1, side, side)]
         for conv in net.convs:
             assert isinstance(conv, nn.Conv2d)
-            side //= conv.stride[0]
+            side = -(-side // conv.stride[0])
             shapes.append((conv.out_channels, side, side))
         cut = {"layer": lambda s: (1,), "channel": lambda s: (s[0], 1, 1), "neuron": lambda s: s}[per]
         self.rounded = nn.ModuleList(Quantised(theta, cut(shape)) for shape in shapes)
@@ -116,7 +116,7 @@ class DeltaNet(nn.Module):
             x = F.relu(made if conv.bias is None else made + conv.bias[:, None, None])  # type: ignore[index]
         change = self._changed(self.rounded[-1](x), state, len(state) - 2).mean((2, 3))
         kept = state[-1]
-        made = F.linear(change, self.net.head.weight)
+        made = self._answered(change)
         state[-1] = made if kept is None else kept.add_(made)
         return state[-1] + self.net.head.bias, state
 
@@ -136,6 +136,14 @@ class DeltaNet(nn.Module):
                 return _gathered(conv, change, touched, kept)
         return kept.add_(F.conv2d(change, conv.weight, None, conv.stride, conv.padding))
 
+    def _answered(self, change: Tensor) -> Tensor:
+        """What a change [batch, features] adds to the logits; gathered, from the features that changed alone."""
+        weight = self.net.head.weight
+        if self.how == "gather" and not change.is_meta:
+            columns = (change != 0).any(0)
+            return F.linear(change[:, columns], weight[:, columns])
+        return F.linear(change, weight)
+
     # ------------------------------------------------------------------------------------------ what it would cost
 
     def effective_macs(self, x: Tensor, state: State) -> dict[str, float]:
@@ -145,7 +153,8 @@ class DeltaNet(nn.Module):
         being used less often. Neither frame nor state is changed.
         """
         given = self.maps(x)
-        before = [state[2 * place + 1] for place in range(len(given))]
+        anew = bool(self.reset_every) and state[0] % self.reset_every == 0
+        before = [None if anew else state[2 * place + 1] for place in range(len(given))]
         changed = [now if last is None else now - last for now, last in zip(given, before, strict=True)]
         return {
             "dense": self.net.dense_macs(given) / len(x),
@@ -194,7 +203,7 @@ def delta(
         theta: step of the rounding, or where it starts to be learned.
         per: what has a theta of its own.
         execution: `dense` computes every product of the changes; `gather` those of the patches that changed, where
-            they are few.
+            they are few, and of the head's features that changed.
         reset_every: steps after which sums are made anew; 0 never.
         training_steps: batches of 16 clips to learn weights and thetas from; 0 keeps the weights.
         rate: weight of the changes in that loss, each times the outputs that it reaches.

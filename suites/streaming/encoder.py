@@ -180,10 +180,13 @@ def encoder(
         pictures: inputs are frames [1, 32, 32], whose means over squares are the d_in numbers.
 
     Raises:
-        ValueError: heads that do not divide; a ring in which two living tokens would share a position.
+        ValueError: heads that do not divide; a ring in which two living tokens would share a position; pictures whose
+            means are no square.
     """
     if d % h:
         raise ValueError(f"d={d} must be a multiple of h={h}")
+    if pictures and math.isqrt(d_in) ** 2 != d_in:
+        raise ValueError(f"d_in={d_in}: the means of a picture are a square, as 64 are 8 x 8")
     if positions and positions < n:
         raise ValueError(f"positions={positions}: a ring of n={n} or more keeps living tokens apart")
     net = Encoder(n, d, h, f, layers, d_in, classes, positions, offline == "last")

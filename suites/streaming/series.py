@@ -139,6 +139,17 @@ class SeriesNet(Recomputed):
         self.hop, self.rate_hz = hop, self.sampled_hz / hop
         self.frames = -(-(self.samples + sum(self.extra)) // hop)
 
+    @property
+    def alignment_delay(self) -> float:  # type: ignore[override]
+        """Steps by which an answer lags: the real samples behind its window."""
+        return self.extra[1] / self.hop
+
+    @property
+    def dependency_delay(self) -> float:
+        """Mean steps from a sample to the first answer that depends on it: half a step, and what no cell looks at."""
+        unseen = self.extra[1] - self.ahead if self.signal else 0
+        return ((self.hop * self.every - 1) / 2 + unseen) / self.hop
+
     def _reaches(self) -> tuple[int, int]:
         """Samples before and after a cell's own that it depends on, together and after alone."""
         reach = ahead = 0

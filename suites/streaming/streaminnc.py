@@ -44,7 +44,7 @@ class StreamiNNC(nn.Module):
         waits = 0 if self.by_window else -(-net.ahead // net.cell) * net.cell
         self.first_output = -(-(net.samples + waits) // net.hop) - 1
         self.alignment_delay = waits / net.hop
-        self.dependency_delay = waits / net.hop
+        self.dependency_delay = (net.hop - 1) / (2 * net.hop) if self.by_window else _waiting(net)
 
     def init(self, batch: int) -> State:
         """Nothing seen; the first samples tell the batch."""
@@ -163,6 +163,20 @@ class StreamiNNC(nn.Module):
     def example_inputs(self, batch: int) -> tuple[Tensor]:
         """A window."""
         return self.net.example_inputs(batch)
+
+
+def _waiting(net: SeriesNet) -> float:
+    """Mean steps from a sample to the first answer that depends on it, where only cells of real samples are answered.
+
+    After T samples the last such cell ends at (T - ahead) // cell * cell, and has looked `ahead` samples further.
+    """
+    ends = range(0, math.lcm(net.hop, net.cell) + 1, net.hop)
+    seen = [(end - net.ahead) // net.cell * net.cell + net.ahead for end in ends]
+    waits = (
+        (last - first) * (2 * end - 1 - first - last) / 2  # samples first to last - 1 wait until the step ends
+        for end, first, last in zip(ends[1:], seen, seen[1:], strict=False)
+    )
+    return sum(waits) / ends[-1] / net.hop
 
 
 def _out(layer: SeriesConv) -> int:

@@ -87,5 +87,10 @@ def video_resnet(
         resolution: side of a frame; 256 for slow and 224 for i3d where it is not given.
         classes: logits.
         width: channels of the stem.
+
+    Raises:
+        ValueError: a clip of I3D without two frames for its maximum.
     """
+    if kind == "i3d" and frames < 2:
+        raise ValueError(f"frames={frames}: i3d takes the larger of two frames, so a clip has two or more")
     return VideoResNet(kind, frames, resolution or {"slow": 256, "i3d": 224}[kind], classes, width).eval()

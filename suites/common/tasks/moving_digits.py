@@ -154,33 +154,33 @@ class MovingDigits(TrainedTask):
     # ------------------------------------------------------------------------------------------ the score
 
     def score(self, run: Run) -> Score:
-        """The share of right answers per sequence, in percent; `curve` is the share at each frame."""
-        seen, right = SamplesDigest(), list[Tensor]()
+        """The share of right answers per sequence, in percent; `curve` is the share at each frame of `at`."""
+        seen, right, places = SamplesDigest(), list[Tensor](), list[int]()
         for clips, labels in self.batches(run.batch):
             seen.feed(clips, labels)
-            said = self._answers(run, clips)
+            places, said = self._answers(run, clips)
             check_finite(said, "the accuracy per step", done=sum(map(len, right)))
-            right.append(said.argmax(dim=-1) == labels[:, -said.shape[1] :])
+            right.append(said.argmax(dim=-1) == labels[:, places])
         hits = torch.cat(right).double()
         curve = (100 * hits.mean(dim=0)).tolist()
-        return mean(
-            "step_accuracy", (100 * hits.mean(dim=1)).tolist(), seen.hex(), first=self.frames - len(curve), curve=curve
-        )
+        told: dict[str, Any] = {"first": places[0], "at": places, "curve": curve}
+        return mean("step_accuracy", (100 * hits.mean(dim=1)).tolist(), seen.hex(), **told)
 
-    def _answers(self, run: Run, clips: Tensor) -> Tensor:
-        """Logits [batch, answered frames, classes], in single precision on the CPU; the last is of the last frame."""
+    def _answers(self, run: Run, clips: Tensor) -> tuple[list[int], Tensor]:
+        """The answered frames, and their logits [batch, answered frames, classes] in single precision on the CPU."""
         module: Any = run.module
         if not (hasattr(module, "init") and hasattr(module, "step")):
             said = _steps(logits(run(clips))).float().cpu()
+            places = list(range(clips.shape[1] - said.shape[1], clips.shape[1]))
         else:
-            said = _streamed(module, run.send(clips))
+            places, said = _streamed(module, run.send(clips))
         transient = int(getattr(module, "transient", 0)) * int(getattr(module, "hop", 1))
-        said = said[:, max(0, transient - (clips.shape[1] - said.shape[1])) :]
-        if said.shape[0] != len(clips) or not 0 < said.shape[1] <= clips.shape[1] or said.shape[2] != CLASSES:
+        steady = [at for at, place in enumerate(places) if place >= transient]
+        if len(places) > clips.shape[1] or said.shape[0] != len(clips) or not steady or said.shape[2] != CLASSES:
             raise QualityError(
                 f"answers of shape {tuple(said.shape)} cannot be scored: expected (batch, frames, {CLASSES})"
             )
-        return said
+        return [places[at] for at in steady], said[:, steady]
 
     def describe(self) -> dict[str, Any]:
         """Name, split, number of sequences, hash of the digits, how the sequences are made."""
@@ -219,13 +219,15 @@ def _steps(said: Tensor) -> Tensor:
     return said[:, None] if said.ndim == 2 else said
 
 
-def _streamed(module: Any, clips: Tensor) -> Tensor:
-    """The answers of a stream from its first to its last frame, [batch, answered frames, classes]."""
-    said, state, hop = [], module.init(len(clips)), int(getattr(module, "hop", 1))
+def _streamed(module: Any, clips: Tensor) -> tuple[list[int], Tensor]:
+    """The frames that a stream answers, not all where it answers at every so many steps, and what it says of them."""
+    said, places = list[Tensor](), list[int]()
+    state, hop = module.init(len(clips)), int(getattr(module, "hop", 1))
     for place in range(0, clips.shape[1] - hop + 1, hop):
         answer, state = module.step(clips[:, place] if hop == 1 else clips[:, place : place + hop], state)
         if answer is not None:
             said.append(_steps(answer).float().cpu())
+            places += range(place + hop - said[-1].shape[1], place + hop)
     if not said:
         raise QualityError(f"the stream gave no answer in {clips.shape[1]} frames")
-    return torch.cat(said, dim=1)
+    return places, torch.cat(said, dim=1)

@@ -95,6 +95,21 @@ def test_a_stream_is_scored_like_its_clip(task):
     assert len(streamed.details["curve"]) == 12 - model.transient and streamed.details["first"] == model.transient
 
 
+def test_answers_at_every_third_frame_are_held_to_the_labels_of_those_frames(task):
+    labels = torch.cat([labels for _, labels in task.batches(6)])
+
+    class Third(nn.Module):
+        def init(self, batch):
+            return 0
+
+        def step(self, x, state):
+            said = nn.functional.one_hot(labels[:, state], CLASSES).float() if state % 3 == 2 else None
+            return said, state + 1
+
+    found = quality.measure(Third(), task)
+    assert found.value == 100.0 and found.details["at"] == [2, 5, 8, 11] and found.details["first"] == 2
+
+
 def test_steps_give_what_the_whole_clip_gives():
     torch.manual_seed(0)
     model = moving_cnn(width=8, layers=3)

@@ -5,6 +5,7 @@ import torch
 
 from suites.ssm import closed_forms
 from suites.ssm.efficient_vmamba import EfficientVMamba, ScanBlock, efficient_vmamba
+from suites.ssm.mixers import heads_of
 from suites.ssm.mobile_mamba import mobile_mamba, split_channels
 from suites.ssm.netmamba import netmamba, netmamba_transformer
 from suites.ssm.orders import CROSS, Orders
@@ -48,6 +49,21 @@ def test_the_gate_is_one_set_of_parameters_for_both_branches():
     gate = 2 * 64 + 2 * 64 * 8 + 8 + 64
     assert gate == 1224
     assert params["ssm"] + params["conv"] - params["both"] == outside + gate
+
+
+def test_a_width_that_eight_does_not_divide_has_a_gate_of_its_whole_eighths():
+    # C = 20: D = 40, R = 2, C // 8 = 2; 24 px are a map of 6 x 6, L = 36, Ls = 9
+    # P = 36 (2CD + 9D + DC + 9C + C^2 = 3340) + 4 x 9 x 40 (2 x 2 + 2 x 16) + 4 x 20 x 2 = 172,240
+    # and 36 x 48 x 20 of patches, 20 x 1000 of the head; S = 4 x 40 x 16 x 9
+    # params = 40 + 11,520 of the scan + 660 of the convolution + 142 of the gate, and 22,060 outside of the block
+    found = counted(efficient_vmamba, 3, 24, 24, dims=[20], depths=[1])
+    assert (found.params, found.products, found.states) == (12_362 + 22_060, 172_240 + 34_560 + 20_000, 23_040)
+    form = closed_forms.efficient_vmamba({"dims": [20], "depths": [1], "resolution": 24}, {})
+    assert form == found.products + found.states
+
+
+def test_heads_have_sixteen_channels_or_as_few_more_as_divide():
+    assert [heads_of(channels) for channels in (8, 16, 20, 40, 48, 56, 96, 17)] == [1, 1, 1, 2, 3, 2, 6, 1]
 
 
 @pytest.mark.parametrize(
@@ -148,6 +164,9 @@ SMALL = {"dims": [40, 72, 96], "depth": [1, 1, 1]}
         (serpent, closed_forms.serpent, 45, {"size": "tiny", "mixer": "window"}),
         (serpent, closed_forms.serpent, 52, {"size": "tiny", "mixer": "mdta", "matched": False}),
         (serpent, closed_forms.serpent, 40, {"size": "tiny", "mixer": "global"}),
+        (serpent, closed_forms.serpent, 5, {"size": "tiny", "width": 8, "blocks": [1, 1, 1, 1]}),
+        (serpent, closed_forms.serpent, 20, {"size": "tiny", "width": 28, "blocks": [1, 1], "mixer": "mdta"}),
+        (serpent, closed_forms.serpent, 20, {"size": "tiny", "width": 28, "blocks": [1, 1], "mixer": "window"}),
     ],
 )  # fmt: skip
 def test_the_closed_form_is_the_trace_at_odd_sizes_and_in_every_form(build, form, side, settings):

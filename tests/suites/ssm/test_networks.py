@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bench.errors import UsageError
+from bench.tensors import held_bytes
 from suites.ssm.efficient_vmamba import efficient_vmamba
 from suites.ssm.haar import analyse, haar_filters, synthesise
 from suites.ssm.mixers import mixer_block
@@ -106,6 +107,22 @@ def test_the_control_in_raster_order_is_another_function_of_the_same_products():
     assert not torch.allclose(plain(x), straight(x))
 
 
+@pytest.mark.parametrize(
+    ("build", "settings", "says"),
+    [
+        (efficient_vmamba, {**VMAMBA, "ssm_stages": "none", "scan": "fused"}, "unknown"),
+        (efficient_vmamba, {**VMAMBA, "dims": [4, 16, 24]}, "less than 8"),
+        (efficient_vmamba, {**VMAMBA, "patch": 8, "resolution": 7}, "less than one patch"),
+        (mobile_mamba, {**MOBILE, "ssm": False, "scan": "chunk=0"}, "one token or more"),
+        (mobile_mamba, {**MOBILE, "split": "all_global", "global_ratio": [0.5] * 3}, "ratios of its own"),
+        (mobile_mamba, {**MOBILE, "split": "no_identity", "local_ratio": [0.1] * 3}, "ratios of its own"),
+    ],
+)
+def test_settings_that_would_be_passed_over_are_refused(build, settings, says):
+    with pytest.raises(UsageError, match=says):
+        build(**settings)
+
+
 # -- MobileMamba -------------------------------------------------------------------------------------------------------
 
 
@@ -195,6 +212,14 @@ def test_sides_that_do_not_divide_are_reflected_and_cropped():
     assert torch.allclose(found, network(larger)[:, :, :10, :11], atol=1e-6)
 
 
+def test_pictures_smaller_than_what_is_added_are_mirrored_there_and_back():
+    network = serpent(size="tiny", width=8, blocks=[1, 1, 1, 1])  # patches of 2, four levels: multiples of 16
+    x = torch.randn(1, 3, 5, 1)
+    rows = [0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3, 4, 3, 2, 1]
+    larger = x[:, :, rows][:, :, :, [0] * 16]
+    assert torch.allclose(network(x), network(larger)[:, :, :5, :1], atol=1e-6)
+
+
 def test_windows_see_themselves_alone_and_channels_see_all_pixels():
     torch.manual_seed(0)
     x = torch.randn(1, 16, 16, 16, dtype=torch.float64)
@@ -246,6 +271,27 @@ def test_the_state_of_a_stream_is_as_large_whatever_the_length():
             assert sum(part.ring.numel() + part.states.numel() for part in kept) == 40_960
         kept = ssm_stream(width=32, depth=2).init(1)
         assert [part.ring.numel() for part in kept] == [3 * 64] * 2 and kept[0].states.numel() == 64 * 16
+
+
+def test_a_state_that_was_walked_to_holds_no_more_than_it_needs():
+    # ssm_stream: D = 16 channels of 4 states and 3 inputs; netmamba: D = 32 of 4 states and 4 inputs; 2 layers, 4 bytes
+    with torch.inference_mode():
+        network = ssm_stream(width=8, depth=2, state=4)
+        state = network.init(1)
+        for x in network.example_clip(1, 6).unbind(1):
+            _, state = network.step(x, state)
+        assert held_bytes(state) == 2 * 16 * (4 + 3) * 4
+        flows = netmamba(**FLOW)
+        state = flows.init(1)
+        for x in flows.example_clip(1, 3).split(4, 1):
+            _, state = flows.step(x, state)
+        assert held_bytes(state["blocks"]) == 2 * 32 * (4 + 4) * 4
+
+
+def test_a_window_that_ends_within_a_flow_is_refused():
+    network = netmamba(**FLOW)
+    with pytest.raises(UsageError, match="whole flows of 10"):
+        network.offline(network.example_clip(1, 7))
 
 
 def test_a_later_byte_changes_no_earlier_token():

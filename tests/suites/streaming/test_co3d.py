@@ -265,6 +265,20 @@ def test_video_resnets_stream_and_count_as_their_sizes_say(kind):
     assert macs(lambda: stream.net.offline(sequence[:, :4])) == closed_forms.clip(settings, {})
 
 
+def test_an_odd_frame_is_left_over_by_the_maximum_of_i3d():
+    settings = {"kind": "i3d", "frames": 5, "resolution": 32, "width": 4, "classes": 5}
+    net = video_resnet(**settings)
+    maps = net.body.clip(net.example_clip(1, 5).transpose(1, 2), "zero")
+    assert net.positions == co3d(net).pool == maps.shape[2] == 2
+    assert macs(lambda: net.offline(net.example_clip(1, 5))) == closed_forms.clip(settings, {})
+    with pytest.raises(ValueError, match="two or more"):
+        video_resnet(kind="i3d", frames=1)
+
+
+def test_a_frame_of_one_pixel_is_a_frame():
+    assert co3d_tiny(resolution=1).example_clip(1, 2).shape == (1, 2, 1, 1, 1)
+
+
 def test_the_window_run_again_answers_at_every_hop_and_the_frame_has_no_past():
     again = clip(tiny(), hop=3)
     sequence = again.example_clip(2, 24)

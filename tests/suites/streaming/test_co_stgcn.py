@@ -32,5 +32,7 @@ def test_the_star_form_looks_81_frames_back_and_counts_as_published():
     with torch.device("meta"):
         stream = co_stgcn(stgcn(), strides="drop", pool=1)
     assert stream.receptive_field == 81
+    # 300 x 5,956,800 of the first layers, 150 x 17,139,200 and 75 x 55,846,400 behind the strides, for two persons
+    assert closed_forms.clip({"strided": True}, {}) == 17_092_800_000 + 15_360
     # 157 884 800 of layers, and 256 x 60 of the classifier
     assert closed_forms.co_stgcn({"strided": True}, {"strides": "drop"}) == 157_884_800 + 15_360

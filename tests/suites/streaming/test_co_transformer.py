@@ -84,6 +84,13 @@ def test_products_of_a_step_are_those_of_the_paper_s_sizes(layers, last_q, produ
         assert step_macs(stream, torch.zeros(1, 66, 3072), 65) == products
 
 
+def test_a_step_that_makes_all_sums_anew_exchanges_none_before():
+    # ends 160 + 80; q, k, v 768, two products of 6 x 6 x 16, out 1536, feed-forward 2304; last 4608 + 192 + 256 + 384
+    stream = co_transformer(small(layers=2), refresh=1)
+    wanted = 240 + 768 + 2 * 36 * 16 + 1536 + 2304 + 5440
+    assert wanted == 11_440 and step_macs(stream, stream.net.example_clip(1, 9), 8) == wanted
+
+
 def test_a_fair_offline_network_makes_the_newest_token_of_its_last_layer_alone():
     assert closed_forms.offline_encoder(PAPER) == 612_390_912
     assert closed_forms.offline_encoder(PAPER, last=True) == 339_892_224
@@ -144,6 +151,31 @@ def test_scores_beyond_what_an_exponential_holds_stay_finite():
     net.layers[0].q.weight.data *= 1e4
     outputs, _ = walked(co_transformer(net), net.example_clip(1, 12))
     assert all(output.isfinite().all() for output in outputs if output is not None) and LIMIT < 88
+
+
+def test_a_retroactive_stream_that_forgets_sees_zeros_and_six_tokens_later_nothing_else():
+    net = small(layers=2)
+    sequence, found = net.example_clip(2, 20), []
+    for refresh in (0, 1):  # sums that are exchanged, and sums that are made of what the rings hold
+        stream = co_transformer(net, refresh=refresh)
+        _, state = walked(stream, sequence[:, :10])
+        stream.reset(state, 0)
+        said = []
+        with torch.inference_mode():
+            for place in range(10, 20):
+                output, state = stream.step(sequence[:, place], state)
+                said.append(output)
+        found.append(torch.stack(said))
+    whole = torch.stack(walked(co_transformer(net, refresh=0), sequence)[0][10:])
+    assert found[0].isfinite().all() and torch.allclose(found[0], found[1], atol=1e-10)
+    assert torch.allclose(found[0][:, 1], whole[:, 1], atol=1e-12)
+    assert torch.allclose(found[0][5:, 0], whole[5:, 0], atol=1e-10)
+    assert not torch.allclose(found[0][0, 0], whole[0, 0])
+
+
+def test_pictures_have_as_many_means_as_a_square():
+    with pytest.raises(ValueError, match="d_in=50"):
+        encoder(**{**SMALL, "d_in": 50}, pictures=True)
 
 
 def test_one_stream_of_a_batch_can_forget():

@@ -23,6 +23,12 @@ def test_changes_add_up_to_the_quantised_network(theta, per, execution):
     assert difference(stream, stream.net.example_clip(2, 20)) < 1e-12
 
 
+def test_maps_of_odd_sides_have_a_theta_for_every_neuron():
+    stream = delta(net(resolution=18), per="neuron").double()  # maps of 18, 9, 5 and 5
+    assert [tuple(each.theta.shape[1:]) for each in stream.rounded] == [(18, 18), (9, 9), (5, 5), (5, 5)]
+    assert difference(stream, stream.net.example_clip(1, 6)) < 1e-12
+
+
 def test_a_step_of_nothing_is_the_plain_network():
     plain = net()
     clip = plain.example_clip(1, 5)
@@ -48,6 +54,18 @@ def test_a_picture_that_stands_still_costs_nothing_after_its_first_frame():
     assert first["delta"] == first["spatial"] > 0 and {each["delta"] for each in others} == {0.0}
     outputs, _ = walked(stream, clip)
     assert all(torch.equal(output, outputs[0]) for output in outputs)
+
+
+def test_gathered_nothing_is_no_product_not_even_of_the_head():
+    stream = delta(net(noise=0.0, motion="static"), theta=0.01, execution="gather").double()
+    clip = stream.net.example_clip(1, 3)
+    assert step_macs(stream, clip, 2) == 0 and step_macs(delta(net(), theta=0.01).double(), clip, 2) > 0
+
+
+def test_a_step_that_makes_its_sums_anew_costs_what_the_first_one_does():
+    stream = delta(net(noise=0.0, motion="static"), theta=0.01, reset_every=3).double()
+    found = [each["delta"] for each in effective(stream, stream.net.example_clip(1, 7))]
+    assert found == [found[0], 0.0, 0.0, found[0], 0.0, 0.0, found[0]] and found[0] > 0
 
 
 def test_the_first_frame_is_dense_and_noise_keeps_everything_changing():

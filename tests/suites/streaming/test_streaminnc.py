@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from suites.streaming.frames import clip
 from suites.streaming.series import SeriesConv, SeriesPool, acc, eeg, ppg
 from suites.streaming.streaminnc import pool_error_bound, streaminnc
 from tests.suites.streaming.walk import difference, first_answer, macs, numbers, step_macs, walked
@@ -69,6 +70,24 @@ def test_reuse_over_zeros_is_wrong_around_old_edges_and_right_between_them():
     near = [place for place in range(96) if any(-6 <= place - edge < 6 for edge in (0, 32, 64))]
     between = sorted(set(range(96)) - set(near))
     assert float(apart[between].max()) < 1e-12 and float(apart[near].max()) > 1e-9
+
+
+def test_a_sample_waits_half_a_step_in_the_mean_and_for_cells_that_no_answer_has_yet():
+    # hop 64: 0 to 63 samples, 31.5 / 64 of a step; windows at every second hop: 63.5 / 64
+    for net in (ppg(), ppg(padding="signal")):
+        assert (net.dependency_delay, net.alignment_delay) == (31.5 / 64, 0)
+    assert streaminnc(ppg()).dependency_delay == streaminnc(ppg(), mode="partial").dependency_delay == 31.5 / 64
+    assert streaminnc(ppg(padding="signal"), mode="exact").dependency_delay == 31.5 / 64
+    assert clip(ppg(), hop=2).dependency_delay == 63.5 / 64
+    # hop 40 on cells of 16: after 40 samples 32 are in a cell, after 80 all: 19.5 and 4 samples more in the mean
+    off_grid = streaminnc(ppg(padding="signal"), mode="exact", hop=40, pool_aligned=False)
+    assert off_grid.dependency_delay == 23.5 / 40
+    # eeg looks 21 samples ahead and answers one cell of 64 late: 43 samples are in no answer of their step
+    for late in (eeg(padding="signal"), streaminnc(eeg(padding="signal"), mode="exact")):
+        assert (late.dependency_delay, late.alignment_delay) == (170.5 / 256, 64 / 256)
+    # without pools the answer about six samples ago depends on the newest one
+    newest = streaminnc(acc(hop=1, padding="signal"), mode="exact")
+    assert (newest.dependency_delay, newest.alignment_delay) == (0, 6)
 
 
 def test_a_stream_of_single_samples_is_the_causal_network():
