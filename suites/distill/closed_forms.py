@@ -62,7 +62,8 @@ def distance(model: Settings) -> int:
     """Products of one point through NeuS's network of distances, without its gradient."""
     width, depth = model.get("width", 256), model.get("depth", 8)
     wide = width_of(model.get("frequencies", 6))
-    return wide * width + (depth - 2) * width**2 + width * (width - wide) + width * (width + 1)
+    before = wide if depth // 2 == 1 else width  # of the layer that leaves room for the positions: the first of three
+    return (wide + (depth - 1) * width) * width - before * wide + width * (width + 1)
 
 
 def neus(model: Settings, method: Settings) -> int:

@@ -78,8 +78,14 @@ def digits_features() -> tuple[NDArray[np.float32], Ints]:
 
 @cache
 def digits_hypergraph(neighbours: int = 9) -> Hypergraph:
-    """Hyperedge i is image i with its nearest other images: 1797 hyperedges of `neighbours` + 1 members."""
+    """Hyperedge i is image i with its nearest other images: 1797 hyperedges of `neighbours` + 1 members.
+
+    Raises:
+        ValueError: more members than there are images.
+    """
     pixels = digits_features()[0].astype(np.float64)
+    if neighbours >= len(pixels):
+        raise ValueError(f"members={neighbours + 1}: there are {len(pixels)} digits, so take that many or fewer")
     squares = (pixels**2).sum(1)
     apart = squares[:, None] + squares - 2 * pixels @ pixels.T
     np.fill_diagonal(apart, -1.0)  # an image is the first of its own hyperedge, whatever rounding says

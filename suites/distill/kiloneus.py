@@ -140,13 +140,14 @@ class KiloNeus(Kilo):
     def learn_scene(self, task: Any, seed: int) -> dict[str, Any]:
         """Learn NeuS's distances, then the true ones and that borders agree; without a teacher the true ones alone.
 
+        Both take as many steps: the control is trained as long as the student.
+
         Args:
             task: a `suites.common.tasks.scene_distance.SceneDistance`.
             seed: of points and of the teacher.
         """
         steps, points, told = 500, 2048, dict[str, Any]()
         generator = torch.Generator().manual_seed(seed)
-        pace = Pace(steps, 5e-3, weight_decay=0.0)
 
         def true(at: Tensor, wanted: Tensor) -> Tensor:
             own = distance_loss(self.distance(at)[0], wanted)
@@ -163,18 +164,14 @@ class KiloNeus(Kilo):
                     wanted = teacher.distance(at)[0][:, 0]
                 return distance_loss(self.distance(at)[0], wanted)
 
-            fit(self, task.points(steps, points, seed), said, pace)
-        fit(
-            self,
-            task.points(steps, points, seed + 1),
-            true,
-            Pace(steps, 2e-3, weight_decay=0.0) if self.taught else pace,
-        )
+            fit(self, task.points(steps, points, seed), said, Pace(steps, 5e-3, weight_decay=0.0))
+        further, rate = (steps, 2e-3) if self.taught else (2 * steps, 5e-3)
+        fit(self, task.points(further, points, seed + 1), true, Pace(further, rate, weight_decay=0.0))
         self.form = form
         return {
             **told,
             "role": "student" if self.taught else "control",
-            "steps": steps * (1 + self.taught),
+            "steps": 2 * steps,
             "points": points,
         }
 

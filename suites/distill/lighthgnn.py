@@ -152,10 +152,11 @@ class Student(nn.Module):
             soft = soft_labels(teacher, split)
             term = Topology(teacher, split, seed) if self.topology else None
             told["teacher_seconds"] = round(time.monotonic() - start, 2)
-        everyone = torch.arange(self.data.count)
+        known = seen.nonzero()[:, 0]  # a hidden vertex has no part in the norm's mean and deviation either
 
         def loss() -> Tensor:
-            logits = self(everyone)
+            said = self(known)
+            logits = said.new_zeros(self.data.count, CLASSES).index_copy(0, known, said)
             hard = F.cross_entropy(logits[split.labelled], split.wanted(split.labelled))
             if self.teacher is None:
                 return hard
@@ -182,9 +183,12 @@ class Topology:
     def __init__(self, teacher: Hgnn, split: Any, seed: int):
         from scipy.sparse import csr_array
 
-        graph = teacher.data.graph.without(split.hidden.numpy()) if len(split.hidden) else teacher.data.graph
-        shape, size = (graph.hyperedges, graph.vertices), np.bincount(graph.hyperedge)
-        self.mean = Sparse(csr_array((1 / size[graph.hyperedge], (graph.hyperedge, graph.vertex)), shape=shape))
+        hidden = split.hidden.numpy()
+        graph = teacher.data.graph.without(hidden) if len(hidden) else teacher.data.graph
+        seen = ~np.isin(graph.vertex, hidden)  # a hidden vertex is alone in a hyperedge, and nothing is said of it
+        names, hyperedge = np.unique(graph.hyperedge[seen], return_inverse=True)
+        shape, size = (len(names), graph.vertices), np.bincount(hyperedge)
+        self.mean = Sparse(csr_array((1 / size[hyperedge], (hyperedge, graph.vertex[seen])), shape=shape))
         smoothing, own = teacher.smoothing_of(split), teacher.data.features
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():

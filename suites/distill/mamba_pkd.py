@@ -7,7 +7,6 @@ the logits of students 1 to j, of which only the j-th is learned from it. A sum 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -135,8 +134,12 @@ def scan_macs(width: int, depth: int, patch: int, resolution: int, classes: int 
 
 
 def share(students: int, width: int = 56, depth: int = 4, patch: int = 8, resolution: int = 32) -> float:
-    """Products of the first so many students over the teacher's."""
+    """Products of the first so many students over the teacher's.
+
+    Raises:
+        ValueError: no student, or more than there are.
+    """
     if not 1 <= students <= len(STUDENTS):
-        return math.nan
+        raise ValueError(f"students={students}: there are {len(STUDENTS)}, so take 1 to {len(STUDENTS)}")
     whole = sum(scan_macs(w, d, patch, resolution) for w, d in STUDENTS[:students])
     return whole / scan_macs(width, depth, patch, resolution)

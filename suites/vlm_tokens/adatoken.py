@@ -41,11 +41,13 @@ def adatoken(
         prompts: of the calibration set.
 
     Raises:
-        ValueError: not such a model, not one ratio per layer, or nothing to calibrate with.
+        ValueError: not such a model, not one ratio per layer, K beyond its layers, or nothing to calibrate with.
     """
     visual = as_visual(model, "adatoken")
     layers = len(visual.decoder.blocks)
     if ratios is None and K is not None:
+        if layers < K or R >= 1:
+            raise ValueError(f"K={K}, R={R}: the decoder has {layers} layers, and a share below 1 can go")
         ratios = [1.0 if layer < K else 1 - R for layer in range(layers)]
     if ratios is not None and (len(ratios) != layers or ratios[0] != 1 or min(ratios) <= 0):
         raise ValueError(f"ratios: one per layer, {layers} of them, the first of which is 1 and all above 0")

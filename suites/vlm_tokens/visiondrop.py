@@ -48,7 +48,8 @@ def visiondrop(
     visual = as_visual(model, "visiondrop")
     if mean is not None and splits is not None:
         raise ValueError("mean and splits say the same thing: give one of them")
-    chosen = splits if splits is not None else shared_out(visual.visual, 32 / 576 if mean is None else mean)
+    share = 32 / 576 if mean is None else mean
+    chosen = splits if splits is not None else shared_out(visual.visual, share, visual.images)
     return _reduced(visual, chosen, cuts, "visiondrop")
 
 
@@ -69,13 +70,18 @@ def visionzip(model: nn.Module, *, dominant: Count | None = None, contextual: Co
     return _reduced(visual, [[d * visual.images, c * visual.images]], [], "visionzip")
 
 
-def shared_out(tokens: int, mean: float) -> list[list[int]]:
-    """The released splits for a mean of `mean` x tokens, rounded stage by stage; at least one token each."""
-    out = []
-    for dominant, contextual in RELEASED:
-        whole = round(tokens * mean * (dominant + contextual) / 32)
+def shared_out(tokens: int, mean: float, images: int = 1) -> list[list[int]]:
+    """The released splits for a mean of `mean` x tokens, rounded stage by stage; at least one token each.
+
+    Before the decoder every picture has as many, so that stage is rounded for one of them; no stage grows.
+    """
+    out, before = [], tokens
+    for stage, (dominant, contextual) in enumerate(RELEASED):
+        pictures = images if stage == 0 else 1
+        whole = round(tokens // pictures * mean * (dominant + contextual) / 32)
         few = round(whole * contextual / (dominant + contextual))
-        out.append([max(1, min(tokens, whole) - few), few])
+        out.append([pictures * max(1, min(before // pictures, whole) - few), pictures * few])
+        before = sum(out[-1])
     return out
 
 

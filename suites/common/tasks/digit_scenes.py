@@ -164,15 +164,18 @@ class DigitScenes(TrainedTask):
         return self._masks(run, size) if self.judged == "masks" else self._answers(run, size)
 
     def _answers(self, run: Run, size: int) -> Score:
-        seen, marks = SamplesDigest(), dict[str, str]()
+        seen, marks, left = SamplesDigest(), dict[str, str](), list[Tensor]()
         for kind, ids, wanted in self._asked():
             seen.feed(ids, wanted)
-            said = [run.module.prefill(run.send(part))[0].argmax(dim=-1).cpu() for part in ids.split(size)]  # type: ignore[operator]
+            said = list[Tensor]()
+            for part in ids.split(size):
+                said.append(run.module.prefill(run.send(part))[0].argmax(dim=-1).cpu())  # type: ignore[operator]
+                left += kept_places(run.module)
             marks[kind] = "".join(str(int(right)) for right in (torch.cat(said) == wanted).tolist())
         whole = proportion("accuracy", "".join(marks.values()), seen.hex())
         parts = {kind: proportion("accuracy", given, "") for kind, given in marks.items()}
         by_type = {kind: {"value": p.value, "low": p.low, "high": p.high, "n": p.n} for kind, p in parts.items()}
-        return replace(whole, details={"by_question": by_type})
+        return replace(whole, details={"by_question": by_type, **({"kept": kept_summary(left)} if left else {})})
 
     def _masks(self, run: Run, size: int) -> Score:
         seen, found = SamplesDigest(), list[float]()
@@ -193,6 +196,28 @@ class DigitScenes(TrainedTask):
             "digest": self.data_digest(),
             "preprocessing": {"judged": self.judged, "kind": getattr(self.module, "kind", None)},
         }
+
+
+def kept_places(module: Any) -> list[Tensor]:
+    """Which of the first visual tokens left the last layer of each row of the last prompt; none of a plain model."""
+    found = getattr(module, "kept_origin", None)
+    return [] if found is None else list(found.cpu())
+
+
+def kept_summary(left: list[Tensor]) -> dict[str, float | None]:
+    """Visual tokens that left the last layer, mean, least and most over prompts, and the mean of their first places.
+
+    Where none are left there is no place. A score that likes early tokens, as a causal mask makes it, has a low one.
+
+    Args:
+        left: places of one prompt's tokens each, 0 to v - 1.
+    """
+    counts, places = [float(len(row)) for row in left], torch.cat(left).double()
+    place = float(places.mean()) if len(places) else None
+    return {
+        "place_mean": place, "tokens_mean": sum(counts) / len(counts), "tokens_min": min(counts),
+        "tokens_max": max(counts),
+    }  # fmt: skip
 
 
 def intersection_over_union(found: Tensor, true: Tensor) -> Tensor:

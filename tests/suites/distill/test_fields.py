@@ -38,15 +38,30 @@ def test_the_trace_of_a_large_network_is_the_closed_form(make, form):
     assert macs.count(net, given).executed_macs == 2 * form({}, {})
 
 
+@pytest.mark.parametrize("depth, products", [(3, 7311), (4, 9264), (5, 11_568)])
+def test_positions_come_in_again_in_shallow_networks_too(depth, products):
+    """Of three layers the first leaves room for them: 39 x 9 + 48 x 48 + 48 x 48 + 48 x 49 = 7311."""
+    settings = {"width": 48, "depth": depth, "colour_depth": 2}
+    net = neus(**settings)
+    assert closed_forms.distance(settings) == products
+    assert macs.count(net, net.example_inputs(2)).executed_macs == 2 * closed_forms.neus(settings, {})
+
+
 @pytest.mark.parametrize("make", [kilonerf, kiloneus])
 @pytest.mark.parametrize("coordinates", ["local", "global"])
 def test_all_forms_of_the_products_agree(make, coordinates):
-    nets = [make(grid=[2, 3, 2], width=8, form=form, coordinates=coordinates) for form in FORMS]
-    given = nets[0].example_inputs(200)
-    wanted = nets[0](*given)
-    for net in nets[1:]:
-        net.load_state_dict(nets[0].state_dict())
-        torch.testing.assert_close(net(*given), wanted, rtol=1e-5, atol=1e-6)
+    """Sorted forms to 1e-6 as they run; the gathered one, whose sums have another order, to the digits of doubles."""
+    nets = {form: make(grid=[2, 3, 2], width=8, form=form, coordinates=coordinates) for form in FORMS}
+    given = nets["loop"].example_inputs(200)
+    wanted = nets["loop"](*given)
+    for net in nets.values():
+        net.load_state_dict(nets["loop"].state_dict())
+    for form in ("padded", "grouped"):
+        torch.testing.assert_close(nets[form](*given), wanted, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(nets["gathered"](*given), wanted, rtol=1e-4, atol=1e-5)
+    given, wanted = [x.double() for x in given], nets["loop"].double()(*(x.double() for x in given))
+    for form in ("padded", "gathered"):
+        torch.testing.assert_close(nets[form].double()(*given), wanted, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -154,6 +169,27 @@ def test_both_sides_of_a_border_are_asked_by_their_own_networks():
         layer.weight.data.copy_(layer.weight[:1].expand_as(layer.weight))
         layer.bias.data.copy_(layer.bias[:1].expand_as(layer.bias))
     assert net.border_gap(64, generator) < 1e-6
+
+
+class Asked:
+    """A scene without points that counts the steps that it is asked for."""
+
+    scene, steps = "torus", 0
+
+    def points(self, steps, count, seed):
+        self.steps += steps
+        return iter(())
+
+    def remembered(self, what, key, make):
+        return neus().state_dict()
+
+
+@pytest.mark.parametrize("taught", [True, False])
+def test_the_control_takes_as_many_steps_as_the_student(taught):
+    """500 by NeuS's distances and 500 by the true ones, or 1000 by the true ones."""
+    task = Asked()
+    told = kiloneus(grid=[1, 1, 1], taught=taught).learn_scene(task, 0)
+    assert task.steps == told["steps"] == 1000
 
 
 @pytest.mark.slow

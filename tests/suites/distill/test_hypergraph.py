@@ -11,7 +11,7 @@ from suites.common.tasks.digit_vertices import DigitVertices, vertex_split
 from suites.distill import vertices
 from suites.distill.hgnn import hgnn, hgnn_plus, two_hops
 from suites.distill.hypergraph import Smoothing, digits_hypergraph, factors, made, random_hypergraph
-from suites.distill.lighthgnn import entropy, lighthgnn, lighthgnn_plus, reliability, vertex_mlp
+from suites.distill.lighthgnn import Topology, entropy, lighthgnn, lighthgnn_plus, reliability, vertex_mlp
 from suites.distill.vertices import soft_divergence
 
 
@@ -136,6 +136,29 @@ def test_hidden_vertices_are_in_no_hyperedge_while_a_network_learns():
     assert not smoothing(x)[seen].any() and net.smoothing(x)[seen].any()
 
 
+@pytest.mark.parametrize("make", [lighthgnn, lighthgnn_plus, vertex_mlp])
+def test_hidden_vertices_leave_no_trace_in_what_a_student_learns(make, monkeypatch):
+    """Whatever their features are: not in the norm's mean, nor among soft labels, nor as hyperedges of their own."""
+    monkeypatch.setattr(vertices, "EPOCHS", 2)
+    split, learned = vertex_split(True), []
+    for shift in (0.0, 7.0):
+        net = make()
+        net.data.features[split.hidden] += shift
+        net.learn_vertices(split, 0)
+        learned.append(net.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(learned[0].values(), learned[1].values(), strict=True))
+
+
+def test_no_hyperedge_of_the_term_has_a_hidden_vertex():
+    """1797 hyperedges of the digits, of which those stay that have a member left; hidden vertices get none."""
+    split = vertex_split(True)
+    term = Topology(hgnn(), split, 0)
+    x = torch.zeros(1797, 1)
+    x[split.hidden] = 1.0
+    assert not term.mean(x).any() and len(term.reliability) == len(term.wanted) <= 1797
+    torch.testing.assert_close(term.wanted.sum(1), torch.ones(len(term.wanted)))
+
+
 def accuracies(task, makes):
     """Accuracy of scored digits by network, all learned from one seed."""
     found = {}
@@ -168,6 +191,7 @@ def test_unseen_vertices_are_answered_without_the_hypergraph(tmp_path):
 
 @pytest.mark.parametrize("call, message", [
     (lambda: made(3, [3], [0]), "0 to 2"), (lambda: made(3, [0, 1], [0]), "one of each"),
+    (lambda: hgnn(members=1798), "members=1798: there are 1797 digits"),
     (lambda: lighthgnn(features=5), "64 pixels"), (lambda: two_hops(lighthgnn()), "hgnn or hgnn+"),
     (lambda: hgnn(vertices=5).example_inputs(6), "there are 5 vertices"),
     (lambda: DigitVertices("none", 0).fits(hgnn(vertices=5), "x"), "random vertices"),

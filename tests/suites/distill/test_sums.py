@@ -65,6 +65,12 @@ def test_the_weakest_has_a_hundredth_and_all_seven_have_the_claimed_share_of_the
     assert shares == sorted(shares)
 
 
+@pytest.mark.parametrize("count", [0, 8])
+def test_there_are_seven_students_and_no_share_of_others(count):
+    with pytest.raises(ValueError, match="take 1 to 7"):
+        share(count)
+
+
 def test_another_teacher_is_refused():
     with pytest.raises(UsageError, match="mamba_teacher"):
         mamba_pkd(nn.Linear(1, 1))

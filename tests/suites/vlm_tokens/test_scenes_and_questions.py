@@ -8,7 +8,8 @@ from suites.common import digit_scenes as scenes
 from suites.common import digits_data as data
 from suites.common.scene_learning import Training, answered, loss_of, teach
 from suites.common.task import TaskError
-from suites.common.tasks.digit_scenes import DigitScenes, drawn, example_prompts, intersection_over_union
+from suites.common.tasks.digit_scenes import DigitScenes, drawn, example_prompts, intersection_over_union, kept_summary
+from suites.vlm_tokens.controls import uniform
 
 
 def generator(seed=0):
@@ -77,6 +78,21 @@ def test_held_out_scenes_are_the_same_each_time_and_a_score_stands_by_type(make,
     score = task.score(Run(make(layers=1)))
     assert score.n == 600 and set(score.details["by_question"]) == {"position", "count", "search"}
     assert sum(part["value"] for part in score.details["by_question"].values()) / 3 == pytest.approx(score.value)
+
+
+def test_a_score_says_how_many_tokens_were_left_and_where_they_stood(make, tmp_path):
+    """Every fourth of 64: places 0, 4, ... 60, whose mean is 30."""
+    task, reduced = DigitScenes(tmp_path, 0, judged="search"), uniform(make(layers=1), keep=0.25)
+    task.fits(reduced, "scene_64")
+    assert task.score(Run(reduced)).details["kept"] == {
+        "place_mean": 30.0, "tokens_mean": 16.0, "tokens_min": 16.0, "tokens_max": 16.0,
+    }  # fmt: skip
+    plain = make(layers=1)
+    task.fits(plain, "scene_64")
+    assert "kept" not in task.score(Run(plain)).details
+    few = kept_summary([torch.tensor([0, 2, 4]), torch.tensor([10])])
+    assert few == {"place_mean": 4.0, "tokens_mean": 2.0, "tokens_min": 1.0, "tokens_max": 3.0}
+    assert kept_summary([torch.empty(0)])["place_mean"] is None
 
 
 def test_masks_are_scored_by_their_intersection_over_union(make, tmp_path):

@@ -27,6 +27,7 @@ def test_published_counts_of_image_tokens_alone():
     assert tera(cost(LLAVA, schedules.fastv(576, 32))) == 2.0075
     assert round(cost(LLAVA, [2880] * 32) / 1e12, 1) == 20.8
     assert round(cost(LLAVA, schedules.pyramiddrop(2880, 32)) / 1e12, 2) == 9.46
+    assert round(cost(LLAVA, schedules.fastv(2880, 32)) / 1e12, 1) == 10.6
 
 
 def test_a_prompt_with_words_and_the_head():
@@ -72,6 +73,17 @@ def test_visiondrops_released_split_is_32_on_average():
     counts = schedules.visiondrop(576, 32, RELEASED)
     assert counts == [48] * 8 + [35] * 8 + [26] * 8 + [19] * 8 and sum(counts) / 32 == 32
     assert shared_out(576, 32 / 576) == [list(part) for part in RELEASED]
+
+
+def test_before_the_decoder_every_picture_has_as_many():
+    """A quarter of 4 x 16 tokens: 16 x 1.5 / 4 = 6 of a picture, one of them contextual; then 17.5, 13 and 9.5."""
+    from suites.vlm_tokens.visiondrop import shared_out
+
+    assert shared_out(64, 0.25, 4) == [[20, 4], [15, 3], [11, 2], [8, 2]]
+    assert shared_out(2880, 1 / 9, 5) == shared_out(2880, 1 / 9) == [[420, 60], [300, 50], [220, 40], [160, 30]]
+    for percent in range(1, 101):
+        counts = [5184, *map(sum, shared_out(5184, percent / 100, 9))]
+        assert counts == sorted(counts, reverse=True) and counts[1] % 9 == 0
 
 
 def test_merging_halves_until_the_share_is_left():
@@ -133,6 +145,19 @@ def test_spatial_tokens_behind_two_layers():
 
 def test_ratios_round_up_and_never_grow():
     assert schedules.from_ratios(10, [1.0, 0.55, 0.9, 0.01]) == [10, 6, 6, 1]
+
+
+def test_rounding_of_floating_point_is_no_token():
+    """Of 3100 stay 30 % = 930, of 100 go 29 % = 29; in floating point 930.0000000000001 and 28.999999999999996."""
+    assert schedules.from_ratios(3100, [1.0, 1 - 0.7]) == [3100, 930]
+    assert schedules.fastv(100, 3, 2, 0.29) == [100, 100, 71]
+
+
+@pytest.mark.parametrize("percent", range(100))
+def test_one_cut_is_the_same_by_a_share_that_goes_and_by_ratios_that_stay(percent):
+    for v in (10, 64, 100, 576, 600, 2880, 3100):
+        by_ratios = schedules.from_ratios(v, [1.0, 1.0, 1 - percent / 100])
+        assert by_ratios == schedules.fastv(v, 3, 2, percent / 100) == [v, v, -(-v * (100 - percent) // 100)]
 
 
 def test_cuts_out_of_order_are_refused():

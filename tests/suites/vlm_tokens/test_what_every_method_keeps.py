@@ -46,6 +46,8 @@ REDUCTIONS = [
     ("scene", random, {}),
     ("views", adatoken, {"tau": 0.7}),
     ("views", visiondrop, {"splits": [[16, 4], [8, 2]]}),
+    ("views", visiondrop, {"mean": 0.25}),
+    ("views", adatoken, {"K": 2, "R": 0.7}),
     ("screens", ahc, {"k": 2}),
     ("screens", ahc, {"k": 0}),
 ]
@@ -136,6 +138,13 @@ def test_methods_that_need_tokens_together_refuse_screens_between_actions(make):
         pyramiddrop(make("screens"))
     with pytest.raises(ValueError, match="no words between"):
         ahc(make("views"), k=2)
+
+
+def test_a_cut_of_spatial_tokens_beyond_the_decoder_is_refused(make):
+    with pytest.raises(ValueError, match="the decoder has 4 layers"):
+        adatoken(make("views"), K=5)
+    with pytest.raises(ValueError, match="a share below 1"):
+        adatoken(make("views"), K=2, R=1.0)
 
 
 def test_only_what_is_measured_alone_depends_on_its_input(make, prompts):
