@@ -4,8 +4,8 @@ The subject's module offers its forward, and may offer
 
 - `loss(outputs, targets) -> scalar`; else cross-entropy, classes last in outputs of up to three dimensions ([B, C],
   [B, T, C]) and second in larger ones ([B, C, H, W]);
-- `example_targets(batch, seed)`; else the labels of the task's first batch, whose inputs are the subject's; else seeded
-  classes of the shape that the outputs ask for;
+- `example_targets(batch, seed)`; else the labels of the task's first batch, whose inputs are the subject's; else, and
+  where outputs of a stated context have other places than those labels, seeded classes of the shape of the outputs;
 - `make_optimizer() -> torch.optim.Optimizer`, or `optimizer`, the name of one: `adamw` (which is the default) or `sgd`;
   the learning rate is then 1e-3, with momentum 0.9 for `sgd`. Parameters that require no gradient are left out.
 
@@ -256,10 +256,12 @@ def _targets(subject: Built, outputs: Any) -> Any:
     own = ask(module, "example_targets", len(args[0]) if args else 1, subject.seed)
     if own is not None:
         return placed(own, subject.device, subject.dtype)
+    has_loss = callable(getattr(module, "loss", None))
     if subject.task is not None:
         _, labels = next(iter(subject.task.batches(len(args[0]))))
-        return placed(labels, subject.device)
-    if callable(getattr(module, "loss", None)):
+        if has_loss or _fit(labels, outputs):
+            return placed(labels, subject.device)
+    if has_loss:
         return None
     return _random_classes(outputs, subject)
 
@@ -275,6 +277,17 @@ def _random_classes(outputs: Any, subject: Built) -> Any:
     places = [size for index, size in enumerate(outputs.shape) if index != dimension]
     generator = torch.Generator().manual_seed(subject.seed)
     return torch.randint(outputs.shape[dimension], places, generator=generator).to(outputs.device)
+
+
+def _fit(labels: Any, outputs: Any) -> bool:
+    """Whether labels of the task are classes of these outputs: a stated context may be another than the task's."""
+    import torch
+
+    if not isinstance(labels, torch.Tensor) or not isinstance(outputs, torch.Tensor) or outputs.dim() < 2:
+        return True  # what is no tensor of scores is refused, or judged, where it is used
+    dimension = _class_dimension(outputs)
+    places = outputs.shape[:dimension] + outputs.shape[dimension + 1 :]
+    return labels.is_floating_point() or labels.shape == places
 
 
 def _class_dimension(outputs: Any) -> int:

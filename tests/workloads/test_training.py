@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from bench.workloads.training_step import _targets, make_parts
 from tests.workloads.subjects import FakeBuilt
 from tests.workloads.test_facts import counts_of, facts_of, values
 
@@ -116,3 +117,34 @@ def test_dropout_saves_its_mask_and_a_batch_norm_its_statistics():
     norm = HIDDEN + 2 * 4 * WIDTH  # its input, mean and deviation
     mask = found["saved_activation_bytes"] - norm
     assert mask in (BATCH * WIDTH, HIDDEN)  # one byte an element, or a number
+
+
+class Reader(nn.Module):
+    """Tokens [B, T] to scores of four classes [B, T, 4]."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(4, 4)
+
+    def forward(self, tokens):
+        return self.table(tokens)
+
+
+class Pieces:
+    """A task whose labels are of so many places, all of class 3."""
+
+    def __init__(self, places):
+        self.places = places
+
+    def batches(self, size):
+        yield torch.zeros(size, self.places + 1, dtype=torch.long), torch.full((size, self.places), 3)
+
+
+@pytest.mark.parametrize(("places", "of_task"), [(5, True), (7, False)])
+def test_labels_of_another_length_than_the_context_make_room_for_seeded_classes(places, of_task):
+    subject = FakeBuilt(Reader(), (torch.zeros(2, 5, dtype=torch.long),))
+    subject.task = Pieces(places)
+    targets = _targets(subject, subject.module(*subject.args))
+    assert targets.shape == (2, 5) and bool((targets == 3).all()) is of_task
+    parts = make_parts(subject, {"batch": 2})
+    assert torch.isfinite(parts[0].run())
