@@ -36,9 +36,6 @@ from suites.serving.two_stage import (
     steps_of,
 )
 
-#: Channels of the first convolution, and of the hidden one of version 1.
-STEM = 64
-
 
 def _norm(width: int) -> list[nn.Module]:
     return [nn.BatchNorm2d(width), nn.ReLU()]
@@ -127,13 +124,14 @@ def bottlefit(
         stage2: learns from labels (ft) or from the teacher's answers as well (kd).
         fe: whether the encoder is frozen in the second stage.
         epochs: of each of the two stages; None for ten where the model has a task to learn from.
-        stem: channels of the first convolution; None for the paper's 64, 16 for small pictures.
+        stem: channels of the first convolution (of version 1, which sends those, of its decoder's hidden one); None for
+            the paper's 64, and 16 of split_digits.
 
     Raises:
         ValueError: the network has no stages that are known, or the decoder cannot give the teacher's map.
     """
     teacher = as_backbone(model)
-    own_stem = stem or (STEM if teacher.resolution >= 2 * STEM else STEM // 4)
+    own_stem = stem or teacher.imitated.stem
     student = BottleFit(teacher, b=b, version=version, bits=bits, stem=own_stem)
     student.pictures = jpeg_curve(teacher)
     steps = 2 * steps_of(epochs_for(teacher, epochs))
