@@ -730,6 +730,15 @@ WORKLOADS: tuple[Metric, ...] = (
         comparison="exact",
     ),
     Metric(
+        "decoder_macs",
+        unit="MAC",
+        better="lower",
+        section="split",
+        title="MACs of the decoder",
+        definition="Products of what stands on the server for the plain network's first stages, within the tail's.",
+        comparison="exact",
+    ),
+    Metric(
         "vs_u8_input",
         unit="x",
         better="higher",

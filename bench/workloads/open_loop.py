@@ -10,6 +10,7 @@ schedule known beforehand no generator has to run beside them.
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,8 @@ from bench.sample_sizes import sure_percentile
 from bench.workloads import queueing
 from bench.workloads.workload import Clock
 
-#: The first share of the requests, while the queue fills, is not kept.
-FILLING = 0.1
+#: The first share of the requests, while the queue fills, is not kept, nor are those of so many mean waits.
+FILLING, FILLING_WAITS = 0.1, 5.0
 #: The loop is bounded: fewest and most requests of one rate, and how long it may take at most.
 LEAST_REQUESTS, MOST_REQUESTS, MOST_SECONDS = 20, 2000, 60.0
 #: Seconds after the last arrival in which open requests may still be answered.
@@ -48,9 +49,17 @@ class OpenLoop:
         return queueing.stability(self.scheduled, self.finished)
 
     @property
+    def first_kept(self) -> int:
+        """Place of the first request that is kept: after a tenth of all, and not before five mean waits have passed."""
+        pairs = zip(self.scheduled, self.started, strict=True)
+        waits = [begun - due for due, begun in pairs if begun is not None]
+        filled = FILLING_WAITS * sum(waits) / len(waits) if waits else 0.0
+        return max(int(FILLING * len(self.scheduled)), bisect_left(self.scheduled, filled))
+
+    @property
     def kept(self) -> list[float]:
-        """Seconds in system of the answered requests after the first tenth."""
-        first = int(FILLING * len(self.scheduled))
+        """Seconds in system of the answered requests that came once the queue had filled."""
+        first = self.first_kept
         pairs = zip(self.scheduled[first:], self.finished[first:], strict=True)
         return [end - start for start, end in pairs if end is not None]
 
@@ -267,7 +276,7 @@ def value_of(loop: OpenLoop, name: str) -> tuple[float | None, str]:
     """One of `TIMES` of one run in the metric's unit; or None and the reason."""
     kept = loop.kept
     if not kept:
-        return None, "no request was answered after the first tenth"
+        return None, "no request was answered after the first tenth and five mean waits: offer them for more seconds"
     if name in _PERCENTILES:
         value, why = sure_percentile(kept, _PERCENTILES[name])
         return (None if value is None else 1e3 * value), why
@@ -293,7 +302,7 @@ def _mean_in_system(loop: OpenLoop) -> float:
 
 def _mean_waiting(loop: OpenLoop) -> float:
     """Mean milliseconds from the scheduled arrival until a server began, of the same requests as the time in system."""
-    first = int(FILLING * len(loop.scheduled))
+    first = loop.first_kept
     pairs = zip(loop.scheduled[first:], loop.started[first:], loop.finished[first:], strict=True)
     waits = [begun - start for start, begun, end in pairs if begun is not None and end is not None]
     return 1e3 * sum(waits) / len(waits)

@@ -18,6 +18,8 @@ and may offer
 - `uncoded(h) -> h`: what both codecs multiply, of shapes alone, where they do: it stands in for encode and decode where
   there are no values;
 - `device_params() -> int`: parameters that the device holds, of all devices;
+- `decoder_path`: the path of its module that stands on the server for the first stages of the plain network, whose
+  products are told apart from the tail's other ones;
 - `denominators(x) -> {metric: bytes or a reason}`: what the payload of the input is compared with, by the names of
   `RATIOS`: bytes of as many inputs.
 
@@ -47,6 +49,8 @@ from bench.workloads.workload import (
     BATCH,
     RESOLUTION,
     Built,
+    Count,
+    Facts,
     Part,
     Shape,
     ShapeAxis,
@@ -148,6 +152,17 @@ def _branch_parts(cut: Cut, batch: float) -> list[Part]:
             half = _Half(branch.encode, partial(branch.head, cut.given))
             parts.append(_half_part(f"encode_{place}", half, batch))
     return parts
+
+
+def counts(subject: Built, shape: Shape, parts: list[Part], count: Count) -> Facts:
+    """Products of the decoder that a student has on the server, which are part of the tail's; nothing of others."""
+    path = getattr(subject.module, "decoder_path", "")
+    tail = next((part for part in parts if part.name == "tail"), None)
+    if not path or tail is None:
+        return Facts()
+    below = [record.macs for record in count(tail).records if f"{record.path}.".startswith(f"{path}.")]
+    note = f"operator trace of the tail, below {path}; the tail's other products are those of the teacher's stages"
+    return Facts([reading("decoder_macs", sum(below) / shape["batch"], "counted", part="request", method_note=note)])
 
 
 def derive(shape: Shape, value: Value) -> list[Reading]:

@@ -21,9 +21,13 @@ class MacsConstant(Predictor):
         super().__init__(question)
         self.register_buffer("constant", torch.ones(1))
 
+    def work(self, network: Network) -> float | None:
+        """What the cost is a multiple of; None where it is not known."""
+        return network.macs
+
     def encode(self, given: Sequence[Network]) -> tuple[Tensor, ...]:
         """Millions of multiply-accumulates, [networks]."""
-        return (torch.tensor([(network.macs or 0.0) / 1e6 for network in given]),)
+        return (torch.tensor([(self.work(network) or 0.0) / 1e6 for network in given]),)
 
     def forward(self, macs: Tensor) -> Tensor:
         """Costs, [networks]."""
@@ -32,12 +36,32 @@ class MacsConstant(Predictor):
     def fit(self, known: Knowledge) -> None:
         """The median of cost over products."""
         items = enough(known, 1, "the constant")
-        ratios = [1e6 * item.cost.value / item.network.macs for item in items if item.network.macs]
+        pairs = [(item.cost.value, self.work(item.network)) for item in items]
+        ratios = [1e6 * cost / work for cost, work in pairs if work]
         self.constant.fill_(float(torch.tensor(ratios, dtype=torch.float64).median()) if ratios else 0.0)
 
     def lacks(self, network: Network) -> str:
         """A number of products."""
         return "" if network.macs else "its multiply-accumulates are not known"
+
+
+class Multipliers(MacsConstant):
+    """cost = constant x multipliers on an FPGA: multiply-accumulates over how often each multiplier is used.
+
+    The analytic baseline of wa-hls4ml (arXiv 2511.05615): of a table of the user's own the column `reuse`; networks of
+    this machine use each once.
+    """
+
+    def work(self, network: Network) -> float | None:
+        """Multipliers; None where products or reuse are not known."""
+        reuse = network.given.get("reuse") if network.given else 1.0
+        return network.macs / reuse if network.macs and reuse is not None and reuse >= 1 else None
+
+    def lacks(self, network: Network) -> str:
+        """Products and a reuse factor."""
+        if not network.macs or self.work(network):
+            return super().lacks(network)
+        return "its reuse factor is not known: a column `reuse` of 1 or more is wanted"
 
 
 class Roofline(Predictor):

@@ -96,9 +96,15 @@ class Classifier(RegressionMlp):
         return self.budget * torch.exp(-self.raw(*encoded).clamp(-20, 20))
 
     def _loss(self, items: Sequence[Measured], wanted: Tensor) -> Loss:
-        """Cross-entropy of the class; `wanted` are normalised logarithms of costs."""
+        """Cross-entropy of the class; `wanted` are normalised logarithms of costs.
+
+        Raises:
+            UsageError: the median cost is zero, and nothing lies below it.
+        """
         middle = wanted.median()
-        self.budget.copy_(torch.exp(middle * self.scale + self.centre))
+        self.budget.copy_(torch.exp(middle * self.scale + self.centre) - self.offset)
+        if float(self.offset) and float(self.budget) < 1e-3:  # zero, but for rounding: costs are counts here
+            raise UsageError("the classifier's budget is the median cost, which is zero: take another target")
         encoded = self.encode([item.network for item in items])
 
         def loss(places: Tensor, targets: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from bench.config.settings import Count, Positive, PositiveInt
-from suites.predict.analytic import Given, MacsConstant, OtherForm, Roofline
+from suites.predict.analytic import Given, MacsConstant, Multipliers, OtherForm, Roofline
 from suites.predict.gradsign import GradSign
 from suites.predict.graph import GraphSurrogate
 from suites.predict.lut import Lut
@@ -17,7 +17,7 @@ from suites.predict.trees import Trees
 
 def table_predictor(
     *,
-    kind: Literal["macs", "roofline", "form", "sum", "constant", "linear", "trees"] = "sum",
+    kind: Literal["macs", "multipliers", "roofline", "form", "sum", "constant", "linear", "trees"] = "sum",
     family: Literal["fbnet", "mobilenetv2", "dense", "conv", "exemplars", "zoo", "digits", "given"] = "fbnet",
     split: Literal["a", "b", "c", "d"] = "a",
     target: str = "latency_ms",
@@ -31,9 +31,10 @@ def table_predictor(
     """A predictor with few or no constants, or trees over a table.
 
     Args:
-        kind: `macs`: products times a constant; `roofline`: attainable time; `form`: what the same network took in the
-            form `table`; `sum`: of the table's rows; `constant`: and a constant for each operator; `linear`: in sum,
-            operators and bytes; `trees`: boosted, on numbers of rows.
+        kind: `macs`: products times a constant; `multipliers`: the same of products over a given column `reuse`;
+            `roofline`: attainable time; `form`: what the same network took in the form `table`; `sum`: of the table's
+            rows; `constant`: and a constant for each operator; `linear`: in sum, operators and bytes; `trees`: boosted,
+            on numbers of rows.
         family: whose networks it learns constants from.
         split: `a` random, `b` deeper or wider networks, `c` other families, `d` another machine's or session's table.
         target: `latency_ms`, `peak_memory_bytes`, or a column of a table of the user's own.
@@ -47,6 +48,8 @@ def table_predictor(
     question = Question(family, split, target, machine, form, table, inputs)
     if kind == "macs":
         return MacsConstant(question).eval()
+    if kind == "multipliers":
+        return Multipliers(question).eval()
     if kind == "roofline":
         return Roofline(question).eval()
     if kind == "form":

@@ -1,4 +1,7 @@
-"""What learned surrogates share: they learn the logarithm of the cost, normalised, from measured networks."""
+"""What learned surrogates share: they learn the logarithm of the cost, normalised, from measured networks.
+
+Where a cost is zero (no block of memory on an FPGA) they learn the logarithm of one plus it.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +34,15 @@ BATCH = 32
 
 
 class Surrogate(Predictor):
-    """A network over encoded networks; its `raw` answer is the logarithm of the cost, less its mean, in deviations."""
+    """A network over encoded networks; its `raw` answer is the logarithm of the cost, less its mean, in deviations.
+
+    Attributes:
+        offset: what is added to a cost before its logarithm: 0, or 1 where one that it learned from is zero.
+    """
 
     centre: Tensor
     scale: Tensor
+    offset: Tensor
     trains = True
 
     def __init__(self, question: Question, steps: int, rate: float, draw: int = 0):
@@ -42,6 +50,7 @@ class Surrogate(Predictor):
         self.steps, self.rate, self.draw = steps, rate, draw
         self.register_buffer("centre", torch.zeros(1))
         self.register_buffer("scale", torch.ones(1))
+        self.register_buffer("offset", torch.zeros(1))
 
     def raw(self, *encoded: Tensor) -> Tensor:
         """The normalised logarithm of the cost, [networks]."""
@@ -53,19 +62,20 @@ class Surrogate(Predictor):
 
     def forward(self, *encoded: Tensor) -> Tensor:
         """Costs, [networks]."""
-        return torch.exp(self.raw(*encoded).clamp(-20, 20) * self.scale + self.centre)
+        return torch.exp(self.raw(*encoded).clamp(-20, 20) * self.scale + self.centre).sub(self.offset).clamp_min(0)
 
     def fit(self, known: Knowledge) -> None:
         """Train on the networks, seeded, on one thread.
 
         Raises:
-            UsageError: there are too few, or a cost is not positive.
+            UsageError: there are too few, or a cost is negative.
         """
         items = enough(known, LEAST, type(self).__name__)
         costs = torch.tensor([item.cost.value for item in items], dtype=torch.float64)
-        if (costs <= 0).any():
-            raise UsageError(f"{type(self).__name__} learns logarithms, and a measured cost is not positive")
-        targets = costs.log().float()
+        if (costs < 0).any():
+            raise UsageError(f"{type(self).__name__} learns logarithms, and a measured cost is negative")
+        self.offset.fill_(float((costs == 0).any()))
+        targets = (costs + self.offset.double()).log().float()
         self.centre.fill_(float(targets.mean()))
         self.scale.fill_(float(targets.std().clamp_min(1e-6)))
         wanted = (targets - self.centre) / self.scale

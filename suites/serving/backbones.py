@@ -45,6 +45,8 @@ class Imitated:
     analysis: Sequence[int] = (4, 2, 1)
     channels: int = 24
     pool: int = 1
+    #: Channels of BottleFit's first convolution, at any resolution.
+    stem: int = 64
 
 
 class Backbone(nn.Module):
@@ -169,7 +171,7 @@ def split_digits(*, width: PositiveInt = 16, resolution: PositiveInt = 32, chann
     widths = [channels, width, width, 2 * width, 4 * width, 4 * width, 4 * width]
     blocks = [_block(inner, outer, 1 + (1 <= place <= 3)) for place, (inner, outer) in enumerate(pairwise(widths))]
     stages: dict[str, nn.Module] = {f"block{place}": block for place, block in enumerate(blocks, 1)}
-    imitated = Imitated(bottlefit="block4", entropic="block3", channels=4)
+    imitated = Imitated(bottlefit="block4", entropic="block3", channels=4, stem=16)
     return Backbone(
         {**stages, ANSWER: _Answer(widths[-1], digits_data.CLASSES)},
         resolution=resolution,
@@ -184,6 +186,10 @@ def split_digits(*, width: PositiveInt = 16, resolution: PositiveInt = 32, chann
 # ------------------------------------------------------------------------------------------------ of libraries
 
 
+#: Beginnings of names that both libraries have, and whose stages are known in torchvision's form.
+_OF_TORCHVISION = ("resnet", "resnext", "wide_resnet", "densenet")
+
+
 def split_backbone(*, name: str, resolution: PositiveInt = 224) -> Backbone:
     """A network of torchvision or timm by its name, as named stages, with random weights.
 
@@ -196,7 +202,7 @@ def split_backbone(*, name: str, resolution: PositiveInt = 224) -> Backbone:
         ValueError: it is none whose stages are known.
     """
     timm = import_timm()
-    ours = timm.is_model(name) and not name.startswith(("resnet", "densenet"))
+    ours = timm.is_model(name) and not name.startswith(_OF_TORCHVISION)
     module = timm_model(name=name, resolution=resolution) if ours else torchvision_model(name=name)[0]
     module.resolution = resolution  # type: ignore[assignment]
     return as_backbone(module)

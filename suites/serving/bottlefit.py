@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt
@@ -35,9 +36,6 @@ from suites.serving.two_stage import (
     stage,
     steps_of,
 )
-
-#: Channels of the first convolution, and of the hidden one of version 1.
-STEM = 64
 
 
 def _norm(width: int) -> list[nn.Module]:
@@ -111,7 +109,7 @@ def bottlefit(
     *,
     b: PositiveInt = 3,
     version: Literal[1, 2, 3] = 2,
-    bits: Literal[4, 6, 8, 16, 32] = 32,
+    bits: Annotated[int, Field(ge=1, le=32)] = 32,
     stage2: Literal["ft", "kd"] = "kd",
     fe: bool = False,
     epochs: Count | None = None,
@@ -123,17 +121,19 @@ def bottlefit(
         model: the teacher.
         b: channels of the bottleneck.
         version: where it is cut: after the first pooling (1), after the convolution behind it (2), one later (3).
-        bits: of a number that is sent: 32 for floats, else codes, made after training.
+        bits: of a number that is sent: 32 for floats, else codes of 1 to 16, made after training.
         stage2: learns from labels (ft) or from the teacher's answers as well (kd).
         fe: whether the encoder is frozen in the second stage.
         epochs: of each of the two stages; None for ten where the model has a task to learn from.
-        stem: channels of the first convolution; None for the paper's 64, 16 for small pictures.
+        stem: channels of the first convolution (of version 1, which sends those, of its decoder's hidden one); None for
+            the paper's 64, and 16 of split_digits.
 
     Raises:
-        ValueError: the network has no stages that are known, or the decoder cannot give the teacher's map.
+        ValueError: the network has no stages that are known, the decoder cannot give the teacher's map, or there are no
+            codes of so many bits.
     """
     teacher = as_backbone(model)
-    own_stem = stem or (STEM if teacher.resolution >= 2 * STEM else STEM // 4)
+    own_stem = stem or teacher.imitated.stem
     student = BottleFit(teacher, b=b, version=version, bits=bits, stem=own_stem)
     student.pictures = jpeg_curve(teacher)
     steps = 2 * steps_of(epochs_for(teacher, epochs))

@@ -103,6 +103,7 @@ class Student(CutNetwork):
 
     encoder: nn.Module
     decoder: nn.Module
+    decoder_path = "decoder"
 
     def __init__(self, codec: Any, teacher: Backbone, target: str):
         super().__init__(codec, teacher)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from bench.config.settings import Count, Positive, PositiveInt
@@ -103,7 +104,7 @@ def ed_vit(
     n: PositiveInt = 2,
     heads: PositiveInt | None = None,
     memory_mib: Positive = 180.0,
-    bits: Literal[8, 16, 32] = 32,
+    bits: Annotated[int, Field(ge=1, le=32)] = 32,
     steps: Count | None = None,
 ) -> EdVit:
     """The network as `n` specialists, and their fusion.
@@ -113,11 +114,12 @@ def ed_vit(
         n: specialists, of as many devices.
         heads: that each keeps; None for the most that fit.
         memory_mib: that all of them may take together where `heads` is None.
-        bits: of a feature that is sent.
+        bits: of a feature that is sent: 32 for floats, else codes of 1 to 16.
         steps: of each phase (specialist, pruned specialist, fusion); None for 100 where the model has a task.
 
     Raises:
-        ValueError: not a plain ViT, more specialists than classes, more heads than there are, or none fits.
+        ValueError: not a plain ViT, more specialists than classes, more heads than there are, none fits, or there are
+            no codes of so many bits.
     """
     whole = _as_vit(model, "ed_vit")
     own = heads_of(whole)
@@ -138,7 +140,7 @@ def pruned_vit(model: nn.Module, *, heads: PositiveInt = 2, n: PositiveInt = 1, 
         model: the whole ViT.
         heads: of a specialist.
         n: specialists that it is as large as.
-        steps: after pruning; None for 200 where the model has a task.
+        steps: as of each phase of a specialist: it learns twice as many; None for 100 where the model has a task.
 
     Raises:
         ValueError: not a plain ViT, or more heads than there are.
@@ -160,9 +162,11 @@ def pruned_vit(model: nn.Module, *, heads: PositiveInt = 2, n: PositiveInt = 1, 
 
 
 def _as_vit(model: nn.Module, method: str) -> ViT:
-    """The model, if it is a plain ViT that reads its class token."""
+    """The model, if it is a plain ViT that reads its class token and nothing else."""
     if not isinstance(model, ViT) or model.cls_token is None or model.pool != "token":
         raise ValueError(f"{method} divides a plain ViT with a class token, not a {type(model).__name__}")
+    if model.dist_token is not None:
+        raise ValueError(f"{method} divides a plain ViT with a class token; this one has a distillation token as well")
     return model
 
 

@@ -53,7 +53,13 @@ class Service:
         return self.round_ms(k, acceptance) / expected_tokens(acceptance, k)
 
     def cloud_ms_per_token(self, tokens: int) -> float:
-        """Milliseconds of a token where the server writes so many by itself and the link is gone once."""
+        """Milliseconds of a token where the server writes so many by itself and the link is gone once.
+
+        Raises:
+            ValueError: no token is written.
+        """
+        if tokens < 1:
+            raise ValueError(f"tokens={tokens}: an answer has one token at least")
         link = link_ms(self.request_bytes, 5.0 + tokens * self.token_bytes, self.bandwidth_mbps, self.rtt_ms)
         return (link + tokens * self.step_ms) / tokens
 

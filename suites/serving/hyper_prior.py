@@ -56,7 +56,7 @@ class HyperPrior(nn.Module):
         if means.shape[-2:] != like.shape[-2:]:
             raise ValueError(
                 f"a latent of {tuple(like.shape[-2:])} comes back as {tuple(means.shape[-2:])} from its hyper-prior: "
-                "take another resolution, or hyper=False"
+                "take a resolution that is a multiple of 16, or hyper=0"
             )
         return means, F.softplus(deviations).clamp_min(NARROW)
 

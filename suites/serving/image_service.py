@@ -5,7 +5,8 @@ resizing, normalising, moving and answering cost around a network. The network i
 pre-processing does to accuracy is shown by `suites.serving.digits_service`.
 
 With a transport other than `direct` the files are in another process, the client's, which sends them and waits for
-the answer: stages `receive` and `respond`. `given='tensor'` is the same network fed with inputs that are ready.
+the answer: stages `receive` and `respond`. `given='tensor'` is the same network fed with inputs that are ready. A
+segmenter answers with the file of its mask.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 
 from bench.config.settings import PositiveInt
 from suites.serving import images
+from suites.serving.networks import answered
 from suites.serving.networks import network as network_of
-from suites.serving.networks import scores
 from suites.serving.preprocessing import Preprocessing
 from suites.serving.served import Served
 
@@ -41,8 +42,8 @@ class ImageService(Served):
         return images.file(self.image, index)
 
     def post(self, said: Tensor) -> Tensor:
-        """The five best classes."""
-        return scores(said)
+        """The five best classes, or of a segmenter the file of the mask."""
+        return answered(said)
 
     def example_inputs(self, batch: int) -> tuple[Tensor]:
         """Random pictures, for a forward of the network alone."""
@@ -63,7 +64,7 @@ def image_service(
     """A classifier with the stages around it, in evaluation mode with random weights.
 
     Args:
-        network: mobilenet_v2, resnet50, vit_s, or `torchvision:NAME`, `timm:NAME`.
+        network: mobilenet_v2, resnet50, vit_s, or `torchvision:NAME` (a segmenter as well), `timm:NAME`.
         image: small (60 x 70), medium (500 x 375), large (3564 x 2880), or of one's own: `1920x1080q90`.
         decode: library that decodes; `pillow_draft` at a reduced size.
         resize: library and way that resizes.

@@ -16,6 +16,8 @@ from bench.errors import UsageError
 
 #: Largest absolute number that a table of a channel has a probability for, and a Gaussian.
 REACH, GAUSSIAN_REACH = 255, 4095
+#: Largest absolute number that is sent at all, in four bytes.
+LARGEST = 2**31 - 1
 
 
 def coder() -> ModuleType:
@@ -77,7 +79,16 @@ def _gaussians() -> Any:
 
 
 def framed(words: np.ndarray, far: np.ndarray) -> bytes:
-    """The string behind its length (in words of four bytes), then the numbers beyond the reach."""
+    """The string behind its length (in words of four bytes), then the numbers beyond the reach.
+
+    Raises:
+        ValueError: one of these does not fit into four bytes.
+    """
+    if far.size and int(np.abs(far).max()) > LARGEST:
+        raise ValueError(
+            f"a latent of {int(np.abs(far).max()):.3g} cannot be sent: numbers beyond a table have four bytes each; an "
+            "encoder that has learned gives smaller ones"
+        )
     return varint(len(words)) + words.astype("<u4").tobytes() + far.astype("<i4").tobytes()
 
 

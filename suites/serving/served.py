@@ -126,7 +126,8 @@ class Served(nn.Module):
     def respond(self, answer: Tensor) -> Tensor:
         """The answer, once the client has its bytes."""
         assert self._transport is not None
-        sent = b"" if answer.is_meta else answer.detach().float().cpu().numpy().tobytes()
+        kept = answer.detach() if answer.dtype == torch.uint8 else answer.detach().float()
+        sent = b"" if answer.is_meta else kept.cpu().numpy().tobytes()
         self._transport.respond(sent)
         return answer
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from bench.config.settings import PositiveInt
 from suites.common.checkpoint import load_checkpoint
-from suites.common.digits_data import CLASSES
 from suites.common.digits_vit import digits_vit
 from suites.common.vit import ViT
+from suites.common.vit import vit as plain_vit
 
 __all__ = ["heads_of", "load_checkpoint", "params_of", "size_mib", "split_vit", "with_heads"]
 
@@ -45,17 +45,36 @@ def heads_of(vit: ViT) -> int:
 
 
 def with_heads(vit: ViT, heads: int) -> ViT:
-    """A ViT of the same kind with so many heads of the same size, and a width to fit; its weights are new."""
-    size = vit.width // heads_of(vit)
-    return split_vit(width=heads * size, heads=heads, depth=vit.depth, patch=vit.patch, resolution=vit.resolution)
+    """A ViT of the same kind and classes with so many heads of the same size, widths to fit, and new weights."""
+    block: Any = vit.blocks[0]
+    width = heads * (vit.width // heads_of(vit))
+    ratio = (_hidden(vit, width) + 0.5) / width  # whose product with the width is cut to a whole number
+    found = plain_vit(
+        width=width, heads=heads, depth=vit.depth, patch=vit.patch, resolution=vit.resolution, classes=vit.classes,
+        channels=vit.channels, mlp_ratio=ratio, qkv_bias=block.attn.qkv.bias is not None,
+    )  # fmt: skip
+    found.answers_on_device = True  # type: ignore[assignment]
+    return found
 
 
-def params_of(vit: ViT, heads: int, classes: int = CLASSES) -> int:
-    """Parameters of that network, in closed form: with width d, 12 d^2 + 13 d a block, and the ends."""
+def _hidden(vit: ViT, width: int) -> int:
+    """Hidden channels of an MLP in the same proportion to the width."""
+    block: Any = vit.blocks[0]
+    return int(block.mlp.fc1.out_features * width // vit.width)
+
+
+def params_of(vit: ViT, heads: int) -> int:
+    """Parameters of that network, in closed form: with width d and hidden m, 4 d^2 + 2 d m + 9 d + m a block, and ends.
+
+    With m = 4 d a block has 12 d^2 + 13 d. Queries, keys and values without a bias have 3 d fewer.
+    """
+    block: Any = vit.blocks[0]
     d = heads * (vit.width // heads_of(vit))
+    m = _hidden(vit, d)
     pixels = vit.channels * vit.patch**2
-    ends = (pixels + 1) * d + d + vit.tokens * d + 2 * d + (d + 1) * classes
-    return vit.depth * (12 * d * d + 13 * d) + ends
+    ends = (pixels + 1) * d + d + vit.tokens * d + 2 * d + (d + 1) * vit.classes
+    bias = 0 if block.attn.qkv.bias is not None else 3 * d
+    return vit.depth * (4 * d * d + 2 * d * m + 9 * d + m - bias) + ends
 
 
 def size_mib(vit: ViT, heads: int) -> float:

@@ -143,7 +143,8 @@ def cut_out(vit: Any, narrow: Any, chosen: Kept) -> None:
         rows = (heads[:, None] * size + torch.arange(size, device=heads.device)).flatten()
         all_rows = torch.cat([rows + part * block.attn.heads * size for part in range(3)])
         own.attn.qkv.weight.copy_(block.attn.qkv.weight[all_rows][:, r])
-        own.attn.qkv.bias.copy_(block.attn.qkv.bias[all_rows])
+        if block.attn.qkv.bias is not None:
+            own.attn.qkv.bias.copy_(block.attn.qkv.bias[all_rows])
         own.attn.proj.weight.copy_(block.attn.proj.weight[r][:, rows])
         own.attn.proj.bias.copy_(block.attn.proj.bias[r])
         own.mlp.fc1.weight.copy_(block.mlp.fc1.weight[hidden][:, r])

@@ -98,16 +98,17 @@ def offload_raw(model: nn.Module) -> Offloaded:
     return found.eval()
 
 
-def plain(model: nn.Module, *, cut: str = "layer1", bits: Literal[4, 6, 8, 16, 32] = 32) -> PlainCut:
+def plain(model: nn.Module, *, cut: str = "layer1", bits: Annotated[int, Field(ge=1, le=32)] = 32) -> PlainCut:
     """The network cut after a stage without training, its map sent as floats or as codes.
 
     Args:
         model: the network.
         cut: a stage, such as stem, layer1 or block3; an unknown one is answered with the nearest.
-        bits: of a number that is sent: 32 for floats, else codes.
+        bits: of a number that is sent: 32 for floats, else codes of 1 to 16.
 
     Raises:
-        ValueError: the network has no stages that are known, or none of this name, or nothing is left behind it.
+        ValueError: the network has no stages that are known, or none of this name, nothing is left behind it, or there
+            are no codes of so many bits.
     """
     network = as_backbone(model)
     if not network.between(cut):

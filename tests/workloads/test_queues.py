@@ -88,6 +88,19 @@ def test_an_open_loop_measures_from_the_schedule_as_lindley_does():
     assert open_loop.replayed_mean(loop) == pytest.approx(statistics.fmean(measured), abs=1e-8)
 
 
+def test_neither_a_tenth_of_the_requests_nor_those_of_five_mean_waits_are_kept():
+    due = [(place + 1) / 8 for place in range(20)]
+    # each waits 1/8 s and is served for 1/16 s: five waits are 5/8 s, when the fifth request comes
+    waiting = open_loop.OpenLoop(8.0, due, [time + 1 / 8 for time in due], [time + 3 / 16 for time in due])
+    assert waiting.first_kept == 4 and waiting.kept == [3 / 16] * 16
+    assert open_loop.value_of(waiting, "waiting_mean_ms") == (125.0, "")
+    calm = open_loop.OpenLoop(8.0, due, list(due), [time + 1 / 16 for time in due])
+    assert calm.first_kept == 2 and calm.kept == [1 / 16] * 18  # nobody waits: the first tenth
+    slow = open_loop.OpenLoop(8.0, due, [time + 1 for time in due], [time + 2 for time in due])
+    value, why = open_loop.value_of(slow, "sojourn_mean_ms")  # five waits are longer than the run
+    assert value is None and "more seconds" in why
+
+
 def test_equal_seeds_give_one_schedule_only_faster():
     slow, fast = loop_of(lambda index: 1, 10, 50), loop_of(lambda index: 1, 40, 50)
     assert [4 * time for time in fast.scheduled] == pytest.approx(slow.scheduled)

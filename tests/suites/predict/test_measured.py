@@ -2,13 +2,14 @@
 
 import pytest
 
+from bench import prediction_errors
 from bench.errors import UsageError
-from bench.meters.quality import Run
+from bench.meters.quality import QualityError, Run
 from bench.store.records import Store
 from bench.workloads import prediction
 from suites.predict import measured, published, table
 from suites.predict.costs import GivenCosts, MeasuredCosts
-from suites.predict.networks import fbnet_network, named
+from suites.predict.networks import Network, fbnet_network, named
 from suites.predict.predictors import given_predictor, table_predictor, wa_mlp
 from tests import synthetic
 
@@ -220,6 +221,54 @@ def test_a_table_of_the_users_own_is_scored_by_the_same_numbers(tmp_path):
         given(tmp_path, wa_mlp, width=16, steps=20, target="cycles")
     with pytest.raises(UsageError, match="is a file"):
         given(tmp_path, table_predictor, kind="macs", target="cycles", split="d")
+
+
+ZEROS = "macs, bram, dsp\n" + "".join(f"{1000 * (i + 1)}, {i // 20}, 0\n" for i in range(80))
+
+
+def of_table(tmp_path, text, module):
+    """The module, which has learned from a table of this text, and its task."""
+    path = tmp_path / "own.csv"
+    path.write_text(text)
+    task = GivenCosts(tmp_path, 0, root=str(path), results=str(tmp_path))
+    task.load(module, "own")
+    return module, task
+
+
+def test_costs_that_are_zero_are_learned_and_told_without_relative_errors(tmp_path):
+    module, task = of_table(tmp_path, ZEROS, wa_mlp(inputs=2, width=64, target="bram"))
+    found = task.evaluation(module)
+    assert min(found.measured) == 0 and min(found.predicted) >= 0 and float(module.offset) == 1
+    assert prediction_errors.rmse(found.measured, found.predicted) < 1.0  # of 0 to 3
+    assert prediction_errors.mape(found.measured, found.predicted) is None
+    with pytest.raises(QualityError, match="zero"):
+        task.score(Run(module))
+    plain, _ = of_table(tmp_path, ZEROS, wa_mlp(inputs=2, width=16, steps=2, target="macs"))
+    assert float(plain.offset) == 0
+
+
+def test_a_cost_that_is_zero_everywhere_is_predicted_as_next_to_nothing(tmp_path):
+    module, task = of_table(tmp_path, ZEROS, wa_mlp(inputs=2, width=16, steps=5, target="dsp"))
+    found = task.evaluation(module)
+    assert set(found.measured) == {0.0} and all(0 <= value < 1e-3 for value in found.predicted)
+    with pytest.raises(UsageError, match="median cost, which is zero"):
+        of_table(tmp_path, ZEROS, wa_mlp(inputs=2, width=16, steps=5, target="dsp", decides=True))
+    with pytest.raises(UsageError, match="negative"):
+        of_table(tmp_path, ZEROS.replace(", 0\n", ", -1\n"), wa_mlp(inputs=2, width=16, steps=5, target="dsp"))
+
+
+def test_multipliers_are_products_over_the_reuse_factor(tmp_path):
+    # products 1000 to 80 000, each multiplier used 1, 2, 4 or 8 times, half a unit for a multiplier
+    lines = [(1000 * (i + 1), 2 ** (i % 4), 500 * (i + 1) / 2 ** (i % 4)) for i in range(80)]
+    text = "macs, reuse, lut\n" + "".join(f"{macs}, {reuse}, {cost}\n" for macs, reuse, cost in lines)
+    errors = {}
+    for kind in ("macs", "multipliers"):
+        module, task = of_table(tmp_path, text, table_predictor(kind=kind, target="lut"))
+        errors[kind] = task.score(Run(module)).value
+    assert errors["multipliers"] < 1e-4 and errors["macs"] > 50
+    without = Network("n", "given", given={"macs": 10.0})
+    assert "column `reuse`" in module.lacks(without) and not module.lacks(named("jet_tagging"))
+    assert module.work(named("top_quarks")) == 10 * 32 + 32
 
 
 @pytest.mark.parametrize(

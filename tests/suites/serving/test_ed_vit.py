@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from bench.workloads.split_cut import Cut
 from suites.common.tasks.digits import Digits, Training
+from suites.common.vit import vit as plain_vit
 from suites.serving.ed_vit import ed_vit, pruned_vit
 from suites.serving.placement import Device, Load, groups, placed, widest
 from suites.serving.split_vit import params_of, split_vit, with_heads
@@ -115,6 +116,26 @@ def test_what_is_cut_out_is_what_masks_leave():
 def test_parameters_are_their_closed_form(heads, depth, patch):
     model = split_vit(width=4 * heads, heads=heads, depth=depth, patch=patch)
     assert sum(p.numel() for p in model.parameters()) == params_of(model, heads)
+
+
+def test_a_narrow_vit_has_the_classes_and_proportions_of_the_whole():
+    whole = plain_vit(width=32, heads=4, depth=2, patch=8, resolution=32, classes=100, mlp_ratio=2.0, qkv_bias=False)
+    narrow = pruned_vit(whole, heads=2)
+    assert narrow(torch.randn(1, 3, 32, 32)).shape == (1, 100) and narrow.blocks[0].mlp.fc1.out_features == 32
+    # width 16, hidden 32: 4 x 256 + 2 x 16 x 32 + 9 x 16 + 32 - 3 x 16 a block
+    ends = (3 * 64 + 1) * 16 + 16 + 17 * 16 + 2 * 16 + 17 * 100
+    assert sum(p.numel() for p in narrow.parameters()) == params_of(whole, 2) == 2 * 2176 + ends
+    assert ed_vit(whole, n=2, heads=1)(torch.randn(1, 3, 32, 32)).shape == (1, 100)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        same = with_heads(spread(whole), 4)
+        cut_out(whole, same, Kept(torch.arange(32), [torch.arange(4)] * 2, [torch.arange(64)] * 2))
+        assert torch.equal(same(images), whole(images))
+
+
+def test_a_vit_with_two_special_tokens_is_refused():
+    with pytest.raises(ValueError, match="distillation token"):
+        pruned_vit(plain_vit(width=16, heads=2, depth=1, patch=8, resolution=32, distilled=True), heads=1)
 
 
 # ---------------------------------------------------------------- rules

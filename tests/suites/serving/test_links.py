@@ -61,3 +61,5 @@ def test_over_a_long_link_more_drafts_pay_and_the_cloud_alone_goes_once():
     assert near.best_k(0.8) < far.best_k(0.8)
     assert far.cloud_ms_per_token(64) < far.ms_per_token(far.best_k(0.8), 0.8)
     assert far.ms_per_token(0, 0.0) == pytest.approx(far.round_ms(0, 0.0))
+    with pytest.raises(ValueError, match="one token at least"):
+        far.cloud_ms_per_token(0)

@@ -73,6 +73,14 @@ def test_numbers_far_beyond_the_table_come_back():
     assert torch.equal(found.decode(found.encode(latent)), latent)
 
 
+def test_a_number_that_four_bytes_do_not_hold_is_refused():
+    found = prior()
+    largest = torch.full((1, 3, 1), 2147483520.0)  # the largest float below 2^31
+    assert torch.equal(found.decode(found.encode(largest)), largest)
+    with pytest.raises(ValueError, match="four bytes"):
+        found.encode(torch.full((1, 3, 1), 2.0**31))
+
+
 def test_a_string_is_as_long_as_its_bits():
     found = prior(channels=6)
     for side in (3, 20, 60):

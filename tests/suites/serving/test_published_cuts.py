@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from bench.meters import macs
+from bench.workloads.counting import counter
 from suites.serving import split_forms as forms
+from suites.serving.backbones import split_digits
 from suites.serving.bottlefit import bottlefit
 from suites.serving.detector import detector_frontend, detector_readout
 from suites.serving.ed_vit import ed_vit, pruned_vit
@@ -11,7 +14,7 @@ from suites.serving.entropic import entropic
 from suites.serving.placement import widest
 from suites.serving.split_vit import params_of, size_mib, split_vit
 from suites.serving.whole import plain
-from tests.suites.serving.cutting import counts, network, on_meta, parts_of
+from tests.suites.serving.cutting import SPLIT, counts, network, on_meta, parts_of
 
 
 def elements(subject):
@@ -35,6 +38,37 @@ def test_bottlefit_of_resnet152_is_counted_so():
     assert found["head"] == 120_597_504 and found["request"] == 11_802_569_728
     decoder = forms.bottlefit_decoder(forms.bottlefit_head(12, 2, 224), 2)
     assert decoder.macs == 2_855_370_752 and found["tail"] == found["request"] - found["head"]
+
+
+def test_the_first_convolution_is_the_paper_s_at_any_resolution():
+    # 96 px: 7 x 7 of 64 on 48 x 48, 3 x 64 x 49 x 2304, and 2 x 2 to 3 on 13 x 13 (24 / 2 + 1), 4 x 64 x 3 x 169
+    subject, found = (use(lambda: bottlefit(network("resnet50", 96)(), b=3)) for use in (on_meta, counts))
+    assert subject.module.device_params() == 10_432 and elements(subject) == 3 * 13 * 13
+    assert found["head"] == 3 * 64 * 49 * 2304 + 4 * 64 * 3 * 169 == 21_805_824
+    # digits keep their own 16 channels at any resolution: 49 x 16, two norms, 4 x 16 x 3
+    large = on_meta(lambda: bottlefit(split_digits(resolution=128), b=3))
+    assert large.module.device_params() == 49 * 16 + 2 * 2 * 16 + 4 * 16 * 3
+
+
+@pytest.mark.parametrize("name", ["wide_resnet50_2", "resnext50_32x4d"])
+def test_wide_and_grouped_resnets_are_torchvision_s_as_well(name):
+    module = on_meta(network(name)).module
+    assert module.names == ["stem", "layer1", "layer2", "layer3", "layer4", "answer"]
+    assert module.shape_after("layer2") == (512, 28, 28)
+    assert on_meta(lambda: bottlefit(network(name)(), b=9)).module.device_params() == 11_968
+
+
+def decoder_macs(make):
+    subject = on_meta(make)
+    shape = SPLIT.WORKLOAD.shape({})
+    found = SPLIT.counts(subject, shape, SPLIT.make_parts(subject, shape), counter(subject.module, macs.count))
+    return {item.metric: item.value for item in found.readings}
+
+
+def test_the_decoder_is_told_apart_from_the_teacher_s_stages():
+    assert decoder_macs(lambda: bottlefit(network("resnet152")(), b=12)) == {"decoder_macs": 2_855_370_752}
+    assert decoder_macs(lambda: entropic(network("resnet50")())) == {"decoder_macs": 3_582_525_440}
+    assert decoder_macs(lambda: plain(network("resnet50")())) == decoder_macs(network("resnet50")) == {}
 
 
 def test_version_3_of_resnet152_and_the_plain_network():

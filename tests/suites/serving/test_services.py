@@ -1,10 +1,12 @@
 """Services in the workload: stages that are there, shares, differences of pixels, batches, frames, accuracy."""
 
+import io
 import os
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from bench.errors import UsageError
 from bench.meters.quality import Run
@@ -54,6 +56,27 @@ def test_the_canonical_chain_has_its_stages_in_order(small):
     draft = image_service(image="small", side=32, decode="pillow_draft")
     assert draft.stages()[0][0] == "decode_reduced"
     assert [name for name, _ in image_service(image="small", side=32, given="tensor").stages()] == ["infer", "post"]
+
+
+def test_a_segmenter_answers_with_the_file_of_its_mask():
+    torch.manual_seed(0)
+    module = image_service(network="torchvision:lraspp_mobilenet_v3_large", image="small", side=64)
+    with torch.inference_mode():
+        value = module.example_request(0)
+        for _, stage in module.stages()[:-1]:
+            value = stage(value)
+        answer = module.post(value)
+    assert value.shape == (1, 21, 64, 64) and answer.dtype == torch.uint8
+    mask = np.asarray(Image.open(io.BytesIO(answer.numpy().tobytes())))
+    assert np.array_equal(mask, value[0].argmax(0).numpy())
+    assert module.post(torch.empty(2, 21, 8, 8, device="meta")).shape == (2, 8, 8)
+    with pytest.raises(ValueError, match="one byte"):
+        module.post(torch.zeros(1, 300, 2, 2))
+
+
+def test_a_network_of_videos_is_refused():
+    with pytest.raises(UsageError, match="classifier or a segmenter"):
+        image_service(network="torchvision:r3d_18", side=32)
 
 
 def test_a_ready_input_gives_the_answer_of_the_chain(small):

@@ -10,7 +10,7 @@ from suites.serving.backbones import as_backbone, split_backbone, split_digits
 from suites.serving.bottlefit import bottlefit
 from suites.serving.entropic import entropic
 from suites.serving.jpeg_curve import coarsest
-from suites.serving.two_stage import second_stage, stage
+from suites.serving.two_stage import second_stage, squared, stage
 from suites.serving.whole import local, longer, offload, offload_raw, plain
 from tests.suites.serving.cutting import built, counts, facts, parts_of, small
 
@@ -86,13 +86,19 @@ def test_bottlefit_is_its_closed_form(version, resolution):
     assert found["tail"] == tail.macs + own and (tail.channels, tail.side) == (16, resolution // 8)
 
 
-def test_codes_are_made_after_training_and_are_what_the_strings_give():
-    student = bottlefit(small(), b=2, bits=8)
+@pytest.mark.parametrize("bits", [1, 3, 7, 8, 12])
+def test_codes_are_made_after_training_and_are_what_the_strings_give(bits):
+    student = bottlefit(small(), b=2, bits=bits)
     (images,) = student.example_inputs(4)
+    # 4 x 2 x 5 x 5 codes without gaps, scale and zero point of four samples, a shape of four sides
+    assert len(student.encode(student.head(images))) == -(-bits * 200 // 8) + 4 * 6 + 9
     through = student.tail(student.decode(student.encode(student.head(images))))
     assert torch.equal(student(images), through)
     floats = bottlefit(small(), b=2)
     assert torch.equal(floats(images), floats.plain(images))
+    for make in (bottlefit, plain):
+        with pytest.raises(ValueError, match="1 to 16 bits"):
+            make(small(), bits=24, **({"cut": "block2"} if make is plain else {}))
 
 
 def test_the_entropic_student_through_strings_is_that_with_rounding():
@@ -148,13 +154,17 @@ def test_students_learn_from_the_teacher_and_small_payloads_are_compared_with_fi
     assert all(torch.equal(a, b) for a, b in zip(codes.parameters(), student.parameters(), strict=True))
 
 
-def test_a_dearer_bit_is_a_shorter_string(teacher):
-    sizes = []
+def test_a_dearer_bit_is_a_shorter_string_and_a_cheap_one_comes_nearer_to_the_teacher(teacher):
+    sizes, apart = [], []
     for beta in (0.01, 10.0):
-        student = entropic(teacher(), beta=beta, epochs=2)
+        whole = teacher()
+        student = entropic(whole, beta=beta, epochs=2)
         (images, _) = next(iter(student.task.batches(16)))
         sizes.append(len(student.encode(student.head(images))))
-    assert sizes[1] < 0.7 * sizes[0]
+        with torch.no_grad():
+            found, wanted = student.maps(student.head(images).round()), whole.maps(images, student.imitated)
+            apart.append(float(squared(found, wanted)))
+    assert sizes[1] < 0.7 * sizes[0] and apart[0] < apart[1]
 
 
 @pytest.mark.slow
