@@ -532,6 +532,22 @@ WORKLOADS: tuple[Metric, ...] = (
         ),
     ),
     Metric(
+        "offloaded_bytes",
+        unit="B",
+        better="none",
+        section="training",
+        title="Offloaded activations",
+        definition="Bytes of saved activations that a step writes away, or copies to the host, until its backward.",
+    ),
+    Metric(
+        "exposed_wait_ms",
+        unit="ms",
+        better="lower",
+        section="training",
+        title="Exposed wait",
+        definition="Time that the backward of one step waits for activations that were written away.",
+    ),
+    Metric(
         "macs_backward",
         unit="MAC",
         better="lower",

@@ -7,7 +7,11 @@ The subject's module offers its forward, and may offer
 - `example_targets(batch, seed)`; else the labels of the task's first batch, whose inputs are the subject's; else, and
   where outputs of a stated context have other places than those labels, seeded classes of the shape of the outputs;
 - `make_optimizer() -> torch.optim.Optimizer`, or `optimizer`, the name of one: `adamw` (which is the default) or `sgd`;
-  the learning rate is then 1e-3, with momentum 0.9 for `sgd`. Parameters that require no gradient are left out.
+  the learning rate is then 1e-3, with momentum 0.9 for `sgd`. Parameters that require no gradient are left out;
+- `saved_elsewhere() -> {"saved", "offloaded", "waited_s", "note"}` where its forward has hooks on saved tensors of its
+  own, inside which no others are called: of the last forward, bytes of distinct storages that they were given, without
+  weights and the batch, bytes that they wrote away, and seconds that the backward waited for them (None and a note
+  where that is not known).
 
 A run trains: the module is in training mode while it runs. State is parameters, buffers, the optimizer's state and
 torch's random generators; all of it is put back after every run, bit for bit, so that each run is the same step. The
@@ -23,7 +27,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from bench.errors import UsageError, no_such
-from bench.reading import reading
+from bench.reading import Reading, reading, unavailable
 from bench.workloads.workload import (
     BATCH,
     RESOLUTION,
@@ -198,18 +202,34 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
         trainer.prepare()
         saved, of_batch, trainer._loss = _saved(trainer, weights, [*batch, trainer.targets])
         trainer.backward()
+        elsewhere = ask(trainer.module, "saved_elsewhere") or {}
         gradients = held_bytes([parameter.grad for parameter in subject.module.parameters()])
         state = held_bytes(_optimizer_tensors(trainer), without=weights)
     finally:
         trainer.reset()
     note = "distinct storages that the pack hook sees, without parameters, buffers and the batch"
+    if elsewhere:
+        saved += elsewhere["saved"]
+        note += "; those that the subject's own hooks were given are counted by itself"
     readings = [
+        *_offloading(elsewhere),
         reading("saved_activation_bytes", saved, "counted", method_note=note, part="step"),
         reading("gradient_bytes", gradients, "counted", method_note="storages of all gradients", part="step"),
         reading("optimizer_bytes", state, "counted", method_note="storages of the optimizer's state", part="step"),
     ]
     names = {"optimizer": type(trainer.optimizer).__name__, "saved_batch_bytes": of_batch}
     return Facts(readings, details=names)
+
+
+def _offloading(told: dict[str, Any]) -> list[Reading]:
+    """What a subject that writes activations away says of one step; nothing of any other."""
+    if not told:
+        return []
+    note, waited = str(told["note"]), told["waited_s"]
+    found = [reading("offloaded_bytes", told["offloaded"], "counted", method_note=note, part="step")]
+    if waited is None:
+        return [*found, unavailable("exposed_wait_ms", f"the subject does not tell it: {note}", "step")]
+    return [*found, reading("exposed_wait_ms", 1e3 * waited, "measured", n=1, method_note=note, part="step")]
 
 
 def counts(subject: Built, shape: Shape, parts: list[Part], count: Count) -> Facts:

@@ -47,8 +47,12 @@ def greentrainer(
         ValueError: not such a model, a budget in which nothing can train, or no task to learn from.
     """
     gpt = as_gpt(model, "greentrainer")
-    if not gpt.settings["fused"] or not gpt.settings["tied"] or gpt.places is None:
-        raise ValueError("greentrainer books costs of a GPT with learned positions, one qkv map and a tied head")
+    if not _is_booked(gpt):
+        raise ValueError(
+            "greentrainer books costs of a GPT with learned positions, one qkv map three times as wide as the network "
+            "and a tied head: build it with positions='learned' and fused=True, and leave kv_heads, head and tied"
+        )
+    gpt.detach_lookup = True  # from the first importance on: the table is judged by what it trains by
     names = [part.name for part in costs_of(gpt, batch) if not part.name.endswith(SCORES)]
     tensors = [gpt.get_parameter(name) for name in names]
 
@@ -63,6 +67,14 @@ def greentrainer(
     loop = CountedRun(select=select, every=steps_per_epoch)
     settings = {"rho": rho, "charge_own": charge_own, "steps_per_epoch": steps_per_epoch, "names": len(names)}
     return as_gpt(learned(gpt, gpt, greentrainer, settings, training_steps, loop, from_start=False), "greentrainer")
+
+
+def _is_booked(model: Gpt) -> bool:
+    """Whether `suites.training.costs` has the products of this network."""
+    s = model.settings
+    size, groups = s["head"] or s["width"] // s["heads"], s["kv_heads"] or s["heads"]
+    square = size * s["heads"] == s["width"] and groups == s["heads"]
+    return s["fused"] and s["tied"] and model.places is not None and square
 
 
 def costs_of(model: Gpt, batch: int) -> list[Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from bench.config.settings import Count, PositiveInt
 from suites.common.counted_run import CountedRun
@@ -83,10 +84,33 @@ class _Autocast(Wrapped):
 
 
 class _OnHost(Wrapped):
+    def __init__(self, inner: nn.Module):
+        super().__init__(inner)
+        self.saved, self.copied = 0, 0
+
     def context(self) -> Any:
-        """Saved tensors on the host."""
+        """Saved tensors on the host; what torch's hooks are given is counted, since no others are called inside."""
         first = next(self.inner.parameters())
-        return torch.autograd.graph.save_on_cpu(pin_memory=first.is_cuda)
+        hooks = torch.autograd.graph.save_on_cpu(pin_memory=first.is_cuda)
+        weights = {part.untyped_storage()._cdata for part in [*self.inner.parameters(), *self.inner.buffers()]}
+        pack, seen = hooks.pack_hook, dict[int, StorageWeakRef]()  # an address that is held is no other storage's
+        self.saved, self.copied = 0, 0
+
+        def counted(tensor: Tensor) -> Any:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in weights and storage._cdata not in seen and tensor.is_floating_point():
+                seen[storage._cdata] = StorageWeakRef(storage)
+                self.saved += storage.nbytes()
+            self.copied += tensor.nbytes if tensor.is_cuda else 0
+            return pack(tensor)
+
+        hooks.pack_hook = counted
+        return hooks
+
+    def saved_elsewhere(self) -> dict[str, Any]:
+        """What the last forward saved, and copied to the host, for `training_step`."""
+        note = "copied each time that it is saved, weights too; nothing is where the network is on the host itself"
+        return {"saved": self.saved, "offloaded": self.copied, "waited_s": None, "note": note}
 
 
 def bf16(model: nn.Module) -> nn.Module:

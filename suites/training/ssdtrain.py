@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from bench.config.settings import Count, PositiveInt
+from bench.config.settings import Count, Positive, PositiveInt
 from suites.common.gpt import as_gpt
 from suites.training.offload_store import Slot, Store
 from suites.training.plain import Wrapped
@@ -38,12 +38,25 @@ class Offloaded(Wrapped):
         block: of the forward, or -1 before the first.
         last: the first block whose activations stay.
         profile: what the adaptive rule looks at, until it has decided; None where it is not asked.
+        staying, moved: bytes that the last forward saved and left, and that it gave to the store.
     """
 
-    def __init__(self, inner: nn.Module, kind: str, kept: int, least: int, threads: int, delay: float, adaptive: bool):
+    def __init__(
+        self, inner: nn.Module, how: tuple[str, int, float, float | None], kept: int, least: int, adaptive: bool
+    ):
+        """Nothing has run yet.
+
+        Args:
+            inner: a GPT.
+            how: what a `Store` is made of.
+            kept: last blocks whose activations stay.
+            least: elements below which a tensor stays.
+            adaptive: whether further blocks may stay.
+        """
         super().__init__(inner)
-        self.how = (kind, threads, delay)
+        self.how = how
         self.least, self.block = least, -1
+        self.staying, self.moved, self.waited_before = 0, 0, 0.0
         self.profile = Profile(len(inner.blocks)) if adaptive else None  # type: ignore[arg-type]
         self.last = len(inner.blocks) - kept  # type: ignore[arg-type]
         self.store: Store | None = None
@@ -62,9 +75,21 @@ class Offloaded(Wrapped):
         if self.profile is not None and torch.is_grad_enabled():
             self._decide(self.profile)
         self.block, self.slots = -1, []
+        self.staying, self.moved, self.waited_before = 0, 0, self.store.waited
         weights = [*self.inner.parameters(), *self.inner.buffers()]
         session = _Session(self, {part.untyped_storage()._cdata for part in weights})
         return torch.autograd.graph.saved_tensors_hooks(session.pack, session.unpack)
+
+    def saved_elsewhere(self) -> dict[str, Any]:
+        """What the last forward saved and gave away, and how long its backward waited for it, for `training_step`."""
+        assert self.store is not None
+        on_meta = next(self.inner.parameters()).is_meta
+        return {
+            "saved": self.staying + self.moved,
+            "offloaded": self.moved,
+            "waited_s": None if on_meta else self.store.waited - self.waited_before,
+            "note": "on the meta device nothing is written" if on_meta else self.store.place(),
+        }
 
     def _decide(self, profile: Profile) -> None:
         """Keep from the block that the rule names on, once enough steps have been seen."""
@@ -114,12 +139,16 @@ class _Session:
     def __init__(self, owner: Offloaded, weights: set[int]):
         self.owner, self.weights = owner, weights
         self.known: dict[int, weakref.ref[Slot]] = {}
+        self.seen: set[int] = set()  # storages that are counted and that the graph keeps alive
 
     def pack(self, tensor: Tensor) -> Any:
         """The tensor, or its slot with the view that it was."""
         owner, storage = self.owner, tensor.untyped_storage()
-        stays = not 0 <= owner.block < owner.last or tensor.is_meta or tensor.numel() < owner.least
-        if stays or storage._cdata in self.weights or not tensor.is_floating_point():
+        if storage._cdata in self.weights or not tensor.is_floating_point():
+            return tensor
+        stays = not 0 <= owner.block < owner.last or tensor.numel() < owner.least
+        if stays or tensor.is_meta:  # which has nothing to be written, and is counted as if it had
+            self._count(storage, stays)
             return tensor
         reference = self.known.get(storage._cdata)
         slot = None if reference is None else reference()
@@ -128,10 +157,20 @@ class _Session:
             slot = Slot(owner.store, next(owner.store.numbers), storage, tensor)
             self.known[storage._cdata] = weakref.ref(slot)
             owner.slots.append(weakref.ref(slot))
+            owner.moved += storage.nbytes()
             if owner.profile is not None:
                 owner.profile.volumes[owner.block] += storage.nbytes()
                 owner.profile.writes.append(slot.written)
         return slot, tensor.storage_offset(), tensor.shape, tensor.stride()
+
+    def _count(self, storage: torch.UntypedStorage, stays: bool) -> None:
+        if storage._cdata in self.seen:
+            return
+        self.seen.add(storage._cdata)
+        if stays:
+            self.owner.staying += storage.nbytes()
+        else:
+            self.owner.moved += storage.nbytes()
 
     def unpack(self, kept: Any) -> Tensor:
         """The tensor as it was."""
@@ -157,6 +196,7 @@ def ssdtrain(
     least: PositiveInt = 2**20,
     threads: PositiveInt = 2,
     delay_ms: Count = 0,
+    gb_per_s: Positive | None = None,
     adaptive: bool = False,
 ) -> nn.Module:
     """The GPT whose activations are written away in the forward and read back in the backward.
@@ -168,6 +208,7 @@ def ssdtrain(
         least: elements below which a tensor stays.
         threads: that write and read.
         delay_ms: added to each write and read, to imitate a slow disk.
+        gb_per_s: 10^9 bytes a second that writes and reads together are held to; None for no limit.
         adaptive: whether, after two training forwards, activations stay as well from the block on behind which writing
             would not keep up (`keep_from`).
 
@@ -177,7 +218,8 @@ def ssdtrain(
     gpt = as_gpt(model, "ssdtrain")
     if keep_last > len(gpt.blocks):
         raise ValueError(f"keep_last={keep_last}: the model has {len(gpt.blocks)} blocks")
-    return Offloaded(gpt, store, keep_last, least, threads, delay_ms / 1e3, adaptive).eval()
+    how = (store, threads, delay_ms / 1e3, None if gb_per_s is None else 1e9 * gb_per_s)
+    return Offloaded(gpt, how, keep_last, least, adaptive).eval()
 
 
 def keep_from(volumes: Sequence[float], times: Sequence[float], bandwidth: float) -> int:

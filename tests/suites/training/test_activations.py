@@ -1,17 +1,24 @@
 """What is kept for a backward: MobileTL's masks and norms, offloaded activations, and the bytes of both."""
 
 import copy
+import time
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from suites.common.checkpointing import checkpoint
 from suites.common.gpt import gpt
 from suites.training import mobiletl as tl
 from suites.training.costs import saved_block_elements
+from suites.training.offload_store import Store, file_system
+from suites.training.plain import save_on_cpu
 from suites.training.ssdtrain import keep_from, ssdtrain
 from tests.saved_bytes import saved_bytes
+from tests.workloads.subjects import FakeBuilt
+from tests.workloads.test_facts import facts_of
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (16,), (2, 3, 7, 7), (1,)])
@@ -132,6 +139,79 @@ def test_the_adaptive_rule_keeps_what_a_slow_store_could_not_take_and_changes_no
         assert moved.last == 0 and writes[3] == writes[2] > 0
     for a, b in zip(plain.parameters(), moved.parameters(), strict=True):
         assert torch.equal(a.grad, b.grad)
+
+
+def told(model, ids):
+    """Readings of a step's facts by metric."""
+    return {each.metric: each for each in facts_of("training_step", FakeBuilt(model, (ids,)), batch=len(ids)).readings}
+
+
+def test_a_step_says_what_it_wrote_away_and_saves_in_all_what_the_plain_one_does():
+    """Of three blocks the last stays; of B = 2, N = 12, D = 16, F = 64, H = 2 a block saves 16 B N D = 6144 numbers,
+    4 B N = 96 of its norms and B N H = 48 of its attention. The block's input is the sum before it, made in the block
+    before it and saved in its own. At least = 384 elements: 8 storages of B N D or more a block (input, norm 1, qkv,
+    attention, sum, norm 2, fc1, GELU) go, 6144 x 4 B; statistics stay.
+    """
+    torch.manual_seed(0)
+    plain = gpt(context=12, **SIZES)
+    (ids,) = plain.example_inputs(2)
+    wanted = told(copy.deepcopy(plain), ids)
+    assert "offloaded_bytes" not in wanted
+    for store in ("ram", "file"):
+        found = told(ssdtrain(copy.deepcopy(plain), store=store, least=384), ids)
+        assert found["saved_activation_bytes"].value == wanted["saved_activation_bytes"].value
+        assert found["offloaded_bytes"].value == 2 * 6144 * 4
+        assert found["exposed_wait_ms"].value >= 0
+        assert ("memory" in found["offloaded_bytes"].method_note) or store == "file"
+    kept = told(ssdtrain(copy.deepcopy(plain), least=384, keep_last=3), ids)
+    assert kept["offloaded_bytes"].value == 0 and kept["exposed_wait_ms"].value == 0
+    on_host = told(save_on_cpu(copy.deepcopy(plain)), ids)
+    assert on_host["saved_activation_bytes"].value == wanted["saved_activation_bytes"].value
+    assert on_host["offloaded_bytes"].value == 0  # it is on the host already
+    assert on_host["exposed_wait_ms"].value is None
+
+
+def test_shapes_alone_say_what_would_be_written():
+    with torch.device("meta"):
+        moved = ssdtrain(gpt(context=12, **SIZES), least=384).train()
+        (ids,) = moved.example_inputs(2)
+    moved(ids).sum().backward()
+    said = moved.saved_elsewhere()
+    shares = 2 * 2 * 12 * 12  # B H N N: attention is written out there, and keeps them
+    assert said["offloaded"] == 2 * (6144 + shares) * 4 and said["waited_s"] is None and moved.store.writes == 0
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_inputs_of_checkpointed_segments_are_written_away_and_gradients_stay(every):
+    torch.manual_seed(0)
+    plain = gpt(context=12, **SIZES).train()
+    both = ssdtrain(checkpoint(copy.deepcopy(plain), every=every), store="file", least=16).train()
+    (ids,) = plain.example_inputs(2)
+    for net in (plain, both):
+        net(ids).square().mean().backward()
+    assert both.store.writes > 0
+    for a, b in zip(plain.parameters(), both.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad)
+
+
+def test_a_store_is_held_to_its_bandwidth_by_all_threads_together():
+    store = Store("ram", 4, 0.0, rate=1e6)
+    storages = [torch.zeros(2500).untyped_storage() for _ in range(4)]  # 4 x 10 000 B at 10^6 B/s: 40 ms
+    begun = time.perf_counter()
+    for written in [store.pool.submit(store.put, key, each) for key, each in enumerate(storages)]:
+        written.result()
+    assert time.perf_counter() - begun >= 0.04 and store.bandwidth() <= 1e6
+    begun = time.perf_counter()
+    assert store.get(2, torch.device("cpu")) is storages[2]
+    assert time.perf_counter() - begun >= 0.01
+
+
+def test_the_file_system_of_a_folder_is_that_of_the_nearest_mount():
+    table = "/dev/a / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n/dev/b /tmp/disk xfs rw 0 0\n"
+    assert file_system(Path("/home/x"), table) == "ext4"
+    assert file_system(Path("/tmp/offload-1"), table) == "tmpfs"
+    assert file_system(Path("/tmp/disk/y"), table) == "xfs"
+    assert file_system(Path("/tmp"), "") == "a file system that is not told"
 
 
 @pytest.mark.parametrize("bandwidth, first", [(2, 3), (4, 5), (6, 6), (float("inf"), 8)])

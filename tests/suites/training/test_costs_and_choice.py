@@ -9,7 +9,7 @@ import torch
 from suites.common.checkpointing import checkpoint
 from suites.common.gpt import gpt
 from suites.training import costs
-from suites.training.greentrainer import apply, budget_of, costs_of, importance, select_by
+from suites.training.greentrainer import apply, budget_of, costs_of, greentrainer, importance, select_by
 from suites.training.plain import frozen
 from suites.training.selection import backward_budget, chosen, cost_of, exhaustive
 from suites.training.step_forms import partial
@@ -120,6 +120,24 @@ def test_everything_that_promises_something_is_chosen_at_a_share_of_one(model):
     assert set(select_by(model, worth, 1.0, False, 2)) == set(worth)
     worth["blocks.1.network.fc1.weight"] = -1.0
     assert "blocks.1.network.fc1.weight" not in select_by(model, worth, 1.0, False, 2)
+
+
+@pytest.mark.parametrize("other", [{"kv_heads": 1}, {"head": 4}, {"tied": False}, {"fused": False}])
+def test_a_network_whose_products_are_not_booked_is_refused(other):
+    """Of one key head of 8 the qkv map is 16 -> 32 and not 16 -> 48: its books would be half as much again."""
+    settings = {"fused": True, "positions": "learned", **other}
+    with pytest.raises(ValueError, match="one qkv map three times as wide"):
+        greentrainer(gpt(width=16, layers=1, heads=2, hidden=64, vocabulary=31, context=12, **settings))
+
+
+def test_a_tied_table_is_judged_by_the_gradient_that_it_trains_by(model, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "suites.training.greentrainer.importance",
+        lambda net, *_: seen.append(net.detach_lookup) or {name: 1.0 for name, _ in net.named_parameters()},
+    )
+    greentrainer(model, rho=0.6, batch=2)
+    assert seen == [True]
 
 
 def test_what_is_chosen_fits_into_the_budget(model):
