@@ -176,6 +176,29 @@ def test_recalibrated_norms_are_those_of_the_batches_and_the_store_keeps_its_own
         torch.testing.assert_close(small(images), store(images), rtol=0, atol=1e-5)
 
 
+@torch.no_grad()
+def test_a_switch_with_recalibration_gives_what_the_recalibrated_copy_gives_and_leaves_the_store():
+    from suites.dynamic.switching import subnet_switch
+
+    images, found = torch.randn(2, 3, 16, 16), {}
+    for recalibrated in (0, 2):
+        for form in ("slice", "extract", "resident"):
+            torch.manual_seed(0)
+            switch = subnet_switch(form=form, space="digits", resolution=16, recalibrated=recalibrated)
+            before = switch.store(images)
+            found[form] = switch(images)
+            assert torch.equal(switch.store(images), before)  # it is the largest again, with its own statistics
+            torch.testing.assert_close(found[form], switch.reference(images), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(found[form], found["slice"], rtol=0, atol=1e-5)
+        found[recalibrated] = found["slice"]
+    assert (found[0] - found[2]).abs().max() > 1e-3
+    # one forward of each of the two batches of 32, and one of each image
+    torch.manual_seed(0)
+    switch = subnet_switch(space="digits", resolution=16, recalibrated=2)
+    least = macs(digits_space(), smallest(digits_space()), 16)
+    assert counting.of(switch, (images,))[0] == (2 * 32 + 2) * least
+
+
 class Kept(Batches):
     """A task that keeps nothing: what is remembered is made each time."""
 
