@@ -68,5 +68,7 @@ def b_lenet(model: Settings, method: Settings) -> int:
 
 
 def cbnet(model: Settings, method: Settings) -> int:
-    """The autoencoder and B-LeNet to its first exit."""
+    """The autoencoder, where there is one, and B-LeNet to its first exit."""
+    if not method.get("convert", True):
+        return 220_150
     return 220_150 + sum(a * b for a, b in pairwise([784, *method.get("hidden", [256, 64]), 784]))

@@ -1,7 +1,9 @@
 """Delayed epsilon-shrinking: the largest network learns alone for half of the schedule (arXiv 2407.06167).
 
-A recipe for a store of once-for-all networks with one kernel; what it serves is exactly once-for-all's. Its row's cost
-is training work, see `ofa_space.deps_work`.
+A recipe for a store of once-for-all networks; what it serves is exactly once-for-all's. The paper's store has one
+kernel (7); where a store has several, as that of digits, they are drawn like depths and expansions. Its row's cost is
+training work (`ofa_space.deps_work`), and rows of other shares `warm` are compared at equal work
+(`ofa_space.steps_of_work`), not at equal steps.
 """
 
 from __future__ import annotations

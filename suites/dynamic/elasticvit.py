@@ -17,7 +17,7 @@ from suites.common.checkpoint import load_checkpoint
 from suites.common.conv_blocks import SqueezeExcite
 from suites.dynamic.elastic import take
 from suites.dynamic.elasticvit_learning import learn
-from suites.dynamic.elasticvit_space import DIGITS, HEAD, S1, STRIDES, Norm, Shape, changes, shape_of
+from suites.dynamic.elasticvit_space import DIGITS, HEAD, S1, STRIDES, Norm, Shape, above, changes, shape_of
 from suites.dynamic.learning import remembered
 
 __all__ = ["elasticvit", "elasticvit_net", "load_checkpoint"]
@@ -107,10 +107,10 @@ class AttentionBlock(nn.Module):
 class AttentionStage(nn.Module):
     """An inverted residual that changes width and side, then attention blocks; maps to maps."""
 
-    def __init__(self, inner: int, outer: int, depth: int, scale: int, mlp: int, stride: int, side: int, norm: Norm):
+    def __init__(self, inner: int, outer: int, blocks: list[tuple[int, int]], stride: int, side: int, norm: Norm):
         super().__init__()
         self.enter = Convolutions(inner, outer, 6, 3, stride, gate=True)
-        self.blocks = nn.ModuleList(AttentionBlock(outer, scale, mlp, side, norm) for _ in range(depth))
+        self.blocks = nn.ModuleList(AttentionBlock(outer, scale, mlp, side, norm) for mlp, scale in blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -128,8 +128,9 @@ class ElasticVit(nn.Module):
     def __init__(self, shape: Shape, resolution: int):
         super().__init__()
         self.shape, self.resolution, self.channels, self.classes = shape, resolution, 3, shape.classes
-        width, depth, side = shape.channels, shape.depths, -(-resolution // 2)
-        stem = [Convolutions(width[0], width[0], 1, shape.kernels[0], 1, False) for _ in range(depth[0])]
+        width, side = shape.channels, -(-resolution // 2)
+        convs, blocks = shape.blocks("expansions", "kernels"), shape.blocks("mlp", "values")
+        stem = [Convolutions(width[0], width[0], 1, kernel, 1, False) for _, kernel in convs[0]]
         self.first = nn.Sequential(
             nn.Conv2d(3, width[0], 3, 2, 1, bias=False), nn.BatchNorm2d(width[0]), nn.Hardswish()
         )
@@ -138,13 +139,12 @@ class ElasticVit(nn.Module):
             inner, outer = width[place], width[place + 1]
             side = -(-side // stride)
             if place < 2:
-                by = (shape.expansions[place + 1], shape.kernels[place + 1])
-                rows = [Convolutions(inner, outer, *by, stride, gate=place == 1)]
-                rows += [Convolutions(outer, outer, *by, 1, gate=place == 1) for _ in range(depth[place + 1] - 1)]
+                first, *further = convs[place + 1]
+                rows = [Convolutions(inner, outer, *first, stride, gate=place == 1)]
+                rows += [Convolutions(outer, outer, *by, 1, gate=place == 1) for by in further]
                 self.stages.append(nn.Sequential(*rows))
             else:
-                extra = (shape.values[place - 2], shape.mlp[place - 2], stride, side, shape.norm)
-                self.stages.append(AttentionStage(inner, outer, depth[place + 1], *extra))
+                self.stages.append(AttentionStage(inner, outer, blocks[place - 2], stride, side, shape.norm))
         self.wide, self.wide_norm = nn.Linear(width[-1], 6 * width[-1]), nn.BatchNorm1d(6 * width[-1])
         self.last, self.head = nn.Linear(6 * width[-1], shape.last), nn.Linear(shape.last, shape.classes)
 
@@ -167,10 +167,10 @@ def elasticvit_net(
     base: Literal["s1", "digits"] = "s1",
     channels: Blocks | None = None,
     depths: Blocks | None = None,
-    expansions: Blocks | None = None,
-    kernels: Blocks | None = None,
-    mlp: Blocks | None = None,
-    values: Blocks | None = None,
+    expansions: PositiveInt | Blocks | None = None,
+    kernels: PositiveInt | Blocks | None = None,
+    mlp: PositiveInt | Blocks | None = None,
+    values: PositiveInt | Blocks | None = None,
     norm: Literal["map", "token"] = "map",
     resolution: PositiveInt = 192,
 ) -> ElasticVit:
@@ -180,10 +180,10 @@ def elasticvit_net(
         base: what is not given: ElasticViT-S1, or a small one for digits (at 32 px).
         channels: of stem and six stages; those of the last four multiples of 16.
         depths: blocks of stem and six stages.
-        expansions: of stem (1) and the two stages of convolutions.
-        kernels: of the same three.
-        mlp: ratio of each of the four stages of attention.
-        values: scale of the values of each of these.
+        expansions: of stem (1) and the two stages of convolutions: one for all, one a stage, or one a block.
+        kernels: of the same three, likewise.
+        mlp: ratio of the four stages of attention, likewise.
+        values: scale of the values of these, likewise.
         norm: layer norms over the whole map, as released, or over each token.
         resolution: side of the input.
 
@@ -199,10 +199,10 @@ def elasticvit(
     *,
     channels: Blocks | None = None,
     depths: Blocks | None = None,
-    expansions: Blocks | None = None,
-    kernels: Blocks | None = None,
-    mlp: Blocks | None = None,
-    values: Blocks | None = None,
+    expansions: PositiveInt | Blocks | None = None,
+    kernels: PositiveInt | Blocks | None = None,
+    mlp: PositiveInt | Blocks | None = None,
+    values: PositiveInt | Blocks | None = None,
     form: Literal["slice", "extract"] = "extract",
     sampling: Literal["complexity", "uniform"] = "complexity",
     training_steps: Count = 0,
@@ -213,10 +213,10 @@ def elasticvit(
         model: of `elasticvit_net`, the store.
         channels: of stem and six stages, none above the store's; None for its.
         depths: blocks of stem and six stages.
-        expansions: of stem (1) and the two stages of convolutions.
-        kernels: of the same three.
-        mlp: ratio of each of the four stages of attention.
-        values: scale of the values of each of these.
+        expansions: of stem (1) and the two stages of convolutions: one for all, one a stage, or one a block.
+        kernels: of the same three, likewise.
+        mlp: ratio of the four stages of attention, likewise.
+        values: scale of the values of these, likewise.
         form: strided views of the store's memory, or copies.
         sampling: neighbours in cost in neighbouring steps and the better ones of each bank, or any sub-network.
         training_steps: of elastic training on the model's task; 0 takes the weights as they are.
@@ -227,9 +227,8 @@ def elasticvit(
     if not isinstance(model, ElasticVit):
         raise ValueError(f"elasticvit works on elasticvit_net, not on {type(model).__name__}")
     shape = shape_of(model.shape, channels, depths, expansions, kernels, mlp, values)
-    for name in ("channels", "depths", "expansions", "kernels", "mlp", "values"):
-        if any(a > b for a, b in zip(getattr(shape, name), getattr(model.shape, name), strict=True)):
-            raise ValueError(f"{name}={list(getattr(shape, name))} is above the store's {getattr(model.shape, name)}")
+    for name in above(shape, model.shape):
+        raise ValueError(f"{name}={list(getattr(shape, name))} is above the store's {getattr(model.shape, name)}")
     pairs = zip(changes(shape.channels), changes(model.shape.channels), strict=True)
     if any(own and not stores for own, stores in pairs):
         raise ValueError("channels change where the store's stay, and it has no shortcut to take from there")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch.func import functional_call
 
 from suites.common.training import Pace, fit
 from suites.dynamic.elastic import parts_of
-from suites.dynamic.elasticvit_space import macs
+from suites.dynamic.elasticvit_space import PER_BLOCK, macs, shape_of
 from suites.dynamic.learning import BATCH
 
 #: Banks by cost, and sub-networks of each.
@@ -29,15 +28,12 @@ def drawn(shape: Any, rng: random.Random) -> Any:
         return rng.randrange(max(least, most // 2 // step * step), most + 1, step)
 
     widths = [size(w, 8, 8) for w in shape.channels[:3]] + [size(w, 16, 16) for w in shape.channels[3:]]
-    return replace(
-        shape,
-        channels=tuple(widths),
-        depths=tuple(size(d) for d in shape.depths),
-        expansions=(shape.expansions[0], *(size(e, 1, 2) for e in shape.expansions[1:])),
-        kernels=tuple(rng.choice(range(3, k + 1, 2)) for k in shape.kernels),
-        mlp=tuple(size(m, 1, 1) for m in shape.mlp),
-        values=tuple(size(v, 1, 1) for v in shape.values),
-    )
+    depths = [size(depth) for depth in shape.depths]
+    most = {name: [min(stage) for stage in shape.stages(name)] for name in PER_BLOCK}
+    expansions = [1, *(size(e, 1, 2) for e in most["expansions"][1:])]
+    kernels = [rng.choice(range(3, k + 1, 2)) for k in most["kernels"]]
+    mlp, values = ([size(ratio) for ratio in most[name]] for name in ("mlp", "values"))
+    return shape_of(shape, widths, depths, expansions, kernels, mlp, values)
 
 
 def banks_of(store: Any, rng: random.Random, cost: Any) -> list[list[Any]]:
@@ -47,9 +43,19 @@ def banks_of(store: Any, rng: random.Random, cost: Any) -> list[list[Any]]:
     return [rng.sample(found[place * each : (place + 1) * each], MEMBERS) for place in range(BANKS)]
 
 
+def nearest(minimal: list[Any], shape: Any) -> Any:
+    """The one of several small networks whose channels and depths differ least from a shape, as shares of them."""
+
+    def apart(other: Any) -> float:
+        pairs = zip((*shape.channels, *shape.depths), (*other.channels, *other.depths), strict=True)
+        return sum(abs(a - b) / max(a, b) for a, b in pairs)
+
+    return min((one for one in minimal if one is not shape), key=apart)
+
+
 def learn(store: Any, task: Any, sampling: str, steps: int) -> dict[str, Tensor]:
-    """The store's weights after elastic training: each step the largest network by labels, and one drawn and the
-    cheapest by its answers."""
+    """The store's weights after elastic training: each step the largest network by labels, and by its answers one drawn
+    and the nearest of the cheapest bank."""
     rng = random.Random(0)
     banks = banks_of(store, rng, macs)
     losses: dict[int, float] = {}
@@ -79,7 +85,8 @@ def learn(store: Any, task: Any, sampling: str, steps: int) -> dict[str, Tensor]
         whole = store(images)
         total = F.cross_entropy(whole, labels)
         wanted = whole.detach().softmax(dim=-1)
-        for shape in (pick(), banks[0][0]):
+        chosen = pick()
+        for shape in (chosen, nearest(banks[0], chosen)):
             logits = answer(shape, images)
             losses[id(shape)] = float(F.cross_entropy(logits.detach(), labels))
             total = total + F.cross_entropy(logits, wanted)

@@ -2,19 +2,23 @@
 
 Source: Elkerdawy et al. 2022. For each convolution the maximum over places of its *input* goes through one linear
 layer; a filter runs where the sigmoid exceeds one half. Targets are the largest responses |output| until they make a
-share `r` of the sum over channels. In a residual block both convolutions are masked, the second before the addition.
+share `r` of the sum over channels, or a fixed share of them (`keep`, the paper's uniform variant). In a residual block
+both convolutions are masked, the second before the addition. The released code pools by the mean (`pool="average"`);
+the input may be pooled to d x d places instead of one, d = round(sqrt(target / channels)).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.config.settings import Count, KeepRate
+from bench.config.settings import Count, KeepRate, PositiveInt
 from suites.common.training import Pace, fit
 from suites.dynamic.learning import BATCH, digits_parts, remembered
 
@@ -30,6 +34,8 @@ def ftwt(
     static: bool = False,
     coupling: Literal["decoupled", "joint"] = "decoupled",
     gt_after_block: bool = False,
+    pool: Literal["max", "average"] = "max",
+    target: PositiveInt | None = None,
     execution: Literal["gather", "masked"] = "gather",
     training_steps: Count = 0,
 ) -> nn.Module:
@@ -38,24 +44,29 @@ def ftwt(
     Args:
         model: a VGG (`features` of convolution, norm, ReLU and pools) or a network of basic residual blocks.
         r: share of the sum of responses that the filters which shall fire make up.
-        keep: a fixed share of the filters by largest prediction instead, at least one; so cost does not vary.
+        keep: a fixed share of the filters by largest prediction instead, at least one; so cost does not vary. Targets
+            are as many of the largest responses, and `r` is of no account.
         static: the filters that fire for most validation digits, for every input: the control by plain pruning.
         coupling: whether predictors' loss also reaches the network (`joint`) or not.
         gt_after_block: targets of a block's second convolution from the block's output, after the addition.
+        pool: what predictors are given of each place or part of the input: its maximum or its mean.
+        target: about as many numbers are given to a predictor: each channel is pooled to d x d, d = round(sqrt(target /
+            channels)), at least 1; None for one number a channel.
         execution: `gather` collects the weights of each sample's filters; `masked` computes all and sets to zero.
         training_steps: of network and predictors together on the model's task; 0 leaves predictors random.
 
     Raises:
         ValueError: no such network, nothing to train on, or a static choice without training.
     """
-    gates = _install(model, keep, gt_after_block)
+    gates = _install(model, Form(keep, pool, target), gt_after_block)
     if not gates:
         raise ValueError(f"ftwt found no convolutions with norms that it knows in {type(model).__name__}")
     if static and not training_steps:
         raise ValueError("static=True chooses filters by what was learned: set training_steps")
     network: Any = model
     network.input_dependent = keep is None and not static
-    settings = {"r": r, "keep": keep, "coupling": coupling, "after": gt_after_block, "steps": training_steps}
+    settings = {"r": r, "keep": keep, "coupling": coupling, "after": gt_after_block, "steps": training_steps,
+                "pool": pool, "target": target}  # fmt: skip
     if training_steps:
         joint = coupling == "joint"
         found = remembered(model, ftwt, settings, lambda task: _learn(model, gates, task, r, joint, training_steps))
@@ -70,8 +81,21 @@ def ftwt(
     return model.eval()
 
 
+@dataclass(frozen=True)
+class Form:
+    """What all gates of a network have in common: see `ftwt`."""
+
+    keep: float | None
+    pool: str = "max"
+    target: int | None = None
+
+    def side(self, channels: int) -> int:
+        """D: parts of a side that each channel is pooled to."""
+        return 1 if self.target is None else max(1, round(math.sqrt(self.target / channels)))
+
+
 class Predictor(nn.Module):
-    """Logits of a layer's filters [batch, outputs] from the largest value of each input channel [batch, inputs]."""
+    """Logits of a layer's filters [batch, outputs] from the pooled input, [batch, inputs d^2]."""
 
     charged_to = "method"
 
@@ -89,25 +113,32 @@ class Gated(nn.Module):
 
     fixed: Tensor | None
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, keep: float | None, relu: bool):
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, form: Form, relu: bool):
         super().__init__()
-        self.conv, self.norm, self.keep, self.relu = conv, norm, keep, relu
-        self.predictor = Predictor(conv.in_channels, conv.out_channels).to(conv.weight)
+        self.conv, self.norm, self.keep, self.relu = conv, norm, form.keep, relu
+        self.side, self.pool = form.side(conv.in_channels), form.pool
+        self.predictor = Predictor(conv.in_channels * self.side**2, conv.out_channels).to(conv.weight)
         self.way, self.detach = "gather", True
         self.register_buffer("fixed", None)
         self.seen: tuple[Tensor, Tensor] | None = None
 
     def logits(self, x: Tensor, active: Tensor | None) -> Tensor:
         """What the predictor says of maps that hold the `active` input channels alone; others are zero."""
-        pooled = (x.detach() if self.detach else x).amax(dim=(2, 3))
+        pooled = self.pooled(x.detach() if self.detach else x)
         if active is not None:
-            pooled = pooled.new_zeros(len(x), self.conv.in_channels).index_copy(1, active, pooled)
-        return self.predictor(pooled)
+            whole = pooled.new_zeros(len(x), self.conv.in_channels, pooled.shape[2])
+            pooled = whole.index_copy(1, active, pooled)
+        return self.predictor(pooled.flatten(1))
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """What the predictor is given of each channel, [batch, channels, d^2]."""
+        if self.side == 1:
+            return (x.amax(dim=(2, 3)) if self.pool == "max" else x.mean(dim=(2, 3)))[..., None]
+        by = F.adaptive_max_pool2d if self.pool == "max" else F.adaptive_avg_pool2d
+        return by(x, self.side).flatten(2)
 
     def chosen(self, logits: Tensor) -> Tensor:
         """Which filters run, [batch, outputs]; always the likeliest."""
-        if self.fixed is not None:
-            return self.fixed.expand(len(logits), -1)
         best = logits.topk(self.kept, dim=1).indices
         wanted = torch.zeros_like(logits, dtype=torch.bool).scatter(1, best, True)
         return wanted if self.keep is not None else wanted | (logits > 0)
@@ -121,6 +152,8 @@ class Gated(nn.Module):
         """All outputs, those of filters that do not fire set to zero."""
         y = self.norm(self.conv(x))
         y = F.relu(y) if self.relu else y
+        if self.fixed is not None:
+            return y * self.fixed[:, None, None]
         logits = self.logits(x, None)
         if self.training:
             self.seen = (logits, y)
@@ -128,11 +161,12 @@ class Gated(nn.Module):
 
     def part(self, x: Tensor, active: Tensor | None) -> tuple[Tensor, Tensor]:
         """Outputs of the filters that fire for one sample, and which they are; `active` are the inputs that x holds."""
-        logits = self.logits(x, active)
-        if self.fixed is None and self.keep is not None:  # their number is known, so this also runs without values
-            out = logits[0].topk(self.kept).indices.sort().values
+        if self.fixed is not None:  # the control needs no prediction and does not pay for one
+            out = self.fixed.nonzero()[:, 0]
+        elif self.keep is not None:  # their number is known, so this also runs without values
+            out = self.logits(x, active)[0].topk(self.kept).indices.sort().values
         else:
-            out = self.chosen(logits)[0].nonzero()[:, 0]
+            out = self.chosen(self.logits(x, active))[0].nonzero()[:, 0]
         weight = self.conv.weight.index_select(0, out)
         weight = weight if active is None else weight.index_select(1, active)
         bias = None if self.conv.bias is None else self.conv.bias.index_select(0, out)
@@ -175,10 +209,10 @@ class GatedChain(nn.Module):
 class GatedBlock(nn.Module):
     """A basic residual block with both of its convolutions gated; the shortcut is whole."""
 
-    def __init__(self, block: Any, keep: float | None, after: bool):
+    def __init__(self, block: Any, form: Form, after: bool):
         super().__init__()
-        self.first = Gated(block.conv1, block.bn1, keep, relu=True)
-        self.second = Gated(block.conv2, block.bn2, keep, relu=False)
+        self.first = Gated(block.conv1, block.bn1, form, relu=True)
+        self.second = Gated(block.conv2, block.bn2, form, relu=False)
         self.shortcut, self.after = block.shortcut, after
 
     def forward(self, x: Tensor) -> Tensor:
@@ -196,19 +230,19 @@ class GatedBlock(nn.Module):
         return F.relu(self.shortcut(x).index_add(1, out, inside))
 
 
-def _install(model: nn.Module, keep: float | None, after: bool) -> list[Gated]:
+def _install(model: nn.Module, form: Form, after: bool) -> list[Gated]:
     """Put gates in place of what they gate; the gates."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if all(hasattr(child, part) for part in ("conv1", "bn1", "conv2", "bn2", "shortcut")):
-                setattr(module, name, GatedBlock(child, keep, after))
+                setattr(module, name, GatedBlock(child, form, after))
     features: Any = getattr(model, "features", None)
     if isinstance(features, nn.Sequential):
-        model.features = GatedChain(_chain(list(features), keep))
+        model.features = GatedChain(_chain(list(features), form))
     return [module for module in model.modules() if isinstance(module, Gated)]
 
 
-def _chain(layers: list[nn.Module], keep: float | None) -> list[nn.Module]:
+def _chain(layers: list[nn.Module], form: Form) -> list[nn.Module]:
     parts: list[nn.Module] = []
     left: Iterator[nn.Module] = iter(layers)
     for layer in left:
@@ -218,13 +252,16 @@ def _chain(layers: list[nn.Module], keep: float | None) -> list[nn.Module]:
         norm, act = next(left), next(left)
         if not isinstance(norm, nn.BatchNorm2d) or not isinstance(act, nn.ReLU):
             raise ValueError("ftwt gates a convolution that is followed by a batch norm and a ReLU")
-        parts.append(Gated(layer, norm, keep, relu=True))
+        parts.append(Gated(layer, norm, form, relu=True))
     return parts
 
 
-def targets(output: Tensor, r: float) -> Tensor:
-    """Filters that shall fire, [batch, channels]: the largest responses until their share exceeds r."""
+def targets(output: Tensor, r: float, count: int | None = None) -> Tensor:
+    """Filters that shall fire, [batch, channels]: the largest responses until their share exceeds r, or `count`."""
     response = output.detach().abs().amax(dim=(2, 3))
+    if count is not None:
+        best = response.topk(count, dim=1).indices
+        return torch.zeros_like(response, dtype=torch.bool).scatter(1, best, True)
     share = response / response.sum(dim=1, keepdim=True).clamp(min=1e-12)
     if r >= 1:
         return share > DEAD
@@ -250,7 +287,8 @@ def _learn(model: nn.Module, gates: list[Gated], task: Any, r: float, joint: boo
         for gate in gates:
             assert gate.seen is not None
             logits, output = gate.seen
-            total = total + balanced(logits, targets(output, r)) / len(gates)
+            wanted = targets(output, r, None if gate.keep is None else gate.kept)
+            total = total + balanced(logits, wanted) / len(gates)
             gate.seen = None
         return total
 
@@ -263,7 +301,7 @@ def _learn(model: nn.Module, gates: list[Gated], task: Any, r: float, joint: boo
 def firing(model: nn.Module, images: Tensor) -> list[Tensor]:
     """For each gate the share of the images for which each filter fires, [outputs]; 0 or 1 is a constant mask."""
     gates = [module for module in model.modules() if isinstance(module, Gated)]
-    shares: dict[int, Tensor] = {}
+    shares = {place: gate.fixed.float() for place, gate in enumerate(gates) if gate.fixed is not None}
     kinds = [gate.way for gate in gates]
     hooks = []
     for place, gate in enumerate(gates):

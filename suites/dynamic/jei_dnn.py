@@ -136,7 +136,9 @@ class Exits(Staged):
         """Products to each exit over those to the last; earlier heads have run."""
         first: Any = self.vit.blocks[0]
         block = block_macs(self.vit.tokens, self.vit.width, first.mlp.fc1.out_features)
-        front = self.vit.width * self.vit.channels * self.vit.patch**2 * self.vit.grid**2
+        patches: Any = self.vit.patch_embed
+        own = getattr(patches, "macs", None)  # of a front that is more than one strided convolution
+        front = own(self.vit.resolution) if own else patches.proj.weight.numel() * self.vit.grid**2
         head = self.vit.width * self.classes
         costs = [front + (exit + 1) * (block + head) for exit in range(self.stages)]
         return [cost / costs[-1] for cost in costs]

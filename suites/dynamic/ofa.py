@@ -194,6 +194,13 @@ class OfaNet(nn.Module):
             for block, expand, kernel in zip(unit, expands, kernels, strict=False):
                 block.expand, block.kernel = expand, kernel
 
+    def forget_statistics(self) -> None:
+        """Take the store's own statistics of norms again in place of a sub-network's."""
+        self.final_stats = None
+        for unit in self.units:
+            for block in unit:
+                block.stats = None
+
     def drop_rest(self) -> None:
         """Leave out the blocks that do not run."""
         self.units = nn.ModuleList(

@@ -16,6 +16,8 @@ from suites.dynamic.learning import BATCH
 from suites.dynamic.ofa_space import Choice, Space, choice, smallest
 
 RATE = 3e-3
+#: Mean and variance of each channel.
+Moments = tuple[Tensor, Tensor]
 
 
 def drawn(space: Space, rng: random.Random, depths: Any = None, expands: Any = None, kernels: Any = None) -> Choice:
@@ -122,45 +124,47 @@ def _frozen(store: Any) -> Any:
     return teacher
 
 
-@torch.no_grad()
 def recalibrate(store: Any, batches: int) -> None:
-    """Give the blocks that run, as they run, statistics of norms from training batches; the store's own stay.
+    """Give the blocks that run statistics of norms from training batches; the store's own stay.
 
     Raises:
         ValueError: the store was loaded without a task to take batches from.
     """
     task = learning_task(store, "recalibration", "set recalibrated=0 or name a task")
-    seen = [images for images, _ in task.training_batches(BATCH, batches, 3)]
-    blocks = [b for unit, depth in zip(store.units, store.active.depths, strict=True) for b in list(unit)[:depth]]
-    store.final_stats = None
-    for block in blocks:
-        block.stats = None
-    for block in blocks:  # in order, so that each sees what the recalibrated ones before it give
-        notes: list[list[tuple[Tensor, Tensor]]] = [[], [], []]
+    recalibrate_on(store, [images for images, _ in task.training_batches(BATCH, batches, 3)])
 
-        def note(place: int, y: Tensor, norm: Any, notes: Any = notes) -> Tensor:
+
+@torch.no_grad()
+def recalibrate_on(store: Any, batches: list[Tensor]) -> None:
+    """The same from these batches, in one forward of each: every norm normalises by its batch and notes the moments,
+    whose means over the batches are kept."""
+    blocks = [b for unit, depth in zip(store.units, store.active.depths, strict=True) for b in list(unit)[:depth]]
+    notes: list[list[list[Moments]]] = [[[], [], []] for _ in blocks]
+    store.final_stats = None
+    for block, kept in zip(blocks, notes, strict=True):
+
+        def note(place: int, y: Tensor, norm: Any, kept: list[list[Moments]] = kept) -> Tensor:
             mean, var = _moments(y)
-            notes[place].append((mean, var))
+            kept[place].append((mean, var))
             return F.batch_norm(y, mean, var, norm.weight[: len(mean)], norm.bias[: len(mean)], False, 0.0, norm.eps)
 
         block._norm = note
-        for images in seen:
-            store(images)
-        del block._norm
-        block.stats = [_mean_of(kept) for kept in notes]
-    last: list[tuple[Tensor, Tensor]] = []
+    last: list[Moments] = []
     hook = store.final[0].register_forward_hook(lambda module, args, y: last.append(_moments(y)))
-    for images in seen:
+    for images in batches:
         store(images)
     hook.remove()
+    for block, kept in zip(blocks, notes, strict=True):
+        del block._norm
+        block.stats = [_mean_of(moments) for moments in kept]
     store.final_stats = _mean_of(last)
 
 
-def _moments(y: Tensor) -> tuple[Tensor, Tensor]:
+def _moments(y: Tensor) -> Moments:
     """Mean and variance of each channel."""
     return y.mean(dim=(0, 2, 3)), y.var(dim=(0, 2, 3), unbiased=False)
 
 
-def _mean_of(kept: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def _mean_of(kept: list[Moments]) -> Moments:
     means, variances = zip(*kept, strict=True)
     return torch.stack(means).mean(dim=0), torch.stack(variances).mean(dim=0)

@@ -182,9 +182,25 @@ def deps_work(space: Space, side: int, epochs: int = 270, warm: int = 150) -> fl
 
     A plain epoch is 3 M_full (backward = 2 x forward); a later one 3 (M_full + M_min + 2 M_random).
     """
+    return (warm + (epochs - warm) * sandwich_work(space, side)) / epochs
+
+
+def sandwich_work(space: Space, side: int) -> float:
+    """Products of a step of largest, smallest and two random sub-networks over those of the largest alone."""
     full, least = largest_macs(space, side), macs(space, smallest(space), side)
-    later = full + least + 2 * expected_macs(space, side)
-    return (warm * full + (epochs - warm) * later) / (epochs * full)
+    return (full + least + 2 * expected_macs(space, side)) / full
+
+
+def steps_of_work(space: Space, side: int, warm: float, work: float) -> int:
+    """Steps of delayed epsilon-shrinking that are worth `work` steps of the largest network alone.
+
+    Args:
+        space: of the store.
+        side: of the image.
+        warm: T_w / E; schedules of another share are compared at equal work, not at equal steps.
+        work: in steps of the largest network.
+    """
+    return round(work / (warm + (1 - warm) * sandwich_work(space, side)))
 
 
 def shrinking_work(

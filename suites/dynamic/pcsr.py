@@ -56,12 +56,14 @@ def pcsr(
         training_steps: of backbone and heavy network, and as many of light one and classifier, on the model's task.
 
     Raises:
-        ValueError: another network, a negative power, or nothing to train on.
+        ValueError: another network, a negative power, a width that groups of 4 do not divide, or nothing to train on.
     """
     if not isinstance(model, SrNet):
         raise ValueError(f"pcsr works on networks of sr_net, not on {type(model).__name__}")
     if k < 0:
         raise ValueError(f"k={k}: a power of 0 or more is wanted")
+    if width is not None and model.kind == "carn" and width % 4:
+        raise ValueError(f"width={width}: CARN-M has groups of 4, take a multiple")
     wide, large, light, judge = SIZES[model.kind]
     large = large if hidden is None else [hidden] * len(large)
     network = Pcsr(model.kind, width or wide, large, light, judge, model.side).to(next(model.parameters()))

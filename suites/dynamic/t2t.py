@@ -43,6 +43,11 @@ class Performer(nn.Module):
         x = v + self.proj(attended)
         return x + self.mlp(self.norm2(x))
 
+    @property
+    def macs_a_token(self) -> int:
+        """Keys, queries and values; features of keys and queries; their sums with values and with 1; three maps."""
+        return 3 * self.kqv.in_features * TOKEN_WIDTH + 4 * FEATURES * TOKEN_WIDTH + FEATURES + 3 * TOKEN_WIDTH**2
+
     def _positive(self, x: Tensor) -> Tensor:
         half = x.square().sum(dim=-1, keepdim=True) / 2
         return (x @ self.features.T - half).exp() / math.sqrt(FEATURES)
@@ -57,6 +62,12 @@ class TokensToToken(nn.Module):
         self.attention1 = Performer(channels * 49)
         self.attention2 = Performer(TOKEN_WIDTH * 9)
         self.proj = nn.Linear(TOKEN_WIDTH * 9, width)
+
+    def macs(self, side: int) -> int:
+        """Products of one image of this side."""
+        first, second, last = ((side // by) ** 2 for by in (4, 8, 16))
+        tokens = first * self.attention1.macs_a_token + second * self.attention2.macs_a_token
+        return tokens + last * self.proj.in_features * self.proj.out_features
 
     def forward(self, images: Tensor) -> Tensor:
         """Tokens, [batch, (side / 16)^2, width]."""

@@ -205,9 +205,22 @@ class Stored(Learner):
         return self.pictures[: self.seen * self.samples], self.wanted[: self.seen * self.samples]
 
     def store(self, task: int, pictures: Tensor, wanted: Tensor) -> None:
-        """Keep the first M pictures of a task."""
-        part = slice(task * self.samples, (task + 1) * self.samples)
-        self.pictures[part], self.wanted[part] = pictures[: self.samples], wanted[: self.samples]
+        """Keep the first M different pictures of a task; batches are drawn with repeats.
+
+        Raises:
+            ValueError: there are fewer.
+        """
+        each, kinds = pictures.flatten(1).unique(dim=0, return_inverse=True)
+        places = torch.arange(len(pictures), device=kinds.device)
+        first = places.new_full((len(each),), len(pictures)).scatter_reduce(0, kinds, places, "amin")
+        new = first.sort().values  # where each picture came for the first time
+        if len(new) < self.samples:
+            raise ValueError(
+                f"samples={self.samples}: task {task + 1} met {len(new)} different pictures; take {len(new)} samples "
+                "or fewer, or more training_steps"
+            )
+        part, kept = slice(task * self.samples, (task + 1) * self.samples), new[: self.samples]
+        self.pictures[part], self.wanted[part] = pictures[kept], wanted[kept]
 
     def replayed(self, count: int) -> tuple[Tensor, Tensor]:
         """Stored pictures of old tasks, at random."""

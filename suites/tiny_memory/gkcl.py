@@ -67,12 +67,12 @@ def kcl(
     Args:
         model: continual_digits, whose encoder's size it takes; its weights are not looked at.
         tasks: T, of 10 / T classes each.
-        samples: M, stored pictures a task.
+        samples: M, stored pictures a task, all different.
         element: what a stored pixel is counted as; scikit-learn's digits have 17 grey levels.
         training_steps: batches of 16 over all tasks; 0 gives a cost.
 
     Raises:
-        ValueError: not such a model, or no task to learn from.
+        ValueError: not such a model, no task to learn from, or more samples than a task has pictures.
     """
     hidden = _hidden(model, "kcl")
     made = Stored(hidden, tasks, samples, element)

@@ -142,7 +142,8 @@ def low_rank_vit(
         head_width: features of a head; 64 in the paper's space.
         depth: blocks.
         mlp_ratio: r, hidden width of the MLP over C.
-        patch: side of a patch in pixels; divides `resolution`.
+        patch: side of a patch in pixels; where it does not divide `resolution` (28 and 32 at 240 in the paper's space)
+            the last rows and columns belong to no patch, as a strided convolution leaves them.
         resolution: side of the square picture.
         classes: logits.
         rho: share of the full rank; 1 leaves layers whole.
@@ -151,13 +152,16 @@ def low_rank_vit(
     Raises:
         ValueError: the numbers do not fit together, or a rank of 0.
     """
+    if patch > resolution:
+        raise ValueError(f"patch={patch} is larger than the picture: resolution={resolution}")
+    covered = resolution // patch * patch
     if digits:
         head_width = width // heads
         model: ViT = digits_vit(
-            width=width, heads=heads, depth=depth, patch=patch, resolution=resolution, mlp_ratio=mlp_ratio
+            width=width, heads=heads, depth=depth, patch=patch, resolution=covered, mlp_ratio=mlp_ratio
         )
     else:
-        model = vit(width=width, heads=1, depth=depth, patch=patch, resolution=resolution, classes=classes,
+        model = vit(width=width, heads=1, depth=depth, patch=patch, resolution=covered, classes=classes,
                     mlp_ratio=mlp_ratio)  # fmt: skip
         for block in model.blocks:
             block.attn = WideAttention(width, heads, head_width)
@@ -166,7 +170,7 @@ def low_rank_vit(
         _factor(block.mlp, ("fc1", "fc2"), rho)
     model.__class__ = McuFormerNet
     assert isinstance(model, McuFormerNet)
-    model.ratio, model.rho = mlp_ratio, rho
+    model.ratio, model.rho, model.resolution = mlp_ratio, rho, resolution
     model.engine_peak_bytes = engine_bytes(width, model.grid**2, mlp_ratio, rho)
     return model.eval()
 

@@ -176,6 +176,29 @@ def test_recalibrated_norms_are_those_of_the_batches_and_the_store_keeps_its_own
         torch.testing.assert_close(small(images), store(images), rtol=0, atol=1e-5)
 
 
+@torch.no_grad()
+def test_a_switch_with_recalibration_gives_what_the_recalibrated_copy_gives_and_leaves_the_store():
+    from suites.dynamic.switching import subnet_switch
+
+    images, found = torch.randn(2, 3, 16, 16), {}
+    for recalibrated in (0, 2):
+        for form in ("slice", "extract", "resident"):
+            torch.manual_seed(0)
+            switch = subnet_switch(form=form, space="digits", resolution=16, recalibrated=recalibrated)
+            before = switch.store(images)
+            found[form] = switch(images)
+            assert torch.equal(switch.store(images), before)  # it is the largest again, with its own statistics
+            torch.testing.assert_close(found[form], switch.reference(images), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(found[form], found["slice"], rtol=0, atol=1e-5)
+        found[recalibrated] = found["slice"]
+    assert (found[0] - found[2]).abs().max() > 1e-3
+    # one forward of each of the two batches of 32, and one of each image
+    torch.manual_seed(0)
+    switch = subnet_switch(space="digits", resolution=16, recalibrated=2)
+    least = macs(digits_space(), smallest(digits_space()), 16)
+    assert counting.of(switch, (images,))[0] == (2 * 32 + 2) * least
+
+
 class Kept(Batches):
     """A task that keeps nothing: what is remembered is made each time."""
 
@@ -218,6 +241,33 @@ def test_a_decoder_nests_its_gated_networks_and_writes_with_a_cache():
     torch.testing.assert_close(small.decode(ids[:, 8:], cache)[0], small(ids)[:, -1], rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+def test_a_decoder_drafts_with_a_part_of_itself_and_writes_what_it_would_write_alone():
+    from suites.common.speculation import greedy
+
+    torch.manual_seed(0)
+    whole = decoder(width=16, layers=2, heads=2, hidden=24, vocabulary=31)
+    ids = torch.randint(31, (2, 9))
+    for form in ("slice", "extract"):
+        main = matformer(copy.deepcopy(whole), granularity="L", draft="S", ahead=3, form=form)
+        assert torch.equal(main(ids), matformer(copy.deepcopy(whole), granularity="L", form=form)(ids))
+        assert torch.equal(main.write(ids, 7), greedy(main, ids, 7))
+        assert main.written()["draft_acceptance"] is not None
+        # drafts are those of the smallest granularity, int(24 / 8) = 3 units, on the same weights of attention
+        alone = matformer(copy.deepcopy(whole), granularity="S")
+        torch.testing.assert_close(main.small(ids), alone(ids), rtol=0, atol=1e-6)
+        assert main.small.blocks[0].attention is main.blocks[0].attention
+        assert sum(p.numel() for p in main.parameters()) == sum(p.numel() for p in matformer(
+            copy.deepcopy(whole), granularity="L", form=form).parameters())  # fmt: skip
+    same = matformer(copy.deepcopy(whole), draft="XL", ahead=3)
+    same.write(ids, 7)  # the whole accepts all drafts of the whole
+    assert same.written()["draft_acceptance"] == 100
+    with pytest.raises(ValueError, match="more units"):
+        matformer(copy.deepcopy(whole), granularity="M", draft="L")
+    with pytest.raises(ValueError, match="writes nothing"):
+        matformer(small_vit(), draft="S")
+
+
 def test_banks_follow_cost_and_hold_networks_that_fit_the_store():
     import random
 
@@ -232,6 +282,22 @@ def test_banks_follow_cost_and_hold_networks_that_fit_the_store():
         small = elasticvit(store, **{name: list(getattr(shape, name)) for name in names})
         images = torch.randn(1, 3, 32, 32)
         assert counting.of(small, (images,))[0] == elastic_macs(shape, 32) <= elastic_macs(store.shape, 32)
+
+
+def test_blocks_of_a_store_bound_those_of_its_sub_networks_one_by_one():
+    from suites.dynamic.elasticvit_learning import nearest
+
+    torch.manual_seed(0)
+    store = elasticvit_net(base="digits", resolution=32, mlp=[3, 1, 3, 3, 3, 3])  # depths 2, 1, 2, 1 of attention
+    small = elasticvit(store, mlp=[2, 1, 3, 3, 1, 3])
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert counting.of(small, (images,))[0] == elastic_macs(small.shape, 32) < elastic_macs(store.shape, 32)
+    with pytest.raises(ValueError, match="above the store"):
+        elasticvit(store, mlp=[3, 2, 3, 3, 3, 3])
+    cut = elasticvit(store, depths=[1, 2, 2, 1, 1, 1, 1]).shape  # the first blocks keep their own
+    assert cut.mlp == (3, 3, 3, 3)
+    assert nearest([cut, store.shape], small.shape) is store.shape and nearest([cut, store.shape], store.shape) is cut
 
 
 def test_the_largest_sub_model_within_a_budget_is_taken():

@@ -41,6 +41,49 @@ def test_gathered_filters_equal_masked_ones_and_cost_what_fires(net):
         assert cost == 9 * (256 * 3 * a + 64 * a * b + 16 * b * c) + 100
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("pool", ["max", "average"])
+def test_a_predictor_may_be_given_parts_of_the_map(pool):
+    network = ftwt(NETS["vgg"](), pool=pool, target=24)
+    gates = [module for module in network.modules() if isinstance(module, Gated)]
+    # d = round(sqrt(24 / 3)) = 3, round(sqrt(24 / 6)) = 2, round(sqrt(24 / 8)) = round(1.73) = 2
+    assert [gate.side for gate in gates] == [3, 2, 2]
+    images = torch.randn(3, 3, 16, 16)
+    gathered = network(images)
+    assert counting.of(network, (images[:1],))[1] == 3 * 9 * 6 + 6 * 4 * 8 + 8 * 4 * 10
+    for gate in gates:
+        gate.way = "masked"
+    torch.testing.assert_close(network(images), gathered, rtol=1e-4, atol=1e-5)
+    x = torch.rand(1, 6, 4, 4)
+    corner = x[:, :, :2, :2].flatten(2)
+    wanted = corner.amax(2) if pool == "max" else corner.mean(2)
+    torch.testing.assert_close(gates[1].pooled(x)[:, :, 0], wanted)
+
+
+@torch.no_grad()
+def test_the_static_control_makes_no_predictions():
+    network = ftwt(NETS["vgg"]())
+    gates = [module for module in network.modules() if isinstance(module, Gated)]
+    for gate in gates:
+        gate.fixed = torch.arange(gate.conv.out_channels) % 2 == 0  # 3 of 6, 4 of 8, 5 of 10
+    images = torch.randn(2, 3, 16, 16)
+    gathered = network(images)
+    products = 9 * (256 * 3 * 3 + 64 * 3 * 4 + 16 * 4 * 5) + 100
+    assert counting.of(network, (images[:1],)) == (products, 0)
+    assert [share.tolist() for share in firing(network, images)] == [gate.fixed.float().tolist() for gate in gates]
+    for gate in gates:
+        gate.way = "masked"
+    assert counting.of(network, (images[:1],))[1] == 0
+    torch.testing.assert_close(network(images), gathered, rtol=1e-4, atol=1e-5)
+
+
+def test_targets_of_a_fixed_share_are_as_many_of_the_largest_responses():
+    output = torch.tensor([5.0, 0.5, 3.0, 1.5])[None, :, None, None].expand(1, 4, 2, 2)
+    assert targets(output, 0.4, 2).tolist() == [[True, False, True, False]]  # r alone would take the first only
+    gate = next(m for m in ftwt(NETS["vgg"](), keep=0.5).modules() if isinstance(m, Gated))
+    assert gate.kept == 3
+
+
 def test_targets_are_the_largest_responses_until_their_share_exceeds_r():
     output = torch.tensor([5.0, 3.0, 1.5, 0.5])[None, :, None, None].expand(1, 4, 2, 2)
     assert targets(output, 0.4).tolist() == [[True, False, False, False]]
@@ -64,6 +107,11 @@ def test_pixels_of_one_network_are_those_that_were_picked():
     light, large, judge = network.pixel_macs
     backbone = counting.of(network.backbone, (images,))[0]
     assert counting.of(network, (images,))[0] == backbone + 800 * judge + heavy * large + (800 - heavy) * light
+
+
+def test_a_width_that_groups_do_not_divide_is_refused_with_the_reason():
+    with pytest.raises(ValueError, match="width=6: CARN-M has groups of 4"):
+        pcsr(sr_net(kind="carn", width=8, side=4), width=6)
 
 
 @torch.no_grad()

@@ -1,5 +1,8 @@
 """Counts that papers print or that follow from them, to the last digit."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,6 +10,7 @@ from suites.common.decoder import published_decoder
 from suites.common.digits_resnet import digits_resnet
 from suites.common.digits_vit import digits_vit
 from suites.common.vit import vit
+from suites.dynamic import closed_forms
 from suites.dynamic import elasticvit_space as evit
 from suites.dynamic import pcsr as pixels
 from suites.dynamic.canvas import mean_side, sketchy_features
@@ -17,7 +21,18 @@ from suites.dynamic.jei_dnn import jei_dnn
 from suites.dynamic.lenet import b_lenet, lenet
 from suites.dynamic.matformer import combinations, matformer, non_decreasing, training_share
 from suites.dynamic.ofa import ofa, ofa_net
-from suites.dynamic.ofa_space import choice, deps_work, expected_macs, fixed_kernel, macs, mobilenet_v3_space, smallest
+from suites.dynamic.ofa_space import (
+    choice,
+    deps_work,
+    digits_space,
+    expected_macs,
+    fixed_kernel,
+    macs,
+    mobilenet_v3_space,
+    sandwich_work,
+    smallest,
+    steps_of_work,
+)  # fmt: skip
 from suites.dynamic.sortednet import sorted_lm
 from suites.dynamic.sr_nets import sr_net
 from suites.dynamic.t2t import t2t_vit
@@ -74,10 +89,45 @@ def test_the_space_has_as_many_members_as_the_paper_says_and_its_mean_cost_is_th
     assert macs(tiny, smallest(tiny), 64) < expected_macs(tiny, 64) < macs(tiny, choice(tiny), 64)
 
 
+def test_schedules_of_delayed_shrinking_in_the_grid_are_worth_the_same_work():
+    space = digits_space()
+    # largest 1,228,288, smallest 484,672, a random one 777,376 on average: a later step is worth
+    # (1,228,288 + 484,672 + 2 x 777,376) / 1,228,288 = 2.660379 steps of the largest
+    assert macs(space, choice(space), 32) == 1_228_288 and macs(space, smallest(space), 32) == 484_672
+    assert expected_macs(space, 32) == pytest.approx(777_376)
+    assert sandwich_work(space, 32) == pytest.approx(2.660379, abs=5e-7)
+    # 300 steps of which half are later ones: 150 + 150 x 2.660379 = 549.06; from the first step 549.06 / 2.660379 = 206
+    assert [steps_of_work(space, 32, warm, 549.06) for warm in (0, 0.25, 0.5, 0.75)] == [206, 245, 300, 388]
+    text = (Path(__file__).parents[3] / "suites" / "dynamic" / "suite.yaml").read_text()
+    rows = set(re.findall(r"deps\(warm=([\d.]+), .*?training_steps=(\d+)\)", text))
+    assert rows == {("0", "206"), ("0.25", "245"), ("0.5", "300"), ("0.75", "388")}
+
+
 def test_elasticvit_s1_costs_what_is_derived_and_its_own_formula_leaves_out_gates_and_taps():
     products, _, _ = counting.on_meta(elasticvit_net)
     assert products == evit.macs(evit.S1, 192) == 221_549_056
     assert evit.released_flops(evit.S1, 192) == 217_641_922
+
+
+def test_sizes_of_elasticvit_may_be_given_for_all_a_stage_or_a_block():
+    as_published = {"expansions": [1, 3, 3, 3, 3, 3, 3], "kernels": 3, "mlp": [2, 2, 2, 2, 3, 3, 4, 4], "values": 2}
+    assert elasticvit_net(**as_published).shape == evit.S1
+    assert elasticvit_net(mlp=[2, 2, 3, 4], expansions=3).shape == evit.S1
+    plain = evit.macs(evit.S1, 192)
+    # MLP ratio 3 for 2 in the second block of the third stage, 12 x 12 tokens of 64: 144 x 2 x 64^2
+    # kernel 5 for 3 in the second block of the first stage, 48 x 48 places of 72 channels: 48^2 x 72 x (25 - 9)
+    # a third block of the last stage, 9 tokens of 272, values of 544, ratio 4 as the block before:
+    # 9 (2 x 272^2 + 2 x 272 x 544 + 8 x 272^2) + 9 x 544 x 9 + 81 (272 + 544)
+    for settings, more in (
+        ({"mlp": [2, 3, 2, 2, 3, 3, 4, 4]}, 1_179_648), ({"kernels": [3, 3, 5, 3, 3, 3, 3]}, 2_654_208),
+        ({"depths": [1, 3, 3, 2, 2, 2, 3]}, 9_432_144),
+    ):  # fmt: skip
+        products, _, _ = counting.on_meta(lambda settings=settings: elasticvit_net(**settings))
+        assert products == plain + more == closed_forms.elasticvit(settings, {})
+    with pytest.raises(ValueError, match=r"4 \(a stage\) or 8 \(a block\)"):
+        elasticvit_net(mlp=[2, 2, 3])
+    with pytest.raises(ValueError, match="stem"):
+        elasticvit_net(expansions=[2, 3, 3])
 
 
 def test_t2t_and_its_exits_cost_what_is_derived():
@@ -87,13 +137,20 @@ def test_t2t_and_its_exits_cost_what_is_derived():
     exits = [counting.on_meta(lambda e=e: jei_dnn(t2t_vit(classes=10), exit=e))[:2] for e in (1, 2, 7)]
     assert [round(cost / 1e6, 3) for cost, _ in exits] == [407.681, 530.838, 1146.626]
     assert [gates for _, gates in exits] == [4, 8, 24]
+    # prices of exits are these products over those of the last: 407,680,512 / 1,146,625,536 for the first
+    with torch.device("meta"):
+        prices = jei_dnn(t2t_vit(classes=10)).costs()
+    assert prices[::6] == pytest.approx([407_680_512 / 1_146_625_536, 1.0], rel=1e-12)
+    assert prices[1] - prices[0] == pytest.approx(123_157_504 / 1_146_625_536, rel=1e-9)
 
 
 def test_b_lenet_and_cbnet_cost_what_is_derived():
     assert counting.on_meta(lenet)[0] == 1_140_070
     assert counting.on_meta(lambda: b_lenet(lenet(), exit=1)) == (220_150, 0, 74_694)
     assert counting.on_meta(lambda: b_lenet(lenet(), exit=2))[0] == 1_247_720
-    assert counting.on_meta(lambda: cbnet(lenet()))[0] == 220_150 + 267_264
+    assert counting.on_meta(lambda: cbnet(lenet()))[0] == 220_150 + 267_264 == closed_forms.cbnet({}, {})
+    plain = counting.on_meta(lambda: cbnet(lenet(), convert=False))[0]
+    assert plain == 220_150 == closed_forms.cbnet({}, {"convert": False})
     assert breakeven() == pytest.approx(0.74, abs=5e-4)
 
 

@@ -36,6 +36,17 @@ def test_a_coreset_of_all_data_is_the_joint_classifier():
     torch.testing.assert_close(learner(new), learner.features(new) @ joint, rtol=1e-4, atol=1e-4)
 
 
+def test_a_picture_that_is_met_again_is_stored_once_and_too_few_are_refused():
+    learner = kcl(continual_digits(hidden=8), tasks=2, samples=3)
+    pictures = torch.arange(4.0).reshape(4, 1, 1, 1).expand(4, 1, 8, 8)
+    met = torch.tensor([2, 0, 2, 0, 3, 1])  # the first three different ones: 2, 0, 3
+    learner.store(1, pictures[met], met)
+    assert learner.wanted[3:].tolist() == [2, 0, 3]
+    assert learner.pictures[3:, 0, 0, 0].tolist() == [2, 0, 3]
+    with pytest.raises(ValueError, match="task 1 met 2 different pictures; take 2 samples or fewer"):
+        learner.store(0, pictures[met[:4]], met[:4])
+
+
 def test_a_generator_that_returns_stored_pictures_is_the_stored_coreset():
     learner = gkcl(continual_digits(hidden=16), samples=20)
     index = torch.cat([index[:40] for index in _by_task(5)])

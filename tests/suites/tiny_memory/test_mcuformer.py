@@ -54,6 +54,25 @@ def test_parameters_are_those_of_the_formula():
     assert not any(isinstance(part, LowRank) for part in net(rho=1.0).modules())
 
 
+@pytest.mark.parametrize("patch, grid", [(16, 15), (20, 12), (24, 10), (28, 8), (32, 7)])
+def test_every_patch_of_the_papers_space_is_built_at_240_pixels(patch, grid):
+    with torch.device("meta"):
+        made = low_rank_vit(patch=patch, resolution=240, rho=0.4, depth=1)
+    assert made.tokens == grid**2 + 1 and made.resolution == 240
+    # C [(N + 1)(1 + r) + C r rho] with C 192, r 4, rho 0.4: 960 (N + 1) + 58,982.4
+    assert made.engine_peak_bytes == pytest.approx(960 * (grid**2 + 1) + 58_982.4)
+    with pytest.raises(ValueError, match="larger than the picture"):
+        low_rank_vit(patch=241, resolution=240)
+
+
+def test_slices_agree_where_a_patch_does_not_divide_the_picture():
+    made = net(patch=12)  # 64 = 5 x 12 and 4 pixels that belong to no patch
+    (x,) = made.example_inputs(2)
+    assert x.shape[-1] == 64 and made.tokens == 26
+    with torch.no_grad():
+        torch.testing.assert_close(mcuformer(copy.deepcopy(made), slice=7)(x), made(x), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("rho", [0.6, 1.0])
 @pytest.mark.parametrize("rows", [0, 65, 17, 8, 1])
 @pytest.mark.parametrize("fold", [False, True])
