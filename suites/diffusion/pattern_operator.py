@@ -7,6 +7,7 @@ so that nothing is multiplied and masked away.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Literal
 
 import torch
@@ -163,4 +164,4 @@ def pattern_attention(
 
 
 #: What the builder takes where a setting is not given.
-_DEFAULTS: dict[str, Any] = dict(pattern_attention.__kwdefaults__ or {})
+_DEFAULTS: dict[str, Any] = {name: one.default for name, one in inspect.signature(pattern_attention).parameters.items()}

@@ -114,7 +114,7 @@ class FfnLayer(nn.Module):
 
     @property
     def tolerance(self) -> float:
-        """Largest relative distance from the merged dense network: 1e-5 in single precision, more where bits are few."""
+        """Largest relative distance from the merged network: 1e-5 in single precision, more where bits are few."""
         return tolerance_in(self.fc1.bias.dtype)
 
     def reference(self, x: Tensor) -> Tensor:
