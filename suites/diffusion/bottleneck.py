@@ -1,9 +1,9 @@
 """Bottleneck Sampling: high, low and high resolution along one chain; Tian et al. 2025, arXiv 2503.18940.
 
 At a switch the picture is predicted (x0 = x - t v), brought to the next stage's resolution, and noised again to a
-time somewhat above where the stage before it ended; each stage has its own shift of the grid of times. Ours: fresh
-noise is the first noise with its values moved to other places and their signs drawn anew, the same for every image,
-so that a picture depends on its own noise alone; and resizing keeps the mean.
+time somewhat above where the stage before it ended, whatever its shift; each stage has its own shift of the grid of
+times. Ours: fresh noise is the first noise with its values moved to other places and their signs drawn anew, the same
+for every image, so that a picture depends on its own noise alone; and resizing keeps the mean.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def bottleneck(
         shifts: of each stage's grid of times.
 
     Raises:
-        ValueError: lists of different lengths, a last stage that is not at full size, or a side that the network
-            cannot take.
+        ValueError: lists of different lengths, a last stage that is not at full size, a side that the network cannot
+            take, or a shift by which a stage would end above where it begins.
     """
     flow = as_kind(model, FlowModel, "bottleneck", "digit_dit")
     lengths = {len(each) for each in (scales, steps, strengths, shifts)}
@@ -65,6 +65,7 @@ def bottleneck(
     for stage in stages:
         _side(flow, stage.scale)
     flow.course = Bottleneck(stages)
+    flow.course.grids(flow.shift)
     return flow
 
 
@@ -92,22 +93,42 @@ class Bottleneck(Course):
 
     def plan(self, model: FlowModel, count: int) -> list[dict[str, Any]]:
         """Every stage covers its share of the evenly spaced chain on its own grid; `count` is not asked."""
-        total, done, steps = sum(stage.steps for stage in self.stages), 0, list[dict[str, Any]]()
-        for stage in self.stages:
-            begin, end = 1 - done / total, 1 - (done + stage.steps) / total
-            begin += stage.strength * (1 - begin) if done else 0.0
-            even = [begin + (end - begin) * place / stage.steps for place in range(stage.steps + 1)]
-            times = [_shifted(model.shifted(t), stage.shift) for t in even]
+        steps = list[dict[str, Any]]()
+        for stage, times in zip(self.stages, self.grids(model.shift), strict=True):
             side = _side(model, stage.scale)
             if steps:
-                steps[-1] |= self._switch(steps[-1], side, times[0], done)
+                steps[-1] |= self._switch(steps[-1], side, times[0], len(steps))
             steps += [
                 model.planned(len(steps) + place, times[place], times[place + 1], side) for place in range(stage.steps)
             ]
-            done += stage.steps
         first = _side(model, self.stages[0].scale)
         steps[0]["begins_at"] = first
         return steps
+
+    def grids(self, shift: float) -> list[list[float]]:
+        """The times of every stage, of steps + 1 each; a stage begins at its strength above where the one before ended.
+
+        Args:
+            shift: of the network's own grid, under that of each stage.
+
+        Raises:
+            ValueError: a stage would end above where it begins.
+        """
+        total, done, left, found = sum(stage.steps for stage in self.stages), 0, 1.0, list[list[float]]()
+        for number, stage in enumerate(self.stages):
+            both = shift * stage.shift  # a shift of a shift is their product, and 1 / s undoes s
+            begin = _shifted(left + (stage.strength * (1 - left) if done else 0.0), 1 / both)
+            done += stage.steps
+            end = 1 - done / total
+            if end >= begin:
+                raise ValueError(
+                    f"stage {number + 1} would begin at time {_shifted(begin, both):.3g} and end at "
+                    f"{_shifted(end, both):.3g}: choose a shift below {stage.shift:g} for it, or a greater strength"
+                )
+            even = [begin + (end - begin) * place / stage.steps for place in range(stage.steps + 1)]
+            found.append([_shifted(t, both) for t in even])
+            left = found[-1][-1]
+        return found
 
     @staticmethod
     def _switch(last: dict[str, Any], side: int, t: float, seed: int) -> dict[str, Any]:

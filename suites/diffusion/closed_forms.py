@@ -159,11 +159,27 @@ def scale_dit(high: int, window: int, low: int, words: int = 512, width: int = 3
     return depth * (12 * tokens * width**2 + 2 * pairs * width)
 
 
-def in_chunks(frames: int, chunk: int, context: int, shared: int, places: int, width: int, depth: int) -> int:
-    """VINs: blocks over every chunk with its context and the global tokens."""
+def in_chunks(
+    frames: int, chunk: int, context: int, shared: int, places: int, width: int, depth: int, refined: int = 4
+) -> int:
+    """VINs: blocks over every chunk with the last frames of the one before it and the global tokens, and the interface.
+
+    Args:
+        frames: of the video.
+        chunk: frames of a chunk.
+        context: frames of the chunk before it.
+        shared: global tokens, which look at one key frame a chunk; without any there is no interface.
+        places: tokens of a frame.
+        width: of a token.
+        depth: blocks of the transformer.
+        refined: blocks that refine the global tokens.
+    """
+    begins = range(0, frames, chunk)
+    seen = len(begins) * places
     total = 0
-    for begin in range(0, frames, chunk):
+    if shared:
+        total = blocks(refined, shared, width) + 2 * (shared + seen) * width**2 + 2 * shared * seen * width
+    for begin in begins:
         own = min(begin + chunk, frames) - begin
-        before, after = min(context, begin), min(context, frames - begin - own)
-        total += blocks(depth, (own + before + after) * places + shared, width)
+        total += blocks(depth, (own + min(context, begin)) * places + shared, width)
     return total

@@ -28,6 +28,7 @@ class Ecar(nn.Module):
     """Both networks and the sampler: a step is one evaluation of the flow; the first of a stage runs the other too."""
 
     channels = 1
+    not_learned = ("flow_steps",)  # of the sampler alone: one training serves every K
 
     def __init__(self, *, stages: int, flow_steps: int, width: int, heads: int, depth: int, flow_depth: int,
                  patch: int, resolution: int, classes: int):  # fmt: skip

@@ -241,7 +241,8 @@ class Flex(Course):
 def step_macs(model: Dit, m: int) -> int:
     """MACs of one evaluation with m sparse tokens, block by block."""
     n = (model.resolution // model.patch) ** 2
-    return blocks_macs([kind_of(block) for block in model.blocks], n, m, model.width) + model.ends_macs(n)
+    kinds_of = [kind_of(block) for block in model.blocks]
+    return blocks_macs(kinds_of, n, m, model.width, model.ratio) + model.ends_macs(n)
 
 
 def kind_of(block: nn.Module) -> str:
@@ -250,22 +251,25 @@ def kind_of(block: nn.Module) -> str:
     return names.get(type(block), "plain")
 
 
-def blocks_macs(kinds: list[str], n: int, m: int, c: int) -> int:
+def blocks_macs(kinds: list[str], n: int, m: int, c: int, ratio: float = 4.0) -> int:
     """MACs of blocks on n dense and m sparse tokens of width c; plain blocks after a `sparse` one work on m tokens.
 
-    The formulas are those of `gen`, `sparse`, `recovery`, `dense` and `pooling` blocks with an MLP of 4 C.
+    With an MLP of 4 C, which is 8 C^2 a token, pooling takes 10 N C^2, making sparse tokens 10 M C^2 + 2 N C^2 + 2 M N
+    C, recovery 12 N C^2 + 2 M C^2 + 2 M N C; each 6 C^2 more.
     """
     total, sparse_now = 0, False
+    mlp = 2 * c * int(ratio * c)
     for kind in kinds:
         if kind == "pooling":
-            total += 10 * n * c**2 + 6 * c**2
+            total += n * (2 * c**2 + mlp) + 6 * c**2
         elif kind == "sparse":
-            total, sparse_now = total + 10 * m * c**2 + 2 * n * c**2 + 2 * m * n * c + 6 * c**2, True
+            total += m * (2 * c**2 + mlp) + 2 * n * c**2 + 2 * m * n * c + 6 * c**2
+            sparse_now = True
         elif kind == "recovery":
-            total += 12 * n * c**2 + 2 * m * c**2 + 2 * m * n * c + 6 * c**2
+            total += n * (4 * c**2 + mlp) + 2 * m * c**2 + 2 * m * n * c + 6 * c**2
             sparse_now = False
         else:
-            total += block_macs(m if sparse_now else n, c)
+            total += block_macs(m if sparse_now else n, c, ratio)
     return total
 
 

@@ -58,13 +58,21 @@ def place_major(x: Tensor, layout: Layout) -> Tensor:
 
 
 def _multi_diagonal(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
-    """Every place sees the near places, around the ends, of all frames."""
     if 2 * layout.near + 1 >= layout.places:
         return _full(q, k, v, layout)
+    return multi_attention(q, k, v, layout)[0]
+
+
+def multi_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+    """Every place sees the near places, around the ends, of all frames; and the logarithm of each row's sum.
+
+    There are more places than it sees, 2 near + 1.
+    """
     queries = place_major(q, layout)
     keys, values = (_around(place_major(each, layout), layout.near) for each in (k, v))
     scores = queries @ keys.transpose(-1, -2) / q.shape[-1] ** 0.5
-    return (scores.softmax(-1) @ values).transpose(2, 3).flatten(2, 3)
+    out = (scores.softmax(-1) @ values).transpose(2, 3).flatten(2, 3)
+    return out, scores.logsumexp(-1).transpose(2, 3).flatten(2, 3)
 
 
 def _around(x: Tensor, near: int) -> Tensor:

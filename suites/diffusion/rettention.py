@@ -18,8 +18,8 @@ from bench.config.settings import Count, Field, PositiveInt, Rate
 from suites.common.dit import Attention, Dit
 from suites.common.rectified_flow import Course, FlowModel
 from suites.common.video_dit import VideoDit
-from suites.diffusion.banded import banded_attention, executed_pairs, half_width
-from suites.diffusion.subjects import as_kind
+from suites.diffusion.banded import band_pairs, banded_attention, executed_pairs, half_width
+from suites.diffusion.subjects import as_kind, tell_pairs
 
 Mode = Literal["full", "refresh", "sparse"]
 
@@ -143,6 +143,8 @@ class Rettention(Course):
     def plan(self, model: FlowModel, count: int) -> list[dict[str, Any]]:
         """The plain grid, each step with its mode and MACs."""
         assert isinstance(model, Dit)
+        masked = [mask_macs(model, self.mode(index), self.s, self.residual) for index in range(count)]
+        tell_pairs(model, *(model.branches * sum(each) for each in zip(*masked, strict=True)))
         return [
             {**step, "mode": (mode := self.mode(step["index"])), "macs": model.branches * self._macs(model, mode)}
             for step in model.euler(count)
@@ -179,6 +181,20 @@ def step_macs(model: Dit, mode: Mode, s: float, residual: bool = True, side: int
     if mode == "refresh":
         return plain + layers * (2 * window * c + (n * c**2 if residual else 0))
     return plain - layers * 2 * (n**2 - window) * c
+
+
+def mask_macs(model: Dit, mode: Mode, s: float, residual: bool = True) -> tuple[int, int]:
+    """MACs of one evaluation with nothing masked, and with the pairs alone that the mask keeps.
+
+    What the method takes to decide, a refresh's pass over the window, is in neither.
+    """
+    frames, c, layers = frames_of(model), model.width, len(model.blocks)
+    places = (model.resolution // model.patch) ** 2
+    n = frames * places
+    again = layers * n * c**2 if mode == "refresh" and residual else 0
+    dense = model.evaluation_macs(model.resolution) + again
+    kept = frames**2 * band_pairs(places, half_width(places, s))
+    return dense, dense - (layers * 2 * (n**2 - kept) * c if mode == "sparse" else 0)
 
 
 def cache_bytes(layers: int, branches: int, tokens: int, width: int, heads: int, size: int = 4) -> int:

@@ -3,7 +3,7 @@
 A low-resolution picture is sampled as usual; then tokens of the large one see their own window and all anchors, which
 are clean, stand where their area is, carry a time of their own and a low-rank adapter on their path. In
 window order the windows are contiguous blocks. Ours: the class reaches the tokens by adaptive layer norm, so that
-there are no text tokens; window sizes in tokens; how many of the steps the small picture takes.
+there are no text tokens; window sizes in tokens; how many steps either picture takes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from suites.common.dit import Block, Dit, modulated
 from suites.common.finetuning import finetuned, teacher_for
 from suites.common.rectified_flow import Course, FlowModel, flow_loss
 from suites.diffusion.bottleneck import fresh_noise, resized
-from suites.diffusion.subjects import as_kind
+from suites.diffusion.subjects import as_kind, tell_pairs
 
 Order = Literal["raster", "window", "hilbert"]
 
@@ -32,6 +32,7 @@ def scale_dit(
     order: Literal["raster", "window", "hilbert"] = "window",
     rank: Count = 4,
     low_steps: PositiveInt = 4,
+    high_steps: Count = 0,
     training_steps: Count = 0,
 ) -> Dit:
     """The transformer whose tokens attend in windows, beside the tokens of a small picture made first.
@@ -43,6 +44,7 @@ def scale_dit(
         order: of the tokens; `raster` multiplies everything and masks, the others read windows as blocks.
         rank: of the adapter on the anchors' path; 0 has none.
         low_steps: steps of the small picture.
+        high_steps: steps of the large one; 0 takes as many as the case asks for.
         training_steps: batches of 32 to learn from.
 
     Raises:
@@ -57,7 +59,7 @@ def scale_dit(
     teacher = teacher_for(dit, training_steps)
     for block in dit.blocks:
         block.lora = Lora(block, rank) if rank and anchor else None
-    course = ScaleDit(window, anchor, order, low_steps)
+    course = ScaleDit(window, anchor, order, low_steps, high_steps)
     dit.course = course
     settings = {"window": window, "anchor": anchor, "rank": rank}
     loss = _loss(dit, course) if teacher is not None else None
@@ -89,18 +91,22 @@ class Lora(nn.Module):
 class ScaleDit(Course):
     """Steps of the small picture, then steps of the large one beside it."""
 
-    def __init__(self, window: int, anchor: int, order: Order, low_steps: int):
-        self.window, self.anchor, self.order, self.low_steps = window, anchor, order, low_steps
+    def __init__(self, window: int, anchor: int, order: Order, low_steps: int, high_steps: int = 0):
+        self.window, self.anchor, self.order = window, anchor, order
+        self.low_steps, self.high_steps = low_steps, high_steps
 
     def plan(self, model: FlowModel, count: int) -> list[dict[str, Any]]:
-        """`low_steps` small steps where there are anchors, then `count` large ones."""
+        """`low_steps` small steps where there are anchors, then `high_steps` large ones, or `count` of them."""
         assert isinstance(model, Dit)
         low = [] if not self.anchor else [self._small(model, step) for step in model.euler(self.low_steps)]
         high_macs = model.branches * step_macs(model, self.window, self.anchor, self.order)
         high = [
             {**step, "index": len(low) + step["index"], "mode": "windows", "macs": high_macs}
-            for step in model.euler(count)
+            for step in model.euler(self.high_steps or count)
         ]
+        small = sum(step["macs"] for step in low)
+        each = mask_macs(model, self.window, self.anchor)
+        tell_pairs(model, *(small + model.branches * len(high) * macs for macs in each))
         return low + high
 
     def _small(self, model: Dit, step: dict[str, Any]) -> dict[str, Any]:
@@ -268,6 +274,14 @@ def _loss(dit: Dit, course: ScaleDit) -> Any:
         return flow(pictures, classes)
 
     return loss
+
+
+def mask_macs(model: Dit, window: int, anchor: int) -> tuple[int, int]:
+    """MACs of one evaluation of the large picture with nothing masked, and with the pairs alone that the mask keeps."""
+    high, low = (model.resolution // model.patch) ** 2, anchor**2
+    kept = step_macs(model, window, anchor, "window")
+    more = (high + low) ** 2 - pairs(high, window**2, low)
+    return kept + len(model.blocks) * 2 * more * model.width, kept
 
 
 def step_macs(model: Dit, window: int, anchor: int, order: Order) -> int:

@@ -18,7 +18,7 @@ from suites.common.dit import Attention
 from suites.common.rectified_flow import Course, FlowModel, noise
 from suites.common.video_dit import VideoDit
 from suites.diffusion.patterns import PATTERNS, Layout, density
-from suites.diffusion.subjects import as_kind
+from suites.diffusion.subjects import as_kind, tell_pairs
 
 
 def sparse_vdit(
@@ -153,15 +153,25 @@ class SparseVideo(Course):
                 block.attn.chosen = chosen
             self.done = True
         macs = model.branches * step_macs(model)
+        dense, kept = model.evaluation_macs(model.resolution), step_macs(model, whole_blocks=False)
+        tell_pairs(model, *(model.branches * count * each for each in (dense, kept)))
         return [{**step, "mode": "sparse", "macs": macs} for step in model.euler(count)]
 
 
-def step_macs(model: VideoDit) -> int:
-    """MACs of one evaluation: 2 pairs d of every head instead of 2 N^2 d."""
+def step_macs(model: VideoDit, *, whole_blocks: bool = True) -> int:
+    """MACs of one evaluation: 2 pairs d of every head instead of 2 N^2 d.
+
+    Args:
+        model: whose heads have their patterns.
+        whole_blocks: pairs that run, or else those that the patterns keep.
+    """
     total = model.evaluation_macs(model.resolution)
     for block in model.blocks:
         size, layout = model.width // block.attn.heads, block.attn.layout
-        total -= sum(2 * (layout.tokens**2 - PATTERNS[kind].executed(layout)) * size for kind in block.attn.chosen)
+        for kind in block.attn.chosen:
+            pattern = PATTERNS[kind]
+            pairs = pattern.executed(layout) if whole_blocks else pattern.pairs(layout)
+            total -= 2 * (layout.tokens**2 - pairs) * size
     return total
 
 

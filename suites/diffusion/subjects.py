@@ -25,3 +25,14 @@ def as_kind(model: nn.Module, kind: type[Kind], method: str, take: str, *, video
     if isinstance(model, FlowModel) and model.course is not None:
         raise ValueError(f"{method}: {type(model.course).__name__} already says how this model is sampled")
     return model
+
+
+def tell_pairs(model: nn.Module, dense: int, kept: int) -> None:
+    """Let a model with a mask in its attention tell two counts beside what runs, which is whole blocks of the mask.
+
+    Args:
+        model: of the plan that was asked for last.
+        dense: MACs of an image over the plan with nothing masked.
+        kept: the same of the pairs alone that the mask keeps.
+    """
+    model.macs_dense, model.macs_nonzero = {"image": float(dense)}, {"image": float(kept)}  # type: ignore[assignment]

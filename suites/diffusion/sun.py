@@ -4,7 +4,8 @@ Every cross-attention gets keys and values of its own for the negative prompt, a
 positive one: out = attn(q, K+, V+) - A(attn(q, K-, V-)) + B(attn(q, K'+, V'+)), each extra term scaled to the norm of
 the first, then affine per channel. So one evaluation stands for the two of guidance, and few steps for
 many. Ours: the negative prompt is the empty class; the norm is per sample, where the release takes it
-over the whole batch; the recipe.
+over the whole batch; the recipe. That adapters plug into another base without learning again is tried on a U-Net which
+was tuned to inverted digits; its pictures are inverted back before anybody looks.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import Count, Positive, PositiveInt
-from suites.common.finetuning import finetuned, needs_training, teacher_for
-from suites.common.rectified_flow import Course, FlowModel
+from suites.common.finetuning import REBUILT_RATE, finetuned, needs_training, teacher_for
+from suites.common.rectified_flow import Course, FlowModel, flow_loss
+from suites.common.task import learning_task
 from suites.common.unet import Attention, Unet
 from suites.diffusion.subjects import as_kind
 from suites.diffusion.sun_branch import Branch
@@ -30,6 +32,7 @@ def sun(
     offset: bool = True,
     positive: bool = False,
     guidance: Positive = 2.0,
+    other_base: Count = 0,
     training_steps: Count = 0,
 ) -> nn.Module:
     """The U-Net with adapters, sampled in few steps of one evaluation each.
@@ -40,18 +43,53 @@ def sun(
         offset: whether the adapters are used; without them the conditional branch runs alone.
         positive: whether there is a second pair of keys and values for the positive prompt.
         guidance: scale of the guided teacher that the adapters learn from.
+        other_base: batches of inverted digits that another base learned, in whose place the adapters are then plugged
+            as they are; 0 keeps their own.
         training_steps: batches of 32 to learn from; the network itself stays as it is.
 
     Raises:
-        ValueError: the model is no U-Net, or one of diffusers that is to be trained.
+        ValueError: the model is no U-Net, one of diffusers that is to be trained, or without a task where another base
+            has to learn.
     """
     if hasattr(model, "unguided"):
-        return _on_diffusers(model, steps, offset, positive, training_steps)
+        return _on_diffusers(model, steps, offset, positive, training_steps + other_base)
     unet = as_kind(model, Unet, "sun", "digit_unet")
+    base = tuned_elsewhere(unet, other_base) if other_base else None
+    tuned = _with_adapters(unet, positive, guidance, steps, training_steps) if offset else unet
+    tuned.course = Sun(steps)
+    if base is not None:
+        tuned.load_state_dict(base, strict=False)  # which knows nothing of adapters
+        tuned.finish = upright  # type: ignore[method-assign]
+    return tuned
+
+
+def tuned_elsewhere(unet: Unet, batches: int) -> dict[str, Tensor]:
+    """Weights of the plain U-Net after so many batches of inverted digits.
+
+    Raises:
+        ValueError: it was loaded without a task to learn from.
+    """
+    task = learning_task(unet, "sun(other_base)", "set other_base=0 or take digit_unet with task=digit_images")
+    other = teacher_for(unet, batches)
+    assert other is not None
+    other.requires_grad_(True)
+    other.task = task  # type: ignore[assignment]
+    flow = flow_loss(other, torch.Generator().manual_seed(0))
+
+    def loss(pictures: Tensor, classes: Tensor) -> Tensor:
+        return flow(-pictures, classes)
+
+    return finetuned(other, unet, tuned_elsewhere, {}, batches, loss=loss, rate=REBUILT_RATE).state_dict()
+
+
+def upright(state: dict[str, Any]) -> Tensor:
+    """Pictures of a base that draws inverted digits, as the others draw them."""
+    return -state["x"]
+
+
+def _with_adapters(unet: Unet, positive: bool, guidance: float, steps: int, training_steps: int) -> Unet:
+    """The U-Net with adapters, which have learned where there are steps."""
     teacher = teacher_for(unet, training_steps)
-    unet.course = Sun(steps)
-    if not offset:
-        return unet
     adapters = []
     for block in (unet.down2_attention, unet.middle_attention, unet.up2_attention):
         block.cross_attention = SunAttention(block.cross_attention, positive)
@@ -63,7 +101,7 @@ def sun(
         for each in adapters:
             each.adapter.requires_grad_(True)
         loss = distillation(unet, teacher, guidance, 1 / steps)
-        settings["steps"] = steps
+        settings["sampler_steps"] = steps  # the long step that the short ones are to be matched by
     fresh = [parameter for each in adapters for parameter in each.adapter.parameters()]
     tuned = finetuned(unet, teacher, sun, settings, training_steps, loss=loss, fresh=fresh)
     return needs_training(tuned, "the adapter", training_steps)

@@ -226,7 +226,7 @@ class Var(VarNetwork):
         both = torch.cat([classes, torch.full_like(classes, self.classes)])
         found = network.run([torch.cat([m, m]) for m in maps], first, network.class_embed(both), caches, last)
         aware, unaware = found[:, -count:].chunk(2)
-        t = self.scale * index / (len(self.scales) - 1)
+        t = self.scale * index / max(1, len(self.scales) - 1)  # the only map of one scale is the first: no guidance
         return (1 + t) * aware - t * unaware
 
     def finish(self, state: dict[str, Any]) -> Tensor:

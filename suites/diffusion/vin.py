@@ -1,9 +1,9 @@
 """VINs, video interface networks: chunks of a long video denoised side by side; Dedhia et al. 2025, arXiv 2503.17539.
 
 Learned global tokens look once at key frames of the noisy video, a few self-attention blocks refine them, and each
-chunk is denoised over [chunk, context, global tokens]; frames that two chunks hold are averaged with linear weights
-while t is early. Ours: the size of the interface network, one key frame per chunk, and global tokens that start at
-random.
+chunk is denoised over [context, chunk, global tokens], the context being the last frames of the chunk before it; frames
+that two chunks hold are averaged with linear weights while t is early. Ours: the size of the interface network, one key
+frame per chunk, and global tokens that start at random.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ from suites.diffusion.subjects import as_kind
 
 @dataclass(frozen=True)
 class Chunk:
-    """Frames that a chunk owns, and those it looks at: its own and context on both sides."""
+    """Frames that a chunk owns, `begin` to `end`; it looks at those from `low` on.
+
+    The next chunk looks at those from `after` on, which is `end` where there is no next one.
+    """
 
     begin: int
     end: int
     low: int
-    high: int
+    after: int
 
 
 def vin(
@@ -48,11 +51,11 @@ def vin(
     Args:
         model: a video transformer.
         chunk: frames of a chunk.
-        context: frames of its neighbours that a chunk looks at on either side.
+        context: last frames of the chunk before it that a chunk looks at as well.
         global_tokens: that all chunks share; 0 has none, and no interface network.
         depth: blocks that refine the global tokens.
         averaged: time above which frames that two chunks hold are averaged.
-        training_steps: batches of 32 to learn from, network and interface together.
+        training_steps: batches of 32 to learn from, network and interface together, or the network alone in chunks.
 
     Raises:
         ValueError: the model is no video transformer.
@@ -60,14 +63,16 @@ def vin(
     video = as_kind(model, VideoDit, "vin", "digit_video")
     teacher = teacher_for(video, training_steps)
     video.course = Vin(chunk, context, averaged)
-    if not global_tokens:
-        return video
-    heads = video.blocks[0].attn.heads
-    video.interface = interface = Interface(video.width, heads, global_tokens, depth, video.ratio)
-    settings = {"chunk": chunk, "context": context, "global_tokens": global_tokens, "depth": depth}
+    fresh: list[nn.Parameter] = []
+    if global_tokens:
+        heads = video.blocks[0].attn.heads
+        video.interface = interface = Interface(video.width, heads, global_tokens, depth, video.ratio)
+        fresh = list(interface.parameters())
+    settings: dict[str, Any] = {"chunk": chunk, "context": context, "global_tokens": global_tokens, "depth": depth}
+    settings["averaged"] = averaged
     loss = _loss(video) if teacher is not None else None
-    tuned = finetuned(video, teacher, vin, settings, training_steps, loss=loss, fresh=interface.parameters())
-    return needs_training(tuned, "the interface network", training_steps)
+    tuned = finetuned(video, teacher, vin, settings, training_steps, loss=loss, fresh=fresh)
+    return needs_training(tuned, "the interface network", training_steps) if global_tokens else tuned
 
 
 def _loss(video: VideoDit) -> Any:
@@ -140,13 +145,13 @@ class Vin(Course):
         early = float(t.flatten()[0]) > self.averaged if not t.is_meta else True
         total, weight = torch.zeros_like(x), x.new_zeros(x.shape[2])
         for each in chunks:
-            tokens = model.video_tokens(x[:, :, each.low : each.high], each.low)
+            tokens = model.video_tokens(x[:, :, each.low : each.end], each.low)
             count = tokens.shape[1]
             out = model.through(tokens if shared is None else torch.cat([tokens, shared], dim=1), condition)
-            found = model.as_video(model.last(out[:, :count], condition), each.high - each.low)
-            share = weights_of(each, x.shape[2], early).to(x)
-            total[:, :, each.low : each.high] += found * share[None, None, :, None, None]
-            weight[each.low : each.high] += share
+            found = model.as_video(model.last(out[:, :count], condition), each.end - each.low)
+            share = weights_of(each, early).to(x)
+            total[:, :, each.low : each.end] += found * share[None, None, :, None, None]
+            weight[each.low : each.end] += share
         return total / weight[None, None, :, None, None]
 
     @staticmethod
@@ -161,21 +166,26 @@ class Vin(Course):
 
 def chunks_of(frames: int, chunk: int, context: int) -> list[Chunk]:
     """Consecutive chunks with their context; the last one may be shorter."""
+    ends = [min(begin + chunk, frames) for begin in range(0, frames, chunk)]
     return [
-        Chunk(begin, min(begin + chunk, frames), max(0, begin - context), min(frames, begin + chunk + context))
-        for begin in range(0, frames, chunk)
+        Chunk(begin, end, max(0, begin - context), max(0, end - context) if end < frames else end)
+        for begin, end in zip(range(0, frames, chunk), ends, strict=True)
     ]
 
 
-def weights_of(chunk: Chunk, frames: int, early: bool) -> Tensor:
-    """Weights of a chunk's frames, context included: 1 inside, falling linearly over the context, or 0 there later."""
-    place = torch.arange(chunk.low, chunk.high, dtype=torch.float32)
+def weights_of(chunk: Chunk, early: bool) -> Tensor:
+    """Weights of a chunk's frames, context first: later its own alone count.
+
+    Early they rise linearly over the context, and fall as much over the frames that the next chunk looks at: where a
+    context is no longer than a chunk those of a frame add up to 1.
+    """
+    place = torch.arange(chunk.low, chunk.end, dtype=torch.float32)
     if not early:
-        return ((place >= chunk.begin) & (place < chunk.end)).float()
-    left, right = chunk.begin - chunk.low, chunk.high - chunk.end
-    rising = (place - chunk.low + 1) / (2 * left + 1) if left else torch.ones_like(place)
-    falling = (chunk.high - place) / (2 * right + 1) if right else torch.ones_like(place)
-    return torch.minimum(rising, falling).clamp(max=1.0)
+        return (place >= chunk.begin).float()
+    before, behind = chunk.begin - chunk.low, chunk.end - chunk.after
+    rising = ((place - chunk.low + 1) / (before + 1)).clamp(max=1.0)
+    falling = ((chunk.end - place) / (behind + 1)).clamp(max=1.0) if behind else torch.ones_like(place)
+    return torch.minimum(rising, falling)
 
 
 def step_macs(model: VideoDit, chunk: int, context: int) -> int:
@@ -186,7 +196,7 @@ def step_macs(model: VideoDit, chunk: int, context: int) -> int:
     chunks = chunks_of(model.frames, chunk, context)
     total = 2 * c**2 * (len(chunks) - 1)  # the last modulation runs for every chunk; time and class once
     for each in chunks:
-        n = (each.high - each.low) * places
+        n = (each.end - each.low) * places
         total += (
             depth * block_macs(n + shared, c, ratio)
             + model.ends_macs(n)

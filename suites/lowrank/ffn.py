@@ -7,6 +7,7 @@ one: `pre_merge` keeps W beside the factors and uses it in calls of at most so m
 
 from __future__ import annotations
 
+import copy
 from typing import Literal
 
 import torch
@@ -18,6 +19,7 @@ from suites.common.from_scratch import learned
 from suites.common.gpt import Gpt, as_gpt
 from suites.common.initial import draw
 from suites.lowrank.structures import Guided, Structure, Structured, ffn_values, structured
+from suites.lowrank.tolerances import tolerance_in
 
 #: A dense or a structured map.
 Map = nn.Linear | Structured
@@ -97,11 +99,8 @@ class FfnLayer(nn.Module):
     """One network fc2(gelu(fc1 x)) as an operator on features [batch, tokens, width].
 
     Attributes:
-        tolerance: largest relative distance from the merged dense network in single precision.
         form: what really runs.
     """
-
-    tolerance = 1e-5
 
     def __init__(self, width: int, tokens: int, fc1: Map, fc2: Map, form: str):
         super().__init__()
@@ -113,10 +112,16 @@ class FfnLayer(nn.Module):
         """Features of the same shape."""
         return self.fc2(F.gelu(self.fc1(x)))
 
+    @property
+    def tolerance(self) -> float:
+        """Largest relative distance from the merged network: 1e-5 in single precision, more where bits are few."""
+        return tolerance_in(self.fc1.bias.dtype)
+
     def reference(self, x: Tensor) -> Tensor:
-        """The same with both matrices written out in double precision."""
-        hidden = F.gelu(F.linear(x.double(), _whole(self.fc1).double(), self.fc1.bias.double()))
-        return F.linear(hidden, _whole(self.fc2).double(), self.fc2.bias.double()).to(x.dtype)
+        """The same with both matrices written out in double precision, of the factors as they are stored."""
+        twin = copy.deepcopy(self).double()
+        hidden = F.gelu(F.linear(x.double(), _whole(twin.fc1), twin.fc1.bias))
+        return F.linear(hidden, _whole(twin.fc2), twin.fc2.bias)
 
     def example_inputs(self, batch: int) -> tuple[Tensor]:
         """Random features."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from bench.config.settings import PositiveInt
 from suites.lowrank.random_features import COMPLEX, Features, Kind
+from suites.lowrank.tolerances import tolerance_in
 
 
 class SnnkLayer(nn.Module):
@@ -68,17 +69,16 @@ def snnk_from(linear: nn.Linear, m: int, kind: Kind, orthogonal: bool) -> SnnkLa
 
 
 class SnnkOperator(nn.Module):
-    """One layer on features [batch, tokens, d], beside its definition in double precision.
-
-    Attributes:
-        tolerance: largest relative distance from the definition.
-    """
-
-    tolerance = 1e-5
+    """One layer on features [batch, tokens, d], beside its definition in double precision."""
 
     def __init__(self, body: nn.Module, inner: int, tokens: int, form: str):
         super().__init__()
         self.body, self.inner, self.tokens, self.form = body, inner, tokens, form
+
+    @property
+    def tolerance(self) -> float:
+        """Largest relative distance from the definition: 1e-5 in single precision, more where bits are few."""
+        return tolerance_in(next(self.body.parameters()).dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs [batch, tokens, l]."""

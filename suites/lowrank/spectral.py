@@ -153,6 +153,11 @@ class SpectralAdamW(torch.optim.AdamW):
         self.round = max(1, round(max(sizes, default=1)))
         self.generator = torch.Generator().manual_seed(seed)
 
+    def begin(self) -> None:
+        """Sample the triplets of the first iteration; without it they are those of the largest singular values."""
+        for layer in self.layers:
+            layer.choose(self.generator)
+
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One step of AdamW; then norms, clipping, and what is due."""

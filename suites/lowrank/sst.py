@@ -44,11 +44,18 @@ def sst(
     changed.make_optimizer = _Maker(changed, SpectralAdamW, rate=STEP_RATE, iteration=iteration)  # type: ignore[assignment]
     settings = {"rank": rank, "iteration": iteration}
 
-    loop = CountedRun(lambda module: SpectralAdamW(module, 2 * RATE, iteration))
+    loop = CountedRun(lambda module: _begun(module, iteration))
     found = learned(changed, model, sst, settings, training_steps, loop, from_start=bool(training_steps))
     if training_steps:
         _replace(found, SpectralLinear, lambda part: part.merged())
     return found.eval()
+
+
+def _begun(model: nn.Module, iteration: int) -> SpectralAdamW:
+    """The optimizer of a run, whose first iteration samples its triplets as all others do."""
+    optimizer = SpectralAdamW(model, 2 * RATE, iteration)
+    optimizer.begin()
+    return optimizer
 
 
 def lora(

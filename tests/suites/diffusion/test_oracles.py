@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from bench.meters import macs
 from suites.common.rectified_flow import noise
 from suites.diffusion import cachequant as cq
 from suites.diffusion import ecar as ec
@@ -17,6 +18,8 @@ from suites.diffusion.code import code
 from suites.diffusion.fake_quantised import Rounded, Rounding, best_scale, rounded
 from suites.diffusion.flexdit import PoolingBlock, RecoveryBlock
 from suites.diffusion.lambda_eclipse import prior
+from suites.diffusion.pattern_operator import macs as pattern_macs
+from suites.diffusion.pattern_operator import pairs, pattern_attention
 from suites.diffusion.patterns import PATTERNS, Layout
 from suites.diffusion.rettention import WindowAttention, cache_bytes, rettention, windowed
 from suites.diffusion.sparse_vdit import Search, agreement, sparse_vdit
@@ -51,6 +54,14 @@ def test_the_window_of_a_video_is_the_same_places_of_all_frames(frames, places, 
     assert torch.allclose(out, scores.softmax(-1) @ v) and torch.allclose(mass, scores.logsumexp(-1))
     kept = frames**2 * band_pairs(places, half)
     assert kept == int(mask.sum()) <= executed_pairs(frames * places, half, frames) <= (frames * places) ** 2
+
+
+@pytest.mark.parametrize(
+    "tokens, share, half", [(100, 0.29, 14), (50, 0.14, 3), (64, 0.25, 8), (33, 0.125, 2), (9, 0.1, 0)]
+)
+def test_half_of_the_window_is_that_of_the_whole_number_below_the_share(tokens, share, half):
+    """0.29 x 100 = 29 and 0.14 x 50 = 7, of which floats make 28.999999999999996 and 7.000000000000001."""
+    assert half_width(tokens, share) == half
 
 
 def test_the_window_of_the_paper_keeps_its_share():
@@ -145,6 +156,27 @@ def test_a_stage_begins_at_the_size_and_time_that_the_plan_says():
     assert [step["side"] for step in plan] == [8, 8, 4, 4, 8, 8]
     assert plan[2]["t"] == pytest.approx(2 / 3 + 0.5 / 3) and plan[4]["t"] == pytest.approx(1 / 3)
     assert plan[-1]["t"] - plan[-1]["dt"] == pytest.approx(0)
+
+
+def test_a_stage_begins_no_lower_than_the_one_before_ended_whatever_its_shift():
+    """Times of a stage bend by its shift; a strength of 0 goes on where the stage before ended."""
+    sizes = {"scales": [1.0, 0.5, 1.0], "steps": [2, 2, 2]}
+    model = bottleneck(small_dit(), **sizes, strengths=[0.0, 0.0, 0.5], shifts=[1.0, 2.0, 1.0])
+    plan = model.plan({"steps": 6})
+    ends = [step["t"] - step["dt"] for step in plan]
+    assert plan[2]["t"] == pytest.approx(ends[1]) == pytest.approx(2 / 3)
+    assert ends[3] == pytest.approx(2 * (1 / 3) / (1 + 1 / 3))  # a third of the even chain, shifted by 2: a half
+    assert plan[4]["t"] == pytest.approx(0.5 + 0.5 * 0.5) and ends[5] == pytest.approx(0)
+    with pytest.raises(ValueError, match="stage 2 would begin at time 0.667 and end at 0.833: choose a shift below 10"):
+        bottleneck(small_dit(), **sizes, strengths=[0.0] * 3, shifts=[1.0, 10.0, 1.0])
+
+
+def test_equal_shifts_of_all_stages_are_the_grid_of_one():
+    staged = bottleneck(small_dit(), scales=[1.0] * 3, steps=[1, 3, 2], strengths=[0.0] * 3, shifts=[3.0] * 3)
+    whole = bottleneck(small_dit(), scales=[1.0], steps=[6], strengths=[0.0], shifts=[3.0])
+    for one, two in zip(staged.plan({}), whole.plan({}), strict=True):
+        assert one["t"] == pytest.approx(two["t"]) and one["dt"] == pytest.approx(two["dt"]) and "next_t" not in one
+    assert torch.allclose(images(staged), images(whole), atol=1e-5)
 
 
 def test_a_pooling_block_is_attention_with_equal_weights():
@@ -281,10 +313,26 @@ def test_a_free_dense_head_is_always_kept_and_two_searches_can_be_compared():
 
 def test_chunks_cover_a_video_once_and_their_weights_are_positive_where_they_look():
     chunks = chunks_of(10, 4, 2)
-    assert [(c.begin, c.end, c.low, c.high) for c in chunks] == [(0, 4, 0, 6), (4, 8, 2, 10), (8, 10, 6, 10)]
+    assert [(c.begin, c.end, c.low, c.after) for c in chunks] == [(0, 4, 0, 2), (4, 8, 2, 6), (8, 10, 6, 10)]
     for each in chunks:
-        assert (weights_of(each, 10, True) > 0).all() and weights_of(each, 10, True).max() <= 1
-        assert weights_of(each, 10, False).sum() == each.end - each.begin
+        assert (weights_of(each, True) > 0).all() and weights_of(each, True).max() <= 1
+        assert weights_of(each, False).sum() == each.end - each.begin
+
+
+@pytest.mark.parametrize("frames, chunk, context", [(10, 4, 2), (40, 20, 8), (9, 3, 3), (7, 7, 2), (11, 5, 0)])
+def test_early_and_late_the_weights_of_a_frame_add_up_to_one(frames, chunk, context):
+    for early in (True, False):
+        total = torch.zeros(frames)
+        for each in chunks_of(frames, chunk, context):
+            total[each.low : each.end] += weights_of(each, early)
+        assert torch.allclose(total, torch.ones(frames))
+
+
+def test_the_context_of_a_chunk_is_the_end_of_the_one_before_it_and_its_weight_rises():
+    chunks = chunks_of(40, 20, 8)
+    assert [(c.low, c.end) for c in chunks] == [(0, 20), (12, 40)]  # the first chunk has no neighbour before it
+    assert torch.allclose(weights_of(chunks[1], True)[:9], torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8, 9]) / 9)
+    assert torch.allclose(weights_of(chunks[0], True)[-9:], torch.tensor([9.0, 8, 7, 6, 5, 4, 3, 2, 1]) / 9)
 
 
 def test_equal_velocities_of_all_chunks_are_averaged_to_themselves():
@@ -323,6 +371,35 @@ def test_global_tokens_carry_what_happens_in_other_chunks():
         with torch.no_grad():
             change = model.course.velocity(model, x, t, classes) - model.course.velocity(model, y, t, classes)
         assert bool(change[:, :, :3].abs().max() > 1e-6) is reaches
+
+
+LAYOUTS = [Layout(4, 6, 5, 1, 4), Layout(3, 9, 2, 2, 7), Layout(2, 4, 99, 9, 99)]
+
+
+@pytest.mark.parametrize("words", [0, 5])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_bare_pattern_is_its_definition_and_counts_what_runs(name, layout, words):
+    sizes = {"frames": layout.frames, "places": layout.places, "band": layout.band, "near": layout.near}
+    settings = {**sizes, "columns": layout.columns, "pattern": name, "words": words, "heads": 2, "width": 4}
+    operator = pattern_attention(**settings)
+    inputs = operator.example_inputs(2)
+    with torch.no_grad():
+        torch.testing.assert_close(operator(*inputs).double(), operator.reference(*inputs), rtol=1e-4, atol=1e-5)
+        counted = macs.count(operator, inputs, {}, second_count=False, inspect_values=False).macs / 2
+    tokens = words + layout.tokens
+    kept = 0 if name == "skip" else int(operator._seen(torch.arange(tokens), tokens).sum())
+    assert pairs(name, layout, words) == kept and operator.macs_nonzero == 2 * 2 * 4 * kept
+    assert counted == pattern_macs(settings, {}) >= operator.macs_nonzero
+    assert operator.macs_dense == 2 * 2 * 4 * tokens**2
+
+
+def test_the_lengths_of_the_papers_videos():
+    assert 13 * 1350 + 226 == 17_776 and 11 * 4080 + 226 == 45_106
+    with torch.device("meta"):
+        operator = pattern_attention(frames=13, places=1350, words=226, heads=48, near=16, pattern="multi_diagonal")
+    # words 226 x 17,776 and the video's 17,550 with them; 13 frames x 33 places for each of 17,550
+    assert operator.macs_nonzero == 2 * 48 * 64 * (226 * 17_776 + 17_550 * 226 + 17_550 * 13 * 33)
 
 
 # ------------------------------------------------------------------------------------------ scale-dit, sun
@@ -367,6 +444,67 @@ def test_adapters_that_give_nothing_are_the_conditional_branch():
                 branch.beta.zero_()
     assert torch.equal(images(model, guidance=3.0), images(small_unet()))
     assert torch.equal(images(sun(small_unet(), steps=6, offset=False)), images(small_unet()))
+
+
+class Learning:
+    """A task that gives random samples and makes everything anew; what it was asked to remember."""
+
+    def __init__(self, *shape):
+        self.shape, self.asked = shape, []
+
+    def training_batches(self, batch, steps, seed):
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(steps):
+            yield torch.randn(2, *self.shape, generator=generator), torch.tensor([1, 2])
+
+    def remembered(self, what, key, make):
+        self.asked.append((what, key))
+        return make()
+
+
+def learning_unet():
+    model = small_unet()
+    model.task = Learning(1, 8, 8)
+    return model
+
+
+def test_adapters_of_another_number_of_steps_are_other_weights():
+    """One long step learns two short ones of half its length, so that the length is part of what is remembered."""
+    keys = []
+    for steps in (2, 4):
+        model = learning_unet()
+        sun(model, steps=steps, training_steps=1)
+        keys += model.task.asked
+    (first, one), (second, two) = keys
+    assert first == second == "sun" and one != two and one["steps"] == two["steps"] == 1
+
+
+def test_another_base_draws_inverted_digits_which_are_turned_back():
+    model = sun(learning_unet(), steps=6, offset=False, other_base=1)
+    assert [what for what, _ in model.task.asked] == ["tuned_elsewhere"]
+    plain = small_unet()
+    before = images(plain)
+    plain.load_state_dict(model.state_dict())
+    assert torch.allclose(images(model), -images(plain)) and not torch.allclose(images(plain), before, atol=1e-4)
+    with pytest.raises(ValueError, match="set other_base=0"):
+        sun(small_unet(), other_base=1)
+
+
+def test_adapters_are_plugged_into_another_base_as_they_are():
+    own, other = (sun(learning_unet(), steps=6, training_steps=1, other_base=batches) for batches in (0, 1))
+    mine, theirs = own.state_dict(), other.state_dict()
+    apart = {name for name, value in mine.items() if not torch.equal(value, theirs[name])}
+    assert apart and not any("adapter" in name for name in apart)
+    assert any("cross_attention.query" in name for name in apart)
+
+
+def test_chunks_without_global_tokens_learn_as_well():
+    model = small_video()
+    model.task = Learning(1, 6, 8, 8)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = vin(model, chunk=3, context=1, global_tokens=0, training_steps=1)
+    assert [what for what, _ in model.task.asked] == ["vin"] and not hasattr(found, "untrained")
+    assert any(not torch.equal(value, before[name]) for name, value in found.state_dict().items())
 
 
 def test_a_branch_has_the_norm_of_what_it_is_taken_from_sample_by_sample():

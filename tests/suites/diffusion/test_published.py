@@ -1,7 +1,10 @@
 """Counts that papers print, and closed forms beside networks on the meta device."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 
 from bench.meters import macs
 from suites.common.dit import dit
@@ -12,6 +15,8 @@ from suites.diffusion.lambda_eclipse import params, prior
 from suites.diffusion.sun import SD15_LAYERS, adapters
 from suites.diffusion.var import SCALES, var_of_depth
 
+SUITE = Path(__file__).parents[3] / "suites" / "diffusion"
+PRINTED = [(1870.10, 3719.50), (1234.39, 3719.50), (311_319.54, 605_459)]
 XL = {"width": 1152, "heads": 16, "depth": 28, "patch": 2, "channels": 4, "classes": 1000, "variances": True}
 
 
@@ -140,8 +145,23 @@ def test_scale_dit_saves_where_the_picture_is_large():
     assert ratio(4096, 1024, 256) == pytest.approx(3.54, abs=0.01)
 
 
-def test_chunks_save_only_past_a_length():
-    def share(frames):
-        return forms.in_chunks(frames, 20, 8, 512, 240, 1152, 28) / forms.blocks(28, 240 * frames, 1152) - 1
+@pytest.mark.parametrize("frames, percent", [(40, 6), (80, -26), (160, -55)])
+def test_chunks_save_only_past_a_length(frames, percent):
+    """The second chunk of 40 frames has 28 x 240 + 512 tokens, the first 20 x 240 + 512: a context on one side."""
+    found = forms.in_chunks(frames, 20, 8, 512, 240, 1152, 28) / forms.blocks(28, 240 * frames, 1152) - 1
+    assert round(100 * found) == percent
 
-    assert share(40) > 0 > share(80) > share(160)
+
+def test_without_global_tokens_there_is_no_interface():
+    both = forms.blocks(28, 20 * 240, 1152) + forms.blocks(28, 28 * 240, 1152)
+    assert forms.in_chunks(40, 20, 8, 0, 240, 1152, 28) == both
+
+
+def test_claims_of_ratios_are_what_their_tables_print():
+    """FLUX.1-dev 3719.50 to 1870.10 and 1234.39 TFLOPs, HunyuanVideo 605,459 to 311,319.54."""
+    claims = yaml.safe_load((SUITE / "claims.yaml").read_text())["claims"]
+    ratios = [c["value"] for c in claims if c["method"] == "bottleneck" and c["metric"] == "macs"]
+    assert ratios == [round(part / whole, 4) for part, whole in PRINTED]
+    (ratio,) = (c["value"] for c in claims if c["method"] == "code" and c["metric"] == "macs")
+    draft, refine = forms.codes_drafted(SCALES, 7, 30, 16)
+    assert ratio == pytest.approx((draft + refine) / forms.var(30, SCALES), abs=1e-6)

@@ -70,6 +70,17 @@ def test_within_an_iteration_frozen_vectors_stay_bit_for_bit_and_active_ones_mov
     assert layer.u_active not in optimizer.state
 
 
+def test_the_first_iteration_samples_its_triplets_as_well():
+    """At r = 2 of 40 the two largest are drawn together in about one of 800 times; W stays as it is."""
+    layer = sp.SpectralLinear(nn.Linear(40, 40, bias=False), 2)
+    largest, weight = layer.s[:2].clone(), layer.merged().weight.clone()
+    optimizer = sp.SpectralAdamW(layer, 1e-3, iteration=5)
+    assert torch.equal(layer.s[:2], largest)  # a step that is timed, not learned from
+    optimizer.begin()
+    assert not torch.equal(layer.s[:2].sort().values, largest.sort().values)
+    torch.testing.assert_close(layer.merged().weight, weight, rtol=1e-4, atol=1e-5)
+
+
 def test_every_triplet_trains_where_the_rank_is_full():
     plain = nn.Linear(6, 5)
     spectral = sp.SpectralLinear(plain, 5)

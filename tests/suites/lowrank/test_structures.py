@@ -1,14 +1,19 @@
 """Structured maps against their dense matrices, their ends, and the counts that are printed."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import nn
 
+from bench.config.catalogue import parse_spec
 from suites.common.gpt import forward_macs, gpt, parameters
 from suites.lowrank.ffn import ffn_layer, gpt_parameters, structured_ffn
 from suites.lowrank.structures import BlockDense, BlockShuffle, Guided, LowRank, ffn_values, guide_share, structured
 
+SUITE = Path(__file__).parents[3] / "suites" / "lowrank" / "suite.yaml"
 GPTS = {
     "gpt_s": ({"width": 768, "layers": 12, "heads": 12, "hidden": 3072}, 109_632_000),
     "gpt_m": ({"width": 1024, "layers": 24, "heads": 16, "hidden": 4096}, 335_079_424),
@@ -82,6 +87,31 @@ def test_the_merged_matrix_is_used_for_few_tokens_and_stored_beside_the_factors(
     assert calls == []
     part.fc1(torch.randn(1, 4, 16))
     assert calls == [(1, 4, 16)]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("structure", ["dense", "LowRank", "BlockDense", "BlockShuffle"])
+def test_an_operator_is_its_definition_within_what_its_dtype_allows(structure, dtype):
+    """Rounding to 8 bits moves two products by about a hundredth: 1e-5 would call every row in bf16 wrong."""
+    rank = None if structure in ("dense", "BlockShuffle") else 32
+    operator = ffn_layer(structure=structure, width=64, rank=rank, blocks=2, length=9).to(dtype)
+    assert operator.tolerance == pytest.approx(2e-2 if dtype is torch.bfloat16 else 1e-5)
+    (x,) = operator.example_inputs(2)
+    with torch.no_grad():
+        found, wanted = operator(x).double(), operator.reference(x)
+    assert float((found - wanted).norm() / wanted.norm()) < operator.tolerance
+
+
+def test_structures_of_one_grid_have_as_many_values():
+    """LowRank 192 = BlockShuffle 4 = BlockDense 256 in two blocks: 1,474,560 of 4,718,592 at width 768, 31.25 %."""
+    assert ffn_values("LowRank", 768, 3072, 192) == ffn_values("BlockShuffle", 768, 3072, blocks=4) == 1_474_560
+    assert ffn_values("BlockDense", 768, 3072, 256, 2) == 1_474_560
+    for width, rank in ((768, 256), (1536, 512), (3072, 1024)):
+        assert ffn_values("BlockDense", width, 4 * width, rank, 2) == 0.3125 * 8 * width**2
+    grids = yaml.safe_load(SUITE.read_text())["grids"]
+    blocks = [block for name in ("finding", "curves", "full") for block in grids[name]]
+    rows = [parse_spec(spec) for block in blocks for spec in block["models"] if "BlockDense" in spec]
+    assert rows and all(3 * row["rank"] == row.get("width", 768) and row["blocks"] == 2 for _, row in rows)
 
 
 def test_a_guide_of_share_one_is_the_dense_layer_and_of_share_zero_the_structured_one():
