@@ -7,7 +7,8 @@ settings. The output layer is most of the memory; `tied` replaces it by the embe
 
 Parameters: 128 c + (3 c + 1) f + 3 h (f + h) + 6 h of the encoder with c numbers a character, f filters and h units;
 e V + 3 h (e + 2 h) + 6 h + (2 h + 1) V of the decoder with e numbers a word. A line of N characters and W words
-multiplies N (3 c f + 3 h (f + h)) + W (3 h (e + 2 h) + 2 N h + 2 h V).
+multiplies N (3 c f + 3 h (f + h)) + W (3 h (e + 2 h) + 4 N h + 2 h V): the decoder looks back before
+and after every word.
 """
 
 from __future__ import annotations

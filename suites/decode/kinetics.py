@@ -158,6 +158,7 @@ def sparse_cost(
     intensity: float = PAPER_INTENSITY,
 ) -> Cost:
     """The cost of block top-k with at most `budget` keys a step; each trial reads keys of its own."""
+    budget = min(budget, context + new)  # there are no more keys than that
     seen = 2 * (budget * new - 0.5 * max(0.0, budget - context) ** 2)
     search = (2 * context + new) / page * new
     compute = trials * (2 * parameters * new + 2 * seen * heads * sizes + search * heads * sizes)

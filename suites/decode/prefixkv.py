@@ -3,7 +3,8 @@
 A key's importance in a layer is the attention it receives in the prompt, summed over queries, mean over heads. Sorted,
 normalised and cumulated it says how many tokens hold a mass p. One p for all layers, found by binary search, makes the
 total equal to the budget. In decode a layer whose cache exceeds its ratio of the seen length drops the token 25 before
-the end. Online the ratios come from the prompt itself; offline a fixed list of ratios, averaged over samples, is given.
+the end, of a shorter cache the oldest behind the first. Online the ratios come from the prompt itself; offline a fixed
+list of ratios, averaged over samples, is given.
 
 A batch shares the sizes, found on the mean of its cumulated masses; each sample has a set of its own. Keys keep the
 rotary position that they were written with. The released ratios are shares forgotten; here a ratio is the share kept.
@@ -38,7 +39,7 @@ def prefixkv(
         model: a decoder with a plain cache.
         budget: share of all layers' tokens that is kept.
         ratios: share kept per layer, the offline recipe; None finds it on every prompt.
-        drop_before_end: which token goes when a layer's cache is too long, counted from the end.
+        drop_before_end: which token goes when a layer's cache is too long, counted from the end; the first stays.
 
     Raises:
         ValueError: not such a model, or not one ratio per layer.
@@ -104,8 +105,13 @@ class PrefixKeeper(Keeper):
         assert isinstance(longer, Pair)
         seen = kept.seen + k.shape[2]
         while longer.used > max(1, round(kept.ratio * seen)):
-            longer = _without(longer, max(0, longer.used - self.drop_before_end))
+            longer = _without(longer, place_to_drop(longer.used, self.drop_before_end))
         return out, Trimmed(longer, kept.ratio, seen)
+
+
+def place_to_drop(used: int, before_end: int) -> int:
+    """Which position of `used` goes: so many before the end; where there are fewer, the oldest behind the first."""
+    return max(min(1, used - 2), used - before_end)
 
 
 def recent_importance(q: Tensor, k: Tensor, queries: int = 64) -> Tensor:

@@ -52,12 +52,14 @@ def r_sparse(
         seed: of random calibration ids, where the model has no task.
 
     Raises:
-        ValueError: not such a model, or not one rho per layer.
+        ValueError: not such a model, one with experts, or not one rho per layer.
     """
     decoder = as_decoder(model, "r_sparse")
     shares = list(rho) if isinstance(rho, list) else [rho] * len(decoder.blocks)
     if len(shares) != len(decoder.blocks):
         raise ValueError(f"rho has {len(shares)} entries, the decoder {len(decoder.blocks)} layers: give one per layer")
+    if any(layer.experts is not None for layer in decoder.shape.layers):
+        raise ValueError("r_sparse takes the seven linear maps of a layer apart, and a mixture of experts has others")
     if sparsity == 0:
         return decoder
     if rho_search and not decoder.embed.weight.is_meta:

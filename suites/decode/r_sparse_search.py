@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from suites.common.decoder import Decoder
-from suites.decode.calibration import calibration_ids
+from suites.decode.calibration import LENGTH, calibration_ids
 
 #: Members of a generation, noise on a share, sequences and tokens that judge; of these the first are a dense prompt.
-POPULATION, NOISE, SEQUENCES, TOKENS, PROMPT = 8, 0.1, 4, 48, 32
+POPULATION, NOISE, SEQUENCES, TOKENS, PROMPT = 8, 0.1, 16, 48, 32
 CALIBRATION = 256
 
 
@@ -39,7 +39,7 @@ def searched(
         generations: how often the worse half is replaced.
         seed: of noise and calibration.
     """
-    ids = calibration_ids(decoder, SEQUENCES * TOKENS, seed)[:SEQUENCES, :TOKENS]
+    ids = judging_ids(decoder, seed)
     random = torch.Generator().manual_seed(seed)
     members = [list(start)] + [moved(start, random) for _ in range(POPULATION - 1)]
     judged = [(loss_at(decoder, sparsify, member, ids, seed), member) for member in members]
@@ -48,6 +48,11 @@ def searched(
         children = [child([member for _, member in best], random) for _ in range(POPULATION - len(best))]
         judged = best + [(loss_at(decoder, sparsify, member, ids, seed), member) for member in children]
     return min(judged, key=lambda item: item[0])[1]
+
+
+def judging_ids(decoder: Decoder, seed: int) -> Tensor:
+    """The text that shares are judged on, [16, 48]: the beginnings of as many calibration sequences."""
+    return calibration_ids(decoder, SEQUENCES * LENGTH, seed)[:, :TOKENS]
 
 
 def moved(shares: list[float], random: torch.Generator) -> list[float]:

@@ -95,19 +95,21 @@ def shared_budget(sizes: Sequence[int], scores: Sequence[float], sparsity: float
     budget = int((1 - exact(sparsity)) * sum(sizes))
     keep = [min(size, -int(-(1 - most) * size // 1)) for size in sizes]
     left = budget - sum(keep)
+    for i in sorted(range(len(sizes)), key=lambda i: (1 - most) * sizes[i] - keep[i])[: max(0, -left)]:
+        keep[i] -= 1  # what was rounded up furthest, where the start alone is above the budget
     while left > 0:
         open_blocks = [i for i, size in enumerate(sizes) if keep[i] < size]
         weights = [Fraction(float(scores[i])) for i in open_blocks]
         if not any(weights):
             weights = [Fraction(sizes[i]) for i in open_blocks]
-        given = _largest_remainder(left, weights)
+        given = largest_remainder(left, weights)
         for i, more in zip(open_blocks, given, strict=True):
             keep[i] += min(more, sizes[i] - keep[i])
         left = budget - sum(keep)
     return keep
 
 
-def _largest_remainder(total: int, weights: Sequence[Fraction]) -> list[int]:
+def largest_remainder(total: int, weights: Sequence[Fraction]) -> list[int]:
     """Whole shares of `total` in proportion to the weights, summing to it."""
     whole = sum(weights)
     ideal = [total * weight / whole for weight in weights]

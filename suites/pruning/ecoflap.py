@@ -6,6 +6,7 @@ over 2e-3, summed over 32 to 128 samples, is its importance; a block's is the su
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Literal
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from bench import costs
 from bench.config.settings import PositiveInt, Rate
-from suites.pruning.allocation import shared_budget
+from suites.pruning.allocation import largest_remainder, shared_budget
 from suites.pruning.layers import install, prunable
 from suites.pruning.learning import calibration, once
 from suites.pruning.rounding import check_sparsity
@@ -85,9 +86,8 @@ def kept_by_block(layers: dict[str, nn.Module], values: list[float], sparsity: f
     worth = [sum(score[name] for name in names) for names in blocks.values()]
     found: dict[str, int] = {}
     for names, kept, total in zip(blocks.values(), shared_budget(totals, worth, sparsity, reach), totals, strict=True):
-        given = [kept * size[name] // total for name in names]
-        given[0] += kept - sum(given)
-        found.update(zip(names, given, strict=True))
+        shares = [Fraction(size[name], total) for name in names]
+        found.update(zip(names, largest_remainder(kept, shares), strict=True))
     return found
 
 

@@ -6,8 +6,9 @@ Pruning" (Global MP), arXiv:2209.14624, section 3.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from bench import costs
@@ -24,7 +25,7 @@ def global_magnitude(
     model: nn.Module,
     *,
     sparsity: Rate = 0.9,
-    min_threshold: Rate = 0.0,
+    min_threshold: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0,
     kernel: Literal["mask", "csr", "gather", "lscd"] = "mask",
     steps: Count = 0,
     gradual: bool = False,

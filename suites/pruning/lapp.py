@@ -6,6 +6,7 @@ temperature, the weights of the loss and the bypass (depthwise 3x3 and 1x1, one 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -51,7 +52,7 @@ class Bypassed(nn.Module):
 
     Attributes:
         places: which outputs the conv still makes, [kept]; None for all.
-        gate: multiplies its outputs while it learns.
+        gate: gives what multiplies the conv's outputs while it learns.
     """
 
     places: Tensor | None
@@ -61,14 +62,14 @@ class Bypassed(nn.Module):
         self.conv, self.bypass = conv, Bypass(conv)
         self.out_channels, self.in_channels = conv.out_channels, conv.in_channels
         self.register_buffer("places", None)
-        self.gate: Tensor | None = None
+        self.gate: Callable[[], Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps of all outputs."""
         around = self.bypass(x)
         made = self.conv(x)
         if self.gate is not None:
-            made = made * self.gate[:, None, None]
+            made = made * self.gate()[:, None, None]
         return around + made if self.places is None else around.index_add(1, self.places, made)
 
     @torch.no_grad()
@@ -138,7 +139,7 @@ def lapp(
         nonlocal done
         keeps = [torch.arange(group.size, device="cpu") for group in groups]
         if steps:
-            keeps = _learn(model, groups, target, weight, int(steps * share), bypass, around, cost)
+            keeps = _learn(model, groups, target, weight, int(steps * share), around, cost)
         _remove(model, groups, keeps, around)
         done = True
         if steps:
@@ -161,9 +162,8 @@ def _conv(model: nn.Module, group: Group) -> nn.Conv2d:
 
 
 def _learn(
-    model: nn.Module, groups: list[Group], target: float, weight: float, steps: int, bypass: bool, around: bool,
-    cost: costs.Cost,
-) -> list[Tensor]:  # fmt: skip
+    model: nn.Module, groups: list[Group], target: float, weight: float, steps: int, around: bool, cost: costs.Cost
+) -> list[Tensor]:
     """Train weights and thresholds together; the channels of each group whose gate is open at the end."""
     task = task_of(model, "lapp")
     thresholds = nn.ModuleList(Threshold(_conv(model, group).weight) for group in groups)
@@ -175,36 +175,43 @@ def _learn(
             f"lapp(target={target}): {least:.3f} of the products stay with one filter a layer; ask for more, or take "
             "bypass_width='kept', which cuts the next convolutions as well"
         )
-    hooks = [] if bypass else [_gate_outputs(model, group, thresholds[i]) for i, group in enumerate(groups)]
+    gates = [_gate(_conv(model, group), threshold) for group, threshold in zip(groups, thresholds, strict=True)]
+    undo = [gate_by(model, group, gate, around) for group, gate in zip(groups, gates, strict=True)]
 
     def loss(inputs: Tensor, labels: Tensor) -> Tensor:
-        gates = [threshold(_conv(model, group).weight) for group, threshold in zip(groups, thresholds, strict=True)]
-        if bypass:
-            for group, gate in zip(groups, gates, strict=True):
-                model.get_submodule(group.name).gate = gate
-        return plain(inputs, labels) + weight * F.relu(expected_share(gates, sizes) - target)
+        share = expected_share([gate() for gate in gates], sizes)
+        return plain(inputs, labels) + weight * F.relu(share - target)
 
     learner = nn.ModuleList([model, thresholds])
     count = max(1, steps)
     cost.samples += count * BATCH
     fit(learner, task.training_batches(BATCH, count, 1), loss, Pace(count, 1e-3, 1e-2), thresholds.parameters())
-    for hook in hooks:
-        hook.remove()
     keeps = []
-    for group, threshold in zip(groups, thresholds, strict=True):
-        kept = threshold(_conv(model, group).weight).detach() > 0.5
+    for group, gate, take_off in zip(groups, gates, undo, strict=True):
+        take_off()
+        kept = gate().detach() > 0.5
         kept[norms(_conv(model, group).weight).argmax()] = True
         keeps.append(kept.nonzero()[:, 0])
-        if bypass:
-            model.get_submodule(group.name).gate = None  # type: ignore[assignment]
     return keeps
 
 
-def _gate_outputs(model: nn.Module, group: Group, threshold: nn.Module) -> torch.utils.hooks.RemovableHandle:
-    """Gate a group's channels behind their norm, where no bypass carries them on."""
+def _gate(conv: nn.Conv2d, threshold: nn.Module) -> Callable[[], Tensor]:
+    """What gives the gates of a conv's filters as they are now."""
+    return lambda: threshold(conv.weight)
+
+
+def gate_by(model: nn.Module, group: Group, gate: Callable[[], Tensor], around: bool) -> Callable[[], None]:
+    """Multiply a group's channels by `gate()` in every forward; gives what takes it off again.
+
+    A closed channel is what a removed one will be: `around` it goes a full bypass, which carries on; else nothing is
+    left of it, so that the gate stands behind the norm, where bypass and conv are joined.
+    """
+    layer: nn.Module = model.get_submodule(group.name)
+    if around:
+        layer.gate = gate  # type: ignore[assignment]
+        return lambda: setattr(layer, "gate", None)
     norm = model.get_submodule(group.outs[0][1])
-    conv = _conv(model, group)
-    return norm.register_forward_hook(lambda _m, _i, out: out * threshold(conv.weight)[:, None, None])
+    return norm.register_forward_hook(lambda _m, _i, out: out * gate()[:, None, None]).remove
 
 
 def products_of(model: nn.Module, groups: list[Group], around: bool) -> list[tuple[int, int, float]]:

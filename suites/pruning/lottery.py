@@ -23,6 +23,8 @@ from suites.pruning.rounding import dropped
 from suites.pruning.structures import Pattern
 
 RATE = 3e-3
+#: Share of the convolutions' survivors that goes in a round, layer by layer and by one threshold over all of them.
+CONV_RATE, GLOBAL_RATE = 0.1, 0.2
 
 
 def left_after(sizes: Sequence[int], rates: Sequence[float], rounds: int) -> list[int]:
@@ -47,7 +49,7 @@ def lottery(
     rounds: Count = 3,
     restart: Literal["rewind", "reinit", "dense"] = "rewind",
     fc_rate: Rate = 0.2,
-    conv_rate: Rate = 0.1,
+    conv_rate: Rate | None = None,
     scope: Literal["layer", "global"] = "layer",
     steps: Count = 400,
     kernel: Literal["mask", "csr"] = "mask",
@@ -60,9 +62,9 @@ def lottery(
         restart: the last training starts from the first values (`rewind`), from new ones (`reinit`), or trains the
             dense network as long (`dense`).
         fc_rate: share of a linear layer's survivors that goes in a round; half of it in the last layer.
-        conv_rate: the same of a convolution.
+        conv_rate: the same of a convolution, or of all of them; None for the paper's 0.1 by layer and 0.2 globally.
         scope: `layer` takes its share of each layer; `global` takes `conv_rate` of all convolutions' survivors together
-            and leaves linear layers alone, as the paper does with ResNet (at 0.2) and VGG.
+            and leaves linear layers alone, as the paper does with ResNet and VGG.
         steps: batches of each training; 0 prunes the weights as they are and trains nothing.
         kernel: how it runs.
 
@@ -72,11 +74,13 @@ def lottery(
     layers = prunable(model, "lottery")
     if scope == "global" and not any(isinstance(layer, nn.Conv2d) for layer in layers.values()):
         raise ValueError(f"lottery(scope='global') prunes convolutions together; {type(model).__name__} has none")
-    rates = shares(layers, fc_rate, conv_rate)
+    if conv_rate is None:
+        conv_rate = GLOBAL_RATE if scope == "global" else CONV_RATE
+    rates, together = shares(layers, fc_rate, conv_rate), conv_rate
 
     def make(cost: costs.Cost) -> dict[str, Tensor]:
         pruned = 0 if restart == "dense" else rounds
-        masks = _rounds(model, layers, pruned, None if scope == "global" else rates, conv_rate, steps, cost)
+        masks = _rounds(model, layers, pruned, None if scope == "global" else rates, together, steps, cost)
         if restart == "reinit" and steps:
             fresh(model, 1)
         _learn(model, layers, masks, steps, cost)

@@ -34,7 +34,7 @@ def masksparsity(
     sparse_steps: Count = 300,
     masked_steps: Count = 200,
     steps: Count = 200,
-    most: Rate = 0.9,
+    most: Rate = 1.0,
 ) -> nn.Module:
     """A convolutional network without the channels whose gains its own training drove below a threshold.
 
@@ -47,7 +47,7 @@ def masksparsity(
         sparse_steps: batches with the term on all gains.
         masked_steps: batches with the term as `masked` says.
         steps: batches of fine-tuning.
-        most: largest share of a group's channels that may go.
+        most: largest share of a group's channels that may go; one channel stays at any rate.
 
     Raises:
         ValueError: a network without norms behind its convolutions, or without a task.

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from bench import costs
 from bench.config.settings import Counts, KeepRate, PositiveInt
 from suites.pruning.learning import calibration, once
+from suites.pruning.rounding import exact
 from suites.pruning.transformers import blocks_of, cut_units, unit_macs
 
 SAMPLED = 768
@@ -105,7 +106,7 @@ def selected(heads: Tensor, neurons: Tensor, each: tuple[int, int], budget: floa
         each: products of a head and of a feature.
         budget: share of all products that stay.
     """
-    total = int(budget * (heads.numel() * each[0] + neurons.numel() * each[1]))
+    total = int(exact(budget) * (heads.numel() * each[0] + neurons.numel() * each[1]))
     by_head, by_neuron = heads.flatten().sort(descending=True), neurons.flatten().sort(descending=True)
     sums = [F.pad(order.values.double().cumsum(0), (1, 0)) for order in (by_head, by_neuron)]
     best, chosen = -1.0, (0, 0)

@@ -6,14 +6,14 @@ scratch for as many epochs (Scratch-E) or for the same products (Scratch-B). Fil
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from bench import costs
-from bench.config.settings import Count, Rate
+from bench.config.settings import Count, Positive, Rate
 from suites.common.training import Pace, classification, fit
 from suites.pruning.groups import Group, groups_of
 from suites.pruning.learning import BATCH, cut, fresh, slim_once, task_of, train
@@ -65,6 +65,7 @@ def slim(
     score: Literal["l1", "gain"] = "l1",
     trunk: bool = False,
     start: Literal["inherited", "scratch_e", "scratch_b", "random"] = "inherited",
+    longest: Positive = 2.0,
     steps: Count = 0,
 ) -> nn.Module:
     """A convolutional network cut to the best channels of each group, then trained in one of the ways of the control.
@@ -77,6 +78,7 @@ def slim(
         trunk: whether the channels of residual trunks go as well.
         start: `inherited` fine-tunes the kept weights; `scratch_e` draws new ones and trains as the plain net was
             trained; `scratch_b` as long in products; `random` keeps random channels and fine-tunes: the control.
+        longest: how many times the plain net's steps `scratch_b` takes at most: 2 on ImageNet, without end on CIFAR.
         steps: batches of fine-tuning; of the plain net's training for the two from scratch, 0 for its 700.
 
     Raises:
@@ -94,8 +96,11 @@ def slim(
 
     if start in ("inherited", "random") and not steps:
         return cut(model, groups, keeps())
-    key = {"rates": each, "score": score, "trunk": trunk, "start": start, "steps": steps}
-    return slim_once(model, slim, groups, key, lambda cost: _learned(model, groups, keeps(), start, steps, cost))
+    key: dict[str, Any] = {"rates": each, "score": score, "trunk": trunk, "start": start, "steps": steps}
+    key |= {"longest": longest} if start == "scratch_b" else {}
+    return slim_once(
+        model, slim, groups, key, lambda cost: _learned(model, groups, keeps(), start, steps, longest, cost)
+    )
 
 
 def _on_cpu(score: Tensor) -> Tensor:
@@ -104,7 +109,7 @@ def _on_cpu(score: Tensor) -> Tensor:
 
 
 def _learned(
-    model: nn.Module, groups: list[Group], keeps: list[Tensor], start: str, steps: int, cost: costs.Cost
+    model: nn.Module, groups: list[Group], keeps: list[Tensor], start: str, steps: int, longest: float, cost: costs.Cost
 ) -> list[Tensor]:
     task = task_of(model, "slim(steps)")
     example = model.example_inputs(1)  # type: ignore[operator]
@@ -115,7 +120,7 @@ def _learned(
         return keeps
     steps = steps or PLAIN_STEPS
     if start == "scratch_b":
-        steps = scratch_steps(steps, dense, products(model, example))
+        steps = scratch_steps(steps, dense, products(model, example), longest)
     fresh(model, 0)
     cost.samples += steps * BATCH
     fit(model, task.training_batches(BATCH, steps, 0), classification(model), Pace(steps, PLAIN_RATE))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
@@ -46,12 +46,13 @@ def taylor(weight: Tensor, gradient: Tensor) -> Tensor:
 
 def filter_l1(model: nn.Module, group: Group) -> Tensor:
     """Sum of |w| of each filter over all members that make the group's channels, [size] (Li et al. 2017)."""
-    total: Tensor | float = 0.0
-    for path, _, offset in group.outs:
-        weight = model.get_submodule(path).weight.detach()  # type: ignore[operator]
-        total = total + weight[offset : offset + group.size].abs().flatten(1).sum(1)
-    assert isinstance(total, Tensor)
-    return total
+    return filter_sums({path: magnitude(model.get_submodule(path).weight) for path, _, _ in group.outs}, group)  # type: ignore[arg-type]
+
+
+def filter_sums(worth: Mapping[str, Tensor], group: Group) -> Tensor:
+    """Sum of each filter's `worth`, of weights by the name of their layer, over the group's members, [size]."""
+    stretches = [worth[path][offset : offset + group.size] for path, _, offset in group.outs]
+    return torch.stack([stretch.flatten(1).sum(1) for stretch in stretches]).sum(0)
 
 
 def gains(model: nn.Module, group: Group) -> Tensor:
@@ -80,7 +81,8 @@ def beta_rank(conv: nn.Conv2d, x: Tensor, as_released: bool = False) -> Tensor:
     Args:
         conv: of one group.
         x: its input, [batch, channels, height, width].
-        as_released: windows over channels and rows instead of rows and columns, as the authors' code slices them.
+        as_released: windows over channels and rows instead of rows and columns, as the authors' code slices them;
+            places without such a channel are skipped.
     """
     with torch.no_grad():
         outputs = conv(x).float()
@@ -93,15 +95,25 @@ def beta_rank(conv: nn.Conv2d, x: Tensor, as_released: bool = False) -> Tensor:
 
 def window_deviation(conv: nn.Conv2d, x: Tensor, as_released: bool = False) -> Tensor:
     """Deviation of the window that feeds each place, over channels, window and batch, [height, width]."""
-    if as_released:
-        padded = F.pad(x, [int(conv.padding[1])] * 2 + [int(conv.padding[0])] * 2).transpose(1, 2)
-        side = min(conv.kernel_size[0], padded.shape[1])
-        rows = padded[:, :side].std(unbiased=False)
-        size = conv(x[:1]).shape[-2:]
-        return rows.expand(size)
-    windows = F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride)  # type: ignore[arg-type]
     size = conv(x[:1].to(conv.weight.dtype)).shape[-2:]
+    if as_released:
+        return _released_deviation(conv, x, size)
+    windows = F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride)  # type: ignore[arg-type]
     return windows.transpose(0, 1).flatten(0, 1).std(dim=0, unbiased=False).view(size)
+
+
+def _released_deviation(conv: nn.Conv2d, x: Tensor, size: torch.Size) -> Tensor:
+    """The same of windows that begin at channel y and row x of the padded maps, zero where there is no such channel."""
+    padded = F.pad(x, [int(conv.padding[1])] * 2 + [int(conv.padding[0])] * 2)
+    (high, wide), (down, right) = conv.kernel_size, conv.stride
+    found = x.new_zeros(size)
+    for row in range(size[0]):
+        for column in range(size[1]):
+            channels, rows = slice(row * down, row * down + high), slice(column * right, column * right + wide)
+            window = padded[:, channels, rows]
+            if window.numel():
+                found[row, column] = window.std(unbiased=False)
+    return found
 
 
 def min_max(score: Tensor) -> Tensor:

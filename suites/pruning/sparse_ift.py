@@ -61,6 +61,11 @@ class Convolution(nn.Module):
         self.conv = nn.Conv2d(inner, outer, 3, stride, 1, bias=False)
         if family == "doped":
             rank = doped_rank(inner, outer, sparsity)
+            if not rank:
+                raise ValueError(
+                    f"family='doped' at sparsity={sparsity} has no product left for a dense path from {inner} to "
+                    f"{outer} channels: take more of one or the other"
+                )
             self.down = nn.Conv2d(inner, rank, 3, stride, 1, bias=False)
             self.up = nn.Conv2d(rank, outer, 1, bias=False)
 
@@ -163,7 +168,7 @@ def resnet18_cifar(
         kernel: how the sparse convolutions run; `mask` also lets no gradient reach dropped weights, so that it trains.
 
     Raises:
-        ValueError: a family that needs a sparsity without one.
+        ValueError: a family that needs a sparsity without one, or a doped layer too narrow for it.
     """
     check_sparsity(sparsity)
     if family != "dense" and not sparsity:

@@ -1,13 +1,15 @@
 """SSVI: a Bayesian network that is sparse all along; weights leave by their signal-to-noise and grow by gradient.
 
 Source: Li et al. 2024, "Training Bayesian Neural Networks with Sparse Subspace Variational Inference",
-arXiv:2402.11025, sections 3 and 4. Every weight has a mean and a deviation; outputs are drawn, not weights:
-conv(x, mu) + sqrt(conv(x^2, sigma^2)) eps, two products. The first layer is dense.
+arXiv:2402.11025, sections 3 and 4. Every weight has a mean and a deviation; while it learns, outputs are drawn and not
+weights: conv(x, mu) + sqrt(conv(x^2, sigma^2)) eps, two products. The first layer is dense. An answer is that of the
+means, or the mean of K networks whose weights are drawn, one product each.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -42,7 +44,8 @@ class Variational(nn.Module):
     """A linear or convolutional layer whose weights are normal, under a mask.
 
     Attributes:
-        sampling: whether outputs are drawn; else the mean network runs, one product.
+        sampling: whether an answer is that of drawn weights; else the mean network runs. Either is one product.
+        watched: whether the means of weights that are not there receive a gradient as well.
     """
 
     mask: Tensor
@@ -60,7 +63,7 @@ class Variational(nn.Module):
         else:
             self.how = None
         self.register_buffer("mask", mask.clone())
-        self.sampling = False
+        self.sampling = self.watched = False
         kept = int(mask.numel()) if mask.is_meta else int(mask.sum())
         self.weight_counts = {"dense": mask.numel(), "nonzero": kept, "executed": mask.numel()}
 
@@ -76,10 +79,19 @@ class Variational(nn.Module):
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, weight, bias) if self.how is None else F.conv2d(x, weight, bias, *self.how)
 
+    def there(self) -> Tensor:
+        """Means of the weights that are there, zero elsewhere."""
+        kept = self.mean * self.mask
+        absent = self.mean - kept
+        return kept + (absent - absent.detach()) if self.watched else kept
+
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs, drawn while learning or sampling."""
-        out = self._product(x, self.mean * self.mask, self.bias)
-        if not (self.training or self.sampling):
+        """Outputs: drawn while learning, else of the means or, where it samples, of drawn weights."""
+        if self.sampling and not self.training:
+            drawn = self.there() + self.sigma() * torch.randn_like(self.mean)
+            return self._product(x, drawn, self.bias)
+        out = self._product(x, self.there(), self.bias)
+        if not self.training:
             return out
         variance = self._product(x.square(), self.sigma().square(), None)
         return out + (variance + 1e-12).sqrt() * torch.randn_like(out)
@@ -131,7 +143,7 @@ def ssvi(
     Args:
         model: any network with linear or convolutional layers.
         density: share of the weights of every layer but the first that is there.
-        samples: networks drawn for an answer, K; 0 runs the means alone.
+        samples: networks drawn for an answer, K, at K times the products; 0 runs the means alone.
         steps: batches of learning on the model's task; 0 leaves its own weights as means.
         sigma: first deviation.
         prior_weight: of the divergence from the prior, over the number of training samples. The paper's 0.01 is of
@@ -183,6 +195,7 @@ def _learn(model: nn.Module, steps: int, prior_weight: float, fixed: bool, cost:
         nonlocal done
         if done and done % EVERY == 0 and not fixed:
             share = DROP * (1 + math.cos(math.pi * done / steps)) / 2
+            watch(parts, lambda: plain(inputs, labels))
             for part in parts[1:]:
                 regrow(part, share)
         done += 1
@@ -193,6 +206,15 @@ def _learn(model: nn.Module, steps: int, prior_weight: float, fixed: bool, cost:
     cost.samples += steps * BATCH
     fit(model, task.training_batches(BATCH, steps, 0), loss, Pace(steps, 3e-3, weight_decay=0.0))
     return model.state_dict()
+
+
+def watch(parts: Sequence[Variational], loss: Callable[[], Tensor]) -> None:
+    """Leave on every mean its gradient of the loss, those of weights that are not there included: `regrow` reads it."""
+    for part in parts:
+        part.watched = True
+    gradients = torch.autograd.grad(loss(), [part.mean for part in parts])
+    for part, gradient in zip(parts, gradients, strict=True):
+        part.watched, part.mean.grad = False, gradient
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from bench.config.settings import Count, KeepRate, Positive
 from suites.common.training import classification
 from suites.pruning.layers import install, prunable
 from suites.pruning.learning import BATCH, Held, once, task_of, train
+from suites.pruning.rounding import exact
 from suites.pruning.structures import Pattern
 
 
@@ -134,6 +135,6 @@ def _descend(
 
 def _step(weight: Tensor, keep: float, strength: float, penalty: str) -> None:
     groups = weight.flatten(1)
-    k = max(1, int(keep * len(groups)))
+    k = max(1, int(exact(keep) * len(groups)))
     moved = prox(groups, k, strength) if penalty == "envelope" else group_lasso(groups, strength)
     weight.copy_(moved.view(weight.shape))

@@ -7,14 +7,35 @@ from typing import Literal
 from bench.config.settings import PositiveInt, Rate
 from suites.common.checkpoint import load_checkpoint
 from suites.pruning.nets.resnet_cifar import ResnetCifar, l1_widths, resnet_cifar
+from suites.pruning.nets.resnet_imagenet import BLOCKS, WIDTHS, ResnetImage, resnet34
+from suites.pruning.rounding import kept_width
 
-__all__ = ["load_checkpoint", "resnet56_hrank", "resnet56_l1"]
+__all__ = ["load_checkpoint", "resnet34_l1", "resnet56_hrank", "resnet56_l1"]
 
 #: Rates per stage and blocks that stay full (Li et al. 2017, arXiv:1608.08710, section 4.2).
 L1_SHAPES: dict[str, tuple[tuple[float, float, float], tuple[int, ...]]] = {
     "a": ((0.1, 0.1, 0.1), (8, 10, 19, 27)),
     "b": ((0.6, 0.3, 0.1), (8, 9, 10, 17, 19, 27)),
 }
+#: The same of ResNet-34: rates of the stages, of which the last stays, and blocks that stay full.
+L1_SHAPES_34: dict[str, tuple[float, float, float, float]] = {"a": (0.3, 0.3, 0.3, 0.0), "b": (0.5, 0.6, 0.4, 0.0)}
+L1_FULL_34 = (1, 4, 7, 8, 13)
+
+
+def resnet34_l1(
+    *, variant: Literal["a", "b"] = "a", classes: PositiveInt = 1000, resolution: PositiveInt = 224
+) -> ResnetImage:
+    """ResNet-34 as L1 filter pruning leaves it.
+
+    Args:
+        variant: a, 30 % of the filters of the first three stages; b, 50, 60 and 40 %.
+        classes: logits.
+        resolution: side of the input.
+    """
+    stages = zip(WIDTHS, L1_SHAPES_34[variant], BLOCKS, strict=True)
+    every = [(width, rate) for width, rate, count in stages for _ in range(count)]
+    widths = [width if i in L1_FULL_34 else kept_width(width, rate) for i, (width, rate) in enumerate(every, start=1)]
+    return resnet34(widths=widths, classes=classes, resolution=resolution)
 
 
 def resnet56_l1(*, variant: Literal["a", "b"] = "a", resolution: PositiveInt = 32) -> ResnetCifar:

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from bench.meters import macs
 from bench.meters.quality import Run
 from suites.common.task import TaskError
 from suites.common.tasks import keyboard_lines as lines_file
@@ -112,6 +113,13 @@ def test_the_decoder_is_the_written_out_recurrence():
         new = (1 - update) * fresh + update * state
         logits = net.out.weight @ torch.cat([new, context(new)]) + net.out.bias
         assert torch.allclose(net(lines)[0], logits, atol=1e-5)
+
+
+def test_products_of_a_line_are_its_characters_and_two_looks_back_a_word():
+    """N (3 c f + 3 h (f + h)) + W (3 h (e + 2 h) + 4 N h + 2 h V) at N 78, c f h e 8, V 20 and one word."""
+    net = keyboard_cced(vocabulary=20, hidden=8, filters=8, character=8, word=8)
+    counted = macs.count(net, net.example_inputs(1), second_count=False)
+    assert counted.macs == 78 * (192 + 384) + 3 * 8 * 24 + 4 * 78 * 8 + 2 * 8 * 20 == 48_320
 
 
 # ---------------------------------------------------------------- the table

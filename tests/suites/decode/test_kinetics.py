@@ -36,6 +36,14 @@ def test_the_closed_forms_are_sums_over_steps(budget, context, new):
         assert cost.compute == pytest.approx(4 * heads * sizes * seen, rel=5e-3)
 
 
+@pytest.mark.parametrize("budget", [350, 351, 10**9])
+def test_a_budget_above_all_keys_costs_what_dense_attention_costs(budget):
+    shape = {"parameters": 1000, "heads": 4, "kv_heads": 2, "sizes": 24, "context": 50, "new": 300}
+    dense, sparse = dense_cost(**shape), sparse_cost(**shape, budget=budget, page=10**9)
+    assert sparse.compute == pytest.approx(dense.compute, rel=1e-6)
+    assert sparse.memory == pytest.approx(dense.memory, rel=1e-6)
+
+
 def test_nothing_new_costs_nothing_and_trials_share_the_prompt():
     assert dense_cost(**QWEN3_8B, context=256, new=0).total == 0
     one, four = (dense_cost(**QWEN3_8B, context=1000, new=10, trials=t) for t in (1, 4))

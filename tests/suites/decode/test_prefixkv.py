@@ -93,6 +93,18 @@ def test_decode_drops_the_token_25_before_the_end_when_the_share_is_exceeded():
         assert kept.pair.v.filled[0, 0, :, 1].tolist() == expected
 
 
+def test_a_short_cache_drops_the_oldest_behind_the_first():
+    assert [file.place_to_drop(used, 25) for used in (2, 3, 20, 25, 26, 27, 60)] == [0, 1, 1, 1, 1, 2, 35]
+    assert file.place_to_drop(5, 1) == 4
+    keeper = file.PrefixKeeper(25, scored=True)
+    k = torch.arange(20.0).reshape(1, 1, 20, 1)
+    kept = file.trimmed(file.Scored(k, k, torch.arange(20.0)[None]), 5)  # 0, 16, 17, 18, 19
+    for place in range(20, 23):  # a quarter of 21, 22 and 23 tokens are five, six and six
+        new = torch.full((1, 1, 1, 1), float(place))
+        _, kept = keeper.step(torch.randn(1, 1, 1, 1), new, new, kept)
+    assert kept.pair.k.filled.flatten().tolist() == [0.0, 18.0, 19.0, 20.0, 21.0, 22.0]
+
+
 def test_cache_bytes_are_the_share_of_the_dense_cache_at_every_length():
     model = prefixkv(small(), budget=0.4)
 

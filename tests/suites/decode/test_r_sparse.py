@@ -129,8 +129,8 @@ def test_the_search_is_never_worse_than_where_it_started_and_leaves_the_decoder_
     plain = decoder(width=32, layers=2, heads=2, hidden=24)
     spread(plain)
     before = {name: value.clone() for name, value in plain.state_dict().items()}
-    ids = search_file.calibration_ids(plain, search_file.SEQUENCES * search_file.TOKENS, 0)
-    ids = ids[: search_file.SEQUENCES, : search_file.TOKENS]
+    ids = search_file.judging_ids(plain, 0)
+    assert ids.shape == (16, 48)  # sixteen samples, not one cut into nothing
     found = search_file.searched(plain, gathering(0.5), [0.9, 0.9], generations=1)
     assert len(found) == 2 and all(0 <= share <= 1 for share in found)
     assert search_file.searched(plain, gathering(0.5), [0.9, 0.9], generations=1) == found
@@ -147,3 +147,10 @@ def test_children_have_their_parents_shares_moved_a_little(monkeypatch):
     assert len({tuple(shares) for shares in children}) > 2
     monkeypatch.setattr(search_file, "NOISE", 5.0)
     assert all(0 <= share <= 1 for share in search_file.moved([0.5] * 50, random))
+
+
+def test_a_mixture_of_experts_is_refused():
+    from suites.common.decoder import published_decoder
+
+    with pytest.raises(ValueError, match="a mixture of experts has others"):
+        r_sparse(published_decoder(name="byte_moe"))

@@ -16,7 +16,7 @@ from suites.pruning.fast_sparse import fast_sparse
 from suites.pruning.lottery import left_after
 from suites.pruning.lpvit import lpvit
 from suites.pruning.nets import gpt, mobilenet, resnet_cifar, resnet_imagenet, revit, vgg, yolov8
-from suites.pruning.nets.published import resnet56_hrank, resnet56_l1
+from suites.pruning.nets.published import resnet34_l1, resnet56_hrank, resnet56_l1
 from suites.pruning.rounding import dropped, kept, kept_width
 from suites.pruning.spa import full_numbers, learned_numbers
 from suites.pruning.sparse_ift import doped_rank, factor_rank, resnet18_cifar
@@ -30,6 +30,9 @@ PRINTED = {
     "resnet110": (lambda: resnet_cifar.resnet_cifar(depth=110), 1_727_962, 252_887_680),
     "l1_a": (lambda: resnet56_l1(variant="a"), 773_336, 112_435_840),
     "hrank": (resnet56_hrank, 485_413, 65_168_128),
+    # 20 of 64, 39 of 128 and 77 of 256 filters go in 2, 2 and 4 blocks, 2 x 9 c p^2 products each: 563,576,832 in all
+    "l1_34_a": (lambda: resnet34_l1(variant="a"), 20_151_764, 3_663_761_408 - 563_576_832),
+    "l1_34_b": (lambda: resnet34_l1(variant="b"), 19_469_372, 3_663_761_408 - 881_491_968),
     "vgg16": (vgg.vgg16_cifar, 14_987_722, 313_463_808),
     "vgg16_l1": (lambda: vgg.vgg16_cifar(channels=L1_A), 5_397_034, 206_279_680),
     "vgg16_hrank": (lambda: vgg.vgg16_cifar(conv_bias=True, rates=[0.45] * 7 + [0.78] * 5), 1_901_836, 66_521_088),
@@ -129,6 +132,13 @@ def test_ssvi_keeps_a_tenth_but_for_the_first_layer():
     assert found["macs_nonzero"] == 57_138_032
 
 
+def test_an_answer_of_k_drawn_networks_takes_k_times_the_products():
+    """Weights are drawn, not outputs: one product a layer and network, of the weights that are there."""
+    found, _, count = three(lambda: ssvi(mlp.digits_mlp(), density=0.1, samples=3))
+    assert count.macs == 3 * (256 * 300 + 300 * 100 + 1000) == 3 * 107_800
+    assert found["macs_nonzero"] == 3 * (76_800 + 3000 + 100)  # the first layer is whole
+
+
 def test_counts_of_bert_by_unit():
     assert bert.encoder_macs(768, [12] * 12, 64, [3072] * 12, 128) == 11_173_625_856
     assert bert.encoder_macs(768, [1], 64, [0], 128) == 27_262_976
@@ -186,6 +196,8 @@ def test_lottery_rounds_leave_what_is_printed():
     left = left_after([784 * 300, 300 * 100, 100 * 10], [0.2, 0.2, 0.1], 3)
     assert sum(left) == 136_512
     assert round(100 * sum(left) / 266_200, 2) == 51.28
+    for rounds, printed in ((7, 21.1), (15, 3.6)):
+        assert round(sum(left_after([235_200, 30_000, 1000], [0.2, 0.2, 0.1], rounds)) / 2662, 1) == printed
 
 
 def test_rounding_is_decimal():
@@ -213,3 +225,6 @@ def test_a_shared_budget_is_exact_and_within_bounds():
     assert all(0.4 * size <= k <= size for size, k in zip(sizes, keep, strict=True))
     assert keep == [50, 170, 80]  # 40, 120, 80 at first; 60 more as 1 : 5 : 0
     assert shared_budget([10, 10], [1.0, 0.0], 0.0) == [10, 10]
+    # without reach each of two blocks of three starts with ceil(1.5) = 2, and 3 of 6 are wanted
+    assert sorted(shared_budget([3, 3], [1.0, 1.0], 0.5, 0.0)) == [1, 2]
+    assert sum(shared_budget([7, 9, 11], [0.0, 0.0, 0.0], 0.37, 0.0)) == 17  # int(0.63 x 27)

@@ -35,6 +35,14 @@ def test_one_threshold_takes_its_share_of_all_convolutions_and_no_linear_weight(
         lottery(digits_mlp(widths=[8], resolution=8), rounds=1, steps=0, scope="global")
 
 
+def test_a_threshold_over_all_convolutions_takes_a_fifth_where_nothing_else_is_said():
+    torch.manual_seed(0)
+    model = lottery(digits_resnet(width=4, resolution=8), rounds=1, steps=0, scope="global")
+    convolutions = [part.weight for part in model.modules() if isinstance(part, nn.Conv2d)]
+    total = sum(weight.numel() for weight in convolutions)
+    assert sum(int((weight != 0).sum()) for weight in convolutions) == total - total // 5
+
+
 def test_the_smallest_leave_and_the_steepest_grow():
     weight = torch.tensor([3.0, 0.1, 2.0, 0.0, 0.0, 0.0])
     mask = torch.tensor([True, True, True, False, False, False])

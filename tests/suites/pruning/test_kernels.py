@@ -5,6 +5,8 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
+from bench.config import catalogue
+from bench.errors import UsageError
 from suites.common.mlp import digits_mlp
 from suites.pruning import formats
 from suites.pruning.allocation import global_masks
@@ -88,6 +90,16 @@ def test_a_minimum_shields_small_layers_and_keeps_the_total():
     assert int(masks["middle"].sum()) == least
     with pytest.raises(ValueError, match="lower min_threshold"):
         global_masks(scores, 0.99, least_percent=5.0)
+
+
+def test_a_minimum_is_per_cent_of_the_whole_network():
+    """5 % of 4096 + 128 + 80 weights are 215: both small layers are below that and stay."""
+    method = catalogue.load().method("global_magnitude")
+    catalogue.check_method(method, {"min_threshold": 5.0})
+    with pytest.raises(UsageError, match="min_threshold"):
+        catalogue.check_method(method, {"min_threshold": 101.0})
+    model = global_magnitude(digits_mlp(widths=[16, 8]), sparsity=0.5, min_threshold=5.0)
+    assert [int((layer.weight != 0).sum()) for layer in model.layers] == [4096 - 2152, 128, 80]
 
 
 @pytest.mark.parametrize("kernel", ["mask", "csr", "gather"])

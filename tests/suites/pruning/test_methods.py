@@ -15,12 +15,13 @@ from suites.pruning.nm_flow import Flow, decay_at, patterns_of, state_at
 from suites.pruning.optin import distortions, optin, selected
 from suites.pruning.polarization import polarity
 from suites.pruning.spa import full_numbers, learned_numbers, task_bytes
+from suites.pruning.sparse_ift import resnet18_cifar
 from suites.pruning.spdf import spdf
-from suites.pruning.ssvi import Variational, mean_size, regrow, signal_to_noise, ssvi
+from suites.pruning.ssvi import Variational, mean_size, regrow, signal_to_noise, ssvi, watch
 from suites.pruning.structures import n_of_m
 from suites.pruning.transformers import blocks_of
 from suites.pruning.vtrans import Bottleneck
-from suites.pruning.wgsef import group_lasso, open_shares, prox
+from suites.pruning.wgsef import _step, group_lasso, open_shares, prox
 from suites.pruning.yolo_slimming import channel_divergence, gain_rate
 
 
@@ -104,6 +105,31 @@ def test_regrowing_keeps_the_number_and_starts_at_zero():
     assert not bool(layer.mean[new].any())
 
 
+def test_weights_grow_where_the_loss_asks_for_them():
+    """Outputs summed over x = (1, 2, -5) have the gradient (1, 2, -5) by the means, of absent weights as well."""
+    layer = Variational(nn.Linear(3, 1, bias=False), torch.tensor([[1.0, 0.0, 0.0]]))
+    x = torch.tensor([[1.0, 2.0, -5.0]])
+    watch([layer], lambda: layer(x).sum())
+    assert torch.allclose(layer.mean.grad, x)
+    assert regrow(layer, 1.0) == 1
+    assert layer.mask.tolist() == [[0, 0, 1]]
+    layer(x).sum().backward()  # while it learns, absent weights have none
+    assert layer.mean.grad[0, :2].tolist() == [1.0, 2.0]  # left from before
+    assert float(layer.mean.grad[0, 2]) == -10.0
+
+
+def test_drawn_weights_are_shared_by_a_batch_and_absent_ones_stay_zero():
+    torch.manual_seed(0)
+    layer = Variational(nn.Linear(3, 2, bias=False), torch.tensor([[1.0, 0.0, 1.0]] * 2), sigma=0.5).eval()
+    layer.sampling = True
+    with torch.no_grad():
+        drawn = layer(torch.eye(3))  # the columns of one weight
+        assert not bool(drawn[1].any())
+        assert not torch.allclose(drawn.t(), layer.mean * layer.mask)
+        same = layer(torch.ones(4, 3))
+        assert torch.allclose(same, same[:1].expand(4, -1))
+
+
 def test_beta_rank_is_l1_where_deviations_are_equal():
     torch.manual_seed(0)
     conv = nn.Conv2d(4, 6, 1, bias=False)
@@ -118,6 +144,30 @@ def test_beta_rank_is_l1_where_deviations_are_equal():
     window = scores.window_deviation(conv, x)
     assert torch.allclose(window, x.transpose(0, 1).flatten(0, 1).std(0, unbiased=False), atol=1e-5)
     assert scores.beta_rank(conv, torch.zeros(2, 4, 3, 3)).tolist() == [0.0] * 6
+
+
+def test_windows_as_released_are_cut_from_channels_and_rows():
+    """Place (y, x) takes channel y and row x of all columns and images; there is no third channel."""
+    conv, x = nn.Conv2d(2, 4, 1), torch.randn(5, 2, 3, 3)
+    found = scores.window_deviation(conv, x, as_released=True)
+    for channel in range(2):
+        for row in range(3):
+            assert float(found[channel, row]) == pytest.approx(float(x[:, channel, row].std(unbiased=False)))
+    assert found[2].tolist() == [0.0] * 3
+    wide = nn.Conv2d(2, 4, 3, padding=1)  # windows of 3 from the padded maps: channels 1.. and rows 1 to 3 at (1, 1)
+    padded = nn.functional.pad(x, [1, 1, 1, 1])
+    found = scores.window_deviation(wide, x, as_released=True)
+    assert float(found[1, 1]) == pytest.approx(float(padded[:, 1:4, 1:4].std(unbiased=False)))
+
+
+def test_shares_of_groups_and_budgets_are_decimal():
+    """0.29 of 100 are 29 and of 200 are 58, although in binary they are a little less."""
+    weight = torch.rand(100, 3)
+    wanted = prox(weight, 29, 0.5)
+    _step(weight, 0.29, 0.5, "envelope")
+    assert torch.allclose(weight, wanted)
+    ((heads, neurons),) = selected(torch.zeros(1, 1), torch.arange(1.0, 101)[None], (100, 1), 0.29)
+    assert (len(heads), len(neurons)) == (0, 58)
 
 
 def test_wanda_by_hand():
@@ -179,6 +229,10 @@ def test_importance_sets_what_each_matrix_keeps():
     assert keep["blocks.0.a"] + keep["blocks.0.b"] == 90  # 80 at first, 40 more as 2 : 6
     uniform = kept_by_block(layers, [100.0] * 4, 0.5, 0.0)
     assert set(uniform.values()) == {50}
+    # int(0.994 x 192) = 190 of 48 + 16 + 64 + 64: 47.5, 15.83, 63.33, 63.33, and no matrix keeps more than it has
+    sizes = {"qkv": (4, 12), "proj": (4, 4), "fc1": (4, 16), "fc2": (16, 4)}
+    layers = {f"blocks.0.{name}": nn.Linear(*size) for name, size in sizes.items()}
+    assert list(kept_by_block(layers, [1.0] * 4, 0.006, 0.1).values()) == [48, 16, 63, 63]
 
 
 def test_the_budget_buys_heads_and_features():
@@ -236,6 +290,11 @@ def test_distillation_of_channels():
     assert float(channel_divergence(x, torch.randn_like(x))) > 0
     assert gain_rate(0, 10) == 1e-2
     assert gain_rate(10, 10) == pytest.approx(1e-3)
+
+
+def test_a_doped_layer_too_narrow_for_a_dense_path_is_refused():
+    with pytest.raises(ValueError, match="no product left for a dense path from 4 to 4"):  # 9 x .25 x 16 / 40 = 0.9
+        resnet18_cifar(family="doped", sparsity=0.25, width=4, blocks=[1])
 
 
 def test_numbers_of_a_task():

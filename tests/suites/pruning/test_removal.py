@@ -15,8 +15,8 @@ from suites.common.torchvision_remedy import import_beside_torchvision
 from suites.pruning.channel_slim import channel_slim
 from suites.pruning.global_magnitude import global_magnitude
 from suites.pruning.groups import groups_of, keep_channels, zero_channels
-from suites.pruning.lapp import _remove, expected_share, lapp, products_of
-from suites.pruning.masksparsity import marked, penalty
+from suites.pruning.lapp import Bypassed, _remove, expected_share, gate_by, lapp, products_of
+from suites.pruning.masksparsity import marked, masksparsity, penalty
 from suites.pruning.nets.gpt import gpt
 from suites.pruning.nets.mobilenet import mobilenet_v1
 from suites.pruning.nets.resnet_cifar import resnet_cifar
@@ -24,7 +24,7 @@ from suites.pruning.nets.resnet_imagenet import resnet34, resnet50
 from suites.pruning.nets.vgg import vgg16_cifar
 from suites.pruning.nets.yolov8 import yolov8
 from suites.pruning.rethinking import scratch_steps, slim
-from suites.pruning.spa import Adapted, attach, spa, task_bytes
+from suites.pruning.spa import Adapted, attach, channel_scores, spa, task_bytes, whole_rank
 from suites.pruning.sparsebytenn import permute
 from suites.pruning.transformers import blocks_of, cut_hidden
 from suites.pruning.yolo_chain import yolov8_chain
@@ -237,6 +237,13 @@ def test_penalties_reach_marked_gains_alone():
     )
 
 
+def test_one_channel_stays_whatever_the_threshold_marks():
+    model = masksparsity(
+        digits_resnet(width=16, blocks=1, resolution=8), threshold=9.0, sparse_steps=0, masked_steps=0, steps=0
+    )
+    assert model.stage1[0].conv1.out_channels == model.stage3[0].conv2.out_channels == 1
+
+
 def test_a_bypass_starts_as_nothing():
     torch.manual_seed(0)
     model = alive(digits_resnet(width=8, resolution=8))
@@ -244,6 +251,33 @@ def test_a_bypass_starts_as_nothing():
     with torch.no_grad():
         wanted = model(*x)
         assert torch.allclose(lapp(model, steps=0)(*x), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("width", ["full", "kept", None])
+def test_a_closed_gate_of_lapp_is_a_removed_filter(width):
+    torch.manual_seed(0)
+    model = lapp(alive(digits_resnet(width=8, blocks=2, resolution=8)), steps=0, bypass=width is not None)
+    for part in model.modules():
+        if isinstance(part, Bypassed):
+            nn.init.normal_(part.bypass.pointwise.weight, std=0.2)
+    groups = [group for group in groups_of_conv1(model) if not group.trunk]
+    keeps = [torch.arange(1, group.size, 2) for group in groups]
+    gates = [torch.zeros(group.size).index_fill(0, keep, 1.0) for group, keep in zip(groups, keeps, strict=True)]
+    undo = [gate_by(model, group, lambda g=gate: g, width == "full") for group, gate in zip(groups, gates, strict=True)]
+    x = model.example_inputs(2)
+    with torch.no_grad():
+        wanted = model(*x)
+        for take_off in undo:
+            take_off()
+        assert not torch.allclose(model(*x), wanted, atol=1e-3)
+        _remove(model, groups, keeps, width == "full")
+        assert torch.allclose(model(*x), wanted, atol=1e-5)
+
+
+def groups_of_conv1(model):
+    """Groups of the first convolutions of the blocks, as `lapp` finds them before they have bypasses."""
+    plain = digits_resnet(width=8, blocks=2, resolution=8)
+    return [group for group in groups_of(plain, "test") if group.name.endswith("conv1")]
 
 
 @pytest.mark.parametrize("bypass", [True, False])
@@ -297,6 +331,14 @@ def test_scratch_b_trains_as_long_in_products():
     assert scratch_steps(90, 100.0, 30.0) == 180  # at most twice
 
 
+@pytest.mark.parametrize("longest, steps", [(2.0, 4), (3.0, 6)])
+def test_scratch_b_is_cut_off_where_it_is_told_to(longest, steps):
+    model = digits_resnet(width=8, blocks=2, resolution=8)
+    model.task = lesson(model)
+    slim(model, rate=0.9, trunk=True, start="scratch_b", steps=2, longest=longest)
+    assert model.method_cost["samples"] == 32 * steps
+
+
 @pytest.mark.parametrize("method", ["splora", "sppara"])
 def test_an_adapter_added_in_is_the_adapted_layer(method):
     torch.manual_seed(0)
@@ -314,6 +356,32 @@ def test_an_adapter_added_in_is_the_adapted_layer(method):
                 parent, _, own = name.rpartition(".")
                 setattr(model.get_submodule(parent), own, part.fused())
         assert torch.allclose(model(*x), wanted, atol=1e-5)
+
+
+def test_a_rank_below_one_is_a_share_of_the_sources_outputs():
+    assert [whole_rank(0.25, outputs) for outputs in (16, 10, 1)] == [4, 2, 1]  # 2.5 to the even 2, one at least
+    assert whole_rank(3, 100) == 3
+    model = spa(digits_resnet(width=8, resolution=8), keep=0.5, rank=0.25, merged=False)
+    ranks = [getattr(model, f"stage{i}")[0].conv1.down.shape[0] for i in (1, 2, 3)]
+    assert ranks == [2, 4, 8]  # of 8, 16 and 32 outputs, of which half are left
+
+
+@pytest.mark.parametrize("score", ["gradient", "taylor"])
+def test_channels_are_scored_by_one_batch_of_the_task(score):
+    torch.manual_seed(0)
+    model = alive(digits_resnet(width=4, blocks=1, resolution=8))
+    model.task = lesson(model)
+    groups = [group for group in groups_of(model, "test") if not group.trunk]
+    found = channel_scores(model, groups, score)
+    inputs, labels = next(iter(model.task.training_batches(32, 1, 0)))
+    nn.functional.cross_entropy(model(inputs), labels).backward()
+    for group, scores in zip(groups, found, strict=True):
+        weight = model.get_submodule(group.name).weight
+        change = weight.grad if score == "gradient" else weight.detach() * weight.grad
+        assert torch.allclose(scores, change.abs().flatten(1).sum(1), rtol=1e-4)
+    before = copy.deepcopy(found[0])
+    slimmed = spa(model, keep=0.5, score=score, method="full")
+    assert slimmed.stage1[0].conv1.out_channels == 2 and len(before) == 4
 
 
 def test_adapters_leave_the_same_slim_network():
