@@ -2,9 +2,9 @@
 
 On an axis of n tokens the window of query i starts at clamp(i - k // 2, 0, n - k): windows at a border move inwards,
 they are not padded. Dilation D parts the axis into D interleaved groups and applies the rule inside each; k D must not
-exceed n. On a causal axis query i sees max(0, i - k + 1) .. i of its group. Newer versions of the package have a stride:
-s queries in a row share the window of the middle one, on a causal axis that of the last one up to themselves; s = k is
-blocked attention. Axes are independent. Products: 2 x query-key pairs x d x H.
+exceed n. On a causal axis query i sees max(0, i - k + 1) .. i of its group. With a stride s (newer versions of the
+package) s queries in a row share the window of the middle one, on a causal axis that of the last one up to themselves;
+s = k is blocked attention. Axes are independent. Products: 2 x query-key pairs x d x H.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ def neighborhood_attention(
         if k < 1 or d < 1 or k * d > n or (k % 2 == 0 and not one_way):
             raise ValueError(f"a window of {k} with dilation {d} does not fit an axis of {n}: odd, and k D at most n")
         if not 1 <= s <= k:
-            raise ValueError(f"stride={s} with a window of {k}: from 1 to the window, else some see nothing of themselves")
+            raise ValueError(
+                f"stride={s} with a window of {k}: from 1 to the window, else some see nothing of themselves"
+            )
     return NeighborhoodAttention(list(sizes), list(kernel), steps, shared, causals, heads, size, form).eval()
 
 
-def neighbors(
-    n: int, kernel: int, dilation: int = 1, causal: bool = False, stride: int = 1
-) -> tuple[Tensor, Tensor]:
+def neighbors(n: int, kernel: int, dilation: int = 1, causal: bool = False, stride: int = 1) -> tuple[Tensor, Tensor]:
     """Positions that each of n tokens sees on an axis, and which of them are there, both [n, kernel]."""
     place = torch.arange(n)
     group, inside = place % dilation, place // dilation

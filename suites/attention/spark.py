@@ -4,8 +4,8 @@ Feed-forward: u = K1^T x[:r], gate = act(topk(u)), out = V [gate * (K2^T x[r:])]
 parameters are as many. Only units with a positive gate need K2 and V. Attention: queries and keys are split at r, each
 part with rotary positions of its own; weights are softmax(topk(q1 . k1)) * softplus(q2 . k2), keys outside the best k
 dropped. Statistical top-k needs no sort: with theta = mean + std x Phi^-1(1 - k / n) a number becomes max(x - theta,
-0), so about k stay. Products per token: feed-forward r F + (d - r) k + d k; attention per head r n + (d_h - r) k + d_h k
-with k at most n.
+0), so about k stay. Products per token: feed-forward r F + (d - r) k + d k; attention per head r n + (d_h - r) k + d_h
+k with k at most n.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import PositiveInt
-from suites.common.decoder import Attention, Decoder, as_decoder
+from suites.common.decoder import Attention, Decoder, as_decoder, decoder
 from suites.common.decoder_cache import Keeper, Pair, behind
 from suites.common.decoder_shape import DecoderShape, LayerShape
 from suites.common.initial import draw
@@ -175,7 +175,8 @@ def turned_apart(plain: Attention, shape: DecoderShape, layer: LayerShape) -> Sp
 class SparkKeeper(Keeper):
     """Attention in which the first part of queries and keys picks the keys, and the second weighs them.
 
-    A query whose scores all lie at or below the threshold, as equal ones do, keeps none: it gets zeros. In `gathered` form a single query reads the second part and the values of its live keys alone.
+    A query whose scores all lie at or below the threshold, as equal ones do, keeps none: it gets zeros.
+    In `gathered` form a single query reads the second part and the values of its live keys alone.
     """
 
     def __init__(self, split: int, k: int, form: str):
@@ -244,21 +245,53 @@ def spark(
     Raises:
         ValueError: not such a model, more units than there are, or heads whose halves have no pairs to rotate.
     """
-    decoder = as_decoder(model, "spark")
-    width = decoder.shape.width
-    if attention and any(layer.head % 4 for layer in decoder.shape.layers):
-        sizes = sorted({layer.head for layer in decoder.shape.layers})
+    plain = as_decoder(model, "spark")
+    width = plain.shape.width
+    if attention and any(layer.head % 4 for layer in plain.shape.layers):
+        sizes = sorted({layer.head for layer in plain.shape.layers})
         raise ValueError(f"spark cuts heads in halves that are rotated in pairs: heads of {sizes} are no multiple of 4")
-    for block, layer in zip(decoder.blocks, decoder.shape.layers, strict=True):
+    for block, layer in zip(plain.blocks, plain.shape.layers, strict=True):
         if ffn:
             hidden = layer.hidden * 3 // 2
             if units > hidden:
                 raise ValueError(f"units={units}: the network has {hidden}")
             block.network = SparkFFN(width, hidden, width // 2, units, form).to(block.norm1.weight)
         if attention:
-            block.attention = turned_apart(block.attention, decoder.shape, layer)
+            block.attention = turned_apart(block.attention, plain.shape, layer)
             block.attention.keeper = SparkKeeper(layer.head // 2, keys, form)
-    return decoder.eval()
+    return plain.eval()
+
+
+def spark_decoder(
+    *,
+    width: PositiveInt = 192,
+    layers: PositiveInt = 6,
+    heads: PositiveInt = 6,
+    hidden: PositiveInt = 512,
+    ffn: bool = True,
+    attention: bool = True,
+    units: PositiveInt = 61,
+    keys: PositiveInt = 64,
+    form: Literal["gathered", "masked"] = "gathered",
+) -> Decoder:
+    """A byte decoder with Spark's parts from the start, so that a task trains it; the defaults are byte_3m's sizes.
+
+    Args:
+        width: features per token.
+        layers: number of blocks.
+        heads: query and key heads, of a multiple of 4 numbers each.
+        hidden: width of the gated network in whose place Spark's is.
+        ffn: as of `spark`.
+        attention: as of `spark`.
+        units: as of `spark`.
+        keys: as of `spark`.
+        form: as of `spark`.
+
+    Raises:
+        ValueError: the numbers do not fit together.
+    """
+    made = decoder(width=width, layers=layers, heads=heads, hidden=hidden)
+    return spark(made, ffn=ffn, attention=attention, units=units, keys=keys, form=form)
 
 
 def ffn_macs(width: int, hidden: int, split: int, k: int) -> int:

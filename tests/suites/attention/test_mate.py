@@ -104,7 +104,7 @@ def test_executed_products_are_the_closed_form(chunk):
 
 
 def test_executed_products_token_by_token_are_the_closed_form_too():
-    """7 tokens of 64: 64 (256 + 128 + 2) + 4 x 256 + 128 x 64 of maps and convolution, and 2 x 128 x 64 of the state."""
+    """7 tokens of 64: 64 (256 + 128 + 2) + 4 x 256 + 128 x 64 of maps and convolution, 2 x 128 x 64 of the state."""
     scan = file.Mamba2(64, 2, 64, 64, 4, 1)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:

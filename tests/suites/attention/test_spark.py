@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from suites.attention import spark as file
-from suites.attention.spark import SparkFFN, SparkKeeper, spark, statistical_topk
+from suites.attention.spark import SparkFFN, SparkKeeper, spark, spark_decoder, statistical_topk
+from suites.common.decoder import decoder
 from suites.common.decoder_cache import pair
 from suites.common.rotary import rotated, rotation
 from tests.suites.conftest import spread
@@ -159,6 +160,18 @@ def test_the_network_has_as_many_parameters_as_the_gated_one():
         spark(small(), units=73)
     with pytest.raises(ValueError, match="at most as many"):
         statistical_topk(size=4, k=5)
+
+
+def test_a_decoder_with_spark_from_the_start_learns_through_every_part():
+    """Of as many parameters as the plain one; the loss of a text reaches what predicts, widens and narrows."""
+    model = spark_decoder(width=32, layers=2, heads=2, hidden=48, units=20, keys=4).train()
+    plain = decoder(width=32, layers=2, heads=2, hidden=48)
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in plain.parameters())
+    ids = torch.randint(256, (3, 17), generator=torch.Generator().manual_seed(0))
+    F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().max() > 0, name
 
 
 def test_counts_are_those_of_the_brief():
