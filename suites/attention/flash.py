@@ -24,6 +24,7 @@ from bench.errors import UsageError
 from suites.attention.operator import AttentionOperator, masked_attention
 from suites.common.decoder import Decoder, as_decoder
 from suites.common.decoder_cache import Keeper, behind
+from suites.common.torchvision_remedy import NotInstalled
 
 TORCH_BACKENDS = {
     "math": SDPBackend.MATH,
@@ -32,6 +33,10 @@ TORCH_BACKENDS = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
 }
 BACKENDS_BY_NUMBER = {int(backend.value): backend.name.lower() for backend in SDPBackend.__members__.values()}
+
+
+class NotHere(UsageError, NotImplementedError):
+    """A kernel that does not run such tensors on this device: the row is `unsupported`, with this reason."""
 
 
 def flash_attention(
@@ -58,7 +63,7 @@ def flash_attention(
         backward: also runs the backward of the sum of the output; the call then gives the gradient of the queries.
 
     Raises:
-        UsageError: the package flash_attn is asked for and not installed.
+        NotInstalled: the package flash_attn is asked for and not installed.
     """
     if backend == "flash_attn":
         _flash_attn()
@@ -100,6 +105,17 @@ class FlashAttention(AttentionOperator):
         """Which implementation runs."""
         return self.backend
 
+    @property
+    def macs_dense(self) -> int | None:
+        """Products of the whole square, of a causal forward; None where nothing is ruled out."""
+        return macs(self.tokens, self.heads, self.size) if self.causal and not self.backward else None
+
+    @property
+    def macs_nonzero(self) -> int | None:
+        """Of them those on and below the diagonal."""
+        whole = self.macs_dense
+        return None if whole is None else whole - causal_unused_macs(self.tokens, self.heads, self.size)
+
     def required_bytes(self, q: Tensor, k: Tensor, v: Tensor) -> int:
         """Bytes of the scores and weights where they are written out; the fused kernels keep a few tiles."""
         if self.backend not in ("math", "flex"):
@@ -119,7 +135,8 @@ def attend_by(backend: str, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, ti
     """Softmax attention by a named backend.
 
     Raises:
-        UsageError: the backend does not run such tensors here, or is not installed.
+        NotHere: the backend does not run such tensors here.
+        NotInstalled: it is not installed.
     """
     if backend == "tiled_reference":
         return tiled(q, k, v, causal, tile)[0]
@@ -135,7 +152,7 @@ def attend_by(backend: str, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, ti
     except RuntimeError as error:
         if "No available kernel" not in str(error) and "No viable backend" not in str(error):
             raise
-        raise UsageError(f"backend {backend} does not run {q.dtype} on {q.device.type}: {error}") from error
+        raise NotHere(f"backend {backend} does not run {q.dtype} on {q.device.type}: {error}") from error
 
 
 def attention_backend(
@@ -151,7 +168,7 @@ def attention_backend(
 
     Raises:
         ValueError: not such a model.
-        UsageError: the package flash_attn is asked for and not installed.
+        NotInstalled: the package flash_attn is asked for and not installed.
     """
     if backend == "flash_attn":
         _flash_attn()
@@ -180,7 +197,7 @@ def _flash_attn() -> Any:
     try:
         from flash_attn import flash_attn_func
     except ImportError as error:
-        raise UsageError(
+        raise NotInstalled(
             f"flash_attn is not installed ({error}); it needs a GPU: python -m pip install flash-attn"
         ) from error
     return flash_attn_func

@@ -6,6 +6,8 @@ times a table of N x (m d_v + m) numbers, a circular convolution of length 2 N p
 |x|^2 / 2) / sqrt(m) with Gaussian rows, orthogonal by default. Queries and keys have length one first, which is what
 lets it train from scratch.
 
+Form softmax is what is approximated, with the same unit vectors and the same bias: the other side of the comparison.
+
 Reconstructed: the temperature (a setting that multiplies the unit vectors' product; 1 by default).
 Products: features, and f(q) with both brackets. The FFTs are vector work of 5 L log2 L each in the paper's account; the
 instrument's `macs` holds transforms as well, and `fourier_operations` says how much of it they are.
@@ -52,7 +54,7 @@ def kernel_attention(
     temperature: Positive = 1.0,
     orthogonal: bool = True,
     seed: Count = 0,
-    form: Literal["fft", "direct"] = "fft",
+    form: Literal["fft", "direct", "softmax"] = "fft",
 ) -> KernelAttention:
     """The operator.
 
@@ -68,7 +70,7 @@ def kernel_attention(
         temperature: factor on the product of unit vectors.
         orthogonal: orthogonal feature vectors; else independent ones.
         seed: of feature vectors and bias.
-        form: fft, or the N^2 sum of the same features.
+        form: fft; direct is the N^2 sum of the same features; softmax the exponentials themselves, by the fused kernel.
 
     Raises:
         ValueError: a grid that is no square, or a causal one.
@@ -120,17 +122,17 @@ class KernelAttention(AttentionOperator):
         return features(q, self.w), features(k, self.w)
 
     def weights(self) -> Tensor | None:
-        """C per offset, [heads, 2 n - 1 per axis], zero after the query where causal."""
-        if self.bias is None:
+        """C per offset, [heads, 2 n - 1 per axis], zero after the query where causal; None where all are one."""
+        if self.bias is None and not self.causal:
             return None
-        c = self.bias.exp()
+        c = self.w.new_ones(self.heads, 2 * self.tokens - 1) if self.bias is None else self.bias.exp()
         if self.causal:
             c = c.masked_fill(torch.arange(c.shape[-1], device=c.device) > self.tokens - 1, 0.0)
         return c
 
     def declares(self, q: Tensor, k: Tensor, v: Tensor) -> dict[str, float]:
         """Operations of the Fourier transforms, 2.5 L log2 L each: every column there and back, and c of every head."""
-        if self.bias is None or self.form != "fft":
+        if self.form != "fft" or (self.bias is None and not self.causal):
             return {"fourier_operations": 0.0}
         length, heads = math.prod(2 * n for n in self.axes), q.shape[1]
         transforms = 2 * len(q) * forward_ffts(heads, v.shape[-1], self.m) + heads
@@ -138,6 +140,8 @@ class KernelAttention(AttentionOperator):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """What is attended."""
+        if self.form == "softmax":
+            return self._softmax(q, k, v)
         fq, fk = self.prepared(q, k)
         c = self.weights()
         if self.form == "direct":
@@ -150,28 +154,46 @@ class KernelAttention(AttentionOperator):
         top = (fq[..., None, :] @ top.unflatten(-1, (self.m, self.size)))[..., 0, :]
         return top / (fq[..., None, :] @ bottom[..., None])[..., 0]
 
-    def _plain(self, fq: Tensor, fk: Tensor, v: Tensor) -> Tensor:
+    def _softmax(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """exp(q . k + b) over its sum, of unit vectors, by the fused kernel."""
+        root = math.sqrt(self.temperature)
+        q, k = (F.normalize(x, dim=-1) * root for x in (q, k))
+        if self.bias is None:
+            return F.scaled_dot_product_attention(q, k, v, is_causal=self.causal, scale=1.0)
+        bias = toeplitz_square(self.bias, self.axes).to(q.dtype)
         if self.causal:
-            return self._direct(fq, fk, v, None)
+            bias = bias.masked_fill(torch.ones_like(bias[0], dtype=torch.bool).triu(1), -torch.inf)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None], scale=1.0)
+
+    def _written_out(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The same, pair by pair."""
+        q, k = (F.normalize(x, dim=-1) for x in (q, k))
+        weights = torch.exp(self.temperature * (q @ k.transpose(-2, -1)))
+        c = self.weights()
+        if c is not None:
+            weights = weights * c.flatten(1)[:, offsets_between(self.axes).to(c.device)]
+        return weights @ v / weights.sum(dim=-1, keepdim=True)
+
+    def _plain(self, fq: Tensor, fk: Tensor, v: Tensor) -> Tensor:
         return fq @ (fk.transpose(-2, -1) @ v) / (fq @ fk.sum(dim=2, keepdim=True).transpose(-2, -1))
 
     def _direct(self, fq: Tensor, fk: Tensor, v: Tensor, c: Tensor | None) -> Tensor:
         weights = fq @ fk.transpose(-2, -1)
         if c is not None:
             weights = weights * c.flatten(1)[:, offsets_between(self.axes).to(c.device)]
-        if self.causal:
-            weights = weights.tril()
         return weights @ v / weights.sum(dim=-1, keepdim=True)
 
     def required_bytes(self, q: Tensor, k: Tensor, v: Tensor) -> int:
         """Bytes of the columns, their spectrum of double length and their product, or of the direct sum's square."""
-        if self.form == "direct":
+        if self.form in ("direct", "softmax"):
             return 2 * q.shape[:2].numel() * self.tokens**2 * q.element_size()
         columns = q.shape[:2].numel() * self.tokens * self.m * (self.size + 1)
         return columns * q.element_size() * (2 + 3 * 2 ** len(self.axes))
 
     def reference(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The N^2 sum over the same features."""
+        """The N^2 sum over the same features, or over exponentials in the form softmax."""
+        if self.form == "softmax":
+            return self._written_out(q, k, v)
         return self._direct(*self.prepared(q, k), v, self.weights())
 
 
@@ -183,6 +205,14 @@ def offsets_between(axes: tuple[int, ...]) -> Tensor:
         apart = place[None, :] - place[:, None] + n - 1
         index = (index[:, None, :, None] * (2 * n - 1) + apart[None, :, None, :]).flatten(2).flatten(0, 1)
     return index
+
+
+def toeplitz_square(table: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The table [heads, 2 n - 1 per axis] as a square [heads, tokens, tokens] that holds the offset j - i at i, j."""
+    for axis, n in enumerate(axes):
+        table = table.unfold(1 + axis, n, 1)
+    windows = table.flip([1 + axis for axis in range(len(axes))])  # a later query sees a window further back
+    return windows.flatten(1, len(axes)).flatten(2)
 
 
 def toeplitz(c: Tensor, x: Tensor, axes: tuple[int, ...]) -> Tensor:
@@ -205,7 +235,10 @@ def toeplitz(c: Tensor, x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 
 def macs(tokens: int, heads: int, size: int, m: int, relative: bool = True) -> int:
-    """Products of the operator: features of queries and keys; then f(q) in both forms, or the plain linear one."""
+    """Products of the operator: features of queries and keys; then f(q) in both forms, or the plain linear one.
+
+    A causal one without a bias has the weights of a bias, one or zero, and costs as much.
+    """
     projected = 2 * tokens * m * size * heads
     if relative:
         return projected + tokens * (m * size + m) * heads

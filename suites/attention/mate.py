@@ -52,7 +52,8 @@ def sequential_scan(x: Tensor, log_decay: Tensor, b: Tensor, c: Tensor) -> Tenso
     """
     state, out = x.new_zeros(x.shape[0], x.shape[2], x.shape[3], b.shape[2]), []
     for t in range(x.shape[1]):
-        state = log_decay[:, t].exp()[..., None, None] * state + x[:, t][..., None] * b[:, t, None, None, :]
+        driven = x[:, t][..., None] @ b[:, t, None, None, :]
+        state = log_decay[:, t].exp()[..., None, None] * state + driven
         out.append((state @ c[:, t, None, :, None])[..., 0])
     return torch.stack(out, dim=1)
 

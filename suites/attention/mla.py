@@ -2,8 +2,9 @@
 
 The block itself is suites/common/latent_attention.py. A call is one new token after `length` cached ones: expanded
 reads H (nope + rope + value) numbers a position, absorbed and recomputed read rank + rope; absorbed multiplies H (2
-rank + rope), expanded H (nope + rope + value), recomputed expands all positions again. Operations per cache byte at 2
-bytes a number: MHA 1, GQA as many as queries share a key head, MLA H x (2 rank + rope) / (rank + rope).
+rank + rope), expanded H (nope + rope + value), recomputed expands all positions again. Beside it stands the step of
+shared key heads of equal width, which reads 2 g d numbers a position. Operations per cache byte at 2 bytes a number:
+MHA 1, GQA as many as queries share a key head, MLA H x (2 rank + rope) / (rank + rope).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.settings import PositiveInt
+from suites.common.decoder import Attention
+from suites.common.decoder_cache import attend
 from suites.common.decoder_shape import LatentForm, LayerShape, attention_macs, position_macs
 from suites.common.decoder_shapes import shape_of
 from suites.common.latent_attention import LatentAttention
@@ -34,6 +37,68 @@ def mla_step(
         form: how the step runs.
     """
     return MlaStep(shape, length, form).eval()
+
+
+def gqa_step(
+    *,
+    shape: Literal["byte_3m_mla", "deepseek_v2_lite", "deepseek_v2", "deepseek_v3"] = "byte_3m_mla",
+    kv_heads: PositiveInt = 2,
+    length: PositiveInt = 512,
+) -> GqaStep:
+    """A decode step with shared key heads at the width, the query heads and the head size of a latent layer.
+
+    Args:
+        shape: whose width, query heads and size of a value.
+        kv_heads: key heads, a divisor of the query heads; as many are MHA, one is MQA.
+        length: positions that are cached before the new one.
+
+    Raises:
+        ValueError: key heads that do not divide the query heads.
+    """
+    whole = shape_of(shape)
+    latent = whole.layers[0].latent
+    assert latent is not None
+    heads = whole.layers[0].heads
+    if heads % kv_heads:
+        raise ValueError(f"kv_heads={kv_heads} does not divide heads={heads}: every key head serves equally many")
+    return GqaStep(whole.width, LayerShape(heads, kv_heads, latent.value, 0), length).eval()
+
+
+class GqaStep(nn.Module):
+    """A decode step on features [batch, 1, width] after `context` cached positions of a few key heads."""
+
+    tolerance = 1e-4
+    form = "shared key heads"
+
+    def __init__(self, width: int, layer: LayerShape, context: int):
+        super().__init__()
+        self.layer, self.width, self.context = layer, width, context
+        self.attention = Attention(width, layer)
+
+    def example_inputs(self, batch: int) -> tuple[Tensor, ...]:
+        """Features of the new token, and cached keys and values with room for one more position at their end."""
+        like = self.attention.q.weight
+        x, past = (torch.randn(batch, n, self.width).to(like) for n in (1, self.context + 1))
+        with torch.no_grad():
+            by = rotation(0, self.context + 1, self.layer.head, past)
+            return (x, *self.attention.keys_and_values(past, by))
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Attended features of the new token, whose own position is written to the end of what is cached."""
+        q, k, v = self.attention.project(x, rotation(self.context, 1, self.layer.head, x))
+        keys[:, :, -1:], values[:, :, -1:] = k, v
+        return self.attention.merge(attend(q, keys, values))
+
+    def reference(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Key heads repeated and scores written out."""
+        q, k, v = self.attention.project(x, rotation(self.context, 1, self.layer.head, x))
+        share = self.layer.heads // self.layer.kv_heads
+        k, v = (
+            torch.cat([old[:, :, :-1], new], dim=2).repeat_interleave(share, dim=1)
+            for old, new in ((keys, k), (values, v))
+        )
+        scores = q @ k.transpose(-2, -1) * self.layer.head**-0.5
+        return self.attention.merge(scores.softmax(dim=-1) @ v)
 
 
 class MlaStep(nn.Module):

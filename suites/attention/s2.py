@@ -22,9 +22,14 @@ from suites.common.decoder import Decoder, as_decoder
 from suites.common.decoder_cache import Keeper, Kept
 
 
+def head_step(heads: int, stride: int, homogeneous: bool = False) -> int:
+    """By how many blocks the stripes of a head lie before those of the one above it."""
+    return 0 if homogeneous else max(1, stride // heads)
+
+
 def block_mask(heads: int, blocks: int, local: int, stride: int, homogeneous: bool = False) -> Tensor:
     """Which block columns each head sees from each block row, [heads, blocks, blocks]."""
-    step = 0 if homogeneous else max(1, stride // heads)
+    step = head_step(heads, stride, homogeneous)
     head = torch.arange(heads)[:, None, None]
     row, column = torch.arange(blocks)[None, :, None], torch.arange(blocks)[None, None, :]
     stripe = (column + head * step + 1) % stride == 0
@@ -129,10 +134,20 @@ class S2Attention(AttentionOperator):
         return 2 * self.token_pairs * self.size
 
     @property
+    def macs_nonzero(self) -> int:
+        """The same by the name that a record has."""
+        return self.required_macs
+
+    @property
+    def macs_dense(self) -> int:
+        """Products of the whole square."""
+        return 2 * self.heads * self.tokens**2 * self.size
+
+    @property
     def executed_macs(self) -> int:
         """Products of the whole blocks that the form `blocks` multiplies; the other forms multiply the square."""
         if self.form != "blocks":
-            return 2 * self.heads * self.tokens**2 * self.size
+            return self.macs_dense
         last = self.tokens - (self.blocks - 1) * self.block
         width = [self.block] * (self.blocks - 1) + [last]
         total = sum(width[row] * width[c] for head in self.rows for row, columns in enumerate(head) for c in columns)
@@ -157,6 +172,7 @@ def s2_decoder(
     block: PositiveInt = 64,
     local: PositiveInt = 4,
     stride: PositiveInt = 4,
+    homogeneous: bool = False,
     dense_layers: Literal["none", "first", "alternate"] = "none",
 ) -> Decoder:
     """The decoder whose heads see bands and stripes, and whose cache drops what no head will read again.
@@ -166,6 +182,7 @@ def s2_decoder(
         block: tokens of a block.
         local: blocks of the band.
         stride: distance of the stripes in blocks.
+        homogeneous: whether all heads have the same stripes.
         dense_layers: layers that stay dense: none, the first, or every second one from the first.
 
     Raises:
@@ -179,7 +196,7 @@ def s2_decoder(
     for index, layer in enumerate(decoder.blocks):
         if (dense_layers == "first" and index == 0) or (dense_layers == "alternate" and index % 2 == 0):
             continue
-        layer.attention.keeper = S2Keeper(layer.attention.heads, block, local, stride)
+        layer.attention.keeper = S2Keeper(layer.attention.heads, block, local, stride, homogeneous)
     return decoder
 
 
@@ -203,17 +220,17 @@ class Striped(Kept):
 class S2Keeper(Keeper):
     """Attends to band and stripes; at the start of every block drops what has left both."""
 
-    def __init__(self, heads: int, block: int, local: int, stride: int):
+    def __init__(self, heads: int, block: int, local: int, stride: int, homogeneous: bool = False):
         super().__init__()
         self.heads, self.block, self.local, self.stride = heads, block, local, stride
+        self.apart = head_step(heads, stride, homogeneous)
 
     def rule(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Whether queries at positions [n] see keys at positions [heads, m] (-1: none), [heads, n, m]."""
-        step = max(1, self.stride // self.heads)
         head = torch.arange(self.heads, device=keys.device)[:, None, None]
         row, column = queries[None, :, None] // self.block, keys[:, None, :] // self.block
         near = row - column < self.local
-        stripe = (column + head * step + 1) % self.stride == 0
+        stripe = (column + head * self.apart + 1) % self.stride == 0
         before = keys[:, None, :] <= queries[None, :, None]
         return before & (keys >= 0)[:, None, :] & (near | stripe)
 

@@ -75,9 +75,11 @@ class ProgressiveNorm(nn.Module):
 
     @property
     def share(self) -> float:
-        """Lambda at the current step."""
+        """Lambda at the current step: 1 while it warms up, then 1 at the first step and 0 after `steps` of them."""
         done = int(self.step) - self.warmup
-        return 1.0 if self.steps == 0 and done < 0 else min(1.0, max(0.0, 1 - done / max(1, self.steps)))
+        if done < 0:
+            return 1.0
+        return max(0.0, 1 - done / self.steps) if self.steps else 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised features."""
@@ -160,6 +162,7 @@ class SlabViT(ImageNetwork):
         channels: int,
         variant: str,
         steps: int,
+        warmup: int = 0,
     ):
         super().__init__(resolution, channels, classes)
         self.grid = resolution // patch
@@ -168,7 +171,7 @@ class SlabViT(ImageNetwork):
         linear, progressive = variant in ("slab", "sla"), variant in ("slab", "prepbn")
 
         def norm() -> nn.Module:
-            return ProgressiveNorm(width, steps) if progressive else nn.LayerNorm(width, eps=1e-6)
+            return ProgressiveNorm(width, steps, warmup) if progressive else nn.LayerNorm(width, eps=1e-6)
 
         def attention() -> nn.Module:
             return LinearAttention(width, heads, self.grid) if linear else SoftmaxAttention(width, heads)
@@ -199,6 +202,7 @@ def slab_vit(
     variant: Literal["slab", "prepbn", "sla", "plain"] = "slab",
     folded: bool = False,
     lambda_steps: Count = 300_000,
+    lambda_warmup: Count = 0,
 ) -> SlabViT:
     """SLAB-DeiT in evaluation mode with random weights.
 
@@ -212,14 +216,16 @@ def slab_vit(
         channels: colour channels.
         variant: slab is norm and attention, prepbn the norm only, sla the attention only, plain neither.
         folded: melts the norms into the linear maps that follow.
-        lambda_steps: training forwards over which lambda falls from 1 to 0.
+        lambda_steps: training forwards over which lambda falls from 1 to 0; 0 for RepBN from the start.
+        lambda_warmup: training forwards with LayerNorm alone before it falls.
 
     Raises:
         ValueError: sizes that do not divide, or nothing to fold.
     """
     if width % heads or resolution % patch:
         raise ValueError(f"width={width} must be a multiple of heads={heads}, resolution={resolution} of patch={patch}")
-    model = SlabViT(width, heads, depth, patch, resolution, classes, channels, variant, lambda_steps).eval()
+    sizes = (width, heads, depth, patch, resolution, classes, channels)
+    model = SlabViT(*sizes, variant, lambda_steps, lambda_warmup).eval()
     return fold(model) if folded else model
 
 

@@ -1,10 +1,11 @@
 """Spark Transformer: part of the input predicts which units and keys matter (You et al. 2025, arXiv 2506.06644).
 
 Feed-forward: u = K1^T x[:r], gate = act(topk(u)), out = V [gate * (K2^T x[r:])]; with F 1.5 times the gated width the
-parameters are as many. Only units with a positive gate need K2 and V. Attention: queries and keys are split at r;
-weights are softmax(topk(q1 . k1)) * softplus(q2 . k2), keys outside the best k dropped. Statistical top-k needs no
-sort: with theta = mean + std x Phi^-1(1 - k / n) a number becomes max(x - theta, 0), so about k stay. Products per
-token: feed-forward r F + (d - r) k + d k; attention per head r n + (d_h - r) k + d_h k with k at most n.
+parameters are as many. Only units with a positive gate need K2 and V. Attention: queries and keys are split at r, each
+part with rotary positions of its own; weights are softmax(topk(q1 . k1)) * softplus(q2 . k2), keys outside the best k
+dropped. Statistical top-k needs no sort: with theta = mean + std x Phi^-1(1 - k / n) a number becomes max(x - theta,
+0), so about k stay. Products per token: feed-forward r F + (d - r) k + d k; attention per head r n + (d_h - r) k + d_h
+k with k at most n.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import PositiveInt
-from suites.common.decoder import Decoder, as_decoder
+from suites.common.decoder import Attention, Decoder, as_decoder, decoder
 from suites.common.decoder_cache import Keeper, Pair, behind
+from suites.common.decoder_shape import DecoderShape, LayerShape
 from suites.common.initial import draw
+from suites.common.rotary import Rotation, rotated
 
 
 def threshold(x: Tensor, k: int, dim: int = -1, seen: Tensor | None = None) -> Tensor:
@@ -63,7 +66,10 @@ def statistical_topk(
 
 
 class TopK(nn.Module):
-    """The operator; kept numbers are soft-thresholded, max(x - theta, 0), theta the first one dropped."""
+    """The operator; kept numbers are soft-thresholded, max(x - theta, 0), theta the first one dropped.
+
+    Where all are kept none is dropped: the numbers stay as they are.
+    """
 
     tolerance = 1e-5
     like: Tensor
@@ -79,19 +85,19 @@ class TopK(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Numbers above the threshold, less the threshold."""
-        return F.relu(x - self._theta(x))
+        return x.clone() if self.k == self.size else F.relu(x - self._theta(x))
 
     def _theta(self, x: Tensor) -> Tensor:
         if self.form == "statistical":
             return threshold(x, self.k)
-        if self.k == self.size:
-            return torch.full_like(x[..., :1], -torch.inf)
         if self.form == "topk":
             return x.topk(self.k + 1, dim=-1).values[..., -1:]
         return x.sort(dim=-1, descending=True).values[..., self.k : self.k + 1]
 
     def reference(self, x: Tensor) -> Tensor:
         """The same row by row with statistics in fp64, or with a sort."""
+        if self.k == self.size:
+            return x.clone()
         out = []
         for row in x.reshape(-1, self.size):
             exact = row.double()
@@ -135,9 +141,41 @@ class SparkFFN(nn.Module):
         return units @ self.down[live]
 
 
+class SparkAttention(Attention):
+    """Attention whose queries and keys are turned half by half."""
+
+    def placed_queries(self, q: Tensor, by: Rotation) -> Tensor:
+        """Queries after their norm, each half rotated."""
+        return rotated_apart(q if self.q_norm is None else self.q_norm(q), by)
+
+    def placed_keys(self, k: Tensor, by: Rotation) -> Tensor:
+        """Keys after their norm, each half rotated."""
+        return rotated_apart(k if self.k_norm is None else self.k_norm(k), by)
+
+
+def rotated_apart(x: Tensor, by: Rotation) -> Tensor:
+    """X [..., tokens, size] in two halves, each turned as a head of half the size is; the size is a multiple of 4.
+
+    Every second angle of the whole is one of the half: base^(-2 (2 i) / size) = base^(-2 i / (size / 2)).
+    """
+    half = x.shape[-1] // 2
+    cos, sin = (torch.cat([part[..., :half:2]] * 2, dim=-1) for part in by)
+    return torch.cat([rotated(part, (cos, sin)) for part in x.chunk(2, dim=-1)], dim=-1)
+
+
+def turned_apart(plain: Attention, shape: DecoderShape, layer: LayerShape) -> SparkAttention:
+    """The attention with its maps and cache, whose halves have positions of their own."""
+    with torch.device("meta"):  # every map is replaced
+        own = SparkAttention(shape.width, layer, shape.qkv_bias, shape.qk_norm)
+    for name, part in plain.named_children():
+        setattr(own, name, part)
+    return own
+
+
 class SparkKeeper(Keeper):
     """Attention in which the first part of queries and keys picks the keys, and the second weighs them.
 
+    A query whose scores all lie at or below the threshold, as equal ones do, keeps none: it gets zeros.
     In `gathered` form a single query reads the second part and the values of its live keys alone.
     """
 
@@ -164,7 +202,8 @@ class SparkKeeper(Keeper):
             seen = seen.expand_as(scores)
         theta = threshold(scores, self.k, seen=seen)
         dropped = scores <= theta if seen is None else (scores <= theta) | ~seen
-        return (scores * self.split**-0.5).masked_fill(dropped, -torch.inf).softmax(dim=-1)
+        weights = (scores * self.split**-0.5).masked_fill(dropped, -torch.inf).softmax(dim=-1)
+        return weights.masked_fill(dropped, 0.0)  # where none is left the softmax is of nothing
 
     def _masked(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
         k, v = (part.repeat_interleave(q.shape[1] // part.shape[1], dim=1) for part in (k, v))
@@ -204,19 +243,55 @@ def spark(
         form: gathered reads live rows for a single token of a single sequence; masked multiplies by zeros.
 
     Raises:
-        ValueError: not such a model.
+        ValueError: not such a model, more units than there are, or heads whose halves have no pairs to rotate.
     """
-    decoder = as_decoder(model, "spark")
-    width = decoder.shape.width
-    for block, layer in zip(decoder.blocks, decoder.shape.layers, strict=True):
+    plain = as_decoder(model, "spark")
+    width = plain.shape.width
+    if attention and any(layer.head % 4 for layer in plain.shape.layers):
+        sizes = sorted({layer.head for layer in plain.shape.layers})
+        raise ValueError(f"spark cuts heads in halves that are rotated in pairs: heads of {sizes} are no multiple of 4")
+    for block, layer in zip(plain.blocks, plain.shape.layers, strict=True):
         if ffn:
             hidden = layer.hidden * 3 // 2
             if units > hidden:
                 raise ValueError(f"units={units}: the network has {hidden}")
             block.network = SparkFFN(width, hidden, width // 2, units, form).to(block.norm1.weight)
         if attention:
+            block.attention = turned_apart(block.attention, plain.shape, layer)
             block.attention.keeper = SparkKeeper(layer.head // 2, keys, form)
-    return decoder.eval()
+    return plain.eval()
+
+
+def spark_decoder(
+    *,
+    width: PositiveInt = 192,
+    layers: PositiveInt = 6,
+    heads: PositiveInt = 6,
+    hidden: PositiveInt = 512,
+    ffn: bool = True,
+    attention: bool = True,
+    units: PositiveInt = 61,
+    keys: PositiveInt = 64,
+    form: Literal["gathered", "masked"] = "gathered",
+) -> Decoder:
+    """A byte decoder with Spark's parts from the start, so that a task trains it; the defaults are byte_3m's sizes.
+
+    Args:
+        width: features per token.
+        layers: number of blocks.
+        heads: query and key heads, of a multiple of 4 numbers each.
+        hidden: width of the gated network in whose place Spark's is.
+        ffn: as of `spark`.
+        attention: as of `spark`.
+        units: as of `spark`.
+        keys: as of `spark`.
+        form: as of `spark`.
+
+    Raises:
+        ValueError: the numbers do not fit together.
+    """
+    made = decoder(width=width, layers=layers, heads=heads, hidden=hidden)
+    return spark(made, ffn=ffn, attention=attention, units=units, keys=keys, form=form)
 
 
 def ffn_macs(width: int, hidden: int, split: int, k: int) -> int:

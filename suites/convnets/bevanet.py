@@ -138,7 +138,7 @@ class AttentionBlock(nn.Module):
         return self.norm(x)
 
 
-class _Residual(nn.Module):
+class PlainResidual(nn.Module):
     """A body of convolutions beside a shortcut, which is projected where the shape changes.
 
     ReLU behind if asked for.
@@ -151,30 +151,33 @@ class _Residual(nn.Module):
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
+        """[batch, outputs, h / stride, w / stride]."""
         y = self.body(x) + self.shortcut(x)
         return y.relu() if self.relu else y
 
 
-def _basic(inputs: int, outputs: int, stride: int = 1, *, relu: bool = True) -> _Residual:
+def basic(inputs: int, outputs: int, stride: int = 1, *, relu: bool = True) -> PlainResidual:
+    """Two 3x3 layers beside a shortcut."""
     body = nn.Sequential(*conv_norm(inputs, outputs, 3, stride, act=nn.ReLU), *conv_norm(outputs, outputs, 3))
-    return _Residual(body, inputs, outputs, stride, relu)
+    return PlainResidual(body, inputs, outputs, stride, relu)
 
 
-def _bottleneck(inputs: int, width: int) -> _Residual:
+def _bottleneck(inputs: int, width: int) -> PlainResidual:
     layers = [
         *conv_norm(inputs, width, act=nn.ReLU),
         *conv_norm(width, width, 3, act=nn.ReLU),
         *conv_norm(width, 2 * width),
     ]
-    return _Residual(nn.Sequential(*layers), inputs, 2 * width, 1, False)
+    return PlainResidual(nn.Sequential(*layers), inputs, 2 * width, 1, False)
 
 
 def _stage(inputs: int, outputs: int, depth: int, stride: int) -> nn.Sequential:
-    blocks = [_basic(inputs if place == 0 else outputs, outputs, stride if place == 0 else 1) for place in range(depth)]
+    blocks = [basic(inputs if place == 0 else outputs, outputs, stride if place == 0 else 1) for place in range(depth)]
     return nn.Sequential(*blocks)
 
 
-def _resized(x: Tensor, like: Tensor) -> Tensor:
+def resized(x: Tensor, like: Tensor) -> Tensor:
+    """The map at the size of another."""
     return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
 
 
@@ -189,11 +192,11 @@ class PixelFusion(nn.Module):
     def forward(self, detail: Tensor, context: Tensor) -> Tensor:
         """The shape of the detail."""
         narrow = self.narrow(context)
-        alike = (self.of_detail(detail) * _resized(self.of_context(narrow), detail)).sum(1, keepdim=True).sigmoid()
-        return (1 - alike) * detail + alike * _resized(narrow, detail)
+        alike = (self.of_detail(detail) * resized(self.of_context(narrow), detail)).sum(1, keepdim=True).sigmoid()
+        return (1 - alike) * detail + alike * resized(narrow, detail)
 
 
-def _before(inputs: int, outputs: int, kernel: int = 1, dilation: int = 1) -> nn.Sequential:
+def before(inputs: int, outputs: int, kernel: int = 1, dilation: int = 1) -> nn.Sequential:
     """BN, ReLU, convolution."""
     pad = dilation * (kernel // 2)
     conv = nn.Conv2d(inputs, outputs, kernel, padding=pad, dilation=dilation, bias=False)
@@ -206,20 +209,20 @@ class DeepPool(nn.Module):
     def __init__(self, inputs: int, outputs: int, width: int = POOLED):
         super().__init__()
         pools = (nn.AvgPool2d(5, 2, 2), nn.AvgPool2d(9, 4, 4), nn.AdaptiveAvgPool2d(2), nn.AdaptiveAvgPool2d(1))
-        self.whole = _before(inputs, width)
-        self.pooled = nn.ModuleList(nn.Sequential(pool, _before(inputs, width)) for pool in pools)
+        self.whole = before(inputs, width)
+        self.pooled = nn.ModuleList(nn.Sequential(pool, before(inputs, width)) for pool in pools)
         self.norm = nn.BatchNorm2d(width)
         self.view = _Gate(width, SeparableKernelAttention(width, 35))
         self.scale = nn.Parameter(torch.full((width, 1, 1), 1e-2))
-        self.process = nn.ModuleList(_before(width, width, 3, dilation) for dilation in (2, 2, 1, 1, 1))
-        self.join = _before(6 * width, outputs)
-        self.shortcut = _before(inputs, outputs)
+        self.process = nn.ModuleList(before(width, width, 3, dilation) for dilation in (2, 2, 1, 1, 1))
+        self.join = before(6 * width, outputs)
+        self.shortcut = before(inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, outputs, h, w]."""
         whole = self.whole(x)
         viewed = whole + self.scale * self.view(self.norm(whole))
-        pooled = [_resized(layer(x), whole) for layer in self.pooled]
+        pooled = [resized(layer(x), whole) for layer in self.pooled]
         maps = [whole]
         for layer, other in zip(self.process, [*pooled[:2], viewed, *pooled[2:]], strict=True):
             maps.append(layer(other + maps[-1]))
@@ -231,8 +234,8 @@ class BoundaryFusion(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.detail, self.context = _before(channels, channels, 3), _before(channels, channels, 3)
-        self.leave = _before(channels, channels, 3)
+        self.detail, self.context = before(channels, channels, 3), before(channels, channels, 3)
+        self.leave = before(channels, channels, 3)
 
     def forward(self, detail: Tensor, context: Tensor, boundary: Tensor) -> Tensor:
         """The same shape."""
@@ -251,15 +254,15 @@ class Bevanet(nn.Module):
             _stage(p, p, 2, 1), _stage(p, 2 * p, 2, 2),
         )  # fmt: skip
         self.context3 = _stage(2 * p, 4 * p, depth, 2)
-        self.context4 = nn.Sequential(_basic(4 * p, 8 * p, 2), AttentionBlock(8 * p, 35), AttentionBlock(8 * p, 35))
-        self.context5 = nn.Sequential(_basic(8 * p, 16 * p, 2), AttentionBlock(16 * p, 35), AttentionBlock(16 * p, 35))
+        self.context4 = nn.Sequential(basic(4 * p, 8 * p, 2), AttentionBlock(8 * p, 35), AttentionBlock(8 * p, 35))
+        self.context5 = nn.Sequential(basic(8 * p, 16 * p, 2), AttentionBlock(16 * p, 35), AttentionBlock(16 * p, 35))
         self.pool = DeepPool(16 * p, 4 * p)
-        self.detail3 = nn.Sequential(_basic(2 * p, 2 * p), _basic(2 * p, 2 * p, relu=False))
-        self.detail4 = nn.Sequential(_basic(2 * p, 2 * p), AttentionBlock(2 * p, 23))
+        self.detail3 = nn.Sequential(basic(2 * p, 2 * p), basic(2 * p, 2 * p, relu=False))
+        self.detail4 = nn.Sequential(basic(2 * p, 2 * p), AttentionBlock(2 * p, 23))
         self.meet3, self.meet4 = PixelFusion(4 * p, 2 * p, p), PixelFusion(8 * p, 2 * p, p)
         self.detail5, self.boundary = _bottleneck(2 * p, 2 * p), _bottleneck(2 * p, 2 * p)
         self.fuse = BoundaryFusion(4 * p)
-        self.head = nn.Sequential(_before(4 * p, HEAD, 3), nn.BatchNorm2d(HEAD), nn.ReLU(), nn.Conv2d(HEAD, classes, 1))
+        self.head = nn.Sequential(before(4 * p, HEAD, 3), nn.BatchNorm2d(HEAD), nn.ReLU(), nn.Conv2d(HEAD, classes, 1))
         self.size = (720, 960)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -278,7 +281,7 @@ class Bevanet(nn.Module):
         context = self.context4(context)
         detail = self.meet4(self.detail4(detail), context)
         wide = self.detail5(detail)
-        deep = _resized(self.pool(self.context5(context)), wide)
+        deep = resized(self.pool(self.context5(context)), wide)
         return self.head(self.fuse(wide, deep, self.boundary(detail)))
 
     def example_inputs(self, batch: int) -> tuple[Tensor, ...]:

@@ -13,6 +13,7 @@ from suites.convnets.convfirst import BlockShape
 from suites.convnets.deh4r import HIDDEN, LAYERS, NUMBERS, QUERIES, WIDTH
 from suites.convnets.deh4r import WINDOW as SIDE
 from suites.convnets.halo import halo_macs
+from suites.convnets.mixed_kernels import KERNELS, SQUEEZE
 
 Settings = Mapping[str, Any]
 
@@ -78,3 +79,11 @@ def channel_filter(model: Settings, _: Settings) -> int:
     """Taps times channels."""
     s = {"width": 256, "taps": 5, **model}
     return s["width"] * s["taps"]
+
+
+def mixed_layer(model: Settings, _: Settings) -> int:
+    """C^2 k^2 a pixel and a kernel that is mixed, and the gate: C K, or C (C / 4) + (C / 4) K."""
+    s = {"kind": "dyconv", "width": 64, "size": 3, "resolution": 14, "kernels": None, **model}
+    c, kernels, hidden = s["width"], s["kernels"] or KERNELS[s["kind"]], s["width"] // SQUEEZE
+    gate = c * kernels if s["kind"] == "condconv" else c * hidden + hidden * kernels
+    return c * c * s["size"] ** 2 * (s["resolution"] ** 2 + kernels) + gate

@@ -17,6 +17,7 @@ from bench.config.settings import Counts, PositiveInt
 from bench.errors import UsageError
 from suites.common.conv_blocks import PooledHead, at, conv_norm
 from suites.common.feature_operator import FeatureOperator
+from suites.common.torchvision_remedy import NotInstalled
 
 #: Bytes of an element in the figures of the paper.
 ELEMENT = 2
@@ -111,8 +112,9 @@ def fusible_block(
         resolution: side of the map.
 
     Raises:
-        UsageError: groups do not divide the width, the kernel is even, or spio is not installed.
+        UsageError: groups do not divide the width, or the kernel is even.
         NotImplementedError: spio is asked for without a GPU.
+        NotInstalled: spio is not installed.
     """
     _check("fusible_block", width, ratio, group, kernel)
     block, size = FusibleBlock(width, ratio, group, kernel, order).eval(), (width, resolution, resolution)
@@ -130,7 +132,7 @@ def _through_spio(block: FusibleBlock) -> FusibleBlock:
 
     Raises:
         NotImplementedError: there is no GPU.
-        UsageError: the package is not installed.
+        NotInstalled: the package is not there.
     """
     import importlib
     import importlib.util
@@ -142,7 +144,7 @@ def _through_spio(block: FusibleBlock) -> FusibleBlock:
             "form='spio' is a GPU kernel, and there is no GPU: take form='layers' or backend=compile"
         )
     if importlib.util.find_spec("spio") is None:
-        raise UsageError("spio is not installed: python -m pip install spio")
+        raise NotInstalled("spio is not installed: python -m pip install spio")
     return importlib.import_module("spio.transform").transform(block)
 
 

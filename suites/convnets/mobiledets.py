@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from bench.config.settings import PositiveInt
 from suites.common.conv_blocks import SqueezeExcite, at, conv_norm, rounded
 
-#: A row: kind (`i` inverted, `f` fused, `t` tucker), outputs, kernel, expansion or (inner in, inner out), stride.
+#: A row: kind (`i` inverted, `d` without its first 1x1, `f` fused, `t` tucker, `c` 1x1 alone), outputs, kernel,
+#: expansion or (inner in, inner out), stride.
 Row = tuple[str, int, int, float | tuple[float, float], int]
 #: Boxes at each place of the six maps, and numbers of a box.
 ANCHORS = (3, 6, 6, 6, 6, 6)
@@ -55,6 +56,13 @@ PLANS: dict[str, tuple[int, Row, tuple[tuple[Row, ...], ...]]] = {
         (_f(120, 8, 3, 2), _i(120, 4), _i(120), _i(120), _f(144), _i(144), _i(144), _i(144)),
         (_i(160, 4, 3, 2), _i(160, 4), _f(160, 4), _t(160, 0.75, 0.75), _i(240)),
     )),
+    # the baseline: SSDLite looks at the expansion of the first layer of stride 32, and at the last 1x1 layer
+    "mobilenetv2": (32, ("d", 16, 3, 1, 1), (
+        (_i(24, 6, 3, 2), _i(24, 6)),
+        (_i(32, 6, 3, 2), _i(32, 6), _i(32, 6)),
+        (_i(64, 6, 3, 2), _i(64, 6), _i(64, 6), _i(64, 6), _i(96, 6), _i(96, 6), _i(96, 6), ("c", 576, 1, 1, 1)),
+        (("d", 160, 3, 1, 2), _i(160, 6), _i(160, 6), _i(320, 6), ("c", 1280, 1, 1, 1)),
+    )),
 }  # fmt: skip
 
 
@@ -71,6 +79,8 @@ class _Layer(nn.Module):
             layers += conv_norm(inputs, rounded(inner * inputs), act=act)
             layers += conv_norm(rounded(inner * inputs), middle, kernel, stride, act=act)
             layers += conv_norm(middle, outputs)
+        elif kind == "c":
+            layers += conv_norm(inputs, outputs, act=act)
         else:
             hidden = int(inputs * size)  # type: ignore[arg-type]
             if kind == "i":
@@ -162,13 +172,13 @@ def _by_box(x: Tensor, numbers: int) -> Tensor:
 
 
 def mobiledet(
-    *, plan: Literal["cpu", "edgetpu", "dsp"] = "cpu", head: bool = True, classes: PositiveInt = 91,
+    *, plan: Literal["cpu", "edgetpu", "dsp", "mobilenetv2"] = "cpu", head: bool = True, classes: PositiveInt = 91,
     resolution: PositiveInt = 320,
 ) -> nn.Module:  # fmt: skip
     """A MobileDet on images [batch, 3, resolution, resolution].
 
     Args:
-        plan: the accelerator that it was searched for.
+        plan: the accelerator that it was searched for; or `mobilenetv2` (arXiv:1801.04381, section 6.2), the baseline.
         head: whether SSDLite heads are behind the backbone.
         classes: of the detector, background included.
         resolution: side of the input.

@@ -4,9 +4,9 @@ y[b, h, t] = sum over s <= t of k[h, s] u[b, h, t - s], then D[h] u where there 
 u). It is the first L values of a circular convolution of size n >= L + K - 1. Forms:
 
 fft            torch's transforms of real numbers, in fp32 or better
-fft_half       the same in the dtype of the row; a CPU has none in half precision
+fft_half       the same in the dtype of the row: fp16 on a GPU, which a CPU has not; in a row of fp32 it is fft
 monarch        transforms as dense products (`suites.ops.monarch`), the kernel's in fp32
-monarch_fused  the paper's package: CUDA, fp16 or bf16
+monarch_fused  the paper's package: CUDA, fp16 or bf16, gates inside the kernel
 direct         a depthwise convolution of L taps
 partial        the kernel's first `taps` alone, by transforms of `taps` + `block` points that slide over the input
 sparse         monarch with a spectrum of the kernel of which `kept` rows of each axis are left; whole sub-products fall
@@ -111,7 +111,9 @@ class LongConv(Operator):
             raise ValueError(f"kept={list(self.kept)} does not fit the factors {list(self.factors)} of the transform")
         self._made: tuple[torch.device, torch.dtype, monarch.Transform] | None = None
         self._spectrum: tuple[int, Tensor] | None = None
-        self.fused = fused_convolution(self.size) if form == "monarch_fused" else None
+        self._fused: dict[torch.dtype, nn.Module] = {}
+        if form == "monarch_fused":
+            check_package()
 
     def _factors(self, factors: Sequence[int] | None) -> tuple[int, ...]:
         if factors is None:
@@ -141,6 +143,8 @@ class LongConv(Operator):
 
     def function(self, u: Tensor, gate_in: Tensor | None = None, gate_out: Tensor | None = None) -> Tensor:
         """The convolved input, [batch, width, positions]."""
+        if self.form == "monarch_fused" and gate_in is not None and gate_out is not None and self.skip is None:
+            return self.package(u)(u, self.weight.float(), gate_in, gate_out)
         x = u if gate_in is None else gate_in * u
         y = getattr(self, f"_{self.form.removesuffix('_half')}")(x)
         y = y if self.skip is None else y + self.skip[:, None] * x
@@ -148,6 +152,11 @@ class LongConv(Operator):
 
     def _fft(self, x: Tensor) -> Tensor:
         exact = x.dtype if self.form == "fft_half" else torch.promote_types(x.dtype, torch.float32)
+        if exact is torch.bfloat16 or (exact is torch.float16 and x.device.type == "cpu"):
+            raise NotImplementedError(
+                f"torch.fft has no {exact} on {x.device.type}: take form='fft', whose transforms are in fp32, or fp16 "
+                "with device=cuda"
+            )
         made = torch.fft.irfft(torch.fft.rfft(x.to(exact), n=self.size) * self._kernel_spectrum(exact), n=self.size)
         return made[..., : x.shape[-1]].to(x.dtype)
 
@@ -215,8 +224,13 @@ class LongConv(Operator):
         return y.flatten(-2)[..., :positions].to(x.dtype)
 
     def _monarch_fused(self, x: Tensor) -> Tensor:
-        assert self.fused is not None
-        return self.fused(x, self.weight.float())
+        return self.package(x)(x, self.weight.float())
+
+    def package(self, x: Tensor) -> nn.Module:
+        """The paper's kernel for the dtype of the input, made once for each."""
+        if x.dtype not in self._fused:
+            self._fused[x.dtype] = fused_convolution(self.size, x.dtype).to(x.device)
+        return self._fused[x.dtype]
 
     def definition(self, u: Tensor, gate_in: Tensor | None = None, gate_out: Tensor | None = None) -> Tensor:
         """Position by position: a row of the Toeplitz matrix of the kernel times the input, channel by channel."""
@@ -261,18 +275,25 @@ def pairs(x: Tensor, size: int) -> Tensor:
     return torch.stack([padded, torch.zeros_like(padded)], -2)
 
 
-def fused_convolution(size: int) -> nn.Module:
-    """The paper's kernel for this size of transform.
-
-    Raises:
-        NotImplementedError: without its package or without CUDA.
-    """
+def check_package() -> None:
+    """Raise NotImplementedError unless the paper's package and CUDA are there."""
     if find_spec("flashfftconv") is None or not torch.cuda.is_available():
         raise NotImplementedError(
             "monarch_fused is FlashFFTConv's own package, CUDA only: install it from "
             "github.com/HazyResearch/flash-fft-conv and run with device=cuda, or take form='monarch', "
             "the same transforms without fusion"
         )
+
+
+def fused_convolution(size: int, dtype: torch.dtype) -> nn.Module:
+    """The paper's kernel for this size of transform, called with input, kernel and both gates or none.
+
+    Raises:
+        NotImplementedError: without its package or without CUDA, or in another dtype than its own two.
+    """
+    check_package()
+    if dtype not in (torch.float16, torch.bfloat16):
+        raise NotImplementedError(f"FlashFFTConv's kernels are fp16 and bf16, not {dtype}: set dtypes=[fp16]")
     from flashfftconv import FlashFFTConv
 
-    return FlashFFTConv(size, dtype=torch.bfloat16)
+    return FlashFFTConv(size, dtype=dtype)

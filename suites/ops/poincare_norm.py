@@ -42,7 +42,7 @@ def poincare_mean(
 
 def poincare_norm(
     *,
-    form: Literal["midpoint", "frechet", "euclidean"] = "midpoint",
+    form: Literal["midpoint", "klein", "frechet", "euclidean"] = "midpoint",
     gradients: Literal["autograd", "manual"] = "autograd",
     length: PositiveInt = 8192,
     width: PositiveInt = 16,
@@ -205,7 +205,10 @@ class NormOperator(BallOperator):
         if self.form == "euclidean":
             return (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt() * self.norm.variance + self.norm.mean
         add, c = poincare.mobius_add, self.c
-        mean = poincare.frechet(x, c, 1e-12)[0] if self.form == "frechet" else poincare.klein(x, c)
+        if self.form == "frechet":
+            mean = poincare.frechet(x, c, 1e-12)[0]
+        else:  # either closed form by the other
+            mean = poincare.midpoint(x, c) if self.form == "klein" else poincare.klein(x, c)
         apart = add(-mean, x, c)
         norm = apart.norm(dim=-1, keepdim=True)
         tangent = (1 - c * mean.square().sum()) / c**0.5 * torch.atanh(c**0.5 * norm) * apart / norm

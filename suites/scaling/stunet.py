@@ -136,7 +136,7 @@ def stunet(
         up: whether volumes grow before the 1 x 1 convolution, as released, or after it, which gives the same.
 
     Raises:
-        ValueError: a side that cannot be halved so often, or a single stage.
+        ValueError: a side that cannot be halved so often or leaves a single voxel, or a single stage.
     """
     stages, blocks = (tuple(widths), depth) if size == "own" else SIZES[size]
     if len(stages) < 2:
@@ -144,5 +144,10 @@ def stunet(
     if side % 2 ** (len(stages) - 1):
         raise ValueError(
             f"side={side} cannot be halved {len(stages) - 1} times: take a multiple of {2 ** (len(stages) - 1)}"
+        )
+    if side < 2 ** len(stages):
+        raise ValueError(
+            f"side={side} leaves one voxel in the last of {len(stages)} stages, and an instance norm needs several: "
+            f"take side={2 ** len(stages)} or more, or fewer stages (size='own')"
         )
     return StuNet(list(stages), blocks, channels, classes, side, heads, up).eval()

@@ -103,6 +103,21 @@ def test_counts_and_energy_are_the_printed_ones():
     assert sum(p.numel() for p in model.parameters()) == 3_136_328
 
 
+@pytest.mark.parametrize(
+    "size, coded, softmax",
+    [
+        ("b1", (2.0296, 2.0889, 9.390), (5.0191, 4.9966, 23.068)),
+        ("b2", (3.8528, 3.9652, 17.824), (8.6407, 8.6050, 39.715)),
+        ("b3", (6.5415, 6.7151, 30.247), (11.8613, 11.8233, 54.528)),
+        ("b4", (9.5713, 9.8236, 44.255), (15.9724, 15.9278, 73.433)),
+    ],
+)
+def test_larger_sizes_are_those_of_the_page_of_findings(size, coded, softmax):
+    for works, expected in ((pvt_work(size), coded), (pvt_work(size, coded=False), softmax)):
+        found = (works.multiplications / 1e9, works.additions / 1e9, works.joules * 1e3)
+        assert tuple(round(value, places) for value, places in zip(found, (4, 4, 3), strict=True)) == expected
+
+
 def test_sizes_that_do_not_fit_say_so():
     with pytest.raises(ValueError, match="multiple of 32"):
         eco_pvt(resolution=100)

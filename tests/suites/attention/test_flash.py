@@ -84,6 +84,30 @@ def test_what_a_machine_lacks_says_so():
             flash_attention(backend="flash_attn")
 
 
+def test_what_a_machine_lacks_is_a_row_without_support():
+    """A worker calls a row `unsupported` by the kind of its error."""
+    from bench.worker.child import classify
+
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError) as found:
+            flash_attention(length=8, backend="cudnn")(*inputs(8, dtype=torch.float32))
+        assert classify(found.value) == "unsupported"
+    try:
+        import flash_attn  # noqa: F401
+    except ImportError:
+        with pytest.raises(UsageError) as found:
+            flash_attention(backend="flash_attn")
+        assert classify(found.value) == "unsupported"
+
+
+def test_a_causal_row_says_what_the_mask_leaves():
+    """N 5, 2 heads of 3: 2 x 25 x 6 = 300 products, of which 5 x 6 / 2 = 15 pairs x 12 = 180 are below the diagonal."""
+    row = flash_attention(length=5, heads=2, width=3, causal=True)
+    assert (row.macs_dense, row.macs_nonzero) == (300, 180)
+    plain = flash_attention(length=5, heads=2, width=3)
+    assert plain.macs_dense is None and plain.macs_nonzero is None
+
+
 def test_counts_are_those_of_the_brief():
     assert file.macs(2048, 16, 64) == 8_589_934_592
     assert file.paper_operations(2048, 16, 64) == 17_179_869_184

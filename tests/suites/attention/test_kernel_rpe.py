@@ -53,6 +53,48 @@ def test_the_direct_sum_is_the_definition(causal):
         assert torch.allclose(module(q, k, v), slowly(module, q, k, v), atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"causal": True}, {"relative": False}, {"relative": False, "causal": True}, {"grid": True}]
+)
+def test_softmax_with_the_same_bias_is_what_many_features_approach(options):
+    """By loops over pairs: exp(1.5 q . k + b) of unit vectors; 6 x 6 tokens where there is a grid."""
+    length = 36 if options.get("grid") else 10
+    module = kernel_attention(length=length, heads=2, width=4, temperature=1.5, form="softmax", **options).double()
+    q, k, v = module.example_inputs(1)
+    a, b = (F.normalize(x, dim=-1) for x in (q, k))
+    expected = torch.zeros_like(v)
+    for h in range(2):
+        for i in range(length):
+            top, bottom = torch.zeros(4, dtype=torch.double), 0.0
+            for j in range(i + 1 if options.get("causal") else length):
+                apart = (j // 6 - i // 6 + 5, j % 6 - i % 6 + 5) if options.get("grid") else (j - i + length - 1,)
+                bias = 0.0 if module.bias is None else module.bias[(h, *apart)]
+                weight = torch.exp(1.5 * a[0, h, i] @ b[0, h, j] + bias)
+                top, bottom = top + weight * v[0, h, j], bottom + weight
+            expected[0, h, i] = top / bottom
+    with torch.no_grad():
+        assert torch.allclose(module(q, k, v), expected, atol=1e-9)
+        assert torch.allclose(module.reference(q, k, v), expected, atol=1e-9)
+        settings = {"temperature": 1.5, "features": 8192, "form": "direct", **options}
+        many = kernel_attention(length=length, heads=2, width=4, **settings)
+        if module.bias is not None:
+            many.bias.data.copy_(module.bias)
+        assert torch.allclose(many.double()(q, k, v), expected, atol=0.1)
+    assert module.declares(q, k, v) == {"fourier_operations": 0.0}
+
+
+def test_a_causal_row_without_a_bias_goes_through_the_transform_that_its_form_names():
+    """No square of 64 x 64 is multiplied: the products are those with a bias, and the declared transforms are there."""
+    module = kernel_attention(length=64, heads=2, width=8, features=16, relative=False, causal=True)
+    given = module.example_inputs(1)
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        module(*given)
+    assert counter.get_total_flops() // 2 == file.macs(64, 2, 8, 16, relative=True)
+    # 2 x 2 heads x (16 x 8 + 16) columns there and back and 2 kernels, 2.5 x 128 x 7 each
+    assert module.declares(*given) == {"fourier_operations": (2 * 2 * 144 + 2) * 2.5 * 128 * 7}
+
+
 def test_no_bias_is_plain_kernelised_attention():
     module = kernel_attention(length=25, heads=2, width=8, features=16)
     plain = kernel_attention(length=25, heads=2, width=8, features=16, relative=False)

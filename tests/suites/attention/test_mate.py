@@ -103,6 +103,17 @@ def test_executed_products_are_the_closed_form(chunk):
     assert counter.get_total_flops() // 2 == expected
 
 
+def test_executed_products_token_by_token_are_the_closed_form_too():
+    """7 tokens of 64: 64 (256 + 128 + 2) + 4 x 256 + 128 x 64 of maps and convolution, 2 x 128 x 64 of the state."""
+    scan = file.Mamba2(64, 2, 64, 64, 4, 1)
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        scan(torch.randn(1, 7, 64))
+    each = 64 * 386 + 4 * 256 + 128 * 64 + 2 * 128 * 64
+    assert each == file.mamba_macs_per_token(64)
+    assert counter.get_total_flops() // 2 == 7 * each + 3 * 4 * 256  # the convolution's last places, which are cut off
+
+
 def test_the_scan_grows_with_the_tokens_and_full_attention_with_their_square():
     def products(frames, attention):
         model = mate_denoiser(frames=frames, side=4, width=64, attention=attention)

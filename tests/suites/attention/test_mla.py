@@ -6,7 +6,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from suites.attention import mla as file
-from suites.attention.mla import mla_step
+from suites.attention.mla import gqa_step, mla_step
+from suites.common.decoder_shape import attention_macs, position_macs
 from suites.common.decoder_shapes import shape_of
 from tests.suites.conftest import spread
 
@@ -74,3 +75,24 @@ def test_one_layer_of_deepseek_v3_builds_on_the_meta_device():
         with torch.no_grad(), counter:
             module(*given)
     assert counter.get_total_flops() // 2 == file.layer_macs(module.layer, 7168, 64, "absorbed")
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 6])
+def test_the_step_of_shared_key_heads_agrees_with_its_reference_and_counts_as_stated(kv_heads):
+    """Width 192, 6 query heads of 32: 2 x 192 x 32 (6 + g) linear products, 2 x 6 x 32 a position, 30 of them."""
+    module = spread(gqa_step(kv_heads=kv_heads, length=29))
+    given = module.example_inputs(2)
+    with torch.no_grad():
+        assert torch.allclose(module(*given), module.reference(*given), atol=module.tolerance)
+        single, counter = module.example_inputs(1), FlopCounterMode(display=False)
+        with sdpa_kernel(SDPBackend.MATH), counter:
+            module(*single)
+    counted = counter.get_total_flops() // 2
+    assert counted == 2 * 192 * 32 * (6 + kv_heads) + 30 * 2 * 6 * 32
+    assert counted == attention_macs(module.layer, 192) + 30 * position_macs(module.layer)
+    assert given[1].shape == (2, kv_heads, 30, 32)
+
+
+def test_key_heads_that_do_not_divide_say_so():
+    with pytest.raises(ValueError, match="does not divide heads=6"):
+        gqa_step(kv_heads=4)

@@ -7,13 +7,15 @@ from suites.attention.neighborhood import neighborhood_attention, neighbors
 from suites.attention.operator import masked_attention
 
 
-def window(i, n, k, dilation, causal):
+def window(i, n, k, dilation, causal, stride=1):
     """Keys of query i by the definition, in the coordinates of its dilation group."""
     group = [j for j in range(n) if j % dilation == i % dilation]
     place = group.index(i)
+    first = place // stride * stride
+    leader = min(first + (stride - 1 if causal else stride // 2), len(group) - 1)
     if causal:
-        return group[max(0, place - k + 1) : place + 1]
-    start = min(max(place - k // 2, 0), len(group) - k)
+        return group[max(0, leader - k + 1) : place + 1]
+    start = min(max(leader - k // 2, 0), len(group) - k)
     return group[start : start + k]
 
 
@@ -34,6 +36,30 @@ def test_windows_are_those_of_the_definition(n, k, dilation, causal):
     index, there = neighbors(n, k, dilation, causal)
     for i in range(n):
         assert sorted(index[i][there[i]].tolist()) == window(i, n, k, dilation, causal)
+
+
+@pytest.mark.parametrize("n, k, dilation, causal, stride", [(12, 3, 1, False, 3), (13, 5, 1, False, 2),
+                                                            (12, 4, 1, True, 4), (14, 5, 2, True, 3)])  # fmt: skip
+def test_queries_of_a_stride_share_the_window_of_their_leader(n, k, dilation, causal, stride):
+    index, there = neighbors(n, k, dilation, causal, stride)
+    for i in range(n):
+        assert sorted(index[i][there[i]].tolist()) == window(i, n, k, dilation, causal, stride)
+
+
+def test_a_stride_of_the_whole_window_is_blocked_attention():
+    """12 tokens in windows of 3: four blocks, 12 x 3 pairs; causal they are the triangles, 4 x (1 + 2 + 3) = 24."""
+    blocks = torch.block_diag(*[torch.ones(3, 3)] * 4) > 0
+    row = neighborhood_attention(sizes=[12], kernel=[3], stride=[3], heads=2, size=5)
+    assert torch.equal(row.seen(), blocks) and row.pairs == 36
+    causal = neighborhood_attention(sizes=[12], kernel=[3], stride=[3], causal=[True], heads=2, size=5)
+    assert torch.equal(causal.seen(), blocks.tril()) and causal.pairs == 24
+    assert causal.macs_nonzero == causal.required_macs == 2 * 24 * 5 * 2 and causal.macs_dense == 2 * 144 * 5 * 2
+    for module in (row, causal):
+        q, k, v = module.example_inputs(2)
+        assert torch.allclose(module(q, k, v), module.reference(q, k, v), atol=1e-5)
+    for wrong in (0, 4):
+        with pytest.raises(ValueError, match=f"stride={wrong}"):
+            neighborhood_attention(sizes=[12], kernel=[3], stride=[wrong])
 
 
 AXES = [

@@ -42,6 +42,17 @@ def test_pairs_are_those_of_the_brief():
     assert s2_attention(form="masked").executed_macs == 2 * 8 * 2048**2 * 64
 
 
+def test_a_record_holds_three_numbers_of_a_pattern():
+    """3 blocks of 2, a band of one and stripes at every third block, from block 2, 1, 0 of three heads.
+
+    Head 0 sees 3 diagonal blocks (9 causal pairs); head 1 also block 1 from row 2 (+ 4); head 2 also block 0 from
+    rows 1 and 2 (+ 8): 9 x 3 + 12 = 39 pairs of 3 x 36.
+    """
+    row = s2_attention(length=6, heads=3, width=5, block=2, local=1, stride=3)
+    assert (row.macs_dense, row.macs_nonzero) == (2 * 108 * 5, 2 * 39 * 5)
+    assert row.executed_macs == 2 * (3 + 4 + 5) * 4 * 5
+
+
 @pytest.mark.parametrize("tokens", [48, 50, 8, 3])
 @pytest.mark.parametrize("form", ["blocks", "masked", pytest.param("flex", marks=pytest.mark.slow)])
 def test_forms_agree_with_the_reference(form, tokens):
@@ -79,6 +90,19 @@ def test_forgetting_what_is_never_read_changes_no_output():
 
     walk(s2, ids, 21, check)
     assert kept[-1] < 4 * 60
+
+
+def test_a_decoder_of_equal_stripes_sees_what_the_mask_says():
+    keeper = model(homogeneous=True).blocks[0].attention.keeper
+    places = torch.arange(24)
+    seen = keeper.rule(places, places.expand(4, -1))
+    assert torch.equal(seen, file.token_mask(block_mask(4, 6, 2, 4, homogeneous=True), 4, 24))
+    assert all(torch.equal(head, seen[0]) for head in seen)
+    ids = ids_of(1, 50)
+    s2 = model(homogeneous=True)
+    with torch.no_grad():
+        full = s2(ids)
+    assert torch.allclose(walk(s2, ids, 21), full[:, 20:], atol=1e-4)
 
 
 def test_dense_layers_stay_plain_and_a_long_band_is_the_plain_decoder():

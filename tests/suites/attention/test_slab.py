@@ -64,6 +64,21 @@ def test_lambda_falls_from_one_to_zero_and_evaluation_never_uses_it():
         assert torch.allclose(early(x), early.rep.bn(x.flatten(0, 1)).reshape(x.shape))
 
 
+def test_a_schedule_of_no_steps_is_repbn_from_the_start_and_warms_up_all_the_same():
+    x = torch.randn(3, 5, 6) * 3 + 1
+    at_once = file.ProgressiveNorm(6, steps=0).train()
+    assert at_once.share == 0
+    assert torch.allclose(at_once(x), at_once.rep(x), atol=1e-6)
+    later = file.ProgressiveNorm(6, steps=0, warmup=2).train()
+    shares = []
+    for _ in range(4):
+        shares.append(later.share)
+        later(x)
+    assert shares == [1, 1, 0, 0]
+    norms = [m for m in slab_vit(**SMALL, lambda_steps=4, lambda_warmup=3).modules() if isinstance(m, type(later))]
+    assert len(norms) == 5 and all((norm.steps, norm.warmup) == (4, 3) for norm in norms)
+
+
 def test_both_orders_of_linear_attention_are_the_definition(monkeypatch):
     q, k, v = (torch.rand(2, 3, 9, 4, dtype=torch.double) for _ in range(3))
     expected = torch.zeros_like(v)

@@ -26,6 +26,17 @@ OWN: dict[tuple[str, int | None], tuple[int | None, int | None]] = {
     ("bevanet_s", 720): (15_089_752, 19_895_597_000),
     ("p3d63", 160): (25_745_232, 8_441_856_000),
     ("xshift_rgb", 224): (2_006_010, 4_261_670_208),
+    # printed of BEVANet's and CFSR's baselines: 7.6 M (19 classes), 411 K and 28 G, 394 K and 91 G
+    ("pidnet_s", 720): (7_624_683, 15_621_642_240),
+    ("pidnet_s(classes=19)", 720): (7_625_715, None),
+    ("shufflemixer_x4(wide=True)", 180): (411_347, 27_681_177_600),
+    ("shufflemixer_x2(wide=True)", 360): (394_963, 90_847_641_600),
+    ("cfsr_x2(wide=True)", 360): (291_324, 65_061_273_600),
+    # 0.8 G and 4.3 M are printed; 91 classes here: 81 would be 4.34 M and 0.79 G
+    ("mobilenetv2_ssdlite", 320): (4_500_543, 804_397_504),
+    # 64 x 64 x 9 x (14 x 14 + kernels) and the gates 64 x 16 + 16 x 4, and 64 x 8
+    ("mixed_layer", 14): (4 * 36_864 + 64 * 16 + 17 * 4, 36_864 * (196 + 4) + 1_088),
+    ("mixed_layer(kind='condconv')", 14): (8 * 36_864 + 65 * 8, 36_864 * (196 + 8) + 512),
     ("rcnet", 512): (7_665_346, 6_597_768_448),
     ("fpn", 512): (7_997_440, 4_421_844_992),
     ("shallow_parallel", 8): (37_450, 2_368_672),

@@ -79,6 +79,12 @@ def test_halo_of_a_fused_tile_by_hand():
     assert BlockShape(8, 16, kernel=1).halo(8) == 1
 
 
+def test_halos_of_the_findings_page_by_hand():
+    # 10/8, 18/16, 34/32 and 14/8, 22/16, 38/32, squared
+    assert [round(BlockShape(8, 16, kernel=3).halo(t), 4) for t in (8, 16, 32)] == [1.5625, 1.2656, 1.1289]
+    assert [round(BlockShape(8, 16, kernel=7).halo(t), 4) for t in (8, 16, 32)] == [3.0625, 1.8906, 1.4102]
+
+
 def test_extra_parameters_of_fdconv_by_hand():
     """1x1, 64 to 32 channels: hidden 16; gates, local factors of 5 taps.
 

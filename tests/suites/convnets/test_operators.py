@@ -14,6 +14,8 @@ BESIDE = [
     ("hypergraph(width=32, edges=5)", 4),
     ("fdconv_layer(width=20)", 7),
     ("fdconv_layer(width=20, size=1)", 7),
+    ("mixed_layer(width=8)", 6),
+    ("mixed_layer(width=8, kind='condconv', kernels=3, size=1)", 5),
     ("hyperzzw(width=3)", 6),
     ("apriori_layer(width=5, rank=2)", 6),
     ("apriori_layer(width=5, rank=2, size=5, form='kernel')", 6),

@@ -5,10 +5,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from suites.common.torchvision_remedy import NotInstalled
 from suites.convnets.ccnext import RowExchange, ccnext
 from suites.convnets.codenet import Deformable
+from suites.convnets.convfirst import fusible_block
 from suites.convnets.deh4r import deh4r
+from suites.convnets.mixed_kernels import MixedConv
+from suites.convnets.pidnet import LightFusion
 from suites.convnets.shallow import shallow
+from suites.convnets.shufflemixer import SplitMlp, shufflemixer
 from suites.convnets.van import LargeKernelAttention
 from tests.suites.convnets.building import stirred
 
@@ -72,6 +77,55 @@ def test_a_square_of_scale_one_is_the_plain_grid(kind):
     x = torch.randn(1, 4, 6, 6)
     plain = F.conv2d(run(layer.widen, x), layer.weight, padding=1, groups=4 if kind == "square_dw" else 1)
     assert torch.allclose(run(layer, x), plain, atol=1e-5)
+
+
+def test_where_the_boundary_is_sure_pidnet_takes_detail_alone_and_elsewhere_context():
+    fusion = stirred(LightFusion(4)).eval()
+    detail, context, sure = torch.randn(1, 4, 3, 3), torch.randn(1, 4, 3, 3), torch.full((1, 4, 3, 3), 100.0)
+    with torch.no_grad():
+        at_edges = fusion.detail(detail) + fusion.context(context + detail)
+        elsewhere = fusion.detail(context + detail) + fusion.context(context)
+    assert torch.allclose(run(fusion, detail, context, sure), at_edges, atol=1e-6)
+    assert torch.allclose(run(fusion, detail, context, -sure), elsewhere, atol=1e-6)
+
+
+def test_a_shuffle_spreads_the_first_half_over_all_channels():
+    layer = SplitMlp(16)
+    for part in layer.mlp.parameters():
+        part.data.zero_()
+    layer.mlp[2].bias.data.fill_(7.0)  # the first half becomes 7, the second is as normalised
+    x = torch.randn(1, 16, 1, 1)
+    shuffled = run(layer, x)[0, :, 0, 0]
+    # channel j of group g goes to place 8 j + g: groups 0 to 3 are the first half
+    assert [bool(value == 7.0) for value in shuffled] == [True] * 4 + [False] * 4 + [True] * 4 + [False] * 4
+    assert torch.allclose(shuffled[4], run(layer.norm, x)[0, 8, 0, 0])
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_a_shufflemixer_whose_last_layer_is_silent_enlarges_bilinearly(scale):
+    network = shufflemixer(scale=scale, width=8, blocks=1, resolution=5)
+    nn.init.zeros_(network.leave.weight)
+    nn.init.zeros_(network.leave.bias)
+    x = torch.rand(1, 3, 5, 5)
+    plain = F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
+    assert torch.equal(run(network, x), plain)
+
+
+@pytest.mark.parametrize("kind, share", [("dyconv", 1.0), ("condconv", 0.5)])
+def test_one_kernel_that_is_mixed_is_a_convolution(kind, share):
+    layer = MixedConv(kind, 4, 3, 1)
+    for part in layer.gate.parameters():
+        part.data.zero_()
+    x = torch.randn(2, 4, 5, 5)
+    plain = F.conv2d(x, layer.kernels.view(4, 4, 3, 3), padding=1) * share
+    assert torch.allclose(run(layer, x), plain, atol=1e-5)
+
+
+def test_spio_that_is_not_installed_is_unsupported_and_not_invalid(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(NotInstalled, match="pip install spio"):
+        fusible_block(form="spio")
 
 
 @pytest.mark.usefixtures("timm")

@@ -1,9 +1,13 @@
 """Long convolutions: every form is the definition, forward and backward; identities, causality and counts."""
 
+import sys
+from types import ModuleType
+
 import pytest
 import torch
 
 from bench.meters import macs
+from suites.ops import long_conv as file
 from suites.ops import monarch
 from suites.ops.butterfly import LearnedTransform, complex_parameters, powers_to
 from suites.ops.kernels import long_conv_layer, long_kernel, sgconv_layer
@@ -118,6 +122,52 @@ def test_a_transform_that_would_wrap_is_refused_and_what_cannot_run_says_why():
         long_conv(form="monarch", length=33, factors=[8, 8])
     with pytest.raises(NotImplementedError, match="device=cuda"):
         long_conv(form="monarch_fused")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_transforms_without_a_gpu_are_not_supported_and_never_in_fp32_instead(dtype):
+    operator = long_conv(form="fft_half", length=16, width=2).to(dtype)
+    with pytest.raises(NotImplementedError, match="take form='fft'"):
+        operator(*(x.to(dtype) for x in operator.example_inputs(1)))
+
+
+def test_the_package_is_made_for_the_dtype_of_the_row_and_takes_the_gates(monkeypatch):
+    """A stand-in for FlashFFTConv with its own signature: (u, k, pregate, postgate), gates both or none."""
+    made = []
+
+    class StandIn(torch.nn.Module):
+        def __init__(self, size, dtype):
+            super().__init__()
+            made.append((size, dtype))
+
+        def forward(self, u, k, pregate=None, postgate=None):
+            assert (pregate is None) == (postgate is None) and k.dtype is torch.float32
+            made.append(pregate is not None)
+            return u if pregate is None else pregate * u * postgate
+
+    package = ModuleType("flashfftconv")
+    package.FlashFFTConv = StandIn
+    monkeypatch.setitem(sys.modules, "flashfftconv", package)
+    monkeypatch.setattr(file, "find_spec", lambda name: package)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for dtype in (torch.float16, torch.bfloat16):
+        for gated in (False, True):
+            operator = long_conv(form="monarch_fused", length=16, width=2, gated=gated).to(dtype)
+            operator(*(torch.ones(1, 2, 16, dtype=dtype) for _ in range(3 if gated else 1)))
+    both = [[(32, dtype), False, (32, dtype), True] for dtype in (torch.float16, torch.bfloat16)]
+    assert made == both[0] + both[1]
+    with pytest.raises(NotImplementedError, match="fp16 and bf16"):
+        long_conv(form="monarch_fused", length=16, width=2)(torch.ones(1, 2, 16))
+
+
+def test_a_thinned_spectrum_takes_away_the_products_of_what_is_not_kept():
+    """2048 points in 8 x 16 x 16 of which 8 x 8 x 8 stay: 4 (8 8 256 + 8 16 8 16 + 64 16 8) = 163,840 of 327,680."""
+    assert monarch.macs((8, 16, 16)) == 327_680 and monarch.macs((8, 16, 16), (8, 8, 8)) == 163_840
+    with torch.device("meta"):
+        operator = long_conv(form="sparse", length=1024, width=4, factors=[8, 16, 16], kept=[8, 8, 8])
+        args = operator.example_inputs(3)
+    counted = macs.count(operator, args, second_count=False, inspect_values=False).macs
+    assert counted == 163_840 * (2 * 3 * 4 + 4)
 
 
 def test_what_autograd_keeps_is_told_with_gradients():

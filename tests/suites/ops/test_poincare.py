@@ -40,6 +40,12 @@ def test_the_check_case():
     )
 
 
+def test_both_means_of_three_points_are_as_far_apart_as_the_page_of_findings_says():
+    """|x - y|^2 = 6.479e-4 over (1 - 0.0697) (1 - 0.0632): 2 arsinh(sqrt(7.434e-4)) = 0.0545."""
+    apart = poincare.distance(poincare.midpoint(THREE, 1.0), poincare.frechet(THREE, 1.0, 1e-12)[0], 1.0)
+    assert float(apart) == pytest.approx(0.0545, abs=5e-5)
+
+
 @pytest.mark.parametrize("c", [0.3, 1.0, 2.5])
 def test_two_points_have_one_middle_one_point_is_its_mean_and_klein_agrees(c):
     x = points(c=c)
@@ -108,6 +114,7 @@ def test_operators_are_their_definitions(backward):
     for form, gradients in (
         ("midpoint", "autograd"),
         ("midpoint", "manual"),
+        ("klein", "autograd"),
         ("frechet", "manual"),
         ("euclidean", "autograd"),
     ):

@@ -64,6 +64,11 @@ def test_sides_and_stages_that_do_not_go_are_refused():
         stunet(side=48)
     with pytest.raises(ValueError, match="two stages"):
         stunet(size="own", widths=[8])
+    # six stages halve 32 five times: one voxel, whose deviation an instance norm cannot take
+    with pytest.raises(ValueError, match="side=64 or more"):
+        stunet(size="S", side=32)
+    small = stunet(size="own", widths=[2, 2], classes=2, side=4)
+    assert small(*small.example_inputs(1)).shape == (1, 2, 4, 4, 4)
 
 
 # ---------------------------------------------------------------- Stormer
