@@ -1,8 +1,9 @@
 """Nominal bits beside stored ones: what a declared number format would store and compute, whatever runs here.
 
 A module declares the bits of its own and its inner modules' weights as `nominal_bits`, those of its activations as
-`nominal_activation_bits`; the nearest declaration from a parameter or operator outwards holds. What nobody declares
-counts as it is stored. A subject that knows better declares the sum: `module.nominal_bit_operations`, per sample, a
+`nominal_activation_bits`; the nearest declaration from a parameter or operator outwards holds. Where `nominal_bits` has
+a share of scales in it, `nominal_code_bits` beside it says what is multiplied. What nobody declares counts as it is
+stored. A subject that knows better declares the sum: `module.nominal_bit_operations`, per sample, a
 number or a mapping by part.
 """
 
@@ -19,6 +20,7 @@ from bench.meters.three_counts import declared
 from bench.reading import Reading, reading, unavailable
 
 WEIGHTS, ACTIVATIONS, OPERATIONS = "nominal_bits", "nominal_activation_bits", "nominal_bit_operations"
+CODES = "nominal_code_bits"
 
 
 def bits(module: nn.Module) -> list[Reading]:
@@ -53,7 +55,8 @@ def operations(count: MacsCount, module: nn.Module, part: str, batch: int) -> li
     whole = declared(module, OPERATIONS, part)
     if whole is not None:
         return [reading(OPERATIONS, whole, "counted", method_note="declared by the subject")]
-    weights, activations = (_declarations(module, name) for name in (WEIGHTS, ACTIVATIONS))
+    activations, weights = _declarations(module, ACTIVATIONS), _declarations(module, WEIGHTS)
+    weights |= _declarations(module, CODES)
     if not weights and not activations:
         return []
     coded = {path for path, part in module.named_modules() if packed_weights(part)}

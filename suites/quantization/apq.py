@@ -9,6 +9,7 @@ weights, quality on training digits that the score never sees, cost in bit opera
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -184,6 +185,7 @@ def apq(
     population: PositiveInt = 32,
     generations: Count = 10,
     predictor_steps: PositiveInt = 200,
+    held_out: Count = 0,
     calibration_samples: PositiveInt = 64,
     seed: Count = 0,
 ) -> nn.Module:
@@ -198,6 +200,8 @@ def apq(
         population: of the evolutionary search.
         generations: of the search.
         predictor_steps: of each learning.
+        held_out: architectures with bits on which the predictor's rank correlation is taken afterwards; it stands in
+            the note of the method's cost. 0 for none.
         calibration_samples: training samples that networks are scored on.
         seed: of all draws.
 
@@ -226,6 +230,10 @@ def apq(
         one, seen = evolved(score, space, limit, population=population, generations=generations, seed=seed)
         cost.samples += len(images)
         cost.note = f"{pairs if transfer else 0} + {quantised_pairs} networks scored, {seen} predicted"
+    if held_out > 1:
+        tau = correlation(judge, space, predictor, held_out, seed)
+        said = "no rank correlation, as predictions are equal," if math.isnan(tau) else f"rank correlation {tau:.3f}"
+        cost.note += f"; {said} on {held_out} networks that were not learned from"
     made = quantised_net(model.taken_out(one), one, batches)
     made.method_cost = cost.as_dict()  # type: ignore[assignment]
     return made
@@ -260,7 +268,11 @@ def transfer_correlation(
     judge: Judge, space: Space, quantised_pairs: int, *, pairs: int, held_out: int = 50, steps: int = 200, seed: int = 0
 ) -> float:
     """Rank correlation of predicted and true quantised scores on architectures that were not learned from."""
-    predictor = taught(judge, space, pairs, quantised_pairs, steps, seed)
+    return correlation(judge, space, taught(judge, space, pairs, quantised_pairs, steps, seed), held_out, seed)
+
+
+def correlation(judge: Judge, space: Space, predictor: Predictor, held_out: int, seed: int = 0) -> float:
+    """The same of a predictor that has learned."""
     random = Random(seed + 1_000)
     others = [random_architecture(space, random) for _ in range(held_out)]
     with torch.no_grad():

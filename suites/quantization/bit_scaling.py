@@ -77,7 +77,9 @@ def bit_scaling(
 
 
 def rounded_groups(groups: Tensor, bits: int, kind: str) -> Tensor:
-    """Numbers that share a scale in the last axis, rounded."""
+    """Numbers that share a scale in the last axis, rounded; 16 bits leave them."""
+    if bits == 16:
+        return groups
     largest = groups.abs().amax(dim=-1, keepdim=True)
     if kind == "fp":
         return float_rounded(groups, FloatFormat(*FORMATS[bits]), largest)
@@ -115,7 +117,7 @@ class GroupLayer(CodedLayer):
         matrix = layer.weight.detach().flatten(1)
         size = min(group, matrix.shape[1])
         super().__init__(layer, 16 if bits == 16 else bits + 16 / size, activation_bits)
-        self.bits, self.group, self.kind = bits, size, kind
+        self.bits, self.group, self.kind, self.nominal_code_bits = bits, size, kind, float(bits)
         self.rounding = None if activation_bits == 16 else Dynamic(activation_bits, whole=self.is_conv)
         self.execution = "dequant" if kind == "int" and activation_bits == 16 else "simulated"
         self.plain: nn.Parameter | None = None

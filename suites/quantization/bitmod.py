@@ -96,7 +96,7 @@ class BitmodLayer(CodedLayer):
         matrix = layer.weight.detach().flatten(1)
         self_group = min(group, matrix.shape[1])
         super().__init__(layer, bits + (8 + SELECTOR_BITS) / self_group)
-        self.bits, self.group = bits, self_group
+        self.bits, self.group, self.nominal_code_bits = bits, self_group, float(bits)
         groups = grouped(matrix, "group", self_group)
         codes, scale_codes, row_scale, pick = encoded(groups, bits)
         self.code_shape, self.pick_shape = tuple(codes.shape), tuple(pick.shape)

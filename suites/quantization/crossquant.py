@@ -31,7 +31,7 @@ def cross_step(x: Tensor, alpha: float, bits: int, column: Tensor | None = None)
     """Steps of numbers [.., tokens, channels]; `column` [channels] stands for c where it is given."""
     row = x.abs().amax(dim=-1, keepdim=True).clamp(min=SMALLEST)
     if column is None:
-        column = x.abs().amax(dim=-2, keepdim=True) if x.ndim > 2 else x.abs()
+        column = x.abs().amax(dim=-2, keepdim=True)
     return row**alpha * column.clamp(min=SMALLEST) ** (1 - alpha) / (2 ** (bits - 1) - 1)
 
 
@@ -47,7 +47,7 @@ def zero_share(x: Tensor, alpha: float, bits: int) -> float:
 
 
 class CrossInputs(nn.Module):
-    """Rounds inputs by rows and columns of the sample at hand."""
+    """Rounds inputs by rows and columns of the sample at hand; of inputs [batch, channels] each is a sample."""
 
     def __init__(self, alpha: float, bits: int):
         super().__init__()
@@ -55,7 +55,12 @@ class CrossInputs(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The rounded values."""
-        return cross_rounded(x, self.alpha, self.bits)
+        return cross_rounded(as_samples(x), self.alpha, self.bits).reshape(x.shape)
+
+
+def as_samples(x: Tensor) -> Tensor:
+    """Inputs as [.., tokens, channels]: without an axis of tokens a sample has one, or a batch would share columns."""
+    return x if x.ndim > 2 else x.unsqueeze(-2)
 
 
 class CrossLayer(IntLayer):
@@ -105,6 +110,8 @@ def crossquant(
         calibration_samples: that static columns are taken from.
         seed: of the calibration samples and of the outliers' places.
 
+    `zero_shares` of the network that comes back: the share of each layer's calibration inputs that are rounded to zero.
+
     Raises:
         ValueError: a form without a kernel, or no linear layer.
     """
@@ -117,12 +124,15 @@ def crossquant(
     layers = {path: layer for path, layer in layers_of(model).items() if isinstance(layer, nn.Linear)}
     if not layers:
         raise ValueError(f"crossquant rounds inputs of linear layers, and {type(model).__name__} has none")
+    batches = [] if on_meta(model) or bits == 32 else calibration_batches(model, calibration_samples, seed)
     if form == "static":
-        columns = column_maxima(model, layers, calibration_samples, seed)
+        columns = column_maxima(model, layers, batches)
+        shares = zero_shares(model, layers, batches, alpha, bits, columns)
         for path, layer in layers.items():
             replaced(model, path, CrossLayer(layer, alpha, columns[path]))
-        model.execution = "real-int"  # type: ignore[assignment]
+        model.zero_shares, model.execution = shares, "real-int"  # type: ignore[assignment]
         return model
+    model.zero_shares = zero_shares(model, layers, batches, alpha, bits)  # type: ignore[assignment]
     granularity = "group" if weight_bits == 4 else "channel"
     return rounded_network(
         model,
@@ -134,10 +144,12 @@ def crossquant(
     )
 
 
-def column_maxima(model: nn.Module, layers: dict[str, nn.Linear], samples: int, seed: int) -> dict[str, Tensor]:
-    """C of each layer's inputs over calibration samples, [channels]; ones where there are shapes alone."""
+def column_maxima(
+    model: nn.Module, layers: dict[str, nn.Linear], batches: list[tuple[Tensor, ...]]
+) -> dict[str, Tensor]:
+    """C of each layer's inputs over calibration batches, [channels]; ones where there are shapes alone."""
     found = {path: torch.ones(layer.in_features, device=layer.weight.device) for path, layer in layers.items()}
-    if on_meta(model):
+    if not batches:
         return found
     seen: dict[str, Tensor] = {}
 
@@ -146,5 +158,36 @@ def column_maxima(model: nn.Module, layers: dict[str, nn.Linear], samples: int, 
         seen[path] = torch.maximum(seen[path], largest) if path in seen else largest
 
     with watched(layers, see):
-        shown(model, calibration_batches(model, samples, seed))
+        shown(model, batches)
     return {**found, **seen}
+
+
+def zero_shares(
+    model: nn.Module,
+    layers: dict[str, nn.Linear],
+    batches: list[tuple[Tensor, ...]],
+    alpha: float,
+    bits: int,
+    columns: dict[str, Tensor] | None = None,
+) -> dict[str, float]:
+    """Share of each layer's inputs over all batches that are rounded to zero, the paper's explanatory variable.
+
+    Args:
+        model: not rounded yet.
+        layers: whose inputs are looked at, by path.
+        batches: arguments of calibration.
+        alpha: the token's power.
+        bits: of an activation.
+        columns: c of each layer where it was fixed by calibration; None for that of the sample at hand.
+    """
+    zeros, numbers = dict.fromkeys(layers, 0), dict.fromkeys(layers, 0)
+
+    def see(path: str, x: Tensor) -> None:
+        x = as_samples(x.detach())
+        step = cross_step(x, alpha, bits, None if columns is None else columns[path])
+        zeros[path] += int((torch.round(x / step) == 0).sum())
+        numbers[path] += x.numel()
+
+    with watched(layers, see):
+        shown(model, batches)
+    return {path: zeros[path] / count for path, count in numbers.items() if count}

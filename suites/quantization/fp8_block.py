@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.config.settings import PositiveInt
+from bench.config.settings import Count, PositiveInt
+from suites.common.from_scratch import learned
 from suites.quantization.layers import CodedLayer, LayerLike
 from suites.quantization.network import Layer, folded, layers_of, replaced
 from suites.quantization.ranges import grouped, ungrouped
@@ -34,7 +35,13 @@ _WORDS = {"tensor": "tensor", "row": "channel", "tile": "group", "block": "block
 def block_scales(groups: Tensor, scale: str = "fp32", floor: float = FLOOR) -> Tensor:
     """S of numbers that share it in the last axis, [.., 1]."""
     found = groups.abs().amax(dim=-1, keepdim=True).clamp(min=floor) / LARGEST
-    return torch.exp2(torch.ceil(torch.log2(found))) if scale == "ue8m0" else found
+    return power_of_two_above(found) if scale == "ue8m0" else found
+
+
+def power_of_two_above(x: Tensor) -> Tensor:
+    """The least power of two that is no smaller, by the exponent itself: a logarithm rounds 2^k (1 + 2^-23) to k."""
+    fraction, exponent = torch.frexp(x)  # x = fraction 2^exponent, 0.5 <= fraction < 1
+    return torch.ldexp(torch.ones_like(x), torch.where(fraction == 0.5, exponent - 1, exponent))
 
 
 def encoded(x: Tensor, granularity: str, scale: str = "fp32", size: int = SIZE) -> tuple[Tensor, Tensor]:
@@ -133,6 +140,7 @@ def fp8_block(
     scale: Literal["fp32", "ue8m0"] = "fp32",
     size: PositiveInt = SIZE,
     learning: bool = False,
+    training_steps: Count = 0,
 ) -> nn.Module:
     """The network with E4M3 linear layers; embeddings, head and norms stay; granularity "off" leaves the network.
 
@@ -143,14 +151,17 @@ def fp8_block(
         scale: fp32, or rounded up to a power of two.
         size: side of a block and length of a tile.
         learning: layers keep float weights and take all three products of a training step in rounded operands.
+        training_steps: batches of 16 to learn on so, to be set beside `full`; 0 gives a step and its cost.
 
     Raises:
-        ValueError: no linear layer beside the head, or learning without rounded activations.
+        ValueError: no linear layer beside the head, learning without rounded activations, or steps without learning.
     """
     if granularity == "off":
         return model
     if learning and activations == "off":
         raise ValueError("learning=True rounds activations and gradients too: set activations")
+    if training_steps and not learning:
+        raise ValueError("training_steps learns in rounded operands: set learning=True")
     folded(model)
     layers = {p: layer for p, layer in layers_of(model, skip=("head",)).items() if isinstance(layer, nn.Linear)}
     if not layers:
@@ -163,7 +174,8 @@ def fp8_block(
         )
         replaced(model, path, made)
     model.execution = "dequant" if activations == "off" else "simulated"  # type: ignore[assignment]
-    return model
+    settings = {"granularity": granularity, "activations": activations, "scale": scale, "size": size}
+    return learned(model, model, fp8_block, settings, training_steps, from_start=False)
 
 
 class _Fp8Product(torch.autograd.Function):

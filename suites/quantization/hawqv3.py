@@ -34,6 +34,7 @@ from suites.quantization.network import (
     shown,
     watched,
 )
+from suites.quantization.packing import code_bytes
 from suites.quantization.rounding import rounded_network
 from suites.quantization.whitepaper import activation_grids, rounded_weight
 
@@ -231,10 +232,9 @@ def _macs(model: nn.Module, layers: dict[str, Layer]) -> dict[str, int]:
 
 
 def assigned_bytes(weights: list[int], bits: str) -> int:
-    """Bytes of all weights: the first and the last layer at 8 bits, the others by their digit."""
-    inner = weights[1:-1]
-    eighths = sum(count * int(width) for count, width in zip(inner, bits, strict=True))
-    return (8 * (weights[0] + weights[-1]) + eighths) // 8
+    """Bytes of all weights, of each layer whole ones: the first and the last at 8 bits, the others by their digit."""
+    inner = sum(code_bytes(count, int(width)) for count, width in zip(weights[1:-1], bits, strict=True))
+    return weights[0] + weights[-1] + inner
 
 
 def assigned_bit_operations(macs: list[int], bits: str) -> int:

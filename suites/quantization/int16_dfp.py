@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.settings import Count
+from suites.common.from_scratch import learned
 from suites.quantization.layers import LayerLike
 from suites.quantization.network import layers_of, replaced
 
@@ -124,26 +125,26 @@ class FixedLayer(LayerLike):
             made = _FixedLinear.apply(x.flatten(0, -2), self.weight, self.used, self.chain).unflatten(0, x.shape[:-1])
             return made if bias is None else made + bias
         conv = self.layer
-        windows = nn.functional.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
+        windows = nn.functional.unfold(x, conv.kernel_size, conv.dilation, self.padding, conv.stride)
         rows = windows.transpose(1, 2).flatten(0, 1)
         sums = _FixedLinear.apply(rows, self.weight.flatten(1), self.used, self.chain)
-        high = (x.shape[2] + 2 * conv.padding[0] - conv.dilation[0] * (conv.kernel_size[0] - 1) - 1) // conv.stride[
-            0
-        ] + 1
+        reach = conv.dilation[0] * (conv.kernel_size[0] - 1) + 1
+        high = (x.shape[2] + 2 * self.padding[0] - reach) // conv.stride[0] + 1
         made = sums.unflatten(0, (len(x), -1)).transpose(1, 2).unflatten(2, (high, -1))
         return made if bias is None else made + bias[:, None, None]
 
 
-def int16_dfp(model: nn.Module, *, used: Count = 13, chain: Count = 0) -> nn.Module:
+def int16_dfp(model: nn.Module, *, used: Count = 13, chain: Count = 0, training_steps: Count = 0) -> nn.Module:
     """The network with all three products of its ungrouped layers in dynamic fixed point; used=0 leaves it as it is.
 
     Args:
         model: of linear layers and convolutions.
         used: bits of an operand, 2 to 16.
         chain: products of an int32 sum before it is flushed; 0 for the longest that cannot overflow.
+        training_steps: batches of 16 to learn on so, to be set beside `full`; 0 gives a step and its cost.
 
     Raises:
-        ValueError: bits outside 2..16, or no layer.
+        ValueError: bits outside 2..16, no layer, or no task to learn from.
     """
     if used == 0:
         return model
@@ -155,7 +156,8 @@ def int16_dfp(model: nn.Module, *, used: Count = 13, chain: Count = 0) -> nn.Mod
     for path, layer in layers.items():
         replaced(model, path, FixedLayer(layer, used, chain))
     model.execution = "simulated"  # type: ignore[assignment]
-    return model
+    settings = {"used": used, "chain": chain}
+    return learned(model, model, int16_dfp, settings, training_steps, from_start=False)
 
 
 def flushes(macs: int, chain: int) -> int:

@@ -31,8 +31,11 @@ class IntConvolution(nn.Module):
     def __init__(self, layer: Layer, input_scale: Tensor):
         super().__init__()
         self.product = IntLayer(layer)
-        self.sum_scale = self.product.scale.double() * input_scale.double()
-        bias = torch.zeros_like(self.sum_scale) if layer.bias is None else layer.bias.detach().double()
+        step = input_scale.double()
+        scale = self.product.scale.double() * step
+        bias = torch.zeros_like(scale) if layer.bias is None else layer.bias.detach().double()
+        empty = (self.product.codes == 0).all(dim=1)  # weights of zeros fit any scale: one in which the bias fits int32
+        self.sum_scale = torch.where(empty, torch.maximum(bias.abs(), step) / 2**20, scale)
         self.register_buffer("bias", torch.round(bias / self.sum_scale).to(torch.int32))
         self.product.bias = None
 

@@ -42,7 +42,9 @@ class LayerLike(nn.Module):
         if isinstance(layer, nn.Conv2d):
             if layer.padding_mode != "zeros":
                 raise ValueError(f'padding_mode="{layer.padding_mode}": a convolution is rounded that pads with zeros')
-            self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
+            self.stride, self.dilation = layer.stride, layer.dilation
+            padding: Any = layer.padding
+            self.padding = (0, 0) if padding == "valid" else padding
             self.groups = layer.groups
         else:
             self.in_features, self.out_features = layer.in_features, layer.out_features
@@ -150,15 +152,24 @@ class RoundedLayer(LayerLike):
         weight_bits: nominal bits of a weight, scales included where they are counted.
         inputs: rounding of the inputs; None leaves them.
         activation_bits: nominal bits of an input.
+        code_bits: of a weight's code alone, which is what is multiplied; None for `weight_bits`.
     """
 
     execution = "simulated"
 
-    def __init__(self, layer: Layer, weight_bits: float, inputs: nn.Module | None, activation_bits: float):
+    def __init__(
+        self,
+        layer: Layer,
+        weight_bits: float,
+        inputs: nn.Module | None,
+        activation_bits: float,
+        code_bits: float | None = None,
+    ):
         super().__init__()
         self.take_shape(layer)
         self.layer, self.rounding = layer, inputs
         self.nominal_bits, self.nominal_activation_bits = float(weight_bits), float(activation_bits)
+        self.nominal_code_bits = self.nominal_bits if code_bits is None else float(code_bits)
 
     @property
     def weight(self) -> Tensor:
@@ -254,7 +265,7 @@ class IntLayer(LayerLike):
         sums = self.codes.to(torch.int32).sum(dim=1, dtype=torch.int32)
         self.register_buffer("correction", None if zero is None else sums)
         self.packed_weights = {"codes": self.codes.numel(), "scale": 0}
-        self.nominal_bits = self.nominal_activation_bits = 8.0
+        self.nominal_bits = self.nominal_activation_bits = self.nominal_code_bits = 8.0
 
     @property
     def weight(self) -> Tensor:

@@ -1,10 +1,10 @@
 """LLM-FP4: formats and ranges of 4-bit floats searched by a layer's output (Liu et al. 2023, arXiv 2310.16836).
 
-Weights per output channel, candidates M = 0, 1, 2 of 4 bits (E = 3 - M) or M = 2..6 of 8; for each the bias that
-min-max gives, times 0.01 + 0.0119 i, i = 0..100, by the least squared error of the layer's output on calibration
-samples; weights and activations in turn, three rounds. Activations: a tensor's bias, and whole numbers k on top of it
-by channel, so that a channel's factor 2^k is folded into the weight's exponents and costs nothing at run time.
-Products of queries with keys and of scores with values are rounded as well, and embeddings.
+Weights: one format a layer, M = 0, 1, 2 of 4 bits (E = 3 - M) or M = 2..6 of 8, and a range per output channel: the
+bias that min-max gives, times 0.01 + 0.0119 i, i = 0..100, by the least squared error of the layer's output on
+calibration samples; weights and activations in turn, three rounds. Activations: a tensor's bias, and whole numbers k on
+top of it by channel, so that a channel's factor 2^k is folded into the weight's exponents and costs nothing at run
+time. Products of queries with keys and of scores with values are rounded as well, and embeddings.
 
 `variant`: `fpq` (all of it), `search` (without channels), `minmax_fp4` (E2M1), `minmax_int4`.
 """
@@ -160,21 +160,25 @@ class _Search:
         return float_call(self.layer, x, weight, None)
 
     def _best_weight(self, x: Tensor) -> Tensor:
-        """Each output channel's weight on the grid of its own least error."""
+        """The weight in the one format of the least error, each output channel on the range of its own least error."""
+        tried = [self._best_ranges(x, form) for form in self.forms_w]
+        return min(tried, key=lambda each: each[0])[1]
+
+    def _best_ranges(self, x: Tensor, form: FloatFormat) -> tuple[float, Tensor]:
+        """The error of a format over all channels, and the weight in it."""
         shape = (-1, *[1] * (self.weight.ndim - 1))
         largest = self.weight.flatten(1).abs().amax(dim=1).clamp(min=1e-20)
         best = torch.full_like(largest, torch.inf)
         made = self.weight.clone()
-        for form in self.forms_w:
-            for bias in candidates(torch.as_tensor(form.bias(largest)), self.count):
-                tried = float_rounded(self.weight, form, torch.as_tensor(form.largest(bias)).reshape(shape))
-                error = (self._call(x, tried) - self.wanted).square()
-                dims = [d for d in range(error.ndim) if d != self.axis]
-                each = error.sum(dim=dims)
-                better = (each < best) & each.isfinite()
-                best = torch.where(better, each, best)
-                made = torch.where(better.reshape(shape), tried, made)
-        return made
+        for bias in candidates(torch.as_tensor(form.bias(largest)), self.count):
+            tried = float_rounded(self.weight, form, torch.as_tensor(form.largest(bias)).reshape(shape))
+            error = (self._call(x, tried) - self.wanted).square()
+            dims = [d for d in range(error.ndim) if d != self.axis]
+            each = error.sum(dim=dims)
+            better = (each < best) & each.isfinite()
+            best = torch.where(better, each, best)
+            made = torch.where(better.reshape(shape), tried, made)
+        return float(best.sum()), made
 
     def _best_inputs(self, weight: Tensor) -> FloatInputs:
         """The inputs' format, bias and channel powers of the least error."""

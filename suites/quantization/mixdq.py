@@ -4,20 +4,22 @@ The first word of a prompt is always the same and carries the outlier: its keys 
 computed once in floats and kept, those of the other words are rounded. Two lists of sensitivities, each with one layer
 rounded at a time: layers of cross-attention and feed-forward ("content") by structural similarity of the pictures, all
 others ("quality") by SQNR. An integer programme per list picks a width a layer; content layers may take 2, 4 or 8 bits,
-others 4 or 8. Weights per output channel, activations per tensor, static. At 8 and 8 bits the products are whole
-numbers, zero points corrected by sums of weights that were made beforehand; mixed rows are simulated.
+others 4 or 8. Weights per output channel, activations per tensor, static; activations may be mixed of 4 and 8 bits by
+such programmes too, inputs of the most sensitive 1 % of the layers staying floats. At 8 and 8 bits the products are
+whole numbers, zero points corrected by sums of weights that were made beforehand; mixed rows are simulated.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.config.settings import Count, Positive, PositiveInt
-from suites.common.unet import Attention, Unet
+from bench.config.settings import Count, Positive, PositiveInt, Rate
+from suites.common.unet import Attention, Unet, transformer_macs
 from suites.quantization.allocate import choose
 from suites.quantization.grids import sqnr_db
 from suites.quantization.layers import IntLayer, LayerLike, RoundedLayer, Static
@@ -27,6 +29,8 @@ from suites.quantization.whitepaper import activation_grids, rounded_weight
 CONTENT, QUALITY = (2, 4, 8), (4, 8)
 #: How far the mean of the bits may be from its target.
 SLACK = 0.02
+#: Nominal bits of inputs that stay floats, and words of a prompt.
+HALF, WORDS = 16, 3
 
 
 class PromptUnet(Unet):
@@ -43,6 +47,13 @@ class PromptUnet(Unet):
         first, last = self.ends.weight[0], self.ends.weight[1]
         word = self.class_embed(classes)
         return torch.stack([first.expand_as(word), word, last.expand_as(word)], dim=1)
+
+    def evaluation_macs(self, side: int) -> int:
+        """Those of one word, of two more in each cross-attention, less the first's keys and values where kept."""
+        coarse, deep = (side // 2) ** 2, 2 * self.width
+        each = transformer_macs(coarse, deep, WORDS, self.width) - transformer_macs(coarse, deep, 1, self.width)
+        apart = sum(isinstance(module, FirstWordApart) for module in self.modules())
+        return super().evaluation_macs(side) + 3 * each - apart * self.width * deep
 
 
 def prompt_unet(
@@ -113,7 +124,9 @@ def mixdq(
     bits: Literal["8", "mixed", "4", "off"] = "8",
     target: Positive = 6.0,
     balance: Positive = 1.0,
-    activation_bits: Literal[8, 32] = 8,
+    activation_bits: Literal[4, 8, 32] = 8,
+    activation_target: Positive | None = None,
+    kept_share: Rate = 0.01,
     first_word: bool = True,
     steps: PositiveInt = 2,
     calibration_samples: PositiveInt = 64,
@@ -127,10 +140,16 @@ def mixdq(
         target: mean bits of a weight over both lists, of `mixed`.
         balance: k, the content list's target over the quality list's.
         activation_bits: of every activation, static; 32 leaves them.
+        activation_target: mean bits of activations mixed of 4 and 8, over those that are rounded and weighed by the
+            parameters that they meet; None for `activation_bits` everywhere.
+        kept_share: of the layers, whose inputs then stay floats: those with the least SQNR at 8 bits, one at least.
         first_word: whether the first word's keys and values stay floats.
         steps: of the sampler in which sensitivities are taken.
         calibration_samples: that ranges are taken from.
         seed: of the samples.
+
+    Raises:
+        ValueError: a target that a list's widths cannot have.
     """
     if bits == "off":
         return model
@@ -140,19 +159,24 @@ def mixdq(
     if bits == "mixed" and not on_meta(model):
         widths = mixed_bits(model, target, balance, steps)
     firsts = _first_words(model) if first_word else {}
+    for path, first in firsts.items():  # before calibration, which then sees the other words alone
+        replaced(model, path, FirstWordApart(layers[path], first))
     batches = [] if on_meta(model) else calibration_batches(model, calibration_samples, seed)
-    grids = activation_grids(model, layers, batches, activation_bits)
-    whole = bits == "8" and activation_bits == 8
+    seen: dict[str, int] = dict.fromkeys(layers, activation_bits)
+    if activation_target is not None and batches:
+        seen = mixed_activations(model, layers, batches, activation_target, balance, kept_share, steps)
+    grids = {width: activation_grids(model, layers, batches, width) for width in {*seen.values()} - {HALF}}
+    whole = bits == "8" and activation_bits == 8 and activation_target is None
     for path, layer in layers.items():
         made: LayerLike
+        grid = None if seen[path] == HALF else grids[seen[path]][path]
         if whole:
-            made = IntLayer(layer, grids[path])
+            made = IntLayer(layer, grid)
         else:
             layer.weight = nn.Parameter(rounded_weight(layer.weight.detach(), widths[path], "channel", True))
-            grid = grids[path]
-            made = RoundedLayer(layer, widths[path], None if grid is None else Static(grid), activation_bits)
-        replaced(model, path, FirstWordApart(made, firsts[path]) if path in firsts else made)
-    model.widths = widths  # type: ignore[assignment]
+            made = RoundedLayer(layer, widths[path], None if grid is None else Static(grid), seen[path])
+        replaced(model, f"{path}.layer" if path in firsts else path, made)
+    model.widths, model.activation_widths = widths, seen  # type: ignore[assignment]
     model.execution = "real-int" if whole else "simulated"  # type: ignore[assignment]
     return model
 
@@ -204,21 +228,84 @@ def mixed_bits(model: nn.Module, target: float, balance: float, steps: int) -> d
     """
     losses = sensitivities(without_task(model), steps)
     sizes = {path: layer.weight.numel() for path, layer in needs_layers(model, "mixdq").items()}
-    content = [path for path in losses if kind_of(path) == "content"]
-    quality = [path for path in losses if kind_of(path) == "quality"]
-    share = sum(sizes[p] for p in content) / sum(sizes.values())
+    return by_two_lists(losses, sizes, target, balance)
+
+
+def by_two_lists(
+    losses: dict[str, dict[int, float]], sizes: dict[str, int], target: float, balance: float
+) -> dict[str, int]:
+    """A width a layer: of each list those of the least loss whose mean, weighted by size, is within 0.02 of its target.
+
+    The content list's target is `balance` times the quality list's, so that the mean of both is `target`.
+
+    Args:
+        losses: by path and width; every layer of a list offers the same widths.
+        sizes: by path, at least those of `losses`.
+        target: mean bits over both lists.
+        balance: k.
+
+    Raises:
+        ValueError: a list's target lies outside the widths that it offers.
+        NoAllocation: no choice of widths has such a mean.
+    """
+    lists = {kind: [path for path in losses if kind_of(path) == kind] for kind in ("content", "quality")}
+    share = sum(sizes[p] for p in lists["content"]) / sum(sizes[p] for p in losses)
     of_quality = target / (share * balance + 1 - share)
     found: dict[str, int] = {}
-    for paths, wanted, offered in ((content, of_quality * balance, CONTENT), (quality, of_quality, QUALITY)):
+    for kind, paths in lists.items():
         if not paths:
             continue
+        aim = of_quality * (balance if kind == "content" else 1)
+        offered = sorted(losses[paths[0]])
+        if not offered[0] - SLACK <= aim <= offered[-1] + SLACK:
+            raise ValueError(
+                f"a target of {target:g} bits at a balance of {balance:g} asks a mean of {aim:.3g} of the {kind} list, "
+                f"which has {', '.join(map(str, offered))} bits: take a target between, or a balance nearer 1"
+            )
         total = sum(sizes[p] for p in paths)
-        aim = min(max(wanted, offered[0]), offered[-1])
         loss = [[losses[p][width] for width in offered] for p in paths]
         cost = [[width * sizes[p] / total for width in offered] for p in paths]
         picks = choose(loss, cost, aim + SLACK, least=aim - SLACK)
         found |= {p: offered[pick] for p, pick in zip(paths, picks, strict=True)}
     return found
+
+
+def mixed_activations(
+    model: nn.Module,
+    layers: dict[str, Any],
+    batches: list[tuple[Tensor, ...]],
+    target: float,
+    balance: float,
+    kept_share: float,
+    steps: int,
+) -> dict[str, int]:
+    """Bits of each layer's inputs: 4 or 8 by the two lists, 16 for the most sensitive, whose inputs stay floats.
+
+    Args:
+        model: with its weights in floats.
+        layers: by path.
+        batches: that ranges are taken from.
+        target: mean bits of the inputs that are rounded, weighed by the parameters that they meet, as weights are.
+        balance: k.
+        kept_share: of the layers; one layer at least where it is above 0.
+        steps: of the sampler in which sensitivities are taken.
+    """
+    grids = {width: activation_grids(model, layers, batches, width) for width in QUALITY}
+    plain, sizes = _pictures(model, steps), {path: layer.weight.numel() for path, layer in layers.items()}
+    losses: dict[str, dict[int, float]] = {path: {} for path in layers}
+    signal: dict[str, float] = {}
+    for path, layer in layers.items():
+        for width in QUALITY:
+            grid = grids[width][path]
+            handle = layer.register_forward_pre_hook(lambda _, args, grid=grid: (grid(args[0]), *args[1:]))
+            made = _pictures(model, steps)
+            handle.remove()
+            signal[path] = min(sqnr_db(plain, made), 100.0)  # of the last, 8 bits, in the end
+            alike = structural_similarity(plain, made)
+            losses[path][width] = 1 - alike if kind_of(path) == "content" else -signal[path]
+    kept = sorted(layers, key=lambda path: signal[path])[: math.ceil(kept_share * len(layers))]
+    rest = {path: each for path, each in losses.items() if path not in kept}
+    return {**dict.fromkeys(layers, HALF), **(by_two_lists(rest, sizes, target, balance) if rest else {})}
 
 
 def mean_bits(shares: dict[int, float]) -> float:

@@ -190,12 +190,15 @@ def quantmcu(
         seed: of the samples.
 
     Raises:
-        ValueError: not such a model, or other bits.
+        ValueError: not such a model, other bits, or more tiles than there are places.
     """
     if not isinstance(model, PatchNet):
         raise ValueError(f"quantmcu runs the stage of patch_net by patches, and this is {type(model).__name__}")
     if bits not in (0, 2, 4, 8, 32):
         raise ValueError(f"bits={bits}: 2, 4, 8, 32, or 0 for a mixture")
+    places = sides(model.stage.shapes, model.resolution)[-1]
+    if tiles > places:
+        raise ValueError(f"tiles={tiles}: the stage's last map has {places} places a side, take as many at most")
     task = getattr(model, "task", None)
     batches = [] if on_meta(model) or bits == 32 else calibration_batches(model, calibration_samples, seed)
     folded(model)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 Granularity = Literal["tensor", "channel", "group", "block"]
 RangeRule = Literal["minmax", "percentile", "mse"]
-#: Candidates of the line search, as shares of the largest magnitude.
-SHARES = tuple(i / 50 for i in range(10, 51))
+#: Candidates of the line search, as shares of the largest magnitude: few bits and a long tail ask for a small one.
+SHARES = tuple(i / 50 for i in range(1, 51))
 
 
 def grouped(weight: Tensor, granularity: str, size: int = 128) -> Tensor:

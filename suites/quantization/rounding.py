@@ -23,6 +23,7 @@ def rounded_network(
     inputs: InputRule,
     weight_bits: float | dict[str, float],
     activation_bits: float | dict[str, float],
+    code_bits: float | None = None,
 ) -> nn.Module:
     """The network with its layers replaced, labelled `simulated`.
 
@@ -33,6 +34,7 @@ def rounded_network(
         inputs: what rounds the inputs of a path; None leaves them.
         weight_bits: nominal, one number or by path.
         activation_bits: nominal, one number or by path.
+        code_bits: of a weight without its share of scales, where `weight_bits` has that in it.
     """
     for path, layer in layers.items():
         with torch.no_grad():
@@ -40,7 +42,7 @@ def rounded_network(
         layer.weight = nn.Parameter(made.to(layer.weight.dtype).detach().clone(memory_format=torch.contiguous_format))
         bits = weight_bits[path] if isinstance(weight_bits, dict) else weight_bits
         width = activation_bits[path] if isinstance(activation_bits, dict) else activation_bits
-        replaced(model, path, RoundedLayer(layer, bits, inputs(path, layer), width))
+        replaced(model, path, RoundedLayer(layer, bits, inputs(path, layer), width, code_bits))
     model.execution = "simulated"  # type: ignore[assignment]
     return model
 

@@ -57,17 +57,27 @@ def survey(
         raise ValueError("execution='integer' needs uniform symmetric 8-bit weights, one scale a tensor or channel")
     if integer and ranges == "weight-only":
         raise ValueError("ranges='weight-only' leaves activations floats, which no product of whole numbers takes")
+    if levels != "uniform" and not symmetric:
+        raise ValueError(f"levels='{levels}' has no zero point that could move: leave symmetric=True")
+    if levels == "kmeans" and granularity == "group":
+        raise ValueError("levels='kmeans' has one code book a layer and no scales: leave granularity")
     folded(model)
     layers = needs_layers(model, "survey")
     batches = [] if on_meta(model) or ranges != "static" else calibration_batches(model, calibration_samples, seed)
     static = activation_grids(model, layers, batches, bits) if ranges == "static" else dict.fromkeys(layers)
+    stored = {
+        path: stored_bits(len(w.weight), w.weight[0].numel(), bits, granularity, group, symmetric, levels)
+        for path, w in layers.items()
+    }
     if integer:
         for path, layer in layers.items():
             groups = grouped(layer.weight.detach(), granularity)
             grid = weight_grid(groups, 8, True)
             scale = grid.scale.flatten().expand(len(layer.weight)).clone()
             codes = ungrouped(grid.codes(groups), layer.weight, granularity)
-            replaced(model, path, IntLayer(layer, static[path], codes, scale))
+            made = IntLayer(layer, static[path], codes, scale)
+            made.nominal_bits = stored[path]
+            replaced(model, path, made)
         model.execution = "real-int"  # type: ignore[assignment]
         return model
 
@@ -82,8 +92,9 @@ def survey(
         layers,
         lambda _, weight: levelled(weight, bits, symmetric, granularity, group, levels),
         inputs,
-        bits,
+        stored,
         32 if ranges == "weight-only" else bits,
+        bits,
     )
 
 

@@ -79,6 +79,10 @@ def whitepaper(
         raise ValueError(f'kernel="{kernel}" multiplies symmetric 8-bit weights by 8-bit activations: set both to 8')
     if kernel in ("torch", *RUNTIMES) and training_steps:
         raise ValueError(f'kernel="{kernel}" calibrates by itself: learn with kernel="simulated" or "int8"')
+    if kernel in ("torch", *RUNTIMES) and percentile != 100:
+        raise ValueError(f'kernel="{kernel}" takes ranges by itself: leave percentile=100')
+    if kernel == "torch" and granularity == "tensor":
+        raise ValueError('kernel="torch" has a scale for each output channel: leave granularity="channel"')
     if kernel in RUNTIMES:
         return runtime_int8(model, granularity == "channel", calibration_samples, seed)
     teacher = teacher_for(folded(model), training_steps)

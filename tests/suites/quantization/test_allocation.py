@@ -40,6 +40,8 @@ def test_closed_forms_of_resnets():
     weights, macs = resnet_layers(50)
     bits = "8888888848848884884484884888448448448448488488848848"
     assert assigned_bytes(weights, bits) == 19_324_096 and assigned_bit_operations(macs, bits) == 156_892_135_424
+    # whole bytes a layer, ceil(n w / 8): 9 + ceil(3 x 4 / 8) + ceil(5 x 4 / 8) + 7
+    assert assigned_bytes([9, 3, 5, 7], "44") == 9 + 2 + 3 + 7
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from suites.common.vit import vit
 from suites.quantization import bitmod, bitnet158, crossquant, fp8_block, int16_dfp
@@ -92,6 +93,25 @@ def test_crossquant_of_the_check_case():
         made = crossquant.cross_rounded(x[None], alpha, bits)[0]
         assert round(crossquant.zero_share(x[None], alpha, bits) * x.numel()) == zeros
         assert float((made - x).square().mean()) == pytest.approx(error, rel=2e-6)
+        assert torch.equal(crossquant.cross_rounded(x, alpha, bits), made)  # a matrix is tokens x channels as well
+
+
+def test_crossquant_of_a_matrix_by_hand_and_a_sample_alone_is_rounded_as_in_a_batch():
+    """Columns 2 and 8, 4 bits: steps 2/7 and 8/7; 1.2 is 4.2 of the first, 5 4.375 of the second, -8 and 2 are 7."""
+    x = torch.tensor([[1.2, -8.0], [2.0, 5.0]])
+    torch.testing.assert_close(crossquant.cross_rounded(x, 0.0, 4), torch.tensor([[8 / 7, -8.0], [2.0, 32 / 7]]))
+    inputs = crossquant.CrossInputs(0.15, 4)
+    assert torch.equal(inputs(x)[1:], inputs(x[1:]))  # [batch, channels]: no sample sees another's columns
+
+
+def test_zeros_are_counted_for_each_layer():
+    """Per token at 4 bits, the largest 7: step 1, so that 0.4 becomes zero and 0.6 does not: 1 of 4."""
+    model = nn.Sequential(nn.Linear(2, 1))
+    batches = [(torch.tensor([[7.0, 0.4], [7.0, 0.6]]),)]
+    assert crossquant.zero_shares(model, {"0": model[0]}, batches, 1.0, 4) == {"0": 0.25}
+    # columns 7 and 0.7 from elsewhere: steps of the second 0.1, and nothing becomes zero
+    columns = {"0": torch.tensor([7.0, 0.7])}
+    assert crossquant.zero_shares(model, {"0": model[0]}, batches, 0.0, 4, columns) == {"0": 0.0}
 
 
 def test_crossquant_ends_are_per_token_and_per_channel_and_nothing_is_clipped():
@@ -180,6 +200,17 @@ def test_other_levels():
     assert len(made.unique()) == 15 and torch.equal(made.abs().unique()[1:], 2.0 ** -torch.arange(6, -1, -1).double())
     grid = kmeans_grid(torch.tensor([0.0, 0.0, 1.0, 1.0, 5.0, 5.0, 9.0]), 2)
     assert grid.tolist() == [0, 1, 5, 9]
+
+
+def test_few_bits_and_a_far_value_ask_for_a_small_range():
+    """20 000 normal numbers and a 30 in 4 bits. At T = 6, a fifth: 20 000 (6/7)^2 / 12 + 24^2 = 1800; at 2.4 to 3, a
+    tenth or less: 20 000 (2.7/7)^2 / 12 + 27.3^2 + some clipping, about 1040.
+    """
+    share = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    x = torch.cat([torch.special.ndtri(share), torch.tensor([30.0], dtype=torch.float64)])
+    best = best_range(x, lambda y, top: int_rounded(y, 4, top))
+    error = lambda top: float((int_rounded(x, 4, top) - x).square().sum())  # noqa: E731
+    assert 0.06 <= float(best) / 30 <= 0.12 and error(best) < 0.65 * error(6.0) == pytest.approx(0.65 * 1800, rel=0.02)
 
 
 def test_a_searched_range_is_never_worse_than_the_largest():

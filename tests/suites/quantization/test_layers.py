@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import fx, nn
 
-from bench.meters import params
+from bench.meters import macs, nominal, params
 from suites.common.decoder import decoder
 from suites.common.digits_cnn import digits_cnn
 from suites.common.digits_resnet import digits_resnet
@@ -30,9 +30,10 @@ from suites.quantization.dyadic import dyadic, rescaled
 from suites.quantization.fp_diffusion import SoftRounding, formats_of, learned_rounding, searched
 from suites.quantization.grids import affine_grid, float_format, float_rounded
 from suites.quantization.hawqv3 import hawqv3
-from suites.quantization.int16_dfp import chained, fixed_point, fixed_product
+from suites.quantization.int16_dfp import FixedLayer, chained, fixed_point, fixed_product
+from suites.quantization.integer_net import IntConvolution
 from suites.quantization.layers import IntLayer
-from suites.quantization.llm_fp4 import candidates, channel_powers
+from suites.quantization.llm_fp4 import _Search, candidates, channel_powers
 from suites.quantization.network import calibration_batches
 from suites.quantization.outliers import plant
 from suites.quantization.ranges import grouped, ungrouped
@@ -100,6 +101,31 @@ def test_calibration_takes_a_networks_own_inputs_and_never_those_of_its_row():
     assert torch.equal(seen[0], calibration_batches(net, 4, 0)[0][0])
     pictures = calibration_batches(nn.Conv2d(3, 4, 3), 2, 0)
     assert pictures[0][0].shape == (2, 3, 224, 224)
+
+
+def test_a_convolution_that_is_told_to_pad_nothing_in_a_word_does_so():
+    layer = nn.Conv2d(3, 4, 3, padding="valid").double()
+    x = torch.randn(2, 3, 7, 7).double()
+    made = IntLayer(layer)
+    codes, scale = made.rounded_inputs(x)
+    wanted = nn.functional.conv2d(codes * scale, made.dense(), layer.bias)
+    torch.testing.assert_close(made(x), wanted, rtol=1e-9, atol=1e-9)
+    found = FixedLayer(layer.float(), 13, 0)(x.float())
+    assert found.shape == wanted.shape and float((found - layer(x.float())).abs().max()) < 0.01
+
+
+def test_a_channel_of_zeros_keeps_its_bias_in_whole_numbers():
+    """Its weights say no scale; 0.5 over any leftover of one would not fit int32."""
+    layer = nn.Conv2d(2, 3, 1)
+    with torch.no_grad():
+        layer.weight[1] = 0
+        layer.bias.copy_(torch.tensor([0.1, 0.5, -0.2]))
+    made = IntConvolution(layer, torch.tensor(0.01))
+    sums = made(torch.zeros(1, 2, 2, 2, dtype=torch.int8))
+    values = sums[0, :, 0, 0].double() * made.sum_scale
+    torch.testing.assert_close(values, torch.tensor([0.1, 0.5, -0.2]).double(), rtol=1e-2, atol=1e-4)
+    m, e = dyadic(made.sum_scale / 0.02)
+    assert int(e.max()) <= 62 and int(rescaled(sums[0, 1, 0, 0], m[1], e[1])) == 25  # 0.5 in steps of 0.02
 
 
 def test_a_convolution_that_mirrors_its_borders_is_refused():
@@ -176,8 +202,6 @@ def test_torchs_own_int8_is_near_the_float_network():
 
 @pytest.mark.slow
 def test_onnx_runtimes_int8_is_near_the_float_network_and_counted_alike():
-    from bench.meters import macs
-
     torch.manual_seed(0)
     plain = digits_cnn(width=8, resolution=16)
     args = plain.example_inputs(4)
@@ -220,6 +244,25 @@ def test_bitmod_packs_what_it_says(bits):
     assert bool(((full[..., None] - offered).abs().amin(dim=-1) < 1e-5).all())
     assert made.codes.numel() == 6 * -(-48 * bits // 8) and made.scales.numel() == 18
     assert float((made.dense() - layer.weight).norm() / layer.weight.norm()) < (0.2 if bits == 3 else 0.12)
+
+
+def test_nominal_bits_have_scales_in_them_and_products_have_not():
+    """128 inputs, 2 outputs. BitMoD 4: 4 + 10 / 128 bits stored, 256 products of 4 by 32 bits. Groups of 64 with fp16
+    scales at 3 bits: 3.25 stored, activations declared at 16. The survey's groups of 32 with fp32 scales at 4: 128 B
+    + 8 x 4 B over 256, 5 bits.
+    """
+    plain = nn.Sequential(nn.Linear(128, 2, bias=False))
+    x = torch.randn(1, 128)
+    rows = {
+        (4 + 10 / 128, 4, 32): BitmodLayer(plain[0], 4, 128),
+        (3.25, 3, 16): GroupLayer(plain[0], 3, "int", 64, 16),
+        (5.0, 4, 32): survey(copy.deepcopy(plain), bits=4, granularity="group", ranges="weight-only"),
+    }
+    for (stored, codes, activations), module in rows.items():
+        (found,) = nominal.operations(macs.count(module, (x,)), module, "forward", 1)
+        assert found.value == 256 * codes * activations
+        declared = {part.nominal_bits for part in module.modules() if hasattr(part, "nominal_bits")}
+        assert declared == {stored}
 
 
 @pytest.mark.parametrize("pack", [4, 5])
@@ -268,6 +311,18 @@ def test_packed_groups_agree_with_their_rounded_floats(bits):
 
 
 # ---------------------------------------------------------------------------------------------- FP8 in blocks
+
+
+def test_scales_of_powers_of_two_are_never_below_the_largest():
+    """0.875 (1 + 2^-23 ..) / 448 is 2^-9 (1 + 2^-23), whose logarithm in fp32 is -9: the scale is 2^-8 all the same."""
+    above = torch.full((1, 128), 0.875 + 2**-23)
+    assert fp8_block.encoded(above, "tile", "ue8m0")[1].tolist() == [[2**-8]]
+    assert fp8_block.encoded(torch.full((1, 128), 0.875), "tile", "ue8m0")[1].tolist() == [[2**-9]]
+    exponents = torch.arange(-100, 101)
+    powers = torch.tensor([2.0**each for each in exponents.tolist()])
+    assert torch.equal(fp8_block.power_of_two_above(powers), powers)
+    assert torch.equal(fp8_block.power_of_two_above(powers * 1.0000001), 2 * powers)
+    assert fp8_block.power_of_two_above(torch.ones(2, device="meta")).is_meta
 
 
 def test_fp8_blocks_hold_what_their_format_says():
@@ -350,6 +405,23 @@ def test_folding_powers_of_two_leaves_the_product_exactly():
     assert torch.equal((x * factor) @ (w / factor).t(), x @ w.t())
     found = candidates(torch.tensor(2.0))
     assert len(found) == 101 and float(found[0]) == pytest.approx(0.02) and float(found[-1]) == pytest.approx(2.4)
+
+
+def test_a_layers_weight_has_one_format_whatever_its_channels_would_like():
+    """Sevenths are a whole-number grid (E1M2), powers of two an E3M0 one: each channel could be had to a hundredth, and
+    one format cannot have both.
+    """
+    layer = nn.Linear(8, 2, bias=False)
+    with torch.no_grad():
+        layer.weight[0] = torch.arange(8) / 7
+        layer.weight[1] = torch.tensor([*(2.0**-i for i in range(7)), 0.0])
+    search = _Search(layer, torch.eye(8), True, (4, 4), (101, 1))
+    with torch.no_grad():
+        made = search._best_weight(torch.eye(8))
+        alone = [search._best_ranges(torch.eye(8), form)[1] for form in search.forms_w]
+    apart = lambda w: (w - layer.weight).norm(dim=1) / layer.weight.norm(dim=1)  # noqa: E731
+    assert float(torch.stack([apart(w) for w in alone]).amin(dim=0).max()) < 0.02
+    assert float(apart(made).max()) > 0.05 and any(torch.equal(made, w) for w in alone)
 
 
 def test_learned_rounding_starts_at_the_weight_and_is_never_worse_than_the_nearest():

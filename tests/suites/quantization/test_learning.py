@@ -57,6 +57,9 @@ def loaded(folder, build):
         (classifier, lrp_qvit, {"calibration_samples": 8}),
         (speaker, bitnet158, {"training_steps": 2}),
         (speaker, bit_scaling, {"bits": 3, "training_steps": 2, "group": 8}),
+        (speaker, bit_scaling, {"bits": 16, "kind": "fp", "activation_bits": 8, "training_steps": 2}),
+        (speaker, fp8_block, {"learning": True, "size": 8, "training_steps": 2}),
+        (speaker, int16_dfp, {"training_steps": 2}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -15,7 +15,7 @@ from suites.quantization.apq_net import apq_net, apq_supernet
 from suites.quantization.fp_diffusion import fp_diffusion, same_noise_sqnr
 from suites.quantization.lrp import relevances, scores, through_linear, through_product, through_sum
 from suites.quantization.lrp_qvit import channel_ratios, log2_rounded, moved_into_affine
-from suites.quantization.mixdq import kind_of, mixdq, prompt_unet, structural_similarity
+from suites.quantization.mixdq import by_two_lists, kind_of, mixdq, prompt_unet, structural_similarity
 from suites.quantization.products import FORMS, product
 from suites.quantization.quantmcu import entropy, mixed, outlying, patch_net, quantmcu, tile_memory
 
@@ -88,6 +88,61 @@ def test_the_first_word_is_kept_in_floats_and_the_rest_is_rounded():
     assert not torch.equal(found[:, 1:], wanted[:, 1:])
 
 
+def test_the_first_words_outlier_is_not_in_the_range_of_the_others():
+    """Its vector is four times as large: with it inside, the others would have a quarter of the codes."""
+    torch.manual_seed(0)
+    plain = prompt_unet(width=8, heads=2, resolution=8)
+    words = plain.words(torch.arange(11))
+    rest = float(words[:, 1:].max().clamp(min=0) - words[:, 1:].min().clamp(max=0))
+    first = float(words[:, 0].max().clamp(min=0) - words[:, 0].min().clamp(max=0))
+    assert first > 1.5 * rest
+    for settings, module in (({}, "layer"), ({"bits": "4"}, "layer.rounding")):
+        made = mixdq(copy.deepcopy(plain), calibration_samples=8, **settings)
+        key = made.get_submodule(f"middle_attention.cross_attention.key.{module}")
+        scale = key.input_scale if module == "layer" else key.scale
+        assert 0 < float(scale) * 255 <= rest * (1 + 1e-5)
+    whole = mixdq(copy.deepcopy(plain), calibration_samples=8, first_word=False)
+    assert float(whole.middle_attention.cross_attention.key.input_scale) * 255 > rest
+
+
+@pytest.mark.parametrize("settings", [None, {}, {"first_word": False}, {"bits": "4"}, {"bits": "off"}], ids=str)
+def test_a_plan_tells_the_products_of_a_prompt_of_three_words(settings):
+    """Each of 3 cross-attentions has keys and values of 3 words, or of 2 where the first's are kept."""
+    plain = prompt_unet(width=8, heads=2, resolution=8)
+    made = plain if settings is None else mixdq(plain, calibration_samples=4, **settings)
+    traced = macs.count(made, made.example_inputs(1)).value("matmul")
+    assert made.evaluation_macs(8) == traced == made.plan({"steps": 2})[0]["macs"]
+
+
+def test_two_lists_have_means_of_their_own():
+    """Content 50 + 50 at a mean of 3: one of 2, one of 4. Quality 3 x 100 at 16/3: one of 8. Together 1/4 x 3 + 3/4 x
+    16/3 = 4.75, at k = 3 / (16/3) = 0.5625. More bits help b and d most.
+    """
+    content = {p: {2: loss, 4: 0.0, 8: 0.0} for p, loss in (("a.gated", 0.1), ("b.gated", 0.2))}
+    quality = {p: {4: loss, 8: 0.0} for p, loss in (("c.conv1", 1.0), ("d.conv1", 3.0), ("e.conv1", 2.0))}
+    losses = {**content, **quality}
+    sizes = {p: 50 if p in content else 100 for p in losses}
+    found = by_two_lists(losses, sizes, 4.75, 0.5625)
+    assert found == {"a.gated": 2, "b.gated": 4, "c.conv1": 4, "d.conv1": 8, "e.conv1": 4}
+    with pytest.raises(ValueError, match="asks a mean of 3 of the quality list, which has 4, 8 bits"):
+        by_two_lists(losses, sizes, 3.0, 1.0)
+    with pytest.raises(ValueError, match="of the content list"):
+        by_two_lists(losses, sizes, 6.0, 3.0)
+
+
+def test_activations_are_mixed_and_the_most_sensitive_stay_floats():
+    torch.manual_seed(0)
+    plain = prompt_unet(width=8, heads=2, resolution=8)
+    made = mixdq(plain, activation_target=6.0, steps=1, calibration_samples=4)
+    assert made.execution == "simulated" and set(made.widths.values()) == {8}
+    bits = made.activation_widths
+    assert set(bits.values()) == {4, 8, 16} and list(bits.values()).count(16) == 1  # ceil of 1 % of its layers
+    for path, width in bits.items():
+        layer = made.get_submodule(path)
+        layer = getattr(layer, "layer", layer) if hasattr(layer, "first") else layer
+        assert layer.nominal_activation_bits == width and (layer.rounding is None) == (width == 16)
+
+
 def test_layers_are_content_or_quality_and_similar_pictures_are_alike():
     assert kind_of("middle_attention.cross_attention.key") == "content" and kind_of("up1.conv1") == "quality"
     assert (
@@ -124,6 +179,16 @@ def test_counts_of_the_patch_stage():
     assert sides(stage, 224)[-1] == 28 and len(tiles) == 16
     assert sum(tile_macs(stage, 224, *tiles[5])) == 8_094_848
     assert 64 * sum(sum(tile_macs(stage, 224, *tile)) for tile in tiles) == 7_628_930_048
+
+
+def test_more_tiles_than_places_are_refused():
+    """32 px through strides 2 (stem) and 2 (second block) leave 8 places a side."""
+    with pytest.raises(ValueError, match="tiles=9: the stage's last map has 8 places a side"):
+        quantmcu(patch_net(width=0.25, blocks=2), tiles=9, bits=32)
+    plain = patch_net(width=0.25, blocks=2)
+    (x,) = plain.example_inputs(1)
+    wanted = plain(x)
+    torch.testing.assert_close(quantmcu(plain, tiles=8, bits=32)(x), wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("tiles", [1, 2, 3, 4])
@@ -243,6 +308,15 @@ def test_a_predictor_that_is_carried_over_ranks_networks():
     judge = apq.Judge(net, images, torch.randint(0, 10, (32,)))
     found = apq.transfer_correlation(judge, apq_space.DIGITS, 10, pairs=20, held_out=10, steps=50)
     assert -1 <= found <= 1
+
+
+def test_a_search_says_how_well_its_predictor_ranks():
+    torch.manual_seed(0)
+    few = {"pairs": 2, "quantised_pairs": 2, "population": 2, "generations": 0, "predictor_steps": 2}
+    made = apq.apq(apq_supernet(), calibration_samples=4, held_out=3, **few)
+    assert "2 + 2 networks scored, 2 predicted; " in made.method_cost["note"]
+    assert "rank correlation" in made.method_cost["note"] and "on 3 networks" in made.method_cost["note"]
+    assert "correlation" not in apq.apq(apq_supernet(), calibration_samples=4, **few).method_cost["note"]
 
 
 def test_a_branch_for_bits_says_nothing_before_it_learns():
