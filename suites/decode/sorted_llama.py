@@ -3,7 +3,8 @@
 Sub-model n is the first n layers with the shared last norm and head. Training makes small the mean cross-entropy over a
 set of depths in one forward; the head then runs once per depth. Inference: a fixed exit; a confidence exit, which
 leaves at the first depth whose most likely token passes a threshold; or self-speculation, in which a shallow depth
-drafts and the full one verifies (see speculation.py).
+drafts and the full one verifies (see speculation.py). Beside them stand the plain model cut at a depth, and the same
+with a head of its own there.
 
 Reconstructed: after a confidence exit the skipped layers still need keys and values, and get them by their own key and
 value maps from the state at the exit (2 d g h products a layer). A batch leaves together, when all of its sequences are
@@ -12,21 +13,31 @@ sure.
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from dataclasses import replace
+from typing import Any, Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import Count, Counts, KeepRate, PositiveInt
 from suites.common.decoder import Decoder, DecoderCache, Generator, as_decoder
 from suites.common.decoder_shape import DecoderShape, attention_macs, head_macs, network_macs, position_macs
 from suites.common.sorted_exits import cut, depths_of, train_depths
+from suites.common.task import learning_task
+from suites.common.training import Pace, fit
 
 #: Depths of byte_3m.
 HOUSE_EXITS = (2, 3, 4, 5, 6)
 
 
 def sorted_exit(
-    model: nn.Module, *, exit: PositiveInt = 3, exits: Counts | None = None, training_steps: Count = 0
+    model: nn.Module,
+    *,
+    exit: PositiveInt = 3,
+    exits: Counts | None = None,
+    heads: Literal["shared", "own"] = "shared",
+    training_steps: Count = 0,
 ) -> Decoder:
     """The decoder that ends after `exit` layers.
 
@@ -34,6 +45,8 @@ def sorted_exit(
         model: a decoder with a plain cache.
         exit: number of layers that run.
         exits: depths that are trained together; None for the second layer and every later one.
+        heads: one head for all depths, or the baseline: the plain model's layers as they are, and at each depth a head
+            of its own that learns alone.
         training_steps: batches of sorted training on the task the model was loaded by; 0 cuts the plain model.
 
     Raises:
@@ -43,8 +56,35 @@ def sorted_exit(
     depths = depths_of(decoder, exits)
     if not 1 <= exit <= len(decoder.blocks):
         raise ValueError(f"exit={exit}: a depth from 1 to {len(decoder.blocks)} is wanted")
+    if heads == "own":
+        return with_own_head(cut(decoder, exit), training_steps)
     train_depths(decoder, depths, training_steps)
     return cut(decoder, exit)
+
+
+def with_own_head(decoder: Decoder, steps: int) -> Decoder:
+    """The decoder with a head of its own, which learns on the layers as they are, in place."""
+    decoder.head = copy.deepcopy(decoder.head)
+    decoder.shape = replace(decoder.shape, tied=False)
+    if not steps:
+        return decoder
+    task = learning_task(decoder, "sorted_exit", "load it with task=text_bytes or set training_steps=0")
+    learned = [p for p in decoder.parameters() if p.requires_grad]
+    decoder.requires_grad_(False)
+    decoder.head.requires_grad_(True)
+
+    def loss(ids: Tensor, wanted: Tensor) -> Tensor:
+        return F.cross_entropy(decoder(ids).flatten(0, 1), wanted.flatten())
+
+    fit(decoder, task.training_batches(16, steps, 0), loss, Pace(steps, rate=2e-3))
+    for parameter in learned:
+        parameter.requires_grad_(True)
+    return decoder
+
+
+def own_head_parameters(shape: DecoderShape, exits: int) -> int:
+    """What heads of their own add to so many exits of an untied decoder: (exits - 1) V d."""
+    return (exits - 1) * head_macs(shape)
 
 
 def confidence_exit(

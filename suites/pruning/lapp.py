@@ -1,7 +1,8 @@
 """LAPP: a learnable threshold per layer and a penalty on products prune while the network learns; a light bypass helps.
 
 Source: Zhai et al. 2023, arXiv:2309.14157, section 3. Reconstruction: the score (L1 norm over the layer's mean), the
-temperature, the weights of the loss and the bypass (depthwise 3x3 and 1x1, one eighth of the products) are ours.
+temperature, the weights of the loss and the bypass (depthwise 3x3 and 1x1, one eighth of the products) are ours, and
+that filters are kept to the target by how far they stand above their threshold.
 """
 
 from __future__ import annotations
@@ -164,7 +165,7 @@ def _conv(model: nn.Module, group: Group) -> nn.Conv2d:
 def _learn(
     model: nn.Module, groups: list[Group], target: float, weight: float, steps: int, around: bool, cost: costs.Cost
 ) -> list[Tensor]:
-    """Train weights and thresholds together; the channels of each group whose gate is open at the end."""
+    """Train weights and thresholds together; the channels of each group that stay."""
     task = task_of(model, "lapp")
     thresholds = nn.ModuleList(Threshold(_conv(model, group).weight) for group in groups)
     plain = classification(model)
@@ -186,13 +187,38 @@ def _learn(
     count = max(1, steps)
     cost.samples += count * BATCH
     fit(learner, task.training_batches(BATCH, count, 1), loss, Pace(count, 1e-3, 1e-2), thresholds.parameters())
-    keeps = []
-    for group, gate, take_off in zip(groups, gates, undo, strict=True):
+    for take_off in undo:
         take_off()
-        kept = gate().detach() > 0.5
-        kept[norms(_conv(model, group).weight).argmax()] = True
-        keeps.append(kept.nonzero()[:, 0])
-    return keeps
+    margins = [
+        (norms(_conv(model, group).weight) - threshold.theta).detach()  # type: ignore[operator]
+        for group, threshold in zip(groups, thresholds, strict=True)
+    ]
+    return kept_to(margins, sizes, target)
+
+
+def kept_to(margins: list[Tensor], sizes: list[tuple[int, int, float]], target: float) -> list[Tensor]:
+    """The channels of each group that stay: the best of each, then by their margins all that the target has room for.
+
+    Thresholds stop moving where the penalty ends, or go on where the task's own loss takes them; by the same order of
+    margins the last filters before the target are kept, or go.
+
+    Args:
+        margins: scores less their layer's threshold, [channels] each.
+        sizes: of each group, as `products_of` gives them.
+        target: products over the dense network's.
+    """
+    stays = [torch.zeros_like(margin, dtype=torch.bool) for margin in margins]
+    for stay, margin in zip(stays, margins, strict=True):
+        stay[margin.argmax()] = True
+    dense = sum(size * each + rest for size, each, rest in sizes)
+    room = target * dense - sum(each + rest for _, each, rest in sizes)
+    order = sorted(((float(m), i, c) for i, margin in enumerate(margins) for c, m in enumerate(margin)), reverse=True)
+    for _, group, channel in order:
+        each = sizes[group][1]
+        if not stays[group][channel] and each <= room + 1e-6 * dense:
+            stays[group][channel] = True
+            room -= each
+    return [stay.nonzero()[:, 0] for stay in stays]
 
 
 def _gate(conv: nn.Conv2d, threshold: nn.Module) -> Callable[[], Tensor]:

@@ -48,6 +48,28 @@ def test_the_loss_is_the_mean_over_depths_in_one_forward():
     assert torch.allclose(loss, torch.stack(expected).mean(), atol=1e-5)
 
 
+class Text:
+    """A task of random bytes to learn from."""
+
+    def training_batches(self, size, steps, seed):
+        for step in range(steps):
+            ids = ids_of(size, 9, seed + step)
+            yield ids[:, :-1], ids[:, 1:]
+
+
+def test_a_head_of_its_own_learns_alone():
+    model, ids = small(layers=3), ids_of(2, 12)
+    plain = walk(sorted_exit(copy.deepcopy(model), exit=2), ids, 8)
+    assert torch.equal(walk(sorted_exit(copy.deepcopy(model), exit=2, heads="own"), ids, 8), plain)
+    before = copy.deepcopy(model.state_dict())
+    model.task = Text()
+    own = sorted_exit(model, exit=2, heads="own", training_steps=3)
+    changed = [name for name, value in own.state_dict().items() if not torch.equal(value, before[name])]
+    assert changed == ["head.weight"]
+    assert all(p.requires_grad for p in own.parameters())
+    assert file.own_head_parameters(shape_of("byte_3m"), len(file.HOUSE_EXITS)) == 4 * 256 * 192 == 196_608
+
+
 def slow_steps(model, ids, prompt, threshold, depths):
     """Logits and depths of confidence exits with caches as lists of keys and values, one sequence."""
     caches, out, left = [([], []) for _ in model.blocks], [], []
