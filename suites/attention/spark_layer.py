@@ -71,7 +71,7 @@ class SparkLayer(nn.Module):
         """The definition: K1^T x[:r], a threshold, GELU, times K2^T x[r:], through V; or the gated network."""
         exact = x.double()
         if isinstance(self.network, Gated):
-            gate, up, down = (layer.weight.double() for layer in self.network.children())
+            gate, up, down = (weight.double() for weight in self.network.parameters())
             return ((F.silu(exact @ gate.t()) * (exact @ up.t())) @ down.t()).to(x.dtype)
         assert isinstance(self.network, SparkFFN)
         u = exact[..., : self.split] @ self.network.predict.double().t()

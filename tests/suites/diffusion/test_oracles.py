@@ -167,7 +167,7 @@ def test_a_stage_begins_no_lower_than_the_one_before_ended_whatever_its_shift():
     assert plan[2]["t"] == pytest.approx(ends[1]) == pytest.approx(2 / 3)
     assert ends[3] == pytest.approx(2 * (1 / 3) / (1 + 1 / 3))  # a third of the even chain, shifted by 2: a half
     assert plan[4]["t"] == pytest.approx(0.5 + 0.5 * 0.5) and ends[5] == pytest.approx(0)
-    with pytest.raises(ValueError, match="stage 2 would begin at time 0.667 and end at 0.833: choose a shift below 10"):
+    with pytest.raises(ValueError, match=r"stage 2 would begin at time 0\.667 .*: choose a shift below 10"):
         bottleneck(small_dit(), **sizes, strengths=[0.0] * 3, shifts=[1.0, 10.0, 1.0])
 
 
