@@ -40,8 +40,10 @@ def tests(session: nox.Session) -> None:
     """Run the tests; further words go to pytest (`-m slow`, `-m gpu`, a file)."""
     install(session, "dev", "quantised", "timm", "transformers", "diffusers", "pruning", "onnx", "openvino", "bleu",
             "weights", "pool", "serving", "history", "store")  # fmt: skip
-    bytecode = {"PYTHONDONTWRITEBYTECODE": ""}  # else each of some hundred processes would compile the project again
-    session.run("python", "-m", "pytest", *(session.posargs or TOGETHER), env=bytecode)
+    # Bytecode is kept, else each of some hundred processes would compile the project again; two processes whose torch
+    # took both cores each would wait for each other.
+    env = {"PYTHONDONTWRITEBYTECODE": "", "OMP_NUM_THREADS": "1"}
+    session.run("python", "-m", "pytest", *(session.posargs or TOGETHER), env=env)
 
 
 @nox.session

@@ -26,6 +26,8 @@ FIRST = ("vit_tokens", Path("docs/findings.md"))
 PROMISE = 1.05
 #: Pages whose tables compare something else than a network with what takes its place.
 LEFT_OUT = {"atlas": "is made of the others", "predict": "compares predictors and parts of a table"}
+#: Settings of controls that take a part away to show its share, and promise nothing.
+CONTROLS = ("scan='identity'",)
 #: Cases that are named one by one.
 MOST = 8
 _RATIO = re.compile(r"^(\d+(?:\.\d+)?)x(?: \[(\d+(?:\.\d+)?), (\d+(?:\.\d+)?)\])?$")
@@ -82,6 +84,8 @@ def lines_of(suite: str, text: str) -> list[Line]:
 def _line(suite: str, conditions: str, cells: Sequence[str]) -> Line | None:
     promised, measured = _RATIO.match(cells[1]), _RATIO.match(cells[2])
     if promised is None or measured is None or measured[2] is None or float(promised[1]) < PROMISE:
+        return None
+    if any(control in cells[0] for control in CONTROLS):
         return None
     batch = re.search(r"\bbatch (\d+)", conditions)
     first = conditions.partition(",")[0]

@@ -6,7 +6,7 @@ refused: integer products need uniform symmetric weights of 8 bits and one scale
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -70,16 +70,7 @@ def survey(
         for path, w in layers.items()
     }
     if integer:
-        for path, layer in layers.items():
-            groups = grouped(layer.weight.detach(), granularity)
-            grid = weight_grid(groups, 8, True)
-            scale = grid.scale.flatten().expand(len(layer.weight)).clone()
-            codes = ungrouped(grid.codes(groups), layer.weight, granularity)
-            made = IntLayer(layer, static[path], codes, scale)
-            made.nominal_bits = stored[path]
-            replaced(model, path, made)
-        model.execution = "real-int"  # type: ignore[assignment]
-        return model
+        return _of_whole_numbers(model, layers, static, stored, granularity)
 
     def inputs(path: str, layer: nn.Module) -> nn.Module | None:
         grid = static[path]
@@ -118,3 +109,19 @@ def stored_bits(
     zero = 0 if symmetric else 1
     stored = matrix_bytes(rows, columns, bits, granularity=granularity, group=group, zero_bytes=zero)
     return effective_bits(stored, rows * columns)
+
+
+def _of_whole_numbers(
+    model: nn.Module, layers: dict[str, Any], static: dict[str, Any], stored: dict[str, float], granularity: str
+) -> nn.Module:
+    """The network with int8 products in place of its layers, weights symmetric."""
+    for path, layer in layers.items():
+        groups = grouped(layer.weight.detach(), granularity)
+        grid = weight_grid(groups, 8, True)
+        scale = grid.scale.flatten().expand(len(layer.weight)).clone()
+        codes = ungrouped(grid.codes(groups), layer.weight, granularity)
+        made = IntLayer(layer, static[path], codes, scale)
+        made.nominal_bits = stored[path]
+        replaced(model, path, made)
+    model.execution = "real-int"  # type: ignore[assignment]
+    return model

@@ -17,6 +17,7 @@ PAGE = f"""# A page
 | costs | 3.00x | 0.50x [0.49, 0.51] | 0.17 [0.16, 0.17] | 2.0 | 1.0 |
 | no promise | 1.02x | 2.00x [1.90, 2.10] | 1.96 [1.90, 2.00] | 1.0 | 2.0 |
 | a glance | 2.00x | 1.60x | 0.80 | 1.0 | 1.6 |
+| net(scan='identity') | 2.00x | 9.00x [8.90, 9.10] | 4.50 [4.45, 4.55] | 1.0 | 9.0 |
 | unknown | unavailable (why) | 1.60x [1.50, 1.70] | unavailable | 1.0 | 1.6 |
 
 | case | efficiency |
