@@ -31,6 +31,7 @@ class Breaks(nn.Module):
         raise ValueError("this one cannot run")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CORES < 2, reason="one core holds one instance")
 def test_rows_by_the_number_of_instances():
     frame = bench.instances(Waits(), torch.ones(3, 2), [1, 2], seconds=0.3, rounds=2)

@@ -142,6 +142,7 @@ def test_a_suite_written_on_another_system_is_read(folder, ends, mark):
     assert read_suite(suite)["grids"]["default"][0]["models"] == ["nets:Net"]
 
 
+@pytest.mark.slow
 def test_lists_of_the_command_line_are_one_plan_after_another_and_one_that_fails_is_told(folder):
     temporary = folder.parent / "tmp"
     temporary.mkdir()

@@ -67,6 +67,7 @@ def test_a_measured_table_has_an_entry_for_every_candidate():
     assert float(table[1][-1]) < float(table[1][:-1].min())  # a skip is the quickest
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_learned_the_gates_go_to_what_is_cheap():
     torch.manual_seed(0)
     network = digits_fbnet()
