@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
-from bench.errors import BenchError, UsageError
-from reports.finding_tables import GAINS, into, markdown_table
+from bench.errors import UsageError
+from reports.finding_tables import GAINS, hand_over, markdown_table
 
 FOLDER = Path("docs/findings")
 #: The page of the first suite stands beside the folder of the others.
@@ -197,16 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="the pages of findings")
     parser.add_argument("--into", type=Path, help="a Markdown file with the two marks, instead of printing")
     options = parser.parse_args(arguments)
-    try:
-        made = tables(read(options.folder))
-        if options.into is None:
-            print(made)
-        else:
-            into(options.into, made + "\n")
-    except BenchError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    return hand_over(lambda: tables(read(options.folder)) + "\n", options.into)
 
 
 if __name__ == "__main__":

@@ -290,6 +290,20 @@ def into(path: Path, tables: str) -> None:
     path.write_text(f"{before}{START}\n\n{tables}\n{END}{after}", encoding="utf-8")
 
 
+def hand_over(made: Callable[[], str], page: Path | None) -> int:
+    """Print what is made, or put it between the marks of a page; the exit code, with a mistake told on stderr."""
+    try:
+        text = made()
+        if page is None:
+            print(text, end="")
+        else:
+            into(page, text)
+    except BenchError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables of the results folders, or put them into a file; the exit code."""
     parser = argparse.ArgumentParser(
@@ -298,18 +312,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("results", nargs="+", type=Path, help="results folders")
     parser.add_argument("--into", type=Path, help="a Markdown file with the two marks, instead of printing")
     options = parser.parse_args(arguments)
-    try:
+
+    def made() -> str:
         site = load(options.results)
         for problem in site.problems:
             print(problem, file=sys.stderr)
-        if options.into is None:
-            print(markdown(site), end="")
-        else:
-            into(options.into, markdown(site))
-    except BenchError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+        return markdown(site)
+
+    return hand_over(made, options.into)
 
 
 if __name__ == "__main__":

@@ -169,16 +169,16 @@ class KernelAttention(AttentionOperator):
         """The same, pair by pair."""
         q, k = (F.normalize(x, dim=-1) for x in (q, k))
         weights = torch.exp(self.temperature * (q @ k.transpose(-2, -1)))
-        c = self.weights()
-        if c is not None:
-            weights = weights * c.flatten(1)[:, offsets_between(self.axes).to(c.device)]
-        return weights @ v / weights.sum(dim=-1, keepdim=True)
+        return self._averaged(weights, v, self.weights())
 
     def _plain(self, fq: Tensor, fk: Tensor, v: Tensor) -> Tensor:
         return fq @ (fk.transpose(-2, -1) @ v) / (fq @ fk.sum(dim=2, keepdim=True).transpose(-2, -1))
 
     def _direct(self, fq: Tensor, fk: Tensor, v: Tensor, c: Tensor | None) -> Tensor:
-        weights = fq @ fk.transpose(-2, -1)
+        return self._averaged(fq @ fk.transpose(-2, -1), v, c)
+
+    def _averaged(self, weights: Tensor, v: Tensor, c: Tensor | None) -> Tensor:
+        """Values by the weights of pairs, each times that of its offset, over their sum."""
         if c is not None:
             weights = weights * c.flatten(1)[:, offsets_between(self.axes).to(c.device)]
         return weights @ v / weights.sum(dim=-1, keepdim=True)
