@@ -76,6 +76,7 @@ def test_keyword_inputs_and_single_metrics():
     assert list(frame["metric"]) == ["macs_fvcore"]
 
 
+@pytest.mark.slow
 def test_timing_a_local_class_in_fresh_processes_against_a_baseline():
     class Local(Net):
         pass

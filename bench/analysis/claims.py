@@ -74,7 +74,19 @@ def evaluate(
     by_case = {str(record["case_key"]): record for record in records}
     usable = frame[frame["status"].isin(["ok", "contaminated"]) & frame["value"].notna()]
     usable = usable[usable["provenance"].isin(["measured", "counted"])]
-    return [_with_misprint(_judge(claim, usable, listed, differences, by_case)) for claim in listed]
+    rows = _Usable(usable, dict(iter(usable.groupby("method", sort=False))))
+    return [_with_misprint(_judge(claim, rows, listed, differences, by_case)) for claim in listed]
+
+
+@dataclass(frozen=True)
+class _Usable:
+    """The rows that claims are judged on, and those of each method, so that no claim looks through all of them."""
+
+    whole: pd.DataFrame
+    by_method: Mapping[str, pd.DataFrame]
+
+    def of(self, method: str) -> pd.DataFrame:
+        return self.by_method.get(method, self.whole.iloc[:0])
 
 
 def _with_misprint(judged: Judged) -> Judged:
@@ -106,25 +118,24 @@ def as_dicts(judged: Iterable[Judged]) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------------------------------------- judging
 
 
-def _judge(
-    claim: Claim, frame: pd.DataFrame, claims: Sequence[Claim], differences: Differences, records: ByCase
-) -> Judged:
+def _judge(claim: Claim, usable: _Usable, claims: Sequence[Claim], differences: Differences, records: ByCase) -> Judged:
     """The verdict on one claim: not comparable, with both values, where a look-up finds two that differ."""
     try:
-        return _judge_known(claim, frame, claims, differences, records)
+        return _judge_known(claim, usable, claims, differences, records)
     except (Ambiguous, Unknown) as error:
         return _not_comparable(claim, str(error))
 
 
 def _judge_known(
-    claim: Claim, frame: pd.DataFrame, claims: Sequence[Claim], differences: Differences, records: ByCase
+    claim: Claim, usable: _Usable, claims: Sequence[Claim], differences: Differences, records: ByCase
 ) -> Judged:
     """The verdict on one claim: first whether it can be compared at all, then by the kind of its metric."""
     if claim.tolerance is None:
         return _not_comparable(claim, "the paper's model, data, training or hardware are not those of any row here")
-    rows = _rows_of(claim, frame)
+    of_method, frame = usable.of(claim.method), usable.whole
+    rows = _rows_of(claim, of_method)
     if rows.empty:
-        return _not_comparable(claim, _why_absent(claim, frame))
+        return _not_comparable(claim, _why_absent(claim, of_method))
     if _is_count(claim, rows):
         return _judge_count(claim, rows, frame, records)
     compared = METRICS[claim.metric].compared
@@ -140,25 +151,27 @@ def _of_a_machine(claim: Claim) -> Judged:
     return _not_comparable(claim, f"{title} depends on the machine, so no paper's number travels")
 
 
-def _rows_of(claim: Claim, frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the claimed method, model, setting and resolution; of any setting where the claim names none."""
-    rows = frame[frame["method"] == claim.method]
+def _rows_of(claim: Claim, rows: pd.DataFrame) -> pd.DataFrame:
+    """Of a method's rows those of the claimed model, setting and resolution; of any setting where it names none."""
     if claim.model is not None:
         name, settings = parse_spec(claim.model)
         rows = rows[(rows["model"] == name) & (rows["model_settings"].fillna("") == settings_text(settings))]
+    if rows.empty:
+        return rows
+    fits = of_part(rows, claim.part) | (rows["metric"] != claim.metric)
     if claim.resolution is not None and claim.model is not None:
-        rows = rows[(rows["resolution"] == claim.resolution).fillna(False).astype(bool)]
-    rows = rows[of_part(rows, claim.part) | (rows["metric"] != claim.metric)]
+        fits &= (rows["resolution"] == claim.resolution).fillna(False).astype(bool)
     for column, wanted in (("workload", claim.workload), ("backend", claim.backend), ("task", claim.task)):
         if wanted is not None:
-            rows = rows[rows[column] == wanted]
-    if claim.shape:
-        rows = rows[rows["shape"].map(_says(claim.shape)).astype(bool)] if len(rows) else rows
-    if claim.against:
-        rows = rows[rows["against"].map(_says(claim.against)).astype(bool)] if len(rows) else rows
-    if claim.setting is not None:
-        rows = rows[rows["setting"].map(_same_setting(claim.setting)).astype(bool)] if len(rows) else rows
-    return rows
+            fits &= (rows[column] == wanted).fillna(False).astype(bool)
+    for column, says in (
+        ("shape", claim.shape and _says(claim.shape)),
+        ("against", claim.against and _says(claim.against)),
+        ("setting", None if claim.setting is None else _same_setting(claim.setting)),
+    ):
+        if says:
+            fits &= rows[column].map(says).astype(bool)
+    return rows[fits]
 
 
 def _is_count(claim: Claim, rows: pd.DataFrame) -> bool:
@@ -193,9 +206,8 @@ def _same_setting(wanted: str) -> Any:
     return same
 
 
-def _why_absent(claim: Claim, frame: pd.DataFrame) -> str:
-    """What is missing from the table, from the method inwards."""
-    of_method = frame[frame["method"] == claim.method]
+def _why_absent(claim: Claim, of_method: pd.DataFrame) -> str:
+    """What is missing from the method's rows, from the method inwards."""
     if of_method.empty and not claim.is_of_model:
         return f"{claim.method} has not been measured"
     if claim.model is not None and not claim.is_of_model and of_method[of_method["model"] == claim.model].empty:

@@ -200,6 +200,7 @@ with Workers({**TIMEOUTS, "warmup": 600}) as workers:
 """
 
 
+@pytest.mark.slow
 def test_no_child_lives_on_however_the_driver_is_ended(tmp_path):
     """Ctrl-C, a request to end, a terminal that closes, a kill; the child has a session of its own and no parent."""
     ways = {signal.SIGINT: -1, signal.SIGTERM: -1, signal.SIGHUP: -1, signal.SIGKILL: -1}

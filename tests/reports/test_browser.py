@@ -257,7 +257,7 @@ def test_the_theme_toggle_changes_page_and_figures(site, visit):
     assert seen.page.evaluate(ink) != before
 
 
-@pytest.mark.parametrize("width", [1400, 400])
+@pytest.mark.parametrize("width", [pytest.param(1400, marks=pytest.mark.slow), 400])
 def test_every_page_is_quiet_offline_and_fits_its_width(site, visit, width):
     single = [next(iter(sorted((site / folder).glob("*.html")))) for folder in ("cases", "models", "machines")]
     tops = [site / name for name in ("index.html", "methods.html", "compare.html")]

@@ -117,6 +117,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 def test_a_site_built_on_is_the_site_built_anew(made):
     """Whatever changes, no page of the old site is left that a build from nothing would not make."""
     folder, suite = made

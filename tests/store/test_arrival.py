@@ -94,6 +94,7 @@ def test_any_value_in_any_place_of_a_record_is_one_line_or_harmless_to_readers(t
         assert str(error).startswith("here") and str(error).isprintable() and len(str(error)) < 500
 
 
+@pytest.mark.slow
 def test_a_record_without_any_one_of_its_parts_is_refused_or_harmless_to_readers():
     for base, path in TARGETS:
         try:

@@ -141,7 +141,7 @@ WRITE, AGAIN, DELETE, EDIT, DAMAGE, RENAME, SPOIL, REOPEN = range(8)
 
 
 @settings(
-    max_examples=25,
+    max_examples=12,
     deadline=None,
     derandomize=True,
     phases=PHASES,

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from bench.host.int8_units import flags_here
 from bench.meters import macs
 from suites.pruning.kernels import place, runtime
 from suites.pruning.kernels.runtime import INT8_TOLERANCE, int8_by_openvino, sparse_file
@@ -63,7 +64,9 @@ def test_int8_of_openvino_is_the_product_within_its_rounding():
     torch.manual_seed(0)
     weight, x = torch.randn(64, 32) * (torch.rand(64, 32) > 0.5), torch.randn(32, 40)
     found, wanted = int8_by_openvino(weight, x, 1.0)(x), weight @ x
-    assert 0 < float((found - wanted).norm() / wanted.norm()) < INT8_TOLERANCE
+    saturates = any(each["code"] == "int8_saturates" for each in flags_here("real-int", "cpu"))
+    apart = float((found - wanted).norm() / wanted.norm())
+    assert 0 < apart < (0.2 if saturates else INT8_TOLERANCE)  # measured rows of such a host carry the flag
 
 
 def test_without_amx_the_row_is_unsupported(monkeypatch):

@@ -154,6 +154,7 @@ def test_students_learn_from_the_teacher_and_small_payloads_are_compared_with_fi
     assert all(torch.equal(a, b) for a, b in zip(codes.parameters(), student.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_a_dearer_bit_is_a_shorter_string_and_a_cheap_one_comes_nearer_to_the_teacher(teacher):
     sizes, apart = [], []
     for beta in (0.01, 10.0):

@@ -56,6 +56,7 @@ def journal(results):
     return Journal(Store(results).journal).read()
 
 
+@pytest.mark.slow
 def test_groups_run_on_all_nodes_never_two_on_one_and_a_second_run_has_nothing_to_do(cluster, tmp_path):
     cluster.add("one")
     cluster.add("two")
