@@ -139,6 +139,47 @@ WORKLOADS: tuple[Metric, ...] = (
         definition="Tokens that a reward model read for one batch of answers.",
     ),
     Metric(
+        "reward_correlation",
+        unit="1",
+        better="higher",
+        section="generation",
+        title="Correlation of partial and whole rewards",
+        definition=(
+            "Pearson's, of a beam's reward after the tokens at which a search rejects with its reward at the end of that "
+            "step, over all beams and unfinished steps of plain searches on held-out problems."
+        ),
+    ),
+    Metric(
+        "choice_agreement",
+        unit="%",
+        better="higher",
+        section="generation",
+        title="Same answer as the whole search",
+        definition="Held-out problems on which a search that rejects early ends at the answer of one that does not.",
+    ),
+    Metric(
+        "divergence_bits",
+        unit="bit/token",
+        better="lower",
+        section="generation",
+        title="Divergence from the other side",
+        definition=(
+            "Kullback-Leibler divergence of what is said from what the other side says, each through its own cache, mean "
+            "over given tokens of held-out text."
+        ),
+    ),
+    Metric(
+        "same_tokens",
+        unit="token",
+        better="higher",
+        section="generation",
+        title="Tokens before the texts part",
+        definition=(
+            "Tokens of 32 written greedily after held-out text before the first that differs from the other side's; mean "
+            "over texts, an answer that never differs counts whole."
+        ),
+    ),
+    Metric(
         "needed_share",
         unit="%",
         better="higher",
