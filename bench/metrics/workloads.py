@@ -139,6 +139,22 @@ WORKLOADS: tuple[Metric, ...] = (
         definition="Tokens that a reward model read for one batch of answers.",
     ),
     Metric(
+        "experts_hit",
+        unit="1",
+        better="lower",
+        section="generation",
+        title="Experts hit",
+        definition="Different experts that the tokens of one run go through, mean over the layers of a mixture of experts.",
+    ),
+    Metric(
+        "expert_imbalance",
+        unit="1",
+        better="lower",
+        section="generation",
+        title="Load of the fullest expert",
+        definition="Tokens of the most loaded expert over those of the mean one in one run, mean over the layers.",
+    ),
+    Metric(
         "reward_correlation",
         unit="1",
         better="higher",

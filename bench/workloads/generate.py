@@ -46,7 +46,7 @@ from typing import Any
 from bench.errors import UsageError
 from bench.reading import Curve, Reading, reading, unavailable
 from bench.sample_sizes import sure_percentile
-from bench.workloads import over_prompts, text_divergence
+from bench.workloads import over_prompts, routing, text_divergence
 from bench.workloads.deriving import Value, combined, derived
 from bench.workloads.prompts import held_out, origin_of, prompt_of
 from bench.workloads.workload import (
@@ -218,7 +218,7 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
         seen = _visual_tokens(subject.module)
         readings += [mean for mean, _ in seen]
         curves = [curve for _, curve in seen]
-        readings += [*_written_readings(writer, subject, shape), *_judged_readings(writer)]
+        readings += [*_written_readings(writer, subject, shape), *_judged_readings(writer), *_routed_readings(writer)]
         details = {"prompt": origin_of(subject, shape)}
         if on_meta(writer.prompt) or shape["new_tokens"] < 2:
             why = "meta tensors take no time" if on_meta(writer.prompt) else "one new token has no time between tokens"
@@ -352,6 +352,17 @@ def _judged_readings(writer: _Writer) -> list[Reading]:
         else reading(name, value, "measured", method_note=note, part="request")
         for name, value in said.items()
     ]
+
+
+def _routed_readings(writer: _Writer) -> list[Reading]:
+    """Experts that the prompt and the step after it hit, of a mixture of experts."""
+    if on_meta(writer.prompt) or not callable(getattr(writer.module, "modules", None)):
+        return []
+    found = routing.readings(writer.module, writer.read, "prefill")
+    if not found:
+        return []
+    read = writer.read()
+    return [*found, *routing.readings(writer.module, lambda: writer.step(*read), "decode")]
 
 
 def _bit_readings(module: Any) -> list[Reading]:
