@@ -1,4 +1,4 @@
-"""Multiplications and additions that a subject states by its paper's counter, and the energy that a table makes of them.
+"""Multiplications and additions that a subject states by its paper's counter, and the energy that a table makes of it.
 
 `module.stated_work` is a mapping with `multiplications` and `additions` of one sample, and a `note` on how they were
 counted. Nothing of the energy is measured: it is a model of a chip that has one kind of multiplier and one of adder.

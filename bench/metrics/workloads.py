@@ -144,7 +144,7 @@ WORKLOADS: tuple[Metric, ...] = (
         better="lower",
         section="generation",
         title="Experts hit",
-        definition="Different experts that the tokens of one run go through, mean over the layers of a mixture of experts.",
+        definition="Different experts that the tokens of one run go through, mean over the layers of a mixture.",
     ),
     Metric(
         "expert_imbalance",
@@ -161,7 +161,7 @@ WORKLOADS: tuple[Metric, ...] = (
         section="generation",
         title="Correlation of partial and whole rewards",
         definition=(
-            "Pearson's, of a beam's reward after the tokens at which a search rejects with its reward at the end of that "
+            "Pearson's, of a beam's reward after the tokens at which a search rejects with that at the end of its "
             "step, over all beams and unfinished steps of plain searches on held-out problems."
         ),
     ),
@@ -180,8 +180,8 @@ WORKLOADS: tuple[Metric, ...] = (
         section="generation",
         title="Divergence from the other side",
         definition=(
-            "Kullback-Leibler divergence of what is said from what the other side says, each through its own cache, mean "
-            "over given tokens of held-out text."
+            "Kullback-Leibler divergence of what is said from what the other side says, each through its own cache, "
+            "mean over given tokens of held-out text."
         ),
     ),
     Metric(
@@ -191,8 +191,8 @@ WORKLOADS: tuple[Metric, ...] = (
         section="generation",
         title="Tokens before the texts part",
         definition=(
-            "Tokens of 32 written greedily after held-out text before the first that differs from the other side's; mean "
-            "over texts, an answer that never differs counts whole."
+            "Tokens of 32 written greedily after held-out text before the first that differs from the other side's; "
+            "mean over texts, an answer that never differs counts whole."
         ),
     ),
     Metric(
@@ -943,7 +943,7 @@ WORKLOADS: tuple[Metric, ...] = (
         better="none",
         section="operator",
         title="Kept (mean)",
-        definition="Numbers that a selection keeps of one row where it keeps only about as many as asked, over random rows.",
+        definition="Numbers of a row that a selection keeps where it keeps only about as many as asked; random rows.",
     ),
     Metric(
         "kept_min",

@@ -9,8 +9,8 @@ The subject's module offers
 
 and may offer
 
-- `example_ids(batch, context, seed) -> LongTensor [B, N]`; else a subject that has learned a text reads held-out text of
-  its task; else the first input of its forward is cut to that size, if it is a LongTensor at least as large; else
+- `example_ids(batch, context, seed) -> LongTensor [B, N]`; else a subject that has learned a text reads held-out text
+  of its task; else the first input of its forward is cut to that size, if it is a LongTensor at least as large; else
   `vocabulary` (an int) bounds seeded random ids;
 - `copy_cache(cache)`, where a deep copy is not one;
 - `cache_bytes(cache) -> int`, where a preallocated cache is not full: the bytes in use;

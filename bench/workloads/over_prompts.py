@@ -17,7 +17,9 @@ from bench.workloads.workload import Count, Facts, Part
 #: Prompts of the sample; of these so many are counted first, to see whether there is anything to tell.
 SAMPLE = 64
 FIRST = {"prefill": 2, "decode": 8}
-NOTE = "all products that are executed, the method's own among them, per sequence, over {count} prompts of held-out text"
+NOTE = (
+    "all products that are executed, the method's own among them, per sequence, over {count} prompts of held-out text"
+)
 
 
 def spread(prompts: Sequence[Any], parts_at: Callable[[Any], Mapping[str, Part]], count: Count) -> Facts:

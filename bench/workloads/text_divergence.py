@@ -34,7 +34,9 @@ def readings(ours: Any, theirs: Any, texts: Any) -> list[Reading]:
         why = f"the sides say {sizes[0]} and {sizes[1]} numbers a token: their answers are not of one vocabulary"
         return [unavailable(name, why, "request") for name in NAMES]
     same = [same_start(a, b) for a, b in zip(greedy(ours, ids, WRITTEN), greedy(theirs, ids, WRITTEN), strict=True)]
-    forced = f"{len(texts)} held-out texts in a batch, {PROMPT} tokens read at once, {texts.shape[1] - PROMPT} one by one"
+    forced = (
+        f"{len(texts)} held-out texts in a batch, {PROMPT} tokens read at once, {texts.shape[1] - PROMPT} one by one"
+    )
     written = f"{len(texts)} answers of {WRITTEN} tokens to {PROMPT}; {same.count(WRITTEN)} of them never differ"
     return [
         _mean("divergence_bits", divergence(ours, theirs, texts), forced, len(texts)),

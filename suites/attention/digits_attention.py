@@ -173,7 +173,9 @@ def digits_attention(
     if kernel % 2 == 0 or kernel > SIDE:
         raise ValueError(f"kernel={kernel}: an odd side of at most {SIDE} is wanted")
     if bidirectional and kind != "vir":
-        raise ValueError(f"bidirectional=true reads twice what order hides, and kind={kind} hides nothing: take kind=vir")
+        raise ValueError(
+            f"bidirectional=true reads twice what order hides, and kind={kind} hides nothing: take kind=vir"
+        )
     variant = Variant(kind, kernel, features, chunk, bidirectional, lambda_steps, hash_after)
     return DigitsNetwork(variant, width, heads, depth).eval()
 

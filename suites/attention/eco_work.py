@@ -1,11 +1,11 @@
 """What EcoFormer's networks cost by the authors' counter: multiplications and additions (Liu et al. 2022, arXiv
 2209.09004).
 
-Products with codes of +-1 are additions. Per coded layer of N tokens, H heads and c = C / H numbers, with m = 25 anchors
-and 16 bits: H N (2 m + 16 m + 16 + 1 + c) multiplications and H N (2 m c + 16 m + 32 + 32 c + c) additions; per softmax
-layer 2 N^2 C + H N^2 and 2 N^2 C. Everything else has as many of both as multiply-accumulates; biases of convolutions
-count per position, those of linear maps once, and a norm 2 an element. The joules of one operation each are those of
-bench/meters/stated_work.py.
+Products with codes of +-1 are additions. Per coded layer of N tokens, H heads and c = C / H numbers, with m = 25
+anchors and 16 bits: H N (2 m + 16 m + 16 + 1 + c) multiplications and H N (2 m c + 16 m + 32 + 32 c + c) additions; per
+softmax layer 2 N^2 C + H N^2 and 2 N^2 C. Everything else has as many of both as multiply-accumulates; biases of
+convolutions count per position, those of linear maps once, and a norm 2 an element. The joules of one operation each
+are those of bench/meters/stated_work.py.
 """
 
 from __future__ import annotations

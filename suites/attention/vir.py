@@ -176,7 +176,7 @@ class ViR(ImageNetwork):
         draw(self.cls_token)
 
     def tokens(self, images: Tensor) -> Tensor:
-        """Patches with positions, where bidirectional the same in reverse, then the class token, [batch, tokens, width]."""
+        """Patches with positions, bidirectional the same in reverse, then the class token, [batch, tokens, width]."""
         x = self.patch_embed(images).flatten(2).transpose(1, 2) + self.pos_embed
         x = mirrored(x) if self.bidirectional else x
         return torch.cat([x, self.cls_token.expand(len(x), -1, -1)], dim=1)

@@ -82,7 +82,10 @@ def test_codes_take_over_from_softmax_when_their_hashes_are_learned():
 
 def test_the_coded_network_states_less_work_than_the_plain_one_and_no_other_states_any():
     coded, plain = small("ecoformer").stated_work, small("plain").stated_work
-    attention = 2 * 64 * (2 * 25 + 16 * 25 + 16 + 1 + 8), 2 * 64**2 * 16 + 2 * 64**2  # by hand, of one layer of 16 in 2 heads
+    attention = (
+        2 * 64 * (2 * 25 + 16 * 25 + 16 + 1 + 8),
+        2 * 64**2 * 16 + 2 * 64**2,
+    )  # by hand, of one layer of 16 in 2 heads
     assert plain["multiplications"] - coded["multiplications"] == 2 * (attention[1] - attention[0] + 64 * 16**2 + 16)
     assert not hasattr(small("vir"), "stated_work")
 

@@ -118,7 +118,9 @@ def test_sizes_and_products_are_those_of_the_brief():
     assert round(file.macs(**large, chunk=1) / 1e9, 3) == 355.227
 
 
-@pytest.mark.parametrize("chunk, bidirectional", [(0, False), (1, False), (5, False), (16, False), (0, True), (5, True)])
+@pytest.mark.parametrize(
+    "chunk, bidirectional", [(0, False), (1, False), (5, False), (16, False), (0, True), (5, True)]
+)
 def test_executed_products_are_the_closed_form(chunk, bidirectional):
     model = vir(**SMALL, chunk=chunk, bidirectional=bidirectional)
     counter = FlopCounterMode(display=False)
