@@ -123,10 +123,11 @@ def test_sizes_and_products_are_those_of_the_brief():
 )
 def test_executed_products_are_the_closed_form(chunk, bidirectional):
     model = vir(**SMALL, chunk=chunk, bidirectional=bidirectional)
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        model(*model.example_inputs(1))
-    assert counter.get_total_flops() // 2 == file.macs(**SMALL, chunk=chunk, bidirectional=bidirectional)
+    for device in ("cpu", "meta"):
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), counter:
+            model.to(device)(*(x.to(device) for x in model.example_inputs(1)))
+        assert counter.get_total_flops() // 2 == file.macs(**SMALL, chunk=chunk, bidirectional=bidirectional)
 
 
 def test_sizes_that_do_not_divide_say_so():
