@@ -43,6 +43,7 @@ _UNSCALED = frozenset(
         "bit",
         "bit/B",
         "bit/parameter",
+        "bit/token",
         "op/B",
         "sample/s",
         "1/min",

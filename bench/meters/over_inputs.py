@@ -8,7 +8,6 @@ are in the record as a curve, so that two cases can be paired input by input.
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -19,14 +18,13 @@ from torch import nn
 
 from bench.meters import macs
 from bench.reading import Curve, Reading, reading, unavailable
+from bench.workloads.spread import COUNTED, counted_spread, how, summary
 
 #: Inputs of the sample where the task has more; a module says another number with `module.sampled_inputs`.
 SAMPLE = 64
 #: Timed runs of each input; they go round the inputs, so that a disturbance does not fall on one.
 REPEATS = 5
-COUNTED = ("macs_mean", "macs_p50", "macs_p90", "macs_p95", "macs_min", "macs_max")
 TIMED = ("input_ms", "input_p50_ms", "input_p90_ms", "input_p95_ms")
-SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95}
 
 
 @dataclass(frozen=True)
@@ -59,14 +57,11 @@ def measure(
     counted = macs.count_over(module, inputs, batch=1).macs
     times = _times(timed or module, inputs, synchronise, repeats, clock)
     many = f"{len(inputs)} inputs"
-    found = [
-        reading(name, value, "counted", method_note=f"over {many}", statistic=_how(name))
-        for name, value in zip(COUNTED, (*_summary(counted), min(counted), max(counted)), strict=True)
-    ]
+    found = counted_spread(counted, f"over {many}")
     note = f"over {many}, the median of {repeats} runs of each, at batch 1 in one process"
     found += [
-        reading(name, value, "measured", n=1, method_note=note, statistic=_how(name))
-        for name, value in zip(TIMED, _summary(times), strict=True)
+        reading(name, value, "measured", n=1, method_note=note, statistic=how(name))
+        for name, value in zip(TIMED, summary(times), strict=True)
     ]
     at = list(range(len(inputs)))
     return OverInputs(
@@ -81,23 +76,6 @@ def measure(
 def missing(reason: str) -> OverInputs:
     """Every metric of the distributions, unavailable."""
     return OverInputs([unavailable(name, reason) for name in (*COUNTED, *TIMED)], [])
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least this share of the values does not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered) - 1e-9) - 1)]
-
-
-def _summary(values: Sequence[float]) -> tuple[float, ...]:
-    return statistics.fmean(values), *(percentile(values, share) for share in SHARES.values())
-
-
-def _how(name: str) -> str:
-    share = next((text for text in SHARES if text in name), None)
-    if share is not None:
-        return f"{share} over inputs"
-    return "mean over inputs" if name in ("macs_mean", "input_ms") else "extreme over inputs"
 
 
 def _times(

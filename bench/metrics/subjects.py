@@ -103,6 +103,37 @@ SUBJECTS: tuple[Metric, ...] = (
         of_subject=True,
     ),
     Metric(
+        "multiplications",
+        unit="op",
+        better="lower",
+        section="compute",
+        title="Multiplications",
+        definition="Of one sample, as the subject states them by the counter of its paper.",
+        of_subject=True,
+    ),
+    Metric(
+        "additions",
+        unit="op",
+        better="lower",
+        section="compute",
+        title="Additions",
+        definition="Of one sample, by the same counter.",
+        of_subject=True,
+    ),
+    Metric(
+        "modelled_energy_j",
+        unit="J",
+        better="lower",
+        section="energy",
+        title="Energy by a table (modelled)",
+        definition=(
+            "3.7 pJ for each stated multiplication and 0.9 pJ for each addition (32-bit floats, 45 nm), per sample; no "
+            "measurement, and never compared with one."
+        ),
+        comparison="exact",
+        of_subject=True,
+    ),
+    Metric(
         "kept_bytes",
         unit="B",
         better="lower",

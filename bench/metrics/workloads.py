@@ -139,6 +139,63 @@ WORKLOADS: tuple[Metric, ...] = (
         definition="Tokens that a reward model read for one batch of answers.",
     ),
     Metric(
+        "experts_hit",
+        unit="1",
+        better="lower",
+        section="generation",
+        title="Experts hit",
+        definition="Different experts that the tokens of one run go through, mean over the layers of a mixture.",
+    ),
+    Metric(
+        "expert_imbalance",
+        unit="1",
+        better="lower",
+        section="generation",
+        title="Load of the fullest expert",
+        definition="Tokens of the most loaded expert over those of the mean one in one run, mean over the layers.",
+    ),
+    Metric(
+        "reward_correlation",
+        unit="1",
+        better="higher",
+        section="generation",
+        title="Correlation of partial and whole rewards",
+        definition=(
+            "Pearson's, of a beam's reward after the tokens at which a search rejects with that at the end of its "
+            "step, over all beams and unfinished steps of plain searches on held-out problems."
+        ),
+    ),
+    Metric(
+        "choice_agreement",
+        unit="%",
+        better="higher",
+        section="generation",
+        title="Same answer as the whole search",
+        definition="Held-out problems on which a search that rejects early ends at the answer of one that does not.",
+    ),
+    Metric(
+        "divergence_bits",
+        unit="bit/token",
+        better="lower",
+        section="generation",
+        title="Divergence from the other side",
+        definition=(
+            "Kullback-Leibler divergence of what is said from what the other side says, each through its own cache, "
+            "mean over given tokens of held-out text."
+        ),
+    ),
+    Metric(
+        "same_tokens",
+        unit="token",
+        better="higher",
+        section="generation",
+        title="Tokens before the texts part",
+        definition=(
+            "Tokens of 32 written greedily after held-out text before the first that differs from the other side's; "
+            "mean over texts, an answer that never differs counts whole."
+        ),
+    ),
+    Metric(
         "needed_share",
         unit="%",
         better="higher",
@@ -879,6 +936,30 @@ WORKLOADS: tuple[Metric, ...] = (
         section="operator",
         title="Bytes of the buffers",
         definition=("workspace_elements in the dtype of the operator's inputs."),
+    ),
+    Metric(
+        "kept_mean",
+        unit="element",
+        better="none",
+        section="operator",
+        title="Kept (mean)",
+        definition="Numbers of a row that a selection keeps where it keeps only about as many as asked; random rows.",
+    ),
+    Metric(
+        "kept_min",
+        unit="element",
+        better="none",
+        section="operator",
+        title="Kept (least)",
+        definition="Of the same rows.",
+    ),
+    Metric(
+        "kept_max",
+        unit="element",
+        better="none",
+        section="operator",
+        title="Kept (most)",
+        definition="Of the same rows.",
     ),
     Metric(
         "fourier_operations",

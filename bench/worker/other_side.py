@@ -7,6 +7,9 @@ build and one run; both sides' outputs are kept on the CPU, and the built subjec
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
@@ -15,7 +18,9 @@ from bench.plan.case import Case
 from bench.plan.recipe import Recipe
 from bench.worker import global_state
 from bench.worker.parts import as_step, parts_of, running
-from bench.worker.subject import timed_build
+from bench.worker.subject import Subject, timed_build
+
+Found = TypeVar("Found")
 
 #: Axes that weights and inputs hang on: the sides have to be alike in all of them.
 SAME = ("model", "model_settings", "checkpoint", "task", "data", "seed", "workload", "shape", "batch", "resolution")
@@ -36,12 +41,17 @@ def why_unlike(case: Case, other: Case) -> str:
 
 
 def outputs_of(recipe: Recipe) -> list[Tensor]:
-    """Copies of all tensors that one run of the other side gives; torch's global state is as before afterwards."""
+    """Copies of all tensors that one run of the other side gives."""
+    return looked_at(recipe, lambda subject: snapshot(as_step(parts_of(subject)[0])()))
+
+
+def looked_at(recipe: Recipe, look: Callable[[Subject], Found]) -> Found:
+    """What `look` finds of the built other side; torch's global state is as before afterwards."""
     before = global_state.read()
     try:
         with torch.inference_mode(False):  # a runtime's converter traces weights, which must be ordinary tensors
             subject, _ = timed_build(recipe)
         with running(recipe.case.workload):
-            return snapshot(as_step(parts_of(subject)[0])())
+            return look(subject)
     finally:
         global_state.put_back(before)

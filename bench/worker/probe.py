@@ -45,7 +45,16 @@ PREPARED = 0.05
 #: Metrics that no meter gives but the conversion of the subject.
 OF_CONVERSION = ("artefact_bytes", "conversion_ms")
 #: Metrics of subjects that declare what they need; no other subject misses them.
-OF_DECLARING = ("macs_dense", "macs_nonzero", "nominal_bits", "nominal_bit_operations", *scan_counts.NAMES)
+OF_DECLARING = (
+    "macs_dense",
+    "macs_nonzero",
+    "nominal_bits",
+    "nominal_bit_operations",
+    "multiplications",
+    "additions",
+    "modelled_energy_j",
+    *scan_counts.NAMES,
+)
 
 
 def check_state(before: GlobalState, label: str) -> None:
@@ -242,15 +251,17 @@ class Probe:
         return found.readings(), {**found.as_dict(), **described, "flags": [dict(item) for item in found.flags]}
 
     def fidelity(self, subject: Subject, ready: Ready, part: Part) -> Found:
-        """How far the outputs are from the other side's, of a case that has an other side and no score."""
+        """How far the outputs are from the other side's; of a case with a task what its workload compares besides."""
         from bench.meters import fidelity
         from bench.worker import other_side
 
         recipe = self.spec.get("other_side")
-        if recipe is None or subject.task is not None:
+        if recipe is None:
             return [], {}
         other = Recipe.from_dict(recipe)
         untrained = getattr(subject.counted, "untrained", None)
+        if subject.task is not None:
+            return ([] if untrained else self._against(subject, other)), {}
         why = str(untrained or "") or other_side.why_unlike(subject.case, other.case)
         if why:
             return [unavailable(name, why) for name in self._metrics("fidelity")], {}
@@ -264,6 +275,15 @@ class Probe:
             why = "there is not enough memory for both sides in one process"
             return [unavailable(name, why) for name in self._metrics("fidelity")], {}
         return found.readings(), found.as_dict()
+
+    def _against(self, subject: Subject, other: Recipe) -> list[Reading]:
+        """What the workload makes of both sides' answers, both built in this process; most workloads make nothing."""
+        from bench.worker import other_side
+
+        module = workloads.module_of(subject.case.workload)
+        if not hasattr(module, "against"):
+            return []
+        return other_side.looked_at(other, lambda side: module.against(subject, side, subject.case.full_shape))
 
     def energy(self, subject: Subject, ready: Ready, part: Part) -> Found:
         """Energy per sample of the part, from the configured source of joules."""
@@ -307,8 +327,6 @@ class Probe:
 
     def facts(self, subject: Subject, ready: Ready, part: Part) -> Found:
         """What workload and subject declare: bytes of a cache, a payload; the method's cost; the cost of inputs."""
-        from bench.meters import method_cost, stated_bytes
-
         module, shape, parts = workloads.module_of(subject.case.workload), subject.case.full_shape, list(ready.parts)
         found: list[Facts] = []
         if hasattr(module, "facts"):
@@ -325,8 +343,7 @@ class Probe:
         details = {name: value for facts in found for name, value in facts.details.items()}
         flags = [item for facts in found for item in facts.flags]
         rows = [item for facts in found for item in facts.readings]
-        rows += [*stated_bytes.readings(subject.counted), *method_cost.readings(subject.counted)]
-        return rows, {**details, "flags": flags}
+        return [*rows, *declared.stated(subject)], {**details, "flags": flags}
 
 
 def _checked_output(ready: Ready, *, graphs: bool) -> list[dict[str, str]]:

@@ -9,8 +9,9 @@ The subject's module offers
 
 and may offer
 
-- `example_ids(batch, context, seed) -> LongTensor [B, N]`; else the first input of its forward is cut to that size, if
-  it is a LongTensor at least as large; else `vocabulary` (an int) bounds seeded random ids;
+- `example_ids(batch, context, seed) -> LongTensor [B, N]`; else a subject that has learned a text reads held-out text
+  of its task; else the first input of its forward is cut to that size, if it is a LongTensor at least as large; else
+  `vocabulary` (an int) bounds seeded random ids;
 - `copy_cache(cache)`, where a deep copy is not one;
 - `cache_bytes(cache) -> int`, where a preallocated cache is not full: the bytes in use;
 - `cache_bits() -> {"nominal": bits, "stored": bits}` per element of the dense cache;
@@ -20,11 +21,18 @@ and may offer
 - `write(ids, new) -> LongTensor [B, new]`, where the whole answer is not one step a token: drafts that are verified
   several at
   once, a search. It then is the request; prefill and decode stay one prompt and one plain step of the same module;
+- `answer_tokens(new) -> int`: how many of the `new` tokens `write` really writes, where they are fewer;
 - `written() -> {metric: value}`: what the last `write` says of itself, by names of `WRITTEN`;
+- `judged() -> {metric: value}`: of a search, how well its choices agree with those of one that leaves nothing out, by
+  names of `JUDGED`; asked once, apart from everything that is timed;
 - `writes_alike = True`, where `write` multiplies the same whatever it finds, so that meta tensors count it too.
 
 State is the cache alone. A decode step runs on a copy of the cache after the prompt, made outside the clock, so that
 the context does not drift from run to run.
+
+Where there is held-out text, a prompt and a step are counted on several prompts: if they cost more or less on another,
+their products have a mean, percentiles and a curve (over_prompts.py); and the answers of a case are set beside those of
+its other side (text_divergence.py).
 """
 
 from __future__ import annotations
@@ -32,16 +40,20 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from bench.errors import UsageError
 from bench.reading import Curve, Reading, reading, unavailable
 from bench.sample_sizes import sure_percentile
+from bench.workloads import over_prompts, routing, text_divergence
 from bench.workloads.deriving import Value, combined, derived
+from bench.workloads.prompts import held_out, origin_of, prompt_of
 from bench.workloads.workload import (
     BATCH,
     Built,
     Clock,
+    Count,
     Facts,
     Part,
     Shape,
@@ -70,8 +82,13 @@ WORKLOAD = Workload(
 )
 
 
-#: What a module that writes in its own way may say of it.
+#: What a module that writes in its own way may say of it, and of these what is a rate of its drafts.
 WRITTEN = ("tokens_per_step", "draft_acceptance", "tokens_written", "tokens_scored", "needed_share")
+OF_DRAFTS = ("tokens_per_step", "draft_acceptance")
+#: What a search may say of its choices.
+JUDGED = ("reward_correlation", "choice_agreement")
+#: Held-out prompts that drafts are judged on: the few tokens of one answer say little.
+DRAFTED = 16
 
 
 @dataclass(frozen=True)
@@ -168,7 +185,7 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
         Part(
             "request",
             lambda: writer.request(new, spans),
-            units=float(batch * new),
+            units=float(batch * (ask(subject.module, "answer_tokens", new) or new)),
             prepare=spans.clear,
             spans=spans.read,
             held=lambda: writer.prompt,
@@ -190,43 +207,6 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
     ]
 
 
-def prompt_of(subject: Built, shape: Shape) -> Any:
-    """The ids [B, N] of the prompt, on the subject's device.
-
-    Raises:
-        UsageError: neither the module nor its inputs say what ids it reads.
-    """
-    module, batch, context = subject.module, shape["batch"], shape["context"]
-    own = ask(module, "example_ids", batch, context, subject.seed)
-    ids = own if own is not None else _given_ids(subject, batch, context)
-    if ids is None:
-        ids = _random_ids(module, batch, context, subject.seed)
-    return ids.to(subject.device)
-
-
-def _given_ids(subject: Built, batch: int, context: int) -> Any:
-    """The inputs of a forward cut to size, if they are ids and enough of them."""
-    import torch
-
-    given: Any = subject.args[0] if subject.args else None
-    is_ids = isinstance(given, torch.Tensor) and given.dtype is torch.int64 and given.dim() == 2
-    if not is_ids or given.shape[0] < batch or given.shape[1] < context:
-        return None
-    return given[:batch, :context]
-
-
-def _random_ids(module: Any, batch: int, context: int, seed: int) -> Any:
-    import torch
-
-    vocabulary = getattr(module, "vocabulary", None)
-    if not isinstance(vocabulary, int):
-        raise UsageError(
-            f"{type(module).__name__} says nothing of the ids it reads: give it example_ids(batch, context, seed), an "
-            f"int vocabulary, or an input of at least {batch} x {context} ids"
-        )
-    return torch.randint(vocabulary, (batch, context), generator=torch.Generator().manual_seed(seed))
-
-
 def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
     """Times between tokens from synchronised passes, their curve over the context, and the cache after the request."""
     from bench.tensors import ordinary_tensors
@@ -238,12 +218,47 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
         seen = _visual_tokens(subject.module)
         readings += [mean for mean, _ in seen]
         curves = [curve for _, curve in seen]
-        readings += _written_readings(writer, shape["new_tokens"])
+        readings += [*_written_readings(writer, subject, shape), *_judged_readings(writer), *_routed_readings(writer)]
+        details = {"prompt": origin_of(subject, shape)}
         if on_meta(writer.prompt) or shape["new_tokens"] < 2:
             why = "meta tensors take no time" if on_meta(writer.prompt) else "one new token has no time between tokens"
-            return Facts([*readings, *(unavailable(name, why, "request") for name in _GAPS.values())], curves)
+            return Facts([*readings, *(unavailable(name, why, "request") for name in _GAPS.values())], curves, details)
         gaps = _gaps(writer, shape["new_tokens"], subject.synchronise, clock_of(subject))
-    return Facts([*readings, *_gap_readings(gaps)], [*curves, _gap_curve(gaps, shape["context"])])
+    return Facts([*readings, *_gap_readings(gaps)], [*curves, _gap_curve(gaps, shape["context"])], details)
+
+
+def counts(subject: Built, shape: Shape, parts: list[Part], count: Count) -> Facts:
+    """Products of a prompt and of a step over held-out prompts, where they depend on the prompt."""
+    prompts = held_out(subject, over_prompts.SAMPLE, shape["context"])
+    if prompts is None or subject.device == "meta":
+        return Facts()
+    groups = prompts.to(subject.device).split(shape["batch"])
+    whole = [group for group in groups if len(group) == shape["batch"]]
+    return over_prompts.spread(whole, partial(_parts_at, subject.module), count)
+
+
+def _parts_at(module: Any, prompt: Any) -> dict[str, Part]:
+    """The prompt and one step after it, of other ids than the case's."""
+    writer = _Writer(module, prompt)
+    step = _Step(writer)
+    return {
+        "prefill": Part("prefill", lambda: writer.read()[0]),
+        "decode": Part("decode", step.call, prepare=step.prepare, reset=step.reset),
+    }
+
+
+def against(subject: Built, other: Built, shape: Shape) -> list[Reading]:
+    """How far what is said is from what the other side says after the same held-out text; nothing where there is none.
+
+    Args:
+        subject: the case's.
+        other: its other side's, in the same process.
+        shape: of both.
+    """
+    texts = held_out(subject, text_divergence.TEXTS, text_divergence.LENGTH)
+    if texts is None:
+        return []
+    return text_divergence.readings(subject.module, other.module, texts.to(subject.device))
 
 
 def _visual_tokens(module: Any) -> list[tuple[Reading, Curve]]:
@@ -281,25 +296,73 @@ def _cache_readings(module: Any, cache: Any, shape: Shape) -> list[Reading]:
     ]
 
 
-def _written_readings(writer: _Writer, new: int) -> list[Reading]:
-    """What a module that writes in its own way says of one answer."""
+def _written_readings(writer: _Writer, subject: Built, shape: Shape) -> list[Reading]:
+    """What a module that writes in its own way says of one answer, and of its drafts over held-out prompts."""
     if not callable(getattr(writer.module, "written", None)) or on_meta(writer.prompt):
         return []
-    writer.module.write(writer.prompt, new)
-    said = writer.module.written()
-    unknown = sorted(set(said) - set(WRITTEN))
+    said = _said(writer.module, writer.prompt, shape["new_tokens"])
+    found = _accounts({name: said[name] for name in WRITTEN if name in said}, "of one answer to the same prompt")
+    prompts = held_out(subject, DRAFTED, shape["context"]) if said.keys() & set(OF_DRAFTS) else None
+    if prompts is None:
+        return found
+    drafted = _said(writer.module, prompts.to(subject.device), shape["new_tokens"])
+    rates = _accounts({name: drafted[name] for name in OF_DRAFTS if name in drafted}, f"of {DRAFTED} held-out prompts")
+    return [*(item for item in found if item.metric not in OF_DRAFTS), *rates]
+
+
+def _said(module: Any, prompt: Any, new: int) -> dict[str, Any]:
+    """What a module says of its answer to a prompt.
+
+    Raises:
+        UsageError: it names a metric that is not one of them.
+    """
+    module.write(prompt, new)
+    said = module.written()
+    _check_names(module, "written", said, WRITTEN)
+    return said
+
+
+def _check_names(module: Any, call: str, said: dict[str, Any], known: tuple[str, ...]) -> None:
+    unknown = sorted(set(said) - set(known))
     if unknown:
-        raise UsageError(
-            f"{type(writer.module).__name__}.written() names {unknown[0]}: only {', '.join(WRITTEN)} are known"
-        )
-    note = "the module's own account of one answer to the same prompt"
+        raise UsageError(f"{type(module).__name__}.{call}() names {unknown[0]}: only {', '.join(known)} are known")
+
+
+def _accounts(said: dict[str, Any], what: str) -> list[Reading]:
+    note = f"the module's own account {what}"
     return [
-        reading(name, said[name], "counted", method_note=note, part="request")
-        if said.get(name) is not None
+        reading(name, value, "counted", method_note=note, part="request")
+        if value is not None
         else unavailable(name, "nothing was drafted or scored in this answer", "request")
-        for name in WRITTEN
-        if name in said
+        for name, value in said.items()
     ]
+
+
+def _judged_readings(writer: _Writer) -> list[Reading]:
+    """How well a search's choices agree with those of one that leaves nothing out; nothing of other subjects."""
+    said = None if on_meta(writer.prompt) else ask(writer.module, "judged")
+    if not said:
+        return []
+    _check_names(writer.module, "judged", said, JUDGED)
+    note = "the module's own account over held-out problems of its task"
+    why = "too few unfinished steps were judged, or all alike"
+    return [
+        unavailable(name, why, "request")
+        if value is None
+        else reading(name, value, "measured", method_note=note, part="request")
+        for name, value in said.items()
+    ]
+
+
+def _routed_readings(writer: _Writer) -> list[Reading]:
+    """Experts that the prompt and the step after it hit, of a mixture of experts."""
+    if on_meta(writer.prompt) or not callable(getattr(writer.module, "modules", None)):
+        return []
+    found = routing.readings(writer.module, writer.read, "prefill")
+    if not found:
+        return []
+    read = writer.read()
+    return [*found, *routing.readings(writer.module, lambda: writer.step(*read), "decode")]
 
 
 def _bit_readings(module: Any) -> list[Reading]:
@@ -357,14 +420,19 @@ def derive(shape: Shape, value: Value) -> list[Reading]:
     batch = shape["batch"]
     request, prefill = value("latency_ms", "request"), value("latency_ms", "prefill")
     first = derived("time_to_first_token_ms", "request", prefill, lambda ms: ms, "time of the part prefill")
-    per_token = _per_output_token(shape, request, prefill)
+    per_token = _per_output_token(shape, request, prefill, value("tokens_written", "request"))
     note = f"{batch} tokens over the time per output token"
     rate = derived("output_tokens_per_s", "request", per_token, lambda ms: 1e3 * batch / ms, note, falling=True)
     return [first, per_token, rate]
 
 
-def _per_output_token(shape: Shape, request: Reading | None, prefill: Reading | None) -> Reading:
+def _per_output_token(
+    shape: Shape, request: Reading | None, prefill: Reading | None, written: Reading | None
+) -> Reading:
     new = shape["new_tokens"]
+    if written is not None and written.value is not None and written.value < shape["batch"] * new:
+        why = f"{written.value:g} of {shape['batch'] * new} tokens are written: the rest of the answer is filled up"
+        return unavailable("time_per_output_token_ms", why, "request")
     if new < 2:
         return unavailable("time_per_output_token_ms", "one new token: nothing is written after the first", "request")
     mean = shape["context"] + new / 2

@@ -14,7 +14,8 @@ It may offer
 - `required_bytes(*args) -> int`: memory that the call needs beside its arguments; where that much is not there the call
   is refused before it is made (`unsupported`);
 - `declares(*args) -> dict`: quantities that follow from shapes in closed form or from one run: `workspace_elements`,
-  `fourier_operations`, `pointwise_macs`, `iterations`, `saved_activation_bytes`, of the whole call;
+  `fourier_operations`, `pointwise_macs`, `iterations`, `saved_activation_bytes`, of the whole call; `kept_mean`,
+  `kept_min` and `kept_max` of a selection that keeps only about so many;
 - `form`: what really runs (backend, algorithm), for the record;
 - `call_in_spans(span, *args)`: the same call where it is several functions, each inside `with span(name):`. The median
   time of each by name is kept for every process beside that of the whole (`timing.invocations[].spans`); counts are
@@ -64,7 +65,16 @@ WORKLOAD = Workload(
 
 TOLERANCE = 1e-5
 #: What an operator may declare of itself.
-DECLARED = ("workspace_elements", "fourier_operations", "pointwise_macs", "iterations", "saved_activation_bytes")
+DECLARED = (
+    "workspace_elements",
+    "fourier_operations",
+    "pointwise_macs",
+    "iterations",
+    "saved_activation_bytes",
+    "kept_mean",
+    "kept_min",
+    "kept_max",
+)
 
 
 class _Call:

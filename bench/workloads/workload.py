@@ -10,6 +10,8 @@ A workload's module holds
   estimate;
 - optionally `counts(subject, shape, parts, count) -> Facts`: what only the operator trace tells (MACs of each step, of
   the backward, of what ran again); `count(part)` runs a part once under the trace, one that is not timed as well;
+- optionally `against(subject, other, shape) -> list[Reading]`: how the answers of a case with a task differ from those
+  of its other side, both built in one process;
 - optionally `spanned(spans, wholes, details) -> list[Reading]`: what the spans of the whole's timed runs tell, a
   process each, in place of the probe's readings of the same names; pure;
 - of a workload `of_records`, `is_outdated(record, records) -> bool`: whether one of its records was made from other

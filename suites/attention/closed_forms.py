@@ -20,8 +20,8 @@ def slab(model: Mapping[str, Any], method: Mapping[str, Any]) -> int:
 
 
 def vir(model: Mapping[str, Any], method: Mapping[str, Any]) -> int:
-    """Products of vision retention in the form that `chunk` says."""
-    names = ("width", "heads", "depth", "patch", "resolution", "classes", "channels", "chunk")
+    """Products of vision retention in the form that `chunk` says, over patches once or twice."""
+    names = ("width", "heads", "depth", "patch", "resolution", "classes", "channels", "chunk", "bidirectional")
     return vir_file.macs(**{name: value for name, value in model.items() if name in names})
 
 

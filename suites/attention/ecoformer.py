@@ -184,11 +184,15 @@ class EcoAttention(AttentionOperator):
 
 
 class Attention(nn.Module):
-    """Coded attention with one projection for q and k, or softmax attention with separate ones."""
+    """Coded attention with one projection for q and k, or softmax attention with separate ones.
+
+    Attributes:
+        hashed: false while it trains by softmax through the one projection, before its hash is learned.
+    """
 
     def __init__(self, width: int, heads: int, coded: bool):
         super().__init__()
-        self.heads = heads
+        self.heads, self.hashed = heads, True
         self.q = nn.Linear(width, width)
         self.k = None if coded else nn.Linear(width, width)
         self.v, self.proj = nn.Linear(width, width), nn.Linear(width, width)
@@ -201,12 +205,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attended features, [batch, tokens, width]."""
         q, v = self.split(self.q(x)), self.split(self.v(x))
-        if self.hash is not None:
+        if self.hash is not None and (self.hashed or not self.training):
             codes = self.hash(F.normalize(q, dim=-1))
             out = coded_attention(codes, codes, v)
         else:
-            assert self.k is not None
-            out = F.scaled_dot_product_attention(q, self.split(self.k(x)), v)
+            k = q if self.k is None else self.split(self.k(x))
+            out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).flatten(2))
 
 

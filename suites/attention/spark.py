@@ -24,6 +24,9 @@ from suites.common.decoder_shape import DecoderShape, LayerShape
 from suites.common.initial import draw
 from suites.common.rotary import Rotation, rotated
 
+#: What an operator declares of a selection by statistics, and over how many random rows.
+KEPT, KEPT_ROWS = ("kept_mean", "kept_min", "kept_max"), 64
+
 
 def threshold(x: Tensor, k: int, dim: int = -1, seen: Tensor | None = None) -> Tensor:
     """Theta over `dim`, which keeps about k of Gaussian numbers; `seen` limits mean and deviation to what is there.
@@ -65,6 +68,14 @@ def statistical_topk(
     return TopK(size, k, rows, form).eval()
 
 
+def kept_of(counts: Tensor | None) -> dict[str, float | str]:
+    """Mean, least and most of the counts of rows, as an operator declares them; a reason where there are no values."""
+    if counts is None:
+        return dict.fromkeys(KEPT, "which numbers stay is found by their values, which meta tensors have none of")
+    found = counts.double()
+    return dict(zip(KEPT, (float(found.mean()), float(found.min()), float(found.max())), strict=True))
+
+
 class TopK(nn.Module):
     """The operator; kept numbers are soft-thresholded, max(x - theta, 0), theta the first one dropped.
 
@@ -86,6 +97,13 @@ class TopK(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Numbers above the threshold, less the threshold."""
         return x.clone() if self.k == self.size else F.relu(x - self._theta(x))
+
+    def declares(self, x: Tensor) -> dict[str, float | str]:
+        """How many of a row's Gaussian numbers stay, over random rows."""
+        if x.is_meta:
+            return kept_of(None)
+        rows = torch.randn(KEPT_ROWS, self.size, generator=torch.Generator().manual_seed(0))
+        return kept_of((self(rows) != 0).sum(dim=-1))
 
     def _theta(self, x: Tensor) -> Tensor:
         if self.form == "statistical":

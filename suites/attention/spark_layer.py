@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import PositiveInt
-from suites.attention.spark import SparkFFN, ffn_macs, gaussian_quantile
+from suites.attention.spark import KEPT_ROWS, SparkFFN, ffn_macs, gaussian_quantile, kept_of, threshold
 from suites.common.experts import Gated
 
 
@@ -66,6 +66,16 @@ class SparkLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features of the same shape."""
         return self.network(x)
+
+    def declares(self, x: Tensor) -> dict[str, float | str]:
+        """How many units of a random token live; nothing of the gated network, whose units all do."""
+        if not isinstance(self.network, SparkFFN):
+            return {}
+        if x.is_meta:
+            return kept_of(None)
+        tokens = torch.randn(KEPT_ROWS, 1, self.width, generator=torch.Generator().manual_seed(0)).to(x)
+        u = F.linear(tokens[..., : self.split], self.network.predict)
+        return kept_of((u > threshold(u, self.units)).sum(dim=-1))
 
     def reference(self, x: Tensor) -> Tensor:
         """The definition: K1^T x[:r], a threshold, GELU, times K2^T x[r:], through V; or the gated network."""

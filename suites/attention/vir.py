@@ -5,8 +5,14 @@ v_j, no softmax and no gate, g_h = 1 - exp(linspace(ln 1/32, ln 1/512, H)). The 
 causal; positions are those of the patches. Three equal forms: parallel, recurrent (S <- g S + k v^T, o = q S) and
 chunks.
 
+Bidirectional the patches are read a second time in reverse before the class token: 2 P + 1 tokens in place of P + 1, in
+any of the three forms. In the first block the second reading of patch i (from 0) weighs patch j by g^(2 P - 1 - i - j)
++ [j >= i] g^(j - i), so it sees all of them.
+
 The released parallel path puts a softmax over the decayed scores and is then neither causal nor equal to its
-recurrence; this is the softmax-free form, for which the paper's dual forms hold.
+recurrence; this is the softmax-free form, for which the paper's dual forms hold. The released bidirectional path
+mirrors the class token too and then reads its answer from the last token, which is the first patch; here the class
+token is one and last.
 """
 
 from __future__ import annotations
@@ -49,7 +55,11 @@ def step(q: Tensor, k: Tensor, v: Tensor, state: Tensor, g: Tensor) -> tuple[Ten
 
 
 def recurrent(q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> Tensor:
-    """All positions one after the other."""
+    """All positions one after the other; shapes alone, which have no order, all at once by the same products."""
+    if q.is_meta:
+        made = k[..., None] @ v[..., None, :]
+        states = g[:, None, None, None] * made + made
+        return (q[..., None, :] @ states)[..., 0, :] * q.shape[-1] ** -0.5
     state, out = q.new_zeros(*q.shape[:2], q.shape[3], v.shape[3]), []
     for i in range(q.shape[2]):
         now = slice(i, i + 1)
@@ -145,14 +155,20 @@ class Block(nn.Module):
         return self.mlp(x + self.scale1 * out), state
 
 
+def mirrored(x: Tensor) -> Tensor:
+    """A sequence [batch, tokens, width] and then the same in reverse, [batch, 2 tokens, width]."""
+    return torch.cat([x, x.flip(1)], dim=1)
+
+
 class ViR(ImageNetwork):
     """Patches, blocks, and a head on the class token, which stands last."""
 
     def __init__(
-        self, width: int, heads: int, depth: int, patch: int, resolution: int, classes: int, channels: int, chunk: int
-    ):
+        self, width: int, heads: int, depth: int, patch: int, resolution: int, classes: int, channels: int, chunk: int,
+        bidirectional: bool = False,
+    ):  # fmt: skip
         super().__init__(resolution, channels, classes)
-        self.grid = resolution // patch
+        self.grid, self.bidirectional = resolution // patch, bidirectional
         self.patch_embed = nn.Conv2d(channels, width, patch, patch)
         self.pos_embed = nn.Parameter(torch.zeros(1, self.grid**2, width))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -164,8 +180,9 @@ class ViR(ImageNetwork):
         draw(self.cls_token)
 
     def tokens(self, images: Tensor) -> Tensor:
-        """Patches with positions, then the class token, [batch, tokens, width]."""
+        """Patches with positions, bidirectional the same in reverse, then the class token, [batch, tokens, width]."""
         x = self.patch_embed(images).flatten(2).transpose(1, 2) + self.pos_embed
+        x = mirrored(x) if self.bidirectional else x
         return torch.cat([x, self.cls_token.expand(len(x), -1, -1)], dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -186,6 +203,7 @@ def vir(
     classes: PositiveInt = 1000,
     channels: PositiveInt = 3,
     chunk: Count = 0,
+    bidirectional: bool = False,
 ) -> ViR:
     """A vision retention network in evaluation mode with random weights.
 
@@ -198,13 +216,14 @@ def vir(
         classes: logits.
         channels: colour channels.
         chunk: 0 parallel, 1 recurrent, else the length of a chunk.
+        bidirectional: whether the patches are read a second time in reverse, so that order hides none from another.
 
     Raises:
         ValueError: sizes that do not divide.
     """
     if width % heads or resolution % patch:
         raise ValueError(f"width={width} must be a multiple of heads={heads}, resolution={resolution} of patch={patch}")
-    return ViR(width, heads, depth, patch, resolution, classes, channels, chunk).eval()
+    return ViR(width, heads, depth, patch, resolution, classes, channels, chunk, bidirectional).eval()
 
 
 def retention_macs(tokens: int, width: int, heads: int, chunk: int = 0) -> int:
@@ -233,10 +252,14 @@ def macs(
     classes: int = 1000,
     channels: int = 3,
     chunk: int = 0,
+    bidirectional: bool = False,
 ) -> int:
-    """Products of one forward of one image; the recurrent state's outer products are counted as products."""
+    """Products of one forward of one image; the recurrent state's outer products are counted as products.
+
+    With P patches it is P p^2 c C + L (12 N C^2 + retention) + classes C, N = P + 1 tokens, bidirectional 2 P + 1.
+    """
     patches = (resolution // patch) ** 2
-    tokens = patches + 1
+    tokens = (2 if bidirectional else 1) * patches + 1
     block = tokens * 12 * width**2 + retention_macs(tokens, width, heads, chunk)
     return patches * patch**2 * channels * width + depth * block + classes * width
 

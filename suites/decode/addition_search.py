@@ -22,10 +22,13 @@ from bench.config.settings import Positive, PositiveInt
 from suites.common.decoder import Decoder, DecoderCache, Generator, decoder
 from suites.common.decoder_cache import Pair, pair
 from suites.common.tasks.additions import END, MARK, PROMPT, Additions, answer_loss, reward_loss
-from suites.decode.early_rejection import Found, Ids, search
+from suites.decode.early_rejection import Extend, Found, Ids, search
+from suites.decode.partial_rewards import Step, correlation, noting, unfinished
 
 #: Most steps of an answer: two sums, the line feed, and one to spare.
 MOST_STEPS = 4
+#: Held-out sums on which a search that rejects early is set beside the plain one.
+JUDGED = 20
 
 
 def addition_search(
@@ -126,9 +129,14 @@ class AdditionSearch(Generator):
         return out
 
     def _search(self, prompt: Ids) -> Found:
-        beams = Beams(self.generator, self.temperature, seed=hash(prompt) % 2**31)
+        return self._searched(prompt, self._beams(prompt).extend, self.tau)
+
+    def _beams(self, prompt: Ids) -> Beams:
+        return Beams(self.generator, self.temperature, seed=hash(prompt) % 2**31)
+
+    def _searched(self, prompt: Ids, extend: Extend, tau: int | None) -> Found:
         return search(
-            prompt, beams.extend, self._rewards, mark=MARK, end=END, beams=self.beams, branch=self.branch, tau=self.tau,
+            prompt, extend, self._rewards, mark=MARK, end=END, beams=self.beams, branch=self.branch, tau=tau,
             step_tokens=self.step_tokens, most_steps=MOST_STEPS,
         )  # fmt: skip
 
@@ -147,6 +155,23 @@ class AdditionSearch(Generator):
             "tokens_written": float(sum(found.generated for found in self._last)),
             "tokens_scored": float(sum(found.scored for found in self._last)),
         }
+
+    def judged(self) -> dict[str, float | None]:
+        """How partial rewards agree with whole ones, and how often the answers of both searches are one.
+
+        Of held-out sums of the task; nothing of the plain search, or of models that learned none. Both searches begin
+        from the same seed.
+        """
+        task = getattr(self, "task", None)
+        if self.tau is None or not isinstance(task, Additions):
+            return {}
+        steps, same = list[Step](), 0
+        for prompt in map(tuple, task.prompts(JUDGED).tolist()):
+            plain = self._searched(prompt, noting(self._beams(prompt).extend, steps), None)
+            same += plain.ids == self._search(prompt).ids
+        pairs = unfinished(steps, self.tau)
+        found = correlation(self._rewards([a for a, _ in pairs]), self._rewards([b for _, b in pairs]))
+        return {"reward_correlation": found, "choice_agreement": 100.0 * same / JUDGED}
 
     def cache_bits(self) -> dict[str, float]:
         """Bits of one number: its own."""

@@ -69,6 +69,10 @@ class Shorter(Generator):
         """Logits of the next position and the cache."""
         return self.decoder.decode(ids, cache)
 
+    def answer_tokens(self, new: int) -> int:
+        """How many of `new` tokens are written."""
+        return left_of(new, self.reduction)
+
     def write(self, ids: Tensor, new: int) -> Tensor:
         """The first tokens of the plain greedy answer, then zeros, [batch, new]."""
         count = left_of(new, self.reduction)

@@ -31,8 +31,8 @@ from suites.common.decoder_shape import (
     position_macs,
 )
 from suites.common.decoder_shapes import shape_of
-from suites.common.task import learning_task
-from suites.common.training import Pace, fit
+from suites.common.training import Pace
+from suites.decode.taught import taught
 
 
 def kv_prediction(
@@ -62,11 +62,9 @@ def kv_prediction(
             raise ValueError("keep_layers and auxiliary both say who reads the prompt: keep one")
         small, mapping = _sibling(base, auxiliary)
     combined = KVPrediction(base, small, mapping)
-    if training_steps:
-        task = learning_task(model, "kv_prediction", "load it with task=text_bytes or set training_steps=0")
-        batches = task.training_batches(16, training_steps, 0)
-        fit(combined, batches, lambda ids, _: combined.loss(ids), Pace(training_steps, rate=1e-3, fresh_rate=2e-3))
-    return combined.eval()
+    settings = {"keep_layers": keep_layers, "auxiliary": auxiliary}
+    pace = Pace(training_steps, rate=1e-3, fresh_rate=2e-3)
+    return taught(combined, model, kv_prediction, settings, pace, lambda ids, _: combined.loss(ids))
 
 
 def _kept_layers(depth: int, wanted: list[int] | None) -> list[int]:

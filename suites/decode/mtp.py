@@ -20,8 +20,8 @@ from suites.common.decoder import EPS, Block, Decoder, DecoderCache, Generator, 
 from suites.common.decoder_shape import DecoderShape, layer_parameters
 from suites.common.initial import draw
 from suites.common.speculation import Speculated, account, rolled_back
-from suites.common.task import learning_task
-from suites.common.training import Pace, fit
+from suites.common.training import Pace
+from suites.decode.taught import taught
 
 #: Weight of the second token's loss (0.1 late in the paper's training; recalled).
 LOSS_WEIGHT = 0.3
@@ -40,17 +40,8 @@ def mtp(model: nn.Module, *, training_steps: Count = 0) -> Generator:
     """
     decoder = as_decoder(model, "mtp")
     both = MultiToken(decoder)
-    if training_steps:
-        task = learning_task(decoder, "mtp", "load it with task=text_bytes or set training_steps=0")
-        batches = task.training_batches(16, training_steps, 0)
-        fit(
-            both,
-            batches,
-            lambda ids, _: both.loss(ids),
-            Pace(training_steps, rate=1e-3, fresh_rate=2e-3),
-            both.ahead.parameters(),
-        )
-    return both.eval()
+    pace = Pace(training_steps, rate=1e-3, fresh_rate=2e-3)
+    return taught(both, decoder, mtp, {}, pace, lambda ids, _: both.loss(ids), both.ahead.parameters())
 
 
 def added_parameters(shape: DecoderShape) -> int:

@@ -14,6 +14,7 @@ rho per layer can be searched (`rho_search`, r_sparse_search.py) instead of set.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Literal
 
@@ -63,8 +64,22 @@ def r_sparse(
     if sparsity == 0:
         return decoder
     if rho_search and not decoder.embed.weight.is_meta:
-        shares = searched(decoder, gathering(sparsity), shares, generations=rho_search, seed=seed)
+        shares = found_shares(decoder, sparsity, shares, rho_search, seed)
     return sparsified(decoder, sparsity, shares, form, calibration_tokens, seed)
+
+
+def found_shares(decoder: Decoder, sparsity: float, start: list[float], generations: int, seed: int) -> list[float]:
+    """The shares of a search, made once for a decoder that a task has taught and read by later processes."""
+
+    @functools.wraps(r_sparse)  # the cache asks where `make` comes from: new source of the method is a new search
+    def make() -> dict[str, Tensor]:
+        found = searched(decoder, gathering(sparsity), start, generations=generations, seed=seed)
+        return {"shares": torch.tensor(found, dtype=torch.float64)}
+
+    task = getattr(decoder, "task", None)
+    key = {"sparsity": sparsity, "start": start, "generations": generations, "seed": seed}
+    keeps = callable(getattr(task, "remembered", None))
+    return (task.remembered("r_sparse", key, make) if keeps else make())["shares"].tolist()
 
 
 def gathering(sparsity: float) -> Sparsify:

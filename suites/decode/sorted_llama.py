@@ -23,12 +23,14 @@ from torch import Tensor, nn
 from bench.config.settings import Count, Counts, KeepRate, PositiveInt
 from suites.common.decoder import Decoder, DecoderCache, Generator, as_decoder
 from suites.common.decoder_shape import DecoderShape, attention_macs, head_macs, network_macs, position_macs
-from suites.common.sorted_exits import cut, depths_of, train_depths
-from suites.common.task import learning_task
-from suites.common.training import Pace, fit
+from suites.common.sorted_exits import cut, depths_of, sorted_loss
+from suites.common.training import Pace
+from suites.decode.taught import taught
 
 #: Depths of byte_3m.
 HOUSE_EXITS = (2, 3, 4, 5, 6)
+#: Rate of sorted training and of heads that learn alone.
+RATE = 2e-3
 
 
 def sorted_exit(
@@ -58,26 +60,32 @@ def sorted_exit(
         raise ValueError(f"exit={exit}: a depth from 1 to {len(decoder.blocks)} is wanted")
     if heads == "own":
         return with_own_head(cut(decoder, exit), training_steps)
-    train_depths(decoder, depths, training_steps)
-    return cut(decoder, exit)
+    return cut(trained_at(decoder, depths, training_steps), exit)
+
+
+def trained_at(decoder: Decoder, depths: list[int], steps: int) -> Decoder:
+    """The decoder after sorted training at the given depths, in place; as it is for 0 steps."""
+
+    def loss(ids: Tensor, wanted: Tensor) -> Tensor:
+        return sorted_loss(decoder, ids, wanted, depths)
+
+    return taught(decoder, decoder, sorted_exit, {"depths": depths}, Pace(steps, rate=RATE), loss)
 
 
 def with_own_head(decoder: Decoder, steps: int) -> Decoder:
     """The decoder with a head of its own, which learns on the layers as they are, in place."""
     decoder.head = copy.deepcopy(decoder.head)
     decoder.shape = replace(decoder.shape, tied=False)
-    if not steps:
-        return decoder
-    task = learning_task(decoder, "sorted_exit", "load it with task=text_bytes or set training_steps=0")
-    learned = [p for p in decoder.parameters() if p.requires_grad]
-    decoder.requires_grad_(False)
-    decoder.head.requires_grad_(True)
+    others = [p for p in decoder.parameters() if p.requires_grad and p is not decoder.head.weight]
+    for parameter in others:
+        parameter.requires_grad_(False)
 
     def loss(ids: Tensor, wanted: Tensor) -> Tensor:
         return F.cross_entropy(decoder(ids).flatten(0, 1), wanted.flatten())
 
-    fit(decoder, task.training_batches(16, steps, 0), loss, Pace(steps, rate=2e-3))
-    for parameter in learned:
+    settings = {"head": len(decoder.blocks)}
+    taught(decoder, decoder, sorted_exit, settings, Pace(steps, rate=RATE), loss)
+    for parameter in others:
         parameter.requires_grad_(True)
     return decoder
 
@@ -103,8 +111,10 @@ def confidence_exit(
     """
     decoder = as_decoder(model, "confidence_exit")
     depths = depths_of(decoder, exits)
-    train_depths(decoder, depths, training_steps)
-    return ConfidenceExit(decoder, depths, threshold)
+    leaving = ConfidenceExit(trained_at(decoder, depths, training_steps), depths, threshold)
+    if training_steps:
+        leaving.learned, leaving.method_cost = decoder.learned, decoder.method_cost  # what the row says of itself
+    return leaving
 
 
 class ConfidenceExit(Generator):

@@ -117,12 +117,21 @@ def test_what_was_not_measured_is_not_comparable_and_says_what_would_help(change
 
 
 def test_failed_estimated_and_modelled_rows_prove_nothing():
-    rows = frame()
-    rows.loc[rows["metric"] == "macs", "provenance"] = "estimated"
-    assert judge(claim(), rows).kind == "not comparable here"
+    for provenance in ("estimated", "modelled"):
+        rows = frame()
+        rows.loc[rows["metric"] == "macs", "provenance"] = provenance
+        assert judge(claim(), rows).kind == "not comparable here"
     rows = frame()
     rows["status"] = "crashed"
     assert judge(claim(), rows).kind == "not comparable here"
+
+
+def test_what_a_papers_formula_gives_is_judged_and_called_modelled():
+    row = synthetic.record(model="deit_small", macs=4.6e9)
+    row["readings"] = [*row["readings"], reading("modelled_energy_j", 2.489e-3, "modelled").as_dict()]
+    energy = claim(method="none", setting=None, metric="modelled_energy_j", unit="J", value=2.5e-3, tolerance=0.01)
+    found = judge(energy, table.from_records([row]))
+    assert found.kind == "reproduced" and found.reason.startswith("modelled 0.002489 J")
 
 
 # ------------------------------------------------------------------------------------------------ times

@@ -7,7 +7,8 @@ from torch import nn
 from bench import costs
 from bench.errors import UsageError
 from bench.labels import labels_of
-from bench.meters import macs, method_cost, nominal, over_inputs, stated_bytes, three_counts
+from bench.meters import macs, method_cost, nominal, over_inputs, stated_bytes, stated_work, three_counts
+from bench.workloads.spread import percentile
 
 
 class Two(nn.Module):
@@ -253,7 +254,7 @@ def test_macs_and_times_over_inputs_have_the_hand_made_mean_percentiles_and_curv
 
 @pytest.mark.parametrize(("share", "value"), [(0.5, 2), (0.25, 1), (0.9, 4), (0.75, 3), (1.0, 4)])
 def test_a_percentile_is_the_smallest_value_that_this_share_does_not_exceed(share, value):
-    assert over_inputs.percentile([4, 2, 3, 1], share) == value
+    assert percentile([4, 2, 3, 1], share) == value
 
 
 # ------------------------------------------------------------------------------------------------ labels
@@ -284,3 +285,17 @@ def test_stated_bytes_that_are_none_are_refused(value):
     module.kept_bytes = value
     with pytest.raises(UsageError, match="bytes from 0 on"):
         stated_bytes.readings(module)
+
+
+def test_stated_operations_have_the_energy_that_the_table_makes_of_them():
+    module = Two()
+    assert stated_work.readings(module) == []
+    module.stated_work = {"multiplications": 1_000_000, "additions": 2_000_000, "note": "by hand"}
+    found = {item.metric: item for item in stated_work.readings(module)}
+    assert (found["multiplications"].value, found["multiplications"].provenance) == (1e6, "counted")
+    assert found["modelled_energy_j"].value == pytest.approx(3.7e-6 + 1.8e-6)  # 3.7 and 0.9 pJ each
+    assert found["modelled_energy_j"].provenance == "modelled" and "45 nm" in found["modelled_energy_j"].method_note
+    for wrong in ({"multiplications": 3}, {"multiplications": 1, "additions": -1}, {"products": 1}):
+        module.stated_work = wrong
+        with pytest.raises(UsageError, match="stated_work"):
+            stated_work.readings(module)

@@ -51,6 +51,14 @@ def test_a_request_no_longer_than_its_prefill_has_no_time_per_token():
     assert found["output_tokens_per_s", "request"].value is None
 
 
+def test_an_answer_that_is_cut_short_has_no_time_per_token_that_was_asked_for():
+    written = reading("tokens_written", 3, "counted", part="request")
+    known = {("latency_ms", "request"): 60.0, ("latency_ms", "prefill"): 50.0, ("tokens_written", "request"): written}
+    found = derive("generate", known, new_tokens=16)
+    assert "3 of 16 tokens" in found["time_per_output_token_ms", "request"].method_note
+    assert found["output_tokens_per_s", "request"].value is None
+
+
 def test_images_of_a_sampler():
     found = derive("sample", {("latency_ms", "image"): 800.0}, batch=4)
     assert found["time_per_image_ms", "image"].value == 200

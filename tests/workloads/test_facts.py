@@ -1,6 +1,7 @@
 """What each workload measures besides: known bytes, shares, agreement, and the reason where there is none."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -81,6 +82,40 @@ def test_what_a_writer_says_has_known_names():
     subject.module.said = {"happiness": 1.0}
     with pytest.raises(UsageError, match="happiness"):
         facts_of("generate", subject, context=6, new_tokens=4)
+
+
+class Routed(Writer):
+    """Sends every token to the expert of its number and to the first of four."""
+
+    def __init__(self, clock=None):
+        super().__init__(clock)
+        self.gate = Gate()
+
+    def prefill(self, ids):
+        self.gate(ids.flatten() % 4)
+        return super().prefill(ids)
+
+    def decode(self, ids, cache):
+        self.gate(ids.flatten() % 4)
+        return super().decode(ids, cache)
+
+
+class Gate(nn.Module):
+    experts = SimpleNamespace(count=4)
+
+    def forward(self, numbers):
+        return torch.stack([numbers, torch.zeros_like(numbers)], dim=1), None
+
+
+def test_a_mixture_tells_which_experts_a_prompt_and_a_step_hit():
+    subject = subject_of(Routed, torch.tensor([[1, 2, 1, 5, 0, 9]]))
+    found = {(item.metric, item.part): item.value for item in facts_of("generate", subject, context=6).readings}
+    assert found["experts_hit", "prefill"] == 3  # 0, 1 and 2
+    assert found["expert_imbalance", "prefill"] == 7 / (12 / 4)  # six tokens twice: seven of them to the first
+    assert found["experts_hit", "decode"] in (1, 2)
+    assert ("experts_hit", "prefill") not in {
+        (item.metric, item.part) for item in facts_of("generate", subject_of(Writer), context=6).readings
+    }
 
 
 def test_times_between_tokens_are_those_of_the_steps_and_a_far_percentile_needs_its_samples():

@@ -18,8 +18,11 @@ def test_the_operator_agrees_with_its_reference(form):
     module = statistical_topk(size=500, k=40, rows=3, form=form)
     x = module.example_inputs(2)[0]
     assert torch.allclose(module(x), module.reference(x), atol=module.tolerance)
-    if form != "statistical":
-        assert torch.all((module(x) > 0).sum(-1) == 40)
+    kept = module.declares(x)
+    if form == "statistical":  # only about so many
+        assert kept["kept_min"] < kept["kept_mean"] < kept["kept_max"] and abs(kept["kept_mean"] - 40) < 5
+    else:
+        assert torch.all((module(x) > 0).sum(-1) == 40) and set(kept.values()) == {40}
 
 
 @pytest.mark.parametrize("k", [10, 80, 500])

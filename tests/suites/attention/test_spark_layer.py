@@ -33,6 +33,9 @@ def test_it_reads_live_units_alone_and_says_how_many_products_are_needed():
     module = spark_ffn(width=256, hidden=3000, split=128, units=300)
     module(*module.example_inputs(1))
     assert abs(int(module.network.kept) - 300) < 5 * 300**0.5
+    kept = module.declares(*module.example_inputs(1))
+    assert abs(kept["kept_mean"] - 300) < 300**0.5 and kept["kept_min"] < 300 < kept["kept_max"]
+    assert "meta" in layer.declares(torch.empty(1, 1, 2304, device="meta"))["kept_mean"] and gated.declares(None) == {}
 
 
 def test_sizes_that_do_not_fit_say_so():

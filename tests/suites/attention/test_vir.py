@@ -65,6 +65,33 @@ def test_forms_of_one_network_agree_and_a_later_patch_changes_nothing_before_it(
     assert torch.equal(before[:, :9], after[:, :9]) and not torch.allclose(before[:, 9:], after[:, 9:])
 
 
+def test_the_second_reading_weighs_every_patch_by_the_quadratic_form():
+    """Bidirectional: the mirrored half of one retention is a sum over all patches, by its definition."""
+    q, k, v = inputs(tokens=9)
+    g, tokens = file.decays(3).double(), 9
+    twice = [torch.cat([x, x.flip(2)], dim=2) for x in (q, k, v)]
+    weight = torch.zeros(3, tokens, tokens, dtype=torch.double)
+    for i in range(tokens):
+        for j in range(tokens):
+            weight[:, i, j] = g ** (2 * tokens - 1 - i - j) + (g ** (j - i) if j >= i else 0)
+    expected = (q @ k.transpose(2, 3) / 2 * weight) @ v
+    for out in (file.parallel(*twice, g), file.recurrent(*twice, g), file.chunked(*twice, g, 7)):
+        assert torch.allclose(out[:, :, tokens:].flip(2), expected, atol=1e-10)
+
+
+def test_a_bidirectional_network_answers_alike_in_every_form_and_ends_in_its_class_token():
+    images, models = torch.randn(2, 3, 16, 16), []
+    for chunk in (0, 1, 7):
+        torch.manual_seed(0)
+        models.append(spread(vir(**SMALL, chunk=chunk, bidirectional=True)))
+    with torch.no_grad():
+        outs = [model(images) for model in models]
+        x = models[0].tokens(images)
+    assert all(torch.allclose(out, outs[0], atol=1e-4) for out in outs)
+    assert x.shape == (2, 2 * 16 + 1, 16) and torch.equal(x[:, :16], x[:, 16:32].flip(1))
+    assert torch.equal(x[:, -1], models[0].cls_token[0].expand(2, -1))
+
+
 def test_a_stream_gives_the_same_tokens_from_a_state_of_fixed_size():
     block = spread(vir(**SMALL)).blocks[0]
     x = torch.randn(2, 9, 16)
@@ -84,18 +111,23 @@ def test_sizes_and_products_are_those_of_the_brief():
     assert file.macs() == 4_598_882_304
     assert file.macs(chunk=1) == 4_357_413_888
     assert file.macs(chunk=16) == 4_381_237_248
+    assert file.macs(bidirectional=True) == 9_826_418_688  # 393 tokens: patches, their mirror, the class token
+    assert file.macs(chunk=1, bidirectional=True) == 8_634_817_536
     large = {"width": 768, "heads": 12, "resolution": 1024}
     assert round(file.macs(**large) / 1e9, 3) == 659.783
     assert round(file.macs(**large, chunk=1) / 1e9, 3) == 355.227
 
 
-@pytest.mark.parametrize("chunk", [0, 1, 5, 16])
-def test_executed_products_are_the_closed_form(chunk):
-    model = vir(**SMALL, chunk=chunk)
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        model(*model.example_inputs(1))
-    assert counter.get_total_flops() // 2 == file.macs(**SMALL, chunk=chunk)
+@pytest.mark.parametrize(
+    "chunk, bidirectional", [(0, False), (1, False), (5, False), (16, False), (0, True), (5, True)]
+)
+def test_executed_products_are_the_closed_form(chunk, bidirectional):
+    model = vir(**SMALL, chunk=chunk, bidirectional=bidirectional)
+    for device in ("cpu", "meta"):
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), counter:
+            model.to(device)(*(x.to(device) for x in model.example_inputs(1)))
+        assert counter.get_total_flops() // 2 == file.macs(**SMALL, chunk=chunk, bidirectional=bidirectional)
 
 
 def test_sizes_that_do_not_divide_say_so():

@@ -11,8 +11,10 @@ from bench.meters.quality import Run
 from suites.common.task import TaskError
 from suites.common.tasks import additions
 from suites.common.tasks.additions import ANSWER, END, MARK, PROMPT, Additions, Training, answer_text, prompt_text
+from suites.decode import addition_search as search_file
 from suites.decode.addition_search import MOST_STEPS, Beams, Row, addition_search, stacked
 from suites.decode.early_rejection import early_rejection
+from suites.decode.partial_rewards import correlation, unfinished
 from tests.suites.conftest import spread
 
 
@@ -134,6 +136,27 @@ def test_written_tokens_are_the_closed_form_where_no_step_ends_by_itself(monkeyp
     assert model.written()["tokens_written"] == MOST_STEPS * per_step
     prefixes = sum(8 * (6 * step + tau) for step in range(MOST_STEPS))
     assert model.written()["tokens_scored"] == prefixes + (2 * 6 * MOST_STEPS if tau < 6 else 0)
+
+
+def test_partial_and_whole_rewards_correlate_as_computed_by_hand():
+    steps = [((1,), (1, 2, 3, 4)), ((1,), (1, 9, 9)), ((5, 6), (5, 6, 7, 8, 9))]
+    assert unfinished(steps, 2) == [((1, 2, 3), (1, 2, 3, 4)), ((5, 6, 7, 8), (5, 6, 7, 8, 9))]  # one is over by then
+    assert correlation([1, 2, 3, 4], [2, 1, 4, 3]) == pytest.approx(0.6)
+    assert correlation([1, 2, 4], [-2, -4, -8]) == pytest.approx(-1)
+    assert correlation([1, 1, 1], [1, 2, 3]) is None and correlation([1, 2], [1, 2]) is None
+
+
+def test_a_search_that_rejects_early_says_how_it_agrees_with_the_plain_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(search_file, "JUDGED", 3)
+    plain, whole, early = small(step_tokens=6), small(step_tokens=6), small(step_tokens=6)
+    assert early_rejection(early, tau=2).judged() == {}  # nothing was learned
+    for model in (plain, whole, early):
+        model.task = Additions(tmp_path, 0, problems=3)
+    with torch.no_grad():
+        found, same = early.judged(), early_rejection(whole, tau=6).judged()
+    assert plain.judged() == {}
+    assert same == {"reward_correlation": None, "choice_agreement": 100.0}
+    assert -1 <= found["reward_correlation"] <= 1 and 0 <= found["choice_agreement"] <= 100
 
 
 def test_a_search_is_scored_and_the_task_says_what_it_needs(tmp_path):

@@ -49,12 +49,33 @@ def test_the_loss_is_the_mean_over_depths_in_one_forward():
 
 
 class Text:
-    """A task of random bytes to learn from."""
+    """A task of random bytes to learn from, which keeps what was learned."""
+
+    def __init__(self):
+        self.kept = {}
 
     def training_batches(self, size, steps, seed):
         for step in range(steps):
             ids = ids_of(size, 9, seed + step)
             yield ids[:, :-1], ids[:, 1:]
+
+    def remembered(self, what, key, make):
+        return self.kept[what] if what in self.kept else self.kept.setdefault(what, make())
+
+
+def test_a_process_that_comes_later_reads_the_weights_that_the_first_one_learned(monkeypatch):
+    model, text = small(layers=3), Text()
+    first, second, leaving = copy.deepcopy(model), copy.deepcopy(model), copy.deepcopy(model)
+    for one in (first, second, leaving):
+        one.task = text
+    learned = sorted_exit(first, exit=2, training_steps=2)
+    assert learned.learned["steps"] == 2 and learned.method_cost["samples"] == 2 * 16
+    monkeypatch.setattr("suites.decode.taught.fit", None)  # nothing learns again
+    again = sorted_exit(second, exit=2, training_steps=2)
+    assert all(torch.equal(a, b) for a, b in zip(learned.parameters(), again.parameters(), strict=True))
+    assert not torch.equal(again.head.weight, model.head.weight)
+    exits = confidence_exit(leaving, training_steps=2)  # the same training, at all of its depths
+    assert torch.equal(exits.decoder.head.weight, again.head.weight) and exits.learned == learned.learned
 
 
 def test_a_head_of_its_own_learns_alone():
