@@ -28,6 +28,8 @@ from bench.store.records import Record
 
 __all__ = ["Claim", "Judged", "amount", "as_dicts", "evaluate", "load"]
 
+#: Counts that a subject has where it names its kernel.
+OF_KERNELS = ("macs_dense", "macs_nonzero")
 #: Smallest batch that counts as one that saturates a GPU, where a claim is about throughput.
 LARGE_BATCH = 32
 
@@ -445,7 +447,11 @@ def _relative(rows: pd.DataFrame, frame: pd.DataFrame, claim: Claim) -> pd.Serie
     others = frame[
         (frame["metric"] == metric) & of_part(frame, claim.part) & frame["case_key"].isin(rows["baseline_key"])
     ]
-    ratio: pd.Series = _by_case(rows) / _by_case(rows, "baseline_key").map(_by_case(others)).astype(float)
+    base = _by_case(others)
+    if metric in OF_KERNELS:  # a plain network names no kernel: its products are all dense and none is zero
+        plain = frame[(frame["metric"] == "macs") & of_part(frame) & frame["case_key"].isin(rows["baseline_key"])]
+        base = base.reindex(base.index.union(plain["case_key"])).fillna(_by_case(plain))
+    ratio: pd.Series = _by_case(rows) / _by_case(rows, "baseline_key").map(base).astype(float)
     return ratio
 
 

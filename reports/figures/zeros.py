@@ -13,8 +13,8 @@ from reports.zeros import Line, table
 
 ID = "zeros-to-time"
 HOW = (
-    "Each line is a kernel. At 1 all of the zeros became time, at 0 none, below 0 the pruned network is slower than "
-    "the dense one. Bars are 95 % intervals of the speed-up."
+    "Each line is a kernel and what pruned for it. At 1 all of the zeros became time, at 0 none, below 0 the pruned "
+    "network is slower than the dense one. Bars are 95 % intervals of the speed-up."
 )
 
 
@@ -24,7 +24,7 @@ def figure(found: Sequence[Line], *, id: str = ID) -> Figure:
     numbers = pd.DataFrame(rows, columns=head).astype(object)
     hover: list[str] = []
     views = {}
-    for where in dict.fromkeys(line.where for line in found):
+    for where in dict.fromkeys(line.where for line in found if line.is_course):
         views[where] = _draw([line for line in found if line.where == where], hover)
     if not views:
         return no_picture(id, "No share of zeros", HOW, "no kernel was measured at two sparsities", numbers)
@@ -34,33 +34,33 @@ def figure(found: Sequence[Line], *, id: str = ID) -> Figure:
 
 def _title(found: Sequence[Line]) -> str:
     """The finding: the best share and where."""
-    every = ((point.share.value, line.kernel, point.sparsity) for line in found for point in line.points)
-    points = [(share, kernel, sparsity) for share, kernel, sparsity in every if share is not None]
+    every = ((point.share.value, line.name, point.sparsity) for line in found for point in line.points)
+    points = [(share, name, sparsity) for share, name, sparsity in every if share is not None]
     if not points:
         return "No share of the zeros could be measured"
-    share, kernel, sparsity = max(points)
+    share, name, sparsity = max(points)
     if share <= 0:
         return "None of the zeros becomes time by any kernel that was measured"
-    return f"At most {100 * share:.0f} % of the zeros becomes time: {kernel} at {100 * sparsity:.0f} % zero"
+    return f"At most {100 * share:.0f} % of the zeros becomes time: {name} at {100 * sparsity:.0f} % zero"
 
 
 def _draw(found: Sequence[Line], hover: list[str]) -> Spec:
     traces = []
-    styles = family_styles(line.kernel for line in found)
+    styles = family_styles(line.name for line in found)
     for line in found:
         points = [point for point in line.points if point.share.value is not None]
         y = [point.share.value or 0.0 for point in points]
         start = len(hover)
         hover += [
-            f"<b>{plain(line.kernel)}</b><br>{plain(point.row.name)}<br>{point.sparsity:.0%} zero · {value:.3g}"
+            f"<b>{plain(line.name)}</b><br>{plain(point.row.name)}<br>{point.sparsity:.0%} zero · {value:.3g}"
             for point, value in zip(points, y, strict=True)
         ]
-        style = styles[line.kernel]
+        style = styles[line.name]
         traces.append(
             {
                 "type": "scatter",
                 "mode": "lines+markers",
-                "name": plain(line.kernel),
+                "name": plain(line.name),
                 "x": rounded([point.sparsity for point in points]),
                 "y": rounded(y),
                 "error_y": error_bar(y, [p.share.low for p in points], [p.share.high for p in points]),

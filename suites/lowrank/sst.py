@@ -19,6 +19,7 @@ from suites.common.counted_run import CountedRun
 from suites.common.from_scratch import RATE, learned
 from suites.common.gpt import Gpt
 from suites.common.lora import LoraLinear, is_inside, lora_everywhere, replace_linears
+from suites.common.optimizer_maker import OptimizerMaker
 from suites.lowrank.spectral import SpectralAdamW, SpectralLinear
 
 #: Learning rate of the row of a single step.
@@ -41,7 +42,7 @@ def sst(
     """
     changed = _start(model, training_steps)
     replace_linears(changed, lambda linear: SpectralLinear(linear, rank), is_inside)
-    changed.make_optimizer = _Maker(changed, SpectralAdamW, rate=STEP_RATE, iteration=iteration)  # type: ignore[assignment]
+    changed.make_optimizer = OptimizerMaker(changed, SpectralAdamW, rate=STEP_RATE, iteration=iteration)  # type: ignore[assignment]
     settings = {"rank": rank, "iteration": iteration}
 
     loop = CountedRun(lambda module: _begun(module, iteration))
@@ -119,7 +120,7 @@ def galore(
     """
     changed = _start(model, training_steps)
     settings: dict[str, Any] = {"rank": rank, "refresh": refresh, "scale": scale}
-    changed.make_optimizer = _Maker(changed, GaLore, rate=STEP_RATE, **settings)  # type: ignore[assignment]
+    changed.make_optimizer = OptimizerMaker(changed, GaLore, rate=STEP_RATE, **settings)  # type: ignore[assignment]
 
     loop = CountedRun(lambda module: GaLore(module, 4 * RATE, **settings))
     return learned(changed, model, galore, settings, training_steps, loop, from_start=bool(training_steps)).eval()
@@ -156,18 +157,6 @@ def _start(model: nn.Module, training_steps: int) -> nn.Module:
     if not isinstance(model, Gpt):
         raise ValueError(f"training_steps={training_steps} builds byte_gpt anew, not a {type(model).__name__}")
     return model.again()
-
-
-class _Maker:
-    """Makes the optimizer of a module; a class, so that it travels to other processes with it."""
-
-    def __init__(self, module: nn.Module, kind: Callable[..., Any], **settings: Any):
-        self.module, self.kind, self.settings = module, kind, settings
-
-    def __call__(self) -> torch.optim.Optimizer:
-        """A new one."""
-        made: torch.optim.Optimizer = self.kind(self.module, **self.settings)
-        return made
 
 
 def _melting(every: int) -> Callable[[nn.Module, torch.optim.Optimizer, int], None] | None:

@@ -67,7 +67,8 @@ def nm_sparse(
         n: kept.
         m: of so many.
         where: all linear layers whose inputs m divides, those of the MLPs, the projections of attention, or both.
-        kernel: semi24 runs 2:4 on a GPU.
+        kernel: semi24 runs 2:4 on a GPU; a layer whose sides its units do not take (a classifier of 1000) keeps its
+            zeros in a dense kernel.
 
     Raises:
         ValueError: no such layer, or n above m.

@@ -14,6 +14,9 @@ from bench.config.settings import PositiveInt, Rate
 from bench.errors import UsageError
 from suites.pruning.rounding import check_sparsity
 
+#: What a rate is lessened by: the library rounds c (1 - rate) down in binary, and a tenth of 20 channels are 2, not 1.
+BINARY = 1e-9
+
 
 def channel_slim(
     model: nn.Module,
@@ -47,7 +50,8 @@ def channel_slim(
     }
     try:
         pruner = tp.pruner.BasePruner(
-            model, example, kinds[score](), global_pruning=everywhere, pruning_ratio=rate, round_to=multiple,
+            model, example, kinds[score](), global_pruning=everywhere, pruning_ratio=max(0.0, rate - BINARY),
+            round_to=multiple,
             ignored_layers=last_layers(model),
         )  # fmt: skip
         pruner.step()

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from bench import costs
 from bench.config.settings import Count, Rate
 from suites.pruning.allocation import global_masks
-from suites.pruning.layers import install, prunable, weights_of
+from suites.pruning.layers import install, install_to_train, prunable, weights_of
 from suites.pruning.learning import Held, fresh, once, task_of, train
-from suites.pruning.rounding import check_sparsity
+from suites.pruning.rounding import check_sparsity, exact
 from suites.pruning.scores import Choice, chosen_by
 from suites.pruning.structures import Pattern
 
@@ -31,6 +31,7 @@ def global_magnitude(
     gradual: bool = False,
     score: Literal["magnitude", "random"] = "magnitude",
     start: Literal["inherited", "fresh"] = "inherited",
+    workload: str = "forward",
 ) -> nn.Module:
     """Any network with int(s W) of its W convolutional and linear weights zero, run by a kernel.
 
@@ -43,6 +44,7 @@ def global_magnitude(
         gradual: raises s in five equal steps over the first half of them.
         score: |w|, or `random`, the control that keeps as many weights anywhere.
         start: weights that the steps begin with: the network's own, or `fresh` ones under the same masks, the control.
+        workload: filled in from the case: no gradient of a training step reaches dropped weights.
 
     Raises:
         ValueError: no such layers, a sparsity that the minimum does not allow, no task to learn from, or weights
@@ -61,7 +63,8 @@ def global_magnitude(
         key: dict[str, Any] = {"sparsity": sparsity, "least": min_threshold, "steps": steps, "gradual": gradual}
         key |= {"score": score, "start": start}
         masks = _tuned(model, layers, masks, key)
-    return install(model, {name: Pattern(mask, int(mask.sum())) for name, mask in masks.items()}, kernel)
+    put = install_to_train if workload == "training_step" else install
+    return put(model, {name: Pattern(mask, int(mask.sum())) for name, mask in masks.items()}, kernel)
 
 
 def _masks(layers: dict[str, nn.Module], sparsity: float, least: float, score: Choice) -> dict[str, Tensor]:
@@ -83,7 +86,7 @@ def _tuned(
         if key["gradual"]:
             left -= steps // 2
             for part in range(1, 6):
-                held = _masks(layers, key["sparsity"] * part / 5, key["least"], key["score"])
+                held = _masks(layers, float(exact(key["sparsity"]) * part / 5), key["least"], key["score"])
                 with Held(layers, held):
                     train(model, task, max(1, steps // 10), cost, seed=part)
         with Held(layers, held):

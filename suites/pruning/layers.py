@@ -62,8 +62,9 @@ def install(model: nn.Module, patterns: Mapping[str, Pattern], kernel: Kernel) -
     where the trace cannot see them. Layers that a kernel does not run (depthwise, grouped) keep zeros in a dense one.
 
     Raises:
-        ValueError: the kernel does not run this structure.
+        ValueError: the kernel does not run this structure, or none of the layers.
     """
+    replaced = False
     for name, pattern in patterns.items():
         layer = model.get_submodule(name)
         write_zeros(layer, pattern.mask)
@@ -71,6 +72,12 @@ def install(model: nn.Module, patterns: Mapping[str, Pattern], kernel: Kernel) -
         _counted(replacement, pattern)
         if replacement is not layer:
             swap(model, name, replacement)
+            replaced = True
+    if kernel != "mask" and not replaced:
+        raise ValueError(
+            f"kernel={kernel!r} runs plain linear layers and ungrouped convolutions whose sides it takes, and none of "
+            f"the {len(patterns)} pruned layers of {type(model).__name__} is one: take kernel='mask'"
+        )
     model.kernel = kernel  # type: ignore[assignment]
     return model
 
@@ -83,14 +90,39 @@ def _counted(layer: nn.Module, pattern: Pattern) -> None:
 
 
 def hold(layer: nn.Module, mask: Tensor) -> None:
-    """Let no gradient reach dropped weights, for as long as the layer lives."""
-    layer.register_buffer("held", mask, persistent=False)
-    weight: nn.Parameter = layer.weight  # type: ignore[assignment]
-    weight.register_hook(lambda gradient: gradient * layer.held)
+    """Let no gradient reach dropped weights, for as long as the layer lives, and tell so beside its counts."""
+    if hasattr(layer, "held"):
+        layer.held = mask
+    else:
+        layer.register_buffer("held", mask, persistent=False)
+        weight: nn.Parameter = layer.weight  # type: ignore[assignment]
+        weight.register_hook(lambda gradient: gradient * layer.held)
+    counts: dict[str, int] | None = getattr(layer, "weight_counts", None)
+    if counts is not None:
+        layer.weight_counts = {**counts, "trained": counts["nonzero"]}  # type: ignore[assignment]
+
+
+def install_to_train(model: nn.Module, patterns: Mapping[str, Pattern], kernel: Kernel) -> nn.Module:
+    """The same, and where masks run dense kernels no gradient reaches what they drop: it trains sparse.
+
+    Raises:
+        ValueError: as of `install`.
+    """
+    install(model, patterns, kernel)
+    if kernel == "mask":
+        for name, pattern in patterns.items():
+            hold(model.get_submodule(name), pattern.mask)
+    return model
 
 
 def swap(model: nn.Module, name: str, replacement: nn.Module) -> None:
-    """Put another module at a place of the network."""
+    """Put another module at a place of the network.
+
+    Raises:
+        ValueError: the network is that layer itself.
+    """
+    if not name:
+        raise ValueError(f"the network is one {type(model).__name__}, which cannot be replaced: put it into a Sequential")
     parent, _, own = name.rpartition(".")
     setattr(model.get_submodule(parent), own, replacement)
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from bench import costs
 from bench.config.settings import Count, Rate
 from suites.common.training import Pace, classification, fit
-from suites.pruning.layers import install, prunable, weights_of
+from suites.pruning.kernels import Kernel
+from suites.pruning.layers import install, install_to_train, prunable, weights_of
 from suites.pruning.learning import BATCH, Held, fresh, once, task_of
 from suites.pruning.rounding import dropped
 from suites.pruning.structures import Pattern
@@ -53,6 +54,7 @@ def lottery(
     scope: Literal["layer", "global"] = "layer",
     steps: Count = 400,
     kernel: Literal["mask", "csr"] = "mask",
+    workload: str = "forward",
 ) -> nn.Module:
     """A network trained under the mask that so many rounds of pruning found.
 
@@ -67,6 +69,7 @@ def lottery(
             and leaves linear layers alone, as the paper does with ResNet and VGG.
         steps: batches of each training; 0 prunes the weights as they are and trains nothing.
         kernel: how it runs.
+        workload: filled in from the case: no gradient of a training step reaches dropped weights.
 
     Raises:
         ValueError: no such layers, no convolution where the scope is global, or no task.
@@ -77,6 +80,9 @@ def lottery(
     if conv_rate is None:
         conv_rate = GLOBAL_RATE if scope == "global" else CONV_RATE
     rates, together = shares(layers, fc_rate, conv_rate), conv_rate
+    if any(weight.is_meta for weight in weights_of(layers).values()):
+        known = rates if scope == "layer" and not steps else None
+        return _counted(model, layers, known, 0 if restart == "dense" else rounds, kernel)
 
     def make(cost: costs.Cost) -> dict[str, Tensor]:
         pruned = 0 if restart == "dense" else rounds
@@ -90,7 +96,27 @@ def lottery(
     found = once(model, lottery, key, make)
     masks = {name: found.pop(f"mask.{name}").bool() for name in layers}
     model.load_state_dict(found)
-    return install(model, {name: Pattern(mask, int(mask.sum())) for name, mask in masks.items()}, kernel)
+    put = install_to_train if workload == "training_step" else install
+    return put(model, {name: Pattern(mask, int(mask.sum())) for name, mask in masks.items()}, kernel)
+
+
+def _counted(
+    model: nn.Module, layers: Mapping[str, nn.Module], rates: Mapping[str, float] | None, rounds: int, kernel: Kernel
+) -> nn.Module:
+    """The network without values, of whose masks it is known how many weights they leave.
+
+    Raises:
+        ValueError: how many each layer keeps depends on values.
+    """
+    if rates is None:
+        raise ValueError(
+            "lottery compares values, and the meta device has none: count it with scope='layer' and steps=0, or "
+            "measure it"
+        )
+    sizes = [layer.weight.numel() for layer in layers.values()]  # type: ignore[operator]
+    left = left_after(sizes, [rates[name] for name in layers], rounds)
+    masks = {name: torch.ones_like(layer.weight, dtype=torch.bool) for name, layer in layers.items()}  # type: ignore[arg-type]
+    return install(model, {name: Pattern(masks[name], count) for name, count in zip(masks, left, strict=True)}, kernel)
 
 
 def _rounds(

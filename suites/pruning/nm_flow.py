@@ -10,18 +10,21 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from bench import costs
 from bench.config.settings import Count, Positive, PositiveInt
 from suites.common.training import classification
-from suites.pruning.layers import install, prunable, weights_of
+from suites.pruning.layers import install, prunable, swap, weights_of
 from suites.pruning.learning import BATCH, Pace, fit, once, task_of
 from suites.pruning.scores import magnitude
 from suites.pruning.structures import n_of_m
 
 SRSTE = 2e-4
+#: A moment of training at which every schedule has come to N:M: the zeros that a step could save are there.
+LAST = 0.99
 
 
 class Flow(nn.Module):
@@ -42,6 +45,23 @@ class Flow(nn.Module):
             extra = self.pull * (1 - mask) * weight.detach()
             through.register_hook(lambda gradient: gradient + extra)
         return through
+
+
+class FlowLinear(nn.Module):
+    """A linear layer whose pattern is found anew in every forward: what a step of this training runs.
+
+    Its weights are all there and all receive a gradient; forward and gradient of the input are N:M.
+    """
+
+    def __init__(self, layer: nn.Linear, flow: Flow):
+        super().__init__()
+        self.layer, self.flow = layer, flow
+        every, kept = layer.weight.numel(), layer.weight.numel() // flow.m * flow.n
+        self.weight_counts = {"dense": every, "nonzero": kept, "executed": every, "returned": kept}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., outputs] of x [..., inputs]."""
+        return F.linear(x, self.flow(self.layer.weight), self.layer.bias)
 
 
 def decay_at(schedule: str, progress: float, last: float = 0.2, speed: float = 5.0) -> float:
@@ -83,6 +103,7 @@ def nm_flow(
     steps: Count = 0,
     rate: Positive = 1e-3,
     kernel: Literal["mask", "csr", "semi24"] = "mask",
+    workload: str = "forward",
 ) -> nn.Module:
     """A transformer that learned N:M in its MLPs or projections by one of the schedules, from its trained weights.
 
@@ -95,6 +116,7 @@ def nm_flow(
         steps: batches; 0 prunes by |w| without learning.
         rate: of learning.
         kernel: how it runs.
+        workload: filled in from the case: a training step by masks finds its pattern anew, as all schedules do.
 
     Raises:
         ValueError: no such layers, inputs that m does not divide, or steps without a task.
@@ -117,7 +139,19 @@ def nm_flow(
         model.load_state_dict(found)
     if schedule == "dense":
         return model
+    if workload == "training_step" and kernel == "mask":
+        return _flowing(model, layers, n, m, schedule)
     return install(model, {name: n_of_m(magnitude(w), n, m) for name, w in weights_of(layers).items()}, kernel)
+
+
+def _flowing(model: nn.Module, layers: dict[str, nn.Module], n: int, m: int, schedule: str) -> nn.Module:
+    """The network at the end of its schedule, ready for a step of training."""
+    for name, layer in layers.items():
+        flow = Flow(n, m)
+        flow.n, flow.m, flow.decay, flow.pull = state_at(schedule, LAST, n, m)
+        swap(model, name, FlowLinear(layer, flow))  # type: ignore[arg-type]
+    model.kernel = "mask"  # type: ignore[assignment]
+    return model
 
 
 def _learn(

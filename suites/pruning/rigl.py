@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bench import costs
 from bench.config.settings import Count, KeepRate, PositiveInt, Rate
 from suites.common.training import Pace, classification, fit
-from suites.pruning.layers import hold, install, prunable
+from suites.pruning.layers import hold, install_to_train, prunable
 from suites.pruning.learning import BATCH, fresh, once, task_of
 from suites.pruning.rounding import exact
 from suites.pruning.spdf import random_masks
@@ -65,19 +65,7 @@ def rigl(
         found = once(model, rigl, key, lambda cost: _learn(model, layers, masks, steps, every, drop, cost))
         patterns = {name: Pattern(found.pop(f"mask.{name}").bool(), each.count) for name, each in patterns.items()}
         model.load_state_dict(found)
-    install(model, patterns, kernel)
-    if kernel == "mask":
-        for name, layer in layers.items():
-            _held(layer, patterns[name].mask)
-    return model
-
-
-def _held(layer: nn.Module, mask: Tensor) -> None:
-    """Let gradients through where the mask is alone, now on."""
-    if hasattr(layer, "held"):
-        layer.held = mask
-    else:
-        hold(layer, mask)
+    return install_to_train(model, patterns, kernel)
 
 
 def _learn(
@@ -88,7 +76,7 @@ def _learn(
     fresh(model, 0)
     weights: dict[str, nn.Parameter] = {name: layer.weight for name, layer in layers.items()}  # type: ignore[misc]
     for name, layer in layers.items():
-        _held(layer, masks[name])
+        hold(layer, masks[name])
 
     def loss(inputs: Tensor, labels: Tensor) -> Tensor:
         nonlocal done

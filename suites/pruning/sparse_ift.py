@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bench.config.settings import PositiveInt, Rate
 from suites.common.checkpoint import load_checkpoint
-from suites.pruning.layers import hold, install
+from suites.pruning.layers import install_to_train
 from suites.pruning.rounding import check_sparsity, exact
 from suites.pruning.structures import unstructured
 
@@ -179,8 +179,5 @@ def resnet18_cifar(
     if sparsity:
         layers = network.sparse()
         patterns = {name: unstructured(torch.rand_like(layer.weight), sparsity) for name, layer in layers.items()}  # type: ignore[arg-type]
-        install(network, patterns, kernel)
-        if kernel == "mask":
-            for name, layer in layers.items():
-                hold(layer, patterns[name].mask)
+        install_to_train(network, patterns, kernel)
     return network.eval()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench import costs
 from bench.config.settings import Count, Rate
-from suites.pruning.layers import hold, install, prunable
+from suites.pruning.layers import install_to_train, prunable
 from suites.pruning.learning import Held, fresh, once, task_of, train
 from suites.pruning.rounding import check_sparsity
 from suites.pruning.structures import Pattern, unstructured
@@ -61,11 +61,7 @@ def spdf(
         model.load_state_dict(once(model, spdf, {"sparsity": sparsity, "steps": [steps, finetune]}, make))
     if phase == "finetuned":
         return model
-    install(model, patterns, kernel)
-    if kernel == "mask":
-        for name, layer in layers.items():
-            hold(layer, masks[name])
-    return model
+    return install_to_train(model, patterns, kernel)
 
 
 def random_masks(layers: dict[str, nn.Module], sparsity: float, seed: int = 0) -> dict[str, Pattern]:

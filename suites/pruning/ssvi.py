@@ -40,6 +40,14 @@ def signal_to_noise(mu: Tensor, sigma: Tensor) -> Tensor:
     return size / (sigma**2 + mu**2 - size**2).clamp(min=1e-20).sqrt()
 
 
+def counts_of(weights: int, kept: int) -> dict[str, int]:
+    """What a layer tells of its products: all are executed, those of weights that are there count, backwards as well.
+
+    The mask multiplies means and deviations before a product, so that a trace sees no zeros of its own.
+    """
+    return {"dense": weights, "nonzero": kept, "executed": weights, "trained": kept, "returned": kept}
+
+
 class Variational(nn.Module):
     """A linear or convolutional layer whose weights are normal, under a mask.
 
@@ -65,7 +73,7 @@ class Variational(nn.Module):
         self.register_buffer("mask", mask.clone())
         self.sampling = self.watched = False
         kept = int(mask.numel()) if mask.is_meta else int(mask.sum())
-        self.weight_counts = {"dense": mask.numel(), "nonzero": kept, "executed": mask.numel()}
+        self.weight_counts = counts_of(mask.numel(), kept)
 
     @property
     def weight(self) -> Tensor:
@@ -166,7 +174,7 @@ def ssvi(
             mask.view(-1)[order[keep:]] = 0
         normal = Variational(layer, mask, sigma)  # type: ignore[arg-type]
         if at and weight.is_meta:
-            normal.weight_counts = {"dense": mask.numel(), "nonzero": keep, "executed": mask.numel()}
+            normal.weight_counts = counts_of(mask.numel(), keep)
         swap(model, name, normal)
     if steps:
         key = {"density": density, "steps": steps, "sigma": sigma, "prior": prior_weight, "fixed": fixed}

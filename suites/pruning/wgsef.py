@@ -7,18 +7,22 @@ u = clip(alpha v sqrt(d) - lambda d, 0, 1), scale u / (lambda d + u).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from bench import costs
 from bench.config.settings import Count, KeepRate, Positive
+from suites.common.optimizer_maker import OptimizerMaker
 from suites.common.training import classification
 from suites.pruning.layers import install, prunable
 from suites.pruning.learning import BATCH, Held, once, task_of, train
 from suites.pruning.rounding import exact
 from suites.pruning.structures import Pattern
+
+
+MOMENTUM = 0.9
 
 
 def prox(groups: Tensor, k: int, strength: float, weights: Tensor | None = None) -> Tensor:
@@ -61,6 +65,23 @@ def group_lasso(groups: Tensor, strength: float) -> Tensor:
     return groups * (1 - strength / norms.clamp(min=1e-12)).clamp(min=0)
 
 
+class ProximalSgd(torch.optim.SGD):
+    """Gradient descent with momentum that takes the proximal step of every layer's groups after each of its own."""
+
+    def __init__(self, model: nn.Module, names: list[str], keep: float, strength: float, penalty: str, rate: float):
+        super().__init__(model.parameters(), rate, momentum=MOMENTUM)
+        self.layers = [model.get_submodule(name) for name in names]
+        self.keep, self.strength, self.penalty = keep, strength * rate, penalty
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One step of descent, then one of the prox."""
+        found = super().step(closure)
+        for layer in self.layers:
+            _step(layer.weight, self.keep, self.strength, self.penalty)  # type: ignore[arg-type]
+        return found
+
+
 def wgsef(
     model: nn.Module,
     *,
@@ -71,6 +92,7 @@ def wgsef(
     steps: Count = 600,
     tuning: Count = 200,
     kernel: Literal["mask", "gather"] = "mask",
+    workload: str = "forward",
 ) -> nn.Module:
     """A network whose filters, or rows of linear layers, the prox drove to zero, then tuned; the last layer stays.
 
@@ -83,6 +105,7 @@ def wgsef(
         steps: batches of it.
         tuning: batches afterwards with the zero groups held.
         kernel: how it runs.
+        workload: filled in from the case: a training step is one of descent and of the prox.
 
     Raises:
         ValueError: too few layers, or no task.
@@ -93,17 +116,21 @@ def wgsef(
         raise ValueError(f"wgsef leaves the last layer alone, and {type(model).__name__} has one only")
 
     def make(cost: costs.Cost) -> dict[str, Tensor]:
-        _descend(model, layers, keep, strength, penalty, rate, steps, cost)
+        _descend(model, descent, steps, cost)
         masks = {name: alive(layer.weight.detach()) for name, layer in layers.items()}  # type: ignore[operator]
         if tuning:
             with Held(layers, masks):
                 train(model, task_of(model, "wgsef(tuning)"), tuning, cost)
         return {**{f"mask.{name}": mask for name, mask in masks.items()}, **model.state_dict()}
 
-    key = {"keep": keep, "strength": strength, "penalty": penalty, "rate": rate, "steps": [steps, tuning]}
+    how = {"keep": keep, "strength": strength, "penalty": penalty, "rate": rate}
+    descent = OptimizerMaker(model, ProximalSgd, names=list(layers), **how)
+    key = {**how, "steps": [steps, tuning]}
     found = once(model, wgsef, key, make)
     masks = {name: found.pop(f"mask.{name}").bool() for name in layers}
     model.load_state_dict(found)
+    if workload == "training_step" and kernel == "mask":
+        model.make_optimizer = descent  # type: ignore[assignment]
     return install(model, {name: Pattern(mask, int(mask.sum())) for name, mask in masks.items()}, kernel)
 
 
@@ -113,23 +140,17 @@ def alive(weight: Tensor) -> Tensor:
     return rows.view(-1, *[1] * (weight.ndim - 1)).expand_as(weight).clone()
 
 
-def _descend(
-    model: nn.Module, layers: dict[str, nn.Module], keep: float, strength: float, penalty: str, rate: float, steps: int,
-    cost: costs.Cost,
-) -> None:  # fmt: skip
+def _descend(model: nn.Module, descent: OptimizerMaker, steps: int, cost: costs.Cost) -> None:
     if not steps:
         return
     task, loss = task_of(model, "wgsef(steps)"), classification(model)
-    optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9)
+    optimizer = descent()
     cost.samples += steps * BATCH
     model.train()
     for images, labels in task.training_batches(BATCH, steps, 0):
         optimizer.zero_grad(set_to_none=True)
         loss(images, labels).backward()
         optimizer.step()
-        with torch.no_grad():
-            for layer in layers.values():
-                _step(layer.weight, keep, strength * rate, penalty)  # type: ignore[arg-type]
     model.eval()
 
 

@@ -90,6 +90,15 @@ def test_ratio_of_counts_is_to_the_plain_model():
     assert found.kind == "reproduced" and found.measured == pytest.approx(2.703 / 4.6)
 
 
+def test_nonzero_products_are_set_against_all_of_a_plain_network_which_names_no_kernel():
+    plain = synthetic.record(model="deit_small", macs=4.0e9, baseline_macs=4.0e9, baseline_ms=1.0, latency_ms=1.0)
+    pruned = synthetic.record(model="deit_small", method="tome", setting="r=13", macs=4.0e9, latency_ms=1.0)
+    pruned["readings"] = [*pruned["readings"], reading("macs_nonzero", 1.0e9, "counted").as_dict()]
+    rows = table.from_records([plain, pruned])
+    found = judge(claim(metric="macs_nonzero", value=0.25, unit="x", relative_to_baseline=True, tolerance=0.0), rows)
+    assert (found.kind, found.measured) == ("reproduced", 0.25)
+
+
 def test_setting_is_compared_as_values_not_as_text():
     wanted = canonical("r = 13", "here")
     assert judge(claim(setting=wanted), frame()).kind == "reproduced"

@@ -12,7 +12,7 @@ from suites.pruning.kernels.gather import GatherProduct
 from suites.pruning.kernels.lscd import LscdProduct
 from suites.pruning.kernels.product import Product
 from suites.pruning.kernels.runtime import RuntimeProduct
-from suites.pruning.kernels.semi24 import Semi24Product
+from suites.pruning.kernels.semi24 import Semi24Product, fits
 from suites.pruning.structures import Pattern
 
 Kernel = Literal["mask", "csr", "bsr", "gather", "semi24", "lscd", "runtime"]
@@ -110,7 +110,7 @@ def place(layer: nn.Module, pattern: Pattern, kernel: Kernel) -> nn.Module:
         return layer
     if kernel not in PRODUCTS:
         raise ValueError(f"kernel={kernel!r}: one of mask, {', '.join(PRODUCTS)} is wanted here")
-    if not runs(layer):
+    if not runs(layer) or (kernel == "semi24" and not fits(layer.weight.flatten(1).shape)):  # type: ignore[operator]
         return layer
     weight: Tensor = layer.weight.detach()  # type: ignore[operator]
     product = PRODUCTS[kernel](weight.flatten(1), pattern)

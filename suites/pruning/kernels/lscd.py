@@ -2,7 +2,7 @@
 
 Source: Xia et al. 2023, Flash-LLM, arXiv:2309.10285, section 4: non-zeros of a tile as words of a 16-bit value and a
 16-bit place, counts padded to a multiple of 4, one offset per tile. Here values keep the network's own dtype, so that
-the product is exact; `packed_bytes` is what the paper's words would take.
+the product is exact: in half precision a word has the paper's 32 bits.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from suites.pruning.formats import PADDING, TILE, lscd_bytes
+from suites.pruning.formats import PADDING, TILE
 from suites.pruning.kernels.product import Product
 from suites.pruning.structures import Pattern
 
@@ -19,7 +19,7 @@ class LscdProduct(Product):
     """W X: a row of tiles is unpacked, multiplied and left again, so that W is never dense as a whole."""
 
     place: Tensor
-    offsets: Tensor
+    ends: Tensor
 
     def __init__(self, weight: Tensor, pattern: Pattern, tile: tuple[int, int] = TILE):
         super().__init__()
@@ -29,8 +29,8 @@ class LscdProduct(Product):
             if size % side:
                 raise ValueError(f"kernel='lscd': tiles of {self.tile} do not divide a layer of {tuple(weight.shape)}")
         self.executed_weights = self.outputs * self.inputs
-        if weight.is_meta:  # how full each tile is depends on values: the products do not
-            self.values = nn.Parameter(weight.new_empty(pattern.count))
+        if weight.is_meta:  # how full each tile is depends on values, and so does its padding: the products do not
+            self._stored(weight.new_empty(pattern.count), weight.new_empty(pattern.count), weight.new_empty(self.tiles))
             return
         high, wide = self.tile
         mask = pattern.mask.reshape(weight.shape)
@@ -41,19 +41,24 @@ class LscdProduct(Product):
         self.counts = kept.sum(1).tolist()
         padded = [-(-count // PADDING) * PADDING for count in self.counts]
         self.offsets_list = [0, *torch.tensor(padded).cumsum(0).tolist()]
-        packed, places = values.new_zeros(self.offsets_list[-1]), torch.zeros(self.offsets_list[-1], dtype=torch.int32)
+        packed, places = values.new_zeros(self.offsets_list[-1]), torch.zeros(self.offsets_list[-1], dtype=torch.int64)
         for i, start in enumerate(self.offsets_list[:-1]):
             own = kept[i].nonzero()[:, 0]
             packed[start : start + len(own)] = values[i][own]
             if len(own):  # padding repeats the last place with a zero that is added
-                places[start : start + padded[i]] = torch.cat([own, own[-1:].expand(padded[i] - len(own))]).int()
-        self.values = nn.Parameter(packed)
-        self.register_buffer("place", places.to(torch.int32))
-        self.register_buffer("offsets", torch.tensor(self.offsets_list, dtype=torch.int32))
+                places[start : start + padded[i]] = torch.cat([own, own[-1:].expand(padded[i] - len(own))])
+        self._stored(packed, places, torch.tensor(self.offsets_list[1:]))
 
-    def packed_bytes(self) -> int:
-        """Bytes of the paper's format: 32-bit words, padded, and an offset per tile."""
-        return lscd_bytes(self.counts)
+    def _stored(self, values: Tensor, places: Tensor, ends: Tensor) -> None:
+        """Hold what the format stores: a value and a 16-bit place a word, and where each tile's words end."""
+        self.values = nn.Parameter(values)
+        self.register_buffer("place", places.to(torch.int16))
+        self.register_buffer("ends", ends.to(torch.int32))
+
+    @property
+    def tiles(self) -> int:
+        """How many there are."""
+        return (self.outputs // self.tile[0]) * (self.inputs // self.tile[1])
 
     def forward(self, x: Tensor) -> Tensor:
         """[outputs, N] of x [inputs, N]."""
@@ -68,11 +73,9 @@ class LscdProduct(Product):
         """A row of tiles as a dense [tile rows, inputs]."""
         high, wide = self.tile
         first, last = self.offsets_list[row * across], self.offsets_list[(row + 1) * across]
-        tile_of = torch.repeat_interleave(
-            torch.arange(across, device=self.values.device),
-            self.offsets[row * across + 1 : (row + 1) * across + 1].long()
-            - self.offsets[row * across : (row + 1) * across].long(),
-        )
+        ends = self.ends[row * across : (row + 1) * across].long()
+        counts = ends.diff(prepend=ends.new_full((1,), first))
+        tile_of = torch.repeat_interleave(torch.arange(across, device=self.values.device), counts)
         place = self.place[first:last].long() + tile_of * (high * wide)
         buffer = self.values.new_zeros(across * high * wide).index_add(0, place, self.values[first:last])
         return buffer.view(across, high, wide).transpose(0, 1).reshape(high, self.inputs)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from bench.errors import UsageError
 from suites.pruning.kernels.product import Product
 from suites.pruning.structures import Pattern
+
+
+#: Rows and columns of which a matrix of 16-bit values must be multiples (torch's kernels, CUTLASS).
+SIDES = (32, 64)
+
+
+def fits(shape: Sequence[int]) -> bool:
+    """Whether the sparse units take a matrix [outputs, inputs]."""
+    return not any(size % side for size, side in zip(shape, SIDES, strict=True))
 
 
 class Semi24Product(Product):
@@ -29,8 +39,8 @@ class Semi24Product(Product):
         """[outputs, N] of x [inputs, N].
 
         Raises:
-            NotImplementedError: no GPU of compute capability 8.0 or above: the row is `unsupported`.
-            UsageError: a dtype that its sparse units do not take.
+            NotImplementedError: no GPU of compute capability 8.0 or above, or a dtype or shape that its sparse units do
+                not take: the row is `unsupported`.
         """
         if x.is_meta:
             return self.weight[:, ::2] @ x[::2]
@@ -39,7 +49,12 @@ class Semi24Product(Product):
                 "kernel='semi24' needs a GPU of compute capability 8.0 or above; take kernel='mask' here"
             )
         if x.dtype not in (torch.float16, torch.bfloat16):
-            raise UsageError(f"kernel='semi24' runs in fp16 or bf16, not in {x.dtype}: set dtype=bf16")
+            raise NotImplementedError(f"kernel='semi24' runs in fp16 or bf16, not in {x.dtype}: set suite.dtypes=[bf16]")
+        if not fits(self.weight.shape):
+            raise NotImplementedError(
+                f"kernel='semi24' takes outputs and inputs in multiples of {SIDES[0]} and {SIDES[1]}, not "
+                f"{tuple(self.weight.shape)}: take kernel='mask' for this layer, or other sizes"
+            )
         if self._packed is None or self._packed.dtype != x.dtype:
             self._packed = torch.sparse.to_sparse_semi_structured(self.weight.detach().contiguous())
         return torch.mm(self._packed, x.contiguous())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bench.config.settings import Positive, PositiveInt, Rate
 from suites.common.checkpoint import load_checkpoint
+from suites.pruning.nets.widths import tell_slim
 from suites.pruning.rounding import check_sparsity, kept_width
 
 __all__ = ["MobileNetV1", "load_checkpoint", "mobilenet_v1"]
@@ -79,7 +80,9 @@ def mobilenet_v1(
     for rate in given:
         check_sparsity(rate, "rate")
     widths = [kept_width(max(1, int(outer * width)), rate) for outer, rate in zip(OUTPUTS, given, strict=True)]
-    return MobileNetV1(widths, classes, resolution).eval()
+    network = MobileNetV1(widths, classes, resolution)
+    tell_slim(network, rates, slim > 0)
+    return network.eval()
 
 
 def pointwise_weights(width: float = 1.0) -> list[tuple[int, int]]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bench.config.settings import Blocks, PositiveInt, Rate
 from suites.common.checkpoint import load_checkpoint
-from suites.pruning.nets.widths import chosen, from_rates
+from suites.pruning.nets.widths import chosen, from_rates, tell_slim
 
 __all__ = ["ResnetCifar", "load_checkpoint", "resnet_cifar"]
 
@@ -144,7 +144,9 @@ def resnet_cifar(
         overall, widths = from_rates(rates, WIDTHS[0], [(each, width) for width in WIDTHS], full)
     outputs = chosen(overall, [WIDTHS[0], *full], "overall")
     inner = chosen(widths, full, "widths")
-    return ResnetCifar(depth, outputs, inner, resolution, classes).eval()
+    network = ResnetCifar(depth, outputs, inner, resolution, classes)
+    tell_slim(network, overall, widths)
+    return network.eval()
 
 
 def l1_widths(depth: int, rates: tuple[float, float, float], skipped: tuple[int, ...] = ()) -> list[int]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.config.settings import Blocks, PositiveInt, Rate
 from suites.common.checkpoint import load_checkpoint
-from suites.pruning.nets.widths import chosen, from_rates
+from suites.pruning.nets.widths import chosen, from_rates, tell_slim
 
 __all__ = ["load_checkpoint", "resnet34", "resnet50", "resnet50_v1"]
 
@@ -106,6 +106,7 @@ def _resnet(
     outputs = chosen(overall, [64, *(width for count, width in stages for _ in range(count))], "overall")
     inner = chosen(widths, mids, "widths")
     network = ResnetImage(outputs, inner, bottleneck=bottleneck, first=first, classes=classes, resolution=resolution)
+    tell_slim(network, overall, widths)
     return network.eval()
 
 

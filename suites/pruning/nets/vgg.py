@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bench.config.settings import Blocks, PositiveInt, Rate
 from suites.common.checkpoint import load_checkpoint
 from suites.pruning.allocation import rated_widths
-from suites.pruning.nets.widths import chosen
+from suites.pruning.nets.widths import chosen, tell_slim
 
 __all__ = ["load_checkpoint", "vgg16", "vgg16_cifar"]
 
@@ -83,7 +83,9 @@ def vgg16_cifar(
     """
     kept = _channels(channels, rates)
     head = nn.Sequential(nn.Linear(kept[-1], 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, classes))
-    return Vgg(_features(kept, conv_bias, True, False), head, True, 32, classes).eval()
+    network = Vgg(_features(kept, conv_bias, True, False), head, True, 32, classes)
+    tell_slim(network, channels, rates)
+    return network.eval()
 
 
 def vgg16(
@@ -109,10 +111,13 @@ def vgg16(
     if resolution % 32:
         raise ValueError(f"resolution={resolution}: five halvings need a multiple of 32")
     kept = _channels(channels, rates)
-    if head == "pool":
-        return Vgg(_features(kept, True, False, True), nn.Linear(kept[-1], classes), True, resolution, classes).eval()
-    first = nn.Linear(kept[-1] * (resolution // 32) ** 2, 4096)
-    full = nn.Sequential(
-        first, nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, classes)
-    )
-    return Vgg(_features(kept, True, False, True), full, False, resolution, classes).eval()
+    pooled = head == "pool"
+    last = nn.Linear(kept[-1], classes) if pooled else _three_layers(kept[-1] * (resolution // 32) ** 2, classes)
+    network = Vgg(_features(kept, True, False, True), last, pooled, resolution, classes)
+    tell_slim(network, channels, rates)
+    return network.eval()
+
+
+def _three_layers(inner: int, classes: int) -> nn.Sequential:
+    hidden = [nn.Linear(inner, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout()]
+    return nn.Sequential(*hidden, nn.Linear(4096, classes))

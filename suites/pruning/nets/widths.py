@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import nn
+
 from suites.pruning.rounding import check_sparsity, kept_width
 
 
@@ -18,6 +20,12 @@ def chosen(given: Sequence[int] | None, full: Sequence[int], what: str) -> list[
     if len(given) != len(full):
         raise ValueError(f"{what} has {len(given)} entries and the network has {len(full)} such places")
     return list(given)
+
+
+def tell_slim(network: nn.Module, *given: object) -> None:
+    """Let a network that was given widths of its own say that it is a smaller dense one (its label `kernel`)."""
+    if any(each is not None and each is not False for each in given):
+        network.kernel = "slim"  # type: ignore[assignment]
 
 
 def from_rates(

@@ -168,6 +168,7 @@ def yolov8(
     if halved:
         widths, kind = [width // 2 for width in widths], kind // 2
     network = YoloV8(widths, counts, nc, resolution, box, kind).eval()
+    tell_slim(network, halved)
     if fused:
         fold_batch_norms(network)
     return network

@@ -7,13 +7,14 @@ from torch import nn
 from bench.meters import macs as counter
 from bench.meters.three_counts import readings
 from bench.testing import Subject
-from bench.testing.trial import count, on_meta, trial_of
+from bench.testing.trial import count, on_meta, parts_of, running, trial_of
+from bench.workloads.counting import counter as counted_part
 from suites.common import bert, mlp
 from suites.pruning import formats
 from suites.pruning.allocation import shared_budget
 from suites.pruning.block_sparse import nm_sparse
 from suites.pruning.fast_sparse import fast_sparse
-from suites.pruning.lottery import left_after
+from suites.pruning.lottery import left_after, lottery
 from suites.pruning.lpvit import lpvit
 from suites.pruning.nets import gpt, mobilenet, resnet_cifar, resnet_imagenet, revit, vgg, yolov8
 from suites.pruning.nets.published import resnet34_l1, resnet56_hrank, resnet56_l1
@@ -185,6 +186,15 @@ def test_a_step_is_three_forwards_and_the_scores_once_more():
     assert 3 * forward == 510_336
     assert trial.macs.macs == 3 * forward + again == 519_552
     assert count(on_meta(trial)).macs == 3 * forward  # no fused kernel there
+    # papers of sparse training count both products of the backward for the weights that are there alone
+    sparse = 3 * 2 * gpt.token_macs(16, 2, 12, 11, 0.75) * 12 + again
+    built = trial.built
+    with running(built.case.workload):
+        step = counted_part(built.counted, counter.count)(parts_of(built)[0])
+    found = {one.metric: one.value for one in readings(step, built.counted, "mask", "step", 2)}
+    assert (found["macs_dense"], found["macs_nonzero"]) == (519_552 / 2, sparse / 2)
+    parts = readings(step, built.counted, "mask", "backward", 2)
+    assert parts[1].value is None and "whole step" in parts[1].method_note
 
 
 def test_spdf_on_gpt3_xl_saves_what_is_printed():
@@ -198,6 +208,13 @@ def test_lottery_rounds_leave_what_is_printed():
     assert round(100 * sum(left) / 266_200, 2) == 51.28
     for rounds, printed in ((7, 21.1), (15, 3.6)):
         assert round(sum(left_after([235_200, 30_000, 1000], [0.2, 0.2, 0.1], rounds)) / 2662, 1) == printed
+
+
+def test_a_ticket_is_counted_without_values():
+    found, model, count = three(lambda: lottery(mlp.lenet_300_100(), rounds=3, steps=0))
+    assert (found["macs_nonzero"], count.macs) == (136_512, 266_200)
+    with pytest.raises(ValueError, match="scope='layer' and steps=0"):
+        three(lambda: lottery(mlp.lenet_300_100(), rounds=3))
 
 
 def test_rounding_is_decimal():
@@ -216,6 +233,18 @@ def test_stored_bytes_by_hand():
     assert formats.bitmask_bytes(100, 10) == 53
     assert formats.lscd_bytes([5, 0, 4]) == 4 * 12 + 12
     assert formats.csr_break_even(4, 8) == pytest.approx(2 / 3)
+    assert formats.lscd_bytes([5, 0, 4], value=4) == 6 * 12 + 12
+    # 3:5 of fp16: 3 (16 + 3) bits in 5, of 35 weights 7 groups: 399 bits
+    assert formats.nm_bytes(35, 3, 5) == 50
+    # 7 blocks of 4 x 3, int64: 7 (48 + 8) + 3 x 8; 3 groups of 4 rows, 5 columns: 3 (80 + 40)
+    assert formats.bsr_bytes(8, (4, 3), 7, index=formats.INT64) == 416
+    assert formats.gather_bytes(12, 4, 5) == 360
+    for wrong in (
+        lambda: formats.nm_bytes(34, 3, 5), lambda: formats.nm_bits(3, 2),
+        lambda: formats.bsr_bytes(9, (4, 3), 7), lambda: formats.gather_bytes(10, 4, 5),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="divide|wanted"):
+            wrong()
 
 
 def test_a_shared_budget_is_exact_and_within_bounds():

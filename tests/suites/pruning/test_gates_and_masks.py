@@ -9,6 +9,7 @@ from torch import nn
 from suites.common.digits_resnet import digits_resnet
 from suites.common.digits_vit import digits_vit
 from suites.common.mlp import digits_mlp
+from suites.pruning.global_magnitude import global_magnitude
 from suites.pruning.lottery import lottery, next_masks
 from suites.pruning.nets.gpt import gpt
 from suites.pruning.polarization import Gated, Partial, freeze, gated_blocks, polarization
@@ -49,6 +50,20 @@ def test_the_smallest_leave_and_the_steepest_grow():
     assert regrown(weight, mask, torch.tensor([9.0, 0.0, 9.0, 1.0, 5.0, 2.0]), 0.34).tolist() == [1, 0, 1, 0, 1, 0]
     # what left may come back where its gradient is the largest
     assert regrown(weight, mask, torch.tensor([0.0, 7.0, 0.0, 1.0, 5.0, 2.0]), 0.34).tolist() == mask.tolist()
+
+
+@pytest.mark.parametrize("prune", [
+    lambda model: lottery(model, rounds=2, steps=0, workload="training_step"),
+    lambda model: global_magnitude(model, sparsity=0.5, workload="training_step"),
+])  # fmt: skip
+def test_a_step_of_training_leaves_dropped_weights_where_they_are(prune):
+    torch.manual_seed(0)
+    model = prune(digits_mlp(widths=[16, 8], resolution=8))
+    model(*model.example_inputs(3)).square().sum().backward()
+    for layer in model.layers:
+        gone = layer.weight == 0
+        assert bool(gone.any()) and not bool(layer.weight.grad[gone].any()) and bool(layer.weight.grad.any())
+        assert layer.weight_counts["trained"] == layer.weight_counts["nonzero"]
 
 
 @pytest.mark.parametrize("drop", [0.0, 0.5])

@@ -65,6 +65,11 @@ def test_stored_bytes_are_the_closed_forms():
     gathered = sparse_linear(**shape, block=[4, 1], kernel="gather")
     assert gathered.stored_bytes() == formats.gather_bytes(64, 4, 8)
     assert formats.gathered_bytes(64, 4, 8, 128) == 16 * 8 * 128 * 4
+    tiled = sparse_linear(outputs=256, inputs=128, sparsity=0.8, kernel="lscd")
+    counts = tiled.product.counts
+    assert (len(counts), sum(counts)) == (4, 256 * 128 - int(0.8 * 256 * 128))
+    assert tiled.stored_bytes() == formats.lscd_bytes(counts, value=4)
+    assert tiled.product.half().stored_bytes() == formats.lscd_bytes(counts)  # a word of 32 bits
 
 
 def test_one_threshold_is_torchs_global_pruning():
@@ -147,6 +152,13 @@ def test_a_random_control_keeps_as_many_and_knows_nothing_of_the_weights():
     torch.manual_seed(0)
     sized = global_magnitude(digits_mlp(widths=[16, 8], resolution=8), sparsity=0.7)
     assert not torch.equal(sized.layers[0].weight != 0, masks[0][0])
+
+
+def test_a_kernel_that_runs_no_layer_is_refused():
+    with pytest.raises(ValueError, match="none of the 1 pruned layers of Sequential"):
+        global_magnitude(nn.Sequential(nn.Conv1d(4, 4, 3)), sparsity=0.5, kernel="csr")
+    with pytest.raises(ValueError, match="Sequential"):
+        global_magnitude(nn.Linear(4, 4), sparsity=0.5, kernel="csr")
 
 
 def test_gather_refuses_what_it_cannot_run():

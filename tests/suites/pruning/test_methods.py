@@ -1,5 +1,6 @@
 """Scores, proximal steps, gates and schedules by hand; methods that learn reach what they aim at."""
 
+import copy
 import math
 
 import pytest
@@ -11,7 +12,7 @@ from suites.common.mlp import digits_mlp
 from suites.pruning import scores
 from suites.pruning.ecoflap import kept_by_block
 from suites.pruning.lottery import next_mask
-from suites.pruning.nm_flow import Flow, decay_at, patterns_of, state_at
+from suites.pruning.nm_flow import Flow, decay_at, nm_flow, patterns_of, state_at
 from suites.pruning.optin import distortions, optin, selected
 from suites.pruning.polarization import polarity
 from suites.pruning.spa import full_numbers, learned_numbers, task_bytes
@@ -21,7 +22,7 @@ from suites.pruning.ssvi import Variational, mean_size, regrow, signal_to_noise,
 from suites.pruning.structures import n_of_m
 from suites.pruning.transformers import blocks_of
 from suites.pruning.vtrans import Bottleneck
-from suites.pruning.wgsef import _step, group_lasso, open_shares, prox
+from suites.pruning.wgsef import _step, group_lasso, open_shares, prox, wgsef
 from suites.pruning.yolo_slimming import channel_divergence, gain_rate
 
 
@@ -210,6 +211,32 @@ def test_flows_of_gradients():
     flow.pull, weight.grad = 0.5, None
     flow(weight).sum().backward()
     assert torch.allclose(weight.grad, torch.tensor([[1.0, 1.05, 1.0, 1.1]]))
+
+
+def test_a_step_of_the_flow_masks_forward_and_keeps_every_gradient():
+    torch.manual_seed(0)
+    model = nn.Sequential()
+    model.mlp = nn.Linear(8, 3)
+    masked = nm_flow(copy.deepcopy(model), n=2, m=8)
+    model = nm_flow(model, n=2, m=8, workload="training_step")
+    x = torch.randn(5, 8)
+    assert torch.allclose(model(x), masked(x))
+    model(x).sum().backward()
+    assert torch.allclose(model.mlp.layer.weight.grad, x.sum(0).expand(3, 8))
+    assert model.mlp.weight_counts == {"dense": 24, "nonzero": 6, "executed": 24, "returned": 6}
+
+
+def test_a_step_of_the_envelope_is_one_of_descent_and_the_prox():
+    torch.manual_seed(0)
+    model = wgsef(digits_mlp(widths=[6], resolution=8), keep=0.5, steps=0, tuning=0, workload="training_step")
+    x = model.example_inputs(4)[0]
+    model(x).square().mean().backward()
+    weight = model.layers[0].weight
+    moved = weight.detach() - 0.05 * weight.grad
+    last = model.layers[1].weight.detach() - 0.05 * model.layers[1].weight.grad
+    model.make_optimizer().step()
+    assert torch.allclose(model.layers[0].weight, prox(moved, 3, 0.5 * 0.05), atol=1e-6)
+    assert torch.allclose(model.layers[1].weight, last, atol=1e-6)
 
 
 def test_schedules_end_at_the_pattern():
