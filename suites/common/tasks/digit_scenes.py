@@ -1,5 +1,7 @@
 """Questions about scenes of digits: a position, a number, a row, a mask; or screens with actions between them.
 
+A mask is asked for by the digit's name, or of a reader of the kind `places` by where one stands.
+
 A model reads the scene as visual tokens and answers in one word. Scenes that are judged show held-out digits only and
 are the same for every model of one kind. The score is exact match over all questions of the kind; every type with its
 own interval stands in its details. `judged` may name one type, or `masks`, which is the mean intersection over union
@@ -27,6 +29,7 @@ Judged = Literal["questions", "masks", "position", "count", "search", "now", "po
 #: Types of question by kind of model.
 TYPES = {
     "scene": ("position", "count", "search"),
+    "places": ("position", "count", "search"),
     "views": ("position", "count", "search"),
     "screens": ("now", "pointer", "past"),
 }
@@ -41,7 +44,8 @@ def drawn(module: Any, n: int, known: Tensor, generator: torch.Generator, repeat
     head = torch.cat([torch.full((n, 1), scenes.BEGIN), scenes.packed(seen.levels, module.patch, module.views)], dim=1)
     types = (scenes.position_questions, scenes.count_questions, scenes.search_questions)
     asked = tuple(ask(seen, generator) for ask in types for _ in range(repeats))
-    return Batch(head, seen.cells.flatten(1)[:, None], asked, scenes.mask_questions(seen, generator))
+    masked = scenes.placed_mask_questions if module.kind == "places" else scenes.mask_questions
+    return Batch(head, seen.cells.flatten(1)[:, None], asked, masked(seen, generator))
 
 
 def _screens(module: Any, n: int, known: Tensor, generator: torch.Generator, repeats: int) -> Batch:

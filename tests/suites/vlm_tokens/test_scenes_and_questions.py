@@ -51,6 +51,18 @@ def test_questions_are_answered_by_the_cells():
         assert search.answers[index] == scenes.ROW + first
     words, cells = scenes.mask_questions(made, generator(4))
     assert torch.equal(cells, made.cells.flatten(1) == words[:, 1:2]) and cells.any(dim=1).all()
+    words, cells = scenes.placed_mask_questions(made, generator(5))
+    assert (words[:, 0] == scenes.MASK_AT).all() and (words[:, 3] == scenes.SEGMENT).all()
+    for index in range(60):
+        meant = made.cells[index, words[index, 1] - scenes.ROW, words[index, 2] - scenes.COLUMN]
+        assert meant != scenes.NONE and torch.equal(cells[index], made.cells[index].flatten() == meant)
+
+
+def test_masks_are_asked_for_by_name_or_by_place(make):
+    for kind, word in (("scene", scenes.MASK_OF), ("places", scenes.MASK_AT)):
+        batch = drawn(make(kind), 4, data.split()[0], generator())
+        assert (batch.mask[0][:, 0] == word).all()
+        assert [asked.kind for asked in batch.questions] == ["position", "count", "search"]
 
 
 def test_a_pointer_wraps_around():
