@@ -19,7 +19,7 @@ from bench.config.settings import PositiveInt
 from suites.common.checkpoint import load_checkpoint
 from suites.common.dit import FREQUENCIES, Block, block_macs, modulated, positions
 from suites.common.rectified_flow import noise, time_features
-from suites.diffusion.bottleneck import fresh_noise, resized
+from suites.diffusion.stages import fresh_noise, resized
 
 __all__ = ["Ecar", "ecar", "load_checkpoint"]
 

@@ -8,12 +8,12 @@ import torch.nn.functional as F
 
 from bench.meters import macs
 from suites.common.rectified_flow import noise
-from suites.diffusion import cachequant as cq
+from suites.diffusion import cache_schedule as cq
 from suites.diffusion import ecar as ec
 from suites.diffusion import scale_dit as sd
 from suites.diffusion import var as varnet
 from suites.diffusion.banded import band_mask, band_pairs, banded_attention, executed_pairs, half_width
-from suites.diffusion.bottleneck import bottleneck, fresh_noise, resized
+from suites.diffusion.bottleneck import bottleneck
 from suites.diffusion.code import code
 from suites.diffusion.fake_quantised import Rounded, Rounding, best_scale, rounded
 from suites.diffusion.flexdit import PoolingBlock, RecoveryBlock
@@ -21,10 +21,12 @@ from suites.diffusion.lambda_eclipse import prior
 from suites.diffusion.pattern_operator import macs as pattern_macs
 from suites.diffusion.pattern_operator import pairs, pattern_attention
 from suites.diffusion.patterns import PATTERNS, Layout
-from suites.diffusion.rettention import WindowAttention, cache_bytes, rettention, windowed
+from suites.diffusion.rettention import WindowAttention, cache_bytes, rettention
 from suites.diffusion.sparse_vdit import Search, agreement, sparse_vdit
+from suites.diffusion.stages import fresh_noise, resized
 from suites.diffusion.sun import Branch, adapters_of, sun
 from suites.diffusion.vin import chunks_of, vin, weights_of
+from suites.diffusion.windows import windowed
 from tests.suites.diffusion.sampling import images, small_dit, small_unet, small_video, spread
 
 
