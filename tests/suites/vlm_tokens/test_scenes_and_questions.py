@@ -90,6 +90,10 @@ def test_held_out_scenes_are_the_same_each_time_and_a_score_stands_by_type(make,
     score = task.score(Run(make(layers=1)))
     assert score.n == 600 and set(score.details["by_question"]) == {"position", "count", "search"}
     assert sum(part["value"] for part in score.details["by_question"].values()) / 3 == pytest.approx(score.value)
+    by_row = score.details["by_row"]  # of the 200 questions for a position
+    assert list(by_row) == ["0", "1", "2", "3"] and sum(part["n"] for part in by_row.values()) == 200
+    right = sum(part["n"] * part["value"] for part in by_row.values()) / 200
+    assert right == pytest.approx(score.details["by_question"]["position"]["value"])
 
 
 def test_a_score_says_how_many_tokens_were_left_and_where_they_stood(make, tmp_path):
