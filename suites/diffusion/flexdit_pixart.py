@@ -7,6 +7,7 @@ and are not trained.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,13 +16,17 @@ from suites.common.diffusers_bridge import DiffusersCourse, DiffusersModel
 from suites.diffusion.token_grids import SparseSides, merging, regridded
 
 
-class Module(nn.Module):
-    """What the blocks of all modules share: the side of the sparse grid, and dense tokens that wait for a recovery."""
+@dataclass
+class Shared:
+    """What the blocks of all modules share.
 
-    def __init__(self, side: int):
-        super().__init__()
-        self.side = side
-        self.dense: Tensor | None = None
+    Attributes:
+        side: of the sparse grid.
+        dense: tokens that wait for a recovery.
+    """
+
+    side: int
+    dense: Tensor | None = None
 
 
 class Pooling(nn.Module):
@@ -53,10 +58,10 @@ class Looking(nn.Module):
 class Across(nn.Module):
     """A block of PixArt whose queries and keys are different tokens."""
 
-    def __init__(self, block: Any, module: Module):
+    def __init__(self, block: Any, shared: Shared):
         super().__init__()
         self.block: Any = block
-        self.shared = [module]  # in a list: it belongs to all blocks and to none
+        self.shared = shared
         block.attn1 = Looking(block.attn1)
 
     def _run(self, queries: Tensor, seen: Tensor, timestep: Tensor, told: dict[str, Any]) -> Tensor:
@@ -74,22 +79,20 @@ class Sparse(Across):
 
     def forward(self, hidden_states: Tensor, *, timestep: Tensor, **told: Any) -> Tensor:
         """Sparse tokens; the dense ones wait."""
-        module = self.shared[0]
-        module.dense = hidden_states
-        return self._run(regridded(hidden_states, module.side), hidden_states, timestep, told)
+        self.shared.dense = hidden_states
+        return self._run(regridded(hidden_states, self.shared.side), hidden_states, timestep, told)
 
 
 class Recovery(Across):
     """The block that merges enlarged sparse tokens into the dense ones, which then look at the sparse."""
 
-    def __init__(self, block: Any, module: Module, width: int):
-        super().__init__(block, module)
+    def __init__(self, block: Any, shared: Shared, width: int):
+        super().__init__(block, shared)
         self.of_sparse, self.of_dense = merging(width)
 
     def forward(self, hidden_states: Tensor, *, timestep: Tensor, **told: Any) -> Tensor:
         """Dense tokens."""
-        module = self.shared[0]
-        dense, module.dense = module.dense, None
+        dense, self.shared.dense = self.shared.dense, None
         assert dense is not None
         x = self.of_sparse(regridded(hidden_states, round(dense.shape[1] ** 0.5))) + self.of_dense(dense)
         return self._run(x, hidden_states, timestep, told)
@@ -98,8 +101,8 @@ class Recovery(Across):
 class FlexPixart(DiffusersCourse):
     """The scheduler's steps; the side of the sparse grid follows them."""
 
-    def __init__(self, sides: SparseSides, module: Module, dense_side: int):
-        self.sides, self.module, self.dense_side = sides, module, dense_side
+    def __init__(self, sides: SparseSides, shared: Shared, dense_side: int):
+        self.sides, self.shared, self.dense_side = sides, shared, dense_side
 
     def plan(self, model: DiffusersModel, steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Steps with the sparse tokens of each."""
@@ -108,7 +111,7 @@ class FlexPixart(DiffusersCourse):
 
     def step(self, model: DiffusersModel, index: int, state: dict[str, Any]) -> dict[str, Any]:
         """A plain step with this step's sparse grid."""
-        self.module.side = round(model.steps_planned[index]["sparse"] ** 0.5)
+        self.shared.side = round(model.steps_planned[index]["sparse"] ** 0.5)
         return model.plain_step(index, state)
 
 
@@ -133,13 +136,13 @@ def rebuilt(model: DiffusersModel, kinds: list[str], sides: SparseSides) -> Diff
         sides: of the sparse grid along the chain.
     """
     blocks, side = model.model.transformer_blocks, square_side(model)
-    module = Module(sides.side(side, 1.0))  # of a forward alone: the end of the chain
+    shared = Shared(sides.side(side, 1.0))  # of a forward alone: the end of the chain
     for place, kind in enumerate(kinds):
         if kind == "pooling":
             blocks[place].attn1 = Pooling(blocks[place].attn1)
         elif kind == "sparse":
-            blocks[place] = Sparse(blocks[place], module)
+            blocks[place] = Sparse(blocks[place], shared)
         elif kind == "recovery":
-            blocks[place] = Recovery(blocks[place], module, model.model.inner_dim)
-    model.course = FlexPixart(sides, module, side)
+            blocks[place] = Recovery(blocks[place], shared, model.model.inner_dim)
+    model.course = FlexPixart(sides, shared, side)
     return model

@@ -213,7 +213,7 @@ def test_flexdit_on_pixart_counts_its_closed_form_and_passes_dense_tokens_throug
     with torch.no_grad():
         model(*inputs)
     assert torch.equal(given[0], given[1])  # what the module was given is what its recovery goes on with
-    assert recovery.shared[0].dense is None
+    assert recovery.shared.dense is None
 
 
 def test_what_cannot_be_done_on_a_network_of_diffusers_is_said():
