@@ -263,7 +263,7 @@ def _plan_readings(plan: list[dict[str, Any]]) -> list[Reading]:
 
 
 def _cached(sampler: _Sampler) -> tuple[Reading, list[Curve]]:
-    """What lives between two steps besides weights, noise, condition and the images in the making: most, and by step."""
+    """What lives between steps besides weights, noise, condition and images in the making: the most, and by step."""
     from bench.tensors import held_bytes, weights_of
 
     if not sampler.plan:

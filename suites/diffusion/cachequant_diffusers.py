@@ -112,9 +112,7 @@ def skipped(model: DiffusersModel, x: Tensor, times: Tensor, cond: tuple[Tensor,
     return unet.conv_out(inner)
 
 
-def with_cache(
-    model: DiffusersModel, interval: int, schedule: str, correction: bool, images: int
-) -> DiffusersModel:
+def with_cache(model: DiffusersModel, interval: int, schedule: str, correction: bool, images: int) -> DiffusersModel:
     """The network that keeps its deep features for some steps.
 
     Raises:

@@ -13,9 +13,7 @@ from suites.diffusion.lambda_eclipse import Prior
 from suites.diffusion.subjects import as_kind
 
 
-def fewer_steps(
-    model: nn.Module, *, steps: PositiveInt = 10, solver: Literal["euler", "heun"] = "euler"
-) -> nn.Module:
+def fewer_steps(model: nn.Module, *, steps: PositiveInt = 10, solver: Literal["euler", "heun"] = "euler") -> nn.Module:
     """The model sampled in `steps` plain steps, whatever number the case asks for.
 
     Args:

@@ -7,8 +7,6 @@ small one, and no more tokens together than a quarter of the large picture has.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 

@@ -180,9 +180,7 @@ def attend_beside_words(
     return torch.cat([told, _of_video(name, q[:, :, words:], k, v, layout, words, padding)], dim=2)
 
 
-def _of_video(
-    name: str, q: Tensor, k: Tensor, v: Tensor, layout: Layout, words: int, padding: Tensor | None
-) -> Tensor:
+def _of_video(name: str, q: Tensor, k: Tensor, v: Tensor, layout: Layout, words: int, padding: Tensor | None) -> Tensor:
     """The tokens of the video over the words and over those that the pattern shows them."""
     own_k, own_v = k[:, :, words:], v[:, :, words:]
     if name == "stripe":

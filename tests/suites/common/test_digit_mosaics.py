@@ -60,7 +60,7 @@ def test_cells_that_disagree_are_further_from_real_mosaics(task):
 def test_a_small_network_learns_mosaics_and_other_sizes_are_refused(task):
     def build():
         torch.manual_seed(0)
-        return mosaic_dit(width=8, heads=2, depth=1)
+        return mosaic_dit(width=8, heads=2, depth=1, patch=4)
 
     notes = task.prepare("tiny", build)
     assert len(notes["test_frechet"]) == 2 and notes["train_loss"] > 0

@@ -1,5 +1,6 @@
 """Plans tell what the trace of each step counts; runs leave nothing behind; settings that change nothing are plain."""
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -174,9 +175,12 @@ def test_methods_refuse_what_they_do_not_work_on_and_each_other():
         bottleneck(fewer_steps(small_dit(), steps=2))
 
 
+known = functools.cache(catalogues.load)
+
+
 def cost(model, method, shape):
     """MACs per image of a row of a grid, without training and without values."""
-    catalogue = catalogues.load()
+    catalogue = known()
     with torch.device("meta"):
         name, settings = catalogues.parse_spec(model)
         entry = catalogue.model(name)
