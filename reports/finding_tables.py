@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.errors import BenchError, UsageError
 from bench.metrics import METRICS
 from bench.short_names import short_name
-from reports import growth, hops, offered, predictions, repeats, scan_share, stages, zeros
+from reports import beside_fewer_steps, growth, hops, offered, predictions, repeats, scan_share, stages, zeros
 from reports.batches import crossings, panels
 from reports.columns import CHANGE
 from reports.content import Site
@@ -202,6 +202,7 @@ def _of_batches(site: Site) -> str:
 
 #: Tables over all groups by their titles: each is made of the site, without lines where it has nothing to say.
 ACROSS_GROUPS: dict[str, Callable[[Site], tuple[list[str], list[list[str]]]]] = {
+    "Beside the plain sampler with fewer steps": beside_fewer_steps.table,
     "From which length a method pays": lambda site: lengths_table(courses(site)),
     "The scan's share": lambda site: scan_share.table(scan_share.scan_shares(site)),
     "Up to which hop a stream is cheaper than its window": lambda site: hops.table(hops.courses(site)),

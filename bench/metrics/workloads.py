@@ -17,6 +17,25 @@ WORKLOADS: tuple[Metric, ...] = (
         ),
     ),
     Metric(
+        "encoder_ms",
+        unit="ms",
+        better="lower",
+        section="generation",
+        title="Encoder",
+        definition=(
+            "What a model that reads pictures does with them before its decoder: tower, projector, and what a method "
+            "chooses there. A part of the time to first token, timed by itself."
+        ),
+    ),
+    Metric(
+        "prefill_alone_ms",
+        unit="ms",
+        better="lower",
+        section="generation",
+        title="First token without its pictures",
+        definition="Time to first token less that of the encoder: what fewer visual tokens can shorten.",
+    ),
+    Metric(
         "time_per_output_token_ms",
         unit="ms",
         better="lower",

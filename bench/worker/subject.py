@@ -319,11 +319,12 @@ def _as_asked(subject: Subject, artefacts: Path | None) -> Subject:
 
 def _compiled_calls(module: nn.Module, case: Case) -> Any:
     """The module with the calls of its workload compiled: itself, or a copy whose named methods are."""
-    calls = workloads.find(case.workload).calls
-    if calls == ("forward",):
+    workload = workloads.find(case.workload)
+    if workload.calls == ("forward",):
         return compiled(module, case.compile)
     twin = copy.copy(module)
-    for name in calls:
+    offered = [name for name in workload.may_call if callable(getattr(module, name, None))]
+    for name in (*workload.calls, *offered):
         setattr(twin, name, compiled(getattr(module, name), case.compile))
     return twin
 

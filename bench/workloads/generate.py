@@ -17,6 +17,8 @@ and may offer
 - `cache_bits() -> {"nominal": bits, "stored": bits}` per element of the dense cache;
 - `visual_tokens() -> [int, ...]`: of a model that reads pictures, how many of their tokens entered each layer in the
   last prompt;
+- `encode_pictures(ids) -> Tensor`, where a prompt holds pictures that something encodes before the decoder reads them:
+  that part of the prefill by itself, which is then a part `encoder` of the run; None where there is nothing to encode;
 - `method_bytes() -> int`: codebooks, predictors and the like, which are neither weights nor cache;
 - `write(ids, new) -> LongTensor [B, new]`, where the whole answer is not one step a token: drafts that are verified
   several at
@@ -79,9 +81,12 @@ WORKLOAD = Workload(
     axes=(BATCH, CONTEXT, NEW_TOKENS),
     title="a prompt of `context` tokens, then `new_tokens` tokens, greedy",
     calls=("prefill", "decode"),
+    may_call=("encode_pictures",),
 )
 
 
+#: The part of a model that reads pictures: what it does with them before its decoder.
+ENCODER = "encoder"
 #: What a module that writes in its own way may say of it, and of these what is a rate of its drafts.
 WRITTEN = ("tokens_per_step", "draft_acceptance", "tokens_written", "tokens_scored", "needed_share")
 OF_DRAFTS = ("tokens_per_step", "draft_acceptance")
@@ -173,6 +178,8 @@ class _Step:
 def make_parts(subject: Built, shape: Shape) -> list[Part]:
     """The request, its prefill until the first id is on the host, and one decode step at that context.
 
+    A model that reads pictures has its encoder as a fourth, which is inside the prefill too.
+
     Raises:
         UsageError: the module lacks a call, or nothing says what ids it reads.
     """
@@ -204,6 +211,21 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
             reset=step.reset,
             held=step.held,
         ),
+        *_encoder(subject, writer, batch),
+    ]
+
+
+def _encoder(subject: Built, writer: _Writer, batch: int) -> list[Part]:
+    """What a model that reads pictures does before its decoder; nothing for others."""
+    if not callable(getattr(subject.module, "encode_pictures", None)):
+        return []
+    return [
+        Part(
+            ENCODER,
+            lambda: subject.module.encode_pictures(writer.prompt),
+            units=float(batch),
+            held=lambda: writer.prompt,
+        )
     ]
 
 
@@ -416,14 +438,22 @@ def _gap_curve(passes: list[list[float]], context: int) -> Curve:
 
 
 def derive(shape: Shape, value: Value) -> list[Reading]:
-    """Time to first token, time per output token, output tokens per second."""
+    """Time to first token, time per output token, output tokens per second; the first token without its pictures."""
     batch = shape["batch"]
     request, prefill = value("latency_ms", "request"), value("latency_ms", "prefill")
     first = derived("time_to_first_token_ms", "request", prefill, lambda ms: ms, "time of the part prefill")
     per_token = _per_output_token(shape, request, prefill, value("tokens_written", "request"))
     note = f"{batch} tokens over the time per output token"
     rate = derived("output_tokens_per_s", "request", per_token, lambda ms: 1e3 * batch / ms, note, falling=True)
-    return [first, per_token, rate]
+    return [first, per_token, rate, *_without_pictures(prefill, value("latency_ms", ENCODER))]
+
+
+def _without_pictures(prefill: Reading | None, encoder: Reading | None) -> list[Reading]:
+    """The encoder's time and what is left of the time to first token without it, where there is an encoder."""
+    if encoder is None:
+        return []
+    alone = combined("prefill_alone_ms", "request", [(prefill, 1.0), (encoder, -1.0)], "prefill - encoder")
+    return [derived("encoder_ms", "request", encoder, lambda ms: ms, "time of the part encoder"), alone]
 
 
 def _per_output_token(

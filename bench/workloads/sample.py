@@ -4,8 +4,9 @@ The subject's module offers
 
 - `plan(shape) -> list of steps`: `shape` the numbers of this workload; each step a dict with at least `name` or `index`
   and `evaluations`, which is how many evaluations of a network an image takes in it (a guidance pair is 2), or a list
-  of them; `macs`, MACs per image of the step, if the plan tells them: the trace is then held against it. It is asked
-  once, before the first run, and what it decides holds for all of them;
+  of them; `macs`, MACs per image of the step, if the plan tells them: the trace is then held against it; `params`,
+  parameters of the networks that it runs, where steps run different ones. It is asked once, before the first run, and
+  what it decides holds for all of them;
 - `start(noise, cond) -> state`: everything before the first step (caches are reset here, text is encoded here);
 - `step(i, state) -> state`: step i of the plan; it may change the state in place;
 - `finish(state) -> images`: everything after the last (latents are decoded here);
@@ -197,10 +198,11 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
 
     sampler = _Sampler(subject, shape)
     with ordinary_tensors():
-        readings = [*_plan_readings(sampler.plan), _cache_reading(sampler)]
+        cached, kept = _cached(sampler)
+        readings, curves = [*_plan_readings(sampler.plan), cached], [*kept, *_active(sampler.plan)]
         if on_meta(_first_tensor(sampler)):
-            return Facts(readings, details={"plan": sampler.plan})
-        curves = [_step_times(sampler, subject)] if sampler.plan else []
+            return Facts(readings, curves, {"plan": sampler.plan})
+        curves += [_step_times(sampler, subject)] if sampler.plan else []
     return Facts(readings, curves, {"plan": sampler.plan, "representative_step": sampler.representative})
 
 
@@ -260,22 +262,34 @@ def _plan_readings(plan: list[dict[str, Any]]) -> list[Reading]:
     ]
 
 
-def _cache_reading(sampler: _Sampler) -> Reading:
-    """The most that lives between two steps besides weights, noise, condition and the images in the making."""
+def _cached(sampler: _Sampler) -> tuple[Reading, list[Curve]]:
+    """What lives between steps besides weights, noise, condition and images in the making: the most, and by step."""
     from bench.tensors import held_bytes, weights_of
 
     if not sampler.plan:
-        return unavailable("cache_bytes", "the plan has no step", "image")
+        return unavailable("cache_bytes", "the plan has no step", "image"), []
     sampler.prepare()
-    state, largest, note = sampler.start(), 0, ""
+    state, kept, note = sampler.start(), list[float](), ""
     for index in range(len(sampler.plan)):
         state = sampler.module.step(index, state)
         own = ask(sampler.module, "cache_bytes", state)
         image = state.get("x") if isinstance(state, dict) else getattr(state, "x", None)
         held = held_bytes(state, without=[weights_of(sampler.module), sampler.begun, image])
-        largest = max(largest, held if own is None else int(own))
+        kept.append(float(held if own is None else int(own)))
         note = "the module's own account" if own is not None else _what_was_left_out(image)
-    return reading("cache_bytes", largest, "counted", method_note=f"largest between two steps; {note}", part="image")
+    largest = f"largest between two steps; {note}"
+    found = reading("cache_bytes", max(kept), "counted", method_note=largest, part="image")
+    curve = Curve("cache_bytes", "step", list(range(len(kept))), kept, "counted", "step", note)
+    return found, [curve] if max(kept) else []
+
+
+def _active(plan: list[dict[str, Any]]) -> list[Curve]:
+    """Parameters of the networks that each step runs, where the plan says it of all steps."""
+    known = [step["params"] for step in plan if step.get("params") is not None]
+    if not plan or len(known) < len(plan):
+        return []
+    note = "of the networks that the step runs, by the plan"
+    return [Curve("params", "step", list(range(len(known))), known, "counted", "step", note)]
 
 
 def _what_was_left_out(image: Any) -> str:

@@ -81,6 +81,7 @@ class Workload:
         title: one line for people: what one run is.
         grad: runs need gradients (training); else they are made in inference mode.
         calls: what of the subject is called, for a compiler to compile; `forward` is the module itself.
+        may_call: what is called as well where a subject offers it.
         of_records: what it tells is made from other rows: its cases come last, and again when those have changed.
     """
 
@@ -91,6 +92,7 @@ class Workload:
     title: str = ""
     grad: bool = False
     calls: tuple[str, ...] = ("forward",)
+    may_call: tuple[str, ...] = ()
     of_records: bool = False
 
     @property

@@ -6,6 +6,8 @@ Nothing is downloaded; a configuration alone gives random weights.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from bench.config.settings import PositiveInt
 from bench.errors import UsageError, did_you_mean
 from suites.common.checkpoint import load_checkpoint
-from suites.common.diffusers_inputs import ADDED, KINDS, UNBATCHED, Kind, Size
+from suites.common.diffusers_inputs import ADDED, KINDS, STATED, UNBATCHED, Kind, Size
 from suites.common.rectified_flow import noise
 from suites.common.released_diffusers import CONFIGS
 from suites.common.torchvision_remedy import import_beside_torchvision, mend_torchvision
@@ -163,6 +165,26 @@ def _loaded(built: Any, folder: Path, config: dict[str, Any], name: str) -> Any:
         raise UsageError(f'"diffusers:{name}": {built.__name__} cannot be made of it: {error}') from error
 
 
+#: Predictions from a picture, times and conditions.
+Predicting = Callable[[Tensor, Tensor, tuple[Tensor, ...]], Tensor]
+
+
+class DiffusersCourse:
+    """Another way along a scheduler's steps than one plain evaluation each; what lives on is in the state alone."""
+
+    def plan(self, model: DiffusersModel, steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The steps where the scheduler would make these."""
+        return steps
+
+    def start(self, model: DiffusersModel, state: dict[str, Any]) -> dict[str, Any]:
+        """The state before the first step, from the plain one."""
+        return state
+
+    def step(self, model: DiffusersModel, index: int, state: dict[str, Any]) -> dict[str, Any]:
+        """The state after step `index` of the plan."""
+        return model.plain_step(index, state)
+
+
 class DiffusersModel(nn.Module):
     """A network of diffusers, called with the tensors of `names` in that order, and its sampler.
 
@@ -172,10 +194,14 @@ class DiffusersModel(nn.Module):
         names: what it is called with; the first is what a sampler makes, the second the time.
         fixed_steps: of its sampler, whatever the case asks for; None asks the case.
         unguided: whether the conditional branch runs alone, whatever the case asks for.
+        course: how it is sampled where that is not the plain way; set by methods.
+        around: what every forward runs in; set by methods.
     """
 
     fixed_steps: int | None = None
     unguided = False
+    course: DiffusersCourse | None = None
+    around: Callable[[], AbstractContextManager[Any]] | None = None
 
     def __init__(
         self,
@@ -188,7 +214,7 @@ class DiffusersModel(nn.Module):
         super().__init__()
         self.model = model
         kind = KINDS[type(model).__name__]
-        self._make = kind.make
+        self._make, self._unit = kind.make, kind.steps_of_time
         self.size = _size(kind, model.config, resolution, latent, words)
         with torch.device("meta"):
             self.names = tuple(kind.make(model.config, 1, self.size))
@@ -200,7 +226,9 @@ class DiffusersModel(nn.Module):
         """What the network predicts."""
         named = dict(zip(self.names, values, strict=True))
         added = {key: named.pop(key) for key in ADDED if key in named}
-        return self.model(**named, **({"added_cond_kwargs": added} if added else self._none()), return_dict=False)[0]
+        told = {"added_cond_kwargs": added} if added else self._none()
+        with nullcontext() if self.around is None else self.around():
+            return self.model(**named, **told, return_dict=False)[0]
 
     def _none(self) -> dict[str, Any]:
         """PixArt's network wants to be told that it is told nothing more."""
@@ -217,42 +245,69 @@ class DiffusersModel(nn.Module):
         """The steps of diffusers' scheduler: time and evaluations, two with guidance."""
         self.scale = None if self.unguided else shape.get("guidance")
         self.count = self.fixed_steps or int(shape.get("steps") or 20)
-        times = [float(t) for t in self._scheduler().timesteps]
-        evaluations = 1 if self.scale is None else 2
-        self.steps_planned = [{"index": i, "t": t, "evaluations": evaluations} for i, t in enumerate(times)]
+        times = [float(t) for t in self.fresh_scheduler().timesteps]
+        steps = [{"index": i, "t": t, "evaluations": self.branches} for i, t in enumerate(times)]
+        self.steps_planned = steps if self.course is None else self.course.plan(self, steps)
         return self.steps_planned
 
-    def _scheduler(self) -> Any:
+    @property
+    def branches(self) -> int:
+        """Evaluations of the network that a step makes: two with guidance."""
+        return 1 if self.scale is None else 2
+
+    def fresh_scheduler(self) -> Any:
         """A scheduler of its own for every run, so that nothing is left of the run before."""
+        return self.scheduled([1 - place / self.count for place in range(self.count)])
+
+    def scheduled(self, times: list[float]) -> Any:
+        """A fresh scheduler; flows run along these times in 0..1 and then to 0, others along their own, as many."""
         with torch.device("cpu"):
             made = getattr(import_diffusers(), _SCHEDULERS[self.scheduler])()
-            made.set_timesteps(self.count)
+            if self.scheduler == "flow_euler":
+                made.set_timesteps(sigmas=times)
+            else:
+                made.set_timesteps(len(times))
         return made
 
     def start(self, noise: Tensor, cond: tuple[Tensor, ...]) -> dict[str, Any]:
         """Noise, conditions and a fresh scheduler."""
-        return {"x": noise, "cond": cond, "scheduler": self._scheduler()}
+        state = {"x": noise, "cond": cond, "scheduler": self.fresh_scheduler()}
+        return state if self.course is None else self.course.start(self, state)
 
     def step(self, index: int, state: dict[str, Any]) -> dict[str, Any]:
-        """One step of the scheduler."""
+        """One step of the scheduler, plain or as a method has it."""
+        return self.plain_step(index, state) if self.course is None else self.course.step(self, index, state)
+
+    def plain_step(self, index: int, state: dict[str, Any], network: Predicting | None = None) -> dict[str, Any]:
+        """One step of the state's scheduler, by the network itself or by another that is called as it is."""
         scheduler, x = state["scheduler"], state["x"]
         t = scheduler.timesteps[index]
         scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
-        found = self._guided(scaled, float(t), state["cond"])
+        found = self.guided(scaled, float(t), state["cond"], network)
         return {**state, "x": scheduler.step(found, t, x, return_dict=False)[0]}
 
-    def _guided(self, x: Tensor, t: float, cond: tuple[Tensor, ...]) -> Tensor:
-        """What the network predicts, guided where the plan says so; the empty condition is one of zeros."""
-        aware = self._predicted(x, t, cond)
+    def guided(self, x: Tensor, t: float, cond: tuple[Tensor, ...], network: Predicting | None = None) -> Tensor:
+        """What the network predicts, guided where the plan says so: then the branch that knows `cond` is run first."""
+        times = torch.full((len(x),), t / self._unit, device=x.device, dtype=x.dtype)
+        predicted = network or self._predicted
+        aware = predicted(x, times, cond)
         if self.scale is None:
             return aware
-        unaware = self._predicted(x, t, tuple(torch.zeros_like(each) for each in cond))
+        unaware = predicted(x, times, self._empty(cond))
         return unaware + self.scale * (aware - unaware)
 
-    def _predicted(self, x: Tensor, t: float, cond: tuple[Tensor, ...]) -> Tensor:
-        times = torch.full((len(x),), t, device=x.device, dtype=x.dtype)
-        found = self(x, times, *cond)
-        return found if found.shape == x.shape else found.narrow(1, 0, x.shape[1])  # variances are left out
+    def _empty(self, cond: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The empty condition: a class of its own, and zeros for words; what is no condition stays."""
+        empty = []
+        for name, each in zip(self.names[2:], cond, strict=True):
+            if name == "class_labels":
+                empty.append(torch.full_like(each, self.model.config.num_embeds_ada_norm))
+            else:
+                empty.append(each if name in STATED else torch.zeros_like(each))
+        return tuple(empty)
+
+    def _predicted(self, x: Tensor, times: Tensor, cond: tuple[Tensor, ...]) -> Tensor:
+        return of_pictures(self(x, times, *cond), x)
 
     def finish(self, state: dict[str, Any]) -> Tensor:
         """The latents."""
@@ -274,6 +329,11 @@ class DiffusersModel(nn.Module):
         return tuple(
             rows[0][name] if name in UNBATCHED else torch.cat([row[name] for row in rows]) for name in self.names[2:]
         )
+
+
+def of_pictures(found: Tensor, x: Tensor) -> Tensor:
+    """A prediction of the shape of pictures; variances that come with it are left out."""
+    return found if found.shape == x.shape else found.narrow(1, 0, x.shape[1])
 
 
 def _size(kind: Kind, config: Any, resolution: int | None, latent: list[int] | None, words: int | None) -> Size:

@@ -27,12 +27,21 @@ class Size:
 
 @dataclass(frozen=True)
 class Kind:
-    """How a class of network is called: the size of its own, words of its text, its maker of inputs."""
+    """How a class of network is called.
+
+    Attributes:
+        size: frames, rows and columns of its own latent, from its configuration.
+        words: tokens of its text.
+        make: its inputs, of a configuration, a batch and a size.
+        pixels: of a latent's side.
+        steps_of_time: what it is told as 1 where schedulers say 1000.
+    """
 
     size: Callable[[Any], tuple[int, int, int]]
     words: int
     make: Callable[[Any, int, Size], Inputs]
     pixels: int = 8
+    steps_of_time: float = 1.0
 
 
 def _times(batch: int) -> Tensor:
@@ -75,7 +84,8 @@ def _pixart(config: Any, batch: int, size: Size) -> Inputs:
     return made
 
 
-def _places(height: int, width: int) -> Tensor:
+def places(height: int, width: int) -> Tensor:
+    """Where patches of so many rows and columns stand, as Flux is told it, [patches, 3]."""
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3).float()
 
@@ -87,7 +97,7 @@ def _flux(config: Any, batch: int, size: Size) -> Inputs:
         "timestep": _times(batch) / 1000,
         "encoder_hidden_states": torch.randn(batch, size.words, config.joint_attention_dim),
         "pooled_projections": torch.randn(batch, config.pooled_projection_dim),
-        "img_ids": _places(height, width),
+        "img_ids": places(height, width),
         "txt_ids": torch.zeros(size.words, 3),
     }
     return {**made, "guidance": torch.full((batch,), 3.5)} if config.guidance_embeds else made
@@ -149,7 +159,7 @@ KINDS: Mapping[str, Kind] = {
     "UNet2DConditionModel": Kind(_sampled, 77, _unet),
     "DiTTransformer2DModel": Kind(_sampled, 0, _dit),
     "PixArtTransformer2DModel": Kind(_sampled, 120, _pixart),
-    "FluxTransformer2DModel": Kind(_of(1, 128, 128), 512, _flux),
+    "FluxTransformer2DModel": Kind(_of(1, 128, 128), 512, _flux, steps_of_time=1000.0),
     "SD3Transformer2DModel": Kind(_sampled, 333, _sd3),
     "HunyuanVideoTransformer3DModel": Kind(_of(33, 90, 160), 256, _hunyuan),
     "CogVideoXTransformer3DModel": Kind(_of(22, 96, 170), 226, _cogvideox),
@@ -158,5 +168,7 @@ KINDS: Mapping[str, Kind] = {
 }
 #: Inputs that a class takes inside this dictionary.
 ADDED = ("text_embeds", "time_ids", "image_embeds", "resolution", "aspect_ratio")
+#: Inputs that say how a picture is made and not what it shows: the empty condition has them too.
+STATED = ("img_ids", "txt_ids", "ofs", "guidance", "time_ids", "resolution", "aspect_ratio", "encoder_attention_mask")
 #: Inputs that all images of a batch share.
 UNBATCHED = ("img_ids", "txt_ids", "ofs")

@@ -23,7 +23,7 @@ OFTEN = 4
 #: Words 0..9 are digits and numbers.
 NONE, ROW, COLUMN, SCREEN, MOVE = 10, 11, 15, 19, 24
 LEFT, RIGHT, UP, DOWN = range(MOVE, MOVE + 4)
-BEGIN, PAD, ASK, SEGMENT, DIGIT_AT, HOW_MANY, WHICH_ROW, MASK_OF, POINTER = range(28, 37)
+BEGIN, PAD, ASK, SEGMENT, DIGIT_AT, HOW_MANY, WHICH_ROW, MASK_OF, POINTER, MASK_AT = range(28, 38)
 WORDS = 40
 #: Words of a question, and screens that there are words for: the current one and those before it.
 QUESTION, SCREENS = 4, 5
@@ -158,6 +158,19 @@ def mask_questions(seen: Scenes, generator: torch.Generator) -> tuple[Tensor, Te
     """ "Mask of d": words that end with `SEGMENT`, and the cells that show it [n, 16]."""
     digit = _some_digit(seen, generator)
     return about(MASK_OF, digit, SEGMENT), seen.cells.flatten(1) == digit[:, None]
+
+
+def placed_mask_questions(seen: Scenes, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """ "Mask of the digit at row r, column c": a filled cell, and all cells that show its digit [n, 16].
+
+    Which digit that is stands in the picture alone, so that it has to be read before anything can be marked.
+    """
+    cells = seen.cells.flatten(1)
+    cell = torch.multinomial((cells != NONE).float(), 1, generator=generator)
+    at = cell[:, 0]
+    words = torch.full((len(seen), QUESTION), MASK_AT)
+    words[:, 1], words[:, 2], words[:, 3] = ROW + at // CELLS, COLUMN + at % CELLS, SEGMENT
+    return words, cells == cells.gather(1, cell)
 
 
 def pointer_after(start: Tensor, moves: Tensor) -> Tensor:

@@ -204,7 +204,7 @@ class SceneReader(VisualDecoder):
 
 def scene_reader(
     *, width: PositiveInt = 96, layers: PositiveInt = 8, heads: PositiveInt = 4, hidden: PositiveInt = 256,
-    depth: PositiveInt = 3, patch: Literal[2, 4] = 4, kind: Literal["scene", "views", "screens"] = "scene",
+    depth: PositiveInt = 3, patch: Literal[2, 4] = 4, kind: Literal["scene", "places", "views", "screens"] = "scene",
     history: Count = 2,
 ) -> SceneReader:  # fmt: skip
     """The reader in evaluation mode with random weights.
@@ -216,7 +216,7 @@ def scene_reader(
         hidden: width of the gated network.
         depth: blocks of the tower.
         patch: side of a patch in pixels; a scene is (32 / patch)^2 visual tokens.
-        kind: one scene, one scene in four views, or screens with actions between them.
+        kind: one scene, the same with masks asked for by place, in four views, or screens with actions between them.
         history: screens before the current one, of the kind `screens`.
 
     Raises:

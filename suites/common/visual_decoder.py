@@ -155,6 +155,10 @@ class VisualDecoder(Generator):
         tokens = self.projector(view.features, len(spans))
         return Seen(tokens.reshape(len(ids), -1, tokens.shape[-1]), view, len(spans), parts.flatten(1))
 
+    def encode_pictures(self, ids: Tensor) -> Tensor:
+        """The prompt's pictures as the decoder gets them, [batch, visual, width]."""
+        return self.see(ids).tokens
+
     def words(self, ids: Tensor) -> list[Tensor]:
         """Features of the words: before the pictures, after each of them, [batch, words, width] each."""
         edges = [0]

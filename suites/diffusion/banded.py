@@ -6,19 +6,16 @@ Queries are cut into blocks; a block of s queries reads s + 2 h keys, of which t
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from suites.common.shares import at_most
+
 
 def half_width(tokens: int, share: float) -> int:
-    """Half of the window of floor(tokens x share), h in |i - j| <= h.
-
-    Where the product is a whole number, floats may fall short of it: 100 tokens at 0.29 are 29 and not 28.
-    """
-    return math.floor(round(tokens * share, 9)) // 2
+    """Half of the window of floor(tokens x share), h in |i - j| <= h."""
+    return at_most(tokens, share) // 2
 
 
 def band_pairs(tokens: int, half: int) -> int:

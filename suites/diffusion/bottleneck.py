@@ -2,33 +2,19 @@
 
 At a switch the picture is predicted (x0 = x - t v), brought to the next stage's resolution, and noised again to a
 time somewhat above where the stage before it ended, whatever its shift; each stage has its own shift of the grid of
-times. Ours: fresh noise is the first noise with its values moved to other places and their signs drawn anew, the same
-for every image, so that a picture depends on its own noise alone; and resizing keeps the mean.
+times (`suites.diffusion.stages`).
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from bench.config.settings import Blocks, KeepRate, Positive, Rate
 from suites.common.rectified_flow import Course, FlowModel
-from suites.diffusion.subjects import as_kind
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Steps at one resolution: share of the full side, steps, and how far above its start the noise is put back."""
-
-    scale: float
-    steps: int
-    strength: float
-    shift: float
+from suites.diffusion.stages import Stage, fresh_noise, grids, resized
+from suites.diffusion.subjects import as_kind, is_of_diffusers
 
 
 def bottleneck(
@@ -38,11 +24,12 @@ def bottleneck(
     steps: Blocks = [6, 18, 9],  # noqa: B006
     strengths: list[Rate] = [0.0, 0.1, 0.1],  # noqa: B006
     shifts: list[Positive] = [1.0, 1.0, 1.0],  # noqa: B006
-) -> FlowModel:
+) -> nn.Module:
     """The model sampled in stages of their own resolution; nothing is trained.
 
     Args:
-        model: that samples along a rectified flow and knows every resolution that a stage has.
+        model: that samples along a rectified flow and knows every resolution that a stage has; of this house or of
+            diffusers.
         scales: of each stage, over the full side.
         steps: of each stage; the defaults are the x2 plan (33 in all).
         strengths: of each switch into a stage: 0 begins where the stage before ended, 1 at pure noise.
@@ -52,7 +39,6 @@ def bottleneck(
         ValueError: lists of different lengths, a last stage that is not at full size, a side that the network cannot
             take, or a shift by which a stage would end above where it begins.
     """
-    flow = as_kind(model, FlowModel, "bottleneck", "digit_dit")
     lengths = {len(each) for each in (scales, steps, strengths, shifts)}
     if len(lengths) > 1:
         raise ValueError(
@@ -62,10 +48,15 @@ def bottleneck(
     if scales[-1] != 1:
         raise ValueError(f"the last stage makes the picture and has to be at scale 1, not {scales[-1]:g}")
     stages = [Stage(*each) for each in zip(scales, steps, strengths, shifts, strict=True)]
+    if is_of_diffusers(model, "bottleneck"):
+        from suites.diffusion.bottleneck_diffusers import in_stages
+
+        return in_stages(model, stages)  # type: ignore[arg-type]
+    flow = as_kind(model, FlowModel, "bottleneck", "digit_dit")
     for stage in stages:
         _side(flow, stage.scale)
+    grids(stages, flow.shift)
     flow.course = Bottleneck(stages)
-    flow.course.grids(flow.shift)
     return flow
 
 
@@ -94,7 +85,7 @@ class Bottleneck(Course):
     def plan(self, model: FlowModel, count: int) -> list[dict[str, Any]]:
         """Every stage covers its share of the evenly spaced chain on its own grid; `count` is not asked."""
         steps = list[dict[str, Any]]()
-        for stage, times in zip(self.stages, self.grids(model.shift), strict=True):
+        for stage, times in zip(self.stages, grids(self.stages, model.shift), strict=True):
             side = _side(model, stage.scale)
             if steps:
                 steps[-1] |= self._switch(steps[-1], side, times[0], len(steps))
@@ -104,31 +95,6 @@ class Bottleneck(Course):
         first = _side(model, self.stages[0].scale)
         steps[0]["begins_at"] = first
         return steps
-
-    def grids(self, shift: float) -> list[list[float]]:
-        """The times of every stage, of steps + 1 each; a stage begins at its strength above where the one before ended.
-
-        Args:
-            shift: of the network's own grid, under that of each stage.
-
-        Raises:
-            ValueError: a stage would end above where it begins.
-        """
-        total, done, left, found = sum(stage.steps for stage in self.stages), 0, 1.0, list[list[float]]()
-        for number, stage in enumerate(self.stages):
-            both = shift * stage.shift  # a shift of a shift is their product, and 1 / s undoes s
-            begin = _shifted(left + (stage.strength * (1 - left) if done else 0.0), 1 / both)
-            done += stage.steps
-            end = 1 - done / total
-            if end >= begin:
-                raise ValueError(
-                    f"stage {number + 1} would begin at time {_shifted(begin, both):.3g} and end at "
-                    f"{_shifted(end, both):.3g}: choose a shift below {stage.shift:g} for it, or a greater strength"
-                )
-            even = [begin + (end - begin) * place / stage.steps for place in range(stage.steps + 1)]
-            found.append([_shifted(t, both) for t in even])
-            left = found[-1][-1]
-        return found
 
     @staticmethod
     def _switch(last: dict[str, Any], side: int, t: float, seed: int) -> dict[str, Any]:
@@ -150,39 +116,3 @@ class Bottleneck(Course):
         picture = resized(x - now["t"] * velocity, now["next_side"])
         noise = fresh_noise(state["noise"], now["next_side"], now["noise_seed"])
         return {**state, "x": (1 - now["next_t"]) * picture + now["next_t"] * noise}
-
-
-def _shifted(t: float, shift: float) -> float:
-    return shift * t / (1 + (shift - 1) * t)
-
-
-def resized(x: Tensor, side: int) -> Tensor:
-    """Pictures at another side, bilinear downwards and nearest upwards, with the mean of every channel kept.
-
-    Frames of videos [batch, channels, frames, side, side] are pictures of their own.
-    """
-    if side == x.shape[-1]:
-        return x
-    flat = x.flatten(1, -3)
-    if side < x.shape[-1]:
-        new = F.interpolate(flat, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
-    else:
-        new = F.interpolate(flat, size=(side, side), mode="nearest")
-    new = new + (flat.mean(dim=(2, 3), keepdim=True) - new.mean(dim=(2, 3), keepdim=True))
-    return new.reshape(*x.shape[:-2], side, side)
-
-
-def fresh_noise(noise: Tensor, side: int, seed: int) -> Tensor:
-    """Noise of the same shape but for its side: values of `noise` at drawn places with drawn signs.
-
-    Places and signs are the same for all images. Standard normal like `noise`; on average over places it is
-    uncorrelated with it.
-    """
-    shape = (*noise.shape[:-2], side, side)
-    count, wanted = noise[0].numel(), math.prod(shape[1:])
-    generator = torch.Generator(device="cpu").manual_seed(7919 * (seed + 1))
-    with torch.device("cpu"):
-        places = torch.randperm(count, generator=generator)[:wanted]
-        signs = 2.0 * torch.randint(2, (wanted,), generator=generator) - 1
-    drawn = noise.flatten(1)[:, places.to(noise.device)] * signs.to(noise)
-    return drawn.reshape(shape)

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from bench.config.settings import PositiveInt
 from suites.common.rectified_flow import Course, FlowModel, noise
 from suites.common.unet import Unet
+from suites.diffusion.cache_schedule import Factors, chosen, corrected, even_firsts
 from suites.diffusion.fake_quantised import calibrate, quantise
-from suites.diffusion.subjects import as_kind
+from suites.diffusion.subjects import as_kind, is_of_diffusers
 
 BITS = {"fp32": None, "w8a8": (8, 8), "w4a8": (4, 8)}
 
@@ -31,11 +32,11 @@ def cachequant(
     schedule: Literal["dp", "uniform"] = "dp",
     correction: bool = True,
     images: PositiveInt = 16,
-) -> Unet:
+) -> nn.Module:
     """The U-Net whose deep features are kept for some steps, and which may compute as if in few bits.
 
     Args:
-        model: the U-Net.
+        model: the U-Net of this house, or one of diffusers.
         interval: I; a full step for every I steps on average.
         bits: of weights and activations of convolutions and linear layers; numbers are rounded and multiplied in
             single precision, so that such a row has a quality and no time.
@@ -44,8 +45,14 @@ def cachequant(
         images: of the calibration run.
 
     Raises:
-        ValueError: the model is no U-Net of this house.
+        ValueError: the model is no U-Net, or one of diffusers that is to be rounded.
     """
+    if is_of_diffusers(model, "cachequant"):
+        from suites.diffusion.cachequant_diffusers import with_cache
+
+        if bits != "fp32":
+            raise ValueError("cachequant rounds networks of this house: set bits='fp32' for one of diffusers")
+        return with_cache(model, interval, schedule, correction, images)  # type: ignore[arg-type]
     unet = as_kind(model, Unet, "cachequant", "digit_unet")
     unet.course = CacheQuant(interval, schedule, correction, images)
     widths = BITS[bits]
@@ -61,8 +68,8 @@ class CacheQuant(Course):
 
     def __init__(self, interval: int, schedule: str, correction: bool, images: int):
         self.interval, self.schedule, self.correction, self.images = interval, schedule, correction, images
-        self._known: dict[tuple[int, float | None], tuple[list[int], dict[int, tuple[Tensor, Tensor]]]] = {}
-        self.factors: dict[int, tuple[Tensor, Tensor]] = {}
+        self._known: dict[tuple[int, float | None], tuple[list[int], Factors]] = {}
+        self.factors: Factors = {}
 
     def plan(self, model: FlowModel, count: int) -> list[dict[str, Any]]:
         """Plain steps, each full or cached; the calibration runs here, once for each number of steps and guidance."""
@@ -78,18 +85,13 @@ class CacheQuant(Course):
             for step in model.euler(count)
         ]
 
-    def _calibrated(self, model: Unet, count: int) -> tuple[list[int], dict[int, tuple[Tensor, Tensor]]]:
+    def _calibrated(self, model: Unet, count: int) -> tuple[list[int], Factors]:
         """First steps of the groups, and factors and offsets of every skipped step; without values, even groups."""
         groups = math.ceil(count / self.interval)
-        even = even_firsts(count, groups)
         weight = next(model.parameters())
         if groups == count or weight.is_meta or (self.schedule == "uniform" and not self.correction):
-            return even, {}
-        features = features_of(model, count, self.images)
-        firsts = even
-        if self.schedule == "dp":
-            firsts = best_firsts(distances(features), groups, self.interval)
-        return firsts, corrections(features, firsts) if self.correction else {}
+            return even_firsts(count, groups), {}
+        return chosen(features_of(model, count, self.images), self.interval, self.schedule, self.correction)
 
     def step(self, model: FlowModel, index: int, state: dict[str, Any]) -> dict[str, Any]:
         """An Euler step by the whole network, or by its outer part and the kept feature."""
@@ -117,14 +119,6 @@ def _tell_step(model: nn.Module, index: int) -> None:
         rounding.step = index
 
 
-def corrected(feature: Tensor, factors: tuple[Tensor, Tensor] | None) -> Tensor:
-    """A F + b per channel; F itself where nothing was fitted."""
-    if factors is None:
-        return feature
-    a, b = (each.to(feature)[None, :, None, None] for each in factors)
-    return a * feature + b
-
-
 @torch.no_grad()
 def features_of(model: Unet, count: int, images: int) -> Tensor:
     """Deep features of every step of the plain sampler, [steps, images x branches, channels, side, side]."""
@@ -143,68 +137,9 @@ def features_of(model: Unet, count: int, images: int) -> Tensor:
     return torch.stack(found)
 
 
-def distances(features: Tensor) -> Tensor:
-    """Sums of absolute differences between the features of all pairs of steps, [steps, steps]."""
-    flat = features.flatten(1).double()
-    return torch.stack([(flat - row).abs().sum(1) for row in flat])
-
-
-def even_firsts(count: int, groups: int) -> list[int]:
-    """First steps of groups of lengths that differ by one at most."""
-    return [-(-count * place // groups) for place in range(groups)]
-
-
-def bounds(count: int, groups: int, interval: int) -> tuple[int, int]:
-    """Least and greatest length of a group: ceil(I / 2) and 2 I, or what so many steps allow."""
-    return min(math.ceil(interval / 2), count // groups), max(2 * interval, -(-count // groups))
-
-
-def best_firsts(distance: Tensor, groups: int, interval: int) -> list[int]:
-    """First steps of consecutive groups with the least sum of distances from each group's first; exact.
-
-    Args:
-        distance: [steps, steps].
-        groups: how many.
-        interval: I, which bounds the lengths of groups.
-    """
-    table, count = distance.tolist(), len(distance)
-    least, most = bounds(count, groups, interval)
-    best: list[dict[int, tuple[float, list[int]]]] = [{0: (0.0, [])}]
-    for _ in range(groups):
-        new: dict[int, tuple[float, list[int]]] = {}
-        for begin, (cost, firsts) in best[-1].items():
-            for end in range(begin + least, min(begin + most, count) + 1):
-                total = cost + sum(table[begin][begin:end])
-                if end not in new or total < new[end][0]:
-                    new[end] = (total, [*firsts, begin])
-        best.append(new)
-    return best[-1][count][1]
-
-
-def schedule_cost(distance: Tensor, firsts: list[int]) -> float:
-    """Sum of distances of all steps from the first of their group."""
-    ends = [*firsts[1:], len(distance)]
-    return sum(float(distance[begin, begin:end].sum()) for begin, end in zip(firsts, ends, strict=True))
-
-
-def corrections(features: Tensor, firsts: list[int]) -> dict[int, tuple[Tensor, Tensor]]:
-    """Per skipped step the factors and offsets of all channels that bring the kept feature nearest to its own."""
-    found = {}
-    for index in range(len(features)):
-        first = max(each for each in firsts if each <= index)
-        if first != index:
-            found[index] = fitted(features[first], features[index])
-    return found
-
-
-def fitted(kept: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Least squares per channel, a = cov / var and b, of maps [images, channels, side, side]."""
-    x, y = (each.transpose(0, 1).flatten(1).double() for each in (kept, wanted))
-    mean_x, mean_y = x.mean(1), y.mean(1)
-    spread = (x - mean_x[:, None]).square().mean(1)
-    together = ((x - mean_x[:, None]) * (y - mean_y[:, None])).mean(1)
-    a = torch.where(spread > 0, together / spread.clamp(min=1e-30), torch.ones_like(spread))
-    return a.to(kept.dtype), (mean_y - a * mean_x).to(kept.dtype)
+def cache_bytes(branches: int, channels: int, side: int, size: int = 4) -> int:
+    """Bytes that live between steps: one feature map a branch."""
+    return branches * channels * side**2 * size
 
 
 def plan_macs(count: int, interval: int, full: int, skipped: int) -> int:

@@ -26,6 +26,35 @@ def pixart(tokens: int, words: int = 120, width: int = 1152, depth: int = 28, at
     return depth * block + 6 * c**2 + 16 * n * c + 32 * n * c + t * (4096 * c + c**2) + 256 * c + c**2
 
 
+def pixart_flexdit(kinds: Sequence[str], tokens: int, sparse: int, words: int = 120, width: int = 1152) -> int:
+    """PixArt-alpha with blocks of FlexDiT; plain ones between a sparse block and a recovery work on sparse tokens.
+
+    Args:
+        kinds: of every block: pooling, sparse, recovery or plain.
+        tokens: N, of the dense grid.
+        sparse: M, of the sparse one.
+        words: T, which every block's cross-attention looks at.
+        width: of a token.
+    """
+    n, m, t, c, total, now = tokens, sparse, words, width, 0, tokens
+
+    def cross(queries: int) -> int:
+        return 2 * queries * c**2 + 2 * t * c**2 + 2 * queries * t * c
+
+    for kind in kinds:
+        if kind == "pooling":
+            total += 10 * n * c**2 + cross(n)
+        elif kind == "sparse":
+            now = m
+            total += 10 * m * c**2 + 2 * n * c**2 + 2 * m * n * c + cross(m)
+        elif kind == "recovery":
+            now = n
+            total += 12 * n * c**2 + 2 * m * c**2 + 2 * m * n * c + cross(n)
+        else:
+            total += 12 * now * c**2 + 2 * now**2 * c + cross(now)
+    return total + pixart(n, t, c, 0)
+
+
 def flux(tokens: int, words: int = 512, guidance: bool = True) -> int:
     """FLUX.1: 19 double and 38 single blocks of width 3072 over picture and text together."""
     d, n = 3072, tokens + words

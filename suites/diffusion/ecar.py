@@ -19,7 +19,7 @@ from bench.config.settings import PositiveInt
 from suites.common.checkpoint import load_checkpoint
 from suites.common.dit import FREQUENCIES, Block, block_macs, modulated, positions
 from suites.common.rectified_flow import noise, time_features
-from suites.diffusion.bottleneck import fresh_noise, resized
+from suites.diffusion.stages import fresh_noise, resized
 
 __all__ = ["Ecar", "ecar", "load_checkpoint"]
 
@@ -106,6 +106,7 @@ class Ecar(nn.Module):
         """`flow_steps` Euler steps for every stage; the number of steps of the case is not asked."""
         self.scale = shape.get("guidance")
         branches, steps, keys = 1 if self.scale is None else 2, list[dict[str, Any]](), 0
+        both, flow = self._params()
         for stage, (begin, end) in enumerate(self.slices()):
             tokens = (self.sides[stage] // self.patch) ** 2
             keys += tokens
@@ -116,10 +117,16 @@ class Ecar(nn.Module):
                 steps.append({
                     "index": len(steps), "t": t, "dt": (begin - end) / self.flow_steps, "stage": stage, "first": k == 0,
                     "next_t": self.slices()[stage + 1][0] if last else None, "side": self.sides[stage],
-                    "evaluations": branches, "macs": branches * macs,
+                    "evaluations": branches, "macs": branches * macs, "params": flow if k else both,
                 })  # fmt: skip
         self.steps_planned = steps
         return steps
+
+    def _params(self) -> tuple[int, int]:
+        """Parameters of both networks, and of the flow alone."""
+        of_maps = [self.start_token, *self.levels.parameters(), *self.read.parameters(), *self.blocks.parameters()]
+        both = sum(each.numel() for each in self.parameters())
+        return both, both - sum(each.numel() for each in of_maps)
 
     def flow_macs(self, n: int) -> int:
         """MACs of one evaluation of the flow network on n tokens."""

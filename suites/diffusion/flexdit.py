@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt, Rate
 from suites.common.dit import Attention, Block, Dit, block_macs, modulated
-from suites.common.finetuning import finetuned, teacher_for
+from suites.common.finetuning import finetuned, needs_training, teacher_for
 from suites.common.rectified_flow import Course, FlowModel, flow_loss
-from suites.diffusion.subjects import as_kind
+from suites.diffusion.subjects import as_kind, is_of_diffusers
+from suites.diffusion.token_grids import SparseSides, merging, regridded
 
 
 def flexdit(
@@ -32,14 +33,15 @@ def flexdit(
     r_max: Rate = 0.86,
     fixed: Count = 0,
     training_steps: Count = 0,
-) -> Dit:
+) -> nn.Module:
     """The transformer rebuilt as pooling blocks, modules of 3 + `sparse_blocks` blocks, and dense blocks at the top.
 
     A module is one block that makes the sparse tokens, `sparse_blocks` on them, one that recovers all tokens, and dense
     blocks until the depth of the network is used up evenly.
 
     Args:
-        model: a diffusion transformer of pooling + modules x m + top blocks, m the same for all modules.
+        model: a diffusion transformer of pooling + modules x m + top blocks, m the same for all modules; or PixArt of
+            diffusers, which is not trained.
         pooling: blocks at the bottom that mix by a mean.
         modules: sparse-dense modules.
         top: dense blocks at the end.
@@ -53,18 +55,15 @@ def flexdit(
         ValueError: no diffusion transformer, a depth that does not come out, r_min above r_max, or a number of sparse
             tokens that is no square grid.
     """
-    dit = as_kind(model, Dit, "flexdit", "digit_dit(depth=10)", videos=False)
-    each, rest = divmod(len(dit.blocks) - pooling - top, modules)
-    if rest or each < 2 + sparse_blocks:
-        raise ValueError(
-            f"{len(dit.blocks)} blocks less pooling={pooling} and top={top} do not make modules={modules} of at least "
-            f"{2 + sparse_blocks} blocks each: choose numbers that come out, such as digit_dit(depth=10)"
-        )
     if r_min > r_max:
         raise ValueError(f"r_min={r_min:g} is above r_max={r_max:g}, and fewer tokens are pruned as the chain goes on")
+    if is_of_diffusers(model, "flexdit"):
+        sides = SparseSides(r_min, r_max, fixed)
+        return _on_pixart(model, (pooling, modules, top, sparse_blocks), sides, training_steps)
+    dit = as_kind(model, Dit, "flexdit", "digit_dit(depth=10)", videos=False)
+    each = _of_a_module(len(dit.blocks), pooling, modules, top, sparse_blocks)
     side = dit.resolution // dit.patch
-    if fixed and (round(fixed**0.5) ** 2 != fixed or fixed > side**2):
-        raise ValueError(f"fixed={fixed} is no square of at most {side**2} tokens")
+    _check_fixed(fixed, side)
     teacher = teacher_for(dit, training_steps)
     _rebuild(dit, pooling, modules, each, sparse_blocks)
     dit.course = Flex(r_min, r_max, fixed)
@@ -79,6 +78,41 @@ def flexdit(
     settings |= {"r_min": r_min, "r_max": r_max}
     loss = _loss(dit, dit.course) if teacher is not None else None
     return finetuned(dit, teacher, flexdit, settings, training_steps, loss=loss, rate=1e-3)
+
+
+def _of_a_module(depth: int, pooling: int, modules: int, top: int, sparse_blocks: int) -> int:
+    """Blocks of a module.
+
+    Raises:
+        ValueError: the depth does not come out.
+    """
+    each, rest = divmod(depth - pooling - top, modules)
+    if rest or each < 2 + sparse_blocks:
+        raise ValueError(
+            f"{depth} blocks less pooling={pooling} and top={top} do not make modules={modules} of at least "
+            f"{2 + sparse_blocks} blocks each: choose numbers that come out, such as digit_dit(depth=10)"
+        )
+    return each
+
+
+def _check_fixed(fixed: int, side: int) -> None:
+    """Raise ValueError unless so many sparse tokens are a square grid no larger than the dense one."""
+    if fixed and (round(fixed**0.5) ** 2 != fixed or fixed > side**2):
+        raise ValueError(f"fixed={fixed} is no square of at most {side**2} tokens")
+
+
+def _on_pixart(model: Any, numbers: tuple[int, int, int, int], sides: SparseSides, training_steps: int) -> nn.Module:
+    """PixArt of diffusers rebuilt with these numbers: pooling, modules, top, sparse blocks of a module."""
+    from suites.diffusion.flexdit_pixart import rebuilt, square_side
+
+    if training_steps:
+        raise ValueError("flexdit trains networks of this house: set training_steps=0 for one of diffusers")
+    pooling, modules, top, sparse_blocks = numbers
+    _check_fixed(sides.fixed, square_side(model))
+    depth = len(model.model.transformer_blocks)
+    _of_a_module(depth, pooling, modules, top, sparse_blocks)
+    made = rebuilt(model, kinds(depth, pooling, modules, top, sparse_blocks), sides)
+    return needs_training(made, "the rebuilt network", 0)
 
 
 def _loss(dit: Dit, course: Flex) -> Any:
@@ -183,11 +217,7 @@ class RecoveryBlock(nn.Module):
         super().__init__()
         self.norm1, self.norm2, self.mlp, self.modulation = plain.norm1, plain.norm2, plain.mlp, plain.modulation
         self.attn = plain.attn
-        self.of_sparse, self.of_dense = nn.Linear(width, width), nn.Linear(width, width)
-        with torch.no_grad():
-            for each in (self.of_sparse.weight, self.of_sparse.bias, self.of_dense.bias):
-                each.zero_()
-            self.of_dense.weight.copy_(torch.eye(width))
+        self.of_sparse, self.of_dense = merging(width)
 
     def forward(self, sparse: Tensor, dense: Tensor, condition: Tensor) -> Tensor:
         """Dense tokens, [batch, tokens, width]."""
@@ -198,29 +228,11 @@ class RecoveryBlock(nn.Module):
         return x + gate2[:, None] * self.mlp(modulated(self.norm2(x), shift2, scale2))
 
 
-def regridded(tokens: Tensor, side: int) -> Tensor:
-    """Tokens of a square grid pooled to a smaller one, or repeated to a larger one."""
-    own = round(tokens.shape[1] ** 0.5)
-    if own == side:
-        return tokens
-    maps = tokens.transpose(1, 2).unflatten(-1, (own, own))
-    new = F.adaptive_avg_pool2d(maps, side) if side < own else F.interpolate(maps, size=(side, side), mode="nearest")
-    return new.flatten(2).transpose(1, 2)
-
-
 class Flex(Course):
     """The plain grid of times; the side of the sparse grid follows it."""
 
     def __init__(self, r_min: float, r_max: float, fixed: int):
-        self.r_min, self.r_max, self.fixed = r_min, r_max, fixed
-
-    def side(self, dense_side: int, done: float) -> int:
-        """Side of the sparse grid after a share `done` of the chain: fixed for a quarter, then linear in r."""
-        if self.fixed:
-            return round(self.fixed**0.5)
-        gone = max(0.0, (done - 0.25) / 0.75)
-        r = self.r_max + (self.r_min - self.r_max) * gone
-        return max(1, round((dense_side**2 * (1 - r)) ** 0.5))
+        self.side = SparseSides(r_min, r_max, fixed).side
 
     def plan(self, model: FlowModel, count: int) -> list[dict[str, Any]]:
         """Plain steps with the sparse tokens and MACs of each."""

@@ -1,8 +1,6 @@
 """The patterns of Sparse-vDiT as bare functions of queries, keys and values; Chen et al. 2025, arXiv 2506.03065.
 
-Tokens are T words, then F frames of P places. Words see everything and everything sees them, whatever the pattern; a
-head that is left out gives zeros. A query's words and its pattern are two softmaxes, joined by the sums of their rows,
-so that nothing is multiplied and masked away.
+Tokens are T words, then F frames of P places. Words see everything and everything sees them, whatever the pattern.
 """
 
 from __future__ import annotations
@@ -11,13 +9,11 @@ import inspect
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bench.config.settings import Count, PositiveInt
 from suites.common.operators import Operator
-from suites.diffusion.banded import banded_attention
-from suites.diffusion.patterns import PATTERNS, Layout, columns_of, multi_attention
+from suites.diffusion.patterns import PATTERNS, Layout, attend_beside_words, columns_of
 
 Name = Literal["full", "diagonal", "multi_diagonal", "stripe", "skip"]
 
@@ -52,31 +48,7 @@ class PatternOperator(Operator):
 
     def function(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """What is attended, of the same shape."""
-        t = self.words
-        if not t or self.pattern in ("full", "skip"):
-            return PATTERNS[self.pattern].attend(q, k, v, self.layout)
-        told = F.scaled_dot_product_attention(q[:, :, :t], k, v)
-        return torch.cat([told, self._of_video(q[:, :, t:], k, v)], dim=2)
-
-    def _of_video(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The tokens of the video over the words and over those that the pattern shows them."""
-        t, layout = self.words, self.layout
-        own_k, own_v = k[:, :, t:], v[:, :, t:]
-        if self.pattern == "stripe":
-            if layout.columns < layout.tokens:
-                seen = columns_of(layout, k.device)
-                own_k, own_v = own_k[:, :, seen], own_v[:, :, seen]
-            k, v = torch.cat([k[:, :, :t], own_k], dim=2), torch.cat([v[:, :, :t], own_v], dim=2)
-            return F.scaled_dot_product_attention(q, k, v)
-        if self.pattern == "diagonal":
-            near, mass = banded_attention(q, own_k, own_v, min(layout.band, layout.tokens - 1))
-        elif 2 * layout.near + 1 < layout.places:
-            near, mass = multi_attention(q, own_k, own_v, layout)
-        else:
-            near, mass = _whole(q, own_k, own_v)
-        far, other = _whole(q, k[:, :, :t], v[:, :, :t])
-        share = torch.sigmoid(mass - other)[..., None]
-        return share * near + (1 - share) * far
+        return attend_beside_words(self.pattern, q, k, v, self.layout, self.words)
 
     def definition(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Scores written out and masked, some queries at a time."""
@@ -105,12 +77,6 @@ class PatternOperator(Operator):
         every = layout.columns >= layout.tokens
         columns = torch.arange(layout.tokens, device=j.device) if every else columns_of(layout, j.device)
         return words | torch.isin(j, columns)
-
-
-def _whole(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention over all these keys, and the logarithm of each row's sum."""
-    scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
-    return scores.softmax(-1) @ v, scores.logsumexp(-1)
 
 
 def pairs(pattern: str, layout: Layout, words: int = 0, *, executed: bool = False) -> int:

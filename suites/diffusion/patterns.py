@@ -134,6 +134,71 @@ PATTERNS: Mapping[str, Pattern] = {
 }
 
 
+# ------------------------------------------------------------------------------------------ beside words
+
+
+def whole(q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Attention over all these keys, and the logarithm of each row's sum.
+
+    `padding` [batch, 1, 1, keys] is False at keys that are none.
+    """
+    scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+    if padding is not None:
+        scores = scores.masked_fill(~padding, float("-inf"))
+    return scores.softmax(-1) @ v, scores.logsumexp(-1)
+
+
+def joined(near: tuple[Tensor, Tensor], far: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """One attention of two over different keys, each told with the logarithm of its rows' sums."""
+    share = torch.sigmoid(near[1] - far[1])[..., None]
+    return share * near[0] + (1 - share) * far[0], torch.logaddexp(near[1], far[1])
+
+
+def attend_beside_words(
+    name: str, q: Tensor, k: Tensor, v: Tensor, layout: Layout, words: int, padding: Tensor | None = None
+) -> Tensor:
+    """A pattern over a video with so many words before it, which see everything and are seen by everything.
+
+    A query's words and its pattern are two softmaxes that are joined by their rows' sums, so that nothing is multiplied
+    and masked away. A head that is left out gives zeros.
+
+    Args:
+        name: of the pattern.
+        q: [batch, heads, words + tokens, size], as k and v.
+        k: keys.
+        v: values.
+        layout: of the video.
+        words: before it.
+        padding: [batch, 1, 1, words], False at words that are none.
+    """
+    if name == "skip" or (not words and padding is None):
+        return PATTERNS[name].attend(q, k, v, layout)
+    everything = None if padding is None else F.pad(padding, (0, layout.tokens), value=True)
+    if name == "full":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=everything)
+    told = F.scaled_dot_product_attention(q[:, :, :words], k, v, attn_mask=everything)
+    return torch.cat([told, _of_video(name, q[:, :, words:], k, v, layout, words, padding)], dim=2)
+
+
+def _of_video(name: str, q: Tensor, k: Tensor, v: Tensor, layout: Layout, words: int, padding: Tensor | None) -> Tensor:
+    """The tokens of the video over the words and over those that the pattern shows them."""
+    own_k, own_v = k[:, :, words:], v[:, :, words:]
+    if name == "stripe":
+        if layout.columns < layout.tokens:
+            seen = columns_of(layout, k.device)
+            own_k, own_v = own_k[:, :, seen], own_v[:, :, seen]
+        k, v = torch.cat([k[:, :, :words], own_k], dim=2), torch.cat([v[:, :, :words], own_v], dim=2)
+        mask = None if padding is None else F.pad(padding, (0, own_k.shape[2]), value=True)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    if name == "diagonal":
+        near = banded_attention(q, own_k, own_v, min(layout.band, layout.tokens - 1))
+    elif 2 * layout.near + 1 < layout.places:
+        near = multi_attention(q, own_k, own_v, layout)
+    else:
+        near = whole(q, own_k, own_v)
+    return joined(near, whole(q, k[:, :, :words], v[:, :, :words], padding))[0]
+
+
 def density(name: str, layout: Layout) -> float:
     """Share of all pairs that a pattern keeps."""
     return PATTERNS[name].pairs(layout) / layout.tokens**2

@@ -9,7 +9,7 @@ everything and masks.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,10 +18,9 @@ from bench.config.settings import Count, Field, PositiveInt, Rate
 from suites.common.dit import Attention, Dit
 from suites.common.rectified_flow import Course, FlowModel
 from suites.common.video_dit import VideoDit
-from suites.diffusion.banded import band_pairs, banded_attention, executed_pairs, half_width
-from suites.diffusion.subjects import as_kind, tell_pairs
-
-Mode = Literal["full", "refresh", "sparse"]
+from suites.diffusion.banded import band_pairs, executed_pairs, half_width
+from suites.diffusion.subjects import as_kind, is_of_diffusers, tell_pairs
+from suites.diffusion.windows import Mode, Windows, windowed
 
 
 def rettention(
@@ -33,11 +32,11 @@ def rettention(
     increment: Rate = 0.04,
     use_ratio: bool = True,
     use_residual: bool = True,
-) -> Dit:
+) -> nn.Module:
     """The transformer whose self-attention looks at a window between full steps; nothing is trained.
 
     Args:
-        model: a diffusion transformer.
+        model: a diffusion transformer of this house, or one of diffusers.
         s: window over the tokens; 2 sees everything.
         refresh: a full step at `warmup` and every so many steps after it tells ratio and residual anew.
         warmup: first steps that are full.
@@ -48,6 +47,11 @@ def rettention(
     Raises:
         ValueError: the model is no diffusion transformer.
     """
+    if is_of_diffusers(model, "rettention"):
+        from suites.diffusion.rettention_diffusers import with_windows
+
+        windows = Windows(s, refresh, warmup, increment, use_ratio, use_residual)
+        return with_windows(model, windows)  # type: ignore[arg-type]
     dit = as_kind(model, Dit, "rettention", "digit_dit256")
     for block in dit.blocks:
         block.attn = WindowAttention(block.attn, s, increment, use_ratio, use_residual, frames_of(dit))
@@ -68,17 +72,6 @@ class BandPass(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, half: int, frames: int) -> tuple[Tensor, Tensor]:
         """As `windowed`."""
         return windowed(q, k, v, half, frames)
-
-
-def windowed(q: Tensor, k: Tensor, v: Tensor, half: int, frames: int) -> tuple[Tensor, Tensor]:
-    """Attention in the window and the logarithm of each row's sum; of a video, tokens come frame by frame."""
-    if frames == 1:
-        return banded_attention(q, k, v, half)
-    places = q.shape[2] // frames
-    q, k, v = (each.unflatten(2, (frames, places)).transpose(2, 3).flatten(2, 3) for each in (q, k, v))
-    out, mass = banded_attention(q, k, v, half, frames)
-    out, mass = (each.unflatten(2, (places, frames)).transpose(2, 3).flatten(2, 3) for each in (out, mass))
-    return out, mass
 
 
 class WindowAttention(Attention):
@@ -132,13 +125,8 @@ class Rettention(Course):
     """Full, refreshing and sparse steps; ratios and residuals live in the state of the run."""
 
     def __init__(self, s: float, refresh: int, warmup: int, residual: bool = True):
-        self.s, self.refresh, self.warmup, self.residual = s, refresh, warmup, residual
-
-    def mode(self, index: int) -> Mode:
-        """What step `index` does."""
-        if index < self.warmup:
-            return "full"
-        return "sparse" if (index - self.warmup) % self.refresh else "refresh"
+        self.s, self.residual = s, residual
+        self.mode = Windows(s, refresh, warmup).mode
 
     def plan(self, model: FlowModel, count: int) -> list[dict[str, Any]]:
         """The plain grid, each step with its mode and MACs."""

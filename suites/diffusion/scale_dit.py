@@ -18,7 +18,7 @@ from bench.config.settings import Count, PositiveInt
 from suites.common.dit import Block, Dit, modulated
 from suites.common.finetuning import finetuned, teacher_for
 from suites.common.rectified_flow import Course, FlowModel, flow_loss
-from suites.diffusion.bottleneck import fresh_noise, resized
+from suites.diffusion.stages import fresh_noise, resized
 from suites.diffusion.subjects import as_kind, tell_pairs
 
 Order = Literal["raster", "window", "hilbert"]

@@ -18,7 +18,7 @@ from suites.common.dit import Attention
 from suites.common.rectified_flow import Course, FlowModel, noise
 from suites.common.video_dit import VideoDit
 from suites.diffusion.patterns import PATTERNS, Layout, density
-from suites.diffusion.subjects import as_kind, tell_pairs
+from suites.diffusion.subjects import as_kind, is_of_diffusers, tell_pairs
 
 
 def sparse_vdit(
@@ -32,11 +32,11 @@ def sparse_vdit(
     bound: Rate = 0.5,
     skip_bound: Rate = 0.02,
     videos: PositiveInt = 2,
-) -> VideoDit:
+) -> nn.Module:
     """The video transformer whose heads attend in the patterns that a search chose; nothing is trained.
 
     Args:
-        model: a video transformer.
+        model: a video transformer of this house, or one of diffusers, where one pattern holds for all heads.
         lam: lambda, what a dense head costs in units of relative squared error.
         pattern: `search`, or this one for every head.
         band: half width of the diagonal, in tokens.
@@ -47,8 +47,14 @@ def sparse_vdit(
         videos: of the search.
 
     Raises:
-        ValueError: the model is no video transformer.
+        ValueError: the model is no video transformer, or one of diffusers that is to be searched.
     """
+    if is_of_diffusers(model, "sparse_vdit"):
+        from suites.diffusion.sparse_vdit_diffusers import with_pattern
+
+        if pattern == "search":
+            raise ValueError("sparse_vdit searches networks of this house: name a pattern for one of diffusers")
+        return with_pattern(model, pattern, band, near, columns)  # type: ignore[arg-type]
     video = as_kind(model, VideoDit, "sparse_vdit", "digit_video")
     layout = Layout(video.frames, video.places, band, near, columns)
     for block in video.blocks:

@@ -27,6 +27,20 @@ def as_kind(model: nn.Module, kind: type[Kind], method: str, take: str, *, video
     return model
 
 
+def is_of_diffusers(model: nn.Module, method: str) -> bool:
+    """Whether it is a network of diffusers with a scheduler; told without importing diffusers.
+
+    Raises:
+        ValueError: it is, and another method already samples it its own way.
+    """
+    if not hasattr(model, "unguided"):
+        return False
+    taken = getattr(model, "course", None) or getattr(model, "around", None)
+    if taken is not None:
+        raise ValueError(f"{method}: another method already says how this model is sampled")
+    return True
+
+
 def tell_pairs(model: nn.Module, dense: int, kept: int) -> None:
     """Let a model with a mask in its attention tell two counts beside what runs, which is whole blocks of the mask.
 

@@ -172,17 +172,23 @@ class Var(VarNetwork):
             if k >= self.drafted and self.refiner is not None:
                 step |= self._refined(k, side, done)
             else:
-                step["macs"] = self.scale_macs(side**2, done, first=k == 0)
+                step |= {"macs": self.scale_macs(side**2, done, first=k == 0), "params": self._own_params()}
             steps.append({**step, "evaluations": branches, "macs": branches * step["macs"]})
         return steps
 
+    def _own_params(self) -> int:
+        """Parameters without those of a refiner."""
+        others = 0 if self.refiner is None else sum(each.numel() for each in self.refiner.parameters())
+        return sum(each.numel() for each in self.parameters()) - others
+
     def _refined(self, k: int, side: int, done: int) -> dict[str, Any]:
         assert self.refiner is not None
+        known = {"mode": "refine", "params": sum(each.numel() for each in self.refiner.parameters())}
         if k > self.drafted:
-            return {"mode": "refine", "macs": self.refiner.scale_macs(side**2, done, first=False)}
+            return {**known, "macs": self.refiner.scale_macs(side**2, done, first=False)}
         heads = None if self.prefix_logits else side**2
         macs = self.refiner.scale_macs(done, done, first=True, heads=heads)
-        return {"mode": "refine", "tokens": done, "macs": macs}
+        return {**known, "tokens": done, "macs": macs}
 
     def start(self, noise: Tensor, cond: Tensor) -> dict[str, Any]:
         """An empty sum of codes, empty caches, and the uniform number of every token."""

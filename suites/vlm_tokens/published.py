@@ -193,6 +193,12 @@ class Straight(nn.Module):
         return features
 
 
+class OfFeatures(VisualDecoder):
+    """A model whose pictures come as features: there is nothing that encodes them."""
+
+    encode_pictures = None  # type: ignore[assignment]
+
+
 def published_visual(
     *, name: str, tiles: PositiveInt | None = None, tokens: PositiveInt | None = None, history: Count | None = None,
     layers: PositiveInt | None = None, tower: bool = True, whole_tower: bool = False, prefix: Count = 35,
@@ -227,7 +233,8 @@ def published_visual(
         fields = SMALL_TOWER if found.decoder == "small" else CLIP_L_336 if found.tower == "clip" else SIGLIP_SO400M
         eye = TowerOfTransformers(found.tower, dict(fields), whole_tower)
         projector = Projector(fields["hidden_size"], shape.width, found.pool, found.newline)
-    return VisualDecoder(
+    made = OfFeatures if isinstance(eye, NoTower) else VisualDecoder
+    return made(
         eye, projector, Decoder(shape, base=found.base), tokens=tokens or found.tokens, images=images,
         prefix=prefix, between=found.between,
     ).eval()  # fmt: skip

@@ -93,6 +93,8 @@ class Reduced(Generator):
         self.model, self.reduction = model, reduction
         self.vocabulary, self.shape = model.vocabulary, model.shape
         self.input_dependent = reduction.data_dependent
+        if model.encode_pictures is None:  # its pictures come as features
+            self.encode_pictures = None  # type: ignore[assignment]
         self.tokens_per_layer: list[int] = []
         self.kept_origin: Tensor | None = None
 
@@ -188,6 +190,13 @@ class Reduced(Generator):
             kept.append(left)
         following = tuple(place + 1 for place in cache.places)
         return decoder.head(decoder.norm(x[:, -1])), VisualCache(tuple(kept), following)
+
+    def encode_pictures(self, ids: Tensor) -> Tensor:
+        """The prompt's pictures before the decoder, chosen among where the method does so in the tower.
+
+        They are [batch, visual, width].
+        """
+        return self.reduction.see(self.model, ids).tokens
 
     def visual_tokens(self) -> list[int]:
         """How many visual tokens entered each layer in the last prompt."""

@@ -6,14 +6,13 @@ the new one. Every function gives v_l for l = 0 .. L - 1.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from suites.common.shares import at_least, at_most
+
 #: Layers of the decoder that the papers' lists of cuts are meant for.
 PAPER_LAYERS = 32
-#: What a product of a number and a share may be off: 3100 (1 - 0.7) is 930.0000000000001 in floating point.
-ROUNDING = 1e-9
 
 
 def plain(v: int, layers: int) -> list[int]:
@@ -57,7 +56,7 @@ def pyramiddrop(
 
 def fastv(v: int, layers: int, after: int = 2, drop: float = 0.5) -> list[int]:
     """All v, then v - int(v R) behind layer K (FastV, arXiv 2403.06764)."""
-    return cut([v, v - math.floor(v * drop + ROUNDING)], [after], layers)
+    return cut([v, v - at_most(v, drop)], [after], layers)
 
 
 def share(v: int, layers: int, keep: float, after: int = 0) -> list[int]:
@@ -158,7 +157,7 @@ def from_ratios(v: int, ratios: Sequence[float]) -> list[int]:
     """ceil(ratio v) tokens in each layer, never more than in the layer before (AdaToken-3D)."""
     out: list[int] = []
     for ratio in ratios:
-        wanted = max(1, math.ceil(v * ratio - ROUNDING))
+        wanted = max(1, at_least(v, ratio))
         out.append(min([wanted, *out[-1:]]))
     return out
 

@@ -27,6 +27,15 @@ def test_generation_in_the_field_s_own_words():
     assert found["output_tokens_per_s", "request"].value == pytest.approx(4 * 15 / 0.060)
 
 
+def test_the_first_token_is_told_with_and_without_the_pictures_that_are_read_before_it():
+    known = {("latency_ms", "request"): 110.0, ("latency_ms", "prefill"): 50.0}
+    assert not any("encoder" in metric for metric, _ in derive("generate", known))
+    found = derive("generate", {**known, ("latency_ms", "encoder"): 20.0})
+    assert found["encoder_ms", "request"].value == 20 and found["time_to_first_token_ms", "request"].value == 50
+    alone = found["prefill_alone_ms", "request"]
+    assert alone.value == 30 and (alone.ci_low, alone.ci_high) == pytest.approx((45 - 22, 55 - 18))
+
+
 def test_intervals_go_along_and_turn_round_with_rates():
     known = {("latency_ms", "request"): 110.0, ("latency_ms", "prefill"): 50.0}
     found = derive("generate", known, batch=1, context=100, new_tokens=11)

@@ -75,7 +75,7 @@ def test_the_field_s_own_names_are_there(records):
 def test_curves_are_kept_once_in_the_record(records):
     found = {workload: {(c["metric"], c["index"]) for c in record["curves"]} for workload, record in records.items()}
     assert found["generate"] == {("latency_ms", "context")}
-    assert found["sample"] == {("latency_ms", "step"), ("macs", "step")}
+    assert found["sample"] == {("latency_ms", "step"), ("macs", "step"), ("cache_bytes", "step")}
     assert found["stream"] == {("latency_ms", "step"), ("macs", "step"), ("offline_error", "step")}
 
 

@@ -166,8 +166,13 @@ def test_a_sampler_tells_its_plan_and_what_lives_between_its_steps():
     found = values(facts)
     assert found["sampler_steps"] == 4 and found["network_evaluations"] == 1 + 2 + 1 + 2
     assert found["cache_bytes"] == 2 * 4 * 4 * 2  # the kept evaluation and the encoded condition, but not x
-    (curve,) = facts.curves
-    assert curve.values == pytest.approx([1, 2, 3, 4])
+    curves = {curve.metric: curve.values for curve in facts.curves}
+    assert curves == {"cache_bytes": [64] * 4, "latency_ms": pytest.approx([1, 2, 3, 4])}
+    known = Denoiser.plan
+    subject = subject_of(Denoiser)
+    subject.module.plan = lambda shape: [{**step, "params": 16} for step in known(subject.module, shape)]
+    told = [curve.values for curve in facts_of("sample", subject, steps=4).curves if curve.metric == "params"]
+    assert told == [[16] * 4]
 
 
 def test_macs_of_a_sampler_are_counted_step_by_step_with_conditioner_and_decoder_apart():

@@ -32,6 +32,8 @@ SIDE = 16
 JUDGE_STEPS = 400
 #: Per cent of held-out digits that the judge has to see right, or nothing that it says of made ones means anything.
 LEAST_OF_JUDGE = 90.0
+#: Per cent of the plain sampler's digits that have to show the class asked for, or a method's loss is one of little.
+LEAST_OF_PLAIN = 90.0
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class DigitImages(TrainedTask):
         self._spread: list[float] = []
         self._judge: Judge | None = None
         self._judge_accuracy = 0.0
+        self._plain_accuracy = 100.0
 
     # ------------------------------------------------------------------------------------------ the judge
 
@@ -171,9 +174,10 @@ class DigitImages(TrainedTask):
         }
 
     def load(self, module: nn.Module, model_name: str) -> dict[str, Any]:
-        """Load the trained weights, and with them the spread of the plain model's seeds."""
+        """Load the trained weights, and with them the spread of the plain model's seeds and its accuracy."""
         notes = super().load(module, model_name)
         self._spread = [float(value) for value in notes["test_frechet"]]
+        self._plain_accuracy = float(notes["test_accuracy"])
         return notes
 
     def data_digest(self) -> str:
@@ -210,14 +214,20 @@ class DigitImages(TrainedTask):
         return replace(found, also=(proportion("accuracy", marks, seen.hex()),), flags=self._flags())
 
     def _flags(self) -> tuple[dict[str, str], ...]:
-        """A flag that makes the row invalid where the judge does not know real digits."""
-        if self._judge_accuracy >= LEAST_OF_JUDGE:
-            return ()
-        text = (
-            f"the frozen classifier sees only {self._judge_accuracy:.1f} % of held-out digits right, and "
-            f"{LEAST_OF_JUDGE:g} % are needed: what it says of made digits means nothing"
-        )
-        return (flag("judge_fails", "invalid", text),)
+        """A flag that makes the row invalid where the judge does not know real digits, and one of a weak network."""
+        if self._judge_accuracy < LEAST_OF_JUDGE:
+            text = (
+                f"the frozen classifier sees only {self._judge_accuracy:.1f} % of held-out digits right, and "
+                f"{LEAST_OF_JUDGE:g} % are needed: what it says of made digits means nothing"
+            )
+            return (flag("judge_fails", "invalid", text),)
+        if self._plain_accuracy < LEAST_OF_PLAIN:
+            text = (
+                f"the plain sampler itself shows the class that it is asked for in {self._plain_accuracy:.1f} % of "
+                f"what it makes, less than {LEAST_OF_PLAIN:g} %: take the quality of this network's rows for little"
+            )
+            return (flag("weak_plain_sampler", "warn", text),)
+        return ()
 
     def floor(self) -> float:
         """The distance of the training digits from the held-out ones, which no trained model gets below by merit."""

@@ -1,5 +1,7 @@
 """Questions about scenes of digits: a position, a number, a row, a mask; or screens with actions between them.
 
+A mask is asked for by the digit's name, or of a reader of the kind `places` by where one stands.
+
 A model reads the scene as visual tokens and answers in one word. Scenes that are judged show held-out digits only and
 are the same for every model of one kind. The score is exact match over all questions of the kind; every type with its
 own interval stands in its details. `judged` may name one type, or `masks`, which is the mean intersection over union
@@ -8,7 +10,7 @@ of masks. One model learns all types, so one checkpoint serves every choice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -27,9 +29,12 @@ Judged = Literal["questions", "masks", "position", "count", "search", "now", "po
 #: Types of question by kind of model.
 TYPES = {
     "scene": ("position", "count", "search"),
+    "places": ("position", "count", "search"),
     "views": ("position", "count", "search"),
     "screens": ("now", "pointer", "past"),
 }
+#: Types that name a row and a column of a screen: their answers also stand by the row, where dropping has a bias.
+PLACED = ("position", "now", "past")
 HELD_OUT_SCENES, HELD_OUT_SEED = 200, 987_654_321
 
 
@@ -41,7 +46,8 @@ def drawn(module: Any, n: int, known: Tensor, generator: torch.Generator, repeat
     head = torch.cat([torch.full((n, 1), scenes.BEGIN), scenes.packed(seen.levels, module.patch, module.views)], dim=1)
     types = (scenes.position_questions, scenes.count_questions, scenes.search_questions)
     asked = tuple(ask(seen, generator) for ask in types for _ in range(repeats))
-    return Batch(head, seen.cells.flatten(1)[:, None], asked, scenes.mask_questions(seen, generator))
+    masked = scenes.placed_mask_questions if module.kind == "places" else scenes.mask_questions
+    return Batch(head, seen.cells.flatten(1)[:, None], asked, masked(seen, generator))
 
 
 def _screens(module: Any, n: int, known: Tensor, generator: torch.Generator, repeats: int) -> Batch:
@@ -164,18 +170,23 @@ class DigitScenes(TrainedTask):
         return self._masks(run, size) if self.judged == "masks" else self._answers(run, size)
 
     def _answers(self, run: Run, size: int) -> Score:
-        seen, marks, left = SamplesDigest(), dict[str, str](), list[Tensor]()
+        seen, marks, left, by_row = SamplesDigest(), dict[str, str](), list[Tensor](), dict[str, str]()
         for kind, ids, wanted in self._asked():
             seen.feed(ids, wanted)
             said = list[Tensor]()
             for part in ids.split(size):
                 said.append(run.module.prefill(run.send(part))[0].argmax(dim=-1).cpu())  # type: ignore[operator]
                 left += kept_places(run.module)
-            marks[kind] = "".join(str(int(right)) for right in (torch.cat(said) == wanted).tolist())
+            right = (torch.cat(said) == wanted).long().tolist()
+            marks[kind] = "".join(map(str, right))
+            if kind in PLACED:
+                for row, mark in zip((ids[:, -3] - scenes.ROW).tolist(), right, strict=True):
+                    by_row[str(row)] = by_row.get(str(row), "") + str(mark)
         whole = proportion("accuracy", "".join(marks.values()), seen.hex())
-        parts = {kind: proportion("accuracy", given, "") for kind, given in marks.items()}
-        by_type = {kind: {"value": p.value, "low": p.low, "high": p.high, "n": p.n} for kind, p in parts.items()}
-        return replace(whole, details={"by_question": by_type, **({"kept": kept_summary(left)} if left else {})})
+        details: dict[str, Any] = {"by_question": proportions_of(marks)}
+        if by_row:
+            details["by_row"] = proportions_of(dict(sorted(by_row.items())))
+        return replace(whole, details={**details, **({"kept": kept_summary(left)} if left else {})})
 
     def _masks(self, run: Run, size: int) -> Score:
         seen, found = SamplesDigest(), list[float]()
@@ -196,6 +207,12 @@ class DigitScenes(TrainedTask):
             "digest": self.data_digest(),
             "preprocessing": {"judged": self.judged, "kind": getattr(self.module, "kind", None)},
         }
+
+
+def proportions_of(marks: Mapping[str, str]) -> dict[str, dict[str, float | None]]:
+    """Per cent of right answers with its interval, by what the marks ("1" for right) are of."""
+    parts = {name: proportion("accuracy", given, "") for name, given in marks.items()}
+    return {name: {"value": p.value, "low": p.low, "high": p.high, "n": p.n} for name, p in parts.items()}
 
 
 def kept_places(module: Any) -> list[Tensor]:

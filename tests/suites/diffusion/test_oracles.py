@@ -8,23 +8,29 @@ import torch.nn.functional as F
 
 from bench.meters import macs
 from suites.common.rectified_flow import noise
-from suites.diffusion import cachequant as cq
+from suites.diffusion import cache_schedule as cq
 from suites.diffusion import ecar as ec
 from suites.diffusion import scale_dit as sd
 from suites.diffusion import var as varnet
 from suites.diffusion.banded import band_mask, band_pairs, banded_attention, executed_pairs, half_width
-from suites.diffusion.bottleneck import bottleneck, fresh_noise, resized
+from suites.diffusion.bottleneck import bottleneck
+from suites.diffusion.cachequant import cache_bytes as map_bytes
+from suites.diffusion.cachequant import cachequant
 from suites.diffusion.code import code
 from suites.diffusion.fake_quantised import Rounded, Rounding, best_scale, rounded
+from suites.diffusion.fewer_steps import fewer_steps
 from suites.diffusion.flexdit import PoolingBlock, RecoveryBlock
 from suites.diffusion.lambda_eclipse import prior
+from suites.diffusion.mosaic_dit import mosaic_dit
 from suites.diffusion.pattern_operator import macs as pattern_macs
 from suites.diffusion.pattern_operator import pairs, pattern_attention
 from suites.diffusion.patterns import PATTERNS, Layout
-from suites.diffusion.rettention import WindowAttention, cache_bytes, rettention, windowed
+from suites.diffusion.rettention import WindowAttention, cache_bytes, rettention
 from suites.diffusion.sparse_vdit import Search, agreement, sparse_vdit
+from suites.diffusion.stages import fresh_noise, resized
 from suites.diffusion.sun import Branch, adapters_of, sun
 from suites.diffusion.vin import chunks_of, vin, weights_of
+from suites.diffusion.windows import windowed
 from tests.suites.diffusion.sampling import images, small_dit, small_unet, small_video, spread
 
 
@@ -124,6 +130,11 @@ def test_what_lives_between_steps_is_a_residual_and_a_ratio_a_layer_and_branch()
         state = model.step(0, model.start(model.example_noise(1, 0), model.example_cond(1)))
     held = sum(tensor.numel() * 4 for memory in state["memory"] for tensor in memory.values())
     assert held == cache_bytes(layers=2, branches=2, tokens=64, width=16, heads=2)
+    model = cachequant(small_unet(), interval=2, schedule="uniform", correction=False)
+    model.plan({"steps": 4, "guidance": 2.0})
+    with torch.no_grad():
+        state = model.step(1, model.step(0, model.start(model.example_noise(1, 0), model.example_cond(1))))
+    assert 4 * state["feature"].numel() == map_bytes(branches=2, channels=16, side=8)
 
 
 def test_the_plan_of_the_paper_has_eight_full_steps_of_twenty():
@@ -403,6 +414,27 @@ def test_the_lengths_of_the_papers_videos():
 
 
 # ------------------------------------------------------------------------------------------ scale-dit, sun
+
+
+def test_a_crop_has_the_places_of_the_whole_and_nothing_larger_is_learned_from():
+    torch.manual_seed(0)
+    model, x = mosaic_dit(width=16, heads=2, depth=1, resolution=16), torch.randn(2, 1, 16, 16)
+    whole, sides = model.embedded(x).unflatten(1, (8, 8)), set()
+    model.crop = (3, 2)
+    assert torch.allclose(model.embedded(x[:, :, 6:14, 4:12]).unflatten(1, (4, 4)), whole[:, 3:7, 2:6], atol=1e-6)
+    model.crop = None
+    model.register_forward_pre_hook(lambda _, inputs: sides.add(inputs[0].shape[-1]))
+    loss = model.learning_loss(x, torch.Generator().manual_seed(0))
+    assert all(torch.isfinite(loss(x, torch.tensor([1, 2]))) for _ in range(6))
+    assert sides == {8} and model.crop is None
+
+
+def test_heun_follows_velocities_that_change_evenly_without_error():
+    """Of v = 1 + 3 t the chain from 1 to 0 takes away 1 + 3 / 2; Euler's four steps take 1 + 3 (4 + 3 + 2 + 1) / 16."""
+    for solver, taken in (("heun", 2.5), ("euler", 1 + 30 / 16)):
+        model = fewer_steps(small_dit(), steps=4, solver=solver)
+        model.velocity = lambda x, t, classes: torch.ones_like(x) * (1 + 3 * t[:, None, None, None])
+        assert torch.allclose(model.example_noise(2, 0) - images(model), torch.tensor(taken), atol=1e-5)
 
 
 def test_one_window_over_all_without_anchors_is_the_plain_network():

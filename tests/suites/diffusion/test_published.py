@@ -160,8 +160,18 @@ def test_without_global_tokens_there_is_no_interface():
 def test_claims_of_ratios_are_what_their_tables_print():
     """FLUX.1-dev 3719.50 to 1870.10 and 1234.39 TFLOPs, HunyuanVideo 605,459 to 311,319.54."""
     claims = yaml.safe_load((SUITE / "claims.yaml").read_text())["claims"]
-    ratios = [c["value"] for c in claims if c["method"] == "bottleneck" and c["metric"] == "macs"]
+    of = {
+        name: [c for c in claims if c["method"] == name and c["metric"] == "macs"]
+        for name in ("bottleneck", "cachequant")
+    }
+    ratios = [c["value"] for c in of["bottleneck"] if c["relative_to_baseline"]]
     assert ratios == [round(part / whole, 4) for part, whole in PRINTED]
+    (plan,) = (c for c in of["bottleneck"] if not c["relative_to_baseline"])
+    third = forms.staged([(2, forms.flux(4096)), (6, forms.flux(2304)), (3, forms.flux(4096))])
+    assert plan["value"] == pytest.approx(plan["factor"] * third, rel=2.5e-4)
+    for claim, shape in zip(of["cachequant"], (forms.SD15, forms.LDM4), strict=True):
+        full = forms.unet(shape)
+        assert claim["value"] == pytest.approx((full + 4 * forms.unet_skipped(shape)) / (5 * full), abs=1e-6)
     (ratio,) = (c["value"] for c in claims if c["method"] == "code" and c["metric"] == "macs")
     draft, refine = forms.codes_drafted(SCALES, 7, 30, 16)
     assert ratio == pytest.approx((draft + refine) / forms.var(30, SCALES), abs=1e-6)

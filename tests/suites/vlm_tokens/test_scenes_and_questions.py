@@ -51,6 +51,18 @@ def test_questions_are_answered_by_the_cells():
         assert search.answers[index] == scenes.ROW + first
     words, cells = scenes.mask_questions(made, generator(4))
     assert torch.equal(cells, made.cells.flatten(1) == words[:, 1:2]) and cells.any(dim=1).all()
+    words, cells = scenes.placed_mask_questions(made, generator(5))
+    assert (words[:, 0] == scenes.MASK_AT).all() and (words[:, 3] == scenes.SEGMENT).all()
+    for index in range(60):
+        meant = made.cells[index, words[index, 1] - scenes.ROW, words[index, 2] - scenes.COLUMN]
+        assert meant != scenes.NONE and torch.equal(cells[index], made.cells[index].flatten() == meant)
+
+
+def test_masks_are_asked_for_by_name_or_by_place(make):
+    for kind, word in (("scene", scenes.MASK_OF), ("places", scenes.MASK_AT)):
+        batch = drawn(make(kind), 4, data.split()[0], generator())
+        assert (batch.mask[0][:, 0] == word).all()
+        assert [asked.kind for asked in batch.questions] == ["position", "count", "search"]
 
 
 def test_a_pointer_wraps_around():
@@ -78,6 +90,10 @@ def test_held_out_scenes_are_the_same_each_time_and_a_score_stands_by_type(make,
     score = task.score(Run(make(layers=1)))
     assert score.n == 600 and set(score.details["by_question"]) == {"position", "count", "search"}
     assert sum(part["value"] for part in score.details["by_question"].values()) / 3 == pytest.approx(score.value)
+    by_row = score.details["by_row"]  # of the 200 questions for a position
+    assert list(by_row) == ["0", "1", "2", "3"] and sum(part["n"] for part in by_row.values()) == 200
+    right = sum(part["n"] * part["value"] for part in by_row.values()) / 200
+    assert right == pytest.approx(score.details["by_question"]["position"]["value"])
 
 
 def test_a_score_says_how_many_tokens_were_left_and_where_they_stood(make, tmp_path):

@@ -11,8 +11,10 @@ from suites.vlm_tokens.aim import aim
 from suites.vlm_tokens.controls import fastv, random, sparsevlm, uniform
 from suites.vlm_tokens.corematching import corematching
 from suites.vlm_tokens.csp import csp
+from suites.vlm_tokens.published import published_visual
 from suites.vlm_tokens.pyramiddrop import pyramiddrop
 from suites.vlm_tokens.visiondrop import visiondrop, visionzip
+from tests.workloads.subjects import FakeBuilt, parts_of
 
 IDENTITIES = [
     ("scene", pyramiddrop, {"lam": 1.0}),
@@ -104,6 +106,36 @@ def test_a_row_of_a_batch_is_what_it_is_alone(make, prompts, kind, method, setti
         torch.testing.assert_close(alone, together[row : row + 1], rtol=0, atol=1e-9)
         again, _ = reduced.decode(alone.argmax(dim=-1, keepdim=True), own)
         torch.testing.assert_close(again, after[row : row + 1], rtol=0, atol=1e-9)
+
+
+class Encoder(torch.nn.Module):
+    """What a prompt's pictures cost before the decoder."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids):
+        return self.model.encode_pictures(ids)
+
+
+def test_the_encoder_is_tower_and_projector_with_what_a_method_chooses_there(make, prompts):
+    """Tower of 65 tokens of width 24; the class token's row, and similarities of 40 tokens with 4 by heads of 12."""
+    tower, ids = closed_forms.vit_macs(65, 24, 2, 96, 16), prompts(make(), batch=1)
+    few = visiondrop(make(), splits=[[20, 4], [10, 2]])
+    for model, kept, chosen in ((make(), 64, 0), (pyramiddrop(make()), 64, 0), (few, 24, 65 * 24 + 40 * 4 * 12)):
+        found = macs.count(Encoder(model), (ids,))
+        assert (found.macs, found.method_macs) == (tower + kept * 24 * 24, chosen)
+        assert model.encode_pictures(ids).shape == (1, kept, 24)
+        parts, _ = parts_of("generate", FakeBuilt(model, (ids,)), context=69, new_tokens=2)
+        assert tuple(parts) == ("request", "prefill", "decode", "encoder")
+
+
+def test_pictures_that_come_as_features_have_no_encoder():
+    for method in (lambda model: model, pyramiddrop):
+        model = method(published_visual(name="small_llava", tower=False, prefix=2))
+        parts, _ = parts_of("generate", FakeBuilt(model), context=24, new_tokens=2)
+        assert tuple(parts) == ("request", "prefill", "decode")
 
 
 def test_a_step_costs_what_its_layers_have_kept(make, prompts):

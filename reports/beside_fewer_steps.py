@@ -1,0 +1,80 @@
+"""Does a method beat the plain sampler with fewer steps? A line a method: what it takes, and both scores at that cost.
+
+The plain sampler's score at a cost is read off the curve of its rows (`reports.figures.companions`), once at the
+method's products and once at its time. A difference below the spread of the plain sampler's seeds is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.metrics import METRICS
+from bench.scores import RULES
+from bench.short_names import short_name
+from bench.store.record_parts import scored
+from reports.content import Site
+from reports.figures.companions import at, curve, is_companion, wanted
+from reports.rows import Row
+from reports.scores import score_of
+
+OUTSIDE = "outside the curve"
+
+
+def table(site: Site) -> tuple[list[str], list[list[str]]]:
+    """Head and lines of all groups that have a curve of fewer steps and a method beside it."""
+    head = ["case", "products", "time", "score", "fewer steps, as many products", "fewer steps, as much time"]
+    lines = []
+    for group in site.groups:
+        rows = [row for row in site.in_group(group.index) if row.ranked]
+        if wanted(rows):
+            lines += _of_group(rows)
+    return head, lines
+
+
+def _of_group(rows: Sequence[Row]) -> list[list[str]]:
+    score, plain = score_of(rows), next((row for row in rows if row.case.is_baseline), None)
+    if score is None or plain is None:
+        return []
+    others = [row for row in rows if not is_companion(row) and row.value(score) is not None]
+    return [_line(row, plain, rows, score) for row in sorted(others, key=lambda row: row.head_in_full)]
+
+
+def _line(row: Row, plain: Row, rows: Sequence[Row], score: str) -> list[str]:
+    shape = row.case.full_shape
+    guided = f", guidance {shape['guidance']:g}" if shape.get("guidance") is not None else ""
+    value = row.value(score)
+    assert value is not None
+    return [
+        f"{row.case.model_label}, {short_name(row.head_in_full)}{guided}",
+        *(_share(row.value(cost), plain.value(cost)) for cost in ("macs", "latency_ms")),
+        f"{METRICS[score].title} {value:.2f}",
+        *(_beside(value, row, plain, curve(rows, cost, score), cost, score) for cost in ("macs", "latency_ms")),
+    ]
+
+
+def _share(own: float | None, plain: float | None) -> str:
+    return "unavailable" if own is None or not plain else f"{100 * own / plain:.0f} %"
+
+
+def _beside(
+    value: float, row: Row, plain: Row, points: Sequence[tuple[float, float]], cost: str, score: str
+) -> str:  # fmt: skip
+    """`2.31: better`: the curve's score at the row's cost and what the row is beside it."""
+    own = row.value(cost)
+    if own is None or len(points) < 2:
+        return "unavailable"
+    known = at(points, own)
+    return OUTSIDE if known is None else f"{known:.2f}: {verdict(value, known, score, spread_of(plain, score))}"
+
+
+def spread_of(row: Row, score: str) -> float:
+    """The difference that is none: the seeds' spread of the plain sampler, or what does not matter of this score."""
+    details = (scored(row.record, score) or {}).get("details") or {}
+    return float(details.get("spread", RULES[score].same))
+
+
+def verdict(value: float, plain: float, score: str, spread: float) -> str:
+    """What a score is beside the plain sampler's: better, worse, or no difference."""
+    if abs(value - plain) <= spread:
+        return "no difference"
+    return "better" if (value > plain) == (METRICS[score].better == "higher") else "worse"
