@@ -185,6 +185,8 @@ class CanvasNet(nn.Module):
     """The network behind a policy; after a forward `paths` holds each sketch's place among the sizes."""
 
     input_dependent = True
+    costs_by_path = True
+    sampled_inputs = 597  # all digits that are held out
 
     def __init__(self, net: SketchNet, sizes: list[int], policy: str, border: float, size: int | None):
         super().__init__()

@@ -96,8 +96,6 @@ def certainty(logits: Tensor, score: str) -> Tensor:
 class DualCnn(Staged):
     """Two networks, of which the second runs for those that the first is unsure about; a memory before both."""
 
-    sampled_inputs = 597  # all that are held out: a forward takes about a millisecond
-
     def __init__(
         self, first: nn.Module, second: nn.Module, score: str, post_check: bool, execution: Any, exit: int | None
     ):
