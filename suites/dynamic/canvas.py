@@ -18,7 +18,7 @@ from suites.common.checkpoint import load_checkpoint
 from suites.common.conv_blocks import PooledHead, conv_norm, rounded
 from suites.common.inverted import InvertedBottleneck
 from suites.common.training import Pace, fit
-from suites.dynamic.learning import BATCH, digits_parts, remembered
+from suites.dynamic.learning import BATCH, digits_parts, remembered, with_cost_of
 
 __all__ = ["canvas", "load_checkpoint", "sketch_net", "sketchy_features"]
 
@@ -163,6 +163,7 @@ def canvas(
     found = remembered(model, canvas, settings, lambda task: _learn(network, task, weight, training_steps))
     network.load_state_dict(found)
     network.learned = {"method": "canvas", **settings}  # type: ignore[assignment]
+    with_cost_of(network, model)
     return network.eval()
 
 
