@@ -3,9 +3,11 @@
 A subject says `module.input_dependent = True`; its inputs are the task's, in the task's order, so that a method and its
 baseline see the same ones. A subject whose products follow from the path that an input takes says
 `module.costs_by_path = True` and leaves the paths of its last forward in `module.paths`: then a path is traced once, so
-that the sample may hold many inputs. Percentiles are order statistics of values that occurred: the smallest that at least that
-share of the inputs does not exceed. A mean of times is a mean over inputs of each input's median; every input's values
-are in the record as a curve, so that two cases can be paired input by input.
+that the sample may hold many inputs.
+
+Percentiles are order statistics of values that occurred: the smallest that at least that share of the inputs does not
+exceed. A mean of times is a mean over inputs of each input's median; every input's values are in the record as a curve,
+so that two cases can be paired input by input.
 """
 
 from __future__ import annotations

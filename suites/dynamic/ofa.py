@@ -291,7 +291,9 @@ def ofa(
     if training_steps:
         settings = {"recipe": recipe, "steps": training_steps, **({"of": repr(of)} if recipe == "alone" else {})}
         work = Work()
-        found = remembered(store, ofa, settings, lambda task: shrink(store, task, recipe, of, training_steps, work), work)
+        found = remembered(
+            store, ofa, settings, lambda task: shrink(store, task, recipe, of, training_steps, work), work
+        )
         store.load_state_dict(found)
         store.learned = {"method": "ofa", **settings}  # type: ignore[assignment]
     shared = training_steps > 0 and recipe == "shrinking"

@@ -261,7 +261,7 @@ def test_a_path_is_traced_once_where_products_follow_from_it(monkeypatch):
 
     traced = []
     count = macs.count_over
-    monkeypatch.setattr(macs, "count_over", lambda module, inputs, **how: traced.append(1) or count(module, inputs, **how))
+    monkeypatch.setattr(macs, "count_over", lambda *given, **how: traced.append(1) or count(*given, **how))
     inputs = [(torch.full((1, 8), value),) for value in (0.5, 2.0, 0.5, 2.0, 0.5)]
     found = values(over_inputs.measure(ByPath(), inputs, repeats=1).readings)
     assert found["macs_mean"] == (3 * 32 + 2 * 40) / 5 and len(traced) == 2

@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench.reading import Curve
 from reports import mean_costs
 from reports.site import load
 from tests.reports.figures.rows import case, with_readings
@@ -11,11 +12,11 @@ from tests.synthetic import store
 def at(setting, cost, accuracy, *, batch=1, varies=(), learned=("steps",), latency=5.0):
     """A row of a cascade; `varies` are the costs of its inputs, empty where every input has the same path."""
     made = case("dual_cnn", latency, accuracy, setting=setting, batch=batch)
-    weights = {"kind": "trained", "method": {name: 1 for name in learned}}
+    weights = {"kind": "trained", "method": dict.fromkeys(learned, 1)}
     if not varies:
         return {**with_readings(made, macs=cost), "weights": weights}
     of = {"macs_mean": cost, "macs_min": min(varies), "macs_max": max(varies), "input_ms": 0.25, "input_p90_ms": 0.5}
-    curve = {"metric": "macs_mean", "index": "input", "at": list(range(len(varies))), "values": list(varies), "part": ""}
+    curve = Curve("macs_mean", "input", list(range(len(varies))), varies, "counted").as_dict()
     return {**with_readings(made, macs=cost, **of), "weights": weights, "curves": [curve]}
 
 

@@ -1,4 +1,4 @@
-"""Language models of scans: tokens one by one are the whole text, the cache does not grow, sizes are the released ones."""
+"""Language models of scans: tokens one by one are the whole text, a cache of one size; long convolutions by hand."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_tokens_one_by_one_answer_as_the_whole_text_and_keep_as_much_whatever_it
 
 
 def test_the_default_is_the_released_model_of_130_million():
-    # a block: 768 x 3072, 1536 x 5, 1536 x 80, 1536 x 49, 1536 x 16, 1536, 1536 x 768, 768; and the tied table, the norm
+    # a block: 768 x 3072, 1536 x (5 + 80 + 49 + 16 + 1), 1536 x 768, 768; and the tied table, the last norm
     block = 768 * 3072 + 1536 * (5 + 80 + 49 + 16 + 1) + 1536 * 768 + 768
     assert block == 3_771_648 and 24 * block + 50_280 * 768 + 768 == 129_135_360
     with torch.device("meta"):
