@@ -15,7 +15,18 @@ from pathlib import Path
 from bench.errors import BenchError, UsageError
 from bench.metrics import METRICS
 from bench.short_names import short_name
-from reports import beside_fewer_steps, growth, hops, offered, predictions, repeats, scan_share, stages, zeros
+from reports import (
+    beside_fewer_steps,
+    growth,
+    hops,
+    mean_costs,
+    offered,
+    predictions,
+    repeats,
+    scan_share,
+    stages,
+    zeros,
+)
 from reports.batches import crossings, panels
 from reports.columns import CHANGE
 from reports.content import Site
@@ -204,6 +215,8 @@ def _of_batches(site: Site) -> str:
 ACROSS_GROUPS: dict[str, Callable[[Site], tuple[list[str], list[list[str]]]]] = {
     "Beside the plain sampler with fewer steps": beside_fewer_steps.table,
     "From which length a method pays": lambda site: lengths_table(courses(site)),
+    "What an input costs, beside paths chosen by lot": lambda site: mean_costs.table(mean_costs.operating_points(site)),
+    "How much of what a batch saves arrives as time": mean_costs.batches_table,
     "The scan's share": lambda site: scan_share.table(scan_share.scan_shares(site)),
     "Up to which hop a stream is cheaper than its window": lambda site: hops.table(hops.courses(site)),
     "A request stage by stage": lambda site: stages.table(stages.requests(site)),

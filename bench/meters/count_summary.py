@@ -50,8 +50,7 @@ def summary(traced: Traced, flags: list[Flag], module: nn.Module, args: Any) -> 
     """The totals of a traced run, with its flags after the given ones."""
     records = traced.records
     work = [record for record in records if record.kind != "view"]
-    charged = method_paths(module)
-    own = sum(r.macs for r in work if is_below(r.path, charged))
+    own = method_macs(work, module)
     macs = sum(r.macs for r in work) - own
     norms = sum(r.norm_macs for r in work)
     vector = sum(r.vector_ops for r in work)
@@ -101,6 +100,25 @@ def summary(traced: Traced, flags: list[Flag], module: nn.Module, args: Any) -> 
 def method_paths(module: nn.Module) -> list[str]:
     """Paths of the modules whose products are the method's own: they say so with `charged_to = "method"`."""
     return [path for path, part in module.named_modules() if getattr(part, "charged_to", None) == "method"]
+
+
+def method_macs(records: Iterable[OperatorRecord], module: nn.Module) -> int:
+    """Products that no answer of the network needs: all that a method makes for itself, and what is executed on zeros.
+
+    A module that says `needed_share`, as a kernel that is run on a slice between zeros does, multiplies more than its
+    answers need: the rest is executed, and counted here.
+    """
+    charged = method_paths(module)
+    shares = {path: getattr(part, "needed_share", None) for path, part in module.named_modules()}
+    needed = {path: share for path, share in shares.items() if isinstance(share, float)}
+    total = 0
+    for record in records:
+        if is_below(record.path, charged):
+            total += record.macs
+        elif needed and record.macs:
+            share = next((needed[path] for path in needed if is_below(record.path, [path])), 1.0)
+            total += record.macs - round(share * record.macs)
+    return total
 
 
 def is_below(path: str, roots: Iterable[str]) -> bool:

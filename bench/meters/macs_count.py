@@ -35,7 +35,8 @@ class MacsCount:
 
     `macs` follows the matmul convention; `activations` are elements that layers put out
     (`bench.meters.activations`); `method_macs` are the products below modules that say `charged_to = "method"`
-    (a token merger's matching, say), executed as well and in every other convention. When `at_least` is true some
+    (a token merger's matching, say) and what modules with a `needed_share` multiply beyond it; executed as well and in
+    every other convention. When `at_least` is true some
     operator is unknown and every total is a lower bound. `batch` is the number of samples that a layer told which takes
     the input as it is, where that is not the first dimension. `input_tokens` are the tokens of a sample where the
     inputs are token ids, else 0. `flags` are dicts {code, severity, text}; `operators` and `uncounted` are lists of

@@ -1,9 +1,13 @@
 """Cost that depends on the input: MACs and time of each input of a fixed sample, one by one, at batch 1.
 
 A subject says `module.input_dependent = True`; its inputs are the task's, in the task's order, so that a method and its
-baseline see the same ones. Percentiles are order statistics of values that occurred: the smallest that at least that
-share of the inputs does not exceed. A mean of times is a mean over inputs of each input's median; every input's values
-are in the record as a curve, so that two cases can be paired input by input.
+baseline see the same ones. A subject whose products follow from the path that an input takes says
+`module.costs_by_path = True` and leaves the paths of its last forward in `module.paths`: then a path is traced once, so
+that the sample may hold many inputs.
+
+Percentiles are order statistics of values that occurred: the smallest that at least that share of the inputs does not
+exceed. A mean of times is a mean over inputs of each input's median; every input's values are in the record as a curve,
+so that two cases can be paired input by input.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from bench.meters import macs
@@ -54,7 +59,7 @@ def measure(
         repeats: timed runs of each input; one untimed round over all of them comes first, so that every path is warm.
         clock: nanoseconds.
     """
-    counted = macs.count_over(module, inputs, batch=1).macs
+    counted = _counts(module, inputs)
     times = _times(timed or module, inputs, synchronise, repeats, clock)
     many = f"{len(inputs)} inputs"
     found = counted_spread(counted, f"over {many}")
@@ -71,6 +76,21 @@ def measure(
             Curve("input_ms", "input", at, times, "measured", note=f"median of {repeats} runs of each input"),
         ],
     )
+
+
+def _counts(module: nn.Module, inputs: Sequence[tuple[Any, ...]]) -> list[float]:
+    """MACs of each input."""
+    if not getattr(module, "costs_by_path", False):
+        return macs.count_over(module, inputs, batch=1).macs
+    found, known = list[float](), dict[tuple[int, ...], float]()
+    for args in inputs:
+        with torch.no_grad():
+            module(*args)
+        path = tuple(module.paths.tolist())  # type: ignore[union-attr,operator]
+        if path not in known:
+            known[path] = macs.count_over(module, [args], batch=1).macs[0]
+        found.append(known[path])
+    return found
 
 
 def missing(reason: str) -> OverInputs:

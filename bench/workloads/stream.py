@@ -211,19 +211,22 @@ def counts(subject: Built, shape: Shape, parts: list[Part], count: Count) -> Fac
 
     stream = Stream(subject, shape)
     walk = _Walk(stream)
-    macs = []
+    macs, executed = [], 0.0
     steps = max(stream.period, stream.cycle)
     for index in range(stream.warm, stream.warm + steps):
-        macs.append(count(Part("step", partial(walk.step, index), prepare=walk.prepare)).executed_macs / stream.batch)
+        found = count(Part("step", partial(walk.step, index), prepare=walk.prepare))
+        macs.append(found.macs / stream.batch)
+        executed += found.executed_macs / stream.batch / steps
         walk.go_on()
     note = f"mean of {steps} steps; least {min(macs):.6g}, most {max(macs):.6g}"
+    note += f"; {executed:.6g} are executed" if executed > statistics.fmean(macs) else ""
     mean = reading("macs_per_step", statistics.fmean(macs), "counted", part="step", method_note=note)
     curve = Curve(
         "macs", "step", list(range(len(macs))), macs, "counted", "step", "one period in steady state, per stream"
     )
     answers = steps / stream.period * stream.answers
     each = reading("macs_per_output", sum(macs) / answers, "counted", part="step", method_note=f"{answers:g} answers")
-    whole = count(parts[1]).executed_macs / stream.batch
+    whole = count(parts[1]).macs / stream.batch
     told: dict[str, Any] = {"part": "step", "method_note": "MACs of the clip over those of the step part"}
     ratios = [
         reading("clip_mac_ratio", whole / each.value, "counted", **told) if each.value else None,

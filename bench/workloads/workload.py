@@ -229,8 +229,12 @@ class Counted(Protocol):
     """What the operator trace saw of a call (`bench.meters.macs.MacsCount`)."""
 
     @property
+    def macs(self) -> int:
+        """Products that the answers need."""
+
+    @property
     def executed_macs(self) -> int:
-        """All products of the call."""
+        """All products of the call: a method's own and those on zeros too."""
 
     @property
     def records(self) -> list[Any]:

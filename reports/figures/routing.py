@@ -25,7 +25,9 @@ COST, FIXED = "macs_mean", "macs"
 #: Settings that move along one trained network's curve, that fix a path, and that choose who takes which.
 THRESHOLDS = ("threshold", "k")
 PATHS = ("exit", "heavy", "size")
-GATES = ("gate", "execution")
+GATES = ("gate", "execution", "policy")
+#: The same as `THRESHOLDS` where the weights were not trained with it: a score to pass, or the price of products.
+TRAINED_WITH = ("lam",)
 HOW = (
     "A mark is a threshold of one trained network: its score, and an input's mean multiply-accumulates. The "
     "dashed line is what drawing the cheapest or the dearest path by lot gives at that mean cost: a mark on its better "
@@ -82,9 +84,11 @@ def families(rows: Sequence[Row]) -> list[Family]:
 
 
 def _key(row: Row, without: Sequence[str]) -> tuple[str, str, str]:
-    """Model, method, and its settings but some."""
+    """Model, method, and its settings but some, and but those of `TRAINED_WITH` that its weights do not depend on."""
     settings = parse_settings(row.case.setting or "")
-    kept = settings_text({name: value for name, value in settings.items() if name not in without})
+    learned = (row.record.get("weights") or {}).get("method")
+    free = [name for name in TRAINED_WITH if isinstance(learned, dict) and name not in learned]
+    kept = settings_text({name: value for name, value in settings.items() if name not in (*without, *free)})
     return row.case.model_label, row.family, kept
 
 

@@ -18,7 +18,7 @@ from suites.common.checkpoint import load_checkpoint
 from suites.common.conv_blocks import PooledHead, conv_norm, rounded
 from suites.common.inverted import InvertedBottleneck
 from suites.common.training import Pace, fit
-from suites.dynamic.learning import BATCH, digits_parts, remembered
+from suites.dynamic.learning import BATCH, digits_parts, remembered, with_cost_of
 
 __all__ = ["canvas", "load_checkpoint", "sketch_net", "sketchy_features"]
 
@@ -163,6 +163,7 @@ def canvas(
     found = remembered(model, canvas, settings, lambda task: _learn(network, task, weight, training_steps))
     network.load_state_dict(found)
     network.learned = {"method": "canvas", **settings}  # type: ignore[assignment]
+    with_cost_of(network, model)
     return network.eval()
 
 
@@ -185,6 +186,8 @@ class CanvasNet(nn.Module):
     """The network behind a policy; after a forward `paths` holds each sketch's place among the sizes."""
 
     input_dependent = True
+    costs_by_path = True
+    sampled_inputs = 597  # all digits that are held out
 
     def __init__(self, net: SketchNet, sizes: list[int], policy: str, border: float, size: int | None):
         super().__init__()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bench.config.settings import Blocks, Count, Positive
 from suites.common.training import Pace, fit
 from suites.dynamic.jei_dnn import _entropy
-from suites.dynamic.learning import BATCH, digits_parts, remembered
+from suites.dynamic.learning import BATCH, digits_parts, remembered, with_cost_of
 from suites.dynamic.lenet import BLeNet, as_lenet, learn_both
 
 PIXELS = 784
@@ -62,6 +62,7 @@ def cbnet(
     found = remembered(model, cbnet, settings, lambda task: _learn(network, both, task, retrain, training_steps))
     network.load_state_dict(found)
     network.learned = {"method": "cbnet", **settings}  # type: ignore[assignment]
+    with_cost_of(network, model)
     return network.eval()
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 from torch import nn
 
 from bench.config.settings import Blocks, Count, PositiveInt, Rate
-from suites.dynamic.learning import remembered
+from suites.dynamic.learning import Work, remembered
 from suites.dynamic.ofa import RECALIBRATED, as_ofa, subnetwork
 from suites.dynamic.ofa_learning import delayed
 from suites.dynamic.ofa_space import choice
@@ -50,9 +50,9 @@ def deps(
     store = as_ofa(model, "deps")
     of = choice(store.space, depth, expand, kernel)
     if training_steps:
-        settings = {"warm": warm, "ramp": ramp, "steps": training_steps}
+        settings, work = {"warm": warm, "ramp": ramp, "steps": training_steps}, Work()
         store.load_state_dict(
-            remembered(store, deps, settings, lambda task: delayed(store, task, warm, ramp, training_steps))
+            remembered(store, deps, settings, lambda task: delayed(store, task, warm, ramp, training_steps, work), work)
         )
         store.learned = {"method": "deps", **settings}  # type: ignore[assignment]
     wanted = RECALIBRATED * (training_steps > 0) if recalibrated is None else recalibrated

@@ -16,7 +16,7 @@ from bench.config.settings import Count, PositiveInt, Rate
 from suites.common.digits_data import CLASSES
 from suites.common.digits_resnet import digits_resnet
 from suites.common.training import Pace, classification, fit
-from suites.dynamic.learning import BATCH, digits_parts, held_out, remembered
+from suites.dynamic.learning import BATCH, digits_parts, held_out, remembered, with_cost_of
 from suites.dynamic.memory import Memory
 from suites.dynamic.staging import Staged
 
@@ -68,6 +68,7 @@ def dual_cnn(
         settings = {"width": second_width, "steps": training_steps}
         second.load_state_dict(remembered(model, dual_cnn, settings, lambda task: _learn(second, task, training_steps)))
         network.learned = {"method": "dual_cnn", **settings}  # type: ignore[assignment]
+        with_cost_of(network, model)
         network.lam = _most_accurate(network, model.task) if lam is None else float(lam)
     else:
         network.untrained = "dual_cnn's second network is random: set training_steps, on a model with a task"  # type: ignore[assignment]

@@ -18,7 +18,7 @@ from suites.common.conv_blocks import SqueezeExcite
 from suites.dynamic.elastic import take
 from suites.dynamic.elasticvit_learning import learn
 from suites.dynamic.elasticvit_space import DIGITS, HEAD, S1, STRIDES, Norm, Shape, above, changes, shape_of
-from suites.dynamic.learning import remembered
+from suites.dynamic.learning import Work, remembered, with_cost_of
 
 __all__ = ["elasticvit", "elasticvit_net", "load_checkpoint"]
 
@@ -234,12 +234,15 @@ def elasticvit(
         raise ValueError("channels change where the store's stay, and it has no shortcut to take from there")
     learned = None
     if training_steps:
-        settings = {"sampling": sampling, "steps": training_steps}
-        found = remembered(model, elasticvit, settings, lambda task: learn(model, task, sampling, training_steps))
+        settings, work = {"sampling": sampling, "steps": training_steps}, Work()
+        found = remembered(
+            model, elasticvit, settings, lambda task: learn(model, task, sampling, training_steps, work), work
+        )
         model.load_state_dict(found)
         learned = {"method": "elasticvit", **settings}
     small: Any = take(model, ElasticVit(shape, model.resolution), form)
     if getattr(model, "task", None) is not None:
         small.task = model.task
     small.learned = learned
+    with_cost_of(small, model)
     return small

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from suites.common.training import Pace, fit
 from suites.dynamic.elastic import parts_of
 from suites.dynamic.elasticvit_space import PER_BLOCK, macs, shape_of
-from suites.dynamic.learning import BATCH
+from suites.dynamic.learning import BATCH, Work
 
 #: Banks by cost, and sub-networks of each.
 BANKS, MEMBERS = 5, 6
@@ -53,7 +53,7 @@ def nearest(minimal: list[Any], shape: Any) -> Any:
     return min((one for one in minimal if one is not shape), key=apart)
 
 
-def learn(store: Any, task: Any, sampling: str, steps: int) -> dict[str, Tensor]:
+def learn(store: Any, task: Any, sampling: str, steps: int, work: Work) -> dict[str, Tensor]:
     """The store's weights after elastic training: each step the largest network by labels, and by its answers one drawn
     and the nearest of the cheapest bank."""
     rng = random.Random(0)
@@ -83,11 +83,13 @@ def learn(store: Any, task: Any, sampling: str, steps: int) -> dict[str, Tensor]
         nonlocal place
         place += 1
         whole = store(images)
+        work.learned(macs(store.shape, store.resolution))
         total = F.cross_entropy(whole, labels)
         wanted = whole.detach().softmax(dim=-1)
         chosen = pick()
         for shape in (chosen, nearest(banks[0], chosen)):
             logits = answer(shape, images)
+            work.learned(macs(shape, store.resolution))
             losses[id(shape)] = float(F.cross_entropy(logits.detach(), labels))
             total = total + F.cross_entropy(logits, wanted)
         return total

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bench.config.settings import Count, KeepRate, Positive, PositiveInt
 from suites.common.vit import Tokens, ViT
-from suites.dynamic.learning import digits_parts, remembered
+from suites.dynamic.learning import digits_parts, remembered, with_cost_of
 from suites.dynamic.staging import Staged
 
 LAMBDA = 0.3
@@ -60,6 +60,7 @@ def jei_dnn(
     settings = {"lam": float(lam), "steps": training_steps}
     network.learnt(remembered(model, jei_dnn, settings, lambda task: _learn(network, task, float(lam), training_steps)))
     network.learned = {"method": "jei_dnn", **settings}  # type: ignore[assignment]
+    with_cost_of(network, model)
     if execution == "sorted":
         network.learn_paths(model.task)
     return network.eval()

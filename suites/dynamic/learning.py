@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bench import costs
 from suites.common import digits_data
+from suites.common.from_scratch import cost_as_tensors, weights_and_cost
 from suites.common.task import learning_task
 from suites.common.training import Loss, Pace, fit, one_thread
 
@@ -38,10 +41,35 @@ def held_out(task: Any) -> tuple[Tensor, Tensor]:
     return torch.cat(inputs), torch.cat(labels)
 
 
+@dataclass
+class Work:
+    """Products that a training makes, added up while it runs: a backward has twice those of its forward."""
+
+    macs: float = 0.0
+
+    def learned(self, products: float, samples: int = BATCH) -> None:
+        """A forward and its backward, of so many products a sample."""
+        self.macs += 3 * products * samples
+
+    def looked(self, products: float, samples: int = BATCH) -> None:
+        """A forward alone, as of a teacher."""
+        self.macs += products * samples
+
+
 def remembered(
-    model: nn.Module, method: Callable[..., Any], settings: dict[str, Any], train: Callable[[Any], dict[str, Tensor]]
-) -> dict[str, Tensor]:
+    model: nn.Module, method: Callable[..., Any], settings: dict[str, Any], train: Callable[[Any], dict[str, Tensor]],
+    work: Work | None = None,
+) -> dict[str, Tensor]:  # fmt: skip
     """Tensors that `train(task)` gives, made once for the model's weights, the settings and the method's source.
+
+    What the training cost is kept with them and left on the model as `method_cost`, beside what an earlier one cost.
+
+    Args:
+        model: loaded by a task that one can learn from.
+        method: the public function.
+        settings: what else the weights depend on, in plain JSON types.
+        train: makes the weights from the task.
+        work: adds up its products, where it counts them.
 
     Raises:
         ValueError: the model was loaded without a task to learn from.
@@ -50,11 +78,24 @@ def remembered(
 
     @functools.wraps(method)  # the cache asks where `make` comes from: new source of the method is new weights
     def make() -> dict[str, Tensor]:
-        with torch.inference_mode(False), torch.enable_grad(), one_thread():
+        with torch.inference_mode(False), torch.enable_grad(), costs.recorded(model) as cost, one_thread():
             torch.manual_seed(0)
-            return train(task)
+            made = train(task)
+        cost.macs = None if work is None else work.macs
+        told = {name: value for name, value in cost.as_dict().items() if name in ("seconds", "peak_bytes", "macs")}
+        return {**made, **cost_as_tensors(told)}
 
-    return task.remembered(method.__name__, settings, make)
+    weights, cost = weights_and_cost(task.remembered(method.__name__, settings, make))
+    before = getattr(model, "method_cost", None) or {}
+    together = {name: value + before.get(name, 0.0) for name, value in cost.items() if name != "peak_bytes"}
+    peaks = [of["peak_bytes"] for of in (cost, before) if "peak_bytes" in of]
+    model.method_cost = {**together, **({"peak_bytes": max(peaks)} if peaks else {})}  # type: ignore[assignment]
+    return weights
+
+
+def with_cost_of(network: nn.Module, model: nn.Module) -> None:
+    """Have a network that a method made say what was spent on learning it, which the model was told."""
+    network.method_cost = getattr(model, "method_cost", None)  # type: ignore[assignment]
 
 
 def trained(
@@ -72,4 +113,5 @@ def trained(
 
     module.load_state_dict(remembered(model, method, {**settings, "steps": steps}, train))
     module.learned = {"method": method.__name__, "steps": steps, **settings}  # type: ignore[assignment]
+    with_cost_of(module, model)
     return module.eval()

@@ -16,7 +16,7 @@ from bench.config.settings import Count, Positive, PositiveInt
 from suites.common.checkpoint import load_checkpoint
 from suites.common.training import Pace, fit
 from suites.dynamic.jei_dnn import _entropy
-from suites.dynamic.learning import BATCH, remembered
+from suites.dynamic.learning import BATCH, remembered, with_cost_of
 from suites.dynamic.staging import Staged
 
 __all__ = ["b_lenet", "lenet", "load_checkpoint"]
@@ -61,8 +61,6 @@ def lenet() -> LeNet:
 
 class BLeNet(Staged):
     """The main path with an exit after its first convolution."""
-
-    sampled_inputs = 597  # all that are held out: a forward takes less than a millisecond
 
     def __init__(self, main: LeNet, threshold: float, execution: Any, exit: int | None):
         super().__init__(2, execution, exit)
@@ -135,6 +133,7 @@ def learn_both(network: BLeNet, model: nn.Module, steps: int) -> None:
 
     network.load_state_dict(remembered(model, b_lenet, {"steps": steps}, train))
     network.learned = {"method": "b_lenet", "steps": steps}  # type: ignore[assignment]
+    with_cost_of(network, model)
 
 
 def _both(network: BLeNet, images: Tensor, labels: Tensor) -> Tensor:

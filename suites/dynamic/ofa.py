@@ -17,7 +17,7 @@ from suites.common.checkpoint import load_checkpoint
 from suites.common.conv_blocks import SqueezeExcite, conv_norm
 from suites.common.inverted import InvertedBottleneck
 from suites.dynamic.elastic import extracted
-from suites.dynamic.learning import remembered
+from suites.dynamic.learning import Work, remembered
 from suites.dynamic.ofa_learning import recalibrate, shrink
 from suites.dynamic.ofa_space import (
     Choice,
@@ -290,7 +290,10 @@ def ofa(
     of = choice(store.space, depth, expand, kernel)
     if training_steps:
         settings = {"recipe": recipe, "steps": training_steps, **({"of": repr(of)} if recipe == "alone" else {})}
-        found = remembered(store, ofa, settings, lambda task: shrink(store, task, recipe, of, training_steps))
+        work = Work()
+        found = remembered(
+            store, ofa, settings, lambda task: shrink(store, task, recipe, of, training_steps, work), work
+        )
         store.load_state_dict(found)
         store.learned = {"method": "ofa", **settings}  # type: ignore[assignment]
     shared = training_steps > 0 and recipe == "shrinking"

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from suites.common.task import learning_task
 from suites.common.training import Pace, classification, fit
-from suites.dynamic.learning import BATCH
-from suites.dynamic.ofa_space import Choice, Space, choice, smallest
+from suites.dynamic.learning import BATCH, Work
+from suites.dynamic.ofa_space import Choice, Space, choice, largest_macs, macs, smallest
 
 RATE = 3e-3
 #: Mean and variance of each channel.
@@ -29,17 +29,19 @@ def drawn(space: Space, rng: random.Random, depths: Any = None, expands: Any = N
     return choice(space, depth, expand, kernel)
 
 
-def shrink(store: Any, task: Any, recipe: str, of: Choice, steps: int) -> dict[str, Tensor]:
+def shrink(store: Any, task: Any, recipe: str, of: Choice, steps: int, work: Work) -> dict[str, Tensor]:
     """The store's weights after progressive shrinking, or after a control, from those that it has."""
     space: Space = store.space
-    if recipe == "truncated":
-        fit(store, task.training_batches(BATCH, steps, 0), classification(store), Pace(steps, RATE / 3))
-        sort(store)
-        return store.state_dict()
-    if recipe == "alone":
-        _restart(store)
-        store.activate(of)
-        fit(store, task.training_batches(BATCH, steps, 0), classification(store), Pace(steps, RATE))
+    if recipe in ("truncated", "alone"):
+        alone = recipe == "alone"
+        if alone:
+            _restart(store)
+            store.activate(of)
+        work.learned(_products(store), BATCH * steps)
+        pace = Pace(steps, RATE if alone else RATE / 3)
+        fit(store, task.training_batches(BATCH, steps, 0), classification(store), pace)
+        if not alone:
+            sort(store)
         return store.state_dict()
     teacher = _frozen(store)
     sort(store)
@@ -52,9 +54,11 @@ def shrink(store: Any, task: Any, recipe: str, of: Choice, steps: int) -> dict[s
         def loss(images: Tensor, labels: Tensor, open_: Any = (depths, expands), count: int = count) -> Tensor:
             with torch.no_grad():
                 wanted = teacher(images).softmax(dim=-1)
+            work.looked(largest_macs(space, store.resolution))
             total = torch.zeros(())
             for _ in range(count):
                 store.activate(drawn(space, rng, *open_))
+                work.learned(_products(store))
                 logits = store(images)
                 total = total + F.cross_entropy(logits, labels) + F.cross_entropy(logits, wanted)
             return total
@@ -64,7 +68,7 @@ def shrink(store: Any, task: Any, recipe: str, of: Choice, steps: int) -> dict[s
     return store.state_dict()
 
 
-def delayed(store: Any, task: Any, warm: float, ramp: float, steps: int) -> dict[str, Tensor]:
+def delayed(store: Any, task: Any, warm: float, ramp: float, steps: int, work: Work) -> dict[str, Tensor]:
     """The store's weights after delayed epsilon-shrinking from random ones.
 
     The largest network learns alone for a share `warm` of the steps; then every step takes the largest (labels), the
@@ -83,6 +87,7 @@ def delayed(store: Any, task: Any, warm: float, ramp: float, steps: int) -> dict
         if place == start:
             sort(store)
         store.activate(choice(space))
+        work.learned(_products(store))
         logits = store(images)
         total = F.cross_entropy(logits, labels)
         if place < start:
@@ -91,12 +96,18 @@ def delayed(store: Any, task: Any, warm: float, ramp: float, steps: int) -> dict
         wanted = logits.detach().softmax(dim=-1)
         for of in (smallest(space), drawn(space, rng), drawn(space, rng)):
             store.activate(of)
+            work.learned(_products(store))
             total = total + beta * F.cross_entropy(store(images), wanted)
         return total
 
     fit(store, task.training_batches(BATCH, steps, 0), loss, Pace(steps, RATE))
     store.activate(choice(space))
     return store.state_dict()
+
+
+def _products(store: Any) -> int:
+    """Of the sub-network that is active, on one image; crops of kernels, a few per batch, are left out."""
+    return macs(store.space, store.active, store.resolution)
 
 
 def sort(store: Any) -> None:

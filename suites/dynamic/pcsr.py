@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt, Rate
 from suites.common.training import Pace, fit
-from suites.dynamic.learning import remembered
+from suites.dynamic.learning import remembered, with_cost_of
 from suites.dynamic.sr_nets import SCALE, Backbone, SrNet
 
 #: Features, hidden layers of the heavy, the light and the classifying network, by backbone.
@@ -75,6 +75,7 @@ def pcsr(
     settings = {"width": width, "hidden": hidden, "steps": training_steps}
     network.load_state_dict(remembered(model, pcsr, settings, lambda task: _learn(network, task, training_steps)))
     network.learned = {"method": "pcsr", **settings}  # type: ignore[assignment]
+    with_cost_of(network, model)
     return network.eval()
 
 

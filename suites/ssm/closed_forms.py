@@ -5,6 +5,7 @@ P is products and convolutions, S states of scans. Settings that are not given h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -125,6 +126,8 @@ def _restoring(mixer: str, c: int, side: int, form: str) -> int:
     """One block of a kind on a square map."""
     if mixer == "scan":
         return ss2d(c, ev.STATE, side**2, side**2, 4, form)
+    if mixer == "long":
+        return side**2 * (6 * c**2 + 18 * c) + fourier(8 * c, side**2)
     mlp = side**2 * 2 * EXPAND * c * c
     if mixer == "conv":
         return mlp + side**2 * 49 * c
@@ -133,6 +136,21 @@ def _restoring(mixer: str, c: int, side: int, form: str) -> int:
     window = side if mixer == "global" else min(WINDOW, side)
     tokens = (half(side, window) * window) ** 2
     return mlp + tokens * (4 * c * c + 2 * window**2 * c)
+
+
+def fourier(rows: int, length: int) -> int:
+    """Of transforms of 2 L points, 2.5 n log2 n each and half of it as they are real: rows there and back, and their
+    kernels there, which are once a batch: this is of a batch of one."""
+    points = 2 * length
+    return 3 * round(2.5 * rows * points * math.log2(points) / 2)
+
+
+def scan_lm(model: Settings, _: Settings) -> int:
+    """A request of 20 + 4 tokens, as cards are tested at: 23 tokens through the blocks, and the head 4 times."""
+    s = {"width": 768, "layers": 24, "state": 16, "vocabulary": 50280, "scan": "parallel", **model}
+    d = s["width"]
+    block = mamba_block(d, s["state"], 23) + states(d, s["state"], 23, 1, s["scan"])
+    return s["layers"] * block + 4 * d * s["vocabulary"]
 
 
 def netmamba(model: Settings, _: Settings) -> int:

@@ -41,9 +41,22 @@ class MambaMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape, [batch, tokens, width]; padded on the left by hand, so that no output is computed twice."""
+        return self._over(x)[0]
+
+    def read(self, x: Tensor) -> tuple[Tensor, MixerState]:
+        """The same, and the state after the last token, from which `step` goes on."""
+        y, seen, states = self._over(x)
+        before = self.init(len(x))
+        kept = before.states if states is None else states
+        # views would keep the whole sequence alive
+        return y, MixerState(seen[..., seen.shape[-1] - self.ring :].clone(), kept.clone())
+
+    def _over(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Outputs, the filter's inputs [batch, D, 3 + tokens] with the zeros before them, and the last states."""
         x, gate = self.enter(x).chunk(2, dim=-1)
-        x = F.silu(self.filter(F.pad(x.transpose(1, 2), (KERNEL - 1, 0))).transpose(1, 2))
-        return self.leave(self.selective(x[None])[0] * F.silu(gate))
+        seen = F.pad(x.transpose(1, 2), (KERNEL - 1, 0))
+        y, states = self.selective.run(F.silu(self.filter(seen).transpose(1, 2))[None], None)
+        return self.leave(y[0] * F.silu(gate)), seen, states
 
     def init(self, batch: int) -> MixerState:
         """The state before the first token."""
@@ -75,6 +88,11 @@ class MambaBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The same shape, [batch, tokens, width], in float32 or finer."""
         return x + self.mixer(self._seen(x)).to(x.dtype)
+
+    def read(self, x: Tensor) -> tuple[Tensor, MixerState]:
+        """The same, and the state after the last token."""
+        y, state = self.mixer.read(self._seen(x))
+        return x + y.to(x.dtype), state
 
     def step(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
         """One token [batch, width]."""

@@ -1,7 +1,8 @@
 """Blocks of the restoration network by what mixes their tokens, on maps [batch, height, width, C].
 
-`scan` is Serpent's block (arXiv:2403.17902); the others are plain blocks of their kind: depthwise convolution,
-attention in windows (Swin), over all tokens, and between channels (Restormer, arXiv:2111.09881, section 3.1).
+`scan` is Serpent's block (arXiv:2403.17902), `long` the same block with long convolutions along the scans' paths; the
+others are plain blocks of their kind: depthwise convolution, attention in windows (Swin), over all tokens, and between
+channels (Restormer, arXiv:2111.09881, section 3.1).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from suites.common.conv_blocks import Residual, depthwise
+from suites.ssm.long import PathConvolution
 from suites.ssm.orders import CROSS, Orders
 from suites.ssm.ss2d import Ss2d
 
@@ -81,9 +83,11 @@ class _Mlp(nn.Sequential):
 
 
 def mixer_block(kind: str, channels: int, form: str = "parallel", raster4: bool = False) -> nn.Module:
-    """A residual block of a kind; all but `scan` have an MLP of twice the width beside the mixer."""
-    if kind == "scan":
-        mixed: nn.Module = Ss2d(channels, STATE, Orders(CROSS, 1, raster4), form)
+    """A residual block of a kind; all but `scan` and `long` have an MLP of twice the width beside the mixer."""
+    if kind in ("scan", "long"):
+        orders = Orders(CROSS, 1, raster4)
+        along = PathConvolution(2 * channels, orders) if kind == "long" else None
+        mixed: nn.Module = Ss2d(channels, STATE, orders, form, along)
         return Residual(nn.Sequential(nn.LayerNorm(channels), mixed))
     if kind == "conv":
         mixed = _Depthwise(channels)

@@ -124,7 +124,7 @@ def _stage(channels: int, count: int, make: dict[str, object]) -> nn.Sequential:
 def serpent(
     *,
     size: Literal["tiny", "c48_p1", "c48_p2", "c48_p4"] = "c48_p4",
-    mixer: Literal["scan", "conv", "window", "global", "mdta"] = "scan",
+    mixer: Literal["scan", "long", "conv", "window", "global", "mdta"] = "scan",
     matched: bool = True,
     scan: str = "parallel",
     order: Literal["paper", "raster4"] = "paper",
@@ -137,8 +137,8 @@ def serpent(
 
     Args:
         size: width, patch and blocks.
-        mixer: what the blocks are: four-way scans, depthwise 7x7 layers, attention in windows of 8 x 8, attention over
-            all tokens, or attention between channels.
+        mixer: what the blocks are: four-way scans, long convolutions along the same paths, depthwise 7x7 layers,
+            attention in windows of 8 x 8, attention over all tokens, or attention between channels.
         matched: whether other mixers get as many blocks as come nearest to the parameters of the scans, at each level.
         scan: form of the scan: sequential, parallel, chunk=c, mamba_ssm, or the control identity.
         order: the paper's paths, or the control whose four scans all read in raster order.

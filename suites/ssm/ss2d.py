@@ -42,14 +42,19 @@ class PathScan(nn.Module):
 
 
 class GatedScan(nn.Module):
-    """[batch, height, width, 2 D], halves (x, z): SiLU(depthwise x), scans, LayerNorm, times SiLU(z)."""
+    """[batch, height, width, 2 D], halves (x, z): SiLU(depthwise x), scans, LayerNorm, times SiLU(z).
 
-    def __init__(self, channels: int, state: int, orders: Orders, form: str, expand: int = 2):
+    `along` stands in the scans' place where it is given: another module from such maps to such maps.
+    """
+
+    def __init__(
+        self, channels: int, state: int, orders: Orders, form: str, expand: int = 2, along: nn.Module | None = None
+    ):
         super().__init__()
         inner = expand * channels
         self.inner, self.state = inner, state
         self.local = depthwise(inner, 3)
-        self.scans = PathScan(inner, state, rank_of(channels), orders, form)
+        self.scans = PathScan(inner, state, rank_of(channels), orders, form) if along is None else along
         self.norm = nn.LayerNorm(inner)
 
     def forward(self, both: Tensor) -> Tensor:
@@ -62,10 +67,10 @@ class GatedScan(nn.Module):
 class Ss2d(nn.Module):
     """C -> 2 D without bias, the gated scans, D -> C without bias, on maps [batch, height, width, C]."""
 
-    def __init__(self, channels: int, state: int, orders: Orders, form: str):
+    def __init__(self, channels: int, state: int, orders: Orders, form: str, along: nn.Module | None = None):
         super().__init__()
         self.enter = nn.Linear(channels, 4 * channels, bias=False)
-        self.gated = GatedScan(channels, state, orders, form)
+        self.gated = GatedScan(channels, state, orders, form, along=along)
         self.leave = nn.Linear(2 * channels, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:

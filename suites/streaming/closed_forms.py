@@ -102,13 +102,21 @@ def _head(model: Settings) -> int:
 
 
 def co3d(model: Settings, method: Settings) -> int:
-    """One period of steps, of one call each; a chunk is so many frames in one call."""
+    """One period of steps, of one call each; a chunk is so many frames in one call. Every form needs the same."""
+    return _period(model, method, executed=False)
+
+
+def executed(model: Settings, method: Settings) -> int:
+    """The same with what the published library's form multiplies on zeros: each kernel as often as it is long."""
+    return _period(model, method, executed=method.get("form", "inputs") == "library")
+
+
+def _period(model: Settings, method: Settings, *, executed: bool) -> int:
     layers = _layers(model)
     if method.get("strides", "keep") == "drop":
         layers = [(macs, kernel, 1) for macs, kernel, _ in layers]
     period = max(every for _, _, every in layers)
-    again = 1 if method.get("form", "inputs") != "library" else 0
-    body = sum(macs * (1 if again else kernel) * period // every for macs, kernel, every in layers)
+    body = sum(macs * (kernel if executed else 1) * period // every for macs, kernel, every in layers)
     gates = x3d_gates(model) if "size" in model else 0
     return method.get("chunk", 1) * (body + gates * period + _head(model))
 

@@ -2,11 +2,14 @@
 
 `inputs`: one valid convolution over what is kept and what is new. `partials`: every tap is applied once to the new
 slice and the products are added to the answers that they belong to. `library`: the published library's form, the
-ordinary kernel on the slice between zeros, which makes as many products as the kernel is long, times over.
+ordinary kernel on the slice between zeros, which executes as many products as the kernel is long, times over. Its MACs
+are those that the answers need, as in the other forms; the rest is counted as the method's own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,12 +20,25 @@ from suites.streaming.continual import Mode, State, Window
 from suites.streaming.rings import TIME, Ring
 
 
+class BetweenZeros(nn.Module):
+    """Runs a kernel on a slice between zeros: of all products the answers need one in as many as the kernel is long."""
+
+    def __init__(self, kernel: int):
+        super().__init__()
+        self.needed_share = 1 / kernel
+
+    def forward(self, padded: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+        """What the kernel makes of it."""
+        return run(padded)
+
+
 class Conv(Window):
     """A convolution over time and space; padding in space is that of the module, in time that of the mode."""
 
     def __init__(self, conv: nn.Conv3d):
         super().__init__(conv.kernel_size[0], conv.stride[0], conv.dilation[0])
         self.conv = conv
+        self.between_zeros = BetweenZeros(self.kernel)
 
     def _run(self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, stride: int) -> Tensor:
         conv = self.conv
@@ -98,4 +114,5 @@ class Conv(Window):
     def _padded_taps(self, x: Tensor) -> Tensor:
         """The same out of the ordinary kernel on a slice between zeros: `kernel` times as many products."""
         padded = F.pad(x, (0, 0, 0, 0, self.reach, self.reach))
-        return self._run(padded, self.conv.weight, None, 0, 1)[:, :, :: self.dilation].flip(TIME)
+        whole = partial(self._run, weight=self.conv.weight, bias=None, padding=0, stride=1)
+        return self.between_zeros(padded, whole)[:, :, :: self.dilation].flip(TIME)

@@ -252,6 +252,22 @@ def test_macs_and_times_over_inputs_have_the_hand_made_mean_percentiles_and_curv
     assert by_metric["input_ms"].index == "input"
 
 
+def test_a_path_is_traced_once_where_products_follow_from_it(monkeypatch):
+    class ByPath(Gated):
+        costs_by_path = True
+
+        def forward(self, x):
+            self.paths = (x.mean(dim=1) >= 1).long()
+            return super().forward(x)
+
+    traced = []
+    count = macs.count_over
+    monkeypatch.setattr(macs, "count_over", lambda *given, **how: traced.append(1) or count(*given, **how))
+    inputs = [(torch.full((1, 8), value),) for value in (0.5, 2.0, 0.5, 2.0, 0.5)]
+    found = values(over_inputs.measure(ByPath(), inputs, repeats=1).readings)
+    assert found["macs_mean"] == (3 * 32 + 2 * 40) / 5 and len(traced) == 2
+
+
 @pytest.mark.parametrize(("share", "value"), [(0.5, 2), (0.25, 1), (0.9, 4), (0.75, 3), (1.0, 4)])
 def test_a_percentile_is_the_smallest_value_that_this_share_does_not_exceed(share, value):
     assert percentile([4, 2, 3, 1], share) == value

@@ -96,7 +96,7 @@ def test_every_model_of_its_own_has_a_row_in_some_grid(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_has_a_row_in_a_grid_that_is_run_by_default_or_with_its_task(name):
     grids = suite_of(name).grids
-    named = ("digits", "trained", "search_class", "variants", "additions", "elastic", "sketches", "finding", "steps",
+    named = ("digits", "trained", "search_class", "variants", "additions", "elastic", "inputs", "finding", "steps",
              "helpers", "new_digits", "transfer", "real_weights", "ablations", "rest", "full", "cuts",
              "wide")  # fmt: skip
     blocks = [*grids["default"], *(block for grid in named for block in grids.get(grid, []))]

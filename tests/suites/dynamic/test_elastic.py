@@ -223,6 +223,18 @@ def test_norms_of_a_store_that_was_trained_for_many_are_recalibrated_unless_aske
     assert seen == [8, 3, 8]
 
 
+def test_rows_say_what_their_training_multiplied():
+    for method, settings, products in (
+        (deps, {"warm": 1.0}, 2 * 1_228_288),  # the largest alone, two steps of 32 images, a backward twice a forward
+        (deps, {"warm": 0.5}, 2 * 1_228_288 + 484_672),  # then with the smallest, and two random ones between the two
+        (ofa, {"recipe": "alone", "depth": 1, "expand": 2, "kernel": 3}, 2 * 484_672),
+    ):
+        store = ofa_store()
+        store.task = Kept(torch.randn(2, 3, 32, 32))
+        found = method(store, **settings, recalibrated=0, training_steps=2).method_cost["macs"] / (3 * 32) - products
+        assert found == 0 or (settings == {"warm": 0.5} and 2 * 484_672 <= found <= 2 * 1_228_288)
+
+
 def test_one_store_is_smaller_than_its_sub_networks_apart():
     store = ofa_store()
     subs = [ofa(copy.deepcopy(store), depth=depth, expand=expand) for depth in (1, 2) for expand in (2, 4)]

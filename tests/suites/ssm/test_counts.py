@@ -164,6 +164,7 @@ SMALL = {"dims": [40, 72, 96], "depth": [1, 1, 1]}
         (serpent, closed_forms.serpent, 45, {"size": "tiny", "mixer": "window"}),
         (serpent, closed_forms.serpent, 52, {"size": "tiny", "mixer": "mdta", "matched": False}),
         (serpent, closed_forms.serpent, 40, {"size": "tiny", "mixer": "global"}),
+        (serpent, closed_forms.serpent, 45, {"size": "tiny", "mixer": "long"}),
         (serpent, closed_forms.serpent, 5, {"size": "tiny", "width": 8, "blocks": [1, 1, 1, 1]}),
         (serpent, closed_forms.serpent, 20, {"size": "tiny", "width": 28, "blocks": [1, 1], "mixer": "mdta"}),
         (serpent, closed_forms.serpent, 20, {"size": "tiny", "width": 28, "blocks": [1, 1], "mixer": "window"}),

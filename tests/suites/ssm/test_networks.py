@@ -194,7 +194,7 @@ def test_global_channels_that_nothing_works_on_are_refused():
 # -- Serpent -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mixer", ["scan", "conv", "window", "global", "mdta"])
+@pytest.mark.parametrize("mixer", ["scan", "long", "conv", "window", "global", "mdta"])
 def test_with_a_zero_output_layer_the_network_gives_its_input(mixer):
     network = serpent(**SERPENT, mixer=mixer)
     for value in network.leave.parameters():
@@ -244,7 +244,8 @@ def test_attention_in_a_window_as_large_as_the_map_is_attention_over_all_tokens(
 
 def test_other_mixers_come_within_a_third_of_the_parameters():
     with torch.device("meta"):
-        networks = {name: serpent(size="c48_p4", mixer=name) for name in ("scan", "conv", "window", "global", "mdta")}
+        mixers = ("scan", "long", "conv", "window", "global", "mdta")
+        networks = {name: serpent(size="c48_p4", mixer=name) for name in mixers}
     sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
     assert all(abs(size / sizes["scan"] - 1) < 1 / 3 for size in sizes.values()), sizes
 
