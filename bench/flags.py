@@ -7,6 +7,10 @@ from typing import Literal
 #: info: good to know. warn: the number may mislead. invalid: the row is not what it says it is.
 Severity = Literal["info", "warn", "invalid"]
 Flag = dict[str, str]
+#: Requests of an open loop were taken late by a free server.
+LATE_ARRIVALS = "late_arrivals"
+#: Codes that say that other work disturbed a measurement: the row is contaminated, which is shown and never ranked.
+DISTURBANCES = frozenset({LATE_ARRIVALS})
 
 
 def flag(code: str, severity: Severity, text: str) -> Flag:

@@ -24,7 +24,9 @@ from reports import (
     predictions,
     repeats,
     scan_share,
+    split_ways,
     stages,
+    taught,
     zeros,
 )
 from reports.batches import crossings, panels
@@ -38,7 +40,6 @@ from reports.own_time import split
 from reports.rows import OF_OTHER_NETWORK, Cell, Row, same_network
 from reports.scores import scores_of
 from reports.site import load
-from reports.split_ways import break_even_table
 from reports.total_bits import budgets, families
 from reports.total_bits import table as total_bits_table
 
@@ -222,7 +223,10 @@ ACROSS_GROUPS: dict[str, Callable[[Site], tuple[list[str], list[list[str]]]]] = 
     "A request stage by stage": lambda site: stages.table(stages.requests(site)),
     "Requests per second": stages.rates_table,
     "Time in system over the offered load": lambda site: offered.table(offered.courses(site)),
-    "At which rates a split network answers first": break_even_table,
+    "Who answers first, by the link's rate and the device": split_ways.winners_table,
+    "At which rates a split network answers first": split_ways.break_even_table,
+    "Payload against score": split_ways.payload_table,
+    "Students beside their teachers and beside the same network trained plainly": taught.table,
     "Entries that repeat between processes": lambda site: repeats.table(repeats.cohorts(site)),
     "Predictors on networks that they have not seen": lambda site: predictions.table(predictions.predictors(site)),
     "Growth with the side of the picture": lambda site: growth.table(growth.growths(site)),

@@ -41,6 +41,11 @@ _MEANINGS: tuple[tuple[str, str], ...] = (
         "unstable",
         "The middle half of the samples spans more than a quarter of the median: read the interval, not the value.",
     ),
+    (
+        "late_arrivals",
+        "Other work had the core when requests arrived at a free server: times in system are too long, and the row is "
+        "not ranked.",
+    ),
     ("noisy", "The middle half of the samples spans more than a tenth of the median."),
     ("foreign", "Another process was using the GPU."),
     ("uncounted", "Some operators are not in the count of MACs; they are named on this page."),

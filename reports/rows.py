@@ -17,6 +17,7 @@ from bench.analysis.parts import as_part
 from bench.analysis.table import error_text
 from bench.canonical import BASELINE_METHOD
 from bench.config.axes import BY_NAME, CROSSABLE
+from bench.flags import DISTURBANCES
 from bench.foreign_text import shortened
 from bench.labels import NO_SPEED, label_of
 from bench.metrics import METRICS
@@ -250,9 +251,14 @@ def _cells(record: Record, whole: str) -> dict[str, Cell]:
     return cells
 
 
+def _keeps_from_ranking(flag: dict[str, Any]) -> bool:
+    return flag.get("severity") == "invalid" or flag.get("code") in DISTURBANCES
+
+
 def _contamination(record: Record) -> str:
     """Why a row that finished may not be ranked: its contamination or an invalidating flag; else nothing."""
-    flags = [str(flag.get("text", "")) for flag in record.get("flags") or [] if flag.get("severity") == "invalid"]
+    weighty = [each for each in record.get("flags") or [] if _keeps_from_ranking(each)]
+    flags = [str(each.get("text", "")) for each in weighty]
     if record["status"] == "contaminated":
         return "; ".join(flags) or "the host was disturbed while this was measured"
     return "; ".join(flags)

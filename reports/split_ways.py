@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.analysis.link_map import Way, break_even
+from bench.analysis.link_map import Way, break_even, link_map
+from bench.metrics import METRICS
 from reports.content import Site
 from reports.rows import Cell, Row
 from reports.scores import score_of
@@ -17,8 +18,9 @@ from reports.scores import score_of
 RATES = tuple(0.1 * 10 ** (step / 8) for step in range(33))
 FACTORS = tuple(2.0 ** (step / 2) for step in range(15))
 RTT_MS = 20.0
-#: Device factors of the table.
+#: Device factors of the table of break-even rates; rates and factors of the table of who answers first.
 TOLD = (1.0, 10.0)
+TOLD_RATES, TOLD_FACTORS = (0.1, 1.0, 10.0, 100.0, 1000.0), (1.0, 4.0, 16.0, 64.0)
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,21 @@ def break_even_table(site: Site) -> tuple[list[str], list[list[str]]]:
     return head, lines
 
 
+def winners_table(site: Site) -> tuple[list[str], list[list[str]]]:
+    """Head and lines: the map of links in words, which way answers first at each rate and device factor."""
+    head = ["of", "device slower by", *(f"{rate:g} Mbit/s" for rate in TOLD_RATES)]
+    lines = []
+    for network, ways in ways_by_network(site).items():
+        places = link_map([named.way for named in ways], TOLD_RATES, TOLD_FACTORS, RTT_MS)
+        for factor, line in zip(TOLD_FACTORS, places, strict=True):
+            lines.append([network, f"{factor:g}x", *(_wins(ways[place]) for place in line)])
+    return head, lines
+
+
+def _wins(named: Named) -> str:
+    return "local" if named.kind == "local" else f"{named.kind}: {named.way.name}"
+
+
 def _against(named: Named, ways: Sequence[Named], kind: str, factor: float) -> str:
     """The break-even against the way of a kind that sends least, which is the hardest to beat on a slow link."""
     others = [other.way for other in ways if other.kind == kind]
@@ -121,3 +138,28 @@ def payload_points(site: Site) -> dict[tuple[str, str], list[Point]]:
             found.setdefault((_network(row), metric), {}).setdefault(row.head, Point(row, payload, cell))
     ordered = {key: sorted(points.values(), key=lambda p: p.payload) for key, points in found.items()}
     return {key: points for key, points in ordered.items() if len(points) > 1}
+
+
+def payload_table(site: Site) -> tuple[list[str], list[list[str]]]:
+    """Head and lines: bytes on the wire, how many times fewer than the pixels, and the score, smallest first."""
+    head = ["case", "of", "payload (B)", "pixels over payload", "bytes of an equally good JPEG over payload", "score"]
+    lines = []
+    for (network, metric), points in payload_points(site).items():
+        for point in points:
+            ratios = [_ratio(point.row, name) for name in ("vs_u8_input", "vs_jpeg_equal_accuracy")]
+            lines.append([point.row.head, network, f"{point.payload:,.0f}", *ratios, _scored(point.score, metric)])
+    return head, lines
+
+
+def _ratio(row: Row, metric: str) -> str:
+    """`6.2x`, or the reason why there is none."""
+    cell = row.cells.get(metric)
+    if cell is None or cell.value is None:
+        return f"unavailable ({cell.note})" if cell is not None and cell.note else "unavailable"
+    return f"{cell.value:.3g}x"
+
+
+def _scored(cell: Cell, metric: str) -> str:
+    """`98.7 % [97.4, 99.3]`."""
+    text = f"{cell.value:.4g} {METRICS[metric].unit}"
+    return text if cell.low is None or cell.high is None else f"{text} [{cell.low:.4g}, {cell.high:.4g}]"

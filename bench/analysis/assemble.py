@@ -12,7 +12,7 @@ from bench.analysis import roofline, roofline_of_record, utilisation
 from bench.analysis.layer_times import merge
 from bench.analysis.session import Invocation, further_parts, have_part, medians, member, summarise, throughput, usable
 from bench.config.protocol import Protocol
-from bench.flags import flag
+from bench.flags import DISTURBANCES, flag
 from bench.meters.table import METERS
 from bench.metrics import METRICS, rate_of
 from bench.plan.case import Case
@@ -277,8 +277,7 @@ def finished(case: Case, context: Context, probe: dict[str, Any], session: Sessi
         finished_at: UTC, ISO 8601.
     """
     record = {**blank(case, context, probe["started_at"], finished_at), **_details(probe)}
-    rows = list(probe["readings"])
-    flags, status = list(probe["flags"]), "ok"
+    rows, flags = list(probe["readings"]), list(probe["flags"])
     if session is not None:
         timed = [*timed_readings(case, session, context.protocol), *_of_spans(case, probe, session, context.protocol)]
         better = {item.key for item in timed}  # of the timed processes, where the probe's one told it as well
@@ -286,7 +285,6 @@ def finished(case: Case, context: Context, probe: dict[str, Any], session: Sessi
         rows += [item.as_dict() for item in timed]
         record["timing"] = _timing(case, session, context.protocol)
         flags += _glance(context.protocol) + _flags(record["timing"]) + _apart(session)
-        status = "ok" if record["timing"]["clean"] else "contaminated"
         kept, _ = usable(session.invocations, context.protocol.latency)
         record["layers"], record["layers_info"] = merge(
             probe.get("layers", []), probe.get("layers_info", {}), kept, case.key
@@ -295,11 +293,28 @@ def finished(case: Case, context: Context, probe: dict[str, Any], session: Sessi
     rows += [item.as_dict() for item in _modelled(record)]
     rows += [item.as_dict() for item in _utilised(case, record, rows)]
     rows += [item.as_dict() for item in _derived(case, rows)]
-    invalid = {flag["code"] for flag in flags if flag["severity"] == "invalid"}
-    if invalid:
-        status = "unstable" if invalid == {"unstable"} else "invalid"
-    error = _why_contaminated(record["timing"]) if status == "contaminated" else _invalid(flags)
+    status, error = _judged(flags, record["timing"])
     return {**record, "status": status, "error": error, "flags": flags, "readings": _ordered(rows)}
+
+
+def _judged(flags: list[dict[str, str]], timing: dict[str, Any]) -> tuple[str, dict[str, Any] | None]:
+    """How a measured case ended and why: what makes it invalid outweighs what disturbed it."""
+    invalid = [each for each in flags if each["severity"] == "invalid"]
+    if invalid:
+        codes = {each["code"] for each in invalid}
+        return ("unstable" if codes == {"unstable"} else "invalid"), _ended(invalid[0]["code"], invalid[0]["text"])
+    if not timing.get("clean", True):
+        return "contaminated", _why_contaminated(timing)
+    disturbed = next((each for each in flags if each["code"] in DISTURBANCES), None)
+    if disturbed is not None:
+        text = f"{disturbed['text']}. Measure again on a quiet machine with retry=disturbed"
+        return "contaminated", _ended("contaminated", text)
+    return "ok", None
+
+
+def _ended(kind: str, text: str) -> dict[str, Any]:
+    """An error of the measurement as a record holds it."""
+    return {"phase": "measure", "type": kind, "message": text, "log_tail": ""}
 
 
 def _why_contaminated(timing: dict[str, Any]) -> dict[str, Any]:
@@ -310,7 +325,7 @@ def _why_contaminated(timing: dict[str, Any]) -> dict[str, Any]:
         "favour the shorter network, which is preempted less often. Measure again on a quiet machine with "
         "retry=disturbed"
     )
-    return {"phase": "measure", "type": "contaminated", "message": text, "log_tail": ""}
+    return _ended("contaminated", text)
 
 
 def _part_layers(probe: dict[str, Any], kept: Sequence[Invocation], key: str) -> dict[str, Any]:
@@ -364,13 +379,6 @@ def _derived(case: Case, rows: Sequence[dict[str, Any]]) -> list[Reading]:
 
     derived: list[Reading] = module.derive(case.full_shape, value)
     return [item for item in derived if item.key not in have]
-
-
-def _invalid(flags: list[dict[str, str]]) -> dict[str, Any] | None:
-    for each in flags:
-        if each["severity"] == "invalid":
-            return {"phase": "measure", "type": each["code"], "message": each["text"], "log_tail": ""}
-    return None
 
 
 def _ordered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -7,13 +7,14 @@ and images per second belong to a machine; accuracies only on a task with the pa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
 import pandas as pd
 
+from bench import workloads
 from bench.analysis.table import of_part
 from bench.canonical import BASELINE_METHOD, parse_settings, settings_text
 from bench.config.catalogue import parse_spec
@@ -173,7 +174,7 @@ def _rows_of(claim: Claim, rows: pd.DataFrame) -> pd.DataFrame:
         if wanted is not None:
             fits &= (rows[column] == wanted).fillna(False).astype(bool)
     for column, says in (
-        ("shape", claim.shape and _says(claim.shape)),
+        ("shape", claim.shape and _says(claim.shape, _late_axes(claim))),
         ("against", claim.against and _says(claim.against)),
         ("setting", None if claim.setting is None else _same_setting(claim.setting)),
     ):
@@ -188,14 +189,24 @@ def _is_count(claim: Claim, rows: pd.DataFrame) -> bool:
     return METRICS[claim.metric].compared == "exact" or (len(own) > 0 and bool((own["provenance"] == "counted").all()))
 
 
-def _says(wanted: str) -> Any:
-    """Whether a row's settings hold every value that is wanted, whatever else they hold."""
+def _late_axes(claim: Claim) -> frozenset[str]:
+    """Axes that a shape has only where they are not at their default, which a claim that does not name them means."""
+    name = claim.workload or workloads.FORWARD
+    if workloads.is_own(name):
+        return frozenset()
+    return frozenset(axis.name for axis in workloads.find(name).axes if axis.late)
+
+
+def _says(wanted: str, only_if_named: Collection[str] = ()) -> Any:
+    """Whether a row's settings hold every value that is wanted, whatever else they hold but for some names."""
     named = parse_settings(wanted)
 
     def says(text: Any) -> bool:
         try:
             found = parse_settings(str(text))
         except ValueError:
+            return False
+        if any(name in found and name not in named for name in only_if_named):
             return False
         return all(name in found and found[name] == value for name, value in named.items())
 

@@ -387,12 +387,10 @@ def _gemm_note(raw: Interval, against: Interval, margin: float) -> tuple[str, ..
 
 
 def _disturbed(a: Record, b: Record) -> Iterable[str]:
-    """Which sides were measured in processes that other work preempted, none of which could be replaced."""
+    """Which sides other work disturbed: their processes were preempted, or requests of theirs were taken late."""
     for name, record in (("a", a), ("b", b)):
         if record["status"] == "contaminated":
-            yield (
-                f"{name} is contaminated: its processes were preempted by other work; measure it again on a quiet host"
-            )
+            yield f"{name} is contaminated: other work disturbed its processes; measure it again on a quiet host"
 
 
 def _mean(values: Sequence[float]) -> float:

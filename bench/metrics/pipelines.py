@@ -42,6 +42,17 @@ PIPELINES: tuple[Metric, ...] = (
         comparison="form",
     ),
     Metric(
+        "sojourn_expected_ms",
+        unit="ms",
+        better="none",
+        section="pipeline",
+        title="Time in system by its closed form (mean)",
+        definition=(
+            "What the queue of a server of known service has as its mean time in system under Poisson or evenly spaced "
+            "arrivals at the offered rate; modelled."
+        ),
+    ),
+    Metric(
         "sojourn_p99_in_services",
         unit="x",
         better="lower",

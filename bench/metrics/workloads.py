@@ -221,8 +221,8 @@ WORKLOADS: tuple[Metric, ...] = (
         section="generation",
         title="Needed share of the products",
         definition=(
-            "Products of a request that its answer rests on, of all that are executed: rows of beams that were thrown "
-            "away are not. It is what `mfu` counts of them."
+            "Products that an answer rests on, of all that are executed: rows of beams that were thrown away are not, "
+            "nor empty slots of a padded product. It is what `mfu` counts of them."
         ),
     ),
     Metric(

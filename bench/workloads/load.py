@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.flags import flag
+from bench.flags import LATE_ARRIVALS, flag
 from bench.reading import Reading, reading, unavailable
-from bench.workloads import open_loop, servers
+from bench.workloads import open_loop, queueing, servers
 from bench.workloads.open_loop import OpenLoop
 from bench.workloads.workload import Clock, Facts
 
@@ -30,7 +30,7 @@ FULL = 102.0
 
 #: Prepares a request outside the clock and gives the call that answers it.
 Ready = Callable[[int], Callable[[], Any]]
-#: Lateness of arrivals above this share of the median time in system, or above so many ms, says the run was disturbed.
+#: Lateness of arrivals above this share of the median time in system, or above so many ms, contaminates the row.
 LATE_SHARE, LATE_MS = 0.1, 1.0
 
 
@@ -106,7 +106,12 @@ def saturated_readings(whole: Sequence[float], network: Sequence[float] | None, 
 
 
 def arrivals(
-    make: Callable[[int], Sequence[Callable[[], Any]]], site: Site, rate: float, count: int, seed: int
+    make: Callable[[int], Sequence[Callable[[], Any]]],
+    site: Site,
+    rate: float,
+    count: int,
+    seed: int,
+    kind: queueing.Arrivals = "poisson",
 ) -> list[OpenLoop]:
     """Open loops at a rate, each with the next seed; the first that is unstable ends them: the others would be as well.
 
@@ -117,8 +122,9 @@ def arrivals(
         rate: offered, per second.
         count: requests of one run.
         seed: of the first run's arrivals.
+        kind: of the arrivals.
     """
-    return until_unstable(lambda turn: _one_loop(make(count + 1), site, rate, seed + turn))
+    return until_unstable(lambda turn: _one_loop(make(count + 1), site, rate, seed + turn, kind))
 
 
 def until_unstable(loop_of: Callable[[int], OpenLoop]) -> list[OpenLoop]:
@@ -136,10 +142,14 @@ def until_unstable(loop_of: Callable[[int], OpenLoop]) -> list[OpenLoop]:
     return loops
 
 
-def _one_loop(answers: Sequence[Callable[[], Any]], site: Site, rate: float, seed: int) -> OpenLoop:
+def _one_loop(
+    answers: Sequence[Callable[[], Any]], site: Site, rate: float, seed: int, kind: queueing.Arrivals
+) -> OpenLoop:
     """One run; the last of the prepared requests is one that servers answer before it begins."""
     *arriving, before = answers
-    options: dict[str, Any] = {"count": len(arriving), "seed": seed, "clock": site.clock, "wait_until": site.wait_until}
+    options: dict[str, Any] = {
+        "count": len(arriving), "seed": seed, "kind": kind, "clock": site.clock, "wait_until": site.wait_until,
+    }  # fmt: skip
     if site.count == 1:
         return open_loop.run(lambda index: arriving[index](), rate, **options)
     return open_loop.run_on_servers(lambda index: arriving[index](), rate, site.count, settle=before, **options)
@@ -166,7 +176,7 @@ def loop_facts(loops: Sequence[OpenLoop], saturated_rate: float, how: str, limit
     if limit_ms is not None:
         good = [loop.within(limit_ms / 1e3) for loop in loops]
         found.append(over_runs("goodput", good, f"within {limit_ms:g} ms of the scheduled arrival, {how}"))
-    details = {"runs": [_described(loop) for loop in loops], "how": how}
+    details = {"runs": [_described(loop) for loop in loops], "first_run": _recorded(loops[0]), "how": how}
     flags = _books(utilisation)
     if unstable:
         why = open_loop.why_unstable(unstable[0].stability)
@@ -180,13 +190,13 @@ def loop_facts(loops: Sequence[OpenLoop], saturated_rate: float, how: str, limit
 
 
 def _late(times: Sequence[Reading]) -> list[dict[str, str]]:
-    """A flag where requests were taken later than a free server could, by more than a measurement may disturb."""
+    """The disturbance of requests that were taken later than a free server could, by more than a measurement may."""
     value = {item.metric: item.value for item in times}
     late, median = value["lateness_p99_ms"], value["sojourn_p50_ms"]
     if late is None or (late <= LATE_MS and (median is None or late <= LATE_SHARE * median)):
         return []
     text = f"one in a hundred arrivals at a free server was taken {late:.3g} ms late: other work was in the way"
-    return [flag("late_arrivals", "warn", text)]
+    return [flag(LATE_ARRIVALS, "warn", text)]
 
 
 def _books(utilisation: Reading) -> list[dict[str, str]]:
@@ -198,11 +208,27 @@ def _books(utilisation: Reading) -> list[dict[str, str]]:
 
 
 def _described(loop: OpenLoop) -> dict[str, Any]:
+    """A run in numbers; mean times are of all that was answered, so that Lindley's and Little's laws can be held to."""
     state = loop.stability
     return {
         "requests": len(loop.scheduled), "left": state.left, "answered_share": state.answered_share,
         "growth_per_s": state.growth_per_s, "replayed_mean_ms": 1e3 * open_loop.replayed_mean(loop),
+        "mean_sojourn_ms": 1e3 * open_loop.mean_sojourn(loop), "mean_in_system": open_loop.mean_in_system(loop),
+        "completed_rate": open_loop.completed_rate(loop),
     }  # fmt: skip
+
+
+def _recorded(loop: OpenLoop) -> dict[str, list[float | None]]:
+    """When each request of a run was due, taken and answered, in ms from its beginning; None for what never was."""
+
+    def in_ms(moments: Sequence[float | None]) -> list[float | None]:
+        return [None if moment is None else round(1e3 * moment, 4) for moment in moments]
+
+    return {
+        "scheduled_ms": in_ms(loop.scheduled),
+        "started_ms": in_ms(loop.started),
+        "finished_ms": in_ms(loop.finished),
+    }
 
 
 def _load(rate: float, saturated_rate: float) -> Reading:

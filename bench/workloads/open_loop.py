@@ -291,13 +291,32 @@ def value_of(loop: OpenLoop, name: str) -> tuple[float | None, str]:
 
 
 def _in_system(loop: OpenLoop) -> list[tuple[float, int]]:
-    pairs = [(start, end) for start, end in zip(loop.scheduled, loop.finished, strict=True) if end is not None]
-    return queueing.in_system([start for start, _ in pairs], [end for _, end in pairs])
+    pairs = _answered(loop)
+    return queueing.in_system([due for due, _ in pairs], [end for _, end in pairs])
 
 
-def _mean_in_system(loop: OpenLoop) -> float:
-    pairs = [(start, end) for start, end in zip(loop.scheduled, loop.finished, strict=True) if end is not None]
-    return queueing.mean_in_system([start for start, _ in pairs], [end for _, end in pairs])
+def _answered(loop: OpenLoop) -> list[tuple[float, float]]:
+    """When each answered request was due, and when it was answered."""
+    return [(due, end) for due, end in zip(loop.scheduled, loop.finished, strict=True) if end is not None]
+
+
+def mean_in_system(loop: OpenLoop) -> float:
+    """Time average of the answered requests in the system, from the first arrival to the last answer."""
+    pairs = _answered(loop)
+    return queueing.mean_in_system([due for due, _ in pairs], [end for _, end in pairs])
+
+
+def mean_sojourn(loop: OpenLoop) -> float:
+    """Mean seconds in system of all that was answered, those included that the queue filled with; 0 of nothing."""
+    pairs = _answered(loop)
+    return sum(end - due for due, end in pairs) / len(pairs) if pairs else 0.0
+
+
+def completed_rate(loop: OpenLoop) -> float:
+    """Answers per second from the first arrival to the last answer, as Little's law counts them; 0 of nothing."""
+    pairs = _answered(loop)
+    span = max((end for _, end in pairs), default=0.0) - (pairs[0][0] if pairs else 0.0)
+    return len(pairs) / span if span > 0 else 0.0
 
 
 def _mean_waiting(loop: OpenLoop) -> float:
@@ -310,9 +329,7 @@ def _mean_waiting(loop: OpenLoop) -> float:
 
 def _outside_service(loop: OpenLoop) -> float:
     """Milliseconds by which the mean time in system is longer than that of the replayed queue."""
-    ends = zip(loop.scheduled, loop.finished, strict=True)
-    sojourns = [end - start for start, end in ends if end is not None]
-    return 1e3 * (sum(sojourns) / len(sojourns) - replayed_mean(loop))
+    return 1e3 * (mean_sojourn(loop) - replayed_mean(loop))
 
 
 def _mean_service(loop: OpenLoop) -> float:
@@ -328,7 +345,7 @@ _MEANS: dict[str, Callable[[OpenLoop], float]] = {
     "sojourn_mean_ms": lambda loop: 1e3 * sum(loop.kept) / len(loop.kept),
     "waiting_mean_ms": _mean_waiting,
     "outside_service_ms": _outside_service,
-    "mean_in_system": _mean_in_system,
+    "mean_in_system": mean_in_system,
     "most_in_system": lambda loop: float(max(number for _, number in _in_system(loop))),
     "lateness_p99_ms": lambda loop: 1e3 * sorted(loop.lateness)[int(0.99 * (len(loop.lateness) - 1))],
 }

@@ -20,6 +20,7 @@ and may offer
 - `request_facts() -> {"bytes": ..., "width": ..., "height": ..., "bits_per_pixel": ...}` of what is sent, means;
 - `pixel_difference(i) -> float`: largest difference of what the network sees to a reference chain, in levels of 255;
 - `modelled() -> (readings, curves)`: what a cost model says beside what is measured;
+- `expected_sojourn_ms(rate, servers, arrivals) -> float or None`: the closed form of its queue, where there is one;
 - `details() -> dict` for the record: threads of libraries, where a client runs.
 
 State is the request, which a stage may change in place: every run gets a copy of its own, made outside the clock. One
@@ -28,11 +29,12 @@ run is one request.
 Three measurements share no column: the time of one request and of each stage (parts; shares are ratios of sums, over
 requests in one process and, with an interval, over the timed processes); how many requests are answered where one is
 always ready (`saturated_rate`, and its sections'); and with a `rate`, or a `load` of the saturated rate, the time in
-system of requests that arrive in an open loop (`bench.workloads.load`). Equal seeds give every method the same
-arrivals. A case whose backlog grows is `unstable`. With `servers` the last two are those of so many processes, each
-pinned to a core of its own; one unit. With `workers` so many forks do what stands before `collate_stage` ahead of a
-saturated server (`bench.workloads.workers`), and what handing their tensors over takes is told. With `together` a
-server answers so many requests at once at most, and the first waits `window_ms` for the others
+system of requests that arrive in an open loop (`bench.workloads.load`), or with `rising` of loads one after another
+until one is unstable (`bench.workloads.rising`). Equal seeds give every method the same arrivals. A case whose backlog
+grows is `unstable`; one whose arrivals a free server took late is `contaminated`. With `servers` the last two are those
+of so many processes, each pinned to a core of its own; one unit. With `workers` so many forks do what stands before
+`collate_stage` ahead of a saturated server (`bench.workloads.workers`), and what handing their tensors over takes is
+told. With `together` a server answers so many requests at once at most, and the first waits `window_ms` for the others
 (`bench.workloads.together`).
 """
 
@@ -63,6 +65,8 @@ WORKLOAD = Workload(
         ShapeAxis("together", 1, 1, 1024, unit="request", doc="that a server answers at once under load, at most"),
         ShapeAxis("window_ms", 0.0, 0.0, 1e4, unit="ms", doc="that the first of them waits for the others"),
         ShapeAxis("limit_ms", None, 1e-3, 1e6, unit="ms", doc="within which an answer counts; null: no goodput"),
+        ShapeAxis("arrivals", 1, 0, 2, doc="0: evenly spaced, 1: Poisson, 2: bursts at 3 times the rate", late=True),
+        ShapeAxis("rising", 0, 0, 1, doc="1: loads from 0.3 on, one after another, until one is unstable", late=True),
     ),
     title="one encoded request to its answer, stage by stage",
     calls=(),
@@ -162,6 +166,7 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
     note = f"ratio of sums over {count} requests in one process"
     shares = _share_readings({name: [spent] for name, spent in stages.items()}, [whole], chain.network, note)
     flags = [*_untimed(whole, sum(stages.values())), *under_load.flags]
+    curves = [*curves, *under_load.curves]
     details = {
         "stages": list(stages), "network": chain.network, "requests": chain.count, "passes": PASSES,
         "stamp_ns": _stamp_ns(subject), **told, **under_load.details,

@@ -7,21 +7,24 @@ which of them it waits for.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from bench.errors import UsageError
 from bench.flags import flag
 from bench.reading import Reading, reading, unavailable
-from bench.workloads import busy_cores, load, open_loop, together, workers
+from bench.workloads import busy_cores, load, open_loop, queueing, rising, together, workers
 from bench.workloads.pipeline_chain import Chain
 from bench.workloads.workload import Built, Facts, Shape, Spans, ask, clock_of
 
+#: Arrivals by their number on the axis of the shape.
+ARRIVALS: tuple[queueing.Arrivals, ...] = ("fixed", "poisson", "bursty")
 #: Bytes of tensors of the requests that wait for their arrival in an open loop, at most.
 WAITING_BYTES = 2**30
 
 
 def under_load(chain: Chain, subject: Built, shape: Shape, stage_ms: dict[str, float]) -> Facts:
-    """The saturated rates, and with a rate or a load an open loop, whose requests are ready before it begins.
+    """The saturated rates, and with a rate or loads open loops, whose requests are ready before they begin.
 
     Args:
         chain: the subject's.
@@ -46,17 +49,38 @@ def under_load(chain: Chain, subject: Built, shape: Shape, stage_ms: dict[str, f
     ]
     busy = _utilisations(chain, rate, stage_ms, shape) if most == 1 else []
     details = {"bottleneck": max(busy, key=lambda item: item.value or 0.0).part} if busy else {}
-    offered = _offered(shape, rate)
-    full = [*_books(busy), *_full(cores)]
+    arriving = _arriving(chain, subject, shape, site, rate)
+    flags = [*_books(busy), *_full(cores), *arriving.flags]
+    return Facts([*found, *busy, *arriving.readings], arriving.curves, {**details, **arriving.details}, flags)
+
+
+def _arriving(chain: Chain, subject: Built, shape: Shape, site: load.Site, saturated_rate: float) -> Facts:
+    """What requests take that arrive by themselves, at one rate or at rising ones; nothing where none are offered."""
+    if shape.get("rising"):
+        return rising.facts(lambda rate: _loops(chain, subject, shape, site, rate), saturated_rate, site.how)
+    offered = _offered(shape, saturated_rate)
     if offered is None:
-        return Facts([*found, *busy], details=details, flags=full)
+        return Facts()
     loops = _loops(chain, subject, shape, site, offered)
-    arriving = load.loop_facts(loops, rate, site.how, shape["limit_ms"])
-    if most > 1:
-        batches = [together.mean_together(loop) for loop in loops]
-        found.append(load.over_runs("together_mean", batches, f"at most {most}, within {shape['window_ms']:g} ms"))
-    flags = [*full, *arriving.flags]
-    return Facts([*found, *busy, *arriving.readings], details={**details, **arriving.details}, flags=flags)
+    found = load.loop_facts(loops, saturated_rate, site.how, shape["limit_ms"])
+    if shape["together"] == 1:
+        return replace(found, readings=[*found.readings, *_expected(chain, shape, offered)])
+    batches = [together.mean_together(loop) for loop in loops]
+    note = f"at most {shape['together']}, within {shape['window_ms']:g} ms"
+    return replace(found, readings=[load.over_runs("together_mean", batches, note), *found.readings])
+
+
+def _expected(chain: Chain, shape: Shape, rate: float) -> list[Reading]:
+    """The closed form of the queue, of a module that knows its service times."""
+    kind = ARRIVALS[shape.get("arrivals", 1)]
+    try:
+        value = ask(chain.module, "expected_sojourn_ms", rate, shape["servers"], kind)
+    except ValueError as error:
+        return [unavailable("sojourn_expected_ms", str(error), "request")]
+    if value is None:
+        return []
+    note = f"closed form: {kind} arrivals at {rate:g} per second, {shape['servers']} servers"
+    return [reading("sojourn_expected_ms", value, "modelled", part="request", method_note=note)]
 
 
 def _whole(
@@ -110,6 +134,8 @@ def _full(found: busy_cores.BusyCores) -> list[dict[str, str]]:
 def seconds_of(shape: Shape) -> float:
     """About how long the requests under load take, whatever one of them costs."""
     saturated = 4 * load.SATURATED_SHARE * shape["seconds"]
+    if shape.get("rising"):
+        return load.RUNS * (saturated + len(rising.LOADS) * shape["seconds"])
     if shape["rate"] is None:
         return load.RUNS * (saturated + (shape["seconds"] if shape["load"] is not None else 0.0))
     offered = open_loop.requests_at(shape["rate"], shape["seconds"]) / shape["rate"]
@@ -118,11 +144,11 @@ def seconds_of(shape: Shape) -> float:
 
 def check(chain: Chain, shape: Shape) -> None:
     """Raise UsageError unless rates and batches of the shape fit together and the subject can answer in batches."""
-    offered = shape["rate"] is not None or shape["load"] is not None
-    if shape["rate"] is not None and shape["load"] is not None:
-        raise UsageError("rate and load both say how much is offered: give one of them")
+    offered = [name for name in ("rate", "load", "rising") if shape.get(name)]
+    if len(offered) > 1:
+        raise UsageError(f"{' and '.join(offered)} each say how much is offered: give one of them")
     if shape["workers"] and offered:
-        raise UsageError(f"workers={shape['workers']}: they work ahead of a saturated server; leave rate and load out")
+        raise UsageError(f"workers={shape['workers']}: they work ahead of a saturated server; leave {offered[0]} out")
     if shape["workers"] and chain.collate is None:
         raise UsageError(
             f"workers={shape['workers']}: {type(chain.module).__name__} has no stage up to which they could work; its "
@@ -239,10 +265,10 @@ def _books(busy: list[Reading]) -> list[dict[str, str]]:
 
 
 def _loops(chain: Chain, subject: Built, shape: Shape, site: load.Site, rate: float) -> list[open_loop.OpenLoop]:
-    count = _affordable(chain, open_loop.requests_at(rate, shape["seconds"]))
+    count, kind = _affordable(chain, open_loop.requests_at(rate, shape["seconds"])), ARRIVALS[shape.get("arrivals", 1)]
     if shape["together"] == 1:
         ready = _answers(chain, subject)
-        return load.arrivals(lambda most: [ready(index) for index in range(most)], site, rate, count, subject.seed)
+        return load.arrivals(lambda most: [ready(at) for at in range(most)], site, rate, count, subject.seed, kind)
 
     def one(turn: int) -> open_loop.OpenLoop:
         requests = [chain.request(index) for index in range(count)]
@@ -255,8 +281,9 @@ def _loops(chain: Chain, subject: Built, shape: Shape, site: load.Site, rate: fl
             lambda index: chain.alone(requests[index]), answer, shape["together"], shape["window_ms"] / 1e3
         )
         return together.run(
-            server, rate, count=count, seed=subject.seed + turn, clock=site.clock, wait_until=site.wait_until
-        )
+            server, rate, count=count, seed=subject.seed + turn, kind=kind, clock=site.clock,
+            wait_until=site.wait_until,
+        )  # fmt: skip
 
     return load.until_unstable(one)
 

@@ -82,6 +82,12 @@ def mm2_sojourn(rate: float, service: float) -> float:
     return service / (1.0 - rho * rho)
 
 
+def dd_sojourn(rate: float, service: float, servers: int = 1) -> float:
+    """Time in system of D/D/c: the service; with equal intervals and equal services nobody waits."""
+    _utilisation(rate, service / servers)
+    return service
+
+
 def mg1_sojourn(rate: float, service: float, variation: float) -> float:
     """Mean time in system of M/G/1 (Pollaczek and Khinchine): s + rho s (1 + c^2) / (2 (1 - rho)).
 

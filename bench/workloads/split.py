@@ -26,12 +26,12 @@ and may offer
 A module that says `answers_on_device = True` is not cut: its forward is the head, nothing is sent, and the parts are
 the request and its head. It is the baseline `local`.
 
-There is no state. The link is modelled from the shape: bandwidth, round trip, and how much slower the device is than
-this machine; the parts are measured and kept beside the modelled total. With `paced` the bytes also travel, over a
-loopback socket that is held to them. Devices and their links work at the same time: the total has the slowest branch,
-which is measured by itself (`head_1`, `encode_1`, ...); the server decodes one payload after another. Where there are
-no values (on the meta device) the cut goes straight from head to tail, encode and decode are no parts, and payloads are
-unavailable.
+There is no state. The link is modelled from the shape: bandwidth, round trip, packets that are lost, jitter, and how
+much slower the device is than this machine; the parts are measured and kept beside the modelled total. With `paced` the
+bytes also travel, over a loopback socket that is held to bandwidth and round trip. Devices and their links work at the
+same time: the total has the slowest branch, which is measured by itself (`head_1`, `encode_1`, ...); the server decodes
+one payload after another. Where there are no values (on the meta device) the cut goes straight from head to tail,
+encode and decode are no parts, and payloads are unavailable.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from bench.errors import UsageError
 from bench.reading import Reading, reading
 from bench.workloads.deriving import Value, combined
 from bench.workloads.link import link_ms, one_way_ms
@@ -75,6 +76,8 @@ WORKLOAD = Workload(
             "device_factor", 1.0, 0.001, 1e4, doc="time of head and encode on the device over that on this machine"
         ),
         ShapeAxis("paced", 0, 0, 1, doc="1: the bytes also travel over a socket held to bandwidth and round trip"),
+        ShapeAxis("loss", 0.0, 0.0, 0.99, doc="share of packets that are lost and go again", late=True),
+        ShapeAxis("jitter_ms", 0.0, 0.0, 1e5, unit="ms", doc="mean of what a way takes longer", late=True),
     ),
     title="head, payload over a link, tail",
     calls=("head", "tail"),
@@ -108,8 +111,10 @@ def make_parts(subject: Built, shape: Shape) -> list[Part]:
     """The request through the payload, without the link, its four calls by themselves, and those of every branch.
 
     Raises:
-        UsageError: the module lacks a call or an input.
+        UsageError: the module lacks a call or an input, or bytes are to travel over a link that loses them.
     """
+    if shape.get("paced") and (shape.get("loss") or shape.get("jitter_ms")):
+        raise UsageError("paced=1: a socket loses nothing and has no jitter; leave out loss and jitter_ms")
     cut = Cut(subject)
     batch = float(shape["batch"])
     spans = Spans(subject.synchronise, clock_of(subject))
@@ -200,10 +205,14 @@ def _branch_names(value: Value) -> list[tuple[str, str, str]]:
 def _link(shape: Shape, value: Value, payload_of: str) -> Reading:
     """Milliseconds on the link of one device, its payload there and the answer back."""
     bandwidth, round_trip = shape["bandwidth_mbps"], shape["rtt_ms"]
-    per_byte = link_ms(1.0, 0.0, bandwidth, 0.0)
+    loss, jitter = shape.get("loss", 0.0), shape.get("jitter_ms", 0.0)
+    per_byte = link_ms(1.0, 0.0, bandwidth, 0.0, loss)
     sizes = [(value("payload_bytes", payload_of), per_byte), (value("answer_bytes", "request"), per_byte)]
     note = f"8 x bytes / {bandwidth:g} Mbit/s + {round_trip:g} ms, mean payload and answer"
-    return combined("link_ms", "request", sizes, note, provenance="modelled", constant=round_trip)
+    note += f"; {100 * loss:g} % of the packets go again" if loss else ""
+    note += f"; {jitter:g} ms of jitter a way" if jitter else ""
+    constant = link_ms(0.0, 0.0, bandwidth, round_trip, loss, jitter)
+    return combined("link_ms", "request", sizes, note, provenance="modelled", constant=constant)
 
 
 def _total(shape: Shape, value: Value, device: list[str], link: Reading) -> Reading:

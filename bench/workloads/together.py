@@ -14,6 +14,7 @@ from typing import Any
 
 from bench.workloads import open_loop
 from bench.workloads.open_loop import OpenLoop
+from bench.workloads.queueing import Arrivals
 from bench.workloads.workload import Clock
 
 
@@ -40,12 +41,13 @@ def run(
     *,
     count: int,
     seed: int,
+    kind: Arrivals = "poisson",
     clock: Clock = time.perf_counter_ns,
     wait_until: Callable[[int, Clock], None] = open_loop.spin_until,
     seconds: float = open_loop.MOST_SECONDS,
 ) -> OpenLoop:
-    """One open loop of Poisson arrivals at a server of batches; arguments as of `open_loop.run`."""
-    scheduled = open_loop.schedule(rate, count, seed, "poisson", seconds)
+    """One open loop of arrivals at a server of batches; arguments as of `open_loop.run`."""
+    scheduled = open_loop.schedule(rate, count, seed, kind, seconds)
     limit = (scheduled[-1] if scheduled else 0.0) + open_loop.DRAIN_SECONDS
     started: list[float | None] = []
     finished: list[float | None] = []

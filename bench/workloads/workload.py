@@ -38,7 +38,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class ShapeAxis:
-    """One number of a shape: its default, its range (both ends included) and what it counts."""
+    """One number of a shape: its default, its range (both ends included) and what it counts.
+
+    One that is `late` came when rows of its workload had been measured: at its default it is no part of a shape, so
+    that those rows keep their keys, and a workload asks for it with that default.
+    """
 
     name: str
     default: int | float | None
@@ -46,6 +50,7 @@ class ShapeAxis:
     high: int | float = 2**31
     unit: str = ""
     doc: str = ""
+    late: bool = False
 
     def checked(self, value: Any) -> int | float | None:
         """The value, if it is a number of this axis.
@@ -113,13 +118,14 @@ class Workload:
         raise UsageError(f'workload {self.name} has no shape axis "{name}"; {did_you_mean(name, names)}')
 
     def shape(self, given: Shape) -> dict[str, Any]:
-        """The whole shape: what was given, checked, and defaults for the rest.
+        """The whole shape: what was given, checked, and defaults for the rest, but for those of late axes.
 
         Raises:
             UsageError: an unknown axis, or a value out of its range.
         """
         checked = {name: self.axis(name).checked(value) for name, value in given.items()}
-        return {axis.name: checked.get(axis.name, axis.default) for axis in self.axes}
+        whole = {axis: checked.get(axis.name, axis.default) for axis in self.axes}
+        return {axis.name: value for axis, value in whole.items() if not (axis.late and value == axis.default)}
 
 
 class Built(Protocol):

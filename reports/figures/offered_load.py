@@ -15,7 +15,7 @@ ID = "offered-load"
 HOW = (
     "Requests arrive by themselves at the rate along x, whether or not the last is answered; times run from the "
     "scheduled arrival, with 95 % intervals over runs. A dotted line marks a rate at which the backlog grew: there "
-    "are no times beyond it."
+    "are no times beyond it. What other work disturbed stands in the table alone."
 )
 
 
@@ -23,7 +23,7 @@ def figure(found: Sequence[Course], *, id: str = ID) -> Figure:
     """The figure of `reports.offered.courses`."""
     head, lines = table(found)
     numbers = pd.DataFrame(lines, columns=head).astype(object)
-    drawn = [one for one in found if any(point.times for point in one.points)]
+    drawn = [one for one in found if any(point.times for point in one.sound)]
     if not drawn:
         return no_picture(id, "No offered loads", HOW, "no pipeline had times under arrivals", numbers)
     hover: list[str] = []
@@ -35,7 +35,7 @@ def _title(found: Sequence[Course]) -> str:
     """The finding: how far the tail is above the middle at the highest load that was kept."""
     best = None
     for one in found:
-        for point in one.points:
+        for point in one.sound:
             middle, tail = point.times.get("p50"), point.times.get("p99") or point.times.get("p90")
             if (
                 middle
@@ -56,7 +56,7 @@ def _draw(one: Course, hover: list[str]) -> Spec:
     styles = family_styles(list(TIMES))
     traces, values = list[Spec](), list[float]()
     for name in TIMES:
-        points = [(point.rate, point.times[name]) for point in one.points if name in point.times]
+        points = [(point.rate, point.times[name]) for point in one.sound if name in point.times]
         if not points:
             continue
         x, y = [rate for rate, _ in points], [cell.value or 0.0 for _, cell in points]

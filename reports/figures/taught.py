@@ -18,6 +18,7 @@ from reports.figures.theme import Spec, Style, axis, layout, legend, log_axis, p
 from reports.numbers import scale_for, titled
 from reports.rows import Row
 from reports.scores import score_of
+from reports.taught import is_taught, role, training_seconds
 
 ID = "taught"
 COSTS = ("latency_ms", "macs", "params")
@@ -29,32 +30,12 @@ HOW = (
 )
 
 
-def role(row: Row) -> str:
-    """Teacher, student or control; empty where the weights say nothing of it."""
-    found = str(_notes(row).get("role", ""))
-    return found if found in ROLES else ""
-
-
-def training_seconds(row: Row) -> float | None:
-    """What it took to get the weights, the teacher of a student included; None where it is not known."""
-    found = _notes(row).get("seconds")
-    return float(found) if isinstance(found, int | float) else None
-
-
-def _notes(row: Row) -> Mapping[str, object]:
-    """How the weights were trained: what a method learned comes after what the task did."""
-    weights = row.record.get("weights") or {}
-    of_method = weights.get("method")
-    return {**weights, **of_method} if isinstance(of_method, Mapping) else weights
-
-
 def wanted(rows: Sequence[Row]) -> bool:
     """Whether a student is there with a teacher or a control, each with a score."""
     score = score_of(rows)
     if score is None:
         return False
-    found = {role(row) for row in rows if row.value(score) is not None}
-    return "student" in found and bool(found & {"teacher", "control"})
+    return is_taught(rows, score)
 
 
 def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id: str = ID) -> Figure:

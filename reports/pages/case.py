@@ -36,6 +36,9 @@ from reports.words import takes
 #: The results folder that a command takes where none is named.
 USUAL_RESULTS = Paths().results
 
+#: Items of a list of details that a page shows.
+LONGEST_LIST = 64
+
 #: At the top of the page, with the scores that there are and the workload's own quantities that people ask for first.
 _FACTS = (
     "latency_ms", "speedup", "macs", "realised_gain", *SCORES, "time_to_first_token_ms", "time_per_output_token_ms",
@@ -266,13 +269,15 @@ def _identity(row: Row) -> list[tuple[str, str]]:
 
 
 def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
-    """Nested plain data as (dotted name, text) pairs; lists of plain items in one line."""
+    """Nested plain data as (dotted name, text) pairs; lists of plain items in one line, long ones shortened."""
     if isinstance(value, dict):
         return [line for key, item in value.items() for line in flat(item, f"{name}.{key}" if name else str(key))]
     if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
         return [line for place, item in enumerate(value) for line in flat(item, f"{name}[{place}]")]
     if isinstance(value, list):
-        return [(name, " ".join(str(item) for item in value) or MISSING)]
+        rest = len(value) - LONGEST_LIST
+        text = " ".join(str(item) for item in value[:LONGEST_LIST]) or MISSING
+        return [(name, f"{text} and {rest} more in the record" if rest > 0 else text)]
     return [(name, MISSING if value is None else str(value))]
 
 

@@ -34,6 +34,8 @@ class Kilo(Points):
 
     #: What decides how many products are made, whatever is learned (`bench.worker.probe`).
     cost_follows_inputs = "the cells that points lie in"
+    #: Layers that multiply once more, backwards, for the gradient by the position.
+    turned: tuple[str, ...] = ()
 
     def __init__(self, grid: Sequence[int], form: Forms, coordinates: Coordinates, sizes: dict[str, tuple[int, int]]):
         super().__init__()
@@ -53,6 +55,21 @@ class Kilo(Points):
     def useful_share(self, points: Tensor) -> float:
         """Percent of the rows of a padded product over these points that are points."""
         return useful_share(cell_of(points, self.grid), self.cells)
+
+    def needed_share(self, points: Tensor, _directions: Tensor) -> float:
+        """Percent of the executed products that belong to points: neither to empty slots nor to widths made round."""
+        if self.form == "padded":
+            return self.useful_share(points)
+        if self.form != "grouped":
+            return 100.0
+        needed, executed = 0, 0
+        for name, layer in self.table.items():
+            inner, outer = layer.weight.shape[1:]
+            by = 16 // layer.weight.element_size()
+            turns = 1 + (name in self.turned)
+            needed += turns * inner * outer
+            executed += turns * (inner + -inner % by) * (outer + -outer % by)
+        return 100 * needed / executed
 
 
 class KiloNerf(Kilo):
@@ -88,6 +105,8 @@ class KiloNerf(Kilo):
 
 class KiloNeus(Kilo):
     """Positions and directions to signed distance, normal and colour, [n, 7]."""
+
+    turned = ("first", "second", "distance")
 
     def __init__(
         self, grid: Sequence[int], form: Forms, coordinates: Coordinates, width: int, frequencies: int, view: int,

@@ -77,7 +77,11 @@ def decoder_of(b: int, version: int, stem: int, widths: Sequence[int], pool: int
 
 
 class BottleFit(Student):
-    """The student: encoder on the device; decoder and the teacher's last stages on the server."""
+    """The student: encoder on the device; decoder and the teacher's last stages on the server.
+
+    Where a map of the picture has an odd side its decoder's map is a place smaller than the teacher's: such a student
+    runs, and cannot learn by imitation.
+    """
 
     def __init__(self, teacher: Backbone, *, b: int, version: int, bits: int, stem: int):
         super().__init__(codec_of(bits), teacher, teacher.imitated.bottlefit)
@@ -85,11 +89,15 @@ class BottleFit(Student):
         widths = [round(share * wanted[0]) for share in teacher.imitated.decoder]
         self.encoder = encoder_of(teacher.channels, b, version, stem, widths[0])
         self.decoder = decoder_of(b, version, stem, widths, teacher.imitated.pool)
+        self._wanted = wanted
+
+    def check_imitates(self) -> None:
+        """Raise ValueError unless its decoder gives a map like the teacher's, which it learns from."""
         found = self._shape_given()
-        if found != wanted:
+        if found != self._wanted:
             raise ValueError(
-                f"bottlefit(b={b}, version={version}) at {teacher.resolution} px gives a map of {found}, and the "
-                f'teacher\'s after "{self.target}" is {wanted}: take another version or a multiple of 32 pixels'
+                f"bottlefit at {self.resolution} px gives a map of {found}, and the teacher's after "
+                f'"{self.target}" is {self._wanted}: to learn, take another version or a multiple of 32 pixels'
             )
 
     def _shape_given(self) -> tuple[int, ...]:
@@ -129,14 +137,16 @@ def bottlefit(
             the paper's 64, and 16 of split_digits.
 
     Raises:
-        ValueError: the network has no stages that are known, the decoder cannot give the teacher's map, or there are no
-            codes of so many bits.
+        ValueError: the network has no stages that are known, it is to learn from maps that are not as large as the
+            decoder's, or there are no codes of so many bits.
     """
     teacher = as_backbone(model)
     own_stem = stem or teacher.imitated.stem
     student = BottleFit(teacher, b=b, version=version, bits=bits, stem=own_stem)
     student.pictures = jpeg_curve(teacher)
     steps = 2 * steps_of(epochs_for(teacher, epochs))
+    if steps:
+        student.check_imitates()
     settings = {"b": b, "version": version, "stage2": stage2, "fe": fe, "stem": own_stem}
     learned(student, teacher, bottlefit, settings, steps, _Training(teacher, stage2, fe))
     return student.eval()

@@ -71,4 +71,6 @@ def bottlefit_step(model: nn.Module, *, b: PositiveInt = 3, version: Literal[1, 
     network = as_backbone(model)
     teacher = teacher_for(network, 1)
     assert teacher is not None
-    return Imitation(teacher, bottlefit(network, b=b, version=version, epochs=0)).eval()
+    student = bottlefit(network, b=b, version=version, epochs=0)
+    student.check_imitates()
+    return Imitation(teacher, student).eval()

@@ -1,7 +1,8 @@
 """A server whose service time is known, so that what the instrument measures of a queue has a closed form.
 
 L. Kleinrock, Queueing Systems I, 1975: Poisson arrivals at one server that takes a fixed time are M/D/1, at one that
-takes exponential times M/M/1, at two of those M/M/2. The stage spins: sleeping overshoots and lets the core slow down.
+takes exponential times M/M/1, at two of those M/M/2; evenly spaced ones at a fixed time are D/D/1. The stage spins:
+sleeping overshoots and lets the core slow down.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.settings import Count, Positive
+from bench.workloads import queueing
 
 #: Different service times that are taken in turn: more than an open loop has requests, so that none comes twice.
 DRAWN = 2048
@@ -45,6 +47,28 @@ class KnownServer(nn.Module):
     def example_request(self, index: int) -> Tensor:
         """Milliseconds that request `index` takes."""
         return self.services[index]
+
+    def expected_sojourn_ms(self, rate: float, servers: int, arrivals: queueing.Arrivals) -> float | None:
+        """The mean time in system of its queue, of the service times that there are; None where no form is closed.
+
+        Args:
+            rate: offered requests per second.
+            servers: that answer.
+            arrivals: their kind.
+
+        Raises:
+            ValueError: more is offered than the servers answer.
+        """
+        services = 1e-3 * self.services.double()
+        mean, is_fixed = float(services.mean()), self.requests == 1
+        if arrivals == "fixed" and is_fixed:
+            return 1e3 * queueing.dd_sojourn(rate, mean, servers)
+        if arrivals != "poisson" or (is_fixed and servers > 1):
+            return None
+        if servers > 1:
+            return 1e3 * queueing.mmc_sojourn(rate, mean, servers)
+        variation = 0.0 if is_fixed else float(services.std() / services.mean())
+        return 1e3 * queueing.mg1_sojourn(rate, mean, variation)
 
     def forward(self, x: Tensor) -> Tensor:
         """The input: there is no network."""

@@ -8,6 +8,7 @@ import pytest
 from bench.analysis import assemble, layer_times, session
 from bench.analysis.assemble import Session
 from bench.config.protocol import Latency, Protocol
+from bench.flags import LATE_ARRIVALS, flag
 from bench.plan.case import Case
 from bench.statistics import ratio_interval_paired
 
@@ -215,6 +216,19 @@ def test_what_the_host_did_is_on_every_members_row():
     )
     texts = {flag["code"]: (flag["severity"], flag["text"]) for flag in record["flags"]}
     assert texts["host_busy"] == ("info", "host busy in 1 of 4 processes") and record["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("flags", "status"),
+    [([], "ok"), ([LATE_ARRIVALS], "contaminated"), ([LATE_ARRIVALS, "unstable"], "unstable")],
+)
+def test_a_measurement_that_other_work_disturbed_is_contaminated_whatever_its_processes_say(flags, status):
+    told = [flag(code, "invalid" if code == "unstable" else "warn", f"{code} it is") for code in flags]
+    probe = {"started_at": "", "readings": [], "flags": told}
+    whole = Session("s", tuple(invocation(i) for i in range(3)), BASE_KEY, True, "")
+    record = assemble.finished(FAST, assemble.Context(Protocol(latency=PROTOCOL), {}, "m", {}, {}), probe, whole, "")
+    assert record["status"] == status
+    assert record["error"] is None or record["error"]["message"].startswith(f"{flags[-1]} it is")
 
 
 def test_outliers_stay_in_the_samples_and_their_share_is_told():

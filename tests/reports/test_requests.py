@@ -85,6 +85,20 @@ def test_loads_of_one_case_are_one_course_by_rising_rate():
     assert lines[0][3:5] == ["12 [11, 13]", "-"] and lines[2][3] == "unstable"
 
 
+def test_loads_that_one_row_rose_through_are_a_course_and_disturbed_ones_are_not_drawn():
+    times = {"sojourn_p50_ms": [12.0, 11.0, 13.0]}
+    points = [
+        {"rate": 30.0, "load": 0.3, "stable": True, "reason": "", "times": times},
+        {"rate": 110.0, "load": 1.1, "stable": False, "reason": "grew", "times": {}},
+    ]
+    rising = row("served", {}, shape={"rising": 1}, details={"rising": points})
+    (course,) = offered.courses(site(rising))
+    assert course.unstable == [110] and offered.table([course])[1][0][2:4] == ["30 %", "12 [11, 13]"]
+    disturbed = loop(80, 30, 90, status="contaminated")
+    (course,) = offered.courses(site(disturbed))
+    assert offered.table([course])[1][0][2] == "80 %, disturbed" and offered_load.figure([course]).reason
+
+
 def test_percentiles_are_drawn_up_to_the_rate_at_which_the_backlog_grew():
     found = offered.courses(site(loop(80, 30, 90), loop(30, 12, 20), loop(110, None, None, status="unstable")))
     drawn = offered_load.figure(found)

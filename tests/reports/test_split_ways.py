@@ -7,7 +7,7 @@ import pytest
 from reports.figures import link_map, rate_distortion
 from reports.figures.theme import family_styles
 from reports.rows import Cell
-from reports.split_ways import break_even_table, payload_points, ways_by_network
+from reports.split_ways import break_even_table, payload_points, payload_table, ways_by_network, winners_table
 
 
 def row(
@@ -67,6 +67,17 @@ def test_the_table_says_below_which_rate_a_split_pays():
     # against the file at a device of this speed: 8 (5040 - 100) / ((3 + 1 + 1 + 15) - (0 + 1 + 1 + 20)) is always
     assert lines[0][:2] == ["bottlefit(b=1)", "small, batch 1"] and lines[0][4] == "always"
     assert lines[0][5] == f"below {8e-3 * 4940 / (10 * 3 - 5):.3g} Mbit/s"
+
+
+def test_tables_say_who_answers_first_and_what_bytes_are_worth():
+    head, lines = winners_table(site())
+    assert head[2:] == ["0.1 Mbit/s", "1 Mbit/s", "10 Mbit/s", "100 Mbit/s", "1000 Mbit/s"]
+    # 30 ms on the device; at 1000 Mbit/s 20 + 20 of round trip behind a split of 3 + 1 + 1 + 15 ms
+    assert [line[1] for line in lines] == ["1x", "4x", "16x", "64x"] and lines[0][2:] == ["local"] * 5
+    assert lines[1][2] == "split: bottlefit(b=1)" and lines[3][-1] == "offload: offload(q=50)"
+    _, lines = payload_table(site())
+    assert [line[0] for line in lines] == ["bottlefit(b=1)", "bottlefit(b=4)", "offload(q=50)"]
+    assert lines[0][2] == "60" and lines[0][-1] == "80 % [79, 81]" and lines[0][3] == "unavailable"
 
 
 def test_the_map_draws_every_way_that_wins_somewhere():

@@ -94,6 +94,19 @@ def test_a_link_is_modelled_and_its_parts_are_kept():
     assert (total.ci_low, total.ci_high) == pytest.approx((0.9 * 37 + 40, 1.1 * 37 + 40))
 
 
+def test_a_link_that_loses_packets_clocks_them_out_again_and_jitter_is_paid_each_way():
+    known = {
+        ("payload_bytes", "request"): reading("payload_bytes", 10_092, "counted", part="request"),
+        ("answer_bytes", "request"): reading("answer_bytes", 0, "counted", part="request"),
+        **{("latency_ms", part): 1.0 for part in ("head", "encode", "decode", "tail")},
+    }
+    link = derive("split", known, rtt_ms=20.0, loss=0.2, jitter_ms=3.0)["link_ms", "request"]
+    assert link.value == pytest.approx(8.0736 / 0.8 + 20 + 6) and "20 % of the packets go again" in link.method_note
+    assert derive("split", known)["link_ms", "request"].value == pytest.approx(28.0736)
+    kept = module_of("split").WORKLOAD.shape({"loss": 0.0, "jitter_ms": 3.0})
+    assert "loss" not in kept and kept["jitter_ms"] == 3.0  # at its default a late axis changes no row's key
+
+
 def test_workspace_is_the_peak_beyond_what_goes_in_and_out():
     known = {
         ("peak_memory_bytes", "call"): reading("peak_memory_bytes", 900, "measured", part="call"),

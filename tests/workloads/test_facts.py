@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from bench.errors import UsageError
+from bench.flags import DISTURBANCES, LATE_ARRIVALS
 from bench.meters import macs
 from bench.workloads import module_of
 from bench.workloads.counting import counter
@@ -366,6 +367,51 @@ def test_a_saturated_chain_answers_one_request_per_service_and_the_network_alone
     busy = {item.part: item.value for item in facts.readings if item.metric == "stage_utilisation"}
     assert busy == pytest.approx({"decode": 100 / 7, "infer": 400 / 7, "post": 200 / 7})  # the utilisation law
     assert facts.details["bottleneck"] == "infer" and found["network_rate"] == pytest.approx(250)
+
+
+def test_what_is_kept_of_the_first_run_holds_lindley_s_and_little_s_laws():
+    told = facts_of("pipeline", subject_of(Chain), rate=80.0, seconds=10).details["open_loop"]
+    due, begun, ended = (told["first_run"][f"{name}_ms"] for name in ("scheduled", "started", "finished"))
+    services = [b - a for a, b in zip(begun, ended, strict=True)]
+    wait, waits = 0.0, []
+    for index, service in enumerate(services):
+        waits.append(wait)
+        gap = due[index + 1] - due[index] if index + 1 < len(due) else 0.0
+        wait = max(0.0, wait + service - gap)
+    sojourn = sum(b - a for a, b in zip(due, ended, strict=True)) / len(due)
+    assert sum(w + s for w, s in zip(waits, services, strict=True)) / len(due) == pytest.approx(sojourn, rel=1e-4)
+    run = told["runs"][0]
+    assert run["mean_sojourn_ms"] == pytest.approx(sojourn, rel=1e-4)
+    assert run["mean_in_system"] == pytest.approx(run["completed_rate"] * run["mean_sojourn_ms"] / 1e3)
+
+
+def test_arrivals_that_a_free_server_takes_late_contaminate_the_row():
+    subject = subject_of(Chain)
+    subject.wait_until = lambda moment, clock: setattr(clock, "now", max(clock.now, moment + 2_000_000))
+    flags = {each["code"]: each for each in facts_of("pipeline", subject, rate=40.0, seconds=20).flags}
+    assert "taken 2 ms late" in flags[LATE_ARRIVALS]["text"] and flags[LATE_ARRIVALS]["code"] in DISTURBANCES
+
+
+def test_rising_loads_end_with_the_first_that_is_unstable():
+    facts = facts_of("pipeline", subject_of(Chain), rising=1, seconds=20)
+    points = facts.details["rising"]
+    assert [point["load"] for point in points] == [0.3, 0.5, 0.7, 0.8, 0.9, 1.1] and not facts.flags
+    assert [point["stable"] for point in points] == [True] * 5 + [False] and "were waiting" in points[-1]["reason"]
+    low, high = points[0]["times"]["sojourn_mean_ms"], points[4]["times"]["sojourn_mean_ms"]
+    assert 7 < low[0] < high[0] and high[1] < high[0] < high[2]
+    curves = {curve.metric: curve for curve in facts.curves}
+    assert curves["sojourn_p50_ms"].at == [point["rate"] for point in points]
+    assert curves["sojourn_p50_ms"].values[-1] is None
+    assert curves["achieved_rate"].values[-1] == pytest.approx(1000 / 7, rel=0.02)
+    with pytest.raises(UsageError, match="load and rising each say"):
+        facts_of("pipeline", subject_of(Chain), rising=1, load=0.5)
+
+
+def test_evenly_spaced_arrivals_never_wait_for_equal_services_and_bursts_wait_longest():
+    shapes = [{"rate": 100.0, "seconds": 10, "arrivals": kind} for kind in range(3)]
+    even, poisson, bursts = (values(facts_of("pipeline", subject_of(Chain), **shape)) for shape in shapes)
+    assert even["sojourn_in_services"] == pytest.approx(1)
+    assert even["sojourn_mean_ms"] < poisson["sojourn_mean_ms"] < bursts["sojourn_mean_ms"]
 
 
 def test_a_load_is_a_share_of_the_row_s_own_saturated_rate():

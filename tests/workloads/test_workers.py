@@ -68,7 +68,7 @@ def test_a_service_tells_what_handing_over_takes_and_whose_share_a_stage_is():
 
 def test_what_does_not_fit_together_is_refused_and_a_machine_that_is_too_small_is_told():
     pipeline = module_of("pipeline")
-    with pytest.raises(UsageError, match="leave rate and load out"):
+    with pytest.raises(UsageError, match="leave rate out"):
         facts_of(_service(), workers=1, rate=5.0)
     with pytest.raises(UsageError, match="no stage up to which"):
         facts_of(_service(given="tensor"), workers=1)

@@ -1,6 +1,10 @@
 """The student stands beside its teacher and the same network trained plainly, by cost and with what training took."""
 
+import math
+from types import SimpleNamespace
+
 from reports.figures import taught
+from reports.taught import table as of_students
 from tests.reports.figures.rows import case, rows
 from tests.reports.figures.specs import check
 
@@ -30,6 +34,16 @@ def test_the_table_has_every_row_with_what_training_took():
     table = taught.figure(LISTED).table.set_index("role")
     assert len(table) == 4 and table.loc["student", "training (s)"] == 5.5
     assert table.loc["control", "accuracy"] == 80.0
+
+
+def test_the_table_of_a_finding_has_teacher_student_and_control_with_what_pays():
+    held = SimpleNamespace(
+        groups=[SimpleNamespace(index=0)], in_group=lambda index: LISTED, baseline=lambda row: LISTED[0]
+    )
+    _, lines = of_students(held)
+    assert [line[1] for line in lines] == ["teacher", "student", "control"]
+    assert " 90 %" in lines[1][2]
+    assert lines[1][-1] == f"{math.ceil(5.5 / 0.038):,}" and lines[0][-1] == "-"  # 5.5 s, and 38 ms saved each time
 
 
 def test_what_a_method_learned_comes_after_what_the_task_did():

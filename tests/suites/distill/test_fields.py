@@ -94,6 +94,15 @@ def test_a_padded_product_computes_for_empty_slots_and_says_how_many():
     assert useful == pytest.approx(100 * 8 / 12)
     need = 8 * closed_forms.kilonerf({"width": 8}, {})
     assert macs.count(net, (points, torch.randn(8, 3))).executed_macs == pytest.approx(need * 100 / useful)
+    assert net.needed_share(points, points) == useful
+
+
+@pytest.mark.parametrize("make, form", [(kilonerf, closed_forms.kilonerf), (kiloneus, closed_forms.kiloneus)])
+def test_the_needed_share_of_the_executed_products_is_what_points_need(make, form):
+    grouped = make(grid=[2, 2, 2], form="grouped")
+    share, executed = grouped.needed_share(*grouped.example_inputs(9)), form({"form": "grouped"}, {})
+    assert share / 100 * executed == pytest.approx(form({}, {})) and share < 100
+    assert make(grid=[2, 2, 2], form="loop").needed_share(*grouped.example_inputs(9)) == 100
 
 
 def test_points_outside_the_cube_go_to_the_nearest_cells():

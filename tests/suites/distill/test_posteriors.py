@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
+from bench.analysis.amortised import answers_until_it_pays
 from bench.meters import macs
 from suites.common import gaussian_process as gp
 from suites.common.tasks.prior_tasks import PriorTasks
 from suites.distill import pfn as networks
-from suites.distill.amortised import answers_until_it_pays
 from suites.distill.pfn import pfn
 from suites.distill.posteriors import bnn_hmc, gp_exact, gp_sampled
 

@@ -11,7 +11,7 @@ from suites.common.tasks.digits import Digits, Training
 from suites.common.vit import vit as plain_vit
 from suites.serving.ed_vit import ed_vit, pruned_vit
 from suites.serving.placement import Device, Load, groups, placed, widest
-from suites.serving.split_vit import params_of, split_vit, with_heads
+from suites.serving.split_vit import params_of, size_mib, split_vit, with_heads
 from suites.serving.vit_pruning import Kept, cut_out, divergences
 from tests.suites.conftest import spread
 from tests.suites.serving.cutting import built, facts, parts_of
@@ -191,7 +191,21 @@ def test_every_specialist_is_a_device_and_the_slowest_decides():
         found["payload_bytes", "request"].value == 3 * (2 * 4 * 4 + 5)
         and found["payload_elements", "request"].value == 24
     )
-    assert found["head_params", "request"].value == sum(p.numel() for p in model.devices.parameters())
+    assert found["head_params", "request"].value == sum(p.numel() for p in model.specialists.parameters())
+
+
+def test_specialists_that_share_a_device_run_one_after_another_and_answer_alike():
+    apart, shared = (ed_vit(vit(), n=5, heads=1, devices=devices) for devices in (None, 2))
+    shared.load_state_dict(apart.state_dict())
+    assert apart.place_of == [0, 1, 2, 3, 4] and shared.place_of == [0, 1, 0, 1, 0]  # most energy left comes first
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(shared(images), apart(images))
+    found = facts(built(shared))
+    assert found["payload_bytes", "encode_1"].value == 2 * 3 * 4 * 4 + 5 and ("payload_bytes", "encode_3") not in found
+    assert found["payload_elements", "request"].value == 2 * 5 * 4
+    with pytest.raises(ValueError, match="no device has both left"):
+        ed_vit(vit(), n=5, heads=1, devices=2, device_mib=2.5 * size_mib(vit(), 1))
 
 
 def test_the_forward_is_the_workload_s_way():
@@ -221,7 +235,7 @@ def test_specialists_are_learned_pruned_and_fused(tmp_path):
     task.load(whole, "small")
     fused = ed_vit(whole, n=2, heads=1, steps=8)
     assert fused.learned["steps"] == 40 and fused.classes_of == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
-    assert all(isinstance(device.vit.head, torch.nn.Identity) for device in fused.devices)
+    assert all(isinstance(each.vit.head, torch.nn.Identity) for each in fused.specialists)
     again = build()
     task.load(again, "small")
     assert torch.equal(ed_vit(again, n=2, heads=1, steps=8).fusion[0].weight, fused.fusion[0].weight)

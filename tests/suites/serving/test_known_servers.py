@@ -25,6 +25,17 @@ def test_general_forms_hold_the_special_ones(rho):
     assert queueing.mmc_sojourn(2 * rho, 1.0, 2) == pytest.approx(queueing.mm2_sojourn(2 * rho, 1.0))
 
 
+def test_a_known_server_tells_the_closed_form_of_its_queue():
+    fixed, drawn = known_server(), known_server(law="exponential")
+    assert fixed.expected_sojourn_ms(80, 1, "poisson") == pytest.approx(30)
+    assert fixed.expected_sojourn_ms(90, 1, "fixed") == 10 and fixed.expected_sojourn_ms(90, 2, "poisson") is None
+    mean = float(drawn.services.double().mean())
+    assert drawn.expected_sojourn_ms(100, 2, "poisson") == pytest.approx(1e3 * queueing.mmc_sojourn(100, mean / 1e3, 2))
+    assert drawn.expected_sojourn_ms(50, 1, "bursty") is None
+    with pytest.raises(ValueError, match="below 1"):
+        fixed.expected_sojourn_ms(110, 1, "poisson")
+
+
 def test_service_times_are_drawn_as_the_law_says():
     drawn = known_server(law="exponential", ms=10.0).services.double()
     assert len(drawn) == DRAWN and float(drawn.mean()) == pytest.approx(10, rel=0.07)

@@ -12,7 +12,7 @@ from suites.serving.detector import detector_frontend, detector_readout
 from suites.serving.ed_vit import ed_vit, pruned_vit
 from suites.serving.entropic import entropic
 from suites.serving.placement import widest
-from suites.serving.split_vit import params_of, size_mib, split_vit
+from suites.serving.split_vit import macs_of, params_of, size_mib, split_vit
 from suites.serving.whole import plain
 from tests.suites.serving.cutting import SPLIT, counts, network, on_meta, parts_of
 
@@ -48,6 +48,16 @@ def test_the_first_convolution_is_the_paper_s_at_any_resolution():
     # digits keep their own 16 channels at any resolution: 49 x 16, two norms, 4 x 16 x 3
     large = on_meta(lambda: bottlefit(split_digits(resolution=128), b=3))
     assert large.module.device_params() == 49 * 16 + 2 * 2 * 16 + 4 * 16 * 3
+
+
+@pytest.mark.parametrize("resolution, side", [(225, 29), (300, 38), (331, 42)])
+def test_a_picture_of_odd_maps_has_its_payload_though_nothing_is_learned_from_it(resolution, side):
+    """Halved twice, rounding up (57, 75 and 83 a side), then by a 2 x 2 convolution with a padding of 1."""
+    subject = on_meta(lambda: bottlefit(network("resnet50", resolution)(), b=9))
+    middle = (resolution + 3) // 4
+    assert elements(subject) == 9 * side**2 == 9 * (middle // 2 + 1) ** 2
+    head = forms.bottlefit_head(9, 2, resolution)
+    assert parts_of(subject)["tail"].run().shape == (1, 1000) and head.elements == 9 * side**2
 
 
 @pytest.mark.parametrize("name", ["wide_resnet50_2", "resnext50_32x4d"])
@@ -158,7 +168,7 @@ def test_vit_base_with_fewer_heads(heads, params, macs):
     base = lambda: split_vit(width=768, heads=12, depth=12, patch=16, resolution=224)  # noqa: E731
     subject = on_meta(lambda: pruned_vit(base(), heads=heads))
     assert sum(p.numel() for p in subject.module.parameters()) == params == params_of(on_meta(base).module, heads)
-    assert counts(lambda: pruned_vit(base(), heads=heads))["request"] == macs
+    assert counts(lambda: pruned_vit(base(), heads=heads))["request"] == macs == macs_of(on_meta(base).module, heads)
 
 
 def test_three_sub_models_of_vit_base_in_180_mib_keep_five_heads():
@@ -166,7 +176,7 @@ def test_three_sub_models_of_vit_base_in_180_mib_keep_five_heads():
     assert widest(12, 3, lambda heads: size_mib(base, heads), 180) == 5
     assert size_mib(base, 2) == pytest.approx(9.554, abs=5e-4)
     with torch.device("meta"):
-        assert ed_vit(base, n=3).devices[0].vit.blocks[0].attn.heads == 5
+        assert ed_vit(base, n=3).specialists[0].vit.blocks[0].attn.heads == 5
 
 
 def test_the_front_end_of_a_detector():

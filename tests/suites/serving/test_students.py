@@ -9,6 +9,7 @@ from suites.serving import split_forms as forms
 from suites.serving.backbones import as_backbone, split_backbone, split_digits
 from suites.serving.bottlefit import bottlefit
 from suites.serving.entropic import entropic
+from suites.serving.imitation import bottlefit_step
 from suites.serving.jpeg_curve import coarsest
 from suites.serving.two_stage import second_stage, squared, stage
 from suites.serving.whole import local, longer, offload, offload_raw, plain
@@ -123,7 +124,7 @@ def test_a_network_without_known_stages_or_of_a_size_that_cannot_be_cut_is_refus
     with pytest.raises(UsageError):
         split_backbone(name="resnet17")
     with pytest.raises(ValueError, match="take another version"):
-        bottlefit(split_digits(width=4, resolution=56), version=3)
+        bottlefit_step(split_digits(width=4, resolution=56), version=3)
     with pytest.raises(ValueError, match="multiple of 8"):
         split_digits(resolution=30)
 
@@ -213,8 +214,6 @@ def test_the_coarsest_file_of_equal_accuracy():
 
 
 def test_a_step_of_imitation_trains_encoder_and_decoder_alone():
-    from suites.serving.imitation import bottlefit_step
-
     step = bottlefit_step(small(), b=2).train()
     (images,) = step.example_inputs(4)
     kept = {name: value.clone() for name, value in step.state_dict().items()}
