@@ -13,7 +13,7 @@ from typing import Any
 from bench.metrics import METRICS
 from reports.columns import Column
 from reports.groups import AXES, Group
-from reports.numbers import Scale, decimals, half_width, scale_for
+from reports.numbers import Scale, decimals, half_width, scale_for, short
 from reports.rows import Cell, Row
 from reports.scores import score_of
 from reports.words import run_noun
@@ -163,11 +163,11 @@ def _cell(row: Row, column: Column, factor: float, strings: Strings) -> Any:
     exact = cell.provenance == "counted"
     rank_low, rank_high = row.rank.get(column.key, (None, None))
     fields = {
-        "value": cell.value if exact else _short(cell.value),
+        "value": cell.value if exact else short(cell.value),
         "places": places,
         "provenance": PROVENANCES.index(cell.provenance),
-        "low": _short(cell.low),
-        "high": _short(cell.high),
+        "low": short(cell.low),
+        "high": short(cell.high),
         "count": cell.n,
         "note": strings.index(cell.note) if cell.note else None,
         "rankLow": rank_low,
@@ -177,11 +177,3 @@ def _cell(row: Row, column: Column, factor: float, strings: Strings) -> Any:
     while full[-1] is None:
         full.pop()
     return full
-
-
-def _short(value: float | None) -> float | int | None:
-    """Eight significant digits: more than any interval allows, fewer bytes than a double's repr."""
-    if value is None:
-        return None
-    short = float(f"{value:.8g}")
-    return int(short) if short.is_integer() and abs(short) < 1e15 else short

@@ -24,6 +24,7 @@ from reports.flags import meaning
 from reports.groups import AXES
 from reports.manifest import digest_of
 from reports.numbers import MISSING, pair, quantity, scale_for
+from reports.packing import packed
 from reports.pages.claims import KINDS
 from reports.pages.page import Sheet, Shell, render
 from reports.quoting import Badge, badge, badge_svg, bibtex, cited
@@ -139,7 +140,7 @@ def _page(site: Site, row: Row) -> str:
         badge=Markup(badge_svg("waterline", _badge(site, row))),
         cited=cited(row, site.groups[row.group]),
         bibtex=bibtex(row, site.groups[row.group]),
-        trace=None if (trace := trace_of(record)) is None else inert_json(trace, hide_paths=not site.show_paths),
+        trace=None if (trace := trace_of(record)) is None else packed(inert_json(trace, hide_paths=not site.show_paths)),
         pin=pin_of(row),
     )
 
