@@ -327,13 +327,16 @@ class Store:
             for path in folder.glob(".*.tmp"):
                 path.unlink(missing_ok=True)
 
-    def heads(self, problems: list[str] | None = None) -> dict[str, Head]:
+    def heads(
+        self, problems: list[str] | None = None, learned: dict[str, Record] | None = None
+    ) -> dict[str, Head]:
         """The head of every readable record that no other supersedes, by the name of its file, in a stable order.
 
         Args:
             problems: gets a line for each file that could not be read; without it the first one raises.
+            learned: gets the whole records that had to be read for it.
         """
-        return heads_that_count(self._index.heads(problems))
+        return heads_that_count(self._index.heads(problems, learned))
 
     def head_of(self, name: str) -> Head:
         """The head of one record, as `heads` gives it.
@@ -386,15 +389,26 @@ class Store:
         """
         yield from (record for _, record in self.files(problems))
 
-    def files(self, problems: list[str] | None = None) -> Iterator[tuple[Path, Record]]:
-        """The same records with their files.
+    def every(self, problems: list[str] | None = None) -> list[Record]:
+        """The same records at once, each file read once: for who keeps them all in memory.
 
         Args:
             problems: as for `heads`.
         """
-        for name in self.heads(problems):
+        return [record for _, record in self.files(problems, learned={})]
+
+    def files(
+        self, problems: list[str] | None = None, learned: dict[str, Record] | None = None
+    ) -> Iterator[tuple[Path, Record]]:
+        """The same records with their files.
+
+        Args:
+            problems: as for `heads`.
+            learned: as for `heads`; records that are there are not read once more.
+        """
+        for name in self.heads(problems, learned):
             try:
-                record = self._index.read(name)
+                record = (learned or {}).pop(name, None) or self._index.read(name)
             except CorruptRecord as error:  # since it was looked at
                 if problems is None:
                     raise
