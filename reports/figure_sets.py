@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.errors import ResultsError
 from bench.store.records import Record, read_json
-from reports.batches import panels
+from reports.batches import LATENCY, panels
 from reports.content import Site
 from reports.drawing import Drawing, draw, together
 from reports.figures import (
@@ -251,7 +251,7 @@ def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
     waited = of_site(site)
     if waited:
         found.insert(0, guarded(waiting.ID, site.here, site, partial(waiting.figure, waited, styles=styles)))
-    if panels(site.rows):
+    if panels(site.rows, (LATENCY,)):
         found.insert(0, guarded("batch-gain", site.here, site, lambda: batch_gain.figure(site.rows, styles=styles)))
     return functions + found
 

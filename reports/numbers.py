@@ -99,7 +99,7 @@ def half_width(value: float, low: float | None, high: float | None) -> float | N
 
 
 def short(value: float | None) -> float | int | None:
-    """Eight significant digits: more than any interval allows, fewer bytes than a double's repr; a whole number as one."""
+    """Eight significant digits: more than an interval allows, fewer bytes than a double; a whole number as one."""
     if value is None:
         return None
     cut = float(f"{value:.8g}")

@@ -81,9 +81,7 @@ class Index:
         self._known: dict[str, tuple[Stamp, Head]] | None = None
         self._faults: dict[str, str] = {}
 
-    def heads(
-        self, problems: list[str] | None = None, learned: dict[str, Record] | None = None
-    ) -> dict[str, Head]:
+    def heads(self, problems: list[str] | None = None, learned: dict[str, Record] | None = None) -> dict[str, Head]:
         """The head of every readable record in the folder as it is now, by the name of its file, in order.
 
         Args:
@@ -168,9 +166,7 @@ class Index:
             self._file.save([], gone)
         return known
 
-    def _reread(
-        self, name: str, known: dict[str, tuple[Stamp, Head]], learned: dict[str, Record] | None
-    ) -> Row | None:
+    def _reread(self, name: str, known: dict[str, tuple[Stamp, Head]], learned: dict[str, Record] | None) -> Row | None:
         """Learn of a record anew; the row to save, or None where it cannot be read, which is noted."""
         try:
             known[name], record = self._learned(name)

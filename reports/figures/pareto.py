@@ -21,7 +21,7 @@ from reports.scores import scores_of
 ID = "pareto"
 HOW_TO_READ = (
     "Opacity is the probability of being on the front given the intervals; the line joins what is on it as points, "
-    "whose numbers are in the table; a hollow mark is dominated: some other case is better on both axes, with intervals "
+    "whose numbers are in the table; a hollow mark is dominated: another case is better on both axes, with intervals "
     "that do not touch."
 )
 #: Metrics offered beside scores, those for the y axis first; a pair is drawn with the earlier one upwards.

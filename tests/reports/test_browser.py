@@ -238,7 +238,9 @@ def test_figures_are_drawn_switch_views_and_answer_the_pointer(site, visit):
     assert options[2] in figure.get_attribute("data-drawn")
     whole = [None, True, "x", 0, 3, 123456789]
     for fraction, cells in ((False, whole), (True, [*whole, 1234.6, 0.00012346, -2.5])):
-        said = seen.page.evaluate("([cells, fraction]) => cells.map((cell) => shownValue(cell, fraction))", [cells, fraction])
+        said = seen.page.evaluate(
+            "([cells, fraction]) => cells.map((cell) => shownValue(cell, fraction))", [cells, fraction]
+        )
         assert said == [shown(cell, fraction) for cell in cells]
     roofline = seen.page.locator("#roofline")
     with seen.page.expect_download() as waiting:  # its table is the waterline's

@@ -1,4 +1,4 @@
-"""Figures on a page: long data are packed, a table that two figures share is told once, cells are text as the scripts have it."""
+"""Figures on a page: long data are packed, a table that two share is told once, cells are the scripts' text."""
 
 import json
 
