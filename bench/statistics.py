@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -427,6 +428,7 @@ def paired_accuracy_difference(first: Sequence[bool], second: Sequence[bool], le
     return Difference(100 * (won - lost) / n, 100 * low, 100 * high, n, lost, won, p)
 
 
+@cache
 def normal_reach(level: float = LEVEL) -> float:
     """How many standard errors a two-sided normal interval of that level reaches to each side."""
     return float(stats.norm.ppf((1 + level) / 2))

@@ -67,15 +67,20 @@ class Panel:
         return sorted(tried.union(*(course.failed for course in self.courses)))
 
 
-def panels(rows: Sequence[Row]) -> list[Panel]:
-    """The networks on which a method was measured at two or more batches, in the order of `rows`."""
+def panels(rows: Sequence[Row], measures: Sequence[str] = MEASURES) -> list[Panel]:
+    """The networks on which a method was measured at two or more batches, in the order of `rows`.
+
+    Args:
+        rows: of one suite.
+        measures: how speed-ups are taken; that by throughput is paired anew, which a table does not need.
+    """
     members: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         if not row.case.is_baseline:
             other = (row.side.model_label, row.side.method_label)
             members.setdefault((*other, *(each.read(row) for each in _FIXED)), []).append(row)
     bases = {(row.case_key, row.machine_key): row for row in rows if row.case.is_baseline}
-    found = {key: courses for key, own in members.items() if (courses := _courses(own, bases))}
+    found = {key: courses for key, own in members.items() if (courses := _courses(own, bases, measures))}
     titles = _titles([members[key][0] for key in found])
     return [Panel(title, courses) for title, courses in zip(titles, found.values(), strict=True)]
 
@@ -92,23 +97,23 @@ def _titles(first: Sequence[Row]) -> list[str]:
     return [title if titles.count(title) == 1 else f"{title} ({place})" for place, title in enumerate(titles, 1)]
 
 
-def _courses(rows: Sequence[Row], bases: dict[tuple[str, str], Row]) -> tuple[Course, ...]:
+def _courses(rows: Sequence[Row], bases: dict[tuple[str, str], Row], measures: Sequence[str]) -> tuple[Course, ...]:
     """The methods of one panel in the order of `rows`; none if no method has two batches."""
     by_name: dict[str, list[Row]] = {}
     for row in rows:
         by_name.setdefault(row.name if row.by_model or row.against else row.head_in_full, []).append(row)
     names = short_names(list(by_name))
-    made = [_course(names[label], own, bases) for label, own in by_name.items()]
+    made = [_course(names[label], own, bases, measures) for label, own in by_name.items()]
     useful = tuple(course for course in made if course.points)
     return useful if any(len(course.points) > 1 for course in useful) else ()
 
 
-def _course(name: str, rows: Sequence[Row], bases: dict[tuple[str, str], Row]) -> Course:
+def _course(name: str, rows: Sequence[Row], bases: dict[tuple[str, str], Row], measures: Sequence[str]) -> Course:
     ordered = sorted(rows, key=lambda row: row.case.batch)
     points, failed = [], []
     for row in ordered:
         base = bases.get((str(row.record.get("baseline_key")), row.machine_key))
-        gains = _gains(row, base) if row.ranked else {}
+        gains = _gains(row, base if THROUGHPUT in measures else None) if row.ranked else {}
         if LATENCY in gains:
             points.append(Point(row.case.batch, row, row.value("mac_ratio"), gains))
         else:

@@ -15,9 +15,9 @@ from typing import Any
 
 from bench.errors import ResultsError
 from bench.store.records import Record, read_json
-from reports.batches import panels
+from reports.batches import LATENCY, panels
 from reports.content import Site
-from reports.drawing import Drawing, draw
+from reports.drawing import Drawing, draw, together
 from reports.figures import (
     batch_gain,
     bits,
@@ -215,7 +215,7 @@ def of_case(site: Site, row: Row) -> list[Drawing]:
         for each in CASE_FIGURES
         if each.needs.met(row, base)
     ]
-    return found + [drawing for part in row.parts for drawing in _of_part(site, row, base, part)]
+    return together([*found, *(drawing for part in row.parts for drawing in _of_part(site, row, base, part))])
 
 
 def _of_part(site: Site, row: Row, base: Row | None, part: str) -> Iterable[Drawing]:
@@ -251,7 +251,7 @@ def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
     waited = of_site(site)
     if waited:
         found.insert(0, guarded(waiting.ID, site.here, site, partial(waiting.figure, waited, styles=styles)))
-    if panels(site.rows):
+    if panels(site.rows, (LATENCY,)):
         found.insert(0, guarded("batch-gain", site.here, site, lambda: batch_gain.figure(site.rows, styles=styles)))
     return functions + found
 

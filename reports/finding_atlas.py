@@ -196,8 +196,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="the pages of findings")
     parser.add_argument("--into", type=Path, help="a Markdown file with the two marks, instead of printing")
+    parser.add_argument("--picture", type=Path, help="an SVG file to write the rows into as a picture, instead")
     options = parser.parse_args(arguments)
-    return hand_over(lambda: tables(read(options.folder)) + "\n", options.into)
+    if options.picture is None:
+        return hand_over(lambda: tables(read(options.folder)) + "\n", options.into)
+    return hand_over(lambda: _drawn(options.folder, options.picture), None)
+
+
+def _drawn(folder: Path, file: Path) -> str:
+    """Write the picture; what is said of it."""
+    from reports.finding_picture import picture
+
+    lines = read(folder)
+    file.write_text(picture(lines), encoding="utf-8")
+    return f"{len(lines)} rows in {file}\n"
 
 
 if __name__ == "__main__":

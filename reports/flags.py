@@ -68,7 +68,8 @@ _SEVERITY = {
 
 
 def meaning(flag: dict[str, Any]) -> str:
-    """One or two sentences on what the flag means for the reader."""
+    """One or two sentences on what the flag means for the reader; a warning that says so itself needs no moral."""
     words = f"{flag.get('code', '')} {flag.get('text', '')}".lower()
     known = next((text for part, text in _MEANINGS if part in words), "")
-    return " ".join(filter(None, [known, _SEVERITY.get(str(flag.get("severity")), "")]))
+    severity = str(flag.get("severity"))
+    return known if known and severity == "warn" else " ".join(filter(None, [known, _SEVERITY.get(severity, "")]))

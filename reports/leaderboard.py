@@ -8,12 +8,12 @@ why there is none. Repeated text is stored once in `strings`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.metrics import METRICS
 from reports.columns import Column
 from reports.groups import AXES, Group
-from reports.numbers import Scale, decimals, half_width, scale_for
+from reports.numbers import Scale, decimals, half_width, scale_for, short
 from reports.rows import Cell, Row
 from reports.scores import score_of
 from reports.words import run_noun
@@ -27,8 +27,23 @@ ROW_FIELDS = (
     "model", "method", "setting", "group", "status", "reason", "page", "cells", "flags", "pareto", "paretoNote",
     "head", "full", "under", "kind", "against",
 )  # fmt: skip
-#: What a value of the payload holds, in order.
-CELL_FIELDS = ("value", "places", "provenance", "low", "high", "count", "note", "rankLow", "rankHigh")
+
+
+class Value(NamedTuple):
+    """What a value of the payload holds, in order."""
+
+    value: float | int | None
+    places: int
+    provenance: int
+    low: float | int | None
+    high: float | int | None
+    count: int | None
+    note: int | None
+    rankLow: int | None
+    rankHigh: int | None
+
+
+CELL_FIELDS = Value._fields
 
 
 class Strings:
@@ -160,28 +175,19 @@ def _cell(row: Row, column: Column, factor: float, strings: Strings) -> Any:
         return strings.index(cell.note or "no reason was given")
     width = half_width(cell.value, cell.low, cell.high)
     places = decimals(cell.value / factor, None if width is None else width / factor)
-    exact = cell.provenance == "counted"
     rank_low, rank_high = row.rank.get(column.key, (None, None))
-    fields = {
-        "value": cell.value if exact else _short(cell.value),
-        "places": places,
-        "provenance": PROVENANCES.index(cell.provenance),
-        "low": _short(cell.low),
-        "high": _short(cell.high),
-        "count": cell.n,
-        "note": strings.index(cell.note) if cell.note else None,
-        "rankLow": rank_low,
-        "rankHigh": rank_high,
-    }
-    full = [fields[name] for name in CELL_FIELDS]
+    fields = Value(
+        cell.value if cell.provenance == "counted" else short(cell.value),
+        places,
+        PROVENANCES.index(cell.provenance),
+        short(cell.low),
+        short(cell.high),
+        cell.n,
+        strings.index(cell.note) if cell.note else None,
+        rank_low,
+        rank_high,
+    )
+    full = list(fields)
     while full[-1] is None:
         full.pop()
     return full
-
-
-def _short(value: float | None) -> float | int | None:
-    """Eight significant digits: more than any interval allows, fewer bytes than a double's repr."""
-    if value is None:
-        return None
-    short = float(f"{value:.8g}")
-    return int(short) if short.is_integer() and abs(short) < 1e15 else short

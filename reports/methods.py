@@ -225,7 +225,8 @@ def _counts(parameters: dict[str, Any], records: list[Record]) -> str:
 
 def quality_text(records: list[Record]) -> str:
     """How every score that rows have was taken; where there is none, why."""
-    scores = [name for name in SCORES if _has(records, name)]
+    known = {item["metric"] for record in records for item in record["readings"] if item.get("value") is not None}
+    scores = [name for name in SCORES if name in known]
     if not scores:
         tried = next((name for name in SCORES if _reason(records, name)), None)
         return f"{METRICS[tried].title} is not reported: {_reason(records, tried)}." if tried else ""

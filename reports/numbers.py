@@ -99,6 +99,14 @@ def half_width(value: float, low: float | None, high: float | None) -> float | N
     return max(value - low, high - value, 0.0)
 
 
+def short(value: float | None) -> float | int | None:
+    """Eight significant digits: more than an interval allows, fewer bytes than a double; a whole number as one."""
+    if value is None:
+        return None
+    cut = float(f"{value:.8g}")
+    return int(cut) if cut.is_integer() and abs(cut) < 1e15 else cut
+
+
 def plain(value: float, places: int) -> str:
     """A number with a fixed count of decimals, thin spaces between thousands and a true minus sign."""
     text = f"{value:,.{places}f}".replace(",", "\u202f")

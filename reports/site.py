@@ -29,6 +29,7 @@ from reports.addresses import INDEX
 from reports.atlas import NOT_REPRODUCED, REPRODUCED
 from reports.columns import CHANGE
 from reports.content import Link, Side, Site
+from reports.figures.theme import CONFIG, palettes
 from reports.footprint import Rates
 from reports.fronts import mark_fronts
 from reports.groups import group, machine_title
@@ -37,7 +38,7 @@ from reports.manifest import Manifest, digest_of
 from reports.pages import PAGES
 from reports.published import publish
 from reports.rows import Row, columns_of, page_name, rows_of
-from reports.safe import published, without_paths
+from reports.safe import inert_json, published, without_paths
 from reports.scores import SCORES
 from reports.standing import rank_rows
 
@@ -47,6 +48,8 @@ ASSETS = HERE / "assets"
 FIGURE_SECONDS = 5.0
 NOT_STATED = Rates()
 PAINT = HERE / "figures" / "paint.js"
+#: How figures look in either theme, for the scripts of every page.
+LOOK = {"palettes": palettes(), "config": CONFIG}
 #: What pages are made by and with.
 SOURCES = ((HERE, "**/*.py"), (HERE, "templates/*.j2"), (Path(bench.__file__).parent, "**/*.py"))
 #: Where pages stand.
@@ -317,7 +320,7 @@ def _assets(folder: Path) -> str:
     scripts = [path.read_text(encoding="utf-8") for path in (PAINT, *sorted((ASSETS / "script").glob("*.js")))]
     files = {
         "plotly.min.js": plotly.offline.get_plotlyjs(),
-        "waterline.js": '"use strict";\n' + "\n".join(scripts),
+        "waterline.js": "\n".join(['"use strict";', f"const LOOK = {inert_json(LOOK)};", *scripts]),
         "waterline.css": (ASSETS / "waterline.css").read_text(encoding="utf-8"),
     }
     for name, text in files.items():

@@ -18,7 +18,7 @@ Event = dict[str, Any]
 
 
 def trace_of(record: Record) -> dict[str, Any] | None:
-    """The trace of a record's timed layers, with what no layer explains at the end; None where none was timed."""
+    """The trace of a record's timed layers, with the time outside of them at the end; None where none was timed."""
     timed = [row for row in record.get("layers") or [] if row.get("time_ms")]
     if not timed:
         return None
@@ -31,7 +31,7 @@ def trace_of(record: Record) -> dict[str, Any] | None:
     events = [*_names(label), *_slices(placed, 0)]
     rest = (record.get("layers_info") or {}).get("unexplained_ms")
     if rest and rest > 0:
-        events.append(_slice("explained by no layer", clock, 1e3 * float(rest), {}))
+        events.append(_slice("outside the layers", clock, 1e3 * float(rest), {}))
     return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"case": label, "note": NOTE}}
 
 

@@ -84,12 +84,13 @@ def rank_intervals(
         group = PLAIN
     columns = [name for name in group if name in rows.columns]
     rows["group"] = rows.groupby(columns, dropna=False, sort=False).ngroup() if len(rows) else []
-    rows["rank_low"] = pd.array([pd.NA] * len(rows), dtype="Int64")
-    rows["rank_high"] = pd.array([pd.NA] * len(rows), dtype="Int64")
+    floors, found = _floors(frame, part), {}
     for _, members in rows[rows["rank_note"] == ""].groupby("group"):
-        ranks = _ranks(members, metric, _tolerance(frame, members, part), medians or {}, answers or {}, level)
-        rows.loc[members.index, "rank_low"] = [low for low, _ in ranks]
-        rows.loc[members.index, "rank_high"] = [high for _, high in ranks]
+        ranks = _ranks(members, metric, _tolerance(members, floors), medians or {}, answers or {}, level)
+        found |= dict(zip(members.index, ranks, strict=True))
+    placed = [found.get(index, (pd.NA, pd.NA)) for index in rows.index]
+    rows["rank_low"] = pd.array([low for low, _ in placed], dtype="Int64")
+    rows["rank_high"] = pd.array([high for _, high in placed], dtype="Int64")
     return rows
 
 
@@ -229,18 +230,34 @@ def _paired_t(values: Sequence[Any]) -> np.ndarray:
     return p
 
 
-def _tolerance(frame: pd.DataFrame, members: pd.DataFrame, part: str | None) -> float:
+def _floors(frame: pd.DataFrame, part: str | None) -> dict[str, float]:
+    """The largest log difference that identical twins showed, by session, from the readings `aa_ratio`."""
+    if "session" not in frame.columns:
+        return {}
+    twins = frame[(frame["metric"] == "aa_ratio") & of_part(frame, part) & frame["session"].notna()]
+    found: dict[str, float] = {}
+    for session, *ends in zip(twins["session"], twins["ci_low"], twins["ci_high"], strict=True):
+        found[session] = max(found.get(session, 0.0), _largest(np.array(ends, dtype=float)))
+    return found
+
+
+def _tolerance(members: pd.DataFrame, floors: Mapping[str, float]) -> float:
     """The largest log difference that identical twins showed in the sessions of these rows.
 
     It stands in every row of a session. The reading `aa_ratio` tells the same, but only where the baseline was recorded
     in that session.
+
+    Args:
+        members: rows of one group.
+        floors: `_floors` of the table.
     """
-    found = [members[name] for name in ("noise_floor_low", "noise_floor_high") if name in members.columns]
-    if "session" in frame.columns:
-        twins = (frame["metric"] == "aa_ratio") & of_part(frame, part)
-        floors = frame[twins & frame["session"].isin(set(members["session"].dropna()))]
-        found += [floors["ci_low"], floors["ci_high"]]
-    ends = np.concatenate([np.empty(0), *(column.to_numpy(float) for column in found)])
+    ends = [members[name].to_numpy(float) for name in ("noise_floor_low", "noise_floor_high") if name in members]
+    sessions = set(members["session"].dropna()) if floors and "session" in members else set()
+    return max([_largest(np.concatenate([np.empty(0), *ends])), *(floors.get(session, 0.0) for session in sessions)])
+
+
+def _largest(ends: np.ndarray) -> float:
+    """The largest absolute logarithm of ratios; 0 of none that is known."""
     ends = ends[np.isfinite(ends) & (ends > 0)]
     return float(np.abs(np.log(ends)).max()) if len(ends) else 0.0
 

@@ -155,7 +155,7 @@ def _records_at(path: Path, whole: bool, problems: list[str]) -> Iterable[Record
 
 
 def _of_store(store: Store, whole: bool, problems: list[str]) -> Iterable[Record]:
-    return store.iterate(problems) if whole else store.outlines(problems)
+    return store.every(problems) if whole else store.outlines(problems)
 
 
 def _head(record: Record) -> dict[str, Any]:

@@ -81,13 +81,14 @@ class Index:
         self._known: dict[str, tuple[Stamp, Head]] | None = None
         self._faults: dict[str, str] = {}
 
-    def heads(self, problems: list[str] | None = None) -> dict[str, Head]:
+    def heads(self, problems: list[str] | None = None, learned: dict[str, Record] | None = None) -> dict[str, Head]:
         """The head of every readable record in the folder as it is now, by the name of its file, in order.
 
         Args:
             problems: gets a line for each file that could not be read; without it the first one raises CorruptRecord.
+            learned: gets the whole records that had to be read for it, for who needs them all and has room for them.
         """
-        known = self._refreshed()
+        known = self._refreshed(learned)
         for name in sorted(self._faults):
             if problems is None:
                 raise CorruptRecord(self._faults[name])
@@ -143,7 +144,7 @@ class Index:
         verified = known is not None and known[0] == stamp and known[1].file_digest == file_digest(data)
         return self._parse(path, data) if verified else self._verify(path, data)
 
-    def _refreshed(self) -> dict[str, tuple[Stamp, Head]]:
+    def _refreshed(self, learned: dict[str, Record] | None = None) -> dict[str, tuple[Stamp, Head]]:
         """What is known of the folder as it is now: what has changed is read, and saved in portions."""
         listed = self._listed()
         worth = self._file is not None and len(listed) >= WORTH
@@ -156,7 +157,7 @@ class Index:
             del known[name]
         while portion := list(islice(stale, SAVED_TOGETHER)):
             before = [name for name in portion if name in known]
-            rows = [row for name in portion if (row := self._reread(name, known)) is not None]
+            rows = [row for name in portion if (row := self._reread(name, known, learned)) is not None]
             gone += [name for name in before if name not in known]
             if worth and self._file is not None and (rows or gone):
                 self._file.save(rows, gone)
@@ -165,24 +166,26 @@ class Index:
             self._file.save([], gone)
         return known
 
-    def _reread(self, name: str, known: dict[str, tuple[Stamp, Head]]) -> Row | None:
+    def _reread(self, name: str, known: dict[str, tuple[Stamp, Head]], learned: dict[str, Record] | None) -> Row | None:
         """Learn of a record anew; the row to save, or None where it cannot be read, which is noted."""
         try:
-            known[name], outline = self._learned(name)
+            known[name], record = self._learned(name)
         except CorruptRecord as error:
             self._faults[name] = str(error)
             known.pop(name, None)
             return None
+        if learned is not None:
+            learned[name] = record
         stamp, head = known[name]
-        return name, stamp, json.dumps(head.as_list()).encode(), _packed(outline)
+        return name, stamp, json.dumps(head.as_list()).encode(), _packed(outline_of(record))
 
     def _learned(self, name: str) -> tuple[tuple[Stamp, Head], Record]:
-        """Stamp and head of a record, and its outline, from its file."""
+        """Stamp and head of a record, and the record, from its file."""
         path, now = self.folder / name, self._clock()
         data, stamp = read_stamped(path)
         record = self._verify(path, data)
         settled = max(stamp[1], stamp[2]) + GRAIN_NS < now
-        return (stamp if settled else _UNKNOWN, Head.of(record, file_digest(data))), outline_of(record)
+        return (stamp if settled else _UNKNOWN, Head.of(record, file_digest(data))), record
 
     def _listed(self) -> dict[str, Stamp]:
         """The stamps of the files in the folder; of what cannot be looked at, one that nothing is believed under."""

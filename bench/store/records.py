@@ -82,8 +82,13 @@ def migrate(record: Record) -> Record:
     return record
 
 
-def check(record: Any, where: str) -> Record:
+def check(record: Any, where: str, *, halves: bool = True) -> Record:
     """The record, verified against its content hash, brought to the present schema, every part of its kind.
+
+    Args:
+        record: plain JSON data.
+        where: how to name it in an error.
+        halves: whether halves of surrogate pairs may be in it; who has seen its text may know that none is.
 
     Raises:
         CorruptRecord: it is not a record, was edited, is of a schema that is not known here, or a part is of another
@@ -98,7 +103,7 @@ def check(record: Any, where: str) -> Record:
     if not right:
         raise CorruptRecord(f"{where}: content does not match its hash: it was edited or damaged")
     try:
-        migrated = without_halves(migrate(record))
+        migrated = without_halves(migrate(record)) if halves else migrate(record)
     except CorruptRecord as error:
         raise CorruptRecord(f"{where}: {error}") from error
     for name in _KEYS:
@@ -125,10 +130,13 @@ def _file_name(key: Any, where: str) -> str:
     return key
 
 
+_AFTER_KEY = re.compile(r"(\.[1-9][0-9]{0,8})?\.json")
+
+
 def _is_named_after(path: Path, record: Record) -> bool:
     """Whether a file has the name under which a record is written."""
-    key = f"{record['case_key']}.{record['machine_key']}"
-    return re.fullmatch(rf"{re.escape(key)}(\.[1-9][0-9]{{0,8}})?\.json", path.name) is not None
+    key, name = f"{record['case_key']}.{record['machine_key']}", path.name
+    return name.startswith(key) and _AFTER_KEY.fullmatch(name, len(key)) is not None
 
 
 #: Status of a row whose processes other work held up: it has numbers, its ranks are withheld.
@@ -313,7 +321,7 @@ class Store:
     def _verified(self, path: Path, data: bytes) -> Record:
         with translate_faults(path):
             value = parse(data)
-        record = check(value, str(path))
+        record = check(value, str(path), halves=_HALF.search(data) is not None)
         if path.parent == self.root / "records" and not _is_named_after(path, record):
             raise CorruptRecord(
                 f"{path}: holds the record of {record['record_key']}: two files were exchanged or one was renamed; "
@@ -327,13 +335,14 @@ class Store:
             for path in folder.glob(".*.tmp"):
                 path.unlink(missing_ok=True)
 
-    def heads(self, problems: list[str] | None = None) -> dict[str, Head]:
+    def heads(self, problems: list[str] | None = None, learned: dict[str, Record] | None = None) -> dict[str, Head]:
         """The head of every readable record that no other supersedes, by the name of its file, in a stable order.
 
         Args:
             problems: gets a line for each file that could not be read; without it the first one raises.
+            learned: gets the whole records that had to be read for it.
         """
-        return heads_that_count(self._index.heads(problems))
+        return heads_that_count(self._index.heads(problems, learned))
 
     def head_of(self, name: str) -> Head:
         """The head of one record, as `heads` gives it.
@@ -386,15 +395,26 @@ class Store:
         """
         yield from (record for _, record in self.files(problems))
 
-    def files(self, problems: list[str] | None = None) -> Iterator[tuple[Path, Record]]:
-        """The same records with their files.
+    def every(self, problems: list[str] | None = None) -> list[Record]:
+        """The same records at once, each file read once: for who keeps them all in memory.
 
         Args:
             problems: as for `heads`.
         """
-        for name in self.heads(problems):
+        return [record for _, record in self.files(problems, learned={})]
+
+    def files(
+        self, problems: list[str] | None = None, learned: dict[str, Record] | None = None
+    ) -> Iterator[tuple[Path, Record]]:
+        """The same records with their files.
+
+        Args:
+            problems: as for `heads`.
+            learned: as for `heads`; records that are there are not read once more.
+        """
+        for name in self.heads(problems, learned):
             try:
-                record = self._index.read(name)
+                record = (learned or {}).pop(name, None) or self._index.read(name)
             except CorruptRecord as error:  # since it was looked at
                 if problems is None:
                     raise

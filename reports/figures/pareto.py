@@ -21,8 +21,8 @@ from reports.scores import scores_of
 ID = "pareto"
 HOW_TO_READ = (
     "Opacity is the probability of being on the front given the intervals; the line joins what is on it as points, "
-    "whose numbers are in the table; hollow marks are beaten for certain, that is with separated intervals on both "
-    "axes."
+    "whose numbers are in the table; a hollow mark is dominated: another case is better on both axes, with intervals "
+    "that do not touch."
 )
 #: Metrics offered beside scores, those for the y axis first; a pair is drawn with the earlier one upwards.
 OFFERED = (
@@ -153,12 +153,12 @@ def _spoken(metric: str) -> str:
 
 
 def title(found: Front) -> str:
-    """The finding for the first pair: how many are on the front, how many may be, how many are beaten for certain."""
+    """The finding for the first pair: how many are on the front, how many may be, how many are dominated."""
     sure, maybe, beaten = (len(found.members(kind)) for kind in ("front", "plausible", "certified-dominated"))
     names = f"{_spoken(found.y)} and {_spoken(found.x)}"
     return (
-        f"{sure} of {len(found.standings)} cases are on the front of {names}, {maybe} more may be; beaten for certain: "
-        f"{beaten}"
+        f"{sure} of {len(found.standings)} cases are on the front of {names}, {maybe} more may be, "
+        f"{beaten} {'is' if beaten == 1 else 'are'} dominated"
     )
 
 

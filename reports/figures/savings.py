@@ -18,7 +18,7 @@ from reports.rows import Cell, Row
 ID = "savings"
 HOW_TO_READ = (
     "Promised is the baseline's MACs over the case's, realised the measured speed-up; on the diagonal the machine "
-    "gives all that the operations promise, and inside the grey band a speed-up cannot be told from the A/A noise."
+    "gives all that the operations promise, and inside the grey band a speed-up cannot be distinguished from noise."
 )
 SCATTER, BY_CASE = "promised against realised", "one line per case"
 
@@ -123,7 +123,7 @@ def notes(found: Sequence[Saving], floor: Floor | None) -> tuple[str, ...]:
     if floor is None:
         said.append("no A/A twin was timed: the noise floor is not known")
     elif hidden := sum(floor.hides(s.speedup) for s in found):
-        said.append(f"{hidden} of {len(found)} speed-ups cannot be told from the A/A noise")
+        said.append(f"{hidden} of {len(found)} speed-ups cannot be distinguished from noise")
     if more:
         said.append(
             f"{len(more)} of {len(found)} are faster than MACs promise: they save memory traffic or overhead too"

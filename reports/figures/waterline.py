@@ -161,7 +161,7 @@ def _notes(line: Waterline) -> Iterable[str]:
         yield f"layers with operations and no bytes, without width in the op:byte view but in all totals: {weightless}"
     if line.totals.unexplained_ms and line.totals.end_to_end_ms:
         share = percent(line.totals.unexplained_ms / line.totals.end_to_end_ms)
-        yield f"{share} of the end-to-end time is explained by no layer"
+        yield f"{share} of the end-to-end time belongs to no layer"
 
 
 def _counted_by_the_processor(record: Record) -> Iterable[str]:
@@ -302,7 +302,7 @@ def _trace(marks: Sequence[Mark], shown: Sequence[Bar], hover: Hover) -> Spec:
         "y": rounded([m.high - m.low for m in marks]),
     }
     if kind == "unexplained":
-        text = f"end-to-end time that no layer explains: {significant(marks[0].width)} ms"
+        text = f"end-to-end time outside the layers: {significant(marks[0].width)} ms"
         return {**trace, "hovertext": [text], "hoverinfo": "text", "customdata": [[None, None]]}
     return {
         **trace,
@@ -326,7 +326,7 @@ def _level(name: str, right: float) -> Spec:
 
 def _blocks(marks: Sequence[Mark], shown: Sequence[Bar], right: float) -> tuple[list[Spec], list[Spec]]:
     """Thin lines between blocks, and above the plot the last part of the name of every block that has room for it."""
-    edges: list[Spec] = []
+    edges: set[str] = set()
     names: list[Spec] = []
     placed = [(mark.x, mark.x + mark.width, _block(shown[mark.bar])) for mark in marks if mark.bar is not None]
     for block, run in groupby(placed, key=lambda place: place[2]):
@@ -334,7 +334,7 @@ def _blocks(marks: Sequence[Mark], shown: Sequence[Bar], right: float) -> tuple[
         left, end = spans[0][0], spans[-1][1]
         if not block:
             continue
-        edges += [_edge(x) for x in (left, end)]
+        edges |= {f"{x:.5g}" for x in (left, end) if 0 < x < right}
         if end - left >= NAMED_SHARE * right:
             names.append(
                 {
@@ -347,23 +347,19 @@ def _blocks(marks: Sequence[Mark], shown: Sequence[Bar], right: float) -> tuple[
                     "font": {"size": 11, "color": "@quiet"},
                 }
             )
-    unique = {edge["x0"]: edge for edge in edges if 0 < edge["x0"] < right}
-    return list(unique.values()), names
+    return ([_edges(edges)] if edges else []), names
 
 
 def _block(bar: Bar) -> str:
     return bar.layer.block if bar.layer is not None else roofline.block_of(bar.members[0]) if bar.members else ""
 
 
-def _edge(x: float) -> Spec:
-    x = float(f"{x:.5g}")
+def _edges(places: Iterable[str]) -> Spec:
+    """Lines from the bottom to the top at places of the axis, as one path: a shape each would be most of the page."""
     return {
-        "type": "line",
-        "x0": x,
-        "x1": x,
+        "type": "path",
+        "path": "".join(f"M{x},0V1" for x in sorted(places, key=float)),
         "yref": "paper",
-        "y0": 0,
-        "y1": 1,
         "layer": "below",
         "line": {"color": "@grid", "width": 1},
     }

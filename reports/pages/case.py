@@ -24,6 +24,7 @@ from reports.flags import meaning
 from reports.groups import AXES
 from reports.manifest import digest_of
 from reports.numbers import MISSING, pair, quantity, scale_for
+from reports.packing import packed
 from reports.pages.claims import KINDS
 from reports.pages.page import Sheet, Shell, render
 from reports.quoting import Badge, badge, badge_svg, bibtex, cited
@@ -142,9 +143,15 @@ def _page(site: Site, row: Row) -> str:
         badge=Markup(badge_svg("waterline", _badge(site, row))),
         cited=cited(row, site.groups[row.group]),
         bibtex=bibtex(row, site.groups[row.group]),
-        trace=None if (trace := trace_of(record)) is None else inert_json(trace, hide_paths=not site.show_paths),
+        trace=_trace(site, record),
         pin=pin_of(row),
     )
+
+
+def _trace(site: Site, record: Record) -> Markup | None:
+    """One run as a trace, packed; None where no layer was timed."""
+    trace = trace_of(record)
+    return None if trace is None else packed(inert_json(trace, hide_paths=not site.show_paths))
 
 
 def _badge(site: Site, row: Row) -> Badge:

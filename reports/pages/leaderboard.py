@@ -11,7 +11,7 @@ from typing import Any
 
 from reports.addresses import slug, suite_figures, suite_page, suite_rows
 from reports.atlas import Point, points
-from reports.batches import crossings, panels
+from reports.batches import LATENCY, crossings, panels
 from reports.content import Site
 from reports.drawing import Drawing, filed
 from reports.figure_sets import GroupFigures, across, guarded, of_groups
@@ -122,7 +122,7 @@ def _rows(own: Site, name: str) -> str:
 
 def _page(site: Site, name: str, figures: _Figures | None) -> str:
     """The page; without its figures where a build has no time left for them."""
-    by_batch = panels(site.rows)
+    by_batch = panels(site.rows, (LATENCY,))
     return render(
         "leaderboard.html.j2",
         site,

@@ -8,7 +8,7 @@ from functools import partial
 from reports.across import MethodLine, method_lines
 from reports.addresses import method_page, suite_page
 from reports.atlas import Point, points
-from reports.batches import Crossing, Panel, crossings, panels
+from reports.batches import LATENCY, Crossing, Panel, crossings, panels
 from reports.case_table import MOST_LINES, case_lines, sentence
 from reports.content import Site
 from reports.figure_sets import guarded
@@ -116,4 +116,4 @@ def _look_by(own: Sequence[Point], name_of: Callable[[Point], str]) -> Callable[
 def _pays(site: Site, rows: Sequence[Row]) -> list[tuple[Panel, list[Crossing]]]:
     """From which batch it pays, network by network."""
     bases = {base.page: base for row in rows if (base := site.baseline(row)) is not None}
-    return [(panel, crossings(panel)) for panel in panels([*bases.values(), *rows])]
+    return [(panel, crossings(panel)) for panel in panels([*bases.values(), *rows], (LATENCY,))]

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup, escape
+from markupsafe import escape
 
 from bench.short_names import short_name
 from reports.content import Site
-from reports.figures.theme import CONFIG, palettes
 from reports.needs import ANY_SITE, PageNeeds
 from reports.numbers import quantity
-from reports.safe import CONTENT_POLICY, inert_json
+from reports.safe import CONTENT_POLICY
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 
@@ -77,7 +76,7 @@ def render(template: str, site: Site, here: str, **values: Any) -> str:
     """The HTML of one page; `here` is its path in the site."""
     root = "../" * here.count("/")
     page = templates().get_template(template)
-    return page.render(site=site, here=here, root=root, look=_look(), policy=CONTENT_POLICY, icon=_icon(), **values)
+    return page.render(site=site, here=here, root=root, policy=CONTENT_POLICY, icon=_icon(), **values)
 
 
 class Shell:
@@ -109,11 +108,6 @@ def templates() -> Environment:
     environment.filters["quantity"] = quantity
     environment.filters["brief"] = short_name
     return environment
-
-
-@cache
-def _look() -> Markup:
-    return inert_json({"palettes": palettes(), "config": CONFIG})
 
 
 @cache

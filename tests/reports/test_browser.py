@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from reports.drawing import shown
 from reports.numbers import pair
 from reports.rows import rows_of
 from reports.site import build
@@ -202,6 +203,18 @@ def test_missing_values_tell_their_reason_on_hover_and_on_focus(site, visit):
     assert "12 blocks need 12 entries" in seen.page.locator("#failed").text_content()
 
 
+def test_the_table_is_one_stop_of_the_keyboard_and_arrows_move_in_it(site, visit):
+    seen = visit(board(site))
+    assert seen.page.locator('#leaderboard table [tabindex="0"]').count() == 1
+    seen.page.locator("#leaderboard tbody th a").first.focus()
+    at = "document.activeElement.closest('td, th').cellIndex + ' ' + document.activeElement.closest('tr').rowIndex"
+    first = seen.page.evaluate(at)
+    for key in ("ArrowRight", "ArrowDown", "ArrowUp", "ArrowUp", "ArrowUp", "ArrowDown", "ArrowDown", "ArrowLeft"):
+        seen.page.keyboard.press(key)  # through the group's title to the head and back
+    assert seen.page.evaluate(at) == first
+    assert seen.page.locator('#leaderboard table [tabindex="0"]').count() == 1 and not seen.complaints
+
+
 def test_the_chooser_answers_with_the_most_accurate_row_in_the_budget(site, visit):
     seen = visit(board(site))
     seen.page.locator("#budget").fill("45")
@@ -223,6 +236,16 @@ def test_figures_are_drawn_switch_views_and_answer_the_pointer(site, visit):
     select.select_option(options[2])
     seen.page.wait_for_timeout(400)
     assert options[2] in figure.get_attribute("data-drawn")
+    whole = [None, True, "x", 0, 3, 123456789]
+    for fraction, cells in ((False, whole), (True, [*whole, 1234.6, 0.00012346, -2.5])):
+        said = seen.page.evaluate(
+            "([cells, fraction]) => cells.map((cell) => shownValue(cell, fraction))", [cells, fraction]
+        )
+        assert said == [shown(cell, fraction) for cell in cells]
+    roofline = seen.page.locator("#roofline")
+    with seen.page.expect_download() as waiting:  # its table is the waterline's
+        roofline.locator('[data-save="csv"]').click()
+    assert Path(waiting.value.path()).read_text().startswith("layer,operator,")
     figure.scroll_into_view_if_needed()
     bar = figure.locator(".bars .point path").first
     bar.hover(force=True)

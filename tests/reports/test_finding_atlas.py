@@ -1,10 +1,12 @@
 """The atlas of the findings: which rows of the pages take part, and what is said of them."""
 
 import re
+from xml.etree import ElementTree
 
 import pytest
 
 from reports.finding_atlas import Line, lines_of, main, read, tables
+from reports.finding_picture import DECADE
 from reports.finding_tables import END, GAINS, START, markdown_table
 
 HEAD = f"| {' | '.join(GAINS)} |\n|{' --- |' * len(GAINS)}\n"
@@ -86,3 +88,21 @@ def test_a_table_that_was_written_is_read_as_it_was():
     body = [["a|b", "2.00x", "1.50x [1.40, 1.60]", "0.75", "1", "2"]]
     (line,) = lines_of("ops", "### operator, cpu, batch 2\n\n" + markdown_table(GAINS, body))
     assert line.case == "a|b" and line.promised == 2.0 and line.low == 1.4
+
+
+def test_the_picture_has_a_mark_for_each_row_on_equal_scales(tmp_path, capsys):
+    (tmp_path / "convnets.md").write_text(PAGE, encoding="utf-8")
+    drawn = tmp_path / "atlas.svg"
+    assert main([str(tmp_path), "--picture", str(drawn)]) == 0
+    assert f"3 rows in {drawn}" in capsys.readouterr().out
+    made = ElementTree.parse(drawn).getroot()
+    svg = "{http://www.w3.org/2000/svg}"
+    marks = {mark[0].text: mark for mark in made.find(f'{svg}g[@class="plot"]')}
+    assert [mark.get("class") for mark in marks.values()] == ["slower", "open", "faster"]
+    half = marks["convnets, half|way: promised 4.00x, measured 1.00x"]
+    saves = marks["convnets, saves: promised 2.00x, measured 1.60x"]
+    across, up = (float(half.get(name)) - float(saves.get(name)) for name in ("cx", "cy"))
+    # twice the promise is 0.301 of a decade to the right, 1.6 times slower 0.204 of one downwards
+    assert across == pytest.approx(DECADE * 0.30103, abs=0.11) and up == pytest.approx(DECADE * 0.20412, abs=0.11)
+    words = [text.text for text in made.iter(f"{svg}text")]
+    assert "25 %" in words and "faster for certain" in words and words.count("1") == 3

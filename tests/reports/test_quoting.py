@@ -1,6 +1,5 @@
 """What is pasted elsewhere says what the row says: the badge, the sentence, the BibTeX entry and the trace."""
 
-import json
 import re
 from itertools import pairwise
 from xml.etree import ElementTree
@@ -8,6 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from reports.groups import group
+from reports.packing import unpacked
 from reports.quoting import badge, badge_svg, bibtex, cited, tex
 from reports.rows import rows_of
 from reports.site import build
@@ -89,7 +89,7 @@ def test_a_trace_holds_every_timed_layer_once_in_order_and_nested_in_its_modules
             around = outer["ts"] >= inner["ts"] - 1e-6 and ends[1] <= ends[0] + 1e-6
             assert apart or inside or around, (outer, inner)
     assert {"blocks", "blocks.0", "blocks.3"} <= {event["name"] for event in found}
-    assert found[-1]["name"] == "explained by no layer"
+    assert found[-1]["name"] == "outside the layers"
 
 
 def test_without_times_there_is_no_trace():
@@ -107,7 +107,7 @@ def test_the_page_of_a_case_offers_them(tmp_path):
     ]
     text = page.read_text()
     inside = re.search(r'<script type="application/json" id="trace">(.*?)</script>', text, re.S)[1]
-    assert len(slices(json.loads(inside))) > 8
+    assert len(slices(unpacked(inside))) > 8
     assert "<svg xmlns" in text and "@misc{waterline" in text and 'id="roofline"' in text
     for target in (
         "methods/tome.html",

@@ -23,6 +23,20 @@ function headed(column) {
   return column.unit ? `${column.title} (${column.unit})` : column.title;
 }
 
+// What `reports/packing.py` packed: deflated JSON, spelled in base64.
+async function unpacked(text) {
+  if (!("DecompressionStream" in window)) throw new Error("this browser is too old to unpack its data");
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+  return JSON.parse(await new Response(stream).text());
+}
+
+// A number with a fixed count of decimals, thin spaces between thousands and a true minus sign, as `reports/numbers.py`.
+function plainNumber(value, places) {
+  const text = value.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places }).replaceAll(",", "\u202f");
+  return /[1-9]/.test(text) ? text.replace("-", "\u2212") : text.replace("-", "");  // there is no -0.00
+}
+
 // ---- data in files of the site's own: a page from disk may load scripts and nothing else ----
 const Data = {
   got: {}, waiting: {}, files: {},

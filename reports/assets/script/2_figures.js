@@ -1,6 +1,6 @@
 // Figures: plotly is loaded when the first figure comes near the screen; each is drawn once and repainted with the theme.
 const Figures = {
-  look: null,
+  look: LOOK,
   loading: null,
   // What is out of sight is drawn when the page has nothing else to do, so that prints and whole-page pictures show it;
   // what is folded away waits until it is opened.
@@ -21,7 +21,6 @@ const Figures = {
     return this.loading;
   },
   start() {
-    this.look = inert("look");
     const nodes = [...document.querySelectorAll("[data-figure]")];
     const all = nodes.map((node) => new PageFigure(node));
     const seen = new IntersectionObserver((entries) => {
@@ -40,6 +39,17 @@ const Figures = {
 
 // Pixels below which a picture with equal scales is not made flatter.
 const LEAST_HEIGHT = 240;
+// Rows of a table that are shown when it is opened; the CSV has all.
+const MOST_ROWS = 1000;
+
+// A cell of a figure's table as text, as `shown` in `reports/drawing.py` has it; numbers of a column with fractions get
+// four digits.
+function shownValue(value, fraction) {
+  if (value === null || value === undefined) return "\u2014";
+  if (typeof value !== "number") return String(value);
+  const places = !fraction || value === 0 ? 0 : 3 - Math.floor(Math.log10(Math.abs(value)));
+  return plainNumber(value, Math.min(Math.max(places, 0), 9));
+}
 
 class PageFigure {
   constructor(node) {
@@ -49,8 +59,6 @@ class PageFigure {
     this.drawn = this.cleared = this.asked = false;
     if (this.plot) this.plot.querySelector(".wait").textContent = "Drawing\u2026";
     if (this.plot?.dataset.height) this.plot.style.minHeight = this.plot.dataset.height + "px";
-    const inPage = node.querySelector(".figure-data");
-    if (inPage) this.take(JSON.parse(inPage.textContent));
     const actions = node.querySelector(".actions");
     actions.hidden = false;
     actions.addEventListener("click", (event) => { if (event.target.dataset.save) this.give(event.target.dataset.save); });
@@ -59,14 +67,22 @@ class PageFigure {
 
   // The data are in the page, or come once from a file of the site.
   load() {
-    this.loading ??= (async () => {
-      if (this.data) return;
-      const name = "figure:" + this.node.id;
-      if (!(name in Data.got)) await Data.file(this.node.dataset.from);
-      if (!(name in Data.got)) throw new Error(this.node.dataset.from + " is of another build; load the page anew");
-      this.take(Data.got[name]);
-    })();
+    this.loading ??= this.found().then((data) => this.take(data));
     return this.loading;
+  }
+
+  async found() {
+    const own = this.node.querySelector(".figure-data"), name = "figure:" + this.node.id;
+    if (!own && !(name in Data.got)) await Data.file(this.node.dataset.from);
+    if (!own && !(name in Data.got)) throw new Error(this.node.dataset.from + " is of another build; load the page anew");
+    const held = own ? JSON.parse(own.textContent) : Data.got[name];
+    const data = held.packed ? await unpacked(held.packed) : held;
+    if (!data.of) return data;
+    // The table is another figure's of this page, and so are texts on hover that are told by their place there.
+    this.other = document.getElementById(data.of).figure;
+    await this.other.load();
+    const { head, rows, fractions, hover } = this.other.data;
+    return { ...data, head, rows, fractions, hover: data.hover.map((text) => (typeof text === "number" ? hover[text] : text)) };
   }
 
   take(data) {
@@ -75,13 +91,14 @@ class PageFigure {
     this.controls();
   }
 
-  // The rows of the table that stand in the file and not in the page.
+  // The rows of the table that do not stand in the page.
   fill() {
-    const more = Data.got["rows:" + this.node.id] ?? [], body = this.node.querySelector(".numbers tbody");
-    if (this.filled || !more.length) return;
+    const body = this.node.querySelector(".numbers tbody");
+    if (this.filled || !body) return;
     this.filled = true;
-    const first = body.rows.length;
-    body.append(...more.map((line, at) => el("tr", { "data-row": String(first + at) }, ...line.map((text) => el("td", {}, text)))));
+    const first = body.rows.length, more = this.data.rows.slice(first, MOST_ROWS);
+    body.append(...more.map((line, at) => el("tr", { "data-row": String(first + at) },
+      ...line.map((value, place) => el("td", {}, shownValue(value, this.data.fractions.includes(place)))))));
     const rest = this.node.querySelector(".rest"), shown = body.rows.length;
     if (!rest) return;
     if (shown < Number(rest.dataset.total)) rest.textContent = `The first ${shown} of ${rest.dataset.total} rows; the CSV has all.`;
@@ -130,9 +147,17 @@ class PageFigure {
     const spec = readyFigure(this.data.views[this.choice], Figures.look.palettes[theme], this.data.hover);
     const narrow = this.plot.clientWidth < 520;
     spec.layout = { ...spec.layout, autosize: true };
+    if (theme === "dark") spec.data.forEach((trace) => this.strengthen(trace.marker));
     if (narrow) spec.layout.font = { ...spec.layout.font, size: 11 };
     if (spec.layout.yaxis?.scaleanchor !== undefined) this.besideOrAbove(spec, narrow);
     return spec;
+  }
+
+  // Faint marks all but vanish on a dark ground: they keep their order and lose less of their strength.
+  strengthen(marker) {
+    const stronger = (opacity) => 0.25 + 0.75 * opacity;
+    if (Array.isArray(marker?.opacity)) marker.opacity = marker.opacity.map(stronger);
+    else if (typeof marker?.opacity === "number") marker.opacity = stronger(marker.opacity);
   }
 
   async draw() {
@@ -187,11 +212,12 @@ class PageFigure {
   light(point) {
     const custom = Array.isArray(point?.customdata) ? point.customdata[0] : point?.customdata;
     if (this.data.links?.[custom]) { location.href = ROOT + this.data.links[custom]; return; }
-    this.fill();
-    const row = this.node.querySelector(`tr[data-row="${CSS.escape(String(custom))}"]`);
+    const held = this.other ?? this;
+    held.fill();
+    const row = held.node.querySelector(`tr[data-row="${CSS.escape(String(custom))}"]`);
     if (!row) return;
-    this.node.querySelector(".numbers").open = true;
-    this.node.querySelectorAll("tr.lit").forEach((other) => other.classList.remove("lit"));
+    held.node.querySelector(".numbers").open = true;
+    held.node.querySelectorAll("tr.lit").forEach((other) => other.classList.remove("lit"));
     row.classList.add("lit");
     row.scrollIntoView({ block: "nearest" });
   }

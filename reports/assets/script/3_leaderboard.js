@@ -135,9 +135,7 @@ class Leaderboard {
   scores() { return [...new Set(this.groups.map((group) => group.score?.title).filter(Boolean))].join(" or ") || "score"; }
 
   // ---- how a number is written: the digits come with it ----
-  plain(value, places) {
-    return value.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places }).replaceAll(",", "\u202f").replace("-", "\u2212");
-  }
+  plain(value, places) { return plainNumber(value, places); }
 
   written_value(cell, column) {
     const text = this.plain(cell[CELL.value] / column.factor, cell[CELL.places]);
@@ -177,6 +175,7 @@ class Leaderboard {
     this.moreButton = el("button", { type: "button", onclick: () => { this.limit += STEP * 5; this.render(); } }, "Show more rows");
     this.more = this.node.querySelector(".more");
     this.more.append(this.moreButton);
+    TableKeys.start(this.table);
   }
 
   changed() { this.limit = STEP; this.writeAddress(); this.render(); }
@@ -358,6 +357,7 @@ class Leaderboard {
     if (!rows.length) bodies.push(el("tbody", {}, el("tr", {}, el("td", { colspan: 3 }, this.rows.length ? "No row matches: loosen the filters or press Reset." : "There are no rows yet."))));
     const caption = this.table.querySelector("caption");
     this.table.replaceChildren(caption, this.head(), ...bodies);
+    TableKeys.fit(this.table);
     const groups = new Set(rows.map((row) => row[ROW.group])).size;
     this.line.textContent = `${rows.length} of ${this.rows.length} rows` + (groups > 1 ? ` in ${groups} groups that are not comparable with each other` : "") + (shown.length < rows.length ? `; the first ${shown.length} are shown` : "");
     this.more.hidden = shown.length >= rows.length;

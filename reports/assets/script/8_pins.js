@@ -92,7 +92,7 @@ class Pinned {
       if (at < 0) return null;
       const cell = item.own[item.row.cells][at], column = item.data.columns[at];
       if (!Array.isArray(cell)) return null;
-      const value = (number) => (number / column.factor).toLocaleString("en-US", { minimumFractionDigits: cell[item.cell.places], maximumFractionDigits: cell[item.cell.places] }).replaceAll(",", "\u202f").replace("-", "\u2212");
+      const value = (number) => plainNumber(number / column.factor, cell[item.cell.places]);
       const low = cell[item.cell.low], high = cell[item.cell.high];
       const half = low === null || low === undefined || high === null || high === undefined ? "" : ` \u00b1 ${value(Math.max(cell[item.cell.value] - low, high - cell[item.cell.value], 0))}`;
       return `${value(cell[item.cell.value])}${half} ${column.unit}`.trimEnd();
@@ -115,7 +115,10 @@ function startCase() {
   const named = (button, ending) => button.dataset.name.replace(":", ".") + ending;
   if (trace) {
     trace.hidden = false;
-    trace.addEventListener("click", () => download(named(trace, ".trace.json"), "application/json", document.getElementById("trace").textContent));
+    trace.addEventListener("click", async () => {
+      const held = inert("trace");
+      download(named(trace, ".trace.json"), "application/json", JSON.stringify(held.packed ? await unpacked(held.packed) : held));
+    });
   }
   if (badge) {
     badge.hidden = false;

@@ -13,7 +13,6 @@ document.addEventListener("DOMContentLoaded", () => {
     const chooser = document.getElementById("chooser");
     if (chooser) new Chooser(chooser, board);
     const scatter = document.getElementById("scatter");
-    Figures.look = inert("look");
     if (scatter) new Scatter(scatter, board);
   }
   const pinned = document.getElementById("pinned");
@@ -21,6 +20,7 @@ document.addEventListener("DOMContentLoaded", () => {
   foldOnPhones();
   Pins.start();
   startCase();
+  TableKeys.startAll();
   Figures.start();
   startContents();
   openAtSection(node);

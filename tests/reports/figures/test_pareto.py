@@ -51,7 +51,7 @@ def test_only_the_certainly_dominated_are_hollow():
 
 def test_title_counts_what_is_sure_and_what_may_be():
     figure = check(pareto.figure(oracle()))
-    assert figure.title == "3 of 5 cases are on the front of accuracy and latency, 1 more may be; beaten for certain: 1"
+    assert figure.title == "3 of 5 cases are on the front of accuracy and latency, 1 more may be, 1 is dominated"
     assert "1 deit_tiny · A; 2 deit_tiny · B; 3 deit_tiny · E" in figure.notes[0]
 
 

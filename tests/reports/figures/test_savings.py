@@ -45,7 +45,7 @@ def test_the_noise_floor_is_a_band_and_hides_what_lies_in_it():
     band = next(shape for shape in figure.view(SCATTER)["layout"]["shapes"] if shape["type"] == "rect")
     assert (band["y0"], band["y1"]) == (0.995, 1.005)
     assert list(figure.table["inside the noise floor"]) == ["yes"]
-    assert any("1 of 1 speed-ups cannot be told from the A/A noise" in note for note in figure.notes)
+    assert any("1 of 1 speed-ups cannot be distinguished from noise" in note for note in figure.notes)
 
 
 def test_without_a_twin_there_is_no_band_and_a_note():
