@@ -37,7 +37,7 @@ class Value(NamedTuple):
     provenance: int
     low: float | int | None
     high: float | int | None
-    count: int | None
+    count: int | None  # type: ignore[assignment]  # the name of a column, and of a method of tuples
     note: int | None
     rankLow: int | None
     rankHigh: int | None

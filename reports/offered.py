@@ -79,7 +79,7 @@ def _rising(row: Row) -> list[Point]:
     found = []
     for point in (row.record.get("workload") or {}).get("rising") or []:
         told = {name: point["times"][metric] for name, metric in TIMES.items() if metric in point["times"]}
-        times = {name: Cell(*ends, None, "measured") for name, ends in told.items()}
+        times = {name: Cell(ends[0], ends[1], ends[2], None, "measured") for name, ends in told.items()}
         load = 100 * point["load"]
         found.append(Point(point["rate"], load, times, point["stable"], point["reason"], row.status == DISTURBED))
     return found

@@ -84,7 +84,8 @@ def rank_intervals(
         group = PLAIN
     columns = [name for name in group if name in rows.columns]
     rows["group"] = rows.groupby(columns, dropna=False, sort=False).ngroup() if len(rows) else []
-    floors, found = _floors(frame, part), {}
+    floors = _floors(frame, part)
+    found: dict[Any, tuple[Any, Any]] = {}
     for _, members in rows[rows["rank_note"] == ""].groupby("group"):
         ranks = _ranks(members, metric, _tolerance(members, floors), medians or {}, answers or {}, level)
         found |= dict(zip(members.index, ranks, strict=True))

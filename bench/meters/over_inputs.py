@@ -86,7 +86,7 @@ def _counts(module: nn.Module, inputs: Sequence[tuple[Any, ...]]) -> list[float]
     for args in inputs:
         with torch.no_grad():
             module(*args)
-        path = tuple(module.paths.tolist())  # type: ignore[union-attr,operator]
+        path = tuple(module.paths.tolist())  # type: ignore[operator]
         if path not in known:
             known[path] = macs.count_over(module, [args], batch=1).macs[0]
         found.append(known[path])

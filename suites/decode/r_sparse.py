@@ -78,8 +78,10 @@ def found_shares(decoder: Decoder, sparsity: float, start: list[float], generati
 
     task = getattr(decoder, "task", None)
     key = {"sparsity": sparsity, "start": start, "generations": generations, "seed": seed}
-    keeps = callable(getattr(task, "remembered", None))
-    return (task.remembered("r_sparse", key, make) if keeps else make())["shares"].tolist()
+    remembered = getattr(task, "remembered", None)
+    found = remembered("r_sparse", key, make) if callable(remembered) else make()
+    shares: list[float] = found["shares"].tolist()
+    return shares
 
 
 def gathering(sparsity: float) -> Sparsify:

@@ -96,8 +96,8 @@ class Attending(TorchFunctionMode):
         padding = None if mask is None else _words_of(mask, words, ahead)
         if ahead or not words:
             return self.attend(self.calls, q, k, v, padding)
-        turned = (torch.cat([x[:, :, -words:], x[:, :, :-words]], dim=2) for x in (q, k, v))
-        found = self.attend(self.calls, *turned, padding)
+        q, k, v = (torch.cat([x[:, :, -words:], x[:, :, :-words]], dim=2) for x in (q, k, v))
+        found = self.attend(self.calls, q, k, v, padding)
         return torch.cat([found[:, :, words:], found[:, :, :words]], dim=2)
 
 

@@ -94,7 +94,7 @@ class Reduced(Generator):
         self.vocabulary, self.shape = model.vocabulary, model.shape
         self.input_dependent = reduction.data_dependent
         if model.encode_pictures is None:  # its pictures come as features
-            self.encode_pictures = None  # type: ignore[assignment]
+            self.encode_pictures = None
         self.tokens_per_layer: list[int] = []
         self.kept_origin: Tensor | None = None
 
