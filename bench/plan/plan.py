@@ -191,7 +191,7 @@ def _canonical(spec: str) -> str:
 def _alike(blocks: list[Block], spec: str, config: Config, catalogue: Catalogue) -> Block:
     """The block that a model is measured as: one that has it, else the last of its workload, else the last of all.
 
-    The workload is the one asked for, the one on its card, or a forward for a network of a library.
+    The workload is the one asked for, the one on its card, or a forward for a network of a library or of one's own.
     """
     own = [block for block in blocks if _canonical(spec) in map(_canonical, block.models)]
     if own:
@@ -199,8 +199,8 @@ def _alike(blocks: list[Block], spec: str, config: Config, catalogue: Catalogue)
     name, _ = catalogues.parse_spec(spec)
     entry = catalogue.model(name)
     card = cards.of_rows(entry.folder, entry.name, "model") if entry.folder is not None else None
-    of_library = ":" in name and entry.folder is not None
-    wanted = config.suite.workload or (card.workload if card else workloads.FORWARD if of_library else None)
+    of_others = ":" in name  # `timm:resnet18`, `mypackage.nets:mine`
+    wanted = config.suite.workload or (card.workload if card else workloads.FORWARD if of_others else None)
     return ([block for block in blocks if block.workload == wanted] or blocks)[-1]
 
 

@@ -115,9 +115,9 @@ def on_meta(trial: Trial) -> worker.Subject:
     """The subject built without storage, with the real build's inputs likewise."""
     recipe = trial.subject.recipe()
     with torch.device("meta"):
-        module, _ = worker.build_model(recipe)
+        module, given = worker.build_model(recipe)
         if recipe.method_path is not None:
-            module = worker.with_method(recipe, module, recipe.method_settings)
+            module = worker.with_method(recipe, module, recipe.method_settings, given)
     module = module.eval()
 
     def moved(value: Any) -> Any:

@@ -117,7 +117,7 @@ def on_meta(recipe: Recipe) -> Subject:
         if inputs is None:
             inputs = example_inputs(module, case)
         if case.method != BASELINE_METHOD and recipe.method_path is not None:
-            module = with_method(recipe, module, untrained(recipe.method_settings))
+            module = with_method(recipe, module, untrained(recipe.method_settings), inputs)
     say(module, recipe.stated)
     device, dtype = torch.device("meta"), dtypes.TORCH[case.dtype]
     module = cast(module.eval().to(device), dtype)

@@ -144,20 +144,41 @@ def build_model(recipe: Recipe) -> tuple[nn.Module, Any]:
     return module, inputs
 
 
-def with_method(recipe: Recipe, module: nn.Module, settings: Mapping[str, Any]) -> nn.Module:
+class Given:
+    """The inputs that a builder gave beside its module, as the module's own `example_inputs(batch)`."""
+
+    def __init__(self, inputs: Any):
+        self.inputs = inputs
+
+    def __call__(self, batch: int) -> Any:
+        """What was given, whatever batch is asked for: positional inputs, or a mapping of those with names."""
+        single = not isinstance(self.inputs, tuple | list | Mapping)
+        return (self.inputs,) if single else self.inputs
+
+
+def with_method(recipe: Recipe, module: nn.Module, settings: Mapping[str, Any], inputs: Any = None) -> nn.Module:
     """The module changed by the recipe's method, seeded; a method with a parameter `workload` is told what one run is.
 
-    So a recipe of training gives what trains for a training step, and what is deployed for anything else.
+    So a recipe of training gives what trains for a training step, and what is deployed for anything else. A method
+    that has to run the network finds inputs at `module.example_inputs(batch)`, the module's own or those given here.
 
     Args:
         recipe: of a case with a method.
         module: the plain model.
         settings: of the method.
+        inputs: of the case, for a module that makes none itself.
     """
     assert recipe.method_path is not None
     method = find(recipe.method_path)
+    lent = inputs is not None and getattr(module, "example_inputs", None) is None
+    if lent:
+        module.example_inputs = Given(inputs)  # type: ignore[assignment]
     seed_everything(recipe.case.seed)
-    return method(module, **settings, **_accepted(method, {TOLD: recipe.case.workload}))
+    try:
+        return method(module, **settings, **_accepted(method, {TOLD: recipe.case.workload}))
+    finally:
+        if lent:
+            del module.example_inputs
 
 
 def _check_batch(recipe: Recipe, module: nn.Module, inputs: Any) -> None:
@@ -277,7 +298,7 @@ def build(recipe: Recipe, artefacts: Path | None = None) -> Subject:
         of_task = task is not None and (case.workload == workloads.FORWARD or (_runs_a_batch(case) and own is None))
         inputs = _task_inputs(task, case) if of_task else example_inputs(module, case)
     if case.method != BASELINE_METHOD:
-        module = with_method(recipe, module, recipe.method_settings)
+        module = with_method(recipe, module, recipe.method_settings, inputs)
         if getattr(module, "learned", None) is not None:
             weights = {**weights, "method": module.learned}  # trained with the method, on the same task
     say(module, recipe.stated)

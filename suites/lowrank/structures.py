@@ -82,8 +82,7 @@ class LowRank(Structured):
 
     def __init__(self, inner: int, outer: int, rank: int):
         super().__init__(inner, outer)
-        if rank > min(inner, outer):
-            raise ValueError(f"rank={rank} is above min({inner}, {outer}): a product of that rank stores more than W")
+        _fitting("LowRank", rank, inner, outer)
         self.u = nn.Parameter(torch.empty(outer, rank))
         self.v = nn.Parameter(torch.empty(rank, inner))
 
@@ -111,8 +110,7 @@ class BlockDense(Structured):
     def __init__(self, inner: int, outer: int, rank: int, blocks: int):
         super().__init__(inner, outer)
         _divides(blocks, rank=rank, inner=inner)
-        if rank > min(inner, outer):
-            raise ValueError(f"rank={rank} is above min({inner}, {outer}): a product of that rank stores more than W")
+        _fitting("BlockDense", rank, inner, outer)
         self.u = nn.Parameter(torch.empty(outer, rank))
         self.v = nn.Parameter(torch.empty(blocks, rank // blocks, inner // blocks))
 
@@ -221,12 +219,18 @@ def structured(structure: Structure, inner: int, outer: int, rank: int | None, b
 
 
 def values(structure: Structure, inner: int, outer: int, rank: int | None = None, blocks: int = 1) -> int:
-    """Numbers of the factors of one map, and its products of one token, in closed form."""
+    """Numbers of the factors of one map, and its products of one token, in closed form.
+
+    Raises:
+        ValueError: what the map itself refuses: sizes that do not divide, a rank that is missing or too large.
+    """
     if structure == "BlockShuffle":
+        _divides(blocks, inner=inner, outer=outer)
         return inner * outer // blocks + min(inner, outer) ** 2 // blocks
-    if rank is None:
-        raise ValueError(f'structure="{structure}" needs a rank')
-    return rank * inner // (blocks if structure == "BlockDense" else 1) + outer * rank
+    size = _fitting(structure, rank, inner, outer)
+    if structure == "BlockDense":
+        _divides(blocks, rank=size, inner=inner)
+    return size * inner // (blocks if structure == "BlockDense" else 1) + outer * size
 
 
 def ffn_values(structure: Structure, width: int, hidden: int, rank: int | None = None, blocks: int = 1) -> int:
@@ -237,6 +241,14 @@ def ffn_values(structure: Structure, width: int, hidden: int, rank: int | None =
 def _orthonormal(blocks: Tensor) -> None:
     for block in blocks:
         nn.init.orthogonal_(block)
+
+
+def _fitting(structure: Structure, rank: int | None, inner: int, outer: int) -> int:
+    if rank is None:
+        raise ValueError(f'structure="{structure}" needs a rank')
+    if rank > min(inner, outer):
+        raise ValueError(f"rank={rank} is above min({inner}, {outer}): a product of that rank stores more than W")
+    return rank
 
 
 def _divides(blocks: int, **sizes: int) -> None:

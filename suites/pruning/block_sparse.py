@@ -47,7 +47,8 @@ def block_sparse(
     def divided(_: str, layer: nn.Module) -> bool:
         return isinstance(layer, nn.Linear) and not (layer.out_features % size[0] or layer.in_features % size[1])
 
-    weights = weights_of(prunable(model, f"block_sparse(block={list(size)})", divided))
+    kind = f"linear layers whose outputs and inputs blocks of {size[0]} x {size[1]} divide"
+    weights = weights_of(prunable(model, f"block_sparse(block={list(size)})", divided, kind))
     patterns = {name: blocks(chosen_by(score, weight), size, sparsity, balanced) for name, weight in weights.items()}
     return install(model, patterns, kernel)
 
@@ -80,7 +81,8 @@ def nm_sparse(
         wanted = names is None or any(part.startswith(names) for part in parts)
         return isinstance(layer, nn.Linear) and layer.in_features % m == 0 and wanted
 
-    weights = weights_of(prunable(model, f"nm_sparse(m={m}, where={where!r})", chosen))
+    kind = f"linear layers of that place whose inputs groups of {m} divide"
+    weights = weights_of(prunable(model, f"nm_sparse(m={m}, where={where!r})", chosen, kind))
     return install(model, {name: n_of_m(magnitude(weight), n, m) for name, weight in weights.items()}, kernel)
 
 
@@ -109,6 +111,7 @@ def sparse_weights(
         outputs, inputs = layer.out_features, layer.in_features
         return kernel != "lscd" or not (outputs % min(128, outputs) or inputs % min(64, inputs))
 
-    weights = weights_of(prunable(model, "sparse_weights", chosen))
+    kind = "linear layers" + (" that tiles of 128 x 64 divide" if kernel == "lscd" else "")
+    weights = weights_of(prunable(model, "sparse_weights", chosen, kind))
     patterns = {name: unstructured(chosen_by(score, weight), sparsity) for name, weight in weights.items()}
     return install(model, patterns, kernel)

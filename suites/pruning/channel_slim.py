@@ -1,21 +1,26 @@
 """Channels of any network by torch-pruning's dependency graph: a smaller dense network, or a clear refusal.
 
 torch-pruning (Fang et al. 2023, "DepGraph", arXiv:2301.12900; MIT) is an optional extra: `pip install
-waterline-bench[pruning]`.
+waterline-bench[pruning]`. It follows what autograd records of one forward.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from bench.config.settings import PositiveInt, Rate
 from bench.errors import UsageError
+from suites.pruning.examples import example_of, run, with_values
+from suites.pruning.layers import WEIGHTED, prunable
 from suites.pruning.rounding import check_sparsity
 
 #: What a rate is lessened by: the library rounds c (1 - rate) down in binary, and a tenth of 20 channels are 2, not 1.
 BINARY = 1e-9
+INSTEAD = "global_magnitude and sparse_weights need no graph"
 
 
 def channel_slim(
@@ -36,11 +41,29 @@ def channel_slim(
         multiple: kept widths are multiples of this.
 
     Raises:
+        ValueError: no linear or convolutional layers, or one threshold over weights that have no values.
         UsageError: the extra is not installed, or no dependency graph of the network can be found.
     """
     check_sparsity(rate, "rate")
+    prunable(model, "channel_slim")
+    example = example_of(model)
+    if not any(parameter.is_meta for parameter in model.parameters()):
+        return _cut(model, example, rate, score, everywhere, multiple)
+    if everywhere:
+        raise ValueError(
+            "channel_slim(everywhere=True) compares values, and the meta device has none: measure it, or count it with "
+            "everywhere=False, where every group keeps the same share"
+        )
+    with torch.device("cpu"):  # how many channels stay follows from widths: any values do
+        empty = model.to_empty(device="cpu")
+        for tensor in (*empty.parameters(), *empty.buffers()):
+            tensor.detach().zero_()
+        return _cut(empty, with_values(example), rate, score, everywhere, multiple).to("meta")
+
+
+def _cut(model: nn.Module, example: Any, rate: float, score: str, everywhere: bool, multiple: int) -> nn.Module:
+    """The network without its lowest channels, in place."""
     tp = _library()
-    example = _example(model)
     before = {name: tuple(p.shape) for name, p in model.named_parameters()}
     kinds = {
         "l1": lambda: tp.importance.GroupMagnitudeImportance(p=1),
@@ -51,24 +74,40 @@ def channel_slim(
     try:
         pruner = tp.pruner.BasePruner(
             model, example, kinds[score](), global_pruning=everywhere, pruning_ratio=max(0.0, rate - BINARY),
-            round_to=multiple,
-            ignored_layers=last_layers(model),
+            round_to=multiple, ignored_layers=last_layers(model),
         )  # fmt: skip
         pruner.step()
-        model(*example)
+        run(model, example)
     except Exception as error:  # whatever tracing somebody's network raises
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(
             f"channel_slim finds no dependency graph of {type(model).__name__} ({type(error).__name__}: {reason}): "
-            "which of its channels go together cannot be followed. global_magnitude and block_sparse need no graph"
+            f"which of its channels go together cannot be followed, as where a forward reshapes by numbers of its own. "
+            f"{INSTEAD}"
         ) from error
     if rate and {name: tuple(p.shape) for name, p in model.named_parameters()} == before:
         raise UsageError(
-            f"channel_slim finds no channels of {type(model).__name__} that could go: its only layers make its "
-            "outputs, or a rate this small removes none"
+            f"channel_slim finds no channels of {type(model).__name__} that could go: {_why(model, example)}"
         )
     model.kernel = "slim"  # type: ignore[assignment]
     return model
+
+
+def _why(model: nn.Module, example: Any) -> str:
+    """Why nothing of a network could be removed."""
+    found = {name: part.weight for name, part in model.named_modules() if isinstance(part, WEIGHTED)}
+    weights = {name: weight for name, weight in found.items() if weight.requires_grad}
+    with torch.enable_grad():
+        answer = [leaf for leaf in tree_leaves(run(model, example)) if isinstance(leaf, Tensor) and leaf.requires_grad]
+        total = sum((leaf.sum() for leaf in answer), torch.zeros((), requires_grad=True))
+        gradients = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
+    lost = [name for name, gradient in zip(weights, gradients, strict=True) if gradient is None]
+    if lost:
+        return (
+            f"autograd does not see what {', '.join(lost[:3])} does for the outputs (a forward that leaves it, as "
+            f"numpy and detach do, cannot be followed). {INSTEAD}"
+        )
+    return f"its only layers make its outputs, or a rate this small removes none. {INSTEAD}"
 
 
 def _library() -> Any:
@@ -82,21 +121,8 @@ def _library() -> Any:
     return torch_pruning
 
 
-def _example(model: nn.Module) -> tuple[Any, ...]:
-    import torch
-
-    own = getattr(model, "example_inputs", None)
-    if callable(own):
-        found = own(1)
-        return (found,) if isinstance(found, torch.Tensor) else tuple(found)
-    side, channels = int(getattr(model, "resolution", 224)), int(getattr(model, "channels", 3))
-    return (torch.randn(1, channels, side, side).to(next(model.parameters())),)
-
-
 def last_layers(model: nn.Module) -> list[nn.Module]:
     """Layers that make the network's outputs, which keep all of theirs: the last linear or convolutional ones."""
-    from suites.pruning.layers import WEIGHTED
-
     found = [part for part in model.modules() if isinstance(part, WEIGHTED)]
     heads = [
         part for name, part in model.named_modules() if name.split(".")[-1] in ("head", "fc", "classifier", "head_dist")

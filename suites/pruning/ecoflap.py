@@ -50,7 +50,10 @@ def ecoflap(
         ValueError: no blocks with linear layers.
     """
     check_sparsity(sparsity)
-    layers = prunable(model, "ecoflap", lambda name, layer: isinstance(layer, nn.Linear) and name.startswith("blocks."))
+    kind = "linear layers below a list called `blocks`"
+    layers = prunable(
+        model, "ecoflap", lambda name, layer: isinstance(layer, nn.Linear) and name.startswith("blocks."), kind
+    )
 
     def make(cost: costs.Cost) -> dict[str, Tensor]:
         batch = calibration(model, samples, cost)

@@ -41,7 +41,7 @@ def fast_sparse(
     Raises:
         ValueError: no 1x1 convolution, or rows that do not divide a blocked layer.
     """
-    weights = weights_of(prunable(model, "fast_sparse", is_pointwise))
+    weights = weights_of(prunable(model, "fast_sparse", is_pointwise, "1x1 convolutions of one group"))
     last = list(weights)[len(weights) - blocked :] if blocked else []
     patterns = {
         name: blocks(magnitude(weight), (rows, 1), sparsity, balanced=kernel == "gather")

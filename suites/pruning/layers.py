@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from suites.pruning.examples import check_runs
 from suites.pruning.kernels import Kernel, place
 from suites.pruning.structures import Pattern
 
@@ -16,7 +17,10 @@ WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def prunable(
-    model: nn.Module, method: str, which: Callable[[str, nn.Module], bool] | None = None
+    model: nn.Module,
+    method: str,
+    which: Callable[[str, nn.Module], bool] | None = None,
+    wanted: str = "linear or convolutional layers",
 ) -> dict[str, nn.Module]:
     """Linear and convolutional layers by name, in the order of the network; tied weights are left out.
 
@@ -24,6 +28,7 @@ def prunable(
         model: any network.
         method: for the message.
         which: of them; None for all.
+        wanted: what they are, for the message.
 
     Raises:
         ValueError: there is none.
@@ -35,10 +40,7 @@ def prunable(
         if isinstance(layer, WEIGHTED) and held[id(layer.weight)] == 1 and (which is None or which(name, layer))
     }
     if not found:
-        wanted = "linear or convolutional layers with weights of their own" + (
-            " of the kind that it prunes" if which else ""
-        )
-        raise ValueError(f"{method}: {type(model).__name__} has no {wanted}")
+        raise ValueError(f"{method}: {type(model).__name__} has no {wanted} with weights of their own")
     return found
 
 
@@ -62,7 +64,8 @@ def install(model: nn.Module, patterns: Mapping[str, Pattern], kernel: Kernel) -
     where the trace cannot see them. Layers that a kernel does not run (depthwise, grouped) keep zeros in a dense one.
 
     Raises:
-        ValueError: the kernel does not run this structure, or none of the layers.
+        ValueError: the kernel does not run this structure, or none of the layers; or the network reads their weights
+            itself.
     """
     replaced = False
     for name, pattern in patterns.items():
@@ -78,6 +81,8 @@ def install(model: nn.Module, patterns: Mapping[str, Pattern], kernel: Kernel) -
             f"kernel={kernel!r} runs plain linear layers and ungrouped convolutions whose sides it takes, and none of "
             f"the {len(patterns)} pruned layers of {type(model).__name__} is one: take kernel='mask'"
         )
+    if replaced:
+        check_runs(model, kernel)
     model.kernel = kernel  # type: ignore[assignment]
     return model
 
@@ -122,7 +127,7 @@ def swap(model: nn.Module, name: str, replacement: nn.Module) -> None:
         ValueError: the network is that layer itself.
     """
     if not name:
-        raise ValueError(f"the network is one {type(model).__name__}, which cannot be replaced: put it into a Sequential")
+        raise ValueError(f"the network itself is the {type(model).__name__} to be replaced: put it into a Sequential")
     parent, _, own = name.rpartition(".")
     setattr(model.get_submodule(parent), own, replacement)
 

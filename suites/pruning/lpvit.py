@@ -68,7 +68,8 @@ def lpvit(
         rows, columns = layer.weight.flatten(1).shape
         return not (rows % size[0] or columns % size[1])
 
-    layers = prunable(model, f"lpvit(block={list(size)})", divided)
+    kind = f"linear layers or ungrouped convolutions that blocks of {size[0]} x {size[1]} divide"
+    layers = prunable(model, f"lpvit(block={list(size)})", divided, kind)
     scores = {name: weight.abs() for name, weight in weights_of(layers).items()}
     whole = {name: score.numel() // (size[0] * size[1]) for name, score in scores.items()}
     rates = dict.fromkeys(layers, sparsity)

@@ -128,7 +128,8 @@ def nm_flow(
     def chosen(name: str, layer: nn.Module) -> bool:
         return isinstance(layer, nn.Linear) and any(part in parts for part in name.split("."))
 
-    layers = prunable(model, f"nm_flow(where={where!r})", chosen)
+    kind = f"linear layers called {' or '.join(parts)}, or below a module of that name,"
+    layers = prunable(model, f"nm_flow(where={where!r})", chosen, kind)
     widest = m * (8 if schedule == "geometric" and steps else 1)
     for name, layer in layers.items():
         if layer.in_features % widest:  # type: ignore[operator]

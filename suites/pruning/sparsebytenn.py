@@ -46,7 +46,8 @@ def sparsebytenn(
     def divided(name: str, layer: nn.Module) -> bool:
         return isinstance(layer, nn.Conv2d) and is_pointwise(name, layer) and layer.out_channels % rows == 0
 
-    weights = weights_of(prunable(model, f"sparsebytenn(rows={rows})", divided))
+    kind = f"1x1 convolutions whose outputs blocks of {rows} divide"
+    weights = weights_of(prunable(model, f"sparsebytenn(rows={rows})", divided, kind))
     patterns = {name: blocks(magnitude(weight), (rows, 1), sparsity, True) for name, weight in weights.items()}
     return install(model, patterns, kernel)
 

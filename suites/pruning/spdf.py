@@ -44,7 +44,10 @@ def spdf(
         ValueError: no such layers, or steps without a task.
     """
     check_sparsity(sparsity)
-    layers = prunable(model, "spdf", lambda name, layer: isinstance(layer, nn.Linear) and name.startswith("blocks."))
+    kind = "linear layers below a list called `blocks`"
+    layers = prunable(
+        model, "spdf", lambda name, layer: isinstance(layer, nn.Linear) and name.startswith("blocks."), kind
+    )
     patterns = random_masks(layers, sparsity)
     masks = {name: pattern.mask for name, pattern in patterns.items()}
     if steps or finetune:

@@ -114,7 +114,8 @@ def splopa(
     def divided(_: str, layer: nn.Module) -> bool:
         return isinstance(layer, nn.Linear) and not (layer.out_features % size[0] or layer.in_features % size[1])
 
-    layers = prunable(model, f"splopa(block={list(size)})", divided)
+    kind = f"linear layers whose outputs and inputs blocks of {size[0]} x {size[1]} divide"
+    layers = prunable(model, f"splopa(block={list(size)})", divided, kind)
     sparsity = float(1 - exact(keep))
     patterns = {
         name: blocks(magnitude(weight), size, sparsity, balanced=True) for name, weight in weights_of(layers).items()

@@ -21,7 +21,6 @@ from suites.pruning.learning import BATCH, Held, once, task_of, train
 from suites.pruning.rounding import exact
 from suites.pruning.structures import Pattern
 
-
 MOMENTUM = 0.9
 
 

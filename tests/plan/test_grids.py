@@ -144,7 +144,14 @@ def test_a_model_of_the_grid_is_known_however_its_settings_are_quoted_and_ordere
 
 
 @pytest.mark.parametrize(
-    "model, workload", [("timm:test_vit", "forward"), (DEIT, "forward"), ("gnconv", "operator"), ("lka", "operator")]
+    "model, workload",
+    [
+        ("timm:test_vit", "forward"),
+        (HEALTHY, "forward"),
+        (DEIT, "forward"),
+        ("gnconv", "operator"),
+        ("lka", "operator"),
+    ],
 )
 def test_a_model_by_name_is_measured_as_one_of_its_workload(model, workload):
     for blocks in ([{"models": [DEIT]}, OPERATORS], [OPERATORS, {"models": [DEIT]}]):

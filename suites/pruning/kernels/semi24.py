@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from suites.pruning.kernels.product import Product
 from suites.pruning.structures import Pattern
 
-
 #: Rows and columns of which a matrix of 16-bit values must be multiples (torch's kernels, CUTLASS).
 SIDES = (32, 64)
 
@@ -49,7 +48,7 @@ class Semi24Product(Product):
                 "kernel='semi24' needs a GPU of compute capability 8.0 or above; take kernel='mask' here"
             )
         if x.dtype not in (torch.float16, torch.bfloat16):
-            raise NotImplementedError(f"kernel='semi24' runs in fp16 or bf16, not in {x.dtype}: set suite.dtypes=[bf16]")
+            raise NotImplementedError(f"kernel='semi24' runs in half precision, not in {x.dtype}: suite.dtypes=[bf16]")
         if not fits(self.weight.shape):
             raise NotImplementedError(
                 f"kernel='semi24' takes outputs and inputs in multiples of {SIDES[0]} and {SIDES[1]}, not "

@@ -15,6 +15,7 @@ from bench.config.settings import PositiveInt
 from suites.common.checkpoint import load_checkpoint
 from suites.common.detection import BINS, SIDES, DetectionHead
 from suites.common.folding import fold_batch_norms
+from suites.pruning.nets.widths import tell_slim
 
 __all__ = ["YoloV8", "load_checkpoint", "yolov8"]
 

@@ -211,7 +211,7 @@ def test_lottery_rounds_leave_what_is_printed():
 
 
 def test_a_ticket_is_counted_without_values():
-    found, model, count = three(lambda: lottery(mlp.lenet_300_100(), rounds=3, steps=0))
+    found, _, count = three(lambda: lottery(mlp.lenet_300_100(), rounds=3, steps=0))
     assert (found["macs_nonzero"], count.macs) == (136_512, 266_200)
     with pytest.raises(ValueError, match="scope='layer' and steps=0"):
         three(lambda: lottery(mlp.lenet_300_100(), rounds=3))
@@ -243,7 +243,7 @@ def test_stored_bytes_by_hand():
         lambda: formats.nm_bytes(34, 3, 5), lambda: formats.nm_bits(3, 2),
         lambda: formats.bsr_bytes(9, (4, 3), 7), lambda: formats.gather_bytes(10, 4, 5),
     ):  # fmt: skip
-        with pytest.raises(ValueError, match="divide|wanted"):
+        with pytest.raises(ValueError, match=r"divide|wanted"):
             wrong()
 
 

@@ -154,13 +154,6 @@ def test_a_random_control_keeps_as_many_and_knows_nothing_of_the_weights():
     assert not torch.equal(sized.layers[0].weight != 0, masks[0][0])
 
 
-def test_a_kernel_that_runs_no_layer_is_refused():
-    with pytest.raises(ValueError, match="none of the 1 pruned layers of Sequential"):
-        global_magnitude(nn.Sequential(nn.Conv1d(4, 4, 3)), sparsity=0.5, kernel="csr")
-    with pytest.raises(ValueError, match="Sequential"):
-        global_magnitude(nn.Linear(4, 4), sparsity=0.5, kernel="csr")
-
-
 def test_gather_refuses_what_it_cannot_run():
     with pytest.raises(ValueError, match="does not divide"):
         sparse_linear(outputs=30, inputs=32, structure="block", block=[4, 1], kernel="gather")

@@ -1,0 +1,77 @@
+"""Networks that somebody brings: methods follow them on the inputs that they came with, or say why they cannot."""
+
+import pytest
+import torch
+from torch import nn
+
+from bench.errors import UsageError
+from bench.testing import Subject
+from bench.testing.trial import count, on_meta, trial_of
+from suites.pruning.block_sparse import block_sparse
+from suites.pruning.channel_slim import channel_slim
+from suites.pruning.global_magnitude import global_magnitude
+
+
+def narrow(batch: int = 1):
+    """Two layers and the inputs that they take."""
+    return nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 3)), (torch.rand(batch, 6),)
+
+
+class ByNumpy(nn.Module):
+    """Its middle leaves autograd."""
+
+    resolution = 8
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.fc(torch.from_numpy(self.a(x).mean((2, 3)).detach().numpy().copy()))
+
+
+class Reads(nn.Module):
+    """It reads the weight of its layer and never calls it, as torchvision's Swin does."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(6, 4)
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.a.weight, self.a.bias)
+
+    def example_inputs(self, batch):
+        return torch.rand(batch, 6)
+
+
+def test_channels_are_cut_on_the_inputs_that_a_builder_gave_and_counted_without_values():
+    pytest.importorskip("torch_pruning")
+    subject = Subject("own", model=f"{__name__}:narrow", method="channel_slim(rate=0.9)", shape={"batch": 2})
+    trial = trial_of(subject)
+    assert trial.built.module[0].out_features == 2  # 20 x (1 - 0.9) is 1.9999999999999996 in binary
+    assert not hasattr(trial.built.module, "example_inputs")
+    assert trial.macs.macs == count(on_meta(trial)).macs == 2 * (6 * 2 + 2 * 3)
+    with torch.device("meta"), pytest.raises(ValueError, match="everywhere=False"):
+        channel_slim(narrow()[0], everywhere=True)
+
+
+def test_what_cannot_be_followed_is_told():
+    pytest.importorskip("torch_pruning")
+    with pytest.raises(UsageError, match="autograd does not see what a does for the outputs"):
+        channel_slim(ByNumpy())
+    with pytest.raises(ValueError, match="channel_slim: Sequential has no linear or convolutional layers"):
+        channel_slim(nn.Sequential(nn.ReLU()))
+
+
+def test_a_kernel_is_refused_where_its_layers_are_not_called():
+    with pytest.raises(ValueError, match=r"Reads does not run with them .*Take kernel='mask'"):
+        global_magnitude(Reads(), sparsity=0.5, kernel="csr")
+    assert isinstance(global_magnitude(Reads(), sparsity=0.5), Reads)
+    with pytest.raises(ValueError, match="none of the 1 pruned layers of Sequential"):
+        global_magnitude(nn.Sequential(nn.Conv1d(4, 4, 3)), sparsity=0.5, kernel="csr")
+    with pytest.raises(ValueError, match="put it into a Sequential"):
+        global_magnitude(nn.Linear(4, 4), sparsity=0.5, kernel="csr")
+    with pytest.raises(
+        ValueError, match="Linear has no linear layers whose outputs and inputs blocks of 32 x 32 divide"
+    ):
+        block_sparse(nn.Linear(4, 4))
