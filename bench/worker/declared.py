@@ -10,7 +10,7 @@ import torch
 
 from bench import workloads
 from bench.labels import labels_of
-from bench.meters import dtypes, method_cost, nominal, over_inputs, scan_counts, stated_bytes, three_counts
+from bench.meters import dtypes, method_cost, nominal, over_inputs, scan_counts, stated, three_counts
 from bench.meters.macs_count import MacsCount
 from bench.meters.over_inputs import OverInputs
 from bench.reading import Reading
@@ -29,9 +29,9 @@ def counts_of_part(count: MacsCount, subject: Subject, part: str) -> list[Readin
 
 
 def of_subject(subject: Subject) -> list[Reading]:
-    """What belongs to the subject as a whole and needs no run: nominal bits, stated bytes, the cost of its method."""
+    """What belongs to the subject as a whole and needs no run: nominal bits, stated numbers, the cost of its method."""
     module = subject.counted
-    return [*nominal.bits(module), *stated_bytes.readings(module), *method_cost.readings(module)]
+    return [*nominal.bits(module), *stated.readings(module), *method_cost.readings(module)]
 
 
 def over_its_inputs(subject: Subject) -> OverInputs | None:

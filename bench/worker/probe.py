@@ -307,7 +307,7 @@ class Probe:
 
     def facts(self, subject: Subject, ready: Ready, part: Part) -> Found:
         """What workload and subject declare: bytes of a cache, a payload; the method's cost; the cost of inputs."""
-        from bench.meters import method_cost, stated_bytes
+        from bench.meters import method_cost, stated
 
         module, shape, parts = workloads.module_of(subject.case.workload), subject.case.full_shape, list(ready.parts)
         found: list[Facts] = []
@@ -325,7 +325,7 @@ class Probe:
         details = {name: value for facts in found for name, value in facts.details.items()}
         flags = [item for facts in found for item in facts.flags]
         rows = [item for facts in found for item in facts.readings]
-        rows += [*stated_bytes.readings(subject.counted), *method_cost.readings(subject.counted)]
+        rows += [*stated.readings(subject.counted), *method_cost.readings(subject.counted)]
         return rows, {**details, "flags": flags}
 
 
