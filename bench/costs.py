@@ -60,23 +60,24 @@ class Cost:
 
 
 @contextmanager
-def recorded(module: nn.Module, cost: Cost | None = None) -> Iterator[Cost]:
+def recorded(module: nn.Module, cost: Cost | None = None, *, memory: bool = True) -> Iterator[Cost]:
     """A block whose time, passes and memory are added up; hooks are gone afterwards, also after an error.
 
     Args:
         module: the network whose passes are counted.
         cost: of an earlier block, to go on adding to: times and counts are summed, peaks are not.
+        memory: whether the peak is watched; to prepare that takes longer than a block of milliseconds.
     """
     total = Cost() if cost is None else cost
     hook = module.register_forward_hook(_counting(total))
-    peak = _Peak(module)
+    peak = _Peak(module) if memory else None
     start = time.perf_counter()
     try:
         yield total
     finally:
         total.seconds += time.perf_counter() - start
         hook.remove()
-        found = peak.growth()
+        found = peak.growth() if peak is not None else None
         if found is not None:
             total.peak_bytes = max(found, total.peak_bytes or 0)
 

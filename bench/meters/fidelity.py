@@ -6,6 +6,7 @@ nothing, and any other error is shown beside the time that it saves.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,6 +54,8 @@ class Fidelity:
             found.append(
                 reading("output_error", self.error, "measured", statistic="one run of each side", method_note=NOTE)
             )
+        if self.error:
+            found.append(reading("output_sqnr_db", -20 * math.log10(self.error), "measured", method_note=NOTE))
         if self.agreement is None:
             found.append(unavailable("top1_agreement", "no output has an axis of two elements or more to choose among"))
         else:

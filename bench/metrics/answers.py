@@ -204,6 +204,14 @@ ANSWERS: tuple[Metric, ...] = (
         ),
     ),
     Metric(
+        "output_sqnr_db",
+        unit="dB",
+        better="higher",
+        section="fidelity",
+        title="SQNR against the other side",
+        definition="The same error in decibels: 10 log10 of the energy of those outputs over that of the difference.",
+    ),
+    Metric(
         "top1_agreement",
         unit="%",
         better="higher",

@@ -134,6 +134,97 @@ SUBJECTS: tuple[Metric, ...] = (
         of_subject=True,
     ),
     Metric(
+        "promised_saved_bytes",
+        unit="B",
+        better="lower",
+        section="memory",
+        title="Saved by formula (modelled)",
+        definition=(
+            "What the subject's closed form says that autograd keeps of one sample in a training step; "
+            "saved_activation_bytes are those that it keeps."
+        ),
+        comparison="exact",
+        of_subject=True,
+    ),
+    Metric(
+        "im2row_bytes",
+        unit="B",
+        better="lower",
+        section="memory",
+        title="Largest im2row buffer",
+        definition=(
+            "Rows that a convolution is lowered to: inputs x kernel places x outputs' places, the largest layer's."
+        ),
+        comparison="exact",
+        of_subject=True,
+    ),
+    Metric(
+        "weight_sqnr_db",
+        unit="dB",
+        better="higher",
+        section="fidelity",
+        title="SQNR of weights",
+        definition=(
+            "10 log10 of the energy of the float weights over that of what their number format changed, over all "
+            "layers that it rounds."
+        ),
+    ),
+    Metric(
+        "activation_sqnr_db",
+        unit="dB",
+        better="higher",
+        section="fidelity",
+        title="SQNR of activations",
+        definition="The same of the inputs of these layers, on what the format was calibrated with.",
+    ),
+    Metric(
+        "product_sqnr_db",
+        unit="dB",
+        better="higher",
+        section="fidelity",
+        title="SQNR of the product",
+        definition="Of a bare product: the same of its outputs, against the float product of the same numbers.",
+    ),
+    Metric(
+        "gradient_sqnr_db",
+        unit="dB",
+        better="higher",
+        section="fidelity",
+        title="SQNR of gradients",
+        definition="The same of the gradients of all weights of one batch, against those in fp32.",
+    ),
+    Metric(
+        "rebuilding_error",
+        unit="1",
+        better="lower",
+        section="fidelity",
+        title="Error of rebuilding",
+        definition=(
+            "Largest distance of a number that a reversible chain rebuilds from the one that it was given, over the "
+            "largest one given."
+        ),
+    ),
+    Metric(
+        "zero_share",
+        unit="%",
+        better="lower",
+        section="fidelity",
+        title="Rounded to zero",
+        definition="Share of the inputs of rounded layers that become zero, on what the format was calibrated with.",
+    ),
+    Metric(
+        "forgetting",
+        unit="%",
+        better="lower",
+        section="quality",
+        title="Forgetting",
+        definition=(
+            "Mean over all tasks but the last of the best accuracy that a task ever had less the one that it has after "
+            "the last, in points."
+        ),
+        comparison="shown",
+    ),
+    Metric(
         "kept_bytes",
         unit="B",
         better="lower",

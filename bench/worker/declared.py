@@ -16,7 +16,7 @@ from bench.meters import (
     nominal,
     over_inputs,
     scan_counts,
-    stated_bytes,
+    stated,
     stated_work,
     three_counts,
 )
@@ -38,14 +38,14 @@ def counts_of_part(count: MacsCount, subject: Subject, part: str) -> list[Readin
 
 
 def of_subject(subject: Subject) -> list[Reading]:
-    """What belongs to the subject as a whole and needs no run: nominal bits, and what `stated` gives."""
-    return [*nominal.bits(subject.counted), *stated(subject)]
+    """What belongs to the subject as a whole and needs no run: nominal bits, and what `statements` gives."""
+    return [*nominal.bits(subject.counted), *statements(subject)]
 
 
-def stated(subject: Subject) -> list[Reading]:
-    """What the subject states of itself: bytes, operations and their modelled energy, the cost of its method."""
+def statements(subject: Subject) -> list[Reading]:
+    """What the subject states of itself: numbers, operations and their modelled energy, the cost of its method."""
     module = subject.counted
-    return [*stated_bytes.readings(module), *stated_work.readings(module), *method_cost.readings(module)]
+    return [*stated.readings(module), *stated_work.readings(module), *method_cost.readings(module)]
 
 
 def over_its_inputs(subject: Subject) -> OverInputs | None:

@@ -343,7 +343,7 @@ class Probe:
         details = {name: value for facts in found for name, value in facts.details.items()}
         flags = [item for facts in found for item in facts.flags]
         rows = [item for facts in found for item in facts.readings]
-        return [*rows, *declared.stated(subject)], {**details, "flags": flags}
+        return [*rows, *declared.statements(subject)], {**details, "flags": flags}
 
 
 def _checked_output(ready: Ready, *, graphs: bool) -> list[dict[str, str]]:

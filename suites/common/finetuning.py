@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from bench import costs
+from suites.common.kept_cost import parted, told
 from suites.common.task import learning_task
 from suites.common.training import Loss, Pace, distillation, fit
 
@@ -46,7 +48,7 @@ def finetuned(
     fresh: Iterable[nn.Parameter] = (),
     rate: float = KNOWN_RATE,
 ) -> Module:
-    """The reduced model with weights trained on its task, or as it is where there is no teacher.
+    """The reduced model with weights trained on its task, and what that cost; as it is where there is no teacher.
 
     Args:
         model: the reduced model; its plain version was loaded by a task that one can learn from.
@@ -70,10 +72,14 @@ def finetuned(
     @functools.wraps(method)  # the cache asks where `make` comes from: new source of the method is new weights
     def make() -> dict[str, Tensor]:
         wanted = distillation(model, teacher) if loss is None else loss
-        fit(model, task.training_batches(BATCH, training_steps, 0), wanted, pace, fresh)
-        return model.state_dict()
+        with costs.recorded(model) as cost:
+            fit(model, task.training_batches(BATCH, training_steps, 0), wanted, pace, fresh)
+            cost.samples += BATCH * training_steps
+        return {**model.state_dict(), **told(cost)}
 
-    model.load_state_dict(task.remembered(name, {**settings, "steps": training_steps}, make))
+    weights, cost = parted(task.remembered(name, {**settings, "steps": training_steps}, make))
+    model.load_state_dict(weights)
+    model.method_cost = cost  # type: ignore[assignment]
     model.learned = {"method": name, "steps": training_steps, **settings}  # type: ignore[assignment]
     return model
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import costs
+from suites.common.kept_cost import parted, told
 from suites.common.task import learning_task
 from suites.common.training import Pace, classification, fit, one_thread
 
@@ -68,26 +69,11 @@ def learned(
             loop(model, task.training_batches(BATCH, steps, 0), steps)
             cost.samples += BATCH * steps
             cost.macs = getattr(loop, "macs", None)  # of a loop that counts what it executes
-        return {**model.state_dict(), **cost_as_tensors(cost.as_dict())}
+        return {**model.state_dict(), **told(cost)}
 
-    found = task.remembered(method.__name__, {**settings, "steps": steps}, make)
-    weights, model.method_cost = weights_and_cost(found)  # type: ignore[assignment]
+    weights, cost = parted(task.remembered(method.__name__, {**settings, "steps": steps}, make))
     model.load_state_dict(weights)
+    model.method_cost = cost  # type: ignore[assignment]
     model.task = task  # type: ignore[assignment]
     model.learned = {"method": method.__name__, "steps": steps, **settings}  # type: ignore[assignment]
     return model.eval()
-
-
-_COST = "method_cost."
-
-
-def cost_as_tensors(cost: dict[str, Any]) -> dict[str, Tensor]:
-    """The cost as tensors, so that it is kept beside the weights."""
-    numbers = {name: value for name, value in cost.items() if isinstance(value, int | float)}
-    return {_COST + name: torch.tensor(float(value), dtype=torch.float64) for name, value in numbers.items()}
-
-
-def weights_and_cost(found: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """What was kept of a training: its weights, and apart from them what it cost."""
-    weights = {name: value for name, value in found.items() if not name.startswith(_COST)}
-    return weights, {n.removeprefix(_COST): float(value) for n, value in found.items() if n.startswith(_COST)}

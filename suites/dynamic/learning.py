@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from bench import costs
 from suites.common import digits_data
-from suites.common.from_scratch import cost_as_tensors, weights_and_cost
+from suites.common.kept_cost import parted, told
 from suites.common.task import learning_task
 from suites.common.training import Loss, Pace, fit, one_thread
 
 BATCH = 32
 #: Training digits that thresholds are chosen on; none of the held-out 597 is among them.
 VALIDATION = 240
+#: What is kept of the cost of a training.
+KEPT = ("seconds", "peak_bytes", "macs")
 
 
 def digits_parts(task: Any) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -82,10 +84,9 @@ def remembered(
             torch.manual_seed(0)
             made = train(task)
         cost.macs = None if work is None else work.macs
-        told = {name: value for name, value in cost.as_dict().items() if name in ("seconds", "peak_bytes", "macs")}
-        return {**made, **cost_as_tensors(told)}
+        return {**made, **told(cost, KEPT)}
 
-    weights, cost = weights_and_cost(task.remembered(method.__name__, settings, make))
+    weights, cost = parted(task.remembered(method.__name__, settings, make))
     before = getattr(model, "method_cost", None) or {}
     together = {name: value + before.get(name, 0.0) for name, value in cost.items() if name != "peak_bytes"}
     peaks = [of["peak_bytes"] for of in (cost, before) if "peak_bytes" in of]

@@ -9,7 +9,7 @@ by the scales: the setting `bias_first` does. For inference five weights share a
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt, Rate
 from suites.common.finetuning import REBUILT_RATE, finetuned, needs_training, teacher_for
+from suites.quantization.cost import costed, told_elsewhere
 from suites.quantization.layers import LayerLike, int_product, kept, straight_through
-from suites.quantization.network import layers_of, learning_loss, replaced
+from suites.quantization.network import layers_of, learning_loss, put_codes, replaced
 from suites.quantization.packing import packed, packed_ternary, ternary_table, unpacked
 
 EPSILON = 1e-5
@@ -133,6 +134,7 @@ class TernaryLayer(LayerLike):
         return made if self.bias is None else made + self.bias
 
 
+@costed
 def bitnet158(
     model: nn.Module,
     *,
@@ -166,13 +168,13 @@ def bitnet158(
     for path, layer in layers.items():
         replaced(model, path, LearningTernary(layer, measure, bias_first, blend))
     settings = {"measure": measure, "blend": blend, "bias_first": bias_first}
-    finetuned(model, teacher, bitnet158, settings, training_steps, loss=learning_loss(model), rate=REBUILT_RATE)
+    with told_elsewhere():
+        finetuned(model, teacher, bitnet158, settings, training_steps, loss=learning_loss(model), rate=REBUILT_RATE)
     if blend < 1:
         model.execution = "simulated"  # type: ignore[assignment]
         return needs_training(model, "a network under blended rounding", training_steps)
-    for path in layers:
-        learned = model.get_submodule(path).layer
-        replaced(model, path, TernaryLayer(learned, measure, pack, kernel, bias_first))  # type: ignore[arg-type]
+    learned: dict[str, Any] = {path: model.get_submodule(path).layer for path in layers}
+    put_codes(model, learned, lambda _, layer: TernaryLayer(layer, measure, pack, kernel, bias_first))
     model.execution = "dequant"  # type: ignore[assignment]
     return needs_training(model, "a ternary network", training_steps)
 

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.settings import Count, Positive, PositiveInt, Rate
+from suites.quantization.cost import costed
 from suites.quantization.grids import SMALLEST
 from suites.quantization.layers import IntLayer
-from suites.quantization.network import calibration_batches, folded, layers_of, on_meta, replaced, shown, watched
+from suites.quantization.network import calibration_batches, folded, layers_of, on_meta, put_codes, shown, watched
 from suites.quantization.outliers import plant
 from suites.quantization.rounding import rounded_network
 from suites.quantization.whitepaper import rounded_weight
@@ -77,12 +78,17 @@ class CrossLayer(IntLayer):
         self.alpha = alpha
         self.register_buffer("column", power)
 
+    def dense(self) -> Tensor:
+        """The weight that the codes stand for, the columns taken out again."""
+        return super().dense() / self.column
+
     def rounded_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """int8 codes of the inputs, and the scale of each token."""
         scale = x.abs().amax(dim=-1, keepdim=True).clamp(min=SMALLEST) ** self.alpha / 127
         return torch.round(x / (self.column * scale)).clamp(-127, 127).to(torch.int8), scale
 
 
+@costed
 def crossquant(
     model: nn.Module,
     *,
@@ -110,7 +116,8 @@ def crossquant(
         calibration_samples: that static columns are taken from.
         seed: of the calibration samples and of the outliers' places.
 
-    `zero_shares` of the network that comes back: the share of each layer's calibration inputs that are rounded to zero.
+    Of the network that comes back `zero_share` says how many of all calibration inputs are rounded to zero, in percent,
+    and `zero_shares` what share of each layer's.
 
     Raises:
         ValueError: a form without a kernel, or no linear layer.
@@ -127,12 +134,11 @@ def crossquant(
     batches = [] if on_meta(model) or bits == 32 else calibration_batches(model, calibration_samples, seed)
     if form == "static":
         columns = column_maxima(model, layers, batches)
-        shares = zero_shares(model, layers, batches, alpha, bits, columns)
-        for path, layer in layers.items():
-            replaced(model, path, CrossLayer(layer, alpha, columns[path]))
-        model.zero_shares, model.execution = shares, "real-int"  # type: ignore[assignment]
+        _say_zeros(model, zero_counts(model, layers, batches, alpha, bits, columns))
+        put_codes(model, layers, lambda path, layer: CrossLayer(layer, alpha, columns[path]))
+        model.execution = "real-int"  # type: ignore[assignment]
         return model
-    model.zero_shares = zero_shares(model, layers, batches, alpha, bits)  # type: ignore[assignment]
+    _say_zeros(model, zero_counts(model, layers, batches, alpha, bits))
     granularity = "group" if weight_bits == 4 else "channel"
     return rounded_network(
         model,
@@ -162,15 +168,15 @@ def column_maxima(
     return {**found, **seen}
 
 
-def zero_shares(
+def zero_counts(
     model: nn.Module,
     layers: dict[str, nn.Linear],
     batches: list[tuple[Tensor, ...]],
     alpha: float,
     bits: int,
     columns: dict[str, Tensor] | None = None,
-) -> dict[str, float]:
-    """Share of each layer's inputs over all batches that are rounded to zero, the paper's explanatory variable.
+) -> dict[str, tuple[int, int]]:
+    """Of each layer's inputs over all batches how many are rounded to zero, the paper's explanatory variable, and all.
 
     Args:
         model: not rounded yet.
@@ -190,4 +196,12 @@ def zero_shares(
 
     with watched(layers, see):
         shown(model, batches)
-    return {path: zeros[path] / count for path, count in numbers.items() if count}
+    return {path: (zeros[path], count) for path, count in numbers.items() if count}
+
+
+def _say_zeros(model: nn.Module, found: dict[str, tuple[int, int]]) -> None:
+    """Leave on the network the share of each layer's inputs that become zero, and that of all in percent."""
+    model.zero_shares = {path: zeros / count for path, (zeros, count) in found.items()}  # type: ignore[assignment]
+    if found:
+        zeros, count = (sum(each) for each in zip(*found.values(), strict=True))
+        model.zero_share = 100 * zeros / count  # type: ignore[assignment]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt
 from suites.common.finetuning import finetuned, teacher_for
+from suites.quantization.cost import costed, told_elsewhere
 from suites.quantization.grids import float_format, float_rounded, sqnr_db
 from suites.quantization.layers import LayerLike, straight_through
 from suites.quantization.network import (
@@ -27,6 +28,7 @@ from suites.quantization.network import (
     on_meta,
     replaced,
 )
+from suites.quantization.noise import Noise
 from suites.quantization.ranges import best_range, grouped, ungrouped
 from suites.quantization.rounding import FloatInputs, IntInputs, int_rounded, rounded_network
 
@@ -48,6 +50,7 @@ def bits_of(name: str) -> int:
     return int(name[3:]) if name.startswith("int") else float_format(name).bits
 
 
+@costed
 def fp8_vs_int8(
     model: nn.Module,
     *,
@@ -74,7 +77,8 @@ def fp8_vs_int8(
         for path, layer in layers.items():
             replaced(model, path, LearningRounded(layer, rounding, largest[path]))
         settings = {"format": format, "samples": calibration_samples}
-        finetuned(model, teacher, fp8_vs_int8, settings, training_steps, loss=learning_loss(model))
+        with told_elsewhere():
+            finetuned(model, teacher, fp8_vs_int8, settings, training_steps, loss=learning_loss(model))
         layers = {path: model.get_submodule(path).layer for path in layers}  # type: ignore[misc]
 
     def inputs(path: str, _: Layer) -> nn.Module:
@@ -96,14 +100,16 @@ def best_weight(weight: Tensor, rounding: Callable[[Tensor, Tensor], Tensor]) ->
 def input_ranges(
     model: nn.Module, layers: dict[str, Layer], rounding: Callable[[Tensor, Tensor], Tensor], samples: int, seed: int
 ) -> dict[str, Tensor]:
-    """The best largest value of each layer's inputs; ones where there are shapes alone."""
+    """The best largest value of each layer's inputs, and on the network what they lose; ones for shapes alone."""
     if on_meta(model):
         return {path: torch.ones((), device="meta") for path in layers}
     seen = observed_inputs(model, layers, calibration_batches(model, samples, seed))
-    found = {}
+    found, noise = {}, Noise()
     for path in layers:
         x = seen.get(path, torch.ones(1)).flatten()
         found[path] = best_range(x[:: max(1, len(x) // SEARCHED)], rounding).reshape(()).clone()
+        noise.add(x, rounding(x, found[path]))
+    model.activation_sqnr_db = noise.db  # type: ignore[assignment]
     return found
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt
+from suites.quantization.cost import costed
 from suites.quantization.grids import FloatFormat, float_rounded, float_step
 from suites.quantization.layers import float_call
 from suites.quantization.network import (
@@ -24,6 +25,7 @@ from suites.quantization.network import (
     needs_layers,
     observed_inputs,
     on_meta,
+    say_inputs,
 )
 from suites.quantization.ranges import best_range
 from suites.quantization.rounding import FloatInputs, IntInputs, int_rounded, rounded_network
@@ -52,6 +54,7 @@ def searched(x: Tensor, bits: int) -> tuple[FloatFormat, Tensor]:
     return form, largest
 
 
+@costed
 def fp_diffusion(
     model: nn.Module,
     *,
@@ -92,6 +95,7 @@ def fp_diffusion(
         weights[path] = layer.weight.detach()
         if bits != 32 and not layer.weight.is_meta:
             weights[path] = _weight(layer, x, inputs[path], bits, kind, rounding_steps)
+    say_inputs(model, seen, inputs)
     model.zero_shares = {path: float((w == 0).double().mean()) for path, w in weights.items() if not w.is_meta}  # type: ignore[assignment]
     return rounded_network(
         model, layers, lambda path, _: weights[path], lambda path, _: inputs[path], bits, activation_bits

@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench import costs
 from bench.config.settings import Blocks, Count, PositiveInt
+from suites.common.kept_cost import parted, told
 from suites.common.task import learning_task
 from suites.common.training import Pace, distillation, fit
-from suites.quantization.grids import Affine
+from suites.quantization.cost import costed, samples_given, told_elsewhere
 from suites.quantization.hessian import Closure, top_eigenvalue
-from suites.quantization.layers import Static
 from suites.quantization.network import (
     Layer,
     calibration_batches,
@@ -29,9 +30,9 @@ from suites.quantization.network import (
     without_task,
 )
 from suites.quantization.rounding import rounded_network
-from suites.quantization.whitepaper import activation_grids, rounded_weight
+from suites.quantization.whitepaper import activation_grids, rounded_weight, static
 
-BITS = (8, 4, 3, 2)
+BITS, BATCH = (8, 4, 3, 2), 32
 
 
 def handed_out(sensitivity: list[float], bits: list[int]) -> list[int]:
@@ -56,6 +57,7 @@ def handed_out(sensitivity: list[float], bits: list[int]) -> list[int]:
     return found
 
 
+@costed
 def hawq(
     model: nn.Module,
     *,
@@ -100,14 +102,10 @@ def hawq(
         model,
         layers,
         lambda path, weight: rounded_weight(weight, widths[path], "channel", True),
-        lambda path, _: _static(grids[path]),
+        lambda path, _: static(grids[path]),
         {path: float(width) for path, width in widths.items()},
         activation_bits,
     )
-
-
-def _static(grid: Affine | None) -> nn.Module | None:
-    return None if grid is None else Static(grid)
 
 
 def loss_closure(model: nn.Module, samples: int, seed: int) -> Closure:
@@ -115,6 +113,7 @@ def loss_closure(model: nn.Module, samples: int, seed: int) -> Closure:
     task: Any = getattr(model, "task", None)
     own = learning_loss(model)
     if task is not None and hasattr(task, "training_batches"):
+        samples_given(samples)
         inputs, wanted = next(iter(task.training_batches(samples, 1, seed)))
         if own is not None:
             return lambda: own(inputs, wanted)
@@ -162,15 +161,19 @@ def _tuned(
     loss = learning_loss(model) or distillation(model, teacher)  # type: ignore[arg-type]
 
     def hawq_tuned() -> dict[str, Tensor]:
-        for place, path in enumerate(order[:-1]):
-            with torch.no_grad():
-                layers[path].weight.copy_(rounded_weight(layers[path].weight, widths[path], "channel", True))
-            layers[path].weight.requires_grad_(False)
-            fit(model, task.training_batches(32, each, place), loss, Pace(each, 3e-4))
-        return model.state_dict()
+        with costs.recorded(model) as cost:
+            for place, path in enumerate(order[:-1]):
+                with torch.no_grad():
+                    layers[path].weight.copy_(rounded_weight(layers[path].weight, widths[path], "channel", True))
+                layers[path].weight.requires_grad_(False)
+                fit(model, task.training_batches(BATCH, each, place), loss, Pace(each, 3e-4))
+                cost.samples += BATCH * each
+        return {**model.state_dict(), **told(cost)}
 
     key = {"widths": widths, "order": order, "steps": steps}
-    with torch.inference_mode(False), torch.enable_grad():
-        model.load_state_dict(task.remembered("hawq", key, hawq_tuned))
+    with torch.inference_mode(False), torch.enable_grad(), told_elsewhere():
+        weights, cost = parted(task.remembered("hawq", key, hawq_tuned))
+    model.load_state_dict(weights)
+    model.method_cost = cost  # type: ignore[assignment]
     for layer in layers.values():
         layer.weight.requires_grad_(True)

@@ -20,7 +20,8 @@ from bench.config.settings import Count, PositiveInt, Rate
 from suites.common.digits_resnet import DigitsResnet
 from suites.quantization import hawqv3_tables
 from suites.quantization.allocate import Allocation, allocate
-from suites.quantization.hawq import _static, loss_closure
+from suites.quantization.cost import costed
+from suites.quantization.hawq import loss_closure
 from suites.quantization.hessian import trace
 from suites.quantization.integer_net import IntegerResnet
 from suites.quantization.layers import IntLayer
@@ -36,7 +37,7 @@ from suites.quantization.network import (
 )
 from suites.quantization.packing import code_bytes
 from suites.quantization.rounding import rounded_network
-from suites.quantization.whitepaper import activation_grids, rounded_weight
+from suites.quantization.whitepaper import activation_grids, rounded_weight, static
 
 #: Shortcuts that share bits with a convolution of their unit, by places among the inner convolutions, in execution
 #: order with the shortcut after the last convolution of its unit.
@@ -44,6 +45,7 @@ RESNET18_TIES = ((4, 6), (9, 11), (14, 16))
 ENDS = 2
 
 
+@costed
 def hawqv3(
     model: nn.Module,
     *,
@@ -106,7 +108,7 @@ def hawqv3(
         model,
         layers,
         lambda path, weight: rounded_weight(weight, int(widths[path]), "channel", True),
-        lambda path, _: _static(eight[path] if widths[path] == 8 else four[path]),
+        lambda path, _: static(eight[path] if widths[path] == 8 else four[path]),
         widths,
         widths,
     )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bench.config.settings import Count
 from suites.common.from_scratch import learned
+from suites.quantization.cost import costed, told_elsewhere
 from suites.quantization.layers import LayerLike
 from suites.quantization.network import layers_of, replaced
 
@@ -134,6 +135,7 @@ class FixedLayer(LayerLike):
         return made if bias is None else made + bias[:, None, None]
 
 
+@costed
 def int16_dfp(model: nn.Module, *, used: Count = 13, chain: Count = 0, training_steps: Count = 0) -> nn.Module:
     """The network with all three products of its ungrouped layers in dynamic fixed point; used=0 leaves it as it is.
 
@@ -157,7 +159,8 @@ def int16_dfp(model: nn.Module, *, used: Count = 13, chain: Count = 0, training_
         replaced(model, path, FixedLayer(layer, used, chain))
     model.execution = "simulated"  # type: ignore[assignment]
     settings = {"used": used, "chain": chain}
-    return learned(model, model, int16_dfp, settings, training_steps, from_start=False)
+    with told_elsewhere():
+        return learned(model, model, int16_dfp, settings, training_steps, from_start=False)
 
 
 def flushes(macs: int, chain: int) -> int:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from bench.config.settings import Count, Positive, PositiveInt
 from suites.common.decoder import Decoder
 from suites.common.decoder_cache import Keeper, Kept, behind
+from suites.quantization.cost import costed
 from suites.quantization.grids import FloatFormat, float_format, float_rounded
 from suites.quantization.layers import float_call
 from suites.quantization.network import (
@@ -28,6 +29,7 @@ from suites.quantization.network import (
     needs_layers,
     observed_inputs,
     on_meta,
+    say_inputs,
 )
 from suites.quantization.outliers import plant
 from suites.quantization.rounding import FloatInputs, IntInputs, int_rounded, rounded_network
@@ -65,6 +67,7 @@ def channel_powers(largest: Tensor, form: FloatFormat, bias: Tensor | None = Non
     return (torch.round(own).clamp(min=t, max=t + 2**form.exponent - 1) - t).to(largest.dtype)
 
 
+@costed
 def llm_fp4(
     model: nn.Module,
     *,
@@ -102,11 +105,13 @@ def llm_fp4(
     seen = (
         {} if on_meta(model) else observed_inputs(model, layers, calibration_batches(model, calibration_samples, seed))
     )
+    chosen = {path: _rows(x, rows, layers[path]) for path, x in seen.items()}
     weights: dict[str, Tensor] = {}
     inputs: dict[str, nn.Module] = {}
     for path, layer in layers.items():
-        x = _rows(seen[path], rows, layer) if path in seen else None
-        inputs[path], weights[path] = _searched(layer, x, variant, (bits, activation_bits), (search, rounds))
+        found = _searched(layer, chosen.get(path), variant, (bits, activation_bits), (search, rounds))
+        inputs[path], weights[path] = found
+    say_inputs(model, chosen, inputs)
     rounded_network(model, layers, lambda path, _: weights[path], lambda path, _: inputs[path], bits, activation_bits)
     if isinstance(model, Decoder):
         _round_the_rest(model, variant, bits, activation_bits)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt
 from suites.common.vit import Attention, Heads, ViT, attention_probabilities
+from suites.quantization.cost import costed
 from suites.quantization.layers import Static
 from suites.quantization.lrp import relevances, scores
 from suites.quantization.network import calibration_batches, layers_of, on_meta, shown
@@ -28,6 +29,7 @@ SPREAD = 2
 LOG2_BITS = 4
 
 
+@costed
 def lrp_qvit(
     model: nn.Module,
     *,

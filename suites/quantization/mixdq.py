@@ -21,10 +21,12 @@ from torch import Tensor, nn
 from bench.config.settings import Count, Positive, PositiveInt, Rate
 from suites.common.unet import Attention, Unet, transformer_macs
 from suites.quantization.allocate import choose
+from suites.quantization.cost import costed
 from suites.quantization.grids import sqnr_db
-from suites.quantization.layers import IntLayer, LayerLike, RoundedLayer, Static
+from suites.quantization.layers import IntLayer, LayerLike, RoundedLayer
 from suites.quantization.network import calibration_batches, folded, needs_layers, on_meta, replaced, without_task
-from suites.quantization.whitepaper import activation_grids, rounded_weight
+from suites.quantization.noise import Noise
+from suites.quantization.whitepaper import activation_grids, rounded_weight, static
 
 CONTENT, QUALITY = (2, 4, 8), (4, 8)
 #: How far the mean of the bits may be from its target.
@@ -118,6 +120,7 @@ def structural_similarity(a: Tensor, b: Tensor, window: int = 7) -> float:
     return float(made.mean())
 
 
+@costed
 def mixdq(
     model: nn.Module,
     *,
@@ -167,15 +170,19 @@ def mixdq(
         seen = mixed_activations(model, layers, batches, activation_target, balance, kept_share, steps)
     grids = {width: activation_grids(model, layers, batches, width) for width in {*seen.values()} - {HALF}}
     whole = bits == "8" and activation_bits == 8 and activation_target is None
+    noise = Noise()
     for path, layer in layers.items():
         made: LayerLike
         grid = None if seen[path] == HALF else grids[seen[path]][path]
+        exact = layer.weight.detach()
         if whole:
             made = IntLayer(layer, grid)
         else:
-            layer.weight = nn.Parameter(rounded_weight(layer.weight.detach(), widths[path], "channel", True))
-            made = RoundedLayer(layer, widths[path], None if grid is None else Static(grid), seen[path])
+            layer.weight = nn.Parameter(rounded_weight(exact, widths[path], "channel", True))
+            made = RoundedLayer(layer, widths[path], static(grid), seen[path])
+        noise.add(exact, made.dense() if isinstance(made, IntLayer) else made.weight)
         replaced(model, f"{path}.layer" if path in firsts else path, made)
+    model.weight_sqnr_db = noise.db  # type: ignore[assignment]
     model.widths, model.activation_widths = widths, seen  # type: ignore[assignment]
     model.execution = "real-int" if whole else "simulated"  # type: ignore[assignment]
     return model

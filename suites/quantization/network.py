@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from suites.common.folding import fold_batch_norms
 from suites.common.rectified_flow import flow_loss
 from suites.common.training import Loss, classification
+from suites.quantization.cost import samples_given
+from suites.quantization.noise import Noise
 
 Layer = nn.Linear | nn.Conv2d
 LAYERS = (nn.Linear, nn.Conv2d)
@@ -54,6 +56,39 @@ def replaced(model: nn.Module, path: str, module: nn.Module) -> None:
     """Put a module in the place of another, in the network."""
     parent, _, name = path.rpartition(".")
     setattr(model.get_submodule(parent), name, module)
+
+
+def put_codes(model: nn.Module, layers: Mapping[str, Any], make: Callable[[str, Any], Any]) -> None:
+    """Replace each layer by one of codes; the network says what its weights lost as `weight_sqnr_db`.
+
+    Args:
+        model: changed in place.
+        layers: float layers by path.
+        make: a layer of codes of a path and its float layer; `dense()` is the weight that the codes stand for.
+    """
+    noise = Noise()
+    for path, layer in layers.items():
+        made = make(path, layer)
+        if not layer.weight.is_meta:
+            noise.add(layer.weight.detach(), made.dense())
+        replaced(model, path, made)
+    model.weight_sqnr_db = noise.db  # type: ignore[assignment]
+
+
+def say_inputs(model: nn.Module, seen: Mapping[str, Tensor], rules: Mapping[str, nn.Module | None]) -> None:
+    """Say on the network what the inputs of its layers lose, as `activation_sqnr_db`.
+
+    Args:
+        model: whose layers they are.
+        seen: exact inputs by path.
+        rules: what rounds the inputs of a path; None leaves them.
+    """
+    noise = Noise()
+    for path, x in seen.items():
+        rule = rules.get(path)
+        if rule is not None:
+            noise.add(x, rule(x))
+    model.activation_sqnr_db = noise.db  # type: ignore[assignment]
 
 
 def folded(model: nn.Module) -> nn.Module:
@@ -111,6 +146,7 @@ def calibration_batches(model: Any, samples: int, seed: int = 0) -> list[tuple[T
     """
     batch = min(16, samples)
     count = -(-samples // batch)
+    samples_given(batch * count)
     task = getattr(model, "task", None)
     if task is None or not hasattr(task, "training_batches"):
         with torch.random.fork_rng(devices=[]):

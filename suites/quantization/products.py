@@ -20,6 +20,7 @@ from suites.quantization.bitmod import BitmodLayer
 from suites.quantization.bitnet158 import TernaryLayer
 from suites.quantization.fp8_vs_int8 import rounding_of
 from suites.quantization.layers import IntLayer
+from suites.quantization.noise import Noise
 
 #: Label of each form, bits of its weights and of its activations.
 FORMS: dict[str, tuple[str, float, float]] = {
@@ -36,6 +37,8 @@ FORMS: dict[str, tuple[str, float, float]] = {
 }
 #: Group of int4 weights.
 GROUP = 32
+#: Rows of activations that a product's noise is taken on.
+MOST_ROWS = 64
 
 
 class Product(Operator):
@@ -59,11 +62,27 @@ class Product(Operator):
         self.execution, self.nominal_bits, self.nominal_activation_bits = FORMS[form]
         layer = nn.Linear(inputs, outputs, bias=False)
         nn.init.normal_(layer.weight, std=inputs**-0.5)
+        exact = layer.weight.detach().clone()
         self.part: Any = self._prepared(layer)
         # a form's rounding is what it is for: agreement is with the same function of the same codes
         self.tolerance_fp32 = 1e-2 if form in ("bf16", "int8pack", "int4pack", "fp8_gpu") else 1e-5
         if form == "fp8" and self.accumulate == "fp16-like":
             self.tolerance_fp32 = 1e-2
+        if not exact.is_meta:
+            self._say_noise(exact)
+
+    @torch.no_grad()
+    def _say_noise(self, weight: Tensor) -> None:
+        """What weights, activations (64 rows at most) and their product lose against floats of the same numbers."""
+        x = drawn(self.values, min(self.rows, MOST_ROWS), self.inputs, 0)
+        exact = F.layer_norm(x, x.shape[-1:]) if self.form == "ternary" else x
+        pairs = {"weight": (weight, self.stands_for()), "activation": (exact, self._seen(x))}
+        if self.form != "fp8_gpu":
+            pairs["product"] = (F.linear(exact.double(), weight.double()), self.function(x))
+        for name, (wanted, found) in pairs.items():
+            noise = Noise()
+            noise.add(wanted, found)
+            setattr(self, f"{name}_sqnr_db", noise.db)
 
     def _prepared(self, layer: nn.Linear) -> Any:
         weight = layer.weight.detach()
@@ -74,7 +93,7 @@ class Product(Operator):
         holder: Any = nn.Module()
         if self.form in ("fp8", "fp8_gpu"):
             word = {"tensor": "tensor", "row": "row", "tile": "block"}[self.granularity]
-            codes, scales = fp8_block.encoded(weight, word, self.scale)
+            codes, scales = fp8_block.encoded(weight, word, self.scale, floor=fp8_block.NO_FLOOR)
             holder.register_buffer("codes", codes.view(torch.uint8))
             holder.register_buffer("scales", scales)
         elif self.form == "int8pack":

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from suites.quantization.grids import SMALLEST, FloatFormat, float_rounded, symmetric_grid
 from suites.quantization.layers import RoundedLayer
 from suites.quantization.network import Layer, replaced
+from suites.quantization.noise import Noise
 
 WeightRule = Callable[[str, Tensor], Tensor]
 InputRule = Callable[[str, Layer], nn.Module | None]
@@ -25,7 +26,7 @@ def rounded_network(
     activation_bits: float | dict[str, float],
     code_bits: float | None = None,
 ) -> nn.Module:
-    """The network with its layers replaced, labelled `simulated`.
+    """The network with its layers replaced, labelled `simulated`; it says what its weights lost.
 
     Args:
         model: changed in place.
@@ -36,14 +37,16 @@ def rounded_network(
         activation_bits: nominal, one number or by path.
         code_bits: of a weight without its share of scales, where `weight_bits` has that in it.
     """
+    noise = Noise()
     for path, layer in layers.items():
         with torch.no_grad():
             made = layer.weight if layer.weight.is_meta else weights(path, layer.weight.detach())
+        noise.add(layer.weight.detach(), made)
         layer.weight = nn.Parameter(made.to(layer.weight.dtype).detach().clone(memory_format=torch.contiguous_format))
         bits = weight_bits[path] if isinstance(weight_bits, dict) else weight_bits
         width = activation_bits[path] if isinstance(activation_bits, dict) else activation_bits
         replaced(model, path, RoundedLayer(layer, bits, inputs(path, layer), width, code_bits))
-    model.execution = "simulated"  # type: ignore[assignment]
+    model.execution, model.weight_sqnr_db = "simulated", noise.db  # type: ignore[assignment]
     return model
 
 

@@ -11,15 +11,17 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt
+from suites.quantization.cost import costed
 from suites.quantization.grids import kmeans_grid, nearest, power_of_two_rounded
 from suites.quantization.layers import Dynamic, IntLayer, Static
-from suites.quantization.network import calibration_batches, folded, needs_layers, on_meta, replaced
+from suites.quantization.network import calibration_batches, folded, needs_layers, on_meta, put_codes
 from suites.quantization.packing import effective_bits, matrix_bytes
 from suites.quantization.ranges import grouped, ungrouped
 from suites.quantization.rounding import rounded_network
-from suites.quantization.whitepaper import activation_grids, rounded_weight, weight_grid
+from suites.quantization.whitepaper import activation_grids, int_layer, rounded_weight
 
 
+@costed
 def survey(
     model: nn.Module,
     *,
@@ -115,13 +117,12 @@ def _of_whole_numbers(
     model: nn.Module, layers: dict[str, Any], static: dict[str, Any], stored: dict[str, float], granularity: str
 ) -> nn.Module:
     """The network with int8 products in place of its layers, weights symmetric."""
-    for path, layer in layers.items():
-        groups = grouped(layer.weight.detach(), granularity)
-        grid = weight_grid(groups, 8, True)
-        scale = grid.scale.flatten().expand(len(layer.weight)).clone()
-        codes = ungrouped(grid.codes(groups), layer.weight, granularity)
-        made = IntLayer(layer, static[path], codes, scale)
-        made.nominal_bits = stored[path]
-        replaced(model, path, made)
+
+    def made(path: str, layer: Any) -> IntLayer:
+        found = int_layer(layer, static[path], granularity)
+        found.nominal_bits = stored[path]
+        return found
+
+    put_codes(model, layers, made)
     model.execution = "real-int"  # type: ignore[assignment]
     return model

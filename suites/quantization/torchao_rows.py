@@ -7,12 +7,14 @@ from typing import Any, Literal
 from torch import nn
 
 from bench.errors import UsageError
+from suites.quantization.cost import costed
 from suites.quantization.network import folded, layers_of, on_meta
 
 #: Label of each form, and its nominal bits of weights and activations.
 FORMS = {"weight_only": ("dequant", 8, 32), "dynamic": ("real-int", 8, 8)}
 
 
+@costed
 def torchao_int8(model: nn.Module, *, form: Literal["weight_only", "dynamic"] = "dynamic") -> nn.Module:
     """The network with its linear layers in a format of torchao.
 

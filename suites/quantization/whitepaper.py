@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt
 from suites.common.finetuning import finetuned, teacher_for
+from suites.quantization.cost import costed, told_elsewhere
 from suites.quantization.grids import Affine, affine_grid, symmetric_grid
-from suites.quantization.layers import IntLayer, LayerLike, RoundedLayer, Static, straight_through
+from suites.quantization.layers import IntLayer, LayerLike, Static, straight_through
 from suites.quantization.network import (
     Layer,
     calibration_batches,
@@ -28,11 +29,13 @@ from suites.quantization.network import (
     learning_loss,
     needs_layers,
     on_meta,
+    put_codes,
     replaced,
     shown,
     watched,
 )
 from suites.quantization.ranges import Observer, grouped, ungrouped
+from suites.quantization.rounding import rounded_network
 from suites.quantization.runtime_int8 import runtime_int8
 from suites.quantization.torch_int8 import static_int8
 
@@ -42,6 +45,7 @@ RUNTIMES = ("onnxruntime", "openvino")
 DECAY = 0.99
 
 
+@costed
 def whitepaper(
     model: nn.Module,
     *,
@@ -97,10 +101,18 @@ def whitepaper(
         _learn(model, teacher, layers, grids, learned, training_steps)
         grids = {path: model.get_submodule(path).input_grid() for path in layers}  # type: ignore[operator]
         layers = {path: model.get_submodule(path).layer for path in layers}  # type: ignore[misc]
-    for path, layer in layers.items():
-        replaced(model, path, _made(layer, grids[path], bits, activation_bits, granularity, symmetric, kernel))
-    model.execution = "real-int" if kernel == "int8" else "simulated"  # type: ignore[assignment]
-    return model
+    if kernel == "int8":
+        put_codes(model, layers, lambda path, layer: int_layer(layer, grids[path], granularity))
+        model.execution = "real-int"  # type: ignore[assignment]
+        return model
+    return rounded_network(
+        model,
+        layers,
+        lambda _, weight: rounded_weight(weight, bits, granularity, symmetric),
+        lambda path, _: static(grids[path]),
+        bits,
+        activation_bits,
+    )
 
 
 def activation_grids(
@@ -120,6 +132,11 @@ def activation_grids(
     with watched(layers, lambda path, x: observers[path].see(x)):
         shown(model, batches)
     return {path: _grid_of(seen, bits, layers[path]) for path, seen in observers.items()}
+
+
+def static(grid: Affine | None) -> Static | None:
+    """What rounds inputs to a grid; None without one."""
+    return None if grid is None else Static(grid)
 
 
 def _grid_of(seen: Observer, bits: int, layer: Layer) -> Affine:
@@ -144,22 +161,12 @@ def weight_grid(groups: Tensor, bits: int, symmetric: bool) -> Affine:
     return affine_grid(groups.amin(dim=-1, keepdim=True), groups.amax(dim=-1, keepdim=True), bits)
 
 
-def _made(
-    layer: Layer,
-    grid: Affine | None,
-    bits: int,
-    activation_bits: int,
-    granularity: str,
-    symmetric: bool,
-    kernel: str,
-) -> LayerLike:
+def int_layer(layer: Layer, grid: Affine | None, granularity: str) -> IntLayer:
+    """Symmetric int8 weights of a scale for each tensor or output channel; inputs by the grid, or dynamic without."""
     groups = grouped(layer.weight.detach(), granularity)
-    if kernel == "int8":
-        found = weight_grid(groups, 8, True)
-        codes, scale = ungrouped(found.codes(groups), layer.weight, granularity), found.scale.flatten()
-        return IntLayer(layer, grid, codes, scale.expand(len(layer.weight)).clone())
-    layer.weight = nn.Parameter(rounded_weight(layer.weight.detach(), bits, granularity, symmetric))
-    return RoundedLayer(layer, bits, None if grid is None else Static(grid), activation_bits)
+    found = weight_grid(groups, 8, True)
+    codes, scale = ungrouped(found.codes(groups), layer.weight, granularity), found.scale.flatten()
+    return IntLayer(layer, grid, codes, scale.expand(len(layer.weight)).clone())
 
 
 # ---------------------------------------------------------------------------------------------- while learning
@@ -218,7 +225,8 @@ def _learn(
     for path, layer in layers.items():
         made = LearningLayer(layer, grids[path], settings["bits"], settings["activation_bits"], how)
         replaced(model, path, made)
-    finetuned(model, teacher, whitepaper, settings, steps, loss=learning_loss(model))
+    with told_elsewhere():
+        finetuned(model, teacher, whitepaper, settings, steps, loss=learning_loss(model))
 
 
 # ---------------------------------------------------------------------------------------------- a planted failure

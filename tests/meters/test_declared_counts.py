@@ -7,7 +7,7 @@ from torch import nn
 from bench import costs
 from bench.errors import UsageError
 from bench.labels import labels_of
-from bench.meters import macs, method_cost, nominal, over_inputs, stated_bytes, stated_work, three_counts
+from bench.meters import macs, method_cost, nominal, over_inputs, stated, stated_work, three_counts
 from bench.workloads.spread import percentile
 
 
@@ -286,21 +286,24 @@ def test_labels_have_defaults_and_an_unknown_one_is_refused_with_the_nearest():
         labels_of(module)
 
 
-def test_bytes_that_a_subject_states_keep_their_convention():
+def test_numbers_that_a_subject_states_keep_their_convention():
     module = Two()
-    assert stated_bytes.readings(module) == []
+    assert stated.readings(module) == []
     module.engine_peak_bytes, module.kept_bytes = 1024.5, 7
-    found = {item.metric: item for item in stated_bytes.readings(module)}
+    found = {item.metric: item for item in stated.readings(module)}
     assert (found["engine_peak_bytes"].value, found["engine_peak_bytes"].provenance) == (1024.5, "modelled")
     assert (found["kept_bytes"].value, found["kept_bytes"].provenance) == (7, "counted")
+    module.weight_sqnr_db, module.activation_sqnr_db = float("inf"), -3.5  # without noise there is no ratio to it
+    found = {item.metric: item for item in stated.readings(module)}
+    assert "weight_sqnr_db" not in found and found["activation_sqnr_db"].value == -3.5
 
 
-@pytest.mark.parametrize("value", [-1, True, float("nan"), "3"])
+@pytest.mark.parametrize("value", [-1, True, float("nan"), float("inf"), "3"])
 def test_stated_bytes_that_are_none_are_refused(value):
     module = Two()
     module.kept_bytes = value
-    with pytest.raises(UsageError, match="bytes from 0 on"):
-        stated_bytes.readings(module)
+    with pytest.raises(UsageError, match="not a number of B from 0 on"):
+        stated.readings(module)
 
 
 def test_stated_operations_have_the_energy_that_the_table_makes_of_them():

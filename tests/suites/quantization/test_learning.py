@@ -68,6 +68,9 @@ def test_learned_weights_are_remembered(tmp_path, build, method, settings):
     args = one.example_inputs(2)
     answer = one(*args)
     assert torch.equal(answer, two(*args)) and bool(answer.isfinite().all())
+    told = [{name: made.method_cost[name] for name in ("forwards", "backwards", "samples")} for made in (one, two)]
+    assert told[0] == told[1] and told[0]["samples"] > 0  # learned, or read: the row costs the same
+    assert told[0]["backwards"] >= settings.get("training_steps", 0) and one.method_cost["seconds"] > 0
 
 
 @pytest.mark.parametrize("method, settings", [(int16_dfp, {}), (fp8_block, {"learning": True, "size": 8})])
