@@ -1,4 +1,4 @@
-"""A convolution as the sum over its taps, for references that fast forms are held to."""
+"""Convolutions by slow and obvious means, for references that fast forms are held to."""
 
 from __future__ import annotations
 
@@ -24,3 +24,15 @@ def convolved(layer: nn.Conv2d, x: Tensor) -> Tensor:
             total = total + torch.einsum("bgihw,goi->bgohw", seen, weight)
     y = total.flatten(1, 2)
     return y if layer.bias is None else y + layer.bias.view(1, -1, 1, 1)
+
+
+def convolved_densely(layer: nn.Conv2d, x: Tensor, apart: int) -> Tensor:
+    """What a depthwise layer gives whose taps stand so many pixels apart: one dense kernel, zeros between its taps.
+
+    How far taps are apart is the caller's to say, not the layer's, and so is held to what a paper says of it.
+    """
+    channels, _, rows, columns = layer.weight.shape
+    dense = layer.weight.new_zeros(channels, 1, apart * (rows - 1) + 1, apart * (columns - 1) + 1)
+    dense[:, :, ::apart, ::apart] = layer.weight.detach()
+    padding = (dense.shape[-2] // 2, dense.shape[-1] // 2)
+    return F.conv2d(x, dense, layer.bias, padding=padding, groups=channels)

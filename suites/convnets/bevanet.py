@@ -16,7 +16,7 @@ from bench.config.settings import PositiveInt
 from bench.errors import UsageError
 from suites.common.conv_blocks import LayerNorm2d, conv_norm, depthwise
 from suites.common.feature_operator import FeatureOperator
-from suites.common.slow_convolution import convolved
+from suites.common.slow_convolution import convolved, convolved_densely
 
 #: Width of a layer of the pools, and of the head.
 POOLED = 96
@@ -321,10 +321,10 @@ def sdlska(*, width: PositiveInt = 64, kernel: Literal[23, 35] = 23, resolution:
 
 
 def _path_by_path(layer: nn.Module, u: Tensor) -> Tensor:
-    """The attention with convolutions summed over their taps, and each path weighed by itself."""
+    """The attention with sums over taps, dense strips of every third tap, and each path weighed by itself."""
     assert isinstance(layer, SelectiveKernelAttention)
     near, select = convolved(layer.near, u), layer.select
-    paths = [near, convolved(layer.across, near), convolved(layer.down, near)]
+    paths = [near, convolved_densely(layer.across, near, 3), convolved_densely(layer.down, near, 3)]
     total = near + paths[1] + paths[2]
     squeezed = _by_middle_taps(select.squeeze, total.mean((2, 3)))
     scores = convolved(select.place, torch.stack((total.mean(1), total.max(1).values), 1))

@@ -1,8 +1,8 @@
 """KernelWarehouse: kernels put together for every image from small cells that all layers of a stage share.
 
-Source: Li and Yao 2024, KernelWarehouse: Rethinking the Design of Dynamic Convolution, arXiv:2406.07879; section 3. Which
-layers share a warehouse, the hidden width and the norm of the attention are those of the released networks. A baseline
-of FDConv.
+Source: Li and Yao 2024, KernelWarehouse: Rethinking the Design of Dynamic Convolution, arXiv:2406.07879; section 3.
+Which layers share a warehouse, the hidden width and the norm of the attention are those of the released networks. A
+baseline of FDConv.
 """
 
 from __future__ import annotations
@@ -168,7 +168,9 @@ def warehouse_layer(
         UsageError: the kernel is even, or so small that it is one cell.
     """
     if size % 2 == 0 or size == 1:
-        raise UsageError(f"warehouse_layer: size={size} must be odd and more than one, the cells of a kernel are its taps")
+        raise UsageError(
+            f"warehouse_layer: size={size} must be odd and more than one, the cells of a kernel are its taps"
+        )
     layer = nn.Conv2d(width, width, size, padding=size // 2, bias=False)
     made = WarehouseConv(layer, Warehouse([layer], ratio), 0, ratio)
     return FeatureOperator(made, (width, resolution, resolution), reference=_cell_by_cell, form="warehouse")

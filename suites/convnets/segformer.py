@@ -18,15 +18,23 @@ STAGES = 4
 
 
 class Segmenter(nn.Module):
-    """A segmenter of transformers: images [batch, 3, h, w] to logits [batch, classes, h / 4, w / 4]."""
+    """Stages and decoder of a segmenter of transformers: images [batch, 3, h, w] to logits of every fourth place.
 
-    def __init__(self, network: nn.Module):
+    They are called here one after the other: the library's own call hooks what passes between them, and a network that
+    was once called so cannot be handed to another process.
+    """
+
+    def __init__(self, network: Any):
         super().__init__()
-        self.network = network
+        self.stages, self.decoder = network.segformer.stages, network.decode_head
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of every fourth place."""
-        return self.network(pixel_values=x).logits
+        """[batch, classes, h / 4, w / 4]."""
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return self.decoder(maps)
 
 
 def segformer(
@@ -47,7 +55,7 @@ def segformer(
     """
     if len(widths) != STAGES or len(depths) != STAGES:
         raise UsageError(f"segformer: widths={widths} and depths={depths} must name four stages")
-    transformers: Any = import_transformers()
+    transformers = import_transformers()
     config = transformers.SegformerConfig(
         hidden_sizes=widths, depths=depths, decoder_hidden_size=decoder, num_labels=classes
     )

@@ -104,7 +104,9 @@ def swinir(
     if width % heads:
         raise UsageError(f"swinir: heads={heads} do not divide width={width}")
     if resolution <= -resolution % window:
-        raise UsageError(f"swinir: pictures of {resolution} are too small for windows of {window}: take {window} or more")
+        raise UsageError(
+            f"swinir: pictures of {resolution} are too small for windows of {window}: take {window} or more"
+        )
     import_timm()
     size = (resolution, resolution * 16 // 9 if wide else resolution)
     return at(SwinIR(scale, width, depths, heads, window, size), resolution)

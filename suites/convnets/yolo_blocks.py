@@ -74,9 +74,7 @@ class SplitChain(nn.Module):
         return self.leave(torch.cat(maps, 1))
 
 
-def plain_chain(
-    inputs: int, outputs: int, repeat: int, *, cross: bool = False, share: float = 0.5
-) -> SplitChain:
+def plain_chain(inputs: int, outputs: int, repeat: int, *, cross: bool = False, share: float = 0.5) -> SplitChain:
     """A split chain of plain units on a share of the outputs: pairs of 3x3 layers, or crosses of such pairs."""
     inner = int(outputs * share)
     units = [plain_cross(inner) if cross else plain_pair(inner, inner // 2) for _ in range(repeat)]
@@ -141,9 +139,7 @@ class AreaAttention(nn.Module):
         return strips.transpose(1, 2).reshape(batch, height * width, channels).transpose(1, 2).view_as(like)
 
 
-def area_stage(
-    channels: int, repeat: int, area: int, ratio: float, *, kernel: int, shortcut: bool
-) -> WholeChain:
+def area_stage(channels: int, repeat: int, area: int, ratio: float, *, kernel: int, shortcut: bool) -> WholeChain:
     """A chain of pairs of attention blocks on half of the channels, in so many strips."""
     inner = channels // 2
     units = [
@@ -173,7 +169,9 @@ def head(widths: tuple[int, ...], classes: int) -> DetectionHead:
 class TwoWays(nn.Module):
     """Maps of strides 8, 16 and 32 led up and down again, each step by a block of its own: three maps for the head."""
 
-    def __init__(self, widths: tuple[int, int, int], fine: int, chain: Callable[[int, int], nn.Module], last: nn.Module):
+    def __init__(
+        self, widths: tuple[int, int, int], fine: int, chain: Callable[[int, int], nn.Module], last: nn.Module
+    ):
         """Take the blocks.
 
         Args:

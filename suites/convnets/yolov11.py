@@ -1,7 +1,7 @@
 """YOLO11: split chains of plain convolutions, pooling, and attention on half of the coarsest map's channels.
 
-Source: Khanam and Hussain 2024, YOLOv11: An Overview of the Key Architectural Enhancements, arXiv:2410.17725; section 4.
-Its makers published no paper: what the overview leaves open is filled in so that all counts are the printed ones.
+Source: Khanam and Hussain 2024, YOLOv11: An Overview of the Key Architectural Enhancements, arXiv:2410.17725, section
+4. Its makers published no paper: what the overview leaves open is filled in so that all counts are the printed ones.
 """
 
 from __future__ import annotations

@@ -100,8 +100,12 @@ class Yolo13(nn.Module):
             _chain(w(128), w(256), two, large, 0.25), conv(w(256), w(256), 3, 2, groups=4),
             _chain(w(256), c3, two, large, 0.25),
         )  # fmt: skip
-        self.to_p4 = nn.Sequential(_separable(c3, c4, 3, 2), area_stage(c4, four, 4, ratio, kernel=PLACE, shortcut=large))
-        self.to_p5 = nn.Sequential(_separable(c4, c5, 3, 2), area_stage(c5, four, 1, ratio, kernel=PLACE, shortcut=large))
+        self.to_p4 = nn.Sequential(
+            _separable(c3, c4, 3, 2), area_stage(c4, four, 4, ratio, kernel=PLACE, shortcut=large)
+        )
+        self.to_p5 = nn.Sequential(
+            _separable(c4, c5, 3, 2), area_stage(c5, four, 1, ratio, kernel=PLACE, shortcut=large)
+        )
         self.ace = HyperAce(c3 + c4 + c5, c4, two, edges)
         self.to_coarse = conv(c4, c5) if not large else nn.Identity()
         self.to_fine = conv(c4, w(256))

@@ -76,8 +76,8 @@ class SeparateHead(nn.Module):
     def forward(self, maps: list[Tensor]) -> Tensor:
         """See the class."""
         done = []
-        for place, x in enumerate(maps):
-            x = self.stems[place](x)
+        for place, given in enumerate(maps):
+            x = self.stems[place](given)
             box, kind = self.boxes[place](x), self.kinds[place](x)
             said = (self.to_box[place](box), self.to_object[place](box), self.to_kind[place](kind))
             done.append(torch.cat(said, 1).flatten(2))
@@ -132,5 +132,7 @@ def yolox_nano(*, width: Positive = WIDTH, classes: PositiveInt = 80, resolution
         UsageError: the width is no multiple of 1/32.
     """
     if width * 32 % 1:
-        raise UsageError(f"yolox_nano: width={width} must be a multiple of 1/32, so that all layers have whole channels")
+        raise UsageError(
+            f"yolox_nano: width={width} must be a multiple of 1/32, so that all layers have whole channels"
+        )
     return at(YoloX(width, classes), resolution)

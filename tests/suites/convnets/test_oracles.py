@@ -15,6 +15,7 @@ from suites.convnets.kernel_warehouse import WarehouseConv, share_cells
 from suites.convnets.lsnet import LargeSmall
 from suites.convnets.mixed_kernels import MixedConv
 from suites.convnets.pidnet import LightFusion
+from suites.convnets.segformer import Segmenter
 from suites.convnets.shallow import shallow
 from suites.convnets.shufflemixer import SplitMlp, shufflemixer
 from suites.convnets.swinir import swinir
@@ -213,3 +214,13 @@ def test_pictures_that_windows_do_not_divide_are_enlarged_as_their_reflections()
     whole.load_state_dict(stirred(odd).state_dict())
     x = torch.rand(1, 3, 6, 6)
     assert torch.allclose(run(odd, x), run(whole, F.pad(x, (0, 2, 0, 2), mode="reflect"))[..., :12, :12], atol=1e-5)
+
+
+def test_a_segformer_is_what_the_library_makes_of_its_parts():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.SegformerConfig(hidden_sizes=[8, 16, 20, 16], depths=[1] * 4, decoder_hidden_size=8)
+    whole = transformers.SegformerForSemanticSegmentation(config).eval()
+    x = torch.randn(1, 3, 64, 64)
+    parts = run(Segmenter(whole), x)
+    with torch.no_grad():
+        assert torch.equal(whole(pixel_values=x).logits, parts)
