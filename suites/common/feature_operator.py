@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from suites.common.operators import LOOSER
+
 
 class FeatureOperator(nn.Module):
     """A module called on one or several maps.
 
     Attributes:
-        tolerance: largest relative distance from the reference that is still the same function.
         form: what really runs, for the record.
     """
 
@@ -27,17 +28,23 @@ class FeatureOperator(nn.Module):
             body: what is called.
             sizes: of one sample of each argument, [channels, height, width].
             reference: the same function by other means, on the same arguments; it is given the body first.
-            tolerance: see above.
+            tolerance: largest relative distance from the reference that is still the same function, in single
+                precision.
             form: see above.
         """
         super().__init__()
         self.body = body.eval()
         self.sizes = sizes
-        self.tolerance = tolerance
+        self.tolerance_fp32 = tolerance
         self.form = form
         if reference is not None:
             self.reference = _Reference(self.body, reference)
         self.eval()
+
+    @property
+    def tolerance(self) -> float:
+        """Largest relative distance from the reference that is still the same function, in the body's dtype."""
+        return self.tolerance_fp32 * max(1.0, LOOSER.get(next(self.parameters()).dtype, 1.0))
 
     def forward(self, *features: Tensor) -> Any:
         """What the body gives."""

@@ -16,6 +16,7 @@ from bench.config.settings import PositiveInt
 from bench.errors import UsageError
 from suites.common.conv_blocks import LayerNorm2d, conv_norm, depthwise
 from suites.common.feature_operator import FeatureOperator
+from suites.common.slow_convolution import convolved, convolved_densely
 
 #: Width of a layer of the pools, and of the head.
 POOLED = 96
@@ -314,5 +315,30 @@ def bevanet(
 
 
 def sdlska(*, width: PositiveInt = 64, kernel: Literal[23, 35] = 23, resolution: PositiveInt = 28) -> FeatureOperator:
-    """The bare attention as an operator on [batch, width, resolution, resolution]."""
-    return FeatureOperator(SelectiveKernelAttention(width, kernel), (width, resolution, resolution))
+    """The bare attention as an operator on [batch, width, resolution, resolution], beside its paths one by one."""
+    layer = SelectiveKernelAttention(width, kernel)
+    return FeatureOperator(layer, (width, resolution, resolution), reference=_path_by_path)
+
+
+def _path_by_path(layer: nn.Module, u: Tensor) -> Tensor:
+    """The attention with sums over taps, dense strips of every third tap, and each path weighed by itself."""
+    assert isinstance(layer, SelectiveKernelAttention)
+    near, select = convolved(layer.near, u), layer.select
+    paths = [near, convolved_densely(layer.across, near, 3), convolved_densely(layer.down, near, 3)]
+    total = near + paths[1] + paths[2]
+    squeezed = _by_middle_taps(select.squeeze, total.mean((2, 3)))
+    scores = convolved(select.place, torch.stack((total.mean(1), total.max(1).values), 1))
+    chosen = torch.zeros_like(u)
+    for number, path in enumerate(paths):
+        channel = _by_middle_taps(select.channel[number], squeezed).sigmoid()
+        chosen = chosen + path * channel[:, :, None, None] * scores[:, number, None].sigmoid()
+    return u * convolved(layer.mix, chosen)
+
+
+def _by_middle_taps(layer: nn.Module, pooled: Tensor) -> Tensor:
+    """1x1, 3x3 depthwise, BN and ReLU on a map of one place, where only middle taps meet anything."""
+    assert isinstance(layer, nn.Sequential)
+    mix, spatial, norm = layer[0], layer[1], layer[2]
+    y = pooled @ mix.weight[:, :, 0, 0].t() + mix.bias
+    y = y * spatial.weight[:, 0, 1, 1] + spatial.bias
+    return ((y - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias).relu()

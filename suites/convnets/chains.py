@@ -8,14 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.config.settings import PositiveInt
 from suites.common.picture_chain import PictureChain
 from suites.convnets.deh4r import deh4r
 from suites.convnets.leyolo import leyolo
 from suites.convnets.simplenet_ad import patchcore, simplenet_ad
+from suites.convnets.yolov11 import yolov11
+from suites.convnets.yolov12 import yolov12
 from suites.convnets.yolov13 import yolov13
+
+#: Detectors of one kind of head that come in sizes of the same names.
+YOLOS: dict[str, Callable[..., nn.Module]] = {"yolov11": yolov11, "yolov12": yolov12, "yolov13": yolov13}
 
 
 class Chain(PictureChain):
@@ -39,7 +44,11 @@ class Chain(PictureChain):
 
 
 def detector_chain(
-    *, network: Literal["leyolo_n", "leyolo_s", "yolov13n", "yolov13s"] = "leyolo_n", side: PositiveInt = 320
+    *,
+    network: Literal[
+        "leyolo_n", "leyolo_s", "yolov11n", "yolov11s", "yolov12n", "yolov12s", "yolov13n", "yolov13s"
+    ] = "leyolo_n",
+    side: PositiveInt = 320,
 ) -> Chain:
     """A detector from a JPEG file to boxes.
 
@@ -47,8 +56,10 @@ def detector_chain(
         network: which one.
         side: of the square that it sees, which 32 divides.
     """
-    name, size = network[:-1].rstrip("_"), network[-1]
-    made = leyolo(size=size, resolution=side) if name == "leyolo" else yolov13(scale=size, resolution=side)  # type: ignore[arg-type]
+    family, size = network[:-1].rstrip("_"), network[-1]
+    if family == "leyolo":
+        return Chain(leyolo(size=size, resolution=side), side, "boxes", letterbox=True).eval()  # type: ignore[arg-type]
+    made = YOLOS[family](scale=size, resolution=side)
     return Chain(made, side, "boxes", letterbox=True).eval()
 
 

@@ -13,6 +13,7 @@ from suites.convnets.convfirst import BlockShape
 from suites.convnets.deh4r import HIDDEN, LAYERS, NUMBERS, QUERIES, WIDTH
 from suites.convnets.deh4r import WINDOW as SIDE
 from suites.convnets.halo import halo_macs
+from suites.convnets.kernel_warehouse import LEAST, REDUCTION
 from suites.convnets.mixed_kernels import KERNELS, SQUEEZE
 
 Settings = Mapping[str, Any]
@@ -87,3 +88,12 @@ def mixed_layer(model: Settings, _: Settings) -> int:
     c, kernels, hidden = s["width"], s["kernels"] or KERNELS[s["kind"]], s["width"] // SQUEEZE
     gate = c * kernels if s["kind"] == "condconv" else c * hidden + hidden * kernels
     return c * c * s["size"] ** 2 * (s["resolution"] ** 2 + kernels) + gate
+
+
+def kernelwarehouse_layer(model: Settings, _: Settings) -> int:
+    """C^2 k^2 a pixel; k^2 cells of C^2 mixed from ratio k^2 ones; scores C h + h k^2 (ratio k^2 + 1)."""
+    s = {"width": 64, "size": 3, "ratio": 4, "resolution": 14, **model}
+    c, taps = s["width"], s["size"] ** 2
+    hidden, cells = max(c // REDUCTION, LEAST), s["ratio"] * taps
+    scores = c * hidden + hidden * taps * (cells + 1)
+    return c * c * taps * (s["resolution"] ** 2 + cells) + scores

@@ -15,6 +15,7 @@ from bench.config.settings import Counts, PositiveInt
 from bench.errors import UsageError
 from suites.common.conv_blocks import LayerNorm2d, PooledHead, at, depthwise
 from suites.common.feature_operator import FeatureOperator
+from suites.common.slow_convolution import convolved
 
 #: What the filtered features are divided by.
 SCALE = 1 / 3
@@ -145,5 +146,26 @@ def _spatial(filter: str, place: int, width: int, order: int, side: int) -> nn.M
 
 
 def gnconv(*, width: PositiveInt = 64, order: PositiveInt = 3, resolution: PositiveInt = 28) -> FeatureOperator:
-    """The bare recursive gate as an operator on features [batch, width, resolution, resolution]."""
-    return FeatureOperator(RecursiveGate(width, order), (width, resolution, resolution))
+    """The bare recursive gate as an operator on features [batch, width, resolution, resolution].
+
+    It stands beside its recursion written out gate by gate.
+    """
+    return FeatureOperator(RecursiveGate(width, order), (width, resolution, resolution), reference=_gate_by_gate)
+
+
+def _gate_by_gate(layer: nn.Module, x: Tensor) -> Tensor:
+    """The gate by equations 3.4 and 3.5: p_(k + 1) = f_k(q_k) / 3 times g_k(p_k), convolutions summed over their taps.
+
+    C / 2^(n - 1) channels are p_0; the gates q_0 to q_(n - 1) follow, each twice as wide as the one before.
+    """
+    assert isinstance(layer, RecursiveGate) and isinstance(layer.spatial, nn.Conv2d)
+    entered = convolved(layer.enter, x)
+    width = x.shape[1] >> len(layer.widen)
+    gates = convolved(layer.spatial, entered[:, width:])
+    p, begin = entered[:, :width], 0
+    for widen in [None, *layer.widen]:
+        if isinstance(widen, nn.Conv2d):
+            p = convolved(widen, p)
+        p = p * gates[:, begin : begin + p.shape[1]] / 3
+        begin += p.shape[1]
+    return convolved(layer.leave, p)

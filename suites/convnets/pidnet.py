@@ -17,7 +17,7 @@ from suites.convnets.bevanet import HEAD, POOLED, PixelFusion, PlainResidual, ba
 POOLS = ((5, 2), (9, 4), (17, 8))
 
 
-def _stage(inputs: int, outputs: int, depth: int, stride: int = 1) -> nn.Sequential:
+def plain_stage(inputs: int, outputs: int, depth: int, stride: int = 1) -> nn.Sequential:
     """Basic blocks, of which the last ends without ReLU."""
     blocks = [
         basic(outputs if place else inputs, outputs, 1 if place else stride, relu=place == 0 or place < depth - 1)
@@ -26,7 +26,7 @@ def _stage(inputs: int, outputs: int, depth: int, stride: int = 1) -> nn.Sequent
     return nn.Sequential(*blocks)
 
 
-def _bottleneck(inputs: int, width: int, stride: int = 1) -> nn.Module:
+def bottleneck(inputs: int, width: int, stride: int = 1) -> nn.Module:
     """1x1, 3x3 and 1x1 to twice the width, without ReLU behind."""
     layers = [
         *conv_norm(inputs, width, act=nn.ReLU),
@@ -79,16 +79,16 @@ class Pidnet(nn.Module):
         p = planes
         self.stem = nn.Sequential(
             conv_norm(3, p, 3, 2, act=nn.ReLU, bias=True), conv_norm(p, p, 3, 2, act=nn.ReLU, bias=True),
-            _stage(p, p, 2), nn.ReLU(), _stage(p, 2 * p, 2, 2), nn.ReLU(),
+            plain_stage(p, p, 2), nn.ReLU(), plain_stage(p, 2 * p, 2, 2), nn.ReLU(),
         )  # fmt: skip
-        self.context3, self.context4 = _stage(2 * p, 4 * p, depth, 2), _stage(4 * p, 8 * p, depth, 2)
-        self.context5 = nn.Sequential(_bottleneck(8 * p, 8 * p, 2), _bottleneck(16 * p, 8 * p))
+        self.context3, self.context4 = plain_stage(2 * p, 4 * p, depth, 2), plain_stage(4 * p, 8 * p, depth, 2)
+        self.context5 = nn.Sequential(bottleneck(8 * p, 8 * p, 2), bottleneck(16 * p, 8 * p))
         self.pool = ParallelPool(16 * p, 4 * p)
-        self.detail3, self.detail4 = _stage(2 * p, 2 * p, 2), _stage(2 * p, 2 * p, 2)
-        self.detail5 = _bottleneck(2 * p, 2 * p)
+        self.detail3, self.detail4 = plain_stage(2 * p, 2 * p, 2), plain_stage(2 * p, 2 * p, 2)
+        self.detail5 = bottleneck(2 * p, 2 * p)
         self.meet3, self.meet4 = PixelFusion(4 * p, 2 * p, p), PixelFusion(8 * p, 2 * p, p)
-        self.boundary3, self.boundary4 = basic(2 * p, p, relu=False), _bottleneck(p, p)
-        self.boundary5 = _bottleneck(2 * p, 2 * p)
+        self.boundary3, self.boundary4 = basic(2 * p, p, relu=False), bottleneck(p, p)
+        self.boundary5 = bottleneck(2 * p, 2 * p)
         self.difference3, self.difference4 = conv_norm(4 * p, p, 3), conv_norm(8 * p, 2 * p, 3)
         self.fuse = LightFusion(4 * p)
         self.head = nn.Sequential(before(4 * p, HEAD, 3), nn.BatchNorm2d(HEAD), nn.ReLU(), nn.Conv2d(HEAD, classes, 1))

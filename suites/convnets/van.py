@@ -12,6 +12,7 @@ from bench.config.settings import Counts, PositiveInt
 from bench.errors import UsageError
 from suites.common.conv_blocks import LayerNorm2d, PooledHead, at, conv_norm, depthwise
 from suites.common.feature_operator import FeatureOperator
+from suites.common.slow_convolution import convolved, convolved_densely
 
 #: Widths of the first hidden layer of a stage's MLP over its own width.
 MLP_RATIOS = (8, 8, 4, 4)
@@ -83,5 +84,11 @@ def van(*, dims: Counts, depths: Counts, classes: PositiveInt = 1000, resolution
 
 
 def lka(*, width: PositiveInt = 64, resolution: PositiveInt = 56) -> FeatureOperator:
-    """The bare map as an operator on features [batch, width, resolution, resolution]."""
-    return FeatureOperator(LargeKernelAttention(width), (width, resolution, resolution))
+    """The bare map as an operator on features [batch, width, resolution, resolution], beside a dense one."""
+    return FeatureOperator(LargeKernelAttention(width), (width, resolution, resolution), reference=_densely)
+
+
+def _densely(layer: nn.Module, u: Tensor) -> Tensor:
+    """The map by a sum over 5x5 taps, a dense kernel of 19x19 with every third tap, and a product at each pixel."""
+    assert isinstance(layer, LargeKernelAttention)
+    return u * convolved(layer.mix, convolved_densely(layer.far, convolved(layer.near, u), 3))

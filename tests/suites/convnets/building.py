@@ -35,6 +35,12 @@ def inputs_of(module: nn.Module, batch: int = 1) -> tuple[torch.Tensor, ...]:
     return (torch.randn(batch, 3, side, side, device=next(module.parameters()).device),)
 
 
+def parameters(spec: str, resolution: int | None = None) -> int:
+    """Parameters, without storage."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in made(spec, resolution).parameters())
+
+
 def counted(spec: str, resolution: int | None = None) -> tuple[int, macs.MacsCount]:
     """Parameters and the count of one sample, without storage."""
     with torch.device("meta"):

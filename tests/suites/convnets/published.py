@@ -23,7 +23,16 @@ OWN: dict[tuple[str, int | None], tuple[int | None, int | None]] = {
     ("mobiledet_cpu(head=False)", 320): (3_006_440, 408_006_272),
     ("leyolo_n", 320): (1_120_480, 308_112_000),
     ("yolov13n", 640): (2_494_151, 3_624_015_104),
+    # parameters as the makers print them of every size; their GFLOPs miss the products of attention
+    ("yolov11n", 640): (2_624_080, 3_271_251_200),
+    ("yolov11n(scale='x')", 64): (56_966_176, None),
+    ("yolov12n", 640): (2_602_288, 3_735_481_600),
+    ("yolov12n(scale='l')", 64): (26_450_784, None),
+    # printed 0.91 M and 1.08 GFLOPs, norms included
+    ("yolox_nano", 416): (912_159, 522_553_408),
     ("bevanet_s", 720): (15_089_752, 19_895_597_000),
+    # printed 5.7 M and 36.3 G
+    ("ddrnet_23_slim(wide=True, classes=19)", 1024): (5_695_987, 36_281_319_424),
     ("p3d63", 160): (25_745_232, 8_441_856_000),
     ("xshift_rgb", 224): (2_006_010, 4_261_670_208),
     # printed of BEVANet's and CFSR's baselines: 7.6 M (19 classes), 411 K and 28 G, 394 K and 91 G
@@ -48,13 +57,20 @@ OWN: dict[tuple[str, int | None], tuple[int | None, int | None]] = {
     ("mbconv_block(width=256)", 16): (None, 19_595_788_288 // 128),
 }
 
-#: Those that are put together from networks of timm or torchvision.
+#: Those that are put together from networks of timm, torchvision or transformers.
 OVER_LIBRARIES: dict[tuple[str, int | None], tuple[int | None, int | None]] = {
     ("convnext_dcls_tiny", 224): (28_587_688, 4_970_337_024),
     ("convnext_depthwise", 224): (28_324_168, 4_369_730_304),
     ("mobilenetv2_ulsam", 224): (3_067_904, 262_659_328),
     ("eca_resnet50", 224): (25_557_032 + 80, None),
     ("fdconv_resnet50", 224): (25_557_032 + 3_647_120, None),
+    # printed 102.02 and 45.86 M; products of the ResNets and of kernels mixed for one image
+    ("kernelwarehouse_resnet50", 224): (102_015_144, 4_089_184_256 + 8_147_443_632),
+    ("kernelwarehouse_resnet18", 224): (45_862_085, 1_814_073_344 + 1_540_303_296),
+    ("swinir_light_x4(wide=True)", 180): (929_628, 62_710_732_800),
+    # printed 3,440,060 and 0.583 G by torchvision, 13.7 M and 15.9 G of SegFormer
+    ("mobilenetv3_ssdlite", 320): (3_440_060, None),
+    ("segformer_b1", 512): (13_715_798, 15_878_062_080),
     ("halo_attention", 32): (None, 41_811_968),
     ("nasnet_mobile", 224): (5_289_978, None),
     ("codenet(kind='3x3')", 512): (7_894_780, 11_673_688_064),

@@ -8,6 +8,10 @@ from tests.suites.convnets.building import made, stirred
 
 BESIDE = [
     ("ska(width=16)", 6),
+    ("lka(width=5)", 8),
+    ("gnconv(width=12)", 7),
+    ("sdlska(width=6)", 7),
+    ("kernelwarehouse_layer(width=5, ratio=2)", 6),
     ("spaced_depthwise(width=3, count=4, window=7)", 6),
     ("subspace_attention(width=12, groups=3)", 5),
     ("channel_filter(width=9, taps=5)", 3),

@@ -5,16 +5,23 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from suites.common.folding import fold_sequences
 from suites.common.torchvision_remedy import NotInstalled
 from suites.convnets.ccnext import RowExchange, ccnext
 from suites.convnets.codenet import Deformable
-from suites.convnets.convfirst import fusible_block
+from suites.convnets.convfirst import FusibleBlock, fusible_block, tile_by_tile
 from suites.convnets.deh4r import deh4r
+from suites.convnets.kernel_warehouse import WarehouseConv, share_cells
+from suites.convnets.lsnet import LargeSmall
 from suites.convnets.mixed_kernels import MixedConv
 from suites.convnets.pidnet import LightFusion
+from suites.convnets.segformer import Segmenter
 from suites.convnets.shallow import shallow
 from suites.convnets.shufflemixer import SplitMlp, shufflemixer
+from suites.convnets.swinir import swinir
 from suites.convnets.van import LargeKernelAttention
+from suites.convnets.yolo_blocks import AreaAttention
+from suites.convnets.yolov11 import PlaceAttention
 from tests.suites.convnets.building import stirred
 
 
@@ -135,3 +142,85 @@ def test_without_expansion_a_graph_is_one_look_from_every_vertex():
     with torch.no_grad():
         once = plain._round(x, plain.encoder(x), plain.start.expand(1, -1, -1))
     assert torch.equal(run(plain, x), once)
+
+
+@pytest.mark.parametrize("order, group", [("convfirst", 4), ("convfirst", 1), ("mbconv", 4), ("mbconv", 1)])
+def test_a_block_layer_by_layer_folded_and_tile_by_tile_is_one_function(order, group):
+    block = stirred(FusibleBlock(8, 2, group, 5, order)).eval()
+    x = torch.randn(2, 8, 9, 6)  # tiles of four do not divide it
+    with torch.no_grad():
+        layers, tiles = block(x), tile_by_tile(block, x)
+        fold_sequences(block)
+        for fused in (tiles, block(x), tile_by_tile(block, x)):
+            assert torch.allclose(fused, layers, atol=1e-5)
+
+
+def test_what_is_seen_from_afar_weighs_a_pixels_neighbours_one_by_one():
+    layer = stirred(LargeSmall(16)).eval()  # two sets of weights: channel c takes set c mod 2
+    x = torch.randn(1, 16, 4, 5)
+    with torch.no_grad():
+        weights = layer.weights(x)[0]
+    around, summed = F.pad(x, [1] * 4)[0], torch.zeros(1, 16, 4, 5)
+    for channel in range(16):
+        for row in range(4):
+            for column in range(5):
+                seen = around[channel, row : row + 3, column : column + 3].flatten()
+                summed[0, channel, row, column] = seen @ weights[channel % 2, :, row, column]
+    assert torch.allclose(run(layer, x), run(layer.norm, summed), atol=1e-5)
+
+
+def test_a_warehouse_at_a_temperature_of_one_holds_the_kernels_of_plain_convolutions():
+    network = nn.Sequential(nn.Conv2d(4, 8, 3, 2, 1, bias=False), nn.Conv2d(8, 4, 1, bias=False))
+    share_cells(network, ["0", "1"], 1)
+    first, second = network
+    assert isinstance(first, WarehouseConv) and first.warehouse is second.warehouse
+    cells = first.warehouse.cells
+    assert cells.shape == (18 + 2, 4, 4)  # two blocks of nine taps, and two blocks
+    for layer in network:
+        layer.attention.temperature = 1.0
+    kernel = cells[:18].view(9, 2, 4, 4).permute(1, 2, 3, 0).reshape(8, 4, 3, 3)
+    x = torch.randn(2, 4, 6, 6)
+    plain = F.conv2d(F.conv2d(x, kernel, None, 2, 1), torch.cat((cells[18], cells[19]), 1)[..., None, None])
+    assert torch.allclose(run(network, x), plain, atol=1e-5)
+
+
+def by_hand(query, key, value):
+    """Attention of [places, channels], row by row."""
+    return torch.stack([((key @ one) * len(one) ** -0.5).softmax(0) @ value for one in query])
+
+
+def test_attention_in_strips_and_attention_by_narrow_keys_are_attention_place_by_place():
+    strips, whole = stirred(AreaAttention(64, 2, 1.0, 7)).eval(), stirred(PlaceAttention(128)).eval()
+    x, y = torch.randn(1, 64, 4, 3), torch.randn(1, 128, 3, 2)
+    with torch.no_grad():
+        query, key = strips.qk(x).chunk(2, 1)
+        parts = [part.flatten(2)[0].t() for part in (query, key, strips.v(x))]
+        mixed = torch.zeros(12, 64)
+        for rows in (slice(0, 6), slice(6, 12)):  # the upper and the lower half of the map
+            for channels in (slice(0, 32), slice(32, 64)):
+                mixed[rows, channels] = by_hand(*(part[rows, channels] for part in parts))
+        expected = strips.leave(mixed.t().view_as(x) + strips.place(strips.v(x)))
+        assert torch.allclose(strips.attended(x), expected, atol=1e-5)
+        heads = whole.qkv(y).flatten(2)[0].unflatten(0, (2, 128))
+        values = heads[:, 64:].reshape(1, 128, 3, 2)
+        mixed = torch.cat([by_hand(head[:32].t(), head[32:64].t(), head[64:].t()).t() for head in heads])
+        assert torch.allclose(whole(y), whole.leave(mixed.view_as(y) + whole.place(values)), atol=1e-5)
+
+
+@pytest.mark.usefixtures("timm")
+def test_pictures_that_windows_do_not_divide_are_enlarged_as_their_reflections():
+    settings = {"scale": 2, "width": 8, "depths": [2], "heads": 2, "window": 4}
+    odd, whole = swinir(resolution=6, **settings), swinir(resolution=8, **settings)
+    whole.load_state_dict(stirred(odd).state_dict())
+    x = torch.rand(1, 3, 6, 6)
+    assert torch.allclose(run(odd, x), run(whole, F.pad(x, (0, 2, 0, 2), mode="reflect"))[..., :12, :12], atol=1e-5)
+
+
+def test_a_segformer_is_what_the_library_makes_of_its_parts():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.SegformerConfig(hidden_sizes=[8, 16, 20, 16], depths=[1] * 4, decoder_hidden_size=8)
+    whole = transformers.SegformerForSemanticSegmentation(config).eval()
+    x = torch.randn(1, 3, 64, 64)
+    parts = run(Segmenter(whole), x)
+    with torch.no_grad():
+        assert torch.equal(whole(pixel_values=x).logits, parts)
