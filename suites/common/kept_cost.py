@@ -16,7 +16,9 @@ _PREFIX = "method_cost."
 def told(cost: Cost, only: Collection[str] | None = None) -> dict[str, Tensor]:
     """The numbers of a cost as tensors, to be kept with weights: all, or those of these names."""
     known = cost.as_dict().items()
-    numbers = {name: value for name, value in known if isinstance(value, int | float) and (only is None or name in only)}
+    numbers = {
+        name: value for name, value in known if isinstance(value, int | float) and (only is None or name in only)
+    }
     return {_PREFIX + name: torch.tensor(float(value), dtype=torch.float64) for name, value in numbers.items()}
 
 
