@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.errors import BenchError, UsageError
 from bench.metrics import METRICS
 from bench.short_names import short_name
-from reports import growth, hops, offered, predictions, repeats, scan_share, stages
+from reports import growth, hops, offered, predictions, promised_bytes, repeats, scan_share, stages
 from reports.batches import crossings, panels
 from reports.columns import CHANGE
 from reports.content import Site
@@ -212,6 +212,7 @@ ACROSS_GROUPS: dict[str, Callable[[Site], tuple[list[str], list[list[str]]]]] = 
     "Entries that repeat between processes": lambda site: repeats.table(repeats.cohorts(site)),
     "Predictors on networks that they have not seen": lambda site: predictions.table(predictions.predictors(site)),
     "Growth with the side of the picture": lambda site: growth.table(growth.growths(site)),
+    "Bytes promised, bytes alive, and their price": lambda site: promised_bytes.table(promised_bytes.prices(site)),
 }
 
 
