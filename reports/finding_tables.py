@@ -22,6 +22,7 @@ from reports import (
     mean_costs,
     offered,
     predictions,
+    promised_bytes,
     repeats,
     scan_share,
     split_ways,
@@ -231,6 +232,7 @@ ACROSS_GROUPS: dict[str, Callable[[Site], tuple[list[str], list[list[str]]]]] = 
     "Predictors on networks that they have not seen": lambda site: predictions.table(predictions.predictors(site)),
     "Growth with the side of the picture": lambda site: growth.table(growth.growths(site)),
     "What share of the zeros becomes time": lambda site: zeros.table(zeros.lines(site)),
+    "Bytes promised, bytes alive, and their price": lambda site: promised_bytes.table(promised_bytes.prices(site)),
 }
 
 

@@ -9,7 +9,7 @@ overhead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from reports.content import Site
@@ -73,13 +73,24 @@ def courses(site: Site) -> list[Course]:
         for row in site.rows:
             if row.ranked and not row.case.is_baseline and isinstance(row.case.full_shape.get(axis), int | float):
                 groups.setdefault(_fixed(row, axis), []).append(row)
+        varied = _varied(groups.values(), axis)
         for rows in groups.values():
             points = {float(row.case.full_shape[axis]): _point(site, row, axis, part) for row in rows}
             if len(points) > 1:
                 first = rows[0]
                 listed = tuple(points[length] for length in sorted(points))
-                found.append(Course(first.name, first.family, axis, first.case.batch, listed))
+                shape = first.case.full_shape
+                sizes = (f"{each} {shape[each]:g}" for each in varied if shape.get(each) is not None)
+                name = ", ".join([first.name, *sizes])
+                found.append(Course(name, first.family, axis, first.case.batch, listed))
     return found
+
+
+def _varied(groups: Iterable[Sequence[Row]], axis: str) -> list[str]:
+    """Other numbers of the shape in which courses differ: without them two would bear one name."""
+    shapes = [rows[0].case.full_shape for rows in groups]
+    names = {name: None for shape in shapes for name, value in shape.items() if isinstance(value, int | float)}
+    return [name for name in names if name not in (axis, "batch") and len({shape.get(name) for shape in shapes}) > 1]
 
 
 def _fixed(row: Row, axis: str) -> tuple[object, ...]:

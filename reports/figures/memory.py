@@ -1,8 +1,8 @@
 """What saved bytes cost: bytes over the baseline's in one convention, against products over the baseline's.
 
-Conventions of bytes are never mixed in a view: what an engine would need (modelled), tensors that are alive, what
-autograd keeps for the backward. One view sets the ratio that a formula promises beside that of the tensors alive: each
-of them is over its own baseline in its own convention.
+Conventions of bytes are never mixed in a view: what an engine would need (modelled), what a formula says that autograd
+keeps (modelled) and what it keeps, what a continual learner keeps, tensors that are alive. One view sets the ratio that
+a formula promises beside that of the tensors alive: each of them is over its own baseline in its own convention.
 """
 
 from __future__ import annotations
@@ -25,12 +25,16 @@ HOW_TO_READ = (
 #: View -> metric.
 CONVENTIONS = {
     "engine (modelled)": "engine_peak_bytes",
+    "saved by formula (modelled)": "promised_saved_bytes",
     "saved for the backward": "saved_activation_bytes",
+    "kept between tasks": "kept_bytes",
     "alive at the peak": "peak_activation_bytes",
 }
+#: Views that are promises of a formula; a case has one of them at most.
+FORMULAS = ("engine (modelled)", "saved by formula (modelled)")
 PROMISE = "promised and alive"
 #: Rows that have one of these are about memory; all rows have a peak.
-_ABOUT = ("engine_peak_bytes", "saved_activation_bytes")
+_ABOUT = tuple(metric for metric in CONVENTIONS.values() if metric != "peak_activation_bytes")
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,10 @@ def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id
 
 
 def _promised(case: Case) -> tuple[float, float] | None:
-    names = ("engine (modelled)", "alive at the peak")
-    return (case.bytes[names[0]], case.bytes[names[1]]) if all(name in case.bytes for name in names) else None
+    """The ratio by formula and that of the tensors alive; None without either."""
+    formula = next((case.bytes[name] for name in FORMULAS if name in case.bytes), None)
+    alive = case.bytes.get("alive at the peak")
+    return None if formula is None or alive is None else (formula, alive)
 
 
 def title(found: Sequence[Case]) -> str:
@@ -101,7 +107,7 @@ def notes(found: Sequence[Case]) -> tuple[str, ...]:
     pairs = [pair for case in found if (pair := _promised(case)) and pair[0] < 1]
     if not pairs:
         return ()
-    kept = sum(live <= 1.1 * engine for engine, live in pairs)
+    kept = sum(live <= 1.1 * formula for formula, live in pairs)
     return (f"of {len(pairs)} cases that promise fewer bytes, {kept} have as few alive, within a tenth",)
 
 
@@ -161,7 +167,7 @@ def _promise(found: Sequence[Case], styles: Mapping[str, Style]) -> Spec:
     return {
         "data": _points(found, styles, places),
         "layout": layout(
-            xaxis=log_axis("promised by the engine's formula (x), log", low, high),
+            xaxis=log_axis("promised by a formula (x), log", low, high),
             yaxis=log_axis("alive at the peak (x), log", low, high),
             height=440,
             legend=legend(),

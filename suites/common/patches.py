@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 #: A half-open run of rows or columns.
 Span = tuple[int, int]
@@ -50,12 +49,6 @@ def sides(layers: Sequence[StageLayer], side: int) -> list[int]:
     return found
 
 
-def tile_spans(side: int, tiles: int) -> list[Span]:
-    """Runs of a side cut into tiles, as even as whole numbers allow."""
-    cuts = [side * place // tiles for place in range(tiles + 1)]
-    return list(pairwise(cuts))
-
-
 def whole_spans(side: int, tiles: int) -> list[Span]:
     """Runs of ceil(side / tiles), the last smaller where they do not divide, and none that would be empty."""
     step = -(-side // tiles)
@@ -86,7 +79,7 @@ def tile_elements(layers: Sequence[StageLayer], side: int, rows: Span, columns: 
 
 def every_tile(layers: Sequence[StageLayer], side: int, tiles: int) -> list[tuple[Span, Span]]:
     """Rows and columns of all tiles of the last map, row by row."""
-    runs = tile_spans(sides(layers, side)[-1], tiles)
+    runs = whole_spans(sides(layers, side)[-1], tiles)
     return [(rows, columns) for rows in runs for columns in runs]
 
 

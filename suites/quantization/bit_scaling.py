@@ -18,11 +18,12 @@ from bench.bits_law import Law, best_precision, best_precision_interval, fitted
 from bench.config.settings import Count, PositiveInt
 from suites.common.finetuning import finetuned, teacher_for
 from suites.common.training import Loss
+from suites.quantization.cost import costed, told_elsewhere
 from suites.quantization.grids import FloatFormat, float_rounded
 from suites.quantization.layers import CodedLayer, Dynamic, LayerLike, straight_through
-from suites.quantization.network import Layer, folded, layers_of, learning_loss, replaced
+from suites.quantization.network import Layer, folded, layers_of, learning_loss, put_codes, replaced
 from suites.quantization.packing import packed, unpacked
-from suites.quantization.ranges import grouped, ungrouped
+from suites.quantization.ranges import grouped, in_whole_groups, ungrouped
 from suites.quantization.whitepaper import weight_grid
 
 __all__ = ["Law", "best_precision", "best_precision_interval", "bit_scaling", "fitted", "total_bits"]
@@ -31,6 +32,7 @@ __all__ = ["Law", "best_precision", "best_precision_interval", "bit_scaling", "f
 FORMATS = {8: (4, 3), 6: (3, 2), 4: (2, 1), 3: (2, 0)}
 
 
+@costed
 def bit_scaling(
     model: nn.Module,
     *,
@@ -66,11 +68,11 @@ def bit_scaling(
             replaced(model, path, LearningGroups(layer, bits, kind, group))
         settings = {"bits": bits, "kind": kind, "group": group, "topk": topk}
         loss = learning_loss(model) if hasattr(model, "velocity") else topkld(model, teacher, topk)
-        finetuned(model, teacher, bit_scaling, settings, training_steps, loss=loss)
-    for path in layers:
-        found: Any = model.get_submodule(path)
-        layer = found.layer if isinstance(found, LearningGroups) else found
-        replaced(model, path, GroupLayer(layer, bits, kind, group, activation_bits))
+        with told_elsewhere():
+            finetuned(model, teacher, bit_scaling, settings, training_steps, loss=loss)
+    plain: dict[str, Any] = {path: model.get_submodule(path) for path in layers}
+    plain = {path: part.layer if isinstance(part, LearningGroups) else part for path, part in plain.items()}
+    put_codes(model, plain, lambda _, layer: GroupLayer(layer, bits, kind, group, activation_bits))
     packed_codes = kind == "int" and activation_bits == 16
     model.execution = "dequant" if packed_codes else "simulated"  # type: ignore[assignment]
     return model
@@ -116,7 +118,8 @@ class GroupLayer(CodedLayer):
     def __init__(self, layer: Layer, bits: int, kind: str, group: int, activation_bits: int):
         matrix = layer.weight.detach().flatten(1)
         size = min(group, matrix.shape[1])
-        super().__init__(layer, 16 if bits == 16 else bits + 16 / size, activation_bits)
+        of_scales = 16 * -(-matrix.shape[1] // size) / matrix.shape[1]
+        super().__init__(layer, 16 if bits == 16 else bits + of_scales, activation_bits)
         self.bits, self.group, self.kind, self.nominal_code_bits = bits, size, kind, float(bits)
         self.rounding = None if activation_bits == 16 else Dynamic(activation_bits, whole=self.is_conv)
         self.execution = "dequant" if kind == "int" and activation_bits == 16 else "simulated"
@@ -132,8 +135,8 @@ class GroupLayer(CodedLayer):
         high = 2 ** (bits - 1) - 1
         scales = (groups.abs().amax(dim=-1, keepdim=True) / high).clamp(min=6e-8).to(torch.float16)
         codes = torch.round(groups / scales.to(groups.dtype)).clamp(-high, high)
-        self.count = codes[0].numel()
-        self.register_buffer("codes", packed((codes + high).to(torch.int32).flatten(1), bits))
+        self.columns = matrix.shape[1]  # what fills up the last group is not stored
+        self.register_buffer("codes", packed((codes + high).to(torch.int32).flatten(1)[:, : self.columns], bits))
         self.register_buffer("scales", scales.squeeze(-1))
         self.packed_weights = {"codes": layer.weight.numel(), "scales": 0}
 
@@ -141,7 +144,7 @@ class GroupLayer(CodedLayer):
         """The weight, made of its codes."""
         if self.plain is not None:
             return self.plain
-        codes = unpacked(self.codes, self.bits, self.count).unflatten(1, (-1, self.group))
+        codes = in_whole_groups(unpacked(self.codes, self.bits, self.columns), self.group)
         values = (codes.to(torch.float32) - (2 ** (self.bits - 1) - 1)) * self.scales.to(torch.float32)[:, :, None]
         return ungrouped(values, torch.empty(self.shape, device="meta"), "group", self.group)
 

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.settings import PositiveInt
+from suites.quantization.cost import costed
 from suites.quantization.grids import SMALLEST, nearest_index
 from suites.quantization.layers import CodedLayer
-from suites.quantization.network import Layer, folded, needs_layers, replaced
+from suites.quantization.network import Layer, folded, needs_layers, put_codes
 from suites.quantization.packing import packed, unpacked
-from suites.quantization.ranges import grouped, ungrouped
+from suites.quantization.ranges import grouped, in_whole_groups, ungrouped
 
 BASE = {3: (0.0, 1.0, -1.0, 2.0, -2.0, 4.0, -4.0),
         4: (0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 4.0, -4.0, 6.0, -6.0, 8.0, -8.0, 12.0, -12.0)}  # fmt: skip
@@ -66,6 +67,7 @@ def chosen(groups: Tensor, bits: int, scales: Tensor | None = None) -> tuple[Ten
     return codes, scale, pick, errors.gather(0, pick[None])[0]
 
 
+@costed
 def bitmod(model: nn.Module, *, bits: Literal[3, 4, 32] = 4, group: PositiveInt = 128) -> nn.Module:
     """The network with every weight in codes of BitMoD; 32 bits leave it as it is.
 
@@ -77,8 +79,7 @@ def bitmod(model: nn.Module, *, bits: Literal[3, 4, 32] = 4, group: PositiveInt 
     if bits == 32:
         return model
     folded(model)
-    for path, layer in needs_layers(model, "bitmod").items():
-        replaced(model, path, BitmodLayer(layer, bits, group))
+    put_codes(model, needs_layers(model, "bitmod"), lambda _, layer: BitmodLayer(layer, bits, group))
     model.execution = "dequant"  # type: ignore[assignment]
     return model
 
@@ -95,12 +96,13 @@ class BitmodLayer(CodedLayer):
     def __init__(self, layer: Layer, bits: int, group: int):
         matrix = layer.weight.detach().flatten(1)
         self_group = min(group, matrix.shape[1])
-        super().__init__(layer, bits + (8 + SELECTOR_BITS) / self_group)
+        super().__init__(layer, bits + (8 + SELECTOR_BITS) * -(-matrix.shape[1] // self_group) / matrix.shape[1])
         self.bits, self.group, self.nominal_code_bits = bits, self_group, float(bits)
         groups = grouped(matrix, "group", self_group)
         codes, scale_codes, row_scale, pick = encoded(groups, bits)
         self.code_shape, self.pick_shape = tuple(codes.shape), tuple(pick.shape)
-        self.register_buffer("codes", packed(codes.flatten(1), bits))
+        self.columns = matrix.shape[1]  # what fills up the last group is not stored
+        self.register_buffer("codes", packed(codes.flatten(1)[:, : self.columns], bits))
         self.register_buffer("scales", scale_codes.to(torch.uint8))
         self.register_buffer("row_scale", row_scale)
         self.register_buffer("selectors", packed(pick.flatten(1), SELECTOR_BITS))
@@ -110,7 +112,7 @@ class BitmodLayer(CodedLayer):
     def dense(self) -> Tensor:
         """The weight, made of its codes."""
         _, count, size = self.code_shape
-        codes = unpacked(self.codes, self.bits, count * size).unflatten(1, (count, size))
+        codes = in_whole_groups(unpacked(self.codes, self.bits, self.columns), size)
         pick = unpacked(self.selectors, SELECTOR_BITS, count)[:, :, None]
         values = self.grids[(codes.int() + pick.int() * 2**self.bits)]
         scale = self.scales[:, :, None] * self.row_scale[:, None, None]

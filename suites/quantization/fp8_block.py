@@ -19,14 +19,16 @@ from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt
 from suites.common.from_scratch import learned
+from suites.quantization.cost import costed, told_elsewhere
 from suites.quantization.layers import CodedLayer, LayerLike
-from suites.quantization.network import Layer, folded, layers_of, replaced
+from suites.quantization.network import Layer, folded, layers_of, put_codes, replaced
 from suites.quantization.ranges import grouped, ungrouped
 
 E4M3 = torch.float8_e4m3fn
 LARGEST = 448.0
-#: Least magnitude that a scale is made of.
+#: Least magnitude that a scale of activations is made of; weights and gradients have none but that of normal numbers.
 FLOOR = 1e-4
+NO_FLOOR = torch.finfo(torch.float32).tiny * LARGEST
 SIZE = 128
 #: Granularities in the words of `suites.quantization.ranges`.
 _WORDS = {"tensor": "tensor", "row": "channel", "tile": "group", "block": "block"}
@@ -44,14 +46,23 @@ def power_of_two_above(x: Tensor) -> Tensor:
     return torch.ldexp(torch.ones_like(x), torch.where(fraction == 0.5, exponent - 1, exponent))
 
 
-def encoded(x: Tensor, granularity: str, scale: str = "fp32", size: int = SIZE) -> tuple[Tensor, Tensor]:
+def encoded(
+    x: Tensor, granularity: str, scale: str = "fp32", size: int = SIZE, floor: float = FLOOR
+) -> tuple[Tensor, Tensor]:
     """E4M3 codes in the shape of the matrix x, and its scales: [1, 1], [rows, 1], or one for each tile or block.
 
     Edges are filled up with zeros: 576 rows have 5 rows of blocks.
+
+    Args:
+        x: activations or a weight.
+        granularity: tensor, row, tile or block.
+        scale: fp32 or ue8m0.
+        size: of a tile or block.
+        floor: least magnitude that a scale is made of; activations have one, weights and gradients `NO_FLOOR`.
     """
     word = _WORDS[granularity]
     groups = grouped(x, word, size)
-    scales = block_scales(groups, scale)
+    scales = block_scales(groups, scale, floor)
     codes = ungrouped((groups / scales).clamp(-LARGEST, LARGEST), x, word, size).to(E4M3)
     return codes, scales.squeeze(-1) if word in ("group", "block") else scales
 
@@ -69,9 +80,9 @@ def spread(scales: Tensor, shape: Any, granularity: str, size: int = SIZE) -> Te
     return wide if granularity == "tile" else wide.repeat_interleave(size, dim=0)[: shape[0]]
 
 
-def rounded(x: Tensor, granularity: str, scale: str = "fp32", size: int = SIZE) -> Tensor:
+def rounded(x: Tensor, granularity: str, scale: str = "fp32", size: int = SIZE, floor: float = FLOOR) -> Tensor:
     """A matrix after its codes, in its own dtype."""
-    return decoded(*encoded(x, granularity, scale, size), granularity, size).to(x.dtype)
+    return decoded(*encoded(x, granularity, scale, size, floor), granularity, size).to(x.dtype)
 
 
 def promoted_product(
@@ -114,7 +125,7 @@ class Fp8Layer(CodedLayer):
         super().__init__(layer, 8, 32 if activations == "off" else 8)
         self.granularity, self.activations, self.scale_format, self.size = granularity, activations, scale, size
         matrix = layer.weight.detach().flatten(1).float()
-        codes, scales = encoded(matrix, granularity, scale, size)
+        codes, scales = encoded(matrix, granularity, scale, size, NO_FLOOR)
         # as bytes: a module's dtype changes floats, and codes keep their 8 bits
         self.register_buffer("codes", codes.view(torch.uint8))
         self.register_buffer("scales", scales)
@@ -132,6 +143,7 @@ class Fp8Layer(CodedLayer):
         return self.call(x, self.dense().to(x.dtype), self.bias)
 
 
+@costed
 def fp8_block(
     model: nn.Module,
     *,
@@ -166,16 +178,15 @@ def fp8_block(
     layers = {p: layer for p, layer in layers_of(model, skip=("head",)).items() if isinstance(layer, nn.Linear)}
     if not layers:
         raise ValueError(f"fp8_block changes linear layers, and {type(model).__name__} has none beside its head")
-    for path, layer in layers.items():
-        made = (
-            LearningFp8(layer, granularity, activations, scale, size)
-            if learning
-            else Fp8Layer(layer, granularity, activations, scale, size)
-        )
-        replaced(model, path, made)
+    if learning:
+        for path, layer in layers.items():
+            replaced(model, path, LearningFp8(layer, granularity, activations, scale, size))
+    else:
+        put_codes(model, layers, lambda _, layer: Fp8Layer(layer, granularity, activations, scale, size))
     model.execution = "dequant" if activations == "off" else "simulated"  # type: ignore[assignment]
     settings = {"granularity": granularity, "activations": activations, "scale": scale, "size": size}
-    return learned(model, model, fp8_block, settings, training_steps, from_start=False)
+    with told_elsewhere():
+        return learned(model, model, fp8_block, settings, training_steps, from_start=False)
 
 
 class _Fp8Product(torch.autograd.Function):
@@ -187,7 +198,7 @@ class _Fp8Product(torch.autograd.Function):
         granularity, activations, scale, size = how
         ctx.save_for_backward(x, weight)
         ctx.how = how
-        return rounded(x, activations, scale, size) @ rounded(weight, granularity, scale, size).t()
+        return rounded(x, activations, scale, size) @ rounded(weight, granularity, scale, size, NO_FLOOR).t()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -195,19 +206,10 @@ class _Fp8Product(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         granularity, activations, scale, size = ctx.how
         grad = grads[0]
-        # scales of gradients have no floor: they are small everywhere
-        to_inputs = _no_floor(grad, activations, scale, size) @ rounded(weight, granularity, scale, size)
-        along = "tile" if activations == "tile" else activations
-        to_weight = _no_floor(grad.t(), along, scale, size) @ rounded(x.t(), along, scale, size).t()
-        return to_inputs, to_weight, None
-
-
-def _no_floor(x: Tensor, granularity: str, scale: str, size: int) -> Tensor:
-    word = _WORDS[granularity]
-    groups = grouped(x, word, size)
-    scales = block_scales(groups, scale, floor=torch.finfo(torch.float32).tiny * LARGEST)
-    made = (groups / scales).clamp(-LARGEST, LARGEST).to(E4M3).to(x.dtype) * scales
-    return ungrouped(made, x, word, size)
+        seen = rounded(grad, activations, scale, size, NO_FLOOR)  # gradients are small everywhere
+        to_inputs = seen @ rounded(weight, granularity, scale, size, NO_FLOOR)
+        along = rounded(grad.t(), activations, scale, size, NO_FLOOR)
+        return to_inputs, along @ rounded(x.t(), activations, scale, size).t(), None
 
 
 class LearningFp8(LayerLike):

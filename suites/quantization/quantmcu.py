@@ -5,6 +5,9 @@ normal fit keeps 8-bit feature maps. The others get 2, 4 or 8 bits for each map 
 Phi the saving of bit operations when map i goes to b bits, Omega the change of the entropy of its values, both
 normalised; map by map until the modelled memory fits. Products are those of the patch-based network whatever the bits.
 Memory and bit operations are modelled, quality is measured.
+
+`engine_peak_bytes` is this model of memory: a layer's input and output together, at their bits; run by patches the
+largest of all tiles, and beside it the stage's whole output at 8 bits.
 """
 
 from __future__ import annotations
@@ -27,8 +30,10 @@ from suites.common.patches import (
     tile_elements,
     tile_macs,
 )
+from suites.quantization.cost import costed
 from suites.quantization.grids import Affine, affine_grid
 from suites.quantization.network import calibration_batches, folded, on_meta, replaced
+from suites.quantization.noise import Noise
 from suites.quantization.whitepaper import rounded_weight
 
 BITS = (2, 4, 8)
@@ -54,6 +59,11 @@ class Stage(nn.Module):
             x = F.relu6(x) if bend else x
         return x
 
+    def memory(self, side: int) -> float:
+        """Largest bytes of a layer's input and output together, at 8 bits, of a picture of this side."""
+        elements = tile_elements(self.shapes, side, *every_tile(self.shapes, side, 1)[0])
+        return tile_memory(elements, [8] * len(elements))
+
 
 class PatchNet(nn.Module):
     """MobileNetV2's first layers as a stage, the mean over places and a linear layer."""
@@ -67,6 +77,11 @@ class PatchNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits, [batch, classes]."""
         return self.head(F.relu(self.stage(images)).mean(dim=(2, 3)))
+
+    @property
+    def engine_peak_bytes(self) -> float:
+        """The stage's largest bytes by the model of memory, of one picture."""
+        return self.stage.memory(self.resolution)
 
     def example_inputs(self, batch: int) -> tuple[Tensor]:
         """Random images of the network's resolution."""
@@ -123,6 +138,13 @@ class PatchedStage(nn.Module):
             whole[:, :, slice(*rows), slice(*columns)] = self._tile(x, place, rows, columns)
         return whole
 
+    def memory(self, side: int) -> float:
+        """Largest bytes of a layer's input and output of a tile at their bits, and the whole output at 8 bits."""
+        tiles = [tile_elements(self.shapes, side, *tile) for tile in self.tiles]
+        widths = self.bits or [[8] * len(elements) for elements in tiles]
+        buffer = self.shapes[-1].outputs * self.maps[-1] ** 2
+        return max(map(tile_memory, tiles, widths)) + buffer
+
     def get_extra_state(self) -> Tensor:
         """Bits of every tile's maps, then scale and zero point of every grid, for the state."""
         table = [float(width) for each in self.bits or [] for width in each]
@@ -166,6 +188,7 @@ def _missing(shape: StageLayer, out: Span, there: Span) -> tuple[int, int]:
     return there[0] - low, high - there[1]
 
 
+@costed
 def quantmcu(
     model: nn.Module,
     *,
@@ -219,14 +242,23 @@ def quantmcu(
             [8] * (len(shapes) + 1) if odd else mixed(shapes, side, tile, entropies, weight, memory)
             for tile, odd in zip(every, special, strict=True)
         ]
-    for conv in stage.convs:
-        conv.weight = nn.Parameter(rounded_weight(conv.weight.detach(), 8, "channel", True))
+    model.weight_sqnr_db = _rounded_weights(stage)  # type: ignore[assignment]
     made = PatchedStage(stage, side, tiles, widths, grids)
     replaced(model, "stage", made)
     model.execution, model.nominal_bits = "simulated", 8.0  # type: ignore[assignment]
     model.nominal_bit_operations = float(modelled_bit_operations(shapes, side, every, widths)) + _head_operations(model)  # type: ignore[assignment]
     model.task = task  # type: ignore[assignment]
     return model
+
+
+def _rounded_weights(stage: Stage) -> float | None:
+    """Round all weights of the stage to 8 bits in place; what they lost in decibels."""
+    noise = Noise()
+    for conv in stage.convs:
+        exact = conv.weight.detach()
+        conv.weight = nn.Parameter(rounded_weight(exact, 8, "channel", True))  # type: ignore[arg-type]
+        noise.add(exact, conv.weight)  # type: ignore[arg-type]
+    return noise.db
 
 
 def _head_operations(model: PatchNet) -> float:

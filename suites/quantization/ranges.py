@@ -52,6 +52,12 @@ def ungrouped(groups: Tensor, like: Tensor, granularity: str, size: int = 128) -
     return tiles[:rows, :columns].reshape(like.shape)
 
 
+def in_whole_groups(codes: Tensor, size: int) -> Tensor:
+    """Codes [rows, columns] as [rows, groups, size]; zeros fill up the last group."""
+    missing = -codes.shape[1] % size
+    return (F.pad(codes, (0, missing)) if missing else codes).unflatten(1, (-1, size))
+
+
 def in_groups(weight: Tensor, rounding: Callable[[Tensor], Tensor], granularity: str, size: int = 128) -> Tensor:
     """A weight after a rounding that sees the groups in the last axis."""
     return ungrouped(rounding(grouped(weight, granularity, size)), weight, granularity, size)

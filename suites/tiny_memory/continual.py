@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bench.config.settings import PositiveInt
 from suites.common.checkpoint import load_checkpoint
 from suites.common.digits_data import CLASSES
-from suites.tiny_memory.kernel_ridge import primal, random_fourier, targets
+from suites.tiny_memory.kernel_ridge import forgetting, primal, random_fourier, targets
 
 __all__ = ["ContinualDigits", "Generative", "Learner", "Stored", "continual_digits", "contrast", "load_checkpoint"]
 
@@ -105,6 +105,12 @@ class Learner(nn.Module):
         """Random classes of the last task."""
         per = CLASSES // self.tasks
         return CLASSES - per + torch.randint(per, (batch,), generator=torch.Generator().manual_seed(seed))
+
+    @property
+    def forgetting(self) -> float | None:
+        """Points that tasks lost since they were best, a mean; None of a single task, or where nothing was learned."""
+        known = self.tasks > 1 and not self.accuracies.is_meta and bool(self.accuracies.any())
+        return forgetting(self.accuracies) if known else None
 
     @property
     def kept_bytes(self) -> float:

@@ -116,6 +116,7 @@ class DeepRft(Deblurring):
 
     def __init__(self, width: int, sub_unets: int, kernel: bool, resolution: int):
         super().__init__(width, resolution)
+        self._width, self._sub_unets = width, sub_unets
         widths = [width * 2**level for level in range(LEVELS)]
         self.stems = nn.ModuleList(nn.Conv2d(3 * 4**level, w, 3, padding=1) for level, w in enumerate(widths))
         self.body = SubUnets(width, sub_unets)
@@ -130,6 +131,12 @@ class DeepRft(Deblurring):
         for up, state in zip(self.ups, states[1:], strict=True):
             x = x + F.interpolate(up(state), size=x.shape[2:])
         return pictures + self.head(self.estimator(x))
+
+    @property
+    def promised_saved_bytes(self) -> float:
+        """Bytes that autograd keeps of the sub-U-nets on one picture by `saved_bytes`; stems and decoder apart."""
+        kept = len(self.body.blocks) if self.body.keeps == "checkpoint" else self._sub_unets
+        return float(saved_bytes(self._width, self.resolution, kept, self.body.keeps))
 
 
 def deeprftv2(
@@ -156,6 +163,40 @@ def deeprftv2(
 def state_bytes(width: int, side: int, levels: int = LEVELS, element: int = 4) -> int:
     """Bytes of the states of one picture, which is all that the reversible chain keeps: sum of C 2^l (H / 2^l)^2."""
     return element * sum(width * 2**level * (side // 2**level) ** 2 for level in range(levels))
+
+
+def saved_bytes(
+    width: int, side: int, count: int, how: str = "ordinary", levels: int = LEVELS, element: int = 4
+) -> int:
+    """Bytes that autograd keeps of so many sub-U-nets on one picture.
+
+    `reversible` keeps the last states, `checkpoint` those that every segment begins with. Ordinarily a level of w
+    channels, whose neighbours have g, keeps in every sub-U-net g + 3 w numbers a place (the sources joined, both sides
+    of the GELU, what the gate multiplies), its state before, 2 w of the gate and its scale; and the means of two
+    neighbours keep the last states of all levels but the coarsest.
+
+    Args:
+        width: of the finest level.
+        side: of the picture.
+        count: of sub-U-nets; with `checkpoint` of segments.
+        how: see above.
+        levels: of states.
+        element: bytes of a number.
+
+    Raises:
+        ValueError: another way.
+    """
+    states = state_bytes(width, side, levels, element)
+    if how in ("reversible", "checkpoint"):
+        return states * (count if how == "checkpoint" else 1)
+    if how != "ordinary":
+        raise ValueError(f"how={how!r} is unknown: use ordinary, checkpoint or reversible")
+    inside = last = 0
+    for level in range(levels):
+        own, places = width * 2**level, (side // 2**level) ** 2
+        inside += places * (sum(width * 2**source for source in _sources(level, levels)) + 3 * own) + 2 * own + 1
+        last += own * places if level < levels - 1 else 0
+    return count * (states + element * inside) + element * last
 
 
 def exchange_macs(width: int, side: int, levels: int = LEVELS) -> int:

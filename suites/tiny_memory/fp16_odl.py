@@ -9,6 +9,8 @@ a power of two, so that small gradients of fp16 are not lost, and the rate of pl
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config.settings import Count, Positive
+from suites.common.finetuning import teacher_for
 from suites.common.from_scratch import learned
 
 FORMATS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -34,9 +37,19 @@ def multiplied(a: Tensor, b: Tensor, pairwise: bool) -> Tensor:
     return total
 
 
+def _is_pointwise(kernel: Sequence[int], stride: Any, padding: Any) -> bool:
+    return (tuple(kernel), tuple(stride), tuple(padding)) == ((1, 1), (1, 1), (0, 0))
+
+
+def places_of(x: Tensor, kernel: Sequence[int], stride: Any, padding: Any) -> tuple[int, int]:
+    """Rows and columns of a convolution's output."""
+    high, wide = ((x.shape[2 + a] + 2 * padding[a] - kernel[a]) // stride[a] + 1 for a in (0, 1))
+    return high, wide
+
+
 def rows_of(x: Tensor, kernel: Pair, stride: Pair, padding: Pair, depthwise: bool) -> Tensor:
     """im2row: [batch, C k^2, places], or [batch, C, k^2, places] where channels stay apart."""
-    if kernel == (1, 1) and stride == (1, 1) and padding == (0, 0):
+    if _is_pointwise(kernel, stride, padding):
         found = x.flatten(2)
     else:
         found = F.unfold(x, kernel, padding=padding, stride=stride)
@@ -62,8 +75,7 @@ class Im2rowConv(torch.autograd.Function):
         ctx.form = (kernel, stride, padding, depthwise, pairwise)
         rows = rows_of(x, kernel, stride, padding, depthwise)
         made = multiplied(_matrix(weight, depthwise), rows, pairwise)
-        high, wide = ((x.shape[2 + a] + 2 * padding[a] - kernel[a]) // stride[a] + 1 for a in (0, 1))
-        return made.reshape(len(x), weight.shape[0], high, wide)
+        return made.reshape(len(x), weight.shape[0], *places_of(x, kernel, stride, padding))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -89,7 +101,7 @@ def _matrix(weight: Tensor, depthwise: bool) -> Tensor:
 
 
 def _folded(back: Tensor, x: Tensor, kernel: Pair, stride: Pair, padding: Pair) -> Tensor:
-    if kernel == (1, 1) and stride == (1, 1) and padding == (0, 0):
+    if _is_pointwise(kernel, stride, padding):
         return back.reshape(x.shape)
     return F.fold(back, x.shape[2:], kernel, padding=padding, stride=stride)
 
@@ -102,6 +114,13 @@ class Im2row(nn.Module):
         self.weight, self.bias = conv.weight, conv.bias
         self.stride, self.padding = conv.stride, conv.padding
         self.depthwise, self.pairwise = conv.groups > 1, pairwise
+
+    def row_numbers(self, x: Tensor) -> int:
+        """Numbers of a sample's rows, k^2 C_in x places; 0 of a pointwise layer, whose input is its rows."""
+        if _is_pointwise(self.weight.shape[2:], self.stride, self.padding):
+            return 0
+        high, wide = places_of(x, self.weight.shape[2:], self.stride, self.padding)
+        return x.shape[1] * self.weight.shape[2] * self.weight.shape[3] * high * wide
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps of the layer."""
@@ -128,7 +147,13 @@ class Reduced(nn.Module):
     Attributes:
         execution: `simulated` where the format's products are emulated: fp16 on a CPU without instructions for it, or
             sums rounded pair by pair; else `real`.
+        im2row_bytes: of one sample's rows in the layer that has most, in the format; 0 where none is lowered, None of a
+            network that gives no example inputs.
+        gradient_sqnr_db: of one sample against the network in fp32; None in fp32 itself and of shapes alone, too.
     """
+
+    im2row_bytes: float | None = None
+    gradient_sqnr_db: float | None = None
 
     def __init__(self, net: nn.Module, dtype: str, scale: float, pairwise: bool):
         super().__init__()
@@ -195,7 +220,7 @@ def fp16_odl(
         ValueError: pairwise sums of native kernels, a convolution in groups that is not depthwise, or no task to learn
             from.
     """
-    task = getattr(model, "task", None)
+    task, plain = getattr(model, "task", None), teacher_for(model, 1)
     if accumulate == "pairwise" and executor == "native":
         raise ValueError("accumulate='pairwise' needs executor='im2row': native kernels sum as they do")
     for owner in list(model.modules()):
@@ -210,10 +235,46 @@ def fp16_odl(
     if not masters:
         model.to(FORMATS[dtype])
     made = Reduced(model, dtype, loss_scale, accumulate == "pairwise").eval()
+    if hasattr(model, "example_inputs"):
+        made.im2row_bytes = float(_largest_rows(made) * FORMATS[dtype].itemsize)
+        made.gradient_sqnr_db = gradient_sqnr(plain, made) if dtype != "fp32" and plain is not None else None
     settings = {"dtype": dtype, "executor": executor, "accumulate": accumulate, "masters": masters, "scale": loss_scale}
     made.task = task  # type: ignore[assignment]
     learned(made, made, fp16_odl, settings, training_steps, _learn, from_start=False)
     return made
+
+
+def _largest_rows(made: Reduced) -> int:
+    """Numbers of one sample's rows in the layer that has most."""
+    sizes = [0]
+    layers = [part for part in made.modules() if isinstance(part, Im2row)]
+    handles = [part.register_forward_pre_hook(lambda own, x: sizes.append(own.row_numbers(x[0]))) for part in layers]
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        made(*made.example_inputs(1))
+    for handle in handles:
+        handle.remove()
+    return max(sizes)
+
+
+def gradient_sqnr(plain: nn.Module, made: Reduced) -> float | None:
+    """What the gradients of all weights lose in the format, in decibels, on one seeded sample of class 0.
+
+    Args:
+        plain: the network in fp32.
+        made: the same in the format; its scale of the loss is taken out again.
+    """
+    if any(part.is_meta for part in plain.parameters()):
+        return None
+    found = []
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+        torch.manual_seed(0)
+        (x,), label = made.example_inputs(1), torch.zeros(1, dtype=torch.long)
+        for each in (Reduced(plain.requires_grad_(True), "fp32", 1.0, False), made):
+            loss = each.loss(each(x), label.to(x.device))
+            grads = torch.autograd.grad(loss, list(each.parameters()))
+            found.append(torch.cat([grad.double().flatten() / each.scale for grad in grads]))
+    value = sqnr_db(*found)
+    return None if math.isnan(value) else value
 
 
 def _learn(module: nn.Module, batches: Any, steps: int) -> list[float]:

@@ -11,7 +11,7 @@ for keys and values and again for queries: depth N (C k + k^2) more, C k folded 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bench.config.settings import Count
 from suites.common.vit import Tokens
-from suites.tiny_memory.mcuformer_net import LowRank, McuFormerNet
+from suites.tiny_memory.mcuformer_net import LowRank, McuFormerNet, scheduled_bytes
 
 
 class Scheduled(nn.Module):
@@ -39,6 +39,14 @@ class Scheduled(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("net"), name)
+
+    @property
+    def engine_peak_bytes(self) -> float:
+        """Modelled: the network's own where a slice is all tokens, else that of the schedule."""
+        net, block = self.net, cast(Any, self.net.blocks[0])
+        if self.rows >= net.tokens:
+            return net.engine_peak_bytes
+        return scheduled_bytes(net.width, net.tokens, net.ratio, net.rho, _inner(block.attn), self.rows)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, [batch, classes]; without gradients, whoever calls."""
@@ -67,7 +75,7 @@ class Scheduled(nn.Module):
         """Add attention to the tokens where they lie."""
         attention, heads = block.attn, block.attn.heads
         outer = attention.qkv.outer if isinstance(attention.qkv, LowRank) else attention.qkv
-        inner = outer.out_features // 3
+        inner = _inner(attention)
         stored = tokens.new_empty(tokens.shape[0], tokens.shape[1], 2 * inner)
         for start in range(0, tokens.shape[1], self.rows):
             part = slice(start, start + self.rows)
@@ -90,6 +98,12 @@ class Scheduled(nn.Module):
         for start in range(0, tokens.shape[1], self.rows):
             part = slice(start, start + self.rows)
             tokens[:, part] += block.mlp(block.norm2(tokens[:, part]))
+
+
+def _inner(attention: Any) -> int:
+    """Features of all heads."""
+    outer = attention.qkv.outer if isinstance(attention.qkv, LowRank) else attention.qkv
+    return outer.out_features // 3
 
 
 def _softmax_(scores: Tensor) -> None:

@@ -20,7 +20,7 @@ from suites.common.checkpoint import load_checkpoint
 from suites.common.digits_vit import digits_vit
 from suites.common.vit import Heads, ViT, vit
 
-__all__ = ["engine_bytes", "load_checkpoint", "low_rank_vit", "low_rank_weights", "rank_of"]
+__all__ = ["engine_bytes", "load_checkpoint", "low_rank_vit", "low_rank_weights", "rank_of", "scheduled_bytes"]
 
 BUDGET = 320 * 1024
 
@@ -53,6 +53,25 @@ def operator_bytes(width: int, tokens: int, ratio: float, rows: int | None = Non
     if rows is None:
         return element * tokens * width * (1 + ratio)
     return element * (tokens * width + rows * width * (1 + ratio))
+
+
+def scheduled_bytes(width: int, tokens: int, ratio: float, rho: float, inner: int, rows: int) -> float:
+    """Bytes of int8 that a block needs over slices of tokens: the larger of its MLP's and its attention's; ours.
+
+    MLP: C [T + s (1 + r) + C r rho], all tokens, a slice with its hidden ones, and the rank part of the weights as in
+    `engine_bytes`. Attention: C T + 2 D T + s (C + D + T), all tokens, keys and values, and of a slice the norm's
+    outputs, the queries and a head's scores.
+
+    Args:
+        width: C.
+        tokens: T, that of the class included.
+        ratio: r, hidden width of the MLP over C.
+        rho: share of the full rank.
+        inner: D, features of all heads.
+        rows: s, tokens of a slice.
+    """
+    mlp = width * (tokens + rows * (1 + ratio) + width * ratio * rho)
+    return max(mlp, tokens * (width + 2 * inner) + rows * (width + inner + tokens))
 
 
 class LowRank(nn.Module):

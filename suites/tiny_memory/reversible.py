@@ -17,7 +17,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from suites.common.checkpointing import Segment
+
 How = Literal["ordinary", "reversible"]
+#: What a chain keeps for its backward: all, inputs of its segments, or its last states.
+Keeps = Literal["ordinary", "checkpoint", "reversible"]
 States = tuple[Tensor, ...]
 #: A learned scale stays this far from 0, since the inverse divides by it.
 LEAST_SCALE = 0.1
@@ -99,6 +103,13 @@ class Chain(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.how: How = "ordinary"
 
+    @property
+    def keeps(self) -> Keeps:
+        """How it runs now, `checkpoint` where its blocks were put into segments."""
+        if self.how == "reversible":
+            return "reversible"
+        return "checkpoint" if any(isinstance(block, Segment) for block in self.blocks) else "ordinary"
+
     def moves(self) -> list[Move]:
         """All moves in order."""
         return [part for part in self.modules() if isinstance(part, Move)]
@@ -118,6 +129,10 @@ class Chain(nn.Module):
         for move in reversed(self.moves()):
             states = move.inverse(*states)
         return states
+
+    def states_of(self, *given: Tensor) -> States:
+        """The states that its moves are given, of what the module is given."""
+        return given
 
 
 class _Walk(torch.autograd.Function):
@@ -180,6 +195,8 @@ def _undo(move: Move, states: list[Tensor], grads: list[Tensor], found: dict[int
 def reversible(model: nn.Module) -> nn.Module:
     """The network whose chains rebuild their inputs in the backward instead of keeping them.
 
+    It says as `rebuilding_error` how far what they rebuild is from what they were given, on its own example inputs.
+
     Raises:
         ValueError: it has no chain of moves.
     """
@@ -188,4 +205,39 @@ def reversible(model: nn.Module) -> nn.Module:
         raise ValueError("reversible works on networks of reversible chains: reversible_unet, deeprftv2")
     for chain in chains:
         chain.how = "reversible"
+    if hasattr(model, "example_inputs"):
+        model.rebuilding_error = _example_error(model)  # type: ignore[assignment]
     return model
+
+
+def _example_error(model: Any) -> float | None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        inputs = model.example_inputs(1)
+    return None if inputs[0].is_meta else rebuilding_error(model, *inputs)
+
+
+@torch.no_grad()
+def rebuilding_error(model: nn.Module, *inputs: Tensor) -> float:
+    """Largest distance of a rebuilt number from the given one, over the largest given one of its chain.
+
+    Args:
+        model: of chains; they are run forwards and back once more behind its forward.
+        inputs: of its forward.
+    """
+    found = [0.0]
+
+    def see(chain: Any, given: tuple[Tensor, ...], _: Any) -> None:
+        states = chain.states_of(*given)
+        after: States = states
+        for move in chain.moves():
+            after = move(*after)
+        pairs = zip(states, chain.inverse(*after), strict=True)
+        largest = max(float(state.abs().max()) for state in states)
+        found.append(max(float((a - b).abs().max()) for a, b in pairs) / max(largest, 1e-30))
+
+    handles = [part.register_forward_hook(see) for part in model.modules() if isinstance(part, Chain)]
+    model(*inputs)
+    for handle in handles:
+        handle.remove()
+    return max(found)

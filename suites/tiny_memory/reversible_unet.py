@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bench.config.settings import Count, PositiveInt
 from suites.common.checkpoint import load_checkpoint
-from suites.tiny_memory.reversible import Chain, Move, Moves
+from suites.tiny_memory.reversible import Chain, Move, Moves, States
 
 __all__ = ["Coupling", "ReversibleUnet", "load_checkpoint", "reversible_unet"]
 
@@ -60,8 +60,12 @@ class Level(Chain):
         """Maps of the same shape."""
         if not len(self.blocks):
             return x
-        first, second = x.chunk(2, dim=1)
-        return torch.cat(super().forward(first.clone(), second.clone()), dim=1)
+        return torch.cat(super().forward(*self.states_of(x)), dim=1)
+
+    def states_of(self, *given: Tensor) -> States:
+        """Both halves of the channels, each a tensor of its own."""
+        first, second = given[0].chunk(2, dim=1)
+        return first.clone(), second.clone()
 
 
 class ReversibleUnet(nn.Module):
@@ -70,6 +74,7 @@ class ReversibleUnet(nn.Module):
     def __init__(self, widths: list[int], couplings: int, expansion: int, side: int, channels: int, classes: int):
         super().__init__()
         self.side, self.channels, self.classes = side, channels, classes
+        self._widths, self._couplings, self._expansion = widths, couplings, expansion
         self.stem = nn.Conv3d(channels, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(Level(width, couplings, expansion) for width in widths)
         pairs = list(pairwise(widths))
@@ -90,6 +95,19 @@ class ReversibleUnet(nn.Module):
         for up, level in zip(self.ups, self.decoder, strict=True):
             x = level(up(x) + skips.pop())
         return self.head(x)
+
+    @property
+    def promised_saved_bytes(self) -> float:
+        """Bytes that autograd keeps of all chains on one volume by `saved_bytes`; all else of the network apart."""
+        levels = [*range(len(self.encoder)), *reversed(range(len(self.decoder)))]
+        return float(sum(map(self._promised, levels, [*self.encoder, *self.decoder])))
+
+    def _promised(self, level: int, chain: nn.Module) -> int:
+        assert isinstance(chain, Level)
+        if not self._couplings:
+            return 0
+        count = len(chain.blocks) if chain.keeps == "checkpoint" else self._couplings  # of segments, or of couplings
+        return saved_bytes(self._widths[level], self._expansion, (self.side >> level) ** 3, count, chain.keeps)
 
     def example_inputs(self, batch: int) -> tuple[Tensor]:
         """Random volumes."""

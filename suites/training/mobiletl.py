@@ -3,11 +3,13 @@
 In the last blocks: the two inner norms keep scale and running statistics as in evaluation and train their shift alone,
 y = a x + b with a constant a, so that no activation is kept for them; the backward of ReLU6 and Hard-Swish is a signed
 step, gradient x (input > 0), for which one bit an element is kept; the block's last norm trains whole, and so do all
-convolutions and the classifier. Earlier blocks are frozen, in evaluation mode.
+convolutions and the classifier. Earlier blocks are frozen, in evaluation mode. With both approximations off
+(`mask="exact", scales=True`) the gradients are those of training the same blocks plainly.
 
 Saved numbers of a block and sample, activations in place (`block_bytes`): x = C_in H^2, e = t C_in H^2,
 d = t C_in H'^2, o = C_out H'^2: plain 4 (x + 2 e + 2 d + o) bytes, here 4 (x + e + d + o) + (e + d) / 8, or + (e + d)
-with torch.bool.
+with torch.bool. A block of V3 with Hard-Swish, which keeps its input, and a gate, whose product keeps the gated map:
+plain 4 (x + 3 e + 4 d + o), here 4 (x + e + 2 d + o) + the masks; what the gate keeps of means over places apart.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from suites.common.mobilenet import MobileNet, mobilenet
 
 __all__ = ["block_bytes", "frozen_blocks", "mobilenet", "mobiletl"]
 
-Mask = Literal["packed", "bool"]
+Mask = Literal["packed", "bool", "exact"]
 _BITS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -44,19 +46,19 @@ def unpacked(bits: Tensor, shape: torch.Size) -> Tensor:
 
 
 class SignedStep(torch.autograd.Function):
-    """An activation whose backward is gradient x (input > 0)."""
+    """An activation whose backward is gradient x (input > 0), or gradient x derivative with an exact mask."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, kind: str, mask: str) -> Tensor:
-        """The activation; of the input only its signs are kept."""
-        positive = x > 0
-        ctx.save_for_backward(packed(positive) if mask == "packed" else positive)
+        """The activation; of the input only its signs are kept, or with an exact mask the derivative."""
+        kept = derivative(x, kind) if mask == "exact" else x > 0
+        ctx.save_for_backward(packed(kept) if mask == "packed" else kept)
         ctx.packed, ctx.shape = mask == "packed", x.shape
         return _ACTIVATIONS[kind](x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient where the input was positive."""
+        """The gradient where the input was positive, or times the derivative."""
         (mask,) = ctx.saved_tensors
         return grads[0] * (unpacked(mask, ctx.shape) if ctx.packed else mask), None, None
 
@@ -64,8 +66,17 @@ class SignedStep(torch.autograd.Function):
 _ACTIVATIONS = {"relu6": F.relu6, "hardswish": F.hardswish, "relu": F.relu}
 
 
+def derivative(x: Tensor, kind: str) -> Tensor:
+    """Of ReLU 1 above 0, of ReLU6 1 between 0 and 6, of Hard-Swish 0 up to -3, 1 from 3 on and x / 3 + 1/2 between."""
+    if kind == "relu":
+        return x > 0
+    if kind == "relu6":
+        return (x > 0) & (x < 6)
+    return torch.where(x < -3, 0.0, torch.where(x > 3, 1.0, x / 3 + 0.5)).to(x.dtype)
+
+
 class SignedActivation(nn.Module):
-    """ReLU6, Hard-Swish or ReLU with the signed step as derivative."""
+    """ReLU6, Hard-Swish or ReLU with the signed step as derivative, or their own."""
 
     def __init__(self, kind: str, mask: str):
         super().__init__()
@@ -100,7 +111,8 @@ def mobiletl(
     model: nn.Module,
     *,
     blocks: PositiveInt = 3,
-    mask: Literal["packed", "bool"] = "packed",
+    mask: Literal["packed", "bool", "exact"] = "packed",
+    scales: bool = False,
     training_steps: Count = 0,
 ) -> nn.Module:
     """The network whose last blocks train in MobileTL's way, all earlier ones frozen.
@@ -108,7 +120,8 @@ def mobiletl(
     Args:
         model: a MobileNet of this suite.
         blocks: how many of the last inverted residual blocks.
-        mask: eight signs a byte, or one.
+        mask: eight signs a byte, one a byte, or the derivative itself, which approximates nothing and saves nothing.
+        scales: whether the inner norms train whole, with statistics of the batch, which keeps their inputs.
         training_steps: batches of 16 to fine-tune on; 0 gives a cost.
 
     Raises:
@@ -117,13 +130,13 @@ def mobiletl(
     net, trained = _frozen_before(model, blocks, "mobiletl")
     for block in trained:
         norms = [(name, part) for name, part in block.named_modules() if isinstance(part, nn.BatchNorm2d)]
-        for name, part in norms[:-1]:
+        for name, part in norms[:-1] if not scales else []:
             _put(block, name, ConstantNorm(part, trains=True))
         for name, part in list(block.named_modules()):
             kind = _kind(part)
             if kind is not None:
                 _put(block, name, SignedActivation(kind, mask))
-    settings = {"blocks": blocks, "mask": mask}
+    settings = {"blocks": blocks, "mask": mask, "scales": scales}
     return learned(net, net, mobiletl, settings, training_steps, CountedRun(), from_start=False).eval()
 
 
@@ -174,9 +187,16 @@ def _frozen_before(model: nn.Module, blocks: int, method: str) -> tuple[MobileNe
 
 
 def block_bytes(
-    inputs: int, outputs: int, side: int, expansion: int, stride: int = 1, mask: str | None = None, element: int = 4
+    inputs: int,
+    outputs: int,
+    side: int,
+    expansion: int,
+    stride: int = 1,
+    mask: str | None = None,
+    element: int = 4,
+    gated: bool = False,
 ) -> float:
-    """Bytes that one sample's block keeps, activations in place.
+    """Bytes that one sample's block keeps, activations in place; the gate's own means and factors apart.
 
     Args:
         inputs: C_in.
@@ -186,10 +206,11 @@ def block_bytes(
         stride: of the depthwise convolution.
         mask: None for the plain block, "packed" or "bool" for MobileTL's.
         element: bytes of a number.
+        gated: a block of V3, with Hard-Swish and squeeze-and-excite behind its depthwise layer.
     """
     after = -(-side // stride)
     x, e = inputs * side**2, expansion * inputs * side**2
     d, o = expansion * inputs * after**2, outputs * after**2
-    if mask is None:
-        return element * (x + 2 * e + 2 * d + o)
-    return element * (x + e + d + o) + (e + d) / (8 if mask == "packed" else 1)
+    if mask is None:  # Hard-Swish keeps its input, and the gate the map that it multiplies
+        return element * (x + (3 if gated else 2) * e + (4 if gated else 2) * d + o)
+    return element * (x + e + (2 if gated else 1) * d + o) + (e + d) / (8 if mask == "packed" else 1)

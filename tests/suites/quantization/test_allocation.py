@@ -108,6 +108,9 @@ def test_a_budget_that_nothing_meets_is_said():
         choose([[1.0, 0.0]], [[4.0, 8.0]], 3.0)
     with pytest.raises(NoAllocation):
         choose_exhaustively([[1.0, 0.0]], [[4.0, 8.0]], 3.0)
+    # 4 bytes at 4 bits and half of 4 more: the first layer's 2, or the others' 1 + 1, which gain 7; tied the last's 1
+    assert allocate([-5, -4, -3], [2, 1, 1], [4, 2, 2], (), 0.5).text == "488"
+    assert allocate([-5, -4, -3], [2, 1, 1], [4, 2, 2], [(0, 1)], 0.5).text == "448"
     with pytest.raises(ValueError, match="one of each a layer"):
         allocate([1.0], [1.0, 2.0], [1.0], (), 0.5)
 

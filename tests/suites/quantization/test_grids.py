@@ -44,13 +44,20 @@ def test_printed_float_grids():
     positive = float_format("e2m1").values(6.0)[7:].tolist()
     assert positive == [0, 0.5, 1, 1.5, 2, 3, 4, 6]
     assert float_format("e1m2").values(7.0).tolist() == list(range(-7, 8))
+    assert float_format("e3m0").values(16.0)[7:].tolist() == [0, 0.25, 0.5, 1, 2, 4, 8, 16]
+    halves = torch.tensor([2.5, 3.5, 5.0, 0.25, 1.25, 1.75, 7.0, -5.0])  # between neighbours, to the even multiple
+    assert float_rounded(halves, float_format("e2m1"), 6.0).tolist() == [2, 4, 4, 0, 1, 2, 6, -4]
     x = torch.linspace(-9, 9, 1001, dtype=torch.float64)
     assert torch.equal(float_rounded(x, float_format("e1m2"), 7.0), int_rounded(x, 4, 7.0))
 
 
 def test_ocp_formats_end_where_their_standard_says():
     assert ocp_values()[-1] == 448 and ocp_values("ocp_e5m2")[-1] == 57_344
-    assert ocp_values()[ocp_values() > 0][0] == 2**-9
+    for name, least in (("ocp_e4m3", 2**-9), ("ocp_e5m2", 2**-16)):
+        values = ocp_values(name)
+        assert values[values > 0][0] == least
+    # 256 codes less two NaN and a second zero; less two infinities, six NaN and a second zero
+    assert (len(ocp_values()), len(ocp_values("ocp_e5m2"))) == (253, 247)
     assert ocp_rounded(torch.tensor([17.0, 0.3, 1e6, -1e6])).tolist() == [16, 0.3125, 448, -448]
 
 
@@ -108,10 +115,10 @@ def test_zeros_are_counted_for_each_layer():
     """Per token at 4 bits, the largest 7: step 1, so that 0.4 becomes zero and 0.6 does not: 1 of 4."""
     model = nn.Sequential(nn.Linear(2, 1))
     batches = [(torch.tensor([[7.0, 0.4], [7.0, 0.6]]),)]
-    assert crossquant.zero_shares(model, {"0": model[0]}, batches, 1.0, 4) == {"0": 0.25}
+    assert crossquant.zero_counts(model, {"0": model[0]}, batches, 1.0, 4) == {"0": (1, 4)}
     # columns 7 and 0.7 from elsewhere: steps of the second 0.1, and nothing becomes zero
     columns = {"0": torch.tensor([7.0, 0.7])}
-    assert crossquant.zero_shares(model, {"0": model[0]}, batches, 0.0, 4, columns) == {"0": 0.0}
+    assert crossquant.zero_counts(model, {"0": model[0]}, batches, 0.0, 4, columns) == {"0": (0, 4)}
 
 
 def test_crossquant_ends_are_per_token_and_per_channel_and_nothing_is_clipped():
@@ -192,6 +199,10 @@ def test_whole_number_grids():
     grid = affine_grid(x.amin(), x.amax(), 8)
     assert float(grid(torch.zeros(()))) == 0 and grid.codes(x).min() == 0 and grid.codes(x).max() == 255
     torch.testing.assert_close(grid(grid(x)), grid(x))
+    # -0.5 to 1.5 in 4 bits: steps of 2/15, of which 3.75 are below zero
+    grid = affine_grid(torch.tensor(-0.5), torch.tensor(1.5), 4)
+    assert grid.codes(torch.tensor([-0.5, 0.0, 0.7, 1.5, 9.0])).tolist() == [0, 4, 9, 15, 15]
+    assert float(affine_grid(torch.tensor(-2.0), torch.tensor(-0.5), 4).zero) == 15  # all below zero: zero is the last
 
 
 def test_other_levels():
@@ -238,6 +249,9 @@ def test_observers():
 def test_bytes_of_formats():
     assert matrix_bytes(10, 300, 4, granularity="group", group=128, scale_bytes=2) == 1500 + 30 * 2
     assert matrix_bytes(576, 128, 8, granularity="block") == 576 * 128 + 5 * 4
+    # 7 x 45 codes of 3 bits: 118.125 bytes; 3 groups of 16 a row: 21 scales, zero points and selectors
+    odd = matrix_bytes(7, 45, 3, granularity="group", group=16, scale_bytes=2, zero_bytes=1, selector_bits=2)
+    assert odd == 119 + 42 + 21 + 6
     assert effective_bits(matrix_bytes(1, 128, 4, granularity="group", scale_bytes=1, selector_bits=2), 128) == 4.125
     assert bitmod.stored_bits(4) == 4 + 10 / 128 and bitmod.stored_bits(3, selector=False) == 3.0625
     assert fp8_block.weight_bytes(2048, 7168) == 14_683_648 and fp8_block.activation_bytes(4096, 7168) == 30_277_632

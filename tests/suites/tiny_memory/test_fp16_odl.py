@@ -89,6 +89,20 @@ def test_executors_agree_and_fp32_is_the_plain_network(make):
             assert 20 < sqnr_db(plain.detach(), half(x).detach()) < 90
 
 
+def test_a_row_says_its_rows_and_what_its_gradients_lose():
+    """ResNet8 of 4 channels at 16 px: a first block of 9 x 4 rows on 256 places has most; DS-CNN of 8: its stem's
+    40 x 125 are less than a depthwise layer's 9 x 8 x 125.
+    """
+    torch.manual_seed(0)
+    net, keywords = resnet8(width=4, resolution=16), ds_cnn(width=8)
+    found = {name: fp16_odl(copy.deepcopy(net), dtype=name) for name in ("fp32", "fp16", "bf16")}
+    assert [found[name].im2row_bytes for name in ("fp32", "fp16")] == [9 * 4 * 256 * 4, 9 * 4 * 256 * 2]
+    assert fp16_odl(keywords, dtype="fp16").im2row_bytes == 9 * 8 * 125 * 2
+    assert fp16_odl(copy.deepcopy(net), executor="native").im2row_bytes == 0
+    assert found["fp32"].gradient_sqnr_db is None
+    assert 15 < found["bf16"].gradient_sqnr_db < found["fp16"].gradient_sqnr_db - 6  # three bits of mantissa less
+
+
 @pytest.mark.parametrize("scale, kept", [(1.0, 0.0), (1024.0, 2.0**-25)])
 def test_a_scale_keeps_gradients_that_fp16_would_lose(scale, kept):
     """The gradient is half of an input of 2^-24, the least number of fp16."""

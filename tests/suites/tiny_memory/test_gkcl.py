@@ -108,6 +108,8 @@ def test_tasks_are_learned_in_turn_and_noted(method):
     assert len(in_turn(learner, everything, len(everything))) >= len(everything) - 2
     assert learner.accuracies[0, 0] > 40 and learner.accuracies[0, 1] == 0
     assert learner.accuracies[1].min() > 20
+    assert learner.forgetting == float(learner.accuracies[0, 0] - learner.accuracies[1, 0])
+    assert method(continual_digits(hidden=8), tasks=2).forgetting is None  # nothing was learned
     new = images(split()[1][:5], 8, 1)
     assert torch.equal(learner.eval()(new), learner(new))  # a classifier is the same whenever it is solved
 

@@ -14,6 +14,7 @@ from suites.tiny_memory.mcuformer_net import (
     low_rank_weights,
     operator_bytes,
     rank_of,
+    scheduled_bytes,
 )
 from tests.suites.tiny_memory.live import live_peak
 
@@ -29,6 +30,13 @@ def test_the_formula_is_that_of_the_check_case():
     assert engine_bytes(192, 225, 4, 0.9) == pytest.approx(349_670.4)
     assert engine_bytes(192, 225, 4, 0.4) == pytest.approx(275_942.4)
     assert engine_bytes(192, 225, 4, 0.4) < BUDGET == 327_680 < engine_bytes(192, 225, 4, 0.9)
+    # slices of 16: the MLP's 192 (226 + 16 x 5 + 460.8); of 1: attention's 3 x 226 x 192 + 192 + 192 + 226
+    assert scheduled_bytes(192, 226, 4, 0.6, 192, 16) == pytest.approx(147_225.6)
+    assert scheduled_bytes(192, 226, 4, 0.05, 192, 1) == 130_786
+    with torch.device("meta"):
+        made = low_rank_vit(rho=0.6, depth=1)
+    assert mcuformer(made, slice=16).engine_peak_bytes == pytest.approx(147_225.6)
+    assert mcuformer(made, slice=0).engine_peak_bytes == made.engine_peak_bytes == engine_bytes(192, 225, 4, 0.6)
 
 
 def test_weights_of_factors_are_those_of_the_check_case_and_cross_where_the_brief_says():

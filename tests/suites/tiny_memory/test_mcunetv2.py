@@ -93,6 +93,18 @@ def test_an_operators_need_by_hand():
     assert layer_needs([ChainBlock((StageLayer(3, 4),)), alone], 5)[1] == 8 * 25  # it may not overwrite what is added
 
 
+def test_an_odd_map_in_tiles_that_do_not_divide_it_by_hand():
+    """15 px through a stem of stride 2 to 8 places in 3, 3, 2: with halos the stem's are 4, 5 and 3, the picture's 8,
+    11 and 6. The inner tile's stem gives 4 x 25, the depthwise layer works in place, the projection takes 4 x 9 and
+    gives 6 x 9; the output of 6 x 64 is there besides.
+    """
+    stem, rest = StageLayer(3, 4, 3, 2, 1), (StageLayer(4, 4, 3, 1, 1, 4), StageLayer(4, 6))
+    chain = [ChainBlock((stem,)), ChainBlock(rest)]
+    assert [spans[0] for spans in axis_regions(chain, 15, 3)] == [(0, 8), (3, 14), (9, 15)]
+    assert patched_macs(chain, 15, 3) == 3 * 4 * 9 * (4 + 5 + 3) ** 2 + (4 * 9 + 4 * 6) * 64
+    assert tile_peak(chain, 15, 3) == 4 * 25 and stage_buffer(chain, 15) == 6 * 64
+
+
 @pytest.mark.parametrize("side, tiles, runs", [(28, 3, [10, 10, 8]), (28, 4, [7] * 4), (5, 4, [2, 2, 1]), (7, 1, [7])])
 def test_tiles_are_as_large_as_the_largest_and_cover_every_place_once(side, tiles, runs):
     spans = whole_spans(side, tiles)

@@ -118,9 +118,27 @@ def test_saved_bytes_of_sub_unets_do_not_grow_where_they_are_rebuilt():
             states = [torch.randn(1, 4 * 2**v, 16 >> v, 16 >> v, requires_grad=True) for v in range(3)]
             kept[how, count], _ = autograd_keeps(lambda net=net, s=states: net(*s), [*net.parameters(), *states])
     assert kept["reversible", 2] == kept["reversible", 8] == rft.state_bytes(4, 16)
-    assert kept["ordinary", 8] / kept["ordinary", 2] == pytest.approx(
-        4.0, abs=0.15
-    )  # the last states of one level are kept by none
+    # the states that come in are the caller's
+    first = rft.state_bytes(4, 16)
+    assert all(kept["ordinary", count] == rft.saved_bytes(4, 16, count) - first for count in (2, 8))
+    assert kept["ordinary", 8] / kept["ordinary", 2] == pytest.approx(4.0, abs=0.15)
+
+
+@pytest.mark.parametrize("change", [lambda net: net, reversible, checkpoint, lambda net: checkpoint(net, sqrt=True)])
+def test_a_networks_promise_is_what_its_chains_keep(change):
+    """Of a U-Net what is kept beside the chains is the same however they run, but for statistics of its norms."""
+    net = change(rft.deeprftv2(width=4, sub_unets=3, resolution=16)).train()
+    states = [torch.randn(1, 4 * 2**v, 16 >> v, 16 >> v, requires_grad=True) for v in range(3)]
+    kept, _ = autograd_keeps(lambda: net.body(*states), list(net.parameters()))
+    assert kept == net.promised_saved_bytes
+    beside = []
+    for how in (change, reversible):
+        net = how(reversible_unet(width=4, couplings=3, expansion=2, levels=2, side=8)).train()
+        (x,) = net.example_inputs(1)
+        kept, _ = autograd_keeps(lambda net=net, x=x: net(x), [*net.parameters(), x])
+        beside.append(kept - net.promised_saved_bytes)
+    statistics = 4 * 2 * 2 * 3 * (2 * 5 * 2 + 5 * 4)  # a mean and a deviation of every channel that a norm sees
+    assert 0 <= beside[0] - beside[1] <= statistics and net.promised_saved_bytes == 4 * (2 * 4 * 512 + 8 * 64)
 
 
 class Whole(nn.Module):
@@ -223,6 +241,9 @@ def test_errors_of_rebuilding_grow_with_depth():
             found = net.inverse(*net(*states))
         errors.append(max(float((a - b).abs().max()) for a, b in zip(states, found, strict=True)))
     assert errors[0] < errors[1] < 1e-3
+    made = [reversible(reversible_unet(width=4, couplings=n, expansion=2, levels=1, side=4)) for n in (1, 12)]
+    assert 0 < made[0].rebuilding_error < made[1].rebuilding_error < 1e-3
+    assert reversible(reversible_unet(width=4, couplings=0, levels=1, side=4)).rebuilding_error == 0
 
 
 def test_what_could_not_be_rebuilt_is_refused():

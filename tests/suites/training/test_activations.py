@@ -62,6 +62,63 @@ def test_block_bytes_are_those_of_the_check_case():
     assert tl.block_bytes(96, 96, 14, 6, mask="packed") == 1_081_920
     assert tl.block_bytes(96, 96, 14, 6, mask="bool") == 1_279_488
     assert pytest.approx(0.447, abs=1e-3) == 1 - 14.375 / 26
+    # C 5 -> 7 and 15 -> 8 places by stride 2, t 4: x 1125, e 4500, d 1280, o 448
+    assert tl.block_bytes(5, 7, 15, 4, 2) == 4 * (1125 + 2 * 4500 + 2 * 1280 + 448)
+    assert tl.block_bytes(5, 7, 15, 4, 2, mask="packed") == 4 * (1125 + 4500 + 1280 + 448) + 5780 / 8
+    # a gated block of V3: 44 units plainly, 20.375 here, 53.7 % less
+    gated = [tl.block_bytes(96, 96, 14, 6, mask=mask, gated=True) / (4 * 96 * 14**2) for mask in (None, "packed")]
+    assert gated == [44, 20.375]
+
+
+def test_a_gated_block_saves_what_the_formula_says():
+    """The first of V3-small's last seven, 40 -> 240 -> 40 channels with Hard-Swish and a gate of 64; means and factors
+    of the gate and statistics of norms are a few numbers a channel.
+    """
+    for mask in (None, "packed"):
+        model = tl.mobilenet(version="v3_small", width=1.0, resolution=32)
+        changed = tl.frozen_blocks(model, blocks=7) if mask is None else tl.mobiletl(model, blocks=7, mask=mask)
+        block = [part for part in changed.net.features if type(part).__name__ == "InvertedResidual"][4].train()
+        x = torch.randn(3, 40, 4, 4, requires_grad=True)
+        kept, _ = saved_bytes(lambda block=block, x=x: block(x), [*block.parameters(), *block.buffers()])
+        expected = 3 * tl.block_bytes(40, 40, 4, 6, mask=mask, gated=True)
+        assert 0 <= kept - expected <= 4 * (3 * 4 * (240 + 64) + 6 * 240 + 2 * 40), mask
+
+
+@pytest.mark.parametrize("version", ["v2", "v3_small"])
+@pytest.mark.parametrize("scales", [True, False])
+def test_without_its_approximations_the_blocks_train_as_plain_ones(version, scales):
+    """With exact derivatives the gradients of all that trains are autograd's: of plain blocks where the inner norms
+    train whole, of blocks whose inner norms are in evaluation and keep their scale where their shift alone trains.
+    """
+    torch.manual_seed(0)
+    model = tl.mobilenet(version=version, width=0.35, resolution=64).double()
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.running_mean, std=0.2)
+            nn.init.uniform_(part.running_var, 0.5, 2)
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+    made = tl.mobiletl(copy.deepcopy(model), blocks=2, mask="exact", scales=scales).train()
+    plain = tl.frozen_blocks(model, blocks=2).train()
+    if not scales:
+        _shift_alone(plain)
+    x = torch.randn(4, 3, 64, 64).double()
+    found = []
+    for net in (made, plain):
+        net(x).square().mean().backward()
+        found.append({name.replace(".shift", ".bias"): p.grad for name, p in net.named_parameters() if p.requires_grad})
+    assert found[0].keys() == found[1].keys() and len(found[0]) > 18
+    sizes = {name: float(grad.abs().max()) for name, grad in found[1].items()}
+    noise = 1e-12 * max(sizes.values())  # the shift before a norm that takes means of the batch has no gradient at all
+    for name, grad in found[0].items():
+        torch.testing.assert_close(grad, found[1][name], rtol=0, atol=1e-9 * sizes[name] + noise, msg=name)
+    assert sum(size > 1e3 * noise for size in sizes.values()) > 14
+
+
+def _shift_alone(net):
+    """Put the inner norms of the trained blocks in evaluation, with a scale that does not train."""
+    for block in [part for part in net.net.features if type(part).__name__ == "InvertedResidual"][-2:]:
+        for norm in [part for part in block.modules() if isinstance(part, nn.BatchNorm2d)][:-1]:
+            norm.eval().weight.requires_grad_(False)
 
 
 @pytest.mark.parametrize("mask", ["packed", "bool"])
