@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bench.config.settings import PositiveInt, Rate
 from suites.common.checkpoint import load_checkpoint
+from suites.common.initial import keep_scale
 from suites.streaming.frames import Recomputed
 
 __all__ = ["FrameCnn", "frame_cnn", "load_checkpoint"]
@@ -24,6 +25,8 @@ class FrameCnn(Recomputed):
     """
 
     frames = 1
+    #: As for `co3d_tiny`, whose mean over space it has.
+    learning_rate = 2e-2
 
     def __init__(self, width: int, resolution: int, classes: int, noise: float, static: bool):
         super().__init__()
@@ -32,6 +35,7 @@ class FrameCnn(Recomputed):
             nn.Conv2d(inner, outer, 3, stride, 1)
             for inner, outer, stride in ((1, width, 2), (width, 2 * width, 2), (2 * width, 2 * width, 1))
         )
+        keep_scale(self.convs)
         self.head = nn.Linear(2 * width, classes)
 
     def maps(self, x: Tensor) -> list[Tensor]:
@@ -113,7 +117,7 @@ def frame_cnn(
     Args:
         width: channels of the first maps; the others have twice as many.
         resolution: side of a frame, a multiple of 4.
-        classes: logits.
+        classes: logits; of moving digits 5 are the digit alone, which is all that one frame can tell, 20 digit and way.
         noise: standard deviation of the noise of the frames that it is measured on.
         motion: whether the square of those frames drifts, under a camera that stands still either way.
     """

@@ -119,7 +119,7 @@ def frame(model: nn.Module, *, training_steps: Count = 0) -> nn.Module:
 
     Args:
         model: a network of windows.
-        training_steps: batches of 16 to learn its own weights from; 600 is as long as the plain network learns.
+        training_steps: batches of 16 to learn its own weights from, at the rate of the plain network, which has 1500.
 
     Raises:
         ValueError: the model is no network of windows, or has no task to learn from.
@@ -132,4 +132,4 @@ def frame(model: nn.Module, *, training_steps: Count = 0) -> nn.Module:
 def _loop(module: nn.Module, batches: Any, steps: int) -> list[float]:
     """Losses of training on the answer of the last input of each clip."""
     last = ((clips[:, -1:], labels[:, -1:]) for clips, labels in batches)
-    return fit(module, last, classification(module), Pace(steps, RATE))
+    return fit(module, last, classification(module), Pace(steps, float(getattr(module, "learning_rate", RATE))))

@@ -1,5 +1,8 @@
 """Digits that move over a canvas: which digit, and which way? One still frame cannot tell, so a network needs the past.
 
+A network with a logit for every digit alone is asked for the digit: that is what a single frame can tell. Its `noise`
+and whether the digit stands still (`static`) are those of the sequences, where it says them.
+
 Sequences are made from scikit-learn's digits and a seed: an 8 x 8 digit of 0 to 4 on a 32 x 32 canvas, one or two
 pixels a frame in one of four directions, turned back at the edges, with noise. The label of a step is the digit and its
 direction in that step; digits of held-out sequences are held-out digits.
@@ -30,9 +33,14 @@ CLASSES = SHOWN * len(DIRECTIONS)
 
 @dataclass(frozen=True)
 class Training:
-    """How a network of clips is trained; `length` frames a clip, or as many as its window where that is longer."""
+    """How a network of clips is trained; `length` frames a clip, or as many as its window where that is longer.
+
+    A network that answers a clip once is told one label of it, and learns from more clips: `once_steps` batches. `rate`
+    is that of networks which name no `learning_rate` of their own.
+    """
 
     steps: int = 600
+    once_steps: int = 1500
     batch: int = 16
     length: int = 16
     rate: float = 2e-3
@@ -65,7 +73,7 @@ class MovingDigits(TrainedTask):
             training: the recipe; None for the default.
             frames: of a held-out sequence.
             sequences: that are held out.
-            grain: standard deviation of the noise.
+            grain: standard deviation of the noise, for modules that say none.
 
         Raises:
             TaskError: sequences of fewer than two frames, or of no length.
@@ -74,17 +82,26 @@ class MovingDigits(TrainedTask):
         if frames < 2 or sequences < 2:
             raise TaskError(f"frames={frames}, sequences={sequences}: two or more of each are needed")
         self.training = training or Training()
-        self.frames, self.sequences, self.grain = frames, sequences, grain
-        self.length = self.training.length
+        self.frames, self.sequences = frames, sequences
+        self.usual, self.grain, self.still = grain, grain, False
+        self.length, self.rate = self.training.length, self.training.rate
+        self.classes = CLASSES
 
     def fits(self, module: nn.Module, model_name: str) -> None:
-        """Raise TaskError unless the module has a logit for every digit and direction; settles the clips' length."""
+        """Raise TaskError unless the module has a logit for every digit and direction, or for every digit.
+
+        Settles what is asked for, the clips' length, their noise, whether anything moves in them, and the rate.
+        """
         classes = getattr(module, "classes", CLASSES)
-        if classes != CLASSES:
+        if classes not in (CLASSES, SHOWN):
             raise TaskError(
                 f'model "{model_name}" has {classes} logits and moving_digits has {CLASSES} classes, {SHOWN} digits in '
-                f"{len(DIRECTIONS)} directions: take moving_cnn, or build it with classes={CLASSES}"
+                f"{len(DIRECTIONS)} directions: take moving_cnn, or build it with classes={CLASSES}, or with "
+                f"classes={SHOWN} for the digit alone"
             )
+        self.classes, self.still = classes, classes == SHOWN and bool(getattr(module, "static", False))
+        self.grain = float(getattr(module, "noise", self.usual))
+        self.rate = float(getattr(module, "learning_rate", self.training.rate))
         # a window that is longer than the usual clip has to fit into the clips that it is learned from
         self.length = max(self.training.length, int(getattr(module, "frames", 0)))
 
@@ -92,10 +109,11 @@ class MovingDigits(TrainedTask):
         """Train on clips, every answered step with its label; its score on some clips and on the held-out ones."""
         how = self.training
         predict = classification(lambda clips: _steps(module(clips)))  # type: ignore[arg-type]
-        pace = Pace(how.steps, how.rate, warmup=how.warmup, weight_decay=how.weight_decay, clip=how.clip)
         answered = self._answered(module)
+        steps = how.once_steps if answered == 1 else how.steps
+        pace = Pace(steps, self.rate, warmup=how.warmup, weight_decay=how.weight_decay, clip=how.clip)
         batches = (
-            (clips, labels[:, -answered:]) for clips, labels in self.training_batches(how.batch, how.steps, self.seed)
+            (clips, labels[:, -answered:]) for clips, labels in self.training_batches(how.batch, steps, self.seed)
         )
         losses = fit(module, batches, predict, pace)
         with torch.inference_mode():
@@ -114,8 +132,11 @@ class MovingDigits(TrainedTask):
         return data.digits()[2]
 
     def recipe(self) -> dict[str, Any]:
-        """The training and the sequences."""
-        return {**asdict(self.training), "frames": self.frames, "sequences": self.sequences, "grain": self.grain}
+        """The training, the sequences, and what is asked for."""
+        return {
+            **asdict(self.training), "rate": self.rate, "frames": self.frames, "sequences": self.sequences, "grain": self.grain,
+            "classes": self.classes, "still": self.still,
+        }  # fmt: skip
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The held-out sequences [batch, frames, 1, 32, 32] and the label of every frame [batch, frames]."""
@@ -140,7 +161,8 @@ class MovingDigits(TrainedTask):
             int(torch.randint(high, (1,), generator=generator))
             for high in (len(index), len(DIRECTIONS), 2, CANVAS - DIGIT + 1, CANVAS - DIGIT + 1)
         ]
-        chosen, way, speed, row, column = index[draw[0]], draw[1], 1 + draw[2], draw[3], draw[4]
+        chosen, way, row, column = index[draw[0]], draw[1], draw[3], draw[4]
+        speed = 0 if self.still else 1 + draw[2]
         frames = self.grain * torch.randn(length, 1, CANVAS, CANVAS, generator=generator)
         digit, ways = data.digits()[0][chosen], torch.empty(length, dtype=torch.long)
         for place in range(length):
@@ -149,7 +171,8 @@ class MovingDigits(TrainedTask):
             ways[place] = way
         # the label of a frame is the way that the digit came by: of the first one, the way that it will go
         came = torch.cat([ways[:1], ways[:-1]])
-        return frames, int(data.labels(chosen)) * len(DIRECTIONS) + came
+        shown = int(data.labels(chosen))
+        return frames, torch.full_like(came, shown) if self.classes == SHOWN else shown * len(DIRECTIONS) + came
 
     # ------------------------------------------------------------------------------------------ the score
 
@@ -176,9 +199,9 @@ class MovingDigits(TrainedTask):
             places, said = _streamed(module, run.send(clips))
         transient = int(getattr(module, "transient", 0)) * int(getattr(module, "hop", 1))
         steady = [at for at, place in enumerate(places) if place >= transient]
-        if len(places) > clips.shape[1] or said.shape[0] != len(clips) or not steady or said.shape[2] != CLASSES:
+        if len(places) > clips.shape[1] or said.shape[0] != len(clips) or not steady or said.shape[2] != self.classes:
             raise QualityError(
-                f"answers of shape {tuple(said.shape)} cannot be scored: expected (batch, frames, {CLASSES})"
+                f"answers of shape {tuple(said.shape)} cannot be scored: expected (batch, frames, {self.classes})"
             )
         return [places[at] for at in steady], said[:, steady]
 
@@ -188,13 +211,14 @@ class MovingDigits(TrainedTask):
             "name": self.name,
             "split": "sequences of held-out digits, the same for every seed",
             "n": self.sequences,
-            "classes": CLASSES,
+            "classes": self.classes,
             "digest": self.data_digest(),
             "preprocessing": {
                 "frames": self.frames,
                 "canvas": CANVAS,
                 "digit": DIGIT,
                 "grain": self.grain,
+                "still": self.still,
                 "digits": SHOWN,
             },
         }

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from suites.common.tasks.moving_digits import MovingDigits
 from suites.streaming.delta import DeltaNet, Quantised, delta, l1
 from suites.streaming.frame_cnn import fan_out, frame_cnn
 from tests.suites.streaming.walk import difference, numbers, step_macs, walked
@@ -142,3 +143,15 @@ def test_training_needs_a_task_and_its_loss_falls_with_fewer_changes():
     with pytest.raises(ValueError, match="single frames"):
         delta(nn.Linear(2, 2))
     assert isinstance(delta(net()), DeltaNet) and l1(net()).training is False
+
+
+def test_frames_are_asked_for_the_digit_of_sequences_of_their_own_noise_and_motion(tmp_path):
+    whole = MovingDigits(tmp_path, 0, frames=6, sequences=4)
+    alone = MovingDigits(tmp_path, 0, frames=6, sequences=4)
+    alone.fits(frame_cnn(classes=5, noise=0.0, motion="static"), "frames")
+    (_, ways), (clips, digits) = next(whole.batches(4)), next(alone.batches(4))
+    assert torch.equal(ways // 4, digits) and torch.equal(clips, clips[:, :1].expand_as(clips))
+    assert alone.recipe() != whole.recipe() and alone.describe()["classes"] == 5
+    alone.fits(frame_cnn(classes=5), "frames")
+    moving = next(alone.batches(4))[0]
+    assert not torch.equal(moving[:, 1:], moving[:, :-1])
