@@ -171,17 +171,19 @@ class Site:
     def samples_mark(self, row: Row) -> list[int]:
         """When something was last put into or taken from the folders of a row's raw samples, in ns; 0 for no folder."""
         runs = (row.record.get("timing") or {}).get("invocations") or []
-        folders = {str(Path(str(run.get("samples_file") or "")).parent) for run in runs}
-        return [self._changed(root / folder) for folder in sorted(folders) for root in self.roots]
+        folders = {str(run.get("samples_file") or "").rpartition("/")[0] for run in runs}
+        return [time for folder in sorted(folders) for time in self._changed(folder)]
 
-    def _changed(self, folder: Path) -> int:
+    def _changed(self, folder: str) -> list[int]:
+        """When a folder of samples was last changed, in each results folder."""
         times = (self.whole or self)._times
         if folder not in times:
-            times[folder] = folder.stat().st_mtime_ns if folder.is_dir() else 0
+            places = [root / folder for root in self.roots]
+            times[folder] = [place.stat().st_mtime_ns if place.is_dir() else 0 for place in places]
         return times[folder]
 
     @cached_property
-    def _times(self) -> dict[Path, int]:
+    def _times(self) -> dict[str, list[int]]:
         return {}
 
     @cached_property

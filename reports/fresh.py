@@ -82,10 +82,16 @@ def kept(out: Path, wanted: str) -> dict[str, Any] | None:
         said = json.loads((out / FILE).read_text(encoding="utf-8"))
         if said["stamp"] != wanted:
             return None
-        there = {os.path.relpath(os.path.join(place, name), out) for place, _, names in os.walk(out) for name in names}
+        there = files_in(out)
         return said if all(page in there for page in said["pages"]) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def files_in(out: Path) -> set[str]:
+    """The files of a site, as paths from its folder."""
+    skipped = len(os.path.join(out, ""))
+    return {os.path.join(place, name)[skipped:] for place, _, names in os.walk(out) for name in names}
 
 
 def remember(out: Path, stamp: str, pages: Sequence[str], problems: Sequence[str]) -> None:

@@ -168,7 +168,7 @@ class Row:
 
     def value(self, metric: str, part: str = "") -> float | None:
         """The value of a metric of the whole run, the subject or a further part; None where there is none."""
-        cell = self.cells.get(column_key(metric, part))
+        cell = self.cells.get(column_key(metric, part) if part else metric)
         return None if cell is None else cell.value
 
 

@@ -52,13 +52,18 @@ def without_paths(value: Any) -> Any:
         return _shorten(value) if "/" in value or "\\" in value else value
     if isinstance(value, dict):
         return {
-            key: item if type(item) in _PATHLESS else without_paths(item)
+            key: item if type(item) in _PATHLESS or _is_word(item) else without_paths(item)
             for key, item in value.items()
             if key not in _PRIVATE_KEYS
         }
     if isinstance(value, (list, tuple)):
-        return [without_paths(item) for item in value]
+        return [item if type(item) in _PATHLESS else without_paths(item) for item in value]
     return value
+
+
+def _is_word(value: Any) -> bool:
+    """Whether this is a text that cannot hold a path, as most are."""
+    return type(value) is str and "/" not in value and "\\" not in value
 
 
 def published(record: Record) -> Record:

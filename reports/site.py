@@ -7,6 +7,7 @@ content has changed since the last build. Nothing is measured and nothing is sen
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -112,11 +113,12 @@ def build(
         return SiteResult(folder / INDEX, pages, said["problems"], time.perf_counter() - started, 0, 0)
     with _without_collections():
         site = load(roots, suite=suite, show_paths=show_paths, title=title, claims=claims, compare=compare, rates=rates)
-        made = _write(site, folder, figure_seconds, digest_of(options, __version__))
+        made, problems = _write(site, folder, figure_seconds, digest_of(options, __version__)), site.problems
+        del site  # or the first collection would look through it
     if made.whole:
-        fresh.remember(folder, stamp, [str(page.relative_to(folder)) for page in made.pages], site.problems)
+        fresh.remember(folder, stamp, [str(page.relative_to(folder)) for page in made.pages], problems)
     seconds = time.perf_counter() - started
-    return SiteResult(folder / INDEX, made.pages, site.problems, seconds, made.written, made.brief)
+    return SiteResult(folder / INDEX, made.pages, problems, seconds, made.written, made.brief)
 
 
 @contextmanager
@@ -284,17 +286,17 @@ def _write(site: Site, out: Path, figure_seconds: float | None, asked: str) -> _
         assets = _assets(out / "assets")
         manifest = Manifest.read(out / "assets" / "manifest.json", base=digest_of(assets, asked))
         fresh.forget(out)
-        made, spent = _Written(), 0.0
+        made, spent, there = _Written(), 0.0, fresh.files_in(out)
         for sheet in sheets_of(site):
             files = [out / path for path in sheet.paths]
             made.pages += files
-            if manifest.unchanged(sheet.paths, sheet.digest) and all(file.exists() for file in files):
+            if manifest.unchanged(sheet.paths, sheet.digest) and all(path in there for path in sheet.paths):
                 continue
             started = time.perf_counter()
             over = figure_seconds is not None and spent > figure_seconds and sheet.brief is not None
             texts, whole = texts_of(site, sheet, brief=over)
             for file, text in zip(files, texts, strict=True):
-                _replace(file, text)
+                _replace(str(file), text)
             if over or not whole:
                 manifest.unfinished(sheet.paths)
                 made.whole = False
@@ -308,11 +310,12 @@ def _write(site: Site, out: Path, figure_seconds: float | None, asked: str) -> _
     return made
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: str, text: str) -> None:
     """Write beside and rename: a reader sees the old page or the new one. Pages can be made again, so no sync."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    beside = f"{path}.part"
+    with open(beside, "wb") as file:
+        file.write(text.encode())
+    os.replace(beside, path)
 
 
 def _assets(folder: Path) -> str:

@@ -9,6 +9,7 @@ ISO 8601.
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -29,6 +30,7 @@ def _moment(text: str) -> str:
     return text
 
 
+@lru_cache(maxsize=4096)  # the rows of a sweep share a few
 def _settings(text: str) -> str:
     parse_settings(text)
     return text

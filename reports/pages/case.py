@@ -63,19 +63,19 @@ class Fact:
 def sheets(site: Site) -> Iterable[Sheet]:
     """One sheet per row; it is rebuilt only if its record, its baseline or its standing changed."""
     shell = cache(lambda: Shell(site, "cases/any.html"))
+    around = digest_of(site.title, [link.path for link in site.navigation])
     for row in site.rows:
-        yield Sheet(row.page, _digest(site, row), partial(_page, site, row), partial(_brief, site, shell, row))
+        yield Sheet(row.page, _digest(site, row, around), partial(_page, site, row), partial(_brief, site, shell, row))
 
 
-def _digest(site: Site, row: Row) -> str:
+def _digest(site: Site, row: Row, around: str) -> str:
     return digest_of(
+        around,
         site.mark_of(row),
         row.rank,
         row.pareto,
         row.pareto_note,
         site.claims_on(row),
-        site.title,
-        [link.path for link in site.navigation],
         _command(site, row),
         [other and (other.page, other.name) for other in site.neighbours(row)],
         site.samples_mark(row),
