@@ -19,7 +19,7 @@ __all__ = ["Co3dTiny", "co3d_tiny", "load_checkpoint"]
 class Co3dTiny(VideoNet):
     """Three 3 x 3 x 3 convolutions with a skip over the last one, mean over space and time, linear head."""
 
-    #: A digit is a sixteenth of its canvas, so the mean over space dilutes what it excites: a tenth of it learns little.
+    #: A digit is a sixteenth of its canvas, so the mean over space dilutes what it excites: a tenth learns little.
     learning_rate = 2e-2
 
     def __init__(self, padding: str, positions: int, resolution: int, classes: int, kernel: int):

@@ -134,7 +134,8 @@ class MovingDigits(TrainedTask):
     def recipe(self) -> dict[str, Any]:
         """The training, the sequences, and what is asked for."""
         return {
-            **asdict(self.training), "rate": self.rate, "frames": self.frames, "sequences": self.sequences, "grain": self.grain,
+            **asdict(self.training), "rate": self.rate, "frames": self.frames, "sequences": self.sequences,
+            "grain": self.grain,
             "classes": self.classes, "still": self.still,
         }  # fmt: skip
 
