@@ -90,7 +90,8 @@ def test_a_table_that_was_written_is_read_as_it_was():
     assert line.case == "a|b" and line.promised == 2.0 and line.low == 1.4
 
 
-def test_the_picture_has_a_mark_for_each_row_on_equal_scales(tmp_path, capsys):
+def test_the_picture_has_a_mark_for_each_row_on_equal_scales(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where the first suite has no page
     (tmp_path / "convnets.md").write_text(PAGE, encoding="utf-8")
     drawn = tmp_path / "atlas.svg"
     assert main([str(tmp_path), "--picture", str(drawn)]) == 0
