@@ -12,11 +12,12 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
 from bench.errors import UsageError
+from reports.finding_line import Line
+from reports.finding_picture import picture
 from reports.finding_tables import GAINS, hand_over, markdown_table
 
 FOLDER = Path("docs/findings")
@@ -31,36 +32,6 @@ CONTROLS = ("scan='identity'",)
 #: Cases that are named one by one.
 MOST = 8
 _RATIO = re.compile(r"^(\d+(?:\.\d+)?)x(?: \[(\d+(?:\.\d+)?), (\d+(?:\.\d+)?)\])?$")
-
-
-@dataclass(frozen=True)
-class Line:
-    """A row of a page that promises to save: ratios of the other side's over its own operations and time."""
-
-    suite: str
-    case: str
-    workload: str
-    batch: int
-    conditions: str
-    promised: float
-    measured: float
-    low: float
-    high: float
-
-    @property
-    def realised(self) -> float:
-        """Measured over promised speed-up."""
-        return self.measured / self.promised
-
-    @property
-    def arrived(self) -> float:
-        """Time saved over time that the operations promise to save; negative where it is slower."""
-        return (1 - 1 / self.measured) / (1 - 1 / self.promised)
-
-    @property
-    def verdict(self) -> str:
-        """`faster` or `slower` where the whole 95 % interval is on that side of 1, else `open`."""
-        return "faster" if self.low > 1 else "slower" if self.high < 1 else "open"
 
 
 def lines_of(suite: str, text: str) -> list[Line]:
@@ -205,8 +176,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _drawn(folder: Path, file: Path) -> str:
     """Write the picture; what is said of it."""
-    from reports.finding_picture import picture
-
     lines = read(folder)
     file.write_text(picture(lines), encoding="utf-8")
     return f"{len(lines)} rows in {file}\n"

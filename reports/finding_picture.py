@@ -9,12 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from statistics import median, quantiles
-from typing import TYPE_CHECKING
 
 from markupsafe import escape
 
-if TYPE_CHECKING:
-    from reports.finding_atlas import Line
+from reports.finding_line import Line
 
 #: Pixels of a decade, of the whole picture, and of what stands around the plot.
 DECADE, WIDTH, LEFT, TOP, BOTTOM = 178.0, 860, 64, 28, 52

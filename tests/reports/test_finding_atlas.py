@@ -5,7 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from reports.finding_atlas import Line, lines_of, main, read, tables
+from reports.finding_atlas import lines_of, main, read, tables
+from reports.finding_line import Line
 from reports.finding_picture import DECADE
 from reports.finding_tables import END, GAINS, START, markdown_table
 

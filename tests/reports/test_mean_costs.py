@@ -37,7 +37,7 @@ def test_a_threshold_stands_beside_paths_by_lot_with_the_histogram_of_its_paths(
     one = dict(zip(head, next(line for line in lines if line[1] == "1"), strict=True))
     assert (one["products (mean)"], one["least to most"]) == ("350", "100 to 1,100")
     assert one["inputs by cost"] == "75 / 25 % of 4"
-    assert (one["time of an input"], one["p90"]) == ("0.25 ms", "0.5 ms")
+    assert (one["time of an input"], one["p90"]) == ("0.250 ms", "0.500 ms")
     assert (one["score"], one["by lot at that cost"]) == ("75.0 %", "67.5 %")  # 60 + 250 / 1000 x 30
 
 
