@@ -6,7 +6,7 @@ branches and their exchange are those of PIDNet (arXiv:2206.02066).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -338,7 +338,8 @@ def _path_by_path(layer: nn.Module, u: Tensor) -> Tensor:
 def _by_middle_taps(layer: nn.Module, pooled: Tensor) -> Tensor:
     """1x1, 3x3 depthwise, BN and ReLU on a map of one place, where only middle taps meet anything."""
     assert isinstance(layer, nn.Sequential)
-    mix, spatial, norm = layer[0], layer[1], layer[2]
+    parts: list[Any] = list(layer)
+    mix, spatial, norm = parts[:3]
     y = pooled @ mix.weight[:, :, 0, 0].t() + mix.bias
     y = y * spatial.weight[:, 0, 1, 1] + spatial.bias
     return ((y - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias).relu()

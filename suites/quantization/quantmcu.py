@@ -255,9 +255,10 @@ def _rounded_weights(stage: Stage) -> float | None:
     """Round all weights of the stage to 8 bits in place; what they lost in decibels."""
     noise = Noise()
     for conv in stage.convs:
-        exact = conv.weight.detach()
-        conv.weight = nn.Parameter(rounded_weight(exact, 8, "channel", True))  # type: ignore[arg-type]
-        noise.add(exact, conv.weight)  # type: ignore[arg-type]
+        exact: Tensor = conv.weight.detach()  # type: ignore[operator]
+        rounded = nn.Parameter(rounded_weight(exact, 8, "channel", True))
+        conv.weight = rounded
+        noise.add(exact, rounded)
     return noise.db
 
 
