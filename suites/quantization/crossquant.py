@@ -201,7 +201,7 @@ def zero_counts(
 
 def _say_zeros(model: nn.Module, found: dict[str, tuple[int, int]]) -> None:
     """Leave on the network the share of each layer's inputs that become zero, and that of all in percent."""
-    model.zero_shares = {path: zeros / count for path, (zeros, count) in found.items()}
+    model.zero_shares = {path: zeros / count for path, (zeros, count) in found.items()}  # type: ignore[assignment]
     if found:
         zeros, count = (sum(each) for each in zip(*found.values(), strict=True))
-        model.zero_share = 100 * zeros / count  # type: ignore[assignment]
+        model.zero_share = 100 * zeros / count
