@@ -176,6 +176,12 @@ class Reduced(nn.Module):
         """Cross-entropy times the scale."""
         return F.cross_entropy(logits, labels) * self.scale
 
+    def example_targets(self, batch: int, seed: int) -> Tensor | None:
+        """Random classes where there is no task; its labels otherwise."""
+        if getattr(self, "task", None) is not None:
+            return None
+        return torch.randint(self.classes, (batch,), generator=torch.Generator().manual_seed(seed))
+
     def example_inputs(self, batch: int) -> tuple[Tensor]:
         """Random inputs of the network."""
         (x,) = self.net.example_inputs(batch)  # type: ignore[operator]

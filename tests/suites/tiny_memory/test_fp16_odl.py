@@ -127,6 +127,15 @@ def test_steps_in_reduced_formats_stay_near_those_in_fp32():
     assert wanted[0] != wanted[1]
 
 
+def test_without_a_task_labels_are_random_and_with_one_they_are_its_own():
+    changed = fp16_odl(ds_cnn(), dtype="bf16")
+    labels = changed.example_targets(64, 0)
+    assert torch.equal(labels, changed.example_targets(64, 0)) and set(labels.tolist()) <= set(range(12))
+    assert changed.loss(changed(*changed.example_inputs(64)), labels).isfinite()
+    changed.task = object()
+    assert changed.example_targets(64, 0) is None
+
+
 def test_rows_that_emulate_say_so():
     assert fp16_odl(resnet8(width=4), dtype="bf16").execution == "real"
     assert fp16_odl(resnet8(width=4), dtype="fp32", accumulate="pairwise").execution == "simulated"
