@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from bench.analysis.timings import FIELDS, paired
 from bench.short_names import short_names
 from bench.statistics import ratio_interval_paired
-from reports.groups import AXES
+from reports.groups import AXES, conditions_of
 from reports.rows import Cell, Row
 
 #: How a speed-up was taken -> what it is called.
 LATENCY, THROUGHPUT = "one run", "back to back"
 MEASURES = (LATENCY, THROUGHPUT)
 
-_FIXED = tuple(each for each in AXES if each.key != "batch")
+_BATCH = next(place for place, each in enumerate(AXES) if each.key == "batch")
+_FIXED = AXES[:_BATCH] + AXES[_BATCH + 1 :]
 #: Conditions that are said only where panels differ in them.
 _NAMED = tuple(each for each in _FIXED if each.key != "machine")
 
@@ -78,7 +79,8 @@ def panels(rows: Sequence[Row], measures: Sequence[str] = MEASURES) -> list[Pane
     for row in rows:
         if not row.case.is_baseline:
             other = (row.side.model_label, row.side.method_label)
-            members.setdefault((*other, *(each.read(row) for each in _FIXED)), []).append(row)
+            found = conditions_of(row)
+            members.setdefault((*other, *found[:_BATCH], *found[_BATCH + 1 :]), []).append(row)
     bases = {(row.case_key, row.machine_key): row for row in rows if row.case.is_baseline}
     found = {key: courses for key, own in members.items() if (courses := _courses(own, bases, measures))}
     titles = _titles([members[key][0] for key in found])

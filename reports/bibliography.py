@@ -64,11 +64,11 @@ def read_bibtex(file: Path) -> list[Reference]:
     Raises:
         UsageError: the file is no BibTeX, or an entry lacks what a citation needs.
     """
-    from pybtex.database import parse_string
+    from pybtex.database.input.bibtex import Parser
     from pybtex.exceptions import PybtexError
 
     try:
-        parsed = parse_string(read_regular(file, MOST_BYTES).decode(), "bibtex")
+        parsed = Parser().parse_string(read_regular(file, MOST_BYTES).decode())
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: cannot be read: {error}") from error
     except (PybtexError, RecursionError) as error:

@@ -106,16 +106,23 @@ class Site:
     @cached_property
     def _parts(self) -> dict[str, Site]:
         rows: dict[str, list[Row]] = {name: [] for name in self.suites}
+        attempts: dict[str, list[Record]] = {name: [] for name in self.suites}
         for row in self.rows:
             rows[row.case.suite].append(row)
-        return {name: self._part(name, own) for name, own in rows.items()}
+        for record in self.attempts:
+            attempts.setdefault(record["case"].get("suite"), []).append(record)
+        return {name: self._part(name, own, attempts[name]) for name, own in rows.items()}
+
+    def let_go(self) -> None:
+        """Drop the suites' sites, which point back at this one: without them memory is free once nobody holds it."""
+        self.__dict__.pop("_parts", None)
 
     def of_suite(self, name: str) -> Site:
         """The same of the rows of one suite alone."""
         return self._parts[name]
 
-    def _part(self, name: str, rows: list[Row]) -> Site:
-        present = {key for row in rows for key in row.cells}
+    def _part(self, name: str, rows: list[Row], attempts: list[Record]) -> Site:
+        present: set[str] = set().union(*(row.cells for row in rows))
         return replace(
             self,
             title=self.title if len(self.suites) == 1 else name,
@@ -123,7 +130,7 @@ class Site:
             groups=[group for group in self.groups if group.suite == name],
             columns=[column for column in self.columns if column.key in present],
             claims=[claim for claim in self.claims if claim.get("suite", name) in ("", name)],
-            attempts=[record for record in self.attempts if record["case"].get("suite") == name],
+            attempts=attempts,
             whole=self,
             here=suite_page(name),
         )

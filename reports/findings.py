@@ -17,6 +17,7 @@ from reports.rows import Cell, Row
 from reports.scores import SCORES
 from reports.words import plural
 
+_CHANGES = tuple((name, f"{name}{CHANGE}") for name in SCORES)
 #: Gains that have quartiles worth the name.
 FEWEST_FOR_QUARTILES = 4
 
@@ -204,8 +205,11 @@ def _best_saving(rows: Sequence[Row]) -> Row | None:
 
 def score_change(row: Row) -> tuple[str, Cell] | None:
     """The first score whose change against the other side is known, and that change."""
-    named = ((name, row.cells.get(f"{name}{CHANGE}")) for name in SCORES)
-    return next(((name, cell) for name, cell in named if cell is not None and cell.value is not None), None)
+    for name, key in _CHANGES:
+        cell = row.cells.get(key)
+        if cell is not None and cell.value is not None:
+            return name, cell
+    return None
 
 
 def loses(row: Row) -> bool:

@@ -61,6 +61,13 @@ AXES: tuple[Axis, ...] = (
 )
 
 
+def conditions_of(row: Row) -> tuple[Any, ...]:
+    """The row's value of every axis, in their order; read once."""
+    if not row.conditions:
+        row.conditions = tuple(axis.read(row) for axis in AXES)
+    return row.conditions
+
+
 def _said(axis: Axis, value: Any, row: Row) -> bool:
     """Whether a condition in which groups do not differ is worth a word: unusual in value, meaningful here."""
     if axis.key == "execution":
@@ -111,7 +118,7 @@ def _of_suite(suite: str, rows: list[Row], first: int) -> list[Group]:
     """The groups of the rows of one suite, numbered from `first`."""
     members: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        members.setdefault(tuple(axis.read(row) for axis in AXES), []).append(row)
+        members.setdefault(conditions_of(row), []).append(row)
     timed = {key: any(map(is_timed, found)) for key, found in members.items()}
     keys = sorted(members, key=lambda key: (not timed[key], -len(members[key]), tuple(str(part) for part in key)))
     varying = {axis.key for place, axis in enumerate(AXES) if len({key[place] for key in keys}) > 1}

@@ -20,6 +20,9 @@ from reports.words import run_noun
 
 MARKS = {"measured": "m", "counted": "c", "modelled": "~", "estimated": "~", "published": "p"}
 PROVENANCES = tuple(MARKS)
+_PLACES = {name: place for place, name in enumerate(PROVENANCES)}
+_NOT_TAKEN = Cell(None, note="not taken for this case")
+_NO_RANK = (None, None)
 
 
 #: What a row of the payload holds, in order.
@@ -61,26 +64,27 @@ class Strings:
         return self._places[text]
 
 
-def scales(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, Scale]:
-    """How each column is shown, from the values that it holds."""
-    return {
-        column.key: scale_for(
-            [cell.value for row in rows if (cell := row.cells.get(column.key)) and cell.value is not None], column.unit
-        )
-        for column in columns
-    }
+def _values(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, list[float]]:
+    """The values that each column holds."""
+    held: dict[str, list[float]] = {column.key: [] for column in columns}
+    for row in rows:
+        for key, cell in row.cells.items():
+            if cell.value is not None and key in held:
+                held[key].append(cell.value)
+    return held
 
 
 def payload(rows: Sequence[Row], groups: Sequence[Group], columns: Sequence[Column]) -> dict[str, Any]:
     """What the page's script needs to show, sort, filter and export the leaderboard."""
-    strings, by_column = Strings(), scales(rows, columns)
+    strings, values = Strings(), _values(rows, columns)
+    by_column = {column.key: scale_for(values[column.key], column.unit) for column in columns}
     floats = {column.key: by_column[column.key].factor for column in columns}
     places = {group.index: place for place, group in enumerate(groups)}
     members: dict[int, list[Row]] = {group.index: [] for group in groups}
     for row in rows:
         members[row.group].append(row)
     return {
-        "columns": [_column(column, by_column[column.key], rows) for column in columns],
+        "columns": [_column(column, by_column[column.key], len(values[column.key]), len(rows)) for column in columns],
         "groups": [_group(group, members[group.index]) for group in groups],
         "axisTitles": [[axis.key, axis.title[0].upper() + axis.title[1:]] for axis in AXES],
         "provenances": [[name, MARKS[name]] for name in PROVENANCES],
@@ -91,10 +95,10 @@ def payload(rows: Sequence[Row], groups: Sequence[Group], columns: Sequence[Colu
     }
 
 
-def _column(column: Column, scale: Scale, rows: Sequence[Row]) -> dict[str, Any]:
-    known = sum(row.value(column.key) is not None for row in rows)
+def _column(column: Column, scale: Scale, known: int, rows: int) -> dict[str, Any]:
+    """A column of so many rows, of which `known` have a value."""
     filled = known > 0
-    usual = filled and (not column.part or 2 * known >= len(rows))  # of a part that few rows have, dashes fill the view
+    usual = filled and (not column.part or 2 * known >= rows)  # of a part that few rows have, dashes fill the view
     return {
         "key": column.key,
         "title": column.title,
@@ -168,26 +172,24 @@ def _row(row: Row, group: int, columns: Sequence[Column], factors: dict[str, flo
 
 
 def _cell(row: Row, column: Column, factor: float, strings: Strings) -> Any:
-    cell = row.cells.get(column.key)
-    if cell is None:
-        cell = Cell(None, note="not taken for this case")
-    if cell.value is None:
-        return strings.index(cell.note or "no reason was given")
-    width = half_width(cell.value, cell.low, cell.high)
-    places = decimals(cell.value / factor, None if width is None else width / factor)
-    rank_low, rank_high = row.rank.get(column.key, (None, None))
+    value, low, high, n, provenance, note = row.cells.get(column.key, _NOT_TAKEN)
+    if value is None:
+        return strings.index(note or "no reason was given")
+    width = half_width(value, low, high)
+    places = decimals(value / factor, None if width is None else width / factor)
+    rank_low, rank_high = row.rank.get(column.key, _NO_RANK)
     fields = Value(
-        cell.value if cell.provenance == "counted" else short(cell.value),
+        value if provenance == "counted" else short(value),
         places,
-        PROVENANCES.index(cell.provenance),
-        short(cell.low),
-        short(cell.high),
-        cell.n,
-        strings.index(cell.note) if cell.note else None,
+        _PLACES[provenance],
+        short(low),
+        short(high),
+        n,
+        strings.index(note) if note else None,
         rank_low,
         rank_high,
     )
-    full = list(fields)
-    while full[-1] is None:
-        full.pop()
-    return full
+    end = len(fields)
+    while fields[end - 1] is None:
+        end -= 1
+    return fields[:end]

@@ -14,10 +14,15 @@ from bench.store.records import write_atomically
 
 def digest_of(*parts: Any) -> str:
     """A short hash of plain data."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+    return hashlib.sha256(_AS_JSON.encode(parts).encode()).hexdigest()[:24]
 
 
+_AS_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str)
+
+
+WHOLE, BRIEF, OTHER = "whole", "brief", "other"
+#: Before the hash of a page that lacks its figures.
+_BRIEFLY = "brief "
 #: Endings of files that a build makes beside the shared assets.
 MADE = (".html", ".js")
 
@@ -42,15 +47,21 @@ class Manifest:
             stale = {}
         return cls(path, base, stale)
 
-    def unchanged(self, files: Iterable[str], digest: str) -> bool:
-        """Whether all of `files` were made from the same content; remembers it for this build either way."""
+    def known(self, files: Iterable[str], digest: str) -> str:
+        """How all of `files` stand that were made from the same content; remembers them as `WHOLE` for this build.
+
+        `WHOLE` is as they should be, `BRIEF` without their figures, `OTHER` from other content or not all alike.
+        """
         named = list(files)
         self.now |= dict.fromkeys(named, digest)
-        return bool(digest) and all(self.before.get(file) == digest for file in named)
+        found = {self.before.get(file, "") for file in named}
+        if not digest or len(found) > 1:
+            return OTHER
+        return {digest: WHOLE, f"{_BRIEFLY}{digest}": BRIEF}.get(found.pop(), OTHER)
 
-    def unfinished(self, files: Iterable[str]) -> None:
-        """Have the next build rebuild `files`."""
-        self.now |= dict.fromkeys(files, "")
+    def unfinished(self, files: Iterable[str], digest: str) -> None:
+        """Have the next build look at `files` again: they lack their figures, or without a digest all they should be."""
+        self.now |= dict.fromkeys(files, f"{_BRIEFLY}{digest}" if digest else "")
 
     def finish(self, out: Path) -> None:
         """Write what this build made and remove the pages of an earlier build that are no longer wanted."""

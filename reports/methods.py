@@ -63,13 +63,14 @@ def _has(records: list[Record], metric: str) -> bool:
 
 
 def _reason(records: list[Record], metric: str) -> str:
-    notes = [
+    notes = (
         item.get("method_note")
         for record in records
+        if record["status"] == "ok"
         for item in record["readings"]
-        if item["metric"] == metric and item.get("value") is None and record["status"] == "ok"
-    ]
-    return str(notes[0]) if notes else ""
+        if item["metric"] == metric and item.get("value") is None
+    )
+    return str(next(notes, ""))
 
 
 def _what(records: list[Record]) -> str:

@@ -8,12 +8,15 @@ digits; the exact number is always in the hover text and in the exports.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 MISSING = "—"
 
 _PREFIXES = ((1e-9, "n"), (1e-6, "µ"), (1e-3, "m"), (1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"))
+_FACTORS = [factor for factor, _ in _PREFIXES]
 _PLURAL = {
     "MAC": "MACs",
     "op": "ops",
@@ -59,18 +62,24 @@ class Scale:
     unit: str
 
 
+_KEPT = {unit: Scale(1.0, _PLURAL.get(unit, "×" if unit == "x" else unit)) for unit in _UNSCALED}
+_KEPT[NO_UNIT] = Scale(1.0, "")
+
+
 def scale_for(values: Iterable[float], unit: str) -> Scale:
     """The engineering prefix that suits the middle of `values`; milliseconds, ratios and percentages keep theirs."""
-    if unit == NO_UNIT:
-        return Scale(1.0, "")
-    if unit in _UNSCALED:
-        return Scale(1.0, _PLURAL.get(unit, "×" if unit == "x" else unit))
+    kept = _KEPT.get(unit)
+    if kept is not None:
+        return kept
     sizes = sorted(abs(value) for value in values if value)
     middle = sizes[len(sizes) // 2] if sizes else 1.0
-    factor, prefix = _PREFIXES[0]
-    for candidate, symbol in _PREFIXES:
-        if middle >= candidate:
-            factor, prefix = candidate, symbol
+    return _prefixed(unit, max(0, bisect_right(_FACTORS, middle) - 1))
+
+
+@cache
+def _prefixed(unit: str, place: int) -> Scale:
+    """A unit with one of the prefixes."""
+    factor, prefix = _PREFIXES[place]
     name = _PLURAL.get(unit, unit)
     return Scale(factor, f"{prefix} {name}".strip() if " " in name or name == "params" else f"{prefix}{name}")
 
@@ -110,9 +119,10 @@ def short(value: float | None) -> float | int | None:
 def plain(value: float, places: int) -> str:
     """A number with a fixed count of decimals, thin spaces between thousands and a true minus sign."""
     text = f"{value:,.{places}f}".replace(",", "\u202f")
-    if not text.strip("-0.\u202f"):
-        text = text.lstrip("-")  # there is no -0.00
-    return text.replace("-", "\u2212")
+    if text[0] != "-":
+        return text
+    digits = text[1:]
+    return f"\u2212{digits}" if digits.strip("0.\u202f") else digits  # there is no -0.00
 
 
 def pair(value: float, low: float | None, high: float | None, factor: float = 1.0) -> str:
@@ -138,4 +148,4 @@ def _magnitude(value: float) -> int:
 
 
 def _clamp(places: int) -> int:
-    return min(max(places, 0), 9)
+    return 0 if places < 0 else 9 if places > 9 else places

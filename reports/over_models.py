@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from bench.short_names import short_names
 from bench.statistics import Interval, Summary, from_summary, geometric_summary
-from reports.groups import AXES
+from reports.groups import AXES, conditions_of
 from reports.rows import Row
 
 
@@ -33,7 +33,7 @@ def lines(rows: Sequence[Row]) -> list[Line]:
     members: dict[tuple[object, ...], dict[str, Row]] = {}
     for row in rows:
         if not row.case.is_baseline and not row.by_model:
-            key = (row.head_in_full, *(axis.read(row) for axis in AXES))
+            key = (row.head_in_full, *conditions_of(row))
             members.setdefault(key, {})[row.case.model_label] = row
     several = [own for own in members.values() if len(own) > 1]
     first = [next(iter(own.values())) for own in several]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.analysis import shares
 from bench.analysis.parts import as_part
@@ -31,8 +31,7 @@ from reports.columns import CHANGE, COLUMNS, DERIVED, DERIVED_OF_PARTS, OF, Colu
 from reports.own_time import Split, split
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """A number in the metric's own unit, or None with the reason in `note`."""
 
     value: float | None
@@ -72,6 +71,7 @@ class Row:
         shown: the method with its setting, long lists cut where no other row would look alike.
         of_models: its suite compares models and knows no methods, so that the model is what it is called by.
         is_other_side: another row is compared with it.
+        conditions: filled in by `reports.groups.conditions_of`.
     """
 
     record: Record
@@ -91,6 +91,7 @@ class Row:
     pareto_note: str = ""
     contaminated: str = ""
     shown: str = ""
+    conditions: tuple[Any, ...] = field(default=(), init=False, repr=False, compare=False)
 
     @property
     def case_key(self) -> str:
@@ -102,7 +103,7 @@ class Row:
         """The key of the machine that the case ran on."""
         return str(self.record["machine_key"])
 
-    @property
+    @cached_property
     def model(self) -> str:
         """The model with its settings, no longer than a title or a cell has room for."""
         return shortened(self.case.model_label, MOST_LETTERS)
@@ -138,7 +139,7 @@ class Row:
         """Model and method with setting in one line, and the conditions in which it differs from its other side."""
         return self.head if self.by_model else f"{self.model} · {self.head}"
 
-    @property
+    @cached_property
     def against(self) -> str:
         """The named other side in words; empty for a baseline and where it is the same model without a method."""
         return shortened(self.case.against_label, MOST_LETTERS) if self.case.against else ""
@@ -200,7 +201,7 @@ def _order(row: Row) -> tuple[Any, ...]:
 def columns_of(rows: Iterable[Row]) -> list[Column]:
     """The columns that have at least one value or one reason in `rows`, a quantity's parts behind its whole."""
     listed = list(rows)
-    present = {key for row in listed for key in row.cells}
+    present: set[str] = set().union(*(row.cells for row in listed))
     parts = list(dict.fromkeys(part for row in listed for part in row.parts))
     every = (column for base in COLUMNS for column in (base, *(base.of(part) for part in parts)))
     return [column for column in every if column.key in present]

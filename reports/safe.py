@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from operator import is_
 from typing import Any
 
 from markupsafe import Markup
@@ -47,23 +48,36 @@ def inert_json(value: Any, *, hide_paths: bool = False) -> Markup:
 
 
 def without_paths(value: Any) -> Any:
-    """The same plain data with every path of the machine cut to its last part and private keys left out."""
+    """The same plain data with every path of the machine cut to its last part and private keys left out.
+
+    What has neither is given back as it is, not copied: that is nearly all of a record.
+    """
     if isinstance(value, str):
         return _shorten(value) if "/" in value or "\\" in value else value
     if isinstance(value, dict):
-        return {
-            key: item if type(item) in _PATHLESS or _is_word(item) else without_paths(item)
-            for key, item in value.items()
-            if key not in _PRIVATE_KEYS
-        }
+        return _dict_without_paths(value)
     if isinstance(value, (list, tuple)):
-        return [item if type(item) in _PATHLESS else without_paths(item) for item in value]
+        items = [item if type(item) in _PATHLESS else without_paths(item) for item in value]
+        return value if isinstance(value, list) and all(map(is_, items, value)) else items
     return value
 
 
-def _is_word(value: Any) -> bool:
-    """Whether this is a text that cannot hold a path, as most are."""
-    return type(value) is str and "/" not in value and "\\" not in value
+def _dict_without_paths(value: dict[Any, Any]) -> dict[Any, Any]:
+    changed = {}
+    for key, item in value.items():
+        kind = type(item)
+        if kind is str:  # most are words, which cannot hold a path
+            if "/" in item or "\\" in item:
+                shorter = _shorten(item)
+                if shorter != item:
+                    changed[key] = shorter
+        elif kind not in _PATHLESS:
+            shorter = without_paths(item)
+            if shorter is not item:
+                changed[key] = shorter
+    if not changed and _PRIVATE_KEYS.isdisjoint(value):
+        return value
+    return {key: changed.get(key, item) for key, item in value.items() if key not in _PRIVATE_KEYS}
 
 
 def published(record: Record) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from bench.scores import RULES
@@ -9,17 +10,21 @@ from reports.rows import Row
 
 #: Every metric that a task may score, in the table's order.
 SCORES = tuple(RULES)
+_NAMES = frozenset(SCORES)
+
+
+def _scored(row: Row) -> list[str]:
+    """The scores that a row has a value of, in no order."""
+    return [name for name in _NAMES & row.cells.keys() if row.cells[name].value is not None]
 
 
 def scores_of(rows: Iterable[Row]) -> list[str]:
     """The scores that any row has a value of."""
-    listed = list(rows)
-    return [name for name in SCORES if any(row.value(name) is not None for row in listed)]
+    found = {name for row in rows for name in _scored(row)}
+    return [name for name in SCORES if name in found]
 
 
 def score_of(rows: Iterable[Row]) -> str | None:
     """The score of these rows: that of most of them, None where none was scored."""
-    listed = list(rows)
-    counts = {name: sum(row.value(name) is not None for row in listed) for name in SCORES}
-    best = max(counts, key=lambda name: counts[name], default=None)
-    return best if best is not None and counts[best] else None
+    counts = Counter(name for row in rows for name in _scored(row))
+    return max(SCORES, key=lambda name: counts[name]) if counts else None

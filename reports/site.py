@@ -35,8 +35,9 @@ from reports.footprint import Rates
 from reports.fronts import mark_fronts
 from reports.groups import group, machine_title
 from reports.left_out import is_wanted, or_told, sheets_of, texts_of
-from reports.manifest import Manifest, digest_of
+from reports.manifest import BRIEF, OTHER, WHOLE, Manifest, digest_of
 from reports.pages import PAGES
+from reports.pages.page import Sheet
 from reports.published import publish
 from reports.rows import Row, columns_of, page_name, rows_of
 from reports.safe import inert_json, published, without_paths
@@ -61,7 +62,7 @@ FOLDERS = ("assets", "cases", "suites", "methods", "models", "machines")
 class SiteResult:
     """Where the site is, which pages it has, what could not be read, and how long it took.
 
-    `written` pages were made by this build; `brief` of them are without figures, which the next build adds.
+    `written` pages were made by this build; `brief` pages are still without figures, which the next build adds.
     """
 
     index: Path
@@ -114,11 +115,12 @@ def build(
     with _without_collections():
         site = load(roots, suite=suite, show_paths=show_paths, title=title, claims=claims, compare=compare, rates=rates)
         made, problems = _write(site, folder, figure_seconds, digest_of(options, __version__)), site.problems
+        site.let_go()
         del site  # or the first collection would look through it
     if made.whole:
-        fresh.remember(folder, stamp, [str(page.relative_to(folder)) for page in made.pages], problems)
-    seconds = time.perf_counter() - started
-    return SiteResult(folder / INDEX, made.pages, problems, seconds, made.written, made.brief)
+        fresh.remember(folder, stamp, made.paths, problems)
+    pages, seconds = [folder / path for path in made.paths], time.perf_counter() - started
+    return SiteResult(folder / INDEX, pages, problems, seconds, made.written, made.brief)
 
 
 @contextmanager
@@ -263,9 +265,9 @@ def _title(rows: list[Row], suite: str | None) -> str:
 
 @dataclass
 class _Written:
-    """The pages of a site, how many were made, how many without figures, and whether nothing is left to do."""
+    """The files of a site, how many were made, how many pages lack figures, and whether nothing is left to do."""
 
-    pages: list[Path] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
     written: int = 0
     brief: int = 0
     whole: bool = True
@@ -288,26 +290,35 @@ def _write(site: Site, out: Path, figure_seconds: float | None, asked: str) -> _
         fresh.forget(out)
         made, spent, there = _Written(), 0.0, fresh.files_in(out)
         for sheet in sheets_of(site):
-            files = [out / path for path in sheet.paths]
-            made.pages += files
-            if manifest.unchanged(sheet.paths, sheet.digest) and all(path in there for path in sheet.paths):
+            made.paths += sheet.paths
+            known = manifest.known(sheet.paths, sheet.digest)
+            if not all(path in there for path in sheet.paths):
+                known = OTHER
+            if known == WHOLE:
                 continue
             started = time.perf_counter()
             over = figure_seconds is not None and spent > figure_seconds and sheet.brief is not None
-            texts, whole = texts_of(site, sheet, brief=over)
-            for file, text in zip(files, texts, strict=True):
-                _replace(str(file), text)
+            kept = over and known == BRIEF
+            whole = kept or _make(site, sheet, out, brief=over)
             if over or not whole:
-                manifest.unfinished(sheet.paths)
+                manifest.unfinished(sheet.paths, sheet.digest if whole else "")
                 made.whole = False
             spent += 0.0 if sheet.brief is None else time.perf_counter() - started
-            made.written, made.brief = made.written + 1, made.brief + over
+            made.written, made.brief = made.written + (not kept), made.brief + over
         manifest.finish(out)
     except OSError as error:
         raise ResultsError(
             f"{out}: the site cannot be written ({error}); make room or give another folder with paths.site=..."
         ) from error
     return made
+
+
+def _make(site: Site, sheet: Sheet, out: Path, *, brief: bool) -> bool:
+    """Write a page and the files beside it; whether they are what they should be."""
+    texts, whole = texts_of(site, sheet, brief=brief)
+    for path, text in zip(sheet.paths, texts, strict=True):
+        _replace(os.path.join(out, path), text)
+    return whole
 
 
 def _replace(path: str, text: str) -> None:

@@ -95,7 +95,8 @@ def _test_pairs(groups: Mapping[int, Sequence[Row]], columns: Sequence[Column]) 
 
 def _most_direct(rows: Iterable[Row], metric: str) -> list[str]:
     """The provenance that is ranked, the most direct that any row has."""
-    kinds = {row.cells[metric].provenance for row in rows if row.value(metric) is not None}
+    cells = (row.cells.get(metric) for row in rows)
+    kinds = {cell.provenance for cell in cells if cell is not None and cell.value is not None}
     return [kind for kind in EVIDENCE if kind in kinds][:1]
 
 
@@ -108,10 +109,13 @@ def rank_intervals(spans: Sequence[Span]) -> list[tuple[int, int]]:
 
 
 def _rank_column(rows: list[Row], column: Column, floor: tuple[float, float] | None) -> None:
-    best = _most_direct(rows, column.key)
-    ranked = [row for row in rows if column.key in row.cells and row.cells[column.key].provenance in best]
-    spans = [_span(row.cells[column.key], column.better, floor) for row in ranked if row.value(column.key) is not None]
-    for row, rank in zip(ranked, rank_intervals(spans), strict=True):
+    found = ((row, row.cells.get(column.key)) for row in rows)
+    valued = [(row, cell) for row, cell in found if cell is not None and cell.value is not None]
+    kinds = {cell.provenance for _, cell in valued}
+    best = next((kind for kind in EVIDENCE if kind in kinds), None)
+    ranked = [(row, cell) for row, cell in valued if cell.provenance == best]
+    spans = [_span(cell, column.better, floor) for _, cell in ranked]
+    for (row, _), rank in zip(ranked, rank_intervals(spans), strict=True):
         row.rank[column.key] = rank
 
 

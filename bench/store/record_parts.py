@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from bench import workloads
@@ -22,8 +23,13 @@ def whole_of(record: dict[str, Any]) -> str:
     """
     name = str(record["case"].get("workload", workloads.FORWARD))
     if name in workloads.WORKLOADS:
-        return workloads.find(name).whole
+        return _whole_of_ours(name)
     return next((str(row.get("part", "")) for row in record["readings"] if row["metric"] == "latency_ms"), "")
+
+
+@cache
+def _whole_of_ours(name: str) -> str:
+    return workloads.find(name).whole
 
 
 def parts_of(record: dict[str, Any]) -> list[str]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -48,8 +47,7 @@ _FACTS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Fact:
+class Fact(NamedTuple):
     """One quantity as text: value with interval, unit, provenance and note; `reason` where there is none."""
 
     title: str
@@ -63,7 +61,8 @@ class Fact:
 def sheets(site: Site) -> Iterable[Sheet]:
     """One sheet per row; it is rebuilt only if its record, its baseline or its standing changed."""
     shell = cache(lambda: Shell(site, "cases/any.html"))
-    around = digest_of(site.title, [link.path for link in site.navigation])
+    links = [link.path for link in site.navigation]
+    around = digest_of(site.title, links, [str(root) for root in site.roots], site.show_paths, len(site.suites) > 1)
     for row in site.rows:
         yield Sheet(row.page, _digest(site, row, around), partial(_page, site, row), partial(_brief, site, shell, row))
 
@@ -76,7 +75,6 @@ def _digest(site: Site, row: Row, around: str) -> str:
         row.pareto,
         row.pareto_note,
         site.claims_on(row),
-        _command(site, row),
         [other and (other.page, other.name) for other in site.neighbours(row)],
         site.samples_mark(row),
     )

@@ -104,6 +104,7 @@ def templates() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,  # or every page would look at its template's file again
     )
     environment.filters["quantity"] = quantity
     environment.filters["brief"] = short_name
