@@ -8,6 +8,9 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
+#: Nanoseconds between a change of a file and the moment from which a further one shows in its times, on any system.
+GRAIN_NS = 2_000_000_000
+
 
 def read_regular(path: Path | str, most: int) -> bytes:
     """The bytes of a regular file, or of what a link to one names.
@@ -22,10 +25,22 @@ def read_regular(path: Path | str, most: int) -> bytes:
         OSError: there is none, it is no regular file, or it holds more.
     """
     with open_regular(path) as file:
-        data = file.read(most + 1)
+        data = read_most(file, most + 1)
     if len(data) > most:
         raise OSError(errno.EFBIG, f"it holds more than {most} bytes", str(path))
     return data
+
+
+def read_most(file: BufferedReader, most: int) -> bytes:
+    """The bytes of an open regular file, cut after so many; room is made for those that it has, not for all of these.
+
+    Args:
+        file: at its beginning.
+        most: bytes that are read.
+    """
+    wanted = min(os.fstat(file.fileno()).st_size + 1, most)  # the one more tells whether it has grown since
+    data = file.read(wanted)
+    return data if len(data) < wanted else data + file.read(most - len(data))
 
 
 def open_regular(path: Path | str) -> BufferedReader:

@@ -122,7 +122,7 @@ class Row:
             if BY_NAME[name].condition and getattr(self.case, name) != getattr(self.side, name)
         )
 
-    @property
+    @cached_property
     def head(self) -> str:
         """What distinguishes the row from those with the same other side: its method and setting, or the model."""
         own = self.model if self.by_model else self.shown or shortened(self.case.method_label, MOST_LETTERS)
@@ -134,7 +134,7 @@ class Row:
         own = self.case.model_label if self.by_model else self.case.method_label
         return " · ".join(filter(None, [own, self.apart]))
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Model and method with setting in one line, and the conditions in which it differs from its other side."""
         return self.head if self.by_model else f"{self.model} · {self.head}"
@@ -144,7 +144,7 @@ class Row:
         """The named other side in words; empty for a baseline and where it is the same model without a method."""
         return shortened(self.case.against_label, MOST_LETTERS) if self.case.against else ""
 
-    @property
+    @cached_property
     def family(self) -> str:
         """What shares a colour: a method, or a model where the row is called by it."""
         own = shortened(self.case.model if self.by_model else self.case.method, MOST_LETTERS)

@@ -107,18 +107,19 @@ def build(
     started, folder = time.perf_counter(), Path(out)
     roots = [Path(results)] if isinstance(results, (str, Path)) else [Path(item) for item in results]
     options = {"suite": suite, "show_paths": show_paths, "title": title, "compare": compare, "rates": astuple(rates)}
-    stamp = fresh.stamp(roots, claims, options)
-    said = fresh.kept(folder, stamp)
+    inputs = fresh.Inputs(roots, claims, options)
+    said = fresh.kept(folder, inputs)
     if said is not None:
         pages = [folder / page for page in said["pages"]]
         return SiteResult(folder / INDEX, pages, said["problems"], time.perf_counter() - started, 0, 0)
+    look = inputs.look()
     with _without_collections():
         site = load(roots, suite=suite, show_paths=show_paths, title=title, claims=claims, compare=compare, rates=rates)
         made, problems = _write(site, folder, figure_seconds, digest_of(options, __version__)), site.problems
         site.let_go()
         del site  # or the first collection would look through it
     if made.whole:
-        fresh.remember(folder, stamp, made.paths, problems)
+        fresh.remember(folder, look, made.paths, problems)
     pages, seconds = [folder / path for path in made.paths], time.perf_counter() - started
     return SiteResult(folder / INDEX, pages, problems, seconds, made.written, made.brief)
 

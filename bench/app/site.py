@@ -22,7 +22,7 @@ def build(config: Config, results: list[Path] | None = None) -> Path:
     site, report = Path(config.paths.site), config.report
     rates = (report.grid_g_per_kwh, report.price_per_kwh, report.currency)
     options = {"suite": None, "show_paths": report.show_paths, "title": None, "compare": None, "rates": rates}
-    said = fresh.kept(site, fresh.stamp(folders, suite_folders(), options))
+    said = fresh.kept(site, fresh.Inputs(folders, suite_folders(), options))
     if said is not None:
         for problem in said["problems"]:
             tell(problem)

@@ -51,13 +51,16 @@ def parse(data: bytes, most: int = MOST_JSON_BYTES) -> Any:
     if parts > MOST_PARTS:
         raise ValueError(f"holds {parts} lists and objects; at most {MOST_PARTS} are read")
     try:
-        return json.loads(data.decode(), parse_constant=_refuse_constant)
+        return _DECODER.decode(data.decode())
     except RecursionError as error:
         raise ValueError("is nested without end") from error
 
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def without_halves(value: Any) -> Any:
@@ -108,7 +111,7 @@ def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:
 
 
 @contextmanager
-def translate_faults(path: Path) -> Iterator[None]:
+def translate_faults(path: Path | str) -> Iterator[None]:
     """Raise CorruptRecord, with what to do, for a file that cannot be read or is not what it should be."""
     try:
         yield

@@ -19,7 +19,7 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from bench.foreign_files import open_regular
+from bench.foreign_files import GRAIN_NS, open_regular, read_most
 from bench.store.foreign import MOST_JSON_BYTES, CorruptRecord, translate_faults
 from bench.store.index_file import IndexFile, Row, Stamp
 from bench.store.outline import Head, Record, outline_of
@@ -42,7 +42,7 @@ def file_digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
 
 
-def read_stamped(path: Path) -> tuple[bytes, Stamp]:
+def read_stamped(path: Path | str) -> tuple[bytes, Stamp]:
     """The bytes of a record's file, and its stamp from before they were read.
 
     Raises:
@@ -50,7 +50,7 @@ def read_stamped(path: Path) -> tuple[bytes, Stamp]:
     """
     with translate_faults(path), open_regular(path) as file:
         stamp = _stamp(os.fstat(file.fileno()))
-        data = file.read(MOST_JSON_BYTES + 1)
+        data = read_most(file, MOST_JSON_BYTES + 1)
         if len(data) > MOST_JSON_BYTES:
             raise OSError(errno.EFBIG, f"it holds more than {MOST_JSON_BYTES} bytes", str(path))
     return data, stamp
@@ -72,7 +72,7 @@ class Index:
         folder: Path,
         file: Path | None,
         verify: Callable[[Path, bytes], Record],
-        parse: Callable[[Path, bytes], Record],
+        parse: Callable[[Path | str, bytes], Record],
         clock: Callable[[], int] = time.time_ns,
     ):
         self.folder = folder
@@ -138,11 +138,11 @@ class Index:
         Raises:
             CorruptRecord: it cannot be trusted.
         """
-        path = self.folder / name
+        path = os.path.join(self.folder, name)  # a text: thousands are read one after another
         data, stamp = read_stamped(path)
         known = (self._known or {}).get(name)
         verified = known is not None and known[0] == stamp and known[1].file_digest == file_digest(data)
-        return self._parse(path, data) if verified else self._verify(path, data)
+        return self._parse(path, data) if verified else self._verify(self.folder / name, data)
 
     def _refreshed(self, learned: dict[str, Record] | None = None) -> dict[str, tuple[Stamp, Head]]:
         """What is known of the folder as it is now: what has changed is read, and saved in portions."""

@@ -213,6 +213,7 @@ class Store:
         """
         self.root = Path(root)
         self.records = records or self.root / "records"
+        self._own = self.root / "records"
         self.samples = self.root / "samples"
         self.probes = self.root / "probes"
         self.logs = self.root / "logs"
@@ -322,7 +323,7 @@ class Store:
         with translate_faults(path):
             value = parse(data)
         record = check(value, str(path), halves=_HALF.search(data) is not None)
-        if path.parent == self.root / "records" and not _is_named_after(path, record):
+        if path.parent == self._own and not _is_named_after(path, record):
             raise CorruptRecord(
                 f"{path}: holds the record of {record['record_key']}: two files were exchanged or one was renamed; "
                 "name it after its record, or move it away"
@@ -393,7 +394,7 @@ class Store:
         Args:
             problems: as for `heads`.
         """
-        yield from (record for _, record in self.files(problems))
+        yield from (record for _, record in self._named(problems))
 
     def every(self, problems: list[str] | None = None) -> list[Record]:
         """The same records at once, each file read once: for who keeps them all in memory.
@@ -401,17 +402,20 @@ class Store:
         Args:
             problems: as for `heads`.
         """
-        return [record for _, record in self.files(problems, learned={})]
+        return [record for _, record in self._named(problems, learned={})]
 
-    def files(
-        self, problems: list[str] | None = None, learned: dict[str, Record] | None = None
-    ) -> Iterator[tuple[Path, Record]]:
+    def files(self, problems: list[str] | None = None) -> Iterator[tuple[Path, Record]]:
         """The same records with their files.
 
         Args:
             problems: as for `heads`.
-            learned: as for `heads`; records that are there are not read once more.
         """
+        yield from ((self.records / name, record) for name, record in self._named(problems))
+
+    def _named(
+        self, problems: list[str] | None = None, learned: dict[str, Record] | None = None
+    ) -> Iterator[tuple[str, Record]]:
+        """The same records with the names of their files; `learned` as for `heads`, what is there is not read again."""
         for name in self.heads(problems, learned):
             try:
                 record = (learned or {}).pop(name, None) or self._index.read(name)
@@ -420,10 +424,10 @@ class Store:
                     raise
                 problems.append(str(error))
             else:
-                yield self.records / name, record
+                yield name, record
 
 
-def _trusted(path: Path, data: bytes) -> Record:
+def _trusted(path: Path | str, data: bytes) -> Record:
     """The record of bytes that were verified before."""
     with translate_faults(path):
         record = migrate(parse(data))

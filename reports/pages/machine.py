@@ -41,15 +41,16 @@ def _page(site: Site, key: str, rows: Sequence[Row]) -> str:
     drawing = None
     if networks:
         drawing = guarded(machine_roofline.ID, here, site, lambda: machine_roofline.figure(rows))
+    reached = {name: _entries(rows, name) for name in ("peaks", "bandwidth")}
     return render(
         "machine.html.j2",
         site,
         here,
         key=key,
-        headline=_headline(newest, rows),
+        headline=_headline(newest, rows, reached),
         line=machine_line(newest.record),
         drawing=drawing,
-        peaks=peaks(rows),
+        peaks=peaks(reached),
         noise=_noise(site, rows),
         kinds=layer_kinds.table(rows),
         kinds_head=layer_kinds.HEAD,
@@ -61,12 +62,15 @@ def _page(site: Site, key: str, rows: Sequence[Row]) -> str:
     )
 
 
-def _headline(newest: Row, rows: Sequence[Row]) -> str:
+#: The calibrated values of a machine, of its `peaks` and `bandwidth`.
+Reached = dict[str, list[dict[str, Any]]]
+
+
+def _headline(newest: Row, rows: Sequence[Row], reached: Reached) -> str:
     """What it is, and its best measured peak and bandwidth."""
     name = machine_title(newest.record)
-    entries = _entries(rows, "peaks")
-    best = max(entries, key=lambda entry: entry["value"], default=None)
-    bandwidth = max(_entries(rows, "bandwidth"), key=lambda entry: entry["value"], default=None)
+    best = max(reached["peaks"], key=lambda entry: entry["value"], default=None)
+    bandwidth = max(reached["bandwidth"], key=lambda entry: entry["value"], default=None)
     parts = [f"{quantity(best['value'], 'op/s')} in {best.get('dtype')}"] if best else []
     parts += [f"{quantity(bandwidth['value'], 'B/s')} from memory"] if bandwidth else []
     if not parts:
@@ -85,13 +89,11 @@ def _entries(rows: Sequence[Row], name: str) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def peaks(rows: Sequence[Row]) -> list[tuple[str, str, str, str]]:
+def peaks(reached: Reached) -> list[tuple[str, str, str, str]]:
     """Measured peaks and bandwidths: what, on how many threads, value, interval."""
     lines = []
     for name, what in (("peaks", "products in {dtype}"), ("bandwidth", "memory")):
-        for entry in sorted(
-            _entries(rows, name), key=lambda entry: (str(entry.get("dtype")), str(entry.get("threads")))
-        ):
+        for entry in sorted(reached[name], key=lambda entry: (str(entry.get("dtype")), str(entry.get("threads")))):
             unit = str(entry.get("unit", ""))
             ends = [quantity(entry[end], unit) for end in ("low", "high") if entry.get(end)]
             lines.append(
