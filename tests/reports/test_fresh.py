@@ -1,7 +1,8 @@
-"""A report with nothing new is answered from the files' times alone; anything new makes it anew."""
+"""A report with nothing new is answered without reading a record; anything new makes it anew."""
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,34 @@ CLAIM = """claims:
      source: "Bolya et al. 2023, Token Merging, abstract", note: "SAID"}
 """
 REFERENCE = "@misc{tome, title = {Merging}, author = {A}, year = {2023}, url = {https://x}, of = {tome}}\n"
+
+
+def test_code_templates_and_suite_files_are_told_by_what_is_in_them(made, tmp_path, monkeypatch):
+    folder, suite = made
+    template = tmp_path / "code" / "reports" / "templates" / "page.html.j2"
+    template.parent.mkdir(parents=True)
+    template.write_text("one")
+    monkeypatch.setattr(fresh, "_CODE", tmp_path / "code")
+    inputs = fresh.Inputs([folder / "results"], [suite], {})
+    first = inputs.look()
+    for path in (template, suite / "suite.yaml"):
+        os.utime(path)
+    assert inputs.look(first.at) == first
+    seen = {first.stamp}
+    for path, text in ((template, "two"), (suite / "claims.yaml", CLAIM), (suite / "claims.yaml", CLAIM + "#")):
+        path.write_text(text)
+        seen.add(inputs.look(first.at).stamp)
+    assert len(seen) == 4
+
+
+def test_a_record_that_was_changed_a_moment_before_the_look_is_told_by_its_content(made, monkeypatch):
+    folder, _ = made
+    monkeypatch.setattr(fresh, "_mark", lambda _: "as before")
+    inputs, now = fresh.Inputs([folder / "results"], [], {}), time.time_ns()
+    soon, late = inputs.look(now), inputs.look(now + 60_000_000_000)
+    path = next((folder / "results" / "records").glob("*.json"))
+    path.write_text(path.read_text().replace("a", "b"))
+    assert inputs.look(soon.at) != soon and inputs.look(late.at) == late
 
 
 def files_of(folder):

@@ -54,6 +54,17 @@ def test_private_entries_of_the_environment_are_left_out():
     assert published(record) == {"environment": {"cpu": {"model": "A"}}, "layers": [{"macs": 1}]}
 
 
+def test_what_has_no_path_is_shared_and_not_copied():
+    readings = [{"metric": "macs", "value": 1.0, "note": "a/b"}]
+    error = {"text": "in /srv/x/y.py", "parts": [{"n": 1}, "/srv/x/y.py"]}
+    record = {"readings": readings, "error": error}
+    shown = published(record)
+    assert shown == {"readings": readings, "error": {"text": "in …/y.py", "parts": [{"n": 1}, "…/y.py"]}}
+    assert shown["readings"] is readings and shown["error"]["parts"][0] is error["parts"][0]
+    assert error["text"] == "in /srv/x/y.py" and error["parts"][1] == "/srv/x/y.py"
+    assert without_paths((1, "a")) == [1, "a"] and without_paths({"host": "me"}) == {}
+
+
 def test_the_policy_allows_no_connection_and_no_inline_script():
     parts = dict(part.strip().split(" ", 1) for part in CONTENT_POLICY.split(";"))
     assert parts["default-src"] == parts["connect-src"] == parts["base-uri"] == parts["form-action"] == "'none'"

@@ -160,7 +160,15 @@ def test_a_build_without_time_for_figures_leaves_them_to_the_next(tmp_path):
     assert first.brief == 15  # nine cases, their suite, three methods and two networks
     assert "goes on with those of this page" in (tmp_path / "site" / "suites" / "vit_tokens.html").read_text()
     assert "goes on with this one" in next((tmp_path / "site" / "cases").glob("*.html")).read_text()
-    second = build(tmp_path / "results", tmp_path / "site", figure_seconds=None)
+    stood = {path: path.stat().st_mtime_ns for path in (tmp_path / "site" / "cases").glob("*.html")}
+    again = build(tmp_path / "results", tmp_path / "site", figure_seconds=-1)
+    assert again.brief == 15 and again.written <= 3  # pages that wait for their figures stay as they are
+    assert stood == {path: path.stat().st_mtime_ns for path in stood}
+    next(iter(stood)).unlink()
+    assert build(tmp_path / "results", tmp_path / "site", figure_seconds=-1).written == again.written + 1
+    other = build(tmp_path / "results", tmp_path / "site", figure_seconds=-1, title="Another")
+    assert other.brief == 15 and other.written > 15
+    second = build(tmp_path / "results", tmp_path / "site", figure_seconds=None, title="Another")
     assert second.brief == 0
     assert not [p for p in (tmp_path / "site" / "cases").glob("*.html") if "goes on with this one" in p.read_text()]
 

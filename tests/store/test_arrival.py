@@ -19,7 +19,7 @@ from bench.analysis.table import from_records, load
 from bench.app.jobs.sweep import best_row
 from bench.app.sources import records_at
 from bench.errors import BenchError
-from bench.foreign_files import read_regular
+from bench.foreign_files import read_most, read_regular
 from bench.store import bundle, foreign
 from bench.store.foreign import CorruptRecord, parse, read_json
 from bench.store.journal import Journal
@@ -201,6 +201,8 @@ def test_a_pipe_or_an_endless_device_is_refused_wherever_a_file_is_read(tmp_path
 def test_a_file_is_read_up_to_its_limit_and_not_beyond(tmp_path):
     (tmp_path / "file").write_bytes(b"x" * 100)
     assert read_regular(tmp_path / "file", 100) == b"x" * 100
+    with open(tmp_path / "file", "rb") as file:
+        assert read_most(file, 40) == b"x" * 40
     with pytest.raises(OSError, match="more than 99 bytes"):
         read_regular(tmp_path / "file", 99)
     with pytest.raises(OSError, match="no regular file"):
