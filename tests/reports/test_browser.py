@@ -392,6 +392,25 @@ def test_any_two_quantities_are_drawn_and_kept_in_the_address(site, visit):
     assert not seen.complaints and not again.complaints
 
 
+def test_several_quantities_are_lines_of_comparable_rows_and_kept_in_the_address(site, visit):
+    seen = visit(board(site))
+    parallel = seen.page.locator("#parallel")
+    parallel.scroll_into_view_if_needed()
+    seen.page.wait_for_selector("#parallel[data-parallel]")
+    axes = parallel.get_attribute("data-parallel").split()
+    assert len(axes) == 5 and "speedup" in axes and "accuracy" in axes
+    assert parallel.locator(".xtick").count() == 5
+    assert parallel.locator(".scatterlayer .trace").count() == len(suite_records())  # not the row in bf16
+    parallel.locator("summary", has_text="Quantities").click()
+    parallel.locator(f'.axes input[value="{axes[0]}"]').uncheck()
+    wanted = f'#parallel[data-parallel="{" ".join(axes[1:])}"]'
+    seen.page.wait_for_selector(wanted)
+    again = visit(board(site), fragment=seen.page.evaluate("location.hash"))
+    again.page.locator("#parallel").scroll_into_view_if_needed()
+    again.page.wait_for_selector(wanted)
+    assert not seen.complaints and not again.complaints
+
+
 def test_pinned_rows_stand_side_by_side_and_the_address_brings_them_back(site, visit):
     seen = visit(board(site), fragment="#find=deit_tiny")
     for _ in range(2):

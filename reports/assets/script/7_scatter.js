@@ -1,38 +1,18 @@
 // Any two quantities of a suite's rows against each other, coloured and taken apart by whatever one likes.
 // It draws what the table's filters leave; rows of other conditions are never joined or ranked.
-const HUES = ["@blue", "@vermillion", "@green", "@purple", "@orange", "@sky"];
-const SHAPES = ["circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "hexagon", "x", "pentagon"];
-
-class Scatter {
+class Scatter extends BoardChart {
   constructor(node, board) {
-    this.node = node;
-    this.board = board;
-    this.plot = node.querySelector(".plot");
+    super(node, board, "scatter");
     const filled = board.columns.filter((column) => column.filled && board.rows.filter((row) => Array.isArray(board.cell(row, column.key))).length > 1);
     if (filled.length < 2) return;
     const has = (...keys) => keys.find((key) => filled.some((column) => column.key === key));
     this.first = { x: has("latency_ms", "macs") ?? filled[0].key, y: has(...board.groups.map((group) => group.score?.key), "macs", "speedup") ?? filled[1].key, by: "method", apart: "" };
     if (this.first.x === this.first.y) this.first.y = filled.find((column) => column.key !== this.first.x).key;
     const columns = filled.map((column) => [column.key, headed(column)]);
-    const kinds = [["model", "network"], ["method", "method"], ["status", "status"], ["group", "conditions"]];
+    const kinds = [...KINDS_OF_ROWS, ["group", "conditions"]];
     this.selects = { x: this.select("Across", "x", columns), y: this.select("Up", "y", columns), by: this.select("Colour", "by", kinds), apart: this.select("Apart by", "apart", [["", "nothing"], ...kinds.filter(([key]) => key !== "status")]) };
     this.scale = ["x", "y"].map((axis) => this.check(axis));
-    this.read();
-    node.hidden = false;
-    const seen = new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) { seen.disconnect(); this.ready = true; this.draw(); } }, { rootMargin: "300px" });
-    seen.observe(this.plot);
-    Theme.listeners.push(() => this.draw());
-    board.listeners.push(() => this.draw());
-    window.addEventListener("hashchange", () => { this.read(); this.draw(); });
-  }
-
-  select(title, name, options) {
-    const select = el("select", { "data-of": name }, ...options.map(([value, text]) => el("option", { value }, text)));
-    const holder = this.node.querySelector(".choices");
-    holder.append(el("label", {}, title, select));
-    typeInto(select, "Find in " + title);
-    select.addEventListener("change", () => { this.write(); this.draw(); });
-    return select;
+    this.start();
   }
 
   check(axis) {
@@ -43,24 +23,16 @@ class Scatter {
   }
 
   read() {
-    const parts = Address.parts;
-    for (const [name, select] of Object.entries(this.selects)) {
-      const wanted = parts.get("scatter-" + name);
-      select.value = wanted !== null && [...select.options].some((option) => option.value === wanted) ? wanted : this.first[name];
-    }
-    const logs = parts.get("scatter-log") ?? "";
+    super.read();
+    const logs = Address.parts.get("scatter-log") ?? "";
     this.scale.forEach((box, place) => { box.checked = logs.includes("xy"[place]); });
   }
 
   write() {
-    const entries = Object.fromEntries(Object.entries(this.selects).map(([name, select]) => ["scatter-" + name, select.value === this.first[name] ? "" : select.value]));
-    Address.change({ ...entries, "scatter-log": this.scale.map((box, place) => (box.checked ? "xy"[place] : "")).join("") });
+    Address.change({ ...this.chosen(), "scatter-log": this.scale.map((box, place) => (box.checked ? "xy"[place] : "")).join("") });
   }
 
-  label(row, kind) {
-    if (kind === "group") return this.board.groups[row[ROW.group]].title;
-    return this.board.text(row[ROW[kind]]);
-  }
+  mark() { return `${this.selects.x.value} ${this.selects.y.value}`; }
 
   column(name) { return this.board.columns[this.board.columnAt[this.selects[name].value]]; }
 
@@ -72,7 +44,7 @@ class Scatter {
     const panels = apart ? [...new Set(rows.map((row) => this.label(row, apart)))].slice(0, 9) : [""];
     const across = Math.min(panels.length, this.plot.clientWidth < 620 ? 1 : 3), down = Math.ceil(panels.length / across);
     const shape = (column) => ({ type: this.scale[column === x ? 0 : 1].checked ? "log" : "linear", gridcolor: "@grid", linecolor: "@quiet", tickcolor: "@quiet", zeroline: false, automargin: true, showline: true, ticks: "outside", tickfont: { size: 12 } });
-    const layout = { height: Math.max(440, 300 * down + 60), margin: { l: 56, r: 16, t: 28, b: 48 }, hovermode: "closest", autosize: true, paper_bgcolor: "@none", plot_bgcolor: "@none", font: { family: "system-ui, sans-serif", size: 13, color: "@ink" }, showlegend: names.length > 1, legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 } }, hoverlabel: { align: "left", bgcolor: "@paper", bordercolor: "@quiet", font: { color: "@ink" } }, annotations: [] };
+    const layout = { ...this.look(), height: Math.max(440, 300 * down + 60), margin: { l: 56, r: 16, t: 28, b: 48 }, showlegend: names.length > 1, annotations: [] };
     const data = [];
     panels.forEach((panel, place) => {
       const end = place ? String(place + 1) : "", column = place % across, line = Math.floor(place / across);
@@ -87,8 +59,8 @@ class Scatter {
           type: "scatter", mode: "markers", name: plainText(name || "none"), legendgroup: name, showlegend: !data.some((trace) => trace.legendgroup === name),
           x: own.map((row) => value(row, x)), y: own.map((row) => value(row, y)), xaxis: "x" + end, yaxis: "y" + end,
           error_x: this.bars(own, x), error_y: this.bars(own, y), customdata: own.map((row) => row[ROW.page]), hoverinfo: "text",
-          hovertext: own.map((row) => [x, y].reduce((text, one) => `${text}<br>${plainText(one.title)} ${this.board.written_value(this.board.cell(row, one.key), one).join("")} ${plainText(one.unit)}`, `<b>${plainText(this.board.text(row[ROW.model]))} · ${plainText(this.board.text(row[ROW.head]))}</b><br>${plainText(this.board.groups[row[ROW.group]].title)}`)),
-          marker: { size: 9, color: name === "none" ? "@ink" : HUES[number % HUES.length], symbol: own.map((row) => SHAPES[number % SHAPES.length] + (this.board.text(row[ROW.status]) === "contaminated" ? "-open" : "")) },
+          hovertext: own.map((row) => this.told(row, [x, y])),
+          marker: { size: 9, color: name === "none" ? "@ink" : HUES[number % HUES.length], symbol: own.map((row) => SHAPES[number % SHAPES.length] + (this.disturbed(row) ? "-open" : "")) },
         });
       });
     });
@@ -100,18 +72,4 @@ class Scatter {
     const far = (cell, place, sign) => (cell[place] === null || cell[place] === undefined ? 0 : Math.max(0, sign * (cell[place] - cell[CELL.value]) / column.factor));
     return { type: "data", symmetric: false, thickness: 1, width: 0, color: "@quiet", array: ends.map((cell) => far(cell, CELL.high, 1)), arrayminus: ends.map((cell) => far(cell, CELL.low, -1)) };
   }
-
-  async draw() {
-    if (!this.ready) return;
-    let plotly;
-    try { plotly = await Figures.plotly(); } catch (error) { this.plot.textContent = "The chart could not be drawn: " + error.message; return; }
-    const spec = paintFigure(this.spec(), Figures.look.palettes[Theme.now]);
-    await plotly.react(this.plot, spec.data, spec.layout, Figures.look.config);
-    if (!this.drawn) this.plot.on("plotly_click", (event) => { location.href = ROOT + event.points[0].customdata; });
-    this.drawn = true;
-    this.node.dataset.scatter = `${this.selects.x.value} ${this.selects.y.value}`;
-  }
 }
-
-// Text that plotly shows as it is: its own markup is switched off.
-function plainText(text) { return String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;"); }

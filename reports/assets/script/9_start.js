@@ -14,6 +14,8 @@ document.addEventListener("DOMContentLoaded", () => {
     if (chooser) new Chooser(chooser, board);
     const scatter = document.getElementById("scatter");
     if (scatter) new Scatter(scatter, board);
+    const parallel = document.getElementById("parallel");
+    if (parallel) new Parallel(parallel, board);
   }
   const pinned = document.getElementById("pinned");
   if (pinned) new Pinned(pinned);
