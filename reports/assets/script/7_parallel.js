@@ -6,7 +6,9 @@ const FEWEST_AXES = 3, FIRST_AXES = 5, MOST_AXES = 9, MOST_LINES = 200;
 class Parallel extends BoardChart {
   constructor(node, board) {
     super(node, board, "parallel");
-    this.groups = board.groups.map((group, index) => ({ group, index, columns: this.filled(index) })).filter((item) => item.columns.length >= FEWEST_AXES);
+    const members = board.groups.map(() => []);
+    for (const row of board.rows) members[row[ROW.group]].push(row);
+    this.groups = board.groups.map((group, index) => ({ group, index, columns: this.filled(members[index]) })).filter((item) => item.columns.length >= FEWEST_AXES);
     if (!this.groups.length) return;
     this.first = { by: "method" };
     if (this.groups.length > 1) {
@@ -20,9 +22,8 @@ class Parallel extends BoardChart {
     this.start();
   }
 
-  // The columns that two rows at least of a group have a value of.
-  filled(index) {
-    const rows = this.board.rows.filter((row) => row[ROW.group] === index);
+  // The columns that two of some rows have a value of.
+  filled(rows) {
     return this.board.columns.filter((column) => column.filled && rows.filter((row) => Array.isArray(this.board.cell(row, column.key))).length > 1);
   }
 
