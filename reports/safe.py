@@ -27,6 +27,8 @@ _BARE_HOME = re.compile(rf"{HOME.pattern}(?![^\s'\":,;<>()\[\]|])")
 _WINDOWS_PATH = re.compile(r"(?<!\w)[A-Za-z]:\\(?:[^\\\s\"'<>|]+\\)*[^\\\s\"'<>|]*")
 #: What every path of a Unix machine has in it: a name between two slashes. To look for it first is many times quicker.
 _MAYBE_PATH = re.compile(r"/[\w.@+=,%-]+/")
+#: Where one may begin at all (`START`): not behind a name, as in `samples/a/b`, but for a compiler's option.
+_MAYBE_START = re.compile(r"(?<!\w)/|-[A-Za-z]/")
 _BULK = frozenset({"layers", "machine"})
 _PATHLESS = frozenset({int, float, bool, type(None)})
 _PRIVATE_KEYS = frozenset({"hostname", "host", "user", "username", "cwd", "home", "executable", "argv"})
@@ -90,7 +92,7 @@ def _shorten(text: str) -> str:
 
 
 def _shorten_paths(text: str) -> str:
-    if _MAYBE_PATH.search(text):
+    if _MAYBE_PATH.search(text) and _MAYBE_START.search(text):
         text = _BARE_HOME.sub("~", _HOME_WITH_SPACES.sub("/home/user", text))
         text = _UNIX_PATH.sub(lambda found: "…/" + found.group().rstrip("/").rsplit("/", 1)[-1], text)
     return (
