@@ -212,12 +212,16 @@ def notes(found: Sequence[Gap], words: Words) -> tuple[str, ...]:
 
 def gap_table(found: Sequence[Gap], words: Words) -> pd.DataFrame:
     """The numbers behind the figure: times per sample, efficiency, and the gap split into shape and kernels."""
-    pairs = flips(found)
+    flipped: dict[str, list[str]] = {}
+    for one, other in flips(found):
+        flipped.setdefault(one, []).append(other)
+        if other != one:
+            flipped.setdefault(other, []).append(one)
     rows = []
     for gap in found:
         point, case = gap.point, gap.row.case
         parts = point.gap_parts
-        against = [b if a == point.name else a for a, b in pairs if point.name in (a, b)]
+        against = flipped.get(point.name, [])
         rows.append(
             {
                 "model": case.model,

@@ -95,7 +95,8 @@ def front(rows: Sequence[Row], x: str, y: str) -> Front | None:
     ordered = sorted(on_front, key=lambda i: points[i][0] * (1 if objectives[0].better == "lower" else -1))
     numbers = {i: place + 1 for place, i in enumerate(ordered)}
     standings = [Standing(row, *points[i], placed[i], numbers.get(i)) for i, row in enumerate(usable)]
-    out = [row.name for row in rows if row not in usable]
+    used = {id(row) for row in usable}  # to compare rows is to compare all of their records
+    out = [row.name for row in rows if id(row) not in used]
     corners = staircase(points, (objectives[0].better, objectives[1].better))
     return Front(x, y, tuple(standings), corners, tuple(out))
 
