@@ -122,7 +122,7 @@ class Site:
         return self._parts[name]
 
     def _part(self, name: str, rows: list[Row], attempts: list[Record]) -> Site:
-        present: set[str] = set().union(*(row.cells for row in rows))
+        present = set[str]().union(*(row.cells for row in rows))
         return replace(
             self,
             title=self.title if len(self.suites) == 1 else name,

@@ -65,7 +65,7 @@ def without_paths(value: Any) -> Any:
 
 
 def _dict_without_paths(value: dict[Any, Any]) -> dict[Any, Any]:
-    changed = {}
+    changed: dict[Any, Any] = {}
     for key, item in value.items():
         kind = type(item)
         if kind is str:  # most are words, which cannot hold a path
