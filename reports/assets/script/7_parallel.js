@@ -55,14 +55,18 @@ class Parallel extends BoardChart {
 
   // The menu of quantities, those of the rows under the chosen conditions.
   offer() {
+    if (this.offered !== this.current()) this.listUp(this.current());
     const shown = this.axes();
-    const labels = this.current().columns.map((column) => {
-      const box = el("input", { type: "checkbox", value: column.key, checked: shown.includes(column.key) });
-      box.addEventListener("change", () => this.choose(column.key, box.checked));
-      return el("label", {}, box, column.title);
-    });
-    const box = labels.length > MANY ? typeIn(labels.map((label) => [label, label.textContent]), "Find a quantity") : null;
-    this.list.replaceChildren(...[box, ...labels].filter(Boolean));
+    for (const box of this.boxes) box.checked = shown.includes(box.value);
+  }
+
+  listUp(item) {
+    this.offered = item;
+    this.boxes = item.columns.map((column) => el("input", { type: "checkbox", value: column.key }));
+    for (const box of this.boxes) box.addEventListener("change", () => this.choose(box.value, box.checked));
+    const labels = this.boxes.map((box, place) => el("label", {}, box, item.columns[place].title));
+    const find = labels.length > MANY ? typeIn(labels.map((label) => [label, label.textContent]), "Find a quantity") : null;
+    this.list.replaceChildren(...[find, ...labels].filter(Boolean));
   }
 
   // One that is added stands at the right; there are never too few or too many to read.
