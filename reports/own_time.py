@@ -111,7 +111,7 @@ def added_paths(layers: Sequence[Layer], baseline: Sequence[Layer]) -> tuple[set
 
 
 def _path(row: Layer) -> str:
-    return str(row.get("module_path", row.get("name", "")))
+    return str(row["module_path"] if "module_path" in row else row.get("name", ""))
 
 
 def _upwards(path: str) -> Iterable[str]:

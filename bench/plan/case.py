@@ -168,11 +168,13 @@ class Case:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Case:
         """The case that `as_dict` wrote; unknown keys are refused."""
-        known = {field.name for field in fields(cls)}
-        unknown = set(data) - known
+        unknown = set(data) - _FIELDS
         if unknown:
             raise ValueError(f"not fields of a case: {sorted(unknown)}")
         return cls(**data)
+
+
+_FIELDS = frozenset(field.name for field in fields(Case))
 
 
 def spec_text(name: str, settings: str) -> str:
