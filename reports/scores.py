@@ -25,6 +25,15 @@ def scores_of(rows: Iterable[Row]) -> list[str]:
 
 
 def score_of(rows: Iterable[Row]) -> str | None:
-    """The score of these rows: that of most of them, None where none was scored."""
-    counts = Counter(name for row in rows for name in _scored(row))
-    return max(SCORES, key=lambda name: counts[name]) if counts else None
+    """The score of these rows: the one that their tasks name, or else that of most of them; None where none was scored.
+
+    A task may score several things of an output, as a sampler's pictures by their distance and by the class that they
+    show; the one that its record names is what its network was made for.
+    """
+    valued: Counter[str] = Counter()
+    named: Counter[str] = Counter()
+    for row in rows:
+        scored, own = _scored(row), (row.record.get("quality") or {}).get("metric")
+        valued.update(scored)
+        named.update([own] if own in scored else [])
+    return max(SCORES, key=lambda name: (named[name], valued[name])) if valued else None
