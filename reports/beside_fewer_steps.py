@@ -17,6 +17,7 @@ from reports.content import Site
 from reports.figures.companions import at, curve, is_companion, wanted
 from reports.rows import Row
 from reports.scores import score_of, scores_of
+from reports.sessions import cost_of
 
 OUTSIDE = "outside the curve"
 
@@ -49,7 +50,7 @@ def _line(row: Row, plain: Row, rows: Sequence[Row], score: str) -> list[str]:
     assert value is not None
     return [
         f"{row.case.model_label}, {short_name(row.head_in_full)}{guided}",
-        *(_share(row.value(cost), plain.value(cost)) for cost in ("macs", "latency_ms")),
+        *(_share(cost_of(row, plain, cost), plain.value(cost)) for cost in ("macs", "latency_ms")),
         f"{METRICS[score].title} {value:.2f}",
         *(_beside(value, row, plain, curve(rows, cost, score), cost, score) for cost in ("macs", "latency_ms")),
     ]
@@ -63,7 +64,7 @@ def _beside(
     value: float, row: Row, plain: Row, points: Sequence[tuple[float, float]], cost: str, score: str
 ) -> str:  # fmt: skip
     """`2.31: better`: the curve's score at the row's cost and what the row is beside it."""
-    own = row.value(cost)
+    own = cost_of(row, plain, cost)
     if own is None or len(points) < 2:
         return "unavailable"
     known = at(points, own)
