@@ -60,7 +60,7 @@ class Manifest:
         return {digest: WHOLE, f"{_BRIEFLY}{digest}": BRIEF}.get(found.pop(), OTHER)
 
     def unfinished(self, files: Iterable[str], digest: str) -> None:
-        """Have the next build look at `files` again: they lack their figures, or without a digest all they should be."""
+        """Have the next build look at `files` again: they lack their figures, without a digest what they should be."""
         self.now |= dict.fromkeys(files, f"{_BRIEFLY}{digest}" if digest else "")
 
     def finish(self, out: Path) -> None:

@@ -28,8 +28,6 @@ from bench.store.outline import Head, Record, outline_of
 WORTH = 50
 #: Files that are read before what was learned of them is saved.
 SAVED_TOGETHER = 500
-#: Nanoseconds between a change of a file and the moment from which a further one shows in its times, on any system.
-GRAIN_NS = 2_000_000_000
 DIGEST_BYTES = 16
 
 #: Stamps that no file has: of what is not believed the next time, and of what cannot be looked at.
