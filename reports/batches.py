@@ -79,8 +79,8 @@ def panels(rows: Sequence[Row], measures: Sequence[str] = MEASURES) -> list[Pane
     for row in rows:
         if not row.case.is_baseline:
             other = (row.side.model_label, row.side.method_label)
-            found = conditions_of(row)
-            members.setdefault((*other, *found[:_BATCH], *found[_BATCH + 1 :]), []).append(row)
+            shared = conditions_of(row)
+            members.setdefault((*other, *shared[:_BATCH], *shared[_BATCH + 1 :]), []).append(row)
     bases = {(row.case_key, row.machine_key): row for row in rows if row.case.is_baseline}
     found = {key: courses for key, own in members.items() if (courses := _courses(own, bases, measures))}
     titles = _titles([members[key][0] for key in found])

@@ -7,7 +7,7 @@ price are stated for one report and are in no record. Without energy there is no
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bench.workloads import GENERATE
 from reports.columns import Column, footprint_columns
@@ -63,7 +63,7 @@ def _cell(energy: Cell, factor: float, name: str) -> Cell:
     scale = factor * MILLION / JOULES_PER_KWH
     ends = [None if end is None else end * scale for end in (energy.low, energy.high)]
     provenance = energy.provenance if name == "kwh" or energy.provenance == "estimated" else "modelled"
-    return replace(energy, value=energy.value * scale, low=ends[0], high=ends[1], provenance=provenance)
+    return energy._replace(value=energy.value * scale, low=ends[0], high=ends[1], provenance=provenance)
 
 
 def _tokens(row: Row) -> int:
