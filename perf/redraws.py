@@ -37,6 +37,7 @@ import numpy as np
 from scipy import stats
 
 from bench.errors import UsageError
+from perf.redrawn import REDRAWS as INSIDE
 from perf.redrawn import Order, as_json, stretches
 from perf.reference_networks import REFERENCES
 from perf.scatter import Case, Components, components, control, pooled, sessions_apart
@@ -301,7 +302,8 @@ def taken_apart(groups: Sequence[Mapping[str, Any]], side: str) -> list[Found]:
         mine = [group for group in groups if group["treatment"] == treatment.name]
         parts = pooled([logs(group, side) for group in mine])
         if parts is not None:
-            share = share_of(parts, process) if process is not None else None
+            measure = process if treatment is not PROCESS else None
+            share = share_of(parts, measure) if measure is not None else None
             apart, _ = sessions_apart(case for group in mine if (case := as_case(group, side)) is not None)
             found.append(Found(treatment.name, len(mine), parts, *component_interval(parts), share, apart))
     return found

@@ -97,20 +97,19 @@ def pooled(groups: Sequence[Sequence[np.ndarray]]) -> Components | None:
         return None
     everyone = [values for group in usable for values in group]
     white = statistics.fmean(float(np.square(np.diff(values)).mean()) / 2 for values in everyone)
-    blocks = [[float(np.median(part)) for part in _blocks(values)] for values in everyone]
-    of_blocks = statistics.fmean(statistics.variance(each) for each in blocks)
+    blocks = [np.median(_blocks(values), axis=1) for values in everyone]
+    of_blocks = statistics.fmean(float(np.var(each, ddof=1)) for each in blocks)
     wander = max(0.0, of_blocks - MEDIAN * white / BLOCK)
     within = statistics.fmean(of_blocks / len(each) for each in blocks)
     free = sum(len(group) - 1 for group in usable)
-    squares = (statistics.variance(float(np.median(values)) for values in group) * (len(group) - 1) for group in usable)
+    squares = (float(np.var([np.median(values) for values in group])) * len(group) for group in usable)
     between = math.fsum(squares) / free
     process = max(0.0, between - within)
     return Components(*map(math.sqrt, (white, wander, process, between, within)), free)
 
 
-def _blocks(values: np.ndarray) -> list[np.ndarray]:
-    whole = len(values) // BLOCK * BLOCK
-    return np.split(values[:whole], whole // BLOCK)
+def _blocks(values: np.ndarray) -> np.ndarray:
+    return values[: len(values) // BLOCK * BLOCK].reshape(-1, BLOCK)
 
 
 def cases(folder: Path) -> Iterator[Case]:

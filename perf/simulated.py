@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
@@ -29,7 +29,7 @@ START_S = 0.36
 #: Sessions that are drawn at once, so that they fit into memory.
 AT_ONCE = 100
 #: Processes that the truth of a time is taken from.
-FOR_TRUTH = 2000
+FOR_TRUTH = 20_000
 BASELINE = "baseline"
 #: Members that get a row; the twin does not.
 CASES = tuple(name for name in MEMBERS if name != TWIN)
@@ -179,11 +179,12 @@ def medians_of(rule: Rule, world: World, rng: np.random.Generator, sessions: int
 
 def true_time(rule: Rule, world: World, seed: int) -> float:
     """Logarithm of the baseline's time that processes have in the long run, once it has warmed up, over all sessions."""
-    rng = np.random.default_rng([seed, 1])
-    found = []
-    while sum(map(len, found)) < FOR_TRUTH:
-        found.append(medians_of(rule, world, rng, AT_ONCE, math.inf)[BASELINE][:, 0])
-    return float(np.mean(np.concatenate(found)))
+    rng, found = np.random.default_rng([seed, 1]), list[float]()
+    lasting = replace(world, session=0.0)
+    for _ in range(FOR_TRUTH // (20 * AT_ONCE)):
+        times = draw(lasting, rng, AT_ONCE, 20, rule.rounds(world), math.inf, names=(BASELINE,))[BASELINE]
+        found.append(float(np.mean(np.median(times, axis=2))))
+    return float(np.mean(found))
 
 
 def simulate(rule: Rule, world: World, runs: int, seed: int = 0) -> Row:

@@ -18,6 +18,7 @@ true values, and that of a time is found from many processes (`true_time`).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,7 +109,15 @@ def bursts(world: World, rng: np.random.Generator, shape: tuple[int, int, int]) 
     return size * running
 
 
-def draw(world: World, rng: np.random.Generator, sessions: int, processes: int, rounds: int, warm_s: float) -> Draw:
+def draw(
+    world: World,
+    rng: np.random.Generator,
+    sessions: int,
+    processes: int,
+    rounds: int,
+    warm_s: float,
+    names: Sequence[str] = (*MEMBERS, PRODUCT),
+) -> Draw:
     """All samples of many sessions at once.
 
     Args:
@@ -118,6 +127,7 @@ def draw(world: World, rng: np.random.Generator, sessions: int, processes: int, 
         processes: of each.
         rounds: timed in each process.
         warm_s: seconds of warm-up of each member before the first.
+        names: of the members that are wanted.
     """
     shape = (sessions, processes, rounds)
     level = hosts(world, rng, sessions, processes)[..., None] + rng.normal(0.0, world.session, (sessions, 1, 1))
@@ -127,19 +137,21 @@ def draw(world: World, rng: np.random.Generator, sessions: int, processes: int, 
     # the members run by turns, so that a member's own seconds go on at its own pace
     start_up = size * np.exp(-(warm_s + np.arange(rounds) * world.ms / 1e3) / seconds)
     made: Draw = {}
-    for name, slowness in [*MEMBERS.items(), (PRODUCT, 0.0)]:
+    for name in names:
         own = noise(rng, world.tails, world.own, (sessions, processes, 1))
         wander = autoregressive(rng, correlation, world.wander, shape)
         slope = world.slope if name == PRODUCT else 1.0
         white = noise(rng, world.tails, world.iteration, shape)
-        made[name] = slowness + slope * (level + shared) + own + wander + start_up + white
+        made[name] = MEMBERS.get(name, 0.0) + slope * (level + shared) + own + wander + start_up + white
     return made
 
 
-#: What was seen, and what is feared. The first's components are those of recorded sweeps (docs/explanation/scatter.md).
+#: What was seen, and what is feared. `as recorded` has the components of recorded sweeps (docs/explanation/scatter.md).
 WORLDS = (
     World("quiet", iteration=0.006, wander=0.001, shared_wander=0.002, host=0.004, own=0.0015),
-    World("as recorded"),
+    World("as recorded", iteration=0.08, wander=0.0, shared_wander=0.06, host=0.1, own=0.005),
+    World("as recorded, below 1 ms", iteration=0.15, wander=0.0, shared_wander=0.09, host=0.1, own=0.03, ms=0.5),
+    World("fairly quiet"),
     World("layouts differ", own=0.02, host=0.005),
     World("noisy host", iteration=0.05, wander=0.02, shared_wander=0.03, host=0.05, own=0.01),
     World("heavy tails", tails=3.0, iteration=0.03),
