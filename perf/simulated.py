@@ -5,8 +5,7 @@ as it wants, and asks the estimators and verdicts of `bench.statistics` what the
 `--worlds` choose. Deterministic by `--seed`: every rule sees a world with numbers of its own seed.
 
 A group is a baseline, its twin, an identical network, and two that are 5 and 10 % slower, with the reference product
-beside them. What a session costs is counted and not measured: of each process the start, of each member warm-up,
-samples, throughput windows and passes of the layers, as the protocol's parameters say; probes are not in it.
+beside them. Rules and what they cost are in `perf.rules`.
 """
 
 from __future__ import annotations
@@ -17,51 +16,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import special
 
-from bench.api import protocol_named
-from bench.config.protocol import Protocol
+from bench.allocation import controlled, ratio_with_twin, warm_after
 from bench.statistics import Interval, log_mean_interval, ratio_interval_paired, verdict
-from perf.worlds import BY_5, BY_10, MEMBERS, PRODUCT, SAME, TWIN, WORLDS, World, draw
+from perf.rules import RULES, Rule, Values, fixed_warm_s, processes_taken, rounds_of, said, seconds_of
+from perf.worlds import (
+    BASELINE,
+    BY_5,
+    BY_10,
+    CASES,
+    MEMBERS,
+    PRODUCT,
+    SAME,
+    TWIN,
+    WORLDS,
+    WarmUps,
+    World,
+    draw,
+    warm_up,
+)
 
-#: Seconds of a process outside warm-up and measured windows (docs/protocol.md, "What a fresh process costs").
-START_S = 0.36
 #: Sessions that are drawn at once, so that they fit into memory.
 AT_ONCE = 100
 #: Processes that the truth of a time is taken from.
 FOR_TRUTH = 20_000
-BASELINE = "baseline"
-#: Members that get a row; the twin does not.
-CASES = tuple(name for name in MEMBERS if name != TWIN)
-
-#: Logarithms of the medians of processes, [sessions, processes] by member.
-Medians = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A way to take a session; version 1's are the protocol's parameters and nothing else.
-
-    Attributes:
-        name: in the table.
-        protocol: its parameters.
-    """
-
-    name: str
-    protocol: Protocol
-
-    def rounds(self, world: World) -> int:
-        """Samples of each member in a process."""
-        latency = self.protocol.latency
-        return max(latency.min_samples, min(latency.samples, int(latency.case_seconds * 1e3 / world.ms)))
-
-    def warm_s(self, world: World) -> float:
-        """Seconds of warm-up of each member."""
-        latency = self.protocol.latency
-        return min(latency.warmup_cap_s, max(latency.warmup_s, latency.warmup_iterations * world.ms / 1e3))
-
-
-RULES = tuple(Rule(name, protocol_named(name)) for name in ("glance", "quick", "standard", "publish"))
+#: Processes of other groups of the session, whose products say where the machine is on average.
+ELSEWHERE = 24
 
 
 @dataclass(frozen=True)
@@ -102,50 +82,6 @@ class Row:
 
 
 # ------------------------------------------------------------------------------------------------ one session
-def process_seconds(rule: Rule, world: World) -> float:
-    """What one process costs by the protocol's parameters."""
-    latency, ms = rule.protocol.latency, world.ms / 1e3
-    runners = len(MEMBERS) + 1
-    taken = rule.warm_s(world) + rule.rounds(world) * max(ms, latency.min_sample_ms / 1e3)
-    windows = latency.throughput_windows * max(latency.throughput_window_s, 2 * ms)
-    layers = 2 * rule.protocol.counting.layer_repeats * ms
-    return START_S + runners * taken + len(MEMBERS) * windows + len(CASES) * layers
-
-
-def half_widths(logs: np.ndarray) -> np.ndarray:
-    """Relative half-widths of t-intervals of the first n of each row, for n = 1, 2, ...; infinite for one.
-
-    Args:
-        logs: [sessions, processes].
-    """
-    n = np.arange(1, logs.shape[1] + 1)
-    centred = logs - logs[:, :1]
-    sums, squares = np.cumsum(centred, axis=1), np.cumsum(centred**2, axis=1)
-    found = np.full(logs.shape, np.inf)
-    variance = np.maximum(0.0, squares - sums**2 / n)[:, 1:] / (n[1:] - 1)
-    found[:, 1:] = np.expm1(special.stdtrit(n[1:] - 1, 0.975) * np.sqrt(variance / n[1:]))
-    return found
-
-
-def processes_taken(rule: Rule, world: World, medians: Medians) -> np.ndarray:
-    """Processes after which each session ends, [sessions]: `bench.analysis.session.decide` for many at once."""
-    latency = rule.protocol.latency
-    wide = half_widths(medians[BASELINE]) / latency.absolute_half_width
-    for name in CASES[1:]:
-        wide = np.maximum(wide, half_widths(medians[name]) / latency.absolute_half_width)
-        wide = np.maximum(wide, half_widths(medians[BASELINE] - medians[name]) / latency.ratio_half_width)
-    budget = math.ceil(latency.budget_s / process_seconds(rule, world))
-    first, further = latency.invocations, latency.further_invocations
-    cap = max(first, min(latency.max_invocations, budget))
-    taken = np.full(len(wide), cap)
-    for n in range(cap - 1, first - 1, -1):
-        done = wide[:, n - 1] <= latency.at_once
-        if n - further >= first:
-            done |= wide[:, n - further - 1] <= 1.0
-        taken[done] = n
-    return taken
-
-
 @dataclass(frozen=True)
 class Answer:
     """What one session says: intervals of the ratios of the cases to the baseline, of its time and of the twin."""
@@ -154,27 +90,53 @@ class Answer:
     time: Interval
     twin: Interval
     processes: int
+    seconds: float
 
 
-def answer(medians: Medians, number: int, processes: int) -> Answer:
-    """The estimates of one session by the estimators of records.
+def answer(rule: Rule, values: Values, number: int, processes: int, seconds: float) -> Answer:
+    """The estimates of one session by the estimators of records, with the controls that the rule takes.
 
     Args:
-        medians: of all sessions.
-        number: which.
+        rule: says which.
+        values: of all sessions; the last `ELSEWHERE` processes are other groups'.
+        number: of the session.
         processes: that it took.
+        seconds: that these took.
     """
-    ms = {name: np.exp(values[number, :processes]) for name, values in medians.items()}
-    ratios = {name: ratio_interval_paired(ms[BASELINE], ms[name]) for name in CASES[1:]}
-    twin = ratio_interval_paired(ms[BASELINE], ms[TWIN])
-    return Answer(ratios, log_mean_interval(ms[BASELINE]), twin, processes)
+    ms = {name: np.exp(found[number, :processes]) for name, found in values.items()}
+    base, twin = ms[BASELINE], ms[TWIN]
+    ratios = {
+        name: ratio_with_twin(base, twin, ms[name]) if rule.twin else ratio_interval_paired(base, ms[name])
+        for name in CASES[1:]
+    }
+    if rule.slope is None:
+        time = log_mean_interval(base)
+    else:
+        time = controlled(base, ms[PRODUCT], np.exp(values[PRODUCT][number, -ELSEWHERE:]), rule.slope)
+    return Answer(ratios, time, ratio_interval_paired(base, twin), processes, seconds)
 
 
 # ------------------------------------------------------------------------------------------------ many sessions
-def medians_of(rule: Rule, world: World, rng: np.random.Generator, sessions: int, warm_s: float) -> Medians:
-    """Medians of as many processes as a rule may take."""
-    times = draw(world, rng, sessions, rule.protocol.latency.max_invocations, rule.rounds(world), warm_s)
-    return {name: np.median(values, axis=2) for name, values in times.items()}
+def warm_ups(rule: Rule, world: World, rng: np.random.Generator, shape: tuple[int, int]) -> WarmUps:
+    """Seconds of the warm-ups: the protocol's, or those after which each member of each process is seen to be warm."""
+    fixed = fixed_warm_s(rule, world)
+    if rule.warm == "fixed":
+        return fixed
+    most = max(rule.latency.warmup_iterations, math.ceil(fixed * 1e3 / world.ms))
+    return {
+        name: warm_after(warm_up(world, rng, *shape, most)) * world.ms / 1e3 for name in (*MEMBERS, PRODUCT)
+    }
+
+
+def answers_of(rule: Rule, world: World, rng: np.random.Generator, sessions: int) -> list[Answer]:
+    """What so many sessions say."""
+    shape = (sessions, rule.latency.max_invocations + (ELSEWHERE if rule.slope is not None else 0))
+    warm = warm_ups(rule, world, rng, shape)
+    values = said(rule, draw(world, rng, *shape, rounds_of(rule, world), warm))
+    seconds = seconds_of(rule, world, warm, shape)
+    taken = processes_taken(rule, values, seconds)
+    spent = np.cumsum(seconds, axis=1)
+    return [answer(rule, values, i, int(n), float(spent[i, n - 1])) for i, n in enumerate(taken)]
 
 
 def true_time(rule: Rule, world: World, seed: int) -> float:
@@ -182,8 +144,8 @@ def true_time(rule: Rule, world: World, seed: int) -> float:
     rng, found = np.random.default_rng([seed, 1]), list[float]()
     lasting = replace(world, session=0.0)
     for _ in range(FOR_TRUTH // (20 * AT_ONCE)):
-        times = draw(lasting, rng, AT_ONCE, 20, rule.rounds(world), math.inf, names=(BASELINE,))[BASELINE]
-        found.append(float(np.mean(np.median(times, axis=2))))
+        times = draw(lasting, rng, AT_ONCE, 20, rounds_of(rule, world), math.inf, names=(BASELINE,))
+        found.append(float(np.mean(said(rule, times)[BASELINE])))
     return float(np.mean(found))
 
 
@@ -191,10 +153,7 @@ def simulate(rule: Rule, world: World, runs: int, seed: int = 0) -> Row:
     """What a rule does in a world, over so many sessions."""
     rng, answers = np.random.default_rng([seed, 0]), list[Answer]()
     while len(answers) < runs:
-        sessions = min(AT_ONCE, runs - len(answers))
-        medians = medians_of(rule, world, rng, sessions, rule.warm_s(world))
-        taken = processes_taken(rule, world, medians)
-        answers += [answer(medians, number, int(n)) for number, n in enumerate(taken)]
+        answers += answers_of(rule, world, rng, min(AT_ONCE, runs - len(answers)))
     return told(rule, world, answers, true_time(rule, world, seed))
 
 
@@ -204,12 +163,11 @@ def told(rule: Rule, world: World, answers: Sequence[Answer], time: float) -> Ro
     times = [(one.time, time) for one in answers]
     wrong = np.array([math.log(ratio.value) - truth for ratio, truth in pairs])
     same = [one.ratios[SAME] for one in answers]
-    processes = float(np.mean([one.processes for one in answers]))
     return Row(
         rule.name,
         world.name,
-        processes,
-        processes * process_seconds(rule, world) / len(CASES),
+        float(np.mean([one.processes for one in answers])),
+        float(np.mean([one.seconds for one in answers])) / len(CASES),
         _mean_half_width(pairs),
         math.expm1(1.96 * math.sqrt(float(np.mean(wrong**2)))),
         _coverage(pairs),

@@ -18,16 +18,20 @@ true values, and that of a time is found from many processes (`true_time`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import signal
 
 #: Slowness of the members beside the baseline: the twin, an identical network, and two that are slower for certain.
-TWIN, SAME, BY_5, BY_10 = "twin", "same", "by 5 %", "by 10 %"
-MEMBERS = {"baseline": 0.0, TWIN: 0.0, SAME: 0.0, BY_5: math.log(1.05), BY_10: math.log(1.10)}
+BASELINE, TWIN, SAME, BY_5, BY_10 = "baseline", "twin", "same", "by 5 %", "by 10 %"
+MEMBERS = {BASELINE: 0.0, TWIN: 0.0, SAME: 0.0, BY_5: math.log(1.05), BY_10: math.log(1.10)}
+#: Members that get a row; the twin does not.
+CASES = tuple(name for name in MEMBERS if name != TWIN)
 PRODUCT = "product"
+#: The world whose components are those of recorded sweeps (docs/explanation/scatter.md).
+RECORDED = "as recorded"
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class World:
     ms: float = 10.0
 
 
+#: Seconds of warm-up: of all, or of each member [sessions, processes].
+WarmUps = float | Mapping[str, np.ndarray]
 #: Logarithms of the times of each member and of the product, [sessions, processes, rounds].
 Draw = dict[str, np.ndarray]
 
@@ -115,7 +121,7 @@ def draw(
     sessions: int,
     processes: int,
     rounds: int,
-    warm_s: float,
+    warm_s: WarmUps,
     names: Sequence[str] = (*MEMBERS, PRODUCT),
 ) -> Draw:
     """All samples of many sessions at once.
@@ -126,30 +132,50 @@ def draw(
         sessions: independent ones.
         processes: of each.
         rounds: timed in each process.
-        warm_s: seconds of warm-up of each member before the first.
+        warm_s: seconds of warm-up before the first, of all or of each member in each process.
         names: of the members that are wanted.
     """
     shape = (sessions, processes, rounds)
     level = hosts(world, rng, sessions, processes)[..., None] + rng.normal(0.0, world.session, (sessions, 1, 1))
     correlation = math.exp(-1 / world.rounds)
     shared = autoregressive(rng, correlation, world.shared_wander, shape) + bursts(world, rng, shape)
-    size, seconds = world.start_up
-    # the members run by turns, so that a member's own seconds go on at its own pace
-    start_up = size * np.exp(-(warm_s + np.arange(rounds) * world.ms / 1e3) / seconds)
     made: Draw = {}
     for name in names:
+        warm = warm_s[name] if isinstance(warm_s, Mapping) else np.full((1, 1), warm_s)
         own = noise(rng, world.tails, world.own, (sessions, processes, 1))
         wander = autoregressive(rng, correlation, world.wander, shape)
         slope = world.slope if name == PRODUCT else 1.0
         white = noise(rng, world.tails, world.iteration, shape)
-        made[name] = MEMBERS.get(name, 0.0) + slope * (level + shared) + own + wander + start_up + white
+        made[name] = MEMBERS.get(name, 0.0) + slope * (level + shared) + own + wander + white
+        made[name] += start_up(world, warm, rounds)
     return made
 
 
-#: What was seen, and what is feared. `as recorded` has the components of recorded sweeps (docs/explanation/scatter.md).
+def start_up(world: World, warm_s: np.ndarray, rounds: int) -> np.ndarray:
+    """What is left of starting up in each round, [..., rounds]; a member's seconds go on while it runs itself.
+
+    Args:
+        world: says how much there is at first and how fast it goes.
+        warm_s: seconds before the first round, [...].
+        rounds: how many.
+    """
+    size, seconds = world.start_up
+    since = warm_s[..., None] + np.arange(rounds) * world.ms / 1e3
+    return np.asarray(size * np.exp(-since / seconds))
+
+
+def warm_up(world: World, rng: np.random.Generator, sessions: int, processes: int, rounds: int) -> np.ndarray:
+    """Logarithms of a member's first iterations in each process, up to its level: [sessions, processes, rounds]."""
+    shape, correlation = (sessions, processes, rounds), math.exp(-1 / world.rounds)
+    wander = autoregressive(rng, correlation, math.hypot(world.wander, world.shared_wander), shape)
+    white = noise(rng, world.tails, world.iteration, shape)
+    return wander + white + bursts(world, rng, shape) + start_up(world, np.zeros((1, 1)), rounds)
+
+
+#: What was seen, and what is feared.
 WORLDS = (
     World("quiet", iteration=0.006, wander=0.001, shared_wander=0.002, host=0.004, own=0.0015),
-    World("as recorded", iteration=0.08, wander=0.0, shared_wander=0.06, host=0.1, own=0.005),
+    World(RECORDED, iteration=0.08, wander=0.0, shared_wander=0.06, host=0.1, own=0.005),
     World("as recorded, below 1 ms", iteration=0.15, wander=0.0, shared_wander=0.09, host=0.1, own=0.03, ms=0.5),
     World("fairly quiet"),
     World("layouts differ", own=0.02, host=0.005),
@@ -161,4 +187,5 @@ WORLDS = (
     World("slow wander", wander=0.01, shared_wander=0.02, rounds=60.0),
     World("slow start", start_up=(0.1, 0.3)),
     World("sessions apart", session=0.03),
+    World("product apart", slope=0.0),
 )
