@@ -24,10 +24,9 @@ MEDIAN = math.pi / 2
 LEAST_PROCESSES = 3
 #: Fewest iterations that a process's median is taken of.
 LEAST_ITERATIONS = 10
-#: Iterations of a warm-up after which `is_warm` is asked, while they last; from the last on after as many again.
-LOOKS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-#: A warm-up is over where times fall by less than this for certain, whatever else they do.
-STILL = 0.005
+#: Iterations after which a warm-up may have been enough, and of a block of them.
+LOOKS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
+BLOCK = 8
 
 
 # ---------------------------------------------------------------------------------------------- how many of each
@@ -154,51 +153,45 @@ def more_iterations_help(within: float, between: float, iterations: int, share: 
 # ---------------------------------------------------------------------------------------------- the end of a warm-up
 
 
-def is_warm(logs: np.ndarray, level: float = LEVEL, still: float = STILL) -> np.ndarray:
-    """Whether times have stopped falling: the second quarter of all so far is not slower than the second half.
+def warm_up_needed(logs: np.ndarray, level: float = 0.99) -> np.ndarray:
+    """Iterations after which a full warm-up had stopped falling, [...]; all of them where that is not seen.
 
-    With d the difference of both parts' medians and s its standard error, warm is d <= z s (no fall is seen) or
-    d + z s <= still (a fall that matters is ruled out); z is one-sided. s is of independent noise, whose standard
-    deviation comes from the median step between neighbours, so that neither bursts nor the fall itself widen it; a slow
-    wander makes s too small and the warm-up longer, never shorter.
-
-    Args:
-        logs: logarithms of times since the first iteration, [..., iterations], eight or more.
-        level: of the one-sided test.
-        still: what a fall may be that does not matter, relative.
-
-    Returns:
-        [...], boolean.
-
-    Source: the comparison of an early with the late part is J. Geweke's (Bayesian Statistics 4, 1992); the noise is
-    J. von Neumann's successive differences (Ann. Math. Statist. 12, 1941) in F. R. Hampel's robust form.
-    """
-    n = logs.shape[-1]
-    early, late = logs[..., n // 4 : n // 2], logs[..., n // 2 :]
-    fall = np.median(early, axis=-1) - np.median(late, axis=-1)
-    step = np.median(np.abs(np.diff(logs, axis=-1)), axis=-1)
-    noise = step / (math.sqrt(2) * float(special.ndtri(0.75)))
-    error = noise * math.sqrt(MEDIAN * (1 / early.shape[-1] + 1 / late.shape[-1]))
-    reach = float(special.ndtri(level)) * error
-    warm: np.ndarray = (fall <= reach) | (fall + reach <= still)
-    return warm
-
-
-def warm_after(logs: np.ndarray, level: float = LEVEL, still: float = STILL) -> np.ndarray:
-    """Iterations after which warm-ups are over, [...]: warm at two looks one after the other, or all there are.
+    The first of `LOOKS` from which on no look sees a fall. A look at L compares the median of the iterations from L to
+    2 L with that of the last quarter, in blocks of `BLOCK`: a fall is seen if it exceeds t s sqrt(1 / (L / BLOCK) +
+    1 / r), with s the standard deviation of the medians of the blocks in the last half, whose number less one are t's
+    degrees of freedom, and r the blocks of the last quarter. Blocks carry slow changes with them, so that these neither
+    pass for a fall nor hide behind independent noise. What it cannot see is a fall that lasts longer than the whole
+    warm-up. So the first process of a session warms up in full, and later ones for as long as its slowest member needed;
+    a look that is wrong by chance costs time and no truth.
 
     Args:
-        logs: logarithms of times since the first iteration, [..., iterations].
-        level: of each look's test.
-        still: of `is_warm`.
+        logs: logarithms of times since the first iteration of a full warm-up, [..., iterations].
+        level: of each look's one-sided test.
+
+    Source: an early part against a late one is J. Geweke's comparison (Bayesian Statistics 4, 1992), with Student's t
+    over batches (e.g. C. Alexopoulos, A. Seila, in Handbook of Simulation, 1998, section 7.3).
     """
     n = logs.shape[-1]
-    taken = np.full(logs.shape[:-1], n)
-    looks = [look for look in LOOKS if look <= n]
-    warm = [is_warm(logs[..., :look], level, still) for look in looks]
-    for number in range(len(looks) - 1, 0, -1):
-        taken[warm[number] & warm[number - 1]] = looks[number]
-    return taken
+    needed = np.full(logs.shape[:-1], n)
+    if n < 4 * LOOKS[0]:
+        return needed
+    blocks = _block_medians(logs[..., n // 2 :])
+    spread = blocks.std(axis=-1, ddof=1)
+    quantile = float(special.stdtrit(blocks.shape[-1] - 1, level))
+    last = logs[..., -(n // 4) :]
+    settled = np.median(last, axis=-1)
+    still = np.ones(logs.shape[:-1], dtype=bool)
+    for look in reversed([look for look in LOOKS if 2 * look <= 3 * n // 4]):
+        fall = np.median(logs[..., look : 2 * look], axis=-1) - settled
+        still &= fall <= quantile * spread * math.sqrt(BLOCK / look + BLOCK / last.shape[-1])
+        needed = np.where(still, look, needed)
+    return needed
+
+
+def _block_medians(logs: np.ndarray) -> np.ndarray:
+    whole = logs.shape[-1] // BLOCK * BLOCK
+    found: np.ndarray = np.median(logs[..., :whole].reshape(*logs.shape[:-1], -1, BLOCK), axis=-1)
+    return found
 
 
 # ---------------------------------------------------------------------------------------------- control variates

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import special
 
-from bench.allocation import Costs, Slope, best_iterations, within_variance
+from bench.allocation import LOOKS, Costs, Slope, best_iterations, within_variance
 from bench.api import protocol_named
 from bench.config.protocol import Latency, Protocol
 from perf.worlds import BASELINE, CASES, MEMBERS, PRODUCT, RECORDED, TWIN, WORLDS, WarmUps, World
@@ -36,7 +36,8 @@ class Rule:
     Attributes:
         name: in the table.
         protocol: its parameters.
-        warm: `fixed` seconds, or ended by evidence (`bench.allocation.warm_after`) within them.
+        warm: `fixed` seconds, or those only in the first process and then what that needed
+            (`bench.allocation.warm_up_needed`).
         planned: iterations of least cost, for the components of the world itself or of `as recorded`, instead of
             `samples`, which stays the most.
         middle: what a process says of its samples.
@@ -92,7 +93,7 @@ def fixed_warm_s(rule: Rule, world: World) -> float:
 
 def least_warm_s(rule: Rule, world: World) -> float:
     """Seconds that a warm-up takes at least."""
-    return fixed_warm_s(rule, world) if rule.warm == "fixed" else rule.latency.warmup_iterations * world.ms / 1e3
+    return fixed_warm_s(rule, world) if rule.warm == "fixed" else LOOKS[0] * world.ms / 1e3
 
 
 def seconds_of(rule: Rule, world: World, warm: WarmUps, shape: tuple[int, int]) -> np.ndarray:

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.allocation import controlled, ratio_with_twin, warm_after
+from bench.allocation import controlled, ratio_with_twin, warm_up_needed
 from bench.statistics import Interval, log_mean_interval, ratio_interval_paired, verdict
-from perf.rules import RULES, Rule, Values, fixed_warm_s, processes_taken, rounds_of, said, seconds_of
+from perf.rules import RULES, RUNNERS, Rule, Values, fixed_warm_s, processes_taken, rounds_of, said, seconds_of
 from perf.worlds import (
     BASELINE,
     BY_5,
@@ -118,14 +118,16 @@ def answer(rule: Rule, values: Values, number: int, processes: int, seconds: flo
 
 # ------------------------------------------------------------------------------------------------ many sessions
 def warm_ups(rule: Rule, world: World, rng: np.random.Generator, shape: tuple[int, int]) -> WarmUps:
-    """Seconds of the warm-ups: the protocol's, or those after which each member of each process is seen to be warm."""
+    """Seconds of the warm-ups: the protocol's, or after a first process those that its slowest member needed."""
     fixed = fixed_warm_s(rule, world)
     if rule.warm == "fixed":
         return fixed
     most = max(rule.latency.warmup_iterations, math.ceil(fixed * 1e3 / world.ms))
-    return {
-        name: warm_after(warm_up(world, rng, *shape, most)) * world.ms / 1e3 for name in (*MEMBERS, PRODUCT)
-    }
+    traces = np.stack([warm_up(world, rng, shape[0], 1, most)[:, 0] for _ in range(RUNNERS)], axis=1)
+    needed = warm_up_needed(traces).max(axis=1) * world.ms / 1e3
+    seconds = np.repeat(needed[:, None], shape[1], axis=1)
+    seconds[:, 0] = fixed
+    return dict.fromkeys((*MEMBERS, PRODUCT), seconds)
 
 
 def answers_of(rule: Rule, world: World, rng: np.random.Generator, sessions: int) -> list[Answer]:
