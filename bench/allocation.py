@@ -65,6 +65,24 @@ def within_variance(iteration: float, wander: float, rounds: float = 10.0) -> fl
     return MEDIAN * iteration**2 + rounds * wander**2
 
 
+def within_of(medians: np.ndarray) -> np.ndarray:
+    """W from one process's own samples: `BLOCK` times the variance of the medians of its blocks, [...].
+
+    Args:
+        medians: `block_medians` of a member, or for a ratio the differences of two members', [..., blocks], two or more.
+
+    Source: batch means, e.g. C. Alexopoulos, A. Seila, in Handbook of Simulation, 1998, section 7.3.
+    """
+    return np.asarray(BLOCK * medians.var(axis=-1, ddof=1))
+
+
+def block_medians(logs: np.ndarray) -> np.ndarray:
+    """Medians of successive blocks of `BLOCK` iterations, [..., blocks]; what fills no block is left out."""
+    whole = logs.shape[-1] // BLOCK * BLOCK
+    found: np.ndarray = np.median(logs[..., :whole].reshape(*logs.shape[:-1], -1, BLOCK), axis=-1)
+    return found
+
+
 def best_iterations(within: float, between: float, costs: Costs) -> float:
     """Iterations of a process that give the least variance for the seconds: sqrt(process_s / iteration_s * W / B).
 
@@ -175,7 +193,7 @@ def warm_up_needed(logs: np.ndarray, level: float = 0.99) -> np.ndarray:
     needed = np.full(logs.shape[:-1], n)
     if n < 4 * LOOKS[0]:
         return needed
-    blocks = _block_medians(logs[..., n // 2 :])
+    blocks = block_medians(logs[..., n // 2 :])
     spread = blocks.std(axis=-1, ddof=1)
     quantile = float(special.stdtrit(blocks.shape[-1] - 1, level))
     last = logs[..., -(n // 4) :]
@@ -186,12 +204,6 @@ def warm_up_needed(logs: np.ndarray, level: float = 0.99) -> np.ndarray:
         still &= fall <= quantile * spread * math.sqrt(BLOCK / look + BLOCK / last.shape[-1])
         needed = np.where(still, look, needed)
     return needed
-
-
-def _block_medians(logs: np.ndarray) -> np.ndarray:
-    whole = logs.shape[-1] // BLOCK * BLOCK
-    found: np.ndarray = np.median(logs[..., :whole].reshape(*logs.shape[:-1], -1, BLOCK), axis=-1)
-    return found
 
 
 # ---------------------------------------------------------------------------------------------- control variates

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import special
 
-from bench.allocation import LOOKS, Costs, Slope, best_iterations, within_variance
+from bench.allocation import LOOKS, Costs, Slope, best_iterations, block_medians, within_of, within_variance
 from bench.api import protocol_named
 from bench.config.protocol import Latency, Protocol
 from perf.worlds import BASELINE, CASES, MEMBERS, PRODUCT, RECORDED, TWIN, WORLDS, WarmUps, World
@@ -22,6 +22,8 @@ from perf.worlds import BASELINE, CASES, MEMBERS, PRODUCT, RECORDED, TWIN, WORLD
 START_S = 0.36
 #: What is timed by turns: the members and the reference product.
 RUNNERS = len(MEMBERS) + 1
+#: Numbers of rounds that a first process may decide for.
+STEPS = (10, 15, 20, 30, 40, 60, 80, 120)
 #: Slope of cases on the product in recorded sweeps, and what it differs by from case to case.
 SLOPE, SLOPE_SD = 1.4, 0.3
 
@@ -38,8 +40,8 @@ class Rule:
         protocol: its parameters.
         warm: `fixed` seconds, or those only in the first process and then what that needed
             (`bench.allocation.warm_up_needed`).
-        planned: iterations of least cost, for the components of the world itself or of `as recorded`, instead of
-            `samples`, which stays the most.
+        planned: iterations of least cost instead of `samples`, which stays the most: for the components of the world
+            itself, for those of `as recorded`, or for those that the first process shows, which takes the most.
         middle: what a process says of its samples.
         twin: whether it is taken as control of ratios.
         slope: of times on the product, where that is taken as control of times.
@@ -49,7 +51,7 @@ class Rule:
     name: str
     protocol: Protocol
     warm: Literal["fixed", "evidence"] = "fixed"
-    planned: Literal["world", "recorded"] | None = None
+    planned: Literal["world", "recorded", "learned"] | None = None
     middle: Literal["median", "midmean"] = "median"
     twin: bool = False
     slope: Slope | None = None
@@ -71,13 +73,41 @@ def rounds_of(rule: Rule, world: World) -> int:
     """Samples of each member in a process."""
     latency = rule.latency
     most = max(latency.min_samples, min(latency.samples, int(latency.case_seconds * 1e3 / world.ms)))
-    if rule.planned is None:
+    if rule.planned in (None, "learned"):
         return most
     known = world if rule.planned == "world" else next(item for item in WORLDS if item.name == RECORDED)
     # of a ratio, hence twice; an autoregressive change has 2 rounds to each independent one
     within = 2 * within_variance(known.iteration, known.wander, 2 * known.rounds)
-    costs = Costs(START_S + RUNNERS * least_warm_s(rule, world), RUNNERS * sample_s(rule, world))
-    return round(max(latency.min_samples, min(most, best_iterations(within, 2 * known.own**2, costs))))
+    best = best_iterations(within, 2 * known.own**2, costs_of(rule, world))
+    return round(max(latency.min_samples, min(most, best)))
+
+
+def costs_of(rule: Rule, world: World) -> Costs:
+    """Seconds of a process without its samples, and of one sample of all that is timed in it."""
+    return Costs(START_S + RUNNERS * least_warm_s(rule, world), RUNNERS * sample_s(rule, world))
+
+
+def learned(rule: Rule, world: World, times: dict[str, np.ndarray]) -> tuple[Values, np.ndarray]:
+    """What processes say, and their rounds [sessions, processes], where the first decides how many later ones take.
+
+    W is what its ratios show, and B what recorded sweeps have.
+    """
+    blocks = {name: block_medians(times[name][:, 0]) for name in CASES}
+    within = np.mean([within_of(blocks[BASELINE] - blocks[name]) for name in CASES[1:]], axis=0)
+    between = 2 * next(item for item in WORLDS if item.name == RECORDED).own ** 2
+    shape = times[BASELINE].shape
+    rounds = np.full(shape[:2], shape[2])
+    for number, one in enumerate(within):
+        best = best_iterations(float(one), between, costs_of(rule, world))
+        rounds[number, 1:] = next((step for step in STEPS if step >= best), shape[2])
+    rounds = np.clip(rounds, rule.latency.min_samples, shape[2])
+    values = said(rule, times)
+    for step in np.unique(rounds[:, 1:]):
+        these = rounds[:, 1] == step
+        fewer = said(rule, {name: logs[these, 1:, :step] for name, logs in times.items()})
+        for name, medians in fewer.items():
+            values[name][these, 1:] = medians
+    return values, rounds
 
 
 def sample_s(rule: Rule, world: World) -> float:
@@ -96,13 +126,16 @@ def least_warm_s(rule: Rule, world: World) -> float:
     return fixed_warm_s(rule, world) if rule.warm == "fixed" else LOOKS[0] * world.ms / 1e3
 
 
-def seconds_of(rule: Rule, world: World, warm: WarmUps, shape: tuple[int, int]) -> np.ndarray:
+def seconds_of(
+    rule: Rule, world: World, warm: WarmUps, rounds: int | np.ndarray, shape: tuple[int, int]
+) -> np.ndarray:
     """Seconds of each process, [sessions, processes].
 
     Args:
         rule: what it times.
         world: how long an iteration takes.
         warm: seconds of the warm-ups.
+        rounds: in each process.
         shape: sessions and processes.
     """
     latency, ms = rule.latency, world.ms / 1e3
@@ -110,7 +143,7 @@ def seconds_of(rule: Rule, world: World, warm: WarmUps, shape: tuple[int, int]) 
     windows = len(MEMBERS) * latency.throughput_windows * max(latency.throughput_window_s, 2 * ms)
     layers = len(CASES) * 2 * rule.protocol.counting.layer_repeats * ms
     extras = np.arange(shape[1]) < (shape[1] if rule.extras is None else rule.extras)
-    sampled = RUNNERS * rounds_of(rule, world) * sample_s(rule, world)
+    sampled = RUNNERS * rounds * sample_s(rule, world)
     return np.asarray(np.broadcast_to(START_S + warm_s + sampled + extras * (windows + layers), shape))
 
 
@@ -183,6 +216,7 @@ CHANGES = (
     STANDARD.but("standard, warm by evidence", warm="evidence"),
     STANDARD.but("standard, planned for the world", planned="world"),
     STANDARD.but("standard, planned as recorded", planned="recorded"),
+    STANDARD.but("standard, planned by the first process", planned="learned"),
     STANDARD.but("standard, midmean", middle="midmean"),
     STANDARD.but("standard, twin", twin=True),
     STANDARD.but("standard, product, fixed slope", slope=_FIXED),
@@ -191,7 +225,7 @@ CHANGES = (
     STANDARD.but("standard, extras once", extras=1),
 )
 _ALL: dict[str, Any] = {
-    "warm": "evidence", "planned": "recorded", "middle": "midmean", "twin": True, "slope": _FIXED, "extras": 1,
+    "warm": "evidence", "planned": "learned", "middle": "midmean", "twin": True, "slope": _FIXED, "extras": 1,
 }  # fmt: skip
 _RATIOS = {"absolute_half_width": 0.99, "budget_s": 3600.0}
 #: All together, with goals to choose from; none of them is a protocol yet.

@@ -19,7 +19,7 @@ import numpy as np
 
 from bench.allocation import controlled, ratio_with_twin, warm_up_needed
 from bench.statistics import Interval, log_mean_interval, ratio_interval_paired, verdict
-from perf.rules import RULES, RUNNERS, Rule, Values, fixed_warm_s, processes_taken, rounds_of, said, seconds_of
+from perf.rules import RULES, RUNNERS, Rule, Values, fixed_warm_s, learned, processes_taken, rounds_of, said, seconds_of
 from perf.worlds import (
     BASELINE,
     BY_5,
@@ -134,8 +134,13 @@ def answers_of(rule: Rule, world: World, rng: np.random.Generator, sessions: int
     """What so many sessions say."""
     shape = (sessions, rule.latency.max_invocations + (ELSEWHERE if rule.slope is not None else 0))
     warm = warm_ups(rule, world, rng, shape)
-    values = said(rule, draw(world, rng, *shape, rounds_of(rule, world), warm))
-    seconds = seconds_of(rule, world, warm, shape)
+    rounds: int | np.ndarray = rounds_of(rule, world)
+    times = draw(world, rng, *shape, int(rounds), warm)
+    if rule.planned == "learned":
+        values, rounds = learned(rule, world, times)
+    else:
+        values = said(rule, times)
+    seconds = seconds_of(rule, world, warm, rounds, shape)
     taken = processes_taken(rule, values, seconds)
     spent = np.cumsum(seconds, axis=1)
     return [answer(rule, values, i, int(n), float(spent[i, n - 1])) for i, n in enumerate(taken)]
