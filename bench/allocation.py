@@ -24,8 +24,8 @@ MEDIAN = math.pi / 2
 LEAST_PROCESSES = 3
 #: Fewest iterations that a process's median is taken of.
 LEAST_ITERATIONS = 10
-#: Iterations after which a warm-up may have been enough, and of a block of them.
-LOOKS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
+#: Iterations after which times may have stopped falling, and of a block of them.
+LOOKS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 BLOCK = 8
 
 
@@ -174,7 +174,7 @@ def more_iterations_help(within: float, between: float, iterations: int, share: 
 def warm_up_needed(logs: np.ndarray, level: float = 0.99) -> np.ndarray:
     """Iterations after which a full warm-up had stopped falling, [...]; all of them where that is not seen.
 
-    The first of `LOOKS` from which on no look sees a fall. A look at L compares the median of the iterations from L to
+    Twice the first of `LOOKS` from which on no look sees a fall: what was seen to be level is spent. A look at L compares the median of the iterations from L to
     2 L with that of the last quarter, in blocks of `BLOCK`: a fall is seen if it exceeds t s sqrt(1 / (L / BLOCK) +
     1 / r), with s the standard deviation of the medians of the blocks in the last half, whose number less one are t's
     degrees of freedom, and r the blocks of the last quarter. Blocks carry slow changes with them, so that these neither
@@ -202,7 +202,7 @@ def warm_up_needed(logs: np.ndarray, level: float = 0.99) -> np.ndarray:
     for look in reversed([look for look in LOOKS if 2 * look <= 3 * n // 4]):
         fall = np.median(logs[..., look : 2 * look], axis=-1) - settled
         still &= fall <= quantile * spread * math.sqrt(BLOCK / look + BLOCK / last.shape[-1])
-        needed = np.where(still, look, needed)
+        needed = np.where(still, 2 * look, needed)
     return needed
 
 

@@ -123,7 +123,7 @@ def fixed_warm_s(rule: Rule, world: World) -> float:
 
 def least_warm_s(rule: Rule, world: World) -> float:
     """Seconds that a warm-up takes at least."""
-    return fixed_warm_s(rule, world) if rule.warm == "fixed" else LOOKS[0] * world.ms / 1e3
+    return fixed_warm_s(rule, world) if rule.warm == "fixed" else 2 * LOOKS[0] * world.ms / 1e3
 
 
 def seconds_of(
