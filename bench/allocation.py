@@ -24,6 +24,8 @@ MEDIAN = math.pi / 2
 LEAST_PROCESSES = 3
 #: Fewest iterations that a process's median is taken of.
 LEAST_ITERATIONS = 10
+#: Sum of squares below which products do not differ: no clock tells a billionth.
+NO_SPREAD = 1e-18
 #: Iterations after which times may have stopped falling, and of a block of them.
 LOOKS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 BLOCK = 8
@@ -162,7 +164,7 @@ def _plan(
 def more_iterations_help(within: float, between: float, iterations: int, share: float = 0.1) -> bool:
     """Whether iterations still make more than this share of a process's variance: W / m over B + W / m.
 
-    Where they do not, even infinitely many more would narrow the interval by less than half of that share.
+    Where they do not, even infinitely many more would narrow the interval only by about half of that share.
     """
     of_iterations = within / iterations
     return of_iterations > share * (between + of_iterations)
@@ -174,13 +176,13 @@ def more_iterations_help(within: float, between: float, iterations: int, share: 
 def warm_up_needed(logs: np.ndarray, level: float = 0.99) -> np.ndarray:
     """Iterations after which a full warm-up had stopped falling, [...]; all of them where that is not seen.
 
-    Twice the first of `LOOKS` from which on no look sees a fall: what was seen to be level is spent. A look at L compares the median of the iterations from L to
-    2 L with that of the last quarter, in blocks of `BLOCK`: a fall is seen if it exceeds t s sqrt(1 / (L / BLOCK) +
-    1 / r), with s the standard deviation of the medians of the blocks in the last half, whose number less one are t's
-    degrees of freedom, and r the blocks of the last quarter. Blocks carry slow changes with them, so that these neither
-    pass for a fall nor hide behind independent noise. What it cannot see is a fall that lasts longer than the whole
-    warm-up. So the first process of a session warms up in full, and later ones for as long as its slowest member needed;
-    a look that is wrong by chance costs time and no truth.
+    Twice the first of `LOOKS` from which on no look sees a fall: what was seen to be level is spent. A look at L
+    compares the median of the iterations from L to 2 L with that of the last quarter, in blocks of `BLOCK`: a fall is
+    seen if it exceeds t s sqrt(BLOCK / L + BLOCK / q), with q the iterations of that quarter and s the standard
+    deviation of the medians of the blocks in the last half, whose number less one are t's degrees of freedom. Blocks
+    carry slow changes with them, so that these do not pass for a fall. A fall that is seen where there is none costs
+    time and no truth; one that lasts longer than the whole warm-up is not seen at all. So the first process of a
+    session is to warm up in full, and later ones for as long as its slowest member needed.
 
     Args:
         logs: logarithms of times since the first iteration of a full warm-up, [..., iterations].
@@ -212,7 +214,7 @@ def warm_up_needed(logs: np.ndarray, level: float = 0.99) -> np.ndarray:
 def ratio_with_twin(
     baseline: Sequence[float], twin: Sequence[float], case: Sequence[float], level: float = LEVEL
 ) -> Interval:
-    """The ratio of baseline over case with the twin as control: log b - (log b - log twin) / 2 - log c, process by process.
+    """The ratio of baseline over case with the twin as control: log b - (log b - log twin) / 2 - log c.
 
     What the twin differs by from its baseline has mean zero for certain, because both are the same, so that it may be
     taken off with any fixed slope without bias. One half is the best where both vary alike in their process. No degree
@@ -261,8 +263,9 @@ def controlled(
     b is the posterior mean of a normal slope of mean `slope.value` and standard deviation T: the least-squares slope
     and the earlier one, weighted by L = S T^2 / (S T^2 + s^2) and 1 - L, with S the sum of squares of x - mean(x) and
     s^2 the residual variance. The variance is s^2 / n + D^2 s^2 L / S + b^2 var(u) / k, D = mean(u) - mean(x) (the
-    second part is the posterior variance of the slope), with `cochran_df`, n - 1 - L for what s^2 is in. T = 0 gives the fixed slope, which spends no degree of freedom: mean(y - b x) + b mean(u), whose interval is
-    honest whatever b is; a b that fits badly only widens it. T = infinity is regression on a second sample.
+    second part is the posterior variance of the slope), with `cochran_df`, n - 1 - L for what s^2 is in. T = 0 gives
+    the fixed slope, which spends no degree of freedom: mean(y - b x) + b mean(u), whose interval is honest whatever b
+    is; a b that fits badly only widens it. T = infinity is regression on a second sample.
 
     Args:
         values: one positive time per process, three or more.
@@ -284,7 +287,8 @@ def controlled(
     b, weight, residual = _slope(x, y, slope)
     squares = float(np.square(x - x.mean()).sum())
     away = float(u.mean() - x.mean())
-    own = residual / n + (away**2 * residual * weight / squares if weight else 0.0)
+    of_slope = away**2 * residual * weight / squares if weight else 0.0
+    own = residual / n + of_slope
     other = b**2 * float(np.var(u, ddof=1)) / k
     centre, se = float(y.mean()) + b * away, math.sqrt(own + other)
     df = cochran_df([own, other], [n - 1 - weight, k - 1.0], level)
@@ -292,7 +296,7 @@ def controlled(
 
 
 def cochran_df(variances: Sequence[float], dfs: Sequence[float], level: float = LEVEL) -> float:
-    """Degrees of freedom of a sum of independent estimated variances for an interval of that level, never too many.
+    """Degrees of freedom of a sum of independent estimated variances, for an interval of that level: never too many.
 
     Those at which Student's quantile is the mean of the parts' quantiles, weighted by their variances. Satterthwaite's
     are too many where the larger part has two degrees of freedom or fewer.
@@ -311,7 +315,7 @@ def _slope(x: np.ndarray, y: np.ndarray, slope: Slope) -> tuple[float, float, fl
     """The slope, the weight of the least-squares one in it, and the residual variance about it."""
     x, y = x - x.mean(), y - y.mean()
     squares = float(x @ x)
-    if slope.sd == 0 or squares == 0:
+    if slope.sd == 0 or squares < NO_SPREAD:
         return slope.value, 0.0, float(np.square(y - slope.value * x).sum()) / (len(x) - 1)
     fitted = float(x @ y) / squares
     residual = float(np.square(y - fitted * x).sum()) / (len(x) - 2)

@@ -1,4 +1,4 @@
-"""One process of `perf.redraws`: a network timed in stretches beside the reference product, one thing drawn anew between.
+"""One process of `perf.redraws`: a network timed in stretches beside the reference product, with redraws between.
 
 `python -m perf.redrawn ORDER` (the order as JSON) is such a process started plainly; it prints what it took as JSON.
 Everything else is as in a timing process of a sweep: allocator pinned, heap shifted if wanted, one thread, collector

@@ -172,7 +172,7 @@ def read(file: Path) -> list[dict[str, Any]]:
     groups = [json.loads(line) for line in lines]
     others = [group["machine"] for group in groups if group["machine"] != groups[0]["machine"]]
     if others:
-        raise UsageError(f"{file} holds samples of two machines: {groups[0]['machine']} and {others[0]}; name a new file")
+        raise UsageError(f"{file} holds samples of two machines, {groups[0]['machine']} and {others[0]}: take it apart")
     return groups
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import special
 
-from bench.allocation import LOOKS, Costs, Slope, best_iterations, block_medians, within_of, within_variance
+from bench.allocation import BLOCK, LOOKS, Costs, Slope, best_iterations, block_medians, within_of, within_variance
 from bench.api import protocol_named
 from bench.config.protocol import Latency, Protocol
 from perf.worlds import BASELINE, CASES, MEMBERS, PRODUCT, RECORDED, TWIN, WORLDS, WarmUps, World
@@ -90,8 +90,10 @@ def costs_of(rule: Rule, world: World) -> Costs:
 def learned(rule: Rule, world: World, times: dict[str, np.ndarray]) -> tuple[Values, np.ndarray]:
     """What processes say, and their rounds [sessions, processes], where the first decides how many later ones take.
 
-    W is what its ratios show, and B what recorded sweeps have.
+    W is what its ratios show, and B what recorded sweeps have. A first process of less than two blocks decides nothing.
     """
+    if times[BASELINE].shape[2] < 2 * BLOCK:
+        return said(rule, times), np.full(times[BASELINE].shape[:2], times[BASELINE].shape[2])
     blocks = {name: block_medians(times[name][:, 0]) for name in CASES}
     within = np.mean([within_of(blocks[BASELINE] - blocks[name]) for name in CASES[1:]], axis=0)
     between = 2 * next(item for item in WORLDS if item.name == RECORDED).own ** 2

@@ -2,7 +2,7 @@
 
 `python -m perf.simulated` draws sessions from worlds of scatter (`perf.worlds`), lets each rule take as many processes
 as it wants, and asks the estimators and verdicts of `bench.statistics` what they say; `--runs`, `--rules` and
-`--worlds` choose. Deterministic by `--seed`: every rule sees a world with numbers of its own seed.
+`--worlds` choose. The same `--seed` gives the same rows.
 
 A group is a baseline, its twin, an identical network, and two that are 5 and 10 % slower, with the reference product
 beside them. Rules and what they cost are in `perf.rules`.
@@ -20,21 +20,8 @@ import numpy as np
 from bench.allocation import controlled, ratio_with_twin, warm_up_needed
 from bench.statistics import Interval, log_mean_interval, ratio_interval_paired, verdict
 from perf.rules import RULES, RUNNERS, Rule, Values, fixed_warm_s, learned, processes_taken, rounds_of, said, seconds_of
-from perf.worlds import (
-    BASELINE,
-    BY_5,
-    BY_10,
-    CASES,
-    MEMBERS,
-    PRODUCT,
-    SAME,
-    TWIN,
-    WORLDS,
-    WarmUps,
-    World,
-    draw,
-    warm_up,
-)
+from perf.worlds import BASELINE, BY_5, BY_10, CASES, MEMBERS, PRODUCT, SAME, TWIN, WORLDS, WarmUps, World
+from perf.worlds import draw, warm_up  # fmt: skip
 
 #: Sessions that are drawn at once, so that they fit into memory.
 AT_ONCE = 100
@@ -147,7 +134,7 @@ def answers_of(rule: Rule, world: World, rng: np.random.Generator, sessions: int
 
 
 def true_time(rule: Rule, world: World, seed: int) -> float:
-    """Logarithm of the baseline's time that processes have in the long run, once it has warmed up, over all sessions."""
+    """Logarithm of the baseline's time in the long run: the mean over many processes that have warmed up."""
     rng, found = np.random.default_rng([seed, 1]), list[float]()
     lasting = replace(world, session=0.0)
     for _ in range(FOR_TRUTH // (20 * AT_ONCE)):

@@ -1,21 +1,25 @@
 """What a process draws anew is told from what else does, level by level, on samples whose components are known."""
 
 import json
+import math
+import random
 
 import numpy as np
 import pytest
+import torch
 
 from bench.errors import UsageError
 from perf import redraws
 from perf.redrawn import PAGE, Memory, Order, stretches
-from perf.redraws import PROCESS, STRETCHES, TREATMENTS, Treatment
+from perf.redraws import PROCESS, STRETCHES, TREATMENTS, Found, Treatment
+from perf.scatter import Components
 
 NOTHING = Treatment("nothing", "inside")
 BUILD = Treatment("build", "inside")
 
 
 def sampler(stretch, group, iteration=0.003, wander=0.002, host=0.0, seed=1):
-    """Groups whose stretches and groups differ by these standard deviations, by treatment; the host is the product's."""
+    """Groups whose stretches and groups differ by these standard deviations, by treatment; the product has the host."""
     rng = np.random.default_rng(seed)
 
     def sample(treatment, network, _seed):
@@ -47,7 +51,7 @@ def groups_of(sample, treatments, rounds, tmp_path):
 
 
 def test_each_level_comes_back_where_it_was_put(tmp_path):
-    """Iteration 0.3 %, wander 0.2 %, stretches 1 or 5 %, groups 20 or 0 %: no two are alike, so none can be mixed up."""
+    """Iteration 0.3 %, wander 0.2 %, stretches 1 or 5 %, groups 20 or 0 %: no two are alike, none can be mixed up."""
     sample = sampler({"nothing": 0.01, "process": 0.05}, {"nothing": 0.2, "process": 0.0})
     groups = groups_of(sample, (NOTHING, PROCESS), 60, tmp_path)
     nothing, process = redraws.taken_apart(groups, "time")
@@ -60,11 +64,18 @@ def test_each_level_comes_back_where_it_was_put(tmp_path):
     assert process.says == "the measure" and process.share is None
 
 
-def test_what_draws_as_much_as_a_process_is_as_good_and_too_few_say_nothing(tmp_path):
-    sample = sampler({"build": 0.05, "process": 0.05}, {"build": 0.0, "process": 0.0})
-    many = groups_of(sample, (BUILD, PROCESS), 250, tmp_path)
-    assert redraws.taken_apart(many, "time")[0].says == "as good as a process"
-    assert redraws.taken_apart(many[:6], "time")[0].says == "not known yet"
+@pytest.mark.parametrize(
+    ("sd", "free", "says"),
+    [(0.05, 900, "as good as a process"), (0.05, 9, "not known yet"), (0.03, 900, "less than a process")],
+)
+def test_what_draws_as_much_as_a_process_is_as_good_and_too_few_say_nothing(sd, free, says):
+    process, parts = (
+        Components(0.003, 0.002, level, math.hypot(level, 0.001), 0.001, free) for level in (0.05, sd)
+    )
+    share = redraws.share_of(parts, process)
+    assert share[0] == pytest.approx((sd / 0.05) ** 2) and share[1] < share[0] < share[2]
+    found = Found("build", 3, parts, *redraws.component_interval(parts), share, math.nan)
+    assert found.says == says
 
 
 def test_where_processes_do_not_differ_nothing_is_as_good_as_one(tmp_path):
@@ -75,7 +86,7 @@ def test_where_processes_do_not_differ_nothing_is_as_good_as_one(tmp_path):
 
 def test_what_the_product_shares_is_gone_from_ratios(tmp_path):
     sample = sampler({"process": 0.01}, {"process": 0.0}, host=0.1)
-    groups = groups_of(sample, (PROCESS,), 60, tmp_path)
+    groups = groups_of(sample, (PROCESS,), 40, tmp_path)
     (time,), (ratio,) = (redraws.taken_apart(groups, side) for side in redraws.SIDES)
     assert time.parts.process == pytest.approx(0.1, rel=0.2) and ratio.parts.process == pytest.approx(0.01, rel=0.2)
     assert "slope 1.0" in redraws.remarks(groups)
@@ -127,10 +138,6 @@ def test_a_process_times_forward_and_product_and_gives_weights_other_pages():
 
 
 def test_weights_stay_what_they_are_when_their_pages_change():
-    import random
-
-    import torch
-
     module = torch.nn.Sequential(torch.nn.Linear(30, 50), torch.nn.BatchNorm1d(50)).eval()
     x = torch.randn(3, 30)
     with torch.no_grad():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from bench.allocation import (
     LEAST_ITERATIONS,
@@ -26,7 +27,7 @@ from bench.statistics import log_mean_interval, ratio_interval_paired
 
 COSTS = Costs(process_s=4.0, iteration_s=0.01)
 variances = st.floats(1e-8, 1e-2)
-few = st.lists(st.floats(0.5, 2.0), min_size=3, max_size=10)
+few = st.lists(st.integers(50, 200).map(lambda hundredths: hundredths / 100), min_size=3, max_size=10)
 
 
 def test_numbers_worked_out_by_hand():
@@ -66,16 +67,17 @@ def test_w_comes_back_from_blocks():
     assert within_of(medians).mean() == pytest.approx(8 * 0.02**2, rel=0.03)
 
 
-@pytest.mark.parametrize(("size", "length", "most"), [(0.0, 10.0, 40), (0.05, 3.0, 50), (0.05, 30.0, 100)])
-def test_a_warm_up_is_as_long_as_times_fall(size, length, most):
-    """Nothing to wait for, a fall that is over soon, one that lasts; noise of 1 % in each of 2000 warm-ups."""
-    rng = np.random.default_rng(2)
-    logs = rng.normal(0, 0.01, (2000, 100)) + size * np.exp(-np.arange(100) / length)
+@pytest.mark.parametrize(
+    ("size", "length", "least", "most"), [(0.0, 1.0, 16, 25), (0.05, 3.0, 16, 25), (0.1, 10.0, 24, 60), (0.2, 30.0, 95, 100)]
+)
+def test_a_warm_up_is_as_long_as_times_fall(size, length, least, most):
+    """Nothing to wait for, falls that are over soon, one that lasts; noise of 1 % in each of 2000 warm-ups."""
+    logs = np.random.default_rng(2).normal(0, 0.01, (2000, 100)) + size * np.exp(-np.arange(100) / length)
     needed = warm_up_needed(logs)
-    assert 16 <= needed.min() and needed.mean() <= most
+    assert least <= needed.mean() <= most
     left = size * np.exp(-needed / length)
-    assert np.quantile(left, 0.9) < 0.005 and (needed == 100).mean() > 0.8 * (length == 30)
-    assert (warm_up_needed(logs * 1.0 + 3.0) == needed).all()  # in whatever unit
+    assert np.quantile(left, 0.9) < 0.01  # of what noise an iteration has
+    assert (warm_up_needed(logs + 3.0) == needed).all()  # in whatever unit
     assert (warm_up_needed(logs[:, :20]) == 20).all()  # too short to say anything
 
 
@@ -116,8 +118,8 @@ def test_a_control_by_hand():
     found = controlled(*(np.exp(side).tolist() for side in ([0.0, 0.1, 0.2], [0.0, 0.1, 0.2], [0.2, 0.4])), Slope(1.0))
     assert math.log(found.value) == pytest.approx(0.1 + (0.3 - 0.1))
     assert found.se == pytest.approx(0.1) and found.df == pytest.approx(1)  # sqrt(0.02 / 2), one degree of freedom
-    # t(0.975) with 2 and 9 degrees of freedom: 4.302653 and 2.262157; the mean of both is that of 3.13
-    assert cochran_df([1.0, 1.0], [2, 9]) == pytest.approx(3.0, abs=0.15)
+    # t(0.975) with 2 and 9 degrees of freedom is 4.302653 and 2.262157
+    assert stats.t.ppf(0.975, cochran_df([1.0, 1.0], [2, 9])) == pytest.approx((4.302653 + 2.262157) / 2, rel=1e-6)
     with pytest.raises(ValueError, match="needs 3 pairs and 2 more"):
         controlled([1.0, 1.1], [1.0, 1.1], [1.0, 1.0], Slope(1.0))
 
