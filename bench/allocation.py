@@ -71,7 +71,8 @@ def within_of(medians: np.ndarray) -> np.ndarray:
     """W from one process's own samples: `BLOCK` times the variance of the medians of its blocks, [...].
 
     Args:
-        medians: `block_medians` of a member, or for a ratio the differences of two members', [..., blocks], two or more.
+        medians: `block_medians` of a member, or for a ratio the differences of two members' ones, [..., blocks], two or
+            more.
 
     Source: batch means, e.g. C. Alexopoulos, A. Seila, in Handbook of Simulation, 1998, section 7.3.
     """
@@ -258,7 +259,7 @@ def controlled(
 
     With logarithms y of the values, x of the products beside them and u of products of other processes of the same
     session (double sampling: they cost little, or are there because other groups were timed), the estimate is
-    mean(y) + b (mean(u) - mean(x)). Without `elsewhere` the product would tell nothing: its own mean is what is unknown.
+    mean(y) + b (mean(u) - mean(x)). Without `elsewhere` the product tells nothing: its own mean is what is unknown.
 
     b is the posterior mean of a normal slope of mean `slope.value` and standard deviation T: the least-squares slope
     and the earlier one, weighted by L = S T^2 / (S T^2 + s^2) and 1 - L, with S the sum of squares of x - mean(x) and

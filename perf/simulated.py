@@ -11,9 +11,11 @@ beside them. Rules and what they cost are in `perf.rules`.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -66,6 +68,12 @@ class Row:
     false: float
     found_5: float
     found_10: float
+
+    def seconds_for(self, goal: float) -> float:
+        """Seconds for one case until its real error is within the goal, the whole session repeated, as in a comparison
+        of tools (`perf.instrument`): independent sessions reduce it by the root of their number.
+        """
+        return self.seconds * max(1, math.ceil((math.log1p(self.error) / math.log1p(goal)) ** 2))
 
 
 # ------------------------------------------------------------------------------------------------ one session
@@ -213,22 +221,50 @@ def _share(value: float | None, digits: int = 1) -> str:
 def as_markdown(rows: Sequence[Row]) -> str:
     """A line for each rule in each world."""
     lines = [
-        "| rule | world | processes | s per case | half-width | real error | coverage | bias | of times: coverage | bias "
-        "| identical: 1 left out | called | 5 % found | 10 % found |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| rule | world | processes | s per case | half-width | real error | s for 2 % | s for 1 % | coverage | bias "
+        "| of times: coverage | bias | identical: 1 left out | called | 5 % found | 10 % found |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
         bias, time_bias = ("-" if value is None else f"{value:+.2f}" for value in (row.bias, row.time_bias))
         lines.append(
             f"| {row.rule} | {row.world} | {row.processes:.1f} | {row.seconds:.1f} | {_share(row.half_width, 2)} "
-            f"| {_share(row.error, 2)} | {_share(row.coverage)} | {bias} | {_share(row.time_coverage)} | {time_bias} "
+            f"| {_share(row.error, 2)} | {row.seconds_for(0.02):.0f} | {row.seconds_for(0.01):.0f} "
+            f"| {_share(row.coverage)} | {bias} | {_share(row.time_coverage)} | {time_bias} "
             f"| {_share(row.differs)} | {_share(row.false)} | {_share(row.found_5, 0)} | {_share(row.found_10, 0)} |"
         )
     return "\n".join(lines)
 
 
+def over_worlds(rows: Sequence[Row]) -> str:
+    """A line for each rule: between what its promises lie over all worlds, and where ratios leave 93 to 97 %."""
+    lines = [
+        "| rule | coverage of ratios | largest bias | of times | largest bias | s per case | outside of 93 to 97 % |",
+        "|---|---|---:|---|---:|---|---|",
+    ]
+    for rule in dict.fromkeys(row.rule for row in rows if row.coverage is not None):
+        mine = [row for row in rows if row.rule == rule]
+        outside = [row.world for row in mine if not 0.93 <= (row.coverage or 0.0) <= 0.97]
+        lines.append(
+            f"| {rule} | {_span([row.coverage for row in mine])} | {_largest([row.bias for row in mine])} "
+            f"| {_span([row.time_coverage for row in mine])} | {_largest([row.time_bias for row in mine])} "
+            f"| {min(row.seconds for row in mine):.0f} to {max(row.seconds for row in mine):.0f} "
+            f"| {', '.join(outside) or 'none'} |"
+        )
+    return "\n".join(lines)
+
+
+def _span(shares: Sequence[float | None]) -> str:
+    known = [share for share in shares if share is not None]
+    return f"{100 * min(known):.1f} to {100 * max(known):.1f} %"
+
+
+def _largest(biases: Sequence[float | None]) -> str:
+    return f"{max((bias for bias in biases if bias is not None), key=abs):+.2f}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table, a line as soon as it is known."""
+    """Print the table, a line as soon as it is known, and what it says over all worlds."""
     parser = argparse.ArgumentParser(
         prog="python -m perf.simulated", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -236,13 +272,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rules", nargs="+", choices=[rule.name for rule in RULES])
     parser.add_argument("--worlds", nargs="+", choices=[world.name for world in WORLDS])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="file for every row")
     given = parser.parse_args(argv)
     rules = [rule for rule in RULES if not given.rules or rule.name in given.rules]
     worlds = [world for world in WORLDS if not given.worlds or world.name in given.worlds]
+    rows = list[Row]()
     print(as_markdown([]))
     for world in worlds:
         for rule in rules:
-            print(as_markdown([simulate(rule, world, given.runs, given.seed)]).splitlines()[-1], flush=True)
+            rows.append(simulate(rule, world, given.runs, given.seed))
+            print(as_markdown(rows[-1:]).splitlines()[-1], flush=True)
+    print(f"\n{over_worlds(rows)}")
+    if given.json is not None:
+        given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
     return 0
 
 

@@ -68,7 +68,8 @@ def test_w_comes_back_from_blocks():
 
 
 @pytest.mark.parametrize(
-    ("size", "length", "least", "most"), [(0.0, 1.0, 16, 25), (0.05, 3.0, 16, 25), (0.1, 10.0, 24, 60), (0.2, 30.0, 95, 100)]
+    ("size", "length", "least", "most"),
+    [(0.0, 1.0, 16, 25), (0.05, 3.0, 16, 25), (0.1, 10.0, 24, 60), (0.2, 30.0, 95, 100)],
 )
 def test_a_warm_up_is_as_long_as_times_fall(size, length, least, most):
     """Nothing to wait for, falls that are over soon, one that lasts; noise of 1 % in each of 2000 warm-ups."""

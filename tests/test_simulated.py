@@ -1,5 +1,6 @@
 """The simulation draws what it says, stops where the driver would, and tells coverage, bias and power rightly."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -100,6 +101,8 @@ def test_a_row_tells_coverage_bias_and_what_was_found():
     errors = np.log(factors)
     assert row.error == pytest.approx(math.expm1(1.96 * math.sqrt(np.mean(np.square(errors)))))
     assert row.bias == pytest.approx(np.mean(errors) / math.log1p(row.half_width))
+    assert row.seconds_for(row.error) == row.seconds and row.seconds_for(row.error / 1.99) == 4 * row.seconds
+    assert "| quick | 41.7 to 41.7 % |" in simulated.over_worlds([row])
 
 
 def test_quick_keeps_its_word_where_scatter_is_plain_and_the_same_seed_gives_the_same_row():
@@ -124,8 +127,10 @@ def test_candidates_are_honest_in_a_plain_world():
         assert rule.latency.invocations <= row.processes <= rule.latency.max_invocations
 
 
-def test_names_are_names(capsys):
+def test_names_are_names(tmp_path, capsys):
     assert len({rule.name for rule in RULES}) == len(RULES) and len({world.name for world in WORLDS}) == len(WORLDS)
     assert [rule.name for rule in VERSION_1] == ["glance", "quick", "standard", "publish"]
-    assert simulated.main(["--runs", "3", "--rules", "glance", "quick", "--worlds", "quiet"]) == 0
+    file = tmp_path / "rows.json"
+    assert simulated.main(["--runs", "3", "--rules", "glance", "quick", "--worlds", "quiet", "--json", str(file)]) == 0
     assert capsys.readouterr().out.count("| quiet |") == 2
+    assert [row["rule"] for row in json.loads(file.read_text())] == ["glance", "quick"]
