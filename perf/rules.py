@@ -13,7 +13,18 @@ from typing import Any, Literal
 import numpy as np
 from scipy import special
 
-from bench.allocation import BLOCK, LOOKS, Costs, Slope, best_iterations, block_medians, within_of, within_variance
+from bench.allocation import (
+    BLOCK,
+    LOOKS,
+    Costs,
+    Slope,
+    best_iterations,
+    block_medians,
+    cheapest,
+    more_iterations_help,
+    within_of,
+    within_variance,
+)
 from bench.api import protocol_named
 from bench.config.protocol import Latency, Protocol
 from perf.worlds import BASELINE, CASES, MEMBERS, PRODUCT, RECORDED, TWIN, WORLDS, WarmUps, World
@@ -27,6 +38,10 @@ STEPS = (10, 15, 20, 30, 40, 60, 80, 120)
 #: Slope of cases on the product in recorded sweeps, and what it differs by from case to case.
 SLOPE, SLOPE_SD = 1.4, 0.3
 
+#: How many rounds: those of least cost for the components of the `world` itself, or of recorded sweeps, or that the
+#: first process shows (`learned`), which takes the most; or as many as still help (`helping`), by what that shows. Or
+#: processes and rounds of least cost for the components of the world (`cheapest`), and no others.
+Planned = Literal["world", "recorded", "learned", "helping", "cheapest"]
 #: Logarithms of what processes say, [sessions, processes] by member.
 Values = dict[str, np.ndarray]
 
@@ -40,8 +55,7 @@ class Rule:
         protocol: its parameters.
         warm: `fixed` seconds, or those only in the first process and then what that needed
             (`bench.allocation.warm_up_needed`).
-        planned: iterations of least cost instead of `samples`, which stays the most: for the components of the world
-            itself, for those of `as recorded`, or for those that the first process shows, which takes the most.
+        planned: how many rounds a process takes instead of `samples`, which stays the most; see `Planned`.
         middle: what a process says of its samples.
         twin: whether it is taken as control of ratios.
         slope: of times on the product, where that is taken as control of times.
@@ -51,7 +65,7 @@ class Rule:
     name: str
     protocol: Protocol
     warm: Literal["fixed", "evidence"] = "fixed"
-    planned: Literal["world", "recorded", "learned"] | None = None
+    planned: Planned | None = None
     middle: Literal["median", "midmean"] = "median"
     twin: bool = False
     slope: Slope | None = None
@@ -69,17 +83,14 @@ class Rule:
 
 
 # ------------------------------------------------------------------------------------------------ what it takes
-def rounds_of(rule: Rule, world: World) -> int:
-    """Samples of each member in a process."""
-    latency = rule.latency
-    most = max(latency.min_samples, min(latency.samples, int(latency.case_seconds * 1e3 / world.ms)))
-    if rule.planned in (None, "learned"):
-        return most
-    known = world if rule.planned == "world" else next(item for item in WORLDS if item.name == RECORDED)
-    # of a ratio, hence twice; an autoregressive change has 2 rounds to each independent one
-    within = 2 * within_variance(known.iteration, known.wander, 2 * known.rounds)
-    best = best_iterations(within, 2 * known.own**2, costs_of(rule, world))
-    return round(max(latency.min_samples, min(most, best)))
+def scatter_of_ratios(world: World) -> tuple[float, float]:
+    """W and B of a ratio, twice those of a member; an autoregressive change has 2 rounds to each that counts."""
+    return 2 * within_variance(world.iteration, world.wander, 2 * world.rounds), 2 * world.own**2
+
+
+def recorded() -> World:
+    """The world that is like recorded sweeps."""
+    return next(item for item in WORLDS if item.name == RECORDED)
 
 
 def costs_of(rule: Rule, world: World) -> Costs:
@@ -87,29 +98,58 @@ def costs_of(rule: Rule, world: World) -> Costs:
     return Costs(START_S + RUNNERS * least_warm_s(rule, world), RUNNERS * sample_s(rule, world))
 
 
-def learned(rule: Rule, world: World, times: dict[str, np.ndarray]) -> tuple[Values, np.ndarray]:
-    """What processes say, and their rounds [sessions, processes], where the first decides how many later ones take.
+def placed(rule: Rule, world: World) -> Rule:
+    """The rule with what is planned before anything is measured: rounds, or processes and rounds."""
+    latency = rule.latency
+    if rule.planned not in ("world", "recorded", "cheapest"):
+        return rule
+    within, between = scatter_of_ratios(recorded() if rule.planned == "recorded" else world)
+    costs = costs_of(rule, world)
+    if rule.planned == "cheapest":
+        most, samples = latency.max_invocations, latency.samples
+        plan = cheapest(within, between, costs, latency.ratio_half_width, most=most, most_iterations=samples)
+        number = plan.processes
+        return rule.but(rule.name, {"invocations": number, "max_invocations": number, "samples": plan.iterations})
+    best = min(latency.samples, best_iterations(within, between, costs))
+    return rule.but(rule.name, {"samples": round(max(latency.min_samples, best))})
 
-    W is what its ratios show, and B what recorded sweeps have. A first process of less than two blocks decides nothing.
-    """
-    if times[BASELINE].shape[2] < 2 * BLOCK:
-        return said(rule, times), np.full(times[BASELINE].shape[:2], times[BASELINE].shape[2])
-    blocks = {name: block_medians(times[name][:, 0]) for name in CASES}
-    within = np.mean([within_of(blocks[BASELINE] - blocks[name]) for name in CASES[1:]], axis=0)
-    between = 2 * next(item for item in WORLDS if item.name == RECORDED).own ** 2
-    shape = times[BASELINE].shape
-    rounds = np.full(shape[:2], shape[2])
-    for number, one in enumerate(within):
-        best = best_iterations(float(one), between, costs_of(rule, world))
-        rounds[number, 1:] = next((step for step in STEPS if step >= best), shape[2])
-    rounds = np.clip(rounds, rule.latency.min_samples, shape[2])
-    values = said(rule, times)
+
+def rounds_of(rule: Rule, world: World) -> int:
+    """Samples of each member in a process, or in the first where that decides for the others."""
+    latency = rule.latency
+    return max(latency.min_samples, min(latency.samples, int(latency.case_seconds * 1e3 / world.ms)))
+
+
+def said(rule: Rule, world: World, times: dict[str, np.ndarray]) -> tuple[Values, int | np.ndarray]:
+    """What processes say of their samples, and the rounds they take, of all or [sessions, processes]."""
+    sessions, processes, most = times[BASELINE].shape
+    values = middles(rule, times)
+    if rule.planned not in ("learned", "helping") or most < 2 * BLOCK:
+        return values, most
+    rounds = np.full((sessions, processes), most)
+    rounds[:, 1:] = wanted(rule, world, times)[:, None]
     for step in np.unique(rounds[:, 1:]):
-        these = rounds[:, 1] == step
-        fewer = said(rule, {name: logs[these, 1:, :step] for name, logs in times.items()})
+        these = rounds[:, -1] == step
+        fewer = middles(rule, {name: logs[these, 1:, :step] for name, logs in times.items()})
         for name, medians in fewer.items():
             values[name][these, 1:] = medians
     return values, rounds
+
+
+def wanted(rule: Rule, world: World, times: dict[str, np.ndarray]) -> np.ndarray:
+    """Rounds that first processes decide for, [sessions]: W is what their ratios show, B what recorded sweeps have."""
+    blocks = {name: block_medians(times[name][:, 0]) for name in CASES}
+    withins = np.mean([within_of(blocks[BASELINE] - blocks[name]) for name in CASES[1:]], axis=0)
+    _, between = scatter_of_ratios(recorded())
+    most, costs = times[BASELINE].shape[2], costs_of(rule, world)
+
+    def enough(within: float, step: int) -> bool:
+        if rule.planned == "helping":
+            return not more_iterations_help(within, between, step)
+        return step >= best_iterations(within, between, costs)
+
+    steps = [step for step in STEPS if rule.latency.min_samples <= step < most]
+    return np.array([next((step for step in steps if enough(float(one), step)), most) for one in withins])
 
 
 def sample_s(rule: Rule, world: World) -> float:
@@ -149,8 +189,8 @@ def seconds_of(
     return np.asarray(np.broadcast_to(START_S + warm_s + sampled + extras * (windows + layers), shape))
 
 
-def said(rule: Rule, times: dict[str, np.ndarray]) -> Values:
-    """What each process says of its samples: their median, or the mean of their middle half."""
+def middles(rule: Rule, times: dict[str, np.ndarray]) -> Values:
+    """Of each process the median of its samples, or the mean of their middle half."""
     if rule.middle == "median":
         return {name: np.median(values, axis=-1) for name, values in times.items()}
     return {name: midmean(values) for name, values in times.items()}
@@ -219,6 +259,8 @@ CHANGES = (
     STANDARD.but("standard, planned for the world", planned="world"),
     STANDARD.but("standard, planned as recorded", planned="recorded"),
     STANDARD.but("standard, planned by the first process", planned="learned"),
+    STANDARD.but("standard, as many as help", planned="helping"),
+    STANDARD.but("standard, cheapest for 1 %", {"max_invocations": 20, "samples": 1000}, planned="cheapest"),
     STANDARD.but("standard, midmean", middle="midmean"),
     STANDARD.but("standard, twin", twin=True),
     STANDARD.but("standard, product, fixed slope", slope=_FIXED),

@@ -21,9 +21,34 @@ import numpy as np
 
 from bench.allocation import controlled, ratio_with_twin, warm_up_needed
 from bench.statistics import Interval, log_mean_interval, ratio_interval_paired, verdict
-from perf.rules import RULES, RUNNERS, Rule, Values, fixed_warm_s, learned, processes_taken, rounds_of, said, seconds_of
-from perf.worlds import BASELINE, BY_5, BY_10, CASES, MEMBERS, PRODUCT, SAME, TWIN, WORLDS, WarmUps, World
-from perf.worlds import draw, warm_up  # fmt: skip
+from perf.rules import (
+    RULES,
+    RUNNERS,
+    Rule,
+    Values,
+    fixed_warm_s,
+    middles,
+    placed,
+    processes_taken,
+    rounds_of,
+    said,
+    seconds_of,
+)
+from perf.worlds import (
+    BASELINE,
+    BY_5,
+    BY_10,
+    CASES,
+    MEMBERS,
+    PRODUCT,
+    SAME,
+    TWIN,
+    WORLDS,
+    WarmUps,
+    World,
+    draw,
+    warm_up,
+)
 
 #: Sessions that are drawn at once, so that they fit into memory.
 AT_ONCE = 100
@@ -70,8 +95,9 @@ class Row:
     found_10: float
 
     def seconds_for(self, goal: float) -> float:
-        """Seconds for one case until its real error is within the goal, the whole session repeated, as in a comparison
-        of tools (`perf.instrument`): independent sessions reduce it by the root of their number.
+        """Seconds for one case until its real error is within the goal, by repeating the whole session.
+
+        Independent sessions reduce it by the root of their number, as in the comparison of tools (`perf.instrument`).
         """
         return self.seconds * max(1, math.ceil((math.log1p(self.error) / math.log1p(goal)) ** 2))
 
@@ -129,12 +155,8 @@ def answers_of(rule: Rule, world: World, rng: np.random.Generator, sessions: int
     """What so many sessions say."""
     shape = (sessions, rule.latency.max_invocations + (ELSEWHERE if rule.slope is not None else 0))
     warm = warm_ups(rule, world, rng, shape)
-    rounds: int | np.ndarray = rounds_of(rule, world)
-    times = draw(world, rng, *shape, int(rounds), warm)
-    if rule.planned == "learned":
-        values, rounds = learned(rule, world, times)
-    else:
-        values = said(rule, times)
+    times = draw(world, rng, *shape, rounds_of(rule, world), warm)
+    values, rounds = said(rule, world, times)
     seconds = seconds_of(rule, world, warm, rounds, shape)
     taken = processes_taken(rule, values, seconds)
     spent = np.cumsum(seconds, axis=1)
@@ -147,12 +169,13 @@ def true_time(rule: Rule, world: World, seed: int) -> float:
     lasting = replace(world, session=0.0)
     for _ in range(FOR_TRUTH // (20 * AT_ONCE)):
         times = draw(lasting, rng, AT_ONCE, 20, rounds_of(rule, world), math.inf, names=(BASELINE,))
-        found.append(float(np.mean(said(rule, times)[BASELINE])))
+        found.append(float(np.mean(middles(rule, times)[BASELINE])))
     return float(np.mean(found))
 
 
 def simulate(rule: Rule, world: World, runs: int, seed: int = 0) -> Row:
     """What a rule does in a world, over so many sessions."""
+    rule = placed(rule, world)
     rng, answers = np.random.default_rng([seed, 0]), list[Answer]()
     while len(answers) < runs:
         answers += answers_of(rule, world, rng, min(AT_ONCE, runs - len(answers)))
