@@ -53,7 +53,7 @@ from perf.worlds import (
 #: Sessions that are drawn at once, so that they fit into memory.
 AT_ONCE = 100
 #: Processes that the truth of a time is taken from.
-FOR_TRUTH = 20_000
+FOR_TRUTH = 10_000
 #: Processes of other groups of the session, whose products say where the machine is on average.
 ELSEWHERE = 24
 
