@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,8 @@ PAUSE_S = 3.0
 WARM_UPS = 5
 #: Bytes between tensors that are put into memory of their own.
 APART = 64
+#: Every mapping of this process, with what kind of pages hold it.
+SMAPS = Path("/proc/self/smaps")
 #: Of the bits of an entry of /proc/self/pagemap, those that number the frame.
 FRAME = (1 << 55) - 1
 
@@ -164,6 +167,23 @@ class Memory:
         return found if found.any() else None  # without the right to see them they are all zero
 
 
+    def in_huge_pages(self) -> float | None:
+        """Share of this memory that huge pages hold; None where the kernel does not tell."""
+        try:
+            lines = SMAPS.read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return None
+        inside = False
+        for line in lines:
+            first = line.split(maxsplit=1)[0]
+            if "-" in first:  # a mapping begins; a neighbour of the same kind may have joined it
+                low, high = (int(end, 16) for end in first.split("-"))
+                inside = low <= self.address < high
+            elif inside and first == "AnonHugePages:":
+                return min(1.0, int(line.split()[1]) * 1024 / len(self.map))
+        return None
+
+
 def _private(size: int) -> mmap.mmap:
     return mmap.mmap(-1, max(size, PAGE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
@@ -222,6 +242,7 @@ def _stretch(process: Process, product: Timed, seed: int) -> dict[str, Any]:
         "cores": [first, core()],
         "address": weights.data_ptr() if weights is not None and weights.layout == torch.strided else None,
         "frames_moved": process.memory.moved if process.memory is not None else None,
+        "in_huge_pages": process.memory.in_huge_pages() if process.memory is not None else None,
     }
 
 

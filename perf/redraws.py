@@ -29,7 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -223,6 +223,7 @@ class Found:
         low: end of the interval of `process`.
         high: the other end.
         share: of the variance that fresh processes draw; None where theirs is not told from iterations and wander.
+        elsewhere: share of stretches whose weights lie at another address than those of the stretch before.
         apart: standard deviation between groups beyond their stretches; not a number where there are too few.
     """
 
@@ -233,6 +234,7 @@ class Found:
     high: float
     share: tuple[float, float, float] | None
     apart: float
+    elsewhere: float
 
     @property
     def says(self) -> str:
@@ -305,8 +307,18 @@ def taken_apart(groups: Sequence[Mapping[str, Any]], side: str) -> list[Found]:
             measure = process if treatment is not PROCESS else None
             share = share_of(parts, measure) if measure is not None else None
             apart, _ = sessions_apart(case for group in mine if (case := as_case(group, side)) is not None)
-            found.append(Found(treatment.name, len(mine), parts, *component_interval(parts), share, apart))
+            ends = component_interval(parts)
+            found.append(Found(treatment.name, len(mine), parts, *ends, share, apart, elsewhere(mine)))
     return found
+
+
+def elsewhere(groups: Sequence[Mapping[str, Any]]) -> float:
+    """Share of stretches whose weights lie at another address than in the stretch before; not a number if untold."""
+    moves = []
+    for group in groups:
+        places = [stretch["address"] for stretch in group["stretches"]]
+        moves += [one != other for one, other in pairwise(places) if one is not None and other is not None]
+    return statistics.fmean(moves) if moves else math.nan
 
 
 # ------------------------------------------------------------------------------------------------ telling
@@ -314,18 +326,23 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2f} %" if math.isfinite(share) else "-"
 
 
+def _whole(share: float) -> str:
+    return f"{share:.0%}" if math.isfinite(share) else "-"
+
+
 def as_markdown(groups: Sequence[Mapping[str, Any]], side: str) -> str:
     """The table of one side, standard deviations as shares of the time."""
     lines = [
-        "| drawn anew | groups | iteration | wander | stretches, beyond | 95 % | share of a process's variance | 95 % "
-        "| groups apart | |",
-        "|---|---:|---:|---:|---:|---|---:|---|---:|---|",
+        "| drawn anew | groups | weights elsewhere | iteration | wander | stretches, beyond | 95 % "
+        "| share of a process's variance | 95 % | groups apart | |",
+        "|---|---:|---:|---:|---:|---:|---|---:|---|---:|---|",
     ]
     for one in taken_apart(groups, side):
         share, low, high = one.share or (math.nan,) * 3
         ends = f"{low:.2f} to {high:.2f}" if one.share else "-"
         lines.append(
-            f"| {one.name} | {one.groups} | {_percent(one.parts.iteration)} | {_percent(one.parts.wander)} "
+            f"| {one.name} | {one.groups} | {_whole(one.elsewhere)} "
+            f"| {_percent(one.parts.iteration)} | {_percent(one.parts.wander)} "
             f"| {_percent(one.parts.process)} | {_percent(one.low)} to {_percent(one.high)} "
             f"| {f'{share:.2f}' if one.share else '-'} | {ends} | {_percent(one.apart)} | {one.says} |"
         )
@@ -338,6 +355,12 @@ def remarks(groups: Sequence[Mapping[str, Any]]) -> str:
     slope, left, free = control(case for case in cases if case.key.endswith(f"/{PROCESS.name}"))
     every = [stretch for group in groups for stretch in group["stretches"]]
     moved = [stretch["frames_moved"] for stretch in every if stretch["frames_moved"] is not None]
+    huge = [
+        stretch["in_huge_pages"] or 0.0
+        for group in groups
+        if group["treatment"] == "huge pages"
+        for stretch in group["stretches"]
+    ]
     migrated = sum(stretch["cores"][0] != stretch["cores"][1] for stretch in every)
     lines = [
         f"Processes and product: slope {slope:.2f}, {left:.0%} of the variance of medians is left ({free} degrees of "
@@ -347,6 +370,9 @@ def remarks(groups: Sequence[Mapping[str, Any]]) -> str:
         f"Page frames that were others after being given back: {statistics.fmean(moved):.0%}."
         if moved
         else "Page frames: not told on this machine.",
+        f"Huge pages held {statistics.fmean(huge):.0%} of the weights where they were asked for."
+        if huge
+        else "Huge pages: not asked for.",
         f"{migrated} of {len(every)} stretches ended on another core than they began on; "
         f"{sum(stretch['preempted'] > 0 for stretch in every)} were preempted at least once.",
         f"Machine: {groups[0]['machine']}" if groups else "No samples.",

@@ -36,6 +36,8 @@ def sampler(stretch, group, iteration=0.003, wander=0.002, host=0.0, seed=1):
                     "cores": [0, 0],
                     "preempted": 0,
                     "frames_moved": None,
+                    "in_huge_pages": None,
+                    "address": 0 if treatment.how == "inside" else len(found),
                 }
             )
         return found
@@ -62,6 +64,7 @@ def test_each_level_comes_back_where_it_was_put(tmp_path):
     assert process.parts.process == pytest.approx(0.05, rel=0.1) and process.apart < 0.02
     assert nothing.share[0] == pytest.approx(0.04, rel=0.3) and nothing.says == "less than a process"
     assert process.says == "the measure" and process.share is None
+    assert (nothing.elsewhere, process.elsewhere) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +77,7 @@ def test_what_draws_as_much_as_a_process_is_as_good_and_too_few_say_nothing(sd, 
     )
     share = redraws.share_of(parts, process)
     assert share[0] == pytest.approx((sd / 0.05) ** 2) and share[1] < share[0] < share[2]
-    found = Found("build", 3, parts, *redraws.component_interval(parts), share, math.nan)
+    found = Found("build", 3, parts, *redraws.component_interval(parts), share, math.nan, 1.0)
     assert found.says == says
 
 
@@ -145,6 +148,7 @@ def test_weights_stay_what_they_are_when_their_pages_change():
         memory = Memory(module, huge=False)
         moved = module(x)
         memory.give_other_pages(random.Random(0))
+        assert memory.in_huge_pages() in (None, 0.0)  # not asked for
         assert torch.equal(before, moved) and torch.equal(before, module(x))
 
 
