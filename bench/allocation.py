@@ -18,7 +18,7 @@ from scipy import special
 
 from bench.statistics import LEVEL, Interval, interval_on_logs, positive_logs, ratio_interval_paired
 
-#: How much more a median of normal numbers varies than their mean.
+#: How much more a median of normal numbers varies than their mean: the ratio of the variances.
 MEDIAN = math.pi / 2
 #: Fewest processes that an interval is made of.
 LEAST_PROCESSES = 3

@@ -31,12 +31,11 @@ from typing import Any
 
 import numpy as np
 
+from bench.allocation import MEDIAN
 from bench.errors import UsageError
 
 #: Iterations a block, processes and blocks below which nothing is said.
 BLOCK, PROCESSES, BLOCKS = 10, 3, 2
-#: How much wider than a mean's the standard error of a median of normal numbers is, squared.
-MEDIAN = math.pi / 2
 #: Upper ends of the classes that cases are summarised in, ms.
 CLASSES_MS = (1.0, 10.0, 100.0, math.inf)
 

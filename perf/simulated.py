@@ -244,8 +244,8 @@ def _share(value: float | None, digits: int = 1) -> str:
 def as_markdown(rows: Sequence[Row]) -> str:
     """A line for each rule in each world."""
     lines = [
-        "| rule | world | processes | s per case | half-width | real error | s for 2 % | s for 1 % | coverage | bias "
-        "| of times: coverage | bias | identical: 1 left out | called | 5 % found | 10 % found |",
+        "| rule | world | processes | s per case | half-width | real error | s for 2 % | s for 1 % | coverage "
+        "| bias | of times: coverage | bias | identical: 1 left out | called | 5 % found | 10 % found |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
