@@ -262,8 +262,8 @@ def as_markdown(rows: Sequence[Row]) -> str:
 def over_worlds(rows: Sequence[Row]) -> str:
     """A line for each rule: between what its promises lie over all worlds, and where ratios leave 93 to 97 %."""
     lines = [
-        "| rule | coverage of ratios | largest bias | identical: 1 left out, most | of times | largest bias | s per case "
-        "| ratios outside of 93 to 97 % |",
+        "| rule | coverage of ratios | largest bias | identical: 1 left out, most | of times | largest bias "
+        "| s per case | ratios outside of 93 to 97 % |",
         "|---|---|---:|---:|---|---:|---|---|",
     ]
     for rule in dict.fromkeys(row.rule for row in rows if row.coverage is not None):
