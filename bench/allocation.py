@@ -26,9 +26,10 @@ LEAST_PROCESSES = 3
 LEAST_ITERATIONS = 10
 #: Sum of squares below which products do not differ: no clock tells a billionth.
 NO_SPREAD = 1e-18
-#: Iterations after which times may have stopped falling, and of a block of them.
+#: Iterations after which times may have stopped falling.
 LOOKS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
-BLOCK = 8
+#: Iterations of a block, and blocks in the last half of a warm-up below which nothing is told from it.
+BLOCK, FEWEST_BLOCKS = 8, 4
 
 
 # ---------------------------------------------------------------------------------------------- how many of each
@@ -180,9 +181,10 @@ def warm_up_needed(logs: np.ndarray, level: float = 0.99) -> np.ndarray:
     Twice the first of `LOOKS` from which on no look sees a fall: what was seen to be level is spent. A look at L
     compares the median of the iterations from L to 2 L with that of the last quarter, in blocks of `BLOCK`: a fall is
     seen if it exceeds t s sqrt(BLOCK / L + BLOCK / q), with q the iterations of that quarter and s the standard
-    deviation of the medians of the blocks in the last half, whose number less one are t's degrees of freedom. Blocks
-    carry slow changes with them, so that these do not pass for a fall. A fall that is seen where there is none costs
-    time and no truth; one that lasts longer than the whole warm-up is not seen at all. So the first process of a
+    deviation of the medians of the blocks in the last half about a straight line, so that a fall which goes on there
+    does not hide itself; their number less two are t's degrees of freedom, and fewer than `FEWEST_BLOCKS` see nothing.
+    Blocks carry slow changes with them, so that these do not pass for a fall. A fall that is seen where there is none
+    costs time and no truth; one that lasts longer than the whole warm-up is not seen at all. So the first process of a
     session is to warm up in full, and later ones for as long as its slowest member needed.
 
     Args:
@@ -194,11 +196,11 @@ def warm_up_needed(logs: np.ndarray, level: float = 0.99) -> np.ndarray:
     """
     n = logs.shape[-1]
     needed = np.full(logs.shape[:-1], n)
-    if n < 4 * LOOKS[0]:
-        return needed
     blocks = block_medians(logs[..., n // 2 :])
-    spread = blocks.std(axis=-1, ddof=1)
-    quantile = float(special.stdtrit(blocks.shape[-1] - 1, level))
+    if blocks.shape[-1] < FEWEST_BLOCKS:
+        return needed
+    spread = _about_a_line(blocks)
+    quantile = float(special.stdtrit(blocks.shape[-1] - 2, level))
     last = logs[..., -(n // 4) :]
     settled = np.median(last, axis=-1)
     still = np.ones(logs.shape[:-1], dtype=bool)
@@ -207,6 +209,15 @@ def warm_up_needed(logs: np.ndarray, level: float = 0.99) -> np.ndarray:
         still &= fall <= quantile * spread * math.sqrt(BLOCK / look + BLOCK / last.shape[-1])
         needed = np.where(still, 2 * look, needed)
     return needed
+
+
+def _about_a_line(values: np.ndarray) -> np.ndarray:
+    """Standard deviation about the straight line through equally spaced values, [..., values] to [...]."""
+    k = values.shape[-1]
+    x = np.arange(k) - (k - 1) / 2
+    centred = values - values.mean(axis=-1, keepdims=True)
+    on_the_line = (centred @ x) ** 2 / (x @ x)
+    return np.asarray(np.sqrt(np.maximum(0.0, (centred**2).sum(axis=-1) - on_the_line) / (k - 2)))
 
 
 # ---------------------------------------------------------------------------------------------- control variates

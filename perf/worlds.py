@@ -183,6 +183,7 @@ WORLDS = (
     World("heavy tails", tails=3.0, iteration=0.03),
     World("bursts", bursts=(0.02, 5.0, 0.3)),
     World("two states", states=(0.3, 0.15)),
+    World("two states inside", bursts=(0.01, 40.0, 0.15)),
     World("host that drifts", memory=0.8, host=0.03),
     World("slow wander", wander=0.01, shared_wander=0.02, rounds=60.0),
     World("slow start", start_up=(0.1, 0.3)),
