@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from bench.meters.allocator import pin_allocator_for_timing
-from bench.meters.latency import Samples, collector_off, interleave, take_sample
 from bench.meters.latency import Runner as Timed
+from bench.meters.latency import Samples, collector_off, interleave, take_sample
 from bench.worker.invocation import reference_gemm
 from bench.worker.isolation import shift_heap
 from perf.reference_networks import REFERENCES
@@ -165,7 +165,6 @@ class Memory:
             return None
         found = entries & np.uint64(FRAME)
         return found if found.any() else None  # without the right to see them they are all zero
-
 
     def in_huge_pages(self) -> float | None:
         """Share of this memory that huge pages hold; None where the kernel does not tell."""

@@ -37,7 +37,6 @@ import numpy as np
 from scipy import stats
 
 from bench.errors import UsageError
-from perf.redrawn import REDRAWS as INSIDE
 from perf.redrawn import Order, as_json, stretches
 from perf.reference_networks import REFERENCES
 from perf.scatter import Case, Components, components, control, pooled, sessions_apart

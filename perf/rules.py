@@ -168,9 +168,7 @@ def least_warm_s(rule: Rule, world: World) -> float:
     return fixed_warm_s(rule, world) if rule.warm == "fixed" else 2 * LOOKS[0] * world.ms / 1e3
 
 
-def seconds_of(
-    rule: Rule, world: World, warm: WarmUps, rounds: int | np.ndarray, shape: tuple[int, int]
-) -> np.ndarray:
+def seconds_of(rule: Rule, world: World, warm: WarmUps, rounds: int | np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Seconds of each process, [sessions, processes].
 
     Args:

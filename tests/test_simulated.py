@@ -59,7 +59,7 @@ def invocation(values, number):
 def test_version_1_stops_where_the_driver_stops(rule):
     rng = np.random.default_rng(3)
     ended = set()
-    for sd in (0.001, 0.004, 0.008, 0.02, 0.1):
+    for sd in (0.0002, 0.001, 0.004, 0.008, 0.02, 0.1):
         values = {name: rng.normal(0, sd, (1, 10)) for name in (*CASES, TWIN, PRODUCT)}
         taken = int(rules.processes_taken(rule, values, np.ones((1, 10)))[0])
         done = [invocation(values, number) for number in range(10)]
@@ -117,7 +117,8 @@ def test_a_start_that_is_not_over_is_in_the_bias_of_times():
     world = replace(NOISY, host=0.001, own=0.001, iteration=0.001, start_up=(0.2, 0.5))
     cold = QUICK.but("cold", {"warmup_s": 0.0, "warmup_iterations": 1})
     warm = QUICK.but("warm", {"warmup_s": 5.0})
-    assert simulate(cold, world, 100).time_bias > 5 > 1 > simulate(warm, world, 100).time_bias
+    assert simulate(cold, world, 100).time_bias > 5
+    assert abs(simulate(warm, world, 100).time_bias) < 1
 
 
 def test_candidates_are_honest_in_a_plain_world():
@@ -132,5 +133,6 @@ def test_names_are_names(tmp_path, capsys):
     assert [rule.name for rule in VERSION_1] == ["glance", "quick", "standard", "publish"]
     file = tmp_path / "rows.json"
     assert simulated.main(["--runs", "3", "--rules", "glance", "quick", "--worlds", "quiet", "--json", str(file)]) == 0
-    assert capsys.readouterr().out.count("| quiet |") == 2
+    out = capsys.readouterr().out
+    assert "\n| glance | quiet | 1.0 |" in out and "\n| quick | quiet |" in out
     assert [row["rule"] for row in json.loads(file.read_text())] == ["glance", "quick"]
