@@ -77,6 +77,7 @@ class Row:
         false: share of identical networks that are called FASTER or SLOWER.
         found_5: share of the networks 5 % slower that are called SLOWER.
         found_10: of those 10 % slower.
+        time_half_width: mean relative half-width of times.
     """
 
     rule: str
@@ -93,6 +94,7 @@ class Row:
     false: float
     found_5: float
     found_10: float
+    time_half_width: float | None = None
 
     def seconds_for(self, goal: float) -> float:
         """Seconds for one case until its real error is within the goal, by repeating the whole session.
@@ -203,6 +205,7 @@ def told(rule: Rule, world: World, answers: Sequence[Answer], time: float) -> Ro
         _called(answers, SAME, ("FASTER", "SLOWER")),
         _called(answers, BY_5, ("SLOWER",)),
         _called(answers, BY_10, ("SLOWER",)),
+        _mean_half_width(times),
     )
 
 
@@ -245,15 +248,16 @@ def as_markdown(rows: Sequence[Row]) -> str:
     """A line for each rule in each world."""
     lines = [
         "| rule | world | processes | s per case | half-width | real error | s for 2 % | s for 1 % | coverage "
-        "| bias | of times: coverage | bias | identical: 1 left out | called | 5 % found | 10 % found |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| bias | of times: half-width | coverage | bias | identical: 1 left out | called | 5 % found | 10 % found |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
         bias, time_bias = ("-" if value is None else f"{value:+.2f}" for value in (row.bias, row.time_bias))
         lines.append(
             f"| {row.rule} | {row.world} | {row.processes:.1f} | {row.seconds:.1f} | {_share(row.half_width, 2)} "
             f"| {_share(row.error, 2)} | {row.seconds_for(0.02):.0f} | {row.seconds_for(0.01):.0f} "
-            f"| {_share(row.coverage)} | {bias} | {_share(row.time_coverage)} | {time_bias} "
+            f"| {_share(row.coverage)} | {bias} | {_share(row.time_half_width)} "
+            f"| {_share(row.time_coverage)} | {time_bias} "
             f"| {_share(row.differs)} | {_share(row.false)} | {_share(row.found_5, 0)} | {_share(row.found_10, 0)} |"
         )
     return "\n".join(lines)

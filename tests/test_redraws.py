@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from perf import redraws
-from perf.redrawn import PAGE, Memory, Order, stretches
+from perf.redrawn import PAGE, REDRAWS, Memory, Order, stretches
 from perf.redraws import PROCESS, STRETCHES, TREATMENTS, Found, Treatment
 from perf.scatter import Components
 
@@ -151,4 +151,4 @@ def test_weights_stay_what_they_are_when_their_pages_change():
 
 def test_every_treatment_has_its_own_name_and_says_how():
     assert len({item.name for item in TREATMENTS}) == len(TREATMENTS)
-    assert {item.name for item in TREATMENTS if item.how == "inside"} == set(redraws.INSIDE)
+    assert {item.name for item in TREATMENTS if item.how == "inside"} == set(REDRAWS)
