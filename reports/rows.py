@@ -290,8 +290,8 @@ def _compare_with_baselines(rows: list[Row]) -> None:
 def _mac_ratio(base: Row | None, row: Row, part: str) -> Cell:
     """The promised ratio; none where either count is a lower bound by more than `BOUND_SHARE` of the time."""
     for side in (base, row):
-        bound = side and partly_counted(side.record)
-        if bound:
+        bound = "" if side is None else partly_counted(side.record)
+        if side is not None and bound:
             return Cell(None, note=f"the products of {side.name} are a lower bound ({bound}): they have no ratio")
     return _ratio(base, row, column_key("macs", part))
 
