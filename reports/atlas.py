@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from statistics import quantiles
 
 from bench.labels import NO_SPEED, label_of
+from bench.words import plural
 from reports.addresses import suite_page
 from reports.content import Site, day_of
 from reports.findings import FEWEST_FOR_QUARTILES, Finding, loses, score_change
 from reports.numbers import plain
 from reports.rows import Cell, Row
-from reports.words import plural
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 #: Promises below this are no promise of speed, so that no share of them can arrive.

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.metrics import METRICS
+from bench.words import plural
 from reports.atlas import Point, quartiles, tally
 from reports.content import Site
 from reports.findings import score_change
 from reports.numbers import MISSING, pair, plain
 from reports.rows import OF_BASELINE, Cell, Row
-from reports.words import plural
 
 #: Lines of a table; the tables of suites have all.
 MOST_LINES = 300

@@ -10,12 +10,12 @@ from statistics import median, quantiles
 from bench.foreign_text import shortened
 from bench.metrics import METRICS
 from bench.store.records import DISTURBED
+from bench.words import plural
 from reports.columns import CHANGE
 from reports.groups import Group, is_timed, machine_title
 from reports.numbers import pair, plain
 from reports.rows import Cell, Row
 from reports.scores import SCORES
-from reports.words import plural
 
 #: Gains that have quartiles worth the name.
 FEWEST_FOR_QUARTILES = 4

@@ -81,9 +81,9 @@ def _check(word: str, suites: Iterable[str]) -> None:
         raise UsageError(f'"{word}" is no option: everything is written key=value, here {meant}; see bench --help')
     known = sorted(suites)
     if word in JOBS:
-        raise UsageError(f'"{word}" is a verb, written job={word}; did you mean job={word}?')
+        raise UsageError(f'"{word}" is a verb and stands behind its key; did you mean job={word}?')
     if word in known:
-        raise UsageError(f'"{word}" is a suite; did you mean suite={word}?')
+        raise UsageError(f'"{word}" is a suite and stands behind its key; did you mean suite={word}?')
     raise UsageError(
         f'"{word}" is no override: everything is written key=value, as in suite={known[0] if known else "NAME"} or '
         f"job=plan; {did_you_mean(word, [*JOBS, *known])}"

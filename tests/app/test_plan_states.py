@@ -75,7 +75,7 @@ def test_nothing_is_counted_or_tried_where_everything_is_measured(nets, monkeypa
     assert forecast.unfinished_groups(config, made) == []
     assert forecast.group_seconds(config, made, []) == {}
     assert plan_job.run(config) == 0
-    assert "0 to measure" in capsys.readouterr().out
+    assert "nothing to measure" in capsys.readouterr().out
 
 
 def test_a_task_that_scores_no_model_of_the_plan_is_told_and_not_dropped_in_silence(nets):
