@@ -138,13 +138,20 @@ def headline(found: Sequence[Point]) -> str:
     counts = tally(found)
     if not counts.compared:
         return ""
-    cases = "method on a network" if counts.compared == 1 else "methods on networks"
-    faster = {0: "none is", 1: "1 is"}.get(counts.faster, f"{counts.faster} are")
-    said = f"of {counts.compared} {cases} {faster} faster for certain and {counts.slower} slower"
+    said = _said(counts)
     known = quartiles(found)
     if known is None:
         return said[0].upper() + said[1:]
     return f"{plain(100 * known[1], 0)} % of the promised speed-up arrives in the median; {said}"
+
+
+def _said(counts: Tally) -> str:
+    """How many methods on networks are faster and slower for certain."""
+    if counts.compared == 1:
+        change = "is faster" if counts.faster else "is slower" if counts.slower else "is neither faster nor slower"
+        return f"one method on a network was compared, and it {change} for certain"
+    faster = {0: "none is", 1: "1 is"}.get(counts.faster, f"{counts.faster} are")
+    return f"of {counts.compared} methods on networks {faster} faster for certain and {counts.slower} slower"
 
 
 def numbers(found: Sequence[Point], claims: Iterable[dict[str, object]]) -> list[Finding]:

@@ -177,7 +177,7 @@ def _of_best(row: Row) -> Finding:
 def _coverage(rows: Sequence[Row], groups: Sequence[Group]) -> Finding:
     counted = [row for row in rows if row.status == "ok" and not is_timed(row)]
     others = len(rows) - len(counted)
-    ends = Counter("contaminated" if row.contaminated and row.status == "ok" else row.status for row in rows)
+    ends = Counter(row.state for row in rows)
     failed = [f"{count} {status}" for status, count in ends.most_common() if status != "ok"]
     kinds = f" in {len(groups)} groups that are ranked apart" if len(groups) > 1 else ""
     if not others:

@@ -118,8 +118,8 @@ def find_row(row: str, results: Path) -> tuple[Record, bool]:
     foreign = Path(place).suffix in (".zip", ".json") or (_exists(place) and Path(place).is_dir())
     if not foreign and not _exists(str(results)):
         raise UsageError(
-            f"there is no results folder {results} here: measure first, name the folder with paths.results=..., or give "
-            "row=... a bundle (.zip) or a record (.json)"
+            f"there is no results folder {results} here: measure first, name the folder with paths.results=..., or "
+            "give row=... a bundle (.zip) or a record (.json)"
         )
     records = records_at(place if foreign else str(results))
     wanted = key if foreign else row

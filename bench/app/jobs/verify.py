@@ -22,7 +22,9 @@ def run(config: Config) -> int:
     results = Path(config.paths.results)
     path = Path(config.row) if config.row else results.with_name(f"{results.name}.bundle.zip")
     if not os.path.isfile(path):  # nor can it be, where the name is longer than a file's may be
-        raise UsageError(f"there is no bundle {shortened(str(path))}: name one with row=FILE.zip, or make one with job=bundle")
+        raise UsageError(
+            f"there is no bundle {shortened(str(path))}: name one with row=FILE.zip, or pack one by job=bundle"
+        )
     report = bundle.verify(path)
     for problem in report.problems:
         tell(problem)

@@ -117,7 +117,7 @@ class Leaderboard {
   sorted(rows) {
     const { sort, descending } = this.state, sign = descending ? -1 : 1;
     const value = sort in this.columnAt
-      ? (row) => { const cell = this.cell(row, sort); return Array.isArray(cell) && this.text(row[ROW.status]) !== "contaminated" ? cell[CELL.value] : null; }
+      ? (row) => { const cell = this.cell(row, sort); return Array.isArray(cell) && this.text(row[ROW.status]) !== "disturbed" ? cell[CELL.value] : null; }
       : sort === "status" ? (row) => this.text(row[ROW.status])
       : sort === "pareto" ? (row) => ["front", "plausible", "dominated", ""].indexOf(this.text(row[ROW.pareto]))
       : (row) => this.text(row[ROW.model]) + " " + this.label(row);
@@ -335,7 +335,7 @@ class Leaderboard {
 
   statusCell(row, status) {
     const flags = row[ROW.flags].map(this.text), reason = this.text(row[ROW.reason]);
-    const kind = status === "ok" ? (flags.length ? "care" : "good") : status === "contaminated" ? "care" : "bad";
+    const kind = status === "ok" ? (flags.length ? "care" : "good") : status === "disturbed" ? "care" : "bad";
     const label = status === "ok" && flags.length ? `ok, ${flags.length} flag${flags.length > 1 ? "s" : ""}` : status;
     const tip = [reason, ...flags].filter(Boolean).join("\n");
     return el("td", {}, el("span", { class: "badge " + kind, tabindex: tip ? "0" : null, "data-tip": tip || null }, label));

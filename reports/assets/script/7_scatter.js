@@ -88,7 +88,7 @@ class Scatter {
           x: own.map((row) => value(row, x)), y: own.map((row) => value(row, y)), xaxis: "x" + end, yaxis: "y" + end,
           error_x: this.bars(own, x), error_y: this.bars(own, y), customdata: own.map((row) => row[ROW.page]), hoverinfo: "text",
           hovertext: own.map((row) => [x, y].reduce((text, one) => `${text}<br>${plainText(one.title)} ${this.board.written_value(this.board.cell(row, one.key), one).join("")} ${plainText(one.unit)}`, `<b>${plainText(this.board.text(row[ROW.model]))} · ${plainText(this.board.text(row[ROW.head]))}</b><br>${plainText(this.board.groups[row[ROW.group]].title)}`)),
-          marker: { size: 9, color: name === "none" ? "@ink" : HUES[number % HUES.length], symbol: own.map((row) => SHAPES[number % SHAPES.length] + (this.board.text(row[ROW.status]) === "contaminated" ? "-open" : "")) },
+          marker: { size: 9, color: name === "none" ? "@ink" : HUES[number % HUES.length], symbol: own.map((row) => SHAPES[number % SHAPES.length] + (this.board.text(row[ROW.status]) === "disturbed" ? "-open" : "")) },
         });
       });
     });
