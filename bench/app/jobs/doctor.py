@@ -1,4 +1,4 @@
-"""`job=doctor`: where the bench was started, what can be measured here, what cannot, and why."""
+"""`job=doctor`: what can be measured here, what cannot, and why."""
 
 from __future__ import annotations
 
