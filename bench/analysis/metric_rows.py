@@ -393,7 +393,7 @@ def _disturbed(a: Record, b: Record) -> Iterable[str]:
     """Which sides other work disturbed: their processes were preempted, or requests of theirs were taken late."""
     for name, record in (("a", a), ("b", b)):
         if record["status"] == "contaminated":
-            yield f"{name} is contaminated: other work disturbed its processes; measure it again on a quiet host"
+            yield f"{name} is disturbed: other work took the processor from it; measure it again on a quiet host"
 
 
 def _mean(values: Sequence[float]) -> float:
