@@ -86,7 +86,8 @@ def sentence(name: str, found: Sequence[Point], noun: str) -> str:
     if not counts.compared:
         busy = f"; {plural(counts.disturbed, 'case')} ran on a busy machine" if counts.disturbed else ""
         return f"{name}: nothing undisturbed was compared{busy}"
-    said = f"{name}: of {plural(counts.compared, noun)} {counts.faster} faster for certain, {counts.slower} slower"
+    verb = "is" if counts.faster == 1 else "are"
+    said = f"{name}: of {plural(counts.compared, noun)} {counts.faster} {verb} faster for certain and {counts.slower} slower"
     if known is None:
         return said
     return f"{said}; {plain(100 * known[1], 0)} % of the promise arrives in the median"

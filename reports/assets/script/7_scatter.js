@@ -72,13 +72,13 @@ class Scatter {
     const panels = apart ? [...new Set(rows.map((row) => this.label(row, apart)))].slice(0, 9) : [""];
     const across = Math.min(panels.length, this.plot.clientWidth < 620 ? 1 : 3), down = Math.ceil(panels.length / across);
     const shape = (column) => ({ type: this.scale[column === x ? 0 : 1].checked ? "log" : "linear", gridcolor: "@grid", linecolor: "@quiet", tickcolor: "@quiet", zeroline: false, automargin: true, showline: true, ticks: "outside", tickfont: { size: 12 } });
-    const layout = { height: Math.max(440, 300 * down + 60), margin: { l: 56, r: 16, t: 28, b: 48 }, hovermode: "closest", autosize: true, paper_bgcolor: "@none", plot_bgcolor: "@none", font: { family: "system-ui, sans-serif", size: 13, color: "@ink" }, showlegend: names.length > 1, legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 } }, hoverlabel: { align: "left", bgcolor: "@paper", bordercolor: "@quiet", font: { color: "@ink" } }, annotations: [] };
+    const layout = { height: Math.max(440, 300 * down + 60), margin: { l: 56, r: 16, t: 28, b: 48 }, hovermode: "closest", autosize: true, paper_bgcolor: "@none", plot_bgcolor: "@none", font: { family: "system-ui, sans-serif", size: 13, color: "@ink" }, modebar: { bgcolor: "@none", color: "@quiet", activecolor: "@ink" }, showlegend: names.length > 1, legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 } }, hoverlabel: { align: "left", bgcolor: "@paper", bordercolor: "@quiet", font: { color: "@ink" } }, annotations: [] };
     const data = [];
     panels.forEach((panel, place) => {
       const end = place ? String(place + 1) : "", column = place % across, line = Math.floor(place / across);
       const room = (at, count, gap) => [at / count + (at ? gap : 0), (at + 1) / count - (at + 1 < count ? gap : 0)];
-      layout["xaxis" + end] = { ...shape(x), title: { text: line === down - 1 || place + across >= panels.length ? plainText(headed(x)) : "", standoff: 8 }, domain: room(column, across, 0.025), anchor: "y" + end, ...(place ? { matches: "x" } : {}) };
-      layout["yaxis" + end] = { ...shape(y), title: { text: column === 0 ? plainText(headed(y)) : "", standoff: 8 }, domain: room(down - 1 - line, down, 0.05), anchor: "x" + end, ...(place ? { matches: "y" } : {}) };
+      layout["xaxis" + end] = { ...shape(x), title: { text: line === down - 1 || place + across >= panels.length ? plainText(headed(x)) : "", standoff: 8, font: { size: 13 } }, domain: room(column, across, 0.025), anchor: "y" + end, ...(place ? { matches: "x" } : {}) };
+      layout["yaxis" + end] = { ...shape(y), title: { text: column === 0 ? plainText(headed(y)) : "", standoff: 8, font: { size: 13 } }, domain: room(down - 1 - line, down, 0.05), anchor: "x" + end, ...(place ? { matches: "y" } : {}) };
       if (apart) layout.annotations.push({ text: plainText(panel.length > 48 ? panel.slice(0, 47) + "\u2026" : panel), showarrow: false, x: 0, y: 1, xref: `x${end} domain`, yref: `y${end} domain`, xanchor: "left", yanchor: "bottom", font: { size: 12, color: "@quiet" } });
       names.forEach((name, number) => {
         const own = rows.filter((row) => this.label(row, by) === name && (!apart || this.label(row, apart) === panel));
