@@ -15,7 +15,7 @@ from bench.labels import NO_SPEED, label_of
 from bench.words import plural
 from reports.addresses import suite_page
 from reports.content import Site, day_of
-from reports.findings import FEWEST_FOR_QUARTILES, Finding, loses, score_change
+from reports.findings import FEWEST_FOR_QUARTILES, Finding, changes, loses, score_change
 from reports.numbers import plain
 from reports.rows import Cell, Row
 
@@ -150,8 +150,7 @@ def _said(counts: Tally) -> str:
     if counts.compared == 1:
         change = "is faster" if counts.faster else "is slower" if counts.slower else "is neither faster nor slower"
         return f"one method on a network was compared, and it {change} for certain"
-    faster = {0: "none is", 1: "1 is"}.get(counts.faster, f"{counts.faster} are")
-    return f"of {counts.compared} methods on networks {faster} faster for certain and {counts.slower} slower"
+    return f"of {counts.compared} methods on networks {changes(counts.faster, counts.slower)}"
 
 
 def numbers(found: Sequence[Point], claims: Iterable[dict[str, object]]) -> list[Finding]:

@@ -9,7 +9,7 @@ from bench.metrics import METRICS
 from bench.words import plural
 from reports.atlas import Point, quartiles, tally
 from reports.content import Site
-from reports.findings import score_change
+from reports.findings import changes, score_change
 from reports.numbers import MISSING, pair, plain
 from reports.rows import OF_BASELINE, Cell, Row
 
@@ -86,8 +86,7 @@ def sentence(name: str, found: Sequence[Point], noun: str) -> str:
     if not counts.compared:
         busy = f"; {plural(counts.disturbed, 'case')} ran on a busy machine" if counts.disturbed else ""
         return f"{name}: nothing undisturbed was compared{busy}"
-    verb = "is" if counts.faster == 1 else "are"
-    said = f"{name}: of {plural(counts.compared, noun)} {counts.faster} {verb} faster for certain and {counts.slower} slower"
+    said = f"{name}: of {plural(counts.compared, noun)} {changes(counts.faster, counts.slower)}"
     if known is None:
         return said
     return f"{said}; {plain(100 * known[1], 0)} % of the promise arrives in the median"
