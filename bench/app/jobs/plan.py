@@ -92,9 +92,8 @@ def _sum(made: plan.Plan, states: Mapping[str, str], protocol: str, seconds: flo
     there = f"{plural(len(made.cases), 'case')} in {plural(len(made.groups), 'group')}"
     if not missing:
         return f"{there}; nothing to measure"
-    return (
-        f"{there}; {missing} to measure, about {in_words(seconds)} with protocol={protocol} (an estimate from counts)"
-    )
+    about = f"about {in_words(seconds)} with protocol={protocol} (an estimate from counts, for a quiet machine)"
+    return f"{there}; {missing} to measure, {about}"
 
 
 def _cannot(reasons: Sequence[tuple[str, str]]) -> list[str]:
