@@ -178,7 +178,7 @@ class Device(Section):
     def _positive(cls, value: Any) -> Any:
         number = int(value) if isinstance(value, str) and value.isdecimal() else value
         if number != "auto" and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
-            raise ValueError("threads is a whole number of 1 or more, or auto")
+            raise ValueError("threads is 1 or more, or auto")
         return number
 
     @model_validator(mode="after")

@@ -119,7 +119,7 @@ def best_row(records: Sequence[Record]) -> str:
     if not any(reading_of(record, "speedup") for record in records):
         return ""
     if not found:
-        return "nothing is faster than its baseline beyond doubt"
+        return "nothing is faster than its baseline for certain"
     _, record, ratio = max(found, key=lambda item: item[0])
     text = f"{escape_controls(shortened(short_name(Case.from_dict(record['case']).label)))}: {ratio['value']:.2f}x "
     text += f"[{ratio['ci_low']:.2f}, {ratio['ci_high']:.2f}]"

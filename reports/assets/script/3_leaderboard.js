@@ -280,7 +280,7 @@ class Leaderboard {
       const column = this.columns[this.columnAt[key]];
       row.append(cell(key, column.title, column.unit, column.definition, true));
     }
-    if (this.state.extra.includes("pareto")) row.append(cell("pareto", "Pareto", "latency, " + this.scores(), "front: nothing is better in both; plausible: the intervals leave it open; dominated: some row is better in both beyond doubt."));
+    if (this.state.extra.includes("pareto")) row.append(cell("pareto", "Pareto", "latency, " + this.scores(), "front: nothing is better in both; plausible: the intervals leave it open; dominated: some row is better in both for certain."));
     return el("thead", {}, row);
   }
 
