@@ -169,7 +169,7 @@ def _draw(
         "data": [*lines, *traces],
         "layout": layout(
             xaxis={
-                **_axis("promised speed-up by operations (×), log", min([1.0, *_promised(extent)]), right),
+                **_axis("promised speed-up (×), log", min([1.0, *_promised(extent)]), right),
                 "constrain": "domain",
                 "constraintoward": "left",
             },
