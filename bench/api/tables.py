@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import workloads
-from bench.api.given import Given, name_of
+from bench.api.given import Given, check_given, name_of
 from bench.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def layers(
 
     handed_over.check_module(module)
     args, keywords = as_call(inputs, kwargs)
+    check_given(module, args, keywords, workload)
     asked = (shape or {}).get("batch")
     samples = batch_for(module, args, keywords, asked)
     whole = workloads.find(workload).shape({**(shape or {}), "batch": samples.size})
