@@ -91,8 +91,8 @@ def check_given(module: nn.Module, args: tuple[Any, ...], keywords: Mapping[str,
     needed = [one.name for one in parameters if one.kind in plain and one.default is one.empty]
     if needed:
         raise UsageError(
-            f"the forward of {type(module).__name__} takes {', '.join(needed)} and no inputs were given: give them behind "
-            "the module, as in bench.measure(module, inputs)"
+            f"the forward of {type(module).__name__} takes {', '.join(needed)} and no inputs were given: give them "
+            "behind the module, as in bench.measure(module, inputs)"
         )
 
 

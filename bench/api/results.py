@@ -108,7 +108,7 @@ class Layers(Table):
             {
                 "layer": row["module_path"],
                 "kind": row["op"],
-                "MACs": as_read(row["macs"], "MACs"),
+                "MACs": as_read(row["macs"], METRICS["macs"].unit),
                 "moved": as_read(_sum(row["read_bytes"], row["write_bytes"]), "B"),
                 "time": as_read(row["time_ms"], "ms", row["time_low_ms"], row["time_high_ms"]),
                 "share": as_read(_sum(row["share"], times=100.0), "%"),
@@ -126,7 +126,7 @@ class Layers(Table):
 
 def _sum(*values: Any, times: float = 1) -> float | None:
     """The sum of these values, so many times; None where one is missing."""
-    return None if any(pandas.isna(value) for value in values) else times * sum(values)
+    return None if any(pandas.isna(value) for value in values) else float(times * sum(values))
 
 
 class Compared(Table):

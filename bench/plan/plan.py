@@ -451,7 +451,7 @@ def make(config: Config, catalogue: Catalogue) -> Plan:
 
 
 def suite_of(config: Config, model: Entry, catalogue: Catalogue) -> str:
-    """The suite that a case belongs to: the one that was chosen, unless that only lends its grid to a user's network."""
+    """The suite that a case belongs to: the chosen one, unless that only lends its grid to a network of the user's."""
     own = config.model is not None and model.name not in catalogue.models
     return OWN_NETWORKS if own else config.suite.name
 

@@ -27,7 +27,7 @@ def no_quality_reason(case: Case, plan: Plan) -> str:
     if not plan.tasks:
         return "no task was asked for (task=none)"
     if native is None and case.suite == OWN_NETWORKS:
-        return "nothing was named to score it on: task=imagefolder or task=textfile with data.root=... and checkpoint=..."
+        return "nothing was named to score it on: task=imagefolder or textfile, with data.root=... and checkpoint=..."
     if native is None:
         return f"the model is not made for the task {' or '.join(plan.tasks)}"
     return f"random weights of a model made for {native}: a score has no meaning; name weights with checkpoint=..."

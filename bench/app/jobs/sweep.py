@@ -94,7 +94,7 @@ def _summarise(
     copy: mirror.MirrorListener,
     again: Mapping[str, float],
 ) -> None:
-    """Print the rows, then page, MLflow, best row where any were compared, the states of rows, and what failed first."""
+    """Print the rows, then page, MLflow, the best of what was compared, the states of rows, and what failed first."""
     show_rows(rows)
     print(f"report   {page if page else 'not written'}")
     print(f"mlflow   {copy.hint()}")
@@ -109,7 +109,7 @@ def _summarise(
 
 
 def best_row(records: Sequence[Record]) -> str:
-    """The largest speed-up whose interval lies above 1, with its score if it has one; empty where nothing was compared."""
+    """The largest speed-up whose interval lies above 1, with its score if any; empty where nothing was compared."""
     found = []
     for record in records:
         real = record["status"] == "ok" and label_of(record, "execution") not in NO_SPEED
