@@ -165,10 +165,11 @@ def findings(rows: Sequence[Row], groups: Sequence[Group]) -> list[Finding]:
     floors = [group.noise_floor for group in groups if group.noise_floor]
     if floors:
         width = max(max(high - 1, 1 - low) for low, high in floors) * 100
+        of_which = " of the noisiest group" if len(floors) > 1 else ""
         found.append(
             Finding(
                 f"±{plain(width, 2 if width < 1 else 1)} %",
-                "noise floor: how far two identical subjects differed when timed together",
+                f"noise floor{of_which}: how far two identical subjects differed when timed together",
             )
         )
     found.append(_coverage(rows, groups))
