@@ -69,6 +69,7 @@ def test_code_in_a_card_is_set_apart_and_stays_text():
 
 
 def test_a_disturbed_record_is_called_so_with_what_disturbed_it_alone():
-    made = {**record(), "status": "contaminated", "error": {"phase": "measure", "type": "contaminated", "message": "why"}}
+    error = {"phase": "measure", "type": "contaminated", "message": "why"}
+    made = {**record(), "status": "contaminated", "error": error}
     (row,) = rows_of([made], [])
     assert (row.state, row.reason, row.status) == ("disturbed", "why", "contaminated")
