@@ -21,7 +21,12 @@ from bench.labels import NO_SPEED, REAL
 #: Case, machine, protocol, part and what was compared; then the two shares with their ends, or the reason.
 COLUMNS = ("case_key", "machine_key", "protocol", "part", "mac_ratio", "speedup", "realised_gain", "realised_gain_low",
            "realised_gain_high", "arrived_share", "arrived_share_low", "arrived_share_high", "reason")  # fmt: skip
-NOTHING_SAVED = "it makes as many products as what it is compared with: there is no saved part to share out"
+#: Saved or added part of the products below which time is not shared out: equal networks differ by as much in time.
+LEAST_SAVED = 0.02
+NOTHING_SAVED = (
+    "it makes as many products as what it is compared with, to 2 %: there is no saved part to share out, and what times "
+    "of equal work differ by would pass for a share"
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ def realised_gain(speedup: float, low: float | None, high: float | None, mac_rat
 
 
 def arrived_share(speedup: float, low: float | None, high: float | None, mac_ratio: float) -> Share:
-    """Saved time over saved products, (1 - 1/s) / (1 - 1/(m0/m)); no value where no products are saved.
+    """Saved time over saved products, (1 - 1/s) / (1 - 1/(m0/m)); no value where less than `LEAST_SAVED` is saved.
 
     Where the case makes more products than the other side, both parts of the ratio are losses: above 1 it loses more
     time than products, and the ends change places, so that low stays below high.
@@ -60,7 +65,7 @@ def arrived_share(speedup: float, low: float | None, high: float | None, mac_rat
         mac_ratio: m0/m, above 0.
     """
     saved = 1 - 1 / mac_ratio
-    if saved == 0:
+    if abs(saved) < LEAST_SAVED:
         return Share(None, reason=NOTHING_SAVED)
     low, high = (None if end is None or end <= 0 else (1 - 1 / end) / saved for end in (low, high))
     if saved < 0:

@@ -33,6 +33,14 @@ def test_where_nothing_is_saved_there_is_no_share_and_a_reason():
     assert shares.arrived_share(1.2, 1.1, 1.3, 1.0).value is None
 
 
+def test_equal_products_to_two_per_cent_have_no_share():
+    # gates add 2 in 10,000 products and 13 % of the time: -0.13 / -0.0002 would be 650 times "the saved part"
+    assert shares.arrived_share(0.88, 0.85, 0.92, 1 / 1.0002).value is None
+    assert shares.arrived_share(0.88, 0.85, 0.92, 1 / 1.0199).value is None
+    # 3 % more products, 3 % more time
+    assert shares.arrived_share(1 / 1.03, None, None, 1 / 1.03).value == pytest.approx(1.0)
+
+
 def records(**labels):
     plain = synthetic.record(macs=4e9, latency_ms=100.0, baseline_ms=100.0)
     tome = synthetic.record(method="tome", setting="r=8", macs=2e9, latency_ms=80.0, baseline_ms=100.0)
