@@ -28,9 +28,9 @@ _OPTIONAL = ("--info", "-i", "--shell-completion", "-sc")
 #: What people ask for first, beside the verbs: an override and what it does.
 _OFTEN = (
     ("suite=NAME", "which suite"),
-    ("model=MODULE:NAME", "your own: a class, or a function that returns a module and its inputs"),
+    ("model=MODULE:NAME", "your own: a class, or a function that returns it with its inputs"),
     ("'model=\"nets:Net(width=4)\"'", "settings, in two pairs of quotes"),
-    ("protocol=NAME", "glance, quick, standard or publish: longer and surer; counts: no times"),
+    ("protocol=NAME", "glance, quick, standard, publish (surest); counts: no times"),
     ("'suite.methods=[\"tome(r=8)\"]'", "other methods; likewise suite.models, suite.batches, suite.dtypes"),
     ("grid=NAME", "another of the suite's grids"),
     ("device=cuda, device.threads=2", "where it runs"),
