@@ -88,8 +88,10 @@ def _show(made: plan.Plan, states: Mapping[str, str], model: str | None, short: 
 
 def _sum(made: plan.Plan, states: Mapping[str, str], protocol: str, seconds: float) -> str:
     """How many cases there are, and what of them is to be measured in about which time."""
-    missing = list(states.values()).count(TO_MEASURE)
+    missing, broken = (list(states.values()).count(state) for state in (TO_MEASURE, NOT_RUN))
     there = f"{plural(len(made.cases), 'case')} in {plural(len(made.groups), 'group')}"
+    if broken:
+        there += f"; {broken} cannot be run"
     if not missing:
         return f"{there}; nothing to measure"
     about = f"about {in_words(seconds)} with protocol={protocol} (an estimate from counts, for a quiet machine)"
