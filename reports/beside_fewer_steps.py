@@ -1,6 +1,7 @@
-"""Does a method beat the plain sampler with fewer steps? A line a method: what it takes, and both scores at that cost.
+"""Does a method beat the plain sampler with fewer steps? A line a method and score: what it takes, and both at that cost.
 
-The plain sampler's score at a cost is read off the curve of its rows (`reports.figures.companions`), once at the
+Where a task scores several things, as the distance of pictures and the class that they show, each has its line, the one
+that the task names first: a method may win one by losing the other. The plain sampler's score at a cost is read off the curve of its rows (`reports.figures.companions`), once at the
 method's products and once at its time. A difference below the spread of the plain sampler's seeds is none.
 """
 
@@ -15,7 +16,8 @@ from bench.store.record_parts import scored
 from reports.content import Site
 from reports.figures.companions import at, curve, is_companion, wanted
 from reports.rows import Row
-from reports.scores import score_of
+from reports.scores import score_of, scores_of
+from reports.sessions import cost_of
 
 OUTSIDE = "outside the curve"
 
@@ -32,11 +34,13 @@ def table(site: Site) -> tuple[list[str], list[list[str]]]:
 
 
 def _of_group(rows: Sequence[Row]) -> list[list[str]]:
-    score, plain = score_of(rows), next((row for row in rows if row.case.is_baseline), None)
-    if score is None or plain is None:
+    plain = next((row for row in rows if row.case.is_baseline), None)
+    if plain is None:
         return []
-    others = [row for row in rows if not is_companion(row) and row.value(score) is not None]
-    return [_line(row, plain, rows, score) for row in sorted(others, key=lambda row: row.head_in_full)]
+    first = score_of(rows)
+    scores = sorted(scores_of(rows), key=lambda name: name != first)
+    others = sorted((row for row in rows if not is_companion(row)), key=lambda row: row.head_in_full)
+    return [_line(row, plain, rows, name) for row in others for name in scores if row.value(name) is not None]
 
 
 def _line(row: Row, plain: Row, rows: Sequence[Row], score: str) -> list[str]:
@@ -46,7 +50,7 @@ def _line(row: Row, plain: Row, rows: Sequence[Row], score: str) -> list[str]:
     assert value is not None
     return [
         f"{row.case.model_label}, {short_name(row.head_in_full)}{guided}",
-        *(_share(row.value(cost), plain.value(cost)) for cost in ("macs", "latency_ms")),
+        *(_share(cost_of(row, plain, cost), plain.value(cost)) for cost in ("macs", "latency_ms")),
         f"{METRICS[score].title} {value:.2f}",
         *(_beside(value, row, plain, curve(rows, cost, score), cost, score) for cost in ("macs", "latency_ms")),
     ]
@@ -60,7 +64,7 @@ def _beside(
     value: float, row: Row, plain: Row, points: Sequence[tuple[float, float]], cost: str, score: str
 ) -> str:  # fmt: skip
     """`2.31: better`: the curve's score at the row's cost and what the row is beside it."""
-    own = row.value(cost)
+    own = cost_of(row, plain, cost)
     if own is None or len(points) < 2:
         return "unavailable"
     known = at(points, own)

@@ -40,6 +40,7 @@ from reports.numbers import decimals, half_width
 from reports.own_time import split
 from reports.rows import OF_OTHER_NETWORK, Cell, Row, same_network
 from reports.scores import scores_of
+from reports.sessions import plain_latency
 from reports.site import load
 from reports.total_bits import budgets, families
 from reports.total_bits import table as total_bits_table
@@ -147,7 +148,7 @@ def _gain_line(row: Row, site: Site) -> list[str]:
         _times(row.cells.get("speedup")),
         _plain(row.cells.get("realised_gain")),
         _plain(row.cells.get("latency_ms"), 1),
-        _plain(base.cells.get("latency_ms") if base else None, 1),
+        _plain(plain_latency(row, base), 1),
     ]
 
 

@@ -50,6 +50,8 @@ OF_OTHER_NETWORK = "the other side is another network, whose modules are not the
 OF_REPLACED = (
     "the method works inside modules that replace the network's, where times per module cannot tell the two apart"
 )
+#: Part of a forward's time in operators that no rule counts, above which its products are told as a lower bound alone.
+BOUND_SHARE = 0.01
 #: Letters of a name in titles and cells; the page of a case has the whole.
 MOST_LETTERS = 120
 _COMPARED = tuple(column.key for column in DERIVED)
@@ -287,7 +289,7 @@ def _compare_with_baselines(rows: list[Row]) -> None:
             row.cells |= {name: Cell(None, note=OF_BASELINE) for name in ("speedup", *_COMPARED)}
             continue
         for part in ("", *row.parts):
-            row.cells[column_key("mac_ratio", part)] = _ratio(base, row, column_key("macs", part))
+            row.cells[column_key("mac_ratio", part)] = _mac_ratio(base, row, part)
             row.cells[column_key("realised_gain", part)] = _share(row, part, shares.realised_gain)
             row.cells[column_key("arrived_share", part)] = _share(row, part, shares.arrived_share)
         if row.status == "ok":
@@ -295,6 +297,25 @@ def _compare_with_baselines(rows: list[Row]) -> None:
         row.cells["size_ratio"] = _ratio(base, row, "size_bytes")
         row.cells["bits_ratio"] = _bits_ratio(base, row)
         row.cells |= {f"{name}{CHANGE}": _score_change(base, row, name) for name in RULES if name in row.cells}
+
+
+def _mac_ratio(base: Row | None, row: Row, part: str) -> Cell:
+    """The promised ratio; none where either count is a lower bound by more than `BOUND_SHARE` of the time."""
+    for side in (base, row):
+        bound = side and partly_counted(side.record)
+        if bound:
+            return Cell(None, note=f"the products of {side.name} are a lower bound ({bound}): there is no ratio to them")
+    return _ratio(base, row, column_key("macs", part))
+
+
+def partly_counted(record: dict[str, Any]) -> str:
+    """Which operators of a record no rule counts, where they take more than `BOUND_SHARE` of the time; else empty."""
+    unknown = (record.get("counts") or {}).get("uncounted") or []
+    named = [row for row in unknown if isinstance(row, dict) and row.get("time_share") is not None]
+    share = sum(row["time_share"] for row in named)
+    if share <= BOUND_SHARE:
+        return ""
+    return f"{', '.join(row['operator'] for row in named)} are not counted and take {share:.0%} of the time"
 
 
 def _ratio(base: Row | None, row: Row, key: str) -> Cell:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench import workloads
 from reports.content import Site
 from reports.rows import Cell, Row, column_key
 
@@ -94,9 +95,16 @@ def rates_table(site: Site) -> tuple[list[str], list[list[str]]]:
             continue
         cells = [row.cells.get(metric) for metric in metrics]
         values = ["-" if cell is None or cell.value is None else _interval(cell) for cell in cells]
-        where = f"{row.case.model_label}, {row.case.shape}" if row.case.shape else row.case.model_label
-        lines.append([where, *values, str((row.record.get("workload") or {}).get("bottleneck", "-"))])
+        lines.append([_asked_for(row), *values, str((row.record.get("workload") or {}).get("bottleneck", "-"))])
     return head, lines
+
+
+def _asked_for(row: Row) -> str:
+    """The request with what of its shape is not as usual."""
+    usual = {axis.name: axis.default for axis in workloads.find(row.case.workload).axes}
+    shape = {name: value for name, value in row.case.full_shape.items() if name in usual and value is not None}
+    further = [f"{name} {value:g}" for name, value in shape.items() if value != usual[name]]
+    return ", ".join([row.case.model_label, *further])
 
 
 def _interval(cell: Cell) -> str:

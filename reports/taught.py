@@ -14,6 +14,7 @@ from bench.metrics import METRICS
 from reports.content import Site
 from reports.rows import Cell, Row
 from reports.scores import scores_of
+from reports.sessions import plain_latency
 
 ROLES = ("teacher", "student", "control")
 
@@ -74,10 +75,13 @@ def _paid(row: Row, site: Site) -> str:
     """After how many answers a student's training is paid by what each saves against its other side."""
     base = site.baseline(row)
     seconds, own = training_seconds(row), row.value("latency_ms")
-    other = None if base is None else base.value("latency_ms")
-    if role(row) != "student" or seconds is None or own is None or other is None:
+    other = plain_latency(row, base)
+    if role(row) != "student" or seconds is None or own is None or other is None or other.value is None:
         return "-"
-    answers = answers_until_it_pays(seconds, other, own)
+    speedup = row.cells.get("speedup")
+    if speedup is not None and speedup.low is not None and speedup.low <= 1 <= (speedup.high or math.inf):
+        return "unknown: not faster for certain"
+    answers = answers_until_it_pays(seconds, other.value, own)
     return "never: it is no faster" if math.isinf(answers) else f"{answers:,.0f}"
 
 

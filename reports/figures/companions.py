@@ -20,6 +20,7 @@ from reports.figures.theme import Spec, Style, axis, layout, legend, log_axis, p
 from reports.numbers import Scale, scale_for, titled
 from reports.rows import Row
 from reports.scores import score_of
+from reports.sessions import cost_of
 
 ID = "companions"
 #: The method that only takes fewer steps.
@@ -66,9 +67,14 @@ def wanted(rows: Sequence[Row]) -> bool:
 
 
 def curve(rows: Sequence[Row], cost: str, score: str) -> list[tuple[float, float]]:
-    """Cost and score of the rows on the curve, by cost."""
-    points = [(row.value(cost), row.value(score)) for row in rows if is_companion(row)]
+    """Cost and score of the rows on the curve, by cost; times of other sessions brought to the plain row's."""
+    plain_row = _plain_row(rows)
+    points = [(cost_of(row, plain_row, cost), row.value(score)) for row in rows if is_companion(row)]
     return sorted((x, y) for x, y in points if x is not None and y is not None and x > 0)
+
+
+def _plain_row(rows: Sequence[Row]) -> Row | None:
+    return next((row for row in rows if row.case.is_baseline), None)
 
 
 def at(points: Sequence[tuple[float, float]], cost: float) -> float | None:
@@ -82,10 +88,10 @@ def at(points: Sequence[tuple[float, float]], cost: float) -> float | None:
 
 def beside(rows: Sequence[Row], cost: str, score: str) -> list[Against]:
     """Every other row beside the curve."""
-    points = curve(rows, cost, score)
+    points, plain_row = curve(rows, cost, score), _plain_row(rows)
     found = []
     for row in rows:
-        x, y = row.value(cost), row.value(score)
+        x, y = cost_of(row, plain_row, cost), row.value(score)
         if not is_companion(row) and x is not None and y is not None:
             found.append(Against(row, x, y, at(points, x)))
     return found
@@ -114,12 +120,12 @@ def _title(found: Sequence[Against], cost: str, score: str) -> str:
 
 def _table(rows: Sequence[Row], costs: Sequence[str], score: str) -> pd.DataFrame:
     """A line a row: score, costs, and the curve's score at each cost."""
-    curves = {cost: curve(rows, cost, score) for cost in costs}
+    curves, plain_row = {cost: curve(rows, cost, score) for cost in costs}, _plain_row(rows)
     lines = []
     for row in rows:
         line: dict[str, object] = {"model": row.case.model, "method": row.case.method_label, score: row.value(score)}
         for cost in costs:
-            own = row.value(cost)
+            own = cost_of(row, plain_row, cost)
             line[f"{cost} ({METRICS[cost].unit})"] = own
             line[f"{score} of fewer steps at equal {cost}"] = None if own is None else at(curves[cost], own)
         lines.append(line)
@@ -138,7 +144,8 @@ def _draw(rows: Sequence[Row], cost: str, score: str, styles: Mapping[str, Style
     for family in dict.fromkeys(row.family for row in rows):
         members = [row for row in rows if row.family == family]
         traces.append(_marks(members, rows, cost, score, styles[family], scale))
-    values = [(row.value(cost) or 0.0) / scale.factor for row in rows if row.value(cost)]
+    costs = (cost_of(row, _plain_row(rows), cost) for row in rows)
+    values = [value / scale.factor for value in costs if value]
     better = "higher" if METRICS[score].better == "higher" else "lower"
     across = log_axis(f"{titled(METRICS[cost].title, scale.unit)}, log", min(values), max(values))
     upwards = axis(f"{METRICS[score].title} ({METRICS[score].unit}), {better} is better")
@@ -152,7 +159,7 @@ def _marks(members: Sequence[Row], rows: Sequence[Row], cost: str, score: str, s
         "type": "scatter",
         "mode": "markers",
         "name": plain(members[0].legend),
-        "x": rounded([(row.value(cost) or 0.0) / scale.factor for row in known]),
+        "x": rounded([(cost_of(row, _plain_row(rows), cost) or 0.0) / scale.factor for row in known]),
         "y": rounded([row.value(score) for row in known]),
         "marker": {"symbol": style.symbol, "size": 11, "color": style.colour},
         "customdata": [[position[(row.case_key, row.machine_key)]] for row in known],

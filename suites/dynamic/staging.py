@@ -2,9 +2,10 @@
 
 `masked`: every stage runs on every sample and answers are selected: nothing is saved. `until_empty`: the same, but a
 batch ends when its last member has left. `compact`: who has left is taken out of the batch (index_select) and answers
-are put back in order at the end. `sorted`: groups of one path each run straight through: a bound, which needs to know
-the paths; they are found beforehand, on the task's held-out inputs, and where an input is none of those the batch runs
-compacted.
+are put back in order at the end. `sorted`: groups of one path each run straight through, without gates; it needs to
+know the paths, which are found beforehand, on the task's held-out inputs, and where an input is none of those the batch
+runs compacted. It makes the fewest products and no bound of time: groups share no stage, so that a batch with many paths
+makes many small calls.
 """
 
 from __future__ import annotations

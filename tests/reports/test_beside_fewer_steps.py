@@ -34,3 +34,20 @@ def test_of_distances_the_smaller_is_better_beyond_the_seeds_spread():
 
 def test_without_a_curve_or_a_method_nothing_is_said():
     assert lines() == []
+
+
+def test_every_score_has_its_line_and_the_one_that_the_task_names_stands_first():
+    def drawn(name, macs, accuracy, distance, **fields):
+        made_of = with_readings(case(name, macs, accuracy, **fields), macs=macs, frechet_distance=distance)
+        made_of["quality"] = {**made_of["quality"], "metric": "frechet_distance"}
+        return made_of
+
+    listed = rows(
+        drawn("none", 8.0, 90.0, 10.0),
+        drawn("fewer_steps", 2.0, 95.0, 30.0, setting="steps=2"),
+        drawn("tome", 2.0, 90.0, 12.0),
+    )
+    site = SimpleNamespace(groups=[SimpleNamespace(index=0)], in_group=lambda index: listed)
+    distance, accuracy = table(site)[1]
+    assert distance[3:5] == ["Frechet distance 12.00", "30.00: better"]
+    assert accuracy[3:5] == ["Accuracy 90.00", "95.00: worse"]

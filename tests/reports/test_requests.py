@@ -76,6 +76,8 @@ def test_rates_of_sections_and_the_bottleneck_stand_beside_each_other():
     one = chain("small", 20, 70, saturated_rate=(80.0, 78.0, 82.0), network_rate=(110.0, None, None))
     _, (line,) = stages.rates_table(site(one, chain("no load", 20, 70)))
     assert line == ["small", "80 [78, 82]", "-", "-", "110", "-", "-", "decode"]
+    one.case.full_shape["servers"] = 2
+    assert stages.rates_table(site(one))[1][0][0] == "small, servers 2"
 
 
 def test_loads_of_one_case_are_one_course_by_rising_rate():
