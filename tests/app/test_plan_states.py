@@ -58,7 +58,8 @@ def test_rows_that_cannot_be_run_are_told_with_the_line_of_the_users_code(nets, 
     assert plan_job.run(config) == 0
     told = capsys.readouterr().out
     assert "RuntimeError: my own bug (" in told and "own_nets.py, line 10, in broken" in told
-    assert "own_nets:fine · own_nets:gives_nothing · batch 1: " in told and "returned None: end it with" in told
+    assert "own_nets:fine · own_nets:gives_nothing · batch 1 and 2 more: " in told
+    assert "returned None: end it with `return model`" in told
     assert "was given a batch of images (1x3x224x224)" in told
     assert "2 to measure" in told  # what reads values cannot be counted on shapes, and is run for real instead
     assert not (nets / "results").exists()
