@@ -304,7 +304,9 @@ def _mac_ratio(base: Row | None, row: Row, part: str) -> Cell:
     for side in (base, row):
         bound = side and partly_counted(side.record)
         if bound:
-            return Cell(None, note=f"the products of {side.name} are a lower bound ({bound}): there is no ratio to them")
+            return Cell(
+                None, note=f"the products of {side.name} are a lower bound ({bound}): there is no ratio to them"
+            )
     return _ratio(base, row, column_key("macs", part))
 
 

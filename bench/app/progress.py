@@ -18,7 +18,6 @@ from bench.short_names import short_name
 from bench.sweep.events import Advanced, Event, GroupFinished, Recorded, Started, Working
 from bench.words import plural
 
-
 #: Seconds without a line after which one says what is being done.
 SILENT_S = 60.0
 
@@ -95,9 +94,7 @@ class GroupLines:
         clock: seconds, from any moment on.
     """
 
-    def __init__(
-        self, say: Callable[[str], None] | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, say: Callable[[str], None] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._print, self._clock = say or _print_without_terminal, clock
         self._spent, self._said_at = 0.0, clock()
         self._cases = self._done = 0
