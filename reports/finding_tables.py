@@ -129,7 +129,8 @@ def _points(metric: str) -> str:
 
 def _case(row: Row) -> str:
     """A case by its model and method, and the side that it is compared with where that is named."""
-    own = short_name(row.head_in_full) if row.by_model else f"{row.case.model}, {short_name(row.head_in_full)}"
+    own = short_name(row.head_in_full)
+    own = own if row.by_model else f"{short_name(row.case.model_label)}, {own}"
     return f"{own} (against {row.against})" if row.against else own
 
 

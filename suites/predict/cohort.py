@@ -20,6 +20,8 @@ from suites.common.folding import fold_batch_norms
 
 Span = Callable[[str], AbstractContextManager[None]]
 
+#: The form whose maps have their channels last in memory.
+CHANNELS_LAST = "channels_last"
 #: Where Linux says how large the last cache is, and how large one is taken for where it does not.
 CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 UNKNOWN_CACHE = 2**25
@@ -30,12 +32,13 @@ EVICTED = 2
 class Cohort(nn.Module):
     """Entries by name, each with an input of its own [batch, ...]; a forward calls all of them in order."""
 
-    def __init__(self, entries: Mapping[str, tuple[nn.Module, tuple[int, ...]]], inputs: str):
+    def __init__(self, entries: Mapping[str, tuple[nn.Module, tuple[int, ...]]], inputs: str, form: str = "plain"):
         """Entries are put into an order that is always the same, where neighbours of a network seldom stand together.
 
         Args:
             entries: modules with the shapes of their inputs without the batch.
             inputs: `warm`: an entry has just run when it is timed; `cold`: the caches have just been written over.
+            form: `channels_last`: maps are given with their channels last in memory, as inside a network of that form.
         """
         super().__init__()
         names = sorted(entries)
@@ -43,6 +46,7 @@ class Cohort(nn.Module):
         self.shapes = {name: entries[name][1] for name in names}
         self.entries = nn.ModuleDict({name: entries[name][0] for name in names})
         self.inputs = inputs
+        self.form = form
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
         """What every entry makes of its input, in the entries' order."""
@@ -61,9 +65,12 @@ class Cohort(nn.Module):
         return answer
 
     def example_inputs(self, batch: int) -> tuple[Tensor, ...]:
-        """A random input for every entry."""
+        """A random input for every entry, maps in the layout of the cohort's form."""
         like = next(self.parameters())
-        return tuple(torch.randn(batch, *shape, device=like.device, dtype=like.dtype) for shape in self.shapes.values())
+        given = (torch.randn(batch, *shape, device=like.device, dtype=like.dtype) for shape in self.shapes.values())
+        if self.form != CHANNELS_LAST:
+            return tuple(given)
+        return tuple(x.to(memory_format=torch.channels_last) if x.dim() == 4 else x for x in given)
 
 
 def evict() -> None:
@@ -88,14 +95,16 @@ def last_cache_bytes(file: Path = CACHE) -> int:
 
 
 def in_form(module: nn.Module, form: str) -> nn.Module:
-    """The module as it is, or with its norms folded into the layers before them: another backend's arithmetic."""
+    """The module as another backend runs it: norms folded into the layers before them, or kernels for channels last."""
     module.eval()
     if form == "folded":
         fold_batch_norms(module)
+    if form == CHANNELS_LAST:
+        module.to(memory_format=torch.channels_last)
     return module
 
 
 def settled(modules: Mapping[str, tuple[nn.Module, tuple[int, ...]]], form: str, inputs: str) -> Any:
     """A cohort of these in that form, in evaluation mode."""
     made = {name: (in_form(module, form), shape) for name, (module, shape) in modules.items()}
-    return Cohort(made, inputs).eval()
+    return Cohort(made, inputs, form).eval()

@@ -28,7 +28,7 @@ def fbnet_rows(
     stage: Count = 1,
     resolution: PositiveInt = 224,
     inputs: Literal["warm", "cold"] = "warm",
-    form: Literal["plain", "folded"] = "plain",
+    form: Literal["plain", "folded", "channels_last"] = "plain",
 ) -> Cohort:
     """Every distinct row of one stage of the table; stage 0 has the stem and the heads, 8 the skips that are a layer.
 
@@ -36,7 +36,7 @@ def fbnet_rows(
         stage: 1 to 7 as in the paper's table 1, or 0 or 8.
         resolution: side of the picture that the table is for.
         inputs: whether a row finds caches as its last run left them, or cold.
-        form: as the rows are, or with norms folded.
+        form: as the rows are, with norms folded, or with channels last in memory.
 
     Raises:
         ValueError: there is no such stage.
@@ -87,7 +87,7 @@ def mobile_rows(
     width: PositiveInt = 100,
     resolution: PositiveInt = 224,
     inputs: Literal["warm", "cold"] = "warm",
-    form: Literal["plain", "folded"] = "plain",
+    form: Literal["plain", "folded", "channels_last"] = "plain",
 ) -> Cohort:
     """Every distinct row of a MobileNetV2, its stem and its head.
 
@@ -128,7 +128,7 @@ def fbnet_networks(
     count: Count = 1,
     resolution: PositiveInt = 224,
     inputs: Literal["warm", "cold"] = "warm",
-    form: Literal["plain", "folded"] = "plain",
+    form: Literal["plain", "folded", "channels_last"] = "plain",
 ) -> Cohort:
     """FBNet-A, -B and -C, or random networks of the search space, whole.
 
@@ -167,7 +167,7 @@ def mobile_networks(
     widths: list[PositiveInt] = WIDTHS,
     resolution: PositiveInt = 224,
     inputs: Literal["warm", "cold"] = "warm",
-    form: Literal["plain", "folded"] = "plain",
+    form: Literal["plain", "folded", "channels_last"] = "plain",
 ) -> Cohort:
     """MobileNetV2s of these widths, whole.
 

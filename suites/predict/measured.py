@@ -38,7 +38,7 @@ ROWS = frozenset({"fbnet_rows", "mobile_rows"})
 NETWORKS = frozenset({"fbnet_networks", "mobile_networks", "dense_networks", "conv_networks"})
 
 Record = Mapping[str, Any]
-#: How rows and networks were run: `plain` or `folded`, `warm` or `cold`.
+#: How rows and networks were run: `plain`, `folded` or `channels_last`, `warm` or `cold`.
 Way = tuple[str, str]
 
 

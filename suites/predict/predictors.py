@@ -22,8 +22,8 @@ def table_predictor(
     split: Literal["a", "b", "c", "d"] = "a",
     target: str = "latency_ms",
     machine: Literal["measured", "additive", "constant", "cached"] = "measured",
-    form: Literal["plain", "folded"] = "plain",
-    table: Literal["plain", "folded"] = "plain",
+    form: Literal["plain", "folded", "channels_last"] = "plain",
+    table: Literal["plain", "folded", "channels_last"] = "plain",
     inputs: Literal["warm", "cold"] = "warm",
     rounds: PositiveInt = 200,
     leaf: PositiveInt = 4,
@@ -39,7 +39,7 @@ def table_predictor(
         split: `a` random, `b` deeper or wider networks, `c` other families, `d` another machine's or session's table.
         target: `latency_ms`, `peak_memory_bytes`, or a column of a table of the user's own.
         machine: `measured`, or a simulated one of which it is known what can be found.
-        form: how the networks run: `plain`, or with norms `folded`.
+        form: how the networks run: `plain`, with norms `folded`, or `channels_last` in memory.
         table: how the rows of the table ran.
         inputs: whether rows were measured with warm or with cold caches.
         rounds: of boosting.

@@ -92,6 +92,17 @@ def test_folded_rows_give_the_same_with_fewer_operators():
         assert plain(*given)[0].shape == folded(*given)[0].shape
 
 
+def test_rows_with_channels_last_get_and_give_maps_of_that_layout_and_the_same_values():
+    plain, last = (fbnet_rows(stage=7, resolution=64, form=form) for form in ("plain", "channels_last"))
+    last.load_state_dict(plain.state_dict())
+    given = last.example_inputs(1)
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in given)
+    with torch.inference_mode():
+        for a, b in zip(plain(*(x.contiguous() for x in given)), last(*given), strict=True):
+            assert b.is_contiguous(memory_format=torch.channels_last)
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
 def test_settings_that_make_no_cohort_are_refused():
     for build in (
         lambda: fbnet_rows(stage=9),
