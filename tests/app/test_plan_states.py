@@ -7,7 +7,7 @@ from bench.app.jobs import plan as plan_job
 from bench.canonical import OWN_NETWORKS
 from bench.config import catalogue
 from bench.plan import plan
-from tests.sweeping import configuration, sweep
+from tests.sweeping import HEALTHY, configuration, sweep
 
 BROKEN = """
 import torch
@@ -65,13 +65,13 @@ def test_rows_that_cannot_be_run_are_told_with_the_line_of_the_users_code(nets, 
     assert not (nets / "results").exists()
 
 
-def test_what_was_counted_for_a_plan_is_not_counted_again_for_the_run(nets, monkeypatch, shared_server):
-    config = configuration(nets, ["own_nets:fine"])
+def test_what_was_counted_for_a_plan_is_not_counted_again_for_the_run(tmp_path, monkeypatch, shared_server):
+    config = configuration(tmp_path, [HEALTHY])
     made = plan.make(config, catalogue.load())
     first = forecast.group_seconds(config, made)
     monkeypatch.setattr(forecast, "Workers", never)
     assert forecast.group_seconds(config, made) == first
-    kept = nets / "cache" / counted_before.FILE
+    kept = tmp_path / "cache" / counted_before.FILE
     for broken in ("{", "[]", '{"version": "0.0", "cases": {}}'):
         kept.write_text(broken)
         assert counted_before.read(kept.parent) == {}
