@@ -305,7 +305,7 @@ class Leaderboard {
     const status = this.text(row[ROW.status]), ranked = status === "ok";
     const kind = this.text(row[ROW.kind]), head = this.text(row[ROW.head]), full = this.label(row);
     const line = el("tr", { class: [ranked ? "" : "unranked", kind ? "baseline" : ""].join(" ").trim() || null, "data-page": row[ROW.page] });
-    const link = el("a", { href: ROOT + row[ROW.page], title: head === full ? null : full }, ...breakable(kind === "plain" ? `${head} (baseline)` : head));
+    const link = el("a", { href: ROOT + row[ROW.page], title: head === full ? null : full }, ...breakable(head), kind === "plain" ? " (baseline)" : "");
     const pin = Pins.of(this.slug, row[ROW.page]);
     const star = el("button", { type: "button", class: "pin", "data-pin": pin, "aria-label": "Pin to compare", "aria-pressed": Pins.has(pin) ? "true" : "false" }, Pins.has(pin) ? "\u2605" : "\u2606");
     line.append(el("th", { scope: "row" }, star, link, el("span", { class: "model" }, this.text(row[ROW.under]))));
