@@ -78,11 +78,12 @@ def log_mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval
 
     Source: Student's t on log-transformed data, e.g. D. G. Altman, J. M. Bland, BMJ 1996;312:1079.
     """
-    logs = _logs(values)
+    logs = positive_logs(values)
     if len(logs) == 1:
         return Interval(math.exp(logs[0]), None, None, 1, level, "geometric mean")
     se = float(np.std(logs, ddof=1) / math.sqrt(len(logs)))
-    return _interval(float(np.mean(logs)), se, len(logs) - 1.0, len(logs), level, "geometric mean, t-interval on logs")
+    method = "geometric mean, t-interval on logs"
+    return interval_on_logs(float(np.mean(logs)), se, len(logs) - 1.0, len(logs), level, method)
 
 
 def ratio_interval_paired(numerators: Sequence[float], denominators: Sequence[float], level: float = LEVEL) -> Interval:
@@ -96,7 +97,7 @@ def ratio_interval_paired(numerators: Sequence[float], denominators: Sequence[fl
     Raises:
         ValueError: the lengths differ, or a value is not positive and finite.
     """
-    top, bottom = _logs(numerators), _logs(denominators)
+    top, bottom = positive_logs(numerators), positive_logs(denominators)
     if len(top) != len(bottom):
         raise ValueError(f"pairs need equal lengths, got {len(top)} and {len(bottom)}")
     paired = log_mean_interval([math.exp(d) for d in top - bottom], level)
@@ -116,13 +117,13 @@ def ratio_interval_welch(numerators: Sequence[float], denominators: Sequence[flo
 
     Source: B. L. Welch, Biometrika 34, 1947, 28-35.
     """
-    top, bottom = _logs(numerators), _logs(denominators)
+    top, bottom = positive_logs(numerators), positive_logs(denominators)
     n, centre = min(len(top), len(bottom)), float(np.mean(top) - np.mean(bottom))
     if n < 2:
         return Interval(math.exp(centre), None, None, n, level, "unpaired")
     parts = [float(np.var(side, ddof=1)) / len(side) for side in (top, bottom)]
     df = welch_df(parts, [len(top) - 1, len(bottom) - 1])
-    return _interval(centre, math.sqrt(sum(parts)), df, n, level, "unpaired, Welch on logs")
+    return interval_on_logs(centre, math.sqrt(sum(parts)), df, n, level, "unpaired, Welch on logs")
 
 
 def ratio_of_summaries(numerator: Interval, denominator: Interval, level: float = LEVEL) -> Interval:
@@ -133,7 +134,7 @@ def ratio_of_summaries(numerator: Interval, denominator: Interval, level: float 
         return Interval(value, None, None, n, level, "unpaired")
     parts = [(side.se or 0.0) ** 2 for side in sides]
     df = welch_df(parts, [side.df or 1.0 for side in sides])
-    return _interval(math.log(value), math.sqrt(sum(parts)), df, n, level, "unpaired, Welch on logs")
+    return interval_on_logs(math.log(value), math.sqrt(sum(parts)), df, n, level, "unpaired, Welch on logs")
 
 
 def welch_df(variances: Sequence[float], dfs: Sequence[float]) -> float:
@@ -183,7 +184,7 @@ def geometric_summary(ratios: Mapping[str, Interval | None], level: float = LEVE
     parts = [(member.se or 0.0) ** 2 / len(members) ** 2 for member in members]
     df = welch_df(parts, [member.df or 1.0 for member in members])
     method = f"geometric mean over {len(members)} models"
-    interval = _interval(centre, math.sqrt(math.fsum(parts)), df, min(m.n for m in members), level, method)
+    interval = interval_on_logs(centre, math.sqrt(math.fsum(parts)), df, min(m.n for m in members), level, method)
     values = [member.value for member in members]
     return Summary(interval, "", names, min(values), max(values))
 
@@ -264,7 +265,7 @@ def paired_p_matrix(values: np.ndarray) -> np.ndarray:
     """
     if values.shape[1] < 2:
         raise ValueError("pairs of one process have no interval")
-    logs = np.stack([_logs(row) for row in values])
+    logs = np.stack([positive_logs(row) for row in values])
     differences = logs[:, None, :] - logs[None, :, :]
     means = np.abs(differences.mean(axis=2))
     errors = differences.std(axis=2, ddof=1) / math.sqrt(values.shape[1])
@@ -595,7 +596,12 @@ def _finite_values(values: Sequence[float]) -> np.ndarray:
     return array
 
 
-def _logs(values: Sequence[float]) -> np.ndarray:
+def positive_logs(values: Sequence[float]) -> np.ndarray:
+    """Logarithms of times or ratios, [values].
+
+    Raises:
+        ValueError: no values, or one that is not positive and finite.
+    """
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or array.size == 0:
         raise ValueError("at least one value is needed")
@@ -604,8 +610,17 @@ def _logs(values: Sequence[float]) -> np.ndarray:
     return np.log(array)
 
 
-def _interval(centre: float, se: float, df: float, n: int, level: float, method: str) -> Interval:
-    """An estimate on the log scale as factors."""
+def interval_on_logs(centre: float, se: float, df: float, n: int, level: float, method: str) -> Interval:
+    """An estimate on the log scale as factors, with Student's interval.
+
+    Args:
+        centre: the estimate's logarithm.
+        se: its standard error.
+        df: degrees of freedom of that.
+        n: replicates.
+        level: of confidence.
+        method: in words.
+    """
     reach = float(special.stdtrit(df, (1 + level) / 2)) * se
     return Interval(math.exp(centre), math.exp(centre - reach), math.exp(centre + reach), n, level, method, se, df)
 

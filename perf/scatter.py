@@ -31,24 +31,34 @@ from typing import Any
 
 import numpy as np
 
+from bench.allocation import MEDIAN
 from bench.errors import UsageError
 
 #: Iterations a block, processes and blocks below which nothing is said.
 BLOCK, PROCESSES, BLOCKS = 10, 3, 2
-#: How much wider than a mean's the standard error of a median of normal numbers is, squared.
-MEDIAN = math.pi / 2
 #: Upper ends of the classes that cases are summarised in, ms.
 CLASSES_MS = (1.0, 10.0, 100.0, math.inf)
 
 
 @dataclass(frozen=True)
 class Components:
-    """Standard deviations of logarithms at three levels, and the variance of a process's median in all."""
+    """Standard deviations of logarithms at three levels, and what they were found from.
+
+    Attributes:
+        iteration: of neighbouring iterations.
+        wander: of medians of ten iterations, beyond that.
+        process: of processes, beyond what both explain.
+        of_medians: of processes' medians, in all.
+        within: of a process's median by iterations and wander alone.
+        free: degrees of freedom of `of_medians`.
+    """
 
     iteration: float
     wander: float
     process: float
     of_medians: float
+    within: float
+    free: int
 
 
 @dataclass(frozen=True)
@@ -70,22 +80,35 @@ def components(processes: Sequence[np.ndarray]) -> Components | None:
     Args:
         processes: of each process the logarithms of its samples, in their order.
     """
-    usable = [values for values in processes if len(values) >= BLOCK * BLOCKS]
-    if len(usable) < PROCESSES:
+    return pooled([processes])
+
+
+def pooled(groups: Sequence[Sequence[np.ndarray]]) -> Components | None:
+    """The scatter inside groups of processes taken apart: each group has a level of its own, which counts nowhere.
+
+    Args:
+        groups: of each group, of each of its processes the logarithms of its samples, in their order; processes and
+            groups with too few of them are left out, and without any group nothing is said.
+    """
+    enough = [[values for values in group if len(values) >= BLOCK * BLOCKS] for group in groups]
+    usable = [group for group in enough if len(group) >= PROCESSES]
+    if not usable:
         return None
-    white = statistics.fmean(float(np.square(np.diff(values)).mean()) / 2 for values in usable)
-    blocks = [[float(np.median(part)) for part in _blocks(values)] for values in usable]
-    of_blocks = statistics.fmean(statistics.variance(each) for each in blocks)
+    everyone = [values for group in usable for values in group]
+    white = statistics.fmean(float(np.square(np.diff(values)).mean()) / 2 for values in everyone)
+    blocks = [np.median(_blocks(values), axis=1) for values in everyone]
+    of_blocks = statistics.fmean(float(np.var(each, ddof=1)) for each in blocks)
     wander = max(0.0, of_blocks - MEDIAN * white / BLOCK)
-    medians = [float(np.median(values)) for values in usable]
     within = statistics.fmean(of_blocks / len(each) for each in blocks)
-    between = statistics.variance(medians)
-    return Components(math.sqrt(white), math.sqrt(wander), math.sqrt(max(0.0, between - within)), math.sqrt(between))
+    free = sum(len(group) - 1 for group in usable)
+    squares = (float(np.var([np.median(values) for values in group])) * len(group) for group in usable)
+    between = math.fsum(squares) / free
+    process = max(0.0, between - within)
+    return Components(*map(math.sqrt, (white, wander, process, between, within)), free)
 
 
-def _blocks(values: np.ndarray) -> list[np.ndarray]:
-    whole = len(values) // BLOCK * BLOCK
-    return np.split(values[:whole], whole // BLOCK)
+def _blocks(values: np.ndarray) -> np.ndarray:
+    return values[: len(values) // BLOCK * BLOCK].reshape(-1, BLOCK)
 
 
 def cases(folder: Path) -> Iterator[Case]:

@@ -1,8 +1,9 @@
-"""Does a method beat the plain sampler with fewer steps? A line a method and score: what it takes, and both at that cost.
+"""Does a method beat the plain sampler with fewer steps? A line a method and score: its cost, and both scores at it.
 
 Where a task scores several things, as the distance of pictures and the class that they show, each has its line, the one
-that the task names first: a method may win one by losing the other. The plain sampler's score at a cost is read off the curve of its rows (`reports.figures.companions`), once at the
-method's products and once at its time. A difference below the spread of the plain sampler's seeds is none.
+that the task names first: a method may win one by losing the other. The plain sampler's score at a cost is read off
+the curve of its rows (`reports.figures.companions`), once at the method's products and once at its time. A difference
+below the spread of the plain sampler's seeds is none.
 """
 
 from __future__ import annotations

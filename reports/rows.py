@@ -304,9 +304,7 @@ def _mac_ratio(base: Row | None, row: Row, part: str) -> Cell:
     for side in (base, row):
         bound = side and partly_counted(side.record)
         if bound:
-            return Cell(
-                None, note=f"the products of {side.name} are a lower bound ({bound}): there is no ratio to them"
-            )
+            return Cell(None, note=f"the products of {side.name} are a lower bound ({bound}): they have no ratio")
     return _ratio(base, row, column_key("macs", part))
 
 

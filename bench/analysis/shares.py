@@ -23,10 +23,7 @@ COLUMNS = ("case_key", "machine_key", "protocol", "part", "mac_ratio", "speedup"
            "realised_gain_high", "arrived_share", "arrived_share_low", "arrived_share_high", "reason")  # fmt: skip
 #: Saved or added part of the products below which time is not shared out: equal networks differ by as much in time.
 LEAST_SAVED = 0.02
-NOTHING_SAVED = (
-    "it makes as many products as what it is compared with, to 2 %: there is no saved part to share out, and what times "
-    "of equal work differ by would pass for a share"
-)
+NOTHING_SAVED = "it makes as many products as what it is compared with, to 2 %: there is no saved part to share out"
 
 
 @dataclass(frozen=True)

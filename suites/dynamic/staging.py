@@ -4,8 +4,8 @@
 batch ends when its last member has left. `compact`: who has left is taken out of the batch (index_select) and answers
 are put back in order at the end. `sorted`: groups of one path each run straight through, without gates; it needs to
 know the paths, which are found beforehand, on the task's held-out inputs, and where an input is none of those the batch
-runs compacted. It makes the fewest products and no bound of time: groups share no stage, so that a batch with many paths
-makes many small calls.
+runs compacted. It makes the fewest products and no bound of time: groups share no stage, so that a batch with many
+paths makes many small calls.
 """
 
 from __future__ import annotations
