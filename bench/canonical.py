@@ -11,6 +11,8 @@ from typing import Any
 KEY_LENGTH = 16
 #: The method of a model that nothing is done to.
 BASELINE_METHOD = "none"
+#: The suite of networks that a user named by a path or a file: another one only lent them its grid.
+OWN_NETWORKS = "own_networks"
 
 
 def digest(value: Any) -> str:

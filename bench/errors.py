@@ -43,10 +43,11 @@ def did_you_mean(name: str, available: Iterable[str], *, limit: int = 12) -> str
         limit: how many available words are listed at most.
     """
     options = sorted(set(available))
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.55)
-    hint = f'did you mean "{near[0]}"? ' if near else ""
+    begun = [option for option in options if len(option) > 3 and name.startswith(option)]
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.55) or begun[-1:]
     shown = ", ".join(options[:limit]) + (", ..." if len(options) > limit else "")
-    return f"{hint}(available: {shown or 'none'})"
+    there = f"available: {shown or 'none'}"
+    return f'did you mean "{near[0]}"? ({there})' if near else there
 
 
 def no_such(kind: str, name: str, available: Iterable[str]) -> str:

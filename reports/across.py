@@ -10,10 +10,10 @@ from bench.analysis.portability import Saving as Measured
 from bench.foreign_text import escape_controls
 from bench.short_names import short_name
 from bench.statistics import Interval, Summary
+from bench.words import plural
 from reports.addresses import machine_page, method_page
 from reports.content import Site
 from reports.numbers import MISSING, pair, plain
-from reports.words import plural
 
 #: Kind of the badge of a method's verdict.
 KINDS = {"gains everywhere": "good", "loses everywhere": "bad", "flips": "bad", "cannot be told": ""}

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from statistics import quantiles
 
 from bench.labels import NO_SPEED, label_of
+from bench.words import plural
 from reports.addresses import suite_page
 from reports.content import Site, day_of
-from reports.findings import FEWEST_FOR_QUARTILES, Finding, loses, score_change
+from reports.findings import FEWEST_FOR_QUARTILES, Finding, changes, loses, score_change
 from reports.numbers import plain
 from reports.rows import Cell, Row
-from reports.words import plural
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 #: Promises below this are no promise of speed, so that no share of them can arrive.
@@ -138,13 +138,19 @@ def headline(found: Sequence[Point]) -> str:
     counts = tally(found)
     if not counts.compared:
         return ""
-    cases = "method on a network" if counts.compared == 1 else "methods on networks"
-    faster = {0: "none is", 1: "1 is"}.get(counts.faster, f"{counts.faster} are")
-    said = f"of {counts.compared} {cases} {faster} faster for certain and {counts.slower} slower"
+    said = _said(counts)
     known = quartiles(found)
     if known is None:
         return said[0].upper() + said[1:]
     return f"{plain(100 * known[1], 0)} % of the promised speed-up arrives in the median; {said}"
+
+
+def _said(counts: Tally) -> str:
+    """How many methods on networks are faster and slower for certain."""
+    if counts.compared == 1:
+        change = "is faster" if counts.faster else "is slower" if counts.slower else "is neither faster nor slower"
+        return f"one method on a network was compared, and it {change} for certain"
+    return f"of {counts.compared} methods on networks {changes(counts.faster, counts.slower)}"
 
 
 def numbers(found: Sequence[Point], claims: Iterable[dict[str, object]]) -> list[Finding]:

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.metrics import METRICS
+from bench.words import plural
 from reports.atlas import Point, quartiles, tally
 from reports.content import Site
-from reports.findings import score_change
+from reports.findings import changes, score_change
 from reports.numbers import MISSING, pair, plain
 from reports.rows import OF_BASELINE, Cell, Row
-from reports.words import plural
 
 #: Lines of a table; the tables of suites have all.
 MOST_LINES = 300
@@ -86,7 +86,7 @@ def sentence(name: str, found: Sequence[Point], noun: str) -> str:
     if not counts.compared:
         busy = f"; {plural(counts.disturbed, 'case')} ran on a busy machine" if counts.disturbed else ""
         return f"{name}: nothing undisturbed was compared{busy}"
-    said = f"{name}: of {plural(counts.compared, noun)} {counts.faster} faster for certain, {counts.slower} slower"
+    said = f"{name}: of {plural(counts.compared, noun)} {changes(counts.faster, counts.slower)}"
     if known is None:
         return said
     return f"{said}; {plain(100 * known[1], 0)} % of the promise arrives in the median"

@@ -15,7 +15,6 @@ from reports.groups import Group, is_timed, machine_title
 from reports.numbers import pair, plain
 from reports.rows import Cell, Row
 from reports.scores import SCORES
-from reports.words import plural
 
 _CHANGES = tuple((name, f"{name}{CHANGE}") for name in SCORES)
 #: Gains that have quartiles worth the name.
@@ -39,7 +38,7 @@ def headline(rows: Sequence[Row], groups: Sequence[Group]) -> str:
         return _of_one(compared[0], several_machines=len({row.machine_key for row in rows}) > 1)
     faster = sum(_ends(row)[0] > 1.0 for row in compared)
     slower = sum(_ends(row)[1] < 1.0 for row in compared)
-    said = f"Of {len(compared)} cases that were compared {_count(faster)} faster for certain and {slower} slower"
+    said = f"Of {len(compared)} cases that were compared {changes(faster, slower)}"
     arrived = _arrived(compared)
     if arrived is None:
         return said
@@ -69,8 +68,20 @@ def _ends(row: Row) -> tuple[float, float]:
     return (0.0 if cell.low is None else cell.low, float("inf") if cell.high is None else cell.high)
 
 
-def _count(number: int) -> str:
-    return "none is" if number == 0 else f"{number} {'is' if number == 1 else 'are'}"
+def _over(gains: Sequence[float]) -> str:
+    """Over which cases a share is the median."""
+    if len(gains) == 1:
+        return "in the one case that promises one"
+    ends = f"{plain(100 * min(gains), 0)} to {plain(100 * max(gains), 0)} %"
+    return f"(median of {len(gains)} cases that promise one, {ends})"
+
+
+def changes(faster: int, slower: int) -> str:
+    """How many of several are faster and slower for certain, as the end of a sentence."""
+    if not faster and not slower:
+        return "none is faster or slower for certain"
+    verb = "is" if faster < 2 else "are"
+    return f"{faster or 'none'} {verb} faster for certain and {slower or 'none'} slower"
 
 
 def _gains(compared: Sequence[Row]) -> list[float]:
@@ -149,17 +160,17 @@ def findings(rows: Sequence[Row], groups: Sequence[Group]) -> list[Finding]:
         found.append(
             Finding(
                 f"{plain(100 * median(gains), 0)} %",
-                f"of the promised speed-up arrives (median of {plural(len(gains), 'case')} that promise one, "
-                f"{plain(100 * min(gains), 0)} to {plain(100 * max(gains), 0)} %)",
+                f"of the promised speed-up arrives {_over(gains)}",
             )
         )
     floors = [group.noise_floor for group in groups if group.noise_floor]
     if floors:
         width = max(max(high - 1, 1 - low) for low, high in floors) * 100
+        of_which = " of the noisiest group" if len(floors) > 1 else ""
         found.append(
             Finding(
                 f"±{plain(width, 2 if width < 1 else 1)} %",
-                "noise floor: how far two identical subjects differed when timed together",
+                f"noise floor{of_which}: how far two identical subjects differed when timed together",
             )
         )
     found.append(_coverage(rows, groups))
@@ -178,7 +189,7 @@ def _of_best(row: Row) -> Finding:
 def _coverage(rows: Sequence[Row], groups: Sequence[Group]) -> Finding:
     counted = [row for row in rows if row.status == "ok" and not is_timed(row)]
     others = len(rows) - len(counted)
-    ends = Counter("contaminated" if row.contaminated and row.status == "ok" else row.status for row in rows)
+    ends = Counter(row.state for row in rows)
     failed = [f"{count} {status}" for status, count in ends.most_common() if status != "ok"]
     kinds = f" in {len(groups)} groups that are ranked apart" if len(groups) > 1 else ""
     if not others:

@@ -92,7 +92,7 @@ def _nearest(rows: list[Row], both: Objectives) -> list[Row]:
             behind.append((_goodness(ahead, score) - _goodness(row, score), row, ahead))
     behind.sort(key=lambda item: item[0])
     for _, row, by in behind[NEAREST:]:
-        row.pareto, row.pareto_note = "plausible", f"beaten as a point by {by.name}, but not beyond doubt"
+        row.pareto, row.pareto_note = "plausible", f"beaten as a point by {by.name}, but not for certain"
     return front + [row for _, row, _ in behind[:NEAREST]]
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 
 from bench.analysis.layer_kinds import KINDS, KindShare, shares
+from bench.words import plural
 from reports.numbers import MISSING, plain
 from reports.rows import Row
-from reports.words import plural
 
 HEAD = ("Kind of layer", "Networks", "Layers", "Of the layers' time", "Of the peak", "Of the bandwidth")
 NUMBERS = (1, 2, 3, 4, 5)

@@ -157,7 +157,7 @@ def _row(row: Row, group: int, columns: Sequence[Column], factors: dict[str, flo
         "group": group,
         "page": row.page,
         "flags": flags,
-        "status": strings.index("contaminated" if row.contaminated and row.status == "ok" else row.status),
+        "status": strings.index(row.state),
         "reason": strings.index(row.contaminated or row.reason),
         "cells": [_cell(row, column, factors[column.key], strings) for column in columns],
         "pareto": strings.index(row.pareto),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import workloads
-from bench.canonical import BASELINE_METHOD
+from bench.canonical import BASELINE_METHOD, parse_settings
 from bench.metrics import METRICS
 from bench.plan.case import Case
 from bench.store.record_parts import parts_of, whole_of
@@ -106,8 +106,9 @@ def _what_runs(cases: list[dict[str, Any]]) -> str:
     for workload in dict.fromkeys(name for name, _ in found):
         if workload == FORWARD:
             continue
-        title = workloads.find(workload).title if workload in workloads.WORKLOADS else workload
-        shapes = [shape.replace("=", " ").replace("_", " ") for name, shape in found if name == workload and shape]
+        title = workloads.find(workload).title.replace("`", "") if workload in workloads.WORKLOADS else workload
+        told = dict.fromkeys(_shape_in_words(shape) for name, shape in found if name == workload)
+        shapes = [shape for shape in told if shape]
         said.append(
             f" One run of {workload} is {title}"
             + (f"; here with {' and with '.join(shapes[:4])}" if shapes else "")
@@ -115,6 +116,12 @@ def _what_runs(cases: list[dict[str, Any]]) -> str:
             + "."
         )
     return "".join(said)
+
+
+def _shape_in_words(shape: str) -> str:
+    """The axes of a shape that are set: `context 64, new tokens 8`."""
+    axes = {name: value for name, value in parse_settings(shape).items() if value is not None}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in axes.items())
 
 
 def _other_sides(records: list[Record]) -> str:

@@ -165,6 +165,11 @@ class Row:
         return self.status == DISTURBED or (self.status == "ok" and bool(self.contaminated))
 
     @property
+    def state(self) -> str:
+        """How the row ended, in the word that every page uses: `disturbed` for a record that says `contaminated`."""
+        return "disturbed" if self.disturbed else self.status
+
+    @property
     def ranked(self) -> bool:
         """Whether the row may take part in a ranking."""
         return self.status == "ok" and not self.contaminated
@@ -227,7 +232,7 @@ def _row(record: Record) -> Row:
         whole=whole,
         parts=tuple(parts_of(record)),
         status=str(record["status"]),
-        reason=error_text(record.get("error")) or "",
+        reason=_reason(record),
         cells=_cells(record, whole),
         page=page_name(record),
         contaminated=_contamination(record),
@@ -258,11 +263,19 @@ def _keeps_from_ranking(flag: dict[str, Any]) -> bool:
     return flag.get("severity") == "invalid" or flag.get("code") in DISTURBANCES
 
 
+def _reason(record: Record) -> str:
+    """Why a row ended as it did; of a disturbed one what disturbed it, without the phase and the kind of a failure."""
+    error = record.get("error")
+    if record["status"] == DISTURBED and error:
+        return str(error.get("message") or "")
+    return error_text(error) or ""
+
+
 def _contamination(record: Record) -> str:
     """Why a row that finished may not be ranked: its contamination or an invalidating flag; else nothing."""
     weighty = [each for each in record.get("flags") or [] if _keeps_from_ranking(each)]
     flags = [str(each.get("text", "")) for each in weighty]
-    if record["status"] == "contaminated":
+    if record["status"] == DISTURBED:
         return "; ".join(flags) or "the host was disturbed while this was measured"
     return "; ".join(flags)
 

@@ -20,6 +20,7 @@ import plotly.offline
 import bench.analysis.claims
 from bench.analysis import history
 from bench.analysis.table import from_records, read_records
+from bench.canonical import BASELINE_METHOD, OWN_NETWORKS
 from bench.config import cards as card_files
 from bench.config.yaml_file import first_text
 from bench.errors import ResultsError
@@ -209,14 +210,17 @@ def _judged(folders: Sequence[Path | str], records: Sequence[Record], rows: Sequ
 
 
 def _cards(folders: Sequence[Path | str], rows: Sequence[Row]) -> list[card_files.Card]:
-    """The cards of the suites that rows are of."""
-    return [card for folder in _with_rows(folders, rows) for card in card_files.read(folder)]
+    """The cards of the suites that rows are of; where methods of ours were put on users' networks, of every suite."""
+    lent = any(row.case.suite == OWN_NETWORKS and row.case.method != BASELINE_METHOD for row in rows)
+    chosen = [Path(folder) for folder in folders] if lent else _with_rows(folders, rows)
+    return [card for folder in chosen for card in card_files.read(folder)]
 
 
 def _suite_titles(folders: Sequence[Path | str], rows: Sequence[Row]) -> dict[str, str]:
     """What each suite calls itself, by name."""
     files = {folder.name: folder / "suite.yaml" for folder in _with_rows(folders, rows)}
-    return {name: title for name, file in files.items() if (title := first_text(file, "title"))}
+    own = {OWN_NETWORKS: "Your own networks"}
+    return own | {name: title for name, file in files.items() if (title := first_text(file, "title"))}
 
 
 def _with_rows(folders: Sequence[Path | str], rows: Sequence[Row]) -> list[Path]:

@@ -43,8 +43,3 @@ def takes(case: Case, axis: str) -> bool:
     if known is None:
         return case.full_shape.get(axis) is not None
     return any(each.name == axis for each in known.axes)
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 case`, `3 cases`."""
-    return f"{count} {noun}" + ("" if count == 1 else "s")

@@ -139,6 +139,9 @@ def test_layers_is_a_frame_whose_totals_are_the_whole():
     assert frame["macs"].sum() == 3 * (8 * 16 + 16 * 4)
     assert {"module_path", "op", "read_bytes", "write_bytes", "time_ms", "share", "intensity"} <= set(frame.columns)
     assert frame.attrs["info"]["end_to_end_ms"] > 0
+    shown = frame.shown()
+    assert list(shown.columns) == ["layer", "kind", "MACs", "moved", "time", "share"] and len(shown) == len(frame)
+    assert "the whole run takes" in repr(frame) and "second" in frame._repr_html_()
 
 
 def test_a_module_that_fails_is_told_with_its_phase():
@@ -159,6 +162,8 @@ def test_a_module_that_fails_is_told_with_its_phase():
         (lambda: bench.build("deit_small", checkpoint="/no/such.pth"), "no file /no/such.pth"),
         (lambda: bench.measure(Net(), torch.randn(1, 8), metrics=["mac"]), 'did you mean "macs"'),
         (lambda: bench.measure(Net(), torch.randn(1, 8), metrics=["latency"], protocol="fast"), "does not exist"),
+        (lambda: bench.measure(Net(), torch.randn(1, 8), metrics=["macs"], protocol="fast"), "does not exist"),
+        (lambda: bench.layers(Net()), "no inputs were given"),
     ],
 )
 def test_wrong_calls_name_the_right_one(call, message):

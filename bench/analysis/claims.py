@@ -269,11 +269,18 @@ def _judge_count(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame, records:
     off = found / claim.value - 1
     agrees = abs(off) <= (claim.tolerance or 0.0) * (1 + 1e-9)
     is_modelled = bool((counted["provenance"] == "modelled").all())
-    reason = (
-        f"{'modelled' if is_modelled else 'counted'} {_show(found, claim)} here, {100 * off:+.2f} % from the claim; "
-        f"{100 * (claim.tolerance or 0):g} % is allowed"
-    )
+    way = "modelled" if is_modelled else "counted"
+    reason = f"{way} {_show(found, claim)} here, {_how_far(off, claim.tolerance or 0.0)}"
     return Judged(claim, "reproduced" if agrees else "not reproduced", reason, measured=found, case_keys=keys)
+
+
+def _how_far(off: float, tolerance: float) -> str:
+    """A count's distance from the claimed one in words, beside the allowed one; both are shares of the claim."""
+    if off == 0:
+        return "exactly as claimed"
+    allowed = f"{100 * tolerance:g} % is allowed" if tolerance else "it has to be exact"
+    percent = f"{100 * off:+.2f}" if abs(off) >= 5e-5 else f"{100 * off:+.1g}"
+    return f"{percent} % from the claim; {allowed}"
 
 
 def _as_counted(claim: Claim, rows: pd.DataFrame, records: ByCase) -> pd.DataFrame:

@@ -190,7 +190,7 @@ def _unless_doubtful(made: Verdict, draft: Pending) -> Verdict:
     if made.kind == "INVALID":
         return made
     if "contaminated" in draft.doubts:
-        return Verdict("AMBIGUOUS", f"{made.text}; no verdict, because a side is contaminated")
+        return Verdict("AMBIGUOUS", f"{made.text}; no verdict, because a side is disturbed")
     if made.kind == "SAME" and "host changed" in draft.doubts:
         return Verdict("AMBIGUOUS", f"{made.text} against the reference GEMM, but the host changed")
     if made.kind == "AMBIGUOUS" and "unseen by the clock" in draft.doubts:

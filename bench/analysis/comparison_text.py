@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from bench.analysis.compare import Comparison
 from bench.analysis.judge import Judgement
-from bench.analysis.metric_rows import EQUAL
+from bench.analysis.metric_rows import EQUAL, ComparisonRow
 from bench.foreign_text import escape_controls, shortened
 from bench.short_names import short_names
 from bench.statistics import Interval
@@ -114,9 +114,9 @@ def _lines(comparison: Comparison, *, every: bool = True) -> _Lines:
             ", ".join(part for part in (row.text, row.pairing) if part),
         )
         for row in sorted(comparison.rows, key=lambda row: not row.regression)
-        if row.text != EQUAL and (every or row.kind in CHANGED)
+        if row.text != EQUAL and (every or _is_changed(row))
     ]
-    hidden = Counter(row.kind for row in comparison.rows if row.text != EQUAL and not every and row.kind not in CHANGED)
+    hidden = Counter(row.kind for row in comparison.rows if row.text != EQUAL and not every and not _is_changed(row))
     left_out = " and ".join(f"{count} rows {kind}" for kind, count in hidden.items())
     equal = [row for row in comparison.rows if row.text == EQUAL]
     remarks = [
@@ -133,6 +133,12 @@ def _lines(comparison: Comparison, *, every: bool = True) -> _Lines:
     return _Lines(title, table, list(comparison.environment), remarks, left_out)
 
 
+def _is_changed(row: ComparisonRow) -> bool:
+    """Whether a row changed for certain, or has something wrong; of two equal values nothing is."""
+    same = row.a is not None and row.a == row.b
+    return row.kind in CHANGED and not (row.kind == "INVALID" and same)
+
+
 def _given(value: float | str | None, unit: str) -> str:
     return value if isinstance(value, str) else _number(value, unit)
 
@@ -141,7 +147,7 @@ def _number(value: float | None, unit: str) -> str:
     if value is None:
         return "-"
     whole = float(value).is_integer() and abs(value) >= 1000
-    return (f"{value:,.0f}" if whole else f"{value:.4g}") + f" {unit}"
+    return (f"{value:,.0f}" if whole else f"{value:.4g}") + ("" if unit == "1" else f" {unit}")
 
 
 def _ratio(ratio: Interval | None) -> str:

@@ -301,8 +301,11 @@ def _exact(row: ComparisonRow, tolerance: float) -> ComparisonRow:
     if abs(change) <= tolerance:
         return replace(row, kind="SAME", text=EQUAL if a == b else f"{100 * change:+.2f} %")
     better = METRICS[row.metric].better
-    kind = "AMBIGUOUS" if better == "none" else "BETTER" if (change < 0) == (better == "lower") else "WORSE"
-    return replace(row, kind=kind, text=f"{100 * change:+.2f} %", regression=kind == "WORSE")
+    told = f"{100 * change:+.2f} %"
+    if better == "none":
+        return replace(row, kind="AMBIGUOUS", text=f"{told}, and neither more nor less is better")
+    kind = "BETTER" if (change < 0) == (better == "lower") else "WORSE"
+    return replace(row, kind=kind, text=told, regression=kind == "WORSE")
 
 
 def _row(
@@ -390,7 +393,7 @@ def _disturbed(a: Record, b: Record) -> Iterable[str]:
     """Which sides other work disturbed: their processes were preempted, or requests of theirs were taken late."""
     for name, record in (("a", a), ("b", b)):
         if record["status"] == "contaminated":
-            yield f"{name} is contaminated: other work disturbed its processes; measure it again on a quiet host"
+            yield f"{name} is disturbed: other work took the processor from it; measure it again on a quiet host"
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,7 @@ def given_subject(
     from bench.meters.inputs import as_call, batch_for
 
     args, keywords = as_call(inputs, kwargs)
+    check_given(module, args, keywords, workload)
     if isinstance(module, OnnxFile) and backend == backends.EAGER:
         backend = "onnxruntime"  # torch cannot run it
     given = dict(shape)
@@ -74,6 +76,24 @@ def given_subject(
     if args or keywords:
         module = handed_over.initialised(module, args, keywords)
     return module, Given(name_of(module, name), (args, keywords), workload, whole, backend, device, samples)
+
+
+def check_given(module: nn.Module, args: tuple[Any, ...], keywords: Mapping[str, Any], workload: str) -> None:
+    """Raise UsageError where a forward takes inputs and none were given."""
+    made_elsewhere = hasattr(module, "example_inputs") or bool(module._forward_pre_hooks)
+    if args or keywords or workload != workloads.FORWARD or made_elsewhere:
+        return
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):  # a compiled one says nothing
+        return
+    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [one.name for one in parameters if one.kind in plain and one.default is one.empty]
+    if needed:
+        raise UsageError(
+            f"the forward of {type(module).__name__} takes {', '.join(needed)} and no inputs were given: give them "
+            "behind the module, as in bench.measure(module, inputs)"
+        )
 
 
 def name_of(module: nn.Module, name: str | None) -> str:

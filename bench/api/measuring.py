@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.api.given import Given, checked_device, checked_threads, dtype_of, given_subject
 from bench.api.processes import Asked, measured_records
-from bench.errors import UsageError, did_you_mean
+from bench.errors import UsageError, did_you_mean, no_such
 from bench.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def measure(
     from bench.meters import handed_over
 
     wanted = wanted_metrics(metrics)
+    asked_protocol = protocol_named(protocol)
     sections = frozenset(METRICS[metric].section for metric in wanted)
     threads = checked_threads(threads)
     for one in (module,) if baseline is None else (module, baseline):
@@ -103,7 +104,7 @@ def measure(
     )
     if sections and sections <= COUNTED and baseline is None and subject.is_plain:
         return Results.of(_frame([_counted_record(module, subject, sections & COUNTED)], wanted))
-    asked = Asked(sections, protocol_named(protocol), threads, progress)
+    asked = Asked(sections, asked_protocol, threads, progress)
     return Results.of(_frame(measured_records(module, baseline, subject, asked), wanted))
 
 
@@ -122,7 +123,7 @@ def protocol_named(protocol: str | Protocol) -> Protocol:
     folder = config_folder() / "protocol"
     names = [path.stem for path in folder.glob("*.yaml")]
     if protocol not in names:
-        raise UsageError(f'protocol "{protocol}" does not exist; {did_you_mean(protocol, names)}')
+        raise UsageError(no_such("protocol", protocol, names))
     values = read_yaml(folder / f"{protocol}.yaml")
     values.pop("defaults", None)  # what a file leaves out has the standard protocol's value, as in the model
     return Protocol(**values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from bench.metrics import METRICS
 
 #: Columns of a table of results.
 COLUMNS = ("metric", "value", "low", "high", "unit", "provenance", "note")
+#: Signs of a line of text at least; a longer note is cut there, and whole in the table's column and in a notebook.
+MOST_WIDE = 120
 #: Columns of the long table that stand first where its rows differ in them.
 _TOLD_APART = ("model", "method", "part")
 
@@ -51,7 +54,9 @@ class Table(pandas.DataFrame):
             "  ".join(str(cell).ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
             for line in lines
         ]
-        return "\n".join([*text, *self.remarks()])
+        most = max(MOST_WIDE, shutil.get_terminal_size((MOST_WIDE, 24)).columns)
+        cut = [line if len(line) <= most else f"{line[: most - 1]}…" for line in text]
+        return "\n".join([*cut, *self.remarks()])
 
 
 class Results(Table):
@@ -92,6 +97,36 @@ class Results(Table):
     def remarks(self) -> list[str]:
         """The flags of what was measured."""
         return list(dict.fromkeys(f"{flag['severity']}: {flag['text']}" for flag in self.attrs.get("flags", [])))
+
+
+class Layers(Table):
+    """What `bench.layers` found: one row per layer, in the order in which they run."""
+
+    def shown(self) -> pandas.DataFrame:
+        """The table as text: of the columns those that say where operations, bytes and time are."""
+        rows = [
+            {
+                "layer": row["module_path"],
+                "kind": row["op"],
+                "MACs": as_read(row["macs"], METRICS["macs"].unit),
+                "moved": as_read(_sum(row["read_bytes"], row["write_bytes"]), "B"),
+                "time": as_read(row["time_ms"], "ms", row["time_low_ms"], row["time_high_ms"]),
+                "share": as_read(_sum(row["share"], times=100.0), "%"),
+            }
+            for row in self.to_dict("records")
+        ]
+        return pandas.DataFrame(rows, columns=["layer", "kind", "MACs", "moved", "time", "share"])
+
+    def remarks(self) -> list[str]:
+        """The time of the whole, and where the other columns are."""
+        whole = self.attrs.get("info", {}).get("end_to_end_ms")
+        told = [] if whole is None else [f"the whole run takes {as_read(whole, 'ms')}"]
+        return [*told, f"{len(self.columns)} columns in all: list(table.columns)"]
+
+
+def _sum(*values: Any, times: float = 1) -> float | None:
+    """The sum of these values, so many times; None where one is missing."""
+    return None if any(pandas.isna(value) for value in values) else float(times * sum(values))
 
 
 class Compared(Table):

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import workloads
-from bench.api.given import Given, name_of
+from bench.api.given import Given, check_given, name_of
 from bench.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas
     from torch import nn
+
+    from bench.api.results import Layers
 
 
 def layers(
@@ -25,7 +27,7 @@ def layers(
     workload: str = "forward",
     shape: Mapping[str, Any] | None = None,
     part: str | None = None,
-) -> pandas.DataFrame:
+) -> Layers:
     """The per-layer table of one run: MACs, bytes read and written, intensity, time with interval, share, memory.
 
     Taken in this process. The frame's `attrs["info"]` has the end-to-end time and the part that no layer explains;
@@ -45,8 +47,7 @@ def layers(
     Raises:
         UsageError: an unknown workload, axis or part, or a module that does not offer what the workload needs.
     """
-    import pandas
-
+    from bench.api.results import Layers
     from bench.meters import handed_over, layer_memory, memory
     from bench.meters import layers as meter
     from bench.meters.inputs import as_call, batch_for
@@ -56,6 +57,7 @@ def layers(
 
     handed_over.check_module(module)
     args, keywords = as_call(inputs, kwargs)
+    check_given(module, args, keywords, workload)
     asked = (shape or {}).get("batch")
     samples = batch_for(module, args, keywords, asked)
     whole = workloads.find(workload).shape({**(shape or {}), "batch": samples.size})
@@ -67,7 +69,7 @@ def layers(
             found = meter.table(*call, repeats=repeats)
             peaks = memory.live_peaks(*call, "measured", "")
     rows = layer_memory.joined(found.rows, [layer.as_row() for layer in peaks.layers])
-    frame = pandas.DataFrame(rows, columns=None if rows else [*meter.COLUMNS, *layer_memory.COLUMNS])
+    frame = Layers(rows, columns=None if rows else [*meter.COLUMNS, *layer_memory.COLUMNS])
     frame.attrs["info"] = found.info
     frame.attrs["memory"] = {name: peaks.as_dict()[name] for name in ("peak_bytes", "split", "peak_at", "course")}
     return frame

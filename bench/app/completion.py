@@ -45,7 +45,7 @@ def offers(line: str, point: int | None = None) -> list[str]:
         if not equals:
             return sorted(name for name in _keys() if name.startswith(word))
         return [f"{key}={choice}" for choice in _values(key, value, words) if choice.startswith(value)]
-    except (BenchError, OSError, SyntaxError):
+    except (BenchError, OSError, SyntaxError, AttributeError, TypeError):
         return []  # a Tab says nothing of what is wrong; the command will
 
 
@@ -84,7 +84,7 @@ def _values(key: str, value: str, words: Sequence[str]) -> Iterable[str]:
             {path.name[:8] for path in (Path(_given(words, "paths.results", "results")) / "records").glob("*")}
         )
     if key in ("model", "suite.models", "suite.methods"):
-        return _of_catalogues(key.removeprefix("suite."), value)
+        return _of_catalogues(key.removeprefix("suite."), value, words)
     if key in _CHOICES:
         return _CHOICES[key]
     group = config_folder() / key
@@ -103,14 +103,29 @@ def _suite_file(words: Sequence[str]) -> Path:
     return files[_given(words, "suite", "vit_tokens")] if _given(words, "suite", "vit_tokens") in files else Path()
 
 
-def _of_catalogues(kind: str, value: str) -> Iterable[str]:
-    """Names of models or methods, in a list where the key takes one; after `name(` its settings."""
+def _of_catalogues(kind: str, value: str, words: Sequence[str]) -> Iterable[str]:
+    """Names of models or methods, in a list where the key takes one; after `name(` its settings.
+
+    Where a suite is chosen, its own come alone as long as what is typed fits one of them.
+    """
     lead, last = _last_item(value) if kind != "model" else ("", value)
-    table = _table("models" if kind == "model" else kind)
+    kind = "models" if kind == "model" else kind
     name, bracket, _ = last.partition("(")
     if bracket:
-        return [f"{lead}{name}({setting}=" for setting in _settings(table.get(name))]
-    return [f"{lead}{known}" for known in sorted(table)]
+        return [f"{lead}{name}({setting}=" for setting in _settings(_table(kind).get(name))]
+    own = [known for known in _of_suite(kind, words) if known.startswith(last)]
+    return [f"{lead}{known}" for known in own or sorted(_table(kind))]
+
+
+def _of_suite(kind: str, words: Sequence[str]) -> list[str]:
+    """Models or methods in the catalogue and the grids of the suite on the line; none without one."""
+    file = _suite_file(words)
+    if not _given(words, "suite", "") or not file.name:
+        return []
+    blocks = [block for grid in (_read(file).get("grids") or {}).values() for block in grid]
+    specs = [str(spec) for block in blocks for spec in block.get(kind) or []]
+    known = {*(_read(file.parent / "catalogue.yaml").get(kind) or {}), *(spec.partition("(")[0] for spec in specs)}
+    return sorted(name for name in known if not set(name) & set("*?:"))
 
 
 def _table(kind: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bench.app import counted_before
 from bench.app.fault_text import one_line
 from bench.config.schema import Config
 from bench.host.environment import environment
@@ -109,7 +110,23 @@ def forecast(
 
 
 def _counted(config: Config, plan: Plan, cases: Mapping[str, Case], workers: Workers) -> dict[str, Any]:
-    """Case key -> MACs by part with a reason; without the cases whose counting ended its process or took too long."""
+    """Case key -> MACs by part with a reason; without the cases whose counting ended its process or took too long.
+
+    What an earlier estimate counted is taken from the cache folder.
+    """
+    folder = Path(config.paths.cache)
+    before = counted_before.read(folder)
+    found = {key: before[key] for key in cases if key in before}
+    missing = {key: case for key, case in cases.items() if key not in found}
+    if missing:
+        new = _counted_now(config, plan, missing, workers)
+        counted_before.keep(folder, new)
+        found |= new
+    return found
+
+
+def _counted_now(config: Config, plan: Plan, cases: Mapping[str, Case], workers: Workers) -> dict[str, Any]:
+    """As `_counted`, by a worker."""
     recipes = {key: recipe_for(case, plan, config).as_dict() for key, case in cases.items()}
     with tempfile.TemporaryDirectory() as scratch:
         together = _ask(workers, list(recipes.values()), Path(scratch))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib.util
 import os
+import shutil
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -25,17 +27,23 @@ _HYDRAS = {
 _OPTIONAL = ("--info", "-i", "--shell-completion", "-sc")
 #: What people ask for first, beside the verbs: an override and what it does.
 _OFTEN = (
-    ("suite=NAME", "which suite: {suites}"),
-    ("model=MODULE:NAME", "your own network: a class, or a function that returns a module or (module, inputs)"),
-    ("'model=\"nets:Net(width=4)\"'", "a spec with settings stands in two pairs of quotes"),
-    ("protocol=NAME", "how long and how surely: glance, quick, standard, publish; counts times nothing"),
-    ("'suite.methods=[\"tome(r=8)\"]'", "other methods; suite.models, suite.batches, suite.dtypes likewise"),
+    ("suite=NAME", "which suite"),
+    ("model=MODULE:NAME", "your own: a class, or a function that returns it with its inputs"),
+    ("'model=\"nets:Net(width=4)\"'", "settings, in two pairs of quotes"),
+    ("protocol=NAME", "glance, quick, standard, publish (surest); counts: no times"),
+    ("'suite.methods=[\"tome(r=8)\"]'", "other methods; likewise suite.models, suite.batches, suite.dtypes"),
     ("grid=NAME", "another of the suite's grids"),
     ("device=cuda, device.threads=2", "where it runs"),
-    ("retry=disturbed|failed|all", "measure rows again that were disturbed, that failed, or both"),
-    ("paths.results=FOLDER", "where records are kept; what is there already is not measured again"),
+    ("retry=disturbed|failed|all", "measure these rows again"),
+    ("paths.results=FOLDER", "where records are kept; what is there is not measured again"),
     ("tracking=off, report=off", "no mirror in MLflow, no page"),
 )
+#: Where what the help leaves out is told.
+_MORE = (
+    "Every value: bench suite=NAME --cfg job. A job for each of a,b,c: -m. More: job=list, docs/commands.md, and the "
+    "tutorials in docs/tutorials."
+)
+#: Columns of the help where the terminal has them.
 _WIDTH = 100
 
 
@@ -50,14 +58,14 @@ def answer(words: Sequence[str], suites: Iterable[str]) -> str | None:
         UsageError: a word that is neither an override nor an option, with what was probably meant.
     """
     if not words:
-        return usage(suites, asked=False)
+        return usage(suites, asked=False, width=_width())
     if any(word.startswith("query=") for word in words) and {"-sc", "--shell-completion"} & set(words):
         from bench.app.completion import offers
 
         point = os.environ.get("COMP_POINT", "")
         return "\n".join(offers(os.environ.get("COMP_LINE", ""), int(point) if point.isdecimal() else None))
     if any(word in _HELP for word in words):
-        return usage(suites, asked=True)
+        return usage(suites, asked=True, width=_width())
     if words[0] in ("--version", "version"):
         return f"Waterline {__version__}"
     value_follows = optional = False
@@ -66,6 +74,11 @@ def answer(words: Sequence[str], suites: Iterable[str]) -> str | None:
             _check(word, suites)
         value_follows, optional = _HYDRAS.get(word, False), word in _OPTIONAL
     return None
+
+
+def _width() -> int:
+    """Signs of a line of help: the terminal's, and no more than are easy to read."""
+    return max(72, min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns))
 
 
 def _check(word: str, suites: Iterable[str]) -> None:
@@ -81,23 +94,23 @@ def _check(word: str, suites: Iterable[str]) -> None:
         raise UsageError(f'"{word}" is no option: everything is written key=value, here {meant}; see bench --help')
     known = sorted(suites)
     if word in JOBS:
-        raise UsageError(f'"{word}" is a verb, written job={word}; did you mean job={word}?')
+        raise UsageError(f'"{word}" is a verb and stands behind its key; did you mean job={word}?')
     if word in known:
-        raise UsageError(f'"{word}" is a suite; did you mean suite={word}?')
+        raise UsageError(f'"{word}" is a suite and stands behind its key; did you mean suite={word}?')
     raise UsageError(
         f'"{word}" is no override: everything is written key=value, as in suite={known[0] if known else "NAME"} or '
         f"job=plan; {did_you_mean(word, [*JOBS, *known])}"
     )
 
 
-def usage(suites: Iterable[str], *, asked: bool) -> str:
+def usage(suites: Iterable[str], *, asked: bool, width: int = _WIDTH) -> str:
     """A screen of help: what to type, the verbs, and what is often set.
 
     Args:
         suites: names of the suites that there are.
         asked: whether help was asked for; else it says what is missing.
+        width: signs of a line.
     """
-    known = ", ".join(sorted(suites))
     first = "" if asked else "Say what to measure: a suite, or a model of your own.\n\n"
     lines = [
         f"{first}Waterline {__version__}: what the operations promise, what the machine gives, where the rest is lost.",
@@ -107,12 +120,14 @@ def usage(suites: Iterable[str], *, asked: bool) -> str:
         "  bench model=mymodels:Net               measure your own network",
         "",
         "Verbs (job=...):",
-        *_columns(verbs().items(), left=14),
+        *_columns(verbs().items(), left=14, width=width),
         "",
         "Often set (key=value):",
-        *_columns((key, what.format(suites=known)) for key, what in _OFTEN),
+        *_columns(_OFTEN, left=33, width=width),
         "",
-        "Every value: bench suite=NAME --cfg job.  Documentation: docs/commands.md.  -m runs a job for each of a,b,c.",
+        *textwrap.wrap(f"Suites: {', '.join(sorted(suites))}", width),
+        "",
+        *textwrap.wrap(_MORE, width),
     ]
     return "\n".join(lines)
 
@@ -134,13 +149,11 @@ def _jobs_folder() -> Path:
     return Path(spec.origin).parent
 
 
-def _columns(rows: Iterable[tuple[str, str]], left: int = 38) -> list[str]:
+def _columns(rows: Iterable[tuple[str, str]], *, left: int, width: int) -> list[str]:
     """Rows of two columns; the second is wrapped under itself."""
-    import textwrap
-
     lines = []
     for key, what in rows:
-        wrapped = textwrap.wrap(what, _WIDTH - left - 2) or [""]
+        wrapped = textwrap.wrap(what, width - left - 2) or [""]
         lines.append(f"  {key:<{left - 2}} {wrapped[0]}" if len(key) < left - 2 else f"  {key}")
         rest = wrapped[1:] if len(key) < left - 2 else wrapped
         lines += [" " * (left + 1) + line for line in rest]

@@ -11,6 +11,8 @@ from bench.errors import did_you_mean, no_such
 
 #: How to write what Hydra's grammar gives a meaning of its own.
 IN_QUOTES = "put an override that holds ( ) = , # ~ or a blank in quotes twice, as in 'model=\"nets:Net(width=4)\"'"
+#: Keys that are still read and never proposed: another one says the same.
+OLDER = ("retry_failed",)
 
 
 def _groups(suites: Iterable[str]) -> dict[str, list[str]]:
@@ -24,7 +26,7 @@ def _groups(suites: Iterable[str]) -> dict[str, list[str]]:
 def _known_keys() -> list[str]:
     from bench.config.schema import all_keys
 
-    return all_keys()
+    return [key for key in all_keys() if key not in OLDER]
 
 
 def explain_hydra(error: Exception, suites: Iterable[str], words: Sequence[str] = ()) -> str:

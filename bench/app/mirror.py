@@ -14,6 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from bench.canonical import OWN_NETWORKS
 from bench.config.schema import Config
 from bench.plan.plan import Plan
 from bench.store.records import CorruptRecord, Record, Store
@@ -105,7 +106,8 @@ class MirrorListener:
             return "not mirrored (tracking=off)"
         if self._config.tracking.uri and self._config.tracking.uri.startswith("http"):
             return str(self._mirror.link())
-        return "python -m bench job=ui"
+        chosen = "" if self._suite in ("", OWN_NETWORKS) else f" suite={self._suite}"
+        return f"python -m bench job=ui{chosen}"
 
 
 def _keys(record: Record) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -15,6 +16,10 @@ from bench.foreign_text import escape_controls
 from bench.plan.estimate import in_words
 from bench.short_names import short_name
 from bench.sweep.events import Advanced, Event, GroupFinished, Recorded, Started, Working
+from bench.words import plural
+
+#: Seconds without a line after which one says what is being done.
+SILENT_S = 60.0
 
 
 class _TimeLeft(ProgressColumn):
@@ -81,38 +86,55 @@ class ProgressBar:
 class GroupLines:
     """A listener of a sweep that says a line per finished group: what, how long, how many are left, and for how long.
 
+    In a long group it says every minute what is being done.
+
     Args:
         say: takes each line; by default it is printed to the standard error, unless that is a terminal, which has the
             bar.
+        clock: seconds, from any moment on.
     """
 
-    def __init__(self, say: Callable[[str], None] | None = None) -> None:
-        self._say = say or _print_without_terminal
-        self._spent = 0.0
+    def __init__(self, say: Callable[[str], None] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._print, self._clock = say or _print_without_terminal, clock
+        self._spent, self._said_at = 0.0, clock()
+        self._cases = self._done = 0
+        self._what = ""
 
     def __call__(self, event: Event) -> None:
         """Say what an event means for the whole."""
-        if isinstance(event, Started):
-            self._say(_beginning(event))
-        elif isinstance(event, GroupFinished):
-            self._spent += event.seconds
-            self._say(self._line(event))
+        match event:
+            case Started(cases, present):
+                self._cases, self._done = cases, present
+                self._say(_beginning(event))
+            case GroupFinished(seconds=seconds):
+                self._spent += seconds
+                self._say(self._line(event))
+            case Working(what):
+                self._what = escape_controls(short_name(what))
+            case Recorded():
+                self._done += 1
+        if self._clock() - self._said_at >= SILENT_S and self._what:
+            self._say(f"bench: {self._done} of {plural(self._cases, 'case')} done; now {self._what}")
+
+    def _say(self, line: str) -> None:
+        self._said_at = self._clock()
+        self._print(line)
 
     def _line(self, event: GroupFinished) -> str:
-        cases = f"{event.cases} case{'' if event.cases == 1 else 's'}"
+        cases = plural(event.cases, "case")
         failed = f", {event.failed} failed" if event.failed else ""
         done = f"bench: {escape_controls(short_name(event.label))}: {cases} in {in_words(event.seconds)}{failed}"
         if not event.left:
             return f"{done}; that was the last group"
         pace = self._spent / event.seconds_done if event.seconds_done > 0 else 1.0
-        left = f"; {event.left} group{'' if event.left == 1 else 's'} left"
+        left = f"; {plural(event.left, 'group')} left"
         return done + left + (f", about {in_words(event.seconds_left * pace)}" if event.seconds_left > 0 else "")
 
 
 def _beginning(event: Started) -> str:
     missing = event.cases - event.present
     about = f", about {in_words(event.seconds)}" if event.seconds > 0 else ""
-    return f"bench: {missing} of {event.cases} cases to measure{about}"
+    return f"bench: {missing} of {plural(event.cases, 'case')} to measure{about}"
 
 
 def _print_without_terminal(line: str) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from bench.errors import UsageError, did_you_mean
-from bench.foreign_text import shortened
+from bench.errors import UsageError
+from bench.foreign_text import escape_controls, shortened
 from bench.plan.case import Case
+from bench.short_names import short_name
 from bench.store import bundle
 from bench.store.journal import Journal
 from bench.store.records import CorruptRecord, Record, Store, read_json
+
+#: Rows that a message names.
+MOST_ROWS = 5
 
 
 def records_at(place: str) -> list[Record]:
@@ -85,6 +91,18 @@ def _exists(place: str) -> bool:
         return False
 
 
+def _rows_there(wanted: str, records: Sequence[Record]) -> str:
+    """The nearest key, and some of the rows that are there with what they are of."""
+    near = difflib.get_close_matches(wanted, [record["case_key"] for record in records], n=1, cutoff=0.55)
+    names = [f"{record['case_key'][:8]} {_short(record)}" for record in records[:MOST_ROWS]]
+    more = ", ..." if len(records) > MOST_ROWS else ""
+    return (f'did you mean "{near[0]}"? ' if near else "") + f"there are {', '.join(names)}{more}"
+
+
+def _short(record: Record) -> str:
+    return escape_controls(shortened(short_name(Case.from_dict(record["case"]).label), 60))
+
+
 def find_row(row: str, results: Path) -> tuple[Record, bool]:
     """The record a user means by `row`, and whether it came from elsewhere than the results folder.
 
@@ -98,13 +116,18 @@ def find_row(row: str, results: Path) -> tuple[Record, bool]:
     """
     place, key = _place_and_key(row)
     foreign = Path(place).suffix in (".zip", ".json") or (_exists(place) and Path(place).is_dir())
+    if not foreign and not _exists(str(results)):
+        raise UsageError(
+            f"there is no results folder {results} here: measure first, name the folder with paths.results=..., or "
+            "give row=... a bundle (.zip) or a record (.json)"
+        )
     records = records_at(place if foreign else str(results))
     wanted = key if foreign else row
     found = [record for record in records if record["record_key"].startswith(wanted)]
     if len(found) == 1:
         return found[0], foreign
     if not found:
-        raise UsageError(f'row "{wanted}" is not there; {did_you_mean(wanted, [r["case_key"] for r in records])}')
+        raise UsageError(f'row "{wanted}" is not there; {_rows_there(wanted, records)}')
     keys = ", ".join(record["record_key"] for record in found[:8])
     if foreign and not key:
         raise UsageError(f"{place} holds {len(found)} records: name one as row={place}@<key>; keys: {keys}")

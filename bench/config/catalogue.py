@@ -184,7 +184,15 @@ def _find(kind: str, name: str, table: dict[str, Entry], extra: tuple[str, ...] 
     if ":" in name:
         signature(name)  # says now if the module or the name does not exist
         return Entry(name, name)
-    raise UsageError(f'{kind} "{name}" is not in the catalogue; {did_you_mean(name, [*table, *extra])}')
+    raise UsageError(f'{kind} "{name}" is not in the catalogue; {_meant(name, [*table, *extra])}')
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """What was probably meant: a name of the catalogue, or the path of one's own that lacks its colon."""
+    module, dot, attribute = name.rpartition(".")
+    if dot and module and attribute.isidentifier():
+        return f"a path of your own has a colon before its last name: {module}:{attribute}"
+    return did_you_mean(name, known)
 
 
 def parse_spec(text: str) -> tuple[str, dict[str, Any]]:

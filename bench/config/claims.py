@@ -152,7 +152,8 @@ class Claim:
             subject = self.model or "the model"
         named = f" against {self.against}" if self.against else ""
         what = METRICS[self.metric].title + (f" of {self.part}" if self.part else "")
-        return f"{subject}{named}: {what} {amount(self)} ({self.mode}; {self.hardware})"
+        where = "" if self.hardware == "any" else f"; {self.hardware}"
+        return f"{subject}{named}: {what} {amount(self)} ({self.mode}{where})"
 
 
 def load(folder: Path) -> list[Claim]:

@@ -173,12 +173,13 @@ class Device(Section):
     cuda_graphs: bool = False
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
 
-    @field_validator("threads")
+    @field_validator("threads", mode="before")
     @classmethod
-    def _positive(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and value < 1:
+    def _positive(cls, value: Any) -> Any:
+        number = int(value) if isinstance(value, str) and value.isdecimal() else value
+        if number != "auto" and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
             raise ValueError("threads is 1 or more, or auto")
-        return value
+        return number
 
     @model_validator(mode="after")
     def _consistent(self) -> Device:

@@ -96,7 +96,7 @@ def filled(tree: Content, known: Mapping[str, Content], choice: Any = None) -> C
     """
     suite = tree.get("suite")
     if not isinstance(suite, dict):
-        raise UsageError(f"suite={suite!r} is none; name one with suite=... {did_you_mean('', known)}")
+        raise UsageError(f"suite={suite!r} is none; name one with suite=...; {did_you_mean('', known)}")
     chosen = choice if isinstance(choice, str) else str(suite.get("name"))
     defined = known.get(chosen)
     if defined is None:

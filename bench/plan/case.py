@@ -140,7 +140,7 @@ class Case:
         if self.resolution is not None:
             parts.append(f"{self.resolution}px")
         parts.append(f"batch {self.batch}")
-        parts += [f"{name.replace('_', ' ')} {value}" for name, value in self.axes.items()]
+        parts += [f"{name.replace('_', ' ')} {value}" for name, value in self.axes.items() if value is not None]
         for name in ("dtype", "backend", "device", "compile", "cuda_graphs", "memory_format"):
             value, axis = getattr(self, name), BY_NAME[name]
             if value != axis.default and not (name == "compile" and self.backend == "compile"):

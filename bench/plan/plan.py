@@ -15,7 +15,7 @@ import psutil
 from pydantic import ValidationError
 
 from bench import backends, workloads
-from bench.canonical import BASELINE_METHOD, settings_text
+from bench.canonical import BASELINE_METHOD, OWN_NETWORKS, settings_text
 from bench.config import cards
 from bench.config import catalogue as catalogues
 from bench.config.catalogue import Catalogue, Entry
@@ -326,7 +326,7 @@ class _Expansion:
             resolution = resolution or default_resolution(entry, model_settings)
         device = self.config.device
         return Case(
-            suite=self.config.suite.name,
+            suite=suite_of(self.config, entry, self.catalogue),
             model=entry.name,
             model_settings=settings_text(model_settings),
             method=method_name,
@@ -447,7 +447,20 @@ def make(config: Config, catalogue: Catalogue) -> Plan:
         groups.setdefault(case.group_key, {})[case.key] = case
     made = tuple(Group(tuple(members.values())) for members in groups.values())
     unscored = _unscored(config, [case for group in made for case in group.cases])
-    return Plan(config.suite, made, expansion.models, expansion.methods, tasks, unscored)
+    return Plan(_suite(config, made), made, expansion.models, expansion.methods, tasks, unscored)
+
+
+def suite_of(config: Config, model: Entry, catalogue: Catalogue) -> str:
+    """The suite that a case belongs to: the chosen one, unless that only lends its grid to a network of the user's."""
+    own = config.model is not None and model.name not in catalogue.models
+    return OWN_NETWORKS if own else config.suite.name
+
+
+def _suite(config: Config, groups: Iterable[Group]) -> Suite:
+    """The suite of a plan, under the name that all its cases have."""
+    if {case.suite for group in groups for case in group.cases} == {OWN_NETWORKS}:
+        return config.suite.model_copy(update={"name": OWN_NETWORKS})
+    return config.suite
 
 
 def _unscored(config: Config, cases: Iterable[Case]) -> str:

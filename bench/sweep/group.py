@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.canonical import BASELINE_METHOD
+from bench.canonical import BASELINE_METHOD, OWN_NETWORKS
 from bench.config.schema import Config
 from bench.plan import estimate
 from bench.plan.case import Case
@@ -26,6 +26,8 @@ def no_quality_reason(case: Case, plan: Plan) -> str:
     native = plan.models[case.model].task
     if not plan.tasks:
         return "no task was asked for (task=none)"
+    if native is None and case.suite == OWN_NETWORKS:
+        return "nothing was named to score it on: task=imagefolder or textfile, with data.root=... and checkpoint=..."
     if native is None:
         return f"the model is not made for the task {' or '.join(plan.tasks)}"
     return f"random weights of a model made for {native}: a score has no meaning; name weights with checkpoint=..."

@@ -81,8 +81,10 @@ def _view_of(uri: str, experiment: str, suite: str | None, base: str) -> str:
         return base
     if found is None:
         return base
-    conditions = [f"tags.`{KIND}` = '{CASE_KIND}'"] + ([f"tags.suite = '{suite}'"] if suite else [])
-    key = view_key(suite) if suite and VIEW_TAG + view_key(suite) in found.tags else None
+    # of a suite that left no view there is nothing to see
+    known = suite if suite and VIEW_TAG + view_key(suite) in found.tags else None
+    conditions = [f"tags.`{KIND}` = '{CASE_KIND}'"] + ([f"tags.suite = '{known}'"] if known else [])
+    key = view_key(known) if known else None
     return view_url(base, found.experiment_id, " and ".join(conditions), key)
 
 

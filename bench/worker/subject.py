@@ -167,6 +167,9 @@ def with_method(recipe: Recipe, module: nn.Module, settings: Mapping[str, Any], 
         module: the plain model.
         settings: of the method.
         inputs: of the case, for a module that makes none itself.
+
+    Raises:
+        UsageError: the method returned something else than a module.
     """
     assert recipe.method_path is not None
     method = find(recipe.method_path)
@@ -175,10 +178,14 @@ def with_method(recipe: Recipe, module: nn.Module, settings: Mapping[str, Any], 
         module.example_inputs = Given(inputs)  # type: ignore[assignment]
     seed_everything(recipe.case.seed)
     try:
-        return method(module, **settings, **_accepted(method, {TOLD: recipe.case.workload}))
+        changed = method(module, **settings, **_accepted(method, {TOLD: recipe.case.workload}))
     finally:
         if lent:
             del module.example_inputs
+    if not isinstance(changed, nn.Module):
+        given = "None: end it with `return model`" if changed is None else f"a {type(changed).__name__}"
+        raise UsageError(f"the method {recipe.method_path} has to return the changed module and returned {given}")
+    return changed
 
 
 def _check_batch(recipe: Recipe, module: nn.Module, inputs: Any) -> None:

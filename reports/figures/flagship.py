@@ -122,6 +122,8 @@ def id_of(point: Point) -> str:
     return point.row.page
 
 
+#: How wide the picture is at least beside its height, however little is promised.
+LEAST_WIDE = 0.8
 #: Marks that are nearer than this part of the longer axis, about a third of their size, look like one.
 NEAR = 0.006
 #: Of several marks on one place so many are named by each.
@@ -154,6 +156,8 @@ def _draw(
     extent: Sequence[Point],
 ) -> Spec:
     low, right, top = _extent(extent)
+    left = min([1.0, *_promised(extent)])
+    right = max(right, left * (top / low) ** LEAST_WIDE)
     traces = [*([_behind(behind)] if behind else [])]
     members: dict[str, list[Point]] = {}
     for point in own:
@@ -169,7 +173,7 @@ def _draw(
         "data": [*lines, *traces],
         "layout": layout(
             xaxis={
-                **_axis("promised speed-up by operations (×), log", min([1.0, *_promised(extent)]), right),
+                **_axis("promised speed-up (×), log", left, right),
                 "constrain": "domain",
                 "constraintoward": "left",
             },

@@ -101,14 +101,24 @@ def figure(record: Record, baseline: Record | None, *, part: str = "", id: str =
         return no_picture(id, f"{label.rstrip(',')}: nothing to compare layer by layer", how, reason)
     found = blocks(record, baseline)
     how = HOW_TO_READ.format(above=TOKENS_ABOVE if _have_tokens(found) else "")
-    macs, time = saved(found)
-    timed = f"{percent(time)} of the layers' time" if time is not None else "no time was measured per layer"
-    title = (
-        f"{label} saves {percent(macs)} of the MACs and {timed}"
-        if time is not None
-        else f"{label} saves {percent(macs)} of the MACs; {timed}"
-    )
-    return Figure(id, title, how, block_table(found), {"": draw(found)}, notes=notes(found))
+    return Figure(id, title(label, *saved(found)), how, block_table(found), {"": draw(found)}, notes=notes(found))
+
+
+def title(label: str, macs: float | None, time: float | None) -> str:
+    """The finding: what of the baseline's MACs and of its layers' time is saved, or what more they cost."""
+    parts = [] if macs is None else [_change(macs, "of the MACs", "more MACs")]
+    parts += [] if time is None else [_change(time, "of the layers' time", "more time in the layers")]
+    verbs = [verb for verb, _ in parts]
+    if len(set(verbs)) == 1:
+        said = f"{verbs[0]} {' and '.join(what for _, what in parts)}"
+    else:
+        said = " and ".join(f"{verb} {what}" for verb, what in parts) or "has no MACs per layer"
+    return f"{label} {said}" + ("; no time was measured per layer" if time is None else "")
+
+
+def _change(share: float, of: str, more: str) -> tuple[str, str]:
+    """The verb and what follows it, of a share that is saved; below zero it is what is added."""
+    return ("costs", f"{percent(-share)} {more}") if share < 0 else ("saves", f"{percent(share)} {of}")
 
 
 def _have_tokens(found: Sequence[BlockSums]) -> bool:

@@ -97,12 +97,12 @@ def title(own: Sequence[Series], label: str) -> str:
 
 def notes(own: Sequence[Series]) -> tuple[str, ...]:
     """Labels of the invocations, those set aside, a thinned drawing."""
-    said = [f"invocation {each.invocation + 1}: {', '.join(each.labels)}" for each in own if each.labels]
+    said = [f"process {each.invocation + 1}: {', '.join(each.labels)}" for each in own if each.labels]
     aside = [str(each.invocation + 1) for each in own if each.set_aside]
     if aside:
-        said.append(f"set aside, drawn and not counted: invocation {', '.join(aside)}")
+        said.append(f"set aside, drawn and not counted: process {', '.join(aside)}")
     if any(len(each.samples) > MOST_SAMPLES for each in own):
-        said.append(f"drawn are {MOST_SAMPLES} evenly spaced samples of each invocation; the table summarises all")
+        said.append(f"drawn are {MOST_SAMPLES} evenly spaced samples of each process; the table summarises all")
     return tuple(said)
 
 
@@ -114,7 +114,7 @@ def noise_table(found: Sequence[Series]) -> pd.DataFrame:
         rows.append(
             {
                 "what": ROLES[each.role][0],
-                "invocation": each.invocation + 1,
+                "process": each.invocation + 1,
                 "samples": len(ordered),
                 "least (ms)": ordered[0],
                 "median (ms)": each.median,
@@ -138,7 +138,7 @@ def boxes(own: Sequence[Series], found: Sequence[Series]) -> Spec:
     """A box per invocation, and the interval of the mean of their medians."""
     data = [_box(each, f"{each.invocation + 1}", found) for each in own]
     band = _interval([each.median for each in own if not each.set_aside])
-    xaxis = axis("invocation (fresh process)", type="category", showgrid=False)
+    xaxis = axis("fresh process", type="category", showgrid=False)
     return {
         "data": data,
         "layout": layout(xaxis=xaxis, yaxis=axis("latency (ms)"), height=400, shapes=band, showlegend=False),
@@ -215,7 +215,7 @@ def in_order(own: Sequence[Series], found: Sequence[Series]) -> Spec:
         "hoverinfo": "y",
     }
     xaxis = axis(
-        "invocation, samples in order", tickvals=ticks, ticktext=names, ticks="", showgrid=False, range=[-1, len(x)]
+        "fresh process, samples in order", tickvals=ticks, ticktext=names, ticks="", showgrid=False, range=[-1, len(x)]
     )
     return {
         "data": [trace],
@@ -257,12 +257,12 @@ def beside(found: Sequence[Series]) -> Spec:
                 "customdata": [[found.index(each)] for each in members],
                 "hoverinfo": "text",
                 "hovertext": [
-                    f"{plain(name)}, invocation {each.invocation + 1}<br>median {significant(each.median, 4)} ms"
+                    f"{plain(name)}, process {each.invocation + 1}<br>median {significant(each.median, 4)} ms"
                     for each in members
                 ],
             }
         )
-    xaxis = axis("invocation (fresh process)", showgrid=False, dtick=1)
+    xaxis = axis("fresh process", showgrid=False, dtick=1)
     return {
         "data": data,
         "layout": layout(

@@ -10,12 +10,12 @@ from bench.analysis.history_text import shown
 from bench.foreign_text import escape_controls, shortened
 from bench.metrics import METRICS
 from bench.short_names import short_name
+from bench.words import plural
 from reports.content import Site
 from reports.figure_sets import guarded
 from reports.figures import courses as drawn
 from reports.numbers import pair
 from reports.pages.page import Sheet, render
-from reports.words import plural
 
 PATH = "history.html"
 #: Size of a small line in px, and how many courses have one.

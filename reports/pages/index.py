@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from bench.words import plural
 from reports import atlas
 from reports.addresses import INDEX, machine_page, method_page, model_page
 from reports.atlas import Point, SuiteLine
@@ -16,7 +17,6 @@ from reports.figures import flagship
 from reports.findings import headline
 from reports.groups import machine_line
 from reports.pages.page import Sheet, render
-from reports.words import plural
 
 ALL = "all suites"
 #: Marks of a small picture; of more every so manieth is drawn.

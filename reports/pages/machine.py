@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from bench.metrics import METRICS
+from bench.words import plural
 from reports import layer_kinds
 from reports.addresses import machine_page
 from reports.content import Site
@@ -18,7 +19,6 @@ from reports.numbers import plain, quantity
 from reports.pages.case import flat
 from reports.pages.page import Sheet, render
 from reports.rows import Row
-from reports.words import plural
 
 
 def sheets(site: Site) -> Iterable[Sheet]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from markupsafe import escape
+from markupsafe import Markup, escape
 
 from bench.short_names import short_name
 from reports.content import Site
@@ -108,7 +108,17 @@ def templates() -> Environment:
     )
     environment.filters["quantity"] = quantity
     environment.filters["brief"] = short_name
+    environment.filters["code"] = with_code
     return environment
+
+
+def with_code(text: str) -> Markup:
+    """Text of a card, escaped, in which what stands between backticks is code."""
+    parts = str(text).split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    pattern = Markup("<code>{}</code>")
+    return Markup("").join(pattern.format(part) if place % 2 else escape(part) for place, part in enumerate(parts))
 
 
 @cache

@@ -241,7 +241,7 @@ claims:
 def test_file_becomes_claims(tmp_path):
     (found,) = claims.load(write(tmp_path, GOOD))
     assert (found.value, found.setting, found.suite, found.resolution) == (2.7e9, "r=13", tmp_path.name, 224)
-    assert found.text == "tome(r=13) on deit_small: MACs 2.7 GMAC (trained; any)"
+    assert found.text == "tome(r=13) on deit_small: MACs 2.7 GMAC (trained)"
     assert claims.load(tmp_path / "nowhere") == []
 
 
@@ -357,7 +357,7 @@ def test_a_model_with_settings_of_its_own_is_not_the_papers():
 
 def test_a_claim_about_a_model_needs_no_method_and_no_setting():
     plain = claim(method="none", setting="", value=4.6e9, printed="4.6 G")
-    assert plain.text == "deit_small: MACs 4.6 GMAC (off-the-shelf; any)"
+    assert plain.text == "deit_small: MACs 4.6 GMAC (off-the-shelf)"
     found = judge(plain, frame())
     assert found.kind == "reproduced" and found.measured == 4.6e9
     absent = judge(claim(method="none", setting="", model="resnet50"), frame())

@@ -135,7 +135,7 @@ def test_a_contaminated_side_is_named():
     for record in b:
         record["status"] = "contaminated"
     rows = compare(a, b, metrics=["latency_ms"]).rows
-    assert all("b is contaminated" in " ".join(row.notes) for row in rows)
+    assert all("b is disturbed" in " ".join(row.notes) for row in rows)
 
 
 def test_the_protocols_margins_decide_unless_others_are_asked_for():
@@ -474,8 +474,8 @@ def test_a_contaminated_side_fails_no_gate_and_says_why(side):
     result = compare(a, b)
     timed = [row for row in result.rows if row.metric in ("latency_ms", "throughput_per_s", "speedup")]
     assert {row.kind for row in timed} == {"AMBIGUOUS"} and result.exit_code == 0 and not result.regressions
-    assert all("no verdict, because a side is contaminated" in row.text for row in timed)
-    assert all(f"{side} is contaminated" in " ".join(row.notes) for row in timed)
+    assert all("no verdict, because a side is disturbed" in row.text for row in timed)
+    assert all(f"{side} is disturbed" in " ".join(row.notes) for row in timed)
 
 
 def test_a_contaminated_session_counts_only_where_there_is_no_clean_one():

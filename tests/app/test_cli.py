@@ -110,6 +110,9 @@ WRONG = [
     (["paths.site=gs://lab/site"], "'gs://lab/site' is no folder of this machine"),
     (["model=no_such_package.net:Net"], 'module "no_such_package.net"'),
     (["model=no_such_name"], 'model "no_such_name" is not in the catalogue'),
+    (["model=mymodels.mlp"], "has a colon before its last name: mymodels:mlp"),
+    (["retry_contaminated=true"], 'did you mean "retry"?'),
+    (["device.threads=many"], "device.threads: threads is 1 or more, or auto"),
     (["suite.methods=[tome(r=4)]"], "quote a spec that has settings"),
     (["seed=-1"], "seed=-1 is not valid"),
 ]

@@ -53,6 +53,9 @@ def test_models_and_methods_are_completed_inside_a_list_and_settings_after_a_bra
     assert 'suite.methods=["tome(r=' in completion.offers('bench suite.methods=["tome(')
     methods = {word.partition("=")[2] for word in completion.offers("bench suite.methods=")}
     assert methods == set(known.methods)
+    own = completion.offers("bench suite=vit_tokens suite.methods=")
+    assert "suite.methods=tome" in own and "suite.methods=lora" not in own
+    assert "suite.methods=[lora" in completion.offers("bench suite=vit_tokens suite.methods=[lor")
 
 
 def test_rows_are_those_of_the_results_folder(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ def test_a_line_without_words_asks_what_to_measure_and_names_every_verb_and_suit
     assert said.startswith("Say what to measure")
     assert all(f"\n  {verb} " in said for verb in JOBS) and all(suite in said for suite in SUITES)
     lines = said.splitlines()
-    assert len(lines) <= 50 and max(map(len, lines)) <= 120
+    assert len(lines) <= 42 and max(map(len, lines)) <= 100
     assert "Say what to measure" not in front_door.answer(["--help"], SUITES)
 
 

@@ -2,11 +2,12 @@
 
 import pytest
 
-from bench.app import forecast
+from bench.app import counted_before, forecast
 from bench.app.jobs import plan as plan_job
+from bench.canonical import OWN_NETWORKS
 from bench.config import catalogue
 from bench.plan import plan
-from tests.sweeping import configuration, sweep
+from tests.sweeping import HEALTHY, configuration, sweep
 
 BROKEN = """
 import torch
@@ -57,25 +58,62 @@ def test_rows_that_cannot_be_run_are_told_with_the_line_of_the_users_code(nets, 
     assert plan_job.run(config) == 0
     told = capsys.readouterr().out
     assert "RuntimeError: my own bug (" in told and "own_nets.py, line 10, in broken" in told
-    assert "own_nets:fine · own_nets:gives_nothing · batch 1: " in told
+    assert "own_nets:fine · own_nets:gives_nothing · batch 1 and 2 more: " in told
+    assert "returned None: end it with `return model`" in told
     assert "was given a batch of images (1x3x224x224)" in told
     assert "2 to measure" in told  # what reads values cannot be counted on shapes, and is run for real instead
     assert not (nets / "results").exists()
+
+
+def test_what_was_counted_for_a_plan_is_not_counted_again_for_the_run(tmp_path, monkeypatch, shared_server):
+    config = configuration(tmp_path, [HEALTHY])
+    made = plan.make(config, catalogue.load())
+    first = forecast.group_seconds(config, made)
+    monkeypatch.setattr(forecast, "Workers", Unasked)
+    assert forecast.group_seconds(config, made) == first
+    kept = tmp_path / "cache" / counted_before.FILE
+    for broken in ("{", "[]", '{"version": "0.0", "cases": {}}'):
+        kept.write_text(broken)
+        assert counted_before.read(kept.parent) == {}
+
+
+def never(*_):
+    raise AssertionError("a process was started")
+
+
+class Unasked:
+    """Workers that nobody may ask."""
+
+    def __init__(self, *_):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    run = never
+
+
+def test_a_network_that_was_named_by_a_path_has_a_suite_of_its_own(nets):
+    asked = configuration(nets, ["own_nets:fine"], model="own_nets:fine")
+    made = plan.make(asked, catalogue.load())
+    assert {case.suite for case in made.cases} == {made.suite.name} == {OWN_NETWORKS}
+    lent = plan.make(configuration(nets, ["own_nets:fine"]), catalogue.load())
+    assert lent.suite.name == "tiny" and [case.key for case in lent.cases] == [case.key for case in made.cases]
 
 
 def test_nothing_is_counted_or_tried_where_everything_is_measured(nets, monkeypatch, capsys):
     config = configuration(nets, ["own_nets:fine"])
     sweep(config)
 
-    def never(*_):
-        raise AssertionError("a process was started")
-
     monkeypatch.setattr(forecast, "Workers", never)
     made = plan.make(config, catalogue.load())
     assert forecast.unfinished_groups(config, made) == []
     assert forecast.group_seconds(config, made, []) == {}
     assert plan_job.run(config) == 0
-    assert "0 to measure" in capsys.readouterr().out
+    assert "nothing to measure" in capsys.readouterr().out
 
 
 def test_a_task_that_scores_no_model_of_the_plan_is_told_and_not_dropped_in_silence(nets):

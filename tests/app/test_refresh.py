@@ -10,7 +10,7 @@ from bench.app import refresh
 from bench.app.progress import GroupLines
 from bench.app.refresh import Refresher, build_apart
 from bench.config.schema import Block, validate
-from bench.sweep.events import GroupFinished, Started, Working
+from bench.sweep.events import Advanced, GroupFinished, Recorded, Started, Working
 from tests.sweeping import HEALTHY, configuration
 from tests.synthetic import store
 
@@ -94,6 +94,17 @@ def test_without_a_terminal_every_group_is_a_line_with_what_is_left():
     # 60 s for what was estimated at 30 s: the 90 s that are left become 180
     assert said[1] == "bench: deit_tiny · batch 1: 7 cases in 60 s; 3 groups left, about 3 min"
     assert said[2] == "bench: deit_tiny · batch 1: 7 cases in 60 s; that was the last group"
+
+
+def test_in_a_long_group_a_line_a_minute_says_what_is_being_done():
+    said, now = [], [0.0]
+    lines = GroupLines(said.append, clock=lambda: now[0])
+    lines(Started(3, 0, 0.0))
+    events = (Working("probe a"), Recorded({}), Working("probe b"), Advanced(1.0))
+    for second, event in zip((20.0, 30.0, 70.0, 80.0), events, strict=True):
+        now[0] = second
+        lines(event)
+    assert said == ["bench: 3 of 3 cases to measure", "bench: 1 of 3 cases done; now probe b"]
 
 
 def test_the_process_apart_is_given_the_blocks_as_they_were_written(tmp_path, monkeypatch):

@@ -143,7 +143,7 @@ def test_pages_of_methods_networks_and_machines_say_what_was_found(tmp_path):
     store(tmp_path / "results", made, with_samples=False)
     build(tmp_path / "results", tmp_path / "site")
     method = (tmp_path / "site" / "methods" / "tome.html").read_text()
-    assert "tome: of 4 cases 3 faster for certain, 1 slower; 75 % of the promise arrives in the median" in method
+    assert "tome: of 4 cases 3 are faster for certain and 1 slower; 75 % of the promise arrives in the median" in method
     model = (tmp_path / "site" / "models" / "net.html").read_text()
     assert "What was done to it" in model and 'id="waterline"' in model and 'id="pareto"' in model
     machine = (tmp_path / "site" / "machines" / "synthetic000cpu0.html").read_text()

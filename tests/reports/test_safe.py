@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reports.pages.page import with_code
+from reports.rows import rows_of
 from reports.safe import CONTENT_POLICY, inert_json, published, without_paths
+from tests.synthetic import record
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text(),
@@ -69,3 +72,15 @@ def test_the_policy_allows_no_connection_and_no_inline_script():
     parts = dict(part.strip().split(" ", 1) for part in CONTENT_POLICY.split(";"))
     assert parts["default-src"] == parts["connect-src"] == parts["base-uri"] == parts["form-action"] == "'none'"
     assert "unsafe" not in parts["script-src"]
+
+
+def test_code_in_a_card_is_set_apart_and_stays_text():
+    assert with_code("`dense` or <b>") == "<code>dense</code> or &lt;b&gt;"
+    assert with_code("`<i>`") == "<code>&lt;i&gt;</code>" and with_code("a ` alone") == "a ` alone"
+
+
+def test_a_disturbed_record_is_called_so_with_what_disturbed_it_alone():
+    error = {"phase": "measure", "type": "contaminated", "message": "why"}
+    made = {**record(), "status": "contaminated", "error": error}
+    (row,) = rows_of([made], [])
+    assert (row.state, row.reason, row.status) == ("disturbed", "why", "contaminated")

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from reports.findings import findings, headline
+import pytest
+
+from reports.findings import changes, findings, headline
 from reports.methods import quality_text
 from reports.site import load
 from tests.synthetic import record, store
@@ -64,6 +66,19 @@ def test_what_is_only_counted_is_not_called_measured_and_stands_behind_what_was_
 def site_of(folder, records):
     store(folder, records, with_samples=False)
     return load([folder])
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ((0, 0), "none is faster or slower for certain"),
+        ((0, 2), "none is faster for certain and 2 slower"),
+        ((1, 0), "1 is faster for certain and none slower"),
+        ((4, 1), "4 are faster for certain and 1 slower"),
+    ],
+)
+def test_counts_of_changes_are_a_sentence(counts, told):
+    assert changes(*counts) == told
 
 
 def test_the_headline_of_several_methods_is_the_typical_and_not_the_largest(tmp_path):

@@ -1,4 +1,4 @@
-"""`job=batches`: the largest batch of one network that fits, throughput up to it, and where it stops to pay."""
+"""`job=batches`: the largest batch that fits, throughput up to it, and where more stops paying."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`job=bundle`: pack records, samples and site with checksums, for publishing or archiving."""
+"""`job=bundle`: pack records, samples and site with checksums, to publish or archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`job=compare a=... b=...`: what changed between two runs, with a verdict per row and an exit code for gates."""
+"""`job=compare a=... b=...`: what changed between two runs; the exit code is a gate."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""`job=doctor`: where the bench was started, what can be measured here, what cannot, and why."""
+"""`job=doctor`: what can be measured here, what cannot, and why."""
 
 from __future__ import annotations
+
+import textwrap
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,18 +20,26 @@ def run(config: Config) -> int:
     from bench.meters.peaks import capabilities
 
     found = environment(config.device.name)
-    print(f"machine  {machine_class(found)}")
-    print(f"key      {machine_key(found)}")
-    for name, value in surroundings(config):
-        print(f"{name:<8} {escape_controls(value)}")
+    screen = Console()
+    width = screen.width if screen.is_terminal else None
+    for name, value in (("machine", machine_class(found)), ("key", machine_key(found)), *surroundings(config)):
+        print(_line(name, escape_controls(value), width))
     table = Table("what", "here", "how, or why not", "what would help")
     for row in capabilities():
         reason = row["how"] if row["available"] else row["why_not"]
         table.add_row(
             *map(_shown, (row["what"], "yes" if row["available"] else "no", reason or "", row["remedy"] or ""))
         )
-    Console(width=None if Console().is_terminal else 160).print(table)
+    Console(width=width or 160).print(table)
     return 0
+
+
+def _line(name: str, value: str, width: int | None) -> str:
+    """A fact in two columns, wrapped where there is a terminal; a program that reads it gets one line."""
+    text = f"{name:<10} {value}"
+    if width is None:
+        return text
+    return textwrap.fill(text, width, subsequent_indent=" " * 11, break_long_words=False, break_on_hyphens=False)
 
 
 def _shown(text: str) -> str:

@@ -1,4 +1,4 @@
-"""`job=instances`: several copies of one network at once, cores shared out; throughput and latency by their number."""
+"""`job=instances`: several copies of one network at once, cores shared out."""
 
 from __future__ import annotations
 

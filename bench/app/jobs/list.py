@@ -1,4 +1,4 @@
-"""`job=list`: the systems, models, methods, tasks and suites that there are; `word=` keeps those it occurs in."""
+"""`job=list`: every system, model, method, task and suite, or those that a `word=` occurs in."""
 
 from __future__ import annotations
 

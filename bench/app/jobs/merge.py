@@ -1,4 +1,4 @@
-"""`job=merge sources=[...]`: the records of results folders and bundles in one results folder, each once."""
+"""`job=merge sources=[...]`: several results folders and bundles in one, each record once."""
 
 from __future__ import annotations
 

@@ -20,10 +20,14 @@ from bench.plan.estimate import in_words
 from bench.plan.plan import Group
 from bench.short_names import short_names
 from bench.store.records import DISTURBED, CorruptRecord, Store, counts
+from bench.words import plural, them
 
 #: Lines below the table.
 MOST_REASONS = 8
 TO_MEASURE = "to measure"
+NOT_RUN = "cannot be run"
+#: What a state of a record is called, where people read another word than the record holds.
+SHOWN = {DISTURBED: "disturbed"}
 
 
 def run(config: Config) -> int:
@@ -38,16 +42,12 @@ def run(config: Config) -> int:
             broken = faults(config, made, _suspects(made, states, expected), workers)
     else:
         expected, broken = Forecast({}), {}
-    states |= dict.fromkeys(broken, "cannot be run")
+    states |= dict.fromkeys(broken, NOT_RUN)
     short = short_names(case.label for case in made.cases)
     _show(made, states, config.model, short)
-    missing = list(states.values()).count(TO_MEASURE)
-    print(
-        f"{len(made.cases)} cases in {len(made.groups)} groups; {missing} to measure, about "
-        f"{in_words(_seconds(todo, states, expected))} with protocol={config.protocol.name} (an estimate from counts)"
-    )
+    print(_sum(made, states, config.protocol.name, _seconds(todo, states, expected)))
     labels = {case.key: case.label for case in made.cases}
-    told = [f"cannot be run: {shortened(short[labels[key]])}: {why}" for key, why in broken.items()]
+    told = _cannot([(shortened(short[labels[key]]), why) for key, why in broken.items()])
     told += [
         f"not counted beforehand, so its time is a bare guess: {short.get(label, label)}: {why}"
         for label, why in expected.uncounted.items()
@@ -80,9 +80,34 @@ def _show(made: plan.Plan, states: Mapping[str, str], model: str | None, short: 
     table = Table("key", "case", "state", title=title, title_justify="left")
     for group in made.groups:
         for case in group.cases:
-            table.add_row(*map(escape, (case.key, shortened(escape_controls(short[case.label])), states[case.key])))
+            name, state = shortened(escape_controls(short[case.label])), states[case.key]
+            table.add_row(*map(escape, (case.key, name, SHOWN.get(state, state))))
         table.add_section()
     Console(width=None if Console().is_terminal else 140).print(table)
+
+
+def _sum(made: plan.Plan, states: Mapping[str, str], protocol: str, seconds: float) -> str:
+    """How many cases there are, and what of them is to be measured in about which time."""
+    missing, broken = (list(states.values()).count(state) for state in (TO_MEASURE, NOT_RUN))
+    there = f"{plural(len(made.cases), 'case')} in {plural(len(made.groups), 'group')}"
+    if broken:
+        there += f"; {broken} cannot be run"
+    if not missing:
+        return f"{there}; nothing to measure"
+    about = f"about {in_words(seconds)} with protocol={protocol} (an estimate from counts, for a quiet machine)"
+    return f"{there}; {missing} to measure, {about}"
+
+
+def _cannot(reasons: Sequence[tuple[str, str]]) -> list[str]:
+    """A line for each reason why cases cannot be run, with the cases that it holds for."""
+    cases = dict[str, list[str]]()
+    for label, why in reasons:
+        cases.setdefault(why, []).append(label)
+    lines = []
+    for why, labels in cases.items():
+        others = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
+        lines.append(f"cannot be run: {labels[0]}{others}: {why}")
+    return lines
 
 
 def _seconds(todo: Sequence[Group], states: Mapping[str, str], expected: Forecast) -> float:
@@ -94,13 +119,13 @@ def _seconds(todo: Sequence[Group], states: Mapping[str, str], expected: Forecas
 def _again(states: Mapping[str, str], retry: str) -> list[str]:
     """What to type to have disturbed and failed rows measured again, where the plan does not do so."""
     disturbed = sum(state == DISTURBED for state in states.values())
-    other = {"ok", "unreadable", TO_MEASURE, DISTURBED, "cannot be run"}
+    other = {"ok", "unreadable", TO_MEASURE, DISTURBED, NOT_RUN}
     failed = sum(state not in other for state in states.values())
     lines = []
     if disturbed and retry not in ("disturbed", "all"):
-        lines.append(f"{disturbed} disturbed by other work: retry=disturbed measures them again")
+        lines.append(f"{disturbed} disturbed by other work: retry=disturbed measures {them(disturbed)} again")
     if failed and retry not in ("failed", "all"):
-        lines.append(f"{failed} failed: retry=failed measures them again")
+        lines.append(f"{failed} failed: retry=failed measures {them(failed)} again")
     return lines
 
 

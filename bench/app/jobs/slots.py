@@ -1,4 +1,4 @@
-"""`job=slots`: the slots that this machine can offer a pool, and the commands of Ray that offer them."""
+"""`job=slots`: what this machine can offer a pool, and the commands of Ray that offer it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`job=run`: measure what is missing, mirror it, rebuild the report, and show the rows and where things are."""
+"""`job=run`: measure what is missing, mirror it, rebuild the report, and show the rows."""
 
 from __future__ import annotations
 
@@ -94,19 +94,22 @@ def _summarise(
     copy: mirror.MirrorListener,
     again: Mapping[str, float],
 ) -> None:
-    """Print the rows, then page, MLflow, best row, the states of rows, and what failed first."""
+    """Print the rows, then page, MLflow, the best of what was compared, the states of rows, and what failed first."""
     show_rows(rows)
     print(f"report   {page if page else 'not written'}")
     print(f"mlflow   {copy.hint()}")
-    print(f"best     {best_row(rows)}")
-    print(f"rows     {state_text(rows, again)}")
-    print(f"failed   {failure_text(sweep)}")
+    best = best_row(rows)
+    if best:
+        print(f"best     {best}")
+    print(f"rows     {state_text(rows, again)}; {sweep.measured} measured now")
+    if sweep.failed:
+        print(f"failed   {failure_text(sweep)}")
     for problem in [*sweep.problems, *copy.problems]:
         tell(problem)
 
 
 def best_row(records: Sequence[Record]) -> str:
-    """The largest speed-up whose interval lies above 1, with its score if it has one."""
+    """The largest speed-up whose interval lies above 1, with its score if any; empty where nothing was compared."""
     found = []
     for record in records:
         real = record["status"] == "ok" and label_of(record, "execution") not in NO_SPEED
@@ -114,9 +117,9 @@ def best_row(records: Sequence[Record]) -> str:
         if ratio is not None and (ratio["ci_low"] or 0.0) > 1.0:
             found.append((ratio["value"], record, ratio))
     if not any(reading_of(record, "speedup") for record in records):
-        return "nothing was compared with anything"
+        return ""
     if not found:
-        return "nothing is faster than its baseline beyond doubt"
+        return "nothing is faster than its baseline for certain"
     _, record, ratio = max(found, key=lambda item: item[0])
     text = f"{escape_controls(shortened(short_name(Case.from_dict(record['case']).label)))}: {ratio['value']:.2f}x "
     text += f"[{ratio['ci_low']:.2f}, {ratio['ci_high']:.2f}]"
@@ -125,9 +128,7 @@ def best_row(records: Sequence[Record]) -> str:
 
 
 def failure_text(sweep: Sweep) -> str:
-    """How many rows failed and why, for the end of a job's output."""
-    if not sweep.failed:
-        return f"nothing; {sweep.measured} measured now, {len(sweep.records)} rows in all"
+    """How many rows failed, and why the first of them did."""
     first = sweep.failed[0]
     label = short_name(Case.from_dict(first["case"]).label)
     return escape_controls(

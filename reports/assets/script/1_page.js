@@ -13,6 +13,9 @@ function el(tag, attributes = {}, ...children) {
   return node;
 }
 
+// A name with places where a narrow column may break it: behind its brackets, signs and commas.
+function breakable(text) { return (text.match(/[^(=,_]+[(=,_]*|[(=,_]+/g) || [text]).flatMap((part, place) => place ? [el("wbr"), part] : [part]); }
+
 function inert(id) {
   const block = document.getElementById(id);
   return block ? JSON.parse(block.textContent) : null;

@@ -117,7 +117,7 @@ class Leaderboard {
   sorted(rows) {
     const { sort, descending } = this.state, sign = descending ? -1 : 1;
     const value = sort in this.columnAt
-      ? (row) => { const cell = this.cell(row, sort); return Array.isArray(cell) && this.text(row[ROW.status]) !== "contaminated" ? cell[CELL.value] : null; }
+      ? (row) => { const cell = this.cell(row, sort); return Array.isArray(cell) && this.text(row[ROW.status]) !== "disturbed" ? cell[CELL.value] : null; }
       : sort === "status" ? (row) => this.text(row[ROW.status])
       : sort === "pareto" ? (row) => ["front", "plausible", "dominated", ""].indexOf(this.text(row[ROW.pareto]))
       : (row) => this.text(row[ROW.model]) + " " + this.label(row);
@@ -280,7 +280,7 @@ class Leaderboard {
       const column = this.columns[this.columnAt[key]];
       row.append(cell(key, column.title, column.unit, column.definition, true));
     }
-    if (this.state.extra.includes("pareto")) row.append(cell("pareto", "Pareto", "latency, " + this.scores(), "front: nothing is better in both; plausible: the intervals leave it open; dominated: some row is better in both beyond doubt."));
+    if (this.state.extra.includes("pareto")) row.append(cell("pareto", "Pareto", "latency, " + this.scores(), "front: nothing is better in both; plausible: the intervals leave it open; dominated: some row is better in both for certain."));
     return el("thead", {}, row);
   }
 
@@ -305,7 +305,7 @@ class Leaderboard {
     const status = this.text(row[ROW.status]), ranked = status === "ok";
     const kind = this.text(row[ROW.kind]), head = this.text(row[ROW.head]), full = this.label(row);
     const line = el("tr", { class: [ranked ? "" : "unranked", kind ? "baseline" : ""].join(" ").trim() || null, "data-page": row[ROW.page] });
-    const link = el("a", { href: ROOT + row[ROW.page], title: head === full ? null : full }, kind === "plain" ? `${head} (baseline)` : head);
+    const link = el("a", { href: ROOT + row[ROW.page], title: head === full ? null : full }, ...breakable(head), kind === "plain" ? " (baseline)" : "");
     const pin = Pins.of(this.slug, row[ROW.page]);
     const star = el("button", { type: "button", class: "pin", "data-pin": pin, "aria-label": "Pin to compare", "aria-pressed": Pins.has(pin) ? "true" : "false" }, Pins.has(pin) ? "\u2605" : "\u2606");
     line.append(el("th", { scope: "row" }, star, link, el("span", { class: "model" }, this.text(row[ROW.under]))));
@@ -335,7 +335,7 @@ class Leaderboard {
 
   statusCell(row, status) {
     const flags = row[ROW.flags].map(this.text), reason = this.text(row[ROW.reason]);
-    const kind = status === "ok" ? (flags.length ? "care" : "good") : status === "contaminated" ? "care" : "bad";
+    const kind = status === "ok" ? (flags.length ? "care" : "good") : status === "disturbed" ? "care" : "bad";
     const label = status === "ok" && flags.length ? `ok, ${flags.length} flag${flags.length > 1 ? "s" : ""}` : status;
     const tip = [reason, ...flags].filter(Boolean).join("\n");
     return el("td", {}, el("span", { class: "badge " + kind, tabindex: tip ? "0" : null, "data-tip": tip || null }, label));

@@ -55,7 +55,7 @@ class Chooser {
 
   named(row) {
     const [model, head, kind] = ["model", "head", "kind"].map((name) => this.board.text(row[ROW[name]]));
-    if (kind === "plain") return `${model} with no method`;
+    if (kind === "plain" && this.board.text(row[ROW.method]) === "none") return `${model} with no method`;
     return head.startsWith(model) ? head : `${model} with ${head}`;
   }
 
@@ -90,7 +90,7 @@ class Chooser {
   }
 
   bySize(budget, rows) {
-    const order = [...rows].sort((a, b) => (this.number(b, "macs") ?? 0) - (this.number(a, "macs") ?? 0));
+    const order = [...rows].sort((a, b) => (this.number(b, "macs") ?? 0) - (this.number(a, "macs") ?? 0) || this.number(a, "latency_ms") - this.number(b, "latency_ms"));
     const best = order[0];
     this.answer.replaceChildren("No score was measured under these conditions, so nothing here can be called best. The one with the most operations that fits is ", el("strong", {}, this.link(best)), ` at ${this.written(best, "latency_ms")}` + (this.written(best, "macs") ? ` and ${this.written(best, "macs")}` : "") + `.${this.promise(best)}`);
     for (const row of order.slice(1, 4)) this.list.append(el("li", {}, this.link(row), `: ${this.written(row, "latency_ms")}, ${this.written(row, "macs") ?? "MACs not counted"}`));

@@ -56,7 +56,7 @@ class BoardChart {
     return this.board.text(row[ROW[kind]]);
   }
 
-  disturbed(row) { return this.board.text(row[ROW.status]) === "contaminated"; }
+  disturbed(row) { return this.board.text(row[ROW.status]) === "disturbed"; }
 
   // What a row is and what it has of some columns, as the text of a note.
   told(row, columns) {
@@ -70,6 +70,7 @@ class BoardChart {
   look() {
     return {
       hovermode: "closest", autosize: true, paper_bgcolor: "@none", plot_bgcolor: "@none", font: { family: "system-ui, sans-serif", size: 13, color: "@ink" },
+      modebar: { bgcolor: "@none", color: "@quiet", activecolor: "@ink" },
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 } }, hoverlabel: { align: "left", bgcolor: "@paper", bordercolor: "@quiet", font: { color: "@ink" } },
     };
   }

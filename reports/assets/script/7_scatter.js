@@ -49,8 +49,8 @@ class Scatter extends BoardChart {
     panels.forEach((panel, place) => {
       const end = place ? String(place + 1) : "", column = place % across, line = Math.floor(place / across);
       const room = (at, count, gap) => [at / count + (at ? gap : 0), (at + 1) / count - (at + 1 < count ? gap : 0)];
-      layout["xaxis" + end] = { ...shape(x), title: { text: line === down - 1 || place + across >= panels.length ? plainText(headed(x)) : "", standoff: 8 }, domain: room(column, across, 0.025), anchor: "y" + end, ...(place ? { matches: "x" } : {}) };
-      layout["yaxis" + end] = { ...shape(y), title: { text: column === 0 ? plainText(headed(y)) : "", standoff: 8 }, domain: room(down - 1 - line, down, 0.05), anchor: "x" + end, ...(place ? { matches: "y" } : {}) };
+      layout["xaxis" + end] = { ...shape(x), title: { text: line === down - 1 || place + across >= panels.length ? plainText(headed(x)) : "", standoff: 8, font: { size: 13 } }, domain: room(column, across, 0.025), anchor: "y" + end, ...(place ? { matches: "x" } : {}) };
+      layout["yaxis" + end] = { ...shape(y), title: { text: column === 0 ? plainText(headed(y)) : "", standoff: 8, font: { size: 13 } }, domain: room(down - 1 - line, down, 0.05), anchor: "x" + end, ...(place ? { matches: "y" } : {}) };
       if (apart) layout.annotations.push({ text: plainText(panel.length > 48 ? panel.slice(0, 47) + "\u2026" : panel), showarrow: false, x: 0, y: 1, xref: `x${end} domain`, yref: `y${end} domain`, xanchor: "left", yanchor: "bottom", font: { size: 12, color: "@quiet" } });
       names.forEach((name, number) => {
         const own = rows.filter((row) => this.label(row, by) === name && (!apart || this.label(row, apart) === panel));

@@ -31,6 +31,10 @@ def test_savings_are_shares_of_the_baselines_total():
 
 def test_title_compares_promise_and_time():
     assert layer_savings.figure(*pair()).title == "tome(r=99) saves 25 % of the MACs and 10 % of the layers' time"
+    slower = [CASE[0], row("blocks.0.fc", 40e6, 8.0, 197), *CASE[2:]]
+    assert layer_savings.figure(*pair(slower)).title == (
+        "tome(r=99) saves 25 % of the MACs and costs 30 % more time in the layers"
+    )
 
 
 def test_tokens_are_those_that_leave_the_block():

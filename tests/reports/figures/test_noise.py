@@ -37,8 +37,8 @@ def test_set_aside_invocations_are_drawn_and_not_counted():
     made["timing"]["invocations"][1] |= {"set_aside": True, "labels": ["preempted"]}
     figure = check(noise.figure(made, files))
     assert "3 processes differ" in figure.title
-    assert "set aside, drawn and not counted: invocation 2" in figure.notes
-    assert "invocation 2: preempted" in figure.notes
+    assert "set aside, drawn and not counted: process 2" in figure.notes
+    assert "process 2: preempted" in figure.notes
     assert len(figure.view(BOXES)["data"]) == 4
 
 
