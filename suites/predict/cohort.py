@@ -100,7 +100,7 @@ def in_form(module: nn.Module, form: str) -> nn.Module:
     if form == "folded":
         fold_batch_norms(module)
     if form == CHANNELS_LAST:
-        module.to(memory_format=torch.channels_last)
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return module
 
 

@@ -14,7 +14,8 @@ from bench.version import __version__
 SUITES = ["vit_tokens", "ops"]
 
 
-def test_a_line_without_words_asks_what_to_measure_and_names_every_verb_and_suite_on_one_screen():
+def test_a_line_without_words_asks_what_to_measure_and_names_every_verb_and_suite_on_one_screen(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")  # where there is no terminal it is taken for one of 80
     said = front_door.answer([], SUITES)
     assert said.startswith("Say what to measure")
     assert all(f"\n  {verb} " in said for verb in JOBS) and all(suite in said for suite in SUITES)

@@ -40,9 +40,9 @@ VERIFY = """bench job=verify "row='b·ndle.zip'" """
 @pytest.mark.parametrize(
     ("line", "environment", "code", "told"),
     [
-        (f"{VERIFY} 2>&-", {}, 1, "b·ndle.zip: 1 problems"),
+        (f"{VERIFY} 2>&-", {}, 1, "b·ndle.zip: 1 problem"),
         (f"{VERIFY} >&- 2>&-", {}, 1, ""),
-        (VERIFY, {"PYTHONIOENCODING": "ascii"}, 1, r"b\xb7ndle.zip: 1 problems"),
+        (VERIFY, {"PYTHONIOENCODING": "ascii"}, 1, r"b\xb7ndle.zip: 1 problem"),
         (f"({VERIFY}; echo $? >&2) | head -c 0", {}, 0, "\n1\n"),
         (f"{VERIFY} >/dev/full", {}, 1, "standard output cannot be written"),
         ("bench job=report paths.results=. >/dev/full", {}, 2, "standard output cannot be written"),

@@ -20,7 +20,7 @@ def row(
     }  # fmt: skip
     family = name.partition("(")[0]
     return SimpleNamespace(
-        ranked=ranked, name=name, head=name, family=family, parts=parts,
+        ranked=ranked, name=name, head=name, family=family, parts=parts, record={},
         cells={"accuracy": Cell(score, score - 1, score + 1)},
         value=lambda metric, part="": values.get((metric, part)),
         case=SimpleNamespace(workload="split", batch=1, model_label="small", method=family),

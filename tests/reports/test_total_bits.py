@@ -11,9 +11,9 @@ from tests.reports.figures.specs import check
 
 def row(method, params, bits, loss, *, workload="generate", metric="bits_per_byte", status="ok", plain=False):
     values = {"params": params, metric: loss, "effective_bits": 32.0, "nominal_bits": None if plain else bits}
-    return SimpleNamespace(
-        status=status, value=values.get, case=SimpleNamespace(workload=workload, task="text_bytes", method_label=method)
-    )
+    case = SimpleNamespace(workload=workload, task="text_bytes", method_label=method)
+    cells = {name: SimpleNamespace(value=value) for name, value in values.items()}
+    return SimpleNamespace(status=status, value=values.get, cells=cells, record={}, case=case)
 
 
 def site(*more):
