@@ -15,7 +15,7 @@ from bench.scores import RULES
 from bench.short_names import short_name
 from bench.store.record_parts import scored
 from reports.content import Site
-from reports.figures.companions import at, curve, is_companion, wanted
+from reports.figures.companions import at, curve, is_companion, plain_of, wanted
 from reports.rows import Row
 from reports.scores import score_of, scores_of
 from reports.sessions import cost_of
@@ -35,7 +35,7 @@ def table(site: Site) -> tuple[list[str], list[list[str]]]:
 
 
 def _of_group(rows: Sequence[Row]) -> list[list[str]]:
-    plain = next((row for row in rows if row.case.is_baseline), None)
+    plain = plain_of(rows)
     if plain is None:
         return []
     first = score_of(rows)

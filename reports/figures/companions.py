@@ -68,12 +68,13 @@ def wanted(rows: Sequence[Row]) -> bool:
 
 def curve(rows: Sequence[Row], cost: str, score: str) -> list[tuple[float, float]]:
     """Cost and score of the rows on the curve, by cost; times of other sessions brought to the plain row's."""
-    plain_row = _plain_row(rows)
+    plain_row = plain_of(rows)
     points = [(cost_of(row, plain_row, cost), row.value(score)) for row in rows if is_companion(row)]
     return sorted((x, y) for x, y in points if x is not None and y is not None and x > 0)
 
 
-def _plain_row(rows: Sequence[Row]) -> Row | None:
+def plain_of(rows: Sequence[Row]) -> Row | None:
+    """The plain sampler's own row."""
     return next((row for row in rows if row.case.is_baseline), None)
 
 
@@ -88,7 +89,7 @@ def at(points: Sequence[tuple[float, float]], cost: float) -> float | None:
 
 def beside(rows: Sequence[Row], cost: str, score: str) -> list[Against]:
     """Every other row beside the curve."""
-    points, plain_row = curve(rows, cost, score), _plain_row(rows)
+    points, plain_row = curve(rows, cost, score), plain_of(rows)
     found = []
     for row in rows:
         x, y = cost_of(row, plain_row, cost), row.value(score)
@@ -120,7 +121,7 @@ def _title(found: Sequence[Against], cost: str, score: str) -> str:
 
 def _table(rows: Sequence[Row], costs: Sequence[str], score: str) -> pd.DataFrame:
     """A line a row: score, costs, and the curve's score at each cost."""
-    curves, plain_row = {cost: curve(rows, cost, score) for cost in costs}, _plain_row(rows)
+    curves, plain_row = {cost: curve(rows, cost, score) for cost in costs}, plain_of(rows)
     lines = []
     for row in rows:
         line: dict[str, object] = {"model": row.case.model, "method": row.case.method_label, score: row.value(score)}
@@ -144,8 +145,8 @@ def _draw(rows: Sequence[Row], cost: str, score: str, styles: Mapping[str, Style
     for family in dict.fromkeys(row.family for row in rows):
         members = [row for row in rows if row.family == family]
         traces.append(_marks(members, rows, cost, score, styles[family], scale))
-    costs = (cost_of(row, _plain_row(rows), cost) for row in rows)
-    values = [value / scale.factor for value in costs if value]
+    plain_row = plain_of(rows)
+    values = [value / scale.factor for row in rows if (value := cost_of(row, plain_row, cost))]
     better = "higher" if METRICS[score].better == "higher" else "lower"
     across = log_axis(f"{titled(METRICS[cost].title, scale.unit)}, log", min(values), max(values))
     upwards = axis(f"{METRICS[score].title} ({METRICS[score].unit}), {better} is better")
@@ -155,11 +156,12 @@ def _draw(rows: Sequence[Row], cost: str, score: str, styles: Mapping[str, Style
 def _marks(members: Sequence[Row], rows: Sequence[Row], cost: str, score: str, style: Style, scale: Scale) -> Spec:
     known = [row for row in members if row.value(cost) is not None and row.value(score) is not None]
     position = {(row.case_key, row.machine_key): place for place, row in enumerate(rows)}
+    plain_row = plain_of(rows)
     return {
         "type": "scatter",
         "mode": "markers",
         "name": plain(members[0].legend),
-        "x": rounded([(cost_of(row, _plain_row(rows), cost) or 0.0) / scale.factor for row in known]),
+        "x": rounded([(cost_of(row, plain_row, cost) or 0.0) / scale.factor for row in known]),
         "y": rounded([row.value(score) for row in known]),
         "marker": {"symbol": style.symbol, "size": 11, "color": style.colour},
         "customdata": [[position[(row.case_key, row.machine_key)]] for row in known],
