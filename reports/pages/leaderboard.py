@@ -16,7 +16,7 @@ from reports.content import Site
 from reports.drawing import Drawing, filed
 from reports.figure_sets import GroupFigures, across, guarded, of_groups
 from reports.figures import flagship
-from reports.figures.flagship import Look
+from reports.figures.promise_plane import Look
 from reports.figures.theme import Style, styles_of
 from reports.findings import findings, headline
 from reports.leaderboard import MARKS, payload
