@@ -11,12 +11,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from scipy import optimize, special, stats
-from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.proportion import proportion_confint
+from scipy import special  # whatever else of scipy, and statsmodels, is imported where it is used: it takes a second
 
 from bench.sample_sizes import samples_for_percentile
 
@@ -257,7 +255,7 @@ def difference_p(ratio: Interval, margin: float = MARGIN) -> float | None:
     beyond = abs(math.log(ratio.value)) - math.log1p(margin)
     if ratio.se == 0:
         return 0.0 if beyond > 0 else 1.0
-    return min(1.0, 2 * float(stats.t.sf(beyond / ratio.se, ratio.df)))
+    return min(1.0, 2 * float(_beyond(beyond / ratio.se, ratio.df)))
 
 
 def paired_p_matrix(values: np.ndarray) -> np.ndarray:
@@ -281,10 +279,9 @@ def paired_p_matrix(values: np.ndarray) -> np.ndarray:
     return _mirrored(np.where(errors > 0, p, (means == 0).astype(float)), len(values))
 
 
-def _beyond(t: np.ndarray, df: float | np.ndarray) -> np.ndarray:
-    """The part of Student's distribution above t, as `stats.t.sf` without its checks, which take most of its time."""
-    found: np.ndarray = special.stdtr(df, -t)
-    return found
+def _beyond(t: Any, df: Any) -> Any:
+    """The part of Student's distribution above t, of numbers or arrays, as `scipy.stats.t.sf` without its checks."""
+    return special.stdtr(df, -t)
 
 
 def _mirrored(upper: np.ndarray, k: int) -> np.ndarray:
@@ -339,6 +336,8 @@ def extra_invocations(interval: Interval, half_width: float) -> int | None:
         return 0
     if excess(_MOST_INVOCATIONS) > 0:
         return None
+    from scipy import optimize
+
     return max(1, math.ceil(optimize.brentq(excess, interval.n, _MOST_INVOCATIONS)) - interval.n)
 
 
@@ -372,7 +371,7 @@ def equality_p(a: Interval, b: Interval) -> float:
     difference, parts = abs(math.log(a.value / b.value)), [a.se**2, b.se**2]
     if sum(parts) == 0:
         return 1.0 if difference == 0 else 0.0
-    return 2 * float(stats.t.sf(difference / math.sqrt(sum(parts)), welch_df(parts, [a.df, b.df])))
+    return 2 * float(_beyond(difference / math.sqrt(sum(parts)), welch_df(parts, [a.df, b.df])))
 
 
 def equality_matrix(items: Sequence[Interval]) -> np.ndarray:
@@ -412,6 +411,8 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} trials is not a proportion")
+    from statsmodels.stats.proportion import proportion_confint
+
     low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
     return float(low), float(high)
 
@@ -450,16 +451,23 @@ def paired_accuracy_difference(first: Sequence[bool], second: Sequence[bool], le
     share_lost, share_won = (lost + 1) / (n + 2), (won + 1) / (n + 2)
     centre = share_won - share_lost
     se = math.sqrt((share_won + share_lost - centre**2) / (n + 2))
-    reach = float(stats.norm.ppf((1 + level) / 2)) * se
-    p = float(mcnemar([[0, lost], [won, 0]], exact=True).pvalue) if lost + won else 1.0
+    reach = normal_reach(level) * se
+    p = _mcnemar(lost, won) if lost + won else 1.0
     low, high = max(-1.0, centre - reach), min(1.0, centre + reach)
     return Difference(100 * (won - lost) / n, 100 * low, 100 * high, n, lost, won, p)
 
 
 @cache
+def _mcnemar(lost: int, won: int) -> float:
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    return float(mcnemar([[0, lost], [won, 0]], exact=True).pvalue)
+
+
+@cache
 def normal_reach(level: float = LEVEL) -> float:
     """How many standard errors a two-sided normal interval of that level reaches to each side."""
-    return float(stats.norm.ppf((1 + level) / 2))
+    return float(special.ndtri((1 + level) / 2))
 
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float | None, float | None]:
@@ -519,7 +527,7 @@ def paired_mean_difference(
     if se == 0:
         return centre, centre, centre, float(centre == 0)
     reach = float(special.stdtrit(difference.size - 1, (1 + level) / 2)) * se
-    p = 2 * float(stats.t.sf(abs(centre) / se, difference.size - 1))
+    p = 2 * float(_beyond(abs(centre) / se, difference.size - 1))
     return centre, centre - reach, centre + reach, p
 
 
@@ -556,6 +564,8 @@ def rank_correlation(xs: Sequence[float], ys: Sequence[float], level: float = LE
     sides = [_finite_values(values) for values in (xs, ys)]
     if any(np.ptp(side) == 0 for side in sides):
         return RankCorrelation(None, None, None, n, "one side is all ties, so that it has no ranks")
+    from scipy import stats
+
     value = float(stats.spearmanr(*sides).statistic)
     if n < 4:
         return RankCorrelation(value, None, None, n, "an interval needs four pairs at least")
@@ -584,6 +594,8 @@ def percentile(samples: Sequence[float], q: float) -> Percentile:
     if n < needed:
         return Percentile(None, None, f"{n} samples; {needed} are needed")
     value = float(np.quantile(samples, q))
+    from scipy import stats
+
     rank = int(stats.binom.isf(0.01, n, q)) + 1
     upper = float(np.sort(samples)[rank - 1]) if rank <= n else None
     return Percentile(value, upper)

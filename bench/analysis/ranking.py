@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from bench.analysis.parts import as_part
 from bench.analysis.table import of_part
@@ -206,9 +206,8 @@ def _p_matrix(members: Members, scale: _Scale) -> np.ndarray:
         return (values[:, None] == values[None, :]).astype(float)
     if scale.linear:
         se = (members.high - members.low) / (2 * 1.959964)
-        p: np.ndarray = 2 * stats.norm.sf(
-            np.abs(values[:, None] - values[None, :]) / np.hypot(se[:, None], se[None, :])
-        )
+        apart = np.abs(values[:, None] - values[None, :]) / np.hypot(se[:, None], se[None, :])
+        p: np.ndarray = 2 * special.ndtr(-apart)
         return p
     columns = (members.values, members.low, members.high, members.counts)
     ends = zip(*(column.tolist() for column in columns), strict=True)
@@ -261,6 +260,8 @@ def _pair_answers(p: np.ndarray, members: Members, answers: Mapping[tuple[str, s
 
 def _mcnemar(marks: Sequence[Any]) -> np.ndarray:
     """McNemar's exact p-values of all pairs (Psychometrika 12, 1947)."""
+    from scipy import stats  # a second of import that is paid where scores are paired
+
     right = np.array([np.frombuffer(text.encode(), dtype=np.uint8) == ord("1") for text in marks], dtype=float)
     won = right @ (1 - right).T  # samples that the row gets right and the column wrong
     with np.errstate(invalid="ignore"):
