@@ -160,7 +160,9 @@ def _members(rows: pd.DataFrame, floors: Mapping[str, float]) -> Members:
         rows[name].to_numpy(float, na_value=np.nan) for name in ("value", "ci_low", "ci_high", "n")
     )
     keys = list(zip(rows["case_key"], rows["machine_key"], strict=True))
-    sessions = [None if pd.isna(name) else name for name in rows["session"]] if "session" in rows else [None] * len(rows)
+    sessions = (
+        [None if pd.isna(name) else name for name in rows["session"]] if "session" in rows else [None] * len(rows)
+    )
     ends = [rows[name].to_numpy(float) for name in ("noise_floor_low", "noise_floor_high") if name in rows]
     tolerance = tolerance_of(np.concatenate([np.empty(0), *ends]), sessions, floors)
     return Members(values, low, high, counts, frozenset(rows["provenance"]), keys, sessions, tolerance)

@@ -165,6 +165,8 @@ def _keys_under(events: Iterator[Any], key: str) -> Iterator[str]:
         if not isinstance(event, yaml.NodeEvent):
             continue
         scalar = isinstance(event, yaml.ScalarEvent)
+        if depth == 0 and not isinstance(event, yaml.MappingStartEvent):
+            return
         if depth == 1:
             outer += 1
             is_key = outer % 2 == 1

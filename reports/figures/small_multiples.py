@@ -1,6 +1,6 @@
-"""The flagship picture as small multiples: a panel for each suite, or for each family of methods of one, on shared axes.
+"""The flagship picture as small multiples: a panel for each suite, or for each method of one, on shared axes.
 
-The panels stand in plotly's `layout.grid`; `arrange` in `2_figures.js` gives it as many columns as the page has room for.
+The panels stand in plotly's `layout.grid`; `arrange` in `2_figures.js` gives it the columns that a page has room for.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ def note(views: Iterable[Sequence[Point]]) -> str:
 
 
 def spec(
-    found: Mapping[str, Sequence[Point]], look: Callable[[Point], Look], place: Mapping[str, int], whole: Sequence[Point]
+    found: Mapping[str, Sequence[Point]],
+    look: Callable[[Point], Look],
+    place: Mapping[str, int],
+    whole: Sequence[Point],
 ) -> Spec:
     """The picture of these panels.
 

@@ -112,7 +112,10 @@ def test_small_multiples_have_a_panel_for_each_suite_or_for_each_method_of_one()
         reduced("r=1", 0.7, model="other", suite="second"),
     )  # fmt: skip
     found = atlas.points(made)
-    views = {"all": found, **{name: [p for p in found if p.row.case.suite == name] for name in ("vit_tokens", "second")}}
+    views = {
+        "all": found,
+        **{name: [p for p in found if p.row.case.suite == name] for name in ("vit_tokens", "second")},
+    }
     drawn = check(flagship.figure(found, looks_by_suite(found), title="t", views=views, control="Suite"))
     assert [control.label for control in drawn.controls] == ["Suite", "Layout"]
     whole, one = (drawn.view(name, "small multiples") for name in ("all", "vit_tokens"))

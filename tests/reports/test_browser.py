@@ -343,8 +343,9 @@ def test_small_multiples_share_their_axes_and_are_reached_with_the_keyboard(site
     seen.page.wait_for_selector("#flagship[data-drawn$='small multiples']")
     panels = seen.page.evaluate("""() => {
         const layout = document.querySelector('#flagship .plot')._fullLayout;
-        const of = (letter) => Object.keys(layout).filter((name) => name.startsWith(letter + 'axis')).map((name) => layout[name]);
-        return ['x', 'y'].map((letter) => of(letter).map((axis) => [axis._length / (axis.range[1] - axis.range[0]), ...axis.range]));
+        const all = (start) => Object.keys(layout).filter((name) => name.startsWith(start)).map((name) => layout[name]);
+        const told = (axis) => [axis._length / (axis.range[1] - axis.range[0]), ...axis.range];
+        return ['xaxis', 'yaxis'].map((start) => all(start).map(told));
     }""")
     rates = [axis[0] for axes in panels for axis in axes]
     assert len(panels[0]) == len(panels[1]) > 1 and max(rates) / min(rates) < 1.01
