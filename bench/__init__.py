@@ -18,6 +18,16 @@ if TYPE_CHECKING:
         measure,
         waterline,
     )
+else:
+
+    def __getattr__(name: str) -> Any:
+        """A function of the library, imported when it is first asked for: the command line and every Tab do without."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from bench import api
+
+        return getattr(api, name)
+
 
 #: What the library offers; `dir(bench)` shows this and not the files behind it.
 __all__ = [
@@ -34,15 +44,6 @@ __all__ = [
     "measure",
     "waterline",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """A function of the library, imported when it is first asked for: the command line and every Tab do without."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from bench import api
-
-    return getattr(api, name)
 
 
 def __dir__() -> list[str]:

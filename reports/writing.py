@@ -89,15 +89,15 @@ def _by_two(own: _Job, other: _Job) -> Written:
     copy.start()
     right.close()
     try:
-        made = _make_all(own)
-        try:
-            answer = left.recv()
-        except EOFError:
-            return made + _make_all(other)
-    finally:
+        made, answer = _make_all(own), _received(left)
+    except BaseException:
         copy.terminate()
+        raise
+    finally:
         copy.join()
         left.close()
+    if answer is None:
+        return made + _make_all(other)
     if isinstance(answer, OSError):
         raise answer
     found, now, problems = answer
@@ -106,15 +106,29 @@ def _by_two(own: _Job, other: _Job) -> Written:
     return made + found
 
 
+#: What a copy tells: what became of its pages, what the manifest has to know of them, and lines for `problems`.
+_Answer = tuple[Written, dict[str, str], list[str]]
+
+
+def _received(end: Connection) -> _Answer | OSError | None:
+    """What the copy tells; None where it ended without a word."""
+    try:
+        answer: _Answer | OSError = end.recv()
+    except EOFError:
+        return None
+    return answer
+
+
 def _answer(job: _Job, end: Connection) -> None:
-    """In the copy: make the pages and tell what this process has to know of them."""
+    """In the copy: make the pages and tell what became of them; of other errors the first process will tell."""
     before = len(job.site.problems)
     try:
         made = _make_all(job)
+        end.send((made, job.manifest.now, job.site.problems[before:]))
     except OSError as error:
         end.send(error)
-    else:
-        end.send((made, job.manifest.now, job.site.problems[before:]))
+    except (Exception, KeyboardInterrupt):  # it ends without a word, and the first one makes these pages itself
+        return
 
 
 def _make_all(job: _Job) -> Written:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -67,13 +68,10 @@ def _listings() -> Iterator[str]:
     for place in dict.fromkeys(sys.path):
         if os.path.isfile(place):
             yield place
-        elif os.path.isdir(place or "."):
-            names = os.listdir(place or ".")
-            yield from (os.path.join(place, name, "entry_points.txt") for name in names if name.endswith(_INFO))
-
-
-#: Ends of the names of folders that tell of a distribution.
-_INFO = (".dist-info", ".egg-info")
+            continue
+        with suppress(OSError):  # it is not there, or may not be read
+            names = [name for name in os.listdir(place or ".") if name.endswith((".dist-info", ".egg-info"))]
+            yield from (os.path.join(place, name, "entry_points.txt") for name in names)
 
 
 def _names_suites(listing: str) -> bool:
