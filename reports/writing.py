@@ -26,6 +26,8 @@ from reports.pages.page import Page, Sheet
 
 #: Rows from which a second process is worth its start and its memory.
 MANY = 1500
+#: Less than any time that was spent.
+NO_TIME = -1.0
 
 
 @dataclass
@@ -72,7 +74,7 @@ def write(site: Site, out: Path, manifest: Manifest, figure_seconds: float | Non
         return _make_all(job)
     many, others = ([page for page in PAGES if page.per_row is wanted] for wanted in (True, False))
     new = not any(row.page in job.there for row in site.rows)  # then every page comes before any figure of a case
-    seconds = 0.0 if new and figure_seconds is not None else figure_seconds
+    seconds = NO_TIME if new and figure_seconds is not None else figure_seconds
     return _by_two(replace(job, pages=others), replace(job, pages=many, seconds=seconds))
 
 
