@@ -103,14 +103,14 @@ class Visit:
             self.page.reload()
 
     def draw_all(self):
-        for _ in range(100):
+        for _ in range(400):
             waiting = self.page.evaluate(
                 "[...document.querySelectorAll('[data-figure]')].filter(n => n.querySelector('.plot') && "
                 "!n.dataset.drawn).map(n => n.figure.draw()).length"
             )
             if not waiting:
                 return
-            self.page.wait_for_timeout(200)
+            self.page.wait_for_timeout(50)
         pytest.fail("a figure was not drawn in 20 s")
 
     def names(self):
@@ -298,7 +298,10 @@ def test_the_theme_toggle_changes_page_and_figures(site, visit):
     before, paper = seen.page.evaluate(ink), seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
     seen.page.locator("#theme").click()
     seen.page.locator("#theme").click()
-    seen.page.wait_for_timeout(1500)
+    for _ in range(30):
+        if seen.page.evaluate(ink) != before:
+            break
+        seen.page.wait_for_timeout(50)
     assert seen.page.locator("html").get_attribute("data-theme") == "dark"
     assert seen.page.evaluate("getComputedStyle(document.body).backgroundColor") != paper
     assert seen.page.evaluate(ink) != before
