@@ -97,10 +97,11 @@ class Visit:
         if before != "about:blank":
             self.page.evaluate("localStorage.clear(); sessionStorage.clear()")
         self.page.emulate_media(color_scheme="light")
-        self.complaints.clear(), self.requests.clear()
+        self.complaints.clear()
+        self.requests.clear()
+        if before == f"file://{path}":  # another fragment alone would load nothing
+            self.page.goto("about:blank")
         self.page.goto(f"file://{path}{fragment}")
-        if before == f"file://{path}":  # another fragment alone loads nothing
-            self.page.reload()
 
     def draw_all(self):
         for _ in range(400):
