@@ -245,7 +245,8 @@ def t_tail(beyond: Any, df: Any) -> Any:
     The functions behind scipy's distributions are taken here and below, because `scipy.stats` takes most of a second to
     import, which every start of the command line and every worker would wait for; tests hold both to be the same.
     """
-    return special.stdtr(df, np.negative(beyond))
+    at = np.asarray(beyond, dtype=float)
+    return np.where(np.isposinf(at) & (np.asarray(df) > 0), 0.0, special.stdtr(df, -at))
 
 
 def difference_p(ratio: Interval, margin: float = MARGIN) -> float | None:
