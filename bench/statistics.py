@@ -11,12 +11,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from scipy import optimize, special, stats
-from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.proportion import proportion_confint
+from scipy import special
 
 from bench.sample_sizes import samples_for_percentile
 
@@ -241,6 +239,16 @@ def verdict(
     return Verdict("AMBIGUOUS", f"{span}: {_more_text(more)}", more)
 
 
+def t_tail(beyond: Any, df: Any) -> Any:
+    """The chance that Student's t lies above a value, elementwise: what `scipy.stats.t.sf` gives.
+
+    The functions behind scipy's distributions are taken here and below, because `scipy.stats` takes most of a second to
+    import, which every start of the command line and every worker would wait for; tests hold both to be the same.
+    """
+    at = np.asarray(beyond, dtype=float)
+    return np.where(np.isposinf(at) & (np.asarray(df) > 0), 0.0, special.stdtr(df, -at))
+
+
 def difference_p(ratio: Interval, margin: float = MARGIN) -> float | None:
     """Two-sided p-value of the hypothesis that the ratio lies within 1/(1+margin)..1+margin; `None` without interval.
 
@@ -251,7 +259,7 @@ def difference_p(ratio: Interval, margin: float = MARGIN) -> float | None:
     beyond = abs(math.log(ratio.value)) - math.log1p(margin)
     if ratio.se == 0:
         return 0.0 if beyond > 0 else 1.0
-    return min(1.0, 2 * float(stats.t.sf(beyond / ratio.se, ratio.df)))
+    return min(1.0, 2 * float(t_tail(beyond / ratio.se, ratio.df)))
 
 
 def paired_p_matrix(values: np.ndarray) -> np.ndarray:
@@ -270,7 +278,7 @@ def paired_p_matrix(values: np.ndarray) -> np.ndarray:
     means = np.abs(differences.mean(axis=2))
     errors = differences.std(axis=2, ddof=1) / math.sqrt(values.shape[1])
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = np.minimum(1.0, 2 * stats.t.sf(means / errors, values.shape[1] - 1))
+        p = np.minimum(1.0, 2 * t_tail(means / errors, values.shape[1] - 1))
     found: np.ndarray = np.where(errors > 0, p, (means == 0).astype(float))
     return found
 
@@ -315,6 +323,8 @@ def extra_invocations(interval: Interval, half_width: float) -> int | None:
         return 0
     if excess(_MOST_INVOCATIONS) > 0:
         return None
+    from scipy import optimize
+
     return max(1, math.ceil(optimize.brentq(excess, interval.n, _MOST_INVOCATIONS)) - interval.n)
 
 
@@ -346,7 +356,7 @@ def equality_p(a: Interval, b: Interval) -> float:
     difference, parts = abs(math.log(a.value / b.value)), [a.se**2, b.se**2]
     if sum(parts) == 0:
         return 1.0 if difference == 0 else 0.0
-    return 2 * float(stats.t.sf(difference / math.sqrt(sum(parts)), welch_df(parts, [a.df, b.df])))
+    return 2 * float(t_tail(difference / math.sqrt(sum(parts)), welch_df(parts, [a.df, b.df])))
 
 
 def equality_matrix(items: Sequence[Interval]) -> np.ndarray:
@@ -362,7 +372,7 @@ def equality_matrix(items: Sequence[Interval]) -> np.ndarray:
         centre = np.log(values)
         difference = np.where(values[:, None] == values[None, :], 0.0, np.abs(centre[:, None] - centre[None, :]))
         dfs = total**2 / (variance[:, None] ** 2 / df[:, None] + variance[None, :] ** 2 / df[None, :])
-        p = 2 * stats.t.sf(difference / np.sqrt(total), dfs)
+        p = 2 * t_tail(difference / np.sqrt(total), dfs)
     exact = total == 0
     p[exact] = (difference[exact] == 0).astype(float)
     return p
@@ -385,8 +395,10 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} trials is not a proportion")
-    low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
-    return float(low), float(high)
+    share, z = successes / n, normal_reach(level)
+    centre, width = share + z**2 / (2 * n), z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    low, high = (end / (1 + z**2 / n) for end in (centre - width, centre + width))
+    return (low if successes else 0.0), (high if successes < n else 1.0)
 
 
 @dataclass(frozen=True)
@@ -423,8 +435,8 @@ def paired_accuracy_difference(first: Sequence[bool], second: Sequence[bool], le
     share_lost, share_won = (lost + 1) / (n + 2), (won + 1) / (n + 2)
     centre = share_won - share_lost
     se = math.sqrt((share_won + share_lost - centre**2) / (n + 2))
-    reach = float(stats.norm.ppf((1 + level) / 2)) * se
-    p = float(mcnemar([[0, lost], [won, 0]], exact=True).pvalue) if lost + won else 1.0
+    reach = float(special.ndtri((1 + level) / 2)) * se
+    p = min(1.0, 2 * float(special.bdtr(min(lost, won), lost + won, 0.5)))
     low, high = max(-1.0, centre - reach), min(1.0, centre + reach)
     return Difference(100 * (won - lost) / n, 100 * low, 100 * high, n, lost, won, p)
 
@@ -432,7 +444,7 @@ def paired_accuracy_difference(first: Sequence[bool], second: Sequence[bool], le
 @cache
 def normal_reach(level: float = LEVEL) -> float:
     """How many standard errors a two-sided normal interval of that level reaches to each side."""
-    return float(stats.norm.ppf((1 + level) / 2))
+    return float(special.ndtri((1 + level) / 2))
 
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float | None, float | None]:
@@ -492,7 +504,7 @@ def paired_mean_difference(
     if se == 0:
         return centre, centre, centre, float(centre == 0)
     reach = float(special.stdtrit(difference.size - 1, (1 + level) / 2)) * se
-    p = 2 * float(stats.t.sf(abs(centre) / se, difference.size - 1))
+    p = 2 * float(t_tail(abs(centre) / se, difference.size - 1))
     return centre, centre - reach, centre + reach, p
 
 
@@ -529,6 +541,8 @@ def rank_correlation(xs: Sequence[float], ys: Sequence[float], level: float = LE
     sides = [_finite_values(values) for values in (xs, ys)]
     if any(np.ptp(side) == 0 for side in sides):
         return RankCorrelation(None, None, None, n, "one side is all ties, so that it has no ranks")
+    from scipy import stats
+
     value = float(stats.spearmanr(*sides).statistic)
     if n < 4:
         return RankCorrelation(value, None, None, n, "an interval needs four pairs at least")
@@ -557,7 +571,8 @@ def percentile(samples: Sequence[float], q: float) -> Percentile:
     if n < needed:
         return Percentile(None, None, f"{n} samples; {needed} are needed")
     value = float(np.quantile(samples, q))
-    rank = int(stats.binom.isf(0.01, n, q)) + 1
+    beyond = special.bdtrc(np.arange(n), n, q)  # that more than k of the samples lie below the quantile
+    rank = int(np.count_nonzero(beyond > 0.01)) + 1
     upper = float(np.sort(samples)[rank - 1]) if rank <= n else None
     return Percentile(value, upper)
 

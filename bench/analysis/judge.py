@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from scipy import stats
+from scipy import special
 
 from bench.analysis.parts import as_part
 from bench.analysis.timings import FIELDS, per_gemm, per_process, speedups
@@ -327,7 +327,7 @@ def _inside(ratio: Interval, allowed: float) -> Literal["inside", "outside", "ac
 
 def _more_runs(one: Interval, two: Interval, ratio: Interval, allowed: float) -> int | None:
     """About how many further processes on the new side shrink the interval to one side of the tolerance's edge."""
-    goal = abs(abs(math.log(ratio.value)) - math.log1p(allowed)) / float(stats.norm.ppf((1 + ratio.level) / 2))
+    goal = abs(abs(math.log(ratio.value)) - math.log1p(allowed)) / float(special.ndtri((1 + ratio.level) / 2))
     left = goal**2 - (one.se or 0.0) ** 2
     if left <= 0 or two.se is None:
         return None

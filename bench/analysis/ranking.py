@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from bench.analysis.parts import as_part
 from bench.analysis.table import of_part
@@ -161,8 +161,8 @@ def _p_matrix(members: pd.DataFrame, scale: _Scale) -> np.ndarray:
         return (values[:, None] == values[None, :]).astype(float)
     if scale.linear:
         se = ((members["ci_high"] - members["ci_low"]) / (2 * 1.959964)).to_numpy(float)
-        p: np.ndarray = 2 * stats.norm.sf(
-            np.abs(values[:, None] - values[None, :]) / np.hypot(se[:, None], se[None, :])
+        p: np.ndarray = 2 * special.ndtr(
+            -np.abs(values[:, None] - values[None, :]) / np.hypot(se[:, None], se[None, :])
         )
         return p
     ends = zip(values, members["ci_low"], members["ci_high"], members["n"], strict=True)
@@ -216,9 +216,8 @@ def _pair_answers(p: np.ndarray, members: pd.DataFrame, answers: Mapping[tuple[s
 def _mcnemar(marks: Sequence[Any]) -> np.ndarray:
     """McNemar's exact p-values of all pairs (Psychometrika 12, 1947)."""
     right = np.array([np.frombuffer(text.encode(), dtype=np.uint8) == ord("1") for text in marks], dtype=float)
-    won = right @ (1 - right).T  # samples that the row gets right and the column wrong
-    with np.errstate(invalid="ignore"):
-        exact: np.ndarray = np.minimum(1.0, 2 * stats.binom.cdf(np.minimum(won, won.T), won + won.T, 0.5))
+    won = (right @ (1 - right).T).astype(int)  # samples that the row gets right and the column wrong
+    exact: np.ndarray = np.minimum(1.0, 2 * special.bdtr(np.minimum(won, won.T), won + won.T, 0.5))
     return exact
 
 
