@@ -259,7 +259,9 @@ class Decoder(Generator):
         own = 8.0 * self.embed.weight.element_size()
         keepers = [getattr(block.attention, "keeper", None) for block in self.blocks]
         nominal = [getattr(keeper, "nominal_bits", None) or own for keeper in keepers]
-        stored = [getattr(keeper, "stored_bits", None) or own for keeper in keepers]
+        stored = [
+            getattr(keeper, "stored_bits", None) or own * getattr(keeper, "stored_share", 1.0) for keeper in keepers
+        ]
         return {"nominal": sum(nominal) / len(nominal), "stored": sum(stored) / len(stored)}
 
     def dense_cache_bytes(self, batch: int, tokens: int) -> int:

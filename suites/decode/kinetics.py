@@ -64,6 +64,7 @@ class PageKeeper(Keeper):
     def __init__(self, pages: int, page: int, window: int):
         super().__init__()
         self.pages, self.page, self.window = pages, page, window
+        self.stored_share = 1 + 1 / (2 * page)  # a mean key per page, beside its keys and values
 
     def keep(self, q: Tensor, k: Tensor, v: Tensor) -> Paged:
         """The whole prompt and its pages' means."""
