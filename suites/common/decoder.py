@@ -66,10 +66,14 @@ class Generator(nn.Module):
         return sum(t.numel() * t.element_size() for t in tensors_of(cache))
 
     def method_bytes(self) -> int:
-        """Bytes that a method adds to the model: codebooks, predictors, low-rank factors; 0 for a plain model."""
+        """Bytes that a method adds to the model: codebooks, predictors, low-rank factors; 0 for a plain model.
+
+        Modules say so with `added_by = "method"`. What they multiply belongs to the answer and so to its products,
+        unlike what a method computes to decide (`charged_to`, docs/counting.md), whose bytes are the method's as well.
+        """
         seen: dict[int, int] = {}
         for module in self.modules():
-            if getattr(module, "charged_to", None) == "method":
+            if "method" in (getattr(module, "added_by", None), getattr(module, "charged_to", None)):
                 for tensor in [*module.parameters(), *module.buffers()]:
                     seen[id(tensor)] = tensor.numel() * tensor.element_size()
         return sum(seen.values())

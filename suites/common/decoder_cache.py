@@ -181,10 +181,10 @@ class Keeper(nn.Module):
             the long run, scales and indices included; None for the number's own.
         stored_share: numbers kept for one of the dense cache, where they keep the number's own bits.
         room: positions reserved beyond the prompt.
-        charged_to: buffers below a keeper (codebooks, ...) are the method's own bytes.
+        added_by: buffers below a keeper (codebooks, ...) are bytes that a method adds.
     """
 
-    charged_to = "method"
+    added_by = "method"
     nominal_bits: float | None = None
     stored_bits: float | None = None
     stored_share: float = 1.0

@@ -118,7 +118,7 @@ def predictor_parameters(base: DecoderShape, auxiliary: DecoderShape, mapping: l
 class Predictor(nn.Module):
     """Maps of keys and of values for every base layer."""
 
-    charged_to = "method"
+    added_by = "method"
 
     def __init__(self, base: DecoderShape, auxiliary: DecoderShape, mapping: list[int]):
         super().__init__()
@@ -145,7 +145,7 @@ def _map(given: LayerShape, wanted: LayerShape) -> nn.Linear:
 class Auxiliary(nn.Module):
     """The small model; all of it is the method's own."""
 
-    charged_to = "method"
+    added_by = "method"
 
     def __init__(self, decoder: Decoder):
         super().__init__()

@@ -62,7 +62,7 @@ def speed_bound(acceptance: float, weight_ratio: float) -> float:
 class Ahead(nn.Module):
     """What is added: norms, joint projection, block and last norm."""
 
-    charged_to = "method"
+    added_by = "method"
 
     def __init__(self, shape: DecoderShape):
         super().__init__()

@@ -144,7 +144,7 @@ def macs(inputs: int, outputs: int, sparsity: float, rho: float) -> int:
 class Residue(nn.Module):
     """The low-rank part and the columns' norms: what the method stores besides the weights."""
 
-    charged_to = "method"
+    added_by = "method"
     down: Tensor
     up: Tensor
     norms: Tensor
