@@ -66,14 +66,10 @@ class Generator(nn.Module):
         return sum(t.numel() * t.element_size() for t in tensors_of(cache))
 
     def method_bytes(self) -> int:
-        """Bytes that a method adds to the model: codebooks, predictors, low-rank factors; 0 for a plain model.
-
-        Modules say so with `added_by = "method"`. What they multiply belongs to the answer and so to its products,
-        unlike what a method computes to decide (`charged_to`, docs/counting.md), whose bytes are the method's as well.
-        """
+        """Bytes that a method adds to the model: codebooks, predictors, low-rank factors; 0 for a plain model."""
         seen: dict[int, int] = {}
         for module in self.modules():
-            if "method" in (getattr(module, "added_by", None), getattr(module, "charged_to", None)):
+            if getattr(module, "charged_to", None) == "method":
                 for tensor in [*module.parameters(), *module.buffers()]:
                     seen[id(tensor)] = tensor.numel() * tensor.element_size()
         return sum(seen.values())
@@ -263,9 +259,7 @@ class Decoder(Generator):
         own = 8.0 * self.embed.weight.element_size()
         keepers = [getattr(block.attention, "keeper", None) for block in self.blocks]
         nominal = [getattr(keeper, "nominal_bits", None) or own for keeper in keepers]
-        stored = [
-            getattr(keeper, "stored_bits", None) or own * getattr(keeper, "stored_share", 1.0) for keeper in keepers
-        ]
+        stored = [getattr(keeper, "stored_bits", None) or own for keeper in keepers]
         return {"nominal": sum(nominal) / len(nominal), "stored": sum(stored) / len(stored)}
 
     def dense_cache_bytes(self, batch: int, tokens: int) -> int:

@@ -179,15 +179,13 @@ class Keeper(nn.Module):
     Attributes:
         nominal_bits, stored_bits: bits of one cached number as the method's paper calls them, and as they are stored in
             the long run, scales and indices included; None for the number's own.
-        stored_share: numbers kept for one of the dense cache, where they keep the number's own bits.
         room: positions reserved beyond the prompt.
-        added_by: buffers below a keeper (codebooks, ...) are bytes that a method adds.
+        charged_to: buffers below a keeper (codebooks, ...) are the method's own bytes.
     """
 
-    added_by = "method"
+    charged_to = "method"
     nominal_bits: float | None = None
     stored_bits: float | None = None
-    stored_share: float = 1.0
 
     def __init__(self, room: int = ROOM):
         super().__init__()

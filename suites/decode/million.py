@@ -112,7 +112,7 @@ def nearest(vectors: Tensor, means: Tensor) -> Tensor:
 class Codebooks(nn.Module):
     """Centroids of keys and of values, [parts, 2^bits, size]; the method's own bytes, held once."""
 
-    added_by = "method"
+    charged_to = "method"
     keys: Tensor
     values: Tensor
 
