@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from bench import costs
+from suites.common.kept_cost import parted, told
 from suites.common.task import learning_task
 from suites.common.training import Loss, Pace, classification, fit
 from suites.pruning.groups import Group, keep_channels
 
 BATCH = 32
 RATE = 1e-3
-COST = "cost."
 
 
 def task_of(model: nn.Module, method: str) -> Any:
@@ -52,20 +52,13 @@ def once(
     def made() -> dict[str, Tensor]:
         with costs.recorded(model) as cost:
             found = make(cost)
-        numbers = {name: value for name, value in cost.as_dict().items() if isinstance(value, int | float)}
-        return {
-            **found,
-            **{
-                COST + name: torch.tensor(float(value), dtype=torch.float64, device="cpu")
-                for name, value in numbers.items()
-            },
-        }
+        with torch.device("cpu"):  # numbers, also where the network has shapes alone
+            return {**found, **told(cost)}
 
-    found = task.remembered(method.__name__, dict(key), made) if hasattr(task, "remembered") else made()
-    told = {name.removeprefix(COST): float(value) for name, value in found.items() if name.startswith(COST)}
-    whole = ("forwards", "backwards", "samples", "peak_bytes")
-    model.method_cost = {name: int(v) if name in whole else v for name, v in told.items()} | {"note": ""}  # type: ignore[assignment]
-    return {name: value for name, value in found.items() if not name.startswith(COST)}
+    kept = task.remembered(method.__name__, dict(key), made) if hasattr(task, "remembered") else made()
+    weights, cost = parted(kept)
+    model.method_cost = cost  # type: ignore[assignment]
+    return weights
 
 
 def train(
