@@ -1,5 +1,7 @@
 """Networks that somebody brings: methods follow them on the inputs that they came with, or say why they cannot."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from bench.testing.trial import count, on_meta, trial_of
 from suites.pruning.block_sparse import block_sparse
 from suites.pruning.channel_slim import channel_slim
 from suites.pruning.global_magnitude import global_magnitude
+from suites.pruning.ssvi import ssvi
 
 
 def narrow(batch: int = 1):
@@ -75,3 +78,22 @@ def test_a_kernel_is_refused_where_its_layers_are_not_called():
         ValueError, match="Linear has no linear layers whose outputs and inputs blocks of 32 x 32 divide"
     ):
         block_sparse(nn.Linear(4, 4))
+
+
+class Edges(nn.Module):
+    """Convolutions along one axis and along two, with no zeros around their maps."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv1d(2, 4, 5, padding=2, padding_mode="circular")
+        self.b = nn.Conv2d(1, 3, 3, padding="same", padding_mode="reflect", dilation=1)
+
+    def forward(self, x):
+        return self.b(self.a(x)[:, None])
+
+
+def test_a_layer_of_drawn_weights_keeps_its_padding():
+    torch.manual_seed(0)
+    plain, x = Edges().eval(), torch.rand(3, 2, 9)
+    with torch.no_grad():
+        assert torch.equal(ssvi(copy.deepcopy(plain), density=1)(x), plain(x))
