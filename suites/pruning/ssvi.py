@@ -174,7 +174,7 @@ def ssvi(
     generator = torch.Generator().manual_seed(0)
     for at, (name, layer) in enumerate(layers.items()):
         weight: Tensor = layer.weight  # type: ignore[assignment]
-        mask = torch.ones_like(weight)
+        mask = torch.ones_like(weight, dtype=torch.bool)
         keep = kept_count(weight.numel(), density)
         if at and not weight.is_meta:
             order = torch.randperm(weight.numel(), generator=generator)

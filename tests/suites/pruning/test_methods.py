@@ -311,7 +311,8 @@ def test_dropped_weights_get_no_gradient():
     from suites.pruning.nets.gpt import gpt
 
     torch.manual_seed(0)
-    model = spdf(gpt(width=16, layers=1, heads=2, vocabulary=11, length=8), sparsity=0.75)
+    model = gpt(width=16, layers=1, heads=2, vocabulary=11, length=8)
+    model = spdf(model, sparsity=0.75, workload="training_step")
     model(model.example_inputs(2)[0]).square().mean().backward()
     layer = model.blocks[0].mlp.fc1
     assert int((layer.weight != 0).sum()) == 1024 - 768
