@@ -13,6 +13,7 @@ from bench import costs
 from suites.common.kept_cost import parted, told
 from suites.common.task import learning_task
 from suites.common.training import Loss, Pace, classification, fit
+from suites.pruning.examples import example_of
 from suites.pruning.groups import Group, keep_channels
 
 BATCH = 32
@@ -89,16 +90,25 @@ def calibration(model: nn.Module, samples: int, cost: costs.Cost) -> tuple[Tenso
     """Inputs and what belongs to them to score on: of the task, or random ones, which is then said on the network.
 
     Random inputs come with the network's own answers; a network scored on them has a cost and no score.
+
+    Raises:
+        ValueError: a network without a task that takes or gives more than one tensor.
     """
     cost.samples += samples
     task: Any = getattr(model, "task", None)
     if hasattr(task, "training_batches"):
         return next(iter(task.training_batches(samples, 1, 0)))
-    inputs = model.example_inputs(samples)[0]  # type: ignore[operator]
+    given = example_of(model, samples)
+    one = not isinstance(given, Mapping) and len(given) == 1
     with torch.no_grad():
-        answers = model(inputs).argmax(-1)
+        answers = model(*given) if one else None
+    if not isinstance(answers, Tensor):
+        raise ValueError(
+            f"a score is taken on one tensor of inputs and one of answers, and {type(model).__name__} has others: take a "
+            "method that scores weights alone, as global_magnitude does, or wrap the network"
+        )
     model.untrained = "scored on random inputs: take a model with a task"  # type: ignore[assignment]
-    return inputs, answers
+    return given[0], answers.argmax(-1)
 
 
 class Held:

@@ -9,9 +9,11 @@ from torch import nn
 from bench.errors import UsageError
 from bench.testing import Subject
 from bench.testing.trial import count, on_meta, trial_of
-from suites.pruning.block_sparse import block_sparse
+from suites.pruning.block_sparse import block_sparse, sparse_weights
 from suites.pruning.channel_slim import channel_slim
+from suites.pruning.fast_sparse import fast_sparse
 from suites.pruning.global_magnitude import global_magnitude
+from suites.pruning.lpvit import lpvit
 from suites.pruning.ssvi import ssvi
 
 
@@ -97,3 +99,37 @@ def test_a_layer_of_drawn_weights_keeps_its_padding():
     plain, x = Edges().eval(), torch.rand(3, 2, 9)
     with torch.no_grad():
         assert torch.equal(ssvi(copy.deepcopy(plain), density=1)(x), plain(x))
+
+
+class Named(nn.Module):
+    """Two inputs by name, and a matrix that is no layer's."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.w = nn.Linear(6, 8), nn.Parameter(torch.rand(8, 6))
+
+    def forward(self, left, right):
+        return self.a(left) + nn.functional.linear(right, self.w)
+
+    def example_inputs(self, batch):
+        return {"left": torch.rand(batch, 6), "right": torch.rand(batch, 6)}
+
+
+def test_scores_of_data_are_refused_where_inputs_are_several_and_weights_of_no_layer_are_named():
+    with pytest.raises(ValueError, match=r"one tensor of inputs .* Named has others"):
+        lpvit(Named(), block=[2, 2])
+    assert int((sparse_weights(Named(), sparsity=0.5, kernel="mask").w == 0).sum()) == 0
+    with pytest.raises(ValueError, match=r"no 1x1 convolutions .*; w, a.weight are tied, or of other layers, or of none"):
+        fast_sparse(Named())
+
+
+def test_layers_that_tiles_do_not_divide_stay_dense_beside_those_that_run():
+    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 130))
+    model.example_inputs = lambda batch: (torch.rand(batch, 64),)
+    torch.manual_seed(0)
+    x = torch.rand(3, 64)
+    with torch.no_grad():
+        wanted = global_magnitude(copy.deepcopy(model), sparsity=0.6)(x)
+        tiled = global_magnitude(model, sparsity=0.6, kernel="lscd")
+        assert torch.allclose(tiled(x), wanted, atol=1e-6)
+    assert [type(part).__name__ for part in tiled] == ["SparseLinear", "ReLU", "Linear"]
