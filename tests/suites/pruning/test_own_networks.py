@@ -133,3 +133,34 @@ def test_layers_that_tiles_do_not_divide_stay_dense_beside_those_that_run():
         tiled = global_magnitude(model, sparsity=0.6, kernel="lscd")
         assert torch.allclose(tiled(x), wanted, atol=1e-6)
     assert [type(part).__name__ for part in tiled] == ["SparseLinear", "ReLU", "Linear"]
+
+
+class Shared(nn.Module):
+    """Two layers with one weight, whose outputs meet, and a head that is the embedding where `tied`."""
+
+    def __init__(self, tied):
+        super().__init__()
+        self.embed, self.a, self.b = nn.Embedding(12, 8), nn.Linear(8, 16), nn.Linear(8, 16)
+        self.down, self.head = nn.Linear(16, 8), nn.Linear(8, 12, bias=False)
+        self.b.weight = self.a.weight
+        if tied:
+            self.head.weight = self.embed.weight
+
+    def forward(self, ids):
+        x = self.embed(ids)
+        return self.head(self.down(self.a(x) + self.b(x.flip(1))))
+
+    def example_inputs(self, batch):
+        return torch.randint(12, (batch, 5))
+
+
+def test_weights_that_are_one_stay_one_or_are_not_cut():
+    pytest.importorskip("torch_pruning")
+    network = channel_slim(Shared(tied=False), rate=0.5)
+    assert network.b.weight is network.a.weight and network.a.out_features == 8
+    with torch.device("meta"):
+        empty = channel_slim(Shared(tied=False), rate=0.5)
+    assert empty.b.weight is empty.a.weight
+    assert sum(p.numel() for p in empty.parameters()) == sum(p.numel() for p in network.parameters())
+    with pytest.raises(UsageError, match=r"cut embed.weight and head.weight of Shared differently"):
+        channel_slim(Shared(tied=True), rate=0.5)
