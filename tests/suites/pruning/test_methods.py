@@ -318,6 +318,7 @@ def test_dropped_weights_get_no_gradient():
     assert int((layer.weight != 0).sum()) == 1024 - 768
     assert not bool(layer.weight.grad[~layer.held].any())
     assert bool(layer.weight.grad[layer.held].any())
+    assert not list(spdf(gpt(width=16, layers=1, heads=2, vocabulary=11, length=8)).buffers())  # a forward holds none
 
 
 def test_distillation_of_channels():
