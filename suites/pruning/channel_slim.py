@@ -84,8 +84,8 @@ def tied_again(model: nn.Module, shared: list[list[str]]) -> nn.Module:
             other = model.get_parameter(name)
             if other.shape != one.shape or not (one.is_meta or torch.equal(other, one)):
                 raise UsageError(
-                    f"channel_slim would cut {first} and {name} of {type(model).__name__} differently, and they are one "
-                    f"weight. {INSTEAD}"
+                    f"channel_slim would cut {first} and {name} of {type(model).__name__} differently, and they are "
+                    f"one weight. {INSTEAD}"
                 )
             owner, _, own = name.rpartition(".")
             setattr(model.get_submodule(owner), own, one)

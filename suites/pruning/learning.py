@@ -104,8 +104,8 @@ def calibration(model: nn.Module, samples: int, cost: costs.Cost) -> tuple[Tenso
         answers = model(*given) if one else None
     if not isinstance(answers, Tensor):
         raise ValueError(
-            f"a score is taken on one tensor of inputs and one of answers, and {type(model).__name__} has others: take a "
-            "method that scores weights alone, as global_magnitude does, or wrap the network"
+            f"a score is taken on one tensor of inputs and one of answers, and {type(model).__name__} has others: take "
+            "a method that scores weights alone, as global_magnitude does, or wrap the network"
         )
     model.untrained = "scored on random inputs: take a model with a task"  # type: ignore[assignment]
     return given[0], answers.argmax(-1)

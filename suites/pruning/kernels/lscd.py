@@ -39,8 +39,8 @@ class LscdProduct(Product):
         self.tile = tile_of(weight.shape, tile)
         if not tiles_divide(weight.shape, tile):
             raise ValueError(
-                f"kernel='lscd': tiles of {self.tile} do not divide a layer of {tuple(weight.shape)}: take multiples of "
-                "them, or kernel='csr'"
+                f"kernel='lscd': tiles of {self.tile} do not divide a layer of {tuple(weight.shape)}: take multiples "
+                "of them, or kernel='csr'"
             )
         self.executed_weights = self.outputs * self.inputs
         if weight.is_meta:  # how full each tile is depends on values, and so does its padding: the products do not
