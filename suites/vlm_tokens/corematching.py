@@ -156,7 +156,7 @@ class CoreMatching(Reduction):
     def observe(self, layer: int, block: Any, active: Tensor) -> None:
         """Note a layer's core neurons."""
         if self.neurons:
-            count = max(1, int(active.shape[-1] * self.beta))
+            count = max(1, at_most(active.shape[-1], self.beta))
             self._core[layer] = core_of_sentence(active, self.rho, count)
 
     def close(self, cache: VisualCache, stream: Stream, model: VisualDecoder) -> VisualCache:
