@@ -97,7 +97,7 @@ class FastV(Reduction):
         self.after, self.drop, self.row = after, drop, RowScore()
 
     def plan(self, visual: int, layers: int, text: int) -> list[int]:
-        """All, then v - int(v R)."""
+        """All, then floor(v (1 - R))."""
         return schedules.fastv(visual, layers, self.after, self.drop)
 
     def leave(self, layer: int, stream: Stream, inside: Inside, wanted: int) -> Stream:

@@ -59,8 +59,8 @@ def pyramiddrop(
 
 
 def fastv(v: int, layers: int, after: int = 2, drop: float = 0.5) -> list[int]:
-    """All v, then v - int(v R) behind layer K (FastV, arXiv 2403.06764)."""
-    return cut([v, v - at_most(v, drop)], [after], layers)
+    """All v, then floor(v (1 - R)) behind layer K (FastV, arXiv 2403.06764), as random and even dropping keep them."""
+    return cut([v, at_most(v, 1 - drop)], [after], layers)
 
 
 def share(v: int, layers: int, keep: float, after: int = 0) -> list[int]:
