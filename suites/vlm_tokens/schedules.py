@@ -119,8 +119,6 @@ def aim_shares(layers: int, first: int, span: int = 8, lag: int = 1) -> list[flo
 def aim(
     v: int, layers: int, *, frames: int = 1, merge: float = 0.25, first: int | None = None, span: int | None = None,
     lag: int = 1,
-) -> list[int]:  # fmt: skip| None = None,
-    span: int | None = None, lag: int = 1,
 ) -> list[int]:  # fmt: skip
     """floor(share v') visual tokens per layer, v' after merging; words are never dropped."""
     first, span = aim_defaults(layers, first, span)
