@@ -113,10 +113,10 @@ def test_the_prefix_takes_paths_and_class_names_and_names_a_missing_file(folder)
         known.model("diffusers:some/where.json")
 
 
-def pipeline(tmp_path, scheduler, part="unet", config=SMALL):
-    for name, fields in ((part, config), ("scheduler", scheduler)):
+def pipeline(tmp_path, scheduler):
+    for name, file, fields in (("unet", "config.json", SMALL), ("scheduler", "scheduler_config.json", scheduler)):
         (tmp_path / name).mkdir()
-        (tmp_path / name / {"scheduler": "scheduler_config.json"}.get(name, "config.json")).write_text(json.dumps(fields))
+        (tmp_path / name / file).write_text(json.dumps(fields))
     return diffusers_model(name=str(tmp_path), words=2)
 
 

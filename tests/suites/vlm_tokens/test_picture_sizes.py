@@ -1,4 +1,4 @@
-"""Tokens of a picture of any size are those of transformers' processors, and a tower's products those of its network."""
+"""Tokens of a picture of any size are those of transformers' processors, and a tower's products its network's."""
 
 import random
 
