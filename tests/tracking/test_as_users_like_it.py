@@ -121,7 +121,7 @@ def test_each_suite_has_an_experiment_of_its_own_unless_one_is_named(place):  # 
     config = configuration(place, [HEALTHY])
     assert experiment_of(config, "ops") == "waterline-ops"
     assert experiment_of(config.model_copy(update={"tracking": Tracking(experiment="lab")}), "ops") == "lab"
-    kept = store(place / "results", [record(), record(suite="ops")], with_samples=False)
+    kept = store(place / "results", [record(), record(suite="ops", model="gemm")], with_samples=False)
     uri, name = f"sqlite:///{place}/mlflow/mlflow.db", "waterline-vit_tokens"
     one = Mirror(uri, name, place / "art", kept.root, suite="vit_tokens")
     (item,) = one.pending(kept)
