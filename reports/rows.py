@@ -205,11 +205,11 @@ def _order(row: Row) -> tuple[Any, ...]:
 
 
 def columns_of(rows: Iterable[Row]) -> list[Column]:
-    """The columns that have at least one value or one reason in `rows`, a quantity's parts behind its whole."""
+    """The columns that have at least one value or one reason in `rows`, the whole run's first, then those of parts."""
     listed = list(rows)
     present = set[str]().union(*(row.cells for row in listed))
     parts = list(dict.fromkeys(part for row in listed for part in row.parts))
-    every = (column for base in COLUMNS for column in (base, *(base.of(part) for part in parts)))
+    every = (*COLUMNS, *(base.of(part) for base in COLUMNS for part in parts))
     return [column for column in every if column.key in present]
 
 

@@ -328,7 +328,7 @@ def _log(record: Record) -> str:
 _Column = tuple[str, Callable[[dict[str, Any]], str]]
 
 _PROCESS: tuple[_Column, ...] = (
-    ("Process", lambda run: str(run.get("index", ""))),
+    ("Process", lambda run: str(run["index"] + 1)),
     ("Median (ms)", lambda run: _number(run.get("median_ms"), 4)),
     ("Speed-up (×)", lambda run: _number(_ratio(run), 4)),
     ("Reference GEMM (ms)", lambda run: _number(run.get("gemm_median_ms"), 4)),
