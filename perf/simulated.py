@@ -26,6 +26,7 @@ from perf.rules import (
     RUNNERS,
     Rule,
     Values,
+    drawn_rounds,
     fixed_warm_s,
     middles,
     placed,
@@ -157,8 +158,8 @@ def answers_of(rule: Rule, world: World, rng: np.random.Generator, sessions: int
     """What so many sessions say."""
     shape = (sessions, rule.latency.max_invocations + (ELSEWHERE if rule.slope is not None else 0))
     warm = warm_ups(rule, world, rng, shape)
-    times = draw(world, rng, *shape, rounds_of(rule, world), warm)
-    values, rounds = said(rule, world, times)
+    times = draw(world, rng, *shape, drawn_rounds(rule, world), warm)
+    values, rounds = said(rule, world, times, warm)
     seconds = seconds_of(rule, world, warm, rounds, shape)
     taken = processes_taken(rule, values, seconds)
     spent = np.cumsum(seconds, axis=1)
