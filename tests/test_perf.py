@@ -72,7 +72,7 @@ def test_tables_say_how_far_off_and_how_often_wrong() -> None:
     assert "none: too few samples" in table
     twins = [Twins("a", 0, 1.0, 0.99, 1.01, 4.0), Twins("a", 1, 1.05, 1.03, 1.07, 6.0)]
     line = instrument.twins_table(twins).splitlines()[-1]
-    assert line.startswith("| a | 2 | 50 % |")
+    assert line.startswith("| a | 2 | 50 % (9 % to 91 %) |")
     assert "| 5.0 |" in line
 
 

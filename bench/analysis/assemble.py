@@ -220,7 +220,7 @@ def _apart(session: Session) -> list[dict[str, str]]:
 
 def _glance(protocol: Protocol, kept: Sequence[Invocation]) -> list[dict[str, str]]:
     """A flag where one process alone counts: by the protocol, or of runs so long that a process is a few of them."""
-    if protocol.latency.max_invocations > 1 and len(kept) > 1:
+    if protocol.latency.max_invocations > 1 and len(kept) != 1:
         return []
     runs = min(len(part["latency_ms"]) for part in kept[0]["cases"].values())
     if is_long(kept[0], protocol.latency):

@@ -14,7 +14,10 @@ from bench.statistics import ratio_interval_paired
 
 BASE, FAST = Case(suite="s", model="m"), Case(suite="s", model="m", method="fast")
 BASE_KEY, FAST_KEY = BASE.key, FAST.key
-PROTOCOL = Latency(invocations=3, max_invocations=5, budget_s=100, replacements=2)
+#: Version 1: times decide as well, and the twin is no control.
+PROTOCOL = Latency(
+    invocations=3, max_invocations=5, budget_s=100, replacements=2, absolute_half_width=0.02, twin_control=False
+)
 
 
 def invocation(index, base=10.0, fast=5.0, twin=None, *, preempted=0.0, seconds=1.0, n=20, steady=True):
@@ -159,7 +162,7 @@ def test_stopping_when_precise_enough_keeps_the_coverage_quick():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "cap"), [(3, 4), (5, 10), (10, 20)])  # quick, standard, publish
+@pytest.mark.parametrize(("first", "cap"), [(3, 4), (5, 10), (10, 20), (3, 8), (5, 15)])  # of both versions
 @pytest.mark.parametrize("sd", [0.0016, 0.005, 0.008, 0.0115, 0.016, 0.02, 0.1, 0.58])
 def test_stopping_when_precise_enough_covers_93_to_97(sd, first, cap):
     hits, _ = covered(sd, first, cap, 6000, seed=[first, int(1e4 * sd)])

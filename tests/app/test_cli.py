@@ -149,7 +149,7 @@ def test_every_key_of_the_configuration_is_an_override(suites):
 
 
 def test_the_library_and_the_command_line_mean_the_same_protocols(suites):
-    for name in ("quick", "standard", "publish"):
+    for name in ("quick", "publish", "v1/glance", "v1/quick", "v1/standard", "counts"):
         assert api.protocol_named(name) == validate(composed(f"protocol={name}")).protocol
     assert Protocol().hash == api.protocol_named("standard").hash
 

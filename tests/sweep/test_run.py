@@ -89,7 +89,8 @@ def test_every_row_carries_the_protocols_hash_and_all_its_values(done):
     for record in result.records:
         assert record["case"]["protocol"] == record["protocol"]["hash"] == config.protocol.hash
         assert record["protocol"] == config.protocol.as_record()
-        assert Protocol(**record["protocol"]["parameters"]).hash == config.protocol.hash
+        version = record["protocol"]["version"]
+        assert Protocol(version=version, **record["protocol"]["parameters"]).hash == config.protocol.hash
 
 
 def test_the_baseline_carries_the_noise_floor_and_no_speedup(done):
