@@ -154,16 +154,24 @@ def warm_ups(rule: Rule, world: World, rng: np.random.Generator, shape: tuple[in
     return dict.fromkeys((*MEMBERS, PRODUCT), seconds)
 
 
-def answers_of(rule: Rule, world: World, rng: np.random.Generator, sessions: int) -> list[Answer]:
-    """What so many sessions say."""
+def sessions_of(
+    rule: Rule, world: World, rng: np.random.Generator, sessions: int
+) -> tuple[Values, np.ndarray, np.ndarray]:
+    """What processes of so many sessions say, how many of them each session takes, and the seconds that these take."""
     shape = (sessions, rule.latency.max_invocations + (ELSEWHERE if rule.slope is not None else 0))
     warm = warm_ups(rule, world, rng, shape)
     times = draw(world, rng, *shape, drawn_rounds(rule, world), warm)
     values, rounds = said(rule, world, times, warm)
     seconds = seconds_of(rule, world, warm, rounds, shape)
     taken = processes_taken(rule, values, seconds)
-    spent = np.cumsum(seconds, axis=1)
-    return [answer(rule, values, i, int(n), float(spent[i, n - 1])) for i, n in enumerate(taken)]
+    return values, taken, np.cumsum(seconds, axis=1)[np.arange(sessions), taken - 1]
+
+
+def answers_of(rule: Rule, world: World, rng: np.random.Generator, sessions: int) -> list[Answer]:
+    """What so many sessions say."""
+    values, taken, seconds = sessions_of(rule, world, rng, sessions)
+    found = enumerate(zip(taken, seconds, strict=True))
+    return [answer(rule, values, i, int(n), float(spent)) for i, (n, spent) in found]
 
 
 def true_time(rule: Rule, world: World, seed: int) -> float:

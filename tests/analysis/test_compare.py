@@ -459,7 +459,7 @@ def test_rows_of_both_versions_are_never_compared_or_ranked_together():
     one, two = (under(run(name), api.protocol_named(name)) for name in ("v1/quick", "quick"))
     assert protocol_key(one[0]) != protocol_key(two[0])
     assert set(kinds(compare(one, two), "latency_ms")) == {"INVALID"}
-    frame = table.to_frame([*one, *two])
+    frame = table.from_records([*one, *two])
     ranked = rank_intervals(frame, "latency_ms", medians=medians_of([*one, *two]))
     groups = ranked.groupby("group")["protocol"].unique()
     assert sorted(map(list, groups)) == sorted([[one[0]["protocol"]["hash"]], [two[0]["protocol"]["hash"]]])
