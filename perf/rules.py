@@ -134,10 +134,17 @@ def placed(rule: Rule, world: World) -> Rule:
     return rule.but(rule.name, {"samples": round(max(latency.min_samples, best))})
 
 
+def is_long(rule: Rule, world: World) -> bool:
+    """Whether the protocol has a rule of its own for runs of this length."""
+    long_run_s = rule.latency.long_run_s
+    return long_run_s is not None and world.ms >= 1e3 * long_run_s
+
+
 def rounds_of(rule: Rule, world: World) -> int:
     """Samples of each member in a process, or in the first where that decides for the others."""
     latency = rule.latency
-    return max(latency.min_samples, min(latency.samples, int(latency.case_seconds * 1e3 / world.ms)))
+    least = latency.long_samples if is_long(rule, world) else latency.min_samples
+    return max(least, min(latency.samples, _that_fit(rule, world)))
 
 
 def drawn_rounds(rule: Rule, world: World) -> int:
@@ -236,6 +243,8 @@ def sample_s(rule: Rule, world: World) -> float:
 def fixed_warm_s(rule: Rule, world: World) -> float:
     """Seconds of a warm-up by the protocol."""
     latency = rule.latency
+    if is_long(rule, world):
+        return world.ms / 1e3  # one run
     return min(latency.warmup_cap_s, max(latency.warmup_s, latency.warmup_iterations * world.ms / 1e3))
 
 
@@ -256,8 +265,10 @@ def seconds_of(rule: Rule, world: World, warm: WarmUps, rounds: int | np.ndarray
     """
     latency, ms = rule.latency, world.ms / 1e3
     warm_s = RUNNERS * warm if isinstance(warm, float) else sum(warm.values())
-    windows = len(MEMBERS) * latency.throughput_windows * max(latency.throughput_window_s, 2 * ms)
-    layers = len(CASES) * 2 * rule.protocol.counting.layer_repeats * ms
+    long, repeats = is_long(rule, world), rule.protocol.counting.layer_repeats
+    repeats = max(1, min(repeats, _that_fit(rule, world) // 2)) if long else repeats
+    windows = 0.0 if long else len(MEMBERS) * latency.throughput_windows * max(latency.throughput_window_s, 2 * ms)
+    layers = len(CASES) * 2 * repeats * ms
     extras = windows * _taking(rule.windows, shape[1]) + layers * _taking(rule.layers, shape[1])
     sampled = RUNNERS * rounds * sample_s(rule, world)
     return np.asarray(np.broadcast_to(START_S + warm_s + sampled + extras, shape))
@@ -301,13 +312,14 @@ def half_widths(logs: np.ndarray) -> np.ndarray:
     return found
 
 
-def processes_taken(rule: Rule, values: Values, seconds: np.ndarray) -> np.ndarray:
+def processes_taken(rule: Rule, values: Values, seconds: np.ndarray, long: bool = False) -> np.ndarray:
     """Processes after which each session ends, [sessions]: `bench.analysis.session.decide` for many at once.
 
     Args:
         rule: its limits, and what it takes as controls.
         values: of as many processes as there may be.
         seconds: of each process, [sessions, processes].
+        long: whether the runs are.
     """
     latency = rule.latency
     product = rule.slope.value * values[PRODUCT] if rule.slope is not None else 0.0
@@ -319,7 +331,8 @@ def processes_taken(rule: Rule, values: Values, seconds: np.ndarray) -> np.ndarr
             wide = np.maximum(wide, half_widths(values[name] - product) / latency.absolute_half_width)
         if name != BASELINE:
             wide = np.maximum(wide, half_widths(base - values[name]) / latency.ratio_half_width)
-    first, further, cap = latency.invocations, latency.further_invocations, latency.max_invocations
+    first = latency.long_least if long else latency.invocations
+    further, cap = latency.further_invocations, latency.max_invocations
     spent = np.cumsum(seconds, axis=1)
     taken = np.full(len(wide), cap)
     for n in range(cap - 1, first - 1, -1):

@@ -28,6 +28,7 @@ from perf.rules import (
     Values,
     drawn_rounds,
     fixed_warm_s,
+    is_long,
     middles,
     placed,
     processes_taken,
@@ -44,6 +45,7 @@ from perf.worlds import (
     PRODUCT,
     SAME,
     TWIN,
+    LONG_RUNS,
     WORLDS,
     WarmUps,
     World,
@@ -163,7 +165,7 @@ def sessions_of(
     times = draw(world, rng, *shape, drawn_rounds(rule, world), warm)
     values, rounds = said(rule, world, times, warm)
     seconds = seconds_of(rule, world, warm, rounds, shape)
-    taken = processes_taken(rule, values, seconds)
+    taken = processes_taken(rule, values, seconds, is_long(rule, world))
     return values, taken, np.cumsum(seconds, axis=1)[np.arange(sessions), taken - 1]
 
 
@@ -308,12 +310,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--runs", type=int, default=1000, help="sessions of each rule in each world")
     parser.add_argument("--rules", nargs="+", choices=[rule.name for rule in RULES])
-    parser.add_argument("--worlds", nargs="+", choices=[world.name for world in WORLDS])
+    parser.add_argument("--worlds", nargs="+", choices=[world.name for world in (*WORLDS, *LONG_RUNS)])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="file for every row")
     given = parser.parse_args(argv)
     rules = [rule for rule in RULES if not given.rules or rule.name in given.rules]
-    worlds = [world for world in WORLDS if not given.worlds or world.name in given.worlds]
+    named = [world for world in (*WORLDS, *LONG_RUNS) if world.name in (given.worlds or ())]
+    worlds = named or list(WORLDS)
     rows = list[Row]()
     print(as_markdown([]))
     for world in worlds:

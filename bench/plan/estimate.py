@@ -98,7 +98,7 @@ def _member_seconds(
     least_warm = 0.0 if brief or long else latency.warmup_s_gpu if on_gpu else latency.warmup_s
     layers = protocol.counting.layer_repeats if _takes(protocol.counting.layer_processes, number) else 0
     layers = min(layers, 1) if long else layers
-    windowed = not few and _takes(latency.throughput_processes, number)
+    windowed = not few and not long and _takes(latency.throughput_processes, number)
     total = BUILD_S
     for t in (part / 1e3 for part in parts):
         warm = max(least_warm, warm_runs * t)

@@ -176,7 +176,8 @@ class _Members:
             with self.stage("sampled"):
                 latency.interleave(runners, samples, rounds, seed, turn=self._turn, between=between, loss=self._loss())
             with self.stage("extras"):
-                self._throughput([] if self.few else subjects, samples, times)
+                back_to_back = not self.few and max(times.values()) < self.long_ms
+                self._throughput(subjects if back_to_back else [], samples, times)
         self.phase.turn_to(None)
         self.find_state_changer(state, subjects)
         assert watch.report is not None

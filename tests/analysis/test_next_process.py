@@ -66,11 +66,11 @@ def test_quiet_ratios_get_few_samples_noisy_ones_many_and_bursts_no_fewer_than_t
     assert planned(process(noise=0.3)).rounds == latency.most_samples
     assert latency.fewest_samples < planned(process(noise=0.03)).rounds < latency.most_samples
     burst = process(noise=0.001)
-    times = burst["cases"][FAST_KEY]["latency_ms"]
-    times[16:21] = [1.3 * ms for ms in times[16:21]]
+    for part in (*burst["cases"].values(), burst["twin"]):  # ratios do not show it
+        part["latency_ms"][16:21] = [1.3 * ms for ms in part["latency_ms"][16:21]]
     assert planned(burst).rounds == 64
     brief = QUICK.model_copy(update={"latency": latency.model_copy(update={"case_seconds": 0.7})})
-    assert planned(process(noise=0.3), protocol=brief).rounds == 70  # of ten milliseconds
+    assert 64 <= planned(process(noise=0.3), protocol=brief).rounds <= 75  # of ten milliseconds
     assert planned(process(scale=200.0)).rounds is None  # runs of two seconds: as many as the first takes
     assert planned(process(n=31)).rounds is None
 

@@ -29,11 +29,11 @@ NAMES = ("standard", "quick", "publish")
 OF_VERSION_1 = tuple(f"v1/{name}" for name in NAMES)
 #: What every row holds that version 1 measured: these never change.
 HASHES_OF_VERSION_1 = {
-    "v1/glance": "HASH_GLANCE",
-    "v1/quick": "HASH_QUICK",
-    "v1/standard": "HASH_STANDARD",
-    "v1/publish": "HASH_PUBLISH",
-    "counts": "HASH_COUNTS",
+    "v1/glance": "59a0416a8f71ed1e",
+    "v1/quick": "3c47da4fe0de5543",
+    "v1/standard": "e14141a7e3f1940b",
+    "v1/publish": "c7f79d13a8bdd065",
+    "counts": "cd8cadfdeda0112e",
 }
 
 

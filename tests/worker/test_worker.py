@@ -123,7 +123,7 @@ def test_a_later_process_does_what_its_plan_says_and_a_full_one_keeps_the_times_
     assert own["throughput"] and own["layers"]["repeats"] == 2 and len(own["latency_ms"]) == 12
     warm = own["warmup"]
     assert len(warm["trace_ms"]) == warm["iterations"] // warm["chunk"] and warm["seconds"] >= 0.05
-    assert sum(warm["trace_ms"]) * warm["chunk"] / 1e3 == pytest.approx(warm["seconds"], rel=0.2)
+    assert 0 < sum(warm["trace_ms"]) * warm["chunk"] / 1e3 <= warm["seconds"]
     assert later["plan"] == plan and later["twin"]["warmup"]["trace_ms"] is None
     assert later["twin"]["warmup"]["iterations"] < warm["iterations"]
     for member in (*later["cases"].values(), later["twin"]):
