@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m perf.gate_worlds", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--protocol", default="quick", choices=[rule.name for rule in RULES])
+    parser.add_argument("--protocol", default="v2/quick", choices=[rule.name for rule in RULES])
     parser.add_argument("--worlds", nargs="+", choices=[world.name for world in WORLDS])
     parser.add_argument("--draws", type=int, default=DRAWS, help="simulated gates for each number")
     given = parser.parse_args(argv)

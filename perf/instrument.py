@@ -42,7 +42,7 @@ from perf.loops import LOOPS, Loop, Subject, run
 DURATIONS_MS = (0.1, 1.0, 10.0, 100.0, 1000.0)
 #: Identical networks per round, compared two by two so that no two comparisons share a measurement.
 NETWORKS = 6
-PROTOCOLS = ("v1/quick", "v1/standard", "quick", "standard")
+PROTOCOLS = ("quick", "standard", "v2/quick", "v2/standard")
 #: Real errors that a comparison is to stay within, 95 % of the time.
 GOALS = (0.02, 0.01)
 #: Rounds, each of three comparisons.

@@ -345,8 +345,8 @@ def processes_taken(rule: Rule, values: Values, seconds: np.ndarray, long: bool 
 
 # ------------------------------------------------------------------------------------------------ rules to try
 _NAMES = ("glance", "quick", "standard", "publish")
-VERSION_1 = tuple(Rule.of(f"v1/{name}") for name in _NAMES)
-VERSION_2 = tuple(Rule.of(name) for name in _NAMES)
+VERSION_1 = tuple(Rule.of(name) for name in _NAMES)
+VERSION_2 = tuple(Rule.of(f"v2/{name}") for name in _NAMES)
 _, QUICK, STANDARD, PUBLISH = VERSION_1
 _FIXED, _SHRUNKEN, _FITTED = Slope(SLOPE), Slope(SLOPE, SLOPE_SD), Slope(SLOPE, math.inf)
 #: Each change of version 1's standard by itself, so that what it does is seen.

@@ -94,7 +94,7 @@ def test_the_instrument_goes_on_where_it_stopped_and_mixes_no_busy_and_quiet_ans
     tools = [*(f"waterline {name}" for name in instrument.PROTOCOLS), *(loop.name for loop in loops.LOOPS)]
     assert sorted(asked) == sorted((tool, number) for tool in tools for number in (0, 1))
     out = capsys.readouterr().out
-    assert "goes on" not in out and "| waterline v1/quick | 2 | 0 %" in out and "| waterline quick | 2 | 0 %" in out
+    assert "goes on" not in out and "| waterline v2/quick | 2 | 0 %" in out and "| waterline quick | 2 | 0 %" in out
     assert instrument.main([*words, "--busy", "2"]) == 2 and "--busy 0" in capsys.readouterr().err
 
 

@@ -87,13 +87,16 @@ def _measured(metric: str, interval: Interval, statistic: str, note: str = "") -
     )
 
 
-def _percentile(kept: Sequence[Invocation], key: str, percent: int, part: str | None = None) -> Reading:
-    """A percentile over the processes that have samples enough for it: how many a process takes tells no time."""
+def _percentile(kept: Sequence[Invocation], key: str, percent: int, part: str | None, latency: Latency) -> Reading:
+    """A percentile per process, if every process has samples enough for it; where they are planned, over those that do.
+
+    How many a process was planned to take tells nothing of its times.
+    """
     metric = f"latency_p{percent}_ms"
     found = [percentile(member(item, key, part)["latency_ms"], percent / 100) for item in kept]
     values = [item.value for item in found if item.value is not None]
-    if not values:
-        return unavailable(metric, next((item.reason for item in found if item.reason), "no samples"))
+    if not values or (len(values) < len(found) and latency.most_samples is None):
+        return unavailable(metric, next((item.reason for item in found if item.value is None), "no samples"))
     note = f"in the {len(values)} of {len(found)} processes that took samples enough" if len(values) < len(found) else ""
     return _measured(
         metric, log_mean_interval(values), f"geometric mean over processes of the {percent}th percentile", note
@@ -126,8 +129,8 @@ def _of_part(
     note = _few(case, kept, part) or (COLD if protocol.latency.l2 == "cold" and part is None else "")
     return [
         _measured("latency_ms", log_mean_interval(medians(kept, key, part)), GEOMETRIC, note),
-        _percentile(kept, key, 90, part),
-        _percentile(kept, key, 99, part),
+        _percentile(kept, key, 90, part, protocol.latency),
+        _percentile(kept, key, 99, part, protocol.latency),
         _rate(case, kept, part),
         *_compared(case, session, kept, part, protocol.latency),
     ]

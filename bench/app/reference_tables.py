@@ -17,9 +17,9 @@ from bench.config.protocol_files import protocol_values
 from bench.config.schema import Config, Suite
 from bench.metrics import METRICS, SECTIONS
 
-#: The protocols in the order in which they cost time, and those of version 1.
+#: The protocols in the order in which they cost time, and those of version 2.
 PROTOCOLS = ("counts", "glance", "quick", "standard", "publish")
-OF_VERSION_1 = ("v1/glance", "v1/quick", "v1/standard", "v1/publish")
+OF_VERSION_2 = ("v2/glance", "v2/quick", "v2/standard", "v2/publish")
 #: `key: value   # what it is`, as the configuration's files explain it; of deeper keys, the indented ones.
 _EXPLAINED = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)#\s*(?P<said>.+)$")
 _BETTER = {"lower": "lower", "higher": "higher", "none": ""}
@@ -60,13 +60,13 @@ def settings_page() -> str:
 
 
 def protocols_page() -> str:
-    """Every parameter of the protocols side by side, and those of version 1."""
+    """Every parameter of the protocols side by side, and those of version 2."""
     folder = config_folder() / "protocol"
     firsts = [f"- `{name}`: {_first_comment(folder / f'{name}.yaml')}" for name in PROTOCOLS]
     head = f"# Protocols\n\n{_MADE}\n`protocol=NAME` takes one of these; why each number is what it is, says "
     head += "[the protocol](../protocol.md).\n\n" + "\n".join(firsts) + "\n\n" + _protocols_table(PROTOCOLS)
-    head += "\n\n## Version 1\n\nFor sweeps that were begun with it; [as it was](../protocol_v1.md).\n\n"
-    return head + _protocols_table(OF_VERSION_1) + "\n"
+    head += "\n\n## Version 2\n\nNot in force yet; [what is other in it](../protocol_v2.md).\n\n"
+    return head + _protocols_table(OF_VERSION_2) + "\n"
 
 
 def _protocols_table(names: Sequence[str]) -> str:

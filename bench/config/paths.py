@@ -27,7 +27,7 @@ def config_folder() -> Path:
 
 
 def group_names(group: str) -> list[str]:
-    """What may be chosen of a Hydra group, as the command line names it: `quick`, and of a folder in it `v1/quick`."""
+    """What may be chosen of a Hydra group, as the command line names it: `quick`, and of a folder in it `v2/quick`."""
     folder = config_folder() / group
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 

@@ -1,4 +1,4 @@
-"""The measurement protocol: every number of it, and the hash that stands in every row. Version 1 can still measure."""
+"""The measurement protocol in its versions: every number of it, and the hash that stands in every row."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from bench.canonical import digest
 
-VERSION = 2
-#: Versions that can measure; the first for sweeps that were begun with it (`protocol=v1/quick`).
+#: Versions that can measure; the first is in force, the second is asked for by name (`protocol=v2/quick`).
 VERSIONS = (1, 2)
 #: Settings that say where something lies on this machine: they change no number, and a record names no paths.
 PLACES: dict[str, set[str]] = {"energy": {"csv"}}
@@ -31,25 +30,38 @@ BEFORE: dict[str, dict[str, Any]] = {
         "equivalence": 0.05,
     }
 }
-#: Parameters that came with version 2, with the values that say what version 1 does. They are no part of version 1's
-#: parameters, so that its hashes hold and rows that were measured by it are still its rows.
-SINCE_2: dict[str, dict[str, Any]] = {
+#: Values of version 2's `standard`, where version 1's, which are the defaults below, are others.
+DEFAULTS_2: dict[str, dict[str, Any]] = {
     "latency": {
-        "fewest_samples": None,
-        "most_samples": None,
-        "between": 0.007,
-        "one_piece": 5.0,
-        "warm_by_evidence": False,
-        "throughput_processes": None,
-        "twin_control": False,
-        "long_run_s": None,
-        "long_samples": 1,
-        "long_invocations": 1,
+        "max_invocations": 15,
+        "absolute_half_width": None,
+        "fewest_samples": 20,
+        "most_samples": 400,
+        "warm_by_evidence": True,
+        "throughput_processes": 3,
+        "twin_control": True,
+        "long_run_s": 1.0,
+        "long_invocations": 3,
     },
-    "counting": {"layer_processes": None},
+    "counting": {"layer_processes": 1},
 }
-#: Values of version 1's `standard` that are others in version 2's, which are the defaults below.
-DEFAULTS_1: dict[str, dict[str, Any]] = {"latency": {"max_invocations": 10, "absolute_half_width": 0.02}}
+#: Parameters that came with version 2. They are no part of version 1's parameters, so that its hashes hold and rows that
+#: were measured by it are still its rows; the defaults below say what version 1 does.
+SINCE_2: dict[str, tuple[str, ...]] = {
+    "latency": (
+        "fewest_samples",
+        "most_samples",
+        "between",
+        "one_piece",
+        "warm_by_evidence",
+        "throughput_processes",
+        "twin_control",
+        "long_run_s",
+        "long_samples",
+        "long_invocations",
+    ),
+    "counting": ("layer_processes",),
+}
 
 
 class Section(BaseModel):
@@ -62,19 +74,19 @@ class Latency(Section):
     """How time is taken; see docs/protocol.md for the reason behind each value."""
 
     invocations: int = Field(5, ge=1, le=1000, description="fresh processes at least")
-    max_invocations: int = Field(15, ge=1, le=1000, description="fresh processes at most")
+    max_invocations: int = Field(10, ge=1, le=1000, description="fresh processes at most")
     budget_s: float = Field(900.0, gt=0, description="time after which a group gets no further process")
     ratio_half_width: float = Field(0.01, gt=0, lt=1, description="half-width of ratios that stops adding processes")
     absolute_half_width: float | None = Field(
-        None, gt=0, lt=1, description="the same for absolute times; null: they do not decide"
+        0.02, gt=0, lt=1, description="the same for absolute times; null: they do not decide"
     )
     further_invocations: int = Field(1, ge=0, description="processes after the first that is precise enough")
     at_once: float = Field(0.5, ge=0, le=1, description="share of the half-widths at which none is added to that")
     samples: int = Field(100, ge=3, le=100_000, description="raw samples of a case in the first process")
     fewest_samples: int | None = Field(
-        20, ge=3, le=100_000, description="in the others, planned by what the first showed; null: as many as in it"
+        None, ge=3, le=100_000, description="in the others, planned by what the first showed; null: as many as in it"
     )
-    most_samples: int | None = Field(400, ge=3, le=100_000, description="raw samples that are planned at most")
+    most_samples: int | None = Field(None, ge=3, le=100_000, description="raw samples that are planned at most")
     between: float = Field(
         0.007, gt=0, lt=1, description="what ratios are taken to differ by between processes, for that plan"
     )
@@ -89,7 +101,7 @@ class Latency(Section):
     warmup_s_gpu: float = Field(3.0, ge=0, description="on a GPU")
     warmup_cap_s: float = Field(30.0, gt=0, description="time after which a warm-up ends, steady or not")
     warm_by_evidence: bool = Field(
-        True, description="on a CPU only the first process warms up in full, the others as long as that needed"
+        False, description="on a CPU only the first process warms up in full, the others as long as that needed"
     )
     steady_variation: float = Field(0.02, gt=0, description="variation of the last 10 that counts as steady")
     l2: Literal["warm", "cold"] = Field(
@@ -98,14 +110,14 @@ class Latency(Section):
     throughput_windows: int = Field(5, ge=1, description="windows of forwards back to back")
     throughput_window_s: float = Field(0.2, gt=0, description="length of such a window")
     throughput_processes: int | None = Field(
-        3, ge=1, description="the first processes that take throughput windows; null: all"
+        None, ge=1, description="the first processes that take throughput windows; null: all"
     )
-    twin_control: bool = Field(True, description="ratios are to the baseline and its twin together")
+    twin_control: bool = Field(False, description="ratios are to the baseline and its twin together")
     long_run_s: float | None = Field(
-        1.0, gt=0, description="runs of this length and more get few in a process; null: as all others"
+        None, gt=0, description="runs of this length and more get few in a process; null: as all others"
     )
     long_samples: int = Field(1, ge=1, description="raw samples of such runs in a process at least")
-    long_invocations: int = Field(3, ge=1, le=1000, description="fresh processes of such runs at least")
+    long_invocations: int = Field(1, ge=1, le=1000, description="fresh processes of such runs at least")
     quiet_wait_s: float = Field(30.0, ge=0, description="cap of the wait for a quiet host before a process")
     preempted_share: float = Field(
         0.25, gt=0, le=1, description="a member's preempted samples that set a process aside"
@@ -159,7 +171,7 @@ class Counting(Section):
     second_count: bool = Field(True, description="count with fvcore as well and compare")
     layer_repeats: int = Field(15, ge=1, description="passes of the per-layer timing")
     layer_processes: int | None = Field(
-        1, ge=1, description="the first processes that take times of layers; null: all"
+        None, ge=1, description="the first processes that take times of layers; null: all"
     )
 
 
@@ -179,7 +191,7 @@ class Protocol(Section):
     """The parameters of a measurement; two rows with other parameters are never ranked together."""
 
     name: str = "standard"
-    version: Literal[1, 2] = 2
+    version: Literal[1, 2] = 1
     timed: bool = Field(True, description="false: counts alone, on the meta device; no process is timed")
     latency: Latency = Latency()
     counting: Counting = Counting()
@@ -187,23 +199,26 @@ class Protocol(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_version_1(cls, given: Any) -> Any:
-        """What version 1 leaves out has its own values, and what came later it does not know."""
-        if not isinstance(given, Mapping) or given.get("version") != 1:
-            return given
+    def _of_version(cls, given: Any) -> Any:
+        """What version 2 leaves out has its own values, and version 1 does not know what came later."""
+        if not isinstance(given, Mapping) or not all(
+            isinstance(given.get(name, {}), Mapping | BaseModel) for name in SINCE_2
+        ):
+            return given  # which pydantic refuses in its own words
         filled = dict(given)
-        for name in ("latency", "counting"):
+        for name, later in SINCE_2.items():
             section = filled.get(name, {})
-            if not isinstance(section, Mapping | BaseModel):
-                return given  # which pydantic refuses in its own words
             own = section.model_dump() if isinstance(section, BaseModel) else dict(section)
-            later = [key for key, value in SINCE_2[name].items() if own.get(key, value) != value]
-            if later:
+            if given.get("version", 1) == 2:
+                filled[name] = {**DEFAULTS_2[name], **own}
+                continue
+            model = {"latency": Latency, "counting": Counting}[name]
+            unknown = [key for key in later if key in own and own[key] != model.model_fields[key].default]
+            if unknown:
                 raise ValueError(
-                    f"version 1 of the protocol knows no {name}.{later[0]}={own[later[0]]}: take it with a protocol of "
-                    "version 2, such as protocol=quick"
+                    f"version 1 of the protocol knows no {name}.{unknown[0]}={own[unknown[0]]}: take it with a protocol "
+                    "of version 2, such as protocol=v2/quick"
                 )
-            filled[name] = {**DEFAULTS_1.get(name, {}), **own, **SINCE_2[name]}
         return filled
 
     @property

@@ -10,13 +10,15 @@ from bench.errors import UsageError, no_such
 
 #: What Hydra writes behind a file whose values are to stand where those of the reading file stand.
 _HERE = "@_here_"
+#: How a file of the group names another one from whatever folder it lies in.
+_GROUP = "/protocol/"
 
 
 def protocol_values(name: str) -> dict[str, Any]:
     """The values of a protocol, as Hydra would compose them.
 
     Args:
-        name: as the command line has it: `quick`, `v1/quick`.
+        name: as the command line has it: `quick`, `v2/quick`.
 
     Raises:
         UsageError: there is no such protocol.
@@ -28,7 +30,7 @@ def protocol_values(name: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for parent in own.pop("defaults", []):
         if parent != "_self_":
-            values = protocol_values(parent.removesuffix(_HERE))
+            values = protocol_values(parent.removeprefix(_GROUP).removesuffix(_HERE))
     for key, value in own.items():
         values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
     return values

@@ -64,11 +64,12 @@ def group_seconds(group: Group, parts: Mapping[str, Sequence[float]], protocol: 
     timed = [base, *(case for case in group.cases if case.key != base.key)]
     members = [base, *timed]  # the baseline has a twin
     slowest = max(max(parts[case.key]) for case in members) / 1e3
-    latency = protocol.latency
+    latency, on_gpu = protocol.latency, base.device != "cpu"
     processes = latency.long_least if _is_long(slowest, protocol) else latency.invocations
-    seconds = sum(
-        PROCESS_S + sum(_member_seconds(parts[case.key], protocol, base.device != "cpu", few, slowest, n) for case in members)
-        for n in range(processes)
+    seconds = PROCESS_S * processes + sum(
+        _member_seconds(parts[case.key], protocol, on_gpu, few, slowest, number)
+        for number in range(processes)
+        for case in members
     )
     probes = sum(_probe_seconds(parts[case.key][0] / 1e3, case, few) for case in group.cases)
     return probes + seconds

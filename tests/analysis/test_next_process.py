@@ -13,7 +13,7 @@ from bench.config.protocol import Protocol
 from bench.plan.process import ProcessPlan
 from tests.analysis.test_session import BASE, BASE_KEY, FAST, FAST_KEY, invocation
 
-QUICK = Protocol(latency={"samples": 64, "case_seconds": 100.0, "throughput_processes": 1})
+QUICK = Protocol(version=2, latency={"samples": 64, "case_seconds": 100.0, "throughput_processes": 1})
 KEYS = [BASE_KEY, FAST_KEY]
 
 
@@ -38,7 +38,7 @@ def planned(*done, protocol=QUICK):
 def test_the_first_process_does_everything_and_under_version_1_all_do():
     assert planned() == ProcessPlan()
     for done in ([process()], [process(), process(1)]):
-        assert planned(*done, protocol=Protocol(version=1)) == ProcessPlan()
+        assert planned(*done, protocol=Protocol()) == ProcessPlan()
     spoilt = process()
     spoilt["cases"][FAST_KEY]["preempted"] = [True] * 64
     assert planned(spoilt) == ProcessPlan()  # the next one takes its place
@@ -83,7 +83,7 @@ def test_extras_are_taken_until_processes_that_count_have_them():
     spoilt = process()
     spoilt["twin"]["preempted"] = [True] * 64
     assert planned(spoilt, without(1)).throughput and planned(spoilt, without(1)).layers
-    standard = Protocol(latency={"throughput_processes": 3})
+    standard = Protocol(version=2)
     assert planned(process(), process(1), protocol=standard).throughput
     assert not planned(process(), process(1), process(2), protocol=standard).throughput
 
@@ -124,7 +124,7 @@ def test_a_rate_a_percentile_and_layers_of_one_process_have_no_interval_and_say_
 
 def test_the_twin_is_a_control_of_ratios_and_of_no_other_value():
     done = [process(number, noise=0.02) for number in range(4)]
-    plain, (record, rows) = finished(Protocol(version=1), *done)[1], finished(QUICK, *done)
+    plain, (record, rows) = finished(Protocol(), *done)[1], finished(QUICK, *done)
     base, twin, own = (session.medians(done, key) for key in (BASE_KEY, "twin", FAST_KEY))
     by_hand = [math.sqrt(b * t) / c for b, t, c in zip(base, twin, own, strict=True)]
     assert list(speedups(record).values()) == pytest.approx(by_hand)
@@ -132,7 +132,7 @@ def test_the_twin_is_a_control_of_ratios_and_of_no_other_value():
     assert "twin as control" in rows["speedup"]["statistic"] and "twin" not in plain["speedup"]["statistic"]
     assert plain["speedup"]["value"] != pytest.approx(rows["speedup"]["value"], abs=1e-9)
     assert plain["latency_ms"] == rows["latency_ms"]
-    floors = [finished(protocol, *done, case=BASE)[1]["aa_ratio"] for protocol in (Protocol(version=1), QUICK)]
+    floors = [finished(protocol, *done, case=BASE)[1]["aa_ratio"] for protocol in (Protocol(), QUICK)]
     assert floors[0] == floors[1]
 
 
@@ -141,7 +141,7 @@ def test_long_runs_need_three_processes_and_one_is_a_value_with_an_open_verdict(
     assert session.is_long(done[0], QUICK.latency) and not session.is_long(process(), QUICK.latency)
     assert not session.decide(done[:2], KEYS, BASE_KEY, QUICK.latency).done
     assert session.decide(done, KEYS, BASE_KEY, QUICK.latency).done  # five of shorter runs
-    single = Protocol(latency={"invocations": 1, "max_invocations": 1})
+    single = Protocol(version=2, latency={"invocations": 1, "max_invocations": 1})
     record, rows = finished(single, done[0])
     assert rows["speedup"]["value"] and rows["speedup"]["ci_low"] is None
     said = next(flag["text"] for flag in record["flags"] if flag["code"] == "glance")
@@ -150,6 +150,6 @@ def test_long_runs_need_three_processes_and_one_is_a_value_with_an_open_verdict(
 
 def test_without_ratios_the_least_number_of_processes_is_enough_and_the_reason_says_so():
     wild = [invocation(i, base=10.0 * (1 + i)) for i in range(5)]
-    decision = session.decide(wild, [BASE_KEY], BASE_KEY, Protocol().latency)
+    decision = session.decide(wild, [BASE_KEY], BASE_KEY, Protocol(version=2).latency)
     assert decision == session.Decision(True, "no ratio that would ask for more processes")
-    assert not session.decide(wild, KEYS, BASE_KEY, Protocol().latency).done
+    assert not session.decide(wild, KEYS, BASE_KEY, Protocol(version=2).latency).done

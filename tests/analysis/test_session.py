@@ -14,10 +14,7 @@ from bench.statistics import ratio_interval_paired
 
 BASE, FAST = Case(suite="s", model="m"), Case(suite="s", model="m", method="fast")
 BASE_KEY, FAST_KEY = BASE.key, FAST.key
-#: Version 1: times decide as well, and the twin is no control.
-PROTOCOL = Latency(
-    invocations=3, max_invocations=5, budget_s=100, replacements=2, absolute_half_width=0.02, twin_control=False
-)
+PROTOCOL = Latency(invocations=3, max_invocations=5, budget_s=100, replacements=2)
 
 
 def invocation(index, base=10.0, fast=5.0, twin=None, *, preempted=0.0, seconds=1.0, n=20, steady=True):

@@ -93,13 +93,12 @@ def test_the_estimate_of_a_group_adds_up_the_parts_of_every_member():
     one = {base.key: [100.0], other.key: [100.0]}
     three = {base.key: [100.0], other.key: [100.0, 60.0, 40.0]}
     rounds = min(protocol.latency.samples, protocol.latency.case_seconds / 0.1)
-    processes, layers = protocol.latency.invocations, protocol.counting.layer_repeats * 1.5
-    first = 2 * protocol.latency.warmup_s + layers * 0.1  # two more parts, together as long as the whole
-    others = (processes - 1) * 3 * 0.1  # three runs warm these up
-    further = first + others + processes * rounds * 0.1
+    warm = max(protocol.latency.warmup_s, 0.3)
+    layers = protocol.counting.layer_repeats * 1.5
+    further = 2 * warm + (rounds + layers) * 0.1  # two more parts, together as long as the whole
     assert estimate.group_seconds(group, three, protocol) - estimate.group_seconds(
         group, one, protocol
-    ) == pytest.approx(further)
+    ) == pytest.approx(protocol.latency.invocations * further)
 
 
 def test_the_estimate_of_a_pipeline_knows_how_long_its_loads_are():

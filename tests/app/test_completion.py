@@ -25,7 +25,7 @@ def test_every_verb_suite_and_choice_is_offered():
     )
     assert completion.offers("bench protocol=") == [
         f"protocol={name}"
-        for name in ("counts", "glance", "publish", "quick", "standard", *(f"v1/{name}" for name in OF_BOTH))
+        for name in ("counts", "glance", "publish", "quick", "standard", *(f"v2/{name}" for name in OF_BOTH))
     ]
     assert {"task=none", "task=digits", "task=additions"} <= set(completion.offers("bench task="))
     for choice in completion.offers("bench retry="):
