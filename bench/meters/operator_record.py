@@ -17,6 +17,7 @@ class OperatorRecord:
     macs: int = 0
     dense_macs: int = 0
     nonzero_macs: float | None = None
+    weightless_macs: int = 0
     causal_unused_macs: int = 0
     vector_ops: int = 0
     activations: int = 0

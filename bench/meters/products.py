@@ -46,7 +46,8 @@ class Product:
 
     `dense` is what a dense kernel would do (None: the same); `causal_unused` the part of `macs` that a causal mask
     rules out; `left` and `right` the operands; bits override those of the operands' dtypes; `weight_bytes` are bytes
-    of packed weights that no tensor argument shows.
+    of packed weights that no tensor argument shows; `weightless` the part of `macs` that multiplies no weight, such as
+    the gradient of one.
     """
 
     macs: int
@@ -58,6 +59,7 @@ class Product:
     right_bits: int | None = None
     weight_bytes: int = 0
     vector_ops: int = 0
+    weightless: int = 0
     norm_elements: int = 0
 
 
@@ -183,8 +185,9 @@ def convolution_backward(call: Call) -> Product:
     """The forward's MACs once for the gradient of the input and once for that of the weight, as the mask asks."""
     gradient, image, weight = call.args[:3]
     elements = image.numel() if call.arg("transposed") else gradient.numel()
-    wanted = sum(bool(flag) for flag in call.arg("output_mask")[:2])
-    return Product(wanted * elements * _kernel_taps(weight) * _complexity(image, weight), gradient, weight)
+    of_input, of_weight = (bool(flag) for flag in call.arg("output_mask")[:2])
+    once = elements * _kernel_taps(weight) * _complexity(image, weight)
+    return Product((of_input + of_weight) * once, gradient, weight, weightless=of_weight * once)
 
 
 def convolution_tbc(call: Call) -> Product:
@@ -302,7 +305,8 @@ LAYER_NORM_OPS = 7  # mean, difference, square, variance, scale by it; then the 
 def _recurrent(steps: int, matrices_: Sequence[Tensor], activation: Tensor, passes: int = 1) -> Product:
     weights = [matrix for matrix in matrices_ if matrix.dim() == 2]
     macs = passes * steps * sum(matrix.numel() for matrix in weights)
-    return Product(macs, activation, weights[0], vector_ops=passes * steps * 2 * weights[0].shape[0])
+    vector = passes * steps * 2 * weights[0].shape[0]
+    return Product(macs, activation, weights[0], vector_ops=vector, weightless=macs - macs // passes)
 
 
 def recurrent_layer(passes: int) -> Formula:

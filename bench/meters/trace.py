@@ -400,6 +400,7 @@ class OperatorTrace(TorchDispatchMode):
         record.macs = product.macs
         record.dense_macs = product.dense if product.dense is not None else product.macs
         record.causal_unused_macs = product.causal_unused
+        record.weightless_macs = product.weightless
         record.vector_ops = product.vector_ops
         record.norm_macs = 5 * product.norm_elements
         record.norm = "layer_norm" if product.norm_elements else None

@@ -89,12 +89,12 @@ class ValueChecks:
             self._weights[key] = (torch.zeros((), dtype=torch.long), weight.numel())
 
     def settle_weights(self) -> None:
-        """Write the non-zero part of every product into its record."""
+        """Write the non-zero part of every product into its record; products with no weight in them are in full."""
         for key, records in self._users.items():
             zeros, total = self._weights.get(key, (torch.zeros(()), 1))
             share = 1 - float(zeros) / total
             for record in records:
-                record.nonzero_macs = record.macs * share
+                record.nonzero_macs = (record.macs - record.weightless_macs) * share + record.weightless_macs
 
     def zero_weight_share(self) -> tuple[float, int]:
         """Share of zeros among the elements of multiplied dense weights, and how many elements that is of."""

@@ -56,6 +56,33 @@ def test_a_slim_network_has_the_same_count_three_times():
     assert three(Two(), "slim") == {"macs_dense": 40, "macs_nonzero": 40}
 
 
+class Backward(nn.Module):
+    """A 2 -> 4 layer on 3 samples and its whole backward: 8 MACs a sample forwards, for the input, and for the weight.
+
+    A convolution's backward is one operator that makes both gradients; a linear layer's are two products.
+    """
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+        with torch.no_grad():
+            layer.weight.fill_(1.0)
+            layer.weight[:1] = 0.0  # a quarter
+
+    def forward(self, x):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(self.layer(x).square().sum(), [x, self.layer.weight])
+
+
+@pytest.mark.parametrize(
+    ("layer", "x"),
+    [(nn.Linear(2, 4, bias=False), torch.ones(3, 2)), (nn.Conv2d(2, 4, 1, bias=False), torch.ones(3, 2, 1, 1))],
+)
+def test_the_gradient_of_a_weight_multiplies_no_weight_whose_zeros_could_be_seen(layer, x):
+    assert three(Backward(layer), "mask", x) == {"macs_dense": 24, "macs_nonzero": 6 + 6 + 8}
+
+
 class Stored(nn.Module):
     """A 4 x 8 weight in CSR with 6 stored values."""
 
