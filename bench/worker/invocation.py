@@ -354,6 +354,22 @@ def _member(group: _Members, name: str, samples: dict[str, Samples], warm: dict[
     }
 
 
+def _timed(group: _Members, samples: dict[str, Samples], warm: dict[str, WarmUp]) -> dict[str, Any]:
+    """The raw samples of the cases, of the baseline's twin and of the reference product."""
+    names = [recipe.case.key for recipe in group.recipes]
+    reference = samples[REFERENCE]
+    return {
+        "cases": {name: _member(group, name, samples, warm) for name in names},
+        "twin": {"of": names[0], **_member(group, TWIN, samples, warm)},
+        "reference_gemm": {
+            "ms": reference.latency_ms,
+            "macs": REFERENCE_SIZE[group.device.partition(":")[0]] ** 3,
+            "block": reference.block,
+            "warmup": asdict(warm[REFERENCE]),
+        },
+    }
+
+
 def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     """The raw samples of one invocation.
 
@@ -380,8 +396,6 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         if group.plan.layers:
             with group.stage("extras"):
                 group.layer_times(spec["protocol"]["counting"]["layer_repeats"])
-    names = [recipe.case.key for recipe in group.recipes]
-    reference = samples[REFERENCE]
     return {
         "schema": SCHEMA,
         "session": spec["session"],
@@ -392,14 +406,7 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         "stages_s": group.stages,
         "plan": group.plan.as_dict(),
         "quiet": {"quiet": quiet.quiet, "waited_s": quiet.waited_s, "labels": list(quiet.labels)},
-        "cases": {name: _member(group, name, samples, warm) for name in names},
-        "twin": {"of": names[0], **_member(group, TWIN, samples, warm)},
-        "reference_gemm": {
-            "ms": reference.latency_ms,
-            "macs": REFERENCE_SIZE[group.device.partition(":")[0]] ** 3,
-            "block": reference.block,
-            "warmup": asdict(warm[REFERENCE]),
-        },
+        **_timed(group, samples, warm),
         **watched,
         "labels": disturbances(watched, is_drawn_on(group.device)),
         "threads": torch.get_num_threads(),
