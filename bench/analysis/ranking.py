@@ -128,7 +128,7 @@ def medians_of(
     shown = (record if part is None else as_part(record, part) for record in records)
     return {
         (record["case_key"], record["timing"]["session"]): {
-            line["index"]: line[name] for line in used_invocations(record)
+            line["index"]: line[name] for line in used_invocations(record) if line.get(name)
         }
         for record in shown
         if (record.get("timing") or {}).get("session")
