@@ -16,7 +16,7 @@ from bench.app.progress import GroupLines, ProgressBar
 from bench.app.sources import find_row, measured_here
 from bench.canonical import BASELINE_METHOD
 from bench.config import catalogue
-from bench.config.protocol import VERSION, Protocol
+from bench.config.protocol import VERSIONS, Protocol
 from bench.config.schema import Config, Device, Paths, explain
 from bench.errors import BenchError, UsageError
 from bench.foreign_text import escape_controls
@@ -160,9 +160,10 @@ def check_files(case: Case, config: Config) -> None:
 def as_recorded(config: Config, record: Record, case: Case) -> Config:
     """The configuration with the row's protocol and device, writing to a folder of its own."""
     stored = record["protocol"]
-    if stored.get("version") != VERSION:
+    if stored.get("version") not in VERSIONS:
+        known = " and ".join(map(str, VERSIONS))
         raise UsageError(
-            f"the row was measured by protocol {stored.get('version')}, this is version {VERSION}: not comparable"
+            f"the row was measured by protocol {stored.get('version')}, and here are versions {known}: not comparable"
         )
     try:
         named = Protocol(name=stored["name"], version=stored["version"], **stored["parameters"])
