@@ -29,7 +29,7 @@ from bench.statistics import paired_accuracy_difference
 from bench.store.record_parts import is_of_part, parts_of, scored, whole_of
 from bench.store.records import DISTURBED, Record
 from reports.columns import CHANGE, COLUMNS, DERIVED, DERIVED_OF_PARTS, OF, Column, column_key
-from reports.own_time import Split, split
+from reports.own_time import Side, Split, split_of
 
 
 class Cell(NamedTuple):
@@ -205,11 +205,11 @@ def _order(row: Row) -> tuple[Any, ...]:
 
 
 def columns_of(rows: Iterable[Row]) -> list[Column]:
-    """The columns that have at least one value or one reason in `rows`, a quantity's parts behind its whole."""
+    """The columns that have at least one value or one reason in `rows`, the whole run's first, then those of parts."""
     listed = list(rows)
     present = set[str]().union(*(row.cells for row in listed))
     parts = list(dict.fromkeys(part for row in listed for part in row.parts))
-    every = (column for base in COLUMNS for column in (base, *(base.of(part) for part in parts)))
+    every = (*COLUMNS, *(base.of(part) for base in COLUMNS for part in parts))
     return [column for column in every if column.key in present]
 
 
@@ -281,6 +281,7 @@ def _contamination(record: Record) -> str:
 
 def _compare_with_baselines(rows: list[Row]) -> None:
     baselines = {(row.case_key, row.machine_key): row for row in rows if row.case.is_baseline}
+    sides: dict[str, Side] = {}
     for row in rows:
         base = baselines.get((str(row.record.get("baseline_key")), row.machine_key))
         if row.status not in ("ok", DISTURBED):  # of disturbed rows the ratios stand: both sides were timed in turns
@@ -293,7 +294,7 @@ def _compare_with_baselines(rows: list[Row]) -> None:
             row.cells[column_key("realised_gain", part)] = _share(row, part, shares.realised_gain)
             row.cells[column_key("arrived_share", part)] = _share(row, part, shares.arrived_share)
         if row.status == "ok":
-            row.cells["own_share"] = _own_share(base, row)
+            row.cells["own_share"] = _own_share(base, row, sides)
         row.cells["size_ratio"] = _ratio(base, row, "size_bytes")
         row.cells["bits_ratio"] = _bits_ratio(base, row)
         row.cells |= {f"{name}{CHANGE}": _score_change(base, row, name) for name in RULES if name in row.cells}
@@ -340,13 +341,15 @@ def _share(row: Row, part: str, share: Callable[[float, float | None, float | No
     return Cell(found.value, found.low, found.high, speedup.n, speedup.provenance)
 
 
-def _own_share(base: Row | None, row: Row) -> Cell:
-    """The part of the layers' time that the method's own modules take."""
+def _own_share(base: Row | None, row: Row, sides: dict[str, Side]) -> Cell:
+    """The part of the layers' time that the method's own modules take; `sides` keeps the layers of baselines."""
     if base is None:
         return Cell(None, note="the baseline is not among the records")
     if not same_network(base, row):
         return Cell(None, note=OF_OTHER_NETWORK)
-    found = split(row.record, base.record)
+    if base.page not in sides:
+        sides[base.page] = Side.of(base.record)
+    found = split_of(Side.of(row.record), sides[base.page])
     if isinstance(found, str):
         return Cell(None, note=found)
     if found.replaced_ms:

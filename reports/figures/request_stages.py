@@ -59,7 +59,7 @@ def _draw(found: Sequence[Request], hover: list[str]) -> Spec:
                 "name": plain(stage),
                 "x": rounded(values),
                 "y": names,
-                "marker": {"color": styles[stage].colour, "pattern": {"shape": looks[stage], "fgcolor": "@paper"}},
+                "marker": {"color": styles[stage].colour, "pattern": {"shape": looks[stage], "bgcolor": styles[stage].colour, "fgcolor": "@paper"}},
                 "customdata": [[place, start + place] for place in range(len(found))],
                 "meta": "hover",
             }
