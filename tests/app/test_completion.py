@@ -14,6 +14,8 @@ from bench.config.schema import all_keys, validate
 from bench.config.verbs import JOBS
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Protocols of which there is one of either version.
+OF_BOTH = ("glance", "publish", "quick", "standard")
 
 
 def test_every_verb_suite_and_choice_is_offered():
@@ -22,7 +24,8 @@ def test_every_verb_suite_and_choice_is_offered():
         "bench suite=d"
     )
     assert completion.offers("bench protocol=") == [
-        f"protocol={name}" for name in ("counts", "glance", "publish", "quick", "standard")
+        f"protocol={name}"
+        for name in ("counts", "glance", "publish", "quick", "standard", *(f"v2/{name}" for name in OF_BOTH))
     ]
     assert {"task=none", "task=digits", "task=additions"} <= set(completion.offers("bench task="))
     for choice in completion.offers("bench retry="):
@@ -71,11 +74,13 @@ def test_nothing_typed_is_an_error(line):
     assert isinstance(completion.offers(line), list)
 
 
-def test_the_command_line_answers_a_shells_question_without_hydra_or_pydantic(tmp_path):
+def test_the_command_line_answers_a_shells_question_without_hydra_pydantic_or_the_library(tmp_path):
     script = (
         "import sys; from bench.app.cli import main\n"
         "try: main()\n"
-        "finally: print(sorted({'hydra', 'pydantic', 'torch'} & set(sys.modules)), file=sys.stderr)"
+        "finally:\n"
+        "    slow = {'hydra', 'pydantic', 'torch', 'bench.api', 'importlib.metadata'} & set(sys.modules)\n"
+        "    print(sorted(slow), file=sys.stderr)"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT), "COMP_LINE": "bench job=pl", "COMP_POINT": "12"}
     command = [sys.executable, "-c", script, "-sc", "query=bash"]

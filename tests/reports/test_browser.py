@@ -355,13 +355,35 @@ def test_a_link_to_a_view_opens_at_its_section_and_keeps_the_view_of_a_figure(si
     assert abs(top) < 120
     figure = visit(board(site))
     figure.draw_all()
-    select = figure.page.locator("#flagship select").first
-    wanted = select.locator("option").all_text_contents()[-1]
-    select.select_option(wanted)
+    select = figure.page.locator("#flagship select")
+    wanted = [select.nth(place).locator("option").all_text_contents()[-1] for place in range(2)]
+    for place in (1, 0):  # small multiples of the last network
+        select.nth(place).select_option(wanted[place])
     again = visit(board(site), fragment=figure.page.evaluate("location.hash"))
     again.draw_all()
-    assert again.page.locator("#flagship").get_attribute("data-drawn") == wanted
+    assert again.page.locator("#flagship").get_attribute("data-drawn").split(" · ") == wanted
     assert abs(again.page.evaluate("document.getElementById('flagship').getBoundingClientRect().top")) < 500
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+def test_small_multiples_share_their_axes_and_are_reached_with_the_keyboard(site, visit, width):
+    seen = visit(board(site), width=width)
+    seen.draw_all()
+    seen.page.locator("#flagship select").nth(1).focus()
+    seen.page.keyboard.press("ArrowDown")
+    seen.page.wait_for_selector("#flagship[data-drawn$='small multiples']")
+    panels = seen.page.evaluate("""() => {
+        const layout = document.querySelector('#flagship .plot')._fullLayout;
+        const all = (start) => Object.keys(layout).filter((name) => name.startsWith(start)).map((name) => layout[name]);
+        const told = (axis) => [axis._length / (axis.range[1] - axis.range[0]), ...axis.range];
+        return ['xaxis', 'yaxis'].map((start) => all(start).map(told));
+    }""")
+    rates = [axis[0] for axes in panels for axis in axes]
+    assert len(panels[0]) == len(panels[1]) > 1 and max(rates) / min(rates) < 1.01
+    assert all(axis[1:] == axes[0][1:] for axes in panels for axis in axes)
+    names = seen.page.locator("#flagship .annotation-text").all_text_contents()
+    assert sorted(names) == names and {"tome", "evit"} <= set(names)
+    assert not seen.complaints
 
 
 def test_the_search_box_finds_and_opens_with_the_keyboard_alone(site, visit):

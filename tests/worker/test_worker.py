@@ -115,6 +115,34 @@ def test_the_samples_of_the_reference_say_how_many_products_each_is_the_mean_of(
     assert reference["block"] > 1 and len(reference["ms"]) >= 10
 
 
+def test_a_later_process_does_what_its_plan_says_and_a_full_one_keeps_the_times_of_its_warm_up(workers, tmp_path):
+    spec = timing("healthy", warmup_s=0.05)
+    plan = {"rounds": 17, "warmup_s": {"twin": 0.0}, "throughput": False, "layers": False}
+    first, later = (
+        workers.run("invocation", told, log=tmp_path / "log").result for told in (spec, {**spec, "plan": plan})
+    )
+    (own,) = first["cases"].values()
+    assert own["throughput"] and own["layers"]["repeats"] == 2 and len(own["latency_ms"]) == 12
+    warm = own["warmup"]
+    assert len(warm["trace_ms"]) == warm["iterations"] // warm["chunk"] and warm["seconds"] >= 0.05
+    assert 0 < sum(warm["trace_ms"]) * warm["chunk"] / 1e3 <= warm["seconds"]
+    assert later["plan"] == plan and later["twin"]["warmup"]["trace_ms"] is None
+    assert later["twin"]["warmup"]["iterations"] < warm["iterations"]
+    for member in (*later["cases"].values(), later["twin"]):
+        assert len(member["latency_ms"]) == 17 and member["throughput"] is None and "layers" not in member
+    for made in (first, later):
+        assert 0 < made["stages_s"]["sampled"] and sum(made["stages_s"].values()) < made["seconds"]
+
+
+def test_of_a_long_run_one_warms_up_and_as_many_are_timed_as_there_is_time_for(workers, tmp_path):
+    spec = timing("healthy", long_run_s=0.02, case_seconds=0.1)
+    recipe = Recipe(Case(suite="t", model="wait"), "perf.known:busy_wait", {"milliseconds": 30})
+    outcome = workers.run("invocation", {**spec, "recipes": [recipe.as_dict()]}, log=tmp_path / "log")
+    (own,) = outcome.result["cases"].values()
+    assert (own["warmup"]["iterations"], own["warmup"]["steady"], len(own["latency_ms"])) == (1, None, 3)
+    assert own["layers"]["repeats"] == 1
+
+
 def test_the_limit_of_a_wait_is_the_wait_and_a_start(tmp_path):
     with Sharing({**TIMEOUTS, "start": 60.0, "measure": 7.0}) as made:
         assert made.limit_s("quiet", 120.0) == 180.0
