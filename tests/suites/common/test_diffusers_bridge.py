@@ -163,7 +163,7 @@ def test_cogvideox_follows_velocities_of_a_diffusion_and_not_a_flow(tmp_path):
     file.write_text(json.dumps({"_class_name": "CogVideoXDPMScheduler", "snr_shift_scale": 1.0}))
     assert of_pipeline(tmp_path) == Scheduling("CogVideoXDDIMScheduler", {"snr_shift_scale": 1.0})
     file.write_text(json.dumps({"_class_name": "DDPMScheduler"}))
-    with pytest.raises(UsageError, match="DDPMScheduler draws noise on the way.*scheduler=flow_euler or ddim"):
+    with pytest.raises(UsageError, match=r"DDPMScheduler draws noise on the way.*scheduler=flow_euler or ddim"):
         of_pipeline(tmp_path).made(4, 1)
     file.write_text("[]")
     with pytest.raises(UsageError, match="no configuration of a scheduler"):
