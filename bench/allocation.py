@@ -1,7 +1,7 @@
 """How many processes and iterations an interval of a wanted width costs least, and what narrows it for nothing.
 
-Pure functions over logarithms of times, each with its formula and source. No protocol uses them yet: `perf.simulated`
-tries them in worlds whose components are known.
+Pure functions over logarithms of times, each with its formula and source. Version 2 of the protocol uses those of
+warm-ups, of the rounds of the others and of the twin; `perf.simulated` tries all in worlds whose components are known.
 
 A process's median of m iterations differs from the truth with the variance B + W / m. B is *between* processes; W is
 *within* them, per iteration: `within_variance`.
@@ -30,6 +30,8 @@ NO_SPREAD = 1e-18
 LOOKS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 #: Iterations of a block, and blocks in the last half of a warm-up below which nothing is told from it.
 BLOCK, FEWEST_BLOCKS = 8, 4
+#: The median moving range of normal numbers in standard deviations: sqrt(2) times the third quartile.
+MOVING_RANGE = math.sqrt(2) * 0.674489750196082
 
 
 # ---------------------------------------------------------------------------------------------- how many of each
@@ -170,6 +172,73 @@ def more_iterations_help(within: float, between: float, iterations: int, share: 
     """
     of_iterations = within / iterations
     return of_iterations > share * (between + of_iterations)
+
+
+# ---------------------------------------------------------------------------------------------- the rounds of the others
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What is planned for the processes after the first, and what for: parameters of the protocol.
+
+    Attributes:
+        fewest: iterations.
+        most: iterations.
+        between: standard deviation of the logarithm of a ratio between processes.
+        one_piece: standard errors by which a block may stand out.
+    """
+
+    fewest: int
+    most: int
+    between: float
+    one_piece: float
+
+
+def of_one_piece(logs: np.ndarray, limit: float) -> np.ndarray:
+    """Whether no block of a process's iterations stands out, as it does in a burst or where there are two states, [...].
+
+    It stands out if the mean of its `BLOCK` iterations is further than `limit` s / sqrt(BLOCK) from the median of the
+    blocks' means. s is the standard deviation of an iteration by the median of moving ranges |x(i + 1) - x(i)|, which
+    neither bursts nor states move. Slow changes may make a block stand out as well; then more iterations are taken than
+    are needed, and no truth is lost.
+
+    Args:
+        logs: logarithms of times in the order taken, [..., iterations], two blocks or more.
+        limit: in standard errors of a block.
+
+    Source: a chart of averages with limits from moving ranges, W. A. Shewhart, Economic Control of Quality of
+    Manufactured Product, 1931; D. C. Montgomery, Introduction to Statistical Quality Control, section 6.4; of the median
+    moving range for normal numbers 0.954 is the expectation.
+    """
+    spread = np.median(np.abs(np.diff(logs, axis=-1)), axis=-1) / MOVING_RANGE
+    whole = logs.shape[-1] // BLOCK * BLOCK
+    means = logs[..., :whole].reshape(*logs.shape[:-1], -1, BLOCK).mean(axis=-1)
+    off = np.abs(means - np.median(means, axis=-1, keepdims=True)).max(axis=-1)
+    return np.asarray(off <= limit * spread / math.sqrt(BLOCK))
+
+
+def planned_iterations(baselines: np.ndarray, cases: np.ndarray, costs: Costs, bounds: Bounds) -> int:
+    """Iterations for each process after the first: those of least cost for the ratios, by what the first showed.
+
+    W is the mean over the ratios of `within_of`, B is what ratios are taken to differ by between processes, because one
+    process says nothing of that. Where the first process is not `of_one_piece`, the others take no fewer iterations than
+    it: the median of few is another number there than that of many.
+
+    Args:
+        baselines: logarithms of the baseline's times, with its twin's where that is a control, [one or two, iterations].
+        cases: of what is compared with them, [cases, iterations].
+        costs: of a further process and an iteration.
+        bounds: of the protocol.
+
+    Source: `best_iterations`.
+    """
+    ratios = block_medians(baselines).mean(axis=0) - block_medians(cases)
+    within = float(np.mean(within_of(ratios)))
+    best = best_iterations(within, bounds.between**2, costs)
+    wanted = max(bounds.fewest, math.ceil(min(best, bounds.most)))
+    if not bool(of_one_piece(np.concatenate([baselines, cases]), bounds.one_piece).all()):
+        wanted = max(wanted, baselines.shape[-1])
+    return wanted
 
 
 # ---------------------------------------------------------------------------------------------- the end of a warm-up

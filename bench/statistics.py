@@ -245,6 +245,16 @@ def verdict(
     return Verdict("AMBIGUOUS", f"{span}: {_more_text(more)}", more)
 
 
+def t_tail(beyond: Any, df: Any) -> Any:
+    """The chance that Student's t lies above a value, elementwise: what `scipy.stats.t.sf` gives.
+
+    The functions behind scipy's distributions are taken here and below, because `scipy.stats` takes most of a second to
+    import, which every start of the command line and every worker would wait for; tests hold both to be the same.
+    """
+    at = np.asarray(beyond, dtype=float)
+    return np.where(np.isposinf(at) & (np.asarray(df) > 0), 0.0, special.stdtr(df, -at))
+
+
 def difference_p(ratio: Interval, margin: float = MARGIN) -> float | None:
     """Two-sided p-value of the hypothesis that the ratio lies within 1/(1+margin)..1+margin; `None` without interval.
 
@@ -255,7 +265,7 @@ def difference_p(ratio: Interval, margin: float = MARGIN) -> float | None:
     beyond = abs(math.log(ratio.value)) - math.log1p(margin)
     if ratio.se == 0:
         return 0.0 if beyond > 0 else 1.0
-    return min(1.0, 2 * float(_beyond(beyond / ratio.se, ratio.df)))
+    return min(1.0, 2 * float(t_tail(beyond / ratio.se, ratio.df)))
 
 
 def paired_p_matrix(values: np.ndarray) -> np.ndarray:
@@ -269,19 +279,14 @@ def paired_p_matrix(values: np.ndarray) -> np.ndarray:
     """
     if values.shape[1] < 2:
         raise ValueError("pairs of one process have no interval")
-    logs = positive_logs(values.ravel()).reshape(values.shape)
+    logs = positive_logs(values.ravel().tolist()).reshape(values.shape)
     rows, columns = np.triu_indices(len(values))
     differences = logs[rows] - logs[columns]
     means = np.abs(differences.mean(axis=1))
     errors = differences.std(axis=1, ddof=1) / math.sqrt(values.shape[1])
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = np.minimum(1.0, 2 * _beyond(means / errors, values.shape[1] - 1))
+        p = np.minimum(1.0, 2 * t_tail(means / errors, values.shape[1] - 1))
     return _mirrored(np.where(errors > 0, p, (means == 0).astype(float)), len(values))
-
-
-def _beyond(t: Any, df: Any) -> Any:
-    """The part of Student's distribution above t, of numbers or arrays, as `scipy.stats.t.sf` without its checks."""
-    return special.stdtr(df, -t)
 
 
 def _mirrored(upper: np.ndarray, k: int) -> np.ndarray:
@@ -371,7 +376,7 @@ def equality_p(a: Interval, b: Interval) -> float:
     difference, parts = abs(math.log(a.value / b.value)), [a.se**2, b.se**2]
     if sum(parts) == 0:
         return 1.0 if difference == 0 else 0.0
-    return 2 * float(_beyond(difference / math.sqrt(sum(parts)), welch_df(parts, [a.df, b.df])))
+    return 2 * float(t_tail(difference / math.sqrt(sum(parts)), welch_df(parts, [a.df, b.df])))
 
 
 def equality_matrix(items: Sequence[Interval]) -> np.ndarray:
@@ -388,7 +393,7 @@ def equality_matrix(items: Sequence[Interval]) -> np.ndarray:
         centre = np.log(values)
         difference = np.where(values[a] == values[b], 0.0, np.abs(centre[a] - centre[b]))
         dfs = total**2 / (variance[a] ** 2 / df[a] + variance[b] ** 2 / df[b])
-        p = 2 * _beyond(difference / np.sqrt(total), dfs)
+        p = 2 * t_tail(difference / np.sqrt(total), dfs)
     exact = total == 0
     p[exact] = (difference[exact] == 0).astype(float)
     return _mirrored(p, len(items))
@@ -411,10 +416,10 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} trials is not a proportion")
-    from statsmodels.stats.proportion import proportion_confint
-
-    low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
-    return float(low), float(high)
+    share, z = successes / n, normal_reach(level)
+    centre, width = share + z**2 / (2 * n), z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    low, high = (end / (1 + z**2 / n) for end in (centre - width, centre + width))
+    return (low if successes else 0.0), (high if successes < n else 1.0)
 
 
 @dataclass(frozen=True)
@@ -452,16 +457,9 @@ def paired_accuracy_difference(first: Sequence[bool], second: Sequence[bool], le
     centre = share_won - share_lost
     se = math.sqrt((share_won + share_lost - centre**2) / (n + 2))
     reach = normal_reach(level) * se
-    p = _mcnemar(lost, won) if lost + won else 1.0
+    p = min(1.0, 2 * float(special.bdtr(min(lost, won), lost + won, 0.5)))
     low, high = max(-1.0, centre - reach), min(1.0, centre + reach)
     return Difference(100 * (won - lost) / n, 100 * low, 100 * high, n, lost, won, p)
-
-
-@cache
-def _mcnemar(lost: int, won: int) -> float:
-    from statsmodels.stats.contingency_tables import mcnemar
-
-    return float(mcnemar([[0, lost], [won, 0]], exact=True).pvalue)
 
 
 @cache
@@ -527,7 +525,7 @@ def paired_mean_difference(
     if se == 0:
         return centre, centre, centre, float(centre == 0)
     reach = float(special.stdtrit(difference.size - 1, (1 + level) / 2)) * se
-    p = 2 * float(_beyond(abs(centre) / se, difference.size - 1))
+    p = 2 * float(t_tail(abs(centre) / se, difference.size - 1))
     return centre, centre - reach, centre + reach, p
 
 
@@ -594,9 +592,8 @@ def percentile(samples: Sequence[float], q: float) -> Percentile:
     if n < needed:
         return Percentile(None, None, f"{n} samples; {needed} are needed")
     value = float(np.quantile(samples, q))
-    from scipy import stats
-
-    rank = int(stats.binom.isf(0.01, n, q)) + 1
+    beyond = special.bdtrc(np.arange(n), n, q)  # that more than k of the samples lie below the quantile
+    rank = int(np.count_nonzero(beyond > 0.01)) + 1
     upper = float(np.sort(samples)[rank - 1]) if rank <= n else None
     return Percentile(value, upper)
 

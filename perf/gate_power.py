@@ -122,15 +122,16 @@ def line_of(
     draws: int,
     sizes: Sequence[int] = SIZES,
     seconds: float = SIMULATED_S / len(DIFFERENCES),
+    power: float = POWER,
 ) -> Line:
-    """The shares of one difference, up to the number of sessions that is enough or for which there is time."""
+    """The shares of one difference, up to the number of sessions that finds it so often, or for which there is time."""
     found: dict[int, float] = {}
     last = time.monotonic() + seconds
     for count in sizes:
         if found and time.monotonic() > last:
             break
         found[count] = share_found(pool, count, difference, draws)
-        if found[count] >= POWER:
+        if found[count] >= power:
             return Line(difference, found, count)
     return Line(difference, found, None)
 

@@ -1,4 +1,4 @@
-"""Rules to take a session by: version 1's parameters as they stand, each possible change by itself, and all together.
+"""Rules to take a session by: the protocols of both versions as their files have them, and possible changes by themselves.
 
 What a session costs is counted and not measured: of each process the start, of each member warm-up, samples, throughput
 windows and passes of the layers, as the protocol's parameters say; probes are not in it.
@@ -15,13 +15,16 @@ from scipy import special
 
 from bench.allocation import (
     BLOCK,
+    FEWEST_BLOCKS,
     LOOKS,
+    Bounds,
     Costs,
     Slope,
     best_iterations,
     block_medians,
     cheapest,
     more_iterations_help,
+    planned_iterations,
     within_of,
     within_variance,
 )
@@ -40,8 +43,8 @@ SLOPE, SLOPE_SD = 1.4, 0.3
 
 #: How many rounds: those of least cost for the components of the `world` itself, or of recorded sweeps, or that the
 #: first process shows (`learned`), which takes the most; or as many as still help (`helping`), by what that shows. Or
-#: processes and rounds of least cost for the components of the world (`cheapest`), and no others.
-Planned = Literal["world", "recorded", "learned", "helping", "cheapest"]
+#: processes and rounds of least cost for the components of the world (`cheapest`), and no others. `protocol`: as version 2.
+Planned = Literal["world", "recorded", "learned", "helping", "cheapest", "protocol"]
 #: Logarithms of what processes say, [sessions, processes] by member.
 Values = dict[str, np.ndarray]
 
@@ -59,7 +62,8 @@ class Rule:
         middle: what a process says of its samples.
         twin: whether it is taken as control of ratios.
         slope: of times on the product, where that is taken as control of times.
-        extras: processes that take throughput windows and times of layers; None for all.
+        windows: processes that take throughput windows; None for all.
+        layers: processes that take times of layers.
     """
 
     name: str
@@ -69,7 +73,23 @@ class Rule:
     middle: Literal["median", "midmean"] = "median"
     twin: bool = False
     slope: Slope | None = None
-    extras: int | None = None
+    windows: int | None = None
+    layers: int | None = None
+
+    @classmethod
+    def of(cls, name: str) -> Rule:
+        """A protocol of `conf/protocol` and what its parameters say, without a word of its own."""
+        protocol = protocol_named(name)
+        latency = protocol.latency
+        return cls(
+            name,
+            protocol,
+            warm="evidence" if latency.warm_by_evidence else "fixed",
+            planned=None if latency.most_samples is None else "protocol",
+            twin=latency.twin_control,
+            windows=latency.throughput_processes,
+            layers=protocol.counting.layer_processes,
+        )
 
     @property
     def latency(self) -> Latency:
@@ -114,14 +134,36 @@ def placed(rule: Rule, world: World) -> Rule:
     return rule.but(rule.name, {"samples": round(max(latency.min_samples, best))})
 
 
+def is_long(rule: Rule, world: World) -> bool:
+    """Whether the protocol has a rule of its own for runs of this length."""
+    long_run_s = rule.latency.long_run_s
+    return long_run_s is not None and world.ms >= 1e3 * long_run_s
+
+
 def rounds_of(rule: Rule, world: World) -> int:
     """Samples of each member in a process, or in the first where that decides for the others."""
     latency = rule.latency
-    return max(latency.min_samples, min(latency.samples, int(latency.case_seconds * 1e3 / world.ms)))
+    least = latency.long_samples if is_long(rule, world) else latency.min_samples
+    return max(least, min(latency.samples, _that_fit(rule, world)))
 
 
-def said(rule: Rule, world: World, times: dict[str, np.ndarray]) -> tuple[Values, int | np.ndarray]:
+def drawn_rounds(rule: Rule, world: World) -> int:
+    """Samples that a process may take at most: more are not drawn."""
+    first, most = rounds_of(rule, world), rule.latency.most_samples
+    if rule.planned != "protocol" or most is None:
+        return first
+    return max(first, min(most, _that_fit(rule, world)))
+
+
+def _that_fit(rule: Rule, world: World) -> int:
+    """Samples for which a case has time in a process."""
+    return int(rule.latency.case_seconds * 1e3 / world.ms)
+
+
+def said(rule: Rule, world: World, times: dict[str, np.ndarray], warm: WarmUps) -> tuple[Values, int | np.ndarray]:
     """What processes say of their samples, and the rounds they take, of all or [sessions, processes]."""
+    if rule.planned == "protocol":
+        return said_by_plan(rule, world, times, warm)
     sessions, processes, most = times[BASELINE].shape
     values = middles(rule, times)
     if rule.planned not in ("learned", "helping") or most < 2 * BLOCK:
@@ -134,6 +176,47 @@ def said(rule: Rule, world: World, times: dict[str, np.ndarray]) -> tuple[Values
         for name, medians in fewer.items():
             values[name][these, 1:] = medians
     return values, rounds
+
+
+def said_by_plan(
+    rule: Rule, world: World, times: dict[str, np.ndarray], warm: WarmUps
+) -> tuple[Values, int | np.ndarray]:
+    """The same by version 2: the first process takes `samples`, and the others what `planned_iterations` makes of these.
+
+    As many rounds are drawn as may be planned; what is not taken is left out.
+    """
+    sessions, processes, _ = times[BASELINE].shape
+    first = rounds_of(rule, world)
+    values = middles(rule, {name: logs[..., :first] for name, logs in times.items()})
+    rounds = np.full((sessions, processes), first)
+    if first < FEWEST_BLOCKS * BLOCK:
+        return values, rounds
+    for session in range(sessions):
+        rounds[session, 1:] = plan_of(rule, world, times, warm, session, first)
+    for planned in np.unique(rounds[:, 1:]):
+        these = rounds[:, -1] == planned
+        found = middles(rule, {name: logs[these, 1:, :planned] for name, logs in times.items()})
+        for name, medians in found.items():
+            values[name][these, 1:] = medians
+    return values, rounds
+
+
+def plan_of(
+    rule: Rule, world: World, times: dict[str, np.ndarray], warm: WarmUps, session: int, first: int
+) -> int:
+    """Rounds of the processes after the first, by the driver's own function."""
+    latency = rule.latency
+    assert latency.fewest_samples is not None and latency.most_samples is not None
+    taken = {name: times[name][session, 0, :first] for name in MEMBERS}
+    warm_s = RUNNERS * warm if isinstance(warm, float) else sum(float(found[session, -1]) for found in warm.values())
+    baselines = [taken[BASELINE], *([taken[TWIN]] if rule.twin else [])]
+    planned = planned_iterations(
+        np.array(baselines),
+        np.array([taken[name] for name in CASES[1:]]),
+        Costs(START_S + warm_s, RUNNERS * sample_s(rule, world)),
+        Bounds(latency.fewest_samples, latency.most_samples, latency.between, latency.one_piece),
+    )
+    return min(planned, max(first, _that_fit(rule, world)))
 
 
 def wanted(rule: Rule, world: World, times: dict[str, np.ndarray]) -> np.ndarray:
@@ -160,6 +243,8 @@ def sample_s(rule: Rule, world: World) -> float:
 def fixed_warm_s(rule: Rule, world: World) -> float:
     """Seconds of a warm-up by the protocol."""
     latency = rule.latency
+    if is_long(rule, world):
+        return world.ms / 1e3  # one run
     return min(latency.warmup_cap_s, max(latency.warmup_s, latency.warmup_iterations * world.ms / 1e3))
 
 
@@ -180,11 +265,18 @@ def seconds_of(rule: Rule, world: World, warm: WarmUps, rounds: int | np.ndarray
     """
     latency, ms = rule.latency, world.ms / 1e3
     warm_s = RUNNERS * warm if isinstance(warm, float) else sum(warm.values())
-    windows = len(MEMBERS) * latency.throughput_windows * max(latency.throughput_window_s, 2 * ms)
-    layers = len(CASES) * 2 * rule.protocol.counting.layer_repeats * ms
-    extras = np.arange(shape[1]) < (shape[1] if rule.extras is None else rule.extras)
+    long, repeats = is_long(rule, world), rule.protocol.counting.layer_repeats
+    repeats = max(1, min(repeats, _that_fit(rule, world) // 2)) if long else repeats
+    windows = 0.0 if long else len(MEMBERS) * latency.throughput_windows * max(latency.throughput_window_s, 2 * ms)
+    layers = len(CASES) * 2 * repeats * ms
+    extras = windows * _taking(rule.windows, shape[1]) + layers * _taking(rule.layers, shape[1])
     sampled = RUNNERS * rounds * sample_s(rule, world)
-    return np.asarray(np.broadcast_to(START_S + warm_s + sampled + extras * (windows + layers), shape))
+    return np.asarray(np.broadcast_to(START_S + warm_s + sampled + extras, shape))
+
+
+def _taking(first: int | None, processes: int) -> np.ndarray:
+    """Which of so many processes take what the first few take, or all."""
+    return np.arange(processes) < (processes if first is None else first)
 
 
 def middles(rule: Rule, times: dict[str, np.ndarray]) -> Values:
@@ -220,22 +312,27 @@ def half_widths(logs: np.ndarray) -> np.ndarray:
     return found
 
 
-def processes_taken(rule: Rule, values: Values, seconds: np.ndarray) -> np.ndarray:
+def processes_taken(rule: Rule, values: Values, seconds: np.ndarray, long: bool = False) -> np.ndarray:
     """Processes after which each session ends, [sessions]: `bench.analysis.session.decide` for many at once.
 
     Args:
         rule: its limits, and what it takes as controls.
         values: of as many processes as there may be.
         seconds: of each process, [sessions, processes].
+        long: whether the runs are.
     """
     latency = rule.latency
     product = rule.slope.value * values[PRODUCT] if rule.slope is not None else 0.0
     base = (values[BASELINE] + values[TWIN]) / 2 if rule.twin else values[BASELINE]
-    wide = half_widths(values[BASELINE] - product) / latency.absolute_half_width
-    for name in CASES[1:]:
-        wide = np.maximum(wide, half_widths(values[name] - product) / latency.absolute_half_width)
-        wide = np.maximum(wide, half_widths(base - values[name]) / latency.ratio_half_width)
-    first, further, cap = latency.invocations, latency.further_invocations, latency.max_invocations
+    wide = np.zeros(values[BASELINE].shape)
+    wide[:, 0] = math.inf  # one process is never enough
+    for name in CASES:
+        if latency.absolute_half_width is not None:
+            wide = np.maximum(wide, half_widths(values[name] - product) / latency.absolute_half_width)
+        if name != BASELINE:
+            wide = np.maximum(wide, half_widths(base - values[name]) / latency.ratio_half_width)
+    first = latency.long_least if long else latency.invocations
+    further, cap = latency.further_invocations, latency.max_invocations
     spent = np.cumsum(seconds, axis=1)
     taken = np.full(len(wide), cap)
     for n in range(cap - 1, first - 1, -1):
@@ -247,10 +344,12 @@ def processes_taken(rule: Rule, values: Values, seconds: np.ndarray) -> np.ndarr
 
 
 # ------------------------------------------------------------------------------------------------ rules to try
-VERSION_1 = tuple(Rule(name, protocol_named(name)) for name in ("glance", "quick", "standard", "publish"))
+_NAMES = ("glance", "quick", "standard", "publish")
+VERSION_1 = tuple(Rule.of(name) for name in _NAMES)
+VERSION_2 = tuple(Rule.of(f"v2/{name}") for name in _NAMES)
 _, QUICK, STANDARD, PUBLISH = VERSION_1
 _FIXED, _SHRUNKEN, _FITTED = Slope(SLOPE), Slope(SLOPE, SLOPE_SD), Slope(SLOPE, math.inf)
-#: Each change by itself, so that what it does is seen.
+#: Each change of version 1's standard by itself, so that what it does is seen.
 CHANGES = (
     STANDARD.but("standard, ratios decide", {"absolute_half_width": 0.99}),
     STANDARD.but("standard, warm by evidence", warm="evidence"),
@@ -264,17 +363,17 @@ CHANGES = (
     STANDARD.but("standard, product, fixed slope", slope=_FIXED),
     STANDARD.but("standard, product, shrunken slope", slope=_SHRUNKEN),
     STANDARD.but("standard, product, fitted slope", slope=_FITTED),
-    STANDARD.but("standard, extras once", extras=1),
+    STANDARD.but("standard, extras once", windows=1, layers=1),
 )
 _ALL: dict[str, Any] = {
-    "warm": "evidence", "planned": "learned", "middle": "midmean", "twin": True, "slope": _FIXED, "extras": 1,
+    "warm": "evidence", "planned": "learned", "middle": "midmean", "twin": True, "slope": _FIXED, "windows": 1, "layers": 1,
 }  # fmt: skip
 _RATIOS = {"absolute_half_width": 0.99, "budget_s": 3600.0}
-#: All together, with goals to choose from; none of them is a protocol yet.
+#: All together, with goals to choose from; version 2 takes neither midmean nor product, and more rounds.
 TOGETHER = (
     QUICK.but("together, 3 processes", {**_RATIOS, "invocations": 3, "max_invocations": 3, "samples": 30}, **_ALL),
     QUICK.but("together, 2 %", {**_RATIOS, "ratio_half_width": 0.02, "max_invocations": 10, "samples": 100}, **_ALL),
     STANDARD.but("together, 1 %", {**_RATIOS, "invocations": 4, "max_invocations": 20}, **_ALL),
     PUBLISH.but("together, 1 %, 10 at least", {**_RATIOS, "max_invocations": 30}, **_ALL),
 )
-RULES = (*VERSION_1, *CHANGES, *TOGETHER)
+RULES = (*VERSION_1, *VERSION_2, *CHANGES, *TOGETHER)

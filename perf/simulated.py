@@ -26,7 +26,9 @@ from perf.rules import (
     RUNNERS,
     Rule,
     Values,
+    drawn_rounds,
     fixed_warm_s,
+    is_long,
     middles,
     placed,
     processes_taken,
@@ -43,6 +45,7 @@ from perf.worlds import (
     PRODUCT,
     SAME,
     TWIN,
+    LONG_RUNS,
     WORLDS,
     WarmUps,
     World,
@@ -153,16 +156,24 @@ def warm_ups(rule: Rule, world: World, rng: np.random.Generator, shape: tuple[in
     return dict.fromkeys((*MEMBERS, PRODUCT), seconds)
 
 
-def answers_of(rule: Rule, world: World, rng: np.random.Generator, sessions: int) -> list[Answer]:
-    """What so many sessions say."""
+def sessions_of(
+    rule: Rule, world: World, rng: np.random.Generator, sessions: int
+) -> tuple[Values, np.ndarray, np.ndarray]:
+    """What processes of so many sessions say, how many of them each session takes, and the seconds that these take."""
     shape = (sessions, rule.latency.max_invocations + (ELSEWHERE if rule.slope is not None else 0))
     warm = warm_ups(rule, world, rng, shape)
-    times = draw(world, rng, *shape, rounds_of(rule, world), warm)
-    values, rounds = said(rule, world, times)
+    times = draw(world, rng, *shape, drawn_rounds(rule, world), warm)
+    values, rounds = said(rule, world, times, warm)
     seconds = seconds_of(rule, world, warm, rounds, shape)
-    taken = processes_taken(rule, values, seconds)
-    spent = np.cumsum(seconds, axis=1)
-    return [answer(rule, values, i, int(n), float(spent[i, n - 1])) for i, n in enumerate(taken)]
+    taken = processes_taken(rule, values, seconds, is_long(rule, world))
+    return values, taken, np.cumsum(seconds, axis=1)[np.arange(sessions), taken - 1]
+
+
+def answers_of(rule: Rule, world: World, rng: np.random.Generator, sessions: int) -> list[Answer]:
+    """What so many sessions say."""
+    values, taken, seconds = sessions_of(rule, world, rng, sessions)
+    found = enumerate(zip(taken, seconds, strict=True))
+    return [answer(rule, values, i, int(n), float(spent)) for i, (n, spent) in found]
 
 
 def true_time(rule: Rule, world: World, seed: int) -> float:
@@ -299,12 +310,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--runs", type=int, default=1000, help="sessions of each rule in each world")
     parser.add_argument("--rules", nargs="+", choices=[rule.name for rule in RULES])
-    parser.add_argument("--worlds", nargs="+", choices=[world.name for world in WORLDS])
+    parser.add_argument("--worlds", nargs="+", choices=[world.name for world in (*WORLDS, *LONG_RUNS)])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="file for every row")
     given = parser.parse_args(argv)
     rules = [rule for rule in RULES if not given.rules or rule.name in given.rules]
-    worlds = [world for world in WORLDS if not given.worlds or world.name in given.worlds]
+    named = [world for world in (*WORLDS, *LONG_RUNS) if world.name in (given.worlds or ())]
+    worlds = named or list(WORLDS)
     rows = list[Row]()
     print(as_markdown([]))
     for world in worlds:

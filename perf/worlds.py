@@ -190,3 +190,9 @@ WORLDS = (
     World("sessions apart", session=0.03),
     World("product apart", slope=0.0),
 )
+#: Runs that last seconds, for the rule of their own that version 2 has.
+LONG_RUNS = (
+    World("runs of 2 s", ms=2000.0, iteration=0.02, host=0.03),
+    World("runs of 20 s", ms=20_000.0, iteration=0.02, host=0.03),
+    World("runs of 20 s, heavy tails", ms=20_000.0, iteration=0.02, host=0.03, tails=3.0),
+)

@@ -153,22 +153,18 @@ def _time(parameters: dict[str, Any], records: list[Record]) -> str:
         "process: each case, its baseline and an identical twin of the baseline were timed interleaved, iteration by "
         f"iteration, in {_span(used)} processes"
     )
-    if latency.get("warmup_iterations"):
-        words += (
-            f" after at least {latency['warmup_iterations']} warm-up iterations and {_warmup_s(latency, records):g} s"
-        )
-    if latency.get("samples"):
-        words += f", with up to {latency['samples']} samples per process"
+    words += _warm_up(latency, records) + _samples(latency)
     words += (
         f". We used {_listed(threads)} CPU thread{'' if threads == ['1'] else 's'}. We report the geometric mean over "
         "processes of the per-process median with a 95 % t-interval on logarithms; speed-ups are ratios of medians "
-        "paired by process. No sample was dropped."
+        f"paired by process{_control(latency)}. No sample was dropped."
     )
     if latency.get("throughput_windows"):
         words += (
             (
                 f" Throughput is the median of {latency['throughput_windows']} windows of at least "
-                f"{latency.get('throughput_window_s', 0):g} s of forward passes back to back."
+                f"{latency.get('throughput_window_s', 0):g} s of forward passes back to back"
+                f"{_in_the_first(latency.get('throughput_processes'))}."
             )
             if any(record["case"].get("workload", FORWARD) == FORWARD for record in records)
             else (" Throughput is the units of a run over its median time.")
@@ -180,6 +176,43 @@ def _time(parameters: dict[str, Any], records: list[Record]) -> str:
     return words
 
 
+def _warm_up(latency: dict[str, Any], records: list[Record]) -> str:
+    """How long processes warm up: all alike, or the others by what the first one showed."""
+    if not latency.get("warmup_iterations"):
+        return ""
+    words = f" after at least {latency['warmup_iterations']} warm-up iterations and {_warmup_s(latency, records):g} s"
+    if latency.get("warm_by_evidence") and not _on_gpu(records):
+        words += " in the first process, and in the others for as long as times were seen to fall in it"
+    return words
+
+
+def _samples(latency: dict[str, Any]) -> str:
+    """How many samples processes take: all alike, or the others as many as the first one's scatter asks for."""
+    if not latency.get("samples"):
+        return ""
+    if not (latency.get("most_samples") and latency.get("fewest_samples")):
+        return f", with up to {latency['samples']} samples per process"
+    return (
+        f", with up to {latency['samples']} samples in the first process and in the others as many as its scatter asked "
+        f"for, {latency['fewest_samples']} to {latency['most_samples']}"
+    )
+
+
+def _control(latency: dict[str, Any]) -> str:
+    return ", to the baseline and its twin together" if latency.get("twin_control") else ""
+
+
+def _in_the_first(processes: int | None) -> str:
+    """Where not all processes take something."""
+    if processes is None:
+        return ""
+    return f" in the first {processes} processes" if processes > 1 else " in the first process, without an interval"
+
+
+def _on_gpu(records: list[Record]) -> bool:
+    return str(records[0]["case"].get("device", "cpu")) != "cpu"
+
+
 def _parts(records: list[Record]) -> str:
     """The parts of a run that are timed by themselves."""
     parts = list(dict.fromkeys(part for record in records for part in parts_of(record)))
@@ -188,8 +221,7 @@ def _parts(records: list[Record]) -> str:
 
 def _warmup_s(latency: dict[str, Any], records: list[Record]) -> float:
     """Seconds of warm-up on the device of these records."""
-    on_gpu = str(records[0]["case"].get("device", "cpu")) != "cpu"
-    return float(latency.get("warmup_s_gpu" if on_gpu else "warmup_s") or 0)
+    return float(latency.get("warmup_s_gpu" if _on_gpu(records) else "warmup_s") or 0)
 
 
 def _stopping(parameters: dict[str, Any], records: list[Record]) -> str:
@@ -199,14 +231,17 @@ def _stopping(parameters: dict[str, Any], records: list[Record]) -> str:
         return ""
     words = (
         f"Processes were added, at least {latency['invocations']} and at most {latency['max_invocations']}, until the "
-        f"half-width of every interval was within {100 * latency['ratio_half_width']:g} % for ratios and "
-        f"{100 * latency['absolute_half_width']:g} % for times"
+        f"half-width of every interval was within {100 * latency['ratio_half_width']:g} % for ratios"
     )
+    if latency.get("absolute_half_width"):
+        words += f" and {100 * latency['absolute_half_width']:g} % for times"
     if latency.get("further_invocations"):
         words += (
             f", and then {latency['further_invocations']} more unless it was within {latency['at_once']:g} times that, "
             "so that stopping on a narrow interval does not cost coverage"
         )
+    if latency.get("long_run_s") and latency.get("long_invocations"):
+        words += f"; of runs of {latency['long_run_s']:g} s and more, {latency['long_invocations']} at least"
     lines = [line for record in records for line in (record.get("timing") or {}).get("invocations") or []]
     labels = {label for line in lines for label in line.get("labels") or []}
     words += (
@@ -242,7 +277,8 @@ def quality_text(records: list[Record]) -> str:
 
 
 def _score(records: list[Record], metric: str) -> str:
-    described = [(record.get("quality") or {}).get("task") or record["case"]["task"] for record in records]
+    scored = [record for record in records if _has([record], metric)]
+    described = [(record.get("quality") or {}).get("task") or record["case"]["task"] for record in scored]
     names = sorted({str(task.get("name", task)) if isinstance(task, dict) else str(task) for task in described})
     what = (
         f"Accuracy is top-1 on the held-out samples of {_listed(names)} with a 95 % Wilson interval"

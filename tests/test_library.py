@@ -73,7 +73,7 @@ def test_a_glance_is_one_process_marked_on_every_row_it_gives():
     row = frame.iloc[0]
     assert row["value"] > 0 and pandas.isna(row["low"]) and "a glance: one process" in repr(frame)
     assert "glance" in {flag["code"] for flag in frame.attrs["flags"]}
-    assert assemble._glance(Protocol()) == []
+    assert assemble._glance(Protocol(), []) == []
 
 
 def test_a_comparison_has_both_values_a_ratio_and_a_verdict():

@@ -72,8 +72,41 @@ def test_tables_say_how_far_off_and_how_often_wrong() -> None:
     assert "none: too few samples" in table
     twins = [Twins("a", 0, 1.0, 0.99, 1.01, 4.0), Twins("a", 1, 1.05, 1.03, 1.07, 6.0)]
     line = instrument.twins_table(twins).splitlines()[-1]
-    assert line.startswith("| a | 2 | 50 % |")
+    assert line.startswith("| a | 2 | 50 % (9 % to 91 %) |")
     assert "| 5.0 |" in line
+
+
+def test_the_instrument_goes_on_where_it_stopped_and_mixes_no_busy_and_quiet_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, asked = tmp_path / "answers.json", []
+
+    def twins(tool: object, number: int) -> list[Twins]:
+        asked.append((name := instrument.name_of(tool), number))  # type: ignore[arg-type]
+        return [Twins(name, number, 1.01, 0.99, 1.03, 2.0)]
+
+    monkeypatch.setattr(instrument, "twins_by", twins)
+    monkeypatch.setattr(instrument, "twins_by_us", twins)
+    words = ["--json", str(file), "--rounds", "2", "--longest-ms", "0"]
+    assert instrument.main([*words, "--minutes", "0"]) == 0
+    assert len(asked) == 1 and "the same command goes on" in capsys.readouterr().out
+    assert instrument.main(words) == 0
+    tools = [*(f"waterline {name}" for name in instrument.PROTOCOLS), *(loop.name for loop in loops.LOOPS)]
+    assert sorted(asked) == sorted((tool, number) for tool in tools for number in (0, 1))
+    out = capsys.readouterr().out
+    assert "goes on" not in out and "| waterline v2/quick | 2 | 0 %" in out and "| waterline quick | 2 | 0 %" in out
+    assert instrument.main([*words, "--busy", "2"]) == 2 and "--busy 0" in capsys.readouterr().err
+
+
+def test_a_gate_in_a_quiet_world_finds_a_tenth_and_the_table_says_what_that_takes() -> None:
+    from perf import gate_worlds
+    from perf.rules import VERSION_2
+    from perf.worlds import WORLDS
+
+    row = gate_worlds.row_of(VERSION_2[1], WORLDS[0], draws=20, sizes=(1, 2))
+    assert row.lines[1].needed in (1, 2) and row.false <= 0.1 and 0 < row.seconds < 20
+    line = gate_worlds.as_table([row]).splitlines()[-1]
+    assert line.startswith(f"| quiet | {row.seconds:.1f} |") and f"| {2 * row.lines[1].needed * row.seconds:.0f} |" in line
 
 
 def recorded_sessions(noise: float, count: int) -> list[dict[str, object]]:

@@ -10,7 +10,7 @@ import pytest
 from bench.analysis.session import decide
 from bench.statistics import Interval
 from perf import rules, simulated
-from perf.rules import CHANGES, QUICK, RULES, STANDARD, TOGETHER, VERSION_1
+from perf.rules import CHANGES, QUICK, RULES, STANDARD, TOGETHER, VERSION_1, VERSION_2
 from perf.scatter import components
 from perf.simulated import Answer, simulate
 from perf.worlds import BASELINE, BY_5, BY_10, CASES, PRODUCT, SAME, TWIN, WORLDS, World, draw
@@ -55,15 +55,15 @@ def invocation(values, number):
     return {"cases": {name: part(name) for name in CASES}, "twin": part(TWIN), "seconds": 1.0, "index": number}
 
 
-@pytest.mark.parametrize("rule", [QUICK, STANDARD], ids=lambda rule: rule.name)
-def test_version_1_stops_where_the_driver_stops(rule):
+@pytest.mark.parametrize("rule", [QUICK, STANDARD, *VERSION_2[1:]], ids=lambda rule: rule.name)
+def test_a_protocol_stops_where_the_driver_stops(rule):
     rng = np.random.default_rng(3)
     ended = set()
-    for sd in (0.0002, 0.001, 0.004, 0.008, 0.02, 0.1):
-        values = {name: rng.normal(0, sd, (1, 10)) for name in (*CASES, TWIN, PRODUCT)}
-        taken = int(rules.processes_taken(rule, values, np.ones((1, 10)))[0])
-        done = [invocation(values, number) for number in range(10)]
-        driver = next(n for n in range(1, 11) if decide(done[:n], CASES, BASELINE, rule.latency).done)
+    for sd in (0.0002, 0.001, 0.004, 0.008, 0.012, 0.02, 0.1):
+        values = {name: rng.normal(0, sd, (1, 20)) for name in (*CASES, TWIN, PRODUCT)}
+        taken = int(rules.processes_taken(rule, values, np.ones((1, 20)))[0])
+        done = [invocation(values, number) for number in range(20)]
+        driver = next(n for n in range(1, 21) if decide(done[:n], CASES, BASELINE, rule.latency).done)
         assert taken == driver
         ended.add(taken)
     assert len(ended) > 1
@@ -80,7 +80,7 @@ def test_seconds_are_those_of_the_parameters():
     world = World("w", ms=10.0)
     seconds = rules.seconds_of(QUICK, world, rules.fixed_warm_s(QUICK, world), 50, (1, 4))
     assert seconds == pytest.approx(np.full((1, 4), 0.36 + 6 * 1.0 + 6 * 0.5 + 5 * 3 * 0.1 + 4 * 14 * 0.01))
-    once = rules.seconds_of(replace(QUICK, extras=1), world, 1.0, 50, (1, 4))
+    once = rules.seconds_of(replace(QUICK, windows=1, layers=1), world, 1.0, 50, (1, 4))
     assert once[0, 0] == seconds[0, 0] and once[0, 1:] == pytest.approx(np.full(3, 0.36 + 6.0 + 3.0))
 
 
@@ -121,6 +121,18 @@ def test_a_start_that_is_not_over_is_in_the_bias_of_times():
     assert abs(simulate(warm, world, 100).time_bias) < 1
 
 
+def test_version_2_plans_with_the_drivers_own_function_and_keeps_full_rounds_where_there_are_bursts():
+    quick, world = VERSION_2[1], World("w", iteration=0.006, wander=0.0, shared_wander=0.0, host=0.01, own=0.002)
+    row = simulate(quick, world, 100, seed=8)
+    assert row.coverage >= 0.9 and row.time_coverage >= 0.88 and row.seconds < simulate(QUICK, world, 20, seed=8).seconds
+    rng = np.random.default_rng(9)
+    for bursts, fewer in ((0.0, True), (0.02, False)):
+        these = replace(world, bursts=(bursts, 5.0, 0.3))
+        times = draw(these, rng, 20, 3, rules.drawn_rounds(quick, these), 1.0)
+        _, rounds = rules.said(quick, these, times, 0.16)
+        assert (np.mean(rounds[:, 1] < quick.latency.samples) > 0.5) == fewer
+
+
 def test_candidates_are_honest_in_a_plain_world():
     for rule in (*CHANGES[1:], TOGETHER[1]):
         row = simulate(rule, NOISY, 50, seed=7)
@@ -131,8 +143,10 @@ def test_candidates_are_honest_in_a_plain_world():
 def test_names_are_names(tmp_path, capsys):
     assert len({rule.name for rule in RULES}) == len(RULES) and len({world.name for world in WORLDS}) == len(WORLDS)
     assert [rule.name for rule in VERSION_1] == ["glance", "quick", "standard", "publish"]
+    assert [rule.name for rule in VERSION_2] == [f"v2/{rule.name}" for rule in VERSION_1]
     file = tmp_path / "rows.json"
-    assert simulated.main(["--runs", "3", "--rules", "glance", "quick", "--worlds", "quiet", "--json", str(file)]) == 0
+    words = ["--runs", "3", "--rules", "glance", "v2/quick", "--worlds", "quiet", "--json", str(file)]
+    assert simulated.main(words) == 0
     out = capsys.readouterr().out
-    assert "\n| glance | quiet | 1.0 |" in out and "\n| quick | quiet |" in out
-    assert [row["rule"] for row in json.loads(file.read_text())] == ["glance", "quick"]
+    assert "\n| glance | quiet | 1.0 |" in out and "\n| v2/quick | quiet |" in out
+    assert [row["rule"] for row in json.loads(file.read_text())] == ["glance", "v2/quick"]

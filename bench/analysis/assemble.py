@@ -10,8 +10,19 @@ from typing import Any
 from bench import workloads
 from bench.analysis import roofline, roofline_of_record, utilisation
 from bench.analysis.layer_times import merge
-from bench.analysis.session import Invocation, further_parts, have_part, medians, member, summarise, throughput, usable
-from bench.config.protocol import Protocol
+from bench.analysis.session import (
+    Invocation,
+    further_parts,
+    have_part,
+    is_long,
+    medians,
+    member,
+    speed_ratio,
+    summarise,
+    throughput,
+    usable,
+)
+from bench.config.protocol import Latency, Protocol
 from bench.flags import DISTURBANCES, flag
 from bench.meters.table import METERS
 from bench.metrics import METRICS, rate_of
@@ -22,6 +33,8 @@ from bench.statistics import Interval, log_mean_interval, percentile, ratio_inte
 from bench.store.records import Record
 
 GEOMETRIC = "geometric mean over processes of the median, 95 % t-interval on logs"
+RATIO = "paired ratio of medians by process, 95 % t-interval on logs"
+RATIO_WITH_TWIN = "paired ratio of medians by process, the twin as control, 95 % t-interval on logs"
 
 COLD = "the L2 cache is flushed before every iteration, outside the time"
 
@@ -74,15 +87,20 @@ def _measured(metric: str, interval: Interval, statistic: str, note: str = "") -
     )
 
 
-def _percentile(kept: Sequence[Invocation], key: str, percent: int, part: str | None = None) -> Reading:
-    """A percentile per process, if every process has samples enough for it."""
+def _percentile(kept: Sequence[Invocation], key: str, percent: int, part: str | None, latency: Latency) -> Reading:
+    """A percentile per process, if every process has samples enough for it; where they are planned, over those that do.
+
+    How many a process was planned to take tells nothing of its times.
+    """
     metric = f"latency_p{percent}_ms"
     found = [percentile(member(item, key, part)["latency_ms"], percent / 100) for item in kept]
-    why = next((item.reason for item in found if item.value is None), None)
-    if why is not None:
-        return unavailable(metric, why)
-    interval = log_mean_interval([item.value for item in found if item.value is not None])
-    return _measured(metric, interval, f"geometric mean over processes of the {percent}th percentile")
+    values = [item.value for item in found if item.value is not None]
+    if not values or (len(values) < len(found) and latency.most_samples is None):
+        return unavailable(metric, next((item.reason for item in found if item.value is None), "no samples"))
+    note = f"in the {len(values)} of {len(found)} processes that took samples enough" if len(values) < len(found) else ""
+    return _measured(
+        metric, log_mean_interval(values), f"geometric mean over processes of the {percent}th percentile", note
+    )
 
 
 def timed_readings(case: Case, session: Session, protocol: Protocol) -> list[Reading]:
@@ -91,7 +109,7 @@ def timed_readings(case: Case, session: Session, protocol: Protocol) -> list[Rea
     key, whole = case.key, workloads.find(case.workload).whole
     runs = [member(item, key) for item in kept]
     readings = [
-        *_of_part(case, session, kept, None, COLD if protocol.latency.l2 == "cold" else ""),
+        *_of_part(case, session, kept, None, protocol),
         _measured(
             "first_inference_ms", log_mean_interval([run["first_inference_ms"] for run in runs]), "geometric mean"
         ),
@@ -99,25 +117,36 @@ def timed_readings(case: Case, session: Session, protocol: Protocol) -> list[Rea
     ]
     readings = [replace(item, part=whole) if METRICS[item.metric].per_part else item for item in readings]
     for part in further_parts(kept, key):
-        readings += [replace(item, part=part) for item in _of_part(case, session, kept, part)]
+        readings += [replace(item, part=part) for item in _of_part(case, session, kept, part, protocol)]
     return readings
 
 
 def _of_part(
-    case: Case, session: Session, kept: Sequence[Invocation], part: str | None, note: str = ""
+    case: Case, session: Session, kept: Sequence[Invocation], part: str | None, protocol: Protocol
 ) -> list[Reading]:
     """Time, rate and comparison of one part; the whole run without a part."""
     key = case.key
-    rates = [throughput(member(item, key, part), case.batch) for item in kept]
-    windows = bool(member(kept[0], key, part)["throughput"])
-    how = "geometric mean over processes of the median window" if windows else "units of a run over its median time"
+    note = _few(case, kept, part) or (COLD if protocol.latency.l2 == "cold" and part is None else "")
     return [
-        _measured("latency_ms", log_mean_interval(medians(kept, key, part)), GEOMETRIC, _few(case, kept, part) or note),
-        _percentile(kept, key, 90, part),
-        _percentile(kept, key, 99, part),
-        _measured(rate_of(workloads.find(case.workload).unit), log_mean_interval(rates), how),
-        *_compared(case, session, kept, part),
+        _measured("latency_ms", log_mean_interval(medians(kept, key, part)), GEOMETRIC, note),
+        _percentile(kept, key, 90, part, protocol.latency),
+        _percentile(kept, key, 99, part, protocol.latency),
+        _rate(case, kept, part),
+        *_compared(case, session, kept, part, protocol.latency),
     ]
+
+
+def _rate(case: Case, kept: Sequence[Invocation], part: str | None) -> Reading:
+    """Units a second over the processes that took throughput windows, or where no run can go back to back over all."""
+    metric, runs = rate_of(workloads.find(case.workload).unit), [member(item, case.key, part) for item in kept]
+    rates = [rate for rate in (throughput(run, case.batch) for run in runs) if rate is not None]
+    if not rates:
+        return unavailable(metric, "no process that counts took throughput windows")
+    windows = any(run["throughput"] for run in runs)
+    how = "geometric mean over processes of the median window" if windows else "units of a run over its median time"
+    note = f"windows in {len(rates)} of {len(kept)} processes" if len(rates) < len(kept) else ""
+    note += ", so it has no interval" if note and len(rates) == 1 else ""
+    return _measured(metric, log_mean_interval(rates), how, note)
 
 
 def _of_spans(case: Case, probe: dict[str, Any], session: Session, protocol: Protocol) -> list[Reading]:
@@ -139,7 +168,9 @@ def _few(case: Case, kept: Sequence[Invocation], part: str | None) -> str:
     return f"{least} runs a process, because one takes long" if least < FEW else ""
 
 
-def _compared(case: Case, session: Session, kept: Sequence[Invocation], part: str | None) -> list[Reading]:
+def _compared(
+    case: Case, session: Session, kept: Sequence[Invocation], part: str | None, latency: Latency
+) -> list[Reading]:
     """The part's time against the same part of the baseline, or for a baseline against its twin."""
     key, baseline = case.key, session.baseline
     if key == baseline:
@@ -149,8 +180,8 @@ def _compared(case: Case, session: Session, kept: Sequence[Invocation], part: st
         return [unavailable("speedup", "the baseline failed, so there is nothing to compare with")]
     if not have_part(kept, baseline, part):
         return [unavailable("speedup", f"the baseline has no part {part}")]
-    ratio = ratio_interval_paired(medians(kept, baseline, part), medians(kept, key, part))
-    return [_measured("speedup", ratio, "paired ratio of medians by process, 95 % t-interval on logs")]
+    ratio = speed_ratio(kept, baseline, key, latency, part)
+    return [_measured("speedup", ratio, RATIO_WITH_TWIN if latency.twin_control else RATIO)]
 
 
 def _timing(case: Case, session: Session, protocol: Protocol) -> dict[str, Any]:
@@ -190,11 +221,16 @@ def _apart(session: Session) -> list[dict[str, str]]:
     return [{"code": "another_session", "severity": "info", "text": text}]
 
 
-def _glance(protocol: Protocol) -> list[dict[str, str]]:
-    """A flag where the protocol times one process alone."""
-    if protocol.latency.max_invocations > 1:
+def _glance(protocol: Protocol, kept: Sequence[Invocation]) -> list[dict[str, str]]:
+    """A flag where one process alone counts: by the protocol, or of runs so long that a process is a few of them."""
+    if protocol.latency.max_invocations > 1 and len(kept) != 1:
         return []
-    text = "a glance: one process was timed, which gives no interval, so no verdict and no rank"
+    runs = min(len(part["latency_ms"]) for part in kept[0]["cases"].values())
+    if is_long(kept[0], protocol.latency):
+        said = f"{runs} run{'' if runs == 1 else 's'} of one process"
+        text = f"{said}, because a run lasts seconds: a value without an interval, so the verdict stays open"
+    else:
+        text = "a glance: one process was timed, which gives no interval, so no verdict and no rank"
     return [flag("glance", "warn", text)]
 
 
@@ -284,8 +320,8 @@ def finished(case: Case, context: Context, probe: dict[str, Any], session: Sessi
         rows = [row for row in rows if (row["metric"], row["part"]) not in better]
         rows += [item.as_dict() for item in timed]
         record["timing"] = _timing(case, session, context.protocol)
-        flags += _glance(context.protocol) + _flags(record["timing"]) + _apart(session)
         kept, _ = usable(session.invocations, context.protocol.latency)
+        flags += _glance(context.protocol, kept) + _flags(record["timing"]) + _apart(session)
         record["layers"], record["layers_info"] = merge(
             probe.get("layers", []), probe.get("layers_info", {}), kept, case.key
         )

@@ -17,6 +17,10 @@ NOTE = (
     "rows; below zero it is what the hooks cost."
 )
 
+ALONE = " One process took them, so there is no interval."
+AS_ONE = "compiled modules and captured graphs run as one: there are no layer times"
+NONE_TOOK = "no process that counts took times of layers"
+
 
 def _centre(values: Sequence[float]) -> tuple[float, float | None, float | None]:
     """Value and interval; without an interval where a time is not positive and so has no logarithm."""
@@ -38,13 +42,10 @@ def merge(
         key: the case.
         part: a further part of its workload; `None` is the whole run.
     """
-    found = [_pass(member(item, key), part) for item in invocations]
-    passes = [item for item in found if item]
+    took = [item for item in invocations if (item.get("plan") or {}).get("layers", True)]
+    passes = [found for found in (_pass(member(item, key), part) for item in took) if found]
     if not passes:
-        return list(rows), {
-            **info,
-            "reason": "compiled modules and captured graphs run as one: there are no layer times",
-        }
+        return list(rows), {**info, "reason": AS_ONE if took else NONE_TOOK}
     whole, low, high = _centre([item["plain"] for item in passes])
     timed = [_timed(row, passes, whole) for row in rows]
     explained = sum(row["time_ms"] for row in timed if row["time_ms"] is not None)
@@ -58,7 +59,7 @@ def merge(
         "repeats": passes[0]["repeats"],
         "processes": len(passes),
         "reason": None,
-        "method_note": NOTE,
+        "method_note": NOTE if len(passes) > 1 else NOTE + ALONE,
     }
     return timed, {**info, **facts}
 

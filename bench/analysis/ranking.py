@@ -128,7 +128,7 @@ def medians_of(
     shown = (record if part is None else as_part(record, part) for record in records)
     return {
         (record["case_key"], record["timing"]["session"]): {
-            line["index"]: line[name] for line in used_invocations(record)
+            line["index"]: line[name] for line in used_invocations(record) if line.get(name)
         }
         for record in shown
         if (record.get("timing") or {}).get("session")
@@ -262,12 +262,9 @@ def _pair_answers(p: np.ndarray, members: Members, answers: Mapping[tuple[str, s
 
 def _mcnemar(marks: Sequence[Any]) -> np.ndarray:
     """McNemar's exact p-values of all pairs (Psychometrika 12, 1947)."""
-    from scipy import stats  # a second of import that is paid where scores are paired
-
     right = np.array([np.frombuffer(text.encode(), dtype=np.uint8) == ord("1") for text in marks], dtype=float)
-    won = right @ (1 - right).T  # samples that the row gets right and the column wrong
-    with np.errstate(invalid="ignore"):
-        exact: np.ndarray = np.minimum(1.0, 2 * stats.binom.cdf(np.minimum(won, won.T), won + won.T, 0.5))
+    won = (right @ (1 - right).T).astype(int)  # samples that the row gets right and the column wrong
+    exact: np.ndarray = np.minimum(1.0, 2 * special.bdtr(np.minimum(won, won.T), won + won.T, 0.5))
     return exact
 
 

@@ -5,14 +5,23 @@ A session is the set of invocations that time the same members; it is what pairs
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from bench.allocation import ratio_with_twin
 from bench.config.protocol import Latency
 from bench.host import gpu_clocks
-from bench.statistics import iqr_over_median, log_mean_interval, outlier_share, ratio_interval_paired, spread_class
+from bench.statistics import (
+    Interval,
+    iqr_over_median,
+    log_mean_interval,
+    outlier_share,
+    ratio_interval_paired,
+    spread_class,
+)
 
 Invocation = dict[str, Any]
 
@@ -39,13 +48,28 @@ def is_set_aside(invocation: Invocation, protocol: Latency) -> bool:
     return preempted_share(invocation) > protocol.preempted_share
 
 
+def is_long(invocation: Invocation, protocol: Latency) -> bool:
+    """Whether a run of the slowest that was timed lasts so long that a process takes few."""
+    if protocol.long_run_s is None:
+        return False
+    members = [*invocation["cases"].values(), invocation["twin"]]
+    timed = [part for item in members for part in (item, *item.get("parts", {}).values())]
+    return max(median(part["latency_ms"]) for part in timed) >= 1e3 * protocol.long_run_s
+
+
+def least(invocations: Sequence[Invocation], protocol: Latency) -> int:
+    """Processes at least: fewer where runs are long."""
+    long = bool(invocations) and is_long(invocations[0], protocol)
+    return protocol.long_least if long else protocol.invocations
+
+
 def usable(invocations: Sequence[Invocation], protocol: Latency) -> tuple[list[Invocation], bool]:
     """The invocations that count, and whether they are clean.
 
     If too few clean ones are left after the allowed replacements, all of them count and the rows are contaminated.
     """
     clean = [item for item in invocations if not is_set_aside(item, protocol)]
-    if len(clean) >= protocol.invocations or len(clean) == len(invocations):
+    if len(clean) >= least(invocations, protocol) or len(clean) == len(invocations):
         return clean, True
     return list(invocations), False
 
@@ -72,16 +96,26 @@ def have_part(invocations: Sequence[Invocation], key: str, part: str | None) -> 
     return part is None or all(part in member(item, key).get("parts", {}) for item in invocations)
 
 
+def speed_ratio(
+    invocations: Sequence[Invocation], baseline: str, key: str, protocol: Latency, part: str | None = None
+) -> Interval:
+    """The baseline's time over a case's, process by process; with the twin as control where the protocol says so."""
+    own, base = medians(invocations, key, part), medians(invocations, baseline, part)
+    if not protocol.twin_control:
+        return ratio_interval_paired(base, own)
+    return ratio_with_twin(base, medians(invocations, "twin", part), own)
+
+
 def _precise(kept: Sequence[Invocation], keys: Sequence[str], baseline: str, protocol: Latency, share: float) -> bool:
     """Whether every interval is within this share of the half-width that the protocol asks for."""
     if len(kept) < 2:
         return False
-    base = medians(kept, baseline)
     for key in keys:
-        own = medians(kept, key)
-        wanted = [(log_mean_interval(own), protocol.absolute_half_width)]
+        wanted = []
+        if protocol.absolute_half_width is not None:
+            wanted.append((log_mean_interval(medians(kept, key)), protocol.absolute_half_width))
         if key != baseline:
-            wanted.append((ratio_interval_paired(base, own), protocol.ratio_half_width))
+            wanted.append((speed_ratio(kept, baseline, key, protocol), protocol.ratio_half_width))
         if any(found.half_width is None or found.half_width > share * goal for found, goal in wanted):
             return False
     return True
@@ -100,7 +134,7 @@ def _enough(clean: Sequence[Invocation], keys: Sequence[str], baseline: str, pro
     if _precise(clean, keys, baseline, protocol, protocol.at_once):
         return True
     earlier = len(clean) - protocol.further_invocations
-    return earlier >= protocol.invocations and _precise(clean[:earlier], keys, baseline, protocol, 1.0)
+    return earlier >= least(clean, protocol) and _precise(clean[:earlier], keys, baseline, protocol, 1.0)
 
 
 def decide(invocations: Sequence[Invocation], keys: Sequence[str], baseline: str, protocol: Latency) -> Decision:
@@ -113,14 +147,15 @@ def decide(invocations: Sequence[Invocation], keys: Sequence[str], baseline: str
         protocol: limits on number, precision and time.
     """
     clean = [item for item in invocations if not is_set_aside(item, protocol)]
-    set_aside = len(invocations) - len(clean)
-    if len(clean) < protocol.invocations:
+    set_aside, fewest = len(invocations) - len(clean), least(invocations, protocol)
+    if len(clean) < fewest:
         exhausted = set_aside > protocol.replacements
-        if exhausted and len(invocations) >= protocol.invocations + protocol.replacements:
+        if exhausted and len(invocations) >= fewest + protocol.replacements:
             return Decision(True, f"{set_aside} processes were preempted too often to replace them all")
         return Decision(False, "too few processes")
     if _enough(clean, keys, baseline, protocol):
-        return Decision(True, "the precision asked for")
+        decides = protocol.absolute_half_width is not None or any(key != baseline for key in keys)
+        return Decision(True, "the precision asked for" if decides else "no ratio that would ask for more processes")
     limit = _limit(invocations, clean, protocol)
     return Decision(limit is not None, limit or "intervals too wide")
 
@@ -153,7 +188,7 @@ def labels(invocation: Invocation, key: str, protocol: Latency) -> list[str]:
     """What disturbed this member in this invocation, in words that the report explains."""
     part = member(invocation, key)
     found = list(invocation["labels"])
-    if not part["warmup"]["steady"]:
+    if part["warmup"]["steady"] is False:  # one run of a long one says neither
         found.append("no steady state")
     moved = drift(part["latency_ms"])
     if moved is not None and abs(moved) > protocol.drift:
@@ -170,9 +205,14 @@ def labels(invocation: Invocation, key: str, protocol: Latency) -> list[str]:
     return found
 
 
-def throughput(part: dict[str, Any], batch: int) -> float:
-    """Units per second: over a member's windows the median window, else one run's units over its median time."""
+def throughput(part: dict[str, Any], batch: int) -> float | None:
+    """Units per second: over a member's windows the median window, else one run's units over its median time.
+
+    None where the process took no windows although the run can go back to back.
+    """
     units = part.get("units", batch)
+    if part["throughput"] is None:
+        return None
     if not part["throughput"]:
         return float(units / median(part["latency_ms"]) * 1e3)
     return median(units * window["iterations"] / window["ms"] * 1e3 for window in part["throughput"])
@@ -191,6 +231,7 @@ def summarise(invocation: Invocation, key: str, baseline: str, batch: int, proto
         "device_median_ms": median(part["device_ms"]) if part["device_ms"] else None,
         "baseline_median_ms": median(member(invocation, baseline)["latency_ms"]),
         "twin_median_ms": median(invocation["twin"]["latency_ms"]),
+        "against_ms": _against_ms(invocation, key, baseline, None, protocol),
         "gemm_median_ms": median(invocation["reference_gemm"]["ms"]),
         "throughput_per_s": throughput(part, batch),
         "first_inference_ms": part["first_inference_ms"],
@@ -199,6 +240,7 @@ def summarise(invocation: Invocation, key: str, baseline: str, batch: int, proto
         "capture_ms": part.get("capture_ms"),
         "load_ms": part["load_ms"],
         "steady_state": part["warmup"]["steady"],
+        "warmup_s": part["warmup"].get("seconds"),
         "set_aside": is_set_aside(invocation, protocol),
         "labels": labels(invocation, key, protocol),
         "iqr_over_median": iqr_over_median(values),
@@ -212,7 +254,7 @@ def summarise(invocation: Invocation, key: str, baseline: str, batch: int, proto
         "host": {name: value for name, value in (invocation.get("host") or {}).items() if name != "labels"},
         "l2": invocation.get("l2"),
         "spans": _span_medians(part),
-        "parts": {name: _part_line(invocation, key, baseline, name) for name in part.get("parts", {})},
+        "parts": {name: _part_line(invocation, key, baseline, name, protocol) for name in part.get("parts", {})},
     }
 
 
@@ -223,7 +265,15 @@ def _span_medians(part: dict[str, Any]) -> dict[str, float]:
     return {name: median([sum(run[name]) for run in runs if run.get(name)]) for name in names}
 
 
-def _part_line(invocation: Invocation, key: str, baseline: str, name: str) -> dict[str, Any]:
+def _against_ms(invocation: Invocation, key: str, baseline: str, part: str | None, protocol: Latency) -> float:
+    """The time that a process's speed-up is a ratio to: the baseline's, with its twin where that is a control."""
+    base = float(median(member(invocation, baseline, part)["latency_ms"]))
+    if key == baseline or not protocol.twin_control:
+        return base
+    return math.sqrt(base * median(member(invocation, "twin", part)["latency_ms"]))
+
+
+def _part_line(invocation: Invocation, key: str, baseline: str, name: str, protocol: Latency) -> dict[str, Any]:
     """What a line says of a further part of the workload."""
     part = member(invocation, key, name)
     values = part["latency_ms"]
@@ -237,4 +287,6 @@ def _part_line(invocation: Invocation, key: str, baseline: str, name: str) -> di
     for field, other in (("baseline_median_ms", baseline), ("twin_median_ms", "twin")):
         found = have_part([invocation], other, name)
         line[field] = median(member(invocation, other, name)["latency_ms"]) if found else None
+    both = have_part([invocation], baseline, name) and have_part([invocation], "twin", name)
+    line["against_ms"] = _against_ms(invocation, key, baseline, name, protocol) if both else None
     return line

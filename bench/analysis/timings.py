@@ -5,7 +5,7 @@ Of a further part of the workload they are those of `bench.analysis.parts.as_par
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench.metrics import METRICS
@@ -41,17 +41,20 @@ def per_gemm(record: Record, metric: str) -> list[float]:
 
 
 def speedups(record: Record) -> dict[int, float]:
-    """Per process, by its index, the baseline's median over the case's.
+    """Per process, by its index, the baseline's median over the case's; with the twin as control, of both together.
 
     Empty for a baseline and where the baseline was not timed together with the case.
     """
     if record["case_key"] == record["baseline_key"] or not (record.get("timing") or {}).get("paired"):
         return {}
-    return {
-        line["index"]: line["baseline_median_ms"] / line["median_ms"]
-        for line in used_invocations(record)
-        if line.get("baseline_median_ms")
-    }
+    found = {line["index"]: speedup_of(line) for line in used_invocations(record)}
+    return {index: value for index, value in found.items() if value is not None}
+
+
+def speedup_of(line: Mapping[str, Any]) -> float | None:
+    """The speed-up in one process; None where nothing was timed beside the case, or no such part."""
+    other = line.get("against_ms") or line.get("baseline_median_ms")  # before there was a control, a record has one
+    return float(other) / float(line["median_ms"]) if other and line.get("median_ms") else None
 
 
 #: One timed process: its session, its number there, and the moment at which it was started.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from bench.api.measuring import measure
+from bench.api.measuring import measure, protocol_named
 from bench.errors import DoesNotFit, UsageError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def largest_batch(
         kwargs: keyword inputs beside positional ones.
         limit_bytes: memory that a run may take; by default 0.8 of what is free now.
         most: no batch above it is tried.
-        protocol: as `bench.measure` takes it.
+        protocol: as `bench.measure` takes it; here every process takes throughput windows, so that rates have intervals.
         device: where to run.
         threads: of the timed processes.
         name: what errors call the module; default its class.
@@ -70,7 +70,7 @@ def largest_batch(
 
     from bench.analysis import batch_curve
 
-    options = {"protocol": protocol, "threads": threads, "name": name, "progress": progress}
+    options = {"protocol": _with_rates(protocol), "threads": threads, "name": name, "progress": progress}
     search = _Search(module, inputs, kwargs, str(device), options)
     limit = float(limit_bytes) if limit_bytes is not None else SHARE * _free(str(device))
     line = batch_curve.growth(search.peaks())
@@ -93,6 +93,13 @@ def largest_batch(
         "growth": (line.base, line.per_sample),
     }
     return frame
+
+
+def _with_rates(protocol: str | Protocol) -> Protocol:
+    """The protocol with throughput windows in every process: what is sought here are rates."""
+    asked = protocol_named(protocol)
+    latency = asked.latency.model_copy(update={"throughput_processes": None})
+    return asked.model_copy(update={"latency": latency})
 
 
 class _Search:

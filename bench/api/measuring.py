@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.api.given import Given, checked_device, checked_threads, dtype_of, given_subject
 from bench.api.processes import Asked, measured_records
-from bench.errors import UsageError, did_you_mean, no_such
+from bench.errors import UsageError, did_you_mean
 from bench.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -109,24 +109,17 @@ def measure(
 
 
 def protocol_named(protocol: str | Protocol) -> Protocol:
-    """A protocol by the name of its file in `conf/protocol`; an object is given back as it is.
+    """A protocol by the name of its file in `conf/protocol`, as `quick` or `v2/quick`; an object is given back as it is.
 
     Raises:
         UsageError: there is no such protocol.
     """
-    from bench.config.paths import config_folder
     from bench.config.protocol import Protocol
-    from bench.config.yaml_file import read_yaml
+    from bench.config.protocol_files import protocol_values
 
     if isinstance(protocol, Protocol):
         return protocol
-    folder = config_folder() / "protocol"
-    names = [path.stem for path in folder.glob("*.yaml")]
-    if protocol not in names:
-        raise UsageError(no_such("protocol", protocol, names))
-    values = read_yaml(folder / f"{protocol}.yaml")
-    values.pop("defaults", None)  # what a file leaves out has the standard protocol's value, as in the model
-    return Protocol(**values)
+    return Protocol(**protocol_values(protocol))
 
 
 def wanted_metrics(metrics: Iterable[str]) -> list[str]:

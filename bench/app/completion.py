@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.config.paths import config_folder, suite_folders
+from bench.config.paths import config_folder, group_names, suite_folders
 from bench.config.suite_files import find_suites
 from bench.config.verbs import JOBS, RETRIES
 from bench.config.yaml_file import names_under, read_yaml
@@ -86,7 +86,7 @@ def _values(key: str, value: str, words: Sequence[str]) -> Iterable[str]:
     if key in _CHOICES:
         return _CHOICES[key]
     group = config_folder() / key
-    files = {path.stem for path in group.glob("*.yaml")} if group.is_dir() else set()
+    files = set(group_names(key)) if group.is_dir() else set()
     return sorted(files | _names("tasks") if key == "task" else files)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from bench.config.overrides import as_word
-from bench.config.paths import config_folder
+from bench.config.paths import config_folder, group_names
 from bench.errors import did_you_mean, no_such
 
 #: How to write what Hydra's grammar gives a meaning of its own.
@@ -19,7 +19,7 @@ def _groups(suites: Iterable[str]) -> dict[str, list[str]]:
     from bench.config.catalogue import task_names
 
     folder = config_folder()
-    found = {path.name: sorted(p.stem for p in path.glob("*.yaml")) for path in folder.iterdir() if path.is_dir()}
+    found = {path.name: group_names(path.name) for path in folder.iterdir() if path.is_dir()}
     return {**found, "suite": sorted(suites), "task": sorted({*found["task"], *task_names()})}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,13 +12,14 @@ from pydantic import BaseModel
 from bench.app.front_door import verbs
 from bench.app.listing import row_line
 from bench.config.paths import config_folder
-from bench.config.protocol import Protocol
+from bench.config.protocol import SINCE_2, Protocol
+from bench.config.protocol_files import protocol_values
 from bench.config.schema import Config, Suite
-from bench.config.yaml_file import read_yaml
 from bench.metrics import METRICS, SECTIONS
 
-#: The protocols in the order in which they cost time.
+#: The protocols in the order in which they cost time, and those of version 2.
 PROTOCOLS = ("counts", "glance", "quick", "standard", "publish")
+OF_VERSION_2 = ("v2/glance", "v2/quick", "v2/standard", "v2/publish")
 #: `key: value   # what it is`, as the configuration's files explain it; of deeper keys, the indented ones.
 _EXPLAINED = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)#\s*(?P<said>.+)$")
 _BETTER = {"lower": "lower", "higher": "higher", "none": ""}
@@ -59,19 +60,26 @@ def settings_page() -> str:
 
 
 def protocols_page() -> str:
-    """Every parameter of the protocols side by side."""
+    """Every parameter of the protocols side by side, and those of version 2."""
     folder = config_folder() / "protocol"
-    made = {name: Protocol(**_without_defaults(read_yaml(folder / f"{name}.yaml"))) for name in PROTOCOLS}
-    flat = {name: dict(_flat(protocol.model_dump())) for name, protocol in made.items()}
-    said = dict(_descriptions(Protocol, ""))
-    lines = [row_line("parameter", *PROTOCOLS, "what it is"), "|---" * (len(PROTOCOLS) + 2) + "|"]
-    for key in flat["standard"]:
-        if key not in ("name", "version"):
-            lines.append(row_line(f"`{key}`", *(_written(flat[name][key]) for name in PROTOCOLS), said.get(key, "")))
     firsts = [f"- `{name}`: {_first_comment(folder / f'{name}.yaml')}" for name in PROTOCOLS]
     head = f"# Protocols\n\n{_MADE}\n`protocol=NAME` takes one of these; why each number is what it is, says "
-    head += "[the protocol](../protocol.md).\n\n"
-    return head + "\n".join(firsts) + "\n\n" + "\n".join(lines) + "\n"
+    head += "[the protocol](../protocol.md).\n\n" + "\n".join(firsts) + "\n\n" + _protocols_table(PROTOCOLS)
+    head += "\n\n## Version 2\n\nNot in force yet; [what is other in it](../protocol_v2.md).\n\n"
+    return head + _protocols_table(OF_VERSION_2) + "\n"
+
+
+def _protocols_table(names: Sequence[str]) -> str:
+    """The parameters of these protocols, those that all of them have."""
+    flat = {name: dict(_flat(Protocol(**protocol_values(name)).model_dump())) for name in names}
+    later = {f"{part}.{name}" for part, values in SINCE_2.items() for name in values}
+    unknown = later if all(values["version"] == 1 for values in flat.values()) else set()
+    said = dict(_descriptions(Protocol, ""))
+    lines = [row_line("parameter", *names, "what it is"), "|---" * (len(names) + 2) + "|"]
+    for key in flat[names[-1]]:
+        if key not in ("name", "version", *unknown):
+            lines.append(row_line(f"`{key}`", *(_written(flat[name][key]) for name in names), said.get(key, "")))
+    return "\n".join(lines)
 
 
 def verbs_table() -> str:
@@ -152,10 +160,6 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any
             yield from _flat(inner, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", inner
-
-
-def _without_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name != "defaults"}
 
 
 def _first_comment(file: Path) -> str:

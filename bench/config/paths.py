@@ -27,6 +27,12 @@ def config_folder() -> Path:
     raise UsageError(f"conf/config.yaml is neither beside nor inside {PACKAGE}: the installation is incomplete")
 
 
+def group_names(group: str) -> list[str]:
+    """What may be chosen of a Hydra group, as the command line names it: `quick`, and of a folder in it `v2/quick`."""
+    folder = config_folder() / group
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
 def _bundled_suites() -> list[Path]:
     root = PACKAGE.parent / "suites"
     return sorted(path for path in root.iterdir() if path.is_dir() and _is_suite(path)) if root.is_dir() else []

@@ -13,12 +13,14 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 STEADY_WINDOW = 10
 #: Of runs that last seconds: how many warm up, and how many raw samples a process takes at least.
 FEW_WARM_UPS, FEW_SAMPLES = 2, 3
+#: Most values of a trace of a warm-up: of what ran more often neighbours are put together.
+MOST_OF_TRACE = 2048
 #: A device's throughput window is tried until it is long enough, at most so often, each time so much longer than
 #: needed.
 REHEARSALS, REHEARSAL_MARGIN = 3, 1.1
@@ -64,13 +66,19 @@ class Runner:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """How the warm-up went; `steady` says whether the last ten varied by less than the protocol's limit."""
+    """How the warm-up went; `steady` says whether the last ten varied by less than the protocol's limit.
+
+    It is None where one run was the warm-up. `trace_ms` has the times of all its iterations in order, means of `chunk`
+    neighbours each, where it was kept.
+    """
 
     iterations: int
     seconds: float
     last_ms: float
     variation: float
-    steady: bool
+    steady: bool | None
+    trace_ms: list[float] | None = None
+    chunk: int = 1
 
 
 @dataclass
@@ -83,7 +91,7 @@ class Samples:
     cpu_ms: list[float] = field(default_factory=list)
     preempted: list[bool] = field(default_factory=list)
     minor_faults: list[int] = field(default_factory=list)
-    throughput: list[dict[str, float]] = field(default_factory=list)
+    throughput: list[dict[str, float]] | None = field(default_factory=list)
     spans: list[dict[str, list[float]]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -160,42 +168,42 @@ def warm_up(
     clock: Clock = time.perf_counter_ns,
     heartbeat: Callable[[], None] = lambda: None,
     few: bool = False,
+    long_ms: float = math.inf,
+    traced: bool = False,
 ) -> WarmUp:
     """Run until there were `iterations` and `seconds`, then until the last ten vary little or the cap is reached.
 
     The variation is the coefficient of variation of the last ten (standard deviation over mean). With `few`, for runs
-    that may last seconds, `FEW_WARM_UPS` runs and `seconds` are enough.
+    that may last seconds, `FEW_WARM_UPS` runs and `seconds` are enough. A first run of `long_ms` or more is all of it.
+    With `traced` the result holds the times of all iterations.
     """
-    if few:
-        return _warm_up_few(runner, seconds, cap_s, variation, clock, heartbeat)
-    start, count = clock(), 0
-    recent: list[float] = []
-    while True:
-        recent = [*recent[-(STEADY_WINDOW - 1) :], time_block(runner, 1, clock)]
-        count += 1
-        heartbeat()
-        elapsed = (clock() - start) / 1e9
-        enough = count >= max(iterations, STEADY_WINDOW) and elapsed >= seconds
-        spread = statistics.pstdev(recent) / statistics.fmean(recent) if len(recent) == STEADY_WINDOW else math.inf
-        done = enough and (spread < variation or elapsed >= _steady_state_timeout_s(seconds, cap_s))
-        if done or elapsed >= cap_s:
-            steady = len(recent) == STEADY_WINDOW and spread < variation
-            finite = spread if math.isfinite(spread) else 0.0
-            return WarmUp(count, elapsed, statistics.median(recent), finite, steady)
-
-
-def _warm_up_few(
-    runner: Runner, seconds: float, cap_s: float, variation: float, clock: Clock, heartbeat: Callable[[], None]
-) -> WarmUp:
     start, times = clock(), list[float]()
+    least, patience = max(iterations, STEADY_WINDOW), _steady_state_timeout_s(seconds, cap_s)
+    if few:
+        least, patience = FEW_WARM_UPS, seconds
     while True:
         times.append(time_block(runner, 1, clock))
         heartbeat()
         elapsed = (clock() - start) / 1e9
-        if len(times) >= FEW_WARM_UPS and (elapsed >= seconds or elapsed >= cap_s):
-            recent = times[-STEADY_WINDOW:]
-            spread = statistics.pstdev(recent) / statistics.fmean(recent)
-            return WarmUp(len(times), elapsed, statistics.median(recent), spread, spread < variation)
+        if times[0] >= long_ms:
+            return WarmUp(1, elapsed, times[0], 0.0, None)
+        recent = times[-STEADY_WINDOW:]
+        known = len(recent) >= (FEW_WARM_UPS if few else STEADY_WINDOW)
+        spread = statistics.pstdev(recent) / statistics.fmean(recent) if known else math.inf
+        enough = len(times) >= least and elapsed >= seconds
+        capped = elapsed >= cap_s and (known or not few)
+        if capped or (enough and (spread < variation or elapsed >= patience)):
+            finite = spread if math.isfinite(spread) else 0.0
+            done = WarmUp(len(times), elapsed, statistics.median(recent), finite, known and spread < variation)
+            return replace(done, **_trace(times)) if traced else done
+
+
+def _trace(times: Sequence[float]) -> dict[str, Any]:
+    """The fields of a warm-up that hold its times: as they are, or means of neighbours where there are too many."""
+    chunk = math.ceil(len(times) / MOST_OF_TRACE)
+    whole = len(times) // chunk * chunk
+    means = [statistics.fmean(times[at : at + chunk]) for at in range(0, whole, chunk)]
+    return {"trace_ms": [float(f"{mean:.6g}") for mean in means], "chunk": chunk}
 
 
 def _steady_state_timeout_s(seconds: float, cap_s: float) -> float:
@@ -209,14 +217,23 @@ def block_size(iteration_ms: float, min_sample_ms: float) -> int:
 
 
 def rounds_for(
-    iteration_ms: Sequence[float], *, samples: int, min_samples: int, case_seconds: float, few: bool = False
+    iteration_ms: Sequence[float],
+    *,
+    samples: int,
+    min_samples: int,
+    case_seconds: float,
+    few: bool = False,
+    long_ms: float = math.inf,
+    long_samples: int = 1,
 ) -> int:
     """Rounds that a group gets: `samples`, fewer if the slowest member would take longer than its time.
 
-    With `few`, for runs that may last seconds, `FEW_SAMPLES` are enough where more would take longer than that.
+    With `few`, for runs that may last seconds, `FEW_SAMPLES` are enough where more would take longer than that; where
+    the slowest takes `long_ms` or more, `long_samples`.
     """
     slowest = max(iteration_ms)
     least = min(min_samples, FEW_SAMPLES) if few else min_samples
+    least = min(least, long_samples) if slowest >= long_ms else least
     return max(least, min(samples, int(case_seconds * 1e3 / max(slowest, 1e-6))))
 
 
@@ -317,7 +334,9 @@ def throughput_windows(
                     counts[runner.name] = _iterations_of(runner, iteration_ms[runner.name], window_s * 1e3, clock)
                 iterations = counts[runner.name]
                 milliseconds = _window(runner, iterations, clock)
-                samples[runner.name].throughput.append({"iterations": iterations, "ms": milliseconds})
+                taken = samples[runner.name].throughput
+                assert taken is not None  # only where no windows are wanted
+                taken.append({"iterations": iterations, "ms": milliseconds})
                 heartbeat()
 
 

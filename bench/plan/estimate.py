@@ -64,23 +64,49 @@ def group_seconds(group: Group, parts: Mapping[str, Sequence[float]], protocol: 
     timed = [base, *(case for case in group.cases if case.key != base.key)]
     members = [base, *timed]  # the baseline has a twin
     slowest = max(max(parts[case.key]) for case in members) / 1e3
-    seconds = sum(_member_seconds(parts[case.key], protocol, base.device != "cpu", few, slowest) for case in members)
+    latency, on_gpu = protocol.latency, base.device != "cpu"
+    processes = latency.long_least if _is_long(slowest, protocol) else latency.invocations
+    seconds = PROCESS_S * processes + sum(
+        _member_seconds(parts[case.key], protocol, on_gpu, few, slowest, number)
+        for number in range(processes)
+        for case in members
+    )
     probes = sum(_probe_seconds(parts[case.key][0] / 1e3, case, few) for case in group.cases)
-    return probes + protocol.latency.invocations * (PROCESS_S + seconds)
+    return probes + seconds
 
 
-def _member_seconds(parts: Sequence[float], protocol: Protocol, on_gpu: bool, few: bool, slowest: float) -> float:
-    """Seconds of one member in one process: built, warmed up, sampled part by part, and its layers timed."""
-    latency = protocol.latency
+def _is_long(slowest: float, protocol: Protocol) -> bool:
+    return protocol.latency.long_run_s is not None and slowest >= protocol.latency.long_run_s
+
+
+def _takes(processes: int | None, number: int) -> bool:
+    """Whether a process of this number takes what the first `processes` take."""
+    return processes is None or number < processes
+
+
+def _member_seconds(
+    parts: Sequence[float], protocol: Protocol, on_gpu: bool, few: bool, slowest: float, number: int
+) -> float:
+    """Seconds of one member in the process of this number: built, warmed up, sampled part by part, its layers timed.
+
+    How many samples later processes take is known only once the first has been measured; here they take as many.
+    """
+    latency, long = protocol.latency, _is_long(slowest, protocol)
     least, warm_runs = (FEW_RUNS, FEW_RUNS) if few else (latency.min_samples, latency.warmup_iterations)
+    least, warm_runs = (latency.long_samples, 1) if long else (least, warm_runs)
     rounds = max(least, min(latency.samples, latency.case_seconds / slowest))
+    brief = latency.warm_by_evidence and not on_gpu and number > 0
+    least_warm = 0.0 if brief or long else latency.warmup_s_gpu if on_gpu else latency.warmup_s
+    layers = protocol.counting.layer_repeats if _takes(protocol.counting.layer_processes, number) else 0
+    layers = min(layers, 1) if long else layers
+    windowed = not few and not long and _takes(latency.throughput_processes, number)
     total = BUILD_S
     for t in (part / 1e3 for part in parts):
-        warm = max(latency.warmup_s_gpu if on_gpu else latency.warmup_s, warm_runs * t)
+        warm = max(least_warm, warm_runs * t)
         # a GPU's caches are warmed by a step before each sample, and its windows are rehearsed
         samples = rounds * (2 * t if on_gpu else t)
-        windows = 0.0 if few else (latency.throughput_windows + on_gpu) * max(latency.throughput_window_s, 2 * t)
-        total += warm + samples + windows + protocol.counting.layer_repeats * t * 1.5
+        windows = (latency.throughput_windows + on_gpu) * max(latency.throughput_window_s, 2 * t) if windowed else 0.0
+        total += warm + samples + windows + layers * t * 1.5
     return total
 
 

@@ -309,6 +309,7 @@ class PartLine(TypedDict):
     median_ms: Time
     baseline_median_ms: NotRequired[Time | None]
     twin_median_ms: NotRequired[Time | None]
+    against_ms: NotRequired[Time | None]
     throughput_per_s: NotRequired[Time | None]
     iqr_over_median: NotRequired[Number | None]
 
@@ -326,6 +327,7 @@ class InvocationLine(TypedDict):
     spans: NotRequired[dict[str, NotNegative]]
     baseline_median_ms: Time
     twin_median_ms: NotRequired[Time | None]
+    against_ms: NotRequired[Time | None]
     gemm_median_ms: NotRequired[Time | None]
     throughput_per_s: NotRequired[Time | None]
     first_inference_ms: NotRequired[NotNegative | None]
@@ -334,6 +336,7 @@ class InvocationLine(TypedDict):
     compiled: NotRequired[Object | None]
     load_ms: NotRequired[NotNegative | None]
     steady_state: NotRequired[bool | None]
+    warmup_s: NotRequired[NotNegative | None]
     set_aside: NotRequired[bool | None]
     labels: NotRequired[list[str]]
     iqr_over_median: NotRequired[Number | None]

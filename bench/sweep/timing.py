@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.analysis.assemble import Session
+from bench.analysis.next_process import next_process
 from bench.analysis.session import Invocation, decide
 from bench.config.schema import Config
 from bench.plan.case import Case
 from bench.plan.plan import Group
+from bench.plan.process import ProcessPlan
 from bench.plan.recipe import Recipe
 from bench.sweep import isolate
 from bench.sweep.attempts import Attempts
@@ -21,6 +23,8 @@ from bench.sweep.writing import Writer
 from bench.worker.client import Failed
 
 Probes = dict[str, dict[str, Any]]
+#: What the first process of a session does.
+IN_FULL = ProcessPlan()
 
 
 class Timing:
@@ -97,7 +101,9 @@ class Timing:
                 return done, decision.reason
             index = free_index([item["index"] for item in done])
             self._announce(Working(f"timing {len(timed)} cases of {baseline.model} together, process {index + 1}"))
-            outcome = self._attempts.run("invocation", self._spec(session_id, index, timed), session_id, members)
+            wanted = next_process(done, [case.key for case in timed], baseline.key, self._config.protocol)
+            spec = self._spec(session_id, index, timed, wanted)
+            outcome = self._attempts.run("invocation", spec, session_id, members)
             if isinstance(outcome, Failed):
                 return outcome
             self._writer.save(folder / f"{index:02d}.json.gz", outcome.result)
@@ -106,7 +112,9 @@ class Timing:
             if index < protocol.invocations:
                 self._announce(Advanced(share))
 
-    def _spec(self, session_id: str, index: int, timed: Sequence[Case]) -> dict[str, Any]:
+    def _spec(
+        self, session_id: str, index: int, timed: Sequence[Case], wanted: ProcessPlan = IN_FULL
+    ) -> dict[str, Any]:
         text = f"{session_id}/{index}/{self._config.seed}"
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
         return {
@@ -114,6 +122,7 @@ class Timing:
             "session": session_id,
             "index": index,
             "protocol": self._config.protocol.model_dump(),
+            "plan": wanted.as_dict(),
             "seed": seed,
         }
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from bench.analysis.timings import speedup_of
 from bench.store.records import Record
 
 #: Section of the values of each process.
@@ -54,7 +55,9 @@ def _times(line: dict[str, Any]) -> Iterable[tuple[str, float]]:
         yield f"{PROCESSES}/throughput_per_s", float(line["throughput_per_s"])
     if other:
         yield f"{PROCESSES}/latency_of_the_other_side_ms", float(other)
-        yield f"{PROCESSES}/speedup", float(other) / float(own)
+    speedup = speedup_of(line)
+    if speedup is not None:
+        yield f"{PROCESSES}/speedup", speedup
 
 
 def _of_host(host: dict[str, Any]) -> Iterable[tuple[str, float]]:

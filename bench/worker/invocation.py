@@ -5,7 +5,9 @@ The result is the raw samples file of the invocation (schema in `bench.store.rec
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from time import perf_counter  # taken before the user's code could put another clock in its place
 from typing import Any
@@ -21,6 +23,7 @@ from bench.meters import latency
 from bench.meters.allocator import pin_allocator_for_timing
 from bench.meters.latency import Runner, Samples, WarmUp
 from bench.moment import utc_microsecond
+from bench.plan.process import ProcessPlan
 from bench.plan.recipe import Recipe
 from bench.store.records import SCHEMA
 from bench.worker import conversion, cuda, global_state, isolation
@@ -43,6 +46,8 @@ DRAWN_ON = "GPU with a display"
 REFERENCE_SIZE = {"cpu": 512, "cuda": 4096}
 #: Runs of every member whose outputs are looked at after the timing, and seconds after which there are no more.
 LOOKS, LOOK_S = 10, 1.0
+#: Stages of a process whose seconds are told: what is none of them is done whatever is planned.
+STAGES = ("warm", "sampled", "extras")
 
 
 class _Members:
@@ -53,11 +58,15 @@ class _Members:
         self.recipes = [Recipe.from_dict(item) for item in spec["recipes"]]
         self.device = self.recipes[0].case.device
         self.protocol = Latency(**spec["protocol"]["latency"])
+        self.plan = ProcessPlan.from_dict(spec.get("plan"))
+        self.long_ms = math.inf if self.protocol.long_run_s is None else 1e3 * self.protocol.long_run_s
         self.limits = Limits(**{item.name: getattr(self.protocol, item.name) for item in fields(Limits)})
         self.subjects: dict[str, Subject] = {}
         self.ready: dict[str, Ready] = {}
         self.facts: dict[str, dict[str, Any]] = {}
         self.nan: dict[str, bool] = {}
+        self.looked_ms: dict[str, float] = {}
+        self.stages = dict.fromkeys(STAGES, 0.0)
         self.workload = self.recipes[0].case.workload
         self.few = self.workload != workloads.FORWARD  # a run may last seconds
         self.flush: cuda.L2Flush | None = None
@@ -100,36 +109,62 @@ class _Members:
             spans=part.spans,
         )
 
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Seconds of what is inside count to a stage of the process."""
+        began = perf_counter()
+        yield
+        self.stages[name] += perf_counter() - began
+
     def warm(self, runners: list[Runner]) -> dict[str, WarmUp]:
         """Warm every runner up."""
-        protocol, done = self.protocol, {}
+        done = {}
         for runner in runners:
             self.phase.enter("warmup", self._key(runner.name))
             state = global_state.read()
-            done[runner.name] = latency.warm_up(
-                runner,
-                iterations=protocol.warmup_iterations,
-                seconds=protocol.warmup_s if self.device == "cpu" else protocol.warmup_s_gpu,
-                cap_s=protocol.warmup_cap_s,
-                variation=protocol.steady_variation,
-                heartbeat=self.phase.heartbeat,
-                few=self.few,
-            )
+            looked_ms = self.looked_ms.get(runner.name, 0.0)
+            if looked_ms >= self.long_ms:  # the run that was looked at has warmed it up
+                done[runner.name] = WarmUp(1, looked_ms / 1e3, looked_ms, 0.0, None)
+                continue
+            done[runner.name] = self._warmed(runner)
             if runner.name != REFERENCE:
                 check_state(state, self._subject(runner.name).case.label)
         return done
+
+    def _warmed(self, runner: Runner) -> WarmUp:
+        """A warm-up in full, or as long as the plan says; a full one is traced where plans are made from it."""
+        protocol, on_cpu = self.protocol, self.device == "cpu"
+        full = protocol.warmup_s if on_cpu else protocol.warmup_s_gpu
+        return latency.warm_up(
+            runner,
+            iterations=protocol.warmup_iterations,
+            seconds=min(full, self.plan.warmup_s.get(runner.name, full)),
+            cap_s=protocol.warmup_cap_s,
+            variation=protocol.steady_variation,
+            heartbeat=self.phase.heartbeat,
+            few=self.few,
+            long_ms=self.long_ms,
+            traced=protocol.warm_by_evidence and on_cpu and not self.plan.warmup_s,
+        )
+
+    def _rounds(self, times: dict[str, float]) -> int:
+        """Samples of each member: as planned, or what a first process gets by these times of one run, in ms."""
+        if self.plan.rounds is not None:
+            return self.plan.rounds
+        return latency.rounds_for(
+            list(times.values()),
+            samples=self.protocol.samples,
+            min_samples=self.protocol.min_samples,
+            case_seconds=self.protocol.case_seconds,
+            few=self.few,
+            long_ms=self.long_ms,
+            long_samples=self.protocol.long_samples,
+        )
 
     def measure(self, runners: list[Runner], warm: dict[str, WarmUp]) -> tuple[dict[str, Samples], dict[str, Any]]:
         """Interleaved samples, then throughput windows; and what host and board did, under `host` and `gpu`."""
         protocol, seed = self.protocol, self.spec["seed"]
         times = {name: done.last_ms for name, done in warm.items()}
-        rounds = latency.rounds_for(
-            list(times.values()),
-            samples=protocol.samples,
-            min_samples=protocol.min_samples,
-            case_seconds=protocol.case_seconds,
-            few=self.few,
-        )
         samples = {
             runner.name: Samples(latency.block_size(times[runner.name], protocol.min_sample_ms)) for runner in runners
         }
@@ -137,23 +172,33 @@ class _Members:
         state = global_state.read()
         subjects = [runner for runner in runners if runner.name != REFERENCE]
         with gpu_clocks.sampling(self.device) as board, HostWatch(self.device, limits=self.limits) as watch:
-            latency.interleave(
-                runners, samples, rounds, seed, turn=self._turn, between=lambda: self._between(board), loss=self._loss()
-            )
-            latency.throughput_windows(
-                [runner for runner in subjects if not self.few],
-                samples,
-                times,
-                windows=protocol.throughput_windows,
-                window_s=protocol.throughput_window_s,
-                seed=seed,
-                turn=self._turn,
-                heartbeat=self._heartbeat,
-            )
+            between, rounds = (lambda: self._between(board)), self._rounds(times)
+            with self.stage("sampled"):
+                latency.interleave(runners, samples, rounds, seed, turn=self._turn, between=between, loss=self._loss())
+            with self.stage("extras"):
+                back_to_back = not self.few and max(times.values()) < self.long_ms
+                self._throughput(subjects if back_to_back else [], samples, times)
         self.phase.turn_to(None)
         self.find_state_changer(state, subjects)
         assert watch.report is not None
         return samples, {"host": watch.report.as_dict(), "gpu": board.as_dict()}
+
+    def _throughput(self, runners: list[Runner], samples: dict[str, Samples], times: dict[str, float]) -> None:
+        """Throughput windows of what can run back to back; where the plan wants none it is None, not empty."""
+        if not self.plan.throughput:
+            for runner in runners:
+                samples[runner.name].throughput = None
+            return
+        latency.throughput_windows(
+            runners,
+            samples,
+            times,
+            windows=self.protocol.throughput_windows,
+            window_s=self.protocol.throughput_window_s,
+            seed=self.spec["seed"],
+            turn=self._turn,
+            heartbeat=self._heartbeat,
+        )
 
     def _loss(self) -> float | None:
         """What a preemption must have cost to count, where the calling thread does all the work; else every one."""
@@ -211,7 +256,9 @@ class _Members:
             self.phase.enter("measure", subject.case.key)
             began = perf_counter()
             for _ in range(most):
+                start = perf_counter()
                 found = has_nan(self.ready[name].step())
+                self.looked_ms.setdefault(name, 1e3 * (perf_counter() - start))
                 first = self.nan.setdefault(name, found)
                 if found and not first:
                     raise InvalidOutput(f"the output{when} holds NaN, and that of the first run did not")
@@ -221,7 +268,7 @@ class _Members:
                     break
 
     def layer_times(self, repeats: int) -> None:
-        """Per-module times of every member, from passes of their own after all timing is done."""
+        """Per-module times of every member, from passes of their own after all timing is done; of long runs fewer."""
         from bench.meters import layers
 
         for name, subject in self.subjects.items():
@@ -232,10 +279,17 @@ class _Members:
             for part in self.ready[name].parts:
                 with as_forward(subject, part, counted=False) as (module, args, kwargs):
                     times[part.name] = layers.module_times(
-                        module, args, kwargs, repeats=repeats, reset=None if self.few else part.reset
+                        module, args, kwargs, reset=None if self.few else part.reset, **self._passes(name, repeats)
                     )
             self.facts[name]["layers"] = times.pop(self.ready[name].whole.name)
             self.facts[name]["part_layers"] = times
+
+    def _passes(self, name: str, repeats: int) -> dict[str, int]:
+        """How often a member's layers are timed, and warmed up before; of long runs as often as there is time."""
+        ms = self.looked_ms[name]
+        if ms < self.long_ms:
+            return {"repeats": repeats}
+        return {"repeats": max(1, min(repeats, int(self.protocol.case_seconds * 1e3 / (2 * ms)))), "warmup": 0}
 
 
 def reference_gemm(device: str, dtype: str = "fp32") -> Runner:
@@ -300,6 +354,22 @@ def _member(group: _Members, name: str, samples: dict[str, Samples], warm: dict[
     }
 
 
+def _timed(group: _Members, samples: dict[str, Samples], warm: dict[str, WarmUp]) -> dict[str, Any]:
+    """The raw samples of the cases, of the baseline's twin and of the reference product."""
+    names = [recipe.case.key for recipe in group.recipes]
+    reference = samples[REFERENCE]
+    return {
+        "cases": {name: _member(group, name, samples, warm) for name in names},
+        "twin": {"of": names[0], **_member(group, TWIN, samples, warm)},
+        "reference_gemm": {
+            "ms": reference.latency_ms,
+            "macs": REFERENCE_SIZE[group.device.partition(":")[0]] ** 3,
+            "block": reference.block,
+            "warmup": asdict(warm[REFERENCE]),
+        },
+    }
+
+
 def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     """The raw samples of one invocation.
 
@@ -319,12 +389,13 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
     runners = group.load()
     with running(group.workload):
         group.look_at_outputs(1, " of its first run beside the others")
-        warm = group.warm(runners)
+        with group.stage("warm"):
+            warm = group.warm(runners)
         samples, watched = group.measure(runners, warm)
         group.look_at_outputs(LOOKS, " after it was timed")
-        group.layer_times(spec["protocol"]["counting"]["layer_repeats"])
-    names = [recipe.case.key for recipe in group.recipes]
-    reference = samples[REFERENCE]
+        if group.plan.layers:
+            with group.stage("extras"):
+                group.layer_times(spec["protocol"]["counting"]["layer_repeats"])
     return {
         "schema": SCHEMA,
         "session": spec["session"],
@@ -332,15 +403,10 @@ def run(spec: dict[str, Any], phase: Phase) -> dict[str, Any]:
         "seed": spec["seed"],
         "started_at": started,
         "seconds": perf_counter() - clock,
+        "stages_s": group.stages,
+        "plan": group.plan.as_dict(),
         "quiet": {"quiet": quiet.quiet, "waited_s": quiet.waited_s, "labels": list(quiet.labels)},
-        "cases": {name: _member(group, name, samples, warm) for name in names},
-        "twin": {"of": names[0], **_member(group, TWIN, samples, warm)},
-        "reference_gemm": {
-            "ms": reference.latency_ms,
-            "macs": REFERENCE_SIZE[group.device.partition(":")[0]] ** 3,
-            "block": reference.block,
-            "warmup": asdict(warm[REFERENCE]),
-        },
+        **_timed(group, samples, warm),
         **watched,
         "labels": disturbances(watched, is_drawn_on(group.device)),
         "threads": torch.get_num_threads(),

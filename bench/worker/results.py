@@ -79,10 +79,30 @@ OutcomeFields = Annotated[Fine | NotFine, Field(discriminator="status")]
 
 
 class WarmUpFields(TypedDict):
-    """How the warm-up ended."""
+    """How the warm-up ended, and its times where they were kept: neighbours together where there are too many."""
 
     __pydantic_config__ = _OPEN  # type: ignore[misc]
-    steady: bool
+    steady: bool | None
+    seconds: NotRequired[NotNegative]
+    trace_ms: NotRequired[Times | None]
+    chunk: NotRequired[Annotated[int, Field(ge=1, le=2**31)]]
+
+
+class PlanFields(TypedDict):
+    """What the process was told to do: `bench.plan.process`."""
+
+    rounds: Annotated[int, Field(ge=1, le=2**31)] | None
+    warmup_s: dict[str, NotNegative]
+    throughput: bool
+    layers: bool
+
+
+class StageFields(TypedDict):
+    """Seconds of the stages of a timed process."""
+
+    warm: NotNegative
+    sampled: NotNegative
+    extras: NotNegative
 
 
 class Window(TypedDict):
@@ -102,7 +122,7 @@ class SampleFields(TypedDict):
     device_ms: NotRequired[list[Time] | None]
     preempted: list[bool | int]
     minor_faults: list[Number]
-    throughput: list[Window]
+    throughput: list[Window] | None
     units: NotRequired[Time]
     warmup: WarmUpFields
 
@@ -123,6 +143,7 @@ class ReferenceFields(TypedDict):
 
     __pydantic_config__ = _OPEN  # type: ignore[misc]
     ms: Times
+    warmup: NotRequired[WarmUpFields]
 
 
 class InvocationFields(TypedDict):
@@ -134,6 +155,8 @@ class InvocationFields(TypedDict):
     index: Count
     started_at: Moment
     seconds: NotNegative
+    stages_s: NotRequired[StageFields]
+    plan: NotRequired[PlanFields]
     cases: Annotated[dict[str, MemberFields], Field(min_length=1)]
     twin: MemberFields
     reference_gemm: ReferenceFields

@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from bench.analysis.timings import speedup_of
 from bench.config.axes import BY_NAME
 from bench.config.overrides import as_word
 from bench.config.schema import Paths
@@ -283,11 +284,6 @@ def _judgements(run: dict[str, Any]) -> list[str]:
     return [MISSING if settled is None else "yes" if settled else "no", "; ".join(labels) or MISSING]
 
 
-def _ratio(run: dict[str, Any]) -> float | None:
-    both = run.get("baseline_median_ms"), run.get("median_ms")
-    return both[0] / both[1] if both[0] and both[1] else None
-
-
 def _board(run: dict[str, Any], name: str) -> float | None:
     """The median over rounds of what the board said, where it said it."""
     return ((run.get("gpu") or {}).get(name) or {}).get("median")
@@ -309,9 +305,9 @@ def _log(record: Record) -> str:
 _Column = tuple[str, Callable[[dict[str, Any]], str]]
 
 _PROCESS: tuple[_Column, ...] = (
-    ("Process", lambda run: str(run.get("index", ""))),
+    ("Process", lambda run: str(run["index"] + 1)),
     ("Median (ms)", lambda run: _number(run.get("median_ms"), 4)),
-    ("Speed-up (×)", lambda run: _number(_ratio(run), 4)),
+    ("Speed-up (×)", lambda run: _number(speedup_of(run), 4)),
     ("Reference GEMM (ms)", lambda run: _number(run.get("gemm_median_ms"), 4)),
     ("Samples", lambda run: str(run.get("n") or MISSING)),
     ("IQR / median", lambda run: _percent(run.get("iqr_over_median"))),

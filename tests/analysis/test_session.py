@@ -159,7 +159,7 @@ def test_stopping_when_precise_enough_keeps_the_coverage_quick():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "cap"), [(3, 4), (5, 10), (10, 20)])  # quick, standard, publish
+@pytest.mark.parametrize(("first", "cap"), [(3, 4), (5, 10), (10, 20), (3, 8), (5, 15)])  # of both versions
 @pytest.mark.parametrize("sd", [0.0016, 0.005, 0.008, 0.0115, 0.016, 0.02, 0.1, 0.58])
 def test_stopping_when_precise_enough_covers_93_to_97(sd, first, cap):
     hits, _ = covered(sd, first, cap, 6000, seed=[first, int(1e4 * sd)])

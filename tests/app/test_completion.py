@@ -14,6 +14,8 @@ from bench.config.schema import all_keys, validate
 from bench.config.verbs import JOBS
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Protocols of which there is one of either version.
+OF_BOTH = ("glance", "publish", "quick", "standard")
 
 
 def test_every_verb_suite_and_choice_is_offered():
@@ -22,7 +24,8 @@ def test_every_verb_suite_and_choice_is_offered():
         "bench suite=d"
     )
     assert completion.offers("bench protocol=") == [
-        f"protocol={name}" for name in ("counts", "glance", "publish", "quick", "standard")
+        f"protocol={name}"
+        for name in ("counts", "glance", "publish", "quick", "standard", *(f"v2/{name}" for name in OF_BOTH))
     ]
     assert {"task=none", "task=digits", "task=additions"} <= set(completion.offers("bench task="))
     for choice in completion.offers("bench retry="):

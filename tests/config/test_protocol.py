@@ -8,9 +8,10 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from bench import api
-from bench.config.protocol import Latency, Protocol
+from bench.config.protocol import SINCE_2, Latency, Protocol, protocol_key
 from bench.config.schema import Device
 from bench.errors import UsageError
 from bench.host import environment as machine
@@ -25,18 +26,27 @@ from tests.sweeping import HEALTHY, QUICK, configuration
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("standard", "quick", "publish")
+OF_VERSION_2 = tuple(f"v2/{name}" for name in NAMES)
+#: What every row holds that version 1 measured: these never change.
+HASHES_OF_VERSION_1 = {
+    "glance": "59a0416a8f71ed1e",
+    "quick": "3c47da4fe0de5543",
+    "standard": "e14141a7e3f1940b",
+    "publish": "c7f79d13a8bdd065",
+    "counts": "cd8cadfdeda0112e",
+}
 
 
-def documented():
-    """Values by dotted parameter and protocol, from the tables of docs/protocol.md."""
+def documented(page, names):
+    """Values by dotted parameter and protocol, from the tables of a page."""
     found, head = {}, []
-    for line in (ROOT / "docs/protocol.md").read_text().splitlines():
+    for line in (ROOT / page).read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if line.startswith("|") and cells[1].startswith("`protocol."):
             head = [cells[1].strip("`").removeprefix("protocol.")]
         elif line.startswith("| ") and head and cells[1].startswith("`"):
             values = [cells[2], cells[3] or cells[2], cells[4] or cells[2]]
-            found[head[0] + cells[1].strip("`")] = dict(zip(NAMES, map(read, values), strict=True))
+            found[head[0] + cells[1].strip("`")] = dict(zip(names, map(read, values), strict=True))
     return found
 
 
@@ -57,15 +67,41 @@ def flat(protocol):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_written_tables_are_the_protocols(name):
-    told = {parameter: values[name] for parameter, values in documented().items()}
+    told = {parameter: values[name] for parameter, values in documented("docs/protocol.md", NAMES).items()}
+    parameters = api.protocol_named(name).parameters
+    known = {f"{part}.{key}": value for part, values in parameters.items() for key, value in values.items()}
+    assert told == {**known, "energy.csv": None}
+
+
+@pytest.mark.parametrize("name", OF_VERSION_2)
+def test_the_written_tables_of_version_2_are_its_protocols(name):
+    told = {key: values[name] for key, values in documented("docs/protocol_v2.md", OF_VERSION_2).items()}
     assert told == flat(api.protocol_named(name))
 
 
+@pytest.mark.parametrize("name", HASHES_OF_VERSION_1)
+def test_what_version_1_measured_is_still_its_protocols(name):
+    protocol = api.protocol_named(name)
+    assert (protocol.version, protocol.hash) == (1, HASHES_OF_VERSION_1[name])
+    assert Protocol(**{**protocol.as_record()["parameters"], "version": 1, "name": name}).hash == protocol.hash
+    assert protocol_key({"protocol": protocol.as_record()}) == protocol.hash
+
+
+def test_version_1_knows_nothing_of_what_came_later_and_defaults_are_the_standards():
+    assert Protocol() == api.protocol_named("standard") and Protocol(version=2) == api.protocol_named("v2/standard")
+    with pytest.raises(ValidationError, match="version 1 of the protocol knows no latency.twin_control=True"):
+        Protocol(version=1, latency={"twin_control": True})
+    with pytest.raises(ValidationError, match="fewest_samples=None clashes with most_samples=400"):
+        Protocol(version=2, latency={"fewest_samples": None})
+    with pytest.raises(UsageError, match='protocol "v2/quik" does not exist'):
+        api.protocol_named("v2/quik")
+
+
 def test_every_value_of_the_standard_protocol_stands_in_its_file():
-    written = yaml.safe_load((ROOT / "conf/protocol/standard.yaml").read_text())
-    assert {f"{part}.{name}" for part in ("latency", "counting", "energy") for name in written[part]} == set(
-        flat(Protocol())
-    )
+    later = {f"{part}.{name}" for part, names in SINCE_2.items() for name in names}
+    for file, known in (("standard", set(flat(Protocol())) - later), ("v2/standard", set(flat(Protocol())))):
+        written = yaml.safe_load((ROOT / f"conf/protocol/{file}.yaml").read_text())
+        assert {f"{part}.{name}" for part in ("latency", "counting", "energy") for name in written[part]} == known
 
 
 def test_constants_beside_the_protocol_are_its_defaults():
@@ -136,14 +172,16 @@ def test_a_preemption_counts_if_it_cost_its_share_of_the_sample(monkeypatch, swi
 
 
 def test_a_forecast_warms_a_gpu_up_for_as_long_as_the_protocol_does():
-    def seconds(device, **latency):
+    def seconds(device, version=1, **latency):
         case = Case(suite="s", model="m", device=device)
         return estimate.group_seconds(
-            plan.Group((case,)), {case.key: [1.0]}, Protocol(latency={"warmup_s": 1, "warmup_s_gpu": 3, **latency})
+            plan.Group((case,)), {case.key: [1.0]}, Protocol(version=version, latency={"warmup_s": 1, "warmup_s_gpu": 3, **latency})
         )
 
     processes, runners = Protocol().latency.invocations, 2
     assert seconds("cuda", warmup_s_gpu=13) - seconds("cuda") == pytest.approx(10 * processes * runners)
+    assert seconds("cpu", warmup_s=11) - seconds("cpu") == pytest.approx(10 * processes * runners)
+    assert seconds("cpu", 2, warmup_s=11) - seconds("cpu", 2) == pytest.approx(10 * runners)  # of the first process
     assert seconds("cuda", warmup_s=2) == seconds("cuda")
     assert seconds("cpu", warmup_s_gpu=13) == seconds("cpu") < seconds("cuda")
 
@@ -204,20 +242,22 @@ def told(protocol, **changes):
     return " ".join([summary(record), *card([record]).paragraphs])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *OF_VERSION_2])
 def test_how_it_was_measured_says_what_the_protocol_says(name):
     protocol = api.protocol_named(name)
     own, words = protocol.latency, told(protocol)
     for said in (
         f"{own.warmup_iterations} warm-up iterations and {own.warmup_s:g} s",
         f"up to {own.samples} samples",
+        f"in the first process and in the others as many as its scatter asked for, {own.fewest_samples} to" if own.most_samples else "per process",
         f"at least {own.invocations} fresh processes",
         f"at most {own.max_invocations}",
         f"{100 * own.ratio_half_width:g} % for ratios",
-        f"{100 * own.absolute_half_width:g} % for times",
+        f"{100 * own.absolute_half_width:g} % for times" if own.absolute_half_width else "% for ratios, and then",
         f"more than {100 * own.preempted_share:g} %",
         f"up to {own.quiet_wait_s:g} s for a quiet host",
         f"{own.throughput_windows} windows of at least {own.throughput_window_s:g} s",
+        "paired by process, to the baseline and its twin together" if own.twin_control else "paired by process. No",
         protocol.hash,
     ):
         assert said in words, said
@@ -226,7 +266,7 @@ def test_how_it_was_measured_says_what_the_protocol_says(name):
 def test_the_page_shows_every_parameter_and_the_hash(tmp_path):
     from reports.site import build
 
-    protocol, record = Protocol(latency={"samples": 77}), synthetic.record()
+    protocol, record = Protocol(version=2, latency={"samples": 77}), synthetic.record()
     record["protocol"] = protocol.as_record()
     store = synthetic.store(tmp_path / "results", [record], with_samples=False)
     build([store.root], tmp_path / "site")

@@ -13,15 +13,17 @@ import pytest
 
 from bench.plan.case import Case
 from bench.plan.recipe import Recipe
-from bench.worker.client import LOG_LIMIT_BYTES, Workers
+from bench.worker import client
+from bench.worker.client import LOG_LIMIT_BYTES
 from tests.sweeping import QUICK
+from tests.workers import Sharing
 
 TIMEOUTS = {"start": 60.0, "load": 30.0, "compile": 30.0, "warmup": 30.0, "measure": 30.0}
 
 
 @pytest.fixture(scope="module")
 def workers():
-    with Workers(TIMEOUTS) as made:
+    with Sharing(TIMEOUTS) as made:
         yield made
 
 
@@ -76,12 +78,13 @@ def test_allocation_beyond_the_limit_is_out_of_memory_and_spares_the_host(worker
 
 
 @pytest.mark.parametrize("model", ["hang", "stubborn_hang"])
-def test_hangs_end_at_the_timeout_of_their_phase_even_if_they_ignore_being_asked(tmp_path, model):
-    with Workers({**TIMEOUTS, "warmup": 0.5}) as impatient:
-        outcome = probe(impatient, tmp_path, model)
-        assert outcome.status == "timeout"
-        assert outcome.error["phase"] == "warmup"
-        assert probe(impatient, tmp_path, "healthy").ok
+def test_hangs_end_at_the_timeout_of_their_phase_even_if_they_ignore_being_asked(workers, tmp_path, monkeypatch, model):
+    monkeypatch.setattr(workers, "timeouts", {**TIMEOUTS, "warmup": 0.5})
+    monkeypatch.setattr(client, "GRACE_S", 0.5)
+    outcome = probe(workers, tmp_path, model)
+    assert outcome.status == "timeout"
+    assert outcome.error["phase"] == "warmup"
+    assert probe(workers, tmp_path, "healthy").ok
 
 
 def timing(model, **latency):
@@ -91,19 +94,18 @@ def timing(model, **latency):
     return {"recipes": [recipe.as_dict()], "protocol": protocol, "session": "s", "index": 0, "seed": 1}
 
 
-def test_waiting_for_a_quiet_host_is_not_counted_as_starting(tmp_path):
+def test_waiting_for_a_quiet_host_is_not_counted_as_starting(workers, tmp_path, monkeypatch):
     """The host is busy for longer than a start may take, and the worker waits as long as its protocol tells it to."""
-    with Workers(TIMEOUTS) as made:
-        assert probe(made, tmp_path, "healthy").ok  # the server imports torch while the start has time for that
-        made.timeouts = {**TIMEOUTS, "start": 1.0}
-        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as neighbour:
-            try:
-                outcome = made.run("invocation", timing("healthy", quiet_wait_s=2.0), log=tmp_path / "log")
-            finally:
-                neighbour.kill()
-        assert outcome.ok, outcome.error
-        assert outcome.result["quiet"]["waited_s"] >= 2.0
-        assert "host busy" in outcome.result["quiet"]["labels"] and not outcome.result["quiet"]["quiet"]
+    assert probe(workers, tmp_path, "healthy").ok  # the server imports torch while the start has time for that
+    monkeypatch.setattr(workers, "timeouts", {**TIMEOUTS, "start": 1.0})
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as neighbour:
+        try:
+            outcome = workers.run("invocation", timing("healthy", quiet_wait_s=1.5), log=tmp_path / "log")
+        finally:
+            neighbour.kill()
+    assert outcome.ok, outcome.error
+    assert outcome.result["quiet"]["waited_s"] >= 1.5
+    assert "host busy" in outcome.result["quiet"]["labels"] and not outcome.result["quiet"]["quiet"]
 
 
 def test_the_samples_of_the_reference_say_how_many_products_each_is_the_mean_of(workers, tmp_path):
@@ -113,8 +115,36 @@ def test_the_samples_of_the_reference_say_how_many_products_each_is_the_mean_of(
     assert reference["block"] > 1 and len(reference["ms"]) >= 10
 
 
+def test_a_later_process_does_what_its_plan_says_and_a_full_one_keeps_the_times_of_its_warm_up(workers, tmp_path):
+    spec = timing("healthy", warmup_s=0.05)
+    plan = {"rounds": 17, "warmup_s": {"twin": 0.0}, "throughput": False, "layers": False}
+    first, later = (
+        workers.run("invocation", told, log=tmp_path / "log").result for told in (spec, {**spec, "plan": plan})
+    )
+    (own,) = first["cases"].values()
+    assert own["throughput"] and own["layers"]["repeats"] == 2 and len(own["latency_ms"]) == 12
+    warm = own["warmup"]
+    assert len(warm["trace_ms"]) == warm["iterations"] // warm["chunk"] and warm["seconds"] >= 0.05
+    assert 0 < sum(warm["trace_ms"]) * warm["chunk"] / 1e3 <= warm["seconds"]
+    assert later["plan"] == plan and later["twin"]["warmup"]["trace_ms"] is None
+    assert later["twin"]["warmup"]["iterations"] < warm["iterations"]
+    for member in (*later["cases"].values(), later["twin"]):
+        assert len(member["latency_ms"]) == 17 and member["throughput"] is None and "layers" not in member
+    for made in (first, later):
+        assert 0 < made["stages_s"]["sampled"] and sum(made["stages_s"].values()) < made["seconds"]
+
+
+def test_of_a_long_run_one_warms_up_and_as_many_are_timed_as_there_is_time_for(workers, tmp_path):
+    spec = timing("healthy", long_run_s=0.02, case_seconds=0.1)
+    recipe = Recipe(Case(suite="t", model="wait"), "perf.known:busy_wait", {"milliseconds": 30})
+    outcome = workers.run("invocation", {**spec, "recipes": [recipe.as_dict()]}, log=tmp_path / "log")
+    (own,) = outcome.result["cases"].values()
+    assert (own["warmup"]["iterations"], own["warmup"]["steady"], len(own["latency_ms"])) == (1, None, 3)
+    assert own["layers"]["repeats"] == 1
+
+
 def test_the_limit_of_a_wait_is_the_wait_and_a_start(tmp_path):
-    with Workers({**TIMEOUTS, "start": 60.0, "measure": 7.0}) as made:
+    with Sharing({**TIMEOUTS, "start": 60.0, "measure": 7.0}) as made:
         assert made.limit_s("quiet", 120.0) == 180.0
         assert (made.limit_s("start", 120.0), made.limit_s("measure", 120.0)) == (60.0, 7.0)
         ended = {"ended": signal.SIGTERM, "max_resident_bytes": 1}
@@ -170,12 +200,12 @@ def test_one_case_does_not_change_the_next(workers, tmp_path):
     assert outcome.ok, outcome.error
 
 
-def test_a_killed_server_is_a_lost_case_and_the_next_one_starts_another(tmp_path):
-    with Workers(TIMEOUTS) as mortal:
-        assert probe(mortal, tmp_path, "healthy").ok
-        os.kill(mortal._server.pid, signal.SIGKILL)
-        time.sleep(0.1)
-        assert probe(mortal, tmp_path, "healthy").ok
+def test_a_killed_server_is_a_lost_case_and_the_next_one_starts_another(workers, tmp_path):
+    assert probe(workers, tmp_path, "healthy").ok
+    before = workers._server.pid
+    os.kill(before, signal.SIGKILL)
+    time.sleep(0.1)
+    assert probe(workers, tmp_path, "healthy").ok and workers._server.pid != before
 
 
 def test_the_server_has_torch_but_no_threads(workers, tmp_path):
