@@ -279,7 +279,7 @@ def paired_p_matrix(values: np.ndarray) -> np.ndarray:
     """
     if values.shape[1] < 2:
         raise ValueError("pairs of one process have no interval")
-    logs = positive_logs(values.ravel()).reshape(values.shape)
+    logs = positive_logs(values.ravel().tolist()).reshape(values.shape)
     rows, columns = np.triu_indices(len(values))
     differences = logs[rows] - logs[columns]
     means = np.abs(differences.mean(axis=1))

@@ -53,7 +53,7 @@ def shared_server(monkeypatch):
 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_waits_for_the_disk():
-    """What is synced is there after a power cut, which no test makes; a small file takes eight times as long with it."""
+    """What is synced is there after a power cut, which no test makes; a small file takes eight times as long."""
     real, os.fsync = os.fsync, lambda handle: None
     yield
     os.fsync = real

@@ -92,7 +92,11 @@ def _view_of(uri: str, experiment: str, suite: str | None, base: str) -> str:
 
 def _experiment(client: Any, name: str) -> Any | None:
     """The experiment of that name, else the newest of ours; None where there is none."""
-    ours = {"filter_string": f"name LIKE '{view_key('')[:-1]}%'", "order_by": ["last_update_time DESC"], "max_results": 1}
+    ours = {
+        "filter_string": f"name LIKE '{view_key('')[:-1]}%'",
+        "order_by": ["last_update_time DESC"],
+        "max_results": 1,
+    }
     return client.get_experiment_by_name(name) or next(iter(client.search_experiments(**ours)), None)
 
 

@@ -39,7 +39,11 @@ def figure(found: Sequence[Course], total: int, *, id: str = ID) -> Figure:
     names = _names(found)
     moved = sum(bool(course.changes) for course in found)
     many = plural(total, "line")
-    title = f"{moved} of {many} changed {'its' if moved == 1 else 'their'} level" if moved else f"None of {many} changed its level"
+    title = (
+        f"{moved} of {many} changed {'its' if moved == 1 else 'their'} level"
+        if moved
+        else f"None of {many} changed its level"
+    )
     lines: list[dict[str, Any]] = []
     views: dict[str, Spec] = {}
     hover: list[Any] = []

@@ -108,7 +108,7 @@ def axis(title: str, **rest: Any) -> Spec:
 
 
 def log_axis(title: str, low: float, high: float, *, pad: float = 0.06, **rest: Any) -> Spec:
-    """A logarithmic axis over `low`..`high` with ticks at 1, 2 and 5 (over less than a decade more, over many only whole ones) written as plain numbers."""
+    """A logarithmic axis over `low`..`high`; ticks as plain numbers, at 1, 2 and 5, more or fewer as the span asks."""
     start, end = math.log10(low), math.log10(high)
     room = max(end - start, 0.05) * pad + 0.01
     start, end = start - room, end + room

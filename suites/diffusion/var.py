@@ -85,7 +85,8 @@ class VarNetwork(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
         self.head = nn.Linear(width, codes)
-        for told in [self.shared] if shared else [block.modulation for block in blocks]:
+        maps: list[Any] = [self.shared] if shared else [block.modulation for block in blocks]
+        for told in maps:
             nn.init.zeros_(told[1].weight)
             nn.init.normal_(told[1].bias, std=0.02)
             told[1].bias.data[: 2 * width] += 0.5  # the gates: half open at the start

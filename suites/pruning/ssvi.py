@@ -70,7 +70,8 @@ class Variational(nn.Module):
         self.bias = layer.bias
         self.how, self.edges = None, list[int]()  # edges: what F.pad adds around a map where it is no zeros
         if not isinstance(layer, nn.Linear):
-            self.mode, padding = layer.padding_mode, layer.padding
+            padding: Any = layer.padding
+            self.mode = layer.padding_mode
             if self.mode != "zeros":
                 self.edges, padding = list(layer._reversed_padding_repeated_twice), 0
             self.how = (layer.stride, padding, layer.dilation, layer.groups)

@@ -73,8 +73,8 @@ def board(site):
 class Visit:
     """One page with everything it complained about and everything it asked for.
 
-    A tab is used again by later tests, which find nothing stored: a browser's process that has read plotly once reads it
-    sooner. What is out of sight is drawn only where `rest` asks for it, for most tests look at a table.
+    A tab is used again by later tests, which find nothing stored: a process that has read plotly once reads it sooner.
+    What is out of sight is drawn only where `rest` asks for it, for most tests look at a table.
     """
 
     def __init__(self, browser, width, rest):

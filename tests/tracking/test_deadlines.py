@@ -25,6 +25,7 @@ from bench.tracking.ui import ui_command
 from tests.forked import in_a_fork
 from tests.synthetic import record, store
 
+
 def drip(write, pieces):
     """Write piece after piece, for as long as somebody reads."""
     with contextlib.suppress(OSError):

@@ -159,7 +159,7 @@ def test_the_integer_network_holds_no_float_operator_and_follows_the_float_netwo
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             out = func(*args, **(kwargs or {}))
             for part in tree_leaves((args, kwargs, out)):
-                if isinstance(part, float) or isinstance(part, torch.Tensor) and part.is_floating_point():
+                if isinstance(part, float) or (isinstance(part, torch.Tensor) and part.is_floating_point()):
                     seen.append(str(func))
             if "div" in str(func):
                 seen.append(str(func))

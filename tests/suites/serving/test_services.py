@@ -38,7 +38,7 @@ class Wall(FakeBuilt):
 
 def facts_of(module, **shape):
     pipeline = module_of("pipeline")
-    whole = pipeline.WORKLOAD.shape({"seconds": 0.5, **shape})
+    whole = pipeline.WORKLOAD.shape({"seconds": 1, **shape})
     built = Wall(module)
     with torch.inference_mode():
         return pipeline.facts(built, whole, pipeline.make_parts(built, whole))
