@@ -44,11 +44,15 @@ class BriefCases:
     def _bodies(self) -> tuple[Stencil, Stencil]:
         """Without and with the model behind the heading."""
         texts = {name: place(name) for name in _TEXTS}
-        return Stencil.of("brief.html.j2", model="", **texts), Stencil.of("brief.html.j2", model=place("model"), **texts)
+        return Stencil.of("brief.html.j2", model="", **texts), Stencil.of(
+            "brief.html.j2", model=place("model"), **texts
+        )
 
     @cached_property
     def _line(self) -> Stencil:
-        return Stencil.of("brief_line.html.j2", **{name: place(name) for name in ("title", "value", "provenance", "note")})
+        return Stencil.of(
+            "brief_line.html.j2", **{name: place(name) for name in ("title", "value", "provenance", "note")}
+        )
 
     def page(self, row: Row, heading: tuple[str, str], facts: Sequence[Fact], command: str) -> str:
         """The page of a row.
@@ -61,22 +65,26 @@ class BriefCases:
         """
         site = self._site
         lines = [
-            self._line.filled({
-                "title": fact.title,
-                "value": fact.value,
-                "provenance": fact.provenance or "unavailable",
-                "note": fact.note or fact.reason,
-            })
+            self._line.filled(
+                {
+                    "title": fact.title,
+                    "value": fact.value,
+                    "provenance": fact.provenance or "unavailable",
+                    "note": fact.note or fact.reason,
+                }
+            )
             for fact in facts
         ]
-        body = self._bodies[bool(heading[1])].filled({
-            "suite_page": f"../{suite_page(row.case.suite)}",
-            "suite": row.case.suite if len(site.suites) > 1 else site.title,
-            "group": site.groups[row.group].title,
-            "heading": heading[0],
-            "model": heading[1],
-            "state": row.contaminated or row.reason or row.state,
-            "lines": Markup("".join(lines)),
-            "command": command,
-        })
+        body = self._bodies[bool(heading[1])].filled(
+            {
+                "suite_page": f"../{suite_page(row.case.suite)}",
+                "suite": row.case.suite if len(site.suites) > 1 else site.title,
+                "group": site.groups[row.group].title,
+                "heading": heading[0],
+                "model": heading[1],
+                "state": row.contaminated or row.reason or row.state,
+                "lines": Markup("".join(lines)),
+                "command": command,
+            }
+        )
         return self._frame.filled({"title": f"{row.name} · Waterline", "body": body})

@@ -30,7 +30,8 @@ def noted(of):
 
 case.sheets = noted
 for name, many, dies in (("one", 10**9, False), ("two", 1, False), ("dead", 1, True)):
-    writing.MANY, made = many, site.build(folder / "results", folder / name, figure_seconds=-1)
+    writing.MANY = many
+    made = site.build(folder / "results", folder / name, figure_seconds=-1)
     print(name, first in makers, len(made.pages), made.written, made.brief, made.problems)
     makers.clear()
 """
