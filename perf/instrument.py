@@ -319,7 +319,9 @@ def ask(answers: Answers, given: argparse.Namespace) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print both tables, of everything that there is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of identical networks, three comparisons each")
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help="rounds of identical networks, three comparisons each"
+    )
     parser.add_argument("--longest-ms", type=float, default=1000.0, help="longest busy-wait; 0 for none")
     parser.add_argument("--json", type=Path, help="file that keeps every answer, to go on from")
     parser.add_argument("--minutes", type=float, help="after these nothing is begun")

@@ -201,9 +201,7 @@ def said_by_plan(
     return values, rounds
 
 
-def plan_of(
-    rule: Rule, world: World, times: dict[str, np.ndarray], warm: WarmUps, session: int, first: int
-) -> int:
+def plan_of(rule: Rule, world: World, times: dict[str, np.ndarray], warm: WarmUps, session: int, first: int) -> int:
     """Rounds of the processes after the first, by the driver's own function."""
     latency = rule.latency
     assert latency.fewest_samples is not None and latency.most_samples is not None
