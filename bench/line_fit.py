@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import special, stats
+from scipy import special
 
 LEVEL = 0.95
 
@@ -74,7 +74,7 @@ def log_line(xs: Sequence[float], ys: Sequence[float], level: float = LEVEL) -> 
     power = xy / xx
     left = max(0.0, yy - power * xy)
     error = math.sqrt(left / (n - 2))
-    reach = float(stats.t.ppf((1 + level) / 2, n - 2)) * error / math.sqrt(xx)
+    reach = float(special.stdtrit(n - 2, (1 + level) / 2)) * error / math.sqrt(xx)
     r = 0.0 if yy <= 0 else max(-1.0, min(1.0, xy / math.sqrt(xx * yy)))
     low, high = _fisher(r, n, level)
     return LineFit(

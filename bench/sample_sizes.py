@@ -1,4 +1,4 @@
-"""How many samples a number needs: apart from `bench.statistics`, which takes seconds to import."""
+"""How many samples a number needs: apart from `bench.statistics`, which brings NumPy and SciPy."""
 
 from __future__ import annotations
 

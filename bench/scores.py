@@ -140,14 +140,14 @@ def proportion(metric: str, marks: str, samples_digest: str) -> Score:
         marks: one character per sample, "1" for right and "0" for wrong.
         samples_digest: hash of what was scored.
     """
-    from scipy.stats import binomtest  # here and below: a typo on the command line does not wait for scipy
+    from bench.statistics import wilson  # here and below: a typo on the command line does not wait for scipy
 
     if set(marks) - {"0", "1"}:
         raise ValueError(f"marks other than 0 and 1: {sorted(set(marks))}")
     right, n = marks.count("1"), len(marks)
-    low, high = binomtest(right, n).proportion_ci(0.95, method="wilson")
+    low, high = wilson(right, n)
     text = f"{'top-1' if metric == 'accuracy' else 'share'}, Wilson 95 % interval over samples"
-    return Score(metric, 100.0 * right / n, n, 100 * float(low), 100 * float(high), text, marks, samples_digest)
+    return Score(metric, 100.0 * right / n, n, 100 * low, 100 * high, text, marks, samples_digest)
 
 
 def mean(metric: str, values: Sequence[float], samples_digest: str, **details: Any) -> Score:

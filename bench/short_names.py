@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 #: Entries up to which a list is written out.
@@ -32,8 +33,8 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
     listed = list(dict.fromkeys(names))
     short = {name: short_name(name) for name in listed}
     for leading in range(2, max((name.count(",") for name in listed), default=0) + 2):
-        forms = list(short.values())
-        alike = [name for name, form in short.items() if forms.count(form) > 1]
+        forms = Counter(short.values())
+        alike = [name for name, form in short.items() if forms[form] > 1]
         if not alike:
             break
         short |= {name: short_name(name, leading) for name in alike}

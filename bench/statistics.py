@@ -11,12 +11,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from scipy import optimize, special, stats
-from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.proportion import proportion_confint
+from scipy import special  # whatever else of scipy, and statsmodels, is imported where it is used: it takes a second
 
 from bench.sample_sizes import samples_for_percentile
 
@@ -149,8 +147,14 @@ def from_summary(value: float, low: float | None, high: float | None, n: int | N
     """The interval of a table row with its standard error recovered; exact for t-intervals on logs of n processes."""
     if low is None or high is None or n is None or n < 2 or not 0 < low <= high or value <= 0:
         return Interval(value, None, None, n or 0, level, "no interval")
-    quantile = float(special.stdtrit(n - 1, (1 + level) / 2))
-    return Interval(value, low, high, n, level, "from the table", math.log(high / low) / (2 * quantile), n - 1.0)
+    se = math.log(high / low) / (2 * _t_quantile(n - 1, level))
+    return Interval(value, low, high, n, level, "from the table", se, n - 1.0)
+
+
+@cache
+def _t_quantile(df: int, level: float) -> float:
+    """How many standard errors an interval of this level reaches to either side."""
+    return float(special.stdtrit(df, (1 + level) / 2))
 
 
 @dataclass(frozen=True)
@@ -241,6 +245,16 @@ def verdict(
     return Verdict("AMBIGUOUS", f"{span}: {_more_text(more)}", more)
 
 
+def t_tail(beyond: Any, df: Any) -> Any:
+    """The chance that Student's t lies above a value, elementwise: what `scipy.stats.t.sf` gives.
+
+    The functions behind scipy's distributions are taken here and below, because `scipy.stats` takes most of a second to
+    import, which every start of the command line and every worker would wait for; tests hold both to be the same.
+    """
+    at = np.asarray(beyond, dtype=float)
+    return np.where(np.isposinf(at) & (np.asarray(df) > 0), 0.0, special.stdtr(df, -at))
+
+
 def difference_p(ratio: Interval, margin: float = MARGIN) -> float | None:
     """Two-sided p-value of the hypothesis that the ratio lies within 1/(1+margin)..1+margin; `None` without interval.
 
@@ -251,7 +265,7 @@ def difference_p(ratio: Interval, margin: float = MARGIN) -> float | None:
     beyond = abs(math.log(ratio.value)) - math.log1p(margin)
     if ratio.se == 0:
         return 0.0 if beyond > 0 else 1.0
-    return min(1.0, 2 * float(stats.t.sf(beyond / ratio.se, ratio.df)))
+    return min(1.0, 2 * float(t_tail(beyond / ratio.se, ratio.df)))
 
 
 def paired_p_matrix(values: np.ndarray) -> np.ndarray:
@@ -265,14 +279,22 @@ def paired_p_matrix(values: np.ndarray) -> np.ndarray:
     """
     if values.shape[1] < 2:
         raise ValueError("pairs of one process have no interval")
-    logs = np.stack([positive_logs(row) for row in values])
-    differences = logs[:, None, :] - logs[None, :, :]
-    means = np.abs(differences.mean(axis=2))
-    errors = differences.std(axis=2, ddof=1) / math.sqrt(values.shape[1])
+    logs = positive_logs(values.ravel().tolist()).reshape(values.shape)
+    rows, columns = np.triu_indices(len(values))
+    differences = logs[rows] - logs[columns]
+    means = np.abs(differences.mean(axis=1))
+    errors = differences.std(axis=1, ddof=1) / math.sqrt(values.shape[1])
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = np.minimum(1.0, 2 * stats.t.sf(means / errors, values.shape[1] - 1))
-    found: np.ndarray = np.where(errors > 0, p, (means == 0).astype(float))
-    return found
+        p = np.minimum(1.0, 2 * t_tail(means / errors, values.shape[1] - 1))
+    return _mirrored(np.where(errors > 0, p, (means == 0).astype(float)), len(values))
+
+
+def _mirrored(upper: np.ndarray, k: int) -> np.ndarray:
+    """The symmetric (k, k) matrix of an upper triangle with its diagonal, row by row."""
+    whole = np.empty((k, k))
+    rows, columns = np.triu_indices(k)
+    whole[rows, columns] = whole[columns, rows] = upper
+    return whole
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -281,13 +303,17 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     Source: S. Holm, Scand. J. Statist. 6, 1979, 65-70. (statsmodels' `multipletests` gives the same, which a test
     checks, but collects garbage at every call, a quarter of a second in a large process.)
     """
-    tested = np.array([p for p in p_values if p is not None], dtype=float)
+    remaining = iter(_holm(np.array([p for p in p_values if p is not None], dtype=float)).tolist())
+    return [None if p is None else next(remaining) for p in p_values]
+
+
+def _holm(tested: np.ndarray) -> np.ndarray:
+    """The adjusted p-values of tests that were all made."""
     order = np.argsort(tested, kind="stable")
     steps = np.maximum.accumulate(tested[order] * np.arange(len(tested), 0, -1))
     adjusted = np.empty_like(tested)
     adjusted[order] = np.minimum(1.0, steps)
-    remaining = iter(adjusted.tolist())
-    return [None if p is None else next(remaining) for p in p_values]
+    return adjusted
 
 
 def more_to_decide(ratio: Interval, *, margin: float = MARGIN, equivalence: float = EQUIVALENCE) -> int | None:
@@ -315,6 +341,8 @@ def extra_invocations(interval: Interval, half_width: float) -> int | None:
         return 0
     if excess(_MOST_INVOCATIONS) > 0:
         return None
+    from scipy import optimize
+
     return max(1, math.ceil(optimize.brentq(excess, interval.n, _MOST_INVOCATIONS)) - interval.n)
 
 
@@ -331,12 +359,14 @@ def holm_ranks(p_values: np.ndarray, better: np.ndarray, level: float = LEVEL) -
     """
     k = len(better)
     rows, columns = np.triu_indices(k, 1)
-    adjusted = holm([None if math.isnan(p) else float(p) for p in p_values[rows, columns]])
+    pairs = p_values[rows, columns]
+    tested = ~np.isnan(pairs)
+    apart = np.zeros(len(pairs), dtype=bool)
+    apart[tested] = _holm(pairs[tested]) < 1 - level
     beats = np.zeros((k, k), dtype=bool)
-    for i, j, p in zip(rows, columns, adjusted, strict=True):
-        if p is not None and p < 1 - level:
-            beats[i, j], beats[j, i] = bool(better[i, j]), bool(better[j, i])
-    return [(1 + int(beats[:, i].sum()), k - int(beats[i].sum())) for i in range(k)]
+    beats[rows, columns], beats[columns, rows] = apart & better[rows, columns], apart & better[columns, rows]
+    ahead, behind = beats.sum(axis=0).tolist(), beats.sum(axis=1).tolist()
+    return [(1 + above, k - below) for above, below in zip(ahead, behind, strict=True)]
 
 
 def equality_p(a: Interval, b: Interval) -> float:
@@ -346,7 +376,7 @@ def equality_p(a: Interval, b: Interval) -> float:
     difference, parts = abs(math.log(a.value / b.value)), [a.se**2, b.se**2]
     if sum(parts) == 0:
         return 1.0 if difference == 0 else 0.0
-    return 2 * float(stats.t.sf(difference / math.sqrt(sum(parts)), welch_df(parts, [a.df, b.df])))
+    return 2 * float(t_tail(difference / math.sqrt(sum(parts)), welch_df(parts, [a.df, b.df])))
 
 
 def equality_matrix(items: Sequence[Interval]) -> np.ndarray:
@@ -357,15 +387,16 @@ def equality_matrix(items: Sequence[Interval]) -> np.ndarray:
     values = np.array([item.value for item in items])
     variance = np.array([math.nan if item.se is None else item.se**2 for item in items])
     df = np.array([math.nan if item.df is None else item.df for item in items])
-    total = variance[:, None] + variance[None, :]
+    a, b = np.triu_indices(len(items))
+    total = variance[a] + variance[b]
     with np.errstate(divide="ignore", invalid="ignore"):
         centre = np.log(values)
-        difference = np.where(values[:, None] == values[None, :], 0.0, np.abs(centre[:, None] - centre[None, :]))
-        dfs = total**2 / (variance[:, None] ** 2 / df[:, None] + variance[None, :] ** 2 / df[None, :])
-        p = 2 * stats.t.sf(difference / np.sqrt(total), dfs)
+        difference = np.where(values[a] == values[b], 0.0, np.abs(centre[a] - centre[b]))
+        dfs = total**2 / (variance[a] ** 2 / df[a] + variance[b] ** 2 / df[b])
+        p = 2 * t_tail(difference / np.sqrt(total), dfs)
     exact = total == 0
     p[exact] = (difference[exact] == 0).astype(float)
-    return p
+    return _mirrored(p, len(items))
 
 
 def equality_p_of(ratio: Interval) -> float:
@@ -385,8 +416,10 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} trials is not a proportion")
-    low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
-    return float(low), float(high)
+    share, z = successes / n, normal_reach(level)
+    centre, width = share + z**2 / (2 * n), z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    low, high = (end / (1 + z**2 / n) for end in (centre - width, centre + width))
+    return (low if successes else 0.0), (high if successes < n else 1.0)
 
 
 @dataclass(frozen=True)
@@ -423,8 +456,8 @@ def paired_accuracy_difference(first: Sequence[bool], second: Sequence[bool], le
     share_lost, share_won = (lost + 1) / (n + 2), (won + 1) / (n + 2)
     centre = share_won - share_lost
     se = math.sqrt((share_won + share_lost - centre**2) / (n + 2))
-    reach = float(stats.norm.ppf((1 + level) / 2)) * se
-    p = float(mcnemar([[0, lost], [won, 0]], exact=True).pvalue) if lost + won else 1.0
+    reach = normal_reach(level) * se
+    p = min(1.0, 2 * float(special.bdtr(min(lost, won), lost + won, 0.5)))
     low, high = max(-1.0, centre - reach), min(1.0, centre + reach)
     return Difference(100 * (won - lost) / n, 100 * low, 100 * high, n, lost, won, p)
 
@@ -432,7 +465,7 @@ def paired_accuracy_difference(first: Sequence[bool], second: Sequence[bool], le
 @cache
 def normal_reach(level: float = LEVEL) -> float:
     """How many standard errors a two-sided normal interval of that level reaches to each side."""
-    return float(stats.norm.ppf((1 + level) / 2))
+    return float(special.ndtri((1 + level) / 2))
 
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float | None, float | None]:
@@ -492,7 +525,7 @@ def paired_mean_difference(
     if se == 0:
         return centre, centre, centre, float(centre == 0)
     reach = float(special.stdtrit(difference.size - 1, (1 + level) / 2)) * se
-    p = 2 * float(stats.t.sf(abs(centre) / se, difference.size - 1))
+    p = 2 * float(t_tail(abs(centre) / se, difference.size - 1))
     return centre, centre - reach, centre + reach, p
 
 
@@ -529,6 +562,8 @@ def rank_correlation(xs: Sequence[float], ys: Sequence[float], level: float = LE
     sides = [_finite_values(values) for values in (xs, ys)]
     if any(np.ptp(side) == 0 for side in sides):
         return RankCorrelation(None, None, None, n, "one side is all ties, so that it has no ranks")
+    from scipy import stats
+
     value = float(stats.spearmanr(*sides).statistic)
     if n < 4:
         return RankCorrelation(value, None, None, n, "an interval needs four pairs at least")
@@ -557,7 +592,8 @@ def percentile(samples: Sequence[float], q: float) -> Percentile:
     if n < needed:
         return Percentile(None, None, f"{n} samples; {needed} are needed")
     value = float(np.quantile(samples, q))
-    rank = int(stats.binom.isf(0.01, n, q)) + 1
+    beyond = special.bdtrc(np.arange(n), n, q)  # that more than k of the samples lie below the quantile
+    rank = int(np.count_nonzero(beyond > 0.01)) + 1
     upper = float(np.sort(samples)[rank - 1]) if rank <= n else None
     return Percentile(value, upper)
 

@@ -243,7 +243,8 @@ def across(site: Site, styles: Mapping[str, Style]) -> list[Drawing]:
     functions = [*_of_splits(site, styles), *_joined(site, styles), *functions]
     if not scaling.varied(rows):
         return functions
-    found = [guarded("scaling", site.here, site, lambda: scaling.figure(_most_informative(rows), styles=styles))]
+    scaled = guarded("scaling", site.here, site, lambda: scaling.figure(_most_informative(rows), styles=styles))
+    found = [scaled] if scaled.reason != scaling.NOTHING else []
     over_length = courses(site)
     if over_length:
         make = partial(length_gain.figure, over_length, styles=styles)

@@ -81,7 +81,8 @@ def changes(faster: int, slower: int) -> str:
     if not faster and not slower:
         return "none is faster or slower for certain"
     verb = "is" if faster < 2 else "are"
-    return f"{faster or 'none'} {verb} faster for certain and {slower or 'none'} slower"
+    again = "are " if verb == "is" and slower > 1 else ""
+    return f"{faster or 'none'} {verb} faster for certain and {slower or 'none'} {again}slower"
 
 
 def _gains(compared: Sequence[Row]) -> list[float]:

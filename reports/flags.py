@@ -51,6 +51,14 @@ _MEANINGS: tuple[tuple[str, str], ...] = (
     ("uncounted", "Some operators are not in the count of MACs; they are named on this page."),
     ("coverage", "Some operators are not in the count of MACs; they are named on this page."),
     ("disagree", "Two independent counts of MACs differ by more than their conventions explain."),
+    (
+        "depends on the input",
+        (
+            "Operations and times above are those of one input; where there are readings over inputs, they say how far "
+            "others differ."
+        ),
+    ),
+    ("depends on the data", "Counts and times are those of the inputs that were run; others may cost more or less."),
     ("random", "The weights are random: costs are right where they do not depend on values, quality means nothing."),
     (
         "theoretical",

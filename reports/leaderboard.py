@@ -21,7 +21,7 @@ from reports.words import run_noun
 MARKS = {"measured": "m", "counted": "c", "modelled": "~", "estimated": "~", "published": "p"}
 PROVENANCES = tuple(MARKS)
 _PLACES = {name: place for place, name in enumerate(PROVENANCES)}
-_NOT_TAKEN = Cell(None, note="not taken for this case")
+_NOT_TAKEN = "not taken for this case"
 _NO_RANK = (None, None)
 
 
@@ -88,7 +88,7 @@ def payload(rows: Sequence[Row], groups: Sequence[Group], columns: Sequence[Colu
         "groups": [_group(group, members[group.index]) for group in groups],
         "axisTitles": [[axis.key, axis.title[0].upper() + axis.title[1:]] for axis in AXES],
         "provenances": [[name, MARKS[name]] for name in PROVENANCES],
-        "rows": [_row(row, places[row.group], columns, floats, strings) for row in rows],
+        "rows": [_row(row, places[row.group], floats, strings) for row in rows],
         "rowFields": list(ROW_FIELDS),
         "cellFields": list(CELL_FIELDS),
         "strings": strings.all,
@@ -147,9 +147,11 @@ def _under(row: Row) -> str:
     return " · ".join(filter(None, [model, against]))
 
 
-def _row(row: Row, group: int, columns: Sequence[Column], factors: dict[str, float], strings: Strings) -> list[Any]:
+def _row(row: Row, group: int, factors: dict[str, float], strings: Strings) -> list[Any]:
+    """A row of the payload; `factors` are those of the columns, in their order."""
     case = row.case
     flags = [strings.index(str(flag.get("text") or flag.get("code"))) for flag in row.record.get("flags") or []]
+    not_taken, cells, ranks = strings.index(_NOT_TAKEN), row.cells, row.rank
     fields = {
         "model": strings.index(row.model),
         "method": strings.index(case.method),
@@ -159,7 +161,10 @@ def _row(row: Row, group: int, columns: Sequence[Column], factors: dict[str, flo
         "flags": flags,
         "status": strings.index(row.state),
         "reason": strings.index(row.contaminated or row.reason),
-        "cells": [_cell(row, column, factors[column.key], strings) for column in columns],
+        "cells": [  # most rows lack most columns
+            _cell(cells[key], factor, ranks.get(key, _NO_RANK), strings) if key in cells else not_taken
+            for key, factor in factors.items()
+        ],
         "pareto": strings.index(row.pareto),
         "paretoNote": strings.index(row.pareto_note),
         "head": strings.index(row.head),
@@ -171,25 +176,24 @@ def _row(row: Row, group: int, columns: Sequence[Column], factors: dict[str, flo
     return [fields[name] for name in ROW_FIELDS]
 
 
-def _cell(row: Row, column: Column, factor: float, strings: Strings) -> Any:
-    value, low, high, n, provenance, note = row.cells.get(column.key, _NOT_TAKEN)
+def _cell(cell: Cell, factor: float, rank: tuple[int | None, int | None], strings: Strings) -> Any:
+    value, low, high, n, provenance, note = cell
     if value is None:
         return strings.index(note or "no reason was given")
     width = half_width(value, low, high)
     places = decimals(value / factor, None if width is None else width / factor)
-    rank_low, rank_high = row.rank.get(column.key, _NO_RANK)
-    fields = Value(
-        value if provenance == "counted" else short(value),
-        places,
-        _PLACES[provenance],
-        short(low),
-        short(high),
-        n,
-        strings.index(note) if note else None,
-        rank_low,
-        rank_high,
+    fields = list(
+        Value(
+            value if provenance == "counted" else short(value),
+            places,
+            _PLACES[provenance],
+            short(low),
+            short(high),
+            n,
+            strings.index(note) if note else None,
+            *rank,
+        )
     )
-    end = len(fields)
-    while fields[end - 1] is None:
-        end -= 1
-    return fields[:end]
+    while fields[-1] is None:
+        fields.pop()
+    return fields

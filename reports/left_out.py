@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,6 @@ from markupsafe import escape
 from bench.errors import BenchError
 from bench.foreign_text import escape_controls
 from reports.content import Site
-from reports.pages import PAGES
 from reports.pages.page import Page, Sheet
 from reports.safe import CONTENT_POLICY, without_paths
 
@@ -41,9 +40,9 @@ def or_told(make: Callable[[], Any], instead: Any, what: str, problems: list[str
         return instead
 
 
-def sheets_of(site: Site) -> Iterator[Sheet]:
-    """Every page that is wanted; a kind of page that cannot say what it needs is one page that says so."""
-    for page in PAGES:
+def sheets_of(site: Site, pages: Iterable[Page]) -> Iterator[Sheet]:
+    """Every page of these kinds that is wanted; a kind that cannot say what it needs is one page that says so."""
+    for page in pages:
         if not is_wanted(site, page):
             continue
         try:

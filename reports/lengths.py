@@ -124,10 +124,16 @@ def table(found: Sequence[Course]) -> tuple[list[str], list[list[str]]]:
     for course in found:
         by = {(course.axis, point.length): point for point in course.points}
         cells = [_said(by.get(key)) for key in lengths]
-        pays = course.pays_from
-        verdict = "not at any length that was measured" if pays is None else f"{course.axis} {pays:g}"
-        lines.append([course.name, str(course.batch), *cells, verdict])
+        lines.append([course.name, str(course.batch), *cells, _verdict(course)])
     return head, lines
+
+
+def _verdict(course: Course) -> str:
+    """From which length on a case pays, or at which alone where it loses again further on."""
+    if course.pays_from is not None:
+        return f"{course.axis} {course.pays_from:g}"
+    gains = [f"{point.length:g}" for point in course.points if point.verdict == GAIN]
+    return f"at {course.axis} {', '.join(gains)} alone" if gains else "not at any length that was measured"
 
 
 def _said(point: Point | None) -> str:

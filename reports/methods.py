@@ -277,7 +277,8 @@ def quality_text(records: list[Record]) -> str:
 
 
 def _score(records: list[Record], metric: str) -> str:
-    described = [(record.get("quality") or {}).get("task") or record["case"]["task"] for record in records]
+    scored = [record for record in records if _has([record], metric)]
+    described = [(record.get("quality") or {}).get("task") or record["case"]["task"] for record in scored]
     names = sorted({str(task.get("name", task)) if isinstance(task, dict) else str(task) for task in described})
     what = (
         f"Accuracy is top-1 on the held-out samples of {_listed(names)} with a 95 % Wilson interval"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from bench.analysis.roofline import block_of
@@ -36,24 +36,113 @@ class KindOfModule:
 
 
 @dataclass(frozen=True)
+class Side:
+    """A network's table of layers; what comparisons take from it is found once, however many cases it is a side of."""
+
+    layers: Sequence[Layer]
+    ms: float | None
+
+    @classmethod
+    def of(cls, record: Record) -> Side:
+        """That of a record; `ms` is the time of a whole run."""
+        return cls(record.get("layers") or [], (record.get("layers_info") or {}).get("end_to_end_ms"))
+
+    @cached_property
+    def classes(self) -> dict[str, str]:
+        """The class of the module at each path."""
+        return {_path(row): str(row.get("op", "")) for row in self.layers}
+
+    @cached_property
+    def timed(self) -> dict[str, Layer]:
+        """The rows that have a time, by their path."""
+        return {_path(row): row for row in self.layers if row.get("time_ms") is not None}
+
+    @property
+    def explained_ms(self) -> float:
+        """The time of all modules."""
+        return _sum(self.timed.values(), "time_ms")
+
+
+@dataclass(frozen=True)
 class Split:
     """Where the time of a case differs from its baseline's; all in ms per run of the whole batch.
 
-    `own_low_ms` and `own_high_ms` add up the layers' own 95 % intervals, which is wider than the interval of the sum.
-    `own_macs` and `macs` are of the added modules and of all.
+    Attributes:
+        base, case: the two tables of layers.
+        added: paths of modules that the method adds.
+        replaced: paths (of either side) at or below a module of another class.
     """
 
-    base_ms: float
-    ms: float
-    parts: tuple[KindOfModule, ...]
-    own_ms: float
-    own_low_ms: float | None
-    own_high_ms: float | None
-    own_modules: int
-    own_macs: float
-    macs: float
-    base_unexplained_ms: float
-    unexplained_ms: float
+    base: Side
+    case: Side
+    added: frozenset[str]
+    replaced: frozenset[str]
+
+    @property
+    def base_ms(self) -> float:
+        """The baseline's time."""
+        return self.base.ms or 0.0
+
+    @property
+    def ms(self) -> float:
+        """The case's time."""
+        return self.case.ms or 0.0
+
+    @cached_property
+    def _own(self) -> list[Layer]:
+        return [row for path, row in self.case.timed.items() if path in self.added]
+
+    @property
+    def own_modules(self) -> int:
+        """How many modules are added and have a time."""
+        return len(self._own)
+
+    @cached_property
+    def own_ms(self) -> float:
+        """The time of the added modules."""
+        return _sum(self._own, "time_ms")
+
+    @property
+    def own_low_ms(self) -> float | None:
+        """The lower end of that: the ends of the modules' own 95 % intervals added up, so wider than that of a sum."""
+        return _end(self._own, "time_low_ms")
+
+    @property
+    def own_high_ms(self) -> float | None:
+        """The upper end likewise."""
+        return _end(self._own, "time_high_ms")
+
+    @property
+    def own_macs(self) -> float:
+        """Products of the added modules."""
+        return sum(float(row.get("macs") or 0.0) for row in self._own)
+
+    @property
+    def macs(self) -> float:
+        """Products of all modules of the case."""
+        return sum(float(row.get("macs") or 0.0) for row in self.case.layers)
+
+    @property
+    def base_unexplained_ms(self) -> float:
+        """Time of the baseline that no module explains."""
+        return self.base_ms - self.base.explained_ms
+
+    @property
+    def unexplained_ms(self) -> float:
+        """Time of the case that no module explains."""
+        return self.ms - self.case.explained_ms
+
+    @cached_property
+    def parts(self) -> tuple[KindOfModule, ...]:
+        """The modules that are not added, by their role, in the order of the plain network; replaced ones last."""
+        times: dict[str, list[float]] = {}
+        for column, layers in enumerate((self.base.timed, self.case.timed)):
+            for path, row in layers.items():
+                if path not in self.added:
+                    name = REPLACED if path in self.replaced else role(path)
+                    times.setdefault(name, [0.0, 0.0])[column] += row["time_ms"]
+        names = sorted(times, key=lambda name: name == REPLACED)
+        return tuple(KindOfModule(name, *times[name]) for name in names)
 
     @property
     def own_share(self) -> float:
@@ -73,38 +162,28 @@ class Split:
     @property
     def replaced_ms(self) -> float:
         """Time in modules that the method put in place of the network's."""
-        return sum(part.ms for part in self.parts if part.name == REPLACED)
+        return _sum((row for path, row in self.case.timed.items() if path in self.replaced), "time_ms")
 
 
 def split(record: Record, baseline: Record) -> Split | str:
     """The comparison of a case with its baseline, or the reason why there is none."""
-    ms, base_ms = ((each.get("layers_info") or {}).get("end_to_end_ms") for each in (record, baseline))
-    if not ms or not base_ms or not record.get("layers") or not baseline.get("layers"):
+    return split_of(Side.of(record), Side.of(baseline))
+
+
+def split_of(case: Side, base: Side) -> Split | str:
+    """The same of two tables of layers."""
+    if not case.ms or not base.ms or not case.timed or not base.timed:
         return "no time was measured per layer for the case or its baseline"
-    before, after = _timed(baseline["layers"]), _timed(record["layers"])
-    if not before or not after:
-        return "no time was measured per layer for the case or its baseline"
-    added, replaced = added_paths(record["layers"], baseline["layers"])
-    own = [after[path] for path in after if path in added]
-    return Split(
-        base_ms=base_ms,
-        ms=ms,
-        parts=_parts(before, after, added, replaced),
-        own_ms=_sum(own, "time_ms"),
-        own_low_ms=_end(own, "time_low_ms"),
-        own_high_ms=_end(own, "time_high_ms"),
-        own_modules=len(own),
-        own_macs=sum(float(row.get("macs") or 0.0) for row in own),
-        macs=sum(float(row.get("macs") or 0.0) for row in record["layers"]),
-        base_unexplained_ms=base_ms - _sum(before.values(), "time_ms"),
-        unexplained_ms=ms - _sum(after.values(), "time_ms"),
-    )
+    added, replaced = _changed_paths(case.classes, base.classes)
+    return Split(base, case, frozenset(added), frozenset(replaced))
 
 
 def added_paths(layers: Sequence[Layer], baseline: Sequence[Layer]) -> tuple[set[str], set[str]]:
     """Module paths of the case that the baseline lacks, and paths (of either) at or below a module of another class."""
-    before = {_path(row): str(row.get("op", "")) for row in baseline}
-    after = {_path(row): str(row.get("op", "")) for row in layers}
+    return _changed_paths(Side(layers, None).classes, Side(baseline, None).classes)
+
+
+def _changed_paths(after: Mapping[str, str], before: Mapping[str, str]) -> tuple[set[str], set[str]]:
     swapped = {path for path in after if path in before and after[path] != before[path]}
     replaced = {path for path in {*before, *after} if any(up in swapped for up in _upwards(path))} if swapped else set()
     return {path for path in after if path not in before and path not in replaced}, replaced
@@ -120,10 +199,6 @@ def _upwards(path: str) -> Iterable[str]:
     return (".".join(parts[:end]) for end in range(len(parts), 0, -1))
 
 
-def _timed(layers: Sequence[Layer]) -> dict[str, Layer]:
-    return {_path(row): row for row in layers if row.get("time_ms") is not None}
-
-
 @lru_cache(maxsize=4096)
 def role(path: str) -> str:
     """What a module is in its block: `blocks.3.mlp.fc1` is `mlp`, `blocks.3.norm2` is `norm`; else outside."""
@@ -131,20 +206,6 @@ def role(path: str) -> str:
     if not block:
         return OUTSIDE
     return path.removeprefix(block).lstrip(".").partition(".")[0].rstrip("0123456789") or ITSELF
-
-
-def _parts(
-    before: Mapping[str, Layer], after: Mapping[str, Layer], added: set[str], replaced: set[str]
-) -> tuple[KindOfModule, ...]:
-    """The modules that are not added, by their role, in the order of the plain network; replaced ones last."""
-    times: dict[str, list[float]] = {}
-    for column, layers in enumerate((before, after)):
-        for path, row in layers.items():
-            if path not in added:
-                name = REPLACED if path in replaced else role(path)
-                times.setdefault(name, [0.0, 0.0])[column] += row["time_ms"]
-    names = sorted(times, key=lambda name: name == REPLACED)
-    return tuple(KindOfModule(name, *times[name]) for name in names)
 
 
 def _sum(rows: Iterable[Layer], name: str) -> float:

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from bench.analysis import shares
+from bench.analysis.lower_bounds import partly_counted
 from bench.analysis.parts import as_part
 from bench.analysis.table import error_text
 from bench.canonical import BASELINE_METHOD
@@ -28,7 +29,7 @@ from bench.statistics import paired_accuracy_difference
 from bench.store.record_parts import is_of_part, parts_of, scored, whole_of
 from bench.store.records import DISTURBED, Record
 from reports.columns import CHANGE, COLUMNS, DERIVED, DERIVED_OF_PARTS, OF, Column, column_key
-from reports.own_time import Split, split
+from reports.own_time import Side, Split, split_of
 
 
 class Cell(NamedTuple):
@@ -49,8 +50,6 @@ OF_OTHER_NETWORK = "the other side is another network, whose modules are not the
 OF_REPLACED = (
     "the method works inside modules that replace the network's, where times per module cannot tell the two apart"
 )
-#: Part of a forward's time in operators that no rule counts, above which its products are told as a lower bound alone.
-BOUND_SHARE = 0.01
 #: Letters of a name in titles and cells; the page of a case has the whole.
 MOST_LETTERS = 120
 _COMPARED = tuple(column.key for column in DERIVED)
@@ -206,11 +205,11 @@ def _order(row: Row) -> tuple[Any, ...]:
 
 
 def columns_of(rows: Iterable[Row]) -> list[Column]:
-    """The columns that have at least one value or one reason in `rows`, a quantity's parts behind its whole."""
+    """The columns that have at least one value or one reason in `rows`, the whole run's first, then those of parts."""
     listed = list(rows)
     present = set[str]().union(*(row.cells for row in listed))
     parts = list(dict.fromkeys(part for row in listed for part in row.parts))
-    every = (column for base in COLUMNS for column in (base, *(base.of(part) for part in parts)))
+    every = (*COLUMNS, *(base.of(part) for base in COLUMNS for part in parts))
     return [column for column in every if column.key in present]
 
 
@@ -282,6 +281,7 @@ def _contamination(record: Record) -> str:
 
 def _compare_with_baselines(rows: list[Row]) -> None:
     baselines = {(row.case_key, row.machine_key): row for row in rows if row.case.is_baseline}
+    sides: dict[str, Side] = {}
     for row in rows:
         base = baselines.get((str(row.record.get("baseline_key")), row.machine_key))
         if row.status not in ("ok", DISTURBED):  # of disturbed rows the ratios stand: both sides were timed in turns
@@ -294,29 +294,19 @@ def _compare_with_baselines(rows: list[Row]) -> None:
             row.cells[column_key("realised_gain", part)] = _share(row, part, shares.realised_gain)
             row.cells[column_key("arrived_share", part)] = _share(row, part, shares.arrived_share)
         if row.status == "ok":
-            row.cells["own_share"] = _own_share(base, row)
+            row.cells["own_share"] = _own_share(base, row, sides)
         row.cells["size_ratio"] = _ratio(base, row, "size_bytes")
         row.cells["bits_ratio"] = _bits_ratio(base, row)
         row.cells |= {f"{name}{CHANGE}": _score_change(base, row, name) for name in RULES if name in row.cells}
 
 
 def _mac_ratio(base: Row | None, row: Row, part: str) -> Cell:
-    """The promised ratio; none where either count is a lower bound by more than `BOUND_SHARE` of the time."""
+    """The promised ratio; none where either count is a lower bound."""
     for side in (base, row):
         bound = "" if side is None else partly_counted(side.record)
         if side is not None and bound:
             return Cell(None, note=f"the products of {side.name} are a lower bound ({bound}): they have no ratio")
     return _ratio(base, row, column_key("macs", part))
-
-
-def partly_counted(record: dict[str, Any]) -> str:
-    """Which operators of a record no rule counts, where they take more than `BOUND_SHARE` of the time; else empty."""
-    unknown = (record.get("counts") or {}).get("uncounted") or []
-    named = [row for row in unknown if isinstance(row, dict) and row.get("time_share") is not None]
-    share = sum(row["time_share"] for row in named)
-    if share <= BOUND_SHARE:
-        return ""
-    return f"{', '.join(row['operator'] for row in named)} are not counted and take {share:.0%} of the time"
 
 
 def _ratio(base: Row | None, row: Row, key: str) -> Cell:
@@ -351,13 +341,15 @@ def _share(row: Row, part: str, share: Callable[[float, float | None, float | No
     return Cell(found.value, found.low, found.high, speedup.n, speedup.provenance)
 
 
-def _own_share(base: Row | None, row: Row) -> Cell:
-    """The part of the layers' time that the method's own modules take."""
+def _own_share(base: Row | None, row: Row, sides: dict[str, Side]) -> Cell:
+    """The part of the layers' time that the method's own modules take; `sides` keeps the layers of baselines."""
     if base is None:
         return Cell(None, note="the baseline is not among the records")
     if not same_network(base, row):
         return Cell(None, note=OF_OTHER_NETWORK)
-    found = split(row.record, base.record)
+    if base.page not in sides:
+        sides[base.page] = Side.of(base.record)
+    found = split_of(Side.of(row.record), sides[base.page])
     if isinstance(found, str):
         return Cell(None, note=found)
     if found.replaced_ms:

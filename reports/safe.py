@@ -32,6 +32,10 @@ _MAYBE_START = re.compile(r"(?<!\w)/|-[A-Za-z]/")
 _BULK = frozenset({"layers", "machine"})
 _PATHLESS = frozenset({int, float, bool, type(None)})
 _PRIVATE_KEYS = frozenset({"hostname", "host", "user", "username", "cwd", "home", "executable", "argv"})
+_PRIVATE_TEXTS = tuple(f'"{key}"' for key in _PRIVATE_KEYS)
+_AS_TEXT = json.JSONEncoder(ensure_ascii=False).encode
+#: The same as `_MAYBE_START`, said from the slash on, which is found many times quicker.
+_ANY_START = re.compile(r"/(?:(?<!\w/)|(?<=-[A-Za-z]/))")
 
 
 def inert_json(value: Any, *, hide_paths: bool = False) -> Markup:
@@ -84,7 +88,15 @@ def _dict_without_paths(value: dict[Any, Any]) -> dict[Any, Any]:
 
 def published(record: Record) -> Record:
     """The record without paths of the machine; layers are left to the figures, where they are shown."""
-    return {key: value if key in _BULK else without_paths(value) for key, value in record.items()}
+    return {key: value if key in _BULK or _is_clean(value) else without_paths(value) for key, value in record.items()}
+
+
+def _is_clean(value: Any) -> bool:
+    """Whether one look at the text of a part tells that no path begins and no private key stands in it: most parts."""
+    if type(value) in _PATHLESS:
+        return True
+    text = _AS_TEXT(value)
+    return "\\" not in text and _ANY_START.search(text) is None and not any(key in text for key in _PRIVATE_TEXTS)
 
 
 def _shorten(text: str) -> str:

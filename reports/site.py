@@ -7,11 +7,10 @@ content has changed since the last build. Nothing is measured and nothing is sen
 from __future__ import annotations
 
 import gc
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +34,15 @@ from reports.figures.theme import CONFIG, palettes
 from reports.footprint import Rates
 from reports.fronts import mark_fronts
 from reports.groups import group, machine_title
-from reports.left_out import is_wanted, or_told, sheets_of, texts_of
-from reports.manifest import BRIEF, OTHER, WHOLE, Manifest, digest_of
+from reports.left_out import is_wanted, or_told
+from reports.manifest import Manifest, digest_of
 from reports.pages import PAGES
-from reports.pages.page import Sheet
 from reports.published import publish
 from reports.rows import Row, columns_of, page_name, rows_of
 from reports.safe import inert_json, published, without_paths
 from reports.scores import SCORES
 from reports.standing import rank_rows
+from reports.writing import Written, write
 
 HERE = Path(__file__).resolve().parent
 ASSETS = HERE / "assets"
@@ -268,18 +267,8 @@ def _title(rows: list[Row], suite: str | None) -> str:
     return ", ".join(names[:3]) + (" and more" if len(names) > 3 else "")
 
 
-@dataclass
-class _Written:
-    """The files of a site, how many were made, how many pages lack figures, and whether nothing is left to do."""
-
-    paths: list[str] = field(default_factory=list)
-    written: int = 0
-    brief: int = 0
-    whole: bool = True
-
-
-def _write(site: Site, out: Path, figure_seconds: float | None, asked: str) -> _Written:
-    """Every page whose needs are met: the assets, the first page, then the pages that changed.
+def _write(site: Site, out: Path, figure_seconds: float | None, asked: str) -> Written:
+    """Every page whose needs are met: the assets, then what changed.
 
     Args:
         site: what they draw from.
@@ -293,45 +282,13 @@ def _write(site: Site, out: Path, figure_seconds: float | None, asked: str) -> _
         assets = _assets(out / "assets")
         manifest = Manifest.read(out / "assets" / "manifest.json", base=digest_of(assets, asked))
         fresh.forget(out)
-        made, spent, there = _Written(), 0.0, fresh.files_in(out)
-        for sheet in sheets_of(site):
-            made.paths += sheet.paths
-            known = manifest.known(sheet.paths, sheet.digest)
-            if not all(path in there for path in sheet.paths):
-                known = OTHER
-            if known == WHOLE:
-                continue
-            started = time.perf_counter()
-            over = figure_seconds is not None and spent > figure_seconds and sheet.brief is not None
-            kept = over and known == BRIEF
-            whole = kept or _make(site, sheet, out, brief=over)
-            if over or not whole:
-                manifest.unfinished(sheet.paths, sheet.digest if whole else "")
-                made.whole = False
-            spent += 0.0 if sheet.brief is None else time.perf_counter() - started
-            made.written, made.brief = made.written + (not kept), made.brief + over
+        made = write(site, out, manifest, figure_seconds)
         manifest.finish(out)
     except OSError as error:
         raise ResultsError(
             f"{out}: the site cannot be written ({error}); make room or give another folder with paths.site=..."
         ) from error
     return made
-
-
-def _make(site: Site, sheet: Sheet, out: Path, *, brief: bool) -> bool:
-    """Write a page and the files beside it; whether they are what they should be."""
-    texts, whole = texts_of(site, sheet, brief=brief)
-    for path, text in zip(sheet.paths, texts, strict=True):
-        _replace(os.path.join(out, path), text)
-    return whole
-
-
-def _replace(path: str, text: str) -> None:
-    """Write beside and rename: a reader sees the old page or the new one. Pages can be made again, so no sync."""
-    beside = f"{path}.part"
-    with open(beside, "wb") as file:
-        file.write(text.encode())
-    os.replace(beside, path)
 
 
 def _assets(folder: Path) -> str:

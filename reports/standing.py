@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from bench.analysis import ranking
-from bench.analysis.table import from_records
 from bench.analysis.timings import FIELDS
 from bench.metrics import METRICS
-from reports.columns import OF, Column
+from reports.columns import OF, Column, column_key
 from reports.groups import Group
 from reports.rows import Cell, Row
 
@@ -67,30 +68,65 @@ def _metric(column: Column) -> str:
 
 
 def _test_pairs(groups: Mapping[int, Sequence[Row]], columns: Sequence[Column]) -> None:
-    """Ranks by Holm-corrected tests of all pairs of comparable rows, in each group by itself.
-
-    One table holds all groups, which the conditions, machines and suites of its rows part again.
-    """
+    """Ranks by Holm-corrected tests of all pairs of comparable rows, in each group by itself."""
     rows = [row for own in groups.values() for row in own]
     if not rows or not columns:
         return
-    by_key = {(row.case_key, row.machine_key): row for row in rows}
     records = [row.record for row in rows]
-    frame, answers = from_records(records), ranking.answers_of(records)
-    twins = frame["metric"] == "aa_ratio"
+    answers = ranking.answers_of(records)
     for column in columns:
-        metric, part = _metric(column), column.part or None
-        best = {index: _most_direct(own, column.key) for index, own in groups.items()}
-        medians = ranking.medians_of(records, metric, part) if metric in FIELDS else None
-        shown = frame[twins | (frame["metric"] == metric)]
-        by = (*ranking.COMPARABLE, "suite")
-        ranked = ranking.rank_intervals(shown, metric, by, medians=medians, answers=answers, part=part)
-        ranked = ranked.dropna(subset=["rank_low"])
-        names = ("case_key", "machine_key", "provenance", "rank_low", "rank_high")
-        for case, machine, kind, low, high in zip(*(ranked[name] for name in names), strict=True):
-            row = by_key[case, machine]
-            if kind in best[row.group]:
-                row.rank[column.key] = (int(low), int(high))
+        metric = _metric(column)
+        medians = ranking.medians_of(records, metric, column.part or None) if metric in FIELDS else {}
+        floors = ranking.floors_of(_twins(rows, column.part))
+        for own in groups.values():
+            for alike in _comparable(own, column.key):
+                found = ranking.ranks(_members(alike, column.key, floors), metric, medians=medians, answers=answers)
+                for row, rank in zip(alike, found, strict=True):
+                    row.rank[column.key] = rank
+
+
+def _comparable(rows: Iterable[Row], key: str) -> Iterable[list[Row]]:
+    """Rows of a group that have a value of the most direct provenance, under each protocol by itself."""
+    listed = list(rows)
+    best = _most_direct(listed, key)
+    by_protocol: dict[Any, list[Row]] = {}
+    for row in listed:
+        cell = row.cells.get(key)
+        if cell is not None and cell.value is not None and cell.provenance in best:
+            by_protocol.setdefault((row.record.get("protocol") or {}).get("hash"), []).append(row)
+    return by_protocol.values()
+
+
+def _twins(rows: Iterable[Row], part: str) -> Iterable[tuple[str, float | None, float | None]]:
+    """What identical twins showed of a part: the session and the ends of their ratio."""
+    key = column_key("aa_ratio", part)
+    for row in rows:
+        session, cell = (row.record.get("timing") or {}).get("session"), row.cells.get(key)
+        if session and cell is not None:
+            yield session, cell.low, cell.high
+
+
+def _members(rows: Sequence[Row], key: str, floors: Mapping[str, float]) -> ranking.Members:
+    """The cells of one column as the tests take them."""
+    cells = [row.cells[key] for row in rows]
+    timings = [row.record.get("timing") or {} for row in rows]
+    sessions = [timing.get("session") for timing in timings]
+    noise = [timing.get("noise_floor") or {} for timing in timings]
+    ends = np.array([each.get(end) for each in noise for end in ("low", "high")], dtype=float)
+
+    def column(name: str) -> np.ndarray:
+        return np.array([getattr(cell, name) for cell in cells], dtype=float)
+
+    return ranking.Members(
+        values=column("value"),
+        low=column("low"),
+        high=column("high"),
+        counts=column("n"),
+        provenances=frozenset(cell.provenance for cell in cells),
+        keys=[(row.case_key, row.machine_key) for row in rows],
+        sessions=sessions,
+        tolerance=ranking.tolerance_of(ends, sessions, floors),
+    )
 
 
 def _most_direct(rows: Iterable[Row], metric: str) -> list[str]:

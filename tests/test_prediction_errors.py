@@ -57,7 +57,8 @@ def test_a_common_factor_changes_neither_relative_errors_nor_ranks(costs, factor
     assert errors.smape(costs, predicted) <= 200
 
 
-def test_intervals_hold_the_value_and_are_seeded():
+def test_intervals_hold_the_value_and_are_seeded(monkeypatch):
+    monkeypatch.setattr(errors, "RESAMPLES", 200)
     rng = np.random.default_rng(3)
     y = rng.uniform(1, 10, 40)
     p = y * rng.lognormal(0, 0.2, 40)

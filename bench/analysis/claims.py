@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from bench import workloads
+from bench.analysis.lower_bounds import lower_bounds
 from bench.analysis.table import of_part
 from bench.canonical import BASELINE_METHOD, parse_settings, settings_text
 from bench.config.catalogue import parse_spec
@@ -31,6 +32,8 @@ __all__ = ["Claim", "Judged", "amount", "as_dicts", "evaluate", "load"]
 
 #: Counts that a subject has where it names its kernel.
 OF_KERNELS = ("macs_dense", "macs_nonzero")
+#: Counts that are sums over operators, so that one without a rule leaves them too small.
+OF_OPERATORS = ("macs", "macs_fvcore", "macs_per_token", "vector_ops", "bit_operations", *OF_KERNELS)
 #: Smallest batch that counts as one that saturates a GPU, where a claim is about throughput.
 LARGE_BATCH = 32
 
@@ -73,20 +76,24 @@ def evaluate(
             independent.
         records: those behind the frame, for claims that are counted by a convention of their own.
     """
-    listed = list(claims)
-    by_case = {str(record["case_key"]): record for record in records}
+    listed, behind = list(claims), list(records)
+    by_case = {str(record["case_key"]): record for record in behind}
     usable = frame[frame["status"].isin(["ok", "contaminated"]) & frame["value"].notna()]
     usable = usable[usable["provenance"].isin(["measured", "counted"]) | _by_formula(usable)]
-    rows = _Usable(usable, dict(iter(usable.groupby("method", sort=False))))
+    rows = _Usable(usable, dict(iter(usable.groupby("method", sort=False))), lower_bounds(behind))
     return [_with_misprint(_judge(claim, rows, listed, differences, by_case)) for claim in listed]
 
 
 @dataclass(frozen=True)
 class _Usable:
-    """The rows that claims are judged on, and those of each method, so that no claim looks through all of them."""
+    """The rows that claims are judged on, and those of each method, so that no claim looks through all of them.
+
+    `bounds` says by case key what is not counted of the cases whose products are a lower bound.
+    """
 
     whole: pd.DataFrame
     by_method: Mapping[str, pd.DataFrame]
+    bounds: Mapping[str, str]
 
     def of(self, method: str) -> pd.DataFrame:
         return self.by_method.get(method, self.whole.iloc[:0])
@@ -141,17 +148,17 @@ def _judge_known(
     """The verdict on one claim: first whether it can be compared at all, then by the kind of its metric."""
     if claim.tolerance is None:
         return _not_comparable(claim, "the paper's model, data, training or hardware are not those of any row here")
-    of_method, frame = usable.of(claim.method), usable.whole
+    of_method = usable.of(claim.method)
     rows = _rows_of(claim, of_method)
     if rows.empty:
         return _not_comparable(claim, _why_absent(claim, of_method))
     if _is_count(claim, rows):
-        return _judge_count(claim, rows, frame, records)
+        return _judge_count(claim, rows, usable, records)
     compared = METRICS[claim.metric].compared
     if compared in ("time", "ratio"):
-        return _judge_time(claim, rows, frame, claims)
+        return _judge_time(claim, rows, usable, claims)
     if compared == "score":
-        return _judge_score(claim, rows, frame, differences)
+        return _judge_score(claim, rows, usable.whole, differences)
     return _judge_form(claim, rows) if compared == "form" else _of_a_machine(claim)
 
 
@@ -246,14 +253,14 @@ def _why_absent(claim: Claim, of_method: pd.DataFrame) -> str:
     return f"{subject} has not been measured{on}{setting}{pixels}{where}"
 
 
-def _judge_count(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame, records: ByCase) -> Judged:
+def _judge_count(claim: Claim, rows: pd.DataFrame, usable: _Usable, records: ByCase) -> Judged:
     """A count, or a ratio of counts: exact, so it must agree to the printed precision on every machine."""
     counted = rows[rows["metric"] == claim.metric]
-    if claim.counted_as is not None or (claim.factor is not None and not claim.relative_to_baseline):
-        counted = _as_counted(claim, counted, records)
-        if claim.relative_to_baseline:  # else a row of another subject, which lacks what is needed, would stop it
-            frame = _as_counted(claim, frame, records)
-    values = (_relative(counted, frame, claim) if claim.relative_to_baseline else _by_case(counted)).dropna()
+    if claim.relative_to_baseline:
+        counted, bound = _surely_counted(counted, usable.bounds)
+        if counted.empty and bound:
+            return _not_comparable(claim, f"not judged: a count is a lower bound ({bound})")
+    values = _claimed_counts(claim, counted, usable.whole, records)
     if values.empty:
         return _not_comparable(
             claim, f"{METRICS[claim.metric].title} of the rows or of their baselines are unavailable"
@@ -272,6 +279,27 @@ def _judge_count(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame, records:
     way = "modelled" if is_modelled else "counted"
     reason = f"{way} {_show(found, claim)} here, {_how_far(off, claim.tolerance or 0.0)}"
     return Judged(claim, "reproduced" if agrees else "not reproduced", reason, measured=found, case_keys=keys)
+
+
+def _claimed_counts(claim: Claim, counted: pd.DataFrame, frame: pd.DataFrame, records: ByCase) -> pd.Series:
+    """What the claim is about of every case, counted its way: a count, or one over that of the other side."""
+    if claim.counted_as is not None or (claim.factor is not None and not claim.relative_to_baseline):
+        counted = _as_counted(claim, counted, records)
+        if claim.relative_to_baseline:  # else a row of another subject, which lacks what is needed, would stop it
+            frame = _as_counted(claim, frame, records)
+    return (_relative(counted, frame, claim) if claim.relative_to_baseline else _by_case(counted)).dropna()
+
+
+def _surely_counted(rows: pd.DataFrame, bounds: Mapping[str, str]) -> tuple[pd.DataFrame, str]:
+    """The rows of which neither side's products are a lower bound, and what is not counted of one that is left out."""
+    if not bounds or rows.empty or str(rows["metric"].iloc[0]) not in OF_OPERATORS:
+        return rows, ""
+    kept = ~(rows["case_key"].isin(list(bounds)) | rows["baseline_key"].isin(list(bounds)))
+    left_out = rows[~kept]
+    if left_out.empty:
+        return rows, ""
+    sides = (str(left_out.iloc[0][name]) for name in ("case_key", "baseline_key"))
+    return rows[kept], "; ".join(dict.fromkeys(bounds[key] for key in sides if key in bounds))
 
 
 def _how_far(off: float, tolerance: float) -> str:
@@ -334,7 +362,7 @@ def _judge_print(claim: Claim, printed: str, found: float, keys: tuple[str, ...]
     return Judged(claim, "reproduced" if agrees else "not reproduced", reason, measured=found, case_keys=keys)
 
 
-def _judge_time(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame, claims: Sequence[Claim]) -> Judged:
+def _judge_time(claim: Claim, rows: pd.DataFrame, usable: _Usable, claims: Sequence[Claim]) -> Judged:
     """A time as a ratio to the plain model, on the kind of hardware the claim is about."""
     if not claim.relative_to_baseline:
         return _not_comparable(
@@ -350,7 +378,7 @@ def _judge_time(claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame, claims: S
             return _not_comparable(claim, NO_SPEED[imitated[0]])
     fitting = speed[_on_like_hardware(claim, speed)]
     if claim.setting is None and not claim.is_of_model:
-        fitting, why = _at_claimed_macs(claim, fitting, frame, claims)
+        fitting, why = _at_claimed_macs(claim, fitting, usable, claims)
         if fitting.empty and why:
             return _not_comparable(claim, why)
     if fitting.empty:
@@ -486,7 +514,7 @@ def _on_like_hardware(claim: Claim, rows: pd.DataFrame) -> pd.Series:
 
 
 def _at_claimed_macs(
-    claim: Claim, rows: pd.DataFrame, frame: pd.DataFrame, claims: Sequence[Claim]
+    claim: Claim, rows: pd.DataFrame, usable: _Usable, claims: Sequence[Claim]
 ) -> tuple[pd.DataFrame, str]:
     """Rows whose MACs are what the same paper claims at the claimed speed, where the claim names no setting of ours."""
     partner = next(
@@ -504,7 +532,9 @@ def _at_claimed_macs(
         return rows.iloc[:0], "the paper's own setting is not one of ours, and it states no MAC ratio to match"
     if rows.empty:
         return rows, ""
+    frame = usable.whole
     counted = frame[(frame["metric"] == "macs") & of_part(frame) & frame["case_key"].isin(rows["case_key"])]
+    counted, _ = _surely_counted(counted, usable.bounds)
     ratios = _relative(counted, frame, partner)
     near = ratios[(ratios / partner.value - 1).abs() <= (partner.tolerance or 0.0)].index
     return rows[

@@ -12,15 +12,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from scipy import stats
-
 from bench.analysis.parts import as_part
 from bench.analysis.timings import FIELDS, per_gemm, per_process, speedups
 from bench.config.protocol import protocol_key
 from bench.host.identity import machine_class
 from bench.metrics import METRICS
 from bench.scores import RULES
-from bench.statistics import Interval, from_summary, log_mean_interval, ratio_interval_welch, ratio_of_summaries
+from bench.statistics import (
+    Interval,
+    from_summary,
+    log_mean_interval,
+    normal_reach,
+    ratio_interval_welch,
+    ratio_of_summaries,
+)
 from bench.store.record_parts import (
     ONE_REPLICATE,
     is_of_part,
@@ -327,7 +332,7 @@ def _inside(ratio: Interval, allowed: float) -> Literal["inside", "outside", "ac
 
 def _more_runs(one: Interval, two: Interval, ratio: Interval, allowed: float) -> int | None:
     """About how many further processes on the new side shrink the interval to one side of the tolerance's edge."""
-    goal = abs(abs(math.log(ratio.value)) - math.log1p(allowed)) / float(stats.norm.ppf((1 + ratio.level) / 2))
+    goal = abs(abs(math.log(ratio.value)) - math.log1p(allowed)) / normal_reach(ratio.level)
     left = goal**2 - (one.se or 0.0) ** 2
     if left <= 0 or two.se is None:
         return None

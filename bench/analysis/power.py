@@ -15,7 +15,6 @@ import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from scipy import stats
 
 from bench.analysis.metric_rows import ComparisonRow
 from bench.statistics import LEVEL
@@ -44,6 +43,8 @@ def power(noise: float, n: int, difference: float, margin: float, level: float =
     distance = math.log1p(difference) - math.log1p(margin)
     if noise == 0:
         return 1.0 if distance > 0 else 0.0
+    from scipy import stats  # a second of import that only a comparison of sessions pays
+
     share = stats.beta.ppf((np.arange(_STEPS) + 0.5) / _STEPS, (n - 1) / 2, (n - 1) / 2)
     bounds = stats.t.isf((1 - level) / (2 * rows), (n - 1) / (share**2 + (1 - share) ** 2))
     return float(np.mean(stats.nct.sf(bounds, 2 * n - 2, distance / (noise * math.sqrt(2 / n)))))

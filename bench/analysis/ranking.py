@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from bench.analysis.parts import as_part
 from bench.analysis.table import of_part
@@ -43,6 +44,29 @@ class _Scale:
 
     exact: bool
     linear: bool
+
+
+@dataclass(frozen=True)
+class Members:
+    """The rows of one comparable group, column by column, each [rows]; NaN where an end or a number is missing.
+
+    Attributes:
+        values, low, high: estimates with their intervals.
+        counts: of replicates behind each.
+        provenances: the kinds that occur.
+        keys: case key and machine key.
+        sessions: in which each was timed, None for none.
+        tolerance: the largest log difference that identical twins showed in these sessions.
+    """
+
+    values: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    counts: np.ndarray
+    provenances: frozenset[str]
+    keys: Sequence[tuple[str, str]]
+    sessions: Sequence[str | None]
+    tolerance: float = 0.0
 
 
 def rank_intervals(
@@ -86,9 +110,10 @@ def rank_intervals(
     rows["group"] = rows.groupby(columns, dropna=False, sort=False).ngroup() if len(rows) else []
     floors = _floors(frame, part)
     found: dict[Any, tuple[Any, Any]] = {}
-    for _, members in rows[rows["rank_note"] == ""].groupby("group"):
-        ranks = _ranks(members, metric, _tolerance(members, floors), medians or {}, answers or {}, level)
-        found |= dict(zip(members.index, ranks, strict=True))
+    needed = [name for name in (*_OF_MEMBERS, "group") if name in rows.columns]
+    for _, own in rows.loc[rows["rank_note"] == "", needed].groupby("group"):
+        placed_here = ranks(_members(own, floors), metric, medians=medians or {}, answers=answers or {}, level=level)
+        found |= dict(zip(own.index, placed_here, strict=True))
     placed = [found.get(index, (pd.NA, pd.NA)) for index in rows.index]
     rows["rank_low"] = pd.array([low for low, _ in placed], dtype="Int64")
     rows["rank_high"] = pd.array([high for _, high in placed], dtype="Int64")
@@ -122,25 +147,47 @@ def answers_of(records: Iterable[Record]) -> dict[tuple[str, str], Answers]:
     return found
 
 
-def _ranks(
-    members: pd.DataFrame,
+#: Columns of the table that ranks are made from.
+_OF_MEMBERS = (
+    "value", "ci_low", "ci_high", "n", "provenance", "case_key", "machine_key", "session", "noise_floor_low",
+    "noise_floor_high",
+)  # fmt: skip
+
+
+def _members(rows: pd.DataFrame, floors: Mapping[str, float]) -> Members:
+    """The rows of one group of the table."""
+    values, low, high, counts = (
+        rows[name].to_numpy(float, na_value=np.nan) for name in ("value", "ci_low", "ci_high", "n")
+    )
+    keys = list(zip(rows["case_key"], rows["machine_key"], strict=True))
+    sessions = (
+        [None if pd.isna(name) else name for name in rows["session"]] if "session" in rows else [None] * len(rows)
+    )
+    ends = [rows[name].to_numpy(float) for name in ("noise_floor_low", "noise_floor_high") if name in rows]
+    tolerance = tolerance_of(np.concatenate([np.empty(0), *ends]), sessions, floors)
+    return Members(values, low, high, counts, frozenset(rows["provenance"]), keys, sessions, tolerance)
+
+
+def ranks(
+    members: Members,
     metric: str,
-    tolerance: float,
+    *,
     medians: Mapping[tuple[str, str], Mapping[int, float]],
     answers: Mapping[tuple[str, str], Answers],
-    level: float,
+    level: float = LEVEL,
 ) -> list[tuple[int, int]]:
-    values = members["value"].to_numpy(float)
+    """The ranks that each row of a group may hold, 1 the best; the arguments are those of `rank_intervals`."""
+    values = members.values
     order = values[:, None] < values[None, :]
     better = order if METRICS[metric].better == "lower" else order.T
-    scale = _scale(metric, set(members["provenance"]))
+    scale = _scale(metric, set(members.provenances))
     p = _p_matrix(members, scale)
     if scale.linear:
         _pair_answers(p, members, answers)
     if not scale.exact and not scale.linear:
         _pair(p, members, medians)
         with np.errstate(divide="ignore", invalid="ignore"):  # 0 over 0 is equal all the same, and has no better side
-            near = np.abs(np.log(values[:, None] / values[None, :])) <= tolerance
+            near = np.abs(np.log(values[:, None] / values[None, :])) <= members.tolerance
         p[near & ~np.isnan(p)] = 1.0
     return holm_ranks(p, better, level)
 
@@ -154,30 +201,31 @@ def _scale(metric: str, provenances: set[str]) -> _Scale:
     return _Scale(is_exact(metric, provenances), METRICS[metric].compared == "score")
 
 
-def _p_matrix(members: pd.DataFrame, scale: _Scale) -> np.ndarray:
+def _p_matrix(members: Members, scale: _Scale) -> np.ndarray:
     """P-values that two rows are equal, from their intervals."""
-    values = members["value"].to_numpy(float)
+    values = members.values
     if scale.exact:
         return (values[:, None] == values[None, :]).astype(float)
     if scale.linear:
-        se = ((members["ci_high"] - members["ci_low"]) / (2 * 1.959964)).to_numpy(float)
-        p: np.ndarray = 2 * stats.norm.sf(
-            np.abs(values[:, None] - values[None, :]) / np.hypot(se[:, None], se[None, :])
-        )
+        se = (members.high - members.low) / (2 * 1.959964)
+        apart = np.abs(values[:, None] - values[None, :]) / np.hypot(se[:, None], se[None, :])
+        p: np.ndarray = 2 * special.ndtr(-apart)
         return p
-    ends = zip(values, members["ci_low"], members["ci_high"], members["n"], strict=True)
+    columns = (members.values, members.low, members.high, members.counts)
+    ends = zip(*(column.tolist() for column in columns), strict=True)
     return equality_matrix(
-        [from_summary(v, _maybe(lo), _maybe(hi), None if pd.isna(n) else int(n)) for v, lo, hi, n in ends]
+        [from_summary(v, _maybe(lo), _maybe(hi), None if math.isnan(n) else int(n)) for v, lo, hi, n in ends]
     )
 
 
-def _pair(p: np.ndarray, members: pd.DataFrame, medians: Mapping[tuple[str, str], Mapping[int, float]]) -> None:
+def _pair(p: np.ndarray, members: Members, medians: Mapping[tuple[str, str], Mapping[int, float]]) -> None:
     """Replace p-values of rows that were timed together by those of the paired test."""
-    if not medians or "session" not in members:
+    if not medians:
         return
-    found = [medians.get((key, session)) for key, session in zip(members["case_key"], members["session"], strict=True)]
+    named = zip(members.keys, members.sessions, strict=True)
+    found = [None if session is None else medians.get((key[0], session)) for key, session in named]
     together: dict[tuple[Any, tuple[int, ...]], list[int]] = {}
-    for place, (session, own) in enumerate(zip(members["session"], found, strict=True)):
+    for place, (session, own) in enumerate(zip(members.sessions, found, strict=True)):
         if own is not None:
             together.setdefault((session, tuple(sorted(own))), []).append(place)
     for (session, processes), places in together.items():
@@ -200,25 +248,23 @@ def _fill(
     p[np.ix_(columns, rows)] = block.T
 
 
-def _pair_answers(p: np.ndarray, members: pd.DataFrame, answers: Mapping[tuple[str, str], Answers]) -> None:
+def _pair_answers(p: np.ndarray, members: Members, answers: Mapping[tuple[str, str], Answers]) -> None:
     """Replace p-values of rows that answered the same samples by those of the paired test."""
-    keys = list(zip(members["case_key"], members["machine_key"], strict=True))
     by_samples: dict[tuple[str, int, bool], list[int]] = {}
-    for place, key in enumerate(keys):
+    for place, key in enumerate(members.keys):
         if key in answers:
             digest, marks = answers[key]
             by_samples.setdefault((digest, len(marks), isinstance(marks, str)), []).append(place)
     for (_, _, proportions), places in by_samples.items():
-        given = [answers[keys[i]][1] for i in places]
+        given = [answers[members.keys[i]][1] for i in places]
         p[np.ix_(places, places)] = _mcnemar(given) if proportions else _paired_t(given)
 
 
 def _mcnemar(marks: Sequence[Any]) -> np.ndarray:
     """McNemar's exact p-values of all pairs (Psychometrika 12, 1947)."""
     right = np.array([np.frombuffer(text.encode(), dtype=np.uint8) == ord("1") for text in marks], dtype=float)
-    won = right @ (1 - right).T  # samples that the row gets right and the column wrong
-    with np.errstate(invalid="ignore"):
-        exact: np.ndarray = np.minimum(1.0, 2 * stats.binom.cdf(np.minimum(won, won.T), won + won.T, 0.5))
+    won = (right @ (1 - right).T).astype(int)  # samples that the row gets right and the column wrong
+    exact: np.ndarray = np.minimum(1.0, 2 * special.bdtr(np.minimum(won, won.T), won + won.T, 0.5))
     return exact
 
 
@@ -236,25 +282,29 @@ def _floors(frame: pd.DataFrame, part: str | None) -> dict[str, float]:
     if "session" not in frame.columns:
         return {}
     twins = frame[(frame["metric"] == "aa_ratio") & of_part(frame, part) & frame["session"].notna()]
+    return floors_of(zip(twins["session"], twins["ci_low"], twins["ci_high"], strict=True))
+
+
+def floors_of(twins: Iterable[tuple[str, float | None, float | None]]) -> dict[str, float]:
+    """The largest log difference that identical twins showed, by session, from the ends of their ratios."""
     found: dict[str, float] = {}
-    for session, *ends in zip(twins["session"], twins["ci_low"], twins["ci_high"], strict=True):
+    for session, *ends in twins:
         found[session] = max(found.get(session, 0.0), _largest(np.array(ends, dtype=float)))
     return found
 
 
-def _tolerance(members: pd.DataFrame, floors: Mapping[str, float]) -> float:
-    """The largest log difference that identical twins showed in the sessions of these rows.
+def tolerance_of(ends: np.ndarray, sessions: Iterable[str | None], floors: Mapping[str, float]) -> float:
+    """The largest log difference that identical twins showed in the sessions of some rows.
 
     It stands in every row of a session. The reading `aa_ratio` tells the same, but only where the baseline was recorded
     in that session.
 
     Args:
-        members: rows of one group.
-        floors: `_floors` of the table.
+        ends: of the noise floors that the rows name, as ratios.
+        sessions: of the rows.
+        floors: `floors_of` all rows.
     """
-    ends = [members[name].to_numpy(float) for name in ("noise_floor_low", "noise_floor_high") if name in members]
-    sessions = set(members["session"].dropna()) if floors and "session" in members else set()
-    return max([_largest(np.concatenate([np.empty(0), *ends])), *(floors.get(session, 0.0) for session in sessions)])
+    return max([_largest(ends), *(floors.get(session, 0.0) for session in set(sessions) if session is not None)])
 
 
 def _largest(ends: np.ndarray) -> float:
@@ -264,4 +314,4 @@ def _largest(ends: np.ndarray) -> float:
 
 
 def _maybe(value: float) -> float | None:
-    return None if pd.isna(value) else float(value)
+    return None if math.isnan(value) else value

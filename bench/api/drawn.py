@@ -30,6 +30,10 @@ def _missing(value: Any) -> bool:
     return value is None or not isinstance(value, int | float) or math.isnan(value)
 
 
+#: The ground of a picture.
+PAPER = "white"
+
+
 class Drawing:
     """A figure of the reports for a notebook: its finding, its views, and the numbers behind it.
 
@@ -77,8 +81,9 @@ class Drawing:
             raise UsageError(f"there is no picture: {self._figure.reason}")
         if view is not None and view not in self._figure.views:
             raise UsageError(f'view "{view}" does not exist; {did_you_mean(view, self.views)}')
-        spec = self._figure.drawn(*(view.split(SEPARATOR) if view else ()))
-        return graph_objects.Figure(spec)
+        drawn = graph_objects.Figure(self._figure.drawn(*(view.split(SEPARATOR) if view else ())))
+        # dark text needs a light ground, also where the notebook is dark
+        return drawn.update_layout(paper_bgcolor=PAPER, plot_bgcolor=PAPER)
 
     def save(self, file: str | Path, view: str | None = None) -> Path:
         """The path of a page with the picture, its finding and what to know of it; plotly is inside."""

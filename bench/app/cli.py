@@ -7,15 +7,12 @@ import os
 import re
 import signal
 import sys
-import tempfile
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from bench.app import front_door
-from bench.app.hydra_errors import explain_hydra
 from bench.app.terminal import close_streams, open_streams, start_in_utf8, tell
 from bench.config.paths import config_folder, extend_import_path
 from bench.config.suite_files import Suites, find_suites
@@ -123,6 +120,9 @@ def _report(error: BenchError) -> int:
 
 def _crash(error: Exception, *, show: bool) -> int:
     """Say in one line what went wrong in the program itself and where the traceback is; the code for that."""
+    import tempfile
+    import traceback
+
     trace = "".join(traceback.format_exception(error))
     if show:
         print(trace, file=sys.stderr, end="")
@@ -194,7 +194,9 @@ def main() -> None:
     codes: list[int] = []
     try:
         extend_import_path()
-        said = front_door.answer(sys.argv[1:], find_suites())
+        said = front_door.offered(sys.argv[1:])
+        if said is None:
+            said = front_door.answer(sys.argv[1:], find_suites())
         if said is None:
             suites = register_suites()
             _compose(suites, _task(codes, suites, show=show))
@@ -237,6 +239,8 @@ def _compose(suites: Mapping[str, Any], task: Callable[[Any], None]) -> None:
         except BenchError:
             raise  # the suite that was chosen is none
         except Exception as error:
+            from bench.app.hydra_errors import explain_hydra
+
             raise UsageError(explain_hydra(error, suites, sys.argv[1:])) from error
 
 

@@ -5,7 +5,7 @@ Read from files alone, without Hydra, pydantic or torch, because a Tab has to an
 
 from __future__ import annotations
 
-import ast
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from bench.config.paths import config_folder, group_names, suite_folders
 from bench.config.suite_files import find_suites
 from bench.config.verbs import JOBS, RETRIES
-from bench.config.yaml_file import read_yaml
+from bench.config.yaml_file import names_under, read_yaml
 from bench.errors import BenchError
 
 #: Keys of a block that the command line replaces; a test holds them to `bench.config.axes.OVERRIDES`.
@@ -78,18 +78,16 @@ def _values(key: str, value: str, words: Sequence[str]) -> Iterable[str]:
     if key == "suite":
         return sorted(find_suites())
     if key == "grid":
-        return sorted(_read(_suite_file(words)).get("grids") or {})
+        return sorted(names_under(_suite_file(words), "grids"))
     if key == "row":
-        return sorted(
-            {path.name[:8] for path in (Path(_given(words, "paths.results", "results")) / "records").glob("*")}
-        )
+        return sorted({name[:8] for name in os.listdir(Path(_given(words, "paths.results", "results")) / "records")})
     if key in ("model", "suite.models", "suite.methods"):
         return _of_catalogues(key.removeprefix("suite."), value, words)
     if key in _CHOICES:
         return _CHOICES[key]
     group = config_folder() / key
     files = set(group_names(key)) if group.is_dir() else set()
-    return sorted(files | set(_table("tasks")) if key == "task" else files)
+    return sorted(files | _names("tasks") if key == "task" else files)
 
 
 def _given(words: Sequence[str], key: str, default: str) -> str:
@@ -112,9 +110,9 @@ def _of_catalogues(kind: str, value: str, words: Sequence[str]) -> Iterable[str]
     kind = "models" if kind == "model" else kind
     name, bracket, _ = last.partition("(")
     if bracket:
-        return [f"{lead}{name}({setting}=" for setting in _settings(_table(kind).get(name))]
+        return [f"{lead}{name}({setting}=" for setting in _settings(_row(kind, name))]
     own = [known for known in _of_suite(kind, words) if known.startswith(last)]
-    return [f"{lead}{known}" for known in own or sorted(_table(kind))]
+    return [f"{lead}{known}" for known in own or sorted(_names(kind))]
 
 
 def _of_suite(kind: str, words: Sequence[str]) -> list[str]:
@@ -124,16 +122,21 @@ def _of_suite(kind: str, words: Sequence[str]) -> list[str]:
         return []
     blocks = [block for grid in (_read(file).get("grids") or {}).values() for block in grid]
     specs = [str(spec) for block in blocks for spec in block.get(kind) or []]
-    known = {*(_read(file.parent / "catalogue.yaml").get(kind) or {}), *(spec.partition("(")[0] for spec in specs)}
+    known = {*names_under(file.parent / "catalogue.yaml", kind), *(spec.partition("(")[0] for spec in specs)}
     return sorted(name for name in known if not set(name) & set("*?:"))
 
 
-def _table(kind: str) -> dict[str, Any]:
-    """The rows of one kind in all catalogues."""
-    table: dict[str, Any] = {}
-    for folder in suite_folders():
-        table |= _read(folder / "catalogue.yaml").get(kind) or {}
-    return table
+def _names(kind: str) -> set[str]:
+    """What the rows of one kind are called in all catalogues."""
+    return {name for folder in suite_folders() for name in names_under(folder / "catalogue.yaml", kind)}
+
+
+def _row(kind: str, name: str) -> Any:
+    """The row of that name; None where no catalogue has one. Only the file that has it is read whole."""
+    for folder in reversed(suite_folders()):
+        if name in names_under(folder / "catalogue.yaml", kind):
+            return _read(folder / "catalogue.yaml")[kind][name]
+    return None
 
 
 def _last_item(value: str) -> tuple[str, str]:
@@ -150,6 +153,8 @@ def _last_item(value: str) -> tuple[str, str]:
 
 def _settings(row: Any) -> list[str]:
     """The keyword settings of a catalogue's row, from its source alone."""
+    import ast  # which the other questions do without
+
     path = row.get("build") if isinstance(row, Mapping) else row
     module, colon, name = str(path).partition(":")
     file = _file_of(module)

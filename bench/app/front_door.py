@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 import os
-import shutil
-import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -47,6 +43,20 @@ _MORE = (
 _WIDTH = 100
 
 
+def offered(words: Sequence[str]) -> str | None:
+    """What may stand where the cursor is, where a shell asks for it; else None. A Tab waits for nothing else.
+
+    Args:
+        words: of the command line, without the program's name.
+    """
+    if not (any(word.startswith("query=") for word in words) and {"-sc", "--shell-completion"} & set(words)):
+        return None
+    from bench.app.completion import offers
+
+    point = os.environ.get("COMP_POINT", "")
+    return "\n".join(offers(os.environ.get("COMP_LINE", ""), int(point) if point.isdecimal() else None))
+
+
 def answer(words: Sequence[str], suites: Iterable[str]) -> str | None:
     """The text that a command line without a job asks for; None where there is a job to run.
 
@@ -59,11 +69,6 @@ def answer(words: Sequence[str], suites: Iterable[str]) -> str | None:
     """
     if not words:
         return usage(suites, asked=False, width=_width())
-    if any(word.startswith("query=") for word in words) and {"-sc", "--shell-completion"} & set(words):
-        from bench.app.completion import offers
-
-        point = os.environ.get("COMP_POINT", "")
-        return "\n".join(offers(os.environ.get("COMP_LINE", ""), int(point) if point.isdecimal() else None))
     if any(word in _HELP for word in words):
         return usage(suites, asked=True, width=_width())
     if words[0] in ("--version", "version"):
@@ -78,6 +83,8 @@ def answer(words: Sequence[str], suites: Iterable[str]) -> str | None:
 
 def _width() -> int:
     """Signs of a line of help: the terminal's, and no more than are easy to read."""
+    import shutil
+
     return max(72, min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns))
 
 
@@ -111,6 +118,8 @@ def usage(suites: Iterable[str], *, asked: bool, width: int = _WIDTH) -> str:
         asked: whether help was asked for; else it says what is missing.
         width: signs of a line.
     """
+    import textwrap  # as what else only help needs: most command lines ask for none
+
     first = "" if asked else "Say what to measure: a suite, or a model of your own.\n\n"
     lines = [
         f"{first}Waterline {__version__}: what the operations promise, what the machine gives, where the rest is lost.",
@@ -134,6 +143,8 @@ def usage(suites: Iterable[str], *, asked: bool, width: int = _WIDTH) -> str:
 
 def verbs() -> dict[str, str]:
     """Every verb and the first line of its module's docstring, read without importing it."""
+    import ast
+
     folder = _jobs_folder()
     found = {}
     for name in JOBS:
@@ -144,6 +155,8 @@ def verbs() -> dict[str, str]:
 
 
 def _jobs_folder() -> Path:
+    import importlib.util
+
     spec = importlib.util.find_spec("bench.app.jobs")
     assert spec is not None and spec.origin is not None
     return Path(spec.origin).parent
@@ -151,6 +164,8 @@ def _jobs_folder() -> Path:
 
 def _columns(rows: Iterable[tuple[str, str]], *, left: int, width: int) -> list[str]:
     """Rows of two columns; the second is wrapped under itself."""
+    import textwrap
+
     lines = []
     for key, what in rows:
         wrapped = textwrap.wrap(what, width - left - 2) or [""]

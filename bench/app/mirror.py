@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.canonical import OWN_NETWORKS
+from bench.config.overrides import as_word
 from bench.config.schema import Config
 from bench.plan.plan import Plan
 from bench.store.records import CorruptRecord, Record, Store
@@ -106,12 +107,20 @@ class MirrorListener:
             return "not mirrored (tracking=off)"
         if self._config.tracking.uri and self._config.tracking.uri.startswith("http"):
             return str(self._mirror.link())
-        chosen = "" if self._suite in ("", OWN_NETWORKS) else f" suite={self._suite}"
-        return f"python -m bench job=ui{chosen}"
+        own = self._suite == OWN_NETWORKS and self._config.model
+        chosen = as_word("model", own) if own else f"suite={self._suite}" if self._suite else ""
+        return f"python -m bench job=ui {chosen}".rstrip()
 
 
 def _keys(record: Record) -> tuple[str, str]:
     return record["case_key"], record["machine_key"]
+
+
+def experiment_of(config: Config, suite: str) -> str:
+    """The experiment of a suite: the configured one, which has every suite, else one of its own."""
+    from bench.tracking.mlflow_view import view_key  # imports no MLflow
+
+    return config.tracking.experiment or view_key(suite)
 
 
 def tracking_uri(config: Config) -> str:
@@ -160,9 +169,10 @@ def open_mirror(config: Config, made: Plan) -> MirrorListener:
     folder = Path(config.tracking.folder)
     mirror = Mirror(
         tracking_uri(config),
-        config.tracking.experiment,
+        experiment_of(config, made.suite.name),
         artifact_root=folder / "artifacts",
         results_root=Path(config.paths.results),
+        suite=None if config.tracking.experiment else made.suite.name,
         derive=partial(derived, Store(config.paths.results)),
     )
     return MirrorListener(config, mirror, made.suite.name)

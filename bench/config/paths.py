@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from bench.errors import UsageError
@@ -57,11 +58,37 @@ def _users_suites() -> list[Path]:
 @cache
 def _installed_suites() -> tuple[Path, ...]:
     """Suites of installed packages; looking for them reads every distribution there is, so once a process."""
+    if not any(_names_suites(path) for path in _listings()):
+        return ()
+    from importlib.metadata import entry_points  # which takes longer to import than the look above
+
     found: list[Path] = []
     for entry in entry_points(group=SUITES_ENTRY_POINT):
         package = entry.load()
         found += [Path(folder) for folder in package.__path__ if _is_suite(Path(folder))]
     return tuple(found)
+
+
+def _listings() -> Iterator[str]:
+    """Files that may list entry points: those of unpacked distributions, and archives on the import path."""
+    for place in dict.fromkeys(sys.path):
+        if os.path.isfile(place):
+            yield place
+            continue
+        with suppress(OSError):  # it is not there, or may not be read
+            names = [name for name in os.listdir(place or ".") if name.endswith((".dist-info", ".egg-info"))]
+            yield from (os.path.join(place, name, "entry_points.txt") for name in names)
+
+
+def _names_suites(listing: str) -> bool:
+    """Whether a file lists our entry point; an archive may."""
+    if not listing.endswith(".txt"):
+        return True
+    try:
+        with open(listing, "rb") as file:
+            return SUITES_ENTRY_POINT.encode() in file.read()
+    except OSError:
+        return False
 
 
 def suite_folders() -> list[Path]:

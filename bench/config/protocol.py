@@ -212,7 +212,7 @@ class Protocol(Section):
             if given.get("version", 1) == 2:
                 filled[name] = {**DEFAULTS_2[name], **own}
                 continue
-            model = {"latency": Latency, "counting": Counting}[name]
+            model: type[BaseModel] = Latency if name == "latency" else Counting
             unknown = [key for key in later if key in own and own[key] != model.model_fields[key].default]
             if unknown:
                 raise ValueError(

@@ -233,7 +233,7 @@ class Tracking(Section):
     enabled: bool = True
     uri: str | None = None
     folder: str = "mlflow"
-    experiment: str = Field("waterline", min_length=1)
+    experiment: str | None = Field(None, min_length=1)
 
     @field_validator("uri")
     @classmethod

@@ -140,3 +140,41 @@ def _scan(events: Iterator[Any], key: str) -> str | None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
     return None
+
+
+def names_under(file: Path, key: str) -> list[str]:
+    """The keys of the mapping under a key of the outermost mapping, read no further than to its end; [] without one.
+
+    What stands behind them is not looked at: who reads the whole file says what is wrong with it.
+    """
+    try:
+        with file.open(encoding="utf-8") as stream:
+            return list(_keys_under(yaml.parse(stream, _Fast), key))
+    except (OSError, ValueError, yaml.YAMLError):
+        return []
+
+
+def _keys_under(events: Iterator[Any], key: str) -> Iterator[str]:
+    """Every other node right inside the mapping that follows the key."""
+    depth, outer, inner, inside = 0, 0, 0, False
+    for event in events:
+        ends = isinstance(event, yaml.CollectionEndEvent)
+        depth -= ends
+        if inside and ends and depth == 1:
+            return
+        if not isinstance(event, yaml.NodeEvent):
+            continue
+        scalar = isinstance(event, yaml.ScalarEvent)
+        if depth == 0 and not isinstance(event, yaml.MappingStartEvent):
+            return
+        if depth == 1:
+            outer += 1
+            is_key = outer % 2 == 1
+            inside = inside or (is_key and scalar and event.value == key)
+            if inside and not is_key and not isinstance(event, yaml.MappingStartEvent):
+                return
+        elif inside and depth == 2:
+            inner += 1
+            if inner % 2 == 1 and scalar and event.value != "<<":
+                yield event.value
+        depth += isinstance(event, yaml.CollectionStartEvent)

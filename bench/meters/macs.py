@@ -32,7 +32,7 @@ from bench.meters.macs_count import CONVENTIONS, MacsCount
 from bench.meters.outside import OutsideWatch, unexplained_gaps
 from bench.meters.own_rules import register_op
 from bench.meters.parameters_read import ParameterReads
-from bench.meters.reach import every_module, is_training, tensors_in
+from bench.meters.reach import Reached, every_module, is_training, look, tensors_in
 from bench.meters.state import attributes_kept
 from bench.meters.threads import ThreadClocks, ThreadsFollowed, unseen_operators
 from bench.meters.trace import (
@@ -53,33 +53,36 @@ class MiscountError(RuntimeError):
 
 
 # ---------------------------------------------------------------- one trace
-def _trace(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], **options: Any) -> Traced:
+def _trace(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, reached: Reached | None = None, **options: Any
+) -> Traced:
     """One traced run; a second one, guarded, if the network brought a compiler in while it ran."""
     compiler_known = compiler_loaded()
     try:
-        traced = _trace_once(module, args, kwargs, **options)
+        traced = _trace_once(module, args, kwargs, reached or look(module), **options)
     except Exception:
         if compiler_known or not compiler_loaded():
             raise
     else:
         if compiler_known or not compiler_loaded():
             return traced
-    return _trace_once(module, args, kwargs, **options)
+    return _trace_once(module, args, kwargs, look(module), **options)
 
 
 def _trace_once(
     module: nn.Module,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    reached: Reached,
     *,
     grad: bool = False,
     inspect_values: bool = True,
     loss: Callable[[Any], Tensor] | None = None,
 ) -> Traced:
     values = ValueChecks() if inspect_values else None
-    paths = ModulePaths(module)
-    reads = ParameterReads(module)
-    trace = operator_trace(paths, WeightStorages(module), values, reads)
+    paths = ModulePaths(module, reached)
+    reads = ParameterReads(reached)
+    trace = operator_trace(paths, WeightStorages(reached), values, reads)
     given = tensors_in((args, kwargs))
     trace.knows(given)
     paths.inputs = {id(tensor) for tensor in given}
@@ -166,20 +169,22 @@ def count(
     module, flags = unwrapped(module)
     if isinstance(module, OnnxFile):
         return onnx_count.count(module, args, kwargs)
-    in_training = any(map(is_training, every_module(module)))
-    with attributes_kept(module), _state_kept(module) if in_training else nullcontext():
-        return _count(module, args, kwargs, flags, second_count, inspect_values)
+    reached = look(module)
+    in_training = any(map(is_training, reached.modules))
+    with attributes_kept(reached), _state_kept(module) if in_training else nullcontext():
+        return _count(module, args, kwargs, reached, flags, second_count, inspect_values)
 
 
 def _count(
     module: nn.Module,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    reached: Reached,
     flags: list[Flag],
     second: bool | str,
     inspect_values: bool,
 ) -> MacsCount:
-    traced = _trace(module, args, kwargs, inspect_values=inspect_values)
+    traced = _trace(module, args, kwargs, reached=reached, inspect_values=inspect_values)
     gaps = unexplained_gaps(traced.gaps, traced.seconds, lambda: _trace(module, args, kwargs).gaps)
     result = summary(traced, flags, module, args)
     result.input_tokens = 0 if isinstance(module, PartCall) else tokens_of(args, kwargs)
@@ -219,7 +224,7 @@ def _second(
 
 
 def _unseen_operators(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
-    with torch.no_grad(), attributes_kept(module):
+    with torch.no_grad(), attributes_kept(look(module)):
         return unseen_operators(lambda: module(*args, **kwargs))
 
 
@@ -245,7 +250,7 @@ def count_training(
     """
     self_test()
     module, flags = unwrapped(module)
-    with attributes_kept(module), _state_kept(module):
+    with attributes_kept(look(module)), _state_kept(module):
         traced = _trace(module, args, kwargs or {}, grad=True, inspect_values=False, loss=loss or _sum_of_outputs)
     result = summary(traced, flags, module, args)
     result.flags += outside_flags(traced.escapes, {})

@@ -11,11 +11,11 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from bench.meters.products import Call
-from bench.meters.reach import every_module
+from bench.meters.reach import Reached
 
 #: Storages of more elements are not laid out element by element; parts of them that overlap are counted at most once.
 LARGEST_MAP = 1 << 27
@@ -58,10 +58,10 @@ class ParametersRead:
 class ParameterReads:
     """Fills itself while operators are recorded; `found()` is the outcome."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, reached: Reached) -> None:
         self._storages: dict[int, _Storage] = {}
         self._reason = ""
-        for part in every_module(module):
+        for part in reached.modules:
             for name, parameter in part._parameters.items():
                 if parameter is not None and not is_lazy(parameter):
                     self._hold(name, parameter)

@@ -14,6 +14,7 @@ from bench.meters.checkpoint import checkpoint_bytes
 from bench.meters.inventory import WEIGHTS, Held, Inventory, held_bytes, inventory
 from bench.meters.stored import covered_bytes, extent, is_wrapper, leaves
 from bench.reading import Reading, reading, unavailable
+from bench.words import plural, them
 
 #: From this share of exact zeros in a dense matrix on, the zeros are taken for a mask.
 MASK_SHARE = 0.1
@@ -217,11 +218,12 @@ def _unregistered_flags(found: Inventory) -> Iterator[dict[str, str]]:
         )
     loose = [item for item in found.held if item.kind == "loose"]
     if loose:
+        count = sum(i.tensor.numel() for i in loose)
+        said = f"{plural(count, 'value')} in plain attributes ({_some([i.path for i in loose])})"
         yield flag(
             "loose_tensors",
             "info",
-            f"{sum(i.tensor.numel() for i in loose)} values in plain attributes ({_some([i.path for i in loose])}) are "
-            "in no count here: register them as buffers or parameters",
+            f"{said} {'is' if count == 1 else 'are'} in no count here: register {them(count)} as buffers or parameters",
         )
     integers = [i for i in found.held if i.kind == "buffer" and i.tensor.ndim >= 2 and _is_integer(i.tensor)]
     if integers:

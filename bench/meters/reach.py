@@ -41,34 +41,51 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 def hidden_modules(module: nn.Module) -> list[Found]:
     """Modules that a module reaches but has not registered, outermost only, in the order of its attributes."""
-    registered = {id(part) for part in module.modules()}
-    found: list[Found] = []
-    seen, left = set(registered), [MOST_VALUES]
-    for prefix, part in _named(module):
-        for item in _attributes(prefix, part, seen, left):
-            if isinstance(item.value, nn.Module) and id(item.value) not in registered:
-                found.append(item)
-                registered.update(id(inner) for inner in item.value.modules())
-    return found
+    return look(module).hidden
 
 
 def hidden_tensors(module: nn.Module) -> list[Found]:
     """Tensors that a module reaches outside registered parameters and buffers and outside hidden modules."""
-    seen, left = {id(part) for part in module.modules()}, [MOST_VALUES]
-    return [
-        item
-        for prefix, part in _named(module)
-        for item in _attributes(prefix, part, seen, left)
-        if isinstance(item.value, Tensor)
-    ]
+    return look(module).tensors
 
 
 def every_module(module: nn.Module) -> list[nn.Module]:
     """The registered modules, root first, and those of hidden ones."""
-    found = list(module.modules())
-    for item in hidden_modules(module):
-        found += item.value.modules()
-    return list(dict.fromkeys(found))
+    return look(module).modules
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a module reaches at this moment, looked at once for all who ask.
+
+    Attributes:
+        modules: as of `every_module`.
+        hidden: as of `hidden_modules`.
+        tensors: as of `hidden_tensors`.
+    """
+
+    modules: list[nn.Module]
+    hidden: list[Found]
+    tensors: list[Found]
+
+
+def look(module: nn.Module) -> Reached:
+    """What a module reaches, by one walk through its attributes."""
+    modules = list(module.modules())
+    registered = {id(part) for part in modules}
+    hidden: list[Found] = []
+    tensors: list[Found] = []
+    seen, left = set(registered), [MOST_VALUES]
+    for prefix, part in _named(module):
+        for item in _attributes(prefix, part, seen, left):
+            if isinstance(item.value, Tensor):
+                tensors.append(item)
+            elif id(item.value) not in registered:
+                hidden.append(item)
+                inner = list(item.value.modules())
+                registered.update(map(id, inner))
+                modules += inner
+    return Reached(list(dict.fromkeys(modules)), hidden, tensors)
 
 
 def _named(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.meters.reach import every_module, hidden_tensors, tensors_in
+from bench.meters.reach import Reached, look, tensors_in
 
 _TABLES = ("_parameters", "_buffers", "_modules")
 _DEEPEST = 4
@@ -25,10 +25,10 @@ class Attributes:
     containers: list[tuple[str, Any, Any]]
 
     @classmethod
-    def of(cls, module: nn.Module) -> Attributes:
+    def of(cls, reached: Reached) -> Attributes:
         """A shallow copy: what attributes refer to, not the values of tensors."""
         own, containers = [], []
-        for part in every_module(module):
+        for part in reached.modules:
             if isinstance(part, torch.jit.ScriptModule):
                 continue  # its attributes live outside Python, where only its own code reaches them
             plain = {name: value for name, value in vars(part).items() if name not in _TABLES}
@@ -152,15 +152,16 @@ class Kept:
     @classmethod
     def of(cls, module: nn.Module, args: Any, kwargs: Any) -> Kept:
         """All of it as it is now."""
-        buffers = [(name, tensor) for part in every_module(module) for name, tensor in part._buffers.items()]
-        loose = [(item.path, item.value) for item in hidden_tensors(module)]
+        reached = look(module)
+        buffers = [(name, tensor) for part in reached.modules for name, tensor in part._buffers.items()]
+        loose = [(item.path, item.value) for item in reached.tensors]
         given = [(_INPUT, tensor) for tensor in tensors_in((args, kwargs))]
         values = {id(tensor): (name, tensor) for name, tensor in [*buffers, *loose, *given] if _can_copy(tensor)}
         weights: list[tuple[str, Tensor, int]] = [
             (name, p, p._version) for name, p in module.named_parameters() if not p.is_inference()
         ]
         copies = [(name, tensor, tensor.detach().clone()) for name, tensor in values.values()]
-        return cls(Attributes.of(module), copies, weights)
+        return cls(Attributes.of(reached), copies, weights)
 
     def changes(self) -> list[str]:
         """What is not as it was, by name."""
@@ -205,9 +206,9 @@ def _equal(one: Tensor, two: Tensor) -> bool:
 
 
 @contextmanager
-def attributes_kept(module: nn.Module) -> Iterator[None]:
+def attributes_kept(reached: Reached) -> Iterator[None]:
     """What a module's attributes refer to is afterwards what it was, whatever its forward made of them."""
-    before = Attributes.of(module)
+    before = Attributes.of(reached)
     try:
         yield
     finally:

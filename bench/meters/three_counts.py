@@ -15,6 +15,7 @@ of its input flows where these are not zeros that are stored (`returned`): produ
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 from bench.meters.count_summary import is_below, method_paths
@@ -73,16 +74,16 @@ def _traced(name: str, count: MacsCount, module: Any, kernel: str | None, part: 
     charged = method_paths(module)
     own = [record for record in count.records if not is_below(record.path, charged)]
     if name == "macs_dense":
-        value = float(sum(_of_layer(record, scaled, "dense", record.dense_macs) for record in own))
+        value = sum((_of_layer(record, scaled, "dense", record.dense_macs) for record in own), Fraction(0))
         note = "every operator at the size of its dense operands"
     else:
         seen = ((r, float(r.macs if r.nonzero_macs is None else r.nonzero_macs)) for r in own)
-        value = sum(_of_layer(record, scaled, "nonzero", found) for record, found in seen)
-        value -= _without_gradient(own, scaled) if part == STEP else 0.0
+        value = sum((_of_layer(record, scaled, "nonzero", found) for record, found in seen), Fraction(0))
+        value -= _without_gradient(own, scaled) if part == STEP else 0
         note = "MACs x share of non-zero weights, operator by operator; products without a weight in full"
         note += "; stored entries of a sparse layout count as non-zero" if kernel in ("csr", "bsr", "semi24") else ""
     lead = "at least; " if count.at_least else ""
-    return reading(name, value / batch, "counted", method_note=lead + note)
+    return reading(name, float(value / batch), "counted", method_note=lead + note)
 
 
 def _hidden(count: MacsCount, kernel: str | None, part: str, scaled: Mapping[str, Mapping[str, int]]) -> str:
@@ -99,12 +100,12 @@ def _hidden(count: MacsCount, kernel: str | None, part: str, scaled: Mapping[str
     return ""
 
 
-def _without_gradient(records: Sequence[Any], layers: Mapping[str, Mapping[str, int]]) -> float:
+def _without_gradient(records: Sequence[Any], layers: Mapping[str, Mapping[str, int]]) -> Fraction:
     """Products of a step's backward that make gradients of masked weights, or pass through them unseen."""
-    found = 0.0
+    found = Fraction(0)
     for path, counts in layers.items():
-        made = sum(record.macs for record in records if is_below(record.path, [path]))
-        found += sum(made * (1 - counts[name] / counts["executed"]) for name in OF_GRADIENTS if name in counts)
+        made = sum(Fraction(record.macs) for record in records if is_below(record.path, [path]))
+        found += sum(made * (1 - _share(counts, name)) for name in OF_GRADIENTS if name in counts)
     return found
 
 
@@ -114,10 +115,15 @@ def _layers_told(module: Any) -> dict[str, Mapping[str, int]]:
     return {path: counts for path, counts in told if isinstance(counts, Mapping)}
 
 
-def _of_layer(record: Any, layers: Mapping[str, Mapping[str, int]], what: str, traced: float) -> float:
+def _of_layer(record: Any, layers: Mapping[str, Mapping[str, int]], what: str, traced: float) -> Fraction:
     """Products of an operator at its layer's dense or non-zero weights; as traced outside such layers."""
     path = next((path for path in layers if is_below(record.path, [path])), None)
     if path is None or not record.macs:
-        return traced
+        return Fraction(traced)
     counts = layers[path]
-    return record.macs * counts[what] / counts["executed"] if counts["executed"] else 0.0
+    return Fraction(record.macs) * _share(counts, what) if counts["executed"] else Fraction(0)
+
+
+def _share(counts: Mapping[str, int], what: str) -> Fraction:
+    """One of a layer's counts over those that are executed, exact, so that whole products stay whole numbers."""
+    return Fraction(counts[what]) / Fraction(counts["executed"])

@@ -24,7 +24,7 @@ from bench.meters.operator_record import ModuleVisit, OperatorRecord
 from bench.meters.operator_rules import ALLOCATIONS, OperatorRule, rule_of, written_places
 from bench.meters.parameters_read import ParameterReads
 from bench.meters.products import Call, Product, attention_product, is_sparse, stored_values
-from bench.meters.reach import every_module, hidden_modules, hidden_tensors
+from bench.meters.reach import Reached
 from bench.meters.value_checks import ValueChecks
 from bench.meters.written_out import WrittenOut
 
@@ -75,13 +75,13 @@ def plain_tensors(tensor: Tensor) -> Iterator[Tensor]:
 class WeightStorages:
     """Which storages hold weights: parameters, buffers, and what is computed from nothing but them."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, reached: Reached) -> None:
         self._fixed: set[int] = set()
         self._sparse: set[int] = set()
         self._derived: dict[int, StorageWeakRef] = {}
-        parts = every_module(module)
+        parts = reached.modules
         held = [t for part in parts for t in (*part._parameters.values(), *part._buffers.values()) if t is not None]
-        loose = [item.value for item in hidden_tensors(module) if isinstance(item.value, nn.Parameter)]
+        loose = [item.value for item in reached.tensors if isinstance(item.value, nn.Parameter)]
         for tensor in dict.fromkeys([*held, *loose]):
             if is_lazy(tensor):
                 continue
@@ -128,9 +128,9 @@ class ModulePaths(ForwardHooks):
     transformer path, and so change what is counted. `passed` is how often a module was entered or left.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, reached: Reached) -> None:
         self._names = {id(child): name for name, child in module.named_modules()}
-        for found in hidden_modules(module):
+        for found in reached.hidden:
             inside = found.value.named_modules()
             self._names |= {id(child): f"{found.path}.{name}".rstrip(".") for name, child in inside}
         self.visits: dict[str, ModuleVisit] = {}

@@ -106,7 +106,9 @@ WORKLOADS: tuple[Metric, ...] = (
         section="generation",
         title="Stored cache bits",
         definition=(
-            "8 x bytes of the cache over the elements of the dense cache: codes, scales, indices and windows included."
+            "Bits that an element of the dense cache takes in a long one: 8 x bytes of codes, scales and indices over "
+            "the elements that they stand for. Plain newest tokens, of which a short request has many, are in "
+            "cache_bytes alone."
         ),
     ),
     Metric(

@@ -123,7 +123,7 @@ class IndexFile:
         try:
             with closing(sqlite3.connect(address, uri=True, timeout=PATIENCE_S, isolation_level=None)) as database:
                 database.execute("PRAGMA trusted_schema = OFF")
-                database.execute("PRAGMA synchronous = NORMAL")
+                database.execute("PRAGMA synchronous = OFF")  # what a power cut damages is thrown away
                 _check(database)
                 return work(database)
         except (sqlite3.OperationalError, OSError) as error:  # locked, no room, not to be written

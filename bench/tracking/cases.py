@@ -31,12 +31,18 @@ class Cases:
         results_root: the results folder, which keeps the ledger.
         parent: gives the id of the sweep's run, made if need be.
         derive: gives metrics that follow from a record and the one that it is compared with.
+        suite: whose records belong here; default every suite's.
     """
 
     def __init__(
-        self, connection: Connection, results_root: Path, parent: Callable[[], str], derive: Derive | None = None
+        self,
+        connection: Connection,
+        results_root: Path,
+        parent: Callable[[], str],
+        derive: Derive | None = None,
+        suite: str | None = None,
     ):
-        self._connection, self._parent, self._derive = connection, parent, derive
+        self._connection, self._parent, self._derive, self._suite = connection, parent, derive, suite
         self._ledger = Journal(results_root / LEDGER)
         self._done: set[str] = set()
         self._done_at: str | None = None
@@ -61,7 +67,8 @@ class Cases:
         self._connection.retry_now()
         with self._connection.guard("looking for what is to be mirrored"):
             self._connect()
-        return Stored(store, [name for name, head in store.heads([]).items() if head.content_hash not in self._done])
+        missing = {name: head for name, head in store.heads([]).items() if head.content_hash not in self._done}
+        return Stored(store, [name for name, head in missing.items() if self._suite in (None, head.suite)])
 
     def _connect(self) -> None:
         """Have a connection, and what the ledger says of the place that it leads to."""

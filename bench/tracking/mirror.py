@@ -24,6 +24,7 @@ class Mirror:
         results_root: the results folder; a ledger of what has been mirrored is kept in it.
         clock: seconds that only grow; replaced in tests.
         derive: gives metrics that follow from a record and the one that it is compared with, by `section/metric`.
+        suite: whose records the experiment has; default every suite's.
 
     Raises:
         UsageError: the address is none that MLflow takes.
@@ -37,10 +38,11 @@ class Mirror:
         results_root: Path | str,
         clock: Callable[[], float] = time.monotonic,
         derive: Derive | None = None,
+        suite: str | None = None,
     ):
         self.connection = Connection(uri, experiment, Path(artifact_root), Path(results_root), clock)
         self.sweeps = Sweeps(self.connection, lambda: self._cases.seen)
-        self._cases = Cases(self.connection, Path(results_root), self.sweeps.parent, derive)
+        self._cases = Cases(self.connection, Path(results_root), self.sweeps.parent, derive, suite)
 
     @property
     def uri(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from typing import Any
 
 from bench.errors import UsageError
 from bench.tracking.connection import (
@@ -40,7 +41,7 @@ def ui_command(
 
     Args:
         uri: the mirror's address.
-        experiment: whose view the address opens.
+        experiment: whose view the address opens; where it is not there, the newest of ours.
         suite: show only this suite's cases.
         port: where to listen; default 5000, or a free port if that is taken.
 
@@ -76,16 +77,27 @@ def _view_of(uri: str, experiment: str, suite: str | None, base: str) -> str:
         import_mlflow()
         with deadline(ANSWER_S):
             check_reachable(uri)
-            found = open_client(uri).get_experiment_by_name(experiment)
+            found = _experiment(open_client(uri), experiment)
     except (Exception, Late):
         return base
     if found is None:
         return base
     # of a suite that left no view there is nothing to see
-    known = suite if suite and VIEW_TAG + view_key(suite) in found.tags else None
+    possible = [suite, found.name.removeprefix(view_key(""))]
+    known = next((name for name in possible if name and VIEW_TAG + view_key(name) in found.tags), None)
     conditions = [f"tags.`{KIND}` = '{CASE_KIND}'"] + ([f"tags.suite = '{known}'"] if known else [])
     key = view_key(known) if known else None
     return view_url(base, found.experiment_id, " and ".join(conditions), key)
+
+
+def _experiment(client: Any, name: str) -> Any | None:
+    """The experiment of that name, else the newest of ours; None where there is none."""
+    ours = {
+        "filter_string": f"name LIKE '{view_key('')[:-1]}%'",
+        "order_by": ["last_update_time DESC"],
+        "max_results": 1,
+    }
+    return client.get_experiment_by_name(name) or next(iter(client.search_experiments(**ours)), None)
 
 
 def _free_port() -> int:

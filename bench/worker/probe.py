@@ -201,7 +201,7 @@ class Probe:
     def _dynamic(self, subject: Subject, first: float, second: float) -> dict[str, str]:
         follows = str(getattr(subject.counted, "cost_follows_inputs", ""))
         meaningless = subject.weights["kind"] == "random" and not follows
-        text = f"the cost depends on the input: {first:.6g} MACs on one, {second:.6g} on another"
+        text = f"the cost depends on the input: {first:,.0f} MACs on one, {second:,.0f} on another"
         if follows:
             text += f"; it follows from {follows}, whatever the weights"
         if meaningless:

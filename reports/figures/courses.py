@@ -12,6 +12,7 @@ from bench.analysis.history import Course
 from bench.foreign_text import escape_controls, shortened
 from bench.metrics import METRICS
 from bench.short_names import short_name
+from bench.words import plural
 from reports.figures.figure import Control, Figure, no_picture, rounded, significant
 from reports.figures.lines import error_bar
 from reports.figures.theme import Spec, axis, layout, legend, plain
@@ -37,7 +38,12 @@ def figure(found: Sequence[Course], total: int, *, id: str = ID) -> Figure:
         return no_picture(id, "No history", HOW_TO_READ, "no case was measured in two sessions")
     names = _names(found)
     moved = sum(bool(course.changes) for course in found)
-    title = f"{moved} of {total} lines changed their level" if moved else f"None of {total} lines changed its level"
+    many = plural(total, "line")
+    title = (
+        f"{moved} of {many} changed {'its' if moved == 1 else 'their'} level"
+        if moved
+        else f"None of {many} changed its level"
+    )
     lines: list[dict[str, Any]] = []
     views: dict[str, Spec] = {}
     hover: list[Any] = []

@@ -12,7 +12,7 @@ from bench.metrics import METRICS
 from bench.store.records import Record
 from reports.figures.figure import Control, Figure, no_picture, rounded, significant
 from reports.figures.theme import Spec, axis, layout, legend, log_axis, plain
-from reports.numbers import Scale, scale_for, titled
+from reports.numbers import Scale, quantity, scale_for, titled
 
 ID = "curves"
 HOW_TO_READ = (
@@ -85,8 +85,8 @@ def title(pair: Pair) -> str:
     (start, before), (end, after) = known[0], known[-1]
     unit = METRICS[pair.own["metric"]].unit
     if len(known) == 1:
-        return f"{pair.name}: {significant(before)} {unit} at {start}"
-    return f"{pair.name}: {significant(before)} {unit} at {start}, {significant(after)} {unit} at {end}"
+        return f"{pair.name}: {quantity(before, unit)} at {start}"
+    return f"{pair.name}: {quantity(before, unit)} at {start}, {quantity(after, unit)} at {end}"
 
 
 def notes(found: Sequence[Pair]) -> tuple[str, ...]:

@@ -1,20 +1,20 @@
 """The flagship picture: promised against measured speed-up on equal scales, over one suite or over all.
 
-Both axes are logarithmic and a step is as long on one as on the other, so that the distance from the diagonal means the
-same everywhere and lines of an equal share of the promise run beside it.
+It is one picture; where it shows several suites or families of methods it can be had as small multiples as well.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 
 from reports.atlas import Point
-from reports.figures.figure import Control, Figure, no_picture, percent, rounded, significant, table_of
-from reports.figures.theme import SERIES, Spec, axis, layout, legend, plain
+from reports.figures import small_multiples
+from reports.figures.figure import SEPARATOR, Control, Figure, no_picture, percent, rounded, significant, table_of
+from reports.figures.promise_plane import Look, axes, ends, extent, guides, id_of, marks, slower
+from reports.figures.theme import SERIES, Spec, layout, legend, plain
 from reports.rows import Row
 
 ID = "flagship"
@@ -22,39 +22,26 @@ HOW_TO_READ = (
     "Each mark is a case: on the upper line all of the promised speed-up arrives, on the lower ones three quarters and "
     "half of it; in the shaded part it is slower than the plain network."
 )
-#: Shares of the promise that have a line.
-GUIDES = (1.0, 0.75, 0.5)
 #: One mark for each suite; all have a hollow form.
 MARKS = (
     "circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "hexagon", "x", "pentagon",
     "triangle-left", "diamond-tall", "hourglass", "triangle-right", "star-square", "bowtie", "hexagram", "diamond-wide",
     "star-triangle-up", "octagon", "star-diamond", "triangle-ne", "star-triangle-down", "triangle-sw",
 )  # fmt: skip
-_TICKS = (1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0)
-#: Decades beyond which only whole, doubled and fivefold ones have a tick.
-WIDE = 1.3
-FAINT, FULL = 0.38, 0.95
 HEIGHT = 620
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a point is drawn: its colour role, its mark, and the entry of the legend that it belongs to."""
-
-    colour: str
-    symbol: str
-    entry: str
+#: The menu of the two ways to draw a view, where there are two.
+LAYOUT = Control("Layout", ("one picture", "small multiples"))
 
 
 def looks_by_suite(found: Sequence[Point]) -> Callable[[Point], Look]:
     """A mark per suite, a colour per family of methods; colours begin anew in each suite."""
-    marks = {name: MARKS[i % len(MARKS)] for i, name in enumerate(sorted({p.row.case.suite for p in found}))}
+    forms = {name: MARKS[i % len(MARKS)] for i, name in enumerate(sorted({p.row.case.suite for p in found}))}
     colours: dict[tuple[str, str], str] = {}
-    for suite in marks:
+    for suite in forms:
         families = sorted({p.row.family for p in found if p.row.case.suite == suite})
         colours |= {(suite, name): SERIES[i % len(SERIES)] for i, name in enumerate(families)}
     return lambda point: Look(
-        colours[point.row.case.suite, point.row.family], marks[point.row.case.suite], point.row.case.suite
+        colours[point.row.case.suite, point.row.family], forms[point.row.case.suite], point.row.case.suite
     )
 
 
@@ -69,7 +56,6 @@ def figure(
     grey_legend: bool = False,
     behind: Sequence[Point] = (),
     notes: Sequence[str] = (),
-    extent: Sequence[Point] | None = None,
 ) -> Figure:
     """The figure of these points.
 
@@ -81,21 +67,59 @@ def figure(
         control: the name of the menu.
         id: a stable slug, unique on its page.
         grey_legend: entries of the legend have no colour, because only the mark tells them apart.
-        behind: further points, drawn in grey and without a name.
+        behind: further points, drawn in grey and without a name; with them there are no small multiples.
         notes: what has to be known.
-        extent: points that the axes of every view reach over; None: those of the view.
     """
     if not found:
         reason = "no case here has both a count of operations with its other side and a measured speed-up"
         return no_picture(id, title, HOW_TO_READ, reason)
     place = {id_of(point): number for number, point in enumerate(found)}
     shown = views or {"": found}
-    specs = {
-        name: _draw(own, look, place, grey_legend=grey_legend, behind=behind, extent=extent or [*own, *behind])
-        for name, own in shown.items()
+    specs = {name: _draw(own, look, place, grey_legend=grey_legend, behind=behind) for name, own in shown.items()}
+    several = {} if behind else _small_multiples(shown, look, place)
+    if several:
+        specs = {_key(*key): spec for name in shown for key, spec in _both(name, specs[name], several.get(name))}
+    menus = [*([Control(control, tuple(shown))] if views else []), *([LAYOUT] if several else [])]
+    return Figure(
+        id,
+        title,
+        HOW_TO_READ,
+        _table(found),
+        specs,
+        tuple(menus),
+        notes=(*notes, *_notes(found), *([small_multiples.note(shown.values())] if several else [])),
+        hover=tuple(_hover(point, near) for point, near in zip(found, same_place(found), strict=True)),
+        links=tuple(point.row.page for point in found),
+    )
+
+
+def _small_multiples(
+    shown: Mapping[str, Sequence[Point]], look: Callable[[Point], Look], place: Mapping[str, int]
+) -> dict[str, Spec]:
+    """The views as small multiples, those in which there is more than one panel."""
+    panels = {name: small_multiples.panels(own) for name, own in shown.items()}
+    return {
+        name: small_multiples.spec(found, look, place, shown[name])
+        for name, found in panels.items()
+        if len(found) >= small_multiples.LEAST
     }
+
+
+def _both(name: str, one: Spec, several: Spec | None) -> list[tuple[tuple[str, str], Spec]]:
+    """Both ways to draw a view, each with what the menus say of it."""
+    drawn = zip(LAYOUT.options, (one, several), strict=True)
+    return [((name, way), spec) for way, spec in drawn if spec is not None]
+
+
+def _key(*chosen: str) -> str:
+    """What a view is kept under: what the menus say, of those that there are."""
+    return SEPARATOR.join(filter(None, chosen))
+
+
+def _notes(found: Sequence[Point]) -> list[str]:
+    """What hollow and faint marks mean, with their numbers."""
+    said = []
     hollow = sum(point.row.disturbed for point in found)
-    said = [*notes]
     if hollow:
         said.append(
             f"hollow: {hollow} of {len(found)} were measured while other work disturbed the machine; their ratios were "
@@ -104,26 +128,9 @@ def figure(
     faint = sum(not point.certain for point in found)
     if faint:
         said.append(f"faint: {faint} of {len(found)} are neither faster nor slower for certain")
-    return Figure(
-        id,
-        title,
-        HOW_TO_READ,
-        _table(found),
-        specs,
-        (Control(control, tuple(shown)),) if views else (),
-        notes=tuple(said),
-        hover=tuple(_hover(point, near) for point, near in zip(found, same_place(found), strict=True)),
-        links=tuple(point.row.page for point in found),
-    )
+    return said
 
 
-def id_of(point: Point) -> str:
-    """What tells a point from all others: the page of its case."""
-    return point.row.page
-
-
-#: How wide the picture is at least beside its height, however little is promised.
-LEAST_WIDE = 0.8
 #: Marks that are nearer than this part of the longer axis, about a third of their size, look like one.
 NEAR = 0.006
 #: Of several marks on one place so many are named by each.
@@ -132,7 +139,7 @@ MOST_NAMED = 3
 
 def same_place(found: Sequence[Point]) -> list[list[Point]]:
     """For each point the other ones whose marks lie on its own."""
-    low, right, top = _extent(found)
+    low, right, top = ends(found)
     step = NEAR * math.log(max(right, top) / low)
     places = [(math.log(point.promised) / step, math.log(point.measured) / step) for point in found]
     cells: dict[tuple[int, int], list[int]] = {}
@@ -153,90 +160,32 @@ def _draw(
     *,
     grey_legend: bool,
     behind: Sequence[Point],
-    extent: Sequence[Point],
 ) -> Spec:
-    low, right, top = _extent(extent)
-    left = min([1.0, *_promised(extent)])
-    right = max(right, left * (top / low) ** LEAST_WIDE)
+    """One picture of these points."""
+    reach = extent([*own, *behind])
     traces = [*([_behind(behind)] if behind else [])]
     members: dict[str, list[Point]] = {}
     for point in own:
         members.setdefault(look(point).entry, []).append(point)
     for entry in sorted(members):
-        traces.append(_points(entry, members[entry], look, place, grey=grey_legend))
+        traces.append({**marks(entry, members[entry], look, place), "showlegend": not grey_legend})
         if grey_legend:
-            traces.append(_key(entry, look(members[entry][0]).symbol))
+            traces.append(_entry(entry, look(members[entry][0]).symbol))
     if any(point.row.disturbed for point in own):
-        traces.append(_key("disturbed (hollow)", "circle-open"))
-    lines, names = _guides(min(low, 1.0), right, top)
+        traces.append(_entry("disturbed (hollow)", "circle-open"))
+    lines, names = guides(reach)
+    across, upwards = axes(reach, ("promised speed-up (×), log", "measured speed-up (×), log"))
     return {
         "data": [*lines, *traces],
         "layout": layout(
-            xaxis={
-                **_axis("promised speed-up (×), log", left, right),
-                "constrain": "domain",
-                "constraintoward": "left",
-            },
-            yaxis={
-                **_axis("measured speed-up (×), log", low, top),
-                "scaleanchor": "x",
-                "scaleratio": 1,
-                "constrain": "domain",
-                "constraintoward": "top",
-            },
+            xaxis=across,
+            yaxis=upwards,
             height=HEIGHT,
-            shapes=[_slower(low)],
+            shapes=[slower(reach)],
             annotations=[*names, _slower_name()],
             legend=legend(),
         ),
     }
-
-
-def _promised(own: Sequence[Point]) -> list[float]:
-    return [point.promised for point in own]
-
-
-def _extent(own: Sequence[Point]) -> tuple[float, float, float]:
-    """Least measured, largest promised and largest measured or promised value."""
-    measured = [point.measured for point in own]
-    right = max(1.3, *_promised(own))
-    return min(0.9, *measured), right, max(1.15, *measured)
-
-
-def _axis(title: str, low: float, high: float) -> Spec:
-    """A logarithmic axis with a tick at 1.2, 1.5, 2, 3 and so on, fewer over several decades."""
-    start, end = math.log10(low) - 0.02, math.log10(high) + 0.09
-    steps = _TICKS if end - start < WIDE else (1.0, 2.0, 5.0) if end - start < 2 * WIDE else (1.0,)
-    decades = range(math.floor(start), math.ceil(end) + 1)
-    ticks = [float(f"{step}e{decade}") for decade in decades for step in steps]
-    shown = [tick for tick in ticks if start <= math.log10(tick) <= end]
-    text = [f"{tick:g}" for tick in shown]
-    return axis(title, type="log", range=[start, end], tickvals=shown, ticktext=text, tickangle=0)
-
-
-def _guides(low: float, right: float, top: float) -> tuple[list[Spec], list[Spec]]:
-    """The lines of equal shares from left to right, and their names where they leave the picture."""
-    lines, names = [], []
-    for share in GUIDES:
-        end = min(right, top / share) * 1.06
-        lines.append({
-            "type": "scatter", "mode": "lines", "x": rounded([low / 2, end]),
-            "y": rounded([share * low / 2, share * end]), "hoverinfo": "skip", "showlegend": False,
-            "line": {"color": "@quiet", "width": 1.6 if share == 1 else 1, "dash": "solid" if share == 1 else "dot"},
-        })  # fmt: skip
-        names.append({
-            "x": math.log10(end), "y": math.log10(share * end), "text": f"{100 * share:.0f} %", "showarrow": False,
-            "xanchor": "left", "yanchor": "middle", "font": {"size": 12, "color": "@quiet"},
-            **({"name": "wide"} if share == GUIDES[1] else {}),
-        })  # fmt: skip
-    return lines, names
-
-
-def _slower(low: float) -> Spec:
-    return {
-        "type": "rect", "layer": "below", "fillcolor": "@band", "line": {"width": 0, "color": "@none"},
-        "xref": "x domain", "x0": 0, "x1": 1, "y0": low / 10, "y1": 1,
-    }  # fmt: skip
 
 
 def _slower_name() -> Spec:
@@ -246,40 +195,7 @@ def _slower_name() -> Spec:
     }  # fmt: skip
 
 
-def _points(
-    entry: str, members: Sequence[Point], look: Callable[[Point], Look], place: Mapping[str, int], *, grey: bool
-) -> Spec:
-    looks = [look(point) for point in members]
-    symbols = [
-        f"{each.symbol}-open" if point.row.disturbed else each.symbol
-        for each, point in zip(looks, members, strict=True)
-    ]
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": plain(entry),
-        "legendgroup": entry,
-        "showlegend": not grey,
-        "x": rounded([point.promised for point in members], 4),
-        "y": rounded([point.measured for point in members], 4),
-        "marker": {
-            "symbol": _one_or_all(symbols),
-            "color": _one_or_all([each.colour for each in looks]),
-            "opacity": _one_or_all([FULL if point.certain else FAINT for point in members]),
-            "size": 10,
-            "line": {"width": _one_or_all([1.6 if point.row.disturbed else 0 for point in members])},
-        },
-        "customdata": [[place[id_of(point)]] * 2 for point in members],
-        "meta": "hover",
-    }
-
-
-def _one_or_all(values: Sequence[object]) -> object:
-    """The value that all have, else the list: plotly takes both, and pages stay small."""
-    return values[0] if len(set(values)) == 1 else list(values)
-
-
-def _key(entry: str, symbol: str) -> Spec:
+def _entry(entry: str, symbol: str) -> Spec:
     """An entry of the legend that stands for a mark alone."""
     return {
         "type": "scatter", "mode": "markers", "name": plain(entry), "legendgroup": entry, "x": [None], "y": [None],

@@ -20,6 +20,7 @@ from reports.figures.figure import Control, Figure, no_picture, percent, rounded
 from reports.figures.lines import error_bar
 from reports.figures.sides import beside
 from reports.figures.theme import Spec, Style, axis, layout, legend, log_axis, plain, styles_of
+from reports.numbers import scale_for, titled
 from reports.rows import Cell, Row
 from reports.scores import score_of
 from reports.words import unit_noun
@@ -128,7 +129,7 @@ class Words:
     @property
     def axis(self) -> str:
         """The score with its unit, as an axis says it."""
-        return "" if self.score is None else f"{self.spoken} ({METRICS[self.score].unit})"
+        return "" if self.score is None else titled(self.spoken, scale_for([], METRICS[self.score].unit).unit)
 
 
 def bounds(row: Row) -> tuple[float | None, float | None]:

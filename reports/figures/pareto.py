@@ -14,7 +14,7 @@ from reports.figures.figure import Control, Figure, no_picture, rounded, signifi
 from reports.figures.lines import error_bar
 from reports.figures.sides import beside
 from reports.figures.theme import Spec, Style, axis, layout, legend, log_axis, plain, styles_of
-from reports.numbers import Scale, scale_for
+from reports.numbers import Scale, scale_for, titled
 from reports.rows import Cell, Row
 from reports.scores import scores_of
 
@@ -232,7 +232,7 @@ def _axis(found: Front, metric: str, scales: Mapping[str, Scale]) -> Spec:
     values = [value / scales[metric].factor for value in _values(found, metric)]
     definition = METRICS[metric]
     better = "higher" if definition.better == "higher" else "lower"
-    name = f"{definition.title} ({scales[metric].unit}), {better} is better"
+    name = f"{titled(definition.title, scales[metric].unit)}, {better} is better"
     if definition.unit != "%" and min(values) > 0 and max(values) / min(values) > LOG_SPAN:
         return log_axis(f"{name}, log", min(values), max(values))
     return axis(name)

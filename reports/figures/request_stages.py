@@ -59,7 +59,7 @@ def _draw(found: Sequence[Request], hover: list[str]) -> Spec:
                 "name": plain(stage),
                 "x": rounded(values),
                 "y": names,
-                "marker": {"color": styles[stage].colour, "pattern": {"shape": looks[stage], "fgcolor": "@paper"}},
+                "marker": _filled(styles[stage].colour, looks[stage]),
                 "customdata": [[place, start + place] for place in range(len(found))],
                 "meta": "hover",
             }
@@ -91,6 +91,11 @@ def _draw(found: Sequence[Request], hover: list[str]) -> Spec:
             legend=legend(traceorder="normal"),
         ),
     }
+
+
+def _filled(colour: str, pattern: str) -> Spec:
+    """A filling with its pattern; a pattern without a ground of its own would stand on nothing."""
+    return {"color": colour, "pattern": {"shape": pattern, "bgcolor": colour, "fgcolor": "@paper"}}
 
 
 def _hover(one: Request, stage: str) -> str:

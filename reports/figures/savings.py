@@ -189,14 +189,14 @@ def _band(floor: Floor | None, across: str) -> Spec | None:
         "line": {"width": 0, "color": "@none"},
         f"{across}0": floor.low,
         f"{across}1": floor.high,
-        f"{other}ref": "paper",
+        f"{other}ref": f"{other} domain",
         f"{other}0": 0,
         f"{other}1": 1,
     }
 
 
 def draw(found: Sequence[Saving], floor: Floor | None, styles: Mapping[str, Style], first: int = 0) -> Spec:
-    """Measured over promised speed-up, both logarithmic, with the diagonal and the noise band.
+    """Measured over promised speed-up, on equal logarithmic scales, with the diagonal and the noise band.
 
     `first` is the place of the first of them in the figure's table and hover texts.
     """
@@ -222,6 +222,8 @@ def draw(found: Sequence[Saving], floor: Floor | None, styles: Mapping[str, Styl
     for family in dict.fromkeys(s.row.family for s in sorted(found, key=lambda s: s.row.family)):
         members = [(i, s) for i, s in enumerate(found, first) if s.row.family == family]
         traces.append(_points(members, styles[family]))
+    xaxis |= {"constrain": "domain", "constraintoward": "left"}
+    yaxis |= {"scaleanchor": "x", "scaleratio": 1, "constrain": "domain", "constraintoward": "top"}
     shapes = [shape for shape in (_band(floor, "y"), _no_change()) if shape]
     return {"data": traces, "layout": layout(xaxis=xaxis, yaxis=yaxis, height=460, shapes=shapes, legend=legend())}
 
@@ -242,7 +244,7 @@ def _floor_name() -> Spec:
 def _no_change() -> Spec:
     return {
         "type": "line",
-        "xref": "paper",
+        "xref": "x domain",
         "x0": 0,
         "x1": 1,
         "y0": 1,

@@ -19,6 +19,8 @@ from reports.rows import Cell, Row
 from reports.words import unit_noun
 
 ID = "scaling"
+#: Why there is no picture where the numbers differ only between cases; such a figure is left out.
+NOTHING = "no case was measured at two values of a number of its shape"
 HOW_TO_READ = (
     "Each curve is one case with only the axis below changed; both axes are logarithmic, so a straight line is a power "
     "law, and time per {unit} that is flat over the batch means that nothing is gained by batching."
@@ -118,7 +120,7 @@ def figure(rows: Sequence[Row], *, styles: Mapping[str, Style] | None = None, id
                 views[SEPARATOR.join((words[across], _title(metric, unit)))] = spec
     how = HOW_TO_READ.format(unit=unit)
     if not views:
-        return no_picture(id, "No scaling", how, "no case was measured at two values of a number of its shape", table)
+        return no_picture(id, "No scaling", how, NOTHING, table)
     keys = [key.split(SEPARATOR) for key in views]
     controls = tuple(
         Control(name, tuple(dict.fromkeys(key[i] for key in keys))) for i, name in enumerate(("Over", "Metric"))

@@ -108,11 +108,13 @@ def axis(title: str, **rest: Any) -> Spec:
 
 
 def log_axis(title: str, low: float, high: float, *, pad: float = 0.06, **rest: Any) -> Spec:
-    """A logarithmic axis over `low`..`high` with ticks at 1, 2 and 5 (or whole decades) written as plain numbers."""
+    """A logarithmic axis over `low`..`high`; ticks as plain numbers, at 1, 2 and 5, more or fewer as the span asks."""
     start, end = math.log10(low), math.log10(high)
     room = max(end - start, 0.05) * pad + 0.01
     start, end = start - room, end + room
     steps: tuple[float, ...] = (1, 2, 5) if end - start < 2.2 else (1,)
+    if end - start < 1:
+        steps = (1, 1.5, 2, 3, 5, 7)
     if end - start < 0.5:
         steps = (1, 1.2, 1.5, 2, 3, 4, 5, 6, 8)
     decades = range(math.floor(start), math.ceil(end) + 1)

@@ -202,6 +202,8 @@ def against_macs(rows: Sequence[Row], metric: str, styles: Mapping[str, Style]) 
     for (model, method), members in curves.items():
         start = [baselines[model]] if model in baselines else []
         ordered = sorted([*members, *start], key=lambda row: kept(row) or 0.0)
+        if ordered[0].case.is_baseline:
+            ordered.reverse()  # a legend shows the first mark, which is to be the method's
         dash = DASHES[models.index(model) % len(DASHES)]
         traces.append(
             _curve(

@@ -17,5 +17,5 @@ PAGES: tuple[Page, ...] = (
     Page("Network", "", "reports.pages.model"),
     Page("Machine", "", "reports.pages.machine"),
     Page("Search", "", "reports.pages.search"),
-    Page("Case", "", "reports.pages.case"),
+    Page("Case", "", "reports.pages.case", per_row=True),
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache, partial
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 from markupsafe import Markup
 
@@ -25,8 +25,9 @@ from reports.groups import AXES
 from reports.manifest import digest_of
 from reports.numbers import MISSING, pair, quantity, scale_for
 from reports.packing import packed
+from reports.pages.brief_case import BriefCases, Fact
 from reports.pages.claims import KINDS
-from reports.pages.page import Sheet, Shell, render
+from reports.pages.page import Sheet, render
 from reports.quoting import Badge, badge, badge_svg, bibtex, cited
 from reports.rows import OF_BASELINE, Cell, Row, columns_of
 from reports.safe import inert_json
@@ -48,24 +49,13 @@ _FACTS = (
 )  # fmt: skip
 
 
-class Fact(NamedTuple):
-    """One quantity as text: value with interval, unit, provenance and note; `reason` where there is none."""
-
-    title: str
-    value: str
-    provenance: str
-    note: str
-    reason: str
-    definition: str
-
-
 def sheets(site: Site) -> Iterable[Sheet]:
     """One sheet per row; it is rebuilt only if its record, its baseline or its standing changed."""
-    shell = cache(lambda: Shell(site, "cases/any.html"))
+    brief = BriefCases(site)
     links = [link.path for link in site.navigation]
     around = digest_of(site.title, links, [str(root) for root in site.roots], site.show_paths, len(site.suites) > 1)
     for row in site.rows:
-        yield Sheet(row.page, _digest(site, row, around), partial(_page, site, row), partial(_brief, site, shell, row))
+        yield Sheet(row.page, _digest(site, row, around), partial(_page, site, row), partial(_brief, site, brief, row))
 
 
 def _digest(site: Site, row: Row, around: str) -> str:
@@ -81,17 +71,8 @@ def _digest(site: Site, row: Row, around: str) -> str:
     )
 
 
-def _brief(site: Site, shell: Callable[[], Shell], row: Row) -> str:
-    """The page without figures, processes and environment: what a build makes that has no time left for more."""
-    values = {
-        "heading": heading(row),
-        "site_title": row.case.suite if len(site.suites) > 1 else site.title,
-        "suite_page": suite_page(row.case.suite),
-        "group": site.groups[row.group],
-        "readings": facts(row),
-        "command": _command(site, row),
-    }
-    return shell().around(f"{row.name} · Waterline", "brief.html.j2", row=row, **values)
+def _brief(site: Site, pages: BriefCases, row: Row) -> str:
+    return pages.page(row, heading(row), facts(row), _command(site, row))
 
 
 def _command(site: Site, row: Row) -> str:
@@ -324,7 +305,7 @@ def _log(record: Record) -> str:
 _Column = tuple[str, Callable[[dict[str, Any]], str]]
 
 _PROCESS: tuple[_Column, ...] = (
-    ("Process", lambda run: str(run.get("index", ""))),
+    ("Process", lambda run: str(run["index"] + 1)),
     ("Median (ms)", lambda run: _number(run.get("median_ms"), 4)),
     ("Speed-up (×)", lambda run: _number(speedup_of(run), 4)),
     ("Reference GEMM (ms)", lambda run: _number(run.get("gemm_median_ms"), 4)),

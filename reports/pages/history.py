@@ -62,6 +62,7 @@ def _page(site: Site) -> str:
         lines=[_line(site, course) for course in found[:MOST]],
         left_out=max(0, len(found) - MOST),
         size=(WIDTH, HEIGHT),
+        titles=METRICS,
     )
 
 
@@ -83,10 +84,16 @@ def since(one: Regression) -> tuple[str, str, str, str]:
     sessions, at, ratio = one.course.sessions, one.change.at, one.change.ratio
     return (
         escape_controls(one.since.name),
-        shown(one.course, sessions[at - 1].value.value),
-        shown(one.course, sessions[at].value.value),
+        _shown(one.course, sessions[at - 1].value.value),
+        _shown(one.course, sessions[at].value.value),
         f"{pair(ratio.value, ratio.low, ratio.high)}×",
     )
+
+
+def _shown(course: Course, value: float) -> str:
+    """A value with its unit as the other pages write it."""
+    text = shown(course, value)
+    return f"{text[:-2]}×" if text.endswith(" x") else text
 
 
 def _page_of(site: Site, course: Course) -> str:
@@ -113,8 +120,8 @@ def _line(site: Site, course: Course) -> Line:
         suite=course.suite,
         page=_page_of(site, course),
         sessions=len(values),
-        first=shown(course, values[0].value),
-        last=shown(course, values[-1].value),
+        first=_shown(course, values[0].value),
+        last=_shown(course, values[-1].value),
         change=_said(course, change),
         kind="" if change is None else "good" if change.verdict.kind == "FASTER" else "bad",
         band=" ".join(

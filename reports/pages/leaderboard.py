@@ -16,7 +16,7 @@ from reports.content import Site
 from reports.drawing import Drawing, filed
 from reports.figure_sets import GroupFigures, across, guarded, of_groups
 from reports.figures import flagship
-from reports.figures.flagship import Look
+from reports.figures.promise_plane import Look
 from reports.figures.theme import Style, styles_of
 from reports.findings import findings, headline
 from reports.leaderboard import MARKS, payload
@@ -183,12 +183,12 @@ def _flagship(site: Site, styles: dict[str, Style]) -> Drawing | None:
 def _unavailable(site: Site) -> list[tuple[str, str, int]]:
     """Columns with missing values: title, reason, in how many rows that finished; most rows first."""
     counted: Counter[tuple[str, str]] = Counter()
+    titles = {column.key: column.title for column in site.columns}
     for row in site.rows:
         if row.status == "ok":
-            for column in site.columns:
-                cell = row.cells.get(column.key)
-                if cell is not None and cell.value is None and cell.note != OF_BASELINE:
-                    counted[column.title, cell.note] += 1
+            for key, cell in row.cells.items():
+                if cell.value is None and cell.note != OF_BASELINE and key in titles:
+                    counted[titles[key], cell.note] += 1
     return [(title, note, count) for (title, note), count in counted.most_common(60)]
 
 

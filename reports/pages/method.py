@@ -13,7 +13,7 @@ from reports.case_table import MOST_LINES, case_lines, sentence
 from reports.content import Site
 from reports.figure_sets import guarded
 from reports.figures import flagship
-from reports.figures.flagship import Look
+from reports.figures.promise_plane import Look, id_of
 from reports.figures.theme import SERIES, SYMBOLS
 from reports.manifest import digest_of
 from reports.pages.claims import KINDS
@@ -86,8 +86,8 @@ def _over_machines(site: Site, name: str) -> list[MethodLine]:
 
 def _picture(site: Site, name: str, own: Sequence[Point], suites: Sequence[str]) -> flagship.Figure:
     """The points of the method before those of its suites."""
-    mine = {flagship.id_of(point) for point in own}
-    others = [p for suite in suites for p in points(site.of_suite(suite).rows) if flagship.id_of(p) not in mine]
+    mine = {id_of(point) for point in own}
+    others = [p for suite in suites for p in points(site.of_suite(suite).rows) if id_of(p) not in mine]
     step = -(-len(others) // MOST_BEHIND) or 1
     return flagship.figure(
         own, by_network(own), title=f"{name} among the methods of its suite", behind=others[::step], notes=()

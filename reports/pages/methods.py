@@ -28,6 +28,6 @@ def _page(site: Site) -> str:
         "methods.html",
         cards=[card(records) for records in shared.values()],
         protocols={key[0]: records[0].get("protocol") or {} for key, records in shared.items()},
-        bibtex="\n\n".join(entries_for(names, site.references)),
+        references=entries_for(names, site.references),
         columns=site.columns,
     )

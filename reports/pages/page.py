@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -59,12 +59,14 @@ class Page:
         path: its entry in the navigation, empty for pages that are reached from others.
         module: dotted path of the module whose `sheets(site)` makes its files.
         needs: what a site must have for it.
+        per_row: every row has one, so that there are thousands.
     """
 
     title: str
     path: str
     module: str
     needs: PageNeeds = ANY_SITE
+    per_row: bool = False
 
     def sheets(self, site: Site) -> Iterable[Sheet]:
         """The files of this page for a site."""
@@ -79,20 +81,47 @@ def render(template: str, site: Site, here: str, **values: Any) -> str:
     return page.render(site=site, here=here, root=root, policy=CONTENT_POLICY, icon=_icon(), **values)
 
 
-class Shell:
-    """The frame that many small pages share, rendered once and filled in by joining strings."""
+#: Stands around a name in a template that is rendered once, and between texts that are escaped together.
+_MARK = "\ue000\ue001"
 
-    def __init__(self, site: Site, here: str) -> None:
-        marks = ("\ue000title\ue000", "\ue000body\ue000")
-        text = render("shell.html.j2", site, here, marker_title=marks[0], marker_body=marks[1])
-        self._before, rest = text.split(marks[0], 1)
-        self._between, self._after = rest.split(marks[1], 1)
-        self.root = "../" * here.count("/")
 
-    def around(self, title: str, template: str, **values: Any) -> str:
-        """A page with `title` and the template's text inside the frame."""
-        body = templates().get_template(template).render(root=self.root, **values)
-        return "".join((self._before, str(escape(title)), self._between, body, self._after))
+class Stencil:
+    """A template that puts texts into places and does nothing else, rendered once and filled in by joining strings."""
+
+    def __init__(self, text: str) -> None:
+        self._pieces = text.split(_MARK)
+        self._names = self._pieces[1::2]
+
+    @classmethod
+    def of(cls, template: str, **values: Any) -> Stencil:
+        """That of a template; `values` that are no `place` are the same wherever it is filled in."""
+        return cls(templates().get_template(template).render(values))
+
+    def filled(self, texts: Mapping[str, str]) -> Markup:
+        """The template with these texts at its places, escaped; what is markup already stays as it is."""
+        pieces = self._pieces.copy()
+        pieces[1::2] = _escaped([texts[name] for name in self._names])
+        return Markup("".join(pieces))
+
+
+def place(name: str) -> str:
+    """What stands in a stencil where a text of that name is to be put."""
+    return f"{_MARK}{name}{_MARK}"
+
+
+def _escaped(texts: Sequence[str]) -> list[str]:
+    """All texts escaped, those in one go that are no markup."""
+    foreign = [text for text in texts if not isinstance(text, Markup)]
+    together = str(escape(_MARK.join(foreign))).split(_MARK) if foreign else []
+    if len(together) != len(foreign):  # one of them has the mark in it
+        together = [str(escape(text)) for text in foreign]
+    left = iter(together)
+    return [str(text) if isinstance(text, Markup) else next(left) for text in texts]
+
+
+def frame(site: Site, here: str) -> Stencil:
+    """The frame that many small pages share, with places for `title` and `body`."""
+    return Stencil(render("shell.html.j2", site, here, marker_title=place("title"), marker_body=place("body")))
 
 
 @cache

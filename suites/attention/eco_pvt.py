@@ -101,6 +101,8 @@ def eco_pvt(
     """
     chosen = PVT[size]
     shape = Pyramid(tuple(widths or chosen.widths), chosen.heads, chosen.ratios, tuple(depths or chosen.depths))
-    if resolution % 32 or any(w % h for w, h in zip(shape.widths, shape.heads, strict=True)):
-        raise ValueError("resolution must be a multiple of 32 and every width of its stage's heads")
+    if len(shape.widths) != 4 or len(shape.depths) != 4:
+        raise ValueError(f"widths={list(shape.widths)} and depths={list(shape.depths)}: four stages are wanted of both")
+    if resolution % 32 or any(w % h or not w for w, h in zip(shape.widths, shape.heads, strict=True)):
+        raise ValueError(f"resolution must be a multiple of 32, every width of its stage's heads, {list(shape.heads)}")
     return EcoPvt(shape, coded, resolution, classes, channels).eval()

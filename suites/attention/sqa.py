@@ -42,9 +42,9 @@ def sqa_encoder(
     """An encoder of the house's blocks with so many query and key heads; causal it also generates.
 
     Raises:
-        ValueError: key heads that do not divide the query heads.
+        ValueError: key heads that do not divide the query heads, or a head of an odd size.
     """
-    _check(query_heads, kv_heads)
+    _check(query_heads, kv_heads, head)
     shape = uniform(
         width=width,
         layers=layers,
@@ -73,13 +73,15 @@ def sqa_layer(
     """One attention layer as an operator on features [batch, tokens, width].
 
     Raises:
-        ValueError: key heads that do not divide the query heads.
+        ValueError: key heads that do not divide the query heads, or a head of an odd size.
     """
-    _check(query_heads, kv_heads)
+    _check(query_heads, kv_heads, head)
     return SqaLayer(query_heads, kv_heads, width, head, length, causal).eval()
 
 
-def _check(query_heads: int, kv_heads: int) -> None:
+def _check(query_heads: int, kv_heads: int, head: int) -> None:
+    if head % 2:
+        raise ValueError(f"a head of {head} numbers cannot be rotated in pairs: set an even head, such as {head + 1}")
     if query_heads % kv_heads:
         raise ValueError(
             f"kv_heads={kv_heads} does not divide query_heads={query_heads}: every key head serves equally many"

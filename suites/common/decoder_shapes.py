@@ -1,6 +1,8 @@
 """Shapes of decoders by name: the house's two, and published ones that are counted, never downloaded.
 
-Sizes are those of the configurations that were released with the models.
+Sizes are those of the configurations that were released with the models. Windows are no part of a shape: the first
+Mistral 7B sees 4096 tokens, which is the method sliding_window(window=4096, sinks=0) on `mistral_7b`; its later
+versions of the same sizes see all.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,17 @@ from bench.config.settings import PositiveInt
 from bench.errors import UsageError, did_you_mean
 from suites.common.checkpoint import load_checkpoint
 from suites.common.diffusers_inputs import ADDED, KINDS, STATED, UNBATCHED, Kind, Size
+from suites.common.diffusers_schedulers import (
+    NAMED,
+    SchedulerName,
+    Scheduling,
+    import_diffusers,
+    of_pipeline,
+    scheduling,
+)
 from suites.common.rectified_flow import noise
 from suites.common.released_diffusers import CONFIGS
-from suites.common.torchvision_remedy import import_beside_torchvision, mend_torchvision
+from suites.common.torchvision_remedy import mend_torchvision
 
 __all__ = ["DiffusersModel", "diffusers_model", "load_checkpoint", "released_diffuser"]
 
@@ -29,23 +37,6 @@ mend_torchvision()
 
 #: Parts of a pipeline's folder that hold its network, in the order in which they are looked for.
 PARTS = ("transformer", "unet", "prior")
-_SCHEDULERS = {
-    "flow_euler": "FlowMatchEulerDiscreteScheduler",
-    "ddim": "DDIMScheduler",
-    "pndm": "PNDMScheduler",
-    "dpm_solver": "DPMSolverMultistepScheduler",
-}
-#: Classes that were made to predict noise; all others are sampled as flows where nothing else is said.
-_OF_NOISE = ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel", "PixArtTransformer2DModel")
-
-
-def import_diffusers() -> ModuleType:
-    """The diffusers package, also beside a torchvision whose operators do not load.
-
-    Raises:
-        UsageError: diffusers is not installed.
-    """
-    return import_beside_torchvision("diffusers")
 
 
 def diffusers_model(
@@ -54,7 +45,7 @@ def diffusers_model(
     resolution: PositiveInt | None = None,
     latent: list[PositiveInt] | None = None,
     words: PositiveInt | None = None,
-    scheduler: Literal["flow_euler", "ddim", "pndm", "dpm_solver"] | None = None,
+    scheduler: SchedulerName | None = None,
 ) -> nn.Module:
     """The network of a configuration, folder or class of diffusers in evaluation mode, with a sampler.
 
@@ -65,7 +56,8 @@ def diffusers_model(
         resolution: side of the square picture in pixels, eight to a latent; None takes the network's own size.
         latent: rows and columns of the latent, or frames, rows and columns; instead of `resolution`.
         words: tokens of text; None takes the kind's own number.
-        scheduler: of diffusers; None takes flow_euler for flows and ddim for networks that predict noise.
+        scheduler: of diffusers; None takes that of a pipeline's folder, else flow_euler for flows, ddim for networks
+            that predict noise and cogvideox for CogVideoX; with a pipeline's folder a name takes its fields.
 
     Raises:
         UsageError: diffusers is missing, the name is none of these, or there is no example of the class's inputs.
@@ -78,7 +70,9 @@ def diffusers_model(
         network = _loaded(built, folder, config, name)
     else:
         network = _class(diffusers, name, name)()
-    return DiffusersModel(network.eval(), resolution, latent, words, scheduler).eval()
+    released = of_pipeline(path) if path.is_dir() else None
+    how = scheduling(scheduler, released, type(network).__name__)
+    return DiffusersModel(network.eval(), resolution, latent, words, how).eval()
 
 
 def released_diffuser(
@@ -87,7 +81,7 @@ def released_diffuser(
     resolution: PositiveInt | None = None,
     latent: list[PositiveInt] | None = None,
     words: PositiveInt | None = None,
-    scheduler: Literal["flow_euler", "ddim", "pndm", "dpm_solver"] | None = None,
+    scheduler: SchedulerName | None = None,
     layers: PositiveInt | None = None,
 ) -> nn.Module:
     """The network of a released configuration in evaluation mode with random weights, with a sampler.
@@ -112,7 +106,8 @@ def released_diffuser(
         if "num_layers" not in fields:
             raise UsageError(f'"{name}" has no number of layers that could be set')
         fields |= {key: layers for key in ("num_layers", "num_single_layers") if key in fields}
-    return DiffusersModel(built(**fields).eval(), resolution, latent, words, scheduler).eval()
+    how = scheduling(scheduler, None, built.__name__)
+    return DiffusersModel(built(**fields).eval(), resolution, latent, words, how).eval()
 
 
 def _network_folder(path: Path) -> Path:
@@ -209,7 +204,7 @@ class DiffusersModel(nn.Module):
         resolution: int | None = None,
         latent: list[int] | None = None,
         words: int | None = None,
-        scheduler: str | None = None,
+        how: Scheduling | None = None,
     ):
         super().__init__()
         self.model = model
@@ -218,7 +213,8 @@ class DiffusersModel(nn.Module):
         self.size = _size(kind, model.config, resolution, latent, words)
         with torch.device("meta"):
             self.names = tuple(kind.make(model.config, 1, self.size))
-        self.scheduler = scheduler or ("ddim" if type(model).__name__ in _OF_NOISE else "flow_euler")
+        self.how = how or scheduling(None, None, type(model).__name__)
+        self.scheduler = self.how.name
         self.scale: float | None = None
         self.steps_planned: list[dict[str, Any]] = []
 
@@ -257,21 +253,19 @@ class DiffusersModel(nn.Module):
 
     def fresh_scheduler(self) -> Any:
         """A scheduler of its own for every run, so that nothing is left of the run before."""
-        return self.scheduled([1 - place / self.count for place in range(self.count)])
+        return self.how.made(self.count, self.size.height * self.size.width // 4)
 
-    def scheduled(self, times: list[float]) -> Any:
-        """A fresh scheduler; flows run along these times in 0..1 and then to 0, others along their own, as many."""
+    def along(self, times: list[float]) -> Any:
+        """A fresh scheduler of a flow that runs along these times in 0..1, and then to 0."""
         with torch.device("cpu"):
-            made = getattr(import_diffusers(), _SCHEDULERS[self.scheduler])()
-            if self.scheduler == "flow_euler":
-                made.set_timesteps(sigmas=times)
-            else:
-                made.set_timesteps(len(times))
+            made = getattr(import_diffusers(), NAMED["flow_euler"][0])()
+            made.set_timesteps(sigmas=times)
         return made
 
     def start(self, noise: Tensor, cond: tuple[Tensor, ...]) -> dict[str, Any]:
-        """Noise, conditions and a fresh scheduler."""
-        state = {"x": noise, "cond": cond, "scheduler": self.fresh_scheduler()}
+        """Noise as wide as a fresh scheduler begins, conditions and that scheduler."""
+        scheduler = self.fresh_scheduler()
+        state = {"x": noise * float(getattr(scheduler, "init_noise_sigma", 1.0)), "cond": cond, "scheduler": scheduler}
         return state if self.course is None else self.course.start(self, state)
 
     def step(self, index: int, state: dict[str, Any]) -> dict[str, Any]:

@@ -149,11 +149,19 @@ def _prior(config: Any, batch: int, size: Size) -> Inputs:
     }
 
 
+def _cogvideox_size(config: Any) -> tuple[int, int, int]:
+    """Latent frames in whole patches of time, rows and columns."""
+    along = config.patch_size_t or 1
+    frames = (config.sample_frames - 1) // config.temporal_compression_ratio + 1
+    return -(-frames // along) * along, config.sample_height, config.sample_width
+
+
 def _of(frames: int, height: int, width: int) -> Callable[[Any], tuple[int, int, int]]:
     return lambda config: (frames, height, width)
 
 
-#: The classes of diffusers that there are examples for; video sizes are 129 frames of 720 p and 81 of 1360 x 768.
+#: The classes of diffusers that there are examples for; videos of a size that no configuration says have 129 frames of
+#: 720 p (HunyuanVideo) and 81 of 720 p (Wan).
 KINDS: Mapping[str, Kind] = {
     "UNet2DModel": Kind(_sampled, 0, _unet),
     "UNet2DConditionModel": Kind(_sampled, 77, _unet),
@@ -162,7 +170,7 @@ KINDS: Mapping[str, Kind] = {
     "FluxTransformer2DModel": Kind(_of(1, 128, 128), 512, _flux, steps_of_time=1000.0),
     "SD3Transformer2DModel": Kind(_sampled, 333, _sd3),
     "HunyuanVideoTransformer3DModel": Kind(_of(33, 90, 160), 256, _hunyuan),
-    "CogVideoXTransformer3DModel": Kind(_of(22, 96, 170), 226, _cogvideox),
+    "CogVideoXTransformer3DModel": Kind(_cogvideox_size, 226, _cogvideox),
     "WanTransformer3DModel": Kind(_of(21, 90, 160), 512, _wan),
     "PriorTransformer": Kind(_of(1, 1, 1), 77, _prior),
 }

@@ -19,6 +19,8 @@ from suites.common.rectified_flow import FlowModel, time_features
 __all__ = ["Dit", "dit", "load_checkpoint"]
 
 FREQUENCIES = 256
+#: Spread of a class at the start: about that of the embedded time, so that few batches are enough to hear it.
+CLASS_SPREAD = 0.3
 
 
 class Attention(nn.Module):
@@ -63,6 +65,8 @@ def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 class Dit(FlowModel):
     """Patches in, velocities out; the condition is the time and the class."""
 
+    shifted_times = True
+
     def __init__(
         self,
         *,
@@ -97,7 +101,7 @@ class Dit(FlowModel):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        nn.init.normal_(self.class_embed.weight, std=0.02)
+        nn.init.normal_(self.class_embed.weight, std=CLASS_SPREAD)
         told: list[Any] = [module.modulation for module in [self, *self.blocks]]
         for linear in [self.head, *(layers[1] for layers in told)]:
             nn.init.zeros_(linear.weight)

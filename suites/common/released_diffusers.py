@@ -71,6 +71,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "patch_size_t": 2, "patch_bias": False, "sample_height": 96, "sample_width": 170, "sample_frames": 81,
         "use_rotary_positional_embeddings": True, "time_embed_dim": 512,
     },
+    # Sizes, frames and patches are the defaults of diffusers: 49 frames of 480 x 720 px.
+    "cogvideox_2b": {"_class_name": "CogVideoXTransformer3DModel"},
+    "cogvideox_5b": {
+        "_class_name": "CogVideoXTransformer3DModel", "num_layers": 42, "num_attention_heads": 48,
+        "use_rotary_positional_embeddings": True,
+    },
     "wan2_1_14b": {"_class_name": "WanTransformer3DModel", "num_layers": 40},
     "wan2_1_1_3b": {
         "_class_name": "WanTransformer3DModel", "num_layers": 30, "num_attention_heads": 12, "ffn_dim": 8960,

@@ -192,10 +192,15 @@ def block_transformer(
         vocabulary: number of token ids; one more row stands for padding.
 
     Raises:
-        ValueError: the width does not divide.
+        ValueError: the width does not divide, or a head has an odd size.
     """
     if width % heads or width % block:
         raise ValueError(f"width={width} is not a multiple of heads={heads} and of block={block}")
+    if width // heads % 2:
+        raise ValueError(
+            f"width={width} over heads={heads} gives heads of {width // heads}, which cannot be rotated in pairs: "
+            "take an even size"
+        )
     return BlockTransformer(width, heads, block_layers, token_layers, block, vocabulary).eval()
 
 

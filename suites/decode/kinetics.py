@@ -67,6 +67,7 @@ class PageKeeper(Keeper):
 
     def keep(self, q: Tensor, k: Tensor, v: Tensor) -> Paged:
         """The whole prompt and its pages' means."""
+        self.stored_bits = 8.0 * k.element_size() * (1 + 1 / (2 * self.page))  # a mean key beside keys and values
         return Paged(pair(k, v), line(self._means(k, 0), room=16))
 
     def step(self, q: Tensor, k: Tensor, v: Tensor, kept: Paged) -> tuple[Tensor, Paged]:

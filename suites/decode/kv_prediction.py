@@ -32,6 +32,7 @@ from suites.common.decoder_shape import (
 )
 from suites.common.decoder_shapes import shape_of
 from suites.common.training import Pace
+from suites.decode.added import added_bytes
 from suites.decode.taught import taught
 
 
@@ -118,8 +119,6 @@ def predictor_parameters(base: DecoderShape, auxiliary: DecoderShape, mapping: l
 class Predictor(nn.Module):
     """Maps of keys and of values for every base layer."""
 
-    charged_to = "method"
-
     def __init__(self, base: DecoderShape, auxiliary: DecoderShape, mapping: list[int]):
         super().__init__()
         self.mapping = mapping
@@ -144,8 +143,6 @@ def _map(given: LayerShape, wanted: LayerShape) -> nn.Linear:
 
 class Auxiliary(nn.Module):
     """The small model; all of it is the method's own."""
-
-    charged_to = "method"
 
     def __init__(self, decoder: Decoder):
         super().__init__()
@@ -205,6 +202,10 @@ class KVPrediction(Generator):
     def decode(self, ids: Tensor, cache: DecoderCache) -> tuple[Tensor, DecoderCache]:
         """Logits of the next position, by the base alone."""
         return self.base.decode(ids, cache)
+
+    def method_bytes(self) -> int:
+        """Bytes of the auxiliary model and of the maps."""
+        return added_bytes(self.auxiliary, self.predictor)
 
     def cache_bits(self) -> dict[str, float]:
         """Bits of one number: the base's own."""

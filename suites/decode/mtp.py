@@ -21,6 +21,7 @@ from suites.common.decoder_shape import DecoderShape, layer_parameters
 from suites.common.initial import draw
 from suites.common.speculation import Speculated, account, rolled_back
 from suites.common.training import Pace
+from suites.decode.added import added_bytes
 from suites.decode.taught import taught
 
 #: Weight of the second token's loss (0.1 late in the paper's training; recalled).
@@ -61,8 +62,6 @@ def speed_bound(acceptance: float, weight_ratio: float) -> float:
 
 class Ahead(nn.Module):
     """What is added: norms, joint projection, block and last norm."""
-
-    charged_to = "method"
 
     def __init__(self, shape: DecoderShape):
         super().__init__()
@@ -189,6 +188,10 @@ class MultiToken(Generator):
             text = torch.cat([text, own[:, :used]], dim=1)
             steps, drafted, accepted = steps + 1, drafted + 1, accepted + right
         return Speculated(text[:, :new], steps, drafted, accepted)
+
+    def method_bytes(self) -> int:
+        """Bytes of what is added."""
+        return added_bytes(self.ahead)
 
     def cache_bits(self) -> dict[str, float]:
         """Bits of one number: its own."""

@@ -142,7 +142,10 @@ def macs(inputs: int, outputs: int, sparsity: float, rho: float) -> int:
 
 
 class Residue(nn.Module):
-    """The low-rank part and the columns' norms: what the method stores besides the weights."""
+    """The low-rank part and the columns' norms: what the method stores besides the weights.
+
+    It has no forward: its products are those of the map that it belongs to.
+    """
 
     charged_to = "method"
     down: Tensor
@@ -161,7 +164,7 @@ class Residue(nn.Module):
         self.register_buffer("up", up.contiguous())
         self.register_buffer("norms", weight.norm(dim=0))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def answer(self, x: Tensor) -> Tensor:
         """The residue's answer to inputs [..., in]."""
         return F.linear(F.linear(x, self.down), self.up)
 
@@ -208,7 +211,7 @@ class RSparseLinear(nn.Module):
 
     def _with_rest(self, out: Tensor, rest: Tensor) -> Tensor:
         if self.rank:
-            out = out + self.residue(rest)
+            out = out + self.residue.answer(rest)
         return out if self.bias is None else out + self.bias
 
 

@@ -51,7 +51,7 @@ class StagedLatents(DiffusersCourse):
     def step(self, model: DiffusersModel, index: int, state: dict[str, Any]) -> dict[str, Any]:
         """A step of the stage's scheduler; a switch predicts the picture, resizes it and puts noise back."""
         now, cond = model.steps_planned[index], state["cond"]
-        scheduler = model.scheduled(self.times[now["stage"]]) if now["place"] == 0 else state["scheduler"]
+        scheduler = model.along(self.times[now["stage"]]) if now["place"] == 0 else state["scheduler"]
         staged = {**state, "scheduler": scheduler, "cond": told_places(model, cond, now["size"])}
         if not now["switch"]:
             return {**model.plain_step(now["place"], staged), "cond": cond}

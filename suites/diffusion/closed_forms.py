@@ -74,13 +74,19 @@ def hunyuan_tokens(frames: int = 129, height: int = 720, width: int = 1280, word
     return ((frames - 1) // 4 + 1) * (height // 16) * (width // 16) + words
 
 
-def var(depth: int, scales: Sequence[int], codes: int = 4096, width: int | None = None, branches: int = 2) -> int:
-    """VAR: all scales of an image, each seeing all before it; two branches with guidance."""
+def var(
+    depth: int, scales: Sequence[int], codes: int = 4096, width: int | None = None, branches: int = 2,
+    shared: bool = False,
+) -> int:  # fmt: skip
+    """VAR: all scales of an image, each seeing all before it; two branches with guidance.
+
+    With `shared` one map of the class tells all blocks, computed once a scale.
+    """
     c, keys, total = width or 64 * depth, 0, 0
     for k, side in enumerate(scales):
         q, keys = side**2, keys + side**2
-        block = 12 * q * c**2 + 2 * q * keys * c + 6 * c**2
-        total += depth * block + q * c * codes + 2 * c**2 + (32 * q * c if k else 0)
+        told = 6 * c**2 * (1 if shared else depth)
+        total += depth * (12 * q * c**2 + 2 * q * keys * c) + told + q * c * codes + 2 * c**2 + (32 * q * c if k else 0)
     return branches * total
 
 

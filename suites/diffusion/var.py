@@ -26,13 +26,17 @@ SCALES = [1, 2, 3, 4, 5, 6, 8, 10, 13, 16]
 
 
 class VarBlock(nn.Module):
-    """Attention over all scales so far and an MLP, scaled, shifted and gated by the class."""
+    """Attention over all scales so far and an MLP, scaled, shifted and gated by the class.
 
-    def __init__(self, width: int, heads: int):
+    What it is told it computes of the class, or it is told what all blocks share and adds numbers of its own.
+    """
+
+    def __init__(self, width: int, heads: int, shared: bool = False):
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        self.modulation: Any = None if shared else nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        self.own: Any = nn.Parameter(torch.randn(1, 6 * width) / width**0.5) if shared else None
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.q_bias, self.v_bias = (nn.Parameter(torch.zeros(width)) for _ in range(2))
         self.scale = nn.Parameter(torch.full((heads, 1, 1), math.log(4.0)))
@@ -43,7 +47,8 @@ class VarBlock(nn.Module):
         self, x: Tensor, condition: Tensor, cache: list[Tensor] | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Features of new tokens [batch, tokens, width]; `cache` holds keys and values so far and is added to."""
-        gate1, gate2, scale1, scale2, shift1, shift2 = self.modulation(condition).chunk(6, dim=1)
+        told = condition + self.own if self.modulation is None else self.modulation(condition)
+        gate1, gate2, scale1, scale2, shift1, shift2 = told.chunk(6, dim=1)
         x = x + gate1[:, None] * self._attended(modulated(self.norm(x), shift1, scale1), cache, mask)
         return x + gate2[:, None] * self.mlp(modulated(self.norm(x), shift2, scale2))
 
@@ -61,9 +66,12 @@ class VarBlock(nn.Module):
 
 
 class VarNetwork(nn.Module):
-    """The transformer: class and maps in, logits of codes out."""
+    """The transformer: class and maps in, logits of codes out; `shared` blocks are told by one map of the class."""
 
-    def __init__(self, *, width: int, heads: int, depth: int, scales: list[int], codes: int, code: int, classes: int):
+    def __init__(
+        self, *, width: int, heads: int, depth: int, scales: list[int], codes: int, code: int, classes: int,
+        shared: bool = False,
+    ):  # fmt: skip
         super().__init__()
         self.width, self.heads, self.scales, self.codes, self.code = width, heads, list(scales), codes, code
         self.word = nn.Linear(code, width)
@@ -71,15 +79,17 @@ class VarNetwork(nn.Module):
         self.begin = nn.Parameter(0.02 * torch.randn(1, 1, width))
         self.places = nn.Parameter(0.02 * torch.randn(1, sum(side**2 for side in scales), width))
         self.levels = nn.Embedding(len(scales), width)
-        blocks: list[Any] = [VarBlock(width, heads) for _ in range(depth)]
+        self.shared: Any = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width)) if shared else None
+        blocks: list[Any] = [VarBlock(width, heads, shared) for _ in range(depth)]
         self.blocks: Any = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
         self.head = nn.Linear(width, codes)
-        for block in blocks:
-            nn.init.zeros_(block.modulation[1].weight)
-            nn.init.normal_(block.modulation[1].bias, std=0.02)
-            block.modulation[1].bias.data[: 2 * width] += 0.5  # the gates: half open at the start
+        maps: list[Any] = [self.shared] if shared else [block.modulation for block in blocks]
+        for told in maps:
+            nn.init.zeros_(told[1].weight)
+            nn.init.normal_(told[1].bias, std=0.02)
+            told[1].bias.data[: 2 * width] += 0.5  # the gates: half open at the start
 
     def tokens(self, maps: list[Tensor], first: int, condition: Tensor) -> Tensor:
         """Input tokens of scales `first`, `first` + 1, ...; the first scale has no map, only the class."""
@@ -99,8 +109,9 @@ class VarNetwork(nn.Module):
         """Logits of the new tokens, of the last `last` of them where that is given: [batch, tokens, codes]."""
         x = self.tokens(maps, first, condition)
         mask = block_causal([self.scales[first + i] for i in range(len(maps))], x) if len(maps) > 1 else None
+        told = condition if self.shared is None else self.shared(condition)
         for place, block in enumerate(self.blocks):
-            x = block(x, condition, None if caches is None else caches[place], mask)
+            x = block(x, told, None if caches is None else caches[place], mask)
         x = x if last is None else x[:, -last:]
         shift, scale = self.modulation(condition).chunk(2, dim=1)
         return self.head(modulated(self.norm(x), shift, scale))
@@ -110,7 +121,8 @@ class VarNetwork(nn.Module):
     ) -> int:
         """MACs of new tokens that see so many keys; `heads` of them are given logits."""
         c, seen = self.width, tokens * keys if pairs is None else pairs
-        blocks = len(self.blocks) * (12 * tokens * c**2 + 2 * seen * c + 6 * c**2)
+        told = (len(self.blocks) if self.shared is None else 1) * 6 * c**2
+        blocks = len(self.blocks) * (12 * tokens * c**2 + 2 * seen * c) + told
         words = tokens - self.scales[0] ** 2 if first else tokens  # the first map has none
         return blocks + (tokens if heads is None else heads) * c * self.codes + 2 * c**2 + words * self.code * c
 
@@ -335,6 +347,7 @@ def var(
     top_k: PositiveInt = 900,
     top_p: float = 0.96,
     guidance: float | None = None,
+    shared: bool = False,
 ) -> Var:
     """A next-scale transformer in evaluation mode with random weights.
 
@@ -349,6 +362,7 @@ def var(
         top_k: likeliest codes that may be drawn.
         top_p: probability that these hold together.
         guidance: scale at the last map where the case names none.
+        shared: blocks are told by one map of the class, to which each adds numbers of its own.
 
     Raises:
         ValueError: the numbers do not fit together.
@@ -361,17 +375,28 @@ def var(
         raise ValueError(f"top_p={top_p:g} is no probability above 0")
     return Var(
         width=width, heads=heads, depth=depth, scales=scales, codes=codes, code=code, classes=classes, top_k=top_k,
-        top_p=top_p, guidance=guidance,
+        top_p=top_p, guidance=guidance, shared=shared,
     ).eval()  # fmt: skip
 
 
-def var_of_depth(*, depth: PositiveInt = 16, codes: PositiveInt = 4096) -> Var:
-    """The released network of a depth at 256 px: width 64 x depth, as many heads as blocks, codes of 32 numbers.
+def var_of_depth(
+    *,
+    depth: PositiveInt = 16,
+    codes: PositiveInt = 4096,
+    scales: Blocks = SCALES,
+    shared: bool = False,
+) -> Var:
+    """The released network of a depth: width 64 x depth, as many heads as blocks, codes of 32 numbers.
+
+    The release computes what blocks share once an image, and this one once a scale.
 
     Args:
-        depth: blocks: 16, 20, 24 or 30 were released.
+        depth: blocks: 16, 20, 24 or 30 were released at 256 px, 36 at 512 px.
         codes: of the codebook.
+        scales: sides of the maps; those of 256 px are the default.
+        shared: blocks are told by one map of the class, as in the network of 512 px.
     """
     return var(
-        width=64 * depth, heads=depth, depth=depth, scales=SCALES, codes=codes, code=32, classes=1000, guidance=1.5
-    )
+        width=64 * depth, heads=depth, depth=depth, scales=scales, codes=codes, code=32, classes=1000, guidance=1.5,
+        shared=shared,
+    )  # fmt: skip

@@ -83,7 +83,7 @@ def _loss(video: VideoDit) -> Any:
         return course.velocity(video, x, t, classes)
 
     class Chunked(nn.Module):
-        classes = video.classes
+        classes, shifted_times = video.classes, video.shifted_times
 
         def forward(self, x: Tensor, t: Tensor, classes: Tensor) -> Tensor:
             return velocity(x, t, classes)

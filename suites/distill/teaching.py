@@ -23,6 +23,7 @@ from bench.config.settings import Count
 from bench.errors import UsageError
 from bench.meters.macs import count_training
 from bench.meters.quality import Run, accuracy
+from suites.common.kept_cost import parted, told
 from suites.common.task import TrainingTask, learning_task
 from suites.common.training import Pace, fit
 
@@ -30,7 +31,7 @@ BATCH, RATE = 32, 3e-3
 #: Steps between two looks at the held-out samples, and accuracies in percent that steps are counted to.
 LOOK, GOALS = 10, (50, 70, 80, 90, 95)
 STEP = "training_step"
-_HISTORY, _COST = "history.", "method_cost."
+_HISTORY = "history."
 
 
 class Taught(nn.Module):
@@ -143,15 +144,14 @@ def learned_by(model: nn.Module, method: Callable[..., Any], settings: dict[str,
             torch.manual_seed(0)
             with costs.recorded(student) as cost:
                 course = _learn(recipe, task, steps, cost)
-        told = {**{_HISTORY + key: values for key, values in course.items()}, **_numbers(cost)}
-        return {**student.state_dict(), **{key: torch.tensor(v, dtype=torch.float64) for key, v in told.items()}}
+        kept = {_HISTORY + name: torch.tensor(values, dtype=torch.float64) for name, values in course.items()}
+        return {**student.state_dict(), **kept, **told(cost)}
 
-    found = task.remembered(name, {**settings, "steps": steps}, run)
-    parts = {begin: _beginning(found, begin) for begin in (_HISTORY, _COST)}
-    model.load_state_dict({k: v for k, v in found.items() if not k.startswith((_HISTORY, _COST))})
-    course = {key: value.tolist() for key, value in parts[_HISTORY].items()}
-    taught_for = float(parts[_COST]["seconds"]) + sum(course.get("teacher_seconds", []))
-    model.method_cost = {key: float(value) for key, value in parts[_COST].items()}  # type: ignore[assignment]
+    found, cost = parted(task.remembered(name, {**settings, "steps": steps}, run))
+    course = {key.removeprefix(_HISTORY): v.tolist() for key, v in found.items() if key.startswith(_HISTORY)}
+    model.load_state_dict({key: v for key, v in found.items() if not key.startswith(_HISTORY)})
+    taught_for = cost["seconds"] + sum(course.get("teacher_seconds", []))
+    model.method_cost = cost  # type: ignore[assignment]
     role = "student" if "teacher_seconds" in course else "control"
     model.learned = {  # type: ignore[assignment]
         "method": name, "role": role, "seconds": round(taught_for, 1), "steps": steps, **settings,
@@ -246,14 +246,6 @@ def _products(recipe: Taught, images: Tensor, labels: Tensor) -> float:
     """Products of one forward and backward of the recipe on this batch."""
     counted = count_training(recipe, (images,), loss=lambda outputs: recipe.loss(outputs, labels))
     return float(counted.executed_macs)
-
-
-def _numbers(cost: costs.Cost) -> dict[str, float]:
-    return {_COST + name: float(value) for name, value in cost.as_dict().items() if isinstance(value, int | float)}
-
-
-def _beginning(found: dict[str, Tensor], begin: str) -> dict[str, Tensor]:
-    return {name.removeprefix(begin): value for name, value in found.items() if name.startswith(begin)}
 
 
 def alone(model: nn.Module, *, training_steps: Count = 0) -> nn.Module:

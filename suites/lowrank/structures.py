@@ -30,15 +30,17 @@ class Structured(nn.Module):
 
     Attributes:
         pre_merge: most tokens of a call that the merged matrix is used for; 0 where there is none.
+        whole: that matrix, a weight that does not train; None where it is not stored.
     """
 
     factors: tuple[str, ...]
+    whole: nn.Parameter | None
 
     def __init__(self, inner: int, outer: int):
         super().__init__()
         self.inner, self.outer, self.pre_merge = inner, outer, 0
         self.bias = nn.Parameter(torch.zeros(outer))
-        self.register_buffer("whole", None)
+        self.register_parameter("whole", None)
 
     def product(self, x: Tensor) -> Tensor:
         """W x without the bias, [..., out], through the factors."""
@@ -49,9 +51,9 @@ class Structured(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} does not define start_from")
 
     def forward(self, x: Tensor) -> Tensor:
-        """W x + bias; the merged matrix where it is stored and the call has few tokens."""
+        """W x + bias; in evaluation the merged matrix where it is stored and the call has few tokens."""
         whole = self.whole
-        if isinstance(whole, Tensor) and x.shape[:-1].numel() <= self.pre_merge:
+        if whole is not None and not self.training and x.shape[:-1].numel() <= self.pre_merge:
             return F.linear(x, whole, self.bias)
         return self.product(x) + self.bias
 
@@ -64,7 +66,7 @@ class Structured(nn.Module):
     def keep_merged(self, tokens: int) -> None:
         """Store W beside the factors and use it in calls of at most so many tokens; both copies are weights then."""
         self.pre_merge = tokens
-        self.whole = self.merged() if tokens else None
+        self.whole = nn.Parameter(self.merged(), requires_grad=False) if tokens else None
 
     def values(self) -> int:
         """Numbers of the factors, as many as products of one token."""

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import nn
 
 from bench.config.settings import PositiveInt, Rate
+from suites.pruning.kernels.lscd import tiles_divide
 from suites.pruning.layers import install, prunable, weights_of
 from suites.pruning.scores import chosen_by, magnitude
 from suites.pruning.structures import blocks, n_of_m, unstructured
@@ -108,8 +109,7 @@ def sparse_weights(
     def chosen(_: str, layer: nn.Module) -> bool:
         if not isinstance(layer, nn.Linear):
             return False
-        outputs, inputs = layer.out_features, layer.in_features
-        return kernel != "lscd" or not (outputs % min(128, outputs) or inputs % min(64, inputs))
+        return kernel != "lscd" or tiles_divide(layer.weight.shape)
 
     kind = "linear layers" + (" that tiles of 128 x 64 divide" if kernel == "lscd" else "")
     weights = weights_of(prunable(model, "sparse_weights", chosen, kind))

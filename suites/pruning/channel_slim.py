@@ -6,6 +6,7 @@ waterline-bench[pruning]`. It follows what autograd records of one forward.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any, Literal
 
 import torch
@@ -42,13 +43,14 @@ def channel_slim(
 
     Raises:
         ValueError: no linear or convolutional layers, or one threshold over weights that have no values.
-        UsageError: the extra is not installed, or no dependency graph of the network can be found.
+        UsageError: the extra is not installed, no dependency graph of the network can be found, or weights that are one
+            would be cut differently.
     """
     check_sparsity(rate, "rate")
     prunable(model, "channel_slim")
-    example = example_of(model)
+    example, shared = example_of(model), shared_weights(model)
     if not any(parameter.is_meta for parameter in model.parameters()):
-        return _cut(model, example, rate, score, everywhere, multiple)
+        return tied_again(_cut(model, example, rate, score, everywhere, multiple), shared)
     if everywhere:
         raise ValueError(
             "channel_slim(everywhere=True) compares values, and the meta device has none: measure it, or count it with "
@@ -58,7 +60,36 @@ def channel_slim(
         empty = model.to_empty(device="cpu")
         for tensor in (*empty.parameters(), *empty.buffers()):
             tensor.detach().zero_()
-        return _cut(empty, with_values(example), rate, score, everywhere, multiple).to("meta")
+        cut = _cut(tied_again(empty, shared), with_values(example), rate, score, everywhere, multiple)
+        return tied_again(tied_again(cut, shared).to("meta"), shared)
+
+
+def shared_weights(model: nn.Module) -> list[list[str]]:
+    """Names of each parameter that stands in several places."""
+    names = defaultdict[int, list[str]](list)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names[id(parameter)].append(name)
+    return [places for places in names.values() if len(places) > 1]
+
+
+def tied_again(model: nn.Module, shared: list[list[str]]) -> nn.Module:
+    """The network with one parameter where there was one: what is cut, or moved, is made anew in each of its places.
+
+    Raises:
+        UsageError: the places are cut to different channels.
+    """
+    for first, *others in shared:
+        one = model.get_parameter(first)
+        for name in others:
+            other = model.get_parameter(name)
+            if other.shape != one.shape or not (one.is_meta or torch.equal(other, one)):
+                raise UsageError(
+                    f"channel_slim would cut {first} and {name} of {type(model).__name__} differently, and they are "
+                    f"one weight. {INSTEAD}"
+                )
+            owner, _, own = name.rpartition(".")
+            setattr(model.get_submodule(owner), own, one)
+    return model
 
 
 def _cut(model: nn.Module, example: Any, rate: float, score: str, everywhere: bool, multiple: int) -> nn.Module:

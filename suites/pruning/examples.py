@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 
-def example_of(model: nn.Module) -> Any:
-    """Inputs of one forward on the model's device: a tuple of positional ones, or a mapping of those with names."""
+def example_of(model: nn.Module, batch: int = 1) -> Any:
+    """Inputs of a forward of so many samples on its device: a tuple of positional ones, or a mapping by their names."""
     own = getattr(model, "example_inputs", None)
     if callable(own):
-        found = own(1)
+        found = own(batch)
         return (found,) if isinstance(found, Tensor) else found if isinstance(found, Mapping) else tuple(found)
     side, channels = int(getattr(model, "resolution", 224)), int(getattr(model, "channels", 3))
-    return (torch.randn(1, channels, side, side).to(next(model.parameters())),)
+    return (torch.randn(batch, channels, side, side).to(next(model.parameters())),)
 
 
 def run(model: nn.Module, example: Any) -> Any:

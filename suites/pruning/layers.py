@@ -40,7 +40,9 @@ def prunable(
         if isinstance(layer, WEIGHTED) and held[id(layer.weight)] == 1 and (which is None or which(name, layer))
     }
     if not found:
-        raise ValueError(f"{method}: {type(model).__name__} has no {wanted} with weights of their own")
+        others = [name for name, p in model.named_parameters() if p.ndim > 1][:3]
+        told = f"; {', '.join(others)} are tied, or of other layers, or of none" if others else ""
+        raise ValueError(f"{method}: {type(model).__name__} has no {wanted} with weights of their own{told}")
     return found
 
 

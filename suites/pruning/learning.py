@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from bench import costs
+from suites.common.kept_cost import parted, told
 from suites.common.task import learning_task
 from suites.common.training import Loss, Pace, classification, fit
+from suites.pruning.examples import example_of
 from suites.pruning.groups import Group, keep_channels
 
 BATCH = 32
 RATE = 1e-3
-COST = "cost."
 
 
 def task_of(model: nn.Module, method: str) -> Any:
@@ -52,20 +53,13 @@ def once(
     def made() -> dict[str, Tensor]:
         with costs.recorded(model) as cost:
             found = make(cost)
-        numbers = {name: value for name, value in cost.as_dict().items() if isinstance(value, int | float)}
-        return {
-            **found,
-            **{
-                COST + name: torch.tensor(float(value), dtype=torch.float64, device="cpu")
-                for name, value in numbers.items()
-            },
-        }
+        with torch.device("cpu"):  # numbers, also where the network has shapes alone
+            return {**found, **told(cost)}
 
-    found = task.remembered(method.__name__, dict(key), made) if hasattr(task, "remembered") else made()
-    told = {name.removeprefix(COST): float(value) for name, value in found.items() if name.startswith(COST)}
-    whole = ("forwards", "backwards", "samples", "peak_bytes")
-    model.method_cost = {name: int(v) if name in whole else v for name, v in told.items()} | {"note": ""}  # type: ignore[assignment]
-    return {name: value for name, value in found.items() if not name.startswith(COST)}
+    kept = task.remembered(method.__name__, dict(key), made) if hasattr(task, "remembered") else made()
+    weights, cost = parted(kept)
+    model.method_cost = cost  # type: ignore[assignment]
+    return weights
 
 
 def train(
@@ -96,16 +90,25 @@ def calibration(model: nn.Module, samples: int, cost: costs.Cost) -> tuple[Tenso
     """Inputs and what belongs to them to score on: of the task, or random ones, which is then said on the network.
 
     Random inputs come with the network's own answers; a network scored on them has a cost and no score.
+
+    Raises:
+        ValueError: a network without a task that takes or gives more than one tensor.
     """
     cost.samples += samples
     task: Any = getattr(model, "task", None)
     if hasattr(task, "training_batches"):
         return next(iter(task.training_batches(samples, 1, 0)))
-    inputs = model.example_inputs(samples)[0]  # type: ignore[operator]
+    given = example_of(model, samples)
+    one = not isinstance(given, Mapping) and len(given) == 1
     with torch.no_grad():
-        answers = model(inputs).argmax(-1)
+        answers = model(*given) if one else None
+    if not isinstance(answers, Tensor):
+        raise ValueError(
+            f"a score is taken on one tensor of inputs and one of answers, and {type(model).__name__} has others: take "
+            "a method that scores weights alone, as global_magnitude does, or wrap the network"
+        )
     model.untrained = "scored on random inputs: take a model with a task"  # type: ignore[assignment]
-    return inputs, answers
+    return given[0], answers.argmax(-1)
 
 
 class Held:

@@ -88,13 +88,14 @@ def _scored(
     if prior:
         head_scores = head_scores * torch.linspace(10, 1, head_scores.shape[1])
         neuron_scores = neuron_scores * torch.linspace(100, 1, neuron_scores.shape[1])
-    tokens = _tokens(model)
+    tokens = tokens_of(model)
     each = unit_macs(blocks[0], tokens)
     return selected(head_scores, neuron_scores, each, budget)
 
 
-def _tokens(model: nn.Module) -> int:
-    return int(model.tokens if hasattr(model, "tokens") else min(int(model.length), 128))  # type: ignore[arg-type]
+def tokens_of(model: nn.Module) -> int:
+    """Tokens of a sample as the network runs it: on them depends what a head costs beside a feature."""
+    return int(model.tokens if hasattr(model, "tokens") else model.example_inputs(1)[0].shape[1])  # type: ignore[arg-type, operator]
 
 
 def selected(heads: Tensor, neurons: Tensor, each: tuple[int, int], budget: float) -> list[tuple[Tensor, Tensor]]:

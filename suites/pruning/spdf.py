@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench import costs
 from bench.config.settings import Count, Rate
-from suites.pruning.layers import install_to_train, prunable
+from suites.pruning.layers import install, install_to_train, prunable
 from suites.pruning.learning import Held, fresh, once, task_of, train
 from suites.pruning.rounding import check_sparsity
 from suites.pruning.structures import Pattern, unstructured
@@ -29,6 +29,7 @@ def spdf(
     steps: Count = 0,
     finetune: Count = 0,
     kernel: Literal["mask", "csr"] = "mask",
+    workload: str = "forward",
 ) -> nn.Module:
     """A decoder under a random mask that never changes, or the dense one that came out of it.
 
@@ -39,6 +40,7 @@ def spdf(
         steps: batches of pre-training from new weights on the model's task; 0 keeps its own weights.
         finetune: batches of dense training afterwards.
         kernel: how the masked layers run; `mask` is what a training step on dense hardware does.
+        workload: filled in from the case: no gradient of a training step reaches dropped weights.
 
     Raises:
         ValueError: no such layers, or steps without a task.
@@ -64,7 +66,8 @@ def spdf(
         model.load_state_dict(once(model, spdf, {"sparsity": sparsity, "steps": [steps, finetune]}, make))
     if phase == "finetuned":
         return model
-    return install_to_train(model, patterns, kernel)
+    put = install_to_train if workload == "training_step" else install
+    return put(model, patterns, kernel)
 
 
 def random_masks(layers: dict[str, nn.Module], sparsity: float, seed: int = 0) -> dict[str, Pattern]:

@@ -26,6 +26,10 @@ from suites.pruning.rounding import exact
 PRIOR = 0.005
 EVERY = 100
 DROP = 0.3
+#: Training samples that the divergence is shared out over: those of digits; a task does not tell its own number.
+TRAINING_SAMPLES = 1200
+#: Products of convolutions by how many axes their places have.
+CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 def mean_size(mu: Tensor, sigma: Tensor) -> Tensor:
@@ -59,17 +63,18 @@ class Variational(nn.Module):
     mask: Tensor
     how: Any
 
-    def __init__(self, layer: nn.Linear | nn.Conv2d, mask: Tensor, sigma: float = 0.01):
+    def __init__(self, layer: nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d, mask: Tensor, sigma: float = 0.01):
         super().__init__()
-        self.conv = layer if isinstance(layer, nn.Conv2d) else None
         self.mean = nn.Parameter(layer.weight.detach() * mask)
         self.raw = nn.Parameter(torch.full_like(layer.weight, math.log(math.expm1(sigma))))
         self.bias = layer.bias
-        if self.conv is not None:
-            self.how = (layer.stride, layer.padding, layer.dilation, layer.groups)
-            self.conv = None
-        else:
-            self.how = None
+        self.how, self.edges = None, list[int]()  # edges: what F.pad adds around a map where it is no zeros
+        if not isinstance(layer, nn.Linear):
+            padding: Any = layer.padding
+            self.mode = layer.padding_mode
+            if self.mode != "zeros":
+                self.edges, padding = list(layer._reversed_padding_repeated_twice), 0
+            self.how = (layer.stride, padding, layer.dilation, layer.groups)
         self.register_buffer("mask", mask.clone())
         self.sampling = self.watched = False
         kept = int(mask.numel()) if mask.is_meta else int(mask.sum())
@@ -85,7 +90,10 @@ class Variational(nn.Module):
         return F.softplus(self.raw) * self.mask
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.linear(x, weight, bias) if self.how is None else F.conv2d(x, weight, bias, *self.how)
+        if self.how is None:
+            return F.linear(x, weight, bias)
+        x = F.pad(x, self.edges, mode=self.mode) if self.edges else x
+        return CONVOLUTIONS[weight.ndim - 2](x, weight, bias, *self.how)
 
     def there(self) -> Tensor:
         """Means of the weights that are there, zero elsewhere."""
@@ -154,8 +162,8 @@ def ssvi(
         samples: networks drawn for an answer, K, at K times the products; 0 runs the means alone.
         steps: batches of learning on the model's task; 0 leaves its own weights as means.
         sigma: first deviation.
-        prior_weight: of the divergence from the prior, over the number of training samples. The paper's 0.01 is of
-            50,000; with 1,200 digits it weighs forty times as much a sample, and 0.0003 is about the same.
+        prior_weight: of the divergence from the prior, over the 1,200 training samples of digits. The paper's 0.01 is
+            of 50,000; with 1,200 it weighs forty times as much a sample, and 0.0003 is about the same.
         fixed: the mask never changes: a static random mask; False drops by signal-to-noise and grows by gradient.
 
     Raises:
@@ -167,7 +175,7 @@ def ssvi(
     generator = torch.Generator().manual_seed(0)
     for at, (name, layer) in enumerate(layers.items()):
         weight: Tensor = layer.weight  # type: ignore[assignment]
-        mask = torch.ones_like(weight)
+        mask = torch.ones_like(weight, dtype=torch.bool)
         keep = kept_count(weight.numel(), density)
         if at and not weight.is_meta:
             order = torch.randperm(weight.numel(), generator=generator)
@@ -197,7 +205,7 @@ def kept_count(weights: int, density: float) -> int:
 def _learn(model: nn.Module, steps: int, prior_weight: float, fixed: bool, cost: costs.Cost) -> dict[str, Tensor]:
     task, plain = task_of(model, "ssvi(steps)"), classification(model)
     parts = [part for part in model.modules() if isinstance(part, Variational)]
-    done, size = 0, 1200
+    done = 0
 
     def loss(inputs: Tensor, labels: Tensor) -> Tensor:
         nonlocal done
@@ -209,7 +217,7 @@ def _learn(model: nn.Module, steps: int, prior_weight: float, fixed: bool, cost:
         done += 1
         warm = min(1.0, 2 * done / steps)
         divergence = torch.stack([part.divergence() for part in parts]).sum()
-        return plain(inputs, labels) + warm * prior_weight / size * divergence
+        return plain(inputs, labels) + warm * prior_weight / TRAINING_SAMPLES * divergence
 
     cost.samples += steps * BATCH
     fit(model, task.training_batches(BATCH, steps, 0), loss, Pace(steps, 3e-3, weight_decay=0.0))

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from scipy.optimize import LinearConstraint
+
+#: What losses are blown up by, as the solver stops at an absolute gap of a millionth.
+FINE = 1e6
+#: Relative rounding of a sum of floats.
+ROUNDING = 1e-12
 
 
 class NoAllocation(ValueError):
@@ -73,6 +82,9 @@ def choose(
 ) -> list[int]:
     """The choice of each layer with the least sum of losses whose costs sum to `least`..`most`.
 
+    The solver lets constraints be missed by a millionth, which is some bytes of millions: a choice that does not keep
+    to the budget to the last byte is forbidden, and the next best is asked for.
+
     Args:
         loss: of each choice of each layer; as many choices as `cost` has.
         cost: of each choice of each layer.
@@ -83,14 +95,44 @@ def choose(
     Raises:
         NoAllocation: no choice meets the budget.
     """
-    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.optimize import Bounds, milp
 
-    sizes = [len(row) for row in loss]
-    start = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
+    start = np.concatenate([[0], np.cumsum([len(row) for row in loss])]).astype(int)
+    rows = _constraints(cost, start, most, least, ties)
+    objective = np.concatenate([np.asarray(row, dtype=float) for row in loss])
+    size = float(np.abs(objective).max()) or 1.0
+    while True:
+        found = milp(
+            objective * (FINE / size),
+            constraints=rows,
+            integrality=np.ones(len(objective)),
+            bounds=Bounds(0, 1),
+            options={"mip_rel_gap": 0.0},
+        )
+        if found.x is None:
+            raise NoAllocation(
+                f"no choice of bits costs {'' if least is None else f'{least:g} to '}{most:g}: {found.message}"
+            )
+        picks = [int(np.argmax(found.x[low:high])) for low, high in pairwise(start)]
+        if _is_within(cost, picks, most, least):
+            return picks
+        rows.append(_all_but(start[:-1] + picks, len(objective)))
+
+
+def _constraints(
+    cost: Sequence[Sequence[float]],
+    start: np.ndarray,
+    most: float,
+    least: float | None,
+    ties: Sequence[tuple[int, int]],
+) -> list[LinearConstraint]:
+    """One choice a layer, a sum of costs within the budget, and layers that choose the same."""
+    from scipy.optimize import LinearConstraint
+
     count = int(start[-1])
-    one = np.zeros((len(sizes), count))
-    for layer in range(len(sizes)):
-        one[layer, start[layer] : start[layer + 1]] = 1
+    one = np.zeros((len(cost), count))
+    for layer, (low, high) in enumerate(pairwise(start)):
+        one[layer, low:high] = 1
     costs = np.concatenate([np.asarray(row, dtype=float) for row in cost])
     scale = float(np.abs(costs).max()) or 1.0  # of bytes or of milliseconds: the solver's tolerance is absolute
     rows = [
@@ -98,24 +140,26 @@ def choose(
         LinearConstraint(costs[None] / scale, -np.inf if least is None else least / scale, most / scale),
     ]
     for first, second in ties:
-        tied = np.zeros((sizes[first], count))
-        for place in range(sizes[first]):
+        tied = np.zeros((len(cost[first]), count))
+        for place in range(len(cost[first])):
             tied[place, start[first] + place], tied[place, start[second] + place] = 1, -1
         rows.append(LinearConstraint(tied, 0, 0))
-    objective = np.concatenate([np.asarray(row, dtype=float) for row in loss])
-    size = float(np.abs(objective).max()) or 1.0
-    found = milp(
-        objective / size,
-        constraints=rows,
-        integrality=np.ones(count),
-        bounds=Bounds(0, 1),
-        options={"mip_rel_gap": 0.0},
-    )
-    if found.x is None:
-        raise NoAllocation(
-            f"no choice of bits costs {'' if least is None else f'{least:g} to '}{most:g}: {found.message}"
-        )
-    return [int(np.argmax(found.x[start[i] : start[i + 1]])) for i in range(len(sizes))]
+    return rows
+
+
+def _all_but(places: np.ndarray, count: int) -> LinearConstraint:
+    """Forbids one choice: not all of its places at once."""
+    from scipy.optimize import LinearConstraint
+
+    row = np.zeros((1, count))
+    row[0, places] = 1
+    return LinearConstraint(row, -np.inf, len(places) - 1)
+
+
+def _is_within(cost: Sequence[Sequence[float]], picks: Sequence[int], most: float, least: float | None) -> bool:
+    """Whether costs sum to `least`..`most`, but for the rounding of a sum of floats."""
+    spent = sum(row[pick] for row, pick in zip(cost, picks, strict=True))
+    return spent <= most + ROUNDING * abs(most) and (least is None or spent >= least - ROUNDING * abs(least))
 
 
 def choose_exhaustively(
@@ -133,8 +177,7 @@ def choose_exhaustively(
     """
     best, lowest = None, float("inf")
     for picks in product(*(range(len(row)) for row in loss)):
-        spent = sum(row[pick] for row, pick in zip(cost, picks, strict=True))
-        if spent > most + 1e-12 * abs(most) or (least is not None and spent < least):
+        if not _is_within(cost, picks, most, least):
             continue
         if any(picks[first] != picks[second] for first, second in ties):
             continue

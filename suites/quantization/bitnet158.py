@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bench.config.settings import Count, PositiveInt, Rate
 from suites.common.finetuning import REBUILT_RATE, finetuned, needs_training, teacher_for
 from suites.quantization.cost import costed, told_elsewhere
-from suites.quantization.layers import LayerLike, int_product, kept, straight_through
+from suites.quantization.layers import LayerLike, as_rows, int_product, kept, straight_through
 from suites.quantization.network import layers_of, learning_loss, put_codes, replaced
 from suites.quantization.packing import packed, packed_ternary, ternary_table, unpacked
 
@@ -125,7 +125,7 @@ class TernaryLayer(LayerLike):
         """The layer's outputs."""
         codes, scale = activation_codes(F.layer_norm(x, x.shape[-1:]))
         if self.kernel == "int8":
-            sums = int_product(codes.to(torch.int8).flatten(0, -2), self.trits().t()).unflatten(0, x.shape[:-1])
+            sums = int_product(as_rows(codes.to(torch.int8)), self.trits().t()).reshape(*x.shape[:-1], len(self.codes))
         else:
             sums = F.linear(codes, self.trits().to(codes.dtype))
         if self.bias is not None and self.bias_first:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from bench.config.settings import Count, PositiveInt
 from suites.common.from_scratch import learned
 from suites.quantization.cost import costed, told_elsewhere
-from suites.quantization.layers import CodedLayer, LayerLike
+from suites.quantization.layers import CodedLayer, LayerLike, as_rows
 from suites.quantization.network import Layer, folded, layers_of, put_codes, replaced
 from suites.quantization.ranges import grouped, ungrouped
 
@@ -139,7 +139,7 @@ class Fp8Layer(CodedLayer):
     def forward(self, x: Tensor) -> Tensor:
         """The layer's outputs."""
         if self.activations != "off" and not self.is_conv:
-            x = rounded(x.flatten(0, -2), self.activations, self.scale_format, self.size).reshape(x.shape)
+            x = rounded(as_rows(x), self.activations, self.scale_format, self.size).reshape(x.shape)
         return self.call(x, self.dense().to(x.dtype), self.bias)
 
 
@@ -230,7 +230,7 @@ class LearningFp8(LayerLike):
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's outputs."""
-        made = _Fp8Product.apply(x.flatten(0, -2), self.layer.weight, self.how).unflatten(0, x.shape[:-1])
+        made = _Fp8Product.apply(as_rows(x), self.layer.weight, self.how).reshape(*x.shape[:-1], len(self.layer.weight))
         return made if self.layer.bias is None else made + self.layer.bias
 
 

@@ -91,26 +91,32 @@ class FloatFormat:
         """Of one number."""
         return 1 + self.exponent + self.mantissa
 
+    @property
+    def most(self) -> float:
+        """The largest value over where its binade begins, 2 - 2^-M."""
+        return 2 - 2.0**-self.mantissa
+
     def bias(self, largest: float | Tensor) -> float | Tensor:
-        """B with which the largest value of the grid is `largest`."""
-        top, most = 2**self.exponent - 1, 2 - 2**-self.mantissa  # exact where the largest is a power of two times most
-        return top - (torch.log2(largest / most) if isinstance(largest, Tensor) else math.log2(largest / most))
+        """B with which the largest value of the grid is `largest`; exact where that is a power of two times `most`.
+
+        Raises:
+            ValueError: a largest value of 0 or below, where it is a number.
+        """
+        within = _above_zero(largest) / self.most
+        return 2**self.exponent - 1 - (torch.log2(within) if isinstance(within, Tensor) else math.log2(within))
 
     def largest(self, bias: float | Tensor) -> float | Tensor:
         """The largest value of the grid with this bias."""
-        top, most = 2**self.exponent - 1, 2 - 2**-self.mantissa
-        return most * (torch.exp2(top - bias) if isinstance(bias, Tensor) else 2.0 ** (top - bias))
+        top = 2**self.exponent - 1
+        return self.most * (torch.exp2(top - bias) if isinstance(bias, Tensor) else 2.0 ** (top - bias))
 
     def values(self, largest: float = 1.0) -> Tensor:
         """All distinct values, ascending, float64; 2^bits - 1 of them (zero has two codes)."""
-        bias = float(self.bias(largest))
         exponents = torch.arange(2**self.exponent, dtype=torch.float64)[:, None]
         fractions = torch.arange(2**self.mantissa, dtype=torch.float64)[None] / 2**self.mantissa
-        magnitudes = torch.where(
-            exponents == 0,
-            torch.exp2(torch.tensor(1 - bias, dtype=torch.float64)) * fractions,
-            torch.exp2(exponents - bias) * (1 + fractions),
-        ).flatten()
+        within = torch.where(exponents == 0, 2 * fractions, torch.exp2(exponents) * (1 + fractions)).flatten()
+        magnitudes = within * 2.0 ** (1 - 2**self.exponent) * (float(_above_zero(largest)) / self.most)
+        magnitudes[-1] = largest
         return torch.cat([-magnitudes.flip(0)[:-1], magnitudes])
 
 
@@ -130,25 +136,41 @@ def float_format(name: str) -> FloatFormat:
 
 
 def float_step(x: Tensor, form: FloatFormat, largest: float | Tensor) -> Tensor:
-    """The distance of neighbouring values of the grid around each number."""
-    bias = form.bias(largest)
-    magnitude = x.abs().clamp(min=torch.finfo(x.dtype).tiny)
-    exponent = torch.floor(torch.log2(magnitude) + bias).clamp(min=1)
-    return torch.exp2(exponent - form.mantissa - bias)
+    """The distance of neighbouring values of the grid around each number: 2^(e - M - b).
+
+    Binades are counted down from the one that the largest value lies in: steps of neighbouring ones then differ by 2
+    exactly, and a rounded number is rounded to itself.
+    """
+    first = _above_zero(largest) / form.most  # where the highest binade begins
+    binade = torch.floor(torch.log2(x.abs() / first)).clamp(min=2 - 2**form.exponent)
+    return torch.exp2(binade - form.mantissa) * first
 
 
 def float_rounded(x: Tensor, form: FloatFormat, largest: float | Tensor) -> Tensor:
     """X on the float grid whose largest value is `largest` (a number, or a tensor broadcastable to x).
 
     With x' = clip(x): e = max(floor(log2 |x'| + b), 1), step = 2^(e - M - b), round(x' / step) step.
+
+    Raises:
+        ValueError: a largest value of 0 or below, where it is a number; tensors of zeros stay zeros.
     """
+    largest = _above_zero(largest)
     if isinstance(largest, Tensor):
-        largest = largest.clamp(min=SMALLEST)
         clipped = torch.maximum(torch.minimum(x, largest), -largest)
     else:
         clipped = x.clamp(-largest, largest)
     step = float_step(clipped, form, largest)
-    return torch.round(clipped / step) * step
+    made = torch.round(clipped / step) * step
+    top = 2 ** (form.mantissa + 1) - 1  # steps of the highest binade that make the largest value, which is met exactly
+    return torch.where(made.abs() > largest * ((top - 0.5) / top), made.sign() * largest, made)
+
+
+def _above_zero(largest: float | Tensor) -> float | Tensor:
+    if isinstance(largest, Tensor):
+        return largest.clamp(min=SMALLEST)
+    if largest <= 0:
+        raise ValueError(f"largest={largest:g}: the largest value of a float grid is above 0")
+    return largest
 
 
 #: OCP's 8-bit floats (torch's dtypes), whose top codes are no numbers: E4M3 ends at 448 and E5M2 at 57 344.

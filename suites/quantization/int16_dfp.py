@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bench.config.settings import Count
 from suites.common.from_scratch import learned
 from suites.quantization.cost import costed, told_elsewhere
-from suites.quantization.layers import LayerLike
+from suites.quantization.layers import LayerLike, as_rows
 from suites.quantization.network import layers_of, replaced
 
 FRACTION = 14
@@ -123,7 +123,8 @@ class FixedLayer(LayerLike):
         """The layer's outputs."""
         bias = self.layer.bias
         if not self.is_conv:
-            made = _FixedLinear.apply(x.flatten(0, -2), self.weight, self.used, self.chain).unflatten(0, x.shape[:-1])
+            made = _FixedLinear.apply(as_rows(x), self.weight, self.used, self.chain)
+            made = made.reshape(*x.shape[:-1], len(self.weight))
             return made if bias is None else made + bias
         conv = self.layer
         windows = nn.functional.unfold(x, conv.kernel_size, conv.dilation, self.padding, conv.stride)

@@ -1,6 +1,6 @@
 """A residual network whose every operator between input and logits is of whole numbers (HAWQV3's graph).
 
-Images enter as uint8 codes' values minus their zero point: the one float step is that rounding. Convolutions sum int8
+Images are rounded to int8 codes as they enter: the one float step is that rounding. Convolutions sum int8
 products in int32 and rescale by a dyadic number into int8 codes (0..127 after a ReLU: 7 bits of the 8, so that torch's
 signed product takes them); residual adds bring both branches to one scale first; the pool adds and shifts; the
 classifier's int32 sums are the logits, scaled to floats only when they leave.
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from suites.common.digits_resnet import BasicBlock, DigitsResnet
-from suites.quantization.dyadic import dyadic, rescaled
+from suites.quantization.dyadic import LARGEST, dyadic, rescaled
 from suites.quantization.grids import SMALLEST
 from suites.quantization.layers import IntLayer
 from suites.quantization.network import Layer, shown
@@ -47,14 +47,17 @@ class IntConvolution(nn.Module):
 
 
 class Rescale(nn.Module):
-    """int32 sums to int8 codes of an output scale, by a dyadic number for each channel."""
+    """int32 sums to int8 codes of an output scale, by a dyadic number for each channel.
+
+    An output that was always zero has a scale of next to nothing: whatever is not zero is then far beyond its codes.
+    """
 
     multiplier: Tensor
     shift: Tensor
 
     def __init__(self, from_scale: Tensor, to_scale: Tensor):
         super().__init__()
-        m, e = dyadic(from_scale.double() / to_scale.double())
+        m, e = dyadic((from_scale.double() / to_scale.double()).clamp(max=LARGEST))
         self.register_buffer("multiplier", m)
         self.register_buffer("shift", e)
 

@@ -214,6 +214,11 @@ class CodedLayer(LayerLike):
 # ---------------------------------------------------------------------------------------------- whole numbers
 
 
+def as_rows(x: Tensor) -> Tensor:
+    """Inputs of a linear layer [.., inputs] as a matrix; a vector is one row."""
+    return x.flatten(0, -2) if x.ndim > 1 else x[None]
+
+
 def int_product(left: Tensor, right: Tensor) -> Tensor:
     """Left [m, k] x right [k, n] of int8 in int32; shapes that the kernel of a GPU refuses are padded with zeros."""
     if left.device.type != "cuda":
@@ -289,7 +294,7 @@ class IntLayer(LayerLike):
         """The layer's outputs in floats."""
         codes, scale = self.rounded_inputs(x)
         if not self.is_conv:
-            sums = int_product(codes.flatten(0, -2), self.codes.t()).unflatten(0, x.shape[:-1])
+            sums = int_product(as_rows(codes), self.codes.t()).reshape(*x.shape[:-1], len(self.codes))
             made = self._without_zero(sums, -1) * (scale * self.scale)
             return made if self.bias is None else made + self.bias
         sums = self._convolved(codes)
@@ -327,7 +332,7 @@ class IntLayer(LayerLike):
         if not any(sides):
             return codes
         value = 0 if self.input_zero is None or codes.is_meta else int(self.input_zero)
-        return F.pad(codes, sides, value=value)
+        return torch.constant_pad_nd(codes, sides, value)  # F.pad makes a float of the value
 
     def _windows(self, padded: Tensor) -> tuple[Tensor, int, int]:
         (kh, kw), (sh, sw), (dh, dw) = self.shape[2:], self.stride, self.dilation

@@ -21,7 +21,7 @@ from suites.common.from_scratch import RATE, learned
 from suites.common.gpt import Gpt, as_gpt
 from suites.common.training import classification
 from suites.training.costs import SCORES, backward_macs, forward_macs, gpt_tensors
-from suites.training.selection import backward_budget, chosen
+from suites.training.selection import RESOLUTION, backward_budget, chosen
 
 
 def greentrainer(
@@ -101,6 +101,7 @@ def select_by(model: Gpt, worth: dict[str, float], rho: float, charge_own: bool,
         [worth.get(part.name, 0.0) for part in from_loss],
         budget_of(model, rho, batch),
         charge_own=charge_own,
+        resolution=RESOLUTION,
     )
     return [from_loss[place].name for place in found.places]
 

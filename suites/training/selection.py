@@ -11,11 +11,16 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-#: Steps that costs are rounded to.
+#: T_q of the paper: steps that a budget is cut into, which costs are rounded up to.
 RESOLUTION = 1000
+#: Tensors up to which costs are taken as they are: fillings of so few are few enough whatever they cost.
+EXACT = 16
+#: A cost, what it buys, and the places that it is spent on.
+Filling = tuple[float, float, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,12 @@ def chosen(
     budget: float,
     *,
     charge_own: bool = False,
-    resolution: int | None = RESOLUTION,
+    resolution: int | None = None,
 ) -> Choice:
     """The best choice within the budget.
 
     For each tensor that could be the earliest chosen one, what its path leaves of the budget is filled with tensors
-    nearer the loss; the best filling for every whole cost is kept from tensor to tensor. Tensors of no positive
+    nearer the loss; the fillings that no other undercuts are kept from tensor to tensor. Tensors of no positive
     importance are never worth their cost.
 
     Args:
@@ -68,11 +73,11 @@ def chosen(
         importance: from the loss.
         budget: of products.
         charge_own: see above.
-        resolution: whole steps that the budget is cut into, costs rounded up; None, and where costs are whole numbers
-            and the budget is no larger, takes them as they are.
+        resolution: whole steps that the budget is cut into, costs rounded up to them; None takes costs as they are, of
+            more than `EXACT` tensors in `RESOLUTION` steps. Whole costs within as many steps are always as they are.
 
     Raises:
-        ValueError: lists of different lengths, a negative cost, or a budget below 0.
+        ValueError: lists of different lengths, a negative cost, a budget below 0, or less than one step.
     """
     if not len(dy) == len(dw) == len(importance):
         raise ValueError(f"{len(dy)} dy, {len(dw)} dw and {len(importance)} importances: give one of each per tensor")
@@ -81,49 +86,48 @@ def chosen(
     every = tuple(place for place, worth in enumerate(importance) if worth > 0)
     if (whole_cost := cost_of(every, dy, dw, charge_own)) <= budget:
         return Choice(every, sum(importance[place] for place in every), whole_cost)
-    if resolution is not None and budget <= resolution and all(float(cost).is_integer() for cost in [*dy, *dw, budget]):
-        resolution = None
-    whole = _whole(budget, resolution)
-    room = math.floor(budget) if resolution is None else resolution
-    best: list[tuple[float, tuple[int, ...]]] = [(0.0, ())] * (room + 1)  # of tensors nearer the loss, at most a cost
+    whole, room = _steps([*dy, *dw], budget, resolution, len(every))
+    front: list[Filling] = [(0, 0.0, ())]  # of tensors nearer the loss
     found, path = Choice((), 0.0, 0.0), 0.0
     for place, (passes, own, worth) in enumerate(zip(dy, dw, importance, strict=True)):
         before = whole(path + (passes if charge_own else 0))
         if before > room:
             break  # further ones cost more
         left = room - before - whole(own)
-        if left >= 0 and worth > 0 and best[left][0] + worth > found.importance:
-            places = (*best[left][1], place)
-            found = Choice(places, best[left][0] + worth, cost_of(places, dy, dw, charge_own))
-        best = _filled(best, whole(own), worth, place)
+        if left >= 0 and worth > 0:
+            _, value, beside = front[bisect_right(front, left, key=lambda filling: filling[0]) - 1]
+            if value + worth > found.importance:
+                places = (*beside, place)
+                found = Choice(places, value + worth, cost_of(places, dy, dw, charge_own))
+            front = _extended(front, whole(own), worth, place, room)
         path += passes
     return found
 
 
-def _filled(
-    best: list[tuple[float, tuple[int, ...]]], cost: int, worth: float, place: int
-) -> list[tuple[float, tuple[int, ...]]]:
-    """The best fillings with one more tensor to take or to leave."""
-    if worth <= 0:
-        return best
-    new = list(best)
-    for room in range(cost, len(best)):
-        taken = best[room - cost][0] + worth
-        if taken > best[room][0]:
-            new[room] = (taken, (*best[room - cost][1], place))
-    return new
+def _extended(front: list[Filling], cost: float, worth: float, place: int, room: float) -> list[Filling]:
+    """The fillings with one more tensor to take or to leave, by cost; each is worth more than all cheaper ones."""
+    taken = [(spent + cost, value + worth, (*places, place)) for spent, value, places in front if spent + cost <= room]
+    kept: list[Filling] = []
+    for filling in sorted([*front, *taken], key=lambda each: (each[0], -each[1])):
+        if not kept or filling[1] > kept[-1][1]:
+            kept.append(filling)
+    return kept
 
 
-def _whole(budget: float, resolution: int | None) -> Callable[[float], int]:
-    """What rounds a cost up to whole steps; a cost above the budget is one step more than there are."""
-    if resolution is None:
-        return math.ceil
+def _steps(
+    costs: Sequence[float], budget: float, resolution: int | None, count: int
+) -> tuple[Callable[[float], float], float]:
+    """What makes steps of a cost, one too many of a cost above the budget; and how many there are."""
+    if resolution is not None and resolution < 1:
+        raise ValueError(f"resolution={resolution}: a budget is cut into one step or more")
+    if resolution is None and count > EXACT:
+        resolution = RESOLUTION
+    as_they_are = budget <= (resolution or 0) and all(float(cost).is_integer() for cost in [*costs, budget])
+    if resolution is None or as_they_are:
+        return lambda cost: cost, budget
     step = budget / resolution if budget else 1.0
-
-    def whole(cost: float) -> int:
-        return math.ceil(cost / step - 1e-9) if cost <= budget else resolution + 1
-
-    return whole
+    most = resolution
+    return lambda cost: math.ceil(cost / step - 1e-9) if cost <= budget else most + 1, most
 
 
 def exhaustive(

@@ -48,7 +48,7 @@ def adatoken(
     if ratios is None and K is not None:
         if layers < K or R >= 1:
             raise ValueError(f"K={K}, R={R}: the decoder has {layers} layers, and a share below 1 can go")
-        ratios = [1.0 if layer < K else 1 - R for layer in range(layers)]
+        ratios = [max(1, count) / visual.visual for count in schedules.fastv(visual.visual, layers, K, R)]
     if ratios is not None and (len(ratios) != layers or ratios[0] != 1 or min(ratios) <= 0):
         raise ValueError(f"ratios: one per layer, {layers} of them, the first of which is 1 and all above 0")
     if ratios is None:

@@ -81,11 +81,10 @@ class Aim(Reduction):
         self.matching, self.rank = Matching(), PageRank()
 
     def plan(self, visual: int, layers: int, text: int) -> list[int]:
-        """int(share v' + T) - T."""
+        """floor(share v')."""
         return schedules.aim(
-            visual, layers, text=text, frames=self.frames, merge=self.merge, first=self.first, span=self.span,
-            lag=self.lag,
-        )  # fmt: skip
+            visual, layers, frames=self.frames, merge=self.merge, first=self.first, span=self.span, lag=self.lag
+        )
 
     def look(self, seen: Seen) -> Seen:
         """Every frame merged."""

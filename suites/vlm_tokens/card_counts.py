@@ -61,7 +61,7 @@ def share(model: Settings, method: Settings) -> int:
 def aim(model: Settings, method: Settings) -> int:
     """Merging and pruning."""
     chosen = {"merge": method.get("merge", 0.25), "first": method.get("l1"), "span": method.get("span")}
-    return _request(model, schedules.aim(VISUAL, _layers(model), text=TEXT, lag=method.get("lag", 1), **chosen))
+    return _request(model, schedules.aim(VISUAL, _layers(model), lag=method.get("lag", 1), **chosen))
 
 
 def visiondrop(model: Settings, method: Settings) -> int:

@@ -21,6 +21,7 @@ from suites.common.decoder_shape import (
     network_macs,
     position_macs,
 )
+from suites.common.shares import at_most
 
 
 def prefill_macs(shape: DecoderShape, text: int, visual: Sequence[int], *, head: bool = True) -> int:
@@ -42,7 +43,7 @@ def decode_macs(
     """
     total = head_macs(shape) if head else 0
     for layer, count in zip(shape.layers, visual, strict=True):
-        kept = int(layer.hidden * neurons)
+        kept = at_most(layer.hidden, neurons)
         total += attention_macs(layer, shape.width) + 3 * shape.width * kept
         total += (text + count + step) * position_macs(layer)
     return total

@@ -54,7 +54,7 @@ def sparsevlm(model: nn.Module, *, kept: list[Count] | None = None, cuts: list[P
 
 
 def uniform(model: nn.Module, *, keep: KeepRate = 0.5, layer: Count = 0) -> Reduced:
-    """The model that keeps int(keep v) image tokens at even distances.
+    """The model that keeps floor(keep v) image tokens at even distances.
 
     Args:
         model: reads pictures before words.
@@ -69,7 +69,7 @@ def uniform(model: nn.Module, *, keep: KeepRate = 0.5, layer: Count = 0) -> Redu
 
 
 def random(model: nn.Module, *, keep: KeepRate = 0.5, layer: Count = 0, draw: Count = 0) -> Reduced:
-    """The model that keeps int(keep v) image tokens at random, the same places of every picture.
+    """The model that keeps floor(keep v) image tokens at random, the same places of every picture.
 
     Args:
         model: reads pictures before words.
@@ -97,7 +97,7 @@ class FastV(Reduction):
         self.after, self.drop, self.row = after, drop, RowScore()
 
     def plan(self, visual: int, layers: int, text: int) -> list[int]:
-        """All, then v - int(v R)."""
+        """All, then floor(v (1 - R))."""
         return schedules.fastv(visual, layers, self.after, self.drop)
 
     def leave(self, layer: int, stream: Stream, inside: Inside, wanted: int) -> Stream:
@@ -134,7 +134,7 @@ class Blind(Reduction):
         self.share, self.layer, self.draw = share, layer, draw
 
     def plan(self, visual: int, layers: int, text: int) -> list[int]:
-        """All, then int(keep v)."""
+        """All, then floor(keep v)."""
         return schedules.share(visual, layers, self.share, self.layer)
 
     def enter(self, layer: int, stream: Stream, model: VisualDecoder, wanted: int) -> tuple[Stream, Tensor | None]:

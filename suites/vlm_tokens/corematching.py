@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from bench.config.settings import Count, KeepRate
 from suites.common.decoder_cache import Kept, pair
 from suites.common.rotary import Rotation
+from suites.common.shares import at_most
 from suites.common.visual_decoder import Stream, VisualCache, VisualDecoder
 from suites.vlm_tokens import schedules
 from suites.vlm_tokens.reduced import Inside, Reduced, Reduction, as_visual, best, keep, picked, reduced
@@ -134,7 +135,7 @@ class CoreMatching(Reduction):
         """All, and from behind the layer on the stated share; all where the bend decides."""
         if not self.drops or self.share is None:
             return [visual] * layers
-        return schedules.core(visual, layers, self.layer, max(1, int(visual * self.share)))
+        return schedules.core(visual, layers, self.layer, max(1, at_most(visual, self.share)))
 
     def see(self, model: VisualDecoder, ids: Tensor) -> Any:
         """The pictures; what the last prompt left behind is forgotten."""
@@ -155,7 +156,7 @@ class CoreMatching(Reduction):
     def observe(self, layer: int, block: Any, active: Tensor) -> None:
         """Note a layer's core neurons."""
         if self.neurons:
-            count = max(1, int(active.shape[-1] * self.beta))
+            count = max(1, at_most(active.shape[-1], self.beta))
             self._core[layer] = core_of_sentence(active, self.rho, count)
 
     def close(self, cache: VisualCache, stream: Stream, model: VisualDecoder) -> VisualCache:

@@ -3,7 +3,8 @@
 Built from configurations with random weights, to be counted on the meta device or timed where there is room; nothing is
 downloaded. Pictures have no content: a visual token's id says nothing, and the tower sees the same grey picture each
 time. Sizes are those of the released configurations; a tile or frame is a picture, and all stand together behind the
-prefix. Newline tokens and padding of real inputs are left out.
+prefix. Newline tokens and unpadding of real inputs are left out of prompts; `suites.vlm_tokens.picture_sizes` counts
+both.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from suites.common.decoder_shape import DecoderShape
 from suites.common.decoder_shapes import shape_of
 from suites.common.hf_bridge import import_transformers
 from suites.common.visual_decoder import View, VisualDecoder
+from suites.vlm_tokens.picture_sizes import next_grid, qwen_tokens
 
 #: Vision towers as fields of transformers' configurations.
 CLIP_L_336 = {
@@ -48,6 +50,7 @@ class Released:
         newline: whether there is a vector for the end of a row of patches.
         between: words behind every picture but the last.
         base: of the rotary angles.
+        sized: what the size of a picture decides: how many tiles, or how many tokens; None where nothing.
     """
 
     decoder: str
@@ -59,17 +62,18 @@ class Released:
     newline: bool = False
     between: int = 0
     base: float = 10_000.0
+    sized: Literal["tiles", "tokens"] | None = None
 
 
 RELEASED: dict[str, Released] = {
     "llava_1_5_7b": Released("llama_7b", "clip", 576, vocabulary=32_064),
     "llava_1_5_13b": Released("llama_13b", "clip", 576, vocabulary=32_064),
-    "llava_next_7b": Released("llama_7b", "clip", 576, images=5, vocabulary=32_064, newline=True),
+    "llava_next_7b": Released("llama_7b", "clip", 576, images=5, vocabulary=32_064, newline=True, sized="tiles"),
     "llava_onevision_7b": Released("qwen2_7b", "siglip", 196, images=32, pool=14, newline=True, base=1_000_000.0),
     "llava_3d_7b": Released("llama_7b", None, 3096),
-    "qwen2_vl_7b": Released("qwen2_7b", None, 1200, base=1_000_000.0),
-    "qwen2_5_vl_3b": Released("qwen2_5_3b", None, 1200, images=3, between=1, base=1_000_000.0),
-    "qwen2_5_vl_7b": Released("qwen2_5_7b", None, 1200, images=3, between=1, base=1_000_000.0),
+    "qwen2_vl_7b": Released("qwen2_7b", None, 1200, base=1_000_000.0, sized="tokens"),
+    "qwen2_5_vl_3b": Released("qwen2_5_3b", None, 1200, images=3, between=1, base=1_000_000.0, sized="tokens"),
+    "qwen2_5_vl_7b": Released("qwen2_5_7b", None, 1200, images=3, between=1, base=1_000_000.0, sized="tokens"),
     # A few thousand parameters, for tests: the same parts.
     "small_llava": Released("small", "clip", 16, vocabulary=64),
 }
@@ -202,6 +206,7 @@ class OfFeatures(VisualDecoder):
 def published_visual(
     *, name: str, tiles: PositiveInt | None = None, tokens: PositiveInt | None = None, history: Count | None = None,
     layers: PositiveInt | None = None, tower: bool = True, whole_tower: bool = False, prefix: Count = 35,
+    picture: list[PositiveInt] | None = None,
 ) -> VisualDecoder:  # fmt: skip
     """The model of a name in evaluation mode with random weights.
 
@@ -214,6 +219,8 @@ def published_visual(
         tower: False: pictures come as features, so that the decoder is counted alone.
         whole_tower: run the tower's last layer, whose output nobody reads.
         prefix: words before the pictures.
+        picture: height and width in pixels of every picture, of models whose tiles or tokens depend on it; instead
+            of `tiles` or `tokens`.
 
     Raises:
         UsageError: there is no such model.
@@ -224,6 +231,8 @@ def published_visual(
         raise UsageError(f'no vision-language model is called "{name}"; {did_you_mean(name, RELEASED)}')
     found = RELEASED[name]
     _check(found, tiles, tokens, history)
+    if picture is not None:
+        tiles, tokens = _of_picture(name, found, picture, tiles, tokens)
     images = found.images if tiles is None else tiles
     images = images if history is None else 1 + history
     shape = _shape(found, layers)
@@ -247,6 +256,26 @@ def _check(found: Released, tiles: int | None, tokens: int | None, history: int 
         raise ValueError(f"history={history}: this model has no words between its pictures")
     if tiles is not None and history is not None:
         raise ValueError("tiles and history say the same thing: give one of them")
+
+
+def _of_picture(
+    name: str, found: Released, picture: list[int], tiles: int | None, tokens: int | None
+) -> tuple[int | None, int | None]:
+    """Tiles and tokens of a picture of that size.
+
+    Raises:
+        ValueError: the model makes as many tokens of every picture, or there are no two sides, or two ways to say it.
+    """
+    if found.sized is None:
+        sized = ", ".join(each for each, released in RELEASED.items() if released.sized)
+        raise ValueError(f"picture={picture}: {name} makes as many tokens of every picture; sizes decide in {sized}")
+    if len(picture) != 2 or (tiles if found.sized == "tiles" else tokens) is not None:
+        raise ValueError(f"picture={picture} has to be [height, width], without {found.sized}=... beside it")
+    height, width = picture
+    if found.sized == "tokens":
+        return tiles, qwen_tokens(height, width)
+    rows, columns = next_grid(height, width)
+    return 1 + rows * columns, tokens
 
 
 def _shape(found: Released, layers: int | None) -> DecoderShape:

@@ -1,6 +1,6 @@
 """PyramidDrop: image tokens halve stage by stage (Xing et al. 2024, arXiv 2410.17247, section 3.2).
 
-Behind each of S - 1 cuts int(v keep^i) image tokens stay, counted from the first number. They are ranked by the
+Behind each of S - 1 cuts floor(v keep^i) image tokens stay, counted from the first number. They are ranked by the
 attention of the prompt's last token in the layer that follows the cut: that layer's norm, query and key maps and
 rotation, softmax over the whole sequence, mean over heads. Their order is kept and places are numbered anew.
 """
@@ -76,5 +76,5 @@ class PyramidDrop(NextLayerCuts):
         self.lam, self.stages, self.cuts = lam, stages, cuts
 
     def plan(self, visual: int, layers: int, text: int) -> list[int]:
-        """int(v lambda^i) behind cut i."""
+        """floor(v lambda^i) behind cut i."""
         return schedules.pyramiddrop(visual, layers, self.lam, self.stages, self.cuts)

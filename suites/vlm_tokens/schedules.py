@@ -49,19 +49,23 @@ def stage_cuts(stages: int, layers: int) -> list[int]:
 def pyramiddrop(
     v: int, layers: int, keep: float = 0.5, stages: int = 4, cuts: Sequence[int] | None = None
 ) -> list[int]:
-    """int(v keep^i) after cut i, always from the first number (PyramidDrop, arXiv 2410.17247, section 3.2)."""
+    """floor(v keep^i) after cut i, always from the first number (PyramidDrop, arXiv 2410.17247, section 3.2).
+
+    Released lists hold the shares themselves, 0.49 for the second cut at 0.7: 1200 tokens become 588, not the 587 of a
+    product that rounding made smaller.
+    """
     after = stage_cuts(stages, layers) if cuts is None else list(cuts)
-    return cut([int(v * keep**index) for index in range(len(after) + 1)], after, layers)
+    return cut([at_most(v, keep**index) for index in range(len(after) + 1)], after, layers)
 
 
 def fastv(v: int, layers: int, after: int = 2, drop: float = 0.5) -> list[int]:
-    """All v, then v - int(v R) behind layer K (FastV, arXiv 2403.06764)."""
-    return cut([v, v - at_most(v, drop)], [after], layers)
+    """All v, then floor(v (1 - R)) behind layer K (FastV, arXiv 2403.06764), as random and even dropping keep them."""
+    return cut([v, at_most(v, 1 - drop)], [after], layers)
 
 
 def share(v: int, layers: int, keep: float, after: int = 0) -> list[int]:
-    """int(v keep) from a layer on: random and uniform dropping; at least one token."""
-    return cut([v, max(1, int(v * keep))], [after], layers)
+    """floor(v keep) from a layer on: random and uniform dropping; at least one token."""
+    return cut([v, max(1, at_most(v, keep))], [after], layers)
 
 
 def sparsevlm(
@@ -94,8 +98,8 @@ def aim_merged(v: int, frames: int, merge: float) -> int:
 
 
 def merge_rounds(tokens: int, merge: float) -> list[int]:
-    """How many tokens each round of matching merges away, until int(tokens merge) are left; none for merge = 1."""
-    goal, rounds = max(1, int(tokens * merge)), []
+    """How many tokens each round of matching merges away, until floor(tokens merge) are left; none for merge = 1."""
+    goal, rounds = max(1, at_most(tokens, merge)), []
     while tokens > goal:
         rounds.append(min(tokens // 2, tokens - goal))
         tokens -= rounds[-1]
@@ -113,13 +117,13 @@ def aim_shares(layers: int, first: int, span: int = 8, lag: int = 1) -> list[flo
 
 
 def aim(
-    v: int, layers: int, *, text: int, frames: int = 1, merge: float = 0.25, first: int | None = None,
-    span: int | None = None, lag: int = 1,
+    v: int, layers: int, *, frames: int = 1, merge: float = 0.25, first: int | None = None, span: int | None = None,
+    lag: int = 1,
 ) -> list[int]:  # fmt: skip
-    """int(share v' + T) - T visual tokens per layer, v' after merging."""
+    """floor(share v') visual tokens per layer, v' after merging; words are never dropped."""
     first, span = aim_defaults(layers, first, span)
     merged = aim_merged(v, frames, merge)
-    return [int(part * merged + text) - text for part in aim_shares(layers, first, span, lag)]
+    return [at_most(merged, part) for part in aim_shares(layers, first, span, lag)]
 
 
 def aim_defaults(layers: int, first: int | None, span: int | None) -> tuple[int, int]:

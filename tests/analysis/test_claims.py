@@ -90,6 +90,28 @@ def test_ratio_of_counts_is_to_the_plain_model():
     assert found.kind == "reproduced" and found.measured == pytest.approx(2.703 / 4.6)
 
 
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_ratio_to_a_count_that_is_a_lower_bound_is_not_judged(side):
+    sides = [
+        synthetic.record(model="deit_small", macs=4.6e9, baseline_macs=4.6e9),
+        synthetic.record(model="deit_small", method="tome", setting="r=13", macs=2.3e9),
+    ]
+    half = claim(value=0.5, unit="x", relative_to_baseline=True, tolerance=0.0)
+
+    def judged(one, share):
+        sides[side]["counts"]["uncounted"] = [{"operator": "aten::cholesky", "time_share": share}]
+        return evaluate([one], table.from_records(sides), records=sides)[0]
+
+    assert judged(half, 0.005).kind == "reproduced"
+    bound = judged(half, 0.13)
+    name = ("deit_small", "deit_small with tome(r=13)")[side]
+    assert bound.kind == "not comparable here" and bound.measured is None
+    assert bound.reason == (
+        f"not judged: a count is a lower bound ({name}: aten::cholesky is not counted and takes 13% of the time)"
+    )
+    assert judged(claim(value=2.3e9, tolerance=0.0), 0.13).kind == "reproduced"  # no ratio
+
+
 def test_nonzero_products_are_set_against_all_of_a_plain_network_which_names_no_kernel():
     plain = synthetic.record(model="deit_small", macs=4.0e9, baseline_macs=4.0e9, baseline_ms=1.0, latency_ms=1.0)
     pruned = synthetic.record(model="deit_small", method="tome", setting="r=13", macs=4.0e9, latency_ms=1.0)

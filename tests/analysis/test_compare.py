@@ -62,8 +62,8 @@ def test_injected_5_percent_slowdown_is_found_and_fails_the_gate():
 
 
 def test_identical_runs_pass_the_gate():
-    found = [compare(run("a", seed=s, noise=0.01), run("b", seed=s, noise=0.01)) for s in range(40)]
-    assert sum(result.exit_code != 0 for result in found) <= 2
+    found = [compare(run("a", seed=s, noise=0.01), run("b", seed=s, noise=0.01)) for s in range(20)]
+    assert sum(result.exit_code != 0 for result in found) <= 1
     assert all(kind in {"SAME", "AMBIGUOUS"} for result in found for kind in kinds(result, "latency_ms"))
 
 

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
+from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 from bench import statistics
 from bench.statistics import Interval, log_mean_interval, ratio_interval_paired, ratio_interval_welch, verdict
@@ -279,6 +281,20 @@ def test_item_without_an_interval_may_hold_any_rank():
 
 
 # ------------------------------------------------------------------------------------------------ quality
+
+
+def test_functions_behind_the_distributions_give_what_scipy_and_statsmodels_give():
+    t, df = np.meshgrid([-3.0, 0.0, 0.3, 2.0, 40.0, np.inf, np.nan], [0.5, 1.0, 7.3, 400.0, np.nan])
+    assert statistics.t_tail(t, df) == pytest.approx(scipy_stats.t.sf(t, df), rel=1e-9, nan_ok=True)
+    for n, q in ((1, 0.5), (12, 0.5), (64, 0.9), (999, 0.9), (999, 0.99)):
+        rank = int(scipy_stats.binom.isf(0.01, n, q)) + 1
+        assert statistics.percentile(list(range(1, n + 1)), q).upper == (rank if rank <= n else None)
+    for right, n in ((0, 1), (1, 1), (0, 10), (10, 10), (7, 9), (41033, 50000)):
+        assert statistics.wilson(right, n, 0.9) == pytest.approx(proportion_confint(right, n, 0.1, "wilson"), rel=1e-12)
+    for lost, won in ((0, 0), (1, 0), (3, 3), (6, 2), (40, 90)):
+        first, second = [True] * lost + [False] * won + [True], [False] * lost + [True] * won + [True]
+        exact = mcnemar([[0, lost], [won, 0]], exact=True).pvalue if lost + won else 1.0
+        assert statistics.paired_accuracy_difference(first, second).p == pytest.approx(exact, rel=1e-12)
 
 
 def test_wilson_oracle():

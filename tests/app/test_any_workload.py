@@ -29,10 +29,11 @@ from bench.sweep.attempts import Interrupted
 from bench.sweep.events import GroupFinished, Recorded
 from bench.tracking.mlflow_view import sections_of
 from bench.tracking.tracked_run import describe
-from bench.worker.client import Done, Workers
+from bench.worker.client import Done
 from reports.rows import as_row_of
 from reports.site import build, load
 from tests.sweeping import QUICK, configuration, sweep
+from tests.workers import Sharing
 
 NAPS = "tests.workloads.naps"
 BLOCK = {
@@ -267,7 +268,7 @@ def test_a_forecast_counts_what_the_meta_device_can_count_in_a_process_of_its_ow
     config = configuration(tmp_path, ["tests.faults.models:healthy"])
     made = plan.make(config, catalogue.load())
     recipe = recipe_for(made.cases[0], made, config)
-    with Workers(config.executor.timeouts_s.model_dump()) as workers:
+    with Sharing(config.executor.timeouts_s.model_dump()) as workers:
         outcome = workers.run("estimate", {"recipes": [recipe.as_dict()]}, log=tmp_path / "log")
     assert isinstance(outcome, Done), outcome
     found = outcome.result["macs"][made.cases[0].key]

@@ -74,11 +74,13 @@ def test_nothing_typed_is_an_error(line):
     assert isinstance(completion.offers(line), list)
 
 
-def test_the_command_line_answers_a_shells_question_without_hydra_or_pydantic(tmp_path):
+def test_the_command_line_answers_a_shells_question_without_hydra_pydantic_or_the_library(tmp_path):
     script = (
         "import sys; from bench.app.cli import main\n"
         "try: main()\n"
-        "finally: print(sorted({'hydra', 'pydantic', 'torch'} & set(sys.modules)), file=sys.stderr)"
+        "finally:\n"
+        "    slow = {'hydra', 'pydantic', 'torch', 'bench.api', 'importlib.metadata'} & set(sys.modules)\n"
+        "    print(sorted(slow), file=sys.stderr)"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT), "COMP_LINE": "bench job=pl", "COMP_POINT": "12"}
     command = [sys.executable, "-c", script, "-sc", "query=bash"]

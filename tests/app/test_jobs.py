@@ -38,6 +38,16 @@ def test_own_row_reproduces_with_exact_counts_and_a_verdict_table(measured, caps
     assert (folder / "results" / "reproductions" / row["case_key"] / "1" / "records").is_dir()
 
 
+def test_a_machine_that_is_busier_than_then_is_told_beside_the_verdicts():
+    def at(*cores):
+        return {"timing": {"invocations": [{"host": {} if each is None else {"other_cores": each}} for each in cores]}}
+
+    told = reproduce.busier_now(at(0.1, 0.0, 0.2), at(1.4, 1.4, None))
+    assert told.startswith("the machine is busier now: other programs used 1.4 cores, and 0.1 then")
+    assert not reproduce.busier_now(at(1.4), at(0.1)) and not reproduce.busier_now(at(0.1), at(0.3))
+    assert not reproduce.busier_now(at(None), at(1.0)) and not reproduce.busier_now({}, at(1.0))
+
+
 def test_a_row_that_is_not_there_names_the_nearest(measured):
     folder, records = measured
     key = records[0]["case_key"]

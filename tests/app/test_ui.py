@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: A server that answers late and has a process of its own, as MLflow's has.
 SERVER = """
 import http.server, subprocess, sys, time
-time.sleep(1)
+time.sleep(0.5)
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from bench.config.paths import suite_folders
-from bench.config.yaml_file import MOST_NESTED, first_text, read_yaml
+from bench.config.yaml_file import MOST_NESTED, first_text, names_under, read_yaml
 from bench.errors import UsageError
 
 
@@ -76,3 +76,19 @@ def test_the_first_text_of_a_key_is_found_without_reading_on(written, text, foun
 
 def test_there_is_no_first_text_of_a_file_that_is_not_there(tmp_path):
     assert first_text(tmp_path / "none.yaml", "name") is None
+
+
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("x: {a: 1}\nmodels: {a: b, c: {d: e}, f: [g, {h: i}]}\ny: [", ["a", "c", "f"]),
+        ("models:\n  a: &k {d: e}\n  b: {<<: *k}\n  <<: {c: 1}\n", ["a", "b"]),
+        ("x: models\ny: {models: {a: 1}}\nmodels: {b: 1}", ["b"]),
+        ("models: [a]\nother: {b: 1}", []),
+        ("models: a\nb: {c: 1}", []),
+        ("- models\n- {a: 1}", []),
+        ("", []),
+    ],
+)
+def test_the_names_under_a_key_are_found_without_reading_on(written, text, found):
+    assert names_under(written(text), "models") == found

@@ -48,7 +48,7 @@ def test_ctrl_c_before_anything_is_measured_ends_with_130_too(tmp_path):
     assert "Traceback" not in told, told
 
 
-def test_second_driver_of_the_command_line_is_refused_with_2_while_the_first_goes_on(tmp_path):
+def test_second_driver_is_refused_with_2_while_the_first_goes_on_and_when_that_is_killed_no_process_is_left(tmp_path):
     mark = tmp_path / "mark"
     waiting = f"tests.faults.models:waits(mark={str(mark)!r})"
     with driver(tmp_path, [waiting]) as first:
@@ -58,3 +58,8 @@ def test_second_driver_of_the_command_line_is_refused_with_2_while_the_first_goe
         assert second.returncode == 2
         assert f"process {first.pid} has been measuring" in told
         assert first.poll() is None
+        children = family(first)
+        assert int(mark.read_text()) in {child.pid for child in children}
+        first.kill()
+        _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive

@@ -170,7 +170,7 @@ def test_a_calibration_from_the_future_is_made_anew(tmp_path, monkeypatch):
 
 
 def test_a_case_longer_than_its_limit_is_tried_twice_then_a_row_with_the_phase(tmp_path):
-    timeouts = {"start": 60, "load": 60, "compile": 60, "warmup": 2, "measure": 60}
+    timeouts = {"start": 60, "load": 60, "compile": 60, "warmup": 1, "measure": 60}
     config = configuration(
         tmp_path,
         ["tests.faults.models:hang", "tests.faults.models:exits_quietly", HEALTHY],
@@ -180,7 +180,7 @@ def test_a_case_longer_than_its_limit_is_tried_twice_then_a_row_with_the_phase(t
     assert statuses(result.records) == {"hang": "timeout", "exits_quietly": "crashed", "healthy": "ok"}
     errors = {record["case"]["model"].partition(":")[2]: record["error"] for record in result.records}
     assert (errors["hang"]["phase"], errors["hang"]["type"]) == ("warmup", "Timeout")
-    assert "took longer than 2 s" in errors["hang"]["message"]
+    assert "took longer than 1 s" in errors["hang"]["message"]
     assert "exited with 0 and left no result" in errors["exits_quietly"]["message"]
     lost = Journal(Path(config.paths.results) / "journal.jsonl").read().events("lost")
     assert [entry["status"] for entry in lost] == ["timeout"] * 2 + ["crashed"] * 2

@@ -36,7 +36,7 @@ def _convolution(settings_: tuple[int, ...], batch: int, side: int) -> tuple[nn.
     return module, torch.randn(batch, groups * per_in, side, side), batch * taps
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(CONVOLUTION, st.integers(1, 2), st.integers(4, 8))
 def test_any_convolution(settings_: tuple[int, ...], batch: int, side: int) -> None:
     module, image, expected = _convolution(settings_, batch, side)
@@ -66,7 +66,7 @@ def _tail(parts: list[tuple[str, int]], batch: int, tokens: int) -> tuple[nn.Mod
     return nn.Sequential(*modules).eval(), total, norms
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(TAIL, st.integers(1, 3), st.integers(1, 6))
 def test_any_token_network_in_both_conventions_and_its_layer_table(
     parts: list[tuple[str, int]], batch: int, tokens: int

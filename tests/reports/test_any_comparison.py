@@ -90,10 +90,10 @@ def with_part(made, part, **values):
     return {**made, "readings": [*made["readings"], *extra]}
 
 
-def test_a_quantity_of_a_part_has_a_column_behind_that_of_the_whole():
+def test_a_quantity_of_a_part_has_a_column_behind_those_of_the_whole():
     made = rows([with_part(record(), "prefill", latency_ms=5.0, macs=1e9)])
     keys = [column.key for column in columns_of(made)]
-    assert keys.index("latency_ms@prefill") == keys.index("latency_ms") + 1
+    assert max(keys.index(key) for key in keys if "@" not in key) < keys.index("latency_ms@prefill")
     assert (
         column_of("latency_ms@prefill").title == "Latency (p50) of prefill"
         and made[0].value("latency_ms", "prefill") == 5.0
@@ -171,7 +171,7 @@ def test_a_curve_is_drawn_beside_the_same_one_of_the_other_side_with_its_gaps():
     figure = check(curves.figure(own, other, other_name="plain_net"))
     black, blue = figure.spec["data"]
     assert (black["name"], black["y"], blue["y"]) == ("plain_net", [6.0, 6.0, 6.0], [3.0, None, 1.0])
-    assert "3.00 ms at 0, 1.00 ms at 2" in figure.title and "1 of 3 points have no value" in figure.notes[0]
+    assert "3.00\u00a0ms at 0, 1.00\u00a0ms at 2" in figure.title and "1 of 3 points have no value" in figure.notes[0]
     assert list(figure.table["plain_net"]) == [6.0, 6.0, 6.0]
     with pytest.raises(ValueError, match="two curves"):
         curves.figure({**own, "curves": [CURVE, copy.deepcopy(CURVE)]})

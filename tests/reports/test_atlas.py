@@ -106,6 +106,29 @@ def test_the_picture_has_equal_scales_hollow_disturbed_marks_and_a_page_behind_e
     assert [trace["y"][0] / trace["x"][0] for trace in guides] == pytest.approx([1.0, 0.75, 0.5])
 
 
+def test_small_multiples_have_a_panel_for_each_suite_or_for_each_method_of_one():
+    made = rows(
+        plain(), plain("other", suite="second"), reduced("r=1", 0.9, method="a"), reduced("r=1", 0.7, method="b"),
+        reduced("r=1", 0.7, model="other", suite="second"),
+    )  # fmt: skip
+    found = atlas.points(made)
+    views = {
+        "all": found,
+        **{name: [p for p in found if p.row.case.suite == name] for name in ("vit_tokens", "second")},
+    }
+    drawn = check(flagship.figure(found, looks_by_suite(found), title="t", views=views, control="Suite"))
+    assert [control.label for control in drawn.controls] == ["Suite", "Layout"]
+    whole, one = (drawn.view(name, "small multiples") for name in ("all", "vit_tokens"))
+    assert [title["text"] for title in whole["layout"]["annotations"]] == ["second", "vit_tokens"]
+    assert [title["text"] for title in one["layout"]["annotations"]] == ["a", "b"]
+    assert drawn.view("second", "one picture") and drawn.view("second", "small multiples") is None
+    for spec in (whole, one):  # every mark once, on axes that reach equally far
+        marks = [item for trace in spec["data"] if trace.get("meta") == "hover" for item in trace["customdata"]]
+        assert len(marks) == len({item[0] for item in marks}) == spec["layout"]["meta"]["panels"] + (spec is whole)
+        assert spec["layout"]["xaxis"]["range"] == spec["layout"]["xaxis2"]["range"]
+        assert spec["layout"]["yaxis2"]["scaleanchor"] == "x2"
+
+
 def test_suites_and_workloads_never_share_a_group_a_rank_or_a_front(tmp_path):
     both = [record(), record(suite="second", model="other", latency_ms=4.0, baseline_ms=4.0, accuracy=99.0)]
     store(tmp_path / "results", [*both, record(workload="generate", model="third")], with_samples=False)

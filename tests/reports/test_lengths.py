@@ -51,6 +51,11 @@ def test_the_table_names_every_measured_length_and_what_was_not_measured():
     ]  # fmt: skip
 
 
+def test_a_case_that_loses_again_is_said_to_pay_where_it_does():
+    cells = [line[-1] for line in table([course(FASTER, FASTER, SLOWER), course(SLOWER, FASTER, OPEN)])[1]]
+    assert cells == ["at context 128, 512 alone", "at context 512 alone"]
+
+
 def test_the_figure_has_a_view_per_batch_and_says_what_pays():
     style = {"m": Style("#123456", "circle")}
     figure = length_gain.figure([course(SLOWER, OPEN, FASTER)], styles=style)

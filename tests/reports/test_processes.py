@@ -8,6 +8,7 @@ def test_cpu_rows_have_no_columns_of_a_gpu():
     found = process_table(synthetic.record())
     assert "Median (ms)" in found["head"] and not any("device" in title or "clock" in title for title in found["head"])
     assert all(len(row) == len(found["head"]) for row in found["rows"]) and found["rows"]
+    assert [row[0] for row in found["rows"]] == ["1", "2", "3"]  # as the figures number them
 
 
 def test_host_time_device_time_and_clocks_stand_side_by_side():

@@ -42,11 +42,12 @@ def test_a_plain_network_counts_the_bits_that_it_stores():
 
 
 def test_the_figure_draws_a_law_through_marks_and_a_higher_score_has_none():
-    drawn = check(figure.figure(total_bits.families(site())))
+    found = total_bits.families(site())
+    drawn = check(figure.figure(found))
     (spec,) = drawn.views.values()
     assert [trace["mode"] for trace in spec["data"]] == ["lines", "markers"] * 2
     assert drawn.title == "q(bits=8) is best at 3 of 4 budgets of total bits"
-    head, rows = total_bits.budgets(total_bits.families(site()))
+    head, rows = total_bits.budgets(found)
     assert len(rows) == 4 and rows[0][2:] == ["q(bits=4)", "100 %"] and len(head) == 4
     higher = [row(f"q(bits={b})", n, b, n / 10, metric="accuracy") for n in (1, 2, 3) for b in (4, 8)]
     (family,) = total_bits.families(SimpleNamespace(rows=higher))

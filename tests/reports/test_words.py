@@ -72,7 +72,7 @@ def site_of(folder, records):
     ("counts", "told"),
     [
         ((0, 0), "none is faster or slower for certain"),
-        ((0, 2), "none is faster for certain and 2 slower"),
+        ((0, 2), "none is faster for certain and 2 are slower"),
         ((1, 0), "1 is faster for certain and none slower"),
         ((4, 1), "4 are faster for certain and 1 slower"),
     ],

@@ -541,8 +541,8 @@ def peak_of_packing(folder, files):
 
 
 def test_packing_takes_the_memory_of_one_file_however_many_there_are(tmp_path):
-    few, many = peak_of_packing(tmp_path / "few", 3), peak_of_packing(tmp_path / "many", 15)
-    assert many < few + 500_000  # all of them would be twelve megabytes more
+    few, many = peak_of_packing(tmp_path / "few", 3), peak_of_packing(tmp_path / "many", 8)
+    assert many < few + 500_000  # all of them would be five megabytes more
     assert few < foreign.MEMORY_FACTOR * 525_000 + foreign.MEMORY_BESIDE
 
 

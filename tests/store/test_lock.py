@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -122,14 +121,19 @@ def test_unwritable_folder_says_what_to_do(tmp_path):
 
 
 def test_race_of_many_drivers_has_one_winner(tmp_path):
-    start = time.time() + 1.0
     code = (
-        "import sys, time; from bench.store.lock import ResultsLock, Locked; lock = ResultsLock(sys.argv[1])\n"
-        "time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
-        "try: lock.acquire()\nexcept Locked: print('refused')\nelse: print('won'); time.sleep(3)"
+        "import sys; from bench.store.lock import ResultsLock, Locked; lock = ResultsLock(sys.argv[1])\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "try: lock.acquire()\nexcept Locked: print('refused', flush=True)\nelse: print('won', flush=True)\n"
+        "sys.stdin.read()"  # the winner holds it until all have tried
     )
-    racers = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(start)], stdout=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
-    assert sorted(racer.communicate()[0].strip() for racer in racers).count("won") == 1
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    racers = [subprocess.Popen(command, **pipes) for _ in range(4)]
+    assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 4
+    for racer in racers:
+        racer.stdin.write("go\n")
+    told = [racer.stdout.readline().strip() for racer in racers]
+    for racer in racers:
+        racer.communicate()
+    assert sorted(told) == ["refused"] * 3 + ["won"]

@@ -14,7 +14,7 @@ SUITES = Path(__file__).parents[2] / "suites"
 CATALOGUE = catalogues.load()
 NAMES = (
     "attention", "convnets", "decode", "diffusion", "distill", "dynamic", "lowrank", "ops", "predict", "pruning",
-    "scaling", "serving", "ssm", "streaming", "tiny_memory", "training", "vlm_tokens",
+    "quantization", "scaling", "serving", "ssm", "streaming", "tiny_memory", "training", "vlm_tokens",
 )  # fmt: skip
 
 

@@ -121,9 +121,9 @@ def test_what_needs_a_module_that_is_not_there_is_skipped_with_its_name():
         run_check("builds", subject(modules=("no_such_module_here",)))
 
 
-def test_importing_the_library_brings_no_battery_and_the_battery_no_suite():
+def test_importing_the_library_brings_no_battery_and_the_battery_no_suite_and_a_sweep_no_distributions():
     program = (
-        "import sys, bench; assert 'bench.testing' not in sys.modules; import bench.testing; assert 'suites' not in "
-        "sys.modules"
+        "import sys, bench; assert 'bench.testing' not in sys.modules; import bench.testing, bench.sweep.loop; assert "
+        "not {'suites', 'scipy.stats', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

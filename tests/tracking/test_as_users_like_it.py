@@ -6,13 +6,17 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench.app.mirror import derived
+from bench.app.mirror import derived, experiment_of
+from bench.config.schema import Tracking
 from bench.store.records import Store, seal
+from bench.tracking.mirror import Mirror
 from bench.tracking.mlflow_view import VIEW_TAG, sections_of, view_key, view_state
 from bench.tracking.over_processes import points
 from bench.tracking.preview import waterline_svg
 from bench.tracking.sweeps import ABOUT, NOTE, experiment_note
 from bench.tracking.tracked_run import describe
+from bench.tracking.ui import ui_command
+from tests.sweeping import HEALTHY, configuration
 from tests.synthetic import record, store
 from tests.tracking.test_tracking import free_port, mirror, place, runs, server, sweep, template  # noqa: F401 - fixtures
 
@@ -111,6 +115,21 @@ def test_a_real_mlflow_has_steps_data_system_metrics_and_a_view_per_network(plac
     client.set_experiment_tag(number, NOTE, "mine")
     sweep(mirror(place), [seal(record(model="deit_base"))])
     assert client.get_experiment(number).tags[NOTE] == "mine"
+
+
+def test_each_suite_has_an_experiment_of_its_own_unless_one_is_named(place):  # noqa: F811
+    config = configuration(place, [HEALTHY])
+    assert experiment_of(config, "ops") == "waterline-ops"
+    assert experiment_of(config.model_copy(update={"tracking": Tracking(experiment="lab")}), "ops") == "lab"
+    kept = store(place / "results", [record(), record(suite="ops", model="gemm")], with_samples=False)
+    uri, name = f"sqlite:///{place}/mlflow/mlflow.db", "waterline-vit_tokens"
+    one = Mirror(uri, name, place / "art", kept.root, suite="vit_tokens")
+    (item,) = one.pending(kept)
+    assert item["case"]["suite"] == "vit_tokens"
+    link = sweep(one, [item]).link("http://127.0.0.1:5999")
+    assert "viewStateShareKey=waterline-vit_tokens" in link and not one.pending(kept)
+    assert ui_command(uri, experiment=name, suite="vit_tokens", port=5999)[2] == link
+    assert ui_command(uri, experiment="waterline-ops", suite="ops", port=5999)[2] == link  # the newest there is
 
 
 def test_the_description_links_every_view_that_fits():

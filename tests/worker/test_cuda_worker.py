@@ -19,20 +19,20 @@ from bench.plan.recipe import Recipe
 from bench.store.journal import Journal
 from bench.worker import cuda, global_state, probe, ready
 from bench.worker.child import Phase, classify, describe
-from bench.worker.client import Workers
 from bench.worker.invocation import reference_gemm
 from bench.worker.outputs import check_output
 from bench.worker.ready import Ready, compile_time
 from bench.worker.subject import Subject, build, timed_build
 from bench.workloads.workload import Part
 from tests.sweeping import QUICK, configuration, sweep
+from tests.workers import Sharing
 
 ANNOUNCED = "CUDA out of memory. Tried to allocate 20.00 GiB"
 
 
 @pytest.fixture(scope="module")
 def workers():
-    with Workers(dict.fromkeys(("start", "load", "compile", "warmup", "measure"), 60.0)) as made:
+    with Sharing(dict.fromkeys(("start", "load", "compile", "warmup", "measure"), 60.0)) as made:
         yield made
 
 

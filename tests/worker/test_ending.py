@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from bench.plan.case import Case
 from bench.plan.recipe import Recipe
 from bench.worker import client
-from bench.worker.client import Failed, Workers
+from bench.worker.client import Failed
 from bench.worker.ending import how_it_ended, read_outcome, read_phase
 from bench.worker.scratch import HELD, YOUNG_S, Scratch
 from tests.worker.test_worker import TIMEOUTS, probe
+from tests.workers import Sharing
 
 CASE = Case(suite="t", model="m")
 SPEC = {"kind": "invocation", "session": "s", "index": 0, "recipes": [Recipe(CASE).as_dict()]}
@@ -168,7 +169,7 @@ def test_a_stopped_server_is_lost_and_the_next_case_gets_another(tmp_path, monke
     monkeypatch.setattr(client, "SILENCE_S", 1.0)
     monkeypatch.setattr(client, "GRACE_S", 0.5)
     monkeypatch.setattr(client, "LEAVE_S", 0.2)
-    with Workers({**TIMEOUTS, "warmup": 1.0}) as workers:
+    with Sharing({**TIMEOUTS, "warmup": 1.0}) as workers:
         assert probe(workers, tmp_path, "healthy").ok
 
         def stop():

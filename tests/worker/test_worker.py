@@ -13,15 +13,17 @@ import pytest
 
 from bench.plan.case import Case
 from bench.plan.recipe import Recipe
-from bench.worker.client import LOG_LIMIT_BYTES, Workers
+from bench.worker import client
+from bench.worker.client import LOG_LIMIT_BYTES
 from tests.sweeping import QUICK
+from tests.workers import Sharing
 
 TIMEOUTS = {"start": 60.0, "load": 30.0, "compile": 30.0, "warmup": 30.0, "measure": 30.0}
 
 
 @pytest.fixture(scope="module")
 def workers():
-    with Workers(TIMEOUTS) as made:
+    with Sharing(TIMEOUTS) as made:
         yield made
 
 
@@ -76,12 +78,13 @@ def test_allocation_beyond_the_limit_is_out_of_memory_and_spares_the_host(worker
 
 
 @pytest.mark.parametrize("model", ["hang", "stubborn_hang"])
-def test_hangs_end_at_the_timeout_of_their_phase_even_if_they_ignore_being_asked(tmp_path, model):
-    with Workers({**TIMEOUTS, "warmup": 0.5}) as impatient:
-        outcome = probe(impatient, tmp_path, model)
-        assert outcome.status == "timeout"
-        assert outcome.error["phase"] == "warmup"
-        assert probe(impatient, tmp_path, "healthy").ok
+def test_hangs_end_at_the_timeout_of_their_phase_even_if_they_ignore_being_asked(workers, tmp_path, monkeypatch, model):
+    monkeypatch.setattr(workers, "timeouts", {**TIMEOUTS, "warmup": 0.5})
+    monkeypatch.setattr(client, "GRACE_S", 0.5)
+    outcome = probe(workers, tmp_path, model)
+    assert outcome.status == "timeout"
+    assert outcome.error["phase"] == "warmup"
+    assert probe(workers, tmp_path, "healthy").ok
 
 
 def timing(model, **latency):
@@ -91,19 +94,18 @@ def timing(model, **latency):
     return {"recipes": [recipe.as_dict()], "protocol": protocol, "session": "s", "index": 0, "seed": 1}
 
 
-def test_waiting_for_a_quiet_host_is_not_counted_as_starting(tmp_path):
+def test_waiting_for_a_quiet_host_is_not_counted_as_starting(workers, tmp_path, monkeypatch):
     """The host is busy for longer than a start may take, and the worker waits as long as its protocol tells it to."""
-    with Workers(TIMEOUTS) as made:
-        assert probe(made, tmp_path, "healthy").ok  # the server imports torch while the start has time for that
-        made.timeouts = {**TIMEOUTS, "start": 1.0}
-        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as neighbour:
-            try:
-                outcome = made.run("invocation", timing("healthy", quiet_wait_s=2.0), log=tmp_path / "log")
-            finally:
-                neighbour.kill()
-        assert outcome.ok, outcome.error
-        assert outcome.result["quiet"]["waited_s"] >= 2.0
-        assert "host busy" in outcome.result["quiet"]["labels"] and not outcome.result["quiet"]["quiet"]
+    assert probe(workers, tmp_path, "healthy").ok  # the server imports torch while the start has time for that
+    monkeypatch.setattr(workers, "timeouts", {**TIMEOUTS, "start": 1.0})
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as neighbour:
+        try:
+            outcome = workers.run("invocation", timing("healthy", quiet_wait_s=1.5), log=tmp_path / "log")
+        finally:
+            neighbour.kill()
+    assert outcome.ok, outcome.error
+    assert outcome.result["quiet"]["waited_s"] >= 1.5
+    assert "host busy" in outcome.result["quiet"]["labels"] and not outcome.result["quiet"]["quiet"]
 
 
 def test_the_samples_of_the_reference_say_how_many_products_each_is_the_mean_of(workers, tmp_path):
@@ -142,7 +144,7 @@ def test_of_a_long_run_one_warms_up_and_as_many_are_timed_as_there_is_time_for(w
 
 
 def test_the_limit_of_a_wait_is_the_wait_and_a_start(tmp_path):
-    with Workers({**TIMEOUTS, "start": 60.0, "measure": 7.0}) as made:
+    with Sharing({**TIMEOUTS, "start": 60.0, "measure": 7.0}) as made:
         assert made.limit_s("quiet", 120.0) == 180.0
         assert (made.limit_s("start", 120.0), made.limit_s("measure", 120.0)) == (60.0, 7.0)
         ended = {"ended": signal.SIGTERM, "max_resident_bytes": 1}
@@ -198,12 +200,12 @@ def test_one_case_does_not_change_the_next(workers, tmp_path):
     assert outcome.ok, outcome.error
 
 
-def test_a_killed_server_is_a_lost_case_and_the_next_one_starts_another(tmp_path):
-    with Workers(TIMEOUTS) as mortal:
-        assert probe(mortal, tmp_path, "healthy").ok
-        os.kill(mortal._server.pid, signal.SIGKILL)
-        time.sleep(0.1)
-        assert probe(mortal, tmp_path, "healthy").ok
+def test_a_killed_server_is_a_lost_case_and_the_next_one_starts_another(workers, tmp_path):
+    assert probe(workers, tmp_path, "healthy").ok
+    before = workers._server.pid
+    os.kill(before, signal.SIGKILL)
+    time.sleep(0.1)
+    assert probe(workers, tmp_path, "healthy").ok and workers._server.pid != before
 
 
 def test_the_server_has_torch_but_no_threads(workers, tmp_path):

@@ -4,12 +4,19 @@ import pytest
 import torch
 from torch import nn
 
+from bench import prediction_errors
 from bench.store.record_parts import reading_of
 from bench.store.records import Store
 from bench.workloads import prediction
 from bench.workloads.prediction import Evaluation, is_outdated, source_of
 from tests.sweeping import QUICK, configuration, sweep
 from tests.workloads.subjects import FakeBuilt, parts_of
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch):
+    """What is told of an interval needs no thousand of them; `test_prediction_errors` draws as many as a row."""
+    monkeypatch.setattr(prediction_errors, "RESAMPLES", 100)
 
 
 class Doubling(nn.Module):

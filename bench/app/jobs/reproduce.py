@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from bench.analysis import judge
 from bench.analysis.compare import run_difference
 from bench.analysis.comparison_text import differences_as_text, reproduction_as_text
-from bench.app.progress import ProgressBar
+from bench.app.progress import GroupLines, ProgressBar
 from bench.app.sources import find_row, measured_here
 from bench.canonical import BASELINE_METHOD
 from bench.config import catalogue
@@ -21,6 +22,7 @@ from bench.errors import BenchError, UsageError
 from bench.foreign_text import escape_controls
 from bench.host.code import code_version
 from bench.host.environment import environment
+from bench.host.hostwatch import LIMITS
 from bench.host.identity import machine_key
 from bench.plan.case import Case
 from bench.plan.plan import Group, Plan, check_device, data_digest, file_digest
@@ -47,7 +49,7 @@ def run(config: Config) -> int:
     from bench.sweep.loop import Driver  # brings scipy: a wrong name is answered before that
 
     bar = ProgressBar()
-    driver = Driver(adapted, made, [bar])
+    driver = Driver(adapted, made, [bar, GroupLines()])
     again = made.cases[-1]
     print(differences_as_text(run_difference(original, _head(driver, again))), flush=True)
     with bar:
@@ -57,10 +59,32 @@ def run(config: Config) -> int:
         raise BenchError("the row was not measured: " + "; ".join(sweep.problems))
     verdicts = judge.judge(original, new, own=own)
     print(reproduction_as_text(verdicts))
+    busier = busier_now(original, new)
+    if busier:
+        print(busier)
     code = judge.exit_code(verdicts)
     words = {0: "AGREES", 1: "DISAGREES", 4: "INCONCLUSIVE", 5: "NOT COMPARABLE"}
     print(f"{words[code]}: {escape_controls(short_name(case.label))}; the new record is in {adapted.paths.results}")
     return code
+
+
+def busier_now(original: Record, new: Record) -> str:
+    """What to say where other programs used more of the processor now than then; empty where they did not."""
+    then, now = (_cores_of_others(record) for record in (original, new))
+    if then is None or now is None or now - then <= LIMITS.busy_cores:
+        return ""
+    return (
+        f"the machine is busier now: other programs used {now:.2g} cores, and {then:.2g} then; a difference of times "
+        "may come from that, so repeat it on a quiet machine"
+    )
+
+
+def _cores_of_others(record: Record) -> float | None:
+    """What other programs used of the processor in the middle one of the processes; None where it was not watched."""
+    lines = (record.get("timing") or {}).get("invocations") or []
+    seen = [(line.get("host") or {}).get("other_cores") for line in lines]
+    known = [float(cores) for cores in seen if cores is not None]
+    return median(known) if known else None
 
 
 def _head(driver: Driver, case: Case) -> Record:

@@ -14,8 +14,10 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
-from bench.app.mirror import tracking_uri
+from bench.app.mirror import experiment_of, tracking_uri
 from bench.app.terminal import tell
+from bench.canonical import OWN_NETWORKS
+from bench.config import catalogue
 from bench.config.schema import Config
 from bench.errors import BenchError
 from bench.foreign_text import shortened
@@ -36,9 +38,8 @@ def run(config: Config) -> int:
     """
     from bench.tracking.ui import ui_command
 
-    command, environment, url = ui_command(
-        tracking_uri(config), experiment=config.tracking.experiment, suite=config.suite.name
-    )
+    suite = _suite(config)
+    command, environment, url = ui_command(tracking_uri(config), experiment=experiment_of(config, suite), suite=suite)
     if not command:
         print(f"mlflow   {url}")
         return 0
@@ -63,6 +64,12 @@ def run(config: Config) -> int:
             return 0
         finally:
             _end(server)
+
+
+def _suite(config: Config) -> str:
+    """The suite to show: the chosen one, or that of the user's own networks where one of them is named."""
+    own = config.model is not None and catalogue.parse_spec(config.model)[0] not in catalogue.load().models
+    return OWN_NETWORKS if own else config.suite.name
 
 
 def _wait_for_answer(server: subprocess.Popen[bytes], url: str, log: Path) -> None:

@@ -209,6 +209,7 @@ function startCopying() {
         await navigator.clipboard.writeText(source.textContent);
         button.textContent = "Copied";
       } catch {
+        unfold(source);
         getSelection().selectAllChildren(source);
         button.textContent = "Selected";
       }

@@ -39,6 +39,8 @@ const Figures = {
 
 // Pixels below which a picture with equal scales is not made flatter.
 const LEAST_HEIGHT = 240;
+// Pixels that a panel of small multiples is about wide.
+const PANEL_WIDTH = 200;
 // Rows of a table that are shown when it is opened; the CSV has all.
 const MOST_ROWS = 1000;
 
@@ -143,14 +145,33 @@ class PageFigure {
     holder.hidden = false;
   }
 
-  painted(theme) {
+  painted(theme, width = this.plot.clientWidth) {
     const spec = readyFigure(this.data.views[this.choice], Figures.look.palettes[theme], this.data.hover);
     const narrow = this.plot.clientWidth < 520;
     spec.layout = { ...spec.layout, autosize: true };
     if (theme === "dark") spec.data.forEach((trace) => this.strengthen(trace.marker));
     if (narrow) spec.layout.font = { ...spec.layout.font, size: 11 };
-    if (spec.layout.yaxis?.scaleanchor !== undefined) this.besideOrAbove(spec, narrow);
+    if (spec.layout.grid) this.arrange(spec.layout, width);
+    else if (spec.layout.yaxis?.scaleanchor !== undefined) this.besideOrAbove(spec, narrow);
     return spec;
+  }
+
+  // Small multiples get as many columns as there is room for; panels at the left and the lower edge alone have numbers.
+  arrange(layout, width) {
+    const { panels, above, around, titles } = layout.meta, gap = layout.grid.xgap;
+    const room = width - layout.margin.l - layout.margin.r;
+    const columns = Math.max(2, Math.min(panels, Math.round(room / PANEL_WIDTH))), rows = Math.ceil(panels / columns);
+    const [across, upwards] = [layout.xaxis, layout.yaxis].map((axis) => axis.range[1] - axis.range[0]);
+    const tall = room / (columns - gap) * (1 - gap) * upwards / across;
+    layout.height = Math.round(rows * (tall + above) - above + around);
+    layout.grid = { ...layout.grid, rows, columns, ygap: above / (tall + above) };
+    for (let place = 0; place < panels; place++) {
+      const number = place ? place + 1 : "", edge = [place + columns >= panels, place % columns === 0];
+      [layout["xaxis" + number], layout["yaxis" + number]].forEach((axis, at) => {
+        axis.showticklabels = edge[at];
+        axis.title = { ...axis.title, text: edge[at] ? titles[at] : "" };
+      });
+    }
   }
 
   // Faint marks all but vanish on a dark ground: they keep their order and lose less of their strength.
@@ -170,6 +191,7 @@ class PageFigure {
     }
     const spec = this.painted(Theme.now);
     if (!this.cleared) { this.cleared = true; this.plot.replaceChildren(); }
+    if (spec.layout.height) this.plot.style.minHeight = spec.layout.height + "px";  // of another view it was another
     await plotly.react(this.plot, spec.data, spec.layout, Figures.look.config);
     await this.fit(plotly, spec);
     if (!this.drawn) this.plot.on("plotly_click", (event) => this.light(event.points[0]));
@@ -191,7 +213,7 @@ class PageFigure {
   // and below. The legend follows the picture's right edge.
   async fit(plotly, spec) {
     const full = this.plot._fullLayout;
-    if (spec.layout.yaxis?.scaleanchor === undefined || !full?.yaxis?.domain) return;
+    if (spec.layout.grid || spec.layout.yaxis?.scaleanchor === undefined || !full?.yaxis?.domain) return;
     const [low, high] = full.yaxis.domain, room = full._size.h, used = (high - low) * room;
     const change = {};
     if (used < room - 2) {
@@ -224,8 +246,8 @@ class PageFigure {
 
   async save(format) {
     const plotly = await Figures.plotly();
-    const spec = this.painted(Theme.now);
-    const width = Math.max(this.plot.clientWidth, 700), fitted = this.fitted?.width === width ? this.fitted.change : {};
+    const width = Math.max(this.plot.clientWidth, 700), spec = this.painted(Theme.now, width);
+    const fitted = this.fitted?.width === width ? this.fitted.change : {};
     if (fitted["yaxis.range"]) spec.layout.yaxis = { ...spec.layout.yaxis, range: fitted["yaxis.range"] };
     if (fitted["legend.x"]) spec.layout.legend = { ...spec.layout.legend, x: fitted["legend.x"] };
     const height = fitted.height ?? spec.layout.height ?? 420;

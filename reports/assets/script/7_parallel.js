@@ -111,8 +111,9 @@ class Parallel extends BoardChart {
     const title = (column) => plainText(column.title) + (column.unit ? `<br>${plainText(column.unit)}` : "");
     const layout = {
       ...this.look(), height: 460, margin: { l: 24, r: 24, t: 28, b: 64 }, showlegend: names.length > 1,
-      xaxis: { tickvals: axes.map((_, place) => place), ticktext: columns.map(title), range: [-0.4, axes.length - 0.6], gridcolor: "@quiet", zeroline: false, fixedrange: true, automargin: true, tickfont: { size: 12 } },
+      xaxis: { tickvals: axes.map((_, place) => place), ticktext: columns.map(title), range: [-0.4, axes.length - 0.6], showgrid: false, zeroline: false, fixedrange: true, automargin: true, tickfont: { size: 12 } },
       yaxis: { visible: false, range: [-0.14, 1.14], fixedrange: true },
+      shapes: axes.map((_, place) => ({ type: "line", layer: "below", x0: place, x1: place, y0: 0, y1: 1, line: { width: 1, color: "@quiet" } })),
       annotations: axes.flatMap((axis, place) => [note(axis.ends[0], place, -0.08), note(axis.ends[1], place, 1.08)]),
     };
     return { data, layout };

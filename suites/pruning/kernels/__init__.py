@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from suites.pruning.kernels.compressed import BsrProduct, CsrProduct
 from suites.pruning.kernels.gather import GatherProduct
-from suites.pruning.kernels.lscd import LscdProduct
+from suites.pruning.kernels.lscd import LscdProduct, tiles_divide
 from suites.pruning.kernels.product import Product
 from suites.pruning.kernels.runtime import RuntimeProduct
 from suites.pruning.kernels.semi24 import Semi24Product, fits
@@ -110,8 +111,15 @@ def place(layer: nn.Module, pattern: Pattern, kernel: Kernel) -> nn.Module:
         return layer
     if kernel not in PRODUCTS:
         raise ValueError(f"kernel={kernel!r}: one of mask, {', '.join(PRODUCTS)} is wanted here")
-    if not runs(layer) or (kernel == "semi24" and not fits(layer.weight.flatten(1).shape)):  # type: ignore[operator]
+    if not runs(layer) or not _taken(kernel, layer.weight.flatten(1).shape):  # type: ignore[operator]
         return layer
     weight: Tensor = layer.weight.detach()  # type: ignore[operator]
     product = PRODUCTS[kernel](weight.flatten(1), pattern)
     return SparseLinear(product, layer.bias) if isinstance(layer, nn.Linear) else SparseConv2d(product, layer)  # type: ignore[arg-type]
+
+
+def _taken(kernel: Kernel, shape: torch.Size) -> bool:
+    """Whether a kernel takes a matrix [outputs, inputs] of this size."""
+    if kernel == "semi24":
+        return fits(shape)
+    return kernel != "lscd" or tiles_divide(shape)

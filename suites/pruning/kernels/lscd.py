@@ -7,12 +7,24 @@ the product is exact: in half precision a word has the paper's 32 bits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from suites.pruning.formats import PADDING, TILE
 from suites.pruning.kernels.product import Product
 from suites.pruning.structures import Pattern
+
+
+def tile_of(shape: Sequence[int], tile: tuple[int, int] = TILE) -> tuple[int, int]:
+    """Rows and columns of a tile of a matrix [outputs, inputs]: a small matrix is one tile."""
+    return min(tile[0], shape[0]), min(tile[1], shape[1])
+
+
+def tiles_divide(shape: Sequence[int], tile: tuple[int, int] = TILE) -> bool:
+    """Whether tiles cover a matrix [outputs, inputs] without a rest."""
+    return not any(size % side for size, side in zip(shape, tile_of(shape, tile), strict=True))
 
 
 class LscdProduct(Product):
@@ -24,10 +36,12 @@ class LscdProduct(Product):
     def __init__(self, weight: Tensor, pattern: Pattern, tile: tuple[int, int] = TILE):
         super().__init__()
         self.outputs, self.inputs = weight.shape
-        self.tile = (min(tile[0], self.outputs), min(tile[1], self.inputs))
-        for size, side in zip(weight.shape, self.tile, strict=True):
-            if size % side:
-                raise ValueError(f"kernel='lscd': tiles of {self.tile} do not divide a layer of {tuple(weight.shape)}")
+        self.tile = tile_of(weight.shape, tile)
+        if not tiles_divide(weight.shape, tile):
+            raise ValueError(
+                f"kernel='lscd': tiles of {self.tile} do not divide a layer of {tuple(weight.shape)}: take multiples "
+                "of them, or kernel='csr'"
+            )
         self.executed_weights = self.outputs * self.inputs
         if weight.is_meta:  # how full each tile is depends on values, and so does its padding: the products do not
             self._stored(weight.new_empty(pattern.count), weight.new_empty(pattern.count), weight.new_empty(self.tiles))

@@ -6,6 +6,8 @@ section 5.3: twelve blocks, thin at both ends; r rounds half to even.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 
 from bench.config.settings import Blocks, PositiveInt
@@ -16,6 +18,8 @@ from suites.common.vit import ViT, vit
 __all__ = ["load_checkpoint", "revit", "shaped_vit"]
 
 DEPTH = 12
+#: Numbers of a head.
+SIZE = 64
 #: Half the blocks in the middle, two on each side of them, one at each end.
 PROFILE = (0, 1, 1, 2, 2, 2, 2, 2, 2, 1, 1, 0)
 
@@ -40,23 +44,23 @@ def revit_shape(embed: int) -> dict[str, list[int] | int]:
 def shaped_vit(
     *,
     width: PositiveInt = 384,
-    heads: Blocks,
-    qk: Blocks,
-    v: Blocks,
-    ffn: Blocks,
+    heads: Blocks | None = None,
+    qk: Blocks | None = None,
+    v: Blocks | None = None,
+    ffn: Blocks | None = None,
     patch: PositiveInt = 16,
     resolution: PositiveInt = 224,
     classes: PositiveInt = 1000,
     distilled: bool = False,
 ) -> ViT:
-    """A ViT whose blocks have shapes of their own, in evaluation mode with random weights.
+    """A ViT whose blocks have shapes of their own, in evaluation mode with random weights; the defaults are DeiT-S.
 
     Args:
         width: features per token.
-        heads: of each block.
-        qk: query and key size of a head, of each block.
-        v: value size of a head, of each block.
-        ffn: hidden features of each block.
+        heads: of each block; None for width / 64.
+        qk: query and key size of a head, of each block; None for 64.
+        v: value size of a head, of each block; None for 64.
+        ffn: hidden features of each block; None for four times the width.
         patch: side of a patch.
         resolution: side of the input.
         classes: logits.
@@ -65,16 +69,12 @@ def shaped_vit(
     Raises:
         ValueError: lists of different lengths.
     """
-    depths = {len(heads), len(qk), len(v), len(ffn)}
-    if len(depths) != 1:
-        raise ValueError(
-            f"heads, qk, v and ffn have {len(heads)}, {len(qk)}, {len(v)}, {len(ffn)} entries: one a block"
-        )
+    shapes = _of_each_block(width, {"heads": heads, "qk": qk, "v": v, "ffn": ffn})
     model = vit(
-        width=width, heads=1, depth=len(heads), patch=patch, resolution=resolution, classes=classes, mlp_ratio=1.0,
+        width=width, heads=1, depth=len(shapes[0]), patch=patch, resolution=resolution, classes=classes, mlp_ratio=1.0,
         distilled=distilled,
     )  # fmt: skip
-    for block, *shape, hidden in zip(model.blocks, heads, qk, v, ffn, strict=True):
+    for block, *shape, hidden in zip(model.blocks, *shapes, strict=True):
         block.attn = CutAttention(width, *shape)
         block.mlp = CutMlp(width, hidden)
         for layer in (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2):
@@ -82,6 +82,17 @@ def shaped_vit(
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
     return model.eval()
+
+
+def _of_each_block(width: int, given: Mapping[str, list[int] | None]) -> list[list[int]]:
+    """Heads, query/key sizes, value sizes and hidden features of each block, as given or as DeiT has them."""
+    depths = {name: len(each) for name, each in given.items() if each is not None}
+    if len(set(depths.values())) > 1:
+        told = ", ".join(f"{name} has {count}" for name, count in depths.items())
+        raise ValueError(f"{told} entries: each has one for every block")
+    depth = next(iter(depths.values()), DEPTH)
+    full = {"heads": max(1, width // SIZE), "qk": SIZE, "v": SIZE, "ffn": 4 * width}
+    return [[full[name]] * depth if each is None else list(each) for name, each in given.items()]
 
 
 def revit(*, embed: PositiveInt = 384, classes: PositiveInt = 1000, resolution: PositiveInt = 224) -> ViT:

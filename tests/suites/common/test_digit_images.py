@@ -1,5 +1,7 @@
 """The Frechet distance is that of scipy's matrix root and of closed forms; a sampler is scored by its own steps."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from scipy import linalg
 from bench.meters import quality
 from suites.common import digits_data
 from suites.common.dit import dit
-from suites.common.rectified_flow import FlowModel
+from suites.common.rectified_flow import FlowModel, learned_times
 from suites.common.task import TaskError
 from suites.common.tasks.digit_images import DigitImages, Training, frechet, pictures
 
@@ -142,3 +144,13 @@ def test_the_house_transformer_draws_digits(tmp_path):
         return dit()
 
     assert DigitImages(tmp_path, 0).prepare("digit_dit", build)["test_accuracy"] >= 90
+
+
+def test_samples_that_repeat_themselves_are_learned_nearer_to_noise():
+    """256 numbers: the logit is about log 2, so that a normal number above log 4 - log 2 is a time above 0.8."""
+    generator = torch.Generator().manual_seed(0)
+    late = float((learned_times(20_000, 256, generator) > 0.8).float().mean())
+    above = 0.5 * math.erfc(math.log(2) / 2**0.5)
+    assert late == pytest.approx(0.8 * above + 0.2 * 0.2, abs=0.01)
+    plain = learned_times(9, 64, torch.Generator().manual_seed(1), evenly=0.0)
+    assert torch.equal(plain, torch.sigmoid(torch.randn(9, generator=torch.Generator().manual_seed(1))))

@@ -57,6 +57,14 @@ def test_reading_all_pages_is_the_plain_model_bit_for_bit():
     assert torch.equal(walk(block_topk(copy.deepcopy(model), pages=64, page=4), ids, 40), walk(model, ids, 40))
 
 
+def test_mean_keys_are_among_the_stored_bits():
+    model = block_topk(small(), pages=2, page=4)
+    with torch.no_grad():
+        _, cache = model.prefill(ids_of(3, 40))
+    elements = model.dense_cache_bytes(3, 40) / 4
+    assert model.cache_bits() == {"nominal": 32.0, "stored": 36.0} and 8 * model.cache_bytes(cache) / elements == 36
+
+
 def slow_step(q, k, v, pages, page, window):
     """One query per head over the keys that the rule reads, by loops over key heads."""
     groups, used = k.shape[0], k.shape[1]

@@ -1,15 +1,22 @@
-"""Early rejection and shorter answers: searches and requests, counted."""
+"""What requests cost: searches, shorter answers, and what a method runs beside the model."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 
+from bench.meters import macs
 from suites.common.decoder import decoder
-from suites.common.decoder_shape import macs_request
+from suites.common.decoder_shape import head_macs, linear_macs, macs_decode_step, macs_request, position_macs
 from suites.common.decoder_shapes import shape_of
 from suites.common.speculation import greedy
 from suites.decode import early_rejection as file
 from suites.decode.drpo import drpo, shortened
 from suites.decode.early_rejection import search
+from suites.decode.kv_prediction import kv_prediction, macs_first_token
+from suites.decode.mtp import mtp
+from suites.decode.r_sparse import RSparseLinear, executed_macs, r_sparse
+from tests.suites.decode.walking import small
 
 MARK, END = 0, 1
 
@@ -95,3 +102,48 @@ def test_a_shorter_answer_is_the_beginning_of_the_plain_one(reduction, left):
     assert not found[:, left:].any()
     assert short.written() == {"tokens_written": 2.0 * left}
     assert short.execution == "simulated"
+
+
+def counted(model, call, *args):
+    """Products and those of the method's own choices, as a row has them."""
+
+    class Part(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = model
+
+        def forward(self, *given):
+            return call(*given)
+
+    with torch.no_grad():
+        found = macs.count(Part(), args, second_count=False, inspect_values=False, self_check=False)
+    return found.macs, found.method_macs
+
+
+def test_what_a_method_runs_for_the_answer_is_among_the_products_of_its_row():
+    """An auxiliary model, a residue and a drafting block decide nothing: they are the work."""
+    ids = torch.randint(61, (1, 20))
+    shape = small().shape
+
+    predicted = kv_prediction(small(), keep_layers=[0])
+    wanted = macs_first_token(shape, replace(shape, layers=shape.layers[:1]), [0, 0], 20)
+    assert counted(predicted, lambda x: predicted.prefill(x)[0], ids) == (wanted, 0)
+
+    model = r_sparse(small(), calibration_tokens=64)
+    with torch.no_grad():
+        _, cache = model.prefill(ids)
+        model.decode(ids[:, :1], cache)
+    products, own = counted(model, lambda x: model.decode(x, cache)[0], ids[:, :1])
+    attended = 21 * sum(position_macs(layer) for layer in shape.layers) + head_macs(shape)
+    assert (products, own) == (executed_macs(model) + attended, 0) and any(m.rank for m in maps_of(model))
+
+    drafting = mtp(small())
+    with torch.no_grad():
+        _, cache = drafting.prefill(ids)
+    block = linear_macs(replace(shape, layers=shape.layers[-1:])) + 20 * position_macs(shape.layers[-1])
+    wanted = macs_decode_step(shape, 21) + block + 2 * shape.width**2 + head_macs(shape)
+    assert counted(drafting, lambda x: drafting.decode(x, cache)[0], ids[:, :1]) == (wanted, 0)
+
+
+def maps_of(model):
+    return [module for module in model.modules() if isinstance(module, RSparseLinear)]

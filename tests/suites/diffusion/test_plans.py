@@ -91,6 +91,7 @@ ROWS = {
     "var": small_var,
     "var from 2 x 2": lambda: small_var(scales=[2, 4]),
     "var of one map": lambda: small_var(scales=[4]),
+    "var of shared modulation": lambda: small_var(scales=[1, 3], shared=True),
     "code from 2 x 2": lambda: code(small_var(scales=[2, 3, 5]), N=1),
     "code": lambda: code(small_var(), N=1),
     "code with last logits": lambda: code(small_var(), N=2, logits="last"),

@@ -101,6 +101,16 @@ def test_var_has_its_parameters(depth, wanted):
         assert size(var_of_depth(depth=depth)) == wanted
 
 
+def test_var_of_512_px_has_one_map_of_the_class_for_all_blocks():
+    """36 (12 C^2 + 14 C + 36) of blocks, 6 (C^2 + C) that they share, 2240 places; the rest as in the others."""
+    c, scales = 2304, [1, 2, 3, 4, 6, 9, 13, 18, 24, 32]
+    with torch.device("meta"):
+        model = var_of_depth(depth=36, shared=True, scales=scales)
+    ends = 33 * c + 1001 * c + c + 2240 * c + 10 * c + 2 * c**2 + 2 * c + 4096 * c + 4096
+    assert size(model) == 36 * (12 * c**2 + 14 * c + 36) + 6 * c**2 + 6 * c + ends == 2_353_893_904
+    assert sum(step["macs"] for step in model.plan({})) == forms.var(36, scales, shared=True)
+
+
 def test_var_and_code_per_guided_image():
     assert f"{forms.var(30, SCALES) / 1e9:.2f}" == "1895.05"
     draft, refine = forms.codes_drafted(SCALES, 7, 30, 16)

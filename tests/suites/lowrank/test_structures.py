@@ -80,13 +80,15 @@ def test_full_rank_is_the_weight_and_less_is_the_closest():
 def test_the_merged_matrix_is_used_for_few_tokens_and_stored_beside_the_factors():
     part = ffn_layer(structure="LowRank", rank=4, width=16, pre_merge=3, length=3)
     stored = sum(t.numel() for t in [*part.parameters(), *part.buffers()])
-    assert stored == 2 * 4 * (16 + 64) + 16 + 64 + 2 * 16 * 64
+    assert stored == 2 * 4 * (16 + 64) + 16 + 64 + 2 * 16 * 64 == sum(p.numel() for p in part.parameters())
+    assert not part.fc1.whole.requires_grad
     calls = []
     part.fc1.product = lambda x: calls.append(x.shape) or torch.zeros(*x.shape[:-1], 64)
     part.fc1(torch.randn(1, 3, 16))
     assert calls == []
     part.fc1(torch.randn(1, 4, 16))
-    assert calls == [(1, 4, 16)]
+    part.fc1.train()(torch.randn(1, 3, 16))  # a step learns the factors
+    assert calls == [(1, 4, 16), (1, 3, 16)]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])

@@ -18,6 +18,7 @@ from suites.pruning.lottery import left_after, lottery
 from suites.pruning.lpvit import lpvit
 from suites.pruning.nets import gpt, mobilenet, resnet_cifar, resnet_imagenet, revit, vgg, yolov8
 from suites.pruning.nets.published import resnet34_l1, resnet56_hrank, resnet56_l1
+from suites.pruning.operator import sparse_linear
 from suites.pruning.rounding import dropped, kept, kept_width
 from suites.pruning.spa import full_numbers, learned_numbers
 from suites.pruning.sparse_ift import doped_rank, factor_rank, resnet18_cifar
@@ -123,6 +124,19 @@ def test_deit_base_in_blocks_loses_its_share_of_every_layer_but_the_head(size, s
     found, _, count = three(lambda: lpvit(vit(width=768, heads=12), kernel="mask", **settings))
     assert found["macs_nonzero"] == left == 17_563_828_224 - sparsity * 768**2 * (197 * 144 + 196)
     assert count.macs == 17_563_828_224
+
+
+def test_products_of_a_layer_that_runs_in_parts_stay_whole_numbers():
+    """Groups of rows that keep unlike many inputs run in buckets, whose shares of the layer are no whole numbers."""
+    torch.manual_seed(0)
+    shape = {"outputs": 132, "inputs": 77, "columns": 3, "structure": "block", "block": [4, 1], "sparsity": 0.43}
+    model = sparse_linear(**shape, balanced=False, kernel="gather")
+    assert len(model.product.buckets) > 2
+    count = counter.count(model, model.example_inputs(1), second_count=False)
+    found = {reading.metric: reading.value for reading in readings(count, model, "gather", "forward", 1)}
+    gone = 1092  # of 33 x 77 blocks at 43 %
+    assert found == {"macs_dense": 132 * 77 * 3, "macs_nonzero": 4 * (33 * 77 - gone) * 3}
+    assert count.macs == found["macs_nonzero"]
 
 
 def test_ssvi_keeps_a_tenth_but_for_the_first_layer():

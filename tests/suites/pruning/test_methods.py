@@ -13,7 +13,7 @@ from suites.pruning import scores
 from suites.pruning.ecoflap import kept_by_block
 from suites.pruning.lottery import next_mask
 from suites.pruning.nm_flow import Flow, decay_at, nm_flow, patterns_of, state_at
-from suites.pruning.optin import distortions, optin, selected
+from suites.pruning.optin import distortions, optin, selected, tokens_of
 from suites.pruning.polarization import polarity
 from suites.pruning.spa import full_numbers, learned_numbers, task_bytes
 from suites.pruning.sparse_ift import resnet18_cifar
@@ -299,16 +299,26 @@ def test_optin_keeps_within_its_budget():
     assert left > 0.4 * total
 
 
+def test_optin_prices_heads_at_the_tokens_that_the_network_runs():
+    from suites.common.bert import bert
+    from suites.pruning.nets.gpt import gpt
+
+    assert tokens_of(bert(width=16, size=8, layers=1, length=200, vocabulary=11)) == 200
+    assert tokens_of(gpt(width=16, layers=1, heads=2, vocabulary=11, length=300, tokens=200)) == 200
+
+
 def test_dropped_weights_get_no_gradient():
     from suites.pruning.nets.gpt import gpt
 
     torch.manual_seed(0)
-    model = spdf(gpt(width=16, layers=1, heads=2, vocabulary=11, length=8), sparsity=0.75)
+    model = gpt(width=16, layers=1, heads=2, vocabulary=11, length=8)
+    model = spdf(model, sparsity=0.75, workload="training_step")
     model(model.example_inputs(2)[0]).square().mean().backward()
     layer = model.blocks[0].mlp.fc1
     assert int((layer.weight != 0).sum()) == 1024 - 768
     assert not bool(layer.weight.grad[~layer.held].any())
     assert bool(layer.weight.grad[layer.held].any())
+    assert not list(spdf(gpt(width=16, layers=1, heads=2, vocabulary=11, length=8)).buffers())  # a forward holds none
 
 
 def test_distillation_of_channels():

@@ -103,6 +103,12 @@ def test_the_programme_is_as_good_as_trying_everything(seed):
     assert total(fast) == pytest.approx(total(slow))
 
 
+def test_a_choice_that_is_four_bytes_above_a_budget_of_a_thousand_million_is_none():
+    loss, cost = [[0, -5], [0, -1]], [[0, 1_000_000_001], [0, 3]]
+    assert choose(loss, cost, 1_000_000_000) == choose_exhaustively(loss, cost, 1_000_000_000) == [0, 1]
+    assert choose(loss, cost, 1_000_000_004) == [1, 1]
+
+
 def test_a_budget_that_nothing_meets_is_said():
     with pytest.raises(NoAllocation, match="no choice of bits costs"):
         choose([[1.0, 0.0]], [[4.0, 8.0]], 3.0)

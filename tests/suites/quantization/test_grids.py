@@ -72,6 +72,22 @@ def test_rounding_to_a_float_grid_is_the_nearest_of_its_values(name, largest):
     torch.testing.assert_close(float_rounded(made, form, largest), made, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["e2m1", "e3m4", "e4m3", "e5m2"])
+def test_rounding_twice_is_rounding_once_and_no_value_is_beyond_the_largest(name, dtype):
+    """Bit for bit, whatever the range: 1e30 needs a step of 23 bits, and zeros have no range at all."""
+    x = torch.randn(64, 96, generator=torch.Generator().manual_seed(5), dtype=dtype)
+    x *= torch.logspace(-3, 30, 64, dtype=dtype)[:, None]
+    x[3] = 0
+    form, largest = float_format(name), x.abs().amax(dim=1, keepdim=True)
+    once = float_rounded(x, form, largest)
+    assert torch.equal(float_rounded(once, form, largest), once)
+    assert torch.equal(once.abs().amax(dim=1, keepdim=True), largest)
+    assert all(len(row.unique()) <= 2**form.bits - 1 for row in once)
+    with pytest.raises(ValueError, match="largest=0"):
+        float_rounded(x, form, 0.0)
+
+
 def test_check_cases_of_sines():
     error = (float_rounded(SINES, float_format("e2m1"), 1.0) - SINES).square().mean()
     assert float(error) == pytest.approx(4.41955e-3, abs=5e-9)

@@ -6,6 +6,7 @@ import importlib
 import pytest
 import torch
 from torch import fx, nn
+from torch.utils._pytree import tree_leaves
 
 from bench.meters import macs, nominal, params
 from suites.common.decoder import decoder
@@ -139,11 +140,15 @@ def test_a_dyadic_number_is_the_scale_to_31_bits():
     torch.testing.assert_close(m.double() * torch.exp2(-e.double()), scale, rtol=2**-31, atol=0)
     sums = torch.tensor([1000, -12345, 77, -3])
     torch.testing.assert_close(rescaled(sums, m, e).double(), torch.floor(sums * scale + 0.5), rtol=0, atol=1)
+    small = torch.tensor([2e-11, 1e-14], dtype=torch.float64)  # shifts of 66 and 77, which int64 has not
+    assert rescaled(torch.tensor([2**31 - 1, -5]), *dyadic(small)).tolist() == [0, 0]
+    with pytest.raises(ValueError, match="up to 2\^29"):
+        dyadic(torch.tensor(2.0**31))
 
 
 def test_the_integer_network_holds_no_float_operator_and_follows_the_float_network():
     torch.manual_seed(0)
-    plain = digits_resnet(blocks=1, width=8)
+    plain = digits_resnet(blocks=1, width=7, resolution=13)
     (x,) = plain.example_inputs(16)
     wanted = plain(x)
     made = hawqv3(copy.deepcopy(plain), integer_only=True, samples=16)
@@ -153,9 +158,11 @@ def test_the_integer_network_holds_no_float_operator_and_follows_the_float_netwo
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             out = func(*args, **(kwargs or {}))
-            for tensor in [out] if isinstance(out, torch.Tensor) else []:
-                if tensor.is_floating_point() or "div" in str(func):
+            for part in tree_leaves((args, kwargs, out)):
+                if isinstance(part, float) or (isinstance(part, torch.Tensor) and part.is_floating_point()):
                     seen.append(str(func))
+            if "div" in str(func):
+                seen.append(str(func))
             return out
 
     codes = torch.randint(-127, 128, x.shape, dtype=torch.int8)
@@ -292,6 +299,13 @@ def test_ternary_layers_agree_packed_and_unpacked_by_both_kernels(pack):
     seen, by = activation_codes(nn.functional.layer_norm(x, (23,)))
     torch.testing.assert_close(made["int8"](x), seen @ codes.t() / (scale * by) + layer.bias)
     assert made["int8"].codes.numel() + 4 + 36 == layer_bytes(9, 23, pack)
+
+
+def test_a_vector_is_one_row():
+    layer, x = nn.Linear(13, 7), torch.randn(13)
+    for made in (IntLayer(layer), TernaryLayer(layer, "mean", 5, "int8", False), FixedLayer(layer, 13, 0),
+                 fp8_block.Fp8Layer(layer, "block", "tile", "fp32", 4)):  # fmt: skip
+        torch.testing.assert_close(made(x), made(x[None])[0], rtol=0, atol=0)
 
 
 def test_weights_of_one_magnitude_are_ternary_already():

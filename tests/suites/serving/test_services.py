@@ -50,6 +50,11 @@ def small():
     return image_service(image="small", side=32)
 
 
+@pytest.fixture(scope="module")
+def told(small):
+    return facts_of(small)
+
+
 def test_the_canonical_chain_has_its_stages_in_order(small):
     names = ["decode", "resize", "crop", "normalise", "layout", "collate", "infer", "post"]
     assert [name for name, _ in small.stages()] == names
@@ -89,21 +94,20 @@ def test_a_ready_input_gives_the_answer_of_the_chain(small):
         assert torch.equal(value, ready.post(ready.infer(ready.example_request(3))))
 
 
-def test_sections_have_rates_and_the_busiest_stage_is_the_bottleneck(small):
-    facts = facts_of(small)
-    found = {item.metric: item.value for item in facts.readings if item.part == "request"}
+def test_sections_have_rates_and_the_busiest_stage_is_the_bottleneck(told):
+    found = {item.metric: item.value for item in told.readings if item.part == "request"}
     # which of two measured rates is higher is a matter of the moment; that all three were measured is not
     assert min(found[name] for name in ("preprocess_rate", "saturated_rate", "network_rate")) > 0
     assert found["transfer_rate"] is None and found["request_pixels"] == 4200
     assert found["bits_per_pixel"] == pytest.approx(8 * found["request_bytes"] / 4200, rel=1e-6)
-    busy = {item.part: item.value for item in facts.readings if item.metric == "stage_utilisation"}
-    shares = {item.part: item.value for item in facts.readings if item.metric == "stage_share"}
-    assert facts.details["bottleneck"] == max(busy, key=busy.get) == max(shares, key=shares.get) == "infer"
+    busy = {item.part: item.value for item in told.readings if item.metric == "stage_utilisation"}
+    shares = {item.part: item.value for item in told.readings if item.metric == "stage_share"}
+    assert told.details["bottleneck"] == max(busy, key=busy.get) == max(shares, key=shares.get) == "infer"
     assert found["nonnetwork_share"] == pytest.approx(100 - shares["infer"])
 
 
-def test_pixels_are_compared_with_the_reference_chain(small):
-    same = {item.metric: item.value for item in facts_of(small).readings}
+def test_pixels_are_compared_with_the_reference_chain(told):
+    same = {item.metric: item.value for item in told.readings}
     assert same["pixel_difference"] == 0
     other = image_service(image="96x80", side=32, resize="torch_plain")
     assert other.pixel_difference(0) > 5

@@ -145,13 +145,13 @@ def test_named_stages_are_the_network_of_the_library(name):
 # ---------------------------------------------------------------- training
 def test_students_learn_from_the_teacher_and_small_payloads_are_compared_with_files(teacher):
     whole = teacher()
-    student = bottlefit(whole, b=4, bits=8, epochs=2)
+    student = bottlefit(whole, b=4, bits=8, epochs=1)
     subject = built(student, next(iter(whole.task.batches(8)))[0], whole.task)
     found = facts(subject)
-    assert student.learned["method"] == "bottlefit" and student.method_cost["samples"] == 2 * 2 * 75 * 16
+    assert student.learned["method"] == "bottlefit" and student.method_cost["samples"] == 2 * 1 * 75 * 16
     assert found["vs_fp32_cut", "request"].value > 1 and found["payload_elements", "request"].value == 8 * 4 * 25
     assert found["vs_jpeg_equal_accuracy", "request"].method_note
-    codes = bottlefit(teacher(), b=4, epochs=2)
+    codes = bottlefit(teacher(), b=4, epochs=1)
     assert all(torch.equal(a, b) for a, b in zip(codes.parameters(), student.parameters(), strict=True))
 
 

@@ -44,11 +44,12 @@ def test_the_choice_is_that_of_the_check_cases(budget, own, worth, places):
 @pytest.mark.parametrize("own", [False, True])
 def test_dynamic_programming_equals_trying_every_set(own):
     draw = random.Random(0)
-    for _ in range(40):
+    for trial in range(40):
         size = draw.randint(1, 9)
-        dy, dw = ([draw.randint(0, 9) for _ in range(size)] for _ in range(2))
+        cost, budget = [(lambda: draw.randint(0, 9), draw.randint(0, 40)), (draw.random, draw.uniform(0, 5)),
+                        (lambda: draw.randint(0, 10**7), draw.randint(0, 4 * 10**7))][trial % 3]  # fmt: skip
+        dy, dw = ([cost() for _ in range(size)] for _ in range(2))
         worth = [draw.uniform(-3, 9) for _ in range(size)]
-        budget = draw.randint(0, 40)
         found = chosen(dy, dw, worth, budget, charge_own=own)
         assert found.importance == pytest.approx(exhaustive(dy, dw, worth, budget, own).importance)
         assert found.cost <= budget
@@ -60,9 +61,13 @@ def test_a_rounded_choice_never_exceeds_the_budget_and_misses_little():
     worth = [draw.uniform(0, 1) for _ in range(10)]
     for share in (0.2, 0.5, 0.8):
         budget = share * (sum(dy) + sum(dw))
-        found, best = chosen(dy, dw, worth, budget), exhaustive(dy, dw, worth, budget)
+        found, best = chosen(dy, dw, worth, budget, resolution=1000), exhaustive(dy, dw, worth, budget)
         assert found.cost <= budget
         assert found.importance >= 0.95 * best.importance
+    with pytest.raises(ValueError, match="resolution=0"):
+        chosen(dy, dw, worth, 1.0, resolution=0)
+    many = chosen([1.0] * 40, [0.7] * 40, [1.0] * 40, 10.0)  # more than are taken as they are: steps of 0.01
+    assert many.cost <= 10 and many.importance == 6
 
 
 def test_a_share_of_one_is_the_whole_backward_and_below_a_third_there_is_none():

@@ -50,7 +50,7 @@ def test_a_video_in_llm_viewers_convention():
     frames = schedules.plain(6272, 28)
     assert tera(closed_forms.prefill_macs(QWEN7, 100, frames, head=False)) == 49.7282
     assert closed_forms.llm_viewer_flops(QWEN7, 100, frames) / 1e12 == pytest.approx(99.63, abs=0.06)
-    reduced = schedules.aim(6272, 28, text=100, frames=32, merge=0.25, first=14, span=8, lag=0)
+    reduced = schedules.aim(6272, 28, frames=32, merge=0.25, first=14, span=8, lag=0)
     assert reduced[:14] == [1568] * 14 and reduced[14] == int(0.875 * 1568 + 100) - 100 and reduced[21:] == [0] * 7
     assert closed_forms.llm_viewer_flops(QWEN7, 100, reduced) / 1e12 == pytest.approx(14.76, abs=0.06)
 
@@ -151,13 +151,16 @@ def test_rounding_of_floating_point_is_no_token():
     """Of 3100 stay 30 % = 930, of 100 go 29 % = 29; in floating point 930.0000000000001 and 28.999999999999996."""
     assert schedules.from_ratios(3100, [1.0, 1 - 0.7]) == [3100, 930]
     assert schedules.fastv(100, 3, 2, 0.29) == [100, 100, 71]
+    assert schedules.pyramiddrop(1200, 4, 0.7) == [1200, 840, 588, 411]  # 0.7 ** 2 is 0.48999999999999994
+    assert schedules.share(100, 1, 0.29) == [29] and schedules.merge_rounds(100, 0.29) == [50, 21]
+    assert schedules.aim(196, 7, merge=0.25, first=0, span=7, lag=0) == [42, 35, 28, 21, 14, 7, 0]
 
 
-@pytest.mark.parametrize("percent", range(100))
-def test_one_cut_is_the_same_by_a_share_that_goes_and_by_ratios_that_stay(percent):
-    for v in (10, 64, 100, 576, 600, 2880, 3100):
-        by_ratios = schedules.from_ratios(v, [1.0, 1.0, 1 - percent / 100])
-        assert by_ratios == schedules.fastv(v, 3, 2, percent / 100) == [v, v, -(-v * (100 - percent) // 100)]
+def test_one_cut_keeps_as_many_by_the_share_that_goes_and_by_that_which_stays():
+    for percent in range(91):
+        for v in (10, 64, 100, 576, 600, 2880, 3100):
+            kept = schedules.fastv(v, 3, 2, percent / 100)
+            assert kept == schedules.share(v, 3, 1 - percent / 100, 2) == [v, v, v * (100 - percent) // 100]
 
 
 def test_cuts_out_of_order_are_refused():
