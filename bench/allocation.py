@@ -221,11 +221,11 @@ def planned_iterations(baselines: np.ndarray, cases: np.ndarray, costs: Costs, b
     """Iterations for each process after the first: those of least cost for the ratios, by what the first showed.
 
     W is the mean over the ratios of `within_of`, B is what ratios are taken to differ by between processes, because one
-    process says nothing of that. Where the first process is not `of_one_piece`, the others take no fewer iterations than
+    process says nothing of that. Where the first process is not `of_one_piece`, the others take no fewer than
     it: the median of few is another number there than that of many.
 
     Args:
-        baselines: logarithms of the baseline's times, with its twin's where that is a control, [one or two, iterations].
+        baselines: logarithms of the baseline's times, with its twin's where that is one, [one or two, iterations].
         cases: of what is compared with them, [cases, iterations].
         costs: of a further process and an iteration.
         bounds: of the protocol.
