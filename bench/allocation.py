@@ -174,7 +174,7 @@ def more_iterations_help(within: float, between: float, iterations: int, share: 
     return of_iterations > share * (between + of_iterations)
 
 
-# ---------------------------------------------------------------------------------------------- the rounds of the others
+# --------------------------------------------------------------------------------------------- the rounds of the others
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class Bounds:
 
 
 def of_one_piece(logs: np.ndarray, limit: float) -> np.ndarray:
-    """Whether no block of a process's iterations stands out, as it does in a burst or where there are two states, [...].
+    """Whether no block of a process's iterations stands out, as in a burst or where there are two states, [...].
 
     It stands out if the mean of its `BLOCK` iterations is further than `limit` s / sqrt(BLOCK) from the median of the
     blocks' means. s is the standard deviation of an iteration by the median of moving ranges |x(i + 1) - x(i)|, which
@@ -207,7 +207,7 @@ def of_one_piece(logs: np.ndarray, limit: float) -> np.ndarray:
         limit: in standard errors of a block.
 
     Source: a chart of averages with limits from moving ranges, W. A. Shewhart, Economic Control of Quality of
-    Manufactured Product, 1931; D. C. Montgomery, Introduction to Statistical Quality Control, section 6.4; of the median
+    Manufactured Product, 1931; D. C. Montgomery, Introduction to Statistical Quality Control, 6.4; of the median
     moving range for normal numbers 0.954 is the expectation.
     """
     spread = np.median(np.abs(np.diff(logs, axis=-1)), axis=-1) / MOVING_RANGE
