@@ -174,7 +174,7 @@ def more_iterations_help(within: float, between: float, iterations: int, share: 
     return of_iterations > share * (between + of_iterations)
 
 
-# ---------------------------------------------------------------------------------------------- the rounds of the others
+# --------------------------------------------------------------------------------------------- the rounds of the others
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class Bounds:
 
 
 def of_one_piece(logs: np.ndarray, limit: float) -> np.ndarray:
-    """Whether no block of a process's iterations stands out, as it does in a burst or where there are two states, [...].
+    """Whether no block of a process's iterations stands out, as in a burst or where there are two states, [...].
 
     It stands out if the mean of its `BLOCK` iterations is further than `limit` s / sqrt(BLOCK) from the median of the
     blocks' means. s is the standard deviation of an iteration by the median of moving ranges |x(i + 1) - x(i)|, which
@@ -207,7 +207,7 @@ def of_one_piece(logs: np.ndarray, limit: float) -> np.ndarray:
         limit: in standard errors of a block.
 
     Source: a chart of averages with limits from moving ranges, W. A. Shewhart, Economic Control of Quality of
-    Manufactured Product, 1931; D. C. Montgomery, Introduction to Statistical Quality Control, section 6.4; of the median
+    Manufactured Product, 1931; D. C. Montgomery, Introduction to Statistical Quality Control, 6.4; of the median
     moving range for normal numbers 0.954 is the expectation.
     """
     spread = np.median(np.abs(np.diff(logs, axis=-1)), axis=-1) / MOVING_RANGE
@@ -221,11 +221,11 @@ def planned_iterations(baselines: np.ndarray, cases: np.ndarray, costs: Costs, b
     """Iterations for each process after the first: those of least cost for the ratios, by what the first showed.
 
     W is the mean over the ratios of `within_of`, B is what ratios are taken to differ by between processes, because one
-    process says nothing of that. Where the first process is not `of_one_piece`, the others take no fewer iterations than
+    process says nothing of that. Where the first process is not `of_one_piece`, the others take no fewer than
     it: the median of few is another number there than that of many.
 
     Args:
-        baselines: logarithms of the baseline's times, with its twin's where that is a control, [one or two, iterations].
+        baselines: logarithms of the baseline's times, with its twin's where that is one, [one or two, iterations].
         cases: of what is compared with them, [cases, iterations].
         costs: of a further process and an iteration.
         bounds: of the protocol.

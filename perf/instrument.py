@@ -1,9 +1,9 @@
 """How right the instrument is: modules of known duration, identical networks, and other tools' loops beside ours.
 
 Run `python -m perf.instrument --json FILE` on a machine that does nothing else. First busy-waits of 0.1 ms to 1 s: what
-each tool reports for them. Then identical networks, timed by every tool in an order reshuffled each round: how often its
+each tool reports for them. Then identical networks, timed by every tool in an order reshuffled each round: how often a
 95 % interval says that they differ, how far off it really was, and what a case costs in time. Both versions of the
-protocol are among the tools. `--busy 2` does all that beside two processes that compute and rest by turns, as on a machine
+protocol are among the tools. `--busy 2` does all that beside two processes that compute and rest by turns, as on one
 that others use.
 
 A round takes ten minutes, most of them version 1's `standard`, and twenty give sixty comparisons of every tool. So it
@@ -319,7 +319,9 @@ def ask(answers: Answers, given: argparse.Namespace) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print both tables, of everything that there is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of identical networks, three comparisons each")
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help="rounds of identical networks, three comparisons each"
+    )
     parser.add_argument("--longest-ms", type=float, default=1000.0, help="longest busy-wait; 0 for none")
     parser.add_argument("--json", type=Path, help="file that keeps every answer, to go on from")
     parser.add_argument("--minutes", type=float, help="after these nothing is begun")

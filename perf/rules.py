@@ -1,4 +1,4 @@
-"""Rules to take a session by: the protocols of both versions as their files have them, and possible changes by themselves.
+"""Rules to take a session by: the protocols of both versions as their files have them, and possible changes.
 
 What a session costs is counted and not measured: of each process the start, of each member warm-up, samples, throughput
 windows and passes of the layers, as the protocol's parameters say; probes are not in it.
@@ -43,7 +43,7 @@ SLOPE, SLOPE_SD = 1.4, 0.3
 
 #: How many rounds: those of least cost for the components of the `world` itself, or of recorded sweeps, or that the
 #: first process shows (`learned`), which takes the most; or as many as still help (`helping`), by what that shows. Or
-#: processes and rounds of least cost for the components of the world (`cheapest`), and no others. `protocol`: as version 2.
+#: processes and rounds of least cost for the components of the world (`cheapest`), and no others. `protocol`: as 2.
 Planned = Literal["world", "recorded", "learned", "helping", "cheapest", "protocol"]
 #: Logarithms of what processes say, [sessions, processes] by member.
 Values = dict[str, np.ndarray]
@@ -181,7 +181,7 @@ def said(rule: Rule, world: World, times: dict[str, np.ndarray], warm: WarmUps) 
 def said_by_plan(
     rule: Rule, world: World, times: dict[str, np.ndarray], warm: WarmUps
 ) -> tuple[Values, int | np.ndarray]:
-    """The same by version 2: the first process takes `samples`, and the others what `planned_iterations` makes of these.
+    """The same by version 2: the first process takes `samples`, and the others what `planned_iterations` makes of it.
 
     As many rounds are drawn as may be planned; what is not taken is left out.
     """
@@ -201,9 +201,7 @@ def said_by_plan(
     return values, rounds
 
 
-def plan_of(
-    rule: Rule, world: World, times: dict[str, np.ndarray], warm: WarmUps, session: int, first: int
-) -> int:
+def plan_of(rule: Rule, world: World, times: dict[str, np.ndarray], warm: WarmUps, session: int, first: int) -> int:
     """Rounds of the processes after the first, by the driver's own function."""
     latency = rule.latency
     assert latency.fewest_samples is not None and latency.most_samples is not None
@@ -366,7 +364,8 @@ CHANGES = (
     STANDARD.but("standard, extras once", windows=1, layers=1),
 )
 _ALL: dict[str, Any] = {
-    "warm": "evidence", "planned": "learned", "middle": "midmean", "twin": True, "slope": _FIXED, "windows": 1, "layers": 1,
+    "warm": "evidence", "planned": "learned", "middle": "midmean", "twin": True, "slope": _FIXED, "windows": 1,
+    "layers": 1,
 }  # fmt: skip
 _RATIOS = {"absolute_half_width": 0.99, "budget_s": 3600.0}
 #: All together, with goals to choose from; version 2 takes neither midmean nor product, and more rounds.

@@ -193,8 +193,8 @@ def _samples(latency: dict[str, Any]) -> str:
     if not (latency.get("most_samples") and latency.get("fewest_samples")):
         return f", with up to {latency['samples']} samples per process"
     return (
-        f", with up to {latency['samples']} samples in the first process and in the others as many as its scatter asked "
-        f"for, {latency['fewest_samples']} to {latency['most_samples']}"
+        f", with up to {latency['samples']} samples in the first process and in the others as many as its scatter "
+        f"asked for, {latency['fewest_samples']} to {latency['most_samples']}"
     )
 
 

@@ -106,7 +106,9 @@ def test_a_gate_in_a_quiet_world_finds_a_tenth_and_the_table_says_what_that_take
     row = gate_worlds.row_of(VERSION_2[1], WORLDS[0], draws=20, sizes=(1, 2))
     assert row.lines[1].needed in (1, 2) and row.false <= 0.1 and 0 < row.seconds < 20
     line = gate_worlds.as_table([row]).splitlines()[-1]
-    assert line.startswith(f"| quiet | {row.seconds:.1f} |") and f"| {2 * row.lines[1].needed * row.seconds:.0f} |" in line
+    assert (
+        line.startswith(f"| quiet | {row.seconds:.1f} |") and f"| {2 * row.lines[1].needed * row.seconds:.0f} |" in line
+    )
 
 
 def recorded_sessions(noise: float, count: int) -> list[dict[str, object]]:

@@ -124,7 +124,9 @@ def test_a_start_that_is_not_over_is_in_the_bias_of_times():
 def test_version_2_plans_with_the_drivers_own_function_and_keeps_full_rounds_where_there_are_bursts():
     quick, world = VERSION_2[1], World("w", iteration=0.006, wander=0.0, shared_wander=0.0, host=0.01, own=0.002)
     row = simulate(quick, world, 100, seed=8)
-    assert row.coverage >= 0.9 and row.time_coverage >= 0.88 and row.seconds < simulate(QUICK, world, 20, seed=8).seconds
+    assert (
+        row.coverage >= 0.9 and row.time_coverage >= 0.88 and row.seconds < simulate(QUICK, world, 20, seed=8).seconds
+    )
     rng = np.random.default_rng(9)
     for bursts, fewer in ((0.0, True), (0.02, False)):
         these = replace(world, bursts=(bursts, 5.0, 0.3))

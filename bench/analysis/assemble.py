@@ -97,7 +97,9 @@ def _percentile(kept: Sequence[Invocation], key: str, percent: int, part: str | 
     values = [item.value for item in found if item.value is not None]
     if not values or (len(values) < len(found) and latency.most_samples is None):
         return unavailable(metric, next((item.reason for item in found if item.value is None), "no samples"))
-    note = f"in the {len(values)} of {len(found)} processes that took samples enough" if len(values) < len(found) else ""
+    note = (
+        f"in the {len(values)} of {len(found)} processes that took samples enough" if len(values) < len(found) else ""
+    )
     return _measured(
         metric, log_mean_interval(values), f"geometric mean over processes of the {percent}th percentile", note
     )

@@ -74,7 +74,9 @@ def warm_ups(first: Invocation, latency: Latency) -> dict[str, float]:
         if len(trace) >= FEWEST_OF_TRACE and bool((trace > 0).all()):
             count = int(warm_up_needed(np.log(trace)))
             spent = float(trace[:count].sum()) * warm["chunk"] / 1e3
-            needed[name] = max(spent, warm["seconds"] * count / len(trace))  # what goes on between runs is in the second
+            needed[name] = max(
+                spent, warm["seconds"] * count / len(trace)
+            )  # what goes on between runs is in the second
     return dict.fromkeys(needed, max(needed.values())) if needed else {}
 
 

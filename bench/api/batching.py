@@ -56,7 +56,7 @@ def largest_batch(
         kwargs: keyword inputs beside positional ones.
         limit_bytes: memory that a run may take; by default 0.8 of what is free now.
         most: no batch above it is tried.
-        protocol: as `bench.measure` takes it; here every process takes throughput windows, so that rates have intervals.
+        protocol: as `bench.measure` takes it; here all processes take throughput windows, for intervals.
         device: where to run.
         threads: of the timed processes.
         name: what errors call the module; default its class.

@@ -109,7 +109,7 @@ def measure(
 
 
 def protocol_named(protocol: str | Protocol) -> Protocol:
-    """A protocol by the name of its file in `conf/protocol`, as `quick` or `v2/quick`; an object is given back as it is.
+    """A protocol by the name of its file in `conf/protocol`, as `quick` or `v2/quick`; an object is given back.
 
     Raises:
         UsageError: there is no such protocol.

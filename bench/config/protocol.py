@@ -45,7 +45,7 @@ DEFAULTS_2: dict[str, dict[str, Any]] = {
     },
     "counting": {"layer_processes": 1},
 }
-#: Parameters that came with version 2. They are no part of version 1's parameters, so that its hashes hold and rows that
+#: Parameters that came with version 2. They are no part of version 1's parameters, so its hashes hold and rows that
 #: were measured by it are still its rows; the defaults below say what version 1 does.
 SINCE_2: dict[str, tuple[str, ...]] = {
     "latency": (
@@ -216,7 +216,7 @@ class Protocol(Section):
             unknown = [key for key in later if key in own and own[key] != model.model_fields[key].default]
             if unknown:
                 raise ValueError(
-                    f"version 1 of the protocol knows no {name}.{unknown[0]}={own[unknown[0]]}: take it with a protocol "
+                    f"version 1 of the protocol knows no {name}.{unknown[0]}={own[unknown[0]]}: take it with a one "
                     "of version 2, such as protocol=v2/quick"
                 )
         return filled

@@ -31,8 +31,9 @@ def waterline_svg(record: Record) -> str | None:
         x += width
     level = _y(1.0)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
-        f'font-size="13" fill="{INK}"><rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
+        f'height="{HEIGHT}" font-family="sans-serif" font-size="13" fill="{INK}">'
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>'
         f'<text x="8" y="24">{escape(_finding(line))}</text>{"".join(parts)}'
         f'<line x1="{LEFT}" x2="{WIDTH - 8}" y1="{level:.1f}" y2="{level:.1f}" stroke="{UNDER}" stroke-width="2"/>'
         f'<text x="8" y="{level + 4:.1f}">ridge</text>'

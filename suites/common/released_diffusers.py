@@ -72,7 +72,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "use_rotary_positional_embeddings": True, "time_embed_dim": 512,
     },
     # Sizes, frames and patches are the defaults of diffusers: 49 frames of 480 x 720 px.
-    "cogvideox_2b": {"_class_name": "CogVideoXTransformer3DModel"},
+    "cogvideox_2b": {"_class_name": "CogVideoXTransformer3DModel", "num_layers": 30},
     "cogvideox_5b": {
         "_class_name": "CogVideoXTransformer3DModel", "num_layers": 42, "num_attention_heads": 48,
         "use_rotary_positional_embeddings": True,

@@ -145,7 +145,10 @@ def test_long_runs_need_three_processes_and_one_is_a_value_with_an_open_verdict(
     record, rows = finished(single, done[0])
     assert rows["speedup"]["value"] and rows["speedup"]["ci_low"] is None
     said = next(flag["text"] for flag in record["flags"] if flag["code"] == "glance")
-    assert said == "2 runs of one process, because a run lasts seconds: a value without an interval, so the verdict stays open"
+    assert (
+        said
+        == "2 runs of one process, because a run lasts seconds: a value without an interval, so the verdict stays open"
+    )
 
 
 def test_without_ratios_the_least_number_of_processes_is_enough_and_the_reason_says_so():

@@ -89,7 +89,7 @@ def test_what_version_1_measured_is_still_its_protocols(name):
 
 def test_version_1_knows_nothing_of_what_came_later_and_defaults_are_the_standards():
     assert Protocol() == api.protocol_named("standard") and Protocol(version=2) == api.protocol_named("v2/standard")
-    with pytest.raises(ValidationError, match="version 1 of the protocol knows no latency.twin_control=True"):
+    with pytest.raises(ValidationError, match=r"version 1 of the protocol knows no latency\.twin_control=True"):
         Protocol(version=1, latency={"twin_control": True})
     with pytest.raises(ValidationError, match="fewest_samples=None clashes with most_samples=400"):
         Protocol(version=2, latency={"fewest_samples": None})
@@ -175,7 +175,9 @@ def test_a_forecast_warms_a_gpu_up_for_as_long_as_the_protocol_does():
     def seconds(device, version=1, **latency):
         case = Case(suite="s", model="m", device=device)
         return estimate.group_seconds(
-            plan.Group((case,)), {case.key: [1.0]}, Protocol(version=version, latency={"warmup_s": 1, "warmup_s_gpu": 3, **latency})
+            plan.Group((case,)),
+            {case.key: [1.0]},
+            Protocol(version=version, latency={"warmup_s": 1, "warmup_s_gpu": 3, **latency}),
         )
 
     processes, runners = Protocol().latency.invocations, 2
@@ -249,7 +251,9 @@ def test_how_it_was_measured_says_what_the_protocol_says(name):
     for said in (
         f"{own.warmup_iterations} warm-up iterations and {own.warmup_s:g} s",
         f"up to {own.samples} samples",
-        f"in the first process and in the others as many as its scatter asked for, {own.fewest_samples} to" if own.most_samples else "per process",
+        f"in the first process and in the others as many as its scatter asked for, {own.fewest_samples} to"
+        if own.most_samples
+        else "per process",
         f"at least {own.invocations} fresh processes",
         f"at most {own.max_invocations}",
         f"{100 * own.ratio_half_width:g} % for ratios",

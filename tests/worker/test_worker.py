@@ -116,7 +116,7 @@ def test_the_samples_of_the_reference_say_how_many_products_each_is_the_mean_of(
 
 
 def test_a_later_process_does_what_its_plan_says_and_a_full_one_keeps_the_times_of_its_warm_up(workers, tmp_path):
-    spec = timing("healthy", warmup_s=0.05)
+    spec = timing("healthy", warmup_s=0.05, warm_by_evidence=True)
     plan = {"rounds": 17, "warmup_s": {"twin": 0.0}, "throughput": False, "layers": False}
     first, later = (
         workers.run("invocation", told, log=tmp_path / "log").result for told in (spec, {**spec, "plan": plan})
@@ -131,7 +131,7 @@ def test_a_later_process_does_what_its_plan_says_and_a_full_one_keeps_the_times_
     for member in (*later["cases"].values(), later["twin"]):
         assert len(member["latency_ms"]) == 17 and member["throughput"] is None and "layers" not in member
     for made in (first, later):
-        assert 0 < made["stages_s"]["sampled"] and sum(made["stages_s"].values()) < made["seconds"]
+        assert made["stages_s"]["sampled"] > 0 and sum(made["stages_s"].values()) < made["seconds"]
 
 
 def test_of_a_long_run_one_warms_up_and_as_many_are_timed_as_there_is_time_for(workers, tmp_path):
@@ -139,7 +139,8 @@ def test_of_a_long_run_one_warms_up_and_as_many_are_timed_as_there_is_time_for(w
     recipe = Recipe(Case(suite="t", model="wait"), "perf.known:busy_wait", {"milliseconds": 30})
     outcome = workers.run("invocation", {**spec, "recipes": [recipe.as_dict()]}, log=tmp_path / "log")
     (own,) = outcome.result["cases"].values()
-    assert (own["warmup"]["iterations"], own["warmup"]["steady"], len(own["latency_ms"])) == (1, None, 3)
+    assert (own["warmup"]["iterations"], own["warmup"]["steady"]) == (1, None)
+    assert 1 <= len(own["latency_ms"]) <= 3  # a busy machine makes the run that was looked at longer
     assert own["layers"]["repeats"] == 1
 
 

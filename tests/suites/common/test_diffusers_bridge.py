@@ -139,7 +139,7 @@ def test_a_pipeline_is_sampled_by_its_own_scheduler_with_its_fields(tmp_path):
     assert torch.allclose(begun, model.example_noise(1, 0) * float(model.fresh_scheduler().init_noise_sigma))
     # another scheduler by name reads the pipeline's fields, of which what is predicted is one
     other = diffusers_model(name=str(tmp_path), words=2, scheduler="ddim")
-    assert other.fresh_scheduler().config.prediction_type == "v_prediction"
+    assert other.how.made(3, 1).config.prediction_type == "v_prediction"
     assert diffusers_model(name=str(tmp_path / "unet"), words=2).scheduler == "ddim"  # whose folder has no scheduler
 
 

@@ -142,7 +142,7 @@ def test_a_dyadic_number_is_the_scale_to_31_bits():
     torch.testing.assert_close(rescaled(sums, m, e).double(), torch.floor(sums * scale + 0.5), rtol=0, atol=1)
     small = torch.tensor([2e-11, 1e-14], dtype=torch.float64)  # shifts of 66 and 77, which int64 has not
     assert rescaled(torch.tensor([2**31 - 1, -5]), *dyadic(small)).tolist() == [0, 0]
-    with pytest.raises(ValueError, match="up to 2\^29"):
+    with pytest.raises(ValueError, match=r"up to 2\^29"):
         dyadic(torch.tensor(2.0**31))
 
 
