@@ -86,7 +86,8 @@ def _axis(title: str, low: float, high: float, crowded: float) -> Spec:
     start, end = math.log10(low) - 0.02, math.log10(high) + 0.09
     span = crowded * (end - start)
     steps = _TICKS if span < WIDE else (1.0, 2.0, 5.0) if span < 2 * WIDE else (1.0,)
-    decades = range(math.floor(start), math.ceil(end) + 1)
+    apart = 1 if span < 6 * WIDE else 2  # decades from a tick to the next, where one each would overlap on a phone
+    decades = [decade for decade in range(math.floor(start), math.ceil(end) + 1) if decade % apart == 0]
     ticks = [float(f"{step}e{decade}") for decade in decades for step in steps]
     shown = [tick for tick in ticks if start <= math.log10(tick) <= end]
     text = [f"{tick:g}" for tick in shown]
