@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,6 @@ from suites.common.checkpoint import load_checkpoint
 from suites.common.diffusers_inputs import ADDED, KINDS, STATED, UNBATCHED, Kind, Size
 from suites.common.diffusers_schedulers import (
     NAMED,
-    SchedulerName,
     Scheduling,
     import_diffusers,
     of_pipeline,
@@ -45,7 +44,7 @@ def diffusers_model(
     resolution: PositiveInt | None = None,
     latent: list[PositiveInt] | None = None,
     words: PositiveInt | None = None,
-    scheduler: SchedulerName | None = None,
+    scheduler: Literal["flow_euler", "ddim", "pndm", "dpm_solver", "cogvideox"] | None = None,
 ) -> nn.Module:
     """The network of a configuration, folder or class of diffusers in evaluation mode, with a sampler.
 
@@ -81,7 +80,7 @@ def released_diffuser(
     resolution: PositiveInt | None = None,
     latent: list[PositiveInt] | None = None,
     words: PositiveInt | None = None,
-    scheduler: SchedulerName | None = None,
+    scheduler: Literal["flow_euler", "ddim", "pndm", "dpm_solver", "cogvideox"] | None = None,
     layers: PositiveInt | None = None,
 ) -> nn.Module:
     """The network of a released configuration in evaluation mode with random weights, with a sampler.

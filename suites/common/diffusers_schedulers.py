@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -19,8 +19,6 @@ from bench.errors import UsageError
 from suites.common.torchvision_remedy import import_beside_torchvision
 
 FLOW = "FlowMatchEulerDiscreteScheduler"
-#: What `scheduler=` takes.
-SchedulerName = Literal["flow_euler", "ddim", "pndm", "dpm_solver", "cogvideox"]
 #: The class of diffusers that each is, and fields that differ from its defaults.
 NAMED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "flow_euler": (FLOW, {}),

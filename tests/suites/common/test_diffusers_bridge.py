@@ -2,7 +2,7 @@
 
 import json
 import math
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ import torch
 from bench.config import catalogue as catalogues
 from bench.errors import UsageError
 from bench.meters import macs
-from suites.common.diffusers_schedulers import NAMED, SchedulerName, Scheduling, of_pipeline, scheduling
+from suites.common.diffusers_schedulers import NAMED, Scheduling, of_pipeline, scheduling
 from suites.common.released_diffusers import CONFIGS
 from suites.diffusion import closed_forms as forms
 
@@ -157,7 +157,9 @@ def test_a_shift_that_follows_the_picture_s_size_is_the_pipeline_s_of_flux(tmp_p
 def test_cogvideox_follows_velocities_of_a_diffusion_and_not_a_flow(tmp_path):
     scheduler = scheduling(None, None, "CogVideoXTransformer3DModel")
     assert scheduler.name == "cogvideox" and scheduler.made(4, 1).config.prediction_type == "v_prediction"
-    assert set(get_args(SchedulerName)) == set(NAMED)
+    for door in (diffusers_model, released_diffuser):
+        named = get_type_hints(door)["scheduler"]
+        assert set(get_args(get_args(named)[0])) == set(NAMED)
     (tmp_path / "scheduler").mkdir()
     file = tmp_path / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps({"_class_name": "CogVideoXDPMScheduler", "snr_shift_scale": 1.0}))
