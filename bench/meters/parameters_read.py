@@ -7,7 +7,9 @@ were looked up.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -162,6 +164,16 @@ def _covered(storage: _Storage) -> tuple[int, bool]:
         ((region, along), rows) = next(iter(storage.rows.items()))
         if _plain(region) in storage.held:
             return _of_rows(region, along, len(rows)), False
+    return _mapped(storage, whole)
+
+
+def _mapped(storage: _Storage, whole: int) -> tuple[int, bool]:
+    """The same from a map of the storage's elements, or of the runs that all regions are made of."""
+    run = 1 if storage.rows else _run_length([*storage.held, *storage.read])
+    if run > 1:
+        fewer = _Storage(storage.itemsize, _in_runs(storage.held, run), _in_runs(storage.read, run))
+        runs, bounded = _mapped(fewer, whole // run)
+        return min(whole, run * runs + storage.at_most), bounded or storage.at_most > 0
     size = max(_end(region) for region in [*storage.held, *storage.read, *(region for region, _ in storage.rows)])
     if size > LARGEST_MAP:
         parts = [_elements(region) for region in storage.read]
@@ -177,6 +189,27 @@ def _covered(storage: _Storage) -> tuple[int, bool]:
         seen.as_strided(shape, stride, offset).index_fill_(along, read, True)
     known = int((seen & held).sum())
     return min(whole, known + storage.at_most), storage.at_most > 0
+
+
+def _run_length(regions: Sequence[_Region]) -> int:
+    """The longest run of neighbours that all regions consist of whole runs of: a map needs one place a run.
+
+    Heads that are taken out of one large matrix are rows of it, so that the map is as long as it has rows.
+    """
+    run = 0
+    for offset, shape, stride in regions:
+        inner = [size for size, step in zip(shape, stride, strict=True) if step == 1]
+        run = math.gcd(run, offset, *(step for step in stride if step != 1), *(inner if len(inner) == 1 else [1]))
+    return run
+
+
+def _in_runs(regions: set[_Region], run: int) -> set[_Region]:
+    """The regions with a run of elements as one."""
+    found = set()
+    for offset, shape, stride in regions:
+        sizes = tuple(size // run if step == 1 else size for size, step in zip(shape, stride, strict=True))
+        found.add((offset // run, sizes, tuple(1 if step == 1 else step // run for step in stride)))
+    return found
 
 
 def _elements(region: _Region) -> int:

@@ -138,3 +138,13 @@ def test_regions_are_the_same_however_they_are_looked_at():
     assert _plain(_region(weight[:2, :3])) == (0, (2, 3), (6, 1)) == _plain(_region(weight[:2, :3].t()))
     assert _plain(_region(weight[1:3])) == (6, (12,), (1,))
     assert _plain(_region(torch.randn(3).expand(5, 3))) == (0, (3,), (1,))
+
+
+def test_runs_of_elements_are_counted_as_single_ones_would_be(monkeypatch):
+    """Of a 12 x 8 matrix: rows 0, 3, 6 and 9, and the left halves of rows 1 and 2; 4 x 8 + 2 x 4."""
+    regions = {(0, (4, 8), (24, 1)), (8, (2, 4), (8, 1))}
+    storage = parameters_read._Storage(4, {(0, (96,), (1,))}, regions)
+    assert parameters_read._run_length([*storage.held, *regions]) == 4
+    found = parameters_read._covered(storage)
+    monkeypatch.setattr(parameters_read, "_run_length", lambda regions: 1)
+    assert found == parameters_read._covered(storage) == (40, False)
