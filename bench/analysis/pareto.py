@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import special
+
+from bench.statistics import normal_reach
 
 DRAWS = 10_000
 #: Replicates below which an interval is too weak to certify anything.
@@ -127,7 +128,7 @@ def front_probability(
     Rows that another beats by over eight standard deviations in every objective get 0 without being drawn.
     """
     points, best, worst = _matrices(rows, objectives)
-    spread = (worst - best) / (2 * float(special.ndtri(0.975)))
+    spread = (worst - best) / (2 * normal_reach())
     hopeless = (points[:, None, :] + 4 * spread[:, None, :] < points[None, :, :] - 4 * spread[None, :, :]).all(axis=2)
     drawn = np.flatnonzero(~hopeless.any(axis=0))
     chance = np.zeros(len(rows))
