@@ -88,6 +88,8 @@ class GroupMeasurement:
     def count(self, missing: Sequence[Case]) -> None:
         """Give cases that are only counted their records: in one process, or where that is lost each in its own.
 
+        A process ends early where its counts take long, so that they are on disk; the next one counts the rest.
+
         Args:
             missing: cases of any groups, at least one.
         """
@@ -106,14 +108,17 @@ class GroupMeasurement:
             for case in missing:
                 self.count([case])
             return
-        for case in missing:
+        counted = [case for case in missing if case.key in outcome.result["cases"]]
+        for case in counted:
             found = outcome.result["cases"][case.key]
             if found["status"] != "ok":
                 self.writer.failed(case, Failed(found["status"], found["error"], outcome.seconds), started)
                 continue
             self.writer.learn_torch(found["result"])
             self.writer.finished(case, found["result"], None)
-        self.announce(Advanced(estimate.COUNT_S * len(missing)))
+        self.announce(Advanced(estimate.COUNT_S * len(counted)))
+        if len(counted) < len(missing):
+            self.count(missing[len(counted) :])
 
     def _prepared(self, group: Group, missing: Sequence[Case]) -> list[Case]:
         """The missing cases whose model and method have what they need of their task, trained now or checked.

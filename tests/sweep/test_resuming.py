@@ -277,3 +277,21 @@ def test_a_calibration_of_another_shape_is_none(tmp_path, text):
     path.write_text(text)
     assert forecast.peak_rate(config) is None
     assert calibration.recent_calibration(path) is None
+
+
+def test_a_count_that_takes_long_is_on_disk_before_the_next_is_begun(tmp_path, monkeypatch):
+    config = configuration(tmp_path, [HEALTHY, "tests.faults.models:forward_error"])
+    config = config.model_copy(update={"protocol": config.protocol.model_copy(update={"timed": False})})
+    alone, asked = Workers.run, []
+
+    def first_only(self, kind, spec, **rest):
+        outcome = alone(self, kind, spec, **rest)
+        asked.append(len(spec["recipes"]))
+        key = next(iter(outcome.result["cases"]))
+        outcome.result["cases"] = {key: outcome.result["cases"][key]}
+        return outcome
+
+    monkeypatch.setattr(Workers, "run", first_only)
+    done = sweep(config)
+    assert asked == [2, 1]
+    assert [record["status"] for record in done.records] == ["ok", "crashed"] and len(store_of(config).every([])) == 2
