@@ -82,6 +82,17 @@ def test_the_line_of_what_failed_steers_no_terminal_and_is_one_line(tmp_path):
     assert r"\x1b[2J\x07 gone \u202e" in line
 
 
+def test_what_the_user_interrupted_is_told_once_and_not_as_a_failure(tmp_path):
+    error = {"phase": "count", "type": "KeyboardInterrupt", "message": "interrupted by the user", "log_tail": ""}
+    stopped = record(model="stopped", status="interrupted", error=error)
+    broken = record(model="broken", status="crashed", error={**error, "type": "E", "message": "gone"})
+    swept = Sweep(Stored(store(tmp_path, [stopped, broken], with_samples=False)), measured=0)
+    swept.records.append(stopped)
+    assert failure_text(swept) == ""
+    swept.records.append(broken)
+    assert failure_text(swept).startswith("1 of 2: broken") and "interrupted" not in failure_text(swept)
+
+
 def test_a_long_name_keeps_its_beginning_and_its_end_and_a_short_one_is_left_alone():
     assert shortened("short") == "short"
     cut = shortened("a" * 1000 + "end", 100)

@@ -102,8 +102,9 @@ def _summarise(
     if best:
         print(f"best     {best}")
     print(f"rows     {state_text(rows, again)}; {sweep.measured} measured now")
-    if sweep.failed:
-        print(f"failed   {failure_text(sweep)}")
+    why = failure_text(sweep)
+    if why:
+        print(f"failed   {why}")
     for problem in [*sweep.problems, *copy.problems]:
         tell(problem)
 
@@ -128,10 +129,12 @@ def best_row(records: Sequence[Record]) -> str:
 
 
 def failure_text(sweep: Sweep) -> str:
-    """How many rows failed, and why the first of them did."""
-    first = sweep.failed[0]
-    label = short_name(Case.from_dict(first["case"]).label)
+    """How many rows failed, and why the first of them did; empty where none did but by the user's interruption."""
+    broken = [record for record in sweep.failed if record["status"] != "interrupted"]
+    if not broken:
+        return ""
+    label = short_name(Case.from_dict(broken[0]["case"]).label)
     return escape_controls(
-        f"{len(sweep.failed)} of {len(sweep.records)}: {shortened(label)}: {first['status']}: "
-        f"{one_line(first['error'] or {})}"
+        f"{len(broken)} of {len(sweep.records)}: {shortened(label)}: {broken[0]['status']}: "
+        f"{one_line(broken[0]['error'] or {})}"
     )
