@@ -19,6 +19,8 @@ from scipy import special  # whatever else of scipy, and statsmodels, is importe
 from bench.sample_sizes import samples_for_percentile
 
 LEVEL = 0.95
+#: How a time is told of several processes: see `log_mean_interval`.
+GEOMETRIC = "geometric mean over processes of the median, 95 % t-interval on logs"
 #: A difference counts only where it is larger than this for certain.
 MARGIN = 0.02
 #: Two times are the same where their ratio lies within 1/1.05..1.05 for certain.

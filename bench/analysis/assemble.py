@@ -29,10 +29,9 @@ from bench.metrics import METRICS, rate_of
 from bench.plan.case import Case
 from bench.reading import Reading, reading, unavailable
 from bench.scores import DEFAULT_SCORE
-from bench.statistics import Interval, log_mean_interval, percentile, ratio_interval_paired
+from bench.statistics import GEOMETRIC, Interval, log_mean_interval, percentile, ratio_interval_paired
 from bench.store.records import Record
 
-GEOMETRIC = "geometric mean over processes of the median, 95 % t-interval on logs"
 RATIO = "paired ratio of medians by process, 95 % t-interval on logs"
 RATIO_WITH_TWIN = "paired ratio of medians by process, the twin as control, 95 % t-interval on logs"
 
@@ -158,8 +157,8 @@ def _of_spans(case: Case, probe: dict[str, Any], session: Session, protocol: Pro
     runs = [member(item, case.key) for item in kept]
     if not hasattr(module, "spanned") or not all(run.get("spans") for run in runs):
         return []
-    spans = [{name: sum(sum(each[name]) for each in run["spans"]) for name in run["spans"][0]} for run in runs]
-    wholes = [run["block"] * sum(run["latency_ms"]) for run in runs]
+    spans = [{name: [sum(each[name]) for each in run["spans"]] for name in run["spans"][0]} for run in runs]
+    wholes = [[run["block"] * ms for ms in run["latency_ms"]] for run in runs]
     found: list[Reading] = module.spanned(spans, wholes, probe.get("details", {}).get("facts", {}))
     return found
 

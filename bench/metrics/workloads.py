@@ -42,8 +42,17 @@ WORKLOADS: tuple[Metric, ...] = (
         section="generation",
         title="Time per output token",
         definition=(
-            "(Time of the request - time to first token) / (n - 1), from requests without a synchronisation per token."
+            "Time of a request after its first token / (n - 1), without a synchronisation per token; of a module that "
+            "writes by itself (time of the request - time to first token) / (n - 1)."
         ),
+    ),
+    Metric(
+        "later_tokens_ms",
+        unit="ms",
+        better="lower",
+        section="generation",
+        title="Time after the first token",
+        definition="From the first token of a request on the host to the whole answer on the host, inside timed requests.",
     ),
     Metric(
         "inter_token_p50_ms",

@@ -54,10 +54,11 @@ def combined(
     provenance: Provenance | None = None,
     constant: float = 0.0,
 ) -> Reading:
-    """The sum of readings times factors plus a constant; unavailable where one is missing or the sum is not positive.
+    """The sum of readings times factors plus a constant; unavailable where one is missing or the sum may be nothing.
 
-    The interval joins the worst ends, which covers at least as surely as those of the terms where their errors are
-    normal, however they depend on each other: the standard error of a sum is at most the sum of the standard errors.
+    No time is negative, and a rate over a time that may be nothing has no upper end. The interval joins the worst
+    ends, which covers at least as surely as those of the terms where their errors are normal, however they depend on
+    each other: the standard error of a sum is at most the sum of the standard errors.
 
     Args:
         metric: of the result.
@@ -76,6 +77,9 @@ def combined(
         return unavailable(metric, f"the difference is {value:.4g}: within the noise of what it is taken from", part)
     ends = [_end(known, constant, upper) for upper in (False, True)]
     low, high = ends if None not in ends else (None, None)
+    if low is not None and low <= 0:
+        why = f"the difference is {value:.4g} [{low:.4g}, {high:.4g}]: within the noise of what it is taken from"
+        return unavailable(metric, why, part)
     kinds = {source.provenance for source, _ in known}
     kind: Provenance = provenance or (kinds.pop() if len(kinds) == 1 else "modelled")
     sources = [source for source, _ in known]

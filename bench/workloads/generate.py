@@ -40,7 +40,7 @@ its other side (text_divergence.py).
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -87,6 +87,8 @@ WORKLOAD = Workload(
 
 #: The part of a model that reads pictures: what it does with them before its decoder.
 ENCODER = "encoder"
+#: The span of a request after its first token, as the steps of a plain loop write it.
+LATER = "output_tokens"
 #: What a module that writes in its own way may say of it, and of these what is a rate of its drafts.
 WRITTEN = ("tokens_per_step", "draft_acceptance", "tokens_written", "tokens_scored", "needed_share")
 OF_DRAFTS = ("tokens_per_step", "draft_acceptance")
@@ -123,7 +125,7 @@ class _Writer:
             ids, cache = self.read()
             first = _on_host(ids)
         later = []
-        with spans.span("output_tokens"):
+        with spans.span(LATER):
             for _ in range(count - 1):
                 ids, cache = self.step(ids, cache)
                 later.append(ids)
@@ -437,12 +439,33 @@ def _gap_curve(passes: list[list[float]], context: int) -> Curve:
     return Curve("latency_ms", "context", keys, medians, "measured", "decode", note)
 
 
+def spanned(
+    spans: Sequence[Mapping[str, Sequence[float]]], wholes: Sequence[Sequence[float]], details: Mapping[str, Any]
+) -> list[Reading]:
+    """The time after the first token inside the timed requests; nothing of a module that writes by itself.
+
+    Args:
+        spans: per process, milliseconds of every span in each of its runs.
+        wholes: per process, milliseconds of the same runs.
+        details: what `facts` told.
+    """
+    if any(LATER not in each for each in spans):
+        return []
+    from bench.statistics import GEOMETRIC, log_mean_interval
+
+    found = log_mean_interval([statistics.median(each[LATER]) for each in spans])
+    note = f"inside the requests of {len(spans)} processes"
+    told: dict[str, Any] = {"n": found.n, "statistic": GEOMETRIC, "method_note": note, "part": "request"}
+    return [reading("later_tokens_ms", found.value, "measured", ci_low=found.low, ci_high=found.high, **told)]
+
+
 def derive(shape: Shape, value: Value) -> list[Reading]:
     """Time to first token, time per output token, output tokens per second; the first token without its pictures."""
     batch = shape["batch"]
     request, prefill = value("latency_ms", "request"), value("latency_ms", "prefill")
     first = derived("time_to_first_token_ms", "request", prefill, lambda ms: ms, "time of the part prefill")
-    per_token = _per_output_token(shape, request, prefill, value("tokens_written", "request"))
+    later, written = value("later_tokens_ms", "request"), value("tokens_written", "request")
+    per_token = _per_output_token(shape, later, [(request, 1.0), (prefill, -1.0)], written)
     note = f"{batch} tokens over the time per output token"
     rate = derived("output_tokens_per_s", "request", per_token, lambda ms: 1e3 * batch / ms, note, falling=True)
     return [first, per_token, rate, *_without_pictures(prefill, value("latency_ms", ENCODER))]
@@ -457,18 +480,21 @@ def _without_pictures(prefill: Reading | None, encoder: Reading | None) -> list[
 
 
 def _per_output_token(
-    shape: Shape, request: Reading | None, prefill: Reading | None, written: Reading | None
+    shape: Shape, later: Reading | None, difference: list[tuple[Reading | None, float]], written: Reading | None
 ) -> Reading:
-    new = shape["new_tokens"]
+    """The time after the first token over the tokens after it; of the difference where requests tell no such time."""
+    new, metric = shape["new_tokens"], "time_per_output_token_ms"
     if written is not None and written.value is not None and written.value < shape["batch"] * new:
         why = f"{written.value:g} of {shape['batch'] * new} tokens are written: the rest of the answer is filled up"
-        return unavailable("time_per_output_token_ms", why, "request")
+        return unavailable(metric, why, "request")
     if new < 2:
-        return unavailable("time_per_output_token_ms", "one new token: nothing is written after the first", "request")
+        return unavailable(metric, "one new token: nothing is written after the first", "request")
+    known = later is not None and later.value is not None
+    terms = [(later, 1.0)] if known else difference
+    how = "time after the first token" if known else "(request - prefill)"
     mean = shape["context"] + new / 2
-    note = f"(request - prefill) / {new - 1}; n = {new}, mean context {mean:g}; no synchronisation per token"
-    share = 1.0 / (new - 1)
-    return combined("time_per_output_token_ms", "request", [(request, share), (prefill, -share)], note)
+    note = f"{how} / {new - 1}; n = {new}, mean context {mean:g}; no synchronisation per token"
+    return combined(metric, "request", [(source, factor / (new - 1)) for source, factor in terms], note)
 
 
 def _choice(logits: Any) -> Any:

@@ -174,17 +174,19 @@ def facts(subject: Built, shape: Shape, parts: list[Part]) -> Facts:
     return Facts([*shares, *sent, *modelled, *under_load.readings], curves, details, flags)
 
 
-def spanned(spans: Sequence[Mapping[str, float]], wholes: Sequence[float], details: Mapping[str, Any]) -> list[Reading]:
+def spanned(
+    spans: Sequence[Mapping[str, Sequence[float]]], wholes: Sequence[Sequence[float]], details: Mapping[str, Any]
+) -> list[Reading]:
     """Shares of the stages with their intervals, of the timed runs of several processes.
 
     Args:
-        spans: per process, milliseconds of every stage, summed over its runs.
+        spans: per process, milliseconds of every stage in each of its runs.
         wholes: per process, milliseconds of the same runs.
         details: what `facts` told.
     """
     note = f"ratio of sums over the runs of each process, {len(spans)} processes"
-    stages = {name: [each[name] for each in spans] for name in spans[0]}
-    return _share_readings(stages, wholes, str(details.get("network", "infer")), note)
+    stages = {name: [sum(each[name]) for each in spans] for name in spans[0]}
+    return _share_readings(stages, [sum(runs) for runs in wholes], str(details.get("network", "infer")), note)
 
 
 def facts_seconds(shape: Shape) -> float:

@@ -13,7 +13,8 @@ A workload's module holds
 - optionally `against(subject, other, shape) -> list[Reading]`: how the answers of a case with a task differ from those
   of its other side, both built in one process;
 - optionally `spanned(spans, wholes, details) -> list[Reading]`: what the spans of the whole's timed runs tell, a
-  process each, in place of the probe's readings of the same names; pure;
+  process each (milliseconds of every run, by span and of the whole), in place of the probe's readings of the same
+  names; pure;
 - of a workload `of_records`, `is_outdated(record, records) -> bool`: whether one of its records was made from other
   rows than there are now;
 - optionally `derive(shape, value) -> list[Reading]`: the field's own names (time to first token, ...) from readings

@@ -60,6 +60,25 @@ def test_a_request_no_longer_than_its_prefill_has_no_time_per_token():
     assert found["output_tokens_per_s", "request"].value is None
 
 
+def test_the_time_after_the_first_token_is_taken_inside_the_requests_where_they_tell_it():
+    from bench.workloads import generate
+
+    spans = [{"first_token": [9.0, 9.0, 9.0], "output_tokens": runs} for runs in ([3.0, 4.0, 50.0], [4.0, 4.0, 3.0])]
+    (later,) = generate.spanned(spans, [[12.0, 13.0, 59.0], [13.0, 13.0, 12.0]], {})
+    assert later.value == pytest.approx(4.0) and later.n == 2  # the median of each process
+    known = {("latency_ms", "request"): 110.0, ("latency_ms", "prefill"): 50.0, ("later_tokens_ms", "request"): later}
+    per_token = derive("generate", known, new_tokens=11)["time_per_output_token_ms", "request"]
+    assert per_token.value == pytest.approx(0.4) and "after the first token" in per_token.method_note
+    assert generate.spanned([{"answer": [50.0]}], [[50.0]], {}) == []  # written by the module
+
+
+def test_a_difference_that_may_be_nothing_is_no_time():
+    found = derive("generate", {("latency_ms", "request"): 55.0, ("latency_ms", "prefill"): 50.0}, new_tokens=2)
+    missing = found["time_per_output_token_ms", "request"]
+    assert missing.value is None and "5 [-5.5, 15.5]" in missing.method_note
+    assert found["output_tokens_per_s", "request"].value is None
+
+
 def test_an_answer_that_is_cut_short_has_no_time_per_token_that_was_asked_for():
     written = reading("tokens_written", 3, "counted", part="request")
     known = {("latency_ms", "request"): 60.0, ("latency_ms", "prefill"): 50.0, ("tokens_written", "request"): written}

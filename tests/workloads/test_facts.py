@@ -428,12 +428,14 @@ def test_what_is_answered_within_a_limit_is_goodput_and_what_is_not_answered_tim
 def test_shares_of_several_processes_have_intervals_of_their_logits():
     from bench.workloads import pipeline
 
-    spans = [{"decode": 20.0, "infer": 70.0}, {"decode": 30.0, "infer": 60.0}, {"decode": 25.0, "infer": 70.0}]
-    found = {(item.metric, item.part): item for item in pipeline.spanned(spans, [100.0] * 3, {"network": "infer"})}
+    times = [(20.0, 70.0), (30.0, 60.0), (25.0, 70.0)]
+    spans = [{"decode": [decode - 5, 5.0], "infer": [40.0, infer - 40]} for decode, infer in times]
+    told = pipeline.spanned(spans, [[60.0, 40.0]] * 3, {"network": "infer"})
+    found = {(item.metric, item.part): item for item in told}
     outside, decode = found["nonnetwork_share", "request"], found["stage_share", "decode"]
     assert outside.n == 3 and 0 < outside.ci_low < 30 < outside.value < 40 < outside.ci_high < 100
     assert decode.value == pytest.approx(25)  # of the sums: shares of one whole add up
-    alone = {item.metric: item for item in pipeline.spanned(spans[:1], [100.0], {})}
+    alone = {item.metric: item for item in pipeline.spanned(spans[:1], [[60.0, 40.0]], {})}
     assert alone["untimed_share"].value == pytest.approx(10) and alone["nonnetwork_share"].ci_low is None
 
 
