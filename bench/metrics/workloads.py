@@ -52,7 +52,7 @@ WORKLOADS: tuple[Metric, ...] = (
         better="lower",
         section="generation",
         title="Time after the first token",
-        definition="From the first token of a request on the host to the whole answer on the host, inside timed requests.",
+        definition="From the first token of a request on the host to its whole answer on the host, in timed requests.",
     ),
     Metric(
         "inter_token_p50_ms",
