@@ -12,6 +12,7 @@ Both are of one part of the workload on one machine. Their intervals are those o
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -70,32 +71,37 @@ def arrived_share(speedup: float, low: float | None, high: float | None, mac_rat
     return Share((1 - 1 / speedup) / saved, low, high)
 
 
-def table(frame: pd.DataFrame) -> pd.DataFrame:
+def table(frame: pd.DataFrame, bounds: Mapping[str, str] | None = None) -> pd.DataFrame:
     """The two shares of every row with a speed-up, one line per case, machine and part; columns `COLUMNS`.
 
     Args:
         frame: the tidy table of `bench.analysis.table`.
+        bounds: of `lower_bounds(records)`, the cases whose products are a lower bound alone: they promise no ratio.
     """
+    bounds = bounds or {}
     macs = {
         (row.case_key, row.machine_key, row.part): row.value
         for row in frame[(frame["metric"] == "macs") & frame["value"].notna()].itertuples()
     }
-    rows = [_line(row, macs) for row in frame[frame["metric"] == "speedup"].itertuples()]
+    rows = [_line(row, macs, bounds) for row in frame[frame["metric"] == "speedup"].itertuples()]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _line(row: object, macs: dict[tuple[str, str, str], float]) -> dict[str, object]:
+def _line(row: object, macs: Mapping[tuple[str, str, str], float], bounds: Mapping[str, str]) -> dict[str, object]:
     """One line of the table from a row of the metric `speedup`."""
     key, machine, part = row.case_key, row.machine_key, row.part  # type: ignore[attr-defined]
     head = {"case_key": key, "machine_key": machine, "protocol": row.protocol, "part": part}  # type: ignore[attr-defined]
     own, base = macs.get((key, machine, part)), macs.get((row.baseline_key, machine, part))  # type: ignore[attr-defined]
     value, low, high = (_known(getattr(row, name)) for name in ("value", "ci_low", "ci_high"))
     execution = str(getattr(row, "execution", REAL))
-    ratio = base / own if own and base else None
+    bound = next((bounds[side] for side in (row.baseline_key, key) if side in bounds), "")  # type: ignore[attr-defined]
+    ratio = base / own if own and base and not bound else None
     if execution in NO_SPEED:
         return {**head, "mac_ratio": ratio, "reason": NO_SPEED[execution]}
     if value is None:
         return {**head, "mac_ratio": ratio, "reason": str(row.method_note)}  # type: ignore[attr-defined]
+    if bound:
+        return {**head, "speedup": value, "reason": f"products that are a lower bound have no ratio: {bound}"}
     if ratio is None:
         return {**head, "speedup": value, "reason": "the MACs of the case or of what it is compared with are missing"}
     gain, share = realised_gain(value, low, high, ratio), arrived_share(value, low, high, ratio)

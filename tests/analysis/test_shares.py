@@ -5,6 +5,7 @@ import math
 import pytest
 
 from bench.analysis import shares, table, utilisation
+from bench.analysis.lower_bounds import lower_bounds
 from bench.reading import reading, unavailable
 from tests import synthetic
 
@@ -63,6 +64,14 @@ def test_a_simulated_case_has_no_share_and_says_why():
     assert set(frame[frame["method"] == "none"]["execution"]) == {"real"}
     (line,) = shares.table(frame).to_dict("records")
     assert math.isnan(line["arrived_share"]) and "simulated" in line["reason"]
+
+
+def test_products_that_are_a_lower_bound_have_no_share():
+    plain, own = records()
+    gap = {"uncounted": [{"operator": "ns::mystery", "time_share": 0.3}]}
+    both = [{**plain, "counts": gap}, own]
+    (line,) = shares.table(table.from_records(both), lower_bounds(both)).to_dict("records")
+    assert math.isnan(line["mac_ratio"]) and line["speedup"] and "ns::mystery is not counted" in line["reason"]
 
 
 # ------------------------------------------------------------------------------------------------ utilisation
