@@ -20,6 +20,7 @@ from bench.labels import labels_of
 from bench.meters import scan_counts
 from bench.meters.allocator import pin_allocator_for_memory, pin_allocator_for_timing
 from bench.meters.inputs import batch_flags, can_be_shuffled, shuffled
+from bench.meters.stated import STATED
 from bench.meters.table import BY_NAME, METERS, Stage
 from bench.metrics import METRICS
 from bench.moment import utc_microsecond
@@ -44,8 +45,9 @@ Measure = Callable[[], Found]
 PREPARED = 0.05
 #: Metrics that no meter gives but the conversion of the subject.
 OF_CONVERSION = ("artefact_bytes", "conversion_ms")
-#: Metrics of subjects that declare what they need; no other subject misses them.
+#: Metrics of subjects that declare what they need or state a number of themselves; no other subject misses them.
 OF_DECLARING = (
+    *STATED,
     "macs_dense",
     "macs_nonzero",
     "nominal_bits",

@@ -6,6 +6,8 @@ Counts are taken at once. Times come from fresh processes; ``glance`` takes one,
 for an interval, and the result says so.
 """
 
+# sphinx_gallery_thumbnail_path = 'docs/images/thumb_measure.svg'
+
 import torch
 from torch import nn
 

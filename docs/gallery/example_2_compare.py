@@ -6,6 +6,8 @@ Both are timed interleaved in the same process, so that what slows the machine s
 second is better.
 """
 
+# sphinx_gallery_thumbnail_path = 'docs/images/thumb_compare.svg'
+
 import torch
 from torch import nn
 

@@ -6,6 +6,8 @@ Where a module's time goes on this machine: what its shape allows, and what its 
 :doc:`/README` says how to read them.
 """
 
+# sphinx_gallery_thumbnail_path = 'docs/images/thumb_waterline.svg'
+
 import torch
 from torch import nn
 

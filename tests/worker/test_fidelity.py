@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bench.meters.stated import STATED
+from bench.meters.table import METERS
 from bench.plan.case import Case
 from bench.plan.recipe import Recipe
 from bench.worker import global_state, other_side
@@ -63,9 +65,16 @@ def test_another_precision_is_compared_with_the_same_weights():
 
 def test_other_weights_or_inputs_say_nothing_of_each_other():
     readings, _ = found(recipe(model="n"))
+    assert set(readings) == {"output_error", "output_sqnr_db", "top1_agreement"}  # what a subject states is not of these
     assert readings["output_error"].value is None
     assert "has other weights or inputs: the sides differ in model" in readings["output_error"].method_note
     assert "batch" in other_side.why_unlike(PLAIN.case, replace(PLAIN.case, batch=1, dtype="bf16"))
+
+
+@pytest.mark.parametrize("meter", [meter.name for meter in METERS if meter.section])
+def test_no_meter_that_fails_has_a_row_for_what_subjects_state_of_themselves(meter):
+    probe = Probe({"recipe": PLAIN.as_dict(), "meters": [], "protocol": {}}, Phases())
+    assert not set(probe._metrics(meter)) & set(STATED)
 
 
 def test_weights_that_nobody_trained_have_no_fidelity():
